@@ -1,0 +1,1 @@
+"""Documents to packs to batches; nothing truncated, nothing lost."""

@@ -1,0 +1,67 @@
+"""Packs to batches, in an order that depends on the seed and the epoch alone, and a position that can be put back.
+
+A batch is one flat stream: its packs' pieces one after another. Nothing is padded, so a batch's length varies a little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stilnovo.data.packing import PackedCorpus
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One stream: tokens and targets (T,) int64, and the lengths of its pieces."""
+
+    tokens: Tensor
+    targets: Tensor
+    lengths: tuple[int, ...]
+
+
+class BatchStream:
+    """Endless batches over a packed corpus.
+
+    Attributes:
+        epoch, index: Where the next batch begins; restoring them restores the stream exactly.
+    """
+
+    def __init__(self, corpus: PackedCorpus, batch_packs: int, seed: int) -> None:
+        self.corpus, self.batch_packs, self.seed = corpus, batch_packs, seed
+        self.epoch = self.index = 0
+
+    def batches_per_epoch(self) -> int:
+        """Batches in one pass; the last may be short."""
+        return -(-len(self.corpus.packs) // self.batch_packs)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.corpus.packs))
+            chosen = order[self.index * self.batch_packs : (self.index + 1) * self.batch_packs]
+            self.index += 1
+            if self.index == self.batches_per_epoch():
+                self.epoch, self.index = self.epoch + 1, 0
+            yield self._batch(chosen.tolist())
+
+    def _batch(self, packs: list[int]) -> Batch:
+        pieces = [piece for index in packs for piece in self.corpus.packs[index].pieces]
+        inputs = [self.corpus.documents[p.document][p.start : p.stop] for p in pieces]
+        targets = [self.corpus.documents[p.document][p.start + 1 : p.stop + 1] for p in pieces]
+        return Batch(
+            torch.from_numpy(np.concatenate(inputs).astype(np.int64)),
+            torch.from_numpy(np.concatenate(targets).astype(np.int64)),
+            tuple(len(piece) for piece in pieces),
+        )
+
+    def state(self) -> dict[str, int]:
+        """The position, as plain data."""
+        return {"epoch": self.epoch, "index": self.index}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Put the position back."""
+        self.epoch, self.index = state["epoch"], state["index"]

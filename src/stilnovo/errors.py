@@ -1,0 +1,38 @@
+"""What can go wrong, in words a person can act on.
+
+Every error says what happened, what was found and what to do next; the command line prints those lines and nothing
+else, and turns `exit_code` into the process's exit status. Bad input is 2, a failed job 1, Ctrl-C 130.
+"""
+
+from __future__ import annotations
+
+
+class StilnovoError(Exception):
+    """A job that failed for a reason the user can act on. Shown as one to three lines, exit status 1.
+
+    Args:
+        what: What happened, one line.
+        found: What was found instead, one line, optional.
+        next: What to run or change next, one line, optional.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, found: str = "", next: str = "") -> None:  # noqa: A002 - the reader's word for it
+        super().__init__("\n".join(line for line in (what, found, next) if line))
+        self.what, self.found, self.next = what, found, next
+
+
+class InputError(StilnovoError):
+    """Something the user gave cannot be used. Nothing was written; exit status 2."""
+
+    exit_code = 2
+
+
+class MissingExtra(InputError):
+    """An optional dependency is absent; the message carries the `pip install` line."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"This needs the package '{package}', which is not installed.", next=f"Run: pip install 'stilnovo[{extra}]'"
+        )

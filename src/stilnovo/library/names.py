@@ -1,0 +1,117 @@
+"""Author, title and year from what a file says of itself: header lines, a title page, or its name.
+
+Nothing is guessed beyond that: an author who is named nowhere stays empty, and the command line asks for `--author`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from stilnovo.text.italian import fold
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a work is called. Unknown author: empty. Unknown year: None."""
+
+    title: str = ""
+    author: str = ""
+    year: int | None = None
+
+    def over(self, other: Names) -> Names:
+        """These names, with the gaps filled from `other`."""
+        return Names(self.title or other.title, self.author or other.author, self.year or other.year)
+
+
+_FIELDS = {
+    "titolo": "title",
+    "title": "title",
+    "opera": "title",
+    "autore": "author",
+    "autrice": "author",
+    "author": "author",
+    "anno": "year",
+    "data": "year",
+    "year": "year",
+}
+_HEADER_LINE = re.compile(r"^\s*([A-Za-zÀ-ÿ' ]{4,24}):[ \t]*(.*?)\s*$")
+_YEAR = re.compile(r"(?<!\d)(1[2-9][0-9]{2}|20[0-9]{2})(?!\d)")
+_PARTICLES = frozenset(["d", "da", "de", "dei", "del", "della", "delle", "di", "la", "lo"])
+_ELISIONS = frozenset(["l", "d", "dell", "all", "nell", "sull", "dall", "c", "quell"])
+
+
+def direct_name(name: str) -> str:
+    """*Fogazzaro, Antonio (1842-1911)* → *Antonio Fogazzaro*."""
+    bare = re.sub(r"\s*\([^)]*\)", "", name).strip(" .,;")
+    surname, comma, given = bare.partition(",")
+    return f"{given.strip()} {surname.strip()}".strip() if comma else bare
+
+
+def from_header(text: str, lines: int = 60) -> Names:
+    """Names from lines such as `Autore: …`, `TITOLO: …`, `Anno: …` among the first lines of a text."""
+    found: dict[str, str] = {}
+    for line in text.split("\n", lines)[:lines]:
+        match = _HEADER_LINE.match(line)
+        field = _FIELDS.get(fold(match.group(1)).strip()) if match else None
+        if match and field and match.group(2):
+            found.setdefault(field, match.group(2))
+    year = _YEAR.search(found.get("year", ""))
+    return Names(found.get("title", ""), direct_name(found.get("author", "")), int(year.group()) if year else None)
+
+
+def without_header(text: str) -> str:
+    """The text without the `Autore: …` lines it opens with; other lines are never touched."""
+    position = 0
+    for line in text.splitlines(keepends=True):
+        match = _HEADER_LINE.match(line)
+        if line.strip() and not (match and fold(match.group(1)).strip() in _FIELDS):
+            break
+        position += len(line)
+    return text[position:] if _HEADER_LINE.search(text[:position].lstrip().split("\n")[0]) else text
+
+
+def _title(parts: list[str]) -> str:
+    words = ""
+    for part in parts:
+        elided = words.rpartition(" ")[2].lower() in _ELISIONS
+        words += ("'" if elided else " " if words else "") + part
+    return words[:1].upper() + words[1:]
+
+
+def _author(parts: list[str]) -> str:
+    """*De-Amicis-Edmondo* → *Edmondo De Amicis*: particles and the next word are the surname, the rest given names."""
+    cut = 1
+    while cut < len(parts) and parts[cut - 1].lower() in _PARTICLES:
+        cut += 1
+    surname = _title(parts[:cut])
+    return " ".join([*parts[cut:], surname]).strip()
+
+
+def from_file_name(stem: str) -> Names:
+    """Names from `Manzoni-Alessandro_I-promessi-sposi_1840` or `1895_fogazzaro_piccolo_mondo_antico`.
+
+    A name of any other shape is taken for the title.
+    """
+    catalogue = re.match(r"(?:gutenberg|pg)[-_]?\d", stem, re.I)  # the number is Project Gutenberg's, not a year
+    year = None if catalogue else _YEAR.search(stem)
+    bare = (stem[: year.start()] + stem[year.end() :] if year else stem).strip("_- ")
+    number = int(year.group()) if year else None
+    parts = [part for part in re.split(r"_+", bare) if part]
+    if year and year.start() == 0 and len(parts) > 1:
+        return Names(_title(" ".join(parts[1:]).split()), parts[0].capitalize(), number)
+    if len(parts) == 2 and not re.search(r"\d", parts[0]):
+        return Names(_title(re.split(r"[- ]+", parts[1])), _author(re.split(r"[- ]+", parts[0])), number)
+    return Names(_title(re.split(r"[_\- ]+", bare)), "", number)
+
+
+def from_title_page(text: str, hint: Names) -> Names:
+    """Full names from the first two lines, when one is the author the file name hints at and the other the title."""
+    lines = [line.strip() for line in text[:600].split("\n") if line.strip()][:2]
+    if len(lines) < 2 or not hint.author or any(len(line) > 70 for line in lines):
+        return Names()
+    surname = fold(hint.author).split()[-1]
+    for author, title in (lines, lines[::-1]):
+        if fold(author).split()[-1:] == [surname] and len(author.split()) <= 4:
+            return Names(title.capitalize() if title.isupper() else title, author)
+    return Names()

@@ -1,0 +1,1 @@
+"""The Llama, its weights, quantisation, LoRA and the memory they take."""

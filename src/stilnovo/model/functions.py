@@ -1,0 +1,116 @@
+"""The four operations whose autograd default keeps more than it needs; each saves only what its backward reads.
+
+All weights of the base are frozen, so no backward here computes a weight gradient: that alone is a third of the
+arithmetic of full training (2N instead of 4N FLOPs a token backward, N parameters).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+
+class DenseSource(Protocol):
+    """Something that can show a frozen matrix in a floating-point type."""
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """The matrix (out, in)."""
+        ...
+
+
+class _FrozenLinear(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: DenseSource) -> Tensor:
+        ctx.weight, ctx.dtype = weight, x.dtype
+        return F.linear(x, weight.dense(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad @ ctx.weight.dense(ctx.dtype), None
+
+
+def frozen_linear(x: Tensor, weight: DenseSource) -> Tensor:
+    """x (…, in) times a frozen matrix → (…, out). Saves nothing: backward makes the dense matrix again."""
+    return _FrozenLinear.apply(x, weight)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _SwiGLU(Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        sigmoid = torch.sigmoid(gate)
+        silu = gate * sigmoid
+        # d silu / d gate = σ(g) + silu(g) (1 − σ(g))
+        d_gate = (1 - sigmoid).mul_(silu).add_(sigmoid).mul_(up).mul_(grad)
+        return d_gate, silu.mul_(grad)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """SiLU(gate) · up, elementwise (Shazeer 2020, eq. 5; report §3). Saves its two inputs, not the product's parts."""
+    return _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _RMSNorm(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        x32 = x.float()
+        rstd = torch.rsqrt((x32 * x32).mean(-1, keepdim=True).add_(eps))
+        ctx.save_for_backward(x, weight, rstd)
+        # The product in fp32, rounded to the model's type before the weight: as transformers and the original do.
+        return weight * (x32 * rstd).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        x, weight, rstd = ctx.saved_tensors
+        normed = x.float() * rstd
+        scaled = (grad * weight).float()
+        inner = (scaled * normed).mean(-1, keepdim=True)
+        return scaled.sub_(normed.mul_(inner)).mul_(rstd).to(x.dtype), None, None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x²) + eps) · weight over the last dimension (Zhang & Sennrich 2019, eq. 4; report eq. 1)."""
+    return _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _Rotate(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _rotated(grad, cos, -sin), None, None  # the transpose of a rotation is the rotation back
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    first, second = x[..., :half], x[..., half:]
+    out = torch.empty_like(x)
+    torch.mul(first, cos, out=out[..., :half]).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=out[..., half:]).addcmul_(first, sin)
+    return out
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al. 2021, eq. 34; report eq. 3) of x (T, heads, D) with cos, sin (T, 1, D/2).
+
+    Dimension i turns with dimension i + D/2 (the layout of transformers' checkpoints; GGUF's is undone on loading).
+    """
+    return _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call, no-any-return]

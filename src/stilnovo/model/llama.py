@@ -1,0 +1,243 @@
+"""The Llama, in one readable file: what every other room of the project looks into.
+
+Equations are those of the 2024 report (§2–3): RMSNorm before each block (1), residual stream (2), rotary positions (3),
+grouped-query attention (4), SwiGLU (5). Unusual about this one:
+- it reads one flat stream of T tokens holding many documents, not a padded batch; who sees whom is the `Attention`'s;
+- every weight of the base is a frozen buffer behind `FrozenLinear`, dense or quantised; only LoRA adds parameters;
+- it is built weight by weight from a source, so that loading never holds two copies of the model;
+- the hidden states and the head are separate calls: training never makes all logits, scoring only the rows it needs.
+
+Shape letters: T tokens, C hidden size, H query heads, K key/value heads, D head size, F feed-forward size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from stilnovo.model.attention import Attention
+from stilnovo.model.functions import rms_norm, rotate, swiglu
+from stilnovo.model.quantize import DenseLinear, FrozenLinear
+
+TensorSource = Callable[[str, tuple[int, ...]], Tensor]
+LinearMaker = Callable[[Tensor], FrozenLinear]
+
+ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+PROJECTIONS = ATTENTION_PROJECTIONS + MLP_PROJECTIONS
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3.1's stretching of the slow rotary frequencies (Grattafiori et al. 2024; the rule of Meta's reference code)."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_positions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaConfig:
+    """The shape of a Llama. `max_positions` is the longest document it can read."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rms_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    rope_factors: tuple[float, ...] | None = None  # GGUF keeps the scaling worked out, one divisor a frequency
+    tie_embeddings: bool = False
+    max_positions: int = 2048
+
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(out, in) of each projection of one layer, by name."""
+        c, f, d = self.hidden_size, self.intermediate_size, self.head_dim
+        return {
+            "q_proj": (self.heads * d, c), "k_proj": (self.kv_heads * d, c), "v_proj": (self.kv_heads * d, c),
+            "o_proj": (c, self.heads * d), "gate_proj": (f, c), "up_proj": (f, c), "down_proj": (c, f),
+        }  # fmt: skip
+
+    def parameters(self) -> int:
+        """Parameters of the base model; a tied head counts once."""
+        layer = sum(rows * columns for rows, columns in self.linear_shapes().values()) + 2 * self.hidden_size
+        tables = self.vocab_size * self.hidden_size * (1 if self.tie_embeddings else 2)
+        return self.layers * layer + tables + self.hidden_size
+
+
+def random_source(seed: int = 0, std: float = 0.02) -> TensorSource:
+    """Weights for tests and shapes without a checkpoint: normal matrices, norms near one."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
+        noise = torch.randn(shape, generator=generator)
+        return 1 + 0.1 * noise if len(shape) == 1 else std * noise
+
+    return tensor
+
+
+class RotaryTable(nn.Module):
+    """Angles of rotary embedding; frequencies in fp32 whatever the model's type."""
+
+    frequencies: Tensor
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        exponents = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
+        frequencies = 1.0 / config.rope_theta**exponents
+        if config.rope_scaling is not None:
+            frequencies = _stretched(frequencies, config.rope_scaling)
+        if config.rope_factors is not None:
+            frequencies = frequencies / torch.tensor(config.rope_factors)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Positions (T,) → cos, sin (T, 1, D/2)."""
+        angles = positions[:, None].float() * self.frequencies.float()
+        return angles.cos()[:, None].to(dtype), angles.sin()[:, None].to(dtype)
+
+
+def _stretched(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    # Long wavelengths are slowed by `factor`, short ones kept, those between blended by how often they turn.
+    turns = scaling.original_max_positions * frequencies / (2 * math.pi)
+    blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    blend = blend.clamp(0, 1)
+    return (1 - blend) * frequencies / scaling.factor + blend * frequencies
+
+
+class SelfAttention(nn.Module):
+    """Grouped-query attention: H query heads share K key/value heads."""
+
+    def __init__(self, config: LlamaConfig, projection: Callable[[str], FrozenLinear]) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.q_proj: nn.Module = projection("q_proj")
+        self.k_proj: nn.Module = projection("k_proj")
+        self.v_proj: nn.Module = projection("v_proj")
+        self.o_proj: nn.Module = projection("o_proj")
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention, layer: int) -> Tensor:
+        """x (T, C) → (T, C)."""
+        q = self.q_proj(x).unflatten(-1, (-1, self.head_dim))  # (T, H, D)
+        k = self.k_proj(x).unflatten(-1, (-1, self.head_dim))  # (T, K, D)
+        v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
+        out = attention.attend(rotate(q, cos, sin), rotate(k, cos, sin), v, layer)
+        result: Tensor = self.o_proj(out.flatten(1))
+        return result
+
+
+class MLP(nn.Module):
+    """The gated feed-forward block."""
+
+    def __init__(self, projection: Callable[[str], FrozenLinear]) -> None:
+        super().__init__()
+        self.gate_proj: nn.Module = projection("gate_proj")
+        self.up_proj: nn.Module = projection("up_proj")
+        self.down_proj: nn.Module = projection("down_proj")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, C) → (T, C)."""
+        result: Tensor = self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+        return result
+
+
+class Layer(nn.Module):
+    """One transformer layer: attention and feed-forward, each behind a norm and added to the stream."""
+
+    input_layernorm: Tensor
+    post_attention_layernorm: Tensor
+
+    def __init__(self, config: LlamaConfig, index: int, tensor: TensorSource, linear: LinearMaker) -> None:
+        super().__init__()
+        prefix, shapes = f"model.layers.{index}", config.linear_shapes()
+        self.index, self.eps = index, config.rms_eps
+
+        def projection(name: str) -> FrozenLinear:
+            part = "self_attn" if name in ATTENTION_PROJECTIONS else "mlp"
+            return linear(tensor(f"{prefix}.{part}.{name}.weight", shapes[name]))
+
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            self.register_buffer(norm, tensor(f"{prefix}.{norm}.weight", (config.hidden_size,)))
+        self.self_attn = SelfAttention(config, projection)
+        self.mlp = MLP(projection)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention) -> Tensor:
+        """x (T, C) → (T, C)."""
+        x = x + self.self_attn(rms_norm(x, self.input_layernorm, self.eps), cos, sin, attention, self.index)
+        return x + self.mlp(rms_norm(x, self.post_attention_layernorm, self.eps))  # type: ignore[no-any-return]
+
+
+class Llama(nn.Module):
+    """A Llama over one flat stream of tokens. See the module for what is unusual.
+
+    Args:
+        config: Its shape.
+        tensor: Gives each weight by its Hugging Face name and shape; asked in the order of the layers, once each.
+        linear: Turns a projection's weight into its frozen, perhaps quantised, module.
+
+    Attributes:
+        checkpointing: Recompute each layer in backward instead of keeping its inside (Chen et al. 2016; report §5.3).
+    """
+
+    embed_tokens: Tensor
+    norm: Tensor
+    lm_head: Tensor | None
+
+    def __init__(
+        self, config: LlamaConfig, tensor: TensorSource | None = None, linear: LinearMaker = DenseLinear
+    ) -> None:
+        super().__init__()
+        tensor = tensor or random_source()
+        self.config = config
+        self.checkpointing = False
+        table = (config.vocab_size, config.hidden_size)
+        self.register_buffer("embed_tokens", tensor("model.embed_tokens.weight", table))
+        self.rotary = RotaryTable(config)
+        self.layers = nn.ModuleList(Layer(config, index, tensor, linear) for index in range(config.layers))
+        self.register_buffer("norm", tensor("model.norm.weight", (config.hidden_size,)))
+        self.register_buffer("lm_head", None if config.tie_embeddings else tensor("lm_head.weight", table))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.norm.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type it computes in."""
+        return self.norm.dtype
+
+    @property
+    def head(self) -> Tensor:
+        """The output head (V, C); the embedding itself when tied."""
+        return self.embed_tokens if self.lm_head is None else self.lm_head
+
+    def hidden(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        """Tokens (T,) at positions (T,) → final normalised hidden states (T, C)."""
+        x = F.embedding(tokens, self.embed_tokens)
+        cos, sin = self.rotary(positions, x.dtype)
+        for layer in self.layers:
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(layer, x, cos, sin, attention, use_reentrant=False)
+            else:
+                x = layer(x, cos, sin, attention)
+        return rms_norm(x, self.norm, self.config.rms_eps)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (R, C) → logits (R, V) in fp32."""
+        return F.linear(hidden, self.head).float()
+
+    def forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        """Logits (T, V) of every token; for tests and short texts (V is large)."""
+        return self.logits(self.hidden(tokens, positions, attention))

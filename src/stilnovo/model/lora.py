@@ -1,0 +1,216 @@
+"""LoRA: the only thing that learns. y = W x + s · B (A x), with W frozen (Hu et al. 2022, eq. 3; report eq. 7–8).
+
+A starts random, B at zero, so that training starts exactly at the base model. The 2024 report says that both are drawn
+from a Gaussian: then B·A ≠ 0, the model is perturbed by noise of size s·r·σ² before the first step, and "before" would
+no longer be the base. With both at zero no gradient would ever flow (∂L/∂A contains B, ∂L/∂B contains A): one of them
+must be zero and the other not.
+
+The scale s is α/r, or α/√r with rsLoRA (Kalajdzievski 2023). Adapters are kept and learn in fp32 whatever the model's
+type, and are stored in PEFT's format, names included.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from stilnovo.errors import InputError
+from stilnovo.model.llama import ATTENTION_PROJECTIONS, PROJECTIONS, Llama, LlamaConfig
+from stilnovo.model.quantize import FrozenLinear
+from stilnovo.runlog import write_atomic
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """What PEFT's `adapter_config.json` holds of it: rank, α, dropout, scaling rule, projections."""
+
+    r: int = 32
+    alpha: float = 8.0
+    dropout: float = 0.0
+    rslora: bool = True
+    projections: tuple[str, ...] = PROJECTIONS
+
+    @property
+    def scale(self) -> float:
+        """s in y = W x + s · B (A x)."""
+        return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
+
+
+class _LoraLinear(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, base: FrozenLinear, a: Tensor, b: Tensor, scale: float) -> Tensor:
+        a, b = a.to(x.dtype), b.to(x.dtype)
+        low = x @ a.T
+        y = F.linear(x, base.dense(x.dtype)).addmm_(low, b.T, alpha=scale)
+        ctx.base, ctx.scale = base, scale
+        ctx.save_for_backward(x, low, a, b)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
+        x, low, a, b = ctx.saved_tensors
+        d_low = (grad @ b).mul_(ctx.scale)  # (T, r): the small products first
+        d_b = (grad.T @ low).mul_(ctx.scale).float()
+        d_a = (d_low.T @ x).float()
+        d_x = (grad @ ctx.base.dense(x.dtype)).addmm_(d_low, a) if ctx.needs_input_grad[0] else None
+        return d_x, None, d_a, d_b, None
+
+
+class LoraLinear(nn.Module):
+    """A frozen projection with its adapter; `enabled = False` shows the base alone."""
+
+    def __init__(self, base: FrozenLinear, config: LoraConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.base, self.scale, self.dropout, self.enabled = base, config.scale, config.dropout, True
+        device = next(base.buffers()).device
+        a = torch.empty(config.r, base.in_features)
+        # Kaiming-uniform with a = √5, i.e. uniform in ±1/√in, as PEFT starts A.
+        bound = 1 / math.sqrt(base.in_features)
+        a.uniform_(-bound, bound, generator=generator)
+        self.lora_A = nn.Parameter(a.to(device))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, config.r, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, in) → (T, out)."""
+        if not self.enabled:
+            result: Tensor = self.base(x)
+            return result
+        if self.dropout and self.training:
+            low = F.linear(F.dropout(x, self.dropout), self.lora_A.to(x.dtype))
+            dropped: Tensor = self.base(x) + self.scale * F.linear(low, self.lora_B.to(x.dtype))
+            return dropped
+        return _LoraLinear.apply(x, self.base, self.lora_A, self.lora_B, self.scale)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _sites(model: Llama) -> Iterator[tuple[str, nn.Module, str]]:
+    """(PEFT's module name, parent, attribute) of every projection, in order."""
+    for index, layer in enumerate(model.layers):
+        for name in PROJECTIONS:
+            part = "self_attn" if name in ATTENTION_PROJECTIONS else "mlp"
+            yield f"model.layers.{index}.{part}.{name}", getattr(layer, part), name
+
+
+def attach(model: Llama, config: LoraConfig, seed: int = 42) -> None:
+    """Put a fresh adapter on the chosen projections, in place; A is drawn from `seed`, B is zero.
+
+    Raises:
+        InputError: for a projection that does not exist, or when the model has an adapter already.
+    """
+    unknown = sorted(set(config.projections) - set(PROJECTIONS))
+    if unknown or not config.projections:
+        raise InputError(f"No such projection: {', '.join(unknown) or '(none given)'}.", next=f"Choose among {', '.join(PROJECTIONS)}.")
+    generator = torch.Generator().manual_seed(seed)
+    for _, parent, name in _sites(model):
+        base = getattr(parent, name)
+        if isinstance(base, LoraLinear):
+            raise InputError("The model has an adapter already.", next="Load the base without --adapter.")
+        if name in config.projections:
+            setattr(parent, name, LoraLinear(base, config, generator))
+
+
+def adapters(model: Llama) -> dict[str, LoraLinear]:
+    """Every adapted projection by PEFT's module name."""
+    found = ((path, getattr(parent, name)) for path, parent, name in _sites(model))
+    return {path: module for path, module in found if isinstance(module, LoraLinear)}
+
+
+def parameters(model: Llama) -> list[nn.Parameter]:
+    """The trainable parameters, in a fixed order."""
+    return [p for module in adapters(model).values() for p in (module.lora_A, module.lora_B)]
+
+
+def set_enabled(model: Llama, enabled: bool) -> None:
+    """Switch the whole adapter on or off; off, the model is the base."""
+    for module in adapters(model).values():
+        module.enabled = enabled
+
+
+def count(config: LlamaConfig, lora: LoraConfig) -> int:
+    """Trainable parameters of an adapter on a model of this shape: r · (in + out) for each projection.
+
+    For an 8B Llama 3 at r = 32 on all projections: 83,886,080, which is 1.04 % of 8,030,261,248.
+    """
+    shapes = config.linear_shapes()
+    return config.layers * lora.r * sum(sum(shapes[name]) for name in lora.projections)
+
+
+def save(model: Llama, lora: LoraConfig, folder: Path, base_model: str) -> None:
+    """Write `adapter_model.safetensors` and `adapter_config.json` as PEFT reads them, each atomically."""
+    from safetensors.torch import save as to_bytes
+
+    tensors = {}
+    for path, module in adapters(model).items():
+        for which, parameter in (("lora_A", module.lora_A), ("lora_B", module.lora_B)):
+            tensors[f"base_model.model.{path}.{which}.weight"] = parameter.detach().float().cpu().contiguous()
+    settings = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model, "inference_mode": True,
+        "r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "use_rslora": lora.rslora,
+        "target_modules": list(lora.projections), "bias": "none", "fan_in_fan_out": False, "use_dora": False,
+    }  # fmt: skip
+    write_atomic(folder / "adapter_model.safetensors", to_bytes(tensors, metadata={"format": "pt"}))
+    write_atomic(folder / "adapter_config.json", json.dumps(settings, indent=1) + "\n")
+
+
+def read_config(folder: Path) -> LoraConfig:
+    """The adapter's settings from its folder.
+
+    Raises:
+        InputError: when the folder holds no adapter, or one that is more than plain LoRA.
+    """
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        raise InputError(f"There is no adapter in {folder}.", "No adapter_config.json.", "Give a run's `adapter` folder.")
+    c = json.loads(path.read_text(encoding="utf-8"))
+    odd = [k for k in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform") if c.get(k)]
+    odd += [] if c.get("peft_type") == "LORA" and c.get("bias", "none") == "none" else ["peft_type or bias"]
+    if odd:
+        raise InputError("The adapter uses options that are not supported.", ", ".join(odd), f"In {path}.")
+    targets = c["target_modules"]
+    names: Sequence[str] = PROJECTIONS if targets == "all-linear" else [p for p in PROJECTIONS if p in targets]
+    return LoraConfig(c["r"], c["lora_alpha"], c.get("lora_dropout", 0.0), c.get("use_rslora", False), tuple(names))
+
+
+def load(model: Llama, folder: Path) -> LoraConfig:
+    """Attach the adapter in `folder` (PEFT's format) to the model, in place.
+
+    Raises:
+        InputError: when it does not fit this model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config = read_config(folder)
+    try:
+        tensors = load_file(folder / "adapter_model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"The adapter's weights cannot be read: {folder}", str(error)[:200], "Train or fetch it again.") from error
+    attach(model, config)
+    for path, module in adapters(model).items():
+        for which, parameter in (("lora_A", module.lora_A), ("lora_B", module.lora_B)):
+            stored = tensors.pop(f"base_model.model.{path}.{which}.weight", None)
+            if stored is None or stored.shape != parameter.shape:
+                raise InputError(
+                    "The adapter does not fit this model.",
+                    f"{path}.{which}: {'missing' if stored is None else tuple(stored.shape)}, expected {tuple(parameter.shape)}",
+                    f"It was made for: {json.loads((folder / 'adapter_config.json').read_text())['base_model_name_or_path']}",
+                )
+            parameter.data.copy_(stored)
+    if tensors:
+        raise InputError("The adapter holds tensors that this model has no place for.", f"First: {next(iter(tensors))}")
+    return config
+
+
+def describe(lora: LoraConfig) -> dict[str, Any]:
+    """The settings as plain data."""
+    return {**asdict(lora), "scale": lora.scale}

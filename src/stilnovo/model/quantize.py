@@ -1,0 +1,183 @@
+"""Frozen projections, dense or quantised: what a base weight is while an adapter learns on top of it.
+
+Schemes (report §5.1):
+- `nf4`, `fp4`: blocks of 64 weights, 4 bits each, absolute maximum per block, itself quantised to 8 bits
+  ("double quantisation"; Dettmers et al. 2023, §3). bitsandbytes packs and unpacks, on CPU and CUDA.
+- `int8`, `int4`: affine, one scale and zero point per group of 64 along the input (report eq. 6): with q in 0 … 2^b − 1,
+  w ≈ s·(q − z), s = (max − min)/(2^b − 1). Ours, because bitsandbytes' int8 is symmetric per row.
+- `none`: the weight itself.
+
+Unusual: a module never keeps its dense matrix; `dense()` makes it for the one product that needs it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from stilnovo.errors import InputError
+from stilnovo.model.functions import frozen_linear
+
+Scheme = Literal["nf4", "fp4", "int8", "int4", "none"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+BLOCK = 64  # weights that share an absolute maximum (nf4, fp4) or a scale and zero point (int8, int4)
+NESTED_BLOCK = 256  # block maxima that share a scale under double quantisation
+
+
+def bitsandbytes_functional() -> Any:
+    """The module `bitsandbytes.functional`, imported when first needed and without its complaint."""
+    # bitsandbytes logs an error when an optional kernel package is absent; we never use that kernel.
+    logger = logging.getLogger("bitsandbytes")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        import bitsandbytes.functional as functional
+    finally:
+        logger.setLevel(level)
+    return functional
+
+
+class FrozenLinear(nn.Module):
+    """y = x Wᵀ with a frozen W (out, in); subclasses say how W is kept."""
+
+    def __init__(self, out_features: int, in_features: int) -> None:
+        super().__init__()
+        self.out_features, self.in_features = out_features, in_features
+        self._kept: Tensor | None = None
+
+    def _make_dense(self, dtype: torch.dtype) -> Tensor:
+        raise AssertionError("a subclass says how")
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """W (out, in) in `dtype`; a fresh tensor unless `keep_dense` was asked for."""
+        if self._kept is not None and self._kept.dtype == dtype:
+            return self._kept
+        return self._make_dense(dtype)
+
+    def keep_dense(self, dtype: torch.dtype | None) -> None:
+        """Keep W densely in `dtype` from now on (writing text, memory permitting); None lets it go."""
+        self._kept = None if dtype is None else self._make_dense(dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the kept form of W takes."""
+        return sum(buffer.nbytes for buffer in self.buffers(recurse=False) if buffer is not None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, in) → (T, out)."""
+        return frozen_linear(x, self)
+
+
+class DenseLinear(FrozenLinear):
+    """W as it is."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__(*weight.shape)
+        self.register_buffer("weight", weight)
+
+    def _make_dense(self, dtype: torch.dtype) -> Tensor:
+        return self.weight.to(dtype)
+
+
+class _QuantizedLinear(FrozenLinear):
+    """Type changes (`.to(bfloat16)`) are for activations; a kept form never changes type, only place."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> _QuantizedLinear:
+        def move_only(tensor: Tensor) -> Tensor:
+            moved: Tensor = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        super()._apply(move_only, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+class FourBitLinear(_QuantizedLinear):
+    """W in NF4 or FP4 with double quantisation.
+
+    Unusual: the pieces of bitsandbytes' quantisation state are plain buffers, so that `.to(device)` moves all of them.
+    """
+
+    packed: Tensor
+    absmax: Tensor
+    code: Tensor
+    offset: Tensor
+    nested_absmax: Tensor
+    nested_code: Tensor
+
+    def __init__(self, weight: Tensor, scheme: Literal["nf4", "fp4"]) -> None:
+        super().__init__(*weight.shape)
+        self.scheme = scheme
+        packed, state = bitsandbytes_functional().quantize_4bit(
+            weight.contiguous(), blocksize=BLOCK, quant_type=scheme, compress_statistics=True, quant_storage=torch.uint8
+        )
+        self.register_buffer("packed", packed)
+        self.register_buffer("absmax", state.absmax)
+        self.register_buffer("code", state.code)
+        self.register_buffer("offset", state.offset)
+        self.register_buffer("nested_absmax", state.state2.absmax)
+        self.register_buffer("nested_code", state.state2.code)
+
+    def _make_dense(self, dtype: torch.dtype) -> Tensor:
+        functional = bitsandbytes_functional()
+        nested = functional.QuantState(absmax=self.nested_absmax, code=self.nested_code, blocksize=NESTED_BLOCK, dtype=torch.float32)
+        state = functional.QuantState(
+            absmax=self.absmax, shape=torch.Size((self.out_features, self.in_features)), code=self.code, blocksize=BLOCK,
+            quant_type=self.scheme, dtype=dtype, offset=self.offset, state2=nested,
+        )  # fmt: skip
+        dense: Tensor = functional.dequantize_4bit(self.packed, state)
+        return dense
+
+
+class AffineLinear(_QuantizedLinear):
+    """W in 8 or 4 bits, affine per group along the input (report eq. 6); a short last group is allowed."""
+
+    packed: Tensor
+    scale: Tensor
+    zero: Tensor
+
+    def __init__(self, weight: Tensor, bits: Literal[8, 4]) -> None:
+        super().__init__(*weight.shape)
+        self.bits = bits
+        rows, columns = weight.shape
+        pad = -columns % BLOCK
+        # Repeating the last weight pads a short group without widening its range.
+        padded = torch.cat([weight, weight[:, -1:].expand(rows, pad)], 1) if pad else weight
+        groups = padded.float().view(rows, -1, BLOCK)
+        top = 2**bits - 1
+        # Zero must stay representable, so that the zero point fits in b bits.
+        low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
+        scale = ((high - low) / top).to(torch.float16).float().clamp(min=2**-24)  # kept in 16 bits
+        zero = (-low / scale).round().clamp(0, top)
+        q = (groups / scale[..., None] + zero[..., None]).round().clamp(0, top).to(torch.uint8)
+        q = q.view(rows, -1)
+        self.register_buffer("packed", q if bits == 8 else q[:, ::2] | (q[:, 1::2] << 4))
+        self.register_buffer("scale", scale.to(torch.float16))
+        self.register_buffer("zero", zero.to(torch.uint8))
+
+    def _make_dense(self, dtype: torch.dtype) -> Tensor:
+        q = self.packed
+        if self.bits == 4:
+            q = torch.stack((q & 15, q >> 4), dim=-1).flatten(1)
+        values = q.view(self.out_features, -1, BLOCK).to(torch.float32)
+        values = values.sub_(self.zero[..., None]).mul_(self.scale[..., None].float())
+        return values.view(self.out_features, -1)[:, : self.in_features].to(dtype)
+
+
+def quantized_linear(weight: Tensor, scheme: Scheme) -> FrozenLinear:
+    """A frozen projection for W (out, in) under `scheme`.
+
+    Raises:
+        InputError: for a scheme that does not exist.
+    """
+    if scheme == "none":
+        return DenseLinear(weight)
+    if scheme in ("nf4", "fp4"):
+        return FourBitLinear(weight, scheme)
+    if scheme in ("int8", "int4"):
+        return AffineLinear(weight, 8 if scheme == "int8" else 4)
+    raise InputError(f"Unknown quantisation {scheme!r}.", next=f"Choose one of: {', '.join(SCHEMES)}.")

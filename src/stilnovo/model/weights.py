@@ -1,0 +1,212 @@
+"""Weights on disk, one tensor at a time: safetensors (single, sharded, bitsandbytes 4-bit) and GGUF.
+
+Unusual: nothing is loaded ahead. A reader gives a tensor when it is asked for by its Hugging Face name, so that building
+a quantised model holds one dense matrix at most. GGUF stores Llama's query and key rows in another order (pairs of
+rotary dimensions side by side); the reader undoes it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stilnovo.errors import InputError
+from stilnovo.model.llama import LlamaConfig, RopeScaling
+
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
+GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
+
+
+class WeightReader(Protocol):
+    """A checkpoint: its shape and its tensors by Hugging Face name."""
+
+    config: LlamaConfig
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """One tensor as stored (or dequantised to fp32), checked against `shape`."""
+        ...
+
+
+def _damaged(path: Path, why: object) -> InputError:
+    return InputError(f"The weight file {path.name} cannot be read.", f"{why}"[:300], f"It may be truncated: fetch {path} again.")
+
+
+def _checked(tensor: Tensor, name: str, shape: tuple[int, ...], path: Path) -> Tensor:
+    if tuple(tensor.shape) != shape:
+        raise InputError(f"{name} has an unexpected shape.", f"{tuple(tensor.shape)} instead of {shape} in {path}.")
+    return tensor
+
+
+def config_from_json(path: Path) -> LlamaConfig:
+    """Shape from a `config.json`.
+
+    Raises:
+        InputError: when the architecture, or one of its options, is not ours.
+    """
+    try:
+        c: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON.", str(error), "Fetch the model again.") from error
+    architecture = (c.get("architectures") or ["?"])[0]
+    if architecture not in ARCHITECTURES:
+        raise InputError(
+            f"The architecture {architecture} is not supported.", f"In {path}.", f"Supported: {', '.join(ARCHITECTURES)}."
+        )
+    odd = [f"{k}={c[k]}" for k in ("attention_bias", "mlp_bias") if c.get(k)]
+    odd += [f"hidden_act={c['hidden_act']}"] if c.get("hidden_act", "silu") != "silu" else []
+    rope = dict(c.get("rope_parameters") or c.get("rope_scaling") or {})
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    odd += [f"rope_type={kind}"] if kind not in ("default", "llama3") else []
+    if odd:
+        raise InputError("The model uses options that are not supported.", ", ".join(odd), f"In {path}.")
+    scaling = None
+    if kind == "llama3":
+        low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
+        scaling = RopeScaling(float(rope["factor"]), low, high, int(rope["original_max_position_embeddings"]))
+    heads, positions = c["num_attention_heads"], c.get("max_position_embeddings", 2048)
+    return LlamaConfig(
+        vocab_size=c["vocab_size"],
+        hidden_size=c["hidden_size"],
+        intermediate_size=c["intermediate_size"],
+        layers=c["num_hidden_layers"],
+        heads=heads,
+        kv_heads=c.get("num_key_value_heads") or heads,
+        head_dim=c.get("head_dim") or c["hidden_size"] // heads,
+        rms_eps=c.get("rms_norm_eps", 1e-6),
+        rope_theta=float(rope.get("rope_theta") or c.get("rope_theta") or 10_000.0),
+        rope_scaling=scaling,
+        tie_embeddings=bool(c.get("tie_word_embeddings", False)),
+        # Within its window, a sliding-window model is an ordinary one: longer documents are refused.
+        max_positions=min(positions, c.get("sliding_window") or positions),
+    )
+
+
+class SafetensorsReader:
+    """A Hugging Face folder: one `model.safetensors` or several with an index."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = config_from_json(folder / "config.json")
+        index = folder / "model.safetensors.index.json"
+        if index.is_file():
+            self._file_of: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            missing = sorted(f for f in set(self._file_of.values()) if not (folder / f).is_file())
+            if missing:
+                raise InputError(f"{len(missing)} weight files are missing in {folder}.", f"First: {missing[0]}", "Fetch them.")
+        elif (folder / "model.safetensors").is_file():
+            self._file_of = dict.fromkeys(self._open("model.safetensors").keys(), "model.safetensors")
+        else:
+            raise InputError(f"No model.safetensors in {folder}.", next="Only safetensors and GGUF weights are read.")
+
+    def _open(self, name: str) -> Any:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            return safe_open(self.folder / name, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise _damaged(self.folder / name, error) from error
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """See `WeightReader.tensor`."""
+        if name not in self._file_of:
+            raise InputError(f"The checkpoint has no tensor {name}.", f"Folder: {self.folder}", "Is it a whole model?")
+        file = self._open(self._file_of[name])
+        stored: Tensor = file.get_tensor(name)
+        if stored.dtype == torch.uint8:  # saved by bitsandbytes in 4 bits
+            stored = self._four_bit(name, stored)
+        return _checked(stored, name, shape, self.folder)
+
+    def _four_bit(self, name: str, packed: Tensor) -> Tensor:
+        from stilnovo.model.quantize import bitsandbytes_functional
+
+        parts = {key: self._open(file).get_tensor(key) for key, file in self._file_of.items() if key.startswith(f"{name}.")}
+        functional = bitsandbytes_functional()
+        state = functional.QuantState.from_dict(parts, device=torch.device("cpu"))
+        dense: Tensor = functional.dequantize_4bit(packed, state)
+        return dense
+
+
+_GGUF_NAMES = (
+    (re.compile(r"model\.embed_tokens\.weight"), "token_embd.weight"),
+    (re.compile(r"model\.norm\.weight"), "output_norm.weight"),
+    (re.compile(r"lm_head\.weight"), "output.weight"),
+    (re.compile(r"model\.layers\.(\d+)\.self_attn\.([qkv])_proj\.weight"), r"blk.\1.attn_\2.weight"),
+    (re.compile(r"model\.layers\.(\d+)\.self_attn\.o_proj\.weight"), r"blk.\1.attn_output.weight"),
+    (re.compile(r"model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\.weight"), r"blk.\1.ffn_\2.weight"),
+    (re.compile(r"model\.layers\.(\d+)\.input_layernorm\.weight"), r"blk.\1.attn_norm.weight"),
+    (re.compile(r"model\.layers\.(\d+)\.post_attention_layernorm\.weight"), r"blk.\1.ffn_norm.weight"),
+)
+
+
+class GGUFReader:
+    """A GGUF file of a Llama; `fields` holds its metadata as plain Python values."""
+
+    def __init__(self, path: Path) -> None:
+        import gguf
+
+        self.path = path
+        if path.stat().st_size < 32 or path.open("rb").read(4) != b"GGUF":
+            raise InputError(f"{path} is not a GGUF file.", "It does not begin with 'GGUF'.", "Give another file.")
+        try:
+            reader = gguf.GGUFReader(str(path))
+            self.fields: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
+        except Exception as error:  # the package raises whatever numpy does on a short file
+            raise _damaged(path, error) from error
+        architecture = self.fields.get("general.architecture")
+        if architecture != "llama":
+            raise InputError(f"The GGUF architecture {architecture!r} is not supported.", f"In {path}.", "Supported: 'llama'.")
+        self._tensors = {t.name: t for t in reader.tensors}
+        unknown = sorted({t.tensor_type.name for t in reader.tensors} - set(GGUF_TYPES))
+        if unknown:
+            raise InputError(
+                f"The GGUF file uses a tensor type that is not supported: {', '.join(unknown)}.",
+                f"In {path}.", f"Supported: {', '.join(GGUF_TYPES)}.",
+            )  # fmt: skip
+        self.config = self._config()
+
+    def _config(self) -> LlamaConfig:
+        def field(key: str, default: Any = None) -> Any:
+            value = self.fields.get(f"llama.{key}", default)
+            if value is None:
+                raise InputError(f"The GGUF file lacks llama.{key}.", f"In {self.path}.")
+            return value
+
+        heads, hidden = field("attention.head_count"), field("embedding_length")
+        freqs = self._tensors.get("rope_freqs.weight")
+        return LlamaConfig(
+            vocab_size=len(self.fields["tokenizer.ggml.tokens"]),
+            hidden_size=hidden,
+            intermediate_size=field("feed_forward_length"),
+            layers=field("block_count"),
+            heads=heads,
+            kv_heads=field("attention.head_count_kv", heads),
+            head_dim=field("attention.key_length", hidden // heads),
+            rms_eps=field("attention.layer_norm_rms_epsilon"),
+            rope_theta=field("rope.freq_base", 10_000.0),
+            rope_factors=None if freqs is None else tuple(float(f) for f in np.asarray(freqs.data).ravel()),
+            tie_embeddings="output.weight" not in self._tensors,
+            max_positions=field("context_length"),
+        )
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """See `WeightReader.tensor`."""
+        from gguf.quants import dequantize
+
+        stored_name = next((p.sub(new, name) for p, new in _GGUF_NAMES if p.fullmatch(name)), name)
+        if stored_name not in self._tensors:
+            raise InputError(f"The GGUF file has no tensor {stored_name}.", f"In {self.path}.", "Is it a whole model?")
+        entry = self._tensors[stored_name]
+        try:
+            dense = torch.from_numpy(np.array(dequantize(entry.data, entry.tensor_type), dtype=np.float32))
+        except Exception as error:
+            raise _damaged(self.path, error) from error
+        if re.fullmatch(r"blk\.\d+\.attn_[qk]\.weight", stored_name):
+            heads = self.config.heads if stored_name.endswith("q.weight") else self.config.kv_heads
+            dense = dense.view(heads, -1, 2, dense.shape[-1]).transpose(1, 2).reshape(dense.shape)
+        return _checked(dense, name, shape, self.path)

@@ -1,0 +1,115 @@
+"""Numbers as a reader wants them, shared by the page and the terminal table.
+
+A figure and its unit are held together by a narrow no-break space; minus is a minus sign; what is not finite is "–".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TypeGuard
+
+MISSING = "–"
+NARROW = "\u202f"
+_BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+# Control characters (a terminal would obey them) and lone surrogates (UTF-8 cannot hold them); tab and newline stay.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """The text with line ends made `\\n` and every character that cannot be shown replaced by U+FFFD."""
+    return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def finite(value: float | None) -> TypeGuard[float]:
+    """Whether there is a number that can be shown and drawn."""
+    return value is not None and math.isfinite(value)
+
+
+def decimal(value: float | None, digits: int = 3, unit: str = "") -> str:
+    """A number with a fixed count of decimals, thousands separated by commas, the unit appended if there is one."""
+    if not finite(value):
+        return MISSING
+    text = f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")
+    return f"{text}{NARROW}{unit}" if unit else text
+
+
+def signed(value: float | None, digits: int = 3, unit: str = "") -> str:
+    """Like `decimal`, with an explicit plus sign: for differences."""
+    text = decimal(value, digits, unit)
+    return f"+{text}" if finite(value) and round(value, digits) > 0 else text
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share between 0 and 1 as a percentage."""
+    return decimal(None if share is None else 100 * share, digits, "%")
+
+
+def byte_size(count: float | None) -> str:
+    """Bytes in the largest binary unit that keeps the number at one or more, three significant digits."""
+    if not finite(count):
+        return MISSING
+    size, unit = float(count), 0
+    while abs(size) >= 999.5 and unit < len(_BYTE_UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    digits = 0 if unit == 0 or abs(size) >= 99.95 else 1 if abs(size) >= 9.995 else 2
+    return decimal(size, digits, _BYTE_UNITS[unit])
+
+
+def duration(seconds: float | None) -> str:
+    """Wall time as "8.4 s", "7 min 12 s" or "2 h 05 min"."""
+    if not finite(seconds):
+        return MISSING
+    if seconds < 59.95:
+        return decimal(seconds, 1, "s")
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60}{NARROW}min {whole % 60}{NARROW}s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,}{NARROW}h {minutes % 60:02d}{NARROW}min"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value to three significant decimals (0.727, 0.0625), "< 0.001" below that."""
+    if not finite(p):
+        return MISSING
+    return f"<{NARROW}0.001" if p < 0.001 else f"{p:.4f}" if p < 0.1 else f"{p:.3f}"
+
+
+def rate(value: float | None) -> str:
+    """A learning rate in scientific notation with a plain exponent, as recipes write it ("2.0e-4")."""
+    if not finite(value):
+        return MISSING
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if value else "0"
+
+
+def ticks(low: float, high: float, target: int = 5, *, whole: bool = False) -> list[float]:
+    """About `target` round numbers (1, 2 or 5 times a power of ten apart) that cover the range from low to high.
+
+    The first is never above `low` and the last never below `high`. `whole` keeps them integers. An empty range is
+    widened so that there is something to draw on.
+
+    Raises:
+        ValueError: an end is not finite.
+    """
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"ticks need finite ends, got {low} and {high}")
+    low, high = min(low, high), max(low, high)
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        room = 0.5 if low == 0 else abs(low) * 0.05
+        low, high = low - room, high + room
+    rough = (high - low) / max(1, target - 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    step = max(1.0, step) if whole else step
+    # A range that ends on a multiple of the step must not gain a tick through rounding: hence the small allowance,
+    # which the tick itself makes good, because it is then the range's own end to the last drawn decimal.
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    places = tick_digits(step) + 3
+    return [round(index * step, places) for index in range(first, max(last, first + 1) + 1)]
+
+
+def tick_digits(step: float) -> int:
+    """How many decimals tell two ticks `step` apart."""
+    return max(0, -math.floor(math.log10(step) + 1e-9))

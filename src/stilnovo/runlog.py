@@ -1,0 +1,155 @@
+"""The run folder: what ran, on what, with which numbers, written so that a crash leaves nothing half-done.
+
+A run folder holds `manifest.json` (command, recipe, versions, commit, hardware, seeds, sha256 of inputs),
+`metrics.jsonl` (one object a line, appended and flushed) and whatever the command adds. Files are replaced atomically:
+written beside their destination, flushed to disk, then renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stilnovo.errors import StilnovoError
+
+_PACKAGES = ("torch", "bitsandbytes", "safetensors", "gguf", "tokenizers", "numpy")
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a read-only folder into an error that says so; anything else passes through."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StilnovoError(
+                f"The disk is full: {path} could not be written.", "Nothing was replaced.", "Free some space and run again."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+            raise StilnovoError(f"Cannot write {path}.", str(error.strerror), "Choose another folder with --out.") from error
+        raise
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the whole new one, never a part.
+
+    Raises:
+        StilnovoError: when the disk is full or the folder cannot be written.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _commit() -> str:
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True,
+        )  # fmt: skip
+        return out.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def environment() -> dict[str, Any]:
+    """Commit, versions, hardware and date: what every written figure carries."""
+    versions = {"python": platform.python_version()}
+    for package in ("stilnovo", *_PACKAGES):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    hardware: dict[str, Any] = {"processor": _processor(), "cores": cores, "system": platform.platform()}
+    torch = sys.modules.get("torch")  # asked only when the command has loaded it already
+    if torch is not None and torch.cuda.is_available():
+        hardware["gpu"] = torch.cuda.get_device_name(0)
+        hardware["gpu_memory_bytes"] = torch.cuda.get_device_properties(0).total_memory
+    return {
+        "commit": _commit(),
+        "versions": versions,
+        "hardware": hardware,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+class RunFolder:
+    """One run's folder; see the module for its contents."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+
+    def write_manifest(self, **entries: Any) -> dict[str, Any]:
+        """Write `manifest.json` with the environment and `entries`; returns what was written."""
+        manifest = {"command": sys.argv, **environment(), **entries}
+        self.write_json("manifest.json", manifest)
+        return manifest
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one JSON file atomically."""
+        write_atomic(self.path / name, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Append one line to `metrics.jsonl` and flush it."""
+        with disk_errors(self.path), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every complete line of `metrics.jsonl`; a last line cut by a crash is left out."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        rows = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        return rows
+
+    def keep_metrics_until(self, step: int) -> None:
+        """Drop the metrics after `step`: a resumed run writes those steps again."""
+        kept = [row for row in self.metrics() if row.get("step", 0) <= step]
+        write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))

@@ -1,0 +1,100 @@
+"""Chat templates: the only file in which special tokens are spelt.
+
+A template turns messages into pieces that are either literal special tokens or plain text; the tokeniser maps the first
+to ids and encodes the second, so text typed by a person can never smuggle a control token in. Training and generation
+use the same pieces. Two templates exist, because the models this project loads use two: ChatML (SmolLM2) and Llama 3
+(LLaMAntino-3-ANITA); a model without a chat template is a base model and gets plain text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from stilnovo.errors import InputError
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Special:
+    """A special token by its text; the tokeniser knows its id."""
+
+    token: str
+
+
+Piece = Special | str
+
+IM_START, IM_END = Special("<|im_start|>"), Special("<|im_end|>")
+BEGIN, START_HEADER, END_HEADER, EOT = (
+    Special("<|begin_of_text|>"),
+    Special("<|start_header_id|>"),
+    Special("<|end_header_id|>"),
+    Special("<|eot_id|>"),
+)
+# Any of these ends an assistant's turn, whichever of them the model was trained to write; the second closes a document.
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
+DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>")
+DOCUMENT_BEGINS = ("<|begin_of_text|>", "<s>")
+
+SMOLLM_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+
+
+def chatml(messages: Sequence[Message], *, generation: bool, default_system: str | None = SMOLLM_SYSTEM) -> list[Piece]:
+    """ChatML as SmolLM2 uses it: a default system turn comes first when there is none."""
+    turns = list(messages)
+    if default_system and turns and turns[0].role != "system":
+        turns.insert(0, Message("system", default_system))
+    pieces: list[Piece] = []
+    for turn in turns:
+        pieces += [IM_START, f"{turn.role}\n{turn.content}", IM_END, "\n"]
+    if generation:
+        pieces += [IM_START, "assistant\n"]
+    return pieces
+
+
+def llama3(messages: Sequence[Message], *, generation: bool) -> list[Piece]:
+    """Llama 3's template: header, blank line, stripped content, end of turn."""
+    pieces: list[Piece] = [BEGIN]
+    for turn in messages:
+        pieces += [START_HEADER, turn.role, END_HEADER, f"\n\n{turn.content.strip()}", EOT]
+    if generation:
+        pieces += [START_HEADER, "assistant", END_HEADER, "\n\n"]
+    return pieces
+
+
+def plain(messages: Sequence[Message], *, generation: bool) -> list[Piece]:
+    """A base model has no turns: the texts follow each other, a blank line between."""
+    text = "\n\n".join(turn.content for turn in messages)
+    return [text + ("\n\n" if generation else "")]
+
+
+TEMPLATES = {"chatml": chatml, "llama3": llama3, "plain": plain}
+
+
+def detect(template: str | None, vocabulary: set[str]) -> str:
+    """Name of the template that a model's own Jinja template and special tokens ask for.
+
+    Raises:
+        InputError: when the model has a chat template that is none of ours; a wrong one would be worse than none.
+    """
+    if not template:
+        return "plain"
+    if IM_START.token in template and IM_START.token in vocabulary:
+        return "chatml"
+    if START_HEADER.token in template and START_HEADER.token in vocabulary:
+        return "llama3"
+    raise InputError(
+        "The model's chat template is not supported.",
+        f"It begins: {template[:80]!r}",
+        f"Supported: {', '.join(TEMPLATES)}. Choose one with --template.",
+    )

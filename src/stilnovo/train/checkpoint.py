@@ -1,0 +1,68 @@
+"""Checkpoints that a kill at any moment cannot spoil: written whole beside their place, checksummed, then renamed.
+
+A checkpoint holds the adapter (PEFT's format), the optimizer's states, the random states, the position in the data and
+the step. Resuming from it repeats the uninterrupted run exactly. A damaged newest checkpoint is passed over for the one
+before, and said so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stilnovo.errors import InputError
+from stilnovo.runlog import disk_errors, sha256_file, write_atomic
+
+
+def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write `folder/step-N/` and remove all but the newest `keep`. Returns its path."""
+    target, partial = folder / f"step-{step}", folder / f".step-{step}.partial"
+    with disk_errors(target):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            torch.save(state, partial / "state.pt")
+            with (partial / "state.pt").open("rb") as file:
+                os.fsync(file.fileno())
+            write_atomic(
+                partial / "checkpoint.json", json.dumps({"step": step, "sha256": {"state.pt": sha256_file(partial / "state.pt")}})
+            )
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(partial, target)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    for old in _all(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _all(folder: Path) -> list[Path]:
+    found = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdigit()]
+    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
+
+
+def newest(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The newest whole checkpoint's state, and the names of damaged ones that were passed over.
+
+    Raises:
+        InputError: when there is none.
+    """
+    damaged: list[str] = []
+    for path in reversed(_all(folder)):
+        try:
+            noted = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+            whole = noted["sha256"]["state.pt"] == sha256_file(path / "state.pt")
+        except (OSError, ValueError, KeyError):
+            whole = False
+        if whole:
+            state: dict[str, Any] = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
+            return state, damaged
+        damaged.append(path.name)
+    found = f"Damaged: {', '.join(damaged)}." if damaged else "The folder holds none."
+    raise InputError(f"There is no checkpoint to resume from in {folder}.", found, "Start anew without --resume.")

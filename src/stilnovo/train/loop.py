@@ -1,0 +1,190 @@
+"""The one training loop, top to bottom: batch → loss → gradients → clipped step → metrics → checkpoint.
+
+It knows a model with an adapter, a stream of batches and a recipe; it knows nothing of evaluation (the command does that
+before and after). It can be killed at any moment and resumed; the losses that follow are those of the uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stilnovo.data.batches import Batch, BatchStream
+from stilnovo.data.packing import PackedCorpus
+from stilnovo.errors import InputError, StilnovoError
+from stilnovo.model import lora
+from stilnovo.model.attention import Blocks, positions_of
+from stilnovo.model.llama import Llama
+from stilnovo.progress import Progress, bytes_text
+from stilnovo.recipe import TrainSection
+from stilnovo.runlog import RunFolder
+from stilnovo.train import checkpoint
+from stilnovo.train.losses import chunked_cross_entropy
+from stilnovo.train.optimizer import learning_rate, make_optimizer
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished training says of itself; throughput counts predicted tokens and is the median over the steps."""
+
+    steps: int
+    tokens: int
+    first_loss: float
+    last_loss: float
+    tokens_per_second: float
+    seconds: float
+    peak_memory_bytes: int
+
+
+def batch_loss(model: Llama, batch: Batch, chunk: int) -> Tensor:
+    """Sum of −log p over a batch's targets, in nats."""
+    tokens, targets = batch.tokens.to(model.device), batch.targets.to(model.device)
+    positions = positions_of(batch.lengths, model.device)
+    hidden = model.hidden(tokens, positions, Blocks.documents(batch.lengths))
+    return chunked_cross_entropy(hidden, model.head, targets, chunk)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held so far: on a card by torch's allocator, else by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kibibytes
+
+
+def planned_steps(corpus: PackedCorpus, recipe: TrainSection) -> int:
+    """Optimizer steps of the run."""
+    if recipe.steps is not None:
+        return recipe.steps
+    batches = -(-len(corpus.packs) // recipe.batch_packs)
+    return max(1, math.ceil(batches * recipe.epochs / recipe.accumulation))
+
+
+class Trainer:
+    """A training under way: everything a checkpoint must hold, and the step."""
+
+    def __init__(self, model: Llama, corpus: PackedCorpus, recipe: TrainSection, run: RunFolder) -> None:
+        if not corpus.packs:
+            raise InputError("There is nothing to learn from.", "No document has two tokens.", "Give more text with --data.")
+        self.model, self.recipe, self.run = model, recipe, run
+        self.parameters = lora.parameters(model)
+        self.optimizer = make_optimizer(self.parameters, recipe)
+        self.stream = BatchStream(corpus, recipe.batch_packs, recipe.seed)
+        self.steps = planned_steps(corpus, recipe)
+        self.step = self.tokens = 0
+        self.seconds = 0.0
+        model.checkpointing = recipe.gradient_checkpointing
+        model.train()
+        torch.manual_seed(recipe.seed)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        random: dict[str, Any] = {"cpu": torch.get_rng_state()}
+        if self.model.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.model.device)
+        return {
+            "step": self.step, "steps": self.steps, "tokens": self.tokens, "seconds": self.seconds, "data": self.stream.state(),
+            "random": random, "parameters": [p.detach().cpu() for p in self.parameters], "optimizer": self.optimizer.state_dict(),
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put a checkpoint's state back.
+
+        Raises:
+            InputError: when it belongs to a run of another length or adapter.
+        """
+        shapes = [tuple(p.shape) for p in state["parameters"]]
+        if state["steps"] != self.steps or shapes != [tuple(p.shape) for p in self.parameters]:
+            raise InputError(
+                "The checkpoint belongs to another run.",
+                f"It has {state['steps']} steps and {len(shapes)} tensors; this run {self.steps} and {len(self.parameters)}.",
+                "Resume with the recipe and data it was started with.",
+            )
+        for parameter, stored in zip(self.parameters, state["parameters"], strict=True):
+            parameter.data.copy_(stored)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.stream.restore(state["data"])
+        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        torch.set_rng_state(state["random"]["cpu"])
+        if "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.model.device)
+
+    def train_step(self, batches: list[Batch]) -> dict[str, Any]:
+        """One optimizer step over the batches; returns the step's metrics."""
+        started = time.perf_counter()
+        count = sum(batch.targets.numel() for batch in batches)
+        rate = learning_rate(self.step, self.steps, self.recipe)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        total = 0.0
+        for batch in batches:
+            loss = batch_loss(self.model, batch, self.recipe.loss_chunk)
+            (loss / count).backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        mean = total / count
+        if not math.isfinite(mean):
+            raise StilnovoError(
+                f"The loss is {mean} at step {self.step + 1}.", "The last checkpoint is whole.", "Lower train.learning_rate."
+            )
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        seconds = time.perf_counter() - started
+        self.step, self.tokens, self.seconds = self.step + 1, self.tokens + count, self.seconds + seconds
+        return {
+            "step": self.step, "loss": mean, "learning_rate": rate, "gradient_norm": norm, "tokens": self.tokens,
+            "tokens_per_second": count / seconds, "seconds": self.seconds, "memory_bytes": peak_memory(self.model.device),
+        }  # fmt: skip
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        checkpoint.save(self.run.path / "checkpoints", self.step, self.state(), self.recipe.keep_checkpoints)
+
+    def resume(self) -> None:
+        """Continue from the newest whole checkpoint of the run folder."""
+        state, damaged = checkpoint.newest(self.run.path / "checkpoints")
+        for name in damaged:
+            print(f"Checkpoint {name} is damaged and was passed over.", file=sys.stderr)
+        self.restore(state)
+        self.run.keep_metrics_until(self.step)
+        print(f"Resumed at step {self.step} of {self.steps}.", file=sys.stderr)
+
+    def run_all(self) -> TrainResult:
+        """Train to the last step, with progress, metrics and checkpoints; a Ctrl-C leaves a checkpoint behind."""
+        stream = iter(self.stream)
+        with Progress("train", self.steps) as progress:
+            try:
+                while self.step < self.steps:
+                    row = self.train_step([next(stream) for _ in range(self.recipe.accumulation)])
+                    self.run.append_metrics(row)
+                    progress.update(
+                        self.step,
+                        f"step {self.step}/{self.steps} loss {row['loss']:.3f} {row['tokens_per_second']:.0f} tok/s "
+                        f"{bytes_text(row['memory_bytes'])}",
+                    )
+                    if self.step % self.recipe.checkpoint_every == 0 or self.step == self.steps:
+                        self.save()
+            except KeyboardInterrupt:
+                # The interrupted step is dropped: its gradients must not leak into the state that is kept.
+                raise self._interrupted() from None
+        self.model.eval()
+        return self._result()
+
+    def _interrupted(self) -> KeyboardInterrupt:
+        where = self.run.path / "checkpoints"
+        return KeyboardInterrupt(f"Stopped at step {self.step} of {self.steps}. Continue with --resume (checkpoints in {where}).")
+
+    def _result(self) -> TrainResult:
+        rows = self.run.metrics()
+        speeds = sorted(row["tokens_per_second"] for row in rows)
+        return TrainResult(
+            self.steps, self.tokens, rows[0]["loss"], rows[-1]["loss"], speeds[len(speeds) // 2], self.seconds,
+            max(row["memory_bytes"] for row in rows),
+        )  # fmt: skip
