@@ -63,7 +63,9 @@ def find_model(name: str) -> ModelFiles:
     if path.is_dir():
         if not (path / "config.json").is_file():
             held = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
-            raise InputError(f"No config.json in {path}.", f"The folder holds: {held}", "Give a Hugging Face model folder.")
+            raise InputError(
+                f"No config.json in {path}.", f"The folder holds: {held}", "Give a Hugging Face model folder."
+            )
         return ModelFiles(name, "folder", path)
     repository = _HUB_IDS.get(name, name)
     if name.startswith((".", "/", "~")) or name.endswith(".gguf") or repository.count("/") != 1:

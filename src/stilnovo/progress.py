@@ -44,7 +44,12 @@ class Progress:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            columns = (TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.fields[facts]}"), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description:<10}"),
+                BarColumn(),
+                TextColumn("{task.fields[facts]}"),
+                TimeRemainingColumn(),
+            )
             self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
             self._task = self._bar.add_task(self.label, total=self.total, facts="")

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stilnovo.errors import InputError
 
-PROJECTION_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ALL_PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
 
 
 class _Section(BaseModel):
@@ -25,7 +26,9 @@ class ModelSection(_Section):
     """Which base, and how it is kept."""
 
     name: str = Field(default="smollm2", description="Short name, local folder or .gguf file, or Hugging Face id.")
-    quantization: Literal["nf4", "fp4", "int8", "int4", "none"] = Field(default="nf4", description="How frozen weights are kept.")
+    quantization: Literal["nf4", "fp4", "int8", "int4", "none"] = Field(
+        default="nf4", description="How frozen weights are kept."
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
 
 
@@ -36,17 +39,23 @@ class LoraSection(_Section):
     alpha: float = Field(default=32.0, gt=0, description="α; the update is scaled by α/√r with rsLoRA, α/r without.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="On the adapter's input, while training.")
     rslora: bool = Field(default=True, description="Scale by α/√r (Kalajdzievski 2023).")
-    projections: tuple[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...] = Field(
-        default=PROJECTION_NAMES, min_length=1, description="Which projections carry an adapter."
+    projections: tuple[Projection, ...] = Field(
+        default=ALL_PROJECTIONS, min_length=1, description="Which projections carry an adapter."
     )
 
 
 class DataSection(_Section):
     """What it learns from."""
 
-    paths: tuple[str, ...] = Field(default=("sample",), min_length=1, description="Text, JSONL or Parquet; `sample` is the project's own.")
-    pack_tokens: int = Field(default=512, ge=16, description="Tokens of one pack: how many a layer sees at once per row.")
-    held_out: float = Field(default=0.15, ge=0, lt=1, description="Share of documents kept aside for measuring, chosen by seed.")
+    paths: tuple[str, ...] = Field(
+        default=("sample",), min_length=1, description="Text, JSONL or Parquet; `sample` is the project's own."
+    )
+    pack_tokens: int = Field(
+        default=512, ge=16, description="Tokens of one pack: how many a layer sees at once per row."
+    )
+    held_out: float = Field(
+        default=0.15, ge=0, lt=1, description="Share of documents kept aside for measuring, chosen by seed."
+    )
     max_documents: int | None = Field(default=None, ge=1, description="Read no more documents than this.")
 
 
@@ -58,14 +67,22 @@ class TrainSection(_Section):
     batch_packs: int = Field(default=2, ge=1, description="Packs in one forward pass.")
     accumulation: int = Field(default=1, ge=1, description="Forward passes in one optimizer step.")
     learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate.")
-    schedule: Literal["linear", "cosine", "constant"] = Field(default="cosine", description="After warm-up, down to `final_ratio`.")
-    warmup_ratio: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps over which the rate rises from zero.")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        default="cosine", description="After warm-up, down to `final_ratio`."
+    )
+    warmup_ratio: float = Field(
+        default=0.05, ge=0, lt=1, description="Share of the steps over which the rate rises from zero."
+    )
     final_ratio: float = Field(default=0.1, ge=0, le=1, description="Learning rate at the end, as a share of the peak.")
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled decay.")
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="AdamW's moments.")
     clip_norm: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
-    optimizer: Literal["adamw8bit", "adamw"] = Field(default="adamw8bit", description="8-bit states (bitsandbytes) or fp32 (torch).")
-    gradient_checkpointing: bool = Field(default=False, description="Recompute layers in backward: less memory, a third more work.")
+    optimizer: Literal["adamw8bit", "adamw"] = Field(
+        default="adamw8bit", description="8-bit states (bitsandbytes) or fp32 (torch)."
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Recompute layers in backward: less memory, a third more work."
+    )
     loss_chunk: int = Field(default=256, ge=1, description="Rows of logits that exist at once.")
     checkpoint_every: int = Field(default=50, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(default=2, ge=1, description="How many of the newest stay.")
@@ -117,7 +134,9 @@ def load(source: str | Path) -> Recipe:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"There is no recipe {str(source)!r}.", next=f"Shipped: {', '.join(shipped())}; or give a YAML file.") from error
+        raise InputError(
+            f"There is no recipe {str(source)!r}.", next=f"Shipped: {', '.join(shipped())}; or give a YAML file."
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML.", " ".join(str(error).split())[:200]) from error
     if not isinstance(data, dict):
@@ -137,4 +156,6 @@ def _validated(data: dict[str, Any], where: str) -> Recipe:
             else:
                 problems.append(f"{key}: {item['msg']} (found {item['input']!r})")
         known = "; ".join(f"{n}: {', '.join(type(getattr(Recipe(), n)).model_fields)}" for n in Recipe.model_fields)
-        raise InputError(f"{len(problems)} problem(s) in {where}.", " · ".join(problems), f"Known keys — {known}") from None
+        raise InputError(
+            f"{len(problems)} problem(s) in {where}.", " · ".join(problems), f"Known keys — {known}"
+        ) from None

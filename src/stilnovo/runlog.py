@@ -35,10 +35,14 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StilnovoError(
-                f"The disk is full: {path} could not be written.", "Nothing was replaced.", "Free some space and run again."
+                f"The disk is full: {path} could not be written.",
+                "Nothing was replaced.",
+                "Free some space and run again.",
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
-            raise StilnovoError(f"Cannot write {path}.", str(error.strerror), "Choose another folder with --out.") from error
+            raise StilnovoError(
+                f"Cannot write {path}.", str(error.strerror), "Choose another folder with --out."
+            ) from error
         raise
 
 

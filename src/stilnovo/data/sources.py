@@ -48,12 +48,18 @@ def _expanded(paths: Sequence[str | Path]) -> Iterator[Path]:
         if path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.suffix in _READERS)
             if not files:
-                raise InputError(f"No text, JSONL or Parquet files in {path}.", next=f"Suffixes read: {', '.join(_READERS)}.")
+                raise InputError(
+                    f"No text, JSONL or Parquet files in {path}.", next=f"Suffixes read: {', '.join(_READERS)}."
+                )
             yield from files
         elif not path.exists():
-            raise InputError(f"There is no file {path}.", next="Give text, JSONL or Parquet files, a folder, or `sample`.")
+            raise InputError(
+                f"There is no file {path}.", next="Give text, JSONL or Parquet files, a folder, or `sample`."
+            )
         elif path.suffix not in _READERS:
-            raise InputError(f"{path.name}: unknown kind of file {path.suffix!r}.", next=f"Suffixes read: {', '.join(_READERS)}.")
+            raise InputError(
+                f"{path.name}: unknown kind of file {path.suffix!r}.", next=f"Suffixes read: {', '.join(_READERS)}."
+            )
         else:
             yield path
 
@@ -78,7 +84,9 @@ def decode_utf8(path: Path) -> str:
     if not raw.strip():
         raise InputError(f"{path} is empty.", next="Take it out of --data.")
     if b"\0" in raw:
-        raise InputError(f"{path} is a binary file.", f"A zero byte at offset {raw.index(0)}.", "Give text, JSONL or Parquet.")
+        raise InputError(
+            f"{path} is a binary file.", f"A zero byte at offset {raw.index(0)}.", "Give text, JSONL or Parquet."
+        )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -103,11 +111,15 @@ def _read_jsonl(path: Path) -> Iterator[Document]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(
-                f"{path}, line {number}: not valid JSON.", f"{error.msg} at column {error.colno}: {line[:60]!r}", "Mend or remove the line."
+                f"{path}, line {number}: not valid JSON.",
+                f"{error.msg} at column {error.colno}: {line[:60]!r}",
+                "Mend or remove the line.",
             ) from error
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             held = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-            raise InputError(f"{path}, line {number}: no `text`.", f"Found: {held}", "Each line is an object with a `text`.")
+            raise InputError(
+                f"{path}, line {number}: no `text`.", f"Found: {held}", "Each line is an object with a `text`."
+            )
         yield Document(str(row.get("id", number)), str(row.get("title", "")), row["text"])
 
 
@@ -119,14 +131,18 @@ def _read_parquet(path: Path) -> Iterator[Document]:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if "text" not in names:
-                raise InputError(f"{path} has no column `text`.", f"Found: {', '.join(names)}", "Expected: id, url, title, text.")
+                raise InputError(
+                    f"{path} has no column `text`.", f"Found: {', '.join(names)}", "Expected: id, url, title, text."
+                )
             columns = [name for name in ("id", "title", "text") if name in names]
             for batch in file.iter_batches(batch_size=1024, columns=columns):
                 for row in batch.to_pylist():
                     if row["text"]:
                         yield Document(str(row.get("id", "")), str(row.get("title") or ""), row["text"])
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is not a readable Parquet file.", str(error).splitlines()[0][:200], "Fetch it again.") from error
+        raise InputError(
+            f"{path} is not a readable Parquet file.", str(error).splitlines()[0][:200], "Fetch it again."
+        ) from error
 
 
 _READERS = {".txt": _read_text, ".md": _read_text, ".jsonl": _read_jsonl, ".parquet": _read_parquet}

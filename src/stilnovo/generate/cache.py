@@ -70,7 +70,9 @@ class KVCache:
             seen = torch.arange(done + new, device=q.device) <= torch.arange(done, done + new, device=q.device)[:, None]
             every = slice(None, done + new)
             outs.append(
-                grouped_attention(q[rows], keys[:, every].transpose(0, 1), values[:, every].transpose(0, 1), seen, causal=False)
+                grouped_attention(
+                    q[rows], keys[:, every].transpose(0, 1), values[:, every].transpose(0, 1), seen, causal=False
+                )
             )
         return torch.cat(outs)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from stilnovo.library import numerals
 from stilnovo.library.numerals import PATTERN, roman
+from stilnovo.text.italian import STOP_WORDS, fold
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,13 @@ _NAMED_HEADING = re.compile(
 _BARE = re.compile(rf"{_BEGIN}(?P<number>[IVXLC]{{1,8}}|\d{{1,3}})(?P<dot>[.)]?)(?P<gap>[ \t]*\n|[ \t]+|\Z){_AFTER}")
 _CAPITAL_WORD = r"(?:[A-ZÀ-ÖØ-Þ'’]*[A-ZÀ-ÖØ-Þ]{2}[A-ZÀ-ÖØ-Þ'’]*|[AEIOÈ]|[LD]['’])"
 _CAPITALS = rf"{_CAPITAL_WORD}(?:[ \t]*[,:;–—-]?[ \t]+{_CAPITAL_WORD}|['’]{_CAPITAL_WORD})*"
-_RUN = re.compile(rf"[ \t\n]*(?P<title>{_CAPITALS})(?:\.{{3}}|[.!?:…]?)(?=\s|\Z)(?!\s+[a-zà-ÿ0-9])")
+_RUN = re.compile(rf"[ \t\n]*(?P<title>{_CAPITALS})(?:\.{{3}}|[.!?:…]?)(?=\s|\Z)(?!\s+[a-zà-ÿ])")
 _GLUED = re.compile(rf"{_BEGIN}(?P<title>{_CAPITALS})(?:\.{{3}}|[.!?…]?)(?=\s)(?!\s+[a-zà-ÿ])")
 # A title on a line: it ends in a full stop or before a blank line, as the first verse of a canto does not.
 _LINE = re.compile(r"[ \t.)–—-]*(?:\n\s*)?(?P<line>[^\n]{3,70})(?:(?<=\.)[ \t]*\n|[ \t]*\n[ \t]*\n|\Z)")
-_ALONE = re.compile(r"(?:\A|(?<=\n\n))[ \t]*(?P<title>[^\na-zà-ÿ]{4,80}(?:\n[^\na-zà-ÿ]{4,80})?)(?=\n[ \t]*\n|\Z)")
+_ALONE = re.compile(
+    r"(?:\A|(?<=\n\n))[ \t]*(?P<title>[^\sa-zà-ÿ][^\na-zà-ÿ]{3,80}(?:\n[^\na-zà-ÿ]{4,80})?)(?=\n[ \t]*\n|\Z)"
+)
 _DATED = re.compile(
     r"(?:\A|(?<=\n))[ \t]*(?P<title>\d{1,2}°? (?:gennaio|febbraio|marzo|aprile|maggio|giugno|luglio|agosto|settembre"
     r"|ottobre|novembre|dicembre)(?: \d{4})?)\.?[ \t]*(?=\n)",
@@ -136,7 +139,10 @@ def _bare(text: str, parts: Sequence[Heading]) -> list[_Numeral]:
         alone = "\n" in match.group("gap") or not match.group("gap")
         if arabic and not (alone or match.group("dot") or match.start() == 0):
             continue
-        sure = alone or bool(match.group("dot")) or match.start() == 0 or len(match.group("number")) > 1
+        # "I Santafusca avevano": the article. "I In una bella sera": the number, since no article follows another.
+        after = re.match(r"[^\W\d_]*", text[match.end() : match.end() + 30])
+        article = match.group("number") == "I" and (not after or fold(after.group()) not in STOP_WORDS | {""})
+        sure = alone or bool(match.group("dot")) or match.start() == 0 or not article
         found.append(_Numeral(match.start("number"), match.end("dot"), number, arabic, 1.0 if sure else 0.1))
     # Behind a title page or a part's title no sentence ends: "PARTE SECONDA LE TRIBOLAZIONI I Beatrice rimase".
     for end in [0, *ends]:

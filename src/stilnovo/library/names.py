@@ -48,27 +48,39 @@ def direct_name(name: str) -> str:
     return f"{given.strip()} {surname.strip()}".strip() if comma else bare
 
 
-def from_header(text: str, lines: int = 60) -> Names:
-    """Names from lines such as `Autore: …`, `TITOLO: …`, `Anno: …` among the first lines of a text."""
+def _fields(lines: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for line in text.split("\n", lines)[:lines]:
+    for line in lines:
         match = _HEADER_LINE.match(line)
         field = _FIELDS.get(fold(match.group(1)).strip()) if match else None
-        if match and field and match.group(2):
+        if match and field:
             found.setdefault(field, match.group(2))
-    year = _YEAR.search(found.get("year", ""))
-    return Names(found.get("title", ""), direct_name(found.get("author", "")), int(year.group()) if year else None)
+    return found
 
 
-def without_header(text: str) -> str:
-    """The text without the `Autore: …` lines it opens with; other lines are never touched."""
-    position = 0
-    for line in text.splitlines(keepends=True):
-        match = _HEADER_LINE.match(line)
-        if line.strip() and not (match and fold(match.group(1)).strip() in _FIELDS):
-            break
-        position += len(line)
-    return text[position:] if _HEADER_LINE.search(text[:position].lstrip().split("\n")[0]) else text
+def _named(fields: dict[str, str]) -> Names:
+    year = _YEAR.search(fields.get("year", ""))
+    return Names(fields.get("title", ""), direct_name(fields.get("author", "")), int(year.group()) if year else None)
+
+
+def from_header(text: str) -> Names:
+    """Names from lines such as `Title: …`, `AUTORE: …` anywhere in a header that is known to be one."""
+    return _named(_fields(text.split("\n")))
+
+
+def split_header(text: str) -> tuple[Names, str]:
+    """Names from the block a text opens with, and the text after it.
+
+    A header block is the first paragraph, when all its lines are `Autore: …`, `Anno: …` and the like, but for one that
+    may be the bare title. A text without one comes back as it is.
+    """
+    block, blank, rest = text.lstrip("\n").partition("\n\n")
+    lines = [line.strip() for line in block.split("\n") if line.strip()]
+    plain = [line for line in lines if not _fields([line])]
+    if len(lines) > 8 or len(plain) > 1 or len(plain) == len(lines) or not blank:
+        return Names(), text
+    names = _named(_fields(lines))
+    return names.over(Names(plain[0])) if plain else names, rest
 
 
 def _title(parts: list[str]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from stilnovo.errors import InputError
 from stilnovo.library import tei
 from stilnovo.library.headings import Heading
-from stilnovo.library.names import Names, from_file_name, from_header, from_title_page, without_header
+from stilnovo.library.names import Names, from_file_name, from_header, from_title_page, split_header
 from stilnovo.text.italian import fold
 
 MAXIMUM_BYTES = 64 * 2**20
@@ -110,7 +110,7 @@ def without_liber_liber(text: str) -> tuple[str, Names]:
     """The text after Liber Liber's colophon and table of contents, and the names the colophon gives."""
     if not re.search(r"^QUESTO E-BOOK:", text[:5000], re.M):
         return text, Names()
-    names = from_header(text[:5000], lines=200)
+    names = from_header(text[:5000])
     title = fold(names.title)
     position, cut = 0, 0
     for line in text[:12_000].splitlines(keepends=True):
@@ -143,8 +143,8 @@ def read(path: Path, given: Names | None = None) -> Document:
     text = decode(data, path.name)
     text, from_mark = without_gutenberg(text)
     text, colophon = without_liber_liber(text)
-    header = from_header(text, lines=12)
-    text = without_header(text).strip("\n")
+    header, text = split_header(text)
+    text = text.strip("\n")
     if not text.strip():
         raise InputError(f"{path.name} is empty.", "Nothing is left without its header.", "Choose another file.")
     hint = from_file_name(path.stem)

@@ -109,7 +109,10 @@ def attach(model: Llama, config: LoraConfig, seed: int = 42) -> None:
     """
     unknown = sorted(set(config.projections) - set(PROJECTIONS))
     if unknown or not config.projections:
-        raise InputError(f"No such projection: {', '.join(unknown) or '(none given)'}.", next=f"Choose among {', '.join(PROJECTIONS)}.")
+        raise InputError(
+            f"No such projection: {', '.join(unknown) or '(none given)'}.",
+            next=f"Choose among {', '.join(PROJECTIONS)}.",
+        )
     generator = torch.Generator().manual_seed(seed)
     for _, parent, name in _sites(model):
         base = getattr(parent, name)
@@ -170,9 +173,13 @@ def read_config(folder: Path) -> LoraConfig:
     """
     path = folder / "adapter_config.json"
     if not path.is_file():
-        raise InputError(f"There is no adapter in {folder}.", "No adapter_config.json.", "Give a run's `adapter` folder.")
+        raise InputError(
+            f"There is no adapter in {folder}.", "No adapter_config.json.", "Give a run's `adapter` folder."
+        )
     c = json.loads(path.read_text(encoding="utf-8"))
-    odd = [k for k in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform") if c.get(k)]
+    odd = [
+        k for k in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform") if c.get(k)
+    ]
     odd += [] if c.get("peft_type") == "LORA" and c.get("bias", "none") == "none" else ["peft_type or bias"]
     if odd:
         raise InputError("The adapter uses options that are not supported.", ", ".join(odd), f"In {path}.")
@@ -194,7 +201,9 @@ def load(model: Llama, folder: Path) -> LoraConfig:
     try:
         tensors = load_file(folder / "adapter_model.safetensors")
     except (OSError, SafetensorError) as error:
-        raise InputError(f"The adapter's weights cannot be read: {folder}", str(error)[:200], "Train or fetch it again.") from error
+        raise InputError(
+            f"The adapter's weights cannot be read: {folder}", str(error)[:200], "Train or fetch it again."
+        ) from error
     attach(model, config)
     for path, module in adapters(model).items():
         for which, parameter in (("lora_A", module.lora_A), ("lora_B", module.lora_B)):

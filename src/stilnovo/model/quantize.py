@@ -124,7 +124,9 @@ class FourBitLinear(_QuantizedLinear):
 
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
         functional = bitsandbytes_functional()
-        nested = functional.QuantState(absmax=self.nested_absmax, code=self.nested_code, blocksize=NESTED_BLOCK, dtype=torch.float32)
+        nested = functional.QuantState(
+            absmax=self.nested_absmax, code=self.nested_code, blocksize=NESTED_BLOCK, dtype=torch.float32
+        )
         state = functional.QuantState(
             absmax=self.absmax, shape=torch.Size((self.out_features, self.in_features)), code=self.code, blocksize=BLOCK,
             quant_type=self.scheme, dtype=dtype, offset=self.offset, state2=nested,
@@ -168,16 +170,21 @@ class AffineLinear(_QuantizedLinear):
         return values.view(self.out_features, -1)[:, : self.in_features].to(dtype)
 
 
-def quantized_linear(weight: Tensor, scheme: Scheme) -> FrozenLinear:
-    """A frozen projection for W (out, in) under `scheme`.
+def checked_scheme(name: str) -> Scheme:
+    """The scheme of that name.
 
     Raises:
-        InputError: for a scheme that does not exist.
+        InputError: when it does not exist.
     """
+    if name not in SCHEMES:
+        raise InputError(f"Unknown quantisation {name!r}.", next=f"Choose one of: {', '.join(SCHEMES)}.")
+    return name
+
+
+def quantized_linear(weight: Tensor, scheme: Scheme) -> FrozenLinear:
+    """A frozen projection for W (out, in) under `scheme`."""
     if scheme == "none":
         return DenseLinear(weight)
     if scheme in ("nf4", "fp4"):
         return FourBitLinear(weight, scheme)
-    if scheme in ("int8", "int4"):
-        return AffineLinear(weight, 8 if scheme == "int8" else 4)
-    raise InputError(f"Unknown quantisation {scheme!r}.", next=f"Choose one of: {', '.join(SCHEMES)}.")
+    return AffineLinear(weight, 8 if scheme == "int8" else 4)

@@ -34,7 +34,9 @@ class WeightReader(Protocol):
 
 
 def _damaged(path: Path, why: object) -> InputError:
-    return InputError(f"The weight file {path.name} cannot be read.", f"{why}"[:300], f"It may be truncated: fetch {path} again.")
+    return InputError(
+        f"The weight file {path.name} cannot be read.", f"{why}"[:300], f"It may be truncated: fetch {path} again."
+    )
 
 
 def _checked(tensor: Tensor, name: str, shape: tuple[int, ...], path: Path) -> Tensor:
@@ -56,7 +58,9 @@ def config_from_json(path: Path) -> LlamaConfig:
     architecture = (c.get("architectures") or ["?"])[0]
     if architecture not in ARCHITECTURES:
         raise InputError(
-            f"The architecture {architecture} is not supported.", f"In {path}.", f"Supported: {', '.join(ARCHITECTURES)}."
+            f"The architecture {architecture} is not supported.",
+            f"In {path}.",
+            f"Supported: {', '.join(ARCHITECTURES)}.",
         )
     odd = [f"{k}={c[k]}" for k in ("attention_bias", "mlp_bias") if c.get(k)]
     odd += [f"hidden_act={c['hidden_act']}"] if c.get("hidden_act", "silu") != "silu" else []
@@ -98,7 +102,9 @@ class SafetensorsReader:
             self._file_of: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
             missing = sorted(f for f in set(self._file_of.values()) if not (folder / f).is_file())
             if missing:
-                raise InputError(f"{len(missing)} weight files are missing in {folder}.", f"First: {missing[0]}", "Fetch them.")
+                raise InputError(
+                    f"{len(missing)} weight files are missing in {folder}.", f"First: {missing[0]}", "Fetch them."
+                )
         elif (folder / "model.safetensors").is_file():
             self._file_of = dict.fromkeys(self._open("model.safetensors").keys(), "model.safetensors")
         else:
@@ -125,7 +131,9 @@ class SafetensorsReader:
     def _four_bit(self, name: str, packed: Tensor) -> Tensor:
         from stilnovo.model.quantize import bitsandbytes_functional
 
-        parts = {key: self._open(file).get_tensor(key) for key, file in self._file_of.items() if key.startswith(f"{name}.")}
+        parts = {
+            key: self._open(file).get_tensor(key) for key, file in self._file_of.items() if key.startswith(f"{name}.")
+        }
         functional = bitsandbytes_functional()
         state = functional.QuantState.from_dict(parts, device=torch.device("cpu"))
         dense: Tensor = functional.dequantize_4bit(packed, state)
@@ -160,7 +168,9 @@ class GGUFReader:
             raise _damaged(path, error) from error
         architecture = self.fields.get("general.architecture")
         if architecture != "llama":
-            raise InputError(f"The GGUF architecture {architecture!r} is not supported.", f"In {path}.", "Supported: 'llama'.")
+            raise InputError(
+                f"The GGUF architecture {architecture!r} is not supported.", f"In {path}.", "Supported: 'llama'."
+            )
         self._tensors = {t.name: t for t in reader.tensors}
         unknown = sorted({t.tensor_type.name for t in reader.tensors} - set(GGUF_TYPES))
         if unknown:

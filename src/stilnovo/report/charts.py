@@ -1,17 +1,18 @@
 """The page's three drawings: intervals on an axis, the loss curve, a bar for a table cell.
 
 Each chart is drawn for a width in CSS pixels, so that the page can hold a wide and a narrow one and text is never
-scaled down to nothing on a phone. A chart that has nothing finite to show is None, and the page says so in words.
+scaled down to nothing on a phone. A chart that has nothing to show is None, and the page says so in words.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from stilnovo.report.data import Interval, LossPoint
-from stilnovo.report.numbers import clean, decimal, finite, rate, tick_digits, ticks
+from stilnovo.report.numbers import clean, decimal, drawable, finite, rate, tick_digits, ticks
 from stilnovo.report.svg import Drawing
 
 _CHARACTER = 7.4  # mean advance of the sans face at 12 px, on the generous side: labels must not touch the plot
@@ -31,11 +32,16 @@ class IntervalRow:
 
 @dataclass(frozen=True)
 class IntervalAxis:
-    """What the rows share: unit, decimals, the values the axis must cover, and two optional vertical guides."""
+    """What the rows share: unit, decimals and two optional vertical guides.
+
+    `cover` are values of other plots that this axis must show too, and `room` the characters their longest figure
+    takes: plots with the same unit, `cover` and `room` have the same axis at the same place.
+    """
 
     unit: str
     digits: int
     cover: tuple[float, ...] = ()
+    room: int = 0
     guide: float | None = None
     chance: float | None = None
     caption: str = ""
@@ -55,7 +61,7 @@ class _Scale:
 
 
 def interval_text(interval: Interval, digits: int, unit: str = "") -> str:
-    """ "1.487 [1.452, 1.521] unit"; the brackets are left out where there is no interval."""
+    """An interval as "1.487 [1.452, 1.521] unit"; the brackets are left out where it has no ends."""
     if not finite(interval.value):
         return decimal(None)
     if not (finite(interval.low) and finite(interval.high)):
@@ -65,8 +71,8 @@ def interval_text(interval: Interval, digits: int, unit: str = "") -> str:
 
 
 def numbers_of(intervals: Sequence[Interval]) -> tuple[float, ...]:
-    """All finite values and ends: what an axis shared by these intervals has to cover."""
-    return tuple(x for i in intervals if finite(i.value) for x in (i.value, i.low, i.high) if finite(x))
+    """All values and ends that can be drawn: what an axis shared by these intervals has to cover."""
+    return tuple(x for i in intervals if drawable(i.value) for x in (i.value, i.low, i.high) if drawable(x))
 
 
 def interval_plot(rows: Sequence[IntervalRow], axis: IntervalAxis, *, width: int, key: str, title: str) -> str | None:
@@ -75,15 +81,15 @@ def interval_plot(rows: Sequence[IntervalRow], axis: IntervalAxis, *, width: int
     Wide drawings have the label left and the figures right of the plot; narrow ones have both above the whisker.
 
     Returns:
-        An `<svg>` element, or None if no row has a finite value.
+        An `<svg>` element, or None if no row has a value that can be drawn.
     """
     values = [*numbers_of([row.interval for row in rows]), *axis.cover]
-    values += [x for x in (axis.guide, axis.chance) if finite(x)]
+    values += [x for x in (axis.guide, axis.chance) if drawable(x)]
     if not numbers_of([row.interval for row in rows]):
         return None
     texts = [interval_text(row.interval, axis.digits) for row in rows]
     label_room = max(len(row.label) for row in rows) * _CHARACTER + 14
-    text_room = max(len(text) for text in texts) * _CHARACTER + 14
+    text_room = max(axis.room, *map(len, texts)) * _CHARACTER + 14
     beside = width > 500 and width - label_room - text_room >= 0.45 * width
     left, right = (label_room, width - text_room) if beside else (0.0, float(width))
     height_of_row = 34 if beside else 48
@@ -114,7 +120,7 @@ def _value_axis(
     """The axis at the foot; its vertical lines run only through `bands`, which keeps them out of the words between."""
     left, right, bottom = ends
     places = [(scale(tick), "grid") for tick in scale.ticks]
-    places += [(scale(x), style) for x, style in ((axis.guide, "guide"), (axis.chance, "chance")) if finite(x)]
+    places += [(scale(x), style) for x, style in ((axis.guide, "guide"), (axis.chance, "chance")) if drawable(x)]
     for x, style in places:
         for start, stop in bands:
             drawing.line(x, start, x, stop, style)
@@ -123,16 +129,17 @@ def _value_axis(
         half = len(text) * _CHARACTER / 2
         drawing.text(min(max(scale(tick), half), drawing.width - half), bottom + 16, text, "tick", "middle")
     drawing.line(left, bottom, right, bottom, "axis")
-    if finite(axis.chance):
+    if drawable(axis.chance):
         drawing.text(0, bottom + 34, "dotted: chance", "tick")
-    drawing.text(right, bottom + 34, axis.caption or axis.unit, "tick", "end")
+    room = right - (16 * _CHARACTER if drawable(axis.chance) else 0)
+    drawing.text(right, bottom + 34, _fit(axis.caption or axis.unit, room), "tick", "end")
 
 
 def _whisker(drawing: Drawing, row: IntervalRow, scale: _Scale, y: float, hover: str) -> None:
-    if not finite(row.interval.value):
+    if not drawable(row.interval.value):
         return
     style = "after" if row.filled else "before"
-    if finite(row.interval.low) and finite(row.interval.high):
+    if drawable(row.interval.low) and drawable(row.interval.high):
         low, high = scale(row.interval.low), scale(row.interval.high)
         drawing.line(low, y, high, y, f"whisker {style}")
         for end in (low, high):
@@ -159,16 +166,16 @@ def smoothing_span(count: int) -> int:
 def loss_chart(points: Sequence[LossPoint], *, width: int, key: str) -> str | None:
     """Training loss (raw, thin; smoothed, bold) and held-out loss (dots) over steps.
 
-    Points that are not finite are left out. Long runs are thinned to what the eye can resolve, keeping the lowest and
+    Points that cannot be drawn are left out. Long runs are thinned to what the eye can resolve, keeping the lowest and
     the highest raw value of every stretch.
 
     Returns:
-        An `<svg>` element, or None with fewer than two finite losses.
+        An `<svg>` element, or None with fewer than two losses that can be drawn.
     """
-    logged = sorted((point for point in points if finite(point.loss)), key=lambda point: point.step)
+    logged = sorted((point for point in points if drawable(point.loss)), key=lambda point: point.step)
     if len(logged) < 2 or logged[0].step == logged[-1].step:
         return None
-    held = [(point.step, point.held_out) for point in points if finite(point.held_out)]
+    held = [(point.step, point.held_out) for point in points if drawable(point.held_out)]
     means = smooth([point.loss for point in logged], smoothing_span(len(logged)))
     height = 320 if width > 500 else 260
     top, bottom, right = 26.0, height - 42.0, width - _EDGE
@@ -254,10 +261,13 @@ def bars(predicted: float, measured: float | None, largest: float, *, key: str, 
 
 
 def _spaced(scale: _Scale) -> list[float]:
-    """The ticks whose labels have room: every one, or every second where the numbers are long."""
+    """The ticks whose labels have room: every one, or every second where the numbers are long.
+
+    A long label at an end is moved inwards, towards its neighbour; that too has to fit.
+    """
     gap = abs(scale(scale.ticks[1]) - scale(scale.ticks[0]))
-    longest = max(len(decimal(tick, scale.digits)) for tick in scale.ticks) * _CHARACTER + 10
-    return scale.ticks[:: max(1, -(-int(longest) // max(1, int(gap))))]
+    half = max(len(decimal(tick, scale.digits)) for tick in scale.ticks) * _CHARACTER / 2
+    return scale.ticks[:: math.ceil((2 * half + 6 + max(0.0, half - _EDGE)) / gap)]
 
 
 def _fit(label: str, room: float) -> str:

@@ -11,6 +11,7 @@ from typing import TypeGuard
 
 MISSING = "–"
 NARROW = "\u202f"
+_LONGEST = 1e12
 _BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 # Control characters (a terminal would obey them) and lone surrogates (UTF-8 cannot hold them); tab and newline stay.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -26,11 +27,20 @@ def finite(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
+def drawable(value: float | None) -> TypeGuard[float]:
+    """Whether an axis can hold the number: finite, and not so large that only a fault can have made it."""
+    return finite(value) and abs(value) < _LONGEST
+
+
 def decimal(value: float | None, digits: int = 3, unit: str = "") -> str:
-    """A number with a fixed count of decimals, thousands separated by commas, the unit appended if there is one."""
+    """A number with a fixed count of decimals, thousands separated by commas, the unit appended if there is one.
+
+    From 10¹² on it is given in scientific notation: such a number is a fault, and its digits say nothing.
+    """
     if not finite(value):
         return MISSING
-    text = f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")
+    layout = f",.{digits}f" if abs(value) < _LONGEST else f".{digits}e"
+    text = f"{round(value, digits) + 0.0:{layout}}".replace("-", "−")
     return f"{text}{NARROW}{unit}" if unit else text
 
 
@@ -96,8 +106,8 @@ def ticks(low: float, high: float, target: int = 5, *, whole: bool = False) -> l
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"ticks need finite ends, got {low} and {high}")
     low, high = min(low, high), max(low, high)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        room = 0.5 if low == 0 else abs(low) * 0.05
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-100):
+        room = 0.5 if max(abs(low), abs(high)) < 1e-99 else abs(low) * 0.05
         low, high = low - room, high + room
     rough = (high - low) / max(1, target - 1)
     power = 10.0 ** math.floor(math.log10(rough))

@@ -23,6 +23,7 @@ from stilnovo.report.figures import tiles
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _WIDE, _NARROW = 736, 350
+_ALIKE = ("'’‘ʼ", '"“”„«»')
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class _Section:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """One chart at both widths; both None where there is nothing finite to draw."""
+    """One chart at both widths; both None where there is nothing to draw."""
 
     wide: str | None
     narrow: str | None
@@ -62,9 +63,9 @@ def render(data: ReportData) -> str:
             plots=_verdict_plots(data.verdicts),
             loss_chart=_Drawn(*(charts.loss_chart(data.loss, width=w, key=f"loss-{w}") for w in (_WIDE, _NARROW))),
             loss_rows=_some(data.loss, 24),
-            loss_span=charts.smoothing_span(sum(numbers.finite(point.loss) for point in data.loss)),
-            loss_unusable=sum(not numbers.finite(point.loss) for point in data.loss),
-            loss_held_out=any(numbers.finite(point.held_out) for point in data.loss),
+            loss_span=charts.smoothing_span(sum(numbers.drawable(point.loss) for point in data.loss)),
+            loss_unusable=sum(not numbers.drawable(point.loss) for point in data.loss),
+            loss_held_out=any(numbers.drawable(point.held_out) for point in data.loss),
             memory_rows=_with_bars(data),
             memory_sum=data.memory_total or _memory_sum(data.memory),
             quantisation_plot=_quantisation_plot(data.quantisation),
@@ -74,14 +75,22 @@ def render(data: ReportData) -> str:
 
 
 def split_quote(passage: str, quote: str) -> tuple[str, str, str] | None:
-    """The passage before, within and after the quotation's first occurrence; spaces and line breaks count as equal.
+    """The passage before, within and after the quotation's first occurrence.
+
+    Spaces and line breaks count as equal, and so do the straight and the curved forms of apostrophes and quotation
+    marks: they differ between editions of the same words.
 
     Returns:
         None if the quotation is empty or does not stand in the passage.
     """
-    words = quote.split()
-    found = re.search(r"\s+".join(map(re.escape, words)), passage) if words else None
+    words = ["".join(_letter(character) for character in word) for word in quote.split()]
+    found = re.search(r"\s+".join(words), passage) if words else None
     return (passage[: found.start()], found.group(), passage[found.end() :]) if found else None
+
+
+def _letter(character: str) -> str:
+    alike = next((group for group in _ALIKE if character in group), "")
+    return f"[{alike}]" if alike else re.escape(character)
 
 
 @cache
@@ -152,10 +161,13 @@ def _sections(data: ReportData) -> list[_Section]:
 def _verdict_plots(verdicts: Sequence[Verdict]) -> list[_Drawn]:
     """One plot a verdict; verdicts of the same unit share their axis, so that lengths can be compared by eye."""
     shared: dict[str, tuple[float, ...]] = {}
+    room: dict[str, int] = {}
     for verdict in verdicts:
         covered = charts.numbers_of([verdict.before, verdict.after])
-        covered += (verdict.chance,) if numbers.finite(verdict.chance) else ()
+        covered += (verdict.chance,) if numbers.drawable(verdict.chance) else ()
         shared[verdict.unit] = shared.get(verdict.unit, ()) + covered
+        texts = [charts.interval_text(i, verdict.digits) for i in (verdict.before, verdict.after)]
+        room[verdict.unit] = max(room.get(verdict.unit, 0), *map(len, texts))
     plots = []
     for index, verdict in enumerate(verdicts):
         caption = verdict.unit
@@ -165,6 +177,7 @@ def _verdict_plots(verdicts: Sequence[Verdict]) -> list[_Drawn]:
             unit=verdict.unit,
             digits=verdict.digits,
             cover=shared[verdict.unit] if verdict.unit else (),
+            room=room[verdict.unit] if verdict.unit else 0,
             guide=verdict.before.value,
             chance=verdict.chance,
             caption=caption.removeprefix(", "),
@@ -217,6 +230,6 @@ def _off_by(item: MemoryItem) -> str:
 
 def _span(interval: Interval, digits: int) -> str:
     """The ends of an interval in brackets, or nothing."""
-    if not (numbers.finite(interval.low) and numbers.finite(interval.high)):
+    if not all(map(numbers.finite, (interval.value, interval.low, interval.high))):
         return ""
     return f"[{numbers.decimal(interval.low, digits)}, {numbers.decimal(interval.high, digits)}]"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stilnovo.report.charts import interval_text
 from stilnovo.report.data import ReportData
 from stilnovo.report.figures import tiles
-from stilnovo.report.numbers import clean, p_value
+from stilnovo.report.numbers import clean, finite, p_value
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,26 +22,27 @@ def summary_table(data: ReportData) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(_line(data.title)), caption=Text(_line(data.headline)), box=box.SIMPLE_HEAD)
+    table = Table(title=Text(clean(data.title)), caption=Text(clean(data.headline)), box=box.SIMPLE_HEAD)
     table.add_column("", no_wrap=False, style="bold")
     table.add_column("Figure", overflow="fold")
     table.add_column("Remark", overflow="fold")
     for what, figure, remark in _rows(data):
-        table.add_row(Text(_line(what)), Text(_line(figure)), Text(_line(remark)))
+        table.add_row(Text(clean(what)), Text(clean(figure)), Text(clean(remark)))
     return table
 
 
 def _rows(data: ReportData) -> list[tuple[str, str, str]]:
     rows = []
-    judged = {verdict.name.casefold() for verdict in data.verdicts}
     for tile in tiles(data.key) if data.key else []:
-        if tile.label.casefold() in judged:
-            continue  # the verdict below says the same with its uncertainty
+        if tile.before and data.verdicts:
+            continue  # the verdicts below say the same with its uncertainty
         rows.append((tile.label, f"{tile.before} → {tile.value}" if tile.before else tile.value, tile.note))
     for verdict in data.verdicts:
         before, after = (interval_text(i, verdict.digits) for i in (verdict.before, verdict.after))
-        test = f"{verdict.direction}, n = {verdict.n:,}" + ("" if verdict.p is None else f", p {_sign(verdict.p)}")
-        rows.append((f"{verdict.name} ({verdict.unit})" if verdict.unit else verdict.name, f"{before} → {after}", test))
+        name = verdict.name
+        if verdict.unit.casefold() not in ("", name.casefold()):
+            name += f" ({verdict.unit})"
+        rows.append((name, f"{before} →\n{after}", f"{verdict.direction}\nn = {verdict.n:,}{_test(verdict.p)}"))
     for exchange in data.conversation:
         rows.append(("Question", exchange.question, ""))
         rows.append(("Answer", exchange.answer, exchange.kind))
@@ -49,10 +50,8 @@ def _rows(data: ReportData) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _sign(p: float) -> str:
+def _test(p: float | None) -> str:
+    if not finite(p):
+        return ""
     shown = p_value(p)
-    return shown if shown.startswith("<") else f"= {shown}"
-
-
-def _line(text: str) -> str:
-    return " ".join(clean(text).split(" "))
+    return f", p {shown}" if shown.startswith("<") else f", p = {shown}"

@@ -19,9 +19,7 @@ from stilnovo.text import template as chat
 from stilnovo.text.template import Message, Piece, Special
 
 # Split patterns by the name that GGUF gives them (llama.cpp's `tokenizer.ggml.pre`); GPT-2's own is the ByteLevel default.
-_LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _CONTROL = 3  # gguf.TokenType.CONTROL
 
 
@@ -37,7 +35,14 @@ class Tokenizer:
     """
 
     def __init__(
-        self, fast: Fast, *, specials: Mapping[str, int], bos: str | None, eos: str, template: str, vocab_size: int | None = None
+        self,
+        fast: Fast,
+        *,
+        specials: Mapping[str, int],
+        bos: str | None,
+        eos: str,
+        template: str,
+        vocab_size: int | None = None,
     ) -> None:
         fast.encode_special_tokens = True  # special strings inside text become ordinary tokens
         self._fast, self._specials, self.template = fast, dict(specials), template
@@ -125,7 +130,9 @@ def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
     """
     kind, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre", "default")
     if kind != "gpt2":
-        raise InputError("The GGUF file's tokeniser is not supported.", f"Found {kind!r}; supported: 'gpt2' (byte-level BPE).")
+        raise InputError(
+            "The GGUF file's tokeniser is not supported.", f"Found {kind!r}; supported: 'gpt2' (byte-level BPE)."
+        )
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
     fast = Fast(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, ignore_merges=pre == "llama-bpe"))
@@ -137,7 +144,9 @@ def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
     elif pre in ("default", "gpt-2"):
         steps = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
     else:
-        raise InputError("The GGUF file's pre-tokeniser is not supported.", f"Found {pre!r}; supported: llama-bpe, smollm, gpt-2.")
+        raise InputError(
+            "The GGUF file's pre-tokeniser is not supported.", f"Found {pre!r}; supported: llama-bpe, smollm, gpt-2."
+        )
     fast.pre_tokenizer = pre_tokenizers.Sequence(steps)
     fast.decoder = decoders.ByteLevel()
     types: Sequence[int] = fields.get("tokenizer.ggml.token_type", [1] * len(tokens))

@@ -30,7 +30,8 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
             with (partial / "state.pt").open("rb") as file:
                 os.fsync(file.fileno())
             write_atomic(
-                partial / "checkpoint.json", json.dumps({"step": step, "sha256": {"state.pt": sha256_file(partial / "state.pt")}})
+                partial / "checkpoint.json",
+                json.dumps({"step": step, "sha256": {"state.pt": sha256_file(partial / "state.pt")}}),
             )
             shutil.rmtree(target, ignore_errors=True)
             os.replace(partial, target)

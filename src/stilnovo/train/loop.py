@@ -72,7 +72,9 @@ class Trainer:
 
     def __init__(self, model: Llama, corpus: PackedCorpus, recipe: TrainSection, run: RunFolder) -> None:
         if not corpus.packs:
-            raise InputError("There is nothing to learn from.", "No document has two tokens.", "Give more text with --data.")
+            raise InputError(
+                "There is nothing to learn from.", "No document has two tokens.", "Give more text with --data."
+            )
         self.model, self.recipe, self.run = model, recipe, run
         self.parameters = lora.parameters(model)
         self.optimizer = make_optimizer(self.parameters, recipe)
@@ -131,7 +133,9 @@ class Trainer:
         mean = total / count
         if not math.isfinite(mean):
             raise StilnovoError(
-                f"The loss is {mean} at step {self.step + 1}.", "The last checkpoint is whole.", "Lower train.learning_rate."
+                f"The loss is {mean} at step {self.step + 1}.",
+                "The last checkpoint is whole.",
+                "Lower train.learning_rate.",
             )
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm))
         self.optimizer.step()
@@ -179,7 +183,9 @@ class Trainer:
 
     def _interrupted(self) -> KeyboardInterrupt:
         where = self.run.path / "checkpoints"
-        return KeyboardInterrupt(f"Stopped at step {self.step} of {self.steps}. Continue with --resume (checkpoints in {where}).")
+        return KeyboardInterrupt(
+            f"Stopped at step {self.step} of {self.steps}. Continue with --resume (checkpoints in {where})."
+        )
 
     def _result(self) -> TrainResult:
         rows = self.run.metrics()

@@ -1,6 +1,6 @@
 "use strict";
-// Without a script everything is readable; this opens and closes all texts at once, and opens them for the printer.
-const folds = () => [...document.querySelectorAll("details")];
+// Without a script everything is readable; this opens and closes all texts at once, and opens them for printing.
+const folds = () => [...document.querySelectorAll("details:not(.figures)")];
 for (const button of document.querySelectorAll("button[data-fold]")) {
   button.hidden = false;
   button.addEventListener("click", () => {

@@ -1,0 +1,73 @@
+"""`stilnovo train`: a recipe, some changes to it, a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stilnovo.cli.output import emit, note
+
+
+def train(
+    recipe: Annotated[str, typer.Option(help="A shipped recipe's name or a YAML file.")] = "demo",
+    model: Annotated[str | None, typer.Option(help="Short name, local path or Hugging Face id.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Text, JSONL, Parquet or a folder; repeat it. `sample` is our own.")] = None,
+    out: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/train"),
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps instead of whole epochs.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    quantization: Annotated[str | None, typer.Option(help="nf4, fp4, int8, int4 or none.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any recipe key: section.key=value; repeat it.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its newest checkpoint.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:
+    """Teach a model with LoRA on a quantised base; interruptible, resumable."""
+    import yaml
+
+    from stilnovo import recipe as recipes
+    from stilnovo.errors import InputError
+    from stilnovo.progress import bytes_text, seconds_text
+
+    changes: dict[str, Any] = {
+        "model.name": model, "model.quantization": quantization, "model.device": device, "data.paths": data or None,
+        "train.steps": steps, "train.epochs": epochs, "train.learning_rate": learning_rate,
+    }  # fmt: skip
+    changes = {key: value for key, value in changes.items() if value is not None}
+    for item in set_ or []:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(f"--set {item}: no '='.", next="Write --set section.key=value.")
+        changes[key] = yaml.safe_load(value)
+    chosen = recipes.load(recipe).changed(changes)
+
+    from stilnovo.train.run import TrainingRun
+
+    run = TrainingRun(chosen, out, resume=resume)
+    share = 100 * run.trainable / run.model.config.parameters()
+    packed = run.corpus.packed
+    note(
+        f"{chosen.model.name} in {chosen.model.quantization}: {run.trainable:,} of {run.model.config.parameters():,} parameters learn "
+        f"({share:.2f} %). {len(packed.documents):,} documents, {packed.tokens:,} tokens in {len(packed.packs):,} packs; "
+        f"{run.trainer.steps} steps; {len(run.corpus.held_out)} documents kept aside."
+    )
+    result, memory = run.train()
+    for line in memory:
+        measured = bytes_text(line.measured) if line.measured is not None else ""
+        print(f"{line.item:<24}{bytes_text(line.predicted):>12} {measured:>12}  {line.note}")
+    print(
+        f"{result.steps} steps, {result.tokens:,} tokens in {seconds_text(result.seconds)} ({result.tokens_per_second:.0f} tok/s); "
+        f"loss {result.first_loss:.3f} → {result.last_loss:.3f}; peak memory {bytes_text(result.peak_memory_bytes)}\n"
+        f"Adapter: {out / 'adapter'}"
+    )
+    emit(
+        {
+            "model": chosen.model.name, "run": str(out), "adapter": str(out / "adapter"), "steps": result.steps, "tokens": result.tokens,
+            "first_loss": result.first_loss, "last_loss": result.last_loss, "tokens_per_second": result.tokens_per_second,
+            "seconds": result.seconds, "peak_memory_bytes": result.peak_memory_bytes, "trainable_parameters": run.trainable,
+            "total_parameters": run.model.config.parameters(),
+        },
+        as_json,
+    )  # fmt: skip

@@ -1,0 +1,49 @@
+"""Base and tuned model on the same prompts with the same seeds, so that a reader can judge with their own eyes.
+
+The tuned model is the base with its adapter on; switching it off gives the base, so that both share every weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stilnovo.data import sample
+from stilnovo.generate.engine import Completion, Engine, Sampling
+from stilnovo.model import lora
+from stilnovo.text.template import Message
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """One prompt and its two answers."""
+
+    id: str
+    kind: str
+    prompt: str
+    seed: int
+    base: Completion
+    tuned: Completion
+
+
+def prompts(count: int | None = None) -> list[dict[str, Any]]:
+    """The sample's prompts, the 2024 report's three subjects (§6.1.2) first."""
+    return sample.rows("prompts.jsonl")[:count]
+
+
+def side_by_side(engine: Engine, rows: Sequence[dict[str, Any]], sampling: Sampling) -> list[SideBySide]:
+    """Both answers to every prompt (`id`, `kind`, `prompt`); prompt i is sampled with seed + i in both.
+
+    The engine's model must carry an adapter; it is switched on again at the end.
+    """
+    conversations = [[Message("user", row["prompt"])] for row in rows]
+    settings = [replace(sampling, seed=sampling.seed + index) for index in range(len(rows))]
+    try:
+        lora.set_enabled(engine.model, False)
+        base = engine.complete(conversations, settings)
+    finally:
+        lora.set_enabled(engine.model, True)
+    tuned = engine.complete(conversations, settings)
+    together = zip(rows, settings, base, tuned, strict=True)
+    return [SideBySide(row["id"], row["kind"], row["prompt"], s.seed, b, t) for row, s, b, t in together]

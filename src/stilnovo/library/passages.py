@@ -1,0 +1,95 @@
+"""A section to passages: what is indexed, found and shown.
+
+Prose is cut at sentence ends into pieces of about 900 characters, verse into groups of three tercets or the stanzas
+nearest to nine lines. A passage is a span of the stored text and nothing else; no passage crosses a section.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from stilnovo.library.sections import Section
+from stilnovo.text.italian import sentences
+
+#: Prose passages aim at TARGET characters, and are never longer than LONGEST.
+TARGET, LONGEST = 900, 1400
+VERSES = 9
+
+
+@dataclass(frozen=True)
+class Piece:
+    """`text[start:end]` of the stored source; in verse, the numbers of its first and last line, counted in its section."""
+
+    start: int
+    end: int
+    first_verse: int | None = None
+    last_verse: int | None = None
+
+
+def _clauses(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    """A sentence longer than a passage, cut at semicolons, then commas, then spaces."""
+    if end - start <= LONGEST:
+        return [(start, end)]
+    middle = (start + end) // 2
+    for mark in (r"[;:]\s", r",\s", r"\s"):
+        cuts = [match.end() for match in re.finditer(mark, text[start:end])]
+        near = min(cuts, key=lambda cut: abs(start + cut - middle), default=0)
+        if near and abs(start + near - middle) < (end - start) // 3:
+            cut = start + near
+            return _clauses(text, start, len(text[:cut].rstrip())) + _clauses(text, cut, end)
+    return _clauses(text, start, middle) + _clauses(text, middle, end)
+
+
+def prose(text: str, section: Section) -> list[Piece]:
+    """Sentences of a section packed to about `TARGET` characters."""
+    spans = [
+        clause
+        for start, end in sentences(text[section.body : section.end])
+        for clause in _clauses(text, section.body + start, section.body + end)
+    ]
+    pieces: list[Piece] = []
+    first: int | None = None
+    last = 0
+    for start, end in spans:
+        if first is not None and (last - first >= TARGET or end - first > LONGEST):
+            pieces.append(Piece(first, last))
+            first = None
+        first = start if first is None else first
+        last = end
+    if first is not None:
+        tail = pieces and last - first < TARGET // 4 and last - pieces[-1].start <= LONGEST
+        pieces.append(Piece(pieces.pop().start if tail else first, last))
+    return pieces
+
+
+def verse_lines(text: str, section: Section) -> list[tuple[int, int]]:
+    """Spans of the verses of a section, without indentation; verse n is item n - 1. Rules and asterisks are none."""
+    return [
+        (section.body + match.start(), section.body + match.end())
+        for match in re.finditer(r"[^\s][^\n]*[^\s]|[^\s]", text[section.body : section.end])
+        if any(char.isalnum() for char in match.group())
+    ]
+
+
+def verse(text: str, section: Section) -> list[Piece]:
+    """Stanzas of a section grouped to about `VERSES` lines; a longer stanza is cut after every ninth line."""
+    lines = verse_lines(text, section)
+    pieces: list[Piece] = []
+    first = 0
+    for i, (_, end) in enumerate(lines):
+        following = lines[i + 1][0] if i + 1 < len(lines) else len(text)
+        blank = text.count("\n", end, following) > 1
+        count = i + 1 - first
+        if (count >= VERSES and (blank or count >= VERSES + 3)) or i + 1 == len(lines):
+            pieces.append(Piece(lines[first][0], end, first + 1, i + 1))
+            first = i + 1
+    if len(pieces) > 1 and (pieces[-1].last_verse or 0) - (pieces[-1].first_verse or 0) < 2:
+        last, before = pieces.pop(), pieces.pop()
+        pieces.append(Piece(before.start, last.end, before.first_verse, last.last_verse))
+    return pieces
+
+
+def cut(text: str, section: Section) -> list[Piece]:
+    """The passages of a section, in order; together they hold every word of its body."""
+    return verse(text, section) if section.verse else prose(text, section)

@@ -1,0 +1,533 @@
+"""The report page: well-formed, self-contained, honest about what is missing, and safe whatever a model wrote."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from stilnovo.report import (
+    Exchange,
+    Interval,
+    KeyFigures,
+    LossPoint,
+    MemoryItem,
+    Pair,
+    QuantisationRow,
+    Quote,
+    ReportData,
+    Verdict,
+    charts,
+    numbers,
+    render,
+)
+from stilnovo.report.page import split_quote
+from stilnovo.report.terminal import summary_table
+
+NAN, INF = math.nan, math.inf
+HOSTILE = (
+    "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> & https://example.invalid/x \x1b[31m\ud800 [bold]b[/]"
+)
+PASSAGE = "La finestra era chiusa.\nQuella sera fu Agnese\na salire i gradini, e il paese tirò il fiato."
+
+BARE = ReportData(
+    title="Tre minuti",
+    headline="Nothing was measured.",
+    created="2026-03-14",
+    command="stilnovo demo",
+    commit="3f9c2ab",
+    hardware="2 cores",
+)
+FULL = replace(
+    BARE,
+    versions={"torch": "2.13.0", "bitsandbytes": "0.50.1"},
+    key=KeyFigures(
+        model="SmolLM2-135M-Instruct",
+        trainable_parameters=83_886_080,
+        total_parameters=8_030_261_248,
+        bits_per_byte_before=1.5871,
+        bits_per_byte_after=1.4119,
+        accuracy_before=0.2833,
+        accuracy_after=0.3167,
+        bits_per_byte_verdict="better",
+        accuracy_verdict="undecided",
+        tokens_per_second=311.4,
+        peak_memory_bytes=1_248_337_920,
+        seconds=438.2,
+    ),
+    verdicts=(
+        Verdict(
+            "Bits per byte",
+            "Better, beyond noise.",
+            Interval(1.587, 1.541, 1.632),
+            Interval(1.412, 1.371, 1.455),
+            "bits per byte",
+            48,
+            0.00002,
+            "better",
+            difference=Interval(-0.175, -0.191, -0.160),
+            lower_is_better=True,
+        ),
+        Verdict(
+            "Knowledge",
+            "Undecided.",
+            Interval(28.33, 18.5, 40.8),
+            Interval(31.67, 21.3, 44.2),
+            "%",
+            60,
+            0.727,
+            "undecided",
+            digits=1,
+            chance=25.0,
+            note="Smallest effect: 14.1 points.",
+        ),
+        Verdict(
+            "Completion", "Worse.", Interval(52.5, 37.5, 67.1), Interval(40, 26.4, 55.4), "%", 1169, 0.0625, "worse"
+        ),
+    ),
+    loss=tuple(LossPoint(s, s * 512, 2 + 1 / s, 2e-4, 2.5 if s % 30 == 0 else None) for s in range(1, 181)),
+    memory=(MemoryItem("Weights", 84_310_000, 84_934_656, "NF4"), MemoryItem("Logits", 100_663_296, None)),
+    quantisation=(
+        QuantisationRow("none", 32, Interval(1.571, 1.526, 1.617), 538_060_032),
+        QuantisationRow("NF4", 4.13, Interval(1.587, 1.541, 1.632), 84_934_656),
+    ),
+    pairs=(
+        Pair("Descrivi un faro.", "description", "seed 42", "Un faro\n\n  un faro", "Il faro sta in fondo.", "note"),
+    ),
+    conversation=(
+        Exchange(
+            "Chi sale?",
+            "Sale Agnese.",
+            "extractive",
+            (Quote("Quella sera fu Agnese a salire", "verified", "Il faro, capitolo IV", PASSAGE),),
+        ),
+    ),
+    recipe="model: smollm2\nseed: 42\n",
+    method=("Every question is scored by log-likelihood.",),
+    limits=("A model of 135 million parameters after three minutes is a beginner.",),
+)
+HOSTILE_DATA = ReportData(
+    *(HOSTILE,) * 6,
+    versions={HOSTILE: HOSTILE},
+    key=KeyFigures(HOSTILE),
+    verdicts=(
+        Verdict(HOSTILE, HOSTILE, Interval(1, 0, 2), Interval(NAN, NAN, NAN), HOSTILE, 1, None, "worse", note=HOSTILE),
+    ),
+    memory=(MemoryItem(HOSTILE, 1, 1, HOSTILE),),
+    quantisation=(QuantisationRow(HOSTILE, 4, Interval(1, 0, 2), 1, HOSTILE),),
+    pairs=(Pair(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, language=HOSTILE),),
+    conversation=(Exchange(HOSTILE, HOSTILE, "written", (Quote(HOSTILE, "verified", HOSTILE, f"a {HOSTILE} b"),)),),
+    recipe=HOSTILE,
+    method=(HOSTILE,),
+    limits=(HOSTILE,),
+)
+
+
+COORDINATES = ("x", "y", "x1", "y1", "x2", "y2", "cx", "cy", "width", "height")
+
+
+class Page(HTMLParser):
+    """The page's elements and texts; fails on a tag that is not closed in its place."""
+
+    VOID = frozenset({"meta", "br", "img", "link", "input", "hr"})
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words: list[tuple[str, str]] = []
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        assert len({name for name, _ in attrs}) == len(attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append((self.open[-1] if self.open else "", data))
+
+    def values(self, name: str) -> list[str]:
+        return [attributes[name] for _, attributes in self.elements if name in attributes]
+
+    def text(self) -> str:
+        kept = (words for tag, words in self.words if tag not in ("style", "script", "title", "desc", "text"))
+        return re.sub(r"[ \n]+", " ", " ".join(kept))  # \s would take the narrow no-break spaces too
+
+
+@pytest.mark.parametrize("data", [BARE, FULL, HOSTILE_DATA], ids=["bare", "full", "hostile"])
+def test_page_is_well_formed_and_self_contained(data: ReportData) -> None:
+    source = render(data)
+    source.encode("utf-8")
+    page = Page(source)
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    for name in ("aria-labelledby", "data-fold"):
+        for value in page.values(name):
+            assert set(value.split()) <= set(ids)
+    assert all(value.startswith("#") and value[1:] in ids for value in page.values("href"))
+    assert page.values("src") == []
+    assert "url(" not in source
+    assert "@import" not in source
+    assert {tag for tag, _ in page.elements}.isdisjoint({"link", "img", "iframe", "object", "embed", "form", "base"})
+    assert page.elements[0] == ("html", {"lang": "en"})
+
+
+def test_only_the_page_s_own_script_may_run() -> None:
+    page = Page(render(HOSTILE_DATA))
+    scripts = ["".join(words for tag, words in page.words if tag == "script")]
+    assert [tag for tag, _ in page.elements].count("script") == 1
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    policy = next(attributes["content"] for _, attributes in page.elements if "http-equiv" in attributes)
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+
+
+def test_hostile_text_is_shown_as_it_is() -> None:
+    source = render(HOSTILE_DATA)
+    page = Page(source)
+    shown = numbers.clean(HOSTILE)
+    assert "\x1b" not in source
+    assert page.text().count(shown) >= 15
+    assert sum(words.count("alert(1)") for tag, words in page.words if tag in ("text", "title", "desc")) > 0
+
+
+def test_empty_sections_are_left_out() -> None:
+    page = Page(render(BARE))
+    assert [attributes["id"] for tag, attributes in page.elements if tag == "section"] == ["colophon"]
+    assert page.values("href") == ["#content", "#colophon"]
+    full = Page(render(FULL))
+    sections = [attributes["id"] for tag, attributes in full.elements if tag == "section"]
+    assert sections == [
+        "glance", "verdicts", "loss", "memory", "quantisation", "texts", "conversation", "limits", "method", "settings",
+        "colophon",
+    ]  # fmt: skip
+    assert full.values("href") == ["#content", *(f"#{name}" for name in sections)]
+    without = Page(render(replace(FULL, quantisation=(), pairs=())))
+    assert {"quantisation", "texts"}.isdisjoint(without.values("id"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "1.587 → to 1.412 better (lower is better)",
+        "28.3\u202f% → to 31.7\u202f% undecided (higher is better)",
+        "83,886,080 1.04\u202f% of 8,030,261,248",
+        "311 tokens per second",
+        "1.16\u202fGiB",
+        "7\u202fmin 18\u202fs",
+        "1.587 [1.541, 1.632] 1.412 [1.371, 1.455] −0.175 [−0.191, −0.160] 48 <\u202f0.001 better",
+        "28.3 [18.5, 40.8] 31.7 [21.3, 44.2] +3.3 60 0.727 undecided",
+        "1,169 0.0625 worse",
+        "Smallest effect: 14.1 points.",
+        "Weights NF4 80.4\u202fMiB 81.0\u202fMiB +0.7\u202f%",
+        "Logits 96.0\u202fMiB – –",
+        "Total 176\u202fMiB – –",
+        "NF4 4.13 1.587 [1.541, 1.632] 81.0\u202fMiB",
+        "torch 2.13.0 bitsandbytes 0.50.1",
+        "The recipe, 2 lines model: smollm2 seed: 42",
+        "A model of 135 million parameters after three minutes is a beginner.",
+        "Extractive: cut from a passage of the library, not written by the model.",
+        "Il faro, capitolo IV verified",
+        "180 92,160 2.006 2.500 2.0e-4",
+    ],
+)
+def test_figures_appear_as_given(words: str) -> None:
+    assert words in Page(render(FULL)).text()
+
+
+def test_exact_bytes_are_one_hover_away() -> None:
+    titles = Page(render(FULL)).values("title")
+    assert {"1,248,337,920 bytes", "84,310,000 bytes", "84,934,656 bytes"} <= set(titles)
+
+
+def test_measured_total_replaces_the_sum() -> None:
+    peak = MemoryItem("Peak of the process", 200 * 2**20, 210 * 2**20)
+    text = Page(render(replace(FULL, memory_total=peak))).text()
+    assert "Peak of the process 200\u202fMiB 210\u202fMiB +5.0\u202f%" in text
+    assert "Total" not in text
+
+
+def test_generated_text_keeps_its_lines_and_language() -> None:
+    source = render(FULL)
+    assert '<div class="voice" lang="it">Un faro\n\n  un faro</div>' in source
+    assert '<p class="question" lang="it">Chi sale?</p>' in source
+    assert "<mark>Quella sera fu Agnese\na salire</mark> i gradini" in source
+
+
+def test_a_quotation_that_is_not_in_the_passage_is_said_so() -> None:
+    exchange = replace(FULL.conversation[0], quotes=(Quote("Fu Tommaso", "unverified", "Il faro", PASSAGE),))
+    source = render(replace(FULL, conversation=(exchange,)))
+    assert "<mark>" not in source
+    assert "in which these words do not stand" in source
+
+
+@pytest.mark.parametrize(
+    ("passage", "quote", "expected"),
+    [
+        ("a b\n c d", "b c", ("a ", "b\n c", " d")),
+        ("a.c abc", "abc", ("a.c ", "abc", "")),
+        ("uno due uno", "uno", ("", "uno", " due uno")),
+        ("l’acqua «alta»", 'l\'acqua "alta"', ("", "l’acqua «alta»", "")),
+        ("uno", "due", None),
+        ("uno", "  ", None),
+    ],
+)
+def test_split_quote(passage: str, quote: str, expected: tuple[str, str, str] | None) -> None:
+    assert split_quote(passage, quote) == expected
+
+
+def test_unusable_losses_are_counted_not_drawn() -> None:
+    points = (LossPoint(1, 1, 2.0), LossPoint(2, 2, NAN), LossPoint(3, 3, INF), LossPoint(4, 4, 1.0))
+    text = Page(render(replace(FULL, loss=points))).text()
+    assert "2 of 4 logged losses are not finite" in text
+    assert "There is no curve to draw" not in text
+    text = Page(render(replace(FULL, loss=points[:3]))).text()
+    assert "There is no curve to draw: fewer than two steps have a finite loss." in text
+
+
+def test_verdict_without_numbers_says_so() -> None:
+    verdict = replace(FULL.verdicts[0], before=Interval(NAN, 0, 1), after=Interval(INF, NAN, NAN), difference=None)
+    text = Page(render(replace(FULL, verdicts=(verdict,)))).text()
+    assert "There is nothing to draw: neither value is a finite number." in text
+    assert "Bits per byte – – – 48" in text
+
+
+def test_verdicts_of_one_unit_share_their_axis() -> None:
+    drawings = list(svgs(render(FULL)))
+    by_key = {drawing[0].get("id", ""): drawing for drawing in drawings}
+    axes = [[t.text for t in by_key[f"verdict-{i}-736-title"].iter("text") if t.get("class") == "tick"] for i in (1, 2)]
+    assert axes[0][:-2] == axes[1][:-1]
+    assert axes[0][-2:] == ["dotted: chance", "%"]
+
+
+def svgs(source: str) -> Iterator[ElementTree.Element]:
+    for markup in re.findall(r"<svg.*?</svg>", source, re.DOTALL):
+        yield ElementTree.fromstring(markup)
+
+
+def assert_inside(drawing: ElementTree.Element) -> None:
+    """Every coordinate lies within the viewBox, every text has room for its letters."""
+    left, top, width, height = map(float, drawing.attrib["viewBox"].split())
+    assert (left, top) == (0, 0)
+    for element in drawing.iter():
+        values = {k: float(v) for k, v in element.attrib.items() if k in COORDINATES}
+        for name, value in values.items():
+            limit = height if "y" in name or name == "height" else width
+            assert -0.05 <= value <= limit + 0.05, (element.tag, name, value)
+        if element.tag == "rect":
+            assert values["x"] + values["width"] <= width + 0.1
+        if element.tag == "polyline":
+            for point in element.attrib["points"].split():
+                x, y = map(float, point.split(","))
+                assert 0 <= x <= width
+                assert 0 <= y <= height
+        if element.tag == "text":
+            room = 5.5 * len(element.text or "")
+            start = values["x"] - {"start": 0, "middle": room / 2, "end": room}[element.attrib["text-anchor"]]
+            assert start >= -0.05
+            assert start + room <= width + 0.05
+
+
+@pytest.mark.parametrize("data", [FULL, HOSTILE_DATA], ids=["full", "hostile"])
+def test_drawings_of_the_page_stay_inside(data: ReportData) -> None:
+    drawings = list(svgs(render(data)))
+    assert len(drawings) >= 3
+    for drawing in drawings:
+        assert drawing.attrib["role"] == "img"
+        assert [child.tag for child in drawing][:2] == ["title", "desc"]
+        assert_inside(drawing)
+
+
+@pytest.mark.parametrize("width", [350, 736])
+@pytest.mark.parametrize("scale", [1e-30, 1e-5, 0.3, 1.0, 77.7, 1e6, 1e11])
+def test_interval_plots_stay_inside(width: int, scale: float) -> None:
+    rng = random.Random(0)
+    for _ in range(20):
+        rows = []
+        for index in range(rng.randint(1, 6)):
+            low, value, high = sorted(scale * rng.uniform(-1, 1) for _ in range(3))
+            label = "etichetta " * rng.randint(1, 6)
+            rows.append(charts.IntervalRow(label, Interval(value, low if index % 2 else NAN, high)))
+        axis = charts.IntervalAxis("bits per byte", 3, guide=0.0, chance=scale / 2, caption="lower is better " * 9)
+        markup = charts.interval_plot(rows, axis, width=width, key="k", title="t")
+        assert markup is not None
+        assert_inside(ElementTree.fromstring(markup))
+
+
+@pytest.mark.parametrize("width", [350, 736])
+@pytest.mark.parametrize("count", [2, 3, 17, 180, 5000])
+def test_loss_chart_stays_inside_and_keeps_the_spike(width: int, count: int) -> None:
+    points = [LossPoint(s * 10, s * 5120, 2.0, held_out=1.0 if s % 7 == 0 else None) for s in range(1, count + 1)]
+    points[count // 2] = replace(points[count // 2], loss=40.0)
+    points.append(LossPoint(count * 10 + 300, 0, NAN, held_out=0.5))
+    markup = charts.loss_chart(points, width=width, key="k")
+    assert markup is not None
+    drawing = ElementTree.fromstring(markup)
+    assert_inside(drawing)
+    raw = next(e for e in drawing.iter("polyline") if e.get("class") == "raw").attrib["points"].split()
+    assert len(raw) <= 405
+    heights = [float(point.split(",")[1]) for point in raw]
+    ticks = {t.text: float(t.attrib["y"]) - 4 for t in drawing.iter("text") if t.get("text-anchor") == "end"}
+    assert min(heights) == pytest.approx(ticks["40"], abs=0.2)
+    assert len(list(drawing.iter("rect"))) <= 120
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [],
+        [LossPoint(1, 1, 2.0)],
+        [LossPoint(1, 1, NAN), LossPoint(2, 2, INF)],
+        [LossPoint(1, 1, 2.0), LossPoint(1, 1, 3.0)],
+        [LossPoint(1, 1, 2.0), LossPoint(2, 2, 1e300)],
+    ],
+)
+def test_no_curve_without_two_losses(points: list[LossPoint]) -> None:
+    assert charts.loss_chart(points, width=700, key="k") is None
+
+
+def test_smoothing_is_the_normalised_exponential_mean() -> None:
+    rng = random.Random(1)
+    values = [rng.gauss(2, 1) for _ in range(50)]
+    keep = 1 - 2 / (9 + 1)
+    means = charts.smooth(values, 9)
+    for end in (0, 1, 7, 49):
+        weights = [keep ** (end - i) for i in range(end + 1)]
+        expected = sum(w * v for w, v in zip(weights, values, strict=False)) / sum(weights)
+        assert means[end] == pytest.approx(expected, rel=1e-12)
+    assert charts.smooth([3.0] * 10, 3) == pytest.approx([3.0] * 10)
+
+
+def test_bars_survive_nothing() -> None:
+    assert_inside(ElementTree.fromstring(charts.bars(0, None, 0, key="k", title="t")))
+    widths = [
+        float(bar.attrib["width"])
+        for bar in ElementTree.fromstring(charts.bars(50, 100, 100, key="k", title="t")).iter("rect")
+    ]
+    assert widths == [59, 118]
+
+
+def test_ticks_are_round_and_cover_the_range() -> None:
+    rng = random.Random(2)
+    for _ in range(2000):
+        centre = rng.choice([0, 1, -1]) * 10 ** rng.uniform(-6, 9)
+        low, high = sorted(centre + rng.uniform(-1, 1) * 10 ** rng.uniform(-6, 9) for _ in range(2))
+        if high - low <= 1e-6 * max(abs(low), abs(high)):
+            continue
+        found = numbers.ticks(low, high, 5)
+        step = (found[-1] - found[0]) / (len(found) - 1)
+        assert found[0] <= low + 1e-8 * step
+        assert found[-1] >= high - 1e-8 * step
+        assert 2 <= len(found) <= 8
+        assert float(f"{step:.4g}") == pytest.approx(step, rel=1e-6)
+        assert f"{step:.0e}"[0] in "125"
+        assert len({numbers.decimal(t, numbers.tick_digits(step)) for t in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "target", "expected"),
+    [
+        (0, 1, 5, [0.0, 0.5, 1.0]),
+        (1.371, 1.632, 5, [1.3, 1.4, 1.5, 1.6, 1.7]),
+        (18.5, 44.2, 6, [10, 20, 30, 40, 50]),
+        (0.1, 0.3, 5, [0.1, 0.15, 0.2, 0.25, 0.3]),
+        (-3, 3, 4, [-4, -2, 0, 2, 4]),
+    ],
+)
+def test_ticks_by_hand(low: float, high: float, target: int, expected: list[float]) -> None:
+    assert numbers.ticks(low, high, target) == pytest.approx(expected)
+
+
+def test_ticks_of_an_empty_range_and_of_whole_numbers() -> None:
+    for value in (0.0, 5e-324, 50.0, -2.5, 1e11):
+        found = numbers.ticks(value, value)
+        assert found[0] <= value <= found[-1]
+        assert found[0] < found[-1]
+    assert numbers.ticks(1, 3, 6, whole=True) == [1, 2, 3]
+    with pytest.raises(ValueError, match="finite"):
+        numbers.ticks(0, NAN)
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (numbers.decimal(-0.0001, 3), "0.000"),
+        (numbers.decimal(-1234.5, 1), "−1,234.5"),
+        (numbers.decimal(NAN), "–"),
+        (numbers.decimal(1e300, 1), "1.0e+300"),
+        (numbers.signed(0.2, 1), "+0.2"),
+        (numbers.signed(0.0), "0.000"),
+        (numbers.percent(83_886_080 / 8_030_261_248, 2), "1.04\u202f%"),
+        (numbers.byte_size(0), "0\u202fB"),
+        (numbers.byte_size(1023), "1.00\u202fKiB"),
+        (numbers.byte_size(8 * 2**30), "8.00\u202fGiB"),
+        (numbers.byte_size(None), "–"),
+        (numbers.duration(59.96), "1\u202fmin 0\u202fs"),
+        (numbers.duration(8.44), "8.4\u202fs"),
+        (numbers.duration(3599.7), "1\u202fh 00\u202fmin"),
+        (numbers.duration(7500), "2\u202fh 05\u202fmin"),
+        (numbers.p_value(0.0625), "0.0625"),
+        (numbers.p_value(1.0), "1.000"),
+        (numbers.p_value(0.0), "<\u202f0.001"),
+        (numbers.rate(2e-4), "2.0e-4"),
+        (numbers.rate(0.0), "0"),
+        (numbers.clean("a\r\nb\x00\x9b\ttè"), "a\nb\ufffd\ufffd\ttè"),
+    ],
+)
+def test_numbers_as_a_reader_wants_them(shown: str, expected: str) -> None:
+    assert shown == expected
+
+
+def printed(data: ReportData, width: int = 110) -> str:
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(summary_table(data))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_terminal_table_holds_figures_verdicts_and_quotation() -> None:
+    text = printed(FULL)
+    for words in (
+        "Tre minuti",
+        "SmolLM2-135M-Instruct",
+        "1.587 [1.541, 1.632] →",
+        "1.412 [1.371, 1.455]",
+        "n = 48, p <\u202f0.001",
+        "n = 1,169, p = 0.0625",
+        "Sale Agnese.",
+        "«Quella sera fu Agnese a salire»",
+        "verified: Il faro, capitolo IV",
+        "Nothing was measured.",
+    ):
+        assert words in text
+    assert "1.587 → 1.412" not in text
+    assert "1.587 → 1.412" in printed(replace(FULL, verdicts=()))
+    assert max(map(len, printed(FULL, 60).splitlines())) <= 60
+
+
+def test_terminal_table_takes_no_orders_from_a_text() -> None:
+    text = printed(HOSTILE_DATA, 200)
+    assert "[bold]b[/]" in text
+    assert "\x1b" not in text
+    text.encode("utf-8")
