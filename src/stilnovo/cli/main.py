@@ -65,12 +65,15 @@ def main() -> None:
         _failed("The machine ran out of memory.\nUse a smaller model, --quantization nf4, or fewer tokens at once.", 1)
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else "no message"
-        _failed(f"Unexpected {type(error).__name__}: {first}\nThis is a fault of stilnovo: run again with --debug and report it.", 1)
+        _failed(
+            f"Unexpected {type(error).__name__}: {first}\nThis is a fault of stilnovo: run again with --debug and report it.",
+            1,
+        )
 
 
 def _failed(message: str, code: int) -> None:
     if os.environ.get("STILNOVO_DEBUG"):
-        raise  # noqa: PLE0704 - called inside an except block, where this shows the whole traceback
+        raise
     print(message, file=sys.stderr)
     sys.exit(code)
 

@@ -13,15 +13,21 @@ from stilnovo.cli.output import emit, note
 def train(
     recipe: Annotated[str, typer.Option(help="A shipped recipe's name or a YAML file.")] = "demo",
     model: Annotated[str | None, typer.Option(help="Short name, local path or Hugging Face id.")] = None,
-    data: Annotated[list[str] | None, typer.Option(help="Text, JSONL, Parquet or a folder; repeat it. `sample` is our own.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Text, JSONL, Parquet or a folder; repeat it. `sample` is our own.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/train"),
     steps: Annotated[int | None, typer.Option(help="Optimizer steps instead of whole epochs.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     quantization: Annotated[str | None, typer.Option(help="nf4, fp4, int8, int4 or none.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Any recipe key: section.key=value; repeat it.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its newest checkpoint.")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any recipe key: section.key=value; repeat it.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out from its newest checkpoint.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Teach a model with LoRA on a quantised base; interruptible, resumable."""

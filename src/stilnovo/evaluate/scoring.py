@@ -25,7 +25,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.text.tokenizer import Tokenizer
 
 TOKEN_BUDGET = 2048
-LOGITS_BYTES = 64 * 2**20
+LOGITS_BYTES = 16 * 2**20
 
 Progress = Callable[[int, int], None]
 
@@ -190,7 +190,11 @@ def token_loglikelihoods(model: Llama, hidden: Tensor, rows: Sequence[int], targ
         logits = model.logits(hidden[distinct[first:last]])  # (step, V)
         pairs = slice(ends[first - 1] if first else 0, ends[last - 1])
         local = inverse[order[pairs]] - first
-        parts.append(logits[local, wanted[pairs]] - torch.logsumexp(logits, dim=-1)[local])
+        picked = logits[local, wanted[pairs]]
+        peak = logits.amax(dim=-1, keepdim=True)
+        # log-softmax in place: a second (step, V) matrix would cost more time than the arithmetic
+        normaliser = logits.sub_(peak).exp_().sum(dim=-1).log() + peak[:, 0]
+        parts.append(picked - normaliser[local])
     result = torch.empty(len(rows), dtype=torch.float64)
     result[order.cpu()] = torch.cat(parts).double().cpu()
     return result

@@ -19,7 +19,7 @@ VERSES = 9
 
 @dataclass(frozen=True)
 class Piece:
-    """`text[start:end]` of the stored source; in verse, the numbers of its first and last line, counted in its section."""
+    """`text[start:end]` of the stored source; in verse, the numbers of its first and last line in the section."""
 
     start: int
     end: int
@@ -63,18 +63,18 @@ def prose(text: str, section: Section) -> list[Piece]:
     return pieces
 
 
-def verse_lines(text: str, section: Section) -> list[tuple[int, int]]:
-    """Spans of the verses of a section, without indentation; verse n is item n - 1. Rules and asterisks are none."""
+def verse_lines(text: str, body: int, end: int) -> list[tuple[int, int]]:
+    """Spans of the verses of a section's `text[body:end]`; verse n is item n - 1. Rules and asterisks are none."""
     return [
-        (section.body + match.start(), section.body + match.end())
-        for match in re.finditer(r"[^\s][^\n]*[^\s]|[^\s]", text[section.body : section.end])
+        (body + match.start(), body + match.end())
+        for match in re.finditer(r"[^\s][^\n]*[^\s]|[^\s]", text[body:end])
         if any(char.isalnum() for char in match.group())
     ]
 
 
 def verse(text: str, section: Section) -> list[Piece]:
     """Stanzas of a section grouped to about `VERSES` lines; a longer stanza is cut after every ninth line."""
-    lines = verse_lines(text, section)
+    lines = verse_lines(text, section.body, section.end)
     pieces: list[Piece] = []
     first = 0
     for i, (_, end) in enumerate(lines):

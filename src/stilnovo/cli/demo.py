@@ -1,0 +1,55 @@
+"""`stilnovo demo`: the main job in one go, on the embedded model and the project's own sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stilnovo.cli.output import emit, note
+
+
+def demo(
+    model: Annotated[str, typer.Option(help="Short name, local path or Hugging Face id.")] = "smollm2",
+    out: Annotated[Path, typer.Option(help="The run folder; an earlier demo in it is replaced.")] = Path("runs/demo"),
+    recipe: Annotated[str, typer.Option(help="A shipped recipe's name or a YAML file.")] = "demo",
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps instead of the recipe's.")] = None,
+    prompts: Annotated[int, typer.Option(help="Prompts answered side by side.")] = 4,
+    new_tokens: Annotated[int, typer.Option(help="Most tokens of each text.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:
+    """Teach, judge before and after, compare, answer from a library; writes report.html."""
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from stilnovo import recipe as recipes
+    from stilnovo.report.terminal import summary_table
+
+    changes: dict[str, Any] = {"model.name": model, "model.device": device}
+    if steps is not None:
+        changes["train.steps"] = steps
+    chosen = recipes.load(recipe).changed(changes)
+    note("Loading PyTorch and the model …")
+
+    from stilnovo import report
+    from stilnovo.demo.page import report_data, summary
+    from stilnovo.demo.run import run
+    from stilnovo.evaluate.result import finite
+    from stilnovo.runlog import write_atomic
+
+    result = run(chosen, out, prompt_count=prompts, new_tokens=new_tokens, questions=3)
+    page = out / "report.html"
+    data = report_data(result)
+    figures = summary(result, str(page))
+    write_atomic(page, report.render(data))
+    write_atomic(out / "report.json", json.dumps(finite(asdict(data)), ensure_ascii=False, indent=1) + "\n")
+    write_atomic(
+        out / "demo.json", json.dumps({"finished": True, **finite(figures)}, ensure_ascii=False, indent=1) + "\n"
+    )
+    Console().print(summary_table(data))
+    print(f"Report: {page}")
+    emit(finite(figures), as_json)

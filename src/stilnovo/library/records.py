@@ -1,0 +1,77 @@
+"""What the library hands out: works, sections, passages, and how each is cited."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_SHORT = {"Capitolo": "cap.", "Parte": "parte", "Canto": "canto", "Scena": "scena", "Atto": "atto", "Libro": "libro"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """A stored work. `sha256` is of its stored text (UTF-8), by which a second copy is recognised."""
+
+    id: int
+    title: str
+    author: str
+    year: int | None
+    source: str
+    sha256: str
+    characters: int
+    sections: int
+    passages: int
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A stored section: `start` to `end` of the work's text, its own words from `body`."""
+
+    id: int
+    work: Work
+    position: int
+    label: str
+    title: str
+    verse: bool
+    start: int
+    end: int
+    body: int
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A stored passage: `text` is exactly `start` to `end` of the work's text."""
+
+    id: int
+    section: Chapter
+    start: int
+    end: int
+    text: str
+    first_verse: int | None
+    last_verse: int | None
+
+    @property
+    def verses(self) -> str:
+        """*1-9*, or empty in prose."""
+        return verse_range(self.first_verse, self.last_verse)
+
+    @property
+    def citation(self) -> str:
+        """*Dante Alighieri, Commedia, Inferno, canto I, vv. 1-9*."""
+        return citation(self.section, self.verses)
+
+
+def verse_range(first: int | None, last: int | None) -> str:
+    """*7*, *7-9*, or empty."""
+    if first is None:
+        return ""
+    return str(first) if last in (None, first) else f"{first}-{last}"
+
+
+def citation(section: Chapter, verses: str = "") -> str:
+    """Author, work, section and verses, as they stand after a quotation; what is unknown is left out."""
+    label = section.label
+    for word, short in _SHORT.items():
+        label = re.sub(rf"\b{word}(?= [IVXLC]+\b)", short, label)
+    numbers = f"{'vv.' if '-' in verses else 'v.'} {verses}" if verses else ""
+    return ", ".join(part for part in (section.work.author, section.work.title, label, numbers) if part)
