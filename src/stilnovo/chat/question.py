@@ -10,10 +10,11 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
+from stilnovo.chat.thesaurus import kin
 from stilnovo.text.italian import STOP_WORDS, content_words, fold, stem, tokens, words
 
 _NUMBER = (
-    r"(?:\d[\d.]*|due|tre|quattro|cinque|sei|sette|otto|nove|dieci|undici|dodici|tredici|quattordici|quindici|sedici"
+    r"(?:(?!1[0-9]{3}\b)\d[\d.]*|due|tre|quattro|cinque|sei|sette|otto|nove|dieci|undici|dodici|tredici|quattordici|quindici|sedici"
     r"|diciassette|diciotto|diciannove|(?:vent|trent|quarant|cinquant|sessant|settant|ottant|novant)\w+|\w*cento\w*"
     r"|mille|\w*mila|milion[ei]|una? (?:dozzina|decina|ventina|trentina|centinaio|migliaio))"
 )
@@ -35,7 +36,12 @@ _KINDS: dict[str, tuple[str, str, float]] = {
         _MONEY,
         0.3,
     ),
-    "number": (r"\b(?:quant[oiae]|che (?:distanza|altezza|eta))\b", rf"\b{_NUMBER}\b", 0.25),
+    "distance": (
+        r"\b(?:che distanza|quant\w+ (?:dista|= lontan|era lontan|= distant)\w*)",
+        rf"\b{_NUMBER} (?:migli\w+|chilometr\w+|passi|leghe|metri|braccia|ore|giorni)\b",
+        0.35,
+    ),
+    "number": (r"\b(?:quant[oiae]|che (?:altezza|eta))\b", rf"\b{_NUMBER}\b", 0.2),
     "when": (
         r"\b(?:quando|in (?:che|quale) (?:giorno|mese|data|epoca|stagione)|a che ora)\b",
         rf"\b(?:1[0-9]{{3}}|{_MONTH}|{_DAY}|notte|mattina|sera|alba|tramonto|alle (?:{_NUMBER})|ore)\b",
@@ -43,16 +49,16 @@ _KINDS: dict[str, tuple[str, str, float]] = {
     ),
     "where": (
         r"\b(?:dove|dov|donde|in (?:che|quale) (?:luogo|posto|paese|citta|isola|via))\b",
-        rf"\b(?:in|nel|nella|nell|nello|a|al|alla|all|presso|vicino|sul|sulla|dentro|sotto|sopra)\b.{{0,25}}\b{_PLACE}\b",
-        0.15,
+        rf"\b(?:in|nel|nella|nell|nello|a|al|alla|all|presso|vicino|sul|sulla|dentro|sotto|sopra)\b.{{0,25}}\b{_PLACE}\b|\b(?:sorg\w+|situat[oa]|post[oa] (?:in|a|su\w*|ne\w*)|giace\w*|abitava|in fondo|in cima|sulla cima)\b",
+        0.2,
     ),
     "why": (
         r"\b(?:perche|per (?:che|quale|qual) (?:motivo|ragione|causa)|come mai)\b",
-        r"\b(?:perche|poiche|giacche|siccome|affinche|onde|a causa|per non|per \w+[aei]r[ei]?|volev\w+)\b",
+        r"\b(?:perche|poiche|giacche|siccome|affinche|onde|a causa|per non|per \w+[aei]r[ei]?|volev\w+ \w+[aei]r[ei]?)\b",
         0.15,
     ),
     "name": (
-        r"\b(?:come si chiam\w+|(?:qual era|quale|qual e|che) (?:il )?nome)\b",
+        r"\b(?:come si chiam\w+|(?:qual (?:=|e|era)|quale|che) (?:il )?nome)\b",
         r"\b(?:chiam\w+|nome|detto|detta)\b",
         0.15,
     ),
@@ -67,11 +73,20 @@ _KINDS: dict[str, tuple[str, str, float]] = {
         0.1,
     ),
 }
+_IS = re.compile(r"(?<!\w)(?:è|é|e['’](?=\s))(?!\w)", re.I)
 _BEING = re.compile(
-    r"^\W*(?:mi (?:sai|sapresti) dire )?(?:chi|che cosa|cosa|che|cos)\W*\s*(?:e|era|erano|sono|fu|furono|sarebbe)\s+"
+    r"^\W*(?:mi (?:sai|sapresti) dire )?(?:chi|che cosa|cosa|che|cos)\W*\s*(?:=|e|era|erano|sono|fu|furono|sarebbe)\s+"
     r"(?P<what>[^?.,]+)",
 )
+_HEAD = re.compile(
+    r"\b(?:quant[oiae]|come si chiam\w+ (?:il |lo |la |l |i |gli |le )?|nome (?:del|dello|della|dell|dei|degli|delle|di) ?)\s*(?P<head>\w+)"
+)
 _ARTICLE = re.compile(r"^(?:il|lo|la|l|i|gli|le|un|uno|una)['\s]+")
+
+
+def flat(text: str) -> str:
+    """Folded, apostrophes as spaces, on one line, the verb *è* as `=`: what patterns are matched against."""
+    return " ".join(fold(_IS.sub("=", text)).replace("'", " ").split())
 
 
 @dataclass(frozen=True)
@@ -82,8 +97,8 @@ class Question:
 
     @cached_property
     def folded(self) -> str:
-        """The question folded, apostrophes as spaces."""
-        return " ".join(fold(self.text).replace("'", " ").split())
+        """The question as `flat` makes it."""
+        return flat(self.text)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -124,12 +139,35 @@ class Question:
         named = [form for form in parts if form in self.names]
         return tuple(named or parts) if named or len(parts) <= 3 else ()
 
-    def signs(self, sentence: str) -> float:
-        """How much a sentence (folded, apostrophes as spaces) looks like an answer of the kind asked for."""
-        return max(
-            (weight for kind, (_, sign, weight) in _KINDS.items() if kind in self.kinds and re.search(sign, sentence)),
-            default=0.0,
-        )
+    @cached_property
+    def head(self) -> str:
+        """The folded noun that is counted or named: *vittime* in *Quante vittime fece …*, *barca* in *Come si chiama la barca*."""
+        match = _HEAD.search(self.folded)
+        return match.group("head") if match and match.group("head") not in STOP_WORDS else ""
+
+    def signs(self, sentence: str, original: str) -> float:
+        """How much a sentence (folded, apostrophes as spaces; and as written) looks like an answer of the kind asked for."""
+        score = 0.0
+        for kind, (_, sign, weight) in _KINDS.items():
+            if kind in self.kinds and re.search(sign, sentence):
+                score = max(score, weight)
+        if self.head and ("number" in self.kinds or "name" in self.kinds):
+            forms = {stem(self.head)} | kin(stem(self.head))
+            score += 0.35 * self._headed(original, forms)
+        return score
+
+    def _headed(self, original: str, forms: frozenset[str] | set[str]) -> bool:
+        """Whether a number, or a name, stands beside the noun (or a kindred word) that the question asks about."""
+        found = tokens(original)
+        for i, token in enumerate(found):
+            if stem(token.form) not in forms or original[token.start].isupper():
+                continue
+            beside = [other for other in found[max(0, i - 2) : i + 3] if other is not token]
+            if "number" in self.kinds and any(re.fullmatch(_NUMBER, other.form) for other in beside):
+                return True
+            if "name" in self.kinds and any(original[o.start].isupper() and o.form not in self.names for o in beside):
+                return True
+        return False
 
     def stems(self) -> dict[str, str]:
         """Stem of each term."""
@@ -142,7 +180,7 @@ _TITLES = frozenset(
 _EMPTY = frozenset(
     """chiama chiamava chiamano nome anno anni modo motivo ragione cosa significa significato vuol davvero realta
     quale succede accade successe accadde viene venne mestiere professione mi sai sapresti dimmi puoi
-    distanza trova trovava""".split()
+    distanza trova trovava faceva fece facevano fanno qualcuno vuole vuol voleva persona""".split()
 )
 _OPENERS = frozenset(
     """chi che cosa dove quando come perche quale quali quanto quanti quanta quante qual in a di da con per su secondo

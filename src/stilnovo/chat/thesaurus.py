@@ -7,13 +7,13 @@ for less than the word itself, and names are never expanded.
 
 from __future__ import annotations
 
-from stilnovo.text.italian import stem
+from stilnovo.text.italian import STOP_WORDS, stem
 
 _IDEAS = """
 uccidere ucciso uccise ammazzare assassinare assassino assassinio omicida delitto strangolare pugnalare trucidare
 morire morto morte muore moriva perire spirare decesso vittima defunto annegare affogare
 nascere nato nacque nascita
-abitare vivere dimora casa casetta casuccia dimorare abitazione alloggiare alloggio stare stava stanza
+abitare vivere dimora casa casetta casuccia dimorare abitazione alloggiare alloggio stare stava
 costruire costruito costrusse edificare fabbricare erigere eretto innalzare
 sposare sposo matrimonio nozze moglie marito maritare consorte
 amare amore innamorato innamorare voler bene
@@ -58,6 +58,7 @@ pensare pensiero riflettere
 vedere visto vide guardare scorgere
 sentire udire udito ascoltare
 trovare rinvenire scoprire scoperta scoperto scopri
+scoprire scopri capire capi comprendere compreso intendere accorgersi accorse accorto indovinare
 cercare ricercare
 nascondere nascosto nascose celare celato occultare
 scomparire scomparso sparire sparito perdere perduto
@@ -80,6 +81,7 @@ cominciare principiare incominciare inizio principio
 finire fine terminare termine conclusione
 vincere vinto vinse vittoria
 perdonare perdono
+trasformare diventare divenne mutare cambiare convertire tramutare trasmutare
 tradire tradimento traditore tradito
 rubare furto ladro
 ingannare inganno imbroglio truffa
@@ -122,9 +124,10 @@ occhi occhio sguardo
 
 
 def _expansions() -> dict[str, frozenset[str]]:
+    common = {stem(word) for word in STOP_WORDS}  # "perire" has the stem of "per"
     table: dict[str, set[str]] = {}
     for line in _IDEAS.strip().split("\n"):
-        forms = {stem(word) for word in line.split()}
+        forms = {stem(word) for word in line.split()} - common
         for form in forms:
             table.setdefault(form, set()).update(forms - {form})
     return {form: frozenset(others) for form, others in table.items()}

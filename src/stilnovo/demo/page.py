@@ -6,6 +6,7 @@ from typing import Any
 
 from stilnovo import report
 from stilnovo.chat.answer import Answer
+from stilnovo.chat.quotes import Quote
 from stilnovo.demo.run import DemoResult
 from stilnovo.evaluate.statistics import Estimate
 from stilnovo.evaluate.verdict import Verdict
@@ -84,8 +85,9 @@ def report_data(result: DemoResult) -> report.ReportData:
         ),
         memory=tuple(report.MemoryItem(line.item, line.predicted, line.measured, line.note) for line in result.memory),
         memory_total=report.MemoryItem(
-            "the lines above", sum(line.predicted for line in result.memory),
-            sum(line.measured or 0 for line in result.memory),
+            "the lines that were weighed",
+            sum(line.predicted for line in result.memory if line.measured is not None),
+            sum(line.measured for line in result.memory if line.measured is not None),
             "The whole process, with Python and its libraries, peaked at "
             f"{result.train.peak_memory_bytes / 2**30:.2f} GiB.",
         ),
@@ -133,8 +135,12 @@ def _verdict(result: DemoResult, name: str, verdict: Verdict) -> report.Verdict:
 
 
 def _exchange(answer: Answer) -> report.Exchange:
-    quotes = tuple(report.Quote(q.text, q.status, q.citation, q.passage) for q in answer.quotes)
+    quotes = tuple(report.Quote(q.text, q.status, q.citation, _passage(answer, q)) for q in answer.quotes)
     return report.Exchange(answer.question, answer.text, answer.kind, quotes)
+
+
+def _passage(answer: Answer, quote: Quote) -> str:
+    return next((p.text for p in answer.passages if quote.text in p.text), "")
 
 
 def _method(result: DemoResult) -> tuple[str, ...]:

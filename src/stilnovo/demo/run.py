@@ -18,12 +18,13 @@ from stilnovo.chat.answer import Answer, ask
 from stilnovo.compare.side_by_side import SideBySide, prompts, side_by_side
 from stilnovo.data import sample
 from stilnovo.errors import InputError
+from stilnovo.evaluate.paired import verdicts
 from stilnovo.evaluate.quantization import SchemeCost, scheme_costs
 from stilnovo.evaluate.result import EvaluationResult
 from stilnovo.evaluate.run import evaluate
 from stilnovo.evaluate.task import Selection, select
 from stilnovo.evaluate.tasks import find_tasks
-from stilnovo.evaluate.verdict import Verdict, accuracy_verdict, bits_per_byte_verdict
+from stilnovo.evaluate.verdict import Verdict
 from stilnovo.generate.engine import Engine, Sampling
 from stilnovo.library.sample import sample_library
 from stilnovo.model.load import open_model
@@ -129,19 +130,6 @@ def _evaluate(training: TrainingRun, selections: list[Selection], when: str) -> 
         )  # fmt: skip
     result.save(training.folder.path / when)
     return result
-
-
-def verdicts(before: EvaluationResult, after: EvaluationResult) -> dict[str, Verdict]:
-    """The paired verdict of every task by name, and of `bits_per_byte`."""
-    found: dict[str, Verdict] = {}
-    if before.text is not None and after.text is not None:
-        found["bits_per_byte"] = bits_per_byte_verdict(before.text.nats, after.text.nats, before.text.sizes)
-    for name, task in before.tasks.items():
-        metric = task.metric
-        found[name] = accuracy_verdict(
-            task.right(metric), after.tasks[name].right(metric), metric="accuracy", clusters=task.clusters
-        )
-    return found
 
 
 def ask_sample(count: int) -> list[Answer]:

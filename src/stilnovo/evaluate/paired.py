@@ -8,11 +8,11 @@ from stilnovo.evaluate.result import EvaluationResult, TaskResult
 from stilnovo.evaluate.task import METRIC_NAMES
 from stilnovo.evaluate.verdict import Verdict, accuracy_verdict, bits_per_byte_verdict
 
-TEXT = "text"
+TEXT = "bits_per_byte"
 
 
 def verdicts(before: EvaluationResult, after: EvaluationResult) -> dict[str, Verdict]:
-    """A verdict for every task both have, and for the held-out text under the name `text`.
+    """A verdict for every task both have, and for the held-out text under the name `bits_per_byte`.
 
     Raises:
         InputError: they have no task in common, or a common task was asked with other items or another version.

@@ -64,9 +64,7 @@ def evaluate(
         tasks[selection.task.name] = _run_task(model, tokenizer, selection, token_budget, progress)
     text = None
     if texts:
-        text = score_texts(
-            model, tokenizer, texts, token_budget=token_budget, progress=_named(progress, text_name or TEXT)
-        )
+        text = score_texts(model, tokenizer, texts, token_budget=token_budget, progress=_named(progress, TEXT))
     return EvaluationResult(
         model=model_name,
         quantization=quantization,

@@ -25,7 +25,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.text.tokenizer import Tokenizer
 
 TOKEN_BUDGET = 2048
-LOGITS_BYTES = 16 * 2**20
+LOGITS_BYTES = 64 * 2**20
 
 Progress = Callable[[int, int], None]
 

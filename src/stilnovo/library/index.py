@@ -89,6 +89,12 @@ def rarity(connection: sqlite3.Connection, stems: Iterable[str]) -> dict[str, fl
     return found
 
 
+def occurs(connection: sqlite3.Connection, form: str) -> bool:
+    """Whether any passage has a stem."""
+    sql = "SELECT 1 FROM vocabulary WHERE term = ? AND col = 'stem'"
+    return connection.execute(sql, (form,)).fetchone() is not None
+
+
 def problems(connection: sqlite3.Connection, passages: Iterable[tuple[int, str, str]]) -> list[str]:
     """Where the index disagrees with the passages (id, text, context); empty when it is sound."""
     found = []

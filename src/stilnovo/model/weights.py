@@ -159,7 +159,9 @@ class GGUFReader:
         import gguf
 
         self.path = path
-        if path.stat().st_size < 32 or path.open("rb").read(4) != b"GGUF":
+        with path.open("rb") as file:
+            magic = file.read(4)
+        if magic != b"GGUF":
             raise InputError(f"{path} is not a GGUF file.", "It does not begin with 'GGUF'.", "Give another file.")
         try:
             reader = gguf.GGUFReader(str(path))

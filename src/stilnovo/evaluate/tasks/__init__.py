@@ -10,6 +10,7 @@ from stilnovo.evaluate.task import Task
 from stilnovo.evaluate.tasks import arc_it, sample_completions, sample_questions
 
 TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (arc_it, sample_questions, sample_completions)}
+SAMPLES = (sample_questions.TASK.name, sample_completions.TASK.name)  # what needs no data folder
 
 
 def find_tasks(names: Sequence[str]) -> list[Task]:

@@ -1,0 +1,97 @@
+"""The words a question turns on: what each weighs in this library, and how fully a text has it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from stilnovo.chat.question import Question
+from stilnovo.chat.thesaurus import kin
+from stilnovo.library import index
+from stilnovo.library.store import Library
+from stilnovo.text.italian import stem, tokens
+
+#: What a term counts: the word itself, its stem, a kindred word or a name that stands for it.
+SAME, STEM, KIN = 1.0, 0.85, 0.55
+#: Rarity is damped by this power: a rare word must not drown the others. Names and numbers weigh half as much again.
+DAMPING, NAME_WEIGHT, FIRST_WEIGHT = 0.6, 1.5, 1.0
+
+_INSIDE_SENTENCE = re.compile(r"[\w,;:)]\W[A-ZÀ-Þ]$")
+_NOBODY: frozenset[str] = frozenset()
+
+
+def base(form: str) -> str:
+    """A stem without a diminutive: *tavolett* → *tavol*, *bandierin* → *bandier*."""
+    bare = re.sub(r"(?:icin|icell|ett|ell|ucc|in)$", "", form)
+    return bare if len(bare) >= 4 else form
+
+
+@lru_cache(maxsize=8192)
+def _words(text: str) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Folded words; stems; and stems, with their forms without diminutives, of the words that are no names."""
+    found = tokens(text)
+    common = (t for t in found if not _INSIDE_SENTENCE.search(text, max(0, t.start - 2), t.start + 1))
+    bases = {stem(token.form) for token in common}
+    stems = frozenset(stem(token.form) for token in found)
+    return frozenset(token.form for token in found), stems, frozenset(bases | {base(form) for form in bases})
+
+
+class Terms:
+    """The terms of one question in one library, with weights that sum to 1."""
+
+    def __init__(self, question: Question, library: Library, titles: frozenset[str] = frozenset()) -> None:
+        """`titles` are stems that only say which work is meant: they are no terms, unless there are no others."""
+        self.words = [term for term in question.terms if stem(term) not in titles] or list(question.terms)
+        self.exact = frozenset(question.names) | {term for term in self.words if term.isdigit()}
+        self.stems = {term: stem(term) for term in self.words}
+        self._kin = {t: _NOBODY if t in self.exact else kin(form) | {base(form)} for t, form in self.stems.items()}
+        rarity = index.rarity(library.connection, self.stems.values())
+        unknown = {
+            term
+            for term, form in self.stems.items()
+            if term not in self.exact and not index.occurs(library.connection, form)
+        }
+        known = [rarity[form] for term, form in self.stems.items() if term not in unknown]
+        # A common word that the library never uses is the asker's way of putting it: it weighs as the others do.
+        usual = sum(known) / len(known) if known else 1.0
+        weights = [
+            (usual if term in unknown else rarity[self.stems[term]]) ** DAMPING
+            * (NAME_WEIGHT if term in self.exact else FIRST_WEIGHT if term == self.words[0] else 1.0)
+            for term in self.words
+        ]
+        self.weights = [weight / (sum(weights) or 1.0) for weight in weights]
+
+    @property
+    def names(self) -> list[str]:
+        """The names and numbers among the terms, the weightiest first."""
+        ranked = sorted(zip(self.weights, self.words, strict=True), reverse=True)
+        return [term for _, term in ranked if term in self.exact]
+
+    def related(self) -> list[str]:
+        """Stems of the terms and of their kin, for a wider search."""
+        return sorted(set(self.stems.values()).union(*self._kin.values()))
+
+    def matches(self, text: str, aliases: dict[str, frozenset[str]] | None = None) -> list[float]:
+        """How fully a text has each term, 0 to 1.
+
+        Names and numbers count only as they stand; `aliases` are names that stand for a term (*il guardiano*: Corvi).
+        """
+        forms, stems, bases = _words(text)
+        found = []
+        for term in self.words:
+            kindred = self._kin[term] & bases or (aliases and aliases.get(term, _NOBODY) & forms)
+            if term in forms:
+                found.append(SAME)
+            elif term not in self.exact and self.stems[term] in stems:
+                found.append(STEM)
+            else:
+                found.append(KIN if kindred else 0.0)
+        return found
+
+    def weigh(self, columns: Iterable[Sequence[float]]) -> float:
+        """The weighted sum over the terms of the best value in any column."""
+        total = 0.0
+        for weight, values in zip(self.weights, zip(*columns, strict=True), strict=True):
+            total += weight * max(values)
+        return total

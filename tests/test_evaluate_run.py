@@ -1,0 +1,198 @@
+"""From questions to a file, from two files to a verdict, through the library and through the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from stilnovo.cli import compare as compare_command
+from stilnovo.cli import evaluate as evaluate_command
+from stilnovo.errors import InputError
+from stilnovo.evaluate.paired import verdicts
+from stilnovo.evaluate.result import EvaluationResult, finite, load_result
+from stilnovo.evaluate.run import evaluate, expectation
+from stilnovo.evaluate.task import select
+from stilnovo.evaluate.tasks import SAMPLES, TASKS
+from stilnovo.model.llama import Llama
+from stilnovo.text.tokenizer import Tokenizer
+from test_evaluate_scoring import byte_tokenizer, tiny_llama
+
+TEXTS = [f"Documento numero {number}, breve ma vero." for number in range(8)]
+
+
+def run(
+    seed: int = 0, limit: int | None = 12, texts: list[str] = TEXTS, names: tuple[str, ...] = SAMPLES
+) -> EvaluationResult:
+    selections = [select(TASKS[name], limit=limit) for name in names]
+    return evaluate(
+        tiny_llama(seed=seed),
+        byte_tokenizer(True),
+        selections,
+        texts=texts,
+        text_name="prova",
+        model_name=f"tiny-{seed}",
+    )
+
+
+def test_result_survives_its_file(tmp_path: Path) -> None:
+    result = run()
+    path = result.save(tmp_path / "run")
+    assert load_result(path) == load_result(tmp_path / "run") == result
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["summary"]["tasks"]["sample_questions"]["n"] == 12
+    assert content["environment"]["versions"]["torch"]
+    assert "Domanda" not in path.read_text(encoding="utf-8"), "ids are kept, texts are not"
+
+
+def test_summary_has_what_machines_read() -> None:
+    result = run()
+    task = result.summary()["tasks"]["sample_questions"]
+    right = sum(item.choice_norm == item.answer for item in result.tasks["sample_questions"].items)
+    assert task["acc_norm"] == right / 12
+    assert task["acc_norm_interval"][0] <= task["acc_norm"] <= task["acc_norm_interval"][1]
+    assert (task["n"], task["available"], task["chance"]) == (12, 60, 0.25)
+    assert len(task["items_sha256"]) == 64
+    text = result.summary()["text"]
+    assert text["bytes"] == sum(len(t.encode()) for t in TEXTS)
+    assert text["bits_per_byte_interval"][0] < text["bits_per_byte"] < text["bits_per_byte_interval"][1]
+
+
+def test_progress_names_what_runs() -> None:
+    calls: list[tuple[str, int, int]] = []
+    evaluate(
+        tiny_llama(), byte_tokenizer(True), [select(TASKS["sample_questions"], limit=3)], texts=TEXTS, model_name="tiny",
+        progress=lambda *call: calls.append(call),
+    )  # fmt: skip
+    assert calls[-1] == ("held-out text", 8, 8)
+    assert ("sample_questions", 3, 3) in calls
+
+
+def test_expectation_is_honest_before_the_run() -> None:
+    part = expectation(select(TASKS["sample_questions"], limit=30))
+    assert "30 of 60 items (drawn at random, seed 42)" in part
+    assert "with all items 16 points" in part
+    whole = expectation(select(TASKS["sample_questions"]))
+    assert "all 60 items" in whole
+    assert "±12.3 points" in whole
+    assert "fewer than 16 points" in whole
+
+
+def test_verdicts_pair_what_both_have() -> None:
+    before, after = run(0), run(1, names=("sample_questions",))
+    found = verdicts(before, after)
+    assert list(found) == ["sample_questions", "bits_per_byte"]
+    assert found["sample_questions"].n == 12
+    same = verdicts(before, before)
+    assert all(verdict.difference == 0 and verdict.outcome == "undecided" for verdict in same.values())
+
+
+def test_different_items_are_refused() -> None:
+    before = run(0, texts=[])
+    with pytest.raises(InputError, match="different questions of sample_questions"):
+        verdicts(before, run(0, limit=11, texts=[]))
+    other = replace(before.tasks["sample_questions"], version="2.0")
+    with pytest.raises(InputError, match="different questions"):
+        verdicts(before, replace(before, tasks={"sample_questions": other}))
+    with pytest.raises(InputError, match="different held-out texts"):
+        verdicts(run(0, names=()), run(0, names=(), texts=TEXTS[:7]))
+    with pytest.raises(InputError, match="nothing in common"):
+        verdicts(before, run(0, names=()))
+    text = run(0, names=())
+    assert text.text is not None
+    with pytest.raises(InputError, match="different windows"):
+        verdicts(text, replace(text, text=replace(text.text, window=7)))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 1, "tasks": {"a": {}}, "text": null}'])
+def test_a_file_that_is_no_evaluation_is_bad_input(tmp_path: Path, content: str) -> None:
+    (tmp_path / "evaluation.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match="not an evaluation"):
+        load_result(tmp_path)
+
+
+def test_other_bad_results(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no evaluation here"):
+        load_result(tmp_path)
+    with pytest.raises(InputError, match="no evaluation here"):
+        load_result(tmp_path / "missing")
+    (tmp_path / "evaluation.json").write_text('{"format": 99}', encoding="utf-8")
+    with pytest.raises(InputError, match="another version"):
+        load_result(tmp_path)
+    (tmp_path / "evaluation.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not an evaluation"):
+        load_result(tmp_path)
+
+
+def test_infinities_become_null() -> None:
+    assert finite({"a": [float("inf"), 1.0, (float("nan"), "x")], "b": None}) == {
+        "a": [None, 1.0, [None, "x"]],
+        "b": None,
+    }
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
+    """The two commands over a tiny model, in an empty folder."""
+
+    def open_tiny(name: str, **_: Any) -> tuple[Llama, Tokenizer]:
+        return tiny_llama(seed=int(name)), byte_tokenizer(True)
+
+    monkeypatch.setattr("stilnovo.model.load.open_model", open_tiny)
+    monkeypatch.chdir(tmp_path)
+    commands = typer.Typer()
+    commands.command("evaluate")(evaluate_command.evaluate)
+    commands.command("compare")(compare_command.compare)
+    return commands
+
+
+def call(app: typer.Typer, *arguments: str) -> tuple[str, dict[str, Any]]:
+    result = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout, json.loads(result.stdout.splitlines()[-1])
+
+
+def test_evaluate_and_compare_commands(app: typer.Typer, tmp_path: Path) -> None:
+    (tmp_path / "nuovi.txt").write_text("\n".join(f"{text} " * 40 for text in TEXTS), encoding="utf-8")
+    common = ["--tasks", "sample_questions", "--limit", "20", "--text", "nuovi.txt"]
+    shown, a = call(app, "evaluate", "--model", "0", *common, "--out", "a")
+    assert shown.index("will hardly be seen") < shown.index("acc_norm")
+    assert a["tasks"]["sample_questions"]["n"] == 20
+    assert Path(a["result"]).is_file()
+    assert a["text"]["name"] == "nuovi.txt"
+    shown, b = call(app, "evaluate", "--model", "1", *common)
+    assert Path(b["result"]).parent.name.startswith("evaluate-1-")
+    shown, verdict = call(app, "compare", "a", b["result"])
+    assert set(verdict["tasks"]) == {"sample_questions", "bits_per_byte"}
+    assert verdict["tasks"]["sample_questions"]["n"] == 20
+    assert {"difference", "interval", "p_value", "verdict"} <= set(verdict["tasks"]["bits_per_byte"])
+    assert verdict["tasks"]["sample_questions"]["verdict"] in shown
+    settings = load_result(tmp_path / "a").settings
+    assert (settings["limit"], settings["seed"], settings["dtype"]) == (20, 42, "float32")
+
+
+def test_the_samples_run_without_any_option(app: typer.Typer) -> None:
+    shown, result = call(app, "evaluate", "--model", "0")
+    assert set(result["tasks"]) == set(SAMPLES)
+    assert "all 60 items" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--tasks", "arc_it"],
+        ["--tasks", "nothing"],
+        ["--quantization", "int3"],
+        ["--text", "missing.txt"],
+        ["--limit", "0"],
+    ],
+)
+def test_bad_input_is_found_before_the_model_is_read(app: typer.Typer, tmp_path: Path, arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, ["evaluate", "--model", "not a number", *arguments])
+    assert isinstance(result.exception, InputError)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,104 @@
+"""Verdicts: the right word, the right figures, one plain sentence."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from stilnovo.evaluate.statistics import mcnemar
+from stilnovo.evaluate.verdict import accuracy_verdict, bits_per_byte_verdict
+
+
+def answers(both: int, gained: int, lost: int, neither: int) -> tuple[list[bool], list[bool]]:
+    before = [True] * both + [False] * gained + [True] * lost + [False] * neither
+    after = [True] * both + [True] * gained + [False] * lost + [False] * neither
+    return before, after
+
+
+def test_noise_is_called_noise() -> None:
+    verdict = accuracy_verdict(*answers(both=11, gained=7, lost=6, neither=36))
+    assert verdict.outcome == "undecided"
+    assert (verdict.before, verdict.after) == (17 / 60, 18 / 60)
+    assert verdict.p == mcnemar(7, 6) == 1.0
+    assert re.fullmatch(
+        r"No difference can be seen: accuracy 28\.3 % → 30\.0 % \(\+1\.7 points, 95 % interval −\d+\.\d to \+\d+\.\d, "
+        r"McNemar p = 1\.00, 60 items\); this test could only have seen changes of 17 points or more\.",
+        verdict.sentence,
+    )
+
+
+def test_a_clear_gain_and_a_clear_loss() -> None:
+    gain = accuracy_verdict(*answers(both=80, gained=30, lost=8, neither=116), metric="normalised accuracy")
+    assert gain.outcome == "better"
+    assert gain.sentence.startswith("Better: normalised accuracy 37.6 % → 47.0 % (+9.4 points, 95 % interval +")
+    assert "McNemar p < .001, 234 items)." in gain.sentence
+    assert gain.interval[0] < gain.difference < gain.interval[1]
+    loss = accuracy_verdict(*answers(both=80, gained=8, lost=30, neither=116))
+    assert loss.outcome == "worse"
+    assert loss.p == gain.p
+    assert loss.difference == -gain.difference
+
+
+def test_nothing_changed_at_all() -> None:
+    verdict = accuracy_verdict(*answers(both=20, gained=0, lost=0, neither=40))
+    assert (verdict.outcome, verdict.p, verdict.difference, verdict.interval) == ("undecided", 1.0, 0.0, (0.0, 0.0))
+    assert "(±0.0 points" in verdict.sentence
+    assert 0 < verdict.smallest_visible < 0.2
+
+
+def test_clusters_ask_for_more() -> None:
+    """Ten items gained, all about one passage: convincing as ten items, nothing as one passage."""
+    before, after = answers(both=40, gained=10, lost=0, neither=50)
+    passages = [f"p{index // 10}" for index in range(40)] + ["one"] * 10 + [f"q{index // 10}" for index in range(50)]
+    assert accuracy_verdict(before, after).outcome == "better"
+    verdict = accuracy_verdict(before, after, clusters=passages)
+    assert (verdict.outcome, verdict.test, verdict.p) == ("undecided", "sign-flip", 1.0)
+    assert "100 items in 10 groups" in verdict.sentence
+    alone = accuracy_verdict(before, after, clusters=list(range(100)))
+    assert alone == accuracy_verdict(before, after), "clusters of one are no clusters"
+
+
+def test_bits_per_byte() -> None:
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(500, 3000, size=40)
+    before = sizes * rng.normal(1.0, 0.1, size=40)
+    better = bits_per_byte_verdict(before, before - sizes * 0.02, sizes)
+    assert better.outcome == "better"
+    assert better.difference == pytest.approx(-0.02 / np.log(2))
+    assert better.sentence.startswith("Better: bits per byte ")
+    assert "(−0.029, 95 % interval −0.029 to −0.029, sign-flip p < .001, 40 documents)." in better.sentence
+    worse = bits_per_byte_verdict(before, before + sizes * rng.normal(0.02, 0.01, size=40), sizes)
+    assert worse.outcome == "worse"
+    noise = bits_per_byte_verdict(before, before + sizes * rng.normal(0, 0.05, size=40), sizes)
+    assert noise.outcome == "undecided"
+    assert re.search(r"; this text could only have shown changes of 0\.\d{3} or more\.$", noise.sentence)
+
+
+def test_too_few_documents_say_so() -> None:
+    verdict = bits_per_byte_verdict([10.0, 20.0, 30.0], [9.0, 18.0, 27.0], [10, 20, 30])
+    assert verdict.outcome == "undecided"
+    assert verdict.sentence.endswith("3 documents are too few to tell, at least 6 are needed.")
+    single = bits_per_byte_verdict([10.0], [9.0], [10])
+    assert "interval −∞ to +∞" in single.sentence
+    assert single.outcome == "undecided"
+
+
+def test_unequal_runs_are_refused() -> None:
+    with pytest.raises(ValueError, match="same items"):
+        accuracy_verdict([True], [True, False])
+    with pytest.raises(ValueError, match="same items"):
+        accuracy_verdict([], [])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_identical_models_are_rarely_told_apart(seed: int) -> None:
+    """Under the null at most 5 % of verdicts may claim a difference."""
+    rng = np.random.default_rng(seed)
+    claims = 0
+    for _ in range(100):
+        changed = rng.random(60) < 0.2
+        before = rng.random(60) < 0.4
+        claims += accuracy_verdict(before.tolist(), (before ^ changed).tolist()).outcome != "undecided"
+    assert claims <= 10

@@ -1,0 +1,46 @@
+"""Recipes: strict, whole, and every problem at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stilnovo import recipe as recipes
+from stilnovo.errors import InputError
+
+
+@pytest.mark.parametrize("name", recipes.shipped())
+def test_shipped_recipes_load_and_survive_a_round_trip(name: str, tmp_path: Path) -> None:
+    loaded = recipes.load(name)
+    (tmp_path / "r.yaml").write_text(loaded.to_yaml(), encoding="utf-8")
+    assert recipes.load(tmp_path / "r.yaml") == loaded
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("lora: {rank: 8, alpha: -1}\ntrain: {epochs: many}\nextra: {}\n")
+    with pytest.raises(InputError) as caught:
+        recipes.load(path)
+    text = str(caught.value)
+    assert "4 problem(s)" in text
+    assert all(word in text for word in ("lora.rank: unknown key", "lora.alpha", "train.epochs", "extra: unknown key"))
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("content", ["", "- a\n", "a: [", "\x00"])
+def test_not_a_recipe(tmp_path: Path, content: str) -> None:
+    (tmp_path / "r.yaml").write_text(content)
+    with pytest.raises(InputError):
+        recipes.load(tmp_path / "r.yaml")
+
+
+def test_changes_are_checked() -> None:
+    demo = recipes.load("demo")
+    assert demo.changed({"train.steps": 3}).train.steps == 3
+    with pytest.raises(InputError, match="no recipe key"):
+        demo.changed({"training.steps": 3})
+    with pytest.raises(InputError, match="unknown key"):
+        demo.changed({"train.stepz": 3})
+    with pytest.raises(InputError, match="There is no recipe"):
+        recipes.load("nowhere")

@@ -1,0 +1,76 @@
+"""Every kind of file, and every way a file can be wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stilnovo.data.sources import Document, read_documents, training_text
+from stilnovo.errors import InputError
+
+ROWS = [{"id": "1", "url": "u", "title": "Luna", "text": "È un satellite.\nGira."}, {"id": "2", "url": "v", "title": "Po", "text": "Un fiume."}]
+EXPECTED = [Document("1", "Luna", "È un satellite.\nGira."), Document("2", "Po", "Un fiume.")]
+
+
+def test_parquet_with_wikipedias_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    assert read_documents([tmp_path / "a.parquet"]) == EXPECTED
+    assert training_text(EXPECTED[0]) == "Luna\n\nÈ un satellite.\nGira."
+
+
+def test_jsonl_with_bom_crlf_and_blank_lines(tmp_path: Path) -> None:
+    lines = "\r\n\r\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS)
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    assert read_documents([tmp_path]) == EXPECTED
+    assert read_documents([tmp_path], max_documents=1) == EXPECTED[:1]
+
+
+def test_text_is_one_document_with_plain_line_ends(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("uno\r\ndue\rtre".encode())
+    assert read_documents([tmp_path / "a.txt"]) == [Document("a.txt", "a", "uno\ndue\ntre")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.txt", b"", ["is empty"]),
+        ("a.txt", b" \n ", ["is empty"]),
+        ("a.txt", b"abc\0def", ["binary", "offset 3"]),
+        ("a.txt", "prima\nperch\xe9".encode("latin-1"), ["not UTF-8", "0xe9", "offset 11", "line 2", "iconv"]),
+        ("a.jsonl", b'{"text": "a"}\n{"text": \n', ["line 2", "not valid JSON"]),
+        ("a.jsonl", b'{"text": "a"}\n["b"]\n', ["line 2", "no `text`", "list"]),
+        ("a.jsonl", b'{"testo": "a"}\n', ["line 1", "testo"]),
+        ("a.jsonl", b'{"text": ""}\n', ["holds no text"]),
+        ("a.parquet", b"PAR1 not really", ["not a readable Parquet file"]),
+        ("a.docx", b"x", ["unknown kind of file", ".docx"]),
+    ],
+)
+def test_bad_files_are_refused_with_the_place(tmp_path: Path, name: str, content: bytes, words: list[str]) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_documents([tmp_path / name])
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_parquet_without_text(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([{"titolo": "x"}]), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="titolo"):
+        read_documents([tmp_path / "a.parquet"])
+
+
+def test_missing_file_and_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="There is no file"):
+        read_documents([tmp_path / "no.txt"])
+    with pytest.raises(InputError, match="No text"):
+        read_documents([tmp_path])
+
+
+def test_real_wikipedia_passages(shared_data: Path) -> None:
+    documents = read_documents([shared_data / "wikipedia_it" / "passages.jsonl"])
+    assert len(documents) == 3929
+    assert all(document.text for document in documents)
