@@ -187,9 +187,9 @@ def test_the_samples_run_without_any_option(app: typer.Typer) -> None:
     [
         ["--tasks", "arc_it"],
         ["--tasks", "nothing"],
+        ["--tasks", ""],
         ["--quantization", "int3"],
         ["--text", "missing.txt"],
-        ["--limit", "0"],
     ],
 )
 def test_bad_input_is_found_before_the_model_is_read(app: typer.Typer, tmp_path: Path, arguments: list[str]) -> None:

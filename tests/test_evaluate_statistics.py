@@ -104,7 +104,7 @@ def test_smallest_visible_difference_has_the_power_it_claims(n: int, discordance
     gained, lost = (discordance + visible) / 2, (discordance - visible) / 2
     counts = rng.multinomial(n, [gained, lost, 1 - discordance], size=20_000)
     z = (counts[:, 0] - counts[:, 1]) / np.sqrt(counts[:, 0] + counts[:, 1])
-    assert np.mean(np.abs(z) > 1.96) == pytest.approx(0.80, abs=0.03)
+    assert 0.79 <= np.mean(np.abs(z) > 1.96) <= 0.85, "never less than claimed, little more"
 
 
 def test_smallest_visible_difference_of_too_few_items() -> None:

@@ -18,7 +18,7 @@ from stilnovo.model.weights import GGUF_TYPES, GGUFReader
 
 CONFIG = LlamaConfig(
     vocab_size=64, hidden_size=256, intermediate_size=256, layers=1, heads=4, kv_heads=2, head_dim=64, tie_embeddings=True,
-    max_positions=128,
+    max_positions=128, rms_eps=float(np.float32(1e-5)),
 )  # fmt: skip
 NAMES = {
     "token_embd": "model.embed_tokens", "output_norm": "model.norm",

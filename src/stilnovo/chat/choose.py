@@ -23,7 +23,11 @@ from stilnovo.text.italian import fold, stem, tokens
 
 #: What a term counts when only the names of work and chapter have it; a sentence nearby, by distance; the rest of the
 #: passage; the rest of the chapter as far as it was read.
-CONTEXT, NEAR, PASSAGE, CHAPTER = 0.5, {-1: 0.7, 1: 0.55, -2: 0.5, 2: 0.4}, 0.4, 0.2
+CONTEXT, NEAR, PASSAGE, CHAPTER = 0.5, {-1: 0.7, 1: 0.55, -2: 0.5, 2: 0.4, -3: 0.3}, 0.4, 0.2
+#: What a question in the text lends to the sentences after it.
+ASKED = 0.8
+#: What a sentence's own terms count beyond that, and what its length takes away: the compact sentence is the answer.
+OWN, LENGTH = 0.25, 0.1
 #: Below this share of the question's weight a passage is about something else; below the second it is a guess.
 RELEVANT, SURE = 0.35, 0.7
 
@@ -60,6 +64,10 @@ class Choice:
     def text(self) -> str:
         """The words themselves."""
         return self.passage.text[self.start : self.end]
+
+
+def _asks(sentence: str) -> bool:
+    return sentence.rstrip('»”" —–-').endswith("?")
 
 
 class Chooser:
@@ -100,11 +108,19 @@ class Chooser:
         if question.person:
             names = re.findall(r"(?<=[\w,;:] )[A-ZÀ-Þ][a-zà-ÿ]{2,}", sentence)
             score += 0.1 * any(fold(name) not in self.terms.exact for name in names)
-            score += 0.1 * bool(re.search(r"\b(?:fu|fosti|furono) (?:\w+ )?\w+ (?:a|ad|che)\b", folded))
+            score += 0.2 * bool(re.search(r"\b(?:fu|fosti|furono) (?:\w+ )?\w+ (?:a|ad|che)\b", folded))
             score -= 0.15 * bool(re.search(r"\bnessun[oa]?\b", folded))
-        if sentence.rstrip('»”" —–-').endswith("?"):
+            score -= 0.15 * self._undergone(folded)
+        if _asks(sentence):
             score -= 0.35
-        return score - 0.15 * (len(sentence) < 30) - 0.05 * (len(sentence) > LONGEST)
+        return score - 0.15 * (len(sentence) < 30) - LENGTH * min(1.0, len(sentence) / LONGEST)
+
+    def _undergone(self, folded: str) -> bool:
+        """Whether a sentence says what was done without who did it: *il faro era spento* does not answer *chi spense*."""
+        done = re.finditer(
+            r"\b(?:era|erano|fu|furono|stat[oaie]) (\w+[ts][oaie])\b(?! (?:da|dal|dallo|dalla|dai)\b)", folded
+        )
+        return any(self.terms.matches(match.group(1))[0] for match in done)
 
     def _saying(self, folded: str) -> float:
         """For *chi è X*: how clearly a sentence says what X is."""
@@ -129,15 +145,24 @@ class Chooser:
         found = []
         for i, (start, end) in enumerate(spans):
             folded = flat(parts[i])
-            near = {d: [fade * value for value in rows[i + d]] for d, fade in NEAR.items() if 0 <= i + d < len(rows)}
+            # Where the text itself asks, the answer follows: such a question lends more than another sentence.
+            asked = [d for d in NEAR if d < 0 <= i + d and _asks(parts[i + d])]
+            near = {
+                d: [(max(ASKED, fade) if d in asked else fade) * value for value in rows[i + d]]
+                for d, fade in NEAR.items()
+                if 0 <= i + d < len(rows)
+            }
             evidence = self.terms.weigh([rows[i], *near.values()])
-            score = evidence + PASSAGE * max(0.0, coverage - evidence) + CHAPTER * max(0.0, chapter - coverage)
+            own = self.terms.weigh([rows[i]])
+            score = (
+                evidence + OWN * own + PASSAGE * max(0.0, coverage - evidence) + CHAPTER * max(0.0, chapter - coverage)
+            )
             score += candidate.bonus + self._form(parts[i], folded)
             if self.question.being:
                 score += self._saying(folded)
-            elif not any(rows[i]):
+            elif not any(rows[i]) and not any(any(near[d]) for d in asked):
                 score -= 0.3
-            lent = self.terms.weigh([rows[i], near[-1]]) - self.terms.weigh([rows[i]]) if -1 in near else 0.0
+            lent = self.terms.weigh([rows[i], near[-1]]) - own if -1 in near else 0.0
             if lent > 0.15 and not self.question.being and end - spans[i - 1][0] <= LONGEST:
                 start = spans[i - 1][0]
             found.append(Choice(passage, start, end, score, coverage))

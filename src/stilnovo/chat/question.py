@@ -28,6 +28,8 @@ _PLACE = (
     r"|valle|riva|chiesa|convento|camera|stanza|bottega|osteria|bosco|campo|giardino|porto|scuola|ospedale|torre|cantina)"
 )
 
+_WHERE = r"\b(?:dove|dov|donde|in (?:che|quale) (?:luogo|posto|paese|citta|isola|via))\b"
+
 #: Kind of question → (what it is recognised by, what an answer holds, how much that counts). All folded.
 _KINDS: dict[str, tuple[str, str, float]] = {
     "year": (r"\bin (?:che|quale) anno\b", r"\b1[0-9]{3}\b", 0.35),
@@ -48,9 +50,15 @@ _KINDS: dict[str, tuple[str, str, float]] = {
         0.2,
     ),
     "where": (
-        r"\b(?:dove|dov|donde|in (?:che|quale) (?:luogo|posto|paese|citta|isola|via))\b",
-        rf"\b(?:in|nel|nella|nell|nello|a|al|alla|all|presso|vicino|sul|sulla|dentro|sotto|sopra)\b.{{0,25}}\b{_PLACE}\b|\b(?:sorg\w+|situat[oa]|post[oa] (?:in|a|su\w*|ne\w*)|giace\w*|abitava|in fondo|in cima|sulla cima)\b",
-        0.2,
+        _WHERE,
+        rf"\b(?:in|nel|nella|nell|nello|a|al|alla|all|presso|vicino|sul|sulla|dentro|sotto|sopra)\b.{{0,25}}\b{_PLACE}\b",
+        0.15,
+    ),
+    "seat": (
+        _WHERE,
+        r"\b(?:sorg\w+|situat[oa]|(?:era|=) (?:post[oa]|in|nel|nella|a|al|alla|su|sul|sulla) |giace\w*|abita|abitava|stava di casa"
+        r"|in fondo|in cima|sulla cima)\b",
+        0.25,
     ),
     "why": (
         r"\b(?:perche|per (?:che|quale|qual) (?:motivo|ragione|causa)|come mai)\b",

@@ -1,71 +1,120 @@
-"""`stilnovo evaluate`: a model through tasks and held-out text, with intervals; first, what the items could show."""
+"""`stilnovo evaluate`: a model, some tasks, a held-out text; figures with their intervals, and what they cannot show."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stilnovo.cli.output import emit, note
+from stilnovo.cli.output import emit
+
+if TYPE_CHECKING:
+    from stilnovo.evaluate.result import EvaluationResult
 
 
 def evaluate(
     model: Annotated[str, typer.Option(help="Short name, local path or Hugging Face id.")] = "smollm2",
     adapter: Annotated[Path | None, typer.Option(help="A run's adapter folder.")] = None,
-    quantization: Annotated[str, typer.Option(help="nf4, fp4, int8, int4 or none.")] = "nf4",
+    quantization: Annotated[
+        str, typer.Option(help="nf4, fp4, int8, int4; or none, for the weights as they are stored.")
+    ] = "none",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    tasks: Annotated[str, typer.Option(help="Names, with commas between.")] = "sample_questions,sample_completions",
-    text: Annotated[list[Path] | None, typer.Option(help="Held-out text for bits per byte; repeat it.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with one folder a benchmark.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Names, with commas between; our own two samples unless --text is given.")
+    ] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(help="Held-out text for bits per byte: text, JSONL, Parquet or a folder; repeat it."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with one folder a benchmark, such as DIR/arc_it/it_test.json.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Instead of each task's own.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Items of each task, drawn by seed; never the first ones.")] = None,
-    out: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/evaluate"),
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Items of each task, and documents of the text, drawn by seed; never the first ones."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of that draw; the same seed takes the same items.")] = 42,
+    out: Annotated[Path | None, typer.Option(help="The run folder; named after model and time by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
-    """Score a model; says beforehand which differences the items could show."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """Score a model on Italian benchmarks and held-out text; says beforehand which differences could be seen."""
     from stilnovo.evaluate.heldout import held_out_texts
-    from stilnovo.evaluate.run import TEXT, expectation
     from stilnovo.evaluate.run import evaluate as run
+    from stilnovo.evaluate.run import expectation
     from stilnovo.evaluate.task import select
-    from stilnovo.evaluate.tasks import find_tasks
+    from stilnovo.evaluate.tasks import SAMPLES, find_tasks
     from stilnovo.model.load import open_model
     from stilnovo.model.quantize import checked_scheme
     from stilnovo.progress import Progress
 
+    # Everything the user gave is checked before gigabytes are read.
     scheme = checked_scheme(quantization)
-    selections = [select(task, data_dir, split, limit) for task in find_tasks(tasks.split(","))] if tasks else []
-    texts = held_out_texts(text, limit) if text else []
+    names = tasks.split(",") if tasks is not None else [] if text else list(SAMPLES)
+    selections = [select(task, data_dir, split, limit, seed) for task in (find_tasks(names) if names else [])]
+    texts = held_out_texts(text, limit, seed) if text else []
+    text_name = ", ".join(map(str, text)) if text else None
     for selection in selections:
-        note(expectation(selection))
+        print(expectation(selection))
+    if texts:
+        print(f"{text_name}: {len(texts):,} documents, {sum(len(t.encode()) for t in texts):,} bytes.")
+    print(flush=True)
     llama, tokenizer = open_model(model, quantization=scheme, adapter=adapter, device=device)
-    names = [selection.task.name for selection in selections]
-    with Progress("evaluate", len(names) + bool(texts)) as bar:
+    order = [selection.task.name for selection in selections]
+    before = [sum(len(selection.items) for selection in selections[:index]) for index in range(len(order) + 1)]
+    with Progress("evaluate", before[-1] + len(texts)) as bar:
 
         def progress(name: str, done: int, total: int) -> None:
-            bar.update((names.index(name) if name in names else len(names)) + done / total, f"{name} {done}/{total}")
+            place = order.index(name) if name in order else len(order)
+            bar.update(before[place] + done, f"{name} {done:,}/{total:,}")
 
         result = run(
-            llama, tokenizer, selections, texts=texts, text_name=TEXT if texts else None, model_name=model,
-            quantization=scheme, adapter=str(adapter) if adapter else None,
-            settings={"limit": limit, "data_dir": str(data_dir) if data_dir else None}, progress=progress,
+            llama, tokenizer, selections, texts=texts, text_name=text_name, model_name=model, quantization=scheme,
+            adapter=str(adapter) if adapter else None, progress=progress,
+            settings={
+                "tasks": order, "data_dir": str(data_dir) if data_dir else None, "split": split, "limit": limit,
+                "seed": seed, "text": [str(path) for path in text or []], "device": str(llama.device),
+                "dtype": str(llama.dtype).removeprefix("torch."),
+            },
         )  # fmt: skip
-    path = result.save(out)
-    table = Table(title=f"{model} · {scheme}" + (f" · {adapter}" if adapter else ""))
-    for column in ("task", "n", "acc", "acc_norm", "chance"):
-        table.add_column(column, justify="left" if column == "task" else "right")
-    for name, task in result.tasks.items():
-        shown = [
-            f"{100 * e.value:.1f} % [{100 * e.low:.1f}, {100 * e.high:.1f}]"
-            for e in (task.accuracy("acc"), task.accuracy("acc_norm"))
-        ]
-        table.add_row(f"{name} {task.version} ({task.split})", str(task.n), *shown, f"{100 * task.chance:.1f} %")
-    Console().print(table)
-    if result.text is not None:
-        bits = result.text.bits_per_byte()
-        print(f"Held-out text: {bits.value:.3f} bits per byte [{bits.low:.3f}, {bits.high:.3f}], {bits.n} documents.")
+    path = result.save(out or Path("runs") / f"evaluate-{Path(model).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    _print(result)
     print(f"Result: {path}")
     emit({**result.summary(), "result": str(path)}, as_json)
+
+
+def _print(result: EvaluationResult) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from stilnovo.evaluate.statistics import Estimate, smallest_visible_difference
+
+    def share(estimate: Estimate) -> str:
+        return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f}–{100 * estimate.high:.1f})"
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    if result.tasks:
+        table = Table(box=box.SIMPLE_HEAD, caption="95 % intervals; * the task's own metric", caption_justify="left")
+        table.add_column("task")
+        for heading in ("items", "acc", "acc_norm", "guessing", "smallest visible", "items/s"):
+            table.add_column(heading, justify="right")
+        for task in result.tasks.values():
+            plain, norm = (share(task.accuracy(m)) + ("*" if task.metric == m else " ") for m in ("acc", "acc_norm"))
+            visible = f"{100 * smallest_visible_difference(task.n):.1f} points"
+            speed = f"{task.n / task.seconds:.2f}"
+            table.add_row(task.name, f"{task.n:,}", plain, norm, f"{100 * task.chance:.1f} %", visible, speed)
+        console.print(table)
+        cut = sum(task.truncated for task in result.tasks.values())
+        if cut:
+            print(f"{cut:,} items were longer than the model can read and were cut on the left.")
+    if result.text is not None:
+        bits = result.text.bits_per_byte()
+        print(
+            f"{result.text_name}: {bits.value:.4f} bits per byte ({bits.low:.4f}–{bits.high:.4f}), "
+            f"{bits.n:,} documents, {sum(result.text.sizes):,} bytes, {sum(result.text.tokens):,} tokens"
+        )

@@ -16,7 +16,6 @@ from typing import Any
 
 from stilnovo.chat.answer import Answer, ask
 from stilnovo.compare.side_by_side import SideBySide, prompts, side_by_side
-from stilnovo.data import sample
 from stilnovo.errors import InputError
 from stilnovo.evaluate.paired import verdicts
 from stilnovo.evaluate.quantization import SchemeCost, scheme_costs
@@ -35,6 +34,10 @@ from stilnovo.train.loop import TrainResult
 from stilnovo.train.run import TrainingRun
 
 TASKS = ("sample_questions", "sample_completions")
+QUESTIONS = (
+    "Chi ha insegnato a leggere a Tecla?", "In che anno fu edificata la torre del faro?",
+    "A quanti anni di prigione fu condannato l'armatore?",
+)  # fmt: skip
 QUANTISATION_TEXTS = 3  # documents on which each scheme is weighed; more in bench/quantization.py
 QUANTISATION_LARGEST = 10**9  # parameters; a larger model is not loaded densely for a table
 
@@ -133,9 +136,9 @@ def _evaluate(training: TrainingRun, selections: list[Selection], when: str) -> 
 
 
 def ask_sample(count: int) -> list[Answer]:
-    """Extractive answers to the first questions of the sample, from the sample library held in memory."""
+    """Extractive answers to the first of `QUESTIONS`, from the sample library held in memory."""
     with sample_library() as library:
-        return [ask(library, row["question"]) for row in sample.rows("library_questions.jsonl")[:count]]
+        return [ask(library, question) for question in QUESTIONS[:count]]
 
 
 def _weigh(training: TrainingRun, recipe: Recipe) -> list[SchemeCost]:

@@ -67,6 +67,8 @@ class Library:
         self._db, self.path = connection, path
         self._works: dict[int, Work] = {}
         self._texts: dict[int, str] = {}
+        self._listed: list[Work] = []
+        self._listed_at: tuple[int, int] | None = None  # the state of the file that `_listed` is of
 
     @classmethod
     def open(cls, path: Path) -> Library:
@@ -210,7 +212,11 @@ class Library:
     def works(self) -> list[Work]:
         """All works, by author and title."""
         with _errors(self.path):
-            return [Work(*row) for row in self._db.execute(f"{_WORK} ORDER BY w.author, w.title, w.id")]
+            state = (self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes)
+            if state != self._listed_at:
+                self._listed = [Work(*row) for row in self._db.execute(f"{_WORK} ORDER BY w.author, w.title, w.id")]
+                self._listed_at = state
+            return list(self._listed)
 
     def work(self, number: int) -> Work:
         """One work by its id."""
