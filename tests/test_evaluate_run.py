@@ -81,6 +81,7 @@ def test_expectation_is_honest_before_the_run() -> None:
     assert "all 60 items" in whole
     assert "±12.3 points" in whole
     assert "fewer than 16 points" in whole
+    assert "no change can be seen" in expectation(select(TASKS["sample_questions"], limit=2))
 
 
 def test_verdicts_pair_what_both_have() -> None:

@@ -24,7 +24,11 @@ def test_cache_equals_full_passes(tiny: Llama) -> None:
     prompts = [torch.randint(0, 97, (n,)) for n in (9, 4, 1)]
     extra = torch.randint(0, 97, (6, 3))
     cache = KVCache(tiny.config, 3, 20, tiny.device, tiny.dtype)
-    steps = [list(prompts)] + [[row[i : i + 1] for i in range(3)] for row in extra] + [[p[:2] for p in prompts[:2]] + [prompts[0][:3]]]
+    steps = (
+        [list(prompts)]
+        + [[row[i : i + 1] for i in range(3)] for row in extra]
+        + [[p[:2] for p in prompts[:2]] + [prompts[0][:3]]]
+    )
     got: list[list[torch.Tensor]] = [[], [], []]
     with torch.no_grad():
         for parts in steps:

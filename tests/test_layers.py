@@ -54,7 +54,10 @@ def test_imports_point_down() -> None:
 
 
 def test_no_circles_inside_a_room() -> None:
-    names = {".".join(("stilnovo", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path for path in files()}
+    names = {
+        ".".join(("stilnovo", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in files()
+    }
 
     def target(module: str) -> str | None:
         while module and module not in names:

@@ -63,7 +63,9 @@ def test_equals_transformers_on_random_shapes(shape: str, shards: str, tmp_path:
 
 def test_equals_transformers_on_smollm2(smollm2: tuple[Llama, Tokenizer], smollm2_gguf: Path) -> None:
     model, tokenizer = smollm2
-    theirs = AutoModelForCausalLM.from_pretrained(smollm2_gguf.parent, gguf_file=smollm2_gguf.name, dtype=torch.float32).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(
+        smollm2_gguf.parent, gguf_file=smollm2_gguf.name, dtype=torch.float32
+    ).eval()
     tokens = torch.tensor(tokenizer.encode(sample.rows("encyclopaedia_a.jsonl")[0]["text"])[:300])
     with torch.no_grad():
         expected = theirs(tokens[None], use_cache=False).logits[0]

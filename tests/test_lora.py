@@ -20,7 +20,12 @@ from stilnovo.model.load import build
 from stilnovo.model.weights import SafetensorsReader
 
 THEIRS = TheirConfig(
-    vocab_size=97, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+    vocab_size=97,
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
 )
 TOKENS = torch.arange(50) % 97
 

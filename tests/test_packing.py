@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import chain
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     assert order != [next(iter(other)).tokens.tolist() for _ in range(len(order))]
     half = len(order) // 2
     assert order[:half] != order[half:]
-    assert sorted(sum(order[:half], [])) == sorted(sum(order[half:], []))
+    assert sorted(chain(*order[:half])) == sorted(chain(*order[half:]))
     resumed = BatchStream(corpus, 3, 7)
     for _ in range(5):
         next(iter(resumed))
@@ -69,7 +70,9 @@ def single(tokens: torch.Tensor) -> Batch:
 def test_packed_loss_is_the_sum_of_separate_losses(tiny: Llama) -> None:
     documents = [torch.randint(0, 97, (n,)) for n in (20, 7, 33)]
     joined = Batch(
-        torch.cat([d[:-1] for d in documents]), torch.cat([d[1:] for d in documents]), tuple(len(d) - 1 for d in documents)
+        torch.cat([d[:-1] for d in documents]),
+        torch.cat([d[1:] for d in documents]),
+        tuple(len(d) - 1 for d in documents),
     )
     apart = sum(batch_loss(tiny, single(d), 16).item() for d in documents)
     assert batch_loss(tiny, joined, 16).item() == pytest.approx(apart, rel=1e-5)
@@ -86,7 +89,9 @@ def test_accumulation_is_a_bigger_batch(tiny: Llama) -> None:
     for p in parameters:
         p.grad = None
     joined = Batch(
-        torch.cat([d[:-1] for d in documents]), torch.cat([d[1:] for d in documents]), tuple(len(d) - 1 for d in documents)
+        torch.cat([d[:-1] for d in documents]),
+        torch.cat([d[1:] for d in documents]),
+        tuple(len(d) - 1 for d in documents),
     )
     (batch_loss(tiny, joined, 16) / count).backward()
     for got, parameter in zip(little, parameters, strict=True):
@@ -109,7 +114,9 @@ def test_chunked_cross_entropy_is_torchs(chunk: int) -> None:
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
 def test_schedule_rises_then_falls_to_its_end(schedule: str) -> None:
-    recipe = TrainSection.model_validate({"schedule": schedule, "warmup_ratio": 0.1, "final_ratio": 0.1, "learning_rate": 1e-3})
+    recipe = TrainSection.model_validate(
+        {"schedule": schedule, "warmup_ratio": 0.1, "final_ratio": 0.1, "learning_rate": 1e-3}
+    )
     rates = [learning_rate(step, 100, recipe) for step in range(100)]
     assert rates[0] == pytest.approx(1e-4)
     assert rates[9] == pytest.approx(1e-3) == rates[10]

@@ -39,7 +39,6 @@ t.run_all()
 def trainer(folder: Path, **changes: object) -> Trainer:
     """A tiny training with dropout (so that the random state counts too) and a checkpoint every third step."""
     from conftest import TINY
-
     from stilnovo.model.llama import random_source
 
     model = Llama(TINY, random_source(3, std=0.1))
@@ -56,7 +55,9 @@ def losses(folder: Path) -> list[float]:
 
 def run(folder: Path, *, resume: bool = False) -> subprocess.Popen[bytes]:
     script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder), resume=resume)
-    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
 
 
 @pytest.mark.parametrize("kill_after", [4, 11])

@@ -17,7 +17,13 @@ def test_counts_and_lengths() -> None:
     assert len(sample.rows("prompts.jsonl")) == 30
     novella = sample.path("library/il_faro_di_pietranera.txt").read_text(encoding="utf-8")
     assert len(re.findall(r"^Capitolo [IVX]+$", novella, re.MULTILINE)) == 10
-    for name in (*sample.ENCYCLOPAEDIA, "questions.jsonl", "completions.jsonl", "prompts.jsonl", "library_questions.jsonl"):
+    for name in (
+        *sample.ENCYCLOPAEDIA,
+        "questions.jsonl",
+        "completions.jsonl",
+        "prompts.jsonl",
+        "library_questions.jsonl",
+    ):
         assert max(Counter(row["id"] for row in sample.rows(name)).values()) == 1
 
 
@@ -36,6 +42,9 @@ def test_no_sentence_stands_twice() -> None:
 
 
 def test_library_quotes_stand_in_their_section() -> None:
-    texts = {path.read_text(encoding="utf-8").splitlines()[0]: path.read_text(encoding="utf-8") for path in sample.library_texts()}
+    texts = {
+        path.read_text(encoding="utf-8").splitlines()[0]: path.read_text(encoding="utf-8")
+        for path in sample.library_texts()
+    }
     for row in sample.rows("library_questions.jsonl"):
         assert row["quote"] in texts[row["work"]].split(f"\n{row['section']}\n")[1], row["id"]

@@ -12,7 +12,10 @@ import pytest
 from stilnovo.data.sources import Document, read_documents, training_text
 from stilnovo.errors import InputError
 
-ROWS = [{"id": "1", "url": "u", "title": "Luna", "text": "È un satellite.\nGira."}, {"id": "2", "url": "v", "title": "Po", "text": "Un fiume."}]
+ROWS = [
+    {"id": "1", "url": "u", "title": "Luna", "text": "È un satellite.\nGira."},
+    {"id": "2", "url": "v", "title": "Po", "text": "Un fiume."},
+]
 EXPECTED = [Document("1", "Luna", "È un satellite.\nGira."), Document("2", "Po", "Un fiume.")]
 
 
@@ -30,7 +33,7 @@ def test_jsonl_with_bom_crlf_and_blank_lines(tmp_path: Path) -> None:
 
 
 def test_text_is_one_document_with_plain_line_ends(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes("uno\r\ndue\rtre".encode())
+    (tmp_path / "a.txt").write_bytes(b"uno\r\ndue\rtre")
     assert read_documents([tmp_path / "a.txt"]) == [Document("a.txt", "a", "uno\ndue\ntre")]
 
 

@@ -28,7 +28,11 @@ def test_equals_transformers(smollm2: tuple[Llama, Tokenizer], smollm2_gguf: Pat
         assert ours.encode(text) == theirs(text)["input_ids"]
         assert ours.decode(ours.encode(text)) == text
     assert ours.encode_batch(texts) == [ours.encode(text) for text in texts]
-    talk = [{"role": "user", "content": "Ciao!"}, {"role": "assistant", "content": "Salve."}, {"role": "user", "content": "E poi?"}]
+    talk = [
+        {"role": "user", "content": "Ciao!"},
+        {"role": "assistant", "content": "Salve."},
+        {"role": "user", "content": "E poi?"},
+    ]
     for system in ([], [{"role": "system", "content": "Sii breve."}]):
         messages = [Message(m["role"], m["content"]) for m in system + talk]  # type: ignore[arg-type]
         for generation in (True, False):

@@ -35,7 +35,9 @@ def blocks(weight: npt.NDArray[np.float32], kind: gguf.GGMLQuantizationType) -> 
     """Bytes of a quantised matrix. The package cannot quantise to K types: those get random bytes, a small scale."""
     if kind.name in ("Q4_K", "Q5_K", "Q6_K"):
         values, size = gguf.GGML_QUANT_SIZES[kind]
-        raw = np.random.default_rng(weight.size).integers(0, 256, (weight.shape[0], weight.shape[1] // values, size), dtype=np.uint8)
+        raw = np.random.default_rng(weight.size).integers(
+            0, 256, (weight.shape[0], weight.shape[1] // values, size), dtype=np.uint8
+        )
         scale = np.frombuffer(np.float16(1e-4).tobytes(), np.uint8)
         if kind.name == "Q6_K":
             raw[..., -2:] = scale

@@ -18,7 +18,7 @@ class StilnovoError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, found: str = "", next: str = "") -> None:  # noqa: A002 - the reader's word for it
+    def __init__(self, what: str, found: str = "", next: str = "") -> None:
         super().__init__("\n".join(line for line in (what, found, next) if line))
         self.what, self.found, self.next = what, found, next
 

@@ -7,7 +7,6 @@ where none of them stands, the found sentence is added. When nothing relevant is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +20,7 @@ from stilnovo.library.records import Passage
 from stilnovo.library.store import Library
 
 NOTHING_FOUND = "Nella biblioteca non trovo nulla che risponda a questa domanda."
+FROM_THE_TEXT = "\n\nDal testo: "
 NEAREST = "Non trovo una risposta sicura; il passo più vicino è questo: "
 
 
@@ -91,7 +91,8 @@ def ask(library: Library, question: str, writer: Writer | None = None, limit: in
     extract = extract if chosen[0].coverage >= SURE else NEAREST + extract
     if writer is None:
         return Answer(question, extract, "extractive", found, passages)
-    text, quotes = writing.write(asked.text, passages, library, writer)
+    messages, given = writing.fitted(writing.INSTRUCTIONS, [], asked.text, passages, writer)
+    text, quotes = writing.checked("".join(writer.stream(messages, writing.default_sampling())), given, library)
     if not any(quote.sound for quote in quotes):
-        text, quotes = f"{text}\n\nDal testo: {extract}", (*found, *quotes)
+        text, quotes = text + FROM_THE_TEXT + extract, (*found, *quotes)
     return Answer(question, text, "written", quotes, passages)

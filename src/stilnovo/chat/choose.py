@@ -27,9 +27,11 @@ CONTEXT, NEAR, PASSAGE, CHAPTER = 0.5, {-1: 0.7, 1: 0.55, -2: 0.5, 2: 0.4, -3: 0
 #: What a question in the text lends to the sentences after it.
 ASKED = 0.8
 #: What a sentence's own terms count beyond that, and what its length takes away: the compact sentence is the answer.
-OWN, LENGTH = 0.25, 0.1
+OWN, LENGTH = 0.2, 0.05
 #: Below this share of the question's weight a passage is about something else; below the second it is a guess.
 RELEVANT, SURE = 0.35, 0.7
+#: What the share of the chapter, as far as it was read, counts towards that.
+RELATED = 0.7
 
 #: How a text says what X is: *X era un …*, *X, il …*, *di nome X*, *la serva X*; NAME is X, folded.
 _ARTICLE = r"(?:il|lo|la|l|i|gli|le|un|uno|una)"
@@ -118,7 +120,7 @@ class Chooser:
     def _undergone(self, folded: str) -> bool:
         """Whether a sentence says what was done without who did it: *il faro era spento* does not answer *chi spense*."""
         done = re.finditer(
-            r"\b(?:era|erano|fu|furono|stat[oaie]) (\w+[ts][oaie])\b(?! (?:da|dal|dallo|dalla|dai)\b)", folded
+            r"\b(?:era|erano|fu|furono|stat[oaie]) (?:\w+ )?(\w+[ts][oaie])\b(?! (?:da|dal|dallo|dalla|dai)\b)", folded
         )
         return any(self.terms.matches(match.group(1))[0] for match in done)
 
@@ -136,12 +138,12 @@ class Chooser:
         """The best sentence of a passage; None when the passage is irrelevant."""
         passage = candidate.passage
         coverage = self.covered(passage)
-        if coverage < RELEVANT:
+        chapter = self.terms.weigh(self._chapters[passage.section.id])
+        if coverage == 0.0 or max(coverage, RELATED * chapter) < RELEVANT:
             return None
         spans = units(passage)
         parts = [passage.text[start:end] for start, end in spans]
         rows = [self.matches(part, passage.section.work.id) for part in parts]
-        chapter = self.terms.weigh(self._chapters[passage.section.id])
         found = []
         for i, (start, end) in enumerate(spans):
             folded = flat(parts[i])
@@ -160,6 +162,8 @@ class Chooser:
             score += candidate.bonus + self._form(parts[i], folded)
             if self.question.being:
                 score += self._saying(folded)
+            elif self.question.person and not rows[i][0]:
+                score -= 0.2  # *chi ha ucciso*: the deed itself is missing
             elif not any(rows[i]) and not any(any(near[d]) for d in asked):
                 score -= 0.3
             lent = self.terms.weigh([rows[i], near[-1]]) - own if -1 in near else 0.0

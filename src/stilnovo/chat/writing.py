@@ -65,22 +65,38 @@ def prompt(question: str, passages: Sequence[Passage]) -> str:
     return "Brani:\n\n" + "\n\n".join(blocks) + f"\n\nDomanda: {question}"
 
 
-def fitting(
-    question: str, passages: Sequence[Passage], writer: Writer, history: Sequence[Message], new_tokens: int
+def fitted(
+    system: str,
+    history: Sequence[tuple[str, str]],
+    message: str,
+    passages: Sequence[Passage],
+    writer: Writer,
+    new_tokens: int = 0,
 ) -> tuple[list[Message], Sequence[Passage]]:
-    """Messages that leave room for the answer, and the passages in them: the last ones are left out first.
+    """The messages a writer reads, and the passages in them; the last passages are left out where they do not fit.
+
+    Args:
+        system: Instructions.
+        history: Earlier turns, (user, assistant).
+        message: The new message.
+        passages: Given with the message, at most `GIVEN`; at least one stays.
+        writer: Who reads.
+        new_tokens: Kept free for the answer; 0 for what `default_sampling` asks.
 
     Raises:
-        InputError: when the question does not fit even with one passage.
+        InputError: when it does not fit.
     """
-    for count in range(min(len(passages), GIVEN), 0, -1):
-        messages = [*history, Message("user", prompt(question, passages[:count]))]
+    new_tokens = new_tokens or default_sampling().max_new_tokens
+    past = [part for user, said in history for part in (Message("user", user), Message("assistant", said))]
+    for count in range(min(len(passages), GIVEN), 0 if passages else -1, -1):
+        content = prompt(message, passages[:count]) if count else message
+        messages = [Message("system", system), *past, Message("user", content)]
         if writer.count(messages) + new_tokens <= writer.context_tokens:
             return messages, passages[:count]
     raise InputError(
-        "The question does not fit the model's context.",
+        "The message does not fit the model's context.",
         f"It reads {writer.context_tokens} tokens, {new_tokens} of them kept for the answer.",
-        "Shorten the question, or use a model with a longer context.",
+        "Shorten the message, or use a model with a longer context.",
     )
 
 
@@ -106,13 +122,3 @@ def checked(text: str, passages: Sequence[Passage], library: Library) -> tuple[s
 
     shown = _KEY.sub(name, _CLAIM.sub(look_up, text))
     return shown.strip(), tuple(quotes)
-
-
-def write(
-    question: str, passages: Sequence[Passage], library: Library, writer: Writer
-) -> tuple[str, tuple[Quote, ...]]:
-    """Let a model answer one question from passages, and check what it quotes."""
-    sampling = default_sampling()
-    system = Message("system", INSTRUCTIONS)
-    messages, given = fitting(question, passages, writer, [system], sampling.max_new_tokens)
-    return checked("".join(writer.stream(messages, sampling)), given, library)

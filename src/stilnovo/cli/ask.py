@@ -1,4 +1,4 @@
-"""`stilnovo ask`: one question to a library, answered with quotations that are looked up in the source."""
+"""`stilnovo ask`: one question to the library, one answer with a verified quotation."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from stilnovo.cli.output import emit, note
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="In Italian.")],
-    library: Annotated[Path | None, typer.Option(help="Library file; default: yours, else the built-in sample.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Quotations at most.")] = 1,
-    model: Annotated[str | None, typer.Option(help="A model that writes the answer; without it, extractive.")] = None,
+    question: Annotated[str, typer.Argument(help="A question in Italian.")],
+    library: Annotated[Path | None, typer.Option(help="Library file; default your own, else the sample.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model that writes the answer; none gives the sentences found.")
+    ] = None,
     adapter: Annotated[Path | None, typer.Option(help="A run's adapter folder.")] = None,
     quantization: Annotated[str, typer.Option(help="nf4, fp4, int8, int4 or none.")] = "nf4",
+    quotes: Annotated[int, typer.Option(min=1, max=10, help="Quotations in an extractive answer, at most.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
-    """Answer from the library; says whether the answer was found in it or written by a model."""
+    """Answer a question from the library, with quotations looked up in the source."""
     from stilnovo.chat.answer import ask as answer_from
+    from stilnovo.chat.writing import Writer
     from stilnovo.errors import InputError
-    from stilnovo.library.sample import sample_library
-    from stilnovo.library.store import Library, default_path
+    from stilnovo.library.sample import open_or_sample
 
     if not question.strip():
-        raise InputError("The question is empty.", next='Ask one: stilnovo ask "Chi spense il faro?"')
-    if library is not None and not library.exists():
-        raise InputError(f"There is no library {library}.", next=f"Make it: stilnovo library add FILE --library {library}")
-    path = library or default_path()
-    opened = Library.open(path) if path.exists() else None
-    if opened is None or not opened.works():
-        note(f"The library {path} is empty: the built-in sample answers. Add yours with: stilnovo library add FILE …")
-        opened = sample_library()
-    writer = None
-    if model is not None:
-        from stilnovo.generate.engine import open_engine
-        from stilnovo.model.quantize import checked_scheme
+        raise InputError("The question is empty.", "", 'Ask something: stilnovo ask "Chi è …?"')
+    if adapter is not None and model is None:
+        raise InputError("--adapter needs the model it was trained on.", "", "Add --model NAME.")
+    store, is_sample = open_or_sample(library)
+    with store:
+        if is_sample:
+            note("Your library is empty: answering from the built-in sample library.")
+        writer: Writer | None = None
+        if model is not None:
+            from stilnovo.generate.engine import open_engine
+            from stilnovo.model.quantize import checked_scheme
 
-        writer = open_engine(model, adapter, checked_scheme(quantization))
-    with opened:
-        answer = answer_from(opened, question, writer, limit=limit)
+            writer = open_engine(model, adapter, checked_scheme(quantization))
+        answer = answer_from(store, question, writer, quotes)
     print(answer.text)
-    shown = {"extractive": "found in the library, word for word", "written": f"written by {model}"}[answer.kind]
-    print(f"[{shown}; " + (", ".join(quote.status for quote in answer.quotes) or "nothing quoted") + "]")
-    emit(answer.as_dict(), as_json)
+    for quote in answer.quotes:
+        if answer.kind == "written" or not quote.sound:
+            print(f"  {quote.status}: {quote.shown} {f'({quote.citation})' if quote.citation else ''}".rstrip())
+    emit({**answer.as_dict(), "model": model, "library": "sample" if is_sample else str(store.path)}, as_json)

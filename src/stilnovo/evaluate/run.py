@@ -86,11 +86,16 @@ def expectation(selection: Selection) -> str:
     else:
         part = f"{n:,} of {selection.available:,} items (drawn at random, seed {selection.seed})"
     low, high = wilson(0.5, n, normal_quantile(0.975))
-    visible = 100 * smallest_visible_difference(n)
+    visible = smallest_visible_difference(n)
+    seen = (
+        f"changes of fewer than {100 * visible:.0f} points will hardly be seen"
+        if visible < 1
+        else "no change can be seen"
+    )
     text = (
         f"{task.name} {task.version}, split {selection.split}: {part}. Accuracy will be known to about "
-        f"±{50 * (high - low):.1f} points; against another run on the same items, changes of fewer than "
-        f"{visible:.0f} points will hardly be seen (80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing)"
+        f"±{50 * (high - low):.1f} points; against another run on the same items, {seen} "
+        f"(80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing)"
     )
     if n < selection.available:
         text += f", with all items {100 * smallest_visible_difference(selection.available):.0f} points"

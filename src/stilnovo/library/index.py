@@ -56,7 +56,9 @@ def match(
     within = ""
     if works:
         marks = ",".join("?" * len(works))
-        within = f"AND rowid IN (SELECT p.id FROM passages p JOIN sections s ON s.id = p.section WHERE s.work IN ({marks}))"
+        within = (
+            f"AND rowid IN (SELECT p.id FROM passages p JOIN sections s ON s.id = p.section WHERE s.work IN ({marks}))"
+        )
     rows = connection.execute(
         f"SELECT rowid, bm25(words, {WEIGHTS[0]}, {WEIGHTS[1]}, {WEIGHTS[2]}) AS score FROM words WHERE words MATCH ? "
         f"{within} ORDER BY score, rowid LIMIT ?",

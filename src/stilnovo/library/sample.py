@@ -1,10 +1,13 @@
-"""The built-in library: the project's own novella and poem, indexed in memory when a person has no library yet."""
+"""The built-in library: the project's own novella and poem, for a person who has no library yet."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from stilnovo.data.sample import library_texts
+from stilnovo.errors import InputError
 from stilnovo.library.read import read
-from stilnovo.library.store import Library
+from stilnovo.library.store import Library, default_path
 
 
 def sample_library() -> Library:
@@ -13,3 +16,20 @@ def sample_library() -> Library:
     for path in library_texts():
         library.add(read(path))
     return library
+
+
+def open_or_sample(path: Path | None) -> tuple[Library, bool]:
+    """The library named, or the user's own, or the sample where that is absent or empty; and whether it is the sample.
+
+    Raises:
+        InputError: a library that was named does not exist.
+    """
+    if path is not None and not path.exists():
+        raise InputError(f"There is no library at {path}.", "", "Make one: stilnovo library add FILE --library PATH")
+    own = path or default_path()
+    if own.exists():
+        library = Library.open(own)
+        if path is not None or library.works():
+            return library, False
+        library.close()
+    return sample_library(), True

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from stilnovo.library import index
 from stilnovo.library.records import Passage
-from stilnovo.library.store import Library
+from stilnovo.library.store import Library, guard
 from stilnovo.text.italian import content_words, stem, tokens
 
 _QUOTED = re.compile(r"«([^»]+)»|“([^”]+)”|\"([^\"]+)\"")
@@ -66,6 +66,7 @@ def search_for(library: Library, sought: str, limit: int, works: Sequence[int] =
     """The best passages for an FTS5 expression over the fields surface, stem and context."""
     if not sought:
         return []
-    found = index.match(library.connection, sought, limit, works)
+    with guard(library.path):
+        found = index.match(library.connection, sought, limit, works)
     passages = {passage.id: passage for passage in library.passages([number for number, _ in found])}
     return [Hit(passages[number], score) for number, score in found]

@@ -77,7 +77,7 @@ class Library:
         Raises:
             InputError: the file is something else, or from a newer stilnovo.
         """
-        with _errors(path):
+        with guard(path):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -134,7 +134,7 @@ class Library:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _errors(self.path):
+        with guard(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -211,7 +211,7 @@ class Library:
 
     def works(self) -> list[Work]:
         """All works, by author and title."""
-        with _errors(self.path):
+        with guard(self.path):
             state = (self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes)
             if state != self._listed_at:
                 self._listed = [Work(*row) for row in self._db.execute(f"{_WORK} ORDER BY w.author, w.title, w.id")]
@@ -269,7 +269,7 @@ class Library:
         Checks the file itself, that texts have their sha256, that sections tile each text, that every passage is
         exactly its span inside its section, and that the index holds exactly these passages with exactly these words.
         """
-        with _errors(self.path):
+        with guard(self.path):
             found = [f"Database: {row[0]}" for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
             found += [
                 f"Database: a row of {row[0]} refers to nothing."
@@ -298,7 +298,7 @@ class Library:
 
 
 @contextmanager
-def _errors(path: Path | None) -> Iterator[None]:
+def guard(path: Path | None) -> Iterator[None]:
     """Turn SQLite's errors into lines for a person."""
     try:
         yield

@@ -47,7 +47,8 @@ STOP_WORDS = _listed(
     noi voi loro lui lei me te mio mia miei mie tuo tua tuoi tue suo sua suoi sue nostro nostra nostri nostre vostro
     vostra vostri vostre e sono sei siamo siete era erano ero fu furono fui essere stato stata stati state sia ha ho
     hai hanno abbiamo avete aveva avevano avere avuto ebbe fa fare del sul qui li ecco gia mai sempre ancora dunque
-    forse quindi infatti mentre dopo prima verso presso senza contro sotto sopra dentro fuori durante secondo davanti dietro altro altra altri altre tutto tutta tutti tutte
+    forse quindi infatti mentre dopo prima verso presso senza contro
+    sotto sopra dentro fuori durante secondo davanti dietro altro altra altri altre tutto tutta tutti tutte
     stesso stessa stessi stesse alcuni alcune ogni qualche nessuno nessuna
     """
 )
