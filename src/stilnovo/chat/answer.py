@@ -41,7 +41,7 @@ class Answer:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        first = self.quotes[0] if self.quotes else None
+        first = next((quote for quote in self.quotes if quote.sound), None) or next(iter(self.quotes), None)
         return {
             "question": self.question,
             "answer": self.text,

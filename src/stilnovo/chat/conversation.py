@@ -1,8 +1,8 @@
 """A conversation over several turns, kept within what the model can read by a rule that is told, never silently.
 
-The rule: the model reads the instructions, then as many whole turns as fit, the latest ones, then the new message. The
-oldest whole turn is left out first, and the reply says how many were. Passages of the library stand only in the turn
-that asks; earlier turns keep their words. What does not fit even alone is refused.
+The rule: the instructions and the newest message always stay; when they, the history and the passages leave less than
+`reserve` tokens for the answer, the oldest complete turns are dropped, one by one, and counted. Passages of the library
+stand only in the message that asks; earlier turns keep their words. What does not fit even alone is refused.
 
 A follow-up question is made self-contained before the library is searched. The rule: a message leans on the question
 before it when it has no name of its own and is short, opens with *e*, *ma*, *allora*, or points back with a pronoun;
@@ -12,9 +12,8 @@ then the names of that question (its words, when it had no names) are added to t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from stilnovo.chat import writing
 from stilnovo.chat.answer import FROM_THE_TEXT, Answer, ask
@@ -25,11 +24,12 @@ from stilnovo.errors import InputError
 from stilnovo.library.records import Passage
 from stilnovo.library.store import Library
 from stilnovo.text.italian import tokens
+from stilnovo.text.template import Message
 
 if TYPE_CHECKING:
     from stilnovo.generate.sampling import Sampling
 
-SYSTEM = "Sei un assistente cortese e preciso. Rispondi sempre in italiano corretto, in modo chiaro e breve."
+SYSTEM = "Sei un assistente che risponde in italiano, in modo chiaro, semplice ed esauriente."
 #: A message with at most this many content words and no name leans on the question before.
 SHORT = 2
 _LEANING = re.compile(
@@ -52,8 +52,7 @@ def self_contained(message: str, before: str | None) -> str:
     return f"{message} ({' '.join(added)})" if added else message
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """A message, its answer, and the quotations in it."""
 
     user: str
@@ -61,107 +60,131 @@ class Turn:
     quotes: tuple[Quote, ...] = ()
 
 
-@dataclass
 class Reply:
     """An answer as it is written: iterate for its pieces; afterwards `turn` is the checked result.
 
-    `dropped` is how many of the oldest turns the model no longer reads from now on; `searched` is what the library was
-    asked, None when it was not. A reply that is broken off leaves the conversation as it was.
+    `dropped` is how many turns the model no longer reads from now on; `searched` is what the library was asked, None
+    when it was not. A reply that is broken off or closed leaves the conversation as it was.
     """
 
-    pieces: Iterator[str]
-    dropped: int = 0
-    searched: str | None = None
-    passages: tuple[Passage, ...] = ()
-    turn: Turn | None = None
+    def __init__(self, pieces: Generator[str, None, Turn], searched: str | None) -> None:
+        self.searched, self.dropped = searched, 0
+        self.turn: Turn | None = None
+        self._pieces = pieces
 
     def __iter__(self) -> Iterator[str]:
-        return self.pieces
+        return self
+
+    def __next__(self) -> str:
+        try:
+            return next(self._pieces)
+        except StopIteration as done:
+            self.turn = self.turn or done.value
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """Stop the answer; nothing of it is kept."""
+        self._pieces.close()
 
 
-@dataclass
 class Conversation:
-    """A conversation with a model, over a library, or both.
+    """Turns between a person and a model, over a library, or both.
 
     Without a writer the library answers by itself (extractive); without a library the model talks.
+
+    Attributes:
+        turns: Complete turns kept, oldest first.
+        dropped: How many complete turns have been dropped so far.
     """
 
-    writer: Writer | None = None
-    library: Library | None = None
-    system: str = SYSTEM
-    sampling: Sampling | None = None
-    turns: list[Turn] = field(default_factory=list)
-    first_read: int = 0
-    _asked: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.writer is None and self.library is None:
+    def __init__(
+        self,
+        writer: Writer | None = None,
+        system: str = SYSTEM,
+        reserve: int | None = None,
+        library: Library | None = None,
+    ) -> None:
+        """`reserve`: tokens kept free for an answer; None for as many as the sampling asks."""
+        if writer is None and library is None:
             raise InputError("A conversation needs a model, a library, or both.")
+        self.writer, self.system, self.reserve, self.library = writer, system, reserve, library
+        self.turns: list[Turn] = []
+        self.dropped = 0
+        self._asked: str | None = None
 
     def clear(self) -> None:
         """Begin anew."""
-        self.turns, self.first_read, self._asked = [], 0, None
+        self.turns, self.dropped, self._asked = [], 0, None
 
-    def say(self, message: str) -> Reply:
-        """Say something. The answer is written while the reply is iterated.
+    def say(self, message: str, sampling: Sampling | None = None) -> Reply:
+        """Say something; the answer is written while the reply is iterated, and the turn kept once it is complete.
 
         Raises:
-            InputError: the message alone does not fit the model's context.
+            InputError: the message alone leaves the model no room to answer.
         """
-        message = message.strip()
-        if self.library is None:
-            return self._talk(message, Reply(iter(())))
-        searched = self_contained(message, self._asked)
-        answer = ask(self.library, searched)
-        reply = Reply(iter(()), searched=searched, passages=answer.passages)
-        if self.writer is None or (not answer.found and _ASKING.search(Question(message).folded)):
-            reply.pieces = self._told(reply, Turn(message, answer.text, answer.quotes))
-            return reply
-        return self._talk(message, reply, answer)
+        searched, answer = None, None
+        if self.library is not None:
+            searched = self_contained(message, self._asked)
+            answer = ask(self.library, searched)
+            asking = _ASKING.search(Question(message).folded)
+            if self.writer is None or (asking and not answer.found):
+                return Reply(self._told(message, searched, answer), searched)
+        sampling = sampling or writing.default_sampling()
+        passages = answer.passages if answer else ()
+        messages, given, dropped = self._fitted(message, passages, self.reserve or sampling.max_new_tokens)
+        reply = Reply(self._written(message, searched, answer, (messages, given, dropped), sampling), searched)
+        reply.dropped = dropped
+        return reply
 
-    def _told(self, reply: Reply, turn: Turn) -> Iterator[str]:
-        yield turn.assistant
-        self._keep(reply, turn)
+    def _told(self, message: str, searched: str, answer: Answer) -> Generator[str, None, Turn]:
+        yield answer.text
+        return self._keep(Turn(message, answer.text, answer.quotes), searched, 0)
 
-    def _keep(self, reply: Reply, turn: Turn) -> None:
-        reply.turn = turn
-        self.turns.append(turn)
-        self.first_read += reply.dropped
-        self._asked = reply.searched or self._asked
-
-    def _talk(self, message: str, reply: Reply, answer: Answer | None = None) -> Reply:
-        """Let the model answer, with passages if the reply has any; the oldest turns give way first."""
+    def _written(
+        self,
+        message: str,
+        searched: str | None,
+        answer: Answer | None,
+        fitted: tuple[list[Message], tuple[Passage, ...], int],
+        sampling: Sampling,
+    ) -> Generator[str, None, Turn]:
+        messages, given, dropped = fitted
         assert self.writer is not None
-        sampling = self.sampling or writing.default_sampling()
-        system = f"{self.system}\n\n{writing.INSTRUCTIONS}" if reply.passages else self.system
-        for first in range(self.first_read, len(self.turns) + 1):
-            history = [(turn.user, turn.assistant) for turn in self.turns[first:]]
-            alone = first == len(self.turns)
+        written: list[str] = []
+        for piece in self.writer.stream(messages, sampling):
+            written.append(piece)
+            yield piece
+        text = "".join(written)
+        quotes: tuple[Quote, ...] = ()
+        if self.library is not None and answer is not None and answer.found:
+            text, quotes = writing.checked(text, given, self.library)
+            if not any(quote.sound for quote in quotes):
+                text, quotes = text + FROM_THE_TEXT + answer.text, (*answer.quotes, *quotes)
+                yield FROM_THE_TEXT + answer.text
+        return self._keep(Turn(message, text, quotes), searched, dropped)
+
+    def _keep(self, turn: Turn, searched: str | None, dropped: int) -> Turn:
+        del self.turns[:dropped]
+        self.dropped += dropped
+        self.turns.append(turn)
+        self._asked = searched or self._asked
+        return turn
+
+    def _fitted(
+        self, message: str, passages: tuple[Passage, ...], reserve: int
+    ) -> tuple[list[Message], tuple[Passage, ...], int]:
+        """What the model reads, the passages in it, and how many of the oldest turns gave way."""
+        assert self.writer is not None
+        system = f"{self.system}\n\n{writing.INSTRUCTIONS}" if passages else self.system
+        for dropped in range(len(self.turns) + 1):
+            history = [(turn.user, turn.assistant) for turn in self.turns[dropped:]]
+            alone = dropped == len(self.turns)
             try:
-                messages, given = writing.fitted(
-                    system, history, message, reply.passages, self.writer, sampling.max_new_tokens
-                )
+                messages, given = writing.fitted(system, history, message, passages, self.writer, reserve)
             except InputError:
                 if alone:
                     raise
                 continue
-            if alone or len(given) == min(len(reply.passages), writing.GIVEN):
-                break
-        reply.dropped = first - self.first_read
-        reply.passages = tuple(given)
-        reply.pieces = self._written(message, reply, answer, self.writer.stream(messages, sampling))
-        return reply
-
-    def _written(self, message: str, reply: Reply, answer: Answer | None, stream: Iterator[str]) -> Iterator[str]:
-        written: list[str] = []
-        for piece in stream:
-            written.append(piece)
-            yield piece
-        text = "".join(written).strip()
-        quotes: tuple[Quote, ...] = ()
-        if self.library is not None and answer is not None and answer.found:
-            text, quotes = writing.checked(text, reply.passages, self.library)
-            if not any(quote.sound for quote in quotes):
-                text, quotes = text + FROM_THE_TEXT + answer.text, (*answer.quotes, *quotes)
-                yield FROM_THE_TEXT + answer.text
-        self._keep(reply, Turn(message, text, quotes))
+            if alone or len(given) == min(len(passages), writing.GIVEN):
+                return messages, tuple(given), dropped
+        raise AssertionError("the last round returns or raises")

@@ -94,9 +94,9 @@ def fitted(
         if writer.count(messages) + new_tokens <= writer.context_tokens:
             return messages, passages[:count]
     raise InputError(
-        "The message does not fit the model's context.",
-        f"It reads {writer.context_tokens} tokens, {new_tokens} of them kept for the answer.",
-        "Shorten the message, or use a model with a longer context.",
+        "The message is too long for the model.",
+        f"{writer.count(messages)} tokens, and {new_tokens} for the answer; the model reads {writer.context_tokens}.",
+        "Shorten it, or use a model with a longer context.",
     )
 
 
@@ -121,4 +121,4 @@ def checked(text: str, passages: Sequence[Passage], library: Library) -> tuple[s
         return f" ({passages[key - 1].citation})" if 1 <= key <= len(passages) else ""
 
     shown = _KEY.sub(name, _CLAIM.sub(look_up, text))
-    return shown.strip(), tuple(quotes)
+    return shown.strip(), tuple(dict.fromkeys(quotes))

@@ -7,7 +7,7 @@ input leaves; Ctrl-C stops an answer that is being written, and leaves when none
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +19,7 @@ from stilnovo.cli.output import emit, note
 if TYPE_CHECKING:
     from stilnovo.chat.conversation import Conversation, Reply
 
-_HELP = "/nuova begins anew, /esci leaves, /aiuto shows this."
+_HELP = "/nuova begins a new conversation, /esci ends. Ctrl-C stops an answer."
 
 
 def _lines() -> Iterator[str]:
@@ -37,79 +37,84 @@ def _lines() -> Iterator[str]:
             return
 
 
-def _show(reply: Reply) -> bool:
-    """Print an answer as it is written, then what became of its quotations; False when it was broken off."""
+def _show(reply: Reply) -> None:
+    """Print an answer as it is written, then what became of its quotations; Ctrl-C breaks it off."""
     if reply.dropped:
-        note(f"({reply.dropped} of the oldest turns no longer fit the model's context and are left out.)")
+        note(f"The model's context is full: the oldest {reply.dropped} turn(s) were dropped.")
     try:
         for piece in reply:
             print(piece, end="", flush=True)
     except KeyboardInterrupt:
-        print("\n(interrupted)")
-        return False
+        print()
+        note("Stopped; this turn is not kept.")
+        return
     print()
     for quote in reply.turn.quotes if reply.turn else ():
-        print(f"  {quote.status}: {quote.citation or quote.shown}")
-    return True
+        print(f"[{quote.status}: {quote.citation or quote.shown}]")
 
 
-def _converse(conversation: Conversation) -> None:
+def _converse(talk: Conversation, say: Callable[[str], Reply]) -> None:
     from stilnovo.errors import InputError
 
+    if sys.stdin.isatty():
+        note(_HELP)
     for line in _lines():
         message = line.strip()
-        if message in ("/esci", "/exit", "/quit"):
+        if message == "/esci":
             return
         if message == "/nuova":
-            conversation.clear()
-            note("(new conversation)")
+            talk.clear()
+            note("A new conversation.")
         elif message.startswith("/"):
             note(_HELP)
         elif message:
             try:
-                _show(conversation.say(message))
+                _show(say(message))
             except InputError as error:
                 note(str(error))
 
 
 def chat(
     model: Annotated[
-        str, typer.Option(help="Short name, local path or Hugging Face id; `none` for the library alone.")
-    ] = ("smollm2"),
+        str, typer.Option(help="Short name, local path or Hugging Face id; none: the library answers alone.")
+    ] = "smollm2",
     adapter: Annotated[Path | None, typer.Option(help="A run's adapter folder.")] = None,
     quantization: Annotated[str, typer.Option(help="nf4, fp4, int8, int4 or none.")] = "nf4",
-    library: Annotated[
-        Path | None, typer.Option(help="Answer over this library; `sample` for the built-in one.")
-    ] = None,
-    system: Annotated[str | None, typer.Option(help="Instructions to the model.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    library: Annotated[Path | None, typer.Option(help="Answer from this library file; `sample`: the built-in.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt instead of the Italian default.")] = None,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.6,
     top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 0.95,
     max_new_tokens: Annotated[int, typer.Option(help="At most this many tokens an answer.")] = 256,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same answers.")] = 42,
+    seed: Annotated[int, typer.Option(help="Turn i is sampled with seed + i.")] = 42,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
-    """Talk, in several turns."""
+    """Talk with a model, over a library if wished; the history stays within the model's context."""
     from stilnovo.chat.conversation import SYSTEM, Conversation
     from stilnovo.library.sample import open_or_sample, sample_library
 
     with ExitStack() as stack:
         store = None
         if library is not None or model == "none":
-            store = sample_library() if str(library) == "sample" else open_or_sample(library)[0]
-            stack.enter_context(store)
+            store = stack.enter_context(sample_library() if str(library) == "sample" else open_or_sample(library)[0])
         if model == "none":
-            conversation = Conversation(None, store)
+            talk = Conversation(library=store)
+            _converse(talk, talk.say)
         else:
             from stilnovo.generate.engine import Sampling, open_engine
             from stilnovo.model.quantize import checked_scheme
 
-            sampling = Sampling(temperature, top_p, max_new_tokens, seed)
-            engine = open_engine(model, adapter, checked_scheme(quantization))
-            conversation = Conversation(engine, store, system or SYSTEM, sampling)
-        note(_HELP)
-        _converse(conversation)
-        turns = [
-            {"user": turn.user, "assistant": turn.assistant, "citations": [quote.as_dict() for quote in turn.quotes]}
-            for turn in conversation.turns
-        ]
-        emit({"model": model, "turns": turns}, as_json)
+            Sampling(temperature, top_p, max_new_tokens)  # bad settings are refused before anything is loaded
+            engine = open_engine(model, adapter, checked_scheme(quantization), device)
+            talk = Conversation(engine, system or SYSTEM, library=store)
+
+            def say(message: str) -> Reply:
+                turn = len(talk.turns) + talk.dropped
+                return talk.say(message, Sampling(temperature, top_p, max_new_tokens, seed + turn))
+
+            _converse(talk, say)
+    turns = [
+        {"question": turn.user, "answer": turn.assistant, "citations": [quote.as_dict() for quote in turn.quotes]}
+        for turn in talk.turns
+    ]
+    emit({"model": model, "turns": turns, "dropped": talk.dropped}, as_json)

@@ -27,14 +27,14 @@ def _open(path: Path | None, *, create: bool = False) -> Library:
 
     path = path or default_path()
     if not create and not path.exists():
-        raise InputError(f"There is no library at {path} yet.", "", "Make one: stilnovo library add FILE")
+        raise InputError(f"There is no library {path}.", next="Make it: stilnovo library add FILE …")
     return Library.open(path)
 
 
 def _described(work: Work) -> str:
     names = ", ".join(part for part in (work.author or "(author unknown: give --author)", work.title) if part)
     year = f" ({work.year})" if work.year else ""
-    return f"{names}{year}: {work.sections} sections, {work.passages} passages, {work.characters:,} characters"
+    return f"{names}{year}: {work.sections} sections, {work.passages} passages"
 
 
 def _as_dict(work: Work) -> dict[str, object]:
@@ -65,33 +65,38 @@ def add(
     from stilnovo.data.sample import library_texts
     from stilnovo.library.names import Names
     from stilnovo.library.read import files_in, read
+    from stilnovo.progress import Progress
 
     files = files_in(paths or []) + (library_texts() if sample else [])
     if not files:
-        raise InputError("Nothing to add.", "", "Name files or folders, or use --sample.")
+        raise InputError("Nothing to add.", next="Name files or folders, or use --sample.")
     if len(files) > 1 and (title or author or year):
-        raise InputError("--title, --author and --year are for one file.", f"{len(files)} files were named.")
-    added: list[Work] = []
-    there: list[Work] = []
-    refused: list[dict[str, str]] = []
-    with _open(library, create=True) as store:
+        raise InputError(
+            "--title, --author and --year are for one file.", f"Given: {len(files)} files.", "Add them singly."
+        )
+    works: list[dict[str, object]] = []
+    failed: list[dict[str, str]] = []
+    with _open(library, create=True) as store, Progress("add", len(files)) as bar:
         for number, file in enumerate(files, start=1):
-            note(f"[{number}/{len(files)}] {file.name}")
             try:
-                result = store.add(read(file, Names(title, author, year)))
+                done = store.add(read(file, Names(title, author, year)))
             except InputError as error:
                 if len(files) == 1:
                     raise
                 note(str(error))
-                refused.append({"file": str(file), "why": str(error).replace("\n", " ")})
+                failed.append({"file": str(file), "why": str(error).replace("\n", " ")})
                 continue
-            (added if result.new else there).append(result.work)
-            print(f"{'Added' if result.new else 'Already there'}: {_described(result.work)}")
-        print(f"{len(added)} added, {len(there)} already there, {len(refused)} refused; library: {store.path}")
-        works = {"added": [_as_dict(work) for work in added], "already_there": [_as_dict(work) for work in there]}
-        emit({"library": str(store.path), **works, "refused": refused}, as_json)
-    if refused:
-        raise InputError(f"{len(refused)} of {len(files)} files could not be added; the others were.")
+            works.append({**_as_dict(done.work), "new": done.new})
+            print(f"{'added' if done.new else 'there already':<14}{_described(done.work)}")
+            bar.update(number, done.work.title)
+        print(f"Library: {store.path}")
+        emit({"library": str(store.path), "works": works, "failed": failed}, as_json)
+    if failed:
+        raise InputError(
+            f"{len(failed)} of {len(files)} files could not be added.",
+            f"First: {failed[0]['file']}",
+            "The others were.",
+        )
 
 
 @app.command("list")
@@ -101,8 +106,7 @@ def list_works(library: LibraryPath = None, as_json: AsJson = False) -> None:
         works = store.works()
         for work in works:
             print(f"{work.id:>4}  {_described(work)}")
-        print(f"{len(works)} works in {store.path}")
-        emit({"library": str(store.path), "works": [_as_dict(work) for work in works]}, as_json)
+        emit({"works": [_as_dict(work) for work in works]}, as_json)
 
 
 @app.command("search")
@@ -148,7 +152,7 @@ def check(
     with _open(library) as store:
         if rebuild:
             store.rebuild()
-        problems = store.check(progress=note)
+        problems = store.check()
         works = store.works()
     for problem in problems:
         print(problem)

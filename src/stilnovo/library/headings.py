@@ -211,12 +211,21 @@ def _titled(text: str, headings: Sequence[Heading], starts: Sequence[int]) -> li
     """
     limits = [next((start for start in starts if start >= heading.end), len(text)) for heading in headings]
     lines = [_LINE.match(text, heading.end, limit) for heading, limit in zip(headings, limits, strict=True)]
-    lines = [line if line and _is_title(line.group("line")) else None for line in lines]
+    # Only a part may be all heading; any other title leaves words for its section.
+    spare = [heading.kind in _PARTS and limit < len(text) for heading, limit in zip(headings, limits, strict=True)]
+    lines = [
+        line if line and _is_title(line.group("line")) and (free or text[line.end() : limit].strip()) else None
+        for line, limit, free in zip(lines, limits, spare, strict=True)
+    ]
     enough = sum(line is not None for line in lines) >= 0.6 * len(headings)
     done = []
-    for heading, limit, line in zip(headings, limits, lines, strict=True):
+    for heading, limit, line, free in zip(headings, limits, lines, spare, strict=True):
         run = _RUN.match(text, heading.end, limit)
-        if run and sum(char.isalpha() for char in run.group("title")) >= 4:
+        if (
+            run
+            and (free or text[run.end() : limit].strip())
+            and sum(char.isalpha() for char in run.group("title")) >= 4
+        ):
             heading = replace(heading, end=run.end(), title=run.group("title").strip())
         elif enough and line:
             heading = replace(heading, end=line.end("line"), title=line.group("line").strip(" ."))

@@ -25,7 +25,7 @@ def open_or_sample(path: Path | None) -> tuple[Library, bool]:
         InputError: a library that was named does not exist.
     """
     if path is not None and not path.exists():
-        raise InputError(f"There is no library at {path}.", "", "Make one: stilnovo library add FILE --library PATH")
+        raise InputError(f"There is no library {path}.", next=f"Make it: stilnovo library add FILE --library {path}")
     own = path or default_path()
     if own.exists():
         library = Library.open(own)

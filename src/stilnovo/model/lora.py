@@ -49,6 +49,7 @@ class LoraConfig:
 class _LoraLinear(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, base: FrozenLinear, a: Tensor, b: Tensor, scale: float) -> Tensor:
+        ctx.kept_dtype = a.dtype
         a, b = a.to(x.dtype), b.to(x.dtype)
         low = x @ a.T
         y = F.linear(x, base.dense(x.dtype)).addmm_(low, b.T, alpha=scale)
@@ -61,8 +62,8 @@ class _LoraLinear(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
         x, low, a, b = ctx.saved_tensors
         d_low = (grad @ b).mul_(ctx.scale)  # (T, r): the small products first
-        d_b = (grad.T @ low).mul_(ctx.scale).float()
-        d_a = (d_low.T @ x).float()
+        d_b = (grad.T @ low).mul_(ctx.scale).to(ctx.kept_dtype)
+        d_a = (d_low.T @ x).to(ctx.kept_dtype)
         d_x = (grad @ ctx.base.dense(x.dtype)).addmm_(d_low, a) if ctx.needs_input_grad[0] else None
         return d_x, None, d_a, d_b, None
 

@@ -153,7 +153,7 @@ class AffineLinear(_QuantizedLinear):
         top = 2**bits - 1
         # Zero must stay representable, so that the zero point fits in b bits.
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
-        scale = ((high - low) / top).to(torch.float16).float().clamp(min=2**-24)  # kept in 16 bits
+        scale = _half_rounded_up((high - low) / top).float().clamp(min=2**-24)
         zero = (-low / scale).round().clamp(0, top)
         q = (groups / scale[..., None] + zero[..., None]).round().clamp(0, top).to(torch.uint8)
         q = q.view(rows, -1)
@@ -168,6 +168,13 @@ class AffineLinear(_QuantizedLinear):
         values = q.view(self.out_features, -1, BLOCK).to(torch.float32)
         values = values.sub_(self.zero[..., None]).mul_(self.scale[..., None].float())
         return values.view(self.out_features, -1)[:, : self.in_features].to(dtype)
+
+
+def _half_rounded_up(x: Tensor) -> Tensor:
+    # A scale kept in 16 bits must not shrink: the ends of the group would be cut, by up to half a step more.
+    half = x.to(torch.float16)
+    bits = half.view(torch.int16) + (half.float() < x)  # the next larger of the positive fp16 numbers
+    return bits.to(torch.int16).view(torch.float16)
 
 
 def checked_scheme(name: str) -> Scheme:
