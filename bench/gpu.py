@@ -60,10 +60,19 @@ def main() -> None:
     rows = [one_length(model, optimizer, tokens, options.steps) for tokens in options.tokens]
     for row in rows:
         print("{tokens:>7} tokens {tokens_per_second:>9.1f} tok/s {peak:>8.2f} GiB {note}".format(**row))
-    record = {**environment(), "command": " ".join(sys.argv), "n": options.steps - 1, "cap_gib": CAP_GIB, "results": rows}
+    record = {
+        **environment(),
+        "command": " ".join(sys.argv),
+        "n": options.steps - 1,
+        "cap_gib": CAP_GIB,
+        "results": rows,
+    }
     if not options.tiny_cpu:
         card = torch.cuda.get_device_name(0).replace(" ", "-").lower()
-        write_atomic(Path("results") / f"gpu-step_8b_{card}_{datetime.now(UTC):%Y-%m-%d}.json", json.dumps(record, indent=1) + "\n")
+        write_atomic(
+            Path("results") / f"gpu-step_8b_{card}_{datetime.now(UTC):%Y-%m-%d}.json",
+            json.dumps(record, indent=1) + "\n",
+        )
     print(json.dumps(record))
 
 
@@ -86,7 +95,12 @@ def one_length(model: Llama, optimizer: torch.optim.Optimizer, tokens: int, step
     except torch.cuda.OutOfMemoryError:
         return {"tokens": tokens, "tokens_per_second": float("nan"), "peak": float("nan"), "note": "out of memory"}
     typical = sorted(seconds[1:])[(steps - 1) // 2]
-    return {"tokens": tokens, "tokens_per_second": tokens / typical, "peak": peak_memory(model.device) / 2**30, "note": ""}
+    return {
+        "tokens": tokens,
+        "tokens_per_second": tokens / typical,
+        "peak": peak_memory(model.device) / 2**30,
+        "note": "",
+    }
 
 
 if __name__ == "__main__":

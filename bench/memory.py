@@ -33,7 +33,11 @@ def main() -> None:
             model.checkpointing = checkpointing
             weighed = memory.measure_kept(model, lambda batch=batch: batch_loss(model, batch, 256))  # type: ignore[misc]
             shape = memory.TrainingShape(tokens, model.dtype.itemsize, checkpointing, 256, True)
-            predicted = next(size for item, size, _ in memory.predict(model.config, "nf4", adapter, shape) if item == "kept for backward")
+            predicted = next(
+                size
+                for item, size, _ in memory.predict(model.config, "nf4", adapter, shape)
+                if item == "kept for backward"
+            )
             rows.append({"tokens": tokens, "checkpointing": checkpointing, "predicted": predicted, "weighed": weighed})
             print(
                 f"{tokens:>6} tokens  checkpointing {'on ' if checkpointing else 'off'}  predicted {predicted / 2**20:8.1f} MiB  "

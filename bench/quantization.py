@@ -30,7 +30,12 @@ def main() -> None:
             f"{cost.scheme:<6}{cost.bits_per_weight:>7.3f} bits a weight {cost.bytes / 2**20:>8.1f} MiB   "
             f"{bits.value:.4f} bits per byte [{bits.low:.4f}, {bits.high:.4f}]   +{bits.value - costs[0].bits_per_byte.value:.4f}"
         )
-    record = {**environment(), "command": " ".join(sys.argv), "n": costs[0].bits_per_byte.n, "results": [asdict(c) for c in costs]}
+    record = {
+        **environment(),
+        "command": " ".join(sys.argv),
+        "n": costs[0].bits_per_byte.n,
+        "results": [asdict(c) for c in costs],
+    }
     if options.out:
         write_atomic(options.out, json.dumps(record, indent=1) + "\n")
     print(json.dumps(record))

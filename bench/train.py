@@ -158,7 +158,9 @@ def dense_copy(folder: Path) -> str:
     target = folder / "smollm2"
     read = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype="float32")
     config = read.config.to_dict()
-    config.pop("quantization_config", None)  # transformers calls a dequantised GGUF model quantised and will not save it
+    config.pop(
+        "quantization_config", None
+    )  # transformers calls a dequantised GGUF model quantised and will not save it
     plain = LlamaForCausalLM(type(read.config).from_dict(config))
     plain.load_state_dict(read.state_dict())
     plain.save_pretrained(target)

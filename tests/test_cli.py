@@ -12,7 +12,13 @@ import pytest
 
 
 def stilnovo(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    settings = {**os.environ, "STILNOVO_LIBRARY": str(cwd / "library.sqlite"), "HF_HUB_OFFLINE": "1", "HF_HOME": str(cwd), **environment}
+    settings = {
+        **os.environ,
+        "STILNOVO_LIBRARY": str(cwd / "library.sqlite"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(cwd),
+        **environment,
+    }
     command = [sys.executable, "-m", "stilnovo.cli.main", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=settings, timeout=300)
 
@@ -54,11 +60,21 @@ def test_bad_input_is_one_to_three_lines_and_exit_2(folder: Path, arguments: lis
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 3, done.stderr
-    left = {p.name for p in folder.iterdir()} - {"broken.jsonl", "binary.txt", "empty.txt", "latin.txt", "short.gguf", "bad.yaml"}
+    left = {p.name for p in folder.iterdir()} - {
+        "broken.jsonl",
+        "binary.txt",
+        "empty.txt",
+        "latin.txt",
+        "short.gguf",
+        "bad.yaml",
+    }
     assert left <= {"runs", "library.sqlite", "library.sqlite-wal", "library.sqlite-shm", "hub"}
 
 
-@pytest.mark.parametrize(("data", "words"), [("broken.jsonl", "line 2"), ("latin.txt", "not UTF-8"), ("binary.txt", "binary"), ("empty.txt", "empty")])
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [("broken.jsonl", "line 2"), ("latin.txt", "not UTF-8"), ("binary.txt", "binary"), ("empty.txt", "empty")],
+)
 def test_bad_data_leaves_no_run_behind(folder: Path, data: str, words: str, smollm2_gguf: Path) -> None:
     done = stilnovo("train", "--data", data, "--out", "run", cwd=folder)
     assert done.returncode == 2
@@ -95,7 +111,9 @@ def test_library_add_twice_then_ask_check_remove(tmp_path: Path) -> None:
         done = stilnovo("library", "add", "gatto.txt", cwd=tmp_path)
         assert done.returncode == 0
         assert expected in done.stdout
-    answer = json.loads(stilnovo("ask", "Come si chiamava il gatto di Teresa?", "--json", cwd=tmp_path).stdout.splitlines()[-1])
+    answer = json.loads(
+        stilnovo("ask", "Come si chiamava il gatto di Teresa?", "--json", cwd=tmp_path).stdout.splitlines()[-1]
+    )
     assert answer["quote"] == "Il gatto di Teresa si chiamava Briciola."
     assert answer["quote_verified"] is True
     assert "Capitolo I" in answer["citations"][0]["section"]
@@ -119,7 +137,9 @@ def test_train_evaluate_compare_generate(tmp_path: Path, smollm2_gguf: Path) -> 
         assert stilnovo("evaluate", *tasks, *adapter, "--out", out, cwd=tmp_path).returncode == 0
     verdict = json.loads(stilnovo("compare", "a", "b", "--json", cwd=tmp_path).stdout.splitlines()[-1])
     assert verdict
-    done = stilnovo("generate", "Ciao!", "--adapter", trained["adapter"], "--max-new-tokens", "4", "--json", cwd=tmp_path)
+    done = stilnovo(
+        "generate", "Ciao!", "--adapter", trained["adapter"], "--max-new-tokens", "4", "--json", cwd=tmp_path
+    )
     assert done.returncode == 0
     assert json.loads(done.stdout.splitlines()[-1])["text"] == "\n".join(done.stdout.splitlines()[:-1])
 
@@ -127,7 +147,9 @@ def test_train_evaluate_compare_generate(tmp_path: Path, smollm2_gguf: Path) -> 
 def test_chat_reads_a_pipe(tmp_path: Path, smollm2_gguf: Path) -> None:
     settings = {**os.environ, "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "stilnovo.cli.main", "chat", "--max-new-tokens", "5", "--json"]
-    done = subprocess.run(command, input="Ciao!\nE poi?\n/esci\n", capture_output=True, text=True, env=settings, timeout=300)
+    done = subprocess.run(
+        command, input="Ciao!\nE poi?\n/esci\n", capture_output=True, text=True, env=settings, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     talk = json.loads(done.stdout.splitlines()[-1])
     assert [turn["question"] for turn in talk["turns"]] == ["Ciao!", "E poi?"]

@@ -32,5 +32,7 @@ def test_no_file_holds_a_path_of_one_machine() -> None:
     skipped = {".git", ".venv", "runs", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
     for path in ROOT.rglob("*"):
         if path.is_file() and path.suffix in suffixes and not skipped & set(path.relative_to(ROOT).parts):
-            found = re.search(r"(?<![\w.])/(?:home|root|work|tmp)/\w", path.read_text(encoding="utf-8", errors="replace"))
+            found = re.search(
+                r"(?<![\w.])/(?:home|root|work|tmp)/\w", path.read_text(encoding="utf-8", errors="replace")
+            )
             assert found is None, f"{path.relative_to(ROOT)}: {found.group() if found else ''}"

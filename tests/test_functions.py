@@ -60,7 +60,9 @@ def test_lora_gradients_equal_finite_differences() -> None:
     assert gradcheck(lambda x, a, b: module(x), (variable(5, 8), module.lora_A, module.lora_B))
 
 
-def check(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *inputs: Tensor, tolerance: float = 1e-12) -> None:
+def check(
+    ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *inputs: Tensor, tolerance: float = 1e-12
+) -> None:
     """Same values, and same gradients for a random gradient from above."""
     upstream = torch.randn_like(ours(*inputs))
     assert torch.allclose(ours(*inputs), theirs(*inputs), rtol=tolerance, atol=tolerance)

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from stilnovo.errors import InputError
 from stilnovo.model.memory import linear_bytes
-from stilnovo.model.quantize import BLOCK, SCHEMES, AffineLinear, FourBitLinear, Scheme, checked_scheme, quantized_linear
+from stilnovo.model.quantize import (
+    BLOCK,
+    SCHEMES,
+    AffineLinear,
+    FourBitLinear,
+    Scheme,
+    checked_scheme,
+    quantized_linear,
+)
 
 FOUR_BIT: tuple[Scheme, ...] = ("nf4", "fp4")
 Floats = npt.NDArray[np.float32]

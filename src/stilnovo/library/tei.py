@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.parsers import expat
 
@@ -34,6 +35,18 @@ class Book:
 
 def _tag(element: ET.Element) -> str:
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+
+
+def _words(element: ET.Element) -> str:
+    """The running text of an element on one line, without notes and the like."""
+
+    def pieces(inside: ET.Element) -> Iterator[str]:
+        yield inside.text or ""
+        for child in inside:
+            yield from pieces(child) if _tag(child) not in _LEFT_OUT else ()
+            yield child.tail or ""
+
+    return " ".join("".join(pieces(element)).split())
 
 
 def _tree(data: bytes, name: str) -> ET.Element:
@@ -106,8 +119,7 @@ class _Writer:
             for child in element:
                 self.walk(child)
         elif tag in _BLOCKS and not any(_tag(child) in _BLOCKS for child in element):
-            text = " ".join("".join(element.itertext()).split())
-            if text:
+            if text := _words(element):
                 self.put(text, "\n" if tag == "l" else "\n\n")
         else:
             for child in element:
@@ -116,7 +128,7 @@ class _Writer:
     def division(self, element: ET.Element) -> None:
         """A division: its heads become one heading, the rest its body."""
         marked = list(itertools.takewhile(lambda child: _tag(child) == "head", element))
-        heads = [head for head in (" ".join("".join(child.itertext()).split()) for child in marked) if head]
+        heads = [head for head in map(_words, marked) if head]
         nested = any(_DIVISION.match(_tag(child)) for child in element)
         if heads:
             start = self.put("\n".join(heads), "\n\n\n")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -102,9 +103,15 @@ class RotaryTable(nn.Module):
             frequencies = frequencies / torch.tensor(config.rope_factors)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> RotaryTable:
+        exact = self.frequencies
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.frequencies = exact.to(self.frequencies.device)  # moves with the model, never changes type
+        return self
+
     def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Positions (T,) → cos, sin (T, 1, D/2)."""
-        angles = positions[:, None].float() * self.frequencies.float()
+        angles = positions[:, None].float() * self.frequencies
         return angles.cos()[:, None].to(dtype), angles.sin()[:, None].to(dtype)
 
 

@@ -20,6 +20,7 @@ from stilnovo.errors import InputError
 from stilnovo.model.llama import LlamaConfig, RopeScaling
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 
 
@@ -51,10 +52,7 @@ def config_from_json(path: Path) -> LlamaConfig:
     Raises:
         InputError: when the architecture, or one of its options, is not ours.
     """
-    try:
-        c: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON.", str(error), "Fetch the model again.") from error
+    c = _read_json(path)
     architecture = (c.get("architectures") or ["?"])[0]
     if architecture not in ARCHITECTURES:
         raise InputError(
@@ -69,6 +67,24 @@ def config_from_json(path: Path) -> LlamaConfig:
     odd += [f"rope_type={kind}"] if kind not in ("default", "llama3") else []
     if odd:
         raise InputError("The model uses options that are not supported.", ", ".join(odd), f"In {path}.")
+    try:
+        return _config(c, rope, kind)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        why = f"It lacks {error}." if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path} does not describe a whole model.", why, "Fetch the model again.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON.", str(error), "Fetch the model again.") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is not valid JSON of a model.", "It is no object.", "Fetch the model again.")
+    return found
+
+
+def _config(c: dict[str, Any], rope: dict[str, Any], kind: str) -> LlamaConfig:
     scaling = None
     if kind == "llama3":
         low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
@@ -99,7 +115,7 @@ class SafetensorsReader:
         self.config = config_from_json(folder / "config.json")
         index = folder / "model.safetensors.index.json"
         if index.is_file():
-            self._file_of: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            self._file_of: dict[str, str] = _read_json(index).get("weight_map", {})
             missing = sorted(f for f in set(self._file_of.values()) if not (folder / f).is_file())
             if missing:
                 raise InputError(
@@ -122,10 +138,21 @@ class SafetensorsReader:
         """See `WeightReader.tensor`."""
         if name not in self._file_of:
             raise InputError(f"The checkpoint has no tensor {name}.", f"Folder: {self.folder}", "Is it a whole model?")
+        from safetensors import SafetensorError
+
         file = self._open(self._file_of[name])
-        stored: Tensor = file.get_tensor(name)
+        try:
+            stored: Tensor = file.get_tensor(name)
+        except SafetensorError as error:  # the index names a file that does not hold it
+            raise _damaged(self.folder / self._file_of[name], error) from error
         if stored.dtype == torch.uint8:  # saved by bitsandbytes in 4 bits
             stored = self._four_bit(name, stored)
+        if stored.dtype not in FLOATS:  # other quantisations keep scales beside; without them the weights are nonsense
+            raise InputError(
+                f"The weights are stored as {str(stored.dtype).removeprefix('torch.')}, which is not supported.",
+                f"{name} in {self.folder}.",
+                "Supported: fp32, fp16, bf16 and bitsandbytes 4-bit; give the model before it was quantised.",
+            )
         return _checked(stored, name, shape, self.folder)
 
     def _four_bit(self, name: str, packed: Tensor) -> Tensor:
@@ -135,8 +162,11 @@ class SafetensorsReader:
             key: self._open(file).get_tensor(key) for key, file in self._file_of.items() if key.startswith(f"{name}.")
         }
         functional = bitsandbytes_functional()
-        state = functional.QuantState.from_dict(parts, device=torch.device("cpu"))
-        dense: Tensor = functional.dequantize_4bit(packed, state)
+        try:
+            state = functional.QuantState.from_dict(parts, device=torch.device("cpu"))
+            dense: Tensor = functional.dequantize_4bit(packed, state)
+        except Exception as error:  # whatever bitsandbytes raises on parts it does not know
+            raise _damaged(self.folder / self._file_of[name], f"{name} is no bitsandbytes 4-bit weight") from error
         return dense
 
 
@@ -189,10 +219,17 @@ class GGUFReader:
                 raise InputError(f"The GGUF file lacks llama.{key}.", f"In {self.path}.")
             return value
 
-        heads, hidden = field("attention.head_count"), field("embedding_length")
+        odd = [f"rope.scaling.type={t}" for t in [field("rope.scaling.type", "none")] if t != "none"]
+        odd += [name for name in self._tensors if name.endswith(".bias")][:1]
+        if odd:
+            raise InputError("The GGUF model uses options that are not supported.", ", ".join(odd), f"In {self.path}.")
+        tokens = self.fields.get("tokenizer.ggml.tokens")
+        if tokens is None:
+            raise InputError("The GGUF file has no vocabulary.", f"In {self.path}.", "Give a file of a whole model.")
+        heads, hidden, context = field("attention.head_count"), field("embedding_length"), field("context_length")
         freqs = self._tensors.get("rope_freqs.weight")
         return LlamaConfig(
-            vocab_size=len(self.fields["tokenizer.ggml.tokens"]),
+            vocab_size=len(tokens),
             hidden_size=hidden,
             intermediate_size=field("feed_forward_length"),
             layers=field("block_count"),
@@ -203,7 +240,7 @@ class GGUFReader:
             rope_theta=field("rope.freq_base", 10_000.0),
             rope_factors=None if freqs is None else tuple(float(f) for f in np.asarray(freqs.data).ravel()),
             tie_embeddings="output.weight" not in self._tensors,
-            max_positions=field("context_length"),
+            max_positions=min(context, field("attention.sliding_window", context) or context),
         )
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,132 @@
+"""Chapters and cantos are found however they are marked; nothing is lost, nothing stands twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from stilnovo.data import sample
+from stilnovo.library import numerals
+from stilnovo.library.passages import LONGEST, cut, verse_lines
+from stilnovo.library.read import read
+from stilnovo.library.sections import Section, is_verse, split
+
+PLACES = ("I, Capitolo I", "I, Capitolo II", "I, Capitolo III", "II, Capitolo I", "II, Capitolo II")
+PROSE = "Il mare batteva contro gli scogli e nessuno parlava. " * 30
+
+
+def novel(*headings: str, gap: str = "\n") -> str:
+    return gap.join(f"{heading}{PROSE}" for heading in headings)
+
+
+def labels(text: str) -> list[str]:
+    return [section.label for section in split(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (novel("Capitolo I\n\n", "Capitolo II\n\n"), ["Capitolo I", "Capitolo II"]),
+        (
+            novel("CAPITOLO PRIMO ", "CAPITOLO SECONDO ", "CAPITOLO DECIMOTERZO "),
+            ["Capitolo I", "Capitolo II", "Capitolo XIII"],
+        ),
+        (novel("Cap. 1 ", "Cap. 2 "), ["Capitolo I", "Capitolo II"]),
+        (novel("I.\n", "II.\n", "III.\n"), ["Capitolo I", "Capitolo II", "Capitolo III"]),
+        (novel("I ", "II ", "III ", "IV "), ["Capitolo I", "Capitolo II", "Capitolo III", "Capitolo IV"]),
+        (novel("1.\n", "2.\n", "3.\n"), ["Capitolo I", "Capitolo II", "Capitolo III"]),
+        (
+            novel("PARTE PRIMA I ", "II ", "III ", "PARTE SECONDA I ", "II "),
+            [f"Parte {place}" for place in PLACES],
+        ),
+        (novel("Inferno • Canto I\n\n", "Purgatorio • Canto I\n\n"), ["Inferno, Canto I", "Purgatorio, Canto I"]),
+        (
+            novel("IL FARO SPENTO. ", "LA BARCA. ", "UNA NOTTE D'ESTATE. "),
+            ["IL FARO SPENTO", "LA BARCA", "UNA NOTTE D'ESTATE"],
+        ),
+        (novel("INTRODUZIONE ", "CAPITOLO I ", "CAPITOLO II "), ["Introduzione", "Capitolo I", "Capitolo II"]),
+        (PROSE, [""]),
+    ],
+)
+@pytest.mark.parametrize("one_line", [False, True])
+def test_headings_of_every_kind_also_without_line_breaks(text: str, expected: list[str], one_line: bool) -> None:
+    assert labels(text.replace("\n", " ") if one_line else text) == expected
+
+
+def test_the_article_i_and_kings_are_no_chapters() -> None:
+    text = novel("I\n", "II\n", "III\n").replace(
+        "nessuno parlava. ", "nessuno parlava.\nI Malavoglia di Luigi XIV. ", 3
+    )
+    assert labels(text) == ["Capitolo I", "Capitolo II", "Capitolo III"]
+
+
+def test_titles() -> None:
+    sections = split(novel("I LA TRAPPOLA ", "II IL CASTIGO ", "III UN MORTO E UN RISORTO "))
+    assert [section.title for section in sections] == ["LA TRAPPOLA", "IL CASTIGO", "UN MORTO E UN RISORTO"]
+    sections = split(novel("Capitolo I\nLa torre\n\n", "Capitolo II\nIl pane\n\n"))
+    assert [section.title for section in sections] == ["La torre", "Il pane"]
+    assert all(section.title not in PROSE for section in sections)
+
+
+def test_a_table_of_contents_is_no_chapters() -> None:
+    text = "Indice\n\nCapitolo I\n\nCapitolo II\n\nCapitolo III\n\n\n" + novel(
+        "Capitolo I\n\n", "Capitolo II\n\n", "Capitolo III\n\n"
+    )
+    assert labels(text)[1:] == ["Capitolo I", "Capitolo II", "Capitolo III"]
+
+
+@pytest.mark.parametrize(
+    "text", [novel("I ", "II ", "III "), PROSE, "Una riga sola.", "I\n\nII\n\nIII\n", "Capitolo I\n\nBreve.\n"]
+)
+def test_sections_tile_the_text_and_passages_hold_every_word(text: str) -> None:
+    sections = split(text)
+    assert "".join(text[section.start : section.end] for section in sections) == text
+    for section in sections:
+        assert section.start <= section.body <= section.end
+        pieces = cut(text, section)
+        joined = "".join("".join(text[piece.start : piece.end].split()) for piece in pieces)
+        assert joined == "".join(text[section.body : section.end].split())
+        assert all(piece.end - piece.start <= LONGEST for piece in pieces)
+
+
+def test_sample_library_structure() -> None:
+    novella, poem = (read(path) for path in sample.library_texts())
+    assert [(s.label, s.verse) for s in split(novella.text)] == [
+        (f"Capitolo {numerals.roman(n)}", False) for n in range(1, 11)
+    ]
+    cantos = split(poem.text)
+    assert [(s.label, s.verse) for s in cantos] == [("Canto I", True), ("Canto II", True)]
+    for canto in cantos:
+        lines = verse_lines(poem.text, canto.body, canto.end)
+        pieces = cut(poem.text, canto)
+        assert [piece.first_verse for piece in pieces] == [1, 10]
+        assert pieces[-1].last_verse == len(lines) == 19
+        for piece in pieces:
+            assert piece.first_verse is not None
+            assert poem.text[piece.start : piece.end].startswith(poem.text[slice(*lines[piece.first_verse - 1])])
+
+
+def test_verse_and_prose_are_told_apart() -> None:
+    tercets = "\n\n".join(
+        "Era di giugno, e il grano era maturo\nlungo la strada che portava al mare\ne il cielo basso si faceva scuro"
+        for _ in range(5)
+    )
+    assert is_verse(tercets)
+    assert not is_verse(PROSE)
+    wrapped = "\n".join("Questa riga di prosa è lunga come le altre, settanta battute circa." for _ in range(20))
+    assert not is_verse(wrapped)
+    section = Section(0, len(tercets), 0, "", "", True)
+    assert [(p.first_verse, p.last_verse) for p in cut(tercets, section)] == [(1, 9), (10, 15)]
+
+
+@pytest.mark.parametrize(
+    ("numeral", "value"),
+    [("XIV", 14), ("7", 7), ("quarto", 4), ("DECIMOSETTIMO", 17), ("Diciassettesimo", 17), ("ventesimoprimo", 21),
+     ("ventitreesimo", 23), ("SÈTTIMA", 7), ("DECIMO QUARTO", 14), ("IIII", None), ("gatto", None), ("0", None)],
+)  # fmt: skip
+def test_numerals(numeral: str, value: int | None) -> None:
+    assert numerals.value(numeral) == value
+
+
+def test_roman_numerals_round_trip() -> None:
+    for number in range(1, 200):
+        assert numerals.value(numerals.roman(number)) == number

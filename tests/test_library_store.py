@@ -1,0 +1,264 @@
+"""The library file: one transaction a work, the same text once, an index that agrees with the truth, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stilnovo.data import sample
+from stilnovo.errors import InputError, StilnovoError
+from stilnovo.library.names import Names
+from stilnovo.library.read import Document, read
+from stilnovo.library.records import citation
+from stilnovo.library.sample import open_or_sample, sample_library
+from stilnovo.library.search import search
+from stilnovo.library.store import Library, default_path
+from stilnovo.text.italian import fold, tokens
+
+
+def document(text: str, title: str = "Prova") -> Document:
+    return Document(Names(title, "Ada Prova", 1901), text, f"{title}.txt")
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    library = Library.open(tmp_path / "libri.sqlite")
+    for path in sample.library_texts():
+        library.add(read(path))
+    return library
+
+
+def test_add_twice_remove_and_reopen(library: Library) -> None:
+    assert library.path is not None
+    works = library.works()
+    assert [work.title for work in works] == ["Il faro di Pietranera", "La notte delle lucciole"]
+    again = library.add(read(sample.library_texts()[0]))
+    assert (again.new, again.work) == (False, works[0])
+    assert library.check() == []
+    library.remove(works[0])
+    assert library.works() == works[1:]
+    assert library.check() == []
+    assert search(library, "guardiano") == []
+    library.close()
+    with Library.open(library.path) as reopened:
+        assert [work.sha256 for work in reopened.works()] == [works[1].sha256]
+        assert reopened.check() == []
+
+
+def test_every_passage_is_its_span(library: Library) -> None:
+    for work in library.works():
+        text = library.text(work)
+        assert len(text) == work.characters
+        for section in library.sections(work):
+            for passage in library.passages_of(section):
+                assert passage.text == text[passage.start : passage.end]
+                assert bool(passage.verses) == section.verse
+                assert library.passages([passage.id]) == [passage]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("UPDATE passages SET text = text || 'x' WHERE id = 3", "not its span"),
+        ("UPDATE passages SET start = start + 1, end = end + 1 WHERE id = 3", "not its span"),
+        ("UPDATE texts SET text = replace(text, 'faro', 'Faro') WHERE work = 1", "has changed"),
+        ("UPDATE sections SET start = start + 5 WHERE id = 2", "in no section"),
+        ("DELETE FROM words WHERE rowid = 4", "not in the index"),
+        ("UPDATE words SET stem = 'altro' WHERE rowid = 4", "other words"),
+        ("INSERT INTO words(rowid, surface, stem, context) VALUES (999, 'a', 'a', 'a')", "not in the library"),
+    ],
+)
+def test_check_finds_damage_and_rebuild_mends_the_index(library: Library, damage: str, words: str) -> None:
+    library.connection.execute(damage)
+    assert words in " ".join(library.check())
+    if "words" in damage.split(" SET")[0].split("(")[0]:
+        library.rebuild()
+        assert library.check() == []
+
+
+def test_an_index_of_another_version_is_rebuilt(library: Library) -> None:
+    assert library.path is not None
+    library.connection.execute("UPDATE facts SET value = '0' WHERE name = 'index'")
+    library.connection.execute("UPDATE words SET stem = 'vecchio'")
+    library.close()
+    with Library.open(library.path) as reopened:
+        assert reopened.check() == []
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "testo.sqlite").write_text("questo non è una biblioteca " * 50)
+    with sqlite3.connect(tmp_path / "altro.sqlite") as other:
+        other.execute("CREATE TABLE a(b)")
+    other.close()
+    (tmp_path / "file").write_text("")
+    for name, words in (
+        ("testo.sqlite", "damaged"),
+        ("altro.sqlite", "no stilnovo library"),
+        ("file/a.sqlite", "folder"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Library.open(tmp_path / name)
+
+
+def test_a_locked_library_says_so(library: Library) -> None:
+    assert library.path is not None
+    other = sqlite3.connect(library.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    library.connection.execute("PRAGMA busy_timeout = 10")
+    with pytest.raises(StilnovoError, match="in use"):
+        library.add(document("Un testo nuovo."))
+    other.execute("ROLLBACK")
+    other.close()
+    assert library.add(document("Un testo nuovo.")).new
+    assert library.check() == []
+
+
+def test_a_failing_add_leaves_nothing(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = library.works()
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stilnovo.library.index.put", fail)
+    with pytest.raises(KeyboardInterrupt):
+        library.add(document("Capitolo I\n\nUn testo nuovo.\n"))
+    monkeypatch.undo()
+    assert library.works() == before
+    assert library.check() == []
+
+
+ADD = """
+import sys
+from pathlib import Path
+from stilnovo.library.read import files_in, read
+from stilnovo.library.store import Library
+with Library.open(Path(sys.argv[1])) as library:
+    for file in files_in([Path(sys.argv[2])]):
+        print(library.add(read(file)).work.title, flush=True)
+"""
+
+
+def test_kill_9_leaves_whole_works_only(tmp_path: Path) -> None:
+    folder = tmp_path / "libri"
+    folder.mkdir()
+    base = sample.library_texts()[0].read_text(encoding="utf-8").split("\n\n", 1)[1]
+    for number in range(30):
+        (folder / f"libro_{number:02}.txt").write_text(base.replace("Tecla", f"Tecla{number}") * 4, encoding="utf-8")
+    file = tmp_path / "libri.sqlite"
+    for stop_after in (1, 5):
+        adding = subprocess.Popen(
+            [sys.executable, "-c", ADD, str(file), str(folder)], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+        )
+        assert adding.stdout is not None
+        for _ in range(stop_after):
+            adding.stdout.readline()
+        adding.send_signal(signal.SIGKILL)
+        adding.wait()
+        adding.stdout.close()
+        with Library.open(file) as library:
+            assert library.check() == []
+            assert stop_after <= len(library.works()) < 30
+            assert all(work.passages > 0 for work in library.works())
+    subprocess.run([sys.executable, "-c", ADD, str(file), str(folder)], check=True, capture_output=True)
+    with Library.open(file) as library:
+        assert len(library.works()) == 30
+
+
+def test_default_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.delenv("STILNOVO_LIBRARY", raising=False)
+    assert default_path() == tmp_path / "stilnovo" / "library.sqlite"
+    monkeypatch.setenv("STILNOVO_LIBRARY", str(tmp_path / "mia.sqlite"))
+    assert default_path() == tmp_path / "mia.sqlite"
+
+
+def test_the_sample_answers_where_there_is_no_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STILNOVO_LIBRARY", str(tmp_path / "mia.sqlite"))
+    library, is_sample = open_or_sample(None)
+    assert is_sample
+    assert len(library.works()) == 2
+    library.close()
+    assert not (tmp_path / "mia.sqlite").exists()
+    with Library.open(tmp_path / "mia.sqlite") as mine:
+        mine.add(document("Il gatto dormiva."))
+    library, is_sample = open_or_sample(None)
+    assert not is_sample
+    library.close()
+    with pytest.raises(InputError, match="no library"):
+        open_or_sample(tmp_path / "altra.sqlite")
+
+
+def test_search_finds_phrases_stems_elisions_and_names() -> None:
+    with sample_library() as library:
+        best = search(library, "chiamo quelli che hanno perduto la strada")[0].passage
+        assert "chiamo quelli che hanno perduto la strada" in best.text
+        for query in ('"secca delle monache"', "«Secca delle Monache»"):
+            hits = search(library, query, 50)
+            assert hits
+            assert all("secca delle monache" in fold(hit.passage.text) for hit in hits)
+        assert search(library, '"monache delle secca"') == []
+        assert search(library, "") == search(library, "?!") == []
+        assert {h.passage.id for h in search(library, "dell’isola", 50)} == {
+            h.passage.id for h in search(library, "isola", 50)
+        }
+        assert search(library, "naufraghi")[0].score > 0
+        assert search(library, "lucciole")[0].passage.section.work.title == "La notte delle lucciole"
+        for odd in ('" OR 1', "a* NEAR(b)", "surface:faro", "'; DROP TABLE works; --", "((("):
+            search(library, odd)
+        assert len(library.works()) == 2
+
+
+def test_six_words_in_a_row_find_their_passage() -> None:
+    with sample_library() as library:
+        for work in library.works():
+            for section in library.sections(work):
+                for passage in library.passages_of(section):
+                    words = [token.form for token in tokens(passage.text)]
+                    middle = len(words) // 2
+                    query = " ".join(words[middle : middle + 6])
+                    assert search(library, query, 1)[0].passage == passage, query
+
+
+def test_citations_and_json_rows(library: Library) -> None:
+    poem = library.works()[1]
+    passage = library.passages_of(library.sections(poem)[0])[0]
+    assert passage.citation == "stilnovo, La notte delle lucciole, canto I, vv. 1-9"
+    novel = library.sections(library.works()[0])[7]
+    assert citation(novel) == "stilnovo, Il faro di Pietranera, cap. VIII"
+    nameless = library.add(Document(Names("Senza nome"), "Il gatto dormiva.", "x.txt")).work
+    assert citation(library.sections(nameless)[0]) == "Senza nome"
+
+
+def run(*arguments: str, library: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "STILNOVO_LIBRARY": str(library)}
+    command = [sys.executable, "-m", "stilnovo.cli.main", "library", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    file = tmp_path / "libri.sqlite"
+    folder = tmp_path / "cartella"
+    folder.mkdir()
+    (folder / "buono.txt").write_text("Capitolo I\n\nIl gatto di Teresa dormiva.\n", encoding="utf-8")
+    (folder / "cattivo.txt").write_bytes(b"a\0b")
+    done = run("add", str(folder), "--json", library=file)
+    assert done.returncode == 2
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert [work["title"] for work in result["works"]] == ["Buono"]
+    assert "cattivo.txt" in result["failed"][0]["file"]
+    assert run("add", "--sample", library=file).returncode == 0
+    found = json.loads(run("search", "lucciole", "--json", library=file).stdout.splitlines()[-1])["results"]
+    assert set(found[0]) == {"work", "author", "section", "verses", "text", "score", "start", "end"}
+    assert found[0]["verses"]
+    assert run("check", library=file).returncode == 0
+    assert run("remove", "a", library=file).returncode == 2
+    assert run("remove", "buono", library=file).returncode == 0
+    assert len(json.loads(run("list", "--json", library=file).stdout.splitlines()[-1])["works"]) == 2
+    assert run("add", library=file).returncode == 2
