@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import short_smollm2
 from torch import Tensor
 
+from conftest import short_smollm2
 from stilnovo.data.batches import Batch
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 from transformers import LlamaConfig as TheirConfig
 
+from conftest import TINY
 from stilnovo.data import sample
 from stilnovo.model import lora
 from stilnovo.model.attention import Block, Blocks, positions_of

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from conftest import CPU, TINY, write_weights
 from gguf.quants import dequantize, quantize
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig as TheirConfig
 from transformers import LlamaForCausalLM
 
+from conftest import CPU, TINY, write_weights
 from stilnovo.errors import InputError
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, LlamaConfig, random_source

@@ -58,8 +58,8 @@ def gather(question: Question, terms: Terms, library: Library, works: Sequence[i
     hits = search(library, question.text, READ, works)
     bonus = {hit.passage.id: 0.15 * hit.score / hits[0].score for hit in hits}
     found = {hit.passage.id: hit.passage for hit in hits}
-    wider = " OR ".join(f'"{form}"' for form in terms.related())
-    found |= {hit.passage.id: hit.passage for hit in search_for(library, f"stem : ({wider})", READ, works)}
+    if related := " OR ".join(f'"{form}"' for form in terms.related()):
+        found |= {hit.passage.id: hit.passage for hit in search_for(library, f"stem : ({related})", READ, works)}
     if names := terms.names:
         by_work = index.mentions(library.connection, names[0])
         by_work = {work: ids for work, ids in by_work.items() if not works or work in works}

@@ -6,7 +6,7 @@ The rule, in full:
   differ (a line break for a space), and ` / ` may mark where the source breaks a line.
 * **repaired**: the same words in the same order, but for case, accents, apostrophes, punctuation and small slips: as many
   words as the source, at least three quarters of them equal once folded, each other one within edit distance 1 (words
-  of up to five letters) or 2. It is replaced by the source's exact words; what is shown is always the source.
+  of up to five letters) or 2, numbers equal. It is replaced by the source's exact words: what is shown is the source.
 * **unverified**: everything else. A word left out, put in or exchanged, or lines joined that do not follow each other,
   is not repaired: it may change the sense.
 """
@@ -104,6 +104,8 @@ def _verbatim(claimed: str, source: str) -> tuple[int, int] | None:
 
 def _similar(a: str, b: str) -> bool:
     limit = 1 if max(len(a), len(b)) <= 5 else 2
+    if any(char.isdigit() for char in a + b):
+        return a == b  # a slip in a number is another number
     return a == b or (min(len(a), len(b)) > 2 and distance(a, b, limit) <= limit)
 
 

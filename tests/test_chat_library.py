@@ -1,0 +1,117 @@
+"""Conversations over a library: follow-up questions, checked quotations, and what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from stilnovo.chat.conversation import Conversation, self_contained
+from stilnovo.errors import InputError
+from stilnovo.library.sample import sample_library
+from stilnovo.library.store import Library
+from stilnovo.text.template import Message
+
+
+@pytest.fixture(scope="module")
+def library() -> Iterator[Library]:
+    with sample_library() as library:
+        yield library
+
+
+class Quoting:
+    """A writer that quotes the first passage it is given."""
+
+    context_tokens = 900
+
+    def __init__(self) -> None:
+        self.given: list[Sequence[Message]] = []
+
+    def count(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.content.split()) for message in messages)
+
+    def stream(self, messages: Sequence[Message], sampling: Any) -> Iterator[str]:
+        self.given.append(messages)
+        content = messages[-1].content
+        if "<<<" not in content:
+            yield "Buongiorno."
+            return
+        words = content.split("<<<\n")[1].split()[:6]
+        yield "Ecco: «"
+        yield " ".join(words)
+        yield "» [P1]."
+
+
+@pytest.mark.parametrize(
+    ("message", "before", "searched"),
+    [
+        ("Chi è Tecla?", None, "Chi è Tecla?"),
+        ("E dove vive?", "Chi è Anselmo Corvi?", "E dove vive? (Anselmo Corvi)"),
+        ("Perché lo fece?", "Chi spense il faro?", "Perché lo fece? (spense faro)"),
+        ("E Tecla?", "Chi è Anselmo?", "E Tecla?"),
+        ("In che modo si salvò il registro dalla tempesta notturna?", "Chi è Anselmo?", None),
+        ("Che cosa disse sua madre al guardiano del porto?", "Chi è Tecla?", "(Tecla)"),
+    ],
+)
+def test_follow_ups_are_made_self_contained(message: str, before: str | None, searched: str | None) -> None:
+    found = self_contained(message, before)
+    assert found.startswith(message)
+    assert found == message if searched is None else found.endswith(searched)
+
+
+def test_without_a_writer_the_library_answers(library: Library) -> None:
+    talk = Conversation(library=library)
+    reply = talk.say("Chi è Anselmo Corvi?")
+    assert talk.turns == []
+    text = "".join(reply)
+    assert reply.turn is not None
+    assert reply.turn.quotes[0].status == "verified"
+    assert text == reply.turn.assistant == talk.turns[0].assistant
+    follow = talk.say("E quanti gradini saliva?")
+    assert follow.searched == "E quanti gradini saliva? (Anselmo Corvi)"
+    assert "centotrentadue" in "".join(follow)
+    talk.clear()
+    assert talk.say("E quanti gradini saliva?").searched == "E quanti gradini saliva?"
+
+
+def test_a_writer_over_a_library_is_checked_and_history_keeps_no_passages(library: Library) -> None:
+    writer = Quoting()
+    writer.context_tokens = 3000
+    talk = Conversation(writer, library=library, reserve=50)
+    reply = talk.say("Chi ha insegnato a leggere a Tecla?")
+    streamed = "".join(reply)
+    assert "[P1]" in streamed
+    assert reply.turn is not None
+    assert reply.turn.quotes[0].status == "verified"
+    assert "[P1]" not in reply.turn.assistant
+    assert reply.turn.quotes[0].citation in reply.turn.assistant
+    list(talk.say("E chi ha spento il faro?"))
+    history = writer.given[-1][1:-1]
+    assert [message.role for message in history] == ["user", "assistant"]
+    assert history[0].content == "Chi ha insegnato a leggere a Tecla?"
+    assert all("<<<" not in message.content for message in history)
+
+
+def test_unknown_things_are_not_left_to_the_model(library: Library) -> None:
+    writer = Quoting()
+    talk = Conversation(writer, library=library, reserve=50)
+    assert "Non vi compare «Napoleone»" in "".join(talk.say("Dove morì Napoleone?"))
+    assert writer.given == []
+    assert "".join(talk.say("Buongiorno a te")) == "Buongiorno."
+
+
+def test_oldest_turns_give_way_before_passages(library: Library) -> None:
+    writer = Quoting()
+    talk = Conversation(writer, library=library, reserve=50)
+    for number in range(8):
+        reply = talk.say(f"Chi ha insegnato a leggere a Tecla? {'davvero ' * 60}")
+        list(reply)
+        assert writer.count(writer.given[-1]) + 50 <= writer.context_tokens
+        assert len(talk.turns) + talk.dropped == number + 1
+    assert talk.dropped > 0
+
+
+def test_something_is_needed() -> None:
+    with pytest.raises(InputError, match="a model, a library, or both"):
+        Conversation()

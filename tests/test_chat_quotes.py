@@ -1,0 +1,136 @@
+"""No quotation is marked verified that does not stand in the source: a thousand ways of getting one wrong."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from stilnovo.chat.quotes import Quote, distance, verify, verify_among
+from stilnovo.chat.units import units
+from stilnovo.library.records import Chapter, Passage
+from stilnovo.library.sample import sample_library
+from stilnovo.library.store import Library
+from stilnovo.text.italian import fold, tokens
+
+
+@pytest.fixture(scope="module")
+def library() -> Iterator[Library]:
+    with sample_library() as library:
+        yield library
+
+
+def chapter(library: Library, work: int, number: int) -> tuple[Chapter, str]:
+    section = library.sections(library.works()[work])[number]
+    return section, library.text(section.work)
+
+
+def look(library: Library, claimed: str, work: int = 0, number: int = 0) -> Quote:
+    return verify(claimed, *chapter(library, work, number))
+
+
+@pytest.mark.parametrize(
+    ("claimed", "status"),
+    [
+        ("Il faro era stato costruito nel 1846 con la stessa pietra dell'isola", "verified"),
+        ("«Il faro era stato costruito nel 1846»", "verified"),
+        ("Il faro era   stato\ncostruito nel 1846", "verified"),
+        ("Il faro era stato costruito nel 1846 con la stessa pietra dell’isola", "repaired"),
+        ("il faro era stato costruito nel 1846, con la stessa pietra", "repaired"),
+        ("Il faro era stato costruito nel 1846 con la stesa pietra", "repaired"),
+        ("Il f\u200baro era stato costruito nel 1846", "repaired"),
+        ("Il faro era stato costruito nel 1847 con la stessa pietra dell'isola", "unverified"),
+        ("Il faro non era stato costruito nel 1846", "unverified"),
+        ("Il faro era stato distrutto nel 1846 con la stessa pietra dell'isola", "unverified"),
+        ("l faro era stato costruito nel 1846", "unverified"),
+        ("Il faro era stato costruito nel 184", "unverified"),
+        ("Una frase che non sta scritta da nessuna parte", "unverified"),
+        ("", "unverified"),
+        ("…", "unverified"),
+    ],
+)
+def test_the_rule(library: Library, claimed: str, status: str) -> None:
+    quote = look(library, claimed)
+    assert quote.status == status
+    if quote.sound:
+        assert quote.section is not None
+        assert quote.text == library.text(quote.section.work)[quote.start : quote.end]
+        assert quote.citation == "stilnovo, Il faro di Pietranera, cap. I"
+    else:
+        assert (quote.citation, quote.section) == ("", None)
+
+
+def test_verses_are_numbered_and_shown_with_their_breaks(library: Library) -> None:
+    quote = look(library, "Volli contarle, ma passavan mille, / e in mezzo il passo suo", work=1)
+    assert (quote.status, quote.verses) == ("verified", "16-17")
+    assert quote.shown == "Volli contarle, ma passavan mille, / e in mezzo il passo suo"
+    assert quote.citation == "stilnovo, La notte delle lucciole, canto I, vv. 16-17"
+    assert look(library, "Volli contarle, / ma passavan mille", work=1).status == "repaired"
+    joined = look(library, "Era di giugno, e il grano già maturo quand'io, smarrito, costeggiavo il muro", work=1)
+    assert joined.status == "unverified"
+
+
+def test_another_passages_words_are_found_there(library: Library) -> None:
+    passages = [library.passages_of(section)[0] for section in library.sections(library.works()[0])[:3]]
+    quote = verify_among("il guardiano del faro stava diventando cieco", library, passages)
+    assert quote.status == "verified"
+    assert quote.section is not None
+    assert quote.section.label == "Capitolo II"
+
+
+def all_passages(library: Library) -> list[Passage]:
+    return [p for work in library.works() for s in library.sections(work) for p in library.passages_of(s)]
+
+
+def test_a_thousand_wrong_quotations(library: Library) -> None:
+    draw = random.Random(7)
+    passages = all_passages(library)
+    sentences = [(p, p.text[a:b]) for p in passages for a, b in units(p) if len(tokens(p.text[a:b])) >= 6]
+    vocabulary = sorted({token.form for p in passages for token in tokens(p.text) if len(token.form) > 3})
+    false_marks, tried = [], 0
+    while tried < 1000:
+        passage, sentence = draw.choice(sentences)
+        source = library.text(passage.section.work)[passage.section.body : passage.section.end]
+        words = sentence.split()
+        kind = tried % 4
+        place = draw.randrange(1, len(words) - 1)
+        if kind == 0:
+            words[place] = draw.choice(vocabulary)
+        elif kind == 1:
+            words.insert(place, draw.choice(("non", "mai", draw.choice(vocabulary))))
+        elif kind == 2:
+            words = words[:place] + draw.choice(sentences)[1].split()[-4:]
+        else:
+            del words[place]
+        claimed = " ".join(words)
+        if " ".join(claimed.split()) in " ".join(source.split()):
+            continue
+        tried += 1
+        quote = verify(claimed, passage.section, library.text(passage.section.work))
+        if quote.status == "verified":
+            false_marks.append(claimed)
+        if quote.sound:
+            assert quote.text in source
+    assert false_marks == []
+
+
+def test_every_true_quotation_is_recognised(library: Library) -> None:
+    for passage in all_passages(library):
+        text = library.text(passage.section.work)
+        for start, end in units(passage):
+            exact = passage.text[start:end]
+            quote = verify(exact, passage.section, text)
+            assert quote.status == "verified"
+            plain = verify(fold(exact), passage.section, text)
+            if len(tokens(exact)) > 3:
+                assert plain.sound, exact
+                assert tokens(plain.text)[0].form == tokens(exact)[0].form
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [("faro", "faro", 0), ("faro", "fari", 1), ("faro", "", 3), ("casa", "cosa", 1), ("ab", "ba", 2)],
+)
+def test_distance_is_bounded(a: str, b: str, expected: int) -> None:
+    assert distance(a, b, 2) == distance(b, a, 2) == expected

@@ -1,0 +1,146 @@
+"""Texts nobody here wrote: novels in every encoding, Dante, TEI; all are stored, found, cited and quoted truly."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stilnovo.chat.answer import ask
+from stilnovo.chat.quotes import verify
+from stilnovo.library.passages import verse_lines
+from stilnovo.library.read import decode, files_in, read
+from stilnovo.library.records import Work
+from stilnovo.library.search import search
+from stilnovo.library.sections import split
+from stilnovo.library.store import Library
+from stilnovo.text.italian import tokens
+
+
+@pytest.fixture(scope="module")
+def library(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+    """Every text and TEI file of the shared library, stored once for all tests here."""
+    path = tmp_path_factory.mktemp("library") / "libri.sqlite"
+    with Library.open(path) as library:
+        for file in files_in([shared_data / "library"]):
+            assert library.add(read(file)).new, file.name
+        yield library
+
+
+def work(library: Library, title: str, author: str = "") -> Work:
+    return next(w for w in library.works() if w.title == title and author in w.author)
+
+
+def test_every_file_is_stored_with_its_names_and_structure(library: Library, shared_data: Path) -> None:
+    works = library.works()
+    assert len(works) == len(files_in([shared_data / "library"]))
+    assert [w.title for w in works if not w.author] == ["Commedia"]  # the file says nowhere who wrote it
+    assert sum(w.year is None for w in works) == 2
+    assert all(w.passages > 50 for w in works)
+    expected = {
+        "I promessi sposi": 39,
+        "Pinocchio": 36,
+        "Malombra": 29,
+        "Clelia ovvero il governo dei preti": 75,
+        "Il Marchese Di Roccaverdina": 34,
+        "Canne al vento": 17,
+        "Tigre reale": 18,
+        "Fosca": 51,  # fifty and the title page
+        "Commedia": 100,
+        "Con gli occhi chiusi": 1,
+    }
+    assert {w.title: w.sections for w in works if w.title in expected} == expected
+
+
+def test_the_whole_library_is_sound(library: Library) -> None:
+    assert library.check() == []
+
+
+def test_dantes_verses_are_counted_right(library: Library) -> None:
+    dante = work(library, "La Divina Commedia di Dante")
+    text = library.text(dante)
+    assert "Project Gutenberg" not in text
+    cantos = [section for section in library.sections(dante) if "Canto" in section.label]
+    counts = [len(verse_lines(text, canto.body, canto.end)) for canto in cantos]
+    assert (len(counts), sum(counts)) == (100, 14_233)
+    assert (counts[0], counts[99]) == (136, 145)
+    last = cantos[99]
+    quote = verify("l'amor che move il sole e l'altre stelle", last, text)
+    assert (quote.status, quote.verses) == ("repaired", "145")  # the source has typographic apostrophes
+    assert quote.text == "l’amor che move il sole e l’altre stelle"
+    assert quote.citation.endswith("Paradiso, canto XXXIII, v. 145")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Manzoni-Alessandro_I-promessi-sposi_1840",
+        "Verga-Giovanni_Tigre-reale_1875",
+        "De-Marchi-Emilio_Il-cappello-del-prete_1888",
+    ],
+)
+def test_the_same_book_without_breaks_in_latin_1_and_with_crlf(shared_data: Path, tmp_path: Path, name: str) -> None:
+    source = shared_data / "library" / f"{name}.txt"
+    text = read(source).text
+    labels = [section.label for section in split(text)]
+    assert [section.label for section in split(text.replace("\n", " "))] == labels
+    (tmp_path / "crlf.txt").write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert read(tmp_path / "crlf.txt").text == text
+    plain = "".join(c if ord(c) < 256 else " " for c in text)
+    assert decode(plain.encode("latin-1"), "latin.txt").split() == plain.split()
+    assert decode(text.encode("cp1252", errors="replace"), "windows.txt").count("\n") == text.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("question", "title", "words"),
+    [
+        ("Chi è don Abbondio?", "I promessi sposi", "cuor di leone"),
+        ("Chi è Perpetua?", "I promessi sposi", "la serva di don Abbondio"),
+        ("Dove abita Lucia?", "I promessi sposi", "in fondo"),
+        ("Dove si trova il palazzotto di don Rodrigo?", "I promessi sposi", "poggi"),
+        ("Chi ha ucciso prete Cirillo?", "Il cappello del prete", "Cirillo"),
+        ("Chi ha ucciso il signore di Santafusca?", "Il cappello del prete", "Santafusca"),
+        ("Chi è il barone di Santafusca?", "Il cappello del prete", "non credeva in Dio"),
+        ("Che mestiere faceva maestro Ciliegia?", "Pinocchio", "falegname"),
+        ("Quante monete d'oro regala Mangiafoco a Pinocchio?", "Pinocchio", "cinque monete"),
+        ("Chi è Efix?", "Canne al vento", "il servo delle dame Pintor"),
+        ("Chi è Tremal-Naik?", "I misteri della giungla nera", "il cacciatore di serpenti"),
+        ("Chi è il conte Ugolino?", "Commedia", "Ugolino"),
+        ("amor ch'a nullo amato amar perdona", "Commedia", "nullo amato"),
+    ],
+)
+def test_real_questions_get_true_quotations_from_a_sensible_work(
+    library: Library, question: str, title: str, words: str
+) -> None:
+    answer = ask(library, question)
+    quote = answer.quotes[0]
+    assert quote.status == "verified"
+    assert quote.section is not None
+    assert title in quote.section.work.title
+    assert words in quote.text
+    assert quote.text == library.text(quote.section.work)[quote.start : quote.end]
+
+
+@pytest.mark.parametrize("question", ["Chi è Harry Potter?", "Quando nacque Einstein?", "Come si installa Windows?"])
+def test_what_no_book_knows_is_not_answered(library: Library, question: str) -> None:
+    assert ask(library, question).quotes == ()
+
+
+def test_remembered_words_without_accents_find_their_passage(library: Library) -> None:
+    draw = random.Random(11)
+    numbers = [number for (number,) in library.connection.execute("SELECT id FROM passages")]
+    first = tenth = tried = 0
+    for passage in library.passages(draw.sample(numbers, 300)):
+        forms = [token.form for token in tokens(passage.text)]
+        if len(forms) < 12:
+            continue
+        start = draw.randrange(len(forms) - 6)
+        query = " ".join(forms[start : start + 6])
+        assert unicodedata.is_normalized("NFKD", query)
+        found = [query in " ".join(t.form for t in tokens(hit.passage.text)) for hit in search(library, query, 10)]
+        tried, first, tenth = tried + 1, first + (found[:1] == [True]), tenth + any(found)
+    assert first / tried >= 0.93
+    assert tenth / tried >= 0.98
