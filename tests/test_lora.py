@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor
 from transformers import LlamaConfig as TheirConfig
 from transformers import LlamaForCausalLM
 
+from conftest import TINY
 from stilnovo.errors import InputError
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
@@ -63,6 +66,7 @@ def test_a_fresh_adapter_is_the_base(tiny: Llama) -> None:
 @pytest.mark.parametrize("rslora", [True, False])
 def test_peft_reads_ours(pair: tuple[Llama, LlamaForCausalLM, Path], rslora: bool) -> None:
     ours, theirs, folder = pair
+    base = logits(ours)
     config = lora.LoraConfig(r=8, alpha=12, rslora=rslora, projections=("q_proj", "v_proj", "down_proj"))
     lora.attach(ours, config)
     disturb(ours)
@@ -71,6 +75,9 @@ def test_peft_reads_ours(pair: tuple[Llama, LlamaForCausalLM, Path], rslora: boo
     assert (logits(ours) - adapted).abs().max() <= 1e-4
     lora.set_enabled(ours, False)
     assert (logits(ours) - adapted).abs().max() > 0.1
+    assert torch.equal(logits(ours), base)
+    lora.set_enabled(ours, True)
+    assert (logits(ours) - adapted).abs().max() <= 1e-4
 
 
 def test_we_read_peft(pair: tuple[Llama, LlamaForCausalLM, Path]) -> None:
@@ -117,19 +124,74 @@ def test_an_adapter_of_another_model_is_refused(tiny: Llama, tmp_path: Path) -> 
     config = lora.LoraConfig(r=4)
     lora.attach(tiny, config)
     lora.save(tiny, config, tmp_path, "tiny")
-    other = build_other()
-    with pytest.raises(InputError, match="does not fit"):
+    other = Llama(replace(TINY, hidden_size=32, head_dim=8))
+    with pytest.raises(InputError, match=r"(?s)does not fit.*made for: tiny"):
         lora.load(other, tmp_path)
     with pytest.raises(InputError, match="no adapter"):
         lora.load(other, tmp_path / "nowhere")
 
 
-def build_other() -> Llama:
-    from dataclasses import replace
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"r": 8}, "does not fit"),
+        ({"r": 8, "base_model_name_or_path": None}, "a model it does not name"),
+        ({"r": 0}, "r is 0"),
+        ({"r": None}, "does not describe"),
+        ({"lora_alpha": None}, "does not describe"),
+        ({"target_modules": None}, "does not describe"),
+        ({"target_modules": "(q|k)_proj"}, "No such projection"),
+        ({"target_modules": ["q_proj"]}, "no place for"),
+        ({"use_dora": True}, "use_dora"),
+        ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
+        ({"bias": "all"}, "bias"),
+        ({"peft_type": "IA3"}, "peft_type"),
+        ("{", "not valid JSON"),
+        ("[]", "not valid JSON"),
+    ],
+)
+def test_odd_settings_are_refused_and_leave_the_base(
+    tiny: Llama, tmp_path: Path, changes: str | dict[str, object], words: str
+) -> None:
+    before, other = logits(tiny), Llama(TINY)
+    config = lora.LoraConfig(r=4)
+    lora.attach(other, config)
+    lora.save(other, config, tmp_path, "tiny")
+    path = tmp_path / "adapter_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(changes if isinstance(changes, str) else json.dumps({**settings, **changes}))
+    with pytest.raises(InputError, match=words):
+        lora.load(tiny, tmp_path)
+    assert lora.adapters(tiny) == {}
+    assert torch.equal(logits(tiny), before)
+    path.write_text(json.dumps(settings))
+    lora.load(tiny, tmp_path)  # nothing of the refused one is in the way
 
-    from conftest import TINY
 
-    return Llama(replace(TINY, hidden_size=32, head_dim=8))
+def test_damaged_weights_are_refused(tiny: Llama, tmp_path: Path) -> None:
+    other, config = Llama(TINY), lora.LoraConfig(r=4)
+    lora.attach(other, config)
+    lora.save(other, config, tmp_path, "tiny")
+    file = tmp_path / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(InputError, match="cannot be read"):
+        lora.load(tiny, tmp_path)
+
+
+def test_the_scale_is_alpha_over_r_or_its_root() -> None:
+    assert lora.LoraConfig(r=16, alpha=8, rslora=False).scale == 0.5
+    assert lora.LoraConfig(r=16, alpha=8, rslora=True).scale == 2.0
+
+
+def test_a_start_depends_on_its_seed_alone() -> None:
+    starts = []
+    for seed in (1, 1, 2):
+        model = Llama(TINY)
+        lora.attach(model, lora.LoraConfig(r=4), seed)
+        starts.append(lora.parameters(model)[0].detach())
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+    assert starts[0].abs().max() <= 1 / 8  # ±1/√in, in = 64
 
 
 def test_unknown_projection(tiny: Llama) -> None:

@@ -35,6 +35,41 @@ def test_not_a_recipe(tmp_path: Path, content: str) -> None:
         recipes.load(tmp_path / "r.yaml")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.betas", [1.5, 0.9]),
+        ("train.betas", [0.9]),
+        ("train.learning_rate", float("inf")),
+        ("train.learning_rate", float("nan")),
+        ("train.seed", -1),
+        ("train.seed", 2**64),
+        ("lora.projections", []),
+        ("lora.projections", ["q_proj", "q_proj"]),
+        ("lora.projections", ["w_proj"]),
+        ("lora.r", 0),
+        ("data.paths", []),
+        ("data.held_out", 1.0),
+        ("data.pack_tokens", 1),
+        ("model.quantization", "int3"),
+        ("train.steps", 0),
+    ],
+)
+def test_values_that_no_run_could_use(key: str, value: object) -> None:
+    with pytest.raises(InputError, match=key):
+        recipes.load("demo").changed({key: value})
+
+
+def test_a_rate_as_people_write_it(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("train: {learning_rate: 2e-4}\n")  # YAML 1.1 reads this as text
+    assert recipes.load(tmp_path / "r.yaml").train.learning_rate == 2e-4
+
+
+def test_a_loaded_recipe_cannot_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        recipes.load("demo").train.steps = 3  # type: ignore[misc]
+
+
 def test_changes_are_checked() -> None:
     demo = recipes.load("demo")
     assert demo.changed({"train.steps": 3}).train.steps == 3

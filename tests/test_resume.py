@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 import subprocess
@@ -10,14 +12,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from stilnovo.data.packing import pack
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.recipe import TrainSection
+from stilnovo.recipe import Recipe, TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train.loop import Trainer
+from stilnovo.train.run import TrainingRun
 
 SCRIPT = """
 import sys, time
@@ -36,14 +40,14 @@ t.run_all()
 """
 
 
-def trainer(folder: Path, **changes: object) -> Trainer:
+def trainer(folder: Path, r: int = 4, **changes: object) -> Trainer:
     """A tiny training with dropout (so that the random state counts too) and a checkpoint every third step."""
     from conftest import TINY
     from stilnovo.model.llama import random_source
 
     model = Llama(TINY, random_source(3, std=0.1))
     model.requires_grad_(False)
-    lora.attach(model, lora.LoraConfig(r=4, dropout=0.1))
+    lora.attach(model, lora.LoraConfig(r=r, dropout=0.1))
     corpus = pack([[(7 * i + j) % 97 for j in range(40)] for i in range(30)], 64)
     section = {"steps": 20, "batch_packs": 2, "checkpoint_every": 3, "learning_rate": 1e-2, **changes}
     return Trainer(model, corpus, TrainSection.model_validate(section), RunFolder(folder))
@@ -96,6 +100,111 @@ def test_resuming_another_run_is_refused(tmp_path: Path) -> None:
     trainer(tmp_path).run_all()
     with pytest.raises(InputError, match="another run"):
         trainer(tmp_path, steps=25).resume()
+
+
+def test_when_every_checkpoint_is_damaged_it_says_so(tmp_path: Path) -> None:
+    trainer(tmp_path).run_all()
+    for path in (tmp_path / "checkpoints").iterdir():
+        (path / "state.pt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"(?s)no checkpoint.*step-20, step-18.*--out"):
+        trainer(tmp_path).resume()
+
+
+def test_eight_bit_states_are_restored(tmp_path: Path) -> None:
+    # bitsandbytes keeps small tensors in fp32 whatever is asked: these matrices are large enough for 8 bits.
+    whole = trainer(tmp_path / "whole", r=64, optimizer="adamw8bit")
+    whole.run_all()
+    kinds = {v.dtype for state in whole.optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)}
+    assert torch.uint8 in kinds
+    cut = trainer(tmp_path / "cut", r=64, optimizer="adamw8bit")
+    stream = iter(cut.stream)
+    for _ in range(7):
+        cut.run.append_metrics(cut.train_step([next(stream)]))
+        if cut.step == 5:
+            cut.save()
+    again = trainer(tmp_path / "cut", r=64, optimizer="adamw8bit")
+    again.resume()
+    assert again.step == 5
+    again.run_all()
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    for one, other in zip(again.parameters, whole.parameters, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_failed_save_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = trainer(tmp_path)
+    stream = iter(one.stream)
+    one.train_step([next(stream)])
+    one.save()
+    one.train_step([next(stream)])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StilnovoError, match="disk is full"):
+        one.save()
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-1"]
+    again = trainer(tmp_path)
+    again.resume()
+    assert again.step == 1
+
+
+@pytest.fixture
+def described(tiny_folder: Path, tmp_path: Path) -> Recipe:
+    """A recipe on the tiny model and a file of its own."""
+    rows = [{"text": f"Testo numero {i}: " + "parola " * (3 + i % 7)} for i in range(30)]
+    (tmp_path / "data.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return Recipe.model_validate(
+        {
+            "model": {"name": str(tiny_folder), "device": "cpu"},
+            "lora": {"r": 4, "dropout": 0.1},
+            "data": {"paths": [str(tmp_path / "data.jsonl")], "pack_tokens": 64},
+            "train": {"steps": 6, "checkpoint_every": 2, "learning_rate": 1e-2},
+        }
+    )
+
+
+def test_a_whole_run_writes_what_it_promises_and_resumes(described: Recipe, tmp_path: Path) -> None:
+    result, lines = TrainingRun(described, tmp_path / "whole").train()
+    assert result.steps == 6
+    assert {line.item for line in lines if line.measured is not None} >= {"frozen projections", "kept for backward"}
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert names == {"manifest.json", "recipe.yaml", "metrics.jsonl", "checkpoints", "adapter", "train.json"}
+    cut = TrainingRun(described, tmp_path / "cut")
+    save, saves = cut.trainer.save, list[int]()
+
+    def killed() -> None:
+        save()
+        saves.append(cut.trainer.step)
+        if len(saves) == 2:
+            raise SystemExit
+
+    cut.trainer.save = killed  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        cut.train()
+    TrainingRun(described, tmp_path / "cut", resume=True).train()
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    weights = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "cut" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+
+
+def test_another_recipe_other_data_and_a_run_begun_are_refused(described: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run to resume"):
+        TrainingRun(described, tmp_path / "run", resume=True)
+    TrainingRun(described, tmp_path / "run").train()
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"holds a run already"):
+        TrainingRun(described, tmp_path / "run")
+    other = described.changed({"train.learning_rate": 1e-3, "lora.r": 8})
+    with pytest.raises(InputError, match=r"Changed: lora\.r, train\.learning_rate"):
+        TrainingRun(other, tmp_path / "run", resume=True)
+    data = tmp_path / "data.jsonl"
+    data.write_text(data.read_text().replace("numero 3:", "numero tre:"))
+    with pytest.raises(InputError, match="data differ"):
+        TrainingRun(described, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("optimizer", ["adamw8bit", "adamw"])

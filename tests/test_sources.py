@@ -48,6 +48,13 @@ def test_text_is_one_document_with_plain_line_ends(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "a"}\n["b"]\n', ["line 2", "no `text`", "list"]),
         ("a.jsonl", b'{"testo": "a"}\n', ["line 1", "testo"]),
         ("a.jsonl", b'{"text": ""}\n', ["holds no text"]),
+        ("a.jsonl", b'{"text": "a"}\n{"text": 3}\n', ["line 2", "no `text`"]),
+        ("a.jsonl", b'{"text": ' + b"[" * 100_000, ["line 1", "not valid JSON", "Too deep"]),
+        ("a.jsonl", b'{"text": "a", "id": ' + b"1" * 5000 + b"}", ["line 1", "not valid JSON"]),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "x\\ud800"}\n', ["line 2", "half a character"]),
+        ("a.txt", b"\xef\xbb\xbf" + "prima\nperch\xe9".encode("latin-1"), ["0xe9", "offset 14", "line 2"]),
+        ("a.txt", b"\xef\xbb\xbf", ["holds no text"]),
+        ("a.txt", "ciao".encode("utf-16"), ["binary"]),
         ("a.parquet", b"PAR1 not really", ["not a readable Parquet file"]),
         ("a.docx", b"x", ["unknown kind of file", ".docx"]),
     ],
@@ -60,15 +67,46 @@ def test_bad_files_are_refused_with_the_place(tmp_path: Path, name: str, content
     assert len(str(caught.value).splitlines()) <= 3
 
 
-def test_parquet_without_text(tmp_path: Path) -> None:
-    pq.write_table(pa.Table.from_pylist([{"titolo": "x"}]), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="titolo"):
+def test_absent_and_null_titles_are_none(tmp_path: Path) -> None:
+    lines = ['{"id": null, "title": null, "text": "a"}', '{"text": "b"}', '{"id": 0, "title": "", "text": "c"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    expected = [Document("1", "", "a"), Document("2", "", "b"), Document("0", "", "c")]
+    assert read_documents([tmp_path / "a.jsonl"]) == expected
+    table = {"id": [None, None, "0"], "title": [None, None, ""], "text": ["a", "b", "c"]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    assert read_documents([tmp_path / "a.parquet"]) == expected
+    assert [training_text(document) for document in expected] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_parquet_rows_without_text_are_passed_over(tmp_path: Path, kind: pa.DataType) -> None:
+    texts = [None, "a", "", *("b" for _ in range(3000))]  # more than one batch
+    pq.write_table(pa.table({"text": pa.array(texts, kind)}), tmp_path / "a.parquet")
+    documents = read_documents([tmp_path / "a.parquet"])
+    assert [d.id for d in documents] == ["2", *(str(number) for number in range(4, 3004))]
+
+
+@pytest.mark.parametrize(
+    ("column", "words"), [({"titolo": ["x"]}, "titolo"), ({"text": [1]}, "int64"), ({"text": [b"x"]}, "binary")]
+)
+def test_parquet_without_a_text_column(tmp_path: Path, column: dict[str, list[object]], words: str) -> None:
+    pq.write_table(pa.table(column), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=words):
         read_documents([tmp_path / "a.parquet"])
+
+
+def test_sample_is_read_by_name_and_in_order() -> None:
+    documents = read_documents(["sample"])
+    assert len(documents) >= 60
+    assert read_documents(["sample"], max_documents=3) == documents[:3]
 
 
 def test_missing_file_and_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no file"):
         read_documents([tmp_path / "no.txt"])
+    with pytest.raises(InputError, match="No text"):
+        read_documents([tmp_path])
+    (tmp_path / "a.txt").mkdir()  # a folder that is named like a file
     with pytest.raises(InputError, match="No text"):
         read_documents([tmp_path])
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from stilnovo.errors import InputError
 
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 ALL_PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
 
 
@@ -43,6 +44,13 @@ class LoraSection(_Section):
         default=ALL_PROJECTIONS, min_length=1, description="Which projections carry an adapter."
     )
 
+    @field_validator("projections")
+    @classmethod
+    def _each_once(cls, names: tuple[Projection, ...]) -> tuple[Projection, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("each projection may be named once")
+        return names
+
 
 class DataSection(_Section):
     """What it learns from."""
@@ -66,7 +74,7 @@ class TrainSection(_Section):
     epochs: float = Field(default=1.0, gt=0, description="Passes over the data when `steps` is None.")
     batch_packs: int = Field(default=2, ge=1, description="Packs in one forward pass.")
     accumulation: int = Field(default=1, ge=1, description="Forward passes in one optimizer step.")
-    learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate.")
+    learning_rate: float = Field(default=2e-4, gt=0, allow_inf_nan=False, description="Peak learning rate.")
     schedule: Literal["linear", "cosine", "constant"] = Field(
         default="cosine", description="After warm-up, down to `final_ratio`."
     )
@@ -75,7 +83,7 @@ class TrainSection(_Section):
     )
     final_ratio: float = Field(default=0.1, ge=0, le=1, description="Learning rate at the end, as a share of the peak.")
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled decay.")
-    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="AdamW's moments.")
+    betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), description="AdamW's moments.")
     clip_norm: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
     optimizer: Literal["adamw8bit", "adamw"] = Field(
         default="adamw8bit", description="8-bit states (bitsandbytes) or fp32 (torch)."
@@ -86,7 +94,7 @@ class TrainSection(_Section):
     loss_chunk: int = Field(default=256, ge=1, description="Rows of logits that exist at once.")
     checkpoint_every: int = Field(default=50, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(default=2, ge=1, description="How many of the newest stay.")
-    seed: int = Field(default=42, ge=0, description="Data order, adapter start, dropout.")
+    seed: int = Field(default=42, ge=0, lt=2**63, description="Data order, adapter start, dropout.")
 
 
 class Recipe(_Section):

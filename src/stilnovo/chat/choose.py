@@ -111,7 +111,7 @@ class Chooser:
             names = re.findall(r"(?<=[\w,;:] )[A-ZÀ-Þ][a-zà-ÿ]{2,}", sentence)
             score += 0.1 * any(fold(name) not in self.terms.exact for name in names)
             score += 0.2 * bool(re.search(r"\b(?:fu|fosti|furono) (?:\w+ )?\w+ (?:a|ad|che)\b", folded))
-            score -= 0.15 * bool(re.search(r"\bnessun[oa]?\b", folded))
+            score -= 0.15 * bool(re.search(r"\bnessun[oa]?\b|\bnon (?:cred|dic|pens|suppon)\w+ (?:\w+ )?che\b", folded))
             score -= 0.15 * self._undergone(folded)
         if _asks(sentence):
             score -= 0.35

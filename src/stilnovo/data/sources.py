@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stilnovo.data import sample
 from stilnovo.errors import InputError
@@ -46,7 +47,7 @@ def _expanded(paths: Sequence[str | Path]) -> Iterator[Path]:
             continue
         path = Path(given).expanduser()
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix in _READERS)
+            files = sorted(p for p in path.rglob("*") if p.suffix in _READERS and p.is_file())
             if not files:
                 raise InputError(
                     f"No text, JSONL or Parquet files in {path}.", next=f"Suffixes read: {', '.join(_READERS)}."
@@ -90,10 +91,11 @@ def decode_utf8(path: Path) -> str:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
+        at = error.start + len(raw) - len(error.object)  # the codec counts from behind the BOM
+        line = raw[:at].count(b"\n") + 1
         raise InputError(
             f"{path} is not UTF-8.",
-            f"Byte 0x{raw[error.start]:02x} at offset {error.start}, line {line}.",
+            f"Byte 0x{raw[at]:02x} at offset {at}, line {line}.",
             f"If it is Latin-1: iconv -f latin1 -t utf8 {path.name} > {path.stem}.utf8{path.suffix}",
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -109,18 +111,39 @@ def _read_jsonl(path: Path) -> Iterator[Document]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # the second, and a plain ValueError, on absurd nesting and numbers
+            why = (
+                f"{error.msg} at column {error.colno}"
+                if isinstance(error, json.JSONDecodeError)
+                else "Too deep or long"
+            )
             raise InputError(
-                f"{path}, line {number}: not valid JSON.",
-                f"{error.msg} at column {error.colno}: {line[:60]!r}",
-                "Mend or remove the line.",
+                f"{path}, line {number}: not valid JSON.", f"{why}: {line[:60]!r}", "Mend or remove the line."
             ) from error
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             held = ", ".join(row) if isinstance(row, dict) else type(row).__name__
             raise InputError(
                 f"{path}, line {number}: no `text`.", f"Found: {held}", "Each line is an object with a `text`."
             )
-        yield Document(str(row.get("id", number)), str(row.get("title", "")), row["text"])
+        yield _document(row, f"{path}, line {number}", str(number))
+
+
+def _document(row: dict[str, Any], where: str, number: str) -> Document:
+    # A null id or title is an absent one. JSON's escapes can spell half a character, which no tokeniser takes.
+    identity, title = row.get("id"), row.get("title")
+    document = Document(number if identity is None else str(identity), "" if title is None else str(title), row["text"])
+    try:
+        f"{document.id}{document.title}{document.text}".encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where}: half a character.",
+            f"A lone surrogate: {error.object[error.start]!r}.",
+            "Mend or remove the line.",
+        ) from error
+    return document
 
 
 def _read_parquet(path: Path) -> Iterator[Document]:
@@ -134,11 +157,14 @@ def _read_parquet(path: Path) -> Iterator[Document]:
                 raise InputError(
                     f"{path} has no column `text`.", f"Found: {', '.join(names)}", "Expected: id, url, title, text."
                 )
+            kind = file.schema_arrow.field("text").type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+                raise InputError(f"{path}: the column `text` is not text.", f"Its type is {kind}.", "Convert it.")
             columns = [name for name in ("id", "title", "text") if name in names]
-            for batch in file.iter_batches(batch_size=1024, columns=columns):
-                for row in batch.to_pylist():
-                    if row["text"]:
-                        yield Document(str(row.get("id", "")), str(row.get("title") or ""), row["text"])
+            batches = file.iter_batches(batch_size=1024, columns=columns)
+            for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
+                if row["text"]:
+                    yield _document(row, f"{path}, row {number}", str(number))
     except (pa.ArrowException, OSError) as error:
         raise InputError(
             f"{path} is not a readable Parquet file.", str(error).splitlines()[0][:200], "Fetch it again."

@@ -6,7 +6,11 @@ projection is quantised as soon as it is read.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
+import re
+import sys
 from pathlib import Path
 
 import torch
@@ -26,13 +30,21 @@ def choose_device(device: str = "auto") -> torch.device:
     """`auto` is the first CUDA card, else the CPU.
 
     Raises:
-        InputError: when a card is asked for and there is none.
+        InputError: when it is no such name, or a card is asked for and there is none.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("No CUDA card can be used.", "torch.cuda.is_available() is False.", "Use --device cpu.")
-    return torch.device(device)
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise InputError(f"There is no device {device!r}.", next="Choose auto, cpu, cuda or cuda:N.")
+    chosen = torch.device(device)
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if chosen.type == "cuda" and (chosen.index or 0) >= cards:
+        raise InputError(
+            "No CUDA card can be used." if not cards else f"There is no card {device}.",
+            f"torch finds {cards} of them.",
+            "Use --device cpu." if not cards else f"Use --device cuda:0 … cuda:{cards - 1}.",
+        )
+    return chosen
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
@@ -49,11 +61,21 @@ def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: tor
         return reader.tensor(name, shape).to(device=device, dtype=dtype)
 
     def linear(weight: Tensor) -> FrozenLinear:
-        return quantized_linear(weight, scheme)
+        module = quantized_linear(weight, scheme)
+        del weight
+        _return_freed_memory()
+        return module
 
     model = Llama(reader.config, tensor, linear).to(device)
     model.requires_grad_(False)
     return model.eval()
+
+
+def _return_freed_memory() -> None:
+    # glibc keeps freed blocks under 32 MiB for later; over a whole model they would add up to more than it takes.
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # other C libraries have no such call
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def open_model(

@@ -29,6 +29,10 @@ from stilnovo.model.llama import ATTENTION_PROJECTIONS, PROJECTIONS, Llama, Llam
 from stilnovo.model.quantize import FrozenLinear
 from stilnovo.runlog import write_atomic
 
+_UNSUPPORTED = (
+    "use_dora", "use_qalora", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class LoraConfig:
@@ -177,16 +181,24 @@ def read_config(folder: Path) -> LoraConfig:
         raise InputError(
             f"There is no adapter in {folder}.", "No adapter_config.json.", "Give a run's `adapter` folder."
         )
-    c = json.loads(path.read_text(encoding="utf-8"))
-    odd = [
-        k for k in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform") if c.get(k)
-    ]
+    try:
+        c = json.loads(path.read_text(encoding="utf-8"))
+        odd = [option for option in _UNSUPPORTED if c.get(option)]
+    except (OSError, ValueError, AttributeError) as error:  # the last: valid JSON, but no object
+        raise InputError(f"{path} is not valid JSON of an adapter.", str(error), "Train or fetch it again.") from error
     odd += [] if c.get("peft_type") == "LORA" and c.get("bias", "none") == "none" else ["peft_type or bias"]
     if odd:
         raise InputError("The adapter uses options that are not supported.", ", ".join(odd), f"In {path}.")
-    targets = c["target_modules"]
-    names: Sequence[str] = PROJECTIONS if targets == "all-linear" else [p for p in PROJECTIONS if p in targets]
-    return LoraConfig(c["r"], c["lora_alpha"], c.get("lora_dropout", 0.0), c.get("use_rslora", False), tuple(names))
+    try:
+        rank, alpha, dropout = int(c["r"]), float(c["lora_alpha"]), float(c.get("lora_dropout") or 0.0)
+        targets = c["target_modules"]
+        names: Sequence[str] = PROJECTIONS if targets == "all-linear" else [p for p in PROJECTIONS if p in targets]
+        if rank < 1:
+            raise ValueError(f"r is {rank}")
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"It lacks {error}." if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path} does not describe a whole adapter.", why, "Train or fetch it again.") from error
+    return LoraConfig(rank, alpha, dropout, bool(c.get("use_rslora")), tuple(names))
 
 
 def load(model: Llama, folder: Path) -> LoraConfig:
@@ -205,7 +217,19 @@ def load(model: Llama, folder: Path) -> LoraConfig:
         raise InputError(
             f"The adapter's weights cannot be read: {folder}", str(error)[:200], "Train or fetch it again."
         ) from error
+    made_for = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
     attach(model, config)
+    try:
+        _fill(model, tensors, made_for or "a model it does not name")
+    except InputError:
+        for _, parent, name in _sites(model):  # a refused adapter leaves the base as it was
+            module = getattr(parent, name)
+            setattr(parent, name, module.base if isinstance(module, LoraLinear) else module)
+        raise
+    return config
+
+
+def _fill(model: Llama, tensors: dict[str, Tensor], made_for: str) -> None:
     for path, module in adapters(model).items():
         for which, parameter in (("lora_A", module.lora_A), ("lora_B", module.lora_B)):
             stored = tensors.pop(f"base_model.model.{path}.{which}.weight", None)
@@ -213,12 +237,11 @@ def load(model: Llama, folder: Path) -> LoraConfig:
                 raise InputError(
                     "The adapter does not fit this model.",
                     f"{path}.{which}: {'missing' if stored is None else tuple(stored.shape)}, expected {tuple(parameter.shape)}",
-                    f"It was made for: {json.loads((folder / 'adapter_config.json').read_text())['base_model_name_or_path']}",
+                    f"It was made for: {made_for}",
                 )
             parameter.data.copy_(stored)
     if tensors:
         raise InputError("The adapter holds tensors that this model has no place for.", f"First: {next(iter(tensors))}")
-    return config
 
 
 def describe(lora: LoraConfig) -> dict[str, Any]:

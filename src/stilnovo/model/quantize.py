@@ -24,6 +24,7 @@ from stilnovo.model.functions import frozen_linear
 Scheme = Literal["nf4", "fp4", "int8", "int4", "none"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 BLOCK = 64  # weights that share an absolute maximum (nf4, fp4) or a scale and zero point (int8, int4)
+PART = BLOCK * 2**15  # weights quantised at once: the working copies of a wide matrix would outweigh what is kept
 NESTED_BLOCK = 256  # block maxima that share a scale under double quantisation
 
 
@@ -112,15 +113,24 @@ class FourBitLinear(_QuantizedLinear):
     def __init__(self, weight: Tensor, scheme: Literal["nf4", "fp4"]) -> None:
         super().__init__(*weight.shape)
         self.scheme = scheme
-        packed, state = bitsandbytes_functional().quantize_4bit(
-            weight.contiguous(), blocksize=BLOCK, quant_type=scheme, compress_statistics=True, quant_storage=torch.uint8
-        )
-        self.register_buffer("packed", packed)
-        self.register_buffer("absmax", state.absmax)
+        functional = bitsandbytes_functional()
+        packed, maxima = [], []
+        for part in torch.split(weight.reshape(-1), PART):
+            quantized, state = functional.quantize_4bit(
+                part, blocksize=BLOCK, quant_type=scheme, compress_statistics=False, quant_storage=torch.uint8
+            )
+            packed.append(quantized)
+            maxima.append(state.absmax)
+        # Double quantisation, over all the blocks at once: what bitsandbytes does with `compress_statistics`.
+        absmax = torch.cat(maxima)
+        offset = absmax.mean()
+        nested, nested_state = functional.quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK)
+        self.register_buffer("packed", torch.cat(packed))
+        self.register_buffer("absmax", nested)
         self.register_buffer("code", state.code)
-        self.register_buffer("offset", state.offset)
-        self.register_buffer("nested_absmax", state.state2.absmax)
-        self.register_buffer("nested_code", state.state2.code)
+        self.register_buffer("offset", offset)
+        self.register_buffer("nested_absmax", nested_state.absmax)
+        self.register_buffer("nested_code", nested_state.code)
 
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
         functional = bitsandbytes_functional()
@@ -145,21 +155,26 @@ class AffineLinear(_QuantizedLinear):
     def __init__(self, weight: Tensor, bits: Literal[8, 4]) -> None:
         super().__init__(*weight.shape)
         self.bits = bits
+        parts = [self._quantized(part) for part in torch.split(weight, max(1, PART // weight.shape[1]))]
+        for name, pieces in zip(("packed", "scale", "zero"), zip(*parts, strict=True), strict=True):
+            self.register_buffer(name, torch.cat(pieces))
+
+    def _quantized(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Some rows of W: packed values, scales, zero points."""
         rows, columns = weight.shape
         pad = -columns % BLOCK
         # Repeating the last weight pads a short group without widening its range.
         padded = torch.cat([weight, weight[:, -1:].expand(rows, pad)], 1) if pad else weight
         groups = padded.float().view(rows, -1, BLOCK)
-        top = 2**bits - 1
+        top = 2**self.bits - 1
         # Zero must stay representable, so that the zero point fits in b bits.
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         scale = _half_rounded_up((high - low) / top).float().clamp(min=2**-24)
         zero = (-low / scale).round().clamp(0, top)
         q = (groups / scale[..., None] + zero[..., None]).round().clamp(0, top).to(torch.uint8)
         q = q.view(rows, -1)
-        self.register_buffer("packed", q if bits == 8 else q[:, ::2] | (q[:, 1::2] << 4))
-        self.register_buffer("scale", scale.to(torch.float16))
-        self.register_buffer("zero", zero.to(torch.uint8))
+        packed = q if self.bits == 8 else q[:, ::2] | (q[:, 1::2] << 4)
+        return packed, scale.to(torch.float16), zero.to(torch.uint8)
 
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
         q = self.packed

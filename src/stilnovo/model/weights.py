@@ -63,7 +63,7 @@ def config_from_json(path: Path) -> LlamaConfig:
     odd = [f"{k}={c[k]}" for k in ("attention_bias", "mlp_bias") if c.get(k)]
     odd += [f"hidden_act={c['hidden_act']}"] if c.get("hidden_act", "silu") != "silu" else []
     rope = dict(c.get("rope_parameters") or c.get("rope_scaling") or {})
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    kind = str(rope.get("rope_type", rope.get("type", "default")))
     odd += [f"rope_type={kind}"] if kind not in ("default", "llama3") else []
     if odd:
         raise InputError("The model uses options that are not supported.", ", ".join(odd), f"In {path}.")
@@ -90,7 +90,7 @@ def _config(c: dict[str, Any], rope: dict[str, Any], kind: str) -> LlamaConfig:
         low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
         scaling = RopeScaling(float(rope["factor"]), low, high, int(rope["original_max_position_embeddings"]))
     heads, positions = c["num_attention_heads"], c.get("max_position_embeddings", 2048)
-    return LlamaConfig(
+    config = LlamaConfig(
         vocab_size=c["vocab_size"],
         hidden_size=c["hidden_size"],
         intermediate_size=c["intermediate_size"],
@@ -105,6 +105,20 @@ def _config(c: dict[str, Any], rope: dict[str, Any], kind: str) -> LlamaConfig:
         # Within its window, a sliding-window model is an ordinary one: longer documents are refused.
         max_positions=min(positions, c.get("sliding_window") or positions),
     )
+    sizes = (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "layers",
+        "heads",
+        "kv_heads",
+        "head_dim",
+        "max_positions",
+    )
+    for name in sizes:
+        if not isinstance(getattr(config, name), int) or getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)!r}")
+    return config
 
 
 class SafetensorsReader:

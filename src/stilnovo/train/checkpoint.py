@@ -66,4 +66,6 @@ def newest(folder: Path) -> tuple[dict[str, Any], list[str]]:
             return state, damaged
         damaged.append(path.name)
     found = f"Damaged: {', '.join(damaged)}." if damaged else "The folder holds none."
-    raise InputError(f"There is no checkpoint to resume from in {folder}.", found, "Start anew without --resume.")
+    raise InputError(
+        f"There is no checkpoint to resume from in {folder}.", found, "Start anew in another folder (--out)."
+    )

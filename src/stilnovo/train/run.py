@@ -7,6 +7,7 @@ train.json.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,6 +70,8 @@ class TrainingRun:
         self.recipe, self.folder = recipe, RunFolder(folder)
         self.model, self.tokenizer = _open(recipe)
         self.corpus = read_corpus(recipe.data, self.tokenizer, recipe.train.seed)
+        if resume:
+            _check_data(folder, self.corpus)
         self.lora = lora_config(recipe.lora)
         lora.attach(self.model, self.lora, recipe.train.seed)
         self.trainer = Trainer(self.model, self.corpus.packed, recipe.train, self.folder)
@@ -122,6 +125,18 @@ class TrainingRun:
 
 def _open(recipe: Recipe) -> tuple[Llama, Tokenizer]:
     return open_model(recipe.model.name, quantization=recipe.model.quantization, device=recipe.model.device)
+
+
+def _check_data(folder: Path, corpus: Corpus) -> None:
+    # The same names may hold other texts by now; the position in the data would then mean something else.
+    path = folder / "manifest.json"
+    noted = json.loads(path.read_text(encoding="utf-8")).get("data_sha256") if path.is_file() else None
+    if noted is not None and noted != corpus.sha256:
+        raise InputError(
+            "The data differ from those this run began with.",
+            f"sha256 {corpus.sha256[:12]}, was {noted[:12]}.",
+            "Put the old files back, or start anew in another folder (--out).",
+        )
 
 
 def _check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
