@@ -63,7 +63,7 @@ def config_from_json(path: Path) -> LlamaConfig:
     odd = [f"{k}={c[k]}" for k in ("attention_bias", "mlp_bias") if c.get(k)]
     odd += [f"hidden_act={c['hidden_act']}"] if c.get("hidden_act", "silu") != "silu" else []
     rope = dict(c.get("rope_parameters") or c.get("rope_scaling") or {})
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    kind = str(rope.get("rope_type", rope.get("type", "default")))
     odd += [f"rope_type={kind}"] if kind not in ("default", "llama3") else []
     if odd:
         raise InputError("The model uses options that are not supported.", ", ".join(odd), f"In {path}.")
