@@ -20,7 +20,7 @@ def test_cli_page_is_the_command_lines_own() -> None:
 
 def test_readme_tree_is_the_disks() -> None:
     tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## The tree")[1]
-    named = set(re.findall(r"^\s*([\w./-]+)/?\s{2,}\S", tree, re.MULTILINE))
+    named = set(re.findall(r"^ *([\w./-]+)/? {2,}\S", tree, re.MULTILINE))
     rooms = {p.name for p in (ROOT / "src" / "stilnovo").iterdir() if p.is_dir() and p.name != "__pycache__"}
     modules = {p.name for p in (ROOT / "src" / "stilnovo").glob("*.py")} - {"__init__.py"}
     missing = {name for name in rooms | modules if name not in {n.rstrip("/") for n in named}}

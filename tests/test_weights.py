@@ -308,7 +308,7 @@ def test_missing_weights_and_shards(tmp_path: Path) -> None:
         load(tmp_path)
     for file in set(index["weight_map"].values()):
         save_file({"other": torch.ones(1)}, tmp_path / file)
-    with pytest.raises(InputError, match="00001-of-00002.* cannot be read"):
+    with pytest.raises(InputError, match=r"00001-of-00002.* cannot be read"):
         load(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
