@@ -131,7 +131,7 @@ def test_every_type_reads_as_the_package_dequantises(name: str, tmp_path: Path) 
     assert all(torch.equal(got[key], expected[key]) for key in expected)
     if name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"):  # and nothing was put in another place on the way
         original = random_source(9)("model.embed_tokens.weight", (64, 256))
-        step = {"Q4_0": 0.006, "Q4_1": 0.006}.get(name, 3e-4)
+        step = {"Q4_0": 0.02, "Q4_1": 0.01}.get(name, 5e-4)
         assert (got["model.embed_tokens.weight"] - original).abs().max() <= step
 
 
