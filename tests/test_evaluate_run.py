@@ -152,35 +152,55 @@ def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
     return commands
 
 
-def call(app: typer.Typer, *arguments: str) -> tuple[str, dict[str, Any]]:
+def call(app: typer.Typer, *arguments: str) -> tuple[str, str, dict[str, Any]]:
+    """What stood on stdout and on stderr, and the JSON object of the last line."""
     result = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return result.stdout, json.loads(result.stdout.splitlines()[-1])
+    return result.stdout, result.stderr, json.loads(result.stdout.splitlines()[-1])
 
 
 def test_evaluate_and_compare_commands(app: typer.Typer, tmp_path: Path) -> None:
     (tmp_path / "nuovi.txt").write_text("\n".join(f"{text} " * 40 for text in TEXTS), encoding="utf-8")
     common = ["--tasks", "sample_questions", "--limit", "20", "--text", "nuovi.txt"]
-    shown, a = call(app, "evaluate", "--model", "0", *common, "--out", "a")
-    assert shown.index("will hardly be seen") < shown.index("acc_norm")
+    shown, noted, a = call(app, "evaluate", "--model", "0", *common, "--out", "a")
+    assert "acc_norm" in shown
+    assert "will hardly be seen" in noted
+    assert "will hardly be seen" not in shown, "what is said before the run leaves stdout to the results"
     assert a["tasks"]["sample_questions"]["n"] == 20
     assert Path(a["result"]).is_file()
     assert a["text"]["name"] == "nuovi.txt"
-    shown, b = call(app, "evaluate", "--model", "1", *common)
+    _, _, b = call(app, "evaluate", "--model", "1", *common)
     assert Path(b["result"]).parent.name.startswith("evaluate-1-")
-    shown, verdict = call(app, "compare", "a", b["result"])
+    shown, _, verdict = call(app, "compare", "a", b["result"])
     assert set(verdict["tasks"]) == {"sample_questions", "bits_per_byte"}
     assert verdict["tasks"]["sample_questions"]["n"] == 20
     assert {"difference", "interval", "p_value", "verdict"} <= set(verdict["tasks"]["bits_per_byte"])
     assert verdict["tasks"]["sample_questions"]["verdict"] in shown
+    (row,) = (line.split() for line in shown.splitlines() if line.strip().startswith("bits_per_byte  "))
+    assert f"{verdict['tasks']['bits_per_byte']['before']:.4f}" in row, "the table has the figures of the JSON"
+    assert verdict["tasks"]["bits_per_byte"]["outcome"] == row[-1]
     settings = load_result(tmp_path / "a").settings
     assert (settings["limit"], settings["seed"], settings["dtype"]) == (20, 42, "float32")
 
 
 def test_the_samples_run_without_any_option(app: typer.Typer) -> None:
-    shown, result = call(app, "evaluate", "--model", "0")
+    _, noted, result = call(app, "evaluate", "--model", "0")
     assert set(result["tasks"]) == set(SAMPLES)
-    assert "all 60 items" in shown
+    assert "all 60 items" in noted
+
+
+def test_expectation_is_printed_before_the_model_is_read(app: typer.Typer) -> None:
+    result = CliRunner().invoke(app, ["evaluate", "--model", "not a number", "--limit", "4"])
+    assert isinstance(result.exception, ValueError), "the tiny model's name is a seed"
+    assert "4 of 60 items" in result.stderr
+
+
+def test_compare_command_refuses_other_items(app: typer.Typer) -> None:
+    for out, limit in (("a", "4"), ("b", "5")):
+        call(app, "evaluate", "--model", "0", "--tasks", "sample_questions", "--limit", limit, "--out", out)
+    result = CliRunner().invoke(app, ["compare", "a", "b"])
+    assert isinstance(result.exception, InputError)
+    assert "different questions" in str(result.exception)
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from stilnovo.errors import InputError
 from stilnovo.generate.cache import KVCache
-from stilnovo.generate.engine import Engine, Sampling
+from stilnovo.generate.engine import Engine, Sampling, _Text
 from stilnovo.generate.sampling import Sampler, nucleus
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
+from stilnovo.model.load import open_model
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -89,6 +91,118 @@ def test_a_prompt_longer_than_the_context(smollm2: tuple[Llama, Tokenizer]) -> N
         Engine(*smollm2).complete([[Message("user", "parola " * 9000)]], [GREEDY])
 
 
+@pytest.fixture(scope="module")
+def bytewise(tiny_folder: Path) -> Engine:
+    """A random model that writes single bytes, most of them no whole character; kept in four bits."""
+    model, tokenizer = open_model(str(tiny_folder), quantization="nf4", device="cpu")
+    return Engine(model, tokenizer)
+
+
+TALK = [Message("user", "Ciao!")]
+
+
+def test_greedy_writing_from_four_bits_is_the_likeliest_token_each_time(bytewise: Engine) -> None:
+    model, tokenizer = bytewise.model, bytewise.tokenizer
+    ids = tokenizer.render(TALK, generation=True)
+    start = len(ids)
+    written = bytewise.complete([TALK], [replace(GREEDY, max_new_tokens=40)])[0]
+    with torch.no_grad():
+        while len(ids) - start < 40:
+            likeliest = int(
+                model(torch.tensor(ids), positions_of([len(ids)]), Blocks.documents([len(ids)]))[-1].argmax()
+            )
+            if likeliest in tokenizer.turn_end_ids:
+                break
+            ids.append(likeliest)
+    assert written.tokens == len(ids) - start
+    assert written.text == tokenizer.decode(ids[start:]).rstrip("\ufffd")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pieces_of_a_stream_make_the_whole_text(bytewise: Engine, seed: int) -> None:
+    setting = Sampling(temperature=1.5, top_p=1, max_new_tokens=60, seed=seed, stop=("e", "zz"))
+    whole = bytewise.complete([TALK], [setting])[0]
+    pieces = list(bytewise.stream(TALK, setting))
+    assert "".join(pieces) == whole.text
+    assert all(pieces)
+    assert not whole.text.endswith("\ufffd")
+    assert "e" not in whole.text
+
+
+def written(tokenizer: Tokenizer, text: str, stop: tuple[str, ...] = ()) -> tuple[list[str], _Text]:
+    """What a stream shows after each token of a text that is given."""
+    ids = tokenizer.encode(text)
+    one = _Text(tokenizer, Sampling(max_new_tokens=len(ids), stop=stop))
+    shown = []
+    for token in ids:
+        one.add(token)
+        shown.append(one.fresh())
+        if one.done:
+            break
+    return shown, one
+
+
+def test_half_a_character_waits_and_is_never_shown(bytewise: Engine) -> None:
+    shown, _ = written(bytewise.tokenizer, "è 🙂!")
+    assert shown == ["", "è", " ", "", "", "", "🙂", "!"]
+    one = _Text(bytewise.tokenizer, Sampling(max_new_tokens=6))
+    for token in bytewise.tokenizer.encode("è 🙂")[:6]:  # the last character is cut by the limit
+        one.add(token)
+    assert one.done
+    assert one.fresh() == one.whole() == "è "
+
+
+def test_the_beginning_of_a_stop_string_waits(bytewise: Engine) -> None:
+    shown, one = written(bytewise.tokenizer, "aabaX fine", stop=("aba!", "baX"))
+    assert "".join(shown) == one.whole() == "aa"
+    assert one.stopped
+    shown, one = written(bytewise.tokenizer, "ab ab", stop=("abc",))  # never completed: shown in the end
+    assert "".join(shown) == "ab ab"
+    assert not one.stopped
+
+
+def test_the_callers_code_does_not_run_in_inference_mode(bytewise: Engine) -> None:
+    first, second = (bytewise.stream(TALK, Sampling(max_new_tokens=30, temperature=2, seed=s)) for s in (1, 2))
+    alone = "".join(bytewise.stream(TALK, Sampling(max_new_tokens=30, temperature=2, seed=2)))
+    next(first)
+    piece = next(second)
+    assert not torch.is_inference_mode_enabled()
+    first.close()
+    assert piece + "".join(second) == alone  # two streams at once do not disturb each other
+    assert torch.ones(1, requires_grad=True).mul(2).requires_grad
+
+
+def test_an_abandoned_stream_lets_the_dense_weights_go(bytewise: Engine) -> None:
+    linear = bytewise.model.layers[0].self_attn.q_proj  # type: ignore[union-attr]
+    stream = bytewise.stream(TALK, Sampling(max_new_tokens=30))
+    next(stream)
+    assert linear._kept is not None  # type: ignore[union-attr]
+    stream.close()
+    assert linear._kept is None  # type: ignore[union-attr]
+
+
+def test_writing_ends_where_the_context_ends(bytewise: Engine) -> None:
+    room = bytewise.context_tokens - bytewise.count([Message("user", "")])
+    message = [Message("user", "a" * (room - 5))]
+    assert bytewise.count(message) == bytewise.context_tokens - 5
+    one = bytewise.complete([message], [Sampling(max_new_tokens=50, temperature=2, seed=1)])[0]
+    assert one.tokens == 5
+    assert not one.stopped
+    with pytest.raises(InputError, match=r"(?s)longer than the model's context.*512"):
+        bytewise.complete([[Message("user", "a" * room)]], [GREEDY])
+    assert bytewise.complete([], []) == []
+
+
+def test_many_of_different_lengths_equal_each_alone(bytewise: Engine) -> None:
+    talks = [[Message("user", "x" * length)] for length in (1, 40, 7, 90)]
+    settings = [Sampling(max_new_tokens=n, seed=n, temperature=1.2) for n in (30, 3, 17, 9)]
+    together = bytewise.complete(talks, settings)
+    assert [one.tokens for one in together][:2] == [30, 3]  # texts that end at different steps
+    for talk, setting, one in zip(talks, settings, together, strict=True):
+        assert bytewise.complete([talk], [setting]) == [one]
+    assert bytewise.complete(talks, settings) == together  # the same seeds give the same texts
+
+
 def test_nucleus_is_the_smallest_set_that_reaches_p() -> None:
     generator = torch.Generator().manual_seed(1)
     for p in (0.1, 0.5, 0.95, 1.0):
@@ -114,7 +228,17 @@ def test_sampling_follows_the_probabilities_and_the_seed() -> None:
     assert again == draws[:50]
 
 
-@pytest.mark.parametrize("bad", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.1}, {"max_new_tokens": 0}])
-def test_bad_settings(bad: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="cannot be used"):
+BAD = [
+    {"temperature": -1},
+    {"temperature": float("nan")},
+    {"top_p": 0},
+    {"top_p": 1.1},
+    {"max_new_tokens": 0},
+    {"stop": ("",)},
+]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_settings(bad: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=r"cannot be used|stop string is empty"):
         Sampling(**bad)  # type: ignore[arg-type]

@@ -64,10 +64,16 @@ def run(folder: Path, *, resume: bool = False) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """The losses of a run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run(folder).wait(120) == 0
+    return losses(folder)
+
+
 @pytest.mark.parametrize("kill_after", [4, 11])
-def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kill_after: int) -> None:
-    assert run(tmp_path / "whole").wait(120) == 0
-    expected = losses(tmp_path / "whole")
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kill_after: int, expected: list[float]) -> None:
     assert len(expected) == 20
     assert expected[-1] < expected[0]
     process = run(tmp_path / "cut")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,18 +16,46 @@ from stilnovo.errors import InputError, StilnovoError
 from stilnovo.runlog import RunFolder, environment, write_atomic
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
+@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "Cannot write")])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int, words: str
+) -> None:
     path = tmp_path / "a.json"
     write_atomic(path, "old")
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def failing(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StilnovoError, match="disk is full"):
+    monkeypatch.setattr(os, step, failing)
+    with pytest.raises(StilnovoError, match=words):
         write_atomic(path, "new")
+    monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
     assert path.read_text() == "old"
+
+
+def test_an_interrupted_write_leaves_the_old_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomic(tmp_path / "a.json", "old")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "a.json", b"new")
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "old"
+
+
+def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    for path in (tmp_path / "a" / "b.json", tmp_path / "a" / "b" / "c.json"):
+        with pytest.raises(StilnovoError, match="Cannot write"):
+            write_atomic(path, "new")
+    with pytest.raises(StilnovoError, match="Cannot write"):
+        RunFolder(tmp_path / "a")
 
 
 def test_metrics_survive_a_cut_last_line(tmp_path: Path) -> None:
@@ -71,3 +102,41 @@ def test_a_hub_id_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(InputError, match=r"(?s)could not be reached.*--model smollm2"):
         hub.find_model("owner/name")
+
+
+def test_the_cache_is_asked_before_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked: list[bool] = []
+
+    def cached(*_: object, **options: object) -> str:
+        asked.append(bool(options.get("local_files_only")))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
+    (tmp_path / "config.json").write_text("{}")
+    assert hub.find_model("owner/name").path == tmp_path
+    assert asked == [True, False]  # a folder without weights is not a cached model
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    asked.clear()
+    assert hub.find_model("owner/name").path == tmp_path
+    assert asked == [True]
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "one.safetensors").write_bytes(b"")
+    asked.clear()
+    hub.find_model("owner/name")
+    assert asked == [True, False]  # one shard is missing
+
+
+def test_the_real_client_offline(tmp_path: Path) -> None:
+    """In a process of its own: the client reads its settings when it is imported."""
+    code = (
+        "from stilnovo.errors import InputError\nfrom stilnovo.hub import find_model\n"
+        "try:\n    find_model('HuggingFaceTB/SmolLM2-135M-Instruct')\nexcept InputError as error:\n    print(error)"
+    )
+    settings = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert "could not be reached" in done.stdout
+    assert len(done.stdout.splitlines()) <= 3

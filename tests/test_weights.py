@@ -366,13 +366,13 @@ def test_peak_memory_of_loading_is_near_the_quantised_size(
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "wide-model"
     config = LlamaConfig(
-        vocab_size=128, hidden_size=1024, intermediate_size=4096, layers=12, heads=16, kv_heads=8, head_dim=64
+        vocab_size=128, hidden_size=1024, intermediate_size=4096, layers=8, heads=16, kv_heads=8, head_dim=64
     )
     if not folder.exists():
         folder.mkdir()
         write_weights(folder, config, torch.float16)
     sixteen = (folder / "model.safetensors").stat().st_size
-    assert sixteen > 370e6
+    assert sixteen > 250e6
     run = [sys.executable, "-c", PEAK, str(folder), scheme]
     out = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     kept, peak, after = (int(word) for word in out.split())

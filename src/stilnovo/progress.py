@@ -67,7 +67,7 @@ class Progress:
         elapsed = now - self._started
         left = elapsed / done * (self.total - done) if done else 0.0
         print(
-            f"{self.label}: {done / self.total:.0%} {facts} ({seconds_text(elapsed)} gone, {seconds_text(left)} left)",
+            f"{self.label}: {done / self.total if self.total else 1:.0%} {facts} ({seconds_text(elapsed)} gone, {seconds_text(left)} left)",
             file=sys.stderr, flush=True,
         )  # fmt: skip
 

@@ -24,6 +24,8 @@ from typing import Any
 
 from stilnovo.errors import StilnovoError
 
+# No right to write there, or a file where a folder should be (or the reverse).
+_NOT_OURS = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 _PACKAGES = ("torch", "bitsandbytes", "safetensors", "gguf", "tokenizers", "numpy")
 
 
@@ -39,7 +41,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "Nothing was replaced.",
                 "Free some space and run again.",
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+        if error.errno in _NOT_OURS:
             raise StilnovoError(
                 f"Cannot write {path}.", str(error.strerror), "Choose another folder with --out."
             ) from error

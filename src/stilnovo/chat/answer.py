@@ -12,7 +12,7 @@ from typing import Literal
 
 from stilnovo.chat import writing
 from stilnovo.chat.candidates import unknown_names
-from stilnovo.chat.choose import SURE, Choice, choose
+from stilnovo.chat.choose import Choice, choose
 from stilnovo.chat.question import Question
 from stilnovo.chat.quotes import Quote, verify
 from stilnovo.chat.writing import Writer
@@ -26,13 +26,18 @@ NEAREST = "Non trovo una risposta sicura; il passo più vicino è questo: "
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer: its text, how it was made, the quotations in it as verified, the passages it rests on, best first."""
+    """An answer: its text, how it was made, the quotations in it as verified, the passages it rests on, best first.
+
+    `sure` is whether the sentence found answers by the stated rule (`Chooser.sure`) or is only the nearest one. That a
+    quotation is *verified* says that it stands in the source, not that it answers.
+    """
 
     question: str
     text: str
     kind: Literal["extractive", "written"]
     quotes: tuple[Quote, ...]
     passages: tuple[Passage, ...]
+    sure: bool = False
 
     @property
     def found(self) -> bool:
@@ -47,6 +52,7 @@ class Answer:
             "answer": self.text,
             "mode": self.kind,
             "found": self.found,
+            "sure": self.sure,
             "quote": first.text if first else None,
             "quote_verified": first is not None and first.status == "verified",
             "citation": first.citation if first else None,
@@ -88,11 +94,11 @@ def ask(library: Library, question: str, writer: Writer | None = None, limit: in
     found = tuple(quoted(choice, library) for choice in chosen[:limit])
     passages = tuple(choice.passage for choice in chosen)
     extract = "\n".join(sentence_for(quote) for quote in found)
-    extract = extract if chosen[0].coverage >= SURE else NEAREST + extract
+    extract = extract if chosen[0].sure else NEAREST + extract
     if writer is None:
-        return Answer(question, extract, "extractive", found, passages)
+        return Answer(question, extract, "extractive", found, passages, chosen[0].sure)
     messages, given = writing.fitted(writing.INSTRUCTIONS, [], asked.text, passages, writer)
     text, quotes = writing.checked("".join(writer.stream(messages, writing.default_sampling())), given, library)
     if not any(quote.sound for quote in quotes):
         text, quotes = text + FROM_THE_TEXT + extract, (*found, *quotes)
-    return Answer(question, text, "written", quotes, passages)
+    return Answer(question, text, "written", quotes, passages, chosen[0].sure)

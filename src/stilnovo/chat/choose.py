@@ -5,21 +5,23 @@ term in full where it has the word itself, less for its stem or a kindred word, 
 or the rest of the passage has it. To that come what the kind of question asks for (a date, a place, *X era un …*), the
 passage's rank in the search, and for names the work that speaks of them most; questions and fragments lose. The best
 sentence, with the one before it when that holds the subject, is the quotation.
+
+Whether it is a sure answer is judged more strictly, by the quotation alone: see `Chooser.sure`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stilnovo.chat.candidates import Candidate, aliases, gather, named_works
 from stilnovo.chat.question import Question, flat
-from stilnovo.chat.terms import Terms
+from stilnovo.chat.terms import STEM, Terms
 from stilnovo.chat.units import LONGEST, units
 from stilnovo.library.records import Passage, Work
 from stilnovo.library.store import Library
-from stilnovo.text.italian import fold, stem, tokens
+from stilnovo.text.italian import fold, stem, tokens, words
 
 #: What a term counts when only the names of work and chapter have it; a sentence nearby, by distance; the rest of the
 #: passage; the rest of the chapter as far as it was read.
@@ -28,8 +30,10 @@ CONTEXT, NEAR, PASSAGE, CHAPTER = 0.5, {-1: 0.7, 1: 0.55, -2: 0.5, 2: 0.4, -3: 0
 ASKED = 0.8
 #: What a sentence's own terms count beyond that, and what its length takes away: the compact sentence is the answer.
 OWN, LENGTH = 0.2, 0.05
-#: Below this share of the question's weight a passage is about something else; below the second it is a guess.
-RELEVANT, SURE = 0.35, 0.7
+#: Below this share of the question's weight a passage is about something else.
+RELEVANT = 0.35
+#: A sure quotation has this share of the question's weight itself; one for *chi è X* says this clearly what X is.
+SURE, SAYS = 0.7, 0.3
 #: What the share of the chapter, as far as it was read, counts towards that.
 RELATED = 0.7
 
@@ -51,16 +55,19 @@ _SAYING = tuple(
     )
 )
 
+_NAME_INSIDE = re.compile(r"(?<=[\w,;:] )[A-ZÀ-Þ][a-zà-ÿ]{2,}")
+_DENIED = re.compile(r"\bnessun[oa]?\b|\bnon (?:cred|dic|pens|suppon)\w+ (?:\w+ )?che\b")
+
 
 @dataclass(frozen=True)
 class Choice:
-    """A quotation chosen: `passage.text[start:end]`, its score, and the share of the question its passage covers."""
+    """A quotation chosen: `passage.text[start:end]`, its score, and whether it is a sure answer."""
 
     passage: Passage
     start: int
     end: int
     score: float
-    coverage: float
+    sure: bool = False
 
     @property
     def text(self) -> str:
@@ -108,10 +115,10 @@ class Chooser:
         question = self.question
         score = question.signs(folded, sentence)
         if question.person:
-            names = re.findall(r"(?<=[\w,;:] )[A-ZÀ-Þ][a-zà-ÿ]{2,}", sentence)
+            names = _NAME_INSIDE.findall(sentence)
             score += 0.1 * any(fold(name) not in self.terms.exact for name in names)
             score += 0.2 * bool(re.search(r"\b(?:fu|fosti|furono) (?:\w+ )?\w+ (?:a|ad|che)\b", folded))
-            score -= 0.15 * bool(re.search(r"\bnessun[oa]?\b|\bnon (?:cred|dic|pens|suppon)\w+ (?:\w+ )?che\b", folded))
+            score -= 0.15 * bool(_DENIED.search(folded))
             score -= 0.15 * self._undergone(folded)
         if _asks(sentence):
             score -= 0.35
@@ -169,8 +176,32 @@ class Chooser:
             lent = self.terms.weigh([rows[i], near[-1]]) - own if -1 in near else 0.0
             if lent > 0.15 and not self.question.being and end - spans[i - 1][0] <= LONGEST:
                 start = spans[i - 1][0]
-            found.append(Choice(passage, start, end, score, coverage))
+            found.append(Choice(passage, start, end, score))
         return max(found, key=lambda choice: choice.score, default=None)
+
+    def sure(self, choice: Choice) -> bool:
+        """Whether a quotation may be given without a reserve: mere nearness to the question's words is not an answer.
+
+        It must hold `SURE` of the question's weight by itself. For *chi è X* it must say what X is. For *quando*, *quanti*,
+        *perché* and their like it must have the form of such an answer; otherwise the first word of the question, mostly
+        the deed, as it stands or as its stem. For *chi* and *come si chiama* it must name somebody else, and neither deny
+        nor leave out who did it.
+        """
+        question, folded = self.question, flat(choice.text)
+        row = self.matches(choice.text, choice.passage.section.work.id)
+        if self.terms.weigh([row]) < SURE:
+            return False
+        if question.being:
+            return self._saying(folded) >= SAYS
+        if question.kinds and question.signs(folded, choice.text) == 0.0:
+            return False
+        if (question.person or not question.kinds) and row[0] < STEM:
+            return False
+        if question.person or "name" in question.kinds:
+            asked = set(words(question.text))
+            named = any(fold(name) not in asked for name in _NAME_INSIDE.findall(choice.text))
+            return named and not (question.person and (self._undergone(folded) or _DENIED.search(folded)))
+        return True
 
 
 def choose(question: Question, library: Library, limit: int = 3) -> list[Choice]:
@@ -184,4 +215,4 @@ def choose(question: Question, library: Library, limit: int = 3) -> list[Choice]
     once: dict[str, Choice] = {}
     for choice in best:
         once.setdefault(flat(choice.text), choice)
-    return list(once.values())[:limit]
+    return [replace(choice, sure=chooser.sure(choice)) for choice in list(once.values())[:limit]]

@@ -28,6 +28,7 @@ Status = Literal["verified", "repaired", "unverified"]
 #: A repair needs this many words, and this share of them equal.
 REPAIR_WORDS, REPAIR_SHARE = 4, 0.75
 _WRAPPING = ' \t\n«»“”"„'
+_PAIRS = (("«", "»"), ("“", "”"))
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,20 @@ def _verses(text: str, section: Chapter, start: int, end: int) -> str:
     return verse_range(touched[0], touched[-1]) if touched else ""
 
 
+def _unwrapped(claimed: str) -> str:
+    """A quotation without the marks around it; a mark whose partner stands inside is the source's own and stays."""
+    whole, bare = claimed.strip(), claimed.strip(_WRAPPING)
+    for left, right in _PAIRS:
+        if bare.count(right) > bare.count(left) and whole.startswith(left):
+            bare = left + bare
+        elif bare.count(left) > bare.count(right) and whole.endswith(right):
+            bare = bare + right
+    return bare
+
+
 def verify(claimed: str, section: Chapter, text: str) -> Quote:
     """Look a quotation up in one section of a work whose stored source is `text`."""
-    bare = claimed.strip(_WRAPPING)
+    bare = _unwrapped(claimed)
     source = text[section.body : section.end]
     status: Status = "verified"
     span = _verbatim(bare, source)

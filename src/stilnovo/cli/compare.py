@@ -11,6 +11,7 @@ from stilnovo.cli.output import emit
 
 if TYPE_CHECKING:
     from stilnovo.evaluate.result import EvaluationResult
+    from stilnovo.evaluate.verdict import Verdict
 
 
 def compare(
@@ -27,6 +28,7 @@ def compare(
     print(f"before: {_name(first)}\nafter:  {_name(second)}\n")
     for name, verdict in found.items():
         print(f"{name}: {verdict.sentence}")
+    _print(found)
     figures: dict[str, Any] = {
         name: {
             "n": verdict.n, "metric": verdict.metric, "before": verdict.before, "after": verdict.after,
@@ -41,3 +43,28 @@ def compare(
 
 def _name(result: EvaluationResult) -> str:
     return f"{result.model} in {result.quantization}, {result.adapter or 'no adapter'}"
+
+
+def _print(found: dict[str, Verdict]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    caption = "shares in %, differences in points; 95 % intervals; smallest visible: with 80 % power"
+    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
+    table.add_column("task")
+    for heading in ("n", "before", "after", "difference", "interval", "p", "smallest visible"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    for name, verdict in found.items():
+        scale, digits = (1, 4) if verdict.metric == "bits per byte" else (100, 1)
+        low, high = (f"{scale * end:+.{digits}f}" for end in verdict.interval)
+        table.add_row(
+            name, f"{verdict.n:,}", f"{scale * verdict.before:.{digits}f}",
+            f"{scale * verdict.after:.{digits}f}", f"{scale * verdict.difference:+.{digits}f}", f"{low} to {high}",
+            f"{verdict.p:.3f}", f"{scale * verdict.smallest_visible:.{digits}f}", verdict.outcome,
+        )  # fmt: skip
+    console.print(table)

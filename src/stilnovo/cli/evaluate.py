@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stilnovo.cli.output import emit
+from stilnovo.cli.output import emit, note
 
 if TYPE_CHECKING:
     from stilnovo.evaluate.result import EvaluationResult
@@ -57,10 +57,9 @@ def evaluate(
     texts = held_out_texts(text, limit, seed) if text else []
     text_name = ", ".join(map(str, text)) if text else None
     for selection in selections:
-        print(expectation(selection))
+        note(expectation(selection))
     if texts:
-        print(f"{text_name}: {len(texts):,} documents, {sum(len(t.encode()) for t in texts):,} bytes.")
-    print(flush=True)
+        note(f"{text_name}: {len(texts):,} documents, {sum(len(t.encode()) for t in texts):,} bytes.")
     llama, tokenizer = open_model(model, quantization=scheme, adapter=adapter, device=device)
     order = [selection.task.name for selection in selections]
     before = [sum(len(selection.items) for selection in selections[:index]) for index in range(len(order) + 1)]

@@ -55,7 +55,8 @@ class _Text:
         self.done = self.done or self.left == 0
 
     def text(self) -> str:
-        return self.tokenizer.decode(self.ids)
+        # Half a character at the end is no text yet, and none at all when the writing ends there.
+        return self.tokenizer.decode(self.ids).rstrip("\ufffd")
 
     def whole(self) -> str:
         text = self.text()
@@ -63,11 +64,10 @@ class _Text:
         return text[: min(cuts)] if cuts else text
 
     def fresh(self) -> str:
-        """Text not shown yet; a half character, or what may become a stop string, waits."""
+        """Text not shown yet; what may become a stop string waits."""
         text = self.whole()
         end = len(text)
         if not self.done:
-            end -= len(text) - len(text.rstrip("\ufffd"))
             for stop in self.stop:
                 held = (size for size in range(min(len(stop), end), 0, -1) if text[:end].endswith(stop[:size]))
                 end -= next(held, 0)
@@ -105,7 +105,11 @@ class Engine:
             pass
         return [Completion(text.whole(), len(text.ids), text.stopped) for text in texts]
 
+    # As a decorator the mode ends at each `yield`: between the pieces of a stream the caller's code runs outside it.
+    @torch.inference_mode()
     def _write(self, conversations: Sequence[Sequence[Message]], texts: Sequence[_Text]) -> Iterator[None]:
+        if not texts:
+            return
         prompts = [self.tokenizer.render(messages, generation=True) for messages in conversations]
         for prompt, text in zip(prompts, texts, strict=True):
             room = self.context_tokens - len(prompt)
@@ -118,7 +122,7 @@ class Engine:
             text.left = min(text.left, room)
         longest = max(len(prompt) + text.left for prompt, text in zip(prompts, texts, strict=True))
         model = self.model
-        with torch.inference_mode(), dense_weights(model):
+        with dense_weights(model):
             cache = KVCache(model.config, len(texts), longest, model.device, model.dtype)
             writing, incoming = list(texts), prompts
             while True:

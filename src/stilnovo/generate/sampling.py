@@ -21,12 +21,14 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_new_tokens < 1:
+        if not self.temperature >= 0 or not 0 < self.top_p <= 1 or self.max_new_tokens < 1:  # NaN is refused too
             raise InputError(
                 "These sampling settings cannot be used.",
                 f"temperature {self.temperature}, top_p {self.top_p}, max_new_tokens {self.max_new_tokens}",
                 "Temperature ≥ 0, 0 < top_p ≤ 1, at least one new token.",
             )
+        if "" in self.stop:
+            raise InputError("A stop string is empty.", "Every text contains it.", "Leave it out.")
 
 
 class Sampler:

@@ -105,19 +105,20 @@ def _config(c: dict[str, Any], rope: dict[str, Any], kind: str) -> LlamaConfig:
         # Within its window, a sliding-window model is an ordinary one: longer documents are refused.
         max_positions=min(positions, c.get("sliding_window") or positions),
     )
-    sizes = (
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "layers",
-        "heads",
-        "kv_heads",
-        "head_dim",
-        "max_positions",
-    )
-    for name in sizes:
+    return _sensible(config)
+
+
+_SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim", "max_positions",
+)  # fmt: skip
+
+
+def _sensible(config: LlamaConfig) -> LlamaConfig:
+    for name in _SIZES:
         if not isinstance(getattr(config, name), int) or getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)!r}")
+            raise ValueError(f"{name} is {getattr(config, name)!r}.")
+    if config.heads % config.kv_heads or config.head_dim % 2:
+        raise ValueError(f"{config.heads} heads of {config.head_dim} do not go with {config.kv_heads} key/value heads.")
     return config
 
 
@@ -224,7 +225,10 @@ class GGUFReader:
                 f"The GGUF file uses a tensor type that is not supported: {', '.join(unknown)}.",
                 f"In {path}.", f"Supported: {', '.join(GGUF_TYPES)}.",
             )  # fmt: skip
-        self.config = self._config()
+        try:
+            self.config = _sensible(self._config())
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise _damaged(path, error) from error
 
     def _config(self) -> LlamaConfig:
         def field(key: str, default: Any = None) -> Any:
@@ -269,7 +273,8 @@ class GGUFReader:
             dense = torch.from_numpy(np.array(dequantize(entry.data, entry.tensor_type), dtype=np.float32))
         except Exception as error:
             raise _damaged(self.path, error) from error
+        dense = _checked(dense, name, shape, self.path)
         if re.fullmatch(r"blk\.\d+\.attn_[qk]\.weight", stored_name):
             heads = self.config.heads if stored_name.endswith("q.weight") else self.config.kv_heads
             dense = dense.view(heads, -1, 2, dense.shape[-1]).transpose(1, 2).reshape(dense.shape)
-        return _checked(dense, name, shape, self.path)
+        return dense

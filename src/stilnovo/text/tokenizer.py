@@ -21,6 +21,7 @@ from stilnovo.text.template import Message, Piece, Special
 # Split patterns by the name that GGUF gives them (llama.cpp's `tokenizer.ggml.pre`); GPT-2's own is the ByteLevel default.
 _LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _CONTROL = 3  # gguf.TokenType.CONTROL
+_REQUIRED = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.eos_token_id")
 
 
 class Tokenizer:
@@ -96,7 +97,7 @@ def from_folder(folder: Path) -> Tokenizer:
         raise InputError("The model folder has no tokenizer.json.", f"Folder: {folder}", "Download the model again.")
     settings: dict[str, Any] = {}
     if (folder / "tokenizer_config.json").is_file():
-        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        settings = _settings(folder / "tokenizer_config.json")
     try:
         fast = Fast.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
@@ -122,17 +123,41 @@ def from_folder(folder: Path) -> Tokenizer:
     return Tokenizer(fast, specials=specials, bos=opens, eos=eos, template=chat.detect(jinja, set(specials)))
 
 
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it is no object")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path.name} cannot be read.", f"{path}: {error}", "Download the model again.") from error
+    return found
+
+
 def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
     """Tokeniser from a GGUF file's metadata (keys `tokenizer.ggml.*`, already plain Python values).
 
     Raises:
-        InputError: when the vocabulary is not byte-level BPE.
+        InputError: when the vocabulary is not byte-level BPE, or not whole.
     """
     kind, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre", "default")
     if kind != "gpt2":
         raise InputError(
             "The GGUF file's tokeniser is not supported.", f"Found {kind!r}; supported: 'gpt2' (byte-level BPE)."
         )
+    missing = [key for key in _REQUIRED if fields.get(key) is None]
+    if missing:
+        raise InputError(f"The GGUF file lacks {missing[0]}.", next="Give a file of a whole model.")
+    try:
+        return _from_vocabulary(fields, pre)
+    except InputError:
+        raise
+    except Exception as error:  # the library raises bare Exception; lists of other lengths, ids beyond the end
+        raise InputError(
+            "The GGUF file's vocabulary does not fit together.", str(error)[:200], "Fetch the file again."
+        ) from error
+
+
+def _from_vocabulary(fields: Mapping[str, Any], pre: str) -> Tokenizer:
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
     fast = Fast(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, ignore_merges=pre == "llama-bpe"))

@@ -26,9 +26,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
-            torch.save(state, partial / "state.pt")
-            with (partial / "state.pt").open("rb") as file:
-                os.fsync(file.fileno())
+            _write_state(partial / "state.pt", state)
             write_atomic(
                 partial / "checkpoint.json",
                 json.dumps({"step": step, "sha256": {"state.pt": sha256_file(partial / "state.pt")}}),
@@ -43,9 +41,27 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     return target
 
 
+def _write_state(path: Path, state: dict[str, Any]) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except RuntimeError as error:
+        # On a full disk torch complains of its archive; the disk's own error lies beneath.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
+
+
 def _all(folder: Path) -> list[Path]:
     found = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdigit()]
     return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of which the folder holds a checkpoint, in order; whether they are whole is not looked at."""
+    return [int(path.name.removeprefix("step-")) for path in _all(folder)]
 
 
 def newest(folder: Path) -> tuple[dict[str, Any], list[str]]:
@@ -59,7 +75,7 @@ def newest(folder: Path) -> tuple[dict[str, Any], list[str]]:
         try:
             noted = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
             whole = noted["sha256"]["state.pt"] == sha256_file(path / "state.pt")
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             whole = False
         if whole:
             state: dict[str, Any] = torch.load(path / "state.pt", weights_only=True, map_location="cpu")

@@ -26,6 +26,7 @@ from stilnovo.progress import Progress, bytes_text
 from stilnovo.recipe import TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train import checkpoint
+from stilnovo.train.interrupt import HeldInterrupt
 from stilnovo.train.losses import chunked_cross_entropy
 from stilnovo.train.optimizer import learning_rate, make_optimizer
 
@@ -161,9 +162,12 @@ class Trainer:
         print(f"Resumed at step {self.step} of {self.steps}.", file=sys.stderr)
 
     def run_all(self) -> TrainResult:
-        """Train to the last step, with progress, metrics and checkpoints; a Ctrl-C leaves a checkpoint behind."""
+        """Train to the last step, with progress, metrics and checkpoints.
+
+        The first Ctrl-C ends the step, writes a checkpoint and stops; a second one drops the step.
+        """
         stream = iter(self.stream)
-        with Progress("train", self.steps) as progress:
+        with Progress("train", self.steps) as progress, HeldInterrupt() as held:
             try:
                 while self.step < self.steps:
                     row = self.train_step([next(stream) for _ in range(self.recipe.accumulation)])
@@ -173,19 +177,20 @@ class Trainer:
                         f"step {self.step}/{self.steps} loss {row['loss']:.3f} {row['tokens_per_second']:.0f} tok/s "
                         f"{bytes_text(row['memory_bytes'])}",
                     )
-                    if self.step % self.recipe.checkpoint_every == 0 or self.step == self.steps:
+                    if held.asked or self.step % self.recipe.checkpoint_every == 0 or self.step == self.steps:
                         self.save()
+                    if held.asked and self.step < self.steps:
+                        raise KeyboardInterrupt
             except KeyboardInterrupt:
-                # The interrupted step is dropped: its gradients must not leak into the state that is kept.
+                # An interrupted step is dropped: its gradients must not leak into the state that is kept.
                 raise self._interrupted() from None
         self.model.eval()
         return self._result()
 
     def _interrupted(self) -> KeyboardInterrupt:
-        where = self.run.path / "checkpoints"
-        return KeyboardInterrupt(
-            f"Stopped at step {self.step} of {self.steps}. Continue with --resume (checkpoints in {where})."
-        )
+        saved = checkpoint.steps(self.run.path / "checkpoints")
+        way = f"Continue from step {saved[-1]} with --resume." if saved else "There is no checkpoint yet: start anew."
+        return KeyboardInterrupt(f"Stopped at step {self.step} of {self.steps}. {way}")
 
     def _result(self) -> TrainResult:
         rows = self.run.metrics()
