@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from stilnovo.evaluate.statistics import mcnemar
-from stilnovo.evaluate.verdict import accuracy_verdict, bits_per_byte_verdict
+from stilnovo.evaluate.statistics import mcnemar, tango
+from stilnovo.evaluate.verdict import bits_per_byte_verdict, corrected, score_verdict
 
 
 def answers(both: int, gained: int, lost: int, neither: int) -> tuple[list[bool], list[bool]]:
@@ -18,7 +18,7 @@ def answers(both: int, gained: int, lost: int, neither: int) -> tuple[list[bool]
 
 
 def test_noise_is_called_noise() -> None:
-    verdict = accuracy_verdict(*answers(both=11, gained=7, lost=6, neither=36))
+    verdict = score_verdict(*answers(both=11, gained=7, lost=6, neither=36))
     assert verdict.outcome == "undecided"
     assert (verdict.before, verdict.after) == (17 / 60, 18 / 60)
     assert verdict.p == mcnemar(7, 6) == 1.0
@@ -30,20 +30,21 @@ def test_noise_is_called_noise() -> None:
 
 
 def test_a_clear_gain_and_a_clear_loss() -> None:
-    gain = accuracy_verdict(*answers(both=80, gained=30, lost=8, neither=116), metric="normalised accuracy")
+    gain = score_verdict(*answers(both=80, gained=30, lost=8, neither=116), metric="normalised accuracy")
     assert gain.outcome == "better"
     assert gain.sentence.startswith("Better: normalised accuracy 37.6 % → 47.0 % (+9.4 points, 95 % interval +")
     assert "McNemar p < .001, 234 items)." in gain.sentence
     assert gain.interval[0] < gain.difference < gain.interval[1]
-    loss = accuracy_verdict(*answers(both=80, gained=8, lost=30, neither=116))
+    loss = score_verdict(*answers(both=80, gained=8, lost=30, neither=116))
     assert loss.outcome == "worse"
     assert loss.p == gain.p
     assert loss.difference == -gain.difference
 
 
 def test_nothing_changed_at_all() -> None:
-    verdict = accuracy_verdict(*answers(both=20, gained=0, lost=0, neither=40))
-    assert (verdict.outcome, verdict.p, verdict.difference, verdict.interval) == ("undecided", 1.0, 0.0, (0.0, 0.0))
+    verdict = score_verdict(*answers(both=20, gained=0, lost=0, neither=40))
+    assert (verdict.outcome, verdict.p, verdict.difference) == ("undecided", 1.0, 0.0)
+    assert verdict.interval == tango(0, 0, 60), "sixty equal answers do not prove equality"
     assert "(±0.0 points" in verdict.sentence
     assert 0 < verdict.smallest_visible < 0.2
 
@@ -52,12 +53,12 @@ def test_clusters_ask_for_more() -> None:
     """Ten items gained, all about one passage: convincing as ten items, nothing as one passage."""
     before, after = answers(both=40, gained=10, lost=0, neither=50)
     passages = [f"p{index // 10}" for index in range(40)] + ["one"] * 10 + [f"q{index // 10}" for index in range(50)]
-    assert accuracy_verdict(before, after).outcome == "better"
-    verdict = accuracy_verdict(before, after, clusters=passages)
+    assert score_verdict(before, after).outcome == "better"
+    verdict = score_verdict(before, after, clusters=passages)
     assert (verdict.outcome, verdict.test, verdict.p) == ("undecided", "sign-flip", 1.0)
     assert "100 items in 10 groups" in verdict.sentence
-    alone = accuracy_verdict(before, after, clusters=list(range(100)))
-    assert alone == accuracy_verdict(before, after), "clusters of one are no clusters"
+    alone = score_verdict(before, after, clusters=list(range(100)))
+    assert alone == score_verdict(before, after), "clusters of one are no clusters"
 
 
 def test_bits_per_byte() -> None:
@@ -85,11 +86,47 @@ def test_too_few_documents_say_so() -> None:
     assert single.outcome == "undecided"
 
 
+def test_clustered_runs_that_agree_do_not_claim_to_see_everything() -> None:
+    before, _ = answers(both=20, gained=0, lost=0, neither=20)
+    verdict = score_verdict(before, before, clusters=[index // 5 for index in range(40)])
+    assert verdict.outcome == "undecided"
+    assert verdict.smallest_visible > 0.2
+    few = score_verdict(before, before, clusters=[index // 20 for index in range(40)])
+    assert few.sentence.endswith("2 groups of items are too few to tell, at least 6 are needed.")
+
+
+def test_scores_between_zero_and_one() -> None:
+    rng = np.random.default_rng(3)
+    before = rng.uniform(0, 0.8, size=100)
+    verdict = score_verdict(before, before + rng.uniform(-0.05, 0.15, size=100), metric="F1")
+    assert (verdict.outcome, verdict.test) == ("better", "sign-flip")
+    assert verdict.sentence.startswith("Better: F1 ")
+    assert verdict.gained is not None and verdict.lost is not None
+    assert verdict.gained + verdict.lost == 100
+
+
+def test_several_benchmarks_are_corrected() -> None:
+    """McNemar's p of 14 against 4 is .031: enough alone, not as one of three."""
+    alone = score_verdict(*answers(both=30, gained=14, lost=4, neither=52))
+    nothing = score_verdict(*answers(both=30, gained=5, lost=5, neither=60))
+    assert (alone.outcome, alone.p_corrected) == ("better", None)
+    found = corrected({"a": alone, "b": nothing, "c": nothing})
+    assert found["a"].p_corrected == pytest.approx(3 * alone.p)
+    assert (found["a"].outcome, found["a"].p) == ("undecided", alone.p)
+    assert found["a"].sentence.startswith("No difference is sure: accuracy 34.0 % → 44.0 % ")
+    assert found["a"].sentence.endswith(
+        "p = .093 after Holm's correction for 3 comparisons; alone it would be called better."
+    )
+    sure = corrected({"a": score_verdict(*answers(both=80, gained=30, lost=8, neither=116)), "b": nothing})
+    assert sure["a"].outcome == "better"
+    assert corrected({"a": alone})["a"].sentence == alone.sentence, "one comparison needs no correction"
+
+
 def test_unequal_runs_are_refused() -> None:
     with pytest.raises(ValueError, match="same items"):
-        accuracy_verdict([True], [True, False])
+        score_verdict([True], [True, False])
     with pytest.raises(ValueError, match="same items"):
-        accuracy_verdict([], [])
+        score_verdict([], [])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -100,5 +137,5 @@ def test_identical_models_are_rarely_told_apart(seed: int) -> None:
     for _ in range(100):
         changed = rng.random(60) < 0.2
         before = rng.random(60) < 0.4
-        claims += accuracy_verdict(before.tolist(), (before ^ changed).tolist()).outcome != "undecided"
+        claims += score_verdict(before.tolist(), (before ^ changed).tolist()).outcome != "undecided"
     assert claims <= 10

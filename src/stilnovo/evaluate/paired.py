@@ -6,7 +6,7 @@ from stilnovo.errors import InputError
 from stilnovo.evaluate.perplexity import HeldOutScore
 from stilnovo.evaluate.result import EvaluationResult, TaskResult
 from stilnovo.evaluate.task import METRIC_NAMES
-from stilnovo.evaluate.verdict import Verdict, accuracy_verdict, bits_per_byte_verdict
+from stilnovo.evaluate.verdict import Verdict, bits_per_byte_verdict, score_verdict
 
 TEXT = "bits_per_byte"
 
@@ -22,7 +22,7 @@ def verdicts(before: EvaluationResult, after: EvaluationResult) -> dict[str, Ver
         second = after.tasks.get(name)
         if second is not None:
             _same_items(first, second)
-            found[name] = accuracy_verdict(
+            found[name] = score_verdict(
                 first.right(first.metric),
                 second.right(first.metric),
                 metric=METRIC_NAMES[first.metric],
