@@ -74,6 +74,7 @@ def score(
     *,
     token_budget: int = TOKEN_BUDGET,
     progress: Progress | None = None,
+    finished: Callable[[Sequence[ItemScore]], None] | None = None,
 ) -> list[ItemScore]:
     """Score every item.
 
@@ -83,6 +84,7 @@ def score(
         items: The questions.
         token_budget: Most tokens in one forward pass; an item with more gets a pass of its own.
         progress: Called with (items done, items in all) after every pass.
+        finished: Called with the scores of every pass, so that they can be kept before the next one.
     """
     scores: list[ItemScore] = []
     training = model.training
@@ -91,9 +93,12 @@ def score(
         with torch.inference_mode():
             for pack in _packs(items, tokenizer, model.config.max_positions, token_budget):
                 likelihoods = _forward(model, [encoded for _, encoded in pack])
-                scores += [
+                new = [
                     _item_score(item, encoded, sums) for (item, encoded), sums in zip(pack, likelihoods, strict=True)
                 ]
+                scores += new
+                if finished is not None:
+                    finished(new)
                 if progress is not None:
                     progress(len(scores), len(items))
     finally:
