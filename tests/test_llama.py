@@ -16,9 +16,10 @@ from conftest import TINY
 from stilnovo.data import sample
 from stilnovo.model import lora
 from stilnovo.model.attention import Block, Blocks, positions_of
-from stilnovo.model.llama import Llama, LlamaConfig, random_source
+from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.load import build
 from stilnovo.model.weights import SafetensorsReader
+from stilnovo.plan.shape import LlamaConfig, lora_parameters
 from stilnovo.text.tokenizer import Tokenizer
 
 TOLERANCE = 1e-4
@@ -137,7 +138,7 @@ def test_each_weight_is_asked_for_once_and_layer_by_layer() -> None:
 def test_base_has_no_parameters_until_lora_adds_them(tiny: Llama) -> None:
     assert list(tiny.parameters()) == []
     lora.attach(tiny, lora.LoraConfig(r=4))
-    assert sum(p.numel() for p in tiny.parameters()) == lora.count(TINY, lora.LoraConfig(r=4))
+    assert sum(p.numel() for p in tiny.parameters()) == lora_parameters(TINY, lora.LoraConfig(r=4))
 
 
 def test_eight_billion_shape_counts() -> None:
@@ -145,5 +146,5 @@ def test_eight_billion_shape_counts() -> None:
         vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, layers=32, heads=32, kv_heads=8, head_dim=128
     )
     assert shape.parameters() == 8_030_261_248
-    assert lora.count(shape, lora.LoraConfig(r=32)) == 83_886_080
+    assert lora_parameters(shape, lora.LoraConfig(r=32)) == 83_886_080
     assert round(100 * 83_886_080 / shape.parameters(), 2) == 1.04

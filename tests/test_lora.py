@@ -18,9 +18,10 @@ from conftest import TINY
 from stilnovo.errors import InputError
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
-from stilnovo.model.llama import PROJECTIONS, Llama
+from stilnovo.model.llama import Llama
 from stilnovo.model.load import build
 from stilnovo.model.weights import SafetensorsReader
+from stilnovo.plan.shape import PROJECTIONS
 
 THEIRS = TheirConfig(
     vocab_size=97,

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stilnovo.model.attention import grouped_attention
-from stilnovo.model.llama import LlamaConfig
+from stilnovo.plan.shape import LlamaConfig
 
 
 class KVCache:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,56 +24,10 @@ from torch.utils.checkpoint import checkpoint
 from stilnovo.model.attention import Attention
 from stilnovo.model.functions import rms_norm, rotate, swiglu
 from stilnovo.model.quantize import DenseLinear, FrozenLinear
+from stilnovo.plan.shape import ATTENTION_PROJECTIONS, LlamaConfig, RopeScaling
 
 TensorSource = Callable[[str, tuple[int, ...]], Tensor]
 LinearMaker = Callable[[Tensor], FrozenLinear]
-
-ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
-PROJECTIONS = ATTENTION_PROJECTIONS + MLP_PROJECTIONS
-
-
-@dataclass(frozen=True)
-class RopeScaling:
-    """Llama 3.1's stretching of the slow rotary frequencies (Grattafiori et al. 2024; the rule of Meta's reference code)."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_positions: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class LlamaConfig:
-    """The shape of a Llama. `max_positions` is the longest document it can read."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    rms_eps: float = 1e-5
-    rope_theta: float = 10_000.0
-    rope_scaling: RopeScaling | None = None
-    rope_factors: tuple[float, ...] | None = None  # GGUF keeps the scaling worked out, one divisor a frequency
-    tie_embeddings: bool = False
-    max_positions: int = 2048
-
-    def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of each projection of one layer, by name."""
-        c, f, d = self.hidden_size, self.intermediate_size, self.head_dim
-        return {
-            "q_proj": (self.heads * d, c), "k_proj": (self.kv_heads * d, c), "v_proj": (self.kv_heads * d, c),
-            "o_proj": (c, self.heads * d), "gate_proj": (f, c), "up_proj": (f, c), "down_proj": (c, f),
-        }  # fmt: skip
-
-    def parameters(self) -> int:
-        """Parameters of the base model; a tied head counts once."""
-        layer = sum(rows * columns for rows, columns in self.linear_shapes().values()) + 2 * self.hidden_size
-        tables = self.vocab_size * self.hidden_size * (1 if self.tie_embeddings else 2)
-        return self.layers * layer + tables + self.hidden_size
 
 
 def random_source(seed: int = 0, std: float = 0.02) -> TensorSource:

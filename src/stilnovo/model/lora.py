@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +25,14 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from stilnovo.errors import InputError
-from stilnovo.model.llama import ATTENTION_PROJECTIONS, PROJECTIONS, Llama, LlamaConfig
+from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear
+from stilnovo.plan.shape import ATTENTION_PROJECTIONS, PROJECTIONS, LoraConfig
 from stilnovo.runlog import write_atomic
 
 _UNSUPPORTED = (
     "use_dora", "use_qalora", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class LoraConfig:
-    """What PEFT's `adapter_config.json` holds of it: rank, α, dropout, scaling rule, projections."""
-
-    r: int = 32
-    alpha: float = 8.0
-    dropout: float = 0.0
-    rslora: bool = True
-    projections: tuple[str, ...] = PROJECTIONS
-
-    @property
-    def scale(self) -> float:
-        """s in y = W x + s · B (A x)."""
-        return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
 
 
 class _LoraLinear(Function):
@@ -142,15 +127,6 @@ def set_enabled(model: Llama, enabled: bool) -> None:
     """Switch the whole adapter on or off; off, the model is the base."""
     for module in adapters(model).values():
         module.enabled = enabled
-
-
-def count(config: LlamaConfig, lora: LoraConfig) -> int:
-    """Trainable parameters of an adapter on a model of this shape: r · (in + out) for each projection.
-
-    For an 8B Llama 3 at r = 32 on all projections: 83,886,080, which is 1.04 % of 8,030,261,248.
-    """
-    shapes = config.linear_shapes()
-    return config.layers * lora.r * sum(sum(shapes[name]) for name in lora.projections)
 
 
 def save(model: Llama, lora: LoraConfig, folder: Path, base_model: str) -> None:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from stilnovo.model import lora
-from stilnovo.model.llama import Llama, LlamaConfig
-from stilnovo.model.lora import LoraConfig
+from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import BLOCK, NESTED_BLOCK, FrozenLinear, Scheme
+from stilnovo.plan.shape import LlamaConfig, LoraConfig, lora_parameters
 
 OPTIMIZER_BLOCK = 256  # values that share a scale in bitsandbytes' 8-bit optimizer states
 
@@ -74,7 +74,7 @@ def predict(
     frozen = config.layers * sum(linear_bytes(*s, scheme, shape.dtype_bytes) for s in shapes)
     tables = config.vocab_size * config.hidden_size * shape.dtype_bytes * (1 if config.tie_embeddings else 2)
     norms = (2 * config.layers + 1) * config.hidden_size * shape.dtype_bytes
-    trainable = lora.count(config, lora_config)
+    trainable = lora_parameters(config, lora_config)
     states = 2 * trainable * 4
     if shape.eight_bit_optimizer:
         states = 2 * trainable + 2 * 4 * (trainable // OPTIMIZER_BLOCK)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stilnovo.errors import InputError
-from stilnovo.model.llama import LlamaConfig, RopeScaling
+from stilnovo.plan.shape import LlamaConfig, RopeScaling
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)

@@ -21,6 +21,7 @@ from stilnovo.errors import InputError
 from stilnovo.model import lora, memory
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
+from stilnovo.plan.shape import LoraConfig, lora_parameters
 from stilnovo.recipe import DataSection, LoraSection, Recipe
 from stilnovo.runlog import RunFolder, write_atomic
 from stilnovo.text.tokenizer import Tokenizer
@@ -36,9 +37,9 @@ class Corpus:
     sha256: str
 
 
-def lora_config(section: LoraSection) -> lora.LoraConfig:
+def lora_config(section: LoraSection) -> LoraConfig:
     """The adapter that a recipe describes."""
-    return lora.LoraConfig(section.r, section.alpha, section.dropout, section.rslora, section.projections)
+    return LoraConfig(section.r, section.alpha, section.dropout, section.rslora, section.projections)
 
 
 def split(documents: Sequence[Document], held_out: float, seed: int) -> tuple[list[Document], list[Document]]:
@@ -87,7 +88,7 @@ class TrainingRun:
     @property
     def trainable(self) -> int:
         """Parameters that learn."""
-        return lora.count(self.model.config, self.lora)
+        return lora_parameters(self.model.config, self.lora)
 
     def train(self) -> tuple[TrainResult, list[memory.MemoryLine]]:
         """Train to the end; writes adapter/ and train.json and returns the result and the memory ledger."""
