@@ -1,0 +1,257 @@
+"""Finished answers on disk, so that an interrupted evaluation goes on and an unchanged model is not asked twice.
+
+One SQLite file for all models and tasks. An answer is found again only under the hash of everything it depends on
+(`identity.py`), the task, its version and the hash of the question, so that a changed adapter cannot be served another's
+answers. Write-ahead logging and one transaction a pass make it safe to kill the process at any moment and to run two
+evaluations at once. A row carries a checksum over its key and value, because SQLite has none.
+
+The cache is a convenience and never a reason to fail: a file that is locked, read-only, damaged or on a full disk gives
+one line of warning, and the evaluation goes on without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from stilnovo.evaluate.identity import Identity
+from stilnovo.runlog import sha256_file
+
+FILE_NAME = "answers-1.sqlite"  # the number is the layout's: another layout is another file
+VARIABLE = "STILNOVO_CACHE"
+
+_BUSY_SECONDS = 5.0  # how long another process may hold the file before we go on without it
+_RETRY_SECONDS = 30.0
+_MOST_PENDING = 20_000  # answers held in memory while the file is locked
+_LAYOUT = """
+CREATE TABLE IF NOT EXISTS identities (
+  id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE, identity TEXT NOT NULL, created TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS answers (
+  identity INTEGER NOT NULL, task TEXT NOT NULL, version TEXT NOT NULL, item TEXT NOT NULL,
+  answer TEXT NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (identity, task, version, item)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, state TEXT NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS speeds (setting TEXT NOT NULL, task TEXT NOT NULL, items_per_second REAL NOT NULL,
+  PRIMARY KEY (setting, task));
+"""
+
+Row = tuple[str, dict[str, Any]]
+
+
+def default_folder() -> Path:
+    """`$STILNOVO_CACHE`, else `stilnovo` in `$XDG_CACHE_HOME` or in `~/.cache`."""
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stilnovo"
+
+
+class AnswerCache:
+    """`with AnswerCache(folder, warn) as cache: cache.find(…); cache.keep(…)`.
+
+    Args:
+        folder: Where the file lies or is made; None for a cache that holds nothing.
+        warn: Called with one line when the file cannot be used (further).
+    """
+
+    def __init__(self, folder: Path | None, warn: Callable[[str], None]) -> None:
+        self.path = None if folder is None else folder / FILE_NAME
+        self._warn = warn
+        self._connection: sqlite3.Connection | None = None
+        self._writable = True
+        self._pending: list[tuple[str, str, str, str, str, str]] = []
+        self._retry_at = 0.0
+        self._numbers: dict[str, int] = {}
+        if self.path is not None:
+            self._open(self.path)
+
+    def __enter__(self) -> AnswerCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def usable(self) -> bool:
+        """Whether answers can be read, and, unless the file turned out to be read-only, kept."""
+        return self._connection is not None
+
+    def close(self) -> None:
+        """Write what is still pending and close the file."""
+        if self._connection is None:
+            return
+        self._retry_at = 0.0
+        self._flush()
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+        self._connection = None
+
+    def find(
+        self, identity: Identity, task: str, version: str, items: Iterable[str]
+    ) -> Iterator[dict[str, Any] | None]:
+        """The kept answer to each item (by its hash), in order, or None; one row is in memory at a time."""
+        number = self._number(identity)
+        for item in items:
+            yield None if number is None else self._one(number, identity.sha256(), task, version, item)
+
+    def keep(self, identity: Identity, task: str, version: str, rows: Iterable[Row]) -> None:
+        """Keep answers, (item hash, answer as JSON values) each, in one transaction."""
+        if self._connection is None or not self._writable:
+            return
+        sha256, text = identity.sha256(), identity.text()
+        for item, answer in rows:
+            self._pending.append((sha256, text, task, version, item, json.dumps(answer, ensure_ascii=False)))
+        self._flush()
+
+    def file_sha256(self, path: Path) -> str:
+        """Hex sha256 of a file's content, remembered while size, times and inode stay what they were."""
+        place, found = path.resolve(), path.stat()
+        state = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino} {found.st_dev}"
+        rows = self._read("SELECT sha256 FROM files WHERE path = ? AND state = ?", (str(place), state))
+        if rows:
+            return str(rows[0][0])
+        sha256 = sha256_file(place)
+        self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (str(place), state, sha256))
+        return sha256
+
+    def speed(self, setting: str, task: str) -> float | None:
+        """Items per second that this setting (model, quantisation, machine, in words) last reached on a task."""
+        rows = self._read("SELECT items_per_second FROM speeds WHERE setting = ? AND task = ?", (setting, task))
+        return float(rows[0][0]) if rows else None
+
+    def keep_speed(self, setting: str, task: str, items_per_second: float) -> None:
+        """Remember a speed for the estimate before the next run."""
+        self._write("INSERT OR REPLACE INTO speeds VALUES (?, ?, ?)", (setting, task, items_per_second))
+
+    def _open(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.executescript(_LAYOUT)
+        except (sqlite3.Error, OSError) as error:
+            if any(words in str(error) for words in ("readonly", "unable to open")) and self._read_only(path):
+                return
+            self._give_up(error)
+
+    def _read_only(self, path: Path) -> bool:
+        """Open a file that may not be written, for reading; says so."""
+        try:
+            if self._connection is not None:
+                self._connection.close()
+            # immutable: no side files are needed, which a read-only folder could not hold
+            uri = f"{path.resolve().as_uri()}?immutable=1"
+            self._connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+            self._connection.execute("SELECT count(*) FROM identities").fetchone()
+        except sqlite3.Error:
+            return False
+        self._writable = False
+        self._warn(f"The answer cache is read-only: what it holds is used, nothing new is kept ({path}).")
+        return True
+
+    def _number(self, identity: Identity) -> int | None:
+        sha256 = identity.sha256()
+        if sha256 not in self._numbers:
+            rows = self._read("SELECT id FROM identities WHERE sha256 = ? AND identity = ?", (sha256, identity.text()))
+            if not rows:
+                return None
+            self._numbers[sha256] = int(rows[0][0])
+        return self._numbers[sha256]
+
+    def _one(self, number: int, sha256: str, task: str, version: str, item: str) -> dict[str, Any] | None:
+        rows = self._read(
+            "SELECT answer, checksum FROM answers WHERE identity = ? AND task = ? AND version = ? AND item = ?",
+            (number, task, version, item),
+        )
+        if not rows or rows[0][1] != _checksum(sha256, task, version, item, rows[0][0]):
+            return None
+        try:
+            answer = json.loads(rows[0][0])
+        except ValueError:
+            return None
+        return answer if isinstance(answer, dict) else None
+
+    def _flush(self) -> None:
+        """Write the pending answers, or leave them pending while another process holds the file."""
+        connection = self._connection
+        if connection is None or not self._pending or time.monotonic() < self._retry_at:
+            return
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                created = datetime.now(UTC).isoformat(timespec="seconds")
+                for sha256, text in {(row[0], row[1]) for row in self._pending}:
+                    connection.execute(
+                        "INSERT OR IGNORE INTO identities (sha256, identity, created) VALUES (?, ?, ?)",
+                        (sha256, text, created),
+                    )
+                connection.executemany(
+                    "INSERT OR REPLACE INTO answers SELECT id, ?, ?, ?, ?, ? FROM identities WHERE sha256 = ?",
+                    (
+                        (task, version, item, answer, _checksum(sha256, task, version, item, answer), sha256)
+                        for sha256, _, task, version, item, answer in self._pending
+                    ),
+                )
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            self._not_written(error)
+        else:
+            self._pending.clear()
+
+    def _not_written(self, error: sqlite3.Error) -> None:
+        if _busy(error) and len(self._pending) < _MOST_PENDING:
+            if self._retry_at == 0.0:
+                self._warn(f"The answer cache is locked by another process; answers wait in memory ({self.path}).")
+            self._retry_at = time.monotonic() + _RETRY_SECONDS
+            return
+        self._writable = False
+        self._pending.clear()
+        self._warn(f"Answers are no longer kept: {error} ({self.path}). The evaluation goes on.")
+
+    def _read(self, query: str, values: tuple[Any, ...]) -> list[Any]:
+        if self._connection is None:
+            return []
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return []
+
+    def _write(self, query: str, values: tuple[Any, ...]) -> None:
+        if self._connection is None or not self._writable:
+            return
+        # a hash or a speed that is not remembered costs time and nothing else
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute(query, values)
+
+    def _give_up(self, error: Exception) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+        self._connection = None
+        advice = "" if isinstance(error, OSError) or _busy(error) else " Remove it if it stays damaged."
+        self._warn(
+            f"The answer cache cannot be used: {error} ({self.path}). The evaluation goes on without it.{advice}"
+        )
+
+
+def _checksum(sha256: str, task: str, version: str, item: str, answer: str) -> int:
+    return zlib.crc32("\0".join((sha256, task, version, item, answer)).encode())
+
+
+def _busy(error: Exception) -> bool:
+    return "locked" in str(error) or "busy" in str(error)

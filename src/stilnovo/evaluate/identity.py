@@ -1,0 +1,99 @@
+"""What an answer depends on beside its question: weights, adapter, quantisation, number format, protocol and this code.
+
+Everything is told apart by content, never by name: an adapter that was trained again in the same folder is another
+adapter, and the same one copied elsewhere is the same. Weight files are gigabytes, so their hashes may be remembered by
+whoever calls (`evaluate/cache.py` does, by size, times and inode); an adapter is hashed anew every time. The sources
+that produce log-likelihoods are hashed too: an answer of an older scorer is not an answer of this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from stilnovo.errors import InputError
+from stilnovo.hub import ModelFiles
+from stilnovo.runlog import sha256_file
+
+FileHash = Callable[[Path], str]
+
+_PACKAGE = Path(__file__).parents[1]
+_MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".model")
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_SCORING_ROOMS = ("evaluate", "generate", "model", "text")
+_GROUPS = ("cluster", "category")
+# What reads answers but makes none; everything else in the rooms above counts, also what is added later.
+_READERS = {"cache", "differences", "identity", "paired", "pages", "result", "run", "statistics", "verdict"}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One way of answering: two evaluations share answers only where all of this is equal.
+
+    `weights_sha256` and `adapter_sha256` are over contents (`model_sha256`, `adapter_sha256`); `device` is `cpu` or
+    `cuda`; `protocol` holds what else changes a number, such as whether an opening token is given.
+    """
+
+    weights_sha256: str
+    adapter_sha256: str | None
+    quantization: str
+    dtype: str
+    device: str
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    code_sha256: str = ""
+
+    def sha256(self) -> str:
+        """Hex sha256 of all fields."""
+        return hashlib.sha256(self.text().encode()).hexdigest()
+
+    def text(self) -> str:
+        """All fields as one line of JSON, keys sorted."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def model_sha256(files: ModelFiles, file_hash: FileHash = sha256_file) -> str:
+    """Over a GGUF file, or over the weights, shape, tokeniser and template in a folder; where they lie is left out."""
+    if files.kind == "gguf":
+        return file_hash(files.path)
+    chosen = sorted(path for path in files.path.iterdir() if path.suffix in _MODEL_SUFFIXES and path.is_file())
+    return _joined((path.name, file_hash(path)) for path in chosen)
+
+
+def adapter_sha256(folder: Path) -> str:
+    """Over the two files of an adapter in PEFT's format.
+
+    Raises:
+        InputError: one of them is missing or cannot be read.
+    """
+    try:
+        return _joined((name, sha256_file(folder / name)) for name in _ADAPTER_FILES)
+    except OSError as error:
+        raise InputError(
+            f"There is no adapter in {folder}.", f"{error.strerror}: {error.filename}", "Give a run's `adapter` folder."
+        ) from error
+
+
+def item_sha256(item: Any) -> str:
+    """Hex sha256 of one question, a dataclass: all of it but the names of its groups, which no answer depends on."""
+    asked = {key: value for key, value in asdict(item).items() if key not in _GROUPS}
+    return hashlib.sha256(json.dumps(asked, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
+
+
+@cache
+def code_sha256() -> str:
+    """Over the sources that turn a question into an answer."""
+    paths = [path for room in _SCORING_ROOMS for path in sorted((_PACKAGE / room).rglob("*.py"))]
+    kept = [path for path in paths if not (path.parent.name == "evaluate" and path.stem in _READERS)]
+    return _joined((path.relative_to(_PACKAGE).as_posix(), sha256_file(path)) for path in kept)
+
+
+def _joined(parts: Iterable[tuple[str, str]]) -> str:
+    digest = hashlib.sha256()
+    for name, sha256 in parts:
+        digest.update(f"{name}\0{sha256}\n".encode())
+    return digest.hexdigest()
