@@ -4,6 +4,9 @@ A template turns messages into pieces that are either literal special tokens or 
 to ids and encodes the second, so text typed by a person can never smuggle a control token in. Training and generation
 use the same pieces. Two templates exist, because the models this project loads use two: ChatML (SmolLM2) and Llama 3
 (LLaMAntino-3-ANITA); a model without a chat template is a base model and gets plain text.
+
+What is learnt in training is marked here too: an assistant's words (`Answer`) and the token that ends its turn. Words and
+header of an assistant's turn are separate pieces, so that training sees the tokens that generation will have seen.
 """
 
 from __future__ import annotations
@@ -27,9 +30,16 @@ class Message:
 
 @dataclass(frozen=True)
 class Special:
-    """A special token by its text; the tokeniser knows its id."""
+    """A special token by its text; the tokeniser knows its id. `learnt`: it ends an assistant's turn."""
 
     token: str
+    learnt: bool = False
+
+
+class Answer(str):
+    """Words of the assistant: what is learnt."""
+
+    __slots__ = ()
 
 
 Piece = Special | str
@@ -46,6 +56,18 @@ TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_o
 DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>")
 DOCUMENT_BEGINS = ("<|begin_of_text|>", "<s>")
 
+# Llama 3's 256 special tokens in the order of their ids, which follow the vocabulary's.
+LLAMA3_SPECIALS = (
+    BEGIN.token, "<|end_of_text|>", *(f"<|reserved_special_token_{n}|>" for n in range(4)), START_HEADER.token,
+    END_HEADER.token, "<|reserved_special_token_4|>", EOT.token, *(f"<|reserved_special_token_{n}|>" for n in range(5, 251)),
+)  # fmt: skip
+# Llama 3's template as Jinja, for rank files, which come without one.
+LLAMA3_JINJA = (
+    "{{ '<|begin_of_text|>' }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+    " + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+
 SMOLLM_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
 
@@ -56,7 +78,10 @@ def chatml(messages: Sequence[Message], *, generation: bool, default_system: str
         turns.insert(0, Message("system", default_system))
     pieces: list[Piece] = []
     for turn in turns:
-        pieces += [IM_START, f"{turn.role}\n{turn.content}", IM_END, "\n"]
+        if turn.role == "assistant":
+            pieces += [IM_START, "assistant\n", Answer(turn.content), Special(IM_END.token, learnt=True), "\n"]
+        else:
+            pieces += [IM_START, f"{turn.role}\n{turn.content}", IM_END, "\n"]
     if generation:
         pieces += [IM_START, "assistant\n"]
     return pieces
@@ -66,7 +91,11 @@ def llama3(messages: Sequence[Message], *, generation: bool) -> list[Piece]:
     """Llama 3's template: header, blank line, stripped content, end of turn."""
     pieces: list[Piece] = [BEGIN]
     for turn in messages:
-        pieces += [START_HEADER, turn.role, END_HEADER, f"\n\n{turn.content.strip()}", EOT]
+        content = turn.content.strip()
+        if turn.role == "assistant":
+            pieces += [START_HEADER, turn.role, END_HEADER, "\n\n", Answer(content), Special(EOT.token, learnt=True)]
+        else:
+            pieces += [START_HEADER, turn.role, END_HEADER, f"\n\n{content}", EOT]
     if generation:
         pieces += [START_HEADER, "assistant", END_HEADER, "\n\n"]
     return pieces
@@ -74,8 +103,14 @@ def llama3(messages: Sequence[Message], *, generation: bool) -> list[Piece]:
 
 def plain(messages: Sequence[Message], *, generation: bool) -> list[Piece]:
     """A base model has no turns: the texts follow each other, a blank line between."""
-    text = "\n\n".join(turn.content for turn in messages)
-    return [text + ("\n\n" if generation else "")]
+    pieces: list[Piece] = []
+    for number, turn in enumerate(messages):
+        gap = "\n\n" if generation or number + 1 < len(messages) else ""
+        if turn.role == "assistant":
+            pieces += [Answer(turn.content), gap]
+        else:
+            pieces.append(turn.content + gap)
+    return pieces
 
 
 TEMPLATES = {"chatml": chatml, "llama3": llama3, "plain": plain}

@@ -1,4 +1,5 @@
-"""Text to token ids and back, for byte-level BPE models: `tokenizer.json`, or the vocabulary inside a GGUF file.
+"""Text to token ids and back, for byte-level BPE models: `tokenizer.json`, the vocabulary inside a GGUF file, or the
+rank file that Llama 3 was published with.
 
 Unusual: special tokens are never parsed out of text. They come only from `stilnovo.text.template`, piece by piece, so a
 document or a user that contains the characters of a control token gets ordinary tokens for them.
@@ -6,6 +7,9 @@ document or a user that contains the characters of a control token gets ordinary
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,13 +19,24 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Fast
 
 from stilnovo.errors import InputError
+from stilnovo.hub import find_model
 from stilnovo.text import template as chat
-from stilnovo.text.template import Message, Piece, Special
+from stilnovo.text.template import Answer, Message, Piece, Special
 
 # Split patterns by the name that GGUF gives them (llama.cpp's `tokenizer.ggml.pre`); GPT-2's own is the ByteLevel default.
-_LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _CONTROL = 3  # gguf.TokenType.CONTROL
 _REQUIRED = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.eos_token_id")
+
+
+def _byte_letters() -> dict[int, str]:
+    """GPT-2's printable letter for each byte: itself where it is visible Latin-1, else the next letter from U+0100 on."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {byte: chr(byte) for byte in visible} | {byte: chr(256 + at) for at, byte in enumerate(hidden)}
+
+
+_BYTE_LETTERS = _byte_letters()
 
 
 class Tokenizer:
@@ -33,6 +48,8 @@ class Tokenizer:
         end_of_text_id: Token that closes a document in training.
         turn_end_ids: Every token that ends a generation.
         template: Name of the chat template.
+        pad_id: Token that the model's files name for padding; nothing here pads, `text.lint` looks at it.
+        jinja: The model's own chat template, None when it has none; `text.lint` compares it with ours.
     """
 
     def __init__(
@@ -44,9 +61,12 @@ class Tokenizer:
         eos: str,
         template: str,
         vocab_size: int | None = None,
+        pad: str | None = None,
+        jinja: str | None = None,
     ) -> None:
         fast.encode_special_tokens = True  # special strings inside text become ordinary tokens
-        self._fast, self._specials, self.template = fast, dict(specials), template
+        self._fast, self._specials, self.template, self.jinja = fast, dict(specials), template, jinja
+        self.pad_id = specials.get(pad) if pad else None
         self.vocab_size = vocab_size or fast.get_vocab_size(with_added_tokens=True)
         self.bos_id = specials.get(bos) if bos else None
         self.eos_id = specials[eos]
@@ -60,7 +80,12 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` for many texts at once (parallel inside the tokeniser)."""
-        return [list(e.ids) for e in self._fast.encode_batch(list(texts), add_special_tokens=False)]
+        return [list(e.ids) for e in self._fast.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def merge(self, word: str) -> list[int]:
+        """Token ids of one pre-token (a run of letters, a space before it or not), without looking for cuts in it."""
+        letters = "".join([_BYTE_LETTERS[byte] for byte in word.encode()])
+        return [token.id for token in self._fast.model.tokenize(letters)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids; special tokens are left out, broken UTF-8 becomes the replacement character."""
@@ -78,6 +103,42 @@ class Tokenizer:
             ids += self._piece(piece)
         return ids
 
+    def supervised(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        """Token ids of a whole conversation, and which of them are learnt: the assistant's words and the end of its turns.
+
+        A model without a chat template gets the end-of-text after the last turn, which is learnt too.
+        """
+        ids: list[int] = []
+        learnt: list[bool] = []
+        for piece in chat.TEMPLATES[self.template](messages, generation=False):
+            tokens = self._piece(piece)
+            ids += tokens
+            learnt += [piece.learnt if isinstance(piece, Special) else isinstance(piece, Answer)] * len(tokens)
+        if self.template == "plain":
+            ids, learnt = [*ids, self.end_of_text_id], [*learnt, True]
+        return ids, learnt
+
+    def definition(self) -> str:
+        """The tokeniser as the text of a `tokenizer.json`."""
+        return str(self._fast.to_str())
+
+    def fingerprint(self) -> str:
+        """Hex sha256 of everything that decides which ids a text or a conversation gets."""
+        rest = [sorted(self._specials.items()), self.bos_id, self.eos_id, self.end_of_text_id, self.template]
+        return hashlib.sha256(f"{self.definition()}{json.dumps(rest)}".encode()).hexdigest()
+
+    def special_text(self, token: int | None) -> str | None:
+        """How a special token is spelt; None when it is not one."""
+        return next((text for text, index in self._specials.items() if index == token), None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_fast": self.definition()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._fast = Fast.from_str(state["_fast"])
+        self._fast.encode_special_tokens = True
+
     def _piece(self, piece: Piece) -> list[int]:
         if not isinstance(piece, Special):
             return self.encode(piece)
@@ -86,13 +147,42 @@ class Tokenizer:
         return [self._specials[piece.token]]
 
 
+def open_tokenizer(name: str) -> Tokenizer:
+    """The tokeniser alone, without weights: a model's name or folder, a GGUF file, `tokenizer.json` or `tokenizer.model`.
+
+    Raises:
+        InputError: when it cannot be found or read.
+    """
+    path = Path(name).expanduser()
+    if path.name == "tokenizer.json" and path.is_file():
+        return from_folder(path.parent)
+    if path.name == "tokenizer.model" and path.is_file():
+        return from_tiktoken(path)
+    if path.is_dir() and not (path / "config.json").is_file() and (path / "tokenizer.model").is_file():
+        return from_folder(path)
+    files = find_model(name)
+    return from_folder(files.path) if files.kind == "folder" else from_gguf(_gguf_fields(files.path))
+
+
+def _gguf_fields(path: Path) -> dict[str, Any]:
+    import gguf
+
+    try:
+        fields = gguf.GGUFReader(str(path)).fields
+        return {key: field.contents() for key, field in fields.items() if key.startswith("tokenizer.")}
+    except Exception as error:  # the package raises whatever numpy does on a short file
+        raise InputError(f"{path} cannot be read as GGUF.", str(error)[:200], "Fetch the file again.") from error
+
+
 def from_folder(folder: Path) -> Tokenizer:
-    """Tokeniser of a Hugging Face model folder (`tokenizer.json`, `tokenizer_config.json`).
+    """Tokeniser of a model folder: `tokenizer.json` with `tokenizer_config.json`, or a tiktoken `tokenizer.model`.
 
     Raises:
         InputError: when a file is missing or not readable.
     """
     path = folder / "tokenizer.json"
+    if not path.is_file() and (folder / "tokenizer.model").is_file():
+        return from_tiktoken(folder / "tokenizer.model")
     if not path.is_file():
         raise InputError("The model folder has no tokenizer.json.", f"Folder: {folder}", "Download the model again.")
     settings: dict[str, Any] = {}
@@ -120,7 +210,9 @@ def from_folder(folder: Path) -> Tokenizer:
         raise InputError("The tokeniser names no end-of-text token.", f"eos_token: {eos!r}", f"Check {folder}.")
     bos = named("bos_token")
     opens = bos if bos in chat.DOCUMENT_BEGINS and settings.get("add_bos_token", True) else None
-    return Tokenizer(fast, specials=specials, bos=opens, eos=eos, template=chat.detect(jinja, set(specials)))
+    template = chat.detect(jinja, set(specials))
+    pad = named("pad_token")
+    return Tokenizer(fast, specials=specials, bos=opens, eos=eos, template=template, pad=pad, jinja=jinja)
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -162,7 +254,7 @@ def _from_vocabulary(fields: Mapping[str, Any], pre: str) -> Tokenizer:
     merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
     fast = Fast(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, ignore_merges=pre == "llama-bpe"))
     if pre == "llama-bpe":
-        split: Any = pre_tokenizers.Split(Regex(_LLAMA3_SPLIT), "isolated")
+        split: Any = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated")
         steps = [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     elif pre == "smollm":
         steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -182,5 +274,58 @@ def _from_vocabulary(fields: Mapping[str, Any], pre: str) -> Tokenizer:
     bos = None
     if fields.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe"):
         bos = tokens[int(fields["tokenizer.ggml.bos_token_id"])]
-    template = chat.detect(fields.get("tokenizer.chat_template"), set(specials))
-    return Tokenizer(fast, specials=specials, bos=bos, eos=eos, template=template)
+    jinja, padding = fields.get("tokenizer.chat_template"), fields.get("tokenizer.ggml.padding_token_id")
+    pad = None if padding is None else tokens[int(padding)]
+    template = chat.detect(jinja, set(specials))
+    return Tokenizer(fast, specials=specials, bos=bos, eos=eos, template=template, pad=pad, jinja=jinja)
+
+
+def from_tiktoken(path: Path) -> Tokenizer:
+    """Tokeniser from Llama 3's `tokenizer.model`: a line a token, base64 of its bytes and its rank.
+
+    A rank file has no merges. A token's are found by merging its bytes with the ranks below its own: the last two parts
+    are the pair that makes it. The 256 special tokens are not in the file; they follow the ranks in the order of
+    `stilnovo.text.template.LLAMA3_SPECIALS`.
+
+    Raises:
+        InputError: when the file is another kind (SentencePiece) or is broken, with the line.
+    """
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            token, rank = line.split()
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except (ValueError, binascii.Error) as error:
+            raise InputError(
+                f"{path} is not a tiktoken rank file.", f"Line {number}: {line[:40]!r}",
+                "SentencePiece models are not supported; give a tokenizer.json.",
+            ) from error  # fmt: skip
+    if sorted(ranks.values()) != list(range(len(ranks))) or any(bytes([byte]) not in ranks for byte in range(256)):
+        raise InputError(
+            f"{path} is not whole.", f"{len(ranks)} ranks, not 0 … n − 1 with every byte.", "Fetch it again."
+        )
+    written = {"".join(_BYTE_LETTERS[byte] for byte in token): rank for token, rank in ranks.items()}
+    pairs = [_last_pair(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
+    merges = [
+        " ".join("".join(_BYTE_LETTERS[byte] for byte in part) for part in pair) for pair in pairs if len(pair) == 2
+    ]
+    fields = {
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.tokens": [*sorted(written, key=written.__getitem__), *chat.LLAMA3_SPECIALS],
+        "tokenizer.ggml.token_type": [1] * len(ranks) + [_CONTROL] * len(chat.LLAMA3_SPECIALS),
+        "tokenizer.ggml.bos_token_id": len(ranks),
+        "tokenizer.ggml.eos_token_id": len(ranks) + chat.LLAMA3_SPECIALS.index(chat.EOT.token),
+        "tokenizer.chat_template": chat.LLAMA3_JINJA,
+    }  # fmt: skip
+    return _from_vocabulary(fields, "llama-bpe")
+
+
+def _last_pair(token: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
+    below = ranks[token]
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        best, at = min((ranks.get(parts[i] + parts[i + 1], below), i) for i in range(len(parts) - 1))
+        if best >= below:
+            break
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts

@@ -1,0 +1,130 @@
+"""The same tokens several times faster: words that were met before are looked up instead of being merged again.
+
+A byte-level BPE tokeniser first cuts a text into pre-tokens and then merges each by itself, so whatever lies between two
+cuts can be remembered. Two kinds of places are cuts under every pre-tokeniser listed here: before a single space that
+follows a character other than white space, and behind a run of letters that punctuation or a digit follows. Between
+them lie words, and a corpus repeats its words. Texts with unusual white space take a slower road to the same tokens; a
+tokeniser with an unknown pre-tokeniser, a normaliser or ordinary added tokens is called text by text, as before.
+
+The ids are those of `Tokenizer.encode` (a test compares them on random and on real text, for three vocabularies).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from stilnovo.text.tokenizer import LLAMA3_SPLIT, Tokenizer
+
+_SPLITS = frozenset({LLAMA3_SPLIT, LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")})  # the second is Qwen's
+_WORDS, _WORD_CHARS, _PIECES = 1 << 18, 40, 1 << 17  # what is remembered at most: some tens of megabytes
+_SEGMENT = 1 << 20  # characters encoded at once, so that a long text needs no list of all its words
+
+_ODD_SPACE = re.compile(r"\s ")
+_CHUNK = re.compile(r"\s*\S+(?:[^\S ]\s*\S*)*|\s+")
+_SEAM = re.compile(r"(?<=\S) (?=\S)")
+# Up to a letter that one of these follows. Letters are a subset of \p{L}; more of them would only save more.
+_LETTER = "A-Za-zÀ-ÖØ-öø-ÿ"
+_PIECE = re.compile(rf"[\s\S]*?[{_LETTER}](?=[!-@\[-`{{-~«»“”‘’…–—\n])|[\s\S]+")
+_ONE_WORD = re.compile(rf" ?[{_LETTER}]+")
+
+IntArray = npt.NDArray[np.int32]
+
+
+class _Memory(dict[str, bytes]):
+    """Key to ids (int32, little-endian, as bytes, so that a text is one `b"".join`); asked once, then remembered."""
+
+    def __init__(self, find: Callable[[str], bytes], limit: int, longest: int) -> None:
+        super().__init__()
+        self._find, self._limit, self._longest = find, limit, longest
+
+    def __missing__(self, key: str) -> bytes:
+        found = self._find(key)
+        if len(key) <= self._longest and len(self) < self._limit:
+            self[key] = found
+        return found
+
+
+class Encoder:
+    """`Tokenizer.encode` and `.document` as arrays, with a memory of words; one to a process."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.remembers = _cuts_are_known(tokenizer.definition())
+        self._pieces = _Memory(self._piece, _PIECES, _WORD_CHARS)
+        self._whole = _Memory(self._by_pieces, _PIECES, _WORD_CHARS)
+        self._spaced = _Memory(lambda word: self._by_pieces(f" {word}"), _WORDS, _WORD_CHARS)
+        self._opening = b"" if tokenizer.bos_id is None else np.int32(tokenizer.bos_id).tobytes()
+        self._end = np.int32(tokenizer.end_of_text_id).tobytes()
+
+    def encode(self, text: str) -> IntArray:
+        """Token ids of plain text, (n,) int32, equal to `Tokenizer.encode`."""
+        return np.frombuffer(self._bytes(text), dtype=np.int32)
+
+    def document(self, text: str) -> IntArray:
+        """Token ids of a training document, (n,) int32, equal to `Tokenizer.document`."""
+        return np.frombuffer(self._opening + self._bytes(text) + self._end, dtype=np.int32)
+
+    def _bytes(self, text: str) -> bytes:
+        if not self.remembers:
+            return self._encode(text)
+        if len(text) <= _SEGMENT:
+            return self._segment(text)
+        return b"".join(map(self._segment, _segments(text)))
+
+    def _segment(self, text: str) -> bytes:
+        if _ODD_SPACE.search(text):
+            return b"".join(map(self._whole.__getitem__, _CHUNK.findall(text)))
+        first, *words = text.split(" ")
+        return self._whole[first] + b"".join(map(self._spaced.__getitem__, words))
+
+    def _by_pieces(self, chunk: str) -> bytes:
+        return b"".join(map(self._pieces.__getitem__, _PIECE.findall(chunk)))
+
+    def _piece(self, piece: str) -> bytes:
+        if _ONE_WORD.fullmatch(piece):  # a single pre-token: straight to its merges
+            return np.array(self.tokenizer.merge(piece), dtype=np.int32).tobytes()
+        return self._encode(piece)
+
+    def _encode(self, text: str) -> bytes:
+        return np.array(self.tokenizer.encode(text), dtype=np.int32).tobytes()
+
+
+def _segments(text: str) -> Iterator[str]:
+    start = 0
+    while len(text) - start > _SEGMENT:
+        seam = _SEAM.search(text, start + _SEGMENT)
+        if seam is None:
+            break
+        yield text[start : seam.start()]
+        start = seam.start()
+    yield text[start:]
+
+
+def _cuts_are_known(definition: str) -> bool:
+    """Whether a tokeniser (its JSON) cuts where this module says, and has nothing else that looks across a cut."""
+    found = json.loads(definition)
+    model, steps = found["model"], found["pre_tokenizer"] or {}
+    steps = steps["pretokenizers"] if steps.get("type") == "Sequence" else [steps]
+    plain = (
+        model.get("type") == "BPE" and not model.get("dropout") and not model.get("continuing_subword_prefix")
+        and not model.get("end_of_word_suffix") and found.get("normalizer") is None
+        and all(token["special"] for token in found["added_tokens"])
+    )  # fmt: skip
+    cuts = any(step.get("type") == "Split" or step.get("use_regex") for step in steps)
+    return plain and cuts and all(map(_known_step, steps)) and steps[-1].get("type") == "ByteLevel"
+
+
+def _known_step(step: dict[str, object]) -> bool:
+    kind = step.get("type")
+    if kind == "ByteLevel":
+        return not step["add_prefix_space"]
+    if kind == "Split":
+        pattern = step["pattern"]
+        known = isinstance(pattern, dict) and pattern.get("Regex") in _SPLITS
+        return known and step["behavior"] == "Isolated" and not step["invert"]
+    return kind == "Digits"

@@ -1,0 +1,105 @@
+"""Each mistake that spoils a training silently is found, and what is learnt is exactly the assistant's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import CHATML, SPECIALS, write_byte_tokenizer
+
+from stilnovo.errors import InputError
+from stilnovo.model.llama import Llama
+from stilnovo.text import lint, template
+from stilnovo.text.lint import PROBE, check
+from stilnovo.text.template import Message, Special
+from stilnovo.text.tokenizer import Tokenizer, from_folder, from_tiktoken
+
+
+def levels(tokenizer: Tokenizer) -> dict[str, str]:
+    return {found.rule: found.level for found in lint.lint(tokenizer)}
+
+
+def folder(tmp_path: Path, **settings: object) -> Tokenizer:
+    write_byte_tokenizer(tmp_path, SPECIALS, **{"eos_token": "<|im_end|>", "chat_template": CHATML, **settings})
+    return from_folder(tmp_path)
+
+
+def test_exactly_the_assistants_turns_are_learnt(smollm2: tuple[Llama, Tokenizer]) -> None:
+    _, tokenizer = smollm2
+    ids, learnt = tokenizer.supervised(PROBE)
+    assert ids == tokenizer.render(PROBE, generation=False)
+    words = (
+        tokenizer.encode("Roma.") + [tokenizer.eos_id] + tokenizer.encode("Parigi, sulla Senna.") + [tokenizer.eos_id]
+    )
+    assert [token for token, take in zip(ids, learnt, strict=True) if take] == words
+
+
+def test_llama3_learns_the_end_of_turn(shared_data: Path) -> None:
+    tokenizer = from_tiktoken(shared_data / "tokenizer_llama3" / "tokenizer.model")
+    ids, learnt = tokenizer.supervised([Message("user", "Ciao"), Message("assistant", " Salve. ")])
+    assert [t for t, take in zip(ids, learnt, strict=True) if take] == [*tokenizer.encode("Salve."), 128_009]
+    assert check(tokenizer) == []
+
+
+def test_an_answer_that_begins_with_a_blank_is_learnt_as_it_would_be_written(smollm2: tuple[Llama, Tokenizer]) -> None:
+    _, tokenizer = smollm2
+    talk = [Message("user", "Ciao"), Message("assistant", "\n  Salve")]
+    ids, learnt = tokenizer.supervised(talk)
+    prompt = tokenizer.render(talk[:1], generation=True)
+    assert ids[: len(prompt)] == prompt
+    assert learnt.index(True) == len(prompt)
+
+
+def test_the_embedded_model_has_one_warning(smollm2: tuple[Llama, Tokenizer]) -> None:
+    warnings = check(smollm2[1])
+    assert [found.rule for found in warnings] == ["padding is not an end"]
+    assert "<|im_end|>" in warnings[0].text
+
+
+def test_a_model_of_plain_text_is_fit_for_documents(tmp_path: Path) -> None:
+    tokenizer = folder(tmp_path, chat_template=None)
+    assert [found.rule for found in check(tokenizer)] == ["end of turn inside the loss"]
+    ids, learnt = tokenizer.supervised([Message("user", "a"), Message("assistant", "b")])
+    assert (ids[-1], learnt[-1]) == (tokenizer.end_of_text_id, True)
+
+
+def test_a_padding_token_that_is_an_end_is_told(tmp_path: Path) -> None:
+    assert levels(folder(tmp_path, pad_token="<|im_end|>"))["padding is not an end"] == "warning"
+    assert levels(folder(tmp_path, pad_token="<|im_start|>"))["padding is not an end"] == "ok"
+
+
+def test_a_template_without_an_end_stops(tmp_path: Path) -> None:
+    write_byte_tokenizer(tmp_path, ("<|endoftext|>", "<|im_start|>"), eos_token="<|endoftext|>", chat_template=CHATML)
+    with pytest.raises(InputError, match="no end") as caught:
+        check(from_folder(tmp_path))
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("mistake", ["end outside the loss", "other prompt", "two openings"])
+def test_broken_templates_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
+    def broken(messages: list[Message], *, generation: bool) -> list[template.Piece]:
+        pieces = template.chatml(messages, generation=generation)
+        if mistake == "end outside the loss":
+            return [Special(p.token) if isinstance(p, Special) else p for p in pieces]
+        if mistake == "other prompt" and generation:
+            return [*pieces[:-1], "assistant:\n"]
+        return [Special("<|endoftext|>"), Special("<|endoftext|>"), *pieces] if mistake == "two openings" else pieces
+
+    tokenizer = folder(tmp_path)
+    if mistake == "two openings":
+        tokenizer.bos_id = 0
+    monkeypatch.setitem(template.TEMPLATES, "chatml", broken)
+    rule = {"end outside the loss": "end of turn", "other prompt": "generation template", "two openings": "doubled"}[
+        mistake
+    ]
+    with pytest.raises(InputError, match=rule):
+        check(tokenizer)
+
+
+def test_a_model_whose_own_template_differs_is_told(tmp_path: Path) -> None:
+    other = json.dumps(CHATML.replace("'<|im_end|>'", "'</s><|im_end|>'"))
+    found = levels(folder(tmp_path, chat_template=json.loads(other)))
+    assert found["our template writes what the model's own writes"] == "warning"
+    broken = folder(tmp_path, chat_template=CHATML + "{{ raise_exception('no') }}")
+    assert levels(broken)["our template writes what the model's own writes"] == "warning"
