@@ -13,12 +13,12 @@ Shape letters: T tokens of a pass, R rows that predict, C hidden size, V vocabul
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from stilnovo.evaluate.task import MultipleChoice
+from stilnovo.evaluate.task import Metric, MultipleChoice
 from stilnovo.evaluate.tree import TokenTree
 from stilnovo.model.attention import Block, Blocks
 from stilnovo.model.llama import Llama
@@ -35,7 +35,8 @@ class ItemScore:
     """One answered question.
 
     `loglikelihoods` in nats, one an ending; `choice` is their argmax, `choice_norm` the argmax per character, the first
-    of equals in both; `truncated` says that the context was cut on the left to fit the model.
+    of equals in both; all -1 or empty for a written answer, which is `text`. `values` are the item's metrics;
+    `truncated` says that the context was cut on the left to fit the model.
     """
 
     id: str
@@ -45,6 +46,9 @@ class ItemScore:
     loglikelihoods: tuple[float, ...]
     cluster: str = ""
     truncated: bool = False
+    category: str = ""
+    values: dict[Metric, float] = field(default_factory=dict)
+    text: str = ""
 
     @property
     def correct(self) -> bool:
@@ -124,6 +128,8 @@ def encode_endings(tokenizer: Tokenizer, context: str, endings: Sequence[str]) -
 
 def _encode(tokenizer: Tokenizer, item: MultipleChoice, max_positions: int) -> _Encoded:
     pairs = encode_endings(tokenizer, item.context, item.endings)
+    if item.contexts:
+        pairs = [encode_endings(tokenizer, context, [ending])[0] for context, ending in item.pairs]
     # The last token is only predicted, never read. All endings lose the same tokens on the left: they still share.
     excess = max(0, max(len(tokens) - 1 for tokens, _ in pairs) - max_positions)
     tree = TokenTree()
@@ -206,14 +212,14 @@ def token_loglikelihoods(model: Llama, hidden: Tensor, rows: Sequence[int], targ
 
 
 def _item_score(item: MultipleChoice, encoded: _Encoded, sums: Sequence[float]) -> ItemScore:
-    lengths = [len(ending.removeprefix(" ")) for ending in item.endings]
-    per_character = [total / length for total, length in zip(sums, lengths, strict=True)]
     return ItemScore(
         id=item.id,
         answer=item.answer,
-        choice=max(range(len(sums)), key=sums.__getitem__),
-        choice_norm=max(range(len(sums)), key=per_character.__getitem__),
+        choice=item.choice(sums),
+        choice_norm=item.choice_norm(sums),
         loglikelihoods=tuple(sums),
         cluster=item.cluster,
         truncated=encoded.truncated,
+        category=item.category,
+        values=item.values(sums),
     )

@@ -6,52 +6,58 @@ A row (our own words): {"id": "ARC-Challenge/test/…", "instruction": "Quale di
 "option_a": "la Luna", "option_b": "il Sole", "option_c": "Marte", "option_d": "una cometa", "answer": "B"}
 
 Protocol: task `arc_it` 2.0 of lm-evaluation-harness, 0-shot, English labels around Italian text, accuracy by characters
-(`acc_norm`). Options that are empty are left out; version 1.0 scored them as a fifth choice " ".
+(`acc_norm`). Options that are empty are left out. Version 1.0 (`arc_it@1.0`), under which LLaMAntino-3-ANITA's figures
+were published, scored every absent option as a fifth choice of one blank; it is kept to measure what that did.
+Checked: contexts, choices and answers of 2.0 equal the harness's on all items (tests/test_evaluate_reference.py).
 """
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-from stilnovo.errors import InputError
-from stilnovo.evaluate.task import MultipleChoice, Task, build, read_rows
+from stilnovo.evaluate.rows import Dataset, Row, build, letter_index, text
+from stilnovo.evaluate.task import MultipleChoice, Request, Task
+from stilnovo.evaluate.tasks.cleaning import clean
 
 _LETTERS = "ABCDE"
+DATA = Dataset(
+    folder="arc_it",
+    hub="alexandrainst/m_arc",
+    config="it",
+    files={split: (f"it_{split}.json",) for split in ("test", "validation", "train")},
+)
 
 
-def load(data_dir: Path | None, split: str) -> list[MultipleChoice]:
-    """Items of `DATA_DIR/arc_it/it_SPLIT.json`."""
-    if data_dir is None:
-        raise InputError(
-            "Task arc_it needs its data.",
-            "No folder was given.",
-            "Add --data-dir DIR, where DIR/arc_it/it_test.json is the test set.",
-        )
-    path = data_dir / "arc_it" / f"it_{split}.json"
-    if not path.is_file():
-        raise InputError("The data of task arc_it are missing.", f"Not found: {path}", "Check --data-dir and --split.")
-    return build(read_rows(path), make_item, str(path))
+def load(request: Request) -> list[MultipleChoice]:
+    """Items of version 2.0."""
+    rows, origin = DATA.rows(request)
+    return build(rows, make_item, origin)
 
 
-def make_item(row: dict[str, Any]) -> MultipleChoice:
+def load_1_0(request: Request) -> list[MultipleChoice]:
+    """Items of version 1.0: the same, and " " for every option that is absent."""
+    rows, origin = DATA.rows(request)
+    return build(rows, _make_item_1_0, origin)
+
+
+def make_item(row: Row) -> MultipleChoice:
     """One row of the dataset as a question."""
     options = {letter: row.get(f"option_{letter.lower()}") for letter in _LETTERS}
-    kept = {letter: _clean(text) for letter, text in options.items() if text}
-    if row["answer"] not in kept:
-        raise ValueError(f"answer {row['answer']!r} is none of its options {', '.join(kept)}")
+    return _question(row, {letter: clean(option) for letter, option in options.items() if option})
+
+
+def _make_item_1_0(row: Row) -> MultipleChoice:
+    options = {letter: row.get(f"option_{letter.lower()}") for letter in _LETTERS}
+    return _question(row, {letter: clean(option) if option else " " for letter, option in options.items()})
+
+
+def _question(row: Row, options: dict[str, str]) -> MultipleChoice:
     return MultipleChoice(
         id=str(row["id"]),
-        context=f"Question: {_clean(row['instruction'])}\nAnswer:",
-        endings=tuple(f" {text}" for text in kept.values()),
-        answer=list(kept).index(row["answer"]),
+        context=f"Question: {clean(text(row, 'instruction'))}\nAnswer:",
+        endings=tuple(f" {option}" for option in options.values()),
+        answer=letter_index(row["answer"], list(options)),
     )
-
-
-def _clean(text: str) -> str:
-    """The reference's cleaning, made for HellaSwag and applied here too: it drops what stands in square brackets."""
-    return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
 TASK = Task(
@@ -59,7 +65,9 @@ TASK = Task(
     version="2.0",
     source="https://huggingface.co/datasets/alexandrainst/m_arc",
     licence="CC BY-NC 4.0",
-    metric="acc_norm",
+    metrics=("acc_norm", "acc"),
     splits=("test", "validation", "train"),
     load=load,
+    reference="arc_it",
 )
+TASK_1_0 = replace(TASK, version="1.0", load=load_1_0, reference="")

@@ -10,17 +10,17 @@ Made for the demo and the tests: forty items show only large differences.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from stilnovo.data import sample
-from stilnovo.evaluate.task import MultipleChoice, Task, build
+from stilnovo.evaluate.rows import build
+from stilnovo.evaluate.task import MultipleChoice, Request, Task
 
 _FILE = "completions.jsonl"
 
 
-def load(data_dir: Path | None, split: str) -> list[MultipleChoice]:
-    """All items; the data folder is not needed."""
+def load(request: Request) -> list[MultipleChoice]:
+    """All items; no data folder is needed."""
     return build(sample.rows(_FILE), make_item, _FILE)
 
 
@@ -39,7 +39,7 @@ TASK = Task(
     version="1.0",
     source="stilnovo/sample/completions.jsonl",
     licence="Apache-2.0",
-    metric="acc_norm",
+    metrics=("acc_norm", "acc"),
     splits=("test",),
     load=load,
 )

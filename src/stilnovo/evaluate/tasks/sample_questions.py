@@ -10,17 +10,17 @@ the tests: sixty items show only large differences, and no other evaluator has p
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from stilnovo.data import sample
-from stilnovo.evaluate.task import MultipleChoice, Task, build
+from stilnovo.evaluate.rows import build
+from stilnovo.evaluate.task import MultipleChoice, Request, Task
 
 _FILE, _LETTERS = "questions.jsonl", "ABCD"
 
 
-def load(data_dir: Path | None, split: str) -> list[MultipleChoice]:
-    """All items; the data folder is not needed."""
+def load(request: Request) -> list[MultipleChoice]:
+    """All items; no data folder is needed."""
     return build(sample.rows(_FILE), make_item, _FILE)
 
 
@@ -31,6 +31,7 @@ def make_item(row: dict[str, Any]) -> MultipleChoice:
         context=f"Domanda: {row['instruction']}\nRisposta:",
         endings=tuple(f" {row[f'option_{letter.lower()}']}" for letter in _LETTERS),
         answer=_LETTERS.index(row["answer"]),
+        category=row["subject"],
     )
 
 
@@ -39,7 +40,8 @@ TASK = Task(
     version="1.0",
     source="stilnovo/sample/questions.jsonl",
     licence="Apache-2.0",
-    metric="acc_norm",
+    metrics=("acc_norm", "acc"),
     splits=("test",),
+    categories="subject",
     load=load,
 )
