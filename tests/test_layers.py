@@ -8,10 +8,10 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src" / "stilnovo"
 FLOORS = {
     "errors": 0, "progress": 0, "runlog": 0, "hub": 0, "recipe": 1, "report": 1, "plan": 2, "text": 2, "data": 3, "model": 3,
-    "train": 4, "generate": 4, "library": 4, "evaluate": 5, "compare": 5, "chat": 5, "demo": 6, "cli": 7,
+    "engine": 4, "train": 4, "generate": 4, "library": 4, "evaluate": 5, "compare": 5, "chat": 5, "demo": 6, "serve": 6, "cli": 7,
 }  # fmt: skip
 # Arrows between rooms of one floor that the plan draws; everything else on a floor keeps to itself.
-BESIDE = {("progress", "errors"), ("runlog", "errors"), ("hub", "errors"), ("compare", "evaluate")}
+BESIDE = {("train", "engine"), ("progress", "errors"), ("runlog", "errors"), ("hub", "errors"), ("compare", "evaluate")}
 
 
 def room(module: str) -> str | None:

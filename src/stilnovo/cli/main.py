@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from stilnovo.cli import ask, chat, compare, demo, doctor, evaluate, generate, library, models, train
+from stilnovo.cli import ask, chat, compare, demo, doctor, evaluate, generate, library, models, serve, train
 from stilnovo.errors import StilnovoError
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ app.command("generate")(generate.generate)
 app.add_typer(library.app, name="library")
 app.command("ask")(ask.ask)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 

@@ -1,0 +1,83 @@
+"""`stilnovo serve`: the page and OpenAI's API over a library, on this machine unless told otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stilnovo.cli.output import emit, note
+
+if TYPE_CHECKING:
+    from stilnovo.chat.writing import Writer
+
+
+def _writer(model: str, adapter: Path | None, quantization: str, device: str) -> Writer | None:
+    from stilnovo.errors import InputError
+
+    if model == "none":
+        if adapter is not None:
+            raise InputError("--adapter needs the model it was trained on.", next="Add --model NAME.")
+        return None
+    from stilnovo.generate.engine import open_engine
+    from stilnovo.model.quantize import checked_scheme
+
+    note(f"Loading {model} …")
+    return open_engine(model, adapter, checked_scheme(quantization), device)
+
+
+def serve(
+    library: Annotated[
+        Path | None, typer.Option(help="Library file, made if absent; default $STILNOVO_LIBRARY or your data folder.")
+    ] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Add the built-in novella and poem first.")] = False,
+    model: Annotated[
+        str, typer.Option(help="A model that writes: short name, path or id; none: the library answers by itself.")
+    ] = "none",
+    adapter: Annotated[Path | None, typer.Option(help="A run's adapter folder.")] = None,
+    quantization: Annotated[str, typer.Option(help="nf4, fp4, int8, int4 or none.")] = "nf4",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine only with --token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0: any that is free.")] = 8000,
+    token: Annotated[str, typer.Option(envvar="STILNOVO_TOKEN", help="Asked of every client.", show_envvar=True)] = "",
+    allow_origin: Annotated[list[str] | None, typer.Option(help="Another web origin that may call the API.")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="A further name of this service; * for any.")] = None,
+    upload_mb: Annotated[int, typer.Option(min=1, max=2048, help="Largest file that can be uploaded.")] = 50,
+    waiting: Annotated[int, typer.Option(min=0, max=10_000, help="Clients that may wait for an answer.")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line once the port is open.")] = False,
+) -> None:
+    """Serve the chat page and an OpenAI-compatible API."""
+    from stilnovo.data.sample import library_texts
+    from stilnovo.library.read import read
+    from stilnovo.library.store import Library, default_path
+    from stilnovo.serve.responder import LibraryResponder
+    from stilnovo.serve.run import serve as run  # first: without the extra, nothing is loaded in vain
+    from stilnovo.serve.settings import MEBIBYTE, Settings
+
+    settings = Settings(
+        library=library or default_path(),
+        host=host,
+        port=port,
+        token=token,
+        origins=tuple(allow_origin or ()),
+        hosts=tuple(allow_host or ()),
+        upload_bytes=upload_mb * MEBIBYTE,
+        answers=4 if model == "none" else 1,
+        waiting=waiting,
+    )
+    with Library.open(settings.library) as store:
+        for path in library_texts() if sample else []:
+            store.add(read(path))
+        works = len(store.works())
+    responder = LibraryResponder(_writer(model, adapter, quantization, device), "" if model == "none" else model)
+
+    def started(address: str) -> None:
+        print(f"stilnovo is at {address} (Ctrl-C ends it)\nLibrary: {settings.library}, {works} works")
+        if not works:
+            note("The library is empty: add texts on the page, or start with --sample.")
+        emit({"address": address, "library": str(settings.library), "works": works, "model": model}, as_json)
+
+    run(settings, responder, None, started)

@@ -1,0 +1,170 @@
+"""The application: the door, the routes, the page.
+
+Made by `create_app` from settings and a responder, so that tests and other programs can run it with their own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from stilnovo.errors import StilnovoError
+from stilnovo.library.store import Library
+from stilnovo.serve import library_api, openai_api, talk_api
+from stilnovo.serve.answering import Answering
+from stilnovo.serve.conversations import Conversations
+from stilnovo.serve.events import Responder
+from stilnovo.serve.faults import Fault, fault_of
+from stilnovo.serve.metrics import CONTENT_TYPE, Metrics
+from stilnovo.serve.openai_api import Embedder
+from stilnovo.serve.security import COOKIE, Door, same, session
+from stilnovo.serve.settings import Settings
+from stilnovo.serve.streaming import ClientGone
+from stilnovo.serve.uploads import Uploads
+from stilnovo.serve.workers import Workers
+
+STATIC = Path(__file__).parent / "static"
+log = logging.getLogger("stilnovo.serve")
+
+
+class Login(BaseModel):
+    """The service's token, as a person types it."""
+
+    token: str = Field(max_length=1000)
+
+
+def create_app(settings: Settings, responder: Responder, embedder: Embedder | None = None) -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        settings: Where, for whom, how much.
+        responder: Who answers.
+        embedder: Who makes vectors for `/v1/embeddings`, if anybody.
+
+    Raises:
+        StilnovoError: the library file cannot be opened or written.
+    """
+    with Library.open(settings.library) as library:
+        Conversations(library).prepare()
+    uploads = Uploads(settings.library, settings.upload_bytes)
+    uploads.clear()
+    metrics, workers = Metrics(), Workers(settings)
+    answering = Answering(responder, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        workers.close()
+        uploads.clear()
+
+    # No interactive documentation: its page would load scripts from elsewhere.
+    app = FastAPI(title="stilnovo", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    app.include_router(openai_api.router(workers, responder, metrics, embedder))
+    app.include_router(talk_api.router(workers, responder, answering))
+    app.include_router(library_api.router(workers, uploads))
+    _own_routes(app, settings, responder, workers, metrics)
+    _faults(app)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.origins),
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    app.add_middleware(Door, settings=settings, metrics=metrics)
+    return app
+
+
+def _own_routes(app: FastAPI, settings: Settings, responder: Responder, workers: Workers, metrics: Metrics) -> None:
+    """The page, its login, and what watches the service."""
+
+    @app.get("/")
+    def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        await workers.run(lambda library: library.connection.execute("SELECT 1").fetchone())
+        return {"status": "ok", "version": version("stilnovo")}
+
+    @app.get("/metrics")
+    def measured() -> PlainTextResponse:
+        text = metrics.text(answers_running=workers.running, answers_waiting=workers.waiting)
+        return PlainTextResponse(text, media_type=CONTENT_TYPE)
+
+    @app.get("/api/state")
+    async def state() -> dict[str, Any]:
+        works = await workers.run(lambda library: library.works())
+        return {
+            "version": version("stilnovo"),
+            "modes": responder.modes,
+            "writer": responder.writer_name,
+            "works": len(works),
+            "upload_megabytes": settings.upload_bytes >> 20,
+            "locked": bool(settings.token),
+        }
+
+    @app.post("/api/session", status_code=204)
+    async def log_in(request: Request, body: Login) -> Response:
+        if not settings.token or not same(body.token.strip(), settings.token):
+            raise Fault(401, "token", "That is not this service's token.")
+        response = Response(status_code=204)
+        secure = request.url.scheme == "https"
+        response.set_cookie(COOKIE, session(settings.token), httponly=True, samesite="strict", secure=secure)
+        return response
+
+    @app.delete("/api/session", status_code=204)
+    async def log_out() -> Response:
+        response = Response(status_code=204)
+        response.delete_cookie(COOKIE)
+        return response
+
+
+def _faults(app: FastAPI) -> None:
+    """Every error in one shape."""
+
+    def shown(fault: Fault) -> JSONResponse:
+        return JSONResponse(fault.body(), fault.status, headers=fault.headers)
+
+    @app.exception_handler(Fault)
+    async def _fault(_: Request, error: Fault) -> JSONResponse:
+        return shown(error)
+
+    @app.exception_handler(ClientGone)
+    async def _gone(_: Request, error: ClientGone) -> JSONResponse:
+        return shown(Fault(499, "gone", "The client closed its connection."))
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path")) or None
+        return shown(Fault(400, "invalid_value", f"{field or 'The request'}: {first['msg']}.", field))
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+        return shown(Fault(error.status_code, code, str(error.detail)))
+
+    @app.exception_handler(StilnovoError)
+    @app.exception_handler(OSError)
+    @app.exception_handler(MemoryError)
+    async def _known(_: Request, error: Exception) -> JSONResponse:
+        return shown(fault_of(error))
+
+    @app.exception_handler(Exception)
+    async def _unknown(_: Request, error: Exception) -> JSONResponse:
+        log.error("A request failed.", exc_info=error)
+        return shown(fault_of(error))

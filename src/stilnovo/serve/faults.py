@@ -1,0 +1,79 @@
+"""What can go wrong, as HTTP: one shape for every client, OpenAI's, with a code that the page puts into words."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from typing import Any
+
+from stilnovo.errors import InputError, StilnovoError
+
+_DATABASE = {
+    "SQLITE_BUSY": "locked",
+    "SQLITE_LOCKED": "locked",
+    "SQLITE_FULL": "disk_full",
+    "SQLITE_READONLY": "read_only",
+}
+_STATUS = {"locked": 503, "disk_full": 507, "read_only": 503}
+
+
+class Fault(Exception):
+    """A request that cannot be served, for a reason the client can act on.
+
+    Args:
+        status: HTTP status.
+        code: Short, stable, for programs.
+        message: For people.
+        param: The field at fault, if one is.
+        retry_after: Seconds after which trying again makes sense.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, param: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.param, self.retry_after = status, code, message, param, retry_after
+
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error object."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, kind)
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that go with it."""
+        found = {"Retry-After": str(self.retry_after)} if self.retry_after is not None else {}
+        return {**found, "WWW-Authenticate": "Bearer"} if self.status == 401 else found
+
+
+def not_found(what: str) -> Fault:
+    """A thing that is not, or no longer, there."""
+    return Fault(404, "not_found", f"{what} is not there, or no longer.")
+
+
+def _database_code(error: BaseException | None) -> str | None:
+    if not isinstance(error, sqlite3.Error):
+        return None
+    name = str(getattr(error, "sqlite_errorname", ""))
+    return next((code for start, code in _DATABASE.items() if name.startswith(start)), "database")
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Any error as a fault; what nobody foresaw is named without its inside."""
+    if isinstance(error, Fault):
+        return error
+    if code := _database_code(error) or _database_code(error.__cause__):
+        message = str(error).replace("\n", " ")
+        return Fault(_STATUS.get(code, 500), code, message, retry_after=5 if code == "locked" else None)
+    if isinstance(error, InputError):
+        return Fault(422, "unusable", str(error).replace("\n", " "))
+    if isinstance(error, StilnovoError):
+        return Fault(502, "failed", str(error).replace("\n", " "))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Fault(507, "disk_full", "The disk is full: nothing was stored. Free some space, then try again.")
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return Fault(503, "read_only", "The data folder cannot be written. Check its permissions.")
+    if isinstance(error, MemoryError):
+        return Fault(503, "memory", "The machine ran out of memory for this request.", retry_after=10)
+    return Fault(500, "internal", f"Unexpected {type(error).__name__}; the service's log has the rest.")

@@ -1,0 +1,179 @@
+"""The door, before any route: who may come in, from where, with how much; and what every answer carries.
+
+* On loopback the Host header must name loopback, so that a foreign page cannot reach the service by rebinding its own
+  name to 127.0.0.1. Requests that change something must not come from another origin.
+* With a token, everything but the page's own files, its login and `/health` asks for it: as `Authorization: Bearer`,
+  or as the cookie that the page gets for it (a keyed digest, not the token). Comparisons take constant time.
+* A body is counted as it comes, whatever its Content-Length says.
+
+Plain ASGI, because a wrapper around streaming answers must neither buffer them nor hide that the client has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stilnovo.serve.faults import Fault
+from stilnovo.serve.metrics import Metrics
+from stilnovo.serve.settings import MEBIBYTE, Settings, is_loopback
+
+COOKIE = "stilnovo_session"
+UPLOAD_PATH = "/api/uploads"
+#: A body that is not an upload must have arrived within this time.
+BODY_SECONDS = 30
+_OPEN = ("/health", "/api/session")
+_SAFE = ("GET", "HEAD", "OPTIONS")
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; manifest-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+HEADERS = (
+    (b"content-security-policy", CONTENT_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+)
+
+
+def session(token: str) -> str:
+    """What the page's cookie holds: proof that the token was known, not the token."""
+    return hmac.new(token.encode(), b"stilnovo page", hashlib.sha256).hexdigest()
+
+
+def same(given: str, wanted: str) -> bool:
+    """Equality in constant time, for any text."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode())
+
+
+def _host_name(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+class Door:
+    """The outermost layer of the application; see the module."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+        self._app, self._settings, self._metrics = app, settings, metrics
+        self._session = session(settings.token) if settings.token else ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it here."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+
+        async def carrying(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                present = {name for name, _ in message["headers"]}
+                headers = [(name, value) for name, value in HEADERS if name not in present]
+                message = {**message, "headers": [*message["headers"], *headers]}
+            await send(message)
+
+        try:
+            self._check(scope)
+            await self._app(scope, await self._bounded(scope, receive), carrying)
+        except Fault as fault:
+            await _answer(fault, carrying)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.count("stilnovo_requests_total", route=route, method=scope["method"], status=str(status))
+
+    def _check(self, scope: Scope) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get("host", "")
+        names = self._settings.hosts
+        if "*" not in names and _host_name(host) not in names:
+            wrong = not is_loopback(_host_name(host)) if self._settings.loopback else bool(names)
+            if wrong:
+                raise Fault(421, "wrong_host", f"This service is not called {host[:80]!r}.")
+        origin = headers.get("origin", "")
+        foreign = (origin and urlsplit(origin).netloc != host) or headers.get("sec-fetch-site") == "cross-site"
+        if scope["method"] not in _SAFE and foreign and origin not in self._settings.origins:
+            raise Fault(403, "foreign_origin", "Requests from other web pages are refused.")
+        self._authorise(scope["path"], scope["method"], headers)
+
+    def _authorise(self, path: str, method: str, headers: dict[str, str]) -> None:
+        if not self._settings.token or method == "OPTIONS" or path in _OPEN:
+            return
+        if path == "/" or path.startswith("/static/"):
+            return
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and same(given.strip(), self._settings.token):
+            return
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        except CookieError:
+            cookie = None
+        if cookie is not None and same(cookie.value, self._session):
+            return
+        raise Fault(401, "token", "This service asks for its token.")
+
+    async def _bounded(self, scope: Scope, receive: Receive) -> Receive:
+        """What reads the body: an upload is counted while it is read, anything else is read here and handed on."""
+        upload = scope["path"] == UPLOAD_PATH
+        # Around an upload's file stands a little of multipart's own.
+        limit = self._settings.upload_bytes + MEBIBYTE if upload else self._settings.body_bytes
+        too_large = Fault(413, "too_large", f"The request is larger than {limit // MEBIBYTE} MB.")
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > limit:
+            raise too_large
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            if message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                if size > limit:
+                    raise too_large
+            return message
+
+        if upload or scope["method"] in _SAFE:
+            return counted
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while True:
+                    message = await counted()
+                    if message["type"] == "http.disconnect":
+                        break
+                    body += message.get("body", b"")
+                    if not message.get("more_body"):
+                        break
+        except TimeoutError:
+            raise Fault(408, "slow", f"The request did not arrive within {BODY_SECONDS} s.") from None
+        handed = False
+
+        async def whole() -> Message:
+            nonlocal handed
+            if handed:
+                return await receive()
+            handed = True
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        return whole
+
+
+async def _answer(fault: Fault, send: Send) -> None:
+    body = json.dumps(fault.body(), ensure_ascii=False).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    # What is left of the body is not read: the connection ends here.
+    headers += [(b"connection", b"close")] if fault.status in (408, 413) else []
+    headers += [(name.lower().encode(), value.encode()) for name, value in fault.headers.items()]
+    await send({"type": "http.response.start", "status": fault.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,189 @@
+"""Files that people send: looked at first, stored in the library only when they say so.
+
+A file lies under a generated name until then; what it was called is data, shown and stored but never a path. Everything
+staged is gone after an hour, after the decision, or at the service's next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import threading
+import time
+import unicodedata
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from stilnovo.errors import InputError
+from stilnovo.library import passages, sections
+from stilnovo.library.names import Names, from_file_name
+from stilnovo.library.read import Document, read
+from stilnovo.library.records import Work
+from stilnovo.library.store import Library
+from stilnovo.runlog import disk_errors
+from stilnovo.serve.faults import Fault, not_found
+
+KEPT_SECONDS, STAGED_AT_MOST = 3600, 50
+#: Characters of a file's name, of a title or author given by hand, and of the beginning that is shown.
+NAME_CHARACTERS, BEGINNING_CHARACTERS = 160, 600
+SECTIONS_SHOWN = 400
+_UNSEEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
+
+
+def clean_name(raw: str) -> str:
+    """A file's name for people: the part after the last slash, without characters that are not seen."""
+    name = re.split(r"[/\\]", unicodedata.normalize("NFC", raw))[-1]
+    name = "".join(char for char in name if unicodedata.category(char) not in _UNSEEN).strip()
+    if len(name) > NAME_CHARACTERS:
+        stem, dot, suffix = name.rpartition(".")
+        tail = f"…{dot}{suffix}" if dot and len(suffix) < 10 else "…"
+        name = (stem if dot else name)[: NAME_CHARACTERS - len(tail)] + tail
+    return name if name.strip(".") else "senza nome"
+
+
+def suffix_of(name: str) -> str:
+    """The ending that tells the kind of file: a dot and letters or digits, or nothing."""
+    found = re.search(r"\.[A-Za-z0-9]{1,8}$", name)
+    return found.group().lower() if found else ""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A file that waits for a decision."""
+
+    id: str
+    name: str
+    path: Path
+    at: float
+
+
+class Uploads:
+    """The staging folder of one service, beside its library file."""
+
+    def __init__(self, library: Path, limit: int) -> None:
+        self.folder, self.limit = library.with_name(library.name + ".uploads"), limit
+        self._staged: dict[str, Staged] = {}
+        self._lock = threading.Lock()
+
+    def clear(self) -> None:
+        """Forget everything that was staged."""
+        self._staged.clear()
+        if self.folder.is_dir():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def put(self, name: str, content: IO[bytes]) -> Staged:
+        """Stage a file.
+
+        Raises:
+            Fault: too large, or too many wait already.
+        """
+        self._expire()
+        with self._lock:
+            if len(self._staged) >= STAGED_AT_MOST:
+                raise Fault(503, "busy", f"{STAGED_AT_MOST} uploads wait to be confirmed or dropped.", retry_after=60)
+        shown, number = clean_name(name), uuid.uuid4().hex
+        path = self.folder / (number + suffix_of(shown))
+        try:
+            with disk_errors(path):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with path.open("xb") as file:
+                    self._copy(content, file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+        staged = Staged(number, shown, path, time.monotonic())
+        with self._lock:
+            self._staged[number] = staged
+        return staged
+
+    def _copy(self, content: IO[bytes], file: IO[bytes]) -> None:
+        size = 0
+        while piece := content.read(1 << 20):
+            size += len(piece)
+            if size > self.limit:
+                raise Fault(413, "too_large", f"The file is larger than {self.limit >> 20} MB.", param="file")
+            file.write(piece)
+        if not size:
+            raise Fault(422, "unusable", "The file is empty.", param="file")
+
+    def get(self, number: str) -> Staged:
+        """A staged file by its id.
+
+        Raises:
+            Fault: 404.
+        """
+        with self._lock:
+            staged = self._staged.get(number)
+        if staged is None:
+            raise not_found("This upload")
+        return staged
+
+    def drop(self, number: str) -> None:
+        """Forget a staged file."""
+        with self._lock:
+            staged = self._staged.pop(number, None)
+        if staged is not None:
+            with contextlib.suppress(OSError):
+                staged.path.unlink()
+
+    def _expire(self) -> None:
+        old = time.monotonic() - KEPT_SECONDS
+        with self._lock:
+            gone = [staged.id for staged in self._staged.values() if staged.at < old]
+        for number in gone:
+            self.drop(number)
+
+
+def document(staged: Staged, given: Names | None = None) -> Document:
+    """A staged file as the library reads it, under the name it was sent with.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        found = read(staged.path, given)
+    except InputError as error:
+        # The reader knows the file by its generated name only.
+        words = [
+            part.replace(str(staged.path), staged.name).replace(staged.path.name, staged.name) for part in error.args
+        ]
+        raise InputError(*words) from error
+    names = found.names
+    if staged.id in names.title:
+        names = replace(names, title="").over(from_file_name(Path(staged.name).stem))
+    return replace(found, names=names, source=staged.name)
+
+
+def preview(staged: Staged, library: Library) -> dict[str, Any]:
+    """What was understood of a staged file."""
+    found = document(staged)
+    parts = sections.split(found.text, found.headings)
+    same = [work for work in library.works() if work.characters == len(found.text) and library.text(work) == found.text]
+    return {
+        "id": staged.id,
+        "name": staged.name,
+        "title": found.names.title,
+        "author": found.names.author,
+        "year": found.names.year,
+        "characters": len(found.text),
+        "words": len(found.text.split()),
+        "passages": sum(len(passages.cut(found.text, part)) for part in parts),
+        "verse": any(part.verse for part in parts),
+        "sections": [
+            {"label": part.label, "title": part.title, "verse": part.verse, "characters": part.end - part.start}
+            for part in parts[:SECTIONS_SHOWN]
+        ],
+        "section_count": len(parts),
+        "beginning": found.text[parts[0].body if parts else 0 :][:BEGINNING_CHARACTERS],
+        "there_already": same[0].title if same else None,
+    }
+
+
+def confirm(staged: Staged, names: Names, library: Library) -> tuple[Work, bool]:
+    """Store a staged file; returns the work and whether it is new."""
+    added = library.add(document(staged, names))
+    return added.work, added.new

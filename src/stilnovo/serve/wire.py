@@ -1,0 +1,182 @@
+"""OpenAI's chat completions on the wire: the request with its limits, and the objects of the answer.
+
+Reference: https://platform.openai.com/docs/api-reference/chat. Where a request names no temperature, top_p or number of
+tokens, the report's settings hold; where it names no seed, one is drawn. What is not offered is refused by name rather
+than ignored: several choices, tools, log probabilities.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stilnovo.serve.events import MODEL_OF, Ask, Done, Mode, SamplingSettings
+from stilnovo.serve.faults import Fault
+
+MODE_OF: dict[str, Mode] = {model: mode for mode, model in MODEL_OF.items()}
+MESSAGES_AT_MOST = 1000
+_REFUSED = ("tools", "functions", "logprobs", "top_logprobs", "logit_bias", "audio")
+
+
+class Part(BaseModel):
+    """A part of a message; only text is read."""
+
+    type: str
+    text: str = ""
+
+
+class WireMessage(BaseModel):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part] | None = None
+
+    def words(self) -> str:
+        """The text of the message."""
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        if other := next((part.type for part in self.content if part.type != "text"), None):
+            raise Fault(400, "unsupported", f"Only text is read; the message has a part of type {other!r}.", "messages")
+        return "\n".join(part.text for part in self.content)
+
+
+class StreamOptions(BaseModel):
+    """What a stream ends with."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """A request for a completion; fields that are not listed do nothing here."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    messages: list[WireMessage] = Field(min_length=1, max_length=MESSAGES_AT_MOST)
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    max_tokens: int | None = Field(None, ge=1, le=100_000)
+    max_completion_tokens: int | None = Field(None, ge=1, le=100_000)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: str | list[str] | None = None
+    n: int | None = 1
+
+    def checked(self, modes: tuple[Mode, ...]) -> None:
+        """Refuse what is not offered.
+
+        Raises:
+            Fault: 404 for the model, 400 for a field.
+        """
+        if MODE_OF.get(self.model) not in modes:
+            offered = ", ".join(MODEL_OF[mode] for mode in modes)
+            message = f"The model {self.model[:80]!r} does not exist. Offered: {offered}."
+            raise Fault(404, "model_not_found", message, "model")
+        if self.n not in (None, 1):
+            raise Fault(400, "unsupported", "One choice is written a request: n must be 1.", "n")
+        for name in _REFUSED:
+            if (self.model_extra or {}).get(name):
+                raise Fault(400, "unsupported", f"{name} is not supported.", name)
+        stops = self.stops()
+        if len(stops) > 16 or any(not stop or len(stop) > 200 for stop in stops):
+            raise Fault(400, "invalid_value", "stop: at most 16 texts of 1 to 200 characters.", "stop")
+
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    def ask(self) -> Ask:
+        """The conversation as the service asks it: the system's words, complete turns, and the last message."""
+        system = "\n\n".join(m.words() for m in self.messages if m.role in ("system", "developer"))
+        turns: list[tuple[str, str]] = []
+        waiting = ""
+        for message in (m for m in self.messages if m.role in ("user", "assistant")):
+            if message.role == "user":
+                waiting = f"{waiting}\n\n{message.words()}" if waiting else message.words()
+            else:
+                turns.append((waiting, message.words()))
+                waiting = ""
+        if not waiting.strip():
+            raise Fault(400, "invalid_value", "The last message must be the user's, and hold text.", "messages")
+        default = SamplingSettings()
+        sampling = SamplingSettings(
+            temperature=default.temperature if self.temperature is None else self.temperature,
+            top_p=default.top_p if self.top_p is None else self.top_p,
+            max_tokens=self.max_completion_tokens or self.max_tokens or default.max_tokens,
+            seed=secrets.randbelow(2**31) if self.seed is None else self.seed % 2**63,
+            stop=self.stops(),
+        )
+        history = tuple((user, said) for user, said in turns if user)
+        return Ask(waiting, history, MODE_OF[self.model], sampling, system)
+
+
+class Cut:
+    """The text on its way out, ended before a stop string; what may become one waits."""
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self._stops, self._held, self.ended = stops, "", False
+
+    def feed(self, text: str) -> str:
+        """What may go out now."""
+        if self.ended:
+            return ""
+        self._held += text
+        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if places:
+            self.ended = True
+            out, self._held = self._held[: min(places)], ""
+            return out
+        keep = max((self._overlap(stop) for stop in self._stops), default=0)
+        out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return out
+
+    def rest(self) -> str:
+        """What was held back and is no stop string after all."""
+        out, self._held = "" if self.ended else self._held, ""
+        return out
+
+    def _overlap(self, stop: str) -> int:
+        sizes = range(min(len(stop) - 1, len(self._held)), 0, -1)
+        return next((size for size in sizes if self._held.endswith(stop[:size])), 0)
+
+
+class Answered:
+    """The objects of one answer."""
+
+    def __init__(self, model: str) -> None:
+        self._model, self._id, self._created = model, f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+
+    def _object(self, kind: str) -> dict[str, Any]:
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
+
+    def chunk(self, delta: dict[str, str], reason: str | None = None, **more: Any) -> dict[str, Any]:
+        """A piece of a stream."""
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return {**self._object("chat.completion.chunk"), "choices": [choice], **more}
+
+    def usage_chunk(self, done: Done) -> dict[str, Any]:
+        """The last piece of a stream that was asked for its usage."""
+        return {**self._object("chat.completion.chunk"), "choices": [], "usage": usage(done)}
+
+    def completion(self, text: str, done: Done) -> dict[str, Any]:
+        """A whole answer; `stilnovo` holds the quotations, for clients that know of them."""
+        message = {"role": "assistant", "content": text, "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": done.reason}
+        found = {"choices": [choice], "usage": usage(done), "stilnovo": extension(done)}
+        return {**self._object("chat.completion"), **found}
+
+
+def usage(done: Done) -> dict[str, int]:
+    """Tokens read and written."""
+    total = done.prompt_tokens + done.completion_tokens
+    return {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens, "total_tokens": total}
+
+
+def extension(done: Done) -> dict[str, Any]:
+    """What this service knows beyond OpenAI's format."""
+    return {"kind": done.kind, "citations": list(done.citations)}

@@ -1,0 +1,204 @@
+"""Threads that hold the library, and the turns in which answers are written.
+
+An SQLite connection belongs to one thread, so every worker opens its own and keeps it. Two groups share the work: a few
+quick ones (lists, chapters, uploads) and as many writers as answers may be written at once; a long answer never keeps
+the page from listing conversations. Who finds all writers busy waits in a bounded queue, first come first served; who
+finds that full too is told when to come back.
+
+A client that goes away closes its stream: the worker sees it at the next piece, closes the generator and is free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stilnovo.library.store import Library
+from stilnovo.serve.faults import Fault
+from stilnovo.serve.settings import Settings
+
+T = TypeVar("T")
+QUICK_WORKERS = 4
+#: A locked database is waited for this long.
+BUSY_MILLISECONDS = 4000
+#: What a client that was sent away is told to wait.
+RETRY_SECONDS = 5
+_Job = Callable[[Callable[[], Library]], None]
+
+
+class _Held:
+    """One worker's library: opened when first needed, opened anew when another connection changed its works."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._library: Library | None = None
+        self._version, self._works = -1, ""
+
+    def get(self) -> Library:
+        if self._library is None:
+            self._open()
+        assert self._library is not None
+        version = self._library.connection.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._version:
+            self._version = version
+            # Ids are used again after a removal: what the library remembers by id must go with the work.
+            if (works := self._state(self._library)) != self._works:
+                self.close()
+                self._open()
+                self._works = works
+        return self._library
+
+    def _open(self) -> None:
+        library = Library.open(self._path)
+        library.connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+        self._library = library
+        self._version = library.connection.execute("PRAGMA data_version").fetchone()[0]
+        self._works = self._state(library)
+
+    @staticmethod
+    def _state(library: Library) -> str:
+        return str(library.connection.execute("SELECT group_concat(id || ':' || sha256) FROM works").fetchone()[0])
+
+    def close(self) -> None:
+        if self._library is not None:
+            self._library.close()
+            self._library = None
+
+
+class Group:
+    """Some threads with a library each, and their common queue."""
+
+    def __init__(self, name: str, size: int, path: Path) -> None:
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, args=(path,), name=f"{name}-{i}", daemon=True) for i in range(size)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self, path: Path) -> None:
+        held = _Held(path)
+        while (job := self._jobs.get()) is not None:
+            job(held.get)
+        held.close()
+
+    def submit(self, job: _Job) -> None:
+        """Queue a job; it must not raise."""
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """End the threads once what was queued is done; give up on one that hangs."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+
+class Workers:
+    """The two groups of one service. Its coroutines belong to one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._quick = Group("quick", QUICK_WORKERS, settings.library)
+        self._writing = Group("writer", settings.answers, settings.library)
+        self._turns = asyncio.Semaphore(settings.answers)
+        self._room = settings.waiting
+        self.waiting = self.running = 0
+
+    def close(self) -> None:
+        """End all threads."""
+        self._quick.close()
+        self._writing.close()
+
+    async def run(self, work: Callable[[Library], T]) -> T:
+        """A quick piece of work with a library, in a thread."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(act: Callable[[Any], None], value: object) -> None:
+            if not future.done():
+                act(value)
+
+        def job(library: Callable[[], Library]) -> None:
+            try:
+                result = work(library())
+            except BaseException as error:
+                _post(loop, settle, future.set_exception, error)
+            else:
+                _post(loop, settle, future.set_result, result)
+
+        self._quick.submit(job)
+        return await future
+
+    def later(self, work: Callable[[Library], object]) -> None:
+        """A quick piece of work that nobody waits for; its failure is nobody's."""
+
+        def job(library: Callable[[], Library]) -> None:
+            with contextlib.suppress(Exception):
+                work(library())
+
+        self._quick.submit(job)
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for the turn to write an answer.
+
+        Raises:
+            Fault: 503 when too many wait already.
+        """
+        if self._turns.locked() and self.waiting >= self._room:
+            raise Fault(
+                503, "busy", f"All writers are busy and {self.waiting} clients wait.", retry_after=RETRY_SECONDS
+            )
+        self.waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self.waiting -= 1
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self._turns.release()
+
+    async def stream(self, work: Callable[[Library], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
+        """What a generator yields in a writer's thread; use it inside `turn`. Closing this closes the generator."""
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        stopped = threading.Event()
+
+        def job(library: Callable[[], Library]) -> None:
+            try:
+                generator = work(library())
+                with contextlib.closing(generator):
+                    for piece in generator:
+                        if stopped.is_set():
+                            break
+                        _post(loop, pieces.put_nowait, ("piece", piece))
+            except BaseException as error:
+                _post(loop, pieces.put_nowait, ("error", error))
+            else:
+                _post(loop, pieces.put_nowait, ("end", None))
+
+        self._writing.submit(job)
+        try:
+            while True:
+                kind, value = await pieces.get()
+                if kind == "piece":
+                    yield value
+                elif kind == "error":
+                    raise value
+                else:
+                    return
+        finally:
+            stopped.set()
+
+
+def _post(loop: asyncio.AbstractEventLoop, act: Callable[..., object], *values: object) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(act, *values)
