@@ -148,6 +148,7 @@ class Llama(nn.Module):
 
     Attributes:
         checkpointing: Recompute each layer in backward instead of keeping its inside (Chen et al. 2016; report §5.3).
+        head_logits: Takes the place of the dense head where that is kept otherwise (`stilnovo.engine.head`).
     """
 
     embed_tokens: Tensor
@@ -161,6 +162,7 @@ class Llama(nn.Module):
         tensor = tensor or random_source()
         self.config = config
         self.checkpointing = False
+        self.head_logits: Callable[[Tensor], Tensor] | None = None
         table = (config.vocab_size, config.hidden_size)
         self.register_buffer("embed_tokens", tensor("model.embed_tokens.weight", table))
         self.rotary = RotaryTable(config)
@@ -183,9 +185,14 @@ class Llama(nn.Module):
         """The output head (V, C); the embedding itself when tied."""
         return self.embed_tokens if self.lm_head is None else self.lm_head
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token ids (T,) → their vectors (T, C), from wherever the table lies."""
+        table = self.embed_tokens
+        return F.embedding(tokens.to(table.device), table).to(self.device)
+
     def hidden(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Tokens (T,) at positions (T,) → final normalised hidden states (T, C)."""
-        x = F.embedding(tokens, self.embed_tokens)
+        x = self.embed(tokens)
         cos, sin = self.rotary(positions, x.dtype)
         for layer in self.layers:
             if self.checkpointing and torch.is_grad_enabled():
@@ -194,8 +201,16 @@ class Llama(nn.Module):
                 x = layer(x, cos, sin, attention)
         return rms_norm(x, self.norm, self.config.rms_eps)
 
+    def replace_head(self, logits: Callable[[Tensor], Tensor]) -> None:
+        """Let the head be kept elsewhere; the dense one goes, unless it is the embedding too."""
+        self.head_logits = logits
+        if self.lm_head is not None:
+            self.lm_head = self.lm_head.to("meta")  # whoever still wants it fails at once
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (R, C) → logits (R, V) in fp32."""
+        if self.head_logits is not None:
+            return self.head_logits(hidden)
         return F.linear(hidden, self.head).float()
 
     def forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:

@@ -115,6 +115,7 @@ class FourBitLinear(_QuantizedLinear):
         self.scheme = scheme
         functional = bitsandbytes_functional()
         packed, maxima = [], []
+        weight = weight.float() if weight.dtype == torch.float64 else weight
         for part in torch.split(weight.reshape(-1), PART):
             quantized, state = functional.quantize_4bit(
                 part, blocksize=BLOCK, quant_type=scheme, compress_statistics=False, quant_storage=torch.uint8
@@ -132,6 +133,29 @@ class FourBitLinear(_QuantizedLinear):
         self.register_buffer("nested_absmax", nested_state.absmax)
         self.register_buffer("nested_code", nested_state.code)
 
+    @classmethod
+    def of_shape(cls, rows: int, columns: int, scheme: Literal["nf4", "fp4"], device: torch.device) -> FourBitLinear:
+        """A projection of this shape with arbitrary weights, made without a dense matrix: for plans and benchmarks.
+
+        Its scales are all the same and small; on the device `meta` it has no storage at all.
+        """
+        made = cls.__new__(cls)
+        FrozenLinear.__init__(made, rows, columns)
+        made.scheme = scheme
+        size = rows * columns
+        blocks = -(-size // BLOCK)
+        shapes = torch.device("cpu" if device.type != "meta" else "meta")
+        code = torch.empty(16, device=shapes)
+        if device.type != "meta":
+            code = bitsandbytes_functional().get_4bit_type(scheme, device="cpu")
+        made.register_buffer("packed", torch.randint(0, 256, (-(-size // 2), 1), dtype=torch.uint8, device=device))
+        made.register_buffer("absmax", torch.zeros(blocks, dtype=torch.uint8, device=device))
+        made.register_buffer("code", code.to(device))
+        made.register_buffer("offset", torch.full((), 0.02, device=device))
+        made.register_buffer("nested_absmax", torch.zeros(-(-blocks // NESTED_BLOCK), device=device))
+        made.register_buffer("nested_code", torch.zeros(256, device=device))
+        return made
+
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
         functional = bitsandbytes_functional()
         nested = functional.QuantState(
@@ -139,10 +163,11 @@ class FourBitLinear(_QuantizedLinear):
         )
         state = functional.QuantState(
             absmax=self.absmax, shape=torch.Size((self.out_features, self.in_features)), code=self.code, blocksize=BLOCK,
-            quant_type=self.scheme, dtype=dtype, offset=self.offset, state2=nested,
+            quant_type=self.scheme, dtype=torch.float32 if dtype == torch.float64 else dtype, offset=self.offset,
+            state2=nested,
         )  # fmt: skip
         dense: Tensor = functional.dequantize_4bit(self.packed, state)
-        return dense
+        return dense.to(dtype)
 
 
 class AffineLinear(_QuantizedLinear):

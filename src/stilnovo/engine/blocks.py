@@ -1,0 +1,363 @@
+"""One layer of the Llama, forward and backward written out, so that what is alive at each moment is decided here.
+
+All parts that look at one token at a time (norms, projections, MLP, residuals) run over tiles of the stream; only
+attention sees whole documents, and it may run over groups of heads. At the narrowest moment a token then holds, in units
+of the hidden size: the gradient, the layer's input, the attention's output and its gradient, the gradient of the normed
+input, and one group's share of the rest.
+
+What backward does not need is not computed again: neither the down projection (16 % of a Llama 3 layer is never
+recomputed) nor anything that was kept.
+
+Equations are those of `stilnovo.model.llama` (report eq. 1–5, 7); derivatives are written beside the lines that need it.
+Shape letters: T tokens, t of a tile, C hidden size, F feed-forward size, H query heads, K key/value heads, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stilnovo.engine.attention import Kernel
+from stilnovo.engine.product import Product, Sink
+from stilnovo.model.llama import Layer
+from stilnovo.plan.levers import Levers
+
+SUB_TILE = 1024  # rows of an elementwise step: its temporaries stay small beside a tile
+FUSED_BYTES = 32 * 2**20  # projections of one input are made dense together up to this size
+
+
+@dataclass
+class Saved:
+    """What a layer's forward leaves for its backward; all but `x` may be missing and is then computed again."""
+
+    x: Tensor | None = None
+    qkv: list[Tensor] = field(default_factory=list)
+    out: Tensor | None = None
+    h: Tensor | None = None
+    gate_up: list[Tensor] = field(default_factory=list)
+    kernel: list[Any] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing must be computed again."""
+        return self.out is not None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What all layers share in one pass: rotary tables (T, 1, D/2) and the kernel of these documents."""
+
+    cos: Tensor
+    sin: Tensor
+    kernel: Kernel
+
+
+def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm (report eq. 1) of (t, C), in sub-tiles."""
+    out = torch.empty_like(x)
+    for rows in tiles(x.shape[0], SUB_TILE):
+        wide = _wide(x[rows])
+        scale = torch.rsqrt((wide * wide).mean(-1, keepdim=True).add_(eps))
+        torch.mul((wide * scale).to(x.dtype), weight, out=out[rows])
+    return out
+
+
+def norm_backward_(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Gradient of x from that of `normed(x)`, written over `grad`: with n = x·r, r (w g − n · mean(n w g))."""
+    for rows in tiles(x.shape[0], SUB_TILE):
+        wide = _wide(x[rows])
+        scale = torch.rsqrt((wide * wide).mean(-1, keepdim=True).add_(eps))
+        wide = wide * scale
+        slope = _wide(grad[rows] * weight)
+        inner = (slope * wide).mean(-1, keepdim=True)
+        grad[rows] = slope.sub_(wide.mul_(inner)).mul_(scale)
+    return grad
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """SiLU(gate) · up (report eq. 5), (t, F)."""
+    out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
+    for rows in tiles(gate.shape[0], SUB_TILE):
+        torch.mul(F.silu(gate[rows]), up[rows], out=out[rows])
+    return out
+
+
+def gated_backward_(grad: Tensor, gate: Tensor, up: Tensor) -> None:
+    """Gradients of gate and up, written over them: d/dg silu = σ + silu (1 − σ)."""
+    for rows in tiles(gate.shape[0], SUB_TILE):
+        sigmoid = torch.sigmoid(gate[rows])
+        silu = gate[rows] * sigmoid
+        slope = (1 - sigmoid).mul_(silu).add_(sigmoid).mul_(up[rows]).mul_(grad[rows])
+        torch.mul(silu, grad[rows], out=up[rows])
+        gate[rows] = slope
+
+
+def rotate_(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> None:
+    """Rotary embedding (report eq. 3) of (T, heads, D), in place; `back` undoes it, which is also its gradient."""
+    sign = -1 if back else 1
+    for rows in tiles(x.shape[0], SUB_TILE):
+        first, second = x[rows].chunk(2, dim=-1)
+        kept = first.clone()
+        first.mul_(cos[rows]).addcmul_(second, sin[rows], value=-sign)
+        second.mul_(cos[rows]).addcmul_(kept, sin[rows], value=sign)
+
+
+def tiles(tokens: int, size: int | None) -> Iterator[slice]:
+    """Slices of at most `size` that cover 0 … tokens-1."""
+    step = size or tokens
+    for start in range(0, tokens, step):
+        yield slice(start, min(start + step, tokens))
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class LayerEngine:
+    """One layer's explicit passes under the levers."""
+
+    def __init__(self, layer: Layer, head_dim: int, levers: Levers) -> None:
+        self.layer, self.levers, self.head_dim = layer, levers, head_dim
+        attn, mlp, keep = layer.self_attn, layer.mlp, levers.keep_dense
+        self.qkv = Product([attn.q_proj, attn.k_proj, attn.v_proj], keep_dense=keep)
+        self.o = Product([attn.o_proj], keep_dense=keep)
+        both = [mlp.gate_proj, mlp.up_proj]
+        size = sum(Product([m]).outputs for m in both) * self.qkv.inputs * layer.input_layernorm.element_size()
+        fused = size <= FUSED_BYTES
+        self.gate_up = [Product(both, keep_dense=keep)] if fused else [Product([m], keep_dense=keep) for m in both]
+        self.down = Product([mlp.down_proj], keep_dense=keep)
+        self.groups = _head_groups(self.qkv, head_dim, levers.attention_groups)
+
+    def forward(self, x: Tensor, stream: Stream, *, keep: bool, over: bool) -> tuple[Tensor, Saved]:
+        """x (T, C) → (T, C) and, with `keep`, everything backward needs; `over`: the result may be written over x."""
+        saved = Saved()
+        out, kernel, qkv = self._attention(x, stream, keep=keep)
+        y = x if over else torch.empty_like(x)
+        if keep:
+            saved.x, saved.qkv, saved.kernel, saved.out = x, qkv, kernel, out
+            saved.h = torch.empty_like(x)
+            saved.gate_up = [x.new_empty(x.shape[0], product.outputs) for product in self.gate_up]
+        for rows in tiles(x.shape[0], self.levers.tile):
+            h = self.o.forward(out[rows], saved.h[rows] if saved.h is not None else None).add_(x[rows])
+            wide = normed(h, self.layer.post_attention_layernorm, self.layer.eps)
+            places = [whole[rows] for whole in saved.gate_up] if keep else [None] * len(self.gate_up)
+            branches = [p.forward(wide, place) for p, place in zip(self.gate_up, places, strict=True)]
+            del wide
+            act = gated(*_two(branches))
+            del branches
+            torch.add(self.down.forward(act), h, out=y[rows])
+        return y, saved
+
+    def backward(self, grad: Tensor, saved: Saved, stream: Stream, sink: Sink, *, wanted: bool) -> Tensor | None:
+        """Gradient (T, C) of the output → of the input, written over it; None when it is not `wanted`."""
+        x = saved.x
+        assert x is not None
+        if saved.whole:
+            out, kernel, qkv = saved.out, saved.kernel, saved.qkv
+            assert out is not None
+        else:
+            out, kernel, qkv = self._attention(x, stream, keep=len(self.groups) == 1)
+        d_out = torch.empty_like(out)
+        for rows in tiles(x.shape[0], self.levers.tile):
+            self._token_wise_backward(rows, grad, x, out, d_out, saved, sink)
+        saved.h, saved.gate_up = None, []
+        if len(self.groups) == 1:
+            d_qkv = self._attend_backward(0, d_out, qkv.pop(), out, kernel[0], stream)
+            del d_out, out
+            return self._attention_input(grad, x, d_qkv, sink, wanted=wanted)
+        return self._grouped_backward(grad, x, d_out, out, qkv, kernel, stream, sink)
+
+    def _attention(self, x: Tensor, stream: Stream, *, keep: bool) -> tuple[Tensor, list[Any], list[Tensor]]:
+        """Output (T, H·D) of the attention, what its kernels keep, and with `keep` each group's rotated q, k, v."""
+        kernels: list[Any] = []
+        kept: list[Tensor] = []
+        out: Tensor | None = None
+        low = self._low(x) if len(self.groups) > 1 else None
+        dense = self.qkv.dense(x.dtype) if len(self.groups) > 1 else None
+        for index, group in enumerate(self.groups):
+            qkv = self._group_qkv(x, group, dense, low, stream)
+            q, k, v = group.heads(qkv, self.head_dim)
+            found, rest = stream.kernel.forward(q, k, v)
+            del q, k, v
+            kernels.append(rest)
+            if keep:
+                kept.append(qkv)
+            del qkv
+            if len(self.groups) == 1:
+                out = found.reshape(x.shape[0], -1)
+            else:
+                out = out if out is not None else x.new_empty(x.shape[0], self.o.inputs)
+                out[:, group.rows[0]] = found.flatten(1)
+            del found
+        assert out is not None
+        return out, kernels, kept
+
+    def _low(self, x: Tensor) -> Tensor | None:
+        """x Aᵀ of q, k and v after the norm, tile by tile, (T, R)."""
+        down = self.qkv.down(x.dtype)
+        if down is None:
+            return None
+        low = x.new_empty(x.shape[0], down.shape[0])
+        for rows in tiles(x.shape[0], self.levers.tile):
+            torch.mm(normed(x[rows], self.layer.input_layernorm, self.layer.eps), down.T, out=low[rows])
+        return low
+
+    def _group_qkv(
+        self, x: Tensor, group: _Heads, dense: Tensor | None, low: Tensor | None, stream: Stream
+    ) -> Tensor:
+        """Rotated queries and keys, and values, of a group of heads, side by side (T, width)."""
+        qkv = x.new_empty(x.shape[0], group.width)
+        weight = None if dense is None else torch.cat([dense[rows] for rows in group.rows])
+        for rows in tiles(x.shape[0], self.levers.tile):
+            wide = normed(x[rows], self.layer.input_layernorm, self.layer.eps)
+            if weight is None:
+                self.qkv.forward(wide, qkv[rows])
+                continue
+            torch.mm(wide, weight.T, out=qkv[rows])
+            for part, adapter, ranks in self.qkv.adapted():
+                assert low is not None
+                index = self.qkv.parts.index(part)
+                b = adapter.lora_B.detach()[group.local[index]].to(x.dtype)
+                qkv[rows, group.columns[index]].addmm_(low[rows, ranks], b.T, alpha=adapter.scale)
+        rotate_(group.rotating(qkv, self.head_dim), stream.cos, stream.sin)
+        return qkv
+
+    def _token_wise_backward(
+        self, rows: slice, grad: Tensor, x: Tensor, out: Tensor, d_out: Tensor, saved: Saved, sink: Sink
+    ) -> None:
+        """MLP, second norm, output projection: `grad[rows]` becomes that of the residual after attention."""
+        eps, weight = self.layer.eps, self.layer.post_attention_layernorm
+        h = self.o.forward(out[rows]).add_(x[rows]) if saved.h is None else saved.h[rows]
+        wide = normed(h, weight, eps)
+        if saved.gate_up:
+            branches = [whole[rows] for whole in saved.gate_up]
+        else:
+            branches = [product.forward(wide) for product in self.gate_up]
+        slope = grad[rows]
+        act = gated(*_two(branches))
+        d_act = self.down.backward(slope, act, sink)
+        assert d_act is not None
+        del act
+        gated_backward_(d_act, *_two(branches))
+        del d_act
+        d_wide: Tensor | None = None
+        for product, branch in zip(self.gate_up, branches, strict=True):
+            part = product.backward(branch, wide, sink)
+            assert part is not None
+            d_wide = part if d_wide is None else d_wide.add_(part)
+            del part
+        assert d_wide is not None
+        del wide, branches
+        slope += norm_backward_(d_wide, h, weight, eps)
+        d_rows = self.o.backward(slope, out[rows], sink)
+        assert d_rows is not None
+        d_out[rows] = d_rows
+
+    def _attend_backward(
+        self, index: int, d_out: Tensor, qkv: Tensor, out: Tensor, kernel: Any, stream: Stream
+    ) -> Tensor:
+        """Gradient (T, width) of a group's projections, before rotation, from that of its output."""
+        group = self.groups[index]
+        q, k, v = group.heads(qkv, self.head_dim)
+        columns = group.rows[0]
+        shape = (out.shape[0], -1, self.head_dim)
+        found = stream.kernel.backward(
+            d_out[:, columns].reshape(shape), q, k, v, out[:, columns].reshape(shape), kernel
+        )
+        for part, target in zip(found, group.heads(qkv, self.head_dim), strict=True):
+            target.copy_(part)  # over q, k and v, which nobody needs any more
+        rotate_(group.rotating(qkv, self.head_dim), stream.cos, stream.sin, back=True)
+        return qkv
+
+    def _attention_input(self, grad: Tensor, x: Tensor, d_qkv: Tensor, sink: Sink, *, wanted: bool) -> Tensor | None:
+        """Through the projections and the first norm, onto the residual's gradient."""
+        weight, eps = self.layer.input_layernorm, self.layer.eps
+        for rows in tiles(x.shape[0], self.levers.tile):
+            d_wide = self.qkv.backward(d_qkv[rows], normed(x[rows], weight, eps), sink, wanted=wanted)
+            if d_wide is not None:
+                grad[rows] += norm_backward_(d_wide, x[rows], weight, eps)
+        return grad if wanted else None
+
+    def _grouped_backward(
+        self, grad: Tensor, x: Tensor, d_out: Tensor, out: Tensor, qkv: list[Tensor], kernel: list[Any],
+        stream: Stream, sink: Sink,
+    ) -> Tensor:  # fmt: skip
+        """Attention's backward one group of heads at a time; q, k and v of a group are computed again unless kept."""
+        weight, eps = self.layer.input_layernorm, self.layer.eps
+        low, dense = self._low(x), self.qkv.dense(x.dtype)
+        d_low = None if low is None else torch.zeros_like(low)
+        d_wide = torch.zeros_like(x)
+        for index, group in enumerate(self.groups):
+            part = qkv[index] if qkv else self._group_qkv(x, group, dense, low, stream)
+            d_qkv = self._attend_backward(index, d_out, part, out, kernel[index], stream)
+            del part
+            matrix = torch.cat([dense[rows] for rows in group.rows])
+            for rows in tiles(x.shape[0], self.levers.tile):
+                d_wide[rows].addmm_(d_qkv[rows], matrix)
+            for which, adapter, ranks in self.qkv.adapted():
+                assert low is not None and d_low is not None
+                position = self.qkv.parts.index(which)
+                slope, local = d_qkv[:, group.columns[position]], group.local[position]
+                b = adapter.lora_B.detach()[local].to(x.dtype)
+                d_low[:, ranks].addmm_(slope, b, alpha=adapter.scale)
+                sink.add(adapter.lora_B, (slope.T @ low[:, ranks]).mul_(adapter.scale), local)
+            del d_qkv, matrix
+        del dense, d_out, out
+        down = self.qkv.down(x.dtype)
+        for rows in tiles(x.shape[0], self.levers.tile):
+            if d_low is not None and down is not None:
+                d_wide[rows].addmm_(d_low[rows], down)
+                self.qkv.finish(d_low[rows], normed(x[rows], weight, eps), sink)
+            grad[rows] += norm_backward_(d_wide[rows], x[rows], weight, eps)
+        return grad
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """A group of heads: its rows in the joint projection, in each projection, and its columns in its own (T, width)."""
+
+    rows: tuple[slice, slice, slice]
+    local: tuple[slice, slice, slice]
+    columns: tuple[slice, slice, slice]
+
+    @property
+    def width(self) -> int:
+        return self.columns[2].stop  # type: ignore[no-any-return]
+
+    def heads(self, qkv: Tensor, head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Views (T, heads, D) of queries, keys and values."""
+        q, k, v = (qkv[:, columns].unflatten(1, (-1, head_dim)) for columns in self.columns)
+        return q, k, v
+
+    def rotating(self, qkv: Tensor, head_dim: int) -> Tensor:
+        """A view (T, heads, D) of queries and keys together."""
+        return qkv[:, : self.columns[1].stop].unflatten(1, (-1, head_dim))
+
+
+def _head_groups(qkv: Product, head_dim: int, count: int) -> list[_Heads]:
+    """The heads in `count` equal groups, each with its key/value heads and their queries."""
+    q, k, v = (part.columns.stop - part.columns.start for part in qkv.parts)
+    assert (k // head_dim) % count == 0, "groups of heads must hold whole key/value heads"
+    found = []
+    for index in range(count):
+        sizes = [size // count for size in (q, k, v)]
+        local = [slice(index * size, (index + 1) * size) for size in sizes]
+        starts = [0, q, q + k]
+        rows = [slice(start + at.start, start + at.stop) for start, at in zip(starts, local, strict=True)]
+        ends = [sizes[0], sizes[0] + sizes[1], sum(sizes)]
+        columns = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        found.append(_Heads((rows[0], rows[1], rows[2]), (local[0], local[1], local[2]), (columns[0], columns[1], columns[2])))
+    return found
+
+
+def _two(branches: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Gate and up, whether they were computed together or apart."""
+    if len(branches) == 1:
+        gate, up = branches[0].chunk(2, dim=-1)
+        return gate, up
+    return branches[0], branches[1]

@@ -1,0 +1,147 @@
+"""The road between card and host memory: copies that run beside the arithmetic, and host memory the card can reach.
+
+A copy is a `Ticket`; it holds both ends until somebody has waited for it, so that neither is freed or written over while
+bytes are on the way. Where there are no streams (a CPU, shapes without storage) a copy is done when it returns.
+
+Unusual: host memory is taken pageable, in exact sizes, and then registered with the driver, because torch's own pinned
+allocator rounds every block up to a power of two. Where the driver refuses (WSL often does), it stays pageable: slower,
+never wrong; `notes` says so.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ALIGN = 256  # bytes: what a card's loads and bitsandbytes' kernels expect of the start of a tensor
+
+
+@dataclass
+class Ticket:
+    """A copy under way; `done` is its event, None where it is already there."""
+
+    source: Tensor
+    target: Tensor
+    done: Any = None
+
+
+class Link:
+    """Copies between one card and the host."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.asynchronous = device.type == "cuda"
+        self.notes: list[str] = []
+        self._pin = self.asynchronous
+        if self.asynchronous:
+            self._up, self._down = torch.cuda.Stream(device), torch.cuda.Stream(device)
+
+    def host(self, size: int) -> Tensor:
+        """`size` bytes of host memory (uint8), pinned where possible."""
+        buffer = torch.empty(size, dtype=torch.uint8, device="cpu")
+        if self._pin and size:
+            runtime = torch.cuda.cudart()
+            status = runtime.cudaHostRegister(buffer.data_ptr(), size, 0)
+            if int(status) == 0:
+                weakref.finalize(buffer, runtime.cudaHostUnregister, buffer.data_ptr())
+            else:
+                self._pin = False
+                self.notes.append("The driver refused to pin host memory: copies use pageable memory and are slower.")
+        return buffer
+
+    def fetch(self, source: Tensor, target: Tensor) -> Ticket:
+        """Start copying host → card."""
+        return self._copy(source, target, up=True)
+
+    def push(self, source: Tensor, target: Tensor) -> Ticket:
+        """Start copying card → host."""
+        return self._copy(source, target, up=False)
+
+    def _copy(self, source: Tensor, target: Tensor, *, up: bool) -> Ticket:
+        if not self.asynchronous:
+            target.copy_(source)
+            return Ticket(source, target)
+        stream = self._up if up else self._down
+        stream.wait_stream(torch.cuda.current_stream(self.device))  # the source is ready, the target no longer read
+        with torch.cuda.stream(stream):
+            target.copy_(source, non_blocking=True)
+            done = torch.cuda.Event()
+            done.record(stream)
+        return Ticket(source, target, done)
+
+    def wait(self, ticket: Ticket) -> Tensor:
+        """Let the arithmetic wait for a copy; returns its target."""
+        if ticket.done is not None:
+            torch.cuda.current_stream(self.device).wait_event(ticket.done)
+            ticket.done = None
+        return ticket.target
+
+
+def aligned(size: int) -> int:
+    """`size` rounded up to where the next tensor may start."""
+    return -(-size // ALIGN) * ALIGN
+
+
+class ActivationStore:
+    """Tensors sent to the host in forward and called back in backward, in buffers that are used again every step."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self._free: dict[int, list[Tensor]] = {}  # by size class, so that batches of other lengths find room too
+        self._kept: dict[Any, tuple[Tensor, Tensor]] = {}  # key → (buffer, view of it)
+        self._leaving: dict[Any, Ticket] = {}
+        self._coming: dict[Any, Ticket] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Host memory held."""
+        buffers = [b for pool in self._free.values() for b in pool] + [b for b, _ in self._kept.values()]
+        return sum(b.nbytes for b in buffers)
+
+    def put(self, key: Any, tensor: Tensor) -> None:
+        """Start sending a tensor; it must not be written to before `settle`."""
+        size = _room(tensor.nbytes)
+        pool = self._free.get(size, [])
+        buffer = pool.pop() if pool else self.link.host(size)
+        view = buffer[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        self._kept[key] = (buffer, view)
+        self._leaving[key] = self.link.push(tensor, view)
+
+    def settle(self, but: int = 0) -> None:
+        """Let the arithmetic wait for copies under way and let their sources go, all but the newest `but`."""
+        for key in list(self._leaving)[: len(self._leaving) - but]:
+            self.link.wait(self._leaving.pop(key))
+
+    def prefetch(self, key: Any) -> None:
+        """Start bringing a tensor back."""
+        if key in self._kept and key not in self._coming:
+            view = self._kept[key][1]
+            target = torch.empty(view.shape, dtype=view.dtype, device=self.link.device)
+            self._coming[key] = self.link.fetch(view, target)
+
+    def get(self, key: Any) -> Tensor:
+        """The tensor, on the card again; its host buffer may be used for another from now on."""
+        self.prefetch(key)
+        tensor = self.link.wait(self._coming.pop(key))
+        buffer, _ = self._kept.pop(key)
+        self._free.setdefault(buffer.nbytes, []).append(buffer)
+        return tensor
+
+    def drop(self, key: Any) -> None:
+        """Forget a tensor that nobody will ask for."""
+        if key in self._kept:
+            for waiting in (self._leaving.pop(key, None), self._coming.pop(key, None)):
+                if waiting is not None:
+                    self.link.wait(waiting)
+            buffer, _ = self._kept.pop(key)
+            self._free.setdefault(buffer.nbytes, []).append(buffer)
+
+
+def _room(size: int) -> int:
+    """Size classes a sixteenth apart: batches differ a little in length and should share buffers."""
+    step = max(ALIGN, 1 << max(0, size.bit_length() - 5))
+    return -(-size // step) * step

@@ -1,0 +1,86 @@
+"""Cross-entropy that never holds the logits: chunks of tokens against tiles of the vocabulary, gradients included.
+
+Because the head is frozen and the loss is a sum, the gradient with respect to the hidden states is computed in the
+forward pass; backward only scales. A tile is visited once: while it is here its logits enter a running softmax (Milakov &
+Gimelshein 2018), and the gradient Σ p_j w_j − w_target is accumulated with the same rescaling. So a chunk costs two
+products with the head a token, the floor, and its memory is (chunk × tile) logits, whatever the vocabulary.
+
+Shape letters: T tokens, R of a chunk, V vocabulary, W rows of a tile, C hidden size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from stilnovo.engine.blocks import tiles
+from stilnovo.engine.head import Head
+
+
+class _TiledCrossEntropy(Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Head, targets: Tensor, chunk: int) -> Tensor:
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        total = torch.zeros((), dtype=_wide(hidden.dtype), device=hidden.device)
+        for rows in tiles(hidden.shape[0], chunk):
+            out = None if gradient is None else gradient[rows]
+            total += _chunk(hidden[rows], head, targets[rows], out)
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad.to(gradient.dtype), None, None, None
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _chunk(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | None) -> Tensor:
+    """Summed loss of a chunk (R, C); its gradient goes into `out`."""
+    wide, count = _wide(hidden.dtype), hidden.shape[0]
+    peak = torch.full((count, 1), -torch.inf, dtype=wide, device=hidden.device)
+    mass, picked = torch.zeros_like(peak), torch.zeros_like(peak)
+    mean = own = None
+    for tile in head.tiles():
+        logits = F.linear(hidden, tile.weight).to(wide)  # (R, W)
+        local = (targets - tile.start).clamp_(0, tile.stop - tile.start - 1)[:, None]
+        inside = ((targets >= tile.start) & (targets < tile.stop))[:, None]
+        picked += torch.where(inside, logits.gather(1, local), 0.0)
+        higher = torch.maximum(peak, logits.amax(1, keepdim=True))
+        shrink = (peak - higher).exp_()
+        logits.sub_(higher).exp_()
+        mass.mul_(shrink).add_(logits.sum(1, keepdim=True))
+        peak = higher
+        if out is not None:
+            part = logits.to(hidden.dtype) @ tile.weight  # (R, C)
+            mean = part.to(wide) if mean is None else mean.mul_(shrink).add_(part)
+            del part
+            row = F.embedding(local[:, 0], tile.weight)
+            own = row if own is None else torch.where(inside, row, own)
+            del row
+        del logits
+    if out is not None:
+        assert mean is not None and own is not None
+        out.copy_(mean.div_(mass).sub_(own))  # Σ p w − w_target
+    return (mass.log_().add_(peak).sub_(picked)).sum()
+
+
+def tiled_cross_entropy(hidden: Tensor, head: Head, targets: Tensor, chunk: int) -> Tensor:
+    """Sum of −log p(target) in nats over all rows, in fp32 or wider.
+
+    Args:
+        hidden: (T, C) final hidden states.
+        head: The frozen output head.
+        targets: (T,) int64.
+        chunk: Tokens whose logits exist at once.
+    """
+    return _TiledCrossEntropy.apply(hidden, head, targets, chunk)  # type: ignore[no-untyped-call, no-any-return]

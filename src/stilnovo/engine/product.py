@@ -1,0 +1,145 @@
+"""Frozen projections with their adapters as explicit products: y = x Wᵀ + s (x Aᵀ) Bᵀ, and its gradients.
+
+One `Product` takes all projections that read the same input (q, k, v; gate and up of a small model): one matrix is made
+dense, one product computed. Nothing is saved for backward but the input itself. Gradients of A and B go into a sink as
+soon as they exist.
+
+Shape letters: t tokens of a tile, I inputs, O outputs of all parts together, R ranks of all parts together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stilnovo.model.lora import LoraLinear
+from stilnovo.model.quantize import FrozenLinear
+
+
+class Sink(Protocol):
+    """Where gradients of the adapter go."""
+
+    def add(self, parameter: nn.Parameter, gradient: Tensor, rows: slice | None = None) -> None:
+        """Add a gradient of the whole parameter, or of some of its rows."""
+        ...
+
+
+class OnCard:
+    """Gradients add up in `parameter.grad`, in the parameter's type."""
+
+    def add(self, parameter: nn.Parameter, gradient: Tensor, rows: slice | None = None) -> None:
+        """See `Sink.add`."""
+        if parameter.grad is None:
+            if rows is None:
+                parameter.grad = gradient.to(parameter.dtype)
+                return
+            parameter.grad = torch.zeros_like(parameter)
+        target = parameter.grad if rows is None else parameter.grad[rows]
+        target += gradient
+
+
+class Part:
+    """One projection of a product: its frozen matrix, its adapter if it is adapted and switched on, its output columns."""
+
+    def __init__(self, module: nn.Module, start: int) -> None:
+        self.lora = module if isinstance(module, LoraLinear) else None
+        base = module.base if isinstance(module, LoraLinear) else module
+        assert isinstance(base, FrozenLinear)
+        self.base = base
+        self.columns = slice(start, start + base.out_features)
+
+    @property
+    def adapter(self) -> LoraLinear | None:
+        """The adapter, None where there is none or it is switched off."""
+        return self.lora if self.lora is not None and self.lora.enabled else None
+
+
+class Product:
+    """Projections of one input, computed together."""
+
+    def __init__(self, modules: Sequence[nn.Module], *, keep_dense: bool = False) -> None:
+        self.parts: list[Part] = []
+        for module in modules:
+            self.parts.append(Part(module, self.parts[-1].columns.stop if self.parts else 0))
+        self.outputs, self.inputs = self.parts[-1].columns.stop, self.parts[0].base.in_features
+        self._keep = keep_dense
+        self._dense: Tensor | None = None
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """All frozen matrices, one below the other, (O, I)."""
+        if self._dense is not None and self._dense.dtype == dtype:
+            return self._dense
+        if len(self.parts) == 1:
+            dense = self.parts[0].base.dense(dtype)
+        else:
+            first = self.parts[0].base.dense(dtype)
+            dense = torch.empty(self.outputs, self.inputs, dtype=dtype, device=first.device)
+            dense[self.parts[0].columns] = first
+            del first
+            for part in self.parts[1:]:
+                dense[part.columns] = part.base.dense(dtype)
+        if self._keep:
+            self._dense = dense
+        return dense
+
+    def low(self, x: Tensor) -> Tensor | None:
+        """x (t, I) → x Aᵀ of all adapted parts side by side, (t, R)."""
+        down = self.down(x.dtype)
+        return None if down is None else x @ down.T
+
+    def down(self, dtype: torch.dtype) -> Tensor | None:
+        """A of all adapted parts, (R, I)."""
+        found = [part.adapter.lora_A for part in self.parts if part.adapter is not None]
+        if not found:
+            return None
+        return torch.cat([a.to(dtype) for a in found]) if len(found) > 1 else found[0].detach().to(dtype)
+
+    def adapted(self) -> list[tuple[Part, LoraLinear, slice]]:
+        """(part, adapter, its columns of `low`) of each adapted part."""
+        found, start = [], 0
+        for part in self.parts:
+            if part.adapter is not None:
+                stop = start + part.adapter.lora_A.shape[0]
+                found.append((part, part.adapter, slice(start, stop)))
+                start = stop
+        return found
+
+    def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """x (t, I) → (t, O), into `out` where given."""
+        dense = self.dense(x.dtype)
+        y = F.linear(x, dense) if out is None else torch.mm(x, dense.T, out=out)
+        del dense
+        low = self.low(x)
+        for part, adapter, ranks in self.adapted():
+            assert low is not None
+            y[:, part.columns].addmm_(low[:, ranks], adapter.lora_B.detach().to(x.dtype).T, alpha=adapter.scale)
+        return y
+
+    def backward(self, grad: Tensor, x: Tensor, sink: Sink, *, wanted: bool = True) -> Tensor | None:
+        """Gradient (t, O) of the output → gradient (t, I) of x, unless it is not `wanted`; A's and B's go to the sink."""
+        d_x = grad @ self.dense(grad.dtype) if wanted else None
+        low = self.low(x)
+        if low is None:
+            return d_x
+        d_low = torch.empty_like(low)
+        for part, adapter, ranks in self.adapted():
+            slope = grad[:, part.columns]
+            torch.mm(slope, adapter.lora_B.detach().to(grad.dtype), out=d_low[:, ranks])
+            sink.add(adapter.lora_B, (slope.T @ low[:, ranks]).mul_(adapter.scale))
+            d_low[:, ranks].mul_(adapter.scale)
+        self.finish(d_low, x, sink)
+        if d_x is not None:
+            down = self.down(grad.dtype)
+            assert down is not None
+            d_x.addmm_(d_low, down)
+        return d_x
+
+    def finish(self, d_low: Tensor, x: Tensor, sink: Sink) -> None:
+        """Gradients of every A from that of `low` (t, R) and the input (t, I)."""
+        d_down = d_low.T @ x
+        for _, adapter, ranks in self.adapted():
+            sink.add(adapter.lora_A, d_down[ranks])

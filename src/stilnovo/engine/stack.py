@@ -1,0 +1,205 @@
+"""All layers as one differentiable step: what each leaves behind, where it waits, and when it comes back.
+
+`Engine.hidden` is one autograd node from token ids to final hidden states, so any loss may follow it (cross-entropy,
+preference, a divergence from the base). Inside, autograd is off: `blocks.py` computes, this file decides. Gradients of
+the adapter are added to its parameters as they appear, layer by layer; the node returns none.
+
+Unusual: for each layer the plan says *keep* (its inside stays on the card), *offload* (it waits in host memory) or
+*recompute* (only its input is kept, on the card or on the host). Spare memory and an idle link thus buy back arithmetic:
+nothing is recomputed at 4N FLOPs a token, everything at about 5.5N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from stilnovo.engine.attention import kernel_for
+from stilnovo.engine.blocks import LayerEngine, Saved, Stream, norm_backward_, normed
+from stilnovo.engine.head import Head
+from stilnovo.engine.link import ActivationStore, Link
+from stilnovo.engine.product import OnCard, Sink
+from stilnovo.engine.weights import LayerStream
+from stilnovo.model import lora
+from stilnovo.model.attention import positions_of
+from stilnovo.model.llama import Llama
+from stilnovo.model.lora import LoraLinear
+from stilnovo.model.quantize import FrozenLinear
+from stilnovo.plan.levers import Levers
+
+
+@dataclass
+class _Pass:
+    """One forward pass that waits for its backward."""
+
+    number: int
+    stream: Stream
+    last: Tensor
+    saved: dict[int, Saved] = field(default_factory=dict)
+
+
+class _Hidden(Function):
+    @staticmethod
+    def forward(ctx: Any, engine: Engine, tokens: Tensor, lengths: Sequence[int], _handle: Tensor) -> Tensor:
+        ctx.engine, (hidden, ctx.waiting) = engine, engine._forward(tokens, lengths, training=True)
+        return hidden
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, None]:
+        waiting, ctx.waiting = ctx.waiting, None
+        ctx.engine._backward(grad, waiting)
+        return None, None, None, None
+
+
+class Engine:
+    """A model with an adapter, run by explicit passes under one setting of the levers.
+
+    Args:
+        model: Its frozen parts are moved where the levers say; it stays usable by everybody else.
+        levers: The setting.
+        sink: Where the adapter's gradients go; None: into `parameter.grad`.
+    """
+
+    def __init__(self, model: Llama, levers: Levers, sink: Sink | None = None) -> None:
+        assert len(levers.layers) == model.config.layers
+        self.model, self.levers = model, levers
+        self.sink = sink or OnCard()
+        self.link = Link(model.device)
+        self.store = ActivationStore(self.link)
+        self.head = Head(model.head, levers.head, levers.head_tile, self.link)
+        if levers.head != "dense":
+            model.replace_head(self.head.logits)
+        if levers.embedding == "host":
+            assert model.lm_head is not None, "a tied table is needed on the card"
+            home = self.link.host(model.embed_tokens.nbytes).view(model.embed_tokens.dtype)
+            model.embed_tokens = home.view(model.embed_tokens.shape).copy_(model.embed_tokens)
+        self.stream = LayerStream(model, levers.streamed_layers, levers.slots, self.link) if levers.streams else None
+        self.layers = [LayerEngine(layer, model.config.head_dim, levers) for layer in model.layers]  # type: ignore[arg-type]
+        learning = [index for index, layer in enumerate(model.layers) if _adapted(layer)]
+        self.lowest = min(learning, default=model.config.layers)  # below it no gradient is wanted
+        self._passes = 0
+
+    def hidden(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Token ids (T,) of documents with these lengths → final normalised hidden states (T, C)."""
+        handles = lora.parameters(self.model)
+        if not torch.is_grad_enabled() or not handles or self.lowest == len(self.layers):
+            return self._forward(tokens, lengths, training=False)[0]
+        return _Hidden.apply(self, tokens, lengths, handles[0])  # type: ignore[no-untyped-call, no-any-return]
+
+    def _forward(self, tokens: Tensor, lengths: Sequence[int], *, training: bool) -> tuple[Tensor, _Pass]:
+        with torch.no_grad():
+            model, device = self.model, self.model.device
+            x = model.embed(tokens)
+            cos, sin = model.rotary(positions_of(lengths, device), x.dtype)
+            self._passes += 1
+            waiting = _Pass(self._passes, Stream(cos, sin, kernel_for(lengths, device, x.dtype)), x)
+            for index in range(len(self.layers)):
+                x = self._layer_forward(index, x, waiting, training=training and index >= self.lowest)
+            self.store.settle()
+            waiting.last = x
+            return self._normed(x), waiting
+
+    def _layer_forward(self, index: int, x: Tensor, waiting: _Pass, *, training: bool) -> Tensor:
+        if self.stream is not None:
+            self.stream.use(index)
+            self.stream.prefetch(index + 1)
+        choice = self.levers.layers[index]
+        layer = self.layers[index]
+        if not training:
+            return layer.forward(x, waiting.stream, keep=False, over=True)[0]
+        on_host = choice == "offload" or (choice == "recompute" and self.levers.inputs == "host")
+        if choice == "recompute":
+            if on_host:
+                self.store.put((waiting.number, index, "x"), x)
+                y = layer.forward(x, waiting.stream, keep=False, over=False)[0]
+                waiting.saved[index] = Saved()
+            else:
+                y = layer.forward(x, waiting.stream, keep=False, over=False)[0]
+                waiting.saved[index] = Saved(x=x)
+            self.store.settle(but=1)
+            return y
+        y, saved = layer.forward(x, waiting.stream, keep=True, over=False)
+        if choice == "offload":
+            self.store.settle()
+            saved = self._send(waiting.number, index, saved)
+        waiting.saved[index] = saved
+        return y
+
+    def _send(self, number: int, index: int, saved: Saved) -> Saved:
+        for name, tensor in _tensors(saved):
+            self.store.put((number, index, name), tensor)
+        return Saved(kernel=saved.kernel)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return normed(x, self.model.norm, self.model.config.rms_eps)
+
+    def _backward(self, grad: Tensor, waiting: _Pass) -> None:
+        with torch.no_grad():
+            grad = norm_backward_(grad.contiguous(), waiting.last, self.model.norm, self.model.config.rms_eps)
+            del waiting.last
+            for index in range(len(self.layers) - 1, self.lowest - 1, -1):
+                if self.stream is not None:
+                    self.stream.use(index)
+                    self.stream.prefetch(index - 1)
+                saved = self._recall(index, waiting)
+                self._prefetch(index - 1, waiting)
+                found = self.layers[index].backward(
+                    grad, saved, waiting.stream, self.sink, wanted=index > self.lowest
+                )
+                del saved
+                if found is not None:
+                    grad = found
+
+    def _names(self, index: int) -> list[str]:
+        if self.levers.layers[index] == "offload":
+            products = len(self.layers[index].gate_up)
+            groups = len(self.layers[index].groups)
+            return ["x", "out", "h", *(f"qkv{i}" for i in range(groups)), *(f"gate_up{i}" for i in range(products))]
+        return ["x"] if self.levers.layers[index] == "recompute" and self.levers.inputs == "host" else []
+
+    def _recall(self, index: int, waiting: _Pass) -> Saved:
+        saved = waiting.saved.pop(index)
+        for name in self._names(index):
+            tensor = self.store.get((waiting.number, index, name))
+            if name.startswith("qkv"):
+                saved.qkv.append(tensor)
+            elif name.startswith("gate_up"):
+                saved.gate_up.append(tensor)
+            else:
+                setattr(saved, name, tensor)
+        return saved
+
+    def _prefetch(self, index: int, waiting: _Pass) -> None:
+        if index >= self.lowest and self.levers.prefetch:
+            for name in self._names(index):
+                self.store.prefetch((waiting.number, index, name))
+
+
+def _tensors(saved: Saved) -> list[tuple[str, Tensor]]:
+    named = [("x", saved.x), ("out", saved.out), ("h", saved.h)]
+    named += [(f"qkv{i}", t) for i, t in enumerate(saved.qkv)]
+    named += [(f"gate_up{i}", t) for i, t in enumerate(saved.gate_up)]
+    return [(name, tensor) for name, tensor in named if tensor is not None]
+
+
+def _adapted(layer: nn.Module) -> bool:
+    return any(isinstance(module, LoraLinear) for module in layer.modules())
+
+
+def supports(model: Llama) -> bool:
+    """Whether every projection is one the explicit passes know: frozen, or plain LoRA without dropout."""
+    for layer in model.layers:
+        assert isinstance(layer, nn.Module)
+        for name, module in layer.named_modules():
+            if name.endswith("_proj"):
+                plain = type(module) is LoraLinear and not module.dropout
+                if not plain and not isinstance(module, FrozenLinear):
+                    return False
+    return True

@@ -1,0 +1,119 @@
+"""Frozen layers that live in host memory and visit the card one after another.
+
+Every streamed layer's kept form (packed weights, scales, tables) lies in one host arena, pinned once; the card has a few
+slots of one layer's size. Nothing ever goes back: the host's copy is the truth. While one layer computes, the next is on
+its way, in the direction in which the pass runs.
+
+A layer's modules are bound to views of the slot it is in. A hook on the layer brings it in for every other use of the
+model (evaluation, generation), so that nobody else needs to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stilnovo.engine.link import Link, Ticket, aligned
+from stilnovo.model.llama import Llama
+from stilnovo.model.quantize import FrozenLinear
+
+
+class LayerStream:
+    """The first `count` layers of a model, moved to the host and fetched when used."""
+
+    def __init__(self, model: Llama, count: int, slots: int, link: Link) -> None:
+        self.link, self.count, self.model = link, count, model
+        self._places = [_places(model.layers[index]) for index in range(count)]
+        self.layer_bytes = max((_size(places) for places in self._places), default=0)
+        self._host = link.host(self.layer_bytes * count)
+        self._slots = [
+            torch.empty(self.layer_bytes, dtype=torch.uint8, device=link.device) for _ in range(min(slots, count))
+        ]
+        self._holds: list[int | None] = [None] * len(self._slots)
+        self._coming: dict[int, Ticket] = {}
+        self._order = list(range(len(self._slots)))  # the slot used longest ago first
+        self._current = -1
+        for index in range(count):
+            self._move_out(index)
+        for index in range(count):
+            model.layers[index].register_forward_pre_hook(self._hook(index))
+
+    @property
+    def host_bytes(self) -> int:
+        """Host memory held."""
+        return self._host.nbytes
+
+    def use(self, index: int) -> None:
+        """See that a layer is on the card; the arithmetic waits for it."""
+        if index >= self.count:
+            return
+        self._current = index
+        if index not in self._holds:
+            self._bring(index, self._order[0])
+        ticket = self._coming.pop(index, None)
+        if ticket is not None:
+            self.link.wait(ticket)
+        slot = self._holds.index(index)
+        self._order.remove(slot)
+        self._order.append(slot)
+
+    def prefetch(self, index: int) -> None:
+        """Start bringing a layer into the slot used longest ago, but never over the layer at work."""
+        if not 0 <= index < self.count or index in self._holds:
+            return
+        free = [slot for slot in self._order if self._holds[slot] != self._current]
+        if free:
+            self._bring(index, free[0])
+
+    def _bring(self, index: int, slot: int) -> None:
+        left = self._holds[slot]
+        if left is not None and left in self._coming:
+            self.link.wait(self._coming.pop(left))
+        self._holds[slot] = index
+        self._coming[index] = self.link.fetch(self._home(index), self._slots[slot])
+        self._bind(index, self._slots[slot])
+
+    def _home(self, index: int) -> Tensor:
+        return self._host[index * self.layer_bytes : (index + 1) * self.layer_bytes]
+
+    def _move_out(self, index: int) -> None:
+        home = self._home(index)
+        for module, name, tensor, offset in self._places[index]:
+            view = home[offset : offset + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+            view.copy_(tensor)
+            setattr(module, name, view)  # the card's copy goes
+        # Only shapes and types are needed from here on.
+        self._places[index] = [
+            (module, name, torch.empty(tensor.shape, dtype=tensor.dtype, device="meta"), offset)
+            for module, name, tensor, offset in self._places[index]
+        ]
+
+    def _bind(self, index: int, slot: Tensor) -> None:
+        for module, name, like, offset in self._places[index]:
+            size = like.numel() * like.element_size()
+            setattr(module, name, slot[offset : offset + size].view(like.dtype).view(like.shape))
+
+    def _hook(self, index: int) -> Callable[[nn.Module, Any], None]:
+        def bring(_module: nn.Module, _inputs: Any) -> None:
+            self.use(index)
+
+        return bring
+
+
+def _places(layer: nn.Module) -> list[tuple[nn.Module, str, Tensor, int]]:
+    """(module, buffer's name, tensor, offset) of everything frozen projections keep."""
+    found, offset = [], 0
+    for module in layer.modules():
+        if isinstance(module, FrozenLinear):
+            for name, tensor in module.named_buffers(recurse=False):
+                found.append((module, name, tensor, offset))
+                offset += aligned(tensor.nbytes)
+    return found
+
+
+def _size(places: list[tuple[nn.Module, str, Tensor, int]]) -> int:
+    _, _, last, offset = places[-1]
+    return offset + aligned(last.nbytes)

@@ -1,0 +1,59 @@
+"""The switches that trade memory for arithmetic or for traffic; each leaves loss and gradients unchanged.
+
+Only `head` is different in kind: a head kept in 8 or 4 bits is another matrix, and loss and gradients are those of the
+model that has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LayerChoice = Literal["keep", "offload", "recompute"]
+Place = Literal["card", "host"]
+HeadKind = Literal["dense", "int8", "nf4", "streamed"]
+OptimizerKind = Literal["adamw", "adamw8bit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levers:
+    """One complete setting of the engine."""
+
+    layers: tuple[LayerChoice, ...]
+    """For each layer what happens to its inside until backward: kept on the card, sent to the host, or computed again."""
+    inputs: Place = "card"
+    """Where the inputs of recomputed layers wait for backward."""
+    prefetch: bool = True
+    """Whether what waits on the host for the next layer is brought while this one computes; costs its room."""
+    streamed_layers: int = 0
+    """Frozen layers, from the first, that live in host memory and visit the card when their turn comes."""
+    slots: int = 2
+    """Streamed layers on the card at once: the one at work and those on their way."""
+    embedding: Place = "card"
+    """Where the input table lies."""
+    head: HeadKind = "dense"
+    """How the output head is kept: as it is, in 8 or 4 bits, or in host memory and visiting tile by tile."""
+    head_tile: int | None = None
+    """Rows of the vocabulary whose logits exist at once; None: all."""
+    tile: int | None = None
+    """Tokens of the stream that one pass of the token-wise parts (projections, MLP, norms) takes; None: all."""
+    attention_groups: int = 1
+    """Parts into which attention's heads are divided; one part is computed, and differentiated, at a time."""
+    loss_chunk: int = 256
+    """Tokens whose logits exist at once."""
+    optimizer: OptimizerKind = "adamw8bit"
+    """AdamW with 8-bit or fp32 moments."""
+    optimizer_place: Place = "card"
+    """`host`: master weights, gradients and moments live in host memory; the card has the adapter in the model's type."""
+    keep_dense: bool = False
+    """Whether dequantised projections are kept (a CPU with memory to spare) or made for each product anew."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether some frozen layers live on the host."""
+        return self.streamed_layers > 0
+
+
+def all_layers(choice: LayerChoice, layers: int) -> tuple[LayerChoice, ...]:
+    """The same choice for every layer."""
+    return (choice,) * layers
