@@ -20,7 +20,8 @@ from stilnovo.text.tokenizer import Tokenizer, from_folder, from_tiktoken
 # Everything that a pre-tokeniser treats in its own way, so that random strings run into every corner.
 PARTS = [
     " ", " ", " ", "  ", "   ", "\n", "\n\n", "\t", "\r\n", "\u00a0", "\u2028", "\x1c", "a", "perché", "Roma", "dell'", "c'è", "l’", "'s",
-    "'S", "è", "e\u0301", "Ł", "дом", "日本", "🙂", "1", "12345", "3,14", ".", "...", ",", "(", "«", "»", "—", "_", "-", "<|im_end|>", "\u200b",
+    "'S", "è", "e\u0301", "Ł", "дом", "日本", "🙂", "1", "12345", "3,14", ".", "...", ",", "(", "«", "»", "—", "_", "-",
+    "<|im_end|>", "\u200b",
 ]  # fmt: skip
 
 

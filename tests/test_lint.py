@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import CHATML, SPECIALS, write_byte_tokenizer
 
+from conftest import CHATML, SPECIALS, write_byte_tokenizer
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
 from stilnovo.text import lint, template
@@ -29,9 +29,7 @@ def test_exactly_the_assistants_turns_are_learnt(smollm2: tuple[Llama, Tokenizer
     _, tokenizer = smollm2
     ids, learnt = tokenizer.supervised(PROBE)
     assert ids == tokenizer.render(PROBE, generation=False)
-    words = (
-        tokenizer.encode("Roma.") + [tokenizer.eos_id] + tokenizer.encode("Parigi, sulla Senna.") + [tokenizer.eos_id]
-    )
+    words = [*tokenizer.encode("Roma."), tokenizer.eos_id, *tokenizer.encode("Parigi, sulla Senna."), tokenizer.eos_id]
     assert [token for token, take in zip(ids, learnt, strict=True) if take] == words
 
 

@@ -45,7 +45,7 @@ def test_a_document_that_fits_is_not_cut() -> None:
 @pytest.mark.parametrize("documents", [[], [[1]], [[1], []]])
 def test_nothing_to_predict_gives_no_packs(documents: list[list[int]]) -> None:
     corpus = pack(documents, 32)
-    assert (corpus.packs, corpus.tokens) == ((), 0)
+    assert (len(corpus.packs), corpus.tokens) == (0, 0)
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:

@@ -11,9 +11,9 @@ from stilnovo.data import sample
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
 from stilnovo.text import template
-from stilnovo.text.template import Message
 from stilnovo.text.encoder import Encoder
-from stilnovo.text.tokenizer import Tokenizer, from_folder, from_gguf, LLAMA3_SPLIT, from_tiktoken, open_tokenizer
+from stilnovo.text.template import Message
+from stilnovo.text.tokenizer import LLAMA3_SPLIT, Tokenizer, from_folder, from_gguf, from_tiktoken, open_tokenizer
 
 NASTY = [
     "", " ", "\n\n\t x", "C'è perché! «così» – l’amore", "1234567890 3,14", "日本語 🙂🙂 \u200b", "a" * 300, "  doppi  spazi ",

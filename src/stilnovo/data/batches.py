@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,11 +18,15 @@ from stilnovo.data.packing import PackedCorpus
 
 @dataclass(frozen=True)
 class Batch:
-    """One stream: tokens and targets (T,) int64, and the lengths of its pieces."""
+    """One stream: tokens and targets (T,) int64, and the lengths of its pieces.
+
+    `learnt` (T,) bool says which targets count, None when all do.
+    """
 
     tokens: Tensor
     targets: Tensor
     lengths: tuple[int, ...]
+    learnt: Tensor | None = None
 
 
 class BatchStream:
@@ -34,6 +39,7 @@ class BatchStream:
     def __init__(self, corpus: PackedCorpus, batch_packs: int, seed: int) -> None:
         self.corpus, self.batch_packs, self.seed = corpus, batch_packs, seed
         self.epoch = self.index = 0
+        self._order: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def batches_per_epoch(self) -> int:
         """Batches in one pass; the last may be short."""
@@ -41,21 +47,32 @@ class BatchStream:
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.corpus.packs))
-            chosen = order[self.index * self.batch_packs : (self.index + 1) * self.batch_packs]
+            chosen = self._epoch_order()[self.index * self.batch_packs : (self.index + 1) * self.batch_packs]
             self.index += 1
             if self.index == self.batches_per_epoch():
                 self.epoch, self.index = self.epoch + 1, 0
             yield self._batch(chosen.tolist())
 
+    def _epoch_order(self) -> npt.NDArray[np.int64]:
+        # Shuffling a million packs takes longer than reading a batch: once an epoch is enough.
+        if self._order is None or self._order[0] != self.epoch:
+            self._order = (
+                self.epoch,
+                np.random.default_rng((self.seed, self.epoch)).permutation(len(self.corpus.packs)),
+            )
+        return self._order[1]
+
     def _batch(self, packs: list[int]) -> Batch:
         pieces = [piece for index in packs for piece in self.corpus.packs[index].pieces]
         inputs = [self.corpus.documents[p.document][p.start : p.stop] for p in pieces]
-        targets = [self.corpus.documents[p.document][p.start + 1 : p.stop + 1] for p in pieces]
+        following = [self.corpus.documents[p.document][p.start + 1 : p.stop + 1] for p in pieces]
+        tokens, targets = np.concatenate(inputs).astype(np.int64), np.concatenate(following).astype(np.int64)
+        learnt = targets >= 0
         return Batch(
-            torch.from_numpy(np.concatenate(inputs).astype(np.int64)),
-            torch.from_numpy(np.concatenate(targets).astype(np.int64)),
+            torch.from_numpy(np.where(tokens < 0, ~tokens, tokens)),
+            torch.from_numpy(np.where(learnt, targets, ~targets)),
             tuple(len(piece) for piece in pieces),
+            None if learnt.all() else torch.from_numpy(learnt),
         )
 
     def state(self) -> dict[str, int]:

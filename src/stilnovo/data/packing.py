@@ -4,18 +4,24 @@ A document of n tokens gives n − 1 predictions. It is cut into pieces of at mo
 longer than a pack; the last input of a piece still predicts the first token of the next, so that every token but a
 document's first is predicted exactly once. Pieces are put into packs best-fit-decreasing (Johnson 1973), which never
 cuts a document that fits. Attention and positions restart at every piece.
+
+The index holds 16 bytes a piece and 8 a pack, whatever the documents hold: those may lie in memory or be mapped from
+shards (`stilnovo.data.shards`). A token that is read but not learnt (a question, in a conversation) is kept as its
+complement, −1 − id.
 """
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int32]
+LongArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -40,40 +46,105 @@ class Pack:
         return sum(len(piece) for piece in self.pieces)
 
 
+class PackIndex(Sequence[Pack]):
+    """All packs as four arrays; a `Pack` is made when it is asked for.
+
+    Attributes:
+        document, start, length: (pieces,) of each piece, in the order of the packs.
+        offsets: (packs + 1,) where each pack's pieces begin.
+    """
+
+    def __init__(self, document: IntArray, start: LongArray, length: IntArray, offsets: LongArray) -> None:
+        self.document, self.start, self.length, self.offsets = document, start, length, offsets
+
+    @property
+    def tokens(self) -> int:
+        """Predictions in all packs."""
+        return int(self.length.sum(dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, at: int) -> Pack: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Pack, ...]: ...
+    def __getitem__(self, at: int | slice) -> Pack | tuple[Pack, ...]:
+        if isinstance(at, slice):
+            return tuple(self[number] for number in range(*at.indices(len(self))))
+        number = range(len(self))[at]  # negative places, and an IndexError beyond the end
+        pieces = range(int(self.offsets[number]), int(self.offsets[number + 1]))
+        return Pack(tuple(self._piece(piece) for piece in pieces))
+
+    def _piece(self, at: int) -> Piece:
+        start = int(self.start[at])
+        return Piece(int(self.document[at]), start, start + int(self.length[at]))
+
+
 @dataclass(frozen=True)
 class PackedCorpus:
     """Tokenised documents and their packs."""
 
-    documents: tuple[IntArray, ...]
-    packs: tuple[Pack, ...]
+    documents: Sequence[IntArray]
+    packs: PackIndex
     pack_tokens: int
 
     @property
     def tokens(self) -> int:
         """Predictions in one pass over the corpus."""
-        return sum(len(pack) for pack in self.packs)
+        return self.packs.tokens
 
 
-def pack(documents: Sequence[Sequence[int]], pack_tokens: int) -> PackedCorpus:
+def coded(ids: Sequence[int], learnt: Sequence[bool]) -> IntArray:
+    """Token ids, those that are not learnt as −1 − id; see `stilnovo.data.batches`, which takes them apart again."""
+    array = np.asarray(ids, dtype=np.int32)
+    return np.where(np.asarray(learnt, dtype=bool), array, ~array)
+
+
+def pack(documents: Iterable[Sequence[int] | IntArray], pack_tokens: int) -> PackedCorpus:
     """Pack tokenised documents (each with its end-of-text) into rows of at most `pack_tokens`."""
     arrays = tuple(np.asarray(document, dtype=np.int32) for document in documents)
-    pieces = [
-        Piece(index, start, min(start + pack_tokens, len(tokens) - 1))
-        for index, tokens in enumerate(arrays)
-        for start in range(0, len(tokens) - 1, pack_tokens)
-    ]
-    pieces.sort(key=len, reverse=True)  # stable: equal lengths keep the corpus order
-    rows: list[list[Piece]] = []
-    space: list[tuple[int, int]] = []  # (room left, row), sorted, so that bisect finds the tightest fit
-    for piece in pieces:
-        at = bisect.bisect_left(space, (len(piece), -1))
-        if at == len(space):
-            rows.append([piece])
-            room, row = pack_tokens - len(piece), len(rows) - 1
+    return PackedCorpus(
+        arrays, pack_index(np.array([len(a) for a in arrays], dtype=np.int64), pack_tokens), pack_tokens
+    )
+
+
+def pack_index(lengths: LongArray, pack_tokens: int) -> PackIndex:
+    """The packs of documents of these lengths (n,) in tokens; a document of fewer than two gives nothing."""
+    inputs = np.maximum(lengths - 1, 0)
+    counts = -(-inputs // pack_tokens)  # pieces of each document
+    document = np.repeat(np.arange(len(lengths), dtype=np.int32), counts)
+    within = np.arange(len(document), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
+    start = within * pack_tokens
+    length = np.minimum(inputs[document] - start, pack_tokens).astype(np.int32)
+    order = np.argsort(-length, kind="stable")  # equal lengths keep the corpus order
+    rows = best_fit(length[order], pack_tokens)
+    packs = int(rows.max()) + 1 if len(rows) else 0
+    order = order[np.argsort(rows, kind="stable")]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=packs))]).astype(np.int64)
+    return PackIndex(document[order], start[order], length[order], offsets)
+
+
+def best_fit(lengths: IntArray, capacity: int) -> IntArray:
+    """The row of each piece, in the order given: the fullest row that has room for it, the first of those, else a new one.
+
+    Rows with the same room lie in one heap; which rooms exist is one integer, a bit a room, so that the tightest is found
+    in constant time.
+    """
+    rows = np.empty(len(lengths), dtype=np.int32)
+    by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
+    rooms = count = 0
+    for at, length in enumerate(lengths.tolist()):
+        fitting = rooms >> length
+        if fitting:
+            room = length + (fitting & -fitting).bit_length() - 1
+            row = heapq.heappop(by_room[room])
+            if not by_room[room]:
+                rooms &= ~(1 << room)
         else:
-            room, row = space.pop(at)
-            rows[row].append(piece)
-            room -= len(piece)
-        if room:
-            bisect.insort(space, (room, row))
-    return PackedCorpus(arrays, tuple(Pack(tuple(row)) for row in rows), pack_tokens)
+            room, row, count = capacity, count, count + 1
+        rows[at] = row
+        if left := room - length:
+            heapq.heappush(by_room[left], row)
+            rooms |= 1 << left
+    return rows

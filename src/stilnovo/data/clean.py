@@ -1,0 +1,97 @@
+"""What an encyclopaedia's article loses before it is learnt: sections without sentences, lists, tables, markup.
+
+`wikimedia/wikipedia` is already stripped of wikitext, but headings of empty sections ("Altri progetti", "Collegamenti
+esterni"), bibliographies, list items and remains of tables are still there, and so are hundreds of thousands of stubs
+that say the same sentence about different places. What is taken away is counted; nothing is rewritten.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+# Sections that hold references and links, not prose.
+APPENDICES = frozenset({
+    "altri progetti", "collegamenti esterni", "note", "bibliografia", "voci correlate", "fonti", "riferimenti", "sitografia",
+    "riferimenti bibliografici", "discografia", "filmografia", "galleria d'immagini", "galleria di immagini", "annotazioni",
+})  # fmt: skip
+_SENTENCE_END = (".", "!", "?", "…", ":", ";", "»", '"', "”", ")")
+_MARKUP = re.compile(r"^\s*(\{\||\|\}|\||!|\[\[|\{\{|\}\}|<|thumb\||px\||upright)|\|\||\{\{|\}\}|\|thumb\|")
+_LIST_MARK = re.compile(r"^\s*([*#•·;:]|[-–—]\s|\d{1,3}[.)]\s)")
+_DISAMBIGUATION = re.compile(r"(?i)^.{0,80}\b(può (riferirsi|indicare)|possono (riferirsi|indicare)|si può riferire)\b")
+_HEADING_CHARS = 60
+_SHORT_RUN = 4  # so many short lines in a row are a list without marks
+
+
+def article(text: str) -> tuple[str, Counter[str]]:
+    """An article without appendices, lists and leftovers; how many lines went, by reason."""
+    went: Counter[str] = Counter()
+    lines = _without_appendices([line.strip() for line in text.split("\n")], went)
+    lines = _without_lists(lines, went)
+    lines = _without_last_headings(lines, went)
+    return _paragraphs(lines), went
+
+
+def is_disambiguation(text: str) -> bool:
+    """Whether an article only lists what its title may mean."""
+    return bool(_DISAMBIGUATION.match(text[:200]))
+
+
+def _is_heading(lines: list[str], at: int) -> bool:
+    line = lines[at]
+    before = at == 0 or not lines[at - 1]
+    return bool(line) and before and len(line) <= _HEADING_CHARS and not line.endswith(_SENTENCE_END)
+
+
+def _without_appendices(lines: list[str], went: Counter[str]) -> list[str]:
+    kept: list[str] = []
+    inside = False
+    for at, line in enumerate(lines):
+        if line.strip(" :=").lower() in APPENDICES and (at == 0 or not lines[at - 1] or inside):
+            inside = True
+        elif inside and _is_heading(lines, at) and at + 2 < len(lines) and len(lines[at + 2]) > 2 * _HEADING_CHARS:
+            inside = False  # an appendix in the middle: prose goes on under the next heading
+        if inside:
+            went["appendix"] += bool(line)
+        else:
+            kept.append(line)
+    return kept
+
+
+def _without_lists(lines: list[str], went: Counter[str]) -> list[str]:
+    kept: list[str] = []
+    run: list[str] = []
+
+    def close() -> None:
+        if sum(map(bool, run)) >= _SHORT_RUN:
+            went["list"] += sum(map(bool, run))
+        else:
+            kept.extend(run)
+        run.clear()
+
+    for line in lines:
+        if _MARKUP.search(line):
+            went["markup"] += 1
+        elif _LIST_MARK.match(line):
+            went["list"] += 1
+        elif (line and len(line) <= _HEADING_CHARS and not line.endswith(_SENTENCE_END)) or (
+            not line and run and run[-1]
+        ):
+            run.append(line)
+        else:
+            close()
+            kept.append(line)
+    close()
+    return kept
+
+
+def _without_last_headings(lines: list[str], went: Counter[str]) -> list[str]:
+    # Headings whose section is gone: nothing follows them.
+    kept = list(lines)
+    while len(kept) > 1 and (not kept[-1] or _is_heading(kept, len(kept) - 1)):
+        went["empty heading"] += bool(kept.pop())
+    return kept
+
+
+def _paragraphs(lines: list[str]) -> str:
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
