@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stilnovo.errors import InputError
-from stilnovo.evaluate.task import Item, Request
+from stilnovo.evaluate.task import Item, MissingData, Request
 
 Row = dict[str, Any]
 T = TypeVar("T", bound=Item)
@@ -46,7 +46,8 @@ class Dataset:
         """The rows of a split (the request's own by default) and the name of the file they come from.
 
         Raises:
-            InputError: they are not here (with the hub's name and how to get them), or cannot be read.
+            MissingData: they are not here; says the hub's name and how to get them.
+            InputError: they cannot be read.
         """
         paths = self.find(request, split or request.split)
         return [row for path in paths for row in read_rows(path)], ", ".join(map(str, paths))
@@ -62,7 +63,7 @@ class Dataset:
             looked.append(f"Not found: {folder / self._patterns(split)[0]} (or the same split in another layout)")
         if request.download and self.hub:
             return self._download(split)
-        raise InputError(
+        raise MissingData(
             f"The data of benchmark {self.folder} are missing (split {split}).",
             looked[0] if looked else "No data folder was given.",
             self._advice(split),

@@ -19,6 +19,12 @@ from typing import Any, Literal, Protocol
 from stilnovo.errors import InputError
 
 SEED = 42
+
+
+class MissingData(InputError):
+    """A benchmark's rows are not on this machine."""
+
+
 Metric = Literal["acc", "acc_norm", "mc1", "mc2", "exact_match", "exact_match_flexible", "f1", "rouge1_precision"]
 METRIC_NAMES: dict[Metric, str] = {
     "acc": "accuracy",
@@ -246,6 +252,11 @@ class Selection:
     first: bool = False
 
     @property
+    def other_split(self) -> bool:
+        """Whether this is not the split that the task is meant to be measured on."""
+        return self.split != self.task.splits[0]
+
+    @property
     def clusters(self) -> list[str] | None:
         """A cluster name for each item, or None where all items stand alone."""
         return cluster_names(self.items)
@@ -267,7 +278,7 @@ def select(
     Args:
         task: From `stilnovo.evaluate.tasks`.
         data_dir: A folder with one folder a benchmark.
-        split: Instead of the task's own.
+        split: Instead of the task's own; where nothing is said and its own is not here, the next one that is.
         limit: A number of items, or a share of them below 1 (rounded up); drawn by `subset`.
         seed: Of that draw.
         shots: Examples before each question instead of the task's own number.
@@ -277,17 +288,26 @@ def select(
     Raises:
         InputError: unknown split, missing or unusable data, a limit or shots that make no sense.
     """
-    chosen = split or task.splits[0]
-    if chosen not in task.splits:
+    if split is not None and split not in task.splits:
         raise InputError(
-            f"Task {task.name} has no split '{chosen}'.", f"It has: {', '.join(task.splits)}.", "Change --split."
+            f"Task {task.name} has no split '{split}'.", f"It has: {', '.join(task.splits)}.", "Change --split."
         )
+    candidates = [split] if split is not None else task.splits[: 1 if data_dir is None else 2]
     if limit is not None and (limit <= 0 or (limit > 1 and limit != int(limit))):
         raise InputError("--limit must be a share below 1, or a whole number of at least 1.", f"Found: {limit}.")
     if shots is not None and (shots < 0 or (shots and not task.shots_rule)):
         raise InputError(f"Task {task.name} cannot be asked with {shots} examples.", next="Leave --shots out.")
     wanted = task.shots if shots is None else shots
-    items = task.load(Request(chosen, data_dir, wanted, download))
+    items: Sequence[Item] = ()
+    missing: MissingData | None = None
+    for chosen in candidates:
+        try:
+            items = task.load(Request(chosen, data_dir, wanted, download))
+            break
+        except MissingData as error:
+            missing = missing or error
+    else:
+        raise missing or AssertionError("a task has a split")
     seen: set[str] = set()
     for item in items:
         if item.id in seen:

@@ -7,24 +7,48 @@ from collections.abc import Sequence
 
 from stilnovo.errors import InputError
 from stilnovo.evaluate.task import Task
-from stilnovo.evaluate.tasks import arc_it, sample_completions, sample_questions
+from stilnovo.evaluate.tasks import (
+    arc_challenge,
+    arc_it,
+    exams_it,
+    gsm8k,
+    hellaswag,
+    hellaswag_it,
+    invalsi,
+    invalsi_report,
+    mmlu,
+    mmlu_it,
+    sample_completions,
+    sample_questions,
+    squad_it,
+    truthfulqa,
+    truthfulqa_it,
+    winogrande,
+    xcopa_it,
+)
 
-TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (arc_it, sample_questions, sample_completions)}
-SAMPLES = (sample_questions.TASK.name, sample_completions.TASK.name)  # what needs no data folder
+_ITALIAN = (arc_it, hellaswag_it, mmlu_it, truthfulqa_it, xcopa_it, exams_it, invalsi, invalsi_report, squad_it)
+_ENGLISH = (arc_challenge, hellaswag, mmlu, truthfulqa, winogrande, gsm8k)
+_SAMPLES = (sample_questions, sample_completions)
+TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (*_ITALIAN, *_ENGLISH, *_SAMPLES)}
+TASKS[invalsi_report.TASK_WRITTEN.name] = invalsi_report.TASK_WRITTEN
+OLDER = {f"{task.name}@{task.version}": task for task in (arc_it.TASK_1_0,)}  # known, but not offered
+SAMPLES = tuple(module.TASK.name for module in _SAMPLES)  # what needs no data folder
 
 
 def find_tasks(names: Sequence[str]) -> list[Task]:
-    """Tasks by name, in the order given, each once.
+    """Tasks by name, in the order given, each once; `NAME@VERSION` is an older version that a protocol needs.
 
     Raises:
         InputError: a name is unknown (with the nearest known ones), or there is none.
     """
     wanted = list(dict.fromkeys(name.strip() for name in names if name.strip()))
-    unknown = [name for name in wanted if name not in TASKS]
+    known = TASKS | OLDER
+    unknown = [name for name in wanted if name not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], TASKS, n=2, cutoff=0.4)
+        near = difflib.get_close_matches(unknown[0], TASKS, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(TASKS)}."
         raise InputError(f"There is no task '{unknown[0]}'.", hint, f"Choose from: {', '.join(TASKS)}.")
     if not wanted:
         raise InputError("No task was named.", next=f"Choose from: {', '.join(TASKS)}.")
-    return [TASKS[name] for name in wanted]
+    return [known[name] for name in wanted]
