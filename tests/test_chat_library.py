@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from stilnovo.chat.conversation import Conversation, self_contained
+from stilnovo.chat.events import Done, Event, Notice, Token
 from stilnovo.errors import InputError
 from stilnovo.library.sample import sample_library
 from stilnovo.library.store import Library
@@ -37,7 +39,7 @@ class Quoting:
         if "<<<" not in content:
             yield "Buongiorno."
             return
-        words = content.split("<<<\n")[1].split()[:6]
+        words = re.split(r"<<<\w{8}\n", content)[1].split()[:6]
         yield "Ecco: «"
         yield " ".join(words)
         yield "» [P1]."
@@ -60,33 +62,47 @@ def test_follow_ups_are_made_self_contained(message: str, before: str | None, se
     assert found == message if searched is None else found.endswith(searched)
 
 
+def told(events: Iterator[Event]) -> Done:
+    """The end of an answer; its tokens are its text."""
+    every = list(events)
+    done = every[-1]
+    assert isinstance(done, Done)
+    assert "".join(event.text for event in every if isinstance(event, Token)) == done.text
+    return done
+
+
 def test_without_a_writer_the_library_answers(library: Library) -> None:
     talk = Conversation(library=library)
-    reply = talk.say("Chi è Anselmo Corvi?")
+    events = talk.reply("Chi è Anselmo Corvi?")
     assert talk.turns == []
-    text = "".join(reply)
-    assert reply.turn is not None
-    assert reply.turn.quotes[0].status == "verified"
-    assert text == reply.turn.assistant == talk.turns[0].assistant
-    follow = talk.say("E quanti gradini saliva?")
-    assert follow.searched == "E quanti gradini saliva? (Anselmo Corvi)"
-    assert "centotrentadue" in "".join(follow)
+    done = told(events)
+    assert done.quotes[0].status == "verified"
+    assert done.text == talk.turns[0].assistant
+    follow = told(talk.reply("E quanti gradini saliva?"))
+    assert follow.searched == "E quanti gradini saliva? (Anselmo Corvi, Il faro di Pietranera)"
+    assert "centotrentadue" in follow.text
     talk.clear()
-    assert talk.say("E quanti gradini saliva?").searched == "E quanti gradini saliva?"
+    assert told(talk.reply("E quanti gradini saliva?")).searched == "E quanti gradini saliva?"
+
+
+def test_a_conversation_goes_on_from_its_history(library: Library) -> None:
+    first = Conversation(library=library)
+    done = told(first.reply("Chi è Anselmo Corvi?"))
+    again = Conversation(library=library, history=[("Chi è Anselmo Corvi?", done.text)])
+    follow = "E quanti gradini saliva?"
+    assert told(again.reply(follow)).searched == told(first.reply(follow)).searched != follow
 
 
 def test_a_writer_over_a_library_is_checked_and_history_keeps_no_passages(library: Library) -> None:
     writer = Quoting()
     writer.context_tokens = 3000
     talk = Conversation(writer, library=library, reserve=50)
-    reply = talk.say("Chi ha insegnato a leggere a Tecla?")
-    streamed = "".join(reply)
-    assert "[P1]" in streamed
-    assert reply.turn is not None
-    assert reply.turn.quotes[0].status == "verified"
-    assert "[P1]" not in reply.turn.assistant
-    assert reply.turn.quotes[0].citation in reply.turn.assistant
-    list(talk.say("E chi ha spento il faro?"))
+    done = told(talk.reply("Chi ha insegnato a leggere a Tecla?"))
+    assert done.kind == "written"
+    assert done.quotes[0].status == "verified"
+    assert "[P1]" not in done.text
+    assert done.quotes[0].citation in done.text
+    told(talk.reply("E chi ha spento il faro?"))
     history = writer.given[-1][1:-1]
     assert [message.role for message in history] == ["user", "assistant"]
     assert history[0].content == "Chi ha insegnato a leggere a Tecla?"
@@ -96,20 +112,22 @@ def test_a_writer_over_a_library_is_checked_and_history_keeps_no_passages(librar
 def test_unknown_things_are_not_left_to_the_model(library: Library) -> None:
     writer = Quoting()
     talk = Conversation(writer, library=library, reserve=50)
-    assert "Non vi compare «Napoleone»" in "".join(talk.say("Dove morì Napoleone?"))
+    assert "Non vi compare «Napoleone»" in told(talk.reply("Dove morì Napoleone?")).text
     assert writer.given == []
-    assert "".join(talk.say("Buongiorno a te")) == "Buongiorno."
+    assert told(talk.reply("Buongiorno a te")).text == "Buongiorno."
 
 
 def test_oldest_turns_give_way_before_passages(library: Library) -> None:
     writer = Quoting()
     talk = Conversation(writer, library=library, reserve=50)
+    notices = []
     for number in range(8):
-        reply = talk.say(f"Chi ha insegnato a leggere a Tecla? {'davvero ' * 60}")
-        list(reply)
+        events = list(talk.reply(f"Chi ha insegnato a leggere a Tecla? {'davvero ' * 60}"))
+        notices += [event.code for event in events if isinstance(event, Notice)]
         assert writer.count(writer.given[-1]) + 50 <= writer.context_tokens
         assert len(talk.turns) + talk.dropped == number + 1
     assert talk.dropped > 0
+    assert {"history", "passages"} <= set(notices)
 
 
 def test_something_is_needed() -> None:

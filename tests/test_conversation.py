@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
 
 from stilnovo.chat.conversation import Conversation
-from stilnovo.errors import InputError
+from stilnovo.chat.events import Done, Event, Notice, Token
+from stilnovo.errors import InputError, StilnovoError
 from stilnovo.generate.sampling import Sampling
 from stilnovo.text.template import Message
 
@@ -22,19 +24,30 @@ class Echo:
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
         self.given = list(messages)
-        yield from ("eco ", messages[-1].content)
+        try:
+            yield from ("eco ", messages[-1].content)
+        finally:
+            self.closed = True
 
 
-def test_oldest_turns_go_first_and_are_counted() -> None:
-    talk = Conversation(Echo(), system="breve", reserve=10)
+def text(events: Iterator[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Token))
+
+
+def test_oldest_turns_go_first_and_it_is_told() -> None:
+    writer = Echo()
+    talk = Conversation(writer, system="breve", reserve=10)
+    told = 0
     for number in range(6):
-        assert "".join(talk.say(f"domanda numero {number}", Sampling())) == f"eco domanda numero {number}"
-        messages = talk.writer.given  # type: ignore[attr-defined]
+        events = list(talk.reply(f"domanda numero {number}", sampling=Sampling()))
+        assert text(iter(events)) == f"eco domanda numero {number}"
+        told += sum(event.count for event in events if isinstance(event, Notice) and event.code == "history")
+        messages = writer.given
         assert messages[0].content == "breve"
         assert messages[-1].content == f"domanda numero {number}"
-        assert talk.writer.count(messages) + 10 <= 40
+        assert writer.count(messages) + 10 <= 40
         assert [m.role for m in messages[1:]] == ["user", "assistant"] * (len(messages) // 2 - 1) + ["user"]
-    assert talk.dropped > 0
+    assert talk.dropped == told > 0
     assert talk.dropped + len(talk.turns) == 6
     assert talk.turns[-1][0] == "domanda numero 5"
     talk.clear()
@@ -43,12 +56,43 @@ def test_oldest_turns_go_first_and_are_counted() -> None:
 
 def test_a_question_that_never_fits_is_refused() -> None:
     with pytest.raises(InputError, match="too long"):
-        list(Conversation(Echo(), reserve=10).say("parola " * 40, Sampling()))
+        list(Conversation(Echo(), reserve=10).reply("parola " * 40, sampling=Sampling()))
+    with pytest.raises(InputError, match="empty"):
+        list(Conversation(Echo()).reply("  "))
 
 
 def test_an_interrupted_answer_is_not_kept() -> None:
     talk = Conversation(Echo(), reserve=10)
-    answer = talk.say("domanda", Sampling())
+    answer = talk.reply("domanda", sampling=Sampling())
     next(answer)
-    answer.close()  # type: ignore[attr-defined]
+    answer.close()
     assert talk.turns == []
+
+
+def test_an_answer_is_cancelled_between_two_pieces() -> None:
+    writer, stop = Echo(), threading.Event()
+    talk = Conversation(writer, reserve=10)
+    events = talk.reply("domanda", sampling=Sampling(), cancel=stop)
+    assert next(events) == Token("eco ")
+    stop.set()
+    *_, done = events
+    assert isinstance(done, Done)
+    assert (done.finish, done.text, talk.turns) == ("cancelled", "eco ", [])
+    assert writer.closed
+
+
+class Breaking(Echo):
+    """A writer that breaks off."""
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
+        yield "Comincio a "
+        raise StilnovoError("The model server closed the connection.")
+
+
+def test_a_model_that_breaks_off_leaves_what_it_said() -> None:
+    talk = Conversation(Breaking(), reserve=10)
+    events = list(talk.reply("domanda", sampling=Sampling()))
+    done = events[-1]
+    assert isinstance(done, Done)
+    assert (done.finish, done.text, talk.turns) == ("failed", "Comincio a ", [])
+    assert [event.code for event in events if isinstance(event, Notice)] == ["writer_failed"]

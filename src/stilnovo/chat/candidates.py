@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from stilnovo.chat.question import Question
 from stilnovo.chat.terms import Terms
-from stilnovo.library import index
+from stilnovo.library.index import Sought
 from stilnovo.library.records import Passage, Work
 from stilnovo.library.search import search, search_for
 from stilnovo.library.store import Library
@@ -43,10 +43,11 @@ def unknown_names(question: Question, library: Library) -> list[str]:
     """Names and numbers of the question that stand nowhere in the library, as the question writes them."""
     found = []
     for token in tokens(question.text)[1:]:
-        if token.form in question.names or token.form.isdigit():
-            expression = f'surface : "{token.form}" OR context : "{stem(token.form)}"'
-            if not index.match(library.connection, expression, 1):
-                found.append(question.text[token.start : token.end])
+        named = token.form in question.names or token.form.isdigit()
+        if named and not (
+            library.index.mentions(token.form) or library.index.match(Sought(context=(stem(token.form),)), 1)
+        ):
+            found.append(question.text[token.start : token.end])
     return found
 
 
@@ -58,10 +59,10 @@ def gather(question: Question, terms: Terms, library: Library, works: Sequence[i
     hits = search(library, question.text, READ, works)
     bonus = {hit.passage.id: 0.15 * hit.score / hits[0].score for hit in hits}
     found = {hit.passage.id: hit.passage for hit in hits}
-    if related := " OR ".join(f'"{form}"' for form in terms.related()):
-        found |= {hit.passage.id: hit.passage for hit in search_for(library, f"stem : ({related})", READ, works)}
+    related = Sought(stem=tuple(terms.related()))
+    found |= {hit.passage.id: hit.passage for hit in search_for(library, related, READ, works)}
     if names := terms.names:
-        by_work = index.mentions(library.connection, names[0])
+        by_work = library.index.mentions(names[0])
         by_work = {work: ids for work, ids in by_work.items() if not works or work in works}
         most = max((len(ids) for ids in by_work.values()), default=1)
         for ids in by_work.values() if question.being else ():
@@ -94,7 +95,7 @@ def aliases(
         places = re.compile(
             rf"{_NAMED}, (?:(?:il|lo|la|un|una|uno) |l['’])(?:\w+ )?{word}|\b(?:il|lo|la|l['’]) ?{word} {_NAMED.replace('name', 'other')}"
         )
-        numbers = [number for number, _ in index.match(library.connection, f'stem : "{terms.stems[term]}"', ALIASES)]
+        numbers = [number for number, _ in library.index.match(Sought(stem=(terms.stems[term],)), ALIASES)]
         for passage in library.passages(numbers):
             for match in places.finditer(passage.text):
                 counter = beside.setdefault(passage.section.work.id, Counter())

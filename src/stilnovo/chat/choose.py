@@ -19,7 +19,7 @@ from stilnovo.chat.candidates import Candidate, aliases, gather, named_works
 from stilnovo.chat.question import Question, flat
 from stilnovo.chat.terms import STEM, Terms
 from stilnovo.chat.units import LONGEST, units
-from stilnovo.library.records import Passage, Work
+from stilnovo.library.records import Chapter, Passage, Work
 from stilnovo.library.store import Library
 from stilnovo.text.italian import fold, stem, tokens, words
 
@@ -82,10 +82,15 @@ def _asks(sentence: str) -> bool:
 class Chooser:
     """Scores the sentences of passages for one question over one library."""
 
-    def __init__(self, question: Question, library: Library, works: Sequence[Work]) -> None:
+    def __init__(
+        self, question: Question, library: Library, works: Sequence[Work], sections: Sequence[Chapter] = ()
+    ) -> None:
         titles = frozenset(stem(token.form) for work in works for token in tokens(work.title))
         self.question, self.terms = question, Terms(question, library, titles)
-        self.candidates = gather(question, self.terms, library, [work.id for work in works])
+        if sections:
+            self.candidates = [Candidate(p, 0.0) for section in sections for p in library.passages_of(section)]
+        else:
+            self.candidates = gather(question, self.terms, library, [work.id for work in works])
         among = {candidate.passage.section.work.id for candidate in self.candidates}
         self._aliases = aliases(question, self.terms, library, among)
         self._chapters: dict[int, list[list[float]]] = {}
@@ -204,12 +209,14 @@ class Chooser:
         return True
 
 
-def choose(question: Question, library: Library, limit: int = 3) -> list[Choice]:
+def choose(question: Question, library: Library, limit: int = 3, sections: Sequence[Chapter] = ()) -> list[Choice]:
     """The best quotations, best first, at most one a passage, none twice; empty when nothing is relevant.
+
+    Within some sections, if given; else in the works that the question names, or in all.
 
     A passage is relevant when it covers at least `RELEVANT` of the question's weight and has one of its names.
     """
-    chooser = Chooser(question, library, named_works(question, library))
+    chooser = Chooser(question, library, named_works(question, library), sections)
     best = [choice for candidate in chooser.candidates if (choice := chooser.best(candidate))]
     best.sort(key=lambda choice: (-choice.score, choice.passage.id))
     once: dict[str, Choice] = {}

@@ -1,55 +1,52 @@
 """A conversation over several turns, kept within what the model can read by a rule that is told, never silently.
 
 The rule: the instructions and the newest message always stay; when they, the history and the passages leave less than
-`reserve` tokens for the answer, the oldest complete turns are dropped, one by one, and counted. Passages of the library
-stand only in the message that asks; earlier turns keep their words. What does not fit even alone is refused.
+`reserve` tokens for the answer, the oldest complete turns are dropped, one by one, then the last passages, and each is
+told by a `Notice`. Passages of the library stand only in the message that asks; earlier turns keep their words. A chapter
+that is to be told as a whole is read from its beginning as far as the context holds, without history. What does not fit
+even alone is refused.
 
-A follow-up question is made self-contained before the library is searched. The rule: a message leans on the question
-before it when it has no name of its own and is short, opens with *e*, *ma*, *allora*, or points back with a pronoun;
-then the names of that question (its words, when it had no names) are added to the search, and only to the search.
+Three modes. *library*: only what the library has; where it has nothing, it says so and no model is asked. *library_plus*:
+the same, and then, under a heading of its own, what the model knows by itself, written without the passages, so that the
+two cannot mix; quotations there are looked up in the library as well. *chat*: the model alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from stilnovo.chat import writing
-from stilnovo.chat.answer import FROM_THE_TEXT, Answer, ask
+from stilnovo.chat import followup, scope, writing
+from stilnovo.chat.events import Citations, Done, Event, Kind, Mode, Notice, Token
+from stilnovo.chat.extract import Extract, extract
+from stilnovo.chat.fitting import fitted
+from stilnovo.chat.followup import self_contained
 from stilnovo.chat.question import Question
 from stilnovo.chat.quotes import Quote
-from stilnovo.chat.writing import Writer
-from stilnovo.errors import InputError
+from stilnovo.chat.writing import INSTRUCTIONS, SUMMARY, SYSTEM, Checker, Writer
+from stilnovo.errors import InputError, StilnovoError
 from stilnovo.library.records import Passage
+from stilnovo.library.search import search
 from stilnovo.library.store import Library
-from stilnovo.text.italian import tokens
 from stilnovo.text.template import Message
 
 if TYPE_CHECKING:
     from stilnovo.generate.sampling import Sampling
 
-SYSTEM = "Sei un assistente che risponde in italiano, in modo chiaro, semplice ed esauriente."
-#: A message with at most this many content words and no name leans on the question before.
-SHORT = 2
-_LEANING = re.compile(
-    r"^(?:e|ed|ma|allora|poi|invece)\b|\b(?:lui|lei|egli|ella|esso|essa|essi|esse|loro|costui|costei|quest[oa]|quell[oa]"
-    r"|su[oaei]|suoi|sue|gli|ne)\b"
+__all__ = ["SYSTEM", "Conversation", "Turn", "self_contained"]
+
+FROM_THE_TEXT = "\n\nDal testo: "
+FROM_THE_LIBRARY = "Dalla biblioteca:\n"
+FROM_THE_MODEL = "\n\nDalla conoscenza del modello, non verificata:\n"
+ALONE = (
+    "Rispondi in poche frasi con ciò che sai. Non inventare citazioni: se non ricordi le parole esatte di un'opera, non "
+    "metterle fra virgolette."
 )
-_ASKING = re.compile(r"\?|^(?:chi|che|cosa|dove|quando|come|perche|qual|quale|quali|quant[oiae])\b")
-
-
-def self_contained(message: str, before: str | None) -> str:
-    """The message as it is searched for: with the names, or else the words, of the question it leans on."""
-    if before is None:
-        return message
-    question, earlier = Question(message), Question(before)
-    leans = len(question.terms) <= SHORT or _LEANING.search(question.folded)
-    if question.names or not leans:
-        return message
-    wanted = set(earlier.names or earlier.terms) - set(question.terms)
-    added = dict.fromkeys(before[t.start : t.end] for t in tokens(before) if t.form in wanted)
-    return f"{message} ({' '.join(added)})" if added else message
+_ASKING = re.compile(r"\?|^(?:chi|che|cosa|dove|quando|come|perche|qual|quale|quali|quant[oiae]|riassum\w+|parlami)\b")
+#: Passages in which a quotation from the model's memory is looked for.
+LOOKED_THROUGH = 3
 
 
 class Turn(NamedTuple):
@@ -60,31 +57,8 @@ class Turn(NamedTuple):
     quotes: tuple[Quote, ...] = ()
 
 
-class Reply:
-    """An answer as it is written: iterate for its pieces; afterwards `turn` is the checked result.
-
-    `dropped` is how many turns the model no longer reads from now on; `searched` is what the library was asked, None
-    when it was not. A reply that is broken off or closed leaves the conversation as it was.
-    """
-
-    def __init__(self, pieces: Generator[str, None, Turn], searched: str | None) -> None:
-        self.searched, self.dropped = searched, 0
-        self.turn: Turn | None = None
-        self._pieces = pieces
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        try:
-            return next(self._pieces)
-        except StopIteration as done:
-            self.turn = self.turn or done.value
-            raise StopIteration from None
-
-    def close(self) -> None:
-        """Stop the answer; nothing of it is kept."""
-        self._pieces.close()
+class _Cancelled(Exception):
+    """The person stopped the answer."""
 
 
 class Conversation:
@@ -103,88 +77,263 @@ class Conversation:
         system: str = SYSTEM,
         reserve: int | None = None,
         library: Library | None = None,
+        history: Sequence[tuple[str, str]] = (),
+        rewrite: bool = False,
+        limit: int = 1,
     ) -> None:
-        """`reserve`: tokens kept free for an answer; None for as many as the sampling asks."""
+        """Begin.
+
+        Args:
+            writer: A model that writes; None: the library answers.
+            system: The system prompt; the instructions for passages are added to it where passages are given.
+            reserve: Tokens kept free for an answer; None for as many as the sampling asks.
+            library: Where to look.
+            history: Turns to go on from, (message, answer), oldest first.
+            rewrite: Let the model make follow-up questions self-contained; the rule stands where it fails.
+            limit: Quotations at most in an extractive answer.
+        """
         if writer is None and library is None:
             raise InputError("A conversation needs a model, a library, or both.")
         self.writer, self.system, self.reserve, self.library = writer, system, reserve, library
+        self.rewrite, self.limit = rewrite, limit
         self.turns: list[Turn] = []
         self.dropped = 0
         self._asked: str | None = None
+        for message, said in history:
+            self._asked = self._searched(message)[0] if library is not None else None
+            self.turns.append(Turn(message, said))
 
     def clear(self) -> None:
         """Begin anew."""
         self.turns, self.dropped, self._asked = [], 0, None
 
-    def say(self, message: str, sampling: Sampling | None = None) -> Reply:
-        """Say something; the answer is written while the reply is iterated, and the turn kept once it is complete.
-
-        Raises:
-            InputError: the message alone leaves the model no room to answer.
-        """
-        searched, answer = None, None
-        if self.library is not None:
-            searched = self_contained(message, self._asked)
-            answer = ask(self.library, searched)
-            asking = _ASKING.search(Question(message).folded)
-            if self.writer is None or (asking and not answer.found):
-                return Reply(self._told(message, searched, answer), searched)
-        sampling = sampling or writing.default_sampling()
-        passages = answer.passages if answer else ()
-        messages, given, dropped = self._fitted(message, passages, self.reserve or sampling.max_new_tokens)
-        reply = Reply(self._written(message, searched, answer, (messages, given, dropped), sampling), searched)
-        reply.dropped = dropped
-        return reply
-
-    def _told(self, message: str, searched: str, answer: Answer) -> Generator[str, None, Turn]:
-        yield answer.text
-        return self._keep(Turn(message, answer.text, answer.quotes), searched, 0)
-
-    def _written(
+    def reply(
         self,
         message: str,
-        searched: str | None,
-        answer: Answer | None,
-        fitted: tuple[list[Message], tuple[Passage, ...], int],
-        sampling: Sampling,
-    ) -> Generator[str, None, Turn]:
-        messages, given, dropped = fitted
-        assert self.writer is not None
-        written: list[str] = []
-        for piece in self.writer.stream(messages, sampling):
-            written.append(piece)
-            yield piece
-        text = "".join(written)
-        quotes: tuple[Quote, ...] = ()
-        if self.library is not None and answer is not None and answer.found:
-            text, quotes = writing.checked(text, given, self.library)
-            if not any(quote.sound for quote in quotes):
-                text, quotes = text + FROM_THE_TEXT + answer.text, (*answer.quotes, *quotes)
-                yield FROM_THE_TEXT + answer.text
-        return self._keep(Turn(message, text, quotes), searched, dropped)
+        mode: Mode = "library",
+        sampling: Sampling | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Generator[Event, None, None]:
+        """Answer a message, event by event (see `stilnovo.chat.events`).
 
-    def _keep(self, turn: Turn, searched: str | None, dropped: int) -> Turn:
+        Closing the generator, or setting `cancel` from another thread, ends the writing; then nothing of the turn is kept.
+
+        Args:
+            message: What the person says.
+            mode: Where the answer may come from; without a library always *chat*, without a model always *library*.
+            sampling: How the model writes.
+            cancel: Looked at before every piece.
+
+        Raises:
+            InputError: the message alone leaves the model no room to answer, or says nothing.
+        """
+        if not message.strip():
+            raise InputError("The message is empty.")
+        return _Reply(self, message, mode, sampling, cancel or threading.Event()).events()
+
+    def say(self, message: str, sampling: Sampling | None = None) -> Reply:
+        """`reply` for who wants the text alone: iterate for its pieces."""
+        return Reply(self, message, sampling)
+
+    def _searched(self, message: str) -> tuple[str, bool]:
+        """The message as the library is asked it, and whether that is another one."""
+        assert self.library is not None
+        if self._asked is None:
+            return message, False
+        chapter = scope.follow_up(message, self._asked)
+        said = self.turns[-1].assistant if self.turns else ""
+        work = followup.last_work(said, self.library) if followup.leans(message) else None
+        searched = chapter if chapter != message else self_contained(message, self._asked, work.title if work else "")
+        return searched, searched != message
+
+    def _keep(self, turn: Turn, searched: str, dropped: int) -> None:
         del self.turns[:dropped]
         self.dropped += dropped
         self.turns.append(turn)
         self._asked = searched or self._asked
-        return turn
+
+
+class Reply:
+    """An answer as text: iterate for its pieces; afterwards `turn` is the checked result, None when it was not completed."""
+
+    def __init__(self, talk: Conversation, message: str, sampling: Sampling | None) -> None:
+        self.turn: Turn | None = None
+        self.dropped, self.searched = 0, ""
+        self._message, self._events = message, talk.reply(message, sampling=sampling)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        for event in self._events:
+            if isinstance(event, Token):
+                return event.text
+            if isinstance(event, Notice) and event.code == "history":
+                self.dropped = event.count
+            if isinstance(event, Done):
+                self.searched = event.searched
+                if event.finish == "stop":
+                    self.turn = Turn(self._message, event.text, event.quotes)
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stop the answer; nothing of it is kept."""
+        self._events.close()
+
+
+class _Reply:
+    """One answer under way."""
+
+    def __init__(
+        self, talk: Conversation, message: str, mode: Mode, sampling: Sampling | None, cancel: threading.Event
+    ) -> None:
+        self.talk, self.message, self.cancel, self._sampling = talk, message, cancel, sampling
+        self.asked_mode = mode
+        self.mode: Mode = "chat" if talk.library is None else "library" if talk.writer is None else mode
+        self.text, self.searched, self.dropped = "", "", 0
+        self.quotes: list[Quote] = []
+        self.extract: Extract | None = None
+        self.kind: Kind = "extractive"
+
+    @property
+    def sampling(self) -> Sampling:
+        """As asked for, or close to the passages."""
+        self._sampling = self._sampling or writing.default_sampling()
+        return self._sampling
+
+    def events(self) -> Generator[Event, None, None]:
+        """See `Conversation.reply`."""
+        if self.mode != self.asked_mode and self.asked_mode == "library_plus":
+            yield Notice("no_model", "Nessun modello è collegato: risponde la sola biblioteca.")
+        for text in getattr(self.talk.writer, "warnings", ()):
+            yield Notice("context", text)
+        try:
+            yield from self._chat() if self.mode == "chat" else self._over_library()
+        except _Cancelled:
+            yield from self._end("cancelled")
+        except InputError:
+            raise
+        except StilnovoError as error:
+            yield Notice("writer_failed", f"Il modello si è interrotto: {error.what}")
+            if self.extract is not None and not any(quote.sound for quote in self.quotes):
+                yield self._add(FROM_THE_TEXT + self.extract.text if self.text else self.extract.text)
+                self.quotes += self.extract.quotes
+            yield from self._end("failed")
+        else:
+            self.talk._keep(Turn(self.message, self.text, tuple(self.quotes)), self.searched, self.dropped)
+            yield from self._end("stop")
+
+    def _end(self, finish: str) -> Iterator[Event]:
+        quotes = tuple(dict.fromkeys(self.quotes))
+        if false := sum(not quote.sound for quote in quotes):
+            yield Notice("unverified", f"{false} citazioni non stanno nei brani e sono segnate.", false)
+        yield Citations(quotes)
+        passages, sure = (self.extract.passages, self.extract.sure) if self.extract else ((), False)
+        yield Done(self.text, self.kind, self.mode, quotes, passages, self.searched, sure, finish)  # type: ignore[arg-type]
+
+    def _add(self, text: str) -> Token:
+        self.text += text
+        return Token(text)
+
+    def _over_library(self) -> Iterator[Event]:
+        talk, library = self.talk, self.talk.library
+        assert library is not None
+        self.searched, other = talk._searched(self.message)
+        if talk.rewrite and talk.writer is not None and followup.leans(self.message):
+            pairs = [(turn.user, turn.assistant) for turn in talk.turns]
+            self.searched = followup.rewritten(self.message, pairs, talk.writer) or self.searched
+            other = self.searched != self.message
+        if other:
+            yield Notice("search", f"Cerco: {self.searched}")
+        before = followup.last_work(talk.turns[-1].assistant, library) if talk.turns else None
+        found = self.extract = extract(library, self.searched, talk.limit, before)
+        asking = bool(_ASKING.search(Question(self.message).folded))
+        plus = self.mode == "library_plus"
+        if plus and asking:
+            yield self._add(FROM_THE_LIBRARY)
+        if talk.writer is None or found.asks_back or (asking and not found.found):
+            self.quotes += found.quotes
+            yield self._add(found.text)
+        else:
+            yield from self._written(found)
+        if plus and asking and not found.asks_back:
+            yield self._add(FROM_THE_MODEL)
+            yield from self._known()
+
+    def _written(self, found: Extract) -> Iterator[Event]:
+        """The model's answer over the passages found; the found sentence is added where it quotes nothing true."""
+        library = self.talk.library
+        assert library is not None
+        self.kind = "written"
+        system = f"{self.talk.system}\n\n{SUMMARY if found.section else INSTRUCTIONS}"
+        history = [] if found.section else self.talk.turns
+        most = len(found.passages) if found.section else writing.GIVEN
+        messages, given = yield from self._fitted(
+            system if found.found else self.talk.system, history, found.passages, most
+        )
+        if found.section and len(given) < len(found.passages):
+            text = f"Il capitolo è più lungo di quanto il modello legga: letti {len(given)} brani su {len(found.passages)}."
+            yield Notice("section", text, len(found.passages) - len(given))
+        checker = Checker(given, library)
+        yield from self._streamed(messages, checker)
+        if found.found and not any(quote.sound for quote in checker.quotes):
+            yield self._add(FROM_THE_TEXT + found.text)
+            self.quotes[:0] = found.quotes
+
+    def _known(self) -> Iterator[Event]:
+        """What the model knows by itself: it does not see the passages; its quotations are looked up all the same."""
+        library = self.talk.library
+        assert library is not None
+        self.kind = "written"
+        messages, _ = yield from self._fitted(f"{self.talk.system}\n\n{ALONE}", self.talk.turns, (), 0)
+        yield from self._streamed(messages, Checker((), library, _nearest(library)))
+
+    def _chat(self) -> Iterator[Event]:
+        self.kind = "written"
+        messages, _ = yield from self._fitted(self.talk.system, self.talk.turns, (), 0)
+        yield from self._streamed(messages, None)
 
     def _fitted(
-        self, message: str, passages: tuple[Passage, ...], reserve: int
-    ) -> tuple[list[Message], tuple[Passage, ...], int]:
-        """What the model reads, the passages in it, and how many of the oldest turns gave way."""
-        assert self.writer is not None
-        system = f"{self.system}\n\n{writing.INSTRUCTIONS}" if passages else self.system
-        for dropped in range(len(self.turns) + 1):
-            history = [(turn.user, turn.assistant) for turn in self.turns[dropped:]]
-            alone = dropped == len(self.turns)
-            try:
-                messages, given = writing.fitted(system, history, message, passages, self.writer, reserve)
-            except InputError:
-                if alone:
-                    raise
-                continue
-            if alone or len(given) == min(len(passages), writing.GIVEN):
-                return messages, tuple(given), dropped
-        raise AssertionError("the last round returns or raises")
+        self, system: str, history: Sequence[Turn], passages: Sequence[Passage], most: int
+    ) -> Generator[Event, None, tuple[list[Message], Sequence[Passage]]]:
+        """What the model reads; what had to give way is told."""
+        assert self.talk.writer is not None
+        reserve = self.talk.reserve or self.sampling.max_new_tokens
+        pairs = [(turn.user, turn.assistant) for turn in history]
+        fit = fitted(system, pairs, self.message, passages[:most], self.talk.writer, reserve)
+        if fit.dropped > self.dropped:
+            # Told once, and dropped for good once the turn is kept.
+            text = f"Il contesto del modello è pieno: i {fit.dropped} scambi più vecchi non vengono più letti."
+            yield Notice("history", text, fit.dropped)
+            self.dropped = fit.dropped
+        left = len(passages[:most]) - len(fit.passages)
+        if left and most == writing.GIVEN:
+            yield Notice("passages", f"Per mancanza di spazio il modello non legge {left} dei brani trovati.", left)
+        return fit.messages, fit.passages
+
+    def _streamed(self, messages: Sequence[Message], checker: Checker | None) -> Iterator[Event]:
+        """The model's words as they come, checked; on whatever end, its stream is closed."""
+        assert self.talk.writer is not None
+        pieces = self.talk.writer.stream(messages, self.sampling)
+        try:
+            for piece in pieces:
+                if self.cancel.is_set():
+                    raise _Cancelled
+                if shown := checker.feed(piece) if checker else piece:
+                    yield self._add(shown)
+            if checker and (shown := checker.end()):
+                yield self._add(shown)
+        except StilnovoError:
+            if checker and (shown := checker.end()):
+                yield self._add(shown)
+            raise
+        finally:
+            if checker:
+                self.quotes += checker.quotes
+            if isinstance(pieces, Generator):
+                pieces.close()
+
+
+def _nearest(library: Library) -> Callable[[str], list[Passage]]:
+    """Finds the passages in which a quotation from memory may stand: those nearest to its own words."""
+    return lambda claimed: [hit.passage for hit in search(library, claimed, LOOKED_THROUGH)]

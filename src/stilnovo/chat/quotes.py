@@ -2,11 +2,17 @@
 
 The rule, in full:
 
-* **verified**: the words stand in the source verbatim, from a word's beginning to a word's end. Only white space may
-  differ (a line break for a space), and ` / ` may mark where the source breaks a line.
-* **repaired**: the same words in the same order, but for case, accents, apostrophes, punctuation and small slips: as many
-  words as the source, at least three quarters of them equal once folded, each other one within edit distance 1 (words
-  of up to five letters) or 2, numbers equal. It is replaced by the source's exact words: what is shown is the source.
+* **verified**: the claimed words stand in the source in this order, with nothing between them, from a word's beginning to a
+  word's end, with the same letters, accents, capitals and punctuation. These alone are no differences in wording:
+  white space (a line break for a space; any or none beside a quotation mark or a dash), ` / ` where the source breaks a line,
+  the shape of apostrophes (' ’), quotation marks (« » “ ” „ "), dashes (- – —) and ellipses (… ...), the Unicode form of
+  accented letters, and characters nobody sees (zero-width, soft hyphen). The quoter's own marks at the ends are not the
+  source's: an ellipsis at either end, and a last full stop, comma, semicolon or colon, may be missing there.
+* **repaired**: the same words in the same order, but for case, accents, punctuation, letters of other alphabets that look
+  alike, and small slips: as many words as the source; all equal once folded or, from four words on, three quarters of
+  them, each other one a slip (`_slip`: never a number, a name, a function word, a negation, or a word that the section
+  itself uses). Also: pieces joined by `[…]` that stand verbatim in this order within `OMISSION` characters. It is
+  replaced by the source's exact words (those left out included): what is shown is always the source.
 * **unverified**: everything else. A word left out, put in or exchanged, or lines joined that do not follow each other,
   is not repaired: it may change the sense.
 """
@@ -14,19 +20,41 @@ The rule, in full:
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
+from stilnovo.chat.data import skeleton
 from stilnovo.library.passages import verse_lines
 from stilnovo.library.records import Chapter, Passage, citation, verse_range
 from stilnovo.library.store import Library
-from stilnovo.text.italian import Token, tokens
+from stilnovo.text.italian import STOP_WORDS, Token, tokens
 
 Status = Literal["verified", "repaired", "unverified"]
 #: A repair needs this many words, and this share of them equal.
 REPAIR_WORDS, REPAIR_SHARE = 4, 0.75
+#: Pieces joined by `[…]` stand within this many characters, and have at least so many words each.
+OMISSION, OMISSION_WORDS = 600, 3
+_NEGATIONS = frozenset(
+    [
+        "non",
+        "ne",
+        "mai",
+        "mica",
+        "niente",
+        "nulla",
+        "nessun",
+        "nessuno",
+        "nessuna",
+        "senza",
+        "neanche",
+        "neppure",
+        "nemmeno",
+    ]
+)
 _WRAPPING = ' \t\n«»“”"„'
 _PAIRS = (("«", "»"), ("“", "”"))
 
@@ -90,42 +118,117 @@ def distance(a: str, b: str, limit: int) -> int:
     return min(row[-1], limit + 1)
 
 
-def _verbatim(claimed: str, source: str) -> tuple[int, int] | None:
-    chunks = claimed.split()
-    pattern, joint = "", ""
-    for chunk in chunks:
-        if chunk == "/":
-            joint = r"[ \t]*\n\s*"
-            continue
-        pattern += (joint if pattern else "") + re.escape(chunk)
-        joint = r"\s+"
-    match = re.search(rf"(?<!\w){pattern}(?!\w)" if pattern else r"(?!)", source)
-    return match.span() if match else None
+_APOSTROPHES, _MARKS, _DASHES = "'’‘ʼʹ′＇`´‛", '«»“”„‟"', "-‐‑‒–—―−"
+_INVISIBLE = "\u00ad\u200b-\u200f\u2060-\u2064\ufeff\u202a-\u202e\u2066-\u2069"
+_UNSEEN = re.compile(f"[{_INVISIBLE}]+")
+_UNIT = re.compile(
+    rf"(?P<slash>\s+/\s+)|(?P<loose>\s*[{_DASHES}{_MARKS}]\s*)|(?P<dots>\s*(?:…|\.\.\.))|(?P<space>\s+)|(?P<char>.)",
+    re.S,
+)
+_ENDS = re.compile(r"^(?:\s*(?:…|\.\.\.|\[…\]|\[\.\.\.\]))+\s*|\s*(?:…|\.\.\.|\[…\]|\[\.\.\.\])+\s*$")
+_OMITTED = re.compile(r"\s*(?:\[\s*(?:…|\.\.\.)\s*\]|\(\s*(?:…|\.\.\.)\s*\))\s*")
 
 
-def _similar(a: str, b: str) -> bool:
-    limit = 1 if max(len(a), len(b)) <= 5 else 2
-    if any(char.isdigit() for char in a + b):
-        return a == b  # a slip in a number is another number
-    return a == b or (min(len(a), len(b)) > 2 and distance(a, b, limit) <= limit)
+def _unit(match: re.Match[str], composed: bool) -> str:
+    """The pattern of one unit of a claimed quotation; `composed` is whether the source has no decomposed accents."""
+    kind, text = match.lastgroup, match.group()
+    if kind == "slash":
+        return r"[ \t]*\n\s*"
+    if kind == "space":
+        return r"\s+"
+    if kind == "dots":
+        return r"\s*(?:…|\.\.\.)"
+    if kind == "loose":
+        bare = text.strip()
+        room = "" if bare in _DASHES and text == bare else r"\s*"  # a hyphen between letters is part of a word
+        return f"{room}[{re.escape(_MARKS if bare in _MARKS else _DASHES)}]{room}"
+    if text in _APOSTROPHES:
+        return f"[{re.escape(_APOSTROPHES)}]"
+    if composed or (apart := unicodedata.normalize("NFD", text)) == text:
+        return re.escape(text)
+    return f"(?:{re.escape(text)}|{re.escape(apart)})"
 
 
-def _folded(claimed: Sequence[Token], source: Sequence[Token]) -> tuple[int, int] | None:
-    """Span of the window of `source` with the same words, but for small slips."""
-    words = [token.form for token in claimed]
-    wanted = set(words)
+def _pattern(claimed: str, source: str) -> str:
+    """A regular expression for the claimed words and their differences that are none; empty for no words."""
+    seen = unicodedata.normalize("NFC", _UNSEEN.sub("", claimed)).strip()
+    if not any(char.isalnum() for char in seen):
+        return ""
+    parts = [
+        _unit(match, source.isascii() or unicodedata.is_normalized("NFC", source)) for match in _UNIT.finditer(seen)
+    ]
+    between = f"[{_INVISIBLE}]*" if _UNSEEN.search(source) else ""
+    first, last = (r"(?<!\w)" if seen[0].isalnum() else ""), (r"(?!\w)" if seen[-1].isalnum() else "")
+    return first + between.join(parts) + last
+
+
+def _verbatim(claimed: str, source: str, start: int = 0) -> tuple[int, int] | None:
+    """Span of the claimed words in the source from `start` on, by the rule for *verified*."""
+    bare = _ENDS.sub("", claimed)
+    whole = [claimed, bare, bare[:-1] if bare.endswith((".", ",", ";", ":")) else bare]
+    for form in dict.fromkeys(whole):
+        pattern = _pattern(form, source)
+        if pattern and (match := re.compile(pattern).search(source, start)):
+            left = len(match.group()) - len(match.group().lstrip())
+            return match.start() + left, match.start() + len(match.group().rstrip())
+    return None
+
+
+def _with_omissions(claimed: str, source: str) -> tuple[int, int] | None:
+    """Span from the first to the last of the pieces that `[…]` joins; None where one of them does not stand so."""
+    pieces = [piece for piece in _OMITTED.split(claimed) if piece.strip()]
+    if len(pieces) < 2 or any(len(tokens(piece)) < OMISSION_WORDS for piece in pieces):
+        return None
+    begin = 0
+    while first := _verbatim(pieces[0], source, begin):
+        end = first[1]
+        for piece in pieces[1:]:
+            span = _verbatim(piece, source, end)
+            if span is None:
+                return None
+            end = span[1]
+        if end - first[0] <= OMISSION:
+            return first[0], end
+        begin = first[0] + 1
+    return None
+
+
+def _slip(claimed: str, word: str, name: bool, used: frozenset[str]) -> bool:
+    """Whether a claimed word is the source's word but for a slip of the pen; both folded and different.
+
+    One letter, or two in words of nine letters and more; words of four letters at least; never where the sense may turn:
+    numbers, names, negations, function words, and words that the section itself has.
+    """
+    if name or min(len(claimed), len(word)) < 4 or any(char.isdigit() for char in claimed + word):
+        return False
+    if claimed in used or claimed in STOP_WORDS or word in _NEGATIONS:
+        return False
+    limit = 2 if min(len(claimed), len(word)) >= 9 else 1
+    return distance(claimed, word, limit) <= limit
+
+
+@lru_cache(maxsize=32)
+def _analysed(source: str) -> tuple[tuple[Token, ...], frozenset[str]]:
+    found = tuple(tokens(source))
+    return found, frozenset(token.form for token in found)
+
+
+def _folded(claimed: Sequence[str], text: str) -> tuple[int, int] | None:
+    """Span of the source's words that are the claimed (folded) ones, but for small slips."""
+    source, used = _analysed(text)
+    wanted = set(claimed)
     places: dict[str, list[int]] = {}
     for i, token in enumerate(source):
         if token.form in wanted:
             places.setdefault(token.form, []).append(i)
-    windows = Counter(i - k for k, word in enumerate(words) for i in places.get(word, ()))
+    windows = Counter(i - k for k, word in enumerate(claimed) for i in places.get(word, ()))
+    needed = len(claimed) if len(claimed) < REPAIR_WORDS else REPAIR_SHARE * len(claimed)
     for first, equal in windows.most_common(20):
-        if first < 0 or first + len(words) > len(source) or equal < REPAIR_SHARE * len(words):
+        window = source[max(first, 0) : first + len(claimed)]
+        if first < 0 or len(window) < len(claimed) or equal < needed:
             continue
-        if len(words) < REPAIR_WORDS and equal < len(words):
-            continue
-        window = source[first : first + len(words)]
-        if all(_similar(word, token.form) for word, token in zip(words, window, strict=True)):
+        pairs = zip(claimed, window, strict=True)
+        if all(word == t.form or _slip(word, t.form, text[t.start].isupper(), used) for word, t in pairs):
             return window[0].start, window[-1].end
     return None
 
@@ -157,8 +260,9 @@ def verify(claimed: str, section: Chapter, text: str) -> Quote:
     span = _verbatim(bare, source)
     if span is None:
         status = "repaired"
-        sought = tokens(bare)
-        span = _folded(sought, tokens(source)) if sought else None
+        sought = [token.form for token in tokens(skeleton(_UNSEEN.sub("", _ENDS.sub("", bare))))]
+        span = _folded(sought, source) if sought else None
+        span = span or _with_omissions(bare, source)
     if span is None:
         return Quote(claimed, "unverified", bare)
     start, end = section.body + span[0], section.body + span[1]

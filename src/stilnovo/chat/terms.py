@@ -8,7 +8,6 @@ from functools import lru_cache
 
 from stilnovo.chat.question import Question
 from stilnovo.chat.thesaurus import kin
-from stilnovo.library import index
 from stilnovo.library.store import Library
 from stilnovo.text.italian import stem, tokens
 
@@ -46,11 +45,9 @@ class Terms:
         self.exact = frozenset(question.names) | {term for term in self.words if term.isdigit()}
         self.stems = {term: stem(term) for term in self.words}
         self._kin = {t: _NOBODY if t in self.exact else kin(form) | {base(form)} for t, form in self.stems.items()}
-        rarity = index.rarity(library.connection, self.stems.values())
+        rarity = library.index.rarity(self.stems.values())
         unknown = {
-            term
-            for term, form in self.stems.items()
-            if term not in self.exact and not index.occurs(library.connection, form)
+            term for term, form in self.stems.items() if term not in self.exact and not library.index.occurs(form)
         }
         known = [rarity[form] for term, form in self.stems.items() if term not in unknown]
         # A common word that the library never uses is the asker's way of putting it: it weighs as the others do.

@@ -1,0 +1,106 @@
+"""What the library itself answers, without a model: sentences of the source, or the course of a chapter.
+
+Everything in an extract is a span of the stored text and is verified all the same. Whether it answers is another matter,
+and is said: `sure`, or only the nearest passage, or nothing at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stilnovo.chat.candidates import named_works, unknown_names
+from stilnovo.chat.choose import Choice, choose
+from stilnovo.chat.question import Question
+from stilnovo.chat.quotes import Quote, verify
+from stilnovo.chat.scope import Scope, heading, scope, without_section
+from stilnovo.chat.summary import central
+from stilnovo.library.records import Chapter, Passage, Work
+from stilnovo.library.store import Library
+
+NOTHING_FOUND = "Nella biblioteca non trovo nulla che risponda a questa domanda."
+NEAREST = "Non trovo una risposta sicura; il passo più vicino è questo: "
+#: Passages that a writer may be given, best first.
+OFFERED = 5
+#: Sections named when a question fits several.
+NAMED = 12
+
+
+@dataclass(frozen=True)
+class Extract:
+    """An answer found: its text, its quotations, the passages behind it, best first or, for a chapter, in order.
+
+    `section` is the chapter told as a whole; `asks_back` that the question fits several.
+    """
+
+    text: str
+    quotes: tuple[Quote, ...] = ()
+    passages: tuple[Passage, ...] = ()
+    sure: bool = False
+    section: Chapter | None = None
+    asks_back: bool = False
+
+    @property
+    def found(self) -> bool:
+        """Whether the library had something to say."""
+        return bool(self.passages)
+
+
+def quoted(choice: Choice, library: Library) -> Quote:
+    """A choice as a quotation, verified against the store; a fault here would be ours."""
+    section = choice.passage.section
+    quote = verify(choice.text, section, library.text(section.work))
+    assert quote.status == "verified", f"a stored sentence is not in its section: {choice.text!r}"
+    return quote
+
+
+def sentence_for(quote: Quote) -> str:
+    """*«…» (Autore, Opera, cap. I)*; an ellipsis shows where a sentence was entered midway."""
+    midway = "… " if quote.shown[:1].islower() else ""
+    left, right = "“”" if set("«»") & set(quote.shown) else "«»"
+    return f"{left}{midway}{quote.shown}{right} ({quote.citation})"
+
+
+def extract(library: Library, question: str, limit: int = 1, before: Work | None = None) -> Extract:
+    """Answer a question with the library's own words.
+
+    Args:
+        library: Where to look.
+        question: In Italian, of one sentence or a few.
+        limit: How many quotations an answer has at most; a chapter has its own number.
+        before: The work last spoken of; it decides between chapters of the same name.
+    """
+    asked = Question(question.strip())
+    confined = scope(asked, library, named_works(asked, library), before)
+    if confined is not None:
+        if len(confined.sections) > 1:
+            return Extract(_which(confined), asks_back=True)
+        if confined.whole:
+            return _told(confined.sections[0], library)
+        asked = Question(without_section(asked.text))
+    if unknown := unknown_names(asked, library):
+        names = " né ".join(f"«{name}»" for name in unknown)
+        return Extract(f"{NOTHING_FOUND} Non vi compare {names}.")
+    chosen = choose(asked, library, max(limit, OFFERED), confined.sections if confined else ())
+    if not chosen:
+        return Extract(NOTHING_FOUND)
+    quotes = tuple(quoted(choice, library) for choice in chosen[:limit])
+    text = "\n".join(sentence_for(quote) for quote in quotes)
+    text = text if chosen[0].sure else NEAREST + text
+    return Extract(text, quotes, tuple(choice.passage for choice in chosen), chosen[0].sure)
+
+
+def _which(confined: Scope) -> str:
+    names = list(dict.fromkeys(heading(section) for section in confined.sections))
+    more = f" e altri {len(names) - NAMED}" if len(names) > NAMED else ""
+    return f"Di quale? La biblioteca ne ha più d'uno: {'; '.join(names[:NAMED])}{more}."
+
+
+def _told(section: Chapter, library: Library) -> Extract:
+    passages = library.passages_of(section)
+    chosen = [Choice(passage, start, end, 0.0, True) for passage, start, end in central(passages)]
+    if not chosen:
+        return Extract(NOTHING_FOUND)
+    quotes = tuple(quoted(choice, library) for choice in chosen)
+    lines = "\n".join(sentence_for(quote) for quote in quotes)
+    opening = f"{heading(section)}, nelle sue frasi più centrali, nell'ordine del testo:\n"
+    return Extract(opening + lines, quotes, tuple(passages), True, section)

@@ -1,0 +1,97 @@
+"""A follow-up question made self-contained before the library is searched: by a rule, or by a model that is checked.
+
+The rule: a message leans on the question before it when it has no name of its own and is short, opens with *e*, *ma*,
+*allora*, or points back with a pronoun; then the names of that question (its words, when it had no names) and the work
+last quoted are added to the search, and only to the search. A question for a chapter alone (*e nel canto VI?*) takes
+the work, and what was asked of the chapter before.
+
+A model may rewrite it instead. Its sentence is taken only when it is one question of some length, brings in no name and no
+number that was not said before, and keeps the names of the message; else the rule stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from stilnovo.chat.question import Question
+from stilnovo.chat.writing import Writer, default_sampling
+from stilnovo.errors import StilnovoError
+from stilnovo.library.records import Work
+from stilnovo.library.store import Library
+from stilnovo.text.italian import tokens, words
+from stilnovo.text.template import Message
+
+#: A message with at most this many content words and no name leans on the question before.
+SHORT = 2
+#: Turns and characters of each that a model sees when it rewrites; a rewriting is no longer than LONGEST characters.
+TURNS, CHARACTERS, LONGEST = 2, 400, 300
+REWRITE = (
+    "Riscrivi l'ultima domanda in modo che si capisca da sola, mettendo al posto dei pronomi le persone e le opere di cui "
+    "si parla. Non rispondere e non aggiungere altro: scrivi soltanto la domanda."
+)
+_LEANING = re.compile(
+    r"^(?:e|ed|ma|allora|poi|invece)\b|\b(?:lui|lei|egli|ella|esso|essa|essi|esse|loro|costui|costei|quest[oa]|quell[oa]"
+    r"|su[oaei]|suoi|sue|gli|ne)\b"
+)
+
+
+def leans(message: str) -> bool:
+    """Whether a message needs the question before it."""
+    question = Question(message)
+    return not question.names and bool(len(question.terms) <= SHORT or _LEANING.search(question.folded))
+
+
+def self_contained(message: str, before: str | None, work: str = "") -> str:
+    """The message as it is searched for: with the names, or else the words, of the question it leans on.
+
+    `work` is the title last quoted; it is added where the message leans.
+    """
+    if before is None or not leans(message):
+        return message
+    question, earlier = Question(message), Question(before)
+    wanted = set(earlier.names or earlier.terms) - set(question.terms)
+    added = list(dict.fromkeys(before[t.start : t.end] for t in tokens(before) if t.form in wanted))
+    known = set(words(" ".join([message, *added])))
+    parts = [" ".join(added)] if added else []
+    if work and not set(words(work)) <= known:
+        # What the title says already need not be said twice.
+        inside = set(words(work))
+        rest = [word for word in added if not set(words(word)) <= inside]
+        parts = ([" ".join(rest)] if rest else []) + [work]
+    return f"{message} ({', '.join(parts)})" if parts else message
+
+
+def last_work(said: str, library: Library) -> Work | None:
+    """The work that an answer quotes last, by the citation it prints."""
+    best: tuple[int, Work | None] = (-1, None)
+    for work in library.works():
+        name = ", ".join(part for part in (work.author, work.title) if part)
+        at = said.rfind(f"({name}")
+        if at >= 0 and said[at + 1 + len(name) : at + 2 + len(name)] in (",", ")"):
+            best = max(best, (at, work), key=lambda pair: pair[0])
+    return best[1]
+
+
+def rewritten(message: str, history: Sequence[tuple[str, str]], writer: Writer) -> str | None:
+    """A model's self-contained form of the message, if it can be trusted; None otherwise."""
+    if not history:
+        return None
+    said = "\n".join(f"Domanda: {a[:CHARACTERS]}\nRisposta: {b[:CHARACTERS]}" for a, b in history[-TURNS:])
+    messages = [Message("system", REWRITE), Message("user", f"{said}\nUltima domanda: {message}")]
+    sampling = default_sampling()
+    if writer.count(messages) + sampling.max_new_tokens > writer.context_tokens:
+        return None
+    try:
+        text = "".join(writer.stream(messages, sampling)).strip().strip('«»"“”').strip()
+    except StilnovoError:
+        return None
+    return text if _faithful(text, message, said) else None
+
+
+def _faithful(text: str, message: str, said: str) -> bool:
+    if not 0 < len(text) <= LONGEST or "\n" in text or not text.endswith("?"):
+        return False
+    known = set(words(said)) | set(words(message))
+    named = [t.form for t in tokens(text)[1:] if text[t.start].isupper() or t.form.isdigit()]
+    return all(form in known for form in named) and set(Question(message).names) <= set(words(text))
