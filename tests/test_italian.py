@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 import Stemmer
@@ -99,3 +100,31 @@ def test_stems_are_snowballs_after_folding() -> None:
 def test_content_words_leave_out_what_only_asks() -> None:
     assert italian.content_words("Chi ha ucciso il gatto dell’ortolano?") == ["ucciso", "gatto", "ortolano"]
     assert italian.content_words("Che cos'è?") == []
+
+
+def test_a_whole_text_is_analysed_as_its_words_are() -> None:
+    odd = "L’aurora… dell’«anima» c'e­ra, perche' QUELL'È ―l'arcangelo‐ ﬁne Ω_x 1º²! È l’…uno l' altro"
+    for text in [odd, "", *(path.read_text(encoding="utf-8") for path in sample.library_texts())]:
+        surface, stems = italian.analyse(text)
+        found = italian.tokens(text)
+        assert re.findall(r"[^\W_]+", surface) == [token.form for token in found]
+        assert stems.split() == [italian.stem(token.form) for token in found if not token.elided]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("core", "cuore"), ("cittade", "città"), ("virtute", "virtù"), ("notajo", "notaio"), ("studj", "studi"),
+     ("foco", "fuochi"), ("maraviglioso", "meravigliosa"), ("dicea", "diceva")],
+)  # fmt: skip
+def test_old_spellings_have_the_stems_of_todays(old: str, new: str) -> None:
+    assert italian.stem(old) == italian.stem(new)
+
+
+@pytest.mark.parametrize("word", ["estate", "portate", "battute", "salute", "strade", "contrade", "studio", "padre"])
+def test_words_of_today_keep_their_stems(word: str) -> None:
+    assert italian.stem(word) == Stemmer.Stemmer("italian").stemWord(word)
+
+
+def test_letters_of_other_alphabets_that_look_alike() -> None:
+    assert italian.fold("l’аmоrе") == "l'amore"  # Cyrillic а, о, е
+    assert italian.fold("аморе") == "аморе"  # a word of one alphabet stays

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -70,26 +71,107 @@ def test_every_passage_is_its_span(library: Library) -> None:
         ("UPDATE passages SET start = start + 1, end = end + 1 WHERE id = 3", "not its span"),
         ("UPDATE texts SET text = replace(text, 'faro', 'Faro') WHERE work = 1", "has changed"),
         ("UPDATE sections SET start = start + 5 WHERE id = 2", "in no section"),
-        ("DELETE FROM words WHERE rowid = 4", "not in the index"),
-        ("UPDATE words SET stem = 'altro' WHERE rowid = 4", "other words"),
-        ("INSERT INTO words(rowid, surface, stem, context) VALUES (999, 'a', 'a', 'a')", "not in the library"),
+        ("UPDATE passages SET text = 'tutt altro' WHERE id = 4", "not in the index under its words"),
+        ("DELETE FROM passages WHERE id = 4", "The index holds"),
     ],
 )
-def test_check_finds_damage_and_rebuild_mends_the_index(library: Library, damage: str, words: str) -> None:
+def test_check_finds_damage(library: Library, damage: str, words: str) -> None:
+    search(library, "faro")  # the index is there before the damage
     library.connection.execute(damage)
     assert words in " ".join(library.check())
-    if "words" in damage.split(" SET")[0].split("(")[0]:
-        library.rebuild()
-        assert library.check() == []
 
 
-def test_an_index_of_another_version_is_rebuilt(library: Library) -> None:
+def found(library: Library, query: str) -> list[int]:
+    return [hit.passage.id for hit in search(library, query, 50)]
+
+
+@pytest.mark.parametrize("harm", ["lost", "other version", "no state", "garbage", "another library's", "behind"])
+def test_the_index_mends_itself(library: Library, tmp_path: Path, harm: str) -> None:
     assert library.path is not None
-    library.connection.execute("UPDATE facts SET value = '0' WHERE name = 'index'")
-    library.connection.execute("UPDATE words SET stem = 'vecchio'")
+    folder = library.index_folder
+    assert folder is not None
+    before = found(library, "lanterna faro")
+    assert before
     library.close()
-    with Library.open(library.path) as reopened:
-        assert reopened.check() == []
+    state = folder / "works.json"
+    if harm == "lost":
+        shutil.rmtree(folder)
+    elif harm == "other version":
+        state.write_text(state.read_text().replace('"version": ', '"version": 9'))
+    elif harm == "no state":
+        state.unlink()
+    elif harm == "garbage":
+        (folder / "meta.json").write_text("{")
+    elif harm == "another library's":
+        with Library.open(tmp_path / "altri.sqlite") as other:
+            other.add(document("Il gatto della lanterna dormiva nel faro."))
+            search(other, "gatto")
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / "altri.sqlite.index", folder)
+    elif harm == "behind":  # killed between the commit and its record: the works are there, and nobody knows
+        state.write_text(json.dumps({**json.loads(state.read_text()), "works": {}}))
+    with Library.open(library.path) as again:
+        assert found(again, "lanterna faro") == before
+        assert again.check() == []
+
+
+def test_ids_are_never_given_twice(library: Library) -> None:
+    last = library.works()[-1]
+    numbers = {p.id for work in library.works() for s in library.sections(work) for p in library.passages_of(s)}
+    for work in library.works():
+        library.remove(work)
+    added = library.add(document("Il gatto dormiva.")).work
+    assert added.id > last.id
+    assert min(p.id for s in library.sections(added) for p in library.passages_of(s)) > max(numbers)
+
+
+def test_two_open_libraries_see_each_others_works(library: Library) -> None:
+    assert library.path is not None
+    with Library.open(library.path) as other:
+        assert found(other, "gattopardo") == found(library, "gattopardo") == []
+        added = library.add(document("Il gattopardo dormiva.")).work
+        assert len(found(other, "gattopardo")) == len(found(library, "gattopardo")) == 1
+        other.remove(other.work(added.id))
+        assert found(library, "gattopardo") == []
+
+
+def test_a_library_of_the_first_format_is_brought_up_to_date(tmp_path: Path, library: Library) -> None:
+    assert library.path is not None
+    before = found(library, "lanterna")
+    db = library.connection
+    db.execute("DROP TABLE vectors")
+    db.execute("DELETE FROM facts")
+    db.execute("INSERT INTO facts VALUES ('index', '1')")
+    db.execute('CREATE VIRTUAL TABLE words USING fts5(surface, tokenize="unicode61")')
+    db.execute("PRAGMA user_version = 1")
+    library.close()
+    with Library.open(library.path) as again:
+        assert found(again, "lanterna") == before
+        assert again.check() == []
+
+
+def test_a_folder_that_cannot_be_written(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a read-only disk; the superuser may write anywhere, so the refusal is made by hand."""
+    assert library.path is not None
+    shutil.rmtree(library.path.with_name("libri.sqlite.index"), ignore_errors=True)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert found(library, "lanterna")
+    assert not (library.path.with_name("libri.sqlite.index")).exists()
+
+
+def test_neighbours_and_whole_sections(library: Library) -> None:
+    novel = library.works()[0]
+    section = library.sections(novel)[7]
+    inside = library.passages_of(section)
+    assert library.around(inside[1], 1) == inside[:3]
+    assert library.around(inside[0], 1) == inside[:2]
+    text = library.section_text(section)
+    assert text == library.text(novel)[section.start : section.end]
+    assert all(passage.text in text for passage in inside)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
@@ -126,7 +208,7 @@ def test_a_failing_add_leaves_nothing(library: Library, monkeypatch: pytest.Monk
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stilnovo.library.index.put", fail)
+    monkeypatch.setattr("stilnovo.library.passages.cut", fail)
     with pytest.raises(KeyboardInterrupt):
         library.add(document("Capitolo I\n\nUn testo nuovo.\n"))
     monkeypatch.undo()

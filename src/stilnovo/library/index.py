@@ -1,118 +1,291 @@
-"""The lexical index: derived from the stored passages, rebuilt from them at any time, never the truth.
+"""The lexical index: derived from the stored passages, caught up with them whenever they change, never the truth.
 
-SQLite's FTS5 gets text that is already analysed, in two fields that are searched together and whose BM25 scores add up:
+tantivy gets text that is already analysed, in two fields that are searched together and whose BM25 scores add up:
 `surface` (folded words as they stand, elided articles included: for quotations) and `stem` (Italian stems: for
 questions). Measured on Italian, summing the two beats either alone and beats fusing their ranks. A third field, of
 little weight, holds the names of work and chapter.
+
+Unusual: nothing is written here when a work is stored. The index knows which works it holds (`works.json`, written
+after every commit) and, before a search, compares that with the library: what is missing is added, what is gone or
+changed is taken out. So a process killed at any moment loses nothing, and a lost index makes itself anew.
 """
 
 from __future__ import annotations
 
+import json
 import math
-import sqlite3
-from collections.abc import Iterable, Sequence
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from stilnovo.text.italian import stem, tokens
+import tantivy
 
-#: Changes whenever the analysis does; an index made by another version is rebuilt when the library is opened.
+from stilnovo.errors import StilnovoError
+from stilnovo.runlog import write_atomic
+from stilnovo.text.italian import analyse, stem, tokens
+
+#: Changes whenever the analysis does; an index made by another version is made anew.
 VERSION = 1
-#: BM25 weights of surface, stem and context.
-WEIGHTS = (1.0, 1.0, 0.4)
+#: What a stem of the context (author, work, section) counts beside one of the text.
+CONTEXT_WEIGHT = 0.4
+# Bytes held before a segment is written: large enough that 100,000 passages make few segments.
+_HEAP = 256 * 2**20
+_WAIT_SECONDS = 10.0
+_STATE = "works.json"
 
-SCHEMA = """
-CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(surface, stem, context, tokenize="unicode61 remove_diacritics 0");
-CREATE VIRTUAL TABLE IF NOT EXISTS vocabulary USING fts5vocab(words, col);
-"""
-
-
-def analyse(text: str) -> tuple[str, str]:
-    """What is indexed of a passage: its folded words, and the stems of those that are not elided articles."""
-    found = tokens(text)
-    return " ".join(t.form for t in found), " ".join(stem(t.form) for t in found if not t.elided)
+#: A passage as the index wants it: id, text, names of author, work and section.
+Row = tuple[int, str, tuple[str, ...]]
 
 
-def context(*names: str) -> str:
+@dataclass(frozen=True)
+class Sought:
+    """What is looked for. `demanded` phrases must stand in a passage; everything else is an alternative.
+
+    Attributes:
+        surface: Folded words.
+        stem: Stems of the text.
+        context: Stems of author, work and section.
+        phrase: Folded words that count more when they stand in a row.
+        demanded: Phrases of folded words.
+    """
+
+    surface: tuple[str, ...] = ()
+    stem: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
+    phrase: tuple[str, ...] = ()
+    demanded: tuple[tuple[str, ...], ...] = ()
+
+
+def _schema() -> tantivy.Schema:
+    builder = tantivy.SchemaBuilder()
+    builder.add_integer_field("id", indexed=True, fast=True)
+    builder.add_integer_field("work", indexed=True, fast=True)
+    builder.add_text_field("surface", tokenizer_name="letters", index_option="position")
+    builder.add_text_field("stem", tokenizer_name="spaces", index_option="freq")
+    builder.add_text_field("context", tokenizer_name="spaces", index_option="freq")
+    return builder.build()
+
+
+def context(names: Iterable[str]) -> str:
     """Stems of the names of author, work and section."""
     return " ".join(stem(t.form) for name in names for t in tokens(name) if not t.elided)
 
 
-def put(connection: sqlite3.Connection, rows: Iterable[tuple[int, str, str]]) -> None:
-    """Index passages given as (id, text, context)."""
-    connection.executemany(
-        "INSERT INTO words(rowid, surface, stem, context) VALUES (?, ?, ?, ?)",
-        ((number, *analyse(text), names) for number, text, names in rows),
-    )
+class Index:
+    """The lexical index of one library, in a folder, or in memory where `folder` is None."""
 
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._held: dict[int, str] = {}
+        self._open()
 
-def drop(connection: sqlite3.Connection, numbers: Sequence[int]) -> None:
-    """Take passages out of the index."""
-    connection.executemany("DELETE FROM words WHERE rowid = ?", ((number,) for number in numbers))
+    def _open(self) -> None:
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self._readable():
+                shutil.rmtree(self.folder)
+                self.folder.mkdir()
+        path = None if self.folder is None else str(self.folder)
+        self._index = tantivy.Index(_schema(), path=path)
+        cutters = {"letters": tantivy.Tokenizer.simple(), "spaces": tantivy.Tokenizer.whitespace()}
+        for name, cutter in cutters.items():  # they are not stored with the index
+            self._index.register_tokenizer(name, tantivy.TextAnalyzerBuilder(cutter).build())
+        self._index.config_reader("manual")
+        self._reload()
 
+    def _readable(self) -> bool:
+        """Whether the folder holds nothing yet, or an index of this version that opens."""
+        assert self.folder is not None
+        if not any(self.folder.iterdir()):
+            return True
+        try:
+            state = json.loads((self.folder / _STATE).read_text(encoding="utf-8"))
+            tantivy.Index(_schema(), path=str(self.folder)).searcher()
+            return bool(state["version"] == VERSION)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
-def match(
-    connection: sqlite3.Connection, expression: str, limit: int, works: Sequence[int] = ()
-) -> list[tuple[int, float]]:
-    """Passage ids and scores for an FTS5 expression, best first, higher is better; within some works, if given."""
-    within = ""
-    if works:
-        marks = ",".join("?" * len(works))
-        within = (
-            f"AND rowid IN (SELECT p.id FROM passages p JOIN sections s ON s.id = p.section WHERE s.work IN ({marks}))"
+    def _reload(self) -> None:
+        self._index.reload()
+        self._searcher = self._index.searcher()
+        if self.folder is not None and (self.folder / _STATE).exists():
+            state = json.loads((self.folder / _STATE).read_text(encoding="utf-8"))
+            self._held = {int(work): digest for work, digest in state["works"].items()}
+
+    def reset(self) -> None:
+        """Drop everything; the next `sync` makes the index anew."""
+        if self.folder is not None:
+            self._index = self._searcher = None  # type: ignore[assignment]  # lets go of the files
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._held = {}
+        self._open()
+
+    def sync(
+        self,
+        works: Mapping[int, str],
+        rows: Callable[[int], Iterable[Row]],
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> bool:
+        """Make the index hold exactly these works.
+
+        Args:
+            works: Work id → a digest of all that is indexed of it.
+            rows: The passages of a work.
+            progress: Told how many works of how many are indexed.
+
+        Returns:
+            False when another process is writing the index: it is then as that process left it last.
+        """
+        if self._held != works:
+            self._reload()
+        gone = [work for work, digest in self._held.items() if works.get(work) != digest]
+        new = [work for work, digest in works.items() if self._held.get(work) != digest]
+        if not gone and not new:
+            return True
+        writer = self._writer(patient=bool(new))
+        if writer is None:
+            return False
+        try:
+            # A commit that was not recorded may have left passages of the new ones, too.
+            for work in {*gone, *new}:
+                writer.delete_documents_by_term("work", work)
+            for done, work in enumerate(new, start=1):
+                for number, text, names in rows(work):
+                    surface, stems = analyse(text)
+                    document = tantivy.Document(
+                        id=number, work=work, surface=surface, stem=stems, context=context(names)
+                    )
+                    writer.add_document(document)
+                progress(done, len(new))
+            writer.commit()
+            self._record(works)
+        except ValueError as error:  # tantivy's own, whatever it was; a full disk most of all
+            raise StilnovoError(
+                "The index could not be written.", str(error).splitlines()[0], "The works are stored; run again."
+            ) from error
+        finally:
+            writer.wait_merging_threads()
+        self._reload()
+        return True
+
+    def _record(self, works: Mapping[int, str]) -> None:
+        self._held = dict(works)
+        if self.folder is not None:
+            state = {"version": VERSION, "works": {str(work): digest for work, digest in works.items()}}
+            write_atomic(self.folder / _STATE, json.dumps(state))
+
+    def _writer(self, patient: bool) -> tantivy.IndexWriter | None:
+        """The one writer there can be; None while another process has it."""
+        until = time.monotonic() + (_WAIT_SECONDS if patient else 1.0)
+        while True:
+            try:
+                return self._index.writer(_HEAP, 1)
+            except ValueError as error:
+                if "lock" not in str(error).lower():
+                    raise StilnovoError("The index cannot be written.", str(error)) from error
+                if time.monotonic() > until:
+                    return None
+                time.sleep(0.05)
+
+    def _term(self, field: str, form: str | int, weight: float = 1.0) -> tuple[tantivy.Occur, tantivy.Query]:
+        query = tantivy.Query.term_query(self._index.schema, field, form, index_option="freq")
+        return tantivy.Occur.Should, query if weight == 1.0 else tantivy.Query.boost_query(query, weight)
+
+    def _weighed(
+        self, field: str, forms: Sequence[str], weight: float = 1.0
+    ) -> list[tuple[tantivy.Occur, tantivy.Query]]:
+        """Alternatives for words, by Robertson and Sparck Jones's rarity ln((N - n + 0.5) / (n + 0.5)).
+
+        tantivy's own adds 1 under the logarithm; in a small library that lets a name which stands in every other
+        passage count for much. What more than half of the passages have is nearly nothing here.
+        """
+        total = self._searcher.num_docs
+        found = []
+        for form in forms:
+            n = min(int(self._searcher.doc_freq(field, form)), total)
+            odds = (total - n + 0.5) / (n + 0.5)
+            if n:
+                found.append(self._term(field, form, weight * max(math.log(odds), 1e-3) / math.log(1 + odds)))
+        return found
+
+    def _phrase(self, forms: Sequence[str]) -> tantivy.Query:
+        if len(forms) == 1:
+            return self._term("surface", forms[0])[1]
+        return tantivy.Query.phrase_query(self._index.schema, "surface", list(forms))
+
+    def match(self, sought: Sought, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
+        """Passage ids and scores, best first, higher is better; within some works, if given."""
+        wanted = self._weighed("surface", sought.surface) + self._weighed("stem", sought.stem)
+        wanted += self._weighed("context", sought.context, CONTEXT_WEIGHT)
+        demanded = [self._phrase(phrase) for phrase in sought.demanded]
+        must = [(tantivy.Occur.Must, query) for query in demanded]
+        found: dict[int, float] = {}
+        if sought.phrase and not must:
+            # Apart from the words: a union of plain terms can skip most of its passages, one with a phrase cannot.
+            query = self._phrase(sought.phrase)
+            whole = tantivy.Query.boolean_query([(tantivy.Occur.Must, query), *wanted])
+            found = self._hits(whole, limit, works)
+        if (wanted or must) and len(found) < limit:
+            rest = self._hits(tantivy.Query.boolean_query([*must, *wanted]), limit, works)
+            found = {**rest, **found}
+        return sorted(found.items(), key=lambda hit: (-hit[1], hit[0]))[:limit]
+
+    def _hits(self, query: tantivy.Query, limit: int, works: Sequence[int]) -> dict[int, float]:
+        if works:
+            within = tantivy.Query.term_set_query(self._index.schema, "work", list(works))
+            only = (tantivy.Occur.Must, tantivy.Query.boost_query(within, 0.0))
+            query = tantivy.Query.boolean_query([(tantivy.Occur.Must, query), only])
+        hits = self._searcher.search(query, limit, count=False).hits
+        ids = self._searcher.fast_field_values("id", [address for _, address in hits])
+        return {int(number): float(hit[0]) for number, hit in zip(ids, hits, strict=True) if number is not None}
+
+    def mentions(self, form: str) -> dict[int, list[int]]:
+        """Work → ids of its passages that have a folded word, in reading order."""
+        count = max(1, int(self._searcher.doc_freq("surface", form)))
+        hits = self._searcher.search(self._term("surface", form)[1], count, count=False).hits
+        addresses = [address for _, address in hits]
+        pairs = zip(
+            self._searcher.fast_field_values("id", addresses),
+            self._searcher.fast_field_values("work", addresses),
+            strict=True,
         )
-    rows = connection.execute(
-        f"SELECT rowid, bm25(words, {WEIGHTS[0]}, {WEIGHTS[1]}, {WEIGHTS[2]}) AS score FROM words WHERE words MATCH ? "
-        f"{within} ORDER BY score, rowid LIMIT ?",
-        (expression, *works, limit),
-    )
-    return [(int(number), -float(score)) for number, score in rows]
+        found: dict[int, list[int]] = {}
+        for number, work in sorted((int(number or 0), int(work or 0)) for number, work in pairs):
+            found.setdefault(work, []).append(number)
+        return found
 
+    def rarity(self, stems: Iterable[str]) -> dict[str, float]:
+        """Inverse document frequency of stems: ln(1 + (N - n + 0.5) / (n + 0.5)), Robertson's, kept above 0."""
+        total = self._searcher.num_docs
+        counts = {form: int(self._searcher.doc_freq("stem", form)) for form in stems}
+        return {form: math.log(1 + (max(total - n, 0) + 0.5) / (n + 0.5)) for form, n in counts.items()}
 
-def mentions(connection: sqlite3.Connection, form: str) -> dict[int, list[int]]:
-    """Work → ids of its passages that have a folded word, in reading order."""
-    rows = connection.execute(
-        "SELECT s.work, p.id FROM words JOIN passages p ON p.id = words.rowid JOIN sections s ON s.id = p.section "
-        "WHERE words MATCH ? ORDER BY p.id",
-        (f'surface : "{form}"',),
-    )
-    found: dict[int, list[int]] = {}
-    for work, number in rows:
-        found.setdefault(int(work), []).append(int(number))
-    return found
+    def occurs(self, form: str) -> bool:
+        """Whether any passage has a stem."""
+        return bool(self._searcher.doc_freq("stem", form))
 
+    def problems(self, works: Mapping[int, str], rows: Callable[[int], Iterable[Row]]) -> Iterator[str]:
+        """Where the index disagrees with the library: works too many or too few, passages not under their words."""
+        if self._held != works:
+            yield "The index does not hold the works of the library."
+        indexed = self._searcher.num_docs
+        stored = 0
+        for work in works:
+            for number, text, _ in rows(work):
+                stored += 1
+                query = tantivy.Query.boolean_query(
+                    [(tantivy.Occur.Must, self._term("id", number)[1]), *self._all(text)]
+                )
+                if not self._searcher.search(query, 1, count=False).hits:
+                    yield f"Passage {number} is not in the index under its words."
+        if indexed != stored:
+            yield f"The index holds {indexed} passages, the library {stored}."
 
-def rarity(connection: sqlite3.Connection, stems: Iterable[str]) -> dict[str, float]:
-    """Inverse document frequency of stems: ln(1 + (N - n + 0.5) / (n + 0.5)), Robertson's, kept above 0."""
-    total = int(connection.execute("SELECT count(*) FROM passages").fetchone()[0])
-    found = {}
-    for form in stems:
-        row = connection.execute("SELECT doc FROM vocabulary WHERE term = ? AND col = 'stem'", (form,)).fetchone()
-        n = int(row[0]) if row else 0
-        found[form] = math.log(1 + (total - n + 0.5) / (n + 0.5))
-    return found
-
-
-def occurs(connection: sqlite3.Connection, form: str) -> bool:
-    """Whether any passage has a stem."""
-    sql = "SELECT 1 FROM vocabulary WHERE term = ? AND col = 'stem'"
-    return connection.execute(sql, (form,)).fetchone() is not None
-
-
-def problems(connection: sqlite3.Connection, passages: Iterable[tuple[int, str, str]]) -> list[str]:
-    """Where the index disagrees with the passages (id, text, context); empty when it is sound."""
-    found = []
-    try:
-        connection.execute("INSERT INTO words(words) VALUES ('integrity-check')")
-    except sqlite3.DatabaseError as error:
-        found.append(f"The index is damaged: {error}.")
-    indexed = 0
-    for number, text, names in passages:
-        indexed += 1
-        row = connection.execute("SELECT surface, stem, context FROM words WHERE rowid = ?", (number,)).fetchone()
-        if row is None:
-            found.append(f"Passage {number} is not in the index.")
-        elif tuple(row) != (*analyse(text), names):
-            found.append(f"Passage {number} is indexed with other words than it has.")
-    extra = int(connection.execute("SELECT count(*) FROM words").fetchone()[0]) - indexed
-    if extra > 0:
-        found.append(f"The index holds {extra} passages that are not in the library.")
-    return found
+    def _all(self, text: str) -> list[tuple[tantivy.Occur, tantivy.Query]]:
+        surface, stems = analyse(text)
+        words = dict.fromkeys(token for token in surface.split() if token.isalnum())
+        parts = [self._term("surface", form)[1] for form in words]
+        parts += [self._term("stem", form)[1] for form in dict.fromkeys(stems.split())]
+        return [(tantivy.Occur.Must, part) for part in parts]

@@ -7,7 +7,7 @@ nearest to nine lines. A passage is a span of the stored text and nothing else; 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from stilnovo.library.sections import Section
 from stilnovo.text.italian import sentences
@@ -17,8 +17,7 @@ TARGET, LONGEST = 900, 1400
 VERSES = 9
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """`text[start:end]` of the stored source; in verse, the numbers of its first and last line in the section."""
 
     start: int

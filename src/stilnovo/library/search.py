@@ -11,13 +11,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stilnovo.library import index
+from stilnovo.library.index import Sought
 from stilnovo.library.records import Passage
-from stilnovo.library.store import Library, guard
-from stilnovo.text.italian import content_words, stem, tokens
+from stilnovo.library.store import Library
+from stilnovo.text.italian import analyse, content_words, stem
 
 _QUOTED = re.compile(r"«([^»]+)»|“([^”]+)”|\"([^\"]+)\"")
 _ASKING = re.compile(r"\?|^\W*(?:chi|che|cosa|dove|quando|come|perch[eéè]|qual[ei]?|quant[oaie])\b", re.I)
+_CUT = re.compile(r"[^\W_]+")
 _PHRASE_WORDS = range(3, 13)
 
 
@@ -29,29 +30,26 @@ class Hit:
     score: float
 
 
-def _phrase(text: str) -> str:
-    return " ".join(token.form for token in tokens(text))
+def _phrase(text: str) -> tuple[str, ...]:
+    return tuple(_CUT.findall(analyse(text)[0]))
 
 
-def expression(query: str) -> str:
-    """The FTS5 expression of a query; empty when it has no word to search for."""
-    quoted = [phrase for match in _QUOTED.findall(query) if (phrase := _phrase("".join(match)))]
+def sought(query: str) -> Sought:
+    """What a query looks for; empty when it has no word to search for."""
+    quoted = tuple(phrase for match in _QUOTED.findall(query) if (phrase := _phrase("".join(match))))
     free = _QUOTED.sub(" ", query)
-    words = content_words(free) or ([] if quoted else [token.form for token in tokens(free)])
-    wanted = []
-    if words:
-        wanted.append("surface : (" + " OR ".join(f'"{word}"' for word in words) + ")")
-        stemmed = dict.fromkeys(stem(word) for word in words)
-        alternatives = " OR ".join(f'"{form}"' for form in stemmed)
-        wanted += [f"stem : ({alternatives})", f"context : ({alternatives})"]
-        whole = _phrase(free)
-        if not quoted and not _ASKING.search(query) and len(whole.split()) in _PHRASE_WORDS:
-            wanted.append(f'surface : "{whole}"')
-    demanded = [f'surface : "{phrase}"' for phrase in quoted]
-    if not demanded:
-        return " OR ".join(wanted)
-    needed = " AND ".join(demanded)
-    return f"({needed}) AND ({' OR '.join([*demanded, *wanted])})" if wanted else needed
+    words = content_words(free) or ([] if quoted else list(dict.fromkeys(_phrase(free))))
+    stems = tuple(dict.fromkeys(stem(word) for word in words))
+    whole = _phrase(free)
+    remembered = not quoted and not _ASKING.search(query) and len(whole) in _PHRASE_WORDS
+    return Sought(
+        # Words in quotation marks also count as words: a passage that has them often is found before one that does once.
+        surface=tuple(dict.fromkeys([*words, *(word for phrase in quoted for word in phrase)])),
+        stem=stems,
+        context=stems,
+        phrase=whole if remembered else (),
+        demanded=quoted,
+    )
 
 
 def search(library: Library, query: str, limit: int = 10, works: Sequence[int] = ()) -> list[Hit]:
@@ -59,14 +57,12 @@ def search(library: Library, query: str, limit: int = 10, works: Sequence[int] =
 
     Quoted words that stand nowhere give no passage, and neither does a query without a word.
     """
-    return search_for(library, expression(query), limit, works)
+    return search_for(library, sought(query), limit, works)
 
 
-def search_for(library: Library, sought: str, limit: int, works: Sequence[int] = ()) -> list[Hit]:
-    """The best passages for an FTS5 expression over the fields surface, stem and context."""
-    if not sought:
-        return []
-    with guard(library.path):
-        found = index.match(library.connection, sought, limit, works)
+def search_for(library: Library, wanted: Sought, limit: int, works: Sequence[int] = ()) -> list[Hit]:
+    """The best passages for what is looked for."""
+    found = library.index.match(wanted, limit, works)
     passages = {passage.id: passage for passage in library.passages([number for number, _ in found])}
-    return [Hit(passages[number], score) for number, score in found]
+    # An index that another process is still writing may know passages that are gone.
+    return [Hit(passages[number], score) for number, score in found if number in passages]

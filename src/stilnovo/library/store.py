@@ -1,7 +1,8 @@
 """The library in one SQLite file: source texts, works, sections and passages are the truth, the index is derived.
 
-A work is stored in one transaction with its index rows (write-ahead log), so a process killed at any moment leaves
-either the whole work or none of it. The same text is never stored twice, whatever its file was called.
+A work is stored in one transaction (write-ahead log), so a process killed at any moment leaves either the whole work
+or none of it; the index catches up before the next search. The same text is never stored twice, whatever its file was
+called. Ids of works and passages are never given twice, so that an index that lags behind cannot point at other words.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from stilnovo.errors import InputError, StilnovoError
-from stilnovo.library import index, passages, sections
+from stilnovo.library import passages, sections
+from stilnovo.library.index import Index, Row
 from stilnovo.library.read import Document
 from stilnovo.library.records import Chapter, Passage, Work
 
-_APPLICATION, _SCHEMA = 0x5374696C, 1  # "Stil"
+_APPLICATION, _SCHEMA = 0x5374696C, 2  # "Stil"
 _TABLES = """
 CREATE TABLE works(id INTEGER PRIMARY KEY, title TEXT NOT NULL, author TEXT NOT NULL, year INTEGER,
     source TEXT NOT NULL, sha256 TEXT NOT NULL UNIQUE, added TEXT NOT NULL);
@@ -32,6 +35,19 @@ CREATE TABLE passages(id INTEGER PRIMARY KEY, section INTEGER NOT NULL REFERENCE
     start INTEGER NOT NULL, end INTEGER NOT NULL, text TEXT NOT NULL, first_verse INTEGER, last_verse INTEGER);
 CREATE INDEX passages_of_section ON passages(section, start);
 CREATE TABLE facts(name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE vectors(passage INTEGER NOT NULL REFERENCES passages ON DELETE CASCADE, model TEXT NOT NULL,
+    vector BLOB NOT NULL, PRIMARY KEY(passage, model));
+INSERT INTO facts VALUES ('last_work', '0');
+INSERT INTO facts VALUES ('last_passage', '0');
+"""
+# Format 1 kept its index in the same file and let ids be given again.
+_FROM_1 = """DROP TABLE IF EXISTS vocabulary;
+DROP TABLE IF EXISTS words;
+DELETE FROM facts WHERE name = 'index';
+CREATE TABLE vectors(passage INTEGER NOT NULL REFERENCES passages ON DELETE CASCADE, model TEXT NOT NULL,
+    vector BLOB NOT NULL, PRIMARY KEY(passage, model));
+INSERT INTO facts SELECT 'last_work', coalesce(max(id), 0) FROM works;
+INSERT INTO facts SELECT 'last_passage', coalesce(max(id), 0) FROM passages;
 """
 _WORK = """SELECT w.id, w.title, w.author, w.year, w.source, w.sha256,
     (SELECT length(text) FROM texts WHERE work = w.id),
@@ -65,6 +81,8 @@ class Library:
 
     def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
         self._db, self.path = connection, path
+        self._index: Index | None = None
+        self._indexed_at: tuple[int, int] | None = None  # the state of the file that the index is of
         self._works: dict[int, Work] = {}
         self._texts: dict[int, str] = {}
         self._listed: list[Work] = []
@@ -100,22 +118,26 @@ class Library:
         schema = db.execute("PRAGMA user_version").fetchone()[0]
         if tables and application != _APPLICATION:
             raise InputError(f"{self.path} is no stilnovo library.", "Another program made it.", "Name another file.")
-        if tables and schema != _SCHEMA:
+        if tables and schema not in (1, _SCHEMA):
             raise InputError(f"{self.path} has format {schema}.", f"This version reads {_SCHEMA}.", "Update stilnovo.")
         db.execute("PRAGMA foreign_keys = ON")
         if not tables:
             db.execute("PRAGMA journal_mode = WAL")
-            with self._transaction():
-                # Another process may have been first.
-                if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    for statement in (_TABLES + index.SCHEMA).split(";\n"):
-                        db.execute(statement)
-                    db.execute("INSERT INTO facts VALUES ('index', ?)", (str(index.VERSION),))
-                    db.execute(f"PRAGMA application_id = {_APPLICATION}")
-                    db.execute(f"PRAGMA user_version = {_SCHEMA}")
+        if not tables or schema == 1:
+            self._make("" if tables else _TABLES)
         db.execute("PRAGMA synchronous = NORMAL")
-        if db.execute("SELECT value FROM facts WHERE name = 'index'").fetchone() != (str(index.VERSION),):
-            self.rebuild()
+
+    def _make(self, tables: str) -> None:
+        """Create the tables, or bring those of an older format up to date; another process may have been first."""
+        with self._transaction():
+            schema = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if schema == _SCHEMA:
+                return
+            for statement in (_FROM_1 if schema == 1 else tables).split(";\n"):
+                self._db.execute(statement)
+            self._db.execute("INSERT INTO facts VALUES ('library', ?)", (uuid.uuid4().hex,))
+            self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
+            self._db.execute(f"PRAGMA user_version = {_SCHEMA}")
 
     def __enter__(self) -> Library:
         return self
@@ -129,8 +151,62 @@ class Library:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The open database, for the search over it."""
+        """The open database, for what is stored beside the works."""
         return self._db
+
+    @property
+    def index(self) -> Index:
+        """The lexical index, caught up with what is stored."""
+        return self.catch_up()
+
+    def catch_up(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Index:
+        """Make the index hold what the library holds; `progress` is told how many of how many works are done."""
+        with guard(self.path):
+            state = self._state()
+            if self._index is None:
+                self._index = self._open_index()
+            if state != self._indexed_at and self._index.sync(self._digests(), self._rows, progress):
+                self._indexed_at = state
+            return self._index
+
+    def _open_index(self) -> Index:
+        folder = self.index_folder
+        try:
+            return Index(folder)
+        except OSError:  # a library on a disk that cannot be written: its index lives in memory
+            return Index(None)
+
+    @property
+    def index_folder(self) -> Path | None:
+        """The folder of the index, beside the library; None for a library in memory."""
+        return None if self.path is None else self.path.with_name(f"{self.path.name}.index")
+
+    def _state(self) -> tuple[int, int]:
+        """Changes whenever this or another process writes the library."""
+        return self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes
+
+    def _digests(self) -> dict[int, str]:
+        """Work → a digest of all that is indexed of it."""
+        library = self._fact("library")
+        rows = self._db.execute("SELECT id, sha256, author, title FROM works ORDER BY id")
+        return {work: hashlib.sha256(repr((library, *rest)).encode()).hexdigest()[:24] for work, *rest in rows}
+
+    def _rows(self, work: int) -> Iterator[Row]:
+        rows = self._db.execute(
+            "SELECT p.id, p.text, w.author, w.title, s.label, s.title FROM passages p "
+            "JOIN sections s ON s.id = p.section JOIN works w ON w.id = s.work WHERE w.id = ? ORDER BY p.id",
+            (work,),
+        )
+        return ((number, text, tuple(names)) for number, text, *names in rows)
+
+    def _fact(self, name: str) -> str:
+        return str(self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0])
+
+    def _next(self, what: str, count: int = 1) -> int:
+        """The first of `count` ids that were never given before; inside a transaction."""
+        last = int(self._fact(f"last_{what}"))
+        self._db.execute("UPDATE facts SET value = ? WHERE name = ?", (str(last + count), f"last_{what}"))
+        return last + 1
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -144,7 +220,7 @@ class Library:
             self._db.execute("COMMIT")
 
     def add(self, document: Document) -> Added:
-        """Store a work with its sections, passages and index rows, or find that its text is already here."""
+        """Store a work with its sections and passages, or find that its text is already here."""
         digest = hashlib.sha256(document.text.encode("utf-8")).hexdigest()
         if there := self._db.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
             return Added(self.work(there[0]), new=False)
@@ -152,11 +228,11 @@ class Library:
         with self._transaction():
             now = datetime.now(UTC).isoformat(timespec="seconds")
             names = document.names
-            work = self._db.execute(
-                "INSERT INTO works(title, author, year, source, sha256, added) VALUES (?, ?, ?, ?, ?, ?)",
-                (names.title, names.author, names.year, document.source, digest, now),
-            ).lastrowid
-            assert work is not None
+            work = self._next("work")
+            self._db.execute(
+                "INSERT INTO works(id, title, author, year, source, sha256, added) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (work, names.title, names.author, names.year, document.source, digest, now),
+            )
             self._db.execute("INSERT INTO texts VALUES (?, ?)", (work, document.text))
             for position, section in enumerate(parts):
                 self._add_section(work, position, section, document)
@@ -168,51 +244,35 @@ class Library:
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (work, position, section.label, section.title, section.verse, section.start, section.end, section.body),
         ).lastrowid
-        names = index.context(document.names.author, document.names.title, section.label, section.title)
-        rows = []
-        for piece in passages.cut(document.text, section):
-            text = document.text[piece.start : piece.end]
-            passage = self._db.execute(
-                "INSERT INTO passages(section, start, end, text, first_verse, last_verse) VALUES (?, ?, ?, ?, ?, ?)",
-                (number, piece.start, piece.end, text, piece.first_verse, piece.last_verse),
-            ).lastrowid
-            assert passage is not None
-            rows.append((passage, text, names))
-        index.put(self._db, rows)
+        pieces = passages.cut(document.text, section)
+        first = self._next("passage", len(pieces))
+        self._db.executemany(
+            "INSERT INTO passages(id, section, start, end, text, first_verse, last_verse) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                (i, number, piece.start, piece.end, document.text[piece.start : piece.end], *piece[2:])
+                for i, piece in enumerate(pieces, start=first)
+            ),
+        )
 
     def remove(self, work: Work) -> None:
         """Take a work out, with everything derived from it."""
         with self._transaction():
-            numbers = self._db.execute(
-                "SELECT p.id FROM passages p JOIN sections s ON s.id = p.section WHERE s.work = ?", (work.id,)
-            ).fetchall()
-            index.drop(self._db, [number for (number,) in numbers])
             self._db.execute("DELETE FROM works WHERE id = ?", (work.id,))
         self._works.pop(work.id, None)
         self._texts.pop(work.id, None)
 
-    def rebuild(self) -> None:
+    def rebuild(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
         """Make the index anew from the passages."""
-        with self._transaction():
-            self._db.execute("DROP TABLE IF EXISTS vocabulary")
-            self._db.execute("DROP TABLE IF EXISTS words")
-            for statement in index.SCHEMA.split(";\n"):
-                self._db.execute(statement)
-            index.put(self._db, self._indexed())
-            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('index', ?)", (str(index.VERSION),))
-
-    def _indexed(self) -> Iterator[tuple[int, str, str]]:
-        """Every passage as the index wants it: id, text, context."""
-        rows = self._db.execute(
-            "SELECT p.id, p.text, w.author, w.title, s.label, s.title FROM passages p "
-            "JOIN sections s ON s.id = p.section JOIN works w ON w.id = s.work ORDER BY p.id"
-        ).fetchall()
-        return ((number, text, index.context(*names)) for number, text, *names in rows)
+        if self._index is None:
+            self._index = self._open_index()
+        self._index.reset()
+        self._indexed_at = None
+        self.catch_up(progress)
 
     def works(self) -> list[Work]:
         """All works, by author and title."""
         with guard(self.path):
-            state = (self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes)
+            state = self._state()
             if state != self._listed_at:
                 self._listed = [Work(*row) for row in self._db.execute(f"{_WORK} ORDER BY w.author, w.title, w.id")]
                 self._listed_at = state
@@ -263,6 +323,16 @@ class Library:
         rows = self._db.execute(f"{_PASSAGE} WHERE section = ? ORDER BY start", (section.id,)).fetchall()
         return [Passage(row[0], section, *row[2:]) for row in rows]
 
+    def around(self, passage: Passage, count: int = 1) -> list[Passage]:
+        """A passage with `count` neighbours on each side, within its section, in order."""
+        inside = self.passages_of(passage.section)
+        at = next(i for i, other in enumerate(inside) if other.id == passage.id)
+        return inside[max(0, at - count) : at + count + 1]
+
+    def section_text(self, section: Chapter) -> str:
+        """The whole of a section as it is stored, heading included."""
+        return self.text(section.work)[section.start : section.end]
+
     def check(self, progress: Callable[[str], None] = lambda _: None) -> list[str]:
         """Everything that is wrong with this library, one line each; empty when it is sound.
 
@@ -278,7 +348,7 @@ class Library:
             for work in self.works():
                 progress(work.title)
                 found += [f"{work.title}: {problem}" for problem in self._work_problems(work)]
-            return found + index.problems(self._db, self._indexed())
+            return found + list(self.index.problems(self._digests(), self._rows))
 
     def _work_problems(self, work: Work) -> Iterator[str]:
         text = self.text(work)
