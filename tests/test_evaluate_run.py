@@ -14,11 +14,13 @@ from typer.testing import CliRunner
 from stilnovo.cli import compare as compare_command
 from stilnovo.cli import evaluate as evaluate_command
 from stilnovo.errors import InputError
-from stilnovo.evaluate.paired import verdicts
-from stilnovo.evaluate.result import EvaluationResult, finite, load_result
+from stilnovo.evaluate.paired import compare, verdicts
+from stilnovo.evaluate.result import EvaluationResult, TaskResult, finite, load_result
 from stilnovo.evaluate.run import evaluate, expectation
-from stilnovo.evaluate.task import select
+from stilnovo.evaluate.statistics import holm
+from stilnovo.evaluate.task import MultipleChoice, Selection, select
 from stilnovo.evaluate.tasks import SAMPLES, TASKS
+from stilnovo.hub import ModelFiles
 from stilnovo.model.llama import Llama
 from stilnovo.text.tokenizer import Tokenizer
 from test_evaluate_scoring import byte_tokenizer, tiny_llama
@@ -75,13 +77,28 @@ def test_progress_names_what_runs() -> None:
 
 def test_expectation_is_honest_before_the_run() -> None:
     part = expectation(select(TASKS["sample_questions"], limit=30))
-    assert "30 of 60 items (drawn at random, seed 42)" in part
-    assert "with all items 16 points" in part
+    assert "30 of 60 items (50 %, drawn at random, seed 42)" in part
+    assert part.endswith("With all 60 items, nothing under 16 points.")
+    assert expectation(select(TASKS["sample_questions"], limit=30), 0.5).endswith("; they take 1m 00s more.")
     whole = expectation(select(TASKS["sample_questions"]))
     assert "all 60 items" in whole
     assert "±12.3 points" in whole
-    assert "fewer than 16 points" in whole
+    assert "nothing under 16 points can be seen" in whole
+    assert expectation(select(TASKS["sample_questions"]), 0.5).endswith("It takes at most about 2m 00s.")
     assert "no change can be seen" in expectation(select(TASKS["sample_questions"], limit=2))
+
+
+def test_expectation_of_grouped_items() -> None:
+    items = tuple(MultipleChoice(str(number), "?", (" a", " b"), 0, f"p{number // 10}") for number in range(40))
+    selection = Selection(TASKS["sample_questions"], "test", items, 40, 42)
+    assert "at best: the items lie in 4 groups that may change together, and fewer than 6" in expectation(selection)
+
+
+def test_several_verdicts_are_corrected_for_their_number() -> None:
+    found = verdicts(run(0), run(1))
+    assert len(found) == 3
+    assert [verdict.p_corrected for verdict in found.values()] == holm([verdict.p for verdict in found.values()])
+    assert {verdict.comparisons for verdict in found.values()} == {3}
 
 
 def test_verdicts_pair_what_both_have() -> None:
@@ -93,13 +110,44 @@ def test_verdicts_pair_what_both_have() -> None:
     assert all(verdict.difference == 0 and verdict.outcome == "undecided" for verdict in same.values())
 
 
+def test_other_parts_of_a_benchmark_meet_where_they_overlap() -> None:
+    """Ten and twenty of sixty items drawn by seed: those that both asked, paired by name, whatever their order."""
+    first, second = run(0, limit=10, names=("sample_questions",)), run(1, limit=25, names=("sample_questions",))
+    asked = [{item.id for item in result.tasks["sample_questions"].items} for result in (first, second)]
+    assert 0 < len(asked[0] & asked[1]) < 25
+    turned = second.tasks["sample_questions"]
+    turned = replace(turned, items=turned.items[::-1], hashes=turned.hashes[::-1])
+    comparison = compare(first, replace(second, tasks={"sample_questions": turned}))
+    pairs = comparison.pairs["sample_questions"]
+    assert [a.id for a, _ in pairs.items] == [b.id for _, b in pairs.items]
+    assert {a.id for a, _ in pairs.items} == asked[0] & asked[1]
+    assert (pairs.only_before, pairs.only_after) == (len(asked[0] - asked[1]), len(asked[1] - asked[0]))
+    assert comparison.verdicts["sample_questions"].n == len(pairs.items)
+    assert f"compared on the {len(pairs.items)} items that both runs asked" in pairs.note
+    assert compare(first, first).pairs["sample_questions"].note == ""
+
+
 def test_different_items_are_refused() -> None:
     before = run(0, texts=[])
-    with pytest.raises(InputError, match="different questions of sample_questions"):
-        verdicts(before, run(0, limit=11, texts=[]))
-    other = replace(before.tasks["sample_questions"], version="2.0")
-    with pytest.raises(InputError, match="different questions"):
-        verdicts(before, replace(before, tasks={"sample_questions": other}))
+    task = before.tasks["sample_questions"]
+
+    def refused(other: TaskResult, words: str) -> None:
+        with pytest.raises(InputError, match=words):
+            verdicts(
+                replace(before, tasks={"sample_questions": task}), replace(before, tasks={"sample_questions": other})
+            )
+
+    refused(
+        replace(task, hashes=("0" * 64, *task.hashes[1:])), "different questions of sample_questions under the same"
+    )
+    refused(replace(task, version="2.0"), "in different ways")
+    refused(replace(task, shots=5), "in different ways")
+    away = tuple(replace(item, id=f"other-{item.id}") for item in task.items)
+    refused(replace(task, items=away), "no item of sample_questions in common")
+    both = replace(before, tasks={**before.tasks, "sample_questions": replace(task, version="2.0")})
+    comparison = compare(before, both)
+    assert list(comparison.verdicts) == ["sample_completions"], "one refused task does not take the others with it"
+    assert "in different ways" in comparison.refused["sample_questions"]
     with pytest.raises(InputError, match="different held-out texts"):
         verdicts(run(0, names=()), run(0, names=(), texts=TEXTS[:7]))
     with pytest.raises(InputError, match="nothing in common"):
@@ -110,7 +158,7 @@ def test_different_items_are_refused() -> None:
         verdicts(text, replace(text, text=replace(text.text, window=7)))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 1, "tasks": {"a": {}}, "text": null}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 2}', '{"format": 2, "tasks": {"a": {}}, "text": null}'])
 def test_a_file_that_is_no_evaluation_is_bad_input(tmp_path: Path, content: str) -> None:
     (tmp_path / "evaluation.json").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match="not an evaluation"):
@@ -144,7 +192,15 @@ def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
     def open_tiny(name: str, **_: Any) -> tuple[Llama, Tokenizer]:
         return tiny_llama(seed=int(name)), byte_tokenizer(True)
 
+    def find_tiny(name: str) -> ModelFiles:
+        path = tmp_path / "weights" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name, encoding="utf-8")
+        return ModelFiles(name, "gguf", path)
+
     monkeypatch.setattr("stilnovo.model.load.open_model", open_tiny)
+    monkeypatch.setattr("stilnovo.evaluate.identity.find_model", find_tiny)
+    monkeypatch.setenv("STILNOVO_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     commands = typer.Typer()
     commands.command("evaluate")(evaluate_command.evaluate)
@@ -164,8 +220,8 @@ def test_evaluate_and_compare_commands(app: typer.Typer, tmp_path: Path) -> None
     common = ["--tasks", "sample_questions", "--limit", "20", "--text", "nuovi.txt"]
     shown, noted, a = call(app, "evaluate", "--model", "0", *common, "--out", "a")
     assert "acc_norm" in shown
-    assert "will hardly be seen" in noted
-    assert "will hardly be seen" not in shown, "what is said before the run leaves stdout to the results"
+    assert "can be seen" in noted
+    assert "can be seen" not in shown, "what is said before the run leaves stdout to the results"
     assert a["tasks"]["sample_questions"]["n"] == 20
     assert Path(a["result"]).is_file()
     assert a["text"]["name"] == "nuovi.txt"
@@ -195,12 +251,20 @@ def test_expectation_is_printed_before_the_model_is_read(app: typer.Typer) -> No
     assert "4 of 60 items" in result.stderr
 
 
-def test_compare_command_refuses_other_items(app: typer.Typer) -> None:
+def test_compare_command_on_other_items(app: typer.Typer) -> None:
     for out, limit in (("a", "4"), ("b", "5")):
         call(app, "evaluate", "--model", "0", "--tasks", "sample_questions", "--limit", limit, "--out", out)
-    result = CliRunner().invoke(app, ["compare", "a", "b"])
-    assert isinstance(result.exception, InputError)
-    assert "different questions" in str(result.exception)
+    shown, _, result = call(app, "compare", "a", "b")
+    task = result["tasks"]["sample_questions"]
+    assert "items that both runs asked" in shown
+    assert task["n"] + task["only_before"] == 4
+    assert task["n"] + task["only_after"] == 5
+    content = json.loads(Path("b/evaluation.json").read_text(encoding="utf-8"))
+    content["tasks"]["sample_questions"]["hashes"] = ["0" * 64] * 5
+    Path("b/evaluation.json").write_text(json.dumps(content), encoding="utf-8")
+    refused = CliRunner().invoke(app, ["compare", "a", "b"])
+    assert isinstance(refused.exception, InputError)
+    assert "different questions" in str(refused.exception)
 
 
 @pytest.mark.parametrize(

@@ -1,51 +1,122 @@
-"""`stilnovo compare`: two evaluations of the same items, one verdict a task in plain words."""
+"""`stilnovo compare`: two evaluations of the same items, one verdict a task in plain words, and where they differ."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stilnovo.cli.output import emit
+from stilnovo.cli.output import emit, note
 
 if TYPE_CHECKING:
-    from stilnovo.evaluate.result import EvaluationResult
+    from stilnovo.evaluate.paired import Comparison
+    from stilnovo.evaluate.result import EvaluationResult, TaskResult
+    from stilnovo.evaluate.task import Item
     from stilnovo.evaluate.verdict import Verdict
 
 
 def compare(
     before: Annotated[Path, typer.Argument(metavar="RUN_A", help="Folder or evaluation.json of the first run.")],
     after: Annotated[Path, typer.Argument(metavar="RUN_B", help="Folder or evaluation.json of the second run.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.html, with every item on which the two differ.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the questions lie, for that page; by default where RUN_A found them.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Say whether RUN_B is better or worse than RUN_A, and whether chance would do the same."""
-    from stilnovo.evaluate.paired import verdicts
+    from stilnovo.evaluate.paired import compare as pair_up
     from stilnovo.evaluate.result import finite, load_result
 
     first, second = load_result(before), load_result(after)
-    found = verdicts(first, second)
+    comparison = pair_up(first, second)
     print(f"before: {_name(first)}\nafter:  {_name(second)}\n")
-    for name, verdict in found.items():
+    for what, was, became in comparison.differences[:8]:
+        note(f"differs: {what}: {was} / {became}")
+    for name, verdict in comparison.verdicts.items():
         print(f"{name}: {verdict.sentence}")
-    _print(found)
-    figures: dict[str, Any] = {
-        name: {
-            "n": verdict.n, "metric": verdict.metric, "before": verdict.before, "after": verdict.after,
-            "difference": verdict.difference, "interval": list(verdict.interval), "p_value": verdict.p,
-            "test": verdict.test, "outcome": verdict.outcome, "verdict": verdict.sentence,
-            "smallest_visible_difference": verdict.smallest_visible,
-        }
-        for name, verdict in found.items()
+    for pairs in comparison.pairs.values():
+        if pairs.note:
+            print(pairs.note)
+    for name, reason in comparison.refused.items():
+        print(f"{name}: not compared. {reason}")
+    _print(comparison.verdicts)
+    result: dict[str, Any] = finite({"before": str(before), "after": str(after), **_figures(comparison)})
+    if out is not None:
+        result["report"] = str(_write(out, first, second, comparison, data_dir, result))
+        print(f"Report: {result['report']}")
+    emit(result, as_json)
+
+
+def _figures(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "tasks": {
+            name: {
+                "n": verdict.n, "metric": verdict.metric, "before": verdict.before, "after": verdict.after,
+                "difference": verdict.difference, "interval": list(verdict.interval), "p_value": verdict.p,
+                "p_corrected": verdict.p_corrected, "correction": "Holm", "comparisons": verdict.comparisons,
+                "test": verdict.test, "clusters": verdict.clusters, "gained": verdict.gained, "lost": verdict.lost,
+                "outcome": verdict.outcome, "verdict": verdict.sentence,
+                "smallest_visible_difference": verdict.smallest_visible,
+                **_left_out(comparison, name),
+            }
+            for name, verdict in comparison.verdicts.items()
+        },
+        "refused": comparison.refused,
+        "differences": [list(row) for row in comparison.differences],
     }  # fmt: skip
-    emit(finite({"before": str(before), "after": str(after), "tasks": figures}), as_json)
+
+
+def _left_out(comparison: Comparison, name: str) -> dict[str, int]:
+    pairs = comparison.pairs.get(name)
+    return {} if pairs is None else {"only_before": pairs.only_before, "only_after": pairs.only_after}
+
+
+def _write(
+    folder: Path,
+    before: EvaluationResult,
+    after: EvaluationResult,
+    comparison: Comparison,
+    data_dir: Path | None,
+    result: dict[str, Any],
+) -> Path:
+    from stilnovo.evaluate.pages import comparison_page
+    from stilnovo.report.differences import render_comparison
+    from stilnovo.runlog import RunFolder, environment, write_atomic
+
+    kept = data_dir or (Path(before.settings["data_dir"]) if before.settings.get("data_dir") else None)
+    page = comparison_page(before, after, comparison, lambda task: _texts(task, kept), sys.argv)
+    write_atomic(folder / "report.html", render_comparison(page))
+    RunFolder(folder).write_json("comparison.json", {"command": sys.argv, **environment(), **result})
+    return folder / "report.html"
+
+
+def _texts(task: TaskResult, data_dir: Path | None) -> Mapping[str, Item]:
+    """The questions of a task by id, read again from their data; none where they are not at hand."""
+    from stilnovo.errors import InputError
+    from stilnovo.evaluate.task import select
+    from stilnovo.evaluate.tasks import TASKS
+
+    if task.name not in TASKS:
+        return {}
+    try:
+        selection = select(TASKS[task.name], data_dir, task.split, shots=task.shots or None)
+    except InputError as error:
+        note(f"{task.name}: the page shows no texts. {error.what} {error.found}")
+        return {}
+    return {item.id: item for item in selection.items}
 
 
 def _name(result: EvaluationResult) -> str:
     return f"{result.model} in {result.quantization}, {result.adapter or 'no adapter'}"
 
 
-def _print(found: dict[str, Verdict]) -> None:
+def _print(found: Mapping[str, Verdict]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -53,7 +124,10 @@ def _print(found: dict[str, Verdict]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
-    caption = "shares in %, differences in points; 95 % intervals; smallest visible: with 80 % power"
+    caption = (
+        "shares in %, differences in points; 95 % intervals; p corrected for the number of comparisons (Holm); "
+        "smallest visible: with 80 % power"
+    )
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     table.add_column("task")
     for heading in ("n", "before", "after", "difference", "interval", "p", "smallest visible"):
@@ -62,9 +136,10 @@ def _print(found: dict[str, Verdict]) -> None:
     for name, verdict in found.items():
         scale, digits = (1, 4) if verdict.metric == "bits per byte" else (100, 1)
         low, high = (f"{scale * end:+.{digits}f}" for end in verdict.interval)
+        p = verdict.p if verdict.p_corrected is None else verdict.p_corrected
         table.add_row(
             name, f"{verdict.n:,}", f"{scale * verdict.before:.{digits}f}",
             f"{scale * verdict.after:.{digits}f}", f"{scale * verdict.difference:+.{digits}f}", f"{low} to {high}",
-            f"{verdict.p:.3f}", f"{scale * verdict.smallest_visible:.{digits}f}", verdict.outcome,
+            f"{p:.3f}", f"{scale * verdict.smallest_visible:.{digits}f}", verdict.outcome,
         )  # fmt: skip
     console.print(table)

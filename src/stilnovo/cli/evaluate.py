@@ -38,17 +38,27 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of that draw; the same seed takes the same items.")] = 42,
     out: Annotated[Path | None, typer.Option(help="The run folder; named after model and time by default.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the answer cache; default $STILNOVO_CACHE or your cache folder."),
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Ask every item anew and keep no answers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Score a model on Italian benchmarks and held-out text; says beforehand which differences could be seen."""
+    from stilnovo.evaluate.cache import AnswerCache, default_folder
     from stilnovo.evaluate.heldout import held_out_texts
+    from stilnovo.evaluate.identity import adapter_sha256, identify
+    from stilnovo.evaluate.pages import score_page
+    from stilnovo.evaluate.run import Keeper, expectation, speed_setting
     from stilnovo.evaluate.run import evaluate as run
-    from stilnovo.evaluate.run import expectation
     from stilnovo.evaluate.task import select
     from stilnovo.evaluate.tasks import SAMPLES, find_tasks
     from stilnovo.model.load import open_model
     from stilnovo.model.quantize import checked_scheme
     from stilnovo.progress import Progress
+    from stilnovo.report.scores import render_scores
+    from stilnovo.runlog import write_atomic
 
     # Everything the user gave is checked before gigabytes are read.
     scheme = checked_scheme(quantization)
@@ -56,32 +66,45 @@ def evaluate(
     selections = [select(task, data_dir, split, limit, seed) for task in (find_tasks(names) if names else [])]
     texts = held_out_texts(text, limit, seed) if text else []
     text_name = ", ".join(map(str, text)) if text else None
-    for selection in selections:
-        note(expectation(selection))
-    if texts:
-        note(f"{text_name}: {len(texts):,} documents, {sum(len(t.encode()) for t in texts):,} bytes.")
-    llama, tokenizer = open_model(model, quantization=scheme, adapter=adapter, device=device)
+    adapter_hash = adapter_sha256(adapter) if adapter else None
+    setting = speed_setting(model, scheme, adapter is not None, device)
     order = [selection.task.name for selection in selections]
     before = [sum(len(selection.items) for selection in selections[:index]) for index in range(len(order) + 1)]
-    with Progress("evaluate", before[-1] + len(texts)) as bar:
+    with AnswerCache(None if no_cache else cache or default_folder(), note) as answers:
+        for selection in selections:
+            note(expectation(selection, answers.speed(setting, selection.task.name)))
+        if texts:
+            note(f"{text_name}: {len(texts):,} documents, {sum(len(t.encode()) for t in texts):,} bytes.")
+        llama, tokenizer = open_model(model, quantization=scheme, adapter=adapter, device=device)
+        dtype = str(llama.dtype).removeprefix("torch.")
+        identity = identify(model, adapter, adapter_hash, scheme, dtype, llama.device.type, answers.file_sha256)
+        with Progress("evaluate", before[-1] + len(texts)) as bar:
 
-        def progress(name: str, done: int, total: int) -> None:
-            place = order.index(name) if name in order else len(order)
-            bar.update(before[place] + done, f"{name} {done:,}/{total:,}")
+            def progress(name: str, done: int, total: int) -> None:
+                place = order.index(name) if name in order else len(order)
+                bar.update(before[place] + done, f"{name} {done:,}/{total:,}")
 
-        result = run(
-            llama, tokenizer, selections, texts=texts, text_name=text_name, model_name=model, quantization=scheme,
-            adapter=str(adapter) if adapter else None, progress=progress,
-            settings={
-                "tasks": order, "data_dir": str(data_dir) if data_dir else None, "split": split, "limit": limit,
-                "seed": seed, "text": [str(path) for path in text or []], "device": str(llama.device),
-                "dtype": str(llama.dtype).removeprefix("torch."),
-            },
-        )  # fmt: skip
+            try:
+                result = run(
+                    llama, tokenizer, selections, texts=texts, text_name=text_name, model_name=model,
+                    quantization=scheme, adapter=str(adapter) if adapter else None, progress=progress,
+                    keeper=Keeper(answers, identity, setting), note=note,
+                    settings={
+                        "tasks": order, "data_dir": str(data_dir) if data_dir else None, "split": split,
+                        "limit": limit, "seed": seed, "text": [str(path) for path in text or []],
+                        "device": str(llama.device), "dtype": dtype,
+                    },
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                if answers.usable:
+                    note("Interrupted. Finished items are kept: the same command goes on from there.")
+                raise
     path = result.save(out or Path("runs") / f"evaluate-{Path(model).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    page = path.with_name("report.html")
+    write_atomic(page, render_scores(score_page(result)))
     _print(result)
-    print(f"Result: {path}")
-    emit({**result.summary(), "result": str(path)}, as_json)
+    print(f"Result: {path}\nReport: {page}")
+    emit({**result.summary(), "result": str(path), "report": str(page)}, as_json)
 
 
 def _print(result: EvaluationResult) -> None:
@@ -98,16 +121,21 @@ def _print(result: EvaluationResult) -> None:
     if not console.is_terminal:
         console = Console(width=120)
     if result.tasks:
-        table = Table(box=box.SIMPLE_HEAD, caption="95 % intervals; * the task's own metric", caption_justify="left")
+        caption = "95 % intervals; a verdict is about the first score of a task"
+        table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
         table.add_column("task")
-        for heading in ("items", "acc", "acc_norm", "guessing", "smallest visible", "items/s"):
+        for heading in ("items", "score", "guessing", "smallest visible", "items/s"):
             table.add_column(heading, justify="right")
         for task in result.tasks.values():
-            plain, norm = (share(task.accuracy(m)) + ("*" if task.metric == m else " ") for m in ("acc", "acc_norm"))
+            scores = "\n".join(f"{metric} {share(task.score(metric))}" for metric in task.metrics)
+            chance = f"{100 * task.chance:.1f} %" if task.chance else "–"
             visible = f"{100 * smallest_visible_difference(task.n):.1f} points"
-            speed = f"{task.n / task.seconds:.2f}"
-            table.add_row(task.name, f"{task.n:,}", plain, norm, f"{100 * task.chance:.1f} %", visible, speed)
+            speed = f"{task.items_per_second:.2f}" if task.items_per_second else "kept"
+            table.add_row(task.name, f"{task.n:,}", scores, chance, visible, speed)
         console.print(table)
+        kept = sum(task.cached for task in result.tasks.values())
+        if kept:
+            print(f"{kept:,} answers were kept from an earlier run of the same model (--no-cache asks anew).")
         cut = sum(task.truncated for task in result.tasks.values())
         if cut:
             print(f"{cut:,} items were longer than the model can read and were cut on the left.")

@@ -123,7 +123,7 @@ def _verdict(result: DemoResult, name: str, verdict: Verdict) -> report.Verdict:
         scale, unit, digits, chance = 1.0, "bits per byte", 3, None
     else:
         first, second = result.before.tasks[name], result.after.tasks[name]
-        before, after = first.accuracy(), second.accuracy()
+        before, after = first.score(), second.score()
         scale, unit, digits, chance = 100.0, "%", 1, 100 * first.chance
     low, high = verdict.interval
     return report.Verdict(
@@ -154,7 +154,7 @@ def _method(result: DemoResult) -> tuple[str, ...]:
         f"Held-out text: {len(text.sizes) if text else 0} documents drawn by seed and never trained on; bits per byte count "
         "every token once. Questions are judged by the log-likelihood of each answer, divided by its length in characters.",
         "Before and after answer the same items, so the verdicts are paired: McNemar's exact test for right and wrong "
-        "answers, sign-flip test and bootstrap over documents for bits per byte. No correction for several tests is made.",
+        "answers, sign-flip test and bootstrap over documents for bits per byte, corrected for their number by Holm's method.",
         "Texts side by side share prompt, seed and settings. Quotations are looked up in the stored source, character by "
         "character, after the answer is made.",
     )

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from stilnovo.errors import InputError
-from stilnovo.hub import ModelFiles
+from stilnovo.evaluate.task import Item
+from stilnovo.hub import ModelFiles, find_model
 from stilnovo.runlog import sha256_file
 
 FileHash = Callable[[Path], str]
@@ -26,9 +27,8 @@ _PACKAGE = Path(__file__).parents[1]
 _MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".model")
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _SCORING_ROOMS = ("evaluate", "generate", "model", "text")
-_GROUPS = ("cluster", "category")
 # What reads answers but makes none; everything else in the rooms above counts, also what is added later.
-_READERS = {"cache", "differences", "identity", "paired", "pages", "result", "run", "statistics", "verdict"}
+_READERS = {"cache", "identity", "paired", "pages", "result", "run", "statistics", "verdict"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,32 @@ class Identity:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+def identify(
+    model: str,
+    adapter: Path | None,
+    adapter_hash: str | None,
+    quantization: str,
+    dtype: str,
+    device: str,
+    file_hash: FileHash = sha256_file,
+    protocol: Mapping[str, Any] | None = None,
+) -> Identity:
+    """The identity of a model that has just been opened by name.
+
+    `adapter_hash` was taken before it was read; the adapter is hashed again, so that one which was replaced meanwhile
+    is noticed.
+
+    Raises:
+        InputError: the adapter changed while it was read.
+    """
+    if adapter is not None and adapter_sha256(adapter) != adapter_hash:
+        raise InputError(
+            "The adapter changed while it was read.", f"Folder: {adapter}", "Wait for its training to end."
+        )
+    weights = model_sha256(find_model(model), file_hash)
+    return Identity(weights, adapter_hash, quantization, dtype, device, dict(protocol or {}), code_sha256())
+
+
 def model_sha256(files: ModelFiles, file_hash: FileHash = sha256_file) -> str:
     """Over a GGUF file, or over the weights, shape, tokeniser and template in a folder; where they lie is left out."""
     if files.kind == "gguf":
@@ -78,10 +104,9 @@ def adapter_sha256(folder: Path) -> str:
         ) from error
 
 
-def item_sha256(item: Any) -> str:
-    """Hex sha256 of one question, a dataclass: all of it but the names of its groups, which no answer depends on."""
-    asked = {key: value for key, value in asdict(item).items() if key not in _GROUPS}
-    return hashlib.sha256(json.dumps(asked, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
+def item_sha256(item: Item) -> str:
+    """Hex sha256 of one question: all that its answer depends on, the names of its groups left out."""
+    return hashlib.sha256(json.dumps(item.identity(), ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
 
 
 @cache

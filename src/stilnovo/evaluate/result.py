@@ -1,7 +1,7 @@
 """What an evaluation leaves behind: typed in memory, one JSON file on disk, with everything needed to repeat it.
 
 The answer to every item is kept (its id, never its text: some benchmarks may not be passed on), because two runs can
-only be compared item by item. A hash of the items says whether they were the same questions.
+only be compared item by item. A hash of every item, and one of all of them, say whether they were the same questions.
 """
 
 from __future__ import annotations
@@ -21,18 +21,23 @@ from stilnovo.evaluate.task import Metric, cluster_names
 from stilnovo.runlog import write_atomic
 
 FILE_NAME = "evaluation.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One task's answers: `n` of `available` items were asked in `seconds`; `chance` is what guessing scores."""
+    """One task's answers: `n` of `available` items, `cached` of them answered by an earlier run, the rest in `seconds`.
+
+    `metrics` are what each item was measured by, a verdict is about the first; `chance` is what guessing scores;
+    `shots` examples stood before each question; `first` says that the items are the first ones and no draw; `hashes`
+    (`identity.item_sha256`) go with `items`, one each.
+    """
 
     name: str
     version: str
     source: str
     licence: str
-    metric: Metric
+    metrics: tuple[Metric, ...]
     split: str
     n: int
     available: int
@@ -42,27 +47,59 @@ class TaskResult:
     truncated: int
     seconds: float
     items: tuple[ItemScore, ...]
+    hashes: tuple[str, ...]
+    shots: int = 0
+    first: bool = False
+    cached: int = 0
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that a verdict is about."""
+        return self.metrics[0]
 
     @property
     def clusters(self) -> list[str] | None:
         """A cluster name for each item, or None where all stand alone."""
         return cluster_names(self.items)
 
-    def right(self, metric: Metric) -> list[bool]:
-        """Which items were answered rightly under a metric, (N,)."""
-        return [item.correct_norm if metric == "acc_norm" else item.correct for item in self.items]
+    def values(self, metric: Metric | None = None) -> list[float]:
+        """What every item scored under a metric, (N,) in [0, 1]; the task's own by default."""
+        return [item.values[metric or self.metric] for item in self.items]
 
-    def accuracy(self, metric: Metric | None = None) -> Estimate:
-        """Accuracy with its interval; the task's own metric by default."""
-        return mean(self.right(metric or self.metric), self.clusters)
+    def score(self, metric: Metric | None = None) -> Estimate:
+        """The mean of a metric with its interval; the task's own by default."""
+        return mean(self.values(metric), self.clusters)
+
+    @property
+    def items_per_second(self) -> float | None:
+        """Speed of what was answered in this run; None where nothing was."""
+        return (self.n - self.cached) / self.seconds if self.n > self.cached and self.seconds > 0 else None
+
+    def by_category(self, metric: Metric | None = None) -> dict[str, Estimate]:
+        """The score in every category, in order of first appearance; empty where items have none.
+
+        Clusters count inside a category too, unless the category is one cluster: then its items are all there is.
+        """
+        members: dict[str, list[int]] = {}
+        for index, item in enumerate(self.items):
+            members.setdefault(item.category, []).append(index)
+        if set(members) <= {""}:
+            return {}
+        values, clusters = self.values(metric), self.clusters
+        found = {}
+        for name, indices in members.items():
+            names = [clusters[index] for index in indices] if clusters else []
+            found[name or "other"] = mean([values[i] for i in indices], names if len(set(names)) > 1 else None)
+        return found
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
     """One model's answers to several tasks and its bits per byte on held-out text.
 
-    `model`, `quantization`, `adapter` and `settings` are what the command was given; `environment` is commit, versions,
-    hardware and date.
+    `model`, `quantization`, `adapter` and `settings` are what the command was given, `command` is the whole of it;
+    `identity` holds the hashes of weights, adapter and code (None for a model that lives in memory only); `environment`
+    is commit, versions, hardware and date.
     """
 
     model: str
@@ -74,6 +111,8 @@ class EvaluationResult:
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, Any] | None = None
+    command: list[str] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """The figures without the items: what `--json` prints."""
@@ -84,15 +123,7 @@ class EvaluationResult:
             "tasks": {},
         }
         for name, task in self.tasks.items():
-            plain, norm = task.accuracy("acc"), task.accuracy("acc_norm")
-            figures["tasks"][name] = {
-                "n": task.n, "available": task.available, "split": task.split, "version": task.version,
-                "acc": plain.value, "acc_interval": [plain.low, plain.high],
-                "acc_norm": norm.value, "acc_norm_interval": [norm.low, norm.high],
-                "metric": task.metric, "chance": task.chance, "truncated": task.truncated,
-                "smallest_visible_difference": smallest_visible_difference(task.n),
-                "items_sha256": task.items_sha256, "seconds": task.seconds,
-            }  # fmt: skip
+            figures["tasks"][name] = _task_figures(task)
         if self.text is not None:
             bits = self.text.bits_per_byte()
             figures["text"] = {
@@ -113,6 +144,24 @@ class EvaluationResult:
         return path
 
 
+def _task_figures(task: TaskResult) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "n": task.n, "available": task.available, "split": task.split, "version": task.version, "shots": task.shots,
+        "seed": task.seed, "first": task.first, "metric": task.metric, "chance": task.chance,
+        "truncated": task.truncated, "smallest_visible_difference": smallest_visible_difference(task.n),
+        "items_sha256": task.items_sha256, "seconds": task.seconds, "cached": task.cached,
+    }  # fmt: skip
+    for metric in task.metrics:
+        estimate = task.score(metric)
+        figures |= {metric: estimate.value, f"{metric}_interval": [estimate.low, estimate.high]}
+    if categories := task.by_category():
+        figures["categories"] = {
+            name: {"n": found.n, task.metric: found.value, "interval": [found.low, found.high]}
+            for name, found in categories.items()
+        }
+    return figures
+
+
 def load_result(path: Path) -> EvaluationResult:
     """Read a result back from its file or its run folder.
 
@@ -128,7 +177,9 @@ def load_result(path: Path) -> EvaluationResult:
             )
         tasks = {name: _task(value) for name, value in content["tasks"].items()}
         text = None if content["text"] is None else HeldOutScore(**_tuples(content["text"]))
-        plain = ("model", "quantization", "adapter", "text_name", "seconds", "settings", "environment")
+        plain = (
+            "model", "quantization", "adapter", "text_name", "seconds", "settings", "environment", "identity", "command",
+        )  # fmt: skip
         return EvaluationResult(tasks=tasks, text=text, **{key: content[key] for key in plain})
     except FileNotFoundError as error:
         raise InputError(
@@ -144,7 +195,10 @@ def load_result(path: Path) -> EvaluationResult:
 
 def _task(value: dict[str, Any]) -> TaskResult:
     items = tuple(ItemScore(**_tuples(item)) for item in value["items"])
-    return TaskResult(**{**value, "items": items})
+    task = TaskResult(**{**_tuples(value), "items": items})
+    if not len(task.items) == len(task.hashes) == task.n:
+        raise ValueError(f"{task.name}: {task.n} items, but {len(task.items)} answers and {len(task.hashes)} hashes")
+    return task
 
 
 def _tuples(value: dict[str, Any]) -> dict[str, Any]:

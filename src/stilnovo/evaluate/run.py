@@ -1,32 +1,53 @@
-"""A loaded model through several tasks and a held-out text: select, score, collect.
+"""A loaded model through several tasks and a held-out text: select, look up, score, keep, collect.
 
 What a subset could show is known before anything runs (`expectation`), so that nobody waits an hour for an answer the
-items could not give.
+items could not give. With a cache, every pass is kept as soon as it is done, and what an earlier run answered is not
+asked again (`cache.py`): an interrupted evaluation is continued by the same command.
 """
 
 from __future__ import annotations
 
+import hashlib
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from stilnovo.evaluate.perplexity import score_texts
+from stilnovo.evaluate.cache import AnswerCache
+from stilnovo.evaluate.identity import Identity, item_sha256
+from stilnovo.evaluate.perplexity import HeldOutScore, score_texts, texts_sha256
 from stilnovo.evaluate.result import EvaluationResult, TaskResult
-from stilnovo.evaluate.scoring import TOKEN_BUDGET, score
+from stilnovo.evaluate.scoring import TOKEN_BUDGET, ItemScore, score
 from stilnovo.evaluate.statistics import (
     ASSUMED_DISCORDANCE,
     normal_quantile,
     smallest_visible_difference,
     wilson,
 )
-from stilnovo.evaluate.task import Selection, items_sha256
+from stilnovo.evaluate.task import Generation, Item, MultipleChoice, Selection, items_sha256
+from stilnovo.evaluate.verdict import FEWEST_CLUSTERS
+from stilnovo.evaluate.written import write
 from stilnovo.model.llama import Llama
+from stilnovo.progress import seconds_text
 from stilnovo.runlog import environment
 from stilnovo.text.tokenizer import Tokenizer
 
-TEXT = "held-out text"  # as named in progress
+TEXT = "held-out text"  # as named in progress and in the cache
 
 Progress = Callable[[str, int, int], None]
+
+_TIMING_SECONDS = 5.0  # after which a speed is believed
+_CHARACTERS_A_TOKEN = 3  # few, so that a group of documents is at most a few passes
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Where finished answers go, and under whose name; `setting` names model and machine for speeds."""
+
+    cache: AnswerCache
+    identity: Identity
+    setting: str = ""
 
 
 def evaluate(
@@ -42,6 +63,8 @@ def evaluate(
     settings: dict[str, Any] | None = None,
     token_budget: int = TOKEN_BUDGET,
     progress: Progress | None = None,
+    keeper: Keeper | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> EvaluationResult:
     """Score every selection and the held-out texts, and collect the result.
 
@@ -57,14 +80,14 @@ def evaluate(
         settings: See `model_name`.
         token_budget: Most tokens in one forward pass.
         progress: Called with (task name, done, in all).
+        keeper: Where answers are looked up and kept; nowhere by default.
+        note: Called with a line about what the whole set would take, once the speed is known.
     """
     began = time.perf_counter()
     tasks = {}
     for selection in selections:
-        tasks[selection.task.name] = _run_task(model, tokenizer, selection, token_budget, progress)
-    text = None
-    if texts:
-        text = score_texts(model, tokenizer, texts, token_budget=token_budget, progress=_named(progress, TEXT))
+        tasks[selection.task.name] = _run_task(model, tokenizer, selection, token_budget, progress, keeper, note)
+    text = _run_texts(model, tokenizer, texts, token_budget, progress, keeper) if texts else None
     return EvaluationResult(
         model=model_name,
         quantization=quantization,
@@ -75,55 +98,222 @@ def evaluate(
         seconds=time.perf_counter() - began,
         settings={**(settings or {}), "token_budget": token_budget},
         environment=environment(),
+        identity=asdict(keeper.identity) if keeper is not None else None,
+        command=list(sys.argv),
     )
 
 
-def expectation(selection: Selection) -> str:
-    """What this selection can and cannot show, in plain words, before the run."""
+def speed_setting(model: str, quantization: str, with_adapter: bool, device: str) -> str:
+    """What a speed depends on, in one line: model, quantisation, whether there is an adapter, device and machine."""
+    hardware = environment()["hardware"]
+    machine = ", ".join(str(hardware[key]) for key in ("processor", "cores", "gpu") if key in hardware)
+    return f"{model} in {quantization}{' with adapter' if with_adapter else ''}, {device}: {machine}"
+
+
+def expectation(selection: Selection, items_per_second: float | None = None) -> str:
+    """What this selection can and cannot show, in plain words, before the run; with a speed also the time for all."""
     n, task = len(selection.items), selection.task
     if n == selection.available:
         part = f"all {n:,} items"
     else:
-        part = f"{n:,} of {selection.available:,} items (drawn at random, seed {selection.seed})"
+        share = f"{100 * n / selection.available:.0f} %"
+        how = "simply the first ones" if selection.first else f"drawn at random, seed {selection.seed}"
+        part = f"{n:,} of {selection.available:,} items ({share}, {how})"
     low, high = wilson(0.5, n, normal_quantile(0.975))
-    visible = smallest_visible_difference(n)
-    seen = (
-        f"changes of fewer than {100 * visible:.0f} points will hardly be seen"
-        if visible < 1
-        else "no change can be seen"
-    )
     text = (
         f"{task.name} {task.version}, split {selection.split}: {part}. Accuracy will be known to about "
-        f"±{50 * (high - low):.1f} points; against another run on the same items, {seen} "
+        f"±{50 * (high - low):.1f} points; against another run on the same items, {_visible(n)} can be seen "
         f"(80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing)"
     )
+    if selection.clusters is not None:
+        groups = len(set(selection.clusters))
+        text += f", at best: the items lie in {groups:,} group{'' if groups == 1 else 's'} that may change together"
+        if groups < FEWEST_CLUSTERS:
+            text += f", and fewer than {FEWEST_CLUSTERS} can show no change at all"
     if n < selection.available:
-        text += f", with all items {100 * smallest_visible_difference(selection.available):.0f} points"
+        text += f". With all {selection.available:,} items, {_visible(selection.available)}"
+        if items_per_second:
+            text += f"; they take {seconds_text((selection.available - n) / items_per_second)} more"
+    elif items_per_second:
+        text += f". It takes at most about {seconds_text(n / items_per_second)}"
     return text + "."
 
 
+def _visible(n: int) -> str:
+    share = smallest_visible_difference(n)
+    return "no change" if share >= 1 else f"nothing under {100 * share:.0f} points"
+
+
 def _run_task(
-    model: Llama, tokenizer: Tokenizer, selection: Selection, token_budget: int, progress: Progress | None
+    model: Llama,
+    tokenizer: Tokenizer,
+    selection: Selection,
+    token_budget: int,
+    progress: Progress | None,
+    keeper: Keeper | None,
+    note: Callable[[str], None] | None,
 ) -> TaskResult:
     task, items = selection.task, selection.items
     began = time.perf_counter()
-    scores = score(model, tokenizer, items, token_budget=token_budget, progress=_named(progress, task.name))
-    return TaskResult(
+    hashes = [item_sha256(item) for item in items]
+    scores = _kept(selection, hashes, keeper)
+    missing = [item for item, known in zip(items, scores, strict=True) if known is None]
+    place = {item.id: index for index, item in enumerate(items)}
+    cached = len(items) - len(missing)
+    timing = _Timing(selection, note if keeper is None or not keeper.cache.speed(keeper.setting, task.name) else None)
+
+    def finished(new: Sequence[ItemScore]) -> None:
+        for answer in new:
+            scores[place[answer.id]] = answer
+        if keeper is not None:
+            rows = ((hashes[place[answer.id]], asdict(answer)) for answer in new)
+            keeper.cache.keep(keeper.identity, task.name, task.version, rows)
+
+    def done(count: int, _: int) -> None:
+        timing.tell(count)
+        if progress is not None:
+            progress(task.name, cached + count, len(items))
+
+    if missing:
+        _answer(model, tokenizer, selection, missing, token_budget, done, finished)
+    elif progress is not None:
+        progress(task.name, len(items), len(items))
+    answers = tuple(answer for answer in scores if answer is not None)
+    assert len(answers) == len(items), "every item is answered"
+    result = TaskResult(
         name=task.name,
         version=task.version,
         source=task.source,
         licence=task.licence,
-        metric=task.metric,
+        metrics=task.metrics,
         split=selection.split,
         n=len(items),
         available=selection.available,
         seed=selection.seed,
         items_sha256=items_sha256(items),
-        chance=sum(1 / len(item.endings) for item in items) / len(items),
-        truncated=sum(item.truncated for item in scores),
+        chance=sum(item.chance for item in items) / len(items),
+        truncated=sum(answer.truncated for answer in answers),
         seconds=time.perf_counter() - began,
-        items=tuple(scores),
+        items=answers,
+        hashes=tuple(hashes),
+        shots=selection.shots,
+        first=selection.first,
+        cached=cached,
     )
+    if keeper is not None and result.items_per_second and result.seconds >= _TIMING_SECONDS:
+        keeper.cache.keep_speed(keeper.setting, task.name, result.items_per_second)
+    return result
+
+
+def _answer(
+    model: Llama,
+    tokenizer: Tokenizer,
+    selection: Selection,
+    missing: Sequence[Item],
+    token_budget: int,
+    progress: Callable[[int, int], None],
+    finished: Callable[[Sequence[ItemScore]], None],
+) -> None:
+    """Every item that no earlier run has answered, by the way its kind asks for."""
+    choices = [item for item in missing if isinstance(item, MultipleChoice)]
+    if choices:
+        score(model, tokenizer, choices, token_budget=token_budget, progress=progress, finished=finished)
+    written = [item for item in missing if isinstance(item, Generation)]
+    if written:
+        grade = selection.task.grade
+        assert grade is not None, "a task with written answers grades them"
+        write(
+            model, tokenizer, written, grade, seed=selection.seed, token_budget=token_budget, finished=finished,
+            progress=lambda done, _: progress(len(choices) + done, len(missing)),
+        )  # fmt: skip
+
+
+class _Timing:
+    """Says once, as soon as the speed is known, what the items left out would take."""
+
+    def __init__(self, selection: Selection, note: Callable[[str], None] | None) -> None:
+        self._selection, self._note, self._began = selection, note, time.perf_counter()
+
+    def tell(self, count: int) -> None:
+        left, seconds = self._selection.available - len(self._selection.items), time.perf_counter() - self._began
+        if self._note is None or left == 0 or seconds < _TIMING_SECONDS:
+            return
+        name, all_of_it = self._selection.task.name, f"{self._selection.available:,} items"
+        self._note(f"{name}: at this speed all {all_of_it} would take {seconds_text(left * seconds / count)} more.")
+        self._note = None
+
+
+def _kept(selection: Selection, hashes: Sequence[str], keeper: Keeper | None) -> list[ItemScore | None]:
+    """What an earlier run answered, None where it did not; groups are named by the items of today."""
+    if keeper is None:
+        return [None] * len(hashes)
+    rows = keeper.cache.find(keeper.identity, selection.task.name, selection.task.version, hashes)
+    return [_restored(item, row) for item, row in zip(selection.items, rows, strict=True)]
+
+
+def _restored(item: Item, row: dict[str, Any] | None) -> ItemScore | None:
+    """A kept row as an answer to this item, None where it cannot be one."""
+    if row is None:
+        return None
+    try:
+        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        answer = ItemScore(**fields)
+        endings = len(item.endings) if isinstance(item, MultipleChoice) else 0
+        fits = answer.id == item.id and len(answer.loglikelihoods) == endings
+    except TypeError:
+        return None
+    return replace(answer, cluster=item.cluster, category=item.category) if fits else None
+
+
+def _run_texts(
+    model: Llama,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    token_budget: int,
+    progress: Progress | None,
+    keeper: Keeper | None,
+) -> HeldOutScore:
+    """The held-out texts, a few passes at a time, each group kept when it is done."""
+    if keeper is None:
+        return score_texts(model, tokenizer, texts, token_budget=token_budget, progress=_named(progress, TEXT))
+    window = min(TOKEN_BUDGET, model.config.max_positions)
+    stride = max(1, window // 2)
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    version = f"window {window}, stride {stride}"
+    nats, tokens = [0.0] * len(texts), [0] * len(texts)
+    missing = []
+    for index, row in enumerate(keeper.cache.find(keeper.identity, TEXT, version, hashes)):
+        if row is None:
+            missing.append(index)
+        else:
+            nats[index], tokens[index] = float(row["nats"]), int(row["tokens"])
+    done = len(texts) - len(missing)
+    for group in _groups(missing, texts, token_budget * _CHARACTERS_A_TOKEN):
+        part = score_texts(
+            model, tokenizer, [texts[index] for index in group], window=window, stride=stride, token_budget=token_budget
+        )
+        for index, cost, count in zip(group, part.nats, part.tokens, strict=True):
+            nats[index], tokens[index] = cost, count
+        rows = ((hashes[index], {"nats": nats[index], "tokens": tokens[index]}) for index in group)
+        keeper.cache.keep(keeper.identity, TEXT, version, rows)
+        done += len(group)
+        if progress is not None:
+            progress(TEXT, done, len(texts))
+    sizes = tuple(len(text.encode("utf-8")) for text in texts)
+    return HeldOutScore(tuple(nats), sizes, tuple(tokens), texts_sha256(texts), window, stride)
+
+
+def _groups(indices: Sequence[int], texts: Sequence[str], characters: int) -> Iterator[list[int]]:
+    group: list[int] = []
+    size = 0
+    for index in indices:
+        group.append(index)
+        size += len(texts[index])
+        if size >= characters:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _named(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

@@ -23,11 +23,15 @@ _DRAWN_POINTS = 400
 
 @dataclass(frozen=True)
 class IntervalRow:
-    """A labelled interval; `filled` draws the dot in the accent colour (what came after), else hollow."""
+    """A labelled interval; `filled` draws the dot in the accent colour (what came after), else hollow.
+
+    `chance` is what guessing scores in this row alone, a dotted mark beside its whisker.
+    """
 
     label: str
     interval: Interval
     filled: bool = True
+    chance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def interval_plot(rows: Sequence[IntervalRow], axis: IntervalAxis, *, width: int
         An `<svg>` element, or None if no row has a value that can be drawn.
     """
     values = [*numbers_of([row.interval for row in rows]), *axis.cover]
-    values += [x for x in (axis.guide, axis.chance) if drawable(x)]
+    values += [x for x in (axis.guide, axis.chance, *(row.chance for row in rows)) if drawable(x)]
     if not numbers_of([row.interval for row in rows]):
         return None
     texts = [interval_text(row.interval, axis.digits) for row in rows]
@@ -101,11 +105,14 @@ def interval_plot(rows: Sequence[IntervalRow], axis: IntervalAxis, *, width: int
     drawing = Drawing(width, bottom + 40, key=key, title=title, description=description)
     middles = [top + height_of_row * index + (height_of_row / 2 if beside else 34) for index in range(len(rows))]
     bands = [(top, bottom)] if beside else [(y - 12, y + 12) for y in middles]
-    _value_axis(drawing, scale, axis, (left, right, bottom), bands)
+    dotted = drawable(axis.chance) or any(drawable(row.chance) for row in rows)
+    _value_axis(drawing, scale, axis, (left, right, bottom), bands, dotted=dotted)
     for y, row, text in zip(middles, rows, texts, strict=True):
         baseline = y + 4 if beside else y - 18
         drawing.text(0, baseline, _fit(row.label, (left if beside else width - text_room) - 10), "label")
         drawing.text(width, baseline, text, "value", "end")
+        if drawable(row.chance):
+            drawing.line(scale(row.chance), y - 11, scale(row.chance), y + 11, "chance")
         _whisker(drawing, row, scale, y, f"{row.label}: {text} {axis.unit}".strip())
     return drawing.markup()
 
@@ -116,6 +123,8 @@ def _value_axis(
     axis: IntervalAxis,
     ends: tuple[float, float, float],
     bands: Sequence[tuple[float, float]],
+    *,
+    dotted: bool,
 ) -> None:
     """The axis at the foot; its vertical lines run only through `bands`, which keeps them out of the words between."""
     left, right, bottom = ends
@@ -129,9 +138,9 @@ def _value_axis(
         half = len(text) * _CHARACTER / 2
         drawing.text(min(max(scale(tick), half), drawing.width - half), bottom + 16, text, "tick", "middle")
     drawing.line(left, bottom, right, bottom, "axis")
-    if drawable(axis.chance):
+    if dotted:
         drawing.text(0, bottom + 34, "dotted: chance", "tick")
-    room = right - (16 * _CHARACTER if drawable(axis.chance) else 0)
+    room = right - (16 * _CHARACTER if dotted else 0)
     drawing.text(right, bottom + 34, _fit(axis.caption or axis.unit, room), "tick", "end")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 Direction = Literal["better", "worse", "undecided"]
 QuoteStatus = Literal["verified", "repaired", "unverified"]
@@ -135,6 +135,45 @@ class Exchange:
     kind: AnswerKind
     quotes: tuple[Quote, ...] = ()
     language: str = "it"
+
+
+class Imprint(Protocol):
+    """What every page says at its head and in its colophon."""
+
+    @property
+    def title(self) -> str:
+        """The page's title."""
+        ...
+
+    @property
+    def headline(self) -> str:
+        """One honest sentence about what was found."""
+        ...
+
+    @property
+    def created(self) -> str:
+        """Date."""
+        ...
+
+    @property
+    def command(self) -> str:
+        """As typed."""
+        ...
+
+    @property
+    def commit(self) -> str:
+        """Of the code."""
+        ...
+
+    @property
+    def hardware(self) -> str:
+        """In words."""
+        ...
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of packages."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stilnovo.report import charts, numbers
-from stilnovo.report.data import Interval, LossPoint, MemoryItem, QuantisationRow, ReportData, Verdict
+from stilnovo.report.data import Imprint, Interval, LossPoint, MemoryItem, QuantisationRow, ReportData, Verdict
 from stilnovo.report.figures import tiles
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -27,8 +27,8 @@ _ALIKE = ("'’‘ʼ", '"“”„«»')
 
 
 @dataclass(frozen=True)
-class _Section:
-    """A chapter of the page: its template is `sections/<id>.html`; `note` says under the heading how to read it."""
+class Section:
+    """A chapter of a page: its template is `sections/<id>.html`; `note` says under the heading how to read it."""
 
     id: str
     title: str
@@ -37,7 +37,7 @@ class _Section:
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class Drawn:
     """One chart at both widths; both None where there is nothing to draw."""
 
     wide: str | None
@@ -49,6 +49,24 @@ def render(data: ReportData) -> str:
 
     Empty sections are left out, together with their entry in the table of contents.
     """
+    return compose(
+        data,
+        _sections(data),
+        tiles=tiles(data.key) if data.key else [],
+        plots=verdict_plots(data.verdicts),
+        loss_chart=Drawn(*(charts.loss_chart(data.loss, width=w, key=f"loss-{w}") for w in (_WIDE, _NARROW))),
+        loss_rows=_some(data.loss, 24),
+        loss_span=charts.smoothing_span(sum(numbers.drawable(point.loss) for point in data.loss)),
+        loss_unusable=sum(not numbers.drawable(point.loss) for point in data.loss),
+        loss_held_out=any(numbers.drawable(point.held_out) for point in data.loss),
+        memory_rows=_with_bars(data),
+        memory_sum=data.memory_total or _memory_sum(data.memory),
+        quantisation_plot=_quantisation_plot(data.quantisation),
+    )
+
+
+def compose(data: Imprint, sections: Sequence[Section], **values: object) -> str:
+    """A page of the sections that are present; `values` are what their templates name beside `data`."""
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = (
@@ -56,19 +74,10 @@ def render(data: ReportData) -> str:
         .get_template("page.html")
         .render(
             data=data,
-            sections=[section for section in _sections(data) if section.present],
-            tiles=tiles(data.key) if data.key else [],
+            sections=[section for section in sections if section.present],
             script=script,
             script_hash=f"sha256-{digest}",
-            plots=_verdict_plots(data.verdicts),
-            loss_chart=_Drawn(*(charts.loss_chart(data.loss, width=w, key=f"loss-{w}") for w in (_WIDE, _NARROW))),
-            loss_rows=_some(data.loss, 24),
-            loss_span=charts.smoothing_span(sum(numbers.drawable(point.loss) for point in data.loss)),
-            loss_unusable=sum(not numbers.drawable(point.loss) for point in data.loss),
-            loss_held_out=any(numbers.drawable(point.held_out) for point in data.loss),
-            memory_rows=_with_bars(data),
-            memory_sum=data.memory_total or _memory_sum(data.memory),
-            quantisation_plot=_quantisation_plot(data.quantisation),
+            **values,
         )
     )
     return numbers.clean(page)
@@ -115,50 +124,50 @@ def _environment() -> Environment:
     return environment
 
 
-def _sections(data: ReportData) -> list[_Section]:
+def _sections(data: ReportData) -> list[Section]:
     return [
-        _Section("glance", "At a glance", "", data.key is not None),
-        _Section(
+        Section("glance", "At a glance", "", data.key is not None),
+        Section(
             "verdicts",
             "Better or worse",
             "Hollow dot and dashed line: before. Filled dot: after. Bars are 95 % intervals. The verdict rests on the "
             "paired difference, item by item, not on whether the bars overlap.",
             bool(data.verdicts),
         ),
-        _Section("loss", "The loss", "What the model got wrong, step by step, while it trained.", bool(data.loss)),
-        _Section(
+        Section("loss", "The loss", "What the model got wrong, step by step, while it trained.", bool(data.loss)),
+        Section(
             "memory",
             "Memory, line by line",
             "Outlined bars: said before the run. Filled bars: measured during it.",
             bool(data.memory),
         ),
-        _Section(
+        Section(
             "quantisation",
             "What quantisation costs",
             "The same text, the same weights, stored in fewer bits. Hollow dot and dashed line: the reference.",
             bool(data.quantisation),
         ),
-        _Section(
+        Section(
             "texts",
             "Side by side",
             "The same prompt, settings and seed for both.",
             bool(data.pairs),
         ),
-        _Section(
+        Section(
             "conversation",
             "Asked of the library",
             "Verified: it stands word for word in the work it names. Repaired: put right from that work. Unverified: "
             "not found there, not to be trusted.",
             bool(data.conversation),
         ),
-        _Section("limits", "What this does not show", "", bool(data.limits)),
-        _Section("method", "How it was measured", "", bool(data.method)),
-        _Section("settings", "Settings", "The recipe this run was made from.", bool(data.recipe)),
-        _Section("colophon", "Colophon", "", True),
+        Section("limits", "What this does not show", "", bool(data.limits)),
+        Section("method", "How it was measured", "", bool(data.method)),
+        Section("settings", "Settings", "The recipe this run was made from.", bool(data.recipe)),
+        Section("colophon", "Colophon", "", True),
     ]
 
 
-def _verdict_plots(verdicts: Sequence[Verdict]) -> list[_Drawn]:
+def verdict_plots(verdicts: Sequence[Verdict]) -> list[Drawn]:
     """One plot a verdict; verdicts of the same unit share their axis, so that lengths can be compared by eye."""
     shared: dict[str, tuple[float, ...]] = {}
     room: dict[str, int] = {}
@@ -183,19 +192,20 @@ def _verdict_plots(verdicts: Sequence[Verdict]) -> list[_Drawn]:
             caption=caption.removeprefix(", "),
         )
         rows = [charts.IntervalRow("before", verdict.before, filled=False), charts.IntervalRow("after", verdict.after)]
-        plots.append(_both(rows, axis, f"verdict-{index}", f"{verdict.name}: before and after"))
+        plots.append(both_widths(rows, axis, f"verdict-{index}", f"{verdict.name}: before and after"))
     return plots
 
 
-def _quantisation_plot(rows: Sequence[QuantisationRow]) -> _Drawn:
+def _quantisation_plot(rows: Sequence[QuantisationRow]) -> Drawn:
     guide = rows[0].bits_per_byte.value if rows else None
     axis = charts.IntervalAxis("bits per byte", 3, guide=guide, caption="bits per byte, lower is better")
     drawn = [charts.IntervalRow(row.scheme, row.bits_per_byte, filled=i > 0) for i, row in enumerate(rows)]
-    return _both(drawn, axis, "quantisation", "Bits per byte by scheme") if drawn else _Drawn(None, None)
+    return both_widths(drawn, axis, "quantisation", "Bits per byte by scheme") if drawn else Drawn(None, None)
 
 
-def _both(rows: Sequence[charts.IntervalRow], axis: charts.IntervalAxis, key: str, title: str) -> _Drawn:
-    return _Drawn(*(charts.interval_plot(rows, axis, width=w, key=f"{key}-{w}", title=title) for w in (_WIDE, _NARROW)))
+def both_widths(rows: Sequence[charts.IntervalRow], axis: charts.IntervalAxis, key: str, title: str) -> Drawn:
+    """The same intervals for a wide screen and for a narrow one."""
+    return Drawn(*(charts.interval_plot(rows, axis, width=w, key=f"{key}-{w}", title=title) for w in (_WIDE, _NARROW)))
 
 
 def _with_bars(data: ReportData) -> list[tuple[MemoryItem, str]]:

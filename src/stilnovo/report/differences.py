@@ -1,0 +1,134 @@
+"""Two evaluations as a page: the verdicts, and every item on which the two models differ, to be read one by one.
+
+Filters work by style sheet alone, so that the page needs no script to be browsed; the script adds a search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from stilnovo.report import charts
+from stilnovo.report.data import Verdict
+from stilnovo.report.page import Drawn, Section, both_widths, compose, verdict_plots
+
+Change = Literal["gained", "lost", "other"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A possible answer and what each model gave for it: log-likelihoods in nats, and whether it was its choice."""
+
+    text: str
+    right: bool
+    before: float
+    after: float
+    picked_before: bool
+    picked_after: bool
+
+
+@dataclass(frozen=True)
+class DifferingItem:
+    """One item that the models answered differently.
+
+    `gained` became right, `lost` wrong; `other` is another answer that is as wrong or as right as before. A written
+    answer has `references` and two texts instead of endings. `question` is empty where the text is not at hand.
+    """
+
+    id: str
+    change: Change
+    question: str = ""
+    category: str = ""
+    endings: tuple[Ending, ...] = ()
+    references: tuple[str, ...] = ()
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True)
+class DifferingTask:
+    """The differing items of one task, at most as many as the page can bear; counts are of all of them."""
+
+    name: str
+    n: int
+    gained: int
+    lost: int
+    other: int
+    items: tuple[DifferingItem, ...]
+    licence: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ComparisonData:
+    """Everything the page shows; `runs` are (what, before, after) where the two runs differ."""
+
+    title: str
+    headline: str
+    created: str
+    command: str
+    commit: str
+    hardware: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+    runs: tuple[tuple[str, str, str], ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+    tasks: tuple[DifferingTask, ...] = ()
+    limits: tuple[str, ...] = ()
+    method: tuple[str, ...] = ()
+
+
+def render_comparison(data: ComparisonData) -> str:
+    """The whole page as HTML text; write it as UTF-8."""
+    return compose(
+        data,
+        _sections(data),
+        plots=verdict_plots(data.verdicts),
+        difference_plots=_difference_plots(data.verdicts),
+    )
+
+
+def _sections(data: ComparisonData) -> list[Section]:
+    return [
+        Section(
+            "differences",
+            "The difference",
+            "After minus before on the same items, with its 95 % interval. An interval that holds the dashed zero "
+            "leaves open which is better.",
+            bool(data.verdicts),
+        ),
+        Section(
+            "verdicts",
+            "Better or worse",
+            "Hollow dot and dashed line: before. Filled dot: after. Bars are 95 % intervals. The verdict rests on the "
+            "paired difference, item by item, not on whether the bars overlap.",
+            bool(data.verdicts),
+        ),
+        Section("runs", "The two runs", "What differs between them, beside their answers.", bool(data.runs)),
+        Section("refused", "Not compared", "", bool(data.refused)),
+        Section(
+            "items",
+            "Where they differ",
+            "Gained: wrong before, right after. Lost: the reverse. Other: another answer, as right or as wrong as "
+            "before. Figures are log-likelihoods in nats; the filled one was chosen, the right answer has a tick.",
+            bool(data.tasks),
+        ),
+        Section("limits", "What this does not show", "", bool(data.limits)),
+        Section("method", "How it was measured", "", bool(data.method)),
+        Section("colophon", "Colophon", "", True),
+    ]
+
+
+def _difference_plots(verdicts: Sequence[Verdict]) -> list[Drawn]:
+    """One plot a unit: differences in points and differences in bits per byte share no axis."""
+    plots = []
+    for index, unit in enumerate(dict.fromkeys(verdict.unit for verdict in verdicts)):
+        alike = [verdict for verdict in verdicts if verdict.unit == unit]
+        rows = [charts.IntervalRow(v.name, v.difference) for v in alike if v.difference is not None]
+        name = "points" if unit == "%" else unit
+        side = "left" if alike[0].lower_is_better else "right"
+        axis = charts.IntervalAxis(name, alike[0].digits, guide=0.0, caption=f"{name}; better to the {side}")
+        if rows:
+            plots.append(both_widths(rows, axis, f"difference-{index}", f"Difference in {name}"))
+    return plots
