@@ -13,9 +13,17 @@ if TYPE_CHECKING:
     from stilnovo.chat.writing import Writer
 
 
-def _writer(model: str, adapter: Path | None, quantization: str, device: str) -> Writer | None:
+def _writer(
+    model: str, adapter: Path | None, quantization: str, device: str, server: str | None, context: int | None
+) -> Writer | None:
     from stilnovo.errors import InputError
 
+    if server is not None:
+        from stilnovo.chat.server import ServerWriter
+
+        if model == "none" or adapter is not None:
+            raise InputError("--server needs --model, the model's name there, and no --adapter.")
+        return ServerWriter(server, model, context)
     if model == "none":
         if adapter is not None:
             raise InputError("--adapter needs the model it was trained on.", next="Add --model NAME.")
@@ -38,6 +46,11 @@ def serve(
     adapter: Annotated[Path | None, typer.Option(help="A run's adapter folder.")] = None,
     quantization: Annotated[str, typer.Option(help="nf4, fp4, int8, int4 or none.")] = "nf4",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    server: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible server that has the model: http://127.0.0.1:8080/v1.")
+    ] = None,
+    server_context: Annotated[int | None, typer.Option(min=256, help="Tokens that server reads at most.")] = None,
+    system: Annotated[str, typer.Option(help="System prompt instead of the Italian default.")] = "",
     host: Annotated[
         str, typer.Option(help="Address to listen on; beyond this machine only with --token.")
     ] = "127.0.0.1",
@@ -65,14 +78,18 @@ def serve(
         origins=tuple(allow_origin or ()),
         hosts=tuple(allow_host or ()),
         upload_bytes=upload_mb * MEBIBYTE,
-        answers=4 if model == "none" else 1,
+        answers=1 if model != "none" and server is None else 4,
         waiting=waiting,
     )
     with Library.open(settings.library) as store:
         for path in library_texts() if sample else []:
             store.add(read(path))
         works = len(store.works())
-    responder = LibraryResponder(_writer(model, adapter, quantization, device), "" if model == "none" else model)
+    responder = LibraryResponder(
+        _writer(model, adapter, quantization, device, server, server_context),
+        "" if model == "none" else model,
+        system,
+    )
 
     def started(address: str) -> None:
         print(f"stilnovo is at {address} (Ctrl-C ends it)\nLibrary: {settings.library}, {works} works")

@@ -16,7 +16,7 @@ from typing import Any, cast
 from stilnovo.errors import StilnovoError
 from stilnovo.library.store import Library
 from stilnovo.serve.conversations import Conversations, settled, turns
-from stilnovo.serve.events import Ask, Done, Dropped, Event, Responder, Token
+from stilnovo.serve.events import Ask, Done, Event, Notice, Responder, Token
 from stilnovo.serve.faults import Fault, fault_of
 from stilnovo.serve.metrics import Metrics
 
@@ -45,7 +45,7 @@ def counted(
                     metrics.time("stilnovo_first_token_seconds", time.monotonic() - begun)
                     first = False
                 if isinstance(event, Done):
-                    outcome = "complete"
+                    outcome = "failed" if event.failure else "complete"
                     metrics.count("stilnovo_tokens_total", event.prompt_tokens, kind="read")
                     metrics.count("stilnovo_tokens_total", event.completion_tokens, kind="written")
                     for cited in event.citations:
@@ -102,11 +102,14 @@ class Answering:
                             _kept(store, answer["id"], text, "writing", details)
                             stored_at = time.monotonic()
                         yield "token", {"text": event.text}
-                    elif isinstance(event, Dropped):
-                        details["dropped"] = event.turns
-                        yield "dropped", {"turns": event.turns}
+                    elif isinstance(event, Notice):
+                        notice = asdict(event)
+                        details["notices"] = [*details.get("notices", []), notice]
+                        yield "notice", notice
                     else:
                         text, status = event.text, "complete"
+                        if event.failure:
+                            status, details["error"] = "failed", {"code": "model_failed", "message": event.failure}
                         details |= {
                             "citations": list(event.citations), "kind": event.kind, "finish_reason": event.reason,
                             "tokens": event.completion_tokens, "seconds": round(time.monotonic() - begun, 3),

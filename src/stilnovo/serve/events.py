@@ -1,5 +1,7 @@
 """The seam between the service and whoever answers: a question in, a stream of events out.
 
+Tokens and notices are the conversation room's own (`stilnovo.chat.events`); the end is told in plain data.
+
 Unusual: the settings of sampling are kept apart from the engine's own class, because that one needs torch, and a
 library that answers by itself starts without it.
 """
@@ -10,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from stilnovo.chat.events import MODES, Kind, Mode, Notice, Token
 from stilnovo.library.store import Library
 
-Mode = Literal["library", "library_plus", "chat"]
-MODES: tuple[Mode, ...] = ("library", "library_plus", "chat")
+__all__ = ["MODEL_OF", "MODES", "Ask", "Done", "Event", "Mode", "Notice", "Responder", "SamplingSettings", "Token"]
+
 #: The modes as models that an OpenAI client can name.
 MODEL_OF: dict[Mode, str] = {
     "library": "stilnovo-library",
@@ -45,35 +48,23 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Token:
-    """A piece of the answer, as it is written."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """The model's context was full: this many of the oldest turns are no longer read."""
-
-    turns: int
-
-
-@dataclass(frozen=True)
 class Done:
-    """The end: the answer as checked, which may differ from the pieces where a quotation was put right.
+    """The end. The tokens before it, joined, are its text.
 
     `kind` is *extractive* (sentences found) or *written* (by a model); `citations` are JSON-ready, see `responder`.
+    `failure` is what a model that broke off said last; empty when the answer is complete.
     """
 
     text: str
     citations: tuple[dict[str, Any], ...] = ()
-    kind: Literal["extractive", "written"] = "extractive"
+    kind: Kind = "extractive"
     reason: Literal["stop", "length"] = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    failure: str = ""
 
 
-Event = Token | Dropped | Done
+Event = Token | Notice | Done
 
 
 class Responder(Protocol):
@@ -90,5 +81,5 @@ class Responder(Protocol):
         ...
 
     def respond(self, library: Library, ask: Ask) -> Iterator[Event]:
-        """Answer: any number of `Token` and `Dropped`, then one `Done`."""
+        """Answer: any number of `Token` and `Notice`, then one `Done`."""
         ...

@@ -129,6 +129,8 @@ async def _whole(events: AsyncGenerator[Event, None], ask: Ask, answered: Answer
             done = event if isinstance(event, Done) else done
     if done is None:
         raise Fault(502, "model_failed", "The answer ended without an end.")
+    if done.failure:
+        raise Fault(502, "model_failed", done.failure)
     cut = Cut(ask.sampling.stop)
     return answered.completion(cut.feed(done.text) + cut.rest(), done)
 
@@ -137,7 +139,7 @@ async def _pieces(
     first: Event, rest: AsyncGenerator[Event, None], ask: Ask, answered: Answered, usage: bool
 ) -> AsyncGenerator[str, None]:
     """The events of one streamed answer."""
-    cut, shown = Cut(ask.sampling.stop), ""
+    cut = Cut(ask.sampling.stop)
     write: Callable[..., str] = lambda *delta, **more: sse(answered.chunk(*delta, **more))  # noqa: E731
     yield write({"role": "assistant", "content": ""})
     try:
@@ -145,15 +147,13 @@ async def _pieces(
             event: Event | None = first
             while event is not None:
                 if isinstance(event, Token):
-                    shown += event.text
                     if piece := cut.feed(event.text):
                         yield write({"content": piece})
                 elif isinstance(event, Done):
-                    # Words that the check added at the end; what it put right further up can no longer be.
-                    if event.text.startswith(shown) and (piece := cut.feed(event.text[len(shown) :])):
-                        yield write({"content": piece})
                     if piece := cut.rest():
                         yield write({"content": piece})
+                    if event.failure:
+                        raise Fault(502, "model_failed", event.failure)
                     more = {"stilnovo": {"kind": event.kind, "citations": list(event.citations)}}
                     yield write({}, "stop" if cut.ended else event.reason, **more)
                     if usage:

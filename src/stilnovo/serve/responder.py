@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from stilnovo.chat.conversation import SYSTEM, Conversation, Turn, self_contained
+from stilnovo.chat import events as chat_events
+from stilnovo.chat.conversation import SYSTEM, Conversation
 from stilnovo.chat.quotes import Quote
 from stilnovo.chat.writing import Writer
 from stilnovo.library.store import Library
-from stilnovo.serve.events import Ask, Done, Dropped, Event, Mode, SamplingSettings, Token
+from stilnovo.serve.events import MODES, Ask, Done, Event, Mode, Notice, SamplingSettings
 from stilnovo.text.template import Message
 
 
@@ -39,29 +40,34 @@ class Counting:
 
     def __init__(self, writer: Writer) -> None:
         self._writer, self.context_tokens = writer, writer.context_tokens
-        self.prompt_tokens, self.pieces, self.text, self.limit = 0, 0, "", 0
+        self.prompt_tokens = self.completion_tokens = 0
+        self.cut = False
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the reader must know of the writer."""
+        return tuple(getattr(self._writer, "warnings", ()))
 
     def count(self, messages: Sequence[Message]) -> int:
         """As the writer counts."""
         return self._writer.count(messages)
 
     def stream(self, messages: Sequence[Message], sampling: Any) -> Generator[str, None, None]:
-        """As the writer streams, counting."""
-        self.prompt_tokens, self.limit = self.count(messages), sampling.max_new_tokens
+        """As the writer streams. Tokens are its pieces, or its text counted again where a piece held several."""
         pieces = self._writer.stream(messages, sampling)
+        count, text = 0, ""
+        self.prompt_tokens += self.count(messages)
         try:
             for piece in pieces:
-                self.pieces, self.text = self.pieces + 1, self.text + piece
+                count, text = count + 1, text + piece
                 yield piece
         finally:
             if isinstance(pieces, Generator):
                 pieces.close()
-
-    @property
-    def completion_tokens(self) -> int:
-        """Tokens written: the pieces, or the text counted again where a piece held several."""
-        empty = self.count([Message("user", "")])
-        return max(self.pieces, self.count([Message("user", self.text)]) - empty)
+            written = max(count, self.count([Message("user", text)]) - self.count([Message("user", "")]))
+            self.completion_tokens += written
+            told = getattr(self._writer, "finish", None)
+            self.cut = self.cut or (written >= sampling.max_new_tokens if told is None else told == "length")
 
 
 def _sampling(settings: SamplingSettings) -> Any:
@@ -73,35 +79,39 @@ def _sampling(settings: SamplingSettings) -> Any:
 class LibraryResponder:
     """The library by itself, or with a model that writes."""
 
-    def __init__(self, writer: Writer | None = None, writer_name: str = "", system: str = SYSTEM) -> None:
-        self._writer, self.writer_name, self._system = writer, writer_name, system
+    def __init__(self, writer: Writer | None = None, writer_name: str = "", system: str = "") -> None:
+        self._writer, self.writer_name, self._system = writer, writer_name, system or SYSTEM
 
     @property
     def modes(self) -> tuple[Mode, ...]:
         """Library only; with a writer, everything."""
-        return ("library",) if self._writer is None else ("library", "library_plus", "chat")
+        return ("library",) if self._writer is None else MODES
 
     def respond(self, library: Library, ask: Ask) -> Iterator[Event]:
         """See `Responder`."""
         counting = Counting(self._writer) if self._writer is not None else None
-        talk = Conversation(counting, ask.system or self._system, library=None if ask.mode == "chat" else library)
-        asked = None
-        for user, said in ask.history:
-            asked = self_contained(user, asked)
-            talk.turns.append(Turn(user, said))
-        talk._asked = asked
-        reply = talk.say(ask.message, _sampling(ask.sampling) if counting else None)
-        if reply.dropped:
-            yield Dropped(reply.dropped)
+        within = None if ask.mode == "chat" else library
+        talk = Conversation(counting, ask.system or self._system, library=within, history=ask.history)
+        failure = ""
+        reply = talk.reply(ask.message, ask.mode, _sampling(ask.sampling) if counting else None)
         with contextlib.closing(reply):
-            for piece in reply:
-                yield Token(piece)
-        assert reply.turn is not None
-        text, citations = reply.turn.assistant, tuple(citation(quote) for quote in reply.turn.quotes)
-        if counting is None or not counting.pieces:
-            read = word_count(ask.message) + sum(word_count(a) + word_count(b) for a, b in ask.history)
-            yield Done(text, citations, prompt_tokens=read, completion_tokens=word_count(text))
-            return
-        written = counting.completion_tokens
-        reason: Literal["stop", "length"] = "length" if written >= counting.limit else "stop"
-        yield Done(text, citations, "written", reason, counting.prompt_tokens, written)
+            for event in reply:
+                if isinstance(event, chat_events.Done):
+                    yield _done(event, ask, counting, failure)
+                elif isinstance(event, Notice):
+                    failure = event.text if event.code == "writer_failed" else failure
+                    yield event
+                elif not isinstance(event, chat_events.Citations):
+                    yield event
+
+
+def _done(event: chat_events.Done, ask: Ask, counting: Counting | None, failure: str) -> Done:
+    citations = tuple(citation(quote) for quote in event.quotes)
+    if event.kind == "extractive" or counting is None:
+        read = word_count(ask.message) + sum(word_count(a) + word_count(b) for a, b in ask.history)
+        return Done(
+            event.text, citations, prompt_tokens=read, completion_tokens=word_count(event.text), failure=failure
+        )
+    cut = counting.cut or event.finish == "length"
+    read, written = counting.prompt_tokens, counting.completion_tokens
+    return Done(event.text, citations, "written", "length" if cut else "stop", read, written, failure)

@@ -21,8 +21,8 @@ from stilnovo.serve.faults import Fault, fault_of
 from stilnovo.serve.streaming import EventStream, sse
 from stilnovo.serve.workers import Workers
 
-#: The longest message of a person, in characters.
-LONGEST_MESSAGE = 20_000
+#: The longest message of a person, and system prompt, in characters.
+LONGEST_MESSAGE, LONGEST_SYSTEM = 20_000, 8_000
 Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 
 
@@ -46,6 +46,7 @@ class Settings(BaseModel):
 
     mode: Mode = "library"
     sampling: Controls = Controls()
+    system: str = Field("", max_length=LONGEST_SYSTEM)
 
 
 class Said(Settings):
@@ -104,7 +105,12 @@ def router(workers: Workers, responder: Responder, answering: Answering) -> APIR
     async def answer(number: str, message: str | None, settings: Settings) -> EventStream:
         if settings.mode not in responder.modes:
             raise Fault(422, "mode", f"The mode {settings.mode!r} needs a model that writes.", "mode")
-        ask = Ask("", mode=settings.mode, sampling=SamplingSettings(**settings.sampling.model_dump()))
+        ask = Ask(
+            "",
+            mode=settings.mode,
+            sampling=SamplingSettings(**settings.sampling.model_dump()),
+            system=settings.system.strip(),
+        )
         begun = time.monotonic()
         # The question is stored before the stream opens: what fails here is an HTTP error, and nothing was begun.
         asked, start = await workers.run(lambda library: answering.begin(library, number, message, ask))

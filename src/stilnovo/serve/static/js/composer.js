@@ -13,7 +13,7 @@ const sampling = { ...DEFAULTS };
 let mode = "library";
 let state = { modes: ["library"], writer: "" };
 
-export const settings = () => ({ mode, sampling: { ...sampling } });
+export const settings = () => ({ mode, sampling: { ...sampling }, system: state.writer ? recall("system", "") : "" });
 
 function restore() {
   try { Object.assign(sampling, JSON.parse(recall("sampling", "{}"))); } catch { /* the defaults stand */ }
@@ -40,13 +40,19 @@ function control(name) {
   return h("div.control", {}, h("label", { for: id }, t(name)), output ?? h("span"), input);
 }
 
+function instructions() {
+  const box = h("textarea", { id: "control-system", rows: 2, maxlength: 8000, placeholder: t("system_placeholder") }, recall("system", ""));
+  box.addEventListener("input", () => remember("system", box.value));
+  return h("div.control.wide", {}, h("label", { for: "control-system" }, t("system")), h("span"), box);
+}
+
 /** Everything whose words depend on language or state. */
 export function draw(known = state) {
   state = known;
   restore();
   $("modes").replaceChildren($("modes").firstElementChild, ...(state.modes.length < 2 ? [] : state.modes.map((one) =>
     h("label", {}, h("input", { type: "radio", name: "mode", value: one, checked: one === mode, onchange: () => choose(one) }), t(`mode_${one}`)))));
-  $("controls").replaceChildren($("controls").firstElementChild, state.writer ? "" : h("p", {}, t("no_writer")), ...Object.keys(SHAPES).map(control));
+  $("controls").replaceChildren($("controls").firstElementChild, state.writer ? "" : h("p", {}, t("no_writer")), ...Object.keys(SHAPES).map(control), state.writer ? instructions() : "");
   choose(mode);
 }
 

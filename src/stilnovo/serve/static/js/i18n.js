@@ -18,6 +18,12 @@ export function faultText(error, gaps = {}) {
   return t(WORDS.it[key] ? key : "fault_unknown", { detail: error.message, ...gaps });
 }
 
+/** Something the reader must know of an answer; the service's own sentence where there is none of ours. */
+export function noticeText(notice) {
+  const key = `notice_${notice.code}`;
+  return WORDS.it[key] ? t(key, { n: notice.count, text: notice.text.replace(/^[^:]*: /, "") }) : notice.text;
+}
+
 export function translate(root = document) {
   for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
   for (const element of root.querySelectorAll("[data-t-placeholder]")) element.placeholder = t(element.dataset.tPlaceholder);

@@ -2,7 +2,7 @@
 import { get, post, stream } from "./api.js";
 import * as composer from "./composer.js";
 import { $, h, icon } from "./dom.js";
-import { faultText, t } from "./i18n.js";
+import { faultText, noticeText, t } from "./i18n.js";
 import * as reader from "./reader.js";
 import { answer } from "./render.js";
 
@@ -35,15 +35,13 @@ async function copy(event, text) {
 }
 
 function notes(message) {
-  const { dropped, error, finish_reason: reason } = message.details;
-  const found = [];
-  if (dropped) found.push(h("p.aside-note", {}, t("dropped", { n: dropped })));
+  const { notices = [], error, finish_reason: reason } = message.details;
+  const found = notices.filter((one) => one.code !== "writer_failed").map((one) => h("p.aside-note", {}, noticeText(one)));
   if (reason === "length") found.push(h("p.aside-note", {}, t("cut")));
   if (message.status === "stopped") found.push(h("p.aside-note", {}, t("was_stopped")));
   if (message.status === "interrupted") found.push(h("p.aside-note.trouble", {}, t("was_interrupted")));
   if (error) {
-    const failed = error.code === "failed" && message.text;
-    found.push(h("p.aside-note.trouble", {}, failed ? `${t("fault_model_failed")} ${error.message}` : faultText(error)));
+    found.push(h("p.aside-note.trouble", { role: "alert" }, faultText(error)));
   }
   return found;
 }
@@ -135,7 +133,7 @@ async function write(path, body) {
     for await (const { event, data } of stream(path, body, abort.signal)) {
       if (event === "start") message = started(own, data);
       else if (event === "token") grow(own, message, data.text);
-      else if (event === "dropped") message.details.dropped = data.turns;
+      else if (event === "notice") (message.details.notices ??= []).push(data);
       else if (event === "done") Object.assign(message, data);
       else if (event === "error") Object.assign(message, { status: "failed", details: { ...message.details, error: data } });
       else if (event === "unsaved") composer.notice({ code: "unsaved", message: faultText(data) });
