@@ -21,6 +21,7 @@ from stilnovo.evaluate.task import METRIC_NAMES, Item, Metric, MultipleChoice, c
 from stilnovo.evaluate.verdict import Verdict
 from stilnovo.report.differences import Change, ComparisonData, DifferingItem, DifferingTask, Ending
 from stilnovo.report.scores import Categories, HeldOut, Measure, Score, ScoreData
+from stilnovo.runlog import environment
 
 MOST_ITEMS = 1000  # of one task on the page; a browser scrolls through them without effort
 RIGHT = 0.5  # from which score on an item counts as right, where scores lie between 0 and 1
@@ -60,7 +61,7 @@ def score_page(result: EvaluationResult) -> ScoreData:
         facts=tuple(_facts(result)),
         limits=tuple(line for task in result.tasks.values() for line in _limits(task)),
         method=_METHOD if result.tasks else (),
-        **_imprint(result),
+        **_imprint(result.environment, result.command),
     )
 
 
@@ -68,10 +69,9 @@ def comparison_page(
     before: EvaluationResult, after: EvaluationResult, comparison: Comparison, find: Find, command: Sequence[str] = ()
 ) -> ComparisonData:
     """What the page of two evaluations shows; `find` gives a task's items by id, none where its data are not at hand."""
-    decided = [f"{name} {verdict.outcome}" for name, verdict in comparison.verdicts.items()]
     return ComparisonData(
         title=f"{_name(before)} → {_name(after)}",
-        headline="; ".join(decided) + ".",
+        headline=_decided(comparison.verdicts),
         verdicts=tuple(
             _verdict(verdict, name, comparison.pairs[name]) if name != TEXT else _text_verdict(verdict, before, after)
             for name, verdict in comparison.verdicts.items()
@@ -81,20 +81,24 @@ def comparison_page(
         tasks=tuple(_differing(pairs, find(pairs.before)) for pairs in comparison.pairs.values()),
         limits=tuple(pairs.note for pairs in comparison.pairs.values() if pairs.note),
         method=_PAIRED_METHOD,
-        **_imprint(after, command),
+        **_imprint(environment(), command),
     )
 
 
-def _imprint(result: EvaluationResult, command: Sequence[str] = ()) -> dict[str, Any]:
-    environment = result.environment
-    hardware = ", ".join(f"{key}: {value}" for key, value in environment.get("hardware", {}).items())
+def _imprint(made: Mapping[str, Any], command: Sequence[str]) -> dict[str, Any]:
     return {
-        "created": environment.get("date", ""),
-        "command": _typed(command or result.command),
-        "commit": environment.get("commit", ""),
-        "hardware": hardware,
-        "versions": environment.get("versions", {}),
+        "created": made.get("date", ""),
+        "command": _typed(command),
+        "commit": made.get("commit", ""),
+        "hardware": ", ".join(f"{key}: {value}" for key, value in made.get("hardware", {}).items()),
+        "versions": made.get("versions", {}),
     }
+
+
+def _decided(verdicts: Mapping[str, Verdict]) -> str:
+    words = (("better", "Better"), ("worse", "Worse"), ("undecided", "No difference seen"))
+    by_word = [(label, [n for n, verdict in verdicts.items() if verdict.outcome == word]) for word, label in words]
+    return " ".join(f"{label}: {', '.join(names)}." for label, names in by_word if names)
 
 
 def _typed(command: Sequence[str]) -> str:
@@ -185,7 +189,7 @@ def _facts(result: EvaluationResult) -> list[tuple[str, str]]:
     facts += [
         (key.replace("_", " "), json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value))
         for key, value in result.settings.items()
-        if value not in (None, [], "")
+        if value not in (None, [], "") and key not in (result.identity or {})
     ]
     for name, task in result.tasks.items():
         facts.append((f"{name} items sha256", task.items_sha256))
@@ -292,6 +296,7 @@ def _item(before: ItemScore, after: ItemScore, change: Change, metric: Metric, i
                 after.loglikelihoods[index],
                 index == _pick(before, metric),
                 index == _pick(after, metric),
+                *(_per_character(item, index, before, after) if metric == "acc_norm" else ()),
             )
             for index, text in enumerate(texts)
         )
@@ -305,6 +310,15 @@ def _item(before: ItemScore, after: ItemScore, change: Change, metric: Metric, i
         before=before.text,
         after=after.text,
     )
+
+
+def _per_character(
+    item: Item | None, index: int, before: ItemScore, after: ItemScore
+) -> tuple[float | None, float | None]:
+    if not isinstance(item, MultipleChoice):
+        return None, None
+    length = len(item.endings[index].removeprefix(" "))
+    return before.loglikelihoods[index] / length, after.loglikelihoods[index] / length
 
 
 def _ending_texts(item: MultipleChoice) -> list[str]:

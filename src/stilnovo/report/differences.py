@@ -18,7 +18,10 @@ Change = Literal["gained", "lost", "other"]
 
 @dataclass(frozen=True)
 class Ending:
-    """A possible answer and what each model gave for it: log-likelihoods in nats, and whether it was its choice."""
+    """A possible answer and what each model gave for it: log-likelihoods in nats, and whether it was its choice.
+
+    The figures per character are given where they decide.
+    """
 
     text: str
     right: bool
@@ -26,6 +29,8 @@ class Ending:
     after: float
     picked_before: bool
     picked_after: bool
+    before_per_character: float | None = None
+    after_per_character: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,8 @@ def _sections(data: ComparisonData) -> list[Section]:
             "items",
             "Where they differ",
             "Gained: wrong before, right after. Lost: the reverse. Other: another answer, as right or as wrong as "
-            "before. Figures are log-likelihoods in nats; the filled one was chosen, the right answer has a tick.",
+            "before. Figures are log-likelihoods in nats, and per character where that decides; the filled one was "
+            "chosen, the right answer has a tick.",
             bool(data.tasks),
         ),
         Section("limits", "What this does not show", "", bool(data.limits)),
