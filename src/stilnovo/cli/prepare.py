@@ -1,0 +1,123 @@
+"""`stilnovo prepare`: a corpus to token shards, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stilnovo.cli.output import emit, note
+
+
+def prepare(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files, folders, `sample`, a known corpus (--list) or a hub data set owner/name[:PATTERN]."
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Whose tokeniser: a model, a tokenizer.json or a tokenizer.model.")
+    ] = "smollm2",
+    out: Annotated[Path, typer.Option(help="Where the shards go; a started preparation there goes on.")] = Path(
+        "prepared"
+    ),
+    clean: Annotated[str, typer.Option(help="wikipedia, none, or auto: as the corpus asks for.")] = "auto",
+    min_chars: Annotated[
+        int | None, typer.Option(min=1, help="Shorter texts are stubs and left out (wikipedia: 300).")
+    ] = None,
+    duplicates: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Texts this similar (Jaccard) to an earlier one are left out; 0 keeps all."),
+    ] = 0.8,
+    benchmarks: Annotated[
+        list[Path] | None,
+        typer.Option(help="Files or folders: passages that contain an item are taken out; repeat it."),
+    ] = None,
+    held_out: Annotated[float, typer.Option(min=0, max=0.5, help="Share of texts kept aside for measuring.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Which texts are kept aside.")] = 42,
+    on_bad: Annotated[str, typer.Option(help="A row that cannot be used: skip (and report), or stop.")] = "skip",
+    processes: Annotated[int | None, typer.Option(min=1, help="Worker processes; all cores when not given.")] = None,
+    mirror: Annotated[Path | None, typer.Option(help="Folder of data sets laid out as owner/name/….")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree to a download.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Show the known corpora and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:
+    """Turn a corpus into checksummed token shards, once; interruptible, resumable."""
+    import os
+
+    from stilnovo.data import catalogue
+    from stilnovo.errors import InputError
+
+    if list_:
+        for short, source in catalogue.SOURCES.items():
+            print(f"{short:<14}{source.repository:<38}{source.licence}\n{'':<14}{source.about}")
+        emit({name: source.__dict__ for name, source in catalogue.SOURCES.items()}, as_json)
+        return
+    if not sources:
+        raise InputError(
+            "No source was given.", next="Give files or a known corpus; `stilnovo prepare --list` shows them."
+        )
+    for value, name, allowed in (
+        (clean, "--clean", ("auto", "wikipedia", "none")),
+        (on_bad, "--on-bad", ("skip", "stop")),
+    ):
+        if value not in allowed:
+            raise InputError(f"{name} {value} is unknown.", next=f"Choose {' or '.join(allowed)}.")
+    paths = catalogue.locate(sources, mirror=mirror, agree=lambda text: _agree(text, yes))
+
+    from stilnovo.data.prepare import prepare as run
+    from stilnovo.data.work import Settings
+    from stilnovo.text.tokenizer import open_tokenizer
+
+    encyclopaedia = _is_encyclopaedia(sources, paths) if clean == "auto" else clean == "wikipedia"
+    settings = Settings(
+        sources=tuple(paths), clean="wikipedia" if encyclopaedia else "none",
+        min_chars=min_chars or (300 if encyclopaedia else 1), held_out=held_out, seed=seed, duplicates=duplicates or None,
+        benchmarks=tuple(str(path) for path in benchmarks or ()), on_bad="stop" if on_bad == "stop" else "skip",
+    )  # fmt: skip
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    done = run(settings, open_tokenizer(model), model, out, processes=processes or cores, warn=note)
+    if done.resumed:
+        note(f"{done.resumed} blocks were done before.")
+    _print(done.report, done.documents, done.tokens, done.held_out, out)
+    emit(
+        {"out": str(out), "model": model, "documents": done.documents, "tokens": done.tokens, "held_out": done.held_out, **done.report},
+        as_json,
+    )  # fmt: skip
+
+
+def _agree(text: str, yes: bool) -> bool:
+    import sys
+
+    note(text)
+    return yes or (sys.stdin.isatty() and typer.confirm("Download it?", err=True))
+
+
+def _is_encyclopaedia(names: list[str], paths: list[str]) -> bool:
+    from stilnovo.data import catalogue
+    from stilnovo.data.rows import suffix_of
+
+    known = [catalogue.find(name) for name in names]
+    return any(source is not None and source.clean == "wikipedia" for source in known) or any(
+        suffix_of(Path(path)) == ".xml" for path in paths
+    )
+
+
+def _print(report: dict[str, object], documents: int, tokens: int, held_out: int, out: Path) -> None:
+    print(f"{report['rows']:,} rows: {documents:,} texts, {tokens:,} tokens in {out}; {held_out:,} texts kept aside")
+    left, first = report["left_out"], report["left_out_first"]
+    assert isinstance(left, dict)
+    assert isinstance(first, dict)
+    for reason, count in left.items():
+        print(f"{count:>10,}  left out: {reason} (first: {first[reason][0]})")
+    lines = report["lines_cleaned"]
+    assert isinstance(lines, dict)
+    for kind, count in lines.items():
+        print(f"{count:>10,}  lines taken out: {kind}")
+    print(f"{report['near_duplicates']:>10,}  left out: near-duplicates")
+    passages = report["benchmark_passages"]
+    assert isinstance(passages, dict)
+    for file, count in passages.items():
+        print(f"{count:>10,}  passages taken out: they contain an item of {file}")

@@ -1,0 +1,152 @@
+"""Known corpora by name, and any data set of the hub: from a local mirror, the hub's cache, or, when allowed, a download.
+
+A mirror is a folder that holds `owner/name/…` as the hub does. Nothing is downloaded before the licence and the size that
+the hub states have been shown and agreed to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Literal
+
+from stilnovo.data.rows import SUFFIXES, suffix_of
+from stilnovo.errors import InputError
+from stilnovo.progress import bytes_text
+
+MIRROR = "STILNOVO_DATA"  # the environment variable that names a mirror
+_DATA = ("*.parquet", "*.jsonl", "*.jsonl.gz", "*.json", "*.json.gz")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set of the hub.
+
+    Attributes:
+        patterns: Which of its files are the corpus, against the path inside the data set.
+        licence: As its card states it.
+        clean: How its texts are cleaned unless told otherwise.
+    """
+
+    repository: str
+    patterns: tuple[str, ...] = _DATA
+    licence: str = "not known: see its card"
+    about: str = ""
+    clean: Literal["wikipedia", "none"] = "none"
+
+
+SOURCES = {
+    "wikipedia-it": Source(
+        "wikimedia/wikipedia", ("20231101.it/*.parquet",), "CC BY-SA 3.0 and GFDL",
+        "Italian Wikipedia of 1 November 2023: id, url, title, text", "wikipedia",
+    ),
+    "clean-mc4-it": Source(
+        "gsarti/clean_mc4_it", ("*-of-*.json.gz", "*.parquet"), "ODC-BY, and Common Crawl's terms",
+        "cleaned Italian web pages: text, timestamp, url; hundreds of gigabytes, take some files with owner/name:PATTERN",
+    ),
+    "anita-sft": Source(
+        "Chat-Error/wizard_alpaca_dolly_orca", _DATA, "not stated on its card", "system, instruction, input, output"
+    ),
+    "anita-dpo": Source("mlabonne/orpo-dpo-mix-40k", ("data/*.parquet",), "Apache-2.0", "prompt, chosen, rejected"),
+}  # fmt: skip
+
+
+def find(name: str) -> Source | None:
+    """A known corpus by short name or repository, or `owner/name[:PATTERN]`; None for anything else."""
+    repository, _, pattern = name.partition(":")
+    known = next((s for short, s in SOURCES.items() if repository in (short, s.repository)), None)
+    looks = repository.count("/") == 1 and repository[0] not in "./~" and all(repository.split("/"))
+    if known is None and (
+        not looks or suffix_of(Path(repository)) in SUFFIXES
+    ):  # a file that is not there stays a file
+        return None
+    found = known or Source(repository)
+    return found if not pattern else Source(found.repository, (pattern,), found.licence, found.about, found.clean)
+
+
+def locate(
+    names: Sequence[str], *, mirror: Path | None = None, agree: Callable[[str], bool] = lambda _text: False
+) -> list[str]:
+    """Each name as paths: files and folders as they are, `sample`, and corpora in the mirror, the cache, or from the hub.
+
+    Args:
+        mirror: A folder of `owner/name/…`; else the one that STILNOVO_DATA names.
+        agree: Shown what a download is, its licence and its size; False refuses it.
+
+    Raises:
+        InputError: when a corpus is nowhere, or its download was refused or failed.
+    """
+    root = mirror or (Path(os.environ[MIRROR]) if os.environ.get(MIRROR) else None)
+    found: list[str] = []
+    for name in names:
+        source = None if name == "sample" or Path(name).expanduser().exists() else find(name)
+        found += [name] if source is None else [str(path) for path in _files(source, root, agree)]
+    return found
+
+
+def _files(source: Source, mirror: Path | None, agree: Callable[[str], bool]) -> list[Path]:
+    if mirror is not None:
+        if not mirror.is_dir():
+            raise InputError(f"There is no folder {mirror}.", "It was named as the mirror of data sets.")
+        if files := _matching(mirror / source.repository, source.patterns):
+            return files
+    try:
+        return _from_hub(source, agree)
+    except InputError as error:
+        if mirror is None:
+            raise
+        where = mirror / source.repository
+        raise InputError(
+            error.what, f"Nor is it in the mirror: {where} holds no {', '.join(source.patterns)}.", error.next
+        ) from error
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path for path in paths if any(fnmatch(path.relative_to(folder).as_posix(), p) for p in patterns)]
+
+
+def _from_hub(source: Source, agree: Callable[[str], bool]) -> list[Path]:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import HfApi, snapshot_download
+
+    wanted = list(source.patterns)
+    try:  # the cache first: what is here must not depend on the network
+        cached = Path(
+            snapshot_download(source.repository, repo_type="dataset", allow_patterns=wanted, local_files_only=True)
+        )
+        if files := _matching(cached, source.patterns):
+            return files
+    except Exception:  # the library's "not cached" errors differ between versions; the next call tells the truth
+        pass
+    try:
+        info = HfApi().dataset_info(source.repository, files_metadata=True, timeout=20)
+        listed = [f for f in info.siblings or [] if any(fnmatch(f.rfilename, pattern) for pattern in wanted)]
+        if not listed:
+            names = ", ".join(f.rfilename for f in (info.siblings or [])[:5])
+            raise InputError(
+                f"{source.repository} has no {', '.join(wanted)}.", f"It holds: {names} …", "Use owner/name:PATTERN."
+            )
+        size = sum(f.size or 0 for f in listed)
+        card = getattr(info.card_data, "license", None)
+        licence = ", ".join(card) if isinstance(card, list) else card or source.licence
+        if not agree(f"{source.repository}: {len(listed)} files, {bytes_text(size)}; licence: {licence}."):
+            raise InputError(
+                f"{source.repository} is not on this machine.", f"{len(listed)} files, {bytes_text(size)}; licence: {licence}.",
+                "Agree to the download with --yes, or give a local copy with --mirror FOLDER.",
+            )  # fmt: skip
+        folder = Path(snapshot_download(source.repository, repo_type="dataset", allow_patterns=wanted))
+        return _matching(folder, source.patterns)
+    except InputError:
+        raise
+    except Exception as error:  # the hub client lets its HTTP library's own exceptions through
+        why = str(error).splitlines()[0][:120] if str(error) else "no answer"
+        raise InputError(
+            f"{source.repository} is not on this machine and could not be fetched from the hub.",
+            f"{type(error).__name__}: {why}", "Connect to a network, or give a local copy with --mirror FOLDER.",
+        ) from error  # fmt: skip

@@ -1,0 +1,199 @@
+"""Passages of a corpus that contain a benchmark's items, found by n-grams of words and taken out.
+
+A model that has read a question with its answer is not measured by it any more. Each text of a benchmark's files (question,
+options, passages) is cut to words, folded to lower case without punctuation. A passage (paragraph) of the corpus is taken
+out when it shares `NGRAM` words in a row with an item (13 as in Brown et al. 2020, appendix C), or holds the whole of a
+shorter question of at least `SHORTEST` words. Other short texts (an option, a name) cannot be told from ordinary phrases:
+they are counted, not searched.
+
+Hashes are 64-bit polynomial ones over Python's string hashes, computed for all places of a text at once; a hit is
+confirmed word by word.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stilnovo.errors import InputError
+
+NGRAM, SHORTEST = 13, 8
+_WORD = re.compile(r"[^\W_]+")
+_BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2⁶⁴
+_INVERSE = pow(_BASE, -1, 1 << 64)
+_BITS = 1 << 24
+_SUFFIXES = (".json", ".jsonl", ".txt")
+
+Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A passage that was taken out: the item it contains, and the shared words."""
+
+    item: str
+    words: str
+    passage: str
+
+
+class ItemIndex:
+    """The n-grams of all items of some benchmark files: 16 bytes each, and the items' texts.
+
+    Attributes:
+        items, too_short: Texts of the files, and how many of them are too short to be searched for.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.items = self.too_short = 0
+        self._texts: list[tuple[str, str]] = []  # (item, text), searched again only to confirm a hit
+        found: dict[int, list[tuple[Hashes, int]]] = {}
+        for path in files:
+            for item, text in _texts(path):
+                self._add(item, text, found)
+        self._grams = {size: _sorted(found[size]) for size in sorted(found)}
+        # One bit a size: almost every place of a text is told from all items by one look.
+        self._seen = np.zeros(_BITS, dtype=np.uint8)
+        for size, (hashes, _) in self._grams.items():
+            self._seen[hashes & np.uint64(_BITS - 1)] |= np.uint8(1 << (size - SHORTEST))
+
+    def _add(self, item: str, text: str, found: dict[int, list[tuple[Hashes, int]]]) -> None:
+        self.items += 1
+        cut = words(text)
+        if len(cut) < (SHORTEST if "?" in text else NGRAM):
+            self.too_short += 1
+            return
+        size = min(NGRAM, len(cut))
+        found.setdefault(size, []).append((_rolling(_word_hashes(cut), size), len(self._texts)))
+        self._texts.append((item, text))
+
+    def find(self, passage: str) -> Hit | None:
+        """The first item that a passage contains."""
+        text = words(passage)
+        if len(text) < SHORTEST:
+            return None
+        hashes = _word_hashes(text)
+        for size, (known, owners) in self._grams.items():
+            if len(text) < size:
+                continue
+            rolled = _rolling(hashes, size)
+            bit = np.uint8(1 << (size - SHORTEST))
+            at = np.flatnonzero(self._seen[rolled & np.uint64(_BITS - 1)] & bit)
+            place = np.minimum(np.searchsorted(known, rolled[at]), len(known) - 1)
+            equal = known[place] == rolled[at]
+            for word, owner in zip(at[equal].tolist(), owners[place[equal]].tolist(), strict=True):
+                item, whole = self._texts[owner]
+                shared = " ".join(text[word : word + size])
+                if f" {shared} " in f" {' '.join(words(whole))} ":
+                    return Hit(item, shared, passage[:200])
+        return None
+
+    def clean(self, text: str) -> tuple[str, list[Hit]]:
+        """A text without the passages that contain an item."""
+        # One look at the whole text first: almost every text is clean.
+        if self.find(text) is None:
+            return text, []
+        kept, hits = [], []
+        for passage in text.split("\n"):
+            hit = self.find(passage)
+            if hit is None:
+                kept.append(passage)
+            else:
+                hits.append(hit)
+        rest = "\n".join(kept)
+        across = self.find(rest)
+        if across is not None:  # an item that runs across paragraphs: the whole text goes
+            return "", [*hits, across]
+        return rest, hits
+
+
+def _sorted(found: list[tuple[Hashes, int]]) -> tuple[Hashes, npt.NDArray[np.int32]]:
+    hashes = np.concatenate([rolled for rolled, _ in found])
+    owners = np.repeat(np.array([owner for _, owner in found], np.int32), [len(rolled) for rolled, _ in found])
+    order = np.argsort(hashes, kind="stable")
+    return hashes[order], owners[order]
+
+
+def words(text: str) -> list[str]:
+    """Letters and digits in lower case; everything else parts words."""
+    return _WORD.findall(text.lower())
+
+
+def _word_hashes(text: list[str]) -> Hashes:
+    return np.fromiter(map(hash, text), np.int64, len(text)).view(np.uint64)
+
+
+def _rolling(hashes: Hashes, size: int) -> Hashes:
+    """h(i) = Σ_k w(i+k) bᵏ mod 2⁶⁴ for every i, by prefix sums: (P(i+size) − P(i)) b⁻ⁱ."""
+    powers, inverses = _powers(len(hashes))
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes * powers, dtype=np.uint64)])
+    rolled: Hashes = (sums[size:] - sums[:-size]) * inverses[: len(hashes) - size + 1]
+    return rolled
+
+
+_table: dict[str, Hashes] = {}
+
+
+def _powers(count: int) -> tuple[Hashes, Hashes]:
+    if len(_table.get("powers", ())) < count:
+        size = max(1 << 14, 1 << count.bit_length())
+        for name, base in (("powers", _BASE), ("inverses", _INVERSE)):
+            steps = np.full(size, base, dtype=np.uint64)
+            steps[0] = 1
+            _table[name] = np.cumprod(steps, dtype=np.uint64)
+    return _table["powers"][:count], _table["inverses"][:count]
+
+
+def benchmark_files(paths: Sequence[str | Path]) -> list[Path]:
+    """The benchmark files under some paths.
+
+    Raises:
+        InputError: when there are none.
+    """
+    found: list[Path] = []
+    for given in paths:
+        path = Path(given).expanduser()
+        if path.is_dir():
+            found += sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise InputError(f"There is no benchmark file {path}.", next="Give files or folders with --benchmarks.")
+    if not found:
+        raise InputError("No benchmark files were found.", next=f"Suffixes read: {', '.join(_SUFFIXES)}.")
+    return found
+
+
+def _texts(path: Path) -> Iterator[tuple[str, str]]:
+    content = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        if path.suffix == ".json":
+            rows = json.loads(content)
+            rows = rows if isinstance(rows, list) else [rows]
+        elif path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in content.split("\n") if line.strip()]
+        else:
+            rows = [line for line in content.split("\n") if line.strip()]
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON.", str(error)[:120], "Take it out of --benchmarks.") from error
+    for number, row in enumerate(rows, 1):
+        name = str(row.get("id", row.get("ID", number))) if isinstance(row, dict) else str(number)
+        for text in _leaves(row):
+            yield f"{path.parent.name}/{path.name}:{name}", text
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for child in value.values():
+            yield from _leaves(child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _leaves(child)

@@ -1,0 +1,91 @@
+"""Near-duplicates: of documents that say almost the same, the first stays.
+
+MinHash signatures (Broder 1997; rensa computes them) of runs of three words estimate the Jaccard similarity of two
+documents; banding (Leskovec et al., Mining of Massive Datasets, ch. 3) finds the pairs worth comparing. Signatures lie on
+disk and are mapped; memory holds one band's hashes, 16 bytes a document, and one representative a document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+PERMUTATIONS, BANDS = 128, 16  # 8 rows a band: a pair of similarity 0.8 is found with 95 %, one of 0.5 with 6 %
+SHINGLE = 3
+_SEED = 42
+_WINDOW = 8  # how many earlier documents of the same band are compared with one
+
+Signatures = npt.NDArray[np.uint32]
+
+
+def signatures(texts: Sequence[str]) -> Signatures:
+    """MinHash signatures (n, 128) of texts; a text shorter than a shingle is one shingle."""
+    from rensa import RMinHash
+
+    found = np.empty((len(texts), PERMUTATIONS), dtype=np.uint32)
+    for at, text in enumerate(texts):
+        words = text.lower().split()
+        pairs = [" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))]
+        sketch = RMinHash(PERMUTATIONS, _SEED)
+        sketch.update(pairs)
+        found[at] = sketch.digest()
+    return found
+
+
+def near_duplicates(files: Sequence[Path], threshold: float) -> npt.NDArray[np.int64]:
+    """(pairs, 2): each document that is to go and the earlier one that it repeats, by number over all files.
+
+    Args:
+        files: `.npy` files of signatures, in the order of the corpus.
+        threshold: Estimated Jaccard similarity from which two documents are the same.
+    """
+    maps = [np.load(path, mmap_mode="r") for path in files]
+    starts = np.concatenate([[0], np.cumsum([len(m) for m in maps])]).astype(np.int64)
+    count = int(starts[-1])
+    repeats = np.full(count, -1, dtype=np.int64)  # the earlier document that each repeats
+    rows = PERMUTATIONS // BANDS
+    for band in range(BANDS):
+        keys = np.empty(count, dtype=np.uint64)
+        for start, m in zip(starts[:-1].tolist(), maps, strict=True):
+            keys[start : start + len(m)] = _mixed(np.asarray(m[:, band * rows : (band + 1) * rows]))
+        order = np.argsort(keys, kind="stable")
+        same = keys[order[1:]] == keys[order[:-1]]
+        for first, last in _runs(same):
+            _compare(order[first : last + 1], maps, starts, threshold, repeats)
+    gone = np.flatnonzero(repeats >= 0)
+    return np.stack([gone, repeats[gone]], axis=1)
+
+
+def _mixed(rows: Signatures) -> npt.NDArray[np.uint64]:
+    """One 64-bit hash a row."""
+    value = np.full(len(rows), 0xCBF29CE484222325, dtype=np.uint64)
+    for column in rows.T.astype(np.uint64):
+        value = (value ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        value ^= value >> np.uint64(29)
+    return value
+
+
+def _runs(same: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _compare(
+    group: npt.NDArray[np.int64], maps: Sequence[Signatures], starts: npt.NDArray[np.int64], threshold: float,
+    repeats: npt.NDArray[np.int64],
+) -> None:  # fmt: skip
+    kept: list[tuple[int, Signatures]] = []
+    for number in group.tolist():
+        if repeats[number] >= 0:
+            continue
+        file = int(np.searchsorted(starts, number, side="right")) - 1
+        signature = np.asarray(maps[file][number - int(starts[file])])
+        for earlier, other in kept[-_WINDOW:]:
+            if np.count_nonzero(signature == other) >= threshold * PERMUTATIONS:
+                repeats[number] = earlier
+                break
+        else:
+            kept.append((number, signature))

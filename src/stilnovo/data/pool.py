@@ -1,0 +1,122 @@
+"""Workers in processes of their own, fed one block at a time, that die with their parent.
+
+Each worker has a pipe of its own: when the parent is gone, even by kill -9, the pipe ends and so does the worker. The
+parent holds one block a worker and the next one, whatever the corpus.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from stilnovo.data.rows import Block
+from stilnovo.data.work import Record
+from stilnovo.errors import StilnovoError
+
+Make = Callable[..., Any]
+
+
+def run_blocks(blocks: Iterator[Block], processes: int, make: Make, arguments: tuple[Any, ...]) -> Iterator[Record]:
+    """Each block's record, in the order in which they are done; `make(*arguments)` is a worker with a method `run`.
+
+    Raises:
+        StilnovoError: whatever a worker raised, or when one died.
+    """
+    if processes == 1:
+        worker = make(*arguments)
+        for block in blocks:
+            yield worker.run(block)
+        return
+    context = get_context("spawn")  # a forked tokeniser or torch may hang
+    pipes: list[Connection] = []
+    workers = []
+    try:
+        for _ in range(processes):
+            ours, theirs = context.Pipe()
+            worker = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
+            worker.start()
+            theirs.close()
+            pipes.append(ours)
+            workers.append(worker)
+        yield from _feed(blocks, pipes)
+    finally:
+        for pipe in pipes:
+            pipe.close()
+        for worker in workers:
+            worker.join(5)
+            if worker.is_alive():
+                worker.terminate()
+
+
+def _feed(blocks: Iterator[Block], pipes: list[Connection]) -> Iterator[Record]:
+    idle, busy = list(pipes), list[Connection]()
+    for block in blocks:
+        if not idle:
+            done = wait(busy)
+            for pipe in done:
+                assert isinstance(pipe, Connection)
+                busy.remove(pipe)
+                idle.append(pipe)
+                yield _received(pipe)
+        pipe = idle.pop()
+        pipe.send(block)
+        busy.append(pipe)
+    while busy:
+        for pipe in wait(busy):
+            assert isinstance(pipe, Connection)
+            busy.remove(pipe)
+            yield _received(pipe)
+
+
+def _received(pipe: Connection) -> Record:
+    try:
+        answer = pipe.recv()
+    except EOFError as error:
+        raise StilnovoError(
+            "A worker process died.", "Perhaps the machine ran out of memory.",
+            "Run the same command again, with fewer --processes: it goes on where it stopped.",
+        ) from error  # fmt: skip
+    if isinstance(answer, _Carried):
+        raise answer.kind(*answer.parts)
+    if isinstance(answer, Exception):
+        raise answer
+    assert isinstance(answer, Record)
+    return answer
+
+
+def _serve(pipe: Connection, make: Make, arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            worker = make(*arguments)
+        except Exception as error:
+            pipe.recv()
+            pipe.send(_portable(error))
+            return
+        while True:
+            block = pipe.recv()
+            try:
+                answer = worker.run(block)
+            except Exception as error:
+                answer = _portable(error)
+            pipe.send(answer)
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that survives the way between processes; ours lose their parts when they are pickled as they are."""
+    if isinstance(error, StilnovoError):
+        return _Carried(type(error), (error.what, error.found, error.next))
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+class _Carried(Exception):
+    def __init__(self, kind: type[StilnovoError], parts: tuple[str, str, str]) -> None:
+        super().__init__(kind, parts)
+        self.kind, self.parts = kind, parts

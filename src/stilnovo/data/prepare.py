@@ -1,0 +1,269 @@
+"""A corpus prepared once: rows to checksummed token shards, by several processes, resumable after a kill.
+
+Blocks are numbered by the reader; each finished one leaves its files and a line in `journal.jsonl`. A preparation that
+was killed reads the corpus again and does only the blocks that the journal lacks. When all are done, near-duplicates are
+looked for across the whole corpus, and `corpus.json` is written last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stilnovo.data import contamination, shards
+from stilnovo.data.chat import SHAPES, Tally, shape_of
+from stilnovo.data.duplicates import near_duplicates
+from stilnovo.data.pool import run_blocks
+from stilnovo.data.rows import Block, blocks, files_of, rows_of
+from stilnovo.data.work import SHOWN_HITS, Record, Settings, Worker, _save_array
+from stilnovo.errors import InputError
+from stilnovo.progress import Progress
+from stilnovo.runlog import disk_errors, write_atomic
+from stilnovo.text.lint import check
+from stilnovo.text.tokenizer import Tokenizer
+
+JOURNAL, SETTINGS = "journal.jsonl", "settings.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a preparation says of itself.
+
+    Attributes:
+        resumed: Blocks that an earlier start had done.
+        report: As in `report.json`.
+    """
+
+    folder: Path
+    documents: int
+    tokens: int
+    held_out: int
+    resumed: int
+    report: dict[str, Any]
+
+
+def prepare(
+    settings: Settings, tokenizer: Tokenizer, name: str, folder: Path, *, processes: int = 1,
+    warn: Callable[[str], None] = lambda _text: None,
+) -> Prepared:  # fmt: skip
+    """Prepare the corpus that the settings name into `folder`; a finished one is returned as it is.
+
+    Args:
+        name: Of the model whose tokeniser it is, for the manifest.
+        processes: Workers; the result does not depend on it.
+        warn: Called with what the linter of templates finds.
+
+    Raises:
+        InputError: when a source cannot be read, or the folder holds another preparation.
+    """
+    files = files_of(settings.sources)
+    described = {
+        "settings": asdict(settings), "tokenizer": {"name": name, "fingerprint": tokenizer.fingerprint()},
+        "source_files": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+    }  # fmt: skip
+    _claim(folder, described)
+    if shards.is_prepared(folder):
+        return _described(folder, len(shards.read_manifest(folder)["shards"]))
+    for finding in check(tokenizer):
+        warn(f"{finding.rule}: {finding.text}")
+    benchmarks = contamination.benchmark_files(settings.benchmarks) if settings.benchmarks else []
+    records = _done(folder)
+    resumed = len(records)
+    _work(files, records, processes, (settings, tokenizer, folder, benchmarks), folder)
+    _finish(folder, [records[number] for number in sorted(records)], settings, described)
+    return _described(folder, resumed)
+
+
+def _claim(folder: Path, described: dict[str, Any]) -> None:
+    """Begin in the folder, or make sure that it holds the same preparation."""
+    path = folder / SETTINGS
+    described = json.loads(json.dumps(described))
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before != described:
+            flat = [
+                f"{part}.{key}" for part in ("settings", "tokenizer") for key in described[part]
+                if before[part].get(key) != described[part][key]
+            ]  # fmt: skip
+            raise InputError(
+                f"{folder} holds another preparation.", f"Changed: {', '.join(flat) or 'the source files'}.",
+                "Choose another --out, or delete the folder.",
+            )  # fmt: skip
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty.", "It holds no preparation.", "Choose another --out.")
+    write_atomic(path, json.dumps(described, ensure_ascii=False, indent=1) + "\n")
+
+
+def _done(folder: Path) -> dict[int, Record]:
+    """The blocks that are done: whole lines of the journal whose shard is there in its full size."""
+    path = folder / JOURNAL
+    found: dict[int, Record] = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a kill cut short
+                record = Record.from_json(line)
+                sizes = record.shard.sizes().items()
+                places = [(folder / "shards" / name, size) for name, size in sizes]
+                if all(place.is_file() and place.stat().st_size == size for place, size in places):
+                    found[record.block] = record
+    return found
+
+
+def _work(
+    files: list[Path], records: dict[int, Record], processes: int, arguments: tuple[Any, ...], folder: Path
+) -> None:
+    total = sum(path.stat().st_size for path in files)
+    sizes = {str(path): path.stat().st_size for path in files}
+    seen: dict[str, int] = {}
+    tokens = sum(record.shard.tokens for record in records.values())
+
+    def wanted() -> Iterator[Block]:
+        checked: set[str] = set()
+        for block in blocks(files):
+            if block.source not in checked:
+                checked.add(block.source)
+                _check_columns(block)
+            # Compressed files are smaller than what comes out of them: the share of a file is then a guess from below.
+            seen[block.source] = min(sizes[block.source], seen.get(block.source, 0) + len(block.payload))
+            if block.number not in records:
+                yield block
+
+    with (
+        Progress("prepare", total) as progress,
+        disk_errors(folder),
+        (folder / JOURNAL).open("a", encoding="utf-8") as journal,
+    ):
+        if journal.tell():
+            journal.write("\n")  # after a line that a kill cut short
+        try:
+            for record in run_blocks(wanted(), processes, Worker, arguments):
+                journal.write(record.to_json() + "\n")
+                journal.flush()
+                os.fsync(journal.fileno())
+                records[record.block] = record
+                tokens += record.shard.tokens
+                progress.update(sum(seen.values()), f"{tokens:,} tokens in {len(records):,} shards")
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"Stopped after {len(records)} blocks. Run the same command again: it goes on from there."
+            ) from None
+
+
+def _check_columns(block: Block) -> None:
+    for _, row in rows_of(block):
+        if isinstance(row, dict):
+            if "text" in row or "wikitext" in row:
+                return
+            shape = shape_of(list(row))
+            where = Path(block.source).name
+            if shape == "preference":
+                raise InputError(
+                    f"{where} holds preference pairs.", "They are learnt with DPO.", "Name it in a DPO recipe."
+                )
+            if shape is None:
+                raise InputError(
+                    f"{where} has no columns that can be learnt.", f"Found: {', '.join(row) or 'none'}",
+                    f"Expected: text; or {SHAPES}.",
+                )  # fmt: skip
+            return
+
+
+def _finish(folder: Path, records: list[Record], settings: Settings, described: dict[str, Any]) -> None:
+    tally, cleaned, passages = Tally(), Counter[str](), Counter[str]()
+    for record in records:
+        tally.add(record.tally)
+        cleaned.update(record.cleaned)
+        passages.update(record.passages)
+    if not any(record.shard.documents for record in records):
+        shown = tally.lines()[0] if tally.left else "no rows"
+        raise InputError("Nothing is left to learn from.", shown, "Give more text, or loosen the filters.")
+    dropped, held_gone, repeats = _duplicates(folder, records, settings.duplicates)
+    _save_array(folder / "dropped.npy", dropped)
+    _merge_held_out(folder, records, held_gone)
+    report = {
+        "rows": tally.taken + sum(tally.left.values()), "taken": tally.taken, "left_out": dict(tally.left),
+        "left_out_first": tally.places, "lines_cleaned": dict(cleaned), "long": [x for r in records for x in r.long][:100],
+        "near_duplicates": len(dropped) + len(held_gone), "near_duplicates_first": repeats,
+        "benchmark_passages": dict(passages), "benchmark_items": records[0].items,
+        "benchmark_items_too_short": records[0].too_short,
+        "benchmark_first": [asdict(hit) for record in records for hit in record.hits][:SHOWN_HITS],
+        "text_bytes": sum(record.text_bytes for record in records),
+    }  # fmt: skip
+    write_atomic(folder / "report.json", json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+    lengths = [np.fromfile(folder / "shards" / f"{r.shard.name}.ends", dtype="<i8") for r in records]
+    counts = np.concatenate([np.diff(ends, prepend=0) for ends in lengths])
+    shards.write_manifest(
+        folder, [record.shard for record in records], ["dropped.npy", "held_out.jsonl", "report.json"],
+        **described, documents=int(len(counts) - len(dropped)), tokens=int(counts.sum() - counts[dropped].sum()),
+        held_out=sum(record.held_out for record in records) - len(held_gone),
+    )  # fmt: skip
+    shutil.rmtree(folder / "work")
+    (folder / JOURNAL).unlink()
+
+
+def _duplicates(
+    folder: Path, records: list[Record], threshold: float | None
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], set[int], list[str]]:
+    """Learnt documents and held-out texts that repeat an earlier one, by number, and the first pairs in words.
+
+    Held-out texts are numbered before all others: what repeats one of them is not learnt.
+    """
+    if threshold is None:
+        return np.empty(0, np.int64), set(), []
+    names = [record.shard.name for record in records]
+    files = [folder / "work" / f"{name}.{kind}.npy" for kind in ("held", "documents") for name in names]
+    pairs = near_duplicates(files, threshold)
+    held = sum(record.held_out for record in records)
+    places = _Places(folder, records)
+    shown = [
+        f"{places[gone - held]} repeats {places[kept - held] if kept >= held else 'a held-out text'}"
+        for gone, kept in pairs.tolist() if gone >= held
+    ][:20]  # fmt: skip
+    gone = pairs[:, 0]
+    return gone[gone >= held] - held, set(gone[gone < held].tolist()), shown
+
+
+class _Places:
+    """Where in the sources a learnt document stands."""
+
+    def __init__(self, folder: Path, records: list[Record]) -> None:
+        self._folder, self._records = folder, records
+        self._ends = np.cumsum([record.shard.documents for record in records])
+
+    def __getitem__(self, number: int) -> str:
+        at = int(np.searchsorted(self._ends, number, side="right"))
+        record = self._records[at]
+        rows = np.fromfile(self._folder / "work" / f"{record.shard.name}.rows", dtype="<i8")
+        row = int(rows[number - (int(self._ends[at]) - record.shard.documents)])
+        return f"{Path(record.source).name}, row {row}"
+
+
+def _merge_held_out(folder: Path, records: list[Record], gone: set[int]) -> None:
+    number = 0
+    beside = folder / "work" / "held_out.jsonl"
+    with beside.open("w", encoding="utf-8") as merged:
+        for record in records:
+            with (folder / "work" / f"{record.shard.name}.held.jsonl").open(encoding="utf-8") as file:
+                for line in file:
+                    if number not in gone:
+                        merged.write(line)
+                    number += 1
+        merged.flush()
+        os.fsync(merged.fileno())
+    os.replace(beside, folder / "held_out.jsonl")
+
+
+def _described(folder: Path, resumed: int) -> Prepared:
+    manifest = shards.read_manifest(folder)
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return Prepared(folder, manifest["documents"], manifest["tokens"], manifest["held_out"], resumed, report)

@@ -1,0 +1,200 @@
+"""A prepared corpus on disk: token shards that are mapped, not read, each under a checksum.
+
+A folder holds `corpus.json` (what was prepared, from what, with which tokeniser; each shard's size and sha256),
+`shards/NNNNN.tokens` (int32, documents one after another) and `shards/NNNNN.ends` (int64, where each document ends), and
+`held_out.jsonl`. Documents that were found to be near-duplicates stay in their shards and are named in `dropped.npy`.
+Opening one costs an index of some bytes a document; the tokens stay on disk until a batch asks for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from stilnovo.data.packing import IntArray, LongArray, PackedCorpus, pack_index
+from stilnovo.errors import InputError
+from stilnovo.runlog import sha256_file, write_atomic
+
+FORMAT = 1
+MANIFEST = "corpus.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard as the manifest names it: documents, tokens, and the sha256 of both files."""
+
+    name: str
+    documents: int
+    tokens: int
+    tokens_sha256: str
+    ends_sha256: str
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes that each file must have."""
+        return {f"{self.name}.tokens": 4 * self.tokens, f"{self.name}.ends": 8 * self.documents}
+
+
+def write_shard(folder: Path, name: str, documents: Sequence[IntArray]) -> Shard:
+    """Write one shard's files atomically, each beside its place first."""
+    tokens = np.concatenate([np.empty(0, np.int32), *documents]).astype("<i4", copy=False).tobytes()
+    ends = np.cumsum([len(document) for document in documents], dtype="<i8").tobytes()
+    write_atomic(folder / f"{name}.tokens", tokens)
+    write_atomic(folder / f"{name}.ends", ends)
+    digests = [hashlib.sha256(content).hexdigest() for content in (tokens, ends)]
+    return Shard(name, len(documents), len(tokens) // 4, *digests)
+
+
+class MappedDocuments(Sequence[IntArray]):
+    """The documents that were kept, as views of the mapped shards."""
+
+    def __init__(self, folder: Path, shards: Sequence[Shard], dropped: LongArray) -> None:
+        self._maps = [_mapped(folder / f"{s.name}.tokens", s.tokens) for s in shards]
+        ends = [np.fromfile(folder / f"{s.name}.ends", dtype="<i8") for s in shards]
+        counts = np.array([s.documents for s in shards], dtype=np.int64)
+        starts = [np.concatenate([[0], e[:-1]]) for e in ends if len(e)]
+        kept = np.ones(int(counts.sum()), dtype=bool)
+        kept[dropped] = False
+        self._shard = np.repeat(np.arange(len(shards), dtype=np.int32), counts)[kept]
+        self._start = np.concatenate([np.empty(0, np.int64), *starts])[kept]
+        self.lengths = np.concatenate([np.empty(0, np.int64), *ends])[kept] - self._start
+
+    def __len__(self) -> int:
+        return len(self._shard)
+
+    @overload
+    def __getitem__(self, at: int) -> IntArray: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[IntArray]: ...
+    def __getitem__(self, at: int | slice) -> IntArray | list[IntArray]:
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        start = int(self._start[at])
+        return self._maps[int(self._shard[at])][start : start + int(self.lengths[at])]
+
+
+def _mapped(path: Path, tokens: int) -> IntArray:
+    return np.memmap(path, dtype="<i4", mode="r", shape=(tokens,)) if tokens else np.empty(0, np.int32)
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    """A prepared folder, opened.
+
+    Attributes:
+        documents: Token ids of each document that was kept, mapped.
+        held_out: Texts kept aside for measuring.
+        sha256: Of the manifest's shards and of what was dropped: the same corpus has the same one.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    documents: MappedDocuments
+    held_out: tuple[str, ...]
+    sha256: str
+
+    def packed(self, pack_tokens: int) -> PackedCorpus:
+        """Its packs, for `BatchStream`; the same for the same corpus and length."""
+        return PackedCorpus(self.documents, pack_index(self.documents.lengths, pack_tokens), pack_tokens)
+
+
+def is_prepared(path: Path) -> bool:
+    """Whether a folder is one that `stilnovo prepare` has finished."""
+    return (path / MANIFEST).is_file()
+
+
+def open_prepared(folder: Path, fingerprint: str | None = None, *, verify: bool = True) -> PreparedCorpus:
+    """Open a prepared folder.
+
+    Args:
+        folder: What `stilnovo prepare` wrote.
+        fingerprint: `Tokenizer.fingerprint()` of the model that will read it; None leaves it unchecked.
+        verify: Read every byte once and compare the checksums; sizes are compared always.
+
+    Raises:
+        InputError: when it is unfinished, was prepared for another tokeniser, or a file was cut short or changed: by name.
+    """
+    manifest = read_manifest(folder)
+    made_for = manifest["tokenizer"]
+    if fingerprint is not None and made_for["fingerprint"] != fingerprint:
+        raise InputError(
+            f"{folder} was prepared for another tokeniser.", f"It was made with {made_for['name']}.",
+            "Prepare the corpus again with --model of the model that you train.",
+        )  # fmt: skip
+    shards = [Shard(**entry) for entry in manifest["shards"]]
+    checks = [*_checks(folder, shards), *((folder / name, size, sha) for name, size, sha in manifest["files"])]
+    for path, size, _ in checks:
+        found = path.stat().st_size if path.is_file() else None
+        if found != size:
+            state = "is missing" if found is None else f"has {found:,} bytes instead of {size:,}"
+            raise InputError(f"{path} {state}.", "It was cut short or changed.", _again(manifest))
+    if verify:
+        with ThreadPoolExecutor(4) as pool:
+            for (path, _, expected), found_sha in zip(
+                checks, pool.map(lambda c: sha256_file(c[0]), checks), strict=True
+            ):
+                if found_sha != expected:
+                    what = f"sha256 {found_sha[:12]}, was {expected[:12]}."
+                    raise InputError(f"{path} was changed on disk.", what, _again(manifest))
+    dropped = np.load(folder / "dropped.npy")
+    documents = MappedDocuments(folder / "shards", shards, dropped)
+    held_out = tuple(row["text"] for row in _json_lines(folder / "held_out.jsonl"))
+    return PreparedCorpus(folder, manifest, documents, held_out, manifest["sha256"])
+
+
+def _again(manifest: dict[str, Any]) -> str:
+    return f"Delete the folder and prepare again: stilnovo prepare {' '.join(manifest['settings']['sources'])} …"[:200]
+
+
+def _checks(folder: Path, shards: Sequence[Shard]) -> Iterator[tuple[Path, int, str]]:
+    for shard in shards:
+        for (name, size), sha in zip(shard.sizes().items(), (shard.tokens_sha256, shard.ends_sha256), strict=True):
+            yield folder / "shards" / name, size, sha
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished folder.
+
+    Raises:
+        InputError: when there is none, or it cannot be read.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        begun = (folder / "journal.jsonl").exists()
+        what = f"The preparation of {folder} is not finished." if begun else f"{folder} is no prepared corpus."
+        raise InputError(
+            what, next="Run the same `stilnovo prepare` again: it goes on." if begun else "Run: stilnovo prepare"
+        )
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise InputError(
+                f"{path} has format {manifest['format']}.", f"This version reads {FORMAT}.", "Prepare again."
+            )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged.", str(error)[:120], "Delete the folder and prepare again.") from error
+    return manifest
+
+
+def write_manifest(folder: Path, shards: Sequence[Shard], files: Sequence[str], **entries: Any) -> dict[str, Any]:
+    """Write the manifest, last of all: its presence says that everything else is whole."""
+    listed = [(name, (folder / name).stat().st_size, sha256_file(folder / name)) for name in files]
+    identity = json.dumps([[asdict(shard) for shard in shards], listed]).encode()
+    manifest = {
+        "format": FORMAT, "sha256": hashlib.sha256(identity).hexdigest(), **entries, "files": listed,
+        "shards": [asdict(shard) for shard in shards],
+    }  # fmt: skip
+    write_atomic(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
+    return manifest
