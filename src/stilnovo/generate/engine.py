@@ -94,23 +94,27 @@ class Engine:
             InputError: when the conversation leaves no room in the model's context.
         """
         text = _Text(self.tokenizer, sampling)
-        for _ in self._write([messages], [text]):
+        for _ in self._write([self.tokenizer.render(messages, generation=True)], [text]):
             if piece := text.fresh():
                 yield piece
 
     def complete(self, conversations: Sequence[Sequence[Message]], sampling: Sequence[Sampling]) -> list[Completion]:
         """The answers to several conversations, written side by side; each as if it were alone."""
+        prompts = [self.tokenizer.render(messages, generation=True) for messages in conversations]
+        return self.continue_tokens(prompts, sampling)
+
+    def continue_tokens(self, prompts: Sequence[Sequence[int]], sampling: Sequence[Sampling]) -> list[Completion]:
+        """What follows several token sequences, written side by side; each as if it were alone."""
         texts = [_Text(self.tokenizer, one) for one in sampling]
-        for _ in self._write(conversations, texts):
+        for _ in self._write(prompts, texts):
             pass
         return [Completion(text.whole(), len(text.ids), text.stopped) for text in texts]
 
     # As a decorator the mode ends at each `yield`: between the pieces of a stream the caller's code runs outside it.
     @torch.inference_mode()
-    def _write(self, conversations: Sequence[Sequence[Message]], texts: Sequence[_Text]) -> Iterator[None]:
+    def _write(self, prompts: Sequence[Sequence[int]], texts: Sequence[_Text]) -> Iterator[None]:
         if not texts:
             return
-        prompts = [self.tokenizer.render(messages, generation=True) for messages in conversations]
         for prompt, text in zip(prompts, texts, strict=True):
             room = self.context_tokens - len(prompt)
             if room < 1:
@@ -124,7 +128,7 @@ class Engine:
         model = self.model
         with dense_weights(model):
             cache = KVCache(model.config, len(texts), longest, model.device, model.dtype)
-            writing, incoming = list(texts), prompts
+            writing, incoming = list(texts), [list(prompt) for prompt in prompts]
             while True:
                 counts = [len(tokens) for tokens in incoming]
                 positions = cache.expect(counts)
