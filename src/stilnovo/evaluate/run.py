@@ -167,7 +167,7 @@ def _run_task(
             scores[place[answer.id]] = answer
         if keeper is not None:
             rows = ((hashes[place[answer.id]], asdict(answer)) for answer in new)
-            keeper.cache.keep(keeper.identity, task.name, task.version, rows)
+            keeper.cache.keep(keeper.identity, task.name, _kept_version(selection), rows)
 
     def done(count: int, _: int) -> None:
         timing.tell(count)
@@ -228,6 +228,12 @@ def _answer(
         )  # fmt: skip
 
 
+def _kept_version(selection: Selection) -> str:
+    """The task's version, and the seed where answers are drawn with it."""
+    drawn = any(isinstance(item, Generation) and item.decoding.temperature > 0 for item in selection.items)
+    return f"{selection.task.version}, seed {selection.seed}" if drawn else selection.task.version
+
+
 class _Timing:
     """Says once, as soon as the speed is known, what the items left out would take."""
 
@@ -247,7 +253,7 @@ def _kept(selection: Selection, hashes: Sequence[str], keeper: Keeper | None) ->
     """What an earlier run answered, None where it did not; groups are named by the items of today."""
     if keeper is None:
         return [None] * len(hashes)
-    rows = keeper.cache.find(keeper.identity, selection.task.name, selection.task.version, hashes)
+    rows = keeper.cache.find(keeper.identity, selection.task.name, _kept_version(selection), hashes)
     return [_restored(item, row) for item, row in zip(selection.items, rows, strict=True)]
 
 
