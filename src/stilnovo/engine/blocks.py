@@ -25,15 +25,17 @@ from torch import Tensor
 from stilnovo.engine.attention import Kernel
 from stilnovo.engine.product import Product, Sink
 from stilnovo.model.llama import Layer
-from stilnovo.plan.levers import Levers
+from stilnovo.plan.levers import LayerChoice, Levers
+from stilnovo.plan.step import FUSED_BYTES, sub_tile
 
-SUB_TILE = 1024  # rows of an elementwise step: its temporaries stay small beside a tile
-FUSED_BYTES = 32 * 2**20  # projections of one input are made dense together up to this size
 
 
 @dataclass
 class Saved:
-    """What a layer's forward leaves for its backward; all but `x` may be missing and is then computed again."""
+    """What a layer's forward leaves for its backward; all but `x` may be missing and is then computed again.
+
+    `out` is attention's output: with it and what the kernel keeps (`kernel`), attention's forward is not repeated.
+    """
 
     x: Tensor | None = None
     qkv: list[Tensor] = field(default_factory=list)
@@ -42,10 +44,6 @@ class Saved:
     gate_up: list[Tensor] = field(default_factory=list)
     kernel: list[Any] = field(default_factory=list)
 
-    @property
-    def whole(self) -> bool:
-        """Whether nothing must be computed again."""
-        return self.out is not None
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Stream:
 def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm (report eq. 1) of (t, C), in sub-tiles."""
     out = torch.empty_like(x)
-    for rows in tiles(x.shape[0], SUB_TILE):
+    for rows in _sub_tiles(x):
         wide = _wide(x[rows])
         scale = torch.rsqrt((wide * wide).mean(-1, keepdim=True).add_(eps))
         torch.mul((wide * scale).to(x.dtype), weight, out=out[rows])
@@ -69,7 +67,7 @@ def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def norm_backward_(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Gradient of x from that of `normed(x)`, written over `grad`: with n = x·r, r (w g − n · mean(n w g))."""
-    for rows in tiles(x.shape[0], SUB_TILE):
+    for rows in _sub_tiles(x):
         wide = _wide(x[rows])
         scale = torch.rsqrt((wide * wide).mean(-1, keepdim=True).add_(eps))
         wide = wide * scale
@@ -82,14 +80,14 @@ def norm_backward_(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tenso
 def gated(gate: Tensor, up: Tensor) -> Tensor:
     """SiLU(gate) · up (report eq. 5), (t, F)."""
     out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
-    for rows in tiles(gate.shape[0], SUB_TILE):
+    for rows in _sub_tiles(gate):
         torch.mul(F.silu(gate[rows]), up[rows], out=out[rows])
     return out
 
 
 def gated_backward_(grad: Tensor, gate: Tensor, up: Tensor) -> None:
     """Gradients of gate and up, written over them: d/dg silu = σ + silu (1 − σ)."""
-    for rows in tiles(gate.shape[0], SUB_TILE):
+    for rows in _sub_tiles(gate):
         sigmoid = torch.sigmoid(gate[rows])
         silu = gate[rows] * sigmoid
         slope = (1 - sigmoid).mul_(silu).add_(sigmoid).mul_(up[rows]).mul_(grad[rows])
@@ -100,7 +98,7 @@ def gated_backward_(grad: Tensor, gate: Tensor, up: Tensor) -> None:
 def rotate_(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> None:
     """Rotary embedding (report eq. 3) of (T, heads, D), in place; `back` undoes it, which is also its gradient."""
     sign = -1 if back else 1
-    for rows in tiles(x.shape[0], SUB_TILE):
+    for rows in _sub_tiles(x):
         first, second = x[rows].chunk(2, dim=-1)
         kept = first.clone()
         first.mul_(cos[rows]).addcmul_(second, sin[rows], value=-sign)
@@ -112,6 +110,10 @@ def tiles(tokens: int, size: int | None) -> Iterator[slice]:
     step = size or tokens
     for start in range(0, tokens, step):
         yield slice(start, min(start + step, tokens))
+
+
+def _sub_tiles(x: Tensor) -> Iterator[slice]:
+    return tiles(x.shape[0], sub_tile(x[0].numel()))
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -133,13 +135,15 @@ class LayerEngine:
         self.down = Product([mlp.down_proj], keep_dense=keep)
         self.groups = _head_groups(self.qkv, head_dim, levers.attention_groups)
 
-    def forward(self, x: Tensor, stream: Stream, *, keep: bool, over: bool) -> tuple[Tensor, Saved]:
-        """x (T, C) → (T, C) and, with `keep`, everything backward needs; `over`: the result may be written over x."""
-        saved = Saved()
+    def forward(self, x: Tensor, stream: Stream, choice: LayerChoice | None) -> tuple[Tensor, Saved]:
+        """x (T, C) → (T, C), and what `choice` saves beside x; None: nothing, and the result is written over x."""
+        saved, keep = Saved(x=x), choice in ("keep", "offload")
         out, kernel, qkv = self._attention(x, stream, keep=keep)
-        y = x if over else torch.empty_like(x)
+        y = x if choice is None else torch.empty_like(x)
+        if choice not in (None, "recompute"):
+            saved.kernel, saved.out = kernel, out
         if keep:
-            saved.x, saved.qkv, saved.kernel, saved.out = x, qkv, kernel, out
+            saved.qkv = qkv
             saved.h = torch.empty_like(x)
             saved.gate_up = [x.new_empty(x.shape[0], product.outputs) for product in self.gate_up]
         for rows in tiles(x.shape[0], self.levers.tile):
@@ -155,19 +159,19 @@ class LayerEngine:
 
     def backward(self, grad: Tensor, saved: Saved, stream: Stream, sink: Sink, *, wanted: bool) -> Tensor | None:
         """Gradient (T, C) of the output → of the input, written over it; None when it is not `wanted`."""
-        x = saved.x
+        x, one = saved.x, len(self.groups) == 1
         assert x is not None
-        if saved.whole:
-            out, kernel, qkv = saved.out, saved.kernel, saved.qkv
-            assert out is not None
+        if saved.out is None:
+            out, kernel, qkv = self._attention(x, stream, keep=one)
         else:
-            out, kernel, qkv = self._attention(x, stream, keep=len(self.groups) == 1)
+            out, kernel, qkv = saved.out, saved.kernel, saved.qkv
         d_out = torch.empty_like(out)
         for rows in tiles(x.shape[0], self.levers.tile):
             self._token_wise_backward(rows, grad, x, out, d_out, saved, sink)
         saved.h, saved.gate_up = None, []
-        if len(self.groups) == 1:
-            d_qkv = self._attend_backward(0, d_out, qkv.pop(), out, kernel[0], stream)
+        if one:
+            inside = qkv.pop() if qkv else self._group_qkv(x, self.groups[0], None, None, stream)
+            d_qkv = self._attend_backward(0, d_out, inside, out, kernel[0], stream)
             del d_out, out
             return self._attention_input(grad, x, d_qkv, sink, wanted=wanted)
         return self._grouped_backward(grad, x, d_out, out, qkv, kernel, stream, sink)

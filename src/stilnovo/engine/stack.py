@@ -111,31 +111,20 @@ class Engine:
             self.stream.use(index)
             self.stream.prefetch(index + 1)
         choice = self.levers.layers[index]
-        layer = self.layers[index]
         if not training:
-            return layer.forward(x, waiting.stream, keep=False, over=True)[0]
-        on_host = choice == "offload" or (choice == "recompute" and self.levers.inputs == "host")
-        if choice == "recompute":
-            if on_host:
-                self.store.put((waiting.number, index, "x"), x)
-                y = layer.forward(x, waiting.stream, keep=False, over=False)[0]
-                waiting.saved[index] = Saved()
-            else:
-                y = layer.forward(x, waiting.stream, keep=False, over=False)[0]
-                waiting.saved[index] = Saved(x=x)
-            self.store.settle(but=1)
-            return y
-        y, saved = layer.forward(x, waiting.stream, keep=True, over=False)
-        if choice == "offload":
-            self.store.settle()
-            saved = self._send(waiting.number, index, saved)
+            return self.layers[index].forward(x, waiting.stream, None)[0]
+        y, saved = self.layers[index].forward(x, waiting.stream, choice)
+        if self._on_host(index):
+            self.store.settle()  # the layer before has had this one's time to leave
+            for name, tensor in _tensors(saved):
+                self.store.put((waiting.number, index, name), tensor)
+            saved = Saved(kernel=saved.kernel)
         waiting.saved[index] = saved
         return y
 
-    def _send(self, number: int, index: int, saved: Saved) -> Saved:
-        for name, tensor in _tensors(saved):
-            self.store.put((number, index, name), tensor)
-        return Saved(kernel=saved.kernel)
+    def _on_host(self, index: int) -> bool:
+        choice = self.levers.layers[index]
+        return choice == "offload" or (choice != "keep" and self.levers.inputs == "host")
 
     def _normed(self, x: Tensor) -> Tensor:
         return normed(x, self.model.norm, self.model.config.rms_eps)
@@ -158,11 +147,14 @@ class Engine:
                     grad = found
 
     def _names(self, index: int) -> list[str]:
+        """What waits on the host for a layer."""
+        if not self._on_host(index):
+            return []
+        names = {"recompute": ["x"], "attention": ["x", "out"], "offload": ["x", "out", "h"]}[self.levers.layers[index]]
         if self.levers.layers[index] == "offload":
-            products = len(self.layers[index].gate_up)
-            groups = len(self.layers[index].groups)
-            return ["x", "out", "h", *(f"qkv{i}" for i in range(groups)), *(f"gate_up{i}" for i in range(products))]
-        return ["x"] if self.levers.layers[index] == "recompute" and self.levers.inputs == "host" else []
+            layer = self.layers[index]
+            names += [f"qkv{i}" for i in range(len(layer.groups))] + [f"gate_up{i}" for i in range(len(layer.gate_up))]
+        return names
 
     def _recall(self, index: int, waiting: _Pass) -> Saved:
         saved = waiting.saved.pop(index)

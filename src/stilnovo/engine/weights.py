@@ -11,6 +11,7 @@ model (evaluation, generation), so that nobody else needs to know.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class LayerStream:
     def __init__(self, model: Llama, count: int, slots: int, link: Link) -> None:
         self.link, self.count, self.model = link, count, model
         self._places = [_places(model.layers[index]) for index in range(count)]
-        self.layer_bytes = max((_size(places) for places in self._places), default=0)
+        self.layer_bytes = max((places[-1].stop for places in self._places), default=0)
         self._host = link.host(self.layer_bytes * count)
         self._slots = [
             torch.empty(self.layer_bytes, dtype=torch.uint8, device=link.device) for _ in range(min(slots, count))
@@ -37,8 +38,11 @@ class LayerStream:
         self._order = list(range(len(self._slots)))  # the slot used longest ago first
         self._current = -1
         for index in range(count):
-            self._move_out(index)
-        for index in range(count):
+            before = [getattr(place.module, place.name) for place in self._places[index]]
+            self._bind(index, self._home(index))
+            for place, tensor in zip(self._places[index], before, strict=True):
+                getattr(place.module, place.name).copy_(tensor)
+            del before, tensor  # the card's copy goes before the next layer's is made room for
             model.layers[index].register_forward_pre_hook(self._hook(index))
 
     @property
@@ -79,22 +83,10 @@ class LayerStream:
     def _home(self, index: int) -> Tensor:
         return self._host[index * self.layer_bytes : (index + 1) * self.layer_bytes]
 
-    def _move_out(self, index: int) -> None:
-        home = self._home(index)
-        for module, name, tensor, offset in self._places[index]:
-            view = home[offset : offset + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-            view.copy_(tensor)
-            setattr(module, name, view)  # the card's copy goes
-        # Only shapes and types are needed from here on.
-        self._places[index] = [
-            (module, name, torch.empty(tensor.shape, dtype=tensor.dtype, device="meta"), offset)
-            for module, name, tensor, offset in self._places[index]
-        ]
-
-    def _bind(self, index: int, slot: Tensor) -> None:
-        for module, name, like, offset in self._places[index]:
-            size = like.numel() * like.element_size()
-            setattr(module, name, slot[offset : offset + size].view(like.dtype).view(like.shape))
+    def _bind(self, index: int, memory: Tensor) -> None:
+        for place in self._places[index]:
+            view = memory[place.start : place.start + place.size].view(place.dtype).view(place.shape)
+            setattr(place.module, place.name, view)
 
     def _hook(self, index: int) -> Callable[[nn.Module, Any], None]:
         def bring(_module: nn.Module, _inputs: Any) -> None:
@@ -103,17 +95,28 @@ class LayerStream:
         return bring
 
 
-def _places(layer: nn.Module) -> list[tuple[nn.Module, str, Tensor, int]]:
-    """(module, buffer's name, tensor, offset) of everything frozen projections keep."""
-    found, offset = [], 0
+@dataclass(frozen=True)
+class _Place:
+    """Where a frozen projection's tensor lies in its layer's memory, in bytes; `stop` is where the next may start."""
+
+    module: nn.Module
+    name: str
+    dtype: torch.dtype
+    shape: torch.Size
+    start: int
+    size: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + aligned(self.size)
+
+
+def _places(layer: nn.Module) -> list[_Place]:
+    """Room for everything that a layer's frozen projections keep."""
+    places: list[_Place] = []
     for module in layer.modules():
         if isinstance(module, FrozenLinear):
             for name, tensor in module.named_buffers(recurse=False):
-                found.append((module, name, tensor, offset))
-                offset += aligned(tensor.nbytes)
-    return found
-
-
-def _size(places: list[tuple[nn.Module, str, Tensor, int]]) -> int:
-    _, _, last, offset = places[-1]
-    return offset + aligned(last.nbytes)
+                start = places[-1].stop if places else 0
+                places.append(_Place(module, name, tensor.dtype, tensor.shape, start, tensor.nbytes))
+    return places

@@ -205,7 +205,7 @@ class Llama(nn.Module):
         """Let the head be kept elsewhere; the dense one goes, unless it is the embedding too."""
         self.head_logits = logits
         if self.lm_head is not None:
-            self.lm_head = self.lm_head.to("meta")  # whoever still wants it fails at once
+            self.lm_head = self.lm_head.new_empty(0, self.config.hidden_size)  # no logits come of it
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (R, C) → logits (R, V) in fp32."""

@@ -25,6 +25,7 @@ Scheme = Literal["nf4", "fp4", "int8", "int4", "none"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 BLOCK = 64  # weights that share an absolute maximum (nf4, fp4) or a scale and zero point (int8, int4)
 PART = BLOCK * 2**15  # weights quantised at once: the working copies of a wide matrix would outweigh what is kept
+DENSE_PART = 2**22  # weights made dense at once under int8 and int4
 NESTED_BLOCK = 256  # block maxima that share a scale under double quantisation
 
 
@@ -202,12 +203,17 @@ class AffineLinear(_QuantizedLinear):
         return packed, scale.to(torch.float16), zero.to(torch.uint8)
 
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
-        q = self.packed
-        if self.bits == 4:
-            q = torch.stack((q & 15, q >> 4), dim=-1).flatten(1)
-        values = q.view(self.out_features, -1, BLOCK).to(torch.float32)
-        values = values.sub_(self.zero[..., None]).mul_(self.scale[..., None].float())
-        return values.view(self.out_features, -1)[:, : self.in_features].to(dtype)
+        out = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.packed.device)
+        step = max(1, DENSE_PART // self.in_features)
+        for start in range(0, self.out_features, step):  # the fp32 copies of a whole matrix would be three times its size
+            rows = slice(start, start + step)
+            q = self.packed[rows]
+            if self.bits == 4:
+                q = torch.stack((q & 15, q >> 4), dim=-1).flatten(1)
+            values = q.view(q.shape[0], -1, BLOCK).to(torch.float32)
+            values.sub_(self.zero[rows, :, None]).mul_(self.scale[rows, :, None].float())
+            out[rows] = values.view(q.shape[0], -1)[:, : self.in_features]
+        return out
 
 
 def _half_rounded_up(x: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-LayerChoice = Literal["keep", "offload", "recompute"]
+#: What a layer saves for backward: *keep*: all of its inside, on the card; *offload*: the same, in host memory;
+#: *attention*: attention's output, beside its input, where `inputs` says; *recompute*: its input alone.
+LayerChoice = Literal["keep", "offload", "attention", "recompute"]
 Place = Literal["card", "host"]
 HeadKind = Literal["dense", "int8", "nf4", "streamed"]
 OptimizerKind = Literal["adamw", "adamw8bit"]
@@ -20,9 +22,9 @@ class Levers:
     """One complete setting of the engine."""
 
     layers: tuple[LayerChoice, ...]
-    """For each layer what happens to its inside until backward: kept on the card, sent to the host, or computed again."""
+    """For each layer, what it saves for backward."""
     inputs: Place = "card"
-    """Where the inputs of recomputed layers wait for backward."""
+    """Where what the layers of the choices *attention* and *recompute* save waits for backward."""
     prefetch: bool = True
     """Whether what waits on the host for the next layer is brought while this one computes; costs its room."""
     streamed_layers: int = 0
