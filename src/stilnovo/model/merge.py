@@ -1,0 +1,78 @@
+"""An adapter made part of its base: W' = W + s · B·A, and W' kept under a quantisation again.
+
+The right order: the base as it computes (dequantised, not the checkpoint from which it was quantised), plus the adapter,
+then rounded once. What rounding does to a light adapter is measured: where the base lies on the same grid already, an
+update of less than half a step rounds back to nothing; elsewhere it arrives on average, under noise that may be larger
+than itself. `qat.py` trains against both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stilnovo.errors import InputError
+from stilnovo.model.llama import Llama
+from stilnovo.model.lora import LoraLinear, adapters
+from stilnovo.model.quantize import Scheme, quantized_linear
+
+
+@dataclass(frozen=True)
+class MergedProjection:
+    """What rounding did to one projection's update ΔW = s · B·A.
+
+    Attributes:
+        name: PEFT's module name.
+        survived: ⟨Q(W + ΔW) − Q(W), ΔW⟩ / ⟨ΔW, ΔW⟩: 1 where the whole update arrives, 0 where rounding erased it; nan for ΔW = 0.
+        noise: |Q(W + ΔW) − (W + ΔW)| / |ΔW| (Frobenius): rounding error in units of what was learnt.
+    """
+
+    name: str
+    survived: float
+    noise: float
+
+
+def merged_weight(module: LoraLinear, dtype: torch.dtype = torch.float32) -> Tensor:
+    """W + s · B·A (out, in) in `dtype`, added in fp32."""
+    weight = module.base.dense(torch.float32).clone()
+    a, b = module.lora_A.detach().float(), module.lora_B.detach().float()
+    return weight.addmm_(b, a, alpha=module.scale).to(dtype)
+
+
+def merge(model: Llama, scheme: Scheme, *, measure: bool = False) -> list[MergedProjection]:
+    """Replace every adapted projection by its merged weight under `scheme`, in place, one at a time.
+
+    Args:
+        model: A base with an adapter; a plain model afterwards.
+        scheme: How the merged weights are kept; `none` keeps them densely in the model's type.
+        measure: Compare each rounded projection with what it should be; costs another quantisation of the base.
+
+    Raises:
+        InputError: when the model has no adapter.
+    """
+    found = adapters(model)
+    if not found:
+        raise InputError("There is no adapter to merge.", next="Load the model with --adapter.")
+    report = []
+    for name, module in found.items():
+        merged = merged_weight(module)
+        kept = quantized_linear(merged if scheme != "none" else merged.to(model.dtype), scheme)
+        if measure:
+            report.append(_compared(name, module, merged, kept.dense(torch.float32), scheme))
+        parent, _, attribute = name.removeprefix("model.").rpartition(".")
+        setattr(model.get_submodule(parent), attribute, kept)
+    return report
+
+
+def _compared(name: str, module: nn.Module, merged: Tensor, kept: Tensor, scheme: Scheme) -> MergedProjection:
+    assert isinstance(module, LoraLinear)
+    base = module.base.dense(torch.float32)
+    update = merged - base
+    size = float((update * update).sum())
+    if size == 0:
+        return MergedProjection(name, float("nan"), float("nan"))
+    before = quantized_linear(base, scheme).dense(torch.float32)
+    survived = float(((kept - before) * update).sum()) / size
+    return MergedProjection(name, survived, float((kept - merged).norm()) / size**0.5)

@@ -1,0 +1,105 @@
+"""Quantisation-aware training of an adapter (2024 report §5.1): it learns in front of the rounding it will meet.
+
+A plain adapter is trained on W x + s · B (A x) and merged and rounded afterwards; rounding then moves every weight by up to
+half a grid step, which the training never saw. Here the forward pass computes with Q(W + s · B·A), Q being the affine int8
+or int4 rounding of `quantize.AffineLinear` and exactly what `merge.merge` will ship, and the adapter learns to make the
+rounded matrix good.
+
+Rounding has no useful derivative, so its gradient is taken as the identity (straight-through; Bengio et al. 2013). With
+dW = gradᵀ x that gives dB = s · dW Aᵀ and dA = s · Bᵀ dW, which need no dW: dB = s · gradᵀ (x Aᵀ), dA = (s · grad B)ᵀ x. So
+memory is that of a plain adapter plus one dense matrix at a time, and the price is a rounding of W in each direction.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from stilnovo.errors import InputError
+from stilnovo.model.llama import Llama
+from stilnovo.model.lora import LoraLinear
+from stilnovo.model.merge import merged_weight
+from stilnovo.model.quantize import AffineLinear
+
+Bits = Literal[8, 4]
+
+
+def fake_quantize(weight: Tensor, bits: Bits, dtype: torch.dtype) -> Tensor:
+    """Q(W): what is left of W (out, in) after affine rounding per group, in `dtype`."""
+    return AffineLinear(weight, bits).dense(dtype)
+
+
+class _QuantizationAware(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, module: QuantizationAwareLinear, a: Tensor, b: Tensor) -> Tensor:
+        ctx.module = module
+        # Saved though the module has them: autograd refuses a backward after they were changed in place.
+        ctx.save_for_backward(x, a, b)
+        return F.linear(x, module.effective(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor]:
+        x, a, b = ctx.saved_tensors
+        scale = ctx.module.scale
+        low = x @ a.to(x.dtype).T
+        d_b = (grad.T @ low).mul_(scale).to(b.dtype)
+        d_low = (grad @ b.to(grad.dtype)).mul_(scale)
+        d_a = (d_low.T @ x).to(a.dtype)
+        d_x = grad @ ctx.module.effective(grad.dtype) if ctx.needs_input_grad[0] else None
+        return d_x, None, d_a, d_b
+
+
+class QuantizationAwareLinear(LoraLinear):
+    """A frozen projection with its adapter, computed as the rounded merge of both.
+
+    Args:
+        plain: The adapted projection; base, A and B are shared with it.
+        bits: Width of the rounding; None switches it off, which leaves plain LoRA computed on the merged matrix.
+    """
+
+    def __init__(self, plain: LoraLinear, bits: Bits | None) -> None:
+        nn.Module.__init__(self)
+        self.base, self.scale, self.dropout, self.enabled = plain.base, plain.scale, 0.0, plain.enabled
+        self.lora_A, self.lora_B = plain.lora_A, plain.lora_B
+        self.bits = bits
+
+    def effective(self, dtype: torch.dtype) -> Tensor:
+        """Q(W + s · B·A) (out, in) in `dtype`."""
+        merged = merged_weight(self)
+        return merged.to(dtype) if self.bits is None else fake_quantize(merged, self.bits, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, in) → (T, out)."""
+        if not self.enabled:
+            base: Tensor = self.base(x)
+            return base
+        return _QuantizationAware.apply(x, self, self.lora_A, self.lora_B)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def make_aware(model: Llama, bits: Bits | None) -> None:
+    """Let every adapter of the model learn in front of a rounding to `bits`, in place; parameters stay the same objects.
+
+    Raises:
+        InputError: without an adapter, or with dropout, which has no meaning for a merged matrix.
+    """
+    sites = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, LoraLinear)
+    ]
+    if not sites:
+        raise InputError("There is no adapter to train.", next="Attach one first.")
+    if any(child.dropout and not isinstance(child, QuantizationAwareLinear) for _, _, child in sites):
+        raise InputError(
+            "Quantisation-aware training computes with the merged matrix and knows no dropout.",
+            next="Set lora.dropout to 0.",
+        )
+    for parent, name, child in sites:
+        setattr(parent, name, QuantizationAwareLinear(child, bits))
