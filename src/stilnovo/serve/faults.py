@@ -14,6 +14,9 @@ _DATABASE = {
     "SQLITE_FULL": "disk_full",
     "SQLITE_READONLY": "read_only",
 }
+_FULL = (507, "disk_full", "The disk is full: nothing was stored. Free some space, then try again.")
+_READ_ONLY = (503, "read_only", "The data folder cannot be written. Check its permissions.")
+_DISK = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL} | dict.fromkeys((errno.EACCES, errno.EROFS, errno.EPERM), _READ_ONLY)
 _STATUS = {"locked": 503, "disk_full": 507, "read_only": 503}
 
 
@@ -66,14 +69,13 @@ def fault_of(error: BaseException) -> Fault:
     if code := _database_code(error) or _database_code(error.__cause__):
         message = str(error).replace("\n", " ")
         return Fault(_STATUS.get(code, 500), code, message, retry_after=5 if code == "locked" else None)
+    for one in (error, error.__cause__):
+        if isinstance(one, OSError) and one.errno in _DISK:
+            return Fault(*_DISK[one.errno])
     if isinstance(error, InputError):
-        return Fault(422, "unusable", str(error).replace("\n", " "))
+        return Fault(400, "unusable", str(error).replace("\n", " "))
     if isinstance(error, StilnovoError):
         return Fault(502, "failed", str(error).replace("\n", " "))
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Fault(507, "disk_full", "The disk is full: nothing was stored. Free some space, then try again.")
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return Fault(503, "read_only", "The data folder cannot be written. Check its permissions.")
     if isinstance(error, MemoryError):
         return Fault(503, "memory", "The machine ran out of memory for this request.", retry_after=10)
     return Fault(500, "internal", f"Unexpected {type(error).__name__}; the service's log has the rest.")
