@@ -146,16 +146,20 @@ def test_a_weight_file_is_read_once_and_again_when_it_changed(
 
 
 def test_the_code_that_scores_is_part_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for room in ("evaluate", "generate", "model", "text"):
+    for room in ("evaluate", "model", "chat"):
         (tmp_path / room).mkdir()
+    (tmp_path / "chat" / "answer.py").write_text("a = 1\n", encoding="utf-8")
     (tmp_path / "evaluate" / "scoring.py").write_text("a = 1\n", encoding="utf-8")
     (tmp_path / "evaluate" / "verdict.py").write_text("a = 1\n", encoding="utf-8")
     monkeypatch.setattr(identities, "_PACKAGE", tmp_path)
     before = code_sha256.__wrapped__()
     (tmp_path / "evaluate" / "verdict.py").write_text("a = 2\n", encoding="utf-8")
+    (tmp_path / "chat" / "answer.py").write_text("a = 2\n", encoding="utf-8")
     assert code_sha256.__wrapped__() == before, "what only reads answers may change"
+    (tmp_path / "model" / "faster.py").write_text("a = 1\n", encoding="utf-8")
+    added = code_sha256.__wrapped__()
     (tmp_path / "evaluate" / "scoring.py").write_text("a = 2\n", encoding="utf-8")
-    assert code_sha256.__wrapped__() != before
+    assert len({before, added, code_sha256.__wrapped__()}) == 3
 
 
 def test_a_killed_process_loses_nothing_it_had_finished(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ FileHash = Callable[[Path], str]
 _PACKAGE = Path(__file__).parents[1]
 _MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".model")
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-_SCORING_ROOMS = ("evaluate", "generate", "model", "text")
-# What reads answers but makes none; everything else in the rooms above counts, also what is added later.
+# What makes no answers. Everything else counts, also what is added later.
+_OTHER_ROOMS = {"chat", "cli", "compare", "data", "demo", "library", "report", "sample", "serve", "train"}
 _READERS = {"cache", "identity", "paired", "pages", "result", "run", "statistics", "verdict"}
 
 
@@ -112,8 +112,11 @@ def item_sha256(item: Item) -> str:
 @cache
 def code_sha256() -> str:
     """Over the sources that turn a question into an answer."""
-    paths = [path for room in _SCORING_ROOMS for path in sorted((_PACKAGE / room).rglob("*.py"))]
-    kept = [path for path in paths if not (path.parent.name == "evaluate" and path.stem in _READERS)]
+    kept = []
+    for path in sorted(_PACKAGE.glob("*/**/*.py")):
+        room = path.relative_to(_PACKAGE).parts[0]
+        if room not in _OTHER_ROOMS and not (path.parent.name == "evaluate" and path.stem in _READERS):
+            kept.append(path)
     return _joined((path.relative_to(_PACKAGE).as_posix(), sha256_file(path)) for path in kept)
 
 
