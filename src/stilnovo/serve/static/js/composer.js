@@ -51,14 +51,13 @@ export function draw(known = state) {
   state = known;
   restore();
   $("modes").replaceChildren($("modes").firstElementChild, ...(state.modes.length < 2 ? [] : state.modes.map((one) =>
-    h("label", {}, h("input", { type: "radio", name: "mode", value: one, checked: one === mode, onchange: () => choose(one) }), t(`mode_${one}`)))));
+    h("label", {}, h("input", { type: "radio", name: "mode", value: one, checked: one === mode, onchange: () => { remember("mode", one); choose(one); } }), t(`mode_${one}`)))));
   $("controls").replaceChildren($("controls").firstElementChild, state.writer ? "" : h("p", {}, t("no_writer")), ...Object.keys(SHAPES).map(control), state.writer ? instructions() : "");
   choose(mode);
 }
 
 function choose(one) {
   mode = one;
-  remember("mode", one);
   $("message").placeholder = t(one === "chat" ? "placeholder_chat" : "placeholder");
 }
 

@@ -59,7 +59,8 @@ async function welcome() {
 }
 
 function titled(text, menu = false) {
-  $("title").textContent = text;
+  $("title").textContent = text || "stilnovo";
+  $("title").classList.toggle("blank", !text);
   document.title = text ? `${text} · stilnovo` : "stilnovo";
   $("menu").hidden = !menu;
   $("menu").open = false;
@@ -184,6 +185,7 @@ function listen() {
   $("open-side").addEventListener("click", () => drawer(true));
   $("close-side").addEventListener("click", () => { drawer(false); $("open-side").focus(); });
   $("veil").addEventListener("click", () => drawer(false));
+  $("list").addEventListener("click", () => drawer(false));
   $("language").addEventListener("click", () => { switchLanguage(); redraw(); });
   $("theme").addEventListener("click", () => {
     const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";

@@ -70,8 +70,8 @@ function inline(citation, open) {
   return [h(`button.inline-quote.${citation.status}`, { ...attributes, type: "button", "aria-label": label, onclick: () => open(citation) }, text)];
 }
 
-/** The blocks of an answer. `open` is called with the citation that was chosen. */
-export function answer(text, citations, open) {
+/** The blocks of an answer. `open` is called with the citation that was chosen; `found` answers are quotations alone. */
+export function answer(text, citations, open, found) {
   const blocks = [];
   let paragraph = [];
   const flush = () => {
@@ -97,7 +97,7 @@ export function answer(text, citations, open) {
   };
   for (const part of cut(text, citations)) {
     if (typeof part === "string") addText(part);
-    else if (part.verses || part.shown.length >= LONG) {
+    else if (found || part.verses || part.shown.length >= LONG) {
       flush();
       blocks.push(figure(part, open));
     } else paragraph.push(...inline(part, open));

@@ -50,7 +50,7 @@ function notes(message) {
 function answerElement(message, last) {
   const writing = message.status === "writing" && running?.id === current?.id;
   const citations = message.details.citations ?? [];
-  const blocks = writing ? [h("p", {}, message.text)] : answer(message.text, citations, reader.open);
+  const blocks = writing ? [h("p", {}, message.text)] : answer(message.text, citations, reader.open, message.details.kind === "extractive");
   const element = h(`article.turn.answer${writing ? ".writing" : ""}`, { "aria-busy": writing ? "true" : null }, h("h2.unseen", {}, t("answer")), h("div.prose", {}, blocks));
   if (writing) return element;
   element.append(...notes(message), h("div.tools", {},
