@@ -98,6 +98,7 @@ class Conversation:
         self.rewrite, self.limit = rewrite, limit
         self.turns: list[Turn] = []
         self.dropped = 0
+        self.warned: set[str] = set()
         self._asked: str | None = None
         for message, said in history:
             self._asked = self._searched(message)[0] if library is not None else None
@@ -140,10 +141,13 @@ class Conversation:
         assert self.library is not None
         if self._asked is None:
             return message, False
-        chapter = scope.follow_up(message, self._asked)
+        if scope.named_section(message) is not None:
+            # A chapter is found by its number; the work last quoted is preferred without being named.
+            searched = scope.follow_up(message, self._asked)
+            return searched, searched != message
         said = self.turns[-1].assistant if self.turns else ""
         work = followup.last_work(said, self.library) if followup.leans(message) else None
-        searched = chapter if chapter != message else self_contained(message, self._asked, work.title if work else "")
+        searched = self_contained(message, self._asked, work.title if work else "")
         return searched, searched != message
 
     def _keep(self, turn: Turn, searched: str, dropped: int) -> None:
@@ -205,8 +209,7 @@ class _Reply:
         """See `Conversation.reply`."""
         if self.mode != self.asked_mode and self.asked_mode == "library_plus":
             yield Notice("no_model", "Nessun modello è collegato: risponde la sola biblioteca.")
-        for text in getattr(self.talk.writer, "warnings", ()):
-            yield Notice("context", text)
+        yield from self._warned()
         try:
             yield from self._chat() if self.mode == "chat" else self._over_library()
         except _Cancelled:
@@ -224,12 +227,20 @@ class _Reply:
             yield from self._end("stop")
 
     def _end(self, finish: str) -> Iterator[Event]:
+        yield from self._warned()
         quotes = tuple(dict.fromkeys(self.quotes))
         if false := sum(not quote.sound for quote in quotes):
             yield Notice("unverified", f"{false} citazioni non stanno nei brani e sono segnate.", false)
         yield Citations(quotes)
         passages, sure = (self.extract.passages, self.extract.sure) if self.extract else ((), False)
         yield Done(self.text, self.kind, self.mode, quotes, passages, self.searched, sure, finish)  # type: ignore[arg-type]
+
+    def _warned(self) -> Iterator[Notice]:
+        """What a server's writer has to say of its context, once a conversation."""
+        for text in getattr(self.talk.writer, "warnings", ()):
+            if text not in self.talk.warned:
+                self.talk.warned.add(text)
+                yield Notice("context", text)
 
     def _add(self, text: str) -> Token:
         self.text += text

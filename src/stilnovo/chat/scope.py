@@ -36,6 +36,10 @@ descrivi breve brevemente favore puoi potresti intero romanzo opera poema storia
 _ASKING = frozenset(stem(word) for word in _ASKED.split())
 
 
+#: Two sections whose first SAMPLE characters share this part of their words are two editions of one text.
+SAMPLE, SAME = 1500, 0.8
+
+
 @dataclass(frozen=True)
 class Named:
     """A section as a question names it: *canto*, 5; words that narrow it down (*inferno*), folded."""
@@ -117,9 +121,20 @@ def scope(question: Question, library: Library, works: Sequence[Work], before: W
     found = [section for work in among for section in library.sections(work) if _is_meant(section, named)]
     if before is not None and any(section.work == before for section in found):
         found = [section for section in found if section.work == before]
+    found = _once(found, library)
     if not found:
         return None
     return Scope(named, tuple(found), whole(question, found[0].work, named))
+
+
+def _once(sections: Sequence[Chapter], library: Library) -> list[Chapter]:
+    """The sections, each text once: of two editions of a work, the one whose author is known, or the first."""
+    kept: list[tuple[Chapter, set[str]]] = []
+    for section in sorted(sections, key=lambda one: not one.work.author):
+        opening = {token.form for token in tokens(library.text(section.work)[section.body : section.body + SAMPLE])}
+        if not any(len(opening & other) >= SAME * len(opening | other) for _, other in kept):
+            kept.append((section, opening))
+    return [section for section, _ in kept]
 
 
 def whole(question: Question, work: Work, named: Named) -> bool:
