@@ -109,7 +109,7 @@ class AnswerCache:
             return
         sha256, text = identity.sha256(), identity.text()
         for item, answer in rows:
-            self._pending.append((sha256, text, task, version, item, json.dumps(answer, ensure_ascii=False)))
+            self._pending.append((sha256, text, task, version, item, json.dumps(answer)))
         self._flush()
 
     def file_sha256(self, path: Path) -> str:

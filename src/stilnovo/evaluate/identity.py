@@ -53,7 +53,7 @@ class Identity:
 
     def text(self) -> str:
         """All fields as one line of JSON, keys sorted."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
 
 def identify(
@@ -106,7 +106,7 @@ def adapter_sha256(folder: Path) -> str:
 
 def item_sha256(item: Item) -> str:
     """Hex sha256 of one question: all that its answer depends on, the names of its groups left out."""
-    return hashlib.sha256(json.dumps(item.identity(), ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(item.identity(), separators=(",", ":")).encode()).hexdigest()
 
 
 @cache
