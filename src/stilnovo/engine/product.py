@@ -27,6 +27,10 @@ class Sink(Protocol):
         """Add a gradient of the whole parameter, or of some of its rows."""
         ...
 
+    def flush(self) -> None:
+        """A layer's gradients are complete."""
+        ...
+
 
 class OnCard:
     """Gradients add up in `parameter.grad`, in the parameter's type."""
@@ -40,6 +44,9 @@ class OnCard:
             parameter.grad = torch.zeros_like(parameter)
         target = parameter.grad if rows is None else parameter.grad[rows]
         target += gradient
+
+    def flush(self) -> None:
+        """See `Sink.flush`."""
 
 
 class Part:

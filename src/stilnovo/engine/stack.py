@@ -142,6 +142,7 @@ class Engine:
                 found = self.layers[index].backward(
                     grad, saved, waiting.stream, self.sink, wanted=index > self.lowest
                 )
+                self.sink.flush()
                 del saved
                 if found is not None:
                     grad = found

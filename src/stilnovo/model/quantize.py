@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from stilnovo.errors import InputError
 from stilnovo.model.functions import frozen_linear
+from stilnovo.plan.step import DENSE_PART
 
 Scheme = Literal["nf4", "fp4", "int8", "int4", "none"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 BLOCK = 64  # weights that share an absolute maximum (nf4, fp4) or a scale and zero point (int8, int4)
 PART = BLOCK * 2**15  # weights quantised at once: the working copies of a wide matrix would outweigh what is kept
-DENSE_PART = 2**22  # weights made dense at once under int8 and int4
+
 NESTED_BLOCK = 256  # block maxima that share a scale under double quantisation
 
 
@@ -205,7 +206,9 @@ class AffineLinear(_QuantizedLinear):
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
         out = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.packed.device)
         step = max(1, DENSE_PART // self.in_features)
-        for start in range(0, self.out_features, step):  # the fp32 copies of a whole matrix would be three times its size
+        for start in range(
+            0, self.out_features, step
+        ):  # the fp32 copies of a whole matrix would be three times its size
             rows = slice(start, start + step)
             q = self.packed[rows]
             if self.bits == 4:
@@ -239,5 +242,7 @@ def quantized_linear(weight: Tensor, scheme: Scheme) -> FrozenLinear:
     if scheme == "none":
         return DenseLinear(weight)
     if scheme in ("nf4", "fp4"):
+        if weight.device.type == "meta":  # bitsandbytes needs values for its tables
+            return FourBitLinear.of_shape(*weight.shape, scheme, weight.device)
         return FourBitLinear(weight, scheme)
     return AffineLinear(weight, 8 if scheme == "int8" else 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 ELEMENTWISE_BYTES = 32 * 2**20  # an elementwise step takes rows of this size in fp32: its temporaries stay small
 FUSED_BYTES = 32 * 2**20  # projections of one input are made dense together up to this size
+DENSE_PART = 2**22  # weights made dense at once under int8 and int4
 
 
 def sub_tile(columns: int) -> int:

@@ -1,0 +1,315 @@
+"""The ledger: every byte of a training step, on the card and in host memory, from shapes and levers alone.
+
+The sums follow the code of `stilnovo.engine` line by line and are no fits; `bench/memory.py` runs the real step of the 8B
+shape without storage and compares (within 5 %; usually within 1 %). What lives through the step is listed by kind. What
+comes and goes is the largest of several moments, each named; the peak is everything that lives plus that moment.
+
+Shape letters: T tokens in one pass, t of a tile, C hidden size, F feed-forward size, H query heads, K key/value heads,
+D head size, V vocabulary, r rank, n groups of heads. All sizes in bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stilnovo.plan.levers import Levers, Place
+from stilnovo.plan.shape import LlamaConfig, LoraConfig, lora_parameters
+from stilnovo.plan.step import DENSE_PART, FUSED_BYTES, sub_tile
+
+BLOCK = 64  # weights that share a scale
+NESTED_BLOCK = 256  # scales that share a scale under double quantisation
+OPTIMIZER_BLOCK = 256  # values that share a scale in 8-bit optimizer states
+ALIGN = 256
+CONTEXT_BYTES = 512 * 2**20  # what a CUDA context and the libraries' workspaces take outside torch's allocator
+FRAGMENTATION = 0.03  # of what comes and goes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a step's memory depends on beside the levers."""
+
+    config: LlamaConfig
+    lora: LoraConfig
+    scheme: str = "nf4"
+    tokens: int = 2048
+    """T, the tokens of one forward pass, all documents together."""
+    value_bytes: int = 2
+    """Bytes of the type the model computes in: 2 on cards, 4 on a CPU."""
+    flash: bool = True
+    """Whether attention is one kernel for all documents (its workspace is counted)."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that takes room."""
+
+    name: str
+    place: Place
+    size: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All items; `moments` maps each candidate for the peak to its bytes, and `moment` is the largest."""
+
+    items: tuple[Item, ...]
+    moments: dict[str, int] = field(hash=False)
+    moment: str
+
+    @property
+    def lasting(self) -> int:
+        """Bytes on the card that live through the whole step."""
+        return sum(item.size for item in self.items if item.place == "card") - self.moments[self.moment]
+
+    @property
+    def peak(self) -> int:
+        """Most bytes that torch's allocator holds at once."""
+        return sum(item.size for item in self.items if item.place == "card")
+
+    @property
+    def host(self) -> int:
+        """Bytes of host memory, the program itself not counted."""
+        return sum(item.size for item in self.items if item.place == "host")
+
+
+def linear_bytes(rows: int, columns: int, scheme: str, value_bytes: int) -> int:
+    """Bytes that a projection (rows × columns) takes under a scheme, tables included."""
+    size = rows * columns
+    if scheme == "none":
+        return size * value_bytes
+    if scheme in ("nf4", "fp4"):
+        blocks = -(-size // BLOCK)
+        # packed, 8-bit block maxima, their scales, two code tables (16 and 256 values) and the offset
+        return -(-size // 2) + blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 * (16 + 256 + 1)
+    groups = rows * -(-columns // BLOCK)
+    return groups * BLOCK * (8 if scheme == "int8" else 4) // 8 + 3 * groups  # 16-bit scale, 8-bit zero point
+
+
+def layer_bytes(config: LlamaConfig, scheme: str, value_bytes: int) -> int:
+    """Bytes of the seven frozen projections of one layer."""
+    return sum(linear_bytes(*shape, scheme, value_bytes) for shape in config.linear_shapes().values())
+
+
+def ledger(run: Run, levers: Levers) -> Ledger:
+    """Every item of the step, the peak's moment last."""
+    moments = _moments(run, levers)
+    moment = max(moments, key=moments.__getitem__)
+    items = [*_weights(run, levers), *_adapter(run, levers), *_waiting(run, levers)]
+    items.append(Item("peak inside the step", "card", moments[moment], moment))
+    return Ledger(tuple(item for item in items if item.size), moments, moment)
+
+
+def _weights(run: Run, levers: Levers) -> list[Item]:
+    c, w = run.config, run.value_bytes
+    layer = layer_bytes(c, run.scheme, w)
+    arena = layer + 7 * ALIGN * (6 if run.scheme in ("nf4", "fp4") else 3) // 2  # each tensor starts aligned
+    streamed = levers.streamed_layers
+    table = c.vocab_size * c.hidden_size * w
+    items = [
+        Item("frozen projections", "card", (c.layers - streamed) * layer, f"{c.layers - streamed} layers, {run.scheme}"),
+        Item("slots of streamed layers", "card", min(levers.slots, streamed) * arena, f"{min(levers.slots, streamed)} of them"),
+        Item("streamed layers", "host", streamed * arena, f"{streamed} layers, {run.scheme}"),
+        Item("embedding", levers.embedding, table, "and head, tied" if c.tie_embeddings else ""),
+        Item("norms", "card", (2 * c.layers + 1) * c.hidden_size * w),
+    ]  # fmt: skip
+    tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
+    if levers.head == "streamed":
+        items.append(Item("head", "host", table, "as it is"))
+        items.append(Item("tiles of the head", "card", 2 * tile * c.hidden_size * w, f"2 of {tile:,} rows"))
+    elif levers.head != "dense":
+        spans = [min(tile, c.vocab_size - start) for start in range(0, c.vocab_size, tile)]
+        size = sum(linear_bytes(rows, c.hidden_size, levers.head, w) for rows in spans)
+        items.append(Item("head", "card", size, f"{levers.head}, {len(spans)} tiles"))
+    elif not c.tie_embeddings:
+        items.append(Item("head", "card", table, "as it is"))
+    return items
+
+
+def _adapter(run: Run, levers: Levers) -> list[Item]:
+    count = lora_parameters(run.config, run.lora)
+    states = 2 * count * 4
+    if levers.optimizer == "adamw8bit":
+        states = 2 * count + 2 * 4 * (count // OPTIMIZER_BLOCK)
+    moments = "two moments, 8 bits each" if levers.optimizer == "adamw8bit" else "two moments in fp32"
+    if levers.optimizer_place == "card":
+        return [
+            Item("adapter", "card", 4 * count, f"{count:,} values in fp32"),
+            Item("gradients", "card", 4 * count, "of the adapter alone"),
+            Item("optimizer", "card", states, moments),
+        ]
+    return [
+        Item("adapter", "card", run.value_bytes * count, f"{count:,} values in the model's type"),
+        Item("gradients of one layer", "card", 4 * count // run.config.layers, "sent to the host as they appear"),
+        Item("adapter and gradients", "host", 8 * count, "fp32"),
+        Item("optimizer", "host", states, moments),
+    ]
+
+
+def saved_bytes(run: Run, levers: Levers, index: int) -> int:
+    """What layer `index` saves for backward, wherever it waits."""
+    c, w = run.config, run.value_bytes
+    heads, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    values = {
+        "recompute": c.hidden_size,
+        "attention": c.hidden_size + heads,
+        # input, q, k, v, attention's output, the residual after it, gate and up
+        "keep": 2 * c.hidden_size + 2 * heads + 2 * kv + 2 * c.intermediate_size,
+    }
+    values["offload"] = values["keep"]
+    return run.tokens * values[levers.layers[index]] * w
+
+
+def on_host(levers: Levers, index: int) -> bool:
+    """Whether what a layer saves waits in host memory."""
+    choice = levers.layers[index]
+    return choice == "offload" or (choice != "keep" and levers.inputs == "host")
+
+
+def _waiting(run: Run, levers: Levers) -> list[Item]:
+    c = run.config
+    card = host = kernels = 0
+    for index, choice in enumerate(levers.layers):
+        size = saved_bytes(run, levers, index)
+        card, host = (card, host + _size_class(size)) if on_host(levers, index) else (card + size, host)
+        kernels += 0 if choice == "recompute" else 4 * run.tokens * c.heads
+    counts = {name: levers.layers.count(name) for name in ("keep", "offload", "attention", "recompute")}
+    note = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    tables = 2 * run.tokens * (c.head_dim // 2) * run.value_bytes
+    return [
+        Item("saved for backward", "card", card + kernels, note),
+        Item("saved for backward", "host", host, note),
+        Item("tokens, targets, rotary tables", "card", 16 * run.tokens + tables),
+    ]
+
+
+def _size_class(size: int) -> int:
+    step = max(ALIGN, 1 << max(0, size.bit_length() - 5))
+    return -(-size // step) * step
+
+
+def _moments(run: Run, levers: Levers) -> dict[str, int]:
+    """Bytes of everything that comes and goes, at each moment that may be the largest.
+
+    What layers save is counted once, whole, as lasting; at a layer's turn those above it have saved nothing yet, or no
+    longer, which is taken off.
+    """
+    found = {"loss": _loss(run, levers)}
+    above = 0
+    for index in reversed(range(run.config.layers)):
+        here = {
+            "forward, MLP": _forward(run, levers, index),
+            "backward, MLP": _backward_mlp(run, levers, index),
+            "backward, attention": _backward_attention(run, levers, index),
+        }
+        for name, size in here.items():
+            found[name] = max(found.get(name, 0), size - above)
+        above += 0 if on_host(levers, index) else saved_bytes(run, levers, index)
+    return found
+
+
+def _dense(run: Run, rows: int, columns: int) -> int:
+    """A projection made dense, and what making it needs."""
+    dense = rows * columns * run.value_bytes
+    if run.scheme in ("nf4", "fp4"):
+        return dense + 4 * -(-rows * columns // BLOCK)  # the block maxima in fp32
+    if run.scheme == "none":
+        return 0
+    return dense + 6 * min(rows * columns, DENSE_PART)
+
+
+def _loss(run: Run, levers: Levers) -> int:
+    c, w = run.config, run.value_bytes
+    rows = min(levers.loss_chunk, run.tokens)
+    tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
+    stream = run.tokens * c.hidden_size * w  # last layer's output, hidden states, their gradient
+    logits = rows * tile * (4 + (w if w < 4 else 0))
+    wide = rows * c.hidden_size * (4 + 2 * w)  # running mean, one tile's part, the targets' rows
+    dense = 0
+    if levers.head in ("int8", "nf4"):
+        dense = tile * c.hidden_size * w + (6 * DENSE_PART if levers.head == "int8" else 4 * tile * c.hidden_size // BLOCK)
+    return 3 * stream + logits + wide + dense
+
+
+def _tile(run: Run, levers: Levers) -> int:
+    return min(levers.tile or run.tokens, run.tokens)
+
+
+def _gate_up_dense(run: Run) -> int:
+    c = run.config
+    fused = 2 * c.intermediate_size * c.hidden_size * run.value_bytes <= FUSED_BYTES
+    return _dense(run, (2 if fused else 1) * c.intermediate_size, c.hidden_size)
+
+
+def _sent(run: Run, levers: Levers, index: int) -> int:
+    """What layer `index` sends to the host or has back from it; on the card while that lasts."""
+    known = 0 <= index < run.config.layers and on_host(levers, index)
+    return saved_bytes(run, levers, index) if known else 0
+
+
+def _forward(run: Run, levers: Levers, index: int) -> int:
+    c, w, t, choice = run.config, run.value_bytes, _tile(run, levers), levers.layers[index]
+    stream = run.tokens * c.hidden_size * w  # the output; the input is what is saved
+    if choice == "recompute":
+        stream += run.tokens * c.heads * c.head_dim * w  # attention's output
+    # what this layer saves, until it has left, and what the layer before it saved, on its way
+    stream += _sent(run, levers, index) + _sent(run, levers, index - 1)
+    inside = c.hidden_size + c.intermediate_size  # the down projection's output, the gated product
+    if choice in ("recompute", "attention"):
+        inside += c.hidden_size + 2 * c.intermediate_size  # the residual, gate and up
+    return stream + t * inside * w + _dense(run, c.hidden_size, c.intermediate_size)
+
+
+def _backward_stream(run: Run, levers: Levers, index: int) -> int:
+    """Whole-stream tensors of a layer's backward: gradient, what was recalled, attention's output and its gradient."""
+    c, w = run.config, run.value_bytes
+    heads, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    stream = run.tokens * (c.hidden_size + heads) * w + _sent(run, levers, index)
+    if levers.prefetch:
+        stream += _sent(run, levers, index - 1)
+    if levers.layers[index] == "recompute":
+        stream += run.tokens * heads * w + 4 * run.tokens * c.heads
+        if levers.attention_groups == 1:
+            stream += run.tokens * (heads + 2 * kv) * w
+    return stream
+
+
+def _backward_mlp(run: Run, levers: Levers, index: int) -> int:
+    c, w, t = run.config, run.value_bytes, _tile(run, levers)
+    f, h = c.intermediate_size, c.hidden_size
+    kept = levers.layers[index] in ("keep", "offload")
+    inside = t * h * w + (0 if kept else t * (h + 2 * f) * w)  # the normed input; the residual, gate and up
+    down = t * 2 * f * w + _dense(run, h, f)  # the product, its gradient
+    elementwise = t * f * w + 4 * min(t, sub_tile(f)) * f * w
+    up = 2 * t * h * w + _gate_up_dense(run)
+    return _backward_stream(run, levers, index) + inside + max(down, elementwise, up)
+
+
+def _backward_attention(run: Run, levers: Levers, index: int) -> int:
+    c, w, t, n = run.config, run.value_bytes, _tile(run, levers), levers.attention_groups
+    heads, kv, ranks = c.heads * c.head_dim, c.kv_heads * c.head_dim, 3 * run.lora.r
+    width = (heads + 2 * kv) // n
+    stream = _backward_stream(run, levers, index)
+    if levers.layers[index] == "attention" and n == 1:
+        stream += run.tokens * (heads + 2 * kv) * w
+    norm = 3 * min(t, sub_tile(c.hidden_size)) * c.hidden_size * 4
+    if n == 1:
+        kernel = run.tokens * (heads + 2 * kv) * w + _workspace(run, heads, kv, copies=False)
+        last = t * 2 * c.hidden_size * w + _dense(run, heads + 2 * kv, c.hidden_size) + norm
+        return stream + max(kernel, last)
+    dense = _dense(run, heads + 2 * kv, c.hidden_size)
+    whole = run.tokens * (c.hidden_size + 2 * ranks) * w  # gradient of the normed input; low ranks
+    group = run.tokens * width * w  # q, k and v
+    kernel = run.tokens * width * w + _workspace(run, heads // n, kv // n, copies=True)
+    matrix = width * c.hidden_size * w
+    return stream + whole + dense + group + max(kernel, matrix + t * c.hidden_size * w, norm)
+
+
+def _workspace(run: Run, heads: int, kv: int, *, copies: bool) -> int:
+    """What flash attention's backward takes for itself: dq in fp32, keys' gradients a query head, copies of a part."""
+    if not run.flash:
+        return 0
+    w = run.value_bytes
+    size = run.tokens * heads * 4 + run.tokens * 4 * (heads // run.config.head_dim)
+    size += 2 * run.tokens * heads * w if heads != kv else 0
+    return size + (2 * run.tokens * heads * w if copies else 0)

@@ -1,0 +1,76 @@
+"""The adapter's master copy in host memory: weights in fp32, gradients and optimizer states never touch the card.
+
+The card holds the adapter in the type it computes in (the products round it to that anyway, so nothing changes), and the
+gradients of one layer at a time: they leave as soon as the layer is done and are added up on the host in fp32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stilnovo.engine.link import Link, Ticket
+from stilnovo.model import lora
+from stilnovo.model.llama import Llama
+
+
+class HostAdapter:
+    """A `Sink` for the engine, and the parameters that an optimizer on the host updates.
+
+    Attributes:
+        masters: fp32 parameters on the host, in the order of `lora.parameters`.
+    """
+
+    def __init__(self, model: Llama, link: Link | None = None) -> None:
+        self.link = link or Link(model.device)
+        self.cards = lora.parameters(model)
+        self.masters = [nn.Parameter(card.detach().to("cpu", torch.float32, copy=True)) for card in self.cards]
+        self._index = {id(card): index for index, card in enumerate(self.cards)}
+        for card in self.cards:
+            card.data = card.data.to(model.dtype)
+        self._layer: dict[int, Tensor] = {}
+        self._leaving: list[tuple[int, Ticket]] = []
+
+    def add(self, parameter: nn.Parameter, gradient: Tensor, rows: slice | None = None) -> None:
+        """See `stilnovo.engine.product.Sink.add`."""
+        index = self._index[id(parameter)]
+        if index not in self._layer:
+            wide = torch.promote_types(gradient.dtype, torch.float32)
+            self._layer[index] = torch.zeros(parameter.shape, dtype=wide, device=gradient.device)
+        target = self._layer[index]
+        target = target if rows is None else target[rows]
+        target += gradient
+
+    def flush(self) -> None:
+        """Send the gradients of the layer just done; take in those of the layer before."""
+        sent = []
+        for index, gradient in self._layer.items():
+            home = torch.empty(gradient.shape, dtype=gradient.dtype, pin_memory=self.link.asynchronous)
+            sent.append((index, self.link.push(gradient, home)))
+        self._layer.clear()
+        self._take_in()
+        self._leaving = sent
+
+    def _take_in(self) -> None:
+        for index, ticket in self._leaving:
+            if ticket.done is not None:
+                ticket.done.synchronize()
+            master = self.masters[index]
+            arrived = ticket.target.float()
+            master.grad = arrived if master.grad is None else master.grad.add_(arrived)
+        self._leaving = []
+
+    def collect(self) -> None:
+        """See that every gradient has arrived; before they are read."""
+        self.flush()
+        self._take_in()
+
+    def publish(self) -> None:
+        """Give the card the masters as they are now; after every optimizer step."""
+        for card, master in zip(self.cards, self.masters, strict=True):
+            card.data.copy_(master.detach())
+
+    def restore(self) -> None:
+        """Give the adapter its masters back in full precision; when training is over."""
+        for card, master in zip(self.cards, self.masters, strict=True):
+            card.data = master.detach().to(card.device)
