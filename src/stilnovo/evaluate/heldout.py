@@ -12,24 +12,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stilnovo.data.sources import read_documents, training_text
+from stilnovo.evaluate.task import how_many
 
 ENOUGH_DOCUMENTS = 30
 PIECE_CHARACTERS = 2000
 SEED = 42
 
 
-def held_out_texts(paths: Sequence[str | Path], limit: int | None = None, seed: int = SEED) -> list[str]:
+def held_out_texts(paths: Sequence[str | Path], limit: int | float | None = None, seed: int = SEED) -> list[str]:
     """The documents of the files, as they would be trained on; `limit` of them drawn at random, in their order.
 
+    A limit below 1 is a share of them.
+
     Raises:
-        InputError: a file is missing, empty or unreadable.
+        InputError: a file is missing, empty or unreadable, or the limit makes no sense.
     """
     texts = [training_text(document) for document in read_documents(paths)]
     if len(texts) < ENOUGH_DOCUMENTS:
         texts = [piece for text in texts for piece in pieces(text)]
-    if limit is None or limit >= len(texts):
+    count = how_many(limit, len(texts))
+    if count is None or count >= len(texts):
         return texts
-    return [texts[index] for index in sorted(random.Random(seed).sample(range(len(texts)), limit))]
+    return [texts[index] for index in sorted(random.Random(seed).sample(range(len(texts)), count))]
 
 
 def pieces(text: str, characters: int = PIECE_CHARACTERS) -> list[str]:

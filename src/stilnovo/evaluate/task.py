@@ -293,8 +293,7 @@ def select(
             f"Task {task.name} has no split '{split}'.", f"It has: {', '.join(task.splits)}.", "Change --split."
         )
     candidates = [split] if split is not None else task.splits[: 1 if data_dir is None else 2]
-    if limit is not None and (limit <= 0 or (limit > 1 and limit != int(limit))):
-        raise InputError("--limit must be a share below 1, or a whole number of at least 1.", f"Found: {limit}.")
+    how_many(limit, 1)  # a limit that makes no sense is said before anything is read
     if shots is not None and (shots < 0 or (shots and not task.shots_rule)):
         raise InputError(f"Task {task.name} cannot be asked with {shots} examples.", next="Leave --shots out.")
     wanted = task.shots if shots is None else shots
@@ -313,9 +312,22 @@ def select(
         if item.id in seen:
             raise InputError(f"Task {task.name} has two items with the same id.", f"Found twice: {item.id}.")
         seen.add(item.id)
-    count = None if limit is None else math.ceil(limit * len(items)) if limit < 1 else int(limit)
+    count = how_many(limit, len(items))
     taken = list(items[:count]) if first else subset(items, count, seed)
     return Selection(task, chosen, tuple(taken), len(items), seed, wanted, first and len(taken) < len(items))
+
+
+def how_many(limit: int | float | None, available: int) -> int | None:
+    """A limit as a number of items: a share below 1 is rounded up, as lm-evaluation-harness does; None for all.
+
+    Raises:
+        InputError: it is neither a share nor a whole number.
+    """
+    if limit is None:
+        return None
+    if not limit > 0 or (limit >= 1 and limit != int(limit)):  # NaN is refused too
+        raise InputError("--limit must be a share below 1, or a whole number of at least 1.", f"Found: {limit}.")
+    return math.ceil(limit * available) if limit < 1 else int(limit)
 
 
 def subset(items: Sequence[Item], limit: int | None, seed: int = SEED) -> list[Item]:
