@@ -244,22 +244,22 @@ def test_mcnemar_keeps_its_level() -> None:
     assert weights[p_values < 0.05].sum() > 0.03, "and it is not idle"
 
 
-def _clustered_changes(rng: np.random.Generator, clusters: int, size: int, gain: float, loss: float) -> ours.Floats:
-    """Changes of answers (-1, 0, 1) that lean one way or the other passage by passage, (clusters * size,)."""
-    lean = rng.beta(2, 2, size=clusters)[:, None]  # mean 1/2
-    draws = rng.random((clusters, size))
+def _clustered_changes(rng: np.random.Generator, names: np.ndarray, gain: float, loss: float) -> ours.Floats:
+    """Changes of answers (-1, 0, 1) that lean one way or the other passage by passage, (N,)."""
+    lean = rng.beta(2, 2, size=names.max() + 1)[names]  # mean 1/2
+    draws = rng.random(len(names))
     gained, lost = draws < 2 * gain * lean, draws > 1 - 2 * loss * (1 - lean)
-    return (gained.astype(float) - lost).ravel()
+    return gained.astype(float) - lost
 
 
-@pytest.mark.parametrize(("clusters", "size"), [(30, 10), (12, 40)])
-def test_coverage_of_the_paired_clustered_difference(clusters: int, size: int) -> None:
-    """Thirty passages with ten questions each, and twelve with forty; ignoring them would cover less."""
+@pytest.mark.parametrize("sizes", [[10] * 30, [40] * 12, [5, 10, 20, 40] * 6], ids=["30x10", "12x40", "uneven"])
+def test_coverage_of_the_paired_clustered_difference(sizes: list[int]) -> None:
+    """Thirty passages with ten questions each, twelve with forty, and uneven ones; ignoring them would cover less."""
     rng = np.random.default_rng(13)
-    names = np.repeat(np.arange(clusters), size).tolist()
-    covered = naive = 0
+    index = np.repeat(np.arange(len(sizes)), sizes)
+    names, covered, naive = index.tolist(), 0, 0
     for seed in range(1500):
-        changes = _clustered_changes(rng, clusters, size, 0.15, 0.05)
+        changes = _clustered_changes(rng, index, 0.15, 0.05)
         estimate = ours.bootstrap_ratio(changes, np.ones_like(changes), names, resamples=500, seed=seed)
         covered += estimate.low <= 0.10 <= estimate.high
         low, high = ours.tango(int(np.sum(changes > 0)), int(np.sum(changes < 0)), len(changes))
@@ -271,10 +271,10 @@ def test_coverage_of_the_paired_clustered_difference(clusters: int, size: int) -
 def test_sign_flip_keeps_its_level_over_clusters() -> None:
     """No difference, thirty passages: McNemar, which ignores them, claims far more than 5 %."""
     rng = np.random.default_rng(14)
-    names = np.repeat(np.arange(30), 10).tolist()
-    claims = naive = 0
+    index = np.repeat(np.arange(30), 10)
+    names, claims, naive = index.tolist(), 0, 0
     for seed in range(800):
-        changes = _clustered_changes(rng, 30, 10, 0.3, 0.3)
+        changes = _clustered_changes(rng, index, 0.3, 0.3)
         claims += ours.sign_flip(changes, names, resamples=400, seed=seed) < 0.05
         naive += ours.mcnemar(int(np.sum(changes > 0)), int(np.sum(changes < 0))) < 0.05
     assert 0.03 <= claims / 800 <= 0.07

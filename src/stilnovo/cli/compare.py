@@ -100,12 +100,13 @@ def _texts(task: TaskResult, data_dir: Path | None) -> Mapping[str, Item]:
     """The questions of a task by id, read again from their data; none where they are not at hand."""
     from stilnovo.errors import InputError
     from stilnovo.evaluate.task import select
-    from stilnovo.evaluate.tasks import TASKS
+    from stilnovo.evaluate.tasks import OLDER, TASKS
 
-    if task.name not in TASKS:
+    known = OLDER.get(f"{task.name}@{task.version}") or TASKS.get(task.name)
+    if known is None:
         return {}
     try:
-        selection = select(TASKS[task.name], data_dir, task.split, shots=task.shots or None)
+        selection = select(known, data_dir, task.split, shots=task.shots if known.shots_rule else None)
     except InputError as error:
         note(f"{task.name}: the page shows no texts. {error.what} {error.found}")
         return {}
@@ -130,16 +131,17 @@ def _print(found: Mapping[str, Verdict]) -> None:
     )
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     table.add_column("task")
-    for heading in ("n", "before", "after", "difference", "interval", "p", "smallest visible"):
+    for heading in ("n", "before", "after", "difference", "interval", "gained, lost", "p", "smallest visible"):
         table.add_column(heading, justify="right")
     table.add_column("verdict")
     for name, verdict in found.items():
         scale, digits = (1, 4) if verdict.metric == "bits per byte" else (100, 1)
         low, high = (f"{scale * end:+.{digits}f}" for end in verdict.interval)
         p = verdict.p if verdict.p_corrected is None else verdict.p_corrected
+        changed = "–" if verdict.gained is None else f"{verdict.gained:,}, {verdict.lost:,}"
         table.add_row(
             name, f"{verdict.n:,}", f"{scale * verdict.before:.{digits}f}",
             f"{scale * verdict.after:.{digits}f}", f"{scale * verdict.difference:+.{digits}f}", f"{low} to {high}",
-            f"{p:.3f}", f"{scale * verdict.smallest_visible:.{digits}f}", verdict.outcome,
+            changed, f"{p:.3f}", f"{scale * verdict.smallest_visible:.{digits}f}", verdict.outcome,
         )  # fmt: skip
     console.print(table)

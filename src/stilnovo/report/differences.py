@@ -53,7 +53,10 @@ class DifferingItem:
 
 @dataclass(frozen=True)
 class DifferingTask:
-    """The differing items of one task, at most as many as the page can bear; counts are of all of them."""
+    """The differing items of one task, at most as many as the page can bear; counts are of all of them.
+
+    `language` is that of the questions, empty where it is not known.
+    """
 
     name: str
     n: int
@@ -63,6 +66,7 @@ class DifferingTask:
     items: tuple[DifferingItem, ...]
     licence: str = ""
     notes: tuple[str, ...] = ()
+    language: str = ""
 
 
 @dataclass(frozen=True)
