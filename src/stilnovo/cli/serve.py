@@ -66,6 +66,7 @@ def serve(
     from stilnovo.data.sample import library_texts
     from stilnovo.library.read import read
     from stilnovo.library.store import Library, default_path
+    from stilnovo.progress import Progress
     from stilnovo.serve.responder import LibraryResponder
     from stilnovo.serve.run import serve as run  # first: without the extra, nothing is loaded in vain
     from stilnovo.serve.settings import MEBIBYTE, Settings
@@ -84,6 +85,8 @@ def serve(
     with Library.open(settings.library) as store:
         for path in library_texts() if sample else []:
             store.add(read(path))
+        with Progress("index", 1) as bar:
+            store.catch_up(lambda done, total: bar.update(done / max(total, 1), f"{done} of {total} works"))
         works = len(store.works())
     responder = LibraryResponder(
         _writer(model, adapter, quantization, device, server, server_context),

@@ -58,6 +58,7 @@ def create_app(settings: Settings, responder: Responder, embedder: Embedder | No
     """
     with Library.open(settings.library) as library:
         Conversations(library).prepare()
+        library.catch_up()  # the first question must not wait for the index
     uploads = Uploads(settings.library, settings.upload_bytes)
     uploads.clear()
     metrics, workers = Metrics(), Workers(settings)

@@ -123,7 +123,9 @@ def router(workers: Workers, uploads: Uploads) -> APIRouter:
     @routes.post("/works/sample", status_code=201)
     async def add_sample() -> dict[str, Any]:
         def add(library: Library) -> list[Work]:
-            return [library.add(read(path)).work for path in library_texts()]
+            works = [library.add(read(path)).work for path in library_texts()]
+            library.catch_up()
+            return works
 
         return {"works": [work_dict(work) for work in await workers.run(add)]}
 

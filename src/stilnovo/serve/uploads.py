@@ -186,4 +186,5 @@ def preview(staged: Staged, library: Library) -> dict[str, Any]:
 def confirm(staged: Staged, names: Names, library: Library) -> tuple[Work, bool]:
     """Store a staged file; returns the work and whether it is new."""
     added = library.add(document(staged, names))
+    library.catch_up()
     return added.work, added.new

@@ -9,7 +9,13 @@ import * as shelf from "./shelf.js";
 import * as thread from "./thread.js";
 import * as upload from "./upload.js";
 
-const OPENINGS = { "Il faro di Pietranera": ["Chi ha insegnato a leggere a Tecla?", "Chi spense il faro?"], "La notte delle lucciole": ["Che cosa fanno le lucciole?"] };
+const OPENINGS = {
+  "Il faro di Pietranera": ["Chi ha insegnato a leggere a Tecla?", "Chi è Anselmo Corvi?"],
+  "La notte delle lucciole": ["Riassumi il canto I della Notte delle lucciole"],
+  "I promessi sposi": ["Chi è don Abbondio?", "Riassumi il capitolo VIII dei Promessi sposi"],
+  Commedia: ["Nel mezzo del cammin di nostra vita"],
+  "La coscienza di Zeno": ["Chi è Zeno?"],
+};
 let state = { modes: ["library"], writer: "", works: 0 };
 let conversations = [];
 
@@ -49,7 +55,7 @@ async function recount() {
 async function welcome() {
   const { works } = state.works ? await get("/api/works") : { works: [] };
   if (thread.conversation() || location.hash.length > 2) return;
-  const questions = works.flatMap((work) => OPENINGS[work.title] ?? []).slice(0, 3);
+  const questions = works.flatMap((work) => OPENINGS[work.title] ?? []).slice(0, 4);
   const empty = !works.length && !state.writer;
   $("thread").removeAttribute("role");
   $("thread").replaceChildren(h("div.welcome", {},

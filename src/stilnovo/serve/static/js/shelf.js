@@ -45,7 +45,7 @@ async function all() {
   const { works } = await get("/api/works");
   if (!works.length) return [h("p.nothing", {}, t("welcome_empty")), h("div", {}, sampleButton())];
   const authors = Map.groupBy ? Map.groupBy(works, (one) => one.author) : group(works);
-  return [...authors].map(([author, theirs]) => h("section.author", {}, h("h2", {}, author || t("unknown_author")), h("ul", {}, theirs.map(work))));
+  return [...authors].sort(([one], [other]) => !one - !other).map(([author, theirs]) => h("section.author", {}, h("h2", {}, author || t("unknown_author")), h("ul", {}, theirs.map(work))));
 }
 
 function group(works) {
