@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import copy
 import difflib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from stilnovo.evaluate.tasks import OLDER
 from stilnovo.model.quantize import Scheme
 from stilnovo.text.tokenizer import Tokenizer
 
+EFFECTS_FILE = Path(__file__).with_name("protocol_effects.json")
 Opening = Literal["model", "none", "always"]
 
 
@@ -120,12 +122,28 @@ def find_protocol(name: str) -> Protocol:
 
 @dataclass(frozen=True)
 class Difference:
-    """One way in which an evaluation was not the default one."""
+    """One way in which an evaluation was not the default one; `effect` is what it did to SmolLM2, where measured."""
 
     what: str
     here: str
     default: str
     why: str
+    effect: str = ""
+
+
+def measured_effects() -> dict[str, str]:
+    """What `bench/protocols.py` last measured, in words, by the name of the difference; empty before it has run."""
+    if not EFFECTS_FILE.is_file():
+        return {}
+    record = json.loads(EFFECTS_FILE.read_text(encoding="utf-8"))
+    said = {}
+    for effect in record["effects"]:
+        low, high = (100 * bound for bound in effect["interval"])
+        said[effect["key"]] = (
+            f"{record['model']}, {effect['words']}: {100 * effect['difference']:+.1f} points of {record['metric']} "
+            f"({low:+.1f} to {high:+.1f}; {effect['n']} items of {effect['task']}, {record['date']})"
+        )
+    return said
 
 
 def differences(
@@ -158,12 +176,17 @@ def differences(
         if selection.shots != task.shots:
             why = "Examples change what is measured."
             found.append(Difference(f"examples of {task.name}", str(selection.shots), str(task.shots), why))
-    return found
+    effects = measured_effects()
+    return [replace(one, effect=effects.get(_key(one), "")) for one in found]
+
+
+def _key(difference: Difference) -> str:
+    return f"quantization {difference.here}" if difference.what == "quantization" else difference.what
 
 
 def record(protocol: Protocol, found: Sequence[Difference]) -> dict[str, Any]:
     """What a result keeps of its protocol."""
-    return {"name": protocol.name, "differs": [{"what": d.what, "here": d.here, "default": d.default} for d in found]}
+    return {"name": protocol.name, "differs": [asdict(difference) for difference in found]}
 
 
 def _token(token: int | None) -> str:
