@@ -10,8 +10,8 @@ The rule, in full:
   source's: an ellipsis at either end, and a last full stop, comma, semicolon or colon, may be missing there.
 * **repaired**: the same words in the same order, but for case, accents, punctuation, letters of other alphabets that look
   alike, and small slips: as many words as the source; all equal once folded or, from four words on, three quarters of
-  them, each other one a slip (`_slip`: never a number, a name, a function word, a negation, or a word that the section
-  itself uses). Also: pieces joined by `[…]` that stand verbatim in this order within `OMISSION` characters. It is
+  them, each other one a slip (`_slip`: never in an ending, a number, a name, a function word, a negation, or a word that the
+  section itself uses). Also: pieces joined by `[…]` that stand verbatim in this order within `OMISSION` characters. It is
   replaced by the source's exact words (those left out included): what is shown is always the source.
 * **unverified**: everything else. A word left out, put in or exchanged, or lines joined that do not follow each other,
   is not repaired: it may change the sense.
@@ -197,8 +197,11 @@ def _slip(claimed: str, word: str, name: bool, used: frozenset[str]) -> bool:
     """Whether a claimed word is the source's word but for a slip of the pen; both folded and different.
 
     One letter, or two in words of nine letters and more; words of four letters at least; never where the sense may turn:
-    numbers, names, negations, function words, and words that the section itself has.
+    the first letter and the ending (*amavo* is not *amava*), numbers, names, negations, function words, and words that the
+    section itself has.
     """
+    if claimed[0] != word[0] or claimed[-2:] != word[-2:]:
+        return False
     if name or min(len(claimed), len(word)) < 4 or any(char.isdigit() for char in claimed + word):
         return False
     if claimed in used or claimed in STOP_WORDS or word in _NEGATIONS:
