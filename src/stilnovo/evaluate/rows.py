@@ -199,6 +199,7 @@ def letter_index(answer: object, letters: Sequence[str]) -> int:
     Raises:
         ValueError: it is none of them.
     """
-    if answer not in letters:
-        raise ValueError(f"answer {answer!r} is none of its options {', '.join(letters)}")
-    return list(letters).index(str(answer))
+    known = list(letters)  # letters may be one string, which holds the empty string and its own pieces
+    if answer not in known:
+        raise ValueError(f"answer {answer!r} is none of its options {', '.join(known)}")
+    return known.index(str(answer))

@@ -8,7 +8,7 @@ A row (our own words): {"id": "ARC-Challenge/test/…", "instruction": "Quale di
 Protocol: task `arc_it` 2.0 of lm-evaluation-harness, 0-shot, English labels around Italian text, accuracy by characters
 (`acc_norm`). Options that are empty are left out. Version 1.0 (`arc_it@1.0`), under which LLaMAntino-3-ANITA's figures
 were published, scored every absent option as a fifth choice of one blank; it is kept to measure what that did.
-Checked: contexts, choices and answers of 2.0 equal the harness's on all items (tests/test_evaluate_reference.py).
+Checked: contexts, choices and answers of 2.0 equal the harness's, all of them (tests/test_evaluate_reference.py).
 """
 
 from __future__ import annotations

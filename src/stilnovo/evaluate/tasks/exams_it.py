@@ -8,7 +8,7 @@ A row (our own words): {"id": "…", "question": {"stem": "Quale gas respiriamo?
 
 Protocol: ours, since lm-evaluation-harness has no Italian EXAMS: that of ARC with Italian labels (`Domanda:`,
 `Risposta:`), 0-shot, the texts of the options as endings, accuracy by characters (`acc_norm`). The breakdown is by
-subject. Checked: counts, and every answer key among its options (tests/test_evaluate_tasks.py).
+subject. Checked: counts, and every answer key among its options (tests/test_evaluate_benchmarks.py).
 """
 
 from __future__ import annotations

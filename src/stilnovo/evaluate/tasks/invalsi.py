@@ -11,7 +11,7 @@ what was written, word for word after SQuAD's normalisation, or shares with it w
 takes sentence embeddings of similarity 0.7). An answer of several parts needs all of them. All items count once in
 `acc`; chance is one over the number of options. Passages are clusters; the breakdown is by grade. The suite itself
 counts a question of several items as right only when all are: that score is lower.
-Checked: 618 items, 583 of them with a key among their letters (tests/test_evaluate_tasks.py).
+Checked: 618 items, 583 of them with a key among their letters (tests/test_evaluate_benchmarks.py).
 """
 
 from __future__ import annotations

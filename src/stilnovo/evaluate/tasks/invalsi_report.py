@@ -10,7 +10,7 @@ Two tasks. `invalsi_report`: the letters' log-likelihood after passage, question
 ROUGE-1 precision against "B."; that measures whether a bare letter is written more than whether it is right, so
 `exact_match` of the first letter written stands beside it. The report's own prompt was not published with its figures;
 both tasks use ours. 0-shot. Questions on one passage are a cluster: six of them, so intervals are wide and honest.
-Checked: 11 + 40 + 25 questions, each with options A to D and a key among them (tests/test_evaluate_tasks.py).
+Checked: 11 + 40 + 25 questions, each with options A to D and a key among them (tests/test_evaluate_benchmarks.py).
 """
 
 from __future__ import annotations
