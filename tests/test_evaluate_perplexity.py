@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from stilnovo.errors import InputError
 from stilnovo.evaluate.heldout import held_out_texts, pieces
-from stilnovo.evaluate.perplexity import score_texts, texts_sha256, windows
+from stilnovo.evaluate.perplexity import score_short_windows, score_texts, texts_sha256, windows
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama
 from stilnovo.text.tokenizer import Tokenizer
@@ -115,3 +116,30 @@ def test_many_documents_stay_as_they_are(tmp_path: Path) -> None:
 def test_a_missing_text_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         held_out_texts([tmp_path / "manca.txt"])
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_short_windows_are_the_reports(bos: bool) -> None:
+    """Each window alone, cut by hand: its first token not predicted, an opening token in a text's first window only."""
+    model, tokenizer = tiny_llama(), byte_tokenizer(bos)
+    texts = ["x", *TEXTS]
+    losses, counts = score_short_windows(model, tokenizer, texts, window=8, token_budget=20)
+    means: list[float] = []
+    for number, text in enumerate(texts):
+        tokens = ([tokenizer.bos_id] if tokenizer.bos_id is not None else []) + tokenizer.encode(text)
+        cut = [tokens[start : start + 8] for start in range(0, len(tokens), 8)]
+        own = []
+        for piece in (torch.tensor(part) for part in cut if len(part) > 1):
+            with torch.no_grad():
+                logits = model(piece, torch.arange(len(piece)), Blocks.documents([len(piece)]))
+            own.append(float(torch.nn.functional.cross_entropy(logits[:-1].double(), piece[1:])))
+        assert counts[number] == len(own)
+        assert losses[number] == pytest.approx(sum(own), abs=1e-4)
+        means += own
+    assert counts[0] == (1 if bos else 0), "a single token predicts nothing"
+    score = replace(score_texts(model, tokenizer, texts), short_losses=losses, short_windows=counts)
+    found = score.perplexity_of_short_windows()
+    assert found is not None
+    assert found.value == pytest.approx(math.exp(sum(means) / len(means)), rel=1e-4)
+    assert found.low < found.value < found.high
+    assert score_texts(model, tokenizer, texts).perplexity_of_short_windows() is None

@@ -5,22 +5,31 @@ Perplexity per token cannot be compared between models with different vocabulari
 model has none), so its first word is predicted too. Over a document longer than the window, the window slides: every
 token is scored exactly once, and after the first window never with fewer than window - stride tokens before it. The
 nats of each document are kept, because a comparison of two models is paired by document.
+
+Beside it stands what the report of 2024 called perplexity: windows of 64 tokens that do not overlap, each read alone,
+its first token not predicted, an opening token in the first one only; exp of the mean of the windows' mean losses
+(`score_short_windows`). Every window forgets what was before it, so that the figure says more of the windows than of
+the model, and it cannot be compared between tokenisers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from stilnovo.evaluate.scoring import TOKEN_BUDGET, Progress, token_loglikelihoods
+from stilnovo.evaluate.likelihood import token_loglikelihoods
+from stilnovo.evaluate.scoring import TOKEN_BUDGET, Progress
 from stilnovo.evaluate.statistics import Estimate, bootstrap_ratio
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.text.tokenizer import Tokenizer
+
+SHORT_WINDOW = 64
+MOST_NATS = 700.0  # exp of more is infinite
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,21 @@ class HeldOutScore:
     texts_sha256: str
     window: int
     stride: int
+    short_losses: tuple[float, ...] = ()
+    short_windows: tuple[int, ...] = ()
+
+    def perplexity_of_short_windows(self) -> Estimate | None:
+        """The report's perplexity with a bootstrap interval over documents; None where it was not measured.
+
+        `short_losses` are the sums over a document's short windows of their mean losses in nats, (D,), `short_windows`
+        how many there are.
+        """
+        if not sum(self.short_windows):
+            return None
+        kept = [(loss, count) for loss, count in zip(self.short_losses, self.short_windows, strict=True) if count]
+        loss = bootstrap_ratio([part for part, _ in kept], [count for _, count in kept])
+        value, low, high = (math.exp(min(nats, MOST_NATS)) for nats in (loss.value, loss.low, loss.high))
+        return Estimate(value, low, high, value * loss.standard_error, loss.n, loss.clusters)
 
     def bits_per_byte(self) -> Estimate:
         """Bits per byte over all documents, with a bootstrap interval over documents."""
@@ -80,7 +104,7 @@ def score_texts(
     model.eval()
     try:
         with torch.inference_mode():
-            for pack in _packs(texts, tokenizer, opening, window, stride, max(token_budget, window)):
+            for pack in _packed(_long(texts, tokenizer, opening, window, stride), max(token_budget, window)):
                 for (part, _), loss in zip(pack, _forward(model, pack), strict=True):
                     nats[part.document] += loss
                     tokens[part.document] += part.stop - part.first + 1
@@ -90,6 +114,45 @@ def score_texts(
         model.train(training)
     sizes = tuple(len(text.encode("utf-8")) for text in texts)
     return HeldOutScore(tuple(nats), sizes, tuple(tokens), texts_sha256(texts), window, stride)
+
+
+def score_short_windows(
+    model: Llama,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    window: int = SHORT_WINDOW,
+    token_budget: int = TOKEN_BUDGET,
+    progress: Progress | None = None,
+) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """For each text the sum over its short windows of their mean loss in nats, and their number; see the module.
+
+    The last window of a text is shorter; one of a single token predicts nothing and is left out.
+    """
+    opening = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    losses, counts = [0.0] * len(texts), [0] * len(texts)
+
+    def parts() -> Iterator[tuple[Window, list[int]]]:
+        for number, text in enumerate(texts):
+            tokens = [*opening, *tokenizer.encode(text)]
+            for start in range(0, len(tokens) - 1, window):
+                stop = min(start + window, len(tokens)) - 1
+                if stop > start:
+                    yield Window(number, start, stop, start + 1), tokens[start : stop + 1]
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for pack in _packed(parts(), token_budget):
+                for (part, _), loss in zip(pack, _forward(model, pack), strict=True):
+                    losses[part.document] += loss / (part.stop - part.start)
+                    counts[part.document] += 1
+                if progress is not None:
+                    progress(pack[-1][0].document + 1, len(texts))
+    finally:
+        model.train(training)
+    return tuple(losses), tuple(counts)
 
 
 def windows(document: int, tokens: int, window: int, stride: int) -> list[Window]:
@@ -114,21 +177,27 @@ def texts_sha256(texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _packs(
-    texts: Sequence[str], tokenizer: Tokenizer, opening: int, window: int, stride: int, token_budget: int
-) -> Iterator[list[tuple[Window, list[int]]]]:
-    """Windows with their tokens (one more than is read: the last is only predicted), as many as the budget holds."""
-    pack: list[tuple[Window, list[int]]] = []
-    size = 0
+def _long(
+    texts: Sequence[str], tokenizer: Tokenizer, opening: int, window: int, stride: int
+) -> Iterator[tuple[Window, list[int]]]:
+    """The windows of all texts with their tokens (one more than is read: the last is only predicted)."""
     for number, text in enumerate(texts):
         tokens = [opening, *tokenizer.encode(text)]
         for part in windows(number, len(tokens), window, stride):
-            length = part.stop - part.start
-            if pack and size + length > token_budget:
-                yield pack
-                pack, size = [], 0
-            pack.append((part, tokens[part.start : part.stop + 1]))
-            size += length
+            yield part, tokens[part.start : part.stop + 1]
+
+
+def _packed(parts: Iterable[tuple[Window, list[int]]], token_budget: int) -> Iterator[list[tuple[Window, list[int]]]]:
+    """Windows in their order, as many together as the budget holds."""
+    pack: list[tuple[Window, list[int]]] = []
+    size = 0
+    for part, tokens in parts:
+        length = part.stop - part.start
+        if pack and size + length > token_budget:
+            yield pack
+            pack, size = [], 0
+        pack.append((part, tokens))
+        size += length
     if pack:
         yield pack
 
