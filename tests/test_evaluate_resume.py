@@ -23,10 +23,11 @@ from stilnovo.cli.main import app
 from stilnovo.errors import InputError
 from stilnovo.evaluate import identity as identities
 from stilnovo.evaluate import run as module
-from stilnovo.evaluate.cache import FILE_NAME, AnswerCache
+from stilnovo.evaluate import texts as texts_module
+from stilnovo.evaluate.cache import FILE_NAME, AnswerCache, Keeper
 from stilnovo.evaluate.identity import Identity
 from stilnovo.evaluate.result import EvaluationResult, load_result
-from stilnovo.evaluate.run import Keeper, evaluate
+from stilnovo.evaluate.run import evaluate
 from stilnovo.evaluate.scoring import ItemScore
 from stilnovo.evaluate.task import Decoding, Generation, MultipleChoice, Selection, Task, select
 from stilnovo.evaluate.tasks import SAMPLES, TASKS
@@ -44,7 +45,7 @@ class Asked:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ids: list[str] = []
-        honest_score, honest_write, honest_texts = module.score, module.write, module.score_texts
+        honest_score, honest_write, honest_texts = module.score, module.write, texts_module.score_texts
 
         def score(model: Any, tokenizer: Any, items: Sequence[Any], **options: Any) -> Any:
             self.ids += [item.id for item in items]
@@ -60,7 +61,7 @@ class Asked:
 
         monkeypatch.setattr(module, "score", score)
         monkeypatch.setattr(module, "write", write)
-        monkeypatch.setattr(module, "score_texts", score_texts)
+        monkeypatch.setattr(texts_module, "score_texts", score_texts)
 
 
 def run(

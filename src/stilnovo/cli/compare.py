@@ -127,11 +127,11 @@ def _print(found: Mapping[str, Verdict]) -> None:
         console = Console(width=120)
     caption = (
         "shares in %, differences in points; 95 % intervals; p corrected for the number of comparisons (Holm); "
-        "smallest visible: with 80 % power"
+        "visible: the smallest difference with 80 % power"
     )
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
-    table.add_column("task")
-    for heading in ("n", "before", "after", "difference", "interval", "gained, lost", "p", "smallest visible"):
+    table.add_column("task", no_wrap=True)
+    for heading in ("n", "before", "after", "difference", "interval", "gained, lost", "p", "visible"):
         table.add_column(heading, justify="right")
     table.add_column("verdict")
     for name, verdict in found.items():

@@ -18,12 +18,18 @@ def evaluate(
     model: Annotated[str, typer.Option(help="Short name, local path or Hugging Face id.")] = "smollm2",
     adapter: Annotated[Path | None, typer.Option(help="A run's adapter folder.")] = None,
     quantization: Annotated[
-        str, typer.Option(help="nf4, fp4, int8, int4; or none, for the weights as they are stored.")
-    ] = "none",
+        str | None,
+        typer.Option(
+            help="nf4, fp4, int8, int4; or none, for the weights as they are stored; the protocol's by default."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     tasks: Annotated[
         str | None, typer.Option(help="Names, with commas between; our own two samples unless --text is given.")
     ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="stilnovo; report2024 or anita2024, the conditions of published figures.")
+    ] = "stilnovo",
     text: Annotated[
         list[Path] | None,
         typer.Option(help="Held-out text for bits per byte: text, JSONL, Parquet or a folder; repeat it."),
@@ -31,10 +37,19 @@ def evaluate(
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder with one folder a benchmark, such as DIR/arc_it/it_test.json.")
     ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch benchmarks that are not in the data folder from the hub.")
+    ] = False,
     split: Annotated[str | None, typer.Option(help="Instead of each task's own.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=0, help="Examples before each question, instead of each task's own.")
+    ] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Items of each task, and documents of the text, drawn by seed; never the first ones."),
+        float | None,
+        typer.Option(
+            help="Items of each task and documents of the text, or a share below 1; drawn by seed, never the first ones "
+            "except under report2024."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of that draw; the same seed takes the same items.")] = 42,
     out: Annotated[Path | None, typer.Option(help="The run folder; named after model and time by default.")] = None,
@@ -46,13 +61,15 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Score a model on Italian benchmarks and held-out text; says beforehand which differences could be seen."""
-    from stilnovo.evaluate.cache import AnswerCache, default_folder
+    from stilnovo.evaluate.cache import AnswerCache, Keeper, default_folder
     from stilnovo.evaluate.heldout import held_out_texts
     from stilnovo.evaluate.identity import adapter_sha256, identify
     from stilnovo.evaluate.pages import score_page
-    from stilnovo.evaluate.run import Keeper, expectation, speed_setting
+    from stilnovo.evaluate.protocol import differences, find_protocol, record
+    from stilnovo.evaluate.report2024 import tables
+    from stilnovo.evaluate.report2024 import text as tables_text
     from stilnovo.evaluate.run import evaluate as run
-    from stilnovo.evaluate.task import select
+    from stilnovo.evaluate.run import expectation, speed_setting
     from stilnovo.evaluate.tasks import SAMPLES, find_tasks
     from stilnovo.model.load import open_model
     from stilnovo.model.quantize import checked_scheme
@@ -61,9 +78,14 @@ def evaluate(
     from stilnovo.runlog import write_atomic
 
     # Everything the user gave is checked before gigabytes are read.
-    scheme = checked_scheme(quantization)
-    names = tasks.split(",") if tasks is not None else [] if text else list(SAMPLES)
-    selections = [select(task, data_dir, split, limit, seed) for task in (find_tasks(names) if names else [])]
+    conditions = find_protocol(protocol)
+    scheme = checked_scheme(quantization or conditions.quantization)
+    usual = list(conditions.tasks or SAMPLES)
+    names = tasks.split(",") if tasks is not None else [] if text else usual
+    selections = [
+        conditions.select(task, data_dir, split, limit, seed, shots=shots, download=download)
+        for task in (find_tasks(names) if names else [])
+    ]
     texts = held_out_texts(text, limit, seed) if text else []
     text_name = ", ".join(map(str, text)) if text else None
     adapter_hash = adapter_sha256(adapter) if adapter else None
@@ -72,12 +94,24 @@ def evaluate(
     before = [sum(len(selection.items) for selection in selections[:index]) for index in range(len(order) + 1)]
     with AnswerCache(None if no_cache else cache or default_folder(), note) as answers:
         for selection in selections:
+            if selection.other_split and split is None:
+                note(
+                    f"{selection.task.name}: split {selection.task.splits[0]} is not here; {selection.split} is asked."
+                )
             note(expectation(selection, answers.speed(setting, selection.task.name)))
         if texts:
             note(f"{text_name}: {len(texts):,} documents, {sum(len(t.encode()) for t in texts):,} bytes.")
-        llama, tokenizer = open_model(model, quantization=scheme, adapter=adapter, device=device)
+        llama, own = open_model(model, quantization=scheme, adapter=adapter, device=device)
+        tokenizer = conditions.tokenizer(own)
+        differs = differences(conditions, scheme, own, selections)
+        if conditions.name != "stilnovo":
+            for one in differs:
+                effect = f" Measured: {one.effect}." if one.effect else ""
+                note(f"{conditions.name}: {one.what} is {one.here}, by default {one.default}. {one.why}{effect}")
         dtype = str(llama.dtype).removeprefix("torch.")
-        identity = identify(model, adapter, adapter_hash, scheme, dtype, llama.device.type, answers.file_sha256)
+        identity = identify(
+            model, adapter, adapter_hash, scheme, dtype, llama.device.type, answers.file_sha256, conditions.identity()
+        )
         with Progress("evaluate", before[-1] + len(texts)) as bar:
 
             def progress(name: str, done: int, total: int) -> None:
@@ -88,8 +122,9 @@ def evaluate(
                 result = run(
                     llama, tokenizer, selections, texts=texts, text_name=text_name, model_name=model,
                     quantization=scheme, adapter=str(adapter) if adapter else None, progress=progress,
-                    keeper=Keeper(answers, identity, setting), note=note,
+                    keeper=Keeper(answers, identity, setting), note=note, short_windows=True,
                     settings={
+                        "protocol": record(conditions, differs), "shots": shots,
                         "tasks": order, "data_dir": str(data_dir) if data_dir else None, "split": split,
                         "limit": limit, "seed": seed, "text": [str(path) for path in text or []],
                         "device": str(llama.device), "dtype": dtype,
@@ -103,8 +138,12 @@ def evaluate(
     page = path.with_name("report.html")
     write_atomic(page, render_scores(score_page(result)))
     _print(result)
+    if conditions.name == "report2024":
+        print(tables_text(tables(result, f"{model} in {scheme}, this run")))
     print(f"Result: {path}\nReport: {page}")
-    emit({**result.summary(), "result": str(path), "report": str(page)}, as_json)
+    emit(
+        {**result.summary(), "protocol": record(conditions, differs), "result": str(path), "report": str(page)}, as_json
+    )
 
 
 def _print(result: EvaluationResult) -> None:
@@ -145,3 +184,8 @@ def _print(result: EvaluationResult) -> None:
             f"{result.text_name}: {bits.value:.4f} bits per byte ({bits.low:.4f}–{bits.high:.4f}), "
             f"{bits.n:,} documents, {sum(result.text.sizes):,} bytes, {sum(result.text.tokens):,} tokens"
         )
+        if (short := result.text.perplexity_of_short_windows()) is not None:
+            print(
+                f"{result.text_name}, as the report of 2024 read it (64 tokens at a time): perplexity {short.value:.2f} "
+                f"({short.low:.2f}–{short.high:.2f})"
+            )

@@ -18,6 +18,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -247,6 +248,15 @@ class AnswerCache:
         self._warn(
             f"The answer cache cannot be used: {error} ({self.path}). The evaluation goes on without it.{advice}"
         )
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Where finished answers go, and under whose name; `setting` names model and machine for speeds."""
+
+    cache: AnswerCache
+    identity: Identity
+    setting: str = ""
 
 
 def _checksum(sha256: str, task: str, version: str, item: str, answer: str) -> int:

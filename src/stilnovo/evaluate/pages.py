@@ -245,7 +245,7 @@ def _differing(pairs: Pairs, texts: Mapping[str, Item]) -> DifferingTask:
         for first, second in pairs.items
         if (change := _change(first, second, metric)) is not None
     ]
-    counts = {kind: sum(change == kind for _, _, change in changed) for kind in ("gained", "lost", "other")}
+    kinds = [change for _, _, change in changed]
     step = max(1.0, len(changed) / MOST_ITEMS)
     shown = [changed[int(index * step)] for index in range(min(len(changed), MOST_ITEMS))]
     hashes = dict(zip((item.id for item in pairs.before.items), pairs.before.hashes, strict=True))
@@ -266,7 +266,9 @@ def _differing(pairs: Pairs, texts: Mapping[str, Item]) -> DifferingTask:
         items=tuple(_item(first, second, change, metric, found.get(first.id)) for first, second, change in shown),
         licence=pairs.before.licence,
         notes=tuple(notes),
-        **counts,
+        gained=kinds.count("gained"),
+        lost=kinds.count("lost"),
+        other=kinds.count("other"),
     )
 
 

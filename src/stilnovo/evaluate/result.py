@@ -132,6 +132,9 @@ class EvaluationResult:
                 "bits_per_byte": bits.value, "bits_per_byte_interval": [bits.low, bits.high],
                 "texts_sha256": self.text.texts_sha256,
             }  # fmt: skip
+            if (short := self.text.perplexity_of_short_windows()) is not None:
+                figures["text"]["perplexity_64"] = short.value
+                figures["text"]["perplexity_64_interval"] = [short.low, short.high]
         figures["seconds"] = self.seconds
         checked: dict[str, Any] = finite(figures)
         return checked

@@ -7,16 +7,14 @@ asked again (`cache.py`): an interrupted evaluation is continued by the same com
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
-from stilnovo.evaluate.cache import AnswerCache
-from stilnovo.evaluate.identity import Identity, item_sha256
-from stilnovo.evaluate.perplexity import HeldOutScore, score_texts, texts_sha256
+from stilnovo.evaluate.cache import Keeper
+from stilnovo.evaluate.identity import item_sha256
 from stilnovo.evaluate.result import EvaluationResult, TaskResult
 from stilnovo.evaluate.scoring import TOKEN_BUDGET, ItemScore, score
 from stilnovo.evaluate.statistics import (
@@ -26,6 +24,7 @@ from stilnovo.evaluate.statistics import (
     wilson,
 )
 from stilnovo.evaluate.task import Generation, Item, MultipleChoice, Selection, items_sha256
+from stilnovo.evaluate.texts import read_texts
 from stilnovo.evaluate.verdict import FEWEST_CLUSTERS
 from stilnovo.evaluate.written import write
 from stilnovo.model.llama import Llama
@@ -33,21 +32,9 @@ from stilnovo.progress import seconds_text
 from stilnovo.runlog import environment
 from stilnovo.text.tokenizer import Tokenizer
 
-TEXT = "held-out text"  # as named in progress and in the cache
-
 Progress = Callable[[str, int, int], None]
 
 _TIMING_SECONDS = 5.0  # after which a speed is believed
-_CHARACTERS_A_TOKEN = 3  # few, so that a group of documents is at most a few passes
-
-
-@dataclass(frozen=True)
-class Keeper:
-    """Where finished answers go, and under whose name; `setting` names model and machine for speeds."""
-
-    cache: AnswerCache
-    identity: Identity
-    setting: str = ""
 
 
 def evaluate(
@@ -65,6 +52,7 @@ def evaluate(
     progress: Progress | None = None,
     keeper: Keeper | None = None,
     note: Callable[[str], None] | None = None,
+    short_windows: bool = False,
 ) -> EvaluationResult:
     """Score every selection and the held-out texts, and collect the result.
 
@@ -82,12 +70,18 @@ def evaluate(
         progress: Called with (task name, done, in all).
         keeper: Where answers are looked up and kept; nowhere by default.
         note: Called with a line about what the whole set would take, once the speed is known.
+        short_windows: Whether the texts are also read in windows of 64 tokens, as the report of 2024 did.
     """
     began = time.perf_counter()
     tasks = {}
     for selection in selections:
         tasks[selection.task.name] = _run_task(model, tokenizer, selection, token_budget, progress, keeper, note)
-    text = _run_texts(model, tokenizer, texts, token_budget, progress, keeper) if texts else None
+    text = None
+    if texts:
+        text = read_texts(
+            model, tokenizer, texts, token_budget=token_budget, progress=progress, keeper=keeper,
+            short_windows=short_windows,
+        )  # fmt: skip
     return EvaluationResult(
         model=model_name,
         quantization=quantization,
@@ -121,7 +115,7 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
         part = f"{n:,} of {selection.available:,} items ({share}, {how})"
     low, high = wilson(0.5, n, normal_quantile(0.975))
     text = (
-        f"{task.name} {task.version}, split {selection.split}: {part}. Accuracy will be known to about "
+        f"{task.name} {task.version}, split {selection.split}: {part}. The score will be known to about "
         f"±{50 * (high - low):.1f} points; against another run on the same items, {_visible(n)} can be seen "
         f"(80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing)"
     )
@@ -269,58 +263,3 @@ def _restored(item: Item, row: dict[str, Any] | None) -> ItemScore | None:
     except TypeError:
         return None
     return replace(answer, cluster=item.cluster, category=item.category) if fits else None
-
-
-def _run_texts(
-    model: Llama,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    token_budget: int,
-    progress: Progress | None,
-    keeper: Keeper | None,
-) -> HeldOutScore:
-    """The held-out texts, a few passes at a time, each group kept when it is done."""
-    if keeper is None:
-        return score_texts(model, tokenizer, texts, token_budget=token_budget, progress=_named(progress, TEXT))
-    window = min(TOKEN_BUDGET, model.config.max_positions)
-    stride = max(1, window // 2)
-    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
-    version = f"window {window}, stride {stride}"
-    nats, tokens = [0.0] * len(texts), [0] * len(texts)
-    missing = []
-    for index, row in enumerate(keeper.cache.find(keeper.identity, TEXT, version, hashes)):
-        if row is None:
-            missing.append(index)
-        else:
-            nats[index], tokens[index] = float(row["nats"]), int(row["tokens"])
-    done = len(texts) - len(missing)
-    for group in _groups(missing, texts, token_budget * _CHARACTERS_A_TOKEN):
-        part = score_texts(
-            model, tokenizer, [texts[index] for index in group], window=window, stride=stride, token_budget=token_budget
-        )
-        for index, cost, count in zip(group, part.nats, part.tokens, strict=True):
-            nats[index], tokens[index] = cost, count
-        rows = ((hashes[index], {"nats": nats[index], "tokens": tokens[index]}) for index in group)
-        keeper.cache.keep(keeper.identity, TEXT, version, rows)
-        done += len(group)
-        if progress is not None:
-            progress(TEXT, done, len(texts))
-    sizes = tuple(len(text.encode("utf-8")) for text in texts)
-    return HeldOutScore(tuple(nats), sizes, tuple(tokens), texts_sha256(texts), window, stride)
-
-
-def _groups(indices: Sequence[int], texts: Sequence[str], characters: int) -> Iterator[list[int]]:
-    group: list[int] = []
-    size = 0
-    for index in indices:
-        group.append(index)
-        size += len(texts[index])
-        if size >= characters:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def _named(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(name, done, total)

@@ -1,0 +1,123 @@
+"""Held-out documents through the model, a few passes at a time; each group is kept as soon as it is done.
+
+A document is an item like any other: what an earlier run read is not read again. Its place in the cache names how it was
+read (window and stride) beside what every answer depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from stilnovo.evaluate.cache import Keeper
+from stilnovo.evaluate.perplexity import (
+    SHORT_WINDOW,
+    HeldOutScore,
+    score_short_windows,
+    score_texts,
+    texts_sha256,
+)
+from stilnovo.evaluate.scoring import TOKEN_BUDGET
+from stilnovo.model.llama import Llama
+from stilnovo.text.tokenizer import Tokenizer
+
+TEXT = "held-out text"  # as named in progress and in the cache
+
+Progress = Callable[[str, int, int], None]
+Costs = list[tuple[float, int]]  # a document each: nats, and what they are counted over
+
+_CHARACTERS_A_TOKEN = 3  # few, so that a group of documents is at most a few passes
+
+
+def read_texts(
+    model: Llama,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    token_budget: int = TOKEN_BUDGET,
+    progress: Progress | None = None,
+    keeper: Keeper | None = None,
+    short_windows: bool = False,
+) -> HeldOutScore:
+    """Every document's nats (`perplexity.score_texts`), with `short_windows` also as the report of 2024 read it.
+
+    Args:
+        model: Any Llama.
+        tokenizer: Its tokeniser.
+        texts: The documents, none empty.
+        token_budget: Most tokens in one forward pass.
+        progress: Called with (`TEXT`, documents done, documents in all).
+        keeper: Where answers are looked up and kept; nowhere by default.
+        short_windows: See above.
+    """
+    window = min(TOKEN_BUDGET, model.config.max_positions)
+    stride = max(1, window // 2)
+
+    def long(group: Sequence[str]) -> Costs:
+        found = score_texts(model, tokenizer, group, window=window, stride=stride, token_budget=token_budget)
+        return list(zip(found.nats, found.tokens, strict=True))
+
+    def short(group: Sequence[str]) -> Costs:
+        return list(zip(*score_short_windows(model, tokenizer, group, token_budget=token_budget), strict=True))
+
+    size = token_budget * _CHARACTERS_A_TOKEN
+    costs = _read(texts, long, f"window {window}, stride {stride}", size, progress, keeper)
+    score = HeldOutScore(
+        tuple(nats for nats, _ in costs),
+        tuple(len(text.encode("utf-8")) for text in texts),
+        tuple(tokens for _, tokens in costs),
+        texts_sha256(texts),
+        window,
+        stride,
+    )
+    if not short_windows:
+        return score
+    costs = _read(texts, short, f"windows of {SHORT_WINDOW}", size, None, keeper)
+    losses, counts = tuple(loss for loss, _ in costs), tuple(count for _, count in costs)
+    return replace(score, short_losses=losses, short_windows=counts)
+
+
+def _read(
+    texts: Sequence[str],
+    read: Callable[[Sequence[str]], Costs],
+    version: str,
+    characters: int,
+    progress: Progress | None,
+    keeper: Keeper | None,
+) -> Costs:
+    """What every document costs: kept, or read now in groups of about `characters`."""
+    hashes = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
+    costs: list[tuple[float, int] | None] = [None] * len(texts)
+    if keeper is not None:
+        for index, row in enumerate(keeper.cache.find(keeper.identity, TEXT, version, hashes)):
+            if row is not None:
+                costs[index] = float(row["nats"]), int(row["count"])
+    missing = [index for index, known in enumerate(costs) if known is None]
+    done = len(texts) - len(missing)
+    for group in _groups(missing, texts, characters):
+        found = read([texts[index] for index in group])
+        for index, cost in zip(group, found, strict=True):
+            costs[index] = cost
+        if keeper is not None:
+            rows = [(hashes[i], {"nats": nats, "count": count}) for i, (nats, count) in zip(group, found, strict=True)]
+            keeper.cache.keep(keeper.identity, TEXT, version, rows)
+        done += len(group)
+        if progress is not None:
+            progress(TEXT, done, len(texts))
+    if not missing and progress is not None:
+        progress(TEXT, done, len(texts))
+    return [cost for cost in costs if cost is not None]
+
+
+def _groups(indices: Sequence[int], texts: Sequence[str], characters: int) -> Iterator[list[int]]:
+    group: list[int] = []
+    size = 0
+    for index in indices:
+        group.append(index)
+        size += len(texts[index])
+        if size >= characters:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
