@@ -1,31 +1,23 @@
 """Multiple choice by log-likelihood: how probable each ending is after its context.
 
-The numbers are those of lm-evaluation-harness (`_encode_pair`): context and ending are tokenised together, and the
-ending is what follows the tokens of the context alone; trailing spaces of the context belong to the ending; the opening
-token is prepended where the model has one. What is different is the work done for them. All endings of a question form
-a tree (`tree.py`) in which their context is computed once, and many trees lie in one forward pass, packed without
-padding up to a budget of tokens. The output head runs only on the rows that predict a token of an ending, in slices
-that keep the (rows, vocabulary) matrix small. Log-softmax is fp32 and sums are fp64: bf16 sums flip close choices.
-
-Shape letters: T tokens of a pass, R rows that predict, C hidden size, V vocabulary.
+The numbers are those of lm-evaluation-harness (`encode.py`); what is different is the work done for them. All endings
+of a question form a tree (`tree.py`) in which their context is computed once, a few-shot header is computed once for
+all questions that begin with it, and many trees lie in one forward pass (`packed.py`). The output head runs only on the
+rows that predict a token of an ending (`likelihood.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
+from stilnovo.evaluate.likelihood import token_loglikelihoods
+from stilnovo.evaluate.packed import TOKEN_BUDGET, Answer, answers
 from stilnovo.evaluate.task import Metric, MultipleChoice
-from stilnovo.evaluate.tree import TokenTree
-from stilnovo.model.attention import Block, Blocks
 from stilnovo.model.llama import Llama
 from stilnovo.text.tokenizer import Tokenizer
 
-TOKEN_BUDGET = 2048
-LOGITS_BYTES = 64 * 2**20
+__all__ = ["TOKEN_BUDGET", "ItemScore", "Progress", "score", "token_loglikelihoods"]
 
 Progress = Callable[[int, int], None]
 
@@ -61,16 +53,6 @@ class ItemScore:
         return self.choice_norm == self.answer
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """A question as a tree: for each ending the nodes that predict its tokens, and those tokens."""
-
-    tree: TokenTree
-    rows: tuple[list[int], ...]
-    targets: tuple[list[int], ...]
-    truncated: bool
-
-
 def score(
     model: Llama,
     tokenizer: Tokenizer,
@@ -88,138 +70,33 @@ def score(
         items: The questions.
         token_budget: Most tokens in one forward pass; an item with more gets a pass of its own.
         progress: Called with (items done, items in all) after every pass.
-        finished: Called with the scores of every pass, so that they can be kept before the next one.
+        finished: Called with the scores of every pass, so that they can be kept before the next one; the order is that
+            of the passes, which take long questions first.
     """
-    scores: list[ItemScore] = []
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for pack in _packs(items, tokenizer, model.config.max_positions, token_budget):
-                likelihoods = _forward(model, [encoded for _, encoded in pack])
-                new = [
-                    _item_score(item, encoded, sums) for (item, encoded), sums in zip(pack, likelihoods, strict=True)
-                ]
-                scores += new
-                if finished is not None:
-                    finished(new)
-                if progress is not None:
-                    progress(len(scores), len(items))
-    finally:
-        model.train(training)
-    return scores
+    scores: list[ItemScore | None] = [None] * len(items)
+    done = 0
+    for found in answers(model, tokenizer, items, token_budget=token_budget):
+        new = [_item_score(items[index], answer) for index, answer in found]
+        for (index, _), one in zip(found, new, strict=True):
+            scores[index] = one
+        done += len(new)
+        if finished is not None:
+            finished(new)
+        if progress is not None:
+            progress(done, len(items))
+    return [one for one in scores if one is not None]
 
 
-def encode_endings(tokenizer: Tokenizer, context: str, endings: Sequence[str]) -> list[tuple[list[int], int]]:
-    """For each ending: the tokens of context and ending together, and the index at which the ending begins.
-
-    An empty context becomes the opening token, or the end-of-text token where the model has none. Tokenising both
-    together may merge across the seam; the cut stays where the context alone would have ended, as in the reference.
-    """
-    stem = context.rstrip()
-    seam = context[len(stem) :]
-    opening = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    if not stem and not opening:
-        opening = [tokenizer.end_of_text_id]
-    cut = len(tokenizer.encode(stem))
-    wholes = [tokenizer.encode(stem + seam + ending) for ending in endings]
-    return [(opening + whole, len(opening) + min(cut, len(whole) - 1)) for whole in wholes]
-
-
-def _encode(tokenizer: Tokenizer, item: MultipleChoice, max_positions: int) -> _Encoded:
-    pairs = encode_endings(tokenizer, item.context, item.endings)
-    if item.contexts:
-        pairs = [encode_endings(tokenizer, context, [ending])[0] for context, ending in item.pairs]
-    # The last token is only predicted, never read. All endings lose the same tokens on the left: they still share.
-    excess = max(0, max(len(tokens) - 1 for tokens, _ in pairs) - max_positions)
-    tree = TokenTree()
-    rows, targets = [], []
-    for tokens, start in pairs:
-        kept, first = tokens[excess:], max(start - excess, 1)
-        path = tree.add(kept[:-1])
-        rows.append(path[first - 1 :])
-        targets.append(kept[first:])
-    return _Encoded(tree, tuple(rows), tuple(targets), excess > 0)
-
-
-def _packs(
-    items: Sequence[MultipleChoice], tokenizer: Tokenizer, max_positions: int, token_budget: int
-) -> Iterator[list[tuple[MultipleChoice, _Encoded]]]:
-    """Items in their order, as many in a pass as the budget holds; only one pack is in memory."""
-    pack: list[tuple[MultipleChoice, _Encoded]] = []
-    size = 0
-    for item in items:
-        encoded = _encode(tokenizer, item, max_positions)
-        if pack and size + len(encoded.tree) > token_budget:
-            yield pack
-            pack, size = [], 0
-        pack.append((item, encoded))
-        size += len(encoded.tree)
-    if pack:
-        yield pack
-
-
-def _forward(model: Llama, pack: Sequence[_Encoded]) -> list[list[float]]:
-    """Summed log-likelihood of every ending of every tree in one pass."""
-    device = model.device
-    tokens: list[int] = []
-    positions: list[int] = []
-    blocks: list[Block] = []
-    rows: list[int] = []
-    targets: list[int] = []
-    for encoded in pack:
-        offset, tree = len(tokens), encoded.tree
-        tokens += tree.tokens
-        positions += tree.positions
-        blocks.append(Block(offset, offset + len(tree), None if tree.is_chain() else tree.mask().to(device)))
-        rows += [offset + node for ending in encoded.rows for node in ending]
-        targets += [token for ending in encoded.targets for token in ending]
-    hidden = model.hidden(
-        torch.tensor(tokens, device=device), torch.tensor(positions, device=device), Blocks(blocks)
-    )  # (T, C)
-    values = iter(token_loglikelihoods(model, hidden, rows, targets).tolist())
-    return [[sum(next(values) for _ in ending) for ending in encoded.rows] for encoded in pack]
-
-
-def token_loglikelihoods(model: Llama, hidden: Tensor, rows: Sequence[int], targets: Sequence[int]) -> Tensor:
-    """log p(target | row) for R pairs, (R,) fp64 on the CPU.
-
-    Args:
-        model: Its head is applied.
-        hidden: (T, C) final hidden states.
-        rows: R indices into them; equal ones go through the head once.
-        targets: R token ids.
-    """
-    distinct, inverse = torch.unique(torch.tensor(rows, device=hidden.device), return_inverse=True)  # sorted
-    order = torch.argsort(inverse)
-    wanted = torch.tensor(targets, device=hidden.device)[order]
-    ends = torch.cumsum(torch.bincount(inverse, minlength=len(distinct)), 0).tolist()
-    step = max(1, LOGITS_BYTES // (4 * model.config.vocab_size))
-    parts: list[Tensor] = []
-    for first in range(0, len(distinct), step):
-        last = min(first + step, len(distinct))
-        logits = model.logits(hidden[distinct[first:last]])  # (step, V)
-        pairs = slice(ends[first - 1] if first else 0, ends[last - 1])
-        local = inverse[order[pairs]] - first
-        picked = logits[local, wanted[pairs]]
-        peak = logits.amax(dim=-1, keepdim=True)
-        # log-softmax in place: a second (step, V) matrix would cost more time than the arithmetic
-        normaliser = logits.sub_(peak).exp_().sum(dim=-1).log() + peak[:, 0]
-        parts.append(picked - normaliser[local])
-    result = torch.empty(len(rows), dtype=torch.float64)
-    result[order.cpu()] = torch.cat(parts).double().cpu()
-    return result
-
-
-def _item_score(item: MultipleChoice, encoded: _Encoded, sums: Sequence[float]) -> ItemScore:
+def _item_score(item: MultipleChoice, answer: Answer) -> ItemScore:
+    sums = answer.loglikelihoods
     return ItemScore(
         id=item.id,
         answer=item.answer,
         choice=item.choice(sums),
         choice_norm=item.choice_norm(sums),
-        loglikelihoods=tuple(sums),
+        loglikelihoods=sums,
         cluster=item.cluster,
-        truncated=encoded.truncated,
+        truncated=answer.truncated,
         category=item.category,
         values=item.values(sums),
     )

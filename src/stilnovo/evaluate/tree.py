@@ -18,8 +18,12 @@ from torch import Tensor
 
 @dataclass
 class TokenTree:
-    """A growing prefix tree. Parents come before their children; `parents` has -1 at roots."""
+    """A growing prefix tree. Parents come before their children; `parents` has -1 at roots.
 
+    `origin` is the position of the first token, which follows so many that are kept elsewhere.
+    """
+
+    origin: int = 0
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
@@ -31,7 +35,7 @@ class TokenTree:
     def add(self, sequence: Sequence[int]) -> list[int]:
         """Insert a sequence; returns the node of each of its tokens, shared ones included."""
         path, parent = [], -1
-        for position, token in enumerate(sequence):
+        for position, token in enumerate(sequence, self.origin):
             node = self._children.setdefault((parent, token), len(self.tokens))
             if node == len(self.tokens):
                 self.tokens.append(token)
