@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from stilnovo.cli.main import app
+from stilnovo.cli.main import app as whole_app
 from stilnovo.errors import InputError
 from stilnovo.evaluate import protocol
 from stilnovo.evaluate.perplexity import HeldOutScore
@@ -20,7 +21,10 @@ from stilnovo.evaluate.run import evaluate
 from stilnovo.evaluate.scoring import score
 from stilnovo.evaluate.task import MultipleChoice, select
 from stilnovo.evaluate.tasks import OLDER, TASKS
+from test_evaluate_run import app, call
 from test_evaluate_scoring import byte_tokenizer, tiny_llama
+
+__all__ = ["app"]  # the fixture
 
 
 def rows(folder: Path, count: int) -> Path:
@@ -154,6 +158,34 @@ def test_bad_options_are_bad_input(tmp_path: Path) -> None:
         (["--tasks", "arc_it", "--data-dir", folder, "--shots", "5"], "cannot be asked with 5 examples"),
         (["--tasks", "arc_itt"], "Did you mean arc_it"),
     ):
-        result = runner.invoke(app, ["evaluate", *options])
+        result = runner.invoke(whole_app, ["evaluate", *options])
         assert isinstance(result.exception, InputError), result.output
         assert message in str(result.exception)
+
+
+def test_the_command_under_the_reports_protocol(app: typer.Typer, tmp_path: Path) -> None:
+    """First fifth, FP4, no opening token: recorded, said beforehand, and the tables below."""
+    folder = rows(tmp_path, 11)
+    (tmp_path / "it.txt").write_text("\n".join(f"Riga {n} di un testo tenuto da parte." for n in range(90)), "utf-8")
+    arguments = ["evaluate", "--model", "0", "--tasks", "arc_it", "--data-dir", str(folder), "--text", "it.txt"]
+    shown, noted, found = call(app, *arguments, "--protocol", "report2024")
+    task = found["tasks"]["arc_it"]
+    assert (task["n"], task["available"], task["first"]) == (3, 11, True)
+    assert found["quantization"] == "fp4"
+    assert found["protocol"]["name"] == "report2024"
+    assert {one["what"] for one in found["protocol"]["differs"]} == {"quantization", "opening token", "items of arc_it"}
+    assert "simply the first ones" in noted and "opening token is none" in noted
+    assert ".5256 p" in shown and "published in 2024" in shown
+    assert found["text"]["perplexity_64"] > 1
+    saved = json.loads(Path(found["result"]).read_text(encoding="utf-8"))
+    assert saved["settings"]["protocol"] == found["protocol"]
+
+    shown, _, usual = call(app, *arguments, "--limit", "0.2")
+    assert usual["protocol"]["name"] == "stilnovo"
+    assert usual["tasks"]["arc_it"]["n"] == 3
+    assert not usual["tasks"]["arc_it"]["first"]
+    assert usual["tasks"]["arc_it"]["cached"] == 0, "answers without an opening token are other answers"
+    assert "published in 2024" not in shown
+    _, _, again = call(app, *arguments, "--protocol", "report2024")
+    assert again["tasks"]["arc_it"]["cached"] == 3
+    assert again["tasks"]["arc_it"]["acc_norm"] == task["acc_norm"]
