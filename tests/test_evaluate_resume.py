@@ -291,6 +291,27 @@ def test_an_adapter_that_changes_while_it_is_read(
     assert not (commands / "runs").exists()
 
 
+def test_ctrl_c_says_that_the_command_goes_on(
+    commands: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = module.score
+
+    def interrupted(*arguments: Any, finished: Any, **options: Any) -> Any:
+        def stop(new: Any) -> None:
+            finished(new)
+            raise KeyboardInterrupt
+
+        return honest(*arguments, finished=stop, **{**options, "token_budget": 300})
+
+    monkeypatch.setattr(module, "score", interrupted)
+    asked = ["evaluate", "--tasks", "sample_questions", "--limit", "12", "--model", str(tiny_folder)]
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code != 0
+    assert "the same command goes on from there" in result.stderr
+    monkeypatch.setattr(module, "score", honest)
+    assert 0 < command("--model", str(tiny_folder))["tasks"]["sample_questions"]["cached"] < 12
+
+
 def test_where_the_cache_lies_and_that_it_can_be_left_out(commands: Path, tiny_folder: Path) -> None:
     command("--model", str(tiny_folder), "--no-cache")
     assert not (commands / "cache").exists()
@@ -320,10 +341,13 @@ def test_a_run_can_be_repeated_from_its_file(commands: Path, tiny_folder: Path) 
 def test_prompts_are_not_held_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts of 8 kB: to the run and the cache each further item adds what its answer takes, not its prompt."""
 
-    def score(_: Any, __: Any, items: Sequence[MultipleChoice], *, finished: Any, **___: Any) -> None:
+    def score(_: Any, __: Any, items: Sequence[MultipleChoice], *, finished: Any, **___: Any) -> list[ItemScore]:
+        found = []
         for item in items:
             values = item.values((-1.0, -2.0))
-            finished([ItemScore(item.id, item.answer, 0, 0, (-1.0, -2.0), values=values)])
+            found.append(ItemScore(item.id, item.answer, 0, 0, (-1.0, -2.0), values=values))
+            finished(found[-1:])
+        return found
 
     monkeypatch.setattr(module, "score", score)
 

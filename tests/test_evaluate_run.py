@@ -63,6 +63,9 @@ def test_summary_has_what_machines_read() -> None:
     text = result.summary()["text"]
     assert text["bytes"] == sum(len(t.encode()) for t in TEXTS)
     assert text["bits_per_byte_interval"][0] < text["bits_per_byte"] < text["bits_per_byte_interval"][1]
+    as_task = result.summary()["tasks"]["bits_per_byte"]
+    assert (as_task["n"], as_task["items_sha256"]) == (len(TEXTS), text["texts_sha256"])
+    assert as_task["bits_per_byte"] == text["bits_per_byte"]
 
 
 def test_progress_names_what_runs() -> None:

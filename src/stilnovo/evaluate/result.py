@@ -132,6 +132,12 @@ class EvaluationResult:
                 "bits_per_byte": bits.value, "bits_per_byte_interval": [bits.low, bits.high],
                 "texts_sha256": self.text.texts_sha256,
             }  # fmt: skip
+            # the same as a task, for whoever reads all of them alike
+            figures["tasks"]["bits_per_byte"] = {
+                "n": len(self.text.sizes), "metric": "bits_per_byte", "bits_per_byte": bits.value,
+                "bits_per_byte_interval": [bits.low, bits.high], "items_sha256": self.text.texts_sha256,
+                "seconds": max(0.0, self.seconds - sum(task.seconds for task in self.tasks.values())),
+            }  # fmt: skip
             if (short := self.text.perplexity_of_short_windows()) is not None:
                 figures["text"]["perplexity_64"] = short.value
                 figures["text"]["perplexity_64_interval"] = [short.low, short.high]

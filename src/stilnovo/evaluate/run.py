@@ -157,8 +157,6 @@ def _run_task(
     timing = _Timing(selection, note if keeper is None or not keeper.cache.speed(keeper.setting, task.name) else None)
 
     def finished(new: Sequence[ItemScore]) -> None:
-        for answer in new:
-            scores[place[answer.id]] = answer
         if keeper is not None:
             rows = ((hashes[place[answer.id]], asdict(answer)) for answer in new)
             keeper.cache.keep(keeper.identity, task.name, _kept_version(selection), rows)
@@ -169,7 +167,8 @@ def _run_task(
             progress(task.name, cached + count, len(items))
 
     if missing:
-        _answer(model, tokenizer, selection, missing, token_budget, done, finished)
+        for answer in _answer(model, tokenizer, selection, missing, token_budget, done, finished):
+            scores[place[answer.id]] = answer
     elif progress is not None:
         progress(task.name, len(items), len(items))
     answers = tuple(answer for answer in scores if answer is not None)
@@ -207,19 +206,21 @@ def _answer(
     token_budget: int,
     progress: Callable[[int, int], None],
     finished: Callable[[Sequence[ItemScore]], None],
-) -> None:
+) -> list[ItemScore]:
     """Every item that no earlier run has answered, by the way its kind asks for."""
+    found: list[ItemScore] = []
     choices = [item for item in missing if isinstance(item, MultipleChoice)]
     if choices:
-        score(model, tokenizer, choices, token_budget=token_budget, progress=progress, finished=finished)
+        found += score(model, tokenizer, choices, token_budget=token_budget, progress=progress, finished=finished)
     written = [item for item in missing if isinstance(item, Generation)]
     if written:
         grade = selection.task.grade
         assert grade is not None, "a task with written answers grades them"
-        write(
+        found += write(
             model, tokenizer, written, grade, seed=selection.seed, token_budget=token_budget, finished=finished,
             progress=lambda done, _: progress(len(choices) + done, len(missing)),
         )  # fmt: skip
+    return found
 
 
 def _kept_version(selection: Selection) -> str:
