@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from stilnovo.errors import InputError
+from stilnovo.library.decode import decode
 from stilnovo.library.names import Names, direct_name, from_file_name
-from stilnovo.library.read import MAXIMUM_BYTES, decode, files_in, read
+from stilnovo.library.read import MAXIMUM_BYTES, files_in, read
 
 TEXT = "Capitolo I\n\nIl vetraio più vecchio di Murano perdé la vista; così cominciò a cantare.\n\nCapitolo II\n\nNessuno capì.\n"
 
@@ -56,8 +57,8 @@ def test_what_is_no_text_is_refused(tmp_path: Path, data: bytes, words: str) -> 
 def test_too_large_absent_and_unknown_kinds(tmp_path: Path) -> None:
     with (tmp_path / "grande.txt").open("wb") as file:
         file.truncate(MAXIMUM_BYTES + 1)
-    (tmp_path / "libro.epub").write_bytes(b"x")
-    for name, words in (("grande.txt", "too large"), ("nessuno.txt", "Cannot read"), ("libro.epub", "not read")):
+    (tmp_path / "libro.odt").write_bytes(b"x")
+    for name, words in (("grande.txt", "too large"), ("nessuno.txt", "Cannot read"), ("libro.odt", "not read")):
         with pytest.raises(InputError, match=words):
             read(tmp_path / name)
 

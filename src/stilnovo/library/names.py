@@ -33,6 +33,7 @@ _FIELDS = {
     "author": "author",
     "anno": "year",
     "data": "year",
+    "date": "year",
     "year": "year",
 }
 _HEADER_LINE = re.compile(r"^\s*([A-Za-zÀ-ÿ' ]{4,24}):[ \t]*(.*?)\s*$")

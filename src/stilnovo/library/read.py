@@ -1,29 +1,31 @@
-"""A file of any age to a document: encoding found out, covers and licences taken off, names read.
+"""A file of any kind and age to a document: encoding found out, covers and licences taken off, names read.
 
 Italian texts on people's disks are UTF-8 (with and without byte-order mark), Latin-1 or cp1252, hard-wrapped, one
-paragraph a line or one novel a line. What is not text is refused with the reason, before anything is stored.
+paragraph a line or one novel a line; or EPUB, HTML, TEI, Markdown, Word, PDF. What a file is, its first bytes say, not
+its name alone. What cannot be read is refused with the reason, before anything is stored.
 """
 
 from __future__ import annotations
 
-import codecs
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from stilnovo.errors import InputError
-from stilnovo.library import tei
+from stilnovo.library import epub, markup, office, tei
+from stilnovo.library.decode import decode
 from stilnovo.library.headings import Heading
 from stilnovo.library.names import Names, from_file_name, from_header, from_title_page, split_header
+from stilnovo.library.writer import Book, cut
 from stilnovo.text.italian import fold
 
 MAXIMUM_BYTES = 64 * 2**20
-SUFFIXES = frozenset([".txt", ".text", ".md", ".xml"])
+#: What is read, by the end of its name.
+SUFFIXES = frozenset(
+    [".txt", ".text", ".md", ".markdown", ".xml", ".tei", ".html", ".htm", ".xhtml", ".epub", ".docx", ".pdf"]
+)
 
-_MAGIC = {b"%PDF": "a PDF", b"PK\x03\x04": "a ZIP archive (EPUB, Word)", b"\x1f\x8b": "gzip", b"{\\rtf": "RTF"}
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\x80-\x9f]")
 _GUTENBERG_START = re.compile(r"\*{3} ?START OF TH(?:IS|E) PROJECT GUTENBERG EBOOK.*?\*{3}", re.I | re.S)
 _GUTENBERG_END = re.compile(r"(?:End of (?:the )?Project Gutenberg|\*{3} ?END OF TH(?:IS|E) PROJECT GUTENBERG)", re.I)
 _PRODUCED_BY = re.compile(r"\s*(?:Produced by|E-text prepared by|Transcribed by).*?(?:\n\s*\n|\Z)", re.I | re.S)
@@ -40,57 +42,6 @@ class Document:
     text: str
     source: str
     headings: tuple[Heading, ...] | None = None
-
-
-def decode(data: bytes, name: str) -> str:
-    """Bytes to text with `\\n` line ends, NFC, no byte-order mark.
-
-    Raises:
-        InputError: binary, empty, or UTF-8 with stray bytes (a damaged file, which must not be read as Latin-1).
-    """
-    for magic, kind in _MAGIC.items():
-        if data.startswith(magic):
-            raise InputError(
-                f"{name} is not plain text.", f"It is {kind}.", "Save it as plain text (.txt) and add that."
-            )
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = data.decode("utf-16", errors="replace")
-    elif b"\x00" in data:
-        raise InputError(
-            f"{name} is not plain text.", "It holds binary data.", "Save it as plain text (.txt) and add that."
-        )
-    else:
-        text = _decode_8_bit(data, name)
-    text = (
-        text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n").replace("\x85", "\n")
-    )
-    if not text.strip():
-        raise InputError(f"{name} is empty.", "It holds no text.", "Choose another file.")
-    strange = len(_CONTROL.findall(text))
-    if strange * 200 > len(text):
-        raise InputError(
-            f"{name} is not plain text.", f"It holds {strange} control characters.", "Save it as UTF-8 text."
-        )
-    return unicodedata.normalize("NFC", text)
-
-
-def _decode_8_bit(data: bytes, name: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        good = len(re.findall(rb"[\xc3\xe2][\x80-\xbf]", data))
-        high = sum(byte >= 0x80 for byte in data)
-        if good * 2 > high * 0.8:
-            raise InputError(
-                f"{name} is damaged: it is UTF-8 with bytes that do not belong.",
-                f"Byte 0x{data[error.start]:02x} at offset {error.start}.",
-                "Save it again as UTF-8, or take another copy.",
-            ) from error
-    windows = any(0x80 <= byte <= 0x9F for byte in set(data))
-    try:
-        return data.decode("cp1252" if windows else "latin-1")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
 
 
 def without_gutenberg(text: str) -> tuple[str, Names]:
@@ -120,11 +71,62 @@ def without_liber_liber(text: str) -> tuple[str, Names]:
     return text[cut:], Names(names.title, names.author)
 
 
+def _parsed(data: bytes, suffix: str, name: str) -> Book:
+    """The book in some bytes, whose kind their beginning tells, and the file's name where that does not."""
+    if data.startswith(b"%PDF-") and suffix in (".pdf", ""):
+        return office.parse_pdf(data, name)
+    if data.startswith(b"PK\x03\x04") and suffix in (".epub", ".docx"):
+        return epub.parse(data, name) if suffix == ".epub" else office.parse_word(data, name)
+    if suffix in (".epub", ".docx", ".pdf"):
+        raise InputError(f"{name} is no {suffix[1:].upper()} file.", f"It begins with {data[:8]!r}.", "Check the file.")
+    if suffix in (".xml", ".tei"):
+        return tei.parse(data, name)
+    text = decode(data, name)
+    if suffix in (".html", ".htm", ".xhtml"):
+        return markup.parse(text, name)
+    if suffix in (".md", ".markdown"):
+        return markup.parse_markdown(text, name)
+    return Book(Names(), text)
+
+
+def _trimmed(book: Book, kept: str) -> Book:
+    """A book of which only `kept`, a piece of its text, is left."""
+    start = 0 if kept is book.text else book.text.index(kept)
+    return cut(book, start, start + len(kept))
+
+
+def understand(data: bytes, name: str, given: Names | None = None) -> Document:
+    """A document from the bytes of a file called `name`, of which only the last part of the path counts.
+
+    Raises:
+        InputError: empty, binary, damaged, or of a kind that is not read.
+        MissingExtra: the package that reads this kind is not installed.
+    """
+    file = PurePath(name.replace("\\", "/")).name or "file"
+    suffix, stem = PurePath(file).suffix.lower(), PurePath(file).stem
+    if suffix not in SUFFIXES | {""}:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise InputError(f"{file}: files of this kind are not read.", f"Read are {kinds}.", "Save it as .txt.")
+    book = _parsed(data, suffix, file)
+    text, from_mark = without_gutenberg(book.text)
+    text, colophon = without_liber_liber(text)
+    header, text = split_header(text) if book.headings is None else (Names(), text)
+    book = _trimmed(book, text.strip("\n"))
+    if not book.text.strip():
+        raise InputError(f"{file} is empty.", "Nothing is left without its header.", "Choose another file.")
+    hint = from_file_name(stem)
+    names = (given or Names()).over(header).over(from_mark).over(colophon).over(book.names)
+    if suffix not in (".xml", ".tei"):
+        names = names.over(from_title_page(book.text, hint))
+    return Document(names.over(hint), book.text, file, book.headings)
+
+
 def read(path: Path, given: Names | None = None) -> Document:
     """Read one file. Names `given` by the user win over the file's own, those over the file's name.
 
     Raises:
-        InputError: absent, unreadable, too large, empty, binary, damaged, or of a kind that is not read yet.
+        InputError: absent, unreadable, too large, empty, binary, damaged, or of a kind that is not read.
+        MissingExtra: the package that reads this kind is not installed.
     """
     try:
         if path.stat().st_size > MAXIMUM_BYTES:
@@ -133,23 +135,11 @@ def read(path: Path, given: Names | None = None) -> Document:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"Cannot read {path}.", str(error.strerror or error), "Check the path.") from error
-    if path.suffix.lower() not in SUFFIXES | {""}:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise InputError(f"{path.name}: files of this kind are not read.", f"Read are {kinds}.", "Save it as .txt.")
-    given = given or Names()
-    if path.suffix.lower() == ".xml":
-        book = tei.parse(data, path.name)
-        return Document(given.over(book.names).over(from_file_name(path.stem)), book.text, path.name, book.headings)
-    text = decode(data, path.name)
-    text, from_mark = without_gutenberg(text)
-    text, colophon = without_liber_liber(text)
-    header, text = split_header(text)
-    text = text.strip("\n")
-    if not text.strip():
-        raise InputError(f"{path.name} is empty.", "Nothing is left without its header.", "Choose another file.")
-    hint = from_file_name(path.stem)
-    names = given.over(header).over(from_mark).over(colophon).over(from_title_page(text, hint)).over(hint)
-    return Document(names, text, path.name)
+    return understand(data, path.name, given)
+
+
+def _is_work(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and "readme" not in path.stem.lower() and not path.name.startswith(".")
 
 
 def files_in(paths: Iterable[Path]) -> list[Path]:
@@ -161,10 +151,12 @@ def files_in(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES - {".md"})
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and _is_work(p))
             if not inside:
                 raise InputError(
-                    f"No text in the folder {path}.", "Looked for .txt and .xml files.", "Name a file or folder."
+                    f"No text in the folder {path}.",
+                    f"Looked for {', '.join(sorted(SUFFIXES))}.",
+                    "Name a file or folder.",
                 )
             found += inside
         elif path.exists():

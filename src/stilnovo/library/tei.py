@@ -9,12 +9,12 @@ import itertools
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from dataclasses import dataclass
 from xml.parsers import expat
 
 from stilnovo.errors import InputError
 from stilnovo.library.headings import Heading, label_for, number_of
 from stilnovo.library.names import Names, direct_name
+from stilnovo.library.writer import Book, Writer
 
 _DIVISION = re.compile(r"div\d*$")
 _PART_KINDS = frozenset(["part", "parte", "group", "book", "libro", "volume", "cantica", "act", "atto"])
@@ -22,15 +22,6 @@ _BLOCKS = frozenset(
     ["p", "l", "head", "ab", "sp", "speaker", "stage", "item", "label", "lg", "quote", "opener", "closer"]
 )
 _LEFT_OUT = frozenset(["teiHeader", "note", "fw", "figDesc"])
-
-
-@dataclass(frozen=True)
-class Book:
-    """A TEI document: names, running text, and its marked headings in the text's offsets."""
-
-    names: Names
-    text: str
-    headings: tuple[Heading, ...]
 
 
 def _tag(element: ET.Element) -> str:
@@ -91,21 +82,12 @@ def _names(root: ET.Element) -> Names:
     return Names(title, direct_name(_find(root, "titleStmt", "author")), min(dates)[1] if dates else None)
 
 
-class _Writer:
+class _Writer(Writer):
     """Collects the text and the headings while walking the tree."""
 
     def __init__(self) -> None:
-        self.pieces: list[str] = []
-        self.length = 0
+        super().__init__()
         self.headings: list[Heading] = []
-
-    def put(self, text: str, gap: str) -> int:
-        """Append a block with `gap` before it; returns where the block starts."""
-        piece = (gap if self.length else "") + text
-        start = self.length + len(piece) - len(text)
-        self.pieces.append(piece)
-        self.length += len(piece)
-        return start
 
     def walk(self, element: ET.Element) -> None:
         """Write an element and everything below it."""
@@ -153,7 +135,7 @@ def parse(data: bytes, name: str) -> Book:
         raise InputError(f"{name} is XML, but not TEI.", f"Its root element is <{_tag(root)}>.", "Save it as .txt.")
     writer = _Writer()
     writer.walk(body)
-    text = "".join(writer.pieces)
+    text = writer.text
     if not text.strip():
         raise InputError(f"{name} is empty.", "Its <text> holds no words.", "Choose another file.")
     return Book(_names(root), text, tuple(writer.headings))

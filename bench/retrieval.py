@@ -1,0 +1,280 @@
+"""Search quality, speed and memory of the library, beside LangChain's BM25 retriever as it comes out of the box.
+
+Quality: SQuAD-it paragraphs (all paragraphs of the file are the corpus; the articles at hand are half of the test set,
+so n is smaller than in papers), six-word quotations with accents dropped, and five content words each exchanged for
+another form of its stem, drawn from the passages of real novels and Dante. Measures are those of ir-measures. A
+quotation's relevant passages are all that hold its six words in a row: Success@k says that one of them is among the
+first k. Speed: `search` over libraries of 1,000, 10,000 and 100,000 passages (real works repeated), and reading, cutting,
+storing and indexing of plain text. Everything is lexical, one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import Stemmer
+
+from stilnovo.library.index import Index, Row
+from stilnovo.library.names import Names
+from stilnovo.library.read import Document, files_in, read
+from stilnovo.library.records import Passage
+from stilnovo.library.search import search, sought
+from stilnovo.library.store import Library
+from stilnovo.runlog import environment, write_atomic
+from stilnovo.text.italian import STOP_WORDS
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+DEPTH, SEED = 10, 20261125
+SIZES = (1_000, 10_000, 100_000)
+PEER = """
+import json, sys, time
+from langchain_community.retrievers import BM25Retriever
+job = json.load(open(sys.argv[1]))
+started = time.perf_counter()
+retriever = BM25Retriever.from_texts(job["texts"], metadatas=[{"n": i} for i in range(len(job["texts"]))], k=10)
+built = time.perf_counter() - started
+found, seconds = [], []
+for query in job["queries"]:
+    started = time.perf_counter()
+    found.append([document.metadata["n"] for document in retriever.invoke(query)])
+    seconds.append(time.perf_counter() - started)
+print(json.dumps({"found": found, "seconds": seconds, "built": built}))
+"""
+
+#: A query, and the ids of the passages that answer it.
+Query = tuple[str, set[int]]
+
+
+def plain_words(text: str) -> list[str]:
+    """Words as a person types them from memory: lower case, no accents, no punctuation; made without stilnovo."""
+    bare = unicodedata.normalize("NFKD", text.lower().replace("’", "'").replace("‘", "'"))
+    bare = "".join(char for char in bare if not unicodedata.combining(char))
+    return [word.strip("'") for word in re.findall(r"[^\W_]+(?:'[^\W_]+)*'?", bare)]
+
+
+def quotations(passages: Sequence[Passage], count: int) -> list[Query]:
+    """Six words in a row from passages drawn at random; relevant is every passage that has them in a row."""
+    draw = random.Random(SEED)
+    typed = {passage.id: plain_words(passage.text) for passage in passages}
+    long_enough = [number for number, words in typed.items() if len(words) >= 12]
+    wanted: dict[str, set[int]] = {}
+    while len(wanted) < min(count, len(long_enough)):
+        words = typed[draw.choice(long_enough)]
+        start = draw.randrange(len(words) - 5)
+        wanted.setdefault(" ".join(words[start : start + 6]), set())
+    for number, words in typed.items():
+        for i in range(len(words) - 5):
+            if (six := " ".join(words[i : i + 6])) in wanted:
+                wanted[six].add(number)
+    return list(wanted.items())
+
+
+def inflected(passages: Sequence[Passage], count: int) -> list[Query]:
+    """Five content words of a passage, each exchanged for another form with the same Snowball stem."""
+    draw = random.Random(SEED + 1)
+    snowball = Stemmer.Stemmer("italian")
+    typed = {passage.id: re.findall(r"[a-z]{4,}", " ".join(plain_words(passage.text))) for passage in passages}
+    forms = {word for words in typed.values() for word in words if word not in STOP_WORDS}
+    classes: dict[str, list[str]] = defaultdict(list)
+    for form in sorted(forms):
+        classes[snowball.stemWord(form)].append(form)
+    found: list[Query] = []
+    numbers = list(typed)
+    while len(found) < count:
+        number = draw.choice(numbers)
+        words = [w for w in dict.fromkeys(typed[number]) if w in forms and len(classes[snowball.stemWord(w)]) > 1]
+        if len(words) >= 5:
+            chosen = draw.sample(words, 5)
+            others = [draw.choice([f for f in classes[snowball.stemWord(w)] if f != w]) for w in chosen]
+            found.append((" ".join(others), {number}))
+    return found
+
+
+def squad_it(data: Path) -> tuple[list[str], list[Query]]:
+    """SQuAD-it's paragraphs, and its questions with the paragraph that each was asked about."""
+    content = json.loads((data / "benchmarks" / "squad_it" / "SQuAD_it-dev-half.json").read_text(encoding="utf-8"))
+    paragraphs: dict[str, int] = {}
+    questions: list[Query] = []
+    for article in content["data"]:
+        for paragraph in article["paragraphs"]:
+            number = paragraphs.setdefault(paragraph["context"], len(paragraphs) + 1)
+            questions += [(qa["question"], {number}) for qa in paragraph["qas"]]
+    return list(paragraphs), questions
+
+
+def measured(queries: Sequence[Query], find: Callable[[str], Iterable[tuple[int, float]]]) -> dict[str, float]:
+    """Recall, success and nDCG of a search over queries, by ir-measures."""
+    run = {str(i): {str(n): score for n, score in find(text)} for i, (text, _) in enumerate(queries)}
+    return scored(queries, run)
+
+
+def scored(queries: Sequence[Query], run: dict[str, dict[str, float]]) -> dict[str, float]:
+    import ir_measures
+    from ir_measures import R, Success, nDCG
+
+    relevant = {str(i): {str(n): 1 for n in numbers} for i, (_, numbers) in enumerate(queries)}
+    measures = [R @ 1, R @ DEPTH, nDCG @ DEPTH, Success @ 1, Success @ DEPTH]
+    found = ir_measures.calc_aggregate(measures, relevant, run)
+    return {**{str(measure): round(float(value), 4) for measure, value in found.items()}, "n": len(queries)}
+
+
+def build(files: Sequence[Path], path: Path, rounds: int, limit: int = 10**9) -> tuple[Library, dict[str, float]]:
+    """A library of the files, `rounds` times over, up to `limit` passages; and how long its making took."""
+    library = Library.open(path)
+    size = 0
+    seconds: list[float] = []
+    started = time.perf_counter()
+    for number in range(rounds):
+        for file in files:
+            before = time.perf_counter()
+            document = read(file)
+            text = document.text if number == 0 else f"{document.text}\n\nCopia {number}."
+            work = library.add(Document(Names(f"{document.names.title} {number or ''}".strip()), text, file.name)).work
+            size += file.stat().st_size
+            seconds.append(time.perf_counter() - before)
+            limit -= work.passages
+            if limit <= 0:
+                break
+        if limit <= 0:
+            break
+    stored = time.perf_counter() - started
+    library.catch_up()
+    total = time.perf_counter() - started
+    return library, {"bytes": size, "seconds": round(total, 3), "stored": round(stored, 3), "rate": round(size / total)}
+
+
+def latency(library: Library, queries: Sequence[str], rounds: int = 2) -> dict[str, float]:
+    """Milliseconds that `search` takes, its passages read from the database included; the first round warms up."""
+    for _ in range(rounds):
+        times = []
+        for query in queries:
+            started = time.perf_counter()
+            search(library, query, DEPTH)
+            times.append((time.perf_counter() - started) * 1e3)
+    cuts = statistics.quantiles(times, n=100)
+    return {"p50_ms": round(cuts[49], 3), "p95_ms": round(cuts[94], 3), "p99_ms": round(cuts[98], 3)}
+
+
+def peer(folder: Path, texts: Sequence[str], queries: Sequence[Query]) -> dict[str, Any]:
+    """LangChain's BM25Retriever with its defaults, in an environment of its own; or why it did not run."""
+    try:
+        home = folder / "peer"
+        if not home.exists():
+            subprocess.run([sys.executable, "-m", "venv", home], check=True, capture_output=True, timeout=120)
+            install = [home / "bin" / "pip", "install", "-q", "langchain-community", "rank_bm25"]
+            subprocess.run(install, check=True, capture_output=True, timeout=400)
+        (folder / "peer.py").write_text(PEER, encoding="utf-8")
+        (folder / "job.json").write_text(json.dumps({"texts": list(texts), "queries": [q for q, _ in queries]}))
+        command = [home / "bin" / "python", folder / "peer.py", folder / "job.json"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=500)
+    except (OSError, subprocess.SubprocessError) as error:
+        why = getattr(error, "stderr", None) or str(error)
+        return {"not_run": str(why)[-300:]}
+    answer = json.loads(done.stdout.splitlines()[-1])
+    run = {str(i): {str(n + 1): 10.0 - k for k, n in enumerate(found)} for i, found in enumerate(answer["found"])}
+    p95 = statistics.quantiles(answer["seconds"], n=100)[94] * 1e3
+    return {**scored(queries, run), "p95_ms": round(p95, 2), "build_seconds": round(answer["built"], 2)}
+
+
+def false_verifications() -> dict[str, Any]:
+    """What the adversarial quotations found (bench/quotations.py), or why that did not run."""
+    try:
+        from quotations import false_verifications as run
+    except ImportError as error:
+        return {"not_run": str(error)}
+    return dict(run())
+
+
+def quality(library: Library, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """All three query sets, ours and the peer's."""
+    found: dict[str, Any] = {}
+    texts, questions = squad_it(options.data)
+    index = Index(folder / "squad")
+    rows: list[Row] = [(number, text, ()) for number, text in enumerate(texts, start=1)]
+    index.sync({1: "squad-it"}, lambda _: rows)
+    found["squad_it"] = measured(questions, lambda query: index.match(sought(query), DEPTH))
+    numbers = [number for (number,) in library.connection.execute("SELECT id FROM passages ORDER BY id")]
+    passages = [p for i in range(0, len(numbers), 5000) for p in library.passages(numbers[i : i + 5000])]
+    sets = {"quotations": quotations(passages, options.queries), "inflected": inflected(passages, options.queries)}
+    for name, queries in sets.items():
+        found[name] = measured(
+            queries, lambda query: ((hit.passage.id, hit.score) for hit in search(library, query, DEPTH))
+        )
+    if options.peer:
+        found["peer"] = {"squad_it": peer(folder, texts, questions)}
+        # Its passages are numbered from 1 in the order of ours.
+        place = {passage.id: i for i, passage in enumerate(passages, start=1)}
+        for name, queries in sets.items():
+            few = [(text, {place[n] for n in ids}) for text, ids in queries[: options.peer_queries]]
+            found["peer"][name] = peer(folder, [passage.text for passage in passages], few)
+    found["queries"] = [text for queries in sets.values() for text, _ in queries[:250]] + [
+        text for text, _ in questions[:250]
+    ]
+    return found
+
+
+def main() -> None:
+    """Run everything and print the tables, then one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with library/ and benchmarks/squad_it/")
+    parser.add_argument("--queries", type=int, default=2000, help="quotations and re-inflected queries, of each")
+    parser.add_argument("--peer-queries", type=int, default=300, help="of them, how many the slower peer gets")
+    parser.add_argument("--no-peer", dest="peer", action="store_false")
+    parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    if not (options.data / "library").is_dir():
+        sys.exit(f"No texts under {options.data}: name a folder with --data.")
+    files = [file for file in files_in([options.data / "library"]) if file.suffix == ".txt"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        library, ingest = build(files, folder / "texts.sqlite", 1)
+        print(f"ingest: {ingest['rate'] / 1e6:.2f} MB/s ({ingest['bytes'] / 1e6:.1f} MB)", file=sys.stderr)
+        found = quality(library, folder, options)
+        queries = found.pop("queries")
+        library.close()
+        speeds = {}
+        for size in options.sizes:
+            library, _ = build(files, folder / f"{size}.sqlite", 6, size)
+            speeds[size] = {
+                **latency(library, queries), "passages": sum(work.passages for work in library.works()),
+                "index_bytes": sum(p.stat().st_size for p in library.index_folder.iterdir()),  # type: ignore[union-attr]
+            }  # fmt: skip
+            library.close()
+        memory = psutil.Process().memory_info().rss
+    false = false_verifications()
+    for name, row in {**found, **{f"{size} passages": row for size, row in speeds.items()}}.items():
+        print(f"{name:<18}{json.dumps(row)}")
+    result = {
+        "squad_it_recall_at_10": found["squad_it"]["R@10"],
+        "squad_it_ndcg_at_10": found["squad_it"]["nDCG@10"],
+        "quote_recall_at_1": found["quotations"]["Success@1"],
+        "quote_recall_at_10": found["quotations"]["Success@10"],
+        "inflected_recall_at_10": found["inflected"]["R@10"],
+        "p95_ms_at_100k": speeds[max(speeds)]["p95_ms"] if speeds else None,
+        "ingest_bytes_per_second": ingest["rate"],
+        "false_verifications": false.get("false_verifications"),
+    }
+    if options.out:
+        detail = {"quality": found, "latency": speeds, "ingest": ingest, "resident_bytes": memory, "adversarial": false}
+        record = {**environment(), "command": " ".join(sys.argv), **result, "detail": detail}
+        write_atomic(options.out, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

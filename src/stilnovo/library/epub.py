@@ -1,0 +1,127 @@
+"""EPUB to a book: a ZIP archive of web pages with a list that says in which order they are read.
+
+An archive is an attack until shown otherwise: what it says of its sizes is added up before anything is unpacked, every
+member is read only up to what it declared, nothing is written to disk, and member names are keys, never paths.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import re
+import zipfile
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from stilnovo.errors import InputError, MissingExtra
+from stilnovo.library import markup
+from stilnovo.library.names import Names, direct_name
+from stilnovo.library.writer import Book, Writer, headings
+
+if TYPE_CHECKING:
+    from lxml.etree import _Element
+
+#: A member larger than this, all together larger than that, or more of them, is no book.
+LARGEST_MEMBER, LARGEST, MOST_MEMBERS = 32 * 2**20, 256 * 2**20, 20_000
+
+
+def open_archive(data: bytes, name: str) -> zipfile.ZipFile:
+    """A ZIP archive whose unpacked size is bearable.
+
+    Raises:
+        InputError: no ZIP archive, damaged, encrypted, or one that would fill the memory.
+    """
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, OverflowError) as error:
+        raise InputError(f"{name} is damaged.", f"{error}.", "Take another copy.") from error
+    total = sum(member.file_size for member in members)
+    largest = max((member.file_size for member in members), default=0)
+    if total > LARGEST or largest > LARGEST_MEMBER or len(members) > MOST_MEMBERS:
+        raise InputError(
+            f"{name} is refused: it unpacks to {total / 2**20:,.0f} MiB in {len(members)} files.",
+            f"Limits: {LARGEST >> 20} MiB, {LARGEST_MEMBER >> 20} MiB a file, {MOST_MEMBERS} files.",
+            "No book is that large; take another copy.",
+        )
+    if any(member.flag_bits & 1 for member in members):
+        raise InputError(f"{name} is encrypted.", "", "Take a copy without protection.")
+    return archive
+
+
+def _member(archive: zipfile.ZipFile, path: str, name: str) -> bytes:
+    try:
+        with archive.open(path) as member:
+            data = member.read(LARGEST_MEMBER + 1)
+    except KeyError as error:
+        raise InputError(f"{name} is damaged: {path} is missing.", "", "Take another copy.") from error
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise InputError(f"{name} is damaged.", f"{path}: {error}.", "Take another copy.") from error
+    except Exception as error:  # zlib.error and its kin
+        raise InputError(f"{name} is damaged.", f"{path}: {error}.", "Take another copy.") from error
+    if len(data) > LARGEST_MEMBER:
+        raise InputError(f"{name} is refused: {path} is larger than it says.", "", "Take another copy.")
+    return data
+
+
+def _xml(data: bytes, name: str) -> _Element:
+    try:
+        from lxml import etree
+    except ImportError as error:
+        raise MissingExtra("lxml", "documents") from error
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
+    try:
+        return etree.fromstring(data, parser)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise InputError(f"{name} is damaged.", str(error), "Take another copy.") from error
+
+
+def _all(root: _Element, tag: str) -> list[_Element]:
+    return [e for e in root.iter() if isinstance(e.tag, str) and e.tag.rpartition("}")[2] == tag]
+
+
+def _first(root: _Element, tag: str) -> str:
+    return next((" ".join("".join(map(str, e.itertext())).split()) for e in _all(root, tag)), "")
+
+
+def _package(archive: zipfile.ZipFile, name: str) -> tuple[_Element, str]:
+    """The package document, and the folder that its paths start from."""
+    container = _xml(_member(archive, "META-INF/container.xml", name), name)
+    path = next((e.get("full-path") or "" for e in _all(container, "rootfile")), "")
+    return _xml(_member(archive, path, name), name), posixpath.dirname(path)
+
+
+def parse(data: bytes, name: str) -> Book:
+    """Read an EPUB (2 or 3).
+
+    Raises:
+        InputError: no EPUB, damaged, protected, without words, or too large once unpacked.
+        MissingExtra: lxml is not installed.
+    """
+    from stilnovo.library.decode import decode
+
+    archive = open_archive(data, name)
+    if "META-INF/encryption.xml" in archive.namelist():
+        locked = _xml(_member(archive, "META-INF/encryption.xml", name), name)
+        if any(re.search(r"html?$", e.get("URI") or "") for e in _all(locked, "CipherReference")):
+            raise InputError(f"{name} is protected (DRM).", "", "Take a copy without protection.")
+    package, folder = _package(archive, name)
+    items = {e.get("id"): e for e in _all(package, "item")}
+    writer = Writer()
+    for reference in _all(package, "itemref"):
+        item = items.get(reference.get("idref"))
+        if item is None or "nav" in (item.get("properties") or "").split():
+            continue
+        if "html" not in (item.get("media-type") or ""):
+            continue
+        path = posixpath.normpath(posixpath.join(folder, unquote(item.get("href") or "")))
+        page = _member(archive, path, name)
+        if page.strip():
+            markup.write(writer, markup.tree(decode(page, f"{name}: {path}"), name))
+    if not writer.text.strip():
+        raise InputError(f"{name} is empty.", "Its pages hold no words.", "Choose another file.")
+    year = re.search(r"(?<!\d)1[2-9]\d\d(?!\d)", _first(package, "date"))
+    names = Names(
+        _first(package, "title"), direct_name(_first(package, "creator")), int(year.group()) if year else None
+    )
+    return Book(names, writer.text, headings(writer.marks))

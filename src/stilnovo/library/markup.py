@@ -1,0 +1,167 @@
+"""HTML to a book: web pages, Project Gutenberg's editions, the chapters inside an EPUB, Markdown once rendered.
+
+Only text is taken. Scripts, styles, forms and navigation are left out, nothing is fetched, nothing is run.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from stilnovo.errors import InputError, MissingExtra
+from stilnovo.library.names import Names, direct_name
+from stilnovo.library.writer import Book, Writer, headings
+
+if TYPE_CHECKING:
+    from lxml.etree import _Element
+
+_LEFT_OUT = frozenset([
+    "head", "script", "style", "noscript", "template", "iframe", "object", "embed", "applet", "svg", "math", "form",
+    "button", "select", "textarea", "nav", "audio", "video", "canvas", "figure", "img",
+])  # fmt: skip
+_PARAGRAPHS = frozenset([
+    "p", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "ul", "ol", "dl", "table", "section", "article", "hr",
+    "header", "footer",
+])  # fmt: skip
+_LINES = frozenset(["div", "li", "tr", "dt", "dd", "br", "address", "center", "caption"])
+_BOILERPLATE = re.compile(r"pg-?(?:header|footer|boilerplate)|\bws-noexport\b|\bmw-editsection\b", re.I)
+_DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
+_DEPTH = re.compile(r"h([1-6])\Z")
+
+
+def _tag(element: _Element) -> str:
+    return element.tag.rpartition("}")[2].lower() if isinstance(element.tag, str) else ""
+
+
+class _Page:
+    """Text of a tree as it is walked: words collected until a block ends."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer, self.words, self.gap = writer, [], "\n\n"  # type: ignore[var-annotated]
+        self.depth = 0
+
+    def say(self, text: str | None, plain: bool) -> None:
+        """Running text; `plain` keeps its line breaks."""
+        if text:
+            self.words.append(text if plain else re.sub(r"\s+", " ", text))
+
+    def close(self, gap: str) -> None:
+        """End a line or paragraph; `gap` is what has to stand before the next."""
+        lines = [" ".join(line.split()) for line in "".join(self.words).split("\n")]
+        self.words.clear()
+        text = "\n".join(lines).strip()
+        if text and self.depth:
+            self.writer.heading([line for line in lines if line], self.depth)
+        elif text:
+            self.writer.put(text, self.gap)
+        # The widest gap since the last words counts.
+        self.gap = gap if text or len(gap) > len(self.gap) else self.gap
+
+
+def write(writer: Writer, root: _Element, base: int = 0) -> None:
+    """Append a tree's text to a writer; its headings are `base` deeper than they say."""
+    from lxml import etree
+
+    page = _Page(writer)
+    plain = 0
+    walk = etree.iterwalk(root, events=("start", "end"))
+    for event, element in walk:
+        tag = _tag(element)
+        level = _DEPTH.match(tag)
+        if event == "start":
+            marks = f"{element.get('id') or ''} {element.get('class') or ''}"
+            if not tag or tag in _LEFT_OUT or element.get("hidden") is not None or _BOILERPLATE.search(marks):
+                walk.skip_subtree()
+                element.text = None
+                continue
+            if tag == "br":
+                page.words.append("\n")
+            elif tag in _PARAGRAPHS or tag in _LINES:
+                page.close("\n\n" if tag in _PARAGRAPHS else "\n")
+            page.depth = base + int(level.group(1)) if level else page.depth
+            plain += tag == "pre"
+            page.say(element.text, plain > 0)
+        else:
+            if tag != "br" and (tag in _PARAGRAPHS or tag in _LINES):
+                page.close("\n\n" if tag in _PARAGRAPHS else "\n")
+            page.depth = 0 if level else page.depth
+            plain -= tag == "pre"
+            page.say(element.tail if element is not root else None, plain > 0)
+    page.close("\n\n")
+
+
+def tree(content: str, name: str) -> _Element:
+    """The tree of an HTML page, however badly written.
+
+    Raises:
+        InputError: there is nothing in it.
+        MissingExtra: lxml is not installed.
+    """
+    try:
+        from lxml import etree, html
+    except ImportError as error:
+        raise MissingExtra("lxml", "documents") from error
+    parser = html.HTMLParser(no_network=True, remove_comments=True, remove_pis=True)
+    try:
+        return html.document_fromstring(_DECLARATION.sub("", content), parser=parser)
+    except (etree.ParserError, ValueError) as error:
+        raise InputError(f"{name} holds no page.", str(error), "Save it as plain text (.txt).") from error
+
+
+def _named(root: _Element) -> Names:
+    fields: dict[str, str] = {}
+    for element in root.iter("meta", "title"):
+        key = (element.get("name") or element.get("property") or element.tag).lower()
+        value = element.get("content") or element.text or ""
+        fields.setdefault(key.removeprefix("dc.").removeprefix("dcterms.").removeprefix("og:"), " ".join(value.split()))
+    title = re.sub(r"\s*[|–—-]\s*(?:Wikisource|Project Gutenberg).*$", "", fields.get("title", ""))
+    title = re.sub(r"^The Project Gutenberg eBook of ", "", title, flags=re.I)
+    parts = re.match(r"(.+), (?:by|di) (.+)$", title)
+    title, author = (parts.group(1), parts.group(2)) if parts else (title, "")
+    year = re.search(r"(?<!\d)1[2-9]\d\d(?!\d)", fields.get("date", ""))
+    writer = direct_name(fields.get("author") or fields.get("creator") or author)
+    return Names(title, writer, int(year.group()) if year else None)
+
+
+def parse(content: str, name: str) -> Book:
+    """Read an HTML page.
+
+    Raises:
+        InputError: it holds no words.
+        MissingExtra: lxml is not installed.
+    """
+    root = tree(content, name)
+    names = _named(root)
+    writer = Writer()
+    write(writer, root)
+    if not writer.text.strip():
+        raise InputError(f"{name} is empty.", "The page holds no words outside scripts.", "Choose another file.")
+    return Book(names, writer.text, headings(writer.marks))
+
+
+def parse_markdown(content: str, name: str) -> Book:
+    """Read Markdown: a block `title: …` between `---` lines on top gives the names.
+
+    Raises:
+        InputError: it holds no words.
+        MissingExtra: lxml is not installed.
+    """
+    from markdown_it import MarkdownIt
+
+    from stilnovo.library.names import from_header
+
+    names = Names()
+    front = re.match(r"---\n(.*?)\n(?:---|\.\.\.)\n", content, re.S)
+    if front:
+        names = from_header(re.sub(r"[\"']", "", front.group(1)))
+        content = content[front.end() :]
+    # A line break in Markdown is white space; in a poem typed without its two blanks it is a verse.
+    options = {"breaks": _is_poem(content)}
+    book = parse(MarkdownIt("commonmark", options_update=options).render(content), name)
+    return Book(names, book.text, book.headings)
+
+
+def _is_poem(content: str) -> bool:
+    from stilnovo.library.sections import is_verse
+
+    return is_verse("\n".join(line for line in content.split("\n") if not line.startswith("#")))
