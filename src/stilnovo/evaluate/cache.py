@@ -100,9 +100,9 @@ class AnswerCache:
         self, identity: Identity, task: str, version: str, items: Iterable[str]
     ) -> Iterator[dict[str, Any] | None]:
         """The kept answer to each item (by its hash), in order, or None; one row is in memory at a time."""
-        number = self._number(identity)
+        number, sha256 = self._number(identity), identity.sha256()
         for item in items:
-            yield None if number is None else self._one(number, identity.sha256(), task, version, item)
+            yield None if number is None else self._one(number, sha256, task, version, item)
 
     def keep(self, identity: Identity, task: str, version: str, rows: Iterable[Row]) -> None:
         """Keep answers, (item hash, answer as JSON values) each, in one transaction."""

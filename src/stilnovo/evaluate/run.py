@@ -34,6 +34,7 @@ from stilnovo.text.tokenizer import Tokenizer
 
 Progress = Callable[[str, int, int], None]
 
+_GRADED = ("mc2", "f1", "rouge1_precision")  # scores between right and wrong
 _TIMING_SECONDS = 5.0  # after which a speed is believed
 
 
@@ -117,7 +118,8 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
     text = (
         f"{task.name} {task.version}, split {selection.split}: {part}. The score will be known to about "
         f"±{50 * (high - low):.1f} points; against another run on the same items, {_visible(n)} can be seen "
-        f"(80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing)"
+        f"(80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing"
+        f"{', if each were right or wrong' if task.metric in _GRADED else ''})"
     )
     if selection.clusters is not None:
         groups = len(set(selection.clusters))
