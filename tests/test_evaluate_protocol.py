@@ -189,3 +189,10 @@ def test_the_command_under_the_reports_protocol(app: typer.Typer, tmp_path: Path
     _, _, again = call(app, *arguments, "--protocol", "report2024")
     assert again["tasks"]["arc_it"]["cached"] == 3
     assert again["tasks"]["arc_it"]["acc_norm"] == task["acc_norm"]
+
+
+def test_tasks_can_be_listed(app: typer.Typer) -> None:
+    shown, _, found = call(app, "evaluate", "--tasks", "list")
+    assert list(found) == [*TASKS, *OLDER]
+    assert found["gsm8k"]["shots"] == 5 and "written for stilnovo" in found["gsm8k"]["shots_rule"]
+    assert all(name in shown for name in TASKS)

@@ -25,7 +25,8 @@ def evaluate(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     tasks: Annotated[
-        str | None, typer.Option(help="Names, with commas between; our own two samples unless --text is given.")
+        str | None,
+        typer.Option(help="Names, with commas between, or `list`; our own two samples unless --text is given."),
     ] = None,
     protocol: Annotated[
         str, typer.Option(help="stilnovo; report2024 or anita2024, the conditions of published figures.")
@@ -77,6 +78,9 @@ def evaluate(
     from stilnovo.report.scores import render_scores
     from stilnovo.runlog import write_atomic
 
+    if tasks == "list":
+        _list_tasks(as_json)
+        return
     # Everything the user gave is checked before gigabytes are read.
     conditions = find_protocol(protocol)
     scheme = checked_scheme(quantization or conditions.quantization)
@@ -189,3 +193,35 @@ def _print(result: EvaluationResult) -> None:
                 f"{result.text_name}, as the report of 2024 read it (64 tokens at a time): perplexity {short.value:.2f} "
                 f"({short.low:.2f}–{short.high:.2f})"
             )
+
+
+def _list_tasks(as_json: bool) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from stilnovo.evaluate.tasks import OLDER, TASKS
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        caption="reference: lm-evaluation-harness' task with the same prompts (gsm8k: examples aside)",
+    )
+    for heading in ("task", "version", "splits", "metrics", "shots", "licence", "reference"):
+        table.add_column(heading, overflow="fold")
+    named = TASKS | OLDER
+    for name, task in named.items():
+        shots, metrics = str(task.shots), ", ".join(task.metrics)
+        table.add_row(name, task.version, ", ".join(task.splits), metrics, shots, task.licence, task.reference or "—")
+    console = Console()
+    (console if console.is_terminal else Console(width=150)).print(table)
+    emit(
+        {
+            name: {
+                "version": task.version, "splits": task.splits, "metrics": task.metrics, "shots": task.shots,
+                "shots_rule": task.shots_rule, "licence": task.licence, "source": task.source,
+                "reference": task.reference,
+            }
+            for name, task in named.items()
+        },
+        as_json,
+    )  # fmt: skip

@@ -30,8 +30,11 @@ from stilnovo.evaluate.tasks import (
 _ITALIAN = (arc_it, hellaswag_it, mmlu_it, truthfulqa_it, xcopa_it, exams_it, invalsi, invalsi_report, squad_it)
 _ENGLISH = (arc_challenge, hellaswag, mmlu, truthfulqa, winogrande, gsm8k)
 _SAMPLES = (sample_questions, sample_completions)
-TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in (*_ITALIAN, *_ENGLISH, *_SAMPLES)}
-TASKS[invalsi_report.TASK_WRITTEN.name] = invalsi_report.TASK_WRITTEN
+TASKS: dict[str, Task] = {
+    task.name: task
+    for module in (*_ITALIAN, *_ENGLISH, *_SAMPLES)
+    for task in (module.TASK, *([invalsi_report.TASK_WRITTEN] if module is invalsi_report else []))
+}
 OLDER = {f"{task.name}@{task.version}": task for task in (arc_it.TASK_1_0,)}  # known, but not offered
 SAMPLES = tuple(module.TASK.name for module in _SAMPLES)  # what needs no data folder
 
