@@ -2,12 +2,13 @@
 
 MinHash signatures (Broder 1997; rensa computes them) of runs of three words estimate the Jaccard similarity of two
 documents; banding (Leskovec et al., Mining of Massive Datasets, ch. 3) finds the pairs worth comparing. Signatures lie on
-disk and are mapped; memory holds one band's hashes, 16 bytes a document, and one representative a document.
+disk and are read a file at a time; memory holds one band's hashes and one number, some 40 bytes a document.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -42,21 +43,38 @@ def near_duplicates(files: Sequence[Path], threshold: float) -> npt.NDArray[np.i
         files: `.npy` files of signatures, in the order of the corpus.
         threshold: Estimated Jaccard similarity from which two documents are the same.
     """
-    maps = [np.load(path, mmap_mode="r") for path in files]
-    starts = np.concatenate([[0], np.cumsum([len(m) for m in maps])]).astype(np.int64)
-    count = int(starts[-1])
-    repeats = np.full(count, -1, dtype=np.int64)  # the earlier document that each repeats
-    rows = PERMUTATIONS // BANDS
+    store = _Store(files)
+    repeats = np.full(store.count, -1, dtype=np.int64)  # the earlier document that each repeats
     for band in range(BANDS):
-        keys = np.empty(count, dtype=np.uint64)
-        for start, m in zip(starts[:-1].tolist(), maps, strict=True):
-            keys[start : start + len(m)] = _mixed(np.asarray(m[:, band * rows : (band + 1) * rows]))
+        keys = store.band(band)
         order = np.argsort(keys, kind="stable")
         same = keys[order[1:]] == keys[order[:-1]]
         for first, last in _runs(same):
-            _compare(order[first : last + 1], maps, starts, threshold, repeats)
+            _compare(order[first : last + 1], store, threshold, repeats)
     gone = np.flatnonzero(repeats >= 0)
     return np.stack([gone, repeats[gone]], axis=1)
+
+
+class _Store:
+    """Signatures on disk, one file in memory at a time."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+        lengths = [len(np.load(path, mmap_mode="r")) for path in files]
+        self._starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        self.count = int(self._starts[-1])
+        self._open = lru_cache(16)(lambda file: np.load(files[file]))
+
+    def band(self, band: int) -> npt.NDArray[np.uint64]:
+        """One hash a document, of one band of its signature."""
+        rows = PERMUTATIONS // BANDS
+        parts = [_mixed(np.load(path)[:, band * rows : (band + 1) * rows]) for path in self._files]
+        return np.concatenate([np.empty(0, np.uint64), *parts])
+
+    def __getitem__(self, number: int) -> Signatures:
+        file = int(np.searchsorted(self._starts, number, side="right")) - 1
+        signature: Signatures = self._open(file)[number - int(self._starts[file])]
+        return signature
 
 
 def _mixed(rows: Signatures) -> npt.NDArray[np.uint64]:
@@ -73,16 +91,12 @@ def _runs(same: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _compare(
-    group: npt.NDArray[np.int64], maps: Sequence[Signatures], starts: npt.NDArray[np.int64], threshold: float,
-    repeats: npt.NDArray[np.int64],
-) -> None:  # fmt: skip
+def _compare(group: npt.NDArray[np.int64], store: _Store, threshold: float, repeats: npt.NDArray[np.int64]) -> None:
     kept: list[tuple[int, Signatures]] = []
     for number in group.tolist():
         if repeats[number] >= 0:
             continue
-        file = int(np.searchsorted(starts, number, side="right")) - 1
-        signature = np.asarray(maps[file][number - int(starts[file])])
+        signature = store[number]
         for earlier, other in kept[-_WINDOW:]:
             if np.count_nonzero(signature == other) >= threshold * PERMUTATIONS:
                 repeats[number] = earlier

@@ -1,10 +1,11 @@
 """The same tokens several times faster: words that were met before are looked up instead of being merged again.
 
 A byte-level BPE tokeniser first cuts a text into pre-tokens and then merges each by itself, so whatever lies between two
-cuts can be remembered. Two kinds of places are cuts under every pre-tokeniser listed here: before a single space that
-follows a character other than white space, and behind a run of letters that punctuation or a digit follows. Between
-them lie words, and a corpus repeats its words. Texts with unusual white space take a slower road to the same tokens; a
-tokeniser with an unknown pre-tokeniser, a normaliser or ordinary added tokens is called text by text, as before.
+cuts can be remembered. Three kinds of places are cuts under every pre-tokeniser listed here: before a single space that
+follows a character other than white space, behind a run of letters that punctuation or a digit follows, and between a
+line's end and a letter. Between them lie words, and a corpus repeats its words. Texts with unusual white space take a
+slower road to the same tokens; a tokeniser with an unknown pre-tokeniser, a normaliser or ordinary added tokens is
+called text by text, as before.
 
 The ids are those of `Tokenizer.encode` (a test compares them on random and on real text, for three vocabularies).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -28,8 +30,10 @@ _ODD_SPACE = re.compile(r"\s ")
 _CHUNK = re.compile(r"\s*\S+(?:[^\S ]\s*\S*)*|\s+")
 _SEAM = re.compile(r"(?<=\S) (?=\S)")
 # Up to a letter that one of these follows. Letters are a subset of \p{L}; more of them would only save more.
-_LETTER = "A-Za-zÀ-ÖØ-öø-ÿ"
-_PIECE = re.compile(rf"[\s\S]*?[{_LETTER}](?=[!-@\[-`{{-~«»“”‘’…–—\n])|[\s\S]+")
+_LETTER, _OTHER = "A-Za-zÀ-ÖØ-öø-ÿ", r"!-@\[-`{-~«»“”‘’…–—\n"
+_PIECE = re.compile(rf"[\s\S]*?[{_LETTER}](?=[{_OTHER}])|[\s\S]+")
+_HEAD = re.compile(rf"[{_LETTER}]+(?=[{_OTHER}]|\Z)")
+_BROKEN = re.compile(rf"([^{_LETTER}]*\n)([{_LETTER}]+)")
 _ONE_WORD = re.compile(rf" ?[{_LETTER}]+")
 
 IntArray = npt.NDArray[np.int32]
@@ -38,13 +42,13 @@ IntArray = npt.NDArray[np.int32]
 class _Memory(dict[str, bytes]):
     """Key to ids (int32, little-endian, as bytes, so that a text is one `b"".join`); asked once, then remembered."""
 
-    def __init__(self, find: Callable[[str], bytes], limit: int, longest: int) -> None:
+    def __init__(self, find: Callable[[str], bytes], limit: int, longest: int, lines: bool = False) -> None:
         super().__init__()
-        self._find, self._limit, self._longest = find, limit, longest
+        self._find, self._limit, self._longest, self._lines = find, limit, longest, lines
 
     def __missing__(self, key: str) -> bytes:
         found = self._find(key)
-        if len(key) <= self._longest and len(self) < self._limit:
+        if len(key) <= self._longest and len(self) < self._limit and (self._lines or "\n" not in key):
             self[key] = found
         return found
 
@@ -57,7 +61,10 @@ class Encoder:
         self.remembers = _cuts_are_known(tokenizer.definition())
         self._pieces = _Memory(self._piece, _PIECES, _WORD_CHARS)
         self._whole = _Memory(self._by_pieces, _PIECES, _WORD_CHARS)
-        self._spaced = _Memory(lambda word: self._by_pieces(f" {word}"), _WORDS, _WORD_CHARS)
+        self._spaced = _Memory(self._word, _WORDS, _WORD_CHARS)
+        self._before = _Memory(
+            lambda head: _as_bytes(tokenizer.encode(f"{head}a")[:-1]), _PIECES, _WORD_CHARS, lines=True
+        )
         self._opening = b"" if tokenizer.bos_id is None else np.int32(tokenizer.bos_id).tobytes()
         self._end = np.int32(tokenizer.end_of_text_id).tobytes()
 
@@ -82,16 +89,31 @@ class Encoder:
         first, *words = text.split(" ")
         return self._whole[first] + b"".join(map(self._spaced.__getitem__, words))
 
+    def _word(self, word: str) -> bytes:
+        """Ids of a space and a word: the letters it begins with are a word of their own."""
+        head = _HEAD.match(word)
+        if head is None:
+            return self._by_pieces(f" {word}")
+        if head.end() == len(word):
+            return _as_bytes(self.tokenizer.merge(f" {word}"))
+        return self._spaced[head.group()] + self._by_pieces(word[head.end() :])
+
     def _by_pieces(self, chunk: str) -> bytes:
         return b"".join(map(self._pieces.__getitem__, _PIECE.findall(chunk)))
 
     def _piece(self, piece: str) -> bytes:
         if _ONE_WORD.fullmatch(piece):  # a single pre-token: straight to its merges
-            return np.array(self.tokenizer.merge(piece), dtype=np.int32).tobytes()
-        return self._encode(piece)
+            return _as_bytes(self.tokenizer.merge(piece))
+        # A line's end and the letters behind it are parted too, but how the first is cut depends on a letter coming.
+        broken = _BROKEN.fullmatch(piece)
+        return self._before[broken[1]] + self._pieces[broken[2]] if broken else self._encode(piece)
 
     def _encode(self, text: str) -> bytes:
-        return np.array(self.tokenizer.encode(text), dtype=np.int32).tobytes()
+        return _as_bytes(self.tokenizer.encode(text))
+
+
+def _as_bytes(ids: list[int]) -> bytes:
+    return array("i", ids).tobytes()
 
 
 def _segments(text: str) -> Iterator[str]:
