@@ -41,7 +41,7 @@ class Answer:
     @property
     def found(self) -> bool:
         """Whether the library had something to say."""
-        return bool(self.passages)
+        return any(quote.sound for quote in self.quotes)
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""

@@ -17,6 +17,8 @@ from stilnovo.text.italian import fold, stem, tokens
 
 #: Passages read for a question's words; early mentions of whom it asks about; passages looked through for an alias.
 READ, INTRODUCTIONS, ALIASES = 40, 60, 30
+#: Works that a name is taken to belong to, at most.
+MEANT = 2
 _NAMED = r"(?P<name>[A-ZÀ-Þ][a-zà-ÿ]{2,}(?: [A-ZÀ-Þ][a-zà-ÿ]{2,})?)"
 
 
@@ -65,6 +67,10 @@ def gather(question: Question, terms: Terms, library: Library, works: Sequence[i
         by_work = library.index.mentions(names[0])
         by_work = {work: ids for work, ids in by_work.items() if not works or work in works}
         most = max((len(ids) for ids in by_work.values()), default=1)
+        # What is said of somebody often stands where nobody is named: the rest of the question, in the works that name them.
+        about = [work for work, ids in by_work.items() if len(ids) * 3 >= most][:MEANT]
+        if about and set(about) != set(works):
+            found |= {hit.passage.id: hit.passage for hit in search(library, question.text, READ // 2, about)}
         for ids in by_work.values() if question.being else ():
             if len(ids) * 3 >= most:
                 for i, number in enumerate(ids[:INTRODUCTIONS]):

@@ -26,6 +26,8 @@ from stilnovo.text.italian import fold, stem, tokens, words
 #: What a term counts when only the names of work and chapter have it; a sentence nearby, by distance; the rest of the
 #: passage; the rest of the chapter as far as it was read.
 CONTEXT, NEAR, PASSAGE, CHAPTER = 0.5, {-1: 0.7, 1: 0.55, -2: 0.5, 2: 0.4, -3: 0.3}, 0.4, 0.2
+#: What a name counts that stands elsewhere in the passage, or in the passage before.
+NAMED, BESIDE = 0.6, 0.5
 #: What a question in the text lends to the sentences after it.
 ASKED = 0.8
 #: What a sentence's own terms count beyond that, and what its length takes away: the compact sentence is the answer.
@@ -61,13 +63,15 @@ _DENIED = re.compile(r"\bnessun[oa]?\b|\bnon (?:cred|dic|pens|suppon)\w+ (?:\w+ 
 
 @dataclass(frozen=True)
 class Choice:
-    """A quotation chosen: `passage.text[start:end]`, its score, and whether it is a sure answer."""
+    """A quotation chosen: `passage.text[start:end]`, its score, whether it is a sure answer, and how much of the question's
+    weight its passage has."""
 
     passage: Passage
     start: int
     end: int
     score: float
     sure: bool = False
+    covered: float = 1.0
 
     @property
     def text(self) -> str:
@@ -93,11 +97,31 @@ class Chooser:
             self.candidates = gather(question, self.terms, library, [work.id for work in works])
         among = {candidate.passage.section.work.id for candidate in self.candidates}
         self._aliases = aliases(question, self.terms, library, among)
+        self._beside = self._named_beside(library) if self.terms.exact else {}
         self._chapters: dict[int, list[list[float]]] = {}
         for candidate in self.candidates:
             section = candidate.passage.section
             row = self.matches(candidate.passage.text, section.work.id)
             self._chapters.setdefault(section.id, []).append(row)
+
+    def _named_beside(self, library: Library) -> dict[int, list[float]]:
+        """For passages without any name of the question: the names in the passage before, BESIDE of their worth.
+
+        A person once named is *egli* for pages; that a chapter goes on about them is shown by the passage before.
+        """
+        exact = [i for i, term in enumerate(self.terms.words) if term in self.terms.exact]
+        rows = {c.passage.id: self.matches(c.passage.text, c.passage.section.work.id) for c in self.candidates}
+        alone = {c.passage.id: c.passage for c in self.candidates if not any(rows[c.passage.id][i] for i in exact)}
+        before = {p.id: p for p in library.passages([number - 1 for number in alone])}
+        found = {}
+        for number, passage in alone.items():
+            other = before.get(number - 1)
+            if other is None or other.section.id != passage.section.id:
+                continue
+            row = self.matches(other.text, passage.section.work.id)
+            if any(row[i] for i in exact):
+                found[number] = [BESIDE * value if i in exact else 0.0 for i, value in enumerate(row)]
+        return found
 
     def matches(self, text: str, work: int) -> list[float]:
         """How fully a text of a work has each term."""
@@ -111,9 +135,10 @@ class Chooser:
         exact = [
             max(pair) for term, *pair in zip(self.terms.words, inside, around, strict=True) if term in self.terms.exact
         ]
-        if exact and not any(exact):
+        if exact and not any(exact) and passage.id not in self._beside:
             return 0.0
-        return self.terms.weigh([inside, [CONTEXT * value for value in around]])
+        beside = self._beside.get(passage.id, [0.0] * len(inside))
+        return self.terms.weigh([inside, beside, [CONTEXT * value for value in around]])
 
     def _form(self, sentence: str, folded: str) -> float:
         """What a sentence's form adds or takes: the kind of answer, a person named, questions, fragments."""
@@ -156,6 +181,13 @@ class Chooser:
         spans = units(passage)
         parts = [passage.text[start:end] for start, end in spans]
         rows = [self.matches(part, passage.section.work.id) for part in parts]
+        whole = self.matches(passage.text, passage.section.work.id)
+        beside = self._beside.get(passage.id, [0.0] * len(whole))
+        # A name need not be said again in every sentence.
+        known = [
+            max(NAMED * value, there) if term in self.terms.exact else 0.0
+            for term, value, there in zip(self.terms.words, whole, beside, strict=True)
+        ]
         found = []
         for i, (start, end) in enumerate(spans):
             folded = flat(parts[i])
@@ -166,7 +198,7 @@ class Chooser:
                 for d, fade in NEAR.items()
                 if 0 <= i + d < len(rows)
             }
-            evidence = self.terms.weigh([rows[i], *near.values()])
+            evidence = self.terms.weigh([rows[i], known, *near.values()])
             own = self.terms.weigh([rows[i]])
             score = (
                 evidence + OWN * own + PASSAGE * max(0.0, coverage - evidence) + CHAPTER * max(0.0, chapter - coverage)
@@ -181,7 +213,9 @@ class Chooser:
             lent = self.terms.weigh([rows[i], near[-1]]) - own if -1 in near else 0.0
             if lent > 0.15 and not self.question.being and end - spans[i - 1][0] <= LONGEST:
                 start = spans[i - 1][0]
-            found.append(Choice(passage, start, end, score))
+            if parts[i].endswith(":") and i + 1 < len(spans) and spans[i + 1][1] - start <= LONGEST:
+                end = spans[i + 1][1]  # what is announced belongs to it
+            found.append(Choice(passage, start, end, score, covered=coverage))
         return max(found, key=lambda choice: choice.score, default=None)
 
     def sure(self, choice: Choice) -> bool:

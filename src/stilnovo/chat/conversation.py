@@ -262,7 +262,7 @@ class _Reply:
         plus = self.mode == "library_plus"
         if plus and asking:
             yield self._add(FROM_THE_LIBRARY)
-        if talk.writer is None or found.asks_back or (asking and not found.found):
+        if talk.writer is None or found.asks_back or (asking and not found.passages):
             self.quotes += found.quotes
             yield self._add(found.text)
         else:
@@ -280,7 +280,7 @@ class _Reply:
         history = [] if found.section else self.talk.turns
         most = len(found.passages) if found.section else writing.GIVEN
         messages, given = yield from self._fitted(
-            system if found.found else self.talk.system, history, found.passages, most
+            system if found.passages else self.talk.system, history, found.passages, most
         )
         if found.section and len(given) < len(found.passages):
             text = f"Il capitolo è più lungo di quanto il modello legga: letti {len(given)} brani su {len(found.passages)}."

@@ -20,6 +20,7 @@ _INSIDE_SENTENCE = re.compile(r"[\w,;:)]\W[A-ZÀ-Þ]$")
 _NOBODY: frozenset[str] = frozenset()
 
 
+@lru_cache(maxsize=100_000)
 def base(form: str) -> str:
     """A stem without a diminutive: *tavolett* → *tavol*, *bandierin* → *bandier*."""
     bare = re.sub(r"(?:icin|icell|ett|ell|ucc|in)$", "", form)

@@ -115,6 +115,15 @@ iscrizione inscrizione scritta epigrafe
 bandiera bandierina vessillo stendardo
 quadro dipinto dipingere ritratto pittura
 motivo ragione causa perche cagione
+ordinare ordino comandare comando imporre impose ingiungere
+chiedere chiese domandare domanda pregare prego
+canzone canzonetta cantare canto cantilena
+impiego impiegato impieguccio ufficio posto
+usura usuraio usuraia prestare prestito presta
+serva fantesca sguattera domestica cameriera
+animale bestia belva fiera
+difetto imperfezione magagna pecca
+motto divisa
 anima spirito
 cuore petto core
 volto viso faccia
