@@ -29,16 +29,19 @@ CLIENTS = 50
 def first_piece(client: httpx.Client, question: str) -> float:
     """Milliseconds to the first word of the answer."""
     body = {"model": "stilnovo-library", "stream": True, "messages": [{"role": "user", "content": question}]}
-    begun = time.perf_counter()
+    begun, first = time.perf_counter(), None
     with client.stream("POST", "/v1/chat/completions", json=body) as response:
         response.raise_for_status()
         for line in response.iter_lines():
-            if line.startswith("data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
+            if (
+                first is None
+                and line.startswith("data: {")
+                and json.loads(line[6:])["choices"][0]["delta"].get("content")
+            ):
                 first = (time.perf_counter() - begun) * 1000
-                for _ in response.iter_lines():
-                    pass
-                return first
-    raise RuntimeError("the answer had no word")
+    if first is None:
+        raise RuntimeError("the answer had no word")
+    return first
 
 
 def summary(milliseconds: list[float]) -> dict[str, float]:

@@ -161,6 +161,20 @@ def test_markup_in_a_text_stays_text(service: httpx.Client) -> None:
     assert "<script>alert(3)</script>" in "".join(block["text"] for block in section.json()["blocks"])
 
 
+def test_a_page_with_scripts_gives_its_text_alone(service: httpx.Client) -> None:
+    page = (
+        "<html><head><title>La casa</title><script>alert(1)</script></head><body onload='alert(2)'><h1>La casa</h1>"
+        "<p>Era una sera<script>alert(3)</script> di novembre &lt;e&gt; piovve.</p><iframe src='javascript:alert(4)'></iframe></body>"
+    )
+    found = send(service, "casa.html", page.encode()).json()
+    kept = service.post(f"/api/uploads/{found['id']}/confirm", json={"title": "La casa"}).json()
+    blocks = service.get(f"/api/works/{kept['sha256']}/section", params={"at": 0}).json()["blocks"]
+    text = " ".join(block["text"] for block in blocks)
+    assert "di novembre <e> piovve." in text
+    assert "alert" not in text
+    assert "alert" not in found["beginning"]
+
+
 def test_an_upload_is_limited_and_the_number_that_waits_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "STAGED_AT_MOST", 3)
     with serving(path, upload_bytes=2**20) as service:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import httpx
 import pytest
 
 from serving import DIED, QUESTION, Scripted, begin, events, sample_file, say, serving, until
+from stilnovo.chat.server import ServerWriter
 from stilnovo.library.store import Library
 from stilnovo.serve import workers
 from stilnovo.serve.conversations import title_of
@@ -193,15 +197,15 @@ def test_a_full_disk_and_a_read_only_file_are_told(
     with serving(path) as service:
         number = begin(service)
         say(service, number, QUESTION)
-    opened = Library.open
+    held = workers._Held.get
 
-    def limited(file: Path) -> Library:
-        library = opened(file)
+    def limited(worker: workers._Held) -> Library:
+        library = held(worker)
         library.connection.execute(f"PRAGMA {pragma}")
         return library
 
     with serving(path) as service:
-        monkeypatch.setattr(workers.Library, "open", limited)
+        monkeypatch.setattr(workers._Held, "get", limited)
         # Fill what is left of the last pages, so that a row really needs a new one.
         refused = service.post(f"/api/conversations/{number}/messages", json={"text": "x" * 20_000})
         assert refused.status_code == status
@@ -282,3 +286,44 @@ def test_titles_end_between_words() -> None:
 )
 def test_names_of_files_are_data(raw: str, shown: str) -> None:
     assert clean_name(raw) == shown
+
+
+class Dying(BaseHTTPRequestHandler):
+    """A chat server that sends two pieces and closes the connection without an end."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for piece in ("Ecco ", "la risposta "):
+            chunk = {"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]}
+            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+            self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_model_server_that_dies_in_mid_answer_leaves_what_came_and_troubles_nobody_else(path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dying) as upstream:
+        threading.Thread(target=upstream.serve_forever, daemon=True).start()
+        writer = ServerWriter(f"http://127.0.0.1:{upstream.server_address[1]}/v1", "prova", context=4000)
+        with serving(path, writer) as service:
+            number, other = begin(service), begin(service)
+            told = say(service, number, "Racconta.", mode="chat")
+            assert told[-1][1]["status"] == "failed"
+            assert told[-1][1]["details"]["error"]["code"] == "model_failed"
+            assert messages(service, number)[1]["text"] == "Ecco la risposta "
+            upstream.shutdown()
+            upstream.server_close()  # and now it is gone altogether
+            gone = say(service, number, "E poi?", mode="chat")[-1][1]
+            assert (gone["status"], gone["text"]) == ("failed", "")
+            # Over the library the found sentence stands in for the model.
+            found = say(service, other, QUESTION)[-1][1]
+            assert found["details"]["citations"][0]["status"] == "verified"
+            assert [one["text"] for one in messages(service, number)][:2] == ["Racconta.", "Ecco la risposta "]

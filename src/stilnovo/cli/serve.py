@@ -3,36 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from stilnovo.cli.output import emit, note
-
-if TYPE_CHECKING:
-    from stilnovo.chat.writing import Writer
-
-
-def _writer(
-    model: str, adapter: Path | None, quantization: str, device: str, server: str | None, context: int | None
-) -> Writer | None:
-    from stilnovo.errors import InputError
-
-    if server is not None:
-        from stilnovo.chat.server import ServerWriter
-
-        if model == "none" or adapter is not None:
-            raise InputError("--server needs --model, the model's name there, and no --adapter.")
-        return ServerWriter(server, model, context)
-    if model == "none":
-        if adapter is not None:
-            raise InputError("--adapter needs the model it was trained on.", next="Add --model NAME.")
-        return None
-    from stilnovo.generate.engine import open_engine
-    from stilnovo.model.quantize import checked_scheme
-
-    note(f"Loading {model} …")
-    return open_engine(model, adapter, checked_scheme(quantization), device)
 
 
 def serve(
@@ -46,11 +21,13 @@ def serve(
     adapter: Annotated[Path | None, typer.Option(help="A run's adapter folder.")] = None,
     quantization: Annotated[str, typer.Option(help="nf4, fp4, int8, int4 or none.")] = "nf4",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    server: Annotated[
-        str | None, typer.Option(help="An OpenAI-compatible server that has the model: http://127.0.0.1:8080/v1.")
+    server: Annotated[str | None, typer.Option(help="An OpenAI-compatible server writes: http://HOST:PORT/v1.")] = None,
+    server_model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
+    server_context: Annotated[
+        int | None, typer.Option(min=256, help="Tokens to send it at most; default what it says.")
     ] = None,
-    server_context: Annotated[int | None, typer.Option(min=256, help="Tokens that server reads at most.")] = None,
-    system: Annotated[str, typer.Option(help="System prompt instead of the Italian default.")] = "",
+    system: Annotated[str | None, typer.Option(help="System prompt instead of the Italian default.")] = None,
+    system_file: Annotated[Path | None, typer.Option(help="Text file with another system prompt.")] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; beyond this machine only with --token.")
     ] = "127.0.0.1",
@@ -63,6 +40,7 @@ def serve(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line once the port is open.")] = False,
 ) -> None:
     """Serve the chat page and an OpenAI-compatible API."""
+    from stilnovo.cli.writer import system_of, writer_of
     from stilnovo.data.sample import library_texts
     from stilnovo.library.read import read
     from stilnovo.library.store import Library, default_path
@@ -71,6 +49,7 @@ def serve(
     from stilnovo.serve.run import serve as run  # first: without the extra, nothing is loaded in vain
     from stilnovo.serve.settings import MEBIBYTE, Settings
 
+    prompt = system_of(system, system_file)
     settings = Settings(
         library=library or default_path(),
         host=host,
@@ -79,7 +58,7 @@ def serve(
         origins=tuple(allow_origin or ()),
         hosts=tuple(allow_host or ()),
         upload_bytes=upload_mb * MEBIBYTE,
-        answers=1 if model != "none" and server is None else 4,
+        answers=4 if model == "none" else 1,
         waiting=waiting,
     )
     with Library.open(settings.library) as store:
@@ -88,16 +67,15 @@ def serve(
         with Progress("index", 1) as bar:
             store.catch_up(lambda done, total: bar.update(done / max(total, 1), f"{done} of {total} works"))
         works = len(store.works())
-    responder = LibraryResponder(
-        _writer(model, adapter, quantization, device, server, server_context),
-        "" if model == "none" else model,
-        system,
-    )
+    if model != "none":
+        note(f"Loading {model} …")
+    writer = writer_of(model, adapter, quantization, server, server_model, server_context, device)
+    name = server_model or ("" if model == "none" else model)
 
     def started(address: str) -> None:
         print(f"stilnovo is at {address} (Ctrl-C ends it)\nLibrary: {settings.library}, {works} works")
         if not works:
             note("The library is empty: add texts on the page, or start with --sample.")
-        emit({"address": address, "library": str(settings.library), "works": works, "model": model}, as_json)
+        emit({"address": address, "library": str(settings.library), "works": works, "model": name}, as_json)
 
-    run(settings, responder, None, started)
+    run(settings, LibraryResponder(writer, name, prompt), None, started)

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from stilnovo.errors import StilnovoError
+from stilnovo.library.read import SUFFIXES
 from stilnovo.library.store import Library
 from stilnovo.serve import library_api, openai_api, talk_api
 from stilnovo.serve.answering import Answering
@@ -114,6 +115,7 @@ def _own_routes(app: FastAPI, settings: Settings, responder: Responder, workers:
             "modes": responder.modes,
             "writer": responder.writer_name,
             "works": len(works),
+            "kinds": sorted(SUFFIXES),
             "upload_megabytes": settings.upload_bytes >> 20,
             "locked": bool(settings.token),
         }

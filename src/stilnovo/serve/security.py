@@ -80,7 +80,9 @@ class Door:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 present = {name for name, _ in message["headers"]}
-                headers = [(name, value) for name, value in HEADERS if name not in present]
+                fresh = b"no-cache" if scope["path"].startswith("/static/") else b"no-store"
+                wanted = (*HEADERS, (b"cache-control", fresh))
+                headers = [(name, value) for name, value in wanted if name not in present]
                 message = {**message, "headers": [*message["headers"], *headers]}
             await send(message)
 

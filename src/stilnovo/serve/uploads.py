@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import threading
 import time
 import unicodedata
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from stilnovo.errors import InputError
 from stilnovo.library import passages, sections
-from stilnovo.library.names import Names, from_file_name
-from stilnovo.library.read import Document, read
+from stilnovo.library.names import Names
+from stilnovo.library.read import Document, understand
 from stilnovo.library.records import Work
 from stilnovo.library.store import Library
 from stilnovo.runlog import disk_errors
@@ -69,10 +67,14 @@ class Uploads:
         self._lock = threading.Lock()
 
     def clear(self) -> None:
-        """Forget everything that was staged."""
-        self._staged.clear()
-        if self.folder.is_dir():
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Forget everything that was staged here, and what a dead service left; another one's files stay."""
+        for number in list(self._staged):
+            self.drop(number)
+        with contextlib.suppress(OSError):
+            for left in list(self.folder.iterdir()):
+                if time.time() - left.stat().st_mtime > KEPT_SECONDS:
+                    left.unlink()
+            self.folder.rmdir()
 
     def put(self, name: str, content: IO[bytes]) -> Staged:
         """Stage a file.
@@ -144,18 +146,7 @@ def document(staged: Staged, given: Names | None = None) -> Document:
     Raises:
         InputError: it cannot be read.
     """
-    try:
-        found = read(staged.path, given)
-    except InputError as error:
-        # The reader knows the file by its generated name only.
-        words = [
-            part.replace(str(staged.path), staged.name).replace(staged.path.name, staged.name) for part in error.args
-        ]
-        raise InputError(*words) from error
-    names = found.names
-    if staged.id in names.title:
-        names = replace(names, title="").over(from_file_name(Path(staged.name).stem))
-    return replace(found, names=names, source=staged.name)
+    return understand(staged.path.read_bytes(), staged.name, given)
 
 
 def preview(staged: Staged, library: Library) -> dict[str, Any]:

@@ -83,6 +83,8 @@ class Group:
 
     def _work(self, path: Path) -> None:
         held = _Held(path)
+        with contextlib.suppress(Exception):  # ready before the first question; what is wrong is told to who asks
+            held.get().catch_up()
         while (job := self._jobs.get()) is not None:
             job(held.get)
         held.close()

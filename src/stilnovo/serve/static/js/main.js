@@ -49,7 +49,7 @@ async function refresh() {
 async function recount() {
   state = await get("/api/state");
   $("work-count").textContent = state.works || "";
-  upload.limit(state.upload_megabytes);
+  upload.limits(state);
 }
 
 async function welcome() {

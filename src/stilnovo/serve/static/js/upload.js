@@ -6,13 +6,18 @@ import { $, h } from "./dom.js";
 import { number, t } from "./i18n.js";
 
 let megabytes = 50;
+let kinds = "";
 let stored = () => {};
-export const limit = (value) => { megabytes = value; };
+/** What the service takes: endings of file names, and how much. */
+export const limits = (state) => {
+  megabytes = state.upload_megabytes;
+  kinds = state.kinds.join(",");
+};
 export const onStored = (listener) => { stored = listener; };
 
 /** Let the reader choose files. */
 export function pick() {
-  const input = h("input", { type: "file", multiple: true, id: "file", class: "unseen", tabindex: -1, "aria-hidden": "true" });
+  const input = h("input", { type: "file", multiple: true, accept: kinds, id: "file", class: "unseen", tabindex: -1, "aria-hidden": "true" });
   document.getElementById("file")?.remove();
   document.body.append(input);
   input.addEventListener("change", () => { take([...input.files]); input.remove(); });
