@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stilnovo.library.index import Sought
+from stilnovo.library.rank import fused
 from stilnovo.library.records import Passage
 from stilnovo.library.store import Library
 from stilnovo.text.italian import analyse, content_words, stem
@@ -20,6 +21,8 @@ _QUOTED = re.compile(r"«([^»]+)»|“([^”]+)”|\"([^\"]+)\"")
 _ASKING = re.compile(r"\?|^\W*(?:chi|che|cosa|dove|quando|come|perch[eéè]|qual[ei]?|quant[oaie])\b", re.I)
 _CUT = re.compile(r"[^\W_]+")
 _PHRASE_WORDS = range(3, 13)
+#: How deep each of two lists is read before they are fused, and how many passages a reranker reads.
+DEPTH, RERANKED = 100, 50
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,33 @@ def sought(query: str) -> Sought:
 def search(library: Library, query: str, limit: int = 10, works: Sequence[int] = ()) -> list[Hit]:
     """The best passages for a query, best first; within some works, if given.
 
-    Quoted words that stand nowhere give no passage, and neither does a query without a word.
+    Quoted words that stand nowhere give no passage, and neither does a query without a word. Where the library has a
+    second way to its passages (`Library.dense`), both lists are fused by reciprocal rank, but for quoted words; where it
+    has a reranker, that has the last word on the first fifty.
     """
-    return search_for(library, sought(query), limit, works)
+    wanted = sought(query)
+    if wanted == Sought():
+        return []
+    if (library.dense is None and library.reranker is None) or wanted.demanded:
+        return search_for(library, wanted, limit, works)
+    found = library.index.match(wanted, max(limit, DEPTH), works)
+    if library.dense is not None:
+        near = library.dense.match(query, max(limit, DEPTH), works)
+        found = fused([[number for number, _ in found], [number for number, _ in near]], max(limit, DEPTH))
+    if library.reranker is None:
+        return _hits(library, found[:limit])
+    first = _hits(library, found[: max(limit, RERANKED)])
+    scores = library.reranker(query, [hit.passage.text for hit in first])
+    ranked = sorted(zip(scores, first, strict=True), key=lambda pair: -pair[0])
+    return [Hit(hit.passage, float(score)) for score, hit in ranked[:limit]]
 
 
 def search_for(library: Library, wanted: Sought, limit: int, works: Sequence[int] = ()) -> list[Hit]:
-    """The best passages for what is looked for."""
-    found = library.index.match(wanted, limit, works)
+    """The best passages for what is looked for, by words alone."""
+    return _hits(library, library.index.match(wanted, limit, works))
+
+
+def _hits(library: Library, found: Sequence[tuple[int, float]]) -> list[Hit]:
     passages = {passage.id: passage for passage in library.passages([number for number, _ in found])}
     # An index that another process is still writing may know passages that are gone.
     return [Hit(passages[number], score) for number, score in found if number in passages]

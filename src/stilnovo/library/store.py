@@ -12,49 +12,36 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from stilnovo.errors import InputError, StilnovoError
+from stilnovo.errors import InputError
 from stilnovo.library import passages, sections
+from stilnovo.library.database import APPLICATION, FROM_1, SCHEMA, TABLES, guard
 from stilnovo.library.index import Index, Row
+from stilnovo.library.rank import nearest
 from stilnovo.library.read import Document
 from stilnovo.library.records import Chapter, Passage, Work
 
-_APPLICATION, _SCHEMA = 0x5374696C, 2  # "Stil"
-_TABLES = """
-CREATE TABLE works(id INTEGER PRIMARY KEY, title TEXT NOT NULL, author TEXT NOT NULL, year INTEGER,
-    source TEXT NOT NULL, sha256 TEXT NOT NULL UNIQUE, added TEXT NOT NULL);
-CREATE TABLE texts(work INTEGER PRIMARY KEY REFERENCES works ON DELETE CASCADE, text TEXT NOT NULL);
-CREATE TABLE sections(id INTEGER PRIMARY KEY, work INTEGER NOT NULL REFERENCES works ON DELETE CASCADE,
-    position INTEGER NOT NULL, label TEXT NOT NULL, title TEXT NOT NULL, verse INTEGER NOT NULL,
-    start INTEGER NOT NULL, end INTEGER NOT NULL, body INTEGER NOT NULL, UNIQUE(work, position));
-CREATE TABLE passages(id INTEGER PRIMARY KEY, section INTEGER NOT NULL REFERENCES sections ON DELETE CASCADE,
-    start INTEGER NOT NULL, end INTEGER NOT NULL, text TEXT NOT NULL, first_verse INTEGER, last_verse INTEGER);
-CREATE INDEX passages_of_section ON passages(section, start);
-CREATE TABLE facts(name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE vectors(passage INTEGER NOT NULL REFERENCES passages ON DELETE CASCADE, model TEXT NOT NULL,
-    vector BLOB NOT NULL, PRIMARY KEY(passage, model));
-INSERT INTO facts VALUES ('last_work', '0');
-INSERT INTO facts VALUES ('last_passage', '0');
-"""
-# Format 1 kept its index in the same file and let ids be given again.
-_FROM_1 = """DROP TABLE IF EXISTS vocabulary;
-DROP TABLE IF EXISTS words;
-DELETE FROM facts WHERE name = 'index';
-CREATE TABLE vectors(passage INTEGER NOT NULL REFERENCES passages ON DELETE CASCADE, model TEXT NOT NULL,
-    vector BLOB NOT NULL, PRIMARY KEY(passage, model));
-INSERT INTO facts SELECT 'last_work', coalesce(max(id), 0) FROM works;
-INSERT INTO facts SELECT 'last_passage', coalesce(max(id), 0) FROM passages;
-"""
+if TYPE_CHECKING:
+    from stilnovo.library.rank import Matrix
+
 _WORK = """SELECT w.id, w.title, w.author, w.year, w.source, w.sha256,
     (SELECT length(text) FROM texts WHERE work = w.id),
     (SELECT count(*) FROM sections WHERE work = w.id),
     (SELECT count(*) FROM passages p JOIN sections s ON s.id = p.section WHERE s.work = w.id) FROM works w"""
-_SECTION = "SELECT id, work, position, label, title, verse, start, end, body FROM sections"
-_PASSAGE = "SELECT id, section, start, end, text, first_verse, last_verse FROM passages"
+_SECTION = 'SELECT id, work, position, label, title, verse, start, "end", body FROM sections'
+_PASSAGE = 'SELECT id, section, start, "end", text, first_verse, last_verse FROM passages'
+
+
+class Searcher(Protocol):
+    """A second way to passages, such as `stilnovo.library.dense.Dense`."""
+
+    def match(self, query: str, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
+        """Passage ids and scores, best first."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +69,16 @@ class Library:
     def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
         self._db, self.path = connection, path
         self._index: Index | None = None
-        self._indexed_at: tuple[int, int] | None = None  # the state of the file that the index is of
+        self._indexed_at: int | None = None  # the revision that the index is of
+        self._seen = -1
+        self._vectors: tuple[tuple[str, int], Matrix, Any] | None = None
+        #: Set by who has an embedding model: `search` then fuses both kinds.
+        self.dense: Searcher | None = None
+        self.reranker: Callable[[str, Sequence[str]], Sequence[float]] | None = None
         self._works: dict[int, Work] = {}
         self._texts: dict[int, str] = {}
         self._listed: list[Work] = []
-        self._listed_at: tuple[int, int] | None = None  # the state of the file that `_listed` is of
+        self._listed_at: int | None = None
 
     @classmethod
     def open(cls, path: Path) -> Library:
@@ -116,28 +108,28 @@ class Library:
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         application = db.execute("PRAGMA application_id").fetchone()[0]
         schema = db.execute("PRAGMA user_version").fetchone()[0]
-        if tables and application != _APPLICATION:
+        if tables and application != APPLICATION:
             raise InputError(f"{self.path} is no stilnovo library.", "Another program made it.", "Name another file.")
-        if tables and schema not in (1, _SCHEMA):
-            raise InputError(f"{self.path} has format {schema}.", f"This version reads {_SCHEMA}.", "Update stilnovo.")
+        if tables and schema not in (1, SCHEMA):
+            raise InputError(f"{self.path} has format {schema}.", f"This version reads {SCHEMA}.", "Update stilnovo.")
         db.execute("PRAGMA foreign_keys = ON")
         if not tables:
             db.execute("PRAGMA journal_mode = WAL")
         if not tables or schema == 1:
-            self._make("" if tables else _TABLES)
+            self._make("" if tables else TABLES)
         db.execute("PRAGMA synchronous = NORMAL")
 
     def _make(self, tables: str) -> None:
         """Create the tables, or bring those of an older format up to date; another process may have been first."""
         with self._transaction():
             schema = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if schema == _SCHEMA:
+            if schema == SCHEMA:
                 return
-            for statement in (_FROM_1 if schema == 1 else tables).split(";\n"):
+            for statement in (FROM_1 if schema == 1 else tables).split(";\n"):
                 self._db.execute(statement)
             self._db.execute("INSERT INTO facts VALUES ('library', ?)", (uuid.uuid4().hex,))
-            self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
-            self._db.execute(f"PRAGMA user_version = {_SCHEMA}")
+            self._db.execute(f"PRAGMA application_id = {APPLICATION}")
+            self._db.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def __enter__(self) -> Library:
         return self
@@ -161,12 +153,12 @@ class Library:
 
     def catch_up(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Index:
         """Make the index hold what the library holds; `progress` is told how many of how many works are done."""
-        with guard(self.path):
-            state = self._state()
+        with self._guarded():
+            revision = self._revision()
             if self._index is None:
                 self._index = self._open_index()
-            if state != self._indexed_at and self._index.sync(self._digests(), self._rows, progress):
-                self._indexed_at = state
+            if revision != self._indexed_at and self._index.sync(self._digests(), self._rows, progress):
+                self._indexed_at = revision
             return self._index
 
     def _open_index(self) -> Index:
@@ -181,9 +173,15 @@ class Library:
         """The folder of the index, beside the library; None for a library in memory."""
         return None if self.path is None else self.path.with_name(f"{self.path.name}.index")
 
-    def _state(self) -> tuple[int, int]:
-        """Changes whenever this or another process writes the library."""
-        return self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes
+    def _revision(self) -> int:
+        """Grows whenever this or another process adds or removes a work; what is remembered of the old state goes."""
+        with self._guarded():
+            revision = int(self._fact("revision"))
+        if revision != self._seen:
+            self._works.clear()
+            self._texts.clear()
+            self._seen = revision
+        return revision
 
     def _digests(self) -> dict[int, str]:
         """Work → a digest of all that is indexed of it."""
@@ -204,13 +202,16 @@ class Library:
 
     def _next(self, what: str, count: int = 1) -> int:
         """The first of `count` ids that were never given before; inside a transaction."""
-        last = int(self._fact(f"last_{what}"))
-        self._db.execute("UPDATE facts SET value = ? WHERE name = ?", (str(last + count), f"last_{what}"))
+        last = int(self._fact(what))
+        self._db.execute("UPDATE facts SET value = ? WHERE name = ?", (str(last + count), what))
         return last + 1
+
+    def _guarded(self) -> AbstractContextManager[None]:
+        return guard(self.path)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with guard(self.path):
+        with self._guarded():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -226,6 +227,8 @@ class Library:
             return Added(self.work(there[0]), new=False)
         parts = sections.split(document.text, document.headings)
         with self._transaction():
+            if there := self._db.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
+                return Added(self.work(there[0]), new=False)  # another process was faster
             now = datetime.now(UTC).isoformat(timespec="seconds")
             names = document.names
             work = self._next("work")
@@ -236,18 +239,23 @@ class Library:
             self._db.execute("INSERT INTO texts VALUES (?, ?)", (work, document.text))
             for position, section in enumerate(parts):
                 self._add_section(work, position, section, document)
+            self._next("revision")
         return Added(self.work(work), new=True)
 
     def _add_section(self, work: int, position: int, section: sections.Section, document: Document) -> None:
-        number = self._db.execute(
-            "INSERT INTO sections(work, position, label, title, verse, start, end, body) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (work, position, section.label, section.title, section.verse, section.start, section.end, section.body),
-        ).lastrowid
+        number = self._next("section")
+        self._db.execute(
+            'INSERT INTO sections(id, work, position, label, title, verse, start, "end", body) '
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                number, work, position, section.label, section.title, int(section.verse), section.start, section.end,
+                section.body,
+            ),
+        )  # fmt: skip
         pieces = passages.cut(document.text, section)
         first = self._next("passage", len(pieces))
         self._db.executemany(
-            "INSERT INTO passages(id, section, start, end, text, first_verse, last_verse) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            'INSERT INTO passages(id, section, start, "end", text, first_verse, last_verse) VALUES (?, ?, ?, ?, ?, ?, ?)',
             (
                 (i, number, piece.start, piece.end, document.text[piece.start : piece.end], *piece[2:])
                 for i, piece in enumerate(pieces, start=first)
@@ -258,6 +266,7 @@ class Library:
         """Take a work out, with everything derived from it."""
         with self._transaction():
             self._db.execute("DELETE FROM works WHERE id = ?", (work.id,))
+            self._next("revision")
         self._works.pop(work.id, None)
         self._texts.pop(work.id, None)
 
@@ -271,11 +280,11 @@ class Library:
 
     def works(self) -> list[Work]:
         """All works, by author and title."""
-        with guard(self.path):
-            state = self._state()
-            if state != self._listed_at:
+        with self._guarded():
+            revision = self._revision()
+            if revision != self._listed_at:
                 self._listed = [Work(*row) for row in self._db.execute(f"{_WORK} ORDER BY w.author, w.title, w.id")]
-                self._listed_at = state
+                self._listed_at = revision
             return list(self._listed)
 
     def work(self, number: int) -> Work:
@@ -333,22 +342,66 @@ class Library:
         """The whole of a section as it is stored, heading included."""
         return self.text(section.work)[section.start : section.end]
 
+    def without_vector(self, model: str) -> list[int]:
+        """Passages that have no vector of a model yet, by id."""
+        rows = self._db.execute(
+            "SELECT p.id FROM passages p LEFT JOIN vectors v ON v.passage = p.id AND v.model = ? "
+            "WHERE v.passage IS NULL ORDER BY p.id",
+            (model,),
+        )
+        return [number for (number,) in rows.fetchall()]
+
+    def put_vectors(self, model: str, rows: Sequence[tuple[int, Matrix]]) -> None:
+        """Store unit vectors of passages, all or none."""
+        with self._transaction():
+            self._db.executemany(
+                "INSERT INTO vectors(passage, model, vector) VALUES (?, ?, ?)",
+                [(number, model, row.astype("<f4").tobytes()) for number, row in rows],
+            )
+            self._next("revision")
+
+    def drop_vectors(self, model: str) -> None:
+        """Forget the vectors of a model."""
+        with self._transaction():
+            self._db.execute("DELETE FROM vectors WHERE model = ?", (model,))
+            self._next("revision")
+
+    def nearest(self, model: str, query: Matrix, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
+        """Passage ids and cosines, nearest first, every vector looked at; within some works, if given."""
+        import numpy as np
+
+        key = (model, self._revision())
+        if self._vectors is None or self._vectors[0] != key:
+            rows = self._db.execute(
+                "SELECT v.passage, s.work, v.vector FROM vectors v JOIN passages p ON p.id = v.passage "
+                "JOIN sections s ON s.id = p.section WHERE v.model = ? ORDER BY v.passage",
+                (model,),
+            ).fetchall()
+            matrix = np.frombuffer(b"".join(row[2] for row in rows), dtype="<f4").reshape(len(rows), -1 if rows else 0)
+            self._vectors = (key, matrix, np.array([row[:2] for row in rows], dtype=np.int64).reshape(-1, 2))
+        _, matrix, ids = self._vectors
+        if works:
+            inside = np.isin(ids[:, 1], works)
+            matrix, ids = matrix[inside], ids[inside]
+        return nearest(matrix, ids[:, 0], query, limit)
+
     def check(self, progress: Callable[[str], None] = lambda _: None) -> list[str]:
         """Everything that is wrong with this library, one line each; empty when it is sound.
 
         Checks the file itself, that texts have their sha256, that sections tile each text, that every passage is
         exactly its span inside its section, and that the index holds exactly these passages with exactly these words.
         """
-        with guard(self.path):
-            found = [f"Database: {row[0]}" for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
-            found += [
-                f"Database: a row of {row[0]} refers to nothing."
-                for row in self._db.execute("PRAGMA foreign_key_check")
-            ]
+        with self._guarded():
+            found = self._database_problems()
             for work in self.works():
                 progress(work.title)
                 found += [f"{work.title}: {problem}" for problem in self._work_problems(work)]
             return found + list(self.index.problems(self._digests(), self._rows))
+
+    def _database_problems(self) -> list[str]:
+        found = [f"Database: {row[0]}" for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
+        lost = self._db.execute("PRAGMA foreign_key_check")
+        return found + [f"Database: a row of {row[0]} refers to nothing." for row in lost]
 
     def _work_problems(self, work: Work) -> Iterator[str]:
         text = self.text(work)
@@ -365,29 +418,3 @@ class Library:
                     yield f"passage {passage.id} is not its span {passage.start}-{passage.end}."
         if position != len(text):
             yield f"text from {position} on is in no section."
-
-
-@contextmanager
-def guard(path: Path | None) -> Iterator[None]:
-    """Turn SQLite's errors into lines for a person."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        reason = str(error)
-        if "locked" in reason or "busy" in reason:
-            raise StilnovoError(
-                f"{path} is being written by another program.", reason, "Wait for it, then run again."
-            ) from error
-        if "full" in reason:
-            raise StilnovoError(
-                f"The disk is full: {path} was not changed.", reason, "Free some space, then run again."
-            ) from error
-        if "readonly" in reason or "unable to open" in reason:
-            raise InputError(
-                f"Cannot write the library {path}.", reason, "Check its permissions, or use --library."
-            ) from error
-        raise StilnovoError(f"The library {path} failed.", reason, "Run: stilnovo library check") from error
-    except sqlite3.DatabaseError as error:
-        raise InputError(
-            f"{path} is not a library, or is damaged.", str(error), "Name another file with --library."
-        ) from error

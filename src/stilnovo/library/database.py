@@ -1,0 +1,71 @@
+"""The tables of a library, and SQLite's errors in words for a person.
+
+Works, texts, sections and passages are the truth; vectors can be made anew. `facts` holds the highest ids ever given,
+and a revision that grows whenever works come or go.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stilnovo.errors import InputError, StilnovoError
+
+APPLICATION, SCHEMA = 0x5374696C, 2  # "Stil"
+TABLES = """
+CREATE TABLE works(id INTEGER PRIMARY KEY, title TEXT NOT NULL, author TEXT NOT NULL, year INTEGER,
+    source TEXT NOT NULL, sha256 TEXT NOT NULL UNIQUE, added TEXT NOT NULL);
+CREATE TABLE texts(work INTEGER PRIMARY KEY REFERENCES works ON DELETE CASCADE, text TEXT NOT NULL);
+CREATE TABLE sections(id INTEGER PRIMARY KEY, work INTEGER NOT NULL REFERENCES works ON DELETE CASCADE,
+    position INTEGER NOT NULL, label TEXT NOT NULL, title TEXT NOT NULL, verse INTEGER NOT NULL,
+    start INTEGER NOT NULL, "end" INTEGER NOT NULL, body INTEGER NOT NULL, UNIQUE(work, position));
+CREATE TABLE passages(id INTEGER PRIMARY KEY, section INTEGER NOT NULL REFERENCES sections ON DELETE CASCADE,
+    start INTEGER NOT NULL, "end" INTEGER NOT NULL, text TEXT NOT NULL, first_verse INTEGER, last_verse INTEGER);
+CREATE INDEX passages_of_section ON passages(section, start);
+CREATE TABLE facts(name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE vectors(passage INTEGER NOT NULL REFERENCES passages ON DELETE CASCADE, model TEXT NOT NULL,
+    vector BLOB NOT NULL, PRIMARY KEY(passage, model));
+INSERT INTO facts VALUES ('revision', '0');
+INSERT INTO facts VALUES ('work', '0');
+INSERT INTO facts VALUES ('section', '0');
+INSERT INTO facts VALUES ('passage', '0');
+"""
+# Format 1 kept its index in the same file and let ids be given again.
+FROM_1 = """DROP TABLE IF EXISTS vocabulary;
+DROP TABLE IF EXISTS words;
+DELETE FROM facts WHERE name = 'index';
+CREATE TABLE vectors(passage INTEGER NOT NULL REFERENCES passages ON DELETE CASCADE, model TEXT NOT NULL,
+    vector BLOB NOT NULL, PRIMARY KEY(passage, model));
+INSERT INTO facts VALUES ('revision', '0');
+INSERT INTO facts SELECT 'work', coalesce(max(id), 0) FROM works;
+INSERT INTO facts SELECT 'section', coalesce(max(id), 0) FROM sections;
+INSERT INTO facts SELECT 'passage', coalesce(max(id), 0) FROM passages;
+"""
+
+
+@contextmanager
+def guard(path: Path | None) -> Iterator[None]:
+    """Turn SQLite's errors into lines for a person."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        reason = str(error)
+        if "locked" in reason or "busy" in reason:
+            raise StilnovoError(
+                f"{path} is being written by another program.", reason, "Wait for it, then run again."
+            ) from error
+        if "full" in reason:
+            raise StilnovoError(
+                f"The disk is full: {path} was not changed.", reason, "Free some space, then run again."
+            ) from error
+        if "readonly" in reason or "unable to open" in reason:
+            raise InputError(
+                f"Cannot write the library {path}.", reason, "Check its permissions, or use --library."
+            ) from error
+        raise StilnovoError(f"The library {path} failed.", reason, "Run: stilnovo library check") from error
+    except sqlite3.DatabaseError as error:
+        raise InputError(
+            f"{path} is not a library, or is damaged.", str(error), "Name another file with --library."
+        ) from error
