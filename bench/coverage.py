@@ -96,19 +96,29 @@ def main() -> None:
     options = parser.parse_args()
     began, draws = time.perf_counter(), options.draws
     tango, mcnemar = independent(10 * draws)
-    rows: list[tuple[str, float, float, float | None]] = [("95 % interval, paired, 234 items", 0.95, tango, None)]
+    many = 10 * draws  # where a draw costs nothing
+    rows: list[tuple[str, int, float, float, float | None]] = [
+        ("95 % interval, paired, 234 items", many, 0.95, tango, None)
+    ]
     for name, sizes in SIZES.items():
         held, ignoring = paired(sizes, draws)
-        rows.append((f"95 % interval, paired, {name}", 0.95, held, ignoring))
-    rows.append(("95 % interval, accuracy, 30 groups of 10", 0.95, *score(draws)))
-    rows.append(("McNemar at 5 %, 234 items", 0.05, mcnemar, None))
-    rows.append(("sign-flip at 5 %, 30 groups of 10", 0.05, *level(draws)))
-    rows.append(("any of five benchmarks at 5 %, Holm", 0.05, *familywise(10 * draws)))
+        rows.append((f"95 % interval, paired, {name}", draws, 0.95, held, ignoring))
+    rows.append(("95 % interval, accuracy, 30 groups of 10", draws, 0.95, *score(draws)))
+    rows.append(("McNemar at 5 %, 234 items", many, 0.05, mcnemar, None))
+    rows.append(("sign-flip at 5 %, 30 groups of 10", draws, 0.05, *level(draws)))
+    rows.append(("any of five benchmarks at 5 %, Holm", many, 0.05, *familywise(many)))
     found: list[dict[str, Any]] = []
-    for name, wanted, reached, without in rows:
-        error = math.sqrt(reached * (1 - reached) / draws)
+    for name, count, wanted, reached, without in rows:
+        error = math.sqrt(reached * (1 - reached) / count)
         found.append(
-            {"what": name, "wanted": wanted, "reached": reached, "standard_error": error, "uncorrected": without}
+            {
+                "what": name,
+                "draws": count,
+                "wanted": wanted,
+                "reached": reached,
+                "standard_error": error,
+                "uncorrected": without,
+            }
         )
         beside = "" if without is None else f"   uncorrected {100 * without:5.1f} %"
         print(f"{name:<44}{100 * reached:6.1f} % ± {100 * error:.1f}{beside}")
