@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-slow test-gpu lint types docs bench bench-gpu format clean
+.PHONY: help demo test test-slow test-gpu test-kernels lint types docs bench bench-gpu format clean
 
 help:  ## the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,10 @@ test-slow: $(VENV)/.dev  ## the tests that take longer
 test-gpu: $(VENV)/.dev  ## the tests that need a CUDA card
 	$(BIN)/python -m pytest -m gpu
 
+test-kernels: $(VENV)/.dev  ## the Triton kernels through Triton's interpreter, without a card
+	$(PIP) install -c constraints.txt -e '.[kernels]'
+	$(BIN)/python -m pytest tests/test_kernels.py
+
 lint: $(VENV)/.dev  ## ruff: style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,9 +60,10 @@ docs: $(VENV)/.core  ## docs/cli.md from the command line itself
 	$(BIN)/python docs/make_cli.py
 
 bench: $(VENV)/.bench  ## speed and memory against TRL + PEFT + bitsandbytes, quantisation, checkpointing
-	$(BIN)/python bench/train.py
+	$(BIN)/python bench/training.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/quantization.py
+	$(BIN)/python bench/data.py
 
 bench-gpu: $(VENV)/.core  ## the 8B training step under 7.5 GiB on a CUDA card
 	$(BIN)/python bench/gpu.py

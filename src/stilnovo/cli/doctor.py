@@ -10,9 +10,15 @@ from stilnovo.cli.output import emit
 
 
 def doctor(
+    model: Annotated[
+        str | None, typer.Option(help="Check this model's tokeniser and chat template instead of the machine.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Check the machine: versions, memory, card, the embedded model, the kernels of 4-bit weights."""
+    if model is not None:
+        _templates(model, as_json)
+        return
     import importlib.util
 
     import psutil
@@ -41,3 +47,17 @@ def doctor(
     for name, value in checks.items():
         print(f"{name:<14}{value}")
     emit({**facts, "checks": checks}, as_json)
+
+
+def _templates(model: str, as_json: bool) -> None:
+    from stilnovo.errors import InputError
+    from stilnovo.text.lint import lint
+    from stilnovo.text.tokenizer import open_tokenizer
+
+    tokenizer = open_tokenizer(model)
+    findings = lint(tokenizer)
+    for found in findings:
+        print(f"{found.level:<9}{found.rule}: {found.text}")
+    emit({"model": model, "template": tokenizer.template, "findings": [vars(found) for found in findings]}, as_json)
+    if any(found.level == "error" for found in findings):
+        raise InputError(f"{model} is not fit for training on conversations.", f"Template: {tokenizer.template}.")

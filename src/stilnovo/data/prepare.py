@@ -206,6 +206,7 @@ def _finish(folder: Path, records: list[Record], settings: Settings, described: 
         folder, [record.shard for record in records], ["dropped.npy", "held_out.jsonl", "report.json"],
         **described, documents=int(len(counts) - len(dropped)), tokens=int(counts.sum() - counts[dropped].sum()),
         held_out=sum(record.held_out for record in records) - len(held_gone),
+        conversations=sum(record.conversations for record in records),
     )  # fmt: skip
     shutil.rmtree(folder / "work")
     (folder / JOURNAL).unlink()

@@ -63,6 +63,7 @@ class Record:
     hits: list[Hit] = field(default_factory=list)
     items: int = 0  # texts of the benchmarks, and those too short to be searched for
     too_short: int = 0
+    conversations: int = 0  # documents of which only the answers are learnt
 
     def to_json(self) -> str:
         """One line of the journal."""
@@ -155,6 +156,7 @@ class Worker:
             self._hit(hit, record)
             raise UnusableRow("contains a benchmark's item", hit.item)
         record.text_bytes += len(text.encode())
+        record.conversations += 1
         if self.settings.duplicates is not None:
             kept.texts.append(text)
 
