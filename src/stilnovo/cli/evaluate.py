@@ -62,6 +62,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Score a model on Italian benchmarks and held-out text; says beforehand which differences could be seen."""
+    from stilnovo import dist
     from stilnovo.evaluate.cache import AnswerCache, Keeper, default_folder
     from stilnovo.evaluate.heldout import held_out_texts
     from stilnovo.evaluate.identity import adapter_sha256, identify
@@ -105,6 +106,7 @@ def evaluate(
             note(expectation(selection, answers.speed(setting, selection.task.name)))
         if texts:
             note(f"{text_name}: {len(texts):,} documents, {sum(len(t.encode()) for t in texts):,} bytes.")
+        dist.start()  # under torchrun
         llama, own = open_model(model, quantization=scheme, adapter=adapter, device=device)
         tokenizer = conditions.tokenizer(own)
         differs = differences(conditions, scheme, own, selections)
@@ -120,7 +122,8 @@ def evaluate(
 
             def progress(name: str, done: int, total: int) -> None:
                 place = order.index(name) if name in order else len(order)
-                bar.update(before[place] + done, f"{name} {done:,}/{total:,}")
+                if dist.is_first():
+                    bar.update(before[place] + done, f"{name} {done:,}/{total:,}")
 
             try:
                 result = run(
@@ -138,6 +141,9 @@ def evaluate(
                 if answers.usable:
                     note("Interrupted. Finished items are kept: the same command goes on from there.")
                 raise
+    dist.stop()
+    if not dist.is_first():  # all have the result, one writes it
+        return
     path = result.save(out or Path("runs") / f"evaluate-{Path(model).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     page = path.with_name("report.html")
     write_atomic(page, render_scores(score_page(result)))

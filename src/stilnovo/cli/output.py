@@ -6,6 +6,8 @@ import json
 import sys
 from typing import Any
 
+from stilnovo import dist
+
 
 def emit(result: dict[str, Any], as_json: bool) -> None:
     """Print `result` as one JSON line on stdout when `as_json`."""
@@ -15,5 +17,6 @@ def emit(result: dict[str, Any], as_json: bool) -> None:
 
 
 def note(text: str) -> None:
-    """A line for the person watching, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for the person watching, on stderr; of several processes only the first one speaks."""
+    if dist.is_first():
+        print(text, file=sys.stderr, flush=True)

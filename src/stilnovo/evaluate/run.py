@@ -7,14 +7,17 @@ asked again (`cache.py`): an interrupted evaluation is continued by the same com
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from stilnovo import dist
 from stilnovo.evaluate.cache import Keeper
 from stilnovo.evaluate.identity import item_sha256
+from stilnovo.evaluate.perplexity import HeldOutScore
 from stilnovo.evaluate.result import EvaluationResult, TaskResult
 from stilnovo.evaluate.scoring import TOKEN_BUDGET, ItemScore, score
 from stilnovo.evaluate.statistics import (
@@ -57,6 +60,9 @@ def evaluate(
 ) -> EvaluationResult:
     """Score every selection and the held-out texts, and collect the result.
 
+    Under `torchrun` every process scores its share of the items with its own copy of the model, the first one the texts,
+    and all of them have the whole result.
+
     Args:
         model: A loaded model; used as it is, adapter included.
         tokenizer: Its tokeniser.
@@ -77,12 +83,13 @@ def evaluate(
     tasks = {}
     for selection in selections:
         tasks[selection.task.name] = _run_task(model, tokenizer, selection, token_budget, progress, keeper, note)
-    text = None
-    if texts:
+    text: HeldOutScore | None = None
+    if texts and dist.is_first():
         text = read_texts(
             model, tokenizer, texts, token_budget=token_budget, progress=progress, keeper=keeper,
             short_windows=short_windows,
         )  # fmt: skip
+    text = dist.same(text)
     return EvaluationResult(
         model=model_name,
         quantization=quantization,
@@ -102,7 +109,8 @@ def speed_setting(model: str, quantization: str, with_adapter: bool, device: str
     """What a speed depends on, in one line: model, quantisation, whether there is an adapter, device and machine."""
     hardware = environment()["hardware"]
     machine = ", ".join(str(hardware[key]) for key in ("processor", "cores", "gpu") if key in hardware)
-    return f"{model} in {quantization}{' with adapter' if with_adapter else ''}, {device}: {machine}"
+    processes = f" in {dist.world_size()} processes" if dist.world_size() > 1 else ""
+    return f"{model} in {quantization}{' with adapter' if with_adapter else ''}, {device}{processes}: {machine}"
 
 
 def expectation(selection: Selection, items_per_second: float | None = None) -> str:
@@ -152,7 +160,7 @@ def _run_task(
     task, items = selection.task, selection.items
     began = time.perf_counter()
     hashes = [item_sha256(item) for item in items]
-    scores = _kept(selection, hashes, keeper)
+    scores = dist.same(_kept(selection, hashes, keeper))  # all processes must see the same ones missing
     missing = [item for item, known in zip(items, scores, strict=True) if known is None]
     place = {item.id: index for index, item in enumerate(items)}
     cached = len(items) - len(missing)
@@ -164,12 +172,14 @@ def _run_task(
             keeper.cache.keep(keeper.identity, task.name, _kept_version(selection), rows)
 
     def done(count: int, _: int) -> None:
-        timing.tell(count)
+        timing.tell(count * dist.world_size())
         if progress is not None:
-            progress(task.name, cached + count, len(items))
+            progress(task.name, min(cached + count * dist.world_size(), len(items)), len(items))
 
     if missing:
-        for answer in _answer(model, tokenizer, selection, missing, token_budget, done, finished):
+        mine = dist.share(missing)
+        found = _answer(model, tokenizer, selection, mine, token_budget, done, finished) if mine else []
+        for answer in itertools.chain.from_iterable(dist.gather(found)):
             scores[place[answer.id]] = answer
     elif progress is not None:
         progress(task.name, len(items), len(items))
