@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
+import sys
+import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from stilnovo.chat.quotes import Quote, distance, verify, verify_among
 from stilnovo.chat.units import units
+from stilnovo.library.names import Names
+from stilnovo.library.read import Document, read
 from stilnovo.library.records import Chapter, Passage
 from stilnovo.library.sample import sample_library
 from stilnovo.library.store import Library
@@ -134,3 +140,118 @@ def test_every_true_quotation_is_recognised(library: Library) -> None:
 )
 def test_distance_is_bounded(a: str, b: str, expected: int) -> None:
     assert distance(a, b, 2) == distance(b, a, 2) == expected
+
+
+SOURCE = (
+    "— Perché no? — disse l'uomo. «Eran tre… forse quattro», rispose lei – piano.\n\n"
+    "Nel 1846 c'era già quel faro;\nuna semi-rovina dell'amore antico."
+)
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Library]:
+    with Library.memory() as library:
+        library.add(Document(Names("Prova", "A"), SOURCE, "a"))
+        yield library
+
+
+@pytest.mark.parametrize(
+    ("claimed", "status"),
+    [
+        # No differences in wording.
+        ("Perché no? - disse l’uomo", "verified"),
+        ("—Perché no?—disse l'uomo", "verified"),
+        ("“Eran tre... forse quattro”, rispose lei", "verified"),
+        ("« Eran tre …forse quattro », rispose lei", "verified"),
+        ("c'era già quel faro; una semi-rovina", "verified"),
+        ("c'era già quel faro; / una semi-rovina", "verified"),
+        ("c'era gia\u0300 quel fa\u00adro", "verified"),
+        ("… c'era già quel faro.", "verified"),
+        ("[...] c'era già quel faro […]", "verified"),
+        ("c'era già quel faro,", "verified"),
+        # The same words, written otherwise.
+        ("Perche' no, disse l'uomo", "repaired"),
+        ("C'ERA GIÀ QUEL FARO", "repaired"),
+        ("c'era già quel faro!", "repaired"),
+        ("una semi rovina dell'amore antico", "repaired"),
+        ("c'еrа già quel fаrо; una semi-rovina", "repaired"),
+        ("una semi-rovina dell'amore antiico", "repaired"),
+        ("Perché no? […] rispose lei – piano", "unverified"),
+        ("— Perché no? — disse […] rispose lei – piano", "repaired"),
+        # Other words.
+        ("una semi-rovina dell'amore antica", "unverified"),
+        ("rispose lei […] disse l'uomo. «Eran", "unverified"),
+        ("c'era già / quel faro; e basta", "unverified"),
+        ("Nel 1847 c'era già quel faro", "unverified"),
+        ("erché no? — disse l'uomo", "unverified"),
+        ("Perché no? — disse l'uom", "unverified"),
+        ("non c'era già quel faro", "unverified"),
+        ("«»", "unverified"),
+        ("/ / /", "unverified"),
+    ],
+)
+def test_what_is_a_difference_in_wording(small: Library, claimed: str, status: str) -> None:
+    section, text = chapter(small, 0, 0)
+    quote = verify(claimed, section, text)
+    assert quote.status == status, quote
+    if quote.sound:
+        assert quote.text == text[quote.start : quote.end]
+
+
+def test_what_was_left_out_is_shown_again(small: Library) -> None:
+    section, text = chapter(small, 0, 0)
+    quote = verify("— Perché no? — disse […] forse quattro», rispose lei", section, text)
+    assert quote.status == "repaired"
+    assert "l'uomo" in quote.text
+
+
+def test_any_mix_of_harmless_differences_is_verified(library: Library) -> None:
+    """Seeded: white space, shapes of marks and unseen characters, all at once, anywhere in the sample's sentences."""
+    draw = random.Random(3)
+    sentences = [(p, p.text[a:b]) for p in all_passages(library) for a, b in units(p)]
+    swaps = {"'": "’", "’": "'", "«": "“", "»": "”", "“": "«", "”": "»", "—": "–", "…": "...", " ": "\n", "\n": "  "}
+    for passage, sentence in draw.sample(sentences, 150):
+        claimed = "".join(swaps[c] if c in swaps and draw.random() < 0.5 else c for c in sentence)
+        claimed = unicodedata.normalize(draw.choice(["NFC", "NFD"]), claimed)
+        place = draw.randrange(1, len(claimed))
+        claimed = claimed[:place] + draw.choice(["\u200b", "\u00ad", "\ufeff", ""]) + claimed[place:]
+        quote = verify(claimed, passage.section, library.text(passage.section.work))
+        assert quote.status == "verified", claimed
+        assert " ".join(quote.shown.replace(" / ", " ").split()) in " ".join(passage.text.split())
+
+
+def test_the_benchmark_finds_no_false_mark_in_the_sample(library: Library) -> None:
+    """The thousand quotations of bench/quotations.py, here a few over the sample: the verifier against brute force."""
+    place = Path(__file__).parents[1] / "bench" / "quotations.py"
+    spec = importlib.util.spec_from_file_location("quotations", place)
+    assert spec is not None
+    assert spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    sys.modules["quotations"] = bench
+    spec.loader.exec_module(bench)
+    judged = bench.false_verifications(library, count=400, seed=5)
+    assert judged["false_verifications"] == 0, judged["examples_false"]
+    assert judged["shown_that_is_not_the_source"] == 0
+    assert judged["same_wording_verified"] == 1.0
+    assert judged["false_claims"] > 150
+    assert all(share == 1.0 for share in judged["true_variants_recognised"].values())
+
+
+def test_quotations_of_real_books(shared_data: Path) -> None:
+    """Every file's own sentences, in the encodings and spellings they come in, are verified in their place."""
+    draw = random.Random(4)
+    for name in (
+        "Tozzi-Federigo_Tre-croci_1920.txt",
+        "Collodi-Carlo_Pinocchio_1883.txt",
+        "IT19070_Capuana_Un-Vampiro.xml",
+    ):
+        with Library.memory() as library:
+            library.add(read(shared_data / "library" / name))
+            for passage in draw.sample(all_passages(library), 15):
+                for start, end in units(passage):
+                    exact = passage.text[start:end]
+                    quote = verify(exact, passage.section, library.text(passage.section.work))
+                    if not (forms := [token.form for token in tokens(exact)]):
+                        continue
+                    assert quote.status == "verified"
+                    assert [token.form for token in tokens(quote.text)] == forms

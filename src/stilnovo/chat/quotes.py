@@ -4,7 +4,7 @@ The rule, in full:
 
 * **verified**: the claimed words stand in the source in this order, with nothing between them, from a word's beginning to a
   word's end, with the same letters, accents, capitals and punctuation. These alone are no differences in wording:
-  white space (a line break for a space; any or none beside a quotation mark or a dash), ` / ` where the source breaks a line,
+  white space (a line break for a space; any or none beside a quotation mark, a dash, an ellipsis), ` / ` where the source breaks a line,
   the shape of apostrophes (' ’), quotation marks (« » “ ” „ "), dashes (- – —) and ellipses (… ...), the Unicode form of
   accented letters, and characters nobody sees (zero-width, soft hyphen). The quoter's own marks at the ends are not the
   source's: an ellipsis at either end, and a last full stop, comma, semicolon or colon, may be missing there.
@@ -119,6 +119,7 @@ def distance(a: str, b: str, limit: int) -> int:
 
 
 _APOSTROPHES, _MARKS, _DASHES = "'’‘ʼʹ′＇`´‛", '«»“”„‟"', "-‐‑‒–—―−"
+_HYPHENS = "-‐‑"
 _INVISIBLE = "\u00ad\u200b-\u200f\u2060-\u2064\ufeff\u202a-\u202e\u2066-\u2069"
 _UNSEEN = re.compile(f"[{_INVISIBLE}]+")
 _UNIT = re.compile(
@@ -137,10 +138,10 @@ def _unit(match: re.Match[str], composed: bool) -> str:
     if kind == "space":
         return r"\s+"
     if kind == "dots":
-        return r"\s*(?:…|\.\.\.)"
+        return r"\s*(?:…|\.\.\.)\s*"
     if kind == "loose":
         bare = text.strip()
-        room = "" if bare in _DASHES and text == bare else r"\s*"  # a hyphen between letters is part of a word
+        room = "" if bare in _HYPHENS and text == bare else r"\s*"  # a hyphen between letters is part of a word
         return f"{room}[{re.escape(_MARKS if bare in _MARKS else _DASHES)}]{room}"
     if text in _APOSTROPHES:
         return f"[{re.escape(_APOSTROPHES)}]"
