@@ -132,10 +132,6 @@ class Conversation:
             raise InputError("The message is empty.")
         return _Reply(self, message, mode, sampling, cancel or threading.Event()).events()
 
-    def say(self, message: str, sampling: Sampling | None = None) -> Reply:
-        """`reply` for who wants the text alone: iterate for its pieces."""
-        return Reply(self, message, sampling)
-
     def _searched(self, message: str) -> tuple[str, bool]:
         """The message as the library is asked it, and whether that is another one."""
         assert self.library is not None
@@ -155,34 +151,6 @@ class Conversation:
         self.dropped += dropped
         self.turns.append(turn)
         self._asked = searched or self._asked
-
-
-class Reply:
-    """An answer as text: iterate for its pieces; afterwards `turn` is the checked result, None when it was not completed."""
-
-    def __init__(self, talk: Conversation, message: str, sampling: Sampling | None) -> None:
-        self.turn: Turn | None = None
-        self.dropped, self.searched = 0, ""
-        self._message, self._events = message, talk.reply(message, sampling=sampling)
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        for event in self._events:
-            if isinstance(event, Token):
-                return event.text
-            if isinstance(event, Notice) and event.code == "history":
-                self.dropped = event.count
-            if isinstance(event, Done):
-                self.searched = event.searched
-                if event.finish == "stop":
-                    self.turn = Turn(self._message, event.text, event.quotes)
-        raise StopIteration
-
-    def close(self) -> None:
-        """Stop the answer; nothing of it is kept."""
-        self._events.close()
 
 
 class _Reply:
