@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from stilnovo.evaluate.likelihood import token_loglikelihoods
 from stilnovo.evaluate.packed import TOKEN_BUDGET, Answer, answers
 from stilnovo.evaluate.task import Metric, MultipleChoice
 from stilnovo.model.llama import Llama
 from stilnovo.text.tokenizer import Tokenizer
 
-__all__ = ["TOKEN_BUDGET", "ItemScore", "Progress", "score", "token_loglikelihoods"]
+__all__ = ["TOKEN_BUDGET", "ItemScore", "Progress", "score"]
 
 Progress = Callable[[int, int], None]
 
