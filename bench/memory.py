@@ -7,18 +7,12 @@ N is the number of weights in matrix products (projections and head). Nothing is
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
-import sys
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
-from tracking import LiveBytes
 
 from stilnovo.engine.loss import tiled_cross_entropy
 from stilnovo.engine.stack import Engine
@@ -27,8 +21,9 @@ from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FourBitLinear
 from stilnovo.plan.ledger import Ledger, Run, ledger
 from stilnovo.plan.levers import Levers
+from stilnovo.plan.shape import LlamaConfig, LoraConfig
 from stilnovo.train.host import HostAdapter
-from stilnovo.plan.shape import LLAMA_3_8B, LlamaConfig, LoraConfig
+from tracking import LiveBytes
 
 CARD = torch.device("meta")
 ADAPTER = LoraConfig(r=32)

@@ -12,7 +12,6 @@ from conftest import short_smollm2
 from stilnovo.data.batches import Batch
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.model.memory import measure_kept
 from stilnovo.train.loop import batch_loss
 
 
@@ -79,11 +78,8 @@ def test_same_loss_and_gradients_on_real_weights(smollm2_gguf: Path) -> None:
     assert 5 * rows <= kept_checkpointed < 7 * rows
 
 
-def test_less_is_kept_and_the_ledgers_measure_agrees(tiny: Llama) -> None:
+def test_less_is_kept(tiny: Llama) -> None:
     model, one = prepared(tiny), batch(97, (64,))
-    for checkpointing in (False, True):
-        own = saved_bytes(model, one, checkpointing)
-        assert measure_kept(model, lambda: batch_loss(model, one, 16)) == own
     assert saved_bytes(model, one, True) < saved_bytes(model, one, False) / 3
 
 

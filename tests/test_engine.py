@@ -20,9 +20,9 @@ from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig
 
 SHAPE = LlamaConfig(
-    vocab_size=97, hidden_size=64, intermediate_size=96, layers=4, heads=8, kv_heads=4, head_dim=16, max_positions=256
+    vocab_size=97, hidden_size=64, intermediate_size=96, layers=4, heads=8, kv_heads=4, head_dim=16, max_positions=512
 )
-LENGTHS = (13, 1, 30, 7)
+LENGTHS = (13, 1, 150, 7)
 PLAIN = Levers(layers=all_layers("keep", 4), loss_chunk=16)
 
 

@@ -85,11 +85,14 @@ class TrainSection(_Section):
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled decay.")
     betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), description="AdamW's moments.")
     clip_norm: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
-    optimizer: Literal["adamw8bit", "adamw"] = Field(
-        default="adamw8bit", description="8-bit states (bitsandbytes) or fp32 (torch)."
+    optimizer: Literal["auto", "adamw8bit", "adamw"] = Field(
+        default="auto", description="8-bit states (bitsandbytes) or fp32 (torch); auto: 8-bit on a card."
     )
     gradient_checkpointing: bool = Field(
-        default=False, description="Recompute layers in backward: less memory, a third more work."
+        default=False, description="On a CPU: recompute layers in backward. On a card the plan decides layer by layer."
+    )
+    engine: Literal["auto", "plain"] = Field(
+        default="auto", description="auto: the planned step; plain: torch's autograd, one layer after another."
     )
     loss_chunk: int = Field(default=256, ge=1, description="Rows of logits that exist at once.")
     checkpoint_every: int = Field(default=50, ge=1, description="Steps between checkpoints.")

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from stilnovo.cli import ask, chat, compare, demo, doctor, evaluate, generate, library, models, prepare, serve, train
+from stilnovo.cli import ask, chat, compare, demo, doctor, evaluate, generate, library, models, plan, prepare, serve, train
 from stilnovo.errors import StilnovoError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ def _root(
 
 
 app.command("demo")(demo.demo)
+app.command("plan")(plan.plan)
 app.command("prepare")(prepare.prepare)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)

@@ -14,6 +14,7 @@ Shape letters: T tokens in the stream, H query heads, K key/value heads, G = H /
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
@@ -63,49 +64,93 @@ class FlashVarlen:
 
 
 class PerDocument:
-    """One document after another, with the CPU's flash kernel or the card's memory-efficient one."""
+    """One document after another: the card's memory-efficient kernel, or the CPU's flash kernel in blocks of queries.
+
+    The CPU's kernel computes the whole square of a document up to 512 tokens though half of it is masked. So its queries
+    go in blocks of `QUERIES`, each against the keys up to its own end.
+    """
+
+    QUERIES = 128
 
     def __init__(self, lengths: Sequence[int]) -> None:
-        starts = [sum(lengths[:index]) for index in range(len(lengths))]
-        self.spans = [slice(start, start + length) for start, length in zip(starts, lengths, strict=True)]
+        self.spans: list[tuple[slice, slice]] = []  # (queries, keys)
+        start = 0
+        self.whole = [slice(end - length, end) for length, end in zip(lengths, accumulate(lengths), strict=True)]
+        for length in lengths:
+            for first in range(start, start + length, self.QUERIES):
+                last = min(first + self.QUERIES, start + length)
+                self.spans.append((slice(first, last), slice(start, last)))
+            start += length
+        self._masks: dict[tuple[int, int], Tensor] = {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
         """See `Kernel.forward`."""
-        out, kept, groups = torch.empty_like(q), [], k.shape[1]
-        for span in self.spans:
-            part = (_by_group(q[span], groups), _shared(k[span], q.shape[1]), _shared(v[span], q.shape[1]))
-            if q.device.type == "cuda":
+        out, kept, groups, heads = torch.empty_like(q), [], k.shape[1], q.shape[1]
+        if q.device.type == "cuda":
+            for span in self.whole:
+                part = (_by_group(q[span], groups), _shared(k[span], heads), _shared(v[span], heads))
                 found, *rest = _aten._scaled_dot_product_efficient_attention(
                     *(t.contiguous() for t in part), None, True, 0.0, True
                 )
-            else:
-                found, *rest = _aten._scaled_dot_product_flash_attention_for_cpu(*part, 0.0, True)
-            _by_group(out[span], groups).copy_(found)
-            kept.append(rest)
+                _by_group(out[span], groups).copy_(found)
+                kept.append(rest)
+            return out, kept
+        for rows, keys in self.spans:
+            part = (_by_group(q[rows], groups), _shared(k[keys], heads), _shared(v[keys], heads))
+            found, logsumexp = _aten._scaled_dot_product_flash_attention_for_cpu(
+                *part, 0.0, False, attn_mask=self._mask(rows, keys, q.dtype)
+            )
+            _by_group(out[rows], groups).copy_(found)
+            kept.append(logsumexp)
         return out, kept
 
     def backward(
         self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, kept: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Kernel.backward`."""
-        d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        groups, heads = k.shape[1], q.shape[1]
-        for span, rest in zip(self.spans, kept, strict=True):
-            part = (_by_group(q[span], groups), _shared(k[span], heads), _shared(v[span], heads))
-            result, slope = _by_group(out[span], groups), _by_group(grad[span], groups)
-            if q.device.type == "cuda":
-                whole = tuple(t.contiguous() for t in part)
+        d_q, groups, heads = torch.empty_like(q), k.shape[1], q.shape[1]
+        if q.device.type == "cuda":
+            d_k, d_v = torch.empty_like(k), torch.empty_like(v)
+            for span, rest in zip(self.whole, kept, strict=True):
+                part = (_by_group(q[span], groups), _shared(k[span], heads), _shared(v[span], heads))
+                result, slope = _by_group(out[span], groups), _by_group(grad[span], groups)
                 found = _aten._scaled_dot_product_efficient_attention_backward(
-                    slope.contiguous(), *whole, None, result, *rest, 0.0, [True, True, True, False], True
-                )[:3]
-            else:
-                found = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                    slope, *part, result, rest[0], 0.0, True
+                    slope.contiguous(),
+                    *(t.contiguous() for t in part),
+                    None,
+                    result,
+                    *rest,
+                    0.0,
+                    [True, True, True, False],
+                    True,
                 )
-            _by_group(d_q[span], groups).copy_(found[0])
-            d_k[span] = found[1].sum(1).transpose(0, 1)  # its queries share a key: their gradients add up
-            d_v[span] = found[2].sum(1).transpose(0, 1)
+                _by_group(d_q[span], groups).copy_(found[0])
+                d_k[span], d_v[span] = _summed(found[1]), _summed(found[2])
+            return d_q, d_k, d_v
+        d_k, d_v = torch.zeros_like(k), torch.zeros_like(v)
+        for (rows, keys), logsumexp in zip(self.spans, kept, strict=True):
+            part = (_by_group(q[rows], groups), _shared(k[keys], heads), _shared(v[keys], heads))
+            found = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                _by_group(grad[rows], groups), *part, _by_group(out[rows], groups), logsumexp, 0.0, False,
+                attn_mask=self._mask(rows, keys, q.dtype),
+            )  # fmt: skip
+            _by_group(d_q[rows], groups).copy_(found[0])
+            d_k[keys] += _summed(found[1])
+            d_v[keys] += _summed(found[2])
         return d_q, d_k, d_v
+
+    def _mask(self, rows: slice, keys: slice, dtype: torch.dtype) -> Tensor:
+        """(queries, keys): 0 where a query may look, −∞ beyond it; the last query sees every key."""
+        shape = (rows.stop - rows.start, keys.stop - keys.start)
+        if shape not in self._masks:
+            above = torch.ones(shape, dtype=torch.bool).triu_(shape[1] - shape[0] + 1)
+            self._masks[shape] = torch.zeros(shape, dtype=dtype).masked_fill_(above, -torch.inf)
+        return self._masks[shape]
+
+
+def _summed(x: Tensor) -> Tensor:
+    """(K, G, L, D) → (L, K, D): queries that share a key add their gradients up."""
+    return x.sum(1).transpose(0, 1)
 
 
 def _by_group(x: Tensor, groups: int) -> Tensor:
@@ -123,7 +168,7 @@ def kernel_for(lengths: Sequence[int], device: torch.device, dtype: torch.dtype)
     """The fastest kernel that this device has for this type; documents of the given lengths, one after another."""
     if device.type == "meta":  # shapes alone: what a card would do
         return FlashVarlen(lengths, device)
-    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
-        if torch.cuda.get_device_capability(device) >= (8, 0):
-            return FlashVarlen(lengths, device)
+    half = dtype in (torch.bfloat16, torch.float16)
+    if half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return FlashVarlen(lengths, device)
     return PerDocument(lengths)

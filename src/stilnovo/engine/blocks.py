@@ -29,7 +29,6 @@ from stilnovo.plan.levers import LayerChoice, Levers
 from stilnovo.plan.step import FUSED_BYTES, sub_tile
 
 
-
 @dataclass
 class Saved:
     """What a layer's forward leaves for its backward; all but `x` may be missing and is then computed again.
@@ -43,7 +42,6 @@ class Saved:
     h: Tensor | None = None
     gate_up: list[Tensor] = field(default_factory=list)
     kernel: list[Any] = field(default_factory=list)
-
 
 
 @dataclass(frozen=True)
@@ -86,12 +84,10 @@ def gated(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def gated_backward_(grad: Tensor, gate: Tensor, up: Tensor) -> None:
-    """Gradients of gate and up, written over them: d/dg silu = σ + silu (1 − σ)."""
+    """Gradients of gate and up, written over them."""
     for rows in _sub_tiles(gate):
-        sigmoid = torch.sigmoid(gate[rows])
-        silu = gate[rows] * sigmoid
-        slope = (1 - sigmoid).mul_(silu).add_(sigmoid).mul_(up[rows]).mul_(grad[rows])
-        torch.mul(silu, grad[rows], out=up[rows])
+        slope = torch.ops.aten.silu_backward(grad[rows] * up[rows], gate[rows])
+        torch.mul(F.silu(gate[rows]), grad[rows], out=up[rows])
         gate[rows] = slope
 
 
@@ -183,7 +179,7 @@ class LayerEngine:
         out: Tensor | None = None
         low = self._low(x) if len(self.groups) > 1 else None
         dense = self.qkv.dense(x.dtype) if len(self.groups) > 1 else None
-        for index, group in enumerate(self.groups):
+        for group in self.groups:
             qkv = self._group_qkv(x, group, dense, low, stream)
             q, k, v = group.heads(qkv, self.head_dim)
             found, rest = stream.kernel.forward(q, k, v)
@@ -211,9 +207,7 @@ class LayerEngine:
             torch.mm(normed(x[rows], self.layer.input_layernorm, self.layer.eps), down.T, out=low[rows])
         return low
 
-    def _group_qkv(
-        self, x: Tensor, group: _Heads, dense: Tensor | None, low: Tensor | None, stream: Stream
-    ) -> Tensor:
+    def _group_qkv(self, x: Tensor, group: _Heads, dense: Tensor | None, low: Tensor | None, stream: Stream) -> Tensor:
         """Rotated queries and keys, and values, of a group of heads, side by side (T, width)."""
         qkv = x.new_empty(x.shape[0], group.width)
         weight = None if dense is None else torch.cat([dense[rows] for rows in group.rows])
@@ -355,7 +349,9 @@ def _head_groups(qkv: Product, head_dim: int, count: int) -> list[_Heads]:
         rows = [slice(start + at.start, start + at.stop) for start, at in zip(starts, local, strict=True)]
         ends = [sizes[0], sizes[0] + sizes[1], sum(sizes)]
         columns = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
-        found.append(_Heads((rows[0], rows[1], rows[2]), (local[0], local[1], local[2]), (columns[0], columns[1], columns[2])))
+        found.append(
+            _Heads((rows[0], rows[1], rows[2]), (local[0], local[1], local[2]), (columns[0], columns[1], columns[2]))
+        )
     return found
 
 

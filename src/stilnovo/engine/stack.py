@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.utils._pytree import tree_leaves
 
 from stilnovo.engine.attention import kernel_for
 from stilnovo.engine.blocks import LayerEngine, Saved, Stream, norm_backward_, normed
@@ -30,6 +31,7 @@ from stilnovo.model import lora
 from stilnovo.model.attention import positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.lora import LoraLinear
+from stilnovo.model.memory import storage_bytes
 from stilnovo.model.quantize import FrozenLinear
 from stilnovo.plan.levers import Levers
 
@@ -84,6 +86,7 @@ class Engine:
         self.layers = [LayerEngine(layer, model.config.head_dim, levers) for layer in model.layers]  # type: ignore[arg-type]
         learning = [index for index, layer in enumerate(model.layers) if _adapted(layer)]
         self.lowest = min(learning, default=model.config.layers)  # below it no gradient is wanted
+        self.saved_bytes = 0  # on the card, by the last forward pass
         self._passes = 0
 
     def hidden(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -104,6 +107,7 @@ class Engine:
                 x = self._layer_forward(index, x, waiting, training=training and index >= self.lowest)
             self.store.settle()
             waiting.last = x
+            self.saved_bytes = storage_bytes(_on_card(waiting))
             return self._normed(x), waiting
 
     def _layer_forward(self, index: int, x: Tensor, waiting: _Pass, *, training: bool) -> Tensor:
@@ -139,9 +143,7 @@ class Engine:
                     self.stream.prefetch(index - 1)
                 saved = self._recall(index, waiting)
                 self._prefetch(index - 1, waiting)
-                found = self.layers[index].backward(
-                    grad, saved, waiting.stream, self.sink, wanted=index > self.lowest
-                )
+                found = self.layers[index].backward(grad, saved, waiting.stream, self.sink, wanted=index > self.lowest)
                 self.sink.flush()
                 del saved
                 if found is not None:
@@ -180,6 +182,14 @@ def _tensors(saved: Saved) -> list[tuple[str, Tensor]]:
     named += [(f"qkv{i}", t) for i, t in enumerate(saved.qkv)]
     named += [(f"gate_up{i}", t) for i, t in enumerate(saved.gate_up)]
     return [(name, tensor) for name, tensor in named if tensor is not None]
+
+
+def _on_card(waiting: _Pass) -> list[Tensor]:
+    """What a pass holds for its backward, beside its last output."""
+    found = [tensor for saved in waiting.saved.values() for _, tensor in _tensors(saved)]
+    return found + [
+        leaf for saved in waiting.saved.values() for leaf in tree_leaves(saved.kernel) if torch.is_tensor(leaf)
+    ]
 
 
 def _adapted(layer: nn.Module) -> bool:

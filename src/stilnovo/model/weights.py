@@ -7,7 +7,6 @@ rotary dimensions side by side); the reader undoes it.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,9 +16,9 @@ import torch
 from torch import Tensor
 
 from stilnovo.errors import InputError
-from stilnovo.plan.shape import LlamaConfig, RopeScaling
+from stilnovo.plan.config import config_from_json, read_json, sensible
+from stilnovo.plan.shape import LlamaConfig
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 
@@ -46,82 +45,6 @@ def _checked(tensor: Tensor, name: str, shape: tuple[int, ...], path: Path) -> T
     return tensor
 
 
-def config_from_json(path: Path) -> LlamaConfig:
-    """Shape from a `config.json`.
-
-    Raises:
-        InputError: when the architecture, or one of its options, is not ours.
-    """
-    c = _read_json(path)
-    architecture = (c.get("architectures") or ["?"])[0]
-    if architecture not in ARCHITECTURES:
-        raise InputError(
-            f"The architecture {architecture} is not supported.",
-            f"In {path}.",
-            f"Supported: {', '.join(ARCHITECTURES)}.",
-        )
-    odd = [f"{k}={c[k]}" for k in ("attention_bias", "mlp_bias") if c.get(k)]
-    odd += [f"hidden_act={c['hidden_act']}"] if c.get("hidden_act", "silu") != "silu" else []
-    rope = dict(c.get("rope_parameters") or c.get("rope_scaling") or {})
-    kind = str(rope.get("rope_type", rope.get("type", "default")))
-    odd += [f"rope_type={kind}"] if kind not in ("default", "llama3") else []
-    if odd:
-        raise InputError("The model uses options that are not supported.", ", ".join(odd), f"In {path}.")
-    try:
-        return _config(c, rope, kind)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        why = f"It lacks {error}." if isinstance(error, KeyError) else str(error)
-        raise InputError(f"{path} does not describe a whole model.", why, "Fetch the model again.") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON.", str(error), "Fetch the model again.") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} is not valid JSON of a model.", "It is no object.", "Fetch the model again.")
-    return found
-
-
-def _config(c: dict[str, Any], rope: dict[str, Any], kind: str) -> LlamaConfig:
-    scaling = None
-    if kind == "llama3":
-        low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
-        scaling = RopeScaling(float(rope["factor"]), low, high, int(rope["original_max_position_embeddings"]))
-    heads, positions = c["num_attention_heads"], c.get("max_position_embeddings", 2048)
-    config = LlamaConfig(
-        vocab_size=c["vocab_size"],
-        hidden_size=c["hidden_size"],
-        intermediate_size=c["intermediate_size"],
-        layers=c["num_hidden_layers"],
-        heads=heads,
-        kv_heads=c.get("num_key_value_heads") or heads,
-        head_dim=c.get("head_dim") or c["hidden_size"] // heads,
-        rms_eps=c.get("rms_norm_eps", 1e-6),
-        rope_theta=float(rope.get("rope_theta") or c.get("rope_theta") or 10_000.0),
-        rope_scaling=scaling,
-        tie_embeddings=bool(c.get("tie_word_embeddings", False)),
-        # Within its window, a sliding-window model is an ordinary one: longer documents are refused.
-        max_positions=min(positions, c.get("sliding_window") or positions),
-    )
-    return _sensible(config)
-
-
-_SIZES = (
-    "vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim", "max_positions",
-)  # fmt: skip
-
-
-def _sensible(config: LlamaConfig) -> LlamaConfig:
-    for name in _SIZES:
-        if not isinstance(getattr(config, name), int) or getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)!r}.")
-    if config.heads % config.kv_heads or config.head_dim % 2:
-        raise ValueError(f"{config.heads} heads of {config.head_dim} do not go with {config.kv_heads} key/value heads.")
-    return config
-
-
 class SafetensorsReader:
     """A Hugging Face folder: one `model.safetensors` or several with an index."""
 
@@ -130,7 +53,7 @@ class SafetensorsReader:
         self.config = config_from_json(folder / "config.json")
         index = folder / "model.safetensors.index.json"
         if index.is_file():
-            self._file_of: dict[str, str] = _read_json(index).get("weight_map", {})
+            self._file_of: dict[str, str] = read_json(index).get("weight_map", {})
             missing = sorted(f for f in set(self._file_of.values()) if not (folder / f).is_file())
             if missing:
                 raise InputError(
@@ -226,7 +149,7 @@ class GGUFReader:
                 f"In {path}.", f"Supported: {', '.join(GGUF_TYPES)}.",
             )  # fmt: skip
         try:
-            self.config = _sensible(self._config())
+            self.config = sensible(self._config())
         except (TypeError, ValueError, ZeroDivisionError) as error:
             raise _damaged(path, error) from error
 

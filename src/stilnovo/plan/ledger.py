@@ -111,6 +111,7 @@ def _weights(run: Run, levers: Levers) -> list[Item]:
         Item("slots of streamed layers", "card", min(levers.slots, streamed) * arena, f"{min(levers.slots, streamed)} of them"),
         Item("streamed layers", "host", streamed * arena, f"{streamed} layers, {run.scheme}"),
         Item("embedding", levers.embedding, table, "and head, tied" if c.tie_embeddings else ""),
+        Item("dense copies", "card", c.layers * c.layer_matrix() * w * _copied(run, levers), "kept between products"),
         Item("norms", "card", (2 * c.layers + 1) * c.hidden_size * w),
     ]  # fmt: skip
     tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
@@ -124,6 +125,10 @@ def _weights(run: Run, levers: Levers) -> list[Item]:
     elif not c.tie_embeddings:
         items.append(Item("head", "card", table, "as it is"))
     return items
+
+
+def _copied(run: Run, levers: Levers) -> int:
+    return int(levers.keep_dense and run.scheme != "none")
 
 
 def _adapter(run: Run, levers: Levers) -> list[Item]:
@@ -196,20 +201,25 @@ def _moments(run: Run, levers: Levers) -> dict[str, int]:
     """
     found = {"loss": _loss(run, levers)}
     above = 0
+    known: dict[tuple[str, str], dict[str, int]] = {}  # layers whose neighbour below is alike cost alike
     for index in reversed(range(run.config.layers)):
-        here = {
-            "forward, MLP": _forward(run, levers, index),
-            "backward, MLP": _backward_mlp(run, levers, index),
-            "backward, attention": _backward_attention(run, levers, index),
-        }
-        for name, size in here.items():
+        kind = (levers.layers[index], levers.layers[index - 1] if index else "")
+        if kind not in known:
+            known[kind] = {
+                "forward, MLP": _forward(run, levers, index),
+                "backward, MLP": _backward_mlp(run, levers, index),
+                "backward, attention": _backward_attention(run, levers, index),
+            }
+        for name, size in known[kind].items():
             found[name] = max(found.get(name, 0), size - above)
         above += 0 if on_host(levers, index) else saved_bytes(run, levers, index)
     return found
 
 
-def _dense(run: Run, rows: int, columns: int) -> int:
+def _dense(run: Run, levers: Levers, rows: int, columns: int) -> int:
     """A projection made dense, and what making it needs."""
+    if levers.keep_dense:
+        return 0
     dense = rows * columns * run.value_bytes
     if run.scheme in ("nf4", "fp4"):
         return dense + 4 * -(-rows * columns // BLOCK)  # the block maxima in fp32
@@ -227,7 +237,9 @@ def _loss(run: Run, levers: Levers) -> int:
     wide = rows * c.hidden_size * (4 + 2 * w)  # running mean, one tile's part, the targets' rows
     dense = 0
     if levers.head in ("int8", "nf4"):
-        dense = tile * c.hidden_size * w + (6 * DENSE_PART if levers.head == "int8" else 4 * tile * c.hidden_size // BLOCK)
+        dense = tile * c.hidden_size * w + (
+            6 * DENSE_PART if levers.head == "int8" else 4 * tile * c.hidden_size // BLOCK
+        )
     return 3 * stream + logits + wide + dense
 
 
@@ -235,10 +247,10 @@ def _tile(run: Run, levers: Levers) -> int:
     return min(levers.tile or run.tokens, run.tokens)
 
 
-def _gate_up_dense(run: Run) -> int:
+def _gate_up_dense(run: Run, levers: Levers) -> int:
     c = run.config
     fused = 2 * c.intermediate_size * c.hidden_size * run.value_bytes <= FUSED_BYTES
-    return _dense(run, (2 if fused else 1) * c.intermediate_size, c.hidden_size)
+    return _dense(run, levers, (2 if fused else 1) * c.intermediate_size, c.hidden_size)
 
 
 def _sent(run: Run, levers: Levers, index: int) -> int:
@@ -257,7 +269,7 @@ def _forward(run: Run, levers: Levers, index: int) -> int:
     inside = c.hidden_size + c.intermediate_size  # the down projection's output, the gated product
     if choice in ("recompute", "attention"):
         inside += c.hidden_size + 2 * c.intermediate_size  # the residual, gate and up
-    return stream + t * inside * w + _dense(run, c.hidden_size, c.intermediate_size)
+    return stream + t * inside * w + _dense(run, levers, c.hidden_size, c.intermediate_size)
 
 
 def _backward_stream(run: Run, levers: Levers, index: int) -> int:
@@ -279,9 +291,9 @@ def _backward_mlp(run: Run, levers: Levers, index: int) -> int:
     f, h = c.intermediate_size, c.hidden_size
     kept = levers.layers[index] in ("keep", "offload")
     inside = t * h * w + (0 if kept else t * (h + 2 * f) * w)  # the normed input; the residual, gate and up
-    down = t * 2 * f * w + _dense(run, h, f)  # the product, its gradient
+    down = t * 2 * f * w + _dense(run, levers, h, f)  # the product, its gradient
     elementwise = t * f * w + 4 * min(t, sub_tile(f)) * f * w
-    up = 2 * t * h * w + _gate_up_dense(run)
+    up = 2 * t * h * w + _gate_up_dense(run, levers)
     return _backward_stream(run, levers, index) + inside + max(down, elementwise, up)
 
 
@@ -295,9 +307,9 @@ def _backward_attention(run: Run, levers: Levers, index: int) -> int:
     norm = 3 * min(t, sub_tile(c.hidden_size)) * c.hidden_size * 4
     if n == 1:
         kernel = run.tokens * (heads + 2 * kv) * w + _workspace(run, heads, kv, copies=False)
-        last = t * 2 * c.hidden_size * w + _dense(run, heads + 2 * kv, c.hidden_size) + norm
+        last = t * 2 * c.hidden_size * w + _dense(run, levers, heads + 2 * kv, c.hidden_size) + norm
         return stream + max(kernel, last)
-    dense = _dense(run, heads + 2 * kv, c.hidden_size)
+    dense = _dense(run, levers, heads + 2 * kv, c.hidden_size)
     whole = run.tokens * (c.hidden_size + 2 * ranks) * w  # gradient of the normed input; low ranks
     group = run.tokens * width * w  # q, k and v
     kernel = run.tokens * width * w + _workspace(run, heads // n, kv // n, copies=True)

@@ -18,14 +18,18 @@ from torch import Tensor, nn
 
 from stilnovo.data.batches import Batch, BatchStream
 from stilnovo.data.packing import PackedCorpus
+from stilnovo.engine.loss import tiled_cross_entropy
+from stilnovo.engine.stack import Engine, supports
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
+from stilnovo.plan.choose import Plan
 from stilnovo.progress import Progress, bytes_text
 from stilnovo.recipe import TrainSection
 from stilnovo.runlog import RunFolder
-from stilnovo.train import checkpoint
+from stilnovo.train import checkpoint, planning
+from stilnovo.train.host import HostAdapter
 from stilnovo.train.interrupt import HeldInterrupt
 from stilnovo.train.losses import chunked_cross_entropy
 from stilnovo.train.optimizer import learning_rate, make_optimizer
@@ -45,7 +49,7 @@ class TrainResult:
 
 
 def batch_loss(model: Llama, batch: Batch, chunk: int) -> Tensor:
-    """Sum of −log p over a batch's targets, in nats."""
+    """Sum of −log p over a batch's targets, in nats, by torch's autograd: the plain path that the engine equals."""
     tokens, targets = batch.tokens.to(model.device), batch.targets.to(model.device)
     positions = positions_of(batch.lengths, model.device)
     hidden = model.hidden(tokens, positions, Blocks.documents(batch.lengths))
@@ -69,21 +73,34 @@ def planned_steps(corpus: PackedCorpus, recipe: TrainSection) -> int:
 
 
 class Trainer:
-    """A training under way: everything a checkpoint must hold, and the step."""
+    """A training under way: everything a checkpoint must hold, and the step.
 
-    def __init__(self, model: Llama, corpus: PackedCorpus, recipe: TrainSection, run: RunFolder) -> None:
+    Attributes:
+        plan: What the engine works by; None on the plain path (dropout, quantisation-aware training, or asked for).
+    """
+
+    def __init__(
+        self, model: Llama, corpus: PackedCorpus, recipe: TrainSection, run: RunFolder, plan: Plan | None = None
+    ) -> None:
         if not corpus.packs:
             raise InputError(
                 "There is nothing to learn from.", "No document has two tokens.", "Give more text with --data."
             )
         self.model, self.recipe, self.run = model, recipe, run
-        self.parameters = lora.parameters(model)
+        self.plan = self.engine = self.host = None
+        if recipe.engine == "auto" and supports(model):
+            tokens = min(corpus.pack_tokens * recipe.batch_packs, corpus.tokens)
+            self.plan = plan or planning.choose_plan(planning.run_of(model, tokens), recipe, model.device)
+            if self.plan.levers.optimizer_place == "host":
+                self.host = HostAdapter(model)
+            self.engine = Engine(model, self.plan.levers, self.host)
+        self.parameters = lora.parameters(model) if self.host is None else self.host.masters
         self.optimizer = make_optimizer(self.parameters, recipe)
         self.stream = BatchStream(corpus, recipe.batch_packs, recipe.seed)
         self.steps = planned_steps(corpus, recipe)
         self.step = self.tokens = 0
         self.seconds = 0.0
-        model.checkpointing = recipe.gradient_checkpointing
+        model.checkpointing = recipe.gradient_checkpointing and self.engine is None
         model.train()
         torch.manual_seed(recipe.seed)
 
@@ -119,6 +136,14 @@ class Trainer:
         if "cuda" in state["random"]:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.model.device)
 
+    def loss(self, batch: Batch) -> Tensor:
+        """Sum of −log p over a batch's targets, in nats."""
+        if self.engine is None or self.plan is None:
+            return batch_loss(self.model, batch, self.recipe.loss_chunk)
+        device = self.model.device
+        hidden = self.engine.hidden(batch.tokens.to(device), batch.lengths)
+        return tiled_cross_entropy(hidden, self.engine.head, batch.targets.to(device), self.plan.levers.loss_chunk)
+
     def train_step(self, batches: list[Batch]) -> dict[str, Any]:
         """One optimizer step over the batches; returns the step's metrics."""
         started = time.perf_counter()
@@ -128,18 +153,20 @@ class Trainer:
             group["lr"] = rate
         total = 0.0
         for batch in batches:
-            loss = batch_loss(self.model, batch, self.recipe.loss_chunk)
+            loss = self.loss(batch)
             (loss / count).backward()  # type: ignore[no-untyped-call]
             total += loss.item()
+            if not math.isfinite(total):
+                raise self._no_number(total, batch)
         mean = total / count
-        if not math.isfinite(mean):
-            raise StilnovoError(
-                f"The loss is {mean} at step {self.step + 1}.",
-                "The last checkpoint is whole.",
-                "Lower train.learning_rate.",
-            )
+        if self.host is not None:
+            self.host.collect()
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm))
+        if not math.isfinite(norm):
+            raise self._no_number(norm, batches[-1], "gradient's norm")
         self.optimizer.step()
+        if self.host is not None:
+            self.host.publish()
         self.optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - started
         self.step, self.tokens, self.seconds = self.step + 1, self.tokens + count, self.seconds + seconds
@@ -147,6 +174,15 @@ class Trainer:
             "step": self.step, "loss": mean, "learning_rate": rate, "gradient_norm": norm, "tokens": self.tokens,
             "tokens_per_second": count / seconds, "seconds": self.seconds, "memory_bytes": peak_memory(self.model.device),
         }  # fmt: skip
+
+    def _no_number(self, value: float, batch: Batch, what: str = "loss") -> StilnovoError:
+        place = self.stream.state()
+        return StilnovoError(
+            f"The {what} is {value} at step {self.step + 1}.",
+            f"Batch {place['index']} of epoch {place['epoch'] + 1}: {batch.targets.numel():,} tokens in {len(batch.lengths)} pieces. "
+            f"The last checkpoint is whole.",
+            "Lower train.learning_rate, or look at that batch's texts; --resume continues from the checkpoint.",
+        )
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
@@ -185,6 +221,8 @@ class Trainer:
                 # An interrupted step is dropped: its gradients must not leak into the state that is kept.
                 raise self._interrupted() from None
         self.model.eval()
+        if self.host is not None:
+            self.host.restore()
         return self._result()
 
     def _interrupted(self) -> KeyboardInterrupt:

@@ -6,26 +6,33 @@ train.json.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from stilnovo.data.packing import PackedCorpus, pack
+from stilnovo.data.shards import is_prepared, open_prepared
 from stilnovo.data.sources import Document, read_documents, training_text
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora, memory
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
+from stilnovo.plan.choose import Plan
 from stilnovo.plan.shape import LoraConfig, lora_parameters
+from stilnovo.progress import bytes_text
 from stilnovo.recipe import DataSection, LoraSection, Recipe
 from stilnovo.runlog import RunFolder, write_atomic
 from stilnovo.text.tokenizer import Tokenizer
-from stilnovo.train.loop import Trainer, TrainResult, batch_loss
+from stilnovo.train import planning
+from stilnovo.train.loop import Trainer, TrainResult
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,12 @@ def split(documents: Sequence[Document], held_out: float, seed: int) -> tuple[li
 
 
 def read_corpus(section: DataSection, tokenizer: Tokenizer, seed: int) -> Corpus:
-    """Read, split, tokenise and pack what the recipe names."""
+    """Read, split, tokenise and pack what the recipe names; a prepared folder is opened as it is."""
+    if len(section.paths) == 1 and is_prepared(Path(section.paths[0])):
+        prepared = open_prepared(Path(section.paths[0]), tokenizer.fingerprint())
+        if prepared.manifest["conversations"]:  # their questions must stay out of the loss
+            raise InputError(f"{section.paths[0]} holds conversations.", next="This training learns plain text only.")
+        return Corpus(prepared.packed(section.pack_tokens), prepared.held_out, prepared.sha256)
     documents = read_documents(section.paths, section.max_documents)
     learnt, aside = split(documents, section.held_out, seed)
     digest = hashlib.sha256()
@@ -69,11 +81,11 @@ class TrainingRun:
     def __init__(self, recipe: Recipe, folder: Path, *, resume: bool = False) -> None:
         _check_folder(folder, recipe, resume)
         self.recipe, self.folder = recipe, RunFolder(folder)
+        self.lora = lora_config(recipe.lora)
         self.model, self.tokenizer = _open(recipe)
         self.corpus = read_corpus(recipe.data, self.tokenizer, recipe.train.seed)
         if resume:
             _check_data(folder, self.corpus)
-        self.lora = lora_config(recipe.lora)
         lora.attach(self.model, self.lora, recipe.train.seed)
         self.trainer = Trainer(self.model, self.corpus.packed, recipe.train, self.folder)
         if resume:
@@ -83,6 +95,7 @@ class TrainingRun:
             recipe=recipe.model_dump(mode="json"), data_sha256=self.corpus.sha256, trainable_parameters=self.trainable,
             total_parameters=self.model.config.parameters(), documents=len(self.corpus.packed.documents),
             held_out_documents=len(self.corpus.held_out), tokens_per_epoch=self.corpus.packed.tokens,
+            levers=None if self.plan is None else asdict(self.plan.levers),
         )  # fmt: skip
 
     @property
@@ -90,38 +103,79 @@ class TrainingRun:
         """Parameters that learn."""
         return lora_parameters(self.model.config, self.lora)
 
+    @property
+    def plan(self) -> Plan | None:
+        """What the step is done by; None on the plain path."""
+        return self.trainer.plan
+
     def train(self) -> tuple[TrainResult, list[memory.MemoryLine]]:
-        """Train to the end; writes adapter/ and train.json and returns the result and the memory ledger."""
-        kept = self._measure_kept()
-        result = self.trainer.run_all()
+        """Train to the end; writes adapter/ and train.json and returns the result and the memory ledger.
+
+        When the machine runs out of memory, the run goes on once with the next leaner plan, from the last finished step.
+        """
+        try:
+            result = self.trainer.run_all()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            self._lean(error)
+            result = self.trainer.run_all()
         lora.save(self.model, self.lora, self.folder.path / "adapter", self.recipe.model.name)
-        lines = self._ledger(kept)
-        self.folder.write_json("train.json", {**asdict(result), "memory": [asdict(line) for line in lines]})
+        lines = self._ledger()
+        self.folder.write_json(
+            "train.json",
+            {
+                **asdict(result), "memory": [asdict(line) for line in lines],
+                "predicted_peak_bytes": None if self.plan is None else self.plan.peak,
+                "levers": None if self.plan is None else asdict(self.plan.levers),
+            },
+        )  # fmt: skip
         return result, lines
 
-    def _measure_kept(self) -> int:
-        # The first batch of an epoch, read without moving the stream or the random state of dropout.
-        place = self.trainer.stream.state()
-        batch = next(iter(self.trainer.stream))
-        self.trainer.stream.restore(place)
-        self._batch_tokens = batch.tokens.numel()
-        import torch
-
-        with torch.random.fork_rng():
-            return memory.measure_kept(self.model, lambda: batch_loss(self.model, batch, self.recipe.train.loss_chunk))
-
-    def _ledger(self, kept: int) -> list[memory.MemoryLine]:
-        train = self.recipe.train
-        shape = memory.TrainingShape(
-            self._batch_tokens,
-            self.model.dtype.itemsize,
-            train.gradient_checkpointing,
-            train.loss_chunk,
-            train.optimizer == "adamw8bit",
+    def _lean(self, error: BaseException) -> None:
+        """Load everything again under the next leaner plan, and go on from the last finished step."""
+        device, train = self.model.device, self.recipe.train
+        plan = None if self.plan is None else planning.leaner(self.plan, train, device)
+        if plan is None:
+            raise StilnovoError(
+                "The machine ran out of memory, and no leaner plan is left.",
+                str(error).splitlines()[0][:200],
+                "Lower data.pack_tokens or train.batch_packs; `stilnovo plan` shows what fits. --resume continues.",
+            ) from error
+        print(
+            f"Out of memory at step {self.trainer.step + 1}: going on with a leaner plan "
+            f"({bytes_text(plan.peak)} instead of {bytes_text(self.plan.peak if self.plan else 0)}).",
+            file=sys.stderr,
         )
-        measured = memory.measure(self.model, self.trainer.optimizer, kept)
-        predicted = memory.predict(self.model.config, self.recipe.model.quantization, self.lora, shape)
-        return [memory.MemoryLine(item, size, measured.get(item), text) for item, size, text in predicted]
+        state = self.trainer.state()
+        del self.trainer, self.model
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.model, _ = _open(self.recipe)
+        lora.attach(self.model, self.lora, train.seed)
+        self.trainer = Trainer(self.model, self.corpus.packed, train, self.folder, plan)
+        self.trainer.restore(state)
+
+    def _ledger(self) -> list[memory.MemoryLine]:
+        if self.plan is None or self.trainer.engine is None:
+            return []
+        measured = memory.measure(self.model, self.trainer.optimizer)
+        measured["saved for backward"] = self.trainer.engine.saved_bytes
+        return [
+            memory.MemoryLine(
+                f"{item.name} (host)" if item.place == "host" else item.name,
+                item.size,
+                measured.get(item.name) if item.place == "card" else None,
+                item.note,
+            )
+            for item in self.plan.ledger.items
+        ]
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # torch's CPU allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _open(recipe: Recipe) -> tuple[Llama, Tokenizer]:

@@ -1,0 +1,193 @@
+"""`stilnovo plan`: what a training run will need, before anything is loaded; torch is not even imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stilnovo.cli.output import emit
+
+if TYPE_CHECKING:
+    from stilnovo.plan.choose import Budget, Plan
+    from stilnovo.plan.shape import LlamaConfig
+
+
+def plan(
+    model: Annotated[str, typer.Option(help="A known name (anita, smollm2) or a folder with a config.json.")] = "anita",
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            help="A shape by numbers instead: hidden=4096,layers=32,heads=32,kv_heads=8,ffn=14336,vocab=128256."
+        ),
+    ] = None,
+    vram: Annotated[str, typer.Option(help="Memory of the card, as sold.")] = "8GB",
+    ram: Annotated[str, typer.Option(help="Memory of the host, as sold.")] = "32GB",
+    tokens: Annotated[int | None, typer.Option(help="Tokens in one pass; default: the recipe's pack × packs.")] = None,
+    document: Annotated[
+        int | None, typer.Option(help="Length over which attention runs; default: one document fills the pass.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="A shipped recipe's name or a YAML file.")] = "wikipedia-it",
+    card: Annotated[str, typer.Option(help="A card by name, for the forecast of the time.")] = "rtx-4060",
+    measured: Annotated[Path | None, typer.Option(help="A card's figures, from a file of `make bench-gpu`.")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Keep the output head as: dense, streamed, int8 or nf4 (the last two change it).")
+    ] = None,
+    epoch_tokens: Annotated[float, typer.Option(help="Tokens of one epoch, for the hours.")] = 1e8,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:
+    """Say what a run needs, line by line: card, host, arithmetic, hours, and the longest context that fits."""
+    from typing import get_args
+
+    from stilnovo import recipe as recipes
+    from stilnovo.errors import InputError
+    from stilnovo.plan import cards
+    from stilnovo.plan.choose import Budget, Wishes, best, longest
+    from stilnovo.plan.ledger import Run
+    from stilnovo.plan.levers import HeadKind
+    from stilnovo.plan.shape import LoraConfig
+    from stilnovo.plan.sizes import bytes_of
+
+    chosen = recipes.load(recipe)
+    section = chosen.lora
+    adapter = LoraConfig(section.r, section.alpha, section.dropout, section.rslora, section.projections)
+    config = _shape(model, shape)
+    kinds = get_args(HeadKind)
+    if head is not None and head not in kinds:
+        raise InputError(f"There is no way {head!r} to keep a head.", next=f"Choose {', '.join(kinds)}.")
+    length = tokens if tokens is not None else chosen.data.pack_tokens * chosen.train.batch_packs
+    if length < 1 or epoch_tokens <= 0:
+        raise InputError("Tokens must be at least 1.", f"Found: {length}, {epoch_tokens}.")
+    speeds = cards.measured(measured) if measured else cards.named(card)
+    budget = Budget(bytes_of(vram), bytes_of(ram))
+    wishes = Wishes("adamw" if chosen.train.optimizer == "adamw" else "adamw8bit", head, document)  # type: ignore[arg-type]
+    run = Run(
+        config=config, lora=adapter, scheme=chosen.model.quantization, tokens=length, value_bytes=2
+    )  # a card without bf16 computes in fp16: as wide
+    reach = longest(run, budget, speeds, wishes)
+    found = best(run, budget, speeds, wishes)
+    if found is None:
+        raise InputError(
+            f"{length:,} tokens in one pass do not fit in {vram} of card and {ram} of host memory.",
+            _why(run, budget),
+            f"At most {reach:,} tokens fit; or give more memory."
+            if reach
+            else "Nothing fits: a larger card is needed.",
+        )
+    where = f"{shape or model}, {chosen.model.quantization}, r = {adapter.r}"
+    print(f"{where}: one pass of {length:,} tokens on {vram} (allocator {_gib(budget.allocator)}), host {ram}\n")
+    _table(found, budget)
+    _levers(found)
+    seconds = epoch_tokens * found.speed.seconds / length
+    source = "measured" if speeds.measured else "a forecast from its maker's sheet, not a measurement"
+    print(
+        f"\n{found.speed.flops_per_token / 1e9:.1f} GFLOP a token ({found.speed.times_n:.2f} N; the floor is 4 N). "
+        f"On {speeds.name}, {source}: {length / found.speed.seconds:,.0f} tokens/s, "
+        f"{seconds / 3600:,.1f} hours for {epoch_tokens:,.0f} tokens.\nLongest context that fits: {reach:,} tokens."
+    )
+    emit(_figures(found, budget, reach, seconds), as_json)
+
+
+def _shape(model: str, shape: str | None) -> LlamaConfig:
+    from stilnovo.errors import InputError
+    from stilnovo.plan.config import config_from_json, config_from_numbers
+    from stilnovo.plan.shape import KNOWN
+
+    if shape is not None:
+        return config_from_numbers(shape)
+    if model in KNOWN:
+        return KNOWN[model]
+    folder = Path(model).expanduser()
+    if (folder / "config.json").is_file():
+        return config_from_json(folder / "config.json")
+    raise InputError(
+        f"The shape of {model!r} is not known.",
+        next=f"Known: {', '.join(KNOWN)}; or give a folder with a config.json, or --shape.",
+    )
+
+
+def _why(run: Any, budget: Budget) -> str:
+    from dataclasses import replace
+
+    from stilnovo.plan.cards import CARDS, DEFAULT
+    from stilnovo.plan.choose import leanest
+
+    lean, least = leanest(run, CARDS[DEFAULT]), leanest(replace(run, tokens=1), CARDS[DEFAULT])
+    return (
+        f"The leanest plan needs {_gib(lean.peak)} of {_gib(budget.allocator)} on the card ({_gib(least.peak)} before any token) "
+        f"and {_gib(lean.ledger.host)} of {_gib(budget.host_room)} on the host."
+    )
+
+
+def _table(found: Plan, budget: Budget) -> None:
+    for place, title in (("card", "On the card"), ("host", "In host memory")):
+        items = [item for item in found.ledger.items if item.place == place]
+        if not items:
+            continue
+        print(f"{title}:")
+        for item in items:
+            print(f"  {item.name:<28}{_size(item.size):>14}  {item.note}")
+        if place == "card":
+            print(f"  {'fragmentation':<28}{_size(found.fragmentation):>14}  3 % of what comes and goes")
+            print(f"  {'= the allocator at its peak':<28}{_size(found.peak):>14}  of {_size(budget.allocator)}")
+            print(f"  {'context and libraries':<28}{_size(budget.context):>14}  outside the allocator")
+        else:
+            print(
+                f"  {'= host':<28}{_size(found.ledger.host):>14}  of {_size(budget.host_room)}; 3 GiB left for the system"
+            )
+    others = sorted(
+        ((size, name) for name, size in found.ledger.moments.items() if name != found.ledger.moment), reverse=True
+    )
+    print("  other moments: " + ", ".join(f"{name} {_size(size)}" for size, name in others))
+
+
+def _levers(found: Plan) -> None:
+    for name, value, why in explained(found):
+        print(f"  {name:<20}{value:<26}{why}")
+
+
+def explained(found: Plan) -> list[tuple[str, str, str]]:
+    """(lever, its setting, why) in plain words."""
+    levers, layers = found.levers, found.run.config.layers
+    counts = {name: levers.layers.count(name) for name in dict.fromkeys(levers.layers)}
+    saved = ", ".join(f"{count} {name}" for name, count in counts.items())
+    again = [name for name in ("attention", "recompute") if name in counts]
+    streamed = levers.streamed_layers
+    rows = [
+        ("layers", saved, "nothing is computed twice" if not again else "memory or the link allow no more to be kept"),
+        ("saved inputs", levers.inputs, "they leave while the layer computes" if levers.inputs == "host" else "there is room"),
+        ("frozen layers", f"{layers - streamed} here, {streamed} streamed",
+         "all fit" if not streamed else f"{levers.slots} slots; the next comes while one computes"),
+        ("embedding", levers.embedding, "looked up on the host, rows sent" if levers.embedding == "host" else "there is room"),
+        ("head", levers.head, {"dense": "there is room", "streamed": "comes tile by tile, exact"}.get(
+            levers.head, "another matrix: the loss is that of the model with this head")),
+        ("tile", "whole stream" if levers.tile is None else f"{levers.tile:,} tokens", "token-wise parts at once"),
+        ("attention groups", str(levers.attention_groups),
+         "all heads at once" if levers.attention_groups == 1 else "backward one group of heads at a time"),
+        ("optimizer", f"{levers.optimizer}, {levers.optimizer_place}",
+         "there is room" if levers.optimizer_place == "card" else "masters and moments on the host"),
+    ]  # fmt: skip
+    return [("lever", "setting", "why"), *rows]
+
+
+def _figures(found: Plan, budget: Budget, reach: int, seconds: float) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "tokens": found.run.tokens, "longest_context_tokens": reach, "peak_bytes": found.peak, "host_bytes": found.ledger.host,
+        "budget_bytes": budget.allocator, "flops_per_token": found.speed.flops_per_token, "times_n": found.speed.times_n,
+        "tokens_per_second": found.run.tokens / found.speed.seconds, "hours_per_epoch": seconds / 3600,
+        "items": [
+            {"name": item.name, "place": item.place, "bytes": item.size, "note": item.note} for item in found.ledger.items
+        ],
+        "moments": found.ledger.moments, "levers": asdict(found.levers),
+    }  # fmt: skip
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"

@@ -1,0 +1,80 @@
+"""What cards can do, from their makers' sheets: for a forecast of the time, never for a claim.
+
+Arithmetic is dense 16-bit tensor-core throughput with fp32 accumulation (NVIDIA's architecture papers: Turing 2018,
+GA102 2020, Ada 2022, Hopper 2022). `REACHED` is the share of it that a good training loop reaches: torchtune's published
+2,413 tokens a second for 8B QLoRA on an RTX 4090 come to 0.69 of the sheet. A measured card needs no sheet
+(`measured`, from a file that `make bench-gpu` wrote).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from stilnovo.errors import InputError
+
+GB = 10**9
+GIB = 2**30
+REACHED = 0.69
+
+
+@dataclass(frozen=True)
+class Card:
+    """One card: arithmetic in FLOP/s, its memory in bytes and bytes/s, the link to the host in bytes/s."""
+
+    name: str
+    flops: float
+    memory: int
+    memory_speed: float
+    link_speed: float
+    bf16: bool = True
+    measured: bool = False
+
+
+def _card(name: str, teraflops: float, gib: int, memory_gb_s: int, link_gb_s: int, *, bf16: bool = True) -> Card:
+    return Card(name, REACHED * teraflops * 1e12, gib * GIB, memory_gb_s * GB, link_gb_s * GB, bf16)
+
+
+#: Links: about four fifths of the bus's nominal speed (PCIe 3 or 4, 8 or 16 lanes).
+CARDS = {
+    card.name: card
+    for card in (
+        _card("rtx-2070", 29.9, 8, 448, 12, bf16=False), _card("rtx-2080", 40.3, 8, 448, 12, bf16=False),
+        _card("t4", 65.0, 16, 320, 12, bf16=False), _card("rtx-3060-ti", 32.4, 8, 448, 24),
+        _card("rtx-3070", 40.6, 8, 448, 24), _card("rtx-3090", 71.0, 24, 936, 24), _card("rtx-4060", 30.2, 8, 272, 12),
+        _card("l4", 121.0, 24, 300, 24), _card("rtx-4090", 165.2, 24, 1008, 24), _card("h100", 989.0, 80, 3350, 50),
+    )
+}  # fmt: skip
+DEFAULT = "rtx-4060"
+
+
+def named(name: str) -> Card:
+    """A card by name.
+
+    Raises:
+        InputError: for an unknown one.
+    """
+    if name in CARDS:
+        return CARDS[name]
+    raise InputError(
+        f"The card {name!r} is not known.", next=f"Known: {', '.join(CARDS)}; or --measured FILE of `make bench-gpu`."
+    )
+
+
+def measured(path: Path) -> Card:
+    """A card as `make bench-gpu` found it.
+
+    Raises:
+        InputError: when the file holds no such measurement.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["card"]
+        return Card(
+            str(found["name"]), float(found["flops"]), int(found["memory"]), float(found["memory_speed"]),
+            float(found["link_speed"]), bool(found["bf16"]), measured=True,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} does not hold a measured card.", f"{type(error).__name__}: {error}", "Run: make bench-gpu"
+        ) from error

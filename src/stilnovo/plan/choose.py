@@ -1,0 +1,208 @@
+"""From a budget to a setting: the fastest levers whose ledger fits, and the longest context that any fits.
+
+The search is plain: for each way of making the fixed part smaller (embedding, head, optimizer, streamed layers) and each
+way of making a token's part smaller (tiles, groups of heads, where inputs wait) the ledger is summed; what is left over
+buys back recomputation, layer by layer, on the card and over the link. The fastest forecast wins; among equals the one
+with more room.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from stilnovo.plan.cards import GIB, Card
+from stilnovo.plan.ledger import CONTEXT_BYTES, FRAGMENTATION, Ledger, Run, ledger
+from stilnovo.plan.levers import HeadKind, LayerChoice, Levers, OptimizerKind, all_layers
+from stilnovo.plan.speed import Speed, speed
+
+HOST_RESERVE = 3 * GIB  # of host memory, for the system and this program
+TILE = 4096
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Memory of the card and of the host in bytes, as sold; what others and the driver hold is taken off here."""
+
+    card: int
+    host: int
+    context: int = CONTEXT_BYTES
+    reserve: int = HOST_RESERVE
+
+    @property
+    def allocator(self) -> int:
+        """What torch's allocator may hold."""
+        return self.card - self.context
+
+    @property
+    def host_room(self) -> int:
+        """What the run may hold on the host."""
+        return self.host - self.reserve
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A setting, its ledger, its forecast."""
+
+    run: Run
+    levers: Levers
+    ledger: Ledger
+    speed: Speed
+    fragmentation: int
+
+    @property
+    def peak(self) -> int:
+        """Bytes of the allocator at its fullest, blocks it cannot use included."""
+        return self.ledger.peak + self.fragmentation
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user has fixed."""
+
+    optimizer: OptimizerKind = "adamw8bit"
+    head: HeadKind | None = None
+    document: int | None = None
+
+
+def plan_for(run: Run, levers: Levers, card: Card, document: int | None = None) -> Plan:
+    """The ledger and the forecast of one setting."""
+    found = ledger(run, levers)
+    return Plan(
+        run, levers, found, speed(run, levers, card, document), round(FRAGMENTATION * found.moments[found.moment])
+    )
+
+
+def fits(plan: Plan, budget: Budget) -> bool:
+    """Whether a plan stays within both memories."""
+    return plan.peak <= budget.allocator and plan.ledger.host <= budget.host_room
+
+
+def best(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None) -> Plan | None:
+    """The fastest plan that fits, None where none does."""
+    wishes = wishes or Wishes()
+    plans = (plan_for(run, levers, card, wishes.document) for levers in _settings(run, wishes))
+    fitting = [plan for plan in plans if fits(plan, budget)]
+    # What is left over may make a slower setting the faster one: of each number of streamed layers, the fastest and the
+    # smallest are tried.
+    tried = []
+    for streamed in {plan.levers.streamed_layers for plan in fitting}:
+        alike = [plan for plan in fitting if plan.levers.streamed_layers == streamed]
+        tried += [min(alike, key=_merit), min(alike, key=lambda plan: (plan.peak, _merit(plan)))]
+    return min((_bought_back(plan, budget, card, wishes) for plan in tried), key=_merit, default=None)
+
+
+def _merit(plan: Plan) -> tuple[float, int, int]:
+    """Fast first; of those within half a percent the one that moves least to the host, then the smallest."""
+    return (round(math.log(plan.speed.seconds) * 200), plan.ledger.host, plan.peak)
+
+
+def longest(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None, step: int = 64) -> int:
+    """The most tokens in one pass for which a plan fits, a multiple of `step`; 0 where none does."""
+    wishes = wishes or Wishes()
+
+    def possible(tokens: int) -> bool:
+        longer = replace(run, tokens=tokens)
+        return any(fits(plan_for(longer, levers, card), budget) for levers in _leanest(longer, wishes))
+
+    low, high = 0, step
+    while possible(high) and high < 2**24:
+        low, high = high, 2 * high
+    while high - low > step:
+        middle = (low + high) // (2 * step) * step
+        low, high = (middle, high) if possible(middle) else (low, middle)
+    return low
+
+
+def leaner(plan: Plan, budget: Budget, card: Card, wishes: Wishes | None = None) -> Plan | None:
+    """The next plan after an out-of-memory error: one that needs at least an eighth less of the card."""
+    cut = replace(budget, card=min(budget.card, plan.peak + budget.context) * 7 // 8)
+    return best(plan.run, cut, card, wishes)
+
+
+def leanest(run: Run, card: Card, wishes: Wishes | None = None) -> Plan:
+    """The plan with the smallest peak on the card, whether it fits or not."""
+    plans = (plan_for(run, levers, card) for levers in _leanest(run, wishes or Wishes()))
+    return min(plans, key=lambda plan: plan.peak)
+
+
+def _heads(run: Run, wishes: Wishes) -> tuple[HeadKind, ...]:
+    if wishes.head is not None:
+        return (wishes.head,)
+    return ("dense",) if run.config.tie_embeddings else ("dense", "streamed")
+
+
+def _groups(run: Run) -> list[int]:
+    kv = run.config.kv_heads
+    return [count for count in (1, 2, 4, 8) if count <= kv and kv % count == 0]
+
+
+def _setting(
+    run: Run, wishes: Wishes, choice: LayerChoice, streamed: int, head: HeadKind, embedding: str, place: str,
+    inputs: str, tile: int | None, groups: int, prefetch: bool,
+) -> Levers:  # fmt: skip
+    tiled_head = head != "dense" or run.config.vocab_size * run.config.hidden_size > 2**28
+    return Levers(
+        layers=all_layers(choice, run.config.layers), inputs=inputs, streamed_layers=streamed, embedding=embedding,  # type: ignore[arg-type]
+        head=head, head_tile=8192 if tiled_head else None, tile=tile, attention_groups=groups, prefetch=prefetch,
+        loss_chunk=min(2048, run.tokens) if tiled_head else 256, optimizer=wishes.optimizer, optimizer_place=place,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _settings(run: Run, wishes: Wishes) -> Iterator[Levers]:
+    layers = run.config.layers
+    embeddings = ("card",) if run.config.tie_embeddings else ("card", "host")
+    streams = sorted({0, layers // 4, layers // 2, 3 * layers // 4, layers})
+    tiles = (None,) if run.tokens <= TILE else (TILE, 2048)
+    choices: tuple[LayerChoice, ...] = ("recompute", "attention")
+    # Only these make sense together: inputs on the card want no prefetch, small parts only where the stream is long.
+    waits = (("card", False), ("host", True), ("host", False))
+    groups = _groups(run) if run.tokens > TILE else [1]
+    for head, embedding, place, streamed in itertools.product(
+        _heads(run, wishes), embeddings, ("card", "host"), streams
+    ):
+        if (head == "streamed" or place == "host" or streamed) and embedding == "card" and len(embeddings) > 1:
+            continue  # the embedding is the cheapest thing to move: it goes first
+        for choice, (inputs, prefetch), tile, count in itertools.product(choices, waits, tiles, groups):
+            yield _setting(run, wishes, choice, streamed, head, embedding, place, inputs, tile, count, prefetch)
+
+
+def _leanest(run: Run, wishes: Wishes) -> Iterator[Levers]:
+    embedding = "card" if run.config.tie_embeddings else "host"
+    for streamed in (run.config.layers, 0):  # streaming costs host memory, which may be the scarcer
+        for place in ("host", "card"):
+            yield _setting(
+                run, wishes, "recompute", streamed, _heads(run, wishes)[-1], embedding, place, "host", 1024,
+                _groups(run)[-1], prefetch=False,
+            )  # fmt: skip
+
+
+def _bought_back(plan: Plan, budget: Budget, card: Card, wishes: Wishes) -> Plan:
+    """Recomputation undone as far as spare memory and the link allow: whole insides kept on the card, others sent."""
+    layers = plan.run.config.layers
+    found = plan
+    for sent in sorted({0, layers // 4, layers // 2, 3 * layers // 4, layers}):
+        low, high = 0, layers - sent  # the most that can be kept beside them
+        base = plan.levers.layers[0]
+        while True:
+            middle = (low + high + 1) // 2
+            levers = replace(plan.levers, layers=_spread(layers, middle, sent, base))
+            tried = plan_for(plan.run, levers, card, wishes.document)
+            if fits(tried, budget):
+                found = min(found, tried, key=_merit)
+                low = middle
+            else:
+                high = middle - 1
+            if low >= high:
+                break
+    return found
+
+
+def _spread(layers: int, kept: int, sent: int, base: LayerChoice) -> tuple[LayerChoice, ...]:
+    """`kept` layers at the top (backward frees them first), `sent` ones spread evenly among the rest."""
+    rest = layers - kept
+    sent = min(sent, rest)
+    chosen = {round((i + 0.5) * rest / sent - 0.5) for i in range(sent)} if sent else set()
+    return tuple("keep" if i >= rest else "offload" if i in chosen else base for i in range(layers))

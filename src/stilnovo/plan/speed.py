@@ -1,0 +1,85 @@
+"""Arithmetic and traffic of a step: FLOPs a token, seconds where a card's speeds are known.
+
+Only what this step really does is counted: weights are frozen (no weight gradients), the down projection is never
+recomputed, the head's loss takes two products. Causal attention is half of the full square. N is the number of weights
+in matrix products.
+
+Equations: one product with a matrix of n weights is 2n FLOPs a token; attention over S tokens, causal, 2·H·D·S forward
+and 5·H·D·S backward (Dao 2023: five products for two).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stilnovo.plan.cards import Card
+from stilnovo.plan.ledger import Run, layer_bytes, on_host, saved_bytes
+from stilnovo.plan.levers import LayerChoice, Levers
+
+HOST_ADAM_BYTES = 8e9  # bytes a second that an optimizer on the host works through
+
+
+@dataclass(frozen=True)
+class Speed:
+    """FLOPs a token, and with a card the seconds of a pass forward and backward."""
+
+    flops_per_token: float
+    times_n: float
+    forward: float
+    backward: float
+
+    @property
+    def seconds(self) -> float:
+        """One pass forward and backward."""
+        return self.forward + self.backward
+
+
+def matrix_weights(run: Run) -> int:
+    """N: weights in matrix products, projections and head."""
+    c = run.config
+    return c.layers * c.layer_matrix() + c.vocab_size * c.hidden_size
+
+
+def layer_flops(run: Run, choice: LayerChoice, groups: int, document: int) -> tuple[float, float]:
+    """FLOPs a token of one layer, forward and backward; `document` is the length over which attention runs."""
+    c, shapes = run.config, run.config.linear_shapes()
+    sizes = {name: rows * columns for name, (rows, columns) in shapes.items()}
+    matrix = sum(sizes.values())
+    low = sum(run.lora.r * sum(shapes[name]) for name in run.lora.projections)
+    attention = 2 * c.heads * c.head_dim * document
+    qkv = 2 * (sizes["q_proj"] + sizes["k_proj"] + sizes["v_proj"])
+    again = 0.0
+    if choice in ("recompute", "attention"):
+        again = 2.0 * (sizes["o_proj"] + sizes["gate_proj"] + sizes["up_proj"]) + qkv
+    if choice == "recompute":
+        again += attention + (qkv if groups > 1 else 0)
+    # adapter: two thin products forward; backward the low product again, its gradient, A's, B's and the input's
+    return 2 * matrix + 2 * low + attention, 2 * matrix + 5 * low + 2.5 * attention + again
+
+
+def speed(run: Run, levers: Levers, card: Card, document: int | None = None) -> Speed:
+    """Arithmetic and time of one pass of `run.tokens` in documents of one length (None: a single document)."""
+    c, tokens = run.config, run.tokens
+    forward = 2.0 * c.vocab_size * c.hidden_size
+    backward = 2.0 * c.vocab_size * c.hidden_size
+    for choice in levers.layers:
+        ahead, back = layer_flops(run, choice, levers.attention_groups, document or tokens)
+        forward, backward = forward + ahead, backward + back
+    flops = forward + backward
+    kept = [saved_bytes(run, levers, i) for i in range(c.layers) if on_host(levers, i)]
+    streamed = levers.streamed_layers * layer_bytes(c, run.scheme, run.value_bytes)
+    head = c.vocab_size * c.hidden_size * run.value_bytes * -(-tokens // levers.loss_chunk)
+    up = streamed + (head if levers.head == "streamed" else 0)
+    tiles = -(-tokens // (levers.tile or tokens))
+    # A dequantised matrix is written and read once a tile; forward takes each once, backward and recomputation twice.
+    dense = (
+        0 if run.scheme == "none" or levers.keep_dense else c.layers * c.layer_matrix() * 2 * run.value_bytes * tiles
+    )
+    ahead_seconds = max(tokens * forward / card.flops + dense / card.memory_speed, max(up, sum(kept)) / card.link_speed)
+    arithmetic = tokens * backward / card.flops + 2 * dense / card.memory_speed
+    traffic = (streamed + sum(kept)) / card.link_speed
+    back_seconds = max(arithmetic, traffic) if levers.prefetch else arithmetic + sum(kept) / card.link_speed
+    if levers.optimizer_place == "host":
+        adapter = run.lora.r * sum(sum(c.linear_shapes()[n]) for n in run.lora.projections) * c.layers
+        back_seconds += 4 * adapter / card.link_speed
+    return Speed(flops, flops / matrix_weights(run), ahead_seconds, back_seconds)
