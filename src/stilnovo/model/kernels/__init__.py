@@ -1,0 +1,16 @@
+"""Triton kernels of the training step, for CUDA alone: each has a torch counterpart that it must equal.
+
+Triton comes with torch's CUDA builds and with nothing else, so it is imported when a kernel is first called; `available()`
+says whether that can succeed. Their arithmetic is tested without a card through Triton's interpreter (TRITON_INTERPRET=1).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+
+
+def available(device: torch.device) -> bool:
+    """Whether kernels may be used for tensors on `device`: a CUDA card, and Triton installed."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
