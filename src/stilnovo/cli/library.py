@@ -11,10 +11,13 @@ from stilnovo.cli.output import emit, note
 from stilnovo.errors import InputError, StilnovoError
 
 if TYPE_CHECKING:
-    from stilnovo.library.records import Work
+    from stilnovo.library.read import Document
+    from stilnovo.library.records import Chapter, Passage, Work
     from stilnovo.library.store import Library
 
-app = typer.Typer(help="A library of texts: add, list, search, check, remove.", no_args_is_help=True)
+app = typer.Typer(help="A library of texts: add, fetch, list, show, search, check, remove.", no_args_is_help=True)
+#: Of a preview: how many sections are named.
+_SHOWN = 6
 
 LibraryPath = Annotated[
     Path | None, typer.Option("--library", help="Library file; default $STILNOVO_LIBRARY or your data folder.")
@@ -23,12 +26,56 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as t
 
 
 def _open(path: Path | None, *, create: bool = False) -> Library:
-    from stilnovo.library.store import Library, default_path
+    from stilnovo.library.location import is_served, open_library
+    from stilnovo.library.store import default_path
 
     path = path or default_path()
-    if not create and not path.exists():
+    if not create and not is_served(path) and not path.exists():
         raise InputError(f"There is no library {path}.", next="Make it: stilnovo library add FILE …")
-    return Library.open(path)
+    return open_library(path)
+
+
+def _found(store: Library, name: str) -> Work:
+    """The work a person means by its number or a part of its title."""
+    from stilnovo.text.italian import fold
+
+    works = store.works()
+    found = [w for w in works if str(w.id) == name] or [w for w in works if fold(w.title) == fold(name)]
+    found = found or [w for w in works if fold(name) in fold(w.title)]
+    if len(found) != 1:
+        what = "No work" if not found else f"{len(found)} works"
+        raise InputError(
+            f"{what} in the library match «{name}».",
+            "; ".join(f"{w.id} {w.title}" for w in found[:8]),
+            "Give the number that `stilnovo library list` shows.",
+        )
+    return found[0]
+
+
+def _understood(document: Document) -> tuple[str, dict[str, object]]:
+    """What was understood of a file, for a person and as data, before anything is stored."""
+    from stilnovo.library import passages, sections
+
+    parts = sections.split(document.text, document.headings)
+    names = document.names
+    who = ", ".join((names.author or "(author unknown: give --author)", names.title or "(no title: give --title)"))
+    labels = [part.label or "(without heading)" for part in parts]
+    more = f" … {labels[-1]}" if len(labels) > _SHOWN + 1 else ""
+    verse = sum(part.verse for part in parts)
+    kind = "verse" if verse * 2 > len(parts) else "prose"
+    count = sum(len(passages.cut(document.text, part)) for part in parts)
+    line = (
+        f"{document.source}: {who} ({names.year or 'year unknown'}), {kind}, {len(document.text)} characters, "
+        f"{len(parts)} sections, {count} passages\n    {'; '.join(labels[:_SHOWN])}{more}"
+    )
+    sections_found = [
+        {"label": p.label, "title": p.title, "verse": p.verse, "start": p.start, "end": p.end} for p in parts
+    ]
+    facts: dict[str, object] = {
+        "source": document.source, "author": names.author, "title": names.title, "year": names.year,
+        "characters": len(document.text), "passages": count, "sections": sections_found,
+    }  # fmt: skip
+    return line, facts
 
 
 def _described(work: Work) -> str:
@@ -53,11 +100,17 @@ def _as_dict(work: Work) -> dict[str, object]:
 
 @app.command("add")
 def add(
-    paths: Annotated[list[Path] | None, typer.Argument(help="Text files, TEI files, or folders of them.")] = None,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Text, EPUB, HTML, TEI, Markdown, PDF or Word files, or folders of them."),
+    ] = None,
     title: Annotated[str, typer.Option(help="Title, when one file is added.")] = "",
     author: Annotated[str, typer.Option(help="Author, when one file is added.")] = "",
     year: Annotated[int | None, typer.Option(help="Year, when one file is added.")] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Add the built-in novella and poem.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what is understood of the files; store nothing.")
+    ] = False,
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
@@ -74,21 +127,32 @@ def add(
         raise InputError(
             "--title, --author and --year are for one file.", f"Given: {len(files)} files.", "Add them singly."
         )
+    given = Names(title, author, year)
+    if dry_run:
+        previews = [_understood(read(file, given)) for file in files]
+        for line, _ in previews:
+            print(line)
+        emit({"understood": [facts for _, facts in previews]}, as_json)
+        return
     works: list[dict[str, object]] = []
     failed: list[dict[str, str]] = []
-    with _open(library, create=True) as store, Progress("add", len(files)) as bar:
-        for number, file in enumerate(files, start=1):
-            try:
-                done = store.add(read(file, Names(title, author, year)))
-            except InputError as error:
-                if len(files) == 1:
-                    raise
-                note(str(error))
-                failed.append({"file": str(file), "why": str(error).replace("\n", " ")})
-                continue
-            works.append({**_as_dict(done.work), "new": done.new})
-            print(f"{'added' if done.new else 'there already':<14}{_described(done.work)}")
-            bar.update(number, done.work.title)
+    sizes = [file.stat().st_size for file in files]
+    with _open(library, create=True) as store:
+        with Progress("add", sum(sizes)) as bar:
+            for number, file in enumerate(files, start=1):
+                try:
+                    done = store.add(read(file, given))
+                except InputError as error:
+                    if len(files) == 1:
+                        raise
+                    note(str(error))
+                    failed.append({"file": str(file), "why": str(error).replace("\n", " ")})
+                    continue
+                works.append({**_as_dict(done.work), "new": done.new})
+                print(f"{'added' if done.new else 'there already':<14}{_described(done.work)}")
+                bar.update(sum(sizes[:number]), done.work.title)
+        with Progress("index", len(works) or 1) as bar:
+            store.catch_up(lambda count, total: bar.update(count * len(works) / total, f"{count} of {total} works"))
         print(f"Library: {store.path}")
         emit({"library": str(store.path), "works": works, "failed": failed}, as_json)
     if failed:
@@ -97,6 +161,48 @@ def add(
             f"First: {failed[0]['file']}",
             "The others were.",
         )
+
+
+@app.command("catalogue")
+def list_catalogue(as_json: AsJson = False) -> None:
+    """List the public-domain works that `fetch` knows."""
+    from dataclasses import asdict
+
+    from stilnovo.library.catalogue import catalogue
+
+    for entry in catalogue():
+        print(f"{entry.year:>6}  {entry.author}, {entry.title}  {entry.address()[0]}")
+    emit({"works": [{**asdict(entry), "address": entry.address()[0]} for entry in catalogue()]}, as_json)
+
+
+@app.command("fetch")
+def fetch_work(
+    name: Annotated[str, typer.Argument(help="A title of the catalogue, or words of author and title.")],
+    folder: Annotated[Path | None, typer.Option(help="Where the file goes; default beside the library.")] = None,
+    mirror: Annotated[str, typer.Option(help="Web address to fetch from instead of the site's own.")] = "",
+    add_it: Annotated[bool, typer.Option("--add/--no-add", help="Add it to the library, too.")] = True,
+    library: LibraryPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Download a work of the catalogue (this reaches the network) and add it."""
+    from stilnovo.library.catalogue import fetch, find
+    from stilnovo.library.read import MAXIMUM_BYTES, read
+    from stilnovo.library.store import default_path
+    from stilnovo.progress import Progress, bytes_text
+
+    entry = find(name)
+    with Progress("fetch", MAXIMUM_BYTES) as bar:
+        target = folder or (library or default_path()).parent / "fetched"
+        file = fetch(entry, target, mirror, lambda size: bar.update(size, bytes_text(size)))
+    print(f"Fetched: {file}")
+    work = None
+    if add_it:
+        with _open(library, create=True) as store:
+            done = store.add(read(file, entry.names))
+            store.catch_up()
+            work = {**_as_dict(done.work), "new": done.new}
+            print(f"{'added' if done.new else 'there already':<14}{_described(done.work)}")
+    emit({"file": str(file), "work": work}, as_json)
 
 
 @app.command("list")
@@ -113,6 +219,10 @@ def list_works(library: LibraryPath = None, as_json: AsJson = False) -> None:
 def search(
     query: Annotated[str, typer.Argument(help='Words, a question, or a "phrase in quotation marks".')],
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many passages.")] = 5,
+    work: Annotated[str | None, typer.Option(help="Within one work: its number or a part of its title.")] = None,
+    model: Annotated[str | None, typer.Option(help="Embedding model (see `embed`): search by meaning, too.")] = None,
+    url: Annotated[str | None, typer.Option(help="Embedding server (see `embed`).")] = None,
+    reranker: Annotated[str | None, typer.Option(help="Cross-encoder that orders what was found.")] = None,
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
@@ -120,7 +230,10 @@ def search(
     from stilnovo.library.search import search as find
 
     with _open(library) as store:
-        hits = find(store, query, limit)
+        within = [_found(store, work).id] if work else []
+        if model or url or reranker:
+            _with_models(store, model, url, reranker)
+        hits = find(store, query, limit, within)
     results = []
     for number, hit in enumerate(hits, start=1):
         passage = hit.passage
@@ -140,6 +253,126 @@ def search(
     if not hits:
         print("Nothing found.")
     emit({"query": query, "results": results}, as_json)
+
+
+def _with_models(store: Library, model: str | None, url: str | None, reranker: str | None) -> None:
+    from stilnovo.library.dense import Dense
+    from stilnovo.library.embedders import LocalReranker, open_embedder
+
+    embedder = open_embedder(model, url)
+    if embedder is not None:
+        store.dense = Dense(store, embedder)
+        if missing := len(store.without_vector(embedder.name)):
+            note(f"{missing} passages have no vector of {embedder.name}: run `stilnovo library embed` first.")
+    if reranker:
+        store.reranker = LocalReranker(reranker)
+
+
+@app.command("show")
+def show(
+    work: Annotated[str, typer.Argument(help="Number (see `list`) or a part of the title.")],
+    section: Annotated[str, typer.Option(help="Its number in the list, or its label: `Capitolo VIII`.")] = "",
+    around: Annotated[int | None, typer.Option(help="A passage's id: it and its neighbours.")] = None,
+    library: LibraryPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a work's sections, one whole section, or a passage among its neighbours."""
+    with _open(library) as store:
+        found = _found(store, work)
+        sections = store.sections(found)
+        if around is not None:
+            passages = _neighbours(store, found, around)
+            print("\n\n".join(f"[{passage.id}] {passage.text}" for passage in passages))
+            result = {"passages": [_passage_dict(passage) for passage in passages]}
+        elif section:
+            chapter = _named_section(sections, section)
+            text = store.section_text(chapter)
+            print(text)
+            inside = [_passage_dict(passage) for passage in store.passages_of(chapter)]
+            result = {"section": [{"label": chapter.label, "text": text, "start": chapter.start, "end": chapter.end}]}
+            result["passages"] = inside
+        else:
+            print(_described(found))
+            for number, chapter in enumerate(sections, start=1):
+                title = f"  {chapter.title}" if chapter.title else ""
+                print(f"{number:>4}  {chapter.label or '(without heading)'}{title}")
+            result = {
+                "sections": [
+                    {"label": c.label, "title": c.title, "verse": c.verse, "start": c.start, "end": c.end}
+                    for c in sections
+                ]
+            }
+        emit({"work": _as_dict(found), **result}, as_json)
+
+
+def _neighbours(store: Library, work: Work, number: int) -> list[Passage]:
+    passages = store.passages([number])
+    if not passages or passages[0].section.work.id != work.id:
+        raise InputError(f"{work.title} has no passage {number}.", "", "Ids stand in `show --section … --json`.")
+    return store.around(passages[0])
+
+
+def _named_section(sections: list[Chapter], name: str) -> Chapter:
+    from stilnovo.text.italian import fold
+
+    if name.isdigit() and 1 <= int(name) <= len(sections):
+        return sections[int(name) - 1]
+    asked = fold(name).strip()
+    found = [c for c in sections if fold(c.label) == asked] or [c for c in sections if fold(c.label).endswith(asked)]
+    found = found or [c for c in sections if asked in fold(f"{c.label} {c.title}")]
+    if len(found) != 1:
+        what = "No section" if not found else f"{len(found)} sections"
+        labels = "; ".join(c.label for c in (found or sections)[:8])
+        raise InputError(f"{what} match «{name}».", f"Such as: {labels}", "Give its number in the list of sections.")
+    return found[0]
+
+
+def _passage_dict(passage: Passage) -> dict[str, object]:
+    return {
+        "id": passage.id, "section": passage.section.label, "verses": passage.verses, "text": passage.text,
+        "start": passage.start, "end": passage.end,
+    }  # fmt: skip
+
+
+@app.command("embed")
+def embed(
+    model: Annotated[
+        str | None, typer.Option(help="sentence-transformers model: a folder or a name on the hub.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="A server with OpenAI's /v1/embeddings instead.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Forget this model's vectors first.")] = False,
+    library: LibraryPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give every passage a vector, for `search --model`; run again, it goes on where it was."""
+    from stilnovo.library.dense import Dense
+    from stilnovo.library.embedders import DEFAULT, open_embedder
+    from stilnovo.progress import Progress
+
+    embedder = open_embedder(model or (None if url else DEFAULT), url)
+    assert embedder is not None
+    with _open(library) as store:
+        if again:
+            store.drop_vectors(embedder.name)
+        with Progress("embed", 1) as bar:
+            count = Dense(store, embedder).embed(
+                lambda done, total: bar.update(done / total, f"{done} of {total} passages")
+            )
+    print(f"{count} passages embedded with {embedder.name}.")
+    emit({"model": embedder.name, "embedded": count}, as_json)
+
+
+@app.command("rebuild")
+def rebuild(library: LibraryPath = None, as_json: AsJson = False) -> None:
+    """Make the index anew from what is stored."""
+    from stilnovo.progress import Progress
+
+    with _open(library) as store:
+        with Progress("index", 1) as bar:
+            store.rebuild(lambda done, total: bar.update(done / total, f"{done} of {total} works"))
+        works = store.works()
+    print(f"Indexed: {len(works)} works, {sum(work.passages for work in works)} passages.")
+    emit({"works": len(works), "passages": sum(work.passages for work in works)}, as_json)
 
 
 @app.command("check")
@@ -170,18 +403,9 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Take a work out."""
-    from stilnovo.text.italian import fold
-
     with _open(library) as store:
-        works = store.works()
-        found = [w for w in works if str(w.id) == work] or [w for w in works if fold(work) in fold(w.title)]
-        if len(found) != 1:
-            what = "No work" if not found else f"{len(found)} works"
-            raise InputError(
-                f"{what} in the library match «{work}».",
-                "; ".join(f"{w.id} {w.title}" for w in found[:8]),
-                "Give the number that `stilnovo library list` shows.",
-            )
-        store.remove(found[0])
-        print(f"Removed: {_described(found[0])}")
-        emit({"removed": _as_dict(found[0])}, as_json)
+        found = _found(store, work)
+        store.remove(found)
+        store.catch_up()
+        print(f"Removed: {_described(found)}")
+        emit({"removed": _as_dict(found)}, as_json)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stilnovo.data.sample import library_texts
 from stilnovo.errors import InputError
+from stilnovo.library.location import is_served, open_library
 from stilnovo.library.read import read
 from stilnovo.library.store import Library, default_path
 
@@ -24,11 +25,13 @@ def open_or_sample(path: Path | None) -> tuple[Library, bool]:
     Raises:
         InputError: a library that was named does not exist.
     """
+    if path is not None and is_served(path):
+        return open_library(path), False
     if path is not None and not path.exists():
         raise InputError(f"There is no library {path}.", next=f"Make it: stilnovo library add FILE --library {path}")
     own = path or default_path()
-    if own.exists():
-        library = Library.open(own)
+    if is_served(own) or own.exists():
+        library = open_library(own)
         if path is not None or library.works():
             return library, False
         library.close()

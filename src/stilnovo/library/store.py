@@ -321,6 +321,8 @@ class Library:
 
     def passages(self, numbers: Sequence[int]) -> list[Passage]:
         """Passages by their ids, in the order asked for."""
+        if not numbers:
+            return []
         marks = ",".join("?" * len(numbers))
         rows = self._db.execute(f"{_PASSAGE} WHERE id IN ({marks})", tuple(numbers)).fetchall()
         chapters = {row[1]: self.section(row[1]) for row in rows}

