@@ -14,13 +14,16 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+import memory_peer
 from stilnovo.engine.loss import tiled_cross_entropy
 from stilnovo.engine.stack import Engine
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FourBitLinear
-from stilnovo.plan.ledger import Ledger, Run, ledger
-from stilnovo.plan.levers import Levers
+from stilnovo.plan.cards import CARDS, GIB
+from stilnovo.plan.choose import Budget, best, leanest
+from stilnovo.plan.ledger import Run, ledger
+from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LlamaConfig, LoraConfig
 from stilnovo.train.host import HostAdapter
 from tracking import LiveBytes
@@ -85,10 +88,77 @@ def optimizer_states(model: Llama, levers: Levers) -> list[torch.Tensor]:
 
 def row(name: str, levers: Levers, tokens: int, config: LlamaConfig) -> dict[str, Any]:
     """Predicted beside tracked."""
-    predicted: Ledger = ledger(Run(config=config, lora=ADAPTER, tokens=tokens), levers)
+    run = Run(config=config, lora=ADAPTER, tokens=tokens)
+    predicted = ledger(run, levers)
     found = track(config, levers, tokens)
-    weights = config.layers * config.layer_matrix() + config.vocab_size * config.hidden_size
     return {
         "plan": name, "tokens": tokens, "predicted_bytes": predicted.peak, "host_bytes": predicted.host,
-        "moment": predicted.moment, **found, "times_n": found["flops_per_token"] / weights,
+        "moment": predicted.moment, **found, "times_n": found["flops_per_token"] / matrix_weights(run),
+        "predicted_times_n": speed(run, levers, CARDS["rtx-4060"]).times_n, "levers": asdict(levers),
     }  # fmt: skip
+
+
+PEER = memory_peer.NAME
+
+
+def peer(tokens: int) -> dict[str, Any]:
+    """The same step as the field's usual stack does it."""
+    found = memory_peer.track(LLAMA_3_8B, tokens, ADAPTER.r)
+    weights = matrix_weights(Run(config=LLAMA_3_8B, lora=ADAPTER, tokens=tokens))
+    return {"plan": PEER, "tokens": tokens, **found, "times_n": found["flops_per_token"] / weights}
+
+
+def plans(tokens: int) -> dict[str, Levers]:
+    """The settings whose ledger is put to the test at this length."""
+    run = Run(config=LLAMA_3_8B, lora=ADAPTER, tokens=tokens)
+    card = CARDS["rtx-4060"]
+    found = {"leanest": leanest(run, card).levers}
+    for ram in (32, 64):
+        plan = best(run, Budget(8 * GIB, ram * GIB), card)
+        if plan is not None and plan.levers not in found.values():
+            found[f"best of 8 GB, {ram} GB host"] = plan.levers
+    plain = Levers(layers=all_layers("recompute", LLAMA_3_8B.layers))
+    if tokens <= 16_384:
+        found["everything on the card, recomputed"] = plain
+    if tokens <= 2048:
+        found["everything kept"] = replace(plain, layers=all_layers("keep", LLAMA_3_8B.layers))
+        found["int8 head, inputs on the host"] = replace(plain, inputs="host", head="int8", head_tile=16_384)
+    return found
+
+
+def main() -> None:
+    """Print the table and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--tokens", type=int, nargs="*", default=[2048, 8192, 16_384, 32_768, 65_536, 102_400])
+    parser.add_argument("--no-peer", action="store_true", help="leave transformers + PEFT out")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    rows = []
+    for tokens in options.tokens:
+        for name, levers in plans(tokens).items():
+            rows.append(row(name, levers, tokens, LLAMA_3_8B))
+            found = rows[-1]
+            print(
+                f"{tokens:>7} {name:<36} predicted {found['predicted_bytes'] / GIB:7.3f}  tracked {found['tracked_bytes'] / GIB:7.3f} GiB "
+                f"({100 * (found['predicted_bytes'] / found['tracked_bytes'] - 1):+.2f} %)  host {found['host_bytes'] / GIB:5.1f}  "
+                f"{found['times_n']:.2f} N, predicted {found['predicted_times_n']:.2f}",
+                flush=True,
+            )
+        if not options.no_peer and tokens <= 16_384:
+            rows.append(peer(tokens))
+            print(
+                f"{tokens:>7} {rows[-1]['plan']:<36} tracked {rows[-1]['tracked_bytes'] / GIB:7.3f} GiB  {rows[-1]['times_n']:.2f} N"
+            )
+    within = [r for r in rows if r["tracked_bytes"] <= 7.5 * GIB and r["plan"] != PEER]
+    record = {
+        **environment(), "command": " ".join(sys.argv), "n": 1, "rows": rows,
+        "longest_context_tokens": max((r["tokens"] for r in within if r["host_bytes"] <= 29 * GIB), default=0),
+        "longest_context_tokens_64gb_host": max((r["tokens"] for r in within if r["host_bytes"] <= 61 * GIB), default=0),
+    }  # fmt: skip
+    if options.out:
+        write_atomic(options.out, json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()

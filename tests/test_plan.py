@@ -1,0 +1,213 @@
+"""The plan: ledger sums, choices within budgets, what is refused, and the command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stilnovo.cli.main import app
+from stilnovo.errors import InputError
+from stilnovo.plan import cards
+from stilnovo.plan.cards import CARDS, GIB
+from stilnovo.plan.choose import Budget, Wishes, best, fits, leaner, leanest, longest, plan_for
+from stilnovo.plan.config import config_from_numbers
+from stilnovo.plan.ledger import Run, ledger, saved_bytes
+from stilnovo.plan.levers import Levers, all_layers
+from stilnovo.plan.shape import LLAMA_3_8B, SMOLLM2_135M, LoraConfig, lora_parameters
+from stilnovo.plan.sizes import bytes_of
+from stilnovo.plan.speed import matrix_weights, speed
+
+RUN = Run(config=LLAMA_3_8B, lora=LoraConfig(r=32), tokens=2048)
+CARD = CARDS["rtx-4060"]
+EIGHT = Budget(8 * GIB, 32 * GIB)
+
+
+def test_the_shapes_arithmetic_is_the_known_one() -> None:
+    assert LLAMA_3_8B.parameters() == 8_030_261_248
+    assert lora_parameters(LLAMA_3_8B, LoraConfig(r=32)) == 83_886_080
+    assert SMOLLM2_135M.parameters() == 134_515_008
+    sizes = {item.name: item.size for item in ledger(RUN, Levers(layers=all_layers("keep", 32))).items}
+    # 4 bits, a byte for 64 weights, 4 bytes for 64 · 256 of them, and the code tables
+    assert sizes["frozen projections"] == pytest.approx(6_979_321_856 * (1 / 2 + 1 / 64 + 4 / 16384), rel=1e-4)
+    assert sizes["embedding"] == sizes["head"] == 128_256 * 4096 * 2
+
+
+@pytest.mark.parametrize("tokens", [512, 2048, 8192, 32_768])
+@pytest.mark.parametrize("ram", [16, 32, 64])
+def test_the_best_plan_fits_and_no_simple_one_that_fits_is_faster(tokens: int, ram: int) -> None:
+    budget, run = Budget(8 * GIB, ram * GIB), replace(RUN, tokens=tokens)
+    plan = best(run, budget, CARD)
+    assert plan is not None
+    assert fits(plan, budget)
+    assert plan.peak == plan.ledger.peak + plan.fragmentation <= 7.5 * GIB
+    for choice in ("keep", "offload", "attention", "recompute"):
+        for inputs in ("card", "host"):
+            simple = plan_for(run, Levers(layers=all_layers(choice, 32), inputs=inputs), CARD)  # type: ignore[arg-type]
+            if fits(simple, budget):
+                assert plan.speed.seconds <= simple.speed.seconds * 1.01
+
+
+def test_spare_room_buys_back_recomputation() -> None:
+    plan = best(RUN, EIGHT, CARD)
+    assert plan is not None
+    assert plan.speed.times_n <= 4.4
+    small = best(RUN, Budget(4 * GIB, 8 * GIB), CARD)
+    assert small is not None
+    assert small.speed.times_n > plan.speed.times_n
+
+
+def test_the_longest_context_is_the_longest() -> None:
+    reach = longest(RUN, EIGHT, CARD)
+    assert reach >= 64_000
+    assert longest(RUN, Budget(8 * GIB, 64 * GIB), CARD) >= 100_000
+    assert best(replace(RUN, tokens=reach), EIGHT, CARD) is not None or fits(
+        leanest(replace(RUN, tokens=reach), CARD), EIGHT
+    )
+    assert not fits(leanest(replace(RUN, tokens=reach + 128), CARD), EIGHT)
+
+
+def test_leaner_needs_an_eighth_less_and_ends() -> None:
+    plan = best(replace(RUN, tokens=8192), EIGHT, CARD)
+    seen = 0
+    while plan is not None:
+        following = leaner(plan, EIGHT, CARD)
+        if following is not None:
+            assert following.peak <= plan.peak * 7 / 8 + 1
+        plan, seen = following, seen + 1
+    assert 2 <= seen < 12
+
+
+def test_flops_of_the_floor_and_of_full_recomputation() -> None:
+    n = matrix_weights(RUN)
+    assert n == 6_979_321_856 + 128_256 * 4096
+    keep = speed(RUN, Levers(layers=all_layers("keep", 32)), CARD)
+    again = speed(RUN, Levers(layers=all_layers("recompute", 32)), CARD)
+    low = 7 * 83_886_080
+    attention = 7 * 4096 * 2048 * 32
+    assert keep.flops_per_token == pytest.approx(4 * n + low + attention)
+    # all but the down projection, and attention's two products
+    assert again.flops_per_token - keep.flops_per_token == pytest.approx(
+        2 * (6_979_321_856 - 32 * 4096 * 14336) + 2 * 4096 * 2048 * 32
+    )
+
+
+def test_what_is_saved_grows_with_the_choice() -> None:
+    sizes = [
+        saved_bytes(RUN, Levers(layers=all_layers(choice, 32)), 0)  # type: ignore[arg-type]
+        for choice in ("recompute", "attention", "keep")
+    ]
+    assert sizes == [2048 * 4096 * 2 * units for units in (1, 2, 11.5)]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("8GB", 8 * GIB), ("7.5 GiB", 7.5 * GIB), ("12000mb", 12000 * 2**20), ("8g", 8 * GIB)]
+)
+def test_sizes(text: str, size: float) -> None:
+    assert bytes_of(text) == size
+
+
+@pytest.mark.parametrize("text", ["8", "GB", "-8GB", "8 apples"])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(InputError, match="is not a size"):
+        bytes_of(text)
+
+
+def test_shapes_by_numbers() -> None:
+    shape = config_from_numbers("hidden=4096,layers=32,heads=32,kv_heads=8,ffn=14336,vocab=128256")
+    assert shape.parameters() == 8_030_261_248
+    for wrong in ("hidden=64", "hidden=64,layers=2,heads=3,kv_heads=2,ffn=8,vocab=9", "hidden", "colour=3,hidden=64"):
+        with pytest.raises(InputError, match="describes no Llama"):
+            config_from_numbers(wrong)
+
+
+def test_measured_cards(tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps({"card": {
+        "name": "x", "flops": 1e13, "memory": 8 * GIB, "memory_speed": 3e11, "link_speed": 1e10, "bf16": True,
+    }}))  # fmt: skip
+    assert cards.measured(path).measured
+    path.write_text("{}")
+    with pytest.raises(InputError, match="does not hold a measured card"):
+        cards.measured(path)
+    with pytest.raises(InputError, match="not known"):
+        cards.named("voodoo")
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["plan", *arguments])
+    if isinstance(result.exception, InputError):
+        return result.exception.exit_code, str(result.exception)
+    assert result.exception is None, result.output
+    return result.exit_code, result.output
+
+
+def test_the_command_prints_every_item_and_one_json_line() -> None:
+    code, out = invoke("--vram", "8GB", "--ram", "32GB", "--tokens", "4096", "--json")
+    found = json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert {"longest_context_tokens", "peak_bytes", "host_bytes", "flops_per_token", "items"} <= set(found)
+    card = sum(item["bytes"] for item in found["items"] if item["place"] == "card")
+    assert card <= found["peak_bytes"] <= found["budget_bytes"] == 7.5 * GIB
+    assert sum(item["bytes"] for item in found["items"] if item["place"] == "host") == found["host_bytes"]
+    assert all(item["name"] in out for item in found["items"])
+    assert "not a measurement" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tokens", "200000"), "do not fit"),
+        (("--tokens", "65536", "--ram", "8GB"), "do not fit"),
+        (
+            (
+                "--vram",
+                "1GB",
+            ),
+            "do not fit",
+        ),
+        (
+            (
+                "--vram",
+                "lots",
+            ),
+            "not a size",
+        ),
+        (("--tokens", "0"), "at least 1"),
+        (("--model", "nowhere"), "shape of 'nowhere'"),
+        (("--head", "int3"), "no way"),
+        (("--card", "voodoo"), "not known"),
+    ],
+)
+def test_the_command_refuses(arguments: tuple[str, ...], message: str) -> None:
+    code, out = invoke(*arguments)
+    assert code == 2
+    assert message in out
+    assert len(out.splitlines()) <= 3
+
+
+def test_what_does_not_fit_says_what_would() -> None:
+    _, out = invoke("--tokens", "200000")
+    assert "At most 9" in out or "At most 8" in out
+    assert "GiB on the host" in out
+
+
+def test_a_plan_imports_no_torch() -> None:
+    code = (
+        "import sys\nfrom stilnovo.cli.main import app\nfrom typer.testing import CliRunner\n"
+        "CliRunner().invoke(app, ['plan'])\nprint('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+def test_a_tied_model_keeps_its_table_on_the_card() -> None:
+    run = Run(config=SMOLLM2_135M, lora=LoraConfig(r=8), tokens=512)
+    plan = best(run, Budget(2 * GIB, 8 * GIB), CARD, Wishes())
+    assert plan is not None
+    assert (plan.levers.embedding, plan.levers.head) == ("card", "dense")
