@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
-from serving import QUESTION, begin, sample_file, say, serving
+from serving import QUESTION, begin, sample_file, say, serving, until
 from stilnovo.library.sample import sample_library
 from stilnovo.library.store import Library
 from stilnovo.serve import uploads
@@ -64,6 +65,26 @@ def test_what_was_understood_is_shown_before_it_is_stored(service: httpx.Client,
     assert "riconobbe" in answer["text"]
     assert send(service, "altra.txt", BOOK.encode()).json()["there_already"] == "La casa"
     assert service.post(f"/api/uploads/{shown['id']}/confirm", json=names).status_code == 404  # once only
+
+
+def test_a_new_work_gets_its_vectors_where_there_is_an_embedder(path: Path) -> None:
+    class Letters:
+        name = "lettere"
+
+        def passages(self, texts: Sequence[str]) -> Any:
+            return np.array([self.query(text) for text in texts], dtype=np.float32)
+
+        def query(self, text: str) -> Any:
+            counts = np.array([text.lower().count(letter) + 0.01 for letter in "aeiou"], dtype=np.float32)
+            return counts / np.linalg.norm(counts)
+
+    with serving(path, embedder=Letters()) as service:
+        found = send(service, "casa.txt", BOOK.encode()).json()
+        assert service.post(f"/api/uploads/{found['id']}/confirm", json={"title": "La casa"}).status_code == 201
+        with Library.open(path) as library:
+            until(lambda: not library.without_vector("lettere"))
+            assert library.check() == []
+        assert say(service, begin(service), QUESTION)[-1][1]["status"] == "complete"
 
 
 def test_a_dropped_upload_leaves_nothing(service: httpx.Client, path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 
@@ -25,8 +26,11 @@ class Lengths:
 
     name = "lunghezze"
 
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        return [[float(len(text)), 0.25, -1.0] for text in texts]
+    def passages(self, texts: Sequence[str]) -> Any:
+        return np.array([[float(len(text)), 0.25, -1.0] for text in texts], dtype=np.float32)
+
+    def query(self, text: str) -> Any:
+        return np.array([float(len(text)), 0.5, -1.0], dtype=np.float32)
 
 
 def client_of(service: httpx.Client) -> openai.OpenAI:
@@ -162,6 +166,8 @@ def test_embeddings_reach_the_client_as_they_are(client: openai.OpenAI) -> None:
     import base64
 
     assert struct.unpack("<3f", base64.b64decode(raw.json()["data"][0]["embedding"])) == (2.0, 0.25, -1.0)
+    asked = client.embeddings.create(model="lunghezze", input="ab", extra_body={"input_type": "query"})
+    assert asked.data[0].embedding == [2.0, 0.5, -1.0]
     with pytest.raises(openai.BadRequestError):
         client.embeddings.create(model="lunghezze", input=[""])
 

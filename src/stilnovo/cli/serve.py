@@ -28,6 +28,10 @@ def serve(
     ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt instead of the Italian default.")] = None,
     system_file: Annotated[Path | None, typer.Option(help="Text file with another system prompt.")] = None,
+    embedder: Annotated[
+        str | None, typer.Option(help="Embedding model: search by meaning too, and /v1/embeddings.")
+    ] = None,
+    embedder_url: Annotated[str | None, typer.Option(help="A server with OpenAI's /v1/embeddings instead.")] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; beyond this machine only with --token.")
     ] = "127.0.0.1",
@@ -42,6 +46,8 @@ def serve(
     """Serve the chat page and an OpenAI-compatible API."""
     from stilnovo.cli.writer import system_of, writer_of
     from stilnovo.data.sample import library_texts
+    from stilnovo.library.dense import Dense
+    from stilnovo.library.embedders import open_embedder
     from stilnovo.library.read import read
     from stilnovo.library.store import Library, default_path
     from stilnovo.progress import Progress
@@ -67,6 +73,12 @@ def serve(
         with Progress("index", 1) as bar:
             store.catch_up(lambda done, total: bar.update(done / max(total, 1), f"{done} of {total} works"))
         works = len(store.works())
+        embedding = open_embedder(embedder, embedder_url)
+        if embedding is not None:
+            with Progress("embed", 1) as bar:
+                Dense(store, embedding).embed(
+                    lambda done, total: bar.update(done / max(total, 1), f"{done} of {total}")
+                )
     if model != "none":
         note(f"Loading {model} …")
     writer = writer_of(model, adapter, quantization, server, server_model, server_context, device)
@@ -78,4 +90,4 @@ def serve(
             note("The library is empty: add texts on the page, or start with --sample.")
         emit({"address": address, "library": str(settings.library), "works": works, "model": name}, as_json)
 
-    run(settings, LibraryResponder(writer, name, prompt), None, started)
+    run(settings, LibraryResponder(writer, name, prompt), embedding, started)

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from stilnovo.errors import StilnovoError
+from stilnovo.library.embedders import Embedder
 from stilnovo.library.read import SUFFIXES
 from stilnovo.library.store import Library
 from stilnovo.serve import library_api, openai_api, talk_api
@@ -29,7 +30,6 @@ from stilnovo.serve.conversations import Conversations
 from stilnovo.serve.events import Responder
 from stilnovo.serve.faults import Fault, fault_of
 from stilnovo.serve.metrics import CONTENT_TYPE, Metrics
-from stilnovo.serve.openai_api import Embedder
 from stilnovo.serve.security import COOKIE, Door, same, session
 from stilnovo.serve.settings import Settings
 from stilnovo.serve.streaming import ClientGone
@@ -52,7 +52,7 @@ def create_app(settings: Settings, responder: Responder, embedder: Embedder | No
     Args:
         settings: Where, for whom, how much.
         responder: Who answers.
-        embedder: Who makes vectors for `/v1/embeddings`, if anybody.
+        embedder: Who makes vectors, if anybody: for the search beside the words, and for `/v1/embeddings`.
 
     Raises:
         StilnovoError: the library file cannot be opened or written.
@@ -62,7 +62,7 @@ def create_app(settings: Settings, responder: Responder, embedder: Embedder | No
         library.catch_up()  # the first question must not wait for the index
     uploads = Uploads(settings.library, settings.upload_bytes)
     uploads.clear()
-    metrics, workers = Metrics(), Workers(settings)
+    metrics, workers = Metrics(), Workers(settings, embedder)
     answering = Answering(responder, metrics)
 
     @asynccontextmanager

@@ -17,7 +17,8 @@ from itertools import pairwise
 from typing import Any
 
 from stilnovo.errors import InputError
-from stilnovo.library.store import Library, guard
+from stilnovo.library.database import guard
+from stilnovo.library.store import Library
 from stilnovo.serve.faults import not_found
 
 _VERSION = "1"

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.datastructures import UploadFile
 
 from stilnovo.data.sample import library_texts
+from stilnovo.library.dense import Dense
 from stilnovo.library.names import Names
 from stilnovo.library.passages import verse_lines
 from stilnovo.library.read import read
@@ -46,6 +47,12 @@ def _work(library: Library, sha256: str) -> Work:
     if found is None:
         raise not_found("This work")
     return found
+
+
+def _with_vectors(library: Library) -> None:
+    """Vectors for new passages, where there is an embedder; the words can be searched before they are there."""
+    if isinstance(library.dense, Dense):
+        library.dense.embed()
 
 
 def _section_dict(section: Chapter) -> dict[str, Any]:
@@ -171,7 +178,9 @@ def router(workers: Workers, uploads: Uploads) -> APIRouter:
             uploads.drop(number)
             return {**work_dict(work), "new": new}
 
-        return await workers.run(add)
+        kept = await workers.run(add)
+        workers.later(_with_vectors)
+        return kept
 
     @routes.delete("/uploads/{number}", status_code=204)
     async def drop(number: UploadId) -> None:

@@ -7,12 +7,13 @@ import struct
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
+from stilnovo.library.embedders import Embedder
 from stilnovo.library.store import Library
 from stilnovo.serve.answering import counted, events_of
 from stilnovo.serve.events import MODEL_OF, Ask, Done, Event, Responder, Token
@@ -26,25 +27,13 @@ from stilnovo.serve.workers import Workers
 INPUTS_AT_MOST, INPUT_CHARACTERS = 256, 100_000
 
 
-class Embedder(Protocol):
-    """Texts to vectors."""
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        ...
-
-    def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """One vector a text. Called in a worker's thread."""
-        ...
-
-
 class EmbeddingRequest(BaseModel):
-    """A request for vectors."""
+    """A request for vectors. `input_type` is this service's own: models may see questions otherwise than passages."""
 
     model: str
     input: str | list[str] = Field(min_length=1)
     encoding_format: Literal["float", "base64"] = "float"
+    input_type: Literal["passage", "query"] = "passage"
     dimensions: int | None = None
 
 
@@ -105,7 +94,14 @@ def router(workers: Workers, responder: Responder, metrics: Metrics, embedder: E
         texts = [body.input] if isinstance(body.input, str) else body.input
         if len(texts) > INPUTS_AT_MOST or any(not text or len(text) > INPUT_CHARACTERS for text in texts):
             raise Fault(400, "invalid_value", f"At most {INPUTS_AT_MOST} texts, none empty or very long.", "input")
-        vectors = await workers.run(lambda _: embedder.embed(texts))
+
+        def vectors_of(_: Library) -> list[list[float]]:
+            if body.input_type == "query":
+                return [embedder.query(text).tolist() for text in texts]
+            found: list[list[float]] = embedder.passages(texts).tolist()
+            return found
+
+        vectors = await workers.run(vectors_of)
         if body.dimensions not in (None, len(vectors[0])):
             raise Fault(400, "unsupported", f"The vectors have {len(vectors[0])} dimensions.", "dimensions")
         written = _base64 if body.encoding_format == "base64" else list

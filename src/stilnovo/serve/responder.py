@@ -112,6 +112,5 @@ def _done(event: chat_events.Done, ask: Ask, counting: Counting | None, failure:
         return Done(
             event.text, citations, prompt_tokens=read, completion_tokens=word_count(event.text), failure=failure
         )
-    cut = counting.cut or event.finish == "length"
     read, written = counting.prompt_tokens, counting.completion_tokens
-    return Done(event.text, citations, "written", "length" if cut else "stop", read, written, failure)
+    return Done(event.text, citations, "written", "length" if counting.cut else "stop", read, written, failure)

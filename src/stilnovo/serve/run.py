@@ -8,9 +8,9 @@ from collections.abc import Callable
 import uvicorn
 
 from stilnovo.errors import InputError
+from stilnovo.library.embedders import Embedder
 from stilnovo.serve.app import create_app
 from stilnovo.serve.events import Responder
-from stilnovo.serve.openai_api import Embedder
 from stilnovo.serve.settings import Settings
 
 #: Connections beyond this are refused at once, so that a flood cannot use up the machine's memory.

@@ -18,6 +18,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stilnovo.library.dense import Dense
+from stilnovo.library.embedders import Embedder
 from stilnovo.library.store import Library
 from stilnovo.serve.faults import Fault
 from stilnovo.serve.settings import Settings
@@ -34,8 +36,8 @@ _Job = Callable[[Callable[[], Library]], None]
 class _Held:
     """One worker's library: opened when first needed, opened anew when another connection changed its works."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, embedder: Embedder | None) -> None:
+        self._path, self._embedder = path, embedder
         self._library: Library | None = None
         self._version, self._works = -1, ""
 
@@ -56,6 +58,8 @@ class _Held:
     def _open(self) -> None:
         library = Library.open(self._path)
         library.connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+        if self._embedder is not None:
+            library.dense = Dense(library, self._embedder)
         self._library = library
         self._version = library.connection.execute("PRAGMA data_version").fetchone()[0]
         self._works = self._state(library)
@@ -73,16 +77,17 @@ class _Held:
 class Group:
     """Some threads with a library each, and their common queue."""
 
-    def __init__(self, name: str, size: int, path: Path) -> None:
+    def __init__(self, name: str, size: int, path: Path, embedder: Embedder | None = None) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._work, args=(path,), name=f"{name}-{i}", daemon=True) for i in range(size)
+            threading.Thread(target=self._work, args=(path, embedder), name=f"{name}-{i}", daemon=True)
+            for i in range(size)
         ]
         for thread in self._threads:
             thread.start()
 
-    def _work(self, path: Path) -> None:
-        held = _Held(path)
+    def _work(self, path: Path, embedder: Embedder | None) -> None:
+        held = _Held(path, embedder)
         with contextlib.suppress(Exception):  # ready before the first question; what is wrong is told to who asks
             held.get().catch_up()
         while (job := self._jobs.get()) is not None:
@@ -104,9 +109,9 @@ class Group:
 class Workers:
     """The two groups of one service. Its coroutines belong to one event loop."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._quick = Group("quick", QUICK_WORKERS, settings.library)
-        self._writing = Group("writer", settings.answers, settings.library)
+    def __init__(self, settings: Settings, embedder: Embedder | None = None) -> None:
+        self._quick = Group("quick", QUICK_WORKERS, settings.library, embedder)
+        self._writing = Group("writer", settings.answers, settings.library, embedder)
         self._turns = asyncio.Semaphore(settings.answers)
         self._room = settings.waiting
         self.waiting = self.running = 0
