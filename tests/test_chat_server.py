@@ -94,6 +94,13 @@ def test_an_answer_streams(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sent["authorization"] == "Bearer segreto"
 
 
+def test_an_answer_cut_by_its_tokens_says_so(serve: Any) -> None:
+    writer = ServerWriter(serve(streaming(piece("Un pezzo"), piece(finish="length"), b"data: [DONE]\n\n")), "m", 4000)
+    done = list(Conversation(writer).reply("Ciao"))[-1]
+    assert isinstance(done, Done)
+    assert (done.finish, done.text) == ("length", "Un pezzo")
+
+
 def test_a_server_that_does_not_stream(serve: Any) -> None:
     body = json.dumps({"choices": [{"message": {"content": "Intero."}}]}).encode()
     writer = ServerWriter(serve(lambda handler, _: handler.say(200, body)), "m")

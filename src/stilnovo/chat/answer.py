@@ -84,5 +84,5 @@ def ask(
     done = events[-1]
     assert isinstance(done, Done)
     notices = tuple(event for event in events if isinstance(event, Notice))
-    complete = done.finish == "stop"
+    complete = done.finish in ("stop", "length")
     return Answer(question, done.text, done.kind, done.quotes, done.passages, done.sure, done.mode, notices, complete)

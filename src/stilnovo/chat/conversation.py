@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from stilnovo.chat import followup, scope, writing
-from stilnovo.chat.events import Citations, Done, Event, Kind, Mode, Notice, Token
+from stilnovo.chat.events import Citations, Done, Event, Finish, Kind, Mode, Notice, Token
 from stilnovo.chat.extract import Extract, extract
 from stilnovo.chat.fitting import fitted
 from stilnovo.chat.followup import self_contained
@@ -166,6 +166,7 @@ class _Reply:
         self.quotes: list[Quote] = []
         self.extract: Extract | None = None
         self.kind: Kind = "extractive"
+        self.cut = False
 
     @property
     def sampling(self) -> Sampling:
@@ -186,22 +187,22 @@ class _Reply:
             raise
         except StilnovoError as error:
             yield Notice("writer_failed", f"Il modello si è interrotto: {error.what}")
-            if self.extract is not None and not any(quote.sound for quote in self.quotes):
+            if self.extract is not None and self.extract.found and not any(quote.sound for quote in self.quotes):
                 yield self._add(FROM_THE_TEXT + self.extract.text if self.text else self.extract.text)
                 self.quotes += self.extract.quotes
             yield from self._end("failed")
         else:
             self.talk._keep(Turn(self.message, self.text, tuple(self.quotes)), self.searched, self.dropped)
-            yield from self._end("stop")
+            yield from self._end("length" if self.cut else "stop")
 
-    def _end(self, finish: str) -> Iterator[Event]:
+    def _end(self, finish: Finish) -> Iterator[Event]:
         yield from self._warned()
         quotes = tuple(dict.fromkeys(self.quotes))
         if false := sum(not quote.sound for quote in quotes):
-            yield Notice("unverified", f"{false} citazioni non stanno nei brani e sono segnate.", false)
+            yield Notice("unverified", f"Citazioni che non stanno nei testi letti, e sono segnate: {false}.", false)
         yield Citations(quotes)
         passages, sure = (self.extract.passages, self.extract.sure) if self.extract else ((), False)
-        yield Done(self.text, self.kind, self.mode, quotes, passages, self.searched, sure, finish)  # type: ignore[arg-type]
+        yield Done(self.text, self.kind, self.mode, quotes, passages, self.searched, sure, finish)
 
     def _warned(self) -> Iterator[Notice]:
         """What a server's writer has to say of its context, once a conversation."""
@@ -282,12 +283,12 @@ class _Reply:
         fit = fitted(system, pairs, self.message, passages[:most], self.talk.writer, reserve)
         if fit.dropped > self.dropped:
             # Told once, and dropped for good once the turn is kept.
-            text = f"Il contesto del modello è pieno: i {fit.dropped} scambi più vecchi non vengono più letti."
+            text = f"Il contesto del modello è pieno. Scambi più vecchi che non legge più: {fit.dropped}."
             yield Notice("history", text, fit.dropped)
             self.dropped = fit.dropped
         left = len(passages[:most]) - len(fit.passages)
         if left and most == writing.GIVEN:
-            yield Notice("passages", f"Per mancanza di spazio il modello non legge {left} dei brani trovati.", left)
+            yield Notice("passages", f"Brani trovati che il modello non legge, per mancanza di spazio: {left}.", left)
         return fit.messages, fit.passages
 
     def _streamed(self, messages: Sequence[Message], checker: Checker | None) -> Iterator[Event]:
@@ -300,6 +301,7 @@ class _Reply:
                     raise _Cancelled
                 if shown := checker.feed(piece) if checker else piece:
                     yield self._add(shown)
+            self.cut = self.cut or getattr(self.talk.writer, "finish", "") == "length"
             if checker and (shown := checker.end()):
                 yield self._add(shown)
         except StilnovoError:

@@ -18,6 +18,9 @@ Mode = Literal["library", "library_plus", "chat"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 #: How an answer was made: sentences found, words of a model over passages, a model alone.
 Kind = Literal["extractive", "written"]
+#: How an answer ended: complete, cut where the model's tokens ran out (as far as a writer's `finish` tells), stopped by the
+#: person, or broken off by the model.
+Finish = Literal["stop", "length", "cancelled", "failed"]
 Code = Literal[
     "history",  # the oldest turns gave way
     "passages",  # passages gave way
@@ -57,8 +60,7 @@ class Citations:
 class Done:
     """The end. `text` is the whole answer; `searched` what the library was asked, empty when it was not.
 
-    `finish`: *stop* (complete), *length* (the model ran out of its tokens), *cancelled* (by the person), *failed* (the model
-    broke off). Only complete answers and those cut for length are kept in the history. `sure`: see `choose.Chooser.sure`.
+    Only answers that ended by *stop* or *length* are kept in the history. `sure`: see `choose.Chooser.sure`.
     """
 
     text: str
@@ -68,7 +70,7 @@ class Done:
     passages: tuple[Passage, ...] = ()
     searched: str = ""
     sure: bool = False
-    finish: Literal["stop", "length", "cancelled", "failed"] = "stop"
+    finish: Finish = "stop"
 
 
 Event = Token | Notice | Citations | Done
