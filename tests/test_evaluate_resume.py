@@ -291,6 +291,25 @@ def test_an_adapter_that_changes_while_it_is_read(
     assert not (commands / "runs").exists()
 
 
+def test_weights_that_change_while_they_are_read(
+    commands: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_folder, commands / "model")
+    honest, path = open_model, commands / "model" / "model.safetensors"
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        opened = honest(*arguments, **options)
+        path.write_bytes(path.read_bytes()[:-64] + bytes(64))
+        return opened
+
+    monkeypatch.setattr("stilnovo.model.load.open_model", slow)
+    for extra in ([], ["--no-cache"]):
+        shutil.copy(tiny_folder / "model.safetensors", path)
+        result = CliRunner().invoke(app, ["evaluate", "--model", "model", "--limit", "3", *extra])
+        assert isinstance(result.exception, InputError)
+        assert "changed while they were read" in str(result.exception)
+
+
 def test_ctrl_c_says_that_the_command_goes_on(
     commands: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,6 +203,7 @@ def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
 
     monkeypatch.setattr("stilnovo.model.load.open_model", open_tiny)
     monkeypatch.setattr("stilnovo.evaluate.identity.find_model", find_tiny)
+    monkeypatch.setattr("stilnovo.hub.find_model", find_tiny)
     monkeypatch.setenv("STILNOVO_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     commands = typer.Typer()

@@ -65,7 +65,7 @@ def evaluate(
     from stilnovo import dist
     from stilnovo.evaluate.cache import AnswerCache, Keeper, default_folder
     from stilnovo.evaluate.heldout import held_out_texts
-    from stilnovo.evaluate.identity import adapter_sha256, identify
+    from stilnovo.evaluate.identity import adapter_sha256, identify, model_sha256
     from stilnovo.evaluate.pages import score_page
     from stilnovo.evaluate.protocol import differences, find_protocol, record
     from stilnovo.evaluate.report2024 import tables
@@ -73,6 +73,7 @@ def evaluate(
     from stilnovo.evaluate.run import evaluate as run
     from stilnovo.evaluate.run import expectation, speed_setting
     from stilnovo.evaluate.tasks import SAMPLES, find_tasks
+    from stilnovo.hub import find_model
     from stilnovo.model.load import open_model
     from stilnovo.model.quantize import checked_scheme
     from stilnovo.progress import Progress
@@ -107,6 +108,7 @@ def evaluate(
         if texts:
             note(f"{text_name}: {len(texts):,} documents, {sum(len(t.encode()) for t in texts):,} bytes.")
         dist.start()  # under torchrun
+        weights = model_sha256(find_model(model), answers.file_sha256)
         llama, own = open_model(model, quantization=scheme, adapter=adapter, device=device)
         tokenizer = conditions.tokenizer(own)
         differs = differences(conditions, scheme, own, selections)
@@ -116,8 +118,9 @@ def evaluate(
                 note(f"{conditions.name}: {one.what} is {one.here}, by default {one.default}. {one.why}{effect}")
         dtype = str(llama.dtype).removeprefix("torch.")
         identity = identify(
-            model, adapter, adapter_hash, scheme, dtype, llama.device.type, answers.file_sha256, conditions.identity()
-        )
+            model, weights, adapter, adapter_hash, scheme, dtype, llama.device.type, answers.file_sha256,
+            conditions.identity(),
+        )  # fmt: skip
         with Progress("evaluate", before[-1] + len(texts)) as bar:
 
             def progress(name: str, done: int, total: int) -> None:

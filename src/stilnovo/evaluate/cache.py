@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any
 
 from stilnovo.evaluate.identity import Identity
+from stilnovo.progress import bytes_text
 from stilnovo.runlog import sha256_file
 
 FILE_NAME = "answers-1.sqlite"  # the number is the layout's: another layout is another file
@@ -32,6 +33,7 @@ VARIABLE = "STILNOVO_CACHE"
 
 _BUSY_SECONDS = 5.0  # how long another process may hold the file before we go on without it
 _RETRY_SECONDS = 30.0
+_LARGE = 2**30  # bytes; hashing more takes seconds, and is said
 _MOST_PENDING = 20_000  # answers held in memory while the file is locked
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS identities (
@@ -70,6 +72,7 @@ class AnswerCache:
         self._pending: list[tuple[str, str, str, str, str, str]] = []
         self._retry_at = 0.0
         self._numbers: dict[str, int] = {}
+        self._hashes: dict[tuple[str, str], str] = {}
         if self.path is not None:
             self._open(self.path)
 
@@ -114,13 +117,22 @@ class AnswerCache:
         self._flush()
 
     def file_sha256(self, path: Path) -> str:
-        """Hex sha256 of a file's content, remembered while size, times and inode stay what they were."""
+        """Hex sha256 of a file's content, remembered while size, times and inode stay what they were.
+
+        Without a file to remember it in, it is remembered as long as this object lives.
+        """
         place, found = path.resolve(), path.stat()
         state = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino} {found.st_dev}"
+        if (str(place), state) in self._hashes:
+            return self._hashes[str(place), state]
         rows = self._read("SELECT sha256 FROM files WHERE path = ? AND state = ?", (str(place), state))
         if rows:
             return str(rows[0][0])
-        sha256 = sha256_file(place)
+        if found.st_size > _LARGE:
+            self._warn(
+                f"{place.name} is told from other weights by its content: {bytes_text(found.st_size)} to read, once."
+            )
+        sha256 = self._hashes[str(place), state] = sha256_file(place)
         self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (str(place), state, sha256))
         return sha256
 

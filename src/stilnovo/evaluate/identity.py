@@ -58,6 +58,7 @@ class Identity:
 
 def identify(
     model: str,
+    weights: str,
     adapter: Path | None,
     adapter_hash: str | None,
     quantization: str,
@@ -68,17 +69,18 @@ def identify(
 ) -> Identity:
     """The identity of a model that has just been opened by name.
 
-    `adapter_hash` was taken before it was read; the adapter is hashed again, so that one which was replaced meanwhile
-    is noticed.
+    `weights` and `adapter_hash` were taken before it was read; both are looked at again, so that files which were
+    replaced meanwhile are noticed.
 
     Raises:
-        InputError: the adapter changed while it was read.
+        InputError: weights or adapter changed while they were read.
     """
     if adapter is not None and adapter_sha256(adapter) != adapter_hash:
         raise InputError(
             "The adapter changed while it was read.", f"Folder: {adapter}", "Wait for its training to end."
         )
-    weights = model_sha256(find_model(model), file_hash)
+    if model_sha256(find_model(model), file_hash) != weights:
+        raise InputError("The model's files changed while they were read.", f"Model: {model}", "Run it again.")
     return Identity(weights, adapter_hash, quantization, dtype, device, dict(protocol or {}), code_sha256())
 
 
