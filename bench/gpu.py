@@ -1,106 +1,410 @@
-"""The 8B training step on a CUDA card whose allocator may hold 7.5 GiB: tokens a second and peak memory, short table last.
+"""The 8B training step on a CUDA card, with its allocator capped at 7.5 GiB and without; no checkpoint, no network.
 
-Weights are random (speed and memory do not depend on their values) and are made and quantised on the card one by one, so
-that no checkpoint is needed. `--tiny-cpu` runs the same lines on a tiny shape without a card; its figures mean nothing.
+Four parts, each in child processes so that nothing one leaves behind helps or hinders another:
+1. the card: bf16 products, memory and link, measured (`stilnovo plan --measured` reads the file);
+2. parity: every lever in bf16 against the plain setting, on a small shape;
+3. the step: packed documents at 2k, 4k and 8k tokens, by turns with TRL + PEFT + bitsandbytes and Unsloth where they are
+   installed (A B A B): tokens a second, predicted beside measured peak, the share of the FLOP floor (4N a token) reached;
+4. the longest context under the cap, beside the plan's.
+
+The 8B shape gets random packed weights (`synthetic.py`). Out of memory is a result too. `--tiny-cpu` runs the same lines
+on a tiny shape without a card; its figures mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import statistics
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from stilnovo.data.batches import Batch
+from stilnovo.engine.loss import tiled_cross_entropy
+from stilnovo.engine.stack import Engine
 from stilnovo.model import lora
-from stilnovo.model.llama import Llama, LlamaConfig
-from stilnovo.model.load import compute_dtype
-from stilnovo.model.quantize import quantized_linear
-from stilnovo.recipe import TrainSection
+from stilnovo.model.llama import Llama, random_source
+from stilnovo.model.quantize import FourBitLinear, quantized_linear
+from stilnovo.plan.cards import CARDS, Card
+from stilnovo.plan.choose import Budget, Plan, best, longest
+from stilnovo.plan.ledger import Run
+from stilnovo.plan.levers import Levers, all_layers
+from stilnovo.plan.shape import LlamaConfig, LoraConfig
 from stilnovo.runlog import environment, write_atomic
-from stilnovo.train.loop import batch_loss, peak_memory
-from stilnovo.train.optimizer import make_optimizer
 
 EIGHT_B = LlamaConfig(
     vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, layers=32, heads=32, kv_heads=8, head_dim=128,
-    rope_theta=500_000.0, max_positions=8192,
+    rope_theta=500_000.0, max_positions=131_072,
 )  # fmt: skip
-TINY = LlamaConfig(vocab_size=256, hidden_size=64, intermediate_size=128, layers=2, heads=4, kv_heads=2, head_dim=16)
-CAP_GIB = 7.5
+TINY = LlamaConfig(
+    vocab_size=256,
+    hidden_size=64,
+    intermediate_size=128,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    max_positions=4096,
+)
+ADAPTER = LoraConfig(r=32)
+GIB = 2**30
+CAP = int(7.5 * GIB)
+HERE = Path(__file__).parent
+PEERS: dict[str, dict[str, Any]] = {
+    "trl": {"side": "trl"},
+    "unsloth": {"side": "unsloth"},
+    "unsloth, offload_layers": {"side": "unsloth", "load": {"offload_layers": "auto"}},
+    "unsloth, offload_layers and tiled MLP": {
+        "side": "unsloth", "load": {"offload_layers": "auto", "unsloth_tiled_mlp": True},
+    },
+}  # fmt: skip
+
+
+def documents(tokens: int) -> tuple[int, ...]:
+    """Lengths of a packed stream: long and short documents in turn, as in an encyclopedia."""
+    lengths, left, pattern = [], tokens, (700, 150, 1100, 300)
+    while left:
+        lengths.append(min(left, pattern[len(lengths) % 4]))
+        left -= lengths[-1]
+    return tuple(lengths)
+
+
+def measured_card(device: torch.device) -> Card:
+    """The card as it computes here: products (4,096 wide, in its training type), copies on it, copies to it."""
+    if device.type != "cuda":
+        return replace(CARDS["rtx-4060"], name="tiny-cpu")
+    properties = torch.cuda.get_device_properties(0)
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    a = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16 if bf16 else torch.float16)
+    big = torch.empty(GIB // 4, dtype=torch.uint8, device=device)
+    other, host = torch.empty_like(big), torch.empty(GIB // 4, dtype=torch.uint8, pin_memory=True)
+    product = median_seconds(lambda: a @ a, 20)
+    copy = median_seconds(lambda: other.copy_(big), 10)
+    link = median_seconds(lambda: big.copy_(host, non_blocking=True), 5)
+    return Card(
+        properties.name, 2 * 4096**3 / product, properties.total_memory, 2 * big.nbytes / copy, big.nbytes / link, bf16, True
+    )  # fmt: skip
+
+
+def median_seconds(action: Callable[[], object], times: int) -> float:
+    """Seconds of an action on the card."""
+    seconds = []
+    for _ in range(times + 2):
+        synchronize()
+        started = time.perf_counter()
+        action()
+        synchronize()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[2:])
+
+
+def synchronize() -> None:
+    """Wait for the card, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def levers_to_try(layers: int) -> dict[str, Levers]:
+    """The plain setting first, then each lever by itself, then all that save memory together."""
+    plain = Levers(layers=all_layers("keep", layers), optimizer="adamw")
+    alone: dict[str, dict[str, Any]] = {
+        "recompute": {"layers": all_layers("recompute", layers)},
+        "attention kept": {"layers": all_layers("attention", layers)},
+        "offload": {"layers": all_layers("offload", layers)},
+        "inputs on the host": {"layers": all_layers("recompute", layers), "inputs": "host"},
+        "streamed layers": {"streamed_layers": layers}, "embedding on the host": {"embedding": "host"},
+        "streamed head": {"head": "streamed", "head_tile": 100}, "tiled": {"tile": 48},
+        "head groups": {"attention_groups": 2},
+    }  # fmt: skip
+    together = {key: value for lever in alone.values() for key, value in lever.items()}
+    together["layers"] = all_layers("recompute", layers)
+    return {"plain": plain, **{n: replace(plain, **c) for n, c in {**alone, "together": together}.items()}}
+
+
+def parity(device: torch.device, dtype: torch.dtype) -> list[dict[str, Any]]:
+    """Loss and gradients of every lever against the plain setting: |Δ| / |·|, and whether it is at rounding level."""
+    config = replace(TINY, hidden_size=256, intermediate_size=512, heads=8, kv_heads=4, head_dim=32, layers=4)
+    lengths, rows, reference = (130, 1, 75, 50), [], None
+    ids = torch.randint(0, config.vocab_size, (257,), generator=torch.Generator().manual_seed(3)).to(device)
+    for name, levers in levers_to_try(config.layers).items():
+        model = Llama(config, random_source(3, std=0.05), lambda weight: quantized_linear(weight, "nf4"))
+        model = model.to(device=device, dtype=dtype)
+        lora.attach(model, LoraConfig(r=8))
+        generator = torch.Generator().manual_seed(5)
+        for module in lora.adapters(model).values():
+            module.lora_B.data.copy_(torch.randn(module.lora_B.shape, generator=generator) * 0.05)
+        engine = Engine(model, levers)
+        loss = tiled_cross_entropy(engine.hidden(ids[:-1], lengths), engine.head, ids[1:], levers.loss_chunk)
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradient = torch.cat([p.grad.float().flatten().cpu() for p in lora.parameters(model) if p.grad is not None])
+        found = (loss.item(), gradient)
+        reference = reference or found
+        off = float((gradient - reference[1]).norm() / reference[1].norm())
+        loss_off = abs(found[0] / reference[0] - 1)
+        limit = 0.02 if dtype != torch.float32 else 1e-4
+        rows.append({"lever": name, "loss": loss_off, "gradient": off, "same": off < limit and loss_off < limit})
+    return rows
+
+
+def build(config: LlamaConfig, device: torch.device, dtype: torch.dtype) -> Llama:
+    """The shape with random packed weights, made where it computes; never a dense projection."""
+
+    def tensor(_name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        if len(shape) == 1:
+            return torch.ones(shape, device=device, dtype=dtype)
+        if shape in set(config.linear_shapes().values()):
+            return torch.empty(shape, device="meta")
+        return torch.randn(shape, device=device, dtype=dtype).mul_(0.02)
+
+    model = Llama(config, tensor, lambda weight: FourBitLinear.of_shape(*weight.shape, "nf4", device))
+    model.rotary.frequencies = model.rotary.frequencies.to(device)
+    lora.attach(model, ADAPTER)
+    return model
+
+
+def our_steps(model: Llama, levers: Levers, steps: int) -> Callable[[tuple[int, ...]], list[float]]:
+    """A callable: seconds of each of `steps` whole steps over documents of given lengths."""
+    from stilnovo.recipe import TrainSection
+    from stilnovo.train.host import HostAdapter
+    from stilnovo.train.optimizer import make_optimizer
+
+    host = HostAdapter(model) if levers.optimizer_place == "host" else None
+    engine = Engine(model, levers, host) if host is not None else Engine(model, levers)
+    parameters = host.masters if host is not None else lora.parameters(model)
+    optimizer = make_optimizer(parameters, TrainSection(optimizer="adamw" if host is not None else levers.optimizer))
+
+    def run(lengths: tuple[int, ...]) -> list[float]:
+        tokens, seconds = sum(lengths), []
+        ids = torch.randint(0, model.config.vocab_size, (tokens + 1,), device=model.device)
+        for _ in range(steps):
+            synchronize()
+            started = time.perf_counter()
+            loss = tiled_cross_entropy(engine.hidden(ids[:-1], lengths), engine.head, ids[1:], levers.loss_chunk)
+            (loss / tokens).backward()  # type: ignore[no-untyped-call]
+            if host is not None:
+                host.collect()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if host is not None:
+                host.publish()
+            synchronize()
+            seconds.append(time.perf_counter() - started)
+        return seconds
+
+    return run
+
+
+def our_row(job: dict[str, Any]) -> dict[str, Any]:
+    """Plan, build, step: one row of ours, or `out of memory`."""
+    device = torch.device(job["device"])
+    card = Card(**job["card"])
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16 if card.bf16 else torch.float16
+    plan = plan_for_job(job, card, dtype.itemsize)
+    if plan is None:
+        return {"note": "no plan fits"}
+    cap_allocator(device, job["cap"])
+    try:
+        run = our_steps(build(EIGHT_B if job["shape"] == "8b" else TINY, device, dtype), plan.levers, job["steps"])
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        seconds = run((job["tokens"],) if job.get("one_document") else documents(job["tokens"]))
+    except torch.cuda.OutOfMemoryError:
+        return {"note": "out of memory", "predicted_bytes": plan.peak}
+    speed = job["tokens"] / statistics.median(seconds[1:])
+    floor = 4 * plan.speed.flops_per_token / plan.speed.times_n
+    return {
+        "note": "", "tokens_per_second": speed, "predicted_bytes": plan.peak, "predicted_live_bytes": plan.ledger.peak,
+        "peak_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else None,
+        "predicted_seconds": plan.speed.seconds, "of_floor": speed * floor / card.flops, "levers": asdict(plan.levers),
+    }  # fmt: skip
+
+
+def plan_for_job(job: dict[str, Any], card: Card, value_bytes: int) -> Plan | None:
+    """The plan that `stilnovo train` would choose."""
+    shape = EIGHT_B if job["shape"] == "8b" else TINY
+    run = Run(config=shape, lora=ADAPTER, tokens=job["tokens"], value_bytes=value_bytes)
+    return best(run, budget(job["cap"], card), card)
+
+
+def budget(cap: int | None, card: Card) -> Budget:
+    """What the allocator may hold: the cap, or nine tenths of the card; host memory as it is."""
+    import psutil
+
+    return Budget(card=cap or card.memory * 9 // 10, host=int(psutil.virtual_memory().available), context=0)
+
+
+def cap_allocator(device: torch.device, cap: int | None) -> None:
+    """Let torch's allocator hold no more than `cap` bytes."""
+    if device.type == "cuda" and cap is not None:
+        torch.cuda.set_per_process_memory_fraction(min(1.0, cap / torch.cuda.get_device_properties(0).total_memory))
+
+
+def spawn(command: list[str], job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """One child process; its last line of output, or the reason it failed."""
+    path = folder / "job.json"
+    path.write_text(json.dumps(job))
+    settings = {**os.environ, "HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1"}
+    try:
+        done = subprocess.run(
+            [*command, str(path)], capture_output=True, text=True, cwd=folder, env=settings, timeout=job["patience"]
+        )
+    except subprocess.TimeoutExpired:
+        return {"note": f"more than {job['patience']} s"}
+    if done.returncode:
+        short = "out of memory" if "OutOfMemoryError" in done.stderr else done.stderr.strip()[-300:]
+        return {"note": short}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def peer_row(found: dict[str, Any]) -> dict[str, Any]:
+    """A peer's outcome in the form of ours."""
+    rows = found.get("rows", [])[1:]
+    if not rows:
+        return {"note": found.get("note", "no counted step")}
+    speed = statistics.median(row["tokens"] / row["seconds"] for row in rows)
+    return {"note": "", "tokens_per_second": speed, "peak_bytes": found["peak_memory_bytes"]}
+
+
+def speeds(options: argparse.Namespace, card: Card, folder: Path, started: float) -> list[dict[str, Any]]:
+    """Every length, capped and not, contestants in turn; stops beginning new rows when the time is over."""
+    base = {
+        "device": options.device, "shape": options.shape, "card": asdict(card), "steps": options.steps, "patience": options.patience,
+    }  # fmt: skip
+    rows = []
+    peers = installed(options)
+    model = None
+    if peers:
+        from synthetic import write
+
+        dtype = torch.float32 if options.device == "cpu" else torch.bfloat16 if card.bf16 else torch.float16
+        model = str(write(folder / "model", EIGHT_B if options.shape == "8b" else TINY, dtype))
+    for tokens in options.tokens:
+        for cap in (CAP, None):
+            for turn in range(options.rounds):
+                for name in ("stilnovo", *peers):
+                    if time.monotonic() - started > options.minutes * 60:
+                        print("The time is over; what was measured stands.", file=sys.stderr)
+                        return rows
+                    job = {**base, "tokens": tokens, "cap": cap}
+                    if name == "stilnovo":
+                        found = spawn([sys.executable, __file__, "--child"], job, folder)
+                    else:
+                        found = peer_row(
+                            spawn([peers[name], str(HERE / "peers.py")], peer_job(job, name, model), folder)
+                        )
+                    rows.append({"contestant": name, "tokens": tokens, "cap_bytes": cap, "turn": turn, **found})
+                    speed, note = found.get("tokens_per_second", float("nan")), found.get("note", "")
+                    limit = "7.5 GiB" if cap else "no cap"
+                    print(f"{name:<38}{tokens:>7} tokens {limit:>8} {speed:>9.1f} tok/s  {note}", file=sys.stderr)
+    return rows
+
+
+def peer_job(job: dict[str, Any], name: str, model: str | None) -> dict[str, Any]:
+    """What `peers.py` needs to do the same step."""
+    lengths = documents(job["tokens"])
+    stream = [[(7 * i + 11 * n) % 200 + 3 for i in range(length + 1)] for n, length in enumerate(lengths)] * job[
+        "steps"
+    ]
+    ids = Path(model or "").parent / "ids.json"
+    ids.write_text(json.dumps(stream))
+    return {
+        **job, **PEERS[name], "model": model, "ids": str(ids), "folder": str(ids.parent), "pack": job["tokens"], "batch": 1,
+        "packs_a_step": 1, "rate": 1e-4, "optimizer": "adamw_bnb_8bit", "checkpointing": True,
+        "cuda": job["device"] == "cuda", "half": "bfloat16" if job["card"]["bf16"] else "float16",
+    }  # fmt: skip
+
+
+def installed(options: argparse.Namespace) -> dict[str, str]:
+    """Each peer that can run here, with the Python that has it."""
+    import importlib.util
+
+    found = {}
+    if options.peers and all(importlib.util.find_spec(name) for name in ("trl", "peft", "datasets")):
+        found["trl"] = sys.executable
+    if options.peers and options.unsloth_python:
+        found |= {name: options.unsloth_python for name in PEERS if name.startswith("unsloth")}
+    return found
+
+
+def longest_context(options: argparse.Namespace, card: Card, folder: Path) -> dict[str, Any]:
+    """The plan's longest context under the cap, then what really ran: that, and a little less where it did not."""
+    shape = EIGHT_B if options.shape == "8b" else TINY
+    run = Run(config=shape, lora=ADAPTER, value_bytes=4 if options.device == "cpu" else 2)
+    predicted = min(longest(run, budget(CAP, card), card), options.longest or shape.max_positions)
+    tried = []
+    for share in (1.0, 0.95, 0.85, 0.7):
+        tokens = int(predicted * share) // 64 * 64
+        job = {
+            "device": options.device, "shape": options.shape, "card": asdict(card), "steps": 2, "tokens": tokens, "cap": CAP,
+            "one_document": True, "patience": options.patience,
+        }  # fmt: skip
+        found = spawn([sys.executable, __file__, "--child"], job, folder)
+        tried.append({"tokens": tokens, **found})
+        if not found["note"]:
+            break
+    ran = next((row["tokens"] for row in tried if not row["note"]), 0)
+    return {"predicted_tokens": predicted, "longest_context_tokens": ran, "tried": tried}
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, nargs="*", default=[2048, 4096, 8192])
+    parser.add_argument("--steps", type=int, default=4, help="the first is not counted")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=9.0, help="no new row of the speeds begins after this")
+    parser.add_argument("--patience", type=int, default=180, help="seconds that one row may take")
+    parser.add_argument("--longest", type=int, help="try no longer context than this")
+    parser.add_argument("--no-peers", dest="peers", action="store_false")
+    parser.add_argument("--unsloth-python", help="Python of an environment that has Unsloth")
+    parser.add_argument("--tiny-cpu", action="store_true", help="dry run of the logic without a card")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.device, options.shape = ("cpu", "tiny") if options.tiny_cpu else ("cuda", "8b")
+    return options
 
 
 def main() -> None:
-    """Build, step at each length, print the table and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, nargs="*", default=[512, 1024, 2048])
-    parser.add_argument("--steps", type=int, default=4, help="the first is not counted")
-    parser.add_argument("--tiny-cpu", action="store_true", help="dry run of the logic without a card")
-    options = parser.parse_args()
+    """All parts; the last line is one JSON object."""
+    options, started = arguments(), time.monotonic()
+    if options.child:
+        print(json.dumps(our_row(json.loads(options.child.read_text()))))
+        return
     if not options.tiny_cpu and not torch.cuda.is_available():
         print("This benchmark needs a CUDA card.\ntorch.cuda.is_available() is False.", file=sys.stderr)
         sys.exit(2)
-    device = torch.device("cpu" if options.tiny_cpu else "cuda")
-    dtype = compute_dtype(device)
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, CAP_GIB * 2**30 / total))
-
-    def tensor(_name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        return torch.randn(shape, device=device, dtype=dtype).mul_(0.02)
-
-    model = Llama(TINY if options.tiny_cpu else EIGHT_B, tensor, partial(quantized_linear, scheme="nf4")).to(device)
-    lora.attach(model, lora.LoraConfig(r=32))
-    model.checkpointing = True
-    optimizer = make_optimizer(lora.parameters(model), TrainSection())
-    rows = [one_length(model, optimizer, tokens, options.steps) for tokens in options.tokens]
-    for row in rows:
-        print("{tokens:>7} tokens {tokens_per_second:>9.1f} tok/s {peak:>8.2f} GiB {note}".format(**row))
-    record = {
-        **environment(),
-        "command": " ".join(sys.argv),
-        "n": options.steps - 1,
-        "cap_gib": CAP_GIB,
-        "results": rows,
-    }
-    if not options.tiny_cpu:
-        card = torch.cuda.get_device_name(0).replace(" ", "-").lower()
-        write_atomic(
-            Path("results") / f"gpu-step_8b_{card}_{datetime.now(UTC):%Y-%m-%d}.json",
-            json.dumps(record, indent=1) + "\n",
+    device = torch.device(options.device)
+    card = measured_card(device)
+    dtype = torch.float32 if options.tiny_cpu else torch.bfloat16 if card.bf16 else torch.float16
+    same = parity(device, dtype)
+    for row in same:
+        print(
+            f"{row['lever']:<24} loss {row['loss']:.1e} gradient {row['gradient']:.1e} {'' if row['same'] else 'DIFFERS'}"
         )
+    with tempfile.TemporaryDirectory() as name:
+        context = longest_context(options, card, Path(name))
+        rows = speeds(options, card, Path(name), started)
+    record = {
+        **environment(), "command": " ".join(sys.argv), "card": asdict(card), "cap_bytes": CAP, "parity": same, "context": context,
+        "rows": rows, "n": options.rounds, "minutes": (time.monotonic() - started) / 60,
+    }  # fmt: skip
+    place = options.out
+    if place is None and not options.tiny_cpu:
+        place = Path("results") / f"gpu-step_8b_{card.name.replace(' ', '-').lower()}_{datetime.now(UTC):%Y-%m-%d}.json"
+    if place is not None:
+        write_atomic(place, json.dumps(record, indent=1) + "\n")
     print(json.dumps(record))
-
-
-def one_length(model: Llama, optimizer: torch.optim.Optimizer, tokens: int, steps: int) -> dict[str, object]:
-    """Median speed and peak memory of steps over one document of `tokens`; running out of memory is a result too."""
-    stream = torch.randint(0, model.config.vocab_size, (tokens + 1,))
-    batch, seconds = Batch(stream[:-1], stream[1:], (tokens,)), []
-    cuda = model.device.type == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    try:
-        for _ in range(steps):
-            started = time.perf_counter()
-            (batch_loss(model, batch, 256) / tokens).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if cuda:
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - started)
-    except torch.cuda.OutOfMemoryError:
-        return {"tokens": tokens, "tokens_per_second": float("nan"), "peak": float("nan"), "note": "out of memory"}
-    typical = sorted(seconds[1:])[(steps - 1) // 2]
-    return {
-        "tokens": tokens,
-        "tokens_per_second": tokens / typical,
-        "peak": peak_memory(model.device) / 2**30,
-        "note": "",
-    }
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 
 def forget_peak() -> None:
-    """Let the process's peak of memory begin anew (Linux), so that loading does not count."""
+    """Let the peak of memory begin anew, so that loading does not count: the card's, or this process's (Linux)."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -27,7 +30,10 @@ def forget_peak() -> None:
 
 
 def peak_bytes() -> int:
-    """Most resident memory since `forget_peak`."""
+    """Most memory since `forget_peak`: of torch's allocator where there is a card, else resident."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
     try:
         line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
@@ -49,7 +55,20 @@ def sft_config(job: dict[str, Any]) -> Any:
         "weight_decay": 0.0, "max_grad_norm": 1.0, "logging_steps": 1, "save_strategy": "no", "report_to": "none",
         "gradient_checkpointing": job["checkpointing"], "disable_tqdm": True, "dataloader_pin_memory": False, "seed": 42,
     }  # fmt: skip
+    if job.get("cuda"):
+        half = {"bf16": job["half"] == "bfloat16", "fp16": job["half"] == "float16"}
+        settings |= {"use_cpu": False, "dataloader_pin_memory": True, **half}
     return SFTConfig(**{**settings, **job.get("sft", {})})
+
+
+def compute_dtype(job: dict[str, Any]) -> Any:
+    """The type that this job computes in; caps the card's allocator first, where asked for."""
+    import torch
+
+    if job.get("cuda") and job.get("cap"):
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, job["cap"] / total))
+    return getattr(torch, job.get("half", "float32")) if job.get("cuda") else torch.float32
 
 
 def timed(trainer: Any, job: dict[str, Any]) -> list[dict[str, float]]:
@@ -98,23 +117,23 @@ def dataset(job: dict[str, Any]) -> Any:
 
 def run_trl(job: dict[str, Any]) -> list[dict[str, float]]:
     """TRL's SFTTrainer with PEFT over bitsandbytes' NF4."""
-    import torch
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
     from trl import SFTTrainer
 
+    dtype = compute_dtype(job)
     four_bit = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
+        bnb_4bit_compute_dtype=dtype,
     )
     model = AutoModelForCausalLM.from_pretrained(
         job["model"],
         quantization_config=four_bit,
-        dtype=torch.float32,
+        dtype=dtype,
         attn_implementation="sdpa",
-        device_map={"": "cpu"},
+        device_map={"": 0 if job.get("cuda") else "cpu"},
     )
     model.config.use_cache = False  # with a cache, transformers lets packed documents see each other
     adapter = LoraConfig(r=32, lora_alpha=32, use_rslora=True, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
@@ -132,12 +151,11 @@ def run_unsloth(job: dict[str, Any]) -> list[dict[str, float]]:
     """The same through Unsloth's loader and patches."""
     os.environ.update(UNSLOTH_DISABLE_STATISTICS="1", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
     import unsloth  # noqa: F401, I001  (it patches the libraries below and must come first)
-    import torch
     from trl import SFTTrainer
     from unsloth import FastLanguageModel
 
     model, tokenizer = FastLanguageModel.from_pretrained(
-        job["model"], max_seq_length=job["pack"], load_in_4bit=True, dtype=torch.float32
+        job["model"], max_seq_length=job["pack"], load_in_4bit=True, dtype=compute_dtype(job), **job.get("load", {})
     )
     model = FastLanguageModel.get_peft_model(
         model, r=32, lora_alpha=32, use_rslora=True, target_modules=PROJECTIONS, lora_dropout=0, bias="none",
