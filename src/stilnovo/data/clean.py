@@ -16,7 +16,9 @@ APPENDICES = frozenset({
     "riferimenti bibliografici", "discografia", "filmografia", "galleria d'immagini", "galleria di immagini", "annotazioni",
 })  # fmt: skip
 _SENTENCE_END = (".", "!", "?", "…", ":", ";", "»", '"', "”", ")")
-_MARKUP = re.compile(r"^\s*(\{\||\|\}|\||!|\[\[|\{\{|\}\}|<|thumb\||px\||upright)|\|\||\{\{|\}\}|\|thumb\|")
+_MARKUP = re.compile(r"^\s*(\{\||\|\}|\||!|\[\[|\{\{|\}\}|<|thumb\||px\||upright)")
+_INNER_MARKUP = re.compile(r"\|\||\{\{|\}\}|\|thumb\|")
+_REMAINS_CHARS = 200  # a longer line with such signs inside is prose with a formula
 _LIST_MARK = re.compile(r"^\s*([*#•·;:]|[-–—]\s|\d{1,3}[.)]\s)")
 _DISAMBIGUATION = re.compile(r"(?i)^.{0,80}\b(può (riferirsi|indicare)|possono (riferirsi|indicare)|si può riferire)\b")
 _HEADING_CHARS = 60
@@ -70,7 +72,7 @@ def _without_lists(lines: list[str], went: Counter[str]) -> list[str]:
         run.clear()
 
     for line in lines:
-        if _MARKUP.search(line):
+        if _MARKUP.match(line) or (len(line) <= _REMAINS_CHARS and _INNER_MARKUP.search(line)):
             went["markup"] += 1
         elif _LIST_MARK.match(line):
             went["list"] += 1
@@ -89,7 +91,8 @@ def _without_last_headings(lines: list[str], went: Counter[str]) -> list[str]:
     # Headings whose section is gone: nothing follows them.
     kept = list(lines)
     while len(kept) > 1 and (not kept[-1] or _is_heading(kept, len(kept) - 1)):
-        went["empty heading"] += bool(kept.pop())
+        if kept.pop():
+            went["empty heading"] += 1
     return kept
 
 
