@@ -91,6 +91,12 @@ def test_expectation_is_honest_before_the_run() -> None:
     assert "no change can be seen" in expectation(select(TASKS["sample_questions"], limit=2))
 
 
+def test_guessing_with_several_true_answers_is_equal_mass() -> None:
+    item = MultipleChoice("t", "?", (" a", " b", " c", " d", " e"), 0, rivals=(0, 1), labels=(1, 0, 1, 0, -1))
+    assert item.chance == pytest.approx(item.values((-3.0,) * 5)["mc2"]) == 0.5
+    assert replace(item, labels=(), rivals=()).chance == 0.2
+
+
 def test_expectation_of_grouped_items() -> None:
     items = tuple(MultipleChoice(str(number), "?", (" a", " b"), 0, f"p{number // 10}") for number in range(40))
     selection = Selection(TASKS["sample_questions"], "test", items, 40, 42)

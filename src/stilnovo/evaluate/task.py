@@ -91,8 +91,9 @@ class MultipleChoice:
 
     @property
     def chance(self) -> float:
-        """The score of guessing."""
-        return 1 / len(self.competing)
+        """The score of guessing; with several true answers that of mc2, the share of them."""
+        asked = [label for label in self.labels if label >= 0]
+        return sum(asked) / len(asked) if asked else 1 / len(self.competing)
 
     def values(self, loglikelihoods: Sequence[float]) -> dict[Metric, float]:
         """Every metric of this item from its endings' log-likelihoods in nats.
