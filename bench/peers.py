@@ -150,7 +150,7 @@ def run_trl(job: dict[str, Any]) -> list[dict[str, float]]:
 def run_unsloth(job: dict[str, Any]) -> list[dict[str, float]]:
     """The same through Unsloth's loader and patches."""
     os.environ.update(UNSLOTH_DISABLE_STATISTICS="1", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
-    import unsloth  # noqa: F401, I001  (it patches the libraries below and must come first)
+    import unsloth  # noqa: F401  (it patches the libraries below and must come first)
     from trl import SFTTrainer
     from unsloth import FastLanguageModel
 
