@@ -14,6 +14,7 @@ from typing import Any
 from stilnovo import report
 from stilnovo.evaluate.identity import item_sha256
 from stilnovo.evaluate.paired import TEXT, Comparison, Pairs
+from stilnovo.evaluate.perplexity import SHORT_WINDOW
 from stilnovo.evaluate.result import EvaluationResult, TaskResult
 from stilnovo.evaluate.scoring import ItemScore
 from stilnovo.evaluate.statistics import ASSUMED_DISCORDANCE, Estimate, mean, smallest_visible_difference
@@ -168,7 +169,7 @@ def _limits(task: TaskResult) -> list[str]:
         lines.append(f"{task.name}: the first items of a benchmark are no sample of it; no interval covers that.")
     low = task.score().low
     if task.chance and low <= task.chance:
-        lines.append(f"{task.name}: the interval reaches down to what guessing scores.")
+        lines.append(f"{task.name}: nothing shows that it is better than guessing.")
     return lines
 
 
@@ -177,7 +178,13 @@ def _held_out(result: EvaluationResult) -> HeldOut | None:
         return None
     text, bits = result.text, result.text.bits_per_byte()
     interval = report.Interval(bits.value, bits.low, bits.high)
-    return HeldOut(result.text_name or "", len(text.sizes), sum(text.sizes), sum(text.tokens), interval)
+    note = ""
+    if (short := text.perplexity_of_short_windows()) is not None:
+        note = (
+            f"In windows of {SHORT_WINDOW} tokens, as the report of 2024 read it: perplexity {short.value:.2f} "
+            f"({short.low:.2f}–{short.high:.2f}). It cannot be compared between tokenisers."
+        )
+    return HeldOut(result.text_name or "", len(text.sizes), sum(text.sizes), sum(text.tokens), interval, note)
 
 
 def _facts(result: EvaluationResult) -> list[tuple[str, str]]:

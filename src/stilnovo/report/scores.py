@@ -56,6 +56,7 @@ class HeldOut:
     bytes: int
     tokens: int
     bits_per_byte: Interval
+    note: str = ""
 
 
 @dataclass(frozen=True)
