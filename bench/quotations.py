@@ -21,11 +21,11 @@ import tempfile
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stilnovo.chat.extract import extract
 from stilnovo.chat.quotes import Quote, verify
@@ -34,7 +34,9 @@ from stilnovo.library.read import files_in, read
 from stilnovo.library.records import Chapter, Passage
 from stilnovo.library.search import search
 from stilnovo.library.store import Library
+from stilnovo.progress import Progress
 
+T = TypeVar("T")
 HERE = Path(__file__).parent
 TEXTS = HERE.parents[1] / "shared" / "data" / "library"
 SEED, COUNT = 20261125, 1000
@@ -72,6 +74,14 @@ def real_library(path: Path | None = None) -> Iterator[Library]:
         for file in files_in([TEXTS]):
             library.add(read(file))
         yield library
+
+
+def shown(label: str, things: Sequence[T]) -> Iterator[T]:
+    """The things, with progress on stderr."""
+    with Progress(label, len(things)) as progress:
+        for done, thing in enumerate(things):
+            progress.update(done)
+            yield thing
 
 
 # Truth by brute force: lists of words, cut and compared in the plainest way.
@@ -297,7 +307,7 @@ def judge(library: Library, made: list[Claim]) -> dict[str, Any]:
     """What the verifier says of claims, beside their truth."""
     by_kind: dict[str, Counter[str]] = {}
     false_verified, false_shown, false_repaired = [], [], []
-    for claim in made:
+    for claim in shown("verify", made):
         text = library.text(claim.section.work)
         source = text[claim.section.body : claim.section.end]
         quote: Quote = verify(claim.claimed, claim.section, text)
@@ -349,7 +359,7 @@ def answers(library: Library, split: str) -> dict[str, Any]:
     """The questions of a split: right section among the passages found, right section and sentence in the answer."""
     asked = [row for row in rows("literature.jsonl") if row["split"] == split]
     counts, misses, times = Counter[str](), [], []
-    for row in asked:
+    for row in shown("ask", asked):
         hits = [_holds(hit.passage.section, library, row["span"]) for hit in search(library, row["question"], 10)]
         begun = time.perf_counter()
         found = extract(library, row["question"])
