@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def test_windows_bound_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     class Counted(list[MultipleChoice]):
-        def __iter__(self):  # type: ignore[no-untyped-def]
+        def __iter__(self) -> Iterator[MultipleChoice]:
             for item in list.__iter__(self):
                 asked.append(item.id)
                 yield item
