@@ -294,3 +294,21 @@ def test_a_model_cannot_write_markup_into_the_page(browser: Any, tmp_path: Path)
         assert page.locator("#thread img, #thread script, #thread b, #thread a").count() == 0
         assert attack in page.locator(".answer .prose").last.inner_text()
         assert page.title().endswith("stilnovo")
+
+
+def test_what_became_of_each_quotation_is_seen(browser: Any, tmp_path: Path) -> None:
+    writer = Scripted(
+        [
+            "Fu così: «Ogni giovedi dopo il pane Anselmo avrebbe insegnato a leggere a Tecla» [P1]. ",
+            "«Nessuno doveva saperlo» [P1], e anche «il mare era verde come il vetro quella notte» [P2].",
+        ]
+    )
+    with serving(sample_file(tmp_path), writer) as service, reading(browser, service.base_url) as page:
+        ask(page, QUESTION)
+        assert page.locator(".repaired blockquote").inner_text().startswith("«Ogni giovedì, dopo il pane, Anselmo")
+        assert page.locator("button.inline-quote.verified").inner_text() == "«Nessuno doveva saperlo»"
+        assert "verde come il vetro" in page.locator("span.inline-quote.unverified").inner_text()
+        assert page.locator(".badge.unverified").inner_text() == "non verificata"
+        page.locator("button.inline-quote.verified").click()
+        page.locator("#reader mark").first.wait_for()
+        assert page.locator("#reader mark").inner_text() == "Nessuno doveva saperlo"

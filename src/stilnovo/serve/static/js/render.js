@@ -96,7 +96,8 @@ export function answer(text, citations, open, found) {
     });
   };
   for (const part of cut(text, citations)) {
-    if (typeof part === "string") addText(part);
+    // The full stop after a quotation that stands by itself would open a line of its own.
+    if (typeof part === "string") addText(blocks.at(-1)?.matches("figure") && !paragraph.length ? part.replace(/^[.,;:]\s*/, "") : part);
     else if (found || part.verses || part.shown.length >= LONG) {
       flush();
       blocks.push(figure(part, open));
