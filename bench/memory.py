@@ -7,7 +7,12 @@ N is the number of weights in matrix products (projections and head). Nothing is
 
 from __future__ import annotations
 
+import argparse
 import gc
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +29,9 @@ from stilnovo.plan.cards import CARDS, GIB
 from stilnovo.plan.choose import Budget, best, leanest
 from stilnovo.plan.ledger import Run, ledger
 from stilnovo.plan.levers import Levers, all_layers
-from stilnovo.plan.shape import LlamaConfig, LoraConfig
+from stilnovo.plan.shape import LLAMA_3_8B, LlamaConfig, LoraConfig
+from stilnovo.plan.speed import matrix_weights, speed
+from stilnovo.runlog import environment, write_atomic
 from stilnovo.train.host import HostAdapter
 from tracking import LiveBytes
 

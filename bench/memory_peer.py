@@ -40,16 +40,16 @@ def track(shape: LlamaConfig, tokens: int, rank: int) -> dict[str, Any]:
     from transformers import AttentionInterface, LlamaForCausalLM
     from transformers import LlamaConfig as TheirConfig
 
-    AttentionInterface.register("tracked_flash", _flash)
+    AttentionInterface.register("documented_attention", _flash)
     card = torch.device("meta")
     config = TheirConfig(
         vocab_size=shape.vocab_size, hidden_size=shape.hidden_size, intermediate_size=shape.intermediate_size,
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim, use_cache=False, attn_implementation="tracked_flash", max_position_embeddings=131_072,
+        head_dim=shape.head_dim, use_cache=False, attn_implementation="documented_attention", max_position_embeddings=131_072,
     )  # fmt: skip
     with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
         with card:
-            model = LlamaForCausalLM(config).to(torch.bfloat16)
+            model = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16)
             targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
             model = get_peft_model(model, LoraConfig(r=rank, target_modules=targets))
         for name, parameter in model.named_parameters():

@@ -60,12 +60,17 @@ def train(
         f"{run.trainer.steps} steps; {len(run.corpus.held_out)} documents kept aside."
     )
     result, memory = run.train()
+    predicted = ""
+    if run.plan is not None:
+        whole = "" if run.model.device.type == "cuda" else ", the program itself not counted"
+        predicted = f" (the plan: {bytes_text(run.plan.peak)}{whole})"
     for line in memory:
         measured = bytes_text(line.measured) if line.measured is not None else ""
         print(f"{line.item:<24}{bytes_text(line.predicted):>12} {measured:>12}  {line.note}")
     print(
         f"{result.steps} steps, {result.tokens:,} tokens in {seconds_text(result.seconds)} ({result.tokens_per_second:.0f} tok/s); "
-        f"loss {result.first_loss:.3f} → {result.last_loss:.3f}; peak memory {bytes_text(result.peak_memory_bytes)}\n"
+        f"loss {result.first_loss:.3f} → {result.last_loss:.3f}; peak memory {bytes_text(result.peak_memory_bytes)}"
+        f"{predicted}\n"
         f"Adapter: {out / 'adapter'}"
     )
     emit(
@@ -74,6 +79,7 @@ def train(
             "first_loss": result.first_loss, "last_loss": result.last_loss, "tokens_per_second": result.tokens_per_second,
             "seconds": result.seconds, "peak_memory_bytes": result.peak_memory_bytes, "trainable_parameters": run.trainable,
             "total_parameters": run.model.config.parameters(),
+            "predicted_peak_bytes": None if run.plan is None else run.plan.peak,
         },
         as_json,
     )  # fmt: skip

@@ -129,6 +129,8 @@ class Trainer:
             )
         for parameter, stored in zip(self.parameters, state["parameters"], strict=True):
             parameter.data.copy_(stored)
+        if self.host is not None:
+            self.host.publish()
         self.optimizer.load_state_dict(state["optimizer"])
         self.stream.restore(state["data"])
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
@@ -206,7 +208,12 @@ class Trainer:
         with Progress("train", self.steps) as progress, HeldInterrupt() as held:
             try:
                 while self.step < self.steps:
-                    row = self.train_step([next(stream) for _ in range(self.recipe.accumulation)])
+                    place = self.stream.state()
+                    try:
+                        row = self.train_step([next(stream) for _ in range(self.recipe.accumulation)])
+                    except RuntimeError:  # a step that failed has read nothing: it may be tried again
+                        self.stream.restore(place)
+                        raise
                     self.run.append_metrics(row)
                     progress.update(
                         self.step,

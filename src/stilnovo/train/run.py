@@ -22,10 +22,15 @@ from stilnovo.data.packing import PackedCorpus, pack
 from stilnovo.data.shards import is_prepared, open_prepared
 from stilnovo.data.sources import Document, read_documents, training_text
 from stilnovo.errors import InputError, StilnovoError
+from stilnovo.hub import find_model
 from stilnovo.model import lora, memory
 from stilnovo.model.llama import Llama
-from stilnovo.model.load import open_model
+from stilnovo.model.load import choose_device, open_model
+from stilnovo.model.weights import GGUFReader
 from stilnovo.plan.choose import Plan
+from stilnovo.plan.config import config_from_json
+from stilnovo.plan.ledger import ledger
+from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LoraConfig, lora_parameters
 from stilnovo.progress import bytes_text
 from stilnovo.recipe import DataSection, LoraSection, Recipe
@@ -82,6 +87,7 @@ class TrainingRun:
         _check_folder(folder, recipe, resume)
         self.recipe, self.folder = recipe, RunFolder(folder)
         self.lora = lora_config(recipe.lora)
+        _check_memory(recipe)
         self.model, self.tokenizer = _open(recipe)
         self.corpus = read_corpus(recipe.data, self.tokenizer, recipe.train.seed)
         if resume:
@@ -158,10 +164,15 @@ class TrainingRun:
         self.trainer.restore(state)
 
     def _ledger(self) -> list[memory.MemoryLine]:
-        if self.plan is None or self.trainer.engine is None:
-            return []
         measured = memory.measure(self.model, self.trainer.optimizer)
-        measured["saved for backward"] = self.trainer.engine.saved_bytes
+        if self.plan is not None and self.trainer.engine is not None:
+            measured["saved for backward"] = self.trainer.engine.saved_bytes
+            items = self.plan.ledger.items
+        else:  # the plain path has no plan; what lasts can be weighed all the same
+            run = planning.run_of(self.model, 1)
+            kind = planning.optimizer_of(self.recipe.train, self.model.device)
+            levers = Levers(layers=all_layers("keep", run.config.layers), optimizer=kind)
+            items = tuple(item for item in ledger(run, levers).items if item.name in measured)
         return [
             memory.MemoryLine(
                 f"{item.name} (host)" if item.place == "host" else item.name,
@@ -169,8 +180,22 @@ class TrainingRun:
                 measured.get(item.name) if item.place == "card" else None,
                 item.note,
             )
-            for item in self.plan.ledger.items
+            for item in items
         ]
+
+
+def _check_memory(recipe: Recipe) -> None:
+    """Refuse what cannot fit before gigabytes are read.
+
+    Raises:
+        InputError: with what would make it fit.
+    """
+    files, device = find_model(recipe.model.name), choose_device(recipe.model.device)
+    config = GGUFReader(files.path).config if files.kind == "gguf" else config_from_json(files.path / "config.json")
+    tokens = recipe.data.pack_tokens * recipe.train.batch_packs
+    run = planning.shape_of_recipe(config, lora_config(recipe.lora), recipe.model.quantization, tokens, device)
+    if recipe.train.engine == "auto" and not recipe.lora.dropout:
+        planning.choose_plan(run, recipe.train, device)
 
 
 def _out_of_memory(error: BaseException) -> bool:
