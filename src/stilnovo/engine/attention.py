@@ -155,7 +155,7 @@ def _summed(x: Tensor) -> Tensor:
 
 def _by_group(x: Tensor, groups: int) -> Tensor:
     """(L, H, D) → (K, G, L, D), a view."""
-    return x.unflatten(1, (groups, -1)).permute(1, 2, 0, 3)
+    return x.view(x.shape[0], groups, -1, x.shape[2]).permute(1, 2, 0, 3)
 
 
 def _shared(x: Tensor, heads: int) -> Tensor:

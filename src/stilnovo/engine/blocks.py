@@ -329,12 +329,16 @@ class _Heads:
 
     def heads(self, qkv: Tensor, head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
         """Views (T, heads, D) of queries, keys and values."""
-        q, k, v = (qkv[:, columns].unflatten(1, (-1, head_dim)) for columns in self.columns)
+        q, k, v = (_split(qkv[:, columns], head_dim) for columns in self.columns)
         return q, k, v
 
     def rotating(self, qkv: Tensor, head_dim: int) -> Tensor:
         """A view (T, heads, D) of queries and keys together."""
-        return qkv[:, : self.columns[1].stop].unflatten(1, (-1, head_dim))
+        return _split(qkv[:, : self.columns[1].stop], head_dim)
+
+
+def _split(x: Tensor, head_dim: int) -> Tensor:
+    return x.view(x.shape[0], -1, head_dim)
 
 
 def _head_groups(qkv: Product, head_dim: int, count: int) -> list[_Heads]:

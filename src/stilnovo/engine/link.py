@@ -38,13 +38,14 @@ class Link:
         self.notes: list[str] = []
         self._pin = self.asynchronous
         if self.asynchronous:
-            self._up, self._down = torch.cuda.Stream(device), torch.cuda.Stream(device)
+            self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def host(self, size: int) -> Tensor:
         """`size` bytes of host memory (uint8), pinned where possible."""
         buffer = torch.empty(size, dtype=torch.uint8, device="cpu")
         if self._pin and size:
-            runtime = torch.cuda.cudart()
+            runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
             status = runtime.cudaHostRegister(buffer.data_ptr(), size, 0)
             if int(status) == 0:
                 weakref.finalize(buffer, runtime.cudaHostUnregister, buffer.data_ptr())
@@ -69,7 +70,7 @@ class Link:
         stream.wait_stream(torch.cuda.current_stream(self.device))  # the source is ready, the target no longer read
         with torch.cuda.stream(stream):
             target.copy_(source, non_blocking=True)
-            done = torch.cuda.Event()
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(stream)
         return Ticket(source, target, done)
 

@@ -243,6 +243,6 @@ def quantized_linear(weight: Tensor, scheme: Scheme) -> FrozenLinear:
         return DenseLinear(weight)
     if scheme in ("nf4", "fp4"):
         if weight.device.type == "meta":  # bitsandbytes needs values for its tables
-            return FourBitLinear.of_shape(*weight.shape, scheme, weight.device)
+            return FourBitLinear.of_shape(weight.shape[0], weight.shape[1], scheme, weight.device)
         return FourBitLinear(weight, scheme)
     return AffineLinear(weight, 8 if scheme == "int8" else 4)

@@ -174,7 +174,7 @@ def _leanest(run: Run, wishes: Wishes) -> Iterator[Levers]:
     for streamed in (run.config.layers, 0):  # streaming costs host memory, which may be the scarcer
         for place in ("host", "card"):
             yield _setting(
-                run, wishes, "recompute", streamed, _heads(run, wishes)[-1], embedding, place, "host", 1024,
+                run, wishes, "recompute", streamed, _heads(run, wishes)[-1], embedding, place, "host", 2048,
                 _groups(run)[-1], prefetch=False,
             )  # fmt: skip
 
