@@ -312,9 +312,7 @@ def speeds(options: argparse.Namespace, card: Card, folder: Path, started: float
 def peer_job(job: dict[str, Any], name: str, model: str | None) -> dict[str, Any]:
     """What `peers.py` needs to do the same step."""
     lengths = documents(job["tokens"])
-    stream = [[(7 * i + 11 * n) % 200 + 3 for i in range(length + 1)] for n, length in enumerate(lengths)] * job[
-        "steps"
-    ]
+    stream = [[(7 * i + 11 * n) % 200 + 3 for i in range(length)] for n, length in enumerate(lengths)] * job["steps"]
     ids = Path(model or "").parent / "ids.json"
     ids.write_text(json.dumps(stream))
     return {

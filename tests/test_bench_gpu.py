@@ -53,7 +53,8 @@ def test_every_part_runs_on_a_tiny_shape(tmp_path: Path) -> None:
     assert record["context"]["longest_context_tokens"] == 256
     ours = [row for row in record["rows"] if row["contestant"] == "stilnovo"]
     assert [row["cap_bytes"] for row in ours] == [record["cap_bytes"], None]
-    assert all(row["tokens_per_second"] > 0 and row["predicted_bytes"] > 0 for row in ours)
+    assert all(row["predicted_bytes"] > 0 for row in ours)
+    assert all(row["tokens_per_second"] > 10 for row in record["rows"]), record["rows"]
     assert {row["contestant"] for row in record["rows"]} == {"stilnovo", "trl"}
 
 
