@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from stilnovo.data.streams import open_stream
 from stilnovo.errors import InputError
 
 _DROPPED_TAGS = frozenset(
@@ -29,8 +30,6 @@ def pages(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         InputError: when the file is no such dump, or ends before it should; it names the last whole page.
     """
-    from stilnovo.data.rows import open_stream
-
     count, last = 0, ""
     try:
         with open_stream(path) as file:

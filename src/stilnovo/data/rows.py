@@ -10,15 +10,15 @@ Parquet excepted.
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal
 
-from stilnovo.data import sample
+from stilnovo.data import mediawiki, sample
+from stilnovo.data.streams import open_stream, unreadable
 from stilnovo.errors import InputError
 
 Kind = Literal["lines", "records", "text", "wikitext"]
@@ -140,19 +140,6 @@ def _bad_bytes(error: UnicodeDecodeError) -> BadRow:
     return BadRow("invalid UTF-8", f"byte 0x{error.object[error.start]:02x} at offset {error.start}")
 
 
-def open_stream(path: Path) -> IO[bytes]:
-    """A file for reading, unpacked on the way when it is `.gz` or `.bz2`."""
-    if path.suffix == ".gz":
-        return cast("IO[bytes]", gzip.open(path, "rb"))
-    return cast("IO[bytes]", bz2.open(path, "rb")) if path.suffix == ".bz2" else path.open("rb")
-
-
-def unreadable(path: Path, error: Exception) -> InputError:
-    """The error for a file that ends too early or is damaged."""
-    why = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-    return InputError(f"{path} is damaged or not whole.", why, "Fetch it again.")
-
-
 def _read_lines(path: Path, block_bytes: int) -> Iterator[tuple[int, bytes]]:
     try:
         with open_stream(path) as file:
@@ -241,8 +228,6 @@ _PLAIN = (str, int, float, bool, list, dict, type(None))
 
 
 def _read_dump(path: Path, block_bytes: int) -> Iterator[tuple[int, bytes]]:
-    from stilnovo.data import mediawiki
-
     yield from in_blocks(mediawiki.pages(path), block_bytes)
 
 
