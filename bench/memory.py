@@ -119,13 +119,13 @@ def plans(tokens: int) -> dict[str, Levers]:
     """The settings whose ledger is put to the test at this length."""
     run = Run(config=LLAMA_3_8B, lora=ADAPTER, tokens=tokens)
     card = CARDS["rtx-4060"]
-    found = {"leanest": leanest(run, card).levers}
+    found = {"leanest": leanest(run, card).levers} if tokens <= 8192 else {}
     for ram in (32, 64):
         plan = best(run, Budget(8 * GIB, ram * GIB), card)
         if plan is not None and plan.levers not in found.values():
             found[f"best of 8 GB, {ram} GB host"] = plan.levers
     plain = Levers(layers=all_layers("recompute", LLAMA_3_8B.layers))
-    if tokens <= 16_384:
+    if tokens <= 8192:
         found["everything on the card, recomputed"] = plain
     if tokens <= 2048:
         found["everything kept"] = replace(plain, layers=all_layers("keep", LLAMA_3_8B.layers))

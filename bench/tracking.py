@@ -37,7 +37,8 @@ class LiveBytes(TorchDispatchMode):
         extra = _workspace(args) if function is _aten._flash_attention_backward.default else 0
         result = function(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.device.type == self.device:
+            # A fake tensor's own attribute: asking for `.device` would be one more operation each time.
+            if isinstance(leaf, Tensor) and _device(leaf).type == self.device:
                 self._see(leaf)
         if self.now + extra > self.peak:
             self.peak, self.at = self.now + extra, f"{self.phase} {function}".strip()
@@ -64,3 +65,8 @@ def _workspace(args: Any) -> int:
     if k.shape[1] != heads:
         total += 2 * tokens * heads * size * k.element_size()
     return total + sum(t.nbytes for t in (grad, out) if not t.is_contiguous())
+
+
+def _device(tensor: Tensor) -> torch.device:
+    place: torch.device | None = getattr(tensor, "fake_device", None)
+    return tensor.device if place is None else place

@@ -11,7 +11,21 @@ import sys
 
 import typer
 
-from stilnovo.cli import ask, chat, compare, demo, doctor, evaluate, generate, library, models, plan, prepare, serve, train
+from stilnovo.cli import (
+    ask,
+    chat,
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    generate,
+    library,
+    models,
+    plan,
+    prepare,
+    serve,
+    train,
+)
 from stilnovo.errors import StilnovoError
 
 app = typer.Typer(
