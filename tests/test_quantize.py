@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from stilnovo.errors import InputError
-from stilnovo.model.memory import linear_bytes
 from stilnovo.model.quantize import (
     BLOCK,
     SCHEMES,
@@ -21,6 +20,7 @@ from stilnovo.model.quantize import (
     checked_scheme,
     quantized_linear,
 )
+from stilnovo.plan.ledger import linear_bytes
 
 FOUR_BIT: tuple[Scheme, ...] = ("nf4", "fp4")
 Floats = npt.NDArray[np.float32]

@@ -44,6 +44,10 @@ class LoraSection(_Section):
         default=ALL_PROJECTIONS, min_length=1, description="Which projections carry an adapter."
     )
 
+    quantization_aware: Literal["none", "int8", "int4"] = Field(
+        default="none", description="Learn in front of the rounding that a merged model will meet (report §5.1)."
+    )
+
     @field_validator("projections")
     @classmethod
     def _each_once(cls, names: tuple[Projection, ...]) -> tuple[Projection, ...]:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from stilnovo.engine.attention import Kernel
 from stilnovo.engine.product import Product, Sink
+from stilnovo.model import kernels
 from stilnovo.model.llama import Layer
 from stilnovo.plan.levers import LayerChoice, Levers
 from stilnovo.plan.step import FUSED_BYTES, sub_tile
@@ -56,6 +57,8 @@ class Stream:
 def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm (report eq. 1) of (t, C), in sub-tiles."""
     out = torch.empty_like(x)
+    if kernels.wanted(x.device):
+        return _elementwise().rms_norm(x, weight, eps, out)  # type: ignore[no-any-return]
     for rows in _sub_tiles(x):
         wide = _wide(x[rows])
         scale = torch.rsqrt((wide * wide).mean(-1, keepdim=True).add_(eps))
@@ -65,6 +68,8 @@ def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def norm_backward_(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Gradient of x from that of `normed(x)`, written over `grad`: with n = x·r, r (w g − n · mean(n w g))."""
+    if kernels.wanted(x.device):
+        return _elementwise().rms_norm_backward_(grad, x, weight, eps)  # type: ignore[no-any-return]
     for rows in _sub_tiles(x):
         wide = _wide(x[rows])
         scale = torch.rsqrt((wide * wide).mean(-1, keepdim=True).add_(eps))
@@ -78,6 +83,8 @@ def norm_backward_(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tenso
 def gated(gate: Tensor, up: Tensor) -> Tensor:
     """SiLU(gate) · up (report eq. 5), (t, F)."""
     out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
+    if kernels.wanted(gate.device):
+        return _elementwise().swiglu(gate, up, out)  # type: ignore[no-any-return]
     for rows in _sub_tiles(gate):
         torch.mul(F.silu(gate[rows]), up[rows], out=out[rows])
     return out
@@ -85,6 +92,9 @@ def gated(gate: Tensor, up: Tensor) -> Tensor:
 
 def gated_backward_(grad: Tensor, gate: Tensor, up: Tensor) -> None:
     """Gradients of gate and up, written over them."""
+    if kernels.wanted(gate.device):
+        _elementwise().swiglu_backward_(grad, gate, up)
+        return
     for rows in _sub_tiles(gate):
         slope = torch.ops.aten.silu_backward(grad[rows] * up[rows], gate[rows])
         torch.mul(F.silu(gate[rows]), grad[rows], out=up[rows])
@@ -106,6 +116,12 @@ def tiles(tokens: int, size: int | None) -> Iterator[slice]:
     step = size or tokens
     for start in range(0, tokens, step):
         yield slice(start, min(start + step, tokens))
+
+
+def _elementwise() -> Any:
+    from stilnovo.model.kernels import elementwise  # needs Triton, which only CUDA builds bring
+
+    return elementwise
 
 
 def _sub_tiles(x: Tensor) -> Iterator[slice]:

@@ -25,7 +25,7 @@ class MemoryLine:
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
     """Bytes of the storages behind tensors, each counted once."""
-    unique = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    unique = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
     return sum(unique.values())
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from stilnovo.errors import InputError
+from stilnovo.model import kernels
 from stilnovo.model.functions import frozen_linear
 from stilnovo.plan.step import DENSE_PART
 
@@ -159,6 +160,12 @@ class FourBitLinear(_QuantizedLinear):
         return made
 
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
+        if kernels.wanted(self.packed.device):
+            from stilnovo.model.kernels import nf4
+
+            if nf4.can(self):
+                out = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.packed.device)
+                return nf4.dequantize(self, out)
         functional = bitsandbytes_functional()
         nested = functional.QuantState(
             absmax=self.nested_absmax, code=self.nested_code, blocksize=NESTED_BLOCK, dtype=torch.float32

@@ -26,6 +26,7 @@ from stilnovo.hub import find_model
 from stilnovo.model import lora, memory
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import choose_device, open_model
+from stilnovo.model.qat import make_aware
 from stilnovo.model.weights import GGUFReader
 from stilnovo.plan.choose import Plan
 from stilnovo.plan.config import config_from_json
@@ -92,7 +93,7 @@ class TrainingRun:
         self.corpus = read_corpus(recipe.data, self.tokenizer, recipe.train.seed)
         if resume:
             _check_data(folder, self.corpus)
-        lora.attach(self.model, self.lora, recipe.train.seed)
+        self._attach()
         self.trainer = Trainer(self.model, self.corpus.packed, recipe.train, self.folder)
         if resume:
             self.trainer.resume()
@@ -103,6 +104,12 @@ class TrainingRun:
             held_out_documents=len(self.corpus.held_out), tokens_per_epoch=self.corpus.packed.tokens,
             levers=None if self.plan is None else asdict(self.plan.levers),
         )  # fmt: skip
+
+    def _attach(self) -> None:
+        lora.attach(self.model, self.lora, self.recipe.train.seed)
+        aware = self.recipe.lora.quantization_aware
+        if aware != "none":
+            make_aware(self.model, 8 if aware == "int8" else 4)
 
     @property
     def trainable(self) -> int:
@@ -159,7 +166,7 @@ class TrainingRun:
         if device.type == "cuda":
             torch.cuda.empty_cache()
         self.model, _ = _open(self.recipe)
-        lora.attach(self.model, self.lora, train.seed)
+        self._attach()
         self.trainer = Trainer(self.model, self.corpus.packed, train, self.folder, plan)
         self.trainer.restore(state)
 
@@ -194,7 +201,8 @@ def _check_memory(recipe: Recipe) -> None:
     config = GGUFReader(files.path).config if files.kind == "gguf" else config_from_json(files.path / "config.json")
     tokens = recipe.data.pack_tokens * recipe.train.batch_packs
     run = planning.shape_of_recipe(config, lora_config(recipe.lora), recipe.model.quantization, tokens, device)
-    if recipe.train.engine == "auto" and not recipe.lora.dropout:
+    plain = recipe.train.engine == "plain" or recipe.lora.dropout or recipe.lora.quantization_aware != "none"
+    if not plain:
         planning.choose_plan(run, recipe.train, device)
 
 
