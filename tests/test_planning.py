@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from conftest import TINY
+from stilnovo.data.batches import Batch
 from stilnovo.data.packing import PackedCorpus, pack
 from stilnovo.engine.stack import Engine
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
+from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama, random_source
+from stilnovo.model.qat import QuantizationAwareLinear
 from stilnovo.plan.choose import Budget, Plan, plan_for
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LoraConfig
@@ -164,3 +167,29 @@ def test_another_error_is_not_taken_for_it(described: Recipe, tmp_path: Path, mo
     monkeypatch.setattr(Engine, "hidden", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes differ")))
     with pytest.raises(RuntimeError, match="shapes differ"):
         TrainingRun(described, tmp_path / "run").train()
+
+
+@pytest.mark.parametrize("engine", ["auto", "plain"])
+def test_only_what_is_learnt_counts(tmp_path: Path, engine: str) -> None:
+    """Tokens stored as −1 − id are read and not learnt: loss and gradients are those of the other targets alone."""
+    one = trainer(tmp_path, engine)
+    tokens = torch.randint(0, 97, (31,), generator=torch.Generator().manual_seed(1))
+    learnt = torch.arange(30) % 3 == 0
+    batch = Batch(tokens[:-1], tokens[1:], (30,), learnt)
+    row = one.train_step([batch])
+    assert row["tokens"] == batch.predictions == 10
+    other = trainer(tmp_path / "other", "plain")
+    with torch.no_grad():
+        logits = other.model(batch.tokens, torch.arange(30), Blocks.documents((30,)))
+    expected = torch.nn.functional.cross_entropy(logits[learnt], batch.targets[learnt])
+    assert row["loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_run_may_be_quantisation_aware(described: Recipe, tmp_path: Path) -> None:
+    run = TrainingRun(described.changed({"lora.quantization_aware": "int4", "train.steps": 2}), tmp_path / "run")
+    assert run.plan is None
+    assert all(isinstance(module, QuantizationAwareLinear) for module in lora.adapters(run.model).values())
+    result, lines = run.train()
+    assert result.steps == 2
+    assert {line.item for line in lines} >= {"frozen projections", "adapter"}
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()

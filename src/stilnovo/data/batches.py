@@ -28,6 +28,11 @@ class Batch:
     lengths: tuple[int, ...]
     learnt: Tensor | None = None
 
+    @property
+    def predictions(self) -> int:
+        """Targets that count."""
+        return self.targets.numel() if self.learnt is None else int(self.learnt.sum())
+
 
 class BatchStream:
     """Endless batches over a packed corpus.

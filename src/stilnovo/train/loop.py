@@ -53,7 +53,16 @@ def batch_loss(model: Llama, batch: Batch, chunk: int) -> Tensor:
     tokens, targets = batch.tokens.to(model.device), batch.targets.to(model.device)
     positions = positions_of(batch.lengths, model.device)
     hidden = model.hidden(tokens, positions, Blocks.documents(batch.lengths))
-    return chunked_cross_entropy(hidden, model.head, targets, chunk)
+    rows, wanted = _counting(batch, hidden, targets)
+    return chunked_cross_entropy(rows, model.head, wanted, chunk)
+
+
+def _counting(batch: Batch, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows whose targets count: in a conversation the assistant's turns."""
+    if batch.learnt is None:
+        return hidden, targets
+    rows = batch.learnt.nonzero()[:, 0].to(hidden.device)
+    return hidden[rows], targets[rows]
 
 
 def peak_memory(device: torch.device) -> int:
@@ -144,12 +153,13 @@ class Trainer:
             return batch_loss(self.model, batch, self.recipe.loss_chunk)
         device = self.model.device
         hidden = self.engine.hidden(batch.tokens.to(device), batch.lengths)
-        return tiled_cross_entropy(hidden, self.engine.head, batch.targets.to(device), self.plan.levers.loss_chunk)
+        rows, targets = _counting(batch, hidden, batch.targets.to(device))
+        return tiled_cross_entropy(rows, self.engine.head, targets, self.plan.levers.loss_chunk)
 
     def train_step(self, batches: list[Batch]) -> dict[str, Any]:
         """One optimizer step over the batches; returns the step's metrics."""
         started = time.perf_counter()
-        count = sum(batch.targets.numel() for batch in batches)
+        count = max(1, sum(batch.predictions for batch in batches))
         rate = learning_rate(self.step, self.steps, self.recipe)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

@@ -69,8 +69,6 @@ def read_corpus(section: DataSection, tokenizer: Tokenizer, seed: int) -> Corpus
     """Read, split, tokenise and pack what the recipe names; a prepared folder is opened as it is."""
     if len(section.paths) == 1 and is_prepared(Path(section.paths[0])):
         prepared = open_prepared(Path(section.paths[0]), tokenizer.fingerprint())
-        if prepared.manifest["conversations"]:  # their questions must stay out of the loss
-            raise InputError(f"{section.paths[0]} holds conversations.", next="This training learns plain text only.")
         return Corpus(prepared.packed(section.pack_tokens), prepared.held_out, prepared.sha256)
     documents = read_documents(section.paths, section.max_documents)
     learnt, aside = split(documents, section.held_out, seed)
