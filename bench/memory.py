@@ -162,7 +162,7 @@ def main() -> None:
                 f"{found['times_n']:.2f} N, predicted {found['predicted_times_n']:.2f}",
                 flush=True,
             )
-        if not options.no_peer and tokens <= 16_384:
+        if not options.no_peer and tokens <= 8192:
             rows.append(peer(tokens))
             print(
                 f"{tokens:>7} {rows[-1]['plan']:<36} tracked {rows[-1]['tracked_bytes'] / GIB:7.3f} GiB  {rows[-1]['times_n']:.2f} N"

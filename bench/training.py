@@ -42,40 +42,35 @@ HERE = Path(__file__).parent
 
 
 def run_ours(job: dict[str, Any]) -> list[dict[str, float]]:
-    """Steps of stilnovo's engine; the arithmetic of a run of `stilnovo train` without its logs."""
-    import torch
-
-    from stilnovo.data.batches import BatchStream
+    """Steps of stilnovo's own trainer, as `stilnovo train` makes them."""
     from stilnovo.data.packing import pack
-    from stilnovo.engine.loss import tiled_cross_entropy
-    from stilnovo.engine.stack import Engine
     from stilnovo.model import lora
     from stilnovo.model.load import open_model
+    from stilnovo.plan.choose import plan_for
     from stilnovo.plan.levers import Levers, all_layers
     from stilnovo.plan.shape import LoraConfig
+    from stilnovo.recipe import TrainSection
+    from stilnovo.runlog import RunFolder
+    from stilnovo.train import planning
+    from stilnovo.train.loop import Trainer
 
     model, _ = open_model("smollm2", quantization="nf4", device="cpu")
     corpus = pack(json.loads(Path(job["ids"]).read_text()), job["pack"])
     lora.attach(model, LoraConfig(r=32, alpha=32))
-    levers = Levers(layers=all_layers("keep", model.config.layers), keep_dense=job["keep_dense"])
-    engine, parameters = Engine(model, levers), lora.parameters(model)
-    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0, fused=True)
-    batches, rows = iter(BatchStream(corpus, job["batch"], 42)), []
+    section = TrainSection(
+        steps=job["steps"], batch_packs=job["batch"], accumulation=job["packs_a_step"] // job["batch"],
+        learning_rate=RATE, schedule="constant", warmup_ratio=0, seed=42,
+    )  # fmt: skip
+    levers = Levers(layers=all_layers("keep", model.config.layers), keep_dense=job["keep_dense"], optimizer="adamw")
+    plan = plan_for(planning.run_of(model, job["pack"] * job["batch"]), levers, planning.CPU)
+    trainer = Trainer(model, corpus, section, RunFolder(Path(job["folder"]) / f"ours-{os.getpid()}"), plan)
+    stream, rows = iter(trainer.stream), []
     forget_peak()
     for _ in range(job["steps"]):
-        started, spent = time.perf_counter(), time.process_time()
-        group = [next(batches) for _ in range(job["packs_a_step"] // job["batch"])]
-        tokens, total = sum(batch.targets.numel() for batch in group), 0.0
-        for batch in group:
-            hidden = engine.hidden(batch.tokens, batch.lengths)
-            loss = tiled_cross_entropy(hidden, engine.head, batch.targets, levers.loss_chunk)
-            (loss / tokens).backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        before, started, spent = trainer.tokens, time.perf_counter(), time.process_time()
+        row = trainer.train_step([next(stream) for _ in range(section.accumulation)])
         spans = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - spent}
-        rows.append({**spans, "tokens": tokens, "loss": total / tokens})
+        rows.append({**spans, "tokens": trainer.tokens - before, "loss": row["loss"]})
     return rows
 
 

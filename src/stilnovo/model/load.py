@@ -92,6 +92,8 @@ def open_model(
         InputError: when it cannot be found, read or is not a supported Llama.
     """
     place = choose_device(device)
+    if adapter is not None:
+        lora.read_config(adapter)  # a wrong folder is told before gigabytes are read
     files = find_model(name)
     reader: GGUFReader | SafetensorsReader
     if files.kind == "gguf":
