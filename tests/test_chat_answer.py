@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stilnovo.chat.answer import NOTHING_FOUND, ask
+from stilnovo.chat.answer import NEAREST, NOTHING_FOUND, ask
 from stilnovo.chat.question import Question
 from stilnovo.chat.thesaurus import kin
 from stilnovo.chat.writing import UNVERIFIED, checked, prompt
@@ -94,6 +94,24 @@ def test_an_empty_library_has_no_answer() -> None:
     with Library.memory() as empty:
         assert not ask(empty, "Chi è Anselmo?").found
         assert not ask(empty, "perché?").found
+
+
+NEIGHBOURS = (
+    "Lucio passò davanti a casa del fornaio, e s'avviò a quella di Marta, ch'era in fondo al paese. "
+    "Quel Guido, che abitava presso la chiesa dove Marta stava a pregare, era un fabbro. "
+    "Il garzone che abitava accanto alla casa di Bice rideva. «Abita qui, nella casa grande, Bice?» disse uno. "
+)
+
+
+def test_where_somebody_else_lives_is_no_answer() -> None:
+    with Library.memory() as library:
+        library.add(Document(Names("Il paese", "A"), NEIGHBOURS + "Poi venne sera e tutti tacquero. " * 20, "a"))
+        marta, bice = ask(library, "Dove abita Marta?"), ask(library, "Dove abita Bice?")
+        assert "in fondo al paese" in marta.quotes[0].text
+        assert marta.sure
+        assert not bice.sure  # one lives beside her, another only asks
+        assert not bice.quotes or bice.text.startswith(NEAREST)
+        assert "Guido" in ask(library, "Dove abita Guido?").quotes[0].text
 
 
 def test_two_works_that_name_the_same_person() -> None:

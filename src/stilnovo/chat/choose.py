@@ -32,6 +32,8 @@ NAMED, BESIDE = 0.6, 0.5
 ASKED = 0.8
 #: What a sentence's own terms count beyond that, and what its length takes away: the compact sentence is the answer.
 OWN, LENGTH = 0.2, 0.05
+#: What it is worth that a place is said of the very thing asked about.
+SEATED = 0.15
 #: Below this share of the question's weight a passage is about something else.
 RELEVANT = 0.35
 #: A sure quotation has this share of the question's weight itself; one for *chi è X* says this clearly what X is.
@@ -57,6 +59,15 @@ _SAYING = tuple(
     )
 )
 
+#: *Egidio che abitava*: the deed of whom the relative clause hangs on.
+_RELATIVE = re.compile(r"(?P<whom>\w{3,}),? (?:che|il quale|la quale) (?P<deed>\w+(?: \w+)?)")
+#: *Il palazzotto sorgeva*, *quella di Lucia, ch'era in*: a place said of the very thing that is asked about; folded.
+_SEATED = (
+    r"\bTERM(?: \w+){0,3},? (?:che |ch |si )?(?:sorg\w+|situat\w|giac\w+|abita\w*|dimora\w*|stava di casa"
+    r"|(?:era|=) (?:\w+ )?(?:in|nel|nella|nell|a|al|alla|all|su|sul|sulla|presso|tra|fra)\b)"
+)
+#: *«Abita qui?» domandò*: a speech that asks, with who says it after it.
+_ASKED_ALOUD = re.compile(r"\?\s*[»”\"—–-]+\s*[a-zà-ÿ]")
 _NAME_INSIDE = re.compile(r"(?<=[\w,;:] )[A-ZÀ-Þ][a-zà-ÿ]{2,}")
 _DENIED = re.compile(r"\bnessun[oa]?\b|\bnon (?:cred|dic|pens|suppon)\w+ (?:\w+ )?che\b")
 
@@ -152,7 +163,30 @@ class Chooser:
             score -= 0.15 * self._undergone(folded)
         if _asks(sentence):
             score -= 0.35
+        if self._anothers(sentence):
+            score -= 0.3
+        elif "seat" in question.kinds and self._seated(folded):
+            score += SEATED
         return score - 0.15 * (len(sentence) < 30) - LENGTH * min(1.0, len(sentence) / LONGEST)
+
+    def _anothers(self, sentence: str) -> bool:
+        """Whether the deed asked about is somebody else's: *Egidio che abitava accanto* does not say where Lucia lives."""
+        deed = next((i for i, term in enumerate(self.terms.words) if term not in self.terms.exact), None)
+        if deed is None or not self.terms.exact or self.question.person or self.question.being:
+            return False
+        for match in _RELATIVE.finditer(sentence):
+            whom = match["whom"]
+            if fold(whom) in self.terms.words or self.terms.matches(match["deed"])[deed] < STEM:
+                continue
+            # *Lucia, una giovane che abitava …* may still be she; *Egidio che abitava …* is not.
+            before = {token.form for token in tokens(sentence[: match.start()])}
+            if whom[0].isupper() or not before & self.terms.exact:
+                return True
+        return False
+
+    def _seated(self, folded: str) -> bool:
+        """For *dove*: whether a place is said of what is asked about, not of something beside it."""
+        return any(re.search(_SEATED.replace("TERM", re.escape(term)), folded) for term in self.terms.words)
 
     def _undergone(self, folded: str) -> bool:
         """Whether a sentence says what was done without who did it: *il faro era spento* does not answer *chi spense*."""
@@ -222,9 +256,10 @@ class Chooser:
         """Whether a quotation may be given without a reserve: mere nearness to the question's words is not an answer.
 
         It must hold `SURE` of the question's weight by itself. For *chi è X* it must say what X is. For *quando*, *quanti*,
-        *perché* and their like it must have the form of such an answer; otherwise the first word of the question, mostly
+        *perché* and their like it must have the form of such an answer (for *dove*, the deed, or the place said of the very
+        thing asked about); otherwise the first word of the question, mostly
         the deed, as it stands or as its stem. For *chi* and *come si chiama* it must name somebody else, and neither deny
-        nor leave out who did it.
+        nor leave out who did it. A question answers nothing, nor does what somebody else did.
         """
         question, folded = self.question, flat(choice.text)
         row = self.matches(choice.text, choice.passage.section.work.id)
@@ -232,6 +267,10 @@ class Chooser:
             return False
         if question.being:
             return self._saying(folded) >= SAYS
+        if _asks(choice.text) or _ASKED_ALOUD.search(choice.text) or self._anothers(choice.text):
+            return False
+        if "seat" in question.kinds and row[0] < STEM and not self._seated(folded):
+            return False
         if question.kinds and question.signs(folded, choice.text) == 0.0:
             return False
         if (question.person or not question.kinds) and row[0] < STEM:
