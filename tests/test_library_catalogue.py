@@ -127,3 +127,25 @@ def test_the_commands(site: str, tmp_path: Path) -> None:
     assert run("show", "vetraio", "--section", "Capitolo IX", library=library).returncode == 2
     assert run("show", "vetraio", "--around", "99", library=library).returncode == 2
     assert run("fetch", "Harry Potter", library=library).returncode == 2
+
+
+def test_names_that_are_not_recognised_are_asked_for_and_can_be_given_later(tmp_path: Path) -> None:
+    library = tmp_path / "libri.sqlite"
+    notes = tmp_path / "note di casa.txt"
+    notes.write_text("Era una notte buia.\n\nPoi venne il giorno.\n", encoding="utf-8")
+    first = run("add", str(notes), library=library)
+    assert first.returncode == 0
+    assert "author unknown: give --author" in first.stdout
+    asked = first.stderr[first.stderr.index("«Note di casa»: author and year not recognised") :]
+    assert f"stilnovo library add '{notes}' --author" in asked
+    assert "--year" in asked
+    assert "--title" in asked
+    assert result("search", "prova", library=library)["results"] == []
+    again = run("add", str(notes), "--author", "Ada Prova", "--year", "1900", library=library)
+    assert "not recognised" not in again.stderr
+    works = result("list", library=library)["works"]
+    assert [(w["author"], w["title"], w["year"]) for w in works] == [("Ada Prova", "Note di casa", 1900)]
+    assert [hit["author"] for hit in result("search", "prova notte", library=library)["results"]] == ["Ada Prova"]
+    assert result("check", library=library)["problems"] == []
+    silent = run("add", str(notes), library=library)  # without names nothing is forgotten
+    assert "Ada Prova, Note di casa (1900)" in silent.stdout

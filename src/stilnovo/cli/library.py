@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stilnovo.cli.output import emit, note
+from stilnovo.cli.works import as_dict, ask_for_names, described, understood
 from stilnovo.errors import InputError, StilnovoError
 
 if TYPE_CHECKING:
-    from stilnovo.library.read import Document
     from stilnovo.library.records import Chapter, Passage, Work
     from stilnovo.library.store import Library
 
 app = typer.Typer(help="A library of texts: add, fetch, list, show, search, check, remove.", no_args_is_help=True)
-#: Of a preview: how many sections are named.
-_SHOWN = 6
 
 LibraryPath = Annotated[
     Path | None, typer.Option("--library", help="Library file; default $STILNOVO_LIBRARY or your data folder.")
@@ -52,52 +50,6 @@ def _found(store: Library, name: str) -> Work:
     return found[0]
 
 
-def _understood(document: Document) -> tuple[str, dict[str, object]]:
-    """What was understood of a file, for a person and as data, before anything is stored."""
-    from stilnovo.library import passages, sections
-
-    parts = sections.split(document.text, document.headings)
-    names = document.names
-    who = ", ".join((names.author or "(author unknown: give --author)", names.title or "(no title: give --title)"))
-    labels = [part.label or "(without heading)" for part in parts]
-    more = f" … {labels[-1]}" if len(labels) > _SHOWN + 1 else ""
-    verse = sum(part.verse for part in parts)
-    kind = "verse" if verse * 2 > len(parts) else "prose"
-    count = sum(len(passages.cut(document.text, part)) for part in parts)
-    line = (
-        f"{document.source}: {who} ({names.year or 'year unknown'}), {kind}, {len(document.text)} characters, "
-        f"{len(parts)} sections, {count} passages\n    {'; '.join(labels[:_SHOWN])}{more}"
-    )
-    sections_found = [
-        {"label": p.label, "title": p.title, "verse": p.verse, "start": p.start, "end": p.end} for p in parts
-    ]
-    facts: dict[str, object] = {
-        "source": document.source, "author": names.author, "title": names.title, "year": names.year,
-        "characters": len(document.text), "passages": count, "sections": sections_found,
-    }  # fmt: skip
-    return line, facts
-
-
-def _described(work: Work) -> str:
-    names = ", ".join(part for part in (work.author or "(author unknown: give --author)", work.title) if part)
-    year = f" ({work.year})" if work.year else ""
-    return f"{names}{year}: {work.sections} sections, {work.passages} passages"
-
-
-def _as_dict(work: Work) -> dict[str, object]:
-    return {
-        "id": work.id,
-        "author": work.author,
-        "title": work.title,
-        "year": work.year,
-        "source": work.source,
-        "sections": work.sections,
-        "passages": work.passages,
-        "characters": work.characters,
-        "sha256": work.sha256,
-    }
-
-
 @app.command("add")
 def add(
     paths: Annotated[
@@ -114,10 +66,11 @@ def add(
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read works and store them; a text that is there already is left as it is."""
+    """Read works and store them; a text that is there already is left as it is, but for the names given here."""
     from stilnovo.data.sample import library_texts
     from stilnovo.library.names import Names
     from stilnovo.library.read import files_in, read
+    from stilnovo.library.store import Added
     from stilnovo.progress import Progress
 
     files = files_in(paths or []) + (library_texts() if sample else [])
@@ -129,30 +82,35 @@ def add(
         )
     given = Names(title, author, year)
     if dry_run:
-        previews = [_understood(read(file, given)) for file in files]
+        previews = [understood(read(file, given)) for file in files]
         for line, _ in previews:
             print(line)
         emit({"understood": [facts for _, facts in previews]}, as_json)
         return
     works: list[dict[str, object]] = []
     failed: list[dict[str, str]] = []
+    incomplete: list[tuple[Path, Work]] = []
     sizes = [file.stat().st_size for file in files]
     with _open(library, create=True) as store:
         with Progress("add", sum(sizes)) as bar:
             for number, file in enumerate(files, start=1):
                 try:
                     done = store.add(read(file, given))
+                    if not done.new and given != Names():
+                        done = Added(store.rename(done.work, given), new=False)
                 except InputError as error:
                     if len(files) == 1:
                         raise
                     note(str(error))
                     failed.append({"file": str(file), "why": str(error).replace("\n", " ")})
                     continue
-                works.append({**_as_dict(done.work), "new": done.new})
-                print(f"{'added' if done.new else 'there already':<14}{_described(done.work)}")
+                works.append({**as_dict(done.work), "new": done.new})
+                incomplete += [(file, done.work)] if not (done.work.author and done.work.year) else []
+                print(f"{'added' if done.new else 'there already':<14}{described(done.work)}")
                 bar.update(sum(sizes[:number]), done.work.title)
         with Progress("index", len(works) or 1) as bar:
             store.catch_up(lambda count, total: bar.update(count * len(works) / total, f"{count} of {total} works"))
+        ask_for_names(incomplete)
         print(f"Library: {store.path}")
         emit({"library": str(store.path), "works": works, "failed": failed}, as_json)
     if failed:
@@ -200,8 +158,8 @@ def fetch_work(
         with _open(library, create=True) as store:
             done = store.add(read(file, entry.names))
             store.catch_up()
-            work = {**_as_dict(done.work), "new": done.new}
-            print(f"{'added' if done.new else 'there already':<14}{_described(done.work)}")
+            work = {**as_dict(done.work), "new": done.new}
+            print(f"{'added' if done.new else 'there already':<14}{described(done.work)}")
     emit({"file": str(file), "work": work}, as_json)
 
 
@@ -211,8 +169,8 @@ def list_works(library: LibraryPath = None, as_json: AsJson = False) -> None:
     with _open(library) as store:
         works = store.works()
         for work in works:
-            print(f"{work.id:>4}  {_described(work)}")
-        emit({"works": [_as_dict(work) for work in works]}, as_json)
+            print(f"{work.id:>4}  {described(work)}")
+        emit({"works": [as_dict(work) for work in works]}, as_json)
 
 
 @app.command("search")
@@ -292,7 +250,7 @@ def show(
             result = {"section": [{"label": chapter.label, "text": text, "start": chapter.start, "end": chapter.end}]}
             result["passages"] = inside
         else:
-            print(_described(found))
+            print(described(found))
             for number, chapter in enumerate(sections, start=1):
                 title = f"  {chapter.title}" if chapter.title else ""
                 print(f"{number:>4}  {chapter.label or '(without heading)'}{title}")
@@ -302,7 +260,7 @@ def show(
                     for c in sections
                 ]
             }
-        emit({"work": _as_dict(found), **result}, as_json)
+        emit({"work": as_dict(found), **result}, as_json)
 
 
 def _neighbours(store: Library, work: Work, number: int) -> list[Passage]:
@@ -407,5 +365,5 @@ def remove(
         found = _found(store, work)
         store.remove(found)
         store.catch_up()
-        print(f"Removed: {_described(found)}")
-        emit({"removed": _as_dict(found)}, as_json)
+        print(f"Removed: {described(found)}")
+        emit({"removed": as_dict(found)}, as_json)

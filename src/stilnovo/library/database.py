@@ -1,4 +1,4 @@
-"""The tables of a library, and SQLite's errors in words for a person.
+"""The tables of a library, the making of its file, transactions, and SQLite's errors in words for a person.
 
 Works, texts, sections and passages are the truth; vectors can be made anew. `facts` holds the highest ids ever given,
 and a revision that grows whenever works come or go.
@@ -7,6 +7,7 @@ and a revision that grows whenever works come or go.
 from __future__ import annotations
 
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,3 +70,57 @@ def guard(path: Path | None) -> Iterator[None]:
         raise InputError(
             f"{path} is not a library, or is damaged.", str(error), "Name another file with --library."
         ) from error
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection, path: Path | None) -> Iterator[None]:
+    """All that is written inside, or nothing."""
+    with guard(path):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+
+def prepare(db: sqlite3.Connection, path: Path | None) -> None:
+    """Make a library of an empty file, or bring one of an older format up to date.
+
+    Raises:
+        InputError: the file is something else, or from a newer stilnovo.
+    """
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    schema = db.execute("PRAGMA user_version").fetchone()[0]
+    if tables and application != APPLICATION:
+        raise InputError(f"{path} is no stilnovo library.", "Another program made it.", "Name another file.")
+    if tables and schema not in (1, SCHEMA):
+        raise InputError(f"{path} has format {schema}.", f"This version reads {SCHEMA}.", "Update stilnovo.")
+    db.execute("PRAGMA foreign_keys = ON")
+    if not tables:
+        db.execute("PRAGMA journal_mode = WAL")
+    if not tables or schema == 1:
+        _make(db, path, "" if tables else TABLES)
+    db.execute("PRAGMA synchronous = NORMAL")
+
+
+def _make(db: sqlite3.Connection, path: Path | None, tables: str) -> None:
+    """Create the tables, or bring those of an older format up to date; another process may have been first."""
+    with transaction(db, path):
+        schema = db.execute("PRAGMA user_version").fetchone()[0]
+        if schema == SCHEMA:
+            return
+        for statement in (FROM_1 if schema == 1 else tables).split(";\n"):
+            db.execute(statement)
+        db.execute("INSERT INTO facts VALUES ('library', ?)", (uuid.uuid4().hex,))
+        db.execute(f"PRAGMA application_id = {APPLICATION}")
+        db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def integrity(db: sqlite3.Connection) -> list[str]:
+    """What SQLite itself finds wrong with its file and its references."""
+    found = [f"Database: {row[0]}" for row in db.execute("PRAGMA integrity_check") if row[0] != "ok"]
+    lost = db.execute("PRAGMA foreign_key_check")
+    return found + [f"Database: a row of {row[0]} refers to nothing." for row in lost]

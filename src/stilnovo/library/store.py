@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,11 +19,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from stilnovo.errors import InputError
 from stilnovo.library import passages, sections
-from stilnovo.library.database import APPLICATION, FROM_1, SCHEMA, TABLES, guard
+from stilnovo.library.database import guard, integrity, prepare, transaction
 from stilnovo.library.index import Index, Row
+from stilnovo.library.names import Names
 from stilnovo.library.rank import nearest
 from stilnovo.library.read import Document
 from stilnovo.library.records import Chapter, Passage, Work
+from stilnovo.library.soundness import problems
 
 if TYPE_CHECKING:
     from stilnovo.library.rank import Matrix
@@ -93,43 +94,15 @@ class Library:
             except OSError as error:
                 raise InputError(f"Cannot create the folder {path.parent}.", str(error.strerror)) from error
             library = cls(sqlite3.connect(path, timeout=30, isolation_level=None), path)
-            library._prepare()
+            prepare(library._db, path)
         return library
 
     @classmethod
     def memory(cls) -> Library:
         """A library that lives as long as the process: the built-in sample, tests."""
         library = cls(sqlite3.connect(":memory:", isolation_level=None), None)
-        library._prepare()
+        prepare(library._db, None)
         return library
-
-    def _prepare(self) -> None:
-        db = self._db
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        application = db.execute("PRAGMA application_id").fetchone()[0]
-        schema = db.execute("PRAGMA user_version").fetchone()[0]
-        if tables and application != APPLICATION:
-            raise InputError(f"{self.path} is no stilnovo library.", "Another program made it.", "Name another file.")
-        if tables and schema not in (1, SCHEMA):
-            raise InputError(f"{self.path} has format {schema}.", f"This version reads {SCHEMA}.", "Update stilnovo.")
-        db.execute("PRAGMA foreign_keys = ON")
-        if not tables:
-            db.execute("PRAGMA journal_mode = WAL")
-        if not tables or schema == 1:
-            self._make("" if tables else TABLES)
-        db.execute("PRAGMA synchronous = NORMAL")
-
-    def _make(self, tables: str) -> None:
-        """Create the tables, or bring those of an older format up to date; another process may have been first."""
-        with self._transaction():
-            schema = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if schema == SCHEMA:
-                return
-            for statement in (FROM_1 if schema == 1 else tables).split(";\n"):
-                self._db.execute(statement)
-            self._db.execute("INSERT INTO facts VALUES ('library', ?)", (uuid.uuid4().hex,))
-            self._db.execute(f"PRAGMA application_id = {APPLICATION}")
-            self._db.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def __enter__(self) -> Library:
         return self
@@ -209,16 +182,8 @@ class Library:
     def _guarded(self) -> AbstractContextManager[None]:
         return guard(self.path)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._guarded():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+    def _transaction(self) -> AbstractContextManager[None]:
+        return transaction(self._db, self.path)
 
     def add(self, document: Document) -> Added:
         """Store a work with its sections and passages, or find that its text is already here."""
@@ -261,6 +226,18 @@ class Library:
                 for i, piece in enumerate(pieces, start=first)
             ),
         )
+
+    def rename(self, work: Work, names: Names) -> Work:
+        """Put right what a work is called: author, title and year as given, gaps left as they are."""
+        now = names.over(Names(work.title, work.author, work.year))
+        with self._transaction():
+            self._db.execute(
+                "UPDATE works SET title = ?, author = ?, year = ? WHERE id = ?",
+                (now.title, now.author, now.year, work.id),
+            )
+            self._next("revision")
+        self._works.pop(work.id, None)
+        return self.work(work.id)
 
     def remove(self, work: Work) -> None:
         """Take a work out, with everything derived from it."""
@@ -397,26 +374,9 @@ class Library:
             found = self._database_problems()
             for work in self.works():
                 progress(work.title)
-                found += [f"{work.title}: {problem}" for problem in self._work_problems(work)]
+                parts = ((section, self.passages_of(section)) for section in self.sections(work))
+                found += [f"{work.title}: {problem}" for problem in problems(work, self.text(work), parts)]
             return found + list(self.index.problems(self._digests(), self._rows))
 
     def _database_problems(self) -> list[str]:
-        found = [f"Database: {row[0]}" for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
-        lost = self._db.execute("PRAGMA foreign_key_check")
-        return found + [f"Database: a row of {row[0]} refers to nothing." for row in lost]
-
-    def _work_problems(self, work: Work) -> Iterator[str]:
-        text = self.text(work)
-        if hashlib.sha256(text.encode("utf-8")).hexdigest() != work.sha256:
-            yield "the stored text has changed since it was added."
-        position = 0
-        for section in self.sections(work):
-            if section.start != position:
-                yield f"text between {position} and {section.start} is in no section, or in two."
-            position = section.end
-            for passage in self.passages_of(section):
-                inside = section.body <= passage.start < passage.end <= section.end
-                if not inside or passage.text != text[passage.start : passage.end]:
-                    yield f"passage {passage.id} is not its span {passage.start}-{passage.end}."
-        if position != len(text):
-            yield f"text from {position} on is in no section."
+        return integrity(self._db)
