@@ -61,7 +61,7 @@ docs: $(VENV)/.core  ## docs/cli.md from the command line itself
 
 bench: $(VENV)/.bench  ## speed and memory against TRL + PEFT + bitsandbytes, quantisation, checkpointing
 	$(BIN)/python bench/training.py
-	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/memory.py --tokens 2048 8192
 	$(BIN)/python bench/quantization.py
 	$(BIN)/python bench/data.py
 

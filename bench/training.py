@@ -202,6 +202,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    for name in ("model", "unsloth_python"):  # contestants run elsewhere; a link to an interpreter must stay one
+        if getattr(options, name):
+            setattr(options, name, str(Path(getattr(options, name)).absolute()))
     if options.child:
         child(options.child)
         return

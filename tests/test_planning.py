@@ -193,3 +193,17 @@ def test_a_run_may_be_quantisation_aware(described: Recipe, tmp_path: Path) -> N
     assert result.steps == 2
     assert {line.item for line in lines} >= {"frozen projections", "adapter"}
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_half_precision_learns_what_single_does(tmp_path: Path) -> None:
+    """Cards without bf16 compute in fp16: the gradients of a mean over many tokens would vanish there."""
+    rows = []
+    for name, dtype in (("single", torch.float32), ("half", torch.float16)):
+        model = Llama(TINY, random_source(3, std=0.1)).to(dtype)
+        lora.attach(model, LoraConfig(r=4))
+        recipe = TrainSection(steps=1, batch_packs=8, optimizer="adamw")
+        one = Trainer(model, corpus(), recipe, RunFolder(tmp_path / name))
+        rows.append(one.train_step([next(iter(one.stream))]))
+        assert all(p.dtype == torch.float32 for p in one.parameters)
+    assert rows[1]["loss"] == pytest.approx(rows[0]["loss"], rel=5e-3)
+    assert rows[1]["gradient_norm"] == pytest.approx(rows[0]["gradient_norm"], rel=2e-2)
