@@ -1,11 +1,15 @@
-"""Search quality, speed and memory of the library, beside LangChain's BM25 retriever as it comes out of the box.
+"""Search quality, speed and memory of the library, beside LangChain with BM25 and with FAISS as they come out of the box.
 
 Quality: SQuAD-it paragraphs (all paragraphs of the file are the corpus; the articles at hand are half of the test set,
 so n is smaller than in papers), six-word quotations with accents dropped, and five content words each exchanged for
 another form of its stem, drawn from the passages of real novels and Dante. Measures are those of ir-measures. A
 quotation's relevant passages are all that hold its six words in a row: Success@k says that one of them is among the
 first k. Speed: `search` over libraries of 1,000, 10,000 and 100,000 passages (real works repeated), and reading, cutting,
-storing and indexing of plain text. Everything is lexical, one process.
+storing and indexing of plain text. Verification: the adversarial quotations of quotations.py, made from the same texts.
+Everything is lexical, one process.
+
+Peers need an environment of their own, named by --peer-python (README.md here says how it is made). All three, ours among
+them, then search the same share of the passages with the same share of the queries: embedding everything takes too long.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from typing import Any
 import psutil
 import Stemmer
 
+from quotations import false_verifications
 from stilnovo.library.index import Index, Row
 from stilnovo.library.names import Names
 from stilnovo.library.read import Document, files_in, read
@@ -40,23 +45,25 @@ from stilnovo.text.italian import STOP_WORDS
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DEPTH, SEED = 10, 20261125
 SIZES = (1_000, 10_000, 100_000)
-PEER = """
-import json, sys, time
-from langchain_community.retrievers import BM25Retriever
-job = json.load(open(sys.argv[1]))
-started = time.perf_counter()
-retriever = BM25Retriever.from_texts(job["texts"], metadatas=[{"n": i} for i in range(len(job["texts"]))], k=10)
-built = time.perf_counter() - started
-found, seconds = [], []
-for query in job["queries"]:
-    started = time.perf_counter()
-    found.append([document.metadata["n"] for document in retriever.invoke(query)])
-    seconds.append(time.perf_counter() - started)
-print(json.dumps({"found": found, "seconds": seconds, "built": built}))
-"""
+#: The works are repeated at most so often to reach a size.
+ROUNDS = 12
+STARTED = time.perf_counter()
+PEERS = {"langchain_bm25": "bm25", "langchain_faiss_minilm": "faiss"}
+PEER_SECONDS = 240
+NO_PEER = "No environment was named: --peer-python (README.md in this folder says how it is made)."
 
 #: A query, and the ids of the passages that answer it.
 Query = tuple[str, set[int]]
+
+
+def say(line: str) -> None:
+    """Progress, on stderr."""
+    print(f"{time.perf_counter() - STARTED:6.0f} s  {line}", file=sys.stderr, flush=True)
+
+
+def p95(seconds: Sequence[float]) -> float:
+    """The 95th percentile, in milliseconds."""
+    return round(statistics.quantiles(seconds, n=100)[94] * 1e3, 2)
 
 
 def plain_words(text: str) -> list[str]:
@@ -169,44 +176,68 @@ def latency(library: Library, queries: Sequence[str], rounds: int = 2) -> dict[s
     return {"p50_ms": round(cuts[49], 3), "p95_ms": round(cuts[94], 3), "p99_ms": round(cuts[98], 3)}
 
 
-def peer(folder: Path, texts: Sequence[str], queries: Sequence[Query]) -> dict[str, Any]:
-    """LangChain's BM25Retriever with its defaults, in an environment of its own; or why it did not run."""
+def peer(python: str, name: str, folder: Path, texts: Sequence[str], queries: Sequence[Query]) -> dict[str, Any]:
+    """A peer with its defaults, in an environment of its own; or why it did not run."""
+    job = {"peer": PEERS[name], "texts": list(texts), "queries": [text for text, _ in queries], "depth": DEPTH}
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    command = [python, str(Path(__file__).with_name("retrieval_peers.py")), str(folder / "job.json")]
     try:
-        home = folder / "peer"
-        if not home.exists():
-            subprocess.run([sys.executable, "-m", "venv", home], check=True, capture_output=True, timeout=120)
-            install = [home / "bin" / "pip", "install", "-q", "langchain-community", "rank_bm25"]
-            subprocess.run(install, check=True, capture_output=True, timeout=400)
-        (folder / "peer.py").write_text(PEER, encoding="utf-8")
-        (folder / "job.json").write_text(json.dumps({"texts": list(texts), "queries": [q for q, _ in queries]}))
-        command = [home / "bin" / "python", folder / "peer.py", folder / "job.json"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=PEER_SECONDS)
     except (OSError, subprocess.SubprocessError) as error:
-        why = getattr(error, "stderr", None) or str(error)
-        return {"not_run": str(why)[-300:]}
+        return {"not_run": str(getattr(error, "stderr", None) or error)[-300:]}
     answer = json.loads(done.stdout.splitlines()[-1])
-    run = {str(i): {str(n + 1): 10.0 - k for k, n in enumerate(found)} for i, found in enumerate(answer["found"])}
-    p95 = statistics.quantiles(answer["seconds"], n=100)[94] * 1e3
-    return {**scored(queries, run), "p95_ms": round(p95, 2), "build_seconds": round(answer["built"], 2)}
+    run = {str(i): {str(n): float(DEPTH - k) for k, n in enumerate(found)} for i, found in enumerate(answer["found"])}
+    return {**scored(queries, run), "p95_ms": p95(answer["seconds"]), "build_seconds": round(answer["built"], 2)}
 
 
-def false_verifications() -> dict[str, Any]:
-    """What the adversarial quotations found (bench/quotations.py), or why that did not run."""
-    try:
-        from quotations import false_verifications as run
-    except ImportError as error:
-        return {"not_run": str(error)}
-    return dict(run())
+def ours(folder: Path, texts: Sequence[str], queries: Sequence[Query]) -> dict[str, Any]:
+    """The lexical index alone over the texts that the peers get."""
+    started = time.perf_counter()
+    index = Index(folder)
+    rows: list[Row] = [(number, text, ()) for number, text in enumerate(texts, start=1)]
+    index.sync({1: "texts"}, lambda _: rows)
+    built = time.perf_counter() - started
+    run, seconds = {}, []
+    for i, (text, _) in enumerate(queries):
+        started = time.perf_counter()
+        run[str(i)] = {str(number): score for number, score in index.match(sought(text), DEPTH)}
+        seconds.append(time.perf_counter() - started)
+    return {**scored(queries, run), "p95_ms": p95(seconds), "build_seconds": round(built, 2)}
+
+
+def beside(folder: Path, sets: dict[str, tuple[list[str], list[Query]]], python: str) -> dict[str, Any]:
+    """Ours and every peer on each set of texts and queries, ours first."""
+    found: dict[str, Any] = {}
+    for what, (texts, queries) in sets.items():
+        found[what] = {"texts": len(texts), "stilnovo": ours(folder / f"ours-{what}", texts, queries)}
+        for name in PEERS:
+            say(f"{name}: {what}, {len(texts)} texts, {len(queries)} queries")
+            found[what][name] = peer(python, name, folder, texts, queries)
+    return found
+
+
+def share(
+    passages: Sequence[Passage], queries: Sequence[Query], count: int, asked: int
+) -> tuple[list[str], list[Query]]:
+    """The first `asked` queries, and `count` texts drawn at random that hold all their answers; numbered from 1."""
+    few = list(queries[:asked])
+    wanted = {number for _, numbers in few for number in numbers}
+    others = [passage for passage in passages if passage.id not in wanted]
+    drawn = random.Random(SEED + 2).sample(others, min(len(others), max(0, count - len(wanted))))
+    chosen = sorted([*drawn, *(p for p in passages if p.id in wanted)], key=lambda passage: passage.id)
+    place = {passage.id: i for i, passage in enumerate(chosen, start=1)}
+    return [passage.text for passage in chosen], [(text, {place[n] for n in numbers}) for text, numbers in few]
 
 
 def quality(library: Library, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """All three query sets, ours and the peer's."""
+    """All three query sets, ours and the peers'."""
     found: dict[str, Any] = {}
     texts, questions = squad_it(options.data)
     index = Index(folder / "squad")
     rows: list[Row] = [(number, text, ()) for number, text in enumerate(texts, start=1)]
     index.sync({1: "squad-it"}, lambda _: rows)
     found["squad_it"] = measured(questions, lambda query: index.match(sought(query), DEPTH))
+    say(f"squad_it: {found['squad_it']}")
     numbers = [number for (number,) in library.connection.execute("SELECT id FROM passages ORDER BY id")]
     passages = [p for i in range(0, len(numbers), 5000) for p in library.passages(numbers[i : i + 5000])]
     sets = {"quotations": quotations(passages, options.queries), "inflected": inflected(passages, options.queries)}
@@ -214,17 +245,32 @@ def quality(library: Library, folder: Path, options: argparse.Namespace) -> dict
         found[name] = measured(
             queries, lambda query: ((hit.passage.id, hit.score) for hit in search(library, query, DEPTH))
         )
-    if options.peer:
-        found["peer"] = {"squad_it": peer(folder, texts, questions)}
-        # Its passages are numbered from 1 in the order of ours.
-        place = {passage.id: i for i, passage in enumerate(passages, start=1)}
-        for name, queries in sets.items():
-            few = [(text, {place[n] for n in ids}) for text, ids in queries[: options.peer_queries]]
-            found["peer"][name] = peer(folder, [passage.text for passage in passages], few)
+        say(f"{name}: {found[name]}")
+    few = random.Random(SEED).sample(questions, min(len(questions), options.peer_queries))
+    shares = {
+        name: share(passages, queries, options.peer_texts, options.peer_queries) for name, queries in sets.items()
+    }
+    named = options.peer_python
+    found["beside"] = beside(folder, {"squad_it": (texts, few), **shares}, named) if named else {"not_run": NO_PEER}
     found["queries"] = [text for queries in sets.values() for text, _ in queries[:250]] + [
         text for text, _ in questions[:250]
     ]
     return found
+
+
+def latencies(files: Sequence[Path], folder: Path, sizes: Sequence[int], queries: Sequence[str]) -> dict[int, Any]:
+    """Milliseconds and bytes of index at each size."""
+    speeds: dict[int, Any] = {}
+    for size in sizes:
+        say(f"a library of {size} passages")
+        library, _ = build(files, folder / f"{size}.sqlite", ROUNDS, size)
+        held = sum(work.passages for work in library.works())
+        index = folder / f"{size}.sqlite.index"
+        index_bytes = sum(part.stat().st_size for part in index.iterdir())
+        speeds[size] = {**latency(library, queries), "passages": held, "index_bytes": index_bytes}
+        library.close()
+        say(f"{size} passages: {speeds[size]}")
+    return speeds
 
 
 def main() -> None:
@@ -232,8 +278,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help="folder with library/ and benchmarks/squad_it/")
     parser.add_argument("--queries", type=int, default=2000, help="quotations and re-inflected queries, of each")
-    parser.add_argument("--peer-queries", type=int, default=300, help="of them, how many the slower peer gets")
-    parser.add_argument("--no-peer", dest="peer", action="store_false")
+    parser.add_argument("--peer-python", help="Python of an environment that has LangChain")
+    parser.add_argument("--peer-queries", type=int, default=200, help="of each kind, how many the peers are asked")
+    parser.add_argument("--peer-texts", type=int, default=400, help="passages that the peers search")
+    parser.add_argument("--claims", type=int, default=1000, help="adversarial quotations")
     parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -243,20 +291,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         library, ingest = build(files, folder / "texts.sqlite", 1)
-        print(f"ingest: {ingest['rate'] / 1e6:.2f} MB/s ({ingest['bytes'] / 1e6:.1f} MB)", file=sys.stderr)
+        say(f"ingest: {ingest['rate'] / 1e6:.2f} MB/s ({ingest['bytes'] / 1e6:.1f} MB)")
         found = quality(library, folder, options)
         queries = found.pop("queries")
+        say(f"verification of {options.claims} quotations")
+        false = false_verifications(library, options.claims)
         library.close()
-        speeds = {}
-        for size in options.sizes:
-            library, _ = build(files, folder / f"{size}.sqlite", 6, size)
-            speeds[size] = {
-                **latency(library, queries), "passages": sum(work.passages for work in library.works()),
-                "index_bytes": sum(p.stat().st_size for p in library.index_folder.iterdir()),  # type: ignore[union-attr]
-            }  # fmt: skip
-            library.close()
+        speeds = latencies(files, folder, options.sizes, queries)
         memory = psutil.Process().memory_info().rss
-    false = false_verifications()
     for name, row in {**found, **{f"{size} passages": row for size, row in speeds.items()}}.items():
         print(f"{name:<18}{json.dumps(row)}")
     result = {
@@ -265,9 +307,9 @@ def main() -> None:
         "quote_recall_at_1": found["quotations"]["Success@1"],
         "quote_recall_at_10": found["quotations"]["Success@10"],
         "inflected_recall_at_10": found["inflected"]["R@10"],
-        "p95_ms_at_100k": speeds[max(speeds)]["p95_ms"] if speeds else None,
+        "p95_ms_at_100k": speeds[max(SIZES)]["p95_ms"] if max(SIZES) in speeds else None,
         "ingest_bytes_per_second": ingest["rate"],
-        "false_verifications": false.get("false_verifications"),
+        "false_verifications": false["false_verifications"],
     }
     if options.out:
         detail = {"quality": found, "latency": speeds, "ingest": ingest, "resident_bytes": memory, "adversarial": false}
