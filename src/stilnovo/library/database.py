@@ -1,7 +1,7 @@
 """The tables of a library, the making of its file, transactions, and SQLite's errors in words for a person.
 
 Works, texts, sections and passages are the truth; vectors can be made anew. `facts` holds the highest ids ever given,
-and a revision that grows whenever works come or go.
+and a revision that grows whenever works come, go or are renamed.
 """
 
 from __future__ import annotations

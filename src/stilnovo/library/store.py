@@ -147,7 +147,7 @@ class Library:
         return None if self.path is None else self.path.with_name(f"{self.path.name}.index")
 
     def _revision(self) -> int:
-        """Grows whenever this or another process adds or removes a work; what is remembered of the old state goes."""
+        """Grows whenever this or another process adds, renames or removes a work; what is remembered of the old state goes."""
         with self._guarded():
             revision = int(self._fact("revision"))
         if revision != self._seen:
