@@ -154,7 +154,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--share", type=float, default=1.0, help="of each task's items, for a quick look")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the items of the sampled tasks; ARC is always whole"
+    )
     parser.add_argument("--only", nargs="*", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -168,7 +170,8 @@ def main() -> None:
         mine, theirs = ours(), harness(Path(folder))
         for name in options.only:
             part = PARTS[name]
-            count = max(options.rounds, round(part.items * options.share))
+            share = 1.0 if name == "arc" else options.share
+            count = max(options.rounds, round(part.items * share))
             part = Part(part.task, count, part.batches, min(part.trial, count))
             results[name] = run_part(name, part, mine, theirs, options.rounds)
     for name, row in results.items():
