@@ -300,3 +300,13 @@ def test_places_outside_the_text_are_not_there(service: httpx.Client, at: object
     assert service.get(f"/api/works/{sha256}/section", params={"at": str(at)}).status_code in (400, 404)
     assert service.get("/api/works/" + "0" * 64).status_code == 404
     assert service.get("/api/works/../../x").status_code in (400, 404)
+
+
+def test_names_typed_for_a_text_that_is_there_already_are_taken(service: httpx.Client) -> None:
+    for title in ("La casa", "La casa al lago"):
+        found = send(service, "casa.txt", BOOK.encode()).json()
+        kept = service.post(f"/api/uploads/{found['id']}/confirm", json={"title": title, "author": "Ada Neri"})
+        assert kept.status_code == 201
+    works = service.get("/api/works").json()
+    listed = works["works"] if isinstance(works, dict) else works
+    assert [(work["title"], work["author"]) for work in listed] == [("La casa al lago", "Ada Neri")]

@@ -177,5 +177,7 @@ def preview(staged: Staged, library: Library) -> dict[str, Any]:
 def confirm(staged: Staged, names: Names, library: Library) -> tuple[Work, bool]:
     """Store a staged file; returns the work and whether it is new."""
     added = library.add(document(staged, names))
+    # A text that is there already takes the names that were typed for it now.
+    work = added.work if added.new else library.rename(added.work, names)
     library.catch_up()
-    return added.work, added.new
+    return work, added.new
