@@ -102,11 +102,11 @@ class Engine:
             x = model.embed(tokens)
             cos, sin = model.rotary(positions_of(lengths, device), x.dtype)
             self._passes += 1
-            waiting = _Pass(self._passes, Stream(cos, sin, kernel_for(lengths, device, x.dtype)), x)
+            waiting = _Pass(self._passes, Stream(cos, sin, kernel_for(lengths, device, x.dtype)), cos)
             for index in range(len(self.layers)):
                 x = self._layer_forward(index, x, waiting, training=training and index >= self.lowest)
             self.store.settle()
-            waiting.last = x
+            waiting.last = x  # not before: a reference to the first layer's input would live through the whole pass
             self.saved_bytes = storage_bytes(_on_card(waiting))
             return self._normed(x), waiting
 
