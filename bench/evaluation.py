@@ -32,6 +32,7 @@ from stilnovo.evaluate.scoring import score
 from stilnovo.evaluate.task import MultipleChoice, select
 from stilnovo.evaluate.tasks import find_tasks
 from stilnovo.runlog import environment, write_atomic
+from stilnovo.text.tokenizer import open_tokenizer
 from training import dense_copy
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "benchmarks"
@@ -70,14 +71,18 @@ def harness(folder: Path) -> Callable[[int], Scorer]:
         import torch
         from lm_eval.api.instance import Instance
         from lm_eval.models.huggingface import HFLM
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from tokenizers import Tokenizer
+        from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
     except ImportError:
         print("This benchmark needs its peer. Run: pip install -e '.[bench]'", file=sys.stderr)
         sys.exit(2)
     logging.disable(logging.WARNING)
     path = dense_copy(folder)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    # transformers reads the GGUF's vocabulary without its digit split: the peer gets the same tokens as we, in its own class.
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(open_tokenizer("smollm2").definition()), eos_token="<|im_end|>"
+    )
 
     def with_batch(size: int) -> Scorer:
         peer = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size, device="cpu")

@@ -86,7 +86,7 @@ class Engine:
         self.layers = [LayerEngine(layer, model.config.head_dim, levers) for layer in model.layers]  # type: ignore[arg-type]
         learning = [index for index, layer in enumerate(model.layers) if _adapted(layer)]
         self.lowest = min(learning, default=model.config.layers)  # below it no gradient is wanted
-        self.saved_bytes = 0  # on the card, by the last forward pass
+        self.saved_bytes = 0  # on the card, by the fullest forward pass
         self._passes = 0
 
     def hidden(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -107,7 +107,7 @@ class Engine:
                 x = self._layer_forward(index, x, waiting, training=training and index >= self.lowest)
             self.store.settle()
             waiting.last = x  # not before: a reference to the first layer's input would live through the whole pass
-            self.saved_bytes = storage_bytes(_on_card(waiting))
+            self.saved_bytes = max(self.saved_bytes, storage_bytes(_on_card(waiting)))
             return self._normed(x), waiting
 
     def _layer_forward(self, index: int, x: Tensor, waiting: _Pass, *, training: bool) -> Tensor:
