@@ -51,13 +51,6 @@ class Head:
         else:
             self._tiles = [quantized_linear(weight[start:stop], kind) for start, stop in self.spans]
 
-    @property
-    def card_bytes(self) -> int:
-        """Memory of the card that the kept form takes."""
-        if self.kind == "dense":
-            return self._weight.nbytes
-        return self._slots.nbytes if self.kind == "streamed" else sum(tile.nbytes for tile in self._tiles)
-
     def tiles(self) -> Iterator[Tile]:
         """Every tile in turn; a tile is whole only until the next one is asked for."""
         if self.kind == "streamed":

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ALIGN = 256  # bytes: what a card's loads and bitsandbytes' kernels expect of the start of a tensor
+from stilnovo.plan.step import ALIGN, size_class
 
 
 @dataclass
@@ -105,7 +105,7 @@ class ActivationStore:
 
     def put(self, key: Any, tensor: Tensor) -> None:
         """Start sending a tensor; it must not be written to before `settle`."""
-        size = _room(tensor.nbytes)
+        size = size_class(tensor.nbytes)
         pool = self._free.get(size, [])
         buffer = pool.pop() if pool else self.link.host(size)
         view = buffer[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
@@ -140,9 +140,3 @@ class ActivationStore:
                     self.link.wait(waiting)
             buffer, _ = self._kept.pop(key)
             self._free.setdefault(buffer.nbytes, []).append(buffer)
-
-
-def _room(size: int) -> int:
-    """Size classes a sixteenth apart: batches differ a little in length and should share buffers."""
-    step = max(ALIGN, 1 << max(0, size.bit_length() - 5))
-    return -(-size // step) * step

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 
 from stilnovo.plan.levers import Levers, Place
 from stilnovo.plan.shape import LlamaConfig, LoraConfig, lora_parameters
-from stilnovo.plan.step import DENSE_PART, FUSED_BYTES, sub_tile
+from stilnovo.plan.step import ALIGN, DENSE_PART, FUSED_BYTES, size_class, sub_tile
 
 BLOCK = 64  # weights that share a scale
 NESTED_BLOCK = 256  # scales that share a scale under double quantisation
 OPTIMIZER_BLOCK = 256  # values that share a scale in 8-bit optimizer states
-ALIGN = 256
 CONTEXT_BYTES = 512 * 2**20  # what a CUDA context and the libraries' workspaces take outside torch's allocator
 FRAGMENTATION = 0.03  # of what comes and goes
 
@@ -56,11 +55,6 @@ class Ledger:
     items: tuple[Item, ...]
     moments: dict[str, int] = field(hash=False)
     moment: str
-
-    @property
-    def lasting(self) -> int:
-        """Bytes on the card that live through the whole step."""
-        return sum(item.size for item in self.items if item.place == "card") - self.moments[self.moment]
 
     @property
     def peak(self) -> int:
@@ -176,7 +170,7 @@ def _waiting(run: Run, levers: Levers) -> list[Item]:
     card = host = kernels = 0
     for index, choice in enumerate(levers.layers):
         size = saved_bytes(run, levers, index)
-        card, host = (card, host + _size_class(size)) if on_host(levers, index) else (card + size, host)
+        card, host = (card, host + size_class(size)) if on_host(levers, index) else (card + size, host)
         kernels += 0 if choice == "recompute" else 4 * run.tokens * c.heads
     counts = {name: levers.layers.count(name) for name in ("keep", "offload", "attention", "recompute")}
     note = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
@@ -186,11 +180,6 @@ def _waiting(run: Run, levers: Levers) -> list[Item]:
         Item("saved for backward", "host", host, note),
         Item("tokens, targets, rotary tables", "card", 16 * run.tokens + tables),
     ]
-
-
-def _size_class(size: int) -> int:
-    step = max(ALIGN, 1 << max(0, size.bit_length() - 5))
-    return -(-size // step) * step
 
 
 def _moments(run: Run, levers: Levers) -> dict[str, int]:
