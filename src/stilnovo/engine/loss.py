@@ -1,9 +1,12 @@
 """Cross-entropy that never holds the logits: chunks of tokens against tiles of the vocabulary, gradients included.
 
-Because the head is frozen and the loss is a sum, the gradient with respect to the hidden states is computed in the
-forward pass; backward only scales. A tile is visited once: while it is here its logits enter a running softmax (Milakov &
-Gimelshein 2018), and the gradient Σ p_j w_j − w_target is accumulated with the same rescaling. So a chunk costs two
-products with the head a token, the floor, and its memory is (chunk × tile) logits, whatever the vocabulary.
+Because the head is frozen and each loss depends on its own row alone, the gradient of every row with respect to its
+hidden state is computed in the forward pass; backward only scales the rows. So any function of the losses may follow: a
+sum, or the log-probabilities of whole answers (`stilnovo.train.preference`).
+
+A tile is visited once: while it is here its logits enter a running softmax (Milakov & Gimelshein 2018), and the gradient
+Σ p_j w_j − w_target is accumulated with the same rescaling. So a chunk costs two products with the head a token, the
+floor, and its memory is (chunk × tile) logits, whatever the vocabulary.
 
 Shape letters: T tokens, R of a chunk, V vocabulary, W rows of a tile, C hidden size.
 """
@@ -22,22 +25,22 @@ from stilnovo.engine.blocks import tiles
 from stilnovo.engine.head import Head
 
 
-class _TiledCrossEntropy(Function):
+class _TiledLosses(Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Head, targets: Tensor, chunk: int) -> Tensor:
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        total = torch.zeros((), dtype=_wide(hidden.dtype), device=hidden.device)
+        losses = torch.empty(hidden.shape[0], dtype=_wide(hidden.dtype), device=hidden.device)
         for rows in tiles(hidden.shape[0], chunk):
             out = None if gradient is None else gradient[rows]
-            total += _chunk(hidden[rows], head, targets[rows], out)
+            losses[rows] = _chunk(hidden[rows], head, targets[rows], out)
         ctx.save_for_backward(gradient)
-        return total
+        return losses
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad.to(gradient.dtype), None, None, None
+        return gradient * grad.to(gradient.dtype)[:, None], None, None, None
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -45,7 +48,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _chunk(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | None) -> Tensor:
-    """Summed loss of a chunk (R, C); its gradient goes into `out`."""
+    """Losses (R,) of a chunk (R, C); their gradients go into `out`."""
     wide, count = _wide(hidden.dtype), hidden.shape[0]
     peak = torch.full((count, 1), -torch.inf, dtype=wide, device=hidden.device)
     mass, picked = torch.zeros_like(peak), torch.zeros_like(peak)
@@ -71,7 +74,12 @@ def _chunk(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | None) -> T
     if out is not None:
         assert mean is not None and own is not None
         out.copy_(mean.div_(mass).sub_(own))  # Σ p w − w_target
-    return (mass.log_().add_(peak).sub_(picked)).sum()
+    return mass.log_().add_(peak).sub_(picked)[:, 0]
+
+
+def tiled_losses(hidden: Tensor, head: Head, targets: Tensor, chunk: int) -> Tensor:
+    """−log p(target) of every row in nats, (T,), in fp32 or wider; arguments as for `tiled_cross_entropy`."""
+    return _TiledLosses.apply(hidden, head, targets, chunk)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def tiled_cross_entropy(hidden: Tensor, head: Head, targets: Tensor, chunk: int) -> Tensor:
@@ -83,4 +91,4 @@ def tiled_cross_entropy(hidden: Tensor, head: Head, targets: Tensor, chunk: int)
         targets: (T,) int64.
         chunk: Tokens whose logits exist at once.
     """
-    return _TiledCrossEntropy.apply(hidden, head, targets, chunk)  # type: ignore[no-untyped-call, no-any-return]
+    return tiled_losses(hidden, head, targets, chunk).sum()
