@@ -1,0 +1,174 @@
+"""Loss by the place of a token in its context: does a model still profit from what it has read far back?
+
+A training on rows of 32 tokens never shows the model a 33rd position. Averaged over a text this hides: the first tokens
+of a document may get better while the later ones, which are nearly all of it, get worse. So every document is read once
+from its start, and its nats are summed by position: the opening token stands at 0, the first predicted one at 1, and a
+token at position p has p tokens before it. Sums are kept by document, so that two models are compared in pairs.
+
+Nats a token, not bits a byte: positions are counted in tokens, and only models with the same tokeniser can be compared.
+
+Shape letters: D documents, P ranges of positions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from stilnovo.errors import InputError
+from stilnovo.evaluate.cache import Keeper
+from stilnovo.evaluate.likelihood import token_loglikelihoods
+from stilnovo.evaluate.packed import evaluating
+from stilnovo.evaluate.perplexity import texts_sha256
+from stilnovo.evaluate.scoring import TOKEN_BUDGET
+from stilnovo.evaluate.statistics import Estimate, bootstrap_ratio
+from stilnovo.generate.engine import dense_weights
+from stilnovo.model.attention import Blocks, positions_of
+from stilnovo.model.llama import Llama
+from stilnovo.text.tokenizer import Tokenizer
+
+EDGES = (1, 32, 64, 128, 256, 512)  # where each range of positions begins; the last one is open
+POSITIONS = "positions"  # as named in progress and in the cache
+
+Progress = Callable[[str, int, int], None]
+Sums = tuple[tuple[float, ...], tuple[int, ...]]  # a document's nats and tokens, (P,) each
+
+
+@dataclass(frozen=True)
+class PositionScores:
+    """What D documents cost by position: `nats` and `tokens`, (D, P); `edges` (P,) begin the ranges.
+
+    At most `window` tokens of a document are read; a hash names the documents.
+    """
+
+    nats: tuple[tuple[float, ...], ...]
+    tokens: tuple[tuple[int, ...], ...]
+    edges: tuple[int, ...]
+    window: int
+    texts_sha256: str
+
+    @property
+    def names(self) -> list[str]:
+        """The ranges in words: `1–31`, …, `512+`."""
+        ends = [f"{first}–{following - 1}" for first, following in itertools.pairwise(self.edges)]
+        return [*ends, f"{self.edges[-1]}+"]
+
+    def nats_per_token(self) -> list[Estimate | None]:
+        """(P,) with bootstrap intervals over documents; None for a range that no document reaches."""
+        return [_ratio([row[p] for row in self.nats], self.tokens, p) for p in range(len(self.edges))]
+
+
+def score_positions(
+    model: Llama,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    window: int = TOKEN_BUDGET,
+    token_budget: int = TOKEN_BUDGET,
+    edges: Sequence[int] = EDGES,
+    progress: Progress | None = None,
+    keeper: Keeper | None = None,
+) -> PositionScores:
+    """Read every text from its start and sum its nats by position.
+
+    Args:
+        model: Any Llama, adapter included; dropout is off while it is scored.
+        tokenizer: Its tokeniser.
+        texts: The documents, none empty; long ones say more.
+        window: Most tokens read of a document; lowered to what the model can hold.
+        token_budget: Most tokens in one forward pass; several documents share one.
+        edges: Where each range begins, ascending, the first at 1.
+        progress: Called with (`POSITIONS`, documents done, documents in all) after every pass.
+        keeper: Where answers are looked up and kept; nowhere by default.
+    """
+    if not texts or not all(texts):
+        raise ValueError("positions need documents that are not empty")
+    if list(edges) != sorted(set(edges)) or not edges or edges[0] != 1:
+        raise ValueError(f"ranges of positions ascend from 1: {edges}")
+    window = min(window, model.config.max_positions)
+    hashes = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
+    version = f"window {window}, from {','.join(map(str, edges))}"
+    sums: list[Sums | None] = [None] * len(texts)
+    if keeper is not None:
+        for index, row in enumerate(keeper.cache.find(keeper.identity, POSITIONS, version, hashes)):
+            if row is not None:
+                sums[index] = tuple(map(float, row["nats"])), tuple(map(int, row["tokens"]))
+    missing = [index for index, known in enumerate(sums) if known is None]
+    done = len(texts) - len(missing)
+    with torch.inference_mode(), evaluating(model), dense_weights(model):
+        for pack in _packs(texts, missing, tokenizer, window, max(token_budget, window)):
+            found = _forward(model, [tokens for _, tokens in pack], edges)
+            for (index, _), one in zip(pack, found, strict=True):
+                sums[index] = one
+            if keeper is not None:
+                rows = [(hashes[i], {"nats": n, "tokens": t}) for (i, _), (n, t) in zip(pack, found, strict=True)]
+                keeper.cache.keep(keeper.identity, POSITIONS, version, rows)
+            done += len(pack)
+            if progress is not None:
+                progress(POSITIONS, done, len(texts))
+    if not missing and progress is not None:
+        progress(POSITIONS, done, len(texts))
+    read = [one for one in sums if one is not None]
+    nats, tokens = tuple(n for n, _ in read), tuple(t for _, t in read)
+    return PositionScores(nats, tokens, tuple(edges), window, texts_sha256(texts))
+
+
+def differences(before: PositionScores, after: PositionScores) -> list[Estimate | None]:
+    """After minus before in nats a token, (P,), paired by document, lower being better; None where nothing was read.
+
+    Raises:
+        InputError: the two have read different texts, or differently.
+    """
+    if (before.texts_sha256, before.window, before.edges) != (after.texts_sha256, after.window, after.edges):
+        raise InputError(
+            "The two models have read different texts; their losses by position cannot be compared.",
+            f"Before: {len(before.nats)} documents, window {before.window}; after: {len(after.nats)}, {after.window}.",
+            "Read the same texts with both.",
+        )
+    if before.tokens != after.tokens:
+        raise InputError("The two models cut the texts into different tokens.", next="Compare bits per byte instead.")
+    changes = [[b - a for a, b in zip(*rows, strict=True)] for rows in zip(before.nats, after.nats, strict=True)]
+    return [_ratio([row[p] for row in changes], before.tokens, p) for p in range(len(before.edges))]
+
+
+def _ratio(nats: Sequence[float], tokens: Sequence[Sequence[int]], p: int) -> Estimate | None:
+    kept = [(value, row[p]) for value, row in zip(nats, tokens, strict=True) if row[p]]
+    return bootstrap_ratio([value for value, _ in kept], [count for _, count in kept]) if kept else None
+
+
+def _packs(
+    texts: Sequence[str], indices: Sequence[int], tokenizer: Tokenizer, window: int, token_budget: int
+) -> Iterator[list[tuple[int, list[int]]]]:
+    """Documents with their opening and at most `window` + 1 tokens (the last is only predicted), several together."""
+    opening = tokenizer.end_of_text_id if tokenizer.bos_id is None else tokenizer.bos_id
+    pack: list[tuple[int, list[int]]] = []
+    size = 0
+    for index in indices:
+        tokens = [opening, *tokenizer.encode(texts[index])][: window + 1]
+        if pack and size + len(tokens) - 1 > token_budget:
+            yield pack
+            pack, size = [], 0
+        pack.append((index, tokens))
+        size += len(tokens) - 1
+    if pack:
+        yield pack
+
+
+def _forward(model: Llama, documents: Sequence[Sequence[int]], edges: Sequence[int]) -> list[Sums]:
+    """Sums of negative log-likelihoods by position, one document each."""
+    lengths = [len(tokens) - 1 for tokens in documents]
+    read = torch.tensor([token for tokens in documents for token in tokens[:-1]], device=model.device)
+    targets = [token for tokens in documents for token in tokens[1:]]
+    hidden = model.hidden(read, positions_of(lengths, model.device), Blocks.documents(lengths))  # (T, C)
+    values = token_loglikelihoods(model, hidden, range(len(targets)), targets)
+    boundaries = torch.tensor(edges)
+    sums = []
+    for part in torch.split(-values, lengths):
+        places = torch.bucketize(torch.arange(1, len(part) + 1), boundaries, right=True) - 1
+        nats = torch.bincount(places, weights=part, minlength=len(edges))
+        sums.append((tuple(nats.tolist()), tuple(torch.bincount(places, minlength=len(edges)).tolist())))
+    return sums
