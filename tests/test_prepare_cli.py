@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stilnovo.data import sample
-from stilnovo.recipe import DataSection
+from stilnovo.recipe import DataSection, Recipe
 from stilnovo.text.tokenizer import from_folder
 
 
@@ -37,9 +37,11 @@ def test_prepare_then_train_from_shards(tmp_path: Path, tiny_folder: Path) -> No
     other = stilnovo("prepare", "sample", "--model", str(tiny_folder), "--out", "p", cwd=tmp_path)
     assert (other.returncode, "settings.held_out" in other.stderr) == (2, True)
 
-    from stilnovo.train.run import read_corpus
+    from stilnovo.train.corpus import read_corpus
 
-    corpus = read_corpus(DataSection(paths=(str(tmp_path / "p"),), pack_tokens=64), from_folder(tiny_folder), 42)
+    corpus = read_corpus(
+        Recipe(data=DataSection(paths=(str(tmp_path / "p"),), pack_tokens=64)), from_folder(tiny_folder)
+    )
     assert len(corpus.packed.documents) == found["documents"]
     assert len(corpus.held_out) == found["held_out"]
     options = ["--model", str(tiny_folder), "--data", "p", "--steps", "2", "--quantization", "none", "--out", "run"]

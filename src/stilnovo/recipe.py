@@ -43,7 +43,9 @@ class LoraSection(_Section):
     projections: tuple[Projection, ...] = Field(
         default=ALL_PROJECTIONS, min_length=1, description="Which projections carry an adapter."
     )
-
+    upper_share: float = Field(
+        default=1.0, gt=0, le=1, description="Share of the layers, from the top, that carry an adapter."
+    )
     quantization_aware: Literal["none", "int8", "int4"] = Field(
         default="none", description="Learn in front of the rounding that a merged model will meet (report §5.1)."
     )
@@ -65,15 +67,29 @@ class DataSection(_Section):
     pack_tokens: int = Field(
         default=512, ge=16, description="Tokens of one pack: how many a layer sees at once per row."
     )
+    rows: Literal["packed", "truncated"] = Field(
+        default="packed",
+        description="packed: every token, rows full; truncated: one row a document, its first `pack_tokens` tokens alone.",
+    )
     held_out: float = Field(
         default=0.15, ge=0, lt=1, description="Share of documents kept aside for measuring, chosen by seed."
     )
     max_documents: int | None = Field(default=None, ge=1, description="Read no more documents than this.")
+    comprehension: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the documents that are read as questions and answers too."
+    )
+    rehearsal: tuple[str, ...] = Field(
+        default=(), description="Conversations mixed in, so that what the model could do is not forgotten."
+    )
+    rehearsal_share: float = Field(default=0.15, gt=0, lt=1, description="Their share of all tokens.")
 
 
 class TrainSection(_Section):
     """How it learns."""
 
+    task: Literal["text", "sft", "dpo"] = Field(
+        default="text", description="Texts; conversations (the assistant's turns are learnt); preference pairs."
+    )
     steps: int | None = Field(default=None, ge=1, description="Optimizer steps; None = `epochs` over the data.")
     epochs: float = Field(default=1.0, gt=0, description="Passes over the data when `steps` is None.")
     batch_packs: int = Field(default=2, ge=1, description="Packs in one forward pass.")
@@ -85,13 +101,21 @@ class TrainSection(_Section):
     warmup_ratio: float = Field(
         default=0.05, ge=0, lt=1, description="Share of the steps over which the rate rises from zero."
     )
+    warmup_steps: int | None = Field(default=None, ge=0, description="The same in steps; goes before `warmup_ratio`.")
     final_ratio: float = Field(default=0.1, ge=0, le=1, description="Learning rate at the end, as a share of the peak.")
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled decay.")
     betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), description="AdamW's moments.")
     clip_norm: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
-    optimizer: Literal["auto", "adamw8bit", "adamw"] = Field(
-        default="auto", description="8-bit states (bitsandbytes) or fp32 (torch); auto: 8-bit on a card."
+    optimizer: Literal["auto", "adamw8bit", "paged_adamw8bit", "adamw"] = Field(
+        default="auto",
+        description="8-bit states (bitsandbytes), those in memory that may leave the card, or fp32 (torch); auto: 8-bit on a card.",
     )
+    rehearse_by: Literal["learn", "anchor", "both"] = Field(
+        default="learn",
+        description="What rehearsal is for: learn the answers, stay near the base's own predictions (KL), or both.",
+    )
+    kl_weight: float = Field(default=1.0, gt=0, description="Weight of KL(base ‖ model) on rehearsal tokens.")
+    beta: float = Field(default=0.1, gt=0, description="DPO's β: how far the model may move from the base.")
     gradient_checkpointing: bool = Field(
         default=False, description="On a CPU: recompute layers in backward. On a card the plan decides layer by layer."
     )

@@ -46,13 +46,12 @@ def plan(
     from stilnovo.plan.choose import Budget, Wishes, best, longest
     from stilnovo.plan.ledger import Run
     from stilnovo.plan.levers import HeadKind
-    from stilnovo.plan.shape import LoraConfig
+    from stilnovo.plan.shape import adapter_of
     from stilnovo.plan.sizes import bytes_of
 
     chosen = recipes.load(recipe)
-    section = chosen.lora
-    adapter = LoraConfig(section.r, section.alpha, section.dropout, section.rslora, section.projections)
     config = _shape(model, shape)
+    adapter = adapter_of(chosen.lora, config.layers)
     kinds = get_args(HeadKind)
     if head is not None and head not in kinds:
         raise InputError(f"There is no way {head!r} to keep a head.", next=f"Choose {', '.join(kinds)}.")

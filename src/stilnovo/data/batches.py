@@ -20,13 +20,14 @@ from stilnovo.data.packing import PackedCorpus
 class Batch:
     """One stream: tokens and targets (T,) int64, and the lengths of its pieces.
 
-    `learnt` (T,) bool says which targets count, None when all do.
+    `learnt` (T,) bool says which targets count, None when all do; `anchored` names the pieces that are rehearsal.
     """
 
     tokens: Tensor
     targets: Tensor
     lengths: tuple[int, ...]
     learnt: Tensor | None = None
+    anchored: tuple[int, ...] = ()
 
     @property
     def predictions(self) -> int:
@@ -72,12 +73,13 @@ class BatchStream:
         inputs = [self.corpus.documents[p.document][p.start : p.stop] for p in pieces]
         following = [self.corpus.documents[p.document][p.start + 1 : p.stop + 1] for p in pieces]
         tokens, targets = np.concatenate(inputs).astype(np.int64), np.concatenate(following).astype(np.int64)
-        learnt = targets >= 0
+        learnt, first = targets >= 0, self.corpus.anchored
         return Batch(
             torch.from_numpy(np.where(tokens < 0, ~tokens, tokens)),
             torch.from_numpy(np.where(learnt, targets, ~targets)),
             tuple(len(piece) for piece in pieces),
             None if learnt.all() else torch.from_numpy(learnt),
+            tuple(n for n, piece in enumerate(pieces) if first is not None and piece.document >= first),
         )
 
     def state(self) -> dict[str, int]:

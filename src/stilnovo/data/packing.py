@@ -83,11 +83,12 @@ class PackIndex(Sequence[Pack]):
 
 @dataclass(frozen=True)
 class PackedCorpus:
-    """Tokenised documents and their packs."""
+    """Tokenised documents and their packs; those from `anchored` on are rehearsal, not what is to be learnt."""
 
     documents: Sequence[IntArray]
     packs: PackIndex
     pack_tokens: int
+    anchored: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -123,6 +124,14 @@ def pack_index(lengths: LongArray, pack_tokens: int) -> PackIndex:
     order = order[np.argsort(rows, kind="stable")]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=packs))]).astype(np.int64)
     return PackIndex(document[order], start[order], length[order], offsets)
+
+
+def truncated_index(lengths: LongArray, row_tokens: int) -> PackIndex:
+    """One row a document: its first `row_tokens` tokens, the rest never read (TRL without packing; report §3)."""
+    length = np.minimum(lengths, row_tokens) - 1
+    document = np.flatnonzero(length > 0).astype(np.int32)
+    offsets = np.arange(len(document) + 1, dtype=np.int64)
+    return PackIndex(document, np.zeros(len(document), np.int64), length[document].astype(np.int32), offsets)
 
 
 def best_fit(lengths: IntArray, capacity: int) -> IntArray:

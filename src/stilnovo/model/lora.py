@@ -31,7 +31,7 @@ from stilnovo.plan.shape import ATTENTION_PROJECTIONS, PROJECTIONS, LoraConfig
 from stilnovo.runlog import write_atomic
 
 _UNSUPPORTED = (
-    "use_dora", "use_qalora", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform",
+    "use_dora", "use_qalora", "modules_to_save", "rank_pattern", "alpha_pattern",
 )  # fmt: skip
 
 
@@ -83,9 +83,11 @@ class LoraLinear(nn.Module):
         return _LoraLinear.apply(x, self.base, self.lora_A, self.lora_B, self.scale)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def _sites(model: Llama) -> Iterator[tuple[str, nn.Module, str]]:
-    """(PEFT's module name, parent, attribute) of every projection, in order."""
+def _sites(model: Llama, first_layer: int = 0) -> Iterator[tuple[str, nn.Module, str]]:
+    """(PEFT's module name, parent, attribute) of every projection from a layer on, in order."""
     for index, layer in enumerate(model.layers):
+        if index < first_layer:
+            continue
         for name in PROJECTIONS:
             part = "self_attn" if name in ATTENTION_PROJECTIONS else "mlp"
             yield f"model.layers.{index}.{part}.{name}", getattr(layer, part), name
@@ -95,7 +97,7 @@ def attach(model: Llama, config: LoraConfig, seed: int = 42) -> None:
     """Put a fresh adapter on the chosen projections, in place; A is drawn from `seed`, B is zero.
 
     Raises:
-        InputError: for a projection that does not exist, or when the model has an adapter already.
+        InputError: for a projection or layer that does not exist, or when the model has an adapter already.
     """
     unknown = sorted(set(config.projections) - set(PROJECTIONS))
     if unknown or not config.projections:
@@ -103,8 +105,10 @@ def attach(model: Llama, config: LoraConfig, seed: int = 42) -> None:
             f"No such projection: {', '.join(unknown) or '(none given)'}.",
             next=f"Choose among {', '.join(PROJECTIONS)}.",
         )
+    if not 0 <= config.first_layer < len(model.layers):
+        raise InputError(f"There is no layer {config.first_layer}.", f"The model has {len(model.layers)}.")
     generator = torch.Generator().manual_seed(seed)
-    for _, parent, name in _sites(model):
+    for _, parent, name in _sites(model, config.first_layer):
         base = getattr(parent, name)
         if isinstance(base, LoraLinear):
             raise InputError("The model has an adapter already.", next="Load the base without --adapter.")
@@ -142,6 +146,8 @@ def save(model: Llama, lora: LoraConfig, folder: Path, base_model: str) -> None:
         "r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "use_rslora": lora.rslora,
         "target_modules": list(lora.projections), "bias": "none", "fan_in_fan_out": False, "use_dora": False,
     }  # fmt: skip
+    if lora.first_layer:
+        settings["layers_to_transform"] = list(range(lora.first_layer, len(model.layers)))
     write_atomic(folder / "adapter_model.safetensors", to_bytes(tensors, metadata={"format": "pt"}))
     write_atomic(folder / "adapter_config.json", json.dumps(settings, indent=1) + "\n")
 
@@ -171,10 +177,14 @@ def read_config(folder: Path) -> LoraConfig:
         names: Sequence[str] = PROJECTIONS if targets == "all-linear" else [p for p in PROJECTIONS if p in targets]
         if rank < 1:
             raise ValueError(f"r is {rank}")
+        layers = c.get("layers_to_transform") or [0]
+        first = min(layers)
+        if sorted(layers) != list(range(first, first + len(layers))):
+            raise ValueError(f"its layers are not the upper ones: {layers}")
     except (KeyError, TypeError, ValueError) as error:
         why = f"It lacks {error}." if isinstance(error, KeyError) else str(error)
         raise InputError(f"{path} does not describe a whole adapter.", why, "Train or fetch it again.") from error
-    return LoraConfig(rank, alpha, dropout, bool(c.get("use_rslora")), tuple(names))
+    return LoraConfig(rank, alpha, dropout, bool(c.get("use_rslora")), tuple(names), first)
 
 
 def load(model: Llama, folder: Path) -> LoraConfig:

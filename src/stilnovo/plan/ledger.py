@@ -139,7 +139,12 @@ def _adapter(run: Run, levers: Levers) -> list[Item]:
         ]
     return [
         Item("adapter", "card", run.value_bytes * count, f"{count:,} values in the model's type"),
-        Item("gradients of one layer", "card", 4 * count // run.config.layers, "sent to the host as they appear"),
+        Item(
+            "gradients of one layer",
+            "card",
+            4 * count // (run.config.layers - run.lora.first_layer),
+            "sent to the host as they appear",
+        ),
         Item("adapter and gradients", "host", 8 * count, "fp32"),
         Item("optimizer", "host", states, moments),
     ]
@@ -148,6 +153,8 @@ def _adapter(run: Run, levers: Levers) -> list[Item]:
 def saved_bytes(run: Run, levers: Levers, index: int) -> int:
     """What layer `index` saves for backward, wherever it waits."""
     c, w = run.config, run.value_bytes
+    if index < run.lora.first_layer:  # no gradient is wanted there
+        return 0
     heads, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
     values = {
         "recompute": c.hidden_size,
@@ -171,7 +178,7 @@ def _waiting(run: Run, levers: Levers) -> list[Item]:
     for index, choice in enumerate(levers.layers):
         size = saved_bytes(run, levers, index)
         card, host = (card, host + size_class(size)) if on_host(levers, index) else (card + size, host)
-        kernels += 0 if choice == "recompute" else 4 * run.tokens * c.heads
+        kernels += 0 if choice == "recompute" or index < run.lora.first_layer else 4 * run.tokens * c.heads
     counts = {name: levers.layers.count(name) for name in ("keep", "offload", "attention", "recompute")}
     note = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     tables = 2 * run.tokens * (c.head_dim // 2) * run.value_bytes
@@ -200,6 +207,8 @@ def _moments(run: Run, levers: Levers) -> dict[str, int]:
                 "backward, attention": _backward_attention(run, levers, index),
             }
         for name, size in known[kind].items():
+            if index < run.lora.first_layer and name.startswith("backward"):
+                continue
             found[name] = max(found.get(name, 0), size - above)
         above += 0 if on_host(levers, index) else saved_bytes(run, levers, index)
     return found

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stilnovo.recipe import LoraSection
 
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
@@ -62,18 +66,28 @@ class LlamaConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """What PEFT's `adapter_config.json` holds of it: rank, α, dropout, scaling rule, projections."""
+    """What PEFT's `adapter_config.json` holds of it: rank, α, dropout, scaling rule, projections, layers.
+
+    Layers below `first_layer` carry no adapter.
+    """
 
     r: int = 32
     alpha: float = 8.0
     dropout: float = 0.0
     rslora: bool = True
     projections: tuple[str, ...] = PROJECTIONS
+    first_layer: int = 0
 
     @property
     def scale(self) -> float:
         """s in y = W x + s · B (A x)."""
         return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
+
+
+def adapter_of(section: LoraSection, layers: int) -> LoraConfig:
+    """The adapter that a recipe describes, on a model of so many layers; at least the last carries one."""
+    first = min(layers - 1, round(layers * (1 - section.upper_share)))
+    return LoraConfig(section.r, section.alpha, section.dropout, section.rslora, section.projections, first)
 
 
 def lora_parameters(config: LlamaConfig, lora: LoraConfig) -> int:
@@ -82,7 +96,7 @@ def lora_parameters(config: LlamaConfig, lora: LoraConfig) -> int:
     For an 8B Llama 3 at r = 32 on all projections: 83,886,080, which is 1.04 % of 8,030,261,248.
     """
     shapes = config.linear_shapes()
-    return config.layers * lora.r * sum(sum(shapes[name]) for name in lora.projections)
+    return (config.layers - lora.first_layer) * lora.r * sum(sum(shapes[name]) for name in lora.projections)
 
 
 LLAMA_3_8B = LlamaConfig(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from stilnovo.plan.cards import Card
 from stilnovo.plan.ledger import Run, layer_bytes, on_host, saved_bytes
 from stilnovo.plan.levers import LayerChoice, Levers
+from stilnovo.plan.shape import lora_parameters
 
 HOST_ADAM_BYTES = 8e9  # bytes a second that an optimizer on the host works through
 
@@ -62,9 +63,10 @@ def speed(run: Run, levers: Levers, card: Card, document: int | None = None) -> 
     c, tokens = run.config, run.tokens
     forward = 2.0 * c.vocab_size * c.hidden_size
     backward = 2.0 * c.vocab_size * c.hidden_size
-    for choice in levers.layers:
+    for index, choice in enumerate(levers.layers):
         ahead, back = layer_flops(run, choice, levers.attention_groups, document or tokens)
-        forward, backward = forward + ahead, backward + back
+        forward += ahead
+        backward += back if index >= run.lora.first_layer else 0  # below the adapter nothing is wanted
     flops = forward + backward
     kept = [saved_bytes(run, levers, i) for i in range(c.layers) if on_host(levers, i)]
     streamed = levers.streamed_layers * layer_bytes(c, run.scheme, run.value_bytes)
@@ -80,6 +82,6 @@ def speed(run: Run, levers: Levers, card: Card, document: int | None = None) -> 
     traffic = (streamed + sum(kept)) / card.link_speed
     back_seconds = max(arithmetic, traffic) if levers.prefetch else arithmetic + sum(kept) / card.link_speed
     if levers.optimizer_place == "host":
-        adapter = run.lora.r * sum(sum(c.linear_shapes()[n]) for n in run.lora.projections) * c.layers
+        adapter = lora_parameters(c, run.lora)
         back_seconds += 4 * adapter / card.link_speed
     return Speed(flops, flops / matrix_weights(run), ahead_seconds, back_seconds)

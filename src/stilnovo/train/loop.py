@@ -18,11 +18,9 @@ from torch import Tensor, nn
 
 from stilnovo.data.batches import Batch, BatchStream
 from stilnovo.data.packing import PackedCorpus
-from stilnovo.engine.loss import tiled_cross_entropy
 from stilnovo.engine.stack import Engine, supports
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
-from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.plan.choose import Plan
 from stilnovo.progress import Progress, bytes_text
@@ -31,8 +29,22 @@ from stilnovo.runlog import RunFolder
 from stilnovo.train import checkpoint, planning
 from stilnovo.train.host import HostAdapter
 from stilnovo.train.interrupt import HeldInterrupt
-from stilnovo.train.losses import chunked_cross_entropy
+from stilnovo.train.objective import NextToken, Parts, Passes, objective_of
 from stilnovo.train.optimizer import learning_rate, make_optimizer
+
+
+def added(sums: Parts, parts: Parts) -> Parts:
+    """Two tallies as one."""
+    total = dict(sums)
+    for name, (value, count) in parts.items():
+        before, counted = total.get(name, (0.0, 0))
+        total[name] = before + value, counted + count
+    return total
+
+
+def means(sums: Parts) -> dict[str, float]:
+    """What the metrics show of a tally."""
+    return {name: total / max(1, count) for name, (total, count) in sums.items()}
 
 
 @dataclass(frozen=True)
@@ -50,19 +62,7 @@ class TrainResult:
 
 def batch_loss(model: Llama, batch: Batch, chunk: int) -> Tensor:
     """Sum of −log p over a batch's targets, in nats, by torch's autograd: the plain path that the engine equals."""
-    tokens, targets = batch.tokens.to(model.device), batch.targets.to(model.device)
-    positions = positions_of(batch.lengths, model.device)
-    hidden = model.hidden(tokens, positions, Blocks.documents(batch.lengths))
-    rows, wanted = _counting(batch, hidden, targets)
-    return chunked_cross_entropy(rows, model.head, wanted, chunk)
-
-
-def _counting(batch: Batch, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows whose targets count: in a conversation the assistant's turns."""
-    if batch.learnt is None:
-        return hidden, targets
-    rows = batch.learnt.nonzero()[:, 0].to(hidden.device)
-    return hidden[rows], targets[rows]
+    return NextToken()(Passes(model, None, chunk), batch)[0]
 
 
 def peak_memory(device: torch.device) -> int:
@@ -103,6 +103,8 @@ class Trainer:
             if self.plan.levers.optimizer_place == "host":
                 self.host = HostAdapter(model)
             self.engine = Engine(model, self.plan.levers, self.host)
+        chunk = recipe.loss_chunk if self.plan is None else self.plan.levers.loss_chunk
+        self.passes, self.objective = Passes(model, self.engine, chunk), objective_of(recipe)
         self.parameters = lora.parameters(model) if self.host is None else self.host.masters
         self.optimizer = make_optimizer(self.parameters, recipe)
         self.stream = BatchStream(corpus, recipe.batch_packs, recipe.seed)
@@ -148,31 +150,26 @@ class Trainer:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.model.device)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Sum of −log p over a batch's targets, in nats."""
-        if self.engine is None or self.plan is None:
-            return batch_loss(self.model, batch, self.recipe.loss_chunk)
-        device = self.model.device
-        hidden = self.engine.hidden(batch.tokens.to(device), batch.lengths)
-        rows, targets = _counting(batch, hidden, batch.targets.to(device))
-        return tiled_cross_entropy(rows, self.engine.head, targets, self.plan.levers.loss_chunk)
+        """Sum of a batch's losses, in nats."""
+        return self.objective(self.passes, batch)[0]
 
     def train_step(self, batches: list[Batch]) -> dict[str, Any]:
         """One optimizer step over the batches; returns the step's metrics."""
         started = time.perf_counter()
-        count = max(1, sum(batch.predictions for batch in batches))
+        objective = self.objective
+        count = max(1, sum(objective.count(batch) for batch in batches))
         rate = learning_rate(self.step, self.steps, self.recipe)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        total = 0.0
+        sums: dict[str, tuple[float, int]] = {}
         # fp16 (cards without bf16) loses what is under 6e-8: backward runs on about the sum, not the mean; powers of two are exact.
         scale = 2.0 ** math.ceil(math.log2(count)) if self.model.dtype == torch.float16 else 1.0
         for batch in batches:
-            loss = self.loss(batch)
+            loss, parts = objective(self.passes, batch)
             (loss * scale / count).backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
-            if not math.isfinite(total):
-                raise self._no_number(total, batch)
-        mean = total / count
+            sums = added(sums, parts)
+            if not math.isfinite(loss.item()):
+                raise self._no_number(loss.item(), batch)
         if self.host is not None:
             self.host.collect()
         if scale != 1.0:
@@ -189,7 +186,7 @@ class Trainer:
         seconds = time.perf_counter() - started
         self.step, self.tokens, self.seconds = self.step + 1, self.tokens + count, self.seconds + seconds
         return {
-            "step": self.step, "loss": mean, "learning_rate": rate, "gradient_norm": norm, "tokens": self.tokens,
+            "step": self.step, **means(sums), "learning_rate": rate, "gradient_norm": norm, "tokens": self.tokens,
             "tokens_per_second": count / seconds, "seconds": self.seconds, "memory_bytes": peak_memory(self.model.device),
         }  # fmt: skip
 

@@ -15,7 +15,8 @@ from stilnovo.recipe import TrainSection
 def make_optimizer(parameters: Sequence[nn.Parameter], recipe: TrainSection) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019); `adamw8bit` keeps its two moments in 8 bits a value (Dettmers et al. 2022).
 
-    `auto` is 8-bit on a card and fp32 on a CPU, where bitsandbytes' step takes thirty times as long.
+    `auto` is 8-bit on a card and fp32 on a CPU, where bitsandbytes' step takes thirty times as long. `paged_adamw8bit`
+    lets the states move to host memory when a card is full; on a CPU it is `adamw8bit`.
     """
     kind = recipe.optimizer
     if kind == "auto":
@@ -25,9 +26,10 @@ def make_optimizer(parameters: Sequence[nn.Parameter], recipe: TrainSection) -> 
             parameters, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
         )
     bitsandbytes_functional()  # imports the package without its complaint
-    from bitsandbytes.optim import AdamW8bit
+    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
 
-    optimizer: torch.optim.Optimizer = AdamW8bit(
+    paged = kind == "paged_adamw8bit" and parameters[0].device.type == "cuda"
+    optimizer: torch.optim.Optimizer = (PagedAdamW8bit if paged else AdamW8bit)(
         parameters, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay
     )
     return optimizer
@@ -35,7 +37,7 @@ def make_optimizer(parameters: Sequence[nn.Parameter], recipe: TrainSection) -> 
 
 def learning_rate(step: int, steps: int, recipe: TrainSection) -> float:
     """Rate of step `step` (from 0) of `steps`: linear warm-up, then the schedule down to `final_ratio` of the peak."""
-    warmup = math.ceil(recipe.warmup_ratio * steps)
+    warmup = math.ceil(recipe.warmup_ratio * steps) if recipe.warmup_steps is None else recipe.warmup_steps
     if step < warmup:
         return recipe.learning_rate * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)

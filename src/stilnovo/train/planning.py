@@ -31,8 +31,12 @@ CPU = Card("this CPU", 1e11, 0, 2e10, 1e10)
 def run_of(model: Llama, tokens: int) -> Run:
     """What the ledger needs to know of a loaded model with its adapter."""
     modules = list(lora.adapters(model).values())
-    names = {path.rsplit(".", 1)[-1] for path in lora.adapters(model)}
-    config = LoraConfig(r=modules[0].lora_A.shape[0], projections=tuple(names)) if modules else LoraConfig()
+    paths = list(lora.adapters(model))
+    names = tuple({path.rsplit(".", 1)[-1] for path in paths})
+    config = LoraConfig()
+    if modules:
+        first = int(paths[0].split(".")[2])  # model.layers.N.…
+        config = LoraConfig(r=modules[0].lora_A.shape[0], projections=names, first_layer=first)
     linear = next(module for module in model.modules() if isinstance(module, FrozenLinear))
     value_bytes, flash = model.dtype.itemsize, model.device.type == "cuda"
     return Run(
@@ -52,7 +56,7 @@ def _scheme(linear: FrozenLinear) -> str:
 def optimizer_of(recipe: TrainSection, device: torch.device) -> OptimizerKind:
     """8-bit moments on a card, where memory counts; fp32 on a CPU, where they are thirty times faster."""
     if recipe.optimizer != "auto":
-        return recipe.optimizer
+        return "adamw" if recipe.optimizer == "adamw" else "adamw8bit"
     return "adamw8bit" if device.type == "cuda" else "adamw"
 
 

@@ -7,20 +7,14 @@ train.json.
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from stilnovo.data.packing import PackedCorpus, pack
-from stilnovo.data.shards import is_prepared, open_prepared
-from stilnovo.data.sources import Document, read_documents, training_text
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.hub import find_model
 from stilnovo.model import lora, memory
@@ -32,51 +26,14 @@ from stilnovo.plan.choose import Plan
 from stilnovo.plan.config import config_from_json
 from stilnovo.plan.ledger import ledger
 from stilnovo.plan.levers import Levers, all_layers
-from stilnovo.plan.shape import LoraConfig, lora_parameters
+from stilnovo.plan.shape import adapter_of, lora_parameters
 from stilnovo.progress import bytes_text
-from stilnovo.recipe import DataSection, LoraSection, Recipe
+from stilnovo.recipe import Recipe
 from stilnovo.runlog import RunFolder, write_atomic
 from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train import planning
+from stilnovo.train.corpus import Corpus, read_corpus
 from stilnovo.train.loop import Trainer, TrainResult
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Documents to learn from, packed, and documents kept aside for measuring."""
-
-    packed: PackedCorpus
-    held_out: tuple[str, ...]
-    sha256: str
-
-
-def lora_config(section: LoraSection) -> LoraConfig:
-    """The adapter that a recipe describes."""
-    return LoraConfig(section.r, section.alpha, section.dropout, section.rslora, section.projections)
-
-
-def split(documents: Sequence[Document], held_out: float, seed: int) -> tuple[list[Document], list[Document]]:
-    """Documents to learn from and documents kept aside, drawn by seed; at least one of each when both are wanted."""
-    kept_aside = round(held_out * len(documents))
-    if held_out and len(documents) > 1:
-        kept_aside = min(max(1, kept_aside), len(documents) - 1)
-    chosen = set(np.random.default_rng(seed).permutation(len(documents))[:kept_aside].tolist())
-    learnt = [d for i, d in enumerate(documents) if i not in chosen]
-    return learnt, [d for i, d in enumerate(documents) if i in chosen]
-
-
-def read_corpus(section: DataSection, tokenizer: Tokenizer, seed: int) -> Corpus:
-    """Read, split, tokenise and pack what the recipe names; a prepared folder is opened as it is."""
-    if len(section.paths) == 1 and is_prepared(Path(section.paths[0])):
-        prepared = open_prepared(Path(section.paths[0]), tokenizer.fingerprint())
-        return Corpus(prepared.packed(section.pack_tokens), prepared.held_out, prepared.sha256)
-    documents = read_documents(section.paths, section.max_documents)
-    learnt, aside = split(documents, section.held_out, seed)
-    digest = hashlib.sha256()
-    for document in documents:
-        digest.update(document.text.encode())
-    packed = pack([tokenizer.document(training_text(d)) for d in learnt], section.pack_tokens)
-    return Corpus(packed, tuple(training_text(d) for d in aside), digest.hexdigest())
 
 
 class TrainingRun:
@@ -85,10 +42,10 @@ class TrainingRun:
     def __init__(self, recipe: Recipe, folder: Path, *, resume: bool = False) -> None:
         _check_folder(folder, recipe, resume)
         self.recipe, self.folder = recipe, RunFolder(folder)
-        self.lora = lora_config(recipe.lora)
         _check_memory(recipe)
         self.model, self.tokenizer = _open(recipe)
-        self.corpus = read_corpus(recipe.data, self.tokenizer, recipe.train.seed)
+        self.lora = adapter_of(recipe.lora, self.model.config.layers)
+        self.corpus = read_corpus(recipe, self.tokenizer)
         if resume:
             _check_data(folder, self.corpus)
         self._attach()
@@ -198,7 +155,9 @@ def _check_memory(recipe: Recipe) -> None:
     files, device = find_model(recipe.model.name), choose_device(recipe.model.device)
     config = GGUFReader(files.path).config if files.kind == "gguf" else config_from_json(files.path / "config.json")
     tokens = recipe.data.pack_tokens * recipe.train.batch_packs
-    run = planning.shape_of_recipe(config, lora_config(recipe.lora), recipe.model.quantization, tokens, device)
+    run = planning.shape_of_recipe(
+        config, adapter_of(recipe.lora, config.layers), recipe.model.quantization, tokens, device
+    )
     plain = recipe.train.engine == "plain" or recipe.lora.dropout or recipe.lora.quantization_aware != "none"
     if not plain:
         planning.choose_plan(run, recipe.train, device)

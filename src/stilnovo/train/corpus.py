@@ -1,0 +1,167 @@
+"""What a recipe learns from, read, tokenised and packed: texts or conversations, a prepared corpus, rehearsal beside.
+
+Rehearsal conversations are repeated, in an order drawn by seed, until they make up their share of all tokens; they come
+after the others in the list of documents, so that a batch knows them by their number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from stilnovo.data.chat import Conversation, Tally, read_conversations
+from stilnovo.data.packing import IntArray, LongArray, PackedCorpus, coded, pack_index, truncated_index
+from stilnovo.data.shards import is_prepared, open_prepared
+from stilnovo.data.sources import Document, read_documents, training_text
+from stilnovo.errors import InputError
+from stilnovo.recipe import Recipe
+from stilnovo.text import lint
+from stilnovo.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents to learn from, packed, and documents kept aside for measuring."""
+
+    packed: PackedCorpus
+    held_out: tuple[str, ...]
+    sha256: str
+
+
+class Joined(Sequence[IntArray]):
+    """Two lists of documents as one; neither is copied."""
+
+    def __init__(self, first: Sequence[IntArray], second: Sequence[IntArray]) -> None:
+        self._first, self._second = first, second
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
+
+    @overload
+    def __getitem__(self, at: int) -> IntArray: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[IntArray]: ...
+    def __getitem__(self, at: int | slice) -> IntArray | list[IntArray]:
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        at = range(len(self))[at]
+        return self._first[at] if at < len(self._first) else self._second[at - len(self._first)]
+
+
+def split(documents: Sequence[Document], held_out: float, seed: int) -> tuple[list[Document], list[Document]]:
+    """Documents to learn from and documents kept aside, drawn by seed; at least one of each when both are wanted."""
+    kept_aside = round(held_out * len(documents))
+    if held_out and len(documents) > 1:
+        kept_aside = min(max(1, kept_aside), len(documents) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(documents))[:kept_aside].tolist())
+    learnt = [d for i, d in enumerate(documents) if i not in chosen]
+    return learnt, [d for i, d in enumerate(documents) if i in chosen]
+
+
+def read_corpus(recipe: Recipe, tokenizer: Tokenizer) -> Corpus:
+    """Read, split, tokenise and pack what the recipe names; a prepared folder is opened as it is.
+
+    Raises:
+        InputError: for files that cannot be read, a broken chat template, or keys that do not go together.
+    """
+    section, seed = recipe.data, recipe.train.seed
+    _check(recipe, tokenizer)
+    prepared = len(section.paths) == 1 and is_prepared(Path(section.paths[0]))
+    held_out: tuple[str, ...] = ()
+    documents: Sequence[IntArray]
+    if prepared:
+        opened = open_prepared(Path(section.paths[0]), tokenizer.fingerprint())
+        documents, held_out, digest = opened.documents, opened.held_out, opened.sha256
+        lengths = opened.documents.lengths
+    elif recipe.train.task == "sft":
+        documents, digest = _conversations(section.paths, tokenizer, section.max_documents)
+        lengths = _lengths(documents)
+    else:
+        texts, held_out, digest = _texts(recipe)
+        documents = [np.asarray(tokenizer.document(training_text(text)), dtype=np.int32) for text in texts]
+        if section.comprehension:
+            documents += _questions(texts, tokenizer, section.comprehension, seed)
+        lengths = _lengths(documents)
+    index = truncated_index if section.rows == "truncated" else pack_index
+    if not section.rehearsal:
+        return Corpus(
+            PackedCorpus(documents, index(lengths, section.pack_tokens), section.pack_tokens), held_out, digest
+        )
+    known, more = _conversations(section.rehearsal, tokenizer, None)
+    wanted = round(section.rehearsal_share / (1 - section.rehearsal_share) * int(lengths.sum()))
+    again = _repeated(known, wanted, seed)
+    lengths = np.concatenate([lengths, _lengths(again)])
+    digest = hashlib.sha256(f"{digest}{more}".encode()).hexdigest()
+    packed = PackedCorpus(
+        Joined(documents, again), index(lengths, section.pack_tokens), section.pack_tokens, len(documents)
+    )
+    return Corpus(packed, held_out, digest)
+
+
+def _check(recipe: Recipe, tokenizer: Tokenizer) -> None:
+    data = recipe.data
+    if data.rows == "truncated" and (data.rehearsal or recipe.train.task != "text"):
+        raise InputError(
+            "data.rows: truncated is for plain texts.", "Here conversations are learnt too.", "Use rows: packed."
+        )
+    if data.rehearsal or data.comprehension or recipe.train.task != "text":
+        for warning in lint.check(tokenizer):
+            print(f"{warning.rule}: {warning.text}", file=sys.stderr)
+
+
+def _texts(recipe: Recipe) -> tuple[list[Document], tuple[str, ...], str]:
+    documents = read_documents(recipe.data.paths, recipe.data.max_documents)
+    learnt, aside = split(documents, recipe.data.held_out, recipe.train.seed)
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(document.text.encode())
+    return learnt, tuple(training_text(d) for d in aside), digest.hexdigest()
+
+
+def _conversations(paths: Sequence[str], tokenizer: Tokenizer, max_rows: int | None) -> tuple[list[IntArray], str]:
+    conversations, tally = read_conversations(paths, max_rows=max_rows)
+    said(tally)
+    digest = hashlib.sha256()
+    for conversation in conversations:
+        digest.update(repr(conversation.messages).encode())
+    return [learnt_of(conversation, tokenizer) for conversation in conversations], digest.hexdigest()
+
+
+def learnt_of(conversation: Conversation, tokenizer: Tokenizer) -> IntArray:
+    """A conversation as a document in which the assistant's turns count."""
+    return coded(*tokenizer.supervised(conversation.messages))
+
+
+def said(tally: Tally) -> None:
+    """Say what was left out, and why."""
+    for line in tally.lines():
+        print(line, file=sys.stderr)
+
+
+def _questions(texts: Sequence[Document], tokenizer: Tokenizer, share: float, seed: int) -> list[IntArray]:
+    from stilnovo.data.comprehension import comprehension
+
+    return [learnt_of(conversation, tokenizer) for conversation in comprehension(texts, seed, share)]
+
+
+def _repeated(known: list[IntArray], tokens: int, seed: int) -> list[IntArray]:
+    """Documents drawn in seeded passes over `known` until they hold `tokens`."""
+    found: list[IntArray] = []
+    for number in itertools.count():
+        for at in np.random.default_rng((seed, number)).permutation(len(known)).tolist():
+            if tokens <= 0:
+                return found
+            found.append(known[at])
+            tokens -= len(known[at])
+    raise AssertionError("unreachable")
+
+
+def _lengths(documents: Sequence[IntArray]) -> LongArray:
+    return np.array([len(document) for document in documents], dtype=np.int64)
