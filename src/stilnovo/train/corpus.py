@@ -1,4 +1,4 @@
-"""What a recipe learns from, read, tokenised and packed: texts or conversations, a prepared corpus, rehearsal beside.
+"""What a recipe learns from, read, tokenised and packed: texts, conversations or pairs, a prepared corpus, rehearsal beside.
 
 Rehearsal conversations are repeated, in an order drawn by seed, until they make up their share of all tokens; they come
 after the others in the list of documents, so that a batch knows them by their number.
@@ -16,12 +16,14 @@ from typing import overload
 
 import numpy as np
 
-from stilnovo.data.chat import Conversation, Tally, read_conversations
+from stilnovo.data import catalogue
+from stilnovo.data.chat import Conversation, Tally, read_conversations, read_preferences
 from stilnovo.data.packing import IntArray, LongArray, PackedCorpus, coded, pack_index, truncated_index
+from stilnovo.data.pairs import pack_pairs
 from stilnovo.data.shards import is_prepared, open_prepared
 from stilnovo.data.sources import Document, read_documents, training_text
 from stilnovo.errors import InputError
-from stilnovo.recipe import Recipe
+from stilnovo.recipe import DataSection, Recipe
 from stilnovo.text import lint
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -73,6 +75,8 @@ def read_corpus(recipe: Recipe, tokenizer: Tokenizer) -> Corpus:
     """
     section, seed = recipe.data, recipe.train.seed
     _check(recipe, tokenizer)
+    if recipe.train.task == "dpo":
+        return _pairs(section, tokenizer)
     prepared = len(section.paths) == 1 and is_prepared(Path(section.paths[0]))
     held_out: tuple[str, ...] = ()
     documents: Sequence[IntArray]
@@ -111,12 +115,42 @@ def _check(recipe: Recipe, tokenizer: Tokenizer) -> None:
         raise InputError(
             "data.rows: truncated is for plain texts.", "Here conversations are learnt too.", "Use rows: packed."
         )
+    if recipe.train.task == "dpo" and (data.rehearsal or data.comprehension or is_prepared(Path(data.paths[0]))):
+        raise InputError(
+            "DPO learns from preference pairs alone.",
+            "The recipe names rehearsal, comprehension or a prepared corpus beside them.",
+            "Leave these keys out, and give files of pairs.",
+        )
     if data.rehearsal or data.comprehension or recipe.train.task != "text":
         for warning in lint.check(tokenizer):
             print(f"{warning.rule}: {warning.text}", file=sys.stderr)
 
 
+def _pairs(section: DataSection, tokenizer: Tokenizer) -> Corpus:
+    preferences, tally = read_preferences(catalogue.locate(section.paths), max_rows=section.max_documents)
+    said(tally)
+    digest = hashlib.sha256()
+    for pair in preferences:
+        digest.update(repr((pair.prompt, pair.chosen, pair.rejected)).encode())
+    packed = pack_pairs(preferences, tokenizer, section.pack_tokens)
+    for line in packed.lines():
+        print(line, file=sys.stderr)
+    if not packed.tally.taken:
+        raise InputError(
+            "No pair can be learnt from.", packed.tally.lines()[0],
+            f"Raise data.pack_tokens; a side has at most half of it, {packed.longest:,} tokens.",
+        )  # fmt: skip
+    return Corpus(packed.corpus, (), digest.hexdigest())
+
+
 def _texts(recipe: Recipe) -> tuple[list[Document], tuple[str, ...], str]:
+    for name in recipe.data.paths:
+        if name in catalogue.SOURCES and not Path(name).exists():
+            raise InputError(
+                f"{name} is a corpus that is prepared once, and no folder of that name is here.",
+                catalogue.SOURCES[name].about,
+                f"Run: stilnovo prepare {name} --model {recipe.model.name} --out prepared; then train with --data prepared",
+            )
     documents = read_documents(recipe.data.paths, recipe.data.max_documents)
     learnt, aside = split(documents, recipe.data.held_out, recipe.train.seed)
     digest = hashlib.sha256()
@@ -126,7 +160,7 @@ def _texts(recipe: Recipe) -> tuple[list[Document], tuple[str, ...], str]:
 
 
 def _conversations(paths: Sequence[str], tokenizer: Tokenizer, max_rows: int | None) -> tuple[list[IntArray], str]:
-    conversations, tally = read_conversations(paths, max_rows=max_rows)
+    conversations, tally = read_conversations(catalogue.locate(paths), max_rows=max_rows)
     said(tally)
     digest = hashlib.sha256()
     for conversation in conversations:
