@@ -144,6 +144,17 @@ def test_two_batches_add_up_and_buffers_are_used_again() -> None:
         assert torch.allclose(ours.grad, theirs.grad, rtol=1e-10)  # type: ignore[arg-type]
 
 
+def test_a_pass_without_its_backward_leaves_nothing_behind() -> None:
+    levers = replace(PLAIN, layers=all_layers("offload", 4))
+    step = Engine(model(), levers)
+    tokens, _ = batch()
+    sizes = []
+    for _ in range(3):
+        step.hidden(tokens, LENGTHS)  # its result is thrown away
+        sizes.append(step.store.nbytes)
+    assert sizes[0] == sizes[1] == sizes[2] > 0
+
+
 def test_the_adapter_switched_off_is_the_base_and_leaves_no_gradient() -> None:
     one = model()
     step = Engine(one, PLAIN)

@@ -70,14 +70,17 @@ def test_what_is_put_comes_back_and_its_buffer_is_used_again(dtype: torch.dtype)
 
 def test_what_is_dropped_gives_its_room_back() -> None:
     store = ActivationStore(Link(CPU))
-    store.put("a", torch.ones(1000))
+    store.put((1, "a"), torch.ones(1000))
     held: Any = store.nbytes
-    store.drop("a")
-    store.drop("a")
-    store.put("b", torch.ones(1000))
+    store.drop(2)
+    assert torch.equal(store.get((1, "a")), torch.ones(1000))
+    store.put((1, "a"), torch.ones(1000))
+    store.drop(1)
+    store.drop(1)
+    store.put((2, "b"), torch.ones(1000))
     assert store.nbytes == held
     with pytest.raises(KeyError):
-        store.get("a")
+        store.get((1, "a"))
 
 
 def test_alignment() -> None:

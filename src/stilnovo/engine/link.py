@@ -132,9 +132,9 @@ class ActivationStore:
         self._free.setdefault(buffer.nbytes, []).append(buffer)
         return tensor
 
-    def drop(self, key: Any) -> None:
-        """Forget a tensor that nobody will ask for."""
-        if key in self._kept:
+    def drop(self, number: int) -> None:
+        """Forget what a pass, the first part of each key, left here and nobody will ask for."""
+        for key in [key for key in self._kept if key[0] == number]:
             for waiting in (self._leaving.pop(key, None), self._coming.pop(key, None)):
                 if waiting is not None:
                     self.link.wait(waiting)

@@ -11,6 +11,7 @@ nothing is recomputed at 4N FLOPs a token, everything at about 5.5N.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,6 +104,8 @@ class Engine:
             cos, sin = model.rotary(positions_of(lengths, device), x.dtype)
             self._passes += 1
             waiting = _Pass(self._passes, Stream(cos, sin, kernel_for(lengths, device, x.dtype)), cos)
+            # A pass whose backward never comes (an error in between) gives its host buffers back when it is forgotten.
+            weakref.finalize(waiting, self.store.drop, waiting.number).atexit = False
             for index in range(len(self.layers)):
                 x = self._layer_forward(index, x, waiting, training=training and index >= self.lowest)
             self.store.settle()

@@ -21,14 +21,11 @@ from torch import Tensor, nn
 from stilnovo.errors import InputError
 from stilnovo.model import kernels
 from stilnovo.model.functions import frozen_linear
-from stilnovo.plan.step import DENSE_PART
+from stilnovo.plan.step import BLOCK, DENSE_PART, NESTED_BLOCK
 
 Scheme = Literal["nf4", "fp4", "int8", "int4", "none"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
-BLOCK = 64  # weights that share an absolute maximum (nf4, fp4) or a scale and zero point (int8, int4)
 PART = BLOCK * 2**15  # weights quantised at once: the working copies of a wide matrix would outweigh what is kept
-
-NESTED_BLOCK = 256  # block maxima that share a scale under double quantisation
 
 
 def bitsandbytes_functional() -> Any:

@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 
 from stilnovo.plan.levers import Levers, Place
 from stilnovo.plan.shape import LlamaConfig, LoraConfig, lora_parameters
-from stilnovo.plan.step import ALIGN, DENSE_PART, FUSED_BYTES, size_class, sub_tile
+from stilnovo.plan.step import ALIGN, BLOCK, DENSE_PART, FUSED_BYTES, NESTED_BLOCK, size_class, sub_tile
 
-BLOCK = 64  # weights that share a scale
-NESTED_BLOCK = 256  # scales that share a scale under double quantisation
 OPTIMIZER_BLOCK = 256  # values that share a scale in 8-bit optimizer states
 CONTEXT_BYTES = 512 * 2**20  # what a CUDA context and the libraries' workspaces take outside torch's allocator
 FRAGMENTATION = 0.03  # of what comes and goes

@@ -14,8 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from stilnovo.plan.step import BLOCK, NESTED_BLOCK
+
 BLOCKS = 32  # quantisation blocks a program decodes
-BLOCK, NESTED = 64, 256  # weights in a block, blocks in a nested block (`quantize.BLOCK`, `NESTED_BLOCK`)
 
 
 @triton.jit
@@ -52,7 +53,7 @@ def dequantize(linear: Any, out: Tensor) -> Tensor:
     assert out.is_contiguous() and out.numel() == blocks * BLOCK, "whole blocks only"
     _dequantize[(triton.cdiv(blocks, BLOCKS),)](
         linear.packed, linear.absmax, linear.code, linear.offset.reshape(1), linear.nested_absmax, linear.nested_code,
-        out, blocks, BLOCK=BLOCK, NESTED=NESTED, BLOCKS=BLOCKS,
+        out, blocks, BLOCK=BLOCK, NESTED=NESTED_BLOCK, BLOCKS=BLOCKS,
     )  # fmt: skip
     return out
 
