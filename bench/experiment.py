@@ -1,0 +1,236 @@
+"""The experiment: does Italian Wikipedia make a model better, and what does it forget? The report of 2024 beside ours.
+
+A small real model (SmolLM2-135M-Instruct) learns from the same Italian articles, for the same number of optimizer steps
+of about 1,024 tokens, under the recipes `report2024-wikipedia` (the first 32 tokens of each article), `wikipedia-it` and
+`rehearsal`; shorter runs change one thing at a time. Everything is measured against the base on the same items.
+
+Every stage is a `stilnovo` command and leaves a folder; a stage that is done is not done again, one that was cut short goes
+on. Weights stay as they are stored (`quantization: none`), so that nothing that is gained is quantisation undone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stilnovo.runlog import environment, write_atomic
+
+DATA = Path("../shared/data")
+ARTICLES = DATA / "wikipedia_it/passages.jsonl"
+HELD_OUT = DATA / "wikipedia_it/paragraphs-20231101.txt"
+TASKS = "arc_it,exams_it,mmlu_it,hellaswag"
+MODEL, QUANTIZATION = "smollm2", "none"
+
+# A model sixty times smaller than the recipes' needs larger steps; what a row, a batch and a step are stays the recipe's.
+SMALL = {"train.gradient_checkpointing": False, "train.checkpoint_every": 40}
+OURS = {
+    "train.learning_rate": 4e-4, "lora.alpha": 32, "data.pack_tokens": 512, "train.batch_packs": 2,
+    "train.accumulation": 1, "data.held_out": 0.02, **SMALL,
+}  # fmt: skip
+REPORT = {"data.held_out": 0.02, **SMALL}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training: a shipped recipe, what is changed in it, and how many steps."""
+
+    name: str
+    recipe: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    short: bool = False
+
+
+def arms(folder: Path) -> list[Arm]:
+    """The three main runs, and the short ones that change one thing of `wikipedia-it` each."""
+    chat = [str(folder / "data/rehearsal.jsonl")]
+    ours = {"data.rehearsal": chat, "data.comprehension": 0.2, "data.rehearsal_share": 0.125, **OURS}
+    mixed = {**OURS, "data.rehearsal": chat, "data.rehearsal_share": 0.125}
+    return [
+        Arm("report2024-wikipedia", "report2024-wikipedia", REPORT),
+        Arm("wikipedia-it", "wikipedia-it", OURS),
+        Arm("rehearsal", "rehearsal", ours),
+        Arm("short", "wikipedia-it", OURS, True),
+        Arm("short-rows-of-32", "wikipedia-it", {
+            **OURS, "data.rows": "truncated", "data.pack_tokens": 32, "train.batch_packs": 32}, True),
+        Arm("short-rate-1e-4", "wikipedia-it", {**OURS, "train.learning_rate": 1e-4}, True),
+        Arm("short-rehearsal", "wikipedia-it", {**mixed, "train.rehearse_by": "learn"}, True),
+        Arm("short-kl", "wikipedia-it", {**mixed, "train.rehearse_by": "anchor"}, True),
+        Arm("short-comprehension", "wikipedia-it", {**OURS, "data.comprehension": 0.2}, True),
+        Arm("short-mlp", "wikipedia-it", {**OURS, "lora.projections": ["gate_proj", "up_proj", "down_proj"]}, True),
+        Arm("short-upper-half", "wikipedia-it", {**OURS, "lora.upper_share": 0.5}, True),
+    ]  # fmt: skip
+
+
+def stilnovo(*arguments: str | Path) -> dict[str, Any]:
+    """One command of ours; its JSON line."""
+    command = [str(Path(sys.executable).with_name("stilnovo")), *map(str, arguments), "--json"]
+    print("$", " ".join(["stilnovo", *command[1:]]), file=sys.stderr, flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def write_data(folder: Path, held_back: int = 199) -> None:
+    """Chat to rehearse and chat to measure (the last rows), and English text: HellaSwag's scenes with their true endings."""
+    if (folder / "data/english.jsonl").is_file():
+        return
+    rows = json.loads((DATA / "chat/alpaca_en_demo.json").read_text(encoding="utf-8"))
+    write_rows(folder / "data/rehearsal.jsonl", rows[:-held_back])
+    write_rows(folder / "data/chat.jsonl", rows[-held_back:])
+    lines = (DATA / "benchmarks/hellaswag_en/hellaswag_val_full.txt").read_text(encoding="utf-8").splitlines()
+    scenes = [f"{lines[at]} {lines[at + 2 + int(lines[at + 1])]}" for at in range(0, len(lines) - 5, 6)]
+    # Ten scenes a document, from every part of the file.
+    texts = [" ".join(scenes[at : at + 10]) for at in range(0, len(scenes) - 10, len(scenes) // 60)]
+    write_rows(folder / "data/english.jsonl", [{"text": text} for text in texts])
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A JSONL file."""
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def train(arm: Arm, folder: Path, steps: int) -> Path:
+    """The arm's adapter, trained now, to its end, or already there."""
+    run = folder / arm.name
+    if not (run / "train.json").is_file():
+        changes: list[str] = []
+        for key, value in arm.changes.items():
+            changes += ["--set", f"{key}={json.dumps(value)}"]
+        begun = ["--resume"] if (run / "recipe.yaml").is_file() else []
+        stilnovo(
+            "train", "--recipe", arm.recipe, "--model", MODEL, "--quantization", QUANTIZATION, "--data", ARTICLES,
+            "--out", run, "--steps", str(steps), *changes, *begun,
+        )  # fmt: skip
+    return run / "adapter"
+
+
+def evaluate(name: str, adapter: Path | None, folder: Path, limit: int, tasks: bool) -> dict[str, Path]:
+    """Benchmarks with held-out Italian, and English text; the folder of each evaluation."""
+    found = {}
+    jobs: dict[str, list[str | Path]] = {
+        "italian": ["--text", HELD_OUT],
+        "english": ["--text", folder / "data/english.jsonl"],
+    }
+    if tasks:
+        jobs["tasks"] = ["--tasks", TASKS, "--data-dir", DATA / "benchmarks", "--limit", str(limit)]
+    for job, arguments in jobs.items():
+        out = found[job] = folder / f"evaluations/{name}-{job}"
+        if not (out / "evaluation.json").is_file():
+            lora = [] if adapter is None else ["--adapter", adapter]
+            stilnovo(
+                "evaluate", "--model", MODEL, "--quantization", QUANTIZATION, *lora, *arguments, "--out", out,
+                "--cache", folder / "cache",
+            )  # fmt: skip
+    return found
+
+
+def sweep(adapters: dict[str, Path], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Gained against lost for every adapter at several scales, with chat and the format of answers."""
+    given: list[str | Path] = []
+    for name, adapter in adapters.items():
+        given += ["--adapter", f"{name}={adapter}"]
+    return stilnovo(
+        "sweep", "--model", MODEL, "--quantization", QUANTIZATION, *given, "--scales", options.scales,
+        "--lines", options.lines, "--held-out", HELD_OUT, "--limit", str(options.sweep_items), "--tasks", "hellaswag",
+        "--data-dir", DATA / "benchmarks", "--chat", folder / "data/chat.jsonl", "--prompts", str(options.prompts),
+        "--out", folder / "sweep", "--cache", folder / "cache",
+    )  # fmt: skip
+
+
+def positions(adapters: dict[str, Path | None], folder: Path) -> dict[str, Any]:
+    """Nats a token by place in the context, base and each adapter, with the paired difference to the base."""
+    from stilnovo.evaluate.heldout import pieces
+    from stilnovo.evaluate.positions import differences, score_positions
+    from stilnovo.model.load import open_model
+
+    path = folder / "positions.json"
+    if path.is_file():
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+    texts = pieces(HELD_OUT.read_text(encoding="utf-8"), 4000)[:40]
+    scores = {}
+    for name, adapter in adapters.items():
+        model, tokenizer = open_model(MODEL, quantization=QUANTIZATION, adapter=adapter, device="cpu")
+        scores[name] = score_positions(model, tokenizer, texts)
+    base, found = scores["base"], dict[str, Any]()
+    for name, score in scores.items():
+        rows = zip(score.names, score.nats_per_token(), differences(base, score), strict=True)
+        found[name] = {
+            where: None if own is None or apart is None else {
+                "nats_per_token": own.value, "interval": [own.low, own.high], "n": own.n,
+                "difference": apart.value, "difference_interval": [apart.low, apart.high],
+            }
+            for where, own, apart in rows
+        }  # fmt: skip
+    write_atomic(path, json.dumps(found, indent=1))
+    return found
+
+
+def verdicts(base: dict[str, Path], other: dict[str, Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each measure's paired verdict against the base."""
+    for job in other:
+        for name, verdict in stilnovo("compare", base[job], other[job])["tasks"].items():
+            yield (f"text_{job}" if verdict["metric"] == "bits per byte" else name), verdict
+
+
+def summary(name: str, run: Path | None, base: dict[str, Path], found: dict[str, Path]) -> dict[str, Any]:
+    """What the results file says of one model."""
+    trained = {} if run is None else json.loads((run / "train.json").read_text(encoding="utf-8"))
+    text = json.loads((found["italian"] / "evaluation.json").read_text(encoding="utf-8"))
+    entry: dict[str, Any] = {
+        "name": name, "tokens": trained.get("tokens", 0), "steps": trained.get("steps", 0),
+        "seconds": trained.get("seconds", 0.0), "bits_per_byte": None, "tasks": {}, "texts": {}, "held_out_sha256": text,
+    }  # fmt: skip
+    entry.pop("held_out_sha256")
+    for measure, verdict in verdicts(base, found):
+        kept = {key: verdict[key] for key in (
+            "n", "metric", "after", "before", "difference", "interval", "p_value", "p_corrected", "outcome", "verdict",
+            "smallest_visible_difference", "gained", "lost")}  # fmt: skip
+        entry["texts" if measure.startswith("text_") else "tasks"][measure] = {**kept, "acc": verdict["after"]}
+    entry["bits_per_byte"] = entry["texts"]["text_italian"]["after"]
+    return entry
+
+
+def main() -> None:
+    """See the file's head."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/experiment"))
+    parser.add_argument("--out", type=Path, help="the results file")
+    parser.add_argument("--only", nargs="*", help="train and evaluate these arms alone, and write nothing")
+    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--short-steps", type=int, default=40)
+    parser.add_argument("--limit", type=int, default=400, help="items of each benchmark")
+    parser.add_argument("--scales", default="0.5,1")
+    parser.add_argument("--lines", default="0.25:1")
+    parser.add_argument("--sweep-items", type=int, default=100)
+    parser.add_argument("--prompts", type=int, default=8)
+    options = parser.parse_args()
+    write_data(options.folder)
+    chosen = [arm for arm in arms(options.folder) if options.only is None or arm.name in options.only]
+    runs = {arm.name: train(arm, options.folder, options.short_steps if arm.short else options.steps) for arm in chosen}
+    short = {arm.name for arm in chosen if arm.short}
+    base = evaluate("base", None, options.folder, options.limit, True)
+    found = {name: evaluate(name, run, options.folder, options.limit, name not in short) for name, run in runs.items()}
+    if options.only is not None:
+        return
+    entries = [summary("base", None, base, base)]
+    entries += [summary(name, runs[name].parent, base, found[name]) for name in runs]
+    long = {name: run for name, run in runs.items() if name not in short}
+    result = {
+        **environment(), "command": sys.argv, "model": MODEL, "quantization": QUANTIZATION, "models": entries,
+        "positions": positions({"base": None, **long, "short-rows-of-32": runs["short-rows-of-32"]}, options.folder),
+        "sweep": sweep(long, options.folder, options),
+    }  # fmt: skip
+    if options.out:
+        write_atomic(options.out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    print(json.dumps({"models": [{k: e[k] for k in ("name", "tokens", "bits_per_byte")} for e in entries]}))
+
+
+if __name__ == "__main__":
+    main()
