@@ -128,6 +128,33 @@ class TrainSection(_Section):
     seed: int = Field(default=42, ge=0, lt=2**63, description="Data order, adapter start, dropout.")
 
 
+class GuardSection(_Section):
+    """What must not be lost while it learns, and what happens if it is; off unless `every` is given."""
+
+    every: int | None = Field(default=None, ge=1, description="Steps between looks; none: nobody looks.")
+    tasks: tuple[str, ...] = Field(default=(), description="Benchmarks of given answers, pooled.")
+    items: int = Field(default=100, ge=1, description="Items of each, drawn by seed.")
+    texts: tuple[str, ...] = Field(
+        default=(), description="Files of text or conversations to protect, each by itself: what the model should keep."
+    )
+    documents: int = Field(
+        default=20, ge=8, description="Documents of each, and of the held-out ones that measure what is gained."
+    )
+    data_dir: str | None = Field(default=None, description="Folder with one folder a benchmark.")
+    tolerance_points: float = Field(
+        default=2.0, ge=0, le=100, description="Points of the benchmarks' score that may be lost."
+    )
+    tolerance_percent: float = Field(
+        default=2.0, ge=0, description="Percent by which a protected text's bits per byte may rise."
+    )
+    alpha: float = Field(
+        default=0.05, gt=0, le=0.5, description="Chance of a false alarm, over all looks and all that is protected."
+    )
+    on_loss: Literal["stop", "best"] = Field(
+        default="best", description="stop: the adapter of that step; best: of the best step before it."
+    )
+
+
 class Recipe(_Section):
     """A whole run."""
 
@@ -135,6 +162,7 @@ class Recipe(_Section):
     lora: LoraSection = LoraSection()
     data: DataSection = DataSection()
     train: TrainSection = TrainSection()
+    guard: GuardSection = GuardSection()
 
     def changed(self, changes: dict[str, Any]) -> Recipe:
         """A copy with `section.key` values replaced, checked again.

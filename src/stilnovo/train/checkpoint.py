@@ -19,8 +19,11 @@ from stilnovo.errors import InputError
 from stilnovo.runlog import disk_errors, sha256_file, write_atomic
 
 
-def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write `folder/step-N/` and remove all but the newest `keep`. Returns its path."""
+def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: int | None = None) -> Path:
+    """Write `folder/step-N/` and remove all but the newest `keep`. Returns its path.
+
+    `best` is the step that a training watched over would go back to; of every checkpoint that stays, its best stays too.
+    """
     target, partial = folder / f"step-{step}", folder / f".step-{step}.partial"
     with disk_errors(target):
         shutil.rmtree(partial, ignore_errors=True)
@@ -29,16 +32,28 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
             _write_state(partial / "state.pt", state)
             write_atomic(
                 partial / "checkpoint.json",
-                json.dumps({"step": step, "sha256": {"state.pt": sha256_file(partial / "state.pt")}}),
+                json.dumps({"step": step, "best": best, "sha256": {"state.pt": sha256_file(partial / "state.pt")}}),
             )
             shutil.rmtree(target, ignore_errors=True)
             os.replace(partial, target)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-    for old in _all(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    saved = _all(folder)
+    bests = {f"step-{_noted(path).get('best')}" for path in saved[-keep:]}
+    for old in saved[:-keep]:
+        if old.name not in bests:
+            shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """What `checkpoint.json` says; nothing where it is damaged."""
+    try:
+        noted = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def _write_state(path: Path, state: dict[str, Any]) -> None:
@@ -72,16 +87,38 @@ def newest(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """
     damaged: list[str] = []
     for path in reversed(_all(folder)):
-        try:
-            noted = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
-            whole = noted["sha256"]["state.pt"] == sha256_file(path / "state.pt")
-        except (OSError, ValueError, KeyError, TypeError):
-            whole = False
-        if whole:
-            state: dict[str, Any] = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
+        state = _read(path)
+        if state is not None:
             return state, damaged
         damaged.append(path.name)
     found = f"Damaged: {', '.join(damaged)}." if damaged else "The folder holds none."
     raise InputError(
         f"There is no checkpoint to resume from in {folder}.", found, "Start anew in another folder (--out)."
     )
+
+
+def at(folder: Path, step: int) -> dict[str, Any]:
+    """The state of one step.
+
+    Raises:
+        InputError: when there is no whole checkpoint of it.
+    """
+    state = _read(folder / f"step-{step}")
+    if state is None:
+        raise InputError(
+            f"The checkpoint of step {step} is missing or damaged in {folder}.",
+            f"There are: {', '.join(map(str, steps(folder))) or 'none'}.",
+            "Start anew in another folder (--out).",
+        )
+    return state
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A checkpoint's state; None where it is not whole."""
+    try:
+        if _noted(path)["sha256"]["state.pt"] != sha256_file(path / "state.pt"):
+            return None
+    except (OSError, KeyError, TypeError):
+        return None
+    state: dict[str, Any] = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
+    return state

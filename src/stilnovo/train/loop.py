@@ -31,6 +31,7 @@ from stilnovo.train.host import HostAdapter
 from stilnovo.train.interrupt import HeldInterrupt
 from stilnovo.train.objective import NextToken, Parts, Passes, objective_of
 from stilnovo.train.optimizer import learning_rate, make_optimizer
+from stilnovo.train.watch import Watch, Watching
 
 
 def added(sums: Parts, parts: Parts) -> Parts:
@@ -89,7 +90,13 @@ class Trainer:
     """
 
     def __init__(
-        self, model: Llama, corpus: PackedCorpus, recipe: TrainSection, run: RunFolder, plan: Plan | None = None
+        self,
+        model: Llama,
+        corpus: PackedCorpus,
+        recipe: TrainSection,
+        run: RunFolder,
+        plan: Plan | None = None,
+        watch: Watch | None = None,
     ) -> None:
         if not corpus.packs:
             raise InputError(
@@ -111,6 +118,7 @@ class Trainer:
         self.steps = planned_steps(corpus, recipe)
         self.step = self.tokens = 0
         self.seconds = 0.0
+        self.watching = None if watch is None else Watching(watch, run, self.steps)
         model.checkpointing = recipe.gradient_checkpointing and self.engine is None
         model.train()
         torch.manual_seed(recipe.seed)
@@ -123,6 +131,7 @@ class Trainer:
         return {
             "step": self.step, "steps": self.steps, "tokens": self.tokens, "seconds": self.seconds, "data": self.stream.state(),
             "random": random, "parameters": [p.detach().cpu() for p in self.parameters], "optimizer": self.optimizer.state_dict(),
+            "watching": None if self.watching is None else self.watching.state(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -138,16 +147,21 @@ class Trainer:
                 f"It has {state['steps']} steps and {len(shapes)} tensors; this run {self.steps} and {len(self.parameters)}.",
                 "Resume with the recipe and data it was started with.",
             )
-        for parameter, stored in zip(self.parameters, state["parameters"], strict=True):
-            parameter.data.copy_(stored)
-        if self.host is not None:
-            self.host.publish()
+        self._take(state["parameters"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.stream.restore(state["data"])
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         torch.set_rng_state(state["random"]["cpu"])
         if "cuda" in state["random"]:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.model.device)
+        if self.watching is not None and state.get("watching") is not None:
+            self.watching.restore(state["watching"])
+
+    def _take(self, parameters: list[Tensor]) -> None:
+        for parameter, stored in zip(self.parameters, parameters, strict=True):
+            parameter.data.copy_(stored)
+        if self.host is not None:
+            self.host.publish()
 
     def loss(self, batch: Batch) -> Tensor:
         """Sum of a batch's losses, in nats."""
@@ -201,7 +215,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
-        checkpoint.save(self.run.path / "checkpoints", self.step, self.state(), self.recipe.keep_checkpoints)
+        best = None if self.watching is None else self.watching.best
+        checkpoint.save(self.run.path / "checkpoints", self.step, self.state(), self.recipe.keep_checkpoints, best)
 
     def resume(self) -> None:
         """Continue from the newest whole checkpoint of the run folder."""
@@ -213,14 +228,15 @@ class Trainer:
         print(f"Resumed at step {self.step} of {self.steps}.", file=sys.stderr)
 
     def run_all(self) -> TrainResult:
-        """Train to the last step, with progress, metrics and checkpoints.
+        """Train to the last step, or until the watch says that something was lost; with progress, metrics, checkpoints.
 
         The first Ctrl-C ends the step, writes a checkpoint and stops; a second one drops the step.
         """
         stream = iter(self.stream)
         with Progress("train", self.steps) as progress, HeldInterrupt() as held:
             try:
-                while self.step < self.steps:
+                self._begin_watching()
+                while self.step < self.steps and not self.ended:
                     place = self.stream.state()
                     try:
                         row = self.train_step([next(stream) for _ in range(self.recipe.accumulation)])
@@ -235,17 +251,39 @@ class Trainer:
                         f"step {self.step}/{self.steps} loss {row['loss']:.3f} {row['tokens_per_second']:.0f} tok/s "
                         f"{bytes_text(row['memory_bytes'])}",
                     )
-                    if held.asked or self.step % self.recipe.checkpoint_every == 0 or self.step == self.steps:
+                    looked = self.watching is not None and self.watching.look(self.step, self.model)
+                    due = self.step % self.recipe.checkpoint_every == 0 or self.step == self.steps
+                    if held.asked or looked or due:
                         self.save()
-                    if held.asked and self.step < self.steps:
+                    if held.asked and self.step < self.steps and not self.ended:
                         raise KeyboardInterrupt
             except KeyboardInterrupt:
                 # An interrupted step is dropped: its gradients must not leak into the state that is kept.
                 raise self._interrupted() from None
+        self._go_back()
         self.model.eval()
         if self.host is not None:
             self.host.restore()
         return self._result()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the watch has ended the training."""
+        return self.watching is not None and self.watching.ended is not None
+
+    def _begin_watching(self) -> None:
+        if self.watching is None:
+            return
+        self.watching.begin(self.model)
+        if self.step == 0 and self.watching.watch.on_loss == "best":
+            self.save()  # the base is the best until something better is known
+        elif self.watching.look(self.step, self.model):  # one that the machine had no memory for
+            self.save()
+
+    def _go_back(self) -> None:
+        """Take the best step's adapter where the watch ended the training and the recipe says so."""
+        if self.watching is not None and self.ended and self.watching.watch.on_loss == "best":
+            self._take(checkpoint.at(self.run.path / "checkpoints", self.watching.best)["parameters"])
 
     def _interrupted(self) -> KeyboardInterrupt:
         saved = checkpoint.steps(self.run.path / "checkpoints")
@@ -256,6 +294,6 @@ class Trainer:
         rows = self.run.metrics()
         speeds = sorted(row["tokens_per_second"] for row in rows)
         return TrainResult(
-            self.steps, self.tokens, rows[0]["loss"], rows[-1]["loss"], speeds[len(speeds) // 2], self.seconds,
+            self.step, self.tokens, rows[0]["loss"], rows[-1]["loss"], speeds[len(speeds) // 2], self.seconds,
             max(row["memory_bytes"] for row in rows),
         )  # fmt: skip

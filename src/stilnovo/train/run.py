@@ -1,7 +1,7 @@
 """From a recipe to a trained adapter in a run folder: what the command, the demo and the tests call.
 
 A run folder holds manifest.json, recipe.yaml, metrics.jsonl, checkpoints/step-N/ and, at the end, adapter/ (PEFT) and
-train.json.
+train.json; with a guard also guard.jsonl, and the base's answers in guard/.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,18 +28,22 @@ from stilnovo.plan.ledger import ledger
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import adapter_of, lora_parameters
 from stilnovo.progress import bytes_text
-from stilnovo.recipe import Recipe
+from stilnovo.recipe import Recipe, load
 from stilnovo.runlog import RunFolder, write_atomic
 from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train import planning
 from stilnovo.train.corpus import Corpus, read_corpus
 from stilnovo.train.loop import Trainer, TrainResult
+from stilnovo.train.watch import Watch
+
+#: Makes the watch of a run from what was opened for it; None: nobody watches.
+Watcher = Callable[[Llama, Tokenizer, Corpus], Watch]
 
 
 class TrainingRun:
     """A recipe opened on a run folder: model, adapter, data and trainer, ready to go."""
 
-    def __init__(self, recipe: Recipe, folder: Path, *, resume: bool = False) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, *, resume: bool = False, watcher: Watcher | None = None) -> None:
         _check_folder(folder, recipe, resume)
         self.recipe, self.folder = recipe, RunFolder(folder)
         _check_memory(recipe)
@@ -49,7 +53,8 @@ class TrainingRun:
         if resume:
             _check_data(folder, self.corpus)
         self._attach()
-        self.trainer = Trainer(self.model, self.corpus.packed, recipe.train, self.folder)
+        self.watch = None if watcher is None else watcher(self.model, self.tokenizer, self.corpus)
+        self.trainer = Trainer(self.model, self.corpus.packed, recipe.train, self.folder, watch=self.watch)
         if resume:
             self.trainer.resume()
         write_atomic(folder / "recipe.yaml", recipe.to_yaml())
@@ -96,6 +101,7 @@ class TrainingRun:
                 **asdict(result), "memory": [asdict(line) for line in lines],
                 "predicted_peak_bytes": None if self.plan is None else self.plan.peak,
                 "levers": None if self.plan is None else asdict(self.plan.levers),
+                "guard": None if self.trainer.watching is None else self.trainer.watching.summary(self.trainer.step),
             },
         )  # fmt: skip
         return result, lines
@@ -122,7 +128,7 @@ class TrainingRun:
             torch.cuda.empty_cache()
         self.model, _ = _open(self.recipe)
         self._attach()
-        self.trainer = Trainer(self.model, self.corpus.packed, train, self.folder, plan)
+        self.trainer = Trainer(self.model, self.corpus.packed, train, self.folder, plan, self.watch)
         self.trainer.restore(state)
 
     def _ledger(self) -> list[memory.MemoryLine]:
@@ -194,9 +200,8 @@ def _check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
     if resume and not (folder / "recipe.yaml").exists():
         raise InputError(f"There is no run to resume in {folder}.", next="Start it without --resume.")
     if resume:
-        import yaml
-
-        before: dict[str, Any] = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        # Read as a recipe, so that keys which did not exist when the run began have their defaults.
+        before = load(folder / "recipe.yaml").model_dump(mode="json")
         now = recipe.model_dump(mode="json")
         changed = [f"{s}.{k}" for s in now for k in now[s] if before.get(s, {}).get(k) != now[s][k]]
         if changed:
