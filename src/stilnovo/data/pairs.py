@@ -1,0 +1,99 @@
+"""Preference pairs to packs: both sides whole and together, only the last answer learnt.
+
+A side is the prompt and one answer under the model's template, up to the end of the answer's turn. It may have as many
+tokens as half a pack, so that a pair always fits. What is longer loses its end, as in TRL (`keep_start`): the prompt is
+what an answer is judged by, and the beginnings of two answers are still compared fairly. What cannot be compared then
+is left out and counted: a prompt that leaves no room for an answer, answers that differ only beyond the cut.
+
+Packs are best-fit-decreasing as elsewhere, but a pair is one unit: its pieces follow each other, chosen first. So an
+ordinary stream of batches (`stilnovo.data.batches`) serves, whose pieces are chosen_0, rejected_0, chosen_1, rejected_1 …
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stilnovo.data.chat import Preference, Tally
+from stilnovo.data.packing import IntArray, PackedCorpus, PackIndex, best_fit, coded
+from stilnovo.progress import Progress
+from stilnovo.text.template import Message
+from stilnovo.text.tokenizer import Tokenizer
+
+NO_ROOM = "the prompt leaves no room for an answer"
+EQUAL = "answers equal up to the cut"
+
+
+@dataclass
+class PackedPairs:
+    """Pairs ready to be learnt.
+
+    Attributes:
+        corpus: Its documents 2 i and 2 i + 1 are the chosen and the rejected side of a pair.
+        tally: Pairs taken, and those left out by reason.
+        cut: Pairs among those taken of which a side lost its end.
+        longest: Most tokens of a side.
+    """
+
+    corpus: PackedCorpus
+    longest: int
+    cut: int = 0
+    tally: Tally = field(default_factory=Tally)
+
+    def lines(self) -> list[str]:
+        """What people should know."""
+        shortened = [f"{self.cut:,} pairs lost the end of an answer beyond {self.longest:,} tokens"] if self.cut else []
+        return [*self.tally.lines(), *shortened]
+
+
+def side(tokenizer: Tokenizer, prompt: Sequence[Message], answer: str) -> tuple[list[int], int]:
+    """Token ids of a prompt and an answer up to the end of its turn, and where the answer begins."""
+    ids, learnt = tokenizer.supervised([*prompt, Message("assistant", answer)])
+    stop = len(learnt) - learnt[::-1].index(True)
+    begin = stop
+    while begin and learnt[begin - 1]:  # earlier answers of the conversation belong to the prompt
+        begin -= 1
+    return ids[:stop], begin
+
+
+def pack_pairs(pairs: Sequence[Preference], tokenizer: Tokenizer, pack_tokens: int) -> PackedPairs:
+    """Tokenise and pack.
+
+    Args:
+        pairs: As `stilnovo.data.chat.read_preferences` gives them.
+        tokenizer: The model's.
+        pack_tokens: Tokens of a pack; a side has at most half of them.
+    """
+    documents, longest, tally, cut = list[IntArray](), pack_tokens // 2, Tally(), 0
+    with Progress("pairs", len(pairs)) as progress:
+        for number, pair in enumerate(pairs, 1):
+            (chosen, begin), (rejected, other) = (side(tokenizer, pair.prompt, a) for a in (pair.chosen, pair.rejected))
+            assert begin == other, "a prompt's tokens do not depend on its answer"
+            place, found = f"pair {pair.id}", f"prompt {begin:,} tokens, sides {len(chosen):,} and {len(rejected):,}"
+            if begin >= longest:
+                tally.leave(NO_ROOM, place, found)
+            elif chosen[:longest] == rejected[:longest]:
+                tally.leave(EQUAL, place, found)
+            else:
+                tally.taken += 1
+                cut += max(len(chosen), len(rejected)) > longest
+                kept = (chosen[:longest], rejected[:longest])
+                documents += [coded(ids, [at >= begin for at in range(len(ids))]) for ids in kept]
+            progress.update(number, f"{number:,} of {len(pairs):,} pairs")
+    return PackedPairs(PackedCorpus(tuple(documents), _index(documents, pack_tokens), pack_tokens), longest, cut, tally)
+
+
+def _index(documents: Sequence[IntArray], pack_tokens: int) -> PackIndex:
+    """Packs of documents 2 i and 2 i + 1, which stay together."""
+    inputs = np.array([len(document) - 1 for document in documents], dtype=np.int64)
+    both = inputs.reshape(-1, 2).sum(1)
+    order = np.argsort(-both, kind="stable")
+    rows = best_fit(both[order].astype(np.int32), pack_tokens)
+    order = order[np.argsort(rows, kind="stable")]
+    sides = (2 * order[:, None] + np.arange(2)).reshape(-1)
+    packs = int(rows.max()) + 1 if len(rows) else 0
+    offsets = 2 * np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=packs))]).astype(np.int64)
+    lengths = inputs[sides].astype(np.int32)
+    return PackIndex(sides.astype(np.int32), np.zeros(len(sides), np.int64), lengths, offsets)

@@ -1,0 +1,100 @@
+"""What an objective computes with: a model's passes, whichever way it runs, and what an objective is.
+
+`Passes` hides whether the engine or torch's autograd computes, and switches the adapter off for the base's own answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from stilnovo.engine.divergence import tiled_divergence
+from stilnovo.engine.head import Head
+from stilnovo.engine.link import Link
+from stilnovo.engine.loss import tiled_losses
+from stilnovo.engine.stack import Engine
+from stilnovo.model import lora
+from stilnovo.model.attention import Blocks, positions_of
+from stilnovo.model.llama import Llama
+from stilnovo.train.losses import chunked_losses
+
+#: Sums by name, each with what it is divided by for the metrics.
+Parts = dict[str, tuple[float, int]]
+
+
+class Passes:
+    """A model's passes: by the engine where there is one, else by torch's autograd, which the engine equals.
+
+    Args:
+        model: With its adapter.
+        engine: None for the plain path.
+        chunk: Rows of logits that exist at once.
+    """
+
+    def __init__(self, model: Llama, engine: Engine | None, chunk: int) -> None:
+        self.model, self.engine, self.chunk = model, engine, chunk
+        self._head: Head | None = None
+
+    @property
+    def head(self) -> Head:
+        """The output head in tiles."""
+        if self.engine is not None:
+            return self.engine.head
+        if self._head is None:
+            self._head = Head(self.model.head, "dense", None, Link(self.model.device))
+        return self._head
+
+    def hidden(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Token ids (T,) of documents of these lengths → final hidden states (T, C), differentiable."""
+        tokens = tokens.to(self.model.device)
+        if self.engine is not None:
+            return self.engine.hidden(tokens, lengths)
+        positions = positions_of(lengths, self.model.device)
+        return self.model.hidden(tokens, positions, Blocks.documents(lengths))
+
+    def losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """−log p in nats of each of the rows (T, C), (T,)."""
+        targets = targets.to(hidden.device)
+        if self.engine is None:
+            return chunked_losses(hidden, self.model.head, targets, self.chunk)
+        return tiled_losses(hidden, self.engine.head, targets, self.chunk)
+
+    def cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Sum of −log p in nats over rows (T, C)."""
+        return self.losses(hidden, targets).sum()
+
+    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Sum of KL(teacher ‖ student) in nats over rows; half the rows at once, since each has two rows of logits."""
+        return tiled_divergence(student, teacher, self.head, max(1, self.chunk // 2))
+
+    @contextlib.contextmanager
+    def base(self) -> Iterator[None]:
+        """The model without its adapter, and without gradients."""
+        training = self.model.training
+        lora.set_enabled(self.model, False)
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            lora.set_enabled(self.model, True)
+            self.model.train(training)
+
+
+class Objective(Protocol):
+    """A batch (of the kind its stream yields) → the sum of its losses, and the parts to be reported.
+
+    `parts["loss"]` is always there, with `count`, which the step's gradient is divided by.
+    """
+
+    def __call__(self, passes: Passes, batch: Any) -> tuple[Tensor, Parts]:
+        """The sum, differentiable, and the parts."""
+        ...
+
+    def count(self, batch: Any) -> int:
+        """Losses that a batch adds up."""
+        ...

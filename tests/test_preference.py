@@ -1,0 +1,265 @@
+"""Preference pairs and their objective: against TRL's own trainer, against the formula, and against itself one by one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stilnovo.data.batches import Batch, BatchStream
+from stilnovo.data.chat import Preference
+from stilnovo.data.pairs import pack_pairs, side
+from stilnovo.engine.loss import tiled_losses
+from stilnovo.engine.stack import Engine
+from stilnovo.model import lora
+from stilnovo.model.llama import Llama
+from stilnovo.model.load import open_model
+from stilnovo.plan.levers import Levers, all_layers
+from stilnovo.text.template import Message
+from stilnovo.text.tokenizer import Tokenizer
+from stilnovo.train.losses import chunked_losses
+from stilnovo.train.passes import Passes
+from stilnovo.train.preference import DirectPreference, dpo, log_ratios
+
+SYSTEM = Message("system", "Rispondi in italiano.")
+BETA = 0.3
+ADAPTER = lora.LoraConfig(r=4, alpha=6.0)
+
+
+def user(text: str) -> Message:
+    return Message("user", text)
+
+
+PAIRS = [
+    Preference("a", (SYSTEM, user("Chi scrisse la Commedia?")), "Dante Alighieri, a Ravenna.", "Boh."),
+    Preference("b", (SYSTEM, user("Due più due?")), "Quattro.", "Cinque, forse: chi può dirlo con certezza?"),
+    Preference("c", (SYSTEM, user("Ciao"), Message("assistant", "Salve."), user("Come va?")), "Bene, grazie.", "Male"),
+    Preference("d", (SYSTEM, user("Una rima con cuore?")), "Amore", "Gatto."),
+]
+
+
+@pytest.fixture(scope="module")
+def model_and_tokenizer(tiny_folder: Path) -> tuple[Llama, Tokenizer]:
+    model, tokenizer = open_model(str(tiny_folder), quantization="none", device="cpu")
+    lora.attach(model, ADAPTER)
+    generator = torch.Generator().manual_seed(5)
+    for module in lora.adapters(model).values():
+        module.lora_B.data = 0.1 * torch.randn(module.lora_B.shape, generator=generator)
+    return model, tokenizer
+
+
+@pytest.fixture
+def model(model_and_tokenizer: tuple[Llama, Tokenizer]) -> Llama:
+    return copy.deepcopy(model_and_tokenizer[0])
+
+
+@pytest.fixture(scope="module")
+def tokenizer(model_and_tokenizer: tuple[Llama, Tokenizer]) -> Tokenizer:
+    return model_and_tokenizer[1]
+
+
+def batch_of(pairs: Sequence[Preference], tokenizer: Tokenizer) -> Batch:
+    """All pairs in one batch."""
+    packed = pack_pairs(pairs, tokenizer, 4096).corpus
+    assert len(packed.packs) == 1
+    return next(iter(BatchStream(packed, 1, 0)))
+
+
+def plain(model: Llama) -> Passes:
+    return Passes(model, None, 16)
+
+
+def engine(model: Llama, choice: Any) -> Passes:
+    levers = Levers(layers=all_layers(choice, model.config.layers), loss_chunk=16, head_tile=50)
+    return Passes(model, Engine(model, levers), 16)
+
+
+def run(passes: Passes, batch: Batch) -> tuple[float, dict[str, tuple[float, int]], list[Tensor]]:
+    """Mean loss over the pairs, what is reported, and the gradients of the mean."""
+    loss, parts = DirectPreference(BETA)(passes, batch)
+    (loss / DirectPreference(BETA).count(batch)).backward()
+    found = [p.grad for p in lora.parameters(passes.model)]
+    return loss.item() / parts["loss"][1], parts, [g for g in found if g is not None]
+
+
+def assert_close(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float) -> None:
+    """Relative to each tensor's largest value."""
+    assert len(ours) == len(theirs) > 0
+    for mine, other in zip(ours, theirs, strict=True):
+        assert other.abs().max() > 0
+        assert (mine - other).abs().max() <= tolerance * other.abs().max()
+
+
+# — The losses of single rows —
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_losses_of_rows_are_torchs(chunk: int, model: Llama) -> None:
+    torch.manual_seed(4)
+    targets, weights = torch.randint(0, 259, (23,)), torch.randn(23)
+    hidden = torch.randn(23, 64, requires_grad=True)
+    theirs = F.cross_entropy(hidden @ model.head.T, targets, reduction="none")
+    (expected,) = torch.autograd.grad((theirs * weights).sum(), hidden)
+    tiled = Engine(model, Levers(layers=all_layers("keep", 2), head_tile=50)).head
+    for ours in (
+        chunked_losses(hidden, model.head, targets, chunk),
+        tiled_losses(hidden, tiled, targets, chunk),
+    ):
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+        (got,) = torch.autograd.grad((ours * weights).sum(), hidden)
+        assert_close([got], [expected], 1e-5)
+
+
+# — The objective —
+
+
+def test_the_loss_is_the_papers_equation() -> None:
+    policy, reference = torch.tensor([2.0, 1.0, 4.0, 0.5, 0.5]), torch.tensor([2.5, 1.5, 3.0, 0.5, 2.5])
+    ratios = log_ratios(policy, reference, (2, 1, 1, 1))  # log π − log π_ref of chosen, rejected, chosen, rejected
+    assert ratios.tolist() == [[1.0, -1.0], [0.0, 2.0]]
+    losses, rewards = dpo(ratios, 0.1)
+    expected = [-math.log(1 / (1 + math.exp(-0.1 * (1.0 + 1.0)))), -math.log(1 / (1 + math.exp(-0.1 * (0.0 - 2.0))))]
+    assert losses.tolist() == pytest.approx(expected)
+    assert torch.allclose(rewards, 0.1 * ratios)
+
+
+def test_a_fresh_adapter_has_not_moved(model: Llama, tokenizer: Tokenizer) -> None:
+    for module in lora.adapters(model).values():
+        torch.nn.init.zeros_(module.lora_B)
+    loss, parts, _ = run(plain(model), batch_of(PAIRS, tokenizer))
+    assert loss == pytest.approx(math.log(2), rel=1e-6)
+    assert parts["margin"] == (0.0, 4) and parts["accuracy"] == (0.0, 4)
+    assert all(module.enabled for module in lora.adapters(model).values())
+
+
+def test_a_reference_that_fails_leaves_the_adapter_on(
+    model: Llama, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Tensor:
+        assert not any(module.enabled for module in lora.adapters(model).values())
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Passes, "hidden", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(plain(model), batch_of(PAIRS, tokenizer))
+    assert all(module.enabled for module in lora.adapters(model).values())
+
+
+def test_packed_equals_one_by_one(model: Llama, tokenizer: Tokenizer) -> None:
+    together, parts, gradients = run(plain(model), batch_of(PAIRS, tokenizer))
+    model.zero_grad()
+    total, sums = 0.0, dict.fromkeys(parts, 0.0)
+    for pair in PAIRS:
+        loss, alone = DirectPreference(BETA)(plain(model), batch_of([pair], tokenizer))
+        (loss / len(PAIRS)).backward()
+        total += loss.item()
+        sums = {name: value + alone[name][0] for name, value in sums.items()}
+    assert together == pytest.approx(total / len(PAIRS), rel=1e-5)
+    assert {name: value for name, (value, _) in parts.items()} == pytest.approx(sums, rel=1e-4)
+    assert_close([p.grad for p in lora.parameters(model)], gradients, 1e-4)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("choice", ["keep", "recompute", "offload", "attention"])
+def test_the_engine_equals_the_plain_path(choice: str, model: Llama, tokenizer: Tokenizer) -> None:
+    other, batch = copy.deepcopy(model), batch_of(PAIRS, tokenizer)
+    expected, told, theirs = run(plain(other), batch)
+    found, parts, ours = run(engine(model, choice), batch)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert parts["margin"][0] == pytest.approx(told["margin"][0], rel=1e-4) and parts["accuracy"] == told["accuracy"]
+    assert_close(ours, theirs, 1e-4)
+
+
+# — TRL —
+
+
+@pytest.fixture(scope="module")
+def trl_trainer(
+    tiny_folder: Path, model_and_tokenizer: tuple[Llama, Tokenizer], tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """TRL's DPOTrainer on the same weights with the same adapter, which it switches off for its reference."""
+    pytest.importorskip("trl", reason="needs TRL to compare with: pip install trl")
+    from datasets import Dataset
+    from peft import LoraConfig, set_peft_model_state_dict
+    from safetensors.torch import load_file
+    from transformers import AutoTokenizer, LlamaForCausalLM
+    from trl import DPOConfig, DPOTrainer
+
+    def messages(turns: Sequence[Message]) -> list[dict[str, str]]:
+        return [{"role": turn.role, "content": turn.content} for turn in turns]
+
+    rows = [
+        {
+            "prompt": messages(pair.prompt),
+            "chosen": messages([Message("assistant", pair.chosen)]),
+            "rejected": messages([Message("assistant", pair.rejected)]),
+        }
+        for pair in PAIRS
+    ]
+    ours, _ = model_and_tokenizer
+    folder = tmp_path_factory.mktemp("trl")
+    lora.save(ours, ADAPTER, folder, "tiny")
+    settings = DPOConfig(
+        output_dir=str(folder / "out"), beta=BETA, max_length=None, bf16=False, use_cpu=True, report_to=[],
+        activation_checkpointing=False, per_device_train_batch_size=len(PAIRS), disable_tqdm=True,
+    )  # fmt: skip
+    config = LoraConfig(
+        r=ADAPTER.r,
+        lora_alpha=ADAPTER.alpha,
+        use_rslora=True,
+        target_modules=list(ADAPTER.projections),
+        task_type="CAUSAL_LM",
+    )
+    trainer = DPOTrainer(
+        model=LlamaForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32, attn_implementation="eager"),
+        args=settings,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=AutoTokenizer.from_pretrained(tiny_folder),
+        peft_config=config,
+    )
+    set_peft_model_state_dict(trainer.model, load_file(folder / "adapter_model.safetensors"))
+    trainer.model.train()
+    return trainer
+
+
+def test_tokens_are_trls(trl_trainer: Any, tokenizer: Tokenizer) -> None:
+    """But for the line break after the end of the turn, which no generation ever writes."""
+    newline = tokenizer.encode("\n")
+    for row, pair in zip(trl_trainer.train_dataset, PAIRS, strict=True):
+        for answer, key in ((pair.chosen, "chosen_ids"), (pair.rejected, "rejected_ids")):
+            ids, begin = side(tokenizer, pair.prompt, answer)
+            assert ids[:begin] == row["prompt_ids"]
+            assert [*ids[begin:], *newline] == row[key]
+
+
+@pytest.mark.parametrize("way", ["plain", "engine"])
+def test_loss_and_gradients_are_trls(way: str, trl_trainer: Any, model: Llama, tokenizer: Tokenizer) -> None:
+    examples = []
+    for pair in PAIRS:
+        (chosen, begin), (rejected, _) = (side(tokenizer, pair.prompt, a) for a in (pair.chosen, pair.rejected))
+        examples.append({"prompt_ids": chosen[:begin], "chosen_ids": chosen[begin:], "rejected_ids": rejected[begin:]})
+    theirs = trl_trainer.model
+    theirs.zero_grad()
+    loss = trl_trainer.compute_loss(theirs, trl_trainer.data_collator(examples))
+    loss.backward()
+    found = dict(theirs.named_parameters())
+    expected = [
+        found[f"base_model.model.{path}.{which}.default.weight"].grad
+        for path in lora.adapters(model)
+        for which in ("lora_A", "lora_B")
+    ]
+
+    passes = plain(model) if way == "plain" else engine(model, "recompute")
+    ours, parts, gradients = run(passes, batch_of(PAIRS, tokenizer))
+    assert ours == pytest.approx(loss.item(), rel=1e-4)
+    assert_close(gradients, expected, 1e-4)
+    told = trl_trainer._metrics["train"]
+    assert parts["margin"][0] / 4 == pytest.approx(told["rewards/margins"][-1], rel=1e-4)
+    assert parts["accuracy"][0] / 4 == told["rewards/accuracies"][-1]
+    assert abs(loss.item() - math.log(2)) > 0  # the adapter has moved: there is something to agree on
