@@ -29,8 +29,9 @@ from stilnovo.runlog import RunFolder
 from stilnovo.train import checkpoint, planning
 from stilnovo.train.host import HostAdapter
 from stilnovo.train.interrupt import HeldInterrupt
-from stilnovo.train.objective import NextToken, Parts, Passes, objective_of
+from stilnovo.train.objective import NextToken, objective_of
 from stilnovo.train.optimizer import learning_rate, make_optimizer
+from stilnovo.train.passes import Parts, Passes
 from stilnovo.train.watch import Watch, Watching
 
 
@@ -197,11 +198,11 @@ class Trainer:
         if self.host is not None:
             self.host.publish()
         self.optimizer.zero_grad(set_to_none=True)
-        seconds = time.perf_counter() - started
-        self.step, self.tokens, self.seconds = self.step + 1, self.tokens + count, self.seconds + seconds
+        seconds, learnt = time.perf_counter() - started, sum(batch.predictions for batch in batches)
+        self.step, self.tokens, self.seconds = self.step + 1, self.tokens + learnt, self.seconds + seconds
         return {
             "step": self.step, **means(sums), "learning_rate": rate, "gradient_norm": norm, "tokens": self.tokens,
-            "tokens_per_second": count / seconds, "seconds": self.seconds, "memory_bytes": peak_memory(self.model.device),
+            "tokens_per_second": learnt / seconds, "seconds": self.seconds, "memory_bytes": peak_memory(self.model.device),
         }  # fmt: skip
 
     def _no_number(self, value: float, batch: Batch, what: str = "loss") -> StilnovoError:

@@ -14,9 +14,7 @@ from torch import Tensor
 
 from stilnovo.data.batches import Batch
 from stilnovo.recipe import TrainSection
-from stilnovo.train.passes import Objective as Objective
-from stilnovo.train.passes import Parts as Parts
-from stilnovo.train.passes import Passes as Passes
+from stilnovo.train.passes import Objective, Parts, Passes
 from stilnovo.train.preference import DirectPreference
 
 
