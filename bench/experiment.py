@@ -49,12 +49,11 @@ class Arm:
 def arms(folder: Path) -> list[Arm]:
     """The three main runs, and the short ones that change one thing of `wikipedia-it` each."""
     chat = [str(folder / "data/rehearsal.jsonl")]
-    ours = {"data.rehearsal": chat, "data.comprehension": 0.2, "data.rehearsal_share": 0.125, **OURS}
     mixed = {**OURS, "data.rehearsal": chat, "data.rehearsal_share": 0.125}
     return [
         Arm("report2024-wikipedia", "report2024-wikipedia", REPORT),
         Arm("wikipedia-it", "wikipedia-it", OURS),
-        Arm("rehearsal", "rehearsal", ours),
+        Arm("rehearsal", "rehearsal", mixed),
         Arm("short", "wikipedia-it", OURS, True),
         Arm("short-rows-of-32", "wikipedia-it", {
             **OURS, "data.rows": "truncated", "data.pack_tokens": 32, "train.batch_packs": 32}, True),
