@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import json
 import math
+import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,20 +17,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from conftest import write_byte_tokenizer
 from stilnovo.data.batches import Batch, BatchStream
-from stilnovo.data.chat import Preference
-from stilnovo.data.pairs import pack_pairs, side
+from stilnovo.data.chat import Preference, read_preferences
+from stilnovo.data.pairs import EQUAL, NO_ROOM, pack_pairs, side
 from stilnovo.engine.loss import tiled_losses
 from stilnovo.engine.stack import Engine
+from stilnovo.errors import InputError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
 from stilnovo.plan.levers import Levers, all_layers
+from stilnovo.recipe import Recipe, load
+from stilnovo.runlog import RunFolder
 from stilnovo.text.template import Message
-from stilnovo.text.tokenizer import Tokenizer
+from stilnovo.text.tokenizer import Tokenizer, from_folder
+from stilnovo.train.loop import Trainer
 from stilnovo.train.losses import chunked_losses
 from stilnovo.train.passes import Passes
-from stilnovo.train.preference import DirectPreference, dpo, log_ratios
+from stilnovo.train.preference import DirectPreference, answers, dpo, log_ratios
+from stilnovo.train.run import TrainingRun
 
 SYSTEM = Message("system", "Rispondi in italiano.")
 BETA = 0.3
@@ -263,3 +273,205 @@ def test_loss_and_gradients_are_trls(way: str, trl_trainer: Any, model: Llama, t
     assert parts["margin"][0] / 4 == pytest.approx(told["rewards/margins"][-1], rel=1e-4)
     assert parts["accuracy"][0] / 4 == told["rewards/accuracies"][-1]
     assert abs(loss.item() - math.log(2)) > 0  # the adapter has moved: there is something to agree on
+
+
+# — Pairs into packs —
+
+
+def sides_of(batch: Batch) -> list[tuple[list[int], list[int]]]:
+    """(tokens, learnt targets) of each piece, put together again from the stream."""
+    assert batch.learnt is not None
+    parts = [torch.split(t, list(batch.lengths)) for t in (batch.tokens, batch.targets, batch.learnt)]
+    return [([*t.tolist(), int(y[-1])], y[m].tolist()) for t, y, m in zip(*parts, strict=True)]
+
+
+def random_pairs(count: int) -> list[Preference]:
+    """Pairs of every length, each answer unlike all others."""
+    draw = random.Random(7)
+    words = ["uno", "due", "tre", "quattro"]
+
+    def text(number: int, which: str) -> str:
+        return f"{which}{number} " + " ".join(draw.choices(words, k=draw.randrange(1, 12)))
+
+    return [
+        Preference(str(n), (SYSTEM, user(text(n, "domanda"))), text(n, "meglio"), text(n, "peggio"))
+        for n in range(count)
+    ]
+
+
+def test_both_sides_stay_together_and_only_the_answers_are_learnt(tokenizer: Tokenizer) -> None:
+    pairs = random_pairs(60)
+    found = pack_pairs(pairs, tokenizer, 512)
+    assert found.tally.taken == 60 and found.cut == 0 and not found.lines()
+    stream = BatchStream(found.corpus, 2, 3)
+    seen = Counter[tuple[str, str]]()
+    batches = iter(stream)
+    for _ in range(stream.batches_per_epoch()):
+        batch = next(batches)
+        assert batch.targets.numel() <= 2 * 512
+        pieces = sides_of(batch)
+        rows, counts = answers(batch)
+        assert counts == [len(learnt) for _, learnt in pieces] and sum(counts) == len(rows) == batch.predictions
+        for (chosen, better), (rejected, worse) in zip(pieces[::2], pieces[1::2], strict=True):
+            assert chosen[-len(better) :] == better and rejected[-len(worse) :] == worse  # nothing follows the answer
+            assert chosen[: -len(better)] == rejected[: -len(worse)]  # the same prompt
+            assert better[-1] == worse[-1] == tokenizer.eos_id
+            seen[tokenizer.decode(better), tokenizer.decode(worse)] += 1
+    assert seen == Counter((pair.chosen, pair.rejected) for pair in pairs)
+    assert stream.state() == {"epoch": 1, "index": 0}
+    assert len(found.corpus.packs) <= 1.15 * found.corpus.tokens / 512 + 1  # and the packs are full
+
+
+def test_the_order_is_restored_exactly(tokenizer: Tokenizer) -> None:
+    corpus = pack_pairs(random_pairs(40), tokenizer, 256).corpus
+    one, other = BatchStream(corpus, 2, 3), BatchStream(corpus, 2, 3)
+    batches = iter(one)
+    for _ in range(one.batches_per_epoch() + 2):
+        next(batches)
+    other.restore(one.state())
+    for ours, theirs in zip(itertools.islice(batches, 30), other, strict=False):
+        assert torch.equal(ours.tokens, theirs.tokens) and ours.lengths == theirs.lengths
+
+
+@pytest.mark.parametrize("template", ["chatml", "llama3", "plain"])
+def test_earlier_answers_belong_to_the_prompt(template: str, tmp_path: Path) -> None:
+    specials = {
+        "chatml": ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        "llama3": ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+        "plain": ("<|endoftext|>",),
+    }[template]
+    write_byte_tokenizer(tmp_path, specials, eos_token=specials[-1])
+    made = from_folder(tmp_path)
+    made.template = template
+    prompt = (user("Ciao"), Message("assistant", "Salve."), user("Come va?"))
+    ids, begin = side(made, prompt, "Bene.")
+    assert made.decode(ids[begin:]) == "Bene." and ids[-1] == made.eos_id
+    assert ids[:begin] == made.render(prompt, generation=True)
+
+
+def test_what_is_too_long_loses_its_end_and_is_counted(tokenizer: Tokenizer) -> None:
+    prompt = (SYSTEM, user("Domanda?"))
+    room = 128 - side(tokenizer, prompt, "x")[1]  # a token a byte
+    pairs = [
+        Preference("whole", prompt, "a" * (room - 1), "b" * (room - 1)),
+        Preference("cut", prompt, "a" * room, "b"),
+        Preference("same", prompt, "c" * room + "d", "c" * room + "e"),
+        Preference("full", (SYSTEM, user("?" * 200)), "a", "b"),
+    ]
+    found = pack_pairs(pairs, tokenizer, 256)
+    assert found.longest == 128 and found.tally.taken == 2 and found.cut == 1
+    assert found.tally.left == {EQUAL: 1, NO_ROOM: 1}
+    assert found.tally.places[EQUAL][0].startswith("pair same:") and found.tally.places[NO_ROOM][0].startswith(
+        "pair full:"
+    )
+    assert [line.split(" (")[0] for line in found.lines()] == [
+        f"1 left out, {EQUAL}", f"1 left out, {NO_ROOM}", "1 pairs lost the end of an answer beyond 128 tokens",
+    ]  # fmt: skip
+    batches = iter(BatchStream(found.corpus, 1, 0))
+    sides = [piece for _ in range(len(found.corpus.packs)) for piece in sides_of(next(batches))]
+    by_learnt = {tokenizer.decode(learnt): (tokens, learnt) for tokens, learnt in sides}
+    assert set(by_learnt) == {"a" * (room - 1), "b" * (room - 1), "a" * room, "b"}
+    assert by_learnt["a" * (room - 1)][1][-1] == tokenizer.eos_id  # the end of the turn fits exactly
+    tokens, learnt = by_learnt["a" * room]
+    assert len(tokens) == 128 and tokenizer.eos_id not in learnt
+
+
+# — A run —
+
+GOOD = [
+    {"prompt": f"Il numero {n}?", "chosen": f"Sì, {n}.", "rejected": f"No, {n + 1}."}
+    for n in range(24)
+]  # fmt: skip
+BAD = [
+    {"prompt": "Ciao", "chosen": "Salve.", "rejected": " Salve. "},
+    {"chosen": "Salve.", "rejected": "Via."},
+    {"prompt": "Ciao", "chosen": "", "rejected": "Via."},
+    {"prompt": "?" * 600, "chosen": "Sì.", "rejected": "No."},
+]
+
+
+def pairs_file(path: Path, rows: Sequence[dict[str, str]]) -> str:
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def recipe_of(tiny_folder: Path, data: str, **changes: Any) -> Recipe:
+    settings: dict[str, Any] = {
+        "model.name": str(tiny_folder), "model.device": "cpu", "model.quantization": "none", "lora.r": 8, "lora.alpha": 8,
+        "data.paths": [data], "data.pack_tokens": 512, "train.steps": 14, "train.accumulation": 2, "train.learning_rate": 5e-3,
+        "train.optimizer": "adamw", "train.checkpoint_every": 3, "train.beta": 0.1,
+    }  # fmt: skip
+    return load("anita-dpo").changed({**settings, **changes})
+
+
+def numbers(folder: Path) -> list[tuple[float, float, float]]:
+    """Loss, margin and accuracy of every step."""
+    return [(row["loss"], row["margin"], row["accuracy"]) for row in RunFolder(folder).metrics()]
+
+
+@pytest.mark.parametrize("way", ["auto", "plain"])
+def test_a_training_prefers_and_is_resumed_exactly(
+    way: str, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(tiny_folder, pairs_file(tmp_path / "pairs.jsonl", [*GOOD, *BAD]), **{"train.engine": way})
+    whole = TrainingRun(recipe, tmp_path / "whole")
+    said = capsys.readouterr().err
+    for reason, place in (
+        ("equal answers", "row 25"), ("missing columns", "row 26"), ("empty answer", "row 27"), (NO_ROOM, "pair 28"),
+    ):  # fmt: skip
+        assert f"1 left out, {reason} (first:" in said and place in said
+    assert len(whole.corpus.packed.documents) == 2 * len(GOOD)
+    result, _ = whole.train()
+    rows = numbers(tmp_path / "whole")
+    assert rows[0][0] == pytest.approx(math.log(2), rel=1e-5) and rows[0][1] == pytest.approx(0, abs=1e-5)
+    assert rows[-1][0] < 0.5 and rows[-1][1] > 0.5 and rows[-1][2] == 1.0
+    assert result.first_loss == rows[0][0] and result.tokens > 0
+
+    with monkeypatch.context() as patch:
+        step = Trainer.train_step
+
+        def stopped(self: Trainer, batches: list[Batch]) -> dict[str, Any]:
+            if self.step == 8:
+                raise KeyboardInterrupt
+            return step(self, batches)
+
+        patch.setattr(Trainer, "train_step", stopped)
+        with pytest.raises(KeyboardInterrupt, match="Continue from step 6"):
+            TrainingRun(recipe, tmp_path / "cut").train()
+    again = TrainingRun(recipe, tmp_path / "cut", resume=True)
+    assert again.trainer.step == 6
+    again.train()
+    assert numbers(tmp_path / "cut") == rows
+    for ours, theirs in zip(lora.parameters(again.model), lora.parameters(whole.model), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_nothing_to_prefer_is_an_error(tiny_folder: Path, tmp_path: Path) -> None:
+    data = pairs_file(tmp_path / "long.jsonl", [BAD[3]])
+    with pytest.raises(InputError, match=r"(?s)No pair.*no room.*data\.pack_tokens.*256 tokens"):
+        TrainingRun(recipe_of(tiny_folder, data), tmp_path / "run")
+
+
+@pytest.mark.parametrize("key", ["data.rehearsal", "data.comprehension"])
+def test_pairs_stand_alone(key: str, tiny_folder: Path, tmp_path: Path) -> None:
+    data = pairs_file(tmp_path / "pairs.jsonl", GOOD)
+    changes = {key: [data] if key == "data.rehearsal" else 0.5}
+    with pytest.raises(InputError, match="preference pairs alone"):
+        TrainingRun(recipe_of(tiny_folder, data, **changes), tmp_path / "run")
+
+
+def test_the_recipe_is_anitas() -> None:
+    recipe = load("anita-dpo")
+    assert (recipe.lora.r, recipe.lora.alpha, recipe.lora.rslora) == (64, 16, True)
+    assert (recipe.train.task, recipe.train.beta, recipe.train.learning_rate) == ("dpo", 0.1, 5e-5)
+    assert recipe.data.pack_tokens // 2 == 1024  # tokens of a side
+
+
+def test_real_pairs(shared_data: Path, tokenizer: Tokenizer) -> None:
+    """300 pairs as they lie there; with a token a byte most of them are longer than 1,024."""
+    pairs, tally = read_preferences([shared_data / "chat" / "dpo_en_demo.json"])
+    assert tally.taken == len(pairs) == 300
+    found = pack_pairs(pairs, tokenizer, 2048)
+    assert found.tally.taken + sum(found.tally.left.values()) == 300
+    assert found.tally.taken > 100 and found.cut > 0 and found.tally.left[NO_ROOM] > 0
+    assert max(len(document) for document in found.corpus.documents) == 1024
