@@ -194,7 +194,7 @@ def trl_trainer(
     tiny_folder: Path, model_and_tokenizer: tuple[Llama, Tokenizer], tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
     """TRL's DPOTrainer on the same weights with the same adapter, which it switches off for its reference."""
-    pytest.importorskip("trl", reason="needs TRL to compare with: pip install trl")
+    pytest.importorskip("trl", reason="needs TRL to compare with: pip install trl==1.16.0")
     from datasets import Dataset
     from peft import LoraConfig, set_peft_model_state_dict
     from safetensors.torch import load_file
