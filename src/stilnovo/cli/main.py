@@ -24,6 +24,7 @@ from stilnovo.cli import (
     plan,
     prepare,
     serve,
+    sweep,
     train,
 )
 from stilnovo.errors import StilnovoError
@@ -52,6 +53,7 @@ app.command("prepare")(prepare.prepare)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("sweep")(sweep.sweep)
 app.command("generate")(generate.generate)
 app.add_typer(library.app, name="library")
 app.command("ask")(ask.ask)

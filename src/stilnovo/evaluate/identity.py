@@ -28,7 +28,7 @@ _MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".model")
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 # What makes no answers. Everything else counts, also what is added later.
 _OTHER_ROOMS = {"chat", "cli", "compare", "data", "demo", "library", "report", "sample", "serve", "train"}
-_READERS = {"cache", "identity", "paired", "pages", "result", "run", "statistics", "verdict"}
+_READERS = {"cache", "identity", "paired", "pages", "result", "run", "statistics", "sweep_pages", "tradeoff", "verdict"}
 
 
 @dataclass(frozen=True)

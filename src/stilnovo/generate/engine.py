@@ -29,11 +29,12 @@ KEEP_DENSE_BYTES = 2 * 2**30  # on a CPU, keep dense weights while writing when 
 
 @dataclass(frozen=True)
 class Completion:
-    """One finished text; `stopped` is whether the model ended it itself."""
+    """One finished text; `stopped` is whether the model ended it itself, `ids` its tokens, special ones included."""
 
     text: str
     tokens: int
     stopped: bool
+    ids: tuple[int, ...] = ()
 
 
 class _Text:
@@ -108,7 +109,7 @@ class Engine:
         texts = [_Text(self.tokenizer, one) for one in sampling]
         for _ in self._write(prompts, texts):
             pass
-        return [Completion(text.whole(), len(text.ids), text.stopped) for text in texts]
+        return [Completion(text.whole(), len(text.ids), text.stopped, tuple(text.ids)) for text in texts]
 
     # As a decorator the mode ends at each `yield`: between the pieces of a stream the caller's code runs outside it.
     @torch.inference_mode()

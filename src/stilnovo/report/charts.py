@@ -15,8 +15,8 @@ from stilnovo.report.data import Interval, LossPoint
 from stilnovo.report.numbers import clean, decimal, drawable, finite, rate, tick_digits, ticks
 from stilnovo.report.svg import Drawing
 
-_CHARACTER = 7.4  # mean advance of the sans face at 12 px, on the generous side: labels must not touch the plot
-_EDGE = 12.0  # room for half a dot at the ends of an axis
+CHARACTER = 7.4  # mean advance of the sans face at 12 px, on the generous side: labels must not touch the plot
+EDGE = 12.0  # room for half a dot at the ends of an axis
 _HOVER_COLUMNS = 120
 _DRAWN_POINTS = 400
 
@@ -51,7 +51,7 @@ class IntervalAxis:
     caption: str = ""
 
 
-class _Scale:
+class Scale:
     """Round numbers over the data, and the linear map from them to drawing coordinates."""
 
     def __init__(self, values: Sequence[float], start: float, stop: float, target: int, *, whole: bool = False) -> None:
@@ -60,6 +60,7 @@ class _Scale:
         self._start, self._stop = start, stop
 
     def __call__(self, value: float) -> float:
+        """Where a value lies in the drawing."""
         low, high = self.ticks[0], self.ticks[-1]
         return self._start + (value - low) / (high - low) * (self._stop - self._start)
 
@@ -92,14 +93,14 @@ def interval_plot(rows: Sequence[IntervalRow], axis: IntervalAxis, *, width: int
     if not numbers_of([row.interval for row in rows]):
         return None
     texts = [interval_text(row.interval, axis.digits) for row in rows]
-    label_room = max(len(row.label) for row in rows) * _CHARACTER + 14
-    text_room = max(axis.room, *map(len, texts)) * _CHARACTER + 14
+    label_room = max(len(row.label) for row in rows) * CHARACTER + 14
+    text_room = max(axis.room, *map(len, texts)) * CHARACTER + 14
     beside = width > 500 and width - label_room - text_room >= 0.45 * width
     left, right = (label_room, width - text_room) if beside else (0.0, float(width))
     height_of_row = 34 if beside else 48
     top = 6
     bottom = top + height_of_row * len(rows)
-    scale = _Scale(values, left + _EDGE, right - _EDGE, 6 if width > 500 else 5)
+    scale = Scale(values, left + EDGE, right - EDGE, 6 if width > 500 else 5)
     words = "; ".join(f"{row.label}: {text}" for row, text in zip(rows, texts, strict=True))
     description = f"{words} {axis.unit}. Dots are values, lines their 95 % intervals."
     drawing = Drawing(width, bottom + 40, key=key, title=title, description=description)
@@ -109,7 +110,7 @@ def interval_plot(rows: Sequence[IntervalRow], axis: IntervalAxis, *, width: int
     _value_axis(drawing, scale, axis, (left, right, bottom), bands, dotted=dotted)
     for y, row, text in zip(middles, rows, texts, strict=True):
         baseline = y + 4 if beside else y - 18
-        drawing.text(0, baseline, _fit(row.label, (left if beside else width - text_room) - 10), "label")
+        drawing.text(0, baseline, fit(row.label, (left if beside else width - text_room) - 10), "label")
         drawing.text(width, baseline, text, "value", "end")
         if drawable(row.chance):
             drawing.line(scale(row.chance), y - 11, scale(row.chance), y + 11, "chance")
@@ -119,7 +120,7 @@ def interval_plot(rows: Sequence[IntervalRow], axis: IntervalAxis, *, width: int
 
 def _value_axis(
     drawing: Drawing,
-    scale: _Scale,
+    scale: Scale,
     axis: IntervalAxis,
     ends: tuple[float, float, float],
     bands: Sequence[tuple[float, float]],
@@ -133,18 +134,18 @@ def _value_axis(
     for x, style in places:
         for start, stop in bands:
             drawing.line(x, start, x, stop, style)
-    for tick in _spaced(scale):
+    for tick in spaced(scale):
         text = decimal(tick, scale.digits)
-        half = len(text) * _CHARACTER / 2
+        half = len(text) * CHARACTER / 2
         drawing.text(min(max(scale(tick), half), drawing.width - half), bottom + 16, text, "tick", "middle")
     drawing.line(left, bottom, right, bottom, "axis")
     if dotted:
         drawing.text(0, bottom + 34, "dotted: chance", "tick")
-    room = right - (16 * _CHARACTER if dotted else 0)
-    drawing.text(right, bottom + 34, _fit(axis.caption or axis.unit, room), "tick", "end")
+    room = right - (16 * CHARACTER if dotted else 0)
+    drawing.text(right, bottom + 34, fit(axis.caption or axis.unit, room), "tick", "end")
 
 
-def _whisker(drawing: Drawing, row: IntervalRow, scale: _Scale, y: float, hover: str) -> None:
+def _whisker(drawing: Drawing, row: IntervalRow, scale: Scale, y: float, hover: str) -> None:
     if not drawable(row.interval.value):
         return
     style = "after" if row.filled else "before"
@@ -187,11 +188,11 @@ def loss_chart(points: Sequence[LossPoint], *, width: int, key: str) -> str | No
     held = [(point.step, point.held_out) for point in points if drawable(point.held_out)]
     means = smooth([point.loss for point in logged], smoothing_span(len(logged)))
     height = 320 if width > 500 else 260
-    top, bottom, right = 26.0, height - 42.0, width - _EDGE
-    y = _Scale([point.loss for point in logged] + [loss for _, loss in held], bottom, top, 6)
-    left = max(len(decimal(tick, y.digits)) for tick in y.ticks) * _CHARACTER + 12
+    top, bottom, right = 26.0, height - 42.0, width - EDGE
+    y = Scale([point.loss for point in logged] + [loss for _, loss in held], bottom, top, 6)
+    left = max(len(decimal(tick, y.digits)) for tick in y.ticks) * CHARACTER + 12
     steps = [point.step for point in logged] + [step for step, _ in held]
-    x = _Scale(steps, left, right, 7 if width > 500 else 5, whole=True)
+    x = Scale(steps, left, right, 7 if width > 500 else 5, whole=True)
     description = f"Smoothed training loss {means[0]:.3f} at step {logged[0].step}, "
     description += f"{means[-1]:.3f} at step {logged[-1].step}."
     if held:
@@ -210,17 +211,17 @@ def loss_chart(points: Sequence[LossPoint], *, width: int, key: str) -> str | No
     return drawing.markup()
 
 
-def _plane(drawing: Drawing, x: _Scale, y: _Scale, box: tuple[float, float, float, float]) -> None:
+def _plane(drawing: Drawing, x: Scale, y: Scale, box: tuple[float, float, float, float]) -> None:
     left, right, _, bottom = box
     for tick in y.ticks:
         drawing.line(left, y(tick), right, y(tick), "grid")
         drawing.text(left - 8, y(tick) + 4, decimal(tick, y.digits), "tick", "end")
     for tick in x.ticks:
         drawing.line(x(tick), bottom, x(tick), bottom + 5, "axis")
-    for tick in _spaced(x):
+    for tick in spaced(x):
         text = decimal(tick, 0)
-        half = len(text) * _CHARACTER / 2
-        drawing.text(min(x(tick), right + _EDGE - half), bottom + 19, text, "tick", "middle")
+        half = len(text) * CHARACTER / 2
+        drawing.text(min(x(tick), right + EDGE - half), bottom + 19, text, "tick", "middle")
     drawing.line(left, bottom, right, bottom, "axis")
     drawing.text(0, 11, "loss, nats per token", "tick")
     drawing.text(right, bottom + 37, "training step", "tick", "end")
@@ -230,7 +231,7 @@ def _hover_columns(
     drawing: Drawing,
     logged: Sequence[LossPoint],
     means: Sequence[float],
-    x: _Scale,
+    x: Scale,
     box: tuple[float, float, float, float],
 ) -> None:
     """Invisible full-height columns that name the nearest logged step."""
@@ -269,18 +270,18 @@ def bars(predicted: float, measured: float | None, largest: float, *, key: str, 
     return drawing.markup()
 
 
-def _spaced(scale: _Scale) -> list[float]:
+def spaced(scale: Scale) -> list[float]:
     """The ticks whose labels have room: every one, or every second where the numbers are long.
 
     A long label at an end is moved inwards, towards its neighbour; that too has to fit.
     """
     gap = abs(scale(scale.ticks[1]) - scale(scale.ticks[0]))
-    half = max(len(decimal(tick, scale.digits)) for tick in scale.ticks) * _CHARACTER / 2
-    return scale.ticks[:: math.ceil((2 * half + 6 + max(0.0, half - _EDGE)) / gap)]
+    half = max(len(decimal(tick, scale.digits)) for tick in scale.ticks) * CHARACTER / 2
+    return scale.ticks[:: math.ceil((2 * half + 6 + max(0.0, half - EDGE)) / gap)]
 
 
-def _fit(label: str, room: float) -> str:
+def fit(label: str, room: float) -> str:
     """The label, cut with an ellipsis if it is longer than the room it has."""
     label = " ".join(clean(label).split())
-    most = max(1, int(room / _CHARACTER))
+    most = max(1, int(room / CHARACTER))
     return label if len(label) <= most else label[: most - 1].rstrip() + "…"

@@ -40,6 +40,12 @@ class Drawing:
         element = self._add("polyline", style)
         element.set("points", " ".join(f"{_number(x)},{_number(y)}" for x, y in points))
 
+    def polygon(self, points: list[tuple[float, float]], style: str, hover: str = "") -> None:
+        """A closed shape, with text shown while the pointer rests on it."""
+        element = self._add("polygon", style)
+        element.set("points", " ".join(f"{_number(x)},{_number(y)}" for x, y in points))
+        self._hover(element, hover)
+
     def text(self, x: float, y: float, words: str, style: str, anchor: str = "start") -> None:
         """One line of text; `anchor` is start, middle or end."""
         element = self._add("text", style, x=x, y=y)

@@ -1,0 +1,291 @@
+"""`stilnovo sweep`: adapters under several scales, what each gains and what it loses, and which one to take."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stilnovo.cli.output import emit, note
+from stilnovo.errors import InputError
+
+if TYPE_CHECKING:
+    from stilnovo.evaluate.sweep import Probes
+    from stilnovo.evaluate.tradeoff import Tradeoff
+    from stilnovo.model.scaling import Scaling
+
+RECOMMENDED = "recommended"
+
+
+def sweep(
+    adapter: Annotated[
+        list[str], typer.Option(help="NAME=PATH of an adapter folder; repeat it. A path alone is named after its run.")
+    ],
+    held_out: Annotated[list[Path], typer.Option("--held-out", help="Text in which the gain is measured; repeat it.")],
+    model: Annotated[str, typer.Option(help="Short name, local path or Hugging Face id.")] = "smollm2",
+    quantization: Annotated[
+        str, typer.Option(help="nf4, fp4, int8, int4; or none, for the weights as they are stored.")
+    ] = "none",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    scales: Annotated[
+        str, typer.Option(help="Factors for the whole adapter, 0 to 1.25, with commas between; 0 is the base.")
+    ] = "0,0.25,0.5,0.75,1",
+    lines: Annotated[
+        str | None,
+        typer.Option(help="FIRST:LAST, factors that grow with depth from the first layer's to the last's (LiNeS)."),
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option(help="Benchmarks, with commas between; our own samples by default, `none` for none.")
+    ] = "sample_questions,sample_completions",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with one folder a benchmark, such as DIR/arc_it/it_test.json.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Instead of each task's own.")] = None,
+    limit: Annotated[float | None, typer.Option(help="Items of each task, or a share below 1, drawn by seed.")] = None,
+    documents: Annotated[
+        float | None, typer.Option(help="Documents of each text, or a share below 1, drawn by seed.")
+    ] = None,
+    protect: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH of a text that must not get worse, English say; repeat it.")
+    ] = None,
+    chat: Annotated[
+        Path | None, typer.Option(help="Conversations or preference pairs, not trained on: JSON, JSONL or Parquet.")
+    ] = None,
+    conversations: Annotated[
+        float | None, typer.Option(help="Conversations to read, or a share below 1, drawn by seed.")
+    ] = 64,
+    prompts: Annotated[int, typer.Option(min=0, help="Prompts to answer, for the form of answers; 0 for none.")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of such an answer.")] = 192,
+    positions: Annotated[
+        bool, typer.Option("--positions", help="Also the loss by position in the context, for adapters tried whole.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of all draws; the same seed takes the same items.")] = 42,
+    save: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(help="Write an adapter scaled: NAME:SCALING, such as wiki:0.5, or `recommended`; and a folder."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("runs/sweep"),
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the answer cache; default $STILNOVO_CACHE or your cache folder.")
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Ask every item anew and keep no answers.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:
+    """Scale adapters without training, and draw what each gains against what it loses."""
+    from stilnovo.evaluate.cache import AnswerCache, default_folder
+    from stilnovo.evaluate.conversations import choose_conversations, fitting
+    from stilnovo.evaluate.form import choose_prompts
+    from stilnovo.evaluate.heldout import held_out_texts
+    from stilnovo.evaluate.identity import adapter_sha256, identify, model_sha256
+    from stilnovo.evaluate.protocol import find_protocol
+    from stilnovo.evaluate.run import expectation
+    from stilnovo.evaluate.sweep import Candidate, Probes, run_sweep
+    from stilnovo.evaluate.sweep_pages import answers_of
+    from stilnovo.evaluate.tasks import find_tasks
+    from stilnovo.evaluate.tradeoff import weigh
+    from stilnovo.hub import find_model
+    from stilnovo.model import lora
+    from stilnovo.model.load import open_model
+    from stilnovo.model.quantize import checked_scheme
+    from stilnovo.progress import Progress
+
+    # Everything the user gave is checked before gigabytes are read.
+    scheme, conditions = checked_scheme(quantization), find_protocol("stilnovo")
+    paths, texts = _named(adapter, "--adapter"), _named(protect or [], "--protect")
+    settings = _scalings(scales, lines)
+    wanted = _wanted(save, paths)
+    hashes = {name: adapter_sha256(path) for name, path in paths.items()}
+    for path in paths.values():
+        lora.read_config(path)
+    selections = [
+        conditions.select(task, data_dir, split, limit, seed)
+        for task in (find_tasks(tasks.split(",")) if tasks != "none" else [])
+    ]
+    _distinct([*(one.task.name for one in selections), *texts])
+    own = held_out_texts(held_out, documents, seed)
+    protected = {name: held_out_texts([path], documents, seed) for name, path in texts.items()}
+    talks, left_out = choose_conversations(chat, conversations, seed) if chat else ([], [])
+    for line in [*left_out, *(expectation(selection) for selection in selections)]:
+        note(line)
+    with AnswerCache(None if no_cache else cache or default_folder(), note) as answers:
+        weights = model_sha256(find_model(model), answers.file_sha256)
+        llama, tokenizer = open_model(model, quantization=scheme, device=device)
+        tokenizer = conditions.tokenizer(tokenizer)
+        dtype = str(llama.dtype).removeprefix("torch.")
+
+        def identity(path: Path | None, digest: str | None) -> Any:
+            return identify(
+                model, weights, path, digest, scheme, dtype, llama.device.type, answers.file_sha256,
+                conditions.identity(),
+            )  # fmt: skip
+
+        candidates = [Candidate(name, path, identity(path, hashes[name]), settings) for name, path in paths.items()]
+        fit = fitting(talks, tokenizer, llama.config.max_positions)
+        if len(fit) < len(talks):
+            note(f"{len(talks) - len(fit):,} conversations are longer than the model's context and are left out.")
+        asked = choose_prompts(prompts, fit, seed) if prompts else []
+        probes = Probes(own, selections, protected, fit, asked, max_new_tokens, positions)
+        note(f"{len(candidates)} × {len(settings)} settings, {probes.items:,} items each.")
+        with Progress("sweep", 1) as bar:
+            try:
+                found = run_sweep(
+                    llama, tokenizer, identity(None, None), candidates, probes, answers,
+                    progress=lambda what, done, total: bar.update(done / total, what),
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                if answers.usable:
+                    note("Interrupted. Finished items are kept: the same command goes on from there.")
+                raise
+    tradeoff = weigh(found)
+    given: dict[str, Any] = {
+        "model": model, "quantization": scheme, "adapters": {name: str(path) for name, path in paths.items()},
+        "held_out": [str(path) for path in held_out], "chat": str(chat) if chat else None,
+        "data_dir": str(data_dir) if data_dir else None, "seed": seed,
+    }  # fmt: skip
+    points = [tradeoff.base, *tradeoff.points]
+    written = {f"{one.name} {one.scaling}": answers_of(one.measured) for one in points}
+    result = _write(out, tradeoff, given, probes, hashes, written)
+    _print(tradeoff)
+    if wanted is not None:
+        _save(tradeoff, wanted, paths, llama, model)
+    print(f"Report: {out / 'report.html'}")
+    emit(result, as_json)
+
+
+def _named(given: list[str], option: str) -> dict[str, Path]:
+    """`NAME=PATH` each; a path alone is named after its folder, or after the run whose `adapter` it is."""
+    found: dict[str, Path] = {}
+    for text in given:
+        name, sign, place = text.partition("=")
+        path = Path(place if sign else text)
+        if not sign:
+            name = path.resolve().parent.name if path.resolve().name == "adapter" else path.stem
+        if not name.strip() or not str(path).strip() or ":" in name or name in ("base", RECOMMENDED):
+            raise InputError(f"{option} wants NAME=PATH.", f"Found: {text!r}.", "Such as wiki=runs/wiki/adapter.")
+        if name in found:
+            raise InputError(f"{option} names {name!r} twice.", f"{found[name]} and {path}.", "Give each a NAME=.")
+        found[name] = path
+    return found
+
+
+def _distinct(names: list[str]) -> None:
+    reserved = {"all tasks", "chat", "form", "language", "held-out text"}
+    for name in names:
+        if name in reserved or names.count(name) > 1:
+            raise InputError(f"The name {name!r} is taken.", next="Call the text of --protect otherwise.")
+
+
+def _scalings(scales: str, lines: str | None) -> tuple[Scaling, ...]:
+    from stilnovo.model.scaling import parse
+
+    given = [text for text in scales.split(",") if text.strip()] + (lines or "").split(",")
+    found = tuple(dict.fromkeys(parse(text) for text in given if text.strip()))
+    if all(scaling.is_base for scaling in found):
+        raise InputError("No scaling was given beside 0, which is the base.", next="Such as --scales 0.5,1.")
+    return found
+
+
+def _wanted(save: tuple[str, Path] | None, paths: dict[str, Path]) -> tuple[str | None, Scaling | None, Path] | None:
+    """What to save: the adapter's name and scaling (None each for the recommended setting), and where."""
+    from stilnovo.model.scaling import parse
+
+    if save is None:
+        return None
+    text, folder = save
+    if (folder / "adapter_config.json").exists():
+        raise InputError(f"There is an adapter in {folder} already.", next="Choose another folder for --save.")
+    if text == RECOMMENDED:
+        return None, None, folder
+    name, _, scaling = text.partition(":")
+    if name not in paths or not scaling:
+        raise InputError(
+            "--save wants NAME:SCALING, or `recommended`.", f"Found: {text!r}.", f"Adapters: {', '.join(paths)}."
+        )
+    return name, parse(scaling), folder
+
+
+def _save(
+    tradeoff: Tradeoff,
+    wanted: tuple[str | None, Scaling | None, Path],
+    paths: dict[str, Path],
+    llama: Any,
+    model: str,
+) -> None:
+    from stilnovo.model import lora
+    from stilnovo.model.scaling import save_scaled
+
+    name, scaling, folder = wanted
+    if name is None or scaling is None:
+        if tradeoff.recommended is None:
+            note("Nothing was saved: no setting gains without a loss.")
+            return
+        name, scaling = tradeoff.recommended.name, tradeoff.recommended.scaling
+    config = lora.load(llama, paths[name])
+    made_for = json.loads((paths[name] / "adapter_config.json").read_text(encoding="utf-8"))
+    save_scaled(llama, config, scaling, folder, made_for.get("base_model_name_or_path") or model)
+    print(f"Saved: {name} at {scaling} in {folder}")
+
+
+def _write(
+    out: Path,
+    tradeoff: Tradeoff,
+    given: dict[str, Any],
+    probes: Probes,
+    hashes: dict[str, str],
+    written: dict[str, Any],
+) -> dict[str, Any]:
+    """`report.html`, `report.json` and `sweep.json` (the figures and every written answer); returns the figures."""
+    import sys
+
+    from stilnovo.evaluate.perplexity import texts_sha256
+    from stilnovo.evaluate.result import finite
+    from stilnovo.evaluate.sweep_pages import summary, sweep_page
+    from stilnovo.evaluate.task import items_sha256
+    from stilnovo.report.sweep import render_sweep
+    from stilnovo.runlog import environment, write_atomic
+
+    facts = [(key.replace("_", " "), json.dumps(value, ensure_ascii=False)) for key, value in given.items() if value]
+    facts += [(f"{name}, sha256", digest) for name, digest in hashes.items()]
+    facts += [("held-out text, sha256", texts_sha256(probes.held_out))]
+    facts += [(f"{one.task.name}, items, sha256", items_sha256(one.items)) for one in probes.selections]
+    page = sweep_page(tradeoff, title=f"{given['model']}: gained and lost", command=sys.argv, facts=facts)
+    result = {
+        **given, **summary(tradeoff), "report": str(out / "report.html"), "command": sys.argv,
+    }  # fmt: skip
+    write_atomic(out / "report.html", render_sweep(page))
+    write_atomic(out / "report.json", json.dumps(finite(asdict(page)), ensure_ascii=False, indent=1) + "\n")
+    content = {**result, **environment(), "answers": written}
+    write_atomic(out / "sweep.json", json.dumps(finite(content), ensure_ascii=False, indent=1) + "\n")
+    return result
+
+
+def _print(tradeoff: Tradeoff) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from stilnovo.evaluate.form import form_share
+    from stilnovo.evaluate.statistics import Estimate
+    from stilnovo.evaluate.sweep_pages import headline
+
+    def change(estimate: Estimate | None, times: float = 1.0) -> str:
+        if estimate is None:
+            return "–"
+        return f"{times * estimate.value:+.2f} ({times * estimate.low:+.2f} to {times * estimate.high:+.2f})"
+
+    table = Table(box=box.SIMPLE_HEAD, caption="against the base, 95 % intervals", caption_justify="left")
+    table.add_column("setting")
+    for heading in ("bits per byte", "gained, %", "accuracy, points", "chat, %", "form, %"):
+        table.add_column(heading, justify="right")
+    table.add_column("worse")
+    for one in (tradeoff.base, *tradeoff.points):
+        form = f"{100 * form_share(one.measured.answers, 'kept'):.0f}" if one.measured.answers else "–"
+        changes = (change(one.gain), change(one.accuracy, 100), change(one.chat)) if one.gained else ("", "", "")
+        bits = f"{one.measured.held_out.bits_per_byte().value:.4f}"
+        table.add_row(f"{one.name} {one.scaling}", bits, *changes, form, ", ".join(one.lost))
+    console = Console()
+    (console if console.is_terminal else Console(width=150)).print(table)
+    print(headline(tradeoff))

@@ -1,0 +1,155 @@
+"""Bits per byte of a chat model's answers, given what they answer: what a training on articles makes it forget first.
+
+Only what an assistant is taught counts: its words and the token that ends its turn (`Tokenizer.supervised`), under the
+model's own template. Nats of all answers of a conversation are summed and divided by the answers' UTF-8 bytes; a
+conversation is the unit that is kept, and by which two models are compared in pairs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from stilnovo.data.chat import Conversation, read_conversations
+from stilnovo.errors import InputError
+from stilnovo.evaluate.cache import Keeper
+from stilnovo.evaluate.likelihood import token_loglikelihoods
+from stilnovo.evaluate.packed import evaluating
+from stilnovo.evaluate.perplexity import HeldOutScore, texts_sha256
+from stilnovo.evaluate.scoring import TOKEN_BUDGET
+from stilnovo.evaluate.task import how_many
+from stilnovo.evaluate.texts import Progress
+from stilnovo.generate.engine import dense_weights
+from stilnovo.model.attention import Blocks, positions_of
+from stilnovo.model.llama import Llama
+from stilnovo.text.template import TEMPLATES, Answer
+from stilnovo.text.tokenizer import Tokenizer
+
+CHAT = "chat answers"  # as named in progress and in the cache
+SEED = 42
+
+
+def choose_conversations(
+    path: Path, limit: int | float | None = None, seed: int = SEED
+) -> tuple[list[Conversation], list[str]]:
+    """The conversations of a file, `limit` of them drawn at random in their order, and lines on rows left out.
+
+    Raises:
+        InputError: no row can be used, or the limit makes no sense.
+    """
+    found, tally = read_conversations([path])
+    count = how_many(limit, len(found))
+    if count is not None and count < len(found):
+        found = [found[index] for index in sorted(random.Random(seed).sample(range(len(found)), count))]
+    return found, [f"{path.name}: {line}" for line in tally.lines()]
+
+
+def fitting(conversations: Sequence[Conversation], tokenizer: Tokenizer, max_positions: int) -> list[Conversation]:
+    """Those that the model can read in one piece.
+
+    Raises:
+        InputError: it can read none of them.
+    """
+    kept = [one for one in conversations if len(tokenizer.supervised(one.messages)[0]) <= max_positions]
+    if conversations and not kept:
+        raise InputError("No conversation fits the model's context.", f"It reads {max_positions} tokens.")
+    return kept
+
+
+def score_conversations(
+    model: Llama,
+    tokenizer: Tokenizer,
+    conversations: Sequence[Conversation],
+    *,
+    token_budget: int = TOKEN_BUDGET,
+    progress: Progress | None = None,
+    keeper: Keeper | None = None,
+) -> HeldOutScore:
+    """What the assistant's turns of every conversation cost; `tokens` are those that were learnt.
+
+    Args:
+        model: Any Llama; dropout is off while it is scored.
+        tokenizer: Its tokeniser, with the template.
+        conversations: From `fitting`.
+        token_budget: Most tokens in one forward pass; several conversations share one.
+        progress: Called with (`CHAT`, conversations done, in all) after every pass.
+        keeper: Where answers are looked up and kept; nowhere by default.
+    """
+    if not conversations:
+        raise ValueError("there are no conversations")
+    texts = [json.dumps([(turn.role, turn.content) for turn in one.messages]) for one in conversations]
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    version = f"template {tokenizer.template}"
+    costs: list[tuple[float, int] | None] = [None] * len(texts)
+    if keeper is not None:
+        for index, row in enumerate(keeper.cache.find(keeper.identity, CHAT, version, hashes)):
+            if row is not None:
+                costs[index] = float(row["nats"]), int(row["tokens"])
+    missing = [index for index, known in enumerate(costs) if known is None]
+    done = len(texts) - len(missing)
+    with torch.inference_mode(), evaluating(model), dense_weights(model):
+        for pack in _packs(conversations, missing, tokenizer, token_budget):
+            found = _forward(model, [supervised for _, supervised in pack])
+            for (index, _), cost in zip(pack, found, strict=True):
+                costs[index] = cost
+            if keeper is not None:
+                rows = [(hashes[i], {"nats": n, "tokens": t}) for (i, _), (n, t) in zip(pack, found, strict=True)]
+                keeper.cache.keep(keeper.identity, CHAT, version, rows)
+            done += len(pack)
+            if progress is not None:
+                progress(CHAT, done, len(texts))
+    if not missing and progress is not None:
+        progress(CHAT, done, len(texts))
+    known = [cost for cost in costs if cost is not None]
+    sizes = tuple(answer_bytes(tokenizer, one) for one in conversations)
+    nats, tokens = tuple(nats for nats, _ in known), tuple(count for _, count in known)
+    return HeldOutScore(nats, sizes, tokens, texts_sha256(texts), model.config.max_positions, 0)
+
+
+def answer_bytes(tokenizer: Tokenizer, conversation: Conversation) -> int:
+    """UTF-8 bytes of the assistant's words as the template lays them out."""
+    pieces = TEMPLATES[tokenizer.template](conversation.messages, generation=False)
+    return sum(len(piece.encode("utf-8")) for piece in pieces if isinstance(piece, Answer))
+
+
+Supervised = tuple[list[int], list[bool]]
+
+
+def _packs(
+    conversations: Sequence[Conversation], indices: Sequence[int], tokenizer: Tokenizer, token_budget: int
+) -> Iterator[list[tuple[int, Supervised]]]:
+    pack: list[tuple[int, Supervised]] = []
+    size = 0
+    for index in indices:
+        supervised = tokenizer.supervised(conversations[index].messages)
+        if pack and size + len(supervised[0]) > token_budget:
+            yield pack
+            pack, size = [], 0
+        pack.append((index, supervised))
+        size += len(supervised[0])
+    if pack:
+        yield pack
+
+
+def _forward(model: Llama, pack: Sequence[Supervised]) -> list[tuple[float, int]]:
+    """Nats and number of the tokens that are learnt, one conversation each."""
+    lengths = [len(tokens) for tokens, _ in pack]
+    rows: list[int] = []
+    targets: list[int] = []
+    counts = []
+    offset = 0
+    for tokens, learnt in pack:
+        places = [place for place in range(1, len(tokens)) if learnt[place]]
+        rows += [offset + place - 1 for place in places]
+        targets += [tokens[place] for place in places]
+        counts.append(len(places))
+        offset += len(tokens)
+    stream = torch.tensor([token for tokens, _ in pack for token in tokens], device=model.device)
+    hidden = model.hidden(stream, positions_of(lengths, model.device), Blocks.documents(lengths))  # (T, C)
+    values = token_loglikelihoods(model, hidden, rows, targets)
+    return [(-float(part.sum()), len(part)) for part in torch.split(values, counts)]
