@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stilnovo.cli.output import emit, note
+
+if TYPE_CHECKING:
+    from stilnovo.recipe import Recipe
+    from stilnovo.train.run import TrainingRun
 
 
 def train(
@@ -51,7 +55,7 @@ def train(
 
     from stilnovo.train.run import TrainingRun
 
-    run = TrainingRun(chosen, out, resume=resume)
+    run = TrainingRun(chosen, out, resume=resume) if chosen.guard.every is None else _guarded(chosen, out, resume)
     share = 100 * run.trainable / run.model.config.parameters()
     packed = run.corpus.packed
     note(
@@ -67,6 +71,14 @@ def train(
     for line in memory:
         measured = bytes_text(line.measured) if line.measured is not None else ""
         print(f"{line.item:<24}{bytes_text(line.predicted):>12} {measured:>12}  {line.note}")
+    watched = None if run.trainer.watching is None else run.trainer.watching.summary(result.steps)
+    if watched is not None:
+        whose = "" if watched["adapter_step"] == result.steps else f"; the adapter is step {watched['adapter_step']}'s"
+        verdict = f"ended the training at step {watched['step']}" if watched["ended"] else "let the training pass"
+        print(
+            f"The guard {verdict}: {watched['why']}{whose}. {watched['looks']} looks took "
+            f"{seconds_text(watched['seconds'])} beside {seconds_text(result.seconds)} of training."
+        )
     print(
         f"{result.steps} steps, {result.tokens:,} tokens in {seconds_text(result.seconds)} ({result.tokens_per_second:.0f} tok/s); "
         f"loss {result.first_loss:.3f} → {result.last_loss:.3f}; peak memory {bytes_text(result.peak_memory_bytes)}"
@@ -79,7 +91,21 @@ def train(
             "first_loss": result.first_loss, "last_loss": result.last_loss, "tokens_per_second": result.tokens_per_second,
             "seconds": result.seconds, "peak_memory_bytes": result.peak_memory_bytes, "trainable_parameters": run.trainable,
             "total_parameters": run.model.config.parameters(),
-            "predicted_peak_bytes": None if run.plan is None else run.plan.peak,
+            "predicted_peak_bytes": None if run.plan is None else run.plan.peak, "guard": watched,
         },
         as_json,
     )  # fmt: skip
+
+
+def _guarded(recipe: Recipe, out: Path, resume: bool) -> TrainingRun:
+    """The run with its guard; says what the guard protects, by which rule."""
+    from stilnovo.evaluate.cache import AnswerCache, default_folder
+    from stilnovo.evaluate.guard import Guard, watcher
+    from stilnovo.train.run import TrainingRun
+
+    with AnswerCache(default_folder(), note) as answers:  # only for what it knows of big files
+        run = TrainingRun(recipe, out, resume=resume, watcher=watcher(recipe, out, answers.file_sha256))
+    assert isinstance(run.watch, Guard)
+    for line in run.watch.rule():
+        note(line)
+    return run

@@ -87,6 +87,19 @@ def looks(steps: int, every: int) -> list[int]:
     return sorted({*range(every, steps + 1, every), steps})
 
 
+def check_every(every: int, steps: int) -> None:
+    """Refuse looks that would never come.
+
+    Raises:
+        InputError: the run is over before the first of them.
+    """
+    if every > steps:
+        raise InputError(
+            f"The guard would first look after step {every}.", f"The run has {steps} steps.",
+            f"Set guard.every to at most {steps}.",
+        )  # fmt: skip
+
+
 class Watching:
     """A watch at work in one run folder: when it looks, what it said, which step was the best.
 
@@ -96,11 +109,7 @@ class Watching:
     """
 
     def __init__(self, watch: Watch, run: RunFolder, steps: int) -> None:
-        if watch.every > steps:
-            raise InputError(
-                f"The guard would first look after step {watch.every}.", f"The run has {steps} steps.",
-                f"Set guard.every to at most {steps}.",
-            )  # fmt: skip
+        check_every(watch.every, steps)
         self.watch, self.run = watch, run
         self.due = frozenset(looks(steps, watch.every))
         self.history: list[Look] = []
