@@ -460,11 +460,16 @@ def test_pairs_stand_alone(key: str, tiny_folder: Path, tmp_path: Path) -> None:
         TrainingRun(recipe_of(tiny_folder, data, **changes), tmp_path / "run")
 
 
-def test_the_recipe_is_anitas() -> None:
+def test_the_recipe_is_anitas_and_runs(tiny_folder: Path, tmp_path: Path) -> None:
     recipe = load("anita-dpo")
     assert (recipe.lora.r, recipe.lora.alpha, recipe.lora.rslora) == (64, 16, True)
     assert (recipe.train.task, recipe.train.beta, recipe.train.learning_rate) == ("dpo", 0.1, 5e-5)
     assert recipe.data.pack_tokens // 2 == 1024  # tokens of a side
+    data = pairs_file(tmp_path / "pairs.jsonl", GOOD)
+    small = {"model.name": str(tiny_folder), "model.device": "cpu", "data.paths": [data], "data.pack_tokens": 256}
+    TrainingRun(recipe.changed({**small, "train.steps": 2, "train.accumulation": 2}), tmp_path / "run").train()
+    assert len(numbers(tmp_path / "run")) == 2
+    assert lora.read_config(tmp_path / "run" / "adapter").r == 64
 
 
 def test_real_pairs(shared_data: Path, tokenizer: Tokenizer) -> None:
