@@ -140,6 +140,7 @@ def sweep(adapters: dict[str, Path], folder: Path, options: argparse.Namespace) 
         "sweep", "--model", MODEL, "--quantization", QUANTIZATION, *given, "--scales", options.scales,
         "--lines", options.lines, "--held-out", HELD_OUT, "--limit", str(options.sweep_items), "--tasks", "hellaswag",
         "--data-dir", DATA / "benchmarks", "--chat", folder / "data/chat.jsonl", "--prompts", str(options.prompts),
+        "--documents", str(options.documents), "--conversations", "40", "--max-new-tokens", "96",
         "--out", folder / "sweep", "--cache", folder / "cache",
     )  # fmt: skip
 
