@@ -114,8 +114,13 @@ def test_rows_that_are_left_out_are_named_and_counted(tmp_path: Path, row: Any, 
 )
 def test_pairs_that_are_left_out(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
     good = {"prompt": "a", "chosen": "b", "rejected": "c"}
-    found, tally = read_preferences([written(tmp_path, good, row)])
+    path = written(tmp_path, good, row)
+    found, tally = read_preferences([path])
     assert (len(found), tally.left) == (1, {reason: 1})
+    assert tally.places[reason][0].startswith("rows.jsonl, row 2")
+    with pytest.raises(InputError, match=f"row 2: {reason}") as caught:
+        read_preferences([path], on_bad="stop")
+    assert len(str(caught.value).splitlines()) <= 3
 
 
 def test_broken_lines_are_rows_too(tmp_path: Path) -> None:

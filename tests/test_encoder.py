@@ -21,7 +21,7 @@ from stilnovo.text.tokenizer import Tokenizer, from_folder, from_tiktoken
 PARTS = [
     " ", " ", " ", "  ", "   ", "\n", "\n\n", "\t", "\r\n", "\u00a0", "\u2028", "\x1c", "a", "perché", "Roma", "dell'", "c'è", "l’", "'s",
     "'S", "è", "e\u0301", "Ł", "дом", "日本", "🙂", "1", "12345", "3,14", ".", "...", ",", "(", "«", "»", "—", "_", "-",
-    "<|im_end|>", "\u200b",
+    "<|im_end|>", "\u200b", "'Stato", "'llo", "(", "…", "'", "\"", "dI'D",
 ]  # fmt: skip
 
 
@@ -83,9 +83,12 @@ def test_memory_is_bounded(smollm2: tuple[Llama, Tokenizer], monkeypatch: pytest
     monkeypatch.setattr(encoder, "_WORDS", 5)
     monkeypatch.setattr(encoder, "_PIECES", 5)
     fast = Encoder(smollm2[1])
-    text = " ".join(f"parola{n}" for n in range(100))
-    assert fast.encode(text).tolist() == smollm2[1].encode(text)
-    assert max(len(fast._spaced), len(fast._pieces), len(fast._whole)) <= 5
+    text = " ".join(f"parola{n} «{chr(97 + n % 26)}{n}" for n in range(100))
+    for _ in range(2):  # the second time, a part is in the older half
+        assert fast.encode(text).tolist() == smollm2[1].encode(text)
+    memories = (fast._spaced, fast._pieces, fast._before)
+    assert max(max(len(memory), len(memory._older)) for memory in memories) <= 5
+    assert fast._spaced._older
 
 
 @pytest.mark.parametrize("odd", ["normaliser", "added", "split", "none"])

@@ -113,8 +113,9 @@ class Worker:
         record = Record(block.number, block.source, Shard("", 0, 0, "", ""), 0, 0, tally, Counter())
         if self.items is not None:
             record.items, record.too_short = self.items.items, self.items.too_short
+        name = Path(block.source).name
         for number, row in rows_of(block):
-            place = f"{Path(block.source).name}, row {number}"
+            place = f"{name}, row {number}"
             try:
                 if isinstance(row, BadRow):
                     raise UnusableRow(row.reason, row.found)

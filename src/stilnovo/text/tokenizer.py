@@ -37,6 +37,7 @@ def _byte_letters() -> dict[int, str]:
 
 
 _BYTE_LETTERS = _byte_letters()
+_LETTER_TABLE = {byte: letter for byte, letter in _BYTE_LETTERS.items() if chr(byte) != letter}
 
 
 class Tokenizer:
@@ -84,8 +85,12 @@ class Tokenizer:
 
     def merge(self, word: str) -> list[int]:
         """Token ids of one pre-token (a run of letters, a space before it or not), without looking for cuts in it."""
-        letters = "".join([_BYTE_LETTERS[byte] for byte in word.encode()])
+        letters = word.encode().decode("latin-1").translate(_LETTER_TABLE)
         return [token.id for token in self._fast.model.tokenize(letters)]
+
+    def pre_tokens(self, text: str) -> list[str]:
+        """The parts that are merged each by itself, in the byte letters of the vocabulary."""
+        return [part for part, _ in self._fast.pre_tokenizer.pre_tokenize_str(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids; special tokens are left out, broken UTF-8 becomes the replacement character."""
