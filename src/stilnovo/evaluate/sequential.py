@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -26,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from stilnovo.evaluate.statistics import Floats, normal_quantile, student_quantile
 
 DRAWS = 100_000  # of the joint distribution: a critical value is then known to about 1 %
+MOST_NUMBERS = 2**24  # held for them, 128 MiB: more than 160 looks get fewer draws
 SEED = 42
 FEWEST_UNITS = 8  # fewer say nothing at a small share of α: Student's quantile alone would be above 5
 
@@ -87,7 +89,8 @@ def quantiles(residuals: ArrayLike, looks: int, alpha: float, *, draws: int = DR
     factor: Floats = np.asarray(
         np.linalg.qr(rows.T, mode="r")
     )  # (min(U, K), K): look k is jointly normal with those before it
-    noise = np.random.default_rng(seed).standard_normal((len(factor), draws))
+    draws = max(1, min(draws, MOST_NUMBERS // looks))
+    noise = _noise(looks, draws, seed)
     alone, share = normal_quantile(1 - alpha / looks), alpha / looks
     silent, spent = np.ones(draws, dtype=bool), 0  # draws that no look so far has called a loss
     found = []
@@ -104,6 +107,12 @@ def quantiles(residuals: ArrayLike, looks: int, alpha: float, *, draws: int = DR
             silent &= ~called
         found.append(value)
     return found
+
+
+@lru_cache(maxsize=1)
+def _noise(looks: int, draws: int, seed: int) -> Floats:
+    """(looks, draws) standard normal numbers; the first rows are the same whatever comes after them."""
+    return np.random.default_rng(seed).standard_normal((looks, draws))
 
 
 def visible_loss(
