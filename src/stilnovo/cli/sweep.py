@@ -62,6 +62,9 @@ def sweep(
     positions: Annotated[
         bool, typer.Option("--positions", help="Also the loss by position in the context, for adapters tried whole.")
     ] = False,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Percent by which bits per byte of chat and protected texts may grow.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of all draws; the same seed takes the same items.")] = 42,
     save: Annotated[
         tuple[str, Path] | None,
@@ -139,7 +142,7 @@ def sweep(
                 if answers.usable:
                     note("Interrupted. Finished items are kept: the same command goes on from there.")
                 raise
-    tradeoff = weigh(found)
+    tradeoff = weigh(found, tolerance)
     given: dict[str, Any] = {
         "model": model, "quantization": scheme, "adapters": {name: str(path) for name, path in paths.items()},
         "held_out": [str(path) for path in held_out], "chat": str(chat) if chat else None,

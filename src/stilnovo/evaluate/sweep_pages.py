@@ -21,7 +21,7 @@ from stilnovo.report.sweep import Measure, Row, Setting, SweepData
 from stilnovo.runlog import environment
 
 HELD_OUT = "held-out text"
-_GAINED = "gained: bits per byte saved on the held-out text, %"
+_GAINED = "gained: bits per byte saved, %"
 _PANELS: tuple[tuple[Front, str, str], ...] = (
     ("accuracy", "Against benchmarks", "lost: accuracy over all tasks, points"),
     ("chat", "Against chat", "lost: bits per byte of chat answers, %"),
@@ -42,12 +42,15 @@ _METHOD = (
 def headline(tradeoff: Tradeoff) -> str:
     """The setting to take, in one sentence, with what it leaves possible."""
     best = tradeoff.recommended
+    beyond = f" by more than {tradeoff.tolerance:g} % of a text's bits per byte" if tradeoff.tolerance else ""
     if best is None:
-        return "No setting gains on the held-out text without something being significantly worse: keep the base."
+        return (
+            f"No setting gains on the held-out text without something being significantly worse{beyond}: keep the base."
+        )
     gain = best.gain
     words = (
         f"{best.name} at {best.scaling}: {gain.value:.1f} % fewer bits per byte ({gain.low:.1f}–{gain.high:.1f}), and "
-        f"nothing significantly worse"
+        f"nothing significantly worse{beyond}"
     )
     if best.most_lost is not None:
         words += f"; up to {100 * best.most_lost:.1f} points of accuracy may be lost unseen"
@@ -94,6 +97,7 @@ def summary(tradeoff: Tradeoff) -> dict[str, Any]:
             "recommended": None
             if best is None
             else {"name": best.name, "scaling": str(best.scaling), "gain_percent": best.gain.value},
+            "tolerance_percent": tradeoff.tolerance,
             "headline": headline(tradeoff),
         }
     )
@@ -129,12 +133,13 @@ def _figures(point: Point) -> dict[str, Any]:
         spent = text.bits_per_byte()
         found["protected"][name] = {
             "bits_per_byte": spent.value, "bits_per_byte_interval": [spent.low, spent.high],
+            "percent": point.texts[name].value, "percent_interval": [point.texts[name].low, point.texts[name].high],
             **_against(point.losses.get(name)),
         }  # fmt: skip
     if measured.answers:
         found["form"] = {"n": len(measured.answers), **{p: form_share(measured.answers, p) for p in PARTS}}
         found["form"] |= {"verdict": point.losses[FORM].outcome if FORM in point.losses else None}
-    return found | {"lost": point.lost, "front": sorted(point.front)}
+    return found | {"lost": list(point.lost), "front": sorted(point.front)}
 
 
 def _against(verdict: Verdict | None) -> dict[str, Any]:
@@ -183,7 +188,7 @@ def _setting(point: Point, recommended: bool) -> Setting:
         accuracy=_interval(point.accuracy, 100) if new and point.accuracy else None,
         chat=_interval(point.chat) if new and point.chat else None,
         form=100 * form_share(answers, "kept") if answers else None,
-        lost=tuple(point.lost),
+        lost=point.lost,
         front=tuple(sorted(point.front)),
         recommended=recommended,
     )

@@ -1,9 +1,11 @@
 """What a sweep's figures mean: gains and losses against the base, the Pareto front, and the point to take.
 
-Every setting is compared with the base item by item. Two choices are deliberate:
+Every setting is compared with the base item by item. Three choices are deliberate:
 
 * A loss is believed at 5 % for each measure by itself, without Holm's correction: here the cautious mistake is to see a
   loss that is none. Nor is "nothing lost" proof that nothing was: `most_lost` says what these items leave possible.
+* Bits per byte are measured so finely that a change of a thousandth may be significant. Whoever does not mind it says how
+  much of it to tolerate, in percent: then a text counts as lost when even the near end of the interval is beyond that.
 * The point with the largest gain was chosen by looking at the same items. Its gain is likely to be a little smaller, and
   its losses larger, on others; the report says so.
 
@@ -44,8 +46,9 @@ class Point:
         gain: Bits per byte of held-out text saved, in percent of the base's; positive is better.
         gained: The verdict on it; None for the base.
         accuracy: Change over the items of all tasks together, as a share; positive is better. None without tasks.
-        chat: Change of the bits per byte of chat answers, in percent of the base's; positive is worse. None without.
+        texts: Change of the bits per byte of chat answers and protected texts, in percent of the base's; positive is worse.
         losses: The verdict on everything that may have been lost, by measure.
+        lost: The measures that are worse, each at 5 %, and beyond what is tolerated.
         front: The panels of the picture in which it lies on the front.
     """
 
@@ -55,14 +58,15 @@ class Point:
     gain: Estimate
     gained: Verdict | None
     accuracy: Estimate | None
-    chat: Estimate | None
+    texts: Mapping[str, Estimate]
     losses: Mapping[str, Verdict]
+    lost: tuple[str, ...] = ()
     front: frozenset[Front] = frozenset()
 
     @property
-    def lost(self) -> list[str]:
-        """The measures that are worse, each at 5 %."""
-        return [measure for measure, verdict in self.losses.items() if verdict.outcome == "worse"]
+    def chat(self) -> Estimate | None:
+        """Of `texts`, the chat answers; None without them."""
+        return self.texts.get(CHAT)
 
     @property
     def most_lost(self) -> float | None:
@@ -72,24 +76,26 @@ class Point:
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """The base, every setting in order, and the one to take, None where none gains without a loss."""
+    """The base, every setting in order, and the one to take, None where none gains without a loss beyond `tolerance`."""
 
     base: Point
     points: tuple[Point, ...]
     recommended: Point | None
+    tolerance: float = 0.0
 
 
-def weigh(sweep: Sweep) -> Tradeoff:
-    """Every setting of a sweep against its base."""
-    has_tasks, has_chat = bool(sweep.base.tasks), sweep.base.chat is not None
+def weigh(sweep: Sweep, tolerance: float = 0.0) -> Tradeoff:
+    """Every setting of a sweep against its base; `tolerance` in percent of a text's bits per byte, see the module."""
+    texts = [*([CHAT] if sweep.base.chat else []), *sweep.base.protected]
     base = Point(
-        BASE, _SCALE_OF_BASE, sweep.base, _NOTHING, None, _NOTHING if has_tasks else None,
-        _NOTHING if has_chat else None, {},
+        BASE, _SCALE_OF_BASE, sweep.base, _NOTHING, None, _NOTHING if sweep.base.tasks else None,
+        dict.fromkeys(texts, _NOTHING), {},
     )  # fmt: skip
-    points = [_point(base, name, scaling, measured) for (name, scaling), measured in sweep.points.items()]
+    points = [_point(base, name, scaling, measured, tolerance) for (name, scaling), measured in sweep.points.items()]
     base, *points = _with_fronts([base, *points])
     sure = [one for one in points if one.gained is not None and one.gained.outcome == "better" and not one.lost]
-    return Tradeoff(base, tuple(points), max(sure, key=lambda one: one.gain.value, default=None))
+    best = max(sure, key=lambda one: one.gain.value, default=None)
+    return Tradeoff(base, tuple(points), best, tolerance)
 
 
 def saved_share(before: HeldOutScore, after: HeldOutScore) -> Estimate:
@@ -98,7 +104,7 @@ def saved_share(before: HeldOutScore, after: HeldOutScore) -> Estimate:
     return _times(bootstrap_ratio(saved, before.nats), 100)
 
 
-def _point(base: Point, name: str, scaling: Scaling, measured: Measured) -> Point:
+def _point(base: Point, name: str, scaling: Scaling, measured: Measured, tolerance: float) -> Point:
     before, after = base.measured, measured
     losses = {task: _task_verdict([before.tasks[task]], [after.tasks[task]]) for task in before.tasks}
     accuracy = None
@@ -108,18 +114,19 @@ def _point(base: Point, name: str, scaling: Scaling, measured: Measured) -> Poin
         accuracy = paired_difference(first, second, clusters)
         if len(losses) > 1:
             losses[ALL_TASKS] = _task_verdict(*together)
-    chat = None
+    texts = {name: (before.protected[name], after.protected[name]) for name in before.protected}
     if before.chat is not None and after.chat is not None:
-        losses[CHAT] = _text_verdict(before.chat, after.chat)
-        chat = _times(saved_share(before.chat, after.chat), -1)
-    for text in before.protected:
-        losses[text] = _text_verdict(before.protected[text], after.protected[text])
+        texts = {CHAT: (before.chat, after.chat), **texts}
+    losses |= {name: _text_verdict(*pair) for name, pair in texts.items()}
+    changes = {name: _times(saved_share(*pair), -1) for name, pair in texts.items()}
     if before.answers:
         losses[FORM] = _form_verdict(before.answers, after.answers, "kept")
         losses[LANGUAGE] = _form_verdict(before.answers, after.answers, "language")
+    worse = [measure for measure, verdict in losses.items() if verdict.outcome == "worse"]
+    lost = [measure for measure in worse if measure not in changes or changes[measure].low > tolerance]
     gained = _text_verdict(before.held_out, after.held_out)
     gain = saved_share(before.held_out, after.held_out)
-    return Point(name, scaling, measured, gain, gained, accuracy, chat, losses)
+    return Point(name, scaling, measured, gain, gained, accuracy, changes, losses, tuple(lost))
 
 
 def _pooled(
