@@ -113,8 +113,8 @@ def test_rooms_are_what_is_left_of_the_allowance() -> None:
     rooms = text_rooms(base, now, 2.0)
     assert rooms.mean() == pytest.approx(2.0 - 1.0)  # one percent more bits
     assert text_rooms(base, [value * 1.02 for value in base], 2.0) == pytest.approx(np.zeros(3))
-    answers = [Answers((), {"gain": tuple(nats)}, {"gain": (1, 1, 1)}) for nats in (base, now)]
-    assert percent_gained(*answers, "gain") == pytest.approx(-1.0)
+    before, after = (Answers((), {"gain": tuple(nats)}, {"gain": (1, 1, 1)}) for nats in (base, now))
+    assert percent_gained(before, after, "gain") == pytest.approx(-1.0)
 
 
 def test_items_of_a_group_are_one_unit() -> None:
