@@ -285,6 +285,12 @@ def test_bad_input_is_told_before_a_model_is_read(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_guard_is_never_left_out_silently(guarded: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs its watcher"):
+        TrainingRun(guarded, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_epochs_shorter_than_the_first_look(guarded: Recipe, tmp_path: Path) -> None:
     recipe = guarded.changed({"train.steps": None, "train.epochs": 0.1, "guard.every": 50})
     with pytest.raises(InputError, match="first look after step 50"):

@@ -44,6 +44,8 @@ class TrainingRun:
     """A recipe opened on a run folder: model, adapter, data and trainer, ready to go."""
 
     def __init__(self, recipe: Recipe, folder: Path, *, resume: bool = False, watcher: Watcher | None = None) -> None:
+        if recipe.guard.every is not None and watcher is None:
+            raise ValueError("a recipe with a guard needs its watcher (stilnovo.evaluate.guard.watcher)")
         _check_folder(folder, recipe, resume)
         self.recipe, self.folder = recipe, RunFolder(folder)
         _check_memory(recipe)
