@@ -17,8 +17,9 @@ from stilnovo.evaluate.scoring import score
 from stilnovo.evaluate.task import MultipleChoice
 from stilnovo.evaluate.tree import TokenTree
 from stilnovo.model import lora
-from stilnovo.model.attention import Blocks, grouped_attention
+from stilnovo.model.attention import Attention, Blocks, grouped_attention
 from stilnovo.model.forest import Forest, Recorder
+from stilnovo.model.inference import hidden_states
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear, quantized_linear
 from stilnovo.plan.shape import LoraConfig
@@ -61,13 +62,14 @@ def test_headers_are_read_once_a_window(monkeypatch: pytest.MonkeyPatch) -> None
     model, tokenizer = tiny_llama(), byte_tokenizer(True)
     items = headed(12)
     read = []
-    hidden = Llama.hidden
 
-    def counted(self: Llama, tokens: torch.Tensor, positions: torch.Tensor, attention: object) -> torch.Tensor:
+    def counted(
+        model: Llama, tokens: torch.Tensor, positions: torch.Tensor, attention: Attention, rows: torch.Tensor
+    ) -> torch.Tensor:
         read.append((len(tokens), isinstance(attention, Recorder)))
-        return hidden(self, tokens, positions, attention)  # type: ignore[arg-type]
+        return hidden_states(model, tokens, positions, attention, rows)
 
-    monkeypatch.setattr(Llama, "hidden", counted)
+    monkeypatch.setattr(packed, "hidden_states", counted)
     score(model, tokenizer, items, token_budget=100)
     header = 1 + len(tokenizer.encode(HEADER))
     assert [count for count, recorded in read if recorded] == [header]

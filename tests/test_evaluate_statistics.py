@@ -40,6 +40,35 @@ def test_mean_of_measurements_is_the_t_interval() -> None:
     assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=1e-4)
 
 
+@pytest.mark.parametrize(("a", "b", "n"), [(0.5, 0.5, 5), (0.5, 0.5, 10), (2, 2, 5), (8, 1, 10), (0.5, 4, 30)])
+def test_coverage_of_the_interval_of_shares(a: float, b: float, n: int) -> None:
+    """Few values between 0 and 1, as mc2 and F1 are: never outside, and more often right than value ± t * error."""
+    rng = np.random.default_rng(11)
+    covered = plain = 0
+    for values in rng.beta(a, b, size=(3000, n)):
+        one, other = ours.mean(values, shares=True), ours.mean(values)
+        assert 0 <= one.low <= one.value <= one.high <= 1
+        assert one.standard_error == other.standard_error
+        covered += one.low <= a / (a + b) <= one.high
+        plain += other.low <= a / (a + b) <= other.high
+    assert 0.93 <= covered / 3000 <= 0.97
+    assert covered > plain
+
+
+def test_interval_of_many_shares_is_the_t_interval() -> None:
+    values = np.random.default_rng(12).beta(2, 3, size=5000)
+    one, other = ours.mean(values, shares=True), ours.mean(values)
+    assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=5e-5)
+
+
+def test_shares_that_are_all_alike_still_leave_doubt() -> None:
+    estimate = ours.mean([0.25] * 4, shares=True)
+    assert 0 < estimate.low < 0.25 < estimate.high < 1
+    assert ours.mean([0.5], shares=True).high == 1.0
+    with pytest.raises(ValueError, match="shares"):
+        ours.mean([0.5, 1.5], shares=True)
+
+
 def test_clustered_standard_error_counts_copies_once() -> None:
     """Ten answers, each asked five times, are ten pieces of evidence and not fifty."""
     values = np.random.default_rng(2).normal(size=10)

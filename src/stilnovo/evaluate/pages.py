@@ -207,8 +207,8 @@ def _facts(result: EvaluationResult) -> list[tuple[str, str]]:
 
 def _verdict(verdict: Verdict, name: str, pairs: Pairs) -> report.Verdict:
     metric, clusters = pairs.before.metric, cluster_names([first for first, _ in pairs.items])
-    before = mean([first.values[metric] for first, _ in pairs.items], clusters)
-    after = mean([second.values[metric] for _, second in pairs.items], clusters)
+    before = mean([first.values[metric] for first, _ in pairs.items], clusters, shares=True)
+    after = mean([second.values[metric] for _, second in pairs.items], clusters, shares=True)
     return _reported(
         verdict, name, _percent(before), _percent(after), scale=100.0, unit="%", digits=1,
         chance=100 * pairs.before.chance or None, note=f"{verdict.gained:,} items gained, {verdict.lost:,} lost.",

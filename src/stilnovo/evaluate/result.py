@@ -68,7 +68,7 @@ class TaskResult:
 
     def score(self, metric: Metric | None = None) -> Estimate:
         """The mean of a metric with its interval; the task's own by default."""
-        return mean(self.values(metric), self.clusters)
+        return mean(self.values(metric), self.clusters, shares=True)
 
     @property
     def items_per_second(self) -> float | None:
@@ -89,7 +89,8 @@ class TaskResult:
         found = {}
         for name, indices in members.items():
             names = [clusters[index] for index in indices] if clusters else []
-            found[name or "other"] = mean([values[i] for i in indices], names if len(set(names)) > 1 else None)
+            inside = names if len(set(names)) > 1 else None
+            found[name or "other"] = mean([values[i] for i in indices], inside, shares=True)
         return found
 
 

@@ -97,31 +97,42 @@ def clustered_standard_error(residuals: ArrayLike, clusters: Sequence[Hashable] 
     return float(math.sqrt(len(sums) / (len(sums) - 1) * float(sums @ sums)) / len(values))
 
 
-def mean(values: ArrayLike, clusters: Sequence[Hashable] | None = None, confidence: float = CONFIDENCE) -> Estimate:
+def mean(
+    values: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    confidence: float = CONFIDENCE,
+    *,
+    shares: bool = False,
+) -> Estimate:
     """The mean of `values` (N,) with its interval.
 
-    Zeros and ones get Wilson's interval, on the effective sample size where items are clustered (n divided by the
-    design effect; Kish 1965); other values get value ± t * clustered standard error.
+    Zeros and ones get Wilson's interval. Other values get value ± t * clustered standard error, unless they are
+    `shares`, in [0, 1] by their nature (mc2, F1): a few of them near an end would get an interval that leaves [0, 1] and
+    covers too seldom. Shares, and whatever is clustered, get Wilson's interval with Student's quantile on the effective
+    sample size, value * (1 - value) / standard error^2: n over the design effect (Kish 1965), which for shares is below
+    one because they vary less than zeros and ones. Half its width tends to t * standard error.
 
     Raises:
-        ValueError: there are no values.
+        ValueError: there are no values, or shares outside [0, 1].
     """
     data = np.asarray(values, dtype=np.float64)
     if data.size == 0:
         raise ValueError("the mean of no values")
+    if shares and not (float(data.min()) >= 0 and float(data.max()) <= 1):
+        raise ValueError(f"shares lie in [0, 1], found {data.min()} to {data.max()}")
     n, centre = len(data), float(data.mean())
     groups = len(cluster_sums(data, clusters))
     error = clustered_standard_error(data - centre, clusters)
     upper = 1 - (1 - confidence) / 2
-    if bool(np.isin(data, (0.0, 1.0)).all()):
-        if groups == n:
-            low, high = wilson(centre, n, normal_quantile(upper))
-        elif groups < 2:
-            low, high = 0.0, 1.0
-        else:
-            # all right or all wrong shows no variance: then only the clusters count as evidence
-            effective = centre * (1 - centre) / error**2 if error > 0 else float(groups)
-            low, high = wilson(centre, effective, student_quantile(upper, groups - 1))
+    binary = bool(np.isin(data, (0.0, 1.0)).all())
+    if binary and groups == n:
+        low, high = wilson(centre, n, normal_quantile(upper))
+    elif (binary or shares) and groups < 2:
+        low, high = 0.0, 1.0
+    elif binary or shares:
+        # all alike shows no variance: then only the clusters count as evidence
+        effective = centre * (1 - centre) / error**2 if error > 0 else float(groups)
+        low, high = wilson(centre, effective, student_quantile(upper, groups - 1))
     else:
         half = student_quantile(upper, groups - 1) * error if groups > 1 else math.inf
         low, high = centre - half, centre + half
