@@ -12,7 +12,7 @@ asked. The rule that ends trainings is the guard's own (`evaluate/sequential.py`
    soft score the same rule on right and wrong.
 3. Cost: processor seconds of a look and of a training step of SmolLM2, in one process and one thread.
 
-    python bench/guard.py --out results/guard_…json        (--no-cost leaves out 3.)
+    python bench/guard.py --out results/guard_…json        (--only rule leaves out 3., --only cost does nothing else)
 
 The last line is one JSON object.
 """
@@ -226,7 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=2000, help="simulated trainings of each false-alarm figure")
     parser.add_argument("--power-draws", type=int, default=400)
-    parser.add_argument("--no-cost", action="store_true")
+    parser.add_argument("--only", choices=("rule", "cost"))
     parser.add_argument("--items", type=int, default=40)
     parser.add_argument("--documents", type=int, default=8, help="of the protected text, and of the gain's")
     parser.add_argument("--steps", type=int, default=3)
@@ -239,27 +239,22 @@ def main() -> None:
             "items": ITEMS, "documents": DOCUMENTS, "looks": LOOKS, "alpha": ALPHA, "measures": MEASURES, "edge": EDGE,
             "step": STEP, "length_deviation": LENGTHS, "document_step_percent": DOCUMENT_STEP, "critical_draws": DRAWS,
         },
-        "false_alarms": false_alarms(options.draws),
-        "power": power(options.power_draws),
-        "cost": None if options.no_cost else cost(options),
     }  # fmt: skip
+    last: dict[str, Any] = {"alpha": ALPHA}
+    if options.only != "cost":
+        found |= {"false_alarms": false_alarms(options.draws), "power": power(options.power_draws)}
+        last |= {"false_alarms": max(row["alarms"] for row in found["false_alarms"]), "draws": options.draws}
+        last["power"] = {
+            f"{row['what']}, {row['loss']:.0f} lost, {row['allowed']:.0f} allowed": row["seen"]
+            for row in found["power"]
+        }
+    if options.only != "rule":
+        found["cost"] = cost(options)
+        last |= {key: found["cost"][key] for key in ("steps_a_look", "look_seconds", "step_seconds")}
     found |= {"seconds": time.perf_counter() - began, "command": sys.argv, "environment": environment()}
     if options.out is not None:
         write_atomic(options.out, json.dumps(found, indent=1) + "\n")
-    worst = max(row["alarms"] for row in found["false_alarms"])
-    seen = {
-        f"{row['what']}, {row['loss']:.0f} lost, {row['allowed']:.0f} allowed": row["seen"] for row in found["power"]
-    }
-    timed = found["cost"]
-    print(
-        json.dumps(
-            {
-                "alpha": ALPHA, "false_alarms": worst, "draws": options.draws, "power": seen,
-                "steps_a_look": None if timed is None else timed["steps_a_look"],
-                "look_seconds": None if timed is None else timed["look_seconds"],
-            }
-        )
-    )  # fmt: skip
+    print(json.dumps(last))
 
 
 if __name__ == "__main__":
