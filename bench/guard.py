@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stilnovo.data import sample
 from stilnovo.evaluate.guard import soft_score, temperature, text_rooms
 from stilnovo.evaluate.sequential import quantiles
 from stilnovo.evaluate.statistics import normal_quantile, student_quantile
@@ -230,7 +231,8 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=40)
     parser.add_argument("--documents", type=int, default=8, help="of the protected text, and of the gain's")
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--text", default="sample", help="a protected text")
+    story = str(sample.path("library/il_faro_di_pietranera.txt"))
+    parser.add_argument("--text", default=story, help="a protected text; our own story by default")
     parser.add_argument("--out", type=Path, help="a file for the JSON record")
     options = parser.parse_args()
     began = time.perf_counter()

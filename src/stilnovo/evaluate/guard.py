@@ -245,6 +245,12 @@ def watcher(
     data_dir = Path(section.data_dir) if section.data_dir else None
     if data_dir is not None and not data_dir.is_dir():
         raise InputError(f"There is no folder {data_dir}.", next="Set guard.data_dir to the folder of the benchmarks.")
+    learnt = {*recipe.data.paths, *recipe.data.rehearsal} & set(section.texts)
+    if learnt:
+        raise InputError(
+            f"{sorted(learnt)[0]} is learnt and protected at once.", "What is learnt cannot show what is lost.",
+            "Give guard.texts other files of its kind.",
+        )  # fmt: skip
     seed = recipe.train.seed
     what = read_slice(section.tasks, section.items, section.texts, section.documents, data_dir, seed)
     few = [name for name, documents in what.texts.items() if len(documents) < FEWEST_UNITS]
