@@ -202,6 +202,7 @@ def test_from_adapters_to_a_picture(app: typer.Typer, tiny_folder: Path, tmp_pat
         assert {"acc", "acc_interval", "verdict", "difference_interval"} <= set(one["tasks"]["sample_questions"])
         assert {"ended", "clean", "no_loop", "language", "kept", "n"} <= set(one["form"])
         assert one["chat_bits_per_byte"] > 0
+        assert ("positions" in one) == (one["scaling"] == "1")
     page = (tmp_path / "sweep" / "report.html").read_text(encoding="utf-8")
     assert len(re.findall(r'class="chart"', page)) == 6, "two panels and the positions, wide and narrow"
     assert "default-src 'none'" in page

@@ -93,7 +93,7 @@ def summary(tradeoff: Tradeoff) -> dict[str, Any]:
     found: dict[str, Any] = finite(
         {
             "base": _figures(tradeoff.base),
-            "points": [_figures(one) for one in tradeoff.points],
+            "points": [_figures(one) | _by_position(tradeoff.base, one) for one in tradeoff.points],
             "recommended": None
             if best is None
             else {"name": best.name, "scaling": str(best.scaling), "gain_percent": best.gain.value},
@@ -140,6 +140,21 @@ def _figures(point: Point) -> dict[str, Any]:
         found["form"] = {"n": len(measured.answers), **{p: form_share(measured.answers, p) for p in PARTS}}
         found["form"] |= {"verdict": point.losses[FORM].outcome if FORM in point.losses else None}
     return found | {"lost": list(point.lost), "front": sorted(point.front)}
+
+
+def _by_position(base: Point, point: Point) -> dict[str, Any]:
+    """Change in nats a token by range of positions, where it was read."""
+    before, after = base.measured.positions, point.measured.positions
+    if before is None or after is None:
+        return {}
+    changes = zip(before.names, differences(before, after), strict=True)
+    return {
+        "positions": {
+            name: {"difference": one.value, "difference_interval": [one.low, one.high]}
+            for name, one in changes
+            if one is not None
+        }
+    }
 
 
 def _against(verdict: Verdict | None) -> dict[str, Any]:
