@@ -1,10 +1,16 @@
 """Preparing a corpus: tokens a second and core against `datasets` + TRL's packing, and memory as the corpus grows.
 
-Speed: both sides start with the same JSONL and the tokeniser loaded, run in one process each (a child of this one, in
-turn: A B A B), and end when training could start: ours with checksummed shards opened and packed, the peer with a packed
-`datasets.Dataset`. The clock is the process's CPU time, all threads, so that other work on the machine counts little;
-tokens a CPU second are tokens a second and core. The peer runs as TRL's trainer does it (`trl`: one text a call) and with
-batched calls (`trl, batched`), which TRL does not do; the ratio is against the faster of the two.
+Speed: all start with the same JSONL and the tokeniser loaded, run in one process each (a child of this one, in turn:
+A B A B), and end when training could start: ours with checksummed shards opened and packed, the peers with a packed
+`datasets.Dataset` in its cache. The clock is the process's CPU time, all threads, so that other work on the machine counts
+little; tokens a CPU second are tokens a second and core. The peers:
+
+- `trl`: `SFTTrainer._prepare_dataset`, what a user of the trainer gets: end-of-text added, tokenised, labels built, one
+  row a call each, then shuffled and packed.
+- `datasets + trl`: the best that these libraries offer by hand: `Dataset.map` over whole batches of texts, then
+  `trl.pack_dataset`. The ratio is against the faster of the two.
+
+No peer looks for near-duplicates; `stilnovo, near-duplicates` is ours with that search, against the same peers.
 
 The text is real when there is any: our encoder remembers words, and made-up text could repeat more or fewer of them.
 Memory: made-up text of 10 MB, 100 MB and, with --gigabyte, 1 GB, of 400,000 word forms with Zipf's frequencies, enough to
@@ -16,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import statistics
 import subprocess
 import sys
@@ -23,6 +30,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from stilnovo.data.prepare import prepare
@@ -30,55 +38,64 @@ from stilnovo.data.shards import open_prepared
 from stilnovo.data.sources import read_documents, training_text
 from stilnovo.data.work import Settings
 from stilnovo.runlog import environment, write_atomic
-from stilnovo.text.tokenizer import open_tokenizer
+from stilnovo.text.tokenizer import Tokenizer, open_tokenizer
 
-PACK, ARTICLE_CHARS = 512, 3000
+PACK, ARTICLE_CHARS, TOKENIZER = 512, 3000, "tokenizer.pickle"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 REAL = [str(SHARED / "wikipedia_it" / "passages.jsonl"), *map(str, sorted((SHARED / "library").glob("*-*_*.txt")))]
-PEERS = ("trl", "trl, batched")
+OURS: dict[str, dict[str, Any]] = {"stilnovo": {}, "stilnovo, near-duplicates": {"duplicates": 0.8}}
+PEERS = ("trl", "datasets + trl")
+
+
+def opened(job: dict[str, Any]) -> Tokenizer:
+    """The tokeniser as the parent left it: reading it from the model's file takes seconds that are no part of this."""
+    tokenizer: Tokenizer = pickle.loads((Path(job["folder"]) / TOKENIZER).read_bytes())
+    return tokenizer
 
 
 def run_ours(job: dict[str, Any]) -> dict[str, float]:
     """Prepare, open and pack, in this process."""
-    tokenizer = open_tokenizer("smollm2")
+    tokenizer = opened(job)
     folder = Path(job["folder"]) / f"ours-{os.getpid()}"
     wall, cpu = time.perf_counter(), time.process_time()
-    prepare(Settings((job["data"],)), tokenizer, "smollm2", folder)
+    prepare(Settings((job["data"],), **OURS[job["side"]]), tokenizer, "smollm2", folder)
     corpus = open_prepared(folder, tokenizer.fingerprint())
     packed = corpus.packed(PACK)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     assert len(packed.packs)
     return {
-        "tokens": int(corpus.documents.lengths.sum()),
+        "tokens": sum(shard["tokens"] for shard in corpus.manifest["shards"]),  # what was tokenised, repeats too
         "cpu_seconds": cpu,
         "seconds": wall,
         "packs": len(packed.packs),
     }
 
 
-def run_trl(job: dict[str, Any]) -> dict[str, float]:
-    """`datasets` reads, maps the tokeniser and packs with TRL's function (`bfd_split`, which loses no token)."""
+def run_peer(job: dict[str, Any]) -> dict[str, float]:
+    """`datasets` reads, tokenises and packs with TRL's `bfd_split`, which loses no token; as its trainer, or in batches."""
     from datasets import load_dataset
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
-    from trl import pack_dataset
+    from trl import SFTConfig, SFTTrainer, pack_dataset
 
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(open_tokenizer("smollm2").definition()))
-    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    definition, end = opened(job).definition(), "<|endoftext|>"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(definition), eos_token=end)
 
-    def one(row: dict[str, Any]) -> dict[str, Any]:
-        return {"input_ids": [*tokenizer(row["text"])["input_ids"], end]}
+    def tokenised(rows: dict[str, Any]) -> dict[str, Any]:
+        return {"input_ids": [[*ids, tokenizer.eos_token_id] for ids in tokenizer(rows["text"])["input_ids"]]}
 
-    def many(rows: dict[str, Any]) -> dict[str, Any]:
-        return {"input_ids": [[*ids, end] for ids in tokenizer(rows["text"])["input_ids"]]}
-
-    batched = job["side"] == "trl, batched"
-    wall, cpu = time.perf_counter(), time.process_time()
-    rows = load_dataset(
-        "json", data_files=job["data"], split="train", cache_dir=str(Path(job["folder"]) / f"trl-{os.getpid()}")
+    args = SFTConfig(
+        max_length=PACK, packing=True, packing_strategy="bfd_split", use_cpu=True, bf16=False, report_to=[]
     )
-    rows = rows.map(many if batched else one, batched=batched, remove_columns=rows.column_names)
-    packed = pack_dataset(rows, PACK, "bfd_split")
+    # A trainer needs a model; its preparation needs these alone.
+    trainer = SimpleNamespace(_tokenizer=tokenizer, chat_template=None, completion_only_loss=False, padding_free=True)
+    wall, cpu = time.perf_counter(), time.process_time()
+    cache = str(Path(job["folder"]) / f"peer-{os.getpid()}")
+    rows = load_dataset("json", data_files=job["data"], split="train", cache_dir=cache)
+    if job["side"] == "trl":
+        packed = SFTTrainer._prepare_dataset(trainer, rows, tokenizer, args, True, None, "train")
+    else:
+        packed = pack_dataset(rows.map(tokenised, batched=True, remove_columns=rows.column_names), PACK, "bfd_split")
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     tokens = sum(len(ids) for ids in packed["input_ids"])
     return {"tokens": tokens, "cpu_seconds": cpu, "seconds": wall, "packs": len(packed)}
@@ -89,7 +106,7 @@ def run_memory(job: dict[str, Any]) -> dict[str, float]:
     settings = Settings((job["data"],), duplicates=0.8, held_out=0.001)
     folder = Path(job["folder"]) / f"memory-{os.getpid()}"
     wall = time.perf_counter()
-    done = prepare(settings, open_tokenizer("smollm2"), "smollm2", folder, processes=2)
+    done = prepare(settings, opened(job), "smollm2", folder, processes=2)
     seconds = time.perf_counter() - wall
     open_prepared(folder).packed(PACK)
     return {"tokens": done.tokens, "seconds": seconds}
@@ -164,14 +181,14 @@ def articles(text: str) -> list[str]:
 
 
 def speed(data: str, rounds: int, folder: str) -> dict[str, Any]:
-    """Medians a contestant, and ours against the faster peer."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ("stilnovo", *PEERS)}
+    """Medians a contestant, and each against the faster peer."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in (*OURS, *PEERS)}
     for _ in range(rounds):
         for name, runs in found.items():
             runs.append(child({"side": name, "data": data, "folder": folder}))
             last = runs[-1]
             print(
-                f"{name:<14}{last['tokens'] / last['cpu_seconds']:>12,.0f} tokens/s and core",
+                f"{name:<26}{last['tokens'] / last['cpu_seconds']:>12,.0f} tokens/s and core",
                 file=sys.stderr,
                 flush=True,
             )
@@ -194,6 +211,7 @@ def main() -> None:
     """Run both parts and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", default=REAL if Path(REAL[0]).exists() else ["sample"], help="any text")
+    parser.add_argument("--megabytes", type=float, help="an even sample of the texts of about this size, not all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--gigabyte", action="store_true", help="also 1 GB of made-up text: some minutes more")
     parser.add_argument("--no-memory", action="store_true", help="speed only")
@@ -202,13 +220,17 @@ def main() -> None:
     options = parser.parse_args()
     if options.child:
         job = json.loads(options.child)
-        runner = {"stilnovo": run_ours, "memory": run_memory}.get(job["side"], run_trl)
+        runner = run_ours if job["side"] in OURS else run_memory if job["side"] == "memory" else run_peer
         print(json.dumps(runner(job)))
         return
     peaks: dict[str, int | None] = {"10mb": None, "100mb": None, "1gb": None}
     with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / TOKENIZER).write_bytes(pickle.dumps(open_tokenizer("smollm2")))
         data = str(Path(folder) / "text.jsonl")
         texts = [part for d in read_documents(options.data) for part in articles(training_text(d))]
+        size = sum(map(len, texts))
+        step = 1 if options.megabytes is None else max(1, round(size / (options.megabytes * 10**6)))
+        texts = texts[::step]
         Path(data).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
         table = speed(data, options.rounds, folder)
         sizes = {} if options.no_memory else {"10mb": 10**7, "100mb": 10**8}
@@ -226,10 +248,13 @@ def main() -> None:
             )
     for name, row in table.items():
         print(
-            f"{name:<14}{row['tokens_per_cpu_second']:>12,.0f} tokens/s and core   x{row['ratio']:.2f} of the best peer"
+            f"{name:<26}{row['tokens_per_cpu_second']:>12,.0f} tokens/s and core   x{row['ratio']:.2f} of the best peer"
             f"{row['peak_rss_bytes'] / 2**20:>8.0f} MiB"
         )
-    record = {**environment(), "command": " ".join(sys.argv), "n": options.rounds, "speed": table, "peaks": peaks}
+    record = {
+        **environment(), "command": " ".join(sys.argv), "n": options.rounds, "characters": sum(map(len, texts)),
+        "speed": table, "peaks": peaks, "load_average": os.getloadavg(),
+    }  # fmt: skip
     if options.out:
         write_atomic(options.out, json.dumps(record, indent=1) + "\n")
     last = {
