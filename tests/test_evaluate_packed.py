@@ -17,9 +17,8 @@ from stilnovo.evaluate.scoring import score
 from stilnovo.evaluate.task import MultipleChoice
 from stilnovo.evaluate.tree import TokenTree
 from stilnovo.model import lora
-from stilnovo.model.attention import Attention, Blocks, grouped_attention
+from stilnovo.model.attention import Blocks, grouped_attention
 from stilnovo.model.forest import Forest, Recorder
-from stilnovo.model.inference import hidden_states
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear, quantized_linear
 from stilnovo.plan.shape import LoraConfig
@@ -62,14 +61,13 @@ def test_headers_are_read_once_a_window(monkeypatch: pytest.MonkeyPatch) -> None
     model, tokenizer = tiny_llama(), byte_tokenizer(True)
     items = headed(12)
     read = []
+    hidden = Llama.hidden
 
-    def counted(
-        model: Llama, tokens: torch.Tensor, positions: torch.Tensor, attention: Attention, rows: torch.Tensor
-    ) -> torch.Tensor:
+    def counted(self: Llama, tokens: torch.Tensor, positions: torch.Tensor, attention: object) -> torch.Tensor:
         read.append((len(tokens), isinstance(attention, Recorder)))
-        return hidden_states(model, tokens, positions, attention, rows)
+        return hidden(self, tokens, positions, attention)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(packed, "hidden_states", counted)
+    monkeypatch.setattr(Llama, "hidden", counted)
     score(model, tokenizer, items, token_budget=100)
     header = 1 + len(tokenizer.encode(HEADER))
     assert [count for count, recorded in read if recorded] == [header]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stilnovo.model.llama import Llama
 
-TILE_BYTES = 4 * 2**20  # of fp32 logits at once: larger leaves the cache, smaller wastes the product
+TILE_BYTES = 8 * 2**20  # of fp32 logits at once: larger leaves the cache, smaller wastes the product
 TILE_ROWS = 1024
 
 
@@ -87,4 +87,4 @@ def _tiles(model: Llama, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 def _row_step(model: Llama) -> int:
     """Rows that go through the head at once."""
-    return TILE_ROWS if model.head_logits is None else max(1, 16 * TILE_BYTES // (4 * model.config.vocab_size))
+    return TILE_ROWS if model.head_logits is None else max(1, 8 * TILE_BYTES // (4 * model.config.vocab_size))

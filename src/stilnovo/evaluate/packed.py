@@ -19,7 +19,6 @@ from stilnovo.evaluate.encode import Encoded, Question, encode, opening_tokens
 from stilnovo.evaluate.likelihood import token_scores
 from stilnovo.generate.engine import dense_weights
 from stilnovo.model.forest import Forest, Prefix, Recorder
-from stilnovo.model.inference import hidden_states
 from stilnovo.model.llama import Llama
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -100,8 +99,7 @@ class _Headers:
         if self._current is None or self._current[0] != header:
             self._current = None  # two at once would be twice the memory
             tokens, recorder = torch.tensor(self.tokens(header), device=self.model.device), Recorder()
-            positions = torch.arange(len(tokens), device=tokens.device)
-            hidden_states(self.model, tokens, positions, recorder, positions[-1:])  # only keys and values are wanted
+            self.model.hidden(tokens, torch.arange(len(tokens), device=tokens.device), recorder)
             self._current = header, recorder.prefix
         return self._current[1]
 
@@ -151,10 +149,8 @@ def _forward(model: Llama, pack: Sequence[Encoded], prefix: Prefix | None) -> li
         tokens += encoded.tree.tokens
         positions += encoded.tree.positions
     forest = Forest([encoded.tree.mask() for encoded in pack], device, model.dtype, prefix, pack[0].shared)
-    predicting, places = torch.unique(torch.tensor(rows, device=device), return_inverse=True)  # (R,), (N,)
-    stream = torch.tensor(tokens, device=device), torch.tensor(positions, device=device)
-    hidden = hidden_states(model, *stream, forest, predicting)  # (R, C)
-    values, greedy = token_scores(model, hidden, places.tolist(), targets)
+    hidden = model.hidden(torch.tensor(tokens, device=device), torch.tensor(positions, device=device), forest)  # (T, C)
+    values, greedy = token_scores(model, hidden, rows, targets)
     pairs = iter(zip(values.tolist(), greedy.tolist(), strict=True))
     found = []
     for encoded in pack:

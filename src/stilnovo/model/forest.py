@@ -40,7 +40,7 @@ class Recorder:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
         """See `stilnovo.model.attention.Attention`; layers come in their order."""
         assert layer == len(self.prefix.pairs), "a recorder is for one pass"
-        self.prefix.pairs.append((k.clone(), v.clone()))  # they may lie in a buffer that is used again
+        self.prefix.pairs.append((k, v))
         return grouped_attention(q, k, v, None, causal=True)
 
 
