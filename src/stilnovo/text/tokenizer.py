@@ -67,6 +67,7 @@ class Tokenizer:
     ) -> None:
         fast.encode_special_tokens = True  # special strings inside text become ordinary tokens
         self._fast, self._specials, self.template, self.jinja = fast, dict(specials), template, jinja
+        self._definition: str | None = None
         self.pad_id = specials.get(pad) if pad else None
         self.vocab_size = vocab_size or fast.get_vocab_size(with_added_tokens=True)
         self.bos_id = specials.get(bos) if bos else None
@@ -124,8 +125,10 @@ class Tokenizer:
         return ids, learnt
 
     def definition(self) -> str:
-        """The tokeniser as the text of a `tokenizer.json`."""
-        return str(self._fast.to_str())
+        """The tokeniser as the text of a `tokenizer.json`; written once, since it never changes."""
+        if self._definition is None:
+            self._definition = str(self._fast.to_str())
+        return self._definition
 
     def fingerprint(self) -> str:
         """Hex sha256 of everything that decides which ids a text or a conversation gets."""
@@ -137,11 +140,11 @@ class Tokenizer:
         return next((text for text, index in self._specials.items() if index == token), None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fast": self.definition()}
+        return {**self.__dict__, "_definition": self.definition(), "_fast": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._fast = Fast.from_str(state["_fast"])
+        self._fast = Fast.from_str(state["_definition"])
         self._fast.encode_special_tokens = True
 
     def _piece(self, piece: Piece) -> list[int]:
