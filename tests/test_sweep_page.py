@@ -152,8 +152,12 @@ def test_what_is_tolerated() -> None:
     assert "chat" in by_scale["1"].lost, "5 %"
     assert "prova" in by_scale["0.75"].lost, "answers have no such room"
     assert "more than 1.5 %" in sweep_page(lenient, title="", command=[]).headline
+    lossy = Sweep(sweep.base, {key: one for key, one in sweep.points.items() if str(key[1]) in ("0.75", "1")})
+    assert (
+        "without something being significantly worse: keep" in sweep_page(weigh(lossy), title="", command=[]).headline
+    )
     bare = Sweep(Measured(text(COSTS), {}, {}, None, ()), {})
-    assert "keep the base" in sweep_page(weigh(bare), title="", command=[]).headline
+    assert "is sure to gain" in sweep_page(weigh(bare), title="", command=[]).headline
 
 
 # The command

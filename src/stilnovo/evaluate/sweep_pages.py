@@ -43,6 +43,8 @@ def headline(tradeoff: Tradeoff) -> str:
     """The setting to take, in one sentence, with what it leaves possible."""
     best = tradeoff.recommended
     beyond = f" by more than {tradeoff.tolerance:g} % of a text's bits per byte" if tradeoff.tolerance else ""
+    if best is None and not any(one.gained and one.gained.outcome == "better" for one in tradeoff.points):
+        return "No setting is sure to gain on the held-out text: keep the base."
     if best is None:
         return (
             f"No setting gains on the held-out text without something being significantly worse{beyond}: keep the base."
