@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stilnovo.runlog import environment, write_atomic
 
 DATA = Path("../shared/data")
@@ -181,6 +183,33 @@ def verdicts(base: dict[str, Path], other: dict[str, Path]) -> Iterator[tuple[st
             yield (f"text_{job}" if verdict["metric"] == "bits per byte" else name), verdict
 
 
+def soft(base: Path, other: Path) -> dict[str, dict[str, Any]]:
+    """For each benchmark the soft score (the right ending's probability among its rivals), which hears every item.
+
+    Of right and wrong only items that change sides say something; a model near guessing changes few.
+    """
+    from stilnovo.evaluate.guard import soft_score, temperature
+    from stilnovo.evaluate.result import load_result
+    from stilnovo.evaluate.statistics import paired_difference, sign_flip
+
+    found: dict[str, dict[str, Any]] = {}
+    before, after = load_result(base), load_result(other)
+    for name, task in before.tasks.items():
+        rows = []
+        for one in (task, after.tasks[name]):
+            kept = [np.roll(np.array(item.loglikelihoods), -item.answer) for item in one.items]
+            rows.append(kept)
+        tau = temperature(rows[0])
+        scores = [np.array([float(soft_score(row, tau)) for row in kept]) for kept in rows]
+        apart = scores[1] - scores[0]
+        estimate = paired_difference(scores[0], scores[1], task.clusters)
+        found[name] = {
+            "before": float(scores[0].mean()), "after": float(scores[1].mean()), "difference": float(apart.mean()),
+            "interval": [estimate.low, estimate.high], "p_value": sign_flip(apart, task.clusters),
+        }  # fmt: skip
+    return found
+
+
 def summary(name: str, run: Path | None, base: dict[str, Path], found: dict[str, Path]) -> dict[str, Any]:
     """What the results file says of one model."""
     trained = {} if run is None else json.loads((run / "train.json").read_text(encoding="utf-8"))
@@ -193,6 +222,8 @@ def summary(name: str, run: Path | None, base: dict[str, Path], found: dict[str,
             "n", "metric", "after", "before", "difference", "interval", "p_value", "p_corrected", "outcome", "verdict",
             "smallest_visible_difference", "gained", "lost")}  # fmt: skip
         entry["texts" if measure.startswith("text_") else "tasks"][measure] = {**kept, "acc": verdict["after"]}
+    for task, score in soft(base["tasks"], found["tasks"]).items() if "tasks" in found else ():
+        entry["tasks"][task]["soft_score"] = score
     entry["bits_per_byte"] = entry["texts"]["text_italian"]["after"]
     return entry
 
