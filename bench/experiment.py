@@ -111,17 +111,14 @@ def train(arm: Arm, folder: Path, steps: int) -> Path:
     return run / "adapter"
 
 
-def evaluate(
-    name: str, adapter: Path | None, folder: Path, options: argparse.Namespace, tasks: bool
-) -> dict[str, Path]:
+def evaluate(name: str, adapter: Path | None, folder: Path, options: argparse.Namespace) -> dict[str, Path]:
     """Benchmarks with held-out Italian, and English text; the folder of each evaluation."""
     found = {}
     jobs: dict[str, list[str | Path]] = {
         "italian": ["--text", HELD_OUT, "--limit", str(options.documents)],
         "english": ["--text", folder / "data/english.jsonl", "--limit", str(options.documents)],
+        "tasks": ["--tasks", TASKS, "--data-dir", DATA / "benchmarks", "--limit", str(options.limit)],
     }
-    if tasks:
-        jobs["tasks"] = ["--tasks", TASKS, "--data-dir", DATA / "benchmarks", "--limit", str(options.limit)]
     for job, arguments in jobs.items():
         out = found[job] = folder / f"evaluations/{name}-{job}"
         if not (out / "evaluation.json").is_file():
@@ -157,7 +154,7 @@ def positions(adapters: dict[str, Path | None], folder: Path) -> dict[str, Any]:
     if path.is_file():
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return kept
-    texts = pieces(HELD_OUT.read_text(encoding="utf-8"), 4000)[:40]
+    texts = pieces(HELD_OUT.read_text(encoding="utf-8"), 4000)[::3][:20]
     scores = {}
     for name, adapter in adapters.items():
         model, tokenizer = open_model(MODEL, quantization=QUANTIZATION, adapter=adapter, device="cpu")
@@ -181,6 +178,43 @@ def verdicts(base: dict[str, Path], other: dict[str, Path]) -> Iterator[tuple[st
     for job in other:
         for name, verdict in stilnovo("compare", base[job], other[job])["tasks"].items():
             yield (f"text_{job}" if verdict["metric"] == "bits per byte" else name), verdict
+
+
+def read_again(name: str, adapter: Path | None, folder: Path) -> dict[str, dict[str, Any]]:
+    """Bits per byte of a few held-out texts of each language, for the short runs: kept by document."""
+    from stilnovo.evaluate.heldout import held_out_texts
+    from stilnovo.evaluate.texts import read_texts
+    from stilnovo.model.load import open_model
+
+    path = folder / f"evaluations/{name}-short.json"
+    if not path.is_file():
+        model, tokenizer = open_model(MODEL, quantization=QUANTIZATION, adapter=adapter, device="cpu")
+        found = {}
+        for language, source in (("italian", HELD_OUT), ("english", folder / "data/english.jsonl")):
+            score = read_texts(model, tokenizer, held_out_texts([source], 24))
+            found[language] = {"nats": score.nats, "sizes": score.sizes}
+        write_atomic(path, json.dumps(found))
+    kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return kept
+
+
+def short_summary(name: str, run: Path, folder: Path) -> dict[str, Any]:
+    """A short run: what one change does to what is gained and what is kept, against the base."""
+    from stilnovo.evaluate.statistics import bootstrap_ratio
+
+    entry: dict[str, Any] = {
+        "name": name,
+        "tokens": json.loads((run / "train.json").read_text(encoding="utf-8"))["tokens"],
+    }
+    base, now = read_again("base", None, folder), read_again(name, run / "adapter", folder)
+    for language, after in now.items():
+        sizes, before = np.array(after["sizes"]), np.array(base[language]["nats"])
+        change = bootstrap_ratio(100 * (np.array(after["nats"]) - before), before)
+        entry[language] = {
+            "n": len(sizes), "bits_per_byte": float(np.sum(after["nats"]) / np.log(2) / sizes.sum()),
+            "change_percent": change.value, "interval": [change.low, change.high],
+        }  # fmt: skip
+    return entry
 
 
 def soft(base: Path, other: Path) -> dict[str, dict[str, Any]]:
@@ -232,8 +266,8 @@ def main() -> None:
     """See the file's head."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/experiment"))
-    parser.add_argument("--out", type=Path, help="the results file")
-    parser.add_argument("--only", nargs="*", help="train and evaluate these arms alone, and write nothing")
+    parser.add_argument("--out", type=Path, help="the results file; without it nothing is summed up")
+    parser.add_argument("--only", nargs="*", help="these arms alone")
     parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--short-steps", type=int, default=20)
     parser.add_argument("--limit", type=int, default=250, help="items of each benchmark")
@@ -246,21 +280,22 @@ def main() -> None:
     write_data(options.folder)
     chosen = [arm for arm in arms(options.folder) if options.only is None or arm.name in options.only]
     runs = {arm.name: train(arm, options.folder, options.short_steps if arm.short else options.steps) for arm in chosen}
-    short = {arm.name for arm in chosen if arm.short}
-    base = evaluate("base", None, options.folder, options, True)
-    found = {name: evaluate(name, run, options.folder, options, name not in short) for name, run in runs.items()}
-    if options.only is not None:
+    short = {arm.name: runs.pop(arm.name) for arm in chosen if arm.short}
+    for name, adapter in {"base": None, **short}.items() if short else ():
+        read_again(name, adapter, options.folder)
+    found = {name: evaluate(name, run, options.folder, options) for name, run in {"base": None, **runs}.items()}
+    if options.out is None:
         return
-    entries = [summary("base", None, base, base)]
-    entries += [summary(name, runs[name].parent, base, found[name]) for name in runs]
-    long = {name: run for name, run in runs.items() if name not in short}
+    entries = [
+        summary(name, run and run.parent, found["base"], found[name]) for name, run in {"base": None, **runs}.items()
+    ]
     result = {
         **environment(), "command": sys.argv, "model": MODEL, "quantization": QUANTIZATION, "models": entries,
-        "positions": positions({"base": None, **long, "short-rows-of-32": runs["short-rows-of-32"]}, options.folder),
-        "sweep": sweep(long, options.folder, options),
+        "short": [short_summary(name, run.parent, options.folder) for name, run in short.items()],
+        "positions": positions({"base": None, **runs}, options.folder),
+        "sweep": sweep(runs, options.folder, options),
     }  # fmt: skip
-    if options.out:
-        write_atomic(options.out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    write_atomic(options.out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     print(json.dumps({"models": [{k: e[k] for k in ("name", "tokens", "bits_per_byte")} for e in entries]}))
 
 
