@@ -139,7 +139,7 @@ def sweep(adapters: dict[str, Path], folder: Path, options: argparse.Namespace) 
         "sweep", "--model", MODEL, "--quantization", QUANTIZATION, *given, "--scales", options.scales,
         "--lines", options.lines, "--held-out", HELD_OUT, "--limit", str(options.sweep_items), "--tasks", "hellaswag",
         "--data-dir", DATA / "benchmarks", "--chat", folder / "data/chat.jsonl", "--prompts", str(options.prompts),
-        "--documents", str(options.documents // 2), "--conversations", "32", "--max-new-tokens", "160",
+        "--documents", str(options.documents * 3 // 10), "--conversations", "24", "--max-new-tokens", "128",
         "--out", folder / "sweep", "--cache", folder / "cache",
     )  # fmt: skip
 
@@ -274,8 +274,8 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=40, help="held-out documents of each language")
     parser.add_argument("--scales", default="0.5,1")
     parser.add_argument("--lines", default="0.25:1")
-    parser.add_argument("--sweep-items", type=int, default=60)
-    parser.add_argument("--prompts", type=int, default=6)
+    parser.add_argument("--sweep-items", type=int, default=40)
+    parser.add_argument("--prompts", type=int, default=4)
     options = parser.parse_args()
     write_data(options.folder)
     chosen = [arm for arm in arms(options.folder) if options.only is None or arm.name in options.only]
