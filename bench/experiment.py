@@ -144,6 +144,19 @@ def sweep(adapters: dict[str, Path], folder: Path, options: argparse.Namespace) 
     )  # fmt: skip
 
 
+def form(adapters: dict[str, Path], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """More written answers, of the whole adapters alone: do they still end, and keep their form?"""
+    given: list[str | Path] = []
+    for name, adapter in adapters.items():
+        given += ["--adapter", f"{name}={adapter}"]
+    return stilnovo(
+        "sweep", "--model", MODEL, "--quantization", QUANTIZATION, *given, "--scales", "1", "--held-out", HELD_OUT,
+        "--documents", str(options.documents * 3 // 10), "--tasks", "none", "--chat", folder / "data/chat.jsonl",
+        "--conversations", "24", "--prompts", "20", "--max-new-tokens", "128", "--out", folder / "form",
+        "--cache", folder / "cache",
+    )  # fmt: skip
+
+
 def positions(adapters: dict[str, Path | None], folder: Path) -> dict[str, Any]:
     """Nats a token by place in the context, base and each adapter, with the paired difference to the base."""
     from stilnovo.evaluate.heldout import pieces
@@ -293,7 +306,7 @@ def main() -> None:
         **environment(), "command": sys.argv, "model": MODEL, "quantization": QUANTIZATION, "models": entries,
         "short": [short_summary(name, run.parent, options.folder) for name, run in short.items()],
         "positions": positions({"base": None, **runs}, options.folder),
-        "sweep": sweep(runs, options.folder, options),
+        "sweep": sweep(runs, options.folder, options), "form": form(runs, options.folder, options),
     }  # fmt: skip
     write_atomic(options.out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     print(json.dumps({"models": [{k: e[k] for k in ("name", "tokens", "bits_per_byte")} for e in entries]}))
