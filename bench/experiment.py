@@ -74,6 +74,8 @@ def stilnovo(*arguments: str | Path) -> dict[str, Any]:
     print("$", " ".join(["stilnovo", *command[1:]]), file=sys.stderr, flush=True)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if "command" in found:  # where it is installed is nobody's business
+        found["command"][0] = "stilnovo"
     return found
 
 
