@@ -132,30 +132,17 @@ def evaluate(name: str, adapter: Path | None, folder: Path, options: argparse.Na
     return found
 
 
-def sweep(adapters: dict[str, Path], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Gained against lost for every adapter at several scales, with chat and the format of answers."""
+def sweep(
+    adapters: dict[str, Path], folder: Path, options: argparse.Namespace, name: str, *more: str | Path
+) -> dict[str, Any]:
+    """Gained against lost for every adapter, with chat and the form of answers; `more` says at which scales, and what else."""
     given: list[str | Path] = []
-    for name, adapter in adapters.items():
-        given += ["--adapter", f"{name}={adapter}"]
+    for adapter, path in adapters.items():
+        given += ["--adapter", f"{adapter}={path}"]
     return stilnovo(
-        "sweep", "--model", MODEL, "--quantization", QUANTIZATION, *given, "--scales", options.scales,
-        "--lines", options.lines, "--held-out", HELD_OUT, "--limit", str(options.sweep_items), "--tasks", "hellaswag",
-        "--data-dir", DATA / "benchmarks", "--chat", folder / "data/chat.jsonl", "--prompts", str(options.prompts),
-        "--documents", str(options.documents * 3 // 10), "--conversations", "24", "--max-new-tokens", "128",
-        "--out", folder / "sweep", "--cache", folder / "cache",
-    )  # fmt: skip
-
-
-def form(adapters: dict[str, Path], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """More written answers, of the whole adapters alone: do they still end, and keep their form?"""
-    given: list[str | Path] = []
-    for name, adapter in adapters.items():
-        given += ["--adapter", f"{name}={adapter}"]
-    return stilnovo(
-        "sweep", "--model", MODEL, "--quantization", QUANTIZATION, *given, "--scales", "1", "--held-out", HELD_OUT,
-        "--documents", str(options.documents * 3 // 10), "--tasks", "none", "--chat", folder / "data/chat.jsonl",
-        "--conversations", "24", "--prompts", "20", "--max-new-tokens", "128", "--out", folder / "form",
-        "--cache", folder / "cache",
+        "sweep", "--model", MODEL, "--quantization", QUANTIZATION, *given, "--held-out", HELD_OUT,
+        "--documents", str(options.documents * 3 // 10), "--chat", folder / "data/chat.jsonl", "--conversations", "24",
+        "--max-new-tokens", "128", *more, "--out", folder / name, "--cache", folder / "cache",
     )  # fmt: skip
 
 
@@ -308,7 +295,13 @@ def main() -> None:
         **environment(), "command": sys.argv, "model": MODEL, "quantization": QUANTIZATION, "models": entries,
         "short": [short_summary(name, run.parent, options.folder) for name, run in short.items()],
         "positions": positions({"base": None, **runs}, options.folder),
-        "sweep": sweep(runs, options.folder, options), "form": form(runs, options.folder, options),
+        "sweep": sweep(
+            runs, options.folder, options, "sweep", "--scales", options.scales, "--lines", options.lines,
+            "--prompts", str(options.prompts), "--tasks", "hellaswag", "--limit", str(options.sweep_items),
+            "--data-dir", DATA / "benchmarks",
+        ),
+        # More written answers, of the whole adapters alone: do they still end, and keep their form?
+        "form": sweep(runs, options.folder, options, "form", "--scales", "1", "--prompts", "20", "--tasks", "none"),
     }  # fmt: skip
     write_atomic(options.out, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     print(json.dumps({"models": [{k: e[k] for k in ("name", "tokens", "bits_per_byte")} for e in entries]}))

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,7 +46,8 @@ CREATE TABLE IF NOT EXISTS speeds (setting TEXT NOT NULL, task TEXT NOT NULL, it
   PRIMARY KEY (setting, task));
 """
 
-Row = tuple[str, dict[str, Any]]
+Answer = dict[str, Any]  # as JSON values
+Row = tuple[str, Answer]
 
 
 def default_folder() -> Path:
@@ -269,6 +270,43 @@ class Keeper:
     cache: AnswerCache
     identity: Identity
     setting: str = ""
+
+
+def answered(
+    keeper: Keeper | None,
+    name: str,
+    version: str,
+    hashes: Sequence[str],
+    read: Callable[[list[int]], Iterable[tuple[Sequence[int], Sequence[Answer]]]],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Answer]:
+    """Every item's answer, in order: found again, or read now, a group at a time, each kept as soon as it is there.
+
+    Args:
+        keeper: Where answers are looked up and kept; None: nowhere.
+        name: What the items are, in the cache and in progress.
+        version: How they are read.
+        hashes: One each, of everything about the item that its answer depends on.
+        read: From the numbers of the items that are missing to groups of them with their answers.
+        progress: Called with (`name`, items done, items in all) after every group.
+    """
+    answers: list[Answer | None] = [None] * len(hashes)
+    if keeper is not None:
+        answers = list(keeper.cache.find(keeper.identity, name, version, hashes))
+    missing = [index for index, known in enumerate(answers) if known is None]
+    done = len(hashes) - len(missing)
+    for group, found in read(missing):
+        for index, answer in zip(group, found, strict=True):
+            answers[index] = answer
+        if keeper is not None:
+            rows = [(hashes[index], answer) for index, answer in zip(group, found, strict=True)]
+            keeper.cache.keep(keeper.identity, name, version, rows)
+        done += len(group)
+        if progress is not None:
+            progress(name, done, len(hashes))
+    if not missing and progress is not None:
+        progress(name, done, len(hashes))
+    return [answer for answer in answers if answer is not None]
 
 
 def _checksum(sha256: str, task: str, version: str, item: str, answer: str) -> int:

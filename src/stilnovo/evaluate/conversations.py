@@ -12,12 +12,13 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from stilnovo.data.chat import Conversation, read_conversations
 from stilnovo.errors import InputError
-from stilnovo.evaluate.cache import Keeper
+from stilnovo.evaluate.cache import Keeper, answered
 from stilnovo.evaluate.likelihood import token_loglikelihoods
 from stilnovo.evaluate.packed import evaluating
 from stilnovo.evaluate.perplexity import HeldOutScore, texts_sha256
@@ -85,29 +86,16 @@ def score_conversations(
     texts = [json.dumps([(turn.role, turn.content) for turn in one.messages]) for one in conversations]
     hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
     version = f"template {tokenizer.template}"
-    costs: list[tuple[float, int] | None] = [None] * len(texts)
-    if keeper is not None:
-        for index, row in enumerate(keeper.cache.find(keeper.identity, CHAT, version, hashes)):
-            if row is not None:
-                costs[index] = float(row["nats"]), int(row["tokens"])
-    missing = [index for index, known in enumerate(costs) if known is None]
-    done = len(texts) - len(missing)
-    with torch.inference_mode(), evaluating(model), dense_weights(model):
+
+    def packs(missing: list[int]) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
         for pack in _packs(conversations, missing, tokenizer, token_budget):
             found = _forward(model, [supervised for _, supervised in pack])
-            for (index, _), cost in zip(pack, found, strict=True):
-                costs[index] = cost
-            if keeper is not None:
-                rows = [(hashes[i], {"nats": n, "tokens": t}) for (i, _), (n, t) in zip(pack, found, strict=True)]
-                keeper.cache.keep(keeper.identity, CHAT, version, rows)
-            done += len(pack)
-            if progress is not None:
-                progress(CHAT, done, len(texts))
-    if not missing and progress is not None:
-        progress(CHAT, done, len(texts))
-    known = [cost for cost in costs if cost is not None]
+            yield [index for index, _ in pack], [{"nats": nats, "tokens": count} for nats, count in found]
+
+    with torch.inference_mode(), evaluating(model), dense_weights(model):
+        rows = answered(keeper, CHAT, version, hashes, packs, progress)
     sizes = tuple(answer_bytes(tokenizer, one) for one in conversations)
-    nats, tokens = tuple(nats for nats, _ in known), tuple(count for _, count in known)
+    nats, tokens = tuple(float(row["nats"]) for row in rows), tuple(int(row["tokens"]) for row in rows)
     return HeldOutScore(nats, sizes, tokens, texts_sha256(texts), model.config.max_positions, 0)
 
 

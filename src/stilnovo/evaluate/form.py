@@ -18,12 +18,13 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from stilnovo.data import sample
 from stilnovo.data.chat import Conversation
-from stilnovo.evaluate.cache import Keeper
+from stilnovo.evaluate.cache import Keeper, answered
 from stilnovo.evaluate.packed import evaluating
 from stilnovo.evaluate.texts import Progress
 from stilnovo.generate.engine import Completion, Engine, Sampling
@@ -129,28 +130,18 @@ def write_answers(
         InputError: a prompt is longer than the model's context.
     """
     hashes, version = [prompt.sha256() for prompt in prompts], f"greedy, {max_new_tokens} tokens"
-    found: list[AnswerForm | None] = [None] * len(prompts)
-    if keeper is not None:
-        for index, row in enumerate(keeper.cache.find(keeper.identity, FORM, version, hashes)):
-            found[index] = None if row is None else AnswerForm(**row)
-    missing = [index for index, known in enumerate(found) if known is None]
     sampling = Sampling(temperature=0, max_new_tokens=max_new_tokens)
-    done = len(prompts) - len(missing)
-    with evaluating(engine.model):
+
+    def groups(missing: list[int]) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
         for start in range(0, len(missing), _TOGETHER):
             group = missing[start : start + _TOGETHER]
             written = engine.complete([prompts[index].messages for index in group], [sampling] * len(group))
-            for index, completion in zip(group, written, strict=True):
-                found[index] = form_of(engine.tokenizer, prompts[index], completion)
-            if keeper is not None:
-                rows = [(hashes[index], asdict(one)) for index in group if (one := found[index]) is not None]
-                keeper.cache.keep(keeper.identity, FORM, version, rows)
-            done += len(group)
-            if progress is not None:
-                progress(FORM, done, len(prompts))
-    if not missing and progress is not None:
-        progress(FORM, done, len(prompts))
-    return tuple(one for one in found if one is not None)
+            forms = [form_of(engine.tokenizer, prompts[i], one) for i, one in zip(group, written, strict=True)]
+            yield group, [asdict(one) for one in forms]
+
+    with evaluating(engine.model):
+        rows = answered(keeper, FORM, version, hashes, groups, progress)
+    return tuple(AnswerForm(**row) for row in rows)
 
 
 def form_of(tokenizer: Tokenizer, prompt: Prompt, answer: Completion) -> AnswerForm:

@@ -16,11 +16,12 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from stilnovo.errors import InputError
-from stilnovo.evaluate.cache import Keeper
+from stilnovo.evaluate.cache import Keeper, answered
 from stilnovo.evaluate.likelihood import token_loglikelihoods
 from stilnovo.evaluate.packed import evaluating
 from stilnovo.evaluate.perplexity import texts_sha256
@@ -92,28 +93,16 @@ def score_positions(
     window = min(window, model.config.max_positions)
     hashes = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
     version = f"window {window}, from {','.join(map(str, edges))}"
-    sums: list[Sums | None] = [None] * len(texts)
-    if keeper is not None:
-        for index, row in enumerate(keeper.cache.find(keeper.identity, POSITIONS, version, hashes)):
-            if row is not None:
-                sums[index] = tuple(map(float, row["nats"])), tuple(map(int, row["tokens"]))
-    missing = [index for index, known in enumerate(sums) if known is None]
-    done = len(texts) - len(missing)
-    with torch.inference_mode(), evaluating(model), dense_weights(model):
+
+    def packs(missing: list[int]) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
         for pack in _packs(texts, missing, tokenizer, window, max(token_budget, window)):
             found = _forward(model, [tokens for _, tokens in pack], edges)
-            for (index, _), one in zip(pack, found, strict=True):
-                sums[index] = one
-            if keeper is not None:
-                rows = [(hashes[i], {"nats": n, "tokens": t}) for (i, _), (n, t) in zip(pack, found, strict=True)]
-                keeper.cache.keep(keeper.identity, POSITIONS, version, rows)
-            done += len(pack)
-            if progress is not None:
-                progress(POSITIONS, done, len(texts))
-    if not missing and progress is not None:
-        progress(POSITIONS, done, len(texts))
-    read = [one for one in sums if one is not None]
-    nats, tokens = tuple(n for n, _ in read), tuple(t for _, t in read)
+            yield [index for index, _ in pack], [{"nats": nats, "tokens": counts} for nats, counts in found]
+
+    with torch.inference_mode(), evaluating(model), dense_weights(model):
+        rows = answered(keeper, POSITIONS, version, hashes, packs, progress)
+    nats = tuple(tuple(map(float, row["nats"])) for row in rows)
+    tokens = tuple(tuple(map(int, row["tokens"])) for row in rows)
     return PositionScores(nats, tokens, tuple(edges), window, texts_sha256(texts))
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
-from stilnovo.evaluate.cache import Keeper
+from stilnovo.evaluate.cache import Keeper, answered
 from stilnovo.evaluate.perplexity import (
     SHORT_WINDOW,
     HeldOutScore,
@@ -88,26 +89,14 @@ def _read(
 ) -> Costs:
     """What every document costs: kept, or read now in groups of about `characters`."""
     hashes = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
-    costs: list[tuple[float, int] | None] = [None] * len(texts)
-    if keeper is not None:
-        for index, row in enumerate(keeper.cache.find(keeper.identity, TEXT, version, hashes)):
-            if row is not None:
-                costs[index] = float(row["nats"]), int(row["count"])
-    missing = [index for index, known in enumerate(costs) if known is None]
-    done = len(texts) - len(missing)
-    for group in _groups(missing, texts, characters):
-        found = read([texts[index] for index in group])
-        for index, cost in zip(group, found, strict=True):
-            costs[index] = cost
-        if keeper is not None:
-            rows = [(hashes[i], {"nats": nats, "count": count}) for i, (nats, count) in zip(group, found, strict=True)]
-            keeper.cache.keep(keeper.identity, TEXT, version, rows)
-        done += len(group)
-        if progress is not None:
-            progress(TEXT, done, len(texts))
-    if not missing and progress is not None:
-        progress(TEXT, done, len(texts))
-    return [cost for cost in costs if cost is not None]
+
+    def groups(missing: list[int]) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
+        for group in _groups(missing, texts, characters):
+            found = read([texts[index] for index in group])
+            yield group, [{"nats": nats, "count": count} for nats, count in found]
+
+    rows = answered(keeper, TEXT, version, hashes, groups, progress)
+    return [(float(row["nats"]), int(row["count"])) for row in rows]
 
 
 def _groups(indices: Sequence[int], texts: Sequence[str], characters: int) -> Iterator[list[int]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 Direction = Literal["better", "worse", "undecided"]
 QuoteStatus = Literal["verified", "repaired", "unverified"]
@@ -137,51 +137,11 @@ class Exchange:
     language: str = "it"
 
 
-class Imprint(Protocol):
-    """What every page says at its head and in its colophon."""
-
-    @property
-    def title(self) -> str:
-        """The page's title."""
-        ...
-
-    @property
-    def headline(self) -> str:
-        """One honest sentence about what was found."""
-        ...
-
-    @property
-    def created(self) -> str:
-        """Date."""
-        ...
-
-    @property
-    def command(self) -> str:
-        """As typed."""
-        ...
-
-    @property
-    def commit(self) -> str:
-        """Of the code."""
-        ...
-
-    @property
-    def hardware(self) -> str:
-        """In words."""
-        ...
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        """Of packages."""
-        ...
-
-
 @dataclass(frozen=True)
-class ReportData:
-    """Everything the page shows. Only the first six fields are required.
+class Imprint:
+    """What every page says at its head, at its end and in its colophon. Only the first six fields are required.
 
-    `headline` is one honest sentence about what changed. `memory_total` replaces the column sums where the peak is not
-    the sum of its lines. `recipe` is the run's recipe as YAML text; `method` and `limits` are paragraphs.
+    `headline` is one honest sentence about what was found; `method` and `limits` are paragraphs.
     """
 
     title: str
@@ -191,6 +151,18 @@ class ReportData:
     commit: str
     hardware: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    method: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReportData(Imprint):
+    """Everything the page shows.
+
+    `memory_total` replaces the column sums where the peak is not the sum of its lines. `recipe` is the run's recipe as
+    YAML text.
+    """
+
     key: KeyFigures | None = None
     verdicts: tuple[Verdict, ...] = ()
     loss: tuple[LossPoint, ...] = ()
@@ -200,5 +172,3 @@ class ReportData:
     pairs: tuple[Pair, ...] = ()
     conversation: tuple[Exchange, ...] = ()
     recipe: str = ""
-    method: tuple[str, ...] = ()
-    limits: tuple[str, ...] = ()

@@ -5,12 +5,12 @@ Filters work by style sheet alone, so that the page needs no script to be browse
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from stilnovo.report import charts
-from stilnovo.report.data import Verdict
+from stilnovo.report.data import Imprint, Verdict
 from stilnovo.report.page import Drawn, Section, both_widths, compose, verdict_plots
 
 Change = Literal["gained", "lost", "other"]
@@ -70,22 +70,13 @@ class DifferingTask:
 
 
 @dataclass(frozen=True)
-class ComparisonData:
+class ComparisonData(Imprint):
     """Everything the page shows; `runs` are (what, before, after) where the two runs differ."""
 
-    title: str
-    headline: str
-    created: str
-    command: str
-    commit: str
-    hardware: str
-    versions: Mapping[str, str] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
     runs: tuple[tuple[str, str, str], ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
     tasks: tuple[DifferingTask, ...] = ()
-    limits: tuple[str, ...] = ()
-    method: tuple[str, ...] = ()
 
 
 def render_comparison(data: ComparisonData) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from stilnovo.report import charts
-from stilnovo.report.data import Interval
+from stilnovo.report.data import Imprint, Interval
 from stilnovo.report.page import Drawn, Section, both_widths, compose
 
 UNFOLDED = 12  # categories of a task that are shown without being asked for
@@ -60,22 +60,13 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class ScoreData:
+class ScoreData(Imprint):
     """Everything the page shows; `facts` are (what, value) pairs with which the run can be repeated."""
 
-    title: str
-    headline: str
-    created: str
-    command: str
-    commit: str
-    hardware: str
-    versions: Mapping[str, str] = field(default_factory=dict)
     scores: tuple[Score, ...] = ()
     categories: tuple[Categories, ...] = ()
     held_out: HeldOut | None = None
     facts: tuple[tuple[str, str], ...] = ()
-    limits: tuple[str, ...] = ()
-    method: tuple[str, ...] = ()
 
 
 def render_scores(data: ScoreData) -> str:

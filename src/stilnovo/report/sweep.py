@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from stilnovo.report.data import Direction, Interval
+from stilnovo.report.data import Direction, Imprint, Interval
 from stilnovo.report.page import Drawn, Section, compose
 from stilnovo.report.pareto import Panel, pareto_chart
 from stilnovo.report.positions import Series, position_chart
@@ -57,24 +56,15 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class SweepData:
+class SweepData(Imprint):
     """Everything the page shows; `facts` are (what, value) pairs with which the run can be repeated."""
 
-    title: str
-    headline: str
-    created: str
-    command: str
-    commit: str
-    hardware: str
-    versions: Mapping[str, str] = field(default_factory=dict)
     panels: tuple[Panel, ...] = ()
     settings: tuple[Setting, ...] = ()
     measures: tuple[Measure, ...] = ()
     ranges: tuple[str, ...] = ()
     positions: tuple[Series, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
-    limits: tuple[str, ...] = ()
-    method: tuple[str, ...] = ()
 
 
 def render_sweep(data: SweepData) -> str:
