@@ -25,7 +25,8 @@ assert dist.gather(mine) == [[0, 2, 4, 6], [1, 3, 5]]
 assert dist.same(f"from {dist.rank()}") == "from 0"
 assert dist.is_first() == (dist.rank() == 0)
 dist.stop()
-print("agreed", dist.rank(), dist.world_size())
+# One write a line: torchrun's children do not buffer, and the pieces of two lines may come in between each other.
+print(f"agreed {dist.rank()} {dist.world_size()}\\n", end="")
 """
 
 
