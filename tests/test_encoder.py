@@ -22,6 +22,7 @@ PARTS = [
     " ", " ", " ", "  ", "   ", "\n", "\n\n", "\t", "\r\n", "\u00a0", "\u2028", "\x1c", "a", "perché", "Roma", "dell'", "c'è", "l’", "'s",
     "'S", "è", "e\u0301", "Ł", "дом", "日本", "🙂", "1", "12345", "3,14", ".", "...", ",", "(", "«", "»", "—", "_", "-",
     "<|im_end|>", "\u200b", "'Stato", "'llo", "(", "…", "'", "\"", "dI'D",
+    "×", "ª", "µ", "²", "½", "\x00", "\x85", "\u2003", "•", "\ufeff", "٣", "ÿ", "€", "\r", "a\n", "\nb", "1\n", "\n1", "«\n",
 ]  # fmt: skip
 
 
@@ -48,9 +49,11 @@ def random_text(rng: random.Random) -> str:
 def check(tokenizer: Tokenizer, seed: int, count: int = 1500) -> None:
     fast, rng = Encoder(tokenizer), random.Random(seed)
     assert fast.remembers
-    for text in (random_text(rng) for _ in range(count)):
-        assert fast.encode(text).tolist() == tokenizer.encode(text), repr(text)
-        assert fast.document(text).tolist() == tokenizer.document(text)
+    texts = [random_text(rng) for _ in range(count)]
+    for text, together in zip(texts, fast.encode(texts), strict=True):
+        assert together.tolist() == tokenizer.encode(text), repr(text)
+        assert fast.encode([text])[0].tolist() == together.tolist(), repr(text)
+    assert [ids.tolist() for ids in fast.documents(texts)] == [tokenizer.document(text) for text in texts]
 
 
 def test_equals_the_plain_tokeniser_on_random_text(smollm2: tuple[Llama, Tokenizer]) -> None:
@@ -68,27 +71,29 @@ def test_equals_the_plain_tokeniser_on_real_text(smollm2: tuple[Llama, Tokenizer
     lines = (shared_data / "wikipedia_it" / "passages.jsonl").read_text(encoding="utf-8").splitlines()[:400]
     texts = [json.loads(line)["text"] for line in lines]
     texts.append((shared_data / "library" / "commedia.txt").read_text(encoding="utf-8")[:200_000])
-    assert [fast.encode(text).tolist() for text in texts] == tokenizer.encode_batch(texts)
+    assert [ids.tolist() for ids in fast.encode(texts)] == tokenizer.encode_batch(texts)
 
 
 def test_a_long_text_is_encoded_in_segments(smollm2: tuple[Llama, Tokenizer], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "_SEGMENT", 50)
+    monkeypatch.setattr(encoder, "_BATCH", 50)
     check(smollm2[1], 4, 200)
     text = " ".join(random_text(random.Random(n)) for n in range(40))
-    assert Encoder(smollm2[1]).encode(text).tolist() == smollm2[1].encode(text)
-    assert Encoder(smollm2[1]).encode("x" * 500).tolist() == smollm2[1].encode("x" * 500)
+    for long in (text, "x" * 500):
+        assert [ids.tolist() for ids in Encoder(smollm2[1]).encode([long, "", long])] == [
+            smollm2[1].encode(one) for one in (long, "", long)
+        ]
 
 
 def test_memory_is_bounded(smollm2: tuple[Llama, Tokenizer], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "_WORDS", 5)
     monkeypatch.setattr(encoder, "_PIECES", 5)
+    monkeypatch.setattr(encoder, "_BEFORE", 5)
     fast = Encoder(smollm2[1])
     text = " ".join(f"parola{n} «{chr(97 + n % 26)}{n}" for n in range(100))
     for _ in range(2):  # the second time, a part is in the older half
-        assert fast.encode(text).tolist() == smollm2[1].encode(text)
-    memories = (fast._spaced, fast._pieces, fast._before)
+        assert fast.encode([text])[0].tolist() == smollm2[1].encode(text)
+    memories = (fast._pieces, fast._before)
     assert max(max(len(memory), len(memory._older)) for memory in memories) <= 5
-    assert fast._spaced._older
+    assert fast._pieces._older
 
 
 @pytest.mark.parametrize("odd", ["normaliser", "added", "split", "none"])
@@ -103,7 +108,7 @@ def test_tokenisers_whose_cuts_are_unknown_are_asked_text_by_text(odd: str, tiny
     fast, rng = Encoder(tokenizer), random.Random(5)
     assert not fast.remembers
     for text in (random_text(rng) for _ in range(50)):
-        assert fast.encode(text).tolist() == tokenizer.encode(text)
+        assert fast.encode([text])[0].tolist() == tokenizer.encode(text)
 
 
 def test_a_tokeniser_survives_pickling(tiny_folder: Path) -> None:

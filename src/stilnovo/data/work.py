@@ -89,7 +89,7 @@ class Record:
 class _Kept:
     """A block's documents on their way to disk."""
 
-    documents: list[IntArray] = field(default_factory=list)
+    documents: list[IntArray | str] = field(default_factory=list)  # a text until the whole block is encoded
     rows: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
@@ -139,7 +139,7 @@ class Worker:
         if self._is_held(text):
             kept.held.append(text)
             return
-        kept.documents.append(self.encoder.document(text))
+        kept.documents.append(text)
         kept.rows.append(number)
         if self.settings.duplicates is not None:
             kept.texts.append(text)
@@ -198,7 +198,9 @@ class Worker:
 
     def _write(self, block: Block, record: Record, kept: _Kept) -> None:
         name = f"{block.number:05d}"
-        record.shard = write_shard(self.folder / "shards", name, kept.documents)
+        encoded = iter(self.encoder.documents([found for found in kept.documents if isinstance(found, str)]))
+        documents = [next(encoded) if isinstance(found, str) else found for found in kept.documents]
+        record.shard = write_shard(self.folder / "shards", name, documents)
         record.held_out = len(kept.held)
         work = self.folder / "work"
         lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in kept.held]

@@ -1,12 +1,14 @@
-"""The same tokens several times faster: words that were met before are looked up instead of being merged again.
+"""The same tokens several times faster: pieces of text that were met before are looked up instead of being merged again.
 
 A byte-level BPE tokeniser first cuts a text into pre-tokens and then merges each by itself, so whatever lies between two
-cuts can be remembered. Three kinds of places are cuts under every pre-tokeniser listed here: before a single space that
-follows a character other than white space, behind a run of letters that punctuation or a digit follows, and between a
-line's end and a letter. Between them lie words, and a corpus repeats its words. A word that is new is taken apart: its
-letters go straight to the merges, and what stands before them is asked for once, since to a pre-tokeniser one letter is
-like another (but for English contractions). Texts with unusual white space take a slower road to the same tokens; a
-tokeniser with an unknown pre-tokeniser, a normaliser or ordinary added tokens is called text by text, as before.
+cuts can be remembered. Some places are cuts under every pre-tokeniser listed here (`_CUTS`): around a number, before
+the space or the punctuation that follows a word. numpy finds them all at once, Arrow numbers the distinct pieces between
+them, so that Python sees each piece once a batch, and numpy puts the ids of all pieces in their places.
+
+A piece that is new is taken apart: its letters go straight to the merges, and what stands before them is asked for once,
+since to a pre-tokeniser one letter is like another (but for English contractions). A character of which nothing is known
+here never makes a cut, so that a piece with one goes to the tokeniser whole. A tokeniser with an unknown pre-tokeniser, a
+normaliser or ordinary added tokens is called text by text.
 
 The ids are those of `Tokenizer.encode` (a test compares them on random and on real text, for three vocabularies).
 """
@@ -16,32 +18,52 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from stilnovo.text.tokenizer import LLAMA3_SPLIT, Tokenizer
 
 _SPLITS = frozenset({LLAMA3_SPLIT, LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")})  # the second is Qwen's
 # What a memory holds at most, twice: the newest and those before them. All together stay below 150 megabytes.
-_WORDS, _PIECES, _WORD_CHARS = 1 << 18, 1 << 16, 40
-_SEGMENT = 1 << 20  # characters encoded at once, so that a long text needs no list of all its words
-
-_CHUNK = re.compile(r"\s*\S+(?:[^\S ]\s*\S*)*|\s+")
+_PIECES, _BEFORE, _PIECE_CHARS = 1 << 18, 1 << 16, 40
+_BATCH = 1 << 22  # characters of texts that are cut together; a longer text is taken in parts
 _SEAM = re.compile(r"(?<=\S) (?=\S)")
-# Up to a letter that one of these follows. Letters are a subset of \p{L}; more of them would only save more.
-_LETTER, _OTHER = "A-Za-zÀ-ÖØ-öø-ÿ", r"!-@\[-`{-~«»“”‘’…–—\n"
-_PIECE = re.compile(rf"[\s\S]*?[{_LETTER}](?=[{_OTHER}])|[\s\S]+")
-_HEAD = re.compile(rf"[{_LETTER}]+(?=[{_OTHER}]|\Z)")
-_ENDING = re.compile(rf"([^{_LETTER}]*)([{_LETTER}]+)")
+
+# What a byte is part of. Letters here are a subset of \p{L}, digits of \p{N}; more of them would only save more.
+_UNKNOWN_KIND, _LETTER, _DIGIT, _MARK, _SPACE, _LINE = range(6)
+_LETTERS, _MARKS = "A-Za-zÀ-ÖØ-öø-ÿ", "«»“”‘’…–—"
+_ENDING = re.compile(rf"([^{_LETTERS}]*)([{_LETTERS}]+)")
 _CONTRACTED = frozenset("sStTrRvVmMlLdD")  # what may be cut off behind an apostrophe: 's, 't, 're, 've, 'm, 'll, 'd
 
+
+def _kinds() -> npt.NDArray[np.uint8]:
+    """Kind of each byte that is a character by itself; the bytes of the others are looked at in `_kinds_of`."""
+    kinds = np.full(256, _UNKNOWN_KIND, np.uint8)
+    kinds[0x21:0x7F] = _MARK
+    for characters, kind in (("0123456789", _DIGIT), (" ", _SPACE), ("\n", _LINE)):
+        kinds[np.frombuffer(characters.encode(), np.uint8)] = kind
+    for first, last in ("AZ", "az"):
+        kinds[ord(first) : ord(last) + 1] = _LETTER
+    return kinds
+
+
+def _cuts() -> npt.NDArray[np.bool_]:
+    """Whether there is a cut between two kinds, at 8 · before + behind."""
+    cuts = np.zeros((8, 8), dtype=bool)
+    cuts[_LETTER, [_DIGIT, _MARK, _SPACE, _LINE]] = True
+    cuts[_DIGIT, [_LETTER, _MARK, _SPACE, _LINE]] = True
+    # Not before a letter, which Llama 3 joins with one mark, and not before a line's end, which it joins with many.
+    cuts[_MARK, [_DIGIT, _SPACE]] = True
+    return cuts.reshape(64)
+
+
+_KINDS, _CUTS = _kinds(), _cuts()
+
 IntArray = npt.NDArray[np.int32]
-
-
-class _OddSpace(Exception):
-    """White space before a space: the place between them is no cut."""
+LongArray = npt.NDArray[np.int64]
 
 
 class _Memory(dict[str, bytes]):
@@ -59,7 +81,7 @@ class _Memory(dict[str, bytes]):
         found = self._older.get(key)
         if found is None:
             found = self._find(key)
-        if len(key) <= _WORD_CHARS and (self._lines or "\n" not in key):  # what goes over a line's end seldom returns
+        if len(key) <= _PIECE_CHARS and (self._lines or "\n" not in key):  # what goes over a line's end seldom returns
             if len(self) >= self._limit:
                 self._older = dict(self)
                 self.clear()
@@ -73,64 +95,45 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.remembers = _cuts_are_known(tokenizer.definition())
-        self._spaced = _Memory(self._word, _WORDS)  # words behind a space
         self._pieces = _Memory(self._piece, _PIECES)
-        self._before = _Memory(self._opening_of, _PIECES, lines=True)
-        self._opening = b"" if tokenizer.bos_id is None else np.int32(tokenizer.bos_id).tobytes()
-        self._end = np.int32(tokenizer.end_of_text_id).tobytes()
+        self._before = _Memory(self._opening_of, _BEFORE, lines=True)
+        self._opening = _ints([] if tokenizer.bos_id is None else [tokenizer.bos_id])
+        self._end = _ints([tokenizer.end_of_text_id])
 
-    def encode(self, text: str) -> IntArray:
-        """Token ids of plain text, (n,) int32, equal to `Tokenizer.encode`."""
-        return np.frombuffer(self._bytes(text), dtype=np.int32)
+    def encode(self, texts: Sequence[str]) -> list[IntArray]:
+        """Token ids of plain texts, (n,) int32 each, equal to `Tokenizer.encode`."""
+        return list(self._encoded(texts))
 
-    def document(self, text: str) -> IntArray:
-        """Token ids of a training document, (n,) int32, equal to `Tokenizer.document`."""
-        return np.frombuffer(self._opening + self._bytes(text) + self._end, dtype=np.int32)
+    def documents(self, texts: Sequence[str]) -> list[IntArray]:
+        """Token ids of training documents, (n,) int32 each, equal to `Tokenizer.document`."""
+        return [np.concatenate([self._opening, ids, self._end]) for ids in self._encoded(texts)]
 
-    def _bytes(self, text: str) -> bytes:
-        if not self.remembers:
-            return self._encode(text)
-        if len(text) <= _SEGMENT:
-            return self._segment(text)
-        return b"".join(map(self._segment, _segments(text)))
+    def _encoded(self, texts: Sequence[str]) -> Iterator[IntArray]:
+        for batch in _batches(texts):
+            if not self.remembers:
+                yield from (_ints(self.tokenizer.encode(text)) for text in batch)
+            elif len(batch[0]) > _BATCH:
+                yield np.concatenate([ids for segment in _segments(batch[0]) for ids in self._together([segment])])
+            else:
+                yield from self._together(batch)
 
-    def _segment(self, text: str) -> bytes:
-        first, *words = text.split(" ")
-        try:
-            if words and first[-1:].isspace():
-                raise _OddSpace
-            return self._by_pieces(first) + b"".join(map(self._spaced.__getitem__, words))
-        except _OddSpace:
-            return b"".join(map(self._by_pieces, _CHUNK.findall(text)))
-
-    def _word(self, word: str) -> bytes:
-        """Ids of a space and a word: the letters it begins with are a word of their own."""
-        head = _HEAD.match(word)
-        if head is None:
-            if not word or word[-1].isspace():
-                raise _OddSpace
-            return self._by_pieces(f" {word}")
-        end = head.end()
-        if end == len(word):
-            return _as_bytes(self.tokenizer.merge(f" {word}"))
-        rest = word[end:]
-        if rest[-1].isspace():
-            raise _OddSpace
-        return self._spaced[word[:end]] + self._by_pieces(rest)
-
-    def _by_pieces(self, chunk: str) -> bytes:
-        if len(chunk) == 1:
-            return self._pieces[chunk]
-        return b"".join(map(self._pieces.__getitem__, _PIECE.findall(chunk)))
+    def _together(self, texts: list[str]) -> list[IntArray]:
+        """Ids of each text: every distinct piece is looked up once."""
+        pieces, last = _cut(texts)
+        numbered = pieces.dictionary_encode()
+        known = [self._pieces[piece] for piece in numbered.dictionary.to_pylist()]
+        ids, ends = _gathered(known, numbered.indices.to_numpy())
+        bounds = ends[last].tolist()
+        return [ids[start:end] for start, end in zip([0, *bounds], bounds, strict=False)]
 
     def _piece(self, piece: str) -> bytes:
-        """Ids of a piece that ends with letters, by themselves where the place before them is a cut."""
+        """Ids of a piece; the letters that it ends with by themselves where the place before them is a cut."""
         parts = _ENDING.fullmatch(piece)
         if parts is None:
             return self._encode(piece)
         before, letters = parts.groups()
-        if not before:
-            return _as_bytes(self.tokenizer.merge(letters))
+        if before in ("", " "):
+            return _as_bytes(self.tokenizer.merge(piece))
         if before[-1] == "'" and letters[0] in _CONTRACTED:
             return self._encode(piece)
         ids = self._before[before]
@@ -156,10 +159,80 @@ def _as_bytes(ids: list[int]) -> bytes:
     return array("i", ids).tobytes()
 
 
+def _ints(ids: Sequence[int]) -> IntArray:
+    return np.array(ids, dtype=np.int32)
+
+
+def _cut(texts: list[str]) -> tuple[pa.StringArray, LongArray]:
+    """The pieces of all texts, and how many there are up to each text's end."""
+    encoded = [text.encode() for text in texts]
+    data = b"".join(encoded)
+    ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+    kinds = _kinds_of(np.frombuffer(data, np.uint8))
+    cut = np.zeros(len(kinds) + 1, dtype=bool)
+    cut[1:-1] = _CUTS[kinds[:-1] * np.uint8(8) + kinds[1:]]
+    # Behind a single line's end too, from one visible character to another: with more white space the pre-tokenisers differ.
+    line = np.flatnonzero(kinds[1:-1] == _LINE) + 1
+    visible = (kinds >= _LETTER) & (kinds <= _MARK)
+    cut[line[visible[line - 1] & visible[line + 1]] + 1] = True
+    cut[0] = cut[ends] = True
+    places = np.flatnonzero(cut).astype(np.int32)
+    pieces = pa.StringArray.from_buffers(len(places) - 1, pa.py_buffer(places), pa.py_buffer(data))
+    return pieces, np.searchsorted(places, ends)
+
+
+def _kinds_of(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Kind of each byte of UTF-8; all bytes of a character have the same."""
+    kinds = _KINDS[data]
+    for lead in sorted({mark.encode()[:-1] for mark in _MARKS} | {b"\xc3"}):
+        at = np.flatnonzero(data == lead[0])
+        for offset, byte in enumerate(lead[1:], 1):
+            at = at[data[at + offset] == byte]
+        kind = np.full(256, _UNKNOWN_KIND, np.uint8)
+        if lead == b"\xc3":  # À to ÿ, without × and ÷
+            kind[0x80:0xC0] = _LETTER
+            kind[[0x97, 0xB7]] = _UNKNOWN_KIND
+        else:
+            kind[[mark.encode()[-1] for mark in _MARKS if mark.encode()[:-1] == lead]] = _MARK
+        for offset in range(len(lead) + 1):
+            kinds[at + offset] = kind[data[at + len(lead)]]
+    return kinds
+
+
+def _gathered(known: list[bytes], number: npt.NDArray[np.int32]) -> tuple[IntArray, LongArray]:
+    """The ids of all pieces one after another, and how many there are up to each piece's end, 0 first.
+
+    Args:
+        known: Ids of each distinct piece, as bytes.
+        number: Which of them each piece is, (pieces,).
+    """
+    table = np.frombuffer(b"".join(known), dtype=np.int32)
+    sizes = np.fromiter(map(len, known), dtype=np.int64, count=len(known)) // 4
+    starts = np.cumsum(sizes) - sizes
+    lengths = sizes[number]
+    ends = np.zeros(len(number) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    # How far a piece's ids stand in the table behind the place where they go.
+    shift = np.repeat(starts[number] - ends[:-1], lengths)
+    return table[shift + np.arange(len(shift))], ends
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    batch, size = list[str](), 0
+    for text in texts:
+        if batch and size + len(text) > _BATCH:
+            yield batch
+            batch, size = [], 0
+        batch.append(text)
+        size += len(text)
+    if batch:
+        yield batch
+
+
 def _segments(text: str) -> Iterator[str]:
     start = 0
-    while len(text) - start > _SEGMENT:
-        seam = _SEAM.search(text, start + _SEGMENT)
+    while len(text) - start > _BATCH:
+        seam = _SEAM.search(text, start + _BATCH)
         if seam is None:
             break
         yield text[start : seam.start()]
