@@ -18,6 +18,7 @@ from stilnovo.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     generate,
     library,
     models,
@@ -54,6 +55,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("sweep")(sweep.sweep)
+app.command("export")(export.export)
 app.command("generate")(generate.generate)
 app.add_typer(library.app, name="library")
 app.command("ask")(ask.ask)

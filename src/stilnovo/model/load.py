@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stilnovo.errors import InputError
-from stilnovo.hub import find_model
+from stilnovo.hub import ModelFiles, find_model
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear, Scheme, quantized_linear
@@ -78,6 +78,18 @@ def _return_freed_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
+def open_checkpoint(files: ModelFiles) -> tuple[GGUFReader | SafetensorsReader, Tokenizer]:
+    """A checkpoint's weights, none of them read yet, and its tokeniser.
+
+    Raises:
+        InputError: when one of them cannot be read or is not supported.
+    """
+    if files.kind == "gguf":
+        gguf = GGUFReader(files.path)
+        return gguf, tokenizers.from_gguf(gguf.fields)
+    return SafetensorsReader(files.path), tokenizers.from_folder(files.path)
+
+
 def open_model(
     name: str,
     *,
@@ -94,14 +106,7 @@ def open_model(
     place = choose_device(device)
     if adapter is not None:
         lora.read_config(adapter)  # a wrong folder is told before gigabytes are read
-    files = find_model(name)
-    reader: GGUFReader | SafetensorsReader
-    if files.kind == "gguf":
-        reader = GGUFReader(files.path)
-        tokenizer = tokenizers.from_gguf(reader.fields)
-    else:
-        reader = SafetensorsReader(files.path)
-        tokenizer = tokenizers.from_folder(files.path)
+    reader, tokenizer = open_checkpoint(find_model(name))
     model = build(reader, quantization, place, dtype or compute_dtype(place))
     del reader
     gc.collect()  # the file's pages and metadata go before training starts

@@ -1,0 +1,153 @@
+"""What lies beside the weights in a model's folder: its shape, its tokeniser, how it ends a text, and where it comes from.
+
+A Hugging Face folder's own files are taken over, so that nothing in them is lost that only others read. From a GGUF file they
+are written anew, in the keys that old and new readers know.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer as Fast
+from tokenizers.processors import TemplateProcessing
+
+from stilnovo.errors import InputError
+from stilnovo.hub import ModelFiles
+from stilnovo.model.llama import RotaryTable
+from stilnovo.model.quantize import Scheme
+from stilnovo.model.weights import GGUFReader, SafetensorsReader
+from stilnovo.plan.config import read_json
+from stilnovo.plan.shape import LlamaConfig, RopeScaling
+from stilnovo.runlog import sha256_file
+from stilnovo.text.tokenizer import Tokenizer
+
+_TAKEN = ("tokenizer.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
+# What Llama 3.1 and 3.2 were stretched from, and between which wavelengths; GGUF keeps the result alone.
+_STRETCHED = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positions": 8192}
+
+
+def companions(
+    files: ModelFiles,
+    reader: GGUFReader | SafetensorsReader,
+    tokenizer: Tokenizer,
+    dtype: torch.dtype,
+    adapter: Path | None,
+    scheme: Scheme,
+) -> dict[str, bytes]:
+    """The contents of every file beside the weights, by name.
+
+    Raises:
+        InputError: when a file of the source cannot be read, or its rotary scaling cannot be said in a config.json.
+    """
+    type_name = str(dtype).removeprefix("torch.")
+    taken: dict[str, bytes] = {}
+    settings: dict[str, Any] = {}
+    if isinstance(reader, GGUFReader):
+        config = _config(reader.config, tokenizer)
+        opens = reader.fields.get("tokenizer.ggml.bos_token_id")
+        if opens is not None:
+            settings["bos_token"] = reader.fields["tokenizer.ggml.tokens"][int(opens)]
+            config["bos_token_id"] = int(opens)
+        settings["add_bos_token"] = tokenizer.bos_id is not None
+    else:
+        config = read_json(files.path / "config.json")
+        taken = {name: (files.path / name).read_bytes() for name in _TAKEN if (files.path / name).is_file()}
+        if (files.path / "tokenizer_config.json").is_file():
+            settings = read_json(files.path / "tokenizer_config.json")
+    for key in ("quantization_config", "dtype", "_name_or_path"):
+        config.pop(key, None)
+    config["torch_dtype"] = type_name
+    ends = {"eos_token_id": sorted(tokenizer.turn_end_ids)}
+    starts = {key: config[key] for key in ("bos_token_id", "pad_token_id") if config.get(key) is not None}
+    return {
+        "config.json": _json(config),
+        "tokenizer.json": _definition(tokenizer),
+        "generation_config.json": _json({**starts, **ends}),
+        **taken,
+        "tokenizer_config.json": _json(_tokenizer_settings(settings, tokenizer, reader.config.max_positions)),
+        "README.md": _card(files.name, adapter, scheme, type_name).encode(),
+    }
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def _config(config: LlamaConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    return {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.layers, "num_attention_heads": config.heads, "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim, "hidden_act": "silu", "rms_norm_eps": config.rms_eps,
+        "rope_theta": config.rope_theta, "rope_scaling": _rope_scaling(config),
+        "tie_word_embeddings": config.tie_embeddings, "max_position_embeddings": config.max_positions,
+        "attention_bias": False, "mlp_bias": False, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id,
+        "pad_token_id": tokenizer.pad_id,
+    }  # fmt: skip
+
+
+def _rope_scaling(config: LlamaConfig) -> dict[str, Any] | None:
+    """The rule behind a GGUF file's rotary divisors.
+
+    Raises:
+        InputError: when it is not Llama 3.1's.
+    """
+    if config.rope_factors is None or set(config.rope_factors) == {1.0}:
+        return None
+    scaling = RopeScaling(factor=max(config.rope_factors), **_STRETCHED)  # type: ignore[arg-type]
+    stretched = RotaryTable(replace(config, rope_factors=None, rope_scaling=scaling)).frequencies
+    if not torch.allclose(stretched, RotaryTable(config).frequencies, rtol=1e-4, atol=0):
+        raise InputError(
+            "The model's rotary scaling cannot be written to a config.json.",
+            f"Its divisors, up to {scaling.factor:g}, are not those of Llama 3.1's rule.",
+            "Export from the model's Hugging Face folder instead.",
+        )
+    return {
+        "rope_type": "llama3", "factor": scaling.factor, "low_freq_factor": scaling.low_freq_factor,
+        "high_freq_factor": scaling.high_freq_factor,
+        "original_max_position_embeddings": scaling.original_max_positions,
+    }  # fmt: skip
+
+
+def _tokenizer_settings(given: dict[str, Any], tokenizer: Tokenizer, positions: int) -> dict[str, Any]:
+    """`tokenizer_config.json`: what was given, and what the tokeniser knows beside it."""
+    known = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": tokenizer.special_text(tokenizer.bos_id),
+        "eos_token": tokenizer.special_text(tokenizer.eos_id), "pad_token": tokenizer.special_text(tokenizer.pad_id),
+        "chat_template": tokenizer.jinja, "clean_up_tokenization_spaces": False, "model_max_length": positions,
+    }  # fmt: skip
+    given = {key: value for key, value in given.items() if value is not None or key not in known}
+    return {**{key: value for key, value in known.items() if value is not None}, **given}
+
+
+def _definition(tokenizer: Tokenizer) -> bytes:
+    """`tokenizer.json`; where documents open with a token, others must put it there too, as ours does by itself."""
+    opening = tokenizer.special_text(tokenizer.bos_id)
+    if opening is None:
+        return tokenizer.definition().encode()
+    fast = Fast.from_str(tokenizer.definition())
+    pair = [opening, "$A", f"{opening}:1", "$B:1"]
+    fast.post_processor = TemplateProcessing([opening, "$A"], pair, special_tokens=[(opening, tokenizer.bos_id)])
+    return str(fast.to_str()).encode()
+
+
+def _card(base: str, adapter: Path | None, scheme: Scheme, dtype: str) -> str:
+    name = base if adapter is None else f"{base} with {adapter}"
+    made = ["---", "license: unknown", "library_name: transformers", "---", "", f"# {name}", "", f"- Base: `{base}`"]
+    if adapter is not None:
+        digest = sha256_file(adapter / "adapter_model.safetensors")
+        made.append(f"- Adapter: `{adapter}`, sha256 of its weights {digest}")
+        made.append("- Made by adding the adapter to the base: W + s · B·A in float32, rounded once")
+    if scheme != "none":
+        made.append(
+            f"- The base's projections were first rounded to {scheme} and taken back, as in the adapter's training"
+        )
+    made.append(f"- Written in {dtype} by `stilnovo export` {version('stilnovo')} on {datetime.now(UTC):%Y-%m-%d}")
+    made.append("- Licence: unknown here; the base's own applies, and the training data may add to it")
+    return "\n".join(made) + "\n"
