@@ -177,7 +177,9 @@ def test_a_whole_run_writes_what_it_promises_and_resumes(described: Recipe, tmp_
     assert result.steps == 6
     assert {line.item for line in lines if line.measured is not None} >= {"frozen projections", "adapter", "optimizer"}
     names = {path.name for path in (tmp_path / "whole").iterdir()}
-    assert names == {"manifest.json", "recipe.yaml", "metrics.jsonl", "checkpoints", "adapter", "train.json"}
+    assert names == {
+        "manifest.json", "recipe.yaml", "held_out.jsonl", "metrics.jsonl", "checkpoints", "adapter", "train.json",
+    }  # fmt: skip
     cut = TrainingRun(described, tmp_path / "cut")
     save, saves = cut.trainer.save, list[int]()
 

@@ -35,6 +35,8 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Teach a model with LoRA on a quantised base; interruptible, resumable."""
+    from dataclasses import asdict
+
     import yaml
 
     from stilnovo import recipe as recipes
@@ -53,6 +55,8 @@ def train(
         changes[key] = yaml.safe_load(value)
     chosen = recipes.load(recipe).changed(changes)
 
+    from stilnovo.train.held_out import FILE
+    from stilnovo.train.loop import LAST_STEPS
     from stilnovo.train.run import TrainingRun
 
     run = TrainingRun(chosen, out, resume=resume) if chosen.guard.every is None else _guarded(chosen, out, resume)
@@ -61,7 +65,7 @@ def train(
     note(
         f"{chosen.model.name} in {chosen.model.quantization}: {run.trainable:,} of {run.model.config.parameters():,} parameters learn "
         f"({share:.2f} %). {len(packed.documents):,} documents, {packed.tokens:,} tokens in {len(packed.packs):,} packs; "
-        f"{run.trainer.steps} steps; {len(run.corpus.held_out)} documents kept aside."
+        f"{run.trainer.steps} steps; {run.corpus.kept_aside:,} kept aside."
     )
     result, memory = run.train()
     predicted = ""
@@ -79,6 +83,15 @@ def train(
             f"The guard {verdict}: {watched['why']}{whose}. {watched['looks']} looks took "
             f"{seconds_text(watched['seconds'])} beside {seconds_text(result.seconds)} of training."
         )
+    if result.margin is not None and result.accuracy is not None:
+        print(
+            f"Preferences, mean of the last {min(LAST_STEPS, result.steps)} steps: margin {result.margin:.3f}, "
+            f"accuracy {result.accuracy:.3f}"
+        )
+    if run.measured is not None:
+        print(f"Kept aside, {run.measured}")
+    if run.corpus.aside:
+        print(f"What was kept aside: {out / FILE}")
     print(
         f"{result.steps} steps, {result.tokens:,} tokens in {seconds_text(result.seconds)} ({result.tokens_per_second:.0f} tok/s); "
         f"loss {result.first_loss:.3f} → {result.last_loss:.3f}; peak memory {bytes_text(result.peak_memory_bytes)}"
@@ -92,6 +105,8 @@ def train(
             "seconds": result.seconds, "peak_memory_bytes": result.peak_memory_bytes, "trainable_parameters": run.trainable,
             "total_parameters": run.model.config.parameters(),
             "predicted_peak_bytes": None if run.plan is None else run.plan.peak, "guard": watched,
+            "margin": result.margin, "accuracy": result.accuracy, "held_out": None if run.measured is None else asdict(run.measured),
+            "held_out_file": str(out / FILE) if run.corpus.aside else None,
         },
         as_json,
     )  # fmt: skip

@@ -1,7 +1,9 @@
 """What a recipe learns from, read, tokenised and packed: texts, conversations or pairs, a prepared corpus, rehearsal beside.
 
-Rehearsal conversations are repeated, in an order drawn by seed, until they make up their share of all tokens; they come
-after the others in the list of documents, so that a batch knows them by their number.
+A seeded share of the texts, conversations or pairs is kept aside for measuring and never learnt; a prepared corpus has set
+its own aside, and rehearsal is learnt whole. Rehearsal conversations are repeated, in an order drawn by seed, until they
+make up their share of all tokens; they come after the others in the list of documents, so that a batch knows them by
+their number.
 """
 
 from __future__ import annotations
@@ -10,31 +12,48 @@ import hashlib
 import itertools
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 
 from stilnovo.data import catalogue
-from stilnovo.data.chat import Conversation, Tally, read_conversations, read_preferences
+from stilnovo.data.chat import Conversation, Preference, Tally, read_conversations, read_preferences
 from stilnovo.data.packing import IntArray, LongArray, PackedCorpus, coded, pack_index, truncated_index
 from stilnovo.data.pairs import pack_pairs
 from stilnovo.data.shards import is_prepared, open_prepared
 from stilnovo.data.sources import Document, read_documents, training_text
 from stilnovo.errors import InputError
-from stilnovo.recipe import DataSection, Recipe
+from stilnovo.recipe import Recipe
 from stilnovo.text import lint
+from stilnovo.text.encoder import Encoder
 from stilnovo.text.tokenizer import Tokenizer
+
+Row = TypeVar("Row")
+Chat = TypeVar("Chat", Conversation, Preference)
+Aside = tuple[Document, ...] | tuple[Conversation, ...] | tuple[Preference, ...]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents to learn from, packed, and documents kept aside for measuring."""
+    """What is learnt, packed, and what was kept aside for measuring.
+
+    Attributes:
+        held_out: Texts kept aside, as they would be trained on; those of a prepared corpus too.
+        sha256: Of everything that was read, what was kept aside included.
+        aside: The rows kept aside here, whatever they are; none of a prepared corpus.
+    """
 
     packed: PackedCorpus
     held_out: tuple[str, ...]
     sha256: str
+    aside: Aside = ()
+
+    @property
+    def kept_aside(self) -> int:
+        """How many were kept aside."""
+        return max(len(self.held_out), len(self.aside))
 
 
 class Joined(Sequence[IntArray]):
@@ -57,8 +76,8 @@ class Joined(Sequence[IntArray]):
         return self._first[at] if at < len(self._first) else self._second[at - len(self._first)]
 
 
-def split(documents: Sequence[Document], held_out: float, seed: int) -> tuple[list[Document], list[Document]]:
-    """Documents to learn from and documents kept aside, drawn by seed; at least one of each when both are wanted."""
+def split(documents: Sequence[Row], held_out: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """What is learnt and what is kept aside, drawn by seed; at least one of each when both are wanted."""
     kept_aside = round(held_out * len(documents))
     if held_out and len(documents) > 1:
         kept_aside = min(max(1, kept_aside), len(documents) - 1)
@@ -76,37 +95,40 @@ def read_corpus(recipe: Recipe, tokenizer: Tokenizer) -> Corpus:
     section, seed = recipe.data, recipe.train.seed
     _check(recipe, tokenizer)
     if recipe.train.task == "dpo":
-        return _pairs(section, tokenizer)
+        return _pairs(recipe, tokenizer)
     prepared = len(section.paths) == 1 and is_prepared(Path(section.paths[0]))
     held_out: tuple[str, ...] = ()
+    aside: Aside = ()
     documents: Sequence[IntArray]
     if prepared:
         opened = open_prepared(Path(section.paths[0]), tokenizer.fingerprint())
         documents, held_out, digest = opened.documents, opened.held_out, opened.sha256
         lengths = opened.documents.lengths
     elif recipe.train.task == "sft":
-        documents, digest = _conversations(section.paths, tokenizer, section.max_documents)
+        conversations, digest = _conversations(section.paths, section.max_documents)
+        chats, kept = _apart(conversations, section.held_out, seed)
+        documents, aside = [learnt_of(conversation, tokenizer) for conversation in chats], tuple(kept)
         lengths = _lengths(documents)
     else:
-        texts, held_out, digest = _texts(recipe)
-        documents = [np.asarray(tokenizer.document(training_text(text)), dtype=np.int32) for text in texts]
+        texts, aside, digest = _texts(recipe)
+        held_out = tuple(training_text(text) for text in aside)
+        documents = Encoder(tokenizer).documents([training_text(text) for text in texts])
         if section.comprehension:
             documents += _questions(texts, tokenizer, section.comprehension, seed)
         lengths = _lengths(documents)
     index = truncated_index if section.rows == "truncated" else pack_index
     if not section.rehearsal:
-        return Corpus(
-            PackedCorpus(documents, index(lengths, section.pack_tokens), section.pack_tokens), held_out, digest
-        )
-    known, more = _conversations(section.rehearsal, tokenizer, None)
+        packed = PackedCorpus(documents, index(lengths, section.pack_tokens), section.pack_tokens)
+        return Corpus(packed, held_out, digest, aside)
+    conversations, more = _conversations(section.rehearsal, None)
     wanted = round(section.rehearsal_share / (1 - section.rehearsal_share) * int(lengths.sum()))
-    again = _repeated(known, wanted, seed)
+    again = _repeated([learnt_of(conversation, tokenizer) for conversation in conversations], wanted, seed)
     lengths = np.concatenate([lengths, _lengths(again)])
     digest = hashlib.sha256(f"{digest}{more}".encode()).hexdigest()
     packed = PackedCorpus(
         Joined(documents, again), index(lengths, section.pack_tokens), section.pack_tokens, len(documents)
     )
-    return Corpus(packed, held_out, digest)
+    return Corpus(packed, held_out, digest, aside)
 
 
 def _check(recipe: Recipe, tokenizer: Tokenizer) -> None:
@@ -126,13 +148,25 @@ def _check(recipe: Recipe, tokenizer: Tokenizer) -> None:
             print(f"{warning.rule}: {warning.text}", file=sys.stderr)
 
 
-def _pairs(section: DataSection, tokenizer: Tokenizer) -> Corpus:
+def _apart(rows: Sequence[Chat], held_out: float, seed: int) -> tuple[list[Chat], list[Chat]]:
+    """`split`, and what repeats a row that is kept aside is not learnt either: chat data often hold a row twice."""
+    learnt, aside = split(rows, held_out, seed)
+    kept = {replace(row, id="") for row in aside}
+    others = [row for row in learnt if replace(row, id="") not in kept]
+    if gone := len(learnt) - len(others):
+        print(f"{gone:,} left out, equal to a row that is kept aside", file=sys.stderr)
+    return others, aside
+
+
+def _pairs(recipe: Recipe, tokenizer: Tokenizer) -> Corpus:
+    section = recipe.data
     preferences, tally = read_preferences(catalogue.locate(section.paths), max_rows=section.max_documents)
     said(tally)
     digest = hashlib.sha256()
     for pair in preferences:
         digest.update(repr((pair.prompt, pair.chosen, pair.rejected)).encode())
-    packed = pack_pairs(preferences, tokenizer, section.pack_tokens)
+    learnt, aside = _apart(preferences, section.held_out, recipe.train.seed)
+    packed = pack_pairs(learnt, tokenizer, section.pack_tokens)
     for line in packed.lines():
         print(line, file=sys.stderr)
     if not packed.tally.taken:
@@ -140,10 +174,10 @@ def _pairs(section: DataSection, tokenizer: Tokenizer) -> Corpus:
             "No pair can be learnt from.", packed.tally.lines()[0],
             f"Raise data.pack_tokens; a side has at most half of it, {packed.longest:,} tokens.",
         )  # fmt: skip
-    return Corpus(packed.corpus, (), digest.hexdigest())
+    return Corpus(packed.corpus, (), digest.hexdigest(), tuple(aside))
 
 
-def _texts(recipe: Recipe) -> tuple[list[Document], tuple[str, ...], str]:
+def _texts(recipe: Recipe) -> tuple[list[Document], tuple[Document, ...], str]:
     for name in recipe.data.paths:
         if name in catalogue.SOURCES and not Path(name).exists():
             raise InputError(
@@ -156,16 +190,16 @@ def _texts(recipe: Recipe) -> tuple[list[Document], tuple[str, ...], str]:
     digest = hashlib.sha256()
     for document in documents:
         digest.update(document.text.encode())
-    return learnt, tuple(training_text(d) for d in aside), digest.hexdigest()
+    return learnt, tuple(aside), digest.hexdigest()
 
 
-def _conversations(paths: Sequence[str], tokenizer: Tokenizer, max_rows: int | None) -> tuple[list[IntArray], str]:
+def _conversations(paths: Sequence[str], max_rows: int | None) -> tuple[list[Conversation], str]:
     conversations, tally = read_conversations(catalogue.locate(paths), max_rows=max_rows)
     said(tally)
     digest = hashlib.sha256()
     for conversation in conversations:
         digest.update(repr(conversation.messages).encode())
-    return [learnt_of(conversation, tokenizer) for conversation in conversations], digest.hexdigest()
+    return conversations, digest.hexdigest()
 
 
 def learnt_of(conversation: Conversation, tokenizer: Tokenizer) -> IntArray:

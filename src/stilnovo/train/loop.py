@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import resource
+import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,27 +33,18 @@ from stilnovo.train.host import HostAdapter
 from stilnovo.train.interrupt import HeldInterrupt
 from stilnovo.train.objective import NextToken, objective_of
 from stilnovo.train.optimizer import learning_rate, make_optimizer
-from stilnovo.train.passes import Parts, Passes
+from stilnovo.train.passes import Passes, added, means
 from stilnovo.train.watch import Watch, Watching
 
-
-def added(sums: Parts, parts: Parts) -> Parts:
-    """Two tallies as one."""
-    total = dict(sums)
-    for name, (value, count) in parts.items():
-        before, counted = total.get(name, (0.0, 0))
-        total[name] = before + value, counted + count
-    return total
-
-
-def means(sums: Parts) -> dict[str, float]:
-    """What the metrics show of a tally."""
-    return {name: total / max(1, count) for name, (total, count) in sums.items()}
+LAST_STEPS = 10  # over which a training says how it prefers: a single step has few pairs
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished training says of itself; throughput counts predicted tokens and is the median over the steps."""
+    """What a finished training says of itself; throughput counts predicted tokens and is the median over the steps.
+
+    Of preference pairs, `margin` and `accuracy` are the metrics' means over the last `LAST_STEPS` steps; None of others.
+    """
 
     steps: int
     tokens: int
@@ -60,6 +53,8 @@ class TrainResult:
     tokens_per_second: float
     seconds: float
     peak_memory_bytes: int
+    margin: float | None = None
+    accuracy: float | None = None
 
 
 def batch_loss(model: Llama, batch: Batch, chunk: int) -> Tensor:
@@ -294,7 +289,14 @@ class Trainer:
     def _result(self) -> TrainResult:
         rows = self.run.metrics()
         speeds = sorted(row["tokens_per_second"] for row in rows)
+        preferred = {name: _last(rows, name) for name in ("margin", "accuracy")}
         return TrainResult(
             self.step, self.tokens, rows[0]["loss"], rows[-1]["loss"], speeds[len(speeds) // 2], self.seconds,
-            max(row["memory_bytes"] for row in rows),
+            max(row["memory_bytes"] for row in rows), **preferred,
         )  # fmt: skip
+
+
+def _last(rows: Sequence[dict[str, Any]], name: str) -> float | None:
+    """The mean of a metric over the last steps; None where the objective does not report it."""
+    found = [row[name] for row in rows[-LAST_STEPS:] if name in row]
+    return statistics.fmean(found) if found else None

@@ -26,6 +26,20 @@ from stilnovo.train.losses import chunked_losses
 Parts = dict[str, tuple[float, int]]
 
 
+def added(sums: Parts, parts: Parts) -> Parts:
+    """Two tallies as one."""
+    total = dict(sums)
+    for name, (value, count) in parts.items():
+        before, counted = total.get(name, (0.0, 0))
+        total[name] = before + value, counted + count
+    return total
+
+
+def means(sums: Parts) -> dict[str, float]:
+    """What the metrics show of a tally."""
+    return {name: total / max(1, count) for name, (total, count) in sums.items()}
+
+
 class Passes:
     """A model's passes: by the engine where there is one, else by torch's autograd, which the engine equals.
 

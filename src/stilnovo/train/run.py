@@ -1,7 +1,7 @@
 """From a recipe to a trained adapter in a run folder: what the command, the demo and the tests call.
 
-A run folder holds manifest.json, recipe.yaml, metrics.jsonl, checkpoints/step-N/ and, at the end, adapter/ (PEFT) and
-train.json; with a guard also guard.jsonl, and the base's answers in guard/.
+A run folder holds manifest.json, recipe.yaml, held_out.jsonl (what was kept aside), metrics.jsonl, checkpoints/step-N/
+and, at the end, adapter/ (PEFT) and train.json; with a guard also guard.jsonl, and the base's answers in guard/.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from stilnovo.progress import bytes_text
 from stilnovo.recipe import Recipe, load
 from stilnovo.runlog import RunFolder, write_atomic
 from stilnovo.text.tokenizer import Tokenizer
-from stilnovo.train import planning
+from stilnovo.train import held_out, planning
 from stilnovo.train.corpus import Corpus, read_corpus
+from stilnovo.train.held_out import Measured
 from stilnovo.train.loop import Trainer, TrainResult
 from stilnovo.train.watch import Watch
 
@@ -41,7 +42,11 @@ Watcher = Callable[[Llama, Tokenizer, Corpus], Watch]
 
 
 class TrainingRun:
-    """A recipe opened on a run folder: model, adapter, data and trainer, ready to go."""
+    """A recipe opened on a run folder: model, adapter, data and trainer, ready to go.
+
+    Attributes:
+        measured: What the finished model makes of what was kept aside; None before, and for texts.
+    """
 
     def __init__(self, recipe: Recipe, folder: Path, *, resume: bool = False, watcher: Watcher | None = None) -> None:
         if recipe.guard.every is not None and watcher is None:
@@ -51,7 +56,8 @@ class TrainingRun:
         _check_memory(recipe)
         self.model, self.tokenizer = _open(recipe)
         self.lora = adapter_of(recipe.lora, self.model.config.layers)
-        self.corpus = read_corpus(recipe, self.tokenizer)
+        self.corpus = read_corpus(_as_begun(folder, recipe) if resume else recipe, self.tokenizer)
+        self.measured: Measured | None = None
         if resume:
             _check_data(folder, self.corpus)
         self._attach()
@@ -59,11 +65,12 @@ class TrainingRun:
         self.trainer = Trainer(self.model, self.corpus.packed, recipe.train, self.folder, watch=self.watch)
         if resume:
             self.trainer.resume()
+        held_out.write(folder, self.corpus.aside)
         write_atomic(folder / "recipe.yaml", recipe.to_yaml())
         self.folder.write_manifest(
             recipe=recipe.model_dump(mode="json"), data_sha256=self.corpus.sha256, trainable_parameters=self.trainable,
             total_parameters=self.model.config.parameters(), documents=len(self.corpus.packed.documents),
-            held_out_documents=len(self.corpus.held_out), tokens_per_epoch=self.corpus.packed.tokens,
+            held_out_documents=self.corpus.kept_aside, tokens_per_epoch=self.corpus.packed.tokens,
             levers=None if self.plan is None else asdict(self.plan.levers),
         )  # fmt: skip
 
@@ -86,6 +93,7 @@ class TrainingRun:
     def train(self) -> tuple[TrainResult, list[memory.MemoryLine]]:
         """Train to the end; writes adapter/ and train.json and returns the result and the memory ledger.
 
+        Conversations or pairs that were kept aside are read then (`measured`), when everything else is written already.
         When the machine runs out of memory, the run goes on once with the next leaner plan, from the last finished step.
         """
         try:
@@ -97,6 +105,13 @@ class TrainingRun:
             result = self.trainer.run_all()
         lora.save(self.model, self.lora, self.folder.path / "adapter", self.recipe.model.name)
         lines = self._ledger()
+        self._write(result, lines)
+        self._measure()
+        if self.measured is not None:
+            self._write(result, lines)
+        return result, lines
+
+    def _write(self, result: TrainResult, lines: list[memory.MemoryLine]) -> None:
         self.folder.write_json(
             "train.json",
             {
@@ -104,9 +119,19 @@ class TrainingRun:
                 "predicted_peak_bytes": None if self.plan is None else self.plan.peak,
                 "levers": None if self.plan is None else asdict(self.plan.levers),
                 "guard": None if self.trainer.watching is None else self.trainer.watching.summary(self.trainer.step),
+                "held_out": None if self.measured is None else asdict(self.measured),
             },
         )  # fmt: skip
-        return result, lines
+
+    def _measure(self) -> None:
+        trainer, aside = self.trainer, self.corpus.aside
+        try:
+            self.measured = held_out.measure(trainer.passes, trainer.objective, aside, self.tokenizer, self.recipe)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                "Stopped while what was kept aside was read. The training is finished and its adapter written; "
+                "--resume reads it again."
+            ) from None
 
     def _lean(self, error: BaseException) -> None:
         """Load everything again under the next leaner plan, and go on from the last finished step."""
@@ -178,6 +203,14 @@ def _out_of_memory(error: BaseException) -> bool:
 
 def _open(recipe: Recipe) -> tuple[Llama, Tokenizer]:
     return open_model(recipe.model.name, quantization=recipe.model.quantization, device=recipe.model.device)
+
+
+def _as_begun(folder: Path, recipe: Recipe) -> Recipe:
+    # Runs on conversations and pairs once learnt all of them whatever data.held_out said; begun so, they go on so.
+    path = folder / "manifest.json"
+    noted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    whole = recipe.train.task != "text" and noted.get("held_out_documents") == 0
+    return recipe.changed({"data.held_out": 0}) if whole else recipe
 
 
 def _check_data(folder: Path, corpus: Corpus) -> None:
