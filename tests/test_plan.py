@@ -7,12 +7,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from typer.testing import CliRunner
 
+from conftest import TINY
 from stilnovo.cli.main import app
+from stilnovo.data.batches import Batch
+from stilnovo.engine.stack import Engine
 from stilnovo.errors import InputError
+from stilnovo.model import lora
+from stilnovo.model.llama import Llama, random_source
 from stilnovo.plan import cards
 from stilnovo.plan.cards import CARDS, GIB
 from stilnovo.plan.choose import Budget, Wishes, best, fits, leaner, leanest, longest, plan_for
@@ -21,7 +29,11 @@ from stilnovo.plan.ledger import Run, ledger, saved_bytes
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, SMOLLM2_135M, LoraConfig, lora_parameters
 from stilnovo.plan.sizes import bytes_of
-from stilnovo.plan.speed import matrix_weights, speed
+from stilnovo.plan.speed import Objective, matrix_weights, objective_of, speed
+from stilnovo.recipe import Recipe
+from stilnovo.train import objective as objectives
+from stilnovo.train.objective import NextToken
+from stilnovo.train.passes import Passes
 
 RUN = Run(config=LLAMA_3_8B, lora=LoraConfig(r=32), tokens=2048)
 CARD = CARDS["rtx-4060"]
@@ -95,6 +107,86 @@ def test_flops_of_the_floor_and_of_full_recomputation() -> None:
     assert again.flops_per_token - keep.flops_per_token == pytest.approx(
         2 * (6_979_321_856 - 32 * 4096 * 14336) + 2 * 4096 * 2048 * 32
     )
+
+
+def flops_of(batch: Batch, objective: Any, layers: int, first: int, levers: Levers) -> tuple[float, float]:
+    """FLOPs a token of a real step, by torch's counter: in products of matrices, and in (causal) attention."""
+    model = Llama(replace(TINY, layers=layers), random_source(3, std=0.1))
+    model.requires_grad_(False)
+    lora.attach(model, LoraConfig(r=4, first_layer=first))
+    passes = Passes(model, Engine(model, levers), levers.loss_chunk)
+
+    def in_place(_self: Any, a: Any, b: Any, **_: Any) -> int:
+        return 2 * int(a[0] * a[1] * b[1])
+
+    def ahead(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(q, k, v))
+
+    def back(grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_backward_flop_count(grad, q, k, v))
+
+    aten = torch.ops.aten
+    known = {
+        aten.addmm_: in_place, aten._scaled_dot_product_flash_attention_for_cpu: ahead,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: back,
+    }  # fmt: skip
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+        objective(passes, batch)[0].backward()
+    counts = {str(name): count for name, count in counter.get_flop_counts()["Global"].items()}
+    attention = sum(count for name, count in counts.items() if "attention" in name)
+    tokens = batch.targets.numel()
+    return (sum(counts.values()) - attention) / tokens, attention / 2 / tokens
+
+
+def batch_of(pieces: int, length: int, learnt: int, anchored: tuple[int, ...] = ()) -> Batch:
+    """`pieces` of one length, of which the last `learnt` targets count."""
+    tokens = torch.arange(pieces * length) % 97
+    counts = torch.arange(length).repeat(pieces) >= length - learnt
+    return Batch(tokens, tokens.roll(-1), (length,) * pieces, None if learnt == length else counts, anchored)
+
+
+CASES: dict[str, tuple[dict[str, Any], Batch, float]] = {
+    "text": ({}, batch_of(8, 96, 96), 1.0),
+    "sft": ({"train.task": "sft"}, batch_of(8, 96, 24), 0.25),
+    "dpo": ({"train.task": "dpo"}, batch_of(8, 96, 24), 0.25),
+    "both": ({"train.rehearse_by": "both"}, batch_of(8, 96, 96, (1, 6)), 1.0),
+    "anchor": ({"train.rehearse_by": "anchor"}, batch_of(8, 96, 96, (1, 6)), 1.0),
+}
+
+
+@pytest.mark.parametrize("tile", [None, 40])
+@pytest.mark.parametrize("choice", ["keep", "recompute"])
+@pytest.mark.parametrize("name", list(CASES))
+def test_flops_are_those_that_torch_counts(name: str, choice: Any, tile: int | None) -> None:
+    """Of every objective: what it costs beside the plain step to the last product, the whole as near as the ledger's."""
+    changes, batch, learnt = CASES[name]
+    if batch.anchored:
+        changes = {**changes, "data.rehearsal": ["chat"], "data.rehearsal_share": len(batch.anchored) / 8}
+    recipe, layers = Recipe().changed(changes), 8
+    levers = Levers(layers=all_layers(choice, layers), head_tile=tile, loss_chunk=64)
+    run = Run(config=replace(TINY, layers=layers), lora=LoraConfig(r=4, first_layer=2), scheme="none", tokens=768)
+    found = sum(flops_of(batch, objectives.objective_of(recipe.train), layers, 2, levers))
+    plain = sum(flops_of(batch_of(8, 96, 96), NextToken(), layers, 2, levers))
+    expected = speed(run, levers, CARD, 96, objective_of(recipe, learnt)).flops_per_token
+    beside = speed(run, levers, CARD, 96).flops_per_token
+    assert found - plain == pytest.approx(expected - beside, rel=1e-6)
+    assert found == pytest.approx(expected, rel=0.03)
+    if name == "dpo":
+        assert expected > 1.2 * speed(run, levers, CARD, 96, Objective(learnt=learnt)).flops_per_token
+
+
+def test_the_plan_of_dpo_counts_its_reference() -> None:
+    """anita-dpo on the 8B shape: sides of 1,024 tokens, read once more by all 32 layers, and half of them answers."""
+    code, out = invoke("--recipe", "anita-dpo", "--vram", "24GB", "--learnt", "0.5", "--json")
+    found, beside = json.loads(out.splitlines()[-1]), 2 * 6_979_321_856 + 32 * 2 * 4096 * 1024
+    assert code == 0 and "adapter off" in out
+    head, low = 2 * 128_256 * 4096, 2 * 83_886_080  # rank 64
+    recomputed = [layer for layer in found["levers"]["layers"] if layer in ("recompute", "attention")]
+    again = len(recomputed) * (2 * (6_979_321_856 // 32 - 4096 * 14336))
+    again += found["levers"]["layers"].count("recompute") * 2 * 4096 * 1024
+    step = 4 * 6_979_321_856 + 7 * low + 32 * 7 * 4096 * 1024 + again
+    assert found["flops_per_token"] == pytest.approx(step + beside + 3 * 0.5 * head)
+    assert found["objective"] == {"learnt": 0.5, "base": 1.0, "compared": 0.5, "anchored": 0.0}
 
 
 def test_what_is_saved_grows_with_the_choice() -> None:

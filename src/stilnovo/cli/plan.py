@@ -12,6 +12,7 @@ from stilnovo.cli.output import emit
 if TYPE_CHECKING:
     from stilnovo.plan.choose import Budget, Plan
     from stilnovo.plan.shape import LlamaConfig
+    from stilnovo.plan.speed import Objective
 
 
 def plan(
@@ -26,8 +27,15 @@ def plan(
     ram: Annotated[str, typer.Option(help="Memory of the host, as sold.")] = "32GB",
     tokens: Annotated[int | None, typer.Option(help="Tokens in one pass; default: the recipe's pack × packs.")] = None,
     document: Annotated[
-        int | None, typer.Option(help="Length over which attention runs; default: one document fills the pass.")
+        int | None,
+        typer.Option(
+            help="Length over which attention runs; default: one document fills the pass, a side half a pack."
+        ),
     ] = None,
+    learnt: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of conversations' or pairs' tokens that are learnt (the answers)."),
+    ] = 1.0,
     recipe: Annotated[str, typer.Option(help="A shipped recipe's name or a YAML file.")] = "wikipedia-it",
     card: Annotated[str, typer.Option(help="A card by name, for the forecast of the time.")] = "rtx-4060",
     measured: Annotated[Path | None, typer.Option(help="A card's figures, from a file of `make bench-gpu`.")] = None,
@@ -38,6 +46,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Say what a run needs, line by line: card, host, arithmetic, hours, and the longest context that fits."""
+    from dataclasses import asdict, replace
     from typing import get_args
 
     from stilnovo import recipe as recipes
@@ -48,6 +57,7 @@ def plan(
     from stilnovo.plan.levers import HeadKind
     from stilnovo.plan.shape import adapter_of
     from stilnovo.plan.sizes import bytes_of
+    from stilnovo.plan.speed import objective_of, speed
 
     chosen = recipes.load(recipe)
     config = _shape(model, shape)
@@ -74,6 +84,10 @@ def plan(
             if reach
             else "Nothing fits: a larger card is needed.",
         )
+    # The levers are those that the training will choose; what its objective reads beside is forecast with them.
+    side = min(length, chosen.data.pack_tokens // 2) if chosen.train.task == "dpo" else None
+    asked = objective_of(chosen, learnt)
+    found = replace(found, speed=speed(run, found.levers, speeds, document or side, asked))
     where = f"{shape or model}, {chosen.model.quantization}, r = {adapter.r}"
     print(f"{where}: one pass of {length:,} tokens on {vram} (allocator {_gib(budget.allocator)}), host {ram}\n")
     _table(found, budget)
@@ -81,11 +95,19 @@ def plan(
     seconds = epoch_tokens * found.speed.seconds / length
     source = "measured" if speeds.measured else "a forecast from its maker's sheet, not a measurement"
     print(
-        f"\n{found.speed.flops_per_token / 1e9:.1f} GFLOP a token ({found.speed.times_n:.2f} N; the floor is 4 N). "
+        f"\n{found.speed.flops_per_token / 1e9:.1f} GFLOP a token ({found.speed.times_n:.2f} N; a plain step cannot do with less than 4 N). "
         f"On {speeds.name}, {source}: {length / found.speed.seconds:,.0f} tokens/s, "
-        f"{seconds / 3600:,.1f} hours for {epoch_tokens:,.0f} tokens.\nLongest context that fits: {reach:,} tokens."
+        f"{seconds / 3600:,.1f} hours for {epoch_tokens:,.0f} tokens.\n{_beside(asked)}Longest context that fits: {reach:,} tokens."
     )
-    emit(_figures(found, budget, reach, seconds), as_json)
+    emit({**_figures(found, budget, reach, seconds), "objective": asdict(asked)}, as_json)
+
+
+def _beside(asked: Objective) -> str:
+    """What the objective reads beside the pass itself, in words."""
+    if not asked.base:
+        return ""
+    which = "all tokens" if asked.base == 1 else f"{100 * asked.base:.1f} % of the tokens"
+    return f"Counted with it: the base's own forward pass over {which}, adapter off.\n"
 
 
 def _shape(model: str, shape: str | None) -> LlamaConfig:

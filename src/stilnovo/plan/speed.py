@@ -2,7 +2,8 @@
 
 Only what this step really does is counted: weights are frozen (no weight gradients), the down projection is never
 recomputed, the head's loss takes two products. Causal attention is half of the full square. N is the number of weights
-in matrix products.
+in matrix products. What an objective reads beside the pass itself (`Objective`) is counted too: the base's answer, with
+the adapter off and without a backward pass, and what both meet at the head.
 
 Equations: one product with a matrix of n weights is 2n FLOPs a token; attention over S tokens, causal, 2·H·D·S forward
 and 5·H·D·S backward (Dao 2023: five products for two).
@@ -11,18 +12,56 @@ and 5·H·D·S backward (Dao 2023: five products for two).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stilnovo.plan.cards import Card
 from stilnovo.plan.ledger import Run, layer_bytes, on_host, saved_bytes
 from stilnovo.plan.levers import LayerChoice, Levers
 from stilnovo.plan.shape import lora_parameters
 
+if TYPE_CHECKING:
+    from stilnovo.recipe import Recipe
+
 HOST_ADAM_BYTES = 8e9  # bytes a second that an optimizer on the host works through
 
 
 @dataclass(frozen=True)
+class Objective:
+    """What a step's objective computes, as shares of the tokens of its pass (`stilnovo.train.objective`, `.preference`).
+
+    Attributes:
+        learnt: Tokens whose −log p is computed: two products with the head.
+        base: Tokens that the base reads too: all layers forward, adapter off.
+        compared: Tokens whose −log p is also the base's (DPO): one product more.
+        anchored: Tokens of which KL(base ‖ model) is computed: three products, five where the head comes in tiles.
+    """
+
+    learnt: float = 1.0
+    base: float = 0.0
+    compared: float = 0.0
+    anchored: float = 0.0
+
+    def head_products(self, *, tiled: bool) -> float:
+        """Products with the head a token."""
+        return 2 * self.learnt + self.compared + (5 if tiled else 3) * self.anchored
+
+
+def objective_of(recipe: Recipe, learnt: float = 1.0) -> Objective:
+    """What a recipe's steps compute; `learnt` is the share of conversations' or pairs' tokens that are answers."""
+    train, data = recipe.train, recipe.data
+    if train.task == "dpo":
+        return Objective(learnt=learnt, base=1.0, compared=learnt)
+    rehearsal = data.rehearsal_share if data.rehearsal else 0.0
+    own = (1 - rehearsal) * (learnt if train.task == "sft" else 1.0)
+    if train.rehearse_by == "learn":
+        return Objective(learnt=own + rehearsal * learnt)
+    answers = rehearsal * learnt if train.rehearse_by == "both" else 0.0
+    return Objective(learnt=own + answers, base=rehearsal, anchored=rehearsal)
+
+
+@dataclass(frozen=True)
 class Speed:
-    """FLOPs a token, and with a card the seconds of a pass forward and backward."""
+    """FLOPs a token, and with a card the seconds of a pass forward and backward; the base's pass is in `forward`."""
 
     flops_per_token: float
     times_n: float
@@ -58,27 +97,46 @@ def layer_flops(run: Run, choice: LayerChoice, groups: int, document: int) -> tu
     return 2 * matrix + 2 * low + attention, 2 * matrix + 5 * low + 2.5 * attention + again
 
 
-def speed(run: Run, levers: Levers, card: Card, document: int | None = None) -> Speed:
-    """Arithmetic and time of one pass of `run.tokens` in documents of one length (None: a single document)."""
-    c, tokens = run.config, run.tokens
-    forward = 2.0 * c.vocab_size * c.hidden_size
-    backward = 2.0 * c.vocab_size * c.hidden_size
-    for index, choice in enumerate(levers.layers):
+def plain_flops(run: Run, document: int) -> float:
+    """FLOPs a token of one layer without an adapter, forward."""
+    return 2.0 * run.config.layer_matrix() + 2 * run.config.heads * run.config.head_dim * document
+
+
+def speed(
+    run: Run, levers: Levers, card: Card, document: int | None = None, objective: Objective | None = None
+) -> Speed:
+    """Arithmetic and time of one pass of `run.tokens` in documents of one length (None: a single document).
+
+    The objective's own passes are added; None: every token is learnt, and nothing else is read.
+    """
+    c, tokens, asked = run.config, run.tokens, objective or Objective()
+    table = 2.0 * c.vocab_size * c.hidden_size  # FLOPs of one product with the head
+    plain = plain_flops(run, document or tokens)
+    forward = run.lora.first_layer * plain  # below the adapter nothing more is wanted
+    backward = 0.0
+    for choice in levers.layers[run.lora.first_layer :]:
         ahead, back = layer_flops(run, choice, levers.attention_groups, document or tokens)
-        forward += ahead
-        backward += back if index >= run.lora.first_layer else 0  # below the adapter nothing is wanted
-    flops = forward + backward
+        forward, backward = forward + ahead, backward + back
+    tiled = levers.head_tile is not None and levers.head_tile < c.vocab_size
+    head = table * asked.head_products(tiled=tiled)
+    base = asked.base * c.layers * plain
+    flops = forward + backward + head + base
     kept = [saved_bytes(run, levers, i) for i in range(c.layers) if on_host(levers, i)]
     streamed = levers.streamed_layers * layer_bytes(c, run.scheme, run.value_bytes)
-    head = c.vocab_size * c.hidden_size * run.value_bytes * -(-tokens // levers.loss_chunk)
-    up = streamed + (head if levers.head == "streamed" else 0)
+    visits = c.vocab_size * c.hidden_size * run.value_bytes * -(-tokens // levers.loss_chunk)
+    up = streamed + (visits if levers.head == "streamed" else 0)
     tiles = -(-tokens // (levers.tile or tokens))
     # A dequantised matrix is written and read once a tile; forward takes each once, backward and recomputation twice.
     dense = (
         0 if run.scheme == "none" or levers.keep_dense else c.layers * c.layer_matrix() * 2 * run.value_bytes * tiles
     )
-    ahead_seconds = max(tokens * forward / card.flops + dense / card.memory_speed, max(up, sum(kept)) / card.link_speed)
-    arithmetic = tokens * backward / card.flops + 2 * dense / card.memory_speed
+    half = head / 2  # of the loss's two products one counts as forward, one as backward
+    ahead_seconds = max(
+        tokens * (forward + half) / card.flops + dense / card.memory_speed, max(up, sum(kept)) / card.link_speed
+    )
+    if asked.base:  # everything frozen visits once more; nothing is kept
+        ahead_seconds += max(tokens * base / card.flops + dense / card.memory_speed, up / card.link_speed)
+    arithmetic = tokens * (backward + half) / card.flops + 2 * dense / card.memory_speed
     traffic = (streamed + sum(kept)) / card.link_speed
     back_seconds = max(arithmetic, traffic) if levers.prefetch else arithmetic + sum(kept) / card.link_speed
     if levers.optimizer_place == "host":
