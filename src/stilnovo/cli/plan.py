@@ -95,7 +95,7 @@ def plan(
     seconds = epoch_tokens * found.speed.seconds / length
     source = "measured" if speeds.measured else "a forecast from its maker's sheet, not a measurement"
     print(
-        f"\n{found.speed.flops_per_token / 1e9:.1f} GFLOP a token ({found.speed.times_n:.2f} N; a plain step cannot do with less than 4 N). "
+        f"\n{found.speed.flops_per_token / 1e9:.1f} GFLOP a token ({found.speed.times_n:.2f} N; a plain step's floor is 4 N). "
         f"On {speeds.name}, {source}: {length / found.speed.seconds:,.0f} tokens/s, "
         f"{seconds / 3600:,.1f} hours for {epoch_tokens:,.0f} tokens.\n{_beside(asked)}Longest context that fits: {reach:,} tokens."
     )
