@@ -72,7 +72,10 @@ class DataSection(_Section):
         description="packed: every token, rows full; truncated: one row a document, its first `pack_tokens` tokens alone.",
     )
     held_out: float = Field(
-        default=0.15, ge=0, lt=1, description="Share of texts, conversations or pairs kept aside for measuring, chosen by seed."
+        default=0.15,
+        ge=0,
+        lt=1,
+        description="Share of texts, conversations or pairs kept aside for measuring, chosen by seed.",
     )
     max_documents: int | None = Field(default=None, ge=1, description="Read no more documents than this.")
     comprehension: float = Field(
