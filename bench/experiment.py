@@ -49,13 +49,14 @@ class Arm:
 
 
 def arms(folder: Path) -> list[Arm]:
-    """The three main runs, and the short ones that change one thing of `wikipedia-it` each."""
+    """The main runs, and the short ones that change one thing of `wikipedia-it` each."""
     chat = [str(folder / "data/rehearsal.jsonl")]
     mixed = {**OURS, "data.rehearsal": chat, "data.rehearsal_share": 0.125}
     return [
         Arm("report2024-wikipedia", "report2024-wikipedia", REPORT),
         Arm("wikipedia-it", "wikipedia-it", OURS),
         Arm("rehearsal", "rehearsal", mixed),
+        Arm("rehearsal-anchor", "rehearsal", {**mixed, "train.rehearse_by": "anchor"}),
         Arm("short", "wikipedia-it", OURS, True),
         Arm("short-rows-of-32", "wikipedia-it", {
             **OURS, "data.rows": "truncated", "data.pack_tokens": 32, "train.batch_packs": 32}, True),
@@ -183,20 +184,25 @@ def verdicts(base: dict[str, Path], other: dict[str, Path]) -> Iterator[tuple[st
 
 
 def read_again(name: str, adapter: Path | None, folder: Path) -> dict[str, dict[str, Any]]:
-    """Bits per byte of a few held-out texts of each language, for the short runs: kept by document."""
+    """Held-out texts of each language and answers in a chat, a few of each, for the short runs: kept by document."""
+    from stilnovo.evaluate.conversations import choose_conversations, fitting, score_conversations
     from stilnovo.evaluate.heldout import held_out_texts
     from stilnovo.evaluate.texts import read_texts
     from stilnovo.model.load import open_model
 
     path = folder / f"evaluations/{name}-short.json"
-    if not path.is_file():
-        model, tokenizer = open_model(MODEL, quantization=QUANTIZATION, adapter=adapter, device="cpu")
-        found = {}
-        for language, source in (("italian", HELD_OUT), ("english", folder / "data/english.jsonl")):
+    kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if len(kept) == 3:
+        return kept
+    model, tokenizer = open_model(MODEL, quantization=QUANTIZATION, adapter=adapter, device="cpu")
+    for language, source in (("italian", HELD_OUT), ("english", folder / "data/english.jsonl")):
+        if language not in kept:
             score = read_texts(model, tokenizer, held_out_texts([source], 24))
-            found[language] = {"nats": score.nats, "sizes": score.sizes}
-        write_atomic(path, json.dumps(found))
-    kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+            kept[language] = {"nats": score.nats, "sizes": score.sizes}
+    talks, _ = choose_conversations(folder / "data/chat.jsonl", 48)
+    score = score_conversations(model, tokenizer, fitting(talks, tokenizer, model.config.max_positions))
+    kept["chat"] = {"nats": score.nats, "sizes": score.sizes}
+    write_atomic(path, json.dumps(kept))
     return kept
 
 

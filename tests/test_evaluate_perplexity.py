@@ -47,7 +47,7 @@ def test_equals_one_long_window_when_the_text_fits(bos: bool, token_budget: int)
 @pytest.mark.parametrize("tokens", [2, 3, 16, 17, 18, 33, 100])
 @pytest.mark.parametrize(("window", "stride"), [(16, 8), (16, 16), (16, 1), (5, 3), (1, 1)])
 def test_windows_score_every_token_once_with_context(tokens: int, window: int, stride: int) -> None:
-    parts = windows(0, tokens, window, stride)
+    parts = windows(tokens, window, stride)
     scored = [index for part in parts for index in range(part.first, part.stop + 1)]
     assert scored == list(range(1, tokens))
     for number, part in enumerate(parts):
@@ -61,7 +61,7 @@ def test_sliding_windows_are_what_they_say() -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(True)
     tokens = [0, *tokenizer.encode(TEXTS[2])]
     expected = 0.0
-    for part in windows(0, len(tokens), 20, 8):
+    for part in windows(len(tokens), 20, 8):
         read = torch.tensor(tokens[part.start : part.stop])
         with torch.no_grad():
             logs = torch.log_softmax(model(read, torch.arange(len(read)), Blocks.documents([len(read)])).double(), -1)

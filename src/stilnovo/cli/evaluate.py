@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,6 +74,7 @@ def evaluate(
     from stilnovo.evaluate.run import evaluate as run
     from stilnovo.evaluate.run import expectation, speed_setting
     from stilnovo.evaluate.tasks import SAMPLES, find_tasks
+    from stilnovo.evaluate.texts import SHORT, TEXT
     from stilnovo.hub import find_model
     from stilnovo.model.load import open_model
     from stilnovo.model.quantize import checked_scheme
@@ -96,8 +98,10 @@ def evaluate(
     text_name = ", ".join(map(str, text)) if text else None
     adapter_hash = adapter_sha256(adapter) if adapter else None
     setting = speed_setting(model, scheme, adapter is not None, device)
-    order = [selection.task.name for selection in selections]
-    before = [sum(len(selection.items) for selection in selections[:index]) for index in range(len(order) + 1)]
+    sizes = {selection.task.name: len(selection.items) for selection in selections}
+    order = list(sizes)
+    sizes |= {TEXT: len(texts), SHORT: len(texts)} if texts else {}
+    before = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
     with AnswerCache(None if no_cache else cache or default_folder(), note) as answers:
         for selection in selections:
             if selection.other_split and split is None:
@@ -121,12 +125,11 @@ def evaluate(
             model, weights, adapter, adapter_hash, scheme, dtype, llama.device.type, answers.file_sha256,
             conditions.identity(),
         )  # fmt: skip
-        with Progress("evaluate", before[-1] + len(texts)) as bar:
+        with Progress("evaluate", sum(sizes.values())) as bar:
 
             def progress(name: str, done: int, total: int) -> None:
-                place = order.index(name) if name in order else len(order)
                 if dist.is_first():
-                    bar.update(before[place] + done, f"{name} {done:,}/{total:,}")
+                    bar.update(before[name] + done, f"{name} {done:,}/{total:,}")
 
             try:
                 result = run(

@@ -18,15 +18,15 @@ import torch
 
 from stilnovo.data.chat import Conversation, read_conversations
 from stilnovo.errors import InputError
+from stilnovo.evaluate import reading
 from stilnovo.evaluate.cache import Keeper, answered
-from stilnovo.evaluate.likelihood import token_loglikelihoods
 from stilnovo.evaluate.packed import evaluating
 from stilnovo.evaluate.perplexity import HeldOutScore, texts_sha256
+from stilnovo.evaluate.reading import Reading
 from stilnovo.evaluate.scoring import TOKEN_BUDGET
 from stilnovo.evaluate.task import how_many
 from stilnovo.evaluate.texts import Progress
 from stilnovo.generate.engine import dense_weights
-from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.text.template import TEMPLATES, Answer
 from stilnovo.text.tokenizer import Tokenizer
@@ -88,9 +88,9 @@ def score_conversations(
     version = f"template {tokenizer.template}"
 
     def packs(missing: list[int]) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
-        for pack in _packs(conversations, missing, tokenizer, token_budget):
-            found = _forward(model, [supervised for _, supervised in pack])
-            yield [index for index, _ in pack], [{"nats": nats, "tokens": count} for nats, count in found]
+        for pack in reading.packs((_reading(n, conversations[n], tokenizer) for n in missing), token_budget):
+            found = reading.loglikelihoods(model, pack)
+            yield [one.document for one in pack], [{"nats": -float(part.sum()), "tokens": len(part)} for part in found]
 
     with torch.inference_mode(), evaluating(model), dense_weights(model):
         rows = answered(keeper, CHAT, version, hashes, packs, progress)
@@ -105,39 +105,6 @@ def answer_bytes(tokenizer: Tokenizer, conversation: Conversation) -> int:
     return sum(len(piece.encode("utf-8")) for piece in pieces if isinstance(piece, Answer))
 
 
-Supervised = tuple[list[int], list[bool]]
-
-
-def _packs(
-    conversations: Sequence[Conversation], indices: Sequence[int], tokenizer: Tokenizer, token_budget: int
-) -> Iterator[list[tuple[int, Supervised]]]:
-    pack: list[tuple[int, Supervised]] = []
-    size = 0
-    for index in indices:
-        supervised = tokenizer.supervised(conversations[index].messages)
-        if pack and size + len(supervised[0]) > token_budget:
-            yield pack
-            pack, size = [], 0
-        pack.append((index, supervised))
-        size += len(supervised[0])
-    if pack:
-        yield pack
-
-
-def _forward(model: Llama, pack: Sequence[Supervised]) -> list[tuple[float, int]]:
-    """Nats and number of the tokens that are learnt, one conversation each."""
-    lengths = [len(tokens) for tokens, _ in pack]
-    rows: list[int] = []
-    targets: list[int] = []
-    counts = []
-    offset = 0
-    for tokens, learnt in pack:
-        places = [place for place in range(1, len(tokens)) if learnt[place]]
-        rows += [offset + place - 1 for place in places]
-        targets += [tokens[place] for place in places]
-        counts.append(len(places))
-        offset += len(tokens)
-    stream = torch.tensor([token for tokens, _ in pack for token in tokens], device=model.device)
-    hidden = model.hidden(stream, positions_of(lengths, model.device), Blocks.documents(lengths))  # (T, C)
-    values = token_loglikelihoods(model, hidden, rows, targets)
-    return [(-float(part.sum()), len(part)) for part in torch.split(values, counts)]
+def _reading(number: int, conversation: Conversation, tokenizer: Tokenizer) -> Reading:
+    tokens, learnt = tokenizer.supervised(conversation.messages)
+    return Reading(number, tokens, [place for place in range(1, len(tokens)) if learnt[place]])

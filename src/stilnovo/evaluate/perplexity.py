@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from stilnovo.evaluate.likelihood import token_loglikelihoods
+from stilnovo.evaluate import reading
+from stilnovo.evaluate.reading import Reading
 from stilnovo.evaluate.scoring import TOKEN_BUDGET, Progress
 from stilnovo.evaluate.statistics import Estimate, bootstrap_ratio
-from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -67,7 +67,6 @@ class HeldOutScore:
 class Window:
     """Part of one document's tokens: reads `start` … `stop`-1 and predicts `first` … `stop`, `first` > `start`."""
 
-    document: int
     start: int
     stop: int
     first: int
@@ -98,18 +97,17 @@ def score_texts(
         raise ValueError("held-out text needs documents that are not empty")
     window = min(window, model.config.max_positions)
     stride = min(stride or max(1, window // 2), window)
-    opening = tokenizer.end_of_text_id if tokenizer.bos_id is None else tokenizer.bos_id
     nats, tokens = [0.0] * len(texts), [0] * len(texts)
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            for pack in _packed(_long(texts, tokenizer, opening, window, stride), max(token_budget, window)):
-                for (part, _), loss in zip(pack, _forward(model, pack), strict=True):
-                    nats[part.document] += loss
-                    tokens[part.document] += part.stop - part.first + 1
+            for pack in reading.packs(_long(texts, tokenizer, window, stride), max(token_budget, window)):
+                for one, values in zip(pack, reading.loglikelihoods(model, pack), strict=True):
+                    nats[one.document] -= float(values.sum())
+                    tokens[one.document] += len(values)
                 if progress is not None:
-                    progress(pack[-1][0].document + 1, len(texts))
+                    progress(pack[-1].document + 1, len(texts))
     finally:
         model.train(training)
     sizes = tuple(len(text.encode("utf-8")) for text in texts)
@@ -132,39 +130,39 @@ def score_short_windows(
     opening = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     losses, counts = [0.0] * len(texts), [0] * len(texts)
 
-    def parts() -> Iterator[tuple[Window, list[int]]]:
+    def parts() -> Iterator[Reading]:
         for number, text in enumerate(texts):
             tokens = [*opening, *tokenizer.encode(text)]
             for start in range(0, len(tokens) - 1, window):
-                stop = min(start + window, len(tokens)) - 1
-                if stop > start:
-                    yield Window(number, start, stop, start + 1), tokens[start : stop + 1]
+                part = tokens[start : start + window]
+                if len(part) > 1:
+                    yield Reading(number, part, range(1, len(part)))
 
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            for pack in _packed(parts(), token_budget):
-                for (part, _), loss in zip(pack, _forward(model, pack), strict=True):
-                    losses[part.document] += loss / (part.stop - part.start)
-                    counts[part.document] += 1
+            for pack in reading.packs(parts(), token_budget):
+                for one, values in zip(pack, reading.loglikelihoods(model, pack), strict=True):
+                    losses[one.document] -= float(values.mean())
+                    counts[one.document] += 1
                 if progress is not None:
-                    progress(pack[-1][0].document + 1, len(texts))
+                    progress(pack[-1].document + 1, len(texts))
     finally:
         model.train(training)
     return tuple(losses), tuple(counts)
 
 
-def windows(document: int, tokens: int, window: int, stride: int) -> list[Window]:
+def windows(tokens: int, window: int, stride: int) -> list[Window]:
     """Windows over `tokens` tokens, the opening one (index 0) included, that predict 1 … tokens-1 once each.
 
     The last window is pushed back to end with the document, so that it reads as much as the others.
     """
     last = tokens - 1  # the highest index to predict; the token there is never read
-    parts = [Window(document, 0, min(window, last), 1)]
+    parts = [Window(0, min(window, last), 1)]
     while parts[-1].stop < last:
         stop = min(parts[-1].stop + stride, last)
-        parts.append(Window(document, stop - window, stop, parts[-1].stop + 1))
+        parts.append(Window(stop - window, stop, parts[-1].stop + 1))
     return parts
 
 
@@ -177,46 +175,11 @@ def texts_sha256(texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _long(
-    texts: Sequence[str], tokenizer: Tokenizer, opening: int, window: int, stride: int
-) -> Iterator[tuple[Window, list[int]]]:
-    """The windows of all texts with their tokens (one more than is read: the last is only predicted)."""
+def _long(texts: Sequence[str], tokenizer: Tokenizer, window: int, stride: int) -> Iterator[Reading]:
+    """The windows of all texts with their tokens."""
     for number, text in enumerate(texts):
-        tokens = [opening, *tokenizer.encode(text)]
-        for part in windows(number, len(tokens), window, stride):
-            yield part, tokens[part.start : part.stop + 1]
-
-
-def _packed(parts: Iterable[tuple[Window, list[int]]], token_budget: int) -> Iterator[list[tuple[Window, list[int]]]]:
-    """Windows in their order, as many together as the budget holds."""
-    pack: list[tuple[Window, list[int]]] = []
-    size = 0
-    for part, tokens in parts:
-        length = part.stop - part.start
-        if pack and size + length > token_budget:
-            yield pack
-            pack, size = [], 0
-        pack.append((part, tokens))
-        size += length
-    if pack:
-        yield pack
-
-
-def _forward(model: Llama, pack: Sequence[tuple[Window, list[int]]]) -> list[float]:
-    """Negative log-likelihood in nats of what each window predicts."""
-    lengths = [part.stop - part.start for part, _ in pack]
-    read = [token for _, tokens in pack for token in tokens[:-1]]
-    rows: list[int] = []
-    targets: list[int] = []
-    offset = 0
-    for (part, tokens), length in zip(pack, lengths, strict=True):
-        skipped = part.first - part.start - 1  # rows whose target an earlier window has scored
-        rows += range(offset + skipped, offset + length)
-        targets += tokens[skipped + 1 :]
-        offset += length
-    hidden = model.hidden(
-        torch.tensor(read, device=model.device), positions_of(lengths, model.device), Blocks.documents(lengths)
-    )  # (T, C)
-    values = token_loglikelihoods(model, hidden, rows, targets)
-    counts = [part.stop - part.first + 1 for part, _ in pack]
-    return [-float(part.sum()) for part in torch.split(values, counts)]
+        tokens = reading.opened(tokenizer, text)
+        for part in windows(len(tokens), window, stride):
+            yield Reading(
+                number, tokens[part.start : part.stop + 1], range(part.first - part.start, part.stop - part.start + 1)
+            )

@@ -19,16 +19,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stilnovo.errors import InputError
+from stilnovo.evaluate import reading
 from stilnovo.evaluate.cache import Keeper, answered
-from stilnovo.evaluate.likelihood import token_loglikelihoods
 from stilnovo.evaluate.packed import evaluating
 from stilnovo.evaluate.perplexity import texts_sha256
+from stilnovo.evaluate.reading import Reading
 from stilnovo.evaluate.scoring import TOKEN_BUDGET
 from stilnovo.evaluate.statistics import Estimate, bootstrap_ratio
 from stilnovo.generate.engine import dense_weights
-from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -95,9 +96,11 @@ def score_positions(
     version = f"window {window}, from {','.join(map(str, edges))}"
 
     def packs(missing: list[int]) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
-        for pack in _packs(texts, missing, tokenizer, window, max(token_budget, window)):
-            found = _forward(model, [tokens for _, tokens in pack], edges)
-            yield [index for index, _ in pack], [{"nats": nats, "tokens": counts} for nats, counts in found]
+        beginnings = ((number, reading.opened(tokenizer, texts[number])[: window + 1]) for number in missing)
+        readings = (Reading(number, tokens, range(1, len(tokens))) for number, tokens in beginnings)
+        for pack in reading.packs(readings, max(token_budget, window)):
+            found = [_sums(part, edges) for part in reading.loglikelihoods(model, pack)]
+            yield [one.document for one in pack], [{"nats": nats, "tokens": counts} for nats, counts in found]
 
     with torch.inference_mode(), evaluating(model), dense_weights(model):
         rows = answered(keeper, POSITIONS, version, hashes, packs, progress)
@@ -129,35 +132,8 @@ def _ratio(nats: Sequence[float], tokens: Sequence[Sequence[int]], p: int) -> Es
     return bootstrap_ratio([value for value, _ in kept], [count for _, count in kept]) if kept else None
 
 
-def _packs(
-    texts: Sequence[str], indices: Sequence[int], tokenizer: Tokenizer, window: int, token_budget: int
-) -> Iterator[list[tuple[int, list[int]]]]:
-    """Documents with their opening and at most `window` + 1 tokens (the last is only predicted), several together."""
-    opening = tokenizer.end_of_text_id if tokenizer.bos_id is None else tokenizer.bos_id
-    pack: list[tuple[int, list[int]]] = []
-    size = 0
-    for index in indices:
-        tokens = [opening, *tokenizer.encode(texts[index])][: window + 1]
-        if pack and size + len(tokens) - 1 > token_budget:
-            yield pack
-            pack, size = [], 0
-        pack.append((index, tokens))
-        size += len(tokens) - 1
-    if pack:
-        yield pack
-
-
-def _forward(model: Llama, documents: Sequence[Sequence[int]], edges: Sequence[int]) -> list[Sums]:
-    """Sums of negative log-likelihoods by position, one document each."""
-    lengths = [len(tokens) - 1 for tokens in documents]
-    read = torch.tensor([token for tokens in documents for token in tokens[:-1]], device=model.device)
-    targets = [token for tokens in documents for token in tokens[1:]]
-    hidden = model.hidden(read, positions_of(lengths, model.device), Blocks.documents(lengths))  # (T, C)
-    values = token_loglikelihoods(model, hidden, range(len(targets)), targets)
-    boundaries = torch.tensor(edges)
-    sums = []
-    for part in torch.split(-values, lengths):
-        places = torch.bucketize(torch.arange(1, len(part) + 1), boundaries, right=True) - 1
-        nats = torch.bincount(places, weights=part, minlength=len(edges))
-        sums.append((tuple(nats.tolist()), tuple(torch.bincount(places, minlength=len(edges)).tolist())))
-    return sums
+def _sums(values: Tensor, edges: Sequence[int]) -> Sums:
+    """Negative log-likelihoods (tokens,) of a document's tokens from the first on, summed by position."""
+    places = torch.bucketize(torch.arange(1, len(values) + 1), torch.tensor(edges), right=True) - 1
+    nats = torch.bincount(places, weights=-values, minlength=len(edges))
+    return tuple(nats.tolist()), tuple(torch.bincount(places, minlength=len(edges)).tolist())

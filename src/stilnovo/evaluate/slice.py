@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,14 +23,14 @@ import torch
 from stilnovo.data.chat import Conversation, read_conversations, shape_of
 from stilnovo.data.rows import BadRow, blocks, files_of, rows_of
 from stilnovo.errors import InputError
+from stilnovo.evaluate import reading
 from stilnovo.evaluate.heldout import held_out_texts
-from stilnovo.evaluate.likelihood import token_loglikelihoods
 from stilnovo.evaluate.packed import TOKEN_BUDGET, evaluating
+from stilnovo.evaluate.reading import Reading
 from stilnovo.evaluate.scoring import score
 from stilnovo.evaluate.task import MultipleChoice, Selection, items_sha256, select
 from stilnovo.evaluate.tasks import find_tasks
 from stilnovo.generate.engine import dense_weights
-from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -135,57 +135,25 @@ def measure(model: Llama, tokenizer: Tokenizer, what: Slice, *, token_budget: in
     nats: dict[str, tuple[float, ...]] = {}
     sizes: dict[str, tuple[int, ...]] = {}
     for name, documents in what.documents.items():
-        readings = [_reading(document, tokenizer, model.config.max_positions) for document in documents]
-        nats[name] = tuple(_nats(model, readings, token_budget))
-        sizes[name] = tuple(len(tokenizer.decode(reading.predicted).encode()) for reading in readings)
+        longest = model.config.max_positions
+        readings = [_reading(number, document, tokenizer, longest) for number, document in enumerate(documents)]
+        with evaluating(model), dense_weights(model), torch.inference_mode():
+            parts = [
+                part for pack in reading.packs(readings, token_budget) for part in reading.loglikelihoods(model, pack)
+            ]
+        nats[name] = tuple(-float(part.sum()) for part in parts)
+        sizes[name] = tuple(len(tokenizer.decode(one.targets).encode()) for one in readings)
     return Answers(tuple(one.loglikelihoods for one in scores), nats, sizes)
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """Tokens of a document, one more than are read, and the indices of those that are predicted and count."""
-
-    tokens: list[int]
-    counted: list[int]
-
-    @property
-    def predicted(self) -> list[int]:
-        return [self.tokens[index] for index in self.counted]
-
-
-def _reading(document: Document, tokenizer: Tokenizer, longest: int) -> _Reading:
+def _reading(number: int, document: Document, tokenizer: Tokenizer, longest: int) -> Reading:
     limit = min(DOCUMENT_TOKENS, longest)
     if isinstance(document, Conversation):
         tokens, learnt = tokenizer.supervised(document.messages)
-        counted = [index for index, counts in enumerate(learnt[: limit + 1]) if counts and index]
-        return _Reading(tokens[: limit + 1], counted)
-    opening = tokenizer.end_of_text_id if tokenizer.bos_id is None else tokenizer.bos_id
-    tokens = [opening, *tokenizer.encode(document[: _CHARACTERS_A_TOKEN * limit])[:limit]]
-    return _Reading(tokens, list(range(1, len(tokens))))
-
-
-def _nats(model: Llama, readings: Sequence[_Reading], token_budget: int) -> Iterator[float]:
-    """What each document costs, in nats; as many together as the budget holds."""
-    with evaluating(model), dense_weights(model), torch.inference_mode():
-        for pack in _packs(readings, token_budget):
-            lengths = [len(reading.tokens) - 1 for reading in pack]
-            read = torch.tensor([token for reading in pack for token in reading.tokens[:-1]], device=model.device)
-            hidden = model.hidden(read, positions_of(lengths, model.device), Blocks.documents(lengths))
-            starts = [sum(lengths[:number]) for number in range(len(pack))]
-            rows = [start + at - 1 for start, one in zip(starts, pack, strict=True) for at in one.counted]
-            values = token_loglikelihoods(model, hidden, rows, [t for one in pack for t in one.predicted])
-            yield from (-float(part.sum()) for part in torch.split(values, [len(one.counted) for one in pack]))
-
-
-def _packs(readings: Sequence[_Reading], token_budget: int) -> Iterator[list[_Reading]]:
-    pack: list[_Reading] = []
-    for reading in readings:
-        if pack and sum(len(one.tokens) for one in pack) + len(reading.tokens) > token_budget:
-            yield pack
-            pack = []
-        pack.append(reading)
-    if pack:
-        yield pack
+        counted = [place for place, counts in enumerate(learnt[: limit + 1]) if counts and place]
+        return Reading(number, tokens[: limit + 1], counted)
+    tokens = reading.opened(tokenizer, document[: _CHARACTERS_A_TOKEN * limit])[: limit + 1]
+    return Reading(number, tokens, range(1, len(tokens)))
 
 
 def _name(path: str, paths: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from stilnovo.evaluate.scoring import TOKEN_BUDGET
 from stilnovo.model.llama import Llama
 from stilnovo.text.tokenizer import Tokenizer
 
-TEXT = "held-out text"  # as named in progress and in the cache
+TEXT, SHORT = "held-out text", "held-out text in short windows"  # as named in progress and in the cache
 
 Progress = Callable[[str, int, int], None]
 Costs = list[tuple[float, int]]  # a document each: nats, and what they are counted over
@@ -48,7 +48,7 @@ def read_texts(
         tokenizer: Its tokeniser.
         texts: The documents, none empty.
         token_budget: Most tokens in one forward pass.
-        progress: Called with (`TEXT`, documents done, documents in all).
+        progress: Called with (`TEXT`, documents done, documents in all), for the second reading with `SHORT`.
         keeper: Where answers are looked up and kept; nowhere by default.
         short_windows: See above.
     """
@@ -63,7 +63,7 @@ def read_texts(
         return list(zip(*score_short_windows(model, tokenizer, group, token_budget=token_budget), strict=True))
 
     size = token_budget * _CHARACTERS_A_TOKEN
-    costs = _read(texts, long, f"window {window}, stride {stride}", size, progress, keeper)
+    costs = _read(texts, long, TEXT, f"window {window}, stride {stride}", size, progress, keeper)
     score = HeldOutScore(
         tuple(nats for nats, _ in costs),
         tuple(len(text.encode("utf-8")) for text in texts),
@@ -74,7 +74,7 @@ def read_texts(
     )
     if not short_windows:
         return score
-    costs = _read(texts, short, f"windows of {SHORT_WINDOW}", size, None, keeper)
+    costs = _read(texts, short, SHORT, f"windows of {SHORT_WINDOW}", size, progress, keeper)
     losses, counts = tuple(loss for loss, _ in costs), tuple(count for _, count in costs)
     return replace(score, short_losses=losses, short_windows=counts)
 
@@ -82,6 +82,7 @@ def read_texts(
 def _read(
     texts: Sequence[str],
     read: Callable[[Sequence[str]], Costs],
+    name: str,
     version: str,
     characters: int,
     progress: Progress | None,
@@ -95,7 +96,7 @@ def _read(
             found = read([texts[index] for index in group])
             yield group, [{"nats": nats, "count": count} for nats, count in found]
 
-    rows = answered(keeper, TEXT, version, hashes, groups, progress)
+    rows = answered(keeper, name, version, hashes, groups, progress)
     return [(float(row["nats"]), int(row["count"])) for row in rows]
 
 
