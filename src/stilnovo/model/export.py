@@ -228,7 +228,7 @@ class _Merging:
     def _compare(self, dense: Tensor, merged: Tensor) -> None:
         update = merged - dense
         self._update += float(update.square().sum())
-        moved = merged.to(self.dtype).float().sub_(dense.to(self.dtype).float())
+        moved = merged.to(self.dtype).float() - dense.to(self.dtype).float()
         self._along += float(moved.mul_(update).sum())
 
     @property
