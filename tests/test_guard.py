@@ -60,6 +60,18 @@ def opened(recipe: Recipe, folder: Path, *, resume: bool = False) -> TrainingRun
     return TrainingRun(recipe, folder, resume=resume, watcher=watcher(recipe, folder))
 
 
+def test_the_gain_of_a_training_on_conversations_is_measured_on_those_kept_aside(
+    guarded: Recipe, tmp_path: Path
+) -> None:
+    talks = [{"instruction": f"Dimmi {i}.", "output": f"Ecco {i}, come chiesto."} for i in range(40)]
+    (tmp_path / "talks.jsonl").write_text("\n".join(json.dumps(row) for row in talks))
+    recipe = guarded.changed({"train.task": "sft", "data.paths": [str(tmp_path / "talks.jsonl")]})
+    run = opened(recipe, tmp_path / "run")
+    assert isinstance(run.watch, Guard)
+    assert len(run.watch.what.gain) == 12
+    assert set(run.watch.what.gain) <= set(run.corpus.aside)
+
+
 def losses(folder: Path) -> list[float]:
     return [row["loss"] for row in RunFolder(folder).metrics()]
 

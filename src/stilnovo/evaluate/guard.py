@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stilnovo.data.chat import Conversation
 from stilnovo.errors import InputError
 from stilnovo.evaluate.identity import FileHash, code_sha256, model_sha256
 from stilnovo.evaluate.packed import TOKEN_BUDGET
@@ -261,7 +262,10 @@ def watcher(
         )  # fmt: skip
 
     def make(model: Llama, tokenizer: Tokenizer, corpus: Corpus) -> Guard:
-        gain = sample(corpus.held_out, section.documents, seed)
+        talks = [
+            one for one in corpus.aside if isinstance(one, Conversation)
+        ]  # kept aside where conversations are learnt
+        gain = sample(talks or corpus.held_out, section.documents, seed)
         budget = min(TOKEN_BUDGET, max(FEWEST_TOKENS, recipe.data.pack_tokens * recipe.train.batch_packs))
         steps = planned_steps(corpus.packed, recipe.train)
         weights = model_sha256(find_model(recipe.model.name), file_hash)
