@@ -58,6 +58,13 @@ def export(
             note(
                 "The rest is smaller than the steps of this type: choose --dtype float16 or float32 to keep more of it."
             )
+    if made.merged and scheme != "none":
+        note(
+            f"Rounded to {scheme} again, the folder may lose most of what was learnt: it lies on that grid. Train on and "
+            "evaluate it with --quantization none or int8 (docs/training.md)."
+            if scheme != "int8"
+            else "Train on and evaluate the folder with --quantization none, or measure what int8 keeps of it."
+        )
     print(f"Model: {out}")
     emit(
         {
