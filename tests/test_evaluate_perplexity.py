@@ -73,6 +73,14 @@ def test_sliding_windows_are_what_they_say() -> None:
     assert found.tokens == (len(tokens) - 1,)
 
 
+def test_one_document_has_no_interval() -> None:
+    model, tokenizer = tiny_llama(), byte_tokenizer(True)
+    alone = score_texts(model, tokenizer, TEXTS[:1]).bits_per_byte()
+    assert alone.between(2) == "(one document: no interval)"
+    several = score_texts(model, tokenizer, TEXTS).bits_per_byte()
+    assert several.between(2) == f"({several.low:.2f}–{several.high:.2f})"
+
+
 def test_the_window_never_exceeds_the_model() -> None:
     found = score_texts(tiny_llama(max_positions=24), byte_tokenizer(True), TEXTS, window=2048)
     assert (found.window, found.stride) == (24, 12)

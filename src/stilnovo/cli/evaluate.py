@@ -197,13 +197,13 @@ def _print(result: EvaluationResult) -> None:
     if result.text is not None:
         bits = result.text.bits_per_byte()
         print(
-            f"{result.text_name}: {bits.value:.4f} bits per byte ({bits.low:.4f}–{bits.high:.4f}), "
+            f"{result.text_name}: {bits.value:.4f} bits per byte {bits.between(4)}, "
             f"{bits.n:,} documents, {sum(result.text.sizes):,} bytes, {sum(result.text.tokens):,} tokens"
         )
         if (short := result.text.perplexity_of_short_windows()) is not None:
             print(
                 f"{result.text_name}, as the report of 2024 read it (64 tokens at a time): perplexity {short.value:.2f} "
-                f"({short.low:.2f}–{short.high:.2f})"
+                f"{short.between(2)}"
             )
 
 

@@ -182,7 +182,7 @@ def _held_out(result: EvaluationResult) -> HeldOut | None:
     if (short := text.perplexity_of_short_windows()) is not None:
         note = (
             f"In windows of {SHORT_WINDOW} tokens, as the report of 2024 read it: perplexity {short.value:.2f} "
-            f"({short.low:.2f}–{short.high:.2f}). It cannot be compared between tokenisers."
+            f"{short.between(2)}. It cannot be compared between tokenisers."
         )
     return HeldOut(result.text_name or "", len(text.sizes), sum(text.sizes), sum(text.tokens), interval, note)
 

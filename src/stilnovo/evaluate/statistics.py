@@ -46,6 +46,12 @@ class Estimate:
     n: int
     clusters: int
 
+    def between(self, places: int) -> str:
+        """The interval in words, to so many decimal places."""
+        if self.clusters < 2:
+            return "(one document: no interval)"
+        return f"({self.low:.{places}f}–{self.high:.{places}f})"
+
 
 def normal_quantile(probability: float) -> float:
     """The z with P(Z <= z) = `probability` for a standard normal Z."""
