@@ -29,7 +29,7 @@ from stilnovo.text.tokenizer import LLAMA3_SPLIT, Tokenizer
 _SPLITS = frozenset({LLAMA3_SPLIT, LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")})  # the second is Qwen's
 # What a memory holds at most, twice: the newest and those before them. All together stay below 150 megabytes.
 _PIECES, _BEFORE, _PIECE_CHARS = 1 << 18, 1 << 16, 40
-_BATCH = 1 << 22  # characters of texts that are cut together; a longer text is taken in parts
+_BATCH = 1 << 20  # characters of texts that are cut together; a longer text is taken in parts
 _SEAM = re.compile(r"(?<=\S) (?=\S)")
 
 # What a byte is part of. Letters here are a subset of \p{L}, digits of \p{N}; more of them would only save more.
