@@ -122,7 +122,9 @@ class Encoder:
         pieces, last = _cut(texts)
         numbered = pieces.dictionary_encode()
         known = [self._pieces[piece] for piece in numbered.dictionary.to_pylist()]
-        ids, ends = _gathered(known, numbered.indices.to_numpy())
+        # `to_numpy` would load pandas where that is installed: 40 MiB a process.
+        number = np.frombuffer(numbered.indices.buffers()[1], dtype=np.int32, count=len(numbered))
+        ids, ends = _gathered(known, number)
         bounds = ends[last].tolist()
         return [ids[start:end] for start, end in zip([0, *bounds], bounds, strict=False)]
 
