@@ -75,7 +75,7 @@ def train(
     for line in memory:
         measured = bytes_text(line.measured) if line.measured is not None else ""
         print(f"{line.item:<24}{bytes_text(line.predicted):>12} {measured:>12}  {line.note}")
-    watched = None if run.trainer.watching is None else run.trainer.watching.summary(result.steps)
+    watched = None if run.trainer.watching is None else run.trainer.watching.summary()
     if watched is not None:
         whose = "" if watched["adapter_step"] == result.steps else f"; the adapter is step {watched['adapter_step']}'s"
         verdict = f"ended the training at step {watched['step']}" if watched["ended"] else "let the training pass"

@@ -118,7 +118,7 @@ class TrainingRun:
                 **asdict(result), "memory": [asdict(line) for line in lines],
                 "predicted_peak_bytes": None if self.plan is None else self.plan.peak,
                 "levers": None if self.plan is None else asdict(self.plan.levers),
-                "guard": None if self.trainer.watching is None else self.trainer.watching.summary(self.trainer.step),
+                "guard": None if self.trainer.watching is None else self.trainer.watching.summary(),
                 "held_out": None if self.measured is None else asdict(self.measured),
             },
         )  # fmt: skip

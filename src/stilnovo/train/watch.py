@@ -110,7 +110,7 @@ class Watching:
 
     def __init__(self, watch: Watch, run: RunFolder, steps: int) -> None:
         check_every(watch.every, steps)
-        self.watch, self.run = watch, run
+        self.watch, self.run, self.planned = watch, run, steps
         self.due = frozenset(looks(steps, watch.every))
         self.history: list[Look] = []
         self.best = 0
@@ -160,13 +160,14 @@ class Watching:
         self.history = [Look(**row) for row in json.loads(state["history"])]
         self.watch.restore(state["watch"])
 
-    def summary(self, steps: int) -> dict[str, Any]:
-        """For `train.json`: whether, when and why the training was ended, and whose adapter was kept."""
+    def summary(self) -> dict[str, Any]:
+        """For `train.json` of a training that is over: whether, when and why it was ended early, and whose adapter was kept."""
         ended = self.ended
+        last = ended.step if ended else self.planned
         back = ended is not None and self.watch.on_loss == "best"
         return {
-            "ended": ended is not None, "step": ended.step if ended else steps, "planned_steps": steps,
-            "adapter_step": self.best if back else ended.step if ended else steps, "best_step": self.best,
+            "ended": ended is not None, "step": last, "planned_steps": self.planned,
+            "adapter_step": self.best if back else last, "best_step": self.best,
             "on_loss": self.watch.on_loss, "why": ended.text if ended else "nothing was lost",
             "looks": len(self.history), "seconds": math.fsum(look.seconds for look in self.history),
         }  # fmt: skip
