@@ -12,7 +12,11 @@ import typer
 from stilnovo.cli.output import emit, note
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stilnovo.evaluate.protocol import Difference
     from stilnovo.evaluate.result import EvaluationResult
+    from stilnovo.evaluate.task import Selection
 
 
 def evaluate(
@@ -67,20 +71,15 @@ def evaluate(
     from stilnovo.evaluate.cache import AnswerCache, Keeper, default_folder
     from stilnovo.evaluate.heldout import held_out_texts
     from stilnovo.evaluate.identity import adapter_sha256, identify, model_sha256
-    from stilnovo.evaluate.pages import score_page
     from stilnovo.evaluate.protocol import differences, find_protocol, record
-    from stilnovo.evaluate.report2024 import tables
-    from stilnovo.evaluate.report2024 import text as tables_text
     from stilnovo.evaluate.run import evaluate as run
-    from stilnovo.evaluate.run import expectation, speed_setting
+    from stilnovo.evaluate.run import speed_setting
     from stilnovo.evaluate.tasks import SAMPLES, find_tasks
     from stilnovo.evaluate.texts import SHORT, TEXT
     from stilnovo.hub import find_model
     from stilnovo.model.load import open_model
     from stilnovo.model.quantize import checked_scheme
     from stilnovo.progress import Progress
-    from stilnovo.report.scores import render_scores
-    from stilnovo.runlog import write_atomic
 
     if tasks == "list":
         _list_tasks(as_json)
@@ -104,11 +103,7 @@ def evaluate(
     before = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
     with AnswerCache(None if no_cache else cache or default_folder(), note) as answers:
         for selection in selections:
-            if selection.other_split and split is None:
-                note(
-                    f"{selection.task.name}: split {selection.task.splits[0]} is not here; {selection.split} is asked."
-                )
-            note(expectation(selection, answers.speed(setting, selection.task.name)))
+            _announce(selection, split, answers.speed(setting, selection.task.name))
         if texts:
             note(f"{text_name}: {len(texts):,} documents, {sum(len(t.encode()) for t in texts):,} bytes.")
         dist.start()  # under torchrun
@@ -117,9 +112,7 @@ def evaluate(
         tokenizer = conditions.tokenizer(own)
         differs = differences(conditions, scheme, own, selections)
         if conditions.name != "stilnovo":
-            for one in differs:
-                effect = f" Measured: {one.effect}." if one.effect else ""
-                note(f"{conditions.name}: {one.what} is {one.here}, by default {one.default}. {one.why}{effect}")
+            _say_differences(conditions.name, differs)
         dtype = str(llama.dtype).removeprefix("torch.")
         identity = identify(
             model, weights, adapter, adapter_hash, scheme, dtype, llama.device.type, answers.file_sha256,
@@ -150,16 +143,42 @@ def evaluate(
     dist.stop()
     if not dist.is_first():  # all have the result, one writes it
         return
-    path = result.save(out or Path("runs") / f"evaluate-{Path(model).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    folder = out or Path("runs") / f"evaluate-{Path(model).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    written = _write(result, folder, f"{model} in {scheme}, this run" if conditions.name == "report2024" else None)
+    emit({**result.summary(), "protocol": record(conditions, differs), **written}, as_json)
+
+
+def _announce(selection: Selection, split: str | None, speed: float | None) -> None:
+    """Say before a task what it will take, and what it can show."""
+    from stilnovo.evaluate.run import expectation
+
+    if selection.other_split and split is None:
+        note(f"{selection.task.name}: split {selection.task.splits[0]} is not here; {selection.split} is asked.")
+    note(expectation(selection, speed))
+
+
+def _say_differences(protocol: str, differs: Sequence[Difference]) -> None:
+    for one in differs:
+        effect = f" Measured: {one.effect}." if one.effect else ""
+        note(f"{protocol}: {one.what} is {one.here}, by default {one.default}. {one.why}{effect}")
+
+
+def _write(result: EvaluationResult, folder: Path, beside_report: str | None) -> dict[str, str]:
+    """Write and print a result, and where it lies; `beside_report` names it in the report of 2024's own tables."""
+    from stilnovo.evaluate.pages import score_page
+    from stilnovo.evaluate.report2024 import tables
+    from stilnovo.evaluate.report2024 import text as tables_text
+    from stilnovo.report.scores import render_scores
+    from stilnovo.runlog import write_atomic
+
+    path = result.save(folder)
     page = path.with_name("report.html")
     write_atomic(page, render_scores(score_page(result)))
     _print(result)
-    if conditions.name == "report2024":
-        print(tables_text(tables(result, f"{model} in {scheme}, this run")))
+    if beside_report is not None:
+        print(tables_text(tables(result, beside_report)))
     print(f"Result: {path}\nReport: {page}")
-    emit(
-        {**result.summary(), "protocol": record(conditions, differs), "result": str(path), "report": str(page)}, as_json
-    )
+    return {"result": str(path), "report": str(page)}
 
 
 def _print(result: EvaluationResult) -> None:

@@ -10,7 +10,9 @@ import typer
 from stilnovo.cli.output import emit, note
 
 if TYPE_CHECKING:
+    from stilnovo.model.memory import MemoryLine
     from stilnovo.recipe import Recipe
+    from stilnovo.train.loop import TrainResult
     from stilnovo.train.run import TrainingRun
 
 
@@ -35,28 +37,14 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Teach a model with LoRA on a quantised base; interruptible, resumable."""
-    from dataclasses import asdict
-
-    import yaml
-
     from stilnovo import recipe as recipes
-    from stilnovo.errors import InputError
-    from stilnovo.progress import bytes_text, seconds_text
 
-    changes: dict[str, Any] = {
+    given = {
         "model.name": model, "model.quantization": quantization, "model.device": device, "data.paths": data or None,
         "train.steps": steps, "train.epochs": epochs, "train.learning_rate": learning_rate,
     }  # fmt: skip
-    changes = {key: value for key, value in changes.items() if value is not None}
-    for item in set_ or []:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise InputError(f"--set {item}: no '='.", next="Write --set section.key=value.")
-        changes[key] = yaml.safe_load(value)
-    chosen = recipes.load(recipe).changed(changes)
+    chosen = recipes.load(recipe).changed(_changes(given, set_ or []))
 
-    from stilnovo.train.held_out import FILE
-    from stilnovo.train.loop import LAST_STEPS
     from stilnovo.train.run import TrainingRun
 
     run = TrainingRun(chosen, out, resume=resume) if chosen.guard.every is None else _guarded(chosen, out, resume)
@@ -68,6 +56,30 @@ def train(
         f"{run.trainer.steps} steps; {run.corpus.kept_aside:,} kept aside."
     )
     result, memory = run.train()
+    _print(run, result, memory, out)
+    emit(_summary(run, result, out), as_json)
+
+
+def _changes(given: dict[str, Any], sets: list[str]) -> dict[str, Any]:
+    """The recipe's keys that the options change."""
+    import yaml
+
+    from stilnovo.errors import InputError
+
+    changes = {key: value for key, value in given.items() if value is not None}
+    for item in sets:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(f"--set {item}: no '='.", next="Write --set section.key=value.")
+        changes[key] = yaml.safe_load(value)
+    return changes
+
+
+def _print(run: TrainingRun, result: TrainResult, memory: list[MemoryLine], out: Path) -> None:
+    from stilnovo.progress import bytes_text, seconds_text
+    from stilnovo.train.held_out import FILE
+    from stilnovo.train.loop import LAST_STEPS
+
     predicted = ""
     if run.plan is not None:
         whole = "" if run.model.device.type == "cuda" else ", the program itself not counted"
@@ -75,8 +87,8 @@ def train(
     for line in memory:
         measured = bytes_text(line.measured) if line.measured is not None else ""
         print(f"{line.item:<24}{bytes_text(line.predicted):>12} {measured:>12}  {line.note}")
-    watched = None if run.trainer.watching is None else run.trainer.watching.summary()
-    if watched is not None:
+    if run.trainer.watching is not None:
+        watched = run.trainer.watching.summary()
         whose = "" if watched["adapter_step"] == result.steps else f"; the adapter is step {watched['adapter_step']}'s"
         verdict = f"ended the training at step {watched['step']}" if watched["ended"] else "let the training pass"
         print(
@@ -98,18 +110,26 @@ def train(
         f"{predicted}\n"
         f"Adapter: {out / 'adapter'}"
     )
-    emit(
-        {
-            "model": chosen.model.name, "run": str(out), "adapter": str(out / "adapter"), "steps": result.steps, "tokens": result.tokens,
-            "first_loss": result.first_loss, "last_loss": result.last_loss, "tokens_per_second": result.tokens_per_second,
-            "seconds": result.seconds, "peak_memory_bytes": result.peak_memory_bytes, "trainable_parameters": run.trainable,
-            "total_parameters": run.model.config.parameters(),
-            "predicted_peak_bytes": None if run.plan is None else run.plan.peak, "guard": watched,
-            "margin": result.margin, "accuracy": result.accuracy, "held_out": None if run.measured is None else asdict(run.measured),
-            "held_out_file": str(out / FILE) if run.corpus.aside else None,
-        },
-        as_json,
-    )  # fmt: skip
+
+
+def _summary(run: TrainingRun, result: TrainResult, out: Path) -> dict[str, Any]:
+    """The JSON line."""
+    from dataclasses import asdict
+
+    from stilnovo.train.held_out import FILE
+
+    watching = run.trainer.watching
+    return {
+        "model": run.recipe.model.name, "run": str(out), "adapter": str(out / "adapter"), "steps": result.steps,
+        "tokens": result.tokens, "first_loss": result.first_loss, "last_loss": result.last_loss,
+        "tokens_per_second": result.tokens_per_second, "seconds": result.seconds,
+        "peak_memory_bytes": result.peak_memory_bytes, "trainable_parameters": run.trainable,
+        "total_parameters": run.model.config.parameters(),
+        "predicted_peak_bytes": None if run.plan is None else run.plan.peak,
+        "guard": None if watching is None else watching.summary(), "margin": result.margin, "accuracy": result.accuracy,
+        "held_out": None if run.measured is None else asdict(run.measured),
+        "held_out_file": str(out / FILE) if run.corpus.aside else None,
+    }  # fmt: skip
 
 
 def _guarded(recipe: Recipe, out: Path, resume: bool) -> TrainingRun:
