@@ -191,19 +191,19 @@ def read_again(name: str, adapter: Path | None, folder: Path) -> dict[str, dict[
     from stilnovo.model.load import open_model
 
     path = folder / f"evaluations/{name}-short.json"
-    kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if len(kept) == 3:
+    if path.is_file():
+        kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         return kept
     model, tokenizer = open_model(MODEL, quantization=QUANTIZATION, adapter=adapter, device="cpu")
-    for language, source in (("italian", HELD_OUT), ("english", folder / "data/english.jsonl")):
-        if language not in kept:
-            score = read_texts(model, tokenizer, held_out_texts([source], 24))
-            kept[language] = {"nats": score.nats, "sizes": score.sizes}
     talks, _ = choose_conversations(folder / "data/chat.jsonl", 48)
-    score = score_conversations(model, tokenizer, fitting(talks, tokenizer, model.config.max_positions))
-    kept["chat"] = {"nats": score.nats, "sizes": score.sizes}
-    write_atomic(path, json.dumps(kept))
-    return kept
+    scores = {
+        "italian": read_texts(model, tokenizer, held_out_texts([HELD_OUT], 24)),
+        "english": read_texts(model, tokenizer, held_out_texts([folder / "data/english.jsonl"], 24)),
+        "chat": score_conversations(model, tokenizer, fitting(talks, tokenizer, model.config.max_positions)),
+    }
+    found = {what: {"nats": score.nats, "sizes": score.sizes} for what, score in scores.items()}
+    write_atomic(path, json.dumps(found))
+    return found
 
 
 def short_summary(name: str, run: Path, folder: Path) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def test_an_interrupted_reading_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(held_out, "_parts", interrupted)
+        patch.setattr(held_out, "added", interrupted)
         with pytest.raises(KeyboardInterrupt, match=r"training is finished.*--resume"):
             run.train()
     noted = json.loads((tmp_path / "run" / "train.json").read_text())

@@ -22,7 +22,6 @@ from stilnovo.evaluate import reading
 from stilnovo.evaluate.cache import Keeper, answered
 from stilnovo.evaluate.packed import evaluating
 from stilnovo.evaluate.perplexity import HeldOutScore, texts_sha256
-from stilnovo.evaluate.reading import Reading
 from stilnovo.evaluate.scoring import TOKEN_BUDGET
 from stilnovo.evaluate.task import how_many
 from stilnovo.evaluate.texts import Progress
@@ -88,7 +87,7 @@ def score_conversations(
     version = f"template {tokenizer.template}"
 
     def packs(missing: list[int]) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
-        for pack in reading.packs((_reading(n, conversations[n], tokenizer) for n in missing), token_budget):
+        for pack in reading.packs((reading.of_answers(n, conversations[n], tokenizer) for n in missing), token_budget):
             found = reading.loglikelihoods(model, pack)
             yield [one.document for one in pack], [{"nats": -float(part.sum()), "tokens": len(part)} for part in found]
 
@@ -103,8 +102,3 @@ def answer_bytes(tokenizer: Tokenizer, conversation: Conversation) -> int:
     """UTF-8 bytes of the assistant's words as the template lays them out."""
     pieces = TEMPLATES[tokenizer.template](conversation.messages, generation=False)
     return sum(len(piece.encode("utf-8")) for piece in pieces if isinstance(piece, Answer))
-
-
-def _reading(number: int, conversation: Conversation, tokenizer: Tokenizer) -> Reading:
-    tokens, learnt = tokenizer.supervised(conversation.messages)
-    return Reading(number, tokens, [place for place in range(1, len(tokens)) if learnt[place]])

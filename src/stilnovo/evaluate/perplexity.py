@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from stilnovo.evaluate import reading
+from stilnovo.evaluate.packed import evaluating
 from stilnovo.evaluate.reading import Reading
 from stilnovo.evaluate.scoring import TOKEN_BUDGET, Progress
 from stilnovo.evaluate.statistics import Estimate, bootstrap_ratio
@@ -98,18 +99,13 @@ def score_texts(
     window = min(window, model.config.max_positions)
     stride = min(stride or max(1, window // 2), window)
     nats, tokens = [0.0] * len(texts), [0] * len(texts)
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for pack in reading.packs(_long(texts, tokenizer, window, stride), max(token_budget, window)):
-                for one, values in zip(pack, reading.loglikelihoods(model, pack), strict=True):
-                    nats[one.document] -= float(values.sum())
-                    tokens[one.document] += len(values)
-                if progress is not None:
-                    progress(pack[-1].document + 1, len(texts))
-    finally:
-        model.train(training)
+    with torch.inference_mode(), evaluating(model):
+        for pack in reading.packs(_long(texts, tokenizer, window, stride), max(token_budget, window)):
+            for one, values in zip(pack, reading.loglikelihoods(model, pack), strict=True):
+                nats[one.document] -= float(values.sum())
+                tokens[one.document] += len(values)
+            if progress is not None:
+                progress(pack[-1].document + 1, len(texts))
     sizes = tuple(len(text.encode("utf-8")) for text in texts)
     return HeldOutScore(tuple(nats), sizes, tuple(tokens), texts_sha256(texts), window, stride)
 
@@ -138,18 +134,13 @@ def score_short_windows(
                 if len(part) > 1:
                     yield Reading(number, part, range(1, len(part)))
 
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for pack in reading.packs(parts(), token_budget):
-                for one, values in zip(pack, reading.loglikelihoods(model, pack), strict=True):
-                    losses[one.document] -= float(values.mean())
-                    counts[one.document] += 1
-                if progress is not None:
-                    progress(pack[-1].document + 1, len(texts))
-    finally:
-        model.train(training)
+    with torch.inference_mode(), evaluating(model):
+        for pack in reading.packs(parts(), token_budget):
+            for one, values in zip(pack, reading.loglikelihoods(model, pack), strict=True):
+                losses[one.document] -= float(values.mean())
+                counts[one.document] += 1
+            if progress is not None:
+                progress(pack[-1].document + 1, len(texts))
     return tuple(losses), tuple(counts)
 
 

@@ -26,7 +26,6 @@ from stilnovo.evaluate import reading
 from stilnovo.evaluate.cache import Keeper, answered
 from stilnovo.evaluate.packed import evaluating
 from stilnovo.evaluate.perplexity import texts_sha256
-from stilnovo.evaluate.reading import Reading
 from stilnovo.evaluate.scoring import TOKEN_BUDGET
 from stilnovo.evaluate.statistics import Estimate, bootstrap_ratio
 from stilnovo.generate.engine import dense_weights
@@ -96,8 +95,7 @@ def score_positions(
     version = f"window {window}, from {','.join(map(str, edges))}"
 
     def packs(missing: list[int]) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
-        beginnings = ((number, reading.opened(tokenizer, texts[number])[: window + 1]) for number in missing)
-        readings = (Reading(number, tokens, range(1, len(tokens))) for number, tokens in beginnings)
+        readings = (reading.of_text(number, texts[number], tokenizer, window) for number in missing)
         for pack in reading.packs(readings, max(token_budget, window)):
             found = [_sums(part, edges) for part in reading.loglikelihoods(model, pack)]
             yield [one.document for one in pack], [{"nats": nats, "tokens": counts} for nats, counts in found]

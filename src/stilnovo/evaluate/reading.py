@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stilnovo.data.chat import Conversation
 from stilnovo.evaluate.likelihood import token_loglikelihoods
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
@@ -39,6 +40,19 @@ class Reading:
     def targets(self) -> list[int]:
         """The tokens that count."""
         return [self.tokens[place] for place in self.counted]
+
+
+def of_text(number: int, text: str, tokenizer: Tokenizer, longest: int) -> Reading:
+    """A text from its opening on, of which at most `longest` tokens are read; all that are predicted count."""
+    tokens = opened(tokenizer, text)[: longest + 1]
+    return Reading(number, tokens, range(1, len(tokens)))
+
+
+def of_answers(number: int, conversation: Conversation, tokenizer: Tokenizer, longest: int | None = None) -> Reading:
+    """A conversation, of which at most `longest` tokens are read; what an assistant is taught counts."""
+    tokens, learnt = tokenizer.supervised(conversation.messages)
+    end = None if longest is None else longest + 1
+    return Reading(number, tokens[:end], [place for place, counts in enumerate(learnt[:end]) if counts and place])
 
 
 def opened(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -149,11 +149,8 @@ def measure(model: Llama, tokenizer: Tokenizer, what: Slice, *, token_budget: in
 def _reading(number: int, document: Document, tokenizer: Tokenizer, longest: int) -> Reading:
     limit = min(DOCUMENT_TOKENS, longest)
     if isinstance(document, Conversation):
-        tokens, learnt = tokenizer.supervised(document.messages)
-        counted = [place for place, counts in enumerate(learnt[: limit + 1]) if counts and place]
-        return Reading(number, tokens[: limit + 1], counted)
-    tokens = reading.opened(tokenizer, document[: _CHARACTERS_A_TOKEN * limit])[: limit + 1]
-    return Reading(number, tokens, range(1, len(tokens)))
+        return reading.of_answers(number, document, tokenizer, limit)
+    return reading.of_text(number, document[: _CHARACTERS_A_TOKEN * limit], tokenizer, limit)
 
 
 def _name(path: str, paths: Sequence[str]) -> str:

@@ -67,9 +67,9 @@ def companions(
     starts = {key: config[key] for key in ("bos_token_id", "pad_token_id") if config.get(key) is not None}
     return {
         "config.json": _json(config),
-        "tokenizer.json": _definition(tokenizer),
         "generation_config.json": _json({**starts, **ends}),
         **taken,
+        "tokenizer.json": taken.get("tokenizer.json") or _definition(tokenizer),
         "tokenizer_config.json": _json(_tokenizer_settings(settings, tokenizer, reader.config.max_positions)),
         "README.md": _card(files.name, adapter, scheme, type_name).encode(),
     }

@@ -94,7 +94,7 @@ def layer_flops(run: Run, choice: LayerChoice, groups: int, document: int) -> tu
     if choice == "recompute":
         again += attention + (qkv if groups > 1 else 0)
     # adapter: two thin products forward; backward the low product again, its gradient, A's, B's and the input's
-    return 2 * matrix + 2 * low + attention, 2 * matrix + 5 * low + 2.5 * attention + again
+    return plain_flops(run, document) + 2 * low, 2 * matrix + 5 * low + 2.5 * attention + again
 
 
 def plain_flops(run: Run, document: int) -> float:

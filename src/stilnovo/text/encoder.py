@@ -40,7 +40,7 @@ _CONTRACTED = frozenset("sStTrRvVmMlLdD")  # what may be cut off behind an apost
 
 
 def _kinds() -> npt.NDArray[np.uint8]:
-    """Kind of each byte that is a character by itself; the bytes of the others are looked at in `_kinds_of`."""
+    """Kind of each byte that is a character by itself; `_wide` has those of several."""
     kinds = np.full(256, _UNKNOWN_KIND, np.uint8)
     kinds[0x21:0x7F] = _MARK
     for characters, kind in (("0123456789", _DIGIT), (" ", _SPACE), ("\n", _LINE)):
@@ -48,6 +48,17 @@ def _kinds() -> npt.NDArray[np.uint8]:
     for first, last in ("AZ", "az"):
         kinds[ord(first) : ord(last) + 1] = _LETTER
     return kinds
+
+
+def _wide() -> dict[bytes, npt.NDArray[np.uint8]]:
+    """For each beginning of characters of several bytes that are known: kind by the last byte."""
+    letters = "".join(chr(code) for code in range(0xC0, 0x100) if chr(code) not in "×÷")
+    found: dict[bytes, npt.NDArray[np.uint8]] = {}
+    for characters, kind in ((letters, _LETTER), (_MARKS, _MARK)):
+        for character in characters:
+            *lead, last = character.encode()
+            found.setdefault(bytes(lead), np.full(256, _UNKNOWN_KIND, np.uint8))[last] = kind
+    return found
 
 
 def _cuts() -> npt.NDArray[np.bool_]:
@@ -60,14 +71,14 @@ def _cuts() -> npt.NDArray[np.bool_]:
     return cuts.reshape(64)
 
 
-_KINDS, _CUTS = _kinds(), _cuts()
+_KINDS, _WIDE, _CUTS = _kinds(), _wide(), _cuts()
 
 IntArray = npt.NDArray[np.int32]
 LongArray = npt.NDArray[np.int64]
 
 
 class _Memory(dict[str, bytes]):
-    """Key to ids (int32, little-endian, as bytes, so that a text is one `b"".join`); asked once, then remembered.
+    """Key to ids (int32, little-endian, as bytes, so that a table of many is one `b"".join`); asked once, then remembered.
 
     When it is full, what it holds becomes the older half, from which a key that is asked for again comes back.
     """
@@ -90,7 +101,7 @@ class _Memory(dict[str, bytes]):
 
 
 class Encoder:
-    """`Tokenizer.encode` and `.document` as arrays, with a memory of words; one to a process."""
+    """`Tokenizer.encode` and `.document` as arrays, with a memory of pieces; one to a process."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -186,18 +197,12 @@ def _cut(texts: list[str]) -> tuple[pa.StringArray, LongArray]:
 def _kinds_of(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Kind of each byte of UTF-8; all bytes of a character have the same."""
     kinds = _KINDS[data]
-    for lead in sorted({mark.encode()[:-1] for mark in _MARKS} | {b"\xc3"}):
+    for lead, last in _WIDE.items():
         at = np.flatnonzero(data == lead[0])
         for offset, byte in enumerate(lead[1:], 1):
             at = at[data[at + offset] == byte]
-        kind = np.full(256, _UNKNOWN_KIND, np.uint8)
-        if lead == b"\xc3":  # À to ÿ, without × and ÷
-            kind[0x80:0xC0] = _LETTER
-            kind[[0x97, 0xB7]] = _UNKNOWN_KIND
-        else:
-            kind[[mark.encode()[-1] for mark in _MARKS if mark.encode()[:-1] == lead]] = _MARK
         for offset in range(len(lead) + 1):
-            kinds[at + offset] = kind[data[at + len(lead)]]
+            kinds[at + offset] = last[data[at + len(lead)]]
     return kinds
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from stilnovo.data.batches import Batch, BatchStream
+from stilnovo.data.batches import BatchStream
 from stilnovo.data.chat import Conversation, Preference
 from stilnovo.data.packing import PackedCorpus, pack
 from stilnovo.data.pairs import pack_pairs
@@ -104,41 +104,31 @@ def measure(
         found = pack_pairs(pairs, tokenizer, recipe.data.pack_tokens)
         for line in found.lines():
             print(f"held out: {line}", file=sys.stderr)
-        told, _ = _read(passes, objective, found.corpus, recipe, base=False)
-        mean = means(told)
-        return (
-            HeldOutPairs(told["loss"][1], mean["loss"], mean["margin"], mean["accuracy"]) if told["loss"][1] else None
-        )
+        told = _read(passes, objective, found.corpus, recipe)
+        count, mean = told["loss"][1], means(told)
+        return HeldOutPairs(count, mean["loss"], mean["margin"], mean["accuracy"]) if count else None
     chats = [row for row in aside if isinstance(row, Conversation)]
     if not chats:
         return None
     corpus = pack([learnt_of(conversation, tokenizer) for conversation in chats], recipe.data.pack_tokens)
-    after, before = _read(passes, NextToken(), corpus, recipe, base=True)
+    after = _read(passes, NextToken(), corpus, recipe)
+    with passes.base():
+        before = _read(passes, NextToken(), corpus, recipe)
     tokens = after["loss"][1]
     return HeldOutConversations(len(chats), tokens, means(before)["loss"], means(after)["loss"]) if tokens else None
 
 
-def _read(
-    passes: Passes, objective: Objective, corpus: PackedCorpus, recipe: Recipe, *, base: bool
-) -> tuple[Parts, Parts]:
-    """One pass over the corpus: what the objective reports, and where `base`, what it reports of the base."""
+def _read(passes: Passes, objective: Objective, corpus: PackedCorpus, recipe: Recipe) -> Parts:
+    """What the objective reports of one pass over the corpus."""
     stream = BatchStream(corpus, recipe.train.batch_packs, recipe.train.seed)
     count, training = stream.batches_per_epoch(), passes.model.training
     sums: Parts = {"loss": (0.0, 0)}
-    other = dict(sums)
     passes.model.eval()
     try:
         with torch.no_grad(), Progress("held out", count) as progress:
             for number, batch in enumerate(itertools.islice(stream, count), 1):
-                sums = added(sums, _parts(passes, objective, batch))
-                if base:
-                    with passes.base():
-                        other = added(other, _parts(passes, objective, batch))
+                sums = added(sums, objective(passes, batch)[1])
                 progress.update(number, f"{number:,} of {count:,} batches")
     finally:
         passes.model.train(training)
-    return sums, other
-
-
-def _parts(passes: Passes, objective: Objective, batch: Batch) -> Parts:
-    return objective(passes, batch)[1]
+    return sums
