@@ -1,7 +1,7 @@
 """Do the intervals hold the truth 95 % of the time, and do the tests cry wolf 5 % of the time? By simulation.
 
 No model: answers are drawn where the truth is known, with and without groups of items that lean together, and each
-procedure of `evaluate/statistics.py` is asked. Beside it stands what the same data would give if the groups were ignored.
+procedure of `statistics/estimates.py` is asked. Beside it stands what the same data would give if the groups were ignored.
 
     python bench/coverage.py --draws 3000 --out results/coverage_…json
 
@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from stilnovo.evaluate import statistics
 from stilnovo.runlog import environment, write_atomic
+from stilnovo.statistics import estimates
 
 SIZES = {"30 groups of 10": [10] * 30, "12 groups of 40": [40] * 12, "24 groups of 5 to 40": [5, 10, 20, 40] * 6}
 RESAMPLES = 500  # of each bootstrap; more changes nothing that so many draws could show
@@ -41,9 +41,9 @@ def paired(sizes: list[int], draws: int) -> tuple[float, float]:
     names, truth, held, ignoring = groups.tolist(), GAIN - LOSS, 0, 0
     for seed in range(draws):
         found = changes(rng, groups, GAIN, LOSS)
-        estimate = statistics.bootstrap_ratio(found, np.ones_like(found), names, resamples=RESAMPLES, seed=seed)
+        estimate = estimates.bootstrap_ratio(found, np.ones_like(found), names, resamples=RESAMPLES, seed=seed)
         held += estimate.low <= truth <= estimate.high
-        low, high = statistics.tango(int(np.sum(found > 0)), int(np.sum(found < 0)), len(found))
+        low, high = estimates.tango(int(np.sum(found > 0)), int(np.sum(found < 0)), len(found))
         ignoring += low <= truth <= high
     return held / draws, ignoring / draws
 
@@ -54,7 +54,7 @@ def score(draws: int) -> tuple[float, float]:
     held = ignoring = 0
     for _ in range(draws):
         answers = rng.binomial(1, np.repeat(rng.beta(1.5, 1.5, size=30), 10))
-        grouped, alone = statistics.mean(answers, names), statistics.mean(answers)
+        grouped, alone = estimates.mean(answers, names), estimates.mean(answers)
         held += grouped.low <= 0.5 <= grouped.high
         ignoring += alone.low <= 0.5 <= alone.high
     return held / draws, ignoring / draws
@@ -66,8 +66,8 @@ def level(draws: int) -> tuple[float, float]:
     names, claims, ignoring = groups.tolist(), 0, 0
     for seed in range(draws):
         found = changes(rng, groups, 0.3, 0.3)
-        claims += statistics.sign_flip(found, names, resamples=RESAMPLES, seed=seed) < 0.05
-        ignoring += statistics.mcnemar(int(np.sum(found > 0)), int(np.sum(found < 0))) < 0.05
+        claims += estimates.sign_flip(found, names, resamples=RESAMPLES, seed=seed) < 0.05
+        ignoring += estimates.mcnemar(int(np.sum(found > 0)), int(np.sum(found < 0))) < 0.05
     return claims / draws, ignoring / draws
 
 
@@ -75,16 +75,16 @@ def independent(draws: int) -> tuple[float, float]:
     """Coverage of Tango's interval on 234 independent items (a fifth of ARC-IT), and the level of McNemar's test."""
     rng = np.random.default_rng(4)
     counts = rng.multinomial(234, [0.125, 0.075, 0.8], size=draws)
-    ends = {(g, lo): statistics.tango(g, lo, 234) for g, lo in {(int(c[0]), int(c[1])) for c in counts}}
+    ends = {(g, lo): estimates.tango(g, lo, 234) for g, lo in {(int(c[0]), int(c[1])) for c in counts}}
     held = np.mean([ends[int(c[0]), int(c[1])][0] <= 0.05 <= ends[int(c[0]), int(c[1])][1] for c in counts])
     null = rng.multinomial(234, [0.1, 0.1, 0.8], size=draws)
-    return float(held), float(np.mean([statistics.mcnemar(int(c[0]), int(c[1])) < 0.05 for c in null]))
+    return float(held), float(np.mean([estimates.mcnemar(int(c[0]), int(c[1])) < 0.05 for c in null]))
 
 
 def familywise(draws: int) -> tuple[float, float]:
     """How often at least one of five benchmarks without a difference is called, with Holm's correction and without."""
     p_values = np.random.default_rng(5).random((draws, 5))
-    corrected = np.mean([min(statistics.holm(row)) < 0.05 for row in p_values.tolist()])
+    corrected = np.mean([min(estimates.holm(row)) < 0.05 for row in p_values.tolist()])
     return float(corrected), float(np.mean(p_values.min(axis=1) < 0.05))
 
 

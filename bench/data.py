@@ -36,7 +36,7 @@ from typing import Any
 from stilnovo.data.prepare import prepare
 from stilnovo.data.shards import open_prepared
 from stilnovo.data.sources import read_documents, training_text
-from stilnovo.data.work import Settings
+from stilnovo.data.work import PreparationSettings
 from stilnovo.runlog import environment, write_atomic
 from stilnovo.text.tokenizer import Tokenizer, open_tokenizer
 
@@ -58,7 +58,7 @@ def run_ours(job: dict[str, Any]) -> dict[str, float]:
     tokenizer = opened(job)
     folder = Path(job["folder"]) / f"ours-{os.getpid()}"
     wall, cpu = time.perf_counter(), time.process_time()
-    prepare(Settings((job["data"],), **OURS[job["side"]]), tokenizer, "smollm2", folder)
+    prepare(PreparationSettings((job["data"],), **OURS[job["side"]]), tokenizer, "smollm2", folder)
     corpus = open_prepared(folder, tokenizer.fingerprint())
     packed = corpus.packed(PACK)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
@@ -103,7 +103,7 @@ def run_peer(job: dict[str, Any]) -> dict[str, float]:
 
 def run_memory(job: dict[str, Any]) -> dict[str, float]:
     """Prepare with two workers; the parent watches from outside."""
-    settings = Settings((job["data"],), duplicates=0.8, held_out=0.001)
+    settings = PreparationSettings((job["data"],), duplicates=0.8, held_out=0.001)
     folder = Path(job["folder"]) / f"memory-{os.getpid()}"
     wall = time.perf_counter()
     done = prepare(settings, opened(job), "smollm2", folder, processes=2)

@@ -32,10 +32,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stilnovo.evaluate.scoring import score
-from stilnovo.evaluate.task import MultipleChoice, select
-from stilnovo.evaluate.tasks import find_tasks
+from stilnovo.benchmarks.task import MultipleChoice, select
+from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.runlog import environment, write_atomic
+from stilnovo.scoring.multiple_choice import score
 from stilnovo.text.tokenizer import open_tokenizer
 from training import dense_copy
 

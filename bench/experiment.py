@@ -149,9 +149,9 @@ def sweep(
 
 def positions(adapters: dict[str, Path | None], folder: Path) -> dict[str, Any]:
     """Nats a token by place in the context, base and each adapter, with the paired difference to the base."""
-    from stilnovo.evaluate.heldout import pieces
-    from stilnovo.evaluate.positions import differences, score_positions
     from stilnovo.model.load import open_model
+    from stilnovo.scoring.documents import pieces
+    from stilnovo.scoring.positions import differences, score_positions
 
     path = folder / "positions.json"
     if path.is_file():
@@ -185,10 +185,10 @@ def verdicts(base: dict[str, Path], other: dict[str, Path]) -> Iterator[tuple[st
 
 def read_again(name: str, adapter: Path | None, folder: Path) -> dict[str, dict[str, Any]]:
     """Held-out texts of each language and answers in a chat, a few of each, for the short runs: kept by document."""
-    from stilnovo.evaluate.conversations import choose_conversations, fitting, score_conversations
-    from stilnovo.evaluate.heldout import held_out_texts
-    from stilnovo.evaluate.texts import read_texts
     from stilnovo.model.load import open_model
+    from stilnovo.scoring.chat_answers import choose_conversations, fitting, score_conversations
+    from stilnovo.scoring.documents import held_out_texts
+    from stilnovo.scoring.texts import read_texts
 
     path = folder / f"evaluations/{name}-short.json"
     if path.is_file():
@@ -208,7 +208,7 @@ def read_again(name: str, adapter: Path | None, folder: Path) -> dict[str, dict[
 
 def short_summary(name: str, run: Path, folder: Path) -> dict[str, Any]:
     """A short run: what one change does to what is gained and what is kept, against the base."""
-    from stilnovo.evaluate.statistics import bootstrap_ratio
+    from stilnovo.statistics.estimates import bootstrap_ratio
 
     entry: dict[str, Any] = {
         "name": name,
@@ -230,9 +230,9 @@ def soft(base: Path, other: Path) -> dict[str, dict[str, Any]]:
 
     Of right and wrong only items that change sides say something; a model near guessing changes few.
     """
-    from stilnovo.evaluate.guard import soft_score, temperature
-    from stilnovo.evaluate.result import load_result
-    from stilnovo.evaluate.statistics import paired_difference, sign_flip
+    from stilnovo.forgetting.guard import soft_score, temperature
+    from stilnovo.scoring.result import load_result
+    from stilnovo.statistics.estimates import paired_difference, sign_flip
 
     found: dict[str, dict[str, Any]] = {}
     before, after = load_result(base), load_result(other)

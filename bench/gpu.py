@@ -30,12 +30,12 @@ from typing import Any
 import torch
 
 from stilnovo.engine.loss import tiled_cross_entropy
-from stilnovo.engine.stack import Engine
+from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.quantize import FourBitLinear, quantized_linear
 from stilnovo.plan.cards import CARDS, Card
-from stilnovo.plan.choose import Budget, Plan, best, longest
+from stilnovo.plan.choice import Budget, Plan, best, longest
 from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LlamaConfig, LoraConfig
@@ -142,7 +142,7 @@ def parity(device: torch.device, dtype: torch.dtype) -> list[dict[str, Any]]:
         generator = torch.Generator().manual_seed(5)
         for module in lora.adapters(model).values():
             module.lora_B.data.copy_(torch.randn(module.lora_B.shape, generator=generator) * 0.05)
-        engine = Engine(model, levers)
+        engine = TrainingEngine(model, levers)
         loss = tiled_cross_entropy(engine.hidden(ids[:-1], lengths), engine.head, ids[1:], levers.loss_chunk)
         loss.backward()  # type: ignore[no-untyped-call]
         gradient = torch.cat([p.grad.float().flatten().cpu() for p in lora.parameters(model) if p.grad is not None])
@@ -178,7 +178,7 @@ def our_steps(model: Llama, levers: Levers, steps: int) -> Callable[[tuple[int, 
     from stilnovo.train.optimizer import make_optimizer
 
     host = HostAdapter(model) if levers.optimizer_place == "host" else None
-    engine = Engine(model, levers, host) if host is not None else Engine(model, levers)
+    engine = TrainingEngine(model, levers, host) if host is not None else TrainingEngine(model, levers)
     parameters = host.masters if host is not None else lora.parameters(model)
     optimizer = make_optimizer(parameters, TrainSection(optimizer="adamw" if host is not None else levers.optimizer))
 

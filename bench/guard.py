@@ -3,7 +3,7 @@
 Simulated is a model that walks away from its base: every item's logits (a benchmark of four endings, base right in about
 half) and every document's nats take a random step of their own between looks, so that looks resemble one another as those
 of a training do. To that comes a true loss, set so that accuracy, the soft score or bits per byte lose exactly what is
-asked. The rule that ends trainings is the guard's own (`evaluate/sequential.py`, `evaluate/guard.py`).
+asked. The rule that ends trainings is the guard's own (`statistics/sequential.py`, `forgetting/guard.py`).
 
 1. False alarms, one benchmark of 300 items and two texts of 20 documents of very different length, ten looks, α = 5 %:
    nothing lost; exactly the allowance lost of all three at every look (the worst case); and the same with no allowance.
@@ -33,10 +33,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stilnovo.data import sample
-from stilnovo.evaluate.guard import soft_score, temperature, text_rooms
-from stilnovo.evaluate.sequential import quantiles
-from stilnovo.evaluate.statistics import normal_quantile, student_quantile
+from stilnovo.forgetting.guard import soft_score, temperature, text_rooms
 from stilnovo.runlog import environment, write_atomic
+from stilnovo.statistics.estimates import normal_quantile, student_quantile
+from stilnovo.statistics.sequential import quantiles
 
 Array = NDArray[np.float64]
 ITEMS, DOCUMENTS, LOOKS, ALPHA, MEASURES = 300, 20, 10, 0.05, 3
@@ -183,7 +183,7 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
     """Processor seconds of a look and of a step, of a real model; the guard's own path, nothing else."""
     import torch
 
-    from stilnovo.evaluate.guard import watcher
+    from stilnovo.forgetting.guard import watcher
     from stilnovo.recipe import load
     from stilnovo.train.run import TrainingRun
 

@@ -21,12 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import memory_peer
 from stilnovo.engine.loss import tiled_cross_entropy
-from stilnovo.engine.stack import Engine
+from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FourBitLinear
 from stilnovo.plan.cards import CARDS, GIB
-from stilnovo.plan.choose import Budget, best, leanest
+from stilnovo.plan.choice import Budget, best, leanest
 from stilnovo.plan.ledger import Run, ledger
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, LlamaConfig, LoraConfig
@@ -56,7 +56,7 @@ def track(config: LlamaConfig, levers: Levers, tokens: int) -> dict[str, Any]:
     with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
         model = empty_model(config)
         sink = HostAdapter(model) if levers.optimizer_place == "host" else None
-        engine = Engine(model, levers, sink)
+        engine = TrainingEngine(model, levers, sink)
         gc.collect()
         states = [] if sink is not None else optimizer_states(model, levers)
         for parameter in lora.parameters(model) if sink is None else []:

@@ -20,15 +20,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stilnovo.evaluate import protocol
-from stilnovo.evaluate.protocol import STILNOVO, Protocol
-from stilnovo.evaluate.scoring import ItemScore, score
-from stilnovo.evaluate.statistics import mcnemar, mean, paired_difference
-from stilnovo.evaluate.task import MultipleChoice, Task, items_sha256, select, subset
-from stilnovo.evaluate.tasks import find_tasks
+from stilnovo.benchmarks import protocol
+from stilnovo.benchmarks.protocol import STILNOVO, Protocol
+from stilnovo.benchmarks.task import MultipleChoice, Task, items_sha256, select, subset
+from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.model.load import open_model
 from stilnovo.progress import Progress
 from stilnovo.runlog import environment, write_atomic
+from stilnovo.scoring.multiple_choice import ItemScore, score
+from stilnovo.statistics.estimates import mcnemar, mean, paired_difference
 
 SHARE = 0.20
 METRIC = "acc_norm"

@@ -22,9 +22,6 @@ import torch
 from stilnovo.data.batches import BatchStream
 from stilnovo.data.packing import PackedCorpus, pack
 from stilnovo.data.sources import read_documents, training_text
-from stilnovo.evaluate.heldout import held_out_texts
-from stilnovo.evaluate.perplexity import HeldOutScore, score_texts
-from stilnovo.evaluate.statistics import bootstrap_ratio
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
@@ -33,6 +30,9 @@ from stilnovo.model.qat import make_aware
 from stilnovo.plan.shape import LoraConfig
 from stilnovo.progress import Progress
 from stilnovo.runlog import environment, write_atomic
+from stilnovo.scoring.documents import held_out_texts
+from stilnovo.scoring.perplexity import HeldOutScore, score_texts
+from stilnovo.statistics.estimates import bootstrap_ratio
 from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train.loop import batch_loss
 

@@ -8,10 +8,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from stilnovo.evaluate.heldout import held_out_texts
-from stilnovo.evaluate.quantization import scheme_costs
+from stilnovo.compare.scheme_costs import scheme_costs
 from stilnovo.model.load import open_model
 from stilnovo.runlog import environment, write_atomic
+from stilnovo.scoring.documents import held_out_texts
 
 
 def main() -> None:

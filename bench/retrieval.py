@@ -35,7 +35,7 @@ import Stemmer
 from quotations import false_verifications
 from stilnovo.library.index import Index, Row
 from stilnovo.library.names import Names
-from stilnovo.library.read import Document, files_in, read
+from stilnovo.library.read import SourceWork, files_in, read
 from stilnovo.library.records import Passage
 from stilnovo.library.search import search, sought
 from stilnovo.library.store import Library
@@ -150,7 +150,9 @@ def build(files: Sequence[Path], path: Path, rounds: int, limit: int = 10**9) ->
             before = time.perf_counter()
             document = read(file)
             text = document.text if number == 0 else f"{document.text}\n\nCopia {number}."
-            work = library.add(Document(Names(f"{document.names.title} {number or ''}".strip()), text, file.name)).work
+            work = library.add(
+                SourceWork(Names(f"{document.names.title} {number or ''}".strip()), text, file.name)
+            ).work
             size += file.stat().st_size
             seconds.append(time.perf_counter() - before)
             limit -= work.passages

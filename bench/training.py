@@ -46,7 +46,7 @@ def run_ours(job: dict[str, Any]) -> list[dict[str, float]]:
     from stilnovo.data.packing import pack
     from stilnovo.model import lora
     from stilnovo.model.load import open_model
-    from stilnovo.plan.choose import plan_for
+    from stilnovo.plan.choice import plan_for
     from stilnovo.plan.levers import Levers, all_layers
     from stilnovo.plan.shape import LoraConfig
     from stilnovo.recipe import TrainSection

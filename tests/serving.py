@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-from stilnovo.chat.writing import Writer
+from stilnovo.chat.writing import AnswerWriter
 from stilnovo.data.sample import library_texts
 from stilnovo.errors import StilnovoError
 from stilnovo.library.read import read
@@ -21,7 +21,7 @@ from stilnovo.library.store import Library
 from stilnovo.serve.app import create_app
 from stilnovo.serve.openai_api import Embedder
 from stilnovo.serve.responder import LibraryResponder
-from stilnovo.serve.settings import Settings
+from stilnovo.serve.settings import ServeSettings
 from stilnovo.text.template import Message
 
 QUESTION = "Chi ha insegnato a leggere a Tecla?"
@@ -38,11 +38,11 @@ def sample_file(folder: Path) -> Path:
 
 @contextmanager
 def serving(
-    library: Path, writer: Writer | None = None, embedder: Embedder | None = None, **settings: Any
+    library: Path, writer: AnswerWriter | None = None, embedder: Embedder | None = None, **settings: Any
 ) -> Iterator[httpx.Client]:
     """The service on a free port of loopback, in a thread; gives a client of it."""
     responder = LibraryResponder(writer, "prova" if writer else "")
-    app = create_app(Settings(library, port=0, **settings), responder, embedder)
+    app = create_app(ServeSettings(library, port=0, **settings), responder, embedder)
     server = uvicorn.Server(
         uvicorn.Config(app, port=0, log_level="error", lifespan="on", timeout_graceful_shutdown=2, ws="none")
     )

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stilnovo.data.chat import read_conversations, read_preferences
+from stilnovo.data.conversations import read_conversations, read_preferences
 from stilnovo.errors import InputError
 from stilnovo.text.template import Message
 

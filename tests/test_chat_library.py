@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from stilnovo.chat.conversation import Conversation, self_contained
-from stilnovo.chat.events import Done, Event, Notice, Token
+from stilnovo.chat.conversation import ChatSession, self_contained
+from stilnovo.chat.events import Done, Event, Notice, TextToken
 from stilnovo.errors import InputError
-from stilnovo.library.sample import sample_library
+from stilnovo.library.sample_works import sample_library
 from stilnovo.library.store import Library
 from stilnovo.text.template import Message
 
@@ -67,12 +67,12 @@ def told(events: Iterator[Event]) -> Done:
     every = list(events)
     done = every[-1]
     assert isinstance(done, Done)
-    assert "".join(event.text for event in every if isinstance(event, Token)) == done.text
+    assert "".join(event.text for event in every if isinstance(event, TextToken)) == done.text
     return done
 
 
 def test_without_a_writer_the_library_answers(library: Library) -> None:
-    talk = Conversation(library=library)
+    talk = ChatSession(library=library)
     events = talk.reply("Chi è Anselmo Corvi?")
     assert talk.turns == []
     done = told(events)
@@ -86,9 +86,9 @@ def test_without_a_writer_the_library_answers(library: Library) -> None:
 
 
 def test_a_conversation_goes_on_from_its_history(library: Library) -> None:
-    first = Conversation(library=library)
+    first = ChatSession(library=library)
     done = told(first.reply("Chi è Anselmo Corvi?"))
-    again = Conversation(library=library, history=[("Chi è Anselmo Corvi?", done.text)])
+    again = ChatSession(library=library, history=[("Chi è Anselmo Corvi?", done.text)])
     follow = "E quanti gradini saliva?"
     assert told(again.reply(follow)).searched == told(first.reply(follow)).searched != follow
 
@@ -96,7 +96,7 @@ def test_a_conversation_goes_on_from_its_history(library: Library) -> None:
 def test_a_writer_over_a_library_is_checked_and_history_keeps_no_passages(library: Library) -> None:
     writer = Quoting()
     writer.context_tokens = 3000
-    talk = Conversation(writer, library=library, reserve=50)
+    talk = ChatSession(writer, library=library, reserve=50)
     done = told(talk.reply("Chi ha insegnato a leggere a Tecla?"))
     assert done.kind == "written"
     assert done.quotes[0].status == "verified"
@@ -111,7 +111,7 @@ def test_a_writer_over_a_library_is_checked_and_history_keeps_no_passages(librar
 
 def test_unknown_things_are_not_left_to_the_model(library: Library) -> None:
     writer = Quoting()
-    talk = Conversation(writer, library=library, reserve=50)
+    talk = ChatSession(writer, library=library, reserve=50)
     assert "Non vi compare «Napoleone»" in told(talk.reply("Dove morì Napoleone?")).text
     assert writer.given == []
     assert told(talk.reply("Buongiorno a te")).text == "Buongiorno."
@@ -119,7 +119,7 @@ def test_unknown_things_are_not_left_to_the_model(library: Library) -> None:
 
 def test_oldest_turns_give_way_before_passages(library: Library) -> None:
     writer = Quoting()
-    talk = Conversation(writer, library=library, reserve=50)
+    talk = ChatSession(writer, library=library, reserve=50)
     notices = []
     for number in range(8):
         events = list(talk.reply(f"Chi ha insegnato a leggere a Tecla? {'davvero ' * 60}"))
@@ -132,4 +132,4 @@ def test_oldest_turns_give_way_before_passages(library: Library) -> None:
 
 def test_something_is_needed() -> None:
     with pytest.raises(InputError, match="a model, a library, or both"):
-        Conversation()
+        ChatSession()

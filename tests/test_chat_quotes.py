@@ -14,9 +14,9 @@ import pytest
 from stilnovo.chat.quotes import Quote, distance, verify, verify_among
 from stilnovo.chat.units import units
 from stilnovo.library.names import Names
-from stilnovo.library.read import Document, read
+from stilnovo.library.read import SourceWork, read
 from stilnovo.library.records import Chapter, Passage
-from stilnovo.library.sample import sample_library
+from stilnovo.library.sample_works import sample_library
 from stilnovo.library.store import Library
 from stilnovo.text.italian import fold, tokens
 
@@ -151,7 +151,7 @@ SOURCE = (
 @pytest.fixture(scope="module")
 def small() -> Iterator[Library]:
     with Library.memory() as library:
-        library.add(Document(Names("Prova", "A"), SOURCE, "a"))
+        library.add(SourceWork(Names("Prova", "A"), SOURCE, "a"))
         yield library
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from stilnovo.chat.conversation import Conversation
+from stilnovo.chat.conversation import ChatSession
 from stilnovo.chat.events import Done, Notice
 from stilnovo.chat.extract import extract
 from stilnovo.chat.question import Question
-from stilnovo.chat.scope import Named, follow_up, named_section, scope, without_section
+from stilnovo.chat.scope import NamedWork, follow_up, named_section, scope, without_section
 from stilnovo.chat.summary import central
 from stilnovo.library.names import Names
-from stilnovo.library.read import Document
-from stilnovo.library.sample import sample_library
+from stilnovo.library.read import SourceWork
+from stilnovo.library.sample_works import sample_library
 from stilnovo.library.store import Library
 from stilnovo.text.template import Message
 
@@ -29,17 +29,17 @@ def library() -> Iterator[Library]:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("Riassumi il capitolo VIII", Named("capitolo", 8)),
-        ("riassumi il cap. 8", Named("capitolo", 8)),
-        ("Di cosa parla il canto quinto dell'Inferno?", Named("canto", 5, ("inferno",))),
-        ("Che succede nel ventiseiesimo canto?", Named("canto", 26)),
-        ("Il capitolo II del libro primo", Named("capitolo", 2, ("libro 1",))),
-        ("Com'è l'introduzione?", Named("introduzione", None)),
+        ("Riassumi il capitolo VIII", NamedWork("capitolo", 8)),
+        ("riassumi il cap. 8", NamedWork("capitolo", 8)),
+        ("Di cosa parla il canto quinto dell'Inferno?", NamedWork("canto", 5, ("inferno",))),
+        ("Che succede nel ventiseiesimo canto?", NamedWork("canto", 26)),
+        ("Il capitolo II del libro primo", NamedWork("capitolo", 2, ("libro 1",))),
+        ("Com'è l'introduzione?", NamedWork("introduzione", None)),
         ("Chi canta nel coro?", None),
         ("Capitolo ultimo", None),
     ],
 )
-def test_sections_are_named_in_many_ways(text: str, named: Named | None) -> None:
+def test_sections_are_named_in_many_ways(text: str, named: NamedWork | None) -> None:
     assert named_section(text) == named
 
 
@@ -78,7 +78,7 @@ def test_central_sentences_share_the_sections_words() -> None:
     with Library.memory() as library:
         theme = "Il mugnaio portava la farina al forno del paese insieme al fornaio Berto. "
         aside = "Qualche nuvola grigia copriva intanto le colline lontane verso settentrione. "
-        library.add(Document(Names("Farina", "A"), (theme + aside) * 3 + theme, "a"))
+        library.add(SourceWork(Names("Farina", "A"), (theme + aside) * 3 + theme, "a"))
         section = library.sections(library.works()[0])[0]
         places = central(library.passages_of(section), 1)
         assert "mugnaio" in places[0][0].text[places[0][1] : places[0][2]]
@@ -105,7 +105,7 @@ def test_several_such_chapters_are_asked_back() -> None:
             ),
         ):
             chapters = "\n\n".join(f"CAPITOLO {number}\n\n{body}" for number in ("I", "II", "III"))
-            library.add(Document(Names(name, "A"), chapters, name))
+            library.add(SourceWork(Names(name, "A"), chapters, name))
         found = extract(library, "Riassumi il capitolo II")
         assert found.asks_back
         assert not found.quotes
@@ -114,7 +114,7 @@ def test_several_such_chapters_are_asked_back() -> None:
         named = extract(library, "Riassumi il capitolo II di Due")
         assert named.section is not None
         assert named.section.work.title == "Due"
-        talk = Conversation(library=library)
+        talk = ChatSession(library=library)
         list(talk.reply("Che cosa contava il vecchio pastore?"))
         done = list(talk.reply("Riassumi il capitolo II"))[-1]
         assert isinstance(done, Done)
@@ -147,7 +147,7 @@ class Reads:
 @pytest.mark.parametrize(("context", "cut"), [(100_000, False), (560, True)])
 def test_a_model_reads_the_chapter_as_far_as_its_context_holds(library: Library, context: int, cut: bool) -> None:
     writer = Reads(context)
-    events = list(Conversation(writer, library=library, reserve=50).reply("Riassumi il capitolo III"))
+    events = list(ChatSession(writer, library=library, reserve=50).reply("Riassumi il capitolo III"))
     content = writer.given[0][-1].content
     every = extract(library, "Riassumi il capitolo III").passages
     kept = content.count("<<<")

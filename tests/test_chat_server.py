@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from stilnovo.chat.answer import ask
-from stilnovo.chat.conversation import Conversation
+from stilnovo.chat.conversation import ChatSession
 from stilnovo.chat.events import Done, Notice
 from stilnovo.chat.server import UNTOLD_CONTEXT, ServerWriter
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.generate.sampling import Sampling
-from stilnovo.library.sample import sample_library
+from stilnovo.library.sample_works import sample_library
 from stilnovo.text.template import Message
 
 MESSAGES, SAMPLING = [Message("system", "s"), Message("user", "Chi è?")], Sampling(0.0, 1.0, 20, 7, ("FINE",))
@@ -96,7 +96,7 @@ def test_an_answer_streams(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_answer_cut_by_its_tokens_says_so(serve: Any) -> None:
     writer = ServerWriter(serve(streaming(piece("Un pezzo"), piece(finish="length"), b"data: [DONE]\n\n")), "m", 4000)
-    done = list(Conversation(writer).reply("Ciao"))[-1]
+    done = list(ChatSession(writer).reply("Ciao"))[-1]
     assert isinstance(done, Done)
     assert (done.finish, done.text) == ("length", "Un pezzo")
 
@@ -178,7 +178,7 @@ def test_a_prompt_that_was_cut_is_noticed(serve: Any) -> None:
 def test_a_server_that_dies_in_mid_answer_leaves_the_library_answering(serve: Any) -> None:
     url = serve(streaming(piece("Fu «Anselmo avrebbe insegnato a leg")))
     with sample_library() as library:
-        talk = Conversation(ServerWriter(url, "m", 4000), library=library)
+        talk = ChatSession(ServerWriter(url, "m", 4000), library=library)
         events = list(talk.reply("Chi ha insegnato a leggere a Tecla?"))
         done = events[-1]
         assert isinstance(done, Done)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from stilnovo.data import sample
-from stilnovo.data.chat import Tally
 from stilnovo.data.comprehension import BLANK, MOST_QUESTIONS, QUESTIONS, Asked, Excerpt, ask, comprehension, excerpt_of
+from stilnovo.data.conversations import Tally
 from stilnovo.data.sources import Document, read_documents
 
 SAMPLE = [Document(row["id"], row["title"], row["text"]) for name in sample.ENCYCLOPAEDIA for row in sample.rows(name)]

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from stilnovo.chat.conversation import Conversation
-from stilnovo.chat.events import Done, Event, Notice, Token
+from stilnovo.chat.conversation import ChatSession
+from stilnovo.chat.events import Done, Event, Notice, TextToken
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.generate.sampling import Sampling
 from stilnovo.text.template import Message
@@ -31,12 +31,12 @@ class Echo:
 
 
 def text(events: Iterator[Event]) -> str:
-    return "".join(event.text for event in events if isinstance(event, Token))
+    return "".join(event.text for event in events if isinstance(event, TextToken))
 
 
 def test_oldest_turns_go_first_and_it_is_told() -> None:
     writer = Echo()
-    talk = Conversation(writer, system="breve", reserve=10)
+    talk = ChatSession(writer, system="breve", reserve=10)
     told = 0
     for number in range(6):
         events = list(talk.reply(f"domanda numero {number}", sampling=Sampling()))
@@ -56,13 +56,13 @@ def test_oldest_turns_go_first_and_it_is_told() -> None:
 
 def test_a_question_that_never_fits_is_refused() -> None:
     with pytest.raises(InputError, match="too long"):
-        list(Conversation(Echo(), reserve=10).reply("parola " * 40, sampling=Sampling()))
+        list(ChatSession(Echo(), reserve=10).reply("parola " * 40, sampling=Sampling()))
     with pytest.raises(InputError, match="empty"):
-        list(Conversation(Echo()).reply("  "))
+        list(ChatSession(Echo()).reply("  "))
 
 
 def test_an_interrupted_answer_is_not_kept() -> None:
-    talk = Conversation(Echo(), reserve=10)
+    talk = ChatSession(Echo(), reserve=10)
     answer = talk.reply("domanda", sampling=Sampling())
     next(answer)
     answer.close()
@@ -71,9 +71,9 @@ def test_an_interrupted_answer_is_not_kept() -> None:
 
 def test_an_answer_is_cancelled_between_two_pieces() -> None:
     writer, stop = Echo(), threading.Event()
-    talk = Conversation(writer, reserve=10)
+    talk = ChatSession(writer, reserve=10)
     events = talk.reply("domanda", sampling=Sampling(), cancel=stop)
-    assert next(events) == Token("eco ")
+    assert next(events) == TextToken("eco ")
     stop.set()
     *_, done = events
     assert isinstance(done, Done)
@@ -90,7 +90,7 @@ class Breaking(Echo):
 
 
 def test_a_model_that_breaks_off_leaves_what_it_said() -> None:
-    talk = Conversation(Breaking(), reserve=10)
+    talk = ChatSession(Breaking(), reserve=10)
     events = list(talk.reply("domanda", sampling=Sampling()))
     done = events[-1]
     assert isinstance(done, Done)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stilnovo.engine.loss import tiled_cross_entropy
-from stilnovo.engine.stack import Engine, supports
+from stilnovo.engine.stack import TrainingEngine, supports
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, random_source
@@ -55,7 +55,7 @@ def plain(one: Llama) -> tuple[Tensor, list[Tensor | None]]:
 
 def engine(one: Llama, levers: Levers) -> tuple[Tensor, list[Tensor | None]]:
     tokens, targets = batch()
-    step = Engine(one, levers)
+    step = TrainingEngine(one, levers)
     loss = tiled_cross_entropy(step.hidden(tokens, LENGTHS), step.head, targets, levers.loss_chunk)
     loss.backward()
     return loss.detach(), [p.grad for p in lora.parameters(one)]
@@ -133,7 +133,7 @@ def test_two_batches_add_up_and_buffers_are_used_again() -> None:
     levers = replace(PLAIN, layers=all_layers("offload", 4))
     one, two = model(), model()
     tokens, targets = batch()
-    step = Engine(one, levers)
+    step = TrainingEngine(one, levers)
     sizes = []
     for _ in range(3):
         tiled_cross_entropy(step.hidden(tokens, LENGTHS), step.head, targets, 16).backward()
@@ -146,7 +146,7 @@ def test_two_batches_add_up_and_buffers_are_used_again() -> None:
 
 def test_a_pass_without_its_backward_leaves_nothing_behind() -> None:
     levers = replace(PLAIN, layers=all_layers("offload", 4))
-    step = Engine(model(), levers)
+    step = TrainingEngine(model(), levers)
     tokens, _ = batch()
     sizes = []
     for _ in range(3):
@@ -157,7 +157,7 @@ def test_a_pass_without_its_backward_leaves_nothing_behind() -> None:
 
 def test_the_adapter_switched_off_is_the_base_and_leaves_no_gradient() -> None:
     one = model()
-    step = Engine(one, PLAIN)
+    step = TrainingEngine(one, PLAIN)
     tokens, _ = batch()
     lora.set_enabled(one, False)
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_the_adapter_switched_off_is_the_base_and_leaves_no_gradient() -> None:
 
 def test_streamed_layers_serve_everybody_else_too() -> None:
     one, two = model(), model()
-    Engine(one, replace(PLAIN, streamed_layers=4, slots=2))
+    TrainingEngine(one, replace(PLAIN, streamed_layers=4, slots=2))
     tokens, _ = batch()
     with torch.no_grad():
         for _ in range(2):
@@ -184,7 +184,7 @@ def test_layers_below_the_lowest_adapter_are_not_differentiated() -> None:
             block = getattr(each.layers[0], part)
             for name, module in list(block.named_children()):
                 setattr(block, name, module.base)
-    assert Engine(copy.deepcopy(one), PLAIN).lowest == 1
+    assert TrainingEngine(copy.deepcopy(one), PLAIN).lowest == 1
     same(engine(one, replace(PLAIN, layers=all_layers("recompute", 4))), plain(two))
 
 

@@ -12,10 +12,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from stilnovo.benchmarks.dataset_files import Dataset, read_rows
+from stilnovo.benchmarks.task import Generation, MissingData, MultipleChoice, Request, select
+from stilnovo.benchmarks.tasks import OLDER, TASKS, find_tasks, invalsi, invalsi_report, squad_it, winogrande
 from stilnovo.errors import InputError
-from stilnovo.evaluate.rows import Dataset, read_rows
-from stilnovo.evaluate.task import Generation, MissingData, MultipleChoice, Request, select
-from stilnovo.evaluate.tasks import OLDER, TASKS, find_tasks, invalsi, invalsi_report, squad_it, winogrande
 from test_evaluate_reference import ARC, HELLASWAG, MMLU, MMLU_IT, TRUTHFUL, XCOPA
 
 COUNTS = {

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
+from stilnovo.benchmarks.task import MultipleChoice
 from stilnovo.errors import InputError
-from stilnovo.evaluate import cache as module
-from stilnovo.evaluate import identity as identities
-from stilnovo.evaluate.cache import FILE_NAME, AnswerCache, default_folder
-from stilnovo.evaluate.identity import Identity, adapter_sha256, code_sha256, item_sha256, model_sha256
-from stilnovo.evaluate.task import MultipleChoice
 from stilnovo.hub import ModelFiles
+from stilnovo.scoring import answer_cache as module
+from stilnovo.scoring import identity as identities
+from stilnovo.scoring.answer_cache import FILE_NAME, AnswerCache, default_folder
+from stilnovo.scoring.identity import Identity, adapter_sha256, code_sha256, item_sha256, model_sha256
 
 ONE = Identity("weights", None, "none", "float32", "cpu", {"bos": True}, "code")
 ROWS = [(f"item-{number}", {"loglikelihoods": [-1.5, -2.25], "choice": number % 2}) for number in range(5)]
@@ -166,8 +166,8 @@ def test_a_killed_process_loses_nothing_it_had_finished(tmp_path: Path) -> None:
     script = f"""
     import os, signal
     from pathlib import Path
-    from stilnovo.evaluate.cache import AnswerCache
-    from stilnovo.evaluate.identity import Identity
+    from stilnovo.scoring.answer_cache import AnswerCache
+    from stilnovo.scoring.identity import Identity
     cache = AnswerCache(Path({str(tmp_path)!r}), print)
     one = Identity("weights", None, "none", "float32", "cpu", {{"bos": True}}, "code")
     cache.keep(one, "arc", "1", [("item-0", {{"choice": 1}})])
@@ -189,8 +189,8 @@ def test_two_evaluations_at_once(tmp_path: Path) -> None:
     script = f"""
     import sys
     from pathlib import Path
-    from stilnovo.evaluate.cache import AnswerCache
-    from stilnovo.evaluate.identity import Identity
+    from stilnovo.scoring.answer_cache import AnswerCache
+    from stilnovo.scoring.identity import Identity
     who, warnings = sys.argv[1], []
     one = Identity(who, None, "none", "float32", "cpu")
     with AnswerCache(Path({str(tmp_path)!r}), warnings.append) as cache:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from stilnovo.evaluate.run import evaluate
-from stilnovo.evaluate.task import select
-from stilnovo.evaluate.tasks import find_tasks
+from stilnovo.benchmarks.task import select
+from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.model.attention import Blocks
+from stilnovo.scoring.evaluate import evaluate
 from test_evaluate_scoring import byte_tokenizer, plain_loglikelihood, tiny_llama
 
 pytest.importorskip("lm_eval")
@@ -52,7 +52,7 @@ class Request:
 
 
 def harness_model(bos: bool = True, **settings: Any) -> Any:
-    from stilnovo.evaluate.harness import HarnessModel
+    from stilnovo.scoring.harness import HarnessModel
 
     return HarnessModel(tiny_llama(**settings), byte_tokenizer(bos))
 

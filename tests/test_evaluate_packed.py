@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from stilnovo.evaluate import packed
-from stilnovo.evaluate.encode import encode
-from stilnovo.evaluate.likelihood import token_scores
-from stilnovo.evaluate.packed import answers
-from stilnovo.evaluate.scoring import score
-from stilnovo.evaluate.task import MultipleChoice
-from stilnovo.evaluate.tree import TokenTree
+from stilnovo.benchmarks.task import MultipleChoice
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, grouped_attention
 from stilnovo.model.forest import Forest, Recorder
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear, quantized_linear
 from stilnovo.plan.shape import LoraConfig
+from stilnovo.scoring import packed
+from stilnovo.scoring.encode import encode
+from stilnovo.scoring.likelihood import token_scores
+from stilnovo.scoring.multiple_choice import score
+from stilnovo.scoring.packed import answers
+from stilnovo.scoring.tree import TokenTree
 from test_evaluate_scoring import ITEMS, byte_tokenizer, plain_loglikelihood, tiny_llama
 
 HEADER = "Domanda: quanto fa due più due?\nRisposta: B\n\nDomanda: e tre?\nRisposta: gatt"
@@ -195,8 +195,8 @@ def test_a_forest_is_each_tree_alone(shared: int) -> None:
 
 def test_a_real_header(shared_data: Path, smollm2: tuple[Llama, object]) -> None:
     """MMLU-it with five shots on the real model: the header shared against every question read whole."""
-    from stilnovo.evaluate.task import select
-    from stilnovo.evaluate.tasks import find_tasks
+    from stilnovo.benchmarks.task import select
+    from stilnovo.benchmarks.tasks import find_tasks
 
     items = select(find_tasks(["mmlu_it"])[0], shared_data / "benchmarks", "validation", 2, shots=1).items
     assert all(isinstance(item, MultipleChoice) and item.header for item in items)

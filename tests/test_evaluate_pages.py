@@ -12,19 +12,18 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from stilnovo.evaluate import pages
-from stilnovo.evaluate.identity import item_sha256
-from stilnovo.evaluate.pages import comparison_page, score_page
-from stilnovo.evaluate.paired import compare
-from stilnovo.evaluate.perplexity import HeldOutScore
-from stilnovo.evaluate.result import EvaluationResult, TaskResult
-from stilnovo.evaluate.scoring import ItemScore
-from stilnovo.evaluate.statistics import mean
-from stilnovo.evaluate.task import Decoding, Generation, Item, Metric, MultipleChoice
-from stilnovo.report import Interval
+from stilnovo.benchmarks.task import Decoding, Generation, Item, Metric, MultipleChoice
+from stilnovo.compare.paired import compare
+from stilnovo.report import Interval, evaluation_pages
 from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot
 from stilnovo.report.differences import ComparisonData, render_comparison
+from stilnovo.report.evaluation_pages import comparison_page, score_page
 from stilnovo.report.scores import ScoreData, render_scores
+from stilnovo.scoring.identity import item_sha256
+from stilnovo.scoring.multiple_choice import ItemScore
+from stilnovo.scoring.perplexity import HeldOutScore
+from stilnovo.scoring.result import EvaluationResult, TaskResult
+from stilnovo.statistics.estimates import mean
 from test_evaluate_run import app, call
 from test_report import HOSTILE, Page
 
@@ -167,7 +166,7 @@ def test_a_text_that_was_not_asked_is_not_shown() -> None:
 
 
 def test_many_items_are_thinned_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "MOST_ITEMS", 5)
+    monkeypatch.setattr(evaluation_pages, "MOST_ITEMS", 5)
     wrong = task(QUESTIONS, answered(QUESTIONS, [(pick + 1) % 3 for pick in RIGHT]))
     page = page_of(BEFORE, wrong, ALL)
     assert (page.tasks[0].lost, len(page.tasks[0].items)) == (12, 5)

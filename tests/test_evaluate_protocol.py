@@ -11,16 +11,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from stilnovo.benchmarks import protocol
+from stilnovo.benchmarks.protocol import ANITA2024, PROTOCOLS, REPORT2024, STILNOVO, differences, find_protocol
+from stilnovo.benchmarks.task import MultipleChoice, select
+from stilnovo.benchmarks.tasks import OLDER, TASKS
 from stilnovo.cli.main import app as whole_app
 from stilnovo.errors import InputError
-from stilnovo.evaluate import protocol
-from stilnovo.evaluate.perplexity import HeldOutScore
-from stilnovo.evaluate.protocol import ANITA2024, PROTOCOLS, REPORT2024, STILNOVO, differences, find_protocol
-from stilnovo.evaluate.report2024 import BENCHMARKS, INVALSI, PERPLEXITIES, tables, text
-from stilnovo.evaluate.run import evaluate
-from stilnovo.evaluate.scoring import score
-from stilnovo.evaluate.task import MultipleChoice, select
-from stilnovo.evaluate.tasks import OLDER, TASKS
+from stilnovo.report.report2024 import BENCHMARKS, INVALSI, PERPLEXITIES, tables, text
+from stilnovo.scoring.evaluate import evaluate
+from stilnovo.scoring.multiple_choice import score
+from stilnovo.scoring.perplexity import HeldOutScore
 from test_evaluate_run import app, call
 from test_evaluate_scoring import byte_tokenizer, tiny_llama
 

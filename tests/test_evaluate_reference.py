@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from stilnovo.evaluate.rows import Row, read_rows
-from stilnovo.evaluate.task import Generation, MultipleChoice, select
-from stilnovo.evaluate.tasks import find_tasks, gsm8k, hellaswag, winogrande
+from stilnovo.benchmarks.dataset_files import Row, read_rows
+from stilnovo.benchmarks.task import Generation, MultipleChoice, select
+from stilnovo.benchmarks.tasks import find_tasks, gsm8k, hellaswag, winogrande
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.filterwarnings("default::UserWarning:stilnovo")]
 SAMPLE = 40

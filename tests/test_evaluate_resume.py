@@ -19,21 +19,21 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from stilnovo.benchmarks.task import Decoding, Generation, MultipleChoice, Selection, Task, select
+from stilnovo.benchmarks.tasks import SAMPLES, TASKS
 from stilnovo.cli.main import app
 from stilnovo.errors import InputError
-from stilnovo.evaluate import identity as identities
-from stilnovo.evaluate import run as module
-from stilnovo.evaluate import texts as texts_module
-from stilnovo.evaluate.cache import FILE_NAME, AnswerCache, Keeper
-from stilnovo.evaluate.identity import Identity
-from stilnovo.evaluate.result import EvaluationResult, load_result
-from stilnovo.evaluate.run import evaluate
-from stilnovo.evaluate.scoring import ItemScore
-from stilnovo.evaluate.task import Decoding, Generation, MultipleChoice, Selection, Task, select
-from stilnovo.evaluate.tasks import SAMPLES, TASKS
 from stilnovo.model import lora
 from stilnovo.model.load import open_model
 from stilnovo.plan.shape import LoraConfig
+from stilnovo.scoring import evaluate as module
+from stilnovo.scoring import identity as identities
+from stilnovo.scoring import texts as texts_module
+from stilnovo.scoring.answer_cache import FILE_NAME, AnswerCache, Keeper
+from stilnovo.scoring.evaluate import evaluate
+from stilnovo.scoring.identity import Identity
+from stilnovo.scoring.multiple_choice import ItemScore
+from stilnovo.scoring.result import EvaluationResult, load_result
 from test_evaluate_scoring import byte_tokenizer, tiny_llama
 
 ONE = Identity("weights", None, "none", "float32", "cpu")
@@ -194,7 +194,7 @@ def test_a_killed_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     import os, signal, sys
     sys.path.insert(0, {str(Path(__file__).parent)!r})
     from pathlib import Path
-    from stilnovo.evaluate.cache import AnswerCache
+    from stilnovo.scoring.answer_cache import AnswerCache
     from test_evaluate_resume import run
     def die(name, done, total):
         if name == "sample_completions" and done >= 12:

@@ -11,17 +11,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from stilnovo.benchmarks.task import MultipleChoice, Selection, select
+from stilnovo.benchmarks.tasks import SAMPLES, TASKS
 from stilnovo.cli import compare as compare_command
 from stilnovo.cli import evaluate as evaluate_command
+from stilnovo.compare.paired import compare, verdicts
 from stilnovo.errors import InputError
-from stilnovo.evaluate.paired import compare, verdicts
-from stilnovo.evaluate.result import EvaluationResult, TaskResult, finite, load_result
-from stilnovo.evaluate.run import evaluate, expectation
-from stilnovo.evaluate.statistics import holm
-from stilnovo.evaluate.task import MultipleChoice, Selection, select
-from stilnovo.evaluate.tasks import SAMPLES, TASKS
 from stilnovo.hub import ModelFiles
 from stilnovo.model.llama import Llama
+from stilnovo.scoring.evaluate import evaluate, expectation
+from stilnovo.scoring.result import EvaluationResult, TaskResult, finite, load_result
+from stilnovo.statistics.estimates import holm
 from stilnovo.text.tokenizer import Tokenizer
 from test_evaluate_scoring import byte_tokenizer, tiny_llama
 
@@ -208,7 +208,7 @@ def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
         return ModelFiles(name, "gguf", path)
 
     monkeypatch.setattr("stilnovo.model.load.open_model", open_tiny)
-    monkeypatch.setattr("stilnovo.evaluate.identity.find_model", find_tiny)
+    monkeypatch.setattr("stilnovo.scoring.identity.find_model", find_tiny)
     monkeypatch.setattr("stilnovo.hub.find_model", find_tiny)
     monkeypatch.setenv("STILNOVO_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

@@ -11,13 +11,13 @@ import torch
 from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers
 
-from stilnovo.evaluate.encode import encode_endings
-from stilnovo.evaluate.scoring import ItemScore, score
-from stilnovo.evaluate.task import MultipleChoice, select
-from stilnovo.evaluate.tasks import find_tasks
-from stilnovo.evaluate.tree import TokenTree
+from stilnovo.benchmarks.task import MultipleChoice, select
+from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama, LlamaConfig, random_source
+from stilnovo.scoring.encode import encode_endings
+from stilnovo.scoring.multiple_choice import ItemScore, score
+from stilnovo.scoring.tree import TokenTree
 from stilnovo.text.tokenizer import Tokenizer
 
 ITEMS = (
@@ -99,8 +99,8 @@ def test_trailing_spaces_belong_to_the_ending() -> None:
 def test_vocabulary_slices_do_not_change_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(True)
     whole = score(model, tokenizer, ITEMS)
-    monkeypatch.setattr("stilnovo.evaluate.likelihood.TILE_ROWS", 3)
-    monkeypatch.setattr("stilnovo.evaluate.likelihood.TILE_BYTES", 4 * 3 * 7)  # the least width, 256 of 300 words
+    monkeypatch.setattr("stilnovo.scoring.likelihood.TILE_ROWS", 3)
+    monkeypatch.setattr("stilnovo.scoring.likelihood.TILE_BYTES", 4 * 3 * 7)  # the least width, 256 of 300 words
     for found, expected in zip(score(model, tokenizer, ITEMS), whole, strict=True):
         assert found.loglikelihoods == pytest.approx(expected.loglikelihoods, abs=1e-5)
 

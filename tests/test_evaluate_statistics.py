@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stilnovo.evaluate import statistics as ours
+from stilnovo.statistics import estimates as ours
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 10), (1, 10), (17, 60), (668, 1169), (60, 60)])

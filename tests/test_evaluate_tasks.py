@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from stilnovo.benchmarks.task import MultipleChoice, cluster_names, items_sha256, select, subset
+from stilnovo.benchmarks.tasks import SAMPLES, TASKS, arc_it, find_tasks
 from stilnovo.errors import InputError
-from stilnovo.evaluate.task import MultipleChoice, cluster_names, items_sha256, select, subset
-from stilnovo.evaluate.tasks import SAMPLES, TASKS, arc_it, find_tasks
 
 ROW: dict[str, Any] = {
     "id": "x/1", "instruction": "Quale di questi corpi emette luce propria? ", "option_a": "la Luna", "option_b": "il Sole",

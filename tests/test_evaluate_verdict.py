@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from stilnovo.evaluate.statistics import mcnemar, tango
-from stilnovo.evaluate.verdict import bits_per_byte_verdict, corrected, score_verdict
+from stilnovo.compare.verdict import bits_per_byte_verdict, corrected, score_verdict
+from stilnovo.statistics.estimates import mcnemar, tango
 
 
 def answers(both: int, gained: int, lost: int, neither: int) -> tuple[list[bool], list[bool]]:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from stilnovo.benchmarks.task import Decoding, Generation, Metric, MultipleChoice, Selection, Task
 from stilnovo.errors import InputError
-from stilnovo.evaluate.run import evaluate
-from stilnovo.evaluate.scoring import ItemScore
-from stilnovo.evaluate.task import Decoding, Generation, Metric, MultipleChoice, Selection, Task
-from stilnovo.evaluate.written import encode_prompt, write
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama
+from stilnovo.scoring.evaluate import evaluate
+from stilnovo.scoring.multiple_choice import ItemScore
+from stilnovo.scoring.written import encode_prompt, write
 from stilnovo.text.tokenizer import Tokenizer
 from test_evaluate_scoring import byte_tokenizer, tiny_llama
 

@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 from conftest import CHATML, SPECIALS, TINY, write_byte_tokenizer, write_weights
 from stilnovo.cli.main import app
 from stilnovo.errors import InputError, StilnovoError
+from stilnovo.export import merged as exporting
+from stilnovo.export.folder import _rope_scaling, companions
+from stilnovo.export.merged import export_model, trained_under, write_safetensors
 from stilnovo.hub import ModelFiles
-from stilnovo.model import export as exporting
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
-from stilnovo.model.export import export_model, trained_under, write_safetensors
-from stilnovo.model.folder import _rope_scaling, companions
 from stilnovo.model.llama import Llama, RotaryTable
 from stilnovo.model.load import open_checkpoint, open_model
 from stilnovo.model.quantize import SCHEMES, Scheme, quantized_linear

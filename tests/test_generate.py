@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from stilnovo.errors import InputError
-from stilnovo.generate.cache import KVCache
-from stilnovo.generate.engine import Engine, Sampling, _Text
+from stilnovo.generate.generator import Generator, Sampling, _Text
+from stilnovo.generate.kv_cache import KVCache
 from stilnovo.generate.sampling import Sampler, nucleus
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
@@ -48,7 +48,7 @@ def test_cache_equals_full_passes(tiny: Llama) -> None:
 def test_greedy_writing_is_the_likeliest_token_each_time(smollm2: tuple[Llama, Tokenizer]) -> None:
     model, tokenizer = smollm2
     messages = [Message("user", "What is the capital of Italy?")]
-    written = Engine(model, tokenizer).complete([messages], [GREEDY])[0]
+    written = Generator(model, tokenizer).complete([messages], [GREEDY])[0]
     ids = tokenizer.render(messages, generation=True)
     start = len(ids)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_greedy_writing_is_the_likeliest_token_each_time(smollm2: tuple[Llama, T
 
 
 def test_batch_equals_alone_and_stream_equals_whole(smollm2: tuple[Llama, Tokenizer]) -> None:
-    engine = Engine(*smollm2)
+    engine = Generator(*smollm2)
     talks = [[Message("user", text)] for text in ("Ciao!", "Scrivi una frase sulla luna, perché è bella.")]
     settings = [Sampling(max_new_tokens=10, seed=3), Sampling(max_new_tokens=6, seed=4)]
     together = engine.complete(talks, settings)
@@ -76,7 +76,7 @@ def test_batch_equals_alone_and_stream_equals_whole(smollm2: tuple[Llama, Tokeni
 
 
 def test_stop_strings_are_cut(smollm2: tuple[Llama, Tokenizer]) -> None:
-    engine = Engine(*smollm2)
+    engine = Generator(*smollm2)
     talk = [Message("user", "What is the capital of Italy?")]
     whole = engine.complete([talk], [GREEDY])[0].text
     stop = whole[4:9]
@@ -88,20 +88,20 @@ def test_stop_strings_are_cut(smollm2: tuple[Llama, Tokenizer]) -> None:
 
 def test_a_prompt_longer_than_the_context(smollm2: tuple[Llama, Tokenizer]) -> None:
     with pytest.raises(InputError, match="longer than the model's context"):
-        Engine(*smollm2).complete([[Message("user", "parola " * 9000)]], [GREEDY])
+        Generator(*smollm2).complete([[Message("user", "parola " * 9000)]], [GREEDY])
 
 
 @pytest.fixture(scope="module")
-def bytewise(tiny_folder: Path) -> Engine:
+def bytewise(tiny_folder: Path) -> Generator:
     """A random model that writes single bytes, most of them no whole character; kept in four bits."""
     model, tokenizer = open_model(str(tiny_folder), quantization="nf4", device="cpu")
-    return Engine(model, tokenizer)
+    return Generator(model, tokenizer)
 
 
 TALK = [Message("user", "Ciao!")]
 
 
-def test_greedy_writing_from_four_bits_is_the_likeliest_token_each_time(bytewise: Engine) -> None:
+def test_greedy_writing_from_four_bits_is_the_likeliest_token_each_time(bytewise: Generator) -> None:
     model, tokenizer = bytewise.model, bytewise.tokenizer
     ids = tokenizer.render(TALK, generation=True)
     start = len(ids)
@@ -119,7 +119,7 @@ def test_greedy_writing_from_four_bits_is_the_likeliest_token_each_time(bytewise
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_pieces_of_a_stream_make_the_whole_text(bytewise: Engine, seed: int) -> None:
+def test_pieces_of_a_stream_make_the_whole_text(bytewise: Generator, seed: int) -> None:
     setting = Sampling(temperature=1.5, top_p=1, max_new_tokens=60, seed=seed, stop=("e", "zz"))
     whole = bytewise.complete([TALK], [setting])[0]
     pieces = list(bytewise.stream(TALK, setting))
@@ -142,7 +142,7 @@ def written(tokenizer: Tokenizer, text: str, stop: tuple[str, ...] = ()) -> tupl
     return shown, one
 
 
-def test_half_a_character_waits_and_is_never_shown(bytewise: Engine) -> None:
+def test_half_a_character_waits_and_is_never_shown(bytewise: Generator) -> None:
     shown, _ = written(bytewise.tokenizer, "è 🙂!")
     assert shown == ["", "è", " ", "", "", "", "🙂", "!"]
     one = _Text(bytewise.tokenizer, Sampling(max_new_tokens=6))
@@ -152,7 +152,7 @@ def test_half_a_character_waits_and_is_never_shown(bytewise: Engine) -> None:
     assert one.fresh() == one.whole() == "è "
 
 
-def test_the_beginning_of_a_stop_string_waits(bytewise: Engine) -> None:
+def test_the_beginning_of_a_stop_string_waits(bytewise: Generator) -> None:
     shown, one = written(bytewise.tokenizer, "aabaX fine", stop=("aba!", "baX"))
     assert "".join(shown) == one.whole() == "aa"
     assert one.stopped
@@ -161,7 +161,7 @@ def test_the_beginning_of_a_stop_string_waits(bytewise: Engine) -> None:
     assert not one.stopped
 
 
-def test_the_callers_code_does_not_run_in_inference_mode(bytewise: Engine) -> None:
+def test_the_callers_code_does_not_run_in_inference_mode(bytewise: Generator) -> None:
     first, second = (bytewise.stream(TALK, Sampling(max_new_tokens=30, temperature=2, seed=s)) for s in (1, 2))
     alone = "".join(bytewise.stream(TALK, Sampling(max_new_tokens=30, temperature=2, seed=2)))
     next(first)
@@ -172,7 +172,7 @@ def test_the_callers_code_does_not_run_in_inference_mode(bytewise: Engine) -> No
     assert torch.ones(1, requires_grad=True).mul(2).requires_grad
 
 
-def test_an_abandoned_stream_lets_the_dense_weights_go(bytewise: Engine) -> None:
+def test_an_abandoned_stream_lets_the_dense_weights_go(bytewise: Generator) -> None:
     linear = bytewise.model.layers[0].self_attn.q_proj  # type: ignore[union-attr]
     stream = bytewise.stream(TALK, Sampling(max_new_tokens=30))
     next(stream)
@@ -181,7 +181,7 @@ def test_an_abandoned_stream_lets_the_dense_weights_go(bytewise: Engine) -> None
     assert linear._kept is None  # type: ignore[union-attr]
 
 
-def test_writing_ends_where_the_context_ends(bytewise: Engine) -> None:
+def test_writing_ends_where_the_context_ends(bytewise: Generator) -> None:
     room = bytewise.context_tokens - bytewise.count([Message("user", "")])
     message = [Message("user", "a" * (room - 5))]
     assert bytewise.count(message) == bytewise.context_tokens - 5
@@ -193,7 +193,7 @@ def test_writing_ends_where_the_context_ends(bytewise: Engine) -> None:
     assert bytewise.complete([], []) == []
 
 
-def test_many_of_different_lengths_equal_each_alone(bytewise: Engine) -> None:
+def test_many_of_different_lengths_equal_each_alone(bytewise: Generator) -> None:
     talks = [[Message("user", "x" * length)] for length in (1, 40, 7, 90)]
     settings = [Sampling(max_new_tokens=n, seed=n, temperature=1.2) for n in (30, 3, 17, 9)]
     together = bytewise.complete(talks, settings)

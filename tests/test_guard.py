@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from stilnovo.errors import InputError
-from stilnovo.evaluate.guard import Guard, watcher
-from stilnovo.evaluate.slice import measure
+from stilnovo.forgetting.guard import Guard, watcher
+from stilnovo.forgetting.slice import measure
 from stilnovo.model import lora
 from stilnovo.recipe import Recipe
 from stilnovo.runlog import RunFolder
@@ -108,7 +108,7 @@ def test_what_is_written_is_what_the_evaluation_finds(guarded: Recipe, tmp_path:
     for one in last["protected"][1:]:
         nats = [math.fsum(answers.nats[one["name"]]) for answers in (before, after)]
         assert one["change"] == pytest.approx(100 * (1 - nats[1] / nats[0]), abs=1e-3)
-    from stilnovo.evaluate.perplexity import score_texts
+    from stilnovo.scoring.perplexity import score_texts
 
     texts = [text for text in guard.what.texts["other"] if isinstance(text, str)]
     expected = score_texts(run.model, run.tokenizer, texts)
@@ -252,7 +252,7 @@ def test_the_base_is_asked_once(guarded: Recipe, tmp_path: Path, monkeypatch: py
     first.train()
     path = tmp_path / "run" / "guard" / "base.json"
     before = path.read_bytes()
-    import stilnovo.evaluate.guard as module
+    import stilnovo.forgetting.guard as module
 
     monkeypatch.setattr(module, "measure", None)
     again = opened(guarded, tmp_path / "run", resume=True)

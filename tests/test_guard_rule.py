@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from stilnovo.evaluate.guard import Guard, percent_gained, score_rooms, soft_scores, text_rooms
-from stilnovo.evaluate.sequential import bound, quantiles, visible_loss
-from stilnovo.evaluate.slice import Answers, Slice
-from stilnovo.evaluate.statistics import normal_quantile
-from stilnovo.evaluate.task import MultipleChoice, Selection, Task
+from stilnovo.benchmarks.task import MultipleChoice, Selection, Task
+from stilnovo.forgetting.guard import Guard, percent_gained, score_rooms, soft_scores, text_rooms
+from stilnovo.forgetting.slice import Answers, Slice
 from stilnovo.recipe import GuardSection
+from stilnovo.statistics.estimates import normal_quantile
+from stilnovo.statistics.sequential import bound, quantiles, visible_loss
 
 
 def walks(rng: np.random.Generator, looks: int, units: int, step: float) -> np.ndarray:

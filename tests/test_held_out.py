@@ -15,17 +15,17 @@ import torch.nn.functional as F
 from typer.testing import CliRunner
 
 from stilnovo.cli.main import app
-from stilnovo.data.chat import Conversation, Preference, read_conversations, read_preferences
+from stilnovo.data.conversations import Conversation, Preference, read_conversations, read_preferences
 from stilnovo.data.pairs import side
 from stilnovo.data.sources import Document, training_text
 from stilnovo.errors import InputError
-from stilnovo.evaluate.conversations import choose_conversations
-from stilnovo.evaluate.heldout import held_out_texts
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
 from stilnovo.recipe import Recipe
+from stilnovo.scoring.chat_answers import choose_conversations
+from stilnovo.scoring.documents import held_out_texts
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train import held_out

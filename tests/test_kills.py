@@ -25,7 +25,7 @@ import pytest
 
 from stilnovo.data import sample
 from stilnovo.data.prepare import prepare
-from stilnovo.data.work import Settings
+from stilnovo.data.work import PreparationSettings
 from stilnovo.runlog import RunFolder
 from stilnovo.text.tokenizer import from_folder
 
@@ -134,7 +134,7 @@ def described(tiny_folder: Path, work: Path) -> dict[str, Any]:
     texts = [row["text"][: rng.randint(40, 240)] for row in sample.rows("encyclopaedia_a.jsonl")]
     data = work / "texts.jsonl"
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    prepare(Settings((str(data),)), from_folder(tiny_folder), str(tiny_folder), work / "prepared")
+    prepare(PreparationSettings((str(data),)), from_folder(tiny_folder), str(tiny_folder), work / "prepared")
     return {
         "model": {"name": str(tiny_folder), "device": "cpu", "quantization": "none"},
         "lora": {"r": 4, "dropout": 0.1},

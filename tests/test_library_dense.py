@@ -21,7 +21,7 @@ from stilnovo.library.embedders import LocalEmbedder, ServedEmbedder, open_embed
 from stilnovo.library.location import is_served, open_library
 from stilnovo.library.names import Names
 from stilnovo.library.rank import fused, nearest
-from stilnovo.library.read import Document, read
+from stilnovo.library.read import SourceWork, read
 from stilnovo.library.search import search
 from stilnovo.library.store import Library
 from stilnovo.text.italian import tokens
@@ -144,7 +144,7 @@ def test_a_real_model_finds_by_meaning(tmp_path: Path) -> None:
             ("Stars", "Galaxies and nebulae drift through the dark universe."),
             ("Bread", "The baker kneads dough and heats the oven at dawn."),
         ):
-            library.add(Document(Names(title), text, f"{title}.txt"))
+            library.add(SourceWork(Names(title), text, f"{title}.txt"))
         library.dense = Dense(library, embedder)
         assert library.dense.embed() == 3
         for query, title in (("astronomy telescope", "Stars"), ("feline pets", "Cats"), ("loaf flour", "Bread")):

@@ -11,7 +11,7 @@ import pytest
 from stilnovo.errors import InputError
 from stilnovo.library import epub
 from stilnovo.library.names import Names
-from stilnovo.library.read import Document, read, understand
+from stilnovo.library.read import SourceWork, read, understand
 from stilnovo.library.sections import split
 
 PROSE = "Il vetraio soffiava piano, perché il vetro ascolta. Più in là c’era il mare. "
@@ -25,7 +25,7 @@ tre</i> giorni.<script>alert(2)</script></p>
 <img src="http://127.0.0.1:9/x.png"><iframe src="file:///etc/passwd">dentro</iframe></body></html>"""
 
 
-def labels(document: Document) -> list[str]:
+def labels(document: SourceWork) -> list[str]:
     return [section.label for section in split(document.text, document.headings)]
 
 

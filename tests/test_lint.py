@@ -76,7 +76,7 @@ def test_a_template_without_an_end_stops(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mistake", ["end outside the loss", "other prompt", "two openings"])
 def test_broken_templates_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
-    def broken(messages: list[Message], *, generation: bool) -> list[template.Piece]:
+    def broken(messages: list[Message], *, generation: bool) -> list[template.TemplatePiece]:
         pieces = template.chatml(messages, generation=generation)
         if mistake == "end outside the loss":
             return [Special(p.token) if isinstance(p, Special) else p for p in pieces]

@@ -15,7 +15,7 @@ from transformers import LlamaConfig as TheirConfig
 from conftest import TINY
 from stilnovo.data import sample
 from stilnovo.model import lora
-from stilnovo.model.attention import Block, Blocks, positions_of
+from stilnovo.model.attention import Blocks, DocumentBlock, positions_of
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.load import build
 from stilnovo.model.weights import SafetensorsReader
@@ -99,7 +99,7 @@ def test_two_endings_share_one_context(tiny: Llama) -> None:
     mask[17:, 12:17] = False  # the second ending does not see the first
     positions = torch.cat([torch.arange(17), torch.arange(12, 19)])
     with torch.no_grad():
-        tree = tiny(torch.cat([context, first, second]), positions, Blocks([Block(0, size, mask)]))
+        tree = tiny(torch.cat([context, first, second]), positions, Blocks([DocumentBlock(0, size, mask)]))
     assert torch.allclose(tree[:17], logits(tiny, torch.cat([context, first]), [17]), atol=1e-5)
     assert torch.allclose(tree[17:], logits(tiny, torch.cat([context, second]), [19])[12:], atol=1e-5)
 

@@ -17,19 +17,19 @@ from typer.testing import CliRunner
 from conftest import TINY
 from stilnovo.cli.main import app
 from stilnovo.data.batches import Batch
-from stilnovo.engine.stack import Engine
+from stilnovo.engine.stack import TrainingEngine
 from stilnovo.errors import InputError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.plan import cards
 from stilnovo.plan.cards import CARDS, GIB
-from stilnovo.plan.choose import Budget, Wishes, best, fits, leaner, leanest, longest, plan_for
+from stilnovo.plan.choice import Budget, Wishes, best, fits, leaner, leanest, longest, plan_for
 from stilnovo.plan.config import config_from_numbers
 from stilnovo.plan.ledger import Run, ledger, saved_bytes
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, SMOLLM2_135M, LoraConfig, lora_parameters
 from stilnovo.plan.sizes import bytes_of
-from stilnovo.plan.speed import Objective, matrix_weights, objective_of, speed
+from stilnovo.plan.speed import ObjectiveCost, matrix_weights, objective_of, speed
 from stilnovo.recipe import Recipe
 from stilnovo.train import objective as objectives
 from stilnovo.train.objective import NextToken
@@ -114,7 +114,7 @@ def flops_of(batch: Batch, objective: Any, layers: int, first: int, levers: Leve
     model = Llama(replace(TINY, layers=layers), random_source(3, std=0.1))
     model.requires_grad_(False)
     lora.attach(model, LoraConfig(r=4, first_layer=first))
-    passes = Passes(model, Engine(model, levers), levers.loss_chunk)
+    passes = Passes(model, TrainingEngine(model, levers), levers.loss_chunk)
 
     def in_place(_self: Any, a: Any, b: Any, **_: Any) -> int:
         return 2 * int(a[0] * a[1] * b[1])
@@ -172,7 +172,7 @@ def test_flops_are_those_that_torch_counts(name: str, choice: Any, tile: int | N
     assert found - plain == pytest.approx(expected - beside, rel=1e-6)
     assert found == pytest.approx(expected, rel=0.03)
     if name == "dpo":
-        assert expected > 1.2 * speed(run, levers, CARD, 96, Objective(learnt=learnt)).flops_per_token
+        assert expected > 1.2 * speed(run, levers, CARD, 96, ObjectiveCost(learnt=learnt)).flops_per_token
 
 
 def test_the_plan_of_dpo_counts_its_reference() -> None:

@@ -13,13 +13,13 @@ import torch
 from conftest import TINY
 from stilnovo.data.batches import Batch
 from stilnovo.data.packing import PackedCorpus, pack
-from stilnovo.engine.stack import Engine
+from stilnovo.engine.stack import TrainingEngine
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.qat import QuantizationAwareLinear
-from stilnovo.plan.choose import Budget, Plan, plan_for
+from stilnovo.plan.choice import Budget, Plan, plan_for
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LoraConfig
 from stilnovo.recipe import Recipe, TrainSection
@@ -125,15 +125,15 @@ def test_what_cannot_fit_is_refused_before_anything_is_loaded(
 
 def running_out(monkeypatch: pytest.MonkeyPatch, at: int, times: int) -> None:
     """Let memory run out in the passes `at`, `at` + 1 …"""
-    hidden, passes = Engine.hidden, [0]
+    hidden, passes = TrainingEngine.hidden, [0]
 
-    def hungry(self: Engine, *arguments: Any) -> Any:
+    def hungry(self: TrainingEngine, *arguments: Any) -> Any:
         passes[0] += 1
         if at <= passes[0] < at + times:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
         return hidden(self, *arguments)
 
-    monkeypatch.setattr(Engine, "hidden", hungry)
+    monkeypatch.setattr(TrainingEngine, "hidden", hungry)
 
 
 def test_out_of_memory_goes_on_once_with_a_leaner_plan(
@@ -164,7 +164,7 @@ def test_out_of_memory_twice_ends_with_what_helps(
 
 
 def test_another_error_is_not_taken_for_it(described: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "hidden", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes differ")))
+    monkeypatch.setattr(TrainingEngine, "hidden", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes differ")))
     with pytest.raises(RuntimeError, match="shapes differ"):
         TrainingRun(described, tmp_path / "run").train()
 

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from stilnovo.errors import InputError
-from stilnovo.evaluate.cache import AnswerCache, Keeper
-from stilnovo.evaluate.identity import Identity
-from stilnovo.evaluate.perplexity import score_texts
-from stilnovo.evaluate.positions import differences, score_positions
 from stilnovo.model.attention import Blocks
+from stilnovo.scoring.answer_cache import AnswerCache, Keeper
+from stilnovo.scoring.identity import Identity
+from stilnovo.scoring.perplexity import score_texts
+from stilnovo.scoring.positions import differences, score_positions
 from test_evaluate_scoring import byte_tokenizer, tiny_llama
 
 TEXTS = ["Nel mezzo del cammin di nostra vita " * 3, "sì", "mi ritrovai per una selva oscura, " * 9]

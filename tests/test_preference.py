@@ -19,10 +19,10 @@ from torch import Tensor
 
 from conftest import write_byte_tokenizer
 from stilnovo.data.batches import Batch, BatchStream
-from stilnovo.data.chat import Preference, read_preferences
+from stilnovo.data.conversations import Preference, read_preferences
 from stilnovo.data.pairs import EQUAL, NO_ROOM, pack_pairs, side
 from stilnovo.engine.loss import tiled_losses
-from stilnovo.engine.stack import Engine
+from stilnovo.engine.stack import TrainingEngine
 from stilnovo.errors import InputError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
@@ -88,7 +88,7 @@ def plain(model: Llama) -> Passes:
 
 def engine(model: Llama, choice: Any) -> Passes:
     levers = Levers(layers=all_layers(choice, model.config.layers), loss_chunk=16, head_tile=50)
-    return Passes(model, Engine(model, levers), 16)
+    return Passes(model, TrainingEngine(model, levers), 16)
 
 
 def run(passes: Passes, batch: Batch) -> tuple[float, dict[str, tuple[float, int]], list[Tensor]]:
@@ -117,7 +117,7 @@ def test_losses_of_rows_are_torchs(chunk: int, model: Llama) -> None:
     hidden = torch.randn(23, 64, requires_grad=True)
     theirs = F.cross_entropy(hidden @ model.head.T, targets, reduction="none")
     (expected,) = torch.autograd.grad((theirs * weights).sum(), hidden)
-    tiled = Engine(model, Levers(layers=all_layers("keep", 2), head_tile=50)).head
+    tiled = TrainingEngine(model, Levers(layers=all_layers("keep", 2), head_tile=50)).head
     for ours in (
         chunked_losses(hidden, model.head, targets, chunk),
         tiled_losses(hidden, tiled, targets, chunk),

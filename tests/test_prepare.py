@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 import torch
 
-from stilnovo.data import catalogue, rows, sample, work
+from stilnovo.data import corpora, rows, sample, work
 from stilnovo.data import prepare as preparing
 from stilnovo.data.batches import BatchStream
 from stilnovo.data.packing import pack
 from stilnovo.data.prepare import Prepared, prepare
 from stilnovo.data.shards import open_prepared
 from stilnovo.data.sources import Document, training_text
-from stilnovo.data.work import Settings
+from stilnovo.data.work import PreparationSettings
 from stilnovo.errors import InputError
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer, from_folder
@@ -55,7 +55,7 @@ def corpus(folder: Path) -> str:
 
 
 def run(tmp_path: Path, tokenizer: Tokenizer, name: str = "out", processes: int = 1, **changes: Any) -> Prepared:
-    settings = replace(Settings((corpus(tmp_path),)), **changes)
+    settings = replace(PreparationSettings((corpus(tmp_path),)), **changes)
     return prepare(settings, tokenizer, "tiny", tmp_path / name, processes=processes)
 
 
@@ -118,7 +118,7 @@ def test_a_killed_preparation_goes_on_and_ends_the_same(
         file.write('{"block": 3, "sour')
     with pytest.raises(InputError, match="not finished"):
         open_prepared(out)
-    settings = Settings((source,), duplicates=0.8)
+    settings = PreparationSettings((source,), duplicates=0.8)
     again = prepare(settings, tokenizer, "tiny", out)
     assert again.resumed >= 5
     whole = prepare(settings, tokenizer, "tiny", tmp_path / "whole")
@@ -149,15 +149,15 @@ def test_a_finished_one_is_left_as_it_is_and_another_is_refused(tmp_path: Path, 
     first = run(tmp_path, tokenizer)
     stamp = (first.folder / "corpus.json").stat().st_mtime_ns
     source = str(tmp_path / "a.jsonl")
-    again = prepare(Settings((source,)), tokenizer, "tiny", first.folder)
+    again = prepare(PreparationSettings((source,)), tokenizer, "tiny", first.folder)
     assert (again.tokens, (first.folder / "corpus.json").stat().st_mtime_ns) == (first.tokens, stamp)
     with pytest.raises(InputError, match=r"settings\.seed"):
-        prepare(Settings((source,), seed=1), tokenizer, "tiny", first.folder)
+        prepare(PreparationSettings((source,), seed=1), tokenizer, "tiny", first.folder)
     corpus(tmp_path)  # the file is written anew
     with pytest.raises(InputError, match="source files"):
-        prepare(Settings((source,)), tokenizer, "tiny", first.folder)
+        prepare(PreparationSettings((source,)), tokenizer, "tiny", first.folder)
     with pytest.raises(InputError, match="not empty"):
-        prepare(Settings((source,)), tokenizer, "tiny", tmp_path)
+        prepare(PreparationSettings((source,)), tokenizer, "tiny", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ BAD = [
 @pytest.mark.parametrize(("row", "reason"), BAD)
 def test_bad_rows_are_named_counted_and_can_stop(tmp_path: Path, tokenizer: Tokenizer, row: Any, reason: str) -> None:
     source = written(tmp_path / "a.jsonl", {"text": "Prima."}, row, {"text": "Terza."})
-    settings = Settings((source,), max_document_bytes=2000)
+    settings = PreparationSettings((source,), max_document_bytes=2000)
     done = prepare(settings, tokenizer, "tiny", tmp_path / "out")
     assert (done.report["left_out"], done.documents, done.report["rows"]) == ({reason: 1}, 2, 3)
     assert done.report["left_out_first"][reason][0].startswith("a.jsonl, row 2")
@@ -223,14 +223,14 @@ def test_bad_rows_are_named_counted_and_can_stop(tmp_path: Path, tokenizer: Toke
 def test_missing_columns_stop_before_anything_is_done(tmp_path: Path, tokenizer: Tokenizer) -> None:
     source = written(tmp_path / "a.jsonl", {"testo": "a", "titolo": "b"})
     with pytest.raises(InputError, match="Found: testo, titolo") as caught:
-        prepare(Settings((source,)), tokenizer, "tiny", tmp_path / "out")
+        prepare(PreparationSettings((source,)), tokenizer, "tiny", tmp_path / "out")
     assert "Expected: text" in str(caught.value)
     source = written(tmp_path / "b.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"})
     with pytest.raises(InputError, match="preference pairs"):
-        prepare(Settings((source,)), tokenizer, "tiny", tmp_path / "out2")
+        prepare(PreparationSettings((source,)), tokenizer, "tiny", tmp_path / "out2")
     source = written(tmp_path / "c.jsonl", {"text": ""})
     with pytest.raises(InputError, match="Nothing is left") as caught:
-        prepare(Settings((source,)), tokenizer, "tiny", tmp_path / "out3")
+        prepare(PreparationSettings((source,)), tokenizer, "tiny", tmp_path / "out3")
     assert "empty row" in str(caught.value)
 
 
@@ -238,7 +238,7 @@ def test_a_long_document_is_kept_whole_and_named(tmp_path: Path, smollm2: tuple[
     _, tokenizer = smollm2
     text = "Sempre la stessa frase, molte volte. " * 1_400_000  # 50 MB
     source = written(tmp_path / "a.jsonl", {"text": "Breve."}, {"text": text})
-    done = prepare(Settings((source,)), tokenizer, "smollm2", tmp_path / "out")
+    done = prepare(PreparationSettings((source,)), tokenizer, "smollm2", tmp_path / "out")
     (note,) = done.report["long"]
     assert note == "a.jsonl, row 2: 49 MiB"
     packed = open_prepared(done.folder).packed(2048)
@@ -254,14 +254,14 @@ def test_text_files_and_wrong_encodings(tmp_path: Path, tokenizer: Tokenizer) ->
     (tmp_path / "texts" / "a.txt").write_text("Perché no?", encoding="utf-8-sig")
     (tmp_path / "texts" / "b.txt").write_bytes("perché".encode("latin-1"))
     (tmp_path / "texts" / "c.md").write_bytes(b"a\0b")
-    done = prepare(Settings((str(tmp_path / "texts"),)), tokenizer, "tiny", tmp_path / "out")
+    done = prepare(PreparationSettings((str(tmp_path / "texts"),)), tokenizer, "tiny", tmp_path / "out")
     assert done.report["left_out"] == {"invalid UTF-8": 1, "binary file": 1}
     assert tokenizer.decode(open_prepared(done.folder).documents[0].tolist()) == "a\n\nPerché no?"
     import gzip
 
     (tmp_path / "short.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 5000)[:-20])
     with pytest.raises(InputError, match="damaged or not whole"):
-        prepare(Settings((str(tmp_path / "short.jsonl.gz"),)), tokenizer, "tiny", tmp_path / "out2")
+        prepare(PreparationSettings((str(tmp_path / "short.jsonl.gz"),)), tokenizer, "tiny", tmp_path / "out2")
 
 
 def test_conversations_keep_what_is_learnt(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -274,7 +274,7 @@ def test_conversations_keep_what_is_learnt(tmp_path: Path, tokenizer: Tokenizer)
     row = {"messages": [{"role": m.role, "content": m.content} for m in talk]}
     starts = {"messages": row["messages"][1:]}
     source = written(tmp_path / "a.jsonl", row, starts)
-    done = prepare(Settings((source,)), tokenizer, "tiny", tmp_path / "out")
+    done = prepare(PreparationSettings((source,)), tokenizer, "tiny", tmp_path / "out")
     assert done.report["left_out"] == {"starts with the assistant": 1}
     batch = next(iter(BatchStream(open_prepared(done.folder).packed(512), 1, 0)))
     ids, learnt = tokenizer.supervised(talk)
@@ -291,7 +291,7 @@ def test_near_duplicates_go_and_held_out_texts_are_never_learnt(tmp_path: Path, 
     texts = [" ".join(f"parola{rng.randint(0, 3000)}" for _ in range(120)) for _ in range(60)]
     doubles = [f"{text} fine" for text in texts]
     source = written(tmp_path / "a.jsonl", *({"text": text} for text in texts + doubles))
-    done = prepare(Settings((source,), duplicates=0.8, held_out=0.3), tokenizer, "tiny", tmp_path / "out")
+    done = prepare(PreparationSettings((source,), duplicates=0.8, held_out=0.3), tokenizer, "tiny", tmp_path / "out")
     found = open_prepared(done.folder)
     learnt = [tokenizer.decode(document.tolist()).removesuffix(" fine") for document in found.documents]
     held = [text.removesuffix(" fine") for text in found.held_out]
@@ -313,7 +313,7 @@ def test_benchmark_items_and_boilerplate_are_taken_out_and_reported(tmp_path: Pa
     source = written(
         tmp_path / "a.jsonl", long, {"title": "Stub", "text": "Breve."}, {"text": "Po può riferirsi a: fiume"}
     )
-    settings = Settings((source,), clean="wikipedia", min_chars=100, benchmarks=(str(tmp_path / "bench"),))
+    settings = PreparationSettings((source,), clean="wikipedia", min_chars=100, benchmarks=(str(tmp_path / "bench"),))
     done = prepare(settings, tokenizer, "tiny", tmp_path / "out")
     text = tokenizer.decode(open_prepared(done.folder).documents[0].tolist())
     assert text == f"Tiroide\n\n{prose.strip()}\n{prose.strip()}".replace("\n\n\n", "\n\n")
@@ -332,7 +332,10 @@ def test_a_dump_from_end_to_end(tmp_path: Path, tokenizer: Tokenizer) -> None:
     content = dump(page("Po", prose), page("Talk", "x", 1), page("Eridano", "", 0, '<redirect title="Po"/>'))
     (tmp_path / "it.xml.bz2").write_bytes(bz2.compress(content.encode()))
     done = prepare(
-        Settings((str(tmp_path / "it.xml.bz2"),), clean="wikipedia", min_chars=100), tokenizer, "tiny", tmp_path / "out"
+        PreparationSettings((str(tmp_path / "it.xml.bz2"),), clean="wikipedia", min_chars=100),
+        tokenizer,
+        "tiny",
+        tmp_path / "out",
     )
     assert done.report["left_out"] == {"not an article": 1, "redirect": 1}
     text = tokenizer.decode(open_prepared(done.folder).documents[0].tolist())
@@ -340,7 +343,7 @@ def test_a_dump_from_end_to_end(tmp_path: Path, tokenizer: Tokenizer) -> None:
 
 
 def test_sample_and_folders_are_read_like_the_sources(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    done = prepare(Settings(("sample",)), tokenizer, "tiny", tmp_path / "out")
+    done = prepare(PreparationSettings(("sample",)), tokenizer, "tiny", tmp_path / "out")
     names = sample.ENCYCLOPAEDIA
     texts = [training_text(Document(r["id"], r["title"], r["text"])) for name in names for r in sample.rows(name)]
     assert [tokenizer.decode(d.tolist()) for d in open_prepared(done.folder).documents] == texts
@@ -353,11 +356,11 @@ def test_corpora_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (folder.parent / "other.txt").write_bytes(b"")
     expected = [str(folder / "train-00000-of-00001.parquet")]
     for name in ("wikipedia-it", "wikimedia/wikipedia", "wikimedia/wikipedia:20231101.it/*"):
-        assert catalogue.locate([name], mirror=tmp_path) == expected
-    monkeypatch.setenv(catalogue.MIRROR, str(tmp_path))
-    assert catalogue.locate(["sample", "wikipedia-it"]) == ["sample", *expected]
-    assert catalogue.find("testi/mancanti.jsonl") is None
-    assert catalogue.find("./testi") is None
+        assert corpora.locate([name], mirror=tmp_path) == expected
+    monkeypatch.setenv(corpora.MIRROR, str(tmp_path))
+    assert corpora.locate(["sample", "wikipedia-it"]) == ["sample", *expected]
+    assert corpora.find("testi/mancanti.jsonl") is None
+    assert corpora.find("./testi") is None
 
 
 def test_a_download_is_shown_and_agreed_to_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,23 +384,23 @@ def test_a_download_is_shown_and_agreed_to_first(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_a, **_k: info)
     with pytest.raises(InputError, match=r"2 files, 6\.0 MiB; licence: apache-2\.0"):
-        catalogue.locate(["anita-dpo"])
+        corpora.locate(["anita-dpo"])
     assert fetched == []
 
     def agree(text: str) -> bool:
         shown.append(text)
         return True
 
-    assert catalogue.locate(["anita-dpo"], agree=agree) == [str(tmp_path / "data" / "a.parquet")]
+    assert corpora.locate(["anita-dpo"], agree=agree) == [str(tmp_path / "data" / "a.parquet")]
     assert fetched == ["mlabonne/orpo-dpo-mix-40k"]
     assert "licence: apache-2.0" in shown[0]
 
 
 def test_a_record_survives_the_journal(tmp_path: Path, tokenizer: Tokenizer) -> None:
     (tmp_path / "shards").mkdir()
-    worker = work.Worker(Settings(("x",), duplicates=0.8), tokenizer, tmp_path, [])
+    worker = work.Worker(PreparationSettings(("x",), duplicates=0.8), tokenizer, tmp_path, [])
     payload = b'{"text": "a"}\n{"text": ""}\n'
-    record = worker.run(rows.Block(4, "x.jsonl", "lines", 10, payload))
+    record = worker.run(rows.RowBlock(4, "x.jsonl", "lines", 10, payload))
     assert work.Record.from_json(record.to_json()) == record
     assert record.tally.places == {"empty row": ["x.jsonl, row 11: no text"]}
     assert np.fromfile(tmp_path / "shards" / "00004.ends", dtype="<i8").tolist() == [2]

@@ -23,9 +23,9 @@ from stilnovo.report import (
     MemoryItem,
     Pair,
     QuantisationRow,
-    Quote,
+    QuoteRow,
     ReportData,
-    Verdict,
+    VerdictRow,
     charts,
     numbers,
     render,
@@ -65,7 +65,7 @@ FULL = replace(
         seconds=438.2,
     ),
     verdicts=(
-        Verdict(
+        VerdictRow(
             "Bits per byte",
             "Better, beyond noise.",
             Interval(1.587, 1.541, 1.632),
@@ -77,7 +77,7 @@ FULL = replace(
             difference=Interval(-0.175, -0.191, -0.160),
             lower_is_better=True,
         ),
-        Verdict(
+        VerdictRow(
             "Knowledge",
             "Undecided.",
             Interval(28.33, 18.5, 40.8),
@@ -90,7 +90,7 @@ FULL = replace(
             chance=25.0,
             note="Smallest effect: 14.1 points.",
         ),
-        Verdict(
+        VerdictRow(
             "Completion", "Worse.", Interval(52.5, 37.5, 67.1), Interval(40, 26.4, 55.4), "%", 1169, 0.0625, "worse"
         ),
     ),
@@ -108,7 +108,7 @@ FULL = replace(
             "Chi sale?",
             "Sale Agnese.",
             "extractive",
-            (Quote("Quella sera fu Agnese a salire", "verified", "Il faro, capitolo IV", PASSAGE),),
+            (QuoteRow("Quella sera fu Agnese a salire", "verified", "Il faro, capitolo IV", PASSAGE),),
         ),
     ),
     recipe="model: smollm2\nseed: 42\n",
@@ -120,12 +120,14 @@ HOSTILE_DATA = ReportData(
     versions={HOSTILE: HOSTILE},
     key=KeyFigures(HOSTILE),
     verdicts=(
-        Verdict(HOSTILE, HOSTILE, Interval(1, 0, 2), Interval(NAN, NAN, NAN), HOSTILE, 1, None, "worse", note=HOSTILE),
+        VerdictRow(
+            HOSTILE, HOSTILE, Interval(1, 0, 2), Interval(NAN, NAN, NAN), HOSTILE, 1, None, "worse", note=HOSTILE
+        ),
     ),
     memory=(MemoryItem(HOSTILE, 1, 1, HOSTILE),),
     quantisation=(QuantisationRow(HOSTILE, 4, Interval(1, 0, 2), 1, HOSTILE),),
     pairs=(Pair(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, language=HOSTILE),),
-    conversation=(Exchange(HOSTILE, HOSTILE, "written", (Quote(HOSTILE, "verified", HOSTILE, f"a {HOSTILE} b"),)),),
+    conversation=(Exchange(HOSTILE, HOSTILE, "written", (QuoteRow(HOSTILE, "verified", HOSTILE, f"a {HOSTILE} b"),)),),
     recipe=HOSTILE,
     method=(HOSTILE,),
     limits=(HOSTILE,),
@@ -274,7 +276,7 @@ def test_generated_text_keeps_its_lines_and_language() -> None:
 
 
 def test_a_quotation_that_is_not_in_the_passage_is_said_so() -> None:
-    exchange = replace(FULL.conversation[0], quotes=(Quote("Fu Tommaso", "unverified", "Il faro", PASSAGE),))
+    exchange = replace(FULL.conversation[0], quotes=(QuoteRow("Fu Tommaso", "unverified", "Il faro", PASSAGE),))
     source = render(replace(FULL, conversation=(exchange,)))
     assert "<mark>" not in source
     assert "in which these words do not stand" in source

@@ -11,7 +11,7 @@ import pytest
 
 from serving import sample_file, serving
 from stilnovo.errors import InputError
-from stilnovo.serve.settings import Settings
+from stilnovo.serve.settings import ServeSettings
 
 TOKEN = "una-chiave-abbastanza-lunga"
 
@@ -36,23 +36,23 @@ def locked(path: Path) -> Iterator[httpx.Client]:
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
 def test_beyond_loopback_only_with_a_token(host: str) -> None:
     with pytest.raises(InputError, match="token"):
-        Settings(Path("x"), host=host)
-    assert not Settings(Path("x"), host=host, token=TOKEN).loopback
+        ServeSettings(Path("x"), host=host)
+    assert not ServeSettings(Path("x"), host=host, token=TOKEN).loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_loopback_needs_none(host: str) -> None:
-    assert Settings(Path("x"), host=host).loopback
+    assert ServeSettings(Path("x"), host=host).loopback
 
 
 @pytest.mark.parametrize("token", ["kurz", "mit leerzeichen darin x", "àààààààààààààààààà"])
 def test_weak_tokens_are_refused(token: str) -> None:
     with pytest.raises(InputError, match="token"):
-        Settings(Path("x"), token=token)
+        ServeSettings(Path("x"), token=token)
 
 
 def test_settings_do_not_print_the_token() -> None:
-    assert TOKEN not in repr(Settings(Path("x"), token=TOKEN))
+    assert TOKEN not in repr(ServeSettings(Path("x"), token=TOKEN))
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import pytest
 
 from serving import DIED, QUESTION, Scripted, sample_file, serving
 from stilnovo.chat.answer import ask
-from stilnovo.generate.engine import Sampling, open_engine
-from stilnovo.library.sample import sample_library
-from stilnovo.serve.events import SamplingSettings
+from stilnovo.generate.generator import Sampling, open_engine
+from stilnovo.library.sample_works import sample_library
+from stilnovo.serve.answer_events import SamplingSettings
 from stilnovo.serve.wire import Cut
 from stilnovo.text.template import Message
 

@@ -18,7 +18,7 @@ from serving import DIED, QUESTION, Scripted, begin, events, sample_file, say, s
 from stilnovo.chat.server import ServerWriter
 from stilnovo.library.store import Library
 from stilnovo.serve import workers
-from stilnovo.serve.conversations import title_of
+from stilnovo.serve.history import title_of
 from stilnovo.serve.uploads import clean_name
 
 

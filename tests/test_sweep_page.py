@@ -16,17 +16,17 @@ from typer.testing import CliRunner
 
 from stilnovo.cli.sweep import sweep as command
 from stilnovo.errors import InputError
-from stilnovo.evaluate.sweep import Measured, Sweep
-from stilnovo.evaluate.sweep_pages import summary, sweep_page
-from stilnovo.evaluate.tradeoff import weigh
+from stilnovo.forgetting.scales import ScaleAnswers, Sweep
+from stilnovo.forgetting.tradeoff import weigh
 from stilnovo.model import lora
 from stilnovo.model.load import open_model
 from stilnovo.model.scaling import parse, scaled
 from stilnovo.report import Interval
 from stilnovo.report.numbers import clean
 from stilnovo.report.pareto import Curve, Panel, Place, pareto_chart
-from stilnovo.report.positions import Series, position_chart
+from stilnovo.report.position_plot import Series, position_chart
 from stilnovo.report.sweep import render_sweep
+from stilnovo.report.sweep_pages import summary, sweep_page
 from test_lora import logits
 from test_report import HOSTILE, Page
 from test_sweep import COSTS, settings, text, write_adapter
@@ -156,7 +156,7 @@ def test_what_is_tolerated() -> None:
     assert (
         "without something being significantly worse: keep" in sweep_page(weigh(lossy), title="", command=[]).headline
     )
-    bare = Sweep(Measured(text(COSTS), {}, {}, None, ()), {})
+    bare = Sweep(ScaleAnswers(text(COSTS), {}, {}, None, ()), {})
     assert "is sure to gain" in sweep_page(weigh(bare), title="", command=[]).headline
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stilnovo.chat.conversation import Conversation
+from stilnovo.chat.conversation import ChatSession
 from stilnovo.chat.events import Done, Kind, Mode, Notice
 from stilnovo.chat.extract import NEAREST, NOTHING_FOUND
 from stilnovo.chat.quotes import Quote
-from stilnovo.chat.writing import SYSTEM, Writer
+from stilnovo.chat.writing import SYSTEM, AnswerWriter
 from stilnovo.library.records import Passage
 from stilnovo.library.store import Library
 
@@ -65,7 +65,7 @@ class Answer:
 def ask(
     library: Library,
     question: str,
-    writer: Writer | None = None,
+    writer: AnswerWriter | None = None,
     limit: int = 1,
     mode: Mode = "library",
     system: str = SYSTEM,
@@ -80,7 +80,7 @@ def ask(
         mode: Where the answer may come from.
         system: The system prompt.
     """
-    events = list(Conversation(writer, system, library=library, limit=limit).reply(question, mode))
+    events = list(ChatSession(writer, system, library=library, limit=limit).reply(question, mode))
     done = events[-1]
     assert isinstance(done, Done)
     notices = tuple(event for event in events if isinstance(event, Notice))

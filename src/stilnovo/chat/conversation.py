@@ -19,13 +19,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from stilnovo.chat import followup, scope, writing
-from stilnovo.chat.events import Citations, Done, Event, Finish, Kind, Mode, Notice, Token
+from stilnovo.chat.events import Citations, Done, Event, Finish, Kind, Mode, Notice, TextToken
 from stilnovo.chat.extract import Extract, extract
 from stilnovo.chat.fitting import fitted
 from stilnovo.chat.followup import self_contained
 from stilnovo.chat.question import Question
 from stilnovo.chat.quotes import Quote
-from stilnovo.chat.writing import INSTRUCTIONS, SUMMARY, SYSTEM, Checker, Writer
+from stilnovo.chat.writing import INSTRUCTIONS, SUMMARY, SYSTEM, AnswerWriter, Checker
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.library.records import Passage
 from stilnovo.library.search import search
@@ -35,7 +35,7 @@ from stilnovo.text.template import Message
 if TYPE_CHECKING:
     from stilnovo.generate.sampling import Sampling
 
-__all__ = ["SYSTEM", "Conversation", "Turn", "self_contained"]
+__all__ = ["SYSTEM", "ChatSession", "Turn", "self_contained"]
 
 FROM_THE_TEXT = "\n\nDal testo: "
 FROM_THE_LIBRARY = "Dalla biblioteca:\n"
@@ -61,7 +61,7 @@ class _Cancelled(Exception):
     """The person stopped the answer."""
 
 
-class Conversation:
+class ChatSession:
     """Turns between a person and a model, over a library, or both.
 
     Without a writer the library answers by itself (extractive); without a library the model talks.
@@ -73,7 +73,7 @@ class Conversation:
 
     def __init__(
         self,
-        writer: Writer | None = None,
+        writer: AnswerWriter | None = None,
         system: str = SYSTEM,
         reserve: int | None = None,
         library: Library | None = None,
@@ -157,7 +157,7 @@ class _Reply:
     """One answer under way."""
 
     def __init__(
-        self, talk: Conversation, message: str, mode: Mode, sampling: Sampling | None, cancel: threading.Event
+        self, talk: ChatSession, message: str, mode: Mode, sampling: Sampling | None, cancel: threading.Event
     ) -> None:
         self.talk, self.message, self.cancel, self._sampling = talk, message, cancel, sampling
         self.asked_mode = mode
@@ -175,7 +175,7 @@ class _Reply:
         return self._sampling
 
     def events(self) -> Generator[Event, None, None]:
-        """See `Conversation.reply`."""
+        """See `ChatSession.reply`."""
         if self.mode != self.asked_mode and self.asked_mode == "library_plus":
             yield Notice("no_model", "Nessun modello è collegato: risponde la sola biblioteca.")
         yield from self._warned()
@@ -211,9 +211,9 @@ class _Reply:
                 self.talk.warned.add(text)
                 yield Notice("context", text)
 
-    def _add(self, text: str) -> Token:
+    def _add(self, text: str) -> TextToken:
         self.text += text
-        return Token(text)
+        return TextToken(text)
 
     def _over_library(self) -> Iterator[Event]:
         talk, library = self.talk, self.talk.library

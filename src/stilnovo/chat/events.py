@@ -1,6 +1,6 @@
 """What happens while an answer is made, as a stream of events: whoever shows it, terminal or page, needs nothing else.
 
-The order is: any number of `Notice` and `Token`, one `Citations`, one `Done`. Unusual: the tokens are already checked.
+The order is: any number of `Notice` and `TextToken`, one `Citations`, one `Done`. Unusual: the tokens are already checked.
 A quotation is held back until it is closed and looked up, so that the joined tokens are `Done.text`, letter by letter,
 and nothing false has ever been on the screen.
 """
@@ -34,7 +34,7 @@ Code = Literal[
 
 
 @dataclass(frozen=True)
-class Token:
+class TextToken:
     """A piece of the answer, checked."""
 
     text: str
@@ -73,4 +73,4 @@ class Done:
     finish: Finish = "stop"
 
 
-Event = Token | Notice | Citations | Done
+Event = TextToken | Notice | Citations | Done

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stilnovo.chat.writing import Writer, prompt
+from stilnovo.chat.writing import AnswerWriter, prompt
 from stilnovo.errors import InputError
 from stilnovo.library.records import Passage
 from stilnovo.text.template import Message
@@ -25,7 +25,7 @@ def fitted(
     history: Sequence[tuple[str, str]],
     message: str,
     passages: Sequence[Passage],
-    writer: Writer,
+    writer: AnswerWriter,
     new_tokens: int,
 ) -> Fitted:
     """Fit a conversation into a writer's context.

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 
 from stilnovo.chat.question import Question
-from stilnovo.chat.writing import Writer, default_sampling
+from stilnovo.chat.writing import AnswerWriter, default_sampling
 from stilnovo.errors import StilnovoError
 from stilnovo.library.records import Work
 from stilnovo.library.store import Library
@@ -73,7 +73,7 @@ def last_work(said: str, library: Library) -> Work | None:
     return best[1]
 
 
-def rewritten(message: str, history: Sequence[tuple[str, str]], writer: Writer) -> str | None:
+def rewritten(message: str, history: Sequence[tuple[str, str]], writer: AnswerWriter) -> str | None:
     """A model's self-contained form of the message, if it can be trusted; None otherwise."""
     if not history:
         return None

@@ -27,11 +27,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from stilnovo.chat.data import skeleton
+from stilnovo.chat.prompt_data import skeleton
 from stilnovo.library.passages import verse_lines
 from stilnovo.library.records import Chapter, Passage, citation, verse_range
 from stilnovo.library.store import Library
-from stilnovo.text.italian import STOP_WORDS, Token, tokens
+from stilnovo.text.italian import STOP_WORDS, Word, tokens
 
 Status = Literal["verified", "repaired", "unverified"]
 #: A repair needs this many words, and this share of them equal.
@@ -212,7 +212,7 @@ def _slip(claimed: str, word: str, name: bool, used: frozenset[str]) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _analysed(source: str) -> tuple[tuple[Token, ...], frozenset[str]]:
+def _analysed(source: str) -> tuple[tuple[Word, ...], frozenset[str]]:
     found = tuple(tokens(source))
     return found, frozenset(token.form for token in found)
 

@@ -41,7 +41,7 @@ SAMPLE, SAME = 1500, 0.8
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedWork:
     """A section as a question names it: *canto*, 5; words that narrow it down (*inferno*), folded."""
 
     kind: str
@@ -56,7 +56,7 @@ class Scope:
     `sections` of one work are one answer; of several works, a question back.
     """
 
-    named: Named
+    named: NamedWork
     sections: tuple[Chapter, ...]
     whole: bool
 
@@ -66,7 +66,7 @@ class Scope:
         return list(dict.fromkeys(section.work for section in self.sections))
 
 
-def named_section(text: str) -> Named | None:
+def named_section(text: str) -> NamedWork | None:
     """The section a question names; None when it names none."""
     folded = fold(text)
     within = tuple(word for word in _CANTICHE if re.search(rf"\b{word}\b", folded))
@@ -80,10 +80,10 @@ def named_section(text: str) -> Named | None:
         # The smallest kind is meant; a book or part beside it narrows it down: "capitolo II del libro primo".
         inner = [pair for pair in parts if pair[0] not in ("libro", "parte", "atto", "giornata")] or parts
         outer = tuple(f"{kind} {number}" for kind, number in parts if (kind, number) != inner[0])
-        return Named(*inner[0], within=(*within, *outer))
+        return NamedWork(*inner[0], within=(*within, *outer))
     for name in _OPENING:
         if re.search(rf"\b{name}\b", folded):
-            return Named(name, None, within)
+            return NamedWork(name, None, within)
     return None
 
 
@@ -97,7 +97,7 @@ def _label_parts(section: Chapter) -> list[tuple[str, int | None]]:
     return parts
 
 
-def _is_meant(section: Chapter, named: Named) -> bool:
+def _is_meant(section: Chapter, named: NamedWork) -> bool:
     parts = _label_parts(section)
     if not section.label or (named.kind, named.number) != parts[-1]:
         return False
@@ -137,7 +137,7 @@ def _once(sections: Sequence[Chapter], library: Library) -> list[Chapter]:
     return [section for section, _ in kept]
 
 
-def whole(question: Question, work: Work, named: Named) -> bool:
+def whole(question: Question, work: Work, named: NamedWork) -> bool:
     """Whether a section is asked for as a whole: *riassumi*, *di cosa parla*, or nothing but its name."""
     about = {
         stem(word) for word in content_words(f"{work.title} {work.author} {' '.join(_KINDS)} {' '.join(_CANTICHE)}")

@@ -1,6 +1,6 @@
 """A model answers from passages: what it is given, and what becomes of the quotations it claims.
 
-Passages are given under short keys, P1, P2 …, as data in frames (`stilnovo.chat.data`), never as instructions. Every
+Passages are given under short keys, P1, P2 …, as data in frames (`stilnovo.chat.prompt_data`), never as instructions. Every
 quotation in the answer is looked up while it streams: verified ones get their citation, repaired ones are replaced by
 the source's words, unverified ones are marked. Keys that were never given are dropped.
 """
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from stilnovo.chat.data import framed
+from stilnovo.chat.prompt_data import framed
 from stilnovo.chat.quotes import Quote, verify_among
 from stilnovo.library.records import Passage
 from stilnovo.library.store import Library
@@ -46,7 +46,7 @@ _KEY_BEGUN = re.compile(r"[.,;]?\s*(?:[\[(]\s*(?:P\d*\s*)?)?")
 _PAIRS = {"«": "»", "“": "”", '"': '"'}
 
 
-class Writer(Protocol):
+class AnswerWriter(Protocol):
     """A model that writes: the project's own engine, an OpenAI-compatible server, or anything with these three."""
 
     context_tokens: int

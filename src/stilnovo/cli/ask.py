@@ -40,9 +40,9 @@ def ask(
 ) -> None:
     """Answer from the library; says whether the answer was found in it or written by a model."""
     from stilnovo.chat.answer import ask as answer_from
-    from stilnovo.cli.writer import system_of, writer_of
+    from stilnovo.cli.answering_model import system_of, writer_of
     from stilnovo.errors import InputError
-    from stilnovo.library.sample import open_or_sample
+    from stilnovo.library.sample_works import open_or_sample
 
     if not question.strip():
         raise InputError("The question is empty.", next='Ask one: stilnovo ask "Chi spense il faro?"')

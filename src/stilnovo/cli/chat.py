@@ -20,7 +20,7 @@ from stilnovo.cli.output import emit, note
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from stilnovo.chat.conversation import Conversation
+    from stilnovo.chat.conversation import ChatSession
     from stilnovo.chat.events import Event
     from stilnovo.generate.sampling import Sampling
 
@@ -53,11 +53,11 @@ def _lines() -> Iterator[str]:
 
 def _show(events: Generator[Event, None, None]) -> None:
     """Print an answer as it is written, then what became of its quotations; Ctrl-C breaks it off."""
-    from stilnovo.chat.events import Citations, Done, Notice, Token
+    from stilnovo.chat.events import Citations, Done, Notice, TextToken
 
     try:
         for event in events:
-            if isinstance(event, Token):
+            if isinstance(event, TextToken):
                 print(event.text, end="", flush=True)
             elif isinstance(event, Notice):
                 note(event.text)
@@ -73,7 +73,7 @@ def _show(events: Generator[Event, None, None]) -> None:
         note("Stopped; this turn is not kept.")
 
 
-def _converse(talk: Conversation, say: Callable[[str], Generator[Event, None, None]]) -> None:
+def _converse(talk: ChatSession, say: Callable[[str], Generator[Event, None, None]]) -> None:
     from stilnovo.errors import InputError
 
     if sys.stdin.isatty():
@@ -122,9 +122,9 @@ def chat(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Talk with a model, over a library if wished; the history stays within the model's context."""
-    from stilnovo.chat.conversation import Conversation
-    from stilnovo.cli.writer import system_of, writer_of
-    from stilnovo.library.sample import open_or_sample, sample_library
+    from stilnovo.chat.conversation import ChatSession
+    from stilnovo.cli.answering_model import system_of, writer_of
+    from stilnovo.library.sample_works import open_or_sample, sample_library
 
     prompt = system_of(system, system_file)
     named = None if server is not None and model == "smollm2" else model  # the default gives way to a server
@@ -143,7 +143,7 @@ def chat(
         if library is not None or not writes:
             store = stack.enter_context(sample_library() if str(library) == "sample" else open_or_sample(library)[0])
         writer = writer_of(named, adapter, quantization, server, server_model, server_context, device)
-        talk = Conversation(writer, prompt, library=store, rewrite=rewrite)
+        talk = ChatSession(writer, prompt, library=store, rewrite=rewrite)
         _converse(talk, lambda line: talk.reply(line, mode.value, sampling(len(talk.turns) + talk.dropped)))
     turns = [
         {"question": turn.user, "answer": turn.assistant, "citations": [quote.as_dict() for quote in turn.quotes]}

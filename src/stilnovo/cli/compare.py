@@ -12,10 +12,10 @@ import typer
 from stilnovo.cli.output import emit, note
 
 if TYPE_CHECKING:
-    from stilnovo.evaluate.paired import Comparison
-    from stilnovo.evaluate.result import EvaluationResult, TaskResult
-    from stilnovo.evaluate.task import Item
-    from stilnovo.evaluate.verdict import Verdict
+    from stilnovo.benchmarks.task import Item
+    from stilnovo.compare.paired import Comparison
+    from stilnovo.compare.verdict import Verdict
+    from stilnovo.scoring.result import EvaluationResult, TaskResult
 
 
 def compare(
@@ -30,8 +30,8 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Say whether RUN_B is better or worse than RUN_A, and whether chance would do the same."""
-    from stilnovo.evaluate.paired import compare as pair_up
-    from stilnovo.evaluate.result import finite, load_result
+    from stilnovo.compare.paired import compare as pair_up
+    from stilnovo.scoring.result import finite, load_result
 
     first, second = load_result(before), load_result(after)
     comparison = pair_up(first, second)
@@ -85,8 +85,8 @@ def _write(
     data_dir: Path | None,
     result: dict[str, Any],
 ) -> Path:
-    from stilnovo.evaluate.pages import comparison_page
     from stilnovo.report.differences import render_comparison
+    from stilnovo.report.evaluation_pages import comparison_page
     from stilnovo.runlog import RunFolder, environment, write_atomic
 
     kept = data_dir or (Path(before.settings["data_dir"]) if before.settings.get("data_dir") else None)
@@ -98,9 +98,9 @@ def _write(
 
 def _texts(task: TaskResult, data_dir: Path | None) -> Mapping[str, Item]:
     """The questions of a task by id, read again from their data; none where they are not at hand."""
+    from stilnovo.benchmarks.task import select
+    from stilnovo.benchmarks.tasks import OLDER, TASKS
     from stilnovo.errors import InputError
-    from stilnovo.evaluate.task import select
-    from stilnovo.evaluate.tasks import OLDER, TASKS
 
     known = OLDER.get(f"{task.name}@{task.version}") or TASKS.get(task.name)
     if known is None:

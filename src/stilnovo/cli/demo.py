@@ -36,10 +36,10 @@ def demo(
     note("Loading PyTorch and the model …")
 
     from stilnovo import report
-    from stilnovo.demo.page import report_data, summary
-    from stilnovo.demo.run import run
-    from stilnovo.evaluate.result import finite
+    from stilnovo.demo.demo_page import report_data, summary
+    from stilnovo.demo.job import run
     from stilnovo.runlog import write_atomic
+    from stilnovo.scoring.result import finite
 
     result = run(chosen, out, prompt_count=prompts, new_tokens=new_tokens, questions=3)
     page = out / "report.html"

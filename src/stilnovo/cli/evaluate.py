@@ -14,9 +14,9 @@ from stilnovo.cli.output import emit, note
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stilnovo.evaluate.protocol import Difference
-    from stilnovo.evaluate.result import EvaluationResult
-    from stilnovo.evaluate.task import Selection
+    from stilnovo.benchmarks.protocol import Difference
+    from stilnovo.benchmarks.task import Selection
+    from stilnovo.scoring.result import EvaluationResult
 
 
 def evaluate(
@@ -68,18 +68,18 @@ def evaluate(
 ) -> None:
     """Score a model on Italian benchmarks and held-out text; says beforehand which differences could be seen."""
     from stilnovo import dist
-    from stilnovo.evaluate.cache import AnswerCache, Keeper, default_folder
-    from stilnovo.evaluate.heldout import held_out_texts
-    from stilnovo.evaluate.identity import adapter_sha256, identify, model_sha256
-    from stilnovo.evaluate.protocol import differences, find_protocol, record
-    from stilnovo.evaluate.run import evaluate as run
-    from stilnovo.evaluate.run import speed_setting
-    from stilnovo.evaluate.tasks import SAMPLES, find_tasks
-    from stilnovo.evaluate.texts import SHORT, TEXT
+    from stilnovo.benchmarks.protocol import differences, find_protocol, record
+    from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
     from stilnovo.hub import find_model
     from stilnovo.model.load import open_model
     from stilnovo.model.quantize import checked_scheme
     from stilnovo.progress import Progress
+    from stilnovo.scoring.answer_cache import AnswerCache, Keeper, default_folder
+    from stilnovo.scoring.documents import held_out_texts
+    from stilnovo.scoring.evaluate import evaluate as run
+    from stilnovo.scoring.evaluate import speed_setting
+    from stilnovo.scoring.identity import adapter_sha256, identify, model_sha256
+    from stilnovo.scoring.texts import SHORT, TEXT
 
     if tasks == "list":
         _list_tasks(as_json)
@@ -150,7 +150,7 @@ def evaluate(
 
 def _announce(selection: Selection, split: str | None, speed: float | None) -> None:
     """Say before a task what it will take, and what it can show."""
-    from stilnovo.evaluate.run import expectation
+    from stilnovo.scoring.evaluate import expectation
 
     if selection.other_split and split is None:
         note(f"{selection.task.name}: split {selection.task.splits[0]} is not here; {selection.split} is asked.")
@@ -165,9 +165,9 @@ def _say_differences(protocol: str, differs: Sequence[Difference]) -> None:
 
 def _write(result: EvaluationResult, folder: Path, beside_report: str | None) -> dict[str, str]:
     """Write and print a result, and where it lies; `beside_report` names it in the report of 2024's own tables."""
-    from stilnovo.evaluate.pages import score_page
-    from stilnovo.evaluate.report2024 import tables
-    from stilnovo.evaluate.report2024 import text as tables_text
+    from stilnovo.report.evaluation_pages import score_page
+    from stilnovo.report.report2024 import tables
+    from stilnovo.report.report2024 import text as tables_text
     from stilnovo.report.scores import render_scores
     from stilnovo.runlog import write_atomic
 
@@ -186,7 +186,7 @@ def _print(result: EvaluationResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from stilnovo.evaluate.statistics import Estimate, smallest_visible_difference
+    from stilnovo.statistics.estimates import Estimate, smallest_visible_difference
 
     def share(estimate: Estimate) -> str:
         return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f}–{100 * estimate.high:.1f})"
@@ -231,7 +231,7 @@ def _list_tasks(as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from stilnovo.evaluate.tasks import OLDER, TASKS
+    from stilnovo.benchmarks.tasks import OLDER, TASKS
 
     table = Table(
         box=box.SIMPLE_HEAD,

@@ -36,7 +36,7 @@ def export(
     import time
 
     from stilnovo.errors import InputError
-    from stilnovo.model.export import checked_dtype, export_model
+    from stilnovo.export.merged import checked_dtype, export_model
     from stilnovo.progress import bytes_text, seconds_text
 
     kind = checked_dtype(dtype)
@@ -81,7 +81,7 @@ ENOUGH = 0.95  # of an update; below, the type is worth a word
 
 def _scheme(given: str | None, adapter: Path | None, model: str) -> Scheme:
     """What was asked for, else what the adapter's run says; tells what it found."""
-    from stilnovo.model.export import trained_under
+    from stilnovo.export.merged import trained_under
     from stilnovo.model.quantize import checked_scheme
 
     scheme = None if given is None else checked_scheme(given)

@@ -24,7 +24,7 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Write one answer, streamed."""
-    from stilnovo.generate.engine import Sampling, open_engine
+    from stilnovo.generate.generator import Sampling, open_engine
     from stilnovo.model.quantize import checked_scheme
     from stilnovo.text.template import Message
 

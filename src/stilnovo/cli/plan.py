@@ -10,9 +10,9 @@ import typer
 from stilnovo.cli.output import emit
 
 if TYPE_CHECKING:
-    from stilnovo.plan.choose import Budget, Plan
+    from stilnovo.plan.choice import Budget, Plan
     from stilnovo.plan.shape import LlamaConfig
-    from stilnovo.plan.speed import Objective
+    from stilnovo.plan.speed import ObjectiveCost
 
 
 def plan(
@@ -52,7 +52,7 @@ def plan(
     from stilnovo import recipe as recipes
     from stilnovo.errors import InputError
     from stilnovo.plan import cards
-    from stilnovo.plan.choose import Budget, Wishes, best, longest
+    from stilnovo.plan.choice import Budget, Wishes, best, longest
     from stilnovo.plan.ledger import Run
     from stilnovo.plan.levers import HeadKind
     from stilnovo.plan.shape import adapter_of
@@ -102,7 +102,7 @@ def plan(
     emit({**_figures(found, budget, reach, seconds), "objective": asdict(asked)}, as_json)
 
 
-def _beside(asked: Objective) -> str:
+def _beside(asked: ObjectiveCost) -> str:
     """What the objective reads beside the pass itself, in words."""
     if not asked.base:
         return ""
@@ -132,7 +132,7 @@ def _why(run: Any, budget: Budget) -> str:
     from dataclasses import replace
 
     from stilnovo.plan.cards import CARDS, DEFAULT
-    from stilnovo.plan.choose import leanest
+    from stilnovo.plan.choice import leanest
 
     lean, least = leanest(run, CARDS[DEFAULT]), leanest(replace(run, tokens=1), CARDS[DEFAULT])
     return (

@@ -47,13 +47,13 @@ def prepare(
     """Turn a corpus into checksummed token shards, once; interruptible, resumable."""
     import os
 
-    from stilnovo.data import catalogue
+    from stilnovo.data import corpora
     from stilnovo.errors import InputError
 
     if list_:
-        for short, source in catalogue.SOURCES.items():
+        for short, source in corpora.SOURCES.items():
             print(f"{short:<14}{source.repository:<38}{source.licence}\n{'':<14}{source.about}")
-        emit({name: source.__dict__ for name, source in catalogue.SOURCES.items()}, as_json)
+        emit({name: source.__dict__ for name, source in corpora.SOURCES.items()}, as_json)
         return
     if not sources:
         raise InputError(
@@ -65,14 +65,14 @@ def prepare(
     ):
         if value not in allowed:
             raise InputError(f"{name} {value} is unknown.", next=f"Choose {' or '.join(allowed)}.")
-    paths = catalogue.locate(sources, mirror=mirror, agree=lambda text: _agree(text, yes))
+    paths = corpora.locate(sources, mirror=mirror, agree=lambda text: _agree(text, yes))
 
     from stilnovo.data.prepare import prepare as run
-    from stilnovo.data.work import Settings
+    from stilnovo.data.work import PreparationSettings
     from stilnovo.text.tokenizer import open_tokenizer
 
     encyclopaedia = _is_encyclopaedia(sources, paths) if clean == "auto" else clean == "wikipedia"
-    settings = Settings(
+    settings = PreparationSettings(
         sources=tuple(paths), clean="wikipedia" if encyclopaedia else "none",
         min_chars=min_chars or (300 if encyclopaedia else 1), held_out=held_out, seed=seed, duplicates=duplicates or None,
         benchmarks=tuple(str(path) for path in benchmarks or ()), on_bad="stop" if on_bad == "stop" else "skip",
@@ -96,10 +96,10 @@ def _agree(text: str, yes: bool) -> bool:
 
 
 def _is_encyclopaedia(names: list[str], paths: list[str]) -> bool:
-    from stilnovo.data import catalogue
+    from stilnovo.data import corpora
     from stilnovo.data.rows import suffix_of
 
-    known = [catalogue.find(name) for name in names]
+    known = [corpora.find(name) for name in names]
     return any(source is not None and source.clean == "wikipedia" for source in known) or any(
         suffix_of(Path(path)) == ".xml" for path in paths
     )

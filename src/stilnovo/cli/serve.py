@@ -44,19 +44,19 @@ def serve(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line once the port is open.")] = False,
 ) -> None:
     """Serve the chat page and an OpenAI-compatible API."""
-    from stilnovo.cli.writer import system_of, writer_of
+    from stilnovo.cli.answering_model import system_of, writer_of
     from stilnovo.data.sample import library_texts
     from stilnovo.library.dense import Dense
     from stilnovo.library.embedders import open_embedder
     from stilnovo.library.read import read
     from stilnovo.library.store import Library, default_path
     from stilnovo.progress import Progress
+    from stilnovo.serve.launch import serve as run  # first: without the extra, nothing is loaded in vain
     from stilnovo.serve.responder import LibraryResponder
-    from stilnovo.serve.run import serve as run  # first: without the extra, nothing is loaded in vain
-    from stilnovo.serve.settings import MEBIBYTE, Settings
+    from stilnovo.serve.settings import MEBIBYTE, ServeSettings
 
     prompt = system_of(system, system_file)
-    settings = Settings(
+    settings = ServeSettings(
         library=library or default_path(),
         host=host,
         port=port,

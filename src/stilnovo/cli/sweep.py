@@ -13,8 +13,8 @@ from stilnovo.cli.output import emit, note
 from stilnovo.errors import InputError
 
 if TYPE_CHECKING:
-    from stilnovo.evaluate.sweep import Probes
-    from stilnovo.evaluate.tradeoff import Tradeoff
+    from stilnovo.forgetting.scales import Probes
+    from stilnovo.forgetting.tradeoff import Tradeoff
     from stilnovo.model.scaling import Scaling
 
 RECOMMENDED = "recommended"
@@ -78,22 +78,22 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Scale adapters without training, and draw what each gains against what it loses."""
-    from stilnovo.evaluate.cache import AnswerCache, default_folder
-    from stilnovo.evaluate.conversations import choose_conversations, fitting
-    from stilnovo.evaluate.form import choose_prompts
-    from stilnovo.evaluate.heldout import held_out_texts
-    from stilnovo.evaluate.identity import adapter_sha256, identify, model_sha256
-    from stilnovo.evaluate.protocol import find_protocol
-    from stilnovo.evaluate.run import expectation
-    from stilnovo.evaluate.sweep import Candidate, Probes, run_sweep
-    from stilnovo.evaluate.sweep_pages import answers_of
-    from stilnovo.evaluate.tasks import find_tasks
-    from stilnovo.evaluate.tradeoff import weigh
+    from stilnovo.benchmarks.protocol import find_protocol
+    from stilnovo.benchmarks.tasks import find_tasks
+    from stilnovo.forgetting.form import choose_prompts
+    from stilnovo.forgetting.scales import Probes, SweepCandidate, run_sweep
+    from stilnovo.forgetting.tradeoff import weigh
     from stilnovo.hub import find_model
     from stilnovo.model import lora
     from stilnovo.model.load import open_model
     from stilnovo.model.quantize import checked_scheme
     from stilnovo.progress import Progress
+    from stilnovo.report.sweep_pages import answers_of
+    from stilnovo.scoring.answer_cache import AnswerCache, default_folder
+    from stilnovo.scoring.chat_answers import choose_conversations, fitting
+    from stilnovo.scoring.documents import held_out_texts
+    from stilnovo.scoring.evaluate import expectation
+    from stilnovo.scoring.identity import adapter_sha256, identify, model_sha256
 
     # Everything the user gave is checked before gigabytes are read.
     scheme, conditions = checked_scheme(quantization), find_protocol("stilnovo")
@@ -125,7 +125,9 @@ def sweep(
                 conditions.identity(),
             )  # fmt: skip
 
-        candidates = [Candidate(name, path, identity(path, hashes[name]), settings) for name, path in paths.items()]
+        candidates = [
+            SweepCandidate(name, path, identity(path, hashes[name]), settings) for name, path in paths.items()
+        ]
         fit = fitting(talks, tokenizer, llama.config.max_positions)
         if len(fit) < len(talks):
             note(f"{len(talks) - len(fit):,} conversations are longer than the model's context and are left out.")
@@ -243,12 +245,12 @@ def _write(
     """`report.html`, `report.json` and `sweep.json` (the figures and every written answer); returns the figures."""
     import sys
 
-    from stilnovo.evaluate.perplexity import texts_sha256
-    from stilnovo.evaluate.result import finite
-    from stilnovo.evaluate.sweep_pages import summary, sweep_page
-    from stilnovo.evaluate.task import items_sha256
+    from stilnovo.benchmarks.task import items_sha256
     from stilnovo.report.sweep import render_sweep
+    from stilnovo.report.sweep_pages import summary, sweep_page
     from stilnovo.runlog import environment, write_atomic
+    from stilnovo.scoring.perplexity import texts_sha256
+    from stilnovo.scoring.result import finite
 
     facts = [(key.replace("_", " "), json.dumps(value, ensure_ascii=False)) for key, value in given.items() if value]
     facts += [(f"{name}, sha256", digest) for name, digest in hashes.items()]
@@ -270,9 +272,9 @@ def _print(tradeoff: Tradeoff) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from stilnovo.evaluate.form import form_share
-    from stilnovo.evaluate.statistics import Estimate
-    from stilnovo.evaluate.sweep_pages import headline
+    from stilnovo.forgetting.form import form_share
+    from stilnovo.report.sweep_pages import headline
+    from stilnovo.statistics.estimates import Estimate
 
     def change(estimate: Estimate | None, times: float = 1.0) -> str:
         if estimate is None:

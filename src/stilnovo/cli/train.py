@@ -134,8 +134,8 @@ def _summary(run: TrainingRun, result: TrainResult, out: Path) -> dict[str, Any]
 
 def _guarded(recipe: Recipe, out: Path, resume: bool) -> TrainingRun:
     """The run with its guard; says what the guard protects, by which rule."""
-    from stilnovo.evaluate.cache import AnswerCache, default_folder
-    from stilnovo.evaluate.guard import Guard, watcher
+    from stilnovo.forgetting.guard import Guard, watcher
+    from stilnovo.scoring.answer_cache import AnswerCache, default_folder
     from stilnovo.train.run import TrainingRun
 
     with AnswerCache(default_folder(), note) as answers:  # only for what it knows of big files

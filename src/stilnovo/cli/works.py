@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from stilnovo.cli.output import note
 
 if TYPE_CHECKING:
-    from stilnovo.library.read import Document
+    from stilnovo.library.read import SourceWork
     from stilnovo.library.records import Work
 
 #: Of a preview, how many sections are named; of works without author or year, how many.
 _SHOWN = 6
 
 
-def understood(document: Document) -> tuple[str, dict[str, object]]:
+def understood(document: SourceWork) -> tuple[str, dict[str, object]]:
     """What was understood of a file, for a person and as data, before anything is stored."""
     from stilnovo.library import passages, sections
 

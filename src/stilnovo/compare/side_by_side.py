@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stilnovo.data import sample
-from stilnovo.generate.engine import Completion, Engine, Sampling
+from stilnovo.generate.generator import Completion, Generator, Sampling
 from stilnovo.model import lora
 from stilnovo.text.template import Message
 
@@ -32,7 +32,7 @@ def prompts(count: int | None = None) -> list[dict[str, Any]]:
     return sample.rows("prompts.jsonl")[:count]
 
 
-def side_by_side(engine: Engine, rows: Sequence[dict[str, Any]], sampling: Sampling) -> list[SideBySide]:
+def side_by_side(engine: Generator, rows: Sequence[dict[str, Any]], sampling: Sampling) -> list[SideBySide]:
     """Both answers to every prompt (`id`, `kind`, `prompt`); prompt i is sampled with seed + i in both.
 
     The engine's model must carry an adapter; it is switched on again at the end.

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from stilnovo.data.chat import Conversation, Tally
+from stilnovo.data.conversations import Conversation, Tally
 from stilnovo.data.sources import Document
 from stilnovo.text.italian import STOP_WORDS, sentences
 from stilnovo.text.template import Message

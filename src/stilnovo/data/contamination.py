@@ -35,7 +35,7 @@ Hashes = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
-class Hit:
+class BenchmarkOverlap:
     """A passage that was taken out: the item it contains, and the shared words."""
 
     item: str
@@ -73,7 +73,7 @@ class ItemIndex:
         found.setdefault(size, []).append((_rolling(_word_hashes(cut), size), len(self._texts)))
         self._texts.append((item, text))
 
-    def find(self, passage: str) -> Hit | None:
+    def find(self, passage: str) -> BenchmarkOverlap | None:
         """The first item that a passage contains."""
         text = words(passage)
         if len(text) < SHORTEST:
@@ -91,10 +91,10 @@ class ItemIndex:
                 item, whole = self._texts[owner]
                 shared = " ".join(text[word : word + size])
                 if f" {shared} " in f" {' '.join(words(whole))} ":
-                    return Hit(item, shared, passage[:200])
+                    return BenchmarkOverlap(item, shared, passage[:200])
         return None
 
-    def clean(self, text: str) -> tuple[str, list[Hit]]:
+    def clean(self, text: str) -> tuple[str, list[BenchmarkOverlap]]:
         """A text without the passages that contain an item."""
         # One look at the whole text first: almost every text is clean.
         if self.find(text) is None:

@@ -25,7 +25,7 @@ LongArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Piece:
+class DocumentPiece:
     """Inputs `start` … `stop`-1 of a document's tokens; their targets are one further."""
 
     document: int
@@ -40,7 +40,7 @@ class Piece:
 class Pack:
     """Pieces that share a row."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[DocumentPiece, ...]
 
     def __len__(self) -> int:
         return sum(len(piece) for piece in self.pieces)
@@ -76,9 +76,9 @@ class PackIndex(Sequence[Pack]):
         pieces = range(int(self.offsets[number]), int(self.offsets[number + 1]))
         return Pack(tuple(self._piece(piece) for piece in pieces))
 
-    def _piece(self, at: int) -> Piece:
+    def _piece(self, at: int) -> DocumentPiece:
         start = int(self.start[at])
-        return Piece(int(self.document[at]), start, start + int(self.length[at]))
+        return DocumentPiece(int(self.document[at]), start, start + int(self.length[at]))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stilnovo.data.chat import Preference, Tally
+from stilnovo.data.conversations import Preference, Tally
 from stilnovo.data.packing import IntArray, PackedCorpus, PackIndex, best_fit, coded
 from stilnovo.progress import Progress
 from stilnovo.text.template import Message
@@ -62,7 +62,7 @@ def pack_pairs(pairs: Sequence[Preference], tokenizer: Tokenizer, pack_tokens: i
     """Tokenise and pack.
 
     Args:
-        pairs: As `stilnovo.data.chat.read_preferences` gives them.
+        pairs: As `stilnovo.data.conversations.read_preferences` gives them.
         tokenizer: The model's.
         pack_tokens: Tokens of a pack; a side has at most half of them.
     """

@@ -14,14 +14,14 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from stilnovo.data.rows import Block
+from stilnovo.data.rows import RowBlock
 from stilnovo.data.work import Record
 from stilnovo.errors import StilnovoError
 
 Make = Callable[..., Any]
 
 
-def run_blocks(blocks: Iterator[Block], processes: int, make: Make, arguments: tuple[Any, ...]) -> Iterator[Record]:
+def run_blocks(blocks: Iterator[RowBlock], processes: int, make: Make, arguments: tuple[Any, ...]) -> Iterator[Record]:
     """Each block's record, in the order in which they are done; `make(*arguments)` is a worker with a method `run`.
 
     Raises:
@@ -53,7 +53,7 @@ def run_blocks(blocks: Iterator[Block], processes: int, make: Make, arguments: t
                 worker.terminate()
 
 
-def _feed(blocks: Iterator[Block], pipes: list[Connection]) -> Iterator[Record]:
+def _feed(blocks: Iterator[RowBlock], pipes: list[Connection]) -> Iterator[Record]:
     idle, busy = list(pipes), list[Connection]()
     for block in blocks:
         if not idle:

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from stilnovo.data import contamination, shards
-from stilnovo.data.chat import SHAPES, Tally, shape_of
+from stilnovo.data.conversations import SHAPES, Tally, shape_of
 from stilnovo.data.duplicates import near_duplicates
 from stilnovo.data.pool import run_blocks
-from stilnovo.data.rows import Block, blocks, files_of, rows_of
-from stilnovo.data.work import SHOWN_HITS, Record, Settings, Worker, _save_array
+from stilnovo.data.rows import RowBlock, blocks, files_of, rows_of
+from stilnovo.data.work import SHOWN_HITS, PreparationSettings, Record, Worker, _save_array
 from stilnovo.errors import InputError
 from stilnovo.progress import Progress
 from stilnovo.runlog import disk_errors, write_atomic
@@ -52,7 +52,7 @@ class Prepared:
 
 
 def prepare(
-    settings: Settings, tokenizer: Tokenizer, name: str, folder: Path, *, processes: int = 1,
+    settings: PreparationSettings, tokenizer: Tokenizer, name: str, folder: Path, *, processes: int = 1,
     warn: Callable[[str], None] = lambda _text: None,
 ) -> Prepared:  # fmt: skip
     """Prepare the corpus that the settings name into `folder`; a finished one is returned as it is.
@@ -127,7 +127,7 @@ def _work(
     seen: dict[str, int] = {}
     tokens = sum(record.shard.tokens for record in records.values())
 
-    def wanted() -> Iterator[Block]:
+    def wanted() -> Iterator[RowBlock]:
         checked: set[str] = set()
         for block in blocks(files):
             if block.source not in checked:
@@ -159,7 +159,7 @@ def _work(
             ) from None
 
 
-def _check_columns(block: Block) -> None:
+def _check_columns(block: RowBlock) -> None:
     for _, row in rows_of(block):
         if isinstance(row, dict):
             if "text" in row or "wikitext" in row:
@@ -178,7 +178,7 @@ def _check_columns(block: Block) -> None:
             return
 
 
-def _finish(folder: Path, records: list[Record], settings: Settings, described: dict[str, Any]) -> None:
+def _finish(folder: Path, records: list[Record], settings: PreparationSettings, described: dict[str, Any]) -> None:
     tally, cleaned, passages = Tally(), Counter[str](), Counter[str]()
     for record in records:
         tally.add(record.tally)

@@ -28,7 +28,7 @@ LONGEST_ROW = 256 << 20  # bytes; a longer line is no row but a file without lin
 
 
 @dataclass(frozen=True)
-class Block:
+class RowBlock:
     """Some rows of one file, in order.
 
     Attributes:
@@ -85,7 +85,7 @@ def suffix_of(path: Path) -> str:
     return Path(path.stem).suffix if path.suffix in (".gz", ".bz2") else path.suffix
 
 
-def blocks(paths: Sequence[Path], block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+def blocks(paths: Sequence[Path], block_bytes: int = BLOCK_BYTES) -> Iterator[RowBlock]:
     """The blocks of the files, one after another.
 
     Raises:
@@ -97,13 +97,13 @@ def blocks(paths: Sequence[Path], block_bytes: int = BLOCK_BYTES) -> Iterator[Bl
         empty = True
         for first, payload in reader(path, block_bytes):
             empty = False
-            yield Block(number, str(path), kind, first, payload)
+            yield RowBlock(number, str(path), kind, first, payload)
             number += 1
         if empty:
             raise InputError(f"{path} is empty.", next="Take it out of the list.")
 
 
-def rows_of(block: Block) -> Iterator[tuple[int, Row | BadRow]]:
+def rows_of(block: RowBlock) -> Iterator[tuple[int, Row | BadRow]]:
     """The rows of a block with their numbers; blank lines are passed over."""
     if block.kind == "text":
         yield block.first, _text_row(block)
@@ -113,7 +113,7 @@ def rows_of(block: Block) -> Iterator[tuple[int, Row | BadRow]]:
             yield number, _json_row(line)
 
 
-def _text_row(block: Block) -> Row | BadRow:
+def _text_row(block: RowBlock) -> Row | BadRow:
     name = Path(block.source).name
     if b"\0" in block.payload:
         return BadRow("binary file", f"a zero byte at offset {block.payload.index(0)}")

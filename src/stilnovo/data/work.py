@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from stilnovo.data import clean
-from stilnovo.data.chat import OnBad, Tally, UnusableRow, conversation, shape_of
-from stilnovo.data.contamination import Hit, ItemIndex
+from stilnovo.data.contamination import BenchmarkOverlap, ItemIndex
+from stilnovo.data.conversations import OnBad, Tally, UnusableRow, conversation, shape_of
 from stilnovo.data.duplicates import signatures
 from stilnovo.data.packing import IntArray, coded
-from stilnovo.data.rows import BadRow, Block, Row, rows_of
+from stilnovo.data.rows import BadRow, Row, RowBlock, rows_of
 from stilnovo.data.shards import Shard, write_shard
 from stilnovo.data.sources import Document, training_text
 from stilnovo.errors import InputError
@@ -33,7 +33,7 @@ SHOWN_HITS = 50
 
 
 @dataclass(frozen=True)
-class Settings:
+class PreparationSettings:
     """What decides the content of the shards."""
 
     sources: tuple[str, ...]
@@ -60,7 +60,7 @@ class Record:
     cleaned: Counter[str]
     long: list[str] = field(default_factory=list)
     passages: Counter[str] = field(default_factory=Counter)
-    hits: list[Hit] = field(default_factory=list)
+    hits: list[BenchmarkOverlap] = field(default_factory=list)
     items: int = 0  # texts of the benchmarks, and those too short to be searched for
     too_short: int = 0
     conversations: int = 0  # documents of which only the answers are learnt
@@ -80,7 +80,7 @@ class Record:
         tally = Tally(row["tally"]["taken"], Counter(row["tally"]["left"]), row["tally"]["places"])
         parts = {
             "shard": Shard(**row["shard"]), "tally": tally, "cleaned": Counter(row["cleaned"]),
-            "passages": Counter(row["passages"]), "hits": [Hit(**hit) for hit in row["hits"]],
+            "passages": Counter(row["passages"]), "hits": [BenchmarkOverlap(**hit) for hit in row["hits"]],
         }  # fmt: skip
         return cls(**{**row, **parts})
 
@@ -98,12 +98,12 @@ class _Kept:
 class Worker:
     """Prepares blocks; one to a process, because the encoder remembers words."""
 
-    def __init__(self, settings: Settings, tokenizer: Tokenizer, folder: Path, files: list[Path]) -> None:
+    def __init__(self, settings: PreparationSettings, tokenizer: Tokenizer, folder: Path, files: list[Path]) -> None:
         self.settings, self.tokenizer, self.folder = settings, tokenizer, folder
         self.encoder = Encoder(tokenizer)
         self.items = ItemIndex(files) if files else None
 
-    def run(self, block: Block) -> Record:
+    def run(self, block: RowBlock) -> Record:
         """Prepare one block and write its files.
 
         Raises:
@@ -185,7 +185,7 @@ class Worker:
                 raise UnusableRow("contains a benchmark's item", hits[0].item)
         return text
 
-    def _hit(self, hit: Hit, record: Record) -> None:
+    def _hit(self, hit: BenchmarkOverlap, record: Record) -> None:
         record.passages[hit.item.partition(":")[0]] += 1
         if len(record.hits) < SHOWN_HITS:
             record.hits.append(hit)
@@ -196,7 +196,7 @@ class Worker:
         digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(self.settings.seed).encode()).digest()
         return int.from_bytes(digest, "big") < self.settings.held_out * 2**64
 
-    def _write(self, block: Block, record: Record, kept: _Kept) -> None:
+    def _write(self, block: RowBlock, record: Record, kept: _Kept) -> None:
         name = f"{block.number:05d}"
         encoded = iter(self.encoder.documents([found for found in kept.documents if isinstance(found, str)]))
         documents = [next(encoded) if isinstance(found, str) else found for found in kept.documents]

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stilnovo.engine.attention import Kernel
+from stilnovo.engine.packed_attention import Kernel
 from stilnovo.engine.product import Product, Sink
 from stilnovo.model import kernels
 from stilnovo.model.llama import Layer

@@ -18,7 +18,7 @@ from stilnovo.plan.levers import HeadKind
 
 
 @dataclass(frozen=True)
-class Tile:
+class HeadTile:
     """Rows `start` … `stop`-1 of the head, densely, (rows, C)."""
 
     start: int
@@ -51,17 +51,17 @@ class Head:
         else:
             self._tiles = [quantized_linear(weight[start:stop], kind) for start, stop in self.spans]
 
-    def tiles(self) -> Iterator[Tile]:
+    def tiles(self) -> Iterator[HeadTile]:
         """Every tile in turn; a tile is whole only until the next one is asked for."""
         if self.kind == "streamed":
             yield from self._streamed()
             return
         for index, (start, stop) in enumerate(self.spans):
             weight = self._weight[start:stop] if self.kind == "dense" else self._tiles[index].dense(self.dtype)
-            yield Tile(start, stop, weight)
+            yield HeadTile(start, stop, weight)
             del weight
 
-    def _streamed(self) -> Iterator[Tile]:
+    def _streamed(self) -> Iterator[HeadTile]:
         def bring(index: int) -> object:
             start, stop = self.spans[index]
             return self.link.fetch(self._host[start:stop], self._slots[index % 2, : stop - start])
@@ -69,7 +69,7 @@ class Head:
         ticket = bring(0)
         for index, (start, stop) in enumerate(self.spans):
             following = bring(index + 1) if index + 1 < len(self.spans) else None
-            yield Tile(start, stop, self.link.wait(ticket))  # type: ignore[arg-type]
+            yield HeadTile(start, stop, self.link.wait(ticket))  # type: ignore[arg-type]
             ticket = following
 
     def logits(self, hidden: Tensor) -> Tensor:

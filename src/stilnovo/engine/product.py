@@ -49,7 +49,7 @@ class OnCard:
         """See `Sink.flush`."""
 
 
-class Part:
+class ProductPart:
     """One projection of a product: its frozen matrix, its adapter if it is adapted and switched on, its output columns."""
 
     def __init__(self, module: nn.Module, start: int) -> None:
@@ -69,9 +69,9 @@ class Product:
     """Projections of one input, computed together."""
 
     def __init__(self, modules: Sequence[nn.Module], *, keep_dense: bool = False) -> None:
-        self.parts: list[Part] = []
+        self.parts: list[ProductPart] = []
         for module in modules:
-            self.parts.append(Part(module, self.parts[-1].columns.stop if self.parts else 0))
+            self.parts.append(ProductPart(module, self.parts[-1].columns.stop if self.parts else 0))
         self.outputs, self.inputs = self.parts[-1].columns.stop, self.parts[0].base.in_features
         self._keep = keep_dense
         self._dense: Tensor | None = None
@@ -105,7 +105,7 @@ class Product:
             return None
         return torch.cat([a.to(dtype) for a in found]) if len(found) > 1 else found[0].detach().to(dtype)
 
-    def adapted(self) -> list[tuple[Part, LoraLinear, slice]]:
+    def adapted(self) -> list[tuple[ProductPart, LoraLinear, slice]]:
         """(part, adapter, its columns of `low`) of each adapted part."""
         found, start = [], 0
         for part in self.parts:

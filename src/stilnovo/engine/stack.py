@@ -1,6 +1,6 @@
 """All layers as one differentiable step: what each leaves behind, where it waits, and when it comes back.
 
-`Engine.hidden` is one autograd node from token ids to final hidden states, so any loss may follow it (cross-entropy,
+`TrainingEngine.hidden` is one autograd node from token ids to final hidden states, so any loss may follow it (cross-entropy,
 preference, a divergence from the base). Inside, autograd is off: `blocks.py` computes, this file decides. Gradients of
 the adapter are added to its parameters as they appear, layer by layer; the node returns none.
 
@@ -22,12 +22,12 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_leaves
 
-from stilnovo.engine.attention import kernel_for
 from stilnovo.engine.blocks import LayerEngine, Saved, Stream, norm_backward_, normed
 from stilnovo.engine.head import Head
 from stilnovo.engine.link import ActivationStore, Link
+from stilnovo.engine.packed_attention import kernel_for
 from stilnovo.engine.product import OnCard, Sink
-from stilnovo.engine.weights import LayerStream
+from stilnovo.engine.streaming import LayerStream
 from stilnovo.model import lora
 from stilnovo.model.attention import positions_of
 from stilnovo.model.llama import Llama
@@ -49,7 +49,7 @@ class _Pass:
 
 class _Hidden(Function):
     @staticmethod
-    def forward(ctx: Any, engine: Engine, tokens: Tensor, lengths: Sequence[int], _handle: Tensor) -> Tensor:
+    def forward(ctx: Any, engine: TrainingEngine, tokens: Tensor, lengths: Sequence[int], _handle: Tensor) -> Tensor:
         ctx.engine, (hidden, ctx.waiting) = engine, engine._forward(tokens, lengths, training=True)
         return hidden
 
@@ -61,7 +61,7 @@ class _Hidden(Function):
         return None, None, None, None
 
 
-class Engine:
+class TrainingEngine:
     """A model with an adapter, run by explicit passes under one setting of the levers.
 
     Args:

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from stilnovo.errors import InputError, MissingExtra
 from stilnovo.library import markup
 from stilnovo.library.names import Names, direct_name
-from stilnovo.library.writer import Book, Writer, headings
+from stilnovo.library.text_builder import Book, TextBuilder, headings
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -107,7 +107,7 @@ def parse(data: bytes, name: str) -> Book:
             raise InputError(f"{name} is protected (DRM).", "", "Take a copy without protection.")
     package, folder = _package(archive, name)
     items = {e.get("id"): e for e in _all(package, "item")}
-    writer = Writer()
+    writer = TextBuilder()
     for reference in _all(package, "itemref"):
         item = items.get(reference.get("idref"))
         if item is None or "nav" in (item.get("properties") or "").split():

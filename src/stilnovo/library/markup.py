@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from stilnovo.errors import InputError, MissingExtra
 from stilnovo.library.names import Names, direct_name
-from stilnovo.library.writer import Book, Writer, headings
+from stilnovo.library.text_builder import Book, TextBuilder, headings
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -36,7 +36,7 @@ def _tag(element: _Element) -> str:
 class _Page:
     """Text of a tree as it is walked: words collected until a block ends."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: TextBuilder) -> None:
         self.writer, self.words, self.gap = writer, [], "\n\n"  # type: ignore[var-annotated]
         self.depth = 0
 
@@ -58,7 +58,7 @@ class _Page:
         self.gap = gap if text or len(gap) > len(self.gap) else self.gap
 
 
-def write(writer: Writer, root: _Element, base: int = 0) -> None:
+def write(writer: TextBuilder, root: _Element, base: int = 0) -> None:
     """Append a tree's text to a writer; its headings are `base` deeper than they say."""
     from lxml import etree
 
@@ -132,7 +132,7 @@ def parse(content: str, name: str) -> Book:
     """
     root = tree(content, name)
     names = _named(root)
-    writer = Writer()
+    writer = TextBuilder()
     write(writer, root)
     if not writer.text.strip():
         raise InputError(f"{name} is empty.", "The page holds no words outside scripts.", "Choose another file.")

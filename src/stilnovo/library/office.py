@@ -14,7 +14,7 @@ from collections import Counter
 from stilnovo.errors import InputError, MissingExtra
 from stilnovo.library.epub import open_archive
 from stilnovo.library.names import Names, direct_name
-from stilnovo.library.writer import Book, Writer, headings
+from stilnovo.library.text_builder import Book, TextBuilder, headings
 
 _STYLE = re.compile(r"(?:heading|titolo)\s*(\d)", re.I)
 _MOST_PAGES = 10_000
@@ -41,7 +41,7 @@ def parse_word(data: bytes, name: str) -> Book:
         names = Names(properties.title or "", direct_name(properties.author or ""))
     except Exception as error:  # the library raises whatever the broken part makes
         raise InputError(f"{name} is damaged.", str(error)[:200], "Save it anew, or as .txt.") from error
-    writer = Writer()
+    writer = TextBuilder()
     for text, style in paragraphs:
         level = _STYLE.match(style or "")
         if text and level:
@@ -104,7 +104,7 @@ def parse_pdf(data: bytes, name: str) -> Book:
         body = [line for i, line in enumerate(lines) if not ((i < 2 or i >= last) and _shape(line) in repeated)]
         kept.append("\n".join(line.rstrip() for line in body).strip("\n"))
     text = re.sub(r"(?<=[a-zà-ÿ])[-\u00ad]\n(?=[a-zà-ÿ])", "", "\n".join(kept))
-    writer = Writer()
+    writer = TextBuilder()
     writer.put(text, "")
     title, author = (facts.title or "", facts.author or "") if facts else ("", "")
     if re.search(r"\.\w{2,5}$|^Microsoft|untitled", title, re.I):

@@ -17,7 +17,7 @@ TARGET, LONGEST = 900, 1400
 VERSES = 9
 
 
-class Piece(NamedTuple):
+class PassageSpan(NamedTuple):
     """`text[start:end]` of the stored source; in verse, the numbers of its first and last line in the section."""
 
     start: int
@@ -40,25 +40,25 @@ def _clauses(text: str, start: int, end: int) -> list[tuple[int, int]]:
     return _clauses(text, start, middle) + _clauses(text, middle, end)
 
 
-def prose(text: str, section: Section) -> list[Piece]:
+def prose(text: str, section: Section) -> list[PassageSpan]:
     """Sentences of a section packed to about `TARGET` characters."""
     spans = [
         clause
         for start, end in sentences(text[section.body : section.end])
         for clause in _clauses(text, section.body + start, section.body + end)
     ]
-    pieces: list[Piece] = []
+    pieces: list[PassageSpan] = []
     first: int | None = None
     last = 0
     for start, end in spans:
         if first is not None and (last - first >= TARGET or end - first > LONGEST):
-            pieces.append(Piece(first, last))
+            pieces.append(PassageSpan(first, last))
             first = None
         first = start if first is None else first
         last = end
     if first is not None:
         tail = pieces and last - first < TARGET // 4 and last - pieces[-1].start <= LONGEST
-        pieces.append(Piece(pieces.pop().start if tail else first, last))
+        pieces.append(PassageSpan(pieces.pop().start if tail else first, last))
     return pieces
 
 
@@ -71,24 +71,24 @@ def verse_lines(text: str, body: int, end: int) -> list[tuple[int, int]]:
     ]
 
 
-def verse(text: str, section: Section) -> list[Piece]:
+def verse(text: str, section: Section) -> list[PassageSpan]:
     """Stanzas of a section grouped to about `VERSES` lines; a longer stanza is cut after every ninth line."""
     lines = verse_lines(text, section.body, section.end)
-    pieces: list[Piece] = []
+    pieces: list[PassageSpan] = []
     first = 0
     for i, (_, end) in enumerate(lines):
         following = lines[i + 1][0] if i + 1 < len(lines) else len(text)
         blank = text.count("\n", end, following) > 1
         count = i + 1 - first
         if (count >= VERSES and (blank or count >= VERSES + 3)) or i + 1 == len(lines):
-            pieces.append(Piece(lines[first][0], end, first + 1, i + 1))
+            pieces.append(PassageSpan(lines[first][0], end, first + 1, i + 1))
             first = i + 1
     if len(pieces) > 1 and (pieces[-1].last_verse or 0) - (pieces[-1].first_verse or 0) < 2:
         last, before = pieces.pop(), pieces.pop()
-        pieces.append(Piece(before.start, last.end, before.first_verse, last.last_verse))
+        pieces.append(PassageSpan(before.start, last.end, before.first_verse, last.last_verse))
     return pieces
 
 
-def cut(text: str, section: Section) -> list[Piece]:
+def cut(text: str, section: Section) -> list[PassageSpan]:
     """The passages of a section, in order; together they hold every word of its body."""
     return verse(text, section) if section.verse else prose(text, section)

@@ -17,7 +17,7 @@ from stilnovo.library import epub, markup, office, tei
 from stilnovo.library.decode import decode
 from stilnovo.library.headings import Heading
 from stilnovo.library.names import Names, from_file_name, from_header, from_title_page, split_header
-from stilnovo.library.writer import Book, cut
+from stilnovo.library.text_builder import Book, cut
 from stilnovo.text.italian import fold
 
 MAXIMUM_BYTES = 64 * 2**20
@@ -32,7 +32,7 @@ _PRODUCED_BY = re.compile(r"\s*(?:Produced by|E-text prepared by|Transcribed by)
 
 
 @dataclass(frozen=True)
-class Document:
+class SourceWork:
     """A work as it will be stored: its names, its text, the file it came from.
 
     `headings` are given where the format marks them (TEI); None means: find them in the text.
@@ -95,7 +95,7 @@ def _trimmed(book: Book, kept: str) -> Book:
     return cut(book, start, start + len(kept))
 
 
-def understand(data: bytes, name: str, given: Names | None = None) -> Document:
+def understand(data: bytes, name: str, given: Names | None = None) -> SourceWork:
     """A document from the bytes of a file called `name`, of which only the last part of the path counts.
 
     Raises:
@@ -118,10 +118,10 @@ def understand(data: bytes, name: str, given: Names | None = None) -> Document:
     names = (given or Names()).over(header).over(from_mark).over(colophon).over(book.names)
     if suffix not in (".xml", ".tei"):
         names = names.over(from_title_page(book.text, hint))
-    return Document(names.over(hint), book.text, file, book.headings)
+    return SourceWork(names.over(hint), book.text, file, book.headings)
 
 
-def read(path: Path, given: Names | None = None) -> Document:
+def read(path: Path, given: Names | None = None) -> SourceWork:
     """Read one file. Names `given` by the user win over the file's own, those over the file's name.
 
     Raises:

@@ -23,7 +23,7 @@ from stilnovo.library.database import guard, integrity, prepare, transaction
 from stilnovo.library.index import Index, Row
 from stilnovo.library.names import Names
 from stilnovo.library.rank import nearest
-from stilnovo.library.read import Document
+from stilnovo.library.read import SourceWork
 from stilnovo.library.records import Chapter, Passage, Work
 from stilnovo.library.soundness import problems
 
@@ -185,7 +185,7 @@ class Library:
     def _transaction(self) -> AbstractContextManager[None]:
         return transaction(self._db, self.path)
 
-    def add(self, document: Document) -> Added:
+    def add(self, document: SourceWork) -> Added:
         """Store a work with its sections and passages, or find that its text is already here."""
         digest = hashlib.sha256(document.text.encode("utf-8")).hexdigest()
         if there := self._db.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
@@ -207,7 +207,7 @@ class Library:
             self._next("revision")
         return Added(self.work(work), new=True)
 
-    def _add_section(self, work: int, position: int, section: sections.Section, document: Document) -> None:
+    def _add_section(self, work: int, position: int, section: sections.Section, document: SourceWork) -> None:
         number = self._next("section")
         self._db.execute(
             'INSERT INTO sections(id, work, position, label, title, verse, start, "end", body) '

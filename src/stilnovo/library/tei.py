@@ -14,7 +14,7 @@ from xml.parsers import expat
 from stilnovo.errors import InputError
 from stilnovo.library.headings import Heading, label_for, number_of
 from stilnovo.library.names import Names, direct_name
-from stilnovo.library.writer import Book, Writer
+from stilnovo.library.text_builder import Book, TextBuilder
 
 _DIVISION = re.compile(r"div\d*$")
 _PART_KINDS = frozenset(["part", "parte", "group", "book", "libro", "volume", "cantica", "act", "atto"])
@@ -82,7 +82,7 @@ def _names(root: ET.Element) -> Names:
     return Names(title, direct_name(_find(root, "titleStmt", "author")), min(dates)[1] if dates else None)
 
 
-class _Writer(Writer):
+class _Writer(TextBuilder):
     """Collects the text and the headings while walking the tree."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ Shape letters: T tokens in the stream, H query heads, K key/value heads (H a mul
 
 Every use of the model is a stream of blocks. Training packs documents: each block causal. Scoring packs questions: each
 block a tree, several endings over one shared context, given by an explicit mask. Generation keeps keys and values: the
-cache (`stilnovo.generate.cache`) is another `Attention`. The model itself knows only the interface.
+cache (`stilnovo.generate.kv_cache`) is another `Attention`. The model itself knows only the interface.
 
 Unusual: blocks are attended one by one with torch's own scaled_dot_product_attention. No padding is computed and no
 T × T mask exists, so cost and memory follow the documents, not the stream.
@@ -30,7 +30,7 @@ class Attention(Protocol):
 
 
 @dataclass(frozen=True)
-class Block:
+class DocumentBlock:
     """Tokens `start` … `stop`-1 of the stream. `mask` (L, L) bool, True = may attend; None = causal."""
 
     start: int
@@ -60,7 +60,7 @@ def grouped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, c
 class Blocks:
     """Attention inside consecutive blocks that tile the stream."""
 
-    def __init__(self, blocks: Sequence[Block]) -> None:
+    def __init__(self, blocks: Sequence[DocumentBlock]) -> None:
         self.blocks = tuple(blocks)
         stop = 0
         for block in self.blocks:
@@ -73,7 +73,7 @@ class Blocks:
         """Documents of these lengths one after another, causal inside each."""
         blocks, start = [], 0
         for length in lengths:
-            blocks.append(Block(start, start + length))
+            blocks.append(DocumentBlock(start, start + length))
             start += length
         return cls(blocks)
 

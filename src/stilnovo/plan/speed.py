@@ -2,7 +2,7 @@
 
 Only what this step really does is counted: weights are frozen (no weight gradients), the down projection is never
 recomputed, the head's loss takes two products. Causal attention is half of the full square. N is the number of weights
-in matrix products. What an objective reads beside the pass itself (`Objective`) is counted too: the base's answer, with
+in matrix products. What an objective reads beside the pass itself (`ObjectiveCost`) is counted too: the base's answer, with
 the adapter off and without a backward pass, and what both meet at the head.
 
 Equations: one product with a matrix of n weights is 2n FLOPs a token; attention over S tokens, causal, 2·H·D·S forward
@@ -26,7 +26,7 @@ HOST_ADAM_BYTES = 8e9  # bytes a second that an optimizer on the host works thro
 
 
 @dataclass(frozen=True)
-class Objective:
+class ObjectiveCost:
     """What a step's objective computes, as shares of the tokens of its pass (`stilnovo.train.objective`, `.preference`).
 
     Attributes:
@@ -46,17 +46,17 @@ class Objective:
         return 2 * self.learnt + self.compared + (5 if tiled else 3) * self.anchored
 
 
-def objective_of(recipe: Recipe, learnt: float = 1.0) -> Objective:
+def objective_of(recipe: Recipe, learnt: float = 1.0) -> ObjectiveCost:
     """What a recipe's steps compute; `learnt` is the share of conversations' or pairs' tokens that are answers."""
     train, data = recipe.train, recipe.data
     if train.task == "dpo":
-        return Objective(learnt=learnt, base=1.0, compared=learnt)
+        return ObjectiveCost(learnt=learnt, base=1.0, compared=learnt)
     rehearsal = data.rehearsal_share if data.rehearsal else 0.0
     own = (1 - rehearsal) * (learnt if train.task == "sft" else 1.0)
     if train.rehearse_by == "learn":
-        return Objective(learnt=own + rehearsal * learnt)
+        return ObjectiveCost(learnt=own + rehearsal * learnt)
     answers = rehearsal * learnt if train.rehearse_by == "both" else 0.0
-    return Objective(learnt=own + answers, base=rehearsal, anchored=rehearsal)
+    return ObjectiveCost(learnt=own + answers, base=rehearsal, anchored=rehearsal)
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,13 @@ def plain_flops(run: Run, document: int) -> float:
 
 
 def speed(
-    run: Run, levers: Levers, card: Card, document: int | None = None, objective: Objective | None = None
+    run: Run, levers: Levers, card: Card, document: int | None = None, objective: ObjectiveCost | None = None
 ) -> Speed:
     """Arithmetic and time of one pass of `run.tokens` in documents of one length (None: a single document).
 
     The objective's own passes are added; None: every token is learnt, and nothing else is read.
     """
-    c, tokens, asked = run.config, run.tokens, objective or Objective()
+    c, tokens, asked = run.config, run.tokens, objective or ObjectiveCost()
     table = 2.0 * c.vocab_size * c.hidden_size  # FLOPs of one product with the head
     plain = plain_flops(run, document or tokens)
     forward = run.lora.first_layer * plain  # below the adapter nothing more is wanted

@@ -6,7 +6,8 @@ be tested without a model and reused by every command. No network, no script nee
 
 from __future__ import annotations
 
-from stilnovo.report.data import (
+from stilnovo.report.page import render
+from stilnovo.report.values import (
     Direction,
     Exchange,
     Interval,
@@ -15,12 +16,11 @@ from stilnovo.report.data import (
     MemoryItem,
     Pair,
     QuantisationRow,
-    Quote,
+    QuoteRow,
     QuoteStatus,
     ReportData,
-    Verdict,
+    VerdictRow,
 )
-from stilnovo.report.page import render
 
 __all__ = [
     "Direction",
@@ -31,9 +31,9 @@ __all__ = [
     "MemoryItem",
     "Pair",
     "QuantisationRow",
-    "Quote",
+    "QuoteRow",
     "QuoteStatus",
     "ReportData",
-    "Verdict",
+    "VerdictRow",
     "render",
 ]

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from stilnovo.report.data import Interval, LossPoint
 from stilnovo.report.numbers import clean, decimal, drawable, finite, rate, tick_digits, ticks
 from stilnovo.report.svg import Drawing
+from stilnovo.report.values import Interval, LossPoint
 
 CHARACTER = 7.4  # mean advance of the sans face at 12 px, on the generous side: labels must not touch the plot
 EDGE = 12.0  # room for half a dot at the ends of an axis

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stilnovo.report import charts
-from stilnovo.report.data import Imprint, Verdict
-from stilnovo.report.page import Drawn, Section, both_widths, compose, verdict_plots
+from stilnovo.report.page import Drawn, PageSection, both_widths, compose, verdict_plots
+from stilnovo.report.values import Imprint, VerdictRow
 
 Change = Literal["gained", "lost", "other"]
 
@@ -73,7 +73,7 @@ class DifferingTask:
 class ComparisonData(Imprint):
     """Everything the page shows; `runs` are (what, before, after) where the two runs differ."""
 
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[VerdictRow, ...] = ()
     runs: tuple[tuple[str, str, str], ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
     tasks: tuple[DifferingTask, ...] = ()
@@ -89,25 +89,25 @@ def render_comparison(data: ComparisonData) -> str:
     )
 
 
-def _sections(data: ComparisonData) -> list[Section]:
+def _sections(data: ComparisonData) -> list[PageSection]:
     return [
-        Section(
+        PageSection(
             "differences",
             "The difference",
             "After minus before on the same items, with its 95 % interval. An interval that holds the dashed zero "
             "leaves open which is better.",
             bool(data.verdicts),
         ),
-        Section(
+        PageSection(
             "verdicts",
             "Better or worse",
             "Hollow dot and dashed line: before. Filled dot: after. Bars are 95 % intervals. The verdict rests on the "
             "paired difference, item by item, not on whether the bars overlap.",
             bool(data.verdicts),
         ),
-        Section("runs", "The two runs", "What differs between them, beside their answers.", bool(data.runs)),
-        Section("refused", "Not compared", "", bool(data.refused)),
-        Section(
+        PageSection("runs", "The two runs", "What differs between them, beside their answers.", bool(data.runs)),
+        PageSection("refused", "Not compared", "", bool(data.refused)),
+        PageSection(
             "items",
             "Where they differ",
             "Gained: wrong before, right after. Lost: the reverse. Other: another answer, as right or as wrong as "
@@ -115,13 +115,13 @@ def _sections(data: ComparisonData) -> list[Section]:
             "chosen, the right answer has a tick.",
             bool(data.tasks),
         ),
-        Section("limits", "What this does not show", "", bool(data.limits)),
-        Section("method", "How it was measured", "", bool(data.method)),
-        Section("colophon", "Colophon", "", True),
+        PageSection("limits", "What this does not show", "", bool(data.limits)),
+        PageSection("method", "How it was measured", "", bool(data.method)),
+        PageSection("colophon", "Colophon", "", True),
     ]
 
 
-def _difference_plots(verdicts: Sequence[Verdict]) -> list[Drawn]:
+def _difference_plots(verdicts: Sequence[VerdictRow]) -> list[Drawn]:
     """One plot a unit: differences in points and differences in bits per byte share no axis."""
     plots = []
     for index, unit in enumerate(dict.fromkeys(verdict.unit for verdict in verdicts)):

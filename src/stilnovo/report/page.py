@@ -18,8 +18,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stilnovo.report import charts, numbers
-from stilnovo.report.data import Imprint, Interval, LossPoint, MemoryItem, QuantisationRow, ReportData, Verdict
 from stilnovo.report.figures import tiles
+from stilnovo.report.values import Imprint, Interval, LossPoint, MemoryItem, QuantisationRow, ReportData, VerdictRow
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _WIDE, _NARROW = 736, 350
@@ -27,7 +27,7 @@ _ALIKE = ("'’‘ʼ", '"“”„«»')
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A chapter of a page: its template is `sections/<id>.html`; `note` says under the heading how to read it."""
 
     id: str
@@ -65,7 +65,7 @@ def render(data: ReportData) -> str:
     )
 
 
-def compose(data: Imprint, sections: Sequence[Section], **values: object) -> str:
+def compose(data: Imprint, sections: Sequence[PageSection], **values: object) -> str:
     """A page of the sections that are present; `values` are what their templates name beside `data`."""
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -124,50 +124,50 @@ def _environment() -> Environment:
     return environment
 
 
-def _sections(data: ReportData) -> list[Section]:
+def _sections(data: ReportData) -> list[PageSection]:
     return [
-        Section("glance", "At a glance", "", data.key is not None),
-        Section(
+        PageSection("glance", "At a glance", "", data.key is not None),
+        PageSection(
             "verdicts",
             "Better or worse",
             "Hollow dot and dashed line: before. Filled dot: after. Bars are 95 % intervals. The verdict rests on the "
             "paired difference, item by item, not on whether the bars overlap.",
             bool(data.verdicts),
         ),
-        Section("loss", "The loss", "What the model got wrong, step by step, while it trained.", bool(data.loss)),
-        Section(
+        PageSection("loss", "The loss", "What the model got wrong, step by step, while it trained.", bool(data.loss)),
+        PageSection(
             "memory",
             "Memory, line by line",
             "Outlined bars: said before the run. Filled bars: measured during it.",
             bool(data.memory),
         ),
-        Section(
+        PageSection(
             "quantisation",
             "What quantisation costs",
             "The same text, the same weights, stored in fewer bits. Hollow dot and dashed line: the reference.",
             bool(data.quantisation),
         ),
-        Section(
+        PageSection(
             "texts",
             "Side by side",
             "The same prompt, settings and seed for both.",
             bool(data.pairs),
         ),
-        Section(
+        PageSection(
             "conversation",
             "Asked of the library",
             "Verified: it stands word for word in the work it names. Repaired: put right from that work. Unverified: "
             "not found there, not to be trusted.",
             bool(data.conversation),
         ),
-        Section("limits", "What this does not show", "", bool(data.limits)),
-        Section("method", "How it was measured", "", bool(data.method)),
-        Section("settings", "Settings", "The recipe this run was made from.", bool(data.recipe)),
-        Section("colophon", "Colophon", "", True),
+        PageSection("limits", "What this does not show", "", bool(data.limits)),
+        PageSection("method", "How it was measured", "", bool(data.method)),
+        PageSection("settings", "Settings", "The recipe this run was made from.", bool(data.recipe)),
+        PageSection("colophon", "Colophon", "", True),
     ]
 
 
-def verdict_plots(verdicts: Sequence[Verdict]) -> list[Drawn]:
+def verdict_plots(verdicts: Sequence[VerdictRow]) -> list[Drawn]:
     """One plot a verdict; verdicts of the same unit share their axis, so that lengths can be compared by eye."""
     shared: dict[str, tuple[float, ...]] = {}
     room: dict[str, int] = {}

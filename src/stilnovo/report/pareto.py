@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stilnovo.report.charts import CHARACTER, EDGE, Scale, fit, interval_text, numbers_of, spaced
-from stilnovo.report.data import Interval
 from stilnovo.report.numbers import decimal, drawable
 from stilnovo.report.svg import Drawing
+from stilnovo.report.values import Interval
 
 COLOURS = 6  # classes curve-0 … curve-5 of the style sheet; more curves begin again, with another shape
 _RADIUS = 5.0

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stilnovo.report import charts
-from stilnovo.report.data import Imprint, Interval
-from stilnovo.report.page import Drawn, Section, both_widths, compose
+from stilnovo.report.page import Drawn, PageSection, both_widths, compose
+from stilnovo.report.values import Imprint, Interval
 
 UNFOLDED = 12  # categories of a task that are shown without being asked for
 
 
 @dataclass(frozen=True)
-class Measure:
+class ScoreRow:
     """One metric of one task, in percent; `main` marks the one that verdicts are about."""
 
     name: str
@@ -29,7 +29,7 @@ class Score:
     version: str
     part: str
     n: int
-    measures: tuple[Measure, ...]
+    measures: tuple[ScoreRow, ...]
     chance: float
     visible: float
     speed: str
@@ -80,26 +80,26 @@ def render_scores(data: ScoreData) -> str:
     )
 
 
-def _sections(data: ScoreData) -> list[Section]:
+def _sections(data: ScoreData) -> list[PageSection]:
     return [
-        Section(
+        PageSection(
             "scores",
             "Scores",
             "Dots are scores, bars their 95 % intervals, dotted marks what guessing scores. Two runs are told apart "
             "by comparing them item by item, not by whether their bars overlap.",
             bool(data.scores),
         ),
-        Section("heldout", "Held-out text", "Lower is better.", data.held_out is not None),
-        Section(
+        PageSection("heldout", "Held-out text", "Lower is better.", data.held_out is not None),
+        PageSection(
             "categories",
             "By category",
             "The intervals of small categories are wide; a category that looks best by chance always exists.",
             bool(data.categories),
         ),
-        Section("limits", "What this does not show", "", bool(data.limits)),
-        Section("method", "How it was measured", "", bool(data.method)),
-        Section("repeat", "To repeat it", "", bool(data.facts)),
-        Section("colophon", "Colophon", "", True),
+        PageSection("limits", "What this does not show", "", bool(data.limits)),
+        PageSection("method", "How it was measured", "", bool(data.method)),
+        PageSection("repeat", "To repeat it", "", bool(data.facts)),
+        PageSection("colophon", "Colophon", "", True),
     ]
 
 

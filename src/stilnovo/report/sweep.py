@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stilnovo.report.data import Direction, Imprint, Interval
-from stilnovo.report.page import Drawn, Section, compose
+from stilnovo.report.page import Drawn, PageSection, compose
 from stilnovo.report.pareto import Panel, pareto_chart
-from stilnovo.report.positions import Series, position_chart
+from stilnovo.report.position_plot import Series, position_chart
+from stilnovo.report.values import Direction, Imprint, Interval
 
 _WIDE, _NARROW = 736, 350
 
@@ -44,7 +44,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Measure:
+class SweepMeasure:
     """One thing that was gained or may have been lost, in `unit` with `digits` decimals, for every setting."""
 
     name: str
@@ -61,7 +61,7 @@ class SweepData(Imprint):
 
     panels: tuple[Panel, ...] = ()
     settings: tuple[Setting, ...] = ()
-    measures: tuple[Measure, ...] = ()
+    measures: tuple[SweepMeasure, ...] = ()
     ranges: tuple[str, ...] = ()
     positions: tuple[Series, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
@@ -82,9 +82,9 @@ def render_sweep(data: SweepData) -> str:
     )
 
 
-def _sections(data: SweepData) -> list[Section]:
+def _sections(data: SweepData) -> list[PageSection]:
     return [
-        Section(
+        PageSection(
             "tradeoff",
             "Gained and lost",
             "One curve a model, through the scales of its adapter; the cross is the base. Lower right is better. Bars "
@@ -92,21 +92,21 @@ def _sections(data: SweepData) -> list[Section]:
             "Pale band: the Pareto front, on which nothing can be gained without losing more.",
             bool(data.panels),
         ),
-        Section("settings-table", "Every setting", "Changes against the base, item by item.", bool(data.settings)),
-        Section(
+        PageSection("settings-table", "Every setting", "Changes against the base, item by item.", bool(data.settings)),
+        PageSection(
             "positions",
             "By position",
             "How much better or worse each model predicts, by how many tokens it has read before.",
             bool(data.positions),
         ),
-        Section(
+        PageSection(
             "measures",
             "Measure by measure",
             "Each verdict stands alone at 5 %: where a loss is feared, the cautious mistake is to see one that is none.",
             bool(data.measures),
         ),
-        Section("limits", "What this does not show", "", bool(data.limits)),
-        Section("method", "How it was measured", "", bool(data.method)),
-        Section("repeat", "To repeat it", "", bool(data.facts)),
-        Section("colophon", "Colophon", "", True),
+        PageSection("limits", "What this does not show", "", bool(data.limits)),
+        PageSection("method", "How it was measured", "", bool(data.method)),
+        PageSection("repeat", "To repeat it", "", bool(data.facts)),
+        PageSection("colophon", "Colophon", "", True),
     ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stilnovo.report.charts import interval_text
-from stilnovo.report.data import ReportData
 from stilnovo.report.figures import tiles
 from stilnovo.report.numbers import clean, finite, p_value
+from stilnovo.report.values import ReportData
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -15,9 +15,9 @@ from typing import Any, cast
 
 from stilnovo.errors import StilnovoError
 from stilnovo.library.store import Library
-from stilnovo.serve.conversations import Conversations, settled, turns
-from stilnovo.serve.events import Ask, Done, Event, Notice, Responder, Token
+from stilnovo.serve.answer_events import AnswerDone, Ask, Event, Notice, Responder, TextToken
 from stilnovo.serve.faults import Fault, fault_of
+from stilnovo.serve.history import Conversations, settled, turns
 from stilnovo.serve.metrics import Metrics
 
 #: A growing answer is stored this often, so that even a killed service has kept most of it.
@@ -41,10 +41,10 @@ def counted(
     try:
         with closing(events):
             for event in events:
-                if first and isinstance(event, Token):
+                if first and isinstance(event, TextToken):
                     metrics.time("stilnovo_first_token_seconds", time.monotonic() - begun)
                     first = False
-                if isinstance(event, Done):
+                if isinstance(event, AnswerDone):
                     outcome = "failed" if event.failure else "complete"
                     metrics.count("stilnovo_tokens_total", event.prompt_tokens, kind="read")
                     metrics.count("stilnovo_tokens_total", event.completion_tokens, kind="written")
@@ -96,7 +96,7 @@ class Answering:
         try:
             with closing(events):
                 for event in events:
-                    if isinstance(event, Token):
+                    if isinstance(event, TextToken):
                         text += event.text
                         if time.monotonic() - stored_at > STORE_SECONDS:
                             _kept(store, answer["id"], text, "writing", details)

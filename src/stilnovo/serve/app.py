@@ -25,13 +25,13 @@ from stilnovo.library.embedders import Embedder
 from stilnovo.library.read import SUFFIXES
 from stilnovo.library.store import Library
 from stilnovo.serve import library_api, openai_api, talk_api
+from stilnovo.serve.answer_events import Responder
 from stilnovo.serve.answering import Answering
-from stilnovo.serve.conversations import Conversations
-from stilnovo.serve.events import Responder
 from stilnovo.serve.faults import Fault, fault_of
+from stilnovo.serve.history import Conversations
 from stilnovo.serve.metrics import CONTENT_TYPE, Metrics
 from stilnovo.serve.security import COOKIE, Door, same, session
-from stilnovo.serve.settings import Settings
+from stilnovo.serve.settings import ServeSettings
 from stilnovo.serve.streaming import ClientGone
 from stilnovo.serve.uploads import Uploads
 from stilnovo.serve.workers import Workers
@@ -46,7 +46,7 @@ class Login(BaseModel):
     token: str = Field(max_length=1000)
 
 
-def create_app(settings: Settings, responder: Responder, embedder: Embedder | None = None) -> FastAPI:
+def create_app(settings: ServeSettings, responder: Responder, embedder: Embedder | None = None) -> FastAPI:
     """The service as an ASGI application.
 
     Args:
@@ -90,7 +90,9 @@ def create_app(settings: Settings, responder: Responder, embedder: Embedder | No
     return app
 
 
-def _own_routes(app: FastAPI, settings: Settings, responder: Responder, workers: Workers, metrics: Metrics) -> None:
+def _own_routes(
+    app: FastAPI, settings: ServeSettings, responder: Responder, workers: Workers, metrics: Metrics
+) -> None:
     """The page, its login, and what watches the service."""
 
     @app.get("/")

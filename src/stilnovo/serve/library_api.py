@@ -26,7 +26,7 @@ Sha = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
 UploadId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 
 
-class Named(BaseModel):
+class UploadName(BaseModel):
     """What an uploaded work is to be called."""
 
     title: str = Field(min_length=1, max_length=LONGEST_NAME)
@@ -171,7 +171,7 @@ def router(workers: Workers, uploads: Uploads) -> APIRouter:
             return await workers.run(stage)
 
     @routes.post("/uploads/{number}/confirm", status_code=201)
-    async def keep(number: UploadId, body: Named) -> dict[str, Any]:
+    async def keep(number: UploadId, body: UploadName) -> dict[str, Any]:
         def add(library: Library) -> dict[str, Any]:
             staged = uploads.get(number)
             work, new = confirm(staged, Names(body.title.strip(), body.author.strip(), body.year), library)

@@ -15,8 +15,8 @@ from pydantic import BaseModel, Field
 
 from stilnovo.library.embedders import Embedder
 from stilnovo.library.store import Library
+from stilnovo.serve.answer_events import MODEL_OF, AnswerDone, Ask, Event, Responder, TextToken
 from stilnovo.serve.answering import counted, events_of
-from stilnovo.serve.events import MODEL_OF, Ask, Done, Event, Responder, Token
 from stilnovo.serve.faults import Fault, fault_of
 from stilnovo.serve.metrics import Metrics
 from stilnovo.serve.streaming import EventStream, sse, while_connected
@@ -119,10 +119,10 @@ def _base64(vector: Sequence[float]) -> str:
 
 
 async def _whole(events: AsyncGenerator[Event, None], ask: Ask, answered: Answered) -> dict[str, Any]:
-    done: Done | None = None
+    done: AnswerDone | None = None
     async with aclosing(events) as open_events:
         async for event in open_events:
-            done = event if isinstance(event, Done) else done
+            done = event if isinstance(event, AnswerDone) else done
     if done is None:
         raise Fault(502, "model_failed", "The answer ended without an end.")
     if done.failure:
@@ -142,10 +142,10 @@ async def _pieces(
         async with aclosing(rest) as open_rest:
             event: Event | None = first
             while event is not None:
-                if isinstance(event, Token):
+                if isinstance(event, TextToken):
                     if piece := cut.feed(event.text):
                         yield write({"content": piece})
-                elif isinstance(event, Done):
+                elif isinstance(event, AnswerDone):
                     if piece := cut.rest():
                         yield write({"content": piece})
                     if event.failure:

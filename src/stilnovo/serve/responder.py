@@ -11,11 +11,11 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from stilnovo.chat import events as chat_events
-from stilnovo.chat.conversation import SYSTEM, Conversation
+from stilnovo.chat.conversation import SYSTEM, ChatSession
 from stilnovo.chat.quotes import Quote
-from stilnovo.chat.writing import Writer
+from stilnovo.chat.writing import AnswerWriter
 from stilnovo.library.store import Library
-from stilnovo.serve.events import MODES, Ask, Done, Event, Mode, Notice, SamplingSettings
+from stilnovo.serve.answer_events import MODES, AnswerDone, Ask, Event, Mode, Notice, SamplingSettings
 from stilnovo.text.template import Message
 
 
@@ -38,7 +38,7 @@ def word_count(text: str) -> int:
 class Counting:
     """A writer seen through: what it read, and how much it wrote."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: AnswerWriter) -> None:
         self._writer, self.context_tokens = writer, writer.context_tokens
         self.prompt_tokens = self.completion_tokens = 0
         self.cut = False
@@ -79,7 +79,7 @@ def _sampling(settings: SamplingSettings) -> Any:
 class LibraryResponder:
     """The library by itself, or with a model that writes."""
 
-    def __init__(self, writer: Writer | None = None, writer_name: str = "", system: str = "") -> None:
+    def __init__(self, writer: AnswerWriter | None = None, writer_name: str = "", system: str = "") -> None:
         self._writer, self.writer_name, self._system = writer, writer_name, system or SYSTEM
 
     @property
@@ -91,7 +91,7 @@ class LibraryResponder:
         """See `Responder`."""
         counting = Counting(self._writer) if self._writer is not None else None
         within = None if ask.mode == "chat" else library
-        talk = Conversation(counting, ask.system or self._system, library=within, history=ask.history)
+        talk = ChatSession(counting, ask.system or self._system, library=within, history=ask.history)
         failure = ""
         reply = talk.reply(ask.message, ask.mode, _sampling(ask.sampling) if counting else None)
         with contextlib.closing(reply):
@@ -105,12 +105,12 @@ class LibraryResponder:
                     yield event
 
 
-def _done(event: chat_events.Done, ask: Ask, counting: Counting | None, failure: str) -> Done:
+def _done(event: chat_events.Done, ask: Ask, counting: Counting | None, failure: str) -> AnswerDone:
     citations = tuple(citation(quote) for quote in event.quotes)
     if event.kind == "extractive" or counting is None:
         read = word_count(ask.message) + sum(word_count(a) + word_count(b) for a, b in ask.history)
-        return Done(
+        return AnswerDone(
             event.text, citations, prompt_tokens=read, completion_tokens=word_count(event.text), failure=failure
         )
     read, written = counting.prompt_tokens, counting.completion_tokens
-    return Done(event.text, citations, "written", "length" if counting.cut else "stop", read, written, failure)
+    return AnswerDone(event.text, citations, "written", "length" if counting.cut else "stop", read, written, failure)

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stilnovo.serve.faults import Fault
 from stilnovo.serve.metrics import Metrics
-from stilnovo.serve.settings import MEBIBYTE, Settings, is_loopback
+from stilnovo.serve.settings import MEBIBYTE, ServeSettings, is_loopback
 
 COOKIE = "stilnovo_session"
 UPLOAD_PATH = "/api/uploads"
@@ -64,7 +64,7 @@ def _host_name(host: str) -> str:
 class Door:
     """The outermost layer of the application; see the module."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
         self._session = session(settings.token) if settings.token else ""
 

@@ -24,7 +24,7 @@ def is_loopback(host: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServeSettings:
     """What the service is told at its start.
 
     Attributes:

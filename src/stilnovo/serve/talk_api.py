@@ -13,12 +13,12 @@ from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field
 
 from stilnovo.library.store import Library
+from stilnovo.serve.answer_events import Ask, Mode, Responder, SamplingSettings
 from stilnovo.serve.answering import Answering, PageEvent
-from stilnovo.serve.conversations import LONGEST_TITLE, Conversations
-from stilnovo.serve.events import Ask, Mode, Responder, SamplingSettings
-from stilnovo.serve.export import as_json, as_markdown
 from stilnovo.serve.faults import Fault, fault_of
+from stilnovo.serve.history import LONGEST_TITLE, Conversations
 from stilnovo.serve.streaming import EventStream, sse
+from stilnovo.serve.transcript import as_json, as_markdown
 from stilnovo.serve.workers import Workers
 
 #: The longest message of a person, and system prompt, in characters.
@@ -41,7 +41,7 @@ class Controls(BaseModel):
     seed: int = Field(default=42, ge=0, lt=2**31)
 
 
-class Settings(BaseModel):
+class AnswerSettings(BaseModel):
     """How an answer is to be made."""
 
     mode: Mode = "library"
@@ -49,7 +49,7 @@ class Settings(BaseModel):
     system: str = Field("", max_length=LONGEST_SYSTEM)
 
 
-class Said(Settings):
+class Said(AnswerSettings):
     """A message of the person."""
 
     text: str = Field(min_length=1, max_length=LONGEST_MESSAGE)
@@ -102,7 +102,7 @@ def router(workers: Workers, responder: Responder, answering: Answering) -> APIR
         disposition = f"attachment; filename=\"conversation.{suffix}\"; filename*=UTF-8''{name}.{suffix}"
         return Response(text, media_type=kind, headers={"Content-Disposition": disposition})
 
-    async def answer(number: str, message: str | None, settings: Settings) -> EventStream:
+    async def answer(number: str, message: str | None, settings: AnswerSettings) -> EventStream:
         if settings.mode not in responder.modes:
             raise Fault(422, "mode", f"The mode {settings.mode!r} needs a model that writes.", "mode")
         ask = Ask(
@@ -123,7 +123,7 @@ def router(workers: Workers, responder: Responder, answering: Answering) -> APIR
         return await answer(number, body.text.strip(), body)
 
     @routes.post("/{number}/regenerate")
-    async def regenerate(number: Id, body: Settings) -> EventStream:
+    async def regenerate(number: Id, body: AnswerSettings) -> EventStream:
         return await answer(number, None, body)
 
     return routes

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from stilnovo.library import passages, sections
 from stilnovo.library.names import Names
-from stilnovo.library.read import Document, understand
+from stilnovo.library.read import SourceWork, understand
 from stilnovo.library.records import Work
 from stilnovo.library.store import Library
 from stilnovo.runlog import disk_errors
@@ -140,7 +140,7 @@ class Uploads:
             self.drop(number)
 
 
-def document(staged: Staged, given: Names | None = None) -> Document:
+def document(staged: Staged, given: Names | None = None) -> SourceWork:
     """A staged file as the library reads it, under the name it was sent with.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stilnovo.serve.events import MODEL_OF, Ask, Done, Mode, SamplingSettings
+from stilnovo.serve.answer_events import MODEL_OF, AnswerDone, Ask, Mode, SamplingSettings
 from stilnovo.serve.faults import Fault
 
 MODE_OF: dict[str, Mode] = {model: mode for mode, model in MODEL_OF.items()}
@@ -22,7 +22,7 @@ MESSAGES_AT_MOST = 1000
 _REFUSED = ("tools", "functions", "logprobs", "top_logprobs", "logit_bias", "audio")
 
 
-class Part(BaseModel):
+class ContentPart(BaseModel):
     """A part of a message; only text is read."""
 
     type: str
@@ -33,7 +33,7 @@ class WireMessage(BaseModel):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
+    content: str | list[ContentPart] | None = None
 
     def words(self) -> str:
         """The text of the message."""
@@ -159,11 +159,11 @@ class Answered:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         return {**self._object("chat.completion.chunk"), "choices": [choice], **more}
 
-    def usage_chunk(self, done: Done) -> dict[str, Any]:
+    def usage_chunk(self, done: AnswerDone) -> dict[str, Any]:
         """The last piece of a stream that was asked for its usage."""
         return {**self._object("chat.completion.chunk"), "choices": [], "usage": usage(done)}
 
-    def completion(self, text: str, done: Done) -> dict[str, Any]:
+    def completion(self, text: str, done: AnswerDone) -> dict[str, Any]:
         """A whole answer; `stilnovo` holds the quotations, for clients that know of them."""
         message = {"role": "assistant", "content": text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": done.reason}
@@ -171,12 +171,12 @@ class Answered:
         return {**self._object("chat.completion"), **found}
 
 
-def usage(done: Done) -> dict[str, int]:
+def usage(done: AnswerDone) -> dict[str, int]:
     """Tokens read and written."""
     total = done.prompt_tokens + done.completion_tokens
     return {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens, "total_tokens": total}
 
 
-def extension(done: Done) -> dict[str, Any]:
+def extension(done: AnswerDone) -> dict[str, Any]:
     """What this service knows beyond OpenAI's format."""
     return {"kind": done.kind, "citations": list(done.citations)}

@@ -22,7 +22,7 @@ from stilnovo.library.dense import Dense
 from stilnovo.library.embedders import Embedder
 from stilnovo.library.store import Library
 from stilnovo.serve.faults import Fault
-from stilnovo.serve.settings import Settings
+from stilnovo.serve.settings import ServeSettings
 
 T = TypeVar("T")
 QUICK_WORKERS = 4
@@ -109,7 +109,7 @@ class Group:
 class Workers:
     """The two groups of one service. Its coroutines belong to one event loop."""
 
-    def __init__(self, settings: Settings, embedder: Embedder | None = None) -> None:
+    def __init__(self, settings: ServeSettings, embedder: Embedder | None = None) -> None:
         self._quick = Group("quick", QUICK_WORKERS, settings.library, embedder)
         self._writing = Group("writer", settings.answers, settings.library, embedder)
         self._turns = asyncio.Semaphore(settings.answers)

@@ -78,7 +78,7 @@ _OPENING = "«“\"‘'([—–-―‒ \t\n"
 _stemmer = Stemmer.Stemmer("italian", 0)
 
 
-class Token(NamedTuple):
+class Word(NamedTuple):
     """A word and its place: `form` is folded, `text[start:end]` the original; `elided` marks *dell* in *dell'amore*."""
 
     form: str
@@ -108,14 +108,14 @@ def _fold_word(word: str) -> str:
     return fold(word)
 
 
-def tokens(text: str) -> list[Token]:
+def tokens(text: str) -> list[Word]:
     """Every word of a text with its offsets, elided articles and prepositions included and marked."""
     found = []
     for match in _WORD.finditer(text):
         form = _fold_word(match.group())
         end = match.end()
         elided = form in ELIDED and text[end : end + 1] in _APOSTROPHE and text[end + 1 : end + 2].strip() != ""
-        found.append(Token(form, match.start(), end, elided))
+        found.append(Word(form, match.start(), end, elided))
     return found
 
 

@@ -152,7 +152,7 @@ def _own_template(tokenizer: Tokenizer) -> Finding:
     return Finding(rule, "ok", "the same text for a conversation and for a prompt")
 
 
-def _spelt(pieces: Sequence[chat.Piece]) -> str:
+def _spelt(pieces: Sequence[chat.TemplatePiece]) -> str:
     return "".join(piece.token if isinstance(piece, Special) else piece for piece in pieces)
 
 

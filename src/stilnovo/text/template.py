@@ -5,7 +5,7 @@ to ids and encodes the second, so text typed by a person can never smuggle a con
 use the same pieces. Two templates exist, because the models this project loads use two: ChatML (SmolLM2) and Llama 3
 (LLaMAntino-3-ANITA); a model without a chat template is a base model and gets plain text.
 
-What is learnt in training is marked here too: an assistant's words (`Answer`) and the token that ends its turn. Words and
+What is learnt in training is marked here too: an assistant's words (`AssistantText`) and the token that ends its turn. Words and
 header of an assistant's turn are separate pieces, so that training sees the tokens that generation will have seen.
 """
 
@@ -36,13 +36,13 @@ class Special:
     learnt: bool = False
 
 
-class Answer(str):
+class AssistantText(str):
     """Words of the assistant: what is learnt."""
 
     __slots__ = ()
 
 
-Piece = Special | str
+TemplatePiece = Special | str
 
 IM_START, IM_END = Special("<|im_start|>"), Special("<|im_end|>")
 BEGIN, START_HEADER, END_HEADER, EOT = (
@@ -71,15 +71,17 @@ LLAMA3_JINJA = (
 SMOLLM_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
 
-def chatml(messages: Sequence[Message], *, generation: bool, default_system: str | None = SMOLLM_SYSTEM) -> list[Piece]:
+def chatml(
+    messages: Sequence[Message], *, generation: bool, default_system: str | None = SMOLLM_SYSTEM
+) -> list[TemplatePiece]:
     """ChatML as SmolLM2 uses it: a default system turn comes first when there is none."""
     turns = list(messages)
     if default_system and turns and turns[0].role != "system":
         turns.insert(0, Message("system", default_system))
-    pieces: list[Piece] = []
+    pieces: list[TemplatePiece] = []
     for turn in turns:
         if turn.role == "assistant":
-            pieces += [IM_START, "assistant\n", Answer(turn.content), Special(IM_END.token, learnt=True), "\n"]
+            pieces += [IM_START, "assistant\n", AssistantText(turn.content), Special(IM_END.token, learnt=True), "\n"]
         else:
             pieces += [IM_START, f"{turn.role}\n{turn.content}", IM_END, "\n"]
     if generation:
@@ -87,13 +89,20 @@ def chatml(messages: Sequence[Message], *, generation: bool, default_system: str
     return pieces
 
 
-def llama3(messages: Sequence[Message], *, generation: bool) -> list[Piece]:
+def llama3(messages: Sequence[Message], *, generation: bool) -> list[TemplatePiece]:
     """Llama 3's template: header, blank line, stripped content, end of turn."""
-    pieces: list[Piece] = [BEGIN]
+    pieces: list[TemplatePiece] = [BEGIN]
     for turn in messages:
         content = turn.content.strip()
         if turn.role == "assistant":
-            pieces += [START_HEADER, turn.role, END_HEADER, "\n\n", Answer(content), Special(EOT.token, learnt=True)]
+            pieces += [
+                START_HEADER,
+                turn.role,
+                END_HEADER,
+                "\n\n",
+                AssistantText(content),
+                Special(EOT.token, learnt=True),
+            ]
         else:
             pieces += [START_HEADER, turn.role, END_HEADER, f"\n\n{content}", EOT]
     if generation:
@@ -101,13 +110,13 @@ def llama3(messages: Sequence[Message], *, generation: bool) -> list[Piece]:
     return pieces
 
 
-def plain(messages: Sequence[Message], *, generation: bool) -> list[Piece]:
+def plain(messages: Sequence[Message], *, generation: bool) -> list[TemplatePiece]:
     """A base model has no turns: the texts follow each other, a blank line between."""
-    pieces: list[Piece] = []
+    pieces: list[TemplatePiece] = []
     for number, turn in enumerate(messages):
         gap = "\n\n" if generation or number + 1 < len(messages) else ""
         if turn.role == "assistant":
-            pieces += [Answer(turn.content), gap]
+            pieces += [AssistantText(turn.content), gap]
         else:
             pieces.append(turn.content + gap)
     return pieces

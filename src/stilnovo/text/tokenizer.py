@@ -21,7 +21,7 @@ from tokenizers import Tokenizer as Fast
 from stilnovo.errors import InputError
 from stilnovo.hub import find_model
 from stilnovo.text import template as chat
-from stilnovo.text.template import Answer, Message, Piece, Special
+from stilnovo.text.template import AssistantText, Message, Special, TemplatePiece
 
 # Split patterns by the name that GGUF gives them (llama.cpp's `tokenizer.ggml.pre`); GPT-2's own is the ByteLevel default.
 LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -119,7 +119,7 @@ class Tokenizer:
         for piece in chat.TEMPLATES[self.template](messages, generation=False):
             tokens = self._piece(piece)
             ids += tokens
-            learnt += [piece.learnt if isinstance(piece, Special) else isinstance(piece, Answer)] * len(tokens)
+            learnt += [piece.learnt if isinstance(piece, Special) else isinstance(piece, AssistantText)] * len(tokens)
         if self.template == "plain":
             ids, learnt = [*ids, self.end_of_text_id], [*learnt, True]
         return ids, learnt
@@ -147,7 +147,7 @@ class Tokenizer:
         self._fast = Fast.from_str(state["_definition"])
         self._fast.encode_special_tokens = True
 
-    def _piece(self, piece: Piece) -> list[int]:
+    def _piece(self, piece: TemplatePiece) -> list[int]:
         if not isinstance(piece, Special):
             return self.encode(piece)
         if piece.token not in self._specials:

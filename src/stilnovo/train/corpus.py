@@ -18,8 +18,8 @@ from typing import TypeVar, overload
 
 import numpy as np
 
-from stilnovo.data import catalogue
-from stilnovo.data.chat import Conversation, Preference, Tally, read_conversations, read_preferences
+from stilnovo.data import corpora
+from stilnovo.data.conversations import Conversation, Preference, Tally, read_conversations, read_preferences
 from stilnovo.data.packing import IntArray, LongArray, PackedCorpus, coded, pack_index, truncated_index
 from stilnovo.data.pairs import pack_pairs
 from stilnovo.data.shards import is_prepared, open_prepared
@@ -160,7 +160,7 @@ def _apart(rows: Sequence[Chat], held_out: float, seed: int) -> tuple[list[Chat]
 
 def _pairs(recipe: Recipe, tokenizer: Tokenizer) -> Corpus:
     section = recipe.data
-    preferences, tally = read_preferences(catalogue.locate(section.paths), max_rows=section.max_documents)
+    preferences, tally = read_preferences(corpora.locate(section.paths), max_rows=section.max_documents)
     said(tally)
     digest = hashlib.sha256()
     for pair in preferences:
@@ -179,10 +179,10 @@ def _pairs(recipe: Recipe, tokenizer: Tokenizer) -> Corpus:
 
 def _texts(recipe: Recipe) -> tuple[list[Document], tuple[Document, ...], str]:
     for name in recipe.data.paths:
-        if name in catalogue.SOURCES and not Path(name).exists():
+        if name in corpora.SOURCES and not Path(name).exists():
             raise InputError(
                 f"{name} is a corpus that is prepared once, and no folder of that name is here.",
-                catalogue.SOURCES[name].about,
+                corpora.SOURCES[name].about,
                 f"Run: stilnovo prepare {name} --model {recipe.model.name} --out prepared; then train with --data prepared",
             )
     documents = read_documents(recipe.data.paths, recipe.data.max_documents)
@@ -194,7 +194,7 @@ def _texts(recipe: Recipe) -> tuple[list[Document], tuple[Document, ...], str]:
 
 
 def _conversations(paths: Sequence[str], max_rows: int | None) -> tuple[list[Conversation], str]:
-    conversations, tally = read_conversations(catalogue.locate(paths), max_rows=max_rows)
+    conversations, tally = read_conversations(corpora.locate(paths), max_rows=max_rows)
     said(tally)
     digest = hashlib.sha256()
     for conversation in conversations:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from stilnovo.data.batches import BatchStream
-from stilnovo.data.chat import Conversation, Preference
+from stilnovo.data.conversations import Conversation, Preference
 from stilnovo.data.packing import PackedCorpus, pack
 from stilnovo.data.pairs import pack_pairs
 from stilnovo.data.sources import training_text

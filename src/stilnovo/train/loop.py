@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from stilnovo.data.batches import Batch, BatchStream
 from stilnovo.data.packing import PackedCorpus
-from stilnovo.engine.stack import Engine, supports
+from stilnovo.engine.stack import TrainingEngine, supports
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.plan.choose import Plan
+from stilnovo.plan.choice import Plan
 from stilnovo.progress import Progress, bytes_text
 from stilnovo.recipe import TrainSection
 from stilnovo.runlog import RunFolder
@@ -105,7 +105,7 @@ class Trainer:
             self.plan = plan or planning.choose_plan(planning.run_of(model, tokens), recipe, model.device)
             if self.plan.levers.optimizer_place == "host":
                 self.host = HostAdapter(model)
-            self.engine = Engine(model, self.plan.levers, self.host)
+            self.engine = TrainingEngine(model, self.plan.levers, self.host)
         chunk = recipe.loss_chunk if self.plan is None else self.plan.levers.loss_chunk
         self.passes, self.objective = Passes(model, self.engine, chunk), objective_of(recipe)
         self.parameters = lora.parameters(model) if self.host is None else self.host.masters

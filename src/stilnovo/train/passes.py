@@ -16,7 +16,7 @@ from stilnovo.engine.divergence import tiled_divergence
 from stilnovo.engine.head import Head
 from stilnovo.engine.link import Link
 from stilnovo.engine.loss import tiled_losses
-from stilnovo.engine.stack import Engine
+from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
@@ -49,7 +49,7 @@ class Passes:
         chunk: Rows of logits that exist at once.
     """
 
-    def __init__(self, model: Llama, engine: Engine | None, chunk: int) -> None:
+    def __init__(self, model: Llama, engine: TrainingEngine | None, chunk: int) -> None:
         self.model, self.engine, self.chunk = model, engine, chunk
         self._head: Head | None = None
 

@@ -15,9 +15,9 @@ from stilnovo.errors import InputError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import AffineLinear, DenseLinear, FourBitLinear, FrozenLinear
-from stilnovo.plan import cards, choose
+from stilnovo.plan import cards, choice
 from stilnovo.plan.cards import GIB, Card
-from stilnovo.plan.choose import Budget, Plan, Wishes, plan_for
+from stilnovo.plan.choice import Budget, Plan, Wishes, plan_for
 from stilnovo.plan.ledger import CONTEXT_BYTES, Run
 from stilnovo.plan.levers import Levers, OptimizerKind, all_layers
 from stilnovo.plan.shape import LlamaConfig, LoraConfig
@@ -90,7 +90,7 @@ def choose_plan(run: Run, recipe: TrainSection, device: torch.device, budget: Bu
     """
     budget = budget or budget_of(device)
     card, wishes = card_of(device), Wishes(optimizer=optimizer_of(recipe, device))
-    plan = _on_cpu(run, recipe, budget, wishes) if device.type == "cpu" else choose.best(run, budget, card, wishes)
+    plan = _on_cpu(run, recipe, budget, wishes) if device.type == "cpu" else choice.best(run, budget, card, wishes)
     if plan is not None:
         return plan
     raise InputError(
@@ -101,12 +101,12 @@ def choose_plan(run: Run, recipe: TrainSection, device: torch.device, budget: Bu
 
 
 def _what_would(run: Run, budget: Budget, card: Card, wishes: Wishes) -> str:
-    tokens = choose.longest(run, budget, card, wishes)
+    tokens = choice.longest(run, budget, card, wishes)
     if tokens:
         return f"At most {tokens:,} tokens fit: lower data.pack_tokens or train.batch_packs."
     for more in range(1, 512):
         larger = Budget(budget.card + more * GIB // 2, budget.host + more * GIB // 2, budget.context, budget.reserve)
-        if choose.longest(run, larger, card, wishes):
+        if choice.longest(run, larger, card, wishes):
             return f"Even the shortest context needs {more / 2:.1f} GiB more: close other programs, or use a smaller model."
     return "Use a smaller model."
 
@@ -117,9 +117,9 @@ def _on_cpu(run: Run, recipe: TrainSection, budget: Budget, wishes: Wishes) -> P
     settings = [("keep", dense), ("keep", False), ("recompute", False)]
     if recipe.gradient_checkpointing:
         settings = [("recompute", dense), ("recompute", False)]
-    for choice, keep_dense in settings:
+    for keeping, keep_dense in settings:
         levers = Levers(
-            layers=all_layers(choice, layers), keep_dense=keep_dense, optimizer=wishes.optimizer,  # type: ignore[arg-type]
+            layers=all_layers(keeping, layers), keep_dense=keep_dense, optimizer=wishes.optimizer,  # type: ignore[arg-type]
             loss_chunk=min(recipe.loss_chunk, tokens),
         )  # fmt: skip
         plan = plan_for(run, levers, CPU)
@@ -133,7 +133,7 @@ def leaner(plan: Plan, recipe: TrainSection, device: torch.device, budget: Budge
     budget = budget or budget_of(device)
     wishes = Wishes(optimizer=optimizer_of(recipe, device))
     if device.type == "cuda":
-        return choose.leaner(plan, budget, card_of(device), wishes)
+        return choice.leaner(plan, budget, card_of(device), wishes)
     cut = Budget(min(budget.card, plan.peak) * 7 // 8, budget.host, context=0, reserve=0)
     return _on_cpu(plan.run, recipe, cut, wishes)
 

@@ -22,7 +22,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.model.load import choose_device, open_model
 from stilnovo.model.qat import make_aware
 from stilnovo.model.weights import GGUFReader
-from stilnovo.plan.choose import Plan
+from stilnovo.plan.choice import Plan
 from stilnovo.plan.config import config_from_json
 from stilnovo.plan.ledger import ledger
 from stilnovo.plan.levers import Levers, all_layers
@@ -50,7 +50,7 @@ class TrainingRun:
 
     def __init__(self, recipe: Recipe, folder: Path, *, resume: bool = False, watcher: Watcher | None = None) -> None:
         if recipe.guard.every is not None and watcher is None:
-            raise ValueError("a recipe with a guard needs its watcher (stilnovo.evaluate.guard.watcher)")
+            raise ValueError("a recipe with a guard needs its watcher (stilnovo.forgetting.guard.watcher)")
         _check_folder(folder, recipe, resume)
         self.recipe, self.folder = recipe, RunFolder(folder)
         _check_memory(recipe)

@@ -2,7 +2,7 @@
 
 The training knows no benchmark: it is given a `Watch`, asks it when a look is due, writes down what it said
 (`guard.jsonl`), remembers the best step and obeys. What is measured, and by which rule, is the watch's own affair
-(`stilnovo.evaluate.guard`).
+(`stilnovo.forgetting.guard`).
 
 Unusual: a look leaves no trace in the training (random states, mode and gradients are as before), and everything that
 a later look depends on lies in the checkpoint, so that a training that was killed repeats its looks to the last bit.

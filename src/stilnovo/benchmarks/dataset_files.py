@@ -1,0 +1,205 @@
+"""A benchmark's files into rows: a local mirror, in whatever layout it has, or the hub when asked for.
+
+One folder a benchmark below `--data-dir`. In it the named file of the dataset's own distribution is looked for first,
+then what the hub's Parquet conversion writes (`CONFIG/SPLIT/0000.parquet`), then the usual `SPLIT.jsonl`, `.json` and
+`.parquet`. Nothing is fetched unless `download` was asked for, and then only the Parquet files of the one split.
+Bare NaN and infinities, which some benchmarks have in their JSON, become None.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stilnovo.benchmarks.task import Item, MissingData, Request
+from stilnovo.errors import InputError
+
+Row = dict[str, Any]
+T = TypeVar("T", bound=Item)
+_SUFFIXES = (".jsonl", ".json", ".parquet")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where the rows of one benchmark come from.
+
+    Attributes:
+        folder: Below the data folder.
+        hub: The dataset's id on the Hugging Face hub, empty when it is not there.
+        config: Its configuration there.
+        names: Our split → its other names, in files and on the hub (the hub's first).
+        files: Our split → file patterns of the dataset's own distribution, tried first.
+    """
+
+    folder: str
+    hub: str = ""
+    config: str = "default"
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def rows(self, request: Request, split: str | None = None) -> tuple[list[Row], str]:
+        """The rows of a split (the request's own by default) and the name of the file they come from.
+
+        Raises:
+            MissingData: they are not here; says the hub's name and how to get them.
+            InputError: they cannot be read.
+        """
+        paths = self.find(request, split or request.split)
+        return [row for path in paths for row in read_rows(path)], ", ".join(map(str, paths))
+
+    def find(self, request: Request, split: str) -> list[Path]:
+        """The files of a split, in order."""
+        looked: list[str] = []
+        if request.data_dir is not None:
+            folder = request.data_dir / self.folder
+            for pattern in self._patterns(split):
+                if paths := sorted(folder.glob(pattern)):
+                    return paths
+            looked.append(f"Not found: {folder / self._patterns(split)[0]} (or the same split in another layout)")
+        if request.download and self.hub:
+            return self._download(split)
+        raise MissingData(
+            f"The data of benchmark {self.folder} are missing (split {split}).",
+            looked[0] if looked else "No data folder was given.",
+            self._advice(split),
+        )
+
+    def _patterns(self, split: str) -> list[str]:
+        names = list(dict.fromkeys((split, *self.names.get(split, ()))))
+        generic = []
+        for name in names:
+            generic += [f"{self.config}/{name}/*.parquet", f"{self.config}/{name}-*.parquet", f"data/{name}-*.parquet"]
+            generic += [f"{stem}{suffix}" for suffix in _SUFFIXES for stem in (name, f"{self.config}_{name}")]
+        return [*self.files.get(split, ()), *generic]
+
+    def _advice(self, split: str) -> str:
+        own = next(iter(self.files.get(split, ())), f"{split}.jsonl")
+        local = f"--data-dir DIR, where DIR/{self.folder}/{own} (JSON, JSONL or Parquet) holds it"
+        if not self.hub:
+            return f"Give {local}."
+        return f"On the hub it is {self.hub}, configuration {self.config}: add --download, or {local}."
+
+    def _download(self, split: str) -> list[Path]:
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        from huggingface_hub import snapshot_download
+
+        name = self.names.get(split, (split,))[0]
+        pattern = f"{self.config}/{name}/*.parquet"
+        print(f"Fetching {self.hub} ({self.config}, {name}) from the Hugging Face hub …", file=sys.stderr)
+        try:
+            folder = snapshot_download(
+                self.hub, repo_type="dataset", revision="refs/convert/parquet", allow_patterns=[pattern]
+            )
+        except Exception as error:  # the hub client lets its HTTP library's own exceptions through
+            reason = str(error).splitlines()[0][:160] if str(error) else "no answer"
+            raise InputError(
+                f"The dataset {self.hub} could not be fetched.", f"{type(error).__name__}: {reason}",
+                "Connect to a network, or give a local copy with --data-dir.",
+            ) from error  # fmt: skip
+        if paths := sorted(Path(folder).glob(pattern)):
+            return paths
+        raise InputError(f"The dataset {self.hub} has no {self.config}/{name} on the hub.", next=self._advice(split))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a dataset file: a JSON array (`.json`), one object a line (`.jsonl`), or Parquet.
+
+    Raises:
+        InputError: the file is missing, is not what its name says, or holds something other than objects.
+    """
+    if path.suffix == ".parquet":
+        rows: Any = _read_parquet(path)
+    else:
+        text = read_text(path)
+        try:
+            if path.suffix == ".jsonl":
+                rows = [json.loads(line, parse_constant=_none) for line in text.split("\n") if line.strip()]
+            else:
+                rows = json.loads(text, parse_constant=_none)
+        except json.JSONDecodeError as error:
+            raise InputError("A benchmark file is not valid JSON.", f"{path}: {error}", "Get it again.") from error
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise InputError("A benchmark file does not hold a list of rows.", f"File: {path}", "Get it again.")
+    return rows
+
+
+def read_text(path: Path) -> str:
+    """A file's text, UTF-8.
+
+    Raises:
+        InputError: it is missing or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError("A benchmark file is missing.", f"Not found: {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("A benchmark file cannot be read.", f"{path}: {error}") from error
+
+
+def _read_parquet(path: Path) -> list[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InputError("A benchmark file cannot be read.", f"{path}: {error}", "Get it again.") from error
+    return rows
+
+
+def _none(_: str) -> None:
+    return None
+
+
+def build(rows: Iterable[Row], make: Callable[[Row], T], origin: str) -> list[T]:
+    """Turn rows into items.
+
+    Raises:
+        InputError: a row lacks a field or its answer points nowhere; names the row and `origin`, the file.
+    """
+    return build_numbered(rows, lambda row, _: make(row), origin)
+
+
+def build_numbered(rows: Iterable[Row], make: Callable[[Row, int], T], origin: str) -> list[T]:
+    """As `build`, for datasets whose rows have no name of their own: `make` is given the row's number, from 0."""
+    items = []
+    for number, row in enumerate(rows):
+        try:
+            items.append(make(row, number))
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+            reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+            raise InputError(
+                f"Row {number + 1} of a benchmark file cannot be used: {reason}.", f"File: {origin}"
+            ) from error
+    return items
+
+
+def text(row: Row, name: str) -> str:
+    """A field that must be text and not blank.
+
+    Raises:
+        KeyError: it is missing.
+        ValueError: it is something else, or blank.
+    """
+    value = row[name]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"field '{name}' should be text and is {value!r}")
+    return value
+
+
+def letter_index(answer: object, letters: Sequence[str]) -> int:
+    """The index of an answer key among the letters of the options that there are.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    known = list(letters)  # letters may be one string, which holds the empty string and its own pieces
+    if answer not in known:
+        raise ValueError(f"answer {answer!r} is none of its options {', '.join(known)}")
+    return known.index(str(answer))

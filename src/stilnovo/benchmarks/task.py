@@ -1,0 +1,368 @@
+"""A benchmark as data: questions, where they come from, and which part of them a run looks at.
+
+A task only says how a row of its dataset becomes an item, a `MultipleChoice` or a `Generation`; scoring, statistics and
+reports know nothing of any particular benchmark. What makes two results comparable travels with them: the number of
+items and a hash of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from stilnovo.errors import InputError
+
+SEED = 42
+
+
+class MissingData(InputError):
+    """A benchmark's rows are not on this machine."""
+
+
+Metric = Literal["acc", "acc_norm", "mc1", "mc2", "exact_match", "exact_match_flexible", "f1", "rouge1_precision"]
+METRIC_NAMES: dict[Metric, str] = {
+    "acc": "accuracy",
+    "acc_norm": "normalised accuracy",
+    "mc1": "accuracy with one true answer (mc1)",
+    "mc2": "probability of the true answers (mc2)",
+    "exact_match": "exact match",
+    "exact_match_flexible": "exact match, last number",
+    "f1": "F1 over words",
+    "rouge1_precision": "ROUGE-1 precision",
+}
+
+
+@dataclass(frozen=True)
+class MultipleChoice:
+    """One question whose answers are given.
+
+    Attributes:
+        id: Unique in its task.
+        context: What every ending follows; of `contexts`, the beginning that they share.
+        endings: Appended as they are, a leading space included.
+        answer: Index of the right one.
+        cluster: What the item shares with others (a passage, a subject); empty for an item on its own.
+        category: The group that a breakdown of the score puts it in; empty for none.
+        header: The beginning of `context` that many items share, a few-shot header; empty for none.
+        contexts: One a choice, where the choices differ before the ending (Winogrande); empty otherwise.
+        rivals: Indices that compete for `choice`; empty when all do.
+        labels: For several true answers, one an ending: 1 true, 0 false, -1 not asked; empty otherwise.
+    """
+
+    id: str
+    context: str
+    endings: tuple[str, ...]
+    answer: int
+    cluster: str = ""
+    category: str = ""
+    header: str = ""
+    contexts: tuple[str, ...] = ()
+    rivals: tuple[int, ...] = ()
+    labels: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.endings)
+        if count < 2 or not 0 <= self.answer < count:
+            raise ValueError(f"answer {self.answer} of {count} endings")
+        if not all(ending.removeprefix(" ") for ending in self.endings):
+            raise ValueError("an ending is empty")
+        if not self.context.startswith(self.header) or not all(c.startswith(self.context) for c in self.contexts):
+            raise ValueError("the context does not begin with its header, or a choice's context not with the context")
+        if len(self.contexts) not in (0, count) or len(self.labels) not in (0, count):
+            raise ValueError("contexts and labels need one entry an ending")
+        if self.rivals and self.answer not in self.rivals:
+            raise ValueError("the answer is not among the endings that compete")
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(context, ending) of every choice, as they are scored."""
+        return list(zip(self.contexts or (self.context,) * len(self.endings), self.endings, strict=True))
+
+    @property
+    def competing(self) -> Sequence[int]:
+        """Indices of the endings among which the answer is chosen."""
+        return self.rivals or range(len(self.endings))
+
+    @property
+    def chance(self) -> float:
+        """The score of guessing; with several true answers that of mc2, the share of them."""
+        asked = [label for label in self.labels if label >= 0]
+        return sum(asked) / len(asked) if asked else 1 / len(self.competing)
+
+    def values(self, loglikelihoods: Sequence[float]) -> dict[Metric, float]:
+        """Every metric of this item from its endings' log-likelihoods in nats.
+
+        acc: the most probable ending is right; acc_norm: the most probable per character, without the leading space;
+        the first of equals in both. mc1 is acc where there are labels too; mc2 is the share of the probability of all
+        labelled endings that the true ones have (TruthfulQA, Lin et al. 2022).
+        """
+        right = float(self.choice(loglikelihoods) == self.answer)
+        if not self.labels:
+            return {"acc": right, "acc_norm": float(self.choice_norm(loglikelihoods) == self.answer)}
+        asked = [(value, label) for value, label in zip(loglikelihoods, self.labels, strict=True) if label >= 0]
+        peak = max(value for value, _ in asked)
+        masses = [(math.exp(value - peak), label) for value, label in asked]
+        true = sum(mass for mass, label in masses if label)
+        return {"mc1": right, "mc2": true / sum(mass for mass, _ in masses)}
+
+    def choice(self, loglikelihoods: Sequence[float]) -> int:
+        """Index of the most probable ending among those that compete."""
+        return max(self.competing, key=lambda index: loglikelihoods[index])
+
+    def choice_norm(self, loglikelihoods: Sequence[float]) -> int:
+        """Index of the ending most probable per character."""
+        lengths = [len(ending.removeprefix(" ")) for ending in self.endings]
+        return max(self.competing, key=lambda index: loglikelihoods[index] / lengths[index])
+
+    def identity(self) -> list[Any]:
+        """What makes this question this question, for the hash."""
+        row = [self.id, self.context, list(self.endings), self.answer]
+        extras = (self.contexts, self.rivals, self.labels)
+        return [*row, *map(list, extras)] if any(extras) else row
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a text is written: at most `max_tokens`, ended before any of `stop`; temperature 0 takes the most probable."""
+
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One question to be answered in writing.
+
+    `references` are right answers; `context` is the prompt, `header` its beginning that many items share; `cluster` and
+    `category` as in `MultipleChoice`.
+    """
+
+    id: str
+    context: str
+    references: tuple[str, ...]
+    decoding: Decoding
+    cluster: str = ""
+    category: str = ""
+    header: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.context or not self.references:
+            raise ValueError("a question needs a prompt and an answer")
+        if not self.context.startswith(self.header):
+            raise ValueError("the context does not begin with its header")
+
+    @property
+    def chance(self) -> float:
+        """The score of guessing: none here."""
+        return 0.0
+
+    def identity(self) -> list[Any]:
+        """What makes this question this question, for the hash."""
+        how = self.decoding
+        return [
+            self.id, self.context, list(self.references), how.max_tokens, list(how.stop), how.temperature, how.top_p,
+        ]  # fmt: skip
+
+
+Item = MultipleChoice | Generation
+
+
+class Clustered(Protocol):
+    """What belongs to a cluster: a question, or the score of one."""
+
+    @property
+    def id(self) -> str:
+        """Its name, unique in a task."""
+        ...
+
+    @property
+    def cluster(self) -> str:
+        """The cluster's name, empty for none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a task is asked for: which split, with how many examples before each question, from where."""
+
+    split: str
+    data_dir: Path | None = None
+    shots: int = 0
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """One benchmark.
+
+    Attributes:
+        name: As typed after `--tasks`.
+        version: Of the protocol; changes whenever prompts or items do.
+        source: Address of the dataset.
+        licence: Of the dataset.
+        metrics: What each item is measured by; a verdict is about the first.
+        splits: Names for `--split`; the first is the default.
+        load: Request → items.
+        shots: Examples before each question, unless asked otherwise.
+        shots_rule: Which examples those are.
+        grade: For `Generation` items: (written answer, item) → metrics.
+        reference: The task of lm-evaluation-harness that this one equals; empty where it has none.
+        categories: What `category` of its items is, such as "subject".
+    """
+
+    name: str
+    version: str
+    source: str
+    licence: str
+    metrics: tuple[Metric, ...]
+    splits: tuple[str, ...]
+    load: Callable[[Request], Sequence[Item]]
+    shots: int = 0
+    shots_rule: str = ""
+    grade: Callable[[str, Generation], Mapping[Metric, float]] | None = None
+    reference: str = ""
+    categories: str = ""
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that a verdict is about."""
+        return self.metrics[0]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The items of one task that a run will look at: `items` out of `available`.
+
+    Chosen with `seed`, or simply the first ones where a protocol asks for them (`first`); `shots` examples before each.
+    """
+
+    task: Task
+    split: str
+    items: tuple[Item, ...] = field(repr=False)
+    available: int
+    seed: int
+    shots: int = 0
+    first: bool = False
+
+    @property
+    def other_split(self) -> bool:
+        """Whether this is not the split that the task is meant to be measured on."""
+        return self.split != self.task.splits[0]
+
+    @property
+    def clusters(self) -> list[str] | None:
+        """A cluster name for each item, or None where all items stand alone."""
+        return cluster_names(self.items)
+
+
+def select(
+    task: Task,
+    data_dir: Path | None = None,
+    split: str | None = None,
+    limit: int | float | None = None,
+    seed: int = SEED,
+    *,
+    shots: int | None = None,
+    download: bool = False,
+    first: bool = False,
+) -> Selection:
+    """Read a task's items and keep all of them, or as many as `limit` says.
+
+    Args:
+        task: From `stilnovo.benchmarks.tasks`.
+        data_dir: A folder with one folder a benchmark.
+        split: Instead of the task's own; where nothing is said and its own is not here, the next one that is.
+        limit: A number of items, or a share of them below 1 (rounded up); drawn by `subset`.
+        seed: Of that draw.
+        shots: Examples before each question instead of the task's own number.
+        download: Whether data that are not here may be fetched from the hub.
+        first: Take the first items instead of drawing; only the 2024 protocol does.
+
+    Raises:
+        InputError: unknown split, missing or unusable data, a limit or shots that make no sense.
+    """
+    if split is not None and split not in task.splits:
+        raise InputError(
+            f"Task {task.name} has no split '{split}'.", f"It has: {', '.join(task.splits)}.", "Change --split."
+        )
+    candidates = [split] if split is not None else task.splits[: 1 if data_dir is None else 2]
+    how_many(limit, 1)  # a limit that makes no sense is said before anything is read
+    if shots is not None and (shots < 0 or (shots and not task.shots_rule)):
+        raise InputError(f"Task {task.name} cannot be asked with {shots} examples.", next="Leave --shots out.")
+    wanted = task.shots if shots is None else shots
+    items: Sequence[Item] = ()
+    missing: MissingData | None = None
+    for chosen in candidates:
+        try:
+            items = task.load(Request(chosen, data_dir, wanted, download))
+            break
+        except MissingData as error:
+            missing = missing or error
+    else:
+        raise missing or AssertionError("a task has a split")
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise InputError(f"Task {task.name} has two items with the same id.", f"Found twice: {item.id}.")
+        seen.add(item.id)
+    count = how_many(limit, len(items))
+    taken = list(items[:count]) if first else subset(items, count, seed)
+    return Selection(task, chosen, tuple(taken), len(items), seed, wanted, first and len(taken) < len(items))
+
+
+def how_many(limit: int | float | None, available: int) -> int | None:
+    """A limit as a number of items: a share below 1 is rounded up, as lm-evaluation-harness does; None for all.
+
+    Raises:
+        InputError: it is neither a share nor a whole number.
+    """
+    if limit is None:
+        return None
+    if not limit > 0 or (limit >= 1 and limit != int(limit)):  # NaN is refused too
+        raise InputError("--limit must be a share below 1, or a whole number of at least 1.", f"Found: {limit}.")
+    return math.ceil(limit * available) if limit < 1 else int(limit)
+
+
+def subset(items: Sequence[Item], limit: int | None, seed: int = SEED) -> list[Item]:
+    """`limit` items drawn at random, spread evenly over clusters, in their original order; never simply the first ones.
+
+    The first items of a benchmark are not a sample of it: HellaSwag's first third comes from one of its two sources.
+    Inside each shuffled cluster the items get evenly spaced marks (rank + u) / size with one random u per cluster; the
+    smallest marks are taken. Every item is equally likely to be drawn and every cluster gets its share, to within one.
+    """
+    if limit is None or limit >= len(items):
+        return list(items)
+    clusters: dict[tuple[str, int], list[int]] = {}
+    for index, item in enumerate(items):
+        clusters.setdefault((item.cluster, -1) if item.cluster else ("", index), []).append(index)
+    rng = random.Random(seed)
+    marks: list[tuple[float, int]] = []
+    for members in clusters.values():
+        rng.shuffle(members)
+        offset = rng.random()
+        marks += [((rank + offset) / len(members), index) for rank, index in enumerate(members)]
+    return [items[index] for index in sorted(index for _, index in sorted(marks)[:limit])]
+
+
+def cluster_names(items: Iterable[Clustered]) -> list[str] | None:
+    """A cluster name for each item (an item without one is its own), or None where none has any."""
+    listed = list(items)
+    if not any(item.cluster for item in listed):
+        return None
+    return [item.cluster or f"\0{item.id}" for item in listed]
+
+
+def items_sha256(items: Iterable[Item]) -> str:
+    """Hex sha256 over id, context, endings and answer of every item, in order: equal only for the same questions."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(json.dumps(item.identity(), ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,96 @@
+"""INVALSI, the whole suite: 618 items of Italian school tests, grades 2 to 13, written in Italian.
+
+Dataset: `invalsi.jsonl` of https://github.com/Crisp-Unimib/INVALSI-Eval-Suite (Puccetti et al. 2024 study its tests).
+Licence: MIT claimed.
+A row (our own words): {"Prova_PK": "14", "ID": "6", "question": "Chi parla?", "context": "Una volpe …" or NaN,
+"options": [{"scelta": "A. la volpe"}, …], "answer": ["B"], "Grado": "5", "section": "Comprensione del testo", …}
+
+Protocol: ours. The 583 items with lettered options: passage, question, options, `Risposta:`, the letters' log-likelihood.
+The 35 open ones are written, greedily, one line of at most 48 tokens, and are right where an accepted answer stands in
+what was written, word for word after SQuAD's normalisation, or shares with it words of F1 0.7 (the suite's own measure
+takes sentence embeddings of similarity 0.7). An answer of several parts needs all of them. All items count once in
+`acc`; chance is one over the number of options. Passages are clusters; the breakdown is by grade. The suite itself
+counts a question of several items as right only when all are: that score is lower.
+Checked: 618 items, 583 of them with a key among their letters (tests/test_evaluate_benchmarks.py).
+"""
+
+from __future__ import annotations
+
+import re
+
+from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
+from stilnovo.benchmarks.task import Decoding, Generation, Item, Metric, MultipleChoice, Request, Task
+from stilnovo.benchmarks.tasks.squad_it import f1, words
+
+_LETTER = re.compile(r"^\s*([A-Z])\W\s*")
+_ENOUGH = 0.7
+_PARTS = "\n"  # between the parts of an answer that needs all of them
+DECODING = Decoding(max_tokens=48, stop=("\n",))
+DATA = Dataset(folder="invalsi", files={"test": ("invalsi.jsonl",)})
+
+
+def load(request: Request) -> list[Item]:
+    """All items: questions with lettered options and open ones."""
+    rows, origin = DATA.rows(request)
+    passages: dict[str, int] = {}
+    return build(rows, lambda row: make_item(row, passages), origin)
+
+
+def make_item(row: Row, passages: dict[str, int]) -> Item:
+    """One row as a question; `passages` numbers those seen so far."""
+    given = (row["context"] or "").strip()
+    passage = f"{given}\n\n" if given else ""
+    place = passages.setdefault(given, len(passages) + 1) if given else 0
+    cluster = f"passage {place}" if given else f"question {row['Prova_PK']}/{row['Domanda_PK']}"
+    question = re.sub(r"[ \t]+", " ", text(row, "question")).strip()
+    name, category = f"{row['Prova_PK']}/{row['Domanda_PK']}/{row['ID']}", f"grade {row['Grado']}"
+    options = [option["scelta"] for option in row["options"]]
+    letters = [found.group(1) for option in options if (found := _LETTER.match(option))]
+    if not options or not letters:  # one item lists nine words, several of which are wanted
+        listed = f"\n{', '.join(options)}" if options else ""
+        context = f"{passage}{question}{listed}\nRisposta:"
+        return Generation(
+            name, context, _references(row["answer"], bool(options)), DECODING, cluster, category, passage
+        )
+    if len(letters) != len(options) or len(row["answer"]) != 1:
+        raise ValueError("the options or the answer cannot be read")
+    lines = [f"{letter}. {_LETTER.sub('', option).strip()}" for letter, option in zip(letters, options, strict=True)]
+    return MultipleChoice(
+        id=name,
+        context=passage + "\n".join([question, *lines, "Risposta:"]),
+        endings=tuple(f" {letter}" for letter in letters),
+        answer=letter_index(row["answer"][0], letters),
+        cluster=cluster,
+        category=category,
+        header=passage,
+    )
+
+
+def _references(answers: list[str | list[str]], all_of_them: bool) -> tuple[str, ...]:
+    if all_of_them:
+        return (_PARTS.join(map(str, answers)),)
+    return tuple(answer if isinstance(answer, str) else _PARTS.join(answer) for answer in answers)
+
+
+def grade(written: str, item: Generation) -> dict[Metric, float]:
+    """1 where an accepted answer was written (see the module), as both metrics of the other items."""
+    right = float(any(all(_has(written, part) for part in ref.split(_PARTS)) for ref in item.references))
+    return {"acc": right, "acc_norm": right}
+
+
+def _has(written: str, wanted: str) -> bool:
+    inside = f" {' '.join(words(wanted))} " in f" {' '.join(words(written))} "
+    return inside or f1(written, wanted) >= _ENOUGH
+
+
+TASK = Task(
+    name="invalsi",
+    version="1.0",
+    source="https://github.com/Crisp-Unimib/INVALSI-Eval-Suite",
+    licence="MIT claimed",
+    metrics=("acc", "acc_norm"),
+    splits=("test",),
+    load=load,
+    grade=grade,
+    categories="grade",
+)

@@ -1,0 +1,45 @@
+"""Forty everyday scenes to be completed, written for stilnovo in the manner of HellaSwag: they need no download.
+
+Dataset: `stilnovo/sample/completions.jsonl`, part of this package. Licence: Apache-2.0.
+A row: {"id": "c-002", "activity_label": "In bicicletta", "ctx": "Luca si accorge di avere una gomma a terra. … e",
+"endings": ["cambia il campanello …", "lo copre con una toppa …", "lo allarga …", "rimonta tutto …"], "label": 1}
+
+Protocol: 0-shot, the context and a space before each ending, no activity label, accuracy by characters (`acc_norm`).
+Made for the demo and the tests: forty items show only large differences.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stilnovo.benchmarks.dataset_files import build
+from stilnovo.benchmarks.task import MultipleChoice, Request, Task
+from stilnovo.data import sample
+
+_FILE = "completions.jsonl"
+
+
+def load(request: Request) -> list[MultipleChoice]:
+    """All items; no data folder is needed."""
+    return build(sample.rows(_FILE), make_item, _FILE)
+
+
+def make_item(row: dict[str, Any]) -> MultipleChoice:
+    """One row as a question."""
+    return MultipleChoice(
+        id=row["id"],
+        context=row["ctx"],
+        endings=tuple(f" {ending}" for ending in row["endings"]),
+        answer=int(row["label"]),
+    )
+
+
+TASK = Task(
+    name="sample_completions",
+    version="1.0",
+    source="stilnovo/sample/completions.jsonl",
+    licence="Apache-2.0",
+    metrics=("acc_norm", "acc"),
+    splits=("test",),
+    load=load,
+)

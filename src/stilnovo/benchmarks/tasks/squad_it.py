@@ -1,0 +1,113 @@
+"""SQuAD in Italian: questions about a paragraph of Wikipedia, answered with words from it.
+
+Dataset: https://github.com/crux82/squad-it (Croce et al. 2018, machine-translated and filtered), on the hub
+https://huggingface.co/datasets/crux82/squad_it (test 7,609); the file `SQuAD_it-dev-half.json` has 3,881 of them.
+Licence: CC BY-SA 4.0.
+A row (our own words): {"id": "d1", "context": "Il Po nasce dal Monviso …", "question": "Da dove nasce il Po?",
+"answers": {"text": ["dal Monviso"], "answer_start": [12]}, "title": "Po"}
+
+Protocol: ours, since lm-evaluation-harness has no Italian SQuAD: paragraph, question and `Risposta:`, 0-shot, greedy, one
+line of at most 32 tokens; F1 over words and exact match, the best over the given answers, after the normalisation of
+SQuAD 1.1 (small letters, no punctuation, no articles) with the Italian articles, also elided, beside the English ones.
+The questions of one article are a cluster.
+Checked: F1 beside a plain count of shared words, articles and elisions (tests/test_evaluate_benchmarks.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from stilnovo.benchmarks.dataset_files import Dataset, Row, build, read_text, text
+from stilnovo.benchmarks.task import Decoding, Generation, Metric, Request, Task
+from stilnovo.errors import InputError
+
+_ARTICLES = re.compile(r"\b(il|lo|la|i|gli|le|un|uno|una|a|an|the)\b|\b(l|un|dell|all|nell|dall|sull|gl)['’]")
+_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "«»“”‘’…–", " "))
+DECODING = Decoding(max_tokens=32, stop=("\n",))
+DATA = Dataset(
+    folder="squad_it", hub="crux82/squad_it", files={"test": ("SQuAD_it-test.json", "SQuAD_it-dev-half.json")}
+)
+
+
+def load(request: Request) -> list[Generation]:
+    """All questions of the split, from SQuAD's nested form or from rows."""
+    paths = DATA.find(request, request.split)
+    if paths[0].suffix != ".json":
+        rows, origin = DATA.rows(request)
+        return build(rows, make_item, origin)
+    return build(nested_rows(paths[0]), make_item, str(paths[0]))
+
+
+def nested_rows(path: Path) -> list[Row]:
+    """The questions of a file in the form of SQuAD 1.1: articles, paragraphs, questions.
+
+    Raises:
+        InputError: it is not of that form.
+    """
+
+    def rows() -> Iterator[Row]:
+        for number, article in enumerate(json.loads(read_text(path))["data"]):
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    answers = {"text": [answer["text"] for answer in question["answers"]]}
+                    title = article.get("title") or f"article {number}"
+                    yield {**question, "context": paragraph["context"], "title": title, "answers": answers}
+
+    try:
+        return list(rows())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            "This file is not in the form of SQuAD 1.1.", f"{path}: {type(error).__name__}: {error}", "Get it again."
+        ) from error
+
+
+def make_item(row: Row) -> Generation:
+    """One row as a question."""
+    passage = f"Testo: {text(row, 'context').strip()}\n"
+    return Generation(
+        id=str(row["id"]),
+        context=f"{passage}Domanda: {text(row, 'question').strip()}\nRisposta:",
+        references=tuple(dict.fromkeys(row["answers"]["text"])),
+        decoding=DECODING,
+        cluster=str(row.get("title") or ""),
+        header=passage,
+    )
+
+
+def grade(written: str, item: Generation) -> dict[Metric, float]:
+    """The best F1 and exact match over the references."""
+    return {
+        "f1": max(f1(written, reference) for reference in item.references),
+        "exact_match": max(float(words(written) == words(reference)) for reference in item.references),
+    }
+
+
+def f1(written: str, reference: str) -> float:
+    """2PR / (P + R) over words with their counts; where either has no words, whether both have none."""
+    first, second = words(written), words(reference)
+    if not first or not second:
+        return float(first == second)
+    shared = sum((Counter(first) & Counter(second)).values())
+    return 2 * shared / (len(first) + len(second))
+
+
+def words(value: str) -> list[str]:
+    """The words that count: small letters, no articles, no punctuation."""
+    return _ARTICLES.sub(" ", value.lower()).translate(_PUNCTUATION).split()
+
+
+TASK = Task(
+    name="squad_it",
+    version="1.0",
+    source="https://github.com/crux82/squad-it",
+    licence="CC BY-SA 4.0",
+    metrics=("f1", "exact_match"),
+    splits=("test",),
+    load=load,
+    grade=grade,
+)

@@ -1,0 +1,70 @@
+"""Winogrande: to which of two names does a sentence mean to refer (Sakaguchi et al. 2020)?
+
+Dataset: https://huggingface.co/datasets/allenai/winogrande (configuration `winogrande_xl`, validation 1,267). Licence:
+CC BY. Also in the form of an instruction that holds sentence and options (https://github.com/tunx-cyber/FedLS).
+A row (our own words): {"sentence": "Anna thanked Maria because _ had helped.", "option1": "Anna", "option2": "Maria",
+"answer": "2"}
+
+Protocol: task `winogrande` 1.0 of lm-evaluation-harness, 0-shot, partial scoring (Trinh and Le 2018): the sentence up
+to the blank with either name is the context, the rest of it the ending, the same for both; accuracy (`acc`).
+Checked: contexts, endings and answers equal the harness's (tests/test_evaluate_reference.py).
+"""
+
+from __future__ import annotations
+
+import re
+
+from stilnovo.benchmarks.dataset_files import Dataset, Row, build_numbered, text
+from stilnovo.benchmarks.task import MultipleChoice, Request, Task
+
+_INSTRUCTION = re.compile(r"given sentence: (.*)\n\nOption1: (.*) Option2: (.*) Answer format: option1/option2$", re.S)
+DATA = Dataset(folder="winogrande", hub="allenai/winogrande", config="winogrande_xl")
+_INSTRUCTIONS = Dataset(folder="winogrande_en", hub=DATA.hub, config=DATA.config, files={"validation": ("test.json",)})
+
+
+def load(request: Request) -> list[MultipleChoice]:
+    """All items, from either form."""
+    local = request.data_dir is not None and (request.data_dir / _INSTRUCTIONS.folder).is_dir()
+    rows, origin = (_INSTRUCTIONS if local else DATA).rows(request)
+    return build_numbered(rows, lambda row, number: make_item(plain(row), number, request.split), origin)
+
+
+def plain(row: Row) -> Row:
+    """A row in the hub's form, taken out of an instruction where it is one."""
+    if "instruction" not in row:
+        return row
+    found = _INSTRUCTION.search(text(row, "instruction"))
+    if found is None:
+        raise ValueError("the instruction does not hold a sentence and two options")
+    sentence, first, second = found.groups()
+    return {
+        "sentence": sentence, "option1": first, "option2": second, "answer": row["answer"].removeprefix("option"),
+    }  # fmt: skip
+
+
+def make_item(row: Row, number: int, split: str) -> MultipleChoice:
+    """One row as a question."""
+    before, blank, after = text(row, "sentence").partition("_")
+    if not blank:
+        raise ValueError("the sentence has no blank '_'")
+    if row["answer"] not in ("1", "2"):
+        raise ValueError(f"answer {row['answer']!r} is neither '1' nor '2'")
+    return MultipleChoice(
+        id=f"{split}/{number}",
+        context=before,
+        endings=(f" {after.strip()}",) * 2,
+        answer=int(row["answer"]) - 1,
+        contexts=(before + text(row, "option1"), before + text(row, "option2")),
+    )
+
+
+TASK = Task(
+    name="winogrande",
+    version="1.0",
+    source="https://huggingface.co/datasets/allenai/winogrande",
+    licence="CC BY",
+    metrics=("acc", "acc_norm"),
+    splits=("validation",),
+    load=load,
+    reference="winogrande",
+)

@@ -1,0 +1,66 @@
+"""The options by which a command finds its writer: our own engine, a server, or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stilnovo.errors import InputError
+
+if TYPE_CHECKING:
+    from stilnovo.chat.writing import AnswerWriter
+
+
+def writer_of(
+    model: str | None,
+    adapter: Path | None,
+    quantization: str,
+    server: str | None,
+    server_model: str | None,
+    server_context: int | None,
+    device: str = "auto",
+) -> AnswerWriter | None:
+    """The writer that the options name; None when they name none.
+
+    Raises:
+        InputError: they contradict each other.
+    """
+    if server is not None:
+        if model not in (None, "none") or adapter is not None:
+            raise InputError("--server and --model are two writers.", next="Name one of them.")
+        if not server_model:
+            raise InputError("--server needs the model's name there.", next="Add --server-model NAME.")
+        from stilnovo.chat.server import ServerWriter
+
+        return ServerWriter(server, server_model, server_context)
+    if server_model or server_context:
+        raise InputError("--server-model and --server-context need a server.", next="Add --server URL.")
+    if model in (None, "none"):
+        if adapter is not None:
+            raise InputError("--adapter needs the model it was trained on.", next="Add --model NAME.")
+        return None
+    from stilnovo.generate.generator import open_engine
+    from stilnovo.model.quantize import checked_scheme
+
+    return open_engine(model, adapter, checked_scheme(quantization), device)
+
+
+def system_of(text: str | None, file: Path | None) -> str:
+    """The system prompt: as given, from a file, or the Italian default.
+
+    Raises:
+        InputError: both are given, or the file cannot be read or is empty.
+    """
+    from stilnovo.chat.writing import SYSTEM
+
+    if file is None:
+        return text or SYSTEM
+    if text is not None:
+        raise InputError("--system and --system-file are two prompts.", next="Give one of them.")
+    try:
+        found = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Cannot read the system prompt {file}.", str(error), "It must be a UTF-8 text.") from error
+    if not found:
+        raise InputError(f"The system prompt {file} is empty.")
+    return found

@@ -1,0 +1,197 @@
+"""Two evaluations, before and after, item by item: one verdict a task, or a refusal that says what differs.
+
+Items are the same where id and content hash are. Two runs over different parts of a benchmark are compared on the items
+that both asked, and it is said how many those are. The same id with another content means that the data or the prompt
+changed between the runs: then nothing can be said about the task, and it is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from stilnovo.benchmarks.task import METRIC_NAMES, cluster_names
+from stilnovo.compare.verdict import Verdict, bits_per_byte_verdict, corrected, score_verdict
+from stilnovo.errors import InputError
+from stilnovo.scoring.multiple_choice import ItemScore
+from stilnovo.scoring.perplexity import HeldOutScore
+from stilnovo.scoring.result import EvaluationResult, TaskResult
+
+TEXT = "bits_per_byte"
+
+_HASHES = {
+    "weights_sha256": "weights, sha256",
+    "adapter_sha256": "adapter, sha256",
+    "code_sha256": "evaluating code, sha256",
+}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The items of one task that both runs asked: what each answered, item by item, and how many only one asked."""
+
+    before: TaskResult
+    after: TaskResult
+    items: tuple[tuple[ItemScore, ItemScore], ...]
+    only_before: int
+    only_after: int
+
+    @property
+    def note(self) -> str:
+        """What was left out, in words; empty where both asked the same."""
+        if not self.only_before and not self.only_after:
+            return ""
+        sides = ((self.only_before, "before"), (self.only_after, "after"))
+        left = " and ".join(f"{count:,} asked only {when}" for count, when in sides if count)
+        return f"{self.before.name}: compared on the {len(self.items):,} items that both runs asked; {left} left out."
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Verdicts by task (and `bits_per_byte`), the pairs they rest on, and why a task was refused.
+
+    `differences` are what else differs between the runs: (what, before, after).
+    """
+
+    verdicts: dict[str, Verdict]
+    pairs: dict[str, Pairs] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    differences: tuple[tuple[str, str, str], ...] = ()
+
+
+def compare(before: EvaluationResult, after: EvaluationResult) -> Comparison:
+    """A verdict for every task both have, and for the held-out text, corrected for their number.
+
+    Raises:
+        InputError: nothing can be compared; says why.
+    """
+    found: dict[str, Verdict] = {}
+    pairs: dict[str, Pairs] = {}
+    refused: dict[str, InputError] = {}
+    for name in (name for name in before.tasks if name in after.tasks):
+        try:
+            pairs[name] = pair(before.tasks[name], after.tasks[name])
+        except InputError as error:
+            refused[name] = error
+            continue
+        found[name] = _verdict(pairs[name])
+    if before.text is not None and after.text is not None:
+        try:
+            _same_texts(before.text, after.text)
+            found[TEXT] = bits_per_byte_verdict(before.text.nats, after.text.nats, before.text.sizes)
+        except InputError as error:
+            refused[TEXT] = error
+    if refused and not found:
+        raise next(iter(refused.values()))
+    if not found:
+        raise InputError(
+            "The two evaluations have nothing in common.",
+            f"Before: {_contents(before)}; after: {_contents(after)}.",
+            "Evaluate both with the same --tasks and --text.",
+        )
+    reasons = {name: f"{error.what} {error.found}" for name, error in refused.items()}
+    return Comparison(corrected(found), pairs, reasons, differences(before, after))
+
+
+def verdicts(before: EvaluationResult, after: EvaluationResult) -> dict[str, Verdict]:
+    """The verdicts of `compare` alone."""
+    return compare(before, after).verdicts
+
+
+def pair(before: TaskResult, after: TaskResult) -> Pairs:
+    """The items that both runs asked, in the order of the first.
+
+    Raises:
+        InputError: another version or number of examples, the same id with another content, or no common item.
+    """
+    if (before.version, before.shots) != (after.version, after.shots):
+        raise InputError(
+            f"The two evaluations asked {before.name} in different ways; they cannot be compared item by item.",
+            f"Before: {_describe(before)}; after: {_describe(after)}.",
+            "Evaluate both with the same version, --protocol and --shots.",
+        )
+    second = {item.id: (item, digest) for item, digest in zip(after.items, after.hashes, strict=True)}
+    common, changed = [], []
+    for item, digest in zip(before.items, before.hashes, strict=True):
+        other, other_digest = second.get(item.id, (None, ""))
+        if other is not None:
+            common.append((item, other))
+            if digest != other_digest:
+                changed.append(item.id)
+    if changed:
+        raise InputError(
+            f"The two evaluations asked different questions of {before.name} under the same names.",
+            f"{len(changed):,} of {len(common):,} common items have another content, {changed[0]!r} for one.",
+            "Evaluate both with the same --data-dir.",
+        )
+    if not common:
+        raise InputError(
+            f"The two evaluations have no item of {before.name} in common.",
+            f"Before: {_describe(before)}; after: {_describe(after)}.",
+            "Evaluate both with the same --split, --limit and --seed.",
+        )
+    return Pairs(before, after, tuple(common), before.n - len(common), after.n - len(common))
+
+
+def differences(before: EvaluationResult, after: EvaluationResult) -> tuple[tuple[str, str, str], ...]:
+    """What else differs between two runs, beside their answers: (what, before, after), in plain words."""
+    found = [
+        (what, str(first), str(second))
+        for what, first, second in (
+            ("model", before.model, after.model),
+            ("quantisation", before.quantization, after.quantization),
+            ("adapter", before.adapter or "none", after.adapter or "none"),
+        )
+        if first != second
+    ]
+    first, second = (_flat(result.identity or {}) for result in (before, after))
+    for key, what in _HASHES.items():
+        values = first.pop(key, None), second.pop(key, None)
+        if before.identity and after.identity and values[0] != values[1]:
+            found.append((what, str(values[0] or "none")[:12], str(values[1] or "none")[:12]))
+    found += [
+        (key, str(first.get(key, "unknown")), str(second.get(key, "unknown")))
+        for key in dict.fromkeys([*first, *second])
+        if first.get(key) != second.get(key) and key != "quantization"
+    ]
+    return tuple(found)
+
+
+def _flat(identity: dict[str, Any]) -> dict[str, Any]:
+    return {**{key: value for key, value in identity.items() if key != "protocol"}, **identity.get("protocol", {})}
+
+
+def _verdict(pairs: Pairs) -> Verdict:
+    metric = pairs.before.metric
+    return score_verdict(
+        [first.values[metric] for first, _ in pairs.items],
+        [second.values[metric] for _, second in pairs.items],
+        metric=METRIC_NAMES[metric],
+        clusters=cluster_names([first for first, _ in pairs.items]),
+    )
+
+
+def _same_texts(before: HeldOutScore, after: HeldOutScore) -> None:
+    if before.texts_sha256 != after.texts_sha256:
+        raise InputError(
+            "The two evaluations read different held-out texts; their bits per byte cannot be compared.",
+            f"Before: {len(before.sizes)} documents, sha256 {before.texts_sha256[:12]}; "
+            f"after: {len(after.sizes)}, {after.texts_sha256[:12]}.",
+            "Evaluate both with the same --text.",
+        )
+    if (before.window, before.stride) != (after.window, after.stride):
+        raise InputError(
+            "The two evaluations read the held-out text in different windows.",
+            f"Before: {before.window} tokens, stride {before.stride}; after: {after.window}, {after.stride}.",
+            "Evaluate both with the same version.",
+        )
+
+
+def _describe(task: TaskResult) -> str:
+    shots = f", {task.shots} examples" if task.shots else ""
+    return f"version {task.version}{shots}, {task.split}, {task.n} items, sha256 {task.items_sha256[:12]}"
+
+
+def _contents(result: EvaluationResult) -> str:
+    names = [*result.tasks, *([TEXT] if result.text is not None else [])]
+    return ", ".join(names) or "nothing"

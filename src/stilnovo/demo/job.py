@@ -1,0 +1,154 @@
+"""The demo's stages, one after another, on one model in memory; each returns plain results, nothing is printed here.
+
+The base and the tuned model are the same object: a fresh adapter changes nothing (B = 0), so "before" is the base.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stilnovo.benchmarks.task import Selection, select
+from stilnovo.benchmarks.tasks import find_tasks
+from stilnovo.chat.answer import Answer, ask
+from stilnovo.compare.paired import verdicts
+from stilnovo.compare.scheme_costs import SchemeCost, scheme_costs
+from stilnovo.compare.side_by_side import SideBySide, prompts, side_by_side
+from stilnovo.compare.verdict import Verdict
+from stilnovo.errors import InputError
+from stilnovo.generate.generator import Generator, Sampling
+from stilnovo.library.sample_works import sample_library
+from stilnovo.model.load import open_model
+from stilnovo.model.memory import MemoryLine
+from stilnovo.progress import Progress
+from stilnovo.recipe import Recipe
+from stilnovo.scoring.evaluate import evaluate
+from stilnovo.scoring.result import EvaluationResult
+from stilnovo.train.loop import TrainResult
+from stilnovo.train.run import TrainingRun
+
+TASKS = ("sample_questions", "sample_completions")
+QUESTIONS = (
+    "Chi ha insegnato a leggere a Tecla?", "In che anno fu edificata la torre del faro?",
+    "A quanti anni di prigione fu condannato l'armatore?",
+)  # fmt: skip
+QUANTISATION_TEXTS = 3  # documents on which each scheme is weighed; more in bench/quantization.py
+QUANTISATION_LARGEST = 10**9  # parameters; a larger model is not loaded densely for a table
+
+
+@dataclass
+class DemoResult:
+    """Everything the demo found; the page and the final JSON are made from it."""
+
+    recipe: Recipe
+    folder: Path
+    trainable: int = 0
+    total: int = 0
+    before: EvaluationResult | None = None
+    after: EvaluationResult | None = None
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    train: TrainResult | None = None
+    memory: list[MemoryLine] = field(default_factory=list)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    quantisation: list[SchemeCost] = field(default_factory=list)
+    texts: list[SideBySide] = field(default_factory=list)
+    sampling: Sampling = field(default_factory=Sampling)
+    answers: list[Answer] = field(default_factory=list)
+    manifest: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all stages."""
+        return sum(self.stages.values())
+
+
+def clear(folder: Path) -> None:
+    """Make room for a new demo: an earlier demo's folder is emptied, anything else is left alone.
+
+    Raises:
+        InputError: when the folder holds something that no demo wrote.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / "demo.json").exists():
+        raise InputError(f"{folder} holds something that is not a demo.", next="Choose another --out or remove it.")
+    shutil.rmtree(folder)
+
+
+def run(recipe: Recipe, folder: Path, *, prompt_count: int, new_tokens: int, questions: int) -> DemoResult:
+    """All stages. `prompt_count` prompts are answered by both models in at most `new_tokens` tokens each."""
+    clear(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "demo.json").write_text(json.dumps({"finished": False}) + "\n", encoding="utf-8")
+    result = DemoResult(recipe, folder)
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        result.stages[name] = time.perf_counter() - started
+
+    with stage("load"):
+        training = TrainingRun(recipe, folder)
+        result.trainable, result.total = training.trainable, training.model.config.parameters()
+    selections = [select(task) for task in find_tasks(TASKS)]
+    with stage("judge before"):
+        result.before = _evaluate(training, selections, "before")
+    with stage("train"):
+        result.train, result.memory = training.train()
+        result.metrics = training.folder.metrics()
+    with stage("judge after"):
+        result.after = _evaluate(training, selections, "after")
+        result.verdicts = verdicts(result.before, result.after)
+    with stage("write side by side"):
+        result.sampling = Sampling(max_new_tokens=new_tokens)
+        result.texts = side_by_side(
+            Generator(training.model, training.tokenizer), prompts(prompt_count), result.sampling
+        )
+    with stage("ask the library"):
+        result.answers = ask_sample(questions)
+    with stage("weigh quantisation"):
+        result.quantisation = _weigh(training, recipe)
+    result.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return result
+
+
+def _evaluate(training: TrainingRun, selections: list[Selection], when: str) -> EvaluationResult:
+    recipe = training.recipe
+    with Progress(f"judge {when}", len(selections) + 1) as bar:
+
+        def progress(name: str, done: int, total: int) -> None:
+            bar.update(names.index(name) + done / total if name in names else len(names), f"{name} {done}/{total}")
+
+        names = [selection.task.name for selection in selections]
+        result = evaluate(
+            training.model, training.tokenizer, selections, texts=training.corpus.held_out, text_name="held-out sample",
+            model_name=recipe.model.name, quantization=recipe.model.quantization,
+            adapter=None if when == "before" else str(training.folder.path / "adapter"), progress=progress,
+        )  # fmt: skip
+    result.save(training.folder.path / when)
+    return result
+
+
+def ask_sample(count: int) -> list[Answer]:
+    """Extractive answers to the first of `QUESTIONS`, from the sample library held in memory."""
+    with sample_library() as library:
+        return [ask(library, question) for question in QUESTIONS[:count]]
+
+
+def _weigh(training: TrainingRun, recipe: Recipe) -> list[SchemeCost]:
+    if training.model.config.parameters() > QUANTISATION_LARGEST:
+        return []
+    model, tokenizer = open_model(recipe.model.name, quantization="none", device=recipe.model.device)
+    with Progress("quantise", 5) as bar:
+        texts = training.corpus.held_out[:QUANTISATION_TEXTS]
+        return scheme_costs(
+            model, tokenizer, texts, progress=lambda done, total: bar.update(done, f"{done}/{total} schemes")
+        )

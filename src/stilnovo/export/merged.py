@@ -1,0 +1,307 @@
+"""A model with its adapter made part of it, W' = W + s · B·A, as a Hugging Face folder that we and others can open.
+
+That is how one training follows another: the next adapter is learnt on the result of the last.
+
+Unusual: no model is ever built. A safetensors file is a header, which the shapes alone decide, and the weights one after
+another; so each weight is read, merged, rounded and written before the next one, and what is held is the adapter and one
+dense matrix, whatever the model. The parts of a sharded model are for their readers; they save nothing here.
+
+Which W: an adapter learnt beside the base as that was kept in its training (NF4, say), and makes up for its rounding too.
+So each projection, with an adapter or not, is first rounded under that scheme and taken back, from the stored weight in
+fp32; then s · B·A is added in fp32, and the sum is rounded once, to the type that is written. Embedding, norms and head are
+no part of any scheme. The folder computes what the base under that scheme computes with its adapter on.
+
+An update far smaller than the weight it is added to may be lost in a 16-bit type (`merge.py` says when); how much of it
+arrives is measured on the way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import struct
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stilnovo.errors import InputError, StilnovoError
+from stilnovo.export.folder import companions
+from stilnovo.hub import find_model
+from stilnovo.model import lora
+from stilnovo.model.llama import Llama
+from stilnovo.model.load import open_checkpoint
+from stilnovo.model.merge import merged_weight
+from stilnovo.model.quantize import Scheme, quantized_linear
+from stilnovo.model.weights import WeightReader
+from stilnovo.plan.shape import PROJECTIONS, LlamaConfig
+from stilnovo.plan.step import DENSE_PART
+from stilnovo.progress import Progress, bytes_text
+from stilnovo.recipe import Recipe, load
+from stilnovo.runlog import disk_errors, write_atomic
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_STORED = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
+
+ExportShape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        files: The weight files, in order.
+        size: Bytes of all weights.
+        tensors: How many weights there are.
+        merged: How many of them had an adapter.
+        arrived: ⟨R(W + ΔW) − R(W), ΔW⟩ / ⟨ΔW, ΔW⟩ over all merged weights, R being the rounding to the written type: 1 where
+            the whole update arrives, less where some was too small to change a weight. None without an update.
+    """
+
+    files: tuple[str, ...]
+    size: int
+    tensors: int
+    merged: int
+    arrived: float | None
+
+
+def trained_under(adapter: Path) -> Recipe | None:
+    """The recipe of the run in whose folder the adapter lies; None when it lies elsewhere.
+
+    Raises:
+        InputError: when the run's recipe cannot be read.
+    """
+    path = adapter.resolve().parent / "recipe.yaml"
+    return load(path) if path.is_file() else None
+
+
+def checked_dtype(name: str) -> torch.dtype:
+    """The type of that name.
+
+    Raises:
+        InputError: when weights are not written in it.
+    """
+    if name not in DTYPES:
+        raise InputError(f"Weights are not written as {name!r}.", next=f"Choose one of: {', '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
+def export_model(
+    name: str,
+    out: Path,
+    *,
+    adapter: Path | None = None,
+    scheme: Scheme = "none",
+    dtype: torch.dtype = torch.bfloat16,
+    shard_bytes: int = 5 * 10**9,
+) -> Exported:
+    """Write the model, with the adapter merged into it, to the folder `out`, which appears only when it is whole.
+
+    Args:
+        name: A model's name; see `stilnovo.hub.find_model`.
+        out: A folder that does not exist, or is empty.
+        adapter: A folder in PEFT's format; None writes the base.
+        scheme: How the base was kept while the adapter learnt; see the module.
+        dtype: What the weights are written in: one of `DTYPES`.
+        shard_bytes: Most bytes of weights in one file; a single larger weight has a file of its own.
+
+    Raises:
+        InputError: when model or adapter cannot be read or do not fit together, or `out` holds something.
+        StilnovoError: when the disk has no room for it.
+    """
+    out = out.expanduser().resolve()
+    _check_out(out)
+    if shard_bytes < 1:
+        raise InputError("A weight file needs a size.", f"Found: {shard_bytes} bytes.", "Such as 5 gigabytes.")
+    if adapter is not None:
+        lora.read_config(adapter)  # a wrong folder is told before anything else is read
+    files = find_model(name)
+    reader, tokenizer = open_checkpoint(files)
+    shell, shapes = _shell(reader.config)
+    if adapter is not None:
+        lora.load(shell, adapter)
+    texts = companions(files, reader, tokenizer, dtype, adapter, scheme)
+    shards = _shards(shapes, dtype.itemsize, shard_bytes)
+    size = dtype.itemsize * sum(math.prod(shape) for shape in shapes.values())
+    _check_room(out, size + sum(len(text) for text in texts.values()))
+    source = _Merging(reader, shell, scheme, dtype)
+    done = 0
+    with _beside(out) as folder, Progress("export", size) as progress:
+        for file, tensors in shards.items():
+            for count in write_safetensors(folder / file, tensors, dtype, source.tensor):
+                done += count
+                progress.update(done, f"{bytes_text(done)} of {bytes_text(size)}")
+        if len(shards) > 1:
+            places = {tensor: file for file, tensors in shards.items() for tensor, _ in tensors}
+            index = {"metadata": {"total_size": size}, "weight_map": places}
+            write_atomic(folder / "model.safetensors.index.json", json.dumps(index, indent=1) + "\n")
+        for file, text in texts.items():
+            write_atomic(folder / file, text)
+    return Exported(tuple(shards), size, len(shapes), len(source.adapted), source.arrived)
+
+
+def write_safetensors(
+    path: Path,
+    tensors: Sequence[tuple[str, ExportShape]],
+    dtype: torch.dtype,
+    source: Callable[[str, ExportShape], Tensor],
+) -> Iterator[int]:
+    """Write a safetensors file, asking `source` for each tensor when its turn comes; yields bytes as they are written.
+
+    The format (github.com/huggingface/safetensors): 8 bytes, the header's length, little-endian; the header, JSON filled up
+    with spaces to a multiple of 8, which gives each tensor its type, shape and first and last byte behind the header;
+    then the tensors, without gaps.
+
+    Args:
+        path: The file.
+        tensors: Names and shapes, in order.
+        dtype: The type of all of them.
+        source: Gives a tensor of any floating type; it is written in `dtype`, a few megabytes at a time.
+
+    Raises:
+        InputError: when a value does not fit in `dtype`, or is none.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in tensors:
+        begin, end = end, end + dtype.itemsize * math.prod(shape)
+        header[name] = {"dtype": _STORED[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in tensors:
+            for part in torch.split(source(name, shape).reshape(-1), DENSE_PART):
+                kept = part.to(dtype)
+                if not kept.isfinite().all():
+                    raise InputError(
+                        f"{name} holds values that {str(dtype).removeprefix('torch.')} cannot.",
+                        f"The largest: {part.abs().max().item():.4g}.",
+                        "Choose --dtype bfloat16 or float32; infinite or missing values mean a damaged checkpoint.",
+                    )
+                file.write(kept.view(torch.uint8).numpy().data)
+                yield kept.nbytes
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class _Merging:
+    """The weights to be written, by name.
+
+    Args:
+        reader: The base's.
+        shell: The model's shape with the adapter on it.
+        scheme: How the base was kept in training.
+        dtype: What will be written: only for `arrived`.
+    """
+
+    def __init__(self, reader: WeightReader, shell: Llama, scheme: Scheme, dtype: torch.dtype) -> None:
+        self.reader, self.scheme, self.dtype = reader, scheme, dtype
+        self.adapted = lora.adapters(shell)
+        self._along, self._update = 0.0, 0.0
+
+    def tensor(self, name: str, shape: ExportShape) -> Tensor:
+        """The weight of that name: stored, rounded and merged."""
+        stored = self.reader.tensor(name, shape)
+        path = name.removesuffix(".weight")
+        module = self.adapted.get(path)
+        if path.rpartition(".")[2] not in PROJECTIONS or (module is None and self.scheme == "none"):
+            return stored
+        base = quantized_linear(stored.float(), self.scheme)
+        del stored
+        if module is None:
+            return base.dense(torch.float32)
+        empty, module.base = module.base, base
+        merged = merged_weight(module)
+        module.base = empty
+        self._compare(base.dense(torch.float32), merged)
+        return merged
+
+    def _compare(self, dense: Tensor, merged: Tensor) -> None:
+        update = merged - dense
+        self._update += float(update.square().sum())
+        moved = merged.to(self.dtype).float() - dense.to(self.dtype).float()
+        self._along += float(moved.mul_(update).sum())
+
+    @property
+    def arrived(self) -> float | None:
+        """See `Exported.arrived`."""
+        return self._along / self._update if self._update else None
+
+
+def _shell(config: LlamaConfig) -> tuple[Llama, dict[str, ExportShape]]:
+    """A model of this shape without storage, for an adapter to be loaded on, and its weights' shapes by name, in order."""
+    shapes: dict[str, ExportShape] = {}
+
+    def tensor(name: str, shape: ExportShape) -> Tensor:
+        shapes[name] = shape
+        return torch.zeros(1).expand(shape)  # one number seen from everywhere
+
+    return Llama(config, tensor).requires_grad_(False), shapes
+
+
+def _shards(shapes: dict[str, ExportShape], itemsize: int, limit: int) -> dict[str, list[tuple[str, ExportShape]]]:
+    """The weights of each file, by its name; files are filled in order."""
+    parts: list[list[tuple[str, ExportShape]]] = [[]]
+    filled = 0
+    for name, shape in shapes.items():
+        size = itemsize * math.prod(shape)
+        if parts[-1] and filled + size > limit:
+            parts.append([])
+            filled = 0
+        parts[-1].append((name, shape))
+        filled += size
+    if len(parts) == 1:
+        return {"model.safetensors": parts[0]}
+    return {f"model-{number:05}-of-{len(parts):05}.safetensors": part for number, part in enumerate(parts, 1)}
+
+
+def _check_out(out: Path) -> None:
+    if out.is_dir():
+        held = sorted(path.name for path in out.iterdir())
+        if held:
+            raise InputError(f"{out} is not empty.", f"It holds {', '.join(held[:3])}.", "Choose another --out.")
+    elif out.exists():
+        raise InputError(f"{out} is a file.", next="Choose a folder with --out.")
+
+
+def _check_room(out: Path, needed: int) -> None:
+    there = next(parent for parent in out.parents if parent.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise StilnovoError(
+            f"The disk has no room for {out}.",
+            f"It takes {bytes_text(needed)}, and {bytes_text(free)} are free.",
+            "Free some space, choose another --out, or a smaller --dtype.",
+        )
+
+
+@contextlib.contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place at the end; whatever goes wrong, nothing of it is left."""
+    made = [parent for parent in out.parents if not parent.exists()]
+    with disk_errors(out):
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(
+                dir=out.parent, prefix=f".{out.name}.", ignore_cleanup_errors=True
+            ) as name:
+                folder = Path(name) / out.name
+                folder.mkdir()
+                yield folder
+                if out.is_dir():
+                    out.rmdir()  # it was empty
+                os.replace(folder, out)
+        except BaseException:
+            for parent in made:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+            raise

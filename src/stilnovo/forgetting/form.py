@@ -1,0 +1,187 @@
+"""Does the model still answer like an assistant? A handful of prompts, answered greedily, and each answer's form looked at.
+
+What an instruction-tuned model loses first is not knowledge but manners: it no longer ends its turn, lets the template
+show through, or turns in circles. Whether an answer is right is another question (the benchmarks'); here it is asked:
+
+* ended: the model said something and closed its turn itself within the tokens it was given;
+* clean: no special token besides, none spelt out, no heading of another turn ("user", "### Instruction:");
+* no loop: it does not end in a period repeated three times over at least 24 tokens, and at most half of its 4-grams are
+  repetitions (seq-rep-4 of Welleck et al. 2020, arXiv 1908.04319);
+* language: an answer is not in English where the prompt is in Italian, nor the reverse, as far as function words tell.
+
+An answer is `kept` when the first three hold. All are zeros and ones by prompt, so that two models are compared in pairs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stilnovo.data import sample
+from stilnovo.data.conversations import Conversation
+from stilnovo.generate.generator import Completion, Generator, Sampling
+from stilnovo.scoring.answer_cache import Keeper, answered
+from stilnovo.scoring.packed import evaluating
+from stilnovo.scoring.texts import Progress
+from stilnovo.text.template import DOCUMENT_BEGINS, TEMPLATES, TURN_ENDS, Message, Special
+from stilnovo.text.tokenizer import Tokenizer
+
+FORM = "form of answers"  # as named in progress and in the cache
+MAX_NEW_TOKENS = 192
+SEED = 42
+PARTS = ("ended", "clean", "no_loop", "language", "kept")
+
+_TOGETHER = 8  # answers written side by side; each group is kept as soon as it is done
+_PERIODS, _LEAST_TOKENS = 3, 24
+_MOST_REPEATED = 0.5
+_TURNS = (Message("system", ""), Message("user", ""), Message("assistant", ""))
+_MARKERS = {
+    piece.token for render in TEMPLATES.values() for piece in render(_TURNS, generation=True) if isinstance(piece, Special)
+} | {*TURN_ENDS, *DOCUMENT_BEGINS}  # fmt: skip
+# A line that opens another turn: ChatML's bare role, the word with a colon, Alpaca's headings.
+_HEADING = re.compile(
+    r"^\s*(?:(?:user|assistant|system)\s*$|(?:user|assistant|human|utente|assistente)\s*:"
+    r"|#{2,3}\s*(?:instruction|input|response|istruzione|risposta)\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ITALIAN = frozenset(
+    re.findall(
+        r"\w+",
+        "il lo gli le un uno una di del della dei delle degli che è non con sono nel nella più anche questo questa si da dal"
+        " al alla ai su sul tra fra ma se quando dove perché molto essere ha hanno può suo sua loro cui",
+    )
+)
+_ENGLISH = frozenset(
+    re.findall(
+        r"\w+",
+        "the of and to is that it for are with as this be you your an can by from was were has have not they their there"
+        " which what when will would should these those its at",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation that waits for an answer."""
+
+    id: str
+    messages: tuple[Message, ...]
+
+    def sha256(self) -> str:
+        """Hex sha256 of what is asked."""
+        turns = [(turn.role, turn.content) for turn in self.messages]
+        return hashlib.sha256(json.dumps([self.id, turns]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class AnswerForm:
+    """One answer and what was found in it; see the module."""
+
+    id: str
+    text: str
+    tokens: int
+    ended: bool
+    clean: bool
+    no_loop: bool
+    language: bool
+
+    @property
+    def kept(self) -> bool:
+        """Whether it has the form of an answer."""
+        return self.ended and self.clean and self.no_loop
+
+
+def choose_prompts(count: int, conversations: Sequence[Conversation] = (), seed: int = SEED) -> list[Prompt]:
+    """`count` prompts drawn by seed: half from the conversations (their last answers left out), half the sample's own.
+
+    The sample's are short Italian questions; without conversations all are. There may be fewer than `count`.
+    """
+    draw = random.Random(seed)
+    asked = [(f"chat {one.id}", one.messages[:-1]) for one in conversations]
+    own = [(row["id"], (Message("user", row["instruction"]),)) for row in sample.rows("questions.jsonl")]
+    taken = draw.sample(asked, min(len(asked), (count + 1) // 2))
+    taken += draw.sample(own, min(len(own), count - len(taken)))
+    return [Prompt(name, messages) for name, messages in taken]
+
+
+def write_answers(
+    engine: Generator,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    progress: Progress | None = None,
+    keeper: Keeper | None = None,
+) -> tuple[AnswerForm, ...]:
+    """The greedy answer to every prompt, and its form.
+
+    Args:
+        engine: The model that writes.
+        prompts: From `choose_prompts`; each leaves room in the model's context.
+        max_new_tokens: Most tokens of an answer; one that needs more has not ended.
+        progress: Called with (`FORM`, answers done, in all).
+        keeper: Where answers are looked up and kept; nowhere by default.
+
+    Raises:
+        InputError: a prompt is longer than the model's context.
+    """
+    hashes, version = [prompt.sha256() for prompt in prompts], f"greedy, {max_new_tokens} tokens"
+    sampling = Sampling(temperature=0, max_new_tokens=max_new_tokens)
+
+    def groups(missing: list[int]) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
+        for start in range(0, len(missing), _TOGETHER):
+            group = missing[start : start + _TOGETHER]
+            written = engine.complete([prompts[index].messages for index in group], [sampling] * len(group))
+            forms = [form_of(engine.tokenizer, prompts[i], one) for i, one in zip(group, written, strict=True)]
+            yield group, [asdict(one) for one in forms]
+
+    with evaluating(engine.model):
+        rows = answered(keeper, FORM, version, hashes, groups, progress)
+    return tuple(AnswerForm(**row) for row in rows)
+
+
+def form_of(tokenizer: Tokenizer, prompt: Prompt, answer: Completion) -> AnswerForm:
+    """What can be seen of an answer's form."""
+    special = any(tokenizer.special_text(token) is not None for token in answer.ids)
+    asked, said = language(prompt.messages[-1].content), language(answer.text)
+    return AnswerForm(
+        id=prompt.id,
+        text=answer.text,
+        tokens=answer.tokens,
+        ended=answer.stopped and bool(answer.text.strip()),
+        clean=not special and not leaks(answer.text),
+        no_loop=not loops(answer.ids),
+        language=not asked or not said or asked == said,
+    )
+
+
+def form_share(answers: Sequence[AnswerForm], part: str) -> float:
+    """The share of answers of which `part`, one of `PARTS`, is true."""
+    return sum(bool(getattr(answer, part)) for answer in answers) / len(answers)
+
+
+def leaks(text: str) -> bool:
+    """Whether a template shows in the text: a special token spelt out, or a line that opens another turn."""
+    return any(marker in text for marker in _MARKERS) or _HEADING.search(text) is not None
+
+
+def loops(ids: Sequence[int]) -> bool:
+    """Whether a text turns in circles; see the module."""
+    count = len(ids)
+    for period in range(1, count // _PERIODS + 1):
+        size = max(_PERIODS * period, _LEAST_TOKENS)
+        if size <= count and all(ids[place] == ids[place - period] for place in range(count - size + period, count)):
+            return True
+    grams = [tuple(ids[place : place + 4]) for place in range(count - 3)]
+    return len(grams) >= _LEAST_TOKENS and 1 - len(set(grams)) / len(grams) > _MOST_REPEATED
+
+
+def language(text: str) -> str:
+    """`it` or `en`, whichever has more of its function words in the text; empty where it cannot be told."""
+    words = re.findall(r"[a-zà-ù]+", text.lower())
+    italian, english = (sum(word in known for word in words) for known in (_ITALIAN, _ENGLISH))
+    return "" if italian == english else "it" if italian > english else "en"

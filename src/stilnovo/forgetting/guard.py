@@ -1,0 +1,360 @@
+"""The guard of a training: every so many steps a slice of what must not be lost is asked again, paired with the base.
+
+Protected are the benchmarks, pooled, and each text by itself. The rule: a training has lost something when the paired
+one-sided bound (`sequential.py`) of one of them lies beyond what the recipe allows. α is shared equally among them
+(Bonferroni; they are different items) and, for each, among the planned looks. So of all trainings that lose nothing
+beyond the allowance, at most the share α is ended, however often they are looked at.
+
+Unusual: benchmarks are judged by the *soft score* (`soft_scores`), the probability of the right ending among its rivals
+at a small temperature, and not by right and wrong. Only items that change sides say something in right and wrong; the
+soft score hears the others too. It loses about nine points where accuracy loses ten, never more, with half the noise, so
+that a quarter of the items does the same (`bench/guard.py`; at a larger temperature the noise shrinks further, but so
+does the loss). Accuracy is written down beside it.
+
+Shape letters: N items, U units (items, or groups of items that share a passage), D documents.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stilnovo.benchmarks.task import MultipleChoice, Selection
+from stilnovo.data.conversations import Conversation
+from stilnovo.errors import InputError
+from stilnovo.forgetting.slice import GAIN, Answers, Slice, measure, read_slice, sample
+from stilnovo.hub import find_model
+from stilnovo.model import lora
+from stilnovo.model.llama import Llama
+from stilnovo.progress import seconds_text
+from stilnovo.recipe import GuardSection, Recipe
+from stilnovo.runlog import sha256_file, write_atomic
+from stilnovo.scoring.identity import FileHash, code_sha256, model_sha256
+from stilnovo.scoring.packed import TOKEN_BUDGET
+from stilnovo.statistics.estimates import Floats, cluster_sums
+from stilnovo.statistics.sequential import FEWEST_UNITS, Bound, bound, visible_loss
+from stilnovo.text.tokenizer import Tokenizer
+from stilnovo.train.corpus import Corpus
+from stilnovo.train.loop import planned_steps
+from stilnovo.train.watch import Look, OnLoss, check_every, looks
+
+BENCHMARKS = "benchmarks"
+# What a model that learns changes, item by item: standard deviations measured with SmolLM2 (bench/guard.py).
+SCORE_DEVIATION = 20.0  # points of the soft score, between items
+TEXT_DEVIATION = 2.0  # percent of bits per byte, between documents
+SOFTNESS = 0.25  # temperature of the soft score, in the base's typical margin
+FEWEST_SEEN = 30  # items or documents; with fewer the look is allowed, and its weakness said
+FEWEST_TOKENS = 256  # of a forward pass, however few the training step takes
+
+
+@dataclass(frozen=True)
+class Protected:
+    """One of the things that must not be lost, and how far it is from the base.
+
+    Attributes:
+        name: `benchmarks`, or a text's.
+        unit: `points` or `percent`.
+        change: Model minus base, positive being better, in `unit`.
+        at_most: The true change is at most this, at all looks and of all that is protected, with probability 1 − α.
+        allowed: How much may be lost.
+        units: Independent units behind it.
+    """
+
+    name: str
+    unit: str
+    change: float
+    at_most: float
+    allowed: float
+    units: int
+
+    @property
+    def lost(self) -> bool:
+        """Whether surely more than allowed was lost."""
+        return self.at_most < -self.allowed
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        sign = "%" if self.unit == "percent" else "points"
+        change = f"{self.name} {self.change:+.2f} {sign}".replace("-", "−")
+        return f"{change}, surely {-self.at_most:.2f} or more lost ({self.allowed:g} allowed)" if self.lost else change
+
+
+class Guard:
+    """A `Watch` (`stilnovo.train.watch`) with the rule above.
+
+    Args:
+        what: The slice.
+        section: The recipe's `guard`; `every` is given.
+        tokenizer: The model's.
+        steps: Steps of the run, from which the number of looks follows.
+        folder: Where the base's answers are kept.
+        identity: Names the base: answers of another one are not taken.
+        token_budget: Most tokens in one forward pass.
+    """
+
+    def __init__(
+        self, what: Slice, section: GuardSection, tokenizer: Tokenizer, *, steps: int, folder: Path, identity: str = "",
+        token_budget: int = 2048,
+    ) -> None:  # fmt: skip
+        assert section.every is not None
+        self.what, self.section, self.tokenizer, self.folder = what, section, tokenizer, folder
+        self.token_budget, self.identity, self.every = token_budget, identity, section.every
+        self.planned = len(looks(steps, self.every))
+        self.names = [*([BENCHMARKS] if what.selections else []), *what.texts]
+        self.base: Answers | None = None
+        self._rooms: dict[str, list[Floats]] = {name: [] for name in self.names}
+
+    @property
+    def on_loss(self) -> OnLoss:
+        """See `Watch.on_loss`."""
+        return self.section.on_loss
+
+    def begin(self, model: Llama) -> None:
+        """Take the base's answers from the run folder, or ask it: the adapter is switched off meanwhile."""
+        key = f"{self.what.sha256()} {self.identity}"
+        path = self.folder / "base.json"
+        self.base = _kept(path, key)
+        if self.base is not None:
+            return
+        began = time.perf_counter()
+        lora.set_enabled(model, False)
+        try:
+            self.base = measure(model, self.tokenizer, self.what, token_budget=self.token_budget)
+        finally:
+            lora.set_enabled(model, True)
+        if not all(math.isfinite(value) for value in _numbers(self.base)):
+            raise InputError("The base's own answers are no numbers.", next="Look at it with `stilnovo evaluate`.")
+        if empty := [name for name, nats in self.base.nats.items() if not sum(nats)]:
+            raise InputError(f"Nothing of {empty[0]} counts.", "No answer begins within its first tokens.")
+        write_atomic(path, json.dumps({"key": key, "answers": asdict(self.base)}))
+        took = time.perf_counter() - began
+        print(
+            f"Guard: the base answered in {seconds_text(took)}; {self.planned} looks take about "
+            f"{seconds_text(self.planned * took)}.",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+
+    def look(self, step: int, model: Llama) -> Look:
+        """See `Watch.look`."""
+        assert self.base is not None, "the base was asked first"
+        began = time.perf_counter()
+        now = measure(model, self.tokenizer, self.what, token_budget=self.token_budget)
+        if not all(math.isfinite(value) for value in _numbers(now)):
+            return Look(step, True, False, None, "lost: everything, the model's answers are no numbers")
+        found = self.judge(now)
+        gain = percent_gained(self.base, now, GAIN) if self.what.gain else None
+        lost = [one for one in found if one.lost]
+        learnt = "" if gain is None else f"learnt {gain:+.2f} %; ".replace("-", "−")
+        text = (
+            f"lost: {'; '.join(one.text for one in lost)}"
+            if lost
+            else f"{learnt}{', '.join(one.text for one in found)}"
+        )
+        figures = {
+            "protected": [asdict(one) | {"lost": one.lost} for one in found], "gain_percent": gain,
+            "accuracy": {one.task.name: list(pair) for one, pair in self._accuracies(now)},
+            "bits_per_byte": {name: list(_bits(self.base, now, name)) for name in self.base.nats},
+        }  # fmt: skip
+        within = all(one.change >= -one.allowed for one in found)
+        return Look(step, bool(lost), within, gain, text, figures, time.perf_counter() - began)
+
+    def judge(self, now: Answers) -> list[Protected]:
+        """The rule, applied to the answers of one more look."""
+        assert self.base is not None
+        return [self._judged(name, now, self.base) for name in self.names]
+
+    def _judged(self, name: str, now: Answers, base: Answers) -> Protected:
+        if name == BENCHMARKS:
+            allowed, unit = self.section.tolerance_points, "points"
+            rooms, strata = score_rooms(self.what.selections, base, now, allowed)
+        else:
+            allowed, unit = self.section.tolerance_percent, "percent"
+            rooms, strata = text_rooms(base.nats[name], now.nats[name], allowed), None
+        self._rooms[name].append(rooms)
+        result: Bound = bound(self._rooms[name], self.planned, self.section.alpha / len(self.names), strata)
+        return Protected(name, unit, result.room - allowed, result.most - allowed, allowed, len(rooms))
+
+    def _accuracies(self, now: Answers) -> list[tuple[Selection, tuple[float, float]]]:
+        assert self.base is not None
+        found, place = [], 0
+        for one in self.what.selections:
+            here = slice(place, place := place + len(one.items))
+            rights = [
+                float(np.mean([i.values(v)[one.task.metric] for i, v in zip(one.items, values[here], strict=True)]))  # type: ignore[union-attr]
+                for values in (self.base.loglikelihoods, now.loglikelihoods)
+            ]
+            found.append((one, (rights[0], rights[1])))
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """See `Watch.state`: the rooms of all looks, K tensors (U,) a name."""
+        return {name: [torch.from_numpy(row) for row in rows] for name, rows in self._rooms.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Watch.restore`."""
+        self._rooms = {name: [row.numpy() for row in state[name]] for name in self.names}
+
+    def rule(self) -> list[str]:
+        """Before the run, in plain words: what is looked at, when, what ends the training, what could be seen."""
+        section, what = self.section, self.what
+        share = section.alpha / len(self.names)
+        lines = [
+            f"Guard: a look every {self.every} steps and after the last, {self.planned} in all, at "
+            f"{len(what.items):,} items and {sum(map(len, what.documents.values())):,} documents, against the base's own "
+            f"answers. False alarm: at most {100 * section.alpha:g} % over all looks and {len(self.names)} protected. "
+            f"On a loss: {'stop there' if section.on_loss == 'stop' else 'back to the best step'}."
+        ]
+        for name in self.names:
+            points = name == BENCHMARKS
+            units = self._units(name)
+            allowed = section.tolerance_points if points else section.tolerance_percent
+            unit = "points of the soft score" if points else "% of bits per byte"
+            seen = visible_loss(SCORE_DEVIATION if points else TEXT_DEVIATION, units, self.planned, share, allowed)
+            few = "" if units >= FEWEST_SEEN else f"; {units} are few"
+            lines.append(f"  {name}: {allowed:g} {unit} may be lost; a loss of about {seen:.1f} is seen (80 %){few}.")
+        return lines
+
+    def _units(self, name: str) -> int:
+        if name != BENCHMARKS:
+            return len(self.what.texts[name])
+        return sum(len(set(one.clusters or range(len(one.items)))) for one in self.what.selections)
+
+
+def watcher(
+    recipe: Recipe, folder: Path, file_hash: FileHash = sha256_file
+) -> Callable[[Llama, Tokenizer, Corpus], Guard]:
+    """Draw the slice that a recipe names, now; what is returned makes the guard once model and corpus are open.
+
+    `folder` is the run's; `file_hash` may remember the hashes of big files.
+
+    Raises:
+        InputError: everything about the recipe's guard that can be known to be wrong before a model is read.
+    """
+    section = recipe.guard
+    if section.every is not None and recipe.train.steps is not None:
+        check_every(section.every, recipe.train.steps)
+    data_dir = Path(section.data_dir) if section.data_dir else None
+    if data_dir is not None and not data_dir.is_dir():
+        raise InputError(f"There is no folder {data_dir}.", next="Set guard.data_dir to the folder of the benchmarks.")
+    learnt = {*recipe.data.paths, *recipe.data.rehearsal} & set(section.texts)
+    if learnt:
+        raise InputError(
+            f"{sorted(learnt)[0]} is learnt and protected at once.", "What is learnt cannot show what is lost.",
+            "Give guard.texts other files of its kind.",
+        )  # fmt: skip
+    seed = recipe.train.seed
+    what = read_slice(section.tasks, section.items, section.texts, section.documents, data_dir, seed)
+    few = [name for name, documents in what.texts.items() if len(documents) < FEWEST_UNITS]
+    if few:
+        raise InputError(
+            f"{few[0]} holds {len(what.texts[few[0]])} documents.", f"A test needs at least {FEWEST_UNITS}.",
+            "Give guard.texts more of them.",
+        )  # fmt: skip
+
+    def make(model: Llama, tokenizer: Tokenizer, corpus: Corpus) -> Guard:
+        talks = [
+            one for one in corpus.aside if isinstance(one, Conversation)
+        ]  # kept aside where conversations are learnt
+        gain = sample(talks or corpus.held_out, section.documents, seed)
+        budget = min(TOKEN_BUDGET, max(FEWEST_TOKENS, recipe.data.pack_tokens * recipe.train.batch_packs))
+        steps = planned_steps(corpus.packed, recipe.train)
+        weights = model_sha256(find_model(recipe.model.name), file_hash)
+        identity = [weights, recipe.model.quantization, str(model.dtype), model.device.type, code_sha256()]
+        return Guard(
+            replace(what, gain=gain), section, tokenizer, steps=steps, folder=folder / "guard", token_budget=budget,
+            identity=" ".join(identity),
+        )  # fmt: skip
+
+    return make
+
+
+def soft_scores(selection: Selection, base: Sequence[Sequence[float]], now: Sequence[Sequence[float]]) -> Floats:
+    """The probability of each item's right ending among its rivals, under the base and now, (2, N).
+
+    softmax(l / τ) with l the log-likelihoods, per character where the task's own metric is (`acc_norm`), and τ a quarter
+    of the root mean square, over the items, of the base's margin between the right ending and its best rival. So τ is the
+    same for both and fits any benchmark: at τ → 0 it would be accuracy.
+    """
+    items = [item for item in selection.items if isinstance(item, MultipleChoice)]
+    both = [
+        [_logits(i, v, selection.task.metric) for i, v in zip(items, values, strict=True)] for values in (base, now)
+    ]
+    tau = temperature(both[0])
+    return np.array([[soft_score(row, tau) for row in rows] for rows in both])
+
+
+def temperature(logits: Sequence[Floats]) -> float:
+    """τ from the base's logits, an item a row, the right ending first."""
+    margins = [row[0] - row[1:].max() for row in logits]
+    return SOFTNESS * math.sqrt(float(np.mean(np.square(margins)))) or 1.0
+
+
+def soft_score(logits: Floats, tau: float) -> Floats:
+    """Probability of the first of E endings, (…, E) → (…)."""
+    with np.errstate(over="ignore"):  # a hopeless ending has probability zero
+        score: Floats = 1 / np.exp((logits - logits[..., :1]) / tau).sum(axis=-1)
+    return score
+
+
+def _logits(item: MultipleChoice, values: Sequence[float], metric: str) -> Floats:
+    """(rivals,) of an item, the right ending first."""
+    order = [item.answer, *(index for index in item.competing if index != item.answer)]
+    lengths = [len(item.endings[index].removeprefix(" ")) if metric == "acc_norm" else 1 for index in order]
+    logits: Floats = np.array([values[index] for index in order]) / np.array(lengths)
+    return logits
+
+
+def score_rooms(
+    selections: Sequence[Selection], base: Answers, now: Answers, allowed: float
+) -> tuple[Floats, list[int]]:
+    """What is left of the allowance, in points, (U,), so that its mean is that of all items; and each unit's benchmark."""
+    count = len(base.loglikelihoods)
+    sums: list[Floats] = []
+    strata: list[int] = []
+    place = 0
+    for number, one in enumerate(selections):
+        here = slice(place, place := place + len(one.items))
+        before, after = soft_scores(one, base.loglikelihoods[here], now.loglikelihoods[here])
+        sums.append(cluster_sums(100 * (after - before) + allowed, one.clusters))
+        strata += [number] * len(sums[-1])
+    return np.concatenate(sums) * (len(strata) / count), strata
+
+
+def text_rooms(base: Sequence[float], now: Sequence[float], allowed: float) -> Floats:
+    """What is left of the allowance in percent of the base's bits, (D,): each document weighs by what it costs."""
+    before, after = np.asarray(base), np.asarray(now)
+    rooms: Floats = 100 * ((1 + allowed / 100) * before - after) / before.mean()
+    return rooms
+
+
+def percent_gained(base: Answers, now: Answers, name: str) -> float:
+    """By how many percent bits per byte of a text have fallen."""
+    return 100 * (1 - math.fsum(now.nats[name]) / math.fsum(base.nats[name]))
+
+
+def _bits(base: Answers, now: Answers, name: str) -> tuple[float, float]:
+    size = sum(base.sizes[name]) * math.log(2)
+    return math.fsum(base.nats[name]) / size, math.fsum(now.nats[name]) / size
+
+
+def _numbers(answers: Answers) -> list[float]:
+    return [value for values in (*answers.loglikelihoods, *answers.nats.values()) for value in values]
+
+
+def _kept(path: Path, key: str) -> Answers | None:
+    """The base's answers of an earlier sitting; None where there are none for this base and slice."""
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        return Answers.from_json(noted["answers"]) if noted["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

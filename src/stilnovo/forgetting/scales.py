@@ -1,0 +1,193 @@
+"""One model under many settings of its adapters, each measured alike: what it gained, and what it may have lost.
+
+Gained is bits per byte of held-out text. Lost may be: answers to benchmarks, the likelihood of a chat's answers, other
+texts (English, say), and the form of an answer (`form.py`). The base is loaded once; adapters are put on, scaled
+(`model/scaling.py`) and taken off again. Everything is kept item by item in the answer cache under an identity that
+names the scaling beside the adapter's content, so that an interrupted sweep goes on where it stopped and no answer is
+taken for that of another scaling. What the differences mean is said in `tradeoff.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from stilnovo.benchmarks.task import Selection
+from stilnovo.data.conversations import Conversation
+from stilnovo.forgetting.form import MAX_NEW_TOKENS, AnswerForm, Prompt, write_answers
+from stilnovo.generate.generator import Generator
+from stilnovo.model import lora
+from stilnovo.model.llama import Llama
+from stilnovo.model.scaling import Scaling, detach, scaled
+from stilnovo.scoring.answer_cache import AnswerCache, Keeper
+from stilnovo.scoring.chat_answers import score_conversations
+from stilnovo.scoring.evaluate import evaluate
+from stilnovo.scoring.identity import Identity
+from stilnovo.scoring.multiple_choice import TOKEN_BUDGET
+from stilnovo.scoring.perplexity import HeldOutScore
+from stilnovo.scoring.positions import PositionScores, score_positions
+from stilnovo.scoring.result import TaskResult
+from stilnovo.scoring.texts import read_texts
+from stilnovo.text.tokenizer import Tokenizer
+
+BASE = "base"
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What every setting is asked; only `held_out` is needed.
+
+    `conversations` fit the model's context; `protected` are further texts by name; with `positions`, the base and every
+    adapter that is tried whole also read the held-out text by position (`positions.py`).
+    """
+
+    held_out: Sequence[str]
+    selections: Sequence[Selection] = ()
+    protected: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    conversations: Sequence[Conversation] = ()
+    prompts: Sequence[Prompt] = ()
+    max_new_tokens: int = MAX_NEW_TOKENS
+    positions: bool = False
+
+    @property
+    def items(self) -> int:
+        """How many items one setting is asked."""
+        texts = len(self.held_out) + sum(map(len, self.protected.values()))
+        return texts + sum(len(one.items) for one in self.selections) + len(self.conversations) + len(self.prompts)
+
+
+@dataclass(frozen=True)
+class ScaleAnswers:
+    """What one setting answered to the probes, item by item."""
+
+    held_out: HeldOutScore
+    tasks: dict[str, TaskResult]
+    protected: dict[str, HeldOutScore]
+    chat: HeldOutScore | None
+    answers: tuple[AnswerForm, ...]
+    positions: PositionScores | None = None
+
+
+@dataclass(frozen=True)
+class SweepCandidate:
+    """An adapter by name, the identity of the model that carries it whole, and the scalings to try."""
+
+    name: str
+    path: Path
+    identity: Identity
+    scalings: tuple[Scaling, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The base's answers, and those of every adapter under every scaling but 0, which is the base."""
+
+    base: ScaleAnswers
+    points: dict[tuple[str, Scaling], ScaleAnswers]
+
+
+def identity_under(whole: Identity, scaling: Scaling) -> Identity:
+    """The identity of answers under a scaling; that of the adapter itself where nothing is scaled."""
+    return whole if scaling.is_whole else replace(whole, protocol={**whole.protocol, "scaling": str(scaling)})
+
+
+def run_sweep(
+    model: Llama,
+    tokenizer: Tokenizer,
+    base: Identity,
+    candidates: Sequence[SweepCandidate],
+    probes: Probes,
+    cache: AnswerCache,
+    *,
+    token_budget: int = TOKEN_BUDGET,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Measure the base and every adapter under each of its scalings.
+
+    Args:
+        model: The base, without an adapter; without one again at the end.
+        tokenizer: Its tokeniser.
+        base: The base's identity.
+        candidates: The adapters.
+        probes: What is asked.
+        cache: Where answers are looked up and kept.
+        token_budget: Most tokens in one forward pass.
+        progress: Called with (what, items done, items in all) over the whole sweep.
+
+    Raises:
+        InputError: an adapter cannot be read or does not fit the model.
+    """
+    settings = 1 + sum(not scaling.is_base for one in candidates for scaling in one.scalings)
+    finished = 0
+
+    def measured(name: str, identity: Identity) -> ScaleAnswers:
+        nonlocal finished
+
+        def report(what: str, done: int) -> None:
+            if progress is not None:
+                progress(f"{name}: {what}", finished * probes.items + done, settings * probes.items)
+
+        keeper = Keeper(cache, identity)
+        found = measure(model, tokenizer, probes, keeper, token_budget=token_budget, progress=report)
+        if probes.positions and "scaling" not in identity.protocol:
+            read = score_positions(model, tokenizer, probes.held_out, token_budget=token_budget, keeper=keeper)
+            found = replace(found, positions=read)
+        finished += 1
+        return found
+
+    first, points = measured(BASE, base), dict[tuple[str, Scaling], ScaleAnswers]()
+    for one in candidates:
+        lora.load(model, one.path)
+        try:
+            for scaling in one.scalings:
+                if not scaling.is_base:
+                    with scaled(model, scaling):
+                        identity = identity_under(one.identity, scaling)
+                        points[one.name, scaling] = measured(f"{one.name} {scaling}", identity)
+        finally:
+            detach(model)
+    return Sweep(first, points)
+
+
+def measure(
+    model: Llama,
+    tokenizer: Tokenizer,
+    probes: Probes,
+    keeper: Keeper,
+    *,
+    token_budget: int = TOKEN_BUDGET,
+    progress: Callable[[str, int], None] | None = None,
+) -> ScaleAnswers:
+    """One model, as it is, through all probes; `progress` is called with (what, items done)."""
+    before = 0
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal before
+        if progress is not None:
+            progress(what, before + done)
+        before += total if done == total else 0
+
+    result = evaluate(
+        model, tokenizer, probes.selections, texts=probes.held_out, model_name="", keeper=keeper,
+        token_budget=token_budget, progress=report,
+    )  # fmt: skip
+    assert result.text is not None, "there is a held-out text"
+    protected = {
+        name: read_texts(model, tokenizer, texts, token_budget=token_budget, keeper=keeper, progress=report)
+        for name, texts in probes.protected.items()
+    }
+    chat = None
+    if probes.conversations:
+        chat = score_conversations(
+            model, tokenizer, probes.conversations, token_budget=token_budget, keeper=keeper, progress=report
+        )
+    answers: tuple[AnswerForm, ...] = ()
+    if probes.prompts:
+        answers = write_answers(
+            Generator(model, tokenizer), probes.prompts, max_new_tokens=probes.max_new_tokens, keeper=keeper,
+            progress=report,
+        )  # fmt: skip
+    return ScaleAnswers(result.text, result.tasks, protected, chat, answers)

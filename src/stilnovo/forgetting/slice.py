@@ -1,0 +1,165 @@
+"""The small fixed part of everything that a guard looks at again and again: some items, some documents, some conversations.
+
+It is drawn once by seed, before a training begins, and never changes; a look costs the same every time. Documents and
+conversations are cut to their first tokens: many short ones say more than a few long ones in the same time. Of a
+conversation only the assistant's words count, after everything that stands before them under the model's template.
+
+Shape letters: N items, D documents of one text, E endings of an item.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stilnovo.benchmarks.task import MultipleChoice, Selection, items_sha256, select
+from stilnovo.benchmarks.tasks import find_tasks
+from stilnovo.data.conversations import Conversation, read_conversations, shape_of
+from stilnovo.data.rows import BadRow, blocks, files_of, rows_of
+from stilnovo.errors import InputError
+from stilnovo.generate.generator import dense_weights
+from stilnovo.model.llama import Llama
+from stilnovo.scoring import reading
+from stilnovo.scoring.documents import held_out_texts
+from stilnovo.scoring.multiple_choice import score
+from stilnovo.scoring.packed import TOKEN_BUDGET, evaluating
+from stilnovo.scoring.reading import Reading
+from stilnovo.text.tokenizer import Tokenizer
+
+DOCUMENT_TOKENS = 512
+GAIN = "gain"  # the name of the held-out documents of what is learnt
+_CHARACTERS_A_TOKEN = 8  # at most, nearly always: more of a document need not be tokenised
+
+SliceDocument = str | Conversation
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What is looked at: items of benchmarks, documents of each protected text, and those that measure the gain."""
+
+    selections: tuple[Selection, ...]
+    texts: dict[str, tuple[SliceDocument, ...]]
+    gain: tuple[SliceDocument, ...] = ()
+
+    @property
+    def items(self) -> list[MultipleChoice]:
+        """The items of all benchmarks, one after another."""
+        return [item for one in self.selections for item in one.items if isinstance(item, MultipleChoice)]
+
+    @property
+    def documents(self) -> dict[str, tuple[SliceDocument, ...]]:
+        """Every text with its documents, the gain's last."""
+        return {**self.texts, **({GAIN: self.gain} if self.gain else {})}
+
+    def sha256(self) -> str:
+        """Hex sha256 of all items and documents, in order."""
+        digest = hashlib.sha256(items_sha256(self.items).encode())
+        for name, documents in self.documents.items():
+            digest.update(json.dumps([name, *map(_identity, documents)], ensure_ascii=True).encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered to a slice.
+
+    `loglikelihoods` in nats, N tuples of E; `nats` what each document of a text cost, (D,); `sizes` the UTF-8 bytes of
+    what was counted, (D,).
+    """
+
+    loglikelihoods: tuple[tuple[float, ...], ...]
+    nats: dict[str, tuple[float, ...]]
+    sizes: dict[str, tuple[int, ...]]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Answers:
+        """The inverse of `dataclasses.asdict` through JSON."""
+        texts = ({name: tuple(values) for name, values in data[key].items()} for key in ("nats", "sizes"))
+        return cls(tuple(map(tuple, data["loglikelihoods"])), *texts)
+
+
+def read_slice(
+    tasks: Sequence[str], items: int, texts: Sequence[str], documents: int, data_dir: Path | None, seed: int
+) -> Slice:
+    """Draw the slice; nothing of it needs a model. The gain's documents come later (`sample`).
+
+    Raises:
+        InputError: nothing to look at, an unknown task, one that is answered in writing, missing or unusable files.
+    """
+    if not tasks and not texts:
+        raise InputError(
+            "The guard has nothing to protect.", next="Name benchmarks (guard.tasks) or texts (guard.texts)."
+        )
+    selections = []
+    for task in find_tasks(tasks) if tasks else []:
+        selection = select(task, data_dir, limit=items, seed=seed)
+        if not all(isinstance(item, MultipleChoice) for item in selection.items):
+            raise InputError(
+                f"The guard cannot look at {task.name}.", "Its questions are answered in writing, which takes too long.",
+                "Choose tasks whose answers are given.",
+            )  # fmt: skip
+        selections.append(selection)
+    return Slice(tuple(selections), {_name(path, texts): sample(read(path), documents, seed) for path in texts})
+
+
+def read(path: str) -> list[SliceDocument]:
+    """The documents of a file or folder, or its conversations where the first row holds one.
+
+    Raises:
+        InputError: it cannot be read, or holds nothing.
+    """
+    first = next(chain.from_iterable(map(rows_of, blocks(files_of([path])))), None)
+    if first is not None and not isinstance(first[1], BadRow) and shape_of(list(first[1])) is not None:
+        return list(read_conversations([path])[0])
+    return list(held_out_texts([path]))
+
+
+def sample(documents: Sequence[SliceDocument], count: int, seed: int) -> tuple[SliceDocument, ...]:
+    """`count` of the documents, or all, drawn at random, in their order."""
+    if count >= len(documents):
+        return tuple(documents)
+    return tuple(documents[index] for index in sorted(random.Random(seed).sample(range(len(documents)), count)))
+
+
+def measure(model: Llama, tokenizer: Tokenizer, what: Slice, *, token_budget: int = TOKEN_BUDGET) -> Answers:
+    """Let the model, as it is, answer the whole slice."""
+    scores = score(model, tokenizer, what.items, token_budget=token_budget) if what.selections else []
+    nats: dict[str, tuple[float, ...]] = {}
+    sizes: dict[str, tuple[int, ...]] = {}
+    for name, documents in what.documents.items():
+        longest = model.config.max_positions
+        readings = [_reading(number, document, tokenizer, longest) for number, document in enumerate(documents)]
+        with evaluating(model), dense_weights(model), torch.inference_mode():
+            parts = [
+                part for pack in reading.packs(readings, token_budget) for part in reading.loglikelihoods(model, pack)
+            ]
+        nats[name] = tuple(-float(part.sum()) for part in parts)
+        sizes[name] = tuple(len(tokenizer.decode(one.targets).encode()) for one in readings)
+    return Answers(tuple(one.loglikelihoods for one in scores), nats, sizes)
+
+
+def _reading(number: int, document: SliceDocument, tokenizer: Tokenizer, longest: int) -> Reading:
+    limit = min(DOCUMENT_TOKENS, longest)
+    if isinstance(document, Conversation):
+        return reading.of_answers(number, document, tokenizer, limit)
+    return reading.of_text(number, document[: _CHARACTERS_A_TOKEN * limit], tokenizer, limit)
+
+
+def _name(path: str, paths: Sequence[str]) -> str:
+    """The file's own name, the whole path where two share it or it would be the gain's."""
+    stem = Path(path).stem
+    return path if [Path(one).stem for one in paths].count(stem) > 1 or stem == GAIN else stem
+
+
+def _identity(document: SliceDocument) -> list[Any]:
+    if isinstance(document, str):
+        return [document]
+    return [[turn.role, turn.content] for turn in document.messages]

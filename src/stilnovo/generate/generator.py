@@ -1,0 +1,172 @@
+"""Writing text: conversations in, streamed or whole answers out, several at once where that is faster.
+
+Unusual: on a CPU the quantised weights of a small model are kept densely while it writes, because one token a step is
+too little work to unpack them for; the results are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from stilnovo.errors import InputError
+from stilnovo.generate.kv_cache import KVCache
+from stilnovo.generate.sampling import Sampler, Sampling
+from stilnovo.model.llama import Llama
+from stilnovo.model.load import open_model
+from stilnovo.model.quantize import FrozenLinear, Scheme
+from stilnovo.text.template import Message
+from stilnovo.text.tokenizer import Tokenizer
+
+__all__ = ["Completion", "Generator", "Sampling", "open_engine"]
+
+KEEP_DENSE_BYTES = 2 * 2**30  # on a CPU, keep dense weights while writing when they fit in this
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One finished text; `stopped` is whether the model ended it itself, `ids` its tokens, special ones included."""
+
+    text: str
+    tokens: int
+    stopped: bool
+    ids: tuple[int, ...] = ()
+
+
+class _Text:
+    """A text being written: its tokens, and how much of them is safe to show."""
+
+    def __init__(self, tokenizer: Tokenizer, sampling: Sampling) -> None:
+        self.tokenizer, self.sampler, self.stop = tokenizer, Sampler(sampling), sampling.stop
+        self.left, self.ids, self.shown = sampling.max_new_tokens, list[int](), 0
+        self.done = self.stopped = False
+
+    def add(self, token: int) -> None:
+        self.left -= 1
+        if token in self.tokenizer.turn_end_ids:
+            self.done = self.stopped = True
+            return
+        self.ids.append(token)
+        if any(stop in self.text() for stop in self.stop):
+            self.done = self.stopped = True
+        self.done = self.done or self.left == 0
+
+    def text(self) -> str:
+        # Half a character at the end is no text yet, and none at all when the writing ends there.
+        return self.tokenizer.decode(self.ids).rstrip("\ufffd")
+
+    def whole(self) -> str:
+        text = self.text()
+        cuts = [text.index(stop) for stop in self.stop if stop in text]
+        return text[: min(cuts)] if cuts else text
+
+    def fresh(self) -> str:
+        """Text not shown yet; what may become a stop string waits."""
+        text = self.whole()
+        end = len(text)
+        if not self.done:
+            for stop in self.stop:
+                held = (size for size in range(min(len(stop), end), 0, -1) if text[:end].endswith(stop[:size]))
+                end -= next(held, 0)
+        piece = text[self.shown : end]
+        self.shown = max(self.shown, end)
+        return piece
+
+
+class Generator:
+    """A model that writes."""
+
+    def __init__(self, model: Llama, tokenizer: Tokenizer) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.context_tokens = model.config.max_positions
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens that a conversation takes, the opening of the answer included."""
+        return len(self.tokenizer.render(messages, generation=True))
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
+        """The answer in pieces as it is written.
+
+        Raises:
+            InputError: when the conversation leaves no room in the model's context.
+        """
+        text = _Text(self.tokenizer, sampling)
+        for _ in self._write([self.tokenizer.render(messages, generation=True)], [text]):
+            if piece := text.fresh():
+                yield piece
+
+    def complete(self, conversations: Sequence[Sequence[Message]], sampling: Sequence[Sampling]) -> list[Completion]:
+        """The answers to several conversations, written side by side; each as if it were alone."""
+        prompts = [self.tokenizer.render(messages, generation=True) for messages in conversations]
+        return self.continue_tokens(prompts, sampling)
+
+    def continue_tokens(self, prompts: Sequence[Sequence[int]], sampling: Sequence[Sampling]) -> list[Completion]:
+        """What follows several token sequences, written side by side; each as if it were alone."""
+        texts = [_Text(self.tokenizer, one) for one in sampling]
+        for _ in self._write(prompts, texts):
+            pass
+        return [Completion(text.whole(), len(text.ids), text.stopped, tuple(text.ids)) for text in texts]
+
+    # As a decorator the mode ends at each `yield`: between the pieces of a stream the caller's code runs outside it.
+    @torch.inference_mode()
+    def _write(self, prompts: Sequence[Sequence[int]], texts: Sequence[_Text]) -> Iterator[None]:
+        if not texts:
+            return
+        for prompt, text in zip(prompts, texts, strict=True):
+            room = self.context_tokens - len(prompt)
+            if room < 1:
+                raise InputError(
+                    "The conversation is longer than the model's context.",
+                    f"{len(prompt)} tokens; the model reads {self.context_tokens}.",
+                    "Begin a new conversation or shorten it.",
+                )
+            text.left = min(text.left, room)
+        longest = max(len(prompt) + text.left for prompt, text in zip(prompts, texts, strict=True))
+        model = self.model
+        with dense_weights(model):
+            cache = KVCache(model.config, len(texts), longest, model.device, model.dtype)
+            writing, incoming = list(texts), [list(prompt) for prompt in prompts]
+            while True:
+                counts = [len(tokens) for tokens in incoming]
+                positions = cache.expect(counts)
+                stream = torch.tensor([t for tokens in incoming for t in tokens], device=model.device)
+                hidden = model.hidden(stream, positions, cache)
+                cache.advance()
+                last = torch.tensor(counts, device=model.device).cumsum(0) - 1
+                logits = model.logits(hidden[last])
+                for text, row in zip(writing, logits, strict=True):
+                    text.add(text.sampler.choose(row))
+                yield
+                kept = [index for index, text in enumerate(writing) if not text.done]
+                if not kept:
+                    return
+                if len(kept) < len(writing):
+                    cache.keep(kept)
+                    writing = [writing[index] for index in kept]
+                incoming = [[text.ids[-1]] for text in writing]
+
+
+@contextmanager
+def dense_weights(model: Llama) -> Iterator[None]:
+    """While inside, on a CPU, keep the frozen weights dense if they are small enough (see the module)."""
+    linears = [module for module in model.modules() if isinstance(module, FrozenLinear)]
+    size = sum(linear.out_features * linear.in_features for linear in linears) * model.dtype.itemsize
+    keep = model.device.type == "cpu" and size <= KEEP_DENSE_BYTES
+    try:
+        for linear in linears if keep else ():
+            linear.keep_dense(model.dtype)
+        yield
+    finally:
+        for linear in linears:
+            linear.keep_dense(None)
+
+
+def open_engine(
+    model: str, adapter: Path | None = None, quantization: Scheme = "nf4", device: str = "auto"
+) -> Generator:
+    """An engine by the model's name; see `stilnovo.model.load.open_model`."""
+    return Generator(*open_model(model, quantization=quantization, adapter=adapter, device=device))

@@ -1,0 +1,317 @@
+"""Finished answers on disk, so that an interrupted evaluation goes on and an unchanged model is not asked twice.
+
+One SQLite file for all models and tasks. An answer is found again only under the hash of everything it depends on
+(`identity.py`), the task, its version and the hash of the question, so that a changed adapter cannot be served another's
+answers. Write-ahead logging and one transaction a pass make it safe to kill the process at any moment and to run two
+evaluations at once. A row carries a checksum over its key and value, because SQLite has none.
+
+The cache is a convenience and never a reason to fail: a file that is locked, read-only, damaged or on a full disk gives
+one line of warning, and the evaluation goes on without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from stilnovo.progress import bytes_text
+from stilnovo.runlog import sha256_file
+from stilnovo.scoring.identity import Identity
+
+FILE_NAME = "answers-1.sqlite"  # the number is the layout's: another layout is another file
+VARIABLE = "STILNOVO_CACHE"
+
+_BUSY_SECONDS = 5.0  # how long another process may hold the file before we go on without it
+_RETRY_SECONDS = 30.0
+_LARGE = 2**30  # bytes; hashing more takes seconds, and is said
+_MOST_PENDING = 20_000  # answers held in memory while the file is locked
+_LAYOUT = """
+CREATE TABLE IF NOT EXISTS identities (
+  id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE, identity TEXT NOT NULL, created TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS answers (
+  identity INTEGER NOT NULL, task TEXT NOT NULL, version TEXT NOT NULL, item TEXT NOT NULL,
+  answer TEXT NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (identity, task, version, item)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, state TEXT NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS speeds (setting TEXT NOT NULL, task TEXT NOT NULL, items_per_second REAL NOT NULL,
+  PRIMARY KEY (setting, task));
+"""
+
+Answer = dict[str, Any]  # as JSON values
+Row = tuple[str, Answer]
+
+
+def default_folder() -> Path:
+    """`$STILNOVO_CACHE`, else `stilnovo` in `$XDG_CACHE_HOME` or in `~/.cache`."""
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stilnovo"
+
+
+class AnswerCache:
+    """`with AnswerCache(folder, warn) as cache: cache.find(…); cache.keep(…)`.
+
+    Args:
+        folder: Where the file lies or is made; None for a cache that holds nothing.
+        warn: Called with one line when the file cannot be used (further).
+    """
+
+    def __init__(self, folder: Path | None, warn: Callable[[str], None]) -> None:
+        self.path = None if folder is None else folder / FILE_NAME
+        self._warn = warn
+        self._connection: sqlite3.Connection | None = None
+        self._writable = True
+        self._pending: list[tuple[str, str, str, str, str, str]] = []
+        self._retry_at = 0.0
+        self._numbers: dict[str, int] = {}
+        self._hashes: dict[tuple[str, str], str] = {}
+        if self.path is not None:
+            self._open(self.path)
+
+    def __enter__(self) -> AnswerCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def usable(self) -> bool:
+        """Whether answers can be read, and, unless the file turned out to be read-only, kept."""
+        return self._connection is not None
+
+    def close(self) -> None:
+        """Write what is still pending and close the file."""
+        if self._connection is None:
+            return
+        self._retry_at = 0.0
+        self._flush()
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+        self._connection = None
+
+    def find(
+        self, identity: Identity, task: str, version: str, items: Iterable[str]
+    ) -> Iterator[dict[str, Any] | None]:
+        """The kept answer to each item (by its hash), in order, or None; one row is in memory at a time."""
+        number, sha256 = self._number(identity), identity.sha256()
+        for item in items:
+            yield None if number is None else self._one(number, sha256, task, version, item)
+
+    def keep(self, identity: Identity, task: str, version: str, rows: Iterable[Row]) -> None:
+        """Keep answers, (item hash, answer as JSON values) each, in one transaction."""
+        if self._connection is None or not self._writable:
+            return
+        sha256, text = identity.sha256(), identity.text()
+        for item, answer in rows:
+            self._pending.append((sha256, text, task, version, item, json.dumps(answer)))
+        self._flush()
+
+    def file_sha256(self, path: Path) -> str:
+        """Hex sha256 of a file's content, remembered while size, times and inode stay what they were.
+
+        Without a file to remember it in, it is remembered as long as this object lives.
+        """
+        place, found = path.resolve(), path.stat()
+        state = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino} {found.st_dev}"
+        if (str(place), state) in self._hashes:
+            return self._hashes[str(place), state]
+        rows = self._read("SELECT sha256 FROM files WHERE path = ? AND state = ?", (str(place), state))
+        if rows:
+            return str(rows[0][0])
+        if found.st_size > _LARGE:
+            self._warn(
+                f"{place.name} is told from other weights by its content: {bytes_text(found.st_size)} to read, once."
+            )
+        sha256 = self._hashes[str(place), state] = sha256_file(place)
+        self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (str(place), state, sha256))
+        return sha256
+
+    def speed(self, setting: str, task: str) -> float | None:
+        """Items per second that this setting (model, quantisation, machine, in words) last reached on a task."""
+        rows = self._read("SELECT items_per_second FROM speeds WHERE setting = ? AND task = ?", (setting, task))
+        return float(rows[0][0]) if rows else None
+
+    def keep_speed(self, setting: str, task: str, items_per_second: float) -> None:
+        """Remember a speed for the estimate before the next run."""
+        self._write("INSERT OR REPLACE INTO speeds VALUES (?, ?, ?)", (setting, task, items_per_second))
+
+    def _open(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.executescript(_LAYOUT)
+        except (sqlite3.Error, OSError) as error:
+            if any(words in str(error) for words in ("readonly", "unable to open")) and self._read_only(path):
+                return
+            self._give_up(error)
+
+    def _read_only(self, path: Path) -> bool:
+        """Open a file that may not be written, for reading; says so."""
+        try:
+            if self._connection is not None:
+                self._connection.close()
+            # immutable: no side files are needed, which a read-only folder could not hold
+            uri = f"{path.resolve().as_uri()}?immutable=1"
+            self._connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+            self._connection.execute("SELECT count(*) FROM identities").fetchone()
+        except sqlite3.Error:
+            return False
+        self._writable = False
+        self._warn(f"The answer cache is read-only: what it holds is used, nothing new is kept ({path}).")
+        return True
+
+    def _number(self, identity: Identity) -> int | None:
+        sha256 = identity.sha256()
+        if sha256 not in self._numbers:
+            rows = self._read("SELECT id FROM identities WHERE sha256 = ? AND identity = ?", (sha256, identity.text()))
+            if not rows:
+                return None
+            self._numbers[sha256] = int(rows[0][0])
+        return self._numbers[sha256]
+
+    def _one(self, number: int, sha256: str, task: str, version: str, item: str) -> dict[str, Any] | None:
+        rows = self._read(
+            "SELECT answer, checksum FROM answers WHERE identity = ? AND task = ? AND version = ? AND item = ?",
+            (number, task, version, item),
+        )
+        if not rows or rows[0][1] != _checksum(sha256, task, version, item, rows[0][0]):
+            return None
+        try:
+            answer = json.loads(rows[0][0])
+        except ValueError:
+            return None
+        return answer if isinstance(answer, dict) else None
+
+    def _flush(self) -> None:
+        """Write the pending answers, or leave them pending while another process holds the file."""
+        connection = self._connection
+        if connection is None or not self._pending or time.monotonic() < self._retry_at:
+            return
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                created = datetime.now(UTC).isoformat(timespec="seconds")
+                for sha256, text in {(row[0], row[1]) for row in self._pending}:
+                    connection.execute(
+                        "INSERT OR IGNORE INTO identities (sha256, identity, created) VALUES (?, ?, ?)",
+                        (sha256, text, created),
+                    )
+                connection.executemany(
+                    "INSERT OR REPLACE INTO answers SELECT id, ?, ?, ?, ?, ? FROM identities WHERE sha256 = ?",
+                    (
+                        (task, version, item, answer, _checksum(sha256, task, version, item, answer), sha256)
+                        for sha256, _, task, version, item, answer in self._pending
+                    ),
+                )
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            self._not_written(error)
+        else:
+            self._pending.clear()
+
+    def _not_written(self, error: sqlite3.Error) -> None:
+        if _busy(error) and len(self._pending) < _MOST_PENDING:
+            if self._retry_at == 0.0:
+                self._warn(f"The answer cache is locked by another process; answers wait in memory ({self.path}).")
+            self._retry_at = time.monotonic() + _RETRY_SECONDS
+            return
+        self._writable = False
+        self._pending.clear()
+        self._warn(f"Answers are no longer kept: {error} ({self.path}). The evaluation goes on.")
+
+    def _read(self, query: str, values: tuple[Any, ...]) -> list[Any]:
+        if self._connection is None:
+            return []
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return []
+
+    def _write(self, query: str, values: tuple[Any, ...]) -> None:
+        if self._connection is None or not self._writable:
+            return
+        # a hash or a speed that is not remembered costs time and nothing else
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute(query, values)
+
+    def _give_up(self, error: Exception) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+        self._connection = None
+        advice = "" if isinstance(error, OSError) or _busy(error) else " Remove it if it stays damaged."
+        self._warn(
+            f"The answer cache cannot be used: {error} ({self.path}). The evaluation goes on without it.{advice}"
+        )
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Where finished answers go, and under whose name; `setting` names model and machine for speeds."""
+
+    cache: AnswerCache
+    identity: Identity
+    setting: str = ""
+
+
+def answered(
+    keeper: Keeper | None,
+    name: str,
+    version: str,
+    hashes: Sequence[str],
+    read: Callable[[list[int]], Iterable[tuple[Sequence[int], Sequence[Answer]]]],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Answer]:
+    """Every item's answer, in order: found again, or read now, a group at a time, each kept as soon as it is there.
+
+    Args:
+        keeper: Where answers are looked up and kept; None: nowhere.
+        name: What the items are, in the cache and in progress.
+        version: How they are read.
+        hashes: One each, of everything about the item that its answer depends on.
+        read: From the numbers of the items that are missing to groups of them with their answers.
+        progress: Called with (`name`, items done, items in all) after every group.
+    """
+    answers: list[Answer | None] = [None] * len(hashes)
+    if keeper is not None:
+        answers = list(keeper.cache.find(keeper.identity, name, version, hashes))
+    missing = [index for index, known in enumerate(answers) if known is None]
+    done = len(hashes) - len(missing)
+    for group, found in read(missing):
+        for index, answer in zip(group, found, strict=True):
+            answers[index] = answer
+        if keeper is not None:
+            rows = [(hashes[index], answer) for index, answer in zip(group, found, strict=True)]
+            keeper.cache.keep(keeper.identity, name, version, rows)
+        done += len(group)
+        if progress is not None:
+            progress(name, done, len(hashes))
+    if not missing and progress is not None:
+        progress(name, done, len(hashes))
+    return [answer for answer in answers if answer is not None]
+
+
+def _checksum(sha256: str, task: str, version: str, item: str, answer: str) -> int:
+    return zlib.crc32("\0".join((sha256, task, version, item, answer)).encode())
+
+
+def _busy(error: Exception) -> bool:
+    return "locked" in str(error) or "busy" in str(error)

@@ -1,0 +1,145 @@
+"""Our model as a client of lm-evaluation-harness: its thousands of tasks, our arithmetic.
+
+    from lm_eval import simple_evaluate
+    from stilnovo.scoring.harness import HarnessModel
+    simple_evaluate(model=HarnessModel.open("smollm2", quantization="none"), tasks=["arc_easy"])
+
+The harness hands over all requests of one kind at once, the choices of a question beside each other. That is enough to
+score them as we score our own tasks: endings of one context share it, and what all contexts of a task begin with, a
+few-shot header, is read once. Where the model has no opening token, an empty context is the end-of-text token.
+
+Unusual: chat templates are refused. They would come back to us as text, and special tokens are never parsed out of
+text here (`stilnovo.text.tokenizer`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stilnovo.benchmarks.task import Decoding, Generation
+from stilnovo.errors import InputError
+from stilnovo.model.llama import Llama
+from stilnovo.model.load import open_model
+from stilnovo.model.quantize import Scheme
+from stilnovo.scoring.packed import TOKEN_BUDGET, EndingScores, answers
+from stilnovo.scoring.perplexity import score_texts
+from stilnovo.scoring.written import write
+from stilnovo.text.tokenizer import Tokenizer
+
+try:
+    from lm_eval.api.model import LM
+except ImportError as error:
+    raise InputError(
+        "lm-evaluation-harness is not installed.", next="Run: pip install 'stilnovo[bench]' (or lm_eval==0.4.13)"
+    ) from error
+
+MOST_TOKENS = 256  # written where a task sets no limit, as the harness does
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Requests that follow each other and share a context; `first` is the number of the first one."""
+
+    context: str
+    endings: tuple[str, ...]
+    first: int
+    header: str = ""
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        return [(self.context, ending) for ending in self.endings]
+
+
+class HarnessModel(LM):  # type: ignore[misc]
+    """A loaded model behind the harness's interface.
+
+    Args:
+        model: Any Llama, quantised or not, with or without adapter.
+        tokenizer: Its tokeniser.
+        token_budget: Most tokens in one forward pass.
+    """
+
+    def __init__(self, model: Llama, tokenizer: Tokenizer, token_budget: int = TOKEN_BUDGET) -> None:
+        super().__init__()
+        self.model, self.tokenizer, self.token_budget = model, tokenizer, token_budget
+        self._device = model.device
+
+    @classmethod
+    def open(
+        cls, model: str, *, quantization: Scheme = "none", adapter: Path | None = None, device: str = "auto"
+    ) -> HarnessModel:
+        """A model by name; see `stilnovo.model.load.open_model`."""
+        return cls(*open_model(model, quantization=quantization, adapter=adapter, device=device))
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """For every (context, continuation): its log-likelihood in nats, and whether greedy decoding would write it."""
+        questions = _questions(requests)
+        found: list[tuple[float, bool] | None] = [None] * len(requests)
+        for batch in answers(self.model, self.tokenizer, questions, token_budget=self.token_budget):
+            for index, answer in batch:
+                for place, pair in enumerate(_pairs(answer), questions[index].first):
+                    found[place] = pair
+                    self.cache_hook.add_partial("loglikelihood", requests[place].args, pair)
+        return [pair for pair in found if pair is not None]
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        """The log-likelihood of whole texts in nats; windows follow each other, the last one is full."""
+        texts = [request.args[0] for request in requests]
+        whole = [text for text in texts if text]
+        if not whole:
+            return [0.0] * len(texts)
+        limit = self.model.config.max_positions
+        nats = iter(score_texts(self.model, self.tokenizer, whole, window=limit, stride=limit).nats)
+        return [-next(nats) if text else 0.0 for text in texts]
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """What the model writes after each context, up to a stop string of the request, which is left out."""
+        items = [_generation(number, *request.args) for number, request in enumerate(requests)]
+        written = write(self.model, self.tokenizer, items, lambda text, item: {}, token_budget=self.token_budget)
+        for request, answer in zip(requests, written, strict=True):
+            self.cache_hook.add_partial("generate_until", request.args, answer.text)
+        return [answer.text for answer in written]
+
+
+def _questions(requests: Sequence[Any]) -> list[_Question]:
+    """Neighbours with one context and one task as one question; a task's contexts give its header."""
+    groups: list[tuple[str, str, list[str], int]] = []
+    for number, request in enumerate(requests):
+        context, ending = request.args
+        task = str(request.task_name)
+        if groups and groups[-1][:2] == (task, context):
+            groups[-1][2].append(ending)
+        else:
+            groups.append((task, context, [ending], number))
+    contexts: dict[str, list[str]] = {}
+    for task, context, _, _ in groups:
+        contexts.setdefault(task, []).append(context)
+    headers = {task: _beginning(texts) if len(texts) > 1 else "" for task, texts in contexts.items()}
+    return [_Question(context, tuple(endings), first, headers[task]) for task, context, endings, first in groups]
+
+
+def _beginning(texts: Sequence[str]) -> str:
+    """What all texts begin with: what the first and the last in the alphabet have in common."""
+    first, last = min(texts), max(texts)
+    end = next((place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    return first[:end]
+
+
+def _pairs(answer: EndingScores) -> list[tuple[float, bool]]:
+    return list(zip(answer.loglikelihoods, answer.greedy, strict=True))
+
+
+def _generation(number: int, context: str, settings: dict[str, Any]) -> Generation:
+    """A request to write, in our words; the harness draws only where it says `do_sample`."""
+    until = settings.get("until") or []
+    stop = (until,) if isinstance(until, str) else tuple(until)
+    how = Decoding(
+        max_tokens=int(settings.get("max_gen_toks") or settings.get("max_new_tokens") or MOST_TOKENS),
+        stop=tuple(text for text in stop if text),
+        temperature=float(settings.get("temperature") or 1.0) if settings.get("do_sample") else 0.0,
+        top_p=float(settings.get("top_p") or 1.0),
+    )
+    return Generation(str(number), context, ("",), how)

@@ -1,0 +1,123 @@
+"""What an answer depends on beside its question: weights, adapter, quantisation, number format, protocol and this code.
+
+Everything is told apart by content, never by name: an adapter that was trained again in the same folder is another
+adapter, and the same one copied elsewhere is the same. Weight files are gigabytes, so their hashes may be remembered by
+whoever calls (`scoring/answer_cache.py` does, by size, times and inode); an adapter is hashed anew every time. The sources
+that produce log-likelihoods are hashed too: an answer of an older scorer is not an answer of this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from stilnovo.benchmarks.task import Item
+from stilnovo.errors import InputError
+from stilnovo.hub import ModelFiles, find_model
+from stilnovo.runlog import sha256_file
+
+FileHash = Callable[[Path], str]
+
+_PACKAGE = Path(__file__).parents[1]
+_MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".model")
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+ANSWERING_ROOMS = ("generate", "model", "scoring", "text")  # what an answer depends on: their sources are hashed whole
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One way of answering: two evaluations share answers only where all of this is equal.
+
+    `weights_sha256` and `adapter_sha256` are over contents (`model_sha256`, `adapter_sha256`); `device` is `cpu` or
+    `cuda`; `protocol` holds what else changes a number, such as whether an opening token is given.
+    """
+
+    weights_sha256: str
+    adapter_sha256: str | None
+    quantization: str
+    dtype: str
+    device: str
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    code_sha256: str = ""
+
+    def sha256(self) -> str:
+        """Hex sha256 of all fields."""
+        return hashlib.sha256(self.text().encode()).hexdigest()
+
+    def text(self) -> str:
+        """All fields as one line of JSON, keys sorted."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+
+def identify(
+    model: str,
+    weights: str,
+    adapter: Path | None,
+    adapter_hash: str | None,
+    quantization: str,
+    dtype: str,
+    device: str,
+    file_hash: FileHash = sha256_file,
+    protocol: Mapping[str, Any] | None = None,
+) -> Identity:
+    """The identity of a model that has just been opened by name.
+
+    `weights` and `adapter_hash` were taken before it was read; both are looked at again, so that files which were
+    replaced meanwhile are noticed.
+
+    Raises:
+        InputError: weights or adapter changed while they were read.
+    """
+    if adapter is not None and adapter_sha256(adapter) != adapter_hash:
+        raise InputError(
+            "The adapter changed while it was read.", f"Folder: {adapter}", "Wait for its training to end."
+        )
+    if model_sha256(find_model(model), file_hash) != weights:
+        raise InputError("The model's files changed while they were read.", f"Model: {model}", "Run it again.")
+    return Identity(weights, adapter_hash, quantization, dtype, device, dict(protocol or {}), code_sha256())
+
+
+def model_sha256(files: ModelFiles, file_hash: FileHash = sha256_file) -> str:
+    """Over a GGUF file, or over the weights, shape, tokeniser and template in a folder; where they lie is left out."""
+    if files.kind == "gguf":
+        return file_hash(files.path)
+    chosen = sorted(path for path in files.path.iterdir() if path.suffix in _MODEL_SUFFIXES and path.is_file())
+    return _joined((path.name, file_hash(path)) for path in chosen)
+
+
+def adapter_sha256(folder: Path) -> str:
+    """Over the two files of an adapter in PEFT's format.
+
+    Raises:
+        InputError: one of them is missing or cannot be read.
+    """
+    try:
+        return _joined((name, sha256_file(folder / name)) for name in _ADAPTER_FILES)
+    except OSError as error:
+        raise InputError(
+            f"There is no adapter in {folder}.", f"{error.strerror}: {error.filename}", "Give a run's `adapter` folder."
+        ) from error
+
+
+def item_sha256(item: Item) -> str:
+    """Hex sha256 of one question: all that its answer depends on, the names of its groups left out."""
+    return hashlib.sha256(json.dumps(item.identity(), separators=(",", ":")).encode()).hexdigest()
+
+
+@cache
+def code_sha256() -> str:
+    """Hex sha256 over the sources of the rooms that turn a question into an answer."""
+    paths = sorted(path for room in ANSWERING_ROOMS for path in (_PACKAGE / room).rglob("*.py"))
+    return _joined((path.relative_to(_PACKAGE).as_posix(), sha256_file(path)) for path in paths)
+
+
+def _joined(parts: Iterable[tuple[str, str]]) -> str:
+    digest = hashlib.sha256()
+    for name, sha256 in parts:
+        digest.update(f"{name}\0{sha256}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,176 @@
+"""Bits per byte of held-out text: how many bits the model needs for each byte of it, whatever its tokeniser.
+
+Perplexity per token cannot be compared between models with different vocabularies; bits per byte can: the sum of
+-log2 p(token) over the UTF-8 bytes of the text. Each document starts from the opening token (end-of-text where the
+model has none), so its first word is predicted too. Over a document longer than the window, the window slides: every
+token is scored exactly once, and after the first window never with fewer than window - stride tokens before it. The
+nats of each document are kept, because a comparison of two models is paired by document.
+
+Beside it stands what the report of 2024 called perplexity: windows of 64 tokens that do not overlap, each read alone,
+its first token not predicted, an opening token in the first one only; exp of the mean of the windows' mean losses
+(`score_short_windows`). Every window forgets what was before it, so that the figure says more of the windows than of
+the model, and it cannot be compared between tokenisers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from stilnovo.model.llama import Llama
+from stilnovo.scoring import reading
+from stilnovo.scoring.multiple_choice import TOKEN_BUDGET, Progress
+from stilnovo.scoring.packed import evaluating
+from stilnovo.scoring.reading import Reading
+from stilnovo.statistics.estimates import Estimate, bootstrap_ratio
+from stilnovo.text.tokenizer import Tokenizer
+
+SHORT_WINDOW = 64
+MOST_NATS = 700.0  # exp of more is infinite
+
+
+@dataclass(frozen=True)
+class HeldOutScore:
+    """What each of D documents cost: `nats`, `sizes` in UTF-8 bytes and `tokens`, all (D,); a hash names them."""
+
+    nats: tuple[float, ...]
+    sizes: tuple[int, ...]
+    tokens: tuple[int, ...]
+    texts_sha256: str
+    window: int
+    stride: int
+    short_losses: tuple[float, ...] = ()
+    short_windows: tuple[int, ...] = ()
+
+    def perplexity_of_short_windows(self) -> Estimate | None:
+        """The report's perplexity with a bootstrap interval over documents; None where it was not measured.
+
+        `short_losses` are the sums over a document's short windows of their mean losses in nats, (D,), `short_windows`
+        how many there are.
+        """
+        if not sum(self.short_windows):
+            return None
+        kept = [(loss, count) for loss, count in zip(self.short_losses, self.short_windows, strict=True) if count]
+        loss = bootstrap_ratio([part for part, _ in kept], [count for _, count in kept])
+        value, low, high = (math.exp(min(nats, MOST_NATS)) for nats in (loss.value, loss.low, loss.high))
+        return Estimate(value, low, high, value * loss.standard_error, loss.n, loss.clusters)
+
+    def bits_per_byte(self) -> Estimate:
+        """Bits per byte over all documents, with a bootstrap interval over documents."""
+        return bootstrap_ratio(self.nats, [size * math.log(2) for size in self.sizes])
+
+
+@dataclass(frozen=True)
+class Window:
+    """Part of one document's tokens: reads `start` … `stop`-1 and predicts `first` … `stop`, `first` > `start`."""
+
+    start: int
+    stop: int
+    first: int
+
+
+def score_texts(
+    model: Llama,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    window: int = TOKEN_BUDGET,
+    stride: int | None = None,
+    token_budget: int = TOKEN_BUDGET,
+    progress: Progress | None = None,
+) -> HeldOutScore:
+    """Score every text.
+
+    Args:
+        model: Any Llama; dropout is off while it is scored.
+        tokenizer: Its tokeniser.
+        texts: The documents, none empty.
+        window: Most tokens read at once; lowered to what the model can hold.
+        stride: Tokens scored by each further window of a long document; half the window by default.
+        token_budget: Most tokens in one forward pass; several short documents share one.
+        progress: Called with (documents done, documents in all).
+    """
+    if not texts or not all(texts):
+        raise ValueError("held-out text needs documents that are not empty")
+    window = min(window, model.config.max_positions)
+    stride = min(stride or max(1, window // 2), window)
+    nats, tokens = [0.0] * len(texts), [0] * len(texts)
+    with torch.inference_mode(), evaluating(model):
+        for pack in reading.packs(_long(texts, tokenizer, window, stride), max(token_budget, window)):
+            for one, values in zip(pack, reading.loglikelihoods(model, pack), strict=True):
+                nats[one.document] -= float(values.sum())
+                tokens[one.document] += len(values)
+            if progress is not None:
+                progress(pack[-1].document + 1, len(texts))
+    sizes = tuple(len(text.encode("utf-8")) for text in texts)
+    return HeldOutScore(tuple(nats), sizes, tuple(tokens), texts_sha256(texts), window, stride)
+
+
+def score_short_windows(
+    model: Llama,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    window: int = SHORT_WINDOW,
+    token_budget: int = TOKEN_BUDGET,
+    progress: Progress | None = None,
+) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """For each text the sum over its short windows of their mean loss in nats, and their number; see the module.
+
+    The last window of a text is shorter; one of a single token predicts nothing and is left out.
+    """
+    opening = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    losses, counts = [0.0] * len(texts), [0] * len(texts)
+
+    def parts() -> Iterator[Reading]:
+        for number, text in enumerate(texts):
+            tokens = [*opening, *tokenizer.encode(text)]
+            for start in range(0, len(tokens) - 1, window):
+                part = tokens[start : start + window]
+                if len(part) > 1:
+                    yield Reading(number, part, range(1, len(part)))
+
+    with torch.inference_mode(), evaluating(model):
+        for pack in reading.packs(parts(), token_budget):
+            for one, values in zip(pack, reading.loglikelihoods(model, pack), strict=True):
+                losses[one.document] -= float(values.mean())
+                counts[one.document] += 1
+            if progress is not None:
+                progress(pack[-1].document + 1, len(texts))
+    return tuple(losses), tuple(counts)
+
+
+def windows(tokens: int, window: int, stride: int) -> list[Window]:
+    """Windows over `tokens` tokens, the opening one (index 0) included, that predict 1 … tokens-1 once each.
+
+    The last window is pushed back to end with the document, so that it reads as much as the others.
+    """
+    last = tokens - 1  # the highest index to predict; the token there is never read
+    parts = [Window(0, min(window, last), 1)]
+    while parts[-1].stop < last:
+        stop = min(parts[-1].stop + stride, last)
+        parts.append(Window(stop - window, stop, parts[-1].stop + 1))
+    return parts
+
+
+def texts_sha256(texts: Sequence[str]) -> str:
+    """Hex sha256 of the documents, in order, lengths included."""
+    digest = hashlib.sha256()
+    for text in texts:
+        data = text.encode("utf-8")
+        digest.update(f"{len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
+def _long(texts: Sequence[str], tokenizer: Tokenizer, window: int, stride: int) -> Iterator[Reading]:
+    """The windows of all texts with their tokens."""
+    for number, text in enumerate(texts):
+        tokens = reading.opened(tokenizer, text)
+        for part in windows(len(tokens), window, stride):
+            yield Reading(
+                number, tokens[part.start : part.stop + 1], range(part.first - part.start, part.stop - part.start + 1)
+            )

@@ -1,0 +1,137 @@
+"""Loss by the place of a token in its context: does a model still profit from what it has read far back?
+
+A training on rows of 32 tokens never shows the model a 33rd position. Averaged over a text this hides: the first tokens
+of a document may get better while the later ones, which are nearly all of it, get worse. So every document is read once
+from its start, and its nats are summed by position: the opening token stands at 0, the first predicted one at 1, and a
+token at position p has p tokens before it. Sums are kept by document, so that two models are compared in pairs.
+
+Nats a token, not bits a byte: positions are counted in tokens, and only models with the same tokeniser can be compared.
+
+Shape letters: D documents, P ranges of positions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stilnovo.errors import InputError
+from stilnovo.generate.generator import dense_weights
+from stilnovo.model.llama import Llama
+from stilnovo.scoring import reading
+from stilnovo.scoring.answer_cache import Keeper, answered
+from stilnovo.scoring.multiple_choice import TOKEN_BUDGET
+from stilnovo.scoring.packed import evaluating
+from stilnovo.scoring.perplexity import texts_sha256
+from stilnovo.statistics.estimates import Estimate, bootstrap_ratio
+from stilnovo.text.tokenizer import Tokenizer
+
+EDGES = (1, 32, 64, 128, 256, 512)  # where each range of positions begins; the last one is open
+POSITIONS = "positions"  # as named in progress and in the cache
+
+Progress = Callable[[str, int, int], None]
+Sums = tuple[tuple[float, ...], tuple[int, ...]]  # a document's nats and tokens, (P,) each
+
+
+@dataclass(frozen=True)
+class PositionScores:
+    """What D documents cost by position: `nats` and `tokens`, (D, P); `edges` (P,) begin the ranges.
+
+    At most `window` tokens of a document are read; a hash names the documents.
+    """
+
+    nats: tuple[tuple[float, ...], ...]
+    tokens: tuple[tuple[int, ...], ...]
+    edges: tuple[int, ...]
+    window: int
+    texts_sha256: str
+
+    @property
+    def names(self) -> list[str]:
+        """The ranges in words: `1–31`, …, `512+`."""
+        ends = [f"{first}–{following - 1}" for first, following in itertools.pairwise(self.edges)]
+        return [*ends, f"{self.edges[-1]}+"]
+
+    def nats_per_token(self) -> list[Estimate | None]:
+        """(P,) with bootstrap intervals over documents; None for a range that no document reaches."""
+        return [_ratio([row[p] for row in self.nats], self.tokens, p) for p in range(len(self.edges))]
+
+
+def score_positions(
+    model: Llama,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    window: int = TOKEN_BUDGET,
+    token_budget: int = TOKEN_BUDGET,
+    edges: Sequence[int] = EDGES,
+    progress: Progress | None = None,
+    keeper: Keeper | None = None,
+) -> PositionScores:
+    """Read every text from its start and sum its nats by position.
+
+    Args:
+        model: Any Llama, adapter included; dropout is off while it is scored.
+        tokenizer: Its tokeniser.
+        texts: The documents, none empty; long ones say more.
+        window: Most tokens read of a document; lowered to what the model can hold.
+        token_budget: Most tokens in one forward pass; several documents share one.
+        edges: Where each range begins, ascending, the first at 1.
+        progress: Called with (`POSITIONS`, documents done, documents in all) after every pass.
+        keeper: Where answers are looked up and kept; nowhere by default.
+    """
+    if not texts or not all(texts):
+        raise ValueError("positions need documents that are not empty")
+    if list(edges) != sorted(set(edges)) or not edges or edges[0] != 1:
+        raise ValueError(f"ranges of positions ascend from 1: {edges}")
+    window = min(window, model.config.max_positions)
+    hashes = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
+    version = f"window {window}, from {','.join(map(str, edges))}"
+
+    def packs(missing: list[int]) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
+        readings = (reading.of_text(number, texts[number], tokenizer, window) for number in missing)
+        for pack in reading.packs(readings, max(token_budget, window)):
+            found = [_sums(part, edges) for part in reading.loglikelihoods(model, pack)]
+            yield [one.document for one in pack], [{"nats": nats, "tokens": counts} for nats, counts in found]
+
+    with torch.inference_mode(), evaluating(model), dense_weights(model):
+        rows = answered(keeper, POSITIONS, version, hashes, packs, progress)
+    nats = tuple(tuple(map(float, row["nats"])) for row in rows)
+    tokens = tuple(tuple(map(int, row["tokens"])) for row in rows)
+    return PositionScores(nats, tokens, tuple(edges), window, texts_sha256(texts))
+
+
+def differences(before: PositionScores, after: PositionScores) -> list[Estimate | None]:
+    """After minus before in nats a token, (P,), paired by document, lower being better; None where nothing was read.
+
+    Raises:
+        InputError: the two have read different texts, or differently.
+    """
+    if (before.texts_sha256, before.window, before.edges) != (after.texts_sha256, after.window, after.edges):
+        raise InputError(
+            "The two models have read different texts; their losses by position cannot be compared.",
+            f"Before: {len(before.nats)} documents, window {before.window}; after: {len(after.nats)}, {after.window}.",
+            "Read the same texts with both.",
+        )
+    if before.tokens != after.tokens:
+        raise InputError("The two models cut the texts into different tokens.", next="Compare bits per byte instead.")
+    changes = [[b - a for a, b in zip(*rows, strict=True)] for rows in zip(before.nats, after.nats, strict=True)]
+    return [_ratio([row[p] for row in changes], before.tokens, p) for p in range(len(before.edges))]
+
+
+def _ratio(nats: Sequence[float], tokens: Sequence[Sequence[int]], p: int) -> Estimate | None:
+    kept = [(value, row[p]) for value, row in zip(nats, tokens, strict=True) if row[p]]
+    return bootstrap_ratio([value for value, _ in kept], [count for _, count in kept]) if kept else None
+
+
+def _sums(values: Tensor, edges: Sequence[int]) -> Sums:
+    """Negative log-likelihoods (tokens,) of a document's tokens from the first on, summed by position."""
+    places = torch.bucketize(torch.arange(1, len(values) + 1), torch.tensor(edges), right=True) - 1
+    nats = torch.bincount(places, weights=-values, minlength=len(edges))
+    return tuple(nats.tolist()), tuple(torch.bincount(places, minlength=len(edges)).tolist())

@@ -1,0 +1,224 @@
+"""What an evaluation leaves behind: typed in memory, one JSON file on disk, with everything needed to repeat it.
+
+The answer to every item is kept (its id, never its text: some benchmarks may not be passed on), because two runs can
+only be compared item by item. A hash of every item, and one of all of them, say whether they were the same questions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stilnovo.benchmarks.task import Metric, cluster_names
+from stilnovo.errors import InputError
+from stilnovo.runlog import write_atomic
+from stilnovo.scoring.multiple_choice import ItemScore
+from stilnovo.scoring.perplexity import HeldOutScore
+from stilnovo.statistics.estimates import Estimate, mean, smallest_visible_difference
+
+FILE_NAME = "evaluation.json"
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task's answers: `n` of `available` items, `cached` of them answered by an earlier run, the rest in `seconds`.
+
+    `metrics` are what each item was measured by, a verdict is about the first; `chance` is what guessing scores;
+    `shots` examples stood before each question; `first` says that the items are the first ones and no draw; `hashes`
+    (`identity.item_sha256`) go with `items`, one each.
+    """
+
+    name: str
+    version: str
+    source: str
+    licence: str
+    metrics: tuple[Metric, ...]
+    split: str
+    n: int
+    available: int
+    seed: int
+    items_sha256: str
+    chance: float
+    truncated: int
+    seconds: float
+    items: tuple[ItemScore, ...]
+    hashes: tuple[str, ...]
+    shots: int = 0
+    first: bool = False
+    cached: int = 0
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that a verdict is about."""
+        return self.metrics[0]
+
+    @property
+    def clusters(self) -> list[str] | None:
+        """A cluster name for each item, or None where all stand alone."""
+        return cluster_names(self.items)
+
+    def values(self, metric: Metric | None = None) -> list[float]:
+        """What every item scored under a metric, (N,) in [0, 1]; the task's own by default."""
+        return [item.values[metric or self.metric] for item in self.items]
+
+    def score(self, metric: Metric | None = None) -> Estimate:
+        """The mean of a metric with its interval; the task's own by default."""
+        return mean(self.values(metric), self.clusters, shares=True)
+
+    @property
+    def items_per_second(self) -> float | None:
+        """Speed of what was answered in this run; None where nothing was."""
+        return (self.n - self.cached) / self.seconds if self.n > self.cached and self.seconds > 0 else None
+
+    def by_category(self, metric: Metric | None = None) -> dict[str, Estimate]:
+        """The score in every category, in order of first appearance; empty where items have none.
+
+        Clusters count inside a category too, unless the category is one cluster: then its items are all there is.
+        """
+        members: dict[str, list[int]] = {}
+        for index, item in enumerate(self.items):
+            members.setdefault(item.category, []).append(index)
+        if set(members) <= {""}:
+            return {}
+        values, clusters = self.values(metric), self.clusters
+        found = {}
+        for name, indices in members.items():
+            names = [clusters[index] for index in indices] if clusters else []
+            inside = names if len(set(names)) > 1 else None
+            found[name or "other"] = mean([values[i] for i in indices], inside, shares=True)
+        return found
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """One model's answers to several tasks and its bits per byte on held-out text.
+
+    `model`, `quantization`, `adapter` and `settings` are what the command was given, `command` is the whole of it;
+    `identity` holds the hashes of weights, adapter and code (None for a model that lives in memory only); `environment`
+    is commit, versions, hardware and date.
+    """
+
+    model: str
+    quantization: str
+    adapter: str | None
+    tasks: dict[str, TaskResult]
+    text: HeldOutScore | None
+    text_name: str | None
+    seconds: float
+    settings: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, Any] | None = None
+    command: list[str] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures without the items: what `--json` prints."""
+        figures: dict[str, Any] = {
+            "model": self.model,
+            "quantization": self.quantization,
+            "adapter": self.adapter,
+            "tasks": {},
+        }
+        for name, task in self.tasks.items():
+            figures["tasks"][name] = _task_figures(task)
+        if self.text is not None:
+            bits = self.text.bits_per_byte()
+            figures["text"] = {
+                "name": self.text_name, "documents": len(self.text.sizes), "bytes": sum(self.text.sizes),
+                "tokens": sum(self.text.tokens),
+                "bits_per_byte": bits.value, "bits_per_byte_interval": [bits.low, bits.high],
+                "texts_sha256": self.text.texts_sha256,
+            }  # fmt: skip
+            # the same as a task, for whoever reads all of them alike
+            figures["tasks"]["bits_per_byte"] = {
+                "n": len(self.text.sizes), "metric": "bits_per_byte", "bits_per_byte": bits.value,
+                "bits_per_byte_interval": [bits.low, bits.high], "items_sha256": self.text.texts_sha256,
+                "seconds": max(0.0, self.seconds - sum(task.seconds for task in self.tasks.values())),
+            }  # fmt: skip
+            if (short := self.text.perplexity_of_short_windows()) is not None:
+                figures["text"]["perplexity_64"] = short.value
+                figures["text"]["perplexity_64_interval"] = [short.low, short.high]
+        figures["seconds"] = self.seconds
+        checked: dict[str, Any] = finite(figures)
+        return checked
+
+    def save(self, folder: Path) -> Path:
+        """Write `evaluation.json` into a run folder, whole or not at all; returns its path."""
+        content = finite({"format": FORMAT, "summary": self.summary(), **asdict(self)})
+        path = folder / FILE_NAME
+        write_atomic(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+        return path
+
+
+def _task_figures(task: TaskResult) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "n": task.n, "available": task.available, "split": task.split, "version": task.version, "shots": task.shots,
+        "seed": task.seed, "first": task.first, "metric": task.metric, "chance": task.chance,
+        "truncated": task.truncated, "smallest_visible_difference": smallest_visible_difference(task.n),
+        "items_sha256": task.items_sha256, "seconds": task.seconds, "cached": task.cached,
+    }  # fmt: skip
+    for metric in task.metrics:
+        estimate = task.score(metric)
+        figures |= {metric: estimate.value, f"{metric}_interval": [estimate.low, estimate.high]}
+    if categories := task.by_category():
+        figures["categories"] = {
+            name: {"n": found.n, task.metric: found.value, "interval": [found.low, found.high]}
+            for name, found in categories.items()
+        }
+    return figures
+
+
+def load_result(path: Path) -> EvaluationResult:
+    """Read a result back from its file or its run folder.
+
+    Raises:
+        InputError: there is no such file, or it is not an evaluation.
+    """
+    file = path / FILE_NAME if path.is_dir() else path
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise InputError(
+                "The evaluation was written by another version.", f"{file}: format {content['format']}", "Run it again."
+            )
+        tasks = {name: _task(value) for name, value in content["tasks"].items()}
+        text = None if content["text"] is None else HeldOutScore(**_tuples(content["text"]))
+        plain = (
+            "model", "quantization", "adapter", "text_name", "seconds", "settings", "environment", "identity", "command",
+        )  # fmt: skip
+        return EvaluationResult(tasks=tasks, text=text, **{key: content[key] for key in plain})
+    except FileNotFoundError as error:
+        raise InputError(
+            "There is no evaluation here.", f"Not found: {file}", "Make one: stilnovo evaluate … --out DIR"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            "This file is not an evaluation.",
+            f"{file}: {type(error).__name__}: {error}",
+            "Make one: stilnovo evaluate … --out DIR",
+        ) from error
+
+
+def _task(value: dict[str, Any]) -> TaskResult:
+    items = tuple(ItemScore(**_tuples(item)) for item in value["items"])
+    task = TaskResult(**{**_tuples(value), "items": items})
+    if not len(task.items) == len(task.hashes) == task.n:
+        raise ValueError(f"{task.name}: {task.n} items, but {len(task.items)} answers and {len(task.hashes)} hashes")
+    return task
+
+
+def _tuples(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(entry) if isinstance(entry, list) else entry for key, entry in value.items()}
+
+
+def finite(value: Any) -> Any:
+    """`value` with every infinity and NaN replaced by None: JSON has no word for them."""
+    if isinstance(value, dict):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,1 @@
+"""Statistics: estimates with intervals, paired tests, and the sequential stopping rule. numpy only."""

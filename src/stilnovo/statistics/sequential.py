@@ -1,0 +1,135 @@
+"""A paired test that may be asked again and again: was more lost than is allowed to be lost?
+
+The same items are looked at up to K times while a model changes. Asking each time at 5 % would cry wolf far more often
+than 5 %. Dividing by K (Bonferroni) is safe but blunt, because the looks resemble one another: it is one draw of items,
+and a model that moves slowly. Here each look may spend α / K (Lan and DeMets, Biometrika 70, 1983), and its critical
+value is found from how the looks really are correlated, item by item: jointly normal with the measured correlations (the
+Gaussian multiplier bootstrap; Chernozhukov, Chetverikov and Kato, Annals of Statistics 41, 2013). It is never above
+Bonferroni's. Textbook group-sequential bounds would be wrong: no items are added from look to look, the model changes.
+
+What is tested is the *room* left: how much better the model is than the base, plus what is allowed to be lost. Room
+that is surely negative is a loss. The bounds of all looks hold together with probability 1 − α, whatever was truly lost
+at each of them.
+
+Shape letters: K looks, U independent units (items, passages, documents).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stilnovo.statistics.estimates import Floats, normal_quantile, student_quantile
+
+DRAWS = 100_000  # of the joint distribution: a critical value is then known to about 1 %
+MOST_NUMBERS = 2**24  # held for them, 128 MiB: more than 160 looks get fewer draws
+SEED = 42
+FEWEST_UNITS = 8  # fewer say nothing at a small share of α: Student's quantile alone would be above 5
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One look: the mean room over the units, its standard error, and the critical value in standard errors."""
+
+    room: float
+    standard_error: float
+    quantile: float
+
+    @property
+    def most(self) -> float:
+        """The true room is at most this, at all looks together with probability 1 − α."""
+        return self.room + self.quantile * self.standard_error
+
+    @property
+    def lost(self) -> bool:
+        """Whether surely more than allowed was lost."""
+        return self.most < 0
+
+
+def bound(rooms: ArrayLike, looks: int, alpha: float, strata: ArrayLike | None = None) -> Bound:
+    """The bound of the newest look.
+
+    Args:
+        rooms: (K, U) of the looks made so far, the newest last.
+        looks: How many are planned in all.
+        alpha: Of all of them together, one-sided.
+        strata: (U,) numbers of groups drawn separately (benchmarks): what differs between them is no chance.
+    """
+    rows = np.asarray(rooms, dtype=np.float64)
+    units = rows.shape[1]
+    groups = np.zeros(units, dtype=np.intp) if strata is None else np.asarray(strata, dtype=np.intp)
+    freedom = units - len(np.unique(groups))
+    if freedom < 1:
+        return Bound(float(rows[-1].mean()), math.inf, 1.0)
+    residuals = rows - _group_means(rows, groups)
+    error = math.sqrt(float(residuals[-1] @ residuals[-1]) / freedom / units)
+    normal = quantiles(residuals, looks, alpha)[-1]
+    return Bound(float(rows[-1].mean()), error, student_quantile(NormalDist().cdf(normal), freedom))
+
+
+def quantiles(residuals: ArrayLike, looks: int, alpha: float, *, draws: int = DRAWS, seed: int = SEED) -> list[float]:
+    """Critical values of the looks made so far, as quantiles of the standard normal distribution.
+
+    Args:
+        residuals: (K, U) what is left of each unit's difference when the mean is taken away.
+        looks: How many are planned in all.
+        alpha: Of all of them together.
+        draws: Of the joint distribution.
+        seed: Of them; the same looks always give the same values.
+    """
+    rows = np.asarray(residuals, dtype=np.float64)
+    lengths = np.linalg.norm(rows, axis=1)
+    moved = lengths > 1e-12
+    rows = np.divide(rows, lengths[:, None], out=np.zeros_like(rows), where=moved[:, None])
+    factor: Floats = np.asarray(
+        np.linalg.qr(rows.T, mode="r")
+    )  # (min(U, K), K): look k is jointly normal with those before it
+    draws = max(1, min(draws, MOST_NUMBERS // looks))
+    noise = _noise(looks, draws, seed)
+    alone, share = normal_quantile(1 - alpha / looks), alpha / looks
+    silent, spent = np.ones(draws, dtype=bool), 0  # draws that no look so far has called a loss
+    found = []
+    for number in range(1, len(rows) + 1):
+        value = alone
+        if moved[number - 1]:
+            values = factor[:number, number - 1] @ noise[: min(number, len(factor))]
+            free = round(number * share * draws) - spent  # so many more may be called by now
+            remaining = values[silent]
+            if 0 < free <= len(remaining):
+                value = min(alone, float(np.partition(remaining, -free)[-free]))
+            called = silent & (values >= value)
+            spent += int(called.sum())
+            silent &= ~called
+        found.append(value)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _noise(looks: int, draws: int, seed: int) -> Floats:
+    """(looks, draws) standard normal numbers; the first rows are the same whatever comes after them."""
+    return np.random.default_rng(seed).standard_normal((looks, draws))
+
+
+def visible_loss(
+    deviation: float, units: int, looks: int, alpha: float, allowed: float = 0.0, *, power: float = 0.8
+) -> float:
+    """The smallest loss that one look is `power` sure to find, whatever the others say (so by Bonferroni's share).
+
+    `deviation` is the standard deviation of the differences between units, in the unit of `allowed` and of the result.
+    """
+    if units < 2:
+        return math.inf
+    certain = student_quantile(1 - alpha / looks, units - 1)
+    return allowed + (certain + normal_quantile(power)) * deviation / math.sqrt(units)
+
+
+def _group_means(rows: Floats, groups: NDArray[np.intp]) -> Floats:
+    means = np.empty_like(rows)
+    for group in np.unique(groups):
+        means[:, groups == group] = rows[:, groups == group].mean(axis=1, keepdims=True)
+    return means
