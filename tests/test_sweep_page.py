@@ -29,7 +29,7 @@ from stilnovo.report.sweep import render_sweep
 from stilnovo.report.sweep_pages import summary, sweep_page
 from test_lora import logits
 from test_report import HOSTILE, Page
-from test_sweep import COSTS, settings, text, write_adapter
+from test_scales import COSTS, settings, text, write_adapter
 
 NAN = math.nan
 
