@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,23 @@ from stilnovo.model.weights import SafetensorsReader
 BENCH = ROOT / "bench"
 
 
+@pytest.mark.parametrize("fused", [False, True], ids=["any processor", "avx512_bf16"])
 def test_synthetic_weights_are_those_transformers_computes_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where a processor has avx512_bf16, `Linear4bit` in eval mode repacks its weights and computes in bf16: not so in train mode.
+
+    Rows are whole blocks, as bitsandbytes' own layer needs on processors with AVX-512.
+    """
+    import bitsandbytes.nn.modules
     from transformers import AutoModelForCausalLM
 
     monkeypatch.syspath_prepend(str(BENCH))
     import synthetic
 
-    synthetic.write(tmp_path, TINY, torch.float32)
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, device_map={"": "cpu"}, dtype=torch.float32)
+    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: fused)
+    synthetic.write(tmp_path, replace(TINY, intermediate_size=128), torch.float32)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, device_map={"": "cpu"}, dtype=torch.float32).train()
     assert type(theirs.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
     ours = build(SafetensorsReader(tmp_path), "nf4", torch.device("cpu"), torch.float32)
     tokens = torch.arange(30) % 97

@@ -31,10 +31,11 @@ def random(rows: int, columns: int, seed: int = 5) -> Tensor:
 
 
 @pytest.mark.parametrize("scheme", FOUR_BIT)
-@pytest.mark.parametrize("shape", [(96, 160), (7, 33), (1, 64), (576, 1536)])  # whole blocks, and a short, odd last one
+# Whole blocks; a short, odd last one; rows that end inside a block, where AVX-512 kernels of bitsandbytes take wrong scales.
+@pytest.mark.parametrize("shape", [(96, 160), (7, 33), (1, 64), (576, 1536), (32, 96), (64, 80), (96, 32), (2, 33)])
 def test_four_bit_is_bitsandbytes_own_layer(scheme: Scheme, shape: tuple[int, int]) -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
-    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.functional import dequantize_blockwise
     from bitsandbytes.nn import Linear4bit
 
     weight = random(*shape)
@@ -43,9 +44,14 @@ def test_four_bit_is_bitsandbytes_own_layer(scheme: Scheme, shape: tuple[int, in
     theirs = theirs.to("cpu")  # quantises
     ours = quantized_linear(weight, scheme)
     assert isinstance(ours, FourBitLinear)
-    assert theirs.weight.quant_state is not None
-    assert torch.equal(ours.dense(torch.float32), dequantize_4bit(theirs.weight.data, theirs.weight.quant_state))
-    assert torch.equal(ours.packed.flatten(), theirs.weight.data.flatten())
+    state = theirs.weight.quant_state
+    assert state is not None
+    packed, scales = theirs.weight.data.flatten(), dequantize_blockwise(state.absmax, state.state2) + state.offset
+    levels = state.code[torch.stack((packed >> 4, packed & 15), dim=1).flatten()[: weight.numel()].long()]
+    expected = (levels * scales.repeat_interleave(BLOCK)[: weight.numel()]).view(shape)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert torch.equal(ours.dense(dtype), expected.to(dtype))
+    assert torch.equal(ours.packed.flatten(), packed)
 
 
 def equation_6(weight: Floats, bits: int) -> tuple[Floats, Floats]:

@@ -8,6 +8,12 @@ Schemes (report §5.1):
 - `none`: the weight itself.
 
 Unusual: a module never keeps its dense matrix; `dense()` makes it for the one product that needs it.
+
+Two shortcuts of bitsandbytes on a CPU are avoided, so that every processor computes the same numbers. On one with AVX-512 its
+kernel begins new blocks in every row of a 2-D weight and reads wrong scales where a row is no multiple of the block
+(`decode_four_bit` decodes such a weight as one row). On one with avx512_bf16 its layer `Linear4bit` repacks the weight in the
+first forward pass in eval mode, in place: scales in bf16, products in bf16, and an error unless both sides fit its tiles. We
+take its quantisation and its decoding only, never its layer.
 """
 
 from __future__ import annotations
@@ -39,6 +45,18 @@ def bitsandbytes_functional() -> Any:
     finally:
         logger.setLevel(level)
     return functional
+
+
+def decode_four_bit(packed: Tensor, state: Any) -> Tensor:
+    """The dense weight behind bitsandbytes' packed one and its `QuantState`, in the state's shape and type.
+
+    A weight whose rows are no multiple of the block is decoded as one row; see the module.
+    """
+    shape = state.shape
+    if shape[-1] % state.blocksize:
+        state.shape = torch.Size((shape.numel(),))
+    dense: Tensor = bitsandbytes_functional().dequantize_4bit(packed, state)
+    return dense.view(shape)
 
 
 class FrozenLinear(nn.Module):
@@ -172,8 +190,7 @@ class FourBitLinear(_QuantizedLinear):
             quant_type=self.scheme, dtype=torch.float32 if dtype == torch.float64 else dtype, offset=self.offset,
             state2=nested,
         )  # fmt: skip
-        dense: Tensor = functional.dequantize_4bit(self.packed, state)
-        return dense.to(dtype)
+        return decode_four_bit(self.packed, state).to(dtype)
 
 
 class AffineLinear(_QuantizedLinear):

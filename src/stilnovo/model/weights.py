@@ -94,18 +94,16 @@ class SafetensorsReader:
         return _checked(stored, name, shape, self.folder)
 
     def _four_bit(self, name: str, packed: Tensor) -> Tensor:
-        from stilnovo.model.quantize import bitsandbytes_functional
+        from stilnovo.model.quantize import bitsandbytes_functional, decode_four_bit
 
         parts = {
             key: self._open(file).get_tensor(key) for key, file in self._file_of.items() if key.startswith(f"{name}.")
         }
-        functional = bitsandbytes_functional()
         try:
-            state = functional.QuantState.from_dict(parts, device=torch.device("cpu"))
-            dense: Tensor = functional.dequantize_4bit(packed, state)
+            state = bitsandbytes_functional().QuantState.from_dict(parts, device=torch.device("cpu"))
+            return decode_four_bit(packed, state)
         except Exception as error:  # whatever bitsandbytes raises on parts it does not know
             raise _damaged(self.folder / self._file_of[name], f"{name} is no bitsandbytes 4-bit weight") from error
-        return dense
 
 
 _GGUF_NAMES = (
