@@ -98,7 +98,8 @@ def interrupting(one: Trainer, at: int, times: int) -> None:
     one.train_step = pressed  # type: ignore[method-assign]
 
 
-def test_one_ctrl_c_ends_the_step_and_leaves_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_ctrl_c_ends_the_step_and_leaves_a_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="stilnovo")
     trainer(tmp_path / "whole").run_all()
     one = trainer(tmp_path / "cut", checkpoint_every=50)  # no checkpoint is due
     before = signal.getsignal(signal.SIGINT)
@@ -106,7 +107,7 @@ def test_one_ctrl_c_ends_the_step_and_leaves_a_checkpoint(tmp_path: Path, capsys
     with pytest.raises(KeyboardInterrupt, match=r"^Stopped at step 7 of 20\. Continue from step 7 with --resume\.$"):
         one.run_all()
     assert signal.getsignal(signal.SIGINT) is before
-    assert "Stopping after this step" in capsys.readouterr().err
+    assert "Stopping after this step" in caplog.text
     assert len(losses(tmp_path / "cut")) == 7
     again = trainer(tmp_path / "cut", checkpoint_every=50)
     again.resume()

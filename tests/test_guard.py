@@ -128,8 +128,9 @@ def destructive(recipe: Recipe, on_loss: str) -> Recipe:
 
 @pytest.mark.parametrize("on_loss", ["stop", "best"])
 def test_a_training_that_destroys_is_ended(
-    guarded: Recipe, tmp_path: Path, on_loss: str, capsys: pytest.CaptureFixture[str]
+    guarded: Recipe, tmp_path: Path, on_loss: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="stilnovo")
     recipe = destructive(guarded, on_loss)
     run = opened(recipe, tmp_path / "run")
     saved: dict[int, list[torch.Tensor]] = {}
@@ -147,7 +148,7 @@ def test_a_training_that_destroys_is_ended(
     assert summary["step"] == result.steps == rows[-1]["step"] < summary["planned_steps"] == 14
     assert summary["why"] == rows[-1]["text"]
     assert "surely" in summary["why"]
-    assert f"Step {result.steps}: lost" in capsys.readouterr().err
+    assert f"Step {result.steps}: lost" in caplog.text
     lost = [one for one in rows[-1]["figures"]["protected"] if one["lost"]]
     assert lost
     assert all(one["at_most"] < -one["allowed"] for one in lost)

@@ -94,8 +94,9 @@ def test_nothing_kept_aside_is_learnt(task: str, tmp_path: Path, tiny_folder: Pa
 
 @pytest.mark.parametrize("task", ["sft", "dpo"])
 def test_a_row_that_repeats_one_kept_aside_is_not_learnt(
-    task: str, tmp_path: Path, tiny_folder: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+    task: str, tmp_path: Path, tiny_folder: Path, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="stilnovo")
     twice = [row | {"id": f"{n}"} for n, row in enumerate(2 * ROWS[task])]
     recipe = recipe_of(task, jsonl(tmp_path / "twice.jsonl", twice), tiny_folder)
     corpus = read_corpus(recipe, tokenizer)
@@ -105,7 +106,7 @@ def test_a_row_that_repeats_one_kept_aside_is_not_learnt(
     sides = 2 if task == "dpo" else 1
     gone = len(twice) - len(corpus.aside) - len(corpus.packed.documents) // sides
     assert gone == 2 * distinct - len(corpus.aside) > 0
-    assert f"{gone} left out, equal to a row that is kept aside" in capsys.readouterr().err
+    assert f"{gone} left out, equal to a row that is kept aside" in caplog.text
 
 
 def test_texts_are_encoded_as_before(tmp_path: Path, tiny_folder: Path, tokenizer: Tokenizer) -> None:

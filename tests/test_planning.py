@@ -137,8 +137,9 @@ def running_out(monkeypatch: pytest.MonkeyPatch, at: int, times: int) -> None:
 
 
 def test_out_of_memory_goes_on_once_with_a_leaner_plan(
-    described: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    described: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="stilnovo")
     expected = TrainingRun(described, tmp_path / "whole")
     expected.train()
     before = expected.plan
@@ -149,7 +150,7 @@ def test_out_of_memory_goes_on_once_with_a_leaner_plan(
     assert result.steps == 6
     assert run.plan is not None
     assert run.plan.peak < before.peak
-    assert "Out of memory at step 4: going on with a leaner plan" in capsys.readouterr().err
+    assert "Out of memory at step 4: going on with a leaner plan" in caplog.text
     found = [row["loss"] for row in RunFolder(tmp_path / "hungry").metrics()]
     assert found == pytest.approx([row["loss"] for row in RunFolder(tmp_path / "whole").metrics()], rel=1e-5)
 

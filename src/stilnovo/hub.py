@@ -7,8 +7,8 @@ when the files are not already in the local cache, reaches the network; the user
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -89,7 +89,7 @@ def _from_hub(repository: str) -> Path:
             return cached
     except Exception:  # the library's "not cached" errors differ between versions; the next call tells the truth
         cached = None
-    print(f"Fetching {repository} from the Hugging Face hub …", file=sys.stderr)
+    logging.getLogger(__name__).info("Fetching %s from the Hugging Face hub …", repository)
     try:
         return Path(snapshot_download(repository, allow_patterns=list(_PATTERNS)))
     except GatedRepoError as error:

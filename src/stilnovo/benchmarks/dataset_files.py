@@ -9,8 +9,8 @@ Bare NaN and infinities, which some benchmarks have in their JSON, become None.
 from __future__ import annotations
 
 import json
+import logging
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +90,9 @@ class Dataset:
 
         name = self.names.get(split, (split,))[0]
         pattern = f"{self.config}/{name}/*.parquet"
-        print(f"Fetching {self.hub} ({self.config}, {name}) from the Hugging Face hub …", file=sys.stderr)
+        logging.getLogger(__name__).info(
+            "Fetching %s (%s, %s) from the Hugging Face hub …", self.hub, self.config, name
+        )
         try:
             folder = snapshot_download(
                 self.hub, repo_type="dataset", revision="refs/convert/parquet", allow_patterns=[pattern]

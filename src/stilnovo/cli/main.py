@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that `stilnovo --help` answers at once; each 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -73,6 +74,9 @@ def main() -> None:
     """Entry point of the command `stilnovo`. Exit status: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while waiting starve a busy machine
     signal.signal(signal.SIGTERM, _terminated)
+    log = logging.getLogger("stilnovo")  # the library's lines go to stderr as they are
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
     try:
         app(standalone_mode=True)
     except StilnovoError as error:

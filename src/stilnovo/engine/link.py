@@ -5,11 +5,12 @@ bytes are on the way. Where there are no streams (a CPU, shapes without storage)
 
 Unusual: host memory is taken pageable, in exact sizes, and then registered with the driver, because torch's own pinned
 allocator rounds every block up to a power of two. Where the driver refuses (WSL often does), it stays pageable: slower,
-never wrong; `notes` says so.
+never wrong; a warning says so.
 """
 
 from __future__ import annotations
 
+import logging
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,6 @@ class Link:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.asynchronous = device.type == "cuda"
-        self.notes: list[str] = []
         self._pin = self.asynchronous
         if self.asynchronous:
             self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -51,7 +51,7 @@ class Link:
                 weakref.finalize(buffer, runtime.cudaHostUnregister, buffer.data_ptr())
             else:
                 self._pin = False
-                self.notes.append("The driver refused to pin host memory: copies use pageable memory and are slower.")
+                logging.getLogger(__name__).warning("The driver refused to pin host memory: copies are slower.")
         return buffer
 
     def fetch(self, source: Tensor, target: Tensor) -> Ticket:

@@ -17,8 +17,8 @@ Shape letters: N items, U units (items, or groups of items that share a passage)
 from __future__ import annotations
 
 import json
+import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -138,10 +138,9 @@ class Guard:
             raise InputError(f"Nothing of {empty[0]} counts.", "No answer begins within its first tokens.")
         write_atomic(path, json.dumps({"key": key, "answers": asdict(self.base)}))
         took = time.perf_counter() - began
-        print(
-            f"Guard: the base answered in {seconds_text(took)}; {self.planned} looks take about "
-            f"{seconds_text(self.planned * took)}.",
-            file=sys.stderr, flush=True,
+        logging.getLogger(__name__).info(
+            "Guard: the base answered in %s; %d looks take about %s.",
+            seconds_text(took), self.planned, seconds_text(self.planned * took),
         )  # fmt: skip
 
     def look(self, step: int, model: Llama) -> Look:

@@ -140,5 +140,5 @@ def detect(template: str | None, vocabulary: set[str]) -> str:
     raise InputError(
         "The model's chat template is not supported.",
         f"It begins: {template[:80]!r}",
-        f"Supported: {', '.join(TEMPLATES)}. Choose one with --template.",
+        f"Supported: {', '.join(TEMPLATES)}.",
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import sys
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,7 +145,7 @@ def _check(recipe: Recipe, tokenizer: Tokenizer) -> None:
         )
     if data.rehearsal or data.comprehension or recipe.train.task != "text":
         for warning in lint.check(tokenizer):
-            print(f"{warning.rule}: {warning.text}", file=sys.stderr)
+            logging.getLogger(__name__).warning("%s: %s", warning.rule, warning.text)
 
 
 def _apart(rows: Sequence[Chat], held_out: float, seed: int) -> tuple[list[Chat], list[Chat]]:
@@ -154,7 +154,7 @@ def _apart(rows: Sequence[Chat], held_out: float, seed: int) -> tuple[list[Chat]
     kept = {replace(row, id="") for row in aside}
     others = [row for row in learnt if replace(row, id="") not in kept]
     if gone := len(learnt) - len(others):
-        print(f"{gone:,} left out, equal to a row that is kept aside", file=sys.stderr)
+        logging.getLogger(__name__).info("%s left out, equal to a row that is kept aside", f"{gone:,}")
     return others, aside
 
 
@@ -168,7 +168,7 @@ def _pairs(recipe: Recipe, tokenizer: Tokenizer) -> Corpus:
     learnt, aside = _apart(preferences, section.held_out, recipe.train.seed)
     packed = pack_pairs(learnt, tokenizer, section.pack_tokens)
     for line in packed.lines():
-        print(line, file=sys.stderr)
+        logging.getLogger(__name__).info(line)
     if not packed.tally.taken:
         raise InputError(
             "No pair can be learnt from.", packed.tally.lines()[0],
@@ -210,7 +210,7 @@ def learnt_of(conversation: Conversation, tokenizer: Tokenizer) -> IntArray:
 def said(tally: Tally) -> None:
     """Say what was left out, and why."""
     for line in tally.lines():
-        print(line, file=sys.stderr)
+        logging.getLogger(__name__).info(line)
 
 
 def _questions(texts: Sequence[Document], tokenizer: Tokenizer, share: float, seed: int) -> list[IntArray]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +103,7 @@ def measure(
     if pairs:
         found = pack_pairs(pairs, tokenizer, recipe.data.pack_tokens)
         for line in found.lines():
-            print(f"held out: {line}", file=sys.stderr)
+            logging.getLogger(__name__).info("held out: %s", line)
         told = _read(passes, objective, found.corpus, recipe)
         count, mean = told["loss"][1], means(told)
         return HeldOutPairs(count, mean["loss"], mean["margin"], mean["accuracy"]) if count else None

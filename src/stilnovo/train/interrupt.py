@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
@@ -31,7 +31,7 @@ class HeldInterrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("Stopping after this step; once more stops at once.", file=sys.stderr, flush=True)
+        logging.getLogger(__name__).info("Stopping after this step; once more stops at once.")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

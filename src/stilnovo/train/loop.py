@@ -6,6 +6,7 @@ before and after). It can be killed at any moment and resumed; the losses that f
 
 from __future__ import annotations
 
+import logging
 import math
 import resource
 import statistics
@@ -218,10 +219,10 @@ class Trainer:
         """Continue from the newest whole checkpoint of the run folder."""
         state, damaged = checkpoint.newest(self.run.path / "checkpoints")
         for name in damaged:
-            print(f"Checkpoint {name} is damaged and was passed over.", file=sys.stderr)
+            logging.getLogger(__name__).warning("Checkpoint %s is damaged and was passed over.", name)
         self.restore(state)
         self.run.keep_metrics_until(self.step)
-        print(f"Resumed at step {self.step} of {self.steps}.", file=sys.stderr)
+        logging.getLogger(__name__).info("Resumed at step %d of %d.", self.step, self.steps)
 
     def run_all(self) -> TrainResult:
         """Train to the last step, or until the watch says that something was lost; with progress, metrics, checkpoints.
@@ -240,8 +241,6 @@ class Trainer:
                         self.stream.restore(place)
                         raise
                     self.run.append_metrics(row)
-                    while self.engine is not None and self.engine.link.notes:
-                        print(self.engine.link.notes.pop(), file=sys.stderr)
                     progress.update(
                         self.step,
                         f"step {self.step}/{self.steps} loss {row['loss']:.3f} {row['tokens_per_second']:.0f} tok/s "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
-import sys
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -143,11 +143,10 @@ class TrainingRun:
                 str(error).splitlines()[0][:200],
                 "Lower data.pack_tokens or train.batch_packs; `stilnovo plan` shows what fits. --resume continues.",
             ) from error
-        print(
-            f"Out of memory at step {self.trainer.step + 1}: going on with a leaner plan "
-            f"({bytes_text(plan.peak)} instead of {bytes_text(self.plan.peak if self.plan else 0)}).",
-            file=sys.stderr,
-        )
+        logging.getLogger(__name__).warning(
+            "Out of memory at step %d: going on with a leaner plan (%s instead of %s).",
+            self.trainer.step + 1, bytes_text(plan.peak), bytes_text(self.plan.peak if self.plan else 0),
+        )  # fmt: skip
         state = self.trainer.state()
         del self.trainer, self.model
         gc.collect()

@@ -11,8 +11,8 @@ a later look depends on lies in the checkpoint, so that a training that was kill
 from __future__ import annotations
 
 import json
+import logging
 import math
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -137,7 +137,7 @@ class Watching:
         if not found.lost and found.within and (found.gain is None or best is None or found.gain > best):
             self.best = step
         self._write()
-        print(f"Step {step}: {found.text}", file=sys.stderr, flush=True)
+        logging.getLogger(__name__).info("Step %d: %s", step, found.text)
         return True
 
     def _best(self) -> float | None:
