@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stilnovo.data import sample
 from stilnovo.forgetting.guard import soft_score, temperature, text_rooms
+from stilnovo.io import sample
 from stilnovo.runlog import environment, write_atomic
 from stilnovo.statistics.estimates import normal_quantile, student_quantile
 from stilnovo.statistics.sequential import quantiles

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import httpx
 
-from stilnovo.data.sample import rows
+from stilnovo.io import sample
+from stilnovo.io.rows import read_rows
 from stilnovo.runlog import environment, write_atomic
 
 CLIENTS = 50
@@ -84,7 +85,7 @@ def main() -> None:
             line.strip() for line in options.questions.read_text(encoding="utf-8").splitlines() if line.strip()
         ]
     else:
-        questions = [str(row["question"]) for row in rows("library_questions.jsonl")]
+        questions = [str(row["question"]) for row in read_rows(sample.path("library_questions.jsonl"))]
     with tempfile.TemporaryDirectory() as folder:
         library = options.library or Path(folder) / "library.sqlite"
         extra = [] if options.library else ["--sample"]

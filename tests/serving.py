@@ -14,8 +14,8 @@ import httpx
 import uvicorn
 
 from stilnovo.chat.writing import AnswerWriter
-from stilnovo.data.sample import library_texts
 from stilnovo.errors import StilnovoError
+from stilnovo.io.sample import library_texts
 from stilnovo.library.read import read
 from stilnovo.library.store import Library
 from stilnovo.serve.app import create_app

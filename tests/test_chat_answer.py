@@ -11,8 +11,9 @@ from stilnovo.chat.answer import NEAREST, NOTHING_FOUND, ask
 from stilnovo.chat.question import Question
 from stilnovo.chat.thesaurus import kin
 from stilnovo.chat.writing import UNVERIFIED, checked, prompt
-from stilnovo.data import sample
 from stilnovo.errors import InputError
+from stilnovo.io import sample
+from stilnovo.io.rows import read_rows
 from stilnovo.library.names import Names
 from stilnovo.library.read import SourceWork
 from stilnovo.library.sample_works import sample_library
@@ -43,7 +44,7 @@ class Says:
 
 
 def test_sample_questions_find_their_chapter(library: Library) -> None:
-    rows = sample.rows("library_questions.jsonl")
+    rows = read_rows(sample.path("library_questions.jsonl"))
     right = overlapping = 0
     for row in rows:
         answer = ask(library, row["question"])

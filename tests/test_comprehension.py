@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from stilnovo.data import sample
 from stilnovo.data.comprehension import BLANK, MOST_QUESTIONS, QUESTIONS, Asked, Excerpt, ask, comprehension, excerpt_of
-from stilnovo.data.conversations import Tally
 from stilnovo.data.sources import Document, read_documents
+from stilnovo.io import sample
+from stilnovo.io.bad_rows import Tally
+from stilnovo.io.rows import read_rows
 
-SAMPLE = [Document(row["id"], row["title"], row["text"]) for name in sample.ENCYCLOPAEDIA for row in sample.rows(name)]
+SAMPLE = [
+    Document(row["id"], row["title"], row["text"])
+    for name in sample.ENCYCLOPAEDIA
+    for row in read_rows(sample.path(name))
+]
 
 
 def check(asked: Asked, excerpt: Excerpt) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stilnovo.data import clean, contamination, duplicates, mediawiki
+from stilnovo.data import clean, contamination, duplicates, wikitext
 from stilnovo.data.contamination import ItemIndex
 from stilnovo.errors import InputError
+from stilnovo.io.rows import blocks, read_rows
 
 PAGE = """<page><title>{title}</title><ns>{ns}</ns><id>{id}</id>{redirect}<revision><id>9</id><text>{text}</text></revision></page>"""
 DUMP = '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/"><siteinfo/>{pages}</mediawiki>'
@@ -33,8 +34,8 @@ def test_a_dump_is_read_page_by_page(tmp_path: Path) -> None:
     )
     (tmp_path / "a.xml").write_text(content)
     (tmp_path / "a.xml.bz2").write_bytes(bz2.compress(content.encode()))
-    found = list(mediawiki.pages(tmp_path / "a.xml"))
-    assert found == list(mediawiki.pages(tmp_path / "a.xml.bz2"))
+    found = list(read_rows(tmp_path / "a.xml"))
+    assert found == list(read_rows(tmp_path / "a.xml.bz2"))
     assert [(p["title"], p["namespace"], p["redirect"]) for p in found] == [
         ("Po", 0, False), ("Wikipedia:Bar", 4, False), ("Eridano", 0, True),
     ]  # fmt: skip
@@ -51,7 +52,7 @@ def test_memory_does_not_grow_with_a_dump(tmp_path: Path) -> None:
             file.writelines(page(f"Voce {n}", "parola " * 4000) for n in range(count))
             file.write(tail)
         tracemalloc.start()
-        assert sum(1 for _ in mediawiki.pages(tmp_path / "a.xml")) == count
+        assert sum(len(block.parts) for block in blocks([tmp_path / "a.xml"], 1 << 16)) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
@@ -68,14 +69,14 @@ def test_memory_does_not_grow_with_a_dump(tmp_path: Path) -> None:
 def test_dumps_that_are_refused(tmp_path: Path, content: str, words: str) -> None:
     (tmp_path / "a.xml").write_text(content)
     with pytest.raises(InputError, match=words):
-        list(mediawiki.pages(tmp_path / "a.xml"))
+        list(read_rows(tmp_path / "a.xml"))
     (tmp_path / "b.xml.bz2").write_bytes(bz2.compress(dump(page("Po", "x" * 5000)).encode())[:-20])
     with pytest.raises(InputError, match="damaged"):
-        list(mediawiki.pages(tmp_path / "b.xml.bz2"))
+        list(read_rows(tmp_path / "b.xml.bz2"))
 
 
 def test_wikitext_leaves_its_words() -> None:
-    text = mediawiki.plain_text(
+    text = wikitext.plain_text(
         "{{Fiume|nome=Po}}\n[[File:Po.jpg|thumb|Il [[Po]]]]\nIl '''Po''' è un [[fiume|corso d'acqua]] dell'[[Italia]]<ref>Una "
         "fonte.</ref>.\n\n== Corso ==\nNasce sul ''Monviso''.\n\n{| class=\"wikitable\"\n! a\n| b\n|}\n* primo\n[[Categoria:Fiumi]]"
     )

@@ -11,7 +11,8 @@ import pytest
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Fast
 
-from stilnovo.data import sample
+from stilnovo.io import sample
+from stilnovo.io.rows import read_rows
 from stilnovo.model.llama import Llama
 from stilnovo.text import encoder
 from stilnovo.text.encoder import Encoder
@@ -36,7 +37,7 @@ def trained(step: object, normalizer: object = None, added: bool = False) -> Tok
     trainer = trainers.BpeTrainer(
         vocab_size=1500, special_tokens=["<e>"], initial_alphabet=alphabet, show_progress=False
     )
-    fast.train_from_iterator((row["text"] for row in sample.rows("encyclopaedia_a.jsonl")), trainer)
+    fast.train_from_iterator((row["text"] for row in read_rows(sample.path("encyclopaedia_a.jsonl"))), trainer)
     if added:
         fast.add_tokens([AddedToken("  ", special=False, normalized=False)])
     return Tokenizer(fast, specials={"<e>": 0}, bos=None, eos="<e>", template="plain")

@@ -8,7 +8,7 @@ import re
 import pytest
 import Stemmer
 
-from stilnovo.data import sample
+from stilnovo.io import sample
 from stilnovo.text import italian
 
 

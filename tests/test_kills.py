@@ -23,9 +23,10 @@ from typing import Any
 
 import pytest
 
-from stilnovo.data import sample
 from stilnovo.data.prepare import prepare
 from stilnovo.data.work import PreparationSettings
+from stilnovo.io import sample
+from stilnovo.io.rows import read_rows
 from stilnovo.runlog import RunFolder
 from stilnovo.text.tokenizer import from_folder
 
@@ -131,7 +132,7 @@ def kill_often(recipe: dict[str, Any], work: Path, kills: int, seed: int) -> dic
 def described(tiny_folder: Path, work: Path) -> dict[str, Any]:
     """A recipe of a training from prepared shards: some epochs of few packs, dropout, warm-up, a checkpoint every step."""
     rng = random.Random(1)
-    texts = [row["text"][: rng.randint(40, 240)] for row in sample.rows("encyclopaedia_a.jsonl")]
+    texts = [row["text"][: rng.randint(40, 240)] for row in read_rows(sample.path("encyclopaedia_a.jsonl"))]
     data = work / "texts.jsonl"
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     prepare(PreparationSettings((str(data),)), from_folder(tiny_folder), str(tiny_folder), work / "prepared")

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stilnovo.data import sample
 from stilnovo.errors import InputError, StilnovoError
+from stilnovo.io import sample
 from stilnovo.library.dense import Dense
 from stilnovo.library.embedders import LocalEmbedder, ServedEmbedder, open_embedder
 from stilnovo.library.location import is_served, open_library

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stilnovo.data import sample
+from stilnovo.io import sample
 from stilnovo.library import numerals
 from stilnovo.library.passages import LONGEST, cut, verse_lines
 from stilnovo.library.read import read

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from stilnovo.data import sample
 from stilnovo.errors import InputError, StilnovoError
+from stilnovo.io import sample
 from stilnovo.library.names import Names
 from stilnovo.library.read import SourceWork, read
 from stilnovo.library.records import citation

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, MistralConfig, 
 from transformers import LlamaConfig as TheirConfig
 
 from conftest import TINY
-from stilnovo.data import sample
+from stilnovo.io import sample
+from stilnovo.io.rows import read_rows
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, DocumentBlock, positions_of
 from stilnovo.model.llama import Llama, random_source
@@ -74,7 +75,7 @@ def test_equals_transformers_on_smollm2(smollm2: tuple[Llama, Tokenizer], smollm
     theirs = AutoModelForCausalLM.from_pretrained(
         smollm2_gguf.parent, gguf_file=smollm2_gguf.name, dtype=torch.float32
     ).eval()
-    rows = sample.rows("encyclopaedia_a.jsonl")
+    rows = read_rows(sample.path("encyclopaedia_a.jsonl"))
     documents = [torch.tensor(tokenizer.encode(rows[i]["text"])[:length]) for i, length in enumerate((400, 150))]
     expected = their_logits(theirs, tuple(documents))
     packed = torch.cat(documents)

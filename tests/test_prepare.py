@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from stilnovo.data import corpora, rows, sample, work
+from stilnovo.data import corpora, work
 from stilnovo.data import prepare as preparing
 from stilnovo.data.batches import BatchStream
 from stilnovo.data.packing import pack
@@ -26,6 +26,7 @@ from stilnovo.data.shards import open_prepared
 from stilnovo.data.sources import Document, training_text
 from stilnovo.data.work import PreparationSettings
 from stilnovo.errors import InputError
+from stilnovo.io import rows, sample
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer, from_folder
 
@@ -88,7 +89,8 @@ KILLED = """
 import sys
 from functools import partial
 from pathlib import Path
-from stilnovo.data import prepare as preparing, rows
+from stilnovo.data import prepare as preparing
+from stilnovo.io import rows
 from stilnovo.data.work import Settings
 from stilnovo.text.tokenizer import from_folder
 if __name__ == "__main__":
@@ -345,7 +347,11 @@ def test_a_dump_from_end_to_end(tmp_path: Path, tokenizer: Tokenizer) -> None:
 def test_sample_and_folders_are_read_like_the_sources(tmp_path: Path, tokenizer: Tokenizer) -> None:
     done = prepare(PreparationSettings(("sample",)), tokenizer, "tiny", tmp_path / "out")
     names = sample.ENCYCLOPAEDIA
-    texts = [training_text(Document(r["id"], r["title"], r["text"])) for name in names for r in sample.rows(name)]
+    texts = [
+        training_text(Document(r["id"], r["title"], r["text"]))
+        for name in names
+        for r in rows.read_rows(sample.path(name))
+    ]
     assert [tokenizer.decode(d.tolist()) for d in open_prepared(done.folder).documents] == texts
 
 
@@ -400,7 +406,7 @@ def test_a_record_survives_the_journal(tmp_path: Path, tokenizer: Tokenizer) -> 
     (tmp_path / "shards").mkdir()
     worker = work.Worker(PreparationSettings(("x",), duplicates=0.8), tokenizer, tmp_path, [])
     payload = b'{"text": "a"}\n{"text": ""}\n'
-    record = worker.run(rows.RowBlock(4, "x.jsonl", "lines", 10, payload))
+    record = worker.run(rows.RowBlock(4, "x.jsonl", 10, len(payload), payload.splitlines()))
     assert work.Record.from_json(record.to_json()) == record
     assert record.tally.places == {"empty row": ["x.jsonl, row 11: no text"]}
     assert np.fromfile(tmp_path / "shards" / "00004.ends", dtype="<i8").tolist() == [2]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stilnovo.data import sample
+from stilnovo.io import sample
+from stilnovo.io.rows import read_rows
 from stilnovo.recipe import DataSection, Recipe
 from stilnovo.text.tokenizer import from_folder
 
@@ -29,7 +30,7 @@ def test_prepare_then_train_from_shards(tmp_path: Path, tiny_folder: Path) -> No
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    rows = sum(len(sample.rows(name)) for name in sample.ENCYCLOPAEDIA)
+    rows = sum(len(read_rows(sample.path(name))) for name in sample.ENCYCLOPAEDIA)
     assert found["documents"] + found["held_out"] == found["rows"] == rows
     assert found["held_out"] > 0
     again = stilnovo("prepare", "sample", "--model", str(tiny_folder), "--out", "p", "--held-out", "0.2", cwd=tmp_path)

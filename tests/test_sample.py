@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from stilnovo.data import sample
+from stilnovo.io import sample
+from stilnovo.io.rows import read_rows
 
 
 def test_counts_and_lengths() -> None:
-    entries = [row for name in sample.ENCYCLOPAEDIA for row in sample.rows(name)]
+    entries = [row for name in sample.ENCYCLOPAEDIA for row in read_rows(sample.path(name))]
     assert len(entries) >= 60
     assert all(len(row["text"]) >= 1000 and row["title"] and row["url"] for row in entries)
-    assert len(sample.rows("questions.jsonl")) == 60
-    assert len(sample.rows("completions.jsonl")) == 40
-    assert len(sample.rows("prompts.jsonl")) == 30
+    assert len(read_rows(sample.path("questions.jsonl"))) == 60
+    assert len(read_rows(sample.path("completions.jsonl"))) == 40
+    assert len(read_rows(sample.path("prompts.jsonl"))) == 30
     novella = sample.path("library/il_faro_di_pietranera.txt").read_text(encoding="utf-8")
     assert len(re.findall(r"^Capitolo [IVX]+$", novella, re.MULTILINE)) == 10
     for name in (
@@ -24,18 +25,18 @@ def test_counts_and_lengths() -> None:
         "prompts.jsonl",
         "library_questions.jsonl",
     ):
-        assert max(Counter(row["id"] for row in sample.rows(name)).values()) == 1
+        assert max(Counter(row["id"] for row in read_rows(sample.path(name))).values()) == 1
 
 
 def test_answers_are_balanced() -> None:
-    assert set(Counter(row["answer"] for row in sample.rows("questions.jsonl")).values()) == {15}
-    assert set(Counter(row["label"] for row in sample.rows("completions.jsonl")).values()) == {10}
-    for row in sample.rows("questions.jsonl"):
+    assert set(Counter(row["answer"] for row in read_rows(sample.path("questions.jsonl"))).values()) == {15}
+    assert set(Counter(row["label"] for row in read_rows(sample.path("completions.jsonl"))).values()) == {10}
+    for row in read_rows(sample.path("questions.jsonl")):
         assert len({row[f"option_{letter}"] for letter in "abcd"}) == 4
 
 
 def test_no_sentence_stands_twice() -> None:
-    texts = [row["text"] for name in sample.ENCYCLOPAEDIA for row in sample.rows(name)]
+    texts = [row["text"] for name in sample.ENCYCLOPAEDIA for row in read_rows(sample.path(name))]
     texts += [path.read_text(encoding="utf-8") for path in sample.library_texts()]
     sentences = [s.strip() for text in texts for s in re.split(r"(?<=[.!?»])\s+", text) if len(s) > 30]
     assert max(Counter(sentences).values()) == 1
@@ -46,5 +47,5 @@ def test_library_quotes_stand_in_their_section() -> None:
         path.read_text(encoding="utf-8").splitlines()[0]: path.read_text(encoding="utf-8")
         for path in sample.library_texts()
     }
-    for row in sample.rows("library_questions.jsonl"):
+    for row in read_rows(sample.path("library_questions.jsonl")):
         assert row["quote"] in texts[row["work"]].split(f"\n{row['section']}\n")[1], row["id"]

@@ -43,19 +43,19 @@ def test_text_is_one_document_with_plain_line_ends(tmp_path: Path) -> None:
         ("a.txt", b"", ["is empty"]),
         ("a.txt", b" \n ", ["is empty"]),
         ("a.txt", b"abc\0def", ["binary", "offset 3"]),
-        ("a.txt", "prima\nperch\xe9".encode("latin-1"), ["not UTF-8", "0xe9", "offset 11", "line 2", "iconv"]),
-        ("a.jsonl", b'{"text": "a"}\n{"text": \n', ["line 2", "not valid JSON"]),
-        ("a.jsonl", b'{"text": "a"}\n["b"]\n', ["line 2", "no `text`", "list"]),
-        ("a.jsonl", b'{"testo": "a"}\n', ["line 1", "testo"]),
+        ("a.txt", "prima\nperch\xe9".encode("latin-1"), ["invalid UTF-8", "0xe9", "offset 11", "line 2", "iconv"]),
+        ("a.jsonl", b'{"text": "a"}\n{"text": \n', ["row 2", "invalid JSON"]),
+        ("a.jsonl", b'{"text": "a"}\n["b"]\n', ["row 2", "not an object", "list"]),
+        ("a.jsonl", b'{"testo": "a"}\n', ["row 1", "no `text`", "testo"]),
         ("a.jsonl", b'{"text": ""}\n', ["holds no text"]),
-        ("a.jsonl", b'{"text": "a"}\n{"text": 3}\n', ["line 2", "no `text`"]),
-        ("a.jsonl", b'{"text": ' + b"[" * 100_000, ["line 1", "not valid JSON", "Too deep"]),
-        ("a.jsonl", b'{"text": "a", "id": ' + b"1" * 5000 + b"}", ["line 1", "not valid JSON"]),
-        ("a.jsonl", b'{"text": "a"}\n{"text": "x\\ud800"}\n', ["line 2", "half a character"]),
+        ("a.jsonl", b'{"text": "a"}\n{"text": 3}\n', ["row 2", "not text", "`text`"]),
+        ("a.jsonl", b'{"text": ' + b"[" * 100_000, ["row 1", "invalid JSON", "too deep"]),
+        ("a.jsonl", b'{"text": "a", "id": ' + b"1" * 5000 + b"}", ["row 1", "invalid JSON"]),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "x\\ud800"}\n', ["row 2", "half a character"]),
         ("a.txt", b"\xef\xbb\xbf" + "prima\nperch\xe9".encode("latin-1"), ["0xe9", "offset 14", "line 2"]),
         ("a.txt", b"\xef\xbb\xbf", ["holds no text"]),
-        ("a.txt", "ciao".encode("utf-16"), ["binary"]),
-        ("a.parquet", b"PAR1 not really", ["not a readable Parquet file"]),
+        ("a.txt", "ciao".encode("utf-16"), ["0xff", "offset 0", "iconv -f utf-16"]),
+        ("a.parquet", b"PAR1 not really", ["damaged or not whole"]),
         ("a.docx", b"x", ["unknown kind of file", ".docx"]),
     ],
 )
@@ -87,7 +87,7 @@ def test_parquet_rows_without_text_are_passed_over(tmp_path: Path, kind: pa.Data
 
 
 @pytest.mark.parametrize(
-    ("column", "words"), [({"titolo": ["x"]}, "titolo"), ({"text": [1]}, "int64"), ({"text": [b"x"]}, "binary")]
+    ("column", "words"), [({"titolo": ["x"]}, "titolo"), ({"text": [1]}, "int"), ({"text": [b"x"]}, "binary")]
 )
 def test_parquet_without_a_text_column(tmp_path: Path, column: dict[str, list[object]], words: str) -> None:
     pq.write_table(pa.table(column), tmp_path / "a.parquet")
@@ -104,10 +104,10 @@ def test_sample_is_read_by_name_and_in_order() -> None:
 def test_missing_file_and_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no file"):
         read_documents([tmp_path / "no.txt"])
-    with pytest.raises(InputError, match="No text"):
+    with pytest.raises(InputError, match="no file that can be read"):
         read_documents([tmp_path])
     (tmp_path / "a.txt").mkdir()  # a folder that is named like a file
-    with pytest.raises(InputError, match="No text"):
+    with pytest.raises(InputError, match="no file that can be read"):
         read_documents([tmp_path])
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from stilnovo.data import sample
 from stilnovo.errors import InputError
+from stilnovo.io import sample
+from stilnovo.io.rows import read_rows
 from stilnovo.model.llama import Llama
 from stilnovo.text import template
 from stilnovo.text.encoder import Encoder
@@ -24,7 +25,7 @@ NASTY = [
 def test_equals_transformers(smollm2: tuple[Llama, Tokenizer], smollm2_gguf: Path) -> None:
     _, ours = smollm2
     theirs = AutoTokenizer.from_pretrained(smollm2_gguf.parent, gguf_file=smollm2_gguf.name)
-    texts = NASTY + [row["text"] for row in sample.rows("encyclopaedia_b.jsonl")[:10]]
+    texts = NASTY + [row["text"] for row in read_rows(sample.path("encyclopaedia_b.jsonl"))[:10]]
     for text in texts:
         assert ours.encode(text) == theirs(text)["input_ids"]
         assert ours.decode(ours.encode(text)) == text
@@ -98,7 +99,7 @@ def test_llama3_equals_tiktoken(llama3: Tokenizer, shared_data: Path) -> None:
     lines = (shared_data / "tokenizer_llama3" / "tokenizer.model").read_bytes().splitlines()
     ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines)}
     theirs = tiktoken.Encoding("llama3", pat_str=LLAMA3_SPLIT, mergeable_ranks=ranks, special_tokens={})
-    texts = [row["text"] for row in sample.rows("encyclopaedia_a.jsonl")] + NASTY
+    texts = [row["text"] for row in read_rows(sample.path("encyclopaedia_a.jsonl"))] + NASTY
     assert [llama3.encode(text) for text in texts] == [theirs.encode_ordinary(text) for text in texts]
 
 

@@ -67,7 +67,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Read works and store them; a text that is there already is left as it is, but for the names given here."""
-    from stilnovo.data.sample import library_texts
+    from stilnovo.io.sample import library_texts
     from stilnovo.library.names import Names
     from stilnovo.library.read import files_in, read
     from stilnovo.library.store import Added

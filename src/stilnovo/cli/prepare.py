@@ -97,7 +97,7 @@ def _agree(text: str, yes: bool) -> bool:
 
 def _is_encyclopaedia(names: list[str], paths: list[str]) -> bool:
     from stilnovo.data import corpora
-    from stilnovo.data.rows import suffix_of
+    from stilnovo.io.streams import suffix_of
 
     known = [corpora.find(name) for name in names]
     return any(source is not None and source.clean == "wikipedia" for source in known) or any(

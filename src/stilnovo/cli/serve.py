@@ -45,7 +45,7 @@ def serve(
 ) -> None:
     """Serve the chat page and an OpenAI-compatible API."""
     from stilnovo.cli.answering_model import system_of, writer_of
-    from stilnovo.data.sample import library_texts
+    from stilnovo.io.sample import library_texts
     from stilnovo.library.dense import Dense
     from stilnovo.library.embedders import open_embedder
     from stilnovo.library.read import read

@@ -15,8 +15,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from stilnovo.data.conversations import Conversation, Tally
+from stilnovo.data.conversations import Conversation
 from stilnovo.data.sources import Document
+from stilnovo.io.bad_rows import BadRow, Tally
 from stilnovo.text.italian import STOP_WORDS, sentences
 from stilnovo.text.template import Message
 
@@ -88,11 +89,13 @@ def comprehension(
         foreign = _foreign(documents, number, rng)
         excerpt = excerpt_of(document, rng, foreign)
         if excerpt is None:
-            tally.leave("too short for questions", f"document {number + 1}", document.title or document.text[:40])
+            tally.leave(
+                f"document {number + 1}", BadRow("too short for questions", document.title or document.text[:40])
+            )
             continue
         turns = _continuation(excerpt, rng) if rng.random() < CONTINUED else _conversation(excerpt, rng)
         if turns is None:
-            tally.leave("nothing to ask about", f"document {number + 1}", document.title or document.text[:40])
+            tally.leave(f"document {number + 1}", BadRow("nothing to ask about", document.title or document.text[:40]))
             continue
         found.append(Conversation(f"comprehension-{document.id}", turns))
         tally.taken += 1

@@ -8,24 +8,24 @@
 | preference | chosen and rejected, and prompt, conversations, or nothing | mlabonne/orpo-dpo-mix-40k, UltraFeedback |
 
 An answer of a pair is a string, a message, or the whole conversation; then what stands before the last message is the
-prompt, which both sides must share. A row that cannot be used raises `UnusableRow`, whose reason is counted.
+prompt, which both sides must share. A row that cannot be used raises `BadRow`, whose reason is counted.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from stilnovo.data.rows import BadRow, Row, blocks, files_of, rows_of
 from stilnovo.errors import InputError
+from stilnovo.io.bad_rows import BadRow, OnBad, Tally, stop
+from stilnovo.io.formats import Row
+from stilnovo.io.rows import blocks, files_of, rows_of
 from stilnovo.text.template import Message, Role
 
 RowShape = Literal["messages", "sharegpt", "alpaca", "preference"]
-OnBad = Literal["skip", "stop"]
 _ROLES: dict[str, Role] = {
     "system": "system", "user": "user", "human": "user", "prompter": "user", "assistant": "assistant", "gpt": "assistant",
     "bot": "assistant", "chatbot": "assistant", "model": "assistant",
@@ -56,44 +56,7 @@ class Preference:
 
 
 Item = TypeVar("Item", "Conversation", "Preference")
-
-
-class UnusableRow(Exception):
-    """A row that cannot be learnt from. `reason` is counted, `found` says what was seen."""
-
-    def __init__(self, reason: str, found: str = "") -> None:
-        super().__init__(f"{reason}: {found}" if found else reason)
-        self.reason, self.found = reason, found
-
-
-@dataclass
-class Tally:
-    """What was taken and what was left, by reason, with the first few places of each."""
-
-    taken: int = 0
-    left: Counter[str] = field(default_factory=Counter)
-    places: dict[str, list[str]] = field(default_factory=dict)
-
-    def leave(self, reason: str, place: str, found: str = "") -> None:
-        """Count one row that was left out."""
-        self.left[reason] += 1
-        shown = self.places.setdefault(reason, [])
-        if len(shown) < 20:
-            shown.append(f"{place}: {found}" if found else place)
-
-    def add(self, other: Tally) -> None:
-        """Take another tally's counts in, in order."""
-        self.taken += other.taken
-        self.left.update(other.left)
-        for reason, places in other.places.items():
-            shown = self.places.setdefault(reason, [])
-            shown += places[: 20 - len(shown)]
-
-    def lines(self) -> list[str]:
-        """One line a reason, for people."""
-        return [
-            f"{count:,} left out, {reason} (first: {self.places[reason][0]})" for reason, count in self.left.items()
-        ]
+Parsed = TypeVar("Parsed")
 
 
 def shape_of(columns: Sequence[str]) -> RowShape | None:
@@ -105,18 +68,18 @@ def conversation(row: Row, number: str) -> Conversation:
     """A row of any shape as a conversation; of a preference pair, the preferred one.
 
     Raises:
-        UnusableRow: when it cannot be learnt from.
+        BadRow: when it cannot be learnt from.
     """
     shape = shape_of(list(row))
     if shape == "preference":
         pair = preference(row, number)
         return Conversation(pair.id, (*pair.prompt, Message("assistant", pair.chosen)))
     if shape is None:
-        raise UnusableRow("missing columns", f"has {', '.join(row)}")
+        raise BadRow("missing columns", f"has {', '.join(row)}")
     turns = _alpaca(row) if shape == "alpaca" else _turns(row[_NEEDED[shape][0]], row.get("system"))
     _check(turns)
     if turns[-1].role != "assistant":
-        raise UnusableRow("no answer at the end", f"ends with {turns[-1].role}")
+        raise BadRow("no answer at the end", f"ends with {turns[-1].role}")
     return Conversation(str(row.get("id") or number), turns)
 
 
@@ -124,25 +87,23 @@ def preference(row: Row, number: str) -> Preference:
     """A row of the shape `preference`.
 
     Raises:
-        UnusableRow: when a side is missing, both are equal, or they answer different prompts.
+        BadRow: when a side is missing, both are equal, or they answer different prompts.
     """
     if shape_of(list(row)) != "preference":
-        raise UnusableRow("missing columns", f"has {', '.join(row)}")
+        raise BadRow("missing columns", f"has {', '.join(row)}")
     (before, chosen), (other, rejected) = _side(row["chosen"]), _side(row["rejected"])
     if before != other:
-        raise UnusableRow(
-            "chosen and rejected answer different prompts", f"{len(before)} and {len(other)} turns before"
-        )
+        raise BadRow("chosen and rejected answer different prompts", f"{len(before)} and {len(other)} turns before")
     prompt = before or _prompt(row)
     if not prompt:
-        raise UnusableRow("missing columns", f"no prompt: has {', '.join(row)}")
+        raise BadRow("missing columns", f"no prompt: has {', '.join(row)}")
     _check(prompt)
     if prompt[-1].role != "user":
-        raise UnusableRow("the prompt does not end with the user", f"ends with {prompt[-1].role}")
+        raise BadRow("the prompt does not end with the user", f"ends with {prompt[-1].role}")
     if not chosen.strip() or not rejected.strip():
-        raise UnusableRow("empty answer", "chosen" if not chosen.strip() else "rejected")
+        raise BadRow("empty answer", "chosen" if not chosen.strip() else "rejected")
     if chosen.strip() == rejected.strip():
-        raise UnusableRow("equal answers", repr(chosen[:40]))
+        raise BadRow("equal answers", repr(chosen[:40]))
     return Preference(str(row.get("id") or number), prompt, chosen, rejected)
 
 
@@ -150,7 +111,7 @@ def _alpaca(row: Row) -> tuple[Message, ...]:
     parts = [_text(row.get(key), key) for key in ("system", "instruction", "input", "output")]
     system, instruction, more, output = parts
     if not output.strip():
-        raise UnusableRow("empty answer", "output")
+        raise BadRow("empty answer", "output")
     asked = "\n\n".join(part for part in (instruction, more) if part.strip())
     opening = (Message("system", system),) if system.strip() else ()
     return (*opening, Message("user", asked), Message("assistant", output))
@@ -172,7 +133,7 @@ def _side(value: Any) -> tuple[tuple[Message, ...], str]:
         return (), value
     turns = _turns(value if isinstance(value, list) else [value], None)
     if not turns or turns[-1].role != "assistant":
-        raise UnusableRow("no answer at the end", f"ends with {turns[-1].role}" if turns else "no turns")
+        raise BadRow("no answer at the end", f"ends with {turns[-1].role}" if turns else "no turns")
     return turns[:-1], turns[-1].content
 
 
@@ -183,13 +144,13 @@ def _opening(system: Any) -> tuple[Message, ...]:
 
 def _turns(value: Any, system: Any) -> tuple[Message, ...]:
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        raise UnusableRow("not a list of messages", type(value).__name__)
+        raise BadRow("not a list of messages", type(value).__name__)
     turns = []
     for turn in value:
         name = turn.get("role", turn.get("from"))
         role = _ROLES.get(name.lower()) if isinstance(name, str) else None
         if role is None:
-            raise UnusableRow("unknown role", repr(name)[:40])
+            raise BadRow("unknown role", repr(name)[:40])
         turns.append(Message(role, _text(turn.get("content", turn.get("value")), "content")))
     has_system = bool(turns) and turns[0].role == "system"
     return tuple(turns) if has_system else (*_opening(system), *turns)
@@ -199,25 +160,21 @@ def _text(value: Any, key: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise UnusableRow("not text", f"{key} is {type(value).__name__}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise UnusableRow("half a character", repr(value[error.start])) from error
+        raise BadRow("not text", f"{key} is {type(value).__name__}")
     return value
 
 
 def _check(turns: Sequence[Message]) -> None:
     spoken = turns[1:] if turns and turns[0].role == "system" else turns
     if not spoken:
-        raise UnusableRow("empty row", "no turns")
+        raise BadRow("empty row", "no turns")
     if spoken[0].role == "assistant":
-        raise UnusableRow("starts with the assistant", repr(spoken[0].content[:40]))
+        raise BadRow("starts with the assistant", repr(spoken[0].content[:40]))
     for number, (turn, following) in enumerate(itertools.pairwise(spoken), 1):
         if following.role == "system" or turn.role == following.role:
-            raise UnusableRow("roles do not alternate", f"turn {number + 1} is {following.role} after {turn.role}")
+            raise BadRow("roles do not alternate", f"turn {number + 1} is {following.role} after {turn.role}")
     if empty := [number for number, turn in enumerate(spoken, 1) if not turn.content.strip()]:
-        raise UnusableRow("empty turn", f"turn {empty[0]}")
+        raise BadRow("empty turn", f"turn {empty[0]}")
 
 
 def read_conversations(
@@ -241,32 +198,25 @@ def read_preferences(
 def _read_all(
     paths: Sequence[str | Path], parse: Callable[[Row, str], Item], on_bad: OnBad, max_rows: int | None
 ) -> tuple[list[Item], Tally]:
-    tally, found = Tally(), list[Item]()
-    for place, item in parsed(paths, parse):
-        if isinstance(item, UnusableRow):
-            if on_bad == "stop":
-                raise InputError(f"{place}: {item.reason}.", item.found, "Mend the row, or use --on-bad skip.")
-            tally.leave(item.reason, place, item.found)
+    tally, items = Tally(), list[Item]()
+    leave = stop if on_bad == "stop" else tally.leave
+    for place, item in itertools.takewhile(lambda _: len(items) != max_rows, parsed(paths, parse)):
+        if isinstance(item, BadRow):
+            leave(place, item)
         else:
-            found.append(item)
-            tally.taken += 1
-            if max_rows is not None and len(found) >= max_rows:
-                break
-    if not found:
+            items.append(item)
+    tally.taken = len(items)
+    if not items:
         shown = tally.lines()[0] if tally.left else "no rows"
         raise InputError("No row can be learnt from.", shown, f"Columns that are read: {SHAPES}.")
-    return found, tally
+    return items, tally
 
 
-def parsed(paths: Sequence[str | Path], parse: Callable[[Row, str], Item]) -> Iterator[tuple[str, Item | UnusableRow]]:
+def parsed(paths: Sequence[str | Path], parse: Callable[[Row, str], Parsed]) -> Iterator[tuple[str, Parsed | BadRow]]:
     """Each row's place (`file, row n`) and what it gave."""
     for block in blocks(files_of(paths)):
         for number, row in rows_of(block):
-            place = f"{Path(block.source).name}, row {number}"
-            if isinstance(row, BadRow):
-                yield place, UnusableRow(row.reason, row.found)
-                continue
             try:
-                yield place, parse(row, str(number))
-            except UnusableRow as error:
-                yield place, error
+                yield block.place(number), row if isinstance(row, BadRow) else parse(row, str(number))
+            except BadRow as error:
+                yield block.place(number), error

@@ -13,8 +13,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
-from stilnovo.data.rows import SUFFIXES, suffix_of
 from stilnovo.errors import InputError
+from stilnovo.io.formats import READERS
+from stilnovo.io.streams import suffix_of
 from stilnovo.progress import bytes_text
 
 MIRROR = "STILNOVO_DATA"  # the environment variable that names a mirror
@@ -59,9 +60,7 @@ def find(name: str) -> Source | None:
     repository, _, pattern = name.partition(":")
     known = next((s for short, s in SOURCES.items() if repository in (short, s.repository)), None)
     looks = repository.count("/") == 1 and repository[0] not in "./~" and all(repository.split("/"))
-    if known is None and (
-        not looks or suffix_of(Path(repository)) in SUFFIXES
-    ):  # a file that is not there stays a file
+    if known is None and (not looks or suffix_of(Path(repository)) in READERS):  # a file that is not there stays a file
         return None
     found = known or Source(repository)
     return found if not pattern else Source(found.repository, (pattern,), found.licence, found.about, found.clean)

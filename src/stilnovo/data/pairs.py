@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stilnovo.data.conversations import Preference, Tally
+from stilnovo.data.conversations import Preference
 from stilnovo.data.packing import IntArray, PackedCorpus, PackIndex, best_fit, coded
+from stilnovo.io.bad_rows import BadRow, Tally
 from stilnovo.progress import Progress
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
@@ -73,9 +74,9 @@ def pack_pairs(pairs: Sequence[Preference], tokenizer: Tokenizer, pack_tokens: i
             assert begin == other, "a prompt's tokens do not depend on its answer"
             place, found = f"pair {pair.id}", f"prompt {begin:,} tokens, sides {len(chosen):,} and {len(rejected):,}"
             if begin >= longest:
-                tally.leave(NO_ROOM, place, found)
+                tally.leave(place, BadRow(NO_ROOM, found))
             elif chosen[:longest] == rejected[:longest]:
-                tally.leave(EQUAL, place, found)
+                tally.leave(place, BadRow(EQUAL, found))
             else:
                 tally.taken += 1
                 cut += max(len(chosen), len(rejected)) > longest

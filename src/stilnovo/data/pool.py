@@ -14,9 +14,9 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from stilnovo.data.rows import RowBlock
 from stilnovo.data.work import Record
 from stilnovo.errors import StilnovoError
+from stilnovo.io.rows import RowBlock
 
 Make = Callable[..., Any]
 

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 
 from stilnovo.data import contamination, shards
-from stilnovo.data.conversations import SHAPES, Tally, shape_of
+from stilnovo.data.conversations import SHAPES, shape_of
 from stilnovo.data.duplicates import near_duplicates
 from stilnovo.data.pool import run_blocks
-from stilnovo.data.rows import RowBlock, blocks, files_of, rows_of
 from stilnovo.data.work import SHOWN_HITS, PreparationSettings, Record, Worker, _save_array
 from stilnovo.errors import InputError
+from stilnovo.io.bad_rows import Tally
+from stilnovo.io.rows import RowBlock, blocks, files_of, rows_of
 from stilnovo.progress import Progress
 from stilnovo.runlog import disk_errors, write_atomic
 from stilnovo.text.lint import check
@@ -134,7 +135,7 @@ def _work(
                 checked.add(block.source)
                 _check_columns(block)
             # Compressed files are smaller than what comes out of them: the share of a file is then a guess from below.
-            seen[block.source] = min(sizes[block.source], seen.get(block.source, 0) + len(block.payload))
+            seen[block.source] = min(sizes[block.source], seen.get(block.source, 0) + block.size)
             if block.number not in records:
                 yield block
 

@@ -17,13 +17,14 @@ import numpy as np
 
 from stilnovo.data import clean
 from stilnovo.data.contamination import BenchmarkOverlap, ItemIndex
-from stilnovo.data.conversations import OnBad, Tally, UnusableRow, conversation, shape_of
+from stilnovo.data.conversations import conversation, shape_of
 from stilnovo.data.duplicates import signatures
 from stilnovo.data.packing import IntArray, coded
-from stilnovo.data.rows import BadRow, Row, RowBlock, rows_of
 from stilnovo.data.shards import Shard, write_shard
-from stilnovo.data.sources import Document, training_text
-from stilnovo.errors import InputError
+from stilnovo.data.sources import Document, document, training_text
+from stilnovo.io.bad_rows import BadRow, OnBad, Tally, stop
+from stilnovo.io.formats import Row
+from stilnovo.io.rows import RowBlock, rows_of
 from stilnovo.runlog import write_atomic
 from stilnovo.text.encoder import Encoder
 from stilnovo.text.tokenizer import Tokenizer
@@ -113,20 +114,18 @@ class Worker:
         record = Record(block.number, block.source, Shard("", 0, 0, "", ""), 0, 0, tally, Counter())
         if self.items is not None:
             record.items, record.too_short = self.items.items, self.items.too_short
-        name = Path(block.source).name
         for number, row in rows_of(block):
-            place = f"{name}, row {number}"
+            place = block.place(number)
             try:
                 if isinstance(row, BadRow):
-                    raise UnusableRow(row.reason, row.found)
+                    raise row
                 self._take(row, number, place, record, kept)
                 tally.taken += 1
-            except UnusableRow as error:
-                if self.settings.on_bad == "stop" and error.reason not in FILTERS:
-                    raise InputError(
-                        f"{place}: {error.reason}.", error.found, "Mend the row, or leave it out with --on-bad skip."
-                    ) from error
-                tally.leave(error.reason, place, error.found)
+            except BadRow as bad:
+                if self.settings.on_bad == "stop" and bad.reason not in FILTERS:
+                    bad.next = bad.next or "Correct the row, or leave it out with --on-bad skip."
+                    stop(place, bad)
+                tally.leave(place, bad)
         self._write(block, record, kept)
         return record
 
@@ -134,7 +133,7 @@ class Worker:
         if "text" not in row and "wikitext" not in row:
             self._take_conversation(row, number, record, kept)
             return
-        text = self._text(_document(row, number), place, record)
+        text = self._text(document(row, str(number)), place, record)
         record.text_bytes += len(text.encode())
         if self._is_held(text):
             kept.held.append(text)
@@ -146,7 +145,7 @@ class Worker:
 
     def _take_conversation(self, row: Row, number: int, record: Record, kept: _Kept) -> None:
         if shape_of(list(row)) == "preference":
-            raise UnusableRow("preference pair", "it is learnt with DPO, not prepared as text")
+            raise BadRow("preference pair", "it is learnt with DPO, not prepared as text")
         talk = conversation(row, str(number))
         ids, learnt = self.tokenizer.supervised(talk.messages)
         kept.documents.append(coded(ids, learnt))
@@ -155,7 +154,7 @@ class Worker:
         if self.items is not None and (hit := self.items.find(text)) is not None:
             kept.documents.pop(), kept.rows.pop()
             self._hit(hit, record)
-            raise UnusableRow("contains a benchmark's item", hit.item)
+            raise BadRow("contains a benchmark's item", hit.item)
         record.text_bytes += len(text.encode())
         record.conversations += 1
         if self.settings.duplicates is not None:
@@ -164,25 +163,25 @@ class Worker:
     def _text(self, document: Document, place: str, record: Record) -> str:
         size = len(document.text.encode())
         if size > self.settings.max_document_bytes:
-            raise UnusableRow("too long", f"{size / 2**20:.0f} MiB")
+            raise BadRow("too long", f"{size / 2**20:.0f} MiB")
         if size > LONG_BYTES:
             record.long.append(f"{place}: {size / 2**20:.0f} MiB")
         if self.settings.clean == "wikipedia":
             if clean.is_disambiguation(document.text):
-                raise UnusableRow("disambiguation page", document.title)
+                raise BadRow("disambiguation page", document.title)
             body, went = clean.article(document.text)
             record.cleaned.update(went)
             document = Document(document.id, document.title, body)
         if len(document.text.strip()) < self.settings.min_chars:
             reason = "stub" if document.text.strip() else "nothing left after cleaning"
-            raise UnusableRow(reason, f"{document.title!r}, {len(document.text.strip())} characters")
+            raise BadRow(reason, f"{document.title!r}, {len(document.text.strip())} characters")
         text = training_text(document)
         if self.items is not None:
             text, hits = self.items.clean(text)
             for hit in hits:
                 self._hit(hit, record)
             if hits and len(text.strip()) < max(1, self.settings.min_chars):
-                raise UnusableRow("contains a benchmark's item", hits[0].item)
+                raise BadRow("contains a benchmark's item", hits[0].item)
         return text
 
     def _hit(self, hit: BenchmarkOverlap, record: Record) -> None:
@@ -215,33 +214,6 @@ class Worker:
 FILTERS = frozenset({
     "stub", "disambiguation page", "redirect", "not an article", "nothing left after cleaning", "contains a benchmark's item",
 })  # fmt: skip
-
-
-def _document(row: Row, number: int) -> Document:
-    if "wikitext" in row:
-        return _wiki_page(row)
-    text = row["text"]
-    if text is None or (isinstance(text, str) and not text.strip()):
-        raise UnusableRow("empty row", "no text")
-    if not isinstance(text, str):
-        raise UnusableRow("not text", f"`text` is {type(text).__name__}")
-    identity, title = row.get("id"), row.get("title")
-    document = Document(str(number if identity is None else identity), "" if title is None else str(title), text)
-    try:
-        f"{document.title}{text}".encode()
-    except UnicodeEncodeError as error:
-        raise UnusableRow("half a character", repr(error.object[error.start])) from error
-    return document
-
-
-def _wiki_page(row: Row) -> Document:
-    from stilnovo.data.mediawiki import plain_text
-
-    if row["namespace"] != 0:
-        raise UnusableRow("not an article", row["title"])
-    if row["redirect"]:
-        raise UnusableRow("redirect", row["title"])
-    return Document(row["id"], row["title"], plain_text(row["wikitext"]))
 
 
 def _save_array(path: Path, array: Any) -> None:

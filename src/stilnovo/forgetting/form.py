@@ -22,9 +22,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stilnovo.data import sample
 from stilnovo.data.conversations import Conversation
 from stilnovo.generate.generator import Completion, Generator, Sampling
+from stilnovo.io import sample
+from stilnovo.io.rows import read_rows
 from stilnovo.scoring.answer_cache import Keeper, answered
 from stilnovo.scoring.packed import evaluating
 from stilnovo.scoring.texts import Progress
@@ -103,7 +104,7 @@ def choose_prompts(count: int, conversations: Sequence[Conversation] = (), seed:
     """
     draw = random.Random(seed)
     asked = [(f"chat {one.id}", one.messages[:-1]) for one in conversations]
-    own = [(row["id"], (Message("user", row["instruction"]),)) for row in sample.rows("questions.jsonl")]
+    own = [(row["id"], (Message("user", row["instruction"]),)) for row in read_rows(sample.path("questions.jsonl"))]
     taken = draw.sample(asked, min(len(asked), (count + 1) // 2))
     taken += draw.sample(own, min(len(own), count - len(taken)))
     return [Prompt(name, messages) for name, messages in taken]

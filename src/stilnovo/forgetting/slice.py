@@ -23,9 +23,10 @@ import torch
 from stilnovo.benchmarks.task import MultipleChoice, Selection, items_sha256, select
 from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.data.conversations import Conversation, read_conversations, shape_of
-from stilnovo.data.rows import BadRow, blocks, files_of, rows_of
 from stilnovo.errors import InputError
 from stilnovo.generate.generator import dense_weights
+from stilnovo.io.bad_rows import BadRow
+from stilnovo.io.rows import blocks, files_of, rows_of
 from stilnovo.model.llama import Llama
 from stilnovo.scoring import reading
 from stilnovo.scoring.documents import held_out_texts

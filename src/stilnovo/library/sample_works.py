@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stilnovo.data.sample import library_texts
 from stilnovo.errors import InputError
+from stilnovo.io.sample import library_texts
 from stilnovo.library.location import is_served, open_library
 from stilnovo.library.read import read
 from stilnovo.library.store import Library, default_path

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 from starlette.datastructures import UploadFile
 
-from stilnovo.data.sample import library_texts
+from stilnovo.io.sample import library_texts
 from stilnovo.library.dense import Dense
 from stilnovo.library.names import Names
 from stilnovo.library.passages import verse_lines

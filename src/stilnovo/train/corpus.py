@@ -19,12 +19,13 @@ from typing import TypeVar, overload
 import numpy as np
 
 from stilnovo.data import corpora
-from stilnovo.data.conversations import Conversation, Preference, Tally, read_conversations, read_preferences
+from stilnovo.data.conversations import Conversation, Preference, read_conversations, read_preferences
 from stilnovo.data.packing import IntArray, LongArray, PackedCorpus, coded, pack_index, truncated_index
 from stilnovo.data.pairs import pack_pairs
 from stilnovo.data.shards import is_prepared, open_prepared
 from stilnovo.data.sources import Document, read_documents, training_text
 from stilnovo.errors import InputError
+from stilnovo.io.bad_rows import Tally
 from stilnovo.recipe import Recipe
 from stilnovo.text import lint
 from stilnovo.text.encoder import Encoder

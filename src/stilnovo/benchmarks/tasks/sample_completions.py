@@ -14,14 +14,15 @@ from typing import Any
 
 from stilnovo.benchmarks.dataset_files import build
 from stilnovo.benchmarks.task import MultipleChoice, Request, Task
-from stilnovo.data import sample
+from stilnovo.io import sample
+from stilnovo.io.rows import read_rows
 
 _FILE = "completions.jsonl"
 
 
 def load(request: Request) -> list[MultipleChoice]:
     """All items; no data folder is needed."""
-    return build(sample.rows(_FILE), make_item, _FILE)
+    return build(read_rows(sample.path(_FILE)), make_item, _FILE)
 
 
 def make_item(row: dict[str, Any]) -> MultipleChoice:

@@ -1,0 +1,59 @@
+"""Rows that cannot be used, and the two policies for them: stop at the first, or leave them out, counted and named."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+from stilnovo.errors import InputError
+
+OnBad = Literal["skip", "stop"]
+SHOWN_PLACES = 20  # of each reason
+
+
+class BadRow(Exception):
+    """A row that cannot be used: `reason` is counted, `found` says what was seen, `next` what to do about it."""
+
+    def __init__(self, reason: str, found: str = "", next: str = "") -> None:
+        super().__init__(reason, found, next)
+        self.reason, self.found, self.next = reason, found, next
+
+
+def stop(place: str, bad: BadRow) -> None:
+    """The strict policy.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(f"{place}: {bad.reason}.", bad.found, bad.next or "Correct or remove the row.") from bad
+
+
+@dataclass
+class Tally:
+    """What was taken and what was left out, by reason, with the first few places of each."""
+
+    taken: int = 0
+    left: Counter[str] = field(default_factory=Counter)
+    places: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave(self, place: str, bad: BadRow) -> None:
+        """Count one row that was left out: the lenient policy."""
+        self.left[bad.reason] += 1
+        shown = self.places.setdefault(bad.reason, [])
+        if len(shown) < SHOWN_PLACES:
+            shown.append(f"{place}: {bad.found}" if bad.found else place)
+
+    def add(self, other: Tally) -> None:
+        """Take another tally's counts in, in order."""
+        self.taken += other.taken
+        self.left.update(other.left)
+        for reason, places in other.places.items():
+            shown = self.places.setdefault(reason, [])
+            shown += places[: SHOWN_PLACES - len(shown)]
+
+    def lines(self) -> list[str]:
+        """One line a reason, for people."""
+        return [
+            f"{count:,} left out, {reason} (first: {self.places[reason][0]})" for reason, count in self.left.items()
+        ]

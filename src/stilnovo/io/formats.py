@@ -1,0 +1,186 @@
+"""Readers by suffix: each takes a file apart into rows, or into lines of JSON that whoever uses them parses.
+
+A reader is a function of a stream of bytes and the file's path; a new kind of file is one function and one entry of
+`READERS`. It yields a row, the raw line of a JSON object, or a `BadRow` where a row cannot be used and those after it can.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stilnovo.errors import InputError
+from stilnovo.io.bad_rows import BadRow, stop
+from stilnovo.io.streams import check_head, decode, suffix_of, text_lines, uncompressed_name
+from stilnovo.io.wiki_dump import pages
+
+Row = dict[str, Any]
+Part = bytes | Row | BadRow
+Reader = Callable[[Any, Path], Iterator[Part]]
+LONGEST_ROW = 256 << 20  # bytes; a longer line is no row but a file without line ends
+_JSON = json.JSONDecoder(parse_constant=lambda _: None)  # bare NaN and infinities, which JSON has not, are nulls
+_PLAIN = (str, int, float, bool, list, dict, type(None))
+
+
+def json_row(line: bytes) -> Row | BadRow:
+    """The row of one line of JSON."""
+    try:
+        row = _JSON.decode(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return BadRow("invalid UTF-8", f"byte 0x{line[error.start]:02x} at offset {error.start}")
+    except (ValueError, RecursionError) as error:
+        return BadRow("invalid JSON", f"{_why(error)}: {line[:40]!r}")
+    return _checked(row, b"\\ud" in line or b"\\uD" in line)
+
+
+def _why(error: Exception) -> str:
+    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep or long"
+
+
+def _checked(row: Any, escapes: bool) -> Row | BadRow:
+    """A row, if it is an object; JSON's escapes can spell half a character, which no tokeniser takes."""
+    if not isinstance(row, dict):
+        return BadRow("not an object", type(row).__name__)
+    if escapes:
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            return BadRow("half a character", repr(error.object[error.start]))
+    return row
+
+
+def _text(stream: Any, path: Path) -> Iterator[Part]:
+    if (raw := stream.read()).strip():
+        name = uncompressed_name(path)
+        try:
+            yield {"id": name, "title": Path(name).stem, "text": decode(raw, path)}
+        except BadRow as bad:
+            yield bad
+
+
+def _json_lines(stream: Any, path: Path) -> Iterator[bytes]:
+    number = 0
+    while line := stream.readline(LONGEST_ROW):
+        number += 1
+        if number == 1:
+            _check_head(line, path)
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if len(line) == LONGEST_ROW:
+            raise InputError(
+                f"{path}, row {number} is longer than {LONGEST_ROW >> 20} MiB.", "It is no JSONL.", "Write one object a line."
+            )  # fmt: skip
+        yield line
+
+
+def _check_head(head: bytes, path: Path) -> None:
+    try:
+        check_head(head, path)
+    except BadRow as bad:
+        stop(str(path), bad)
+
+
+def _json(stream: Any, path: Path) -> Iterator[Part]:
+    """An array of objects; also objects line by line, which many data sets call `.json`."""
+    lines = _json_lines(stream, path)
+    first = next(lines, b"")
+    if first.lstrip().startswith(b"{") and isinstance(json_row(first), dict) and (second := next(lines, b"")):
+        yield from (first, second)
+        yield from lines
+        return
+    raw = first + b"".join(lines)
+    try:
+        content = _JSON.decode(decode(raw, path)) if raw.strip() else []
+    except BadRow as bad:
+        stop(str(path), bad)
+    except (ValueError, RecursionError) as error:
+        place = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise InputError(f"{path}{place}: invalid JSON.", _why(error), "Correct it, or get it again.") from error
+    if not isinstance(content, list):
+        kinds = (
+            [f"{key} ({type(value).__name__})" for key, value in content.items()] if isinstance(content, dict) else []
+        )
+        found = f"an object with {', '.join(kinds[:8])}" if kinds else type(content).__name__
+        raise InputError(f"{path} is not a list of rows.", f"Found: {found}", "Give an array of objects, or JSONL.")
+    escapes = b"\\ud" in raw or b"\\uD" in raw
+    yield from (_checked(row, escapes) for row in content)
+
+
+def _csv(stream: Any, path: Path) -> Iterator[Part]:
+    """A table with a header; every cell is text. Semicolons part the cells where the header has no comma."""
+    csv.field_size_limit(LONGEST_ROW)
+    lines = text_lines(stream, path)
+    head = next(lines, "")
+    delimiter = "\t" if suffix_of(path) == ".tsv" else ";" if ";" in head and "," not in head else ","
+    table = csv.reader(_chained(head, lines), delimiter=delimiter, strict=True)
+    columns = next(table, [])
+    if repeated := [name for at, name in enumerate(columns) if name in columns[:at]]:
+        raise InputError(
+            f"{path} has two columns named {repeated[0]!r}.", f"Found: {', '.join(columns)}", "Rename one."
+        )
+    while True:
+        line = table.line_num + 1
+        try:
+            cells = next(table)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield BadRow("invalid CSV", f"{error}, lines {line} to {table.line_num}")
+            continue
+        if len(cells) == len(columns):
+            yield dict(zip(columns, cells, strict=True))
+        elif cells:
+            yield BadRow("wrong number of cells", f"{len(cells)} cells for {len(columns)} columns, line {line}")
+
+
+def _chained(head: str, lines: Iterable[str]) -> Iterator[str]:
+    if head:
+        yield head
+        yield from lines
+
+
+def _parquet(stream: Any, path: Path) -> Iterator[Part]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path if path.suffix.lower() == ".parquet" else io.BytesIO(stream.read())) as file:
+        columns = _columns(file.schema_arrow, path)
+        yield from _records(file.iter_batches(batch_size=256, columns=columns), columns)
+
+
+def _arrow(stream: Any, path: Path) -> Iterator[Part]:
+    """What `datasets` saves (a stream of batches), or an Arrow file."""
+    import pyarrow as pa
+
+    if stream.peek(6).startswith(b"ARROW1"):
+        with pa.ipc.open_file(io.BytesIO(stream.read())) as file:
+            batches = (file.get_batch(number) for number in range(file.num_record_batches))
+            yield from _records(batches, _columns(file.schema, path))
+    else:
+        with pa.ipc.open_stream(stream) as opened:
+            yield from _records(opened, _columns(opened.schema, path))
+
+
+def _columns(schema: Any, path: Path) -> list[str]:
+    import pyarrow as pa
+
+    columns = [field.name for field in schema if not pa.types.is_binary(field.type)]
+    if not columns:
+        raise InputError(f"{path} has no columns but binary ones.", f"Found: {', '.join(schema.names)}")
+    return columns
+
+
+def _records(batches: Iterable[Any], columns: list[str]) -> Iterator[Row]:
+    """Rows of Arrow batches; dates and decimals are text, as in JSON."""
+    for batch in batches:
+        for row in batch.select(columns).to_pylist():
+            yield {key: value if isinstance(value, _PLAIN) else str(value) for key, value in row.items()}
+
+
+#: Every kind of file that is read; each may be compressed (`stilnovo.io.streams.COMPRESSIONS`).
+READERS: dict[str, Reader] = {
+    ".txt": _text, ".md": _text, ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json, ".csv": _csv, ".tsv": _csv,
+    ".parquet": _parquet, ".arrow": _arrow, ".xml": pages,
+}  # fmt: skip
