@@ -91,11 +91,11 @@ from functools import partial
 from pathlib import Path
 from stilnovo.data import prepare as preparing
 from stilnovo.io import rows
-from stilnovo.data.work import Settings
+from stilnovo.data.work import PreparationSettings
 from stilnovo.text.tokenizer import from_folder
 if __name__ == "__main__":
     preparing.blocks = partial(rows.blocks, block_bytes=3000)
-    settings = Settings((sys.argv[1],), duplicates=0.8)
+    settings = PreparationSettings((sys.argv[1],), duplicates=0.8)
     preparing.prepare(settings, from_folder(Path(sys.argv[2])), "tiny", Path(sys.argv[3]), processes=2)
 """
 
