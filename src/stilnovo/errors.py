@@ -1,10 +1,13 @@
-"""What can go wrong, in words a person can act on.
+"""Errors that a person can act on, and how other libraries' exceptions become such errors.
 
 Every error says what happened, what was found and what to do next; the command line prints those lines and nothing
 else, and turns `exit_code` into the process's exit status. Bad input is 2, a failed job 1, Ctrl-C 130.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class StilnovoError(Exception):
@@ -36,3 +39,33 @@ class MissingExtra(InputError):
         super().__init__(
             f"This needs the package '{package}', which is not installed.", next=f"Run: pip install 'stilnovo[{extra}]'"
         )
+
+
+@contextmanager
+def needs(package: str, extra: str) -> Iterator[None]:
+    """Around an import of an optional dependency: raises `MissingExtra` where it is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(package, extra) from error
+
+
+@contextmanager
+def reported(
+    what: str,
+    next: str = "",
+    *,
+    errors: type[Exception] | tuple[type[Exception], ...] = Exception,
+    kind: type[StilnovoError] = InputError,
+) -> Iterator[None]:
+    """Raise `kind` in place of any of `errors`, with the first line of its message between `what` and `next`.
+
+    A `StilnovoError` raised inside passes through unchanged.
+    """
+    try:
+        yield
+    except StilnovoError:
+        raise
+    except errors as error:
+        found = str(error).strip() or type(error).__name__
+        raise kind(what, found.splitlines()[0][:300], next) from error

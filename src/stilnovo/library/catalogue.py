@@ -1,4 +1,4 @@
-"""The catalogue of public-domain works, and fetching one of them where there is a network.
+"""The catalogue of public-domain works, and the download of one of them.
 
 Nothing is fetched unless a person names the work. Wikisource's works come as EPUB from its own export service, which
 gathers a book's pages; Project Gutenberg's as plain text. Titles at Wikisource may move: a page that is gone is said to be.
@@ -6,10 +6,7 @@ gathers a book's pages; Project Gutenberg's as plain text. Titles at Wikisource 
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,10 +19,10 @@ from typing import Any
 
 import yaml
 
-from stilnovo.errors import InputError, StilnovoError
+from stilnovo.errors import InputError, StilnovoError, reported
 from stilnovo.library.names import Names
 from stilnovo.library.read import MAXIMUM_BYTES
-from stilnovo.runlog import disk_errors
+from stilnovo.runlog import write_atomic
 from stilnovo.text.italian import fold
 
 GUTENBERG, WIKISOURCE = "https://www.gutenberg.org", "https://ws-export.wmcloud.org"
@@ -103,38 +100,29 @@ def fetch(entry: Entry, folder: Path, mirror: str = "", progress: Callable[[int]
     target = folder / (re.sub(r"[^a-z0-9]+", "-", fold(f"{entry.author} {entry.title}")).strip("-") + suffix)
     if target.exists():
         return target
-    with disk_errors(target):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _download(address, entry, file, progress)
-        with disk_errors(target):
-            shutil.move(name, target)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    write_atomic(target, _download(address, entry, progress))
     return target
 
 
-def _download(address: str, entry: Entry, file: Any, progress: Callable[[int], None]) -> None:
+def _download(address: str, entry: Entry, progress: Callable[[int], None]) -> bytes:
     request = urllib.request.Request(address, headers={"User-Agent": "stilnovo (a reader of public-domain books)"})
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-            promised, size = answer.headers.get("Content-Length"), 0
-            while piece := answer.read(_PIECE):
-                size += len(piece)
-                if size > MAXIMUM_BYTES:
-                    raise StilnovoError(f"{entry.title} is too large.", f"The limit is {MAXIMUM_BYTES >> 20} MiB.")
-                with disk_errors(Path(file.name) if isinstance(file.name, str) else Path("the download")):
-                    file.write(piece)
-                progress(size)
-    except urllib.error.HTTPError as error:
-        raise InputError(
-            f"{entry.title} is not there any more.", f"{address}: {error.code} {error.reason}", "Fetch it by hand."
-        ) from error
-    except (OSError, ValueError) as error:
+    content = bytearray()
+    gone = reported(
+        f"{entry.title} is not there any more.", f"Fetch it by hand: {address}", errors=urllib.error.HTTPError
+    )
+    lost = reported(
+        f"{entry.title} could not be fetched.", f"Is there a network? {address}",
+        errors=(OSError, ValueError), kind=StilnovoError,
+    )  # fmt: skip
+    with lost, gone, urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
+        promised = answer.headers.get("Content-Length")
+        while piece := answer.read(_PIECE):
+            content += piece
+            if len(content) > MAXIMUM_BYTES:
+                raise StilnovoError(f"{entry.title} is too large.", f"The limit is {MAXIMUM_BYTES >> 20} MiB.")
+            progress(len(content))
+    if not content or (promised and promised.isdigit() and len(content) < int(promised)):
         raise StilnovoError(
-            f"{entry.title} could not be fetched.", f"{address}: {error}", "Is there a network?"
-        ) from error
-    if size == 0 or (promised and promised.isdigit() and size < int(promised)):
-        raise StilnovoError(f"{entry.title} came only in part.", f"{size} of {promised or 'some'} bytes.", "Try again.")
+            f"{entry.title} came only in part.", f"{len(content)} of {promised or 'some'} bytes.", "Try again."
+        )
+    return bytes(content)

@@ -1,4 +1,4 @@
-"""Where vectors come from: a sentence-transformers model on this machine, or any server with OpenAI's `/v1/embeddings`.
+"""Embedding models: sentence-transformers on this machine, or any server with OpenAI's `/v1/embeddings`; rerankers.
 
 multilingual-e5-small is the default because it is the smallest open model that beats BM25 on Italian retrieval; static
 and English models lose to it. Nothing is fetched unless a model is named.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stilnovo.errors import InputError, MissingExtra, StilnovoError
+from stilnovo.errors import InputError, StilnovoError, needs, reported
 
 if TYPE_CHECKING:
     from stilnovo.library.rank import Matrix
@@ -24,31 +24,33 @@ _BATCH, _TIMEOUT_SECONDS = 64, 60
 _LARGEST_ANSWER = 256 * 2**20
 
 
-class Embedder(Protocol):
-    """Texts to unit vectors, rows of a float32 matrix; `name` tells its vectors from another model's."""
-
-    @property
-    def name(self) -> str:
-        """Under which its vectors are stored."""
-
-    def passages(self, texts: Sequence[str]) -> Matrix:
-        """Vectors of what is searched, (n, d)."""
-
-    def query(self, text: str) -> Matrix:
-        """The vector of a question, (d,)."""
-
-
 class Reranker(Protocol):
     """How well each text answers a query; only the order of the numbers counts."""
 
     def __call__(self, query: str, texts: Sequence[str]) -> Sequence[float]:
-        """One number a text, higher is better."""
+        """One score per text, higher is better."""
 
 
-def _prefixes(model: str) -> tuple[str, str]:
-    """What a model wants before a query and before a passage: the e5 family was trained with two words."""
-    e5 = "e5" in model.lower().rpartition("/")[2].split("-")
-    return ("query: ", "passage: ") if e5 and "instruct" not in model.lower() else ("", "")
+class Embedder(ABC):
+    """Texts to unit vectors, rows of a float32 matrix; vectors are stored under `name`."""
+
+    def __init__(self, name: str, model: str) -> None:
+        self.name, self.model = name, model
+        # The e5 family was trained with a word before each query and each passage.
+        e5 = "e5" in model.lower().rpartition("/")[2].split("-") and "instruct" not in model.lower()
+        self._prefixes = ("query: ", "passage: ") if e5 else ("", "")
+
+    @abstractmethod
+    def _vectors(self, texts: list[str]) -> Any:
+        """The model's vectors of texts, of any length, (n, d)."""
+
+    def passages(self, texts: Sequence[str]) -> Matrix:
+        """Vectors of what is searched, (n, d)."""
+        return _unit(self._vectors([self._prefixes[1] + text for text in texts]))
+
+    def query(self, text: str) -> Matrix:
+        """The vector of a question, (d,)."""
+        return _unit(self._vectors([self._prefixes[0] + text]))[0]  # type: ignore[no-any-return]
 
 
 def _unit(rows: Any) -> Matrix:
@@ -59,7 +61,18 @@ def _unit(rows: Any) -> Matrix:
     return np.asarray(matrix / np.maximum(length, 1e-12), dtype=np.float32)
 
 
-class LocalEmbedder:
+def _opened(kind: str, model: str) -> Any:
+    """A model of sentence-transformers: `SentenceTransformer` or `CrossEncoder`."""
+    with needs("sentence-transformers", "embeddings"):
+        import sentence_transformers
+    advice = "Name a folder that holds it, or fetch it where there is a network."
+    with reported(
+        f"The model {model} cannot be opened.", advice, errors=(OSError, ValueError, RuntimeError), kind=StilnovoError
+    ):
+        return getattr(sentence_transformers, kind)(model, device="cpu")
+
+
+class LocalEmbedder(Embedder):
     """A sentence-transformers model: a folder, or a name on the Hugging Face hub.
 
     Raises:
@@ -68,31 +81,14 @@ class LocalEmbedder:
     """
 
     def __init__(self, model: str = DEFAULT) -> None:
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ImportError as error:
-            raise MissingExtra("sentence-transformers", "embeddings") from error
-        self.name, (self._query, self._passage) = model, _prefixes(model)
-        try:
-            self._model = SentenceTransformer(model, device="cpu")
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StilnovoError(
-                f"The embedding model {model} cannot be opened.",
-                str(error).splitlines()[0][:200],
-                "Name a folder that holds it, or fetch it where there is a network.",
-            ) from error
+        super().__init__(model, model)
+        self._model = _opened("SentenceTransformer", model)
 
-    def passages(self, texts: Sequence[str]) -> Matrix:
-        """Vectors of what is searched, (n, d)."""
-        prepared = [self._passage + text for text in texts]
-        return _unit(self._model.encode(prepared, batch_size=_BATCH, show_progress_bar=False))
-
-    def query(self, text: str) -> Matrix:
-        """The vector of a question, (d,)."""
-        return _unit(self._model.encode(self._query + text, show_progress_bar=False))
+    def _vectors(self, texts: list[str]) -> Any:
+        return self._model.encode(texts, batch_size=_BATCH, show_progress_bar=False)
 
 
-class ServedEmbedder:
+class ServedEmbedder(Embedder):
     """A server with OpenAI's `/v1/embeddings` (llama.cpp, Ollama, vLLM, …); the key is `$STILNOVO_API_KEY`."""
 
     def __init__(self, url: str, model: str = DEFAULT) -> None:
@@ -101,19 +97,12 @@ class ServedEmbedder:
                 "The embedding server's address is no URL.", f"Given: {url}", "Such as http://localhost:8080"
             )
         base = url.rstrip("/").removesuffix("/embeddings").removesuffix("/v1")
-        self.url, self.model = f"{base}/v1/embeddings", model
-        self.name, (self._query, self._passage) = f"{model} @ {base}", _prefixes(model)
+        super().__init__(f"{model} @ {base}", model)
+        self.url = f"{base}/v1/embeddings"
 
-    def passages(self, texts: Sequence[str]) -> Matrix:
-        """Vectors of what is searched, (n, d)."""
-        rows: list[list[float]] = []
-        for start in range(0, len(texts), _BATCH):
-            rows += self._ask([self._passage + text for text in texts[start : start + _BATCH]])
-        return _unit(rows)
-
-    def query(self, text: str) -> Matrix:
-        """The vector of a question, (d,)."""
-        return _unit(self._ask([self._query + text])[0])
+    def _vectors(self, texts: list[str]) -> Any:
+        batches = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
+        return [row for batch in batches for row in self._ask(batch)]
 
     def _ask(self, texts: list[str]) -> list[list[float]]:
         body = json.dumps({"model": self.model, "input": texts, "encoding_format": "float"}).encode()
@@ -121,15 +110,13 @@ class ServedEmbedder:
         if key := os.environ.get("STILNOVO_API_KEY"):
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(self.url, body, headers)
-        try:
+        wrong = (OSError, ValueError, KeyError, TypeError)
+        what, advice = f"The embedding server {self.url} gave no vectors.", "Is it running, with this model?"
+        with reported(what, advice, errors=wrong, kind=StilnovoError):
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
                 found = json.loads(answer.read(_LARGEST_ANSWER))
             data = sorted(found["data"], key=lambda row: int(row["index"]))
             rows = [[float(value) for value in row["embedding"]] for row in data]
-        except (OSError, ValueError, KeyError, TypeError, urllib.error.URLError) as error:
-            raise StilnovoError(
-                f"The embedding server {self.url} gave no vectors.", f"{error}"[:200], "Is it running, with this model?"
-            ) from error
         if len(rows) != len(texts) or len({len(row) for row in rows}) != 1 or not rows[0]:
             raise StilnovoError(
                 f"The embedding server {self.url} gave {len(rows)} vectors for {len(texts)} texts.", "", "Try another."
@@ -141,21 +128,10 @@ class LocalReranker:
     """A sentence-transformers cross-encoder, such as BAAI/bge-reranker-v2-m3."""
 
     def __init__(self, model: str) -> None:
-        try:
-            from sentence_transformers import CrossEncoder
-        except ImportError as error:
-            raise MissingExtra("sentence-transformers", "embeddings") from error
-        try:
-            self._model = CrossEncoder(model, device="cpu")
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StilnovoError(
-                f"The reranker {model} cannot be opened.",
-                str(error).splitlines()[0][:200],
-                "Name a folder that holds it, or fetch it where there is a network.",
-            ) from error
+        self._model = _opened("CrossEncoder", model)
 
     def __call__(self, query: str, texts: Sequence[str]) -> Sequence[float]:
-        """One number a text, higher is better."""
+        """One score per text, higher is better."""
         return [float(value) for value in self._model.predict([(query, text) for text in texts])]
 
 

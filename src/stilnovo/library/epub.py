@@ -1,4 +1,4 @@
-"""EPUB to a book: a ZIP archive of web pages with a list that says in which order they are read.
+"""Read EPUB: a ZIP archive of web pages with a list that says in which order they are read.
 
 An archive is an attack until shown otherwise: what it says of its sizes is added up before anything is unpacked, every
 member is read only up to what it declared, nothing is written to disk, and member names are keys, never paths.
@@ -10,13 +10,13 @@ import io
 import posixpath
 import re
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from stilnovo.errors import InputError, MissingExtra
+from stilnovo.errors import InputError, needs, reported
 from stilnovo.library import markup
-from stilnovo.library.names import Names, direct_name
-from stilnovo.library.text_builder import Book, TextBuilder, headings
+from stilnovo.library.names import Names, direct_name, old_year
+from stilnovo.library.text_builder import Book, TextBuilder
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -31,11 +31,9 @@ def open_archive(data: bytes, name: str) -> zipfile.ZipFile:
     Raises:
         InputError: no ZIP archive, damaged, encrypted, or one that would fill the memory.
     """
-    try:
+    with reported(f"{name} is damaged.", "Take another copy."):
         archive = zipfile.ZipFile(io.BytesIO(data))
         members = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, OverflowError) as error:
-        raise InputError(f"{name} is damaged.", f"{error}.", "Take another copy.") from error
     total = sum(member.file_size for member in members)
     largest = max((member.file_size for member in members), default=0)
     if total > LARGEST or largest > LARGEST_MEMBER or len(members) > MOST_MEMBERS:
@@ -50,30 +48,21 @@ def open_archive(data: bytes, name: str) -> zipfile.ZipFile:
 
 
 def _member(archive: zipfile.ZipFile, path: str, name: str) -> bytes:
-    try:
-        with archive.open(path) as member:
-            data = member.read(LARGEST_MEMBER + 1)
-    except KeyError as error:
-        raise InputError(f"{name} is damaged: {path} is missing.", "", "Take another copy.") from error
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise InputError(f"{name} is damaged.", f"{path}: {error}.", "Take another copy.") from error
-    except Exception as error:  # zlib.error and its kin
-        raise InputError(f"{name} is damaged.", f"{path}: {error}.", "Take another copy.") from error
+    if path not in archive.namelist():
+        raise InputError(f"{name} is damaged: {path} is missing.", "", "Take another copy.")
+    with reported(f"{name} is damaged: {path}.", "Take another copy."), archive.open(path) as member:
+        data = member.read(LARGEST_MEMBER + 1)
     if len(data) > LARGEST_MEMBER:
         raise InputError(f"{name} is refused: {path} is larger than it says.", "", "Take another copy.")
     return data
 
 
 def _xml(data: bytes, name: str) -> _Element:
-    try:
+    with needs("lxml", "documents"):
         from lxml import etree
-    except ImportError as error:
-        raise MissingExtra("lxml", "documents") from error
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
-    try:
+    with reported(f"{name} is damaged.", "Take another copy.", errors=(etree.XMLSyntaxError, ValueError)):
         return etree.fromstring(data, parser)
-    except (etree.XMLSyntaxError, ValueError) as error:
-        raise InputError(f"{name} is damaged.", str(error), "Take another copy.") from error
 
 
 def _all(root: _Element, tag: str) -> list[_Element]:
@@ -95,7 +84,7 @@ def parse(data: bytes, name: str) -> Book:
     """Read an EPUB (2 or 3).
 
     Raises:
-        InputError: no EPUB, damaged, protected, without words, or too large once unpacked.
+        InputError: no EPUB, damaged, protected, or too large once unpacked.
         MissingExtra: lxml is not installed.
     """
     from stilnovo.library.decode import decode
@@ -106,22 +95,15 @@ def parse(data: bytes, name: str) -> Book:
         if any(re.search(r"html?$", e.get("URI") or "") for e in _all(locked, "CipherReference")):
             raise InputError(f"{name} is protected (DRM).", "", "Take a copy without protection.")
     package, folder = _package(archive, name)
-    items = {e.get("id"): e for e in _all(package, "item")}
+    items: dict[str | None, Any] = {e.get("id"): e for e in _all(package, "item")}
     writer = TextBuilder()
     for reference in _all(package, "itemref"):
-        item = items.get(reference.get("idref"))
-        if item is None or "nav" in (item.get("properties") or "").split():
-            continue
-        if "html" not in (item.get("media-type") or ""):
+        item = items.get(reference.get("idref"), {})
+        if "nav" in (item.get("properties") or "").split() or "html" not in (item.get("media-type") or ""):
             continue
         path = posixpath.normpath(posixpath.join(folder, unquote(item.get("href") or "")))
         page = _member(archive, path, name)
         if page.strip():
             markup.write(writer, markup.tree(decode(page, f"{name}: {path}"), name))
-    if not writer.text.strip():
-        raise InputError(f"{name} is empty.", "Its pages hold no words.", "Choose another file.")
-    year = re.search(r"(?<!\d)1[2-9]\d\d(?!\d)", _first(package, "date"))
-    names = Names(
-        _first(package, "title"), direct_name(_first(package, "creator")), int(year.group()) if year else None
-    )
-    return Book(names, writer.text, headings(writer.marks))
+    author, date = direct_name(_first(package, "creator")), _first(package, "date")
+    return writer.book(Names(_first(package, "title"), author, old_year(date)))

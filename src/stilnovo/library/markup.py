@@ -1,4 +1,4 @@
-"""HTML to a book: web pages, Project Gutenberg's editions, the chapters inside an EPUB, Markdown once rendered.
+"""Read HTML and Markdown: web pages, Project Gutenberg's editions, the chapters inside an EPUB.
 
 Only text is taken. Scripts, styles, forms and navigation are left out, nothing is fetched, nothing is run.
 """
@@ -6,11 +6,13 @@ Only text is taken. Scripts, styles, forms and navigation are left out, nothing 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stilnovo.errors import InputError, MissingExtra
-from stilnovo.library.names import Names, direct_name
-from stilnovo.library.text_builder import Book, TextBuilder, headings
+from stilnovo.errors import needs, reported
+from stilnovo.library.names import Names, direct_name, from_header, old_year
+from stilnovo.library.sections import is_verse
+from stilnovo.library.text_builder import Book, TextBuilder
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -19,11 +21,11 @@ _LEFT_OUT = frozenset([
     "head", "script", "style", "noscript", "template", "iframe", "object", "embed", "applet", "svg", "math", "form",
     "button", "select", "textarea", "nav", "audio", "video", "canvas", "figure", "img",
 ])  # fmt: skip
-_PARAGRAPHS = frozenset([
+# What has to stand between the text of an element and that around it.
+_GAPS = dict.fromkeys(["div", "li", "tr", "dt", "dd", "address", "center", "caption"], "\n") | dict.fromkeys([
     "p", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "ul", "ol", "dl", "table", "section", "article", "hr",
     "header", "footer",
-])  # fmt: skip
-_LINES = frozenset(["div", "li", "tr", "dt", "dd", "br", "address", "center", "caption"])
+], "\n\n")  # fmt: skip
 _BOILERPLATE = re.compile(r"pg-?(?:header|footer|boilerplate)|\bws-noexport\b|\bmw-editsection\b", re.I)
 _DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
 _DEPTH = re.compile(r"h([1-6])\Z")
@@ -37,8 +39,7 @@ class _Page:
     """Text of a tree as it is walked: words collected until a block ends."""
 
     def __init__(self, writer: TextBuilder) -> None:
-        self.writer, self.words, self.gap = writer, [], "\n\n"  # type: ignore[var-annotated]
-        self.depth = 0
+        self.writer, self.words, self.gap, self.depth = writer, list[str](), "\n\n", 0
 
     def say(self, text: str | None, plain: bool) -> None:
         """Running text; `plain` keeps its line breaks."""
@@ -76,14 +77,14 @@ def write(writer: TextBuilder, root: _Element, base: int = 0) -> None:
                 continue
             if tag == "br":
                 page.words.append("\n")
-            elif tag in _PARAGRAPHS or tag in _LINES:
-                page.close("\n\n" if tag in _PARAGRAPHS else "\n")
+            elif tag in _GAPS:
+                page.close(_GAPS[tag])
             page.depth = base + int(level.group(1)) if level else page.depth
             plain += tag == "pre"
             page.say(element.text, plain > 0)
         else:
-            if tag != "br" and (tag in _PARAGRAPHS or tag in _LINES):
-                page.close("\n\n" if tag in _PARAGRAPHS else "\n")
+            if tag in _GAPS:
+                page.close(_GAPS[tag])
             page.depth = 0 if level else page.depth
             plain -= tag == "pre"
             page.say(element.tail if element is not root else None, plain > 0)
@@ -97,15 +98,11 @@ def tree(content: str, name: str) -> _Element:
         InputError: there is nothing in it.
         MissingExtra: lxml is not installed.
     """
-    try:
+    with needs("lxml", "documents"):
         from lxml import etree, html
-    except ImportError as error:
-        raise MissingExtra("lxml", "documents") from error
     parser = html.HTMLParser(no_network=True, remove_comments=True, remove_pis=True)
-    try:
+    with reported(f"{name} holds no page.", "Save it as plain text (.txt).", errors=(etree.ParserError, ValueError)):
         return html.document_fromstring(_DECLARATION.sub("", content), parser=parser)
-    except (etree.ParserError, ValueError) as error:
-        raise InputError(f"{name} holds no page.", str(error), "Save it as plain text (.txt).") from error
 
 
 def _named(root: _Element) -> Names:
@@ -117,38 +114,33 @@ def _named(root: _Element) -> Names:
     title = re.sub(r"\s*[|–—-]\s*(?:Wikisource|Project Gutenberg).*$", "", fields.get("title", ""))
     title = re.sub(r"^The Project Gutenberg eBook of ", "", title, flags=re.I)
     parts = re.match(r"(.+), (?:by|di) (.+)$", title)
-    title, author = (parts.group(1), parts.group(2)) if parts else (title, "")
-    year = re.search(r"(?<!\d)1[2-9]\d\d(?!\d)", fields.get("date", ""))
-    writer = direct_name(fields.get("author") or fields.get("creator") or author)
-    return Names(title, writer, int(year.group()) if year else None)
+    title, author = parts.groups() if parts else (title, "")
+    author = direct_name(fields.get("author") or fields.get("creator") or author)
+    return Names(title, author, old_year(fields.get("date", "")))
 
 
 def parse(content: str, name: str) -> Book:
     """Read an HTML page.
 
     Raises:
-        InputError: it holds no words.
+        InputError: there is nothing in it.
         MissingExtra: lxml is not installed.
     """
     root = tree(content, name)
     names = _named(root)
     writer = TextBuilder()
     write(writer, root)
-    if not writer.text.strip():
-        raise InputError(f"{name} is empty.", "The page holds no words outside scripts.", "Choose another file.")
-    return Book(names, writer.text, headings(writer.marks))
+    return writer.book(names)
 
 
 def parse_markdown(content: str, name: str) -> Book:
     """Read Markdown: a block `title: …` between `---` lines on top gives the names.
 
     Raises:
-        InputError: it holds no words.
+        InputError: there is nothing in it.
         MissingExtra: lxml is not installed.
     """
     from markdown_it import MarkdownIt
-
-    from stilnovo.library.names import from_header
 
     names = Names()
     front = re.match(r"---\n(.*?)\n(?:---|\.\.\.)\n", content, re.S)
@@ -156,12 +148,5 @@ def parse_markdown(content: str, name: str) -> Book:
         names = from_header(re.sub(r"[\"']", "", front.group(1)))
         content = content[front.end() :]
     # A line break in Markdown is white space; in a poem typed without its two blanks it is a verse.
-    options = {"breaks": _is_poem(content)}
-    book = parse(MarkdownIt("commonmark", options_update=options).render(content), name)
-    return Book(names, book.text, book.headings)
-
-
-def _is_poem(content: str) -> bool:
-    from stilnovo.library.sections import is_verse
-
-    return is_verse("\n".join(line for line in content.split("\n") if not line.startswith("#")))
+    options = {"breaks": is_verse("\n".join(line for line in content.split("\n") if not line.startswith("#")))}
+    return replace(parse(MarkdownIt("commonmark", options_update=options).render(content), name), names=names)

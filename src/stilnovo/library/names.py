@@ -25,21 +25,20 @@ class Names:
 
 
 _FIELDS = {
-    "titolo": "title",
-    "title": "title",
-    "opera": "title",
-    "autore": "author",
-    "autrice": "author",
-    "author": "author",
-    "anno": "year",
-    "data": "year",
-    "date": "year",
-    "year": "year",
-}
+    "titolo": "title", "title": "title", "opera": "title", "autore": "author", "autrice": "author", "author": "author",
+    "anno": "year", "data": "year", "date": "year", "year": "year",
+}  # fmt: skip
 _HEADER_LINE = re.compile(r"^\s*([A-Za-zÀ-ÿ' ]{4,24}):[ \t]*(.*?)\s*$")
 _YEAR = re.compile(r"(?<!\d)(1[2-9][0-9]{2}|20[0-9]{2})(?!\d)")
+_OLD_YEAR = re.compile(r"(?<!\d)1[2-9]\d\d(?!\d)")  # of a work, never of its electronic edition
 _PARTICLES = frozenset(["d", "da", "de", "dei", "del", "della", "delle", "di", "la", "lo"])
 _ELISIONS = frozenset(["l", "d", "dell", "all", "nell", "sull", "dall", "c", "quell"])
+
+
+def old_year(date: str) -> int | None:
+    """The year in a file's own date, where it may be the work's: 1200 to 1999."""
+    year = _OLD_YEAR.search(date)
+    return int(year.group()) if year else None
 
 
 def direct_name(name: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, reported
 from stilnovo.library import epub, markup, office, tei
 from stilnovo.library.decode import decode
 from stilnovo.library.headings import Heading
@@ -113,7 +113,7 @@ def understand(data: bytes, name: str, given: Names | None = None) -> SourceWork
     header, text = split_header(text) if book.headings is None else (Names(), text)
     book = _trimmed(book, text.strip("\n"))
     if not book.text.strip():
-        raise InputError(f"{file} is empty.", "Nothing is left without its header.", "Choose another file.")
+        raise InputError(f"{file} is empty.", "It holds no words but names and notices.", "Choose another file.")
     hint = from_file_name(stem)
     names = (given or Names()).over(header).over(from_mark).over(colophon).over(book.names)
     if suffix not in (".xml", ".tei"):
@@ -128,13 +128,11 @@ def read(path: Path, given: Names | None = None) -> SourceWork:
         InputError: absent, unreadable, too large, empty, binary, damaged, or of a kind that is not read.
         MissingExtra: the package that reads this kind is not installed.
     """
-    try:
+    with reported(f"Cannot read {path}.", "Check the path.", errors=OSError):
         if path.stat().st_size > MAXIMUM_BYTES:
             size = path.stat().st_size / 2**20
             raise InputError(f"{path.name} is too large.", f"{size:.0f} MiB; the limit is {MAXIMUM_BYTES >> 20} MiB.")
         data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"Cannot read {path}.", str(error.strerror or error), "Check the path.") from error
     return understand(data, path.name, given)
 
 

@@ -1,4 +1,4 @@
-"""TEI (P4 and P5) as the Italian digital libraries write it: divisions, heads, paragraphs, lines of verse.
+"""Read TEI (P4 and P5) as the Italian digital libraries write it: divisions, heads, paragraphs, lines of verse.
 
 The parser is expat with every declaration refused: a document type with entities is an attack here, never a need.
 """
@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from xml.parsers import expat
 
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, reported
 from stilnovo.library.headings import Heading, label_for, number_of
 from stilnovo.library.names import Names, direct_name
 from stilnovo.library.text_builder import Book, TextBuilder
@@ -53,15 +53,12 @@ def _tree(data: bytes, name: str) -> ET.Element:
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
-    try:
+    malformed = reported(
+        f"{name} is not well-formed XML.", "Take another copy, or save it as .txt.", errors=expat.ExpatError
+    )
+    with malformed, reported(f"{name} cannot be read as XML.", "Save it as UTF-8.", errors=(ValueError, LookupError)):
         parser.Parse(data, True)
         return builder.close()
-    except expat.ExpatError as error:
-        raise InputError(
-            f"{name} is not well-formed XML.", str(error), "Take another copy, or save it as .txt."
-        ) from error
-    except (ValueError, LookupError) as error:
-        raise InputError(f"{name} cannot be read as XML.", str(error), "Save it as UTF-8.") from error
 
 
 def _find(root: ET.Element, *tags: str) -> str:
@@ -83,7 +80,7 @@ def _names(root: ET.Element) -> Names:
 
 
 class _Writer(TextBuilder):
-    """Collects the text and the headings while walking the tree."""
+    """Collect the text and the headings while walking the tree."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,14 +93,12 @@ class _Writer(TextBuilder):
             return
         if _DIVISION.match(tag):
             self.division(element)
-        elif tag == "lg":
-            self.put("", "\n")
-            for child in element:
-                self.walk(child)
-        elif tag in _BLOCKS and not any(_tag(child) in _BLOCKS for child in element):
+        elif tag != "lg" and tag in _BLOCKS and not any(_tag(child) in _BLOCKS for child in element):
             if text := _words(element):
                 self.put(text, "\n" if tag == "l" else "\n\n")
         else:
+            if tag == "lg":
+                self.put("", "\n")
             for child in element:
                 self.walk(child)
 
@@ -127,7 +122,7 @@ def parse(data: bytes, name: str) -> Book:
     """Read a TEI document.
 
     Raises:
-        InputError: not well-formed, with entity declarations, or not TEI (no `text` element with words in it).
+        InputError: not well-formed, with entity declarations, or not TEI (no `text` element).
     """
     root = _tree(data, name)
     body = next((e for e in root.iter() if _tag(e) == "text"), None)
@@ -135,7 +130,4 @@ def parse(data: bytes, name: str) -> Book:
         raise InputError(f"{name} is XML, but not TEI.", f"Its root element is <{_tag(root)}>.", "Save it as .txt.")
     writer = _Writer()
     writer.walk(body)
-    text = writer.text
-    if not text.strip():
-        raise InputError(f"{name} is empty.", "Its <text> holds no words.", "Choose another file.")
-    return Book(_names(root), text, tuple(writer.headings))
+    return Book(_names(root), writer.text, tuple(writer.headings))

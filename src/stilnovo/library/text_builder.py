@@ -1,4 +1,4 @@
-"""Marked-up text to running text with its headings: what TEI, HTML, EPUB, Markdown and Word have in common."""
+"""Build running text with headings from marked-up text: what the TEI, HTML, EPUB, Markdown and Word readers share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Mark:
 
 
 class TextBuilder:
-    """Collects blocks of text and marks of headings; everything is NFC, as offsets must not move afterwards."""
+    """Collect blocks of text and marks of headings; everything is NFC, as offsets must not move afterwards."""
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
@@ -59,8 +59,12 @@ class TextBuilder:
         """All that was put."""
         return "".join(self.pieces)
 
+    def book(self, names: Names) -> Book:
+        """The document, with the headings that were marked."""
+        return Book(names, self.text, _headings(self.marks))
 
-def headings(marks: Sequence[Mark]) -> tuple[Heading, ...] | None:
+
+def _headings(marks: Sequence[Mark]) -> tuple[Heading, ...] | None:
     """Marks to headings; None when there are fewer than two, which say nothing of the text's structure.
 
     What others stand below is a part. A lone outermost heading before all others is the work's title, and no section.
@@ -69,11 +73,8 @@ def headings(marks: Sequence[Mark]) -> tuple[Heading, ...] | None:
         marks = marks[1:]
     if len(marks) < 2:
         return None
-    found = []
-    for mark, following in zip(marks, [*marks[1:], None], strict=False):
-        holds = following is not None and following.depth > mark.depth
-        found.append(_heading(mark, holds))
-    return tuple(found)
+    depths = [*(mark.depth for mark in marks[1:]), 0]
+    return tuple(_heading(mark, depth > mark.depth) for mark, depth in zip(marks, depths, strict=True))
 
 
 def _heading(mark: Mark, holds_others: bool) -> Heading:
@@ -91,8 +92,8 @@ def cut(book: Book, start: int, end: int) -> Book:
     """The part of a book between two places, its headings moved along."""
     if (start, end) == (0, len(book.text)):
         return book
-    kept = None
-    if book.headings is not None:
-        inside = [heading for heading in book.headings if start <= heading.start and heading.end <= end]
-        kept = tuple(replace(h, start=h.start - start, end=h.end - start) for h in inside)
-    return replace(book, text=book.text[start:end], headings=kept)
+    if book.headings is None:
+        return replace(book, text=book.text[start:end])
+    inside = (heading for heading in book.headings if start <= heading.start and heading.end <= end)
+    moved = tuple(replace(heading, start=heading.start - start, end=heading.end - start) for heading in inside)
+    return replace(book, text=book.text[start:end], headings=moved)
