@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from stilnovo.cli.options import (
+    Adapter,
+    AsJson,
+    Device,
+    LibraryPath,
+    Quantization,
+    Server,
+    ServerContext,
+    ServerModel,
+    SystemFile,
+    WritingModel,
+)
 from stilnovo.cli.output import emit, note
 
 
-class Mode(StrEnum):
-    """Where an answer may come from."""
-
-    library = "library"
-    library_plus = "library_plus"
-
-
 def ask(
-    question: Annotated[str, typer.Argument(help="A question in Italian.")],
-    library: Annotated[Path | None, typer.Option(help="Library file; default your own, else the sample.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A model that writes the answer; none gives the sentences found.")
-    ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="A run's adapter folder.")] = None,
-    quantization: Annotated[str, typer.Option(help="nf4, fp4, int8, int4 or none.")] = "nf4",
-    server: Annotated[str | None, typer.Option(help="An OpenAI-compatible server writes: http://HOST:PORT/v1.")] = None,
-    server_model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
-    server_context: Annotated[
-        int | None, typer.Option(min=256, help="Tokens to send it; default what it says.")
-    ] = None,
+    question: Annotated[str, typer.Argument(help="Question in Italian.")],
+    library: LibraryPath = None,
+    model: WritingModel = None,
+    adapter: Adapter = None,
+    quantization: Quantization = "nf4",
     mode: Annotated[
-        Mode, typer.Option(help="library, or library_plus: then what the model knows, told apart.")
-    ] = Mode.library,
-    system_file: Annotated[Path | None, typer.Option(help="Text file with another system prompt.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10, help="Quotations at most, in an extractive answer.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+        Literal["library", "library_plus"],
+        typer.Option(help="library: from passages only; library_plus: then what the model itself knows, marked."),
+    ] = "library",
+    limit: Annotated[int, typer.Option(min=1, max=10, help="Maximum quotations of an answer without a model.")] = 1,
+    as_json: AsJson = False,
+    device: Device = "auto",
+    system_file: SystemFile = None,
+    server: Server = None,
+    server_model: ServerModel = None,
+    server_context: ServerContext = None,
 ) -> None:
-    """Answer from the library; says whether the answer was found in it or written by a model."""
+    """Answer one question from the library, with verified quotations."""
     from stilnovo.chat.answer import ask as answer_from
     from stilnovo.cli.answering_model import system_of, writer_of
     from stilnovo.errors import InputError
@@ -51,8 +52,8 @@ def ask(
     with store:
         if is_sample:
             note("Your library is empty: the built-in sample answers. Add works with: stilnovo library add FILE …")
-        writer = writer_of(model, adapter, quantization, server, server_model, server_context)
-        answer = answer_from(store, question, writer, limit, mode.value, system)
+        writer = writer_of(model, adapter, quantization, server, server_model, server_context, device)
+        answer = answer_from(store, question, writer, limit, mode, system)
         for notice in answer.notices:
             note(notice.text)
     print(answer.text)

@@ -9,12 +9,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stilnovo.chat.events import Mode
+from stilnovo.cli.options import (
+    Adapter,
+    AsJson,
+    Device,
+    MaxNewTokens,
+    Quantization,
+    SamplingSeed,
+    Server,
+    ServerContext,
+    ServerModel,
+    System,
+    SystemFile,
+    Temperature,
+    TopP,
+)
 from stilnovo.cli.output import emit, note
 
 if TYPE_CHECKING:
@@ -23,14 +38,6 @@ if TYPE_CHECKING:
     from stilnovo.chat.conversation import ChatSession
     from stilnovo.chat.events import Event
     from stilnovo.generate.sampling import Sampling
-
-
-class Mode(StrEnum):
-    """Where an answer may come from."""
-
-    library = "library"
-    library_plus = "library_plus"
-    chat = "chat"
 
 
 _HELP = "/nuova begins a new conversation, /esci ends. Ctrl-C stops an answer."
@@ -96,32 +103,32 @@ def _converse(talk: ChatSession, say: Callable[[str], Generator[Event, None, Non
 
 def chat(
     model: Annotated[
-        str, typer.Option(help="Short name, local path or Hugging Face id; none: the library answers alone.")
+        str, typer.Option(metavar="NAME", help="Model name, path or id; `none`: the library answers by quotations.")
     ] = "smollm2",
-    adapter: Annotated[Path | None, typer.Option(help="A run's adapter folder.")] = None,
-    quantization: Annotated[str, typer.Option(help="nf4, fp4, int8, int4 or none.")] = "nf4",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    library: Annotated[Path | None, typer.Option(help="Answer from this library file; `sample`: the built-in.")] = None,
-    server: Annotated[str | None, typer.Option(help="An OpenAI-compatible server writes: http://HOST:PORT/v1.")] = None,
-    server_model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
-    server_context: Annotated[
-        int | None, typer.Option(min=256, help="Tokens to send it at most; default what it says.")
+    adapter: Adapter = None,
+    quantization: Quantization = "nf4",
+    library: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Answer from this library; `sample`: the built-in one.")
     ] = None,
     mode: Annotated[
-        Mode, typer.Option(help="With a library: library, library_plus, or chat without it.")
-    ] = Mode.library,
+        Mode, typer.Option(help="With a library: answer from it, from it and the model's knowledge, or without it.")
+    ] = "library",
     rewrite: Annotated[
-        bool, typer.Option(help="The model makes follow-up questions self-contained; else a rule does.")
+        bool, typer.Option(help="Let the model rewrite follow-up questions (default: rule-based).")
     ] = False,
-    system: Annotated[str | None, typer.Option(help="System prompt instead of the Italian default.")] = None,
-    system_file: Annotated[Path | None, typer.Option(help="The same from a text file.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.6,
-    top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 0.95,
-    max_new_tokens: Annotated[int, typer.Option(help="At most this many tokens an answer.")] = 256,
-    seed: Annotated[int, typer.Option(help="Turn i is sampled with seed + i.")] = 42,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    as_json: AsJson = False,
+    temperature: Temperature = 0.6,
+    top_p: TopP = 0.95,
+    max_new_tokens: MaxNewTokens = 256,
+    seed: SamplingSeed = 42,
+    device: Device = "auto",
+    system: System = None,
+    system_file: SystemFile = None,
+    server: Server = None,
+    server_model: ServerModel = None,
+    server_context: ServerContext = None,
 ) -> None:
-    """Talk with a model, over a library if wished; the history stays within the model's context."""
+    """Chat in the terminal with a model, a library, or both."""
     from stilnovo.chat.conversation import ChatSession
     from stilnovo.cli.answering_model import system_of, writer_of
     from stilnovo.library.sample_works import open_or_sample, sample_library
@@ -144,7 +151,7 @@ def chat(
             store = stack.enter_context(sample_library() if str(library) == "sample" else open_or_sample(library)[0])
         writer = writer_of(named, adapter, quantization, server, server_model, server_context, device)
         talk = ChatSession(writer, prompt, library=store, rewrite=rewrite)
-        _converse(talk, lambda line: talk.reply(line, mode.value, sampling(len(talk.turns) + talk.dropped)))
+        _converse(talk, lambda line: talk.reply(line, mode, sampling(len(talk.turns) + talk.dropped)))
     turns = [
         {"question": turn.user, "answer": turn.assistant, "citations": [quote.as_dict() for quote in turn.quotes]}
         for turn in talk.turns

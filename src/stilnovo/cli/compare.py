@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stilnovo.cli.options import AsJson, DataDir
 from stilnovo.cli.output import emit, note
 
 if TYPE_CHECKING:
@@ -22,14 +23,16 @@ def compare(
     before: Annotated[Path, typer.Argument(metavar="RUN_A", help="Folder or evaluation.json of the first run.")],
     after: Annotated[Path, typer.Argument(metavar="RUN_B", help="Folder or evaluation.json of the second run.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for report.html, with every item on which the two differ.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Output folder for report.html, with every item that differs."),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where the questions lie, for that page; by default where RUN_A found them.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Say whether RUN_B is better or worse than RUN_A, and whether chance would do the same."""
+    """Compare two evaluations item by item, with paired tests.
+
+    Each task has improved, regressed, or is inconclusive; reasons and intervals are printed.
+    """
     from stilnovo.compare.paired import compare as pair_up
     from stilnovo.scoring.result import finite, load_result
 

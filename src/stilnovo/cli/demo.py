@@ -7,20 +7,24 @@ from typing import Annotated, Any
 
 import typer
 
+from stilnovo.cli.options import AsJson, Device, Model, Out, RecipeName, Steps
 from stilnovo.cli.output import emit, note
 
 
 def demo(
-    model: Annotated[str, typer.Option(help="Short name, local path or Hugging Face id.")] = "smollm2",
-    out: Annotated[Path, typer.Option(help="The run folder; an earlier demo in it is replaced.")] = Path("runs/demo"),
-    recipe: Annotated[str, typer.Option(help="A shipped recipe's name or a YAML file.")] = "demo",
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps instead of the recipe's.")] = None,
-    prompts: Annotated[int, typer.Option(help="Prompts answered side by side.")] = 4,
-    new_tokens: Annotated[int, typer.Option(help="Most tokens of each text.")] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    model: Model = "smollm2",
+    out: Out = Path("runs/demo"),
+    recipe: RecipeName = "demo",
+    steps: Steps = None,
+    prompts: Annotated[int, typer.Option(help="Prompts to answer before and after training.")] = 4,
+    new_tokens: Annotated[int, typer.Option(help="Maximum new tokens of each answer.")] = 64,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
-    """Teach, judge before and after, compare, answer from a library; writes report.html."""
+    """Run the whole workflow once, on a small model; writes a report.
+
+    Trains, evaluates before and after, compares, and answers from a library; writes report.html.
+    """
     import json
     from dataclasses import asdict
 

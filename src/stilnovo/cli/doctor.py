@@ -6,16 +6,18 @@ from typing import Annotated
 
 import typer
 
+from stilnovo.cli.options import AsJson
 from stilnovo.cli.output import emit
 
 
 def doctor(
     model: Annotated[
-        str | None, typer.Option(help="Check this model's tokeniser and chat template instead of the machine.")
+        str | None,
+        typer.Option(metavar="NAME", help="Check this model's tokenizer and chat template instead of the machine."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Check the machine: versions, memory, card, the embedded model, the kernels of 4-bit weights."""
+    """Check this machine: PyTorch, GPU, memory, and what fits."""
     if model is not None:
         _templates(model, as_json)
         return

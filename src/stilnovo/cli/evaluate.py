@@ -9,6 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stilnovo.cli.options import (
+    BENCHMARKS,
+    Adapter,
+    AsJson,
+    Cache,
+    DataDir,
+    Device,
+    Limit,
+    Model,
+    NoCache,
+    OptionalQuantization,
+    Seed,
+    Split,
+    Tasks,
+)
 from stilnovo.cli.output import emit, note
 
 if TYPE_CHECKING:
@@ -20,53 +35,45 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="Short name, local path or Hugging Face id.")] = "smollm2",
-    adapter: Annotated[Path | None, typer.Option(help="A run's adapter folder.")] = None,
-    quantization: Annotated[
-        str | None,
-        typer.Option(
-            help="nf4, fp4, int8, int4; or none, for the weights as they are stored; the protocol's by default."
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    tasks: Annotated[
-        str | None,
-        typer.Option(help="Names, with commas between, or `list`; our own two samples unless --text is given."),
-    ] = None,
-    protocol: Annotated[
-        str, typer.Option(help="stilnovo; report2024 or anita2024, the conditions of published figures.")
-    ] = "stilnovo",
+    model: Model = "smollm2",
+    adapter: Adapter = None,
+    quantization: OptionalQuantization = None,
+    tasks: Tasks = None,
     text: Annotated[
         list[Path] | None,
-        typer.Option(help="Held-out text for bits per byte: text, JSONL, Parquet or a folder; repeat it."),
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with one folder a benchmark, such as DIR/arc_it/it_test.json.")
-    ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch benchmarks that are not in the data folder from the hub.")
-    ] = False,
-    split: Annotated[str | None, typer.Option(help="Instead of each task's own.")] = None,
-    shots: Annotated[
-        int | None, typer.Option(min=0, help="Examples before each question, instead of each task's own.")
-    ] = None,
-    limit: Annotated[
-        float | None,
         typer.Option(
-            help="Items of each task and documents of the text, or a share below 1; drawn by seed, never the first ones "
-            "except under report2024."
+            metavar="PATH", help="Held-out text for bits per byte: file or folder (may be given several times)."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of that draw; the same seed takes the same items.")] = 42,
-    out: Annotated[Path | None, typer.Option(help="The run folder; named after model and time by default.")] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the answer cache; default $STILNOVO_CACHE or your cache folder."),
+    limit: Limit = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder (default: runs/evaluate-…).")] = None,
+    as_json: AsJson = False,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="stilnovo; report2024 or anita2024: the conditions of published figures.",
+            rich_help_panel=BENCHMARKS,
+        ),
+    ] = "stilnovo",
+    shots: Annotated[
+        int | None,
+        typer.Option(min=0, help="Few-shot examples (default: the task's).", rich_help_panel=BENCHMARKS),
     ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Ask every item anew and keep no answers.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    split: Split = None,
+    data_dir: DataDir = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Download missing benchmarks from the hub.", rich_help_panel=BENCHMARKS)
+    ] = False,
+    device: Device = "auto",
+    seed: Seed = 42,
+    cache: Cache = None,
+    no_cache: NoCache = False,
 ) -> None:
-    """Score a model on Italian benchmarks and held-out text; says beforehand which differences could be seen."""
+    """Evaluate a model on Italian benchmarks and held-out text.
+
+    Every score has a 95 % interval; the smallest difference that could be seen is printed first.
+    """
     from stilnovo import dist
     from stilnovo.benchmarks.protocol import differences, find_protocol, record
     from stilnovo.benchmarks.tasks import SAMPLES, find_tasks

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stilnovo.cli.options import Adapter, AdapterQuantization, AsJson, Model
 from stilnovo.cli.output import emit, note
 
 if TYPE_CHECKING:
@@ -14,25 +15,18 @@ if TYPE_CHECKING:
 
 
 def export(
-    out: Annotated[Path, typer.Option(help="The new folder; it must not exist, or be empty.")],
-    model: Annotated[str, typer.Option(help="Short name, local path or Hugging Face id.")] = "smollm2",
-    adapter: Annotated[
-        Path | None, typer.Option(help="A run's adapter folder; without one the base is written, from GGUF too.")
-    ] = None,
-    quantization: Annotated[
-        str | None,
-        typer.Option(
-            help="nf4, fp4, int8, int4 or none: how the base was kept while the adapter learnt; by default what the "
-            "adapter's run says, else none."
-        ),
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="bfloat16, float16 or float32: the type of the weights written.")
-    ] = "bfloat16",
-    shard_gigabytes: Annotated[float, typer.Option(help="Most gigabytes (10^9 bytes) of weights in one file.")] = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder; it must be new or empty.")],
+    model: Model = "smollm2",
+    adapter: Adapter = None,
+    quantization: AdapterQuantization = None,
+    dtype: Annotated[str, typer.Option(help="Type of the written weights: bfloat16, float16 or float32.")] = "bfloat16",
+    shard_gigabytes: Annotated[float, typer.Option(help="Maximum shard size in gigabytes (10^9 bytes).")] = 5.0,
+    as_json: AsJson = False,
 ) -> None:
-    """Make an adapter part of its base and write an ordinary Hugging Face folder, holding one weight at a time."""
+    """Merge an adapter into its base, as a Hugging Face folder.
+
+    Weights are streamed, so that the memory needed is one matrix, whatever the model.
+    """
     import time
 
     from stilnovo.errors import InputError

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from stilnovo.cli.options import (
+    Adapter,
+    AsJson,
+    Device,
+    MaxNewTokens,
+    Model,
+    Quantization,
+    SamplingSeed,
+    System,
+    Temperature,
+    TopP,
+)
 from stilnovo.cli.output import emit
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to ask.")],
-    model: Annotated[str, typer.Option(help="Short name, local path or Hugging Face id.")] = "smollm2",
-    adapter: Annotated[Path | None, typer.Option(help="A run's adapter folder.")] = None,
-    quantization: Annotated[str, typer.Option(help="nf4, fp4, int8, int4 or none.")] = "nf4",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.6,
-    top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 0.95,
-    max_new_tokens: Annotated[int, typer.Option(help="At most this many tokens.")] = 256,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 42,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    prompt: Annotated[str, typer.Argument(help="User message.")],
+    model: Model = "smollm2",
+    adapter: Adapter = None,
+    quantization: Quantization = "nf4",
+    device: Device = "auto",
+    system: System = None,
+    temperature: Temperature = 0.6,
+    top_p: TopP = 0.95,
+    max_new_tokens: MaxNewTokens = 256,
+    seed: SamplingSeed = 42,
+    as_json: AsJson = False,
 ) -> None:
-    """Write one answer, streamed."""
+    """Generate one answer to a prompt."""
     from stilnovo.generate.generator import Sampling, open_engine
     from stilnovo.model.quantize import checked_scheme
     from stilnovo.text.template import Message

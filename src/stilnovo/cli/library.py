@@ -1,4 +1,4 @@
-"""`stilnovo library`: add works, list, search, check and remove them."""
+"""`stilnovo library`: add, fetch, list, show, search, check and remove works."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stilnovo.cli.options import AsJson, EmbeddingModel, EmbeddingServer, LibraryPath
 from stilnovo.cli.output import emit, note
 from stilnovo.cli.works import as_dict, ask_for_names, described, understood
 from stilnovo.errors import InputError, StilnovoError
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
     from stilnovo.library.records import Chapter, Passage, Work
     from stilnovo.library.store import Library
 
-app = typer.Typer(help="A library of texts: add, fetch, list, show, search, check, remove.", no_args_is_help=True)
-
-LibraryPath = Annotated[
-    Path | None, typer.Option("--library", help="Library file; default $STILNOVO_LIBRARY or your data folder.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+app = typer.Typer(
+    help="Manage a library of texts: add, list, search, check and more.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _open(path: Path | None, *, create: bool = False) -> Library:
@@ -178,8 +180,8 @@ def search(
     query: Annotated[str, typer.Argument(help='Words, a question, or a "phrase in quotation marks".')],
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many passages.")] = 5,
     work: Annotated[str | None, typer.Option(help="Within one work: its number or a part of its title.")] = None,
-    model: Annotated[str | None, typer.Option(help="Embedding model (see `embed`): search by meaning, too.")] = None,
-    url: Annotated[str | None, typer.Option(help="Embedding server (see `embed`).")] = None,
+    model: EmbeddingModel = None,
+    url: EmbeddingServer = None,
     reranker: Annotated[str | None, typer.Option(help="Cross-encoder that orders what was found.")] = None,
     library: LibraryPath = None,
     as_json: AsJson = False,
@@ -294,10 +296,8 @@ def _passage_dict(passage: Passage) -> dict[str, object]:
 
 @app.command("embed")
 def embed(
-    model: Annotated[
-        str | None, typer.Option(help="sentence-transformers model: a folder or a name on the hub.")
-    ] = None,
-    url: Annotated[str | None, typer.Option(help="A server with OpenAI's /v1/embeddings instead.")] = None,
+    model: EmbeddingModel = None,
+    url: EmbeddingServer = None,
     again: Annotated[bool, typer.Option("--again", help="Forget this model's vectors first.")] = False,
     library: LibraryPath = None,
     as_json: AsJson = False,

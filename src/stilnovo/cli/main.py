@@ -1,6 +1,7 @@
-"""The door: which commands there are, how errors become lines and exit codes.
+"""The command `stilnovo`: its commands, how they are loaded, and how errors become lines and exit codes.
 
-Nothing heavy is imported here, so that `stilnovo --help` answers at once; each command imports what it needs.
+Unusual: a command's module is imported when that command is asked for, so that `stilnovo --help` answers at once; its
+one-line help stands in a table here, which a test compares with the command's own.
 """
 
 from __future__ import annotations
@@ -9,35 +10,80 @@ import logging
 import os
 import signal
 import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperGroup
 
-from stilnovo.cli import (
-    ask,
-    chat,
-    compare,
-    demo,
-    doctor,
-    evaluate,
-    export,
-    generate,
-    library,
-    models,
-    plan,
-    prepare,
-    serve,
-    sweep,
-    train,
-)
+from stilnovo.cli.options import GroupedCommand
 from stilnovo.errors import StilnovoError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+COMMANDS: Mapping[str, Mapping[str, str]] = {
+    "Start": {
+        "doctor": "Check this machine: PyTorch, GPU, memory, and what fits.",
+        "demo": "Run the whole workflow once, on a small model; writes a report.",
+        "models": "List the models that have a short name.",
+    },
+    "Train": {
+        "plan": "Plan a training run: memory, hours, longest context.",
+        "prepare": "Turn a corpus into token shards, once; resumable.",
+        "train": "Fine-tune a model with LoRA on a quantized base; resumable.",
+        "export": "Merge an adapter into its base, as a Hugging Face folder.",
+    },
+    "Evaluate": {
+        "evaluate": "Evaluate a model on Italian benchmarks and held-out text.",
+        "compare": "Compare two evaluations item by item, with paired tests.",
+        "sweep": "Scale adapters without training: gains here against losses there.",
+    },
+    "Use": {
+        "generate": "Generate one answer to a prompt.",
+        "chat": "Chat in the terminal with a model, a library, or both.",
+        "ask": "Answer one question from the library, with verified quotations.",
+        "library": "Manage a library of texts: add, list, search, check and more.",
+        "serve": "Serve the chat page and an OpenAI-compatible API.",
+    },
+}
+
+
+class CommandGroup(TyperGroup):
+    """The commands of the table, each imported when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of the table."""
+        return [name for section in COMMANDS.values() for name in section]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command from its module `stilnovo.cli.NAME`; None for an unknown name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = import_module(f"stilnovo.cli.{cmd_name}")
+        if hasattr(module, "app"):
+            return typer.main.get_command(module.app)
+        single = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS)
+        single.command(cmd_name, cls=GroupedCommand)(getattr(module, cmd_name))
+        return typer.main.get_command(single)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the table, without importing any command."""
+        for section, commands in COMMANDS.items():
+            with formatter.section(section):
+                formatter.write_dl(list(commands.items()))
+
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="stilnovo",
-    help="Teach a Llama Italian on an 8 GB card, prove whether it got better, and talk with it over a library.",
+    cls=CommandGroup,
+    help="Fine-tune a Llama for Italian on an 8 GB GPU, evaluate it with paired statistics, and chat over a library.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings=_SETTINGS,
 )
 
 
@@ -47,23 +93,6 @@ def _root(
 ) -> None:
     if debug:
         os.environ["STILNOVO_DEBUG"] = "1"
-
-
-app.command("demo")(demo.demo)
-app.command("plan")(plan.plan)
-app.command("prepare")(prepare.prepare)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("compare")(compare.compare)
-app.command("sweep")(sweep.sweep)
-app.command("export")(export.export)
-app.command("generate")(generate.generate)
-app.add_typer(library.app, name="library")
-app.command("ask")(ask.ask)
-app.command("chat")(chat.chat)
-app.command("serve")(serve.serve)
-app.command("models")(models.models)
-app.command("doctor")(doctor.doctor)
 
 
 def _terminated(_signal: int, _frame: object) -> None:

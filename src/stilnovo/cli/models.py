@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
+from stilnovo.cli.options import AsJson
 from stilnovo.cli.output import emit
 
 
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
-) -> None:
-    """List the models that have a short name, and any others that can be given."""
+def models(as_json: AsJson = False) -> None:
+    """List the models that have a short name.
+
+    Any local GGUF file, Hugging Face folder or Hugging Face id can be given to `--model` as well.
+    """
     from stilnovo.hub import SHORT_NAMES, smollm2_path
 
     path = smollm2_path()

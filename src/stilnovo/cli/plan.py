@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stilnovo.cli.options import ADVANCED, AsJson, RecipeName
 from stilnovo.cli.output import emit
 
 if TYPE_CHECKING:
@@ -16,36 +17,48 @@ if TYPE_CHECKING:
 
 
 def plan(
-    model: Annotated[str, typer.Option(help="A known name (anita, smollm2) or a folder with a config.json.")] = "anita",
+    recipe: RecipeName = "wikipedia-it",
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="A known model (anita, smollm2) or a folder with a config.json.")
+    ] = "anita",
+    vram: Annotated[str, typer.Option(metavar="SIZE", help="GPU memory.")] = "8GB",
+    ram: Annotated[str, typer.Option(metavar="SIZE", help="Host memory.")] = "32GB",
+    tokens: Annotated[int | None, typer.Option(help="Tokens per forward pass (default: the recipe's).")] = None,
+    card: Annotated[str, typer.Option(metavar="NAME", help="GPU for the time estimate.")] = "rtx-4060",
+    epoch_tokens: Annotated[float, typer.Option(help="Tokens of one epoch, for the hours.")] = 1e8,
+    as_json: AsJson = False,
     shape: Annotated[
         str | None,
         typer.Option(
-            help="A shape by numbers instead: hidden=4096,layers=32,heads=32,kv_heads=8,ffn=14336,vocab=128256."
+            metavar="SPEC",
+            rich_help_panel=ADVANCED,
+            help="Model shape: hidden=4096,layers=32,heads=32,kv_heads=8,ffn=14336,vocab=128256.",
         ),
     ] = None,
-    vram: Annotated[str, typer.Option(help="Memory of the card, as sold.")] = "8GB",
-    ram: Annotated[str, typer.Option(help="Memory of the host, as sold.")] = "32GB",
-    tokens: Annotated[int | None, typer.Option(help="Tokens in one pass; default: the recipe's pack × packs.")] = None,
     document: Annotated[
         int | None,
-        typer.Option(
-            help="Length over which attention runs; default: one document fills the pass, a side half a pack."
-        ),
+        typer.Option(help="Document length in tokens (default: one fills the pass).", rich_help_panel=ADVANCED),
     ] = None,
     learnt: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Share of conversations' or pairs' tokens that are learnt (the answers)."),
+        float, typer.Option(min=0, max=1, help="Fraction of tokens with loss (answers).", rich_help_panel=ADVANCED)
     ] = 1.0,
-    recipe: Annotated[str, typer.Option(help="A shipped recipe's name or a YAML file.")] = "wikipedia-it",
-    card: Annotated[str, typer.Option(help="A card by name, for the forecast of the time.")] = "rtx-4060",
-    measured: Annotated[Path | None, typer.Option(help="A card's figures, from a file of `make bench-gpu`.")] = None,
-    head: Annotated[
-        str | None, typer.Option(help="Keep the output head as: dense, streamed, int8 or nf4 (the last two change it).")
+    measured: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="GPU figures measured by `make bench-gpu`.", rich_help_panel=ADVANCED),
     ] = None,
-    epoch_tokens: Annotated[float, typer.Option(help="Tokens of one epoch, for the hours.")] = 1e8,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            rich_help_panel=ADVANCED,
+            help="Output head: dense, streamed, int8 or nf4 (the last two change the model).",
+        ),
+    ] = None,
 ) -> None:
-    """Say what a run needs, line by line: card, host, arithmetic, hours, and the longest context that fits."""
+    """Plan a training run: memory, hours, longest context.
+
+    Says GPU and host memory line by line, compute and hours, before anything is loaded.
+    """
     from dataclasses import asdict, replace
     from typing import get_args
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from stilnovo.cli.options import ADVANCED, CLEANING, AsJson, Out, Seed
 from stilnovo.cli.output import emit, note
 
 
@@ -18,33 +19,51 @@ def prepare(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Whose tokeniser: a model, a tokenizer.json or a tokenizer.model.")
+        str, typer.Option(metavar="NAME", help="Tokenizer: a model, a tokenizer.json or a tokenizer.model.")
     ] = "smollm2",
-    out: Annotated[Path, typer.Option(help="Where the shards go; a started preparation there goes on.")] = Path(
-        "prepared"
-    ),
-    clean: Annotated[str, typer.Option(help="wikipedia, none, or auto: as the corpus asks for.")] = "auto",
+    out: Out = Path("prepared"),
+    held_out: Annotated[float, typer.Option(min=0, max=0.5, help="Fraction of texts held out.")] = 0.0,
+    processes: Annotated[int | None, typer.Option(min=1, help="Worker processes (default: all cores).")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the known corpora and exit.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Download without asking.")] = False,
+    as_json: AsJson = False,
+    clean: Annotated[
+        str, typer.Option(metavar="KIND", help="Cleaning: wikipedia, none, or auto.", rich_help_panel=CLEANING)
+    ] = "auto",
     min_chars: Annotated[
-        int | None, typer.Option(min=1, help="Shorter texts are stubs and left out (wikipedia: 300).")
+        int | None,
+        typer.Option(min=1, help="Drop texts shorter than this (wikipedia: 300).", rich_help_panel=CLEANING),
     ] = None,
     duplicates: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Texts this similar (Jaccard) to an earlier one are left out; 0 keeps all."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Drop near-duplicates from this Jaccard similarity on; 0: keep all.",
+            rich_help_panel=CLEANING,
+        ),
     ] = 0.8,
     benchmarks: Annotated[
         list[Path] | None,
-        typer.Option(help="Files or folders: passages that contain an item are taken out; repeat it."),
+        typer.Option(
+            metavar="PATH",
+            help="Remove passages that contain items of these benchmarks (may be given several times).",
+            rich_help_panel=CLEANING,
+        ),
     ] = None,
-    held_out: Annotated[float, typer.Option(min=0, max=0.5, help="Share of texts kept aside for measuring.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Which texts are kept aside.")] = 42,
-    on_bad: Annotated[str, typer.Option(help="A row that cannot be used: skip (and report), or stop.")] = "skip",
-    processes: Annotated[int | None, typer.Option(min=1, help="Worker processes; all cores when not given.")] = None,
-    mirror: Annotated[Path | None, typer.Option(help="Folder of data sets laid out as owner/name/….")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Agree to a download.")] = False,
-    list_: Annotated[bool, typer.Option("--list", help="Show the known corpora and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    on_bad: Annotated[
+        str, typer.Option(metavar="WHAT", help="Bad rows: skip (and report) or stop.", rich_help_panel=CLEANING)
+    ] = "skip",
+    seed: Seed = 42,
+    mirror: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Local copy of hub data sets, DIR/owner/name.", rich_help_panel=ADVANCED),
+    ] = None,
 ) -> None:
-    """Turn a corpus into checksummed token shards, once; interruptible, resumable."""
+    """Turn a corpus into token shards, once; resumable.
+
+    Cleans, removes near-duplicates and benchmark items, tokenizes, and checksums the shards.
+    """
     import os
 
     from stilnovo.data import corpora

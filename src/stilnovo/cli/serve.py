@@ -2,46 +2,68 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from stilnovo.cli.options import (
+    ADVANCED,
+    SEARCH,
+    Adapter,
+    Device,
+    LibraryPath,
+    Quantization,
+    Server,
+    ServerContext,
+    ServerModel,
+    System,
+    SystemFile,
+    WritingModel,
+)
 from stilnovo.cli.output import emit, note
 
 
 def serve(
-    library: Annotated[
-        Path | None, typer.Option(help="Library file, made if absent; default $STILNOVO_LIBRARY or your data folder.")
-    ] = None,
+    library: LibraryPath = None,
     sample: Annotated[bool, typer.Option("--sample", help="Add the built-in novella and poem first.")] = False,
-    model: Annotated[
-        str, typer.Option(help="A model that writes: short name, path or id; none: the library answers by itself.")
-    ] = "none",
-    adapter: Annotated[Path | None, typer.Option(help="A run's adapter folder.")] = None,
-    quantization: Annotated[str, typer.Option(help="nf4, fp4, int8, int4 or none.")] = "nf4",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    server: Annotated[str | None, typer.Option(help="An OpenAI-compatible server writes: http://HOST:PORT/v1.")] = None,
-    server_model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
-    server_context: Annotated[
-        int | None, typer.Option(min=256, help="Tokens to send it at most; default what it says.")
-    ] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt instead of the Italian default.")] = None,
-    system_file: Annotated[Path | None, typer.Option(help="Text file with another system prompt.")] = None,
-    embedder: Annotated[
-        str | None, typer.Option(help="Embedding model: search by meaning too, and /v1/embeddings.")
-    ] = None,
-    embedder_url: Annotated[str | None, typer.Option(help="A server with OpenAI's /v1/embeddings instead.")] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; beyond this machine only with --token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0: any that is free.")] = 8000,
-    token: Annotated[str, typer.Option(envvar="STILNOVO_TOKEN", help="Asked of every client.", show_envvar=True)] = "",
-    allow_origin: Annotated[list[str] | None, typer.Option(help="Another web origin that may call the API.")] = None,
-    allow_host: Annotated[list[str] | None, typer.Option(help="A further name of this service; * for any.")] = None,
-    upload_mb: Annotated[int, typer.Option(min=1, max=2048, help="Largest file that can be uploaded.")] = 50,
-    waiting: Annotated[int, typer.Option(min=0, max=10_000, help="Clients that may wait for an answer.")] = 64,
+    model: WritingModel = None,
+    adapter: Adapter = None,
+    quantization: Quantization = "nf4",
+    host: Annotated[str, typer.Option(help="Address to listen on; other machines need --token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0: any free one.")] = 8000,
+    token: Annotated[
+        str, typer.Option(envvar="STILNOVO_TOKEN", help="Bearer token that clients must send.", show_envvar=True)
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line once the port is open.")] = False,
+    embedder: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Embedding model, also for /v1/embeddings.", rich_help_panel=SEARCH),
+    ] = None,
+    embedder_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Server with OpenAI's /v1/embeddings.", rich_help_panel=SEARCH)
+    ] = None,
+    server: Server = None,
+    server_model: ServerModel = None,
+    server_context: ServerContext = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Web origin that may call the API (may be given several times).", rich_help_panel=ADVANCED),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Host name of this service, * for any (may be given several times).", rich_help_panel=ADVANCED
+        ),
+    ] = None,
+    upload_mb: Annotated[
+        int, typer.Option(min=1, max=2048, help="Largest upload in MiB.", rich_help_panel=ADVANCED)
+    ] = 50,
+    waiting: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Requests that may wait in the queue.", rich_help_panel=ADVANCED)
+    ] = 64,
+    device: Device = "auto",
+    system: System = None,
+    system_file: SystemFile = None,
 ) -> None:
     """Serve the chat page and an OpenAI-compatible API."""
     from stilnovo.cli.answering_model import system_of, writer_of
@@ -55,7 +77,7 @@ def serve(
     from stilnovo.serve.responder import LibraryResponder
     from stilnovo.serve.settings import MEBIBYTE, ServeSettings
 
-    prompt = system_of(system, system_file)
+    prompt, writes = system_of(system, system_file), model not in (None, "none")
     settings = ServeSettings(
         library=library or default_path(),
         host=host,
@@ -64,7 +86,7 @@ def serve(
         origins=tuple(allow_origin or ()),
         hosts=tuple(allow_host or ()),
         upload_bytes=upload_mb * MEBIBYTE,
-        answers=4 if model == "none" else 1,
+        answers=1 if writes else 4,
         waiting=waiting,
     )
     with Library.open(settings.library) as store:
@@ -79,10 +101,10 @@ def serve(
                 Dense(store, embedding).embed(
                     lambda done, total: bar.update(done / max(total, 1), f"{done} of {total}")
                 )
-    if model != "none":
+    if writes:
         note(f"Loading {model} …")
     writer = writer_of(model, adapter, quantization, server, server_model, server_context, device)
-    name = server_model or ("" if model == "none" else model)
+    name = server_model or (model if writes and model else "")
 
     def started(address: str) -> None:
         print(f"stilnovo is at {address} (Ctrl-C ends it)\nLibrary: {settings.library}, {works} works")

@@ -9,6 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stilnovo.cli.options import (
+    ADVANCED,
+    PROBES,
+    AsJson,
+    Cache,
+    DataDir,
+    Device,
+    Limit,
+    Model,
+    NoCache,
+    Out,
+    Quantization,
+    Seed,
+    Split,
+)
 from stilnovo.cli.output import emit, note
 from stilnovo.errors import InputError
 
@@ -22,62 +37,76 @@ RECOMMENDED = "recommended"
 
 def sweep(
     adapter: Annotated[
-        list[str], typer.Option(help="NAME=PATH of an adapter folder; repeat it. A path alone is named after its run.")
+        list[str],
+        typer.Option(metavar="[NAME=]DIR", help="Adapter (may be given several times)."),
     ],
-    held_out: Annotated[list[Path], typer.Option("--held-out", help="Text in which the gain is measured; repeat it.")],
-    model: Annotated[str, typer.Option(help="Short name, local path or Hugging Face id.")] = "smollm2",
-    quantization: Annotated[
-        str, typer.Option(help="nf4, fp4, int8, int4; or none, for the weights as they are stored.")
-    ] = "none",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    held_out: Annotated[
+        list[Path],
+        typer.Option("--held-out", metavar="PATH", help="Text in which to gain (may be given several times)."),
+    ],
+    model: Model = "smollm2",
+    quantization: Quantization = "none",
     scales: Annotated[
-        str, typer.Option(help="Factors for the whole adapter, 0 to 1.25, with commas between; 0 is the base.")
+        str, typer.Option(metavar="LIST", help="Adapter scales from 0 to 1.25; 0 is the base.")
     ] = "0,0.25,0.5,0.75,1",
-    lines: Annotated[
-        str | None,
-        typer.Option(help="FIRST:LAST, factors that grow with depth from the first layer's to the last's (LiNeS)."),
-    ] = None,
     tasks: Annotated[
-        str, typer.Option(help="Benchmarks, with commas between; our own samples by default, `none` for none.")
+        str, typer.Option(metavar="NAMES", help="Benchmarks, comma-separated, or `none`.")
     ] = "sample_questions,sample_completions",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with one folder a benchmark, such as DIR/arc_it/it_test.json.")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Instead of each task's own.")] = None,
-    limit: Annotated[float | None, typer.Option(help="Items of each task, or a share below 1, drawn by seed.")] = None,
-    documents: Annotated[
-        float | None, typer.Option(help="Documents of each text, or a share below 1, drawn by seed.")
-    ] = None,
     protect: Annotated[
-        list[str] | None, typer.Option(help="NAME=PATH of a text that must not get worse, English say; repeat it.")
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="Text that must not regress (may be given several times)."),
     ] = None,
     chat: Annotated[
-        Path | None, typer.Option(help="Conversations or preference pairs, not trained on: JSON, JSONL or Parquet.")
+        Path | None, typer.Option(metavar="FILE", help="Held-out conversations or preference pairs.")
     ] = None,
-    conversations: Annotated[
-        float | None, typer.Option(help="Conversations to read, or a share below 1, drawn by seed.")
-    ] = 64,
-    prompts: Annotated[int, typer.Option(min=0, help="Prompts to answer, for the form of answers; 0 for none.")] = 16,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of such an answer.")] = 192,
-    positions: Annotated[
-        bool, typer.Option("--positions", help="Also the loss by position in the context, for adapters tried whole.")
-    ] = False,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="Percent by which bits per byte of chat and protected texts may grow.")
+        float, typer.Option(min=0, metavar="PERCENT", help="Allowed rise of bits per byte in --chat and --protect.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of all draws; the same seed takes the same items.")] = 42,
     save: Annotated[
         tuple[str, Path] | None,
-        typer.Option(help="Write an adapter scaled: NAME:SCALING, such as wiki:0.5, or `recommended`; and a folder."),
+        typer.Option(metavar="NAME:SCALE DIR", help="Save a scaled adapter, or the `recommended` one."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("runs/sweep"),
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of the answer cache; default $STILNOVO_CACHE or your cache folder.")
+    out: Out = Path("runs/sweep"),
+    as_json: AsJson = False,
+    lines: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST:LAST",
+            help="Scales that grow linearly from the first layer to the last (LiNeS).",
+            rich_help_panel=ADVANCED,
+        ),
     ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Ask every item anew and keep no answers.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    device: Device = "auto",
+    seed: Seed = 42,
+    cache: Cache = None,
+    no_cache: NoCache = False,
+    data_dir: DataDir = None,
+    split: Split = None,
+    limit: Limit = None,
+    documents: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Documents drawn from each text, or a fraction.", rich_help_panel=PROBES),
+    ] = None,
+    conversations: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Conversations drawn from --chat, or a fraction.", rich_help_panel=PROBES),
+    ] = 64,
+    prompts: Annotated[
+        int,
+        typer.Option(min=0, help="Prompts answered, to score the form of answers; 0: none.", rich_help_panel=PROBES),
+    ] = 16,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Maximum new tokens of such an answer.", rich_help_panel=PROBES)
+    ] = 192,
+    positions: Annotated[
+        bool, typer.Option("--positions", help="Also the loss by position, at full scale.", rich_help_panel=PROBES)
+    ] = False,
 ) -> None:
-    """Scale adapters without training, and draw what each gains against what it loses."""
+    """Scale adapters without training: gains here against losses there.
+
+    Evaluates each adapter at several scales, and plots what the target text gains against what benchmarks, chat and
+    protected texts lose.
+    """
     from stilnovo.benchmarks.protocol import find_protocol
     from stilnovo.benchmarks.tasks import find_tasks
     from stilnovo.forgetting.form import choose_prompts

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stilnovo.cli.options import AsJson, OptionalDevice, OptionalModel, OptionalQuantization, Out, RecipeName, Steps
 from stilnovo.cli.output import emit, note
 
 if TYPE_CHECKING:
@@ -17,26 +18,31 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[str, typer.Option(help="A shipped recipe's name or a YAML file.")] = "demo",
-    model: Annotated[str | None, typer.Option(help="Short name, local path or Hugging Face id.")] = None,
+    recipe: RecipeName = "demo",
+    model: OptionalModel = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="Text, JSONL, Parquet or a folder; repeat it. `sample` is our own.")
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Training data: file, folder or `sample` (may be given several times)."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/train"),
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps instead of whole epochs.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
+    out: Out = Path("runs/train"),
+    steps: Steps = None,
+    epochs: Annotated[float | None, typer.Option(help="Epochs (default: the recipe's).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    quantization: Annotated[str | None, typer.Option(help="nf4, fp4, int8, int4 or none.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    quantization: OptionalQuantization = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Any recipe key: section.key=value; repeat it.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any recipe key, section.key=value (may be given several times)."
+        ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out from its newest checkpoint.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest checkpoint in --out.")] = False,
+    as_json: AsJson = False,
+    device: OptionalDevice = None,
 ) -> None:
-    """Teach a model with LoRA on a quantised base; interruptible, resumable."""
+    """Fine-tune a model with LoRA on a quantized base; resumable.
+
+    Writes a run folder with the adapter (PEFT format), checkpoints, metrics and the recipe.
+    """
     from stilnovo import recipe as recipes
 
     given = {

@@ -1,0 +1,118 @@
+"""Options that several commands share, each declared once, and help that lists a command's options by heading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+ADVANCED, BENCHMARKS, CLEANING, PROBES = "Advanced", "Benchmarks", "Cleaning", "What is measured"
+SAMPLING, SEARCH, SERVER = "Sampling", "Search by meaning", "External server"
+
+_MODEL = typer.Option(metavar="NAME", help="Short name, path or Hugging Face id.")
+Model = Annotated[str, _MODEL]
+OptionalModel = Annotated[str | None, _MODEL]
+WritingModel = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Model that writes the answers; `none`: quotations from the library only."),
+]
+Adapter = Annotated[Path | None, typer.Option(metavar="DIR", help="LoRA adapter (PEFT format).")]
+_QUANTIZATION = "nf4, fp4, int8, int4 or none"
+Quantization = Annotated[str, typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION}.")]
+OptionalQuantization = Annotated[str | None, typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION}.")]
+AdapterQuantization = Annotated[
+    str | None,
+    typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION}; default: as in the adapter's training."),
+]
+_DEVICE = typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.", rich_help_panel=ADVANCED)
+Device = Annotated[str, _DEVICE]
+OptionalDevice = Annotated[str | None, _DEVICE]
+
+RecipeName = Annotated[str, typer.Option(metavar="NAME", help="Name of a shipped recipe, or a YAML file.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")]
+Steps = Annotated[int | None, typer.Option(help="Optimizer steps (default: the recipe's).")]
+
+Tasks = Annotated[str | None, typer.Option(metavar="NAMES", help="Benchmarks, comma-separated; `list` shows them.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Benchmark files, such as DIR/arc_it/it_test.json.", rich_help_panel=BENCHMARKS),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Split to evaluate (default: the task's).", rich_help_panel=BENCHMARKS),
+]
+Limit = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N", help="Evaluate a random sample: N items of each task, or a fraction.", rich_help_panel=BENCHMARKS
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Random seed for drawing samples.", rich_help_panel=ADVANCED)]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Cache of scored items (default: $STILNOVO_CACHE or the user's cache folder).",
+        rich_help_panel=ADVANCED,
+    ),
+]  # fmt: skip
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Neither read nor write the cache.", rich_help_panel=ADVANCED)
+]
+
+LibraryPath = Annotated[
+    Path | None,
+    typer.Option("--library", metavar="FILE", help="Library file (default: $STILNOVO_LIBRARY or the user's data folder)."),
+]  # fmt: skip
+Server = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="OpenAI-compatible server that writes the answers, http://HOST:PORT/v1.", rich_help_panel=SERVER
+    ),
+]  # fmt: skip
+ServerModel = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Model name on that server.", rich_help_panel=SERVER)
+]
+ServerContext = Annotated[
+    int | None,
+    typer.Option(min=256, help="Context length in tokens (default: what the server reports).", rich_help_panel=SERVER),
+]
+EmbeddingModel = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Embedding model: a folder or a Hugging Face id.")
+]
+EmbeddingServer = Annotated[str | None, typer.Option(metavar="URL", help="Server with OpenAI's /v1/embeddings.")]
+
+System = Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt.", rich_help_panel=ADVANCED)]
+SystemFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Text file with the system prompt.", rich_help_panel=ADVANCED)
+]
+Temperature = Annotated[
+    float, typer.Option(help="Sampling temperature; 0 is greedy decoding.", rich_help_panel=SAMPLING)
+]
+TopP = Annotated[float, typer.Option(help="Nucleus sampling: probability mass kept.", rich_help_panel=SAMPLING)]
+MaxNewTokens = Annotated[int, typer.Option(help="Maximum number of new tokens.", rich_help_panel=SAMPLING)]
+SamplingSeed = Annotated[int, typer.Option(help="Sampling seed.", rich_help_panel=SAMPLING)]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+
+
+def sections_of(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
+    """(option, help) by heading: arguments and main options first, the advanced options last."""
+    sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+    for parameter in command.get_params(context):
+        usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+        if record := parameter.get_help_record(context):
+            sections.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(record)
+    sections[ADVANCED] = sections.pop(ADVANCED, [])
+    return {heading: records for heading, records in sections.items() if records}
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help lists its options under their headings."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write one list for every heading."""
+        for heading, records in sections_of(self, ctx).items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
