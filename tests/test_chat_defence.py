@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stilnovo.chat.conversation import FROM_THE_LIBRARY, FROM_THE_MODEL, ChatSession
-from stilnovo.chat.events import Done, TextToken
+from stilnovo.chat.events import Answer, TextToken, Turn
 from stilnovo.chat.followup import rewritten
 from stilnovo.chat.prompt_data import framed, harmless, skeleton
 from stilnovo.chat.writing import INSTRUCTIONS, UNVERIFIED, Checker, checked
@@ -58,7 +58,7 @@ def passages_of(library: Library) -> list[Passage]:
 def test_what_a_document_says_stays_in_its_frame(hostile: Library) -> None:
     writer = Echo()
     done = list(ChatSession(writer, library=hostile).reply("Dove dormiva il gatto nero?"))[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, Answer)
     system, user = writer.given[0]
     assert system.role == "system"
     assert INSTRUCTIONS in system.content
@@ -78,7 +78,7 @@ def test_what_a_document_says_stays_in_its_frame(hostile: Library) -> None:
 def test_an_obedient_model_still_cannot_quote_falsely(hostile: Library) -> None:
     writer = Echo(["HACKED. «Il gatto nero uccise il padrone di casa» [P1] e «il gatto nero scese dal muro» [P1][P42]"])
     done = list(ChatSession(writer, library=hostile).reply("Dove dormiva il gatto nero?"))[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, Answer)
     assert [quote.status for quote in done.quotes] == ["unverified", "verified"]
     assert f"«Il gatto nero uccise il padrone di casa» {UNVERIFIED}" in done.text
     assert "P42" not in done.text
@@ -151,7 +151,7 @@ def test_what_the_model_knows_is_told_apart(hostile: Library) -> None:
     writer = Echo(says)
     events = list(ChatSession(writer, library=hostile).reply("Dove dormiva il gatto nero?", "library_plus"))
     done = events[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, Answer)
     assert done.text == "".join(event.text for event in events if isinstance(event, TextToken))
     ours, theirs = done.text.split(FROM_THE_MODEL)
     assert ours.startswith(FROM_THE_LIBRARY)
@@ -167,7 +167,7 @@ def test_what_the_model_knows_is_told_apart(hostile: Library) -> None:
 def test_plain_chat_asks_no_library(hostile: Library) -> None:
     writer = Echo(["Ciao."])
     done = list(ChatSession(writer, library=hostile).reply("Dove dormiva il gatto nero?", "chat"))[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, Answer)
     assert (done.text, done.searched, done.quotes) == ("Ciao.", "", ())
     assert writer.given[0][-1].content == "Dove dormiva il gatto nero?"
 
@@ -183,6 +183,6 @@ def test_plain_chat_asks_no_library(hostile: Library) -> None:
     ],
 )
 def test_a_rewriting_is_taken_only_when_it_adds_nothing(says: str, taken: bool) -> None:
-    history = [("Chi è il gatto nero?", "Un gatto.")]
+    history = [Turn("Chi è il gatto nero?", "Un gatto.")]
     assert rewritten("E dove dormiva?", history, Echo([says])) == (says if taken else None)
     assert rewritten("E dove dormiva?", [], Echo([says])) is None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stilnovo.chat.conversation import ChatSession, self_contained
-from stilnovo.chat.events import Done, Event, Notice, TextToken
+from stilnovo.chat.events import Answer, Event, Notice, TextToken
 from stilnovo.errors import InputError
 from stilnovo.library.sample_works import sample_library
 from stilnovo.library.store import Library
@@ -62,11 +62,11 @@ def test_follow_ups_are_made_self_contained(message: str, before: str | None, se
     assert found == message if searched is None else found.endswith(searched)
 
 
-def told(events: Iterator[Event]) -> Done:
+def told(events: Iterator[Event]) -> Answer:
     """The end of an answer; its tokens are its text."""
     every = list(events)
     done = every[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, Answer)
     assert "".join(event.text for event in every if isinstance(event, TextToken)) == done.text
     return done
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stilnovo.chat.conversation import ChatSession
-from stilnovo.chat.events import Done, Notice
+from stilnovo.chat.events import Answer, Notice
 from stilnovo.chat.extract import extract
 from stilnovo.chat.question import Question
 from stilnovo.chat.scope import NamedWork, follow_up, named_section, scope, without_section
@@ -117,7 +117,7 @@ def test_several_such_chapters_are_asked_back() -> None:
         talk = ChatSession(library=library)
         list(talk.reply("Che cosa contava il vecchio pastore?"))
         done = list(talk.reply("Riassumi il capitolo II"))[-1]
-        assert isinstance(done, Done)
+        assert isinstance(done, Answer)
         assert "pastore" in done.text, "the work last quoted is meant"
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from stilnovo.chat.answer import ask
 from stilnovo.chat.conversation import ChatSession
-from stilnovo.chat.events import Done, Notice
+from stilnovo.chat.events import Answer, Notice
 from stilnovo.chat.server import UNTOLD_CONTEXT, ServerWriter
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.generate.sampling import Sampling
@@ -21,7 +21,7 @@ from stilnovo.library.sample_works import sample_library
 from stilnovo.text.template import Message
 
 MESSAGES, SAMPLING = [Message("system", "s"), Message("user", "Chi è?")], Sampling(0.0, 1.0, 20, 7, ("FINE",))
-Answer = Callable[["Handler", dict[str, Any]], None]
+Reaction = Callable[["Handler", dict[str, Any]], None]
 
 
 def piece(text: str | None = None, finish: str | None = None) -> bytes:
@@ -30,7 +30,7 @@ def piece(text: str | None = None, finish: str | None = None) -> bytes:
 
 
 class Handler(BaseHTTPRequestHandler):
-    answer: Answer
+    answer: Reaction
     told: dict[str, Any]
     asked: list[dict[str, Any]]
 
@@ -61,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
 def serve() -> Iterator[Callable[..., str]]:
     servers = []
 
-    def start(answer: Answer, told: dict[str, Any] | None = None) -> str:
+    def start(answer: Reaction, told: dict[str, Any] | None = None) -> str:
         kind = type("Told", (Handler,), {"answer": staticmethod(answer), "told": told or {}, "asked": []})
         server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
         server.daemon_threads = True
@@ -76,7 +76,7 @@ def serve() -> Iterator[Callable[..., str]]:
         server.server_close()
 
 
-def streaming(*parts: bytes) -> Answer:
+def streaming(*parts: bytes) -> Reaction:
     return lambda handler, _: handler.say(200, b"".join(parts), "text/event-stream")
 
 
@@ -97,7 +97,7 @@ def test_an_answer_streams(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_answer_cut_by_its_tokens_says_so(serve: Any) -> None:
     writer = ServerWriter(serve(streaming(piece("Un pezzo"), piece(finish="length"), b"data: [DONE]\n\n")), "m", 4000)
     done = list(ChatSession(writer).reply("Ciao"))[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, Answer)
     assert (done.finish, done.text) == ("length", "Un pezzo")
 
 
@@ -129,7 +129,7 @@ def hanging(handler: Handler, _: dict[str, Any]) -> None:
         (hanging, ["Un "], "sent nothing for 0.3 s"),
     ],
 )
-def test_a_server_in_trouble_is_told(serve: Any, answer: Answer, pieces: list[str], message: str) -> None:
+def test_a_server_in_trouble_is_told(serve: Any, answer: Reaction, pieces: list[str], message: str) -> None:
     writer = ServerWriter(serve(answer), "m", silence=0.3)
     got: list[str] = []
     with pytest.raises(StilnovoError, match=message):
@@ -181,7 +181,7 @@ def test_a_server_that_dies_in_mid_answer_leaves_the_library_answering(serve: An
         talk = ChatSession(ServerWriter(url, "m", 4000), library=library)
         events = list(talk.reply("Chi ha insegnato a leggere a Tecla?"))
         done = events[-1]
-        assert isinstance(done, Done)
+        assert isinstance(done, Answer)
         assert done.finish == "failed"
         assert "Dal testo: «Ogni giovedì" in done.text
         assert done.quotes[0].status == "verified"

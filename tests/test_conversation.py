@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from stilnovo.chat.conversation import ChatSession
-from stilnovo.chat.events import Done, Event, Notice, TextToken
+from stilnovo.chat.events import Answer, Event, Notice, TextToken
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.generate.sampling import Sampling
 from stilnovo.text.template import Message
@@ -76,7 +76,7 @@ def test_an_answer_is_cancelled_between_two_pieces() -> None:
     assert next(events) == TextToken("eco ")
     stop.set()
     *_, done = events
-    assert isinstance(done, Done)
+    assert isinstance(done, Answer)
     assert (done.finish, done.text, talk.turns) == ("cancelled", "eco ", [])
     assert writer.closed
 
@@ -93,6 +93,6 @@ def test_a_model_that_breaks_off_leaves_what_it_said() -> None:
     talk = ChatSession(Breaking(), reserve=10)
     events = list(talk.reply("domanda", sampling=Sampling()))
     done = events[-1]
-    assert isinstance(done, Done)
+    assert isinstance(done, Answer)
     assert (done.finish, done.text, talk.turns) == ("failed", "Comincio a ", [])
     assert [event.code for event in events if isinstance(event, Notice)] == ["writer_failed"]

@@ -11,7 +11,7 @@ import torch
 from stilnovo.errors import InputError
 from stilnovo.generate.generator import Generator, Sampling, _Text
 from stilnovo.generate.kv_cache import KVCache
-from stilnovo.generate.sampling import Sampler, nucleus
+from stilnovo.generate.sampler import Sampler, nucleus
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model

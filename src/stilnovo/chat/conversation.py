@@ -16,24 +16,20 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from stilnovo.chat import followup, scope, writing
-from stilnovo.chat.events import Citations, Done, Event, Finish, Kind, Mode, Notice, TextToken
+from stilnovo.chat.events import Answer, Code, Event, Finish, Kind, Mode, Notice, TextToken, Turn
 from stilnovo.chat.extract import Extract, extract
-from stilnovo.chat.fitting import fitted
 from stilnovo.chat.followup import self_contained
 from stilnovo.chat.question import Question
 from stilnovo.chat.quotes import Quote
-from stilnovo.chat.writing import INSTRUCTIONS, SUMMARY, SYSTEM, AnswerWriter, Checker
+from stilnovo.chat.writing import INSTRUCTIONS, SUMMARY, SYSTEM, AnswerWriter, Checker, fitted
 from stilnovo.errors import InputError, StilnovoError
-from stilnovo.library.records import Passage
+from stilnovo.generate.sampling import Sampling
+from stilnovo.library.records import Passage, Work
 from stilnovo.library.search import search
 from stilnovo.library.store import Library
 from stilnovo.text.template import Message
-
-if TYPE_CHECKING:
-    from stilnovo.generate.sampling import Sampling
 
 __all__ = ["SYSTEM", "ChatSession", "Turn", "self_contained"]
 
@@ -47,14 +43,6 @@ ALONE = (
 _ASKING = re.compile(r"\?|^(?:chi|che|cosa|dove|quando|come|perche|qual|quale|quali|quant[oiae]|riassum\w+|parlami)\b")
 #: Passages in which a quotation from the model's memory is looked for.
 LOOKED_THROUGH = 3
-
-
-class Turn(NamedTuple):
-    """A message, its answer, and the quotations in it."""
-
-    user: str
-    assistant: str
-    quotes: tuple[Quote, ...] = ()
 
 
 class _Cancelled(Exception):
@@ -77,7 +65,7 @@ class ChatSession:
         system: str = SYSTEM,
         reserve: int | None = None,
         library: Library | None = None,
-        history: Sequence[tuple[str, str]] = (),
+        history: Sequence[Turn | tuple[str, str]] = (),
         rewrite: bool = False,
         limit: int = 1,
     ) -> None:
@@ -88,7 +76,7 @@ class ChatSession:
             system: The system prompt; the instructions for passages are added to it where passages are given.
             reserve: Tokens kept free for an answer; None for as many as the sampling asks.
             library: Where to look.
-            history: Turns to go on from, (message, answer), oldest first.
+            history: Turns to go on from, oldest first; of a bare (message, answer) is found out again what was searched.
             rewrite: Let the model make follow-up questions self-contained; the rule stands where it fails.
             limit: Quotations at most in an extractive answer.
         """
@@ -100,12 +88,13 @@ class ChatSession:
         self.dropped = 0
         self.warned: set[str] = set()
         self._asked: str | None = None
-        for message, said in history:
-            self._asked = self._searched(message)[0] if library is not None else None
-            self.turns.append(Turn(message, said))
+        for turn in (Turn(*known) for known in history):
+            if library is not None:
+                self._asked = (self._searched(turn.user) if turn.searched is None else turn.searched) or self._asked
+            self.turns.append(turn)
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Begin a new conversation."""
         self.turns, self.dropped, self._asked = [], 0, None
 
     def reply(
@@ -132,25 +121,33 @@ class ChatSession:
             raise InputError("The message is empty.")
         return _Reply(self, message, mode, sampling, cancel or threading.Event()).events()
 
-    def _searched(self, message: str) -> tuple[str, bool]:
-        """The message as the library is asked it, and whether that is another one."""
-        assert self.library is not None
+    def _searched(self, message: str) -> str:
+        """The message as the library is asked it."""
         if self._asked is None:
-            return message, False
+            return message
         if scope.named_section(message) is not None:
             # A chapter is found by its number; the work last quoted is preferred without being named.
-            searched = scope.follow_up(message, self._asked)
-            return searched, searched != message
-        said = self.turns[-1].assistant if self.turns else ""
-        work = followup.last_work(said, self.library) if followup.leans(message) else None
-        searched = self_contained(message, self._asked, work.title if work else "")
-        return searched, searched != message
+            return scope.follow_up(message, self._asked)
+        work = self._last_work() if followup.leans(message) else None
+        return self_contained(message, self._asked, work.title if work else "")
 
-    def _keep(self, turn: Turn, searched: str, dropped: int) -> None:
+    def _last_work(self) -> Work | None:
+        """The work that the last answer quotes last; where only its text is known, its quotations are looked up again."""
+        if not self.turns or self.library is None:
+            return None
+        turn = self.turns[-1]
+        if turn.searched is not None:
+            return turn.work
+        checker = Checker((), self.library, _nearest(self.library))
+        checker.feed(turn.assistant)
+        checker.end()
+        return _work_of(checker.quotes)
+
+    def _keep(self, turn: Turn, dropped: int) -> None:
         del self.turns[:dropped]
         self.dropped += dropped
         self.turns.append(turn)
-        self._asked = searched or self._asked
+        self._asked = turn.searched or self._asked
 
 
 class _Reply:
@@ -159,25 +156,20 @@ class _Reply:
     def __init__(
         self, talk: ChatSession, message: str, mode: Mode, sampling: Sampling | None, cancel: threading.Event
     ) -> None:
-        self.talk, self.message, self.cancel, self._sampling = talk, message, cancel, sampling
+        self.talk, self.message, self.cancel, self.sampling = talk, message, cancel, sampling or writing.CLOSE
         self.asked_mode = mode
         self.mode: Mode = "chat" if talk.library is None else "library" if talk.writer is None else mode
-        self.text, self.searched, self.dropped = "", "", 0
+        self.text, self.searched, self.failure, self.dropped = "", "", "", 0
         self.quotes: list[Quote] = []
-        self.extract: Extract | None = None
+        self.notices: list[Notice] = []
+        self.extract = Extract("")
         self.kind: Kind = "extractive"
-        self.cut = False
-
-    @property
-    def sampling(self) -> Sampling:
-        """As asked for, or close to the passages."""
-        self._sampling = self._sampling or writing.default_sampling()
-        return self._sampling
+        self.cut, self.prompt_tokens, self.completion_tokens = False, 0, 0
 
     def events(self) -> Generator[Event, None, None]:
         """See `ChatSession.reply`."""
         if self.mode != self.asked_mode and self.asked_mode == "library_plus":
-            yield Notice("no_model", "Nessun modello è collegato: risponde la sola biblioteca.")
+            yield self._notice("no_model")
         yield from self._warned()
         try:
             yield from self._chat() if self.mode == "chat" else self._over_library()
@@ -186,122 +178,117 @@ class _Reply:
         except InputError:
             raise
         except StilnovoError as error:
-            yield Notice("writer_failed", f"Il modello si è interrotto: {error.what}")
-            if self.extract is not None and self.extract.found and not any(quote.sound for quote in self.quotes):
-                yield self._add(FROM_THE_TEXT + self.extract.text if self.text else self.extract.text)
-                self.quotes += self.extract.quotes
+            notice = self._notice("writer_failed", detail=error.what)
+            self.failure = notice.text
+            yield notice
+            if self.extract.found and not any(quote.sound for quote in self.quotes):
+                yield self._add_extract(FROM_THE_TEXT if self.text else "")
             yield from self._end("failed")
         else:
-            self.talk._keep(Turn(self.message, self.text, tuple(self.quotes)), self.searched, self.dropped)
+            quotes = tuple(self.quotes)
+            self.talk._keep(Turn(self.message, self.text, quotes, self.searched, _work_of(quotes)), self.dropped)
             yield from self._end("length" if self.cut else "stop")
 
     def _end(self, finish: Finish) -> Iterator[Event]:
         yield from self._warned()
-        quotes = tuple(dict.fromkeys(self.quotes))
-        if false := sum(not quote.sound for quote in quotes):
-            yield Notice("unverified", f"Citazioni che non stanno nei testi letti, e sono segnate: {false}.", false)
-        yield Citations(quotes)
-        passages, sure = (self.extract.passages, self.extract.sure) if self.extract else ((), False)
-        yield Done(self.text, self.kind, self.mode, quotes, passages, self.searched, sure, finish)
+        if false := len({quote.claimed for quote in self.quotes if not quote.sound}):
+            yield self._notice("unverified", false)
+        yield Answer(
+            self.message, self.text, self.kind, self.mode, tuple(self.quotes), self.extract.passages, tuple(self.notices),
+            self.searched, self.extract.sure, finish, self.failure, self.prompt_tokens, self.completion_tokens,
+        )  # fmt: skip
 
     def _warned(self) -> Iterator[Notice]:
         """What a server's writer has to say of its context, once a conversation."""
         for text in getattr(self.talk.writer, "warnings", ()):
             if text not in self.talk.warned:
                 self.talk.warned.add(text)
-                yield Notice("context", text)
+                yield self._notice("context", detail=text)
+
+    def _notice(self, code: Code, count: int = 0, detail: str = "") -> Notice:
+        self.notices.append(Notice(code, count, detail))
+        return self.notices[-1]
 
     def _add(self, text: str) -> TextToken:
         self.text += text
         return TextToken(text)
 
+    def _add_extract(self, opening: str = "") -> TextToken:
+        """The sentences found, as a part of the answer."""
+        self.quotes[:0] = [quote.moved(len(self.text + opening)) for quote in self.extract.quotes]
+        return self._add(opening + self.extract.text)
+
     def _over_library(self) -> Iterator[Event]:
         talk, library = self.talk, self.talk.library
         assert library is not None
-        self.searched, other = talk._searched(self.message)
+        self.searched = talk._searched(self.message)
         if talk.rewrite and talk.writer is not None and followup.leans(self.message):
-            pairs = [(turn.user, turn.assistant) for turn in talk.turns]
-            self.searched = followup.rewritten(self.message, pairs, talk.writer) or self.searched
-            other = self.searched != self.message
-        if other:
-            yield Notice("search", f"Cerco: {self.searched}")
-        before = followup.last_work(talk.turns[-1].assistant, library) if talk.turns else None
-        found = self.extract = extract(library, self.searched, talk.limit, before)
+            self.searched = followup.rewritten(self.message, talk.turns, talk.writer) or self.searched
+        if self.searched != self.message:
+            yield self._notice("search", detail=self.searched)
+        found = self.extract = extract(library, self.searched, talk.limit, talk._last_work())
         asking = bool(_ASKING.search(Question(self.message).folded))
         plus = self.mode == "library_plus"
         if plus and asking:
             yield self._add(FROM_THE_LIBRARY)
         if talk.writer is None or found.asks_back or (asking and not found.passages):
-            self.quotes += found.quotes
-            yield self._add(found.text)
+            yield self._add_extract()
         else:
-            yield from self._written(found)
+            yield from self._written(library)
         if plus and asking and not found.asks_back:
             yield self._add(FROM_THE_MODEL)
-            yield from self._known()
+            # What the model knows by itself: it does not see the passages; its quotations are looked up all the same.
+            messages, _ = yield from self._fitted(f"{talk.system}\n\n{ALONE}", talk.turns, ())
+            yield from self._streamed(messages, Checker((), library, _nearest(library), len(self.text)))
 
-    def _written(self, found: Extract) -> Iterator[Event]:
+    def _written(self, library: Library) -> Iterator[Event]:
         """The model's answer over the passages found; the found sentence is added where it quotes nothing true."""
-        library = self.talk.library
-        assert library is not None
-        self.kind = "written"
-        system = f"{self.talk.system}\n\n{SUMMARY if found.section else INSTRUCTIONS}"
-        history = [] if found.section else self.talk.turns
-        most = len(found.passages) if found.section else writing.GIVEN
-        messages, given = yield from self._fitted(
-            system if found.passages else self.talk.system, history, found.passages, most
-        )
-        if found.section and len(given) < len(found.passages):
-            text = f"Il capitolo è più lungo di quanto il modello legga: letti {len(given)} brani su {len(found.passages)}."
-            yield Notice("section", text, len(found.passages) - len(given))
-        checker = Checker(given, library)
+        found, system = self.extract, self.talk.system
+        if found.passages:
+            system += f"\n\n{SUMMARY if found.section else INSTRUCTIONS}"
+        passages = found.passages if found.section else found.passages[: writing.GIVEN]
+        messages, given = yield from self._fitted(system, [] if found.section else self.talk.turns, passages)
+        if left := len(passages) - len(given):
+            yield self._notice("section" if found.section else "passages", left)
+        checker = Checker(given, library, start=len(self.text))
         yield from self._streamed(messages, checker)
         if found.found and not any(quote.sound for quote in checker.quotes):
-            yield self._add(FROM_THE_TEXT + found.text)
-            self.quotes[:0] = found.quotes
-
-    def _known(self) -> Iterator[Event]:
-        """What the model knows by itself: it does not see the passages; its quotations are looked up all the same."""
-        library = self.talk.library
-        assert library is not None
-        self.kind = "written"
-        messages, _ = yield from self._fitted(f"{self.talk.system}\n\n{ALONE}", self.talk.turns, (), 0)
-        yield from self._streamed(messages, Checker((), library, _nearest(library)))
+            yield self._add_extract(FROM_THE_TEXT)
 
     def _chat(self) -> Iterator[Event]:
-        self.kind = "written"
-        messages, _ = yield from self._fitted(self.talk.system, self.talk.turns, (), 0)
+        messages, _ = yield from self._fitted(self.talk.system, self.talk.turns, ())
         yield from self._streamed(messages, None)
 
     def _fitted(
-        self, system: str, history: Sequence[Turn], passages: Sequence[Passage], most: int
+        self, system: str, history: Sequence[Turn], passages: Sequence[Passage]
     ) -> Generator[Event, None, tuple[list[Message], Sequence[Passage]]]:
-        """What the model reads; what had to give way is told."""
+        """What the model reads; what was dropped is told."""
         assert self.talk.writer is not None
+        self.kind = "written"
         reserve = self.talk.reserve or self.sampling.max_new_tokens
-        pairs = [(turn.user, turn.assistant) for turn in history]
-        fit = fitted(system, pairs, self.message, passages[:most], self.talk.writer, reserve)
-        if fit.dropped > self.dropped:
+        messages, given, dropped = fitted(system, history, self.message, passages, self.talk.writer, reserve)
+        if dropped > self.dropped:
             # Told once, and dropped for good once the turn is kept.
-            text = f"Il contesto del modello è pieno. Scambi più vecchi che non legge più: {fit.dropped}."
-            yield Notice("history", text, fit.dropped)
-            self.dropped = fit.dropped
-        left = len(passages[:most]) - len(fit.passages)
-        if left and most == writing.GIVEN:
-            yield Notice("passages", f"Brani trovati che il modello non legge, per mancanza di spazio: {left}.", left)
-        return fit.messages, fit.passages
+            yield self._notice("history", dropped)
+            self.dropped = dropped
+        return messages, given
 
     def _streamed(self, messages: Sequence[Message], checker: Checker | None) -> Iterator[Event]:
-        """The model's words as they come, checked; on whatever end, its stream is closed."""
-        assert self.talk.writer is not None
-        pieces = self.talk.writer.stream(messages, self.sampling)
+        """The model's words as they come, checked; on whatever end, its stream is closed and its tokens are counted.
+
+        Written tokens are the pieces, or the text counted again where a piece held several.
+        """
+        writer = self.talk.writer
+        assert writer is not None
+        pieces, count, text = writer.stream(messages, self.sampling), 0, ""
+        self.prompt_tokens += writer.count(messages)
         try:
             for piece in pieces:
                 if self.cancel.is_set():
                     raise _Cancelled
+                count, text = count + 1, text + piece
                 if shown := checker.feed(piece) if checker else piece:
                     yield self._add(shown)
-            self.cut = self.cut or getattr(self.talk.writer, "finish", "") == "length"
             if checker and (shown := checker.end()):
                 yield self._add(shown)
         except StilnovoError:
@@ -313,8 +300,18 @@ class _Reply:
                 self.quotes += checker.quotes
             if isinstance(pieces, Generator):
                 pieces.close()
+            written = max(count, writer.count([Message("user", text)]) - writer.count([Message("user", "")]))
+            self.completion_tokens += written
+            told = getattr(writer, "finish", None)
+            self.cut = self.cut or (written >= self.sampling.max_new_tokens if told is None else told == "length")
 
 
 def _nearest(library: Library) -> Callable[[str], list[Passage]]:
     """Finds the passages in which a quotation from memory may stand: those nearest to its own words."""
     return lambda claimed: [hit.passage for hit in search(library, claimed, LOOKED_THROUGH)]
+
+
+def _work_of(quotes: Sequence[Quote]) -> Work | None:
+    """The work that an answer quotes last."""
+    quoted = [(quote.answer_start, quote.section.work) for quote in quotes if quote.section]
+    return max(quoted, key=lambda place: place[0])[1] if quoted else None

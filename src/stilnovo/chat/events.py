@@ -1,36 +1,37 @@
-"""What happens while an answer is made, as a stream of events: whoever shows it, terminal or page, needs nothing else.
+"""Events of an answer in the making: checked pieces of text, notices, and at the end the answer itself.
 
-The order is: any number of `Notice` and `TextToken`, one `Citations`, one `Done`. Unusual: the tokens are already checked.
-A quotation is held back until it is closed and looked up, so that the joined tokens are `Done.text`, letter by letter,
-and nothing false has ever been on the screen.
+The order is: any number of `TextToken` and `Notice`, then one `Answer`. Terminal, page and OpenAI's API show the same events.
+Unusual: the tokens are already checked. A quotation is held back until it is closed and looked up, so that the joined tokens
+are `Answer.text`, letter by letter, and nothing false has ever been on the screen.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Literal, NamedTuple, get_args
 
 from stilnovo.chat.quotes import Quote
-from stilnovo.library.records import Passage
+from stilnovo.library.records import Passage, Work
 
 #: `library`: passages only; `library_plus`: what the model knows follows, told apart; `chat`: the model alone.
 Mode = Literal["library", "library_plus", "chat"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 #: How an answer was made: sentences found, words of a model over passages, a model alone.
 Kind = Literal["extractive", "written"]
-#: How an answer ended: complete, cut where the model's tokens ran out (as far as a writer's `finish` tells), stopped by the
-#: person, or broken off by the model.
+#: How an answer ended: complete, cut at the largest number of tokens, stopped by the person, or broken off by the model.
 Finish = Literal["stop", "length", "cancelled", "failed"]
-Code = Literal[
-    "history",  # the oldest turns gave way
-    "passages",  # passages gave way
-    "section",  # a chapter was read in part
-    "search",  # the question was made self-contained
-    "context",  # a server reads less than it is sent, or does not say
-    "no_model",  # a mode that needs a model, without one
-    "unverified",  # quotations that stand nowhere
-    "writer_failed",  # the model broke off
-]
+Code = Literal["history", "passages", "section", "search", "context", "no_model", "unverified", "writer_failed"]
+#: Each notice as a sentence for the terminal; a page may put code, count and detail into its own words.
+_SENTENCES: dict[Code, str] = {
+    "history": "Il contesto del modello è pieno. Scambi più vecchi che non legge più: {count}.",
+    "passages": "Brani trovati che il modello non legge, per mancanza di spazio: {count}.",
+    "section": "Il capitolo è più lungo di quanto il modello legga. Brani rimasti fuori: {count}.",
+    "search": "Cerco: {detail}",
+    "context": "{detail}",  # what a server's writer says of its context
+    "no_model": "Nessun modello è collegato: risponde la sola biblioteca.",
+    "unverified": "Citazioni che non stanno nei testi letti, e sono segnate: {count}.",
+    "writer_failed": "Il modello si è interrotto: {detail}",
+}
 
 
 @dataclass(frozen=True)
@@ -42,35 +43,92 @@ class TextToken:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something the reader must know; `text` is a sentence in Italian, `count` what it counts, if anything."""
+    """Something the reader must know: a code, what it counts, if anything, and a detail to be named."""
 
     code: Code
-    text: str
     count: int = 0
+    detail: str = ""
+
+    @property
+    def text(self) -> str:
+        """The notice as a sentence in Italian."""
+        return _SENTENCES[self.code].format(count=self.count, detail=self.detail)
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {**asdict(self), "text": self.text}
 
 
 @dataclass(frozen=True)
-class Citations:
-    """The quotations in the answer, in order, each as the source has it."""
+class Answer:
+    """A finished answer: its text, how it was made, its quotations, those that the library
+    itself added first, and the passages it rests on, best first.
 
-    quotes: tuple[Quote, ...]
+    Only answers that ended by *stop* or *length* enter the history. That a quotation is *verified* says that it stands in
+    the source, not that it answers.
 
-
-@dataclass(frozen=True)
-class Done:
-    """The end. `text` is the whole answer; `searched` what the library was asked, empty when it was not.
-
-    Only answers that ended by *stop* or *length* are kept in the history. `sure`: see `choose.Chooser.sure`.
+    Attributes:
+        searched: What the library was asked; empty when it was not.
+        sure: Whether the sentence found answers by the stated rule (`Chooser.sure`) or is only the nearest one.
+        failure: What a model that broke off said last.
+        prompt_tokens: Tokens that the model read.
+        completion_tokens: Tokens that the model wrote.
     """
 
+    question: str
     text: str
     kind: Kind
     mode: Mode
     quotes: tuple[Quote, ...] = ()
     passages: tuple[Passage, ...] = ()
+    notices: tuple[Notice, ...] = ()
     searched: str = ""
     sure: bool = False
     finish: Finish = "stop"
+    failure: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def found(self) -> bool:
+        """Whether the library had something to say."""
+        return any(quote.sound for quote in self.quotes)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer came to its end, or to the largest number of tokens."""
+        return self.finish in ("stop", "length")
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        first = next((quote for quote in self.quotes if quote.sound), None) or next(iter(self.quotes), None)
+        return {
+            "question": self.question,
+            "answer": self.text,
+            "mode": self.kind,
+            "sources": self.mode,
+            "found": self.found,
+            "sure": self.sure,
+            "complete": self.complete,
+            "quote": first.text if first else None,
+            "quote_verified": first is not None and first.status == "verified",
+            "citation": first.citation if first else None,
+            "citations": [quote.as_dict() for quote in self.quotes],
+            "notices": [notice.as_dict() for notice in self.notices],
+        }
 
 
-Event = TextToken | Notice | Citations | Done
+Event = TextToken | Notice | Answer
+
+
+class Turn(NamedTuple):
+    """A message and its answer, with its quotations, what the library was asked, and the work quoted last.
+
+    Where `searched` is None, only the two texts are known.
+    """
+
+    user: str
+    assistant: str
+    quotes: tuple[Quote, ...] = ()
+    searched: str | None = None
+    work: Work | None = None

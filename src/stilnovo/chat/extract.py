@@ -6,6 +6,7 @@ and is said: `sure`, or only the nearest passage, or nothing at all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stilnovo.chat.candidates import named_works, unknown_names
@@ -51,7 +52,7 @@ class Extract:
         return bool(self.quotes)
 
 
-def quoted(choice: Choice, library: Library) -> Quote:
+def _quoted(choice: Choice, library: Library) -> Quote:
     """A choice as a quotation, verified against the store; a fault here would be ours."""
     section = choice.passage.section
     quote = verify(choice.text, section, library.text(section.work))
@@ -59,11 +60,16 @@ def quoted(choice: Choice, library: Library) -> Quote:
     return quote
 
 
-def sentence_for(quote: Quote) -> str:
-    """*«…» (Autore, Opera, cap. I)*; an ellipsis shows where a sentence was entered midway."""
-    midway = "… " if quote.shown[:1].islower() else ""
-    left, right = "“”" if set("«»") & set(quote.shown) else "«»"
-    return f"{left}{midway}{quote.shown}{right} ({quote.citation})"
+def _answered(opening: str, choices: Sequence[Choice], library: Library) -> tuple[str, tuple[Quote, ...]]:
+    """The opening and the quotations, a line each; an ellipsis shows where a sentence was entered midway."""
+    text, quotes = opening, list[Quote]()
+    for choice in choices:
+        quote = _quoted(choice, library)
+        printed = quote.printed("… " if quote.shown[:1].islower() else "")
+        text += "\n" if quotes else ""
+        quotes.append(quote.at(len(text), len(printed)))
+        text += printed
+    return text, tuple(quotes)
 
 
 def extract(library: Library, question: str, limit: int = 1, before: Work | None = None) -> Extract:
@@ -93,9 +99,7 @@ def extract(library: Library, question: str, limit: int = 1, before: Work | None
     large = sum(work.passages for work in library.works()) >= SHELF
     if large and not chosen[0].sure and chosen[0].covered < SHOWN:
         return Extract(NOTHING_FOUND, passages=passages)
-    quotes = tuple(quoted(choice, library) for choice in chosen[:limit])
-    text = "\n".join(sentence_for(quote) for quote in quotes)
-    text = text if chosen[0].sure else NEAREST + text
+    text, quotes = _answered("" if chosen[0].sure else NEAREST, chosen[:limit], library)
     return Extract(text, quotes, passages, chosen[0].sure)
 
 
@@ -110,7 +114,5 @@ def _told(section: Chapter, library: Library) -> Extract:
     chosen = [Choice(passage, start, end, 0.0, True) for passage, start, end in central(passages)]
     if not chosen:
         return Extract(NOTHING_FOUND)
-    quotes = tuple(quoted(choice, library) for choice in chosen)
-    lines = "\n".join(sentence_for(quote) for quote in quotes)
     opening = f"{heading(section)}, nelle sue frasi più centrali, nell'ordine del testo:\n"
-    return Extract(opening + lines, quotes, tuple(passages), True, section)
+    return Extract(*_answered(opening, chosen, library), tuple(passages), True, section)

@@ -14,11 +14,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from stilnovo.chat.events import Turn
 from stilnovo.chat.question import Question
-from stilnovo.chat.writing import AnswerWriter, default_sampling
+from stilnovo.chat.writing import CLOSE, AnswerWriter
 from stilnovo.errors import StilnovoError
-from stilnovo.library.records import Work
-from stilnovo.library.store import Library
 from stilnovo.text.italian import tokens, words
 from stilnovo.text.template import Message
 
@@ -62,28 +61,18 @@ def self_contained(message: str, before: str | None, work: str = "") -> str:
     return f"{message} ({', '.join(parts)})" if parts else message
 
 
-def last_work(said: str, library: Library) -> Work | None:
-    """The work that an answer quotes last, by the citation it prints."""
-    best: tuple[int, Work | None] = (-1, None)
-    for work in library.works():
-        name = ", ".join(part for part in (work.author, work.title) if part)
-        at = said.rfind(f"({name}")
-        if at >= 0 and said[at + 1 + len(name) : at + 2 + len(name)] in (",", ")"):
-            best = max(best, (at, work), key=lambda pair: pair[0])
-    return best[1]
-
-
-def rewritten(message: str, history: Sequence[tuple[str, str]], writer: AnswerWriter) -> str | None:
+def rewritten(message: str, history: Sequence[Turn], writer: AnswerWriter) -> str | None:
     """A model's self-contained form of the message, if it can be trusted; None otherwise."""
     if not history:
         return None
-    said = "\n".join(f"Domanda: {a[:CHARACTERS]}\nRisposta: {b[:CHARACTERS]}" for a, b in history[-TURNS:])
+    said = "\n".join(
+        f"Domanda: {turn.user[:CHARACTERS]}\nRisposta: {turn.assistant[:CHARACTERS]}" for turn in history[-TURNS:]
+    )
     messages = [Message("system", REWRITE), Message("user", f"{said}\nUltima domanda: {message}")]
-    sampling = default_sampling()
-    if writer.count(messages) + sampling.max_new_tokens > writer.context_tokens:
+    if writer.count(messages) + CLOSE.max_new_tokens > writer.context_tokens:
         return None
     try:
-        text = "".join(writer.stream(messages, sampling)).strip().strip('«»"“”').strip()
+        text = "".join(writer.stream(messages, CLOSE)).strip().strip('«»"“”').strip()
     except StilnovoError:
         return None
     return text if _faithful(text, message, said) else None

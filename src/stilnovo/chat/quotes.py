@@ -23,7 +23,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -38,23 +38,9 @@ Status = Literal["verified", "repaired", "unverified"]
 REPAIR_WORDS, REPAIR_SHARE = 4, 0.75
 #: Pieces joined by `[…]` stand within this many characters, and have at least so many words each.
 OMISSION, OMISSION_WORDS = 600, 3
-_NEGATIONS = frozenset(
-    [
-        "non",
-        "ne",
-        "mai",
-        "mica",
-        "niente",
-        "nulla",
-        "nessun",
-        "nessuno",
-        "nessuna",
-        "senza",
-        "neanche",
-        "neppure",
-        "nemmeno",
-    ]
-)
+_NEGATIONS = frozenset([
+    "non", "ne", "mai", "mica", "niente", "nulla", "nessun", "nessuno", "nessuna", "senza", "neanche", "neppure", "nemmeno",
+])  # fmt: skip
 _WRAPPING = ' \t\n«»“”"„'
 _PAIRS = (("«", "»"), ("“", "”"))
 
@@ -64,6 +50,8 @@ class Quote:
     """A quotation and what the source says of it.
 
     `text` is the source's own words (the claimed ones when unverified) at `start` to `end` of the work's stored text.
+    `answer_start` to `answer_end` is where it stands in the text of the answer, with its marks and its citation. All offsets
+    count characters as Python does (Unicode code points, not UTF-16 units).
     """
 
     claimed: str
@@ -73,6 +61,8 @@ class Quote:
     start: int = 0
     end: int = 0
     verses: str = ""
+    answer_start: int = 0
+    answer_end: int = 0
 
     @property
     def sound(self) -> bool:
@@ -90,6 +80,19 @@ class Quote:
         lines = [" ".join(line.split()) for line in self.text.split("\n") if line.strip()]
         return (" / " if self.verses else " ").join(lines)
 
+    def printed(self, midway: str = "") -> str:
+        """*«…» (Autore, Opera, cap. I)*, `midway` before its first word."""
+        left, right = "“”" if set("«»") & set(self.shown) else "«»"
+        return f"{left}{midway}{self.shown}{right} ({self.citation})"
+
+    def at(self, start: int, length: int) -> Quote:
+        """The quotation as it stands in an answer: `length` characters from `start` on."""
+        return replace(self, answer_start=start, answer_end=start + length)
+
+    def moved(self, by: int) -> Quote:
+        """The quotation when its answer became part of a longer one."""
+        return replace(self, answer_start=self.answer_start + by, answer_end=self.answer_end + by)
+
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
         section = self.section
@@ -103,6 +106,11 @@ class Quote:
             "start": self.start,
             "end": self.end,
             "citation": self.citation,
+            "shown": self.shown,
+            "claimed": self.claimed,
+            "sha256": section.work.sha256 if section else "",
+            "answer_start": self.answer_start,
+            "answer_end": self.answer_end,
         }
 
 

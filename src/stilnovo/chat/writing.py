@@ -8,20 +8,19 @@ the source's words, unverified ones are marked. Keys that were never given are d
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
+from stilnovo.chat.events import Turn
 from stilnovo.chat.prompt_data import framed
 from stilnovo.chat.quotes import Quote, verify_among
+from stilnovo.errors import InputError
+from stilnovo.generate.sampling import Sampling
 from stilnovo.library.records import Passage
 from stilnovo.library.store import Library
 from stilnovo.text.italian import words
 from stilnovo.text.template import Message
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from stilnovo.generate.sampling import Sampling
 
 #: Passages given at most, and the fewest words between quotation marks that are taken for a quotation.
 GIVEN, CLAIMED_WORDS = 5, 3
@@ -60,11 +59,8 @@ class AnswerWriter(Protocol):
         ...
 
 
-def default_sampling() -> Sampling:
-    """How a writer writes when nothing else is said: close to the passages, at most 220 tokens."""
-    from stilnovo.generate.sampling import Sampling
-
-    return Sampling(temperature=0.2, max_new_tokens=220)
+#: How a writer writes when nothing else is said: close to the passages, at most 220 tokens.
+CLOSE = Sampling(temperature=0.2, max_new_tokens=220)
 
 
 def prompt(question: str, passages: Sequence[Passage]) -> str:
@@ -82,11 +78,15 @@ class Checker:
     """
 
     def __init__(
-        self, passages: Sequence[Passage], library: Library, more: Callable[[str], Sequence[Passage]] = lambda _: ()
+        self,
+        passages: Sequence[Passage],
+        library: Library,
+        more: Callable[[str], Sequence[Passage]] = lambda _: (),
+        start: int = 0,
     ) -> None:
-        """`more` finds further passages in which a claimed quotation is looked up."""
+        """`more` finds further passages in which a claimed quotation is looked up; `start` is the length of the text before."""
         self._passages, self._library, self._more = passages, library, more
-        self._pending, self._begun = "", False
+        self._pending, self._start, self._length = "", start, 0
         self.quotes: list[Quote] = []
 
     def feed(self, piece: str) -> str:
@@ -125,34 +125,32 @@ class Checker:
         return len(text)
 
     def _shown(self, text: str) -> str:
-        parts, done = [], 0
-        for claim in _CLAIM.finditer(text):
-            parts += [_KEY.sub(self._named, text[done : claim.start()]), self._looked_up(claim)]
-            done = claim.end()
-        shown = "".join([*parts, _KEY.sub(self._named, text[done:])])
-        if not self._begun:
-            shown = shown.lstrip()
-        self._begun = self._begun or bool(shown)
+        begun, done = self._length, 0
+        shown = ""
+        for claim in [*_CLAIM.finditer(text), None]:
+            between = _KEY.sub(self._named, text[done : claim.start() if claim else len(text)])
+            shown += between if begun or shown else between.lstrip()
+            if claim:
+                shown += self._looked_up(claim, self._start + begun + len(shown))
+                done = claim.end()
+        self._length += len(shown)
         return shown
 
     def _passage(self, key: str | None) -> Passage | None:
         number = int(key) if key and len(key) < 6 else 0
         return self._passages[number - 1] if 1 <= number <= len(self._passages) else None
 
-    def _looked_up(self, match: re.Match[str]) -> str:
+    def _looked_up(self, match: re.Match[str], at: int) -> str:
         claimed = match.group("a") or match.group("b") or match.group("c")
         if len(words(claimed)) < CLAIMED_WORDS:
-            return match.group(0)
+            return match.group()
         cited = self._passage(match.group("key"))
-        quote = verify_among(
-            claimed, self._library, [*([cited] if cited else []), *self._passages, *self._more(claimed)]
-        )
-        self.quotes.append(quote)
-        if not quote.sound:
-            # The claimed words may hold brackets that look like a key: they are no key here.
-            return f"«{_KEY.sub('', claimed).strip()}» {UNVERIFIED}"
-        left, right = "“”" if set("«»") & set(quote.shown) else "«»"
-        return f"{left}{quote.shown}{right} ({quote.citation})"
+        places = [*([cited] if cited else []), *self._passages, *self._more(claimed)]
+        quote = verify_among(claimed, self._library, places)
+        # The claimed words may hold brackets that look like a key: they are no key here.
+        printed = quote.printed() if quote.sound else f"«{_KEY.sub('', claimed).strip()}» {UNVERIFIED}"
+        self.quotes.append(quote.at(at, len(printed)))
+        return printed
 
     def _named(self, match: re.Match[str]) -> str:
         passage = self._passage(match.group("key"))
@@ -162,5 +160,55 @@ class Checker:
 def checked(text: str, passages: Sequence[Passage], library: Library) -> tuple[str, tuple[Quote, ...]]:
     """An answer with its quotations looked up and its keys turned into citations; as `Checker` gives it, all at once."""
     checker = Checker(passages, library)
-    shown = checker.feed(text) + checker.end()
-    return shown, tuple(dict.fromkeys(checker.quotes))
+    return checker.feed(text) + checker.end(), tuple(checker.quotes)
+
+
+def fitted(
+    system: str,
+    history: Sequence[Turn],
+    message: str,
+    passages: Sequence[Passage],
+    writer: AnswerWriter,
+    new_tokens: int,
+) -> tuple[list[Message], Sequence[Passage], int]:
+    """Fit a conversation into a writer's context: the oldest turns give way first, then the last passages.
+
+    Args:
+        system: Instructions; they stay.
+        history: Earlier turns, oldest first.
+        message: The new message; it stays.
+        passages: Given with the message, in order of worth; at least one stays.
+        writer: Who reads.
+        new_tokens: Tokens reserved for the answer.
+
+    Returns:
+        The messages, the passages in them, and how many of the oldest turns were dropped.
+
+    Raises:
+        InputError: when it does not fit even without history and with one passage.
+    """
+
+    def built(dropped: int, count: int) -> list[Message]:
+        past = [
+            part for turn in history[dropped:]
+            for part in (Message("user", turn.user), Message("assistant", turn.assistant))
+        ]  # fmt: skip
+        return [Message("system", system), *past, Message("user", prompt(message, passages[:count]))]
+
+    def fits(dropped: int, count: int) -> bool:
+        return writer.count(built(dropped, count)) + new_tokens <= writer.context_tokens
+
+    for dropped in range(len(history) + 1):
+        if fits(dropped, len(passages)):
+            return built(dropped, len(passages)), passages, dropped
+    dropped, least = len(history), min(1, len(passages))
+    if not fits(dropped, least):
+        raise InputError(
+            "The message is too long for the model.",
+            f"{writer.count(built(dropped, least))} tokens, and {new_tokens} for the answer; "
+            f"the model reads {writer.context_tokens}.",
+            "Shorten it, or use a model with a longer context.",
+        )
+    # The most passages that fit, by halving: a chapter has hundreds.
+    most = bisect_left(range(least + 1, len(passages)), True, key=lambda count: not fits(dropped, count)) + least
+    return built(dropped, most), passages[:most], dropped

@@ -60,7 +60,7 @@ def _lines() -> Iterator[str]:
 
 def _show(events: Generator[Event, None, None]) -> None:
     """Print an answer as it is written, then what became of its quotations; Ctrl-C breaks it off."""
-    from stilnovo.chat.events import Citations, Done, Notice, TextToken
+    from stilnovo.chat.events import Notice, TextToken
 
     try:
         for event in events:
@@ -68,12 +68,12 @@ def _show(events: Generator[Event, None, None]) -> None:
                 print(event.text, end="", flush=True)
             elif isinstance(event, Notice):
                 note(event.text)
-            elif isinstance(event, Citations):
+            else:
                 print()
                 for quote in event.quotes:
                     print(f"[{quote.status}: {quote.citation or quote.shown}]")
-            elif isinstance(event, Done) and event.finish == "failed":
-                note("The answer broke off; this turn is not kept.")
+                if event.finish == "failed":
+                    note("The answer broke off; this turn is not kept.")
     except KeyboardInterrupt:
         events.close()
         print()

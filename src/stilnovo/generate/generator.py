@@ -15,7 +15,8 @@ import torch
 
 from stilnovo.errors import InputError
 from stilnovo.generate.kv_cache import KVCache
-from stilnovo.generate.sampling import Sampler, Sampling
+from stilnovo.generate.sampler import Sampler
+from stilnovo.generate.sampling import Sampling
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
 from stilnovo.model.quantize import FrozenLinear, Scheme
