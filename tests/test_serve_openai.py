@@ -16,7 +16,6 @@ from serving import DIED, QUESTION, Scripted, sample_file, serving
 from stilnovo.chat.answer import ask
 from stilnovo.generate.generator import Sampling, open_engine
 from stilnovo.library.sample_works import sample_library
-from stilnovo.serve.answer_events import SamplingSettings
 from stilnovo.serve.wire import Cut
 from stilnovo.text.template import Message
 
@@ -219,4 +218,4 @@ def test_a_model_that_dies_is_an_error_not_an_answer(tmp_path: Path) -> None:
 
 
 def test_defaults_are_the_reports() -> None:
-    assert SamplingSettings() == SamplingSettings(0.6, 0.95, 256, 42, ())
+    assert Sampling() == Sampling(0.6, 0.95, 256, 42, ())

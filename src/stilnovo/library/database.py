@@ -79,10 +79,11 @@ def transaction(db: sqlite3.Connection, path: Path | None) -> Iterator[None]:
         db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             raise
-        db.execute("COMMIT")
 
 
 def prepare(db: sqlite3.Connection, path: Path | None) -> None:

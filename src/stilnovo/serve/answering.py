@@ -1,7 +1,7 @@
-"""One answer from question to stored message: what the page sees of it while it is written, and what is kept of it.
+"""One answer from question to stored message: its events while it is written, and what is stored of it.
 
-The generator here runs in a worker's thread. However it ends (finished, stopped by the person, broken by the model),
-its last act is to store what had arrived.
+The generators here run in a worker's thread. However `Answering.write` ends (finished, stopped by the person, broken by
+the model), its last act is to store what had arrived.
 """
 
 from __future__ import annotations
@@ -11,126 +11,102 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, replace
-from typing import Any, cast
 
+from stilnovo.chat.events import Answer, Event, Notice, TextToken
 from stilnovo.errors import StilnovoError
 from stilnovo.library.store import Library
-from stilnovo.serve.answer_events import AnswerDone, Ask, Event, Notice, Responder, TextToken
 from stilnovo.serve.faults import Fault, fault_of
-from stilnovo.serve.history import Conversations, settled, turns
+from stilnovo.serve.history import Conversations, Stored, settled, turns
 from stilnovo.serve.metrics import Metrics
+from stilnovo.serve.responder import Ask, LibraryResponder
 
 #: A growing answer is stored this often, so that even a killed service has kept most of it.
 STORE_SECONDS = 2.0
-PageEvent = tuple[str, dict[str, Any]]
 log = logging.getLogger("stilnovo.serve")
 
 
-def events_of(responder: Responder, library: Library, ask: Ask) -> Generator[Event, None, None]:
-    """The responder's events as a generator that can be closed."""
-    events = responder.respond(library, ask)
-    with closing(cast("Generator[Event, None, None]", events)) as open_events:
-        yield from open_events
-
-
-def counted(
-    events: Generator[Event, None, None], ask: Ask, metrics: Metrics, begun: float
-) -> Generator[Event, None, None]:
-    """The same events, with their times and numbers kept."""
-    outcome, first = "stopped", True
-    try:
-        with closing(events):
-            for event in events:
-                if first and isinstance(event, TextToken):
-                    metrics.time("stilnovo_first_token_seconds", time.monotonic() - begun)
-                    first = False
-                if isinstance(event, AnswerDone):
-                    outcome = "failed" if event.failure else "complete"
-                    metrics.count("stilnovo_tokens_total", event.prompt_tokens, kind="read")
-                    metrics.count("stilnovo_tokens_total", event.completion_tokens, kind="written")
-                    for cited in event.citations:
-                        metrics.count("stilnovo_citations_total", status=cited["status"])
-                yield event
-    except GeneratorExit:
-        raise
-    except BaseException:
-        outcome = "failed"
-        raise
-    finally:
-        metrics.count("stilnovo_answers_total", mode=ask.mode, outcome=outcome)
-        metrics.time("stilnovo_answer_seconds", time.monotonic() - begun)
-
-
 class Answering:
-    """Answers in stored conversations."""
+    """Answers, counted; those in stored conversations are stored as they grow."""
 
-    def __init__(self, responder: Responder, metrics: Metrics) -> None:
-        self._responder, self._metrics = responder, metrics
+    def __init__(self, responder: LibraryResponder, metrics: Metrics) -> None:
+        self.responder, self._metrics = responder, metrics
 
-    def begin(self, library: Library, number: str, message: str | None, ask: Ask) -> tuple[Ask, PageEvent]:
-        """Store the question and an empty answer; returns what is asked, history included, and the first event."""
-        store = Conversations(library)
-        details = {
-            "mode": ask.mode,
-            "sampling": asdict(ask.sampling),
-            "attempt": 0,
-            "model": self._responder.writer_name,
-        }
-        question, answer = store.begin(number, message, details)
-        past = [one for one in store.messages(number) if one.id not in (question.id, answer.id)]
-        # Answering anew must not repeat itself: each attempt has a seed of its own.
-        attempt = answer.details["attempt"]
-        sampling = replace(ask.sampling, seed=ask.sampling.seed + attempt)
-        ask = replace(ask, message=question.text, history=turns(past), sampling=sampling)
-        heading = store.heading(number)
-        start = {"question": asdict(question), "answer": asdict(answer), "conversation": asdict(heading)}
-        return ask, ("start", start)
+    def events(self, library: Library, ask: Ask, begun: float) -> Generator[Event, None, None]:
+        """The events of an answer, with their times and counts measured."""
+        metrics, outcome, first = self._metrics, "stopped", True
+        try:
+            with closing(self.responder.respond(library, ask)) as events:
+                for event in events:
+                    if first and isinstance(event, TextToken):
+                        metrics.time("stilnovo_first_token_seconds", time.monotonic() - begun)
+                        first = False
+                    if isinstance(event, Answer):
+                        outcome = "failed" if event.failure else "complete"
+                        metrics.count("stilnovo_tokens_total", event.prompt_tokens, kind="read")
+                        metrics.count("stilnovo_tokens_total", event.completion_tokens, kind="written")
+                        for quote in event.quotes:
+                            metrics.count("stilnovo_citations_total", status=quote.status)
+                    yield event
+        except Exception:
+            outcome = "failed"
+            raise
+        finally:
+            metrics.count("stilnovo_answers_total", mode=ask.mode, outcome=outcome)
+            metrics.time("stilnovo_answer_seconds", time.monotonic() - begun)
+
+    def begin(
+        self, library: Library, conversation_id: str, message: str | None, ask: Ask
+    ) -> tuple[Ask, Stored, Stored]:
+        """Store the question and an empty answer; returns what is asked, history included, and the two messages."""
+        sampling = {**asdict(ask.sampling), "max_tokens": ask.sampling.max_new_tokens}
+        details = {"mode": ask.mode, "sampling": sampling, "attempt": 0, "model": self.responder.writer_name}
+        past, question, answer = Conversations(library).begin(conversation_id, message, details)
+        # A new attempt must not repeat the one before: each has a seed of its own.
+        seed = ask.sampling.seed + answer.details["attempt"]
+        history, sampled = turns(past, library), replace(ask.sampling, seed=seed)
+        return replace(ask, message=question.text, history=history, sampling=sampled), question, answer
 
     def write(
-        self, library: Library, answer: dict[str, Any], ask: Ask, begun: float
-    ) -> Generator[PageEvent, None, None]:
-        """Write the answer, event by event, and store it."""
-        store, text, status, details = Conversations(library), "", "stopped", dict(answer["details"])
-        stored_at = time.monotonic()
-        events = counted(events_of(self._responder, library, ask), ask, self._metrics, begun)
+        self, library: Library, answer: Stored, ask: Ask, begun: float
+    ) -> Generator[TextToken | Notice | Stored | Fault, None, None]:
+        """Write the answer and store it: its tokens and notices, the stored message, and a fault if it was not stored."""
+        store, details = Conversations(library), dict(answer.details)
+        text, status, stored_at = "", "stopped", time.monotonic()
         try:
-            with closing(events):
+            with closing(self.events(library, ask, begun)) as events:
                 for event in events:
-                    if isinstance(event, TextToken):
-                        text += event.text
-                        if time.monotonic() - stored_at > STORE_SECONDS:
-                            _kept(store, answer["id"], text, "writing", details)
-                            stored_at = time.monotonic()
-                        yield "token", {"text": event.text}
-                    elif isinstance(event, Notice):
-                        notice = asdict(event)
-                        details["notices"] = [*details.get("notices", []), notice]
-                        yield "notice", notice
-                    else:
-                        text, status = event.text, "complete"
+                    if isinstance(event, Answer):
+                        text, status = event.text, "failed" if event.failure else "complete"
                         if event.failure:
-                            status, details["error"] = "failed", {"code": "model_failed", "message": event.failure}
+                            details["error"] = Fault(502, "model_failed", event.failure).error
                         details |= {
-                            "citations": list(event.citations), "kind": event.kind, "finish_reason": event.reason,
+                            "citations": [quote.as_dict() for quote in event.quotes], "kind": event.kind,
+                            "finish_reason": "length" if event.finish == "length" else "stop", "searched": event.searched,
                             "tokens": event.completion_tokens, "seconds": round(time.monotonic() - begun, 3),
                         }  # fmt: skip
-        except GeneratorExit:
-            raise
+                        continue
+                    if isinstance(event, Notice):
+                        details["notices"] = [*details.get("notices", []), event.as_dict()]
+                    else:
+                        text += event.text
+                        if time.monotonic() - stored_at > STORE_SECONDS:
+                            _store(store, replace(answer, text=text, details=details))
+                            stored_at = time.monotonic()
+                    yield event
         except Exception as error:
-            fault = _logged(error)
-            status, details["error"] = "failed", {"code": fault.code, "message": fault.message}
+            status, details["error"] = "failed", _logged(error).error
         finally:
-            text, status, details = settled(text, status, details)
-            trouble = _kept(store, answer["id"], text, status, details)
-        yield "done", {"id": answer["id"], "text": text, "status": status, "details": details}
+            final = settled(replace(answer, text=text, status=status, details=details))
+            trouble = _store(store, final)
+        yield final
         if trouble is not None:
-            yield "unsaved", {"code": trouble.code, "message": trouble.message}
+            yield trouble
 
     @staticmethod
-    def give_up(library: Library, answer: dict[str, Any], fault: Fault) -> None:
-        """The answer was never begun, for want of a turn: say so in its place."""
-        details = {**answer["details"], "error": {"code": fault.code, "message": fault.message}}
-        Conversations(library).write(answer["id"], *settled("", "failed", details))
+    def give_up(library: Library, answer: Stored, fault: Fault) -> None:
+        """The answer never got its turn: say so in its place."""
+        details = {**answer.details, "error": fault.error}
+        Conversations(library).write(settled(replace(answer, text="", status="failed", details=details)))
 
 
 def _logged(error: Exception) -> Fault:
@@ -143,10 +119,10 @@ def _logged(error: Exception) -> Fault:
     return fault
 
 
-def _kept(store: Conversations, message: str, text: str, status: str, details: dict[str, Any]) -> Fault | None:
+def _store(store: Conversations, answer: Stored) -> Fault | None:
     """Store an answer; a database that will not take it is told, and ends no answer."""
     try:
-        store.write(message, text, status, details)
+        store.write(answer)
     except StilnovoError as error:
         log.warning("An answer could not be stored: %s", error)
         return fault_of(error)

@@ -25,11 +25,11 @@ from stilnovo.library.embedders import Embedder
 from stilnovo.library.read import SUFFIXES
 from stilnovo.library.store import Library
 from stilnovo.serve import library_api, openai_api, talk_api
-from stilnovo.serve.answer_events import Responder
 from stilnovo.serve.answering import Answering
 from stilnovo.serve.faults import Fault, fault_of
 from stilnovo.serve.history import Conversations
 from stilnovo.serve.metrics import CONTENT_TYPE, Metrics
+from stilnovo.serve.responder import LibraryResponder
 from stilnovo.serve.security import COOKIE, Door, same, session
 from stilnovo.serve.settings import ServeSettings
 from stilnovo.serve.streaming import ClientGone
@@ -46,7 +46,7 @@ class Login(BaseModel):
     token: str = Field(max_length=1000)
 
 
-def create_app(settings: ServeSettings, responder: Responder, embedder: Embedder | None = None) -> FastAPI:
+def create_app(settings: ServeSettings, responder: LibraryResponder, embedder: Embedder | None = None) -> FastAPI:
     """The service as an ASGI application.
 
     Args:
@@ -73,8 +73,8 @@ def create_app(settings: ServeSettings, responder: Responder, embedder: Embedder
 
     # No interactive documentation: its page would load scripts from elsewhere.
     app = FastAPI(title="stilnovo", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
-    app.include_router(openai_api.router(workers, responder, metrics, embedder))
-    app.include_router(talk_api.router(workers, responder, answering))
+    app.include_router(openai_api.router(workers, answering, embedder))
+    app.include_router(talk_api.router(workers, answering))
     app.include_router(library_api.router(workers, uploads))
     _own_routes(app, settings, responder, workers, metrics)
     _faults(app)
@@ -91,7 +91,7 @@ def create_app(settings: ServeSettings, responder: Responder, embedder: Embedder
 
 
 def _own_routes(
-    app: FastAPI, settings: ServeSettings, responder: Responder, workers: Workers, metrics: Metrics
+    app: FastAPI, settings: ServeSettings, responder: LibraryResponder, workers: Workers, metrics: Metrics
 ) -> None:
     """The page, its login, and what watches the service."""
 
@@ -142,7 +142,7 @@ def _faults(app: FastAPI) -> None:
     """Every error in one shape."""
 
     def shown(fault: Fault) -> JSONResponse:
-        return JSONResponse(fault.body(), fault.status, headers=fault.headers)
+        return JSONResponse({"error": fault.error}, fault.status, headers=fault.headers)
 
     @app.exception_handler(Fault)
     async def _fault(_: Request, error: Fault) -> JSONResponse:

@@ -37,11 +37,12 @@ class Fault(Exception):
         super().__init__(message)
         self.status, self.code, self.message, self.param, self.retry_after = status, code, message, param, retry_after
 
-    def body(self) -> dict[str, Any]:
+    @property
+    def error(self) -> dict[str, Any]:
         """OpenAI's error object."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, kind)
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        return {"message": self.message, "type": kind, "param": self.param, "code": self.code}
 
     @property
     def headers(self) -> dict[str, str]:
@@ -63,7 +64,7 @@ def _database_code(error: BaseException | None) -> str | None:
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Any error as a fault; what nobody foresaw is named without its inside."""
+    """Map any exception to an HTTP error; unexpected ones hide their details."""
     if isinstance(error, Fault):
         return error
     if code := _database_code(error) or _database_code(error.__cause__):

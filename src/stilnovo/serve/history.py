@@ -7,17 +7,17 @@ what had arrived stay. One conversation's trouble never touches another's rows.
 from __future__ import annotations
 
 import json
-import sqlite3
+import re
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from stilnovo.chat.events import Turn
 from stilnovo.errors import InputError
-from stilnovo.library.database import guard
+from stilnovo.library.database import guard, transaction
 from stilnovo.library.store import Library
 from stilnovo.serve.faults import not_found
 
@@ -77,33 +77,17 @@ class Conversations:
     def __init__(self, library: Library) -> None:
         self._db, self._path = library.connection, library.path
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with guard(self._path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            try:
-                self._db.execute("COMMIT")
-            except sqlite3.Error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
     def prepare(self) -> None:
         """Make the tables where they are absent; mark answers that a dead service was writing as interrupted.
 
         Raises:
             InputError: the tables are from a newer stilnovo.
         """
-        with self._transaction() as db:
+        with transaction(self._db, self._path):
             for statement in _TABLES:
-                db.execute(statement)
-            db.execute("UPDATE conversation_messages SET status = 'interrupted' WHERE status = 'writing'")
-            version = db.execute("SELECT value FROM conversation_facts WHERE name = 'version'").fetchone()[0]
+                self._db.execute(statement)
+            self._db.execute("UPDATE conversation_messages SET status = 'interrupted' WHERE status = 'writing'")
+            version = self._db.execute("SELECT value FROM conversation_facts WHERE name = 'version'").fetchone()[0]
             if version != _VERSION:
                 raise InputError(
                     f"The conversations in {self._path} have format {version}.",
@@ -111,72 +95,85 @@ class Conversations:
                     "Update stilnovo.",
                 )
 
-    def all(self) -> list[ConversationSummary]:
-        """All, the last used first."""
+    def _summaries(self, where: str, *values: str) -> list[ConversationSummary]:
         with guard(self._path):
             rows = self._db.execute(
                 "SELECT c.id, c.title, c.created, c.updated, (SELECT count(*) FROM conversation_messages m "
-                "WHERE m.conversation = c.id) FROM conversations c ORDER BY c.updated DESC, c.id"
+                f"WHERE m.conversation = c.id) FROM conversations c {where} ORDER BY c.updated DESC, c.id",
+                values,
             )
             return [ConversationSummary(*row) for row in rows]
 
-    def heading(self, number: str) -> ConversationSummary:
+    def all(self) -> list[ConversationSummary]:
+        """All, the last used first."""
+        return self._summaries("")
+
+    def heading(self, conversation_id: str) -> ConversationSummary:
         """One conversation.
 
         Raises:
             Fault: 404.
         """
-        with guard(self._path):
-            row = self._db.execute(
-                "SELECT c.id, c.title, c.created, c.updated, (SELECT count(*) FROM conversation_messages m "
-                "WHERE m.conversation = c.id) FROM conversations c WHERE c.id = ?",
-                (number,),
-            ).fetchone()
-        if row is None:
+        rows = self._summaries("WHERE c.id = ?", conversation_id)
+        if not rows:
             raise not_found("This conversation")
-        return ConversationSummary(*row)
+        return rows[0]
 
-    def messages(self, number: str) -> list[Stored]:
+    def messages(self, conversation_id: str) -> list[Stored]:
         """The messages of a conversation, oldest first."""
         with guard(self._path):
             rows = self._db.execute(
                 "SELECT id, role, text, status, created, details FROM conversation_messages WHERE conversation = ? "
                 "ORDER BY position",
-                (number,),
+                (conversation_id,),
             )
-            return [Stored(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
+            return [_upgraded(Stored(r[0], r[1], r[2], r[3], r[4], json.loads(r[5]))) for r in rows]
+
+    def whole(self, conversation_id: str) -> tuple[ConversationSummary, list[Stored]]:
+        """One conversation and its messages.
+
+        Raises:
+            Fault: 404.
+        """
+        return self.heading(conversation_id), self.messages(conversation_id)
 
     def create(self, title: str = "") -> ConversationSummary:
         """A new, empty conversation."""
-        number, now = uuid.uuid4().hex, _now()
-        with self._transaction() as db:
-            db.execute("INSERT INTO conversations VALUES (?, ?, ?, ?)", (number, title[:LONGEST_TITLE], now, now))
-        return ConversationSummary(number, title[:LONGEST_TITLE], now, now, 0)
+        conversation_id, now = uuid.uuid4().hex, _now()
+        with transaction(self._db, self._path):
+            self._db.execute(
+                "INSERT INTO conversations VALUES (?, ?, ?, ?)", (conversation_id, title[:LONGEST_TITLE], now, now)
+            )
+        return ConversationSummary(conversation_id, title[:LONGEST_TITLE], now, now, 0)
 
-    def rename(self, number: str, title: str) -> ConversationSummary:
+    def rename(self, conversation_id: str, title: str) -> ConversationSummary:
         """Give a conversation another title."""
-        with self._transaction() as db:
-            db.execute("UPDATE conversations SET title = ? WHERE id = ?", (title[:LONGEST_TITLE], number))
-        return self.heading(number)
+        with transaction(self._db, self._path):
+            self._db.execute(
+                "UPDATE conversations SET title = ? WHERE id = ?", (title[:LONGEST_TITLE], conversation_id)
+            )
+        return self.heading(conversation_id)
 
-    def delete(self, number: str) -> None:
+    def delete(self, conversation_id: str) -> None:
         """Delete a conversation and all its messages."""
-        self.heading(number)
-        with self._transaction() as db:
-            db.execute("DELETE FROM conversations WHERE id = ?", (number,))
+        self.heading(conversation_id)
+        with transaction(self._db, self._path):
+            self._db.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))
 
-    def begin(self, number: str, message: str | None, details: dict[str, Any]) -> tuple[Stored, Stored]:
+    def begin(
+        self, conversation_id: str, message: str | None, details: dict[str, Any]
+    ) -> tuple[list[Stored], Stored, Stored]:
         """A new question and the empty answer to it; without a message, the last answer is begun anew.
 
         Returns:
-            The person's message and the answer to be written.
+            The messages before, the person's message, and the answer to be written.
 
         Raises:
             Fault: 404, when there is no such conversation or nothing to answer anew.
         """
-        self.heading(number)
-        past = self.messages(number)
-        with self._transaction() as db:
+        self.heading(conversation_id)
+        past = self.messages(conversation_id)
+        with transaction(self._db, self._path):
             if message is None:
                 while past and past[-1].role == "assistant":
                     gone = past.pop()
@@ -184,57 +181,74 @@ class Conversations:
                     details = {**details, "attempt": attempt}
                     if gone.text:
                         details[PREVIOUS] = {"text": gone.text, "status": gone.status, "details": gone.details}
-                    db.execute("DELETE FROM conversation_messages WHERE id = ?", (gone.id,))
+                    self._db.execute("DELETE FROM conversation_messages WHERE id = ?", (gone.id,))
                 if not past:
                     raise not_found("A question to answer anew")
-                question = past[-1]
+                question = past.pop()
             else:
-                question = self._insert(db, number, "user", message, "complete", {})
-                if not past:
-                    db.execute(
-                        "UPDATE conversations SET title = ? WHERE id = ? AND title = ''", (title_of(message), number)
-                    )
-            answer = self._insert(db, number, "assistant", "", "writing", details)
-            db.execute("UPDATE conversations SET updated = ? WHERE id = ?", (_now(), number))
-        return question, answer
+                question = self._insert(conversation_id, "user", message, "complete", {})
+            answer = self._insert(conversation_id, "assistant", "", "writing", details)
+            self._db.execute(
+                "UPDATE conversations SET updated = ?, title = iif(title = '', ?, title) WHERE id = ?",
+                (answer.created, title_of(question.text), conversation_id),
+            )
+        return past, question, answer
 
-    @staticmethod
-    def _insert(
-        db: sqlite3.Connection, number: str, role: str, text: str, status: str, details: dict[str, Any]
-    ) -> Stored:
+    def _insert(self, conversation_id: str, role: str, text: str, status: str, details: dict[str, Any]) -> Stored:
         message = Stored(uuid.uuid4().hex, role, text, status, _now(), details)
-        db.execute(
+        self._db.execute(
             "INSERT INTO conversation_messages SELECT ?, ?, coalesce(max(position), -1) + 1, ?, ?, ?, ?, ? "
             "FROM conversation_messages WHERE conversation = ?",
-            (message.id, number, role, text, status, json.dumps(details), message.created, number),
+            (message.id, conversation_id, role, text, status, json.dumps(details), message.created, conversation_id),
         )
         return message
 
-    def write(self, message: str, text: str, status: str, details: dict[str, Any]) -> None:
+    def write(self, message: Stored) -> None:
         """An answer as far as it has come; nothing happens when it was deleted meanwhile.
 
         An answer begun anew puts the one before away only when it has a word of its own: see `settled`.
         """
-        with self._transaction() as db:
-            db.execute(
+        with transaction(self._db, self._path):
+            self._db.execute(
                 "UPDATE conversation_messages SET text = ?, status = ?, details = ? WHERE id = ?",
-                (text, status, json.dumps(details, ensure_ascii=False), message),
+                (message.text, message.status, json.dumps(message.details, ensure_ascii=False), message.id),
             )
 
 
-def settled(text: str, status: str, details: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+def settled(answer: Stored) -> Stored:
     """What is stored of an answer that has ended: itself, or, where it has not a word, the one it was to replace."""
-    previous = details.get(PREVIOUS)
-    if previous and not text and status != "complete":
-        back = {**previous["details"], "attempt": details["attempt"]}
-        return previous["text"], previous["status"], {**back, **({"error": e} if (e := details.get("error")) else {})}
-    return text, status, {name: value for name, value in details.items() if name != PREVIOUS}
+    details = dict(answer.details)
+    previous = details.pop(PREVIOUS, None)
+    if previous and not answer.text and answer.status != "complete":
+        now = {key: details[key] for key in ("attempt", "error") if key in details}
+        return replace(answer, **{**previous, "details": previous["details"] | now})
+    return replace(answer, details=details)
 
 
-def turns(messages: Sequence[Stored]) -> tuple[tuple[str, str], ...]:
+def turns(messages: Sequence[Stored], library: Library) -> tuple[Turn, ...]:
     """Questions with their answers, as far as both are there: what the next answer may lean on."""
+    works = {work.sha256: work for work in library.works()}
     found = []
     for question, answer in pairwise(messages):
         if question.role == "user" and answer.role == "assistant" and answer.text and answer.status != "writing":
-            found.append((question.text, answer.text))
+            quoted = [c for c in answer.details.get("citations", ()) if c["sha256"] in works]
+            last = max(quoted, key=lambda citation: citation["answer_start"], default=None)
+            searched = answer.details.get("searched") or None
+            found.append(Turn(question.text, answer.text, (), searched, works[last["sha256"]] if last else None))
     return tuple(found)
+
+
+def _upgraded(message: Stored) -> Stored:
+    """A message stored before quotations had their place in the answer, and notices their detail: both are found out."""
+    end = 0
+    for citation in message.details.get("citations", ()):
+        if "answer_end" not in citation:
+            source = rf"(?: \({re.escape(citation['citation'])}\)| \[citazione non verificata\])?"
+            place = re.compile(rf"[«“\"]?(?:… )?{re.escape(citation['shown'])}[»”\"]?{source}").search(
+                message.text, end
+            )
+            start, end = place.span() if place else (end, end)
+            citation |= {"answer_start": start, "answer_end": end}
+    for notice in message.details.get("notices", ()):
+        notice.setdefault("detail", notice["text"].partition(": ")[2])
+    return message

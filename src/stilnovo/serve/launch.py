@@ -9,8 +9,8 @@ import uvicorn
 
 from stilnovo.errors import InputError
 from stilnovo.library.embedders import Embedder
-from stilnovo.serve.answer_events import Responder
 from stilnovo.serve.app import create_app
+from stilnovo.serve.responder import LibraryResponder
 from stilnovo.serve.settings import ServeSettings
 
 #: Connections beyond this are refused at once, so that a flood cannot use up the machine's memory.
@@ -35,7 +35,7 @@ def _listen(settings: ServeSettings) -> socket.socket:
 
 
 def serve(
-    settings: ServeSettings, responder: Responder, embedder: Embedder | None, started: Callable[[str], None]
+    settings: ServeSettings, responder: LibraryResponder, embedder: Embedder | None, started: Callable[[str], None]
 ) -> None:
     """Serve until interrupted; `started` is told the page's address once the port is open."""
     app = create_app(settings, responder, embedder)

@@ -172,7 +172,7 @@ class Door:
 
 
 async def _answer(fault: Fault, send: Send) -> None:
-    body = json.dumps(fault.body(), ensure_ascii=False).encode()
+    body = json.dumps({"error": fault.error}, ensure_ascii=False).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     # What is left of the body is not read: the connection ends here.
     headers += [(b"connection", b"close")] if fault.status in (408, 413) else []

@@ -10,12 +10,15 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stilnovo.serve.answer_events import MODEL_OF, AnswerDone, Ask, Mode, SamplingSettings
+from stilnovo.chat.events import Answer, Event, Mode, Notice, Turn
+from stilnovo.generate.sampling import Sampling
 from stilnovo.serve.faults import Fault
+from stilnovo.serve.responder import MODEL_OF, Ask
 
 MODE_OF: dict[str, Mode] = {model: mode for mode, model in MODEL_OF.items()}
 MESSAGES_AT_MOST = 1000
@@ -50,7 +53,26 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class ChatRequest(BaseModel):
+class SamplingFields(BaseModel):
+    """The sampling settings of a request; where it names none, the report's hold."""
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=100_000)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+
+    def sampling(self, **more: Any) -> Sampling:
+        """The settings, those in `more` first."""
+        named = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_new_tokens": self.max_tokens,
+            "seed": self.seed,
+        }
+        return Sampling(**{key: value for key, value in {**named, **more}.items() if value is not None})
+
+
+class ChatRequest(SamplingFields):
     """A request for a completion; fields that are not listed do nothing here."""
 
     model_config = ConfigDict(extra="allow")
@@ -59,11 +81,8 @@ class ChatRequest(BaseModel):
     messages: list[WireMessage] = Field(min_length=1, max_length=MESSAGES_AT_MOST)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    max_tokens: int | None = Field(None, ge=1, le=100_000)
-    max_completion_tokens: int | None = Field(None, ge=1, le=100_000)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=100_000)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: str | list[str] | None = None
     n: int | None = 1
 
@@ -78,7 +97,7 @@ class ChatRequest(BaseModel):
             message = f"The model {self.model[:80]!r} does not exist. Offered: {offered}."
             raise Fault(404, "model_not_found", message, "model")
         if self.n not in (None, 1):
-            raise Fault(400, "unsupported", "One choice is written a request: n must be 1.", "n")
+            raise Fault(400, "unsupported", "Only n=1 is supported.", "n")
         for name in _REFUSED:
             if (self.model_extra or {}).get(name):
                 raise Fault(400, "unsupported", f"{name} is not supported.", name)
@@ -93,26 +112,20 @@ class ChatRequest(BaseModel):
     def ask(self) -> Ask:
         """The conversation as the service asks it: the system's words, complete turns, and the last message."""
         system = "\n\n".join(m.words() for m in self.messages if m.role in ("system", "developer"))
-        turns: list[tuple[str, str]] = []
+        turns: list[Turn] = []
         waiting = ""
         for message in (m for m in self.messages if m.role in ("user", "assistant")):
             if message.role == "user":
                 waiting = f"{waiting}\n\n{message.words()}" if waiting else message.words()
             else:
-                turns.append((waiting, message.words()))
+                turns += [Turn(waiting, message.words())] if waiting else []
                 waiting = ""
         if not waiting.strip():
             raise Fault(400, "invalid_value", "The last message must be the user's, and hold text.", "messages")
-        default = SamplingSettings()
-        sampling = SamplingSettings(
-            temperature=default.temperature if self.temperature is None else self.temperature,
-            top_p=default.top_p if self.top_p is None else self.top_p,
-            max_tokens=self.max_completion_tokens or self.max_tokens or default.max_tokens,
-            seed=secrets.randbelow(2**31) if self.seed is None else self.seed % 2**63,
-            stop=self.stops(),
-        )
-        history = tuple((user, said) for user, said in turns if user)
-        return Ask(waiting, history, MODE_OF[self.model], sampling, system)
+        seed = secrets.randbelow(2**31) if self.seed is None else self.seed % 2**63
+        tokens = self.max_completion_tokens or self.max_tokens
+        sampling = self.sampling(max_new_tokens=tokens, seed=seed, stop=self.stops())
+        return Ask(waiting, tuple(turns), MODE_OF[self.model], sampling, system)
 
 
 class Cut:
@@ -148,35 +161,54 @@ class Cut:
 class Answered:
     """The objects of one answer."""
 
-    def __init__(self, model: str) -> None:
-        self._model, self._id, self._created = model, f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
-
-    def _object(self, kind: str) -> dict[str, Any]:
-        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
+    def __init__(self, model: str, stops: tuple[str, ...] = (), usage: bool = False) -> None:
+        self._cut, self._usage = Cut(stops), usage
+        self._facts = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     def chunk(self, delta: dict[str, str], reason: str | None = None, **more: Any) -> dict[str, Any]:
         """A piece of a stream."""
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return {**self._object("chat.completion.chunk"), "choices": [choice], **more}
+        return {**self._facts, "object": "chat.completion.chunk", "choices": [choice], **more}
 
-    def usage_chunk(self, done: AnswerDone) -> dict[str, Any]:
-        """The last piece of a stream that was asked for its usage."""
-        return {**self._object("chat.completion.chunk"), "choices": [], "usage": usage(done)}
+    def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
+        """An event as pieces of a stream; notices have none.
 
-    def completion(self, text: str, done: AnswerDone) -> dict[str, Any]:
-        """A whole answer; `stilnovo` holds the quotations, for clients that know of them."""
+        Raises:
+            Fault: the model broke off.
+        """
+        if isinstance(event, Notice):
+            return
+        done = event if isinstance(event, Answer) else None
+        if text := self._cut.rest() if done else self._cut.feed(event.text):
+            yield self.chunk({"content": text})
+        if done:
+            yield self.chunk({}, **self._end(done))
+            if self._usage:
+                yield {**self.chunk({}), "choices": [], "usage": _usage(done)}
+
+    def completion(self, done: Answer) -> dict[str, Any]:
+        """A whole answer.
+
+        Raises:
+            Fault: the model broke off.
+        """
+        text = self._cut.feed(done.text) + self._cut.rest()
+        end = self._end(done)
         message = {"role": "assistant", "content": text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": done.reason}
-        found = {"choices": [choice], "usage": usage(done), "stilnovo": extension(done)}
-        return {**self._object("chat.completion"), **found}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": end.pop("reason")}
+        return {**self._facts, "object": "chat.completion", "choices": [choice], "usage": _usage(done), **end}
+
+    def _end(self, done: Answer) -> dict[str, Any]:
+        """The finish reason; `stilnovo` holds the quotations, for clients that know of them."""
+        if done.failure:
+            raise Fault(502, "model_failed", done.failure)
+        reason = "length" if done.finish == "length" and not self._cut.ended else "stop"
+        return {
+            "reason": reason,
+            "stilnovo": {"kind": done.kind, "citations": [quote.as_dict() for quote in done.quotes]},
+        }
 
 
-def usage(done: AnswerDone) -> dict[str, int]:
-    """Tokens read and written."""
+def _usage(done: Answer) -> dict[str, int]:
     total = done.prompt_tokens + done.completion_tokens
     return {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens, "total_tokens": total}
-
-
-def extension(done: AnswerDone) -> dict[str, Any]:
-    """What this service knows beyond OpenAI's format."""
-    return {"kind": done.kind, "citations": list(done.citations)}
