@@ -7,7 +7,11 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-slow test-gpu test-kernels lint types docs bench bench-gpu format clean
+# Tests run in so many processes, one thread each: `make test JOBS=8` where there are the cores.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.PHONY: help check demo test test-slow test-gpu test-kernels lint types docs site bench bench-gpu format clean
 
 help:  ## the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,8 +36,11 @@ $(VENV)/.bench: $(VENV)/.dev
 demo: $(VENV)/.core  ## the main job in one go; report in runs/demo/report.html
 	@$(BIN)/stilnovo demo --json
 
-test: $(VENV)/.dev  ## the default tests (CPU, minutes)
-	$(BIN)/python -m pytest
+check: lint types $(VENV)/.dev  ## before every commit: format, style, types and the fast tests, in under a minute
+	$(PYTEST) -m fast
+
+test: $(VENV)/.dev  ## the default tests, in JOBS processes (CPU, minutes)
+	$(PYTEST) -n $(JOBS) --dist loadfile
 
 test-slow: $(VENV)/.dev  ## the tests that take longer
 	$(BIN)/python -m pytest -m 'slow and not gpu'
@@ -58,6 +65,10 @@ types: $(VENV)/.dev  ## mypy, strict
 
 docs: $(VENV)/.core  ## docs/cli.md from the command line itself
 	$(BIN)/python docs/make_cli.py
+
+site: $(VENV)/.core  ## the documentation as pages, in site/
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.bench  ## speed and memory against TRL + PEFT + bitsandbytes, quantisation, checkpointing
 	$(BIN)/python bench/training.py

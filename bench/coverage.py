@@ -6,6 +6,8 @@ procedure of `statistics/estimates.py` is asked. Beside it stands what the same 
     python bench/coverage.py --draws 3000 --out results/coverage_…json
 
 The last line is one JSON object: for each procedure the share it reached, its standard error and the share without groups.
+
+Needs: stilnovo.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ No peer looks for near-duplicates; `stilnovo, near-duplicates` is ours with that
 The text is real when there is any: our encoder remembers words, and made-up text could repeat more or fewer of them.
 Memory: made-up text of 10 MB, 100 MB and, with --gigabyte, 1 GB, of 400,000 word forms with Zipf's frequencies, enough to
 fill every memory; near-duplicate search on; the sum over all processes, sampled.
+
+Needs: stilnovo[bench].
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ fp64, and both differences are reported.
 
 The harness gets its best batch size of several, found on a few items of the same task beforehand. It computes a few-shot
 header anew for every item, we once a round: short rounds are to its advantage.
+
+Needs: stilnovo[bench].
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ of about 1,024 tokens, under the recipes `report2024-wikipedia` (the first 32 to
 
 Every stage is a `stilnovo` command and leaves a folder; a stage that is done is not done again, one that was cut short goes
 on. Weights stay as they are stored (`quantization: none`), so that nothing that is gained is quantisation undone.
+
+Needs: stilnovo.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ Four parts, each in child processes so that nothing one leaves behind helps or h
 
 The 8B shape gets random packed weights (`synthetic.py`). Out of memory is a result too. `--tiny-cpu` runs the same lines
 on a tiny shape without a card; its figures mean nothing.
+
+Needs: stilnovo.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,35 +30,19 @@ from typing import Any
 
 import torch
 
+from gpu_step import ADAPTER, CAP, EIGHT_B, GIB, TINY, budget, documents, median_seconds, our_row
 from stilnovo.engine.loss import tiled_cross_entropy
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama, random_source
-from stilnovo.model.quantize import FourBitLinear, quantized_linear
+from stilnovo.model.quantize import quantized_linear
 from stilnovo.plan.cards import CARDS, Card
-from stilnovo.plan.choice import Budget, Plan, best, longest
+from stilnovo.plan.choice import longest
 from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import Levers, all_layers
-from stilnovo.plan.shape import LlamaConfig, LoraConfig
+from stilnovo.plan.shape import LoraConfig
 from stilnovo.runlog import environment, write_atomic
 
-EIGHT_B = LlamaConfig(
-    vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, layers=32, heads=32, kv_heads=8, head_dim=128,
-    rope_theta=500_000.0, max_positions=131_072,
-)  # fmt: skip
-TINY = LlamaConfig(
-    vocab_size=256,
-    hidden_size=64,
-    intermediate_size=128,
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    head_dim=16,
-    max_positions=4096,
-)
-ADAPTER = LoraConfig(r=32)
-GIB = 2**30
-CAP = int(7.5 * GIB)
 HERE = Path(__file__).parent
 PEERS: dict[str, dict[str, Any]] = {
     "trl": {"side": "trl"},
@@ -67,15 +52,6 @@ PEERS: dict[str, dict[str, Any]] = {
         "side": "unsloth", "load": {"offload_layers": "auto", "unsloth_tiled_mlp": True},
     },
 }  # fmt: skip
-
-
-def documents(tokens: int) -> tuple[int, ...]:
-    """Lengths of a packed stream: long and short documents in turn, as in an encyclopedia."""
-    lengths, left, pattern = [], tokens, (700, 150, 1100, 300)
-    while left:
-        lengths.append(min(left, pattern[len(lengths) % 4]))
-        left -= lengths[-1]
-    return tuple(lengths)
 
 
 def measured_card(device: torch.device) -> Card:
@@ -93,24 +69,6 @@ def measured_card(device: torch.device) -> Card:
     return Card(
         properties.name, 2 * 4096**3 / product, properties.total_memory, 2 * big.nbytes / copy, big.nbytes / link, bf16, True
     )  # fmt: skip
-
-
-def median_seconds(action: Callable[[], object], times: int) -> float:
-    """Seconds of an action on the card."""
-    seconds = []
-    for _ in range(times + 2):
-        synchronize()
-        started = time.perf_counter()
-        action()
-        synchronize()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[2:])
-
-
-def synchronize() -> None:
-    """Wait for the card, if there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def levers_to_try(layers: int) -> dict[str, Levers]:
@@ -153,99 +111,6 @@ def parity(device: torch.device, dtype: torch.dtype) -> list[dict[str, Any]]:
         limit = 0.02 if dtype != torch.float32 else 1e-4
         rows.append({"lever": name, "loss": loss_off, "gradient": off, "same": off < limit and loss_off < limit})
     return rows
-
-
-def build(config: LlamaConfig, device: torch.device, dtype: torch.dtype) -> Llama:
-    """The shape with random packed weights, made where it computes; never a dense projection."""
-
-    def tensor(_name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        if len(shape) == 1:
-            return torch.ones(shape, device=device, dtype=dtype)
-        if shape in set(config.linear_shapes().values()):
-            return torch.empty(shape, device="meta")
-        return torch.randn(shape, device=device, dtype=dtype).mul_(0.02)
-
-    model = Llama(config, tensor, lambda weight: FourBitLinear.of_shape(*weight.shape, "nf4", device))
-    model.rotary.frequencies = model.rotary.frequencies.to(device)
-    lora.attach(model, ADAPTER)
-    return model
-
-
-def our_steps(model: Llama, levers: Levers, steps: int) -> Callable[[tuple[int, ...]], list[float]]:
-    """A callable: seconds of each of `steps` whole steps over documents of given lengths."""
-    from stilnovo.recipe import TrainSection
-    from stilnovo.train.host import HostAdapter
-    from stilnovo.train.optimizer import make_optimizer
-
-    host = HostAdapter(model) if levers.optimizer_place == "host" else None
-    engine = TrainingEngine(model, levers, host) if host is not None else TrainingEngine(model, levers)
-    parameters = host.masters if host is not None else lora.parameters(model)
-    optimizer = make_optimizer(parameters, TrainSection(optimizer="adamw" if host is not None else levers.optimizer))
-
-    def run(lengths: tuple[int, ...]) -> list[float]:
-        tokens, seconds = sum(lengths), []
-        ids = torch.randint(0, model.config.vocab_size, (tokens + 1,), device=model.device)
-        for _ in range(steps):
-            synchronize()
-            started = time.perf_counter()
-            loss = tiled_cross_entropy(engine.hidden(ids[:-1], lengths), engine.head, ids[1:], levers.loss_chunk)
-            (loss / tokens).backward()  # type: ignore[no-untyped-call]
-            if host is not None:
-                host.collect()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if host is not None:
-                host.publish()
-            synchronize()
-            seconds.append(time.perf_counter() - started)
-        return seconds
-
-    return run
-
-
-def our_row(job: dict[str, Any]) -> dict[str, Any]:
-    """Plan, build, step: one row of ours, or `out of memory`."""
-    device = torch.device(job["device"])
-    card = Card(**job["card"])
-    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16 if card.bf16 else torch.float16
-    plan = plan_for_job(job, card, dtype.itemsize)
-    if plan is None:
-        return {"note": "no plan fits"}
-    cap_allocator(device, job["cap"])
-    try:
-        run = our_steps(build(EIGHT_B if job["shape"] == "8b" else TINY, device, dtype), plan.levers, job["steps"])
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        seconds = run((job["tokens"],) if job.get("one_document") else documents(job["tokens"]))
-    except torch.cuda.OutOfMemoryError:
-        return {"note": "out of memory", "predicted_bytes": plan.peak}
-    speed = job["tokens"] / statistics.median(seconds[1:])
-    floor = 4 * plan.speed.flops_per_token / plan.speed.times_n
-    return {
-        "note": "", "tokens_per_second": speed, "predicted_bytes": plan.peak, "predicted_live_bytes": plan.ledger.peak,
-        "peak_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else None,
-        "predicted_seconds": plan.speed.seconds, "of_floor": speed * floor / card.flops, "levers": asdict(plan.levers),
-    }  # fmt: skip
-
-
-def plan_for_job(job: dict[str, Any], card: Card, value_bytes: int) -> Plan | None:
-    """The plan that `stilnovo train` would choose."""
-    shape = EIGHT_B if job["shape"] == "8b" else TINY
-    run = Run(config=shape, lora=ADAPTER, tokens=job["tokens"], value_bytes=value_bytes)
-    return best(run, budget(job["cap"], card), card)
-
-
-def budget(cap: int | None, card: Card) -> Budget:
-    """What the allocator may hold: the cap, or nine tenths of the card; host memory as it is."""
-    import psutil
-
-    return Budget(card=cap or card.memory * 9 // 10, host=int(psutil.virtual_memory().available), context=0)
-
-
-def cap_allocator(device: torch.device, cap: int | None) -> None:
-    """Let torch's allocator hold no more than `cap` bytes."""
-    if device.type == "cuda" and cap is not None:
-        torch.cuda.set_per_process_memory_fraction(min(1.0, cap / torch.cuda.get_device_properties(0).total_memory))
 
 
 def spawn(command: list[str], job: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -15,6 +15,8 @@ asked. The rule that ends trainings is the guard's own (`statistics/sequential.p
     python bench/guard.py --out results/guard_…json        (--only rule leaves out 3., --only cost does nothing else)
 
 The last line is one JSON object.
+
+Needs: stilnovo.
 """
 
 from __future__ import annotations

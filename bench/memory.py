@@ -3,6 +3,8 @@
 The step is the engine's own, under `FakeTensorMode`: shapes are computed, storage never exists (`tracking.py`). FLOPs are
 counted by torch's `FlopCounterMode`; attention is counted as causal, half of what the counter says for it.
 N is the number of weights in matrix products (projections and head). Nothing is timed.
+
+Needs: stilnovo[bench].
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 As TRL runs it: every projection adapted, gradient checkpointing, flash attention, the loss without logits (TRL 1.16 chunks
 it; ours stands in, which can only flatter). bitsandbytes' 4-bit modules cannot run on shapes alone, so the base is built in
 bf16 and its projections' bytes are replaced by those of NF4; the dequantised copy that each product makes is left out.
+
+Needs: stilnovo[bench].
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Started by `training.py` as `python peers.py JOB.json`, perhaps by the Python of another environment, so it imports nothing
 of stilnovo. The job names a dense Hugging Face folder and a file of token ids; the last line printed is one JSON object
 with every step's useful tokens, seconds, processor seconds and loss, and the most memory held while training.
+
+Needs: an environment of its own (README.md).
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ opening token where the model has none, ARC-IT's version with a fifth choice. Th
 fifth of a file and the rest are different items. With shares s and 1 - s of the file, the first fifth differs from the
 whole by (1 - s) (mean of the first part - mean of the rest); both means are estimated on items drawn from their part.
 `--ship` also writes the effects into the package, where `stilnovo evaluate` says them beside what differs.
+
+Needs: stilnovo.
 """
 
 from __future__ import annotations

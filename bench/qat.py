@@ -3,6 +3,8 @@
 Both arms start from the same base and the same A, see the same batches in the same order, and are measured on the same
 held-out Italian: the base rounded, the plain adapter before its merge, and both adapters merged and rounded. Differences
 are paired by document, with a bootstrap interval.
+
+Needs: stilnovo.
 """
 
 from __future__ import annotations

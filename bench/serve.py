@@ -3,6 +3,8 @@
 The service runs in a process of its own, the questions are the sample's own twenty-five, and every one is asked through
 `/v1/chat/completions` with `stream: true`; what is timed is the first piece that holds a word. `--library` times another
 library file with its own questions (`--questions`, one a line).
+
+Needs: stilnovo[bench].
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Speed and memory do not depend on the values, so an 8B shape needs no download and no dense matrix: what is written is what
 bitsandbytes would have packed (NF4, double quantisation), 5.6 GB for 8B. The scales are all alike and small.
+
+Needs: stilnovo.
 """
 
 from __future__ import annotations

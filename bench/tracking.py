@@ -5,6 +5,8 @@ A storage counts from the operation that made it until nobody holds it (a weak r
 the ledger. Flash attention's backward allocates workspace inside its kernel, where no mode can see it: what its source
 takes (dq accumulated in fp32, one softmax sum a row, keys' and values' gradients a query head before they are summed,
 contiguous copies of strided arguments) is added while the operation runs.
+
+Needs: stilnovo.
 """
 
 from __future__ import annotations

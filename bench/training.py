@@ -7,6 +7,8 @@ the best take turns, A B A B …, and every ratio is of two neighbours in time. 
 Useful tokens are predicted tokens (label ≠ -100). Memory is the most the process held while training, loading not counted.
 On a busy machine the clock on the wall measures the others too: processor seconds stand beside it in the JSON
 (`cpu_speed_ratio`). Unsloth needs an environment of its own, named by --unsloth-python; how it is made stands in README.md here.
+
+Needs: stilnovo[bench].
 """
 
 from __future__ import annotations

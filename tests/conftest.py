@@ -1,34 +1,49 @@
-"""What the tests share: real data where it lies, the embedded model, and tiny Llamas in memory and on disk."""
+"""What the tests share: real data where it lies, the embedded model, and tiny Llamas in memory and on disk.
+
+Nothing here imports torch when it is read: the tests marked `fast` start without it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
-from tokenizers import Tokenizer as Fast
 
 from stilnovo.hub import smollm2_path
-from stilnovo.model.llama import Llama, LlamaConfig, random_source
-from stilnovo.model.load import build, open_model
-from stilnovo.model.quantize import Scheme
-from stilnovo.model.weights import GGUFReader
-from stilnovo.text.tokenizer import Tokenizer
+from stilnovo.plan.shape import LlamaConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from stilnovo.model.llama import Llama
+    from stilnovo.model.quantize import Scheme
+    from stilnovo.text.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[1]
-CPU = torch.device("cpu")
+# Real texts and benchmarks that are not shipped. `STILNOVO_TEST_DATA=none` runs the tests as a stranger would.
+REAL_DATA = Path(os.environ.get("STILNOVO_TEST_DATA", ROOT.parent / "shared" / "data"))
+# Files whose tests run without torch, model or browser in seconds; `make check` runs them.
+FAST = {
+    "layers",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the quick files `fast`."""
+    for item in items:
+        if item.path.stem.removeprefix("test_") in FAST and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.fast)
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    path = ROOT.parent / "shared" / "data"
-    if not path.is_dir():
-        pytest.skip(f"needs the real texts and benchmarks in {path.name}/ beside the project; they are not shipped")
-    return path
+    if not REAL_DATA.is_dir():
+        pytest.skip("needs the real texts and benchmarks in shared/data beside the project; they are not shipped")
+    return REAL_DATA
 
 
 @pytest.fixture(scope="session")
@@ -42,14 +57,21 @@ def smollm2_gguf() -> Path:
 @pytest.fixture(scope="session")
 def smollm2(smollm2_gguf: Path) -> tuple[Llama, Tokenizer]:
     """SmolLM2 with dense weights; tests must leave it as it is."""
+    from stilnovo.model.load import open_model
+
     return open_model("smollm2", quantization="none", device="cpu")
 
 
 def short_smollm2(path: Path, layers: int, scheme: Scheme) -> Llama:
     """The real model's first layers: real numbers, a tenth of the time."""
+    import torch
+
+    from stilnovo.model.load import build
+    from stilnovo.model.weights import GGUFReader
+
     reader = GGUFReader(path)
     reader.config = replace(reader.config, layers=layers)
-    return build(reader, scheme, CPU, torch.float32)
+    return build(reader, scheme, torch.device("cpu"), torch.float32)
 
 
 TINY = LlamaConfig(vocab_size=97, hidden_size=64, intermediate_size=96, layers=2, heads=4, kv_heads=2, head_dim=16)
@@ -58,6 +80,10 @@ TINY = LlamaConfig(vocab_size=97, hidden_size=64, intermediate_size=96, layers=2
 @pytest.fixture
 def tiny() -> Llama:
     """Two random layers."""
+    import torch
+
+    from stilnovo.model.llama import Llama, random_source
+
     torch.manual_seed(0)
     return Llama(TINY, random_source(3, std=0.1)).eval()
 
@@ -71,6 +97,9 @@ CHATML = (
 
 def write_byte_tokenizer(folder: Path, specials: tuple[str, ...], **settings: Any) -> None:
     """`tokenizer.json` and `tokenizer_config.json` of a tokeniser with one token a byte, special tokens first."""
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Fast
+
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate((*specials, *alphabet))}
     fast = Fast(models.BPE(vocab=vocabulary, merges=[]))
@@ -82,14 +111,17 @@ def write_byte_tokenizer(folder: Path, specials: tuple[str, ...], **settings: An
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
-def write_weights(folder: Path, config: LlamaConfig, dtype: torch.dtype = torch.float32, std: float = 0.1) -> None:
-    """A random model as a Hugging Face folder: `config.json` and `model.safetensors`."""
+def write_weights(folder: Path, config: LlamaConfig, dtype: torch.dtype | None = None, std: float = 0.1) -> None:
+    """A random model as a Hugging Face folder: `config.json` and `model.safetensors` (fp32 unless told otherwise)."""
+    import torch
     from safetensors.torch import save_file
+
+    from stilnovo.model.llama import Llama, random_source
 
     source, seen = random_source(5, std), dict[str, torch.Tensor]()
 
     def record(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        seen[name] = source(name, shape).to(dtype)
+        seen[name] = source(name, shape).to(dtype or torch.float32)
         return seen[name]
 
     Llama(config, record)

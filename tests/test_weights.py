@@ -20,13 +20,14 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig as TheirConfig
 from transformers import LlamaForCausalLM
 
-from conftest import CPU, TINY, write_weights
+from conftest import TINY, write_weights
 from stilnovo.errors import InputError
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, LlamaConfig, random_source
 from stilnovo.model.load import build, choose_device
 from stilnovo.model.weights import GGUF_TYPES, GGUFReader, SafetensorsReader
 
+CPU = torch.device("cpu")
 CONFIG = LlamaConfig(
     vocab_size=64, hidden_size=256, intermediate_size=256, layers=1, heads=4, kv_heads=2, head_dim=64, tie_embeddings=True,
     max_positions=128, rms_eps=float(np.float32(1e-5)),
