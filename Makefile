@@ -37,7 +37,7 @@ demo: $(VENV)/.core  ## the main job in one go; report in runs/demo/report.html
 	@$(BIN)/stilnovo demo --json
 
 check: lint types $(VENV)/.dev  ## before every commit: format, style, types and the fast tests, in under a minute
-	$(PYTEST) -m fast
+	$(PYTEST) -m fast -n $(JOBS)
 
 test: $(VENV)/.dev  ## the default tests, in JOBS processes (CPU, minutes)
 	$(PYTEST) -n $(JOBS) --dist loadfile

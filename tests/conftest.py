@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import replace
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,16 +28,39 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 # Real texts and benchmarks that are not shipped. `STILNOVO_TEST_DATA=none` runs the tests as a stranger would.
 REAL_DATA = Path(os.environ.get("STILNOVO_TEST_DATA", ROOT.parent / "shared" / "data"))
-# Files whose tests run without torch, model or browser in seconds; `make check` runs them.
+# Files whose tests need neither torch nor a model nor a browser, and end within seconds: marked `fast`, run by `make check`.
 FAST = {
-    "layers",
-}
+    "test_chat_data", "test_chat_quotes", "test_docs", "test_evaluate_benchmarks",
+    "test_evaluate_statistics", "test_evaluate_tasks", "test_evaluate_verdict", "test_italian", "test_layers",
+    "test_library_formats", "test_library_read", "test_library_sections", "test_names", "test_progress", "test_recipe",
+    "test_runlog_hub", "test_sample", "test_sources",
+}  # fmt: skip
+
+
+class NoTorch(MetaPathFinder):
+    """Lets no import of torch pass."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname.partition(".")[0] == "torch":
+            raise ImportError("a test marked `fast` imports torch; take its file out of FAST in conftest.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Under `-m fast` importing torch fails, so that a fast test which comes to need it says so itself."""
+    if config.option.markexpr == "fast":
+        sys.meta_path.insert(0, NoTorch())
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Under `-m fast` the other files are not even imported."""
+    other = collection_path.suffix == ".py" and collection_path.stem not in FAST
+    return True if config.option.markexpr == "fast" and other else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of the quick files `fast`."""
     for item in items:
-        if item.path.stem.removeprefix("test_") in FAST and item.get_closest_marker("slow") is None:
+        if item.path.stem in FAST and item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.fast)
 
 

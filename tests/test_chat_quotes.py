@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import random
-import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -220,15 +219,10 @@ def test_any_mix_of_harmless_differences_is_verified(library: Library) -> None:
         assert " ".join(quote.shown.replace(" / ", " ").split()) in " ".join(passage.text.split())
 
 
-def test_the_benchmark_finds_no_false_mark_in_the_sample(library: Library) -> None:
+def test_the_benchmark_finds_no_false_mark_in_the_sample(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thousand quotations of bench/quotations.py, here a few over the sample: the verifier against brute force."""
-    place = Path(__file__).parents[1] / "bench" / "quotations.py"
-    spec = importlib.util.spec_from_file_location("quotations", place)
-    assert spec is not None
-    assert spec.loader is not None
-    bench = importlib.util.module_from_spec(spec)
-    sys.modules["quotations"] = bench
-    spec.loader.exec_module(bench)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "bench"))
+    bench = importlib.import_module("quotations")
     judged = bench.false_verifications(library, count=400, seed=5)
     assert judged["false_verifications"] == 0, judged["examples_false"]
     assert judged["shown_that_is_not_the_source"] == 0
