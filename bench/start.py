@@ -1,6 +1,8 @@
 """How long `stilnovo --help` takes beyond Python's own start (contract: 0.25 s); prints one JSON object.
 
 Both are started in turn, so that a busy machine slows both alike; medians are compared.
+
+Needs: stilnovo.
 """
 
 from __future__ import annotations
