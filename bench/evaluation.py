@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stilnovo.benchmarks.task import MultipleChoice, select
+from stilnovo.benchmarks.task import Draw, MultipleChoice, select
 from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.runlog import environment, write_atomic
 from stilnovo.scoring.multiple_choice import score
@@ -131,7 +131,7 @@ def largest(one: Sequence[float], other: Sequence[float]) -> float:
 
 def run_part(name: str, part: Part, mine: Scorer, theirs: Callable[[int, bool], Scorer], rounds: int) -> dict[str, Any]:
     """One task: the peer's batch size, then the rounds."""
-    selection = select(find_tasks([part.task])[0], DATA, "validation", part.items, SEED)
+    selection = select(find_tasks([part.task])[0], DATA, "validation", Draw(part.items, SEED))
     items = [item for item in selection.items if isinstance(item, MultipleChoice)]
     random.Random(SEED).shuffle(items)  # the rounds are alike
     trial = items[: part.trial]

@@ -187,20 +187,21 @@ def verdicts(base: dict[str, Path], other: dict[str, Path]) -> Iterator[tuple[st
 
 def read_again(name: str, adapter: Path | None, folder: Path) -> dict[str, dict[str, Any]]:
     """Held-out texts of each language and answers in a chat, a few of each, for the short runs: kept by document."""
+    from stilnovo.benchmarks.task import Draw
     from stilnovo.model.load import open_model
     from stilnovo.scoring.chat_answers import choose_conversations, fitting, score_conversations
     from stilnovo.scoring.documents import held_out_texts
-    from stilnovo.scoring.texts import read_texts
+    from stilnovo.scoring.perplexity import score_texts
 
     path = folder / f"evaluations/{name}-short.json"
     if path.is_file():
         kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         return kept
     model, tokenizer = open_model(MODEL, quantization=QUANTIZATION, adapter=adapter, device="cpu")
-    talks, _ = choose_conversations(folder / "data/chat.jsonl", 48)
+    talks, _ = choose_conversations(folder / "data/chat.jsonl", Draw(48))
     scores = {
-        "italian": read_texts(model, tokenizer, held_out_texts([HELD_OUT], 24)),
-        "english": read_texts(model, tokenizer, held_out_texts([folder / "data/english.jsonl"], 24)),
+        "italian": score_texts(model, tokenizer, held_out_texts([HELD_OUT], Draw(24))),
+        "english": score_texts(model, tokenizer, held_out_texts([folder / "data/english.jsonl"], Draw(24))),
         "chat": score_conversations(model, tokenizer, fitting(talks, tokenizer, model.config.max_positions)),
     }
     found = {what: {"nats": score.nats, "sizes": score.sizes} for what, score in scores.items()}

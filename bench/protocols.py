@@ -24,7 +24,7 @@ from typing import Any
 
 from stilnovo.benchmarks import protocol
 from stilnovo.benchmarks.protocol import STILNOVO, Protocol
-from stilnovo.benchmarks.task import MultipleChoice, Task, items_sha256, select, subset
+from stilnovo.benchmarks.task import Draw, MultipleChoice, Task, items_sha256, select, subset
 from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.model.load import open_model
 from stilnovo.progress import Progress
@@ -68,7 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     began = time.perf_counter()
     arc, hellaswag = find_tasks(["arc_it", "hellaswag"])
-    base = select(arc, options.data_dir, limit=options.items, seed=options.seed)
+    base = select(arc, options.data_dir, draw=Draw(options.items, options.seed))
     scored = _conditions(options, [item.id for item in base.items])
     effects = [_paired(change, scored) for change in CHANGES]
     effects += [_subset(arc, options, scored["stilnovo"]), _subset(hellaswag, options, None)]

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from stilnovo.benchmarks.task import Draw
 from stilnovo.data.batches import BatchStream
 from stilnovo.data.packing import PackedCorpus, pack
 from stilnovo.data.sources import read_documents, training_text
@@ -103,7 +104,7 @@ def main() -> None:
     if options.text is None:
         held_out, texts = texts[-options.documents :], texts[: -options.documents]
     else:
-        held_out = held_out_texts([options.text], options.documents)
+        held_out = held_out_texts([options.text], Draw(options.documents))
     corpus = pack([tokenizer.document(text) for text in texts], options.pack)
 
     def measure(model: Llama, tokenizer: Tokenizer = tokenizer) -> HeldOutScore:

@@ -11,6 +11,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from stilnovo.benchmarks.task import Draw
 from stilnovo.compare.scheme_costs import scheme_costs
 from stilnovo.model.load import open_model
 from stilnovo.runlog import environment, write_atomic
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     model, tokenizer = open_model(options.model, quantization="none")
-    costs = scheme_costs(model, tokenizer, held_out_texts([options.text], options.documents))
+    costs = scheme_costs(model, tokenizer, held_out_texts([options.text], Draw(options.documents)))
     for cost in costs:
         bits = cost.bits_per_byte
         print(

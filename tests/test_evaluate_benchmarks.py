@@ -12,10 +12,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from stilnovo.benchmarks.dataset_files import Dataset, read_rows
-from stilnovo.benchmarks.task import Generation, MissingData, MultipleChoice, Request, select
+from stilnovo.benchmarks.dataset_files import Dataset
+from stilnovo.benchmarks.task import Draw, Generation, MissingData, MultipleChoice, Request, select
 from stilnovo.benchmarks.tasks import OLDER, TASKS, find_tasks, invalsi, invalsi_report, squad_it, winogrande
 from stilnovo.errors import InputError
+from stilnovo.io.rows import read_rows
 from test_evaluate_reference import ARC, HELLASWAG, MMLU, MMLU_IT, TRUTHFUL, XCOPA
 
 COUNTS = {
@@ -97,7 +98,9 @@ def test_hellaswag_knows_its_two_sources(shared_data: Path) -> None:
     items = select(TASKS["hellaswag"], shared_data / "benchmarks").items
     assert {item.category for item in items[:3243]} == {"ActivityNet"}
     assert {item.category for item in items[3243:]} == {"WikiHow"}
-    drawn = Counter(item.category for item in select(TASKS["hellaswag"], shared_data / "benchmarks", limit=0.1).items)
+    drawn = Counter(
+        item.category for item in select(TASKS["hellaswag"], shared_data / "benchmarks", draw=Draw(0.1)).items
+    )
     assert sum(drawn.values()) == 1005
     assert abs(drawn["ActivityNet"] / 1005 - 3243 / 10042) < 0.04
 
@@ -225,7 +228,7 @@ def test_other_broken_files_are_bad_input(tmp_path: Path) -> None:
         ("hellaswag_en", "hellaswag_val_full.txt", "a: b\n0\nc\n", "six lines"),
         ("winogrande_en", "test.json", '[{"instruction": "Choose!", "answer": "option1"}]', "does not hold a sentence"),
         ("invalsi_2008_2010", "invalsi_ita_2007_2008.json", '[{"contesto": "x", "domande": []}]', "Row 1"),
-        ("xcopa_it", "test.parquet", "no parquet", "cannot be read"),
+        ("xcopa_it", "test.parquet", "no parquet", "damaged or not whole"),
     ):
         name = {"hellaswag_en": "hellaswag", "winogrande_en": "winogrande", "invalsi_2008_2010": "invalsi_report"}.get(
             folder, folder
@@ -263,7 +266,7 @@ def test_unknown_tasks_name_the_nearest() -> None:
 def test_winogrande_has_two_contexts_and_one_ending() -> None:
     asked = "x given sentence: A thanked B as _ left.\n\nOption1: A Option2: B Answer format: option1/option2"
     row = winogrande.plain({"instruction": asked, "answer": "option2"})
-    item = winogrande.make_item(row, 0, "validation")
+    item = winogrande.make_item(row, "validation/0")
     assert item.pairs == [("A thanked B as A", " left."), ("A thanked B as B", " left.")]
     assert (item.answer, item.context) == (1, "A thanked B as ")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from stilnovo.benchmarks.task import MultipleChoice
+from stilnovo.benchmarks.task import MultipleChoice, item_sha256
 from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles
 from stilnovo.scoring import answer_cache as module
 from stilnovo.scoring import identity as identities
 from stilnovo.scoring.answer_cache import FILE_NAME, AnswerCache, default_folder
-from stilnovo.scoring.identity import Identity, adapter_sha256, code_sha256, item_sha256, model_sha256
+from stilnovo.scoring.identity import Identity, adapter_sha256, code_sha256, model_sha256
 
 ONE = Identity("weights", None, "none", "float32", "cpu", {"bos": True}, "code")
 ROWS = [(f"item-{number}", {"loglikelihoods": [-1.5, -2.25], "choice": number % 2}) for number in range(5)]
@@ -145,21 +146,55 @@ def test_a_weight_file_is_read_once_and_again_when_it_changed(
         assert none.file_sha256(file) == cache.file_sha256(file)
 
 
-def test_the_code_that_scores_is_part_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for room in ("evaluate", "model", "chat"):
-        (tmp_path / room).mkdir()
-    (tmp_path / "chat" / "answer.py").write_text("a = 1\n", encoding="utf-8")
-    (tmp_path / "evaluate" / "scoring.py").write_text("a = 1\n", encoding="utf-8")
-    (tmp_path / "evaluate" / "verdict.py").write_text("a = 1\n", encoding="utf-8")
-    monkeypatch.setattr(identities, "_PACKAGE", tmp_path)
-    before = code_sha256.__wrapped__()
-    (tmp_path / "evaluate" / "verdict.py").write_text("a = 2\n", encoding="utf-8")
-    (tmp_path / "chat" / "answer.py").write_text("a = 2\n", encoding="utf-8")
-    assert code_sha256.__wrapped__() == before, "what only reads answers may change"
-    (tmp_path / "model" / "faster.py").write_text("a = 1\n", encoding="utf-8")
-    added = code_sha256.__wrapped__()
-    (tmp_path / "evaluate" / "scoring.py").write_text("a = 2\n", encoding="utf-8")
-    assert len({before, added, code_sha256.__wrapped__()}) == 3
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A copy of the package's own sources."""
+    package = Path(identities.__file__).parents[1]
+    return Path(
+        shutil.copytree(
+            package, tmp_path / "stilnovo", ignore=lambda _, names: {"static", "sample", "__pycache__"} & {*names}
+        )
+    )
+
+
+def append(file: Path) -> None:
+    assert file.is_file()
+    file.write_text(f"{file.read_text(encoding='utf-8')}\nCHANGED = True\n", encoding="utf-8")
+
+
+def test_a_new_benchmark_the_guard_or_a_page_leaves_cached_answers_valid(sources: Path, cache: Cache) -> None:
+    before = replace(ONE, code_sha256=code_sha256(sources))
+    assert before.code_sha256 == code_sha256()
+    cache.keep(before, "arc", "1", ROWS)
+    (sources / "benchmarks/tasks/quiz.py").write_text("TASK = None\n", encoding="utf-8")
+    for file in (
+        "benchmarks/tasks/__init__.py",
+        "benchmarks/tasks/squad_it.py",
+        "forgetting/guard.py",
+        "report/page.py",
+        "cli/evaluate.py",
+    ):
+        append(sources / file)
+    code_sha256.cache_clear()
+    after = replace(ONE, code_sha256=code_sha256(sources))
+    assert after == before
+    assert found(cache, after) == [answer for _, answer in ROWS]
+
+
+@pytest.mark.parametrize(
+    "file", ["scoring/encode.py", "model/llama.py", "generate/sampling.py", "text/tokenizer.py", "plan/config.py"]
+)
+def test_another_scorer_is_asked_again(sources: Path, cache: Cache, file: str) -> None:
+    before = replace(ONE, code_sha256=code_sha256(sources))
+    cache.keep(before, "arc", "1", ROWS)
+    append(sources / file)
+    code_sha256.cache_clear()
+    after = replace(ONE, code_sha256=code_sha256(sources))
+    assert after != before
+    assert found(cache, after) == [None] * 5
+    (sources / "scoring/faster.py").write_text("a = 1\n", encoding="utf-8")
+    code_sha256.cache_clear()
+    assert code_sha256(sources) != after.code_sha256, "a file more counts too"
 
 
 def test_a_killed_process_loses_nothing_it_had_finished(tmp_path: Path) -> None:

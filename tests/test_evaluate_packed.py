@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stilnovo.benchmarks.task import MultipleChoice
+from stilnovo.benchmarks.task import Draw, MultipleChoice
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, grouped_attention
 from stilnovo.model.forest import Forest, Recorder
@@ -198,7 +198,7 @@ def test_a_real_header(shared_data: Path, smollm2: tuple[Llama, object]) -> None
     from stilnovo.benchmarks.task import select
     from stilnovo.benchmarks.tasks import find_tasks
 
-    items = select(find_tasks(["mmlu_it"])[0], shared_data / "benchmarks", "validation", 2, shots=1).items
+    items = select(find_tasks(["mmlu_it"])[0], shared_data / "benchmarks", "validation", Draw(2), shots=1).items
     assert all(isinstance(item, MultipleChoice) and item.header for item in items)
     whole = [replace(item, header="") for item in items]
     shared, unshared = (score(*smollm2, some) for some in (items, whole))  # type: ignore[arg-type]

@@ -12,14 +12,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from stilnovo.benchmarks.task import Decoding, Generation, Item, Metric, MultipleChoice
+from stilnovo.benchmarks.task import Decoding, Generation, Item, Metric, MultipleChoice, item_sha256
 from stilnovo.compare.paired import compare
 from stilnovo.report import Interval, evaluation_pages
 from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot
 from stilnovo.report.differences import ComparisonData, render_comparison
 from stilnovo.report.evaluation_pages import comparison_page, score_page
 from stilnovo.report.scores import ScoreData, render_scores
-from stilnovo.scoring.identity import item_sha256
 from stilnovo.scoring.multiple_choice import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
 from stilnovo.scoring.result import EvaluationResult, TaskResult
@@ -59,8 +58,8 @@ def task(
 ) -> TaskResult:
     return TaskResult(
         name="prova", version="1.0", source="https://example.org/prova", licence="CC BY-NC 4.0", metrics=metrics,
-        split="test", n=len(items), available=40, seed=42, items_sha256="0" * 64, chance=1 / 3, truncated=1, seconds=4.0,
-        items=scores, hashes=tuple(item_sha256(item) for item in items), shots=1, cached=2,
+        split="test", available=40, seed=42, chance=1 / 3, seconds=4.0,
+        items=(replace(scores[0], truncated=True), *scores[1:]), hashes=tuple(item_sha256(item) for item in items), shots=1, cached=2,
     )  # fmt: skip
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from stilnovo.benchmarks.task import Draw
 from stilnovo.errors import InputError
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama
 from stilnovo.scoring.documents import held_out_texts, pieces
 from stilnovo.scoring.perplexity import score_short_windows, score_texts, texts_sha256, windows
+from stilnovo.scoring.reading import ReadOptions
 from stilnovo.text.tokenizer import Tokenizer
 from test_evaluate_scoring import byte_tokenizer, tiny_llama
 
@@ -37,7 +39,7 @@ def plain_nats(model: Llama, tokenizer: Tokenizer, text: str) -> float:
 @pytest.mark.parametrize("token_budget", [64, 2048])
 def test_equals_one_long_window_when_the_text_fits(bos: bool, token_budget: int) -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(bos)
-    found = score_texts(model, tokenizer, TEXTS, window=100, token_budget=token_budget)
+    found = score_texts(model, tokenizer, TEXTS, window=100, options=ReadOptions(token_budget))
     assert found.nats == pytest.approx([plain_nats(model, tokenizer, text) for text in TEXTS], abs=1e-4)
     assert found.tokens == tuple(len(tokenizer.encode(text)) for text in TEXTS)
     assert found.sizes == (35, 3, 67), "UTF-8 bytes, not characters"
@@ -68,7 +70,7 @@ def test_sliding_windows_are_what_they_say() -> None:
         expected -= sum(
             float(logs[index - part.start - 1, tokens[index]]) for index in range(part.first, part.stop + 1)
         )
-    found = score_texts(model, tokenizer, [TEXTS[2]], window=20, stride=8, token_budget=50)
+    found = score_texts(model, tokenizer, [TEXTS[2]], window=20, stride=8, options=ReadOptions(50))
     assert found.nats == pytest.approx([expected], abs=1e-4)
     assert found.tokens == (len(tokens) - 1,)
 
@@ -88,9 +90,9 @@ def test_the_window_never_exceeds_the_model() -> None:
 
 def test_progress_and_refusals() -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(True)
-    calls: list[tuple[int, int]] = []
-    score_texts(model, tokenizer, TEXTS, window=64, token_budget=64, progress=lambda *call: calls.append(call))
-    assert calls[-1] == (3, 3)
+    calls: list[tuple[str, int, int]] = []
+    score_texts(model, tokenizer, TEXTS, window=64, options=ReadOptions(64, lambda *call: calls.append(call)))
+    assert calls[-1] == ("held-out text", 3, 3)
     with pytest.raises(ValueError, match="not empty"):
         score_texts(model, tokenizer, ["", "a"])
 
@@ -108,10 +110,10 @@ def test_a_single_text_becomes_documents_and_nothing_is_lost(tmp_path: Path) -> 
     assert len(texts) >= 6
     assert "\n".join(texts).endswith("\n".join(lines))
     assert all(len(text) >= 1900 for text in texts)
-    fewer = held_out_texts([file], limit=3)
+    fewer = held_out_texts([file], Draw(3))
     assert len(fewer) == 3
     assert fewer == [text for text in texts if text in fewer], "in their order"
-    assert held_out_texts([file], limit=3) == fewer, "seeded"
+    assert held_out_texts([file], Draw(3)) == fewer, "seeded"
     assert pieces("breve") == ["breve"]
 
 
@@ -131,7 +133,7 @@ def test_short_windows_are_the_reports(bos: bool) -> None:
     """Each window alone, cut by hand: its first token not predicted, an opening token in a text's first window only."""
     model, tokenizer = tiny_llama(), byte_tokenizer(bos)
     texts = ["x", *TEXTS]
-    losses, counts = score_short_windows(model, tokenizer, texts, window=8, token_budget=20)
+    losses, counts = score_short_windows(model, tokenizer, texts, window=8, options=ReadOptions(20))
     means: list[float] = []
     for number, text in enumerate(texts):
         tokens = ([tokenizer.bos_id] if tokenizer.bos_id is not None else []) + tokenizer.encode(text)

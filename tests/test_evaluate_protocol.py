@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from stilnovo.benchmarks import protocol
 from stilnovo.benchmarks.protocol import ANITA2024, PROTOCOLS, REPORT2024, STILNOVO, differences, find_protocol
-from stilnovo.benchmarks.task import MultipleChoice, select
+from stilnovo.benchmarks.task import Draw, MultipleChoice, select
 from stilnovo.benchmarks.tasks import OLDER, TASKS
 from stilnovo.cli.main import app as whole_app
 from stilnovo.errors import InputError
@@ -53,7 +53,7 @@ def test_the_first_fifth_of_arc_it(shared_data: Path) -> None:
     assert found.items == every.items[:234]
     own = REPORT2024.select(TASKS["invalsi_report_written"], folder)
     assert len(own.items) == 76, "the report's own script had no limit"
-    drawn = STILNOVO.select(TASKS["arc_it"], folder, limit=0.20)
+    drawn = STILNOVO.select(TASKS["arc_it"], folder, draw=Draw(0.20))
     assert len(drawn.items) == 234 and not drawn.first and drawn.items != found.items
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from stilnovo.benchmarks.dataset_files import Row, read_rows
+from stilnovo.benchmarks.dataset_files import Row
 from stilnovo.benchmarks.task import Generation, MultipleChoice, select
 from stilnovo.benchmarks.tasks import find_tasks, gsm8k, hellaswag, winogrande
+from stilnovo.io.rows import read_rows
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.filterwarnings("default::UserWarning:stilnovo")]
 SAMPLE = 40
@@ -244,7 +245,7 @@ def test_gsm8k_is_the_references(tmp_path: Path, shared_data: Path) -> None:
     numbers = ["9", "18", "1234", "18", "5", "1", "2", "3.5", "-7", "18", "1000", "18", "18"]
     rows = [{**row, "answer": f"x\n#### {number}"} for row, number in zip(rows, numbers, strict=True)]
     task = reference("gsm8k/gsm8k.yaml", tmp_path, {"train": rows, "test": rows})
-    items = [gsm8k.make_item(row, number, "test") for number, row in enumerate(rows)]
+    items = [gsm8k.make_item(row, f"test/{number}") for number, row in enumerate(rows)]
     for instance, written in zip(task.instances, WRITTEN, strict=True):
         instance.resps = [written]
     task.apply_filters()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from stilnovo.benchmarks.task import Decoding, Generation, MultipleChoice, Selection, Task, select
+from stilnovo.benchmarks.task import Decoding, Draw, Generation, MultipleChoice, Selection, Task, item_sha256, select
 from stilnovo.benchmarks.tasks import SAMPLES, TASKS
 from stilnovo.cli.main import app
 from stilnovo.errors import InputError
@@ -28,11 +28,12 @@ from stilnovo.model.load import open_model
 from stilnovo.plan.shape import LoraConfig
 from stilnovo.scoring import evaluate as module
 from stilnovo.scoring import identity as identities
-from stilnovo.scoring import texts as texts_module
+from stilnovo.scoring import perplexity
 from stilnovo.scoring.answer_cache import FILE_NAME, AnswerCache, Keeper
 from stilnovo.scoring.evaluate import evaluate
 from stilnovo.scoring.identity import Identity
-from stilnovo.scoring.multiple_choice import ItemScore
+from stilnovo.scoring.multiple_choice import ItemScore, ModelAnswer
+from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult, load_result
 from test_evaluate_scoring import byte_tokenizer, tiny_llama
 
@@ -45,23 +46,26 @@ class Asked:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ids: list[str] = []
-        honest_score, honest_write, honest_texts = module.score, module.write, texts_module.score_texts
+        honest_score, honest_write, honest_read = module.loglikelihoods_of, module.write, perplexity.read_documents
 
         def score(model: Any, tokenizer: Any, items: Sequence[Any], **options: Any) -> Any:
             self.ids += [item.id for item in items]
             return honest_score(model, tokenizer, items, **options)
 
-        def write(model: Any, tokenizer: Any, items: Sequence[Any], grade: Any, **options: Any) -> Any:
+        def write(model: Any, tokenizer: Any, items: Sequence[Any], **options: Any) -> Any:
             self.ids += [item.id for item in items]
-            return honest_write(model, tokenizer, items, grade, **options)
+            return honest_write(model, tokenizer, items, **options)
 
-        def score_texts(model: Any, tokenizer: Any, texts: Sequence[str], **options: Any) -> Any:
-            self.ids += texts
-            return honest_texts(model, tokenizer, texts, **options)
+        def read(model: Any, name: str, version: str, hashes: Any, readings: Any, *rest: Any) -> Any:
+            def counted(number: int) -> Any:
+                self.ids += [f"document {number}"] if name == perplexity.TEXT else []
+                return readings(number)
 
-        monkeypatch.setattr(module, "score", score)
+            return honest_read(model, name, version, hashes, counted, *rest)
+
+        monkeypatch.setattr(module, "loglikelihoods_of", score)
         monkeypatch.setattr(module, "write", write)
-        monkeypatch.setattr(texts_module, "score_texts", score_texts)
+        monkeypatch.setattr(perplexity, "read_documents", read)
 
 
 def run(
@@ -71,9 +75,11 @@ def run(
     seed: int = 0,
 ) -> EvaluationResult:
     return evaluate(
-        tiny_llama(seed=seed), byte_tokenizer(True), [select(TASKS[name], limit=limit) for name in SAMPLES], texts=TEXTS,
-        text_name="prova", model_name="tiny", token_budget=512, progress=progress,
-        keeper=Keeper(cache, replace(ONE, weights_sha256=str(seed))) if cache is not None else None,
+        tiny_llama(seed=seed), byte_tokenizer(True), [select(TASKS[name], draw=Draw(limit)) for name in SAMPLES], texts=TEXTS,
+        text_name="prova", model_name="tiny",
+        options=ReadOptions(
+            512, progress, Keeper(cache, replace(ONE, weights_sha256=str(seed))) if cache is not None else None
+        ),
     )  # fmt: skip
 
 
@@ -154,7 +160,9 @@ def test_groups_are_named_by_today_s_items(tmp_path: Path) -> None:
 
     def asked(items: tuple[MultipleChoice, ...], cache: AnswerCache) -> EvaluationResult:
         selection = Selection(TASKS["sample_questions"], "test", items, 6, 42)
-        return evaluate(model, tokenizer, [selection], model_name="tiny", keeper=Keeper(cache, ONE))
+        return evaluate(
+            model, tokenizer, [selection], model_name="tiny", options=ReadOptions(keeper=Keeper(cache, ONE))
+        )
 
     with AnswerCache(tmp_path, quiet) as cache:
         asked(items, cache)
@@ -173,8 +181,10 @@ def test_written_answers_are_kept_with_their_seed(tmp_path: Path, monkeypatch: p
     model, tokenizer = tiny_llama(), byte_tokenizer(True)
 
     def texts(temperature: float, seed: int, cache: AnswerCache) -> list[str]:
-        selections = [select(task(temperature), seed=seed)]
-        result = evaluate(model, tokenizer, selections, model_name="tiny", keeper=Keeper(cache, ONE))
+        selections = [select(task(temperature), draw=Draw(seed=seed))]
+        result = evaluate(
+            model, tokenizer, selections, model_name="tiny", options=ReadOptions(keeper=Keeper(cache, ONE))
+        )
         return [item.text for item in result.tasks["scritte"].items]
 
     asked = Asked(monkeypatch)
@@ -313,21 +323,18 @@ def test_weights_that_change_while_they_are_read(
 def test_ctrl_c_says_that_the_command_goes_on(
     commands: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = module.score
+    honest = module.loglikelihoods_of
 
-    def interrupted(*arguments: Any, finished: Any, **options: Any) -> Any:
-        def stop(new: Any) -> None:
-            finished(new)
-            raise KeyboardInterrupt
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        yield next(honest(*arguments, **{**options, "token_budget": 300}))
+        raise KeyboardInterrupt
 
-        return honest(*arguments, finished=stop, **{**options, "token_budget": 300})
-
-    monkeypatch.setattr(module, "score", interrupted)
+    monkeypatch.setattr(module, "loglikelihoods_of", interrupted)
     asked = ["evaluate", "--tasks", "sample_questions", "--limit", "12", "--model", str(tiny_folder)]
     result = CliRunner().invoke(app, asked)
     assert result.exit_code != 0
     assert "the same command goes on from there" in result.stderr
-    monkeypatch.setattr(module, "score", honest)
+    monkeypatch.setattr(module, "loglikelihoods_of", honest)
     assert 0 < command("--model", str(tiny_folder))["tasks"]["sample_questions"]["cached"] < 12
 
 
@@ -353,22 +360,18 @@ def test_a_run_can_be_repeated_from_its_file(commands: Path, tiny_folder: Path) 
     assert all(len(content["identity"][key]) == 64 for key in ("weights_sha256", "code_sha256"))
     assert content["identity"]["adapter_sha256"] is None
     hashes = content["tasks"]["sample_questions"]["hashes"]
-    items = select(TASKS["sample_questions"], limit=12, seed=7).items
-    assert hashes == [identities.item_sha256(item) for item in items]
+    items = select(TASKS["sample_questions"], draw=Draw(12, 7)).items
+    assert hashes == [item_sha256(item) for item in items]
 
 
 def test_prompts_are_not_held_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts of 8 kB: to the run and the cache each further item adds what its answer takes, not its prompt."""
 
-    def score(_: Any, __: Any, items: Sequence[MultipleChoice], *, finished: Any, **___: Any) -> list[ItemScore]:
-        found = []
-        for item in items:
-            values = item.values((-1.0, -2.0))
-            found.append(ItemScore(item.id, item.answer, 0, 0, (-1.0, -2.0), values=values))
-            finished(found[-1:])
-        return found
+    def score(_: Any, __: Any, items: Sequence[MultipleChoice], **___: Any) -> Iterator[list[tuple[int, ModelAnswer]]]:
+        for index in range(len(items)):
+            yield [(index, ModelAnswer((-1.0, -2.0)))]
 
-    monkeypatch.setattr(module, "score", score)
+    monkeypatch.setattr(module, "loglikelihoods_of", score)
 
     def peak(count: int) -> int:
         items = tuple(
@@ -378,7 +381,13 @@ def test_prompts_are_not_held_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with AnswerCache(tmp_path, quiet) as cache:
             tracemalloc.start()
             try:
-                evaluate(tiny_llama(), byte_tokenizer(True), [selection], model_name="tiny", keeper=Keeper(cache, ONE))
+                evaluate(
+                    tiny_llama(),
+                    byte_tokenizer(True),
+                    [selection],
+                    model_name="tiny",
+                    options=ReadOptions(keeper=Keeper(cache, ONE)),
+                )
                 return tracemalloc.get_traced_memory()[1]
             finally:
                 tracemalloc.stop()

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from stilnovo.benchmarks.task import MultipleChoice, Selection, select
+from stilnovo.benchmarks.task import Draw, MultipleChoice, Selection, select
 from stilnovo.benchmarks.tasks import SAMPLES, TASKS
 from stilnovo.cli import compare as compare_command
 from stilnovo.cli import evaluate as evaluate_command
@@ -20,6 +20,7 @@ from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles
 from stilnovo.model.llama import Llama
 from stilnovo.scoring.evaluate import evaluate, expectation
+from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult, TaskResult, finite, load_result
 from stilnovo.statistics.estimates import holm
 from stilnovo.text.tokenizer import Tokenizer
@@ -31,7 +32,7 @@ TEXTS = [f"Documento numero {number}, breve ma vero." for number in range(8)]
 def run(
     seed: int = 0, limit: int | None = 12, texts: list[str] = TEXTS, names: tuple[str, ...] = SAMPLES
 ) -> EvaluationResult:
-    selections = [select(TASKS[name], limit=limit) for name in names]
+    selections = [select(TASKS[name], draw=Draw(limit)) for name in names]
     return evaluate(
         tiny_llama(seed=seed),
         byte_tokenizer(True),
@@ -71,24 +72,24 @@ def test_summary_has_what_machines_read() -> None:
 def test_progress_names_what_runs() -> None:
     calls: list[tuple[str, int, int]] = []
     evaluate(
-        tiny_llama(), byte_tokenizer(True), [select(TASKS["sample_questions"], limit=3)], texts=TEXTS, model_name="tiny",
-        progress=lambda *call: calls.append(call),
+        tiny_llama(), byte_tokenizer(True), [select(TASKS["sample_questions"], draw=Draw(3))], texts=TEXTS, model_name="tiny",
+        options=ReadOptions(progress=lambda *call: calls.append(call)),
     )  # fmt: skip
     assert calls[-1] == ("held-out text", 8, 8)
     assert ("sample_questions", 3, 3) in calls
 
 
 def test_expectation_is_honest_before_the_run() -> None:
-    part = expectation(select(TASKS["sample_questions"], limit=30))
+    part = expectation(select(TASKS["sample_questions"], draw=Draw(30)))
     assert "30 of 60 items (50 %, drawn at random, seed 42)" in part
     assert part.endswith("With all 60 items, nothing under 16 points.")
-    assert expectation(select(TASKS["sample_questions"], limit=30), 0.5).endswith("; they take 1m 00s more.")
+    assert expectation(select(TASKS["sample_questions"], draw=Draw(30)), 0.5).endswith("; they take 1m 00s more.")
     whole = expectation(select(TASKS["sample_questions"]))
     assert "all 60 items" in whole
     assert "±12.3 points" in whole
     assert "nothing under 16 points can be seen" in whole
     assert expectation(select(TASKS["sample_questions"]), 0.5).endswith("It takes at most about 2m 00s.")
-    assert "no change can be seen" in expectation(select(TASKS["sample_questions"], limit=2))
+    assert "no change can be seen" in expectation(select(TASKS["sample_questions"], draw=Draw(2)))
 
 
 def test_guessing_with_several_true_answers_is_equal_mass() -> None:

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers
 
-from stilnovo.benchmarks.task import MultipleChoice, select
+from stilnovo.benchmarks.task import Draw, MultipleChoice, select
 from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama, LlamaConfig, random_source
@@ -149,7 +149,7 @@ def test_tree_shares_prefixes_and_isolates_branches() -> None:
 
 
 def _arc(shared_data: Path, limit: int) -> tuple[MultipleChoice, ...]:
-    return select(find_tasks(["arc_it"])[0], shared_data / "benchmarks", "validation", limit).items
+    return select(find_tasks(["arc_it"])[0], shared_data / "benchmarks", "validation", Draw(limit)).items
 
 
 def _reference(model: Any, encode: Any, item: MultipleChoice) -> ItemScore:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stilnovo.benchmarks.task import MultipleChoice, cluster_names, items_sha256, select, subset
+from stilnovo.benchmarks.task import Draw, MultipleChoice, cluster_names, items_sha256, select, subset
 from stilnovo.benchmarks.tasks import SAMPLES, TASKS, arc_it, find_tasks
 from stilnovo.errors import InputError
 
@@ -28,7 +28,7 @@ def write(folder: Path, rows: object, name: str = "it_test.json") -> Path:
 
 
 def test_arc_row() -> None:
-    item = arc_it.make_item(ROW)
+    item = arc_it.make_item(ROW, "")
     assert item.context == "Question: Quale di questi corpi emette luce propria?\nAnswer:"
     assert item.endings == (" la Luna", " il Sole", " Marte")
     assert item.answer == 1
@@ -36,7 +36,7 @@ def test_arc_row() -> None:
 
 def test_arc_cleans_as_the_reference_does() -> None:
     item = arc_it.make_item(
-        {**ROW, "instruction": "Quanto  pesa [in kg] l'acqua?", "option_a": "", "option_b": "un  chilo"}
+        {**ROW, "instruction": "Quanto  pesa [in kg] l'acqua?", "option_a": "", "option_b": "un  chilo"}, ""
     )
     assert item.context == "Question: Quanto pesa l'acqua?\nAnswer:"
     assert item.endings == (" un chilo", " Marte")
@@ -123,10 +123,10 @@ def test_unknown_task_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("{broken", "not valid JSON"),
-        ("[]", "list of rows"),
+        ("{broken", "invalid JSON"),
+        ("[]", "is empty"),
         ('{"a": 1}', "list of rows"),
-        ("[1, 2]", "list of rows"),
+        ("[1, 2]", "not an object"),
         ([ROW, ROW], "same id"),
         ([{**ROW, "answer": "D"}], "answer 'D' is none of its options A, B, C"),
         ([{**ROW, "answer": "Z"}], "Row 1 .* answer 'Z'"),
@@ -144,7 +144,7 @@ def test_bad_files_are_bad_input(tmp_path: Path, rows: object, message: str) -> 
 def test_wrong_encodings_are_bad_input(tmp_path: Path) -> None:
     write(tmp_path, [ROW])
     (tmp_path / "arc_it" / "it_test.json").write_bytes("è".encode("latin-1"))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="invalid UTF-8"):
         select(TASKS["arc_it"], tmp_path)
 
 
@@ -157,8 +157,8 @@ def test_missing_data_split_and_limit_are_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no split 'dev'"):
         select(TASKS["arc_it"], tmp_path, "dev")
     with pytest.raises(InputError, match="at least 1"):
-        select(TASKS["arc_it"], tmp_path, limit=0)
-    assert len(select(TASKS["arc_it"], tmp_path, limit=10).items) == 1
+        select(TASKS["arc_it"], tmp_path, draw=Draw(0))
+    assert len(select(TASKS["arc_it"], tmp_path, draw=Draw(10)).items) == 1
 
 
 def test_a_question_without_an_answer_cannot_be_made() -> None:

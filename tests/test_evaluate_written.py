@@ -12,7 +12,7 @@ from stilnovo.errors import InputError
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama
 from stilnovo.scoring.evaluate import evaluate
-from stilnovo.scoring.multiple_choice import ItemScore
+from stilnovo.scoring.multiple_choice import ItemScore, item_score
 from stilnovo.scoring.written import encode_prompt, write
 from stilnovo.text.tokenizer import Tokenizer
 from test_evaluate_scoring import byte_tokenizer, tiny_llama
@@ -22,6 +22,14 @@ PROMPTS = ("Nel mezzo", "sì", "mi ritrovai per una selva oscura", "ché la diri
 
 def items(decoding: Decoding) -> list[Generation]:
     return [Generation(f"i{number}", prompt, ("x",), decoding, "c", "k") for number, prompt in enumerate(PROMPTS)]
+
+
+def written(
+    model: Llama, tokenizer: Tokenizer, asked: list[Generation], *, seed: int = 42, token_budget: int = 2048
+) -> list[ItemScore]:
+    task = Task("scritte", "1", "", "", ("exact_match",), ("test",), lambda _: asked, grade=grade)
+    batches = write(model, tokenizer, asked, seed=seed, token_budget=token_budget)
+    return [item_score(asked[index], answer, task) for batch in batches for index, answer in batch]
 
 
 def grade(text: str, item: Generation) -> dict[Metric, float]:
@@ -46,7 +54,7 @@ def greedy(model: Llama, tokenizer: Tokenizer, prompt: str, count: int) -> str:
 @pytest.mark.parametrize("token_budget", [8, 2048])
 def test_greedy_answers_are_the_most_probable_tokens(bos: bool, token_budget: int) -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(bos)
-    found = write(model, tokenizer, items(Decoding(12)), grade, token_budget=token_budget)
+    found = written(model, tokenizer, items(Decoding(12)), token_budget=token_budget)
     expected = [greedy(model, tokenizer, prompt, 12).rstrip("\ufffd") for prompt in PROMPTS]
     assert [score.text for score in found] == expected
     assert [score.values for score in found] == [{"exact_match": float(len(text))} for text in expected]
@@ -57,17 +65,17 @@ def test_greedy_answers_are_the_most_probable_tokens(bos: bool, token_budget: in
 def test_drawn_answers_depend_on_seed_and_item_alone() -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(True)
     asked = items(Decoding(10, temperature=1.0))
-    together = write(model, tokenizer, asked, grade, seed=1)
-    alone = [write(model, tokenizer, [item], grade, seed=1)[0] for item in reversed(asked)]
+    together = written(model, tokenizer, asked, seed=1)
+    alone = [written(model, tokenizer, [item], seed=1)[0] for item in reversed(asked)]
     assert together == alone[::-1]
-    assert [score.text for score in write(model, tokenizer, asked, grade, seed=2)] != [score.text for score in together]
+    assert [score.text for score in written(model, tokenizer, asked, seed=2)] != [score.text for score in together]
 
 
 def test_stop_strings_end_an_answer_and_are_not_part_of_it() -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(True)
-    whole = write(model, tokenizer, items(Decoding(12)), grade)[0].text
+    whole = written(model, tokenizer, items(Decoding(12)))[0].text
     stop = whole[4]
-    assert write(model, tokenizer, items(Decoding(12, (stop,))), grade)[0].text == whole[: whole.index(stop)]
+    assert written(model, tokenizer, items(Decoding(12, (stop,))))[0].text == whole[: whole.index(stop)]
 
 
 def test_a_long_prompt_is_cut_on_the_left_and_counted() -> None:
@@ -77,23 +85,18 @@ def test_a_long_prompt_is_cut_on_the_left_and_counted() -> None:
     assert cut and len(tokens) == 16
     assert tokens[0] == tokenizer.bos_id
     assert tokenizer.decode(tokens[1:]).endswith(" fine:")
-    found = write(model, tokenizer, [long, items(Decoding(8))[1]], grade)
+    found = written(model, tokenizer, [long, items(Decoding(8))[1]])
     assert [score.truncated for score in found] == [True, False]
     with pytest.raises(InputError, match="longer than the model's context"):
-        write(model, tokenizer, items(Decoding(24)), grade)
+        written(model, tokenizer, items(Decoding(24)))
 
 
 def test_every_batch_is_handed_over_and_the_model_is_left_as_it_was() -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(True)
     model.train()
-    calls: list[tuple[int, int]] = []
-    kept: list[ItemScore] = []
-    found = write(
-        model, tokenizer, items(Decoding(4)), grade, token_budget=8, finished=kept.extend,
-        progress=lambda done, total: calls.append((done, total)),
-    )  # fmt: skip
-    assert kept == found
-    assert len(calls) > 1 and calls[-1] == (4, 4)
+    batches = list(write(model, tokenizer, items(Decoding(4)), token_budget=8))
+    assert len(batches) > 1
+    assert [index for batch in batches for index, _ in batch] == [0, 1, 2, 3]
     assert model.training
 
 

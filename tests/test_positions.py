@@ -15,6 +15,7 @@ from stilnovo.scoring.answer_cache import AnswerCache, Keeper
 from stilnovo.scoring.identity import Identity
 from stilnovo.scoring.perplexity import score_texts
 from stilnovo.scoring.positions import differences, score_positions
+from stilnovo.scoring.reading import ReadOptions
 from test_evaluate_scoring import byte_tokenizer, tiny_llama
 
 TEXTS = ["Nel mezzo del cammin di nostra vita " * 3, "sì", "mi ritrovai per una selva oscura, " * 9]
@@ -24,7 +25,7 @@ EDGES = (1, 4, 16, 64)
 @pytest.mark.parametrize("token_budget", [1, 150, 2048])
 def test_sums_by_position_are_cross_entropies(token_budget: int) -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(True)
-    found = score_positions(model, tokenizer, TEXTS, token_budget=token_budget, edges=EDGES, window=200)
+    found = score_positions(model, tokenizer, TEXTS, edges=EDGES, window=200, options=ReadOptions(token_budget))
     assert found.names == ["1–3", "4–15", "16–63", "64+"]
     for text, nats, counts in zip(TEXTS, found.nats, found.tokens, strict=True):
         tokens = torch.tensor([0, *tokenizer.encode(text)][:201])
@@ -71,16 +72,22 @@ def test_documents_are_kept_one_by_one(tmp_path: Path) -> None:
     tokenizer, identity = byte_tokenizer(True), Identity("weights", None, "none", "float32", "cpu")
     with AnswerCache(tmp_path, pytest.fail) as cache:
         keeper = Keeper(cache, identity)
-        first = score_positions(tiny_llama(), tokenizer, TEXTS[:2], keeper=keeper)
+        first = score_positions(tiny_llama(), tokenizer, TEXTS[:2], options=ReadOptions(keeper=keeper))
         calls: list[tuple[str, int, int]] = []
         # another model under the same name: what it did not read itself shows that it was kept
         mixed = score_positions(
-            tiny_llama(seed=1), tokenizer, TEXTS, keeper=keeper, progress=lambda *call: calls.append(call)
+            tiny_llama(seed=1),
+            tokenizer,
+            TEXTS,
+            options=ReadOptions(keeper=keeper, progress=lambda *call: calls.append(call)),
         )
         assert mixed.nats[:2] == first.nats
         assert calls == [("positions", 3, 3)]
         other = score_positions(
-            tiny_llama(seed=1), tokenizer, TEXTS, keeper=Keeper(cache, replace(identity, device="x"))
+            tiny_llama(seed=1),
+            tokenizer,
+            TEXTS,
+            options=ReadOptions(keeper=Keeper(cache, replace(identity, device="x"))),
         )
         assert other.nats[0] != first.nats[0]
         assert other.nats[2] == mixed.nats[2]

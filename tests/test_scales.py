@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stilnovo.benchmarks.task import select
+from stilnovo.benchmarks.task import Draw, select
 from stilnovo.benchmarks.tasks import TASKS
 from stilnovo.data.conversations import Conversation
 from stilnovo.errors import InputError
@@ -29,6 +29,7 @@ from stilnovo.scoring.answer_cache import AnswerCache, Keeper
 from stilnovo.scoring.chat_answers import answer_bytes, choose_conversations, fitting, score_conversations
 from stilnovo.scoring.identity import Identity, adapter_sha256
 from stilnovo.scoring.perplexity import HeldOutScore
+from stilnovo.scoring.reading import ReadOptions
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 from test_evaluate_pages import QUESTIONS, RIGHT, answered, task
@@ -72,7 +73,7 @@ def write_adapter(model: Llama, folder: Path, seed: int = 1, config: LoraConfig 
 
 def test_only_the_assistants_tokens_count(opened: Opened) -> None:
     model, tokenizer = opened
-    found = score_conversations(model, tokenizer, TALKS, token_budget=300)
+    found = score_conversations(model, tokenizer, TALKS, options=ReadOptions(300))
     for talk, nats, count in zip(TALKS, found.nats, found.tokens, strict=True):
         ids, learnt = tokenizer.supervised(talk.messages)
         with torch.no_grad():
@@ -88,11 +89,11 @@ def test_only_the_assistants_tokens_count(opened: Opened) -> None:
 def test_conversations_are_chosen_by_seed_and_must_fit(opened: Opened, tmp_path: Path) -> None:
     rows = [f'{{"instruction": "Domanda {n}", "output": "Risposta {n}"}}' for n in range(20)]
     (tmp_path / "chat.jsonl").write_text("\n".join([*rows, '{"instruction": "x", "output": ""}']), encoding="utf-8")
-    first, lines = choose_conversations(tmp_path / "chat.jsonl", 5)
+    first, lines = choose_conversations(tmp_path / "chat.jsonl", Draw(5))
     assert (
         first
-        == choose_conversations(tmp_path / "chat.jsonl", 5)[0]
-        != choose_conversations(tmp_path / "chat.jsonl", 5, 1)[0]
+        == choose_conversations(tmp_path / "chat.jsonl", Draw(5))[0]
+        != choose_conversations(tmp_path / "chat.jsonl", Draw(5, 1))[0]
     )
     assert len(first) == 5
     assert "1 left out, empty answer" in lines[0]
@@ -197,7 +198,7 @@ def cache(tmp_path: Path) -> Iterator[AnswerCache]:
 
 
 def probes(positions: bool = False) -> Probes:
-    chosen = [select(TASKS["sample_questions"], limit=5)]
+    chosen = [select(TASKS["sample_questions"], draw=Draw(5))]
     return Probes(TEXTS, chosen, {"english": ["The sea is wide."] * 2}, TALKS, choose_prompts(2, TALKS), 6, positions)
 
 

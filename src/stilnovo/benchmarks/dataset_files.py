@@ -1,14 +1,13 @@
-"""A benchmark's files into rows: a local mirror, in whatever layout it has, or the hub when asked for.
+"""A benchmark's files as rows and items: from a local mirror, in whatever layout it has, or from the hub when asked.
 
 One folder a benchmark below `--data-dir`. In it the named file of the dataset's own distribution is looked for first,
 then what the hub's Parquet conversion writes (`CONFIG/SPLIT/0000.parquet`), then the usual `SPLIT.jsonl`, `.json` and
 `.parquet`. Nothing is fetched unless `download` was asked for, and then only the Parquet files of the one split.
-Bare NaN and infinities, which some benchmarks have in their JSON, become None.
+Rows are read by `stilnovo.io.rows`; bare NaN and infinities, which some benchmarks have in their JSON, become None.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,10 +17,12 @@ from typing import Any, TypeVar
 
 from stilnovo.benchmarks.task import Item, MissingData, Request
 from stilnovo.errors import InputError
+from stilnovo.io.rows import read_rows
 
 Row = dict[str, Any]
+logger = logging.getLogger(__name__)
 T = TypeVar("T", bound=Item)
-_SUFFIXES = (".jsonl", ".json", ".parquet")
+_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Dataset:
         config: Its configuration there.
         names: Our split → its other names, in files and on the hub (the hub's first).
         files: Our split → file patterns of the dataset's own distribution, tried first.
+        elsewhere: Our split → patterns below the data folder itself, for the same rows in another form; tried before.
     """
 
     folder: str
@@ -41,6 +43,15 @@ class Dataset:
     config: str = "default"
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def loader(self, make: Callable[[Row, str], T]) -> Callable[[Request], list[T]]:
+        """A task's `load` that makes an item of every row; see `build`."""
+
+        def load(request: Request) -> list[T]:
+            return build(*self.rows(request), make, request.split)
+
+        return load
 
     def rows(self, request: Request, split: str | None = None) -> tuple[list[Row], str]:
         """The rows of a split (the request's own by default) and the name of the file they come from.
@@ -56,11 +67,11 @@ class Dataset:
         """The files of a split, in order."""
         looked: list[str] = []
         if request.data_dir is not None:
-            folder = request.data_dir / self.folder
-            for pattern in self._patterns(split):
-                if paths := sorted(folder.glob(pattern)):
+            own = [f"{self.folder}/{pattern}" for pattern in self._patterns(split)]
+            for pattern in (*self.elsewhere.get(split, ()), *own):
+                if paths := sorted(request.data_dir.glob(pattern)):
                     return paths
-            looked.append(f"Not found: {folder / self._patterns(split)[0]} (or the same split in another layout)")
+            looked.append(f"Not found: {request.data_dir / own[0]} (or the same split in another layout)")
         if request.download and self.hub:
             return self._download(split)
         raise MissingData(
@@ -90,9 +101,7 @@ class Dataset:
 
         name = self.names.get(split, (split,))[0]
         pattern = f"{self.config}/{name}/*.parquet"
-        logging.getLogger(__name__).info(
-            "Fetching %s (%s, %s) from the Hugging Face hub …", self.hub, self.config, name
-        )
+        logger.info("Fetching %s (%s, %s) from the Hugging Face hub …", self.hub, self.config, name)
         try:
             folder = snapshot_download(
                 self.hub, repo_type="dataset", revision="refs/convert/parquet", allow_patterns=[pattern]
@@ -108,28 +117,6 @@ class Dataset:
         raise InputError(f"The dataset {self.hub} has no {self.config}/{name} on the hub.", next=self._advice(split))
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a dataset file: a JSON array (`.json`), one object a line (`.jsonl`), or Parquet.
-
-    Raises:
-        InputError: the file is missing, is not what its name says, or holds something other than objects.
-    """
-    if path.suffix == ".parquet":
-        rows: Any = _read_parquet(path)
-    else:
-        text = read_text(path)
-        try:
-            if path.suffix == ".jsonl":
-                rows = [json.loads(line, parse_constant=_none) for line in text.split("\n") if line.strip()]
-            else:
-                rows = json.loads(text, parse_constant=_none)
-        except json.JSONDecodeError as error:
-            raise InputError("A benchmark file is not valid JSON.", f"{path}: {error}", "Get it again.") from error
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise InputError("A benchmark file does not hold a list of rows.", f"File: {path}", "Get it again.")
-    return rows
-
-
 def read_text(path: Path) -> str:
     """A file's text, UTF-8.
 
@@ -138,42 +125,20 @@ def read_text(path: Path) -> str:
     """
     try:
         return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError("A benchmark file is missing.", f"Not found: {path}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("A benchmark file cannot be read.", f"{path}: {error}") from error
 
 
-def _read_parquet(path: Path) -> list[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise InputError("A benchmark file cannot be read.", f"{path}: {error}", "Get it again.") from error
-    return rows
-
-
-def _none(_: str) -> None:
-    return None
-
-
-def build(rows: Iterable[Row], make: Callable[[Row], T], origin: str) -> list[T]:
-    """Turn rows into items.
+def build(rows: Iterable[Row], origin: str, make: Callable[[Row, str], T], split: str = "") -> list[T]:
+    """Turn rows into items; `make` is given a row and `SPLIT/NUMBER` (from 0), a name for rows that have none.
 
     Raises:
         InputError: a row lacks a field or its answer points nowhere; names the row and `origin`, the file.
     """
-    return build_numbered(rows, lambda row, _: make(row), origin)
-
-
-def build_numbered(rows: Iterable[Row], make: Callable[[Row, int], T], origin: str) -> list[T]:
-    """As `build`, for datasets whose rows have no name of their own: `make` is given the row's number, from 0."""
     items = []
     for number, row in enumerate(rows):
         try:
-            items.append(make(row, number))
+            items.append(make(row, f"{split}/{number}"))
         except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
             raise InputError(

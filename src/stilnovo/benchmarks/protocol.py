@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from stilnovo.benchmarks.task import SEED, Selection, Task, select
+from stilnovo.benchmarks.task import Draw, Selection, Task, select
 from stilnovo.benchmarks.tasks import OLDER
 from stilnovo.errors import InputError
 from stilnovo.model.quantize import Scheme
@@ -73,16 +73,15 @@ class Protocol:
         task: Task,
         data_dir: Path | None = None,
         split: str | None = None,
-        limit: int | float | None = None,
-        seed: int = SEED,
+        draw: Draw = Draw(),  # noqa: B008 - frozen
         *,
         shots: int | None = None,
         download: bool = False,
     ) -> Selection:
-        """As `stilnovo.benchmarks.task.select`, under this protocol; an explicit `limit` comes before its share."""
-        asked = self.task(task)
-        part = limit if limit is not None else self.share if task.reference else None
-        return select(asked, data_dir, split, part, seed, shots=shots, download=download, first=self.first)
+        """As `stilnovo.benchmarks.task.select`, under this protocol; an explicit limit comes before its share."""
+        if draw.limit is None and task.reference:
+            draw = replace(draw, limit=self.share)
+        return select(self.task(task), data_dir, split, draw, shots=shots, download=download, first=self.first)
 
     def identity(self) -> dict[str, str]:
         """What changes an answer to the same item, for the cache; quantisation and versions are named there already."""

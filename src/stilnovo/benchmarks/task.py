@@ -1,4 +1,4 @@
-"""A benchmark as data: questions, where they come from, and which part of them a run looks at.
+"""Tasks and their items: questions, where they come from, and which of them a run asks.
 
 A task only says how a row of its dataset becomes an item, a `MultipleChoice` or a `Generation`; scoring, statistics and
 reports know nothing of any particular benchmark. What makes two results comparable travels with them: the number of
@@ -11,14 +11,16 @@ import hashlib
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from stilnovo.errors import InputError
 
 SEED = 42
+T = TypeVar("T")
 
 
 class MissingData(InputError):
@@ -53,6 +55,7 @@ class MultipleChoice:
         contexts: One a choice, where the choices differ before the ending (Winogrande); empty otherwise.
         rivals: Indices that compete for `choice`; empty when all do.
         labels: For several true answers, one an ending: 1 true, 0 false, -1 not asked; empty otherwise.
+        lengths: Characters of each ending for `acc_norm`; by default all but one leading space.
     """
 
     id: str
@@ -65,6 +68,7 @@ class MultipleChoice:
     contexts: tuple[str, ...] = ()
     rivals: tuple[int, ...] = ()
     labels: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.endings)
@@ -117,7 +121,7 @@ class MultipleChoice:
 
     def choice_norm(self, loglikelihoods: Sequence[float]) -> int:
         """Index of the ending most probable per character."""
-        lengths = [len(ending.removeprefix(" ")) for ending in self.endings]
+        lengths = self.lengths or [len(ending.removeprefix(" ")) for ending in self.endings]
         return max(self.competing, key=lambda index: loglikelihoods[index] / lengths[index])
 
     def identity(self) -> list[Any]:
@@ -190,6 +194,39 @@ class Clustered(Protocol):
 
 
 @dataclass(frozen=True)
+class Draw:
+    """Which of the items, documents or conversations a run asks: `limit` of them, drawn with `seed`, under `protocol`.
+
+    A limit is a number of items, or a share of them below 1; None takes all. `protocol` is a name in
+    `stilnovo.benchmarks.protocol.PROTOCOLS`.
+    """
+
+    limit: int | float | None = None
+    seed: int = SEED
+    protocol: str = "stilnovo"
+
+    def count(self, available: int) -> int | None:
+        """The limit as a number of items: a share is rounded up, as lm-evaluation-harness does; None for all.
+
+        Raises:
+            InputError: it is neither a share nor a whole number.
+        """
+        limit = self.limit
+        if limit is None:
+            return None
+        if not limit > 0 or (limit >= 1 and limit != int(limit)):  # NaN is refused too
+            raise InputError("--limit must be a share below 1, or a whole number of at least 1.", f"Found: {limit}.")
+        return math.ceil(limit * available) if limit < 1 else int(limit)
+
+    def sample(self, members: Sequence[T]) -> list[T]:
+        """As many members as the limit says, drawn at random without regard to groups, in their order."""
+        count = self.count(len(members))
+        if count is None or count >= len(members):
+            return list(members)
+        return [members[index] for index in sorted(random.Random(self.seed).sample(range(len(members)), count))]
+
+
+@dataclass(frozen=True)
 class Request:
     """What a task is asked for: which split, with how many examples before each question, from where."""
 
@@ -200,8 +237,8 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Task:
-    """One benchmark.
+class TaskFacts:
+    """What a task and its result say of themselves.
 
     Attributes:
         name: As typed after `--tasks`.
@@ -209,13 +246,6 @@ class Task:
         source: Address of the dataset.
         licence: Of the dataset.
         metrics: What each item is measured by; a verdict is about the first.
-        splits: Names for `--split`; the first is the default.
-        load: Request → items.
-        shots: Examples before each question, unless asked otherwise.
-        shots_rule: Which examples those are.
-        grade: For `Generation` items: (written answer, item) → metrics.
-        reference: The task of lm-evaluation-harness that this one equals; empty where it has none.
-        categories: What `category` of its items is, such as "subject".
     """
 
     name: str
@@ -223,13 +253,6 @@ class Task:
     source: str
     licence: str
     metrics: tuple[Metric, ...]
-    splits: tuple[str, ...]
-    load: Callable[[Request], Sequence[Item]]
-    shots: int = 0
-    shots_rule: str = ""
-    grade: Callable[[str, Generation], Mapping[Metric, float]] | None = None
-    reference: str = ""
-    categories: str = ""
 
     @property
     def metric(self) -> Metric:
@@ -238,8 +261,33 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Task(TaskFacts):
+    """One benchmark.
+
+    Attributes:
+        splits: Names for `--split`; the first is the default.
+        load: Request → items.
+        shots: Examples before each question, unless asked otherwise.
+        shots_rule: Which examples those are.
+        grade: For `Generation` items: (written answer, item) → metrics.
+        reference: The task of lm-evaluation-harness that this one equals; empty where it has none.
+        categories: What `category` of its items is, such as "subject".
+        files: For a user's own task: path of its file and of its data → hex sha256.
+    """
+
+    splits: tuple[str, ...]
+    load: Callable[[Request], Sequence[Item]]
+    shots: int = 0
+    shots_rule: str = ""
+    grade: Callable[[str, Generation], Mapping[Metric, float]] | None = None
+    reference: str = ""
+    categories: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Selection:
-    """The items of one task that a run will look at: `items` out of `available`.
+    """The items of one task that a run asks: `items` out of `available`.
 
     Chosen with `seed`, or simply the first ones where a protocol asks for them (`first`); `shots` examples before each.
     """
@@ -267,21 +315,19 @@ def select(
     task: Task,
     data_dir: Path | None = None,
     split: str | None = None,
-    limit: int | float | None = None,
-    seed: int = SEED,
+    draw: Draw = Draw(),
     *,
     shots: int | None = None,
     download: bool = False,
     first: bool = False,
 ) -> Selection:
-    """Read a task's items and keep all of them, or as many as `limit` says.
+    """Read a task's items and keep all of them, or as many as `draw` says.
 
     Args:
         task: From `stilnovo.benchmarks.tasks`.
         data_dir: A folder with one folder a benchmark.
         split: Instead of the task's own; where nothing is said and its own is not here, the next one that is.
-        limit: A number of items, or a share of them below 1 (rounded up); drawn by `subset`.
-        seed: Of that draw.
+        draw: How many items, and the seed that `subset` draws them with.
         shots: Examples before each question instead of the task's own number.
         download: Whether data that are not here may be fetched from the hub.
         first: Take the first items instead of drawing; only the 2024 protocol does.
@@ -294,7 +340,7 @@ def select(
             f"Task {task.name} has no split '{split}'.", f"It has: {', '.join(task.splits)}.", "Change --split."
         )
     candidates = [split] if split is not None else task.splits[: 1 if data_dir is None else 2]
-    how_many(limit, 1)  # a limit that makes no sense is said before anything is read
+    draw.count(1)  # a limit that makes no sense is said before anything is read
     if shots is not None and (shots < 0 or (shots and not task.shots_rule)):
         raise InputError(f"Task {task.name} cannot be asked with {shots} examples.", next="Leave --shots out.")
     wanted = task.shots if shots is None else shots
@@ -308,27 +354,12 @@ def select(
             missing = missing or error
     else:
         raise missing or AssertionError("a task has a split")
-    seen: set[str] = set()
-    for item in items:
-        if item.id in seen:
-            raise InputError(f"Task {task.name} has two items with the same id.", f"Found twice: {item.id}.")
-        seen.add(item.id)
-    count = how_many(limit, len(items))
-    taken = list(items[:count]) if first else subset(items, count, seed)
-    return Selection(task, chosen, tuple(taken), len(items), seed, wanted, first and len(taken) < len(items))
-
-
-def how_many(limit: int | float | None, available: int) -> int | None:
-    """A limit as a number of items: a share below 1 is rounded up, as lm-evaluation-harness does; None for all.
-
-    Raises:
-        InputError: it is neither a share nor a whole number.
-    """
-    if limit is None:
-        return None
-    if not limit > 0 or (limit >= 1 and limit != int(limit)):  # NaN is refused too
-        raise InputError("--limit must be a share below 1, or a whole number of at least 1.", f"Found: {limit}.")
-    return math.ceil(limit * available) if limit < 1 else int(limit)
+    ids = Counter(item.id for item in items)
+    if repeated := [name for name, count in ids.items() if count > 1]:
+        raise InputError(f"Task {task.name} has two items with the same id.", f"Found twice: {repeated[0]}.")
+    count = draw.count(len(items))
+    taken = list(items[:count]) if first else subset(items, count, draw.seed)
+    return Selection(task, chosen, tuple(taken), len(items), draw.seed, wanted, first and len(taken) < len(items))
 
 
 def subset(items: Sequence[Item], limit: int | None, seed: int = SEED) -> list[Item]:
@@ -360,9 +391,16 @@ def cluster_names(items: Iterable[Clustered]) -> list[str] | None:
     return [item.cluster or f"\0{item.id}" for item in listed]
 
 
+def item_sha256(item: Item) -> str:
+    """Hex sha256 of one question: all that its answer depends on, the names of its groups left out."""
+    return hashlib.sha256(json.dumps(item.identity(), separators=(",", ":")).encode()).hexdigest()
+
+
 def items_sha256(items: Iterable[Item]) -> str:
-    """Hex sha256 over id, context, endings and answer of every item, in order: equal only for the same questions."""
-    digest = hashlib.sha256()
-    for item in items:
-        digest.update(json.dumps(item.identity(), ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n")
-    return digest.hexdigest()
+    """Hex sha256 over every item's hash, in order: equal only for the same questions."""
+    return joined_sha256(map(item_sha256, items))
+
+
+def joined_sha256(hashes: Iterable[str]) -> str:
+    """Hex sha256 over hashes, in order."""
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

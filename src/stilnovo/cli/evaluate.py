@@ -76,6 +76,7 @@ def evaluate(
     """
     from stilnovo import dist
     from stilnovo.benchmarks.protocol import differences, find_protocol, record
+    from stilnovo.benchmarks.task import Draw
     from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
     from stilnovo.hub import find_model
     from stilnovo.model.load import open_model
@@ -86,21 +87,22 @@ def evaluate(
     from stilnovo.scoring.evaluate import evaluate as run
     from stilnovo.scoring.evaluate import speed_setting
     from stilnovo.scoring.identity import adapter_sha256, identify, model_sha256
-    from stilnovo.scoring.texts import SHORT, TEXT
+    from stilnovo.scoring.perplexity import SHORT, TEXT
+    from stilnovo.scoring.reading import ReadOptions
 
     if tasks == "list":
         _list_tasks(as_json)
         return
     # Everything the user gave is checked before gigabytes are read.
-    conditions = find_protocol(protocol)
+    conditions, draw = find_protocol(protocol), Draw(limit, seed, protocol)
     scheme = checked_scheme(quantization or conditions.quantization)
     usual = list(conditions.tasks or SAMPLES)
     names = tasks.split(",") if tasks is not None else [] if text else usual
     selections = [
-        conditions.select(task, data_dir, split, limit, seed, shots=shots, download=download)
+        conditions.select(task, data_dir, split, draw, shots=shots, download=download)
         for task in (find_tasks(names) if names else [])
     ]
-    texts = held_out_texts(text, limit, seed) if text else []
+    texts = held_out_texts(text, draw) if text else []
     text_name = ", ".join(map(str, text)) if text else None
     adapter_hash = adapter_sha256(adapter) if adapter else None
     setting = speed_setting(model, scheme, adapter is not None, device)
@@ -134,8 +136,8 @@ def evaluate(
             try:
                 result = run(
                     llama, tokenizer, selections, texts=texts, text_name=text_name, model_name=model,
-                    quantization=scheme, adapter=str(adapter) if adapter else None, progress=progress,
-                    keeper=Keeper(answers, identity, setting), note=note, short_windows=True,
+                    quantization=scheme, adapter=str(adapter) if adapter else None, note=note, short_windows=True,
+                    options=ReadOptions(progress=progress, keeper=Keeper(answers, identity, setting)),
                     settings={
                         "protocol": record(conditions, differs), "shots": shots,
                         "tasks": order, "data_dir": str(data_dir) if data_dir else None, "split": split,

@@ -108,6 +108,7 @@ def sweep(
     protected texts lose.
     """
     from stilnovo.benchmarks.protocol import find_protocol
+    from stilnovo.benchmarks.task import Draw
     from stilnovo.benchmarks.tasks import find_tasks
     from stilnovo.forgetting.form import choose_prompts
     from stilnovo.forgetting.scales import Probes, SweepCandidate, run_sweep
@@ -133,13 +134,13 @@ def sweep(
     for path in paths.values():
         lora.read_config(path)
     selections = [
-        conditions.select(task, data_dir, split, limit, seed)
+        conditions.select(task, data_dir, split, Draw(limit, seed))
         for task in (find_tasks(tasks.split(",")) if tasks != "none" else [])
     ]
     _distinct([*(one.task.name for one in selections), *texts])
-    own = held_out_texts(held_out, documents, seed)
-    protected = {name: held_out_texts([path], documents, seed) for name, path in texts.items()}
-    talks, left_out = choose_conversations(chat, conversations, seed) if chat else ([], [])
+    own = held_out_texts(held_out, Draw(documents, seed))
+    protected = {name: held_out_texts([path], Draw(documents, seed)) for name, path in texts.items()}
+    talks, left_out = choose_conversations(chat, Draw(conversations, seed)) if chat else ([], [])
     for line in [*left_out, *(expectation(selection) for selection in selections)]:
         note(line)
     with AnswerCache(None if no_cache else cache or default_folder(), note) as answers:

@@ -29,6 +29,7 @@ from stilnovo.model.memory import MemoryLine
 from stilnovo.progress import Progress
 from stilnovo.recipe import Recipe
 from stilnovo.scoring.evaluate import evaluate
+from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult
 from stilnovo.train.loop import TrainResult
 from stilnovo.train.run import TrainingRun
@@ -131,7 +132,7 @@ def _evaluate(training: TrainingRun, selections: list[Selection], when: str) -> 
         result = evaluate(
             training.model, training.tokenizer, selections, texts=training.corpus.held_out, text_name="held-out sample",
             model_name=recipe.model.name, quantization=recipe.model.quantization,
-            adapter=None if when == "before" else str(training.folder.path / "adapter"), progress=progress,
+            adapter=None if when == "before" else str(training.folder.path / "adapter"), options=ReadOptions(progress=progress),
         )  # fmt: skip
     result.save(training.folder.path / when)
     return result

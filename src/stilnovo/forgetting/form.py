@@ -26,9 +26,8 @@ from stilnovo.data.conversations import Conversation
 from stilnovo.generate.generator import Completion, Generator, Sampling
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
-from stilnovo.scoring.answer_cache import Keeper, answered
+from stilnovo.scoring.answer_cache import Keeper, Progress, answered
 from stilnovo.scoring.packed import evaluating
-from stilnovo.scoring.texts import Progress
 from stilnovo.text.template import DOCUMENT_BEGINS, TEMPLATES, TURN_ENDS, Message, Special
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -137,12 +136,12 @@ def write_answers(
         for start in range(0, len(missing), _TOGETHER):
             group = missing[start : start + _TOGETHER]
             written = engine.complete([prompts[index].messages for index in group], [sampling] * len(group))
-            forms = [form_of(engine.tokenizer, prompts[i], one) for i, one in zip(group, written, strict=True)]
-            yield group, [asdict(one) for one in forms]
+            yield group, [asdict(completion) for completion in written]
 
     with evaluating(engine.model):
         rows = answered(keeper, FORM, version, hashes, groups, progress)
-    return tuple(AnswerForm(**row) for row in rows)
+    completions = [Completion(**{**row, "ids": tuple(row["ids"])}) for row in rows]
+    return tuple(form_of(engine.tokenizer, prompt, one) for prompt, one in zip(prompts, completions, strict=True))
 
 
 def form_of(tokenizer: Tokenizer, prompt: Prompt, answer: Completion) -> AnswerForm:

@@ -25,10 +25,10 @@ from stilnovo.scoring.chat_answers import score_conversations
 from stilnovo.scoring.evaluate import evaluate
 from stilnovo.scoring.identity import Identity
 from stilnovo.scoring.multiple_choice import TOKEN_BUDGET
-from stilnovo.scoring.perplexity import HeldOutScore
+from stilnovo.scoring.perplexity import HeldOutScore, score_texts
 from stilnovo.scoring.positions import PositionScores, score_positions
+from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import TaskResult
-from stilnovo.scoring.texts import read_texts
 from stilnovo.text.tokenizer import Tokenizer
 
 BASE = "base"
@@ -133,7 +133,8 @@ def run_sweep(
         keeper = Keeper(cache, identity)
         found = measure(model, tokenizer, probes, keeper, token_budget=token_budget, progress=report)
         if probes.positions and "scaling" not in identity.protocol:
-            read = score_positions(model, tokenizer, probes.held_out, token_budget=token_budget, keeper=keeper)
+            options = ReadOptions(token_budget, keeper=keeper)
+            read = score_positions(model, tokenizer, probes.held_out, options=options)
             found = replace(found, positions=read)
         finished += 1
         return found
@@ -170,20 +171,15 @@ def measure(
             progress(what, before + done)
         before += total if done == total else 0
 
-    result = evaluate(
-        model, tokenizer, probes.selections, texts=probes.held_out, model_name="", keeper=keeper,
-        token_budget=token_budget, progress=report,
-    )  # fmt: skip
+    options = ReadOptions(token_budget, report, keeper)
+    result = evaluate(model, tokenizer, probes.selections, texts=probes.held_out, model_name="", options=options)
     assert result.text is not None, "there is a held-out text"
     protected = {
-        name: read_texts(model, tokenizer, texts, token_budget=token_budget, keeper=keeper, progress=report)
-        for name, texts in probes.protected.items()
+        name: score_texts(model, tokenizer, texts, options=options) for name, texts in probes.protected.items()
     }
     chat = None
     if probes.conversations:
-        chat = score_conversations(
-            model, tokenizer, probes.conversations, token_budget=token_budget, keeper=keeper, progress=report
-        )
+        chat = score_conversations(model, tokenizer, probes.conversations, options=options)
     answers: tuple[AnswerForm, ...] = ()
     if probes.prompts:
         answers = write_answers(

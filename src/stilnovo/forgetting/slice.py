@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from stilnovo.benchmarks.task import MultipleChoice, Selection, items_sha256, select
+from stilnovo.benchmarks.task import Draw, MultipleChoice, Selection, items_sha256, select
 from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.data.conversations import Conversation, read_conversations, shape_of
 from stilnovo.errors import InputError
@@ -101,7 +101,7 @@ def read_slice(
         )
     selections = []
     for task in find_tasks(tasks) if tasks else []:
-        selection = select(task, data_dir, limit=items, seed=seed)
+        selection = select(task, data_dir, draw=Draw(items, seed))
         if not all(isinstance(item, MultipleChoice) for item in selection.items):
             raise InputError(
                 f"The guard cannot look at {task.name}.", "Its questions are answered in writing, which takes too long.",

@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stilnovo import report
-from stilnovo.benchmarks.task import METRIC_NAMES, Item, Metric, MultipleChoice, cluster_names
+from stilnovo.benchmarks.task import METRIC_NAMES, Item, Metric, MultipleChoice, cluster_names, item_sha256
 from stilnovo.compare.paired import TEXT, Comparison, Pairs
 from stilnovo.compare.verdict import Verdict
 from stilnovo.report.differences import Change, ComparisonData, DifferingItem, DifferingTask, Ending
 from stilnovo.report.scores import Categories, HeldOut, Score, ScoreData, ScoreRow
 from stilnovo.runlog import environment
-from stilnovo.scoring.identity import item_sha256
 from stilnovo.scoring.multiple_choice import ItemScore
 from stilnovo.scoring.perplexity import SHORT_WINDOW
 from stilnovo.scoring.result import EvaluationResult, TaskResult

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from stilnovo import dist
 from stilnovo.progress import bytes_text
 from stilnovo.runlog import sha256_file
 from stilnovo.scoring.identity import Identity
@@ -47,6 +48,7 @@ CREATE TABLE IF NOT EXISTS speeds (setting TEXT NOT NULL, task TEXT NOT NULL, it
 """
 
 Answer = dict[str, Any]  # as JSON values
+Progress = Callable[[str, int, int], None]  # (what, done, in all)
 Row = tuple[str, Answer]
 
 
@@ -277,36 +279,43 @@ def answered(
     name: str,
     version: str,
     hashes: Sequence[str],
-    read: Callable[[list[int]], Iterable[tuple[Sequence[int], Sequence[Answer]]]],
-    progress: Callable[[str, int, int], None] | None = None,
+    ask: Callable[[list[int]], Iterable[tuple[Sequence[int], Sequence[Answer]]]],
+    progress: Progress | None = None,
+    *,
+    shared: bool = False,
 ) -> list[Answer]:
-    """Every item's answer, in order: found again, or read now, a group at a time, each kept as soon as it is there.
+    """Every item's answer, in order: found again, or asked now, a group at a time, each kept as soon as it is there.
 
     Args:
         keeper: Where answers are looked up and kept; None: nowhere.
         name: What the items are, in the cache and in progress.
         version: How they are read.
         hashes: One each, of everything about the item that its answer depends on.
-        read: From the numbers of the items that are missing to groups of them with their answers.
+        ask: From the numbers of the items that are missing to groups of them with their answers.
         progress: Called with (`name`, items done, items in all) after every group.
+        shared: Whether all processes of `torchrun` call this, each asking its share of the missing items.
     """
-    answers: list[Answer | None] = [None] * len(hashes)
+    found: Iterable[Answer | None] = [None] * len(hashes)
     if keeper is not None:
-        answers = list(keeper.cache.find(keeper.identity, name, version, hashes))
-    missing = [index for index, known in enumerate(answers) if known is None]
-    done = len(hashes) - len(missing)
-    for group, found in read(missing):
-        for index, answer in zip(group, found, strict=True):
-            answers[index] = answer
+        found = keeper.cache.find(keeper.identity, name, version, hashes)
+    answers = {index: answer for index, answer in enumerate(found) if answer is not None}
+    processes = dist.world_size() if shared else 1
+    if shared:
+        answers = dist.same(answers)  # all must see the same ones missing
+    missing, cached = [index for index in range(len(hashes)) if index not in answers], len(answers)
+    own: dict[int, Answer] = {}
+    for group, asked in ask(dist.share(missing) if shared else missing) if missing else ():
+        own |= zip(group, asked, strict=True)
         if keeper is not None:
-            rows = [(hashes[index], answer) for index, answer in zip(group, found, strict=True)]
+            rows = [(hashes[index], answer) for index, answer in zip(group, asked, strict=True)]
             keeper.cache.keep(keeper.identity, name, version, rows)
-        done += len(group)
-        if progress is not None:
-            progress(name, done, len(hashes))
+        if progress is not None and group:
+            progress(name, min(cached + len(own) * processes, len(hashes)), len(hashes))
     if not missing and progress is not None:
-        progress(name, done, len(hashes))
-    return [answer for answer in answers if answer is not None]
+        progress(name, len(hashes), len(hashes))
+    for part in dist.gather(own) if shared else [own]:
+        answers |= part
+    return [answers[index] for index in range(len(hashes))]
 
 
 def _checksum(sha256: str, task: str, version: str, item: str, answer: str) -> int:

@@ -7,22 +7,18 @@ starts anew. Nothing is dropped but the line break at a cut.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from stilnovo.benchmarks.task import how_many
+from stilnovo.benchmarks.task import Draw
 from stilnovo.data.sources import read_documents, training_text
 
 ENOUGH_DOCUMENTS = 30
 PIECE_CHARACTERS = 2000
-SEED = 42
 
 
-def held_out_texts(paths: Sequence[str | Path], limit: int | float | None = None, seed: int = SEED) -> list[str]:
-    """The documents of the files, as they would be trained on; `limit` of them drawn at random, in their order.
-
-    A limit below 1 is a share of them.
+def held_out_texts(paths: Sequence[str | Path], draw: Draw = Draw()) -> list[str]:  # noqa: B008 - frozen
+    """The documents of the files, as they would be trained on; as many of them as `draw` says.
 
     Raises:
         InputError: a file is missing, empty or unreadable, or the limit makes no sense.
@@ -30,10 +26,7 @@ def held_out_texts(paths: Sequence[str | Path], limit: int | float | None = None
     texts = [training_text(document) for document in read_documents(paths)]
     if len(texts) < ENOUGH_DOCUMENTS:
         texts = [piece for text in texts for piece in pieces(text)]
-    count = how_many(limit, len(texts))
-    if count is None or count >= len(texts):
-        return texts
-    return [texts[index] for index in sorted(random.Random(seed).sample(range(len(texts)), count))]
+    return draw.sample(texts)
 
 
 def pieces(text: str, characters: int = PIECE_CHARACTERS) -> list[str]:

@@ -1,30 +1,30 @@
-"""A loaded model through several tasks and a held-out text: select, look up, score, keep, collect.
+"""Evaluate a loaded model on several tasks and a held-out text, through the answer cache.
 
 What a subset could show is known before anything runs (`expectation`), so that nobody waits an hour for an answer the
 items could not give. With a cache, every pass is kept as soon as it is done, and what an earlier run answered is not
-asked again (`cache.py`): an interrupted evaluation is continued by the same command.
+asked again (`answer_cache.py`): an interrupted evaluation is continued by the same command. What is cached is the
+model's own answer; metrics and grades are computed from it each time.
 """
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from stilnovo import dist
-from stilnovo.benchmarks.task import Generation, Item, MultipleChoice, Selection, items_sha256
+from stilnovo.benchmarks.task import Generation, Item, MultipleChoice, Selection, TaskFacts, item_sha256
 from stilnovo.model.llama import Llama
 from stilnovo.progress import seconds_text
 from stilnovo.runlog import environment
-from stilnovo.scoring.answer_cache import Keeper
-from stilnovo.scoring.identity import item_sha256
-from stilnovo.scoring.multiple_choice import TOKEN_BUDGET, ItemScore, score
-from stilnovo.scoring.perplexity import HeldOutScore
+from stilnovo.scoring.answer_cache import Answer, answered
+from stilnovo.scoring.multiple_choice import ModelAnswer, item_score, loglikelihoods_of
+from stilnovo.scoring.perplexity import HeldOutScore, score_texts
+from stilnovo.scoring.reading import DEFAULTS, ReadOptions
 from stilnovo.scoring.result import EvaluationResult, TaskResult
-from stilnovo.scoring.texts import read_texts
 from stilnovo.scoring.written import write
 from stilnovo.statistics.estimates import (
     ASSUMED_DISCORDANCE,
@@ -34,8 +34,6 @@ from stilnovo.statistics.estimates import (
     wilson,
 )
 from stilnovo.text.tokenizer import Tokenizer
-
-Progress = Callable[[str, int, int], None]
 
 _GRADED = ("mc2", "f1", "rouge1_precision")  # scores between right and wrong
 _TIMING_SECONDS = 5.0  # after which a speed is believed
@@ -52,9 +50,7 @@ def evaluate(
     quantization: str = "none",
     adapter: str | None = None,
     settings: dict[str, Any] | None = None,
-    token_budget: int = TOKEN_BUDGET,
-    progress: Progress | None = None,
-    keeper: Keeper | None = None,
+    options: ReadOptions = DEFAULTS,
     note: Callable[[str], None] | None = None,
     short_windows: bool = False,
 ) -> EvaluationResult:
@@ -73,22 +69,15 @@ def evaluate(
         quantization: See `model_name`.
         adapter: See `model_name`.
         settings: See `model_name`.
-        token_budget: Most tokens in one forward pass.
-        progress: Called with (task name, done, in all).
-        keeper: Where answers are looked up and kept; nowhere by default.
+        options: Token budget, progress (by task name) and cache.
         note: Called with a line about what the whole set would take, once the speed is known.
         short_windows: Whether the texts are also read in windows of 64 tokens, as the report of 2024 did.
     """
     began = time.perf_counter()
-    tasks = {}
-    for selection in selections:
-        tasks[selection.task.name] = _run_task(model, tokenizer, selection, token_budget, progress, keeper, note)
+    tasks = {selection.task.name: _run_task(model, tokenizer, selection, options, note) for selection in selections}
     text: HeldOutScore | None = None
     if texts and dist.is_first():
-        text = read_texts(
-            model, tokenizer, texts, token_budget=token_budget, progress=progress, keeper=keeper,
-            short_windows=short_windows,
-        )  # fmt: skip
+        text = score_texts(model, tokenizer, texts, short_windows=short_windows, options=options)
     text = dist.same(text)
     return EvaluationResult(
         model=model_name,
@@ -98,9 +87,9 @@ def evaluate(
         text=text,
         text_name=text_name,
         seconds=time.perf_counter() - began,
-        settings={**(settings or {}), "token_budget": token_budget},
+        settings={**(settings or {}), "token_budget": options.token_budget},
         environment=environment(),
-        identity=asdict(keeper.identity) if keeper is not None else None,
+        identity=asdict(options.keeper.identity) if options.keeper is not None else None,
         command=list(sys.argv),
     )
 
@@ -149,93 +138,63 @@ def _visible(n: int) -> str:
 
 
 def _run_task(
-    model: Llama,
-    tokenizer: Tokenizer,
-    selection: Selection,
-    token_budget: int,
-    progress: Progress | None,
-    keeper: Keeper | None,
-    note: Callable[[str], None] | None,
+    model: Llama, tokenizer: Tokenizer, selection: Selection, options: ReadOptions, note: Callable[[str], None] | None
 ) -> TaskResult:
-    task, items = selection.task, selection.items
+    task, items, keeper = selection.task, selection.items, options.keeper
     began = time.perf_counter()
-    hashes = [item_sha256(item) for item in items]
-    scores = dist.same(_kept(selection, hashes, keeper))  # all processes must see the same ones missing
-    missing = [item for item, known in zip(items, scores, strict=True) if known is None]
-    place = {item.id: index for index, item in enumerate(items)}
-    cached = len(items) - len(missing)
+    hashes = tuple(map(item_sha256, items))
     timing = _Timing(selection, note if keeper is None or not keeper.cache.speed(keeper.setting, task.name) else None)
+    cached = len(items)
 
-    def finished(new: Sequence[ItemScore]) -> None:
-        if keeper is not None:
-            rows = ((hashes[place[answer.id]], asdict(answer)) for answer in new)
-            keeper.cache.keep(keeper.identity, task.name, _kept_version(selection), rows)
+    def ask(missing: list[int]) -> Iterator[tuple[list[int], list[Answer]]]:
+        nonlocal cached
+        cached -= sum(dist.gather(len(missing)))
+        asked = [items[index] for index in missing]
+        for group in _answers(model, tokenizer, asked, selection.seed, options.token_budget):
+            yield [missing[index] for index, _ in group], [asdict(answer) for _, answer in group]
 
-    def done(count: int, _: int) -> None:
-        timing.tell(count * dist.world_size())
-        if progress is not None:
-            progress(task.name, min(cached + count * dist.world_size(), len(items)), len(items))
+    def progress(name: str, done: int, total: int) -> None:
+        timing.tell(done - cached)
+        if options.progress is not None:
+            options.progress(name, done, total)
 
-    if missing:
-        mine = dist.share(missing)
-        found = _answer(model, tokenizer, selection, mine, token_budget, done, finished) if mine else []
-        for answer in itertools.chain.from_iterable(dist.gather(found)):
-            scores[place[answer.id]] = answer
-    elif progress is not None:
-        progress(task.name, len(items), len(items))
-    answers = tuple(answer for answer in scores if answer is not None)
-    assert len(answers) == len(items), "every item is answered"
+    rows = answered(keeper, task.name, _version(selection), hashes, ask, progress, shared=True)
+    answers = [ModelAnswer(tuple(row["loglikelihoods"]), row["truncated"], row["text"]) for row in rows]
+    facts = {key.name: getattr(task, key.name) for key in fields(TaskFacts)}
     result = TaskResult(
-        name=task.name,
-        version=task.version,
-        source=task.source,
-        licence=task.licence,
-        metrics=task.metrics,
+        **facts,
         split=selection.split,
-        n=len(items),
         available=selection.available,
         seed=selection.seed,
-        items_sha256=items_sha256(items),
         chance=sum(item.chance for item in items) / len(items),
-        truncated=sum(answer.truncated for answer in answers),
         seconds=time.perf_counter() - began,
-        items=answers,
-        hashes=tuple(hashes),
+        items=tuple(item_score(item, answer, task) for item, answer in zip(items, answers, strict=True)),
+        hashes=hashes,
         shots=selection.shots,
         first=selection.first,
         cached=cached,
+        files={Path(path).name: digest for path, digest in task.files.items()},
     )
     if keeper is not None and result.items_per_second and result.seconds >= _TIMING_SECONDS:
         keeper.cache.keep_speed(keeper.setting, task.name, result.items_per_second)
     return result
 
 
-def _answer(
-    model: Llama,
-    tokenizer: Tokenizer,
-    selection: Selection,
-    missing: Sequence[Item],
-    token_budget: int,
-    progress: Callable[[int, int], None],
-    finished: Callable[[Sequence[ItemScore]], None],
-) -> list[ItemScore]:
-    """Every item that no earlier run has answered, by the way its kind asks for."""
-    found: list[ItemScore] = []
-    choices = [item for item in missing if isinstance(item, MultipleChoice)]
-    if choices:
-        found += score(model, tokenizer, choices, token_budget=token_budget, progress=progress, finished=finished)
-    written = [item for item in missing if isinstance(item, Generation)]
-    if written:
-        grade = selection.task.grade
-        assert grade is not None, "a task with written answers grades them"
-        found += write(
-            model, tokenizer, written, grade, seed=selection.seed, token_budget=token_budget, finished=finished,
-            progress=lambda done, _: progress(len(choices) + done, len(missing)),
-        )  # fmt: skip
-    return found
+def _answers(
+    model: Llama, tokenizer: Tokenizer, items: Sequence[Item], seed: int, token_budget: int
+) -> Iterator[list[tuple[int, ModelAnswer]]]:
+    """Every item's answer with its index, by the way its kind asks for, a list after every pass."""
+    choices = {index: item for index, item in enumerate(items) if isinstance(item, MultipleChoice)}
+    written = {index: item for index, item in enumerate(items) if isinstance(item, Generation)}
+    for indices, passes in (
+        (list(choices), loglikelihoods_of(model, tokenizer, list(choices.values()), token_budget=token_budget)),
+        (list(written), write(model, tokenizer, list(written.values()), seed=seed, token_budget=token_budget)),
+    ):
+        for group in passes if indices else ():
+            yield [(indices[place], answer) for place, answer in group]
 
 
-def _kept_version(selection: Selection) -> str:
+def _version(selection: Selection) -> str:
     """The task's version, and the seed where answers are drawn with it."""
     drawn = any(isinstance(item, Generation) and item.decoding.temperature > 0 for item in selection.items)
     return f"{selection.task.version}, seed {selection.seed}" if drawn else selection.task.version
@@ -249,30 +208,8 @@ class _Timing:
 
     def tell(self, count: int) -> None:
         left, seconds = self._selection.available - len(self._selection.items), time.perf_counter() - self._began
-        if self._note is None or left == 0 or seconds < _TIMING_SECONDS:
+        if self._note is None or left == 0 or count == 0 or seconds < _TIMING_SECONDS:
             return
         name, all_of_it = self._selection.task.name, f"{self._selection.available:,} items"
         self._note(f"{name}: at this speed all {all_of_it} would take {seconds_text(left * seconds / count)} more.")
         self._note = None
-
-
-def _kept(selection: Selection, hashes: Sequence[str], keeper: Keeper | None) -> list[ItemScore | None]:
-    """What an earlier run answered, None where it did not; groups are named by the items of today."""
-    if keeper is None:
-        return [None] * len(hashes)
-    rows = keeper.cache.find(keeper.identity, selection.task.name, _kept_version(selection), hashes)
-    return [_restored(item, row) for item, row in zip(selection.items, rows, strict=True)]
-
-
-def _restored(item: Item, row: dict[str, Any] | None) -> ItemScore | None:
-    """A kept row as an answer to this item, None where it cannot be one."""
-    if row is None:
-        return None
-    try:
-        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-        answer = ItemScore(**fields)
-        endings = len(item.endings) if isinstance(item, MultipleChoice) else 0
-        fits = answer.id == item.id and len(answer.loglikelihoods) == endings
-    except TypeError:
-        return None
-    return replace(answer, cluster=item.cluster, category=item.category) if fits else None

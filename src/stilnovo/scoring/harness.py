@@ -26,6 +26,7 @@ from stilnovo.model.load import open_model
 from stilnovo.model.quantize import Scheme
 from stilnovo.scoring.packed import TOKEN_BUDGET, EndingScores, answers
 from stilnovo.scoring.perplexity import score_texts
+from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.written import write
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -92,16 +93,19 @@ class HarnessModel(LM):  # type: ignore[misc]
         if not whole:
             return [0.0] * len(texts)
         limit = self.model.config.max_positions
-        nats = iter(score_texts(self.model, self.tokenizer, whole, window=limit, stride=limit).nats)
+        options = ReadOptions(self.token_budget)
+        nats = iter(score_texts(self.model, self.tokenizer, whole, window=limit, stride=limit, options=options).nats)
         return [-next(nats) if text else 0.0 for text in texts]
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         """What the model writes after each context, up to a stop string of the request, which is left out."""
         items = [_generation(number, *request.args) for number, request in enumerate(requests)]
-        written = write(self.model, self.tokenizer, items, lambda text, item: {}, token_budget=self.token_budget)
-        for request, answer in zip(requests, written, strict=True):
-            self.cache_hook.add_partial("generate_until", request.args, answer.text)
-        return [answer.text for answer in written]
+        texts = []
+        for batch in write(self.model, self.tokenizer, items, token_budget=self.token_budget):
+            for index, answer in batch:
+                self.cache_hook.add_partial("generate_until", requests[index].args, answer.text)
+                texts.append(answer.text)
+        return texts
 
 
 def _questions(requests: Sequence[Any]) -> list[_Question]:

@@ -1,9 +1,10 @@
-"""What an answer depends on beside its question: weights, adapter, quantisation, number format, protocol and this code.
+"""The identity of a cached answer beside its question: weights, adapter, quantisation, dtype, protocol and code.
 
 Everything is told apart by content, never by name: an adapter that was trained again in the same folder is another
 adapter, and the same one copied elsewhere is the same. Weight files are gigabytes, so their hashes may be remembered by
 whoever calls (`scoring/answer_cache.py` does, by size, times and inode); an adapter is hashed anew every time. The sources
-that produce log-likelihoods are hashed too: an answer of an older scorer is not an answer of this one.
+of the rooms that compute an answer are hashed too: an answer of an older scorer is not an answer of this one. Metrics,
+grades and questions come from other rooms: they are no part of a cached answer, or of the question's own hash.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from stilnovo.benchmarks.task import Item
 from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles, find_model
 from stilnovo.runlog import sha256_file
@@ -26,7 +26,8 @@ FileHash = Callable[[Path], str]
 _PACKAGE = Path(__file__).parents[1]
 _MODEL_SUFFIXES = (".safetensors", ".json", ".jinja", ".model")
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-ANSWERING_ROOMS = ("generate", "model", "scoring", "text")  # what an answer depends on: their sources are hashed whole
+# What an answer depends on, hashed whole; `plan` because the model takes its shape and its block sizes from there.
+ANSWERING_ROOMS = ("generate", "model", "plan", "scoring", "text")
 
 
 @dataclass(frozen=True)
@@ -104,16 +105,11 @@ def adapter_sha256(folder: Path) -> str:
         ) from error
 
 
-def item_sha256(item: Item) -> str:
-    """Hex sha256 of one question: all that its answer depends on, the names of its groups left out."""
-    return hashlib.sha256(json.dumps(item.identity(), separators=(",", ":")).encode()).hexdigest()
-
-
 @cache
-def code_sha256() -> str:
-    """Hex sha256 over the sources of the rooms that turn a question into an answer."""
-    paths = sorted(path for room in ANSWERING_ROOMS for path in (_PACKAGE / room).rglob("*.py"))
-    return _joined((path.relative_to(_PACKAGE).as_posix(), sha256_file(path)) for path in paths)
+def code_sha256(package: Path = _PACKAGE) -> str:
+    """Hex sha256 over the sources of the rooms that turn a question into an answer, in this package or a copy of it."""
+    paths = sorted(path for room in ANSWERING_ROOMS for path in (package / room).rglob("*.py"))
+    return _joined((path.relative_to(package).as_posix(), sha256_file(path)) for path in paths)
 
 
 def _joined(parts: Iterable[tuple[str, str]]) -> str:

@@ -8,17 +8,28 @@ rows that predict a token of an ending (`likelihood.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from stilnovo.benchmarks.task import Metric, MultipleChoice
+from stilnovo.benchmarks.task import Generation, Item, Metric, MultipleChoice, Task
 from stilnovo.model.llama import Llama
-from stilnovo.scoring.packed import TOKEN_BUDGET, EndingScores, answers
+from stilnovo.scoring.packed import TOKEN_BUDGET, answers
 from stilnovo.text.tokenizer import Tokenizer
 
-__all__ = ["TOKEN_BUDGET", "ItemScore", "Progress", "score"]
+__all__ = ["TOKEN_BUDGET", "ItemScore", "ModelAnswer", "item_score", "loglikelihoods_of", "score"]
 
-Progress = Callable[[int, int], None]
+
+@dataclass(frozen=True)
+class ModelAnswer:
+    """What a model gave for one item, and all that is cached of it.
+
+    `loglikelihoods` in nats, one an ending, or the `text` that it wrote; `truncated` says that the context was cut on
+    the left to fit the model. What follows from it (choice, metrics, grades) is computed anew from the item and its task.
+    """
+
+    loglikelihoods: tuple[float, ...] = ()
+    truncated: bool = False
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,14 +63,34 @@ class ItemScore:
         return self.choice_norm == self.answer
 
 
+def item_score(item: Item, answer: ModelAnswer, task: Task | None = None) -> ItemScore:
+    """The item with its answer and its metrics; `task` grades written answers."""
+    sums = answer.loglikelihoods
+    if isinstance(item, Generation):
+        assert task is not None and task.grade is not None, "a task with written answers grades them"
+        values, picks = dict(task.grade(answer.text, item)), (-1, -1, -1)
+    else:
+        values, picks = item.values(sums), (item.answer, item.choice(sums), item.choice_norm(sums))
+    return ItemScore(
+        item.id, *picks, sums, item.cluster, answer.truncated, item.category, values, answer.text
+    )  # fmt: skip
+
+
+def loglikelihoods_of(
+    model: Llama, tokenizer: Tokenizer, items: Sequence[MultipleChoice], *, token_budget: int = TOKEN_BUDGET
+) -> Iterator[list[tuple[int, ModelAnswer]]]:
+    """Every item's answer with its index, a list after every pass; long questions come first."""
+    for found in answers(model, tokenizer, items, token_budget=token_budget):
+        yield [(index, ModelAnswer(ending.loglikelihoods, ending.truncated)) for index, ending in found]
+
+
 def score(
     model: Llama,
     tokenizer: Tokenizer,
     items: Sequence[MultipleChoice],
     *,
     token_budget: int = TOKEN_BUDGET,
-    progress: Progress | None = None,
-    finished: Callable[[Sequence[ItemScore]], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[ItemScore]:
     """Score every item.
 
@@ -69,33 +100,10 @@ def score(
         items: The questions.
         token_budget: Most tokens in one forward pass; an item with more gets a pass of its own.
         progress: Called with (items done, items in all) after every pass.
-        finished: Called with the scores of every pass, so that they can be kept before the next one; the order is that
-            of the passes, which take long questions first.
     """
-    scores: list[ItemScore | None] = [None] * len(items)
-    done = 0
-    for found in answers(model, tokenizer, items, token_budget=token_budget):
-        new = [_item_score(items[index], answer) for index, answer in found]
-        for (index, _), one in zip(found, new, strict=True):
-            scores[index] = one
-        done += len(new)
-        if finished is not None:
-            finished(new)
+    scores: dict[int, ItemScore] = {}
+    for found in loglikelihoods_of(model, tokenizer, items, token_budget=token_budget):
+        scores |= {index: item_score(items[index], answer) for index, answer in found}
         if progress is not None:
-            progress(done, len(items))
-    return [one for one in scores if one is not None]
-
-
-def _item_score(item: MultipleChoice, answer: EndingScores) -> ItemScore:
-    sums = answer.loglikelihoods
-    return ItemScore(
-        id=item.id,
-        answer=item.answer,
-        choice=item.choice(sums),
-        choice_norm=item.choice_norm(sums),
-        loglikelihoods=sums,
-        cluster=item.cluster,
-        truncated=answer.truncated,
-        category=item.category,
-        values=item.values(sums),
-    )
+            progress(len(scores), len(items))
+    return [scores[index] for index in range(len(items))]

@@ -17,18 +17,20 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
+from torch import Tensor
 
 from stilnovo.model.llama import Llama
 from stilnovo.scoring import reading
-from stilnovo.scoring.multiple_choice import TOKEN_BUDGET, Progress
-from stilnovo.scoring.packed import evaluating
-from stilnovo.scoring.reading import Reading
+from stilnovo.scoring.answer_cache import Answer
+from stilnovo.scoring.encode import opening_tokens
+from stilnovo.scoring.packed import TOKEN_BUDGET
+from stilnovo.scoring.reading import DEFAULTS, Reading, ReadOptions, read_documents, text_sha256
 from stilnovo.statistics.estimates import Estimate, bootstrap_ratio
 from stilnovo.text.tokenizer import Tokenizer
 
+TEXT, SHORT = "held-out text", "held-out text in short windows"  # as named in progress and in the cache
 SHORT_WINDOW = 64
 MOST_NATS = 700.0  # exp of more is infinite
 
@@ -80,10 +82,10 @@ def score_texts(
     *,
     window: int = TOKEN_BUDGET,
     stride: int | None = None,
-    token_budget: int = TOKEN_BUDGET,
-    progress: Progress | None = None,
+    short_windows: bool = False,
+    options: ReadOptions = DEFAULTS,
 ) -> HeldOutScore:
-    """Score every text.
+    """Score every text; what an earlier run read is not read again.
 
     Args:
         model: Any Llama; dropout is off while it is scored.
@@ -91,23 +93,37 @@ def score_texts(
         texts: The documents, none empty.
         window: Most tokens read at once; lowered to what the model can hold.
         stride: Tokens scored by each further window of a long document; half the window by default.
-        token_budget: Most tokens in one forward pass; several short documents share one.
-        progress: Called with (documents done, documents in all).
+        short_windows: Whether they are also read as the report of 2024 did (`score_short_windows`).
+        options: Budget, progress (as `TEXT` and `SHORT`) and cache.
     """
     if not texts or not all(texts):
         raise ValueError("held-out text needs documents that are not empty")
     window = min(window, model.config.max_positions)
     stride = min(stride or max(1, window // 2), window)
-    nats, tokens = [0.0] * len(texts), [0] * len(texts)
-    with torch.inference_mode(), evaluating(model):
-        for pack in reading.packs(_long(texts, tokenizer, window, stride), max(token_budget, window)):
-            for one, values in zip(pack, reading.loglikelihoods(model, pack), strict=True):
-                nats[one.document] -= float(values.sum())
-                tokens[one.document] += len(values)
-            if progress is not None:
-                progress(pack[-1].document + 1, len(texts))
-    sizes = tuple(len(text.encode("utf-8")) for text in texts)
-    return HeldOutScore(tuple(nats), sizes, tuple(tokens), texts_sha256(texts), window, stride)
+
+    def long(number: int) -> Iterator[Reading]:
+        tokens = reading.opened(tokenizer, texts[number])
+        for part in windows(len(tokens), window, stride):
+            counted = range(part.first - part.start, part.stop - part.start + 1)
+            yield Reading(number, tokens[part.start : part.stop + 1], counted)
+
+    def measure(parts: Sequence[Tensor]) -> Answer:
+        return {"nats": -sum(float(part.sum()) for part in parts), "count": sum(map(len, parts))}
+
+    hashes = list(map(text_sha256, texts))
+    rows = read_documents(model, TEXT, f"window {window}, stride {stride}", hashes, long, measure, options)
+    score = HeldOutScore(
+        tuple(row["nats"] for row in rows),
+        tuple(len(text.encode("utf-8")) for text in texts),
+        tuple(row["count"] for row in rows),
+        texts_sha256(texts),
+        window,
+        stride,
+    )
+    if not short_windows:
+        return score
+    losses, counts = score_short_windows(model, tokenizer, texts, options=options)
+    return replace(score, short_losses=losses, short_windows=counts)
 
 
 def score_short_windows(
@@ -116,32 +132,26 @@ def score_short_windows(
     texts: Sequence[str],
     *,
     window: int = SHORT_WINDOW,
-    token_budget: int = TOKEN_BUDGET,
-    progress: Progress | None = None,
+    options: ReadOptions = DEFAULTS,
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """For each text the sum over its short windows of their mean loss in nats, and their number; see the module.
 
     The last window of a text is shorter; one of a single token predicts nothing and is left out.
     """
-    opening = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    losses, counts = [0.0] * len(texts), [0] * len(texts)
 
-    def parts() -> Iterator[Reading]:
-        for number, text in enumerate(texts):
-            tokens = [*opening, *tokenizer.encode(text)]
-            for start in range(0, len(tokens) - 1, window):
-                part = tokens[start : start + window]
-                if len(part) > 1:
-                    yield Reading(number, part, range(1, len(part)))
+    def parts(number: int) -> Iterator[Reading]:
+        tokens = [*opening_tokens(tokenizer), *tokenizer.encode(texts[number])]
+        for start in range(0, len(tokens) - 1, window):
+            part = tokens[start : start + window]
+            if len(part) > 1:
+                yield Reading(number, part, range(1, len(part)))
 
-    with torch.inference_mode(), evaluating(model):
-        for pack in reading.packs(parts(), token_budget):
-            for one, values in zip(pack, reading.loglikelihoods(model, pack), strict=True):
-                losses[one.document] -= float(values.mean())
-                counts[one.document] += 1
-            if progress is not None:
-                progress(pack[-1].document + 1, len(texts))
-    return tuple(losses), tuple(counts)
+    def measure(values: Sequence[Tensor]) -> Answer:
+        return {"nats": -sum(float(part.mean()) for part in values), "count": len(values)}
+
+    hashes = list(map(text_sha256, texts))
+    rows = read_documents(model, SHORT, f"windows of {window}", hashes, parts, measure, options)
+    return tuple(row["nats"] for row in rows), tuple(row["count"] for row in rows)
 
 
 def windows(tokens: int, window: int, stride: int) -> list[Window]:
@@ -164,13 +174,3 @@ def texts_sha256(texts: Sequence[str]) -> str:
         data = text.encode("utf-8")
         digest.update(f"{len(data)}\n".encode() + data)
     return digest.hexdigest()
-
-
-def _long(texts: Sequence[str], tokenizer: Tokenizer, window: int, stride: int) -> Iterator[Reading]:
-    """The windows of all texts with their tokens."""
-    for number, text in enumerate(texts):
-        tokens = reading.opened(tokenizer, text)
-        for part in windows(len(tokens), window, stride):
-            yield Reading(
-                number, tokens[part.start : part.stop + 1], range(part.first - part.start, part.stop - part.start + 1)
-            )

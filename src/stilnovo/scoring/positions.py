@@ -12,31 +12,25 @@ Shape letters: D documents, P ranges of positions.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from stilnovo.errors import InputError
-from stilnovo.generate.generator import dense_weights
 from stilnovo.model.llama import Llama
 from stilnovo.scoring import reading
-from stilnovo.scoring.answer_cache import Keeper, answered
-from stilnovo.scoring.multiple_choice import TOKEN_BUDGET
-from stilnovo.scoring.packed import evaluating
+from stilnovo.scoring.answer_cache import Answer
+from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.scoring.perplexity import texts_sha256
+from stilnovo.scoring.reading import DEFAULTS, ReadOptions, read_documents, text_sha256
 from stilnovo.statistics.estimates import Estimate, bootstrap_ratio
 from stilnovo.text.tokenizer import Tokenizer
 
 EDGES = (1, 32, 64, 128, 256, 512)  # where each range of positions begins; the last one is open
 POSITIONS = "positions"  # as named in progress and in the cache
-
-Progress = Callable[[str, int, int], None]
-Sums = tuple[tuple[float, ...], tuple[int, ...]]  # a document's nats and tokens, (P,) each
 
 
 @dataclass(frozen=True)
@@ -69,10 +63,8 @@ def score_positions(
     texts: Sequence[str],
     *,
     window: int = TOKEN_BUDGET,
-    token_budget: int = TOKEN_BUDGET,
     edges: Sequence[int] = EDGES,
-    progress: Progress | None = None,
-    keeper: Keeper | None = None,
+    options: ReadOptions = DEFAULTS,
 ) -> PositionScores:
     """Read every text from its start and sum its nats by position.
 
@@ -81,29 +73,24 @@ def score_positions(
         tokenizer: Its tokeniser.
         texts: The documents, none empty; long ones say more.
         window: Most tokens read of a document; lowered to what the model can hold.
-        token_budget: Most tokens in one forward pass; several documents share one.
         edges: Where each range begins, ascending, the first at 1.
-        progress: Called with (`POSITIONS`, documents done, documents in all) after every pass.
-        keeper: Where answers are looked up and kept; nowhere by default.
+        options: Budget, progress (as `POSITIONS`) and cache.
     """
     if not texts or not all(texts):
         raise ValueError("positions need documents that are not empty")
     if list(edges) != sorted(set(edges)) or not edges or edges[0] != 1:
         raise ValueError(f"ranges of positions ascend from 1: {edges}")
     window = min(window, model.config.max_positions)
-    hashes = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
-    version = f"window {window}, from {','.join(map(str, edges))}"
-
-    def packs(missing: list[int]) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
-        readings = (reading.of_text(number, texts[number], tokenizer, window) for number in missing)
-        for pack in reading.packs(readings, max(token_budget, window)):
-            found = [_sums(part, edges) for part in reading.loglikelihoods(model, pack)]
-            yield [one.document for one in pack], [{"nats": nats, "tokens": counts} for nats, counts in found]
-
-    with torch.inference_mode(), evaluating(model), dense_weights(model):
-        rows = answered(keeper, POSITIONS, version, hashes, packs, progress)
-    nats = tuple(tuple(map(float, row["nats"])) for row in rows)
-    tokens = tuple(tuple(map(int, row["tokens"])) for row in rows)
+    rows = read_documents(
+        model,
+        POSITIONS,
+        f"window {window}, from {','.join(map(str, edges))}",
+        list(map(text_sha256, texts)),
+        lambda number: [reading.of_text(number, texts[number], tokenizer, window)],
+        lambda parts: _sums(parts[0], edges),
+        options,
+    )
+    nats, tokens = (tuple(tuple(row[key]) for row in rows) for key in ("nats", "tokens"))
     return PositionScores(nats, tokens, tuple(edges), window, texts_sha256(texts))
 
 
@@ -130,8 +117,8 @@ def _ratio(nats: Sequence[float], tokens: Sequence[Sequence[int]], p: int) -> Es
     return bootstrap_ratio([value for value, _ in kept], [count for _, count in kept]) if kept else None
 
 
-def _sums(values: Tensor, edges: Sequence[int]) -> Sums:
+def _sums(values: Tensor, edges: Sequence[int]) -> Answer:
     """Negative log-likelihoods (tokens,) of a document's tokens from the first on, summed by position."""
     places = torch.bucketize(torch.arange(1, len(values) + 1), torch.tensor(edges), right=True) - 1
     nats = torch.bincount(places, weights=-values, minlength=len(edges))
-    return tuple(nats.tolist()), tuple(torch.bincount(places, minlength=len(edges)).tolist())
+    return {"nats": nats.tolist(), "tokens": torch.bincount(places, minlength=len(edges)).tolist()}

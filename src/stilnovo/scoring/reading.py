@@ -1,22 +1,44 @@
-"""Documents through the model, several in a pass: the log-probability of each token that counts, document by document.
+"""Score documents, several in a pass: the log-probability of each token that counts, document by document.
 
 What is read of a document and which of its tokens count differs: a window of a long text, an assistant's turns, the first
-tokens of anything. The passes are the same, and stand here once.
+tokens of anything. The passes, the cache and the progress are the same, and stand here once (`read_documents`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from stilnovo.data.conversations import Conversation
+from stilnovo.generate.generator import dense_weights
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
+from stilnovo.scoring.answer_cache import Answer, Keeper, Progress, answered
 from stilnovo.scoring.likelihood import token_loglikelihoods
+from stilnovo.scoring.packed import TOKEN_BUDGET, evaluating
 from stilnovo.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How documents go through a model.
+
+    Attributes:
+        token_budget: Most tokens in one forward pass; several short documents share one.
+        progress: Called with (what is read, documents done, documents in all) after every pass.
+        keeper: Where answers are looked up and kept; nowhere by default.
+    """
+
+    token_budget: int = TOKEN_BUDGET
+    progress: Progress | None = None
+    keeper: Keeper | None = None
+
+
+DEFAULTS = ReadOptions()
 
 
 @dataclass(frozen=True)
@@ -61,6 +83,52 @@ def opened(tokenizer: Tokenizer, text: str) -> list[int]:
     return [opening, *tokenizer.encode(text)]
 
 
+def read_documents(
+    model: Llama,
+    name: str,
+    version: str,
+    hashes: Sequence[str],
+    readings: Callable[[int], Iterable[Reading]],
+    measure: Callable[[Sequence[Tensor]], Answer],
+    options: ReadOptions = DEFAULTS,
+) -> list[Answer]:
+    """What every document cost, in order: cached, or measured now and kept after the pass that completes it.
+
+    Args:
+        model: Any Llama, adapter included; dropout is off while it reads.
+        name: What the documents are, in the cache and in progress.
+        version: How they are read.
+        hashes: One a document, of everything its answer depends on.
+        readings: From a document's number to what is read of it.
+        measure: From the log-probabilities (counted,) of its readings to what is kept, as JSON values.
+        options: Budget, progress and cache.
+    """
+
+    def ask(missing: list[int]) -> Iterator[tuple[list[int], list[Answer]]]:
+        own: dict[int, list[Reading]] = {}  # of the documents that are not complete yet
+        values: dict[int, list[Tensor]] = {}
+
+        def stream() -> Iterator[Reading]:
+            for number in missing:
+                own[number], values[number] = list(readings(number)), []
+                yield from own[number]
+
+        with evaluating(model), dense_weights(model):
+            for pack in packs(stream(), options.token_budget):
+                for reading, part in zip(pack, loglikelihoods(model, pack), strict=True):
+                    values[reading.document].append(part)
+                complete = [number for number, parts in values.items() if len(parts) == len(own[number])]
+                yield complete, [measure(values.pop(number)) for number in complete]
+        yield list(values), [measure(parts) for parts in values.values()]  # of which nothing is read
+
+    return answered(options.keeper, name, version, hashes, ask, options.progress)
+
+
+def text_sha256(text: str) -> str:
+    """Hex sha256 of one document."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def packs(readings: Iterable[Reading], token_budget: int) -> Iterator[list[Reading]]:
     """Readings in their order, as many together as the budget of tokens holds; a longer one alone."""
     pack: list[Reading] = []
@@ -75,6 +143,7 @@ def packs(readings: Iterable[Reading], token_budget: int) -> Iterator[list[Readi
         yield pack
 
 
+@torch.inference_mode()
 def loglikelihoods(model: Llama, pack: Sequence[Reading]) -> list[Tensor]:
     """Natural logarithms of the probabilities of each reading's counted tokens, (counted,) fp64 on the CPU, in one pass."""
     lengths = [reading.length for reading in pack]

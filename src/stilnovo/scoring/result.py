@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stilnovo.benchmarks.task import Metric, cluster_names
+from stilnovo.benchmarks.task import Metric, TaskFacts, cluster_names, joined_sha256
 from stilnovo.errors import InputError
 from stilnovo.runlog import write_atomic
 from stilnovo.scoring.multiple_choice import ItemScore
@@ -22,40 +22,43 @@ from stilnovo.statistics.estimates import Estimate, mean, smallest_visible_diffe
 
 FILE_NAME = "evaluation.json"
 FORMAT = 2
+_DERIVED = ("n", "truncated", "items_sha256")  # written for readers of the file, computed anew from the items
 
 
 @dataclass(frozen=True)
-class TaskResult:
+class TaskResult(TaskFacts):
     """One task's answers: `n` of `available` items, `cached` of them answered by an earlier run, the rest in `seconds`.
 
-    `metrics` are what each item was measured by, a verdict is about the first; `chance` is what guessing scores;
-    `shots` examples stood before each question; `first` says that the items are the first ones and no draw; `hashes`
-    (`identity.item_sha256`) go with `items`, one each.
+    `chance` is what guessing scores; `shots` examples stood before each question; `first` says that the items are the
+    first ones and no draw; `hashes` (`item_sha256`) go with `items`, one each; `files` as in `Task`, by file name.
     """
 
-    name: str
-    version: str
-    source: str
-    licence: str
-    metrics: tuple[Metric, ...]
     split: str
-    n: int
     available: int
     seed: int
-    items_sha256: str
     chance: float
-    truncated: int
     seconds: float
     items: tuple[ItemScore, ...]
     hashes: tuple[str, ...]
     shots: int = 0
     first: bool = False
     cached: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def metric(self) -> Metric:
-        """The metric that a verdict is about."""
-        return self.metrics[0]
+    def n(self) -> int:
+        """How many items were answered."""
+        return len(self.items)
+
+    @property
+    def truncated(self) -> int:
+        """How many of them were cut to fit the model."""
+        return sum(item.truncated for item in self.items)
+
+    @property
+    def items_sha256(self) -> str:
+        """Hex sha256 over the hashes of all items."""
+        return joined_sha256(self.hashes)
 
     @property
     def clusters(self) -> list[str] | None:
@@ -149,6 +152,8 @@ class EvaluationResult:
     def save(self, folder: Path) -> Path:
         """Write `evaluation.json` into a run folder, whole or not at all; returns its path."""
         content = finite({"format": FORMAT, "summary": self.summary(), **asdict(self)})
+        for name, task in self.tasks.items():
+            content["tasks"][name] |= {key: getattr(task, key) for key in _DERIVED}
         path = folder / FILE_NAME
         write_atomic(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
         return path
@@ -205,9 +210,10 @@ def load_result(path: Path) -> EvaluationResult:
 
 def _task(value: dict[str, Any]) -> TaskResult:
     items = tuple(ItemScore(**_tuples(item)) for item in value["items"])
-    task = TaskResult(**{**_tuples(value), "items": items})
-    if not len(task.items) == len(task.hashes) == task.n:
-        raise ValueError(f"{task.name}: {task.n} items, but {len(task.items)} answers and {len(task.hashes)} hashes")
+    fields = {key: entry for key, entry in _tuples(value).items() if key not in _DERIVED}
+    task = TaskResult(**{**fields, "items": items})
+    if not task.n == len(task.hashes) == value["n"]:
+        raise ValueError(f"{task.name}: {value['n']} items, but {task.n} answers and {len(task.hashes)} hashes")
     return task
 
 

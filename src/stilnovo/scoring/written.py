@@ -1,4 +1,4 @@
-"""Questions answered in writing: the model continues the prompt, and the task grades what it wrote.
+"""Questions answered in writing: the model continues the prompt; the task grades the text later.
 
 The prompt is plain text, as for multiple choice: no chat template, the opening token where the model has one. Several
 answers are written side by side, each as if it were alone: whatever the batch, greedy answers are the same up to
@@ -8,16 +8,16 @@ rounding, and drawn ones take their random numbers from the seed and the item's 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from stilnovo.benchmarks.task import SEED, Generation, Metric
+from stilnovo.benchmarks.task import SEED, Generation
 from stilnovo.errors import InputError
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.model.llama import Llama
-from stilnovo.scoring.multiple_choice import TOKEN_BUDGET, ItemScore, Progress
+from stilnovo.scoring.multiple_choice import ModelAnswer
+from stilnovo.scoring.packed import TOKEN_BUDGET, evaluating
 from stilnovo.text.tokenizer import Tokenizer
 
-Grader = Callable[[str, Generation], Mapping[Metric, float]]
 _BATCH = 2  # prompts and answers written at once hold this many times the token budget
 _MOST_TOGETHER = 16
 
@@ -26,49 +26,35 @@ def write(
     model: Llama,
     tokenizer: Tokenizer,
     items: Sequence[Generation],
-    grade: Grader,
     *,
     seed: int = SEED,
     token_budget: int = TOKEN_BUDGET,
-    progress: Progress | None = None,
-    finished: Callable[[Sequence[ItemScore]], None] | None = None,
-) -> list[ItemScore]:
-    """Write and grade an answer to every item.
+) -> Iterator[list[tuple[int, ModelAnswer]]]:
+    """Write an answer to every item; the answers with the index of their item, a list after every batch, in order.
 
     Args:
         model: Any Llama, quantised or not, with or without adapter; dropout is off while it writes.
         tokenizer: Its tokeniser.
         items: The questions.
-        grade: From the task: (what was written, item) → metrics.
         seed: For answers that are drawn.
         token_budget: Half the most tokens held in the cache at once; a longer prompt is written to alone.
-        progress: Called with (items done, items in all) after every batch.
-        finished: Called with the scores of every batch as soon as they are known.
 
     Raises:
         InputError: an answer is allowed to be as long as the whole context of the model.
     """
     engine = Generator(model, tokenizer)
-    scores: list[ItemScore] = []
-    training = model.training
-    model.eval()
-    try:
+    done = 0
+    with evaluating(model):
         for batch in _batches(items, tokenizer, engine.context_tokens, _BATCH * token_budget):
             completions = engine.continue_tokens(
                 [tokens for _, tokens, _ in batch], [_sampling(item, seed) for item, _, _ in batch]
             )
-            answered = [
-                _score(item, done.text, grade, cut)
-                for (item, _, cut), done in zip(batch, completions, strict=True)
-            ]  # fmt: skip
-            scores += answered
-            if finished is not None:
-                finished(answered)
-            if progress is not None:
-                progress(len(scores), len(items))
-    finally:
-        model.train(training)
-    return scores
+            answers = [
+                ModelAnswer((), cut, completion.text)
+                for (_, _, cut), completion in zip(batch, completions, strict=True)
+            ]
+            yield list(enumerate(answers, done))
+            done += len(batch)
 
 
 def encode_prompt(tokenizer: Tokenizer, item: Generation, max_positions: int) -> tuple[list[int], bool]:
@@ -106,9 +92,3 @@ def _sampling(item: Generation, seed: int) -> Sampling:
     own = int.from_bytes(hashlib.sha256(f"{seed}/{item.id}".encode()).digest()[:4], "big")
     how = item.decoding
     return Sampling(how.temperature, how.top_p, how.max_tokens, own, how.stop)
-
-
-def _score(item: Generation, text: str, grade: Grader, truncated: bool) -> ItemScore:
-    return ItemScore(
-        item.id, -1, -1, -1, (), item.cluster, truncated, item.category, dict(grade(text, item)), text
-    )  # fmt: skip

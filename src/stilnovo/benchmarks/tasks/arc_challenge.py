@@ -11,19 +11,13 @@ Checked: contexts, choices and answers equal the harness's on rows of this form 
 
 from __future__ import annotations
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
-from stilnovo.benchmarks.task import MultipleChoice, Request, Task
+from stilnovo.benchmarks.dataset_files import Dataset, Row, letter_index, text
+from stilnovo.benchmarks.task import MultipleChoice, Task
 
 DATA = Dataset(folder="arc_challenge", hub="allenai/ai2_arc", config="ARC-Challenge")
 
 
-def load(request: Request) -> list[MultipleChoice]:
-    """All items of the split."""
-    rows, origin = DATA.rows(request)
-    return build(rows, make_item, origin)
-
-
-def make_item(row: Row) -> MultipleChoice:
+def make_item(row: Row, place: str) -> MultipleChoice:
     """One row as a question."""
     return MultipleChoice(
         id=str(row["id"]),
@@ -40,6 +34,6 @@ TASK = Task(
     licence="CC BY-SA 4.0",
     metrics=("acc_norm", "acc"),
     splits=("test", "validation", "train"),
-    load=load,
+    load=DATA.loader(make_item),
     reference="arc_challenge",
 )

@@ -13,10 +13,11 @@ Checked: contexts, choices and answers of 2.0 equal the harness's, all of them (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
-from stilnovo.benchmarks.task import MultipleChoice, Request, Task
+from stilnovo.benchmarks.dataset_files import Dataset, Row, letter_index, text
+from stilnovo.benchmarks.task import MultipleChoice, Task
 from stilnovo.benchmarks.tasks.cleaning import clean
 
 _LETTERS = "ABCDE"
@@ -28,35 +29,18 @@ DATA = Dataset(
 )
 
 
-def load(request: Request) -> list[MultipleChoice]:
-    """Items of version 2.0."""
-    rows, origin = DATA.rows(request)
-    return build(rows, make_item, origin)
+def make_item(row: Row, place: str) -> MultipleChoice:
+    """One row of the dataset as a question; absent options are left out."""
+    return _question(row, [letter for letter in _LETTERS if row.get(f"option_{letter.lower()}")])
 
 
-def load_1_0(request: Request) -> list[MultipleChoice]:
-    """Items of version 1.0: the same, and " " for every option that is absent."""
-    rows, origin = DATA.rows(request)
-    return build(rows, _make_item_1_0, origin)
-
-
-def make_item(row: Row) -> MultipleChoice:
-    """One row of the dataset as a question."""
-    options = {letter: row.get(f"option_{letter.lower()}") for letter in _LETTERS}
-    return _question(row, {letter: clean(option) for letter, option in options.items() if option})
-
-
-def _make_item_1_0(row: Row) -> MultipleChoice:
-    options = {letter: row.get(f"option_{letter.lower()}") for letter in _LETTERS}
-    return _question(row, {letter: clean(option) if option else " " for letter, option in options.items()})
-
-
-def _question(row: Row, options: dict[str, str]) -> MultipleChoice:
+def _question(row: Row, letters: Sequence[str]) -> MultipleChoice:
+    options = [row.get(f"option_{letter.lower()}") for letter in letters]
     return MultipleChoice(
         id=str(row["id"]),
         context=f"Question: {clean(text(row, 'instruction'))}\nAnswer:",
-        endings=tuple(f" {option}" for option in options.values()),
-        answer=letter_index(row["answer"], list(options)),
+        endings=tuple(f" {clean(option) if option else ' '}" for option in options),
+        answer=letter_index(row["answer"], letters),
     )
 
 
@@ -67,7 +51,7 @@ TASK = Task(
     licence="CC BY-NC 4.0",
     metrics=("acc_norm", "acc"),
     splits=("test", "validation", "train"),
-    load=load,
+    load=DATA.loader(make_item),
     reference="arc_it",
 )
-TASK_1_0 = replace(TASK, version="1.0", load=load_1_0, reference="")
+TASK_1_0 = replace(TASK, version="1.0", load=DATA.loader(lambda row, _: _question(row, _LETTERS)), reference="")

@@ -31,10 +31,10 @@ def load(request: Request) -> list[MultipleChoice]:
     """The Italian items of the split."""
     rows, origin = DATA.rows(request)
     italian = [row for row in rows if (row.get("info") or {}).get("language", "Italian") == "Italian"]
-    return build(italian, make_item, origin)
+    return build(italian, origin, make_item)
 
 
-def make_item(row: Row) -> MultipleChoice:
+def make_item(row: Row, place: str = "") -> MultipleChoice:
     """One row as a question; the hub keeps the choices as two lists, the original as a list of pairs."""
     question = row["question"]
     choices = question["choices"]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, build_numbered, text
+from stilnovo.benchmarks.dataset_files import Dataset, Row, build, text
 from stilnovo.benchmarks.task import Decoding, Generation, Metric, Request, Task
 
 EXAMPLES = (
@@ -49,26 +49,28 @@ _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _IGNORED = (re.compile(","), re.compile(r"\$"), re.compile("(?s).*#### "), re.compile(r"\.$"))
 _NOTHING = "[invalid]"
 DECODING = Decoding(max_tokens=256, stop=("Question:", "</s>", "<|im_end|>"))
-DATA = Dataset(folder="gsm8k", hub="openai/gsm8k", config="main")
-_LOCAL = Dataset(folder="gsm8k_en", hub=DATA.hub, config=DATA.config, files={"test": ("gsm8k_test.jsonl",)})
+DATA = Dataset(
+    folder="gsm8k",
+    hub="openai/gsm8k",
+    config="main",
+    elsewhere={"test": ("gsm8k_en/gsm8k_test.jsonl",)},
+)
 
 
 def load(request: Request) -> list[Generation]:
     """All items of the split after the first `shots` of our examples."""
-    local = request.data_dir is not None and (request.data_dir / _LOCAL.folder).is_dir()
-    rows, origin = (_LOCAL if local else DATA).rows(request)
     shots = EXAMPLES[: request.shots]
     header = "".join(f"Question: {question}\nAnswer: {answer}\n\n" for question, answer in shots)
-    return build_numbered(rows, lambda row, number: make_item(row, number, request.split, header), origin)
+    return build(*DATA.rows(request), lambda row, place: make_item(row, place, header), request.split)
 
 
-def make_item(row: Row, number: int, split: str, header: str = "") -> Generation:
+def make_item(row: Row, place: str, header: str = "") -> Generation:
     """One row as a question after the header."""
     answer = text(row, "answer")
     if not _STRICT.search(answer):
         raise ValueError("the answer has no '#### number'")
     return Generation(
-        id=f"{split}/{number}",
+        id=place,
         context=f"{header}Question: {text(row, 'question')}\nAnswer:",
         references=(answer,),
         decoding=DECODING,

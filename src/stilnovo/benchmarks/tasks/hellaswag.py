@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, build_numbered, read_text, text
+from stilnovo.benchmarks.dataset_files import Dataset, Row, build, read_text, text
 from stilnovo.benchmarks.task import MultipleChoice, Request, Task
 from stilnovo.benchmarks.tasks.cleaning import clean
 from stilnovo.errors import InputError
@@ -24,26 +24,27 @@ _LINES = 6  # an item in the plain-text form
 _FRAGMENT = re.compile(r"(?<=[.!?\"'”’)]) +(?=[a-z][^.!?]*$)")
 _WHOLE = re.compile(r"[.!?\"'”)]\s*$")
 _SOURCES = {"activitynet": "ActivityNet", "wikihow": "WikiHow"}
-DATA = Dataset(folder="hellaswag", hub="Rowan/hellaswag", files={"validation": ("hellaswag_val.jsonl",)})
-_TEXT = Dataset(folder="hellaswag_en", hub=DATA.hub, files={"validation": ("hellaswag_val_full.txt",)})
+DATA = Dataset(
+    folder="hellaswag",
+    hub="Rowan/hellaswag",
+    files={"validation": ("hellaswag_val.jsonl",)},
+    elsewhere={"validation": ("hellaswag_en/hellaswag_val_full.txt",)},
+)
 
 
 def load(request: Request) -> list[MultipleChoice]:
     """All items, from either form."""
-    if request.data_dir is not None and (request.data_dir / _TEXT.folder).is_dir():
-        (path,) = _TEXT.find(request, "validation")[:1]
-        rows, origin = (text_rows(path), str(path)) if path.suffix == ".txt" else _TEXT.rows(request)
-    else:
-        rows, origin = DATA.rows(request)
-    return build_numbered(rows, lambda row, number: make_item(row, number, request.split), origin)
+    path = DATA.find(request, request.split)[0]
+    rows, origin = (text_rows(path), str(path)) if path.suffix == ".txt" else DATA.rows(request)
+    return build(rows, origin, make_item, request.split)
 
 
-def make_item(row: Row, number: int, split: str) -> MultipleChoice:
-    """One row as a question; `number` names it where it has no `id`."""
+def make_item(row: Row, place: str) -> MultipleChoice:
+    """One row as a question; `place` names it where it has no `id`."""
     context = f"{text(row, 'activity_label')}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
     source = str(row.get("source_id") or "")
     return MultipleChoice(
-        id=str(row.get("id") or f"hellaswag/{split}/{number}"),
+        id=str(row.get("id") or f"hellaswag/{place}"),
         context=clean(context),
         endings=tuple(f" {clean(ending)}" for ending in row["endings"]),
         answer=int(row["label"]),

@@ -13,8 +13,8 @@ Checked: contexts and endings equal the harness's on rows of this form (tests/te
 
 from __future__ import annotations
 
-from stilnovo.benchmarks.dataset_files import Dataset, build_numbered
-from stilnovo.benchmarks.task import MultipleChoice, Request, Task
+from stilnovo.benchmarks.dataset_files import Dataset
+from stilnovo.benchmarks.task import Task
 from stilnovo.benchmarks.tasks.hellaswag import make_item
 
 DATA = Dataset(
@@ -26,12 +26,6 @@ DATA = Dataset(
 )
 
 
-def load(request: Request) -> list[MultipleChoice]:
-    """All items of the split."""
-    rows, origin = DATA.rows(request)
-    return build_numbered(rows, lambda row, number: make_item(row, number, request.split), origin)
-
-
 TASK = Task(
     name="hellaswag_it",
     version="1.0",
@@ -39,7 +33,7 @@ TASK = Task(
     licence="CC BY-NC 4.0",
     metrics=("acc_norm", "acc"),
     splits=("validation",),
-    load=load,
+    load=DATA.loader(make_item),
     reference="hellaswag_it",
     categories="source",
 )

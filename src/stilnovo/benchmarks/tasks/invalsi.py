@@ -31,9 +31,8 @@ DATA = Dataset(folder="invalsi", files={"test": ("invalsi.jsonl",)})
 
 def load(request: Request) -> list[Item]:
     """All items: questions with lettered options and open ones."""
-    rows, origin = DATA.rows(request)
     passages: dict[str, int] = {}
-    return build(rows, lambda row: make_item(row, passages), origin)
+    return build(*DATA.rows(request), lambda row, _: make_item(row, passages))
 
 
 def make_item(row: Row, passages: dict[str, int]) -> Item:

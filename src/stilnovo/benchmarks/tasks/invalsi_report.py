@@ -45,14 +45,13 @@ def load_written(request: Request) -> list[Generation]:
 
 def _of_file(request: Request, stem: str) -> list[MultipleChoice]:
     year = stem.removeprefix("invalsi_ita_")
-    one = Dataset(folder=DATA.folder, files={request.split: (f"{stem}.json",)})
-    rows, origin = one.rows(request)
+    rows, origin = Dataset(folder=DATA.folder, files={request.split: (f"{stem}.json",)}).rows(request)
     questions = [
         {**question, "contesto": row["contesto"], "passage": f"{year}/{place}", "id": f"{year}/{place}/{number}"}
         for place, row in enumerate(rows, start=1)
         for number, question in enumerate(row.get("domande") or [{}], start=1)
     ]
-    return build(questions, lambda row: make_item(row, year), origin)
+    return build(questions, origin, lambda row, _: make_item(row, year))
 
 
 def make_item(row: Row, year: str) -> MultipleChoice:

@@ -13,7 +13,7 @@ Checked: contexts and answers equal the harness's, 0- and 5-shot (tests/test_eva
 
 from __future__ import annotations
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, build_numbered, text
+from stilnovo.benchmarks.dataset_files import Dataset, Row, build, text
 from stilnovo.benchmarks.task import MultipleChoice, Request, Task
 from stilnovo.benchmarks.tasks.letters import header, lettered
 
@@ -25,22 +25,20 @@ def load(request: Request) -> list[MultipleChoice]:
     shots, where = DATA.rows(request, "dev") if request.shots else ([], "")
     rows, origin = DATA.rows(request)
     examples: dict[str, list[MultipleChoice]] = {}
-    for item in build_numbered(shots, lambda row, number: make_item(row, number, "dev", ""), where):
+    for item in build(shots, where, make_item, "dev"):
         examples.setdefault(item.category, []).append(item)
     headers = {
         subject: _title(subject) + header(examples.get(subject, [])[: request.shots], request.shots, where)
         for subject in dict.fromkeys(str(row.get("subject")) for row in rows)
     }
-    return build_numbered(
-        rows, lambda row, number: make_item(row, number, request.split, headers[str(row.get("subject"))]), origin
-    )
+    return build(rows, origin, lambda row, place: make_item(row, place, headers[text(row, "subject")]), request.split)
 
 
-def make_item(row: Row, number: int, split: str, begin: str) -> MultipleChoice:
+def make_item(row: Row, place: str, begin: str = "") -> MultipleChoice:
     """One row as a question after the header `begin`."""
     subject = text(row, "subject")
     question, answer = text(row, "question").strip(), int(row["answer"])
-    return lettered(f"{subject}/{split}/{number}", begin, question, row["choices"], answer, subject)
+    return lettered(f"{subject}/{place}", begin, question, row["choices"], answer, subject)
 
 
 def _title(subject: str) -> str:

@@ -10,22 +10,15 @@ Made for the demo and the tests: forty items show only large differences.
 
 from __future__ import annotations
 
-from typing import Any
-
-from stilnovo.benchmarks.dataset_files import build
-from stilnovo.benchmarks.task import MultipleChoice, Request, Task
+from stilnovo.benchmarks.dataset_files import Row, build
+from stilnovo.benchmarks.task import MultipleChoice, Task
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
 
 _FILE = "completions.jsonl"
 
 
-def load(request: Request) -> list[MultipleChoice]:
-    """All items; no data folder is needed."""
-    return build(read_rows(sample.path(_FILE)), make_item, _FILE)
-
-
-def make_item(row: dict[str, Any]) -> MultipleChoice:
+def make_item(row: Row, place: str) -> MultipleChoice:
     """One row as a question."""
     return MultipleChoice(
         id=row["id"],
@@ -42,5 +35,5 @@ TASK = Task(
     licence="Apache-2.0",
     metrics=("acc_norm", "acc"),
     splits=("test",),
-    load=load,
+    load=lambda request: build(read_rows(sample.path(_FILE)), _FILE, make_item),
 )

@@ -10,22 +10,15 @@ the tests: sixty items show only large differences, and no other evaluator has p
 
 from __future__ import annotations
 
-from typing import Any
-
-from stilnovo.benchmarks.dataset_files import build
-from stilnovo.benchmarks.task import MultipleChoice, Request, Task
+from stilnovo.benchmarks.dataset_files import Row, build
+from stilnovo.benchmarks.task import MultipleChoice, Task
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
 
 _FILE, _LETTERS = "questions.jsonl", "ABCD"
 
 
-def load(request: Request) -> list[MultipleChoice]:
-    """All items; no data folder is needed."""
-    return build(read_rows(sample.path(_FILE)), make_item, _FILE)
-
-
-def make_item(row: dict[str, Any]) -> MultipleChoice:
+def make_item(row: Row, place: str) -> MultipleChoice:
     """One row as a question."""
     return MultipleChoice(
         id=row["id"],
@@ -44,5 +37,5 @@ TASK = Task(
     metrics=("acc_norm", "acc"),
     splits=("test",),
     categories="subject",
-    load=load,
+    load=lambda request: build(read_rows(sample.path(_FILE)), _FILE, make_item),
 )

@@ -38,9 +38,8 @@ def load(request: Request) -> list[Generation]:
     """All questions of the split, from SQuAD's nested form or from rows."""
     paths = DATA.find(request, request.split)
     if paths[0].suffix != ".json":
-        rows, origin = DATA.rows(request)
-        return build(rows, make_item, origin)
-    return build(nested_rows(paths[0]), make_item, str(paths[0]))
+        return build(*DATA.rows(request), make_item)
+    return build(nested_rows(paths[0]), str(paths[0]), make_item)
 
 
 def nested_rows(path: Path) -> list[Row]:
@@ -66,7 +65,7 @@ def nested_rows(path: Path) -> list[Row]:
         ) from error
 
 
-def make_item(row: Row) -> Generation:
+def make_item(row: Row, place: str = "") -> Generation:
     """One row as a question."""
     passage = f"Testo: {text(row, 'context').strip()}\n"
     return Generation(

@@ -12,8 +12,8 @@ Checked: contexts, choices and both metrics equal the harness's (tests/test_eval
 
 from __future__ import annotations
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, build_numbered, text
-from stilnovo.benchmarks.task import MultipleChoice, Request, Task
+from stilnovo.benchmarks.dataset_files import Dataset, Row, text
+from stilnovo.benchmarks.task import MultipleChoice, Task
 from stilnovo.benchmarks.tasks.cleaning import clean
 from stilnovo.benchmarks.tasks.truthfulqa import truthful
 
@@ -26,22 +26,10 @@ DATA = Dataset(
 )
 
 
-def load(request: Request) -> list[MultipleChoice]:
-    """All questions, each with the answers of both lists."""
-    rows, origin = DATA.rows(request)
-    return build_numbered(rows, make_item, origin)
-
-
-def make_item(row: Row, number: int) -> MultipleChoice:
+def make_item(row: Row, place: str) -> MultipleChoice:
     """One row as a question."""
-    return truthful(
-        f"validation/{number}",
-        clean(text(row, "question")),
-        row["mc1_targets_choices"],
-        row["mc1_targets_labels"],
-        row["mc2_targets_choices"],
-        row["mc2_targets_labels"],
-    )
+    lists = [{key: row[f"{name}_targets_{key}"] for key in ("choices", "labels")} for name in ("mc1", "mc2")]
+    return truthful(place, clean(text(row, "question")), *lists)
 
 
 TASK = Task(
@@ -51,6 +39,6 @@ TASK = Task(
     licence="CC BY-NC 4.0",
     metrics=("mc2", "mc1"),
     splits=("validation",),
-    load=load,
+    load=DATA.loader(make_item),
     reference="truthfulqa_it_mc1, truthfulqa_it_mc2",
 )

@@ -14,19 +14,16 @@ from __future__ import annotations
 
 import re
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, build_numbered, text
-from stilnovo.benchmarks.task import MultipleChoice, Request, Task
+from stilnovo.benchmarks.dataset_files import Dataset, Row, text
+from stilnovo.benchmarks.task import MultipleChoice, Task
 
 _INSTRUCTION = re.compile(r"given sentence: (.*)\n\nOption1: (.*) Option2: (.*) Answer format: option1/option2$", re.S)
-DATA = Dataset(folder="winogrande", hub="allenai/winogrande", config="winogrande_xl")
-_INSTRUCTIONS = Dataset(folder="winogrande_en", hub=DATA.hub, config=DATA.config, files={"validation": ("test.json",)})
-
-
-def load(request: Request) -> list[MultipleChoice]:
-    """All items, from either form."""
-    local = request.data_dir is not None and (request.data_dir / _INSTRUCTIONS.folder).is_dir()
-    rows, origin = (_INSTRUCTIONS if local else DATA).rows(request)
-    return build_numbered(rows, lambda row, number: make_item(plain(row), number, request.split), origin)
+DATA = Dataset(
+    folder="winogrande",
+    hub="allenai/winogrande",
+    config="winogrande_xl",
+    elsewhere={"validation": ("winogrande_en/test.json",)},
+)
 
 
 def plain(row: Row) -> Row:
@@ -42,15 +39,16 @@ def plain(row: Row) -> Row:
     }  # fmt: skip
 
 
-def make_item(row: Row, number: int, split: str) -> MultipleChoice:
-    """One row as a question."""
+def make_item(row: Row, place: str) -> MultipleChoice:
+    """One row as a question, from either form."""
+    row = plain(row)
     before, blank, after = text(row, "sentence").partition("_")
     if not blank:
         raise ValueError("the sentence has no blank '_'")
     if row["answer"] not in ("1", "2"):
         raise ValueError(f"answer {row['answer']!r} is neither '1' nor '2'")
     return MultipleChoice(
-        id=f"{split}/{number}",
+        id=place,
         context=before,
         endings=(f" {after.strip()}",) * 2,
         answer=int(row["answer"]) - 1,
@@ -65,6 +63,6 @@ TASK = Task(
     licence="CC BY",
     metrics=("acc", "acc_norm"),
     splits=("validation",),
-    load=load,
+    load=DATA.loader(make_item),
     reference="winogrande",
 )

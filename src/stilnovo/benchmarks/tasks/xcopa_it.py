@@ -12,26 +12,20 @@ Checked: contexts and choices equal the harness's on rows of this form (tests/te
 
 from __future__ import annotations
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, build_numbered, text
-from stilnovo.benchmarks.task import MultipleChoice, Request, Task
+from stilnovo.benchmarks.dataset_files import Dataset, Row, text
+from stilnovo.benchmarks.task import MultipleChoice, Task
 
 _CONNECTIVES = {"cause": "perché", "effect": "quindi"}
 DATA = Dataset(folder="xcopa_it", hub="cambridgeltl/xcopa", config="it", files={"validation": ("val.it.jsonl",)})
 
 
-def load(request: Request) -> list[MultipleChoice]:
-    """All items of the split."""
-    rows, origin = DATA.rows(request)
-    return build_numbered(rows, lambda row, number: make_item(row, number, request.split), origin)
-
-
-def make_item(row: Row, number: int, split: str) -> MultipleChoice:
+def make_item(row: Row, place: str) -> MultipleChoice:
     """One row as a question."""
     if row["question"] not in _CONNECTIVES:
         raise ValueError(f"question {row['question']!r} is neither cause nor effect")
     choices = [text(row, "choice1"), text(row, "choice2")]
     return MultipleChoice(
-        id=f"{split}/{row.get('idx', number)}",
+        id=f"{place.split('/')[0]}/{row['idx']}" if "idx" in row else place,
         context=f"{text(row, 'premise').strip()[:-1]} {_CONNECTIVES[row['question']]}",
         endings=tuple(f" {choice[0].lower()}{choice[1:]}" for choice in choices),
         answer=int(row["label"]),
@@ -46,7 +40,7 @@ TASK = Task(
     licence="CC BY 4.0",
     metrics=("acc", "acc_norm"),
     splits=("test", "validation"),
-    load=load,
+    load=DATA.loader(make_item),
     reference="xcopa_it",
     categories="question",
 )
