@@ -38,6 +38,7 @@ from stilnovo.benchmarks.task import Draw, MultipleChoice, select
 from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.runlog import environment, write_atomic
 from stilnovo.scoring.multiple_choice import score
+from stilnovo.spec import ModelSpec
 from stilnovo.text.tokenizer import open_tokenizer
 from training import dense_copy
 
@@ -68,7 +69,7 @@ def ours() -> Scorer:
     """Log-likelihoods by stilnovo."""
     from stilnovo.model.load import open_model
 
-    model, tokenizer = open_model("smollm2", quantization="none", device="cpu")
+    model, tokenizer = open_model(ModelSpec("smollm2", quantization="none", device="cpu"))
     return lambda items: [list(item.loglikelihoods) for item in score(model, tokenizer, items)]
 
 

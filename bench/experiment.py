@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from stilnovo.runlog import environment, write_atomic
+from stilnovo.spec import ModelSpec
 
 DATA = Path("../shared/data")
 ARTICLES = DATA / "wikipedia_it/passages.jsonl"
@@ -162,7 +163,7 @@ def positions(adapters: dict[str, Path | None], folder: Path) -> dict[str, Any]:
     texts = pieces(HELD_OUT.read_text(encoding="utf-8"), 4000)[::3][:20]
     scores = {}
     for name, adapter in adapters.items():
-        model, tokenizer = open_model(MODEL, quantization=QUANTIZATION, adapter=adapter, device="cpu")
+        model, tokenizer = open_model(ModelSpec(MODEL, quantization=QUANTIZATION, adapter=adapter, device="cpu"))
         scores[name] = score_positions(model, tokenizer, texts)
     base, found = scores["base"], dict[str, Any]()
     for name, score in scores.items():
@@ -197,7 +198,7 @@ def read_again(name: str, adapter: Path | None, folder: Path) -> dict[str, dict[
     if path.is_file():
         kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         return kept
-    model, tokenizer = open_model(MODEL, quantization=QUANTIZATION, adapter=adapter, device="cpu")
+    model, tokenizer = open_model(ModelSpec(MODEL, quantization=QUANTIZATION, adapter=adapter, device="cpu"))
     talks, _ = choose_conversations(folder / "data/chat.jsonl", Draw(48))
     scores = {
         "italian": score_texts(model, tokenizer, held_out_texts([HELD_OUT], Draw(24))),

@@ -30,6 +30,7 @@ from stilnovo.model.load import open_model
 from stilnovo.progress import Progress
 from stilnovo.runlog import environment, write_atomic
 from stilnovo.scoring.multiple_choice import ItemScore, score
+from stilnovo.spec import ModelSpec
 from stilnovo.statistics.estimates import mcnemar, mean, paired_difference
 
 SHARE = 0.20
@@ -106,7 +107,7 @@ def _conditions(options: argparse.Namespace, ids: Sequence[str]) -> dict[str, li
     with Progress("arc_it", len(protocols) * len(ids)) as bar:
         for number, one in enumerate(protocols):
             if loaded[0] != one.quantization:
-                loaded = (one.quantization, *open_model(options.model, quantization=one.quantization))
+                loaded = (one.quantization, *open_model(ModelSpec(options.model, quantization=one.quantization)))
             items = {item.id: item for item in one.select(arc, options.data_dir).items}
             asked = [item for name in ids if isinstance(item := items[name], MultipleChoice)]
 
@@ -135,7 +136,7 @@ def _subset(task: Task, options: argparse.Namespace, scored: Sequence[ItemScore]
     count = math.ceil(SHARE * len(items))
     first = {item.id for item in items[:count]}
     if scored is None:
-        model, tokenizer = open_model(options.model, quantization="none")
+        model, tokenizer = open_model(ModelSpec(options.model, quantization="none"))
         parts = [subset(part, options.parts, options.seed) for part in (items[:count], items[count:])]
         asked = [item for part in parts for item in part if isinstance(item, MultipleChoice)]
         with Progress(task.name, len(asked)) as bar:

@@ -35,6 +35,7 @@ from stilnovo.progress import Progress
 from stilnovo.runlog import environment, write_atomic
 from stilnovo.scoring.documents import held_out_texts
 from stilnovo.scoring.perplexity import HeldOutScore, score_texts
+from stilnovo.spec import ModelSpec
 from stilnovo.statistics.estimates import bootstrap_ratio
 from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train.loop import batch_loss
@@ -99,7 +100,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    base, tokenizer = open_model(options.model, quantization=options.base, device="cpu")
+    base, tokenizer = open_model(ModelSpec(options.model, quantization=options.base, device="cpu"))
     texts = [training_text(document) for document in read_documents([options.data], 400)]
     if options.text is None:
         held_out, texts = texts[-options.documents :], texts[: -options.documents]

@@ -16,6 +16,7 @@ from stilnovo.compare.scheme_costs import scheme_costs
 from stilnovo.model.load import open_model
 from stilnovo.runlog import environment, write_atomic
 from stilnovo.scoring.documents import held_out_texts
+from stilnovo.spec import ModelSpec
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    model, tokenizer = open_model(options.model, quantization="none")
+    model, tokenizer = open_model(ModelSpec(options.model, quantization="none"))
     costs = scheme_costs(model, tokenizer, held_out_texts([options.text], Draw(options.documents)))
     for cost in costs:
         bits = cost.bits_per_byte

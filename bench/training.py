@@ -53,10 +53,11 @@ def run_ours(job: dict[str, Any]) -> list[dict[str, float]]:
     from stilnovo.plan.shape import LoraConfig
     from stilnovo.recipe import TrainSection
     from stilnovo.runlog import RunFolder
+    from stilnovo.spec import ModelSpec
     from stilnovo.train import planning
     from stilnovo.train.loop import Trainer
 
-    model, _ = open_model("smollm2", quantization="nf4", device="cpu")
+    model, _ = open_model(ModelSpec("smollm2", quantization="nf4", device="cpu"))
     corpus = pack(json.loads(Path(job["ids"]).read_text()), job["pack"])
     lora.attach(model, LoraConfig(r=32, alpha=32))
     section = TrainSection(
@@ -164,8 +165,9 @@ def token_ids(data: str, count: int) -> list[list[int]]:
     """The first documents as token ids with their end-of-text: both sides get the very same."""
     from stilnovo.data.sources import read_documents, training_text
     from stilnovo.model.load import open_model
+    from stilnovo.spec import ModelSpec
 
-    _, tokenizer = open_model("smollm2", device="cpu")
+    _, tokenizer = open_model(ModelSpec("smollm2", device="cpu"))
     return [[int(i) for i in tokenizer.document(training_text(d))] for d in read_documents([data], count)]
 
 

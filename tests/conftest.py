@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from stilnovo.model.llama import Llama
-    from stilnovo.model.quantize import Scheme
+    from stilnovo.recipe import Scheme
     from stilnovo.text.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -83,8 +83,9 @@ def smollm2_gguf() -> Path:
 def smollm2(smollm2_gguf: Path) -> tuple[Llama, Tokenizer]:
     """SmolLM2 with dense weights; tests must leave it as it is."""
     from stilnovo.model.load import open_model
+    from stilnovo.spec import ModelSpec
 
-    return open_model("smollm2", quantization="none", device="cpu")
+    return open_model(ModelSpec("smollm2", quantization="none", device="cpu"))
 
 
 def short_smollm2(path: Path, layers: int, scheme: Scheme) -> Llama:

@@ -35,6 +35,7 @@ from stilnovo.scoring.identity import Identity
 from stilnovo.scoring.multiple_choice import ItemScore, ModelAnswer
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult, load_result
+from stilnovo.spec import ModelSpec
 from test_evaluate_scoring import byte_tokenizer, tiny_llama
 
 ONE = Identity("weights", None, "none", "float32", "cpu")
@@ -237,7 +238,7 @@ def command(*arguments: str) -> dict[str, Any]:
 
 
 def write_adapter(model: Path, folder: Path, seed: int) -> None:
-    llama, _ = open_model(str(model), quantization="none", device="cpu")
+    llama, _ = open_model(ModelSpec(str(model), quantization="none", device="cpu"))
     config = LoraConfig(r=2, alpha=4.0, projections=("q_proj", "v_proj"))
     lora.attach(llama, config, seed)
     generator = torch.Generator().manual_seed(seed)

@@ -22,15 +22,16 @@ from stilnovo.cli.main import app
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.export import merged as exporting
 from stilnovo.export.folder import _rope_scaling, companions
-from stilnovo.export.merged import export_model, trained_under, write_safetensors
+from stilnovo.export.merged import export_model, write_safetensors
 from stilnovo.hub import ModelFiles
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, RotaryTable
 from stilnovo.model.load import open_checkpoint, open_model
-from stilnovo.model.quantize import SCHEMES, Scheme, quantized_linear
+from stilnovo.model.quantize import quantized_linear
 from stilnovo.plan.shape import LoraConfig, RopeScaling
-from stilnovo.recipe import Recipe
+from stilnovo.recipe import Recipe, Scheme
+from stilnovo.spec import SCHEMES, ModelSpec, training_recipe
 from stilnovo.text.template import LLAMA3_JINJA, LLAMA3_SPECIALS, Message
 from stilnovo.text.tokenizer import from_folder, open_tokenizer
 from stilnovo.train.run import TrainingRun
@@ -52,7 +53,7 @@ def their_logits(folder: Path) -> Tensor:
 
 
 def opened(folder: Path, scheme: Scheme = "none", adapter: Path | None = None) -> Llama:
-    return open_model(str(folder), quantization=scheme, adapter=adapter, device="cpu")[0]
+    return open_model(ModelSpec(str(folder), quantization=scheme, adapter=adapter, device="cpu"))[0]
 
 
 def write_adapter(base: Path, folder: Path, config: LoraConfig, size: float = 0.1) -> Path:
@@ -83,7 +84,9 @@ def files_of(folder: Path) -> set[str]:
 def test_the_folder_is_the_base_with_its_adapter_on(
     scheme: Scheme, tiny_folder: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    made = export_model(str(tiny_folder), tmp_path / "m", adapter=adapter, scheme=scheme, dtype=torch.float32)
+    made = export_model(
+        ModelSpec(str(tiny_folder), adapter=adapter, quantization=scheme), tmp_path / "m", dtype=torch.float32
+    )
     expected = our_logits(opened(tiny_folder, scheme, adapter))
     assert (expected - our_logits(opened(tiny_folder, scheme))).abs().max() > 0.05  # the adapter is seen at all
     assert (our_logits(opened(tmp_path / "m")) - expected).abs().max() <= 1e-4
@@ -94,7 +97,7 @@ def test_the_folder_is_the_base_with_its_adapter_on(
 
 
 def test_the_base_is_rounded_before_the_adapter_is_added(tiny_folder: Path, adapter: Path, tmp_path: Path) -> None:
-    export_model(str(tiny_folder), tmp_path / "m", adapter=adapter, scheme="nf4", dtype=torch.float32)
+    export_model(ModelSpec(str(tiny_folder), adapter=adapter, quantization="nf4"), tmp_path / "m", dtype=torch.float32)
     name = "model.layers.1.self_attn.q_proj"
     stored = load_file(tiny_folder / "model.safetensors")[f"{name}.weight"]
     learnt = load_file(adapter / "adapter_model.safetensors")
@@ -115,8 +118,10 @@ def test_the_base_is_rounded_before_the_adapter_is_added(tiny_folder: Path, adap
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_sixteen_bits_round_the_sum_once(dtype: str, tiny_folder: Path, adapter: Path, tmp_path: Path) -> None:
     kind = exporting.checked_dtype(dtype)
-    export_model(str(tiny_folder), tmp_path / "whole", adapter=adapter, scheme="nf4", dtype=torch.float32)
-    export_model(str(tiny_folder), tmp_path / "half", adapter=adapter, scheme="nf4", dtype=kind)
+    export_model(
+        ModelSpec(str(tiny_folder), adapter=adapter, quantization="nf4"), tmp_path / "whole", dtype=torch.float32
+    )
+    export_model(ModelSpec(str(tiny_folder), adapter=adapter, quantization="nf4"), tmp_path / "half", dtype=kind)
     whole, half = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "half"))
     assert list(whole) == list(half)
     assert all(torch.equal(half[name], whole[name].to(kind)) for name in whole)
@@ -131,8 +136,12 @@ def test_an_update_below_the_types_steps_is_said_to_be_lost(tiny_folder: Path, t
         {name: t.to(torch.bfloat16) for name, t in weights.items()}, coarse / "model.safetensors", {"format": "pt"}
     )
     light = write_adapter(coarse, tmp_path / "light", LoraConfig(r=4, alpha=4.0), size=1e-5)
-    lost = export_model(str(coarse), tmp_path / "a", adapter=light, dtype=torch.bfloat16).arrived
-    kept = export_model(str(coarse), tmp_path / "b", adapter=light, dtype=torch.float32).arrived
+    lost = export_model(
+        ModelSpec(str(coarse), adapter=light, quantization="none"), tmp_path / "a", dtype=torch.bfloat16
+    ).arrived
+    kept = export_model(
+        ModelSpec(str(coarse), adapter=light, quantization="none"), tmp_path / "b", dtype=torch.float32
+    ).arrived
     assert lost is not None and kept is not None
     assert lost < 0.5 and kept > 0.95
 
@@ -141,8 +150,15 @@ def test_an_update_below_the_types_steps_is_said_to_be_lost(tiny_folder: Path, t
 
 
 def test_shards_hold_what_one_file_holds(tiny_folder: Path, adapter: Path, tmp_path: Path) -> None:
-    one = export_model(str(tiny_folder), tmp_path / "one", adapter=adapter, dtype=torch.float16)
-    many = export_model(str(tiny_folder), tmp_path / "many", adapter=adapter, dtype=torch.float16, shard_bytes=40_000)
+    one = export_model(
+        ModelSpec(str(tiny_folder), adapter=adapter, quantization="none"), tmp_path / "one", dtype=torch.float16
+    )
+    many = export_model(
+        ModelSpec(str(tiny_folder), adapter=adapter, quantization="none"),
+        tmp_path / "many",
+        dtype=torch.float16,
+        shard_bytes=40_000,
+    )
     assert one.files == ("model.safetensors",) and len(many.files) > 2
     index = json.loads((tmp_path / "many" / "model.safetensors.index.json").read_text(encoding="utf-8"))
     assert index["metadata"]["total_size"] == many.size == one.size
@@ -157,7 +173,9 @@ def test_shards_hold_what_one_file_holds(tiny_folder: Path, adapter: Path, tmp_p
     assert torch.equal(our_logits(opened(tmp_path / "many")), our_logits(opened(tmp_path / "one")))
     assert torch.equal(their_logits(tmp_path / "many"), their_logits(tmp_path / "one"))
     # And a sharded folder is a source like any other.
-    again = export_model(str(tmp_path / "many"), tmp_path / "again", dtype=torch.float16)
+    again = export_model(
+        ModelSpec(str(tmp_path / "many"), quantization="none"), tmp_path / "again", dtype=torch.float16
+    )
     assert again.arrived is None and again.merged == 0
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (
         tmp_path / "one" / "model.safetensors"
@@ -170,7 +188,7 @@ def test_an_untied_head_is_written(tmp_path: Path) -> None:
     write_weights(source, replace(TINY, vocab_size=259))
     write_byte_tokenizer(source, SPECIALS, eos_token="<|im_end|>")
     (source / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}), encoding="utf-8")
-    export_model(str(source), tmp_path / "m", dtype=torch.float32)
+    export_model(ModelSpec(str(source), quantization="none"), tmp_path / "m", dtype=torch.float32)
     assert torch.equal(our_logits(opened(tmp_path / "m")), our_logits(opened(source)))
     assert (their_logits(tmp_path / "m") - our_logits(opened(source))).abs().max() <= 1e-4
     assert "chat_template" not in json.loads((tmp_path / "m" / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -182,7 +200,7 @@ def test_tokeniser_and_template_go_along(tiny_folder: Path, tmp_path: Path) -> N
     settings = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
     (source / "chat_template.jinja").write_text(settings.pop("chat_template"), encoding="utf-8")
     (source / "tokenizer_config.json").write_text(json.dumps({**settings, "pad_token": None}), encoding="utf-8")
-    export_model(str(source), tmp_path / "m")
+    export_model(ModelSpec(str(source), quantization="none"), tmp_path / "m")
     ours, before = from_folder(tmp_path / "m"), from_folder(source)
     assert ours.fingerprint() == before.fingerprint()
     written = json.loads((tmp_path / "m" / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -287,7 +305,11 @@ def test_the_next_stage_begins_where_the_last_ended(tiny_folder: Path, tmp_path:
     TrainingRun(recipe(str(out), "dpo", pairs, 3), tmp_path / "third").train()
     assert losses(tmp_path / "third")[0] == pytest.approx(math.log(2), rel=1e-5)
     assert losses(tmp_path / "third")[-1] < math.log(2)
-    export_model(str(out), tmp_path / "stage2", adapter=tmp_path / "third" / "adapter", dtype=torch.float32)
+    export_model(
+        ModelSpec(str(out), adapter=tmp_path / "third" / "adapter", quantization="none"),
+        tmp_path / "stage2",
+        dtype=torch.float32,
+    )
     expected = our_logits(opened(out, adapter=tmp_path / "third" / "adapter"))
     assert (their_logits(tmp_path / "stage2") - expected).abs().max() <= 1e-4
 
@@ -295,7 +317,7 @@ def test_the_next_stage_begins_where_the_last_ended(tiny_folder: Path, tmp_path:
 def test_the_scheme_is_the_runs_own(tiny_folder: Path, adapter: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(adapter, run / "adapter")
-    assert trained_under(run / "adapter") is None
+    assert training_recipe(run / "adapter") is None
     (run / "recipe.yaml").write_text(
         Recipe().changed({"model.quantization": "int4", "lora.quantization_aware": "int8"}).to_yaml(), encoding="utf-8"
     )
@@ -322,12 +344,12 @@ def test_a_folder_that_holds_something_is_refused(tiny_folder: Path, tmp_path: P
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     for out in ("full", "file"):
         with pytest.raises(InputError, match=r"is not empty|is a file"):
-            export_model(str(tiny_folder), tmp_path / out)
+            export_model(ModelSpec(str(tiny_folder), quantization="none"), tmp_path / out)
     with pytest.raises(InputError, match="is not empty"):
-        export_model(str(tiny_folder), tiny_folder)
+        export_model(ModelSpec(str(tiny_folder), quantization="none"), tiny_folder)
     assert files_of(tmp_path) == {"full", "file"} and files_of(tmp_path / "full") == {"mine.txt"}
     (tmp_path / "empty").mkdir()
-    export_model(str(tiny_folder), tmp_path / "empty")
+    export_model(ModelSpec(str(tiny_folder), quantization="none"), tmp_path / "empty")
     assert "model.safetensors" in files_of(tmp_path / "empty")
 
 
@@ -336,14 +358,14 @@ def test_bad_input_leaves_nothing(tiny_folder: Path, adapter: Path, tmp_path: Pa
     other.mkdir()
     write_weights(other, replace(TINY, vocab_size=259, intermediate_size=128))
     write_byte_tokenizer(other, SPECIALS, eos_token="<|im_end|>")
-    for model, more, said in (
-        (other, {"adapter": adapter}, "does not fit this model"),
-        (tiny_folder, {"adapter": tmp_path}, "no adapter"),
-        (tmp_path / "nowhere", {}, "no model"),
-        (tiny_folder, {"shard_bytes": 0}, "size"),
+    for model, with_adapter, shard_bytes, said in (
+        (other, adapter, 5, "does not fit this model"),
+        (tiny_folder, tmp_path, 5, "no adapter"),
+        (tmp_path / "nowhere", None, 5, "no model"),
+        (tiny_folder, None, 0, "size"),
     ):
         with pytest.raises(InputError, match=said):
-            export_model(str(model), out, **more)  # type: ignore[arg-type]
+            export_model(ModelSpec(str(model), with_adapter, "none"), out, shard_bytes=shard_bytes)
     with pytest.raises(InputError, match="bfloat16, float16, float32"):
         exporting.checked_dtype("int8")
     for bad in (["--dtype", "int8"], ["--quantization", "nf5"], ["--shard-gigabytes", "-1"]):
@@ -367,7 +389,7 @@ def test_what_fails_midway_leaves_nothing(tiny_folder: Path, tmp_path: Path, mon
     for error, seen in ((KeyboardInterrupt(), KeyboardInterrupt), (OSError(errno.ENOSPC, "full"), StilnovoError)):
         failure.append(error)
         with pytest.raises(seen):
-            export_model(str(tiny_folder), tmp_path / "deep" / "out")
+            export_model(ModelSpec(str(tiny_folder), quantization="none"), tmp_path / "deep" / "out")
         assert files_of(tmp_path) == set()
 
 
@@ -375,7 +397,7 @@ def test_room_is_looked_for_first(tiny_folder: Path, tmp_path: Path, monkeypatch
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
     with pytest.raises(StilnovoError, match="no room"):
-        export_model(str(tiny_folder), tmp_path / "deep" / "out", dtype=torch.float32)
+        export_model(ModelSpec(str(tiny_folder), quantization="none"), tmp_path / "deep" / "out", dtype=torch.float32)
     assert files_of(tmp_path) == set()
 
 
@@ -386,8 +408,8 @@ def test_a_value_beyond_the_type_is_named(tiny_folder: Path, tmp_path: Path) -> 
     weights["model.layers.0.mlp.up_proj.weight"][0, 0] = 1e5
     save_file(weights, source / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match=r"layers\.0\.mlp\.up_proj\.weight holds values that float16 cannot"):
-        export_model(str(source), tmp_path / "m", dtype=torch.float16)
-    export_model(str(source), tmp_path / "m", dtype=torch.bfloat16)
+        export_model(ModelSpec(str(source), quantization="none"), tmp_path / "m", dtype=torch.float16)
+    export_model(ModelSpec(str(source), quantization="none"), tmp_path / "m", dtype=torch.bfloat16)
 
 
 # — The embedded model —
@@ -415,7 +437,7 @@ def test_the_tokeniser_of_a_gguf_file_is_opened_by_others(smollm2_gguf: Path, tm
 
 @pytest.mark.slow
 def test_a_gguf_file_becomes_a_folder(smollm2: tuple[Llama, Any], tmp_path: Path) -> None:
-    export_model("smollm2", tmp_path / "m", dtype=torch.float32)
+    export_model(ModelSpec("smollm2", quantization="none"), tmp_path / "m", dtype=torch.float32)
     expected = our_logits(smollm2[0])
     assert torch.equal(our_logits(opened(tmp_path / "m")), expected)
     assert (their_logits(tmp_path / "m") - expected).abs().max() <= 1e-3

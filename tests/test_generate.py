@@ -15,6 +15,7 @@ from stilnovo.generate.sampler import Sampler, nucleus
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
+from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -94,7 +95,7 @@ def test_a_prompt_longer_than_the_context(smollm2: tuple[Llama, Tokenizer]) -> N
 @pytest.fixture(scope="module")
 def bytewise(tiny_folder: Path) -> Generator:
     """A random model that writes single bytes, most of them no whole character; kept in four bits."""
-    model, tokenizer = open_model(str(tiny_folder), quantization="nf4", device="cpu")
+    model, tokenizer = open_model(ModelSpec(str(tiny_folder), quantization="nf4", device="cpu"))
     return Generator(model, tokenizer)
 
 

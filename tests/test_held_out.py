@@ -26,6 +26,7 @@ from stilnovo.model.load import open_model
 from stilnovo.recipe import Recipe
 from stilnovo.scoring.chat_answers import choose_conversations
 from stilnovo.scoring.documents import held_out_texts
+from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train import held_out
@@ -61,7 +62,7 @@ def recipe_of(task: str, data: str, folder: Path, **changes: Any) -> Recipe:
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_folder: Path) -> Tokenizer:
-    return open_model(str(tiny_folder), quantization="none", device="cpu")[1]
+    return open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu"))[1]
 
 
 def read(task: str, tmp_path: Path, tiny_folder: Path, tokenizer: Tokenizer, **changes: Any) -> Corpus:
@@ -199,7 +200,7 @@ def test_the_command_says_how_preferences_went(tmp_path: Path, tiny_folder: Path
     assert json.loads((out / "train.json").read_text())["held_out"] == told["held_out"]
     assert told["held_out_file"] == str(out / "held_out.jsonl")
 
-    model, _ = open_model(str(tiny_folder), quantization="none", device="cpu")
+    model, _ = open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu"))
     pairs = [pair for pair in read_preferences([out / "held_out.jsonl"])[0] if len(pair.prompt[-1].content) < 600]
     ratios = {True: [], False: []}  # type: dict[bool, list[float]]
     base = [[_log_p(model, tokenizer, pair, answer) for answer in (pair.chosen, pair.rejected)] for pair in pairs]

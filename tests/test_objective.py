@@ -28,6 +28,7 @@ from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, LoraConfig, adapter_of, lora_parameters
 from stilnovo.recipe import LoraSection, Recipe, TrainSection, load, shipped
 from stilnovo.runlog import RunFolder
+from stilnovo.spec import ModelSpec
 from stilnovo.train.corpus import Joined, read_corpus
 from stilnovo.train.loop import Trainer
 from stilnovo.train.objective import NextToken, Passes
@@ -202,7 +203,7 @@ def rows(path: Path, count: int) -> str:
 
 
 def test_rehearsal_takes_its_share(tiny_folder: Path, tmp_path: Path) -> None:
-    _, tokenizer = open_model(str(tiny_folder), quantization="none", device="cpu")
+    _, tokenizer = open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu"))
     chat = rows(tmp_path / "chat.jsonl", 5)
     recipe = Recipe().changed({"data.rehearsal": [chat], "data.rehearsal_share": 0.25, "data.pack_tokens": 128})
     corpus, plain = read_corpus(recipe, tokenizer), read_corpus(recipe.changed({"data.rehearsal": []}), tokenizer)
@@ -216,7 +217,7 @@ def test_rehearsal_takes_its_share(tiny_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["text", "sft"])
 def test_what_does_not_go_together(task: str, tiny_folder: Path, tmp_path: Path) -> None:
-    _, tokenizer = open_model(str(tiny_folder), quantization="none", device="cpu")
+    _, tokenizer = open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu"))
     recipe = Recipe().changed(
         {"data.rows": "truncated", "train.task": task, "data.rehearsal": [rows(tmp_path / "c.jsonl", 3)]}
     )
@@ -225,7 +226,7 @@ def test_what_does_not_go_together(task: str, tiny_folder: Path, tmp_path: Path)
 
 
 def test_a_corpus_of_the_catalogue_is_prepared_first(tiny_folder: Path) -> None:
-    _, tokenizer = open_model(str(tiny_folder), quantization="none", device="cpu")
+    _, tokenizer = open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu"))
     with pytest.raises(InputError, match=r"(?s)prepared once.*stilnovo prepare wikipedia-it"):
         read_corpus(load("wikipedia-it"), tokenizer)
 

@@ -30,6 +30,7 @@ from stilnovo.model.load import open_model
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.recipe import Recipe, load
 from stilnovo.runlog import RunFolder
+from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer, from_folder
 from stilnovo.train.loop import Trainer
@@ -57,7 +58,7 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def model_and_tokenizer(tiny_folder: Path) -> tuple[Llama, Tokenizer]:
-    model, tokenizer = open_model(str(tiny_folder), quantization="none", device="cpu")
+    model, tokenizer = open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu"))
     lora.attach(model, ADAPTER)
     generator = torch.Generator().manual_seed(5)
     for module in lora.adapters(model).values():

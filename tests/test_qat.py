@@ -17,8 +17,9 @@ from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.lora import LoraLinear
 from stilnovo.model.merge import merge, merged_weight
 from stilnovo.model.qat import QuantizationAwareLinear, fake_quantize, make_aware
-from stilnovo.model.quantize import AffineLinear, DenseLinear, FourBitLinear, Scheme, quantized_linear
+from stilnovo.model.quantize import AffineLinear, DenseLinear, FourBitLinear, quantized_linear
 from stilnovo.plan.shape import LoraConfig
+from stilnovo.recipe import Scheme
 
 TOKENS = torch.arange(40) % 97
 

@@ -13,14 +13,13 @@ from torch import Tensor
 from stilnovo.errors import InputError
 from stilnovo.model.quantize import (
     BLOCK,
-    SCHEMES,
     AffineLinear,
     FourBitLinear,
-    Scheme,
-    checked_scheme,
     quantized_linear,
 )
 from stilnovo.plan.ledger import linear_bytes
+from stilnovo.recipe import Scheme
+from stilnovo.spec import SCHEMES, ModelSpec
 
 FOUR_BIT: tuple[Scheme, ...] = ("nf4", "fp4")
 Floats = npt.NDArray[np.float32]
@@ -144,4 +143,4 @@ def test_keep_dense_gives_the_same_and_lets_go() -> None:
 
 def test_unknown_scheme_names_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"(?s)int3.*nf4, fp4, int8, int4, none"):
-        checked_scheme("int3")
+        ModelSpec(quantization="int3")  # type: ignore[arg-type]

@@ -30,6 +30,7 @@ from stilnovo.scoring.chat_answers import answer_bytes, choose_conversations, fi
 from stilnovo.scoring.identity import Identity, adapter_sha256
 from stilnovo.scoring.perplexity import HeldOutScore
 from stilnovo.scoring.reading import ReadOptions
+from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 from test_evaluate_pages import QUESTIONS, RIGHT, answered, task
@@ -52,7 +53,7 @@ TEXTS = [f"Documento numero {number}, breve ma vero." for number in range(4)]
 
 @pytest.fixture(scope="module")
 def opened(tiny_folder: Path) -> Opened:
-    return open_model(str(tiny_folder), quantization="none", device="cpu")
+    return open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu"))
 
 
 def write_adapter(model: Llama, folder: Path, seed: int = 1, config: LoraConfig = CONFIG) -> Path:

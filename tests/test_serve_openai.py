@@ -17,6 +17,7 @@ from stilnovo.chat.answer import ask
 from stilnovo.generate.generator import Sampling, open_engine
 from stilnovo.library.sample_works import sample_library
 from stilnovo.serve.wire import Cut
+from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 
 
@@ -177,7 +178,7 @@ def test_without_an_embedder_there_are_no_embeddings(tmp_path: Path) -> None:
 
 
 def test_the_engine_behind_the_api_is_the_engine(tiny_folder: Path, tmp_path: Path) -> None:
-    engine = open_engine(str(tiny_folder), quantization="none", device="cpu")
+    engine = open_engine(ModelSpec(str(tiny_folder), quantization="none", device="cpu"))
     messages = [Message("system", "Breve."), Message("user", "ciao")]
     sampling = Sampling(temperature=1.3, top_p=0.9, max_new_tokens=12, seed=7)
     expected = "".join(engine.stream(messages, sampling))

@@ -27,6 +27,7 @@ from stilnovo.report.pareto import Curve, Panel, Place, pareto_chart
 from stilnovo.report.position_plot import Series, position_chart
 from stilnovo.report.sweep import render_sweep
 from stilnovo.report.sweep_pages import summary, sweep_page
+from stilnovo.spec import ModelSpec
 from test_lora import logits
 from test_report import HOSTILE, Page
 from test_scales import COSTS, settings, text, write_adapter
@@ -166,7 +167,7 @@ def test_what_is_tolerated() -> None:
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_folder: Path) -> typer.Typer:
     """The command in an empty folder with two adapters, a text and a chat."""
-    model, _ = open_model(str(tiny_folder), quantization="none", device="cpu")
+    model, _ = open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu"))
     for seed, name in enumerate(("uno", "due")):
         write_adapter(model, tmp_path / name / "adapter", seed)
     lines = [f"Il documento numero {n} è breve, ma lo si legge volentieri." for n in range(6)]
@@ -215,11 +216,11 @@ def test_from_adapters_to_a_picture(app: typer.Typer, tiny_folder: Path, tmp_pat
     assert set(kept["answers"]) == {"base 0", *(f"{name} {scaling}" for name, scaling in settings)}
     assert json.loads((tmp_path / "sweep" / "report.json").read_text(encoding="utf-8"))["settings"]
     # the saved adapter is the one that was measured
-    model, _ = open_model(str(tiny_folder), quantization="none", device="cpu")
+    model, _ = open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu"))
     lora.load(model, tmp_path / "due" / "adapter")
     with scaled(model, parse("0.25:1")):
         expected = logits(model)
-    saved, _ = open_model(str(tiny_folder), quantization="none", device="cpu", adapter=tmp_path / "lines")
+    saved, _ = open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu", adapter=tmp_path / "lines"))
     assert (logits(saved) - expected).abs().max() <= 1e-5
 
 

@@ -19,6 +19,10 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 ALL_PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
 
 
+#: How frozen weights are kept; `none`: as they are stored.
+Scheme = Literal["nf4", "fp4", "int8", "int4", "none"]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,9 +31,7 @@ class ModelSection(_Section):
     """Which base, and how it is kept."""
 
     name: str = Field(default="smollm2", description="Short name, local folder or .gguf file, or Hugging Face id.")
-    quantization: Literal["nf4", "fp4", "int8", "int4", "none"] = Field(
-        default="nf4", description="How frozen weights are kept."
-    )
+    quantization: Scheme = Field(default="nf4", description="How frozen weights are kept.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
 
 

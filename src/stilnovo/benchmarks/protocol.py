@@ -25,7 +25,7 @@ from typing import Any, Literal
 from stilnovo.benchmarks.task import Draw, Selection, Task, select
 from stilnovo.benchmarks.tasks import OLDER
 from stilnovo.errors import InputError
-from stilnovo.model.quantize import Scheme
+from stilnovo.recipe import Scheme
 from stilnovo.text.tokenizer import Tokenizer
 
 EFFECTS_FILE = Path(__file__).with_name("protocol_effects.json")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def writer_of(
     model: str | None,
     adapter: Path | None,
-    quantization: str,
+    quantization: str | None,
     server: str | None,
     server_model: str | None,
     server_context: int | None,
@@ -40,9 +40,9 @@ def writer_of(
             raise InputError("--adapter needs the model it was trained on.", next="Add --model NAME.")
         return None
     from stilnovo.generate.generator import open_engine
-    from stilnovo.model.quantize import checked_scheme
+    from stilnovo.spec import spec_of
 
-    return open_engine(model, adapter, checked_scheme(quantization), device)
+    return open_engine(spec_of(model, adapter, quantization, device))
 
 
 def system_of(text: str | None, file: Path | None) -> str:

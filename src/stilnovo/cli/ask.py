@@ -8,10 +8,10 @@ import typer
 
 from stilnovo.cli.options import (
     Adapter,
+    AdapterQuantization,
     AsJson,
     Device,
     LibraryPath,
-    Quantization,
     Server,
     ServerContext,
     ServerModel,
@@ -26,7 +26,7 @@ def ask(
     library: LibraryPath = None,
     model: WritingModel = None,
     adapter: Adapter = None,
-    quantization: Quantization = "nf4",
+    quantization: AdapterQuantization = None,
     mode: Annotated[
         Literal["library", "library_plus"],
         typer.Option(help="library: from passages only; library_plus: then what the model itself knows, marked."),

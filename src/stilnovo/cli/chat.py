@@ -17,10 +17,10 @@ import typer
 from stilnovo.chat.events import Mode
 from stilnovo.cli.options import (
     Adapter,
+    AdapterQuantization,
     AsJson,
     Device,
     MaxNewTokens,
-    Quantization,
     SamplingSeed,
     Server,
     ServerContext,
@@ -106,7 +106,7 @@ def chat(
         str, typer.Option(metavar="NAME", help="Model name, path or id; `none`: the library answers by quotations.")
     ] = "smollm2",
     adapter: Adapter = None,
-    quantization: Quantization = "nf4",
+    quantization: AdapterQuantization = None,
     library: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Answer from this library; `sample`: the built-in one.")
     ] = None,

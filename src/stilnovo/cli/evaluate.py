@@ -80,7 +80,6 @@ def evaluate(
     from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
     from stilnovo.hub import find_model
     from stilnovo.model.load import open_model
-    from stilnovo.model.quantize import checked_scheme
     from stilnovo.progress import Progress
     from stilnovo.scoring.answer_cache import AnswerCache, Keeper, default_folder
     from stilnovo.scoring.documents import held_out_texts
@@ -89,13 +88,15 @@ def evaluate(
     from stilnovo.scoring.identity import adapter_sha256, identify, model_sha256
     from stilnovo.scoring.perplexity import SHORT, TEXT
     from stilnovo.scoring.reading import ReadOptions
+    from stilnovo.spec import spec_of
 
     if tasks == "list":
         _list_tasks(as_json)
         return
     # Everything the user gave is checked before gigabytes are read.
     conditions, draw = find_protocol(protocol), Draw(limit, seed, protocol)
-    scheme = checked_scheme(quantization or conditions.quantization)
+    spec = spec_of(model, adapter, quantization or conditions.quantization, device)
+    scheme = spec.quantization
     usual = list(conditions.tasks or SAMPLES)
     names = tasks.split(",") if tasks is not None else [] if text else usual
     selections = [
@@ -105,7 +106,7 @@ def evaluate(
     texts = held_out_texts(text, draw) if text else []
     text_name = ", ".join(map(str, text)) if text else None
     adapter_hash = adapter_sha256(adapter) if adapter else None
-    setting = speed_setting(model, scheme, adapter is not None, device)
+    setting = speed_setting(spec)
     sizes = {selection.task.name: len(selection.items) for selection in selections}
     order = list(sizes)
     sizes |= {TEXT: len(texts), SHORT: len(texts)} if texts else {}
@@ -117,16 +118,15 @@ def evaluate(
             note(f"{text_name}: {len(texts):,} documents, {sum(len(t.encode()) for t in texts):,} bytes.")
         dist.start()  # under torchrun
         weights = model_sha256(find_model(model), answers.file_sha256)
-        llama, own = open_model(model, quantization=scheme, adapter=adapter, device=device)
+        llama, own = open_model(spec)
         tokenizer = conditions.tokenizer(own)
         differs = differences(conditions, scheme, own, selections)
         if conditions.name != "stilnovo":
             _say_differences(conditions.name, differs)
         dtype = str(llama.dtype).removeprefix("torch.")
         identity = identify(
-            model, weights, adapter, adapter_hash, scheme, dtype, llama.device.type, answers.file_sha256,
-            conditions.identity(),
-        )  # fmt: skip
+            spec, weights, adapter_hash, dtype, llama.device.type, answers.file_sha256, conditions.identity()
+        )
         with Progress("evaluate", sum(sizes.values())) as bar:
 
             def progress(name: str, done: int, total: int) -> None:

@@ -11,7 +11,7 @@ from stilnovo.cli.options import Adapter, AdapterQuantization, AsJson, Model
 from stilnovo.cli.output import emit, note
 
 if TYPE_CHECKING:
-    from stilnovo.model.quantize import Scheme
+    from stilnovo.spec import ModelSpec
 
 
 def export(
@@ -32,15 +32,16 @@ def export(
     from stilnovo.errors import InputError
     from stilnovo.export.merged import checked_dtype, export_model
     from stilnovo.progress import bytes_text, seconds_text
+    from stilnovo.spec import spec_of
 
     kind = checked_dtype(dtype)
     if not 0 < shard_gigabytes < 1e6:
         raise InputError(f"--shard-gigabytes {shard_gigabytes:g} is no size.", next="Such as 5.")
-    scheme = _scheme(quantization, adapter, model)
+    spec = spec_of(model, adapter, quantization, default="none")
+    _say_training(quantization, spec)
+    scheme = spec.quantization
     started = time.monotonic()
-    made = export_model(
-        model, out, adapter=adapter, scheme=scheme, dtype=kind, shard_bytes=max(1, round(shard_gigabytes * 10**9))
-    )
+    made = export_model(spec, out, dtype=kind, shard_bytes=max(1, round(shard_gigabytes * 10**9)))
     seconds = time.monotonic() - started
     files = f"{len(made.files)} files" if len(made.files) > 1 else made.files[0]
     print(
@@ -73,29 +74,21 @@ def export(
 ENOUGH = 0.95  # of an update; below, the type is worth a word
 
 
-def _scheme(given: str | None, adapter: Path | None, model: str) -> Scheme:
-    """What was asked for, else what the adapter's run says; tells what it found."""
-    from stilnovo.export.merged import trained_under
-    from stilnovo.model.quantize import checked_scheme
+def _say_training(given: str | None, spec: ModelSpec) -> None:
+    """Tell on which model and quantization the adapter was trained, where that is known."""
+    from stilnovo.spec import training_recipe
 
-    scheme = None if given is None else checked_scheme(given)
-    if adapter is None:
-        return scheme or "none"
-    recipe = trained_under(adapter)
+    recipe = training_recipe(spec.adapter) if spec.adapter is not None else None
     if recipe is None:
-        if scheme is None:
-            note(
-                "The adapter lies in no run folder: it is merged into the weights as they are stored (--quantization)."
-            )
-        return scheme or "none"
-    if recipe.model.name != model:
-        note(f"The adapter was trained on {recipe.model.name!r} and is merged into {model!r}.")
-    trained = checked_scheme(recipe.model.quantization)
-    if scheme is None:
+        if spec.adapter is not None and given is None:
+            note("The adapter is not in a run folder: it is merged into the weights as stored (--quantization).")
+        return
+    if recipe.model.name != spec.model:
+        note(f"The adapter was trained on {recipe.model.name!r} and is merged into {spec.model!r}.")
+    trained, aware = recipe.model.quantization, recipe.lora.quantization_aware
+    if given is None:
         note(f"The adapter was trained on the base in {trained}: it is merged into that.")
-    elif scheme != trained:
-        note(f"The adapter was trained on the base in {trained}, not {scheme}.")
-    if recipe.lora.quantization_aware != "none":
-        kept = recipe.lora.quantization_aware
-        note(f"It learnt in front of a rounding to {kept}: open the folder with --quantization {kept}.")
-    return scheme or trained
+    elif given != trained:
+        note(f"The adapter was trained on the base in {trained}, not {given}.")
+    if aware != "none":
+        note(f"Its training was aware of a quantization to {aware}: open the folder with --quantization {aware}.")

@@ -8,11 +8,11 @@ import typer
 
 from stilnovo.cli.options import (
     Adapter,
+    AdapterQuantization,
     AsJson,
     Device,
     MaxNewTokens,
     Model,
-    Quantization,
     SamplingSeed,
     System,
     Temperature,
@@ -25,7 +25,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="User message.")],
     model: Model = "smollm2",
     adapter: Adapter = None,
-    quantization: Quantization = "nf4",
+    quantization: AdapterQuantization = None,
     device: Device = "auto",
     system: System = None,
     temperature: Temperature = 0.6,
@@ -36,11 +36,11 @@ def generate(
 ) -> None:
     """Generate one answer to a prompt."""
     from stilnovo.generate.generator import Sampling, open_engine
-    from stilnovo.model.quantize import checked_scheme
+    from stilnovo.spec import spec_of
     from stilnovo.text.template import Message
 
     sampling = Sampling(temperature, top_p, max_new_tokens, seed)
-    engine = open_engine(model, adapter, checked_scheme(quantization), device)
+    engine = open_engine(spec_of(model, adapter, quantization, device))
     messages = ([Message("system", system)] if system else []) + [Message("user", prompt)]
     pieces = []
     for piece in engine.stream(messages, sampling):

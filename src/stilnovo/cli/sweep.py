@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -116,7 +116,6 @@ def sweep(
     from stilnovo.hub import find_model
     from stilnovo.model import lora
     from stilnovo.model.load import open_model
-    from stilnovo.model.quantize import checked_scheme
     from stilnovo.progress import Progress
     from stilnovo.report.sweep_pages import answers_of
     from stilnovo.scoring.answer_cache import AnswerCache, default_folder
@@ -124,9 +123,10 @@ def sweep(
     from stilnovo.scoring.documents import held_out_texts
     from stilnovo.scoring.evaluate import expectation
     from stilnovo.scoring.identity import adapter_sha256, identify, model_sha256
+    from stilnovo.spec import spec_of
 
     # Everything the user gave is checked before gigabytes are read.
-    scheme, conditions = checked_scheme(quantization), find_protocol("stilnovo")
+    spec, conditions = spec_of(model, None, quantization, device), find_protocol("stilnovo")
     paths, texts = _named(adapter, "--adapter"), _named(protect or [], "--protect")
     settings = _scalings(scales, lines)
     wanted = _wanted(save, paths)
@@ -145,13 +145,13 @@ def sweep(
         note(line)
     with AnswerCache(None if no_cache else cache or default_folder(), note) as answers:
         weights = model_sha256(find_model(model), answers.file_sha256)
-        llama, tokenizer = open_model(model, quantization=scheme, device=device)
+        llama, tokenizer = open_model(spec)
         tokenizer = conditions.tokenizer(tokenizer)
         dtype = str(llama.dtype).removeprefix("torch.")
 
         def identity(path: Path | None, digest: str | None) -> Any:
             return identify(
-                model, weights, path, digest, scheme, dtype, llama.device.type, answers.file_sha256,
+                replace(spec, adapter=path), weights, digest, dtype, llama.device.type, answers.file_sha256,
                 conditions.identity(),
             )  # fmt: skip
 
@@ -176,7 +176,7 @@ def sweep(
                 raise
     tradeoff = weigh(found, tolerance)
     given: dict[str, Any] = {
-        "model": model, "quantization": scheme, "adapters": {name: str(path) for name, path in paths.items()},
+        "model": model, "quantization": spec.quantization, "adapters": {name: str(path) for name, path in paths.items()},
         "held_out": [str(path) for path in held_out], "chat": str(chat) if chat else None,
         "data_dir": str(data_dir) if data_dir else None, "seed": seed,
     }  # fmt: skip

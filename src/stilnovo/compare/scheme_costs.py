@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from stilnovo.model.llama import Llama
-from stilnovo.model.quantize import SCHEMES, DenseLinear, Scheme, quantized_linear
+from stilnovo.model.quantize import DenseLinear, quantized_linear
+from stilnovo.recipe import Scheme
 from stilnovo.scoring.perplexity import score_texts
+from stilnovo.spec import SCHEMES
 from stilnovo.statistics.estimates import Estimate
 from stilnovo.text.tokenizer import Tokenizer
 

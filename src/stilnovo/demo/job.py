@@ -31,6 +31,7 @@ from stilnovo.recipe import Recipe
 from stilnovo.scoring.evaluate import evaluate
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult
+from stilnovo.spec import ModelSpec
 from stilnovo.train.loop import TrainResult
 from stilnovo.train.run import TrainingRun
 
@@ -147,7 +148,7 @@ def ask_sample(count: int) -> list[Answer]:
 def _weigh(training: TrainingRun, recipe: Recipe) -> list[SchemeCost]:
     if training.model.config.parameters() > QUANTISATION_LARGEST:
         return []
-    model, tokenizer = open_model(recipe.model.name, quantization="none", device=recipe.model.device)
+    model, tokenizer = open_model(ModelSpec(recipe.model.name, quantization="none", device=recipe.model.device))
     with Progress("quantise", 5) as bar:
         texts = training.corpus.held_out[:QUANTISATION_TEXTS]
         return scheme_costs(

@@ -20,10 +20,10 @@ from tokenizers.processors import TemplateProcessing
 from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles
 from stilnovo.model.llama import RotaryTable
-from stilnovo.model.quantize import Scheme
 from stilnovo.model.weights import GGUFReader, SafetensorsReader
 from stilnovo.plan.config import read_json
 from stilnovo.plan.shape import LlamaConfig, RopeScaling
+from stilnovo.recipe import Scheme
 from stilnovo.runlog import sha256_file
 from stilnovo.text.tokenizer import Tokenizer
 

@@ -39,13 +39,14 @@ from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_checkpoint
 from stilnovo.model.merge import merged_weight
-from stilnovo.model.quantize import Scheme, quantized_linear
+from stilnovo.model.quantize import quantized_linear
 from stilnovo.model.weights import WeightReader
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig
 from stilnovo.plan.step import DENSE_PART
 from stilnovo.progress import Progress, bytes_text
-from stilnovo.recipe import Recipe, load
+from stilnovo.recipe import Scheme
 from stilnovo.runlog import disk_errors, write_atomic
+from stilnovo.spec import ModelSpec
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _STORED = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
@@ -73,16 +74,6 @@ class Exported:
     arrived: float | None
 
 
-def trained_under(adapter: Path) -> Recipe | None:
-    """The recipe of the run in whose folder the adapter lies; None when it lies elsewhere.
-
-    Raises:
-        InputError: when the run's recipe cannot be read.
-    """
-    path = adapter.resolve().parent / "recipe.yaml"
-    return load(path) if path.is_file() else None
-
-
 def checked_dtype(name: str) -> torch.dtype:
     """The type of that name.
 
@@ -95,21 +86,17 @@ def checked_dtype(name: str) -> torch.dtype:
 
 
 def export_model(
-    name: str,
+    spec: ModelSpec,
     out: Path,
     *,
-    adapter: Path | None = None,
-    scheme: Scheme = "none",
     dtype: torch.dtype = torch.bfloat16,
     shard_bytes: int = 5 * 10**9,
 ) -> Exported:
     """Write the model, with the adapter merged into it, to the folder `out`, which appears only when it is whole.
 
     Args:
-        name: A model's name; see `stilnovo.hub.find_model`.
+        spec: The model, its adapter if any, and how the base was kept while the adapter learnt (see the module).
         out: A folder that does not exist, or is empty.
-        adapter: A folder in PEFT's format; None writes the base.
-        scheme: How the base was kept while the adapter learnt; see the module.
         dtype: What the weights are written in: one of `DTYPES`.
         shard_bytes: Most bytes of weights in one file; a single larger weight has a file of its own.
 
@@ -121,18 +108,18 @@ def export_model(
     _check_out(out)
     if shard_bytes < 1:
         raise InputError("A weight file needs a size.", f"Found: {shard_bytes} bytes.", "Such as 5 gigabytes.")
-    if adapter is not None:
-        lora.read_config(adapter)  # a wrong folder is told before anything else is read
-    files = find_model(name)
+    if spec.adapter is not None:
+        lora.read_config(spec.adapter)  # a wrong folder is told before anything else is read
+    files = find_model(spec.model)
     reader, tokenizer = open_checkpoint(files)
     shell, shapes = _shell(reader.config)
-    if adapter is not None:
-        lora.load(shell, adapter)
-    texts = companions(files, reader, tokenizer, dtype, adapter, scheme)
+    if spec.adapter is not None:
+        lora.load(shell, spec.adapter)
+    texts = companions(files, reader, tokenizer, dtype, spec.adapter, spec.quantization)
     shards = _shards(shapes, dtype.itemsize, shard_bytes)
     size = dtype.itemsize * sum(math.prod(shape) for shape in shapes.values())
     _check_room(out, size + sum(len(text) for text in texts.values()))
-    source = _Merging(reader, shell, scheme, dtype)
+    source = _Merging(reader, shell, spec.quantization, dtype)
     done = 0
     with _beside(out) as folder, Progress("export", size) as progress:
         for file, tensors in shards.items():

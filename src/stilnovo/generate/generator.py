@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -19,7 +18,8 @@ from stilnovo.generate.sampler import Sampler
 from stilnovo.generate.sampling import Sampling
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
-from stilnovo.model.quantize import FrozenLinear, Scheme
+from stilnovo.model.quantize import FrozenLinear
+from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -166,8 +166,6 @@ def dense_weights(model: Llama) -> Iterator[None]:
             linear.keep_dense(None)
 
 
-def open_engine(
-    model: str, adapter: Path | None = None, quantization: Scheme = "nf4", device: str = "auto"
-) -> Generator:
-    """An engine by the model's name; see `stilnovo.model.load.open_model`."""
-    return Generator(*open_model(model, quantization=quantization, adapter=adapter, device=device))
+def open_engine(spec: ModelSpec) -> Generator:
+    """Load a model for generation; see `stilnovo.model.load.open_model`."""
+    return Generator(*open_model(spec))

@@ -11,7 +11,6 @@ import ctypes
 import gc
 import re
 import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,8 +19,10 @@ from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles, find_model
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.model.quantize import FrozenLinear, Scheme, quantized_linear
+from stilnovo.model.quantize import FrozenLinear, quantized_linear
 from stilnovo.model.weights import GGUFReader, SafetensorsReader, WeightReader
+from stilnovo.recipe import Scheme
+from stilnovo.spec import ModelSpec
 from stilnovo.text import tokenizer as tokenizers
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -90,26 +91,19 @@ def open_checkpoint(files: ModelFiles) -> tuple[GGUFReader | SafetensorsReader, 
     return SafetensorsReader(files.path), tokenizers.from_folder(files.path)
 
 
-def open_model(
-    name: str,
-    *,
-    quantization: Scheme = "nf4",
-    adapter: Path | None = None,
-    device: str = "auto",
-    dtype: torch.dtype | None = None,
-) -> tuple[Llama, Tokenizer]:
-    """A model and its tokeniser by name; see `stilnovo.hub.find_model` for the names.
+def open_model(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> tuple[Llama, Tokenizer]:
+    """Load a model and its tokenizer: weights are quantized one after another, then the adapter is attached.
 
     Raises:
         InputError: when it cannot be found, read or is not a supported Llama.
     """
-    place = choose_device(device)
-    if adapter is not None:
-        lora.read_config(adapter)  # a wrong folder is told before gigabytes are read
-    reader, tokenizer = open_checkpoint(find_model(name))
-    model = build(reader, quantization, place, dtype or compute_dtype(place))
+    place = choose_device(spec.device)
+    if spec.adapter is not None:
+        lora.read_config(spec.adapter)  # a wrong folder is told before gigabytes are read
+    reader, tokenizer = open_checkpoint(find_model(spec.model))
+    model = build(reader, spec.quantization, place, dtype or compute_dtype(place))
     del reader
     gc.collect()  # the file's pages and metadata go before training starts
-    if adapter is not None:
-        lora.load(model, adapter)
+    if spec.adapter is not None:
+        lora.load(model, spec.adapter)
     return model, tokenizer

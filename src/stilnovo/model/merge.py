@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
 from stilnovo.model.lora import LoraLinear, adapters
-from stilnovo.model.quantize import Scheme, quantized_linear
+from stilnovo.model.quantize import quantized_linear
+from stilnovo.recipe import Scheme
 
 
 @dataclass(frozen=True)

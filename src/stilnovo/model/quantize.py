@@ -19,18 +19,16 @@ take its quantisation and its decoding only, never its layer.
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from stilnovo.errors import InputError
 from stilnovo.model import kernels
 from stilnovo.model.functions import frozen_linear
 from stilnovo.plan.step import BLOCK, DENSE_PART, NESTED_BLOCK
+from stilnovo.recipe import Scheme
 
-Scheme = Literal["nf4", "fp4", "int8", "int4", "none"]
-SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 PART = BLOCK * 2**15  # weights quantised at once: the working copies of a wide matrix would outweigh what is kept
 
 
@@ -245,17 +243,6 @@ def _half_rounded_up(x: Tensor) -> Tensor:
     half = x.to(torch.float16)
     bits = half.view(torch.int16) + (half.float() < x)  # the next larger of the positive fp16 numbers
     return bits.to(torch.int16).view(torch.float16)
-
-
-def checked_scheme(name: str) -> Scheme:
-    """The scheme of that name.
-
-    Raises:
-        InputError: when it does not exist.
-    """
-    if name not in SCHEMES:
-        raise InputError(f"Unknown quantisation {name!r}.", next=f"Choose one of: {', '.join(SCHEMES)}.")
-    return name
 
 
 def quantized_linear(weight: Tensor, scheme: Scheme) -> FrozenLinear:

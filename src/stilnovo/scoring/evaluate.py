@@ -26,6 +26,7 @@ from stilnovo.scoring.perplexity import HeldOutScore, score_texts
 from stilnovo.scoring.reading import DEFAULTS, ReadOptions
 from stilnovo.scoring.result import EvaluationResult, TaskResult
 from stilnovo.scoring.written import write
+from stilnovo.spec import ModelSpec
 from stilnovo.statistics.estimates import (
     ASSUMED_DISCORDANCE,
     FEWEST_CLUSTERS,
@@ -94,12 +95,12 @@ def evaluate(
     )
 
 
-def speed_setting(model: str, quantization: str, with_adapter: bool, device: str) -> str:
+def speed_setting(spec: ModelSpec) -> str:
     """What a speed depends on, in one line: model, quantisation, whether there is an adapter, device and machine."""
     hardware = environment()["hardware"]
     machine = ", ".join(str(hardware[key]) for key in ("processor", "cores", "gpu") if key in hardware)
     processes = f" in {dist.world_size()} processes" if dist.world_size() > 1 else ""
-    return f"{model} in {quantization}{' with adapter' if with_adapter else ''}, {device}{processes}: {machine}"
+    return f"{spec.model} in {spec.quantization}{' with adapter' if spec.adapter else ''}, {spec.device}{processes}: {machine}"
 
 
 def expectation(selection: Selection, items_per_second: float | None = None) -> str:

@@ -2,7 +2,7 @@
 
     from lm_eval import simple_evaluate
     from stilnovo.scoring.harness import HarnessModel
-    simple_evaluate(model=HarnessModel.open("smollm2", quantization="none"), tasks=["arc_easy"])
+    simple_evaluate(model=HarnessModel.open(ModelSpec("smollm2", quantization="none")), tasks=["arc_easy"])
 
 The harness hands over all requests of one kind at once, the choices of a question beside each other. That is enough to
 score them as we score our own tasks: endings of one context share it, and what all contexts of a task begin with, a
@@ -16,18 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from stilnovo.benchmarks.task import Decoding, Generation
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
-from stilnovo.model.quantize import Scheme
 from stilnovo.scoring.packed import TOKEN_BUDGET, EndingScores, answers
 from stilnovo.scoring.perplexity import score_texts
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.written import write
+from stilnovo.spec import ModelSpec
 from stilnovo.text.tokenizer import Tokenizer
 
 try:
@@ -69,11 +68,9 @@ class HarnessModel(LM):  # type: ignore[misc]
         self._device = model.device
 
     @classmethod
-    def open(
-        cls, model: str, *, quantization: Scheme = "none", adapter: Path | None = None, device: str = "auto"
-    ) -> HarnessModel:
-        """A model by name; see `stilnovo.model.load.open_model`."""
-        return cls(*open_model(model, quantization=quantization, adapter=adapter, device=device))
+    def open(cls, spec: ModelSpec) -> HarnessModel:
+        """Load a model for the harness; see `stilnovo.model.load.open_model`."""
+        return cls(*open_model(spec))
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """For every (context, continuation): its log-likelihood in nats, and whether greedy decoding would write it."""

@@ -20,6 +20,7 @@ from typing import Any
 from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles, find_model
 from stilnovo.runlog import sha256_file
+from stilnovo.spec import ModelSpec
 
 FileHash = Callable[[Path], str]
 
@@ -56,11 +57,9 @@ class Identity:
 
 
 def identify(
-    model: str,
+    spec: ModelSpec,
     weights: str,
-    adapter: Path | None,
     adapter_hash: str | None,
-    quantization: str,
     dtype: str,
     device: str,
     file_hash: FileHash = sha256_file,
@@ -74,13 +73,13 @@ def identify(
     Raises:
         InputError: weights or adapter changed while they were read.
     """
-    if adapter is not None and adapter_sha256(adapter) != adapter_hash:
+    if spec.adapter is not None and adapter_sha256(spec.adapter) != adapter_hash:
         raise InputError(
-            "The adapter changed while it was read.", f"Folder: {adapter}", "Wait for its training to end."
+            "The adapter changed while it was read.", f"Folder: {spec.adapter}", "Wait for its training to end."
         )
-    if model_sha256(find_model(model), file_hash) != weights:
-        raise InputError("The model's files changed while they were read.", f"Model: {model}", "Run it again.")
-    return Identity(weights, adapter_hash, quantization, dtype, device, dict(protocol or {}), code_sha256())
+    if model_sha256(find_model(spec.model), file_hash) != weights:
+        raise InputError("The model's files changed while they were read.", f"Model: {spec.model}", "Run it again.")
+    return Identity(weights, adapter_hash, spec.quantization, dtype, device, dict(protocol or {}), code_sha256())
 
 
 def model_sha256(files: ModelFiles, file_hash: FileHash = sha256_file) -> str:

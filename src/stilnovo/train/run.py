@@ -30,6 +30,7 @@ from stilnovo.plan.shape import adapter_of, lora_parameters
 from stilnovo.progress import bytes_text
 from stilnovo.recipe import Recipe, load
 from stilnovo.runlog import RunFolder, write_atomic
+from stilnovo.spec import ModelSpec
 from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train import held_out, planning
 from stilnovo.train.corpus import Corpus, read_corpus
@@ -201,7 +202,7 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _open(recipe: Recipe) -> tuple[Llama, Tokenizer]:
-    return open_model(recipe.model.name, quantization=recipe.model.quantization, device=recipe.model.device)
+    return open_model(ModelSpec(recipe.model.name, quantization=recipe.model.quantization, device=recipe.model.device))
 
 
 def _as_begun(folder: Path, recipe: Recipe) -> Recipe:

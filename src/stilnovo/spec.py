@@ -1,0 +1,58 @@
+"""Which model to open and how, as one value from the options to the loader; and which quantization an adapter needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from stilnovo.errors import InputError
+from stilnovo.recipe import Recipe, Scheme, load
+
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model by name, the adapter on it, the quantization of its base, and the device it runs on.
+
+    Attributes:
+        model: Short name, local path or Hugging Face id; see `stilnovo.hub.find_model`.
+        adapter: A LoRA adapter folder in PEFT's format.
+        quantization: How the base weights are kept.
+        device: auto, cpu, cuda or cuda:N.
+    """
+
+    model: str = "smollm2"
+    adapter: Path | None = None
+    quantization: Scheme = "nf4"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.quantization not in SCHEMES:
+            raise InputError(
+                f"Unknown quantization {self.quantization!r}.", next=f"Choose one of: {', '.join(SCHEMES)}."
+            )
+
+
+def training_recipe(adapter: Path) -> Recipe | None:
+    """The recipe of the run in whose folder the adapter lies; None when it lies elsewhere.
+
+    Raises:
+        InputError: when the run's recipe cannot be read.
+    """
+    path = adapter.resolve().parent / "recipe.yaml"
+    return load(path) if path.is_file() else None
+
+
+def spec_of(
+    model: str, adapter: Path | None, quantization: str | None, device: str = "auto", default: Scheme = "nf4"
+) -> ModelSpec:
+    """The model that options name: the quantization given, else that of the adapter's training, else the default.
+
+    Raises:
+        InputError: when the quantization does not exist, or the adapter's recipe cannot be read.
+    """
+    recipe = training_recipe(adapter) if adapter is not None and quantization is None else None
+    scheme = quantization or (recipe.model.quantization if recipe else default)
+    return ModelSpec(model, adapter, scheme, device)  # type: ignore[arg-type]  # checked there
