@@ -22,6 +22,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.scoring.evaluate import evaluate, expectation
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult, TaskResult, finite, load_result
+from stilnovo.spec import ModelSpec
 from stilnovo.statistics.estimates import holm
 from stilnovo.text.tokenizer import Tokenizer
 from test_evaluate_scoring import byte_tokenizer, tiny_llama
@@ -199,8 +200,8 @@ def test_infinities_become_null() -> None:
 def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
     """The two commands over a tiny model, in an empty folder."""
 
-    def open_tiny(name: str, **_: Any) -> tuple[Llama, Tokenizer]:
-        return tiny_llama(seed=int(name)), byte_tokenizer(True)
+    def open_tiny(spec: ModelSpec) -> tuple[Llama, Tokenizer]:
+        return tiny_llama(seed=int(spec.model)), byte_tokenizer(True)
 
     def find_tiny(name: str) -> ModelFiles:
         path = tmp_path / "weights" / name

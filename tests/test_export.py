@@ -325,13 +325,13 @@ def test_the_scheme_is_the_runs_own(tiny_folder: Path, adapter: Path, tmp_path: 
     for where, more, scheme, told in (
         (run / "adapter", [], "int4", "was trained on the base in int4"),
         (run / "adapter", ["--quantization", "nf4"], "nf4", "in int4, not nf4"),
-        (adapter, [], "none", "lies in no run folder"),
+        (adapter, [], "none", "is not in a run folder"),
     ):
         out = tmp_path / f"{scheme}-out"
         result = CliRunner().invoke(app, [*base, "--adapter", str(where), "--out", str(out), *more])
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout.splitlines()[-1])["quantization"] == scheme
-        assert told in result.stderr and ("rounding to int8" in result.stderr) == (where != adapter)
+        assert told in result.stderr and ("quantization to int8" in result.stderr) == (where != adapter)
         assert (our_logits(opened(out)) - our_logits(opened(tiny_folder, scheme, where))).abs().max() <= 1e-4  # type: ignore[arg-type]
 
 
