@@ -312,3 +312,23 @@ def test_what_became_of_each_quotation_is_seen(browser: Any, tmp_path: Path) -> 
         page.locator("button.inline-quote.verified").click()
         page.locator("#reader mark").first.wait_for()
         assert page.locator("#reader mark").inner_text() == "Nessuno doveva saperlo"
+
+
+def test_quotations_are_shown_where_the_service_says_they_stand(browser: Any, tmp_path: Path) -> None:
+    """Twice the same one, after characters beyond the basic plane, and one that stands nowhere."""
+    true, false = "Anselmo avrebbe insegnato a leggere a Tecla", "il faro fu venduto ai pirati"
+    writer = Scripted([f"𝔘n 🙂 segno: «{true}» [P1], e poi «{true}» [P1]. ", f"Ma «{false}» no."])
+    with serving(sample_file(tmp_path), writer) as service, reading(browser, service.base_url) as page:
+        ask(page, QUESTION)
+        for _ in range(2):  # as it was written, and as it was stored
+            quotations = page.locator(".inline-quote")
+            assert quotations.all_inner_texts() == [f"«{true}»", f"«{true}»", f"«{false}»"]
+            assert quotations.nth(2).get_attribute("class") == "inline-quote unverified"
+            prose = page.locator(".answer .prose").inner_text()
+            assert prose.startswith(f"𝔘n 🙂 segno: «{true}», e poi «{true}». Ma «{false}»")
+            assert "citazione non verificata" not in prose
+            page.reload()
+            page.wait_for_selector("html[data-ready]")
+        page.locator("button.inline-quote").nth(1).click()
+        page.locator("#reader mark").first.wait_for()
+        assert "".join(page.locator("#reader mark").all_inner_texts()) == true

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from stilnovo.serve.history import ConversationSummary, Stored
 
 _STATUS = {
-    "it": {"verified": "verificata", "repaired": "riportata alla lettera della fonte", "unverified": "non verificata"},
-    "en": {"verified": "verified", "repaired": "put right from the source", "unverified": "unverified"},
+    "it": {"verified": "verificata", "repaired": "corretta sulla fonte", "unverified": "non verificata"},
+    "en": {"verified": "verified", "repaired": "corrected from the source", "unverified": "unverified"},
 }
 _WORDS = {
     "it": {"quotes": "Citazioni", "stopped": "interrotta", "failed": "non conclusa", "interrupted": "interrotta"},

@@ -21,7 +21,7 @@ export function faultText(error, gaps = {}) {
 /** Something the reader must know of an answer; the service's own sentence where there is none of ours. */
 export function noticeText(notice) {
   const key = `notice_${notice.code}`;
-  return WORDS.it[key] ? t(key, { n: notice.count, text: notice.text.replace(/^[^:]*: /, "") }) : notice.text;
+  return WORDS.it[key] ? t(key, { n: notice.count, text: notice.detail }) : notice.text;
 }
 
 export function translate(root = document) {

@@ -3,29 +3,20 @@ import { h, icon } from "./dom.js";
 import { t } from "./i18n.js";
 
 const LONG = 70; // a quotation of this many characters stands by itself
-const UNVERIFIED = / ?\[citazione non verificata\]/;
 
-/** The text cut at its quotations: strings and citations, in order. */
+/** The text cut at its quotations: strings and citations, in order. Offsets count code points, as the service does. */
 function cut(text, citations) {
+  const points = Array.from(text);
+  const slice = (from, to) => points.slice(from, to).join("");
   const parts = [];
   let at = 0;
-  for (const citation of citations) {
-    if (!citation.shown) continue;
-    const found = text.indexOf(citation.shown, at);
-    if (found < 0) continue;
-    let start = found;
-    let end = found + citation.shown.length;
-    const before = text.slice(at, start).match(/[«“"](?:… )?$/);
-    if (before) start -= before[0].length;
-    if (/^[»”"]/.test(text.slice(end))) end += 1;
-    const named = citation.citation && ` (${citation.citation})`;
-    if (named && text.startsWith(named, end)) end += named.length;
-    const doubt = text.slice(end).match(UNVERIFIED);
-    if (doubt && doubt.index === 0) end += doubt[0].length;
-    parts.push(text.slice(at, start), { ...citation, midway: before?.[0].includes("…") });
+  for (const citation of [...citations].sort((a, b) => a.answer_start - b.answer_start)) {
+    const { answer_start: start, answer_end: end } = citation;
+    if (!(at <= start && start < end && end <= points.length)) continue;
+    parts.push(slice(at, start), { ...citation, midway: slice(start + 1, start + 3) === "… " });
     at = end;
   }
-  return [...parts, text.slice(at)];
+  return [...parts, slice(at)];
 }
 
 const EMPHASIS = /(\*\*[^*\n]+\*\*|\*[^*\s][^*\n]*\*|`[^`\n]+`)/;

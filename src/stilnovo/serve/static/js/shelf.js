@@ -62,7 +62,7 @@ export function sampleButton(done = () => draw()) {
 
 async function contents(sha256) {
   const one = await get(`/api/works/${sha256}`);
-  const facts = t("work_facts", { words: number(one.characters), sections: number(one.sections), passages: number(one.passages) });
+  const facts = t("work_facts", { characters: number(one.characters), sections: number(one.sections), passages: number(one.passages) });
   const rows = one.contents.map((section) => h("li", {}, h("button", { type: "button", onclick: () => reader.open({ sha256, start: section.start }) },
     h("span", { lang: "it" }, section.label || (section.title ? "" : t("whole")), section.title ? [section.label ? " · " : "", h("em", {}, section.title)] : null),
     h("span.facts", {}, t("characters", { n: number(section.characters) })))));

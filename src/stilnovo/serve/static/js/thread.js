@@ -46,7 +46,7 @@ function notes(message) {
   return found;
 }
 
-/** An answer's element; `last` answers can be made anew. */
+/** An answer's element; `last` answers can be regenerated. */
 function answerElement(message, last) {
   const writing = message.status === "writing" && running?.id === current?.id;
   const citations = message.details.citations ?? [];
