@@ -14,10 +14,10 @@ import pytest
 from stilnovo.chat.answer import ask
 from stilnovo.chat.conversation import ChatSession
 from stilnovo.chat.events import Answer, Notice
-from stilnovo.chat.server import UNTOLD_CONTEXT, ServerWriter
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.generate.sampling import Sampling
 from stilnovo.library.sample_works import sample_library
+from stilnovo.remote import UNTOLD_CONTEXT, ServerWriter
 from stilnovo.text.template import Message
 
 MESSAGES, SAMPLING = [Message("system", "s"), Message("user", "Chi è?")], Sampling(0.0, 1.0, 20, 7, ("FINE",))

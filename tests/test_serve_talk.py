@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from serving import DIED, QUESTION, Scripted, begin, events, sample_file, say, serving, until
-from stilnovo.chat.server import ServerWriter
 from stilnovo.library.store import Library
+from stilnovo.remote import ServerWriter
 from stilnovo.serve import workers
 from stilnovo.serve.history import title_of
 from stilnovo.serve.uploads import clean_name

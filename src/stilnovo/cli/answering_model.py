@@ -30,7 +30,7 @@ def writer_of(
             raise InputError("--server and --model are two writers.", next="Name one of them.")
         if not server_model:
             raise InputError("--server needs the model's name there.", next="Add --server-model NAME.")
-        from stilnovo.chat.server import ServerWriter
+        from stilnovo.remote import ServerWriter
 
         return ServerWriter(server, server_model, server_context)
     if server_model or server_context:

@@ -7,21 +7,18 @@ and an answer that ends without the server saying so counts as broken off, howev
 
 from __future__ import annotations
 
-import http.client
 import json
 import math
 import os
-import ssl
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
 
 from stilnovo.errors import InputError, StilnovoError
+from stilnovo.generate.sampling import Sampling
 from stilnovo.text.template import Message
-
-if TYPE_CHECKING:
-    from stilnovo.generate.sampling import Sampling
 
 #: UTF-8 bytes of Italian that a token holds at least, on average, in the vocabularies of today; and a message's frame.
 BYTES_A_TOKEN, FRAME_TOKENS = 2.6, 8
@@ -38,7 +35,7 @@ CUT = 0.5
 
 
 class ServerWriter:
-    """A model on a server; a `Writer`.
+    """A model on a server; an `AnswerWriter`.
 
     Attributes:
         context_tokens: What is sent at most, the answer included.
@@ -55,29 +52,26 @@ class ServerWriter:
             silence: Seconds without a piece after which it counts as dead.
 
         Raises:
-            InputError: the address is none.
+            InputError: this is not a server's address.
             StilnovoError: nobody answers there.
         """
-        parts = urlsplit(url if "//" in url else f"http://{url}")
         try:
-            port = parts.port
-        except ValueError:
-            port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.query or parts.username:
+            address = httpx.URL(url if "//" in url else f"http://{url}")
+        except httpx.InvalidURL:
+            address = httpx.URL()
+        if address.scheme not in ("http", "https") or not address.host or address.query or address.userinfo:
             raise InputError(f"{url} is no server's address.", "Wanted: http://HOST:PORT/v1", "Give it with --server.")
-        self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, port
-        root = parts.path.rstrip("/")
-        self._base = root if root.endswith("/v1") else f"{root}/v1"
+        self._root = str(address).rstrip("/").removesuffix("/v1")
         self.url, self.model, self._silence = url, model, silence
         self.warnings: list[str] = []
         self.finish = "stop"
         told = self._told_context()
-        self.context_tokens = context or told or UNTOLD_CONTEXT
+        wanted = context or told or UNTOLD_CONTEXT
+        self.context_tokens = min(wanted, told or wanted)
         if told and context and context > told:
             self.warnings.append(
                 f"Il server legge {told} token, meno dei {context} chiesti: gli se ne mandano al massimo {told}."
             )
-            self.context_tokens = told
         elif not told and not context:
             self.warnings.append(
                 f"Il server non dice quanto legge: gli si mandano al massimo {UNTOLD_CONTEXT} token (--server-context)."
@@ -106,16 +100,15 @@ class ServerWriter:
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
         }
         self.finish = "stop"
-        with closing(self._connection(self._silence)) as connection:
-            response = self._asked(connection, "POST", f"{self._base}/chat/completions", body)
-            if "json" in (response.getheader("Content-Type") or ""):
-                yield _whole(self._read(response))
-                return
-            yield from self._pieces(response, self.count(messages))
+        with self._asked("POST", "/v1/chat/completions", body, self._silence) as response:
+            if "json" in response.headers.get("content-type", ""):
+                yield _whole(_read(response))
+            else:
+                yield from self._pieces(response, self.count(messages))
 
-    def _pieces(self, response: http.client.HTTPResponse, sent: int) -> Iterator[str]:
+    def _pieces(self, response: httpx.Response, sent: int) -> Iterator[str]:
         ended = False
-        for line in self._lines(response):
+        for line in _lines(response):
             if not line.startswith("data:"):
                 continue
             data = line[5:].strip()
@@ -124,12 +117,14 @@ class ServerWriter:
             event = _parsed(data)
             if "error" in event:
                 raise StilnovoError("The model server broke off the answer.", _reason(event["error"]))
-            usage = event.get("usage")
-            if isinstance(usage, Mapping):
-                self._compare(usage.get("prompt_tokens"), sent)
+            read = event["usage"].get("prompt_tokens") if isinstance(event.get("usage"), Mapping) else None
+            # A server that read far less than it was sent has cut the prompt without a word.
+            text = "Il server ha letto solo una parte di ciò che gli è stato mandato: il suo contesto è troppo piccolo."
+            if isinstance(read, int) and read < CUT * sent and sent > UNTOLD_CONTEXT // 2 and text not in self.warnings:
+                self.warnings.append(text)
             for choice in event.get("choices") or ():
                 if not isinstance(choice, Mapping):
-                    raise StilnovoError("The model server sent something that is no answer.", data[:80])
+                    raise _no_answer(data)
                 if text := (choice.get("delta") or {}).get("content"):
                     yield str(text)
                 if choice.get("finish_reason"):
@@ -141,80 +136,48 @@ class ServerWriter:
                 "Look at the server's own messages, then ask again.",
             )
 
-    def _lines(self, response: http.client.HTTPResponse) -> Iterator[str]:
-        while True:
-            try:
-                line = response.readline(LONGEST_LINE)
-            except TimeoutError as error:
-                raise StilnovoError(
-                    f"The model server has sent nothing for {self._silence:g} s.", f"Server: {self.url}"
-                ) from error
-            except (OSError, http.client.HTTPException) as error:
-                raise StilnovoError("The connection to the model server broke.", str(error)) from error
-            if not line:
-                return
-            if len(line) >= LONGEST_LINE:
-                raise StilnovoError("The model server sent a line without end.", f"Server: {self.url}")
-            yield line.decode("utf-8", "replace").rstrip("\r\n")
-
-    def _compare(self, read: Any, sent: int) -> None:
-        """A server that read far less than it was sent has cut the prompt without a word."""
-        text = "Il server ha letto solo una parte di ciò che gli è stato mandato: il suo contesto è troppo piccolo."
-        if isinstance(read, int) and read < CUT * sent and sent > UNTOLD_CONTEXT // 2 and text not in self.warnings:
-            self.warnings.append(text)
-
-    def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        if self._secure:
-            return http.client.HTTPSConnection(
-                self._host, self._port, timeout=timeout, context=ssl.create_default_context()
-            )
-        return http.client.HTTPConnection(self._host, self._port, timeout=timeout)
-
-    def _asked(
-        self, connection: http.client.HTTPConnection, method: str, path: str, body: Mapping[str, Any] | None = None
-    ) -> http.client.HTTPResponse:
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
-        if key := os.environ.get(KEY_VARIABLE):
-            headers["Authorization"] = f"Bearer {key}"
-        silence, connection.timeout = connection.timeout, CONNECT
+    @contextmanager
+    def _asked(self, method: str, path: str, body: object = None, silence: float = ABOUT) -> Iterator[httpx.Response]:
+        """An open response of the server; whatever goes wrong until it is closed is told in one way."""
+        key = os.environ.get(KEY_VARIABLE)
+        headers = {"Accept": "text/event-stream, application/json"} | (
+            {"Authorization": f"Bearer {key}"} if key else {}
+        )
+        timeout = httpx.Timeout(silence, connect=CONNECT)
         try:
-            connection.connect()
-            connection.sock.settimeout(silence)
-            connection.request(method, path, json.dumps(body).encode() if body is not None else None, headers)
-            response = connection.getresponse()
-        except TimeoutError as error:
-            raise StilnovoError("The model server does not answer.", f"Server: {self.url}") from error
-        except (OSError, http.client.HTTPException) as error:
+            with (
+                httpx.Client(trust_env=False, timeout=timeout, headers=headers) as client,
+                client.stream(method, self._root + path, json=body) as response,
+            ):
+                if not response.is_success:
+                    text, status = _read(response), f"{response.status_code} {response.reason_phrase}"
+                    raise StilnovoError(f"The model server refused: {status}.", _reason(_loose(text) or text))
+                yield response
+        except httpx.ReadTimeout as error:
+            raise StilnovoError(
+                f"The model server has sent nothing for {silence:g} s.", f"Server: {self.url}"
+            ) from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise StilnovoError(
                 f"No model server answers at {self.url}.", str(error), "Start it, or give another --server."
             ) from error
-        if response.status >= 400 or response.status in range(300, 400):
-            text = self._read(response)
-            raise StilnovoError(
-                f"The model server refused: {response.status} {response.reason}.", _reason(_loose(text) or text)
-            )
-        return response
+        except httpx.HTTPError as error:
+            raise StilnovoError("The connection to the model server broke.", f"{self.url}: {error}") from error
 
-    def _read(self, response: http.client.HTTPResponse) -> str:
+    def _about(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """What a server tells of itself at a path that it may not have; empty then."""
         try:
-            return response.read(LONGEST_BODY).decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException) as error:
-            raise StilnovoError("The connection to the model server broke.", str(error)) from error
-
-    def _about(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """What a server tells of itself at a path that it may not have; None then."""
-        with closing(self._connection(ABOUT)) as connection:
-            try:
-                return _loose(self._read(self._asked(connection, method, path, body)))
-            except StilnovoError as error:
-                if error.what.startswith("No model server"):
-                    raise
-                return None
+            with self._asked(method, path, body) as response:
+                told = _loose(_read(response))
+        except StilnovoError as error:
+            if error.what.startswith("No model server"):
+                raise
+            return {}
+        return told if isinstance(told, dict) else {}
 
     def _told_context(self) -> int | None:
         """Tokens of context: vLLM's `max_model_len`, llama.cpp's `n_ctx`, Ollama's `num_ctx`; None when untold."""
-        models = self._about("GET", f"{self._base}/models")
-        listed = models.get("data") if isinstance(models, dict) else None
+        listed = self._about("GET", "/v1/models").get("data")
         for model in listed if isinstance(listed, list) else ():
             if (
                 isinstance(model, dict)
@@ -222,20 +185,37 @@ class ServerWriter:
                 and isinstance(model.get("max_model_len"), int)
             ):
                 return int(model["max_model_len"])
-        root = self._base.removesuffix("/v1")
-        props = self._about("GET", f"{root}/props")
-        if isinstance(props, dict):
-            settings = props.get("default_generation_settings")
-            size = settings.get("n_ctx") if isinstance(settings, dict) else props.get("n_ctx")
-            if isinstance(size, int) and size > 0:
-                return size
-        shown = self._about("POST", f"{root}/api/show", {"model": self.model})
-        parameters = shown.get("parameters") if isinstance(shown, dict) else None
+        props = self._about("GET", "/props")
+        settings = props.get("default_generation_settings")
+        size = (settings if isinstance(settings, dict) else props).get("n_ctx")
+        if isinstance(size, int) and size > 0:
+            return size
+        parameters = self._about("POST", "/api/show", {"model": self.model}).get("parameters")
         for line in parameters.splitlines() if isinstance(parameters, str) else ():
             name, _, value = line.partition(" ")
             if name == "num_ctx" and value.strip().isdigit():
                 return int(value)
         return None
+
+
+def _read(response: httpx.Response) -> str:
+    text = ""
+    for piece in response.iter_text():
+        text += piece
+        if len(text) > LONGEST_BODY:
+            break
+    return text
+
+
+def _lines(response: httpx.Response) -> Iterator[str]:
+    """The lines of a stream as they come; the last one may lack its end."""
+    pending = ""
+    for piece in response.iter_text():
+        *lines, pending = (pending + piece).split("\n")
+        if len(pending) > LONGEST_LINE:
+            raise StilnovoError("The model server sent a line without end.", f"Server: {response.url}")
+        yield from lines
+    yield pending
 
 
 def _loose(text: str) -> Any:
@@ -245,10 +225,14 @@ def _loose(text: str) -> Any:
         return None
 
 
+def _no_answer(text: str) -> StilnovoError:
+    return StilnovoError("The model server sent something that is no answer.", text[:80])
+
+
 def _parsed(data: str) -> dict[str, Any]:
     event = _loose(data)
     if not isinstance(event, dict):
-        raise StilnovoError("The model server sent something that is no answer.", data[:80])
+        raise _no_answer(data)
     return event
 
 
@@ -267,4 +251,4 @@ def _whole(text: str) -> str:
     try:
         return str(event["choices"][0]["message"]["content"] or "")
     except (KeyError, IndexError, TypeError) as error:
-        raise StilnovoError("The model server sent something that is no answer.", text[:80]) from error
+        raise _no_answer(text) from error
