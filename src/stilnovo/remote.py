@@ -119,9 +119,16 @@ class ServerWriter:
                 raise StilnovoError("The model server broke off the answer.", _reason(event["error"]))
             read = event["usage"].get("prompt_tokens") if isinstance(event.get("usage"), Mapping) else None
             # A server that read far less than it was sent has cut the prompt without a word.
-            text = "Il server ha letto solo una parte di ciò che gli è stato mandato: il suo contesto è troppo piccolo."
-            if isinstance(read, int) and read < CUT * sent and sent > UNTOLD_CONTEXT // 2 and text not in self.warnings:
-                self.warnings.append(text)
+            warning = (
+                "Il server ha letto solo una parte di ciò che gli è stato mandato: il suo contesto è troppo piccolo."
+            )
+            if (
+                isinstance(read, int)
+                and read < CUT * sent
+                and sent > UNTOLD_CONTEXT // 2
+                and warning not in self.warnings
+            ):
+                self.warnings.append(warning)
             for choice in event.get("choices") or ():
                 if not isinstance(choice, Mapping):
                     raise _no_answer(data)
