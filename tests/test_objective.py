@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from stilnovo.train.objective import NextToken, Passes
 
 from conftest import TINY
 from stilnovo.data.batches import Batch, BatchStream
@@ -31,7 +32,6 @@ from stilnovo.runlog import RunFolder
 from stilnovo.spec import ModelSpec
 from stilnovo.train.corpus import Joined, read_corpus
 from stilnovo.train.loop import Trainer
-from stilnovo.train.objective import NextToken, Passes
 from stilnovo.train.run import TrainingRun
 
 CPU = torch.device("cpu")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from stilnovo.train.objective import NextToken
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from typer.testing import CliRunner
 
@@ -32,7 +33,6 @@ from stilnovo.plan.sizes import bytes_of
 from stilnovo.plan.speed import ObjectiveCost, matrix_weights, objective_of, speed
 from stilnovo.recipe import Recipe
 from stilnovo.train import objective as objectives
-from stilnovo.train.objective import NextToken
 from stilnovo.train.passes import Passes
 
 RUN = Run(config=LLAMA_3_8B, lora=LoraConfig(r=32), tokens=2048)

@@ -5,6 +5,8 @@ Every problem of a recipe is reported at once. A name without a suffix is one of
 
 from __future__ import annotations
 
+import difflib
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -17,10 +19,27 @@ from stilnovo.errors import InputError
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 ALL_PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
-
-
-#: How frozen weights are kept; `none`: as they are stored.
+#: Quantization of the frozen weights; `none`: as they are stored.
 Scheme = Literal["nf4", "fp4", "int8", "int4", "none"]
+
+
+@dataclass(frozen=True)
+class ObjectiveEntry:
+    """Where a training objective is implemented (`module:class`, imported when used), and the recipe keys that only some read."""
+
+    implementation: str
+    keys: tuple[str, ...] = ()
+
+
+_REHEARSAL = ("data.rehearsal", "data.rehearsal_share", "train.rehearse_by", "train.kl_weight")
+#: The training objectives, by the name that `train.task` gives. A new one is one file and one entry here.
+OBJECTIVES = {
+    "text": ObjectiveEntry(
+        "stilnovo.train.objectives.text:TextObjective", (*_REHEARSAL, "data.rows", "data.comprehension")
+    ),
+    "sft": ObjectiveEntry("stilnovo.train.objectives.sft:ConversationObjective", _REHEARSAL),
+    "dpo": ObjectiveEntry("stilnovo.train.objectives.dpo:PreferenceObjective", ("train.beta",)),
+}
 
 
 class _Section(BaseModel):
@@ -28,28 +47,29 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """Which base, and how it is kept."""
+    """The base model and its quantization."""
 
     name: str = Field(default="smollm2", description="Short name, local folder or .gguf file, or Hugging Face id.")
-    quantization: Scheme = Field(default="nf4", description="How frozen weights are kept.")
+    quantization: Scheme = Field(default="nf4", description="Quantization of the frozen weights.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
 
 
 class LoraSection(_Section):
-    """What learns (Hu et al. 2022)."""
+    """The LoRA adapter (Hu et al. 2022)."""
 
     r: int = Field(default=32, ge=1, le=1024, description="Rank.")
     alpha: float = Field(default=32.0, gt=0, description="α; the update is scaled by α/√r with rsLoRA, α/r without.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="On the adapter's input, while training.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the adapter's input during training.")
     rslora: bool = Field(default=True, description="Scale by α/√r (Kalajdzievski 2023).")
     projections: tuple[Projection, ...] = Field(
-        default=ALL_PROJECTIONS, min_length=1, description="Which projections carry an adapter."
+        default=ALL_PROJECTIONS, min_length=1, description="LoRA target modules."
     )
     upper_share: float = Field(
-        default=1.0, gt=0, le=1, description="Share of the layers, from the top, that carry an adapter."
+        default=1.0, gt=0, le=1, description="Share of the layers, from the top, that get an adapter."
     )
     quantization_aware: Literal["none", "int8", "int4"] = Field(
-        default="none", description="Learn in front of the rounding that a merged model will meet (report §5.1)."
+        default="none",
+        description="Quantization-aware training: learn under the rounding that the merged model will meet (report §5.1).",
     )
 
     @field_validator("projections")
@@ -61,102 +81,110 @@ class LoraSection(_Section):
 
 
 class DataSection(_Section):
-    """What it learns from."""
+    """The training data."""
 
     paths: tuple[str, ...] = Field(
-        default=("sample",), min_length=1, description="Text, JSONL or Parquet; `sample` is the project's own."
+        default=("sample",),
+        min_length=1,
+        description="Files of texts, conversations or pairs, or a prepared corpus; `sample` is built in.",
     )
-    pack_tokens: int = Field(
-        default=512, ge=16, description="Tokens of one pack: how many a layer sees at once per row."
-    )
+    pack_tokens: int = Field(default=512, ge=16, description="Sequence length: tokens of one packed row.")
     rows: Literal["packed", "truncated"] = Field(
         default="packed",
-        description="packed: every token, rows full; truncated: one row a document, its first `pack_tokens` tokens alone.",
+        description="packed: documents share full rows, no token is lost; truncated: one row per document, cut at `pack_tokens`.",
     )
     held_out: float = Field(
         default=0.15,
         ge=0,
         lt=1,
-        description="Share of texts, conversations or pairs kept aside for measuring, chosen by seed.",
+        description="Held-out share of the rows, drawn by seed and never trained on; of a prepared corpus, at most this share.",
     )
-    max_documents: int | None = Field(default=None, ge=1, description="Read no more documents than this.")
+    max_documents: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
     comprehension: float = Field(
-        default=0.0, ge=0, le=1, description="Share of the documents that are read as questions and answers too."
+        default=0.0, ge=0, le=1, description="Share of the documents that are also read as questions and answers."
     )
-    rehearsal: tuple[str, ...] = Field(
-        default=(), description="Conversations mixed in, so that what the model could do is not forgotten."
-    )
-    rehearsal_share: float = Field(default=0.15, gt=0, lt=1, description="Their share of all tokens.")
+    rehearsal: tuple[str, ...] = Field(default=(), description="Files of conversations mixed in against forgetting.")
+    rehearsal_share: float = Field(default=0.15, gt=0, lt=1, description="Share of all tokens that is rehearsal.")
 
 
 class TrainSection(_Section):
-    """How it learns."""
+    """Training objective, schedule and optimizer."""
 
-    task: Literal["text", "sft", "dpo"] = Field(
-        default="text", description="Texts; conversations (the assistant's turns are learnt); preference pairs."
+    task: str = Field(
+        default="text",
+        description="Training objective: text (every token), sft (the assistant's turns) or dpo (preference pairs).",
     )
-    steps: int | None = Field(default=None, ge=1, description="Optimizer steps; None = `epochs` over the data.")
-    epochs: float = Field(default=1.0, gt=0, description="Passes over the data when `steps` is None.")
-    batch_packs: int = Field(default=2, ge=1, description="Packs in one forward pass.")
-    accumulation: int = Field(default=1, ge=1, description="Forward passes in one optimizer step.")
+    steps: int | None = Field(default=None, ge=1, description="Optimizer steps; overrides `epochs`.")
+    epochs: float = Field(default=1.0, gt=0, description="Epochs.")
+    batch_packs: int = Field(default=2, ge=1, description="Batch size: packed rows per forward pass.")
+    accumulation: int = Field(default=1, ge=1, description="Gradient accumulation steps.")
     learning_rate: float = Field(default=2e-4, gt=0, allow_inf_nan=False, description="Peak learning rate.")
     schedule: Literal["linear", "cosine", "constant"] = Field(
-        default="cosine", description="After warm-up, down to `final_ratio`."
+        default="cosine", description="Learning rate schedule after warm-up, down to `final_ratio`."
     )
-    warmup_ratio: float = Field(
-        default=0.05, ge=0, lt=1, description="Share of the steps over which the rate rises from zero."
-    )
-    warmup_steps: int | None = Field(default=None, ge=0, description="The same in steps; goes before `warmup_ratio`.")
-    final_ratio: float = Field(default=0.1, ge=0, le=1, description="Learning rate at the end, as a share of the peak.")
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled decay.")
-    betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), description="AdamW's moments.")
-    clip_norm: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps used for linear warm-up.")
+    warmup_steps: int | None = Field(default=None, ge=0, description="Warm-up steps; overrides `warmup_ratio`.")
+    final_ratio: float = Field(default=0.1, ge=0, le=1, description="Final learning rate as a share of the peak.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Weight decay (AdamW, decoupled).")
+    betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), description="AdamW's β₁ and β₂.")
+    clip_norm: float = Field(default=1.0, gt=0, description="Maximum gradient norm (clipping).")
     optimizer: Literal["auto", "adamw8bit", "paged_adamw8bit", "adamw"] = Field(
         default="auto",
-        description="8-bit states (bitsandbytes), those in memory that may leave the card, or fp32 (torch); auto: 8-bit on a card.",
+        description="AdamW with 8-bit, paged 8-bit (card only) or fp32 states; auto: 8-bit on a card, else fp32.",
     )
     rehearse_by: Literal["learn", "anchor", "both"] = Field(
         default="learn",
-        description="What rehearsal is for: learn the answers, stay near the base's own predictions (KL), or both.",
+        description="Loss on rehearsal tokens: learn (cross-entropy), anchor (KL to the base) or both.",
     )
     kl_weight: float = Field(default=1.0, gt=0, description="Weight of KL(base ‖ model) on rehearsal tokens.")
-    beta: float = Field(default=0.1, gt=0, description="DPO's β: how far the model may move from the base.")
+    beta: float = Field(default=0.1, gt=0, description="DPO's β.")
     gradient_checkpointing: bool = Field(
-        default=False, description="On a CPU: recompute layers in backward. On a card the plan decides layer by layer."
+        default=False, description="Recompute every layer in backward; otherwise the plan decides layer by layer."
     )
     engine: Literal["auto", "plain"] = Field(
-        default="auto", description="auto: the planned step; plain: torch's autograd, one layer after another."
+        default="auto", description="auto: the planned training engine where it applies; plain: torch's autograd."
     )
-    loss_chunk: int = Field(default=256, ge=1, description="Rows of logits that exist at once.")
+    loss_chunk: int | None = Field(
+        default=None, ge=1, description="Logit chunk size: tokens whose logits exist at once; None: as the plan says."
+    )
     checkpoint_every: int = Field(default=50, ge=1, description="Steps between checkpoints.")
-    keep_checkpoints: int = Field(default=2, ge=1, description="How many of the newest stay.")
-    seed: int = Field(default=42, ge=0, lt=2**63, description="Data order, adapter start, dropout.")
+    keep_checkpoints: int = Field(default=2, ge=1, description="Checkpoints to keep.")
+    seed: int = Field(
+        default=42, ge=0, lt=2**63, description="Random seed of data order, adapter initialisation and dropout."
+    )
+
+    @field_validator("task")
+    @classmethod
+    def _registered(cls, name: str) -> str:
+        if name not in OBJECTIVES:
+            raise ValueError(f"there is no such training objective; choose {', '.join(OBJECTIVES)}")
+        return name
 
 
 class GuardSection(_Section):
-    """What must not be lost while it learns, and what happens if it is; off unless `every` is given."""
+    """The guard against forgetting: what is evaluated during training, and when training stops; off without `every`."""
 
-    every: int | None = Field(default=None, ge=1, description="Steps between looks; none: nobody looks.")
-    tasks: tuple[str, ...] = Field(default=(), description="Benchmarks of given answers, pooled.")
-    items: int = Field(default=100, ge=1, description="Items of each, drawn by seed.")
+    every: int | None = Field(default=None, ge=1, description="Steps between evaluations; None: no guard.")
+    tasks: tuple[str, ...] = Field(default=(), description="Multiple-choice benchmarks, pooled.")
+    items: int = Field(default=100, ge=1, description="Items per benchmark, drawn by seed.")
     texts: tuple[str, ...] = Field(
-        default=(), description="Files of text or conversations to protect, each by itself: what the model should keep."
+        default=(), description="Files of texts or conversations to protect, each tested by itself."
     )
     documents: int = Field(
-        default=20, ge=8, description="Documents of each, and of the held-out ones that measure what is gained."
+        default=20, ge=8, description="Documents per protected file, and of the held-out set that measures the gain."
     )
-    data_dir: str | None = Field(default=None, description="Folder with one folder a benchmark.")
+    data_dir: str | None = Field(default=None, description="Folder with one subfolder per benchmark.")
     tolerance_points: float = Field(
-        default=2.0, ge=0, le=100, description="Points of the benchmarks' score that may be lost."
+        default=2.0, ge=0, le=100, description="Tolerated loss of the benchmark score, in points."
     )
     tolerance_percent: float = Field(
-        default=2.0, ge=0, description="Percent by which a protected text's bits per byte may rise."
+        default=2.0, ge=0, description="Tolerated rise of a protected text's bits per byte, in percent."
     )
     alpha: float = Field(
-        default=0.05, gt=0, le=0.5, description="Chance of a false alarm, over all looks and all that is protected."
+        default=0.05, gt=0, le=0.5, description="False alarm rate over all evaluations and everything protected."
     )
     on_loss: Literal["stop", "best"] = Field(
-        default="best", description="stop: the adapter of that step; best: of the best step before it."
+        default="best", description="stop: keep the adapter of that step; best: go back to the best step before it."
     )
 
 
@@ -179,7 +207,7 @@ class Recipe(_Section):
         for key, value in changes.items():
             section, _, name = key.partition(".")
             if section not in data or not name:
-                raise InputError(f"There is no recipe key {key!r}.", next=f"Sections: {', '.join(data)}.")
+                raise InputError(f"There is no recipe key {key!r}.", next=f"Nearest: {_nearest(key)}.")
             data[section][name] = value
         return _validated(data, "the changed recipe")
 
@@ -223,11 +251,26 @@ def _validated(data: dict[str, Any], where: str) -> Recipe:
         problems = []
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"])
-            if item["type"] == "extra_forbidden":
-                problems.append(f"{key}: unknown key")
-            else:
-                problems.append(f"{key}: {item['msg']} (found {item['input']!r})")
-        known = "; ".join(f"{n}: {', '.join(type(getattr(Recipe(), n)).model_fields)}" for n in Recipe.model_fields)
-        raise InputError(
-            f"{len(problems)} problem(s) in {where}.", " · ".join(problems), f"Known keys — {known}"
-        ) from None
+            unknown = item["type"] == "extra_forbidden"
+            what = f"unknown key, nearest {_nearest(key)}" if unknown else f"{item['msg']} (found {item['input']!r})"
+            problems.append(f"{key}: {what}")
+        raise InputError(f"{len(problems)} problem(s) in {where}.", " · ".join(problems)) from None
+
+
+def keys() -> list[str]:
+    """Every recipe key as `section.key`."""
+    return [f"{name}.{key}" for name in Recipe.model_fields for key in type(getattr(Recipe(), name)).model_fields]
+
+
+def value_of(recipe: Recipe, key: str) -> object:
+    """The value of `section.key`."""
+    section, _, name = key.partition(".")
+    return getattr(getattr(recipe, section), name)
+
+
+def _nearest(key: str) -> str:
+    """The recipe keys most like a misspelt one; the sections where none is like it."""
+    named_alike = [known for known in keys() if known.partition(".")[2] == key.rpartition(".")[2]]
+    return (
+        ", ".join(named_alike or difflib.get_close_matches(key, keys())) or f"sections {', '.join(Recipe.model_fields)}"
+    )

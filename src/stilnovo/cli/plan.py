@@ -65,14 +65,21 @@ def plan(
     from stilnovo import recipe as recipes
     from stilnovo.errors import InputError
     from stilnovo.plan import cards
-    from stilnovo.plan.choice import Budget, Wishes, best, longest
+    from stilnovo.plan.choice import Budget, best, longest, wishes_of
+    from stilnovo.plan.keys import plain_reason, refuse_ignored_keys
     from stilnovo.plan.ledger import Run
     from stilnovo.plan.levers import HeadKind
     from stilnovo.plan.shape import adapter_of
     from stilnovo.plan.sizes import bytes_of
-    from stilnovo.plan.speed import objective_of, speed
+    from stilnovo.plan.speed import speed
+    from stilnovo.train.objectives.base import objective_of
 
     chosen = recipes.load(recipe)
+    refuse_ignored_keys(chosen, on_card=True)
+    if reason := plain_reason(chosen):
+        raise InputError(
+            f"{reason} is trained by torch's autograd, which has no plan.", next="Plan it without this key."
+        )
     config = _shape(model, shape)
     adapter = adapter_of(chosen.lora, config.layers)
     kinds = get_args(HeadKind)
@@ -83,7 +90,7 @@ def plan(
         raise InputError("Tokens must be at least 1.", f"Found: {length}, {epoch_tokens}.")
     speeds = cards.measured(measured) if measured else cards.named(card)
     budget = Budget(bytes_of(vram), bytes_of(ram))
-    wishes = Wishes("adamw" if chosen.train.optimizer == "adamw" else "adamw8bit", head, document)  # type: ignore[arg-type]
+    wishes = wishes_of(chosen.train, head, document)  # type: ignore[arg-type]
     run = Run(
         config=config, lora=adapter, scheme=chosen.model.quantization, tokens=length, value_bytes=2
     )  # a card without bf16 computes in fp16: as wide
@@ -97,10 +104,10 @@ def plan(
             if reach
             else "Nothing fits: a larger card is needed.",
         )
-    # The levers are those that the training will choose; what its objective reads beside is forecast with them.
-    side = min(length, chosen.data.pack_tokens // 2) if chosen.train.task == "dpo" else None
-    asked = objective_of(chosen, learnt)
-    found = replace(found, speed=speed(run, found.levers, speeds, document or side, asked))
+    # The levers are those that the training will choose; what its objective computes beside is forecast with them.
+    objective = objective_of(chosen)
+    asked = objective.cost(learnt)
+    found = replace(found, speed=speed(run, found.levers, speeds, document or objective.document_tokens(length), asked))
     where = f"{shape or model}, {chosen.model.quantization}, r = {adapter.r}"
     print(f"{where}: one pass of {length:,} tokens on {vram} (allocator {_gib(budget.allocator)}), host {ram}\n")
     _table(found, budget)

@@ -54,12 +54,11 @@ def train(
     from stilnovo.train.run import TrainingRun
 
     run = TrainingRun(chosen, out, resume=resume) if chosen.guard.every is None else _guarded(chosen, out, resume)
-    share = 100 * run.trainable / run.model.config.parameters()
-    packed = run.corpus.packed
+    total, packed = run.model.config.parameters(), run.corpus.packed
     note(
-        f"{chosen.model.name} in {chosen.model.quantization}: {run.trainable:,} of {run.model.config.parameters():,} parameters learn "
-        f"({share:.2f} %). {len(packed.documents):,} documents, {packed.tokens:,} tokens in {len(packed.packs):,} packs; "
-        f"{run.trainer.steps} steps; {run.corpus.kept_aside:,} kept aside."
+        f"{chosen.model.name} in {chosen.model.quantization}: {run.trainable:,} of {total:,} parameters trainable "
+        f"({100 * run.trainable / total:.2f} %). {len(packed.documents):,} documents, {packed.tokens:,} tokens in "
+        f"{len(packed.packs):,} packs; {run.trainer.steps} steps; {len(run.corpus.held_out):,} held out."
     )
     result, memory = run.train()
     _print(run, result, memory, out)
@@ -93,23 +92,20 @@ def _print(run: TrainingRun, result: TrainResult, memory: list[MemoryLine], out:
     for line in memory:
         measured = bytes_text(line.measured) if line.measured is not None else ""
         print(f"{line.item:<24}{bytes_text(line.predicted):>12} {measured:>12}  {line.note}")
-    if run.trainer.watching is not None:
-        watched = run.trainer.watching.summary()
-        whose = "" if watched["adapter_step"] == result.steps else f"; the adapter is step {watched['adapter_step']}'s"
-        verdict = f"ended the training at step {watched['step']}" if watched["ended"] else "let the training pass"
+    if guard := run.trainer.evaluations.summary():
+        whose = "" if guard["adapter_step"] == result.steps else f"; the adapter is step {guard['adapter_step']}'s"
+        verdict = f"ended the training at step {guard['step']}" if guard["ended"] else "let the training pass"
         print(
-            f"The guard {verdict}: {watched['why']}{whose}. {watched['looks']} looks took "
-            f"{seconds_text(watched['seconds'])} beside {seconds_text(result.seconds)} of training."
+            f"The guard {verdict}: {guard['why']}{whose}. {guard['evaluations']} evaluations took "
+            f"{seconds_text(guard['seconds'])} beside {seconds_text(result.seconds)} of training."
         )
-    if result.margin is not None and result.accuracy is not None:
-        print(
-            f"Preferences, mean of the last {min(LAST_STEPS, result.steps)} steps: margin {result.margin:.3f}, "
-            f"accuracy {result.accuracy:.3f}"
-        )
+    if result.metrics:
+        means = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
+        print(f"Training metrics, mean of the last {min(LAST_STEPS, result.steps)} steps: {means}")
     if run.measured is not None:
-        print(f"Kept aside, {run.measured}")
-    if run.corpus.aside:
-        print(f"What was kept aside: {out / FILE}")
+        print(f"Held-out, {run.measured[1]}")
+    if run.corpus.held_out:
+        print(f"Held-out set: {out / FILE}")
     print(
         f"{result.steps} steps, {result.tokens:,} tokens in {seconds_text(result.seconds)} ({result.tokens_per_second:.0f} tok/s); "
         f"loss {result.first_loss:.3f} → {result.last_loss:.3f}; peak memory {bytes_text(result.peak_memory_bytes)}"
@@ -120,33 +116,26 @@ def _print(run: TrainingRun, result: TrainResult, memory: list[MemoryLine], out:
 
 def _summary(run: TrainingRun, result: TrainResult, out: Path) -> dict[str, Any]:
     """The JSON line."""
-    from dataclasses import asdict
-
     from stilnovo.train.held_out import FILE
 
-    watching = run.trainer.watching
     return {
-        "model": run.recipe.model.name, "run": str(out), "adapter": str(out / "adapter"), "steps": result.steps,
-        "tokens": result.tokens, "first_loss": result.first_loss, "last_loss": result.last_loss,
-        "tokens_per_second": result.tokens_per_second, "seconds": result.seconds,
-        "peak_memory_bytes": result.peak_memory_bytes, "trainable_parameters": run.trainable,
-        "total_parameters": run.model.config.parameters(),
+        **result.to_json(), "model": run.recipe.model.name, "run": str(out), "adapter": str(out / "adapter"),
+        "trainable_parameters": run.trainable, "total_parameters": run.model.config.parameters(),
         "predicted_peak_bytes": None if run.plan is None else run.plan.peak,
-        "guard": None if watching is None else watching.summary(), "margin": result.margin, "accuracy": result.accuracy,
-        "held_out": None if run.measured is None else asdict(run.measured),
-        "held_out_file": str(out / FILE) if run.corpus.aside else None,
+        "guard": run.trainer.evaluations.summary(), "held_out": None if run.measured is None else run.measured[0],
+        "held_out_file": str(out / FILE) if run.corpus.held_out else None,
     }  # fmt: skip
 
 
 def _guarded(recipe: Recipe, out: Path, resume: bool) -> TrainingRun:
-    """The run with its guard; says what the guard protects, by which rule."""
-    from stilnovo.forgetting.guard import Guard, watcher
+    """The run with its guard; prints what the guard protects, and by which rule."""
+    from stilnovo.forgetting.guard import Guard, guard_callback
     from stilnovo.scoring.answer_cache import AnswerCache, default_folder
     from stilnovo.train.run import TrainingRun
 
     with AnswerCache(default_folder(), note) as answers:  # only for what it knows of big files
-        run = TrainingRun(recipe, out, resume=resume, watcher=watcher(recipe, out, answers.file_sha256))
-    assert isinstance(run.watch, Guard)
-    for line in run.watch.rule():
+        run = TrainingRun(recipe, out, resume=resume, make_callback=guard_callback(recipe, out, answers.file_sha256))
+    assert isinstance(run.callback, Guard)
+    for line in run.callback.rule():
         note(line)
     return run

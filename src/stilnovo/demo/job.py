@@ -131,7 +131,7 @@ def _evaluate(training: TrainingRun, selections: list[Selection], when: str) -> 
 
         names = [selection.task.name for selection in selections]
         result = evaluate(
-            training.model, training.tokenizer, selections, texts=training.corpus.held_out, text_name="held-out sample",
+            training.model, training.tokenizer, selections, texts=training.corpus.held_out_texts, text_name="held-out sample",
             model_name=recipe.model.name, quantization=recipe.model.quantization,
             adapter=None if when == "before" else str(training.folder.path / "adapter"), options=ReadOptions(progress=progress),
         )  # fmt: skip
@@ -150,7 +150,7 @@ def _weigh(training: TrainingRun, recipe: Recipe) -> list[SchemeCost]:
         return []
     model, tokenizer = open_model(ModelSpec(recipe.model.name, quantization="none", device=recipe.model.device))
     with Progress("quantise", 5) as bar:
-        texts = training.corpus.held_out[:QUANTISATION_TEXTS]
+        texts = training.corpus.held_out_texts[:QUANTISATION_TEXTS]
         return scheme_costs(
             model, tokenizer, texts, progress=lambda done, total: bar.update(done, f"{done}/{total} schemes")
         )

@@ -43,9 +43,9 @@ from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.statistics.estimates import Floats, cluster_sums
 from stilnovo.statistics.sequential import FEWEST_UNITS, Bound, bound, visible_loss
 from stilnovo.text.tokenizer import Tokenizer
+from stilnovo.train.callback import StepEvaluation, check_every, evaluation_steps
 from stilnovo.train.corpus import Corpus
 from stilnovo.train.loop import planned_steps
-from stilnovo.train.watch import Look, OnLoss, check_every, looks
 
 BENCHMARKS = "benchmarks"
 # What a model that learns changes, item by item: standard deviations measured with SmolLM2 (bench/guard.py).
@@ -90,13 +90,13 @@ class Protected:
 
 
 class Guard:
-    """A `Watch` (`stilnovo.train.watch`) with the rule above.
+    """An `EvaluationCallback` (`stilnovo.train.callback`) with the rule above.
 
     Args:
         what: The slice.
         section: The recipe's `guard`; `every` is given.
         tokenizer: The model's.
-        steps: Steps of the run, from which the number of looks follows.
+        steps: Steps of the run, from which the number of evaluations follows.
         folder: Where the base's answers are kept.
         identity: Names the base: answers of another one are not taken.
         token_budget: Most tokens in one forward pass.
@@ -109,15 +109,10 @@ class Guard:
         assert section.every is not None
         self.what, self.section, self.tokenizer, self.folder = what, section, tokenizer, folder
         self.token_budget, self.identity, self.every = token_budget, identity, section.every
-        self.planned = len(looks(steps, self.every))
+        self.on_loss, self.planned = section.on_loss, len(evaluation_steps(steps, self.every))
         self.names = [*([BENCHMARKS] if what.selections else []), *what.texts]
         self.base: Answers | None = None
         self._rooms: dict[str, list[Floats]] = {name: [] for name in self.names}
-
-    @property
-    def on_loss(self) -> OnLoss:
-        """See `Watch.on_loss`."""
-        return self.section.on_loss
 
     def begin(self, model: Llama) -> None:
         """Take the base's answers from the run folder, or ask it: the adapter is switched off meanwhile."""
@@ -143,13 +138,13 @@ class Guard:
             seconds_text(took), self.planned, seconds_text(self.planned * took),
         )  # fmt: skip
 
-    def look(self, step: int, model: Llama) -> Look:
-        """See `Watch.look`."""
+    def evaluate(self, step: int, model: Llama) -> StepEvaluation:
+        """See `EvaluationCallback.evaluate`."""
         assert self.base is not None, "the base was asked first"
         began = time.perf_counter()
         now = measure(model, self.tokenizer, self.what, token_budget=self.token_budget)
         if not all(math.isfinite(value) for value in _numbers(now)):
-            return Look(step, True, False, None, "lost: everything, the model's answers are no numbers")
+            return StepEvaluation(step, True, False, None, "lost: everything, the model's answers are no numbers")
         found = self.judge(now)
         gain = percent_gained(self.base, now, GAIN) if self.what.gain else None
         lost = [one for one in found if one.lost]
@@ -165,7 +160,7 @@ class Guard:
             "bits_per_byte": {name: list(_bits(self.base, now, name)) for name in self.base.nats},
         }  # fmt: skip
         within = all(one.change >= -one.allowed for one in found)
-        return Look(step, bool(lost), within, gain, text, figures, time.perf_counter() - began)
+        return StepEvaluation(step, bool(lost), within, gain, text, figures, time.perf_counter() - began)
 
     def judge(self, now: Answers) -> list[Protected]:
         """The rule, applied to the answers of one more look."""
@@ -196,11 +191,11 @@ class Guard:
         return found
 
     def state(self) -> dict[str, Any]:
-        """See `Watch.state`: the rooms of all looks, K tensors (U,) a name."""
+        """See `EvaluationCallback.state`: the rooms of all looks, K tensors (U,) a name."""
         return {name: [torch.from_numpy(row) for row in rows] for name, rows in self._rooms.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See `Watch.restore`."""
+        """See `EvaluationCallback.restore`."""
         self._rooms = {name: [row.numpy() for row in state[name]] for name in self.names}
 
     def rule(self) -> list[str]:
@@ -229,7 +224,7 @@ class Guard:
         return sum(len(set(one.clusters or range(len(one.items)))) for one in self.what.selections)
 
 
-def watcher(
+def guard_callback(
     recipe: Recipe, folder: Path, file_hash: FileHash = sha256_file
 ) -> Callable[[Llama, Tokenizer, Corpus], Guard]:
     """Draw the slice that a recipe names, now; what is returned makes the guard once model and corpus are open.
@@ -261,10 +256,8 @@ def watcher(
         )  # fmt: skip
 
     def make(model: Llama, tokenizer: Tokenizer, corpus: Corpus) -> Guard:
-        talks = [
-            one for one in corpus.aside if isinstance(one, Conversation)
-        ]  # kept aside where conversations are learnt
-        gain = sample(talks or corpus.held_out, section.documents, seed)
+        conversations = [row for row in corpus.held_out if isinstance(row, Conversation)]
+        gain = sample(conversations or corpus.held_out_texts, section.documents, seed)
         budget = min(TOKEN_BUDGET, max(FEWEST_TOKENS, recipe.data.pack_tokens * recipe.train.batch_packs))
         steps = planned_steps(corpus.packed, recipe.train)
         weights = model_sha256(find_model(recipe.model.name), file_hash)

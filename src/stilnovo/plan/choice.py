@@ -12,11 +12,15 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from stilnovo.plan.cards import GIB, Card
 from stilnovo.plan.ledger import CONTEXT_BYTES, FRAGMENTATION, Ledger, Run, ledger
-from stilnovo.plan.levers import HeadKind, LayerChoice, Levers, OptimizerKind, all_layers
+from stilnovo.plan.levers import HeadKind, LayerChoice, Levers, OptimizerChoice, all_layers, optimizer_kind
 from stilnovo.plan.speed import Speed, speed
+
+if TYPE_CHECKING:
+    from stilnovo.recipe import TrainSection
 
 HOST_RESERVE = 3 * GIB  # of host memory, for the system and this program
 TILE = 4096
@@ -60,11 +64,18 @@ class Plan:
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user has fixed."""
+    """What the user has fixed; `recompute`: every layer is recomputed in backward (gradient checkpointing)."""
 
-    optimizer: OptimizerKind = "adamw8bit"
+    optimizer: OptimizerChoice = "adamw8bit"
     head: HeadKind | None = None
     document: int | None = None
+    loss_chunk: int | None = None
+    recompute: bool = False
+
+
+def wishes_of(settings: TrainSection, head: HeadKind | None = None, document: int | None = None) -> Wishes:
+    """What a recipe fixes of the plan."""
+    return Wishes(settings.optimizer, head, document, settings.loss_chunk, settings.gradient_checkpointing)
 
 
 def plan_for(run: Run, levers: Levers, card: Card, document: int | None = None) -> Plan:
@@ -91,7 +102,9 @@ def best(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None) -> 
     for streamed in {plan.levers.streamed_layers for plan in fitting}:
         alike = [plan for plan in fitting if plan.levers.streamed_layers == streamed]
         tried += [min(alike, key=_merit), min(alike, key=lambda plan: (plan.peak, _merit(plan)))]
-    return min((_bought_back(plan, budget, card, wishes) for plan in tried), key=_merit, default=None)
+    if not wishes.recompute:
+        tried = [_bought_back(plan, budget, card, wishes) for plan in tried]
+    return min(tried, key=_merit, default=None)
 
 
 def _merit(plan: Plan) -> tuple[float, int, int]:
@@ -147,7 +160,8 @@ def _setting(
     return Levers(
         layers=all_layers(choice, run.config.layers), inputs=inputs, streamed_layers=streamed, embedding=embedding,  # type: ignore[arg-type]
         head=head, head_tile=8192 if tiled_head else None, tile=tile, attention_groups=groups, prefetch=prefetch,
-        loss_chunk=min(2048, run.tokens) if tiled_head else 256, optimizer=wishes.optimizer, optimizer_place=place,  # type: ignore[arg-type]
+        loss_chunk=wishes.loss_chunk or (min(2048, run.tokens) if tiled_head else 256), optimizer_place=place,  # type: ignore[arg-type]
+        optimizer=optimizer_kind(wishes.optimizer, on_card=place == "card"),
     )  # fmt: skip
 
 
@@ -156,7 +170,7 @@ def _settings(run: Run, wishes: Wishes) -> Iterator[Levers]:
     embeddings = ("card",) if run.config.tie_embeddings else ("card", "host")
     streams = sorted({0, layers // 4, layers // 2, 3 * layers // 4, layers})
     tiles = (None,) if run.tokens <= TILE else (TILE, 2048)
-    choices: tuple[LayerChoice, ...] = ("recompute", "attention")
+    choices: tuple[LayerChoice, ...] = ("recompute",) if wishes.recompute else ("recompute", "attention")
     # Only these make sense together: inputs on the card want no prefetch, small parts only where the stream is long.
     waits = (("card", False), ("host", True), ("host", False))
     groups = _groups(run) if run.tokens > TILE else [1]

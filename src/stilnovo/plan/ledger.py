@@ -125,10 +125,9 @@ def _copied(run: Run, levers: Levers) -> int:
 
 def _adapter(run: Run, levers: Levers) -> list[Item]:
     count = lora_parameters(run.config, run.lora)
-    states = 2 * count * 4
-    if levers.optimizer == "adamw8bit":
-        states = 2 * count + 2 * 4 * (count // OPTIMIZER_BLOCK)
-    moments = "two moments, 8 bits each" if levers.optimizer == "adamw8bit" else "two moments in fp32"
+    full = levers.optimizer == "adamw"
+    states = 2 * count * 4 if full else 2 * count + 2 * 4 * (count // OPTIMIZER_BLOCK)
+    moments = "two moments in fp32" if full else "two moments, 8 bits each"
     if levers.optimizer_place == "card":
         return [
             Item("adapter", "card", 4 * count, f"{count:,} values in fp32"),

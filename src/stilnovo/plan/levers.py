@@ -14,7 +14,8 @@ from typing import Literal
 LayerChoice = Literal["keep", "offload", "attention", "recompute"]
 Place = Literal["card", "host"]
 HeadKind = Literal["dense", "int8", "nf4", "streamed"]
-OptimizerKind = Literal["adamw", "adamw8bit"]
+OptimizerKind = Literal["adamw", "adamw8bit", "paged_adamw8bit"]
+OptimizerChoice = Literal["auto", "adamw", "adamw8bit", "paged_adamw8bit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Levers:
     loss_chunk: int = 256
     """Tokens whose logits exist at once."""
     optimizer: OptimizerKind = "adamw8bit"
-    """AdamW with 8-bit or fp32 moments."""
+    """AdamW with 8-bit moments, paged 8-bit ones (unified memory), or fp32 ones."""
     optimizer_place: Place = "card"
     """`host`: master weights, gradients and moments live in host memory; the card has the adapter in the model's type."""
     keep_dense: bool = False
@@ -54,6 +55,13 @@ class Levers:
     def streams(self) -> bool:
         """Whether some frozen layers live on the host."""
         return self.streamed_layers > 0
+
+
+def optimizer_kind(choice: OptimizerChoice, *, on_card: bool) -> OptimizerKind:
+    """What `auto` means: 8-bit states on a card, where memory counts; fp32 on a CPU, where 8-bit steps take thirty times as long."""
+    if choice == "auto":
+        return "adamw8bit" if on_card else "adamw"
+    return "adamw8bit" if choice == "paged_adamw8bit" and not on_card else choice
 
 
 def all_layers(choice: LayerChoice, layers: int) -> tuple[LayerChoice, ...]:

@@ -12,22 +12,18 @@ and 5·H·D·S backward (Dao 2023: five products for two).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from stilnovo.plan.cards import Card
 from stilnovo.plan.ledger import Run, layer_bytes, on_host, saved_bytes
 from stilnovo.plan.levers import LayerChoice, Levers
 from stilnovo.plan.shape import lora_parameters
 
-if TYPE_CHECKING:
-    from stilnovo.recipe import Recipe
-
 HOST_ADAM_BYTES = 8e9  # bytes a second that an optimizer on the host works through
 
 
 @dataclass(frozen=True)
 class ObjectiveCost:
-    """What a step's objective computes, as shares of the tokens of its pass (`stilnovo.train.objective`, `.preference`).
+    """What a training objective computes, as shares of the tokens of a pass (`stilnovo.train.objectives`).
 
     Attributes:
         learnt: Tokens whose −log p is computed: two products with the head.
@@ -44,19 +40,6 @@ class ObjectiveCost:
     def head_products(self, *, tiled: bool) -> float:
         """Products with the head a token."""
         return 2 * self.learnt + self.compared + (5 if tiled else 3) * self.anchored
-
-
-def objective_of(recipe: Recipe, learnt: float = 1.0) -> ObjectiveCost:
-    """What a recipe's steps compute; `learnt` is the share of conversations' or pairs' tokens that are answers."""
-    train, data = recipe.train, recipe.data
-    if train.task == "dpo":
-        return ObjectiveCost(learnt=learnt, base=1.0, compared=learnt)
-    rehearsal = data.rehearsal_share if data.rehearsal else 0.0
-    own = (1 - rehearsal) * (learnt if train.task == "sft" else 1.0)
-    if train.rehearse_by == "learn":
-        return ObjectiveCost(learnt=own + rehearsal * learnt)
-    answers = rehearsal * learnt if train.rehearse_by == "both" else 0.0
-    return ObjectiveCost(learnt=own + answers, base=rehearsal, anchored=rehearsal)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from stilnovo.runlog import disk_errors, sha256_file, write_atomic
 def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: int | None = None) -> Path:
     """Write `folder/step-N/` and remove all but the newest `keep`. Returns its path.
 
-    `best` is the step that a training watched over would go back to; of every checkpoint that stays, its best stays too.
+    `best` is the step that a guarded training would go back to; of every checkpoint that stays, its best stays too.
     """
     target, partial = folder / f"step-{step}", folder / f".step-{step}.partial"
     with disk_errors(target):
@@ -122,3 +122,16 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
     return state
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The states of torch's random generators, of the CPU and of the device."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Put `random_state` back."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,7 +1,7 @@
 """The one training loop, top to bottom: batch → loss → gradients → clipped step → metrics → checkpoint.
 
-It knows a model with an adapter, a stream of batches and a recipe; it knows nothing of evaluation (the command does that
-before and after). It can be killed at any moment and resumed; the losses that follow are those of the uninterrupted run.
+It knows a model with an adapter, a stream of batches, a loss and the recipe's `train` section. It can be killed at any
+moment and resumed; the losses that follow are those of the uninterrupted run.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,30 +21,38 @@ from torch import Tensor, nn
 
 from stilnovo.data.batches import Batch, BatchStream
 from stilnovo.data.packing import PackedCorpus
-from stilnovo.engine.stack import TrainingEngine, supports
+from stilnovo.engine.stack import TrainingEngine
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.plan.choice import Plan
+from stilnovo.plan.levers import optimizer_kind
 from stilnovo.progress import Progress, bytes_text
 from stilnovo.recipe import TrainSection
 from stilnovo.runlog import RunFolder
-from stilnovo.train import checkpoint, planning
+from stilnovo.train import checkpoint
+from stilnovo.train.callback import EvaluationCallback, Evaluations
+from stilnovo.train.checkpoint import random_state, set_random_state
 from stilnovo.train.host import HostAdapter
 from stilnovo.train.interrupt import HeldInterrupt
-from stilnovo.train.objective import NextToken, objective_of
+from stilnovo.train.objectives.text import NextToken
 from stilnovo.train.optimizer import learning_rate, make_optimizer
-from stilnovo.train.passes import Passes, added, means
-from stilnovo.train.watch import Watch, Watching
+from stilnovo.train.passes import BatchLoss, Parts, Passes, added, means
+from stilnovo.train.planning import CPU_CHUNK
 
-LAST_STEPS = 10  # over which a training says how it prefers: a single step has few pairs
+LAST_STEPS = 10  # over which a loss's own metrics are averaged: a single step has few pairs
+log = logging.getLogger(__name__)
+#: What every row of `metrics.jsonl` holds, whatever the loss.
+STEP_METRICS = frozenset(
+    ("step", "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second", "seconds", "memory_bytes")
+)
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished training says of itself; throughput counts predicted tokens and is the median over the steps.
+    """Figures of a finished training; throughput counts loss tokens and is the median over the steps.
 
-    Of preference pairs, `margin` and `accuracy` are the metrics' means over the last `LAST_STEPS` steps; None of others.
+    `metrics` holds what the loss reports beside itself (margin and accuracy, KL), means over the last `LAST_STEPS` steps.
     """
 
     steps: int
@@ -54,13 +62,12 @@ class TrainResult:
     tokens_per_second: float
     seconds: float
     peak_memory_bytes: int
-    margin: float | None = None
-    accuracy: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
 
-
-def batch_loss(model: Llama, batch: Batch, chunk: int) -> Tensor:
-    """Sum of −log p over a batch's targets, in nats, by torch's autograd: the plain path that the engine equals."""
-    return NextToken()(Passes(model, None, chunk), batch)[0]
+    def to_json(self) -> dict[str, Any]:
+        """All figures as plain data, `metrics` among them by name."""
+        figures = asdict(self)
+        return figures | figures.pop("metrics")
 
 
 def peak_memory(device: torch.device) -> int:
@@ -71,64 +78,62 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kibibytes
 
 
-def planned_steps(corpus: PackedCorpus, recipe: TrainSection) -> int:
+def planned_steps(corpus: PackedCorpus, settings: TrainSection) -> int:
     """Optimizer steps of the run."""
-    if recipe.steps is not None:
-        return recipe.steps
-    batches = -(-len(corpus.packs) // recipe.batch_packs)
-    return max(1, math.ceil(batches * recipe.epochs / recipe.accumulation))
+    if settings.steps is not None:
+        return settings.steps
+    batches = -(-len(corpus.packs) // settings.batch_packs)
+    return max(1, math.ceil(batches * settings.epochs / settings.accumulation))
 
 
 class Trainer:
     """A training under way: everything a checkpoint must hold, and the step.
 
-    Attributes:
-        plan: What the engine works by; None on the plain path (dropout, quantisation-aware training, or asked for).
+    Args:
+        model: With its adapter.
+        corpus: What is learnt.
+        settings: The recipe's `train` section.
+        run: Where metrics and checkpoints go.
+        loss: Of a batch; next-token prediction by default.
+        plan: What the engine works by; None: by torch's autograd.
+        callback: Evaluates the model during training.
     """
 
     def __init__(
-        self,
-        model: Llama,
-        corpus: PackedCorpus,
-        recipe: TrainSection,
-        run: RunFolder,
-        plan: Plan | None = None,
-        watch: Watch | None = None,
-    ) -> None:
+        self, model: Llama, corpus: PackedCorpus, settings: TrainSection, run: RunFolder, *,
+        loss: BatchLoss | None = None, plan: Plan | None = None, callback: EvaluationCallback | None = None,
+    ) -> None:  # fmt: skip
         if not corpus.packs:
             raise InputError(
                 "There is nothing to learn from.", "No document has two tokens.", "Give more text with --data."
             )
-        self.model, self.recipe, self.run = model, recipe, run
-        self.plan = self.engine = self.host = None
-        if recipe.engine == "auto" and supports(model):
-            tokens = min(corpus.pack_tokens * recipe.batch_packs, corpus.tokens)
-            self.plan = plan or planning.choose_plan(planning.run_of(model, tokens), recipe, model.device)
-            if self.plan.levers.optimizer_place == "host":
+        self.model, self.settings, self.run, self.batch_loss = model, settings, run, loss or NextToken()
+        self.engine = self.host = None
+        kind = optimizer_kind(settings.optimizer, on_card=model.device.type == "cuda")
+        chunk = settings.loss_chunk or CPU_CHUNK
+        if plan is not None:
+            kind, chunk = plan.levers.optimizer, plan.levers.loss_chunk
+            if plan.levers.optimizer_place == "host":
                 self.host = HostAdapter(model)
-            self.engine = TrainingEngine(model, self.plan.levers, self.host)
-        chunk = recipe.loss_chunk if self.plan is None else self.plan.levers.loss_chunk
-        self.passes, self.objective = Passes(model, self.engine, chunk), objective_of(recipe)
+            self.engine = TrainingEngine(model, plan.levers, self.host)
+        self.passes = Passes(model, self.engine, chunk)
         self.parameters = lora.parameters(model) if self.host is None else self.host.masters
-        self.optimizer = make_optimizer(self.parameters, recipe)
-        self.stream = BatchStream(corpus, recipe.batch_packs, recipe.seed)
-        self.steps = planned_steps(corpus, recipe)
+        self.optimizer = make_optimizer(self.parameters, settings, kind)
+        self.stream = BatchStream(corpus, settings.batch_packs, settings.seed)
+        self.steps = planned_steps(corpus, settings)
         self.step = self.tokens = 0
         self.seconds = 0.0
-        self.watching = None if watch is None else Watching(watch, run, self.steps)
-        model.checkpointing = recipe.gradient_checkpointing and self.engine is None
+        self.evaluations = Evaluations(callback, run, self.steps)
+        model.checkpointing = settings.gradient_checkpointing and self.engine is None
         model.train()
-        torch.manual_seed(recipe.seed)
+        torch.manual_seed(settings.seed)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
-        random: dict[str, Any] = {"cpu": torch.get_rng_state()}
-        if self.model.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.model.device)
         return {
             "step": self.step, "steps": self.steps, "tokens": self.tokens, "seconds": self.seconds, "data": self.stream.state(),
-            "random": random, "parameters": [p.detach().cpu() for p in self.parameters], "optimizer": self.optimizer.state_dict(),
-            "watching": None if self.watching is None else self.watching.state(),
+            "random": random_state(self.model.device), "parameters": [p.detach().cpu() for p in self.parameters],
+            "optimizer": self.optimizer.state_dict(), "watching": self.evaluations.state(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -148,11 +153,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.stream.restore(state["data"])
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
-        torch.set_rng_state(state["random"]["cpu"])
-        if "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.model.device)
-        if self.watching is not None and state.get("watching") is not None:
-            self.watching.restore(state["watching"])
+        set_random_state(state["random"], self.model.device)
+        self.evaluations.restore(state.get("watching"))
 
     def _take(self, parameters: list[Tensor]) -> None:
         for parameter, stored in zip(self.parameters, parameters, strict=True):
@@ -160,23 +162,18 @@ class Trainer:
         if self.host is not None:
             self.host.publish()
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Sum of a batch's losses, in nats."""
-        return self.objective(self.passes, batch)[0]
-
     def train_step(self, batches: list[Batch]) -> dict[str, Any]:
         """One optimizer step over the batches; returns the step's metrics."""
         started = time.perf_counter()
-        objective = self.objective
-        count = max(1, sum(objective.count(batch) for batch in batches))
-        rate = learning_rate(self.step, self.steps, self.recipe)
+        count = max(1, sum(self.batch_loss.count(batch) for batch in batches))
+        rate = learning_rate(self.step, self.steps, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        sums: dict[str, tuple[float, int]] = {}
+        sums: Parts = {}
         # fp16 (cards without bf16) loses what is under 6e-8: backward runs on about the sum, not the mean; powers of two are exact.
         scale = 2.0 ** math.ceil(math.log2(count)) if self.model.dtype == torch.float16 else 1.0
         for batch in batches:
-            loss, parts = objective(self.passes, batch)
+            loss, parts = self.batch_loss(self.passes, batch)
             (loss * scale / count).backward()  # type: ignore[no-untyped-call]
             sums = added(sums, parts)
             if not math.isfinite(loss.item()):
@@ -187,7 +184,7 @@ class Trainer:
             for parameter in self.parameters:
                 if parameter.grad is not None:
                     parameter.grad.div_(scale)
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm))
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm))
         if not math.isfinite(norm):
             raise self._no_number(norm, batches[-1], "gradient's norm")
         self.optimizer.step()
@@ -210,33 +207,38 @@ class Trainer:
             "Lower train.learning_rate, or look at that batch's texts; --resume continues from the checkpoint.",
         )
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.run.path / "checkpoints"
+
     def save(self) -> None:
         """Write a checkpoint of this moment."""
-        best = None if self.watching is None else self.watching.best
-        checkpoint.save(self.run.path / "checkpoints", self.step, self.state(), self.recipe.keep_checkpoints, best)
+        best = None if self.evaluations.callback is None else self.evaluations.best
+        checkpoint.save(self.checkpoints, self.step, self.state(), self.settings.keep_checkpoints, best)
 
     def resume(self) -> None:
         """Continue from the newest whole checkpoint of the run folder."""
-        state, damaged = checkpoint.newest(self.run.path / "checkpoints")
+        state, damaged = checkpoint.newest(self.checkpoints)
         for name in damaged:
-            logging.getLogger(__name__).warning("Checkpoint %s is damaged and was passed over.", name)
+            log.warning("Checkpoint %s is damaged and was passed over.", name)
         self.restore(state)
         self.run.keep_metrics_until(self.step)
-        logging.getLogger(__name__).info("Resumed at step %d of %d.", self.step, self.steps)
+        log.info("Resumed at step %d of %d.", self.step, self.steps)
 
     def run_all(self) -> TrainResult:
-        """Train to the last step, or until the watch says that something was lost; with progress, metrics, checkpoints.
+        """Train to the last step, or until an evaluation says that something was lost; with progress, metrics, checkpoints.
 
         The first Ctrl-C ends the step, writes a checkpoint and stops; a second one drops the step.
         """
         stream = iter(self.stream)
         with Progress("train", self.steps) as progress, HeldInterrupt() as held:
             try:
-                self._begin_watching()
-                while self.step < self.steps and not self.ended:
+                self._begin()
+                while self.step < self.steps and not self.evaluations.ended:
                     place = self.stream.state()
                     try:
-                        row = self.train_step([next(stream) for _ in range(self.recipe.accumulation)])
+                        row = self.train_step([next(stream) for _ in range(self.settings.accumulation)])
                     except RuntimeError:  # a step that failed has read nothing: it may be tried again
                         self.stream.restore(place)
                         raise
@@ -246,56 +248,41 @@ class Trainer:
                         f"step {self.step}/{self.steps} loss {row['loss']:.3f} {row['tokens_per_second']:.0f} tok/s "
                         f"{bytes_text(row['memory_bytes'])}",
                     )
-                    looked = self.watching is not None and self.watching.look(self.step, self.model)
-                    due = self.step % self.recipe.checkpoint_every == 0 or self.step == self.steps
-                    if held.asked or looked or due:
+                    evaluated = self.evaluations.evaluate(self.step, self.model)
+                    due = self.step % self.settings.checkpoint_every == 0 or self.step == self.steps
+                    if held.asked or evaluated or due:
                         self.save()
-                    if held.asked and self.step < self.steps and not self.ended:
+                    if held.asked and self.step < self.steps and not self.evaluations.ended:
                         raise KeyboardInterrupt
             except KeyboardInterrupt:
                 # An interrupted step is dropped: its gradients must not leak into the state that is kept.
                 raise self._interrupted() from None
-        self._go_back()
+        if self.evaluations.ended and self.evaluations.returns_to_best:
+            self._take(checkpoint.at(self.checkpoints, self.evaluations.best)["parameters"])
         self.model.eval()
         if self.host is not None:
             self.host.restore()
         return self._result()
 
-    @property
-    def ended(self) -> bool:
-        """Whether the watch has ended the training."""
-        return self.watching is not None and self.watching.ended is not None
-
-    def _begin_watching(self) -> None:
-        if self.watching is None:
-            return
-        self.watching.begin(self.model)
-        if self.step == 0 and self.watching.watch.on_loss == "best":
+    def _begin(self) -> None:
+        self.evaluations.begin(self.model)
+        if self.step == 0 and self.evaluations.returns_to_best:
             self.save()  # the base is the best until something better is known
-        elif self.watching.look(self.step, self.model):  # one that the machine had no memory for
+        elif self.evaluations.evaluate(self.step, self.model):  # one that the machine had no memory for
             self.save()
 
-    def _go_back(self) -> None:
-        """Take the best step's adapter where the watch ended the training and the recipe says so."""
-        if self.watching is not None and self.ended and self.watching.watch.on_loss == "best":
-            self._take(checkpoint.at(self.run.path / "checkpoints", self.watching.best)["parameters"])
-
     def _interrupted(self) -> KeyboardInterrupt:
-        saved = checkpoint.steps(self.run.path / "checkpoints")
+        saved = checkpoint.steps(self.checkpoints)
         way = f"Continue from step {saved[-1]} with --resume." if saved else "There is no checkpoint yet: start anew."
         return KeyboardInterrupt(f"Stopped at step {self.step} of {self.steps}. {way}")
 
     def _result(self) -> TrainResult:
         rows = self.run.metrics()
         speeds = sorted(row["tokens_per_second"] for row in rows)
-        preferred = {name: _last(rows, name) for name in ("margin", "accuracy")}
+        last = rows[-LAST_STEPS:]
+        names = [name for name in {name: None for row in last for name in row} if name not in STEP_METRICS]
+        metrics = {name: statistics.fmean(row[name] for row in last if name in row) for name in names}
         return TrainResult(
             self.step, self.tokens, rows[0]["loss"], rows[-1]["loss"], speeds[len(speeds) // 2], self.seconds,
-            max(row["memory_bytes"] for row in rows), **preferred,
+            max(row["memory_bytes"] for row in rows), metrics,
         )  # fmt: skip
-
-
-def _last(rows: Sequence[dict[str, Any]], name: str) -> float | None:
-    """The mean of a metric over the last steps; None where the objective does not report it."""
-    found = [row[name] for row in rows[-LAST_STEPS:] if name in row]
-    return statistics.fmean(found) if found else None

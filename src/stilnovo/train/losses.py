@@ -45,15 +45,10 @@ class _ChunkedLosses(Function):
 
 
 def chunked_losses(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int) -> Tensor:
-    """−log p(target) of every row in nats, (T,); arguments as for `chunked_cross_entropy`."""
-    return _ChunkedLosses.apply(hidden, head, targets, chunk)  # type: ignore[no-untyped-call, no-any-return]
-
-
-def chunked_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int) -> Tensor:
-    """Sum of −log p(target) in nats over all rows.
+    """−log p(target) of every row in nats, (T,).
 
     Args:
         hidden: (T, C) final hidden states; head: (V, C), frozen; targets: (T,) int64.
         chunk: Rows of logits that exist at once.
     """
-    return chunked_losses(hidden, head, targets, chunk).sum()
+    return _ChunkedLosses.apply(hidden, head, targets, chunk)  # type: ignore[no-untyped-call, no-any-return]

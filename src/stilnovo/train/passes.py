@@ -1,17 +1,15 @@
-"""What an objective computes with: a model's passes, whichever way it runs, and what an objective is.
-
-`Passes` hides whether the engine or torch's autograd computes, and switches the adapter off for the base's own answer.
-"""
+"""What a loss computes with: a model's forward passes, by the training engine or by torch's autograd, with or without adapter."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from stilnovo.data.batches import Batch
 from stilnovo.engine.divergence import tiled_divergence
 from stilnovo.engine.head import Head
 from stilnovo.engine.link import Link
@@ -28,11 +26,9 @@ Parts = dict[str, tuple[float, int]]
 
 def added(sums: Parts, parts: Parts) -> Parts:
     """Two tallies as one."""
-    total = dict(sums)
-    for name, (value, count) in parts.items():
-        before, counted = total.get(name, (0.0, 0))
-        total[name] = before + value, counted + count
-    return total
+    names = dict.fromkeys((*sums, *parts))
+    both = {name: (sums.get(name, (0.0, 0)), parts.get(name, (0.0, 0))) for name in names}
+    return {name: (first[0] + second[0], first[1] + second[1]) for name, (first, second) in both.items()}
 
 
 def means(sums: Parts) -> dict[str, float]:
@@ -99,16 +95,16 @@ class Passes:
             self.model.train(training)
 
 
-class Objective(Protocol):
-    """A batch (of the kind its stream yields) → the sum of its losses, and the parts to be reported.
+class BatchLoss(Protocol):
+    """A batch → the sum of its losses, and the parts to be reported.
 
     `parts["loss"]` is always there, with `count`, which the step's gradient is divided by.
     """
 
-    def __call__(self, passes: Passes, batch: Any) -> tuple[Tensor, Parts]:
+    def __call__(self, passes: Passes, batch: Batch) -> tuple[Tensor, Parts]:
         """The sum, differentiable, and the parts."""
         ...
 
-    def count(self, batch: Any) -> int:
+    def count(self, batch: Batch) -> int:
         """Losses that a batch adds up."""
         ...

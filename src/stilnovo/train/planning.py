@@ -1,4 +1,4 @@
-"""The plan at work: a recipe and this machine's memory become the engine's levers, before anything is loaded.
+"""The plan of a training: a recipe and this machine's free memory become the engine's levers, before anything is loaded.
 
 On a card the budget is what is free on it now, other programs' share taken off, and the host's free memory. On a CPU
 there is one memory: the fastest setting that leaves a third of it free is taken.
@@ -12,52 +12,33 @@ import psutil
 import torch
 
 from stilnovo.errors import InputError
-from stilnovo.model import lora
-from stilnovo.model.llama import Llama
-from stilnovo.model.quantize import AffineLinear, DenseLinear, FourBitLinear, FrozenLinear
+from stilnovo.hub import find_model
+from stilnovo.model.load import compute_dtype
+from stilnovo.model.weights import GGUFReader
 from stilnovo.plan import cards, choice
 from stilnovo.plan.cards import GIB, Card
 from stilnovo.plan.choice import Budget, Plan, Wishes, plan_for
+from stilnovo.plan.config import config_from_json
 from stilnovo.plan.ledger import CONTEXT_BYTES, Run
-from stilnovo.plan.levers import Levers, OptimizerKind, all_layers
-from stilnovo.plan.shape import LlamaConfig, LoraConfig
+from stilnovo.plan.levers import Levers, all_layers, optimizer_kind
+from stilnovo.plan.shape import adapter_of
 from stilnovo.progress import bytes_text
-from stilnovo.recipe import TrainSection
+from stilnovo.recipe import Recipe, TrainSection
 
 CPU_SHARE = 0.67  # of the free memory, at most
+CPU_CHUNK = 256  # tokens whose logits exist at once, unless the recipe says otherwise
 CPU = Card("this CPU", 1e11, 0, 2e10, 1e10)
 
 
-def run_of(model: Llama, tokens: int) -> Run:
-    """What the ledger needs to know of a loaded model with its adapter."""
-    modules = list(lora.adapters(model).values())
-    paths = list(lora.adapters(model))
-    names = tuple({path.rsplit(".", 1)[-1] for path in paths})
-    config = LoraConfig()
-    if modules:
-        first = int(paths[0].split(".")[2])  # model.layers.N.…
-        config = LoraConfig(r=modules[0].lora_A.shape[0], projections=names, first_layer=first)
-    linear = next(module for module in model.modules() if isinstance(module, FrozenLinear))
-    value_bytes, flash = model.dtype.itemsize, model.device.type == "cuda"
+def run_of(recipe: Recipe, device: torch.device) -> Run:
+    """What the ledger needs to know of a training, from files and recipe alone."""
+    files = find_model(recipe.model.name)
+    config = GGUFReader(files.path).config if files.kind == "gguf" else config_from_json(files.path / "config.json")
     return Run(
-        config=model.config, lora=config, scheme=_scheme(linear), tokens=tokens, value_bytes=value_bytes, flash=flash
-    )
-
-
-def _scheme(linear: FrozenLinear) -> str:
-    if isinstance(linear, FourBitLinear):
-        return linear.scheme
-    if isinstance(linear, AffineLinear):
-        return f"int{linear.bits}"
-    assert isinstance(linear, DenseLinear)
-    return "none"
-
-
-def optimizer_of(recipe: TrainSection, device: torch.device) -> OptimizerKind:
-    """8-bit moments on a card, where memory counts; fp32 on a CPU, where they are thirty times faster."""
-    if recipe.optimizer != "auto":
-        return "adamw" if recipe.optimizer == "adamw" else "adamw8bit"
-    return "adamw8bit" if device.type == "cuda" else "adamw"
+        config=config, lora=adapter_of(recipe.lora, config.layers), scheme=recipe.model.quantization,
+        tokens=recipe.data.pack_tokens * recipe.train.batch_packs, value_bytes=compute_dtype(device).itemsize,
+        flash=device.type == "cuda",
+    )  # fmt: skip
 
 
 def card_of(device: torch.device) -> Card:
@@ -82,22 +63,30 @@ def budget_of(device: torch.device) -> Budget:
     return Budget(min(free + held, capped) + CONTEXT_BYTES, free_host)
 
 
-def choose_plan(run: Run, recipe: TrainSection, device: torch.device, budget: Budget | None = None) -> Plan:
+def choose_plan(run: Run, settings: TrainSection, device: torch.device, budget: Budget | None = None) -> Plan:
     """The plan for one pass of `run.tokens`.
 
     Raises:
         InputError: when nothing fits, with what would.
     """
     budget = budget or budget_of(device)
-    card, wishes = card_of(device), Wishes(optimizer=optimizer_of(recipe, device))
-    plan = _on_cpu(run, recipe, budget, wishes) if device.type == "cpu" else choice.best(run, budget, card, wishes)
-    if plan is not None:
+    card, wishes = card_of(device), choice.wishes_of(settings)
+    on_cpu = device.type == "cpu"
+    plan = _on_cpu(run, budget, wishes) if on_cpu else choice.best(run, budget, card, wishes)
+    if plan is None:
+        raise InputError(
+            f"A pass of {run.tokens:,} tokens does not fit.",
+            f"Free: {bytes_text(budget.allocator)} on {device.type}, {bytes_text(budget.host)} on the host.",
+            _what_would(run, budget, card, wishes),
+        )
+    return plan
+
+
+def shortened(plan: Plan, tokens: int, device: torch.device) -> Plan:
+    """The same levers for a corpus that has fewer tokens than a whole pass."""
+    if not 0 < tokens < plan.run.tokens:
         return plan
-    raise InputError(
-        f"A pass of {run.tokens:,} tokens does not fit.",
-        f"Free: {bytes_text(budget.allocator)} on {device.type}, {bytes_text(budget.host)} on the host.",
-        _what_would(run, budget, card, wishes),
-    )
+    return plan_for(replace(plan.run, tokens=tokens), plan.levers, card_of(device))
 
 
 def _what_would(run: Run, budget: Budget, card: Card, wishes: Wishes) -> str:
@@ -111,36 +100,25 @@ def _what_would(run: Run, budget: Budget, card: Card, wishes: Wishes) -> str:
     return "Use a smaller model."
 
 
-def _on_cpu(run: Run, recipe: TrainSection, budget: Budget, wishes: Wishes) -> Plan | None:
-    layers, tokens = run.config.layers, run.tokens
+def _on_cpu(run: Run, budget: Budget, wishes: Wishes) -> Plan | None:
     dense = run.scheme != "none"
-    settings = [("keep", dense), ("keep", False), ("recompute", False)]
-    if recipe.gradient_checkpointing:
-        settings = [("recompute", dense), ("recompute", False)]
-    for keeping, keep_dense in settings:
-        levers = Levers(
-            layers=all_layers(keeping, layers), keep_dense=keep_dense, optimizer=wishes.optimizer,  # type: ignore[arg-type]
-            loss_chunk=min(recipe.loss_chunk, tokens),
-        )  # fmt: skip
+    kept = [] if wishes.recompute else [all_layers("keep", run.config.layers)]
+    recomputed = all_layers("recompute", run.config.layers)
+    optimizer, chunk = optimizer_kind(wishes.optimizer, on_card=False), min(wishes.loss_chunk or CPU_CHUNK, run.tokens)
+    settings = [(layers, copies) for layers in kept for copies in (dense, False)]
+    settings += [(recomputed, dense and wishes.recompute), (recomputed, False)]
+    for layers, copies in settings:
+        levers = Levers(layers=layers, keep_dense=copies, optimizer=optimizer, loss_chunk=chunk)
         plan = plan_for(run, levers, CPU)
         if plan.peak <= budget.allocator:
             return plan
     return None
 
 
-def leaner(plan: Plan, recipe: TrainSection, device: torch.device, budget: Budget | None = None) -> Plan | None:
+def leaner(plan: Plan, settings: TrainSection, device: torch.device) -> Plan | None:
     """The next plan after the machine ran out of memory under this one; None where there is none."""
-    budget = budget or budget_of(device)
-    wishes = Wishes(optimizer=optimizer_of(recipe, device))
+    budget, wishes = budget_of(device), choice.wishes_of(settings)
     if device.type == "cuda":
         return choice.leaner(plan, budget, card_of(device), wishes)
     cut = Budget(min(budget.card, plan.peak) * 7 // 8, budget.host, context=0, reserve=0)
-    return _on_cpu(plan.run, recipe, cut, wishes)
-
-
-def shape_of_recipe(config: LlamaConfig, adapter: LoraConfig, scheme: str, tokens: int, device: torch.device) -> Run:
-    """What the ledger needs to know of a model that is not loaded yet."""
-    return Run(
-        config=config, lora=adapter, scheme=scheme, tokens=tokens, value_bytes=2 if device.type == "cuda" else 4,
-        flash=device.type == "cuda",
-    )  # fmt: skip
+    return _on_cpu(plan.run, cut, wishes)

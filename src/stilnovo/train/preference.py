@@ -49,7 +49,7 @@ def dpo(ratios: Tensor, beta: float) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class DirectPreference:
-    """The objective: Σ over pairs of −log σ(β [log-ratio of chosen − log-ratio of rejected]).
+    """The loss: Σ over pairs of −log σ(β [log-ratio of chosen − log-ratio of rejected]).
 
     Beside the loss it reports, as means over pairs, `margin` (reward of chosen − of rejected) and `accuracy` (whether
     chosen has the higher reward).
@@ -62,7 +62,7 @@ class DirectPreference:
         return len(batch.lengths) // 2
 
     def __call__(self, passes: Passes, batch: Batch) -> tuple[Tensor, Parts]:
-        """See `stilnovo.train.passes.Objective`."""
+        """See `stilnovo.train.passes.BatchLoss`."""
         rows, counts = answers(batch)
         with passes.base():
             reference = self._losses(passes, batch, rows)

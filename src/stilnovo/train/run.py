@@ -1,7 +1,7 @@
 """From a recipe to a trained adapter in a run folder: what the command, the demo and the tests call.
 
-A run folder holds manifest.json, recipe.yaml, held_out.jsonl (what was kept aside), metrics.jsonl, checkpoints/step-N/
-and, at the end, adapter/ (PEFT) and train.json; with a guard also guard.jsonl, and the base's answers in guard/.
+A run folder holds manifest.json, recipe.yaml, held_out.jsonl, metrics.jsonl, checkpoints/step-N/ and, at the end,
+adapter/ (PEFT) and train.json; with a guard also guard.jsonl, and the base's answers in guard/.
 """
 
 from __future__ import annotations
@@ -10,69 +10,87 @@ import gc
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from stilnovo.errors import InputError, StilnovoError
-from stilnovo.hub import find_model
 from stilnovo.model import lora, memory
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import choose_device, open_model
 from stilnovo.model.qat import make_aware
-from stilnovo.model.weights import GGUFReader
-from stilnovo.plan.choice import Plan
-from stilnovo.plan.config import config_from_json
+from stilnovo.plan.keys import plain_reason, refuse_ignored_keys
 from stilnovo.plan.ledger import ledger
-from stilnovo.plan.levers import Levers, all_layers
-from stilnovo.plan.shape import adapter_of, lora_parameters
+from stilnovo.plan.levers import Levers, all_layers, optimizer_kind
+from stilnovo.plan.shape import lora_parameters
 from stilnovo.progress import bytes_text
-from stilnovo.recipe import Recipe, load
+from stilnovo.recipe import Recipe, keys, load, value_of
 from stilnovo.runlog import RunFolder, write_atomic
 from stilnovo.spec import ModelSpec
 from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train import held_out, planning
-from stilnovo.train.corpus import Corpus, read_corpus
-from stilnovo.train.held_out import Measured
+from stilnovo.train.callback import EvaluationCallback
+from stilnovo.train.corpus import Corpus
 from stilnovo.train.loop import Trainer, TrainResult
-from stilnovo.train.watch import Watch
+from stilnovo.train.objectives.base import objective_of
 
-#: Makes the watch of a run from what was opened for it; None: nobody watches.
-Watcher = Callable[[Llama, Tokenizer, Corpus], Watch]
+#: Makes the evaluation callback of a run from what was opened for it.
+MakeCallback = Callable[[Llama, Tokenizer, Corpus], EvaluationCallback]
 
 
 class TrainingRun:
     """A recipe opened on a run folder: model, adapter, data and trainer, ready to go.
 
     Attributes:
-        measured: What the finished model makes of what was kept aside; None before, and for texts.
+        plan: What the step is done by; None where torch's autograd does it.
+        measured: Figures of the held-out rows under the trained model, and a line that says them; None before, and for texts.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, *, resume: bool = False, watcher: Watcher | None = None) -> None:
-        if recipe.guard.every is not None and watcher is None:
-            raise ValueError("a recipe with a guard needs its watcher (stilnovo.forgetting.guard.watcher)")
-        _check_folder(folder, recipe, resume)
+    def __init__(
+        self, recipe: Recipe, folder: Path, *, resume: bool = False, make_callback: MakeCallback | None = None
+    ) -> None:
+        if recipe.guard.every is not None and make_callback is None:
+            raise ValueError("a recipe with a guard needs its callback (stilnovo.forgetting.guard.guard_callback)")
+        device = choose_device(recipe.model.device)
+        refuse_ignored_keys(recipe, on_card=device.type == "cuda")
+        before = _noted(folder, recipe, resume)
         self.recipe, self.folder = recipe, RunFolder(folder)
-        _check_memory(recipe)
+        self.shape = planning.run_of(recipe, device)
+        self.lora = self.shape.lora
+        plan = None if plain_reason(recipe) else planning.choose_plan(self.shape, recipe.train, device)
         self.model, self.tokenizer = _open(recipe)
-        self.lora = adapter_of(recipe.lora, self.model.config.layers)
-        self.corpus = read_corpus(_as_begun(folder, recipe) if resume else recipe, self.tokenizer)
-        self.measured: Measured | None = None
-        if resume:
-            _check_data(folder, self.corpus)
+        # Runs on conversations and pairs once learnt all of them whatever data.held_out said; begun so, they go on so.
+        whole = recipe.train.task != "text" and before.get("held_out_documents") == 0
+        self.objective = objective_of(recipe.changed({"data.held_out": 0}) if whole else recipe)
+        self.corpus = self.objective.read(self.tokenizer)
+        self.measured: tuple[dict[str, float], str] | None = None
+        if before.get("data_sha256", self.corpus.sha256) != self.corpus.sha256:
+            # The same names may hold other texts by now; the position in the data would then mean something else.
+            raise InputError(
+                "The data differ from those this run began with.",
+                f"sha256 {self.corpus.sha256[:12]}, was {before['data_sha256'][:12]}.",
+                "Put the old files back, or start anew in another folder (--out).",
+            )
+        self.plan = None if plan is None else planning.shortened(plan, self.corpus.packed.tokens, device)
         self._attach()
-        self.watch = None if watcher is None else watcher(self.model, self.tokenizer, self.corpus)
-        self.trainer = Trainer(self.model, self.corpus.packed, recipe.train, self.folder, watch=self.watch)
+        self.callback = None if make_callback is None else make_callback(self.model, self.tokenizer, self.corpus)
+        self.trainer = self._trainer()
         if resume:
             self.trainer.resume()
-        held_out.write(folder, self.corpus.aside)
+        held_out.write(folder, self.objective, self.corpus.held_out)
         write_atomic(folder / "recipe.yaml", recipe.to_yaml())
         self.folder.write_manifest(
             recipe=recipe.model_dump(mode="json"), data_sha256=self.corpus.sha256, trainable_parameters=self.trainable,
             total_parameters=self.model.config.parameters(), documents=len(self.corpus.packed.documents),
-            held_out_documents=self.corpus.kept_aside, tokens_per_epoch=self.corpus.packed.tokens,
-            levers=None if self.plan is None else asdict(self.plan.levers),
+            held_out_documents=len(self.corpus.held_out), tokens_per_epoch=self.corpus.packed.tokens, levers=self._levers(),
+        )  # fmt: skip
+
+    def _trainer(self) -> Trainer:
+        return Trainer(
+            self.model, self.corpus.packed, self.recipe.train, self.folder, loss=self.objective.loss(), plan=self.plan,
+            callback=self.callback,
         )  # fmt: skip
 
     def _attach(self) -> None:
@@ -86,15 +104,13 @@ class TrainingRun:
         """Parameters that learn."""
         return lora_parameters(self.model.config, self.lora)
 
-    @property
-    def plan(self) -> Plan | None:
-        """What the step is done by; None on the plain path."""
-        return self.trainer.plan
+    def _levers(self) -> dict[str, object] | None:
+        return None if self.plan is None else asdict(self.plan.levers)
 
     def train(self) -> tuple[TrainResult, list[memory.MemoryLine]]:
         """Train to the end; writes adapter/ and train.json and returns the result and the memory ledger.
 
-        Conversations or pairs that were kept aside are read then (`measured`), when everything else is written already.
+        The held-out rows are evaluated then (`measured`), when everything else is written already.
         When the machine runs out of memory, the run goes on once with the next leaner plan, from the last finished step.
         """
         try:
@@ -116,29 +132,27 @@ class TrainingRun:
         self.folder.write_json(
             "train.json",
             {
-                **asdict(result), "memory": [asdict(line) for line in lines],
-                "predicted_peak_bytes": None if self.plan is None else self.plan.peak,
-                "levers": None if self.plan is None else asdict(self.plan.levers),
-                "guard": None if self.trainer.watching is None else self.trainer.watching.summary(),
-                "held_out": None if self.measured is None else asdict(self.measured),
+                **result.to_json(), "memory": [asdict(line) for line in lines],
+                "predicted_peak_bytes": None if self.plan is None else self.plan.peak, "levers": self._levers(),
+                "guard": self.trainer.evaluations.summary(),
+                "held_out": None if self.measured is None else self.measured[0],
             },
         )  # fmt: skip
 
     def _measure(self) -> None:
-        trainer, aside = self.trainer, self.corpus.aside
         try:
-            self.measured = held_out.measure(trainer.passes, trainer.objective, aside, self.tokenizer, self.recipe)
+            self.measured = self.objective.evaluate(self.trainer.passes, self.corpus.held_out, self.tokenizer)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                "Stopped while what was kept aside was read. The training is finished and its adapter written; "
-                "--resume reads it again."
+                "Stopped while the held-out rows were evaluated. The training is finished and its adapter written; "
+                "--resume evaluates them again."
             ) from None
 
     def _lean(self, error: BaseException) -> None:
         """Load everything again under the next leaner plan, and go on from the last finished step."""
-        device, train = self.model.device, self.recipe.train
-        plan = None if self.plan is None else planning.leaner(self.plan, train, device)
-        if plan is None:
+        device = self.model.device
+        plan = None if self.plan is None else planning.leaner(self.plan, self.recipe.train, device)
+        if self.plan is None or plan is None:
             raise StilnovoError(
                 "The machine ran out of memory, and no leaner plan is left.",
                 str(error).splitlines()[0][:200],
@@ -146,7 +160,7 @@ class TrainingRun:
             ) from error
         logging.getLogger(__name__).warning(
             "Out of memory at step %d: going on with a leaner plan (%s instead of %s).",
-            self.trainer.step + 1, bytes_text(plan.peak), bytes_text(self.plan.peak if self.plan else 0),
+            self.trainer.step + 1, bytes_text(plan.peak), bytes_text(self.plan.peak),
         )  # fmt: skip
         state = self.trainer.state()
         del self.trainer, self.model
@@ -155,7 +169,8 @@ class TrainingRun:
             torch.cuda.empty_cache()
         self.model, _ = _open(self.recipe)
         self._attach()
-        self.trainer = Trainer(self.model, self.corpus.packed, train, self.folder, plan, self.watch)
+        self.plan = plan
+        self.trainer = self._trainer()
         self.trainer.restore(state)
 
     def _ledger(self) -> list[memory.MemoryLine]:
@@ -163,11 +178,10 @@ class TrainingRun:
         if self.plan is not None and self.trainer.engine is not None:
             measured["saved for backward"] = self.trainer.engine.saved_bytes
             items = self.plan.ledger.items
-        else:  # the plain path has no plan; what lasts can be weighed all the same
-            run = planning.run_of(self.model, 1)
-            kind = planning.optimizer_of(self.recipe.train, self.model.device)
-            levers = Levers(layers=all_layers("keep", run.config.layers), optimizer=kind)
-            items = tuple(item for item in ledger(run, levers).items if item.name in measured)
+        else:  # there is no plan; what lasts can be weighed all the same
+            kind = optimizer_kind(self.recipe.train.optimizer, on_card=self.model.device.type == "cuda")
+            levers = Levers(layers=all_layers("keep", self.shape.config.layers), optimizer=kind)
+            items = tuple(item for item in ledger(replace(self.shape, tokens=1), levers).items if item.name in measured)
         return [
             memory.MemoryLine(
                 f"{item.name} (host)" if item.place == "host" else item.name,
@@ -179,23 +193,6 @@ class TrainingRun:
         ]
 
 
-def _check_memory(recipe: Recipe) -> None:
-    """Refuse what cannot fit before gigabytes are read.
-
-    Raises:
-        InputError: with what would make it fit.
-    """
-    files, device = find_model(recipe.model.name), choose_device(recipe.model.device)
-    config = GGUFReader(files.path).config if files.kind == "gguf" else config_from_json(files.path / "config.json")
-    tokens = recipe.data.pack_tokens * recipe.train.batch_packs
-    run = planning.shape_of_recipe(
-        config, adapter_of(recipe.lora, config.layers), recipe.model.quantization, tokens, device
-    )
-    plain = recipe.train.engine == "plain" or recipe.lora.dropout or recipe.lora.quantization_aware != "none"
-    if not plain:
-        planning.choose_plan(run, recipe.train, device)
-
-
 def _out_of_memory(error: BaseException) -> bool:
     # torch's CPU allocator raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
@@ -205,43 +202,31 @@ def _open(recipe: Recipe) -> tuple[Llama, Tokenizer]:
     return open_model(ModelSpec(recipe.model.name, quantization=recipe.model.quantization, device=recipe.model.device))
 
 
-def _as_begun(folder: Path, recipe: Recipe) -> Recipe:
-    # Runs on conversations and pairs once learnt all of them whatever data.held_out said; begun so, they go on so.
-    path = folder / "manifest.json"
-    noted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    whole = recipe.train.task != "text" and noted.get("held_out_documents") == 0
-    return recipe.changed({"data.held_out": 0}) if whole else recipe
+def _noted(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
+    """The manifest of the run that is resumed, empty for a new one; before anything is loaded.
 
-
-def _check_data(folder: Path, corpus: Corpus) -> None:
-    # The same names may hold other texts by now; the position in the data would then mean something else.
-    path = folder / "manifest.json"
-    noted = json.loads(path.read_text(encoding="utf-8")).get("data_sha256") if path.is_file() else None
-    if noted is not None and noted != corpus.sha256:
-        raise InputError(
-            "The data differ from those this run began with.",
-            f"sha256 {corpus.sha256[:12]}, was {noted[:12]}.",
-            "Put the old files back, or start anew in another folder (--out).",
-        )
-
-
-def _check_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
-    # Before anything is loaded: a run must never silently overwrite another.
-    begun = (folder / "metrics.jsonl").exists()
-    if begun and not resume:
-        raise InputError(
-            f"{folder} holds a run already.", "It has metrics.", "Continue it with --resume, or choose another --out."
-        )
-    if resume and not (folder / "recipe.yaml").exists():
-        raise InputError(f"There is no run to resume in {folder}.", next="Start it without --resume.")
-    if resume:
-        # Read as a recipe, so that keys which did not exist when the run began have their defaults.
-        before = load(folder / "recipe.yaml").model_dump(mode="json")
-        now = recipe.model_dump(mode="json")
-        changed = [f"{s}.{k}" for s in now for k in now[s] if before.get(s, {}).get(k) != now[s][k]]
-        if changed:
+    Raises:
+        InputError: where a run would overwrite another, or be resumed with another recipe.
+    """
+    if not resume:
+        if (folder / "metrics.jsonl").exists():
             raise InputError(
-                "The recipe differs from the one this run began with.",
-                f"Changed: {', '.join(changed)}",
-                "Resume with the same settings.",
+                f"{folder} holds a run already.",
+                "It has metrics.",
+                "Continue it with --resume, or choose another --out.",
             )
+        return {}
+    if not (folder / "recipe.yaml").exists():
+        raise InputError(f"There is no run to resume in {folder}.", next="Start it without --resume.")
+    # Read as a recipe, so that keys which did not exist when the run began have their defaults.
+    before = load(folder / "recipe.yaml")
+    changed = [key for key in keys() if value_of(before, key) != value_of(recipe, key)]
+    if changed:
+        raise InputError(
+            "The recipe differs from the one this run began with.",
+            f"Changed: {', '.join(changed)}",
+            "Resume with the same settings.",
+        )
+    path = folder / "manifest.json"
+    noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return noted

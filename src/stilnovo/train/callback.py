@@ -1,0 +1,192 @@
+"""Evaluation during training: a callback measures the model every few steps and may end the training.
+
+The training knows no benchmark: it is given an `EvaluationCallback`, calls it when an evaluation is due, writes down
+the result (`guard.jsonl`), remembers the best step and obeys. What is measured, and by which rule, is the callback's own
+affair (`stilnovo.forgetting.guard`).
+
+Unusual: an evaluation leaves no trace in the training (random states, mode and gradients are as before), and everything
+that a later one depends on lies in the checkpoint, so that a training that was killed repeats its evaluations to the last
+bit.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+
+from stilnovo.errors import InputError
+from stilnovo.model.llama import Llama
+from stilnovo.runlog import RunFolder, write_atomic
+from stilnovo.train.checkpoint import random_state, set_random_state
+
+FILE = "guard.jsonl"
+
+OnLoss = Literal["stop", "best"]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepEvaluation:
+    """The result of a callback's evaluation at one step.
+
+    Attributes:
+        step: Optimizer steps made.
+        lost: The test says that something was lost: the training ends.
+        within: Nothing is further from the base than is allowed, as measured; only such a step can be the best.
+        gain: How much was learnt, higher being more; None where that is not measured (then later is better).
+        text: One line for people.
+        figures: Plain data for `guard.jsonl`.
+        seconds: The evaluation took.
+    """
+
+    step: int
+    lost: bool
+    within: bool
+    gain: float | None
+    text: str
+    figures: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class EvaluationCallback(Protocol):
+    """Callback interface for evaluation during training.
+
+    Attributes:
+        every: Steps between evaluations; the last step is always evaluated.
+        on_loss: `stop`: the training ends where it is; `best`: it goes back to the best step.
+    """
+
+    every: int
+    on_loss: OnLoss
+
+    def begin(self, model: Llama) -> None:
+        """Evaluate the base model; called at the start of every session, when the adapter may already be trained."""
+        ...
+
+    def evaluate(self, step: int, model: Llama) -> StepEvaluation:
+        """Evaluate the model after `step` steps."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What later evaluations depend on: tensors and plain data."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put `state` back."""
+        ...
+
+
+def evaluation_steps(steps: int, every: int) -> list[int]:
+    """The steps after which an evaluation is due: every so many, and the last."""
+    return sorted({*range(every, steps + 1, every), steps})
+
+
+def check_every(every: int, steps: int) -> None:
+    """Refuse evaluations that would never come.
+
+    Raises:
+        InputError: the run is over before the first of them.
+    """
+    if every > steps:
+        raise InputError(
+            f"The guard's first evaluation would come after step {every}.", f"The run has {steps} steps.",
+            f"Set guard.every to at most {steps}.",
+        )  # fmt: skip
+
+
+class Evaluations:
+    """The evaluations of one run: when they are due, their results, the best step; none without a callback.
+
+    Attributes:
+        history: All results so far.
+        best: The step to go back to; 0, the base itself, until an evaluation found nothing lost.
+    """
+
+    def __init__(self, callback: EvaluationCallback | None, run: RunFolder, steps: int) -> None:
+        self.callback, self.run, self.planned, self.best = callback, run, steps, 0
+        self.history: list[StepEvaluation] = []
+        self.due: set[int] = set()
+        if callback is not None:
+            check_every(callback.every, steps)
+            self.due = set(evaluation_steps(steps, callback.every))
+
+    @property
+    def ended(self) -> StepEvaluation | None:
+        """The evaluation that ended the training, where one did."""
+        return self.history[-1] if self.history and self.history[-1].lost else None
+
+    @property
+    def returns_to_best(self) -> bool:
+        """Whether a training that is ended goes back to its best step."""
+        return self.callback is not None and self.callback.on_loss == "best"
+
+    def begin(self, model: Llama) -> None:
+        """See `EvaluationCallback.begin`."""
+        if self.callback is not None:
+            with undisturbed(model):
+                self.callback.begin(model)
+            self._write()
+
+    def evaluate(self, step: int, model: Llama) -> bool:
+        """Evaluate if that is due at this step and was not done yet; whether it was done now."""
+        if self.callback is None or step not in self.due or (self.history and self.history[-1].step >= step):
+            return False
+        with undisturbed(model):
+            result = self.callback.evaluate(step, model)
+        best = next((earlier.gain for earlier in self.history if earlier.step == self.best), None)
+        self.history.append(result)
+        if not result.lost and result.within and (result.gain is None or best is None or result.gain > best):
+            self.best = step
+        self._write()
+        log.info("Step %d: %s", step, result.text)
+        return True
+
+    def _write(self) -> None:
+        rows = (json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in self.history)
+        write_atomic(self.run.path / FILE, "".join(rows))
+
+    def state(self) -> dict[str, Any] | None:
+        """What a checkpoint keeps."""
+        if self.callback is None:
+            return None
+        history = json.dumps([asdict(result) for result in self.history])
+        return {"best": self.best, "history": history, "watch": self.callback.state()}
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Put it back; evaluations after the checkpoint will be repeated."""
+        if self.callback is not None and state is not None:
+            self.best = state["best"]
+            self.history = [StepEvaluation(**row) for row in json.loads(state["history"])]
+            self.callback.restore(state["watch"])
+
+    def summary(self) -> dict[str, Any] | None:
+        """For `train.json` of a finished training: whether, when and why it was ended early, and whose adapter was kept."""
+        if self.callback is None:
+            return None
+        ended = self.ended
+        last = ended.step if ended else self.planned
+        return {
+            "ended": ended is not None, "step": last, "planned_steps": self.planned,
+            "adapter_step": self.best if ended and self.returns_to_best else last, "best_step": self.best,
+            "on_loss": self.callback.on_loss, "why": ended.text if ended else "nothing was lost",
+            "evaluations": len(self.history), "seconds": math.fsum(result.seconds for result in self.history),
+        }  # fmt: skip
+
+
+@contextmanager
+def undisturbed(model: Llama) -> Iterator[None]:
+    """Random states and the model's mode are afterwards as they were."""
+    random, training = random_state(model.device), model.training
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+        set_random_state(random, model.device)

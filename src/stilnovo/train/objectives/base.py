@@ -1,0 +1,61 @@
+"""What a training objective is, and how a recipe's is found.
+
+A new objective is one file with a subclass of `Objective`, and one entry in `stilnovo.recipe.OBJECTIVES`. Such a file
+imports torch only inside its functions, so that `stilnovo plan` can ask for the cost at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from stilnovo.plan.speed import ObjectiveCost
+from stilnovo.recipe import OBJECTIVES, Recipe
+
+if TYPE_CHECKING:
+    from stilnovo.text.tokenizer import Tokenizer
+    from stilnovo.train.corpus import Corpus, HeldOutRows
+    from stilnovo.train.passes import BatchLoss, Passes
+
+
+class Objective(ABC):
+    """The training objective of one recipe."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    @abstractmethod
+    def read(self, tokenizer: Tokenizer) -> Corpus:
+        """Read, split, tokenise and pack the recipe's data.
+
+        Raises:
+            InputError: for files that cannot be read or used, or a broken chat template.
+        """
+
+    @abstractmethod
+    def loss(self) -> BatchLoss:
+        """The loss of a batch."""
+
+    @abstractmethod
+    def cost(self, learnt: float = 1.0) -> ObjectiveCost:
+        """What a step computes; `learnt` is the share of conversations' or pairs' tokens that are answers."""
+
+    def document_tokens(self, tokens: int) -> int | None:
+        """Length over which attention runs in a pass of so many tokens; None: the whole pass."""
+        return None
+
+    @abstractmethod
+    def held_out_row(self, row: Any) -> dict[str, Any]:
+        """A held-out row as `held_out.jsonl` keeps it: in a shape that the objective reads."""
+
+    def evaluate(self, passes: Passes, rows: HeldOutRows, tokenizer: Tokenizer) -> tuple[dict[str, float], str] | None:
+        """Figures of the held-out rows under the trained model, and one line that says them; None where there are none."""
+        return None
+
+
+def objective_of(recipe: Recipe) -> Objective:
+    """The training objective that a recipe names."""
+    module, _, name = OBJECTIVES[recipe.train.task].implementation.partition(":")
+    implementation: type[Objective] = getattr(importlib.import_module(module), name)
+    return implementation(recipe)

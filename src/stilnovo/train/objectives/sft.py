@@ -1,0 +1,46 @@
+"""The objective `sft`: conversations, of which only the assistant's turns are learnt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stilnovo.data.packing import IntArray, pack
+from stilnovo.train import corpus
+from stilnovo.train.objectives.text import NextToken, TextObjective
+
+if TYPE_CHECKING:
+    from stilnovo.text.tokenizer import Tokenizer
+    from stilnovo.train.passes import Passes
+
+
+class ConversationObjective(TextObjective):
+    """Supervised fine-tuning: next-token prediction on the assistant's turns."""
+
+    answers_only = True
+
+    def documents(self, tokenizer: Tokenizer) -> tuple[list[IntArray], corpus.HeldOutRows, str]:
+        """See `TextObjective.documents`."""
+        data = self.recipe.data
+        conversations, digest = corpus.read_chats(data.paths, data.max_documents)
+        learnt, held_out = corpus.split_distinct(conversations, data.held_out, self.recipe.train.seed)
+        return [corpus.supervised(conversation, tokenizer) for conversation in learnt], tuple(held_out), digest
+
+    def held_out_row(self, row: Any) -> dict[str, Any]:
+        """See `Objective.held_out_row`."""
+        return {"messages": corpus.turns(*row.messages)}
+
+    def evaluate(
+        self, passes: Passes, rows: corpus.HeldOutRows, tokenizer: Tokenizer
+    ) -> tuple[dict[str, float], str] | None:
+        """Nats per loss token of the assistant's turns, without and with the adapter."""
+        from stilnovo.train.held_out import figures_of
+
+        packed = pack([corpus.supervised(row, tokenizer) for row in rows], self.recipe.data.pack_tokens)
+        after = figures_of(passes, NextToken(), packed, self.recipe.train)
+        with passes.base():
+            before = figures_of(passes, NextToken(), packed, self.recipe.train)
+        if not after["n"]:
+            return None
+        figures = {"n": len(rows), "tokens": after["n"], "loss_before": before["loss"], "loss_after": after["loss"]}
+        losses = f"loss {before['loss']:.3f} → {after['loss']:.3f} nats per loss token"
+        return figures, f"{len(rows):,} conversations: {losses}"

@@ -1,0 +1,149 @@
+"""The objective `text`: next-token prediction on every token of plain texts, with or without rehearsal.
+
+Rehearsal conversations are repeated, in an order drawn by seed, until they make up their share of all tokens; they come
+after the others in the list of documents, so that a batch knows them by their number. Their loss is cross-entropy, or
+KL(base ‖ model), which holds the model near the base, or both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from stilnovo.data.packing import IntArray, PackedCorpus, pack_index, truncated_index
+from stilnovo.data.shards import is_prepared, open_prepared
+from stilnovo.data.sources import Document, training_text
+from stilnovo.errors import InputError
+from stilnovo.plan.speed import ObjectiveCost
+from stilnovo.train import corpus
+from stilnovo.train.corpus import Corpus, HeldOutRows, Joined, supervised
+from stilnovo.train.objectives.base import Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stilnovo.data.batches import Batch
+    from stilnovo.text.tokenizer import Tokenizer
+    from stilnovo.train.passes import Parts, Passes
+
+
+class TextObjective(Objective):
+    """Language modelling on texts or on a prepared corpus; a share of texts may be read as questions and answers too."""
+
+    answers_only = False
+
+    def documents(self, tokenizer: Tokenizer) -> tuple[list[IntArray], HeldOutRows, str]:
+        """Documents to learn, held-out rows, and the digest of everything read."""
+        from stilnovo.data.comprehension import comprehension
+        from stilnovo.text.encoder import Encoder
+
+        data, seed = self.recipe.data, self.recipe.train.seed
+        rows, digest = corpus.read_texts(data.paths, data.max_documents, self.recipe.model.name)
+        learnt, held_out = corpus.split(rows, data.held_out, seed)
+        documents = Encoder(tokenizer).documents([training_text(row) for row in learnt])
+        if data.comprehension:
+            documents += [supervised(talk, tokenizer) for talk in comprehension(learnt, seed, data.comprehension)]
+        return documents, tuple(held_out), digest
+
+    def read(self, tokenizer: Tokenizer) -> Corpus:
+        """See `Objective.read`; a prepared folder is opened as it is."""
+        data = self.recipe.data
+        if data.rehearsal or data.comprehension or self.answers_only:
+            corpus.warn_of_template(tokenizer)
+        documents: Sequence[IntArray]
+        folder = Path(data.paths[0])
+        prepared = len(data.paths) == 1 and is_prepared(folder)
+        documents, held_out, digest = self._prepared(folder, tokenizer) if prepared else self.documents(tokenizer)
+        lengths, anchored = corpus.lengths_of(documents), None
+        if data.rehearsal:
+            conversations, rehearsal_digest = corpus.read_chats(data.rehearsal, None)
+            wanted = round(data.rehearsal_share / (1 - data.rehearsal_share) * int(lengths.sum()))
+            talks = [supervised(conversation, tokenizer) for conversation in conversations]
+            rehearsal = corpus.repeated(talks, wanted, self.recipe.train.seed)
+            anchored, documents = len(documents), Joined(documents, rehearsal)
+            lengths = np.concatenate([lengths, corpus.lengths_of(rehearsal)])
+            digest = hashlib.sha256(f"{digest}{rehearsal_digest}".encode()).hexdigest()
+        index = truncated_index if data.rows == "truncated" else pack_index
+        packed = PackedCorpus(documents, index(lengths, data.pack_tokens), data.pack_tokens, anchored)
+        return Corpus(packed, held_out, digest)
+
+    def _prepared(self, folder: Path, tokenizer: Tokenizer) -> tuple[Sequence[IntArray], HeldOutRows, str]:
+        data = self.recipe.data
+        if data.comprehension:
+            raise InputError(
+                "data.comprehension has no effect on a prepared corpus.", f"{folder} holds tokens, not texts.",
+                "Leave it out, or give the texts themselves with --data.",
+            )  # fmt: skip
+        opened = open_prepared(folder, tokenizer.fingerprint())
+        texts = opened.held_out[: round(data.held_out * (len(opened.documents) + len(opened.held_out)))]
+        documents = opened.documents if data.max_documents is None else opened.documents[: data.max_documents]
+        return documents, tuple(Document(str(at), "", text) for at, text in enumerate(texts)), opened.sha256
+
+    def loss(self) -> NextToken:
+        """See `Objective.loss`."""
+        return NextToken(self.recipe.train.rehearse_by, self.recipe.train.kl_weight)
+
+    def cost(self, learnt: float = 1.0) -> ObjectiveCost:
+        """See `Objective.cost`."""
+        data, rehearse_by = self.recipe.data, self.recipe.train.rehearse_by
+        rehearsal = data.rehearsal_share if data.rehearsal else 0.0
+        own = (1 - rehearsal) * (learnt if self.answers_only else 1.0)
+        if rehearse_by == "learn":
+            return ObjectiveCost(learnt=own + rehearsal * learnt)
+        answers = rehearsal * learnt if rehearse_by == "both" else 0.0
+        return ObjectiveCost(learnt=own + answers, base=rehearsal, anchored=rehearsal)
+
+    def held_out_row(self, row: Any) -> dict[str, Any]:
+        """See `Objective.held_out_row`."""
+        return {"id": row.id, "text": training_text(row)}
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """Σ −log p over the loss tokens, and `weight` · Σ KL(base ‖ model) over rehearsal tokens where they are an anchor."""
+
+    rehearse_by: Literal["learn", "anchor", "both"] = "learn"
+    weight: float = 1.0
+
+    def __call__(self, passes: Passes, batch: Batch) -> tuple[Tensor, Parts]:
+        """See `stilnovo.train.passes.BatchLoss`; `parts["kl"]` is there when the batch holds an anchor."""
+        hidden = passes.hidden(batch.tokens, batch.lengths)
+        learnt = self._learnt(batch)
+        if learnt is None:
+            loss, count = passes.cross_entropy(hidden, batch.targets), batch.targets.numel()
+        else:
+            rows = learnt.nonzero()[:, 0]
+            loss, count = passes.cross_entropy(hidden[rows.to(hidden.device)], batch.targets[rows]), len(rows)
+        parts: Parts = {"loss": (loss.item(), count)}
+        if self.rehearse_by == "learn" or not batch.anchored:
+            return loss, parts
+        rows = _anchored(batch).nonzero()[:, 0]
+        with passes.base():
+            teacher = passes.hidden(batch.tokens[rows], [batch.lengths[piece] for piece in batch.anchored])
+        divergence = passes.divergence(hidden[rows.to(hidden.device)], teacher)
+        parts["kl"] = divergence.item(), len(rows)
+        return loss + self.weight * divergence, parts
+
+    def count(self, batch: Batch) -> int:
+        """Loss tokens of a batch."""
+        learnt = self._learnt(batch)
+        return batch.targets.numel() if learnt is None else int(learnt.sum())
+
+    def _learnt(self, batch: Batch) -> Tensor | None:
+        """(T,) bool: the targets whose −log p is summed; None: all."""
+        if self.rehearse_by != "anchor" or not batch.anchored:
+            return batch.learnt
+        others = ~_anchored(batch)
+        return others if batch.learnt is None else batch.learnt & others
+
+
+def _anchored(batch: Batch) -> Tensor:
+    """(T,) bool: the rows of the pieces that are rehearsal."""
+    import torch
+
+    return torch.cat([torch.full((length,), piece in batch.anchored) for piece, length in enumerate(batch.lengths)])
