@@ -185,7 +185,7 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
     """Processor seconds of a look and of a step, of a real model; the guard's own path, nothing else."""
     import torch
 
-    from stilnovo.forgetting.guard import watcher
+    from stilnovo.forgetting.guard import guard_callback
     from stilnovo.recipe import load
     from stilnovo.train.run import TrainingRun
 
@@ -198,19 +198,19 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
                 "guard.texts": [options.text],
             }
         )  # fmt: skip
-        run = TrainingRun(recipe, Path(folder) / "run", watcher=watcher(recipe, Path(folder) / "run"))
-        trainer, watch = run.trainer, run.watch
-        assert watch is not None
+        run = TrainingRun(recipe, Path(folder) / "run", make_callback=guard_callback(recipe, Path(folder) / "run"))
+        trainer, callback = run.trainer, run.callback
+        assert callback is not None
         clock = time.process_time
         began = clock()
-        watch.begin(run.model)
+        callback.begin(run.model)
         base, steps, stream = clock() - began, [], iter(trainer.stream)
         for _ in range(options.steps):
             began = clock()
             trainer.train_step([next(stream)])
             steps.append(clock() - began)
         began = clock()
-        look = watch.look(options.steps, run.model)
+        look = callback.evaluate(options.steps, run.model)
         looked = clock() - began
     step = float(np.median(steps))
     found = {

@@ -38,7 +38,8 @@ from stilnovo.scoring.perplexity import HeldOutScore, score_texts
 from stilnovo.spec import ModelSpec
 from stilnovo.statistics.estimates import bootstrap_ratio
 from stilnovo.text.tokenizer import Tokenizer
-from stilnovo.train.loop import batch_loss
+from stilnovo.train.objectives.text import NextToken
+from stilnovo.train.passes import Passes
 
 
 def trained(model: Llama, corpus: PackedCorpus, options: argparse.Namespace, name: str) -> float:
@@ -54,7 +55,7 @@ def trained(model: Llama, corpus: PackedCorpus, options: argparse.Namespace, nam
             for group in optimizer.param_groups:
                 group["lr"] = rate
             batch = next(batches)
-            loss = batch_loss(model, batch, 256) / batch.tokens.numel()
+            loss = NextToken()(Passes(model, None, 256), batch)[0] / batch.tokens.numel()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()

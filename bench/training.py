@@ -49,6 +49,7 @@ def run_ours(job: dict[str, Any]) -> list[dict[str, float]]:
     from stilnovo.model import lora
     from stilnovo.model.load import open_model
     from stilnovo.plan.choice import plan_for
+    from stilnovo.plan.ledger import Run
     from stilnovo.plan.levers import Levers, all_layers
     from stilnovo.plan.shape import LoraConfig
     from stilnovo.recipe import TrainSection
@@ -59,14 +60,19 @@ def run_ours(job: dict[str, Any]) -> list[dict[str, float]]:
 
     model, _ = open_model(ModelSpec("smollm2", quantization="nf4", device="cpu"))
     corpus = pack(json.loads(Path(job["ids"]).read_text()), job["pack"])
-    lora.attach(model, LoraConfig(r=32, alpha=32))
+    adapter = LoraConfig(r=32, alpha=32)
+    lora.attach(model, adapter)
     section = TrainSection(
         steps=job["steps"], batch_packs=job["batch"], accumulation=job["packs_a_step"] // job["batch"],
         learning_rate=RATE, schedule="constant", warmup_ratio=0, seed=42,
     )  # fmt: skip
     levers = Levers(layers=all_layers("keep", model.config.layers), keep_dense=job["keep_dense"], optimizer="adamw")
-    plan = plan_for(planning.run_of(model, job["pack"] * job["batch"]), levers, planning.CPU)
-    trainer = Trainer(model, corpus, section, RunFolder(Path(job["folder"]) / f"ours-{os.getpid()}"), plan)
+    run = Run(
+        config=model.config, lora=adapter, scheme="nf4", tokens=job["pack"] * job["batch"], flash=False,
+        value_bytes=model.dtype.itemsize,
+    )  # fmt: skip
+    plan = plan_for(run, levers, planning.CPU)
+    trainer = Trainer(model, corpus, section, RunFolder(Path(job["folder"]) / f"ours-{os.getpid()}"), plan=plan)
     stream, rows = iter(trainer.stream), []
     forget_peak()
     for _ in range(job["steps"]):

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import short_smollm2
+from conftest import batch_loss, short_smollm2
 from stilnovo.data.batches import Batch
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.train.loop import batch_loss
 
 
 def prepared(model: Llama, dropout: float = 0.0) -> Llama:

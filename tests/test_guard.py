@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file
 
 from stilnovo.errors import InputError
-from stilnovo.forgetting.guard import Guard, watcher
+from stilnovo.forgetting.guard import Guard, guard_callback
 from stilnovo.forgetting.slice import measure
 from stilnovo.model import lora
-from stilnovo.recipe import Recipe
+from stilnovo.recipe import GuardSection, Recipe
 from stilnovo.runlog import RunFolder
 from stilnovo.train import checkpoint
 from stilnovo.train.run import TrainingRun
@@ -57,19 +57,17 @@ def guarded(tiny_folder: Path, tmp_path: Path) -> Recipe:
 
 
 def opened(recipe: Recipe, folder: Path, *, resume: bool = False) -> TrainingRun:
-    return TrainingRun(recipe, folder, resume=resume, watcher=watcher(recipe, folder))
+    return TrainingRun(recipe, folder, resume=resume, make_callback=guard_callback(recipe, folder))
 
 
-def test_the_gain_of_a_training_on_conversations_is_measured_on_those_kept_aside(
-    guarded: Recipe, tmp_path: Path
-) -> None:
+def test_the_gain_of_a_training_on_conversations_is_measured_on_those_held_out(guarded: Recipe, tmp_path: Path) -> None:
     talks = [{"instruction": f"Dimmi {i}.", "output": f"Ecco {i}, come chiesto."} for i in range(40)]
     (tmp_path / "talks.jsonl").write_text("\n".join(json.dumps(row) for row in talks))
     recipe = guarded.changed({"train.task": "sft", "data.paths": [str(tmp_path / "talks.jsonl")]})
     run = opened(recipe, tmp_path / "run")
-    assert isinstance(run.watch, Guard)
-    assert len(run.watch.what.gain) == 12
-    assert set(run.watch.what.gain) <= set(run.corpus.aside)
+    assert isinstance(run.callback, Guard)
+    assert len(run.callback.what.gain) == 12
+    assert set(run.callback.what.gain) <= set(run.corpus.held_out)
 
 
 def losses(folder: Path) -> list[float]:
@@ -86,19 +84,19 @@ def history(folder: Path) -> list[dict[str, Any]]:
 def test_a_guard_that_never_fires_changes_nothing(guarded: Recipe, tmp_path: Path, dropout: float) -> None:
     guarded = guarded.changed({"lora.dropout": dropout})
     opened(guarded, tmp_path / "with").train()
-    TrainingRun(guarded.changed({"guard.every": None}), tmp_path / "without").train()
+    TrainingRun(guarded.model_copy(update={"guard": GuardSection()}), tmp_path / "without").train()
     assert losses(tmp_path / "with") == losses(tmp_path / "without")
     assert (tmp_path / "with" / WEIGHTS).read_bytes() == (tmp_path / "without" / WEIGHTS).read_bytes()
     assert [row["step"] for row in history(tmp_path / "with")] == [2, 4, 6, 8, 10]
     summary = json.loads((tmp_path / "with" / "train.json").read_text())["guard"]
-    assert (summary["ended"], summary["adapter_step"], summary["looks"]) == (False, 10, 5)
+    assert (summary["ended"], summary["adapter_step"], summary["evaluations"]) == (False, 10, 5)
     assert not (tmp_path / "without" / "guard.jsonl").exists()
 
 
 def test_what_is_written_is_what_the_evaluation_finds(guarded: Recipe, tmp_path: Path) -> None:
     run = opened(guarded, tmp_path / "run")
     run.train()
-    guard, last = run.watch, history(tmp_path / "run")[-1]["figures"]
+    guard, last = run.callback, history(tmp_path / "run")[-1]["figures"]
     assert isinstance(guard, Guard)
     assert guard.base is not None
     after = measure(run.model, run.tokenizer, guard.what)
@@ -219,8 +217,8 @@ def test_a_look_that_fails_is_made_again(guarded: Recipe, tmp_path: Path) -> Non
     whole = opened(guarded, tmp_path / "whole")
     whole.train()
     run = opened(guarded, tmp_path / "run")
-    assert run.watch is not None
-    look, failed = run.watch.look, list[int]()
+    assert run.callback is not None
+    look, failed = run.callback.evaluate, list[int]()
 
     def failing(step: int, model: Any) -> Any:
         if step == 4 and not failed:
@@ -228,7 +226,7 @@ def test_a_look_that_fails_is_made_again(guarded: Recipe, tmp_path: Path) -> Non
             raise RuntimeError("no")
         return look(step, model)
 
-    run.watch.look = failing  # type: ignore[method-assign]
+    run.callback.evaluate = failing  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
         run.trainer.run_all()
     run.train()
@@ -257,15 +255,15 @@ def test_the_base_is_asked_once(guarded: Recipe, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(module, "measure", None)
     again = opened(guarded, tmp_path / "run", resume=True)
-    assert isinstance(again.watch, Guard)
-    again.watch.begin(again.model)
-    assert again.watch.base == first.watch.base  # type: ignore[union-attr]
+    assert isinstance(again.callback, Guard)
+    again.callback.begin(again.model)
+    assert again.callback.base == first.callback.base  # type: ignore[union-attr]
     monkeypatch.undo()
     path.write_text(before.decode()[:-30])  # damaged: asked anew, with the adapter that has learnt switched off
-    again.watch.begin(again.model)
+    again.callback.begin(again.model)
     assert path.read_bytes() == before
-    again.watch.identity = "another base"
-    again.watch.begin(again.model)
+    again.callback.identity = "another base"
+    again.callback.begin(again.model)
     assert path.read_bytes() != before
 
 
@@ -295,19 +293,19 @@ def test_bad_input_is_told_before_a_model_is_read(
     if changes.get("guard.texts") == ["SHORT"]:
         changes["guard.texts"] = [str(tmp_path / "short.txt")]
     with pytest.raises(InputError, match=message):
-        watcher(guarded.changed({**changes, "model.name": "/no/model"}), tmp_path / "run")
+        guard_callback(guarded.changed({**changes, "model.name": "/no/model"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_guard_is_never_left_out_silently(guarded: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs its watcher"):
+    with pytest.raises(ValueError, match="needs its callback"):
         TrainingRun(guarded, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_epochs_shorter_than_the_first_look(guarded: Recipe, tmp_path: Path) -> None:
     recipe = guarded.changed({"train.steps": None, "train.epochs": 0.1, "guard.every": 50})
-    with pytest.raises(InputError, match="first look after step 50"):
+    with pytest.raises(InputError, match="evaluation would come after step 50"):
         opened(recipe, tmp_path / "run")
 
 
@@ -328,4 +326,4 @@ def test_the_command_says_the_rule_and_the_end(
     assert "The guard ended the training" in found.stdout
     guard = json.loads(found.stdout.splitlines()[-1])["guard"]
     assert guard["ended"]
-    assert guard["looks"] == len(history(tmp_path / "run"))
+    assert guard["evaluations"] == len(history(tmp_path / "run"))

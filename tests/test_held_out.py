@@ -1,4 +1,4 @@
-"""What is kept aside: never learnt, written where other commands read it, and read by the finished model."""
+"""Held-out rows: never learnt, written where other commands read it, and read by the finished model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train import held_out
-from stilnovo.train.corpus import Corpus, read_corpus
+from stilnovo.train.corpus import Corpus
+from stilnovo.train.objectives.base import objective_of
 from stilnovo.train.run import TrainingRun
 
 TEXTS = [
@@ -67,7 +68,7 @@ def tokenizer(tiny_folder: Path) -> Tokenizer:
 
 def read(task: str, tmp_path: Path, tiny_folder: Path, tokenizer: Tokenizer, **changes: Any) -> Corpus:
     data = jsonl(tmp_path / f"{task}.jsonl", ROWS[task])
-    return read_corpus(recipe_of(task, data, tiny_folder, **changes), tokenizer)
+    return objective_of(recipe_of(task, data, tiny_folder, **changes)).read(tokenizer)
 
 
 def tokens_of(row: Document | Conversation | Preference, tokenizer: Tokenizer) -> list[list[int]]:
@@ -79,35 +80,35 @@ def tokens_of(row: Document | Conversation | Preference, tokenizer: Tokenizer) -
 
 
 @pytest.mark.parametrize("task", ["text", "sft", "dpo"])
-def test_nothing_kept_aside_is_learnt(task: str, tmp_path: Path, tiny_folder: Path, tokenizer: Tokenizer) -> None:
+def test_nothing_held_out_is_learnt(task: str, tmp_path: Path, tiny_folder: Path, tokenizer: Tokenizer) -> None:
     corpus = read(task, tmp_path, tiny_folder, tokenizer)
     whole = read(task, tmp_path, tiny_folder, tokenizer, **{"data.held_out": 0})
-    assert len(corpus.aside) == corpus.kept_aside == round(0.2 * len(ROWS[task])) and not whole.aside
+    assert len(corpus.held_out) == round(0.2 * len(ROWS[task])) and not whole.held_out
     learnt = {tuple(np.where(ids < 0, ~ids, ids).tolist()) for ids in corpus.packed.documents}
     everything = {tuple(np.where(ids < 0, ~ids, ids).tolist()) for ids in whole.packed.documents}
-    aside = {tuple(ids) for row in corpus.aside for ids in tokens_of(row, tokenizer)}
+    aside = {tuple(ids) for row in corpus.held_out for ids in tokens_of(row, tokenizer)}
     assert aside and not learnt & aside and learnt | aside == everything
     other = read(task, tmp_path, tiny_folder, tokenizer, **{"train.seed": 43})
     again = read(task, tmp_path, tiny_folder, tokenizer)
-    assert corpus.aside == again.aside != other.aside
+    assert corpus.held_out == again.held_out != other.held_out
     assert corpus.sha256 == whole.sha256  # of all that was read: a run begun before goes on
 
 
 @pytest.mark.parametrize("task", ["sft", "dpo"])
-def test_a_row_that_repeats_one_kept_aside_is_not_learnt(
+def test_a_row_that_repeats_a_held_out_one_is_not_learnt(
     task: str, tmp_path: Path, tiny_folder: Path, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="stilnovo")
     twice = [row | {"id": f"{n}"} for n, row in enumerate(2 * ROWS[task])]
     recipe = recipe_of(task, jsonl(tmp_path / "twice.jsonl", twice), tiny_folder)
-    corpus = read_corpus(recipe, tokenizer)
+    corpus = objective_of(recipe).read(tokenizer)
     learnt = {tuple(np.where(ids < 0, ~ids, ids).tolist()) for ids in corpus.packed.documents}
-    assert not learnt & {tuple(ids) for row in corpus.aside for ids in tokens_of(row, tokenizer)}
-    distinct = len({json.dumps(row) for row in held_out.rows(corpus.aside)})
+    assert not learnt & {tuple(ids) for row in corpus.held_out for ids in tokens_of(row, tokenizer)}
+    distinct = len({json.dumps(row) for row in [objective_of(recipe).held_out_row(row) for row in corpus.held_out]})
     sides = 2 if task == "dpo" else 1
-    gone = len(twice) - len(corpus.aside) - len(corpus.packed.documents) // sides
-    assert gone == 2 * distinct - len(corpus.aside) > 0
-    assert f"{gone} left out, equal to a row that is kept aside" in caplog.text
+    gone = len(twice) - len(corpus.held_out) - len(corpus.packed.documents) // sides
+    assert gone == 2 * distinct - len(corpus.held_out) > 0
+    assert f"{gone} left out, equal to a held-out row" in caplog.text
 
 
 def test_texts_are_encoded_as_before(tmp_path: Path, tiny_folder: Path, tokenizer: Tokenizer) -> None:
@@ -122,31 +123,33 @@ def test_what_is_written_reads_back_as_it_was(
     task: str, tmp_path: Path, tiny_folder: Path, tokenizer: Tokenizer
 ) -> None:
     corpus = read(task, tmp_path, tiny_folder, tokenizer)
-    held_out.write(tmp_path, corpus.aside)
+    held_out.write(tmp_path, objective_of(Recipe().changed({"train.task": task})), corpus.held_out)
     path = tmp_path / "held_out.jsonl"
     keys = {tuple(json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line}
     if task == "text":
         assert keys == {("id", "text")}
         many = read(task, tmp_path, tiny_folder, tokenizer, **{"data.held_out": 0.8})
-        held_out.write(tmp_path, many.aside)
-        assert held_out_texts([path]) == list(many.held_out)  # `stilnovo evaluate --text`
+        held_out.write(tmp_path, objective_of(Recipe()), many.held_out)
+        assert held_out_texts([path]) == many.held_out_texts  # `stilnovo evaluate --text`
     elif task == "sft":
         assert keys == {("messages",)}
         found, lines = choose_conversations(path)  # `stilnovo sweep --chat`
-        assert not lines and [one.messages for one in found] == [one.messages for one in corpus.aside]  # type: ignore[union-attr]
-        assert len(read_conversations([path])[0]) == len(corpus.aside)
+        assert not lines and [one.messages for one in found] == [one.messages for one in corpus.held_out]  # type: ignore[union-attr]
+        assert len(read_conversations([path])[0]) == len(corpus.held_out)
     else:
         assert keys == {("prompt", "chosen", "rejected")}
         pairs, tally = read_preferences([path])
         assert not tally.left
         told = [(one.prompt, one.chosen, one.rejected) for one in pairs]
-        assert told == [(one.prompt, one.chosen, one.rejected) for one in corpus.aside]  # type: ignore[union-attr]
-    again = read_corpus(recipe_of(task, str(path), tiny_folder, **{"data.held_out": 0}), tokenizer)  # `train --data`
+        assert told == [(one.prompt, one.chosen, one.rejected) for one in corpus.held_out]  # type: ignore[union-attr]
+    again = objective_of(recipe_of(task, str(path), tiny_folder, **{"data.held_out": 0})).read(
+        tokenizer
+    )  # `train --data`
     assert len(again.packed.documents) > 0
 
 
-def test_nothing_kept_aside_leaves_no_file(tmp_path: Path) -> None:
-    held_out.write(tmp_path, ())
+def test_nothing_held_out_leaves_no_file(tmp_path: Path) -> None:
+    held_out.write(tmp_path, objective_of(Recipe()), ())
     assert not (tmp_path / "held_out.jsonl").exists()
 
 
@@ -164,24 +167,25 @@ def test_held_out_conversations_are_read_before_and_after(engine: str, tmp_path:
     run = TrainingRun(recipe, tmp_path / "run")
     assert (tmp_path / "run" / "held_out.jsonl").exists()  # before the first step
     run.train()
-    measured = run.measured
-    assert isinstance(measured, held_out.HeldOutConversations) and measured.n == len(run.corpus.aside) == 6
+    assert run.measured is not None
+    measured, _ = run.measured
+    assert measured["n"] == len(run.corpus.held_out) == 6
     sums = {}
     for enabled in (True, False):
         lora.set_enabled(run.model, enabled)
         costs = []
-        for row in run.corpus.aside:
+        for row in run.corpus.held_out:
             assert isinstance(row, Conversation)
             ids, learnt = run.tokenizer.supervised(row.messages)
             costs.append(negative_log_likelihoods(run.model, ids, 1)[torch.tensor(learnt[1:])])
         sums[enabled] = torch.cat(costs)
-    assert measured.tokens == len(sums[True])
-    assert measured.loss_after == pytest.approx(sums[True].mean().item(), rel=1e-4)
-    assert measured.loss_before == pytest.approx(sums[False].mean().item(), rel=1e-4)
-    assert measured.loss_after < measured.loss_before  # all answers begin alike: what was learnt helps here too
+    assert measured["tokens"] == len(sums[True])
+    assert measured["loss_after"] == pytest.approx(sums[True].mean().item(), rel=1e-4)
+    assert measured["loss_before"] == pytest.approx(sums[False].mean().item(), rel=1e-4)
+    assert measured["loss_after"] < measured["loss_before"]  # all answers begin alike: what was learnt helps here too
     noted = json.loads((tmp_path / "run" / "train.json").read_text())["held_out"]
     assert noted == {
-        "n": 6, "tokens": measured.tokens, "loss_before": measured.loss_before, "loss_after": measured.loss_after,
+        "n": 6, "tokens": measured["tokens"], "loss_before": measured["loss_before"], "loss_after": measured["loss_after"],
     }  # fmt: skip
 
 
@@ -234,7 +238,7 @@ def test_a_run_begun_before_goes_on_as_it_began(
         old.folder.append_metrics(old.trainer.train_step([next(stream)]))
         old.trainer.save()
     again = TrainingRun(recipe, tmp_path / "run", resume=True)
-    assert len(again.corpus.packed.documents) == len(CHATS) and not again.corpus.aside
+    assert len(again.corpus.packed.documents) == len(CHATS) and not again.corpus.held_out
     again.train()
     weights = "adapter/adapter_model.safetensors"
     assert (tmp_path / "run" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
@@ -261,11 +265,11 @@ def test_an_interrupted_reading_loses_nothing(
     adapter = (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes()
     again = TrainingRun(recipe, tmp_path / "run", resume=True)
     again.train()
-    assert isinstance(again.measured, held_out.HeldOutPairs) and again.measured.n == 5
+    assert again.measured is not None and again.measured[0]["n"] == 5
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes() == adapter
 
 
 def test_messages_of_every_role_are_kept() -> None:
     turns = (Message("user", "a\r\nb"), Message("assistant", "c"), Message("user", "d"), Message("assistant", "e"))
-    (row,) = held_out.rows((Conversation("x", turns),))
+    row = objective_of(Recipe().changed({"train.task": "sft"})).held_out_row(Conversation("x", turns))
     assert [(turn["role"], turn["content"]) for turn in row["messages"]] == [(t.role, t.content) for t in turns]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conftest import TINY
+from conftest import TINY, planned
 from stilnovo.data.packing import PackedCorpus, pack
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
@@ -18,7 +18,7 @@ from stilnovo.model.llama import Llama, random_source
 from stilnovo.recipe import TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train.loop import Trainer, planned_steps
-from stilnovo.train.losses import chunked_cross_entropy
+from stilnovo.train.losses import chunked_losses
 from stilnovo.train.optimizer import learning_rate
 
 
@@ -31,7 +31,7 @@ def test_chunked_cross_entropy_is_torchs(chunk: int, scale: float) -> None:
     exact = hidden.detach().double().requires_grad_()
     logits = exact @ head.double().T
     largest = logits.detach().abs().max().item()
-    ours = chunked_cross_entropy(hidden, head, targets, chunk)
+    ours = chunked_losses(hidden, head, targets, chunk).sum()
     theirs = F.cross_entropy(logits, targets, reduction="sum")
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
     (got,) = torch.autograd.grad(3 * ours, hidden)
@@ -44,7 +44,7 @@ def test_chunked_cross_entropy_in_half_precision_sums_in_single() -> None:
     torch.manual_seed(4)
     hidden, head = torch.randn(64, 16).bfloat16().requires_grad_(), torch.randn(50, 16).bfloat16()
     targets = torch.randint(0, 50, (64,))
-    ours = chunked_cross_entropy(hidden, head, targets, 10)
+    ours = chunked_losses(hidden, head, targets, 10).sum()
     theirs = F.cross_entropy((hidden @ head.T).float(), targets, reduction="sum")
     assert ours.dtype == torch.float32
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
@@ -55,7 +55,7 @@ def test_chunked_cross_entropy_in_half_precision_sums_in_single() -> None:
 def test_without_gradients_the_loss_keeps_nothing() -> None:
     hidden, head, targets = torch.randn(9, 16), torch.randn(50, 16), torch.randint(0, 50, (9,))
     with torch.no_grad():
-        loss = chunked_cross_entropy(hidden.requires_grad_(), head, targets, 4)
+        loss = chunked_losses(hidden.requires_grad_(), head, targets, 4).sum()
     assert not loss.requires_grad
     assert loss.item() == pytest.approx(F.cross_entropy(hidden @ head.T, targets, reduction="sum").item(), rel=1e-6)
 
@@ -73,7 +73,7 @@ def test_no_more_rows_of_logits_than_a_chunk() -> None:
 
     hidden, head, targets = torch.randn(23, 16, requires_grad=True), torch.randn(50, 16), torch.randint(0, 50, (23,))
     with Watch():
-        chunked_cross_entropy(hidden, head, targets, 5).backward()
+        chunked_losses(hidden, head, targets, 5).sum().backward()
     assert largest == 5
 
 
@@ -102,8 +102,9 @@ def test_schedule_rises_then_falls_to_its_end(schedule: str, steps: int, warmup:
 
 def trainer(folder: Path, corpus: PackedCorpus, **changes: object) -> Trainer:
     model = Llama(TINY, random_source(3, std=0.1))
-    lora.attach(model, lora.LoraConfig(r=4))
-    return Trainer(model, corpus, section(**changes), RunFolder(folder))
+    lora.attach(model, adapter := lora.LoraConfig(r=4))
+    settings = section(**changes)
+    return Trainer(model, corpus, settings, RunFolder(folder), plan=planned(model, adapter, settings))
 
 
 def corpus() -> PackedCorpus:

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from stilnovo.train.objective import NextToken, Passes
 
-from conftest import TINY
+from conftest import TINY, planned
 from stilnovo.data.batches import Batch, BatchStream
 from stilnovo.data.packing import PackedCorpus, coded, pack_index, truncated_index
 from stilnovo.engine.divergence import tiled_divergence
@@ -30,8 +29,11 @@ from stilnovo.plan.shape import LLAMA_3_8B, LoraConfig, adapter_of, lora_paramet
 from stilnovo.recipe import LoraSection, Recipe, TrainSection, load, shipped
 from stilnovo.runlog import RunFolder
 from stilnovo.spec import ModelSpec
-from stilnovo.train.corpus import Joined, read_corpus
+from stilnovo.train.corpus import Joined
 from stilnovo.train.loop import Trainer
+from stilnovo.train.objectives.base import objective_of
+from stilnovo.train.objectives.text import NextToken
+from stilnovo.train.passes import Passes
 from stilnovo.train.run import TrainingRun
 
 CPU = torch.device("cpu")
@@ -103,12 +105,13 @@ def test_rehearsal_is_learnt_or_anchored(by: Any, engine: str, tmp_path: Path) -
 
     model = adapted()
     corpus = PackedCorpus([np.arange(40, dtype=np.int32)], pack_index(np.array([40]), 64), 64)
-    recipe = TrainSection(steps=1, rehearse_by=by, kl_weight=weight, optimizer="adamw", engine=engine)  # type: ignore[arg-type]
-    trainer = Trainer(model, corpus, recipe, RunFolder(tmp_path))
-    loss, parts = trainer.objective(trainer.passes, batch)
+    settings = TrainSection(steps=1, optimizer="adamw")
+    plan = planned(model, LoraConfig(r=4), settings) if engine == "auto" else None
+    trainer = Trainer(model, corpus, settings, RunFolder(tmp_path), loss=NextToken(by, weight), plan=plan)
+    loss, parts = trainer.batch_loss(trainer.passes, batch)
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert trainer.objective.count(batch) == parts["loss"][1] == int(counts.sum())
+    assert trainer.batch_loss.count(batch) == parts["loss"][1] == int(counts.sum())
     assert ("kl" in parts) == (by != "learn")
     assert all(module.enabled for module in lora.adapters(model).values())
     for ours, theirs in zip(lora.parameters(model), lora.parameters(reference), strict=True):
@@ -178,10 +181,11 @@ def test_upper_layers_save_memory_and_the_engine_agrees(tmp_path: Path) -> None:
     assert kept[1] == pytest.approx(kept[0] / 2, rel=0.01)
     batch, found = stream_batch(), []
     for engine in ("auto", "plain"):
-        model = adapted(LoraConfig(r=4, first_layer=1))
+        model, settings = adapted(adapter := LoraConfig(r=4, first_layer=1)), TrainSection(steps=1)
         corpus = PackedCorpus([np.arange(40, dtype=np.int32)], pack_index(np.array([40]), 64), 64)
-        trainer = Trainer(model, corpus, TrainSection(steps=1, engine=engine), RunFolder(tmp_path / engine))  # type: ignore[arg-type]
-        trainer.loss(batch).backward()  # type: ignore[no-untyped-call]
+        plan = planned(model, adapter, settings) if engine == "auto" else None
+        trainer = Trainer(model, corpus, settings, RunFolder(tmp_path / engine), plan=plan)
+        trainer.batch_loss(trainer.passes, batch)[0].backward()  # type: ignore[no-untyped-call]
         found.append([p.grad for p in lora.parameters(model)])
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(*found, strict=True))  # type: ignore[arg-type]
 
@@ -206,7 +210,10 @@ def test_rehearsal_takes_its_share(tiny_folder: Path, tmp_path: Path) -> None:
     _, tokenizer = open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu"))
     chat = rows(tmp_path / "chat.jsonl", 5)
     recipe = Recipe().changed({"data.rehearsal": [chat], "data.rehearsal_share": 0.25, "data.pack_tokens": 128})
-    corpus, plain = read_corpus(recipe, tokenizer), read_corpus(recipe.changed({"data.rehearsal": []}), tokenizer)
+    corpus, plain = (
+        objective_of(recipe).read(tokenizer),
+        objective_of(recipe.changed({"data.rehearsal": []})).read(tokenizer),
+    )
     first = corpus.packed.anchored
     assert first == len(plain.packed.documents) and plain.packed.anchored is None
     sizes = [len(document) for document in corpus.packed.documents]
@@ -215,20 +222,19 @@ def test_rehearsal_takes_its_share(tiny_folder: Path, tmp_path: Path) -> None:
     assert all((document < 0).any() for document in corpus.packed.documents[first:])
 
 
-@pytest.mark.parametrize("task", ["text", "sft"])
-def test_what_does_not_go_together(task: str, tiny_folder: Path, tmp_path: Path) -> None:
-    _, tokenizer = open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu"))
+@pytest.mark.parametrize(("task", "needs"), [("text", "texts alone"), ("sft", "train.task: text")])
+def test_what_does_not_go_together(task: str, needs: str, tiny_folder: Path, tmp_path: Path) -> None:
     recipe = Recipe().changed(
         {"data.rows": "truncated", "train.task": task, "data.rehearsal": [rows(tmp_path / "c.jsonl", 3)]}
     )
-    with pytest.raises(InputError, match="plain texts"):
-        read_corpus(recipe, tokenizer)
+    with pytest.raises(InputError, match=f"data.rows needs {needs}"):
+        TrainingRun(recipe, tmp_path / "run")
 
 
 def test_a_corpus_of_the_catalogue_is_prepared_first(tiny_folder: Path) -> None:
     _, tokenizer = open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu"))
     with pytest.raises(InputError, match=r"(?s)prepared once.*stilnovo prepare wikipedia-it"):
-        read_corpus(load("wikipedia-it"), tokenizer)
+        objective_of(load("wikipedia-it")).read(tokenizer)
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if load(name).train.task != "dpo"])
@@ -239,6 +245,7 @@ def test_every_recipe_runs(name: str, tiny_folder: Path, tmp_path: Path) -> None
     changes: dict[str, Any] = {
         "model.name": str(tiny_folder), "model.device": "cpu", "train.steps": 2, "train.accumulation": 2,
         "data.pack_tokens": min(recipe.data.pack_tokens, 128), "train.warmup_steps": 1, "data.paths": ["sample"],
+        "train.optimizer": "auto",
     }  # fmt: skip
     if recipe.train.task == "sft":
         changes["data.paths"] = [chat]

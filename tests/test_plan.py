@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from stilnovo.train.objective import NextToken
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from typer.testing import CliRunner
 
@@ -30,9 +29,10 @@ from stilnovo.plan.ledger import Run, ledger, saved_bytes
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, SMOLLM2_135M, LoraConfig, lora_parameters
 from stilnovo.plan.sizes import bytes_of
-from stilnovo.plan.speed import ObjectiveCost, matrix_weights, objective_of, speed
+from stilnovo.plan.speed import ObjectiveCost, matrix_weights, speed
 from stilnovo.recipe import Recipe
-from stilnovo.train import objective as objectives
+from stilnovo.train.objectives.base import objective_of
+from stilnovo.train.objectives.text import NextToken
 from stilnovo.train.passes import Passes
 
 RUN = Run(config=LLAMA_3_8B, lora=LoraConfig(r=32), tokens=2048)
@@ -165,9 +165,9 @@ def test_flops_are_those_that_torch_counts(name: str, choice: Any, tile: int | N
     recipe, layers = Recipe().changed(changes), 8
     levers = Levers(layers=all_layers(choice, layers), head_tile=tile, loss_chunk=64)
     run = Run(config=replace(TINY, layers=layers), lora=LoraConfig(r=4, first_layer=2), scheme="none", tokens=768)
-    found = sum(flops_of(batch, objectives.objective_of(recipe.train), layers, 2, levers))
+    found = sum(flops_of(batch, objective_of(recipe).loss(), layers, 2, levers))
     plain = sum(flops_of(batch_of(8, 96, 96), NextToken(), layers, 2, levers))
-    expected = speed(run, levers, CARD, 96, objective_of(recipe, learnt)).flops_per_token
+    expected = speed(run, levers, CARD, 96, objective_of(recipe).cost(learnt)).flops_per_token
     beside = speed(run, levers, CARD, 96).flops_per_token
     assert found - plain == pytest.approx(expected - beside, rel=1e-6)
     assert found == pytest.approx(expected, rel=0.03)

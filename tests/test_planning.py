@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import TINY
+from conftest import TINY, planned
 from stilnovo.data.batches import Batch
 from stilnovo.data.packing import PackedCorpus, pack
 from stilnovo.engine.stack import TrainingEngine
@@ -19,7 +19,8 @@ from stilnovo.model import lora
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.qat import QuantizationAwareLinear
-from stilnovo.plan.choice import Budget, Plan, plan_for
+from stilnovo.plan.choice import Budget, plan_for
+from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LoraConfig
 from stilnovo.recipe import Recipe, TrainSection
@@ -40,14 +41,14 @@ def corpus() -> PackedCorpus:
 def trainer(folder: Path, engine: str = "auto", **levers: Any) -> Trainer:
     model = Llama(TINY, random_source(3, std=0.1))
     lora.attach(model, LoraConfig(r=4))
-    recipe = TrainSection.model_validate(
-        {"steps": 5, "batch_packs": 2, "accumulation": 2, "optimizer": "adamw", "engine": engine}
-    )
-    plan: Plan | None = None
-    if levers:
-        setting = replace(Levers(layers=all_layers("keep", TINY.layers), optimizer="adamw"), **levers)
-        plan = plan_for(planning.run_of(model, 128), setting, planning.CPU)
-    return Trainer(model, corpus(), recipe, RunFolder(folder), plan)
+    recipe = TrainSection.model_validate({"steps": 5, "batch_packs": 2, "accumulation": 2, "optimizer": "adamw"})
+    setting = replace(Levers(layers=all_layers("keep", TINY.layers), optimizer="adamw"), **levers)
+    plan = plan_for(shape(128), setting, planning.CPU) if engine == "auto" else None
+    return Trainer(model, corpus(), recipe, RunFolder(folder), plan=plan)
+
+
+def shape(tokens: int) -> Run:
+    return Run(config=TINY, lora=LoraConfig(r=4), scheme="none", tokens=tokens, value_bytes=4, flash=False)
 
 
 def losses(one: Trainer) -> list[float]:
@@ -88,9 +89,7 @@ def test_the_adapters_masters_are_resumed(tmp_path: Path) -> None:
 
 
 def test_a_cpu_keeps_what_fits_and_recomputes_the_rest(tmp_path: Path) -> None:
-    model = Llama(TINY, random_source(3, std=0.1))
-    lora.attach(model, LoraConfig(r=4))
-    run, recipe = planning.run_of(model, 4096), TrainSection()
+    run, recipe = shape(4096), TrainSection()
     rich = planning.choose_plan(run, recipe, torch.device("cpu"), Budget(GIB, GIB, 0, 0))
     assert set(rich.levers.layers) == {"keep"}
     recomputed = plan_for(run, Levers(layers=all_layers("recompute", TINY.layers), optimizer="adamw"), planning.CPU)
@@ -203,7 +202,8 @@ def test_half_precision_learns_what_single_does(tmp_path: Path) -> None:
         model = Llama(TINY, random_source(3, std=0.1)).to(dtype)
         lora.attach(model, LoraConfig(r=4))
         recipe = TrainSection(steps=1, batch_packs=8, optimizer="adamw")
-        one = Trainer(model, corpus(), recipe, RunFolder(tmp_path / name))
+        plan = planned(model, LoraConfig(r=4), recipe)
+        one = Trainer(model, corpus(), recipe, RunFolder(tmp_path / name), plan=plan)
         rows.append(one.train_step([next(iter(one.stream))]))
         assert all(p.dtype == torch.float32 for p in one.parameters)
     assert rows[1]["loss"] == pytest.approx(rows[0]["loss"], rel=5e-3)

@@ -38,11 +38,10 @@ def test_prepare_then_train_from_shards(tmp_path: Path, tiny_folder: Path) -> No
     other = stilnovo("prepare", "sample", "--model", str(tiny_folder), "--out", "p", cwd=tmp_path)
     assert (other.returncode, "settings.held_out" in other.stderr) == (2, True)
 
-    from stilnovo.train.corpus import read_corpus
+    from stilnovo.train.objectives.base import objective_of
 
-    corpus = read_corpus(
-        Recipe(data=DataSection(paths=(str(tmp_path / "p"),), pack_tokens=64)), from_folder(tiny_folder)
-    )
+    recipe = Recipe(data=DataSection(paths=(str(tmp_path / "p"),), pack_tokens=64))
+    corpus = objective_of(recipe).read(from_folder(tiny_folder))
     assert len(corpus.packed.documents) == found["documents"]
     assert len(corpus.held_out) == found["held_out"]
     options = ["--model", str(tiny_folder), "--data", "p", "--steps", "2", "--quantization", "none", "--out", "run"]

@@ -66,8 +66,7 @@ class TrainResult:
 
     def to_json(self) -> dict[str, Any]:
         """All figures as plain data, `metrics` among them by name."""
-        figures = asdict(self)
-        return figures | figures.pop("metrics")
+        return {**{name: value for name, value in asdict(self).items() if name != "metrics"}, **self.metrics}
 
 
 def peak_memory(device: torch.device) -> int:
