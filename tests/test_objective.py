@@ -222,7 +222,7 @@ def test_rehearsal_takes_its_share(tiny_folder: Path, tmp_path: Path) -> None:
     assert all((document < 0).any() for document in corpus.packed.documents[first:])
 
 
-@pytest.mark.parametrize(("task", "needs"), [("text", "texts alone"), ("sft", "train.task: text")])
+@pytest.mark.parametrize(("task", "needs"), [("text", "no data.rehearsal"), ("sft", "train.task: text")])
 def test_what_does_not_go_together(task: str, needs: str, tiny_folder: Path, tmp_path: Path) -> None:
     recipe = Recipe().changed(
         {"data.rows": "truncated", "train.task": task, "data.rehearsal": [rows(tmp_path / "c.jsonl", 3)]}

@@ -412,11 +412,11 @@ def numbers(folder: Path) -> list[tuple[float, float, float]]:
 
 @pytest.mark.parametrize("way", ["auto", "plain"])
 def test_a_training_prefers_and_is_resumed_exactly(
-    way: str, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    way: str, tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_of(tiny_folder, pairs_file(tmp_path / "pairs.jsonl", [*GOOD, *BAD]), **{"train.engine": way})
     whole = TrainingRun(recipe, tmp_path / "whole")
-    said = capsys.readouterr().err
+    said = caplog.text
     for reason, place in (
         ("equal answers", "row 25"), ("missing columns", "row 26"), ("empty answer", "row 27"), (NO_ROOM, "pair 28"),
     ):  # fmt: skip

@@ -19,22 +19,24 @@ def plain_reason(recipe: Recipe) -> str:
 def ignored_keys(recipe: Recipe, *, on_card: bool) -> dict[str, str]:
     """Recipe keys that such a run would not read, whatever their value, each with what it needs."""
     data, train, guard = recipe.data, recipe.train, recipe.guard
-    read = OBJECTIVES[train.task].keys
-    ignored = {
-        key: f"train.task: {name}" for name, entry in OBJECTIVES.items() for key in entry.keys if key not in read
-    }
+    readers: dict[str, list[str]] = {}
+    for name, entry in OBJECTIVES.items():
+        for key in entry.keys:
+            readers.setdefault(key, []).append(name)
+    others = {key: f"train.task: {' or '.join(names)}" for key, names in readers.items() if train.task not in names}
     guard_keys = tuple(f"guard.{name}" for name in GuardSection.model_fields if name != "every")
     conditions: tuple[tuple[object, str, tuple[str, ...]], ...] = (
         (data.rehearsal, "data.rehearsal", ("data.rehearsal_share", "train.rehearse_by", "train.kl_weight")),
         (train.rehearse_by != "learn", "train.rehearse_by: anchor or both", ("train.kl_weight",)),
-        (not data.rehearsal, "texts alone, without data.rehearsal", ("data.rows",)),
+        (not data.rehearsal, "no data.rehearsal", ("data.rows",)),
         (train.schedule != "constant", "train.schedule: linear or cosine", ("train.final_ratio",)),
         (on_card or train.optimizer != "paged_adamw8bit", "a card", ("train.optimizer",)),
         (guard.every, "guard.every", guard_keys),
         (guard.tasks, "guard.tasks", ("guard.items", "guard.data_dir", "guard.tolerance_points")),
         (guard.texts, "guard.texts", ("guard.tolerance_percent",)),
     )
-    return ignored | {key: needs for holds, needs, names in reversed(conditions) if not holds for key in names}
+    unmet = {key: needs for holds, needs, names in reversed(conditions) if not holds for key in names}
+    return unmet | others
 
 
 def refuse_ignored_keys(recipe: Recipe, *, on_card: bool) -> None:
