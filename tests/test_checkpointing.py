@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import batch_loss, short_smollm2
+from conftest import short_smollm2
 from stilnovo.data.batches import Batch
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
+from training import batch_loss
 
 
 def prepared(model: Llama, dropout: float = 0.0) -> Llama:

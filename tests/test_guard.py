@@ -119,7 +119,8 @@ def destructive(recipe: Recipe, on_loss: str) -> Recipe:
     return recipe.changed(
         {
             "train.learning_rate": 3e-3, "train.warmup_ratio": 0.5, "train.steps": 14, "train.schedule": "constant",
-            "guard.on_loss": on_loss, "guard.tasks": [], "guard.tolerance_percent": 2,
+            "guard.on_loss": on_loss, "guard.tasks": [], "guard.items": 100,
+            "guard.tolerance_points": 2, "guard.tolerance_percent": 2,
         }
     )  # fmt: skip
 

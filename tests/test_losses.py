@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conftest import TINY, planned
+from conftest import TINY
 from stilnovo.data.packing import PackedCorpus, pack
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
@@ -20,6 +20,7 @@ from stilnovo.runlog import RunFolder
 from stilnovo.train.loop import Trainer, planned_steps
 from stilnovo.train.losses import chunked_losses
 from stilnovo.train.optimizer import learning_rate
+from training import planned
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 23, 1000])

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import TINY, planned
+from conftest import TINY
 from stilnovo.data.batches import Batch, BatchStream
 from stilnovo.data.packing import PackedCorpus, coded, pack_index, truncated_index
 from stilnovo.engine.divergence import tiled_divergence
@@ -35,6 +35,7 @@ from stilnovo.train.objectives.base import objective_of
 from stilnovo.train.objectives.text import NextToken
 from stilnovo.train.passes import Passes
 from stilnovo.train.run import TrainingRun
+from training import planned
 
 CPU = torch.device("cpu")
 

@@ -9,11 +9,11 @@ from itertools import chain
 import pytest
 import torch
 
-from conftest import batch_loss
 from stilnovo.data.batches import Batch, BatchStream
 from stilnovo.data.packing import pack
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
+from training import batch_loss
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import TINY, planned
+from conftest import TINY
 from stilnovo.data.batches import Batch
 from stilnovo.data.packing import PackedCorpus, pack
 from stilnovo.engine.stack import TrainingEngine
@@ -28,6 +28,7 @@ from stilnovo.runlog import RunFolder
 from stilnovo.train import planning
 from stilnovo.train.loop import Trainer
 from stilnovo.train.run import TrainingRun
+from training import planned
 
 GIB = 2**30
 
