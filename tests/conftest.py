@@ -82,9 +82,8 @@ def smollm2_gguf() -> Path:
 @pytest.fixture(scope="session")
 def smollm2(smollm2_gguf: Path) -> tuple[Llama, Tokenizer]:
     """SmolLM2 with dense weights; tests must leave it as it is."""
-    from stilnovo.spec import ModelSpec
-
     from stilnovo.model.load import open_model
+    from stilnovo.spec import ModelSpec
 
     return open_model(ModelSpec("smollm2", quantization="none", device="cpu"))
 
