@@ -68,7 +68,7 @@ docs: $(VENV)/.core  ## docs/cli.md from the command line itself
 
 site: $(VENV)/.core  ## the documentation as pages, in site/
 	$(PIP) install -c constraints.txt -e '.[docs]'
-	$(BIN)/mkdocs build --strict
+	$(BIN)/sphinx-build -W --keep-going -q -c docs . site
 
 bench: $(VENV)/.bench  ## speed and memory against TRL + PEFT + bitsandbytes, quantisation, checkpointing
 	$(BIN)/python bench/training.py

@@ -1,10 +1,12 @@
-"""What is written agrees with what is: the command line's page, the README's tree, the figures' origin."""
+"""What is written agrees with what is: the command line's page, the tour's tree, links and pictures."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,13 +20,35 @@ def test_cli_page_is_the_command_lines_own() -> None:
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == module.text(), "run: make docs"
 
 
-def test_readme_tree_is_the_disks() -> None:
-    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## The tree")[1]
-    named = set(re.findall(r"^ *([\w./-]+)/? {2,}\S", tree, re.MULTILINE))
+def test_the_tours_tree_is_the_disks() -> None:
+    tree = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8").split("## The tree")[1]
+    named = {name.rstrip("/") for name in re.findall(r"^ *([\w./-]+)/? {2,}\S", tree, re.MULTILINE)}
     rooms = {p.name for p in (ROOT / "src" / "stilnovo").iterdir() if p.is_dir() and p.name != "__pycache__"}
     modules = {p.name for p in (ROOT / "src" / "stilnovo").glob("*.py")} - {"__init__.py"}
-    missing = {name for name in rooms | modules if name not in {n.rstrip("/") for n in named}}
-    assert not missing, f"not in the README's tree: {sorted(missing)}"
+    assert not (rooms | modules) - named, f"not in the tour's tree: {sorted((rooms | modules) - named)}"
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def markdown() -> list[Path]:
+    return [path for folder in (".", "docs", "results", "bench") for path in sorted((ROOT / folder).glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", markdown(), ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    dead = [target for target in targets if not (page.parent / target.partition("#")[0]).exists()]
+    assert not dead
+
+
+@pytest.mark.parametrize("picture", ["chat.png", "report.png"])
+def test_pictures_are_light(picture: str) -> None:
+    content = (ROOT / "docs" / "images" / picture).read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert 20_000 < len(content) < 250_000
 
 
 def test_no_file_holds_a_path_of_one_machine() -> None:
