@@ -12,22 +12,26 @@ Whether it is a sure answer is judged more strictly, by the quotation alone: see
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from stilnovo.chat.candidates import Candidate, aliases, gather, named_works
 from stilnovo.chat.question import Question, flat
 from stilnovo.chat.terms import STEM, Terms
 from stilnovo.chat.units import LONGEST, units
+from stilnovo.library.index import Sought
 from stilnovo.library.records import Chapter, Passage, Work
+from stilnovo.library.search import search
 from stilnovo.library.store import Library
 from stilnovo.text.italian import fold, stem, tokens, words
 
+#: Passages read for a question; what the first in the search is worth, and the work that speaks most of whom it names.
+READ, RANK, SPOKEN_OF = 40, 0.15, 0.2
 #: What a term counts when only the names of work and chapter have it; a sentence nearby, by distance; the rest of the
-#: passage; the rest of the chapter as far as it was read.
-CONTEXT, NEAR, PASSAGE, CHAPTER = 0.5, {-1: 0.7, 1: 0.55, -2: 0.5, 2: 0.4, -3: 0.3}, 0.4, 0.2
-#: What a name counts that stands elsewhere in the passage, or in the passage before.
-NAMED, BESIDE = 0.6, 0.5
+#: passage.
+CONTEXT, NEAR, PASSAGE = 0.5, {-1: 0.7, 1: 0.55, -2: 0.5, 2: 0.4, -3: 0.3}, 0.4
+#: What a name counts that stands elsewhere in the passage.
+NAMED = 0.6
 #: What a question in the text lends to the sentences after it.
 ASKED = 0.8
 #: What a sentence's own terms count beyond that, and what its length takes away: the compact sentence is the answer.
@@ -38,9 +42,6 @@ SEATED = 0.15
 RELEVANT = 0.35
 #: A sure quotation has this share of the question's weight itself; one for *chi è X* says this clearly what X is.
 SURE, SAYS = 0.7, 0.3
-#: What the share of the chapter, as far as it was read, counts towards that.
-RELATED = 0.7
-
 #: How a text says what X is: *X era un …*, *X, il …*, *di nome X*, *la serva X*; NAME is X, folded.
 _ARTICLE = r"(?:il|lo|la|l|i|gli|le|un|uno|una)"
 _SAYING = tuple(
@@ -68,8 +69,11 @@ _SEATED = (
 )
 #: *«Abita qui?» domandò*: a speech that asks, with who says it after it.
 _ASKED_ALOUD = re.compile(r"\?\s*[»”\"—–-]+\s*[a-zà-ÿ]")
+_NAMED = r"(?P<name{}>[A-ZÀ-Þ][a-zà-ÿ]{{2,}}(?: [A-ZÀ-Þ][a-zà-ÿ]{{2,}})?)"
+#: *Cosimo Altieri, l'armatore del brigantino*, *la fornaia Ersilia*: a name beside a WORD.
+_BESIDE = rf"{_NAMED.format(1)}, (?:(?:il|lo|la|un|una|uno) |l['’])(?:\w+ )?WORD|\b(?:il|lo|la|l['’]) ?WORD {_NAMED.format(2)}"
+_WITH_ARTICLE = r"\b(?:il|lo|la|l|del|dello|della|dell|al|alla|all) (?:\w+ )?"
 _NAME_INSIDE = re.compile(r"(?<=[\w,;:] )[A-ZÀ-Þ][a-zà-ÿ]{2,}")
-_DENIED = re.compile(r"\bnessun[oa]?\b|\bnon (?:cred|dic|pens|suppon)\w+ (?:\w+ )?che\b")
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,28 @@ def _asks(sentence: str) -> bool:
     return sentence.rstrip('»”" —–-').endswith("?")
 
 
+def named_works(question: Question, library: Library) -> list[Work]:
+    """The works a question names by their title: *nei Promessi sposi*, *in Malombra*."""
+    asked = {stem(token.form) for token in tokens(question.text)}
+    named = []
+    for work in library.works():
+        title = [token.form for token in tokens(work.title) if len(token.form) > 2]
+        if title and {stem(form) for form in title} <= asked and (len(title) > 1 or title[0] in question.names):
+            named.append(work)
+    return named
+
+
+def unknown_names(question: Question, library: Library) -> list[str]:
+    """Names and numbers of the question that stand nowhere in the library, as the question writes them."""
+
+    def stands(form: str) -> bool:
+        index = library.index
+        return bool(index.mentions(form) or index.match(Sought(context=(stem(form),)), 1))
+
+    asked = [token for token in tokens(question.text)[1:] if token.form in question.names or token.form.isdigit()]
+    return [question.text[token.start : token.end] for token in asked if not stands(token.form)]
+
+
 class Chooser:
     """Scores the sentences of passages for one question over one library."""
 
@@ -102,54 +128,48 @@ class Chooser:
     ) -> None:
         titles = frozenset(stem(token.form) for work in works for token in tokens(work.title))
         self.question, self.terms = question, Terms(question, library, titles)
-        if sections:
-            self.candidates = [Candidate(p, 0.0) for section in sections for p in library.passages_of(section)]
-        else:
-            self.candidates = gather(question, self.terms, library, [work.id for work in works])
-        among = {candidate.passage.section.work.id for candidate in self.candidates}
-        self._aliases = aliases(question, self.terms, library, among)
-        self._beside = self._named_beside(library) if self.terms.exact else {}
-        self._chapters: dict[int, list[list[float]]] = {}
-        for candidate in self.candidates:
-            section = candidate.passage.section
-            row = self.matches(candidate.passage.text, section.work.id)
-            self._chapters.setdefault(section.id, []).append(row)
+        self._library, self._works = library, [work.id for work in works]
+        inside = [(p, 0.0) for section in sections for p in library.passages_of(section)]
+        self.candidates = inside or self._gathered()
+        for term in set(self.terms.words) - self.terms.exact:
+            if re.search(rf"{_WITH_ARTICLE}{term}\b", question.folded):
+                self.terms.aliases[term] = self._alias(term)
 
-    def _named_beside(self, library: Library) -> dict[int, list[float]]:
-        """For passages without any name of the question: the names in the passage before, BESIDE of their worth.
+    def _alias(self, term: str) -> frozenset[str]:
+        """Who is meant by *il guardiano*: the name that the passages set beside the word most often."""
+        places = re.compile(_BESIDE.replace("WORD", rf"{re.escape(term[:-1])}\w\b"))
+        matches = (match for passage, _ in self.candidates for match in places.finditer(passage.text))
+        names = Counter(match["name1"] or match["name2"] for match in matches).most_common(1)
+        return frozenset(fold(names[0][0]).split()) if names else frozenset()
 
-        A person once named is *egli* for pages; that a chapter goes on about them is shown by the passage before.
+    def _gathered(self) -> list[tuple[Passage, float]]:
+        """Passages that are read, with what their rank in the search and their work are worth.
+
+        A name belongs to the work that speaks of it most.
         """
-        exact = [i for i, term in enumerate(self.terms.words) if term in self.terms.exact]
-        rows = {c.passage.id: self.matches(c.passage.text, c.passage.section.work.id) for c in self.candidates}
-        alone = {c.passage.id: c.passage for c in self.candidates if not any(rows[c.passage.id][i] for i in exact)}
-        before = {p.id: p for p in library.passages([number - 1 for number in alone])}
-        found = {}
-        for number, passage in alone.items():
-            other = before.get(number - 1)
-            if other is None or other.section.id != passage.section.id:
-                continue
-            row = self.matches(other.text, passage.section.work.id)
-            if any(row[i] for i in exact):
-                found[number] = [BESIDE * value if i in exact else 0.0 for i, value in enumerate(row)]
-        return found
-
-    def matches(self, text: str, work: int) -> list[float]:
-        """How fully a text of a work has each term."""
-        return self.terms.matches(text, self._aliases[work])
+        hits = search(self._library, self.question.text, READ, self._works)
+        by_work = self._library.index.mentions(self.terms.names[0]) if self.terms.names else {}
+        counts = {work: len(ids) for work, ids in by_work.items() if not self._works or work in self._works}
+        most = max(counts.values(), default=1)
+        return [
+            (
+                hit.passage,
+                RANK * hit.score / hits[0].score + SPOKEN_OF * counts.get(hit.passage.section.work.id, 0) / most,
+            )
+            for hit in hits
+        ]
 
     def covered(self, passage: Passage) -> float:
         """The share of the question's weight in a passage, names of work and chapter helping; 0 without its names."""
         section = passage.section
         names = f"{section.work.title} {section.work.author} {section.label} {section.title}"
-        inside, around = self.matches(passage.text, section.work.id), self.terms.matches(names)
+        inside, around = self.terms.matches(passage.text), self.terms.matches(names)
         exact = [
             max(pair) for term, *pair in zip(self.terms.words, inside, around, strict=True) if term in self.terms.exact
         ]
-        if exact and not any(exact) and passage.id not in self._beside:
+        if exact and not any(exact):
             return 0.0
-        beside = self._beside.get(passage.id, [0.0] * len(inside))
-        return self.terms.weigh([inside, beside, [CONTEXT * value for value in around]])
+        return self.terms.weigh([inside, [CONTEXT * value for value in around]])
 
     def _form(self, sentence: str, folded: str) -> float:
         """What a sentence's form adds or takes: the kind of answer, a person named, questions, fragments."""
@@ -159,8 +179,6 @@ class Chooser:
             names = _NAME_INSIDE.findall(sentence)
             score += 0.1 * any(fold(name) not in self.terms.exact for name in names)
             score += 0.2 * bool(re.search(r"\b(?:fu|fosti|furono) (?:\w+ )?\w+ (?:a|ad|che)\b", folded))
-            score -= 0.15 * bool(_DENIED.search(folded))
-            score -= 0.15 * self._undergone(folded)
         if _asks(sentence):
             score -= 0.35
         if self._anothers(sentence):
@@ -188,13 +206,6 @@ class Chooser:
         """For *dove*: whether a place is said of what is asked about, not of something beside it."""
         return any(re.search(_SEATED.replace("TERM", re.escape(term)), folded) for term in self.terms.words)
 
-    def _undergone(self, folded: str) -> bool:
-        """Whether a sentence says what was done without who did it: *il faro era spento* does not answer *chi spense*."""
-        done = re.finditer(
-            r"\b(?:era|erano|fu|furono|stat[oaie]) (?:\w+ )?(\w+[ts][oaie])\b(?! (?:da|dal|dallo|dalla|dai)\b)", folded
-        )
-        return any(self.terms.matches(match.group(1))[0] for match in done)
-
     def _saying(self, folded: str) -> float:
         """For *chi è X*: how clearly a sentence says what X is."""
         name = self.question.being[-1]
@@ -205,26 +216,19 @@ class Chooser:
         )
         return min(score, 0.6) + (0.1 if folded.find(name) < 40 else 0.0)
 
-    def best(self, candidate: Candidate) -> Choice | None:
+    def best(self, passage: Passage, bonus: float) -> Choice | None:
         """The best sentence of a passage; None when the passage is irrelevant."""
-        passage = candidate.passage
         coverage = self.covered(passage)
-        chapter = self.terms.weigh(self._chapters[passage.section.id])
-        if coverage == 0.0 or max(coverage, RELATED * chapter) < RELEVANT:
+        if coverage < RELEVANT:
             return None
         spans = units(passage)
         parts = [passage.text[start:end] for start, end in spans]
-        rows = [self.matches(part, passage.section.work.id) for part in parts]
-        whole = self.matches(passage.text, passage.section.work.id)
-        beside = self._beside.get(passage.id, [0.0] * len(whole))
+        rows = [self.terms.matches(part) for part in parts]
         # A name need not be said again in every sentence.
-        known = [
-            max(NAMED * value, there) if term in self.terms.exact else 0.0
-            for term, value, there in zip(self.terms.words, whole, beside, strict=True)
-        ]
-        found = []
+        whole = zip(self.terms.words, self.terms.matches(passage.text), strict=True)
+        known = [NAMED * value if term in self.terms.exact else 0.0 for term, value in whole]
+        choices = []
         for i, (start, end) in enumerate(spans):
-            folded = flat(parts[i])
             # Where the text itself asks, the answer follows: such a question lends more than another sentence.
             asked = [d for d in NEAR if d < 0 <= i + d and _asks(parts[i + d])]
             near = {
@@ -232,12 +236,10 @@ class Chooser:
                 for d, fade in NEAR.items()
                 if 0 <= i + d < len(rows)
             }
-            evidence = self.terms.weigh([rows[i], known, *near.values()])
-            own = self.terms.weigh([rows[i]])
-            score = (
-                evidence + OWN * own + PASSAGE * max(0.0, coverage - evidence) + CHAPTER * max(0.0, chapter - coverage)
-            )
-            score += candidate.bonus + self._form(parts[i], folded)
+            evidence, own = self.terms.weigh([rows[i], known, *near.values()]), self.terms.weigh([rows[i]])
+            score = bonus + evidence + OWN * own + PASSAGE * max(0.0, coverage - evidence)
+            folded = flat(parts[i])
+            score += self._form(parts[i], folded)
             if self.question.being:
                 score += self._saying(folded)
             elif self.question.person and not rows[i][0]:
@@ -249,8 +251,8 @@ class Chooser:
                 start = spans[i - 1][0]
             if parts[i].endswith(":") and i + 1 < len(spans) and spans[i + 1][1] - start <= LONGEST:
                 end = spans[i + 1][1]  # what is announced belongs to it
-            found.append(Choice(passage, start, end, score, covered=coverage))
-        return max(found, key=lambda choice: choice.score, default=None)
+            choices.append(Choice(passage, start, end, score, covered=coverage))
+        return max(choices, key=lambda choice: choice.score, default=None)
 
     def sure(self, choice: Choice) -> bool:
         """Whether a quotation may be given without a reserve: mere nearness to the question's words is not an answer.
@@ -258,11 +260,11 @@ class Chooser:
         It must hold `SURE` of the question's weight by itself. For *chi è X* it must say what X is. For *quando*, *quanti*,
         *perché* and their like it must have the form of such an answer (for *dove*, the deed, or the place said of the very
         thing asked about); otherwise the first word of the question, mostly
-        the deed, as it stands or as its stem. For *chi* and *come si chiama* it must name somebody else, and neither deny
-        nor leave out who did it. A question answers nothing, nor does what somebody else did.
+        the deed, as it stands or as its stem. For *chi* and *come si chiama* it must name somebody else. A question answers
+        nothing, nor does what somebody else did.
         """
         question, folded = self.question, flat(choice.text)
-        row = self.matches(choice.text, choice.passage.section.work.id)
+        row = self.terms.matches(choice.text)
         if self.terms.weigh([row]) < SURE:
             return False
         if question.being:
@@ -277,8 +279,7 @@ class Chooser:
             return False
         if question.person or "name" in question.kinds:
             asked = set(words(question.text))
-            named = any(fold(name) not in asked for name in _NAME_INSIDE.findall(choice.text))
-            return named and not (question.person and (self._undergone(folded) or _DENIED.search(folded)))
+            return any(fold(name) not in asked for name in _NAME_INSIDE.findall(choice.text))
         return True
 
 
@@ -290,9 +291,8 @@ def choose(question: Question, library: Library, limit: int = 3, sections: Seque
     A passage is relevant when it covers at least `RELEVANT` of the question's weight and has one of its names.
     """
     chooser = Chooser(question, library, named_works(question, library), sections)
-    best = [choice for candidate in chooser.candidates if (choice := chooser.best(candidate))]
+    best = [choice for passage, bonus in chooser.candidates if (choice := chooser.best(passage, bonus))]
     best.sort(key=lambda choice: (-choice.score, choice.passage.id))
-    once: dict[str, Choice] = {}
-    for choice in best:
-        once.setdefault(flat(choice.text), choice)
-    return [replace(choice, sure=chooser.sure(choice)) for choice in list(once.values())[:limit]]
+    once = {flat(choice.text): choice for choice in reversed(best)}  # the best of those that say the same
+    chosen = sorted(once.values(), key=best.index)[:limit]
+    return [replace(choice, sure=chooser.sure(choice)) for choice in chosen]

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stilnovo.chat.candidates import named_works, unknown_names
-from stilnovo.chat.choose import Choice, choose
+from stilnovo.chat.choose import Choice, choose, named_works, unknown_names
 from stilnovo.chat.question import Question
 from stilnovo.chat.quotes import Quote, verify
 from stilnovo.chat.scope import Scope, heading, scope, without_section

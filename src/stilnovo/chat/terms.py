@@ -11,7 +11,7 @@ from stilnovo.chat.thesaurus import kin
 from stilnovo.library.store import Library
 from stilnovo.text.italian import stem, tokens
 
-#: What a term counts: the word itself, its stem, a kindred word or a name that stands for it.
+#: What a term counts: the word itself, its stem, a kindred word or a name that stands for it (`aliases`).
 SAME, STEM, KIN = 1.0, 0.85, 0.55
 #: Rarity is damped by this power: a rare word must not drown the others. Names and numbers weigh half as much again.
 DAMPING, NAME_WEIGHT, FIRST_WEIGHT = 0.6, 1.5, 1.0
@@ -20,21 +20,14 @@ _INSIDE_SENTENCE = re.compile(r"[\w,;:)]\W[A-ZÀ-Þ]$")
 _NOBODY: frozenset[str] = frozenset()
 
 
-@lru_cache(maxsize=100_000)
-def base(form: str) -> str:
-    """A stem without a diminutive: *tavolett* → *tavol*, *bandierin* → *bandier*."""
-    bare = re.sub(r"(?:icin|icell|ett|ell|ucc|in)$", "", form)
-    return bare if len(bare) >= 4 else form
-
-
 @lru_cache(maxsize=8192)
 def _words(text: str) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """Folded words; stems; and stems, with their forms without diminutives, of the words that are no names."""
+    """Folded words; stems; and stems of the words that are no names."""
     found = tokens(text)
     common = (t for t in found if not _INSIDE_SENTENCE.search(text, max(0, t.start - 2), t.start + 1))
-    bases = {stem(token.form) for token in common}
-    stems = frozenset(stem(token.form) for token in found)
-    return frozenset(token.form for token in found), stems, frozenset(bases | {base(form) for form in bases})
+    return tuple(frozenset(forms) for forms in (  # type: ignore[return-value]
+        (token.form for token in found), (stem(token.form) for token in found), (stem(token.form) for token in common)
+    ))  # fmt: skip
 
 
 class Terms:
@@ -45,7 +38,8 @@ class Terms:
         self.words = [term for term in question.terms if stem(term) not in titles] or list(question.terms)
         self.exact = frozenset(question.names) | {term for term in self.words if term.isdigit()}
         self.stems = {term: stem(term) for term in self.words}
-        self._kin = {t: _NOBODY if t in self.exact else kin(form) | {base(form)} for t, form in self.stems.items()}
+        self._kin = {t: _NOBODY if t in self.exact else kin(form) for t, form in self.stems.items()}
+        self.aliases: dict[str, frozenset[str]] = {}
         rarity = library.index.rarity(self.stems.values())
         unknown = {
             term for term, form in self.stems.items() if term not in self.exact and not library.index.occurs(form)
@@ -66,30 +60,20 @@ class Terms:
         ranked = sorted(zip(self.weights, self.words, strict=True), reverse=True)
         return [term for _, term in ranked if term in self.exact]
 
-    def related(self) -> list[str]:
-        """Stems of the terms and of their kin, for a wider search."""
-        return sorted(set(self.stems.values()).union(*self._kin.values()))
-
-    def matches(self, text: str, aliases: dict[str, frozenset[str]] | None = None) -> list[float]:
-        """How fully a text has each term, 0 to 1.
-
-        Names and numbers count only as they stand; `aliases` are names that stand for a term (*il guardiano*: Corvi).
-        """
-        forms, stems, bases = _words(text)
-        found = []
+    def matches(self, text: str) -> list[float]:
+        """How fully a text has each term, 0 to 1; names and numbers count only as they stand."""
+        forms, stems, common = _words(text)
+        values = []
         for term in self.words:
-            kindred = self._kin[term] & bases or (aliases and aliases.get(term, _NOBODY) & forms)
             if term in forms:
-                found.append(SAME)
+                values.append(SAME)
             elif term not in self.exact and self.stems[term] in stems:
-                found.append(STEM)
+                values.append(STEM)
             else:
-                found.append(KIN if kindred else 0.0)
-        return found
+                values.append(KIN if self._kin[term] & common or self.aliases.get(term, _NOBODY) & forms else 0.0)
+        return values
 
     def weigh(self, columns: Iterable[Sequence[float]]) -> float:
         """The weighted sum over the terms of the best value in any column."""
-        total = 0.0
-        for weight, values in zip(self.weights, zip(*columns, strict=True), strict=True):
-            total += weight * max(values)
-        return total
+        best = map(max, zip(*columns, strict=True))
+        return sum(weight * value for weight, value in zip(self.weights, best, strict=True))
