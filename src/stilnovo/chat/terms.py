@@ -76,4 +76,4 @@ class Terms:
     def weigh(self, columns: Iterable[Sequence[float]]) -> float:
         """The weighted sum over the terms of the best value in any column."""
         best = map(max, zip(*columns, strict=True))
-        return sum(weight * value for weight, value in zip(self.weights, best, strict=True))
+        return float(sum(weight * value for weight, value in zip(self.weights, best, strict=True)))

@@ -15,6 +15,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,43 +31,34 @@ QUICK_WORKERS = 4
 BUSY_MILLISECONDS = 4000
 #: What a client that was sent away is told to wait.
 RETRY_SECONDS = 5
-_Job = Callable[[Callable[[], Library]], None]
+_WORKS = "SELECT group_concat(id || ':' || sha256) FROM works"
 
 
 class _Held:
-    """One worker's library: opened when first needed, opened anew when another connection changed its works."""
+    """One worker's library: opened when first needed, reopened when another connection changed its works."""
 
     def __init__(self, path: Path, embedder: Embedder | None) -> None:
         self._path, self._embedder = path, embedder
         self._library: Library | None = None
-        self._version, self._works = -1, ""
+        self._version = self._works = ""
 
     def get(self) -> Library:
-        if self._library is None:
-            self._open()
-        assert self._library is not None
-        version = self._library.connection.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._version:
+        if self._library is not None and (version := self._read(self._library, "PRAGMA data_version")) != self._version:
             self._version = version
             # Ids are used again after a removal: what the library remembers by id must go with the work.
-            if (works := self._state(self._library)) != self._works:
+            if self._read(self._library, _WORKS) != self._works:
                 self.close()
-                self._open()
-                self._works = works
+        if self._library is None:
+            self._library = library = Library.open(self._path)
+            library.connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+            if self._embedder is not None:
+                library.dense = Dense(library, self._embedder)
+            self._version, self._works = self._read(library, "PRAGMA data_version"), self._read(library, _WORKS)
         return self._library
 
-    def _open(self) -> None:
-        library = Library.open(self._path)
-        library.connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-        if self._embedder is not None:
-            library.dense = Dense(library, self._embedder)
-        self._library = library
-        self._version = library.connection.execute("PRAGMA data_version").fetchone()[0]
-        self._works = self._state(library)
-
     @staticmethod
-    def _state(library: Library) -> str:
-        return str(library.connection.execute("SELECT group_concat(id || ':' || sha256) FROM works").fetchone()[0])
+    def _read(library: Library, query: str) -> str:
+        return str(library.connection.execute(query).fetchone()[0])
 
     def close(self) -> None:
         if self._library is not None:
@@ -78,7 +70,7 @@ class Group:
     """Some threads with a library each, and their common queue."""
 
     def __init__(self, name: str, size: int, path: Path, embedder: Embedder | None = None) -> None:
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[Library], Any]] | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, args=(path, embedder), name=f"{name}-{i}", daemon=True)
             for i in range(size)
@@ -91,12 +83,19 @@ class Group:
         with contextlib.suppress(Exception):  # ready before the first question; what is wrong is told to who asks
             held.get().catch_up()
         while (job := self._jobs.get()) is not None:
-            job(held.get)
+            future, work = job
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work(held.get()))
+                except BaseException as error:
+                    future.set_exception(error)
         held.close()
 
-    def submit(self, job: _Job) -> None:
-        """Queue a job; it must not raise."""
-        self._jobs.put(job)
+    def submit(self, work: Callable[[Library], T]) -> Future[T]:
+        """Queue a piece of work with a library."""
+        future: Future[T] = Future()
+        self._jobs.put((future, work))
+        return future
 
     def close(self) -> None:
         """End the threads once what was queued is done; give up on one that hangs."""
@@ -123,32 +122,11 @@ class Workers:
 
     async def run(self, work: Callable[[Library], T]) -> T:
         """A quick piece of work with a library, in a thread."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def settle(act: Callable[[Any], None], value: object) -> None:
-            if not future.done():
-                act(value)
-
-        def job(library: Callable[[], Library]) -> None:
-            try:
-                result = work(library())
-            except BaseException as error:
-                _post(loop, settle, future.set_exception, error)
-            else:
-                _post(loop, settle, future.set_result, result)
-
-        self._quick.submit(job)
-        return await future
+        return await asyncio.wrap_future(self._quick.submit(work))
 
     def later(self, work: Callable[[Library], object]) -> None:
-        """A quick piece of work that nobody waits for; its failure is nobody's."""
-
-        def job(library: Callable[[], Library]) -> None:
-            with contextlib.suppress(Exception):
-                work(library())
-
-        self._quick.submit(job)
+        """Fire-and-forget work; exceptions are suppressed."""
+        self._quick.submit(work)
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -175,37 +153,25 @@ class Workers:
 
     async def stream(self, work: Callable[[Library], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
         """What a generator yields in a writer's thread; use it inside `turn`. Closing this closes the generator."""
-        loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
-        stopped = threading.Event()
+        loop, stopped = asyncio.get_running_loop(), threading.Event()
+        pieces: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
 
-        def job(library: Callable[[], Library]) -> None:
-            try:
-                generator = work(library())
-                with contextlib.closing(generator):
-                    for piece in generator:
-                        if stopped.is_set():
-                            break
-                        _post(loop, pieces.put_nowait, ("piece", piece))
-            except BaseException as error:
-                _post(loop, pieces.put_nowait, ("error", error))
-            else:
-                _post(loop, pieces.put_nowait, ("end", None))
+        def put(piece: tuple[T] | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        self._writing.submit(job)
+        def job(library: Library) -> None:
+            with contextlib.closing(work(library)) as generator:
+                for piece in generator:
+                    if stopped.is_set():
+                        break
+                    put((piece,))
+
+        future = self._writing.submit(job)
+        future.add_done_callback(lambda _: put(None))
         try:
-            while True:
-                kind, value = await pieces.get()
-                if kind == "piece":
-                    yield value
-                elif kind == "error":
-                    raise value
-                else:
-                    return
+            while (piece := await pieces.get()) is not None:
+                yield piece[0]
+            future.result()
         finally:
             stopped.set()
-
-
-def _post(loop: asyncio.AbstractEventLoop, act: Callable[..., object], *values: object) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(act, *values)
