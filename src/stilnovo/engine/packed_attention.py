@@ -28,13 +28,11 @@ class Kernel(Protocol):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
         """q (T, H, D), k and v (T, K, D) → out (T, H, D), and what backward needs beside it."""
-        ...
 
     def backward(
         self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, kept: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of q, k and v, from the gradient (T, H, D) of `out`."""
-        ...
 
 
 class FlashVarlen:

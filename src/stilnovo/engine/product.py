@@ -25,11 +25,9 @@ class Sink(Protocol):
 
     def add(self, parameter: nn.Parameter, gradient: Tensor, rows: slice | None = None) -> None:
         """Add a gradient of the whole parameter, or of some of its rows."""
-        ...
 
     def flush(self) -> None:
         """A layer's gradients are complete."""
-        ...
 
 
 class OnCard:

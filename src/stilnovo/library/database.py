@@ -1,4 +1,4 @@
-"""The tables of a library, the making of its file, transactions, and SQLite's errors in words for a person.
+"""The tables of a library, its creation and migration, transactions, and SQLite's errors in words for a person.
 
 Works, texts, sections and passages are the truth; vectors can be made anew. `facts` holds the highest ids ever given,
 and a revision that grows whenever works come, go or are renamed.
@@ -6,10 +6,11 @@ and a revision that grows whenever works come, go or are renamed.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stilnovo.errors import InputError, StilnovoError
@@ -46,26 +47,23 @@ INSERT INTO facts SELECT 'passage', coalesce(max(id), 0) FROM passages;
 """
 
 
+# What SQLite's operational errors say, and what that means to a person.
+_REASONS: tuple[tuple[str, type[StilnovoError], str, str], ...] = (
+    ("locked|busy", StilnovoError, "{} is being written by another program.", "Wait for it, then run again."),
+    ("full", StilnovoError, "The disk is full: {} was not changed.", "Free some space, then run again."),
+    ("readonly|unable to open", InputError, "Cannot write the library {}.", "Check its permissions, or use --library."),
+    ("", StilnovoError, "The library {} failed.", "Run: stilnovo library check"),
+)
+
+
 @contextmanager
 def guard(path: Path | None) -> Iterator[None]:
     """Turn SQLite's errors into lines for a person."""
     try:
         yield
     except sqlite3.OperationalError as error:
-        reason = str(error)
-        if "locked" in reason or "busy" in reason:
-            raise StilnovoError(
-                f"{path} is being written by another program.", reason, "Wait for it, then run again."
-            ) from error
-        if "full" in reason:
-            raise StilnovoError(
-                f"The disk is full: {path} was not changed.", reason, "Free some space, then run again."
-            ) from error
-        if "readonly" in reason or "unable to open" in reason:
-            raise InputError(
-                f"Cannot write the library {path}.", reason, "Check its permissions, or use --library."
-            ) from error
-        raise StilnovoError(f"The library {path} failed.", reason, "Run: stilnovo library check") from error
+        _, kind, what, advice = next(reason for reason in _REASONS if re.search(reason[0], str(error)))
+        raise kind(what.format(path), str(error), advice) from error
     except sqlite3.DatabaseError as error:
         raise InputError(
             f"{path} is not a library, or is damaged.", str(error), "Name another file with --library."
@@ -73,17 +71,16 @@ def guard(path: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def transaction(db: sqlite3.Connection, path: Path | None) -> Iterator[None]:
+def transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
     """All that is written inside, or nothing."""
-    with guard(path):
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
+    try:
+        db.execute(begin)
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        with suppress(Exception):  # it may not have begun
+            db.execute("ROLLBACK")
+        raise
 
 
 def prepare(db: sqlite3.Connection, path: Path | None) -> None:
@@ -109,7 +106,7 @@ def prepare(db: sqlite3.Connection, path: Path | None) -> None:
 
 def _make(db: sqlite3.Connection, path: Path | None, tables: str) -> None:
     """Create the tables, or bring those of an older format up to date; another process may have been first."""
-    with transaction(db, path):
+    with guard(path), transaction(db):
         schema = db.execute("PRAGMA user_version").fetchone()[0]
         if schema == SCHEMA:
             return

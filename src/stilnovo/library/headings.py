@@ -1,4 +1,4 @@
-"""Where the chapters, cantos, parts and novellas of a plain text begin.
+"""Find where the chapters, cantos, parts and novellas of a plain text begin.
 
 Old e-texts mark them in every way: `CAPITOLO VIII` on a line of its own, `IV IL DELITTO — Salvatore! —` at the head of
 a paragraph, `…disse piano. VIII Erminia migliorò` in the middle of a line. So a heading is found by what it is, not by
@@ -38,7 +38,6 @@ class Heading:
 #: Words that name a part, which holds others, and a chapter, which does not.
 PARTS = ("parte", "libro", "atto", "giornata", "volume", "tomo")
 CHAPTERS = ("capitolo", "cap.", "canto", "scena", "novella", "lettera", "episodio", "sonetto", "capo")
-_FEMININE = {"parte", "giornata", "scena", "novella", "lettera"}
 _NAMED = ("introduzione", "prefazione", "prologo", "epilogo", "conclusione", "proemio", "appendice", "glossario")
 # A heading begins the text or a line, or follows the end of a sentence. Looking for that at every letter of a novel is
 # slow, so patterns look for what is rare (a word, a capital) and `_begins` then looks back.

@@ -1,4 +1,4 @@
-"""A library in PostgreSQL, for many people and large shelves: the same tables, the same methods, pgvector for vectors.
+"""Store a library in PostgreSQL, for many people and large shelves: the same tables and methods, pgvector for vectors.
 
 The connection string is the user's. Works, passages and vectors lie on the server; the lexical index, derived as ever,
 lies on each machine that searches, in its cache folder, because PostgreSQL's own ranking finds Italian less well.
@@ -8,20 +8,17 @@ Conversations of the service need a SQLite file.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from stilnovo.errors import InputError, MissingExtra, StilnovoError
-from stilnovo.library.database import SCHEMA, TABLES
+from stilnovo.errors import InputError, StilnovoError, needs, reported
+from stilnovo.library.database import APPLICATION, SCHEMA, TABLES, transaction
 from stilnovo.library.store import Library
 
 if TYPE_CHECKING:
     from stilnovo.library.rank import Matrix
-
-# One writer at a time, as in SQLite: the key of the advisory lock.
-_LOCK = 0x5374696C
 
 
 class _Connection:
@@ -44,6 +41,9 @@ class _Connection:
 class PostgresLibrary(Library):
     """A library on a PostgreSQL server; open it with `connect`."""
 
+    # One writer at a time, as in SQLite: an advisory lock under a key of ours.
+    _BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({APPLICATION})"
+
     @classmethod
     def connect(cls, address: str) -> PostgresLibrary:
         """Open the library of a database, creating its tables where there are none.
@@ -52,30 +52,21 @@ class PostgresLibrary(Library):
             InputError: the server cannot be reached, or its library has another format.
             MissingExtra: psycopg is not installed.
         """
-        try:
+        with needs("psycopg", "postgres"):
             import psycopg
-        except ImportError as error:
-            raise MissingExtra("psycopg", "postgres") from error
-        try:
+        what, advice = "The PostgreSQL server cannot be reached.", "Check the connection string."
+        with reported(what, advice, errors=psycopg.Error):
             connection = psycopg.connect(address, autocommit=True, connect_timeout=10)
-        except psycopg.Error as error:
-            raise InputError(
-                "The PostgreSQL server cannot be reached.", str(error).splitlines()[0], "Check the connection string."
-            ) from error
         library = cls(cast(Any, _Connection(connection)), None)
         library._prepare()
         return library
 
     def _prepare(self) -> None:
-        with self._transaction():
+        with self._guarded(), transaction(self._db, self._BEGIN):
             there = self._db.execute("SELECT to_regclass('facts')").fetchone()[0]
             if there is None:
-                try:
+                with reported("The server lacks pgvector.", "Install the extension there."):
                     self._db.execute("CREATE EXTENSION IF NOT EXISTS vector")
-                except Exception as error:
-                    raise InputError(
-                        "The server lacks pgvector.", str(error).splitlines()[0], "Install the extension there."
-                    ) from error
                 served = TABLES.replace("INTEGER PRIMARY KEY", "BIGINT PRIMARY KEY").replace("BLOB", "vector")
                 for statement in served.split(";\n"):
                     if statement.strip():
@@ -93,31 +84,16 @@ class PostgresLibrary(Library):
         return base / "stilnovo" / f"index-{self._fact('library')}"
 
     def _guarded(self) -> AbstractContextManager[None]:
-        return _guard()
+        import psycopg
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._guarded():
-            self._db.execute("BEGIN")
-            try:
-                self._db.execute("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+        what, advice = "The PostgreSQL server failed.", "Check the server, then run again."
+        return reported(what, advice, errors=psycopg.Error, kind=StilnovoError)
 
     def _database_problems(self) -> list[str]:
         return []  # the server looks after its files and its references itself
 
-    def put_vectors(self, model: str, rows: Sequence[tuple[int, Matrix]]) -> None:
-        """Store unit vectors of passages, all or none."""
-        with self._transaction():
-            self._db.executemany(
-                "INSERT INTO vectors(passage, model, vector) VALUES (?, ?, ?)",
-                [(number, model, _written(row)) for number, row in rows],
-            )
-            self._next("revision")
+    def _stored(self, row: Matrix) -> str:
+        return "[" + ",".join(f"{value:.8g}" for value in row) + "]"
 
     def nearest(self, model: str, query: Matrix, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
         """Passage ids and cosines, nearest first, by pgvector and exactly; within some works, if given."""
@@ -127,22 +103,6 @@ class PostgresLibrary(Library):
                 "SELECT v.passage, 1 - (v.vector <=> ?::vector) AS cosine FROM vectors v "
                 "JOIN passages p ON p.id = v.passage JOIN sections s ON s.id = p.section "
                 f"WHERE v.model = ?{within} ORDER BY cosine DESC, v.passage LIMIT ?",
-                (_written(query), model, *([list(works)] if works else []), limit),
+                (self._stored(query), model, *([list(works)] if works else []), limit),
             )
-            return [(int(number), float(cosine)) for number, cosine in rows.fetchall()]
-
-
-def _written(row: Matrix) -> str:
-    return "[" + ",".join(f"{value:.8g}" for value in row) + "]"
-
-
-@contextmanager
-def _guard() -> Iterator[None]:
-    """Turn psycopg's errors into lines for a person."""
-    import psycopg
-
-    try:
-        yield
-    except psycopg.Error as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise StilnovoError("The PostgreSQL server failed.", lines[0], "Check the server, then run again.") from error
+            return [(int(passage), float(cosine)) for passage, cosine in rows.fetchall()]

@@ -1,4 +1,4 @@
-"""The library in one SQLite file: source texts, works, sections and passages are the truth, the index is derived.
+"""Store a library in one SQLite file: texts, works, sections and passages are the truth, the index is derived.
 
 A work is stored in one transaction (write-ahead log), so a process killed at any moment leaves either the whole work
 or none of it; the index catches up before the next search. The same text is never stored twice, whatever its file was
@@ -11,13 +11,13 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, reported
 from stilnovo.library import passages, sections
 from stilnovo.library.database import guard, integrity, prepare, transaction
 from stilnovo.library.index import Index, Row
@@ -67,6 +67,8 @@ class Library:
     Every method may raise `StilnovoError` when the file is locked, read-only or on a full disk.
     """
 
+    _BEGIN = "BEGIN IMMEDIATE"
+
     def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
         self._db, self.path = connection, path
         self._index: Index | None = None
@@ -78,8 +80,7 @@ class Library:
         self.reranker: Callable[[str, Sequence[str]], Sequence[float]] | None = None
         self._works: dict[int, Work] = {}
         self._texts: dict[int, str] = {}
-        self._listed: list[Work] = []
-        self._listed_at: int | None = None
+        self._listed: list[Work] | None = None
 
     @classmethod
     def open(cls, path: Path) -> Library:
@@ -89,10 +90,8 @@ class Library:
             InputError: the file is something else, or from a newer stilnovo.
         """
         with guard(path):
-            try:
+            with reported(f"Cannot create the folder {path.parent}.", errors=OSError):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(f"Cannot create the folder {path.parent}.", str(error.strerror)) from error
             library = cls(sqlite3.connect(path, timeout=30, isolation_level=None), path)
             prepare(library._db, path)
         return library
@@ -128,16 +127,14 @@ class Library:
         """Make the index hold what the library holds; `progress` is told how many of how many works are done."""
         with self._guarded():
             revision = self._revision()
-            if self._index is None:
-                self._index = self._open_index()
+            self._index = self._index or self._open_index()
             if revision != self._indexed_at and self._index.sync(self._digests(), self._rows, progress):
                 self._indexed_at = revision
             return self._index
 
     def _open_index(self) -> Index:
-        folder = self.index_folder
         try:
-            return Index(folder)
+            return Index(self.index_folder)
         except OSError:  # a library on a disk that cannot be written: its index lives in memory
             return Index(None)
 
@@ -151,9 +148,7 @@ class Library:
         with self._guarded():
             revision = int(self._fact("revision"))
         if revision != self._seen:
-            self._works.clear()
-            self._texts.clear()
-            self._seen = revision
+            self._works, self._texts, self._listed, self._seen = {}, {}, None, revision
         return revision
 
     def _digests(self) -> dict[int, str]:
@@ -182,8 +177,13 @@ class Library:
     def _guarded(self) -> AbstractContextManager[None]:
         return guard(self.path)
 
-    def _transaction(self) -> AbstractContextManager[None]:
-        return transaction(self._db, self.path)
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All that is written inside, or nothing; what was remembered of the old state goes."""
+        with self._guarded(), transaction(self._db, self._BEGIN):
+            yield
+            self._next("revision")
+        self._revision()
 
     def add(self, document: SourceWork) -> Added:
         """Store a work with its sections and passages, or find that its text is already here."""
@@ -204,7 +204,6 @@ class Library:
             self._db.execute("INSERT INTO texts VALUES (?, ?)", (work, document.text))
             for position, section in enumerate(parts):
                 self._add_section(work, position, section, document)
-            self._next("revision")
         return Added(self.work(work), new=True)
 
     def _add_section(self, work: int, position: int, section: sections.Section, document: SourceWork) -> None:
@@ -235,22 +234,16 @@ class Library:
                 "UPDATE works SET title = ?, author = ?, year = ? WHERE id = ?",
                 (now.title, now.author, now.year, work.id),
             )
-            self._next("revision")
-        self._works.pop(work.id, None)
         return self.work(work.id)
 
     def remove(self, work: Work) -> None:
         """Take a work out, with everything derived from it."""
         with self._transaction():
             self._db.execute("DELETE FROM works WHERE id = ?", (work.id,))
-            self._next("revision")
-        self._works.pop(work.id, None)
-        self._texts.pop(work.id, None)
 
     def rebuild(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
         """Make the index anew from the passages."""
-        if self._index is None:
-            self._index = self._open_index()
+        self._index = self._index or self._open_index()
         self._index.reset()
         self._indexed_at = None
         self.catch_up(progress)
@@ -258,10 +251,9 @@ class Library:
     def works(self) -> list[Work]:
         """All works, by author and title."""
         with self._guarded():
-            revision = self._revision()
-            if revision != self._listed_at:
+            self._revision()
+            if self._listed is None:
                 self._listed = [Work(*row) for row in self._db.execute(f"{_WORK} ORDER BY w.author, w.title, w.id")]
-                self._listed_at = revision
             return list(self._listed)
 
     def work(self, number: int) -> Work:
@@ -278,9 +270,8 @@ class Library:
         if work.id not in self._texts:
             while len(self._texts) >= 8:
                 self._texts.pop(next(iter(self._texts)))
-            self._texts[work.id] = str(
-                self._db.execute("SELECT text FROM texts WHERE work = ?", (work.id,)).fetchone()[0]
-            )
+            row = self._db.execute("SELECT text FROM texts WHERE work = ?", (work.id,)).fetchone()
+            self._texts[work.id] = str(row[0])
         return self._texts[work.id]
 
     def section(self, number: int) -> Chapter:
@@ -335,15 +326,16 @@ class Library:
         with self._transaction():
             self._db.executemany(
                 "INSERT INTO vectors(passage, model, vector) VALUES (?, ?, ?)",
-                [(number, model, row.astype("<f4").tobytes()) for number, row in rows],
+                [(passage, model, self._stored(row)) for passage, row in rows],
             )
-            self._next("revision")
+
+    def _stored(self, row: Matrix) -> bytes | str:
+        return row.astype("<f4").tobytes()
 
     def drop_vectors(self, model: str) -> None:
         """Forget the vectors of a model."""
         with self._transaction():
             self._db.execute("DELETE FROM vectors WHERE model = ?", (model,))
-            self._next("revision")
 
     def nearest(self, model: str, query: Matrix, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
         """Passage ids and cosines, nearest first, every vector looked at; within some works, if given."""

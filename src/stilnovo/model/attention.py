@@ -26,7 +26,6 @@ class Attention(Protocol):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
         """q (T, H, D), k and v (T, K, D) → (T, H, D)."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ class DenseSource(Protocol):
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """The matrix (out, in)."""
-        ...
 
 
 class _FrozenLinear(Function):

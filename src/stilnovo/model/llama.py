@@ -44,8 +44,6 @@ def random_source(seed: int = 0, std: float = 0.02) -> TensorSource:
 class RotaryTable(nn.Module):
     """Angles of rotary embedding; frequencies in fp32 whatever the model's type."""
 
-    frequencies: Tensor
-
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         exponents = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
@@ -54,7 +52,7 @@ class RotaryTable(nn.Module):
             frequencies = _stretched(frequencies, config.rope_scaling)
         if config.rope_factors is not None:
             frequencies = frequencies / torch.tensor(config.rope_factors)
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.frequencies: Tensor = nn.Buffer(frequencies, persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> RotaryTable:
         exact = self.frequencies
@@ -115,9 +113,6 @@ class MLP(nn.Module):
 class Layer(nn.Module):
     """One transformer layer: attention and feed-forward, each behind a norm and added to the stream."""
 
-    input_layernorm: Tensor
-    post_attention_layernorm: Tensor
-
     def __init__(self, config: LlamaConfig, index: int, tensor: TensorSource, linear: LinearMaker) -> None:
         super().__init__()
         prefix, shapes = f"model.layers.{index}", config.linear_shapes()
@@ -127,8 +122,9 @@ class Layer(nn.Module):
             part = "self_attn" if name in ATTENTION_PROJECTIONS else "mlp"
             return linear(tensor(f"{prefix}.{part}.{name}.weight", shapes[name]))
 
-        for norm in ("input_layernorm", "post_attention_layernorm"):
-            self.register_buffer(norm, tensor(f"{prefix}.{norm}.weight", (config.hidden_size,)))
+        width = (config.hidden_size,)
+        self.input_layernorm: Tensor = nn.Buffer(tensor(f"{prefix}.input_layernorm.weight", width))
+        self.post_attention_layernorm: Tensor = nn.Buffer(tensor(f"{prefix}.post_attention_layernorm.weight", width))
         self.self_attn = SelfAttention(config, projection)
         self.mlp = MLP(projection)
 
@@ -151,10 +147,6 @@ class Llama(nn.Module):
         head_logits: Takes the place of the dense head where that is kept otherwise (`stilnovo.engine.head`).
     """
 
-    embed_tokens: Tensor
-    norm: Tensor
-    lm_head: Tensor | None
-
     def __init__(
         self, config: LlamaConfig, tensor: TensorSource | None = None, linear: LinearMaker = DenseLinear
     ) -> None:
@@ -164,11 +156,11 @@ class Llama(nn.Module):
         self.checkpointing = False
         self.head_logits: Callable[[Tensor], Tensor] | None = None
         table = (config.vocab_size, config.hidden_size)
-        self.register_buffer("embed_tokens", tensor("model.embed_tokens.weight", table))
+        self.embed_tokens: Tensor = nn.Buffer(tensor("model.embed_tokens.weight", table))
         self.rotary = RotaryTable(config)
         self.layers = nn.ModuleList(Layer(config, index, tensor, linear) for index in range(config.layers))
-        self.register_buffer("norm", tensor("model.norm.weight", (config.hidden_size,)))
-        self.register_buffer("lm_head", None if config.tie_embeddings else tensor("lm_head.weight", table))
+        self.norm: Tensor = nn.Buffer(tensor("model.norm.weight", (config.hidden_size,)))
+        self.lm_head: Tensor | None = None if config.tie_embeddings else nn.Buffer(tensor("lm_head.weight", table))
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,4 @@
-"""LoRA: the only thing that learns. y = W x + s · B (A x), with W frozen (Hu et al. 2022, eq. 3; report eq. 7–8).
+"""LoRA adapters, the only trained parameters: y = W x + s · B (A x), with W frozen (Hu et al. 2022, eq. 3; report eq. 7–8).
 
 A starts random, B at zero, so that training starts exactly at the base model. The 2024 report says that both are drawn
 from a Gaussian: then B·A ≠ 0, the model is perturbed by noise of size s·r·σ² before the first step, and "before" would
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,13 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, reported
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear
 from stilnovo.plan.shape import ATTENTION_PROJECTIONS, PROJECTIONS, LoraConfig
 from stilnovo.runlog import write_atomic
 
-_UNSUPPORTED = (
-    "use_dora", "use_qalora", "modules_to_save", "rank_pattern", "alpha_pattern",
-)  # fmt: skip
+_UNSUPPORTED = ("use_dora", "use_qalora", "modules_to_save", "rank_pattern", "alpha_pattern")
 
 
 class _LoraLinear(Function):
@@ -122,6 +120,12 @@ def adapters(model: Llama) -> dict[str, LoraLinear]:
     return {path: module for path, module in found if isinstance(module, LoraLinear)}
 
 
+def replace_projection(model: Llama, path: str, module: nn.Module) -> None:
+    """Put `module` in the place of the projection of that name (PEFT's)."""
+    parent, _, name = path.removeprefix("model.").rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
+
+
 def parameters(model: Llama) -> list[nn.Parameter]:
     """The trainable parameters, in a fixed order."""
     return [p for module in adapters(model).values() for p in (module.lora_A, module.lora_B)]
@@ -133,14 +137,27 @@ def set_enabled(model: Llama, enabled: bool) -> None:
         module.enabled = enabled
 
 
-def save(model: Llama, lora: LoraConfig, folder: Path, base_model: str) -> None:
-    """Write `adapter_model.safetensors` and `adapter_config.json` as PEFT reads them, each atomically."""
+def save(
+    model: Llama, lora: LoraConfig, folder: Path, base_model: str, factors: Mapping[LoraLinear, float] | None = None
+) -> None:
+    """Write `adapter_model.safetensors` and `adapter_config.json` as PEFT reads them, each atomically.
+
+    Args:
+        model: The model with the adapter.
+        lora: The adapter's settings.
+        folder: Where the files go.
+        base_model: The base's name, for the file.
+        factors: What each B is multiplied by on the way; None: 1.
+    """
     from safetensors.torch import save as to_bytes
 
     tensors = {}
     for path, module in adapters(model).items():
         for which, parameter in (("lora_A", module.lora_A), ("lora_B", module.lora_B)):
-            tensors[f"base_model.model.{path}.{which}.weight"] = parameter.detach().float().cpu().contiguous()
+            factor = factors[module] if factors and which == "lora_B" else 1
+            tensors[f"base_model.model.{path}.{which}.weight"] = (
+                (parameter.detach() * factor).float().cpu().contiguous()
+            )
     settings = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model, "inference_mode": True,
         "r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "use_rslora": lora.rslora,
@@ -163,11 +180,10 @@ def read_config(folder: Path) -> LoraConfig:
         raise InputError(
             f"There is no adapter in {folder}.", "No adapter_config.json.", "Give a run's `adapter` folder."
         )
-    try:
+    not_json = (OSError, ValueError, AttributeError)  # the last: valid JSON, but no object
+    with reported(f"{path} is not valid JSON of an adapter.", "Train or fetch it again.", errors=not_json):
         c = json.loads(path.read_text(encoding="utf-8"))
         odd = [option for option in _UNSUPPORTED if c.get(option)]
-    except (OSError, ValueError, AttributeError) as error:  # the last: valid JSON, but no object
-        raise InputError(f"{path} is not valid JSON of an adapter.", str(error), "Train or fetch it again.") from error
     odd += [] if c.get("peft_type") == "LORA" and c.get("bias", "none") == "none" else ["peft_type or bias"]
     if odd:
         raise InputError("The adapter uses options that are not supported.", ", ".join(odd), f"In {path}.")
@@ -197,20 +213,16 @@ def load(model: Llama, folder: Path) -> LoraConfig:
     from safetensors.torch import load_file
 
     config = read_config(folder)
-    try:
+    what = f"The adapter's weights cannot be read: {folder}"
+    with reported(what, "Train or fetch it again.", errors=(OSError, SafetensorError)):
         tensors = load_file(folder / "adapter_model.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"The adapter's weights cannot be read: {folder}", str(error)[:200], "Train or fetch it again."
-        ) from error
     made_for = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
     attach(model, config)
     try:
         _fill(model, tensors, made_for or "a model it does not name")
     except InputError:
-        for _, parent, name in _sites(model):  # a refused adapter leaves the base as it was
-            module = getattr(parent, name)
-            setattr(parent, name, module.base if isinstance(module, LoraLinear) else module)
+        for path, module in adapters(model).items():  # a refused adapter leaves the base as it was
+            replace_projection(model, path, module.base)
         raise
     return config
 

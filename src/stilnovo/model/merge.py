@@ -1,4 +1,4 @@
-"""An adapter made part of its base: W' = W + s · B·A, and W' kept under a quantisation again.
+"""Merge an adapter into its base: W' = W + s · B·A, and W' kept under a quantisation again.
 
 The right order: the base as it computes (dequantised, not the checkpoint from which it was quantised), plus the adapter,
 then rounded once. What rounding does to a light adapter is measured: where the base lies on the same grid already, an
@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
-from stilnovo.model.lora import LoraLinear, adapters
+from stilnovo.model.lora import LoraLinear, adapters, replace_projection
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.recipe import Scheme
 
@@ -62,13 +62,11 @@ def merge(model: Llama, scheme: Scheme, *, measure: bool = False) -> list[Merged
         kept = quantized_linear(merged if scheme != "none" else merged.to(model.dtype), scheme)
         if measure:
             report.append(_compared(name, module, merged, kept.dense(torch.float32), scheme))
-        parent, _, attribute = name.removeprefix("model.").rpartition(".")
-        setattr(model.get_submodule(parent), attribute, kept)
+        replace_projection(model, name, kept)
     return report
 
 
-def _compared(name: str, module: nn.Module, merged: Tensor, kept: Tensor, scheme: Scheme) -> MergedProjection:
-    assert isinstance(module, LoraLinear)
+def _compared(name: str, module: LoraLinear, merged: Tensor, kept: Tensor, scheme: Scheme) -> MergedProjection:
     base = module.base.dense(torch.float32)
     update = merged - base
     size = float((update * update).sum())

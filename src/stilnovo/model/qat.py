@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
-from stilnovo.model.lora import LoraLinear
+from stilnovo.model.lora import LoraLinear, adapters, replace_projection
 from stilnovo.model.merge import merged_weight
 from stilnovo.model.quantize import AffineLinear
 
@@ -88,18 +88,13 @@ def make_aware(model: Llama, bits: Bits | None) -> None:
     Raises:
         InputError: without an adapter, or with dropout, which has no meaning for a merged matrix.
     """
-    sites = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, LoraLinear)
-    ]
-    if not sites:
+    adapted = adapters(model)
+    if not adapted:
         raise InputError("There is no adapter to train.", next="Attach one first.")
-    if any(child.dropout and not isinstance(child, QuantizationAwareLinear) for _, _, child in sites):
+    if any(module.dropout and not isinstance(module, QuantizationAwareLinear) for module in adapted.values()):
         raise InputError(
             "Quantisation-aware training computes with the merged matrix and knows no dropout.",
             next="Set lora.dropout to 0.",
         )
-    for parent, name, child in sites:
-        setattr(parent, name, QuantizationAwareLinear(child, bits))
+    for path, module in adapted.items():
+        replace_projection(model, path, QuantizationAwareLinear(module, bits))

@@ -1,4 +1,4 @@
-"""Frozen projections, dense or quantised: what a base weight is while an adapter learns on top of it.
+"""Frozen projections, dense or quantised, under the adapter that is trained on top of them.
 
 Schemes (report §5.1):
 - `nf4`, `fp4`: blocks of 64 weights, 4 bits each, absolute maximum per block, itself quantised to 8 bits
@@ -91,11 +91,9 @@ class FrozenLinear(nn.Module):
 class DenseLinear(FrozenLinear):
     """W as it is."""
 
-    weight: Tensor
-
     def __init__(self, weight: Tensor) -> None:
         super().__init__(*weight.shape)
-        self.register_buffer("weight", weight)
+        self.weight: Tensor = nn.Buffer(weight)
 
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
         return self.weight.to(dtype)
@@ -119,20 +117,11 @@ class FourBitLinear(_QuantizedLinear):
     Unusual: the pieces of bitsandbytes' quantisation state are plain buffers, so that `.to(device)` moves all of them.
     """
 
-    packed: Tensor
-    absmax: Tensor
-    code: Tensor
-    offset: Tensor
-    nested_absmax: Tensor
-    nested_code: Tensor
-
     def __init__(self, weight: Tensor, scheme: Literal["nf4", "fp4"]) -> None:
-        super().__init__(*weight.shape)
-        self.scheme = scheme
         functional = bitsandbytes_functional()
         packed, maxima = [], []
-        weight = weight.float() if weight.dtype == torch.float64 else weight
-        for part in torch.split(weight.reshape(-1), PART):
+        wide = weight.float() if weight.dtype == torch.float64 else weight
+        for part in torch.split(wide.reshape(-1), PART):
             quantized, state = functional.quantize_4bit(
                 part, blocksize=BLOCK, quant_type=scheme, compress_statistics=False, quant_storage=torch.uint8
             )
@@ -142,12 +131,21 @@ class FourBitLinear(_QuantizedLinear):
         absmax = torch.cat(maxima)
         offset = absmax.mean()
         nested, nested_state = functional.quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK)
-        self.register_buffer("packed", torch.cat(packed))
-        self.register_buffer("absmax", nested)
-        self.register_buffer("code", state.code)
-        self.register_buffer("offset", offset)
-        self.register_buffer("nested_absmax", nested_state.absmax)
-        self.register_buffer("nested_code", nested_state.code)
+        nested_parts = nested_state.absmax, nested_state.code
+        self._hold(weight.shape, scheme, torch.cat(packed), nested, state.code, offset, *nested_parts)
+
+    def _hold(
+        self, shape: tuple[int, ...], scheme: Literal["nf4", "fp4"], packed: Tensor, absmax: Tensor, code: Tensor,
+        offset: Tensor, nested_absmax: Tensor, nested_code: Tensor,
+    ) -> None:  # fmt: skip
+        super().__init__(*shape)
+        self.scheme = scheme
+        self.packed: Tensor = nn.Buffer(packed)
+        self.absmax: Tensor = nn.Buffer(absmax)
+        self.code: Tensor = nn.Buffer(code)
+        self.offset: Tensor = nn.Buffer(offset)
+        self.nested_absmax: Tensor = nn.Buffer(nested_absmax)
+        self.nested_code: Tensor = nn.Buffer(nested_code)
 
     @classmethod
     def of_shape(cls, rows: int, columns: int, scheme: Literal["nf4", "fp4"], device: torch.device) -> FourBitLinear:
@@ -155,21 +153,16 @@ class FourBitLinear(_QuantizedLinear):
 
         Its scales are all the same and small; on the device `meta` it has no storage at all.
         """
-        made = cls.__new__(cls)
-        FrozenLinear.__init__(made, rows, columns)
-        made.scheme = scheme
-        size = rows * columns
+        made, size = cls.__new__(cls), rows * columns
         blocks = -(-size // BLOCK)
-        shapes = torch.device("cpu" if device.type != "meta" else "meta")
-        code = torch.empty(16, device=shapes)
+        code = torch.empty(16, device="meta")
         if device.type != "meta":
-            code = bitsandbytes_functional().get_4bit_type(scheme, device="cpu")
-        made.register_buffer("packed", torch.randint(0, 256, (-(-size // 2), 1), dtype=torch.uint8, device=device))
-        made.register_buffer("absmax", torch.zeros(blocks, dtype=torch.uint8, device=device))
-        made.register_buffer("code", code.to(device))
-        made.register_buffer("offset", torch.full((), 0.02, device=device))
-        made.register_buffer("nested_absmax", torch.zeros(-(-blocks // NESTED_BLOCK), device=device))
-        made.register_buffer("nested_code", torch.zeros(256, device=device))
+            code = bitsandbytes_functional().get_4bit_type(scheme, device="cpu").to(device)
+        made._hold(
+            (rows, columns), scheme, torch.randint(0, 256, (-(-size // 2), 1), dtype=torch.uint8, device=device),
+            torch.zeros(blocks, dtype=torch.uint8, device=device), code, torch.full((), 0.02, device=device),
+            torch.zeros(-(-blocks // NESTED_BLOCK), device=device), torch.zeros(256, device=device),
+        )  # fmt: skip
         return made
 
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
@@ -194,16 +187,14 @@ class FourBitLinear(_QuantizedLinear):
 class AffineLinear(_QuantizedLinear):
     """W in 8 or 4 bits, affine per group along the input (report eq. 6); a short last group is allowed."""
 
-    packed: Tensor
-    scale: Tensor
-    zero: Tensor
-
     def __init__(self, weight: Tensor, bits: Literal[8, 4]) -> None:
         super().__init__(*weight.shape)
         self.bits = bits
         parts = [self._quantized(part) for part in torch.split(weight, max(1, PART // weight.shape[1]))]
-        for name, pieces in zip(("packed", "scale", "zero"), zip(*parts, strict=True), strict=True):
-            self.register_buffer(name, torch.cat(pieces))
+        packed, scale, zero = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+        self.packed: Tensor = nn.Buffer(packed)
+        self.scale: Tensor = nn.Buffer(scale)
+        self.zero: Tensor = nn.Buffer(zero)
 
     def _quantized(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Some rows of W: packed values, scales, zero points."""
@@ -225,9 +216,7 @@ class AffineLinear(_QuantizedLinear):
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
         out = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.packed.device)
         step = max(1, DENSE_PART // self.in_features)
-        for start in range(
-            0, self.out_features, step
-        ):  # the fp32 copies of a whole matrix would be three times its size
+        for start in range(0, self.out_features, step):  # fp32 copies of a whole matrix would be three times its size
             rows = slice(start, start + step)
             q = self.packed[rows]
             if self.bits == 4:

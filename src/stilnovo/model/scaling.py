@@ -1,4 +1,4 @@
-"""An adapter made weaker or stronger after training: W x + f · s · B (A x), with a factor f for every layer.
+"""Scale an adapter after training: W x + f · s · B (A x), with a factor f for every layer.
 
 A fine-tuned model and its base span a line; points between them often keep most of what was learnt and lose less of what
 was known. LiNeS (Wang et al. 2024, arXiv 2410.17146) lets the factor grow with depth, because the lower layers hold what
@@ -12,15 +12,15 @@ exactly. In a saved adapter the factor is folded into B, so that PEFT reads it l
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, reported
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
+from stilnovo.model.lora import LoraLinear
 from stilnovo.plan.shape import LoraConfig
 
 MOST = 1.25  # beyond, the update is extrapolated further than anybody has found useful
@@ -72,16 +72,21 @@ def parse(text: str) -> Scaling:
     Raises:
         InputError: it is neither, or out of bounds.
     """
-    parts = text.strip().split(":")
-    try:
-        ends = [float(part) for part in parts]
-        if len(ends) > 2:
-            raise ValueError
-    except ValueError as error:
-        raise InputError(
-            "A scaling is one number, or two with a colon between.", f"Found: {text!r}.", "Such as 0.5 or 0.25:1."
-        ) from error
-    return Scaling(ends[0], ends[-1])
+    first, colon, last = text.strip().partition(":")
+    with reported("A scaling is one number, or two with a colon between.", "Such as 0.5 or 0.25:1.", errors=ValueError):
+        return Scaling(float(first), float(last if colon else first))
+
+
+def _scales(model: Llama, scaling: Scaling) -> dict[LoraLinear, float]:
+    """The factor of each adapted projection.
+
+    Raises:
+        InputError: the model has no adapter.
+    """
+    adapted = lora.adapters(model)
+    if not adapted:
+        raise InputError("There is no adapter to scale.", next="Load the model with --adapter.")
+    return {module: scaling.factor(layer_of(path), len(model.layers)) for path, module in adapted.items()}
 
 
 @contextmanager
@@ -91,17 +96,14 @@ def scaled(model: Llama, scaling: Scaling) -> Iterator[None]:
     Raises:
         InputError: the model has no adapter.
     """
-    found = lora.adapters(model)
-    if not found:
-        raise InputError("There is no adapter to scale.", next="Load the model with --adapter.")
-    before = {path: module.scale for path, module in found.items()}
+    before = {module: (module.scale, factor) for module, factor in _scales(model, scaling).items()}
     try:
-        for path, module in found.items():
-            module.scale = before[path] * scaling.factor(layer_of(path), len(model.layers))
+        for module, (scale, factor) in before.items():
+            module.scale = scale * factor
         yield
     finally:
-        for path, module in found.items():
-            module.scale = before[path]
+        for module, (scale, _) in before.items():
+            module.scale = scale
 
 
 def save_scaled(model: Llama, config: LoraConfig, scaling: Scaling, folder: Path, base_model: str) -> None:
@@ -110,28 +112,15 @@ def save_scaled(model: Llama, config: LoraConfig, scaling: Scaling, folder: Path
     Raises:
         InputError: the model has no adapter.
     """
-    found = lora.adapters(model)
-    if not found:
-        raise InputError("There is no adapter to scale.", next="Load the model with --adapter.")
-    before = {path: module.lora_B.data for path, module in found.items()}
-    try:
-        for path, module in found.items():
-            module.lora_B.data = before[path] * scaling.factor(layer_of(path), len(model.layers))
-        lora.save(model, config, folder, base_model)
-    finally:
-        for path, module in found.items():
-            module.lora_B.data = before[path]
+    lora.save(model, config, folder, base_model, _scales(model, scaling))
 
 
 def detach(model: Llama) -> None:
     """Take the adapter off: the model is the base again, and may get another one."""
     for path, module in lora.adapters(model).items():
-        parent, _, name = path.removeprefix("model.").rpartition(".")
-        setattr(model.get_submodule(parent), name, module.base)
+        lora.replace_projection(model, path, module.base)
 
 
 def layer_of(path: str) -> int:
     """The layer in PEFT's name of a module, `model.layers.7.mlp.up_proj`."""
-    found = re.search(r"\.layers\.(\d+)\.", path)
-    assert found is not None, path
-    return int(found.group(1))
+    return int(path.split(".")[2])

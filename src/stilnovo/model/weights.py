@@ -30,7 +30,6 @@ class WeightReader(Protocol):
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """One tensor as stored (or dequantised to fp32), checked against `shape`."""
-        ...
 
 
 def _damaged(path: Path, why: object) -> InputError:

@@ -83,7 +83,7 @@ class Conversations:
         Raises:
             InputError: the tables are from a newer stilnovo.
         """
-        with transaction(self._db, self._path):
+        with guard(self._path), transaction(self._db):
             for statement in _TABLES:
                 self._db.execute(statement)
             self._db.execute("UPDATE conversation_messages SET status = 'interrupted' WHERE status = 'writing'")
@@ -140,7 +140,7 @@ class Conversations:
     def create(self, title: str = "") -> ConversationSummary:
         """A new, empty conversation."""
         conversation_id, now = uuid.uuid4().hex, _now()
-        with transaction(self._db, self._path):
+        with guard(self._path), transaction(self._db):
             self._db.execute(
                 "INSERT INTO conversations VALUES (?, ?, ?, ?)", (conversation_id, title[:LONGEST_TITLE], now, now)
             )
@@ -148,7 +148,7 @@ class Conversations:
 
     def rename(self, conversation_id: str, title: str) -> ConversationSummary:
         """Give a conversation another title."""
-        with transaction(self._db, self._path):
+        with guard(self._path), transaction(self._db):
             self._db.execute(
                 "UPDATE conversations SET title = ? WHERE id = ?", (title[:LONGEST_TITLE], conversation_id)
             )
@@ -157,7 +157,7 @@ class Conversations:
     def delete(self, conversation_id: str) -> None:
         """Delete a conversation and all its messages."""
         self.heading(conversation_id)
-        with transaction(self._db, self._path):
+        with guard(self._path), transaction(self._db):
             self._db.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))
 
     def begin(
@@ -173,7 +173,7 @@ class Conversations:
         """
         self.heading(conversation_id)
         past = self.messages(conversation_id)
-        with transaction(self._db, self._path):
+        with guard(self._path), transaction(self._db):
             if message is None:
                 while past and past[-1].role == "assistant":
                     gone = past.pop()
@@ -208,7 +208,7 @@ class Conversations:
 
         An answer begun anew puts the one before away only when it has a word of its own: see `settled`.
         """
-        with transaction(self._db, self._path):
+        with guard(self._path), transaction(self._db):
             self._db.execute(
                 "UPDATE conversation_messages SET text = ?, status = ?, details = ? WHERE id = ?",
                 (message.text, message.status, json.dumps(message.details, ensure_ascii=False), message.id),
