@@ -1,4 +1,4 @@
-"""Names into files: where weights come from.
+"""Find a model's files by name, and fetch them from the Hugging Face hub.
 
 A model is named by a short name (`smollm2`, `anita`), a local folder or `.gguf` file, or a Hugging Face id. Only the last,
 when the files are not already in the local cache, reaches the network; the user asked for it by naming it.
@@ -6,7 +6,9 @@ when the files are not already in the local cache, reaches the network; the user
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
 import logging
 import os
 from dataclasses import dataclass
@@ -82,13 +84,12 @@ def _from_hub(repository: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    # The cache first: a model that is here must not depend on the network.
-    try:
+    # The cache first: a model that is here must not depend on the network. The library's "not cached" errors differ
+    # between versions; the next call tells the truth.
+    with contextlib.suppress(Exception):
         cached = Path(snapshot_download(repository, allow_patterns=list(_PATTERNS), local_files_only=True))
         if _complete(cached):
             return cached
-    except Exception:  # the library's "not cached" errors differ between versions; the next call tells the truth
-        cached = None
     logging.getLogger(__name__).info("Fetching %s from the Hugging Face hub …", repository)
     try:
         return Path(snapshot_download(repository, allow_patterns=list(_PATTERNS)))
@@ -99,26 +100,19 @@ def _from_hub(repository: str) -> Path:
         ) from error
     except RepositoryNotFoundError as error:
         raise InputError(f"The hub has no model {repository!r} (or it is private).", next="Check the name.") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:
+        # The hub client lets its HTTP library's own exceptions through when no network answers.
+        network = isinstance(error, HfHubHTTPError | OSError | ValueError) or "connect" in f"{error!r} {error}".lower()
+        if not network:
+            raise
         raise InputError(
             f"{repository} is not on this machine and the hub could not be reached.",
             f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else 'no answer'}",
             "Connect to a network, give a local folder or .gguf file, or use --model smollm2.",
         ) from error
-    except Exception as error:
-        # The hub client lets its HTTP library's own exceptions through when no network answers.
-        if "connect" in type(error).__name__.lower() or "connect" in str(error).lower():
-            raise InputError(
-                f"{repository} is not on this machine and the hub could not be reached.",
-                f"{type(error).__name__}",
-                "Connect to a network, give a local folder or .gguf file, or use --model smollm2.",
-            ) from error
-        raise
 
 
 def _complete(folder: Path) -> bool:
-    import json
-
     index = folder / "model.safetensors.index.json"
     if not (folder / "config.json").is_file():
         return False

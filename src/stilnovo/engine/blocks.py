@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -169,8 +170,8 @@ class LayerEngine:
             torch.add(self.down.forward(act), h, out=y[rows])
         return y, saved
 
-    def backward(self, grad: Tensor, saved: Saved, stream: Stream, sink: Sink, *, wanted: bool) -> Tensor | None:
-        """Gradient (T, C) of the output → of the input, written over it; None when it is not `wanted`."""
+    def backward(self, grad: Tensor, saved: Saved, stream: Stream, sink: Sink, *, wanted: bool) -> None:
+        """Turn the gradient (T, C) of the output into that of the input, in place; unfinished where not `wanted`."""
         x, one = saved.x, len(self.groups) == 1
         assert x is not None
         if saved.out is None:
@@ -185,8 +186,9 @@ class LayerEngine:
             inside = qkv.pop() if qkv else self._group_qkv(x, self.groups[0], None, None, stream)
             d_qkv = self._attend_backward(0, d_out, inside, out, kernel[0], stream)
             del d_out, out
-            return self._attention_input(grad, x, d_qkv, sink, wanted=wanted)
-        return self._grouped_backward(grad, x, d_out, out, qkv, kernel, stream, sink)
+            self._attention_input(grad, x, d_qkv, sink, wanted=wanted)
+        else:
+            self._grouped_backward(grad, x, d_out, out, qkv, kernel, stream, sink)
 
     def _attention(self, x: Tensor, stream: Stream, *, keep: bool) -> tuple[Tensor, list[Any], list[Tensor]]:
         """Output (T, H·D) of the attention, what its kernels keep, and with `keep` each group's rotated q, k, v."""
@@ -288,19 +290,18 @@ class LayerEngine:
         rotate_(group.rotating(qkv, self.head_dim), stream.cos, stream.sin, back=True)
         return qkv
 
-    def _attention_input(self, grad: Tensor, x: Tensor, d_qkv: Tensor, sink: Sink, *, wanted: bool) -> Tensor | None:
+    def _attention_input(self, grad: Tensor, x: Tensor, d_qkv: Tensor, sink: Sink, *, wanted: bool) -> None:
         """Through the projections and the first norm, onto the residual's gradient."""
         weight, eps = self.layer.input_layernorm, self.layer.eps
         for rows in tiles(x.shape[0], self.levers.tile):
             d_wide = self.qkv.backward(d_qkv[rows], normed(x[rows], weight, eps), sink, wanted=wanted)
             if d_wide is not None:
                 grad[rows] += norm_backward_(d_wide, x[rows], weight, eps)
-        return grad if wanted else None
 
     def _grouped_backward(
         self, grad: Tensor, x: Tensor, d_out: Tensor, out: Tensor, qkv: list[Tensor], kernel: list[Any],
         stream: Stream, sink: Sink,
-    ) -> Tensor:  # fmt: skip
+    ) -> None:  # fmt: skip
         """Attention's backward one group of heads at a time; q, k and v of a group are computed again unless kept."""
         weight, eps = self.layer.input_layernorm, self.layer.eps
         low, dense = self._low(x), self.qkv.dense(x.dtype)
@@ -328,16 +329,15 @@ class LayerEngine:
                 d_wide[rows].addmm_(d_low[rows], down)
                 self.qkv.finish(d_low[rows], normed(x[rows], weight, eps), sink)
             grad[rows] += norm_backward_(d_wide[rows], x[rows], weight, eps)
-        return grad
 
 
 @dataclass(frozen=True)
 class _Heads:
     """A group of heads: its rows in the joint projection, in each projection, and its columns in its own (T, width)."""
 
-    rows: tuple[slice, slice, slice]
-    local: tuple[slice, slice, slice]
-    columns: tuple[slice, slice, slice]
+    rows: tuple[slice, ...]
+    local: tuple[slice, ...]
+    columns: tuple[slice, ...]
 
     @property
     def width(self) -> int:
@@ -361,18 +361,14 @@ def _head_groups(qkv: Product, head_dim: int, count: int) -> list[_Heads]:
     """The heads in `count` equal groups, each with its key/value heads and their queries."""
     q, k, v = (part.columns.stop - part.columns.start for part in qkv.parts)
     assert (k // head_dim) % count == 0, "groups of heads must hold whole key/value heads"
-    found = []
+    sizes = (q // count, k // count, v // count)
+    columns = tuple(slice(end - size, end) for end, size in zip(accumulate(sizes), sizes, strict=True))
+    groups = []
     for index in range(count):
-        sizes = [size // count for size in (q, k, v)]
-        local = [slice(index * size, (index + 1) * size) for size in sizes]
-        starts = [0, q, q + k]
-        rows = [slice(start + at.start, start + at.stop) for start, at in zip(starts, local, strict=True)]
-        ends = [sizes[0], sizes[0] + sizes[1], sum(sizes)]
-        columns = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
-        found.append(
-            _Heads((rows[0], rows[1], rows[2]), (local[0], local[1], local[2]), (columns[0], columns[1], columns[2]))
-        )
-    return found
+        local = tuple(slice(index * size, (index + 1) * size) for size in sizes)
+        rows = tuple(slice(start + at.start, start + at.stop) for start, at in zip((0, q, q + k), local, strict=True))
+        groups.append(_Heads(rows, local, columns))
+    return groups
 
 
 def _two(branches: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -11,35 +11,13 @@ twice.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from stilnovo.engine.blocks import tiles
 from stilnovo.engine.head import Head
-
-
-class _Divergence(Function):
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, head: Head, chunk: int) -> Tensor:
-        gradient = torch.zeros_like(student) if ctx.needs_input_grad[0] else None
-        wide = torch.promote_types(student.dtype, torch.float32)
-        total = torch.zeros((), dtype=wide, device=student.device)
-        for rows in tiles(student.shape[0], chunk):
-            out = None if gradient is None else gradient[rows]
-            total += _chunk(student[rows], teacher[rows], head, out, wide)
-        ctx.save_for_backward(gradient)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad.to(gradient.dtype), None, None, None
+from stilnovo.engine.loss import by_chunks, wide_type
 
 
 def _chunk(student: Tensor, teacher: Tensor, head: Head, out: Tensor | None, wide: torch.dtype) -> Tensor:
@@ -73,4 +51,9 @@ def tiled_divergence(student: Tensor, teacher: Tensor, head: Head, chunk: int) -
         head: The frozen output head of both.
         chunk: Tokens whose two rows of logits exist at once.
     """
-    return _Divergence.apply(student, teacher, head, chunk)  # type: ignore[no-untyped-call, no-any-return]
+    wide = wide_type(student.dtype)
+
+    def step(rows: slice, total: Tensor, gradient: Tensor | None) -> None:
+        total += _chunk(student[rows], teacher[rows], head, gradient, wide)
+
+    return by_chunks(student, chunk, torch.zeros((), dtype=wide, device=student.device), step)

@@ -13,6 +13,7 @@ Shape letters: T tokens, R of a chunk, V vocabulary, W rows of a tile, C hidden 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,31 +26,48 @@ from stilnovo.engine.blocks import tiles
 from stilnovo.engine.head import Head
 
 
-class _TiledLosses(Function):
+class _Known(Function):
+    """A value with its gradient: element i of what comes back in backward scales row i (a single one: all rows)."""
+
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Head, targets: Tensor, chunk: int) -> Tensor:
-        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        losses = torch.empty(hidden.shape[0], dtype=_wide(hidden.dtype), device=hidden.device)
-        for rows in tiles(hidden.shape[0], chunk):
-            out = None if gradient is None else gradient[rows]
-            losses[rows] = _chunk(hidden[rows], head, targets[rows], out)
+    def forward(ctx: Any, hidden: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
-        return losses
+        return value
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad.to(gradient.dtype)[:, None], None, None, None
+        return gradient * grad.to(gradient.dtype)[..., None], None, None
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
+def by_chunks(
+    hidden: Tensor, chunk: int, total: Tensor, step: Callable[[slice, Tensor, Tensor | None], None]
+) -> Tensor:
+    """`total`, filled by `step` for every chunk of rows, with a gradient for `hidden` where one is wanted.
+
+    Args:
+        hidden: (T, C) hidden states.
+        chunk: Rows of a chunk.
+        total: What the steps write or add to: one element, or one a row.
+        step: Called with the rows of a chunk, `total` and the place of their gradient, zeros (None: not wanted).
+    """
+    wanted = torch.is_grad_enabled() and hidden.requires_grad
+    with torch.no_grad():
+        gradient = torch.zeros_like(hidden) if wanted else None
+        for rows in tiles(hidden.shape[0], chunk):
+            step(rows, total, None if gradient is None else gradient[rows])
+    return total if gradient is None else _Known.apply(hidden, total, gradient)  # type: ignore[no-untyped-call]
+
+
+def wide_type(dtype: torch.dtype) -> torch.dtype:
+    """fp32, or the type itself where it is wider."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def _chunk(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | None) -> Tensor:
     """Losses (R,) of a chunk (R, C); their gradients go into `out`."""
-    wide, count = _wide(hidden.dtype), hidden.shape[0]
+    wide, count = wide_type(hidden.dtype), hidden.shape[0]
     peak = torch.full((count, 1), -torch.inf, dtype=wide, device=hidden.device)
     mass, picked = torch.zeros_like(peak), torch.zeros_like(peak)
     mean = own = None
@@ -79,7 +97,12 @@ def _chunk(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | None) -> T
 
 def tiled_losses(hidden: Tensor, head: Head, targets: Tensor, chunk: int) -> Tensor:
     """−log p(target) of every row in nats, (T,), in fp32 or wider; arguments as for `tiled_cross_entropy`."""
-    return _TiledLosses.apply(hidden, head, targets, chunk)  # type: ignore[no-untyped-call, no-any-return]
+
+    def step(rows: slice, losses: Tensor, gradient: Tensor | None) -> None:
+        losses[rows] = _chunk(hidden[rows], head, targets[rows], gradient)
+
+    losses = torch.empty(hidden.shape[0], dtype=wide_type(hidden.dtype), device=hidden.device)
+    return by_chunks(hidden, chunk, losses, step)
 
 
 def tiled_cross_entropy(hidden: Tensor, head: Head, targets: Tensor, chunk: int) -> Tensor:

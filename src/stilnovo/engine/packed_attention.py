@@ -71,70 +71,54 @@ class PerDocument:
     QUERIES = 128
 
     def __init__(self, lengths: Sequence[int]) -> None:
-        self.spans: list[tuple[slice, slice]] = []  # (queries, keys)
-        start = 0
-        self.whole = [slice(end - length, end) for length, end in zip(lengths, accumulate(lengths), strict=True)]
-        for length in lengths:
-            for first in range(start, start + length, self.QUERIES):
-                last = min(first + self.QUERIES, start + length)
-                self.spans.append((slice(first, last), slice(start, last)))
-            start += length
+        ends = list(accumulate(lengths))
+        self.whole = [(slice(end - length, end),) * 2 for length, end in zip(lengths, ends, strict=True)]
+        self.spans = [  # (queries, keys)
+            (
+                slice(first, min(first + self.QUERIES, span.stop)),
+                slice(span.start, min(first + self.QUERIES, span.stop)),
+            )
+            for span, _ in self.whole
+            for first in range(span.start, span.stop, self.QUERIES)
+        ]
         self._masks: dict[tuple[int, int], Tensor] = {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
         """See `Kernel.forward`."""
-        out, kept, groups, heads = torch.empty_like(q), [], k.shape[1], q.shape[1]
-        if q.device.type == "cuda":
-            for span in self.whole:
-                part = (_by_group(q[span], groups), _shared(k[span], heads), _shared(v[span], heads))
-                found, *rest = _aten._scaled_dot_product_efficient_attention(
-                    *(t.contiguous() for t in part), None, True, 0.0, True
-                )
-                _by_group(out[span], groups).copy_(found)
-                kept.append(rest)
-            return out, kept
-        for rows, keys in self.spans:
-            part = (_by_group(q[rows], groups), _shared(k[keys], heads), _shared(v[keys], heads))
-            found, logsumexp = _aten._scaled_dot_product_flash_attention_for_cpu(
-                *part, 0.0, False, attn_mask=self._mask(rows, keys, q.dtype)
-            )
+        out, kept, groups, card = torch.empty_like(q), [], k.shape[1], q.device.type == "cuda"
+        for rows, keys in self.whole if card else self.spans:
+            part = (_by_group(q[rows], groups), *_shared(k[keys], v[keys], q.shape[1]))
+            if card:
+                part = tuple(t.contiguous() for t in part)
+                found, *rest = _aten._scaled_dot_product_efficient_attention(*part, None, True, 0.0, True)
+            else:
+                mask = self._mask(rows, keys, q.dtype)
+                found, *rest = _aten._scaled_dot_product_flash_attention_for_cpu(*part, 0.0, False, attn_mask=mask)
             _by_group(out[rows], groups).copy_(found)
-            kept.append(logsumexp)
+            kept.append(rest)
         return out, kept
 
     def backward(
         self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, kept: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Kernel.backward`."""
-        d_q, groups, heads = torch.empty_like(q), k.shape[1], q.shape[1]
-        if q.device.type == "cuda":
-            d_k, d_v = torch.empty_like(k), torch.empty_like(v)
-            for span, rest in zip(self.whole, kept, strict=True):
-                part = (_by_group(q[span], groups), _shared(k[span], heads), _shared(v[span], heads))
-                result, slope = _by_group(out[span], groups), _by_group(grad[span], groups)
+        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        groups, card = k.shape[1], q.device.type == "cuda"
+        for (rows, keys), rest in zip(self.whole if card else self.spans, kept, strict=True):
+            part = (_by_group(q[rows], groups), *_shared(k[keys], v[keys], q.shape[1]))
+            slope, result = _by_group(grad[rows], groups), _by_group(out[rows], groups)
+            if card:
+                part, every = tuple(t.contiguous() for t in part), [True, True, True, False]
                 found = _aten._scaled_dot_product_efficient_attention_backward(
-                    slope.contiguous(),
-                    *(t.contiguous() for t in part),
-                    None,
-                    result,
-                    *rest,
-                    0.0,
-                    [True, True, True, False],
-                    True,
+                    slope.contiguous(), *part, None, result, *rest, 0.0, every, True
                 )
-                _by_group(d_q[span], groups).copy_(found[0])
-                d_k[span], d_v[span] = _summed(found[1]), _summed(found[2])
-            return d_q, d_k, d_v
-        d_k, d_v = torch.zeros_like(k), torch.zeros_like(v)
-        for (rows, keys), logsumexp in zip(self.spans, kept, strict=True):
-            part = (_by_group(q[rows], groups), _shared(k[keys], heads), _shared(v[keys], heads))
-            found = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                _by_group(grad[rows], groups), *part, _by_group(out[rows], groups), logsumexp, 0.0, False,
-                attn_mask=self._mask(rows, keys, q.dtype),
-            )  # fmt: skip
+            else:
+                found = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                    slope, *part, result, *rest, 0.0, False, attn_mask=self._mask(rows, keys, q.dtype)
+                )
             _by_group(d_q[rows], groups).copy_(found[0])
-            d_k[keys] += _summed(found[1])
-            d_v[keys] += _summed(found[2])
+            d_k[keys] += found[1].sum(1).transpose(0, 1)  # (K, G, L, D) → (L, K, D): queries that share a key add up
+            d_v[keys] += found[2].sum(1).transpose(0, 1)
         return d_q, d_k, d_v
 
     def _mask(self, rows: slice, keys: slice, dtype: torch.dtype) -> Tensor:
@@ -146,20 +130,15 @@ class PerDocument:
         return self._masks[shape]
 
 
-def _summed(x: Tensor) -> Tensor:
-    """(K, G, L, D) → (L, K, D): queries that share a key add their gradients up."""
-    return x.sum(1).transpose(0, 1)
-
-
 def _by_group(x: Tensor, groups: int) -> Tensor:
     """(L, H, D) → (K, G, L, D), a view."""
     return x.view(x.shape[0], groups, -1, x.shape[2]).permute(1, 2, 0, 3)
 
 
-def _shared(x: Tensor, heads: int) -> Tensor:
-    """(L, K, D) → (K, G, L, D), a view in which the G queries share their key."""
-    groups = x.shape[1]
-    return x.transpose(0, 1).unsqueeze(1).expand(groups, heads // groups, x.shape[0], x.shape[2])
+def _shared(k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, ...]:
+    """(L, K, D) → (K, G, L, D), views in which the G queries share their key and value."""
+    size = (k.shape[1], heads // k.shape[1], *k.shape[::2])
+    return tuple(x.transpose(0, 1).unsqueeze(1).expand(size) for x in (k, v))
 
 
 def kernel_for(lengths: Sequence[int], device: torch.device, dtype: torch.dtype) -> Kernel:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_leaves
@@ -28,7 +28,7 @@ from stilnovo.engine.link import ActivationStore, Link
 from stilnovo.engine.packed_attention import kernel_for
 from stilnovo.engine.product import OnCard, Sink
 from stilnovo.engine.streaming import LayerStream
-from stilnovo.model import lora
+from stilnovo.model import lora, scaling
 from stilnovo.model.attention import positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.lora import LoraLinear
@@ -45,6 +45,7 @@ class _Pass:
     stream: Stream
     last: Tensor
     saved: dict[int, Saved] = field(default_factory=dict)
+    away: dict[int, list[str]] = field(default_factory=dict)  # what waits on the host for each layer
 
 
 class _Hidden(Function):
@@ -85,7 +86,7 @@ class TrainingEngine:
             model.embed_tokens = home.view(model.embed_tokens.shape).copy_(model.embed_tokens)
         self.stream = LayerStream(model, levers.streamed_layers, levers.slots, self.link) if levers.streams else None
         self.layers = [LayerEngine(layer, model.config.head_dim, levers) for layer in model.layers]  # type: ignore[arg-type]
-        learning = [index for index, layer in enumerate(model.layers) if _adapted(layer)]
+        learning = [scaling.layer_of(path) for path in lora.adapters(model)]
         self.lowest = min(learning, default=model.config.layers)  # below it no gradient is wanted
         self.saved_bytes = 0  # on the card, by the fullest forward pass
         self._passes = 0
@@ -111,7 +112,7 @@ class TrainingEngine:
             self.store.settle()
             waiting.last = x  # not before: a reference to the first layer's input would live through the whole pass
             self.saved_bytes = max(self.saved_bytes, storage_bytes(_on_card(waiting)))
-            return self._normed(x), waiting
+            return normed(x, model.norm, model.config.rms_eps), waiting
 
     def _layer_forward(self, index: int, x: Tensor, waiting: _Pass, *, training: bool) -> Tensor:
         if self.stream is not None:
@@ -121,20 +122,14 @@ class TrainingEngine:
         if not training:
             return self.layers[index].forward(x, waiting.stream, None)[0]
         y, saved = self.layers[index].forward(x, waiting.stream, choice)
-        if self._on_host(index):
+        if choice == "offload" or (choice != "keep" and self.levers.inputs == "host"):
             self.store.settle()  # the layer before has had this one's time to leave
             for name, tensor in _tensors(saved):
                 self.store.put((waiting.number, index, name), tensor)
+            waiting.away[index] = [name for name, _ in _tensors(saved)]
             saved = Saved(kernel=saved.kernel)
         waiting.saved[index] = saved
         return y
-
-    def _on_host(self, index: int) -> bool:
-        choice = self.levers.layers[index]
-        return choice == "offload" or (choice != "keep" and self.levers.inputs == "host")
-
-    def _normed(self, x: Tensor) -> Tensor:
-        return normed(x, self.model.norm, self.model.config.rms_eps)
 
     def _backward(self, grad: Tensor, waiting: _Pass) -> None:
         with torch.no_grad():
@@ -146,25 +141,13 @@ class TrainingEngine:
                     self.stream.prefetch(index - 1)
                 saved = self._recall(index, waiting)
                 self._prefetch(index - 1, waiting)
-                found = self.layers[index].backward(grad, saved, waiting.stream, self.sink, wanted=index > self.lowest)
+                self.layers[index].backward(grad, saved, waiting.stream, self.sink, wanted=index > self.lowest)
                 self.sink.flush()
                 del saved
-                if found is not None:
-                    grad = found
-
-    def _names(self, index: int) -> list[str]:
-        """What waits on the host for a layer."""
-        if not self._on_host(index):
-            return []
-        names = {"recompute": ["x"], "attention": ["x", "out"], "offload": ["x", "out", "h"]}[self.levers.layers[index]]
-        if self.levers.layers[index] == "offload":
-            layer = self.layers[index]
-            names += [f"qkv{i}" for i in range(len(layer.groups))] + [f"gate_up{i}" for i in range(len(layer.gate_up))]
-        return names
 
     def _recall(self, index: int, waiting: _Pass) -> Saved:
         saved = waiting.saved.pop(index)
-        for name in self._names(index):
+        for name in waiting.away.get(index, ()):
             tensor = self.store.get((waiting.number, index, name))
             if name.startswith("qkv"):
                 saved.qkv.append(tensor)
@@ -176,7 +159,7 @@ class TrainingEngine:
 
     def _prefetch(self, index: int, waiting: _Pass) -> None:
         if index >= self.lowest and self.levers.prefetch:
-            for name in self._names(index):
+            for name in waiting.away.get(index, ()):
                 self.store.prefetch((waiting.number, index, name))
 
 
@@ -195,17 +178,10 @@ def _on_card(waiting: _Pass) -> list[Tensor]:
     ]
 
 
-def _adapted(layer: nn.Module) -> bool:
-    return any(isinstance(module, LoraLinear) for module in layer.modules())
-
-
 def supports(model: Llama) -> bool:
     """Whether every projection is one the explicit passes know: frozen, or plain LoRA without dropout."""
-    for layer in model.layers:
-        assert isinstance(layer, nn.Module)
-        for name, module in layer.named_modules():
-            if name.endswith("_proj"):
-                plain = type(module) is LoraLinear and not module.dropout
-                if not plain and not isinstance(module, FrozenLinear):
-                    return False
-    return True
+    projections = [module for name, module in model.layers.named_modules() if name.endswith("_proj")]
+    return all(
+        isinstance(module, FrozenLinear) or (type(module) is LoraLinear and not module.dropout)
+        for module in projections
+    )

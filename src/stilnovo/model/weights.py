@@ -1,4 +1,4 @@
-"""Weights on disk, one tensor at a time: safetensors (single, sharded, bitsandbytes 4-bit) and GGUF.
+"""Read weights from disk, one tensor at a time: safetensors (single, sharded, bitsandbytes 4-bit) and GGUF.
 
 Unusual: nothing is loaded ahead. A reader gives a tensor when it is asked for by its Hugging Face name, so that building
 a quantised model holds one dense matrix at most. GGUF stores Llama's query and key rows in another order (pairs of
@@ -8,6 +8,7 @@ rotary dimensions side by side); the reader undoes it.
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, reported
 from stilnovo.plan.config import config_from_json, read_json, sensible
 from stilnovo.plan.shape import LlamaConfig
 
@@ -32,10 +33,12 @@ class WeightReader(Protocol):
         """One tensor as stored (or dequantised to fp32), checked against `shape`."""
 
 
-def _damaged(path: Path, why: object) -> InputError:
-    return InputError(
-        f"The weight file {path.name} cannot be read.", f"{why}"[:300], f"It may be truncated: fetch {path} again."
-    )
+def _damage(
+    path: Path, errors: type[Exception] | tuple[type[Exception], ...] = Exception
+) -> AbstractContextManager[None]:
+    """Report what goes wrong while a weight file is read."""
+    what, advice = f"The weight file {path.name} cannot be read.", f"It may be truncated: fetch {path} again."
+    return reported(what, advice, errors=errors)
 
 
 def _checked(tensor: Tensor, name: str, shape: tuple[int, ...], path: Path) -> Tensor:
@@ -66,22 +69,16 @@ class SafetensorsReader:
     def _open(self, name: str) -> Any:
         from safetensors import SafetensorError, safe_open
 
-        try:
+        with _damage(self.folder / name, (SafetensorError, OSError)):
             return safe_open(self.folder / name, framework="pt")
-        except (SafetensorError, OSError) as error:
-            raise _damaged(self.folder / name, error) from error
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """See `WeightReader.tensor`."""
         if name not in self._file_of:
             raise InputError(f"The checkpoint has no tensor {name}.", f"Folder: {self.folder}", "Is it a whole model?")
-        from safetensors import SafetensorError
-
         file = self._open(self._file_of[name])
-        try:
+        with _damage(self.folder / self._file_of[name]):  # the index may name a file that does not hold it
             stored: Tensor = file.get_tensor(name)
-        except SafetensorError as error:  # the index names a file that does not hold it
-            raise _damaged(self.folder / self._file_of[name], error) from error
         if stored.dtype == torch.uint8:  # saved by bitsandbytes in 4 bits
             stored = self._four_bit(name, stored)
         if stored.dtype not in FLOATS:  # other quantisations keep scales beside; without them the weights are nonsense
@@ -98,11 +95,10 @@ class SafetensorsReader:
         parts = {
             key: self._open(file).get_tensor(key) for key, file in self._file_of.items() if key.startswith(f"{name}.")
         }
-        try:
+        what = f"{name} is no bitsandbytes 4-bit weight."
+        with reported(what, f"It may be truncated: fetch {self.folder / self._file_of[name]} again."):
             state = bitsandbytes_functional().QuantState.from_dict(parts, device=torch.device("cpu"))
             return decode_four_bit(packed, state)
-        except Exception as error:  # whatever bitsandbytes raises on parts it does not know
-            raise _damaged(self.folder / self._file_of[name], f"{name} is no bitsandbytes 4-bit weight") from error
 
 
 _GGUF_NAMES = (
@@ -128,11 +124,9 @@ class GGUFReader:
             magic = file.read(4)
         if magic != b"GGUF":
             raise InputError(f"{path} is not a GGUF file.", "It does not begin with 'GGUF'.", "Give another file.")
-        try:
+        with _damage(path):  # the package raises whatever numpy does on a short file
             reader = gguf.GGUFReader(str(path))
             self.fields: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
-        except Exception as error:  # the package raises whatever numpy does on a short file
-            raise _damaged(path, error) from error
         architecture = self.fields.get("general.architecture")
         if architecture != "llama":
             raise InputError(
@@ -145,10 +139,8 @@ class GGUFReader:
                 f"The GGUF file uses a tensor type that is not supported: {', '.join(unknown)}.",
                 f"In {path}.", f"Supported: {', '.join(GGUF_TYPES)}.",
             )  # fmt: skip
-        try:
+        with _damage(path, (TypeError, ValueError, ZeroDivisionError)):
             self.config = sensible(self._config())
-        except (TypeError, ValueError, ZeroDivisionError) as error:
-            raise _damaged(path, error) from error
 
     def _config(self) -> LlamaConfig:
         def field(key: str, default: Any = None) -> Any:
@@ -189,10 +181,8 @@ class GGUFReader:
         if stored_name not in self._tensors:
             raise InputError(f"The GGUF file has no tensor {stored_name}.", f"In {self.path}.", "Is it a whole model?")
         entry = self._tensors[stored_name]
-        try:
+        with _damage(self.path):
             dense = torch.from_numpy(np.array(dequantize(entry.data, entry.tensor_type), dtype=np.float32))
-        except Exception as error:
-            raise _damaged(self.path, error) from error
         dense = _checked(dense, name, shape, self.path)
         if re.fullmatch(r"blk\.\d+\.attn_[qk]\.weight", stored_name):
             heads = self.config.heads if stored_name.endswith("q.weight") else self.config.kv_heads

@@ -45,7 +45,7 @@ def lint(tokenizer: Tokenizer) -> list[Finding]:
         try:
             findings.append(Finding(name, *rule(tokenizer)))
         except InputError as error:
-            findings.append(Finding(name, "error", f"the template cannot be used: {error.what}"))
+            findings.append(Finding(name, "error", f"the template has no end, or lacks another token: {error.what}"))
     return findings
 
 

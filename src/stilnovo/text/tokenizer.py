@@ -1,4 +1,4 @@
-"""Text to token ids and back, for byte-level BPE models: `tokenizer.json`, the vocabulary inside a GGUF file, or the
+"""Encode text to token ids and back, for byte-level BPE models: `tokenizer.json`, the vocabulary inside a GGUF file, or the
 rank file that Llama 3 was published with.
 
 Unusual: special tokens are never parsed out of text. They come only from `stilnovo.text.template`, piece by piece, so a
@@ -18,7 +18,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Fast
 
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, reported
 from stilnovo.hub import find_model
 from stilnovo.text import template as chat
 from stilnovo.text.template import AssistantText, Message, Special, TemplatePiece
@@ -79,10 +79,6 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; nothing is added and no special token is recognised."""
         return list(self._fast.encode(text, add_special_tokens=False).ids)
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` for many texts at once (parallel inside the tokeniser)."""
-        return [list(e.ids) for e in self._fast.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def merge(self, word: str) -> list[int]:
         """Token ids of one pre-token (a run of letters, a space before it or not), without looking for cuts in it."""
@@ -175,11 +171,9 @@ def open_tokenizer(name: str) -> Tokenizer:
 def _gguf_fields(path: Path) -> dict[str, Any]:
     import gguf
 
-    try:
+    with reported(f"{path} cannot be read as GGUF.", "Fetch the file again."):  # the package raises whatever numpy does
         fields = gguf.GGUFReader(str(path)).fields
         return {key: field.contents() for key, field in fields.items() if key.startswith("tokenizer.")}
-    except Exception as error:  # the package raises whatever numpy does on a short file
-        raise InputError(f"{path} cannot be read as GGUF.", str(error)[:200], "Fetch the file again.") from error
 
 
 def from_folder(folder: Path) -> Tokenizer:
@@ -196,10 +190,8 @@ def from_folder(folder: Path) -> Tokenizer:
     settings: dict[str, Any] = {}
     if (folder / "tokenizer_config.json").is_file():
         settings = _settings(folder / "tokenizer_config.json")
-    try:
+    with reported(f"{path} cannot be read.", "Download the model again."):  # the library raises bare Exception
         fast = Fast.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise InputError("tokenizer.json cannot be read.", f"{path}: {error}", "Download the model again.") from error
     fast.no_padding()
     fast.no_truncation()
     specials = {token.content: index for index, token in fast.get_added_tokens_decoder().items()}
@@ -224,13 +216,8 @@ def from_folder(folder: Path) -> Tokenizer:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("it is no object")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path.name} cannot be read.", f"{path}: {error}", "Download the model again.") from error
-    return found
+    with reported(f"{path} cannot be read.", "Download the model again.", errors=(OSError, ValueError, TypeError)):
+        return dict(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
@@ -247,14 +234,9 @@ def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
     missing = [key for key in _REQUIRED if fields.get(key) is None]
     if missing:
         raise InputError(f"The GGUF file lacks {missing[0]}.", next="Give a file of a whole model.")
-    try:
+    # The library raises bare Exception; lists of other lengths, ids beyond the end.
+    with reported("The GGUF file's vocabulary does not fit together.", "Fetch the file again."):
         return _from_vocabulary(fields, pre)
-    except InputError:
-        raise
-    except Exception as error:  # the library raises bare Exception; lists of other lengths, ids beyond the end
-        raise InputError(
-            "The GGUF file's vocabulary does not fit together.", str(error)[:200], "Fetch the file again."
-        ) from error
 
 
 def _from_vocabulary(fields: Mapping[str, Any], pre: str) -> Tokenizer:
