@@ -414,6 +414,7 @@ def numbers(folder: Path) -> list[tuple[float, float, float]]:
 def test_a_training_prefers_and_is_resumed_exactly(
     way: str, tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    caplog.set_level("INFO", logger="stilnovo")
     recipe = recipe_of(tiny_folder, pairs_file(tmp_path / "pairs.jsonl", [*GOOD, *BAD]), **{"train.engine": way})
     whole = TrainingRun(recipe, tmp_path / "whole")
     said = caplog.text
