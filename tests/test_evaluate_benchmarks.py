@@ -12,6 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from stilnovo.benchmarks import grading
 from stilnovo.benchmarks.dataset_files import Dataset
 from stilnovo.benchmarks.task import Draw, Generation, MissingData, MultipleChoice, Request, select
 from stilnovo.benchmarks.tasks import OLDER, TASKS, find_tasks, invalsi, invalsi_report, squad_it, winogrande
@@ -281,7 +282,7 @@ def test_f1_is_precision_and_recall_of_words() -> None:
         shared = sum(min(left.count(word), right.count(word)) for word in set(left))
         precision, recall = (shared / len(side) if side else 0.0 for side in (left, right))
         expected = 2 * precision * recall / (precision + recall) if shared else float(not left and not right)
-        assert squad_it.f1(" ".join(left), " ".join(right)) == pytest.approx(expected)
+        assert grading.f1(" ".join(left), " ".join(right)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +290,7 @@ def test_f1_is_precision_and_recall_of_words() -> None:
     [("L'acqua.", "acqua"), ("  il Po!", "Po"), ("un’altra «via»", "altra via"), ("dell'ossigeno", "ossigeno"), ("The Po", "po")],
 )  # fmt: skip
 def test_articles_case_and_punctuation_do_not_count(answer: str, reference: str) -> None:
-    assert squad_it.grade(answer, written("altro", reference)) == {"f1": 1.0, "exact_match": 1.0}
+    assert grading.grade(answer, written("altro", reference)) == {"f1": 1.0, "exact_match": 1.0}
 
 
 def test_rouge_is_the_reference_implementations() -> None:

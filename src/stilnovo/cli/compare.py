@@ -93,22 +93,26 @@ def _write(
     from stilnovo.runlog import RunFolder, environment, write_atomic
 
     kept = data_dir or (Path(before.settings["data_dir"]) if before.settings.get("data_dir") else None)
-    page = comparison_page(before, after, comparison, lambda task: _texts(task, kept), sys.argv)
+    own_files = before.settings.get("task_files") or {}
+    page = comparison_page(before, after, comparison, lambda task: _texts(task, kept, own_files), sys.argv)
     write_atomic(folder / "report.html", render_comparison(page))
     RunFolder(folder).write_json("comparison.json", {"command": sys.argv, **environment(), **result})
     return folder / "report.html"
 
 
-def _texts(task: TaskResult, data_dir: Path | None) -> Mapping[str, Item]:
+def _texts(task: TaskResult, data_dir: Path | None, own_files: Mapping[str, str]) -> Mapping[str, Item]:
     """The questions of a task by id, read again from their data; none where they are not at hand."""
     from stilnovo.benchmarks.task import select
+    from stilnovo.benchmarks.task_file import reopen_task_file
     from stilnovo.benchmarks.tasks import OLDER, TASKS
     from stilnovo.errors import InputError
 
     known = OLDER.get(f"{task.name}@{task.version}") or TASKS.get(task.name)
-    if known is None:
-        return {}
     try:
+        if task.files:
+            known = reopen_task_file(Path(own_files.get(task.name, "")), task.files)
+        if known is None:
+            return {}
         selection = select(known, data_dir, task.split, shots=task.shots if known.shots_rule else None)
     except InputError as error:
         note(f"{task.name}: the page shows no texts. {error.what} {error.found}")

@@ -39,6 +39,14 @@ def evaluate(
     adapter: Adapter = None,
     quantization: OptionalQuantization = None,
     tasks: Tasks = None,
+    task_file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Your own benchmark: a quiz or lm-evaluation-harness YAML with its data beside it, or a .py file that "
+            "defines TASK, which is run (may be given several times).",
+        ),
+    ] = None,
     text: Annotated[
         list[Path] | None,
         typer.Option(
@@ -97,8 +105,8 @@ def evaluate(
     conditions, draw = find_protocol(protocol), Draw(limit, seed, protocol)
     spec = spec_of(model, adapter, quantization or conditions.quantization, device)
     scheme = spec.quantization
-    usual = list(conditions.tasks or SAMPLES)
-    names = tasks.split(",") if tasks is not None else [] if text else usual
+    usual = [] if text or task_file else list(conditions.tasks or SAMPLES)
+    names = [*(usual if tasks is None else tasks.split(",")), *map(str, task_file or [])]
     selections = [
         conditions.select(task, data_dir, split, draw, shots=shots, download=download)
         for task in (find_tasks(names) if names else [])
@@ -109,6 +117,7 @@ def evaluate(
     setting = speed_setting(spec)
     sizes = {selection.task.name: len(selection.items) for selection in selections}
     order = list(sizes)
+    own_files = {one.task.name: next(iter(one.task.files)) for one in selections if one.task.files}
     sizes |= {TEXT: len(texts), SHORT: len(texts)} if texts else {}
     before = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
     with AnswerCache(None if no_cache else cache or default_folder(), note) as answers:
@@ -140,7 +149,8 @@ def evaluate(
                     options=ReadOptions(progress=progress, keeper=Keeper(answers, identity, setting)),
                     settings={
                         "protocol": record(conditions, differs), "shots": shots,
-                        "tasks": order, "data_dir": str(data_dir) if data_dir else None, "split": split,
+                        "tasks": order, "task_files": own_files or None,
+                        "data_dir": str(data_dir) if data_dir else None, "split": split,
                         "limit": limit, "seed": seed, "text": [str(path) for path in text or []],
                         "device": str(llama.device), "dtype": dtype,
                     },

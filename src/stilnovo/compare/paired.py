@@ -104,7 +104,7 @@ def pair(before: TaskResult, after: TaskResult) -> Pairs:
     Raises:
         InputError: another version or number of examples, the same id with another content, or no common item.
     """
-    if (before.version, before.shots) != (after.version, after.shots):
+    if (before.version, before.shots, before.metrics) != (after.version, after.shots, after.metrics):
         raise InputError(
             f"The two evaluations asked {before.name} in different ways; they cannot be compared item by item.",
             f"Before: {_describe(before)}; after: {_describe(after)}.",

@@ -199,6 +199,7 @@ def _facts(result: EvaluationResult) -> list[tuple[str, str]]:
     ]
     for name, task in result.tasks.items():
         facts.append((f"{name} items sha256", task.items_sha256))
+        facts += [(f"{name}: the user's own file {file}, sha256", digest) for file, digest in task.files.items()]
     if result.text is not None:
         facts.append(("held-out text sha256", result.text.texts_sha256))
     return facts

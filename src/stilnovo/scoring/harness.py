@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stilnovo.benchmarks.task import Decoding, Generation
+from stilnovo.benchmarks.harness_yaml import decoding
+from stilnovo.benchmarks.task import Generation
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
@@ -35,8 +36,6 @@ except ImportError as error:
     raise InputError(
         "lm-evaluation-harness is not installed.", next="Run: pip install 'stilnovo[bench]' (or lm_eval==0.4.13)"
     ) from error
-
-MOST_TOKENS = 256  # written where a task sets no limit, as the harness does
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,10 @@ class HarnessModel(LM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         """What the model writes after each context, up to a stop string of the request, which is left out."""
-        items = [_generation(number, *request.args) for number, request in enumerate(requests)]
+        items = [
+            Generation(str(number), context, ("",), decoding(settings))
+            for number, (context, settings) in enumerate(request.args for request in requests)
+        ]
         texts = []
         for batch in write(self.model, self.tokenizer, items, token_budget=self.token_budget):
             for index, answer in batch:
@@ -131,16 +133,3 @@ def _beginning(texts: Sequence[str]) -> str:
 
 def _pairs(answer: EndingScores) -> list[tuple[float, bool]]:
     return list(zip(answer.loglikelihoods, answer.greedy, strict=True))
-
-
-def _generation(number: int, context: str, settings: dict[str, Any]) -> Generation:
-    """A request to write, in our words; the harness draws only where it says `do_sample`."""
-    until = settings.get("until") or []
-    stop = (until,) if isinstance(until, str) else tuple(until)
-    how = Decoding(
-        max_tokens=int(settings.get("max_gen_toks") or settings.get("max_new_tokens") or MOST_TOKENS),
-        stop=tuple(text for text in stop if text),
-        temperature=float(settings.get("temperature") or 1.0) if settings.get("do_sample") else 0.0,
-        top_p=float(settings.get("top_p") or 1.0),
-    )
-    return Generation(str(number), context, ("",), how)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 
 from stilnovo.benchmarks.task import Task
+from stilnovo.benchmarks.task_file import SUFFIXES, open_task_file
 from stilnovo.benchmarks.tasks import (
     arc_challenge,
     arc_it,
@@ -42,16 +44,26 @@ SAMPLES = tuple(module.TASK.name for module in _SAMPLES)  # what needs no data f
 def find_tasks(names: Sequence[str]) -> list[Task]:
     """Tasks by name, in the order given, each once; `NAME@VERSION` is an older version that a protocol needs.
 
+    A name that ends in .yaml, .yml or .py is a user's own task file.
+
     Raises:
-        InputError: a name is unknown (with the nearest known ones), or there is none.
+        InputError: a name is unknown (with the nearest known ones), a task file cannot be used, or there is none.
     """
     wanted = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     known = TASKS | OLDER
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], TASKS, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(TASKS)}."
-        raise InputError(f"There is no task '{unknown[0]}'.", hint, f"Choose from: {', '.join(TASKS)}.")
+    found: dict[str, Task] = {}
+    for name in wanted:
+        own = Path(name).suffix in SUFFIXES
+        if not own and name not in known:
+            near = difflib.get_close_matches(name, TASKS, n=3, cutoff=0.5)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(TASKS)}."
+            raise InputError(f"There is no task '{name}'.", hint, f"Choose from: {', '.join(TASKS)}.")
+        task = open_task_file(Path(name)) if own else known[name]
+        if own and task.name in (*known, *(other.name for other in found.values())):
+            raise InputError(
+                f"{name} names its task '{task.name}', as another is named.", next=f"Name it my_{task.name}, for one."
+            )
+        found[name] = task
     if not wanted:
         raise InputError("No task was named.", next=f"Choose from: {', '.join(TASKS)}.")
-    return [known[name] for name in wanted]
+    return list(found.values())

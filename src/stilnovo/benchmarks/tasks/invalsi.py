@@ -19,8 +19,8 @@ from __future__ import annotations
 import re
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
+from stilnovo.benchmarks.grading import f1, words
 from stilnovo.benchmarks.task import Decoding, Generation, Item, Metric, MultipleChoice, Request, Task
-from stilnovo.benchmarks.tasks.squad_it import f1, words
 
 _LETTER = re.compile(r"^\s*([A-Z])\W\s*")
 _ENOUGH = 0.7

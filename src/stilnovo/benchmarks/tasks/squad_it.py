@@ -16,18 +16,14 @@ Checked: F1 beside a plain count of shared words, articles and elisions (tests/t
 from __future__ import annotations
 
 import json
-import re
-import string
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, read_text, text
-from stilnovo.benchmarks.task import Decoding, Generation, Metric, Request, Task
+from stilnovo.benchmarks.grading import grade
+from stilnovo.benchmarks.task import Decoding, Generation, Request, Task
 from stilnovo.errors import InputError
 
-_ARTICLES = re.compile(r"\b(il|lo|la|i|gli|le|un|uno|una|a|an|the)\b|\b(l|un|dell|all|nell|dall|sull|gl)['’]")
-_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "«»“”‘’…–", " "))
 DECODING = Decoding(max_tokens=32, stop=("\n",))
 DATA = Dataset(
     folder="squad_it", hub="crux82/squad_it", files={"test": ("SQuAD_it-test.json", "SQuAD_it-dev-half.json")}
@@ -76,28 +72,6 @@ def make_item(row: Row, place: str = "") -> Generation:
         cluster=str(row.get("title") or ""),
         header=passage,
     )
-
-
-def grade(written: str, item: Generation) -> dict[Metric, float]:
-    """The best F1 and exact match over the references."""
-    return {
-        "f1": max(f1(written, reference) for reference in item.references),
-        "exact_match": max(float(words(written) == words(reference)) for reference in item.references),
-    }
-
-
-def f1(written: str, reference: str) -> float:
-    """2PR / (P + R) over words with their counts; where either has no words, whether both have none."""
-    first, second = words(written), words(reference)
-    if not first or not second:
-        return float(first == second)
-    shared = sum((Counter(first) & Counter(second)).values())
-    return 2 * shared / (len(first) + len(second))
-
-
-def words(value: str) -> list[str]:
-    """The words that count: small letters, no articles, no punctuation."""
-    return _ARTICLES.sub(" ", value.lower()).translate(_PUNCTUATION).split()
 
 
 TASK = Task(

@@ -1,0 +1,34 @@
+"""Grades of written answers: exact match and F1 over words after SQuAD's normalisation, in Italian and English."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+
+from stilnovo.benchmarks.task import Generation, Metric
+
+_ARTICLES = re.compile(r"\b(il|lo|la|i|gli|le|un|uno|una|a|an|the)\b|\b(l|un|dell|all|nell|dall|sull|gl)['’]")
+_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "«»“”‘’…–", " "))
+
+
+def grade(written: str, item: Generation) -> dict[Metric, float]:
+    """The best F1 and exact match over the references."""
+    return {
+        "f1": max(f1(written, reference) for reference in item.references),
+        "exact_match": max(float(words(written) == words(reference)) for reference in item.references),
+    }
+
+
+def f1(written: str, reference: str) -> float:
+    """2PR / (P + R) over words with their counts; where either has no words, whether both have none."""
+    first, second = words(written), words(reference)
+    if not first or not second:
+        return float(first == second)
+    shared = sum((Counter(first) & Counter(second)).values())
+    return 2 * shared / (len(first) + len(second))
+
+
+def words(value: str) -> list[str]:
+    """The words that count: small letters, no articles, no punctuation."""
+    return _ARTICLES.sub(" ", value.lower()).translate(_PUNCTUATION).split()

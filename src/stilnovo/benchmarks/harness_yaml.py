@@ -1,0 +1,259 @@
+"""Task files of lm-evaluation-harness: the part of its YAML that a task over local files needs.
+
+Multiple choice and written answers over JSON, JSONL, CSV or Parquet: columns or Jinja templates for the prompt, the
+choices and the target, few-shot examples, and the metrics acc, acc_norm and exact_match. Contexts, continuations and
+metrics are the harness's own on the same file (tests/test_task_file_reference.py); a key outside of this is refused by name.
+Examples are drawn with the harness's own seed, over all rows of the split in their order.
+"""
+
+from __future__ import annotations
+
+import ast
+import random
+import re
+import string
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from stilnovo.benchmarks.columns import check_keys, value_of
+from stilnovo.benchmarks.dataset_files import Row, build
+from stilnovo.benchmarks.task import Decoding, Generation, Item, Metric, MultipleChoice, Request, Task
+from stilnovo.errors import InputError
+from stilnovo.io.rows import read_rows
+from stilnovo.runlog import sha256_file
+
+MOST_TOKENS = 256  # written where a task sets no limit, as the harness does
+_SEED = 1234  # that the harness draws examples with
+_SPLITS = ("test_split", "validation_split", "training_split")
+_KEYS = (
+    "task", "dataset_path", "dataset_kwargs", *_SPLITS, "fewshot_split", "output_type", "doc_to_text", "doc_to_choice",
+    "doc_to_target", "description", "target_delimiter", "fewshot_delimiter", "num_fewshot", "fewshot_config",
+    "generation_kwargs", "metric_list", "metadata", "tag", "task_alias", "dataset_name",
+)  # fmt: skip
+_METRICS: dict[str, tuple[Metric, ...]] = {"multiple_choice": ("acc", "acc_norm"), "generate_until": ("exact_match",)}
+_GRADING = ("ignore_case", "ignore_punctuation", "ignore_numbers", "regexes_to_ignore")
+
+
+def harness_task(path: Path, settings: Mapping[str, Any]) -> Task:
+    """The task that a YAML file of lm-evaluation-harness describes; data files are looked for beside it.
+
+    Raises:
+        InputError: a key or a value is not supported, or a data file is missing.
+    """
+    check_keys(path, settings, _KEYS)
+    kind = _one_of(path, settings, "output_type", tuple(_METRICS), "generate_until")
+    _one_of(path, settings, "dataset_path", ("json", "csv", "parquet"))
+    files = _data_files(path, settings.get("dataset_kwargs") or {})
+    splits = tuple(dict.fromkeys(settings[key] for key in _SPLITS if settings.get(key)))
+    fewshot_split = str(settings.get("fewshot_split") or "")
+    for split in (*splits, fewshot_split) if fewshot_split else splits:
+        _one_of(path, {"split": split}, "split", tuple(files))
+    needed = ["doc_to_text", "doc_to_target", *(["doc_to_choice"] if kind == "multiple_choice" else [])]
+    missing = [key for key in ("task", *needed) if settings.get(key) is None] + ([] if splits else ["test_split"])
+    if missing:
+        raise InputError(f"{path.name} lacks {', '.join(missing)}.", next="Add what is missing.")
+    shots = int(settings.get("num_fewshot") or 0)
+    if shots and not fewshot_split:
+        raise InputError(
+            f"{path.name} asks for {shots} examples and does not say from where.", next="Add fewshot_split."
+        )
+    metrics, grading = _metrics(
+        path, settings.get("metric_list") or [{"metric": name} for name in _METRICS[kind]], kind
+    )
+    metadata = settings.get("metadata") or {}
+
+    def load(request: Request) -> list[Item]:
+        rows = [row for file in files[request.split] for row in read_rows(file)]
+        pool = [row for file in files[fewshot_split] for row in read_rows(file)] if request.shots else []
+        prompt = _Prompt(settings, pool, request.shots, fewshot_split == settings.get("test_split"))
+        return build(_whole(rows), ", ".join(map(str, files[request.split])), prompt.item, request.split)
+
+    return Task(
+        name=str(settings["task"]),
+        version=str(metadata.get("version", "1")),
+        source=str(metadata.get("source") or ""),
+        licence=str(metadata.get("licence") or metadata.get("license") or ""),
+        metrics=metrics,
+        splits=splits,
+        load=load,
+        shots=shots,
+        shots_rule=f"rows of the split {fewshot_split}, as lm-evaluation-harness takes them" if fewshot_split else "",
+        grade=grading,
+        files={str(file): sha256_file(file) for paths in files.values() for file in paths},
+    )
+
+
+class _Prompt:
+    """Rows into items, as the settings say."""
+
+    def __init__(self, settings: Mapping[str, Any], pool: Sequence[Row], shots: int, with_itself: bool) -> None:
+        self.settings, self.pool, self.shots, self.with_itself = settings, _whole(pool), shots, with_itself
+        self.delimiter = settings.get("target_delimiter", " ")
+        self.between = settings.get("fewshot_delimiter", "\n\n")
+        self.first = (settings.get("fewshot_config") or {}).get("sampler") == "first_n"
+        self.random = random.Random(_SEED)
+
+    def item(self, row: Row, place: str) -> Item:
+        """One row as a question after its examples."""
+        description = self.settings.get("description")
+        header = str(value_of(row, "description", description)) if description else ""
+        header += "".join(map(self._example, self._examples(row)))
+        name, context = str(row.get("id") or place), header + self._text(row)
+        choices, target = self._choices(row), self._target(row)
+        if self.settings.get("output_type") != "multiple_choice":
+            references = (
+                [choices[_index(target, choices)]] if choices else target if isinstance(target, list) else [target]
+            )
+            how = {"until": [self.between], **(self.settings.get("generation_kwargs") or {})}
+            return Generation(name, context, tuple(map(str, references)), decoding(how))
+        return MultipleChoice(
+            id=name,
+            context=context,
+            endings=tuple(f"{self.delimiter}{choice}" for choice in choices),
+            answer=_index(target, choices),
+            header=header if self.first else "",
+            lengths=tuple(map(len, choices)),
+        )
+
+    def _examples(self, row: Row) -> Sequence[Row]:
+        others = [other for other in self.pool if other != row] if self.with_itself else self.pool
+        if len(others) < self.shots:
+            raise ValueError(f"there are only {len(others)} examples for {self.shots} shots")
+        if self.first:
+            return others[: self.shots]
+        if not self.shots:
+            return []
+        drawn = self.random.sample(self.pool, self.shots + self.with_itself)
+        rest = [other for other in drawn if not self.with_itself or other != row][: self.shots]
+        return rest if len(rest) == self.shots else self.random.sample(others, self.shots)
+
+    def _example(self, row: Row) -> str:
+        choices, target = self._choices(row), self._target(row)
+        answer = choices[_index(target, choices)] if choices else target[0] if isinstance(target, list) else target
+        return f"{self._text(row)}{self.delimiter}{answer}{self.between}"
+
+    def _text(self, row: Row) -> str:
+        text = value_of(row, "doc_to_text", str(self.settings["doc_to_text"]))
+        if not isinstance(text, str):
+            raise ValueError(f"doc_to_text: {text!r} is not text")
+        return text
+
+    def _choices(self, row: Row) -> list[str]:
+        given = self.settings.get("doc_to_choice")
+        if given is None:
+            return []
+        choices = list(given.values()) if isinstance(given, dict) else given
+        if isinstance(given, str):
+            choices = value_of(row, "doc_to_choice", given)
+            if given not in row:
+                choices = _literal(choices)
+        if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+            raise ValueError(f"doc_to_choice: {choices!r} is not a list of texts")
+        if len(choices) < 2:
+            raise ValueError(f"doc_to_choice: {len(choices)} choices; a question needs at least two")
+        return choices
+
+    def _target(self, row: Row) -> Any:
+        given = self.settings["doc_to_target"]
+        target = value_of(row, "doc_to_target", given) if isinstance(given, str) else given
+        if not isinstance(target, str) or given in row:
+            return target
+        listed = len(target) > 1 and target[0] + target[-1] == "[]"
+        return _literal(target) if listed or (target.isdigit() and self.settings.get("doc_to_choice")) else target
+
+
+def decoding(settings: Mapping[str, Any]) -> Decoding:
+    """The harness's generation settings in our words; it draws only where it says `do_sample`."""
+    until = settings.get("until") or []
+    stop = (until,) if isinstance(until, str) else tuple(until)
+    return Decoding(
+        max_tokens=int(settings.get("max_gen_toks") or settings.get("max_new_tokens") or MOST_TOKENS),
+        stop=tuple(text for text in stop if text),
+        temperature=float(settings.get("temperature") or 1.0) if settings.get("do_sample") else 0.0,
+        top_p=float(settings.get("top_p") or 1.0),
+    )
+
+
+def _index(target: Any, choices: Sequence[str]) -> int:
+    if isinstance(target, str) and (target in choices or target.isdigit()):
+        target = choices.index(target) if target in choices else int(target)
+    if not isinstance(target, int) or not 0 <= target < len(choices):
+        raise ValueError(f"doc_to_target: {target!r} is no index below {len(choices)} and none of the choices")
+    return int(target)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def _whole(rows: Sequence[Row]) -> list[Row]:
+    """The rows with all columns each, absent ones None, as the harness has them."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return [{key: row.get(key) for key in columns} for row in rows]
+
+
+def _data_files(path: Path, given: Mapping[str, Any]) -> dict[str, list[Path]]:
+    check_keys(path, given, ("data_files",))
+    listed = given.get("data_files")
+    splits = listed if isinstance(listed, dict) else {"train": listed}
+    files: dict[str, list[Path]] = {}
+    for split, names in splits.items():
+        if not names:
+            raise InputError(f"{path.name} names no data file.", next="Add dataset_kwargs: {data_files: {test: FILE}}.")
+        files[str(split)] = [beside(path, str(name)) for name in ([names] if isinstance(names, str) else names)]
+    return files
+
+
+def beside(path: Path, name: str) -> Path:
+    """A data file that a task file names: relative to its own folder.
+
+    Raises:
+        InputError: it is not there.
+    """
+    file = path.parent / name
+    if not file.is_file():
+        raise InputError(f"{path.name} names a data file that is not there.", f"Not found: {file}")
+    return file
+
+
+def _metrics(
+    path: Path, listed: Iterable[Mapping[str, Any]], kind: str
+) -> tuple[tuple[Metric, ...], Callable[[str, Generation], Mapping[Metric, float]] | None]:
+    metrics: list[Metric] = []
+    how: dict[str, Any] = {}
+    for entry in listed:
+        check_keys(path, entry, ("metric", "aggregation", "higher_is_better", *_GRADING))
+        name = _one_of(path, entry, "metric", _METRICS[kind])
+        _one_of(path, entry, "aggregation", ("mean",), "mean")
+        metrics += [metric for metric in get_args(Metric) if metric == name]
+        how |= {key: entry[key] for key in _GRADING if key in entry}
+
+    def grade(written: str, item: Generation) -> dict[Metric, float]:
+        wanted = {_plain(reference, **how) for reference in item.references}
+        return {"exact_match": float(_plain(written, **how) in wanted)}
+
+    return tuple(metrics), grade if kind == "generate_until" else None
+
+
+def _plain(
+    text: str,
+    ignore_case: bool = False,
+    ignore_punctuation: bool = False,
+    ignore_numbers: bool = False,
+    regexes_to_ignore: Sequence[str] = (),
+) -> str:
+    for pattern in regexes_to_ignore or ():
+        text = re.sub(pattern, "", text)
+    gone = (string.punctuation if ignore_punctuation else "") + (string.digits if ignore_numbers else "")
+    return (text.lower() if ignore_case else text).translate(str.maketrans("", "", gone))
+
+
+def _one_of(path: Path, given: Mapping[str, Any], key: str, allowed: Sequence[str], usual: str | None = None) -> str:
+    value = given.get(key, usual)
+    if value not in allowed:
+        raise InputError(f"{path.name}: {key} '{value}' is not supported.", next=f"Choose from: {', '.join(allowed)}.")
+    return str(value)

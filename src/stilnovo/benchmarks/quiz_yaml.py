@@ -1,0 +1,165 @@
+"""Quiz files: a short YAML that names the columns of a table of questions.
+
+    name: quiz                 # by default the file's own
+    file: quiz.csv             # beside the YAML: JSON, JSONL, CSV or Parquet
+    question: domanda          # a column
+    choices: opzioni           # a column with a list, or a list of columns: [a, b, c, d]
+    answer: risposta           # a letter, an index from 0 (`first_index: 1` counts from 1), or the text of the choice
+
+or, for written answers, `prompt` (a column or a template such as "Traduci: {{frase}}") and `target` (a text, or a list
+of right ones). Optional: id, group (what questions share, such as a passage), category, prompt (of a question with
+choices), answer_is (letter, index or text, where a row could mean two), language (it, en), licence, source, version,
+stop and max_tokens.
+
+Protocol: 0-shot. Choices follow `Domanda: …\\nRisposta:` (`Question: …\\nAnswer:` in English) and a space, scored by
+log-likelihood; accuracy by characters (`acc_norm`) and `acc`. Written answers are one line of at most 64 tokens, greedy;
+exact match and F1 over words after SQuAD's normalisation (`stilnovo.benchmarks.grading`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stilnovo.benchmarks.columns import check_keys, value_of
+from stilnovo.benchmarks.dataset_files import Row, build
+from stilnovo.benchmarks.grading import grade
+from stilnovo.benchmarks.harness_yaml import beside
+from stilnovo.benchmarks.task import Decoding, Generation, Item, MultipleChoice, Request, Task
+from stilnovo.errors import InputError
+from stilnovo.io.rows import read_rows
+from stilnovo.runlog import sha256_file
+
+_CHOICE = ("question", "choices", "answer")
+_WRITTEN = ("prompt", "target")
+_KEYS = (
+    "name", "file", *_CHOICE, *_WRITTEN, "group", "category", "id", "language", "licence", "license", "source",
+    "version", "answer_is", "first_index", "stop", "max_tokens",
+)  # fmt: skip
+_PROMPTS = {"it": "Domanda: {}\nRisposta:", "en": "Question: {}\nAnswer:"}
+_KINDS = ("letter", "index", "text")
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def quiz_task(path: Path, settings: Mapping[str, Any]) -> Task:
+    """The task that a quiz file describes.
+
+    Raises:
+        InputError: a key is unknown or missing, or its file is not there.
+    """
+    check_keys(path, settings, _KEYS)
+    written = "target" in settings
+    missing = [key for key in ("file", *(_WRITTEN if written else _CHOICE)) if not settings.get(key)]
+    if missing:
+        raise InputError(
+            f"{path.name} lacks {', '.join(missing)}.", f"Found: {', '.join(map(str, settings))}.",
+            f"A quiz has file, {', '.join(_CHOICE)}; one with written answers file, {', '.join(_WRITTEN)}.",
+        )  # fmt: skip
+    for key, allowed in (("language", tuple(_PROMPTS)), ("answer_is", _KINDS), ("first_index", (0, 1))):
+        if settings.get(key, allowed[0]) not in allowed:
+            raise InputError(
+                f"{path.name}: {key} is {settings[key]!r}.", next=f"Choose from: {', '.join(map(str, allowed))}."
+            )
+    file = beside(path, str(settings["file"]))
+
+    def load(request: Request) -> list[Item]:
+        make: Callable[[Row, str], Item] = lambda row, place: (_written if written else _choice)(settings, row, place)  # noqa: E731
+        return build(read_rows(file), str(file), make, request.split)
+
+    return Task(
+        name=str(settings.get("name") or path.stem),
+        version=str(settings.get("version", "1")),
+        source=str(settings.get("source") or ""),
+        licence=str(settings.get("licence") or settings.get("license") or ""),
+        metrics=("exact_match", "f1") if written else ("acc_norm", "acc"),
+        splits=("test",),
+        load=load,
+        grade=grade if written else None,
+        categories=str(settings.get("category") or ""),
+        files={str(file): sha256_file(file)},
+    )
+
+
+def _choice(settings: Mapping[str, Any], row: Row, place: str) -> MultipleChoice:
+    column = str(settings["answer"])
+    options = _options(settings["choices"], row)
+    question = _text(settings, row, "question")
+    prompt = settings.get("prompt")
+    context = _text(settings, row, "prompt") if prompt else _PROMPTS[settings.get("language", "it")].format(question)
+    answer = _position(settings, _value(row, "answer", column), options)
+    return MultipleChoice(
+        context=context,
+        endings=tuple(f" {option}" for option in options.values()),
+        answer=list(options).index(answer),
+        **_names(settings, row, place),
+    )
+
+
+def _written(settings: Mapping[str, Any], row: Row, place: str) -> Generation:
+    target = _value(row, "target", str(settings["target"]))
+    references = [str(text) for text in (target if isinstance(target, list) else [target]) if str(text or "").strip()]
+    if not references:
+        raise ValueError(f"target: column '{settings['target']}' is empty")
+    stop = settings.get("stop", "\n")
+    how = Decoding(int(settings.get("max_tokens", 64)), (stop,) if isinstance(stop, str) else tuple(stop))
+    context = _text(settings, row, "prompt")
+    return Generation(context=context, references=tuple(references), decoding=how, **_names(settings, row, place))
+
+
+def _names(settings: Mapping[str, Any], row: Row, place: str) -> dict[str, Any]:
+    """Id, cluster and category of a row."""
+    given = {key: _value(row, key, str(settings[key])) for key in ("id", "group", "category") if settings.get(key)}
+    cluster, category = (str(given[key] or "") if key in given else "" for key in ("group", "category"))
+    return {"id": str(given.get("id", row.get("id", place))), "cluster": cluster, "category": category}
+
+
+def _value(row: Row, key: str, expression: str) -> Any:
+    value = value_of(row, key, expression)
+    if value is None:
+        raise ValueError(f"{key}: column '{expression}' is empty")
+    return value
+
+
+def _text(settings: Mapping[str, Any], row: Row, key: str) -> str:
+    text = str(_value(row, key, str(settings[key])))
+    if not text.strip():
+        raise ValueError(f"{key}: column '{settings[key]}' is empty")
+    return text
+
+
+def _options(given: str | Sequence[str], row: Row) -> dict[int, str]:
+    """Place → text of the choices that there are; an empty cell is no choice."""
+    if isinstance(given, str):
+        listed = _value(row, "choices", given)
+        if isinstance(listed, str):
+            try:
+                listed = json.loads(listed)
+            except ValueError:
+                listed = None
+        if not isinstance(listed, list):
+            raise ValueError(f"choices: column '{given}' holds no list; name one column a choice: [a, b, c]")
+    else:
+        listed = [value_of(row, "choices", str(column)) for column in given]
+    options = {place: str(text) for place, text in enumerate(listed) if text is not None and str(text).strip()}
+    if len(options) < 2:
+        raise ValueError(f"choices: {len(options)} found; a question needs at least two")
+    return options
+
+
+def _position(settings: Mapping[str, Any], answer: Any, options: Mapping[int, str]) -> int:
+    """The place of the right choice, by every reading of the answer that makes sense."""
+    text, first = str(answer).strip(), int(settings.get("first_index", 0))
+    readings: dict[str, int | None] = {
+        "text": next((place for place, option in options.items() if option.strip() == text), None),
+        "letter": _LETTERS.find(text.upper()) if len(text) == 1 else None,
+        "index": int(text) - first if text.isdecimal() else None,
+    }
+    kinds = [settings["answer_is"]] if "answer_is" in settings else ["index"] if isinstance(answer, int) else _KINDS
+    found = {kind: place for kind in kinds if (place := readings[kind]) in options}
+    if not found:
+        raise ValueError(f"answer: {answer!r} is none of the {len(options)} choices")
+    if len(set(found.values())) > 1:
+        raise ValueError(f"answer: {answer!r} may be {' or '.join(found)}; say which with answer_is")
+    return next(place for place in found.values() if place is not None)
