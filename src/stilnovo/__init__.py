@@ -1,3 +1,26 @@
-"""stilnovo: teach a Llama Italian on an 8 GB card, prove whether it got better, and talk with it over a library."""
+"""Fine-tune a Llama for Italian on an 8 GB GPU, evaluate it with paired statistics, and chat over a library.
+
+The public interface is `stilnovo.api` (docs/api.md); its names are imported here when they are first used, PyTorch with them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stilnovo.api import *  # noqa: F403
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    # `from stilnovo import recipe` asks here too, before the room is imported.
+    if (
+        name.startswith("_")
+        or find_spec(f"stilnovo.{name}")
+        or name not in (api := import_module("stilnovo.api")).__all__
+    ):
+        raise AttributeError(f"module 'stilnovo' has no attribute {name!r}")
+    return getattr(api, name)

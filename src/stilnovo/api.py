@@ -1,0 +1,214 @@
+"""The Python interface behind `import stilnovo`: what the commands do, as functions that return values.
+
+Nothing here prints. Where a run has something to tell a person, `note` is called with a line; where it takes long, `progress`
+is called with what is being done, how many items are done, and how many there are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from stilnovo import dist, hub
+from stilnovo.benchmarks.protocol import Protocol, differences, find_protocol, record
+from stilnovo.benchmarks.task import Draw, Selection
+from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
+from stilnovo.chat.answer import ask as ask_library
+from stilnovo.chat.quotes import Quote, verify_among
+from stilnovo.compare.paired import Comparison, compare
+from stilnovo.generate.generator import Generator, open_engine
+from stilnovo.generate.sampling import Sampling
+from stilnovo.library.read import read as read_work
+from stilnovo.library.sample_works import open_or_sample, sample_library
+from stilnovo.library.search import search as search_library
+from stilnovo.library.store import Library
+from stilnovo.model import load
+from stilnovo.recipe import Recipe
+from stilnovo.recipe import load as load_recipe
+from stilnovo.scoring.answer_cache import AnswerCache, Keeper, default_folder
+from stilnovo.scoring.documents import held_out_texts
+from stilnovo.scoring.evaluate import evaluate as score
+from stilnovo.scoring.evaluate import expectation, speed_setting
+from stilnovo.scoring.identity import adapter_sha256, identify, model_sha256
+from stilnovo.scoring.perplexity import SHORT, TEXT
+from stilnovo.scoring.reading import ReadOptions
+from stilnovo.scoring.result import EvaluationResult, load_result
+from stilnovo.spec import ModelSpec, spec_of
+from stilnovo.text.template import Message
+
+__all__ = [
+    "Comparison", "Draw", "EvaluationResult", "Generator", "Library", "Message", "ModelSpec", "Quote", "Recipe", "Sampling",
+    "ask_library", "check_quotes", "compare_runs", "evaluate_model", "generate_text", "load_recipe", "open_library",
+    "open_model", "read_work", "search_library",
+]  # fmt: skip
+
+Note = Callable[[str], None]
+ProgressCallback = Callable[[str, int, int], None]
+_QUOTED = re.compile(r'«([^«»]+)»|“([^“”]+)”|"([^"\n]+)"')
+
+
+def _silent(*_: object) -> None:
+    """Takes what nobody wants to hear."""
+
+
+def open_model(
+    model: str = "smollm2", adapter: Path | str | None = None, quantization: str | None = None, device: str = "auto"
+) -> Generator:
+    """Load a model, with a LoRA adapter if one is given, ready to generate.
+
+    Args:
+        model: Short name, local path or Hugging Face id.
+        adapter: Adapter folder in PEFT's format.
+        quantization: nf4, fp4, int8, int4 or none; by default as in the adapter's training, else nf4.
+        device: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        InputError: when it cannot be found or read, or is not a supported model.
+    """
+    return open_engine(spec_of(model, Path(adapter) if adapter else None, quantization, device))
+
+
+def generate_text(model: Generator, prompt: str, sampling: Sampling = Sampling(), system: str = "") -> str:  # noqa: B008 - frozen
+    """The model's answer to one user message."""
+    messages = ([Message("system", system)] if system else []) + [Message("user", prompt)]
+    return "".join(model.stream(messages, sampling))
+
+
+def evaluate_model(
+    spec: ModelSpec | str = "smollm2",
+    tasks: Sequence[str] | None = None,
+    texts: Sequence[Path | str] = (),
+    *,
+    draw: Draw = Draw(),  # noqa: B008 - frozen
+    split: str | None = None,
+    shots: int | None = None,
+    data_dir: Path | None = None,
+    download: bool = False,
+    cache: Path | None = None,
+    use_cache: bool = True,
+    note: Note = _silent,
+    progress: ProgressCallback = _silent,
+) -> EvaluationResult:
+    """Score a model on benchmarks and held-out text; everything given is checked before the model is loaded.
+
+    Args:
+        spec: The model; a name alone is opened with the protocol's quantization.
+        tasks: Names of benchmarks or task files (YAML or Python); by default the protocol's own, or our two samples unless `texts` are given.
+        texts: Files or folders of held-out text, for bits per byte.
+        draw: How many items and documents, the seed, and the protocol.
+        split: Instead of each task's own.
+        shots: Few-shot examples, instead of each task's own.
+        data_dir: Folder with the benchmarks' files.
+        download: Whether missing benchmarks may be downloaded.
+        cache: Folder of the cache of scored items; by default the user's.
+        use_cache: Whether it is read and written.
+        note: Called with what each task can show, and how long it will take.
+        progress: Called with (what is scored, items done, items in all).
+    """
+    protocol = find_protocol(draw.protocol)
+    spec = spec_of(spec, None, protocol.quantization) if isinstance(spec, str) else spec
+    names = tasks if tasks is not None else [] if texts else protocol.tasks or SAMPLES
+    selections = [
+        protocol.select(task, data_dir, split, draw, shots=shots, download=download)
+        for task in (find_tasks(list(names)) if names else [])
+    ]
+    documents = held_out_texts(texts, draw) if texts else []
+    settings = {
+        "shots": shots, "tasks": [selection.task.name for selection in selections], "split": split, "limit": draw.limit,
+        "data_dir": str(data_dir) if data_dir else None, "seed": draw.seed, "text": [str(path) for path in texts],
+        "task_files": {one.task.name: next(iter(one.task.files)) for one in selections if one.task.files} or None,
+    }  # fmt: skip
+    with AnswerCache((cache or default_folder()) if use_cache else None, note) as answers:
+        result = _scored(spec, protocol, selections, documents, settings, answers, note, progress)
+    dist.stop()
+    return result
+
+
+def _scored(
+    spec: ModelSpec,
+    protocol: Protocol,
+    selections: Sequence[Selection],
+    documents: Sequence[str],
+    settings: dict[str, Any],
+    answers: AnswerCache,
+    note: Note,
+    progress: ProgressCallback,
+) -> EvaluationResult:
+    """Announce, load, and score; the files are hashed before and after they are read."""
+    adapter_hash = adapter_sha256(spec.adapter) if spec.adapter else None
+    setting, text_name = speed_setting(spec), ", ".join(settings["text"]) or None
+    for selection in selections:
+        if selection.other_split and settings["split"] is None:
+            note(f"{selection.task.name}: no split {selection.task.splits[0]} here; evaluating {selection.split}.")
+        note(expectation(selection, answers.speed(setting, selection.task.name)))
+    if documents:
+        note(f"{text_name}: {len(documents):,} documents, {sum(len(text.encode()) for text in documents):,} bytes.")
+    dist.start()  # under torchrun
+    weights = model_sha256(hub.find_model(spec.model), answers.file_sha256)
+    model, tokenizer = load.open_model(spec)
+    differs = differences(protocol, spec.quantization, tokenizer, selections)
+    for item in differs if protocol.name != "stilnovo" else ():
+        effect = f" Measured: {item.effect}." if item.effect else ""
+        note(f"{protocol.name}: {item.what} is {item.here}, by default {item.default}. {item.why}{effect}")
+    dtype = str(model.dtype).removeprefix("torch.")
+    identity = identify(spec, weights, adapter_hash, dtype, model.device.type, answers.file_sha256, protocol.identity())
+    settings |= {"protocol": record(protocol, differs), "device": str(model.device), "dtype": dtype}
+    sizes = {selection.task.name: len(selection.items) for selection in selections}
+    sizes |= {TEXT: len(documents), SHORT: len(documents)} if documents else {}
+    before = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
+
+    def report(name: str, done: int, total: int) -> None:
+        if dist.is_first():
+            progress(f"{name} {done:,}/{total:,}", before[name] + done, sum(sizes.values()))
+
+    try:
+        return score(
+            model, protocol.tokenizer(tokenizer), selections, texts=documents, text_name=text_name, model_name=spec.model,
+            quantization=spec.quantization, adapter=str(spec.adapter) if spec.adapter else None, note=note,
+            short_windows=True, options=ReadOptions(progress=report, keeper=Keeper(answers, identity, setting)),
+            settings=settings,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        if answers.usable:
+            note("Interrupted. Finished items are kept: the same command goes on from there.")
+        raise
+
+
+def compare_runs(before: EvaluationResult | Path | str, after: EvaluationResult | Path | str) -> Comparison:
+    """Compare two evaluations item by item: a verdict for every task, corrected for their number.
+
+    Args:
+        before: An evaluation, or its folder or evaluation.json.
+        after: The other one, of the same items.
+
+    Raises:
+        InputError: when they have nothing in common.
+    """
+    first, second = (run if isinstance(run, EvaluationResult) else load_result(Path(run)) for run in (before, after))
+    return compare(first, second)
+
+
+def open_library(path: Path | str | None = None) -> Library:
+    """Open a library file; `sample` is the built-in one, which None gives too where the user has none.
+
+    Raises:
+        InputError: when it does not exist.
+    """
+    return sample_library() if str(path) == "sample" else open_or_sample(Path(path) if path else None)[0]
+
+
+def check_quotes(text: str, library: Library) -> list[Quote]:
+    """Look up every quotation of a text («…», “…” or "…") in a library.
+
+    Each `Quote` has a status (verified, repaired, unverified), the source's own words and citation, and where it stands in
+    the text (`answer_start`, `answer_end`).
+    """
+    quotes = []
+    for match in _QUOTED.finditer(text):
+        claimed = next(filter(None, match.groups()))
+        passages = [hit.passage for hit in search_library(library, claimed)]
+        quotes.append(verify_among(claimed, library, passages).at(match.start(), len(match.group())))
+    return quotes
