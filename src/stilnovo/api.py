@@ -7,9 +7,10 @@ is called with what is being done, how many items are done, and how many there a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from stilnovo import dist, hub
@@ -19,6 +20,7 @@ from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
 from stilnovo.chat.answer import ask as ask_library
 from stilnovo.chat.quotes import Quote, verify_among
 from stilnovo.compare.paired import Comparison, compare
+from stilnovo.forgetting.guard import Guard, guard_callback
 from stilnovo.generate.generator import Generator, open_engine
 from stilnovo.generate.sampling import Sampling
 from stilnovo.library.read import read as read_work
@@ -38,11 +40,13 @@ from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult, load_result
 from stilnovo.spec import ModelSpec, spec_of
 from stilnovo.text.template import Message
+from stilnovo.train.loop import TrainResult
+from stilnovo.train.run import TrainingRun
 
 __all__ = [
-    "Comparison", "Draw", "EvaluationResult", "Generator", "Library", "Message", "ModelSpec", "Quote", "Recipe", "Sampling",
+    "Comparison", "Draw", "EvaluationResult", "Generator", "Library", "Message", "ModelSpec", "Quote", "Recipe", "Sampling", "TrainResult",
     "ask_library", "check_quotes", "compare_runs", "evaluate_model", "generate_text", "load_recipe", "open_library",
-    "open_model", "read_work", "search_library",
+    "open_model", "read_work", "search_library", "train_recipe",
 ]  # fmt: skip
 
 Note = Callable[[str], None]
@@ -75,6 +79,43 @@ def generate_text(model: Generator, prompt: str, sampling: Sampling = Sampling()
     """The model's answer to one user message."""
     messages = ([Message("system", system)] if system else []) + [Message("user", prompt)]
     return "".join(model.stream(messages, sampling))
+
+
+def open_training(recipe: Recipe, out: Path, *, resume: bool = False, note: Note = _silent) -> TrainingRun:
+    """A training ready to start: data read, model loaded; with the recipe's guard, whose rule is told to `note`."""
+    if recipe.guard.every is None:
+        return TrainingRun(recipe, out, resume=resume)
+    with AnswerCache(default_folder(), note) as answers:  # only for what it knows of big files
+        run = TrainingRun(recipe, out, resume=resume, make_callback=guard_callback(recipe, out, answers.file_sha256))
+    assert isinstance(run.callback, Guard)
+    for line in run.callback.rule():
+        note(line)
+    return run
+
+
+def train_recipe(
+    recipe: Recipe | Path | str = "demo",
+    out: Path | str = "runs/train",
+    *,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    resume: bool = False,
+    note: Note = _silent,
+) -> TrainResult:
+    """Fine-tune a model by a recipe; the run folder gets the adapter (`adapter/`), checkpoints, metrics and the recipe.
+
+    Args:
+        recipe: A recipe, the name of a shipped one, or a YAML file.
+        out: The run folder.
+        changes: Recipe keys to change, such as `{"train.steps": 20, "data.paths": ["texts"]}`.
+        resume: Whether the run in `out` goes on from its newest checkpoint.
+        note: Called with what the recipe's guard protects.
+
+    Raises:
+        InputError: when the recipe, the data or the model cannot be used.
+    """
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    result, _ = open_training(chosen.changed(dict(changes)), Path(out), resume=resume, note=note).train()
+    return result
 
 
 def evaluate_model(

@@ -12,7 +12,6 @@ from stilnovo.cli.output import emit, note
 
 if TYPE_CHECKING:
     from stilnovo.model.memory import MemoryLine
-    from stilnovo.recipe import Recipe
     from stilnovo.train.loop import TrainResult
     from stilnovo.train.run import TrainingRun
 
@@ -51,9 +50,9 @@ def train(
     }  # fmt: skip
     chosen = recipes.load(recipe).changed(_changes(given, set_ or []))
 
-    from stilnovo.train.run import TrainingRun
+    from stilnovo.api import open_training
 
-    run = TrainingRun(chosen, out, resume=resume) if chosen.guard.every is None else _guarded(chosen, out, resume)
+    run = open_training(chosen, out, resume=resume, note=note)
     total, packed = run.model.config.parameters(), run.corpus.packed
     note(
         f"{chosen.model.name} in {chosen.model.quantization}: {run.trainable:,} of {total:,} parameters trainable "
@@ -125,17 +124,3 @@ def _summary(run: TrainingRun, result: TrainResult, out: Path) -> dict[str, Any]
         "guard": run.trainer.evaluations.summary(), "held_out": None if run.measured is None else run.measured[0],
         "held_out_file": str(out / FILE) if run.corpus.held_out else None,
     }  # fmt: skip
-
-
-def _guarded(recipe: Recipe, out: Path, resume: bool) -> TrainingRun:
-    """The run with its guard; prints what the guard protects, and by which rule."""
-    from stilnovo.forgetting.guard import Guard, guard_callback
-    from stilnovo.scoring.answer_cache import AnswerCache, default_folder
-    from stilnovo.train.run import TrainingRun
-
-    with AnswerCache(default_folder(), note) as answers:  # only for what it knows of big files
-        run = TrainingRun(recipe, out, resume=resume, make_callback=guard_callback(recipe, out, answers.file_sha256))
-    assert isinstance(run.callback, Guard)
-    for line in run.callback.rule():
-        note(line)
-    return run
