@@ -137,7 +137,7 @@ def evaluate_model(
 
     Args:
         spec: The model; a name alone is opened with the protocol's quantization.
-        tasks: Names of benchmarks or task files (YAML or Python); by default the protocol's own, or our two samples unless `texts` are given.
+        tasks: Benchmarks or task files (YAML, Python); default: the protocol's, or our samples unless `texts` are given.
         texts: Files or folders of held-out text, for bits per byte.
         draw: How many items and documents, the seed, and the protocol.
         split: Instead of each task's own.

@@ -37,9 +37,7 @@ def evaluate(
     task_file: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE",
-            help="Your own benchmark: a quiz or lm-evaluation-harness YAML with its data beside it, or a .py file that "
-            "defines TASK, which is run (may be given several times).",
+            metavar="FILE", help="Your own benchmark, a YAML file or Python that is run (may be given several times)."
         ),
     ] = None,
     text: Annotated[
