@@ -11,7 +11,7 @@ from stilnovo.chat.conversation import ChatSession
 from stilnovo.chat.events import Answer, Notice
 from stilnovo.chat.extract import extract
 from stilnovo.chat.question import Question
-from stilnovo.chat.scope import NamedWork, follow_up, named_section, scope, without_section
+from stilnovo.chat.scope import NamedSection, follow_up, named_section, scope, without_section
 from stilnovo.chat.summary import central
 from stilnovo.library.names import Names
 from stilnovo.library.read import SourceWork
@@ -29,17 +29,17 @@ def library() -> Iterator[Library]:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("Riassumi il capitolo VIII", NamedWork("capitolo", 8)),
-        ("riassumi il cap. 8", NamedWork("capitolo", 8)),
-        ("Di cosa parla il canto quinto dell'Inferno?", NamedWork("canto", 5, ("inferno",))),
-        ("Che succede nel ventiseiesimo canto?", NamedWork("canto", 26)),
-        ("Il capitolo II del libro primo", NamedWork("capitolo", 2, ("libro 1",))),
-        ("Com'è l'introduzione?", NamedWork("introduzione", None)),
+        ("Riassumi il capitolo VIII", NamedSection("capitolo", 8)),
+        ("riassumi il cap. 8", NamedSection("capitolo", 8)),
+        ("Di cosa parla il canto quinto dell'Inferno?", NamedSection("canto", 5, ("inferno",))),
+        ("Che succede nel ventiseiesimo canto?", NamedSection("canto", 26)),
+        ("Il capitolo II del libro primo", NamedSection("capitolo", 2, ("libro 1",))),
+        ("Com'è l'introduzione?", NamedSection("introduzione", None)),
         ("Chi canta nel coro?", None),
         ("Capitolo ultimo", None),
     ],
 )
-def test_sections_are_named_in_many_ways(text: str, named: NamedWork | None) -> None:
+def test_sections_are_named_in_many_ways(text: str, named: NamedSection | None) -> None:
     assert named_section(text) == named
 
 

@@ -116,14 +116,11 @@ class Question:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Folded words written with a capital, but for the first word and function words."""
-        found = []
-        for i, token in enumerate(tokens(self.text)):
-            form = token.form
-            if self.text[token.start].isupper() and form not in STOP_WORDS and len(form) > 1:
-                if i == 0 and form in _OPENERS:
-                    continue
-                found.append(form)
-        return tuple(dict.fromkeys(found))
+        capitals = [token for token in tokens(self.text) if self.text[token.start].isupper()]
+        names = [token.form for token in capitals if len(token.form) > 1 and token.form not in STOP_WORDS]
+        if names and names[0] in _OPENERS and names[0] == words(self.text)[0]:
+            del names[0]
+        return tuple(dict.fromkeys(names))
 
     @cached_property
     def terms(self) -> tuple[str, ...]:
@@ -160,10 +157,8 @@ class Question:
 
     def signs(self, sentence: str, original: str) -> float:
         """How much a sentence (folded, apostrophes as spaces; and as written) looks like an answer of the kind asked for."""
-        score = 0.0
-        for kind, (_, sign, weight) in _KINDS.items():
-            if kind in self.kinds and re.search(sign, sentence):
-                score = max(score, weight)
+        weights = [_KINDS[kind][2] for kind in self.kinds if re.search(_KINDS[kind][1], sentence)]
+        score = max(weights, default=0.0)
         if self.head and ("number" in self.kinds or "name" in self.kinds):
             forms = {stem(self.head)} | kin(stem(self.head))
             score += 0.35 * self._headed(original, forms)
@@ -182,99 +177,18 @@ class Question:
                 return True
         return False
 
-    def stems(self) -> dict[str, str]:
-        """Stem of each term."""
-        return {term: stem(term) for term in self.terms}
 
-
-_TITLES = frozenset(
-    ["don", "donna", "fra", "frate", "padre", "suor", "suora", "signor", "signora", "conte", "contessa"]
-)
-_EMPTY = frozenset(
-    [
-        "chiama",
-        "chiamava",
-        "chiamano",
-        "nome",
-        "soprannome",
-        "nomignolo",
-        "vero",
-        "ad",
-        "riguardo",
-        "anno",
-        "anni",
-        "modo",
-        "motivo",
-        "ragione",
-        "cosa",
-        "significa",
-        "significato",
-        "vuol",
-        "davvero",
-        "realta",
-        "quale",
-        "succede",
-        "accade",
-        "successe",
-        "accadde",
-        "viene",
-        "venne",
-        "mestiere",
-        "professione",
-        "mi",
-        "sai",
-        "sapresti",
-        "dimmi",
-        "puoi",
-        "distanza",
-        "trova",
-        "trovava",
-        "faceva",
-        "fece",
-        "facevano",
-        "fanno",
-        "qualcuno",
-        "vuole",
-        "vuol",
-        "voleva",
-        "persona",
-    ]
-)
-_OPENERS = frozenset(
-    [
-        "chi",
-        "che",
-        "cosa",
-        "dove",
-        "quando",
-        "come",
-        "perche",
-        "quale",
-        "quali",
-        "quanto",
-        "quanti",
-        "quanta",
-        "quante",
-        "qual",
-        "in",
-        "a",
-        "di",
-        "da",
-        "con",
-        "per",
-        "su",
-        "secondo",
-        "cos",
-        "dov",
-        "com",
-        "mi",
-        "dimmi",
-        "parlami",
-        "raccontami",
-        "descrivi",
-        "spiega",
-        "riassumi",
-        "spiegami",
-        "descrivimi",
-    ]
-)
+_TITLES = frozenset([
+    "don", "donna", "fra", "frate", "padre", "suor", "suora", "signor", "signora", "conte", "contessa",
+])  # fmt: skip
+_EMPTY = frozenset([
+    "chiama", "chiamava", "chiamano", "nome", "soprannome", "nomignolo", "vero", "ad", "riguardo", "anno", "anni", "modo",
+    "motivo", "ragione", "cosa", "significa", "significato", "vuol", "davvero", "realta", "quale", "succede", "accade",
+    "successe", "accadde", "viene", "venne", "mestiere", "professione", "mi", "sai", "sapresti", "dimmi", "puoi", "distanza",
+    "trova", "trovava", "faceva", "fece", "facevano", "fanno", "qualcuno", "vuole", "voleva", "persona",
+])  # fmt: skip
+_OPENERS = frozenset([
+    "chi", "che", "cosa", "dove", "quando", "come", "perche", "quale", "quali", "quanto", "quanti", "quanta", "quante", "qual",
+    "in", "a", "di", "da", "con", "per", "su", "secondo", "cos", "dov", "com", "mi", "dimmi", "parlami", "raccontami",
+    "descrivi", "spiega", "riassumi", "spiegami", "descrivimi",
+])  # fmt: skip

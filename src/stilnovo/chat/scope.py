@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from stilnovo.chat.question import Question
 from stilnovo.library import numerals
@@ -40,8 +40,7 @@ _ASKING = frozenset(stem(word) for word in _ASKED.split())
 SAMPLE, SAME = 1500, 0.8
 
 
-@dataclass(frozen=True)
-class NamedWork:
+class NamedSection(NamedTuple):
     """A section as a question names it: *canto*, 5; words that narrow it down (*inferno*), folded."""
 
     kind: str
@@ -49,60 +48,45 @@ class NamedWork:
     within: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Scope:
+class Scope(NamedTuple):
     """What a question confines itself to: the sections meant, and whether they are to be told as a whole.
 
     `sections` of one work are one answer; of several works, a question back.
     """
 
-    named: NamedWork
     sections: tuple[Chapter, ...]
     whole: bool
 
-    @property
-    def works(self) -> list[Work]:
-        """The works that have such a section."""
-        return list(dict.fromkeys(section.work for section in self.sections))
+
+def _places(text: str) -> list[re.Match[str]]:
+    """Where a text names sections by their numbers."""
+    return [*_AFTER.finditer(text), *_BEFORE.finditer(text)]
 
 
-def named_section(text: str) -> NamedWork | None:
+def _number(numeral: str) -> int | None:
+    return numerals.value(numeral.upper()) or numerals.value(numeral.lower())
+
+
+def named_section(text: str) -> NamedSection | None:
     """The section a question names; None when it names none."""
     folded = fold(text)
     within = tuple(word for word in _CANTICHE if re.search(rf"\b{word}\b", folded))
-    found = [*_AFTER.finditer(text), *_BEFORE.finditer(text)]
-    parts = []
-    for match in found:
-        number = numerals.value(match.group("number").upper()) or numerals.value(match.group("number"))
-        if number:
-            parts.append((_KINDS[match.group("kind").lower()], number))
-    if parts:
+    numbers = [(_KINDS[place["kind"].lower()], _number(place["number"])) for place in _places(text)]
+    if parts := [(kind, number) for kind, number in numbers if number]:
         # The smallest kind is meant; a book or part beside it narrows it down: "capitolo II del libro primo".
-        inner = [pair for pair in parts if pair[0] not in ("libro", "parte", "atto", "giornata")] or parts
+        inner = [part for part in parts if part[0] not in ("libro", "parte", "atto", "giornata")] or parts
         outer = tuple(f"{kind} {number}" for kind, number in parts if (kind, number) != inner[0])
-        return NamedWork(*inner[0], within=(*within, *outer))
-    for name in _OPENING:
-        if re.search(rf"\b{name}\b", folded):
-            return NamedWork(name, None, within)
-    return None
+        return NamedSection(*inner[0], within=(*within, *outer))
+    opening = next((name for name in _OPENING if re.search(rf"\b{name}\b", folded)), None)
+    return NamedSection(opening, None, within) if opening else None
 
 
-def _label_parts(section: Chapter) -> list[tuple[str, int | None]]:
-    """*LIBRO PRIMO, Capitolo II* → [(libro, 1), (capitolo, 2)]; *Inferno, Canto V* → [(inferno, None), (canto, 5)]."""
-    parts: list[tuple[str, int | None]] = []
-    for part in section.label.split(","):
-        kind, _, number = part.strip().partition(" ")
-        number = number.strip()
-        parts.append((fold(kind), numerals.value(number) or numerals.value(number.lower()) if number else None))
-    return parts
-
-
-def _is_meant(section: Chapter, named: NamedWork) -> bool:
-    parts = _label_parts(section)
-    if not section.label or (named.kind, named.number) != parts[-1]:
-        return False
+def _is_meant(section: Chapter, named: NamedSection) -> bool:
+    # *LIBRO PRIMO, Capitolo II* is (libro, 1) and (capitolo, 2); *Inferno, Canto V* is (inferno, None) and (canto, 5).
+    labels = (part.strip().partition(" ") for part in section.label.split(","))
+    parts = [(fold(kind), _number(number.strip()) if number else None) for kind, _, number in labels]
     around = {f"{kind} {number}" if number else kind for kind, number in parts[:-1]}
-    return all(word in around for word in named.within)
+    return bool(section.label) and parts[-1] == named[:2] and around.issuperset(named.within)
 
 
 def scope(question: Question, library: Library, works: Sequence[Work], before: Work | None = None) -> Scope | None:
@@ -117,38 +101,32 @@ def scope(question: Question, library: Library, works: Sequence[Work], before: W
     named = named_section(question.text)
     if named is None:
         return None
-    among = list(works) or library.works()
-    found = [section for work in among for section in library.sections(work) if _is_meant(section, named)]
-    if before is not None and any(section.work == before for section in found):
-        found = [section for section in found if section.work == before]
-    found = _once(found, library)
-    if not found:
-        return None
-    return Scope(named, tuple(found), whole(question, found[0].work, named))
+    meant = [
+        section for work in list(works) or library.works() for section in library.sections(work)
+        if _is_meant(section, named)
+    ]  # fmt: skip
+    sections = _once([section for section in meant if section.work == before] or meant, library)
+    return Scope(tuple(sections), _whole(question, sections[0].work)) if sections else None
 
 
 def _once(sections: Sequence[Chapter], library: Library) -> list[Chapter]:
     """The sections, each text once: of two editions of a work, the one whose author is known, or the first."""
-    kept: list[tuple[Chapter, set[str]]] = []
-    for section in sorted(sections, key=lambda one: not one.work.author):
+    openings: dict[Chapter, set[str]] = {}
+    for section in sorted(sections, key=lambda section: not section.work.author):
         opening = {token.form for token in tokens(library.text(section.work)[section.body : section.body + SAMPLE])}
-        if not any(len(opening & other) >= SAME * len(opening | other) for _, other in kept):
-            kept.append((section, opening))
-    return [section for section, _ in kept]
+        if not any(len(opening & other) >= SAME * len(opening | other) for other in openings.values()):
+            openings[section] = opening
+    return list(openings)
 
 
-def whole(question: Question, work: Work, named: NamedWork) -> bool:
+def _whole(question: Question, work: Work) -> bool:
     """Whether a section is asked for as a whole: *riassumi*, *di cosa parla*, or nothing but its name."""
-    about = {
-        stem(word) for word in content_words(f"{work.title} {work.author} {' '.join(_KINDS)} {' '.join(_CANTICHE)}")
-    }
-    about |= {stem(word) for word in (*_OPENING, "divina", "commedia")}
-    left = []
-    for word in content_words(question.text):
-        numeral = word.isdigit() or re.fullmatch(r"[ivxlc]+", word) or numerals.value(word)
-        if not numeral and stem(word) not in about and stem(word) not in _ASKING:
-            left.append(word)
-    return not left
+    about = f"{work.title} {work.author} {' '.join((*_KINDS, *_CANTICHE, *_OPENING))} divina commedia"
+    naming = {stem(word) for word in content_words(about)} | _ASKING
+    return all(
+        word.isdigit() or re.fullmatch(r"[ivxlc]+", word) or numerals.value(word) or stem(word) in naming
+        for word in content_words(question.text)
+    )
 
 
 def heading(section: Chapter) -> str:
@@ -169,10 +147,8 @@ def without_section(text: str) -> str:
 
 def follow_up(message: str, before: str) -> str:
     """*E nel canto VI?* after a question about canto V: that question, with the new section in its place."""
-    named = named_section(message)
-    earlier = [*_AFTER.finditer(before), *_BEFORE.finditer(before)]
-    mine = [*_AFTER.finditer(message), *_BEFORE.finditer(message)]
-    if named is None or not earlier or not mine or len(tokens(message)) > 6:
+    earlier, mine = _places(before), _places(message)
+    if not earlier or not mine or len(tokens(message)) > 6:
         return message
     first = earlier[0]
     return before[: first.start()] + mine[0].group() + before[first.end() :]

@@ -32,7 +32,6 @@ from stilnovo.serve.metrics import CONTENT_TYPE, Metrics
 from stilnovo.serve.responder import LibraryResponder
 from stilnovo.serve.security import COOKIE, Door, same, session
 from stilnovo.serve.settings import ServeSettings
-from stilnovo.serve.streaming import ClientGone
 from stilnovo.serve.uploads import Uploads
 from stilnovo.serve.workers import Workers
 
@@ -77,7 +76,8 @@ def create_app(settings: ServeSettings, responder: LibraryResponder, embedder: E
     app.include_router(talk_api.router(workers, answering))
     app.include_router(library_api.router(workers, uploads))
     _own_routes(app, settings, responder, workers, metrics)
-    _faults(app)
+    for kind in (Fault, RequestValidationError, HTTPException, StilnovoError, OSError, MemoryError, Exception):
+        app.add_exception_handler(kind, _shown)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     if settings.origins:
         app.add_middleware(
@@ -138,38 +138,21 @@ def _own_routes(
         return response
 
 
-def _faults(app: FastAPI) -> None:
-    """Every error in one shape."""
-
-    def shown(fault: Fault) -> JSONResponse:
-        return JSONResponse({"error": fault.error}, fault.status, headers=fault.headers)
-
-    @app.exception_handler(Fault)
-    async def _fault(_: Request, error: Fault) -> JSONResponse:
-        return shown(error)
-
-    @app.exception_handler(ClientGone)
-    async def _gone(_: Request, error: ClientGone) -> JSONResponse:
-        return shown(Fault(499, "gone", "The client closed its connection."))
-
-    @app.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+def _fault_of_request(error: Exception) -> Fault:
+    """Any error of a route as a fault, the web framework's own included."""
+    if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path")) or None
-        return shown(Fault(400, "invalid_value", f"{field or 'The request'}: {first['msg']}.", field))
-
-    @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+        return Fault(400, "invalid_value", f"{field or 'The request'}: {first['msg']}.", field)
+    if isinstance(error, HTTPException):
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
-        return shown(Fault(error.status_code, code, str(error.detail)))
+        return Fault(error.status_code, code, str(error.detail))
+    return fault_of(error)
 
-    @app.exception_handler(StilnovoError)
-    @app.exception_handler(OSError)
-    @app.exception_handler(MemoryError)
-    async def _known(_: Request, error: Exception) -> JSONResponse:
-        return shown(fault_of(error))
 
-    @app.exception_handler(Exception)
-    async def _unknown(_: Request, error: Exception) -> JSONResponse:
+async def _shown(_: Request, error: Exception) -> JSONResponse:
+    """Every error in one shape."""
+    fault = _fault_of_request(error)
+    if fault.code == "internal":
         log.error("A request failed.", exc_info=error)
-        return shown(fault_of(error))
+    return JSONResponse({"error": fault.error}, fault.status, headers=fault.headers)

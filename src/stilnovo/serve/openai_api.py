@@ -67,9 +67,7 @@ def router(workers: Workers, answering: Answering, embedder: Embedder | None) ->
         body.checked(modes)
         ask = body.ask()
         source = events(ask)
-        answered = Answered(
-            body.model, ask.sampling.stop, bool(body.stream_options and body.stream_options.include_usage)
-        )
+        answered = Answered(body.model, ask.sampling.stop, bool((body.stream_options or {}).get("include_usage")))
         if not body.stream:
             return JSONResponse(answered.completion(await while_connected(request, _last(source))))
         try:

@@ -15,13 +15,11 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from stilnovo.serve.faults import Fault
+
 T = TypeVar("T")
 #: How often a waiting client is asked whether it is still there.
 WATCH_SECONDS = 0.25
-
-
-class ClientGone(Exception):
-    """The client closed its connection; there is nobody to answer."""
 
 
 def sse(data: object, event: str = "") -> str:
@@ -50,13 +48,13 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled when the client goes away.
 
     Raises:
-        ClientGone: it did.
+        Fault: it did.
     """
     task = asyncio.ensure_future(work)
     try:
         while not (await asyncio.wait({task}, timeout=WATCH_SECONDS))[0]:
             if await request.is_disconnected():
-                raise ClientGone
+                raise Fault(499, "gone", "The client closed its connection.")
         return task.result()
     finally:
         if not task.done():

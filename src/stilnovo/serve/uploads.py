@@ -7,8 +7,9 @@ staged is gone after an hour, after the decision, or at the service's next start
 from __future__ import annotations
 
 import contextlib
+import os
 import re
-import threading
+import shutil
 import time
 import unicodedata
 import uuid
@@ -57,6 +58,10 @@ class Staged:
     path: Path
     at: float
 
+    def read(self, given: Names | None = None) -> SourceWork:
+        """The file as the library reads it, under the name it was sent with."""
+        return understand(self.path.read_bytes(), self.name, given)
+
 
 class Uploads:
     """The staging folder of one service, beside its library file."""
@@ -64,12 +69,11 @@ class Uploads:
     def __init__(self, library: Path, limit: int) -> None:
         self.folder, self.limit = library.with_name(library.name + ".uploads"), limit
         self._staged: dict[str, Staged] = {}
-        self._lock = threading.Lock()
 
     def clear(self) -> None:
-        """Forget everything that was staged here, and what a dead service left; another one's files stay."""
-        for number in list(self._staged):
-            self.drop(number)
+        """Delete everything that was staged here, and what a dead service left; another one's files stay."""
+        for upload_id in list(self._staged):
+            self.drop(upload_id)
         with contextlib.suppress(OSError):
             for left in list(self.folder.iterdir()):
                 if time.time() - left.stat().st_mtime > KEPT_SECONDS:
@@ -80,103 +84,83 @@ class Uploads:
         """Stage a file.
 
         Raises:
-            Fault: too large, or too many wait already.
+            Fault: empty, too large, or too many wait already.
         """
-        self._expire()
-        with self._lock:
-            if len(self._staged) >= STAGED_AT_MOST:
-                raise Fault(503, "busy", f"{STAGED_AT_MOST} uploads wait to be confirmed or dropped.", retry_after=60)
-        shown, number = clean_name(name), uuid.uuid4().hex
-        path = self.folder / (number + suffix_of(shown))
-        try:
-            with disk_errors(path):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with path.open("xb") as file:
-                    self._copy(content, file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                path.unlink()
-            raise
-        staged = Staged(number, shown, path, time.monotonic())
-        with self._lock:
-            self._staged[number] = staged
-        return staged
-
-    def _copy(self, content: IO[bytes], file: IO[bytes]) -> None:
-        size = 0
-        while piece := content.read(1 << 20):
-            size += len(piece)
-            if size > self.limit:
-                raise Fault(413, "too_large", f"The file is larger than {self.limit >> 20} MB.", param="file")
-            file.write(piece)
+        for staged in list(self._staged.values()):
+            if staged.at < time.monotonic() - KEPT_SECONDS:
+                self.drop(staged.id)
+        if len(self._staged) >= STAGED_AT_MOST:
+            raise Fault(503, "busy", f"{STAGED_AT_MOST} uploads wait to be confirmed or dropped.", retry_after=60)
+        size = content.seek(0, os.SEEK_END)
+        content.seek(0)
+        if size > self.limit:
+            raise Fault(413, "too_large", f"The file is larger than {self.limit >> 20} MB.", param="file")
         if not size:
             raise Fault(422, "unusable", "The file is empty.", param="file")
+        shown, upload_id = clean_name(name), uuid.uuid4().hex
+        staged = Staged(upload_id, shown, self.folder / (upload_id + suffix_of(shown)), time.monotonic())
+        try:
+            with disk_errors(staged.path):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with staged.path.open("xb") as file:
+                    shutil.copyfileobj(content, file)
+        except BaseException:
+            staged.path.unlink(missing_ok=True)
+            raise
+        self._staged[upload_id] = staged
+        return staged
 
-    def get(self, number: str) -> Staged:
+    def get(self, upload_id: str) -> Staged:
         """A staged file by its id.
 
         Raises:
             Fault: 404.
         """
-        with self._lock:
-            staged = self._staged.get(number)
-        if staged is None:
+        if upload_id not in self._staged:
             raise not_found("This upload")
-        return staged
+        return self._staged[upload_id]
 
-    def drop(self, number: str) -> None:
-        """Forget a staged file."""
-        with self._lock:
-            staged = self._staged.pop(number, None)
-        if staged is not None:
+    def drop(self, upload_id: str) -> None:
+        """Delete a staged file."""
+        if staged := self._staged.pop(upload_id, None):
             with contextlib.suppress(OSError):
                 staged.path.unlink()
 
-    def _expire(self) -> None:
-        old = time.monotonic() - KEPT_SECONDS
-        with self._lock:
-            gone = [staged.id for staged in self._staged.values() if staged.at < old]
-        for number in gone:
-            self.drop(number)
 
-
-def document(staged: Staged, given: Names | None = None) -> SourceWork:
-    """A staged file as the library reads it, under the name it was sent with.
+def preview(staged: Staged, library: Library) -> dict[str, Any]:
+    """What was understood of a staged file.
 
     Raises:
         InputError: it cannot be read.
     """
-    return understand(staged.path.read_bytes(), staged.name, given)
-
-
-def preview(staged: Staged, library: Library) -> dict[str, Any]:
-    """What was understood of a staged file."""
-    found = document(staged)
-    parts = sections.split(found.text, found.headings)
-    same = [work for work in library.works() if work.characters == len(found.text) and library.text(work) == found.text]
+    source = staged.read()
+    parts = sections.split(source.text, source.headings)
+    same = [
+        work for work in library.works() if work.characters == len(source.text) and library.text(work) == source.text
+    ]
     return {
         "id": staged.id,
         "name": staged.name,
-        "title": found.names.title,
-        "author": found.names.author,
-        "year": found.names.year,
-        "characters": len(found.text),
-        "words": len(found.text.split()),
-        "passages": sum(len(passages.cut(found.text, part)) for part in parts),
+        "title": source.names.title,
+        "author": source.names.author,
+        "year": source.names.year,
+        "characters": len(source.text),
+        "words": len(source.text.split()),
+        "passages": sum(len(passages.cut(source.text, part)) for part in parts),
         "verse": any(part.verse for part in parts),
         "sections": [
             {"label": part.label, "title": part.title, "verse": part.verse, "characters": part.end - part.start}
             for part in parts[:SECTIONS_SHOWN]
         ],
         "section_count": len(parts),
-        "beginning": found.text[parts[0].body if parts else 0 :][:BEGINNING_CHARACTERS],
+        "beginning": source.text[parts[0].body if parts else 0 :][:BEGINNING_CHARACTERS],
         "there_already": same[0].title if same else None,
     }
 
 
 def confirm(staged: Staged, names: Names, library: Library) -> tuple[Work, bool]:
     """Store a staged file; returns the work and whether it is new."""
-    added = library.add(document(staged, names))
+    added = library.add(staged.read(names))
     # A text that is there already takes the names that were typed for it now.
     work = added.work if added.new else library.rename(added.work, names)
     library.catch_up()

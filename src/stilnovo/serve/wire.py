@@ -47,12 +47,6 @@ class WireMessage(BaseModel):
         return "\n".join(part.text for part in self.content)
 
 
-class StreamOptions(BaseModel):
-    """What a stream ends with."""
-
-    include_usage: bool = False
-
-
 class SamplingFields(BaseModel):
     """The sampling settings of a request; where it names none, the report's hold."""
 
@@ -80,7 +74,7 @@ class ChatRequest(SamplingFields):
     model: str
     messages: list[WireMessage] = Field(min_length=1, max_length=MESSAGES_AT_MOST)
     stream: bool | None = False
-    stream_options: StreamOptions | None = None
+    stream_options: dict[str, Any] | None = None
     max_completion_tokens: int | None = Field(default=None, ge=1, le=100_000)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: str | list[str] | None = None
