@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -13,18 +14,18 @@ import typer
 from typer.testing import CliRunner
 
 from stilnovo.benchmarks.task import Decoding, Generation, Item, Metric, MultipleChoice, item_sha256
-from stilnovo.compare.paired import compare
-from stilnovo.report import Interval, evaluation_pages
+from stilnovo.compare.paired import compare, pair
+from stilnovo.report import comparison as comparison_room
 from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot
-from stilnovo.report.differences import ComparisonData, render_comparison
-from stilnovo.report.evaluation_pages import comparison_page, score_page
-from stilnovo.report.scores import ScoreData, render_scores
+from stilnovo.report.comparison import comparison_page, differing
+from stilnovo.report.evaluation import evaluation_page
+from stilnovo.report.page import compose
 from stilnovo.scoring.multiple_choice import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
 from stilnovo.scoring.result import EvaluationResult, TaskResult
 from stilnovo.statistics.estimates import mean
 from test_evaluate_run import app, call
-from test_report import HOSTILE, Page
+from test_report import HOSTILE, Page, estimate
 
 __all__ = ["app"]  # the fixture: two commands over a tiny model
 
@@ -80,32 +81,33 @@ LOST = [(pick + 1) % 3 if n < 3 else pick for n, pick in enumerate(RIGHT)]
 AFTER = task(QUESTIONS, answered(QUESTIONS, LOST))
 
 
-def page_of(before: TaskResult, after: TaskResult, texts: Mapping[str, Item]) -> ComparisonData:
+def page_of(before: TaskResult, after: TaskResult, texts: Mapping[str, Item]) -> str:
     first, second = result(before, model="base"), result(after, model="tuned")
     return comparison_page(first, second, compare(first, second), lambda _: texts, ["stilnovo", "compare", "a", "b"])
+
+
+def differences(before: TaskResult, after: TaskResult, texts: Mapping[str, Item]) -> dict[str, Any]:
+    return differing(pair(before, after), texts)
 
 
 ALL = {item.id: item for item in QUESTIONS}
 
 
 def test_the_page_of_one_evaluation() -> None:
-    page = Page(render_scores(score_page(result(AFTER))))
+    page = Page(evaluation_page(result(AFTER)))
     text = page.text()
-    estimate = AFTER.score()
-    assert (
-        f"prova {100 * estimate.value:.1f} % ({100 * estimate.low:.1f}–{100 * estimate.high:.1f}, guessing 33 %)"
-        in text
-    )
+    score = AFTER.score()
+    assert f"prova {100 * score.value:.1f} % ({100 * score.low:.1f}–{100 * score.high:.1f}, guessing 33 %)" in text
     for words in (
         "of 40, test, drawn with seed 42, 1 examples", "normalised accuracy 75.0 [", "accuracy 75.0 [",
-        "2 answers were kept from an earlier run", "1 items were longer than the model can read", "prova: 2 categories",
+        "2 answers were taken from the cache of an earlier run", "1 items were longer than the model's context", "prova: 2 categories",
         "nothing under", "nuovi.txt:", "3 documents, 2,800 bytes, 700 tokens",
         "stilnovo evaluate --limit 12 --text 'con spazio.txt'", "a" * 64, "b" * 64, "f" * 64, '{"bos": true}', "limit 12",
     ):  # fmt: skip
         assert words in text, words
     sections = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
     assert sections == ["scores", "heldout", "categories", "limits", "method", "repeat", "colophon"]
-    bare = Page(render_scores(score_page(replace(result(), text=None))))
+    bare = Page(evaluation_page(replace(result(), text=None)))
     assert [attributes["id"] for tag, attributes in bare.elements if tag == "section"] == ["repeat", "colophon"]
 
 
@@ -118,17 +120,16 @@ def test_categories_hold_every_item_once() -> None:
 
 
 def test_the_items_on_which_two_models_differ() -> None:
-    page = page_of(BEFORE, AFTER, ALL)
-    (found,) = page.tasks
-    assert (found.gained, found.lost, found.other, len(found.items)) == (0, 3, 0, 3)
-    first = found.items[0]
-    assert (first.id, first.change, first.question, first.category) == ("q-0", "lost", "Domanda 0:", "arte")
-    assert [ending.text for ending in first.endings] == ["sì 0", "no davvero 0", "forse"]
-    assert [ending.right for ending in first.endings] == [True, False, False]
-    assert [ending.picked_before for ending in first.endings] == [True, False, False]
-    assert [ending.picked_after for ending in first.endings] == [False, True, False]
-    assert first.endings[0].before_per_character == pytest.approx(-1.0 / len("sì 0"))
-    source = Page(render_comparison(page))
+    found = differences(BEFORE, AFTER, ALL)
+    assert (found["all"], found["counts"], len(found["shown"])) == (3, {"lost": 3}, 3)
+    first = found["shown"][0]
+    assert (first["before"].id, first["change"], first["question"]) == ("q-0", "lost", "Domanda 0:")
+    assert [text for text, _, _ in first["endings"]] == ["sì 0", "no davvero 0", "forse"]
+    assert [right for _, right, _ in first["endings"]] == [True, False, False]
+    picked = [[chosen for *_, chosen in figures] for *_, figures in first["endings"]]
+    assert picked == [[True, False], [False, True], [False, False]]
+    assert first["endings"][0][2][0][1] == pytest.approx(-1.0 / len("sì 0"))
+    source = Page(page_of(BEFORE, AFTER, ALL))
     articles = [attributes["class"] for tag, attributes in source.elements if tag == "article"]
     assert articles == ["item lost"] * 3
     text = source.text()
@@ -136,41 +137,40 @@ def test_the_items_on_which_two_models_differ() -> None:
     assert "CC BY-NC 4.0" in text
     assert "base in nf4 with runs/a/adapter → tuned in nf4" in text
     assert "0 items gained, 3 lost." in text
-    turned = page_of(AFTER, BEFORE, ALL)
-    assert (turned.tasks[0].gained, turned.tasks[0].lost) == (3, 0)
+    assert "q-0 arte" in text
+    assert differences(AFTER, BEFORE, ALL)["counts"] == {"gained": 3}
 
 
 def test_another_wrong_answer_is_neither_gained_nor_lost() -> None:
     wrong, other = [(pick + 1) % 3 for pick in RIGHT], [(pick + 2) % 3 for pick in RIGHT]
-    page = page_of(task(QUESTIONS, answered(QUESTIONS, wrong)), task(QUESTIONS, answered(QUESTIONS, other)), ALL)
-    assert (page.tasks[0].gained, page.tasks[0].lost, page.tasks[0].other) == (0, 0, 12)
-    same = page_of(BEFORE, BEFORE, ALL)
-    assert same.tasks[0].items == ()
-    assert "Both models gave the same answer to all 12 items." in Page(render_comparison(same)).text()
+    found = differences(task(QUESTIONS, answered(QUESTIONS, wrong)), task(QUESTIONS, answered(QUESTIONS, other)), ALL)
+    assert found["counts"] == {"other": 12}
+    assert differences(BEFORE, BEFORE, ALL)["shown"] == []
+    assert "Both models gave the same answer to all 12 items." in Page(page_of(BEFORE, BEFORE, ALL)).text()
 
 
 def test_without_the_data_the_page_still_says_which_items() -> None:
-    page = page_of(BEFORE, AFTER, {})
-    assert [item.id for item in page.tasks[0].items] == ["q-0", "q-1", "q-2"]
-    assert page.tasks[0].items[0].question == ""
-    assert "The text of 3 questions is not shown" in Page(render_comparison(page)).text()
+    shown = differences(BEFORE, AFTER, {})["shown"]
+    assert [item["before"].id for item in shown] == ["q-0", "q-1", "q-2"]
+    assert shown[0]["question"] == ""
+    assert "The text of 3 questions is not shown" in Page(page_of(BEFORE, AFTER, {})).text()
 
 
 def test_a_text_that_was_not_asked_is_not_shown() -> None:
     """The data changed since: the same id, another question."""
     other = {**ALL, "q-1": replace(ALL["q-1"], context=HEADER + "Un'altra domanda:")}
-    page = page_of(BEFORE, AFTER, other)
-    assert [item.question for item in page.tasks[0].items] == ["Domanda 0:", "", "Domanda 2:"]
-    assert "Un'altra domanda" not in render_comparison(page)
+    shown = differences(BEFORE, AFTER, other)["shown"]
+    assert [item["question"] for item in shown] == ["Domanda 0:", "", "Domanda 2:"]
+    assert "Un'altra domanda" not in page_of(BEFORE, AFTER, other)
 
 
 def test_many_items_are_thinned_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation_pages, "MOST_ITEMS", 5)
+    monkeypatch.setattr(comparison_room, "MOST_ITEMS", 5)
     wrong = task(QUESTIONS, answered(QUESTIONS, [(pick + 1) % 3 for pick in RIGHT]))
-    page = page_of(BEFORE, wrong, ALL)
-    assert (page.tasks[0].lost, len(page.tasks[0].items)) == (12, 5)
-    assert len({item.id for item in page.tasks[0].items}) == 5
-    assert "Shown: 5 of 12, evenly spaced" in Page(render_comparison(page)).text()
+    found = differences(BEFORE, wrong, ALL)
+    assert (found["counts"], len(found["shown"])) == ({"lost": 12}, 5)
+    assert len({item["before"].id for item in found["shown"]}) == 5
+    assert "Shown: 5 of 12, evenly spaced" in Page(page_of(BEFORE, wrong, ALL)).text()
 
 
 def test_written_answers_side_by_side() -> None:
@@ -184,9 +184,9 @@ def test_written_answers_side_by_side() -> None:
         )
         return task(items, found, ("f1",))
 
-    page = page_of(scores(["Roma", "Milano"]), scores(["Napoli", "Torino"]), {item.id: item for item in items})
-    assert [item.change for item in page.tasks[0].items] == ["lost", "other"]
-    text = Page(render_comparison(page)).text()
+    sides = scores(["Roma", "Milano"]), scores(["Napoli", "Torino"]), {item.id: item for item in items}
+    assert [item["change"] for item in differences(*sides)["shown"]] == ["lost", "other"]
+    text = Page(page_of(*sides)).text()
     assert "Before Roma" in text and "After Napoli" in text and "Right: Roma / roma" in text
 
 
@@ -200,7 +200,7 @@ def test_hostile_texts_are_only_texts() -> None:
     shown = comparison_page(
         one, two, compare(one, two), lambda _: {item.id: item for item in items}, [HOSTILE, HOSTILE]
     )
-    for source in (render_scores(score_page(one)), render_comparison(shown)):
+    for source in (evaluation_page(one), shown):
         page = Page(source)
         assert [tag for tag, _ in page.elements].count("script") == 1
         assert {tag for tag, _ in page.elements}.isdisjoint({"img", "link", "iframe", "form"})
@@ -212,7 +212,7 @@ def test_hostile_texts_are_only_texts() -> None:
 
 
 def test_pages_need_nothing_but_themselves() -> None:
-    for source in (render_scores(score_page(result(AFTER))), render_comparison(page_of(BEFORE, AFTER, ALL))):
+    for source in (evaluation_page(result(AFTER)), page_of(BEFORE, AFTER, ALL)):
         page = Page(source)
         assert page.values("src") == []
         assert "url(" not in source and "@import" not in source
@@ -222,14 +222,12 @@ def test_pages_need_nothing_but_themselves() -> None:
 
 
 def test_an_empty_page_is_a_page() -> None:
-    data = ScoreData("t", "h", "c", "", "", "")
-    assert [attributes["id"] for tag, attributes in Page(render_scores(data)).elements if tag == "section"] == [
-        "colophon"
-    ]
+    page = Page(compose("title", "headline", {}, [], []))
+    assert [attributes["id"] for tag, attributes in page.elements if tag == "section"] == ["colophon"]
 
 
 def test_chance_is_marked_in_its_own_row() -> None:
-    rows = [IntervalRow("a", Interval(30, 20, 40), chance=25.0), IntervalRow("b", Interval(60, 50, 70), chance=50.0)]
+    rows = [IntervalRow("a", estimate(30, 20, 40), chance=25.0), IntervalRow("b", estimate(60, 50, 70), chance=50.0)]
     markup = interval_plot(rows, IntervalAxis("%", 1), width=736, key="k", title="t")
     assert markup is not None
     drawing = ElementTree.fromstring(markup)

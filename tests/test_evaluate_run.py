@@ -15,7 +15,7 @@ from stilnovo.benchmarks.task import Draw, MultipleChoice, Selection, select
 from stilnovo.benchmarks.tasks import SAMPLES, TASKS
 from stilnovo.cli import compare as compare_command
 from stilnovo.cli import evaluate as evaluate_command
-from stilnovo.compare.paired import compare, verdicts
+from stilnovo.compare.paired import compare
 from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles
 from stilnovo.model.llama import Llama
@@ -106,7 +106,7 @@ def test_expectation_of_grouped_items() -> None:
 
 
 def test_several_verdicts_are_corrected_for_their_number() -> None:
-    found = verdicts(run(0), run(1))
+    found = compare(run(0), run(1)).verdicts
     assert len(found) == 3
     assert [verdict.p_corrected for verdict in found.values()] == holm([verdict.p for verdict in found.values()])
     assert {verdict.comparisons for verdict in found.values()} == {3}
@@ -114,11 +114,11 @@ def test_several_verdicts_are_corrected_for_their_number() -> None:
 
 def test_verdicts_pair_what_both_have() -> None:
     before, after = run(0), run(1, names=("sample_questions",))
-    found = verdicts(before, after)
+    found = compare(before, after).verdicts
     assert list(found) == ["sample_questions", "bits_per_byte"]
-    assert found["sample_questions"].n == 12
-    same = verdicts(before, before)
-    assert all(verdict.difference == 0 and verdict.outcome == "undecided" for verdict in same.values())
+    assert found["sample_questions"].difference.n == 12
+    same = compare(before, before).verdicts
+    assert all(verdict.difference.value == 0 and verdict.outcome == "inconclusive" for verdict in same.values())
 
 
 def test_other_parts_of_a_benchmark_meet_where_they_overlap() -> None:
@@ -133,7 +133,7 @@ def test_other_parts_of_a_benchmark_meet_where_they_overlap() -> None:
     assert [a.id for a, _ in pairs.items] == [b.id for _, b in pairs.items]
     assert {a.id for a, _ in pairs.items} == asked[0] & asked[1]
     assert (pairs.only_before, pairs.only_after) == (len(asked[0] - asked[1]), len(asked[1] - asked[0]))
-    assert comparison.verdicts["sample_questions"].n == len(pairs.items)
+    assert comparison.verdicts["sample_questions"].difference.n == len(pairs.items)
     assert f"compared on the {len(pairs.items)} items that both runs asked" in pairs.note
     assert compare(first, first).pairs["sample_questions"].note == ""
 
@@ -144,7 +144,7 @@ def test_different_items_are_refused() -> None:
 
     def refused(other: TaskResult, words: str) -> None:
         with pytest.raises(InputError, match=words):
-            verdicts(
+            compare(
                 replace(before, tasks={"sample_questions": task}), replace(before, tasks={"sample_questions": other})
             )
 
@@ -160,13 +160,13 @@ def test_different_items_are_refused() -> None:
     assert list(comparison.verdicts) == ["sample_completions"], "one refused task does not take the others with it"
     assert "in different ways" in comparison.refused["sample_questions"]
     with pytest.raises(InputError, match="different held-out texts"):
-        verdicts(run(0, names=()), run(0, names=(), texts=TEXTS[:7]))
+        compare(run(0, names=()), run(0, names=(), texts=TEXTS[:7]))
     with pytest.raises(InputError, match="nothing in common"):
-        verdicts(before, run(0, names=()))
+        compare(before, run(0, names=()))
     text = run(0, names=())
     assert text.text is not None
     with pytest.raises(InputError, match="different windows"):
-        verdicts(text, replace(text, text=replace(text.text, window=7)))
+        compare(text, replace(text, text=replace(text.text, window=7)))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 2}', '{"format": 2, "tasks": {"a": {}}, "text": null}'])

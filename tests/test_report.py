@@ -11,27 +11,28 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from stilnovo.report import (
-    Exchange,
-    Interval,
-    KeyFigures,
-    LossPoint,
-    MemoryItem,
-    Pair,
-    QuantisationRow,
-    QuoteRow,
-    ReportData,
-    VerdictRow,
-    charts,
-    numbers,
-    render,
-)
-from stilnovo.report.page import split_quote
-from stilnovo.report.terminal import summary_table
+from stilnovo import recipe as recipes
+from stilnovo.benchmarks.task import Metric
+from stilnovo.chat.events import Answer
+from stilnovo.compare.scheme_costs import SchemeCost
+from stilnovo.compare.side_by_side import SideBySide
+from stilnovo.compare.verdict import Verdict
+from stilnovo.generate.generator import Completion, Sampling
+from stilnovo.model.memory import MemoryLine
+from stilnovo.report import charts, numbers
+from stilnovo.report.demo import DemoResult, demo_page, demo_text
+from stilnovo.scoring.multiple_choice import ItemScore
+from stilnovo.scoring.perplexity import HeldOutScore
+from stilnovo.scoring.result import EvaluationResult, TaskResult
+from stilnovo.statistics.estimates import Estimate
+from stilnovo.train.loop import TrainResult
 
 NAN, INF = math.nan, math.inf
 HOSTILE = (
@@ -39,99 +40,106 @@ HOSTILE = (
 )
 PASSAGE = "La finestra era chiusa.\nQuella sera fu Agnese\na salire i gradini, e il paese tirò il fiato."
 
-BARE = ReportData(
-    title="Tre minuti",
-    headline="Nothing was measured.",
-    created="2026-03-14",
-    command="stilnovo demo",
-    commit="3f9c2ab",
-    hardware="2 cores",
-)
+
+def estimate(value: float, low: float, high: float, n: int = 60) -> Estimate:
+    return Estimate(value, low, high, (high - low) / 4, n, n)
+
+
+def verdict(
+    before: Estimate,
+    after: Estimate,
+    difference: Estimate,
+    p: float,
+    metric: str = "accuracy",
+    gained: int | None = None,
+) -> Verdict:
+    lost = None if gained is None else 1
+    return Verdict(metric, before, after, difference, p, "McNemar", 0.141, "too few", gained, lost)
+
+
+def loss_row(step: int, loss: float) -> dict[str, float]:
+    return {"step": step, "tokens": step * 512, "loss": loss, "learning_rate": 2e-4}
+
+
+def answer(question: str, text: str, *quotes: tuple[str, str, str], passage: str = PASSAGE) -> Answer:
+    shown: Any = tuple(
+        SimpleNamespace(text=quote, shown=" ".join(quote.split()), status=status, citation=where)
+        for quote, status, where in quotes
+    )
+    passages: Any = (SimpleNamespace(text=passage),)
+    return Answer(question, text, "extractive" if quotes else "written", "library", shown, passages)
+
+
+def evaluated(items: int, metric: Metric = "acc_norm") -> EvaluationResult:
+    scores = tuple(ItemScore(str(n), 0, 0, 0, (-1.0, -2.0), values={metric: 1.0}) for n in range(items))
+    task = TaskResult(
+        name="sample_questions", version="1", source="", licence="", metrics=(metric,), split="test", available=items,
+        seed=42, chance=0.25, seconds=1.0, items=scores, hashes=("",) * items,
+    )  # fmt: skip
+    text = HeldOutScore((1.0,) * items, (10,) * items, (3,) * items, "", 64, 32)
+    return EvaluationResult("tiny", "nf4", None, {"sample_questions": task}, text, "sample", 1.0)
+
+
+MANIFEST = {
+    "date": "2026-03-14", "command": ["/bin/stilnovo", "demo"], "commit": "3f9c2ab", "hardware": {"cores": 2},
+    "versions": {"torch": "2.13.0", "bitsandbytes": "0.50.1"},
+}  # fmt: skip
+BARE = DemoResult(recipes.load("demo"), Path("runs/demo"), manifest={**MANIFEST, "versions": {}})
 FULL = replace(
     BARE,
-    versions={"torch": "2.13.0", "bitsandbytes": "0.50.1"},
-    key=KeyFigures(
-        model="SmolLM2-135M-Instruct",
-        trainable_parameters=83_886_080,
-        total_parameters=8_030_261_248,
-        bits_per_byte_before=1.5871,
-        bits_per_byte_after=1.4119,
-        accuracy_before=0.2833,
-        accuracy_after=0.3167,
-        bits_per_byte_verdict="better",
-        accuracy_verdict="undecided",
-        tokens_per_second=311.4,
-        peak_memory_bytes=1_248_337_920,
-        seconds=438.2,
-    ),
-    verdicts=(
-        VerdictRow(
-            "Bits per byte",
-            "Better, beyond noise.",
-            Interval(1.587, 1.541, 1.632),
-            Interval(1.412, 1.371, 1.455),
-            "bits per byte",
-            48,
-            0.00002,
-            "better",
-            difference=Interval(-0.175, -0.191, -0.160),
-            lower_is_better=True,
+    manifest=MANIFEST,
+    trainable=83_886_080,
+    total=8_030_261_248,
+    optimizer="AdamW (states in float32)",
+    before=evaluated(60),
+    verdicts={
+        "bits_per_byte": verdict(
+            estimate(1.587, 1.541, 1.632, 48), estimate(1.412, 1.371, 1.455, 48), estimate(-0.175, -0.191, -0.160, 48),
+            0.00002, "bits per byte",
         ),
-        VerdictRow(
-            "Knowledge",
-            "Undecided.",
-            Interval(28.33, 18.5, 40.8),
-            Interval(31.67, 21.3, 44.2),
-            "%",
-            60,
-            0.727,
-            "undecided",
-            digits=1,
-            chance=25.0,
-            note="Smallest effect: 14.1 points.",
+        "sample_questions": verdict(
+            estimate(0.2833, 0.185, 0.408), estimate(0.3167, 0.213, 0.442), estimate(0.0333, -0.09, 0.15), 0.727, gained=3
         ),
-        VerdictRow(
-            "Completion", "Worse.", Interval(52.5, 37.5, 67.1), Interval(40, 26.4, 55.4), "%", 1169, 0.0625, "worse"
+        "sample_completions": verdict(
+            estimate(0.525, 0.375, 0.671, 1169), estimate(0.40, 0.264, 0.554, 1169), estimate(-0.125, -0.2, -0.05, 1169),
+            0.0312, gained=0,
         ),
-    ),
-    loss=tuple(LossPoint(s, s * 512, 2 + 1 / s, 2e-4, 2.5 if s % 30 == 0 else None) for s in range(1, 181)),
-    memory=(MemoryItem("Weights", 84_310_000, 84_934_656, "NF4"), MemoryItem("Logits", 100_663_296, None)),
-    quantisation=(
-        QuantisationRow("none", 32, Interval(1.571, 1.526, 1.617), 538_060_032),
-        QuantisationRow("NF4", 4.13, Interval(1.587, 1.541, 1.632), 84_934_656),
-    ),
-    pairs=(
-        Pair("Descrivi un faro.", "description", "seed 42", "Un faro\n\n  un faro", "Il faro sta in fondo.", "note"),
-    ),
-    conversation=(
-        Exchange(
-            "Chi sale?",
-            "Sale Agnese.",
-            "extractive",
-            (QuoteRow("Quella sera fu Agnese a salire", "verified", "Il faro, capitolo IV", PASSAGE),),
-        ),
-    ),
-    recipe="model: smollm2\nseed: 42\n",
-    method=("Every question is scored by log-likelihood.",),
-    limits=("A model of 135 million parameters after three minutes is a beginner.",),
-)
-HOSTILE_DATA = ReportData(
-    *(HOSTILE,) * 6,
-    versions={HOSTILE: HOSTILE},
-    key=KeyFigures(HOSTILE),
-    verdicts=(
-        VerdictRow(
-            HOSTILE, HOSTILE, Interval(1, 0, 2), Interval(NAN, NAN, NAN), HOSTILE, 1, None, "worse", note=HOSTILE
-        ),
-    ),
-    memory=(MemoryItem(HOSTILE, 1, 1, HOSTILE),),
-    quantisation=(QuantisationRow(HOSTILE, 4, Interval(1, 0, 2), 1, HOSTILE),),
-    pairs=(Pair(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, language=HOSTILE),),
-    conversation=(Exchange(HOSTILE, HOSTILE, "written", (QuoteRow(HOSTILE, "verified", HOSTILE, f"a {HOSTILE} b"),)),),
-    recipe=HOSTILE,
-    method=(HOSTILE,),
-    limits=(HOSTILE,),
-)
+    },
+    train=TrainResult(180, 92_160, 3.0, 2.0, 311.4, 182.4, 1_248_337_920),
+    stages={"load": 8.2, "train": 430.0},
+    metrics=[loss_row(step, 2 + 1 / step) for step in range(1, 181)],
+    memory=[MemoryLine("Weights", 84_310_000, 84_934_656, "NF4"), MemoryLine("Logits", 100_663_296, None, "")],
+    quantisation=[
+        SchemeCost("none", 538_060_032, 32, estimate(1.571, 1.526, 1.617)),
+        SchemeCost("nf4", 84_934_656, 4.13, estimate(1.587, 1.541, 1.632)),
+    ],
+    sampling=Sampling(max_new_tokens=64),
+    texts=[
+        SideBySide(
+            "p", "description", "Descrivi un faro.", 42, Completion("Un faro\n\n  un faro", 9, True, ()),
+            Completion("Il faro sta in fondo.", 9, True, ()),
+        )
+    ],
+    answers=[
+        answer("Chi sale?", "Sale Agnese.", ("Quella sera fu Agnese\na salire", "verified", "Il faro, capitolo IV"))
+    ],
+)  # fmt: skip
+HOSTILE_DATA = replace(
+    FULL,
+    recipe=BARE.recipe.changed({"model.name": HOSTILE, "data.paths": [HOSTILE]}),
+    optimizer=HOSTILE,
+    manifest={
+        "date": HOSTILE, "command": [HOSTILE, HOSTILE], "commit": HOSTILE, "hardware": {HOSTILE: HOSTILE},
+        "versions": {HOSTILE: HOSTILE},
+    },
+    verdicts={
+        HOSTILE: verdict(estimate(1, 0, 2), estimate(NAN, NAN, NAN), estimate(NAN, NAN, NAN), 1, HOSTILE),
+    },
+    memory=[MemoryLine(HOSTILE, 1, 1, HOSTILE)],
+    quantisation=[SchemeCost(HOSTILE, 1, 4, estimate(1, 0, 2))],  # type: ignore[arg-type]
+    texts=[SideBySide(HOSTILE, HOSTILE, HOSTILE, 1, Completion(HOSTILE, 1, True, ()), Completion(HOSTILE, 1, True, ()))],
+    answers=[answer(HOSTILE, HOSTILE, (HOSTILE, "verified", HOSTILE), passage=f"a {HOSTILE} b")],
+)  # fmt: skip
 
 
 COORDINATES = ("x", "y", "x1", "y1", "x2", "y2", "cx", "cy", "width", "height")
@@ -175,8 +183,8 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("data", [BARE, FULL, HOSTILE_DATA], ids=["bare", "full", "hostile"])
-def test_page_is_well_formed_and_self_contained(data: ReportData) -> None:
-    source = render(data)
+def test_page_is_well_formed_and_self_contained(data: DemoResult) -> None:
+    source = demo_page(data)
     source.encode("utf-8")
     page = Page(source)
     ids = page.values("id")
@@ -193,7 +201,7 @@ def test_page_is_well_formed_and_self_contained(data: ReportData) -> None:
 
 
 def test_only_the_page_s_own_script_may_run() -> None:
-    page = Page(render(HOSTILE_DATA))
+    page = Page(demo_page(HOSTILE_DATA))
     scripts = ["".join(words for tag, words in page.words if tag == "script")]
     assert [tag for tag, _ in page.elements].count("script") == 1
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
@@ -204,7 +212,7 @@ def test_only_the_page_s_own_script_may_run() -> None:
 
 
 def test_hostile_text_is_shown_as_it_is() -> None:
-    source = render(HOSTILE_DATA)
+    source = demo_page(HOSTILE_DATA)
     page = Page(source)
     shown = numbers.clean(HOSTILE)
     assert "\x1b" not in source
@@ -213,112 +221,89 @@ def test_hostile_text_is_shown_as_it_is() -> None:
 
 
 def test_empty_sections_are_left_out() -> None:
-    page = Page(render(BARE))
+    page = Page(demo_page(BARE))
     assert [attributes["id"] for tag, attributes in page.elements if tag == "section"] == ["colophon"]
     assert page.values("href") == ["#content", "#colophon"]
-    full = Page(render(FULL))
+    full = Page(demo_page(FULL))
     sections = [attributes["id"] for tag, attributes in full.elements if tag == "section"]
     assert sections == [
         "glance", "verdicts", "loss", "memory", "quantisation", "texts", "conversation", "limits", "method", "settings",
         "colophon",
     ]  # fmt: skip
     assert full.values("href") == ["#content", *(f"#{name}" for name in sections)]
-    without = Page(render(replace(FULL, quantisation=(), pairs=())))
+    without = Page(demo_page(replace(FULL, quantisation=[], texts=[])))
     assert {"quantisation", "texts"}.isdisjoint(without.values("id"))
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        "1.587 → to 1.412 better (lower is better)",
-        "28.3\u202f% → to 31.7\u202f% undecided (higher is better)",
+        "1.587 → to 1.412 improved (lower is better)",
+        "28.3\u202f% → to 31.7\u202f% inconclusive (higher is better)",
         "83,886,080 1.04\u202f% of 8,030,261,248",
         "311 tokens per second",
         "1.16\u202fGiB",
         "7\u202fmin 18\u202fs",
-        "1.587 [1.541, 1.632] 1.412 [1.371, 1.455] −0.175 [−0.191, −0.160] 48 <\u202f0.001 better",
-        "28.3 [18.5, 40.8] 31.7 [21.3, 44.2] +3.3 60 0.727 undecided",
-        "1,169 0.0625 worse",
-        "Smallest effect: 14.1 points.",
+        "1.587 [1.541, 1.632] 1.412 [1.371, 1.455] −0.175 [−0.191, −0.160] 48 <\u202f0.001 improved",
+        "28.3 [18.5, 40.8] 31.7 [21.3, 44.2] +3.3 [−9.0, 15.0] 60 0.727 inconclusive",
+        "1,169 0.0312 regressed",
+        "Questions: with n = 60, changes under 14.1 points cannot be seen (80 % power).",
         "Weights NF4 80.4\u202fMiB 81.0\u202fMiB +0.7\u202f%",
         "Logits 96.0\u202fMiB – –",
-        "Total 176\u202fMiB – –",
-        "NF4 4.13 1.587 [1.541, 1.632] 81.0\u202fMiB",
+        "libraries included: 1.16\u202fGiB 80.4\u202fMiB 81.0\u202fMiB +0.7\u202f%",
+        "nf4 4.13 1.587 [1.541, 1.632] 81.0\u202fMiB",
         "torch 2.13.0 bitsandbytes 0.50.1",
-        "The recipe, 2 lines model: smollm2 seed: 42",
-        "A model of 135 million parameters after three minutes is a beginner.",
+        "data: paths: - sample",
+        "Held-out and training texts come from the same data (sample)",
         "Extractive: cut from a passage of the library, not written by the model.",
         "Il faro, capitolo IV verified",
-        "180 92,160 2.006 2.500 2.0e-4",
+        "180 92,160 2.006 2.0e-4",
     ],
 )
 def test_figures_appear_as_given(words: str) -> None:
-    assert words in Page(render(FULL)).text()
+    assert words in Page(demo_page(FULL)).text()
 
 
 def test_exact_bytes_are_one_hover_away() -> None:
-    titles = Page(render(FULL)).values("title")
+    titles = Page(demo_page(FULL)).values("title")
     assert {"1,248,337,920 bytes", "84,310,000 bytes", "84,934,656 bytes"} <= set(titles)
 
 
-def test_measured_total_replaces_the_sum() -> None:
-    peak = MemoryItem("Peak of the process", 200 * 2**20, 210 * 2**20)
-    text = Page(render(replace(FULL, memory_total=peak))).text()
-    assert "Peak of the process 200\u202fMiB 210\u202fMiB +5.0\u202f%" in text
-    assert "Total" not in text
-
-
 def test_generated_text_keeps_its_lines_and_language() -> None:
-    source = render(FULL)
+    source = demo_page(FULL)
     assert '<div class="voice" lang="it">Un faro\n\n  un faro</div>' in source
     assert '<p class="question" lang="it">Chi sale?</p>' in source
     assert "<mark>Quella sera fu Agnese\na salire</mark> i gradini" in source
 
 
-def test_a_quotation_that_is_not_in_the_passage_is_said_so() -> None:
-    exchange = replace(FULL.conversation[0], quotes=(QuoteRow("Fu Tommaso", "unverified", "Il faro", PASSAGE),))
-    source = render(replace(FULL, conversation=(exchange,)))
+def test_a_quotation_that_is_not_in_the_passage_is_not_marked_in_it() -> None:
+    source = demo_page(replace(FULL, answers=[answer("Chi?", "Lui.", ("Fu Tommaso", "unverified", "Il faro"))]))
     assert "<mark>" not in source
-    assert "in which these words do not stand" in source
-
-
-@pytest.mark.parametrize(
-    ("passage", "quote", "expected"),
-    [
-        ("a b\n c d", "b c", ("a ", "b\n c", " d")),
-        ("a.c abc", "abc", ("a.c ", "abc", "")),
-        ("uno due uno", "uno", ("", "uno", " due uno")),
-        ("l’acqua «alta»", 'l\'acqua "alta"', ("", "l’acqua «alta»", "")),
-        ("uno", "due", None),
-        ("uno", "  ", None),
-    ],
-)
-def test_split_quote(passage: str, quote: str, expected: tuple[str, str, str] | None) -> None:
-    assert split_quote(passage, quote) == expected
+    assert '<span class="badge unverified">unverified</span>' in source
 
 
 def test_unusable_losses_are_counted_not_drawn() -> None:
-    points = (LossPoint(1, 1, 2.0), LossPoint(2, 2, NAN), LossPoint(3, 3, INF), LossPoint(4, 4, 1.0))
-    text = Page(render(replace(FULL, loss=points))).text()
+    points = [loss_row(step, loss) for step, loss in enumerate((2.0, NAN, INF, 1.0), start=1)]
+    text = Page(demo_page(replace(FULL, metrics=points))).text()
     assert "2 of 4 logged losses are not finite" in text
     assert "There is no curve to draw" not in text
-    text = Page(render(replace(FULL, loss=points[:3]))).text()
+    text = Page(demo_page(replace(FULL, metrics=points[:3]))).text()
     assert "There is no curve to draw: fewer than two steps have a finite loss." in text
 
 
 def test_verdict_without_numbers_says_so() -> None:
-    verdict = replace(FULL.verdicts[0], before=Interval(NAN, 0, 1), after=Interval(INF, NAN, NAN), difference=None)
-    text = Page(render(replace(FULL, verdicts=(verdict,)))).text()
+    empty = verdict(estimate(NAN, 0, 1), estimate(INF, NAN, NAN), estimate(NAN, NAN, NAN, 48), 1.0, "bits per byte")
+    text = Page(demo_page(replace(FULL, verdicts={"Bits per byte": empty}))).text()
     assert "There is nothing to draw: neither value is a finite number." in text
-    assert "Bits per byte – – – 48" in text
+    assert "Bits per byte bits per byte – – – 48" in text
 
 
 def test_verdicts_of_one_unit_share_their_axis() -> None:
-    drawings = list(svgs(render(FULL)))
+    drawings = list(svgs(demo_page(FULL)))
     by_key = {drawing[0].get("id", ""): drawing for drawing in drawings}
     axes = [[t.text for t in by_key[f"verdict-{i}-736-title"].iter("text") if t.get("class") == "tick"] for i in (1, 2)]
     assert axes[0][:-2] == axes[1][:-1]
-    assert axes[0][-2:] == ["dotted: chance", "%"]
+    assert axes[0][-2:] == ["dotted: chance", "%, higher is better"]
 
 
 def svgs(source: str) -> Iterator[ElementTree.Element]:
@@ -350,8 +335,8 @@ def assert_inside(drawing: ElementTree.Element) -> None:
 
 
 @pytest.mark.parametrize("data", [FULL, HOSTILE_DATA], ids=["full", "hostile"])
-def test_drawings_of_the_page_stay_inside(data: ReportData) -> None:
-    drawings = list(svgs(render(data)))
+def test_drawings_of_the_page_stay_inside(data: DemoResult) -> None:
+    drawings = list(svgs(demo_page(data)))
     assert len(drawings) >= 3
     for drawing in drawings:
         assert drawing.attrib["role"] == "img"
@@ -368,7 +353,7 @@ def test_interval_plots_stay_inside(width: int, scale: float) -> None:
         for index in range(rng.randint(1, 6)):
             low, value, high = sorted(scale * rng.uniform(-1, 1) for _ in range(3))
             label = "etichetta " * rng.randint(1, 6)
-            rows.append(charts.IntervalRow(label, Interval(value, low if index % 2 else NAN, high)))
+            rows.append(charts.IntervalRow(label, estimate(value, low if index % 2 else NAN, high)))
         axis = charts.IntervalAxis("bits per byte", 3, guide=0.0, chance=scale / 2, caption="lower is better " * 9)
         markup = charts.interval_plot(rows, axis, width=width, key="k", title="t")
         assert markup is not None
@@ -378,9 +363,9 @@ def test_interval_plots_stay_inside(width: int, scale: float) -> None:
 @pytest.mark.parametrize("width", [350, 736])
 @pytest.mark.parametrize("count", [2, 3, 17, 180, 5000])
 def test_loss_chart_stays_inside_and_keeps_the_spike(width: int, count: int) -> None:
-    points = [LossPoint(s * 10, s * 5120, 2.0, held_out=1.0 if s % 7 == 0 else None) for s in range(1, count + 1)]
-    points[count // 2] = replace(points[count // 2], loss=40.0)
-    points.append(LossPoint(count * 10 + 300, 0, NAN, held_out=0.5))
+    points = [loss_row(s * 10, 2.0) for s in range(1, count + 1)]
+    points[count // 2] = loss_row((count // 2 + 1) * 10, 40.0)
+    points.append(loss_row(count * 10 + 300, NAN))
     markup = charts.loss_chart(points, width=width, key="k")
     assert markup is not None
     drawing = ElementTree.fromstring(markup)
@@ -397,13 +382,13 @@ def test_loss_chart_stays_inside_and_keeps_the_spike(width: int, count: int) -> 
     "points",
     [
         [],
-        [LossPoint(1, 1, 2.0)],
-        [LossPoint(1, 1, NAN), LossPoint(2, 2, INF)],
-        [LossPoint(1, 1, 2.0), LossPoint(1, 1, 3.0)],
-        [LossPoint(1, 1, 2.0), LossPoint(2, 2, 1e300)],
+        [loss_row(1, 2.0)],
+        [loss_row(1, NAN), loss_row(2, INF)],
+        [loss_row(1, 2.0), loss_row(1, 3.0)],
+        [loss_row(1, 2.0), loss_row(2, 1e300)],
     ],
 )
-def test_no_curve_without_two_losses(points: list[LossPoint]) -> None:
+def test_no_curve_without_two_losses(points: list[dict[str, float]]) -> None:
     assert charts.loss_chart(points, width=700, key="k") is None
 
 
@@ -499,11 +484,11 @@ def test_numbers_as_a_reader_wants_them(shown: str, expected: str) -> None:
     assert shown == expected
 
 
-def printed(data: ReportData, width: int = 110) -> str:
+def printed(data: DemoResult, width: int = 110) -> str:
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(summary_table(data))
+    console.print(demo_text(data))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -511,20 +496,19 @@ def printed(data: ReportData, width: int = 110) -> str:
 def test_terminal_table_holds_figures_verdicts_and_quotation() -> None:
     text = printed(FULL)
     for words in (
-        "Tre minuti",
-        "SmolLM2-135M-Instruct",
+        "stilnovo demo: smollm2",
+        "smollm2 · nf4",
         "1.587 [1.541, 1.632] →",
         "1.412 [1.371, 1.455]",
         "n = 48, p <\u202f0.001",
-        "n = 1,169, p = 0.0625",
+        "n = 1,169, p = 0.0312",
         "Sale Agnese.",
         "«Quella sera fu Agnese a salire»",
         "verified: Il faro, capitolo IV",
-        "Nothing was measured.",
+        "bits per byte 1.587 → 1.412",
     ):
         assert words in text
-    assert "1.587 → 1.412" not in text
-    assert "1.587 → 1.412" in printed(replace(FULL, verdicts=()))
+    assert "1.587 → 1.412 improved" not in text, "the figures stand with their intervals"
     assert max(map(len, printed(FULL, 60).splitlines())) <= 60
 
 

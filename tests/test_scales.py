@@ -360,7 +360,7 @@ def test_gains_and_losses_by_hand() -> None:
     assert [str(point.scaling) for point in found.points] == ["0.25", "0.5", "0.75", "1", "1.25"]
     by_scale = {str(point.scaling): point for point in found.points}
     assert by_scale["0.25"].lost == ()
-    assert by_scale["0.25"].losses[CHAT].outcome == "better"
+    assert by_scale["0.25"].losses[CHAT].outcome == "improved"
     assert set(by_scale["0.75"].lost) == {*NAMES, ALL_TASKS, CHAT}, "8 of 12, one after the other p = .008"
     assert {CHAT, FORM} <= set(by_scale["1"].lost)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,34 +16,41 @@ from typer.testing import CliRunner
 from stilnovo.cli.sweep import sweep as command
 from stilnovo.errors import InputError
 from stilnovo.forgetting.scales import ScaleAnswers, Sweep
-from stilnovo.forgetting.tradeoff import weigh
+from stilnovo.forgetting.tradeoff import CHAT, Front, Point, Tradeoff, weigh
 from stilnovo.model import lora
 from stilnovo.model.load import open_model
 from stilnovo.model.scaling import parse, scaled
-from stilnovo.report import Interval
 from stilnovo.report.numbers import clean
-from stilnovo.report.pareto import Curve, Panel, Place, pareto_chart
-from stilnovo.report.position_plot import Series, position_chart
-from stilnovo.report.sweep import render_sweep
-from stilnovo.report.sweep_pages import summary, sweep_page
+from stilnovo.report.pareto import pareto_chart, position_chart
+from stilnovo.report.sweep import headline, sweep_figures, sweep_page
 from stilnovo.spec import ModelSpec
+from stilnovo.statistics.estimates import Estimate
 from test_lora import logits
-from test_report import HOSTILE, Page
+from test_report import HOSTILE, Page, estimate
 from test_scales import COSTS, settings, text, write_adapter
 
 NAN = math.nan
 
 
-def at(label: str, x: float, y: float, **marks: bool) -> Place:
-    return Place(label, Interval(x, x - 1, x + 1), Interval(y, y - 2, y + 2), **marks)
+NOTHING = ScaleAnswers(text(COSTS), {}, {}, None, ())
 
 
-PANEL = Panel(
-    "Chat", "gained, %", "lost, %",
-    (
-        Curve("report", (at("0.5", 2, 6, lost=True), at("1", 3, 12, lost=True))),
-        Curve("ours", (at("0.5", 5, 1, front=True), at("1", 9, 4, front=True), at("0.25:1", 7, 5, joined=False))),
-    ),
+def at(
+    name: str, scale: str, x: Estimate | float, y: Estimate | float, *, front: bool = False, lost: bool = False
+) -> Point:
+    gain = x if isinstance(x, Estimate) else estimate(x, x - 1, x + 1)
+    loss = y if isinstance(y, Estimate) else estimate(y, y - 2, y + 2)
+    fronts: frozenset[Front] = frozenset({"chat"}) if front else frozenset()
+    return Point(name, parse(scale), NOTHING, gain, None, None, {CHAT: loss}, {}, ("chat",) if lost else (), fronts)
+
+
+def sweep_of(*points: Point) -> Tradeoff:
+    return Tradeoff(at("base", "0", 0, 0, front=True), points, None)
+
+
+SWEEP = sweep_of(
+    at("report", "0.5", 2, 6, lost=True), at("report", "1", 3, 12, lost=True), at("ours", "0.5", 5, 1, front=True),
+    at("ours", "1", 9, 4, front=True), at("ours", "0.25:1", 7, 5),
 )  # fmt: skip
 
 
@@ -64,7 +70,7 @@ def numbers(element: ElementTree.Element) -> list[tuple[float, float]]:
 
 @pytest.mark.parametrize("width", [736, 350])
 def test_the_picture_shows_what_it_says(width: int) -> None:
-    root = drawn(pareto_chart(PANEL, width=width, key="k"))
+    root = drawn(pareto_chart(SWEEP, "chat", width=width, key="k"))
     marks = styled(root, "polygon", "mark")
     assert len(marks) == 2 + 5, "the legend's and the places'"
     assert len(styled(root, "polygon", "hollow")) == 2, "where something was lost"
@@ -90,28 +96,28 @@ def test_the_picture_shows_what_it_says(width: int) -> None:
 
 
 def test_labels_do_not_hide_each_other() -> None:
-    near = Panel("", "", "", (Curve("a", tuple(at(f"0.{n}", 5 + n / 50, 5 + n / 50) for n in range(5))),))
-    root = drawn(pareto_chart(near, width=736, key="k"))
+    near = sweep_of(*(at("a", f"0.{n}", 5 + n / 50, 5 + n / 50) for n in range(5)))
+    root = drawn(pareto_chart(near, "chat", width=736, key="k"))
     places = {(one.get("x"), one.get("y")) for one in styled(root, "text", "setting")}
     assert len(places) == 5
 
 
 def test_what_cannot_be_drawn() -> None:
-    nothing = Place("1", Interval(NAN, NAN, NAN), Interval(1, 0, 2))
-    assert pareto_chart(replace(PANEL, curves=()), width=736, key="k") is None
-    assert pareto_chart(replace(PANEL, curves=(Curve("a", (nothing,)),)), width=736, key="k") is None
-    endless = Place("1", Interval(3, -math.inf, math.inf), Interval(1, NAN, 2))
-    root = drawn(pareto_chart(replace(PANEL, curves=(Curve(HOSTILE, (nothing, endless)),)), width=736, key="k"))
+    nothing = at(HOSTILE, "0.5", estimate(NAN, NAN, NAN), 1)
+    assert pareto_chart(sweep_of(), "chat", width=736, key="k") is None
+    assert pareto_chart(sweep_of(nothing), "chat", width=736, key="k") is None
+    endless = at(HOSTILE, "1", estimate(3, -math.inf, math.inf), estimate(1, NAN, 2))
+    root = drawn(pareto_chart(sweep_of(nothing, endless), "chat", width=736, key="k"))
     assert len(styled(root, "text", "setting")) == 1
     assert styled(root, "line", "interval") == []
-    assert position_chart(["1–31"], [Series("a", (None,))], width=736, key="k") is None
+    assert position_chart(["1–31"], {"a": [None]}, width=736, key="k") is None
 
 
 def test_positions_fall_where_they_are_better() -> None:
-    lines = [
-        Series("rows of 32", (Interval(-0.3, -0.4, -0.2), Interval(0.1, 0.0, 0.2), None)),
-        Series("long", (Interval(-0.2, -0.3, -0.1),) * 3),
-    ]
+    lines = {
+        "rows of 32": [estimate(-0.3, -0.4, -0.2), estimate(0.1, 0.0, 0.2), None],
+        "long": [estimate(-0.2, -0.3, -0.1)] * 3,
+    }
     root = drawn(position_chart(["1–31", "32–63", "64+"], lines, width=736, key="k"))
     short, long = (numbers(one) for one in styled(root, "polyline", "curve"))
     assert len(short) == 2 and len(long) == 3, "nothing is drawn where nothing was read"
@@ -122,24 +128,22 @@ def test_positions_fall_where_they_are_better() -> None:
 
 def test_the_page_and_its_figures() -> None:
     found = weigh(settings())
-    data = sweep_page(
-        found, title=HOSTILE, command=["/bin/stilnovo", "sweep", "--limit", "12"], facts=[("chat", "c.jsonl")]
-    )
-    page = Page(render_sweep(data))
+    command = ["/bin/stilnovo", "sweep", "--limit", "12"]
+    page = Page(sweep_page(found, title=HOSTILE, command=command, facts=[("chat", "c.jsonl")]))
     words = page.text()
     sections = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
     assert sections == ["tradeoff", "settings-table", "measures", "limits", "method", "repeat", "colophon"]
     assert words.count("recommended") == 1
-    assert "a at 0.5: " in words and "nothing significantly worse; up to" in words
+    assert "a at 0.5: " in words and "no significant regression; up to" in words
     for point in found.points:
         assert f"{point.gain.value:.2f}" in words
-    figures = summary(found)
+    figures = sweep_figures(found)
     assert [one["scaling"] for one in figures["points"]] == ["0.25", "0.5", "0.75", "1", "1.25"]
     assert figures["recommended"]["scaling"] == "0.5"
     one = figures["points"][2]
     assert one["tasks"]["prova"]["acc"] == pytest.approx(4 / 12)
-    assert one["tasks"]["prova"]["verdict"] == "worse"
-    assert one["chat_verdict"] == "worse"
+    assert one["tasks"]["prova"]["verdict"] == "regressed"
+    assert one["chat_verdict"] == "regressed"
     assert figures["base"]["gain_percent"] == 0
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
 
@@ -152,13 +156,11 @@ def test_what_is_tolerated() -> None:
     assert "chat" not in by_scale["0.75"].lost, "1 %"
     assert "chat" in by_scale["1"].lost, "5 %"
     assert "prova" in by_scale["0.75"].lost, "answers have no such room"
-    assert "more than 1.5 %" in sweep_page(lenient, title="", command=[]).headline
+    assert "more than 1.5 %" in headline(lenient)
     lossy = Sweep(sweep.base, {key: one for key, one in sweep.points.items() if str(key[1]) in ("0.75", "1")})
-    assert (
-        "without something being significantly worse: keep" in sweep_page(weigh(lossy), title="", command=[]).headline
-    )
+    assert "regresses significantly elsewhere: keep" in headline(weigh(lossy))
     bare = Sweep(ScaleAnswers(text(COSTS), {}, {}, None, ()), {})
-    assert "is sure to gain" in sweep_page(weigh(bare), title="", command=[]).headline
+    assert "is sure to gain" in headline(weigh(bare))
 
 
 # The command
@@ -214,7 +216,7 @@ def test_from_adapters_to_a_picture(app: typer.Typer, tiny_folder: Path, tmp_pat
     kept = json.loads((tmp_path / "sweep" / "sweep.json").read_text(encoding="utf-8"))
     assert kept["points"] == found["points"]
     assert set(kept["answers"]) == {"base 0", *(f"{name} {scaling}" for name, scaling in settings)}
-    assert json.loads((tmp_path / "sweep" / "report.json").read_text(encoding="utf-8"))["settings"]
+    assert {"p", "difference"} <= set(kept["points"][0]["form"])
     # the saved adapter is the one that was measured
     model, _ = open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu"))
     lora.load(model, tmp_path / "due" / "adapter")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from stilnovo.cli.options import AsJson, Device, Model, Out, RecipeName, Steps
-from stilnovo.cli.output import emit, note
+from stilnovo.cli.output import emit, note, show
 
 
 def demo(
@@ -26,12 +26,8 @@ def demo(
     Trains, evaluates before and after, compares, and answers from a library; writes report.html.
     """
     import json
-    from dataclasses import asdict
-
-    from rich.console import Console
 
     from stilnovo import recipe as recipes
-    from stilnovo.report.terminal import summary_table
 
     changes: dict[str, Any] = {"model.name": model, "model.device": device}
     if steps is not None:
@@ -39,21 +35,16 @@ def demo(
     chosen = recipes.load(recipe).changed(changes)
     note("Loading PyTorch and the model …")
 
-    from stilnovo import report
-    from stilnovo.demo.demo_page import report_data, summary
-    from stilnovo.demo.job import run
+    from stilnovo.demo.job import run, written
+    from stilnovo.report.demo import demo_figures, demo_page, demo_text
     from stilnovo.runlog import write_atomic
     from stilnovo.scoring.result import finite
 
     result = run(chosen, out, prompt_count=prompts, new_tokens=new_tokens, questions=3)
     page = out / "report.html"
-    data = report_data(result)
-    figures = summary(result, str(page))
-    write_atomic(page, report.render(data))
-    write_atomic(out / "report.json", json.dumps(finite(asdict(data)), ensure_ascii=False, indent=1) + "\n")
-    write_atomic(
-        out / "demo.json", json.dumps({"finished": True, **finite(figures)}, ensure_ascii=False, indent=1) + "\n"
-    )
-    Console().print(summary_table(data))
-    print(f"Report: {page}")
-    emit(finite(figures), as_json)
+    figures = finite(demo_figures(result, str(page)))
+    write_atomic(page, demo_page(result))
+    content = {"finished": True, **figures, **finite(written(result))}
+    write_atomic(out / "demo.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    show([demo_text(result), f"Report: {page}"])
+    emit(figures, as_json)

@@ -23,7 +23,7 @@ from stilnovo.cli.options import (
     Split,
     Tasks,
 )
-from stilnovo.cli.output import emit, note
+from stilnovo.cli.output import emit, note, show
 
 if TYPE_CHECKING:
     from stilnovo.scoring.result import EvaluationResult
@@ -101,86 +101,31 @@ def evaluate(
 
 def _write(result: EvaluationResult, folder: Path, beside_report: str | None) -> dict[str, str]:
     """Write and print a result, and where it lies; `beside_report` names it in the report of 2024's own tables."""
-    from stilnovo.report.evaluation_pages import score_page
-    from stilnovo.report.report2024 import tables
-    from stilnovo.report.report2024 import text as tables_text
-    from stilnovo.report.scores import render_scores
+    from stilnovo.report.evaluation import evaluation_page, evaluation_text
     from stilnovo.runlog import write_atomic
 
     path = result.save(folder)
     page = path.with_name("report.html")
-    write_atomic(page, render_scores(score_page(result)))
-    _print(result)
-    if beside_report is not None:
-        print(tables_text(tables(result, beside_report)))
-    print(f"Result: {path}\nReport: {page}")
+    write_atomic(page, evaluation_page(result))
+    show([*evaluation_text(result, beside_report), f"Result: {path}\nReport: {page}"])
     return {"result": str(path), "report": str(page)}
 
 
-def _print(result: EvaluationResult) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from stilnovo.statistics.estimates import Estimate, smallest_visible_difference
-
-    def share(estimate: Estimate) -> str:
-        return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f}–{100 * estimate.high:.1f})"
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    if result.tasks:
-        caption = "95 % intervals; a verdict is about the first score of a task"
-        table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
-        table.add_column("task")
-        for heading in ("items", "score", "guessing", "smallest visible", "items/s"):
-            table.add_column(heading, justify="right")
-        for task in result.tasks.values():
-            scores = "\n".join(f"{metric} {share(task.score(metric))}" for metric in task.metrics)
-            chance = f"{100 * task.chance:.1f} %" if task.chance else "–"
-            visible = f"{100 * smallest_visible_difference(task.n):.1f} points"
-            speed = f"{task.items_per_second:.2f}" if task.items_per_second else "kept"
-            table.add_row(task.name, f"{task.n:,}", scores, chance, visible, speed)
-        console.print(table)
-        kept = sum(task.cached for task in result.tasks.values())
-        if kept:
-            print(f"{kept:,} answers were kept from an earlier run of the same model (--no-cache asks anew).")
-        cut = sum(task.truncated for task in result.tasks.values())
-        if cut:
-            print(f"{cut:,} items were longer than the model can read and were cut on the left.")
-    if result.text is not None:
-        bits = result.text.bits_per_byte()
-        print(
-            f"{result.text_name}: {bits.value:.4f} bits per byte {bits.between(4)}, "
-            f"{bits.n:,} documents, {sum(result.text.sizes):,} bytes, {sum(result.text.tokens):,} tokens"
-        )
-        if (short := result.text.perplexity_of_short_windows()) is not None:
-            print(
-                f"{result.text_name}, as the report of 2024 read it (64 tokens at a time): perplexity {short.value:.2f} "
-                f"{short.between(2)}"
-            )
-
-
 def _list_tasks(as_json: bool) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from stilnovo.benchmarks.tasks import OLDER, TASKS
+    from stilnovo.report.page import text_table
 
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        caption="reference: lm-evaluation-harness' task with the same prompts (gsm8k: examples aside)",
-    )
-    for heading in ("task", "version", "splits", "metrics", "shots", "licence", "reference"):
-        table.add_column(heading, overflow="fold")
     named = TASKS | OLDER
-    for name, task in named.items():
-        shots, metrics = str(task.shots), ", ".join(task.metrics)
-        table.add_row(name, task.version, ", ".join(task.splits), metrics, shots, task.licence, task.reference or "—")
-    console = Console()
-    (console if console.is_terminal else Console(width=150)).print(table)
+    headings = ("task", "version", "splits", "metrics", "shots", "licence", "reference")
+    rows = [
+        (
+            name, task.version, ", ".join(task.splits), ", ".join(task.metrics), str(task.shots), task.licence,
+            task.reference or "—",
+        )
+        for name, task in named.items()
+    ]  # fmt: skip
+    caption = "reference: lm-evaluation-harness' task with the same prompts (gsm8k: examples aside)"
+    show([text_table(caption, headings, rows, left=headings)])
     emit(
         {
             name: {

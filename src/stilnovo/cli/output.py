@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from stilnovo import dist
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def emit(result: dict[str, Any], as_json: bool) -> None:
@@ -14,6 +18,19 @@ def emit(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
     sys.stdout.flush()
+
+
+def show(parts: Iterable[str | Table]) -> None:
+    """Print texts and tables on stdout; tables are laid out for 150 columns where stdout is no terminal."""
+    from rich.console import Console
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=150)
+    for part in parts:
+        if isinstance(part, str):
+            print(part, flush=True)
+        else:
+            console.print(part)
 
 
 def note(text: str) -> None:

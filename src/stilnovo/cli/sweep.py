@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +24,7 @@ from stilnovo.cli.options import (
     Seed,
     Split,
 )
-from stilnovo.cli.output import emit, note
+from stilnovo.cli.output import emit, note, show
 from stilnovo.errors import InputError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def sweep(
     from stilnovo.model import lora
     from stilnovo.model.load import open_model
     from stilnovo.progress import Progress
-    from stilnovo.report.sweep_pages import answers_of
+    from stilnovo.report.sweep import answers_of, sweep_text
     from stilnovo.scoring.answer_cache import AnswerCache, default_folder
     from stilnovo.scoring.chat_answers import choose_conversations, fitting
     from stilnovo.scoring.documents import held_out_texts
@@ -183,7 +183,7 @@ def sweep(
     points = [tradeoff.base, *tradeoff.points]
     written = {f"{one.name} {one.scaling}": answers_of(one.measured) for one in points}
     result = _write(out, tradeoff, given, probes, hashes, written)
-    _print(tradeoff)
+    show(sweep_text(tradeoff))
     if wanted is not None:
         _save(tradeoff, wanted, paths, llama, model)
     print(f"Report: {out / 'report.html'}")
@@ -272,55 +272,17 @@ def _write(
     hashes: dict[str, str],
     written: dict[str, Any],
 ) -> dict[str, Any]:
-    """`report.html`, `report.json` and `sweep.json` (the figures and every written answer); returns the figures."""
+    """`report.html` and `sweep.json` (the figures and every written answer); returns the figures."""
     import sys
 
-    from stilnovo.benchmarks.task import items_sha256
-    from stilnovo.report.sweep import render_sweep
-    from stilnovo.report.sweep_pages import summary, sweep_page
+    from stilnovo.report.sweep import sweep_facts, sweep_figures, sweep_page
     from stilnovo.runlog import environment, write_atomic
-    from stilnovo.scoring.perplexity import texts_sha256
     from stilnovo.scoring.result import finite
 
-    facts = [(key.replace("_", " "), json.dumps(value, ensure_ascii=False)) for key, value in given.items() if value]
-    facts += [(f"{name}, sha256", digest) for name, digest in hashes.items()]
-    facts += [("held-out text, sha256", texts_sha256(probes.held_out))]
-    facts += [(f"{one.task.name}, items, sha256", items_sha256(one.items)) for one in probes.selections]
+    facts = sweep_facts(given, hashes, probes)
     page = sweep_page(tradeoff, title=f"{given['model']}: gained and lost", command=sys.argv, facts=facts)
-    result = {
-        **given, **summary(tradeoff), "report": str(out / "report.html"), "command": sys.argv,
-    }  # fmt: skip
-    write_atomic(out / "report.html", render_sweep(page))
-    write_atomic(out / "report.json", json.dumps(finite(asdict(page)), ensure_ascii=False, indent=1) + "\n")
+    result = {**given, **sweep_figures(tradeoff), "report": str(out / "report.html"), "command": sys.argv}
+    write_atomic(out / "report.html", page)
     content = {**result, **environment(), "answers": written}
     write_atomic(out / "sweep.json", json.dumps(finite(content), ensure_ascii=False, indent=1) + "\n")
     return result
-
-
-def _print(tradeoff: Tradeoff) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from stilnovo.forgetting.form import form_share
-    from stilnovo.report.sweep_pages import headline
-    from stilnovo.statistics.estimates import Estimate
-
-    def change(estimate: Estimate | None, times: float = 1.0) -> str:
-        if estimate is None:
-            return "–"
-        return f"{times * estimate.value:+.2f} ({times * estimate.low:+.2f} to {times * estimate.high:+.2f})"
-
-    table = Table(box=box.SIMPLE_HEAD, caption="against the base, 95 % intervals", caption_justify="left")
-    table.add_column("setting")
-    for heading in ("bits per byte", "gained, %", "accuracy, points", "chat, %", "form, %"):
-        table.add_column(heading, justify="right")
-    table.add_column("worse")
-    for one in (tradeoff.base, *tradeoff.points):
-        form = f"{100 * form_share(one.measured.answers, 'kept'):.0f}" if one.measured.answers else "–"
-        changes = (change(one.gain), change(one.accuracy, 100), change(one.chat)) if one.gained else ("", "", "")
-        bits = f"{one.measured.held_out.bits_per_byte().value:.4f}"
-        table.add_row(f"{one.name} {one.scaling}", bits, *changes, form, ", ".join(one.lost))
-    console = Console()
-    (console if console.is_terminal else Console(width=150)).print(table)
-    print(headline(tradeoff))

@@ -1,4 +1,4 @@
-"""Two evaluations, before and after, item by item: one verdict a task, or a refusal that says what differs.
+"""Paired comparison of two evaluations, item by item: one verdict per task, or the reason why there is none.
 
 Items are the same where id and content hash are. Two runs over different parts of a benchmark are compared on the items
 that both asked, and it is said how many those are. The same id with another content means that the data or the prompt
@@ -28,7 +28,7 @@ _HASHES = {
 
 @dataclass(frozen=True)
 class Pairs:
-    """The items of one task that both runs asked: what each answered, item by item, and how many only one asked."""
+    """The items of one task that both runs answered, with both answers, and how many only one run asked."""
 
     before: TaskResult
     after: TaskResult
@@ -36,9 +36,20 @@ class Pairs:
     only_before: int
     only_after: int
 
+    def scores(self) -> tuple[list[float], list[float], list[str] | None]:
+        """What the items scored before and after by the task's own metric, and their clusters."""
+        metric = self.before.metric
+        first, second = ([answers[side].values[metric] for answers in self.items] for side in (0, 1))
+        return first, second, cluster_names([answer for answer, _ in self.items])
+
+    def verdict(self) -> Verdict:
+        """The paired verdict on the task."""
+        first, second, clusters = self.scores()
+        return score_verdict(first, second, metric=METRIC_NAMES[self.before.metric], clusters=clusters)
+
     @property
     def note(self) -> str:
-        """What was left out, in words; empty where both asked the same."""
+        """The items left out of the comparison, in words; empty where both runs asked the same."""
         if not self.only_before and not self.only_after:
             return ""
         sides = ((self.only_before, "before"), (self.only_after, "after"))
@@ -65,37 +76,31 @@ def compare(before: EvaluationResult, after: EvaluationResult) -> Comparison:
     Raises:
         InputError: nothing can be compared; says why.
     """
-    found: dict[str, Verdict] = {}
+    verdicts: dict[str, Verdict] = {}
     pairs: dict[str, Pairs] = {}
     refused: dict[str, InputError] = {}
     for name in (name for name in before.tasks if name in after.tasks):
         try:
             pairs[name] = pair(before.tasks[name], after.tasks[name])
+            verdicts[name] = pairs[name].verdict()
         except InputError as error:
             refused[name] = error
-            continue
-        found[name] = _verdict(pairs[name])
     if before.text is not None and after.text is not None:
         try:
-            _same_texts(before.text, after.text)
-            found[TEXT] = bits_per_byte_verdict(before.text.nats, after.text.nats, before.text.sizes)
+            _check_same_texts(before.text, after.text)
+            verdicts[TEXT] = bits_per_byte_verdict(before.text.nats, after.text.nats, before.text.sizes)
         except InputError as error:
             refused[TEXT] = error
-    if refused and not found:
+    if refused and not verdicts:
         raise next(iter(refused.values()))
-    if not found:
+    if not verdicts:
         raise InputError(
             "The two evaluations have nothing in common.",
             f"Before: {_contents(before)}; after: {_contents(after)}.",
             "Evaluate both with the same --tasks and --text.",
         )
     reasons = {name: f"{error.what} {error.found}" for name, error in refused.items()}
-    return Comparison(corrected(found), pairs, reasons, differences(before, after))
-
-
-def verdicts(before: EvaluationResult, after: EvaluationResult) -> dict[str, Verdict]:
-    """The verdicts of `compare` alone."""
-    return compare(before, after).verdicts
+    return Comparison(corrected(verdicts), pairs, reasons, differences(before, after))
 
 
 def pair(before: TaskResult, after: TaskResult) -> Pairs:
@@ -134,44 +139,26 @@ def pair(before: TaskResult, after: TaskResult) -> Pairs:
 
 
 def differences(before: EvaluationResult, after: EvaluationResult) -> tuple[tuple[str, str, str], ...]:
-    """What else differs between two runs, beside their answers: (what, before, after), in plain words."""
-    found = [
-        (what, str(first), str(second))
-        for what, first, second in (
-            ("model", before.model, after.model),
-            ("quantisation", before.quantization, after.quantization),
-            ("adapter", before.adapter or "none", after.adapter or "none"),
-        )
-        if first != second
-    ]
+    """How the two runs differ besides their answers: (what, before, after)."""
+    inputs = [(result.model, result.quantization, result.adapter or "none") for result in (before, after)]
+    rows = list(zip(("model", "quantization", "adapter"), *inputs, strict=True))
     first, second = (_flat(result.identity or {}) for result in (before, after))
     for key, what in _HASHES.items():
-        values = first.pop(key, None), second.pop(key, None)
-        if before.identity and after.identity and values[0] != values[1]:
-            found.append((what, str(values[0] or "none")[:12], str(values[1] or "none")[:12]))
-    found += [
+        hashes = [str(identity.pop(key, None) or "none")[:12] for identity in (first, second)]
+        rows += [(what, *hashes)] if before.identity and after.identity else []
+    rows += [
         (key, str(first.get(key, "unknown")), str(second.get(key, "unknown")))
         for key in dict.fromkeys([*first, *second])
-        if first.get(key) != second.get(key) and key != "quantization"
+        if key != "quantization"
     ]
-    return tuple(found)
+    return tuple(row for row in rows if row[1] != row[2])
 
 
 def _flat(identity: dict[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in identity.items() if key != "protocol"}, **identity.get("protocol", {})}
 
 
-def _verdict(pairs: Pairs) -> Verdict:
-    metric = pairs.before.metric
-    return score_verdict(
-        [first.values[metric] for first, _ in pairs.items],
-        [second.values[metric] for _, second in pairs.items],
-        metric=METRIC_NAMES[metric],
-        clusters=cluster_names([first for first, _ in pairs.items]),
-    )
-
-
-def _same_texts(before: HeldOutScore, after: HeldOutScore) -> None:
+def _check_same_texts(before: HeldOutScore, after: HeldOutScore) -> None:
     if before.texts_sha256 != after.texts_sha256:
         raise InputError(
             "The two evaluations read different held-out texts; their bits per byte cannot be compared.",

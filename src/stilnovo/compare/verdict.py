@@ -1,9 +1,9 @@
-"""Better, worse, or not to be told: two measurements of the same items, in one plain sentence.
+"""Improved, regressed or inconclusive: the verdict on two measurements of the same items.
 
-A verdict is only as strong as both of its witnesses: it says "Better" or "Worse" when the test rejects at 5 % *and* the
-95 % interval leaves out zero. Otherwise it says that no difference can be seen, and how large one would have had to be.
-Where several benchmarks are compared, the test must reject after Holm's correction (`corrected`): of twenty benchmarks
-on which nothing changed, one would otherwise be called better or worse.
+A verdict needs both of its witnesses: it is `improved` or `regressed` when the test rejects at 5 % *and* the 95 % interval
+excludes zero. Otherwise it is `inconclusive`, and says how large a change would have had to be. Where several benchmarks
+are compared, the test must reject after Holm's correction (`corrected`): of twenty benchmarks on which nothing changed,
+one would otherwise be said to have improved or regressed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from stilnovo.statistics.estimates import (
     bootstrap_ratio,
     holm,
     mcnemar,
+    mean,
     paired_difference,
     sign_flip,
     smallest_visible_difference,
@@ -29,62 +30,88 @@ from stilnovo.statistics.estimates import (
 )
 
 ALPHA = 0.05
+BITS = "bits per byte"
 
-Outcome = Literal["better", "worse", "undecided"]
+Outcome = Literal["improved", "regressed", "inconclusive"]
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What changed from `before` to `after`, and whether chance would do the same.
 
-    Shares (accuracy) lie in [0, 1]; bits per byte are what they are. `interval` is the 95 % interval of `difference`;
-    `p` comes from `test`, `p_corrected` from Holm's correction over `comparisons` of them; `smallest_visible` is the
-    absolute difference that these items show with 80 % power. `gained` and `lost` count the items that became right
-    and wrong, where there are such. `figures` and `limit` are the sentence's parts.
+    Scores lie in [0, 1]; bits per byte are what they are. `difference` is after minus before with the interval of the
+    *paired* difference, which alone decides. `p` comes from `test`, `p_corrected` from Holm's correction over
+    `comparisons` of them; `smallest_visible` is the absolute difference that these items show with 80 % power, `limit`
+    the same in words. `gained` and `lost` count the items that scored more and less, where there are such.
     """
 
     metric: str
-    before: float
-    after: float
-    difference: float
-    interval: tuple[float, float]
+    before: Estimate
+    after: Estimate
+    difference: Estimate
     p: float
     test: str
-    n: int
-    clusters: int
     smallest_visible: float
-    figures: str
     limit: str
-    lower_is_better: bool = False
     gained: int | None = None
     lost: int | None = None
     p_corrected: float | None = None
     comparisons: int = 1
 
     @property
+    def lower_is_better(self) -> bool:
+        """Whether less is better: of bits per byte, not of scores."""
+        return self.metric == BITS
+
+    @property
+    def scale(self) -> float:
+        """Factor from the stored values to `unit`."""
+        return 1.0 if self.lower_is_better else 100.0
+
+    @property
+    def unit(self) -> str:
+        """The unit in which values are shown."""
+        return BITS if self.lower_is_better else "%"
+
+    @property
+    def digits(self) -> int:
+        """Decimals of a shown value."""
+        return 3 if self.lower_is_better else 1
+
+    @property
+    def decisive_p(self) -> float:
+        """The p-value that decides: corrected where several comparisons were made."""
+        return self.p if self.p_corrected is None else self.p_corrected
+
+    @property
     def outcome(self) -> Outcome:
-        """The word: both witnesses, the test (corrected where several were made) and the interval, must agree."""
-        return self._outcome(self.p if self.p_corrected is None else self.p_corrected)
+        """The verdict in one word; test (corrected where several were made) and interval must agree."""
+        return self._outcome(self.decisive_p)
 
     @property
     def sentence(self) -> str:
-        """The verdict in plain words, with its figures."""
-        many = self.comparisons > 1 and self.p_corrected is not None
-        figures = self.figures
+        """The verdict in one sentence, with its figures."""
+        many, figures, outcome = self.comparisons > 1 and self.p_corrected is not None, self._figures(), self.outcome
         if many:
-            assert self.p_corrected is not None
-            figures += f"; {_p(self.p_corrected)} after Holm's correction for {self.comparisons} comparisons"
-        if self.outcome != "undecided":
-            return f"{self.outcome.capitalize()}: {figures}."
-        if many and self._outcome(self.p) != "undecided":
-            return f"No difference is sure: {figures}; alone it would be called {self._outcome(self.p)}."
-        return f"No difference can be seen: {figures}; {self.limit}."
+            figures += f"; {_p(self.decisive_p)} after Holm's correction for {self.comparisons} comparisons"
+        if outcome == "inconclusive" and many and self._outcome(self.p) != outcome:
+            return f"Inconclusive: {figures}; without the correction it would be called {self._outcome(self.p)}."
+        return f"{outcome.capitalize()}: {figures}{f'; {self.limit}' if outcome == 'inconclusive' else ''}."
+
+    def _figures(self) -> str:
+        mark, points, noun = ("", "", "document") if self.lower_is_better else (" %", " points", "item")
+        before, after = (f"{self.scale * end.value:.{self.digits}f}{mark}" for end in (self.before, self.after))
+        change = self.difference.times(self.scale)
+        value, low, high = (_signed(end, self.digits) for end in (change.value, change.low, change.high))
+        items = f"{change.n:,} {noun}{'' if change.n == 1 else 's'}"
+        items += "" if change.clusters == change.n else f" in {change.clusters:,} groups"
+        interval = f"95 % interval {low} to {high}, {self.test} {_p(self.p)}, {items}"
+        return f"{self.metric} {before} → {after} ({value}{points}, {interval})"
 
     def _outcome(self, p: float) -> Outcome:
-        low, high = self.interval
-        if p >= ALPHA or low <= 0 <= high:
-            return "undecided"
-        return "better" if (self.difference < 0) == self.lower_is_better else "worse"
+        if p >= ALPHA or self.difference.low <= 0 <= self.difference.high:
+            return "inconclusive"
+        return "improved" if (self.difference.value < 0) == self.lower_is_better else "regressed"
 
 
 def corrected(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
@@ -127,19 +154,13 @@ def score_verdict(
         p, test = sign_flip(second - first, clusters), "sign-flip"
         shift = smallest_visible_shift(difference.standard_error)
         visible = max(visible, shift) if binary else shift or visible
-    figures = (
-        f"{metric} {_percent(first.mean())} → {_percent(second.mean())} ({_points(difference.value)} points, "
-        f"95 % interval {_points(difference.low)} to {_points(difference.high)}, {test} {_p(p)}, {_items(difference)})"
-    )
     if difference.clusters < FEWEST_CLUSTERS and test == "sign-flip":
         groups = f"{difference.clusters} group{'' if difference.clusters == 1 else 's'} of items"
         limit = f"{groups} are too few to tell, at least {FEWEST_CLUSTERS} are needed"
     else:
         limit = f"this test could only have seen changes of {math.ceil(min(1.0, visible) * 100 - 1e-9)} points or more"
-    return Verdict(
-        metric, float(first.mean()), float(second.mean()), difference.value, (difference.low, difference.high), p, test,
-        n, difference.clusters, visible, figures, limit, gained=gained, lost=lost,
-    )  # fmt: skip
+    start, end = (mean(values, clusters, shares=True) for values in (first, second))
+    return Verdict(metric, start, end, difference, p, test, visible, limit, gained, lost)
 
 
 def bits_per_byte_verdict(
@@ -159,41 +180,19 @@ def bits_per_byte_verdict(
     first, second = np.asarray(before_nats, dtype=np.float64), np.asarray(after_nats, dtype=np.float64)
     bits = np.asarray(sizes, dtype=np.float64) * math.log(2)
     _same_length(len(first), len(second))
-    difference = bootstrap_ratio(second - first, bits, clusters)
-    p = sign_flip(second - first, clusters)
+    before, after, difference = (bootstrap_ratio(nats, bits, clusters) for nats in (first, second, second - first))
     visible = smallest_visible_shift(difference.standard_error)
-    before, after = float(first.sum() / bits.sum()), float(second.sum() / bits.sum())
-    figures = (
-        f"bits per byte {before:.3f} → {after:.3f} ({_signed(difference.value, 3)}, 95 % interval "
-        f"{_signed(difference.low, 3)} to {_signed(difference.high, 3)}, sign-flip {_p(p)}, "
-        f"{_items(difference, 'document')})"
-    )
     if difference.clusters < FEWEST_CLUSTERS:
         limit = f"{difference.clusters} documents are too few to tell, at least {FEWEST_CLUSTERS} are needed"
     else:
-        limit = f"this text could only have shown changes of {_round_up(visible)} or more"
-    return Verdict(
-        "bits per byte", before, after, difference.value, (difference.low, difference.high), p, "sign-flip", len(first),
-        difference.clusters, visible, figures, limit, lower_is_better=True,
-    )  # fmt: skip
+        # rounded up, so that the claim is never too bold
+        limit = f"this text could only have shown changes of {math.ceil(visible * 1000 - 1e-9) / 1000:.3f} or more"
+    return Verdict(BITS, before, after, difference, sign_flip(second - first, clusters), "sign-flip", visible, limit)
 
 
 def _same_length(first: int, second: int) -> None:
     if first != second or first == 0:
         raise ValueError(f"a paired comparison needs the same items on both sides: {first} and {second}")
-
-
-def _items(estimate: Estimate, noun: str = "item") -> str:
-    text = f"{estimate.n:,} {noun}{'' if estimate.n == 1 else 's'}"
-    return text if estimate.clusters == estimate.n else f"{text} in {estimate.clusters:,} groups"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _points(share: float) -> str:
-    return _signed(100 * share, 1)
 
 
 def _signed(value: float, digits: int) -> str:
@@ -204,16 +203,5 @@ def _signed(value: float, digits: int) -> str:
     return f"{'+' if rounded > 0 else '−' if rounded < 0 else '±'}{abs(rounded):.{digits}f}"
 
 
-def _round_up(value: float) -> str:
-    """Three significant decimals, rounded up, so that the claim is never too bold."""
-    return f"{math.ceil(value * 1000 - 1e-9) / 1000:.3f}"
-
-
 def _p(p: float) -> str:
-    return (
-        "p < .001"
-        if p < 0.001
-        else f"p = {p:.3f}".replace("0.", ".", 1)
-        if p < 0.1
-        else f"p = {p:.2f}".replace("0.", ".", 1)
-    )
+    return "p < .001" if p < 0.001 else f"p = {p:.{3 if p < 0.1 else 2}f}".replace("0.", ".", 1)

@@ -10,29 +10,29 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from stilnovo.benchmarks.task import Selection, select
 from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.chat.answer import Answer, ask
-from stilnovo.compare.paired import verdicts
+from stilnovo.compare.paired import compare
 from stilnovo.compare.scheme_costs import SchemeCost, scheme_costs
-from stilnovo.compare.side_by_side import SideBySide, prompts, side_by_side
-from stilnovo.compare.verdict import Verdict
+from stilnovo.compare.side_by_side import prompts, side_by_side
 from stilnovo.errors import InputError
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.library.sample_works import sample_library
 from stilnovo.model.load import open_model
-from stilnovo.model.memory import MemoryLine
 from stilnovo.progress import Progress
 from stilnovo.recipe import Recipe
+from stilnovo.report.demo import DemoResult
 from stilnovo.scoring.evaluate import evaluate
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult
 from stilnovo.spec import ModelSpec
-from stilnovo.train.loop import TrainResult
 from stilnovo.train.run import TrainingRun
 
 TASKS = ("sample_questions", "sample_completions")
@@ -42,33 +42,6 @@ QUESTIONS = (
 )  # fmt: skip
 QUANTISATION_TEXTS = 3  # documents on which each scheme is weighed; more in bench/quantization.py
 QUANTISATION_LARGEST = 10**9  # parameters; a larger model is not loaded densely for a table
-
-
-@dataclass
-class DemoResult:
-    """Everything the demo found; the page and the final JSON are made from it."""
-
-    recipe: Recipe
-    folder: Path
-    trainable: int = 0
-    total: int = 0
-    before: EvaluationResult | None = None
-    after: EvaluationResult | None = None
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
-    train: TrainResult | None = None
-    memory: list[MemoryLine] = field(default_factory=list)
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    quantisation: list[SchemeCost] = field(default_factory=list)
-    texts: list[SideBySide] = field(default_factory=list)
-    sampling: Sampling = field(default_factory=Sampling)
-    answers: list[Answer] = field(default_factory=list)
-    manifest: dict[str, Any] = field(default_factory=dict)
-    stages: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of all stages."""
-        return sum(self.stages.values())
 
 
 def clear(folder: Path) -> None:
@@ -106,9 +79,10 @@ def run(recipe: Recipe, folder: Path, *, prompt_count: int, new_tokens: int, que
     with stage("train"):
         result.train, result.memory = training.train()
         result.metrics = training.folder.metrics()
+        result.optimizer = _optimizer_text(training.trainer.optimizer)
     with stage("judge after"):
         result.after = _evaluate(training, selections, "after")
-        result.verdicts = verdicts(result.before, result.after)
+        result.verdicts = compare(result.before, result.after).verdicts
     with stage("write side by side"):
         result.sampling = Sampling(max_new_tokens=new_tokens)
         result.texts = side_by_side(
@@ -120,6 +94,24 @@ def run(recipe: Recipe, folder: Path, *, prompt_count: int, new_tokens: int, que
         result.quantisation = _weigh(training, recipe)
     result.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return result
+
+
+def written(result: DemoResult) -> dict[str, Any]:
+    """What the models wrote and what each quantization costs, for `demo.json`."""
+    return {
+        "quantization_costs": [asdict(cost) for cost in result.quantisation],
+        "texts": [asdict(text) for text in result.texts],
+        "answers": [answer.as_dict() for answer in result.answers],
+    }
+
+
+def _optimizer_text(optimizer: torch.optim.Optimizer) -> str:
+    """The optimizer that ran, with the types that its states are kept in."""
+    states = [
+        value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
+    ]
+    kinds = sorted({str(value.dtype).removeprefix("torch.") for value in states if value.numel() > 1})
+    return f"{type(optimizer).__name__} (states in {' and '.join(kinds)})"
 
 
 def _evaluate(training: TrainingRun, selections: list[Selection], when: str) -> EvaluationResult:

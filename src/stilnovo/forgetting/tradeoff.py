@@ -1,4 +1,4 @@
-"""What a sweep's figures mean: gains and losses against the base, the Pareto front, and the point to take.
+"""The trade-off of a sweep: gains and losses against the base, the Pareto front, and the recommended setting.
 
 Every setting is compared with the base item by item. Three choices are deliberate:
 
@@ -17,20 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
-from stilnovo.benchmarks.task import METRIC_NAMES, cluster_names
-from stilnovo.compare.paired import pair
+from stilnovo.compare.paired import Pairs, pair
 from stilnovo.compare.verdict import Verdict, bits_per_byte_verdict, score_verdict
-from stilnovo.forgetting.form import AnswerForm
+from stilnovo.forgetting.form import form_share
 from stilnovo.forgetting.scales import BASE, ScaleAnswers, Sweep
 from stilnovo.model.scaling import Scaling
 from stilnovo.scoring.perplexity import HeldOutScore
-from stilnovo.scoring.result import TaskResult
 from stilnovo.statistics.estimates import Estimate, bootstrap_ratio, paired_difference
 
 Front = Literal["accuracy", "chat"]
 ALL_TASKS, CHAT, FORM, LANGUAGE = "all tasks", "chat", "form", "language"  # measures beside the tasks' own names
+_FORM_MEASURES = ((FORM, "kept", "answers in form"), (LANGUAGE, "language", "answers in the language asked"))
 _NOTHING = Estimate(0.0, 0.0, 0.0, 0.0, 1, 1)
 _SCALE_OF_BASE = Scaling(0.0, 0.0)
 
@@ -48,7 +47,7 @@ class Point:
         accuracy: Change over the items of all tasks together, as a share; positive is better. None without tasks.
         texts: Change of the bits per byte of chat answers and protected texts, in percent of the base's; positive is worse.
         losses: The verdict on everything that may have been lost, by measure.
-        lost: The measures that are worse, each at 5 %, and beyond what is tolerated.
+        lost: The measures that regressed, each at 5 %, and beyond what is tolerated.
         front: The panels of the picture in which it lies on the front.
     """
 
@@ -65,13 +64,24 @@ class Point:
 
     @property
     def chat(self) -> Estimate | None:
-        """Of `texts`, the chat answers; None without them."""
+        """The chat answers' entry in `texts`; None without them."""
         return self.texts.get(CHAT)
+
+    def loss(self, panel: Front) -> Estimate | None:
+        """What one panel of the picture shows as lost: points of accuracy, or percent of the chat answers' bits."""
+        if panel == "chat":
+            return self.chat
+        return None if self.accuracy is None else self.accuracy.times(-100)
 
     @property
     def most_lost(self) -> float | None:
         """Points of accuracy that may still have been lost, as a share: the end of the interval. None without tasks."""
         return None if self.accuracy is None else max(0.0, -self.accuracy.low)
+
+    @property
+    def form(self) -> float | None:
+        """Percent of the answers that kept their form; None where none was written."""
+        return 100 * form_share(self.measured.answers, "kept") if self.measured.answers else None
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class Tradeoff:
 
 
 def weigh(sweep: Sweep, tolerance: float = 0.0) -> Tradeoff:
-    """Every setting of a sweep against its base; `tolerance` in percent of a text's bits per byte, see the module."""
+    """Compare every setting of a sweep with its base; `tolerance` in percent of a text's bits per byte, see the module."""
     texts = [*([CHAT] if sweep.base.chat else []), *sweep.base.protected]
     base = Point(
         BASE, _SCALE_OF_BASE, sweep.base, _NOTHING, None, _NOTHING if sweep.base.tasks else None,
@@ -93,101 +103,74 @@ def weigh(sweep: Sweep, tolerance: float = 0.0) -> Tradeoff:
     )  # fmt: skip
     points = [_point(base, name, scaling, measured, tolerance) for (name, scaling), measured in sweep.points.items()]
     base, *points = _with_fronts([base, *points])
-    sure = [one for one in points if one.gained is not None and one.gained.outcome == "better" and not one.lost]
-    best = max(sure, key=lambda one: one.gain.value, default=None)
+    safe = [one for one in points if one.gained is not None and one.gained.outcome == "improved" and not one.lost]
+    best = max(safe, key=lambda one: one.gain.value, default=None)
     return Tradeoff(base, tuple(points), best, tolerance)
 
 
 def saved_share(before: HeldOutScore, after: HeldOutScore) -> Estimate:
     """Share of the nats that `after` saves, paired by document, in percent: 100 · Σ (before − after) / Σ before."""
     saved = [first - second for first, second in zip(before.nats, after.nats, strict=True)]
-    return _times(bootstrap_ratio(saved, before.nats), 100)
+    return bootstrap_ratio(saved, before.nats).times(100)
 
 
 def _point(base: Point, name: str, scaling: Scaling, measured: ScaleAnswers, tolerance: float) -> Point:
     before, after = base.measured, measured
-    losses = {task: _task_verdict([before.tasks[task]], [after.tasks[task]]) for task in before.tasks}
+    pairs = {task: pair(before.tasks[task], after.tasks[task]) for task in before.tasks}
+    losses = {task: common.verdict() for task, common in pairs.items()}
     accuracy = None
     if losses:
-        together = list(before.tasks.values()), list(after.tasks.values())
-        first, second, clusters = _pooled(*together)
+        first, second, clusters = _pooled(pairs)
         accuracy = paired_difference(first, second, clusters)
         if len(losses) > 1:
-            losses[ALL_TASKS] = _task_verdict(*together)
+            losses[ALL_TASKS] = score_verdict(first, second, metric="score", clusters=clusters)
     texts = {name: (before.protected[name], after.protected[name]) for name in before.protected}
     if before.chat is not None and after.chat is not None:
         texts = {CHAT: (before.chat, after.chat), **texts}
-    losses |= {name: _text_verdict(*pair) for name, pair in texts.items()}
-    changes = {name: _times(saved_share(*pair), -1) for name, pair in texts.items()}
+    losses |= {name: _text_verdict(*scores) for name, scores in texts.items()}
+    changes = {name: saved_share(*scores).times(-1) for name, scores in texts.items()}
     if before.answers:
-        losses[FORM] = _form_verdict(before.answers, after.answers, "kept")
-        losses[LANGUAGE] = _form_verdict(before.answers, after.answers, "language")
-    worse = [measure for measure, verdict in losses.items() if verdict.outcome == "worse"]
-    lost = [measure for measure in worse if measure not in changes or changes[measure].low > tolerance]
-    gained = _text_verdict(before.held_out, after.held_out)
-    gain = saved_share(before.held_out, after.held_out)
+        for measure, part, metric in _FORM_MEASURES:
+            kept = [[float(getattr(a, part)) for a in answers] for answers in (before.answers, after.answers)]
+            losses[measure] = score_verdict(*kept, metric=metric)
+    regressed = [measure for measure, verdict in losses.items() if verdict.outcome == "regressed"]
+    lost = [measure for measure in regressed if measure not in changes or changes[measure].low > tolerance]
+    gain, gained = saved_share(before.held_out, after.held_out), _text_verdict(before.held_out, after.held_out)
     return Point(name, scaling, measured, gain, gained, accuracy, changes, losses, tuple(lost))
 
 
-def _pooled(
-    before: Sequence[TaskResult], after: Sequence[TaskResult]
-) -> tuple[list[float], list[float], list[Hashable] | None]:
-    """What the items of several tasks scored before and after, each by its task's own metric, and their clusters."""
+def _pooled(pairs: Mapping[str, Pairs]) -> tuple[list[float], list[float], list[Hashable] | None]:
+    """What the items of all tasks scored before and after, each by its task's own metric, and their clusters."""
     first: list[float] = []
     second: list[float] = []
     clusters: list[Hashable] = []
-    alone = True
-    for one, other in zip(before, after, strict=True):
-        items = pair(one, other).items
-        first += [item.values[one.metric] for item, _ in items]
-        second += [item.values[one.metric] for _, item in items]
-        names = cluster_names([item for item, _ in items])
-        alone = alone and names is None
-        clusters += [(one.name, name) for name in (names or [item.id for item, _ in items])]
-    return first, second, None if alone else clusters
-
-
-def _task_verdict(before: Sequence[TaskResult], after: Sequence[TaskResult]) -> Verdict:
-    first, second, clusters = _pooled(before, after)
-    metric = METRIC_NAMES[before[0].metric] if len(before) == 1 else "score"
-    return score_verdict(first, second, metric=metric, clusters=clusters)
+    clustered = False
+    for task, common in pairs.items():
+        before, after, names = common.scores()
+        first, second, clustered = first + before, second + after, clustered or names is not None
+        clusters += [(task, name) for name in names or [answer.id for answer, _ in common.items]]
+    return first, second, clusters if clustered else None
 
 
 def _text_verdict(before: HeldOutScore, after: HeldOutScore) -> Verdict:
     return bits_per_byte_verdict(before.nats, after.nats, before.sizes)
 
 
-def _form_verdict(before: Sequence[AnswerForm], after: Sequence[AnswerForm], part: str) -> Verdict:
-    first, second = ([float(getattr(answer, part)) for answer in answers] for answers in (before, after))
-    return score_verdict(first, second, metric="answers in form" if part == "kept" else "answers in the language asked")
-
-
 def _with_fronts(points: Sequence[Point]) -> list[Point]:
     """The points with the panels in which each lies on the front."""
-    found = list(points)
-    panels: tuple[tuple[Front, list[float | None]], ...] = (
-        ("accuracy", [None if one.accuracy is None else -one.accuracy.value for one in points]),
-        ("chat", [None if one.chat is None else one.chat.value for one in points]),
-    )
-    for panel, lost in panels:
-        places = [(one.gain.value, loss) for one, loss in zip(points, lost, strict=True) if loss is not None]
-        if len(places) == len(points):
-            for index in front(places):
-                found[index] = replace(found[index], front=found[index].front | {panel})
-    return found
+    fronts: dict[int, set[Front]] = {index: set() for index in range(len(points))}
+    for panel in get_args(Front):
+        losses = [point.loss(panel) for point in points]
+        places = [(one.gain.value, loss.value) for one, loss in zip(points, losses, strict=True) if loss is not None]
+        for index in front(places) if len(places) == len(points) else ():
+            fronts[index].add(panel)
+    return [replace(point, front=frozenset(fronts[index])) for index, point in enumerate(points)]
 
 
 def front(places: Sequence[tuple[float, float]]) -> list[int]:
     """Indices of the places (gained, lost) that no other dominates: gained as much, lost no more, and one of it strictly."""
-    kept = []
-    for index, (gained, lost) in enumerate(places):
-        others = (place for place in places if place != (gained, lost))
-        if not any(more >= gained and less <= lost for more, less in others):
-            kept.append(index)
-    return kept
-
-
-def _times(estimate: Estimate, factor: float) -> Estimate:
-    low, high = sorted((factor * estimate.low, factor * estimate.high))
-    error = abs(factor) * estimate.standard_error
-    return replace(estimate, value=factor * estimate.value, low=low, high=high, standard_error=error)
+    return [
+        index
+        for index, (gained, lost) in enumerate(places)
+        if not any(more >= gained and less <= lost for more, less in places if (more, less) != (gained, lost))
+    ]

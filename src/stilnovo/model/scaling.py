@@ -51,16 +51,21 @@ class Scaling:
         """Whether the adapter stays as it was trained."""
         return self.alpha == self.beta == 1
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all layers have the same factor."""
+        return self.alpha == self.beta
+
     def factor(self, layer: int, layers: int) -> float:
         """The factor of one layer of `layers`, counted from 0; the only layer of a model is its last."""
-        if self.alpha == self.beta or layers == 1:
+        if self.is_uniform or layers == 1:
             return self.beta
         return self.alpha + (self.beta - self.alpha) * layer / (layers - 1)
 
     def __str__(self) -> str:
         """As `parse` reads it, every digit kept: answers are told apart by it."""
         ends = [str(int(end)) if end == int(end) else repr(end) for end in (self.alpha, self.beta)]
-        return ends[0] if self.alpha == self.beta else ":".join(ends)
+        return ends[0] if self.is_uniform else ":".join(ends)
 
 
 WHOLE = Scaling(1.0, 1.0)

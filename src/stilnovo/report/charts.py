@@ -1,4 +1,4 @@
-"""The page's three drawings: intervals on an axis, the loss curve, a bar for a table cell.
+"""The charts of one run: intervals on an axis, the loss curve, a bar for a table cell.
 
 Each chart is drawn for a width in CSS pixels, so that the page can hold a wide and a narrow one and text is never
 scaled down to nothing on a phone. A chart that has nothing to show is None, and the page says so in words.
@@ -6,17 +6,16 @@ scaled down to nothing on a phone. A chart that has nothing to show is None, and
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
-from stilnovo.report.numbers import clean, decimal, drawable, finite, rate, tick_digits, ticks
+from stilnovo.report.numbers import decimal, drawable, rate
+from stilnovo.report.plot import CHARACTER, EDGE, Plane, Scale, fit, interval_text, numbers_of
 from stilnovo.report.svg import Drawing
-from stilnovo.report.values import Interval, LossPoint
+from stilnovo.statistics.estimates import Estimate
 
-CHARACTER = 7.4  # mean advance of the sans face at 12 px, on the generous side: labels must not touch the plot
-EDGE = 12.0  # room for half a dot at the ends of an axis
 _HOVER_COLUMNS = 120
 _DRAWN_POINTS = 400
 
@@ -29,7 +28,7 @@ class IntervalRow:
     """
 
     label: str
-    interval: Interval
+    interval: Estimate
     filled: bool = True
     chance: float | None = None
 
@@ -44,40 +43,11 @@ class IntervalAxis:
 
     unit: str
     digits: int
-    cover: tuple[float, ...] = ()
+    cover: Sequence[float] = ()
     room: int = 0
     guide: float | None = None
     chance: float | None = None
     caption: str = ""
-
-
-class Scale:
-    """Round numbers over the data, and the linear map from them to drawing coordinates."""
-
-    def __init__(self, values: Sequence[float], start: float, stop: float, target: int, *, whole: bool = False) -> None:
-        self.ticks = ticks(min(values), max(values), target, whole=whole)
-        self.digits = 0 if whole else tick_digits(self.ticks[1] - self.ticks[0])
-        self._start, self._stop = start, stop
-
-    def __call__(self, value: float) -> float:
-        """Where a value lies in the drawing."""
-        low, high = self.ticks[0], self.ticks[-1]
-        return self._start + (value - low) / (high - low) * (self._stop - self._start)
-
-
-def interval_text(interval: Interval, digits: int, unit: str = "") -> str:
-    """An interval as "1.487 [1.452, 1.521] unit"; the brackets are left out where it has no ends."""
-    if not finite(interval.value):
-        return decimal(None)
-    if not (finite(interval.low) and finite(interval.high)):
-        return decimal(interval.value, digits, unit)
-    ends = f"[{decimal(interval.low, digits)}, {decimal(interval.high, digits)}]"
-    return f"{decimal(interval.value, digits)} {ends}" + (f"\u202f{unit}" if unit else "")
-
-
-def numbers_of(intervals: Sequence[Interval]) -> tuple[float, ...]:
-    """All values and ends that can be drawn: what an axis shared by these intervals has to cover."""
-    return tuple(x for i in intervals if drawable(i.value) for x in (i.value, i.low, i.high) if drawable(x))
 
 
 def interval_plot(rows: Sequence[IntervalRow], axis: IntervalAxis, *, width: int, key: str, title: str) -> str | None:
@@ -88,10 +58,10 @@ def interval_plot(rows: Sequence[IntervalRow], axis: IntervalAxis, *, width: int
     Returns:
         An `<svg>` element, or None if no row has a value that can be drawn.
     """
-    values = [*numbers_of([row.interval for row in rows]), *axis.cover]
-    values += [x for x in (axis.guide, axis.chance, *(row.chance for row in rows)) if drawable(x)]
-    if not numbers_of([row.interval for row in rows]):
+    values = numbers_of([row.interval for row in rows])
+    if not values:
         return None
+    values += [*axis.cover, *(x for x in (axis.guide, axis.chance, *(row.chance for row in rows)) if drawable(x))]
     texts = [interval_text(row.interval, axis.digits) for row in rows]
     label_room = max(len(row.label) for row in rows) * CHARACTER + 14
     text_room = max(axis.room, *map(len, texts)) * CHARACTER + 14
@@ -134,7 +104,7 @@ def _value_axis(
     for x, style in places:
         for start, stop in bands:
             drawing.line(x, start, x, stop, style)
-    for tick in spaced(scale):
+    for tick in scale.spaced():
         text = decimal(tick, scale.digits)
         half = len(text) * CHARACTER / 2
         drawing.text(min(max(scale(tick), half), drawing.width - half), bottom + 16, text, "tick", "middle")
@@ -159,11 +129,11 @@ def _whisker(drawing: Drawing, row: IntervalRow, scale: Scale, y: float, hover: 
 
 def smooth(values: Sequence[float], span: float) -> list[float]:
     """Exponential mean with `span` (weight 2 / (span + 1) on the newest value), freed of the bias towards the start."""
-    keep = 1 - 2 / (span + 1)
+    decay = 1 - 2 / (span + 1)
     total = weight = 0.0
     means = []
     for value in values:
-        total, weight = keep * total + value, keep * weight + 1
+        total, weight = decay * total + value, decay * weight + 1
         means.append(total / weight)
     return means
 
@@ -173,91 +143,59 @@ def smoothing_span(count: int) -> int:
     return max(3, round(count / 10))
 
 
-def loss_chart(points: Sequence[LossPoint], *, width: int, key: str) -> str | None:
-    """Training loss (raw, thin; smoothed, bold) and held-out loss (dots) over steps.
+def loss_chart(metrics: Sequence[Mapping[str, Any]], *, width: int, key: str) -> str | None:
+    """Training loss over steps, raw (thin) and smoothed (bold); `metrics` are rows of a run's `metrics.jsonl`.
 
-    Points that cannot be drawn are left out. Long runs are thinned to what the eye can resolve, keeping the lowest and
+    Losses that cannot be drawn are left out. Long runs are thinned to what the eye can resolve, keeping the lowest and
     the highest raw value of every stretch.
 
     Returns:
         An `<svg>` element, or None with fewer than two losses that can be drawn.
     """
-    logged = sorted((point for point in points if drawable(point.loss)), key=lambda point: point.step)
-    if len(logged) < 2 or logged[0].step == logged[-1].step:
+    logged = sorted((row for row in metrics if drawable(row["loss"])), key=lambda row: row["step"])
+    if len(logged) < 2 or logged[0]["step"] == logged[-1]["step"]:
         return None
-    held = [(point.step, point.held_out) for point in points if drawable(point.held_out)]
-    means = smooth([point.loss for point in logged], smoothing_span(len(logged)))
-    height = 320 if width > 500 else 260
-    top, bottom, right = 26.0, height - 42.0, width - EDGE
-    y = Scale([point.loss for point in logged] + [loss for _, loss in held], bottom, top, 6)
-    left = max(len(decimal(tick, y.digits)) for tick in y.ticks) * CHARACTER + 12
-    steps = [point.step for point in logged] + [step for step, _ in held]
-    x = Scale(steps, left, right, 7 if width > 500 else 5, whole=True)
-    description = f"Smoothed training loss {means[0]:.3f} at step {logged[0].step}, "
-    description += f"{means[-1]:.3f} at step {logged[-1].step}."
-    if held:
-        description += f" Held-out loss from {held[0][1]:.3f} to {held[-1][1]:.3f}."
-    drawing = Drawing(width, height, key=key, title="Loss against training step", description=description)
-    _plane(drawing, x, y, (left, right, top, bottom))
-    drawing.polyline([(x(p.step), y(p.loss)) for p in _thin(logged)], "raw")
-    every = max(1, len(logged) // _DRAWN_POINTS)
-    kept = sorted({*range(0, len(logged), every), len(logged) - 1})
-    drawing.polyline([(x(logged[i].step), y(means[i])) for i in kept], "smooth")
-    _hover_columns(drawing, logged, means, x, (left, right, top, bottom))
-    if len(held) > 1:
-        drawing.polyline([(x(step), y(loss)) for step, loss in held], "held-line")
-    for step, loss in held:
-        drawing.circle(x(step), y(loss), 4.5, "dot before", f"step {step:,}: held-out loss {loss:.3f}")
-    return drawing.markup()
-
-
-def _plane(drawing: Drawing, x: Scale, y: Scale, box: tuple[float, float, float, float]) -> None:
-    left, right, _, bottom = box
-    for tick in y.ticks:
-        drawing.line(left, y(tick), right, y(tick), "grid")
-        drawing.text(left - 8, y(tick) + 4, decimal(tick, y.digits), "tick", "end")
+    losses = [row["loss"] for row in logged]
+    means = smooth(losses, smoothing_span(len(logged)))
+    description = f"Smoothed training loss {means[0]:.3f} at step {logged[0]['step']}, "
+    description += f"{means[-1]:.3f} at step {logged[-1]['step']}."
+    plane = Plane(
+        losses, ("loss, nats per token", "training step"), width=width, height=290 if width > 500 else 230, key=key,
+        title="Loss against training step", description=description,
+    )  # fmt: skip
+    x = Scale((row["step"] for row in logged), plane.left, plane.right, 7 if width > 500 else 5, whole=True)
     for tick in x.ticks:
-        drawing.line(x(tick), bottom, x(tick), bottom + 5, "axis")
-    for tick in spaced(x):
-        text = decimal(tick, 0)
-        half = len(text) * CHARACTER / 2
-        drawing.text(min(x(tick), right + EDGE - half), bottom + 19, text, "tick", "middle")
-    drawing.line(left, bottom, right, bottom, "axis")
-    drawing.text(0, 11, "loss, nats per token", "tick")
-    drawing.text(right, bottom + 37, "training step", "tick", "end")
+        plane.line(x(tick), plane.bottom, x(tick), plane.bottom + 5, "axis")
+    plane.labels_below(x)
+    plane.polyline([(x(logged[i]["step"]), plane.y(losses[i])) for i in _thin(losses)], "raw")
+    drawn = sorted({*range(0, len(logged), max(1, len(logged) // _DRAWN_POINTS)), len(logged) - 1})
+    plane.polyline([(x(logged[i]["step"]), plane.y(means[i])) for i in drawn], "smooth")
+    _hover_columns(plane, logged, means, x)
+    return plane.markup()
 
 
-def _hover_columns(
-    drawing: Drawing,
-    logged: Sequence[LossPoint],
-    means: Sequence[float],
-    x: Scale,
-    box: tuple[float, float, float, float],
-) -> None:
+def _hover_columns(plane: Plane, logged: Sequence[Mapping[str, Any]], means: Sequence[float], x: Scale) -> None:
     """Invisible full-height columns that name the nearest logged step."""
-    left, right, top, bottom = box
-    every = max(1, -(-len(logged) // _HOVER_COLUMNS))
-    chosen = range(0, len(logged), every)
-    centres = [x(logged[i].step) for i in chosen]
-    edges = [left, *((a + b) / 2 for a, b in pairwise(centres)), right]
-    for slot, i in enumerate(chosen):
-        point = logged[i]
-        words = f"step {point.step:,}, {point.tokens:,} tokens: loss {point.loss:.3f}, smoothed {means[i]:.3f}"
-        if point.learning_rate is not None:
-            words += f", learning rate {rate(point.learning_rate)}"
-        drawing.rectangle(edges[slot], top, max(0.0, edges[slot + 1] - edges[slot]), bottom - top, "hover", words)
+    chosen = range(0, len(logged), max(1, -(-len(logged) // _HOVER_COLUMNS)))
+    centres = [x(logged[i]["step"]) for i in chosen]
+    edges = [plane.left, *((a + b) / 2 for a, b in pairwise(centres)), plane.right]
+    for i, (start, stop) in zip(chosen, pairwise(edges), strict=True):
+        row = logged[i]
+        words = f"step {row['step']:,}, {row['tokens']:,} tokens: loss {row['loss']:.3f}, smoothed {means[i]:.3f}"
+        words += f", learning rate {rate(row['learning_rate'])}"
+        plane.rectangle(start, plane.top, max(0.0, stop - start), plane.bottom - plane.top, "hover", words)
 
 
-def _thin(points: Sequence[LossPoint]) -> list[LossPoint]:
-    """At most about `_DRAWN_POINTS` points: the lowest and the highest of each stretch, in order, and both ends."""
-    size = max(1, -(-2 * len(points) // _DRAWN_POINTS))
+def _thin(values: Sequence[float]) -> Sequence[int]:
+    """Indices of about `_DRAWN_POINTS` values: the lowest and the highest of each stretch, in order, and both ends."""
+    size = max(1, -(-2 * len(values) // _DRAWN_POINTS))
     if size <= 2:
-        return list(points)
-    chosen = {0, len(points) - 1}
-    for start in range(0, len(points), size):
-        stretch = range(start, min(start + size, len(points)))
-        chosen |= {min(stretch, key=lambda i: points[i].loss), max(stretch, key=lambda i: points[i].loss)}
-    return [points[i] for i in sorted(chosen)]
+        return range(len(values))
+    chosen = {0, len(values) - 1}
+    for start in range(0, len(values), size):
+        stretch = range(start, min(start + size, len(values)))
+        chosen |= {min(stretch, key=values.__getitem__), max(stretch, key=values.__getitem__)}
+    return sorted(chosen)
 
 
 def bars(predicted: float, measured: float | None, largest: float, *, key: str, title: str) -> str:
@@ -268,20 +206,3 @@ def bars(predicted: float, measured: float | None, largest: float, *, key: str, 
     if measured is not None:
         drawing.rectangle(1, 10, max(0.0, measured) * unit, 5, "bar measured")
     return drawing.markup()
-
-
-def spaced(scale: Scale) -> list[float]:
-    """The ticks whose labels have room: every one, or every second where the numbers are long.
-
-    A long label at an end is moved inwards, towards its neighbour; that too has to fit.
-    """
-    gap = abs(scale(scale.ticks[1]) - scale(scale.ticks[0]))
-    half = max(len(decimal(tick, scale.digits)) for tick in scale.ticks) * CHARACTER / 2
-    return scale.ticks[:: math.ceil((2 * half + 6 + max(0.0, half - EDGE)) / gap)]
-
-
-def fit(label: str, room: float) -> str:
-    """The label, cut with an ellipsis if it is longer than the room it has."""
-    label = " ".join(clean(label).split())
-    most = max(1, int(room / CHARACTER))
-    return label if len(label) <= most else label[: most - 1].rstrip() + "…"

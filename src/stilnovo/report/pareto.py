@@ -1,4 +1,4 @@
-"""What was gained against what was lost: one curve a model through its scalings, the base at the origin.
+"""The charts of a sweep: gain against loss, one curve an adapter through its scalings; and loss by position.
 
 Right is more gained, down is less lost, so the place to be is at the lower right. Curves differ by colour and by the
 shape of their marks; a filled mark lost nothing that the test can see; a pale band runs along the Pareto front.
@@ -6,222 +6,168 @@ shape of their marks; a filled mark lost nothing that the test can see; a pale b
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
-from stilnovo.report.charts import CHARACTER, EDGE, Scale, fit, interval_text, numbers_of, spaced
-from stilnovo.report.numbers import decimal, drawable
-from stilnovo.report.svg import Drawing
-from stilnovo.report.values import Interval
+from stilnovo.forgetting.tradeoff import Front, Point, Tradeoff
+from stilnovo.report.numbers import drawable
+from stilnovo.report.plot import CHARACTER, EDGE, RADIUS, Plane, Scale, colour, fit, interval_text, numbers_of
+from stilnovo.statistics.estimates import Estimate
 
-COLOURS = 6  # classes curve-0 … curve-5 of the style sheet; more curves begin again, with another shape
-_RADIUS = 5.0
-_SHAPES: tuple[tuple[tuple[float, float], ...], ...] = (
-    tuple((math.cos(math.tau * k / 24), math.sin(math.tau * k / 24)) for k in range(24)),  # disc
-    ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),  # square
-    ((0.0, -1.25), (1.1, 0.85), (-1.1, 0.85)),  # triangle
-    ((0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)),  # diamond
-    ((0.0, 1.25), (1.1, -0.85), (-1.1, -0.85)),  # triangle, upside down
-)
+GAINED = "gained: bits per byte saved, %"
+PANELS: dict[Front, tuple[str, str]] = {
+    "accuracy": ("Against benchmarks", "lost: accuracy over all tasks, points"),
+    "chat": ("Against chat", "lost: bits per byte of chat answers, %"),
+}
+_SPREAD = 0.4  # of a range's width: how far apart the series stand, so that whiskers do not cover each other
 
 Box = tuple[float, float, float, float]  # left, right, top, bottom
+Spot = tuple[Point, Estimate]  # a setting and what it lost
 
 
-@dataclass(frozen=True)
-class Place:
-    """One setting: gained (x) and lost (y) with their intervals; `joined` places of a curve are connected in order.
-
-    `front` marks the Pareto front, `lost` that something is significantly worse.
-    """
-
-    label: str
-    x: Interval
-    y: Interval
-    front: bool = False
-    lost: bool = False
-    joined: bool = True
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A model through its scalings."""
-
-    name: str
-    places: tuple[Place, ...]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One picture: captions say what the axes measure and in which unit."""
-
-    title: str
-    gained: str
-    lost: str
-    curves: tuple[Curve, ...]
-    base_on_front: bool = True
-
-
-def pareto_chart(panel: Panel, *, width: int, key: str) -> str | None:
-    """The picture of one panel.
+def pareto_chart(tradeoff: Tradeoff, panel: Front, *, width: int, key: str) -> str | None:
+    """Every setting of a sweep: what it gained and what it lost, the base at the origin.
 
     Returns:
-        An `<svg>` element, or None if no place has values that can be drawn.
+        An `<svg>` element, or None if no setting has values that can be drawn.
     """
-    drawn = [one for curve in panel.curves for one in curve.places if drawable(one.x.value) and drawable(one.y.value)]
-    if not drawn:
+    curves = {name: list(_curve(tradeoff, name, panel)) for name in dict.fromkeys(one.name for one in tradeoff.points)}
+    spots = [spot for curve in curves.values() for spot in curve]
+    if not spots:
         return None
-    rows = legend_rows([curve.name for curve in panel.curves], width)
-    top = 22.0 * len(rows) + 30.0
-    height = top + (430 if width > 500 else 340)
-    bottom, right = height - 42.0, width - EDGE
-    y = Scale((*numbers_of([one.y for one in drawn]), 0.0), bottom, top, 7)
-    left = max(len(decimal(tick, y.digits)) for tick in y.ticks) * CHARACTER + 12
-    x = Scale((*numbers_of([one.x for one in drawn]), 0.0), left + EDGE, right - EDGE, 8 if width > 500 else 5)
-    words = [f"{curve.name} {one.label}: {_words(one)}" for curve in panel.curves for one in curve.places]
-    description = f"Across: {panel.gained}. Up: {panel.lost}. " + "; ".join(words) + "."
-    drawing = Drawing(width, height, key=key, title=panel.title, description=description)
-    legend(drawing, rows)
-    _axes(drawing, x, y, (left, right, top, bottom), panel)
-    _front(drawing, panel, x, y)
-    boxes: list[Box] = []
-    for one in drawn:
-        boxes.append(_around(x(one.x.value), y(one.y.value), _RADIUS + 1, _RADIUS + 1))
-        _bars(drawing, one, x, y)
-    for index, curve in enumerate(panel.curves):
-        _curve(drawing, curve, index, x, y)
-    boxes.append(_base(drawing, x, y, (left, right, top, bottom)))
-    for index, curve in enumerate(panel.curves):
-        for one in curve.places:
-            if one in drawn:
-                _label(drawing, one, colour(index), x, y, (left, right, top, bottom), boxes)
-    return drawing.markup()
-
-
-def _words(one: Place) -> str:
-    return f"gained {interval_text(one.x, 2)}, lost {interval_text(one.y, 2)}"
-
-
-def colour(index: int) -> str:
-    """The style class of a curve."""
-    return f"curve-{index % COLOURS}"
-
-
-def mark(drawing: Drawing, x: float, y: float, index: int, *, filled: bool = True, hover: str = "") -> None:
-    """The mark of a curve at a place."""
-    shape = _SHAPES[index % len(_SHAPES)]
-    style = f"mark {colour(index)}" + ("" if filled else " hollow")
-    drawing.polygon([(x + _RADIUS * dx, y + _RADIUS * dy) for dx, dy in shape], style, hover)
-
-
-def legend_rows(names: Sequence[str], width: float) -> list[list[tuple[float, int, str]]]:
-    """(x, index, name) of every curve, in as many rows as they need."""
-    rows: list[list[tuple[float, int, str]]] = [[]]
-    x = 8.0
-    for index, whole in enumerate(names):
-        name = fit(whole, width - 40)
-        room = len(name) * CHARACTER + 34
-        if rows[-1] and x + room > width:
-            rows.append([])
-            x = 8.0
-        rows[-1].append((x, index, name))
-        x += room
-    return rows
-
-
-def legend(drawing: Drawing, rows: Sequence[Sequence[tuple[float, int, str]]]) -> None:
-    """Mark and name of every curve, above the plot, 22 units a row."""
-    for number, row in enumerate(rows):
-        for x, index, name in row:
-            mark(drawing, x, 8 + 22 * number, index)
-            drawing.text(x + 12, 12 + 22 * number, name, "label")
-
-
-def _axes(drawing: Drawing, x: Scale, y: Scale, box: Box, panel: Panel) -> None:
-    left, right, top, bottom = box
-    for tick in y.ticks:
-        drawing.line(left, y(tick), right, y(tick), "grid")
-        drawing.text(left - 8, y(tick) + 4, decimal(tick, y.digits), "tick", "end")
+    title, caption = PANELS[panel]
+    words = [f"{point.name} {point.scaling}: {_words(point, loss)}" for point, loss in spots]
+    plane = Plane(
+        [*numbers_of(loss for _, loss in spots), 0.0], (f"↑ {caption}", f"{GAINED} →"), names=list(curves), width=width,
+        height=430 if width > 500 else 340, key=key, title=title,
+        description=f"Across: {GAINED}. Up: {caption}. " + "; ".join(words) + ".",
+    )  # fmt: skip
+    gains = [*numbers_of(point.gain for point, _ in spots), 0.0]
+    x = Scale(gains, plane.left + EDGE, plane.right - EDGE, 8 if width > 500 else 5)
     for tick in x.ticks:
-        drawing.line(x(tick), top, x(tick), bottom, "grid")
-    for tick in spaced(x):
-        drawing.text(x(tick), bottom + 17, decimal(tick, x.digits), "tick", "middle")
-    drawing.line(x(0), top, x(0), bottom, "guide")
-    drawing.line(left, y(0), right, y(0), "guide")
-    drawing.line(left, bottom, right, bottom, "axis")
-    drawing.text(0, top - 12, fit(f"↑ {panel.lost}", drawing.width), "tick")
-    drawing.text(right, bottom + 36, fit(f"{panel.gained} →", drawing.width), "tick", "end")
-    drawing.text(right - 6, bottom - 8, "better ↘", "tick", "end")
+        plane.line(x(tick), plane.top, x(tick), plane.bottom, "grid")
+    plane.labels_below(x)
+    plane.line(x(0), plane.top, x(0), plane.bottom, "guide")
+    plane.line(plane.left, plane.y(0), plane.right, plane.y(0), "guide")
+    plane.text(plane.right - 6, plane.bottom - 8, "better ↘", "tick", "end")
+    _front(plane, x, [spot for spot in spots if panel in spot[0].front], base=panel in tradeoff.base.front)
+    taken: list[Box] = []
+    for point, loss in spots:
+        px, py = x(point.gain.value), plane.y(loss.value)
+        taken.append((px - RADIUS - 1, px + RADIUS + 1, py - RADIUS - 1, py + RADIUS + 1))
+        plane.whisker(px, loss)
+        if drawable(point.gain.low) and drawable(point.gain.high):
+            plane.line(x(point.gain.low), py, x(point.gain.high), py, "interval")
+    for index, curve in enumerate(curves.values()):
+        joined = [(x(one.gain.value), plane.y(loss.value)) for one, loss in curve if one.scaling.is_uniform]
+        if joined:
+            plane.polyline([(x(0), plane.y(0)), *joined], f"curve {colour(index)}")
+        for one, loss in curve:
+            hover = f"{one.name}, {one.scaling}: {_words(one, loss)}"
+            plane.mark(x(one.gain.value), plane.y(loss.value), index, filled=not one.lost, hover=hover)
+    taken.append(_base(plane, x))
+    for index, curve in enumerate(curves.values()):
+        for one, loss in curve:
+            _label(plane, str(one.scaling), x(one.gain.value), plane.y(loss.value), colour(index), taken)
+    return plane.markup()
 
 
-def _front(drawing: Drawing, panel: Panel, x: Scale, y: Scale) -> None:
+def _curve(tradeoff: Tradeoff, name: str, panel: Front) -> Iterator[Spot]:
+    """An adapter's settings that can be drawn: those that scale all layers alike in order, then the others."""
+    points = [one for one in tradeoff.points if one.name == name]
+    for point in sorted(
+        points, key=lambda one: (not one.scaling.is_uniform, one.scaling.beta * one.scaling.is_uniform)
+    ):
+        loss = point.loss(panel)
+        if loss is not None and drawable(point.gain.value) and drawable(loss.value):
+            yield point, loss
+
+
+def _words(point: Point, loss: Estimate) -> str:
+    return f"gained {interval_text(point.gain, 2)}, lost {interval_text(loss, 2)}"
+
+
+def _front(plane: Plane, x: Scale, spots: Sequence[Spot], *, base: bool) -> None:
     """A pale band along the front, from the least gained to the most."""
-    places = [(one.x.value, one.y.value) for curve in panel.curves for one in curve.places if one.front]
-    places += [(0.0, 0.0)] if panel.base_on_front else []
-    points = [(x(gained), y(lost)) for gained, lost in sorted(places) if drawable(gained) and drawable(lost)]
+    places = sorted([(point.gain.value, loss.value) for point, loss in spots] + ([(0.0, 0.0)] if base else []))
+    points = [(x(gained), plane.y(lost)) for gained, lost in places]
     if len(points) > 1:
-        drawing.polyline(points, "front")
+        plane.polyline(points, "front")
     for px, py in points:
-        drawing.circle(px, py, 9.5, "front-place")
+        plane.circle(px, py, 9.5, "front-place")
 
 
-def _bars(drawing: Drawing, one: Place, x: Scale, y: Scale) -> None:
-    """The intervals, both ways."""
-    px, py = x(one.x.value), y(one.y.value)
-    if drawable(one.x.low) and drawable(one.x.high):
-        drawing.line(x(one.x.low), py, x(one.x.high), py, "interval")
-    if drawable(one.y.low) and drawable(one.y.high):
-        drawing.line(px, y(one.y.low), px, y(one.y.high), "interval")
-
-
-def _curve(drawing: Drawing, curve: Curve, index: int, x: Scale, y: Scale) -> None:
-    places = [one for one in curve.places if drawable(one.x.value) and drawable(one.y.value)]
-    joined = [(x(one.x.value), y(one.y.value)) for one in places if one.joined]
-    if joined:
-        drawing.polyline([(x(0), y(0)), *joined], f"curve {colour(index)}")
-    for one in places:
-        hover = f"{curve.name}, {one.label}: {_words(one)}"
-        mark(drawing, x(one.x.value), y(one.y.value), index, filled=not one.lost, hover=hover)
-
-
-def _base(drawing: Drawing, x: Scale, y: Scale, plane: Box) -> Box:
+def _base(plane: Plane, x: Scale) -> Box:
     """A cross at the origin; returns the box that it and its name take."""
-    px, py = x(0), y(0)
-    drawing.line(px - 5, py - 5, px + 5, py + 5, "base")
-    drawing.line(px - 5, py + 5, px + 5, py - 5, "base")
-    room = 4 * CHARACTER
-    left = px - 9 - room >= plane[0]
-    drawing.text(px - 9 if left else px + 9, py - 9, "base", "label", "end" if left else "start")
+    px, py, room = x(0), plane.y(0), 4 * CHARACTER
+    plane.line(px - 5, py - 5, px + 5, py + 5, "base")
+    plane.line(px - 5, py + 5, px + 5, py - 5, "base")
+    left = px - 9 - room >= plane.left
+    plane.text(px - 9 if left else px + 9, py - 9, "base", "label", "end" if left else "start")
     return (px - 9 - room if left else px - 5), (px + 5 if left else px + 9 + room), py - 20, py + 5
 
 
-def _label(
-    drawing: Drawing, one: Place, colour: str, x: Scale, y: Scale, plane: Box, taken: list[Box]
-) -> None:  # fmt: skip
+def _label(plane: Plane, label: str, px: float, py: float, style: str, taken: list[Box]) -> None:
     """The setting beside its mark, where it covers least of what is there already."""
-    px, py, room = x(one.x.value), y(one.y.value), len(one.label) * CHARACTER
+    room, frame = len(label) * CHARACTER, (plane.left, plane.right, plane.top, plane.bottom)
     sides = [(9, -8, "start"), (9, 17, "start"), (-9, -8, "end"), (-9, 17, "end"), (11, 4, "start"), (-11, 4, "end"),
              (0, -13, "middle"), (0, 22, "middle"), (18, -20, "start"), (18, 29, "start"), (-18, -20, "end"), (-18, 29, "end")]  # fmt: skip
-    best: tuple[float, float, float, str, Box] | None = None
-    for dx, dy, anchor in sides:
+    choices: list[tuple[float, int, Box]] = []
+    for number, (dx, dy, anchor) in enumerate(sides):
         start = px + dx - {"start": 0.0, "middle": room / 2, "end": room}[anchor]
         box = (start, start + room, py + dy - 11, py + dy + 3)
-        cost = sum(_overlap(box, other) for other in taken) + 4 * _outside(box, plane)
-        if best is None or cost < best[0] - 1e-9:
-            best = (cost, px + dx, py + dy, anchor, box)
-    assert best is not None
-    drawing.text(best[1], best[2], one.label, f"setting {colour}", best[3])
-    taken.append(best[4])
-
-
-def _around(x: float, y: float, half_width: float, half_height: float) -> Box:
-    return x - half_width, x + half_width, y - half_height, y + half_height
+        cost = sum(_overlap(box, other) for other in taken) + 4 * (14 * room - _overlap(box, frame))
+        choices.append((round(cost, 6), number, box))
+    _, number, box = min(choices)
+    dx, dy, anchor = sides[number]
+    plane.text(px + dx, py + dy, label, f"setting {style}", anchor)
+    taken.append(box)
 
 
 def _overlap(a: Box, b: Box) -> float:
     return max(0.0, min(a[1], b[1]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[2], b[2]))
 
 
-def _outside(box: Box, plane: Box) -> float:
-    area = (box[1] - box[0]) * (box[3] - box[2])
-    return area - _overlap(box, plane)
+def position_chart(
+    ranges: Sequence[str], series: Mapping[str, Sequence[Estimate | None]], *, width: int, key: str
+) -> str | None:
+    """Change of the loss against the base by range of positions (`1–31`, …); down is better, the base is zero.
+
+    Args:
+        ranges: The ranges' names.
+        series: Each model's change in nats per token, one a range; None where nothing was read.
+        width: Of the drawing.
+        key: Of the drawing, unique in the page.
+
+    Returns:
+        An `<svg>` element, or None if there is no value that can be drawn.
+    """
+    drawn = {
+        name: [(place, one) for place, one in enumerate(changes) if one is not None and drawable(one.value)]
+        for name, changes in series.items()
+    }
+    values = numbers_of(one for changes in drawn.values() for _, one in changes)
+    if not values:
+        return None
+    words = {
+        name: [f"positions {ranges[place]}: {interval_text(one, 3)}" for place, one in changes]
+        for name, changes in drawn.items()
+    }
+    plane = Plane(
+        [*values, 0.0], ("nats per token against the base, lower is better", "position in the context, tokens"),
+        names=list(series), width=width, height=260 if width > 500 else 230, key=key,
+        title="Loss by position in the context",
+        description="; ".join(f"{name}, {line}" for name, lines in words.items() for line in lines),
+    )  # fmt: skip
+    step = (plane.right - plane.left) / len(ranges)
+    plane.line(plane.left, plane.y(0), plane.right, plane.y(0), "guide")
+    for place, name in enumerate(ranges):
+        plane.text(plane.left + (place + 0.5) * step, plane.bottom + 17, fit(name, step + 4), "tick", "middle")
+    for index, (name, changes) in enumerate(drawn.items()):
+        aside = _SPREAD * (index / (len(drawn) - 1) - 0.5) if len(drawn) > 1 else 0.0
+        places = [(plane.left + (place + 0.5 + aside) * step, one) for place, one in changes]
+        for x, one in places:
+            plane.whisker(x, one)
+        plane.polyline([(x, plane.y(one.value)) for x, one in places], f"curve {colour(index)}")
+        for (x, one), line in zip(places, words[name], strict=True):
+            plane.mark(x, plane.y(one.value), index, hover=f"{name}, {line} nats per token")
+    return plane.markup()

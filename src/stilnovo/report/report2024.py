@@ -8,129 +8,80 @@ solved from them: 123 of 234 and 98 of 234 (ARC-IT), 1,246 of 1,839 and 953 of 1
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from stilnovo.scoring.perplexity import HeldOutScore
-from stilnovo.scoring.result import EvaluationResult, TaskResult
+from stilnovo.scoring.result import EvaluationResult
 from stilnovo.statistics.estimates import Estimate
 
 NOTHING = "—"
+Figures = tuple[str | None, ...]
+
+# Model → its published figures, a column each.
+BENCHMARKS: dict[str, Figures] = {
+    "LLaMAntino-3-ANITA-8B, bfloat16, all items": (".5714", ".7093"),
+    "LLaMAntino-3-ANITA-8B, 4-bit, first 20 %": (".5256", ".6775"),
+    "the same after one epoch of Wikipedia (LoRA)": (".4188", ".5182"),
+}
+PERPLEXITIES: dict[str, Figures] = {
+    "LLaMAntino-3-ANITA-8B": ("18.76",),
+    "Llama-3-8B": ("15.92",),
+    "LLaMAntino-3-ANITA-8B after one epoch (LoRA)": ("11.39",),
+}
+INVALSI: dict[str, Figures] = {
+    "Llama-3-8B": ("0.7 %",),
+    "LLaMAntino-3-ANITA-8B": (None,),
+    "after one epoch (LoRA)": (None,),
+}
+# Title, columns, published figures, remark.
+TABLES = (
+    (
+        "Perplexity on Italian Wikipedia, windows of 64 tokens", ("perplexity",), PERPLEXITIES,
+        "Published: 183 articles of the training split, NF4. Lower is better; only equal tokenisers compare.",
+    ),
+    (
+        "Benchmarks, 0-shot, acc_norm", ("ARC-IT", "HellaSwag-IT"), BENCHMARKS,
+        "Published: FP4, no opening token, the first 234 and 1,839 items; ARC-IT in bfloat16 with version 1.0.",
+    ),
+    (
+        "INVALSI, 76 questions, 0-shot, ROUGE-1 precision of four written tokens", ("0-shot",), INVALSI,
+        "It measures whether a bare letter is written; `invalsi_report` measures whether it is the right one.",
+    ),
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Line:
-    """One model of a table: its name and a figure a column, None where none is given."""
-
-    model: str
-    figures: tuple[str | None, ...]
-    published: bool = True
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table: what it shows, its columns, and its lines."""
-
-    title: str
-    columns: tuple[str, ...]
-    lines: tuple[Line, ...]
-    remark: str = ""
-
-
-BENCHMARKS = (
-    Line("LLaMAntino-3-ANITA-8B, bfloat16, all items", (".5714", ".7093")),
-    Line("LLaMAntino-3-ANITA-8B, 4-bit, first 20 %", (".5256", ".6775")),
-    Line("the same after one epoch of Wikipedia (LoRA)", (".4188", ".5182")),
-)
-PERPLEXITIES = (
-    Line("LLaMAntino-3-ANITA-8B", ("18.76",)),
-    Line("Llama-3-8B", ("15.92",)),
-    Line("LLaMAntino-3-ANITA-8B after one epoch (LoRA)", ("11.39",)),
-)
-INVALSI = (
-    Line("Llama-3-8B", ("0.7 %",)),
-    Line("LLaMAntino-3-ANITA-8B", (None,)),
-    Line("after one epoch (LoRA)", (None,)),
-)
-
-
-def tables(result: EvaluationResult, name: str) -> list[Table]:
-    """The report's tables, each with a line for this run where it has something to say, else with dashes.
-
-    Args:
-        result: Of this run.
-        name: Of its model, as the line is to be called.
-    """
-    tasks = result.tasks
-    return [
-        Table(
-            "Perplexity on Italian Wikipedia, windows of 64 tokens",
-            ("perplexity",),
-            (*PERPLEXITIES, Line(name, (_perplexity(result.text),), published=False)),
-            "Published: 183 articles of the training split, NF4. Lower is better; only equal tokenisers compare.",
-        ),
-        Table(
-            "Benchmarks, 0-shot, acc_norm",
-            ("ARC-IT", "HellaSwag-IT"),
-            (
-                *BENCHMARKS,
-                Line(name, tuple(_share(tasks, task) for task in ("arc_it", "hellaswag_it")), published=False),
-            ),
-            "Published: FP4, no opening token, the first 234 and 1,839 items; ARC-IT in bfloat16 with version 1.0.",
-        ),
-        Table(
-            "INVALSI, 76 questions, 0-shot, ROUGE-1 precision of four written tokens",
-            ("0-shot",),
-            (*INVALSI, Line(name, (_rouge(tasks.get("invalsi_report_written")),), published=False)),
-            "It measures whether a bare letter is written; `invalsi_report` measures whether it is the right one.",
-        ),
-    ]
-
-
-def text(shown: Sequence[Table]) -> str:
-    """The tables as plain text; published figures end in a `p`."""
-    return (
-        "\n\n".join(_table(table) for table in shown) + "\n\np: published in 2024, not measured here. —: not given.\n"
+def published_tables(result: EvaluationResult, name: str) -> str:
+    """The report's tables as plain text, each with a line for this run, called `name`; published figures end in a `p`."""
+    short = None if result.text is None else result.text.perplexity_of_short_windows()
+    tasks = [result.tasks.get(task) for task in ("arc_it", "hellaswag_it")]
+    rouge = result.tasks.get("invalsi_report_written")
+    own: tuple[Figures, ...] = (
+        (_range(short, 2) if short else None,),
+        tuple(f"{_range(task.score('acc_norm'), 4, short=True)}, {task.n:,} items" if task else None for task in tasks),
+        (_range(rouge.score("rouge1_precision").times(100), 1, " %") if rouge else None,),
     )
-
-
-def _table(table: Table) -> str:
-    rows = [("", *table.columns)]
-    for line in table.lines:
-        figures = [
-            NOTHING if figure is None else f"{figure}{' p' if line.published else ''}" for figure in line.figures
-        ]
-        rows.append((line.model, *figures))
-    first = max(len(row[0]) for row in rows)
-    widths = [max(len(row[column]) for row in rows) for column in range(1, len(rows[0]))]
-    body = [
-        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))])
-        for row in rows
+    tables = [
+        _table(title, columns, published, {name: mine}, remark)
+        for (title, columns, published, remark), mine in zip(TABLES, own, strict=True)
     ]
-    return "\n".join([table.title, *body, *([table.remark] if table.remark else [])])
+    return "\n\n".join(tables) + "\n\np: published in 2024, not measured here. —: not given.\n"
 
 
-def _share(tasks: Mapping[str, TaskResult], name: str) -> str | None:
-    task = tasks.get(name)
-    return None if task is None else f"{_decimals(task.score('acc_norm'), 4)}, {task.n:,} items"
+def _table(
+    title: str, columns: Sequence[str], published: dict[str, Figures], own: dict[str, Figures], remark: str
+) -> str:
+    rows = [("", *columns)]
+    rows += [(model, *(NOTHING if f is None else f"{f} p" for f in figures)) for model, figures in published.items()]
+    rows += [(model, *(figure or NOTHING for figure in figures)) for model, figures in own.items()]
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    body = [
+        "  ".join([model.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))])
+        for model, *cells in rows
+    ]
+    return "\n".join([title, *body, remark])
 
 
-def _rouge(task: TaskResult | None) -> str | None:
-    if task is None:
-        return None
-    found = task.score("rouge1_precision")
-    return f"{100 * found.value:.1f} % ({100 * found.low:.1f}–{100 * found.high:.1f})"
-
-
-def _perplexity(score: HeldOutScore | None) -> str | None:
-    found = None if score is None else score.perplexity_of_short_windows()
-    return None if found is None else f"{found.value:.2f} ({found.low:.2f}–{found.high:.2f})"
-
-
-def _decimals(found: Estimate, digits: int) -> str:
-    """As the report prints shares, without the zero: .5256 (.4631–.5873)."""
-
-    def short(value: float) -> str:
-        return f"{value:.{digits}f}".replace("0.", ".", 1)
-
-    return f"{short(found.value)} ({short(found.low)}–{short(found.high)})"
+def _range(estimate: Estimate, digits: int, unit: str = "", *, short: bool = False) -> str:
+    """A value and its interval; `short` as the report prints shares, without the zero: .5256 (.4631–.5873)."""
+    value, *ends = (f"{x:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
+    text = f"{value}{unit} ({'–'.join(ends)})"
+    return text.replace("0.", ".") if short else text

@@ -18,7 +18,7 @@ class Drawing:
     def __init__(self, width: float, height: float, *, key: str, title: str, description: str) -> None:
         labels = f"{key}-title {key}-desc"
         box = f"0 0 {_number(width)} {_number(height)}"
-        self.width = width
+        self.width, self.height = width, height
         self._root = Element("svg", {"viewBox": box, "class": "chart", "role": "img", "aria-labelledby": labels})
         SubElement(self._root, "title", {"id": f"{key}-title"}).text = title
         SubElement(self._root, "desc", {"id": f"{key}-desc"}).text = description

@@ -1,112 +1,255 @@
-"""A sweep of adapters and scalings as a page: the picture, the point to take, and everything in numbers."""
+"""A sweep of adapters and scalings: its page, its table for the terminal, and its figures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from stilnovo.report.page import Drawn, PageSection, compose
-from stilnovo.report.pareto import Panel, pareto_chart
-from stilnovo.report.position_plot import Series, position_chart
-from stilnovo.report.values import Direction, Imprint, Interval
+from stilnovo.benchmarks.task import METRIC_NAMES, items_sha256
+from stilnovo.compare.verdict import Verdict
+from stilnovo.forgetting.form import PARTS, form_share
+from stilnovo.forgetting.scales import Probes, ScaleAnswers
+from stilnovo.forgetting.tradeoff import ALL_TASKS, CHAT, FORM, LANGUAGE, Point, Tradeoff
+from stilnovo.report.page import Section, both_widths, compose, text_table
+from stilnovo.report.pareto import PANELS, pareto_chart, position_chart
+from stilnovo.runlog import environment
+from stilnovo.scoring.perplexity import texts_sha256
+from stilnovo.scoring.positions import differences
+from stilnovo.scoring.result import finite
+from stilnovo.statistics.estimates import Estimate
 
-_WIDE, _NARROW = 736, 350
+if TYPE_CHECKING:
+    from rich.table import Table
 
-
-@dataclass(frozen=True)
-class Setting:
-    """One adapter under one scaling. `gain` and `chat` in percent of the base's, `accuracy` in points, `form` in percent.
-
-    `lost` are the measures that are significantly worse; `front` the panels in which it is on the front.
-    """
-
-    name: str
-    scaling: str
-    bits_per_byte: Interval
-    gain: Interval | None
-    accuracy: Interval | None
-    chat: Interval | None
-    form: float | None
-    lost: tuple[str, ...] = ()
-    front: tuple[str, ...] = ()
-    recommended: bool = False
+HELD_OUT = "held-out text"
+_FORM_PARTS = {"ended": "ended", "clean": "no template", "no_loop": "no loop"}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One setting under one measure: its value, and the paired difference to the base with the verdict on it."""
-
-    name: str
-    scaling: str
-    value: float
-    difference: Interval | None = None
-    p: float | None = None
-    direction: Direction | None = None
-
-
-@dataclass(frozen=True)
-class SweepMeasure:
-    """One thing that was gained or may have been lost, in `unit` with `digits` decimals, for every setting."""
-
-    name: str
-    unit: str
-    n: int
-    rows: tuple[Row, ...]
-    digits: int = 1
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class SweepData(Imprint):
-    """Everything the page shows; `facts` are (what, value) pairs with which the run can be repeated."""
-
-    panels: tuple[Panel, ...] = ()
-    settings: tuple[Setting, ...] = ()
-    measures: tuple[SweepMeasure, ...] = ()
-    ranges: tuple[str, ...] = ()
-    positions: tuple[Series, ...] = ()
-    facts: tuple[tuple[str, str], ...] = ()
-
-
-def render_sweep(data: SweepData) -> str:
-    """The whole page as HTML text; write it as UTF-8."""
+def sweep_page(tradeoff: Tradeoff, *, title: str, command: Sequence[str], facts: Sequence[tuple[str, str]] = ()) -> str:
+    """The page of a sweep; `facts` are (what, value) pairs with which it can be repeated."""
+    base = tradeoff.base
+    panels = [panel for panel in PANELS if base.loss(panel) is not None and tradeoff.points]
+    positions = _positions(tradeoff)
+    ranges = base.measured.positions.names if base.measured.positions else []
+    sections: list[Section] = [
+        ("tradeoff", "Gained and lost", "One curve an adapter, through its scalings; the cross is the base. Lower right is "
+         "better. Bars are 95 % intervals of the paired differences to the base. Hollow marks: something regressed "
+         "significantly. Pale band: the Pareto front, on which nothing can be gained without losing more.", bool(panels)),
+        ("settings-table", "Every setting", "Changes against the base, item by item.", True),
+        ("positions", "By position", "How much better or worse each model predicts, by how many tokens it has read before.",
+         bool(positions)),
+        ("measures", "Measure by measure", "Each verdict stands alone at 5 %: where a loss is feared, the cautious mistake "
+         "is to see one that is none.", True),
+    ]  # fmt: skip
     return compose(
-        data,
-        _sections(data),
-        panels=[
-            Drawn(*(pareto_chart(panel, width=width, key=f"pareto-{index}-{width}") for width in (_WIDE, _NARROW)))
-            for index, panel in enumerate(data.panels)
-        ],
-        position_plot=Drawn(
-            *(position_chart(data.ranges, data.positions, width=w, key=f"positions-{w}") for w in (_WIDE, _NARROW))
-        ),
+        title, headline(tradeoff), environment(), command, sections, limits=_limits(tradeoff),
+        method=_method(tradeoff), facts=facts, tradeoff=tradeoff, settings=[base, *tradeoff.points],
+        measures=_measures(tradeoff),
+        panels={PANELS[panel][0]: both_widths(pareto_chart, tradeoff, panel, key=f"pareto-{panel}") for panel in panels},
+        position_plot=both_widths(position_chart, ranges, positions, key="positions"),
+    )  # fmt: skip
+
+
+def sweep_text(tradeoff: Tradeoff) -> Iterator[str | Table]:
+    """The same for the terminal."""
+    rows = []
+    for point in (tradeoff.base, *tradeoff.points):
+        accuracy = point.accuracy and point.accuracy.times(100)
+        changes = [_change(change) for change in (point.gain, accuracy, point.chat)] if point.gained else [""] * 3
+        form = "–" if point.form is None else f"{point.form:.0f}"
+        bits = f"{point.measured.held_out.bits_per_byte().value:.4f}"
+        rows.append((f"{point.name} {point.scaling}", bits, *changes, form, ", ".join(point.lost)))
+    headings = ("setting", "bits per byte", "gained, %", "accuracy, points", "chat, %", "form, %", "regressed")
+    yield text_table("against the base, 95 % intervals", headings, rows, left=("regressed",))
+    yield headline(tradeoff)
+
+
+def _change(change: Estimate | None) -> str:
+    return "–" if change is None else f"{change.value:+.2f} ({change.low:+.2f} to {change.high:+.2f})"
+
+
+def sweep_facts(given: Mapping[str, Any], adapters: Mapping[str, str], probes: Probes) -> list[tuple[str, str]]:
+    """What a sweep can be repeated with: what the command was given, and the hashes of `adapters`, texts and items."""
+    facts = [(key.replace("_", " "), json.dumps(value, ensure_ascii=False)) for key, value in given.items() if value]
+    facts += [(f"{name}, sha256", digest) for name, digest in adapters.items()]
+    facts += [("held-out text, sha256", texts_sha256(probes.held_out))]
+    return facts + [(f"{one.task.name}, items, sha256", items_sha256(one.items)) for one in probes.selections]
+
+
+def headline(tradeoff: Tradeoff) -> str:
+    """The recommended setting in one sentence, with what it leaves possible."""
+    best = tradeoff.recommended
+    beyond = f" by more than {tradeoff.tolerance:g} % of a text's bits per byte" if tradeoff.tolerance else ""
+    if best is None:
+        if any(point.gained and point.gained.outcome == "improved" for point in tradeoff.points):
+            return f"Every setting that gains on the held-out text regresses significantly elsewhere{beyond}: keep the base."
+        return "No setting is sure to gain on the held-out text: keep the base."
+    gain, unseen = best.gain, ""
+    if best.most_lost is not None:
+        unseen = f"; up to {100 * best.most_lost:.1f} points of accuracy may be lost unseen"
+    return (
+        f"{best.name} at {best.scaling}: {gain.value:.1f} % fewer bits per byte ({gain.low:.1f}–{gain.high:.1f}), and "
+        f"no significant regression{beyond}{unseen}."
     )
 
 
-def _sections(data: SweepData) -> list[PageSection]:
+def sweep_figures(tradeoff: Tradeoff) -> dict[str, Any]:
+    """The figures without the items: the base, one object a setting, and the recommended setting."""
+    best = tradeoff.recommended
+    taken = None if best is None else {"name": best.name, "scaling": str(best.scaling), "gain_percent": best.gain.value}
+    figures: dict[str, Any] = finite(
+        {
+            "base": _figures(tradeoff.base),
+            "points": [_figures(one) | _position_figures(tradeoff, one) for one in tradeoff.points],
+            "recommended": taken,
+            "tolerance_percent": tradeoff.tolerance,
+            "headline": headline(tradeoff),
+        }
+    )
+    return figures
+
+
+def answers_of(measured: ScaleAnswers) -> list[dict[str, Any]]:
+    """The written answers with what was found in them, to be read."""
     return [
-        PageSection(
-            "tradeoff",
-            "Gained and lost",
-            "One curve a model, through the scales of its adapter; the cross is the base. Lower right is better. Bars "
-            "are 95 % intervals of the paired differences to the base. Hollow marks: something is significantly worse. "
-            "Pale band: the Pareto front, on which nothing can be gained without losing more.",
-            bool(data.panels),
-        ),
-        PageSection("settings-table", "Every setting", "Changes against the base, item by item.", bool(data.settings)),
-        PageSection(
-            "positions",
-            "By position",
-            "How much better or worse each model predicts, by how many tokens it has read before.",
-            bool(data.positions),
-        ),
-        PageSection(
-            "measures",
-            "Measure by measure",
-            "Each verdict stands alone at 5 %: where a loss is feared, the cautious mistake is to see one that is none.",
-            bool(data.measures),
-        ),
-        PageSection("limits", "What this does not show", "", bool(data.limits)),
-        PageSection("method", "How it was measured", "", bool(data.method)),
-        PageSection("repeat", "To repeat it", "", bool(data.facts)),
-        PageSection("colophon", "Colophon", "", True),
+        {"id": one.id, "text": one.text, **{part: bool(getattr(one, part)) for part in PARTS}}
+        for one in measured.answers
     ]
+
+
+def _interval(name: str, estimate: Estimate | None) -> dict[str, Any]:
+    """A value and its interval under two keys; nothing where it was not measured."""
+    return {} if estimate is None else {name: estimate.value, f"{name}_interval": [estimate.low, estimate.high]}
+
+
+def _figures(point: Point) -> dict[str, Any]:
+    measured, losses = point.measured, point.losses
+    figures = {
+        "name": point.name, "scaling": str(point.scaling),
+        **_interval("bits_per_byte", measured.held_out.bits_per_byte()), **_interval("gain_percent", point.gain),
+        "gain_verdict": point.gained.outcome if point.gained else None,
+        "tasks": {
+            name: {"metric": task.metric, "n": task.n, **_interval("acc", task.score()), **_against(losses.get(name))}
+            for name, task in measured.tasks.items()
+        },
+        "protected": {
+            name: _interval("bits_per_byte", text.bits_per_byte()) | _interval("percent", point.texts[name])
+            | _against(losses.get(name))
+            for name, text in measured.protected.items()
+        },
+        **_interval("accuracy_points", point.accuracy and point.accuracy.times(100)),
+    }  # fmt: skip
+    if measured.chat is not None:
+        figures |= _interval("chat_bits_per_byte", measured.chat.bits_per_byte()) | _interval(
+            "chat_percent", point.chat
+        )
+        figures["chat_verdict"] = losses[CHAT].outcome if CHAT in losses else None
+    if measured.answers:
+        shares = {part: form_share(measured.answers, part) for part in PARTS}
+        figures["form"] = {"n": len(measured.answers), **shares, **_against(losses.get(FORM))}
+    return figures | {"lost": list(point.lost), "front": sorted(point.front)}
+
+
+def _position_figures(tradeoff: Tradeoff, point: Point) -> dict[str, Any]:
+    """Change in nats per token by range of positions, where it was read."""
+    changes = _positions(tradeoff).get(f"{point.name} {point.scaling}")
+    if changes is None or point.measured.positions is None:
+        return {}
+    named = zip(point.measured.positions.names, changes, strict=True)
+    return {"positions": {name: _interval("difference", change) for name, change in named if change is not None}}
+
+
+def _positions(tradeoff: Tradeoff) -> dict[str, list[Estimate | None]]:
+    """By setting, the change of the loss against the base in every range of positions, where it was read."""
+    base = tradeoff.base.measured.positions
+    return {
+        f"{point.name} {point.scaling}": differences(base, point.measured.positions)
+        for point in tradeoff.points
+        if base is not None and point.measured.positions is not None
+    }
+
+
+def _against(verdict: Verdict | None) -> dict[str, Any]:
+    if verdict is None:
+        return {"difference": 0.0, "difference_interval": [0.0, 0.0], "p": None, "verdict": None}
+    return _interval("difference", verdict.difference) | {"p": verdict.p, "verdict": verdict.outcome}
+
+
+def _measures(tradeoff: Tradeoff) -> list[tuple[str, str, str, list[tuple[Point, Verdict]]]]:
+    """One table for each thing that was measured: name, what its values are, a note, and the verdict on every setting."""
+    base, points = tradeoff.base.measured, tradeoff.points
+    gained = [(point, point.gained) for point in points if point.gained is not None]
+    rows = {name: [(point, point.losses[name]) for point in points] for name in (points[0].losses if points else ())}
+    measures = [(HELD_OUT, "bits per byte", "", gained)]
+    for name, verdicts in rows.items():
+        unit, note = "bits per byte", ""
+        if name in base.tasks:
+            task = base.tasks[name]
+            unit, note = (
+                f"{METRIC_NAMES[task.metric]}, %",
+                f"Guessing: {100 * task.chance:.0f} %." if task.chance else "",
+            )
+        elif name == ALL_TASKS:
+            unit, note = "accuracy, %", "Every item counts alike, by its own task's metric."
+        elif name in (FORM, LANGUAGE):
+            unit, note = "answers, %", _form_note(tradeoff) if name == FORM else ""
+        measures.append((name, unit, note, verdicts))
+    return measures
+
+
+def _form_note(tradeoff: Tradeoff) -> str:
+    """The parts of the form, setting by setting."""
+    lines = []
+    for point in (tradeoff.base, *tradeoff.points):
+        shares = {name: form_share(point.measured.answers, part) for part, name in _FORM_PARTS.items()}
+        parts = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+        lines.append(f"{point.name} {point.scaling}: {parts}")
+    return "; ".join(lines) + "."
+
+
+def _method(tradeoff: Tradeoff) -> Iterator[str]:
+    """How this sweep was measured; nothing is said of what it did not measure."""
+    base = tradeoff.base.measured
+    texts = [
+        "Held-out text",
+        *(["chat answers"] if base.chat else []),
+        *(["protected texts"] if base.protected else []),
+    ]
+    chat = " Of a conversation only the assistant's words and the ends of its turns count." if base.chat else ""
+    yield (
+        f"{', '.join(texts)}: bits per byte, differences paired by document{' or conversation' if base.chat else ''}, "
+        f"bootstrap intervals and a sign-flip test.{chat}"
+    )
+    if base.tasks:
+        yield (
+            "Benchmarks: each item by its task's own metric; McNemar's exact test and Tango's interval, or a sign-flip test "
+            "and a bootstrap over groups where items share a passage or a subject."
+        )
+    if base.answers:
+        yield (
+            f"Form: {len(base.answers)} greedy answers. An answer has kept its form when the model ended its turn itself, no "
+            "template shows and it does not turn in circles; its language is judged by function words."
+        )
+    if any(point.scaling.is_uniform for point in tradeoff.points):
+        yield "A scaling multiplies the adapter's update, here in all layers alike. Nothing was trained for it."
+    if grown := next((point.scaling for point in tradeoff.points if not point.scaling.is_uniform), None):
+        yield (
+            f"{grown} multiplies the adapter's update by {grown.alpha:g} in the first layer and {grown.beta:g} in the last, "
+            "linearly between (LiNeS, arXiv 2410.17146). Nothing was trained for it."
+        )
+    yield "Every verdict stands alone at 5 %, without a correction for their number: a loss is rather seen than missed."
+
+
+def _limits(tradeoff: Tradeoff) -> Iterator[str]:
+    best = tradeoff.recommended
+    yield (
+        "The setting was chosen by looking at these items: on others its gain is likely to be a little smaller and its "
+        "losses a little larger. Measure it again on items that were left out (another --seed) before relying on it."
+    )
+    yield "The front is drawn through point estimates; settings whose bars overlap may change places."
+    for measure, verdict in best.losses.items() if best else ():
+        if verdict.outcome == "inconclusive":
+            yield f"{measure}: {verdict.limit}."
+    if tradeoff.base.measured.chat is not None:
+        yield "Chat answers are held out only if their file was not part of the training."

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from statistics import NormalDist
 
@@ -46,6 +46,13 @@ class Estimate:
     standard_error: float
     n: int
     clusters: int
+
+    def times(self, factor: float) -> Estimate:
+        """The same in another unit, such as 100 for percent; a negative factor exchanges the ends."""
+        low, high = sorted((factor * self.low, factor * self.high))
+        return replace(
+            self, value=factor * self.value, low=low, high=high, standard_error=abs(factor) * self.standard_error
+        )
 
     def between(self, places: int) -> str:
         """The interval in words, to so many decimal places."""

@@ -1,0 +1,239 @@
+"""Two evaluations compared: verdicts with their charts, tables and figures, and every item on which the models differ.
+
+A result holds no question's text. The page is made where the data lie: the task reads them again, and a question is
+shown only if its content hash is the one that was asked. Filters work by style sheet alone, so that the page needs no
+script to be browsed; the script adds a search.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from stilnovo.benchmarks.task import Item, Metric, MultipleChoice, item_sha256
+from stilnovo.compare.paired import TEXT, Comparison, Pairs
+from stilnovo.compare.verdict import Verdict
+from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot
+from stilnovo.report.page import Section, both_widths, compose, text_table
+from stilnovo.report.plot import interval_text, numbers_of
+from stilnovo.runlog import environment
+from stilnovo.scoring.multiple_choice import ItemScore
+from stilnovo.scoring.result import EvaluationResult, TaskResult, finite
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MOST_ITEMS = 1000  # of one task on the page; a browser scrolls through them without effort
+RIGHT = 0.5  # from which score on an item counts as right, where scores lie between 0 and 1
+
+Change = Literal["gained", "lost", "other"]
+Find = Callable[[TaskResult], Mapping[str, Item]]
+
+VERDICTS_NOTE = (
+    "Hollow dot and dashed line: before. Filled dot: after. Bars are 95 % intervals. The verdict rests on the paired "
+    "difference, item by item, not on whether the bars overlap."
+)
+_TESTS = {
+    "McNemar": "McNemar's exact test and Tango's interval for rights and wrongs on independent items",
+    "sign-flip": "a sign-flip test and a bootstrap over documents or groups for texts, for items that share a passage or a "
+    "subject, and for scores between 0 and 1",
+}
+
+
+def comparison_page(
+    before: EvaluationResult, after: EvaluationResult, comparison: Comparison, find: Find, command: Sequence[str] = ()
+) -> str:
+    """The page of two evaluations; `find` gives a task's items by id, none where its data are not at hand."""
+    verdicts = {"Held-out text" if name == TEXT else name: verdict for name, verdict in comparison.verdicts.items()}
+    sections: list[Section] = [
+        ("differences", "The difference", "After minus before on the same items, with its 95 % interval. An interval that "
+         "holds the dashed zero leaves open which is better.", bool(verdicts)),
+        ("verdicts", "Improved or regressed", VERDICTS_NOTE, bool(verdicts)),
+        ("runs", "The two runs", "How they differ, besides their answers.", bool(comparison.differences)),
+        ("refused", "Not compared", "", bool(comparison.refused)),
+        ("items", "Where they differ", "Gained: wrong before, right after. Lost: the reverse. Other: another answer, as "
+         "right or as wrong as before. Figures are log-likelihoods in nats, and per character where that decides; the "
+         "filled one was chosen, the right answer has a tick.", bool(comparison.pairs)),
+    ]  # fmt: skip
+    return compose(
+        f"{run_name(before)} → {run_name(after)}", _headline(comparison.verdicts), environment(), command, sections,
+        limits=[pairs.note for pairs in comparison.pairs.values() if pairs.note], method=paired_method(verdicts),
+        comparison=comparison, difference_plots=_difference_plots(verdicts),
+        tasks=[differing(pairs, find(pairs.before)) for pairs in comparison.pairs.values()],
+        **verdict_values(verdicts, {name: pairs.before.chance for name, pairs in comparison.pairs.items()}),
+    )  # fmt: skip
+
+
+def comparison_text(before: EvaluationResult, after: EvaluationResult, comparison: Comparison) -> Iterator[str | Table]:
+    """The same for the terminal."""
+    yield f"before: {run_name(before)}\nafter:  {run_name(after)}\n"
+    yield from (f"{name}: {verdict.sentence}" for name, verdict in comparison.verdicts.items())
+    yield from (pairs.note for pairs in comparison.pairs.values() if pairs.note)
+    yield from (f"{name}: not compared. {reason}" for name, reason in comparison.refused.items())
+    rows = []
+    for name, verdict in comparison.verdicts.items():
+        scale, digits = verdict.scale, 4 if verdict.lower_is_better else 1
+        change = verdict.difference.times(scale)
+        rows.append(
+            (
+                name, f"{change.n:,}", f"{scale * verdict.before.value:.{digits}f}",
+                f"{scale * verdict.after.value:.{digits}f}", f"{change.value:+.{digits}f}",
+                f"{change.low:+.{digits}f} to {change.high:+.{digits}f}",
+                "–" if verdict.gained is None else f"{verdict.gained:,}, {verdict.lost:,}", f"{verdict.decisive_p:.3f}",
+                f"{scale * verdict.smallest_visible:.{digits}f}", verdict.outcome,
+            )
+        )  # fmt: skip
+    yield text_table(
+        "shares in %, differences in points; 95 % intervals; p corrected for the number of comparisons (Holm); visible: the "
+        "smallest difference with 80 % power",
+        ("task", "n", "before", "after", "difference", "interval", "gained, lost", "p", "visible", "verdict"),
+        rows,
+        left=("verdict",),
+    )
+
+
+def comparison_figures(comparison: Comparison) -> dict[str, Any]:
+    """The same for `--json`."""
+    tasks = {}
+    for name, verdict in comparison.verdicts.items():
+        tasks[name] = {
+            "n": verdict.difference.n, "metric": verdict.metric, "before": verdict.before.value,
+            "after": verdict.after.value, "difference": verdict.difference.value,
+            "interval": [verdict.difference.low, verdict.difference.high], "p_value": verdict.p,
+            "p_corrected": verdict.p_corrected, "correction": "Holm", "comparisons": verdict.comparisons,
+            "test": verdict.test, "clusters": verdict.difference.clusters, "gained": verdict.gained,
+            "lost": verdict.lost, "outcome": verdict.outcome, "verdict": verdict.sentence,
+            "smallest_visible_difference": verdict.smallest_visible,
+        }  # fmt: skip
+        if pairs := comparison.pairs.get(name):
+            tasks[name] |= {"only_before": pairs.only_before, "only_after": pairs.only_after}
+    differences = [list(row) for row in comparison.differences]
+    figures: dict[str, Any] = finite({"tasks": tasks, "refused": comparison.refused, "differences": differences})
+    return figures
+
+
+def run_name(result: EvaluationResult) -> str:
+    """Model, quantization and adapter of a run."""
+    scheme = "" if result.quantization == "none" else f" in {result.quantization}"
+    return f"{result.model}{scheme}" + (f" with {result.adapter}" if result.adapter else "")
+
+
+def paired_method(verdicts: Mapping[str, Verdict]) -> Iterator[str]:
+    """How these verdicts were reached; nothing is said of tests that were not made."""
+    if not verdicts:
+        return
+    tests = "; ".join(words for test, words in _TESTS.items() if any(v.test == test for v in verdicts.values()))
+    count = max(verdict.comparisons for verdict in verdicts.values())
+    holm = f" p-values are corrected for {count} comparisons by Holm's method." if count > 1 else ""
+    yield (
+        f"Both models answered the same items, so the verdicts are paired: {tests}.{holm} A verdict needs both test and "
+        "interval."
+    )
+
+
+def verdict_values(verdicts: Mapping[str, Verdict], chances: Mapping[str, float]) -> dict[str, Any]:
+    """What the section `verdicts` shows: one plot a verdict, those of the same unit on the same axis."""
+    ends = {name: [v.before.times(v.scale), v.after.times(v.scale)] for name, v in verdicts.items()}
+    chance = {name: 100 * chances[name] for name in verdicts if chances.get(name)}
+    plots = {}
+    for index, (name, verdict) in enumerate(verdicts.items()):
+        alike = [other for other, v in verdicts.items() if v.unit == verdict.unit]
+        shared = [end for other in alike for end in ends[other]]
+        before, after = ends[name]
+        axis = IntervalAxis(
+            verdict.unit, verdict.digits, cover=[*numbers_of(shared), *(chance[n] for n in alike if n in chance)],
+            room=max(len(interval_text(end, verdict.digits)) for end in shared), guide=before.value,
+            chance=chance.get(name),
+            caption=f"{verdict.unit}, {'lower' if verdict.lower_is_better else 'higher'} is better",
+        )  # fmt: skip
+        rows = [IntervalRow("before", before, filled=False), IntervalRow("after", after)]
+        title = f"{name}: before and after"
+        plots[name] = both_widths(interval_plot, rows, axis, key=f"verdict-{index}", title=title)
+    return {"verdicts": verdicts, "plots": plots}
+
+
+def _difference_plots(verdicts: Mapping[str, Verdict]) -> list[list[str | None]]:
+    """One plot a unit: differences in points and differences in bits per byte share no axis."""
+    plots = []
+    for index, unit in enumerate(dict.fromkeys(verdict.unit for verdict in verdicts.values())):
+        alike = {name: verdict for name, verdict in verdicts.items() if verdict.unit == unit}
+        first = next(iter(alike.values()))
+        name, side = ("points", "right") if unit == "%" else (unit, "left")
+        axis = IntervalAxis(name, first.digits, guide=0.0, caption=f"{name}; better to the {side}")
+        rows = [IntervalRow(task, v.difference.times(v.scale)) for task, v in alike.items()]
+        title = f"Difference in {name}"
+        plots.append(both_widths(interval_plot, rows, axis, key=f"difference-{index}", title=title))
+    return plots
+
+
+def _headline(verdicts: Mapping[str, Verdict]) -> str:
+    names: dict[str, list[str]] = {"improved": [], "regressed": [], "inconclusive": []}
+    for name, verdict in verdicts.items():
+        names[verdict.outcome].append(name)
+    return " ".join(f"{outcome.capitalize()}: {', '.join(tasks)}." for outcome, tasks in names.items() if tasks)
+
+
+def differing(pairs: Pairs, texts: Mapping[str, Item]) -> dict[str, Any]:
+    """The items that the two models answered differently, at most as many as the page can bear; counts are of all.
+
+    `gained` became right, `lost` wrong; `other` is another answer that is as wrong or as right as before.
+    """
+    task = pairs.before
+    changed = [(*both, change) for both in pairs.items if (change := _change(*both, task.metric)) is not None]
+    step = max(1.0, len(changed) / MOST_ITEMS)
+    shown = [changed[int(index * step)] for index in range(min(len(changed), MOST_ITEMS))]
+    hashes = dict(zip((item.id for item in task.items), task.hashes, strict=True))
+    asked = {answer.id: texts[answer.id] for answer, *_ in shown if answer.id in texts}
+    asked = {name: item for name, item in asked.items() if item_sha256(item) == hashes[name]}
+    notes = [f"Licence of the questions: {task.licence}. Source: {task.source}."]
+    if len(asked) < len(shown):
+        notes.append(
+            f"The text of {len(shown) - len(asked):,} questions is not shown: their data are not here, or are not those "
+            "that were asked (--data-dir says where they are)."
+        )
+    return {
+        "name": task.name, "n": len(pairs.items), "counts": Counter(change for *_, change in changed), "notes": notes,
+        "all": len(changed),
+        "shown": [
+            {"change": change, "before": first, "after": second, **_content(first, second, task.metric, asked.get(first.id))}
+            for first, second, change in shown
+        ],
+    }  # fmt: skip
+
+
+def _change(before: ItemScore, after: ItemScore, metric: Metric) -> Change | None:
+    was, became = before.values[metric] >= RIGHT, after.values[metric] >= RIGHT
+    if was != became:
+        return "gained" if became else "lost"
+    same = (_pick(before, metric), before.text) == (_pick(after, metric), after.text)
+    return None if same else "other"
+
+
+def _pick(answer: ItemScore, metric: Metric) -> int:
+    return answer.choice_norm if metric == "acc_norm" else answer.choice
+
+
+def _content(before: ItemScore, after: ItemScore, metric: Metric, item: Item | None) -> dict[str, Any]:
+    """Question, references, and the possible answers with what each model gave for them, of an item whose text is known.
+
+    A row of `endings` is text, whether it is right, and for each model the log-likelihood in nats, the same per character
+    where that decides, and whether it was chosen.
+    """
+    question = "" if item is None else item.context.removeprefix(item.header).strip()
+    if not isinstance(item, MultipleChoice):
+        texts, right, lengths = [f"answer {n + 1}" for n in range(len(before.loglikelihoods))], {before.answer}, []
+    else:
+        texts = [(context.removeprefix(item.context) + ending).strip() for context, ending in item.pairs]
+        truths = {index for index, label in enumerate(item.labels) if label == 1}
+        right = truths if truths and metric == "mc2" else {before.answer}
+        lengths = [len(ending.removeprefix(" ")) for ending in item.endings] if metric == "acc_norm" else []
+    endings = []
+    for index, text in enumerate(texts):
+        figures = [
+            (nats, nats / lengths[index] if lengths else None, index == _pick(answer, metric))
+            for answer, nats in ((before, before.loglikelihoods[index]), (after, after.loglikelihoods[index]))
+        ]
+        endings.append((text, index in right, figures))
+    references = () if item is None or isinstance(item, MultipleChoice) else item.references
+    return {"question": question, "endings": endings, "references": references}

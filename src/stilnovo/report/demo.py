@@ -1,0 +1,277 @@
+"""The demo: its page, its table for the terminal, and its figures, all made from one `DemoResult`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stilnovo.compare.verdict import Verdict
+from stilnovo.report.charts import IntervalAxis, IntervalRow, bars, interval_plot, loss_chart, smoothing_span
+from stilnovo.report.comparison import VERDICTS_NOTE, paired_method, verdict_values
+from stilnovo.report.numbers import byte_size, decimal, drawable, duration, p_value, percent, signed
+from stilnovo.report.page import Section, both_widths, compose, text_table
+from stilnovo.report.plot import interval_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from stilnovo.chat.events import Answer
+    from stilnovo.chat.quotes import Quote
+    from stilnovo.compare.scheme_costs import SchemeCost
+    from stilnovo.compare.side_by_side import SideBySide
+    from stilnovo.generate.generator import Sampling
+    from stilnovo.model.memory import MemoryLine
+    from stilnovo.recipe import Recipe
+    from stilnovo.scoring.result import EvaluationResult
+    from stilnovo.train.loop import TrainResult
+
+NAMES = {
+    "bits_per_byte": "Held-out Italian",
+    "sample_questions": "Questions",
+    "sample_completions": "Sentence completion",
+}
+_LOSS_ROWS = 24
+_SMALL = 10**9  # parameters below which a model is said to be a beginner
+
+
+@dataclass
+class DemoResult:
+    """Everything the demo measured; stages that were not run leave their fields empty."""
+
+    recipe: Recipe
+    folder: Path
+    trainable: int = 0
+    total: int = 0
+    optimizer: str = ""
+    before: EvaluationResult | None = None
+    after: EvaluationResult | None = None
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    train: TrainResult | None = None
+    memory: list[MemoryLine] = field(default_factory=list)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    quantisation: list[SchemeCost] = field(default_factory=list)
+    texts: list[SideBySide] = field(default_factory=list)
+    sampling: Sampling | None = None
+    answers: list[Answer] = field(default_factory=list)
+    manifest: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all stages."""
+        return sum(self.stages.values())
+
+    @property
+    def headline(self) -> str:
+        """The verdict on held-out text, the demo's main one."""
+        verdict = self.verdicts.get("bits_per_byte")
+        return verdict.sentence if verdict else "Nothing was measured."
+
+    @property
+    def title(self) -> str:
+        """The page's title."""
+        return f"stilnovo demo: {self.recipe.model.name}"
+
+
+@dataclass(frozen=True)
+class FigureTile:
+    """A label and its figure; `before` is the figure it replaced, `exact` the unrounded number for whoever wants it."""
+
+    label: str
+    value: str
+    note: str = ""
+    before: str = ""
+    exact: str = ""
+
+
+def demo_figures(result: DemoResult, page: str) -> dict[str, Any]:
+    """The final JSON object; every figure was measured in this run."""
+    assert result.train is not None
+    verdict, questions = result.verdicts["bits_per_byte"], result.verdicts["sample_questions"]
+    answer = result.answers[0]
+    quote = next(iter(answer.quotes), None)
+    return {
+        "model": result.recipe.model.name, "quantization": result.recipe.model.quantization,
+        "trainable_parameters": result.trainable, "total_parameters": result.total,
+        "bits_per_byte_before": verdict.before.value, "bits_per_byte_after": verdict.after.value,
+        "accuracy_before": questions.before.value, "accuracy_after": questions.after.value,
+        "verdict": f"{verdict.sentence} {questions.sentence}",
+        "verdicts": {name: v.outcome for name, v in result.verdicts.items()},
+        "tokens_per_second": result.train.tokens_per_second, "peak_memory_bytes": result.train.peak_memory_bytes,
+        "question": answer.question, "answer": answer.text, "answer_kind": answer.kind,
+        "quote": quote.text if quote else None, "quote_source": quote.citation if quote else None,
+        "quote_verified": quote is not None and quote.status == "verified",
+        "adapter": str(result.folder / "adapter"), "report": page, "seconds": result.seconds, "stages": result.stages,
+    }  # fmt: skip
+
+
+def demo_page(result: DemoResult) -> str:
+    """The page of a demo."""
+    sections: list[Section] = [
+        ("glance", "At a glance", "", result.total > 0),
+        ("verdicts", "Improved or regressed", VERDICTS_NOTE, bool(result.verdicts)),
+        ("loss", "The loss", "Training loss, step by step.", bool(result.metrics)),
+        ("memory", "Memory, line by line", "Outlined bars: predicted. Filled bars: measured.", bool(result.memory)),
+        ("quantisation", "What quantization costs", "The same text, the same weights, stored in fewer bits. Hollow dot and "
+         "dashed line: the reference.", bool(result.quantisation)),
+        ("texts", "Side by side", "The same prompt, settings and seed for both.", bool(result.texts)),
+        ("conversation", "Asked of the library", "Verified: it stands word for word in the work it names. Repaired: put "
+         "right from that work. Unverified: not found there, not to be trusted.", bool(result.answers)),
+    ]  # fmt: skip
+    usable = sum(drawable(row["loss"]) for row in result.metrics)
+    return compose(
+        result.title, result.headline, result.manifest, result.manifest.get("command", []), sections,
+        limits=_limits(result), method=_method(result), recipe=result.recipe.to_yaml() if result.total else "",
+        result=result, tiles=tiles(result), passage_of=passage_of,
+        loss_chart=both_widths(loss_chart, result.metrics, key="loss"), loss_rows=_some(result.metrics),
+        loss_span=smoothing_span(usable), loss_unusable=len(result.metrics) - usable,
+        memory_bars=_memory_bars(result.memory), memory_sum=_memory_sum(result.memory), off_by=_off_by,
+        quantisation_plot=_quantisation_plot(result.quantisation), settings=_settings(result.sampling),
+        **verdict_values(_named(result.verdicts), _chances(result)),
+    )  # fmt: skip
+
+
+def demo_text(result: DemoResult) -> Table:
+    """The same for the terminal; texts are plain: brackets in a generated text are not markup."""
+    rows = [
+        (tile.label, f"{tile.before} → {tile.value}" if tile.before else tile.value, tile.note)
+        for tile in tiles(result)
+        if not tile.before  # the verdicts below say the same with its uncertainty
+    ]
+    for name, verdict in _named(result.verdicts).items():
+        ends = [interval_text(end.times(verdict.scale), verdict.digits) for end in (verdict.before, verdict.after)]
+        p = p_value(verdict.decisive_p)
+        remark = f"{verdict.outcome}\nn = {verdict.difference.n:,}, p {p if p.startswith('<') else f'= {p}'}"
+        rows.append((f"{name} ({verdict.unit})", " →\n".join(ends), remark))
+    for answer in result.answers:
+        rows += [("Question", answer.question, ""), ("Answer", answer.text, answer.kind)]
+        rows += [("Quotation", f"«{quote.shown}»", f"{quote.status}: {quote.citation}") for quote in answer.quotes]
+    return text_table(f"{result.title}\n{result.headline}", ("", "Figure", "Remark"), rows, left=("Figure", "Remark"))
+
+
+def tiles(result: DemoResult) -> list[FigureTile]:
+    """The key figures that were measured, in reading order."""
+    share = f"{percent(result.trainable / result.total, 2)} of {result.total:,}" if result.total else ""
+    model = result.recipe.model
+    shown = [
+        FigureTile("Model", f"{model.name} · {model.quantization}"),
+        FigureTile("Trainable parameters", f"{result.trainable:,}", share),
+    ]
+    for name, label in (("bits_per_byte", "Bits per byte"), ("sample_questions", "Accuracy")):
+        if verdict := result.verdicts.get(name):
+            note = f"{verdict.outcome} ({'lower' if verdict.lower_is_better else 'higher'} is better)"
+            unit = "" if verdict.lower_is_better else "%"
+            before, after = (
+                decimal(verdict.scale * end.value, verdict.digits, unit) for end in (verdict.before, verdict.after)
+            )
+            shown.append(FigureTile(label, after, note, before))
+    if result.train is not None:
+        speed, peak = result.train.tokens_per_second, result.train.peak_memory_bytes
+        shown += [
+            FigureTile("Training speed", decimal(speed, 0 if speed >= 100 else 1), "tokens per second"),
+            FigureTile("Peak memory", byte_size(peak), exact=f"{peak:,} bytes"),
+        ]
+    return [*shown, FigureTile("Whole run", duration(result.seconds), exact=f"{result.seconds:,.1f} seconds")]
+
+
+def _named(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
+    return {NAMES.get(name, name): verdict for name, verdict in verdicts.items()}
+
+
+def _chances(result: DemoResult) -> dict[str, float]:
+    tasks = result.before.tasks if result.before else {}
+    return {NAMES.get(name, name): task.chance for name, task in tasks.items()}
+
+
+def passage_of(answer: Answer, quote: Quote) -> tuple[str, str, str] | None:
+    """The passage that a quotation stands in: the text before, the quotation, the text after; None without one."""
+    parts = (passage.text.partition(quote.text) for passage in answer.passages)
+    return next((part for part in parts if part[1]), None)
+
+
+def _some(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Evenly spaced rows, with the first and the last."""
+    last = len(metrics) - 1
+    return (
+        [metrics[i] for i in sorted({round(i * last / (_LOSS_ROWS - 1)) for i in range(_LOSS_ROWS)})] if metrics else []
+    )
+
+
+def _memory_bars(lines: Sequence[MemoryLine]) -> list[tuple[MemoryLine, str]]:
+    largest = max((max(line.predicted, line.measured or 0) for line in lines), default=0)
+    return [
+        (line, bars(line.predicted, line.measured, largest, key=f"memory-{index}", title=line.item))
+        for index, line in enumerate(lines)
+    ]
+
+
+def _memory_sum(lines: Sequence[MemoryLine]) -> tuple[int, int]:
+    """Bytes predicted and measured of the lines that were weighed."""
+    weighed = [(line.predicted, line.measured) for line in lines if line.measured is not None]
+    return sum(predicted for predicted, _ in weighed), sum(measured for _, measured in weighed)
+
+
+def _off_by(predicted: int, measured: int | None) -> str:
+    """Measured against predicted, in percent of the prediction."""
+    return signed(None if measured is None or predicted == 0 else 100 * (measured / predicted - 1), 1, "%")
+
+
+def _quantisation_plot(costs: Sequence[SchemeCost]) -> list[str | None]:
+    guide = costs[0].bits_per_byte.value if costs else None
+    axis = IntervalAxis("bits per byte", 3, guide=guide, caption="bits per byte, lower is better")
+    rows = [IntervalRow(cost.scheme, cost.bits_per_byte, filled=index > 0) for index, cost in enumerate(costs)]
+    return both_widths(interval_plot, rows, axis, key="quantisation", title="Bits per byte by scheme")
+
+
+def _settings(sampling: Sampling | None) -> str:
+    if sampling is None:
+        return ""
+    return f"temperature {sampling.temperature}, top-p {sampling.top_p}, at most {sampling.max_new_tokens} tokens"
+
+
+def _method(result: DemoResult) -> Iterator[str]:
+    """How this run was made and measured: every setting and count is read from the run."""
+    recipe, before = result.recipe, result.before
+    if result.train is not None:
+        kept = "as it is stored" if recipe.model.quantization == "none" else f"in {recipe.model.quantization}"
+        yield (
+            f"The base is frozen and kept {kept}; a LoRA adapter of rank {recipe.lora.r} learns on "
+            f"{', '.join(recipe.lora.projections)} with {result.optimizer}: {result.train.steps:,} steps, "
+            f"{result.train.tokens:,} tokens. It starts at zero, so that 'before' is exactly the base model."
+        )
+    if before is not None and before.text is not None:
+        yield (
+            f"Held-out text: {len(before.text.sizes):,} documents drawn with seed {recipe.train.seed} and not trained on; "
+            "bits per byte count every token once."
+        )
+    for name, task in before.tasks.items() if before else ():
+        how = "the log-likelihood of each answer" + (
+            ", divided by its length in characters" * (task.metric == "acc_norm")
+        )
+        yield f"{NAMES.get(name, name)}: {task.n:,} items, scored by {how}."
+    yield from paired_method(result.verdicts)
+    if result.texts:
+        yield f"Texts side by side share prompt, seed and settings ({_settings(result.sampling)})."
+    if result.answers:
+        yield "Quotations are looked up in the stored source, character by character, after the answer is made."
+
+
+def _limits(result: DemoResult) -> Iterator[str]:
+    if result.train is not None and result.total < _SMALL:
+        yield (
+            f"A model of {result.total / 1e6:.0f} million parameters after {duration(result.train.seconds)} of training is a "
+            "beginner: its texts are often wrong or broken. What changed is what the verdicts say."
+        )
+    for name, verdict in _named(result.verdicts).items():
+        visible = decimal(verdict.scale * verdict.smallest_visible, verdict.digits)
+        unit = verdict.unit if verdict.lower_is_better else "points"
+        yield f"{name}: with n = {verdict.difference.n:,}, changes under {visible} {unit} cannot be seen (80 % power)."
+    if "bits_per_byte" in result.verdicts:
+        yield (
+            f"Held-out and training texts come from the same data ({', '.join(result.recipe.data.paths)}); on other texts "
+            "the gain may be smaller."
+        )
+    if any(answer.kind == "extractive" for answer in result.answers):
+        yield "Extractive answers are sentences of the source, chosen and verified, not written by the model."

@@ -1,0 +1,177 @@
+"""One evaluation: its page and its tables for the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from stilnovo.benchmarks.task import METRIC_NAMES
+from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot
+from stilnovo.report.page import both_widths, command_text, compose, text_table
+from stilnovo.report.report2024 import published_tables
+from stilnovo.scoring.perplexity import SHORT_WINDOW
+from stilnovo.scoring.result import EvaluationResult, TaskResult
+from stilnovo.statistics.estimates import ASSUMED_DISCORDANCE, Estimate, smallest_visible_difference
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+UNFOLDED = 12  # categories of a task that are shown without being asked for
+
+
+def evaluation_page(result: EvaluationResult) -> str:
+    """The page of one evaluation: scores with their intervals, categories, limits, how to repeat it."""
+    tasks = list(result.tasks.values())
+    categories = {task.name: scores for task in tasks if (scores := task.by_category())}
+    return compose(
+        f"{result.model}, evaluated", _headline(result), result.environment, result.command,
+        [
+            ("scores", "Scores", "Dots are scores, bars their 95 % intervals, dotted marks what guessing scores. Two runs "
+             "are told apart by comparing them item by item, not by whether their bars overlap.", bool(tasks)),
+            ("heldout", "Held-out text", "Lower is better.", result.text is not None),
+            ("categories", "By category", "The intervals of small categories are wide; a category that looks best by "
+             "chance always exists.", bool(categories)),
+        ],
+        limits=(line for task in tasks for line in _limits(task)), method=_method(tasks), facts=_facts(result),
+        result=result, tasks=tasks, part=_part, notes=_notes, visible=smallest_visible_difference,
+        metric_names=METRIC_NAMES, short=short_perplexity(result), categories=categories, unfolded=UNFOLDED,
+        plot=both_widths(
+            interval_plot, [IntervalRow(task.name, task.score().times(100), chance=100 * task.chance or None) for task in tasks],
+            IntervalAxis("%", 1, caption="%, higher is better"), key="scores", title="Scores with their 95 % intervals",
+        ),
+        category_plots=[
+            both_widths(
+                interval_plot, [IntervalRow(f"{part} ({score.n:,})", score.times(100)) for part, score in scores.items()],
+                IntervalAxis("%", 1, caption=f"{METRIC_NAMES[result.tasks[name].metric]}, %"), key=f"category-{index}",
+                title=f"{name} by category",
+            )
+            for index, (name, scores) in enumerate(categories.items())
+        ],
+    )  # fmt: skip
+
+
+def evaluation_text(result: EvaluationResult, published_beside: str | None = None) -> Iterator[str | Table]:
+    """The same for the terminal; `published_beside` names the model in the tables of the 2024 report."""
+    tasks = list(result.tasks.values())
+    if tasks:
+        yield text_table(
+            "95 % intervals; a verdict is about the first score of a task",
+            ("task", "items", "score", "guessing", "smallest visible", "items/s"),
+            [
+                (
+                    task.name, f"{task.n:,}", "\n".join(f"{m} {_share(task.score(m))}" for m in task.metrics),
+                    f"{100 * task.chance:.1f} %" if task.chance else "–",
+                    f"{100 * smallest_visible_difference(task.n):.1f} points",
+                    f"{task.items_per_second:.2f}" if task.items_per_second else "cached",
+                )
+                for task in tasks
+            ],
+        )  # fmt: skip
+    yield from _counts(sum(task.cached for task in tasks), sum(task.truncated for task in tasks))
+    if result.text is not None:
+        bits = result.text.bits_per_byte()
+        yield (
+            f"{result.text_name}: {bits.value:.4f} bits per byte {bits.between(4)}, "
+            f"{bits.n:,} documents, {sum(result.text.sizes):,} bytes, {sum(result.text.tokens):,} tokens"
+        )
+    if short := short_perplexity(result):
+        yield f"{result.text_name}: {short}"
+    if published_beside is not None:
+        yield published_tables(result, published_beside)
+
+
+def short_perplexity(result: EvaluationResult) -> str:
+    """The perplexity that the 2024 report measured, in words; empty where it was not measured."""
+    short = None if result.text is None else result.text.perplexity_of_short_windows()
+    if short is None:
+        return ""
+    return (
+        f"perplexity {short.value:.2f} {short.between(2)} in windows of {SHORT_WINDOW} tokens, as in the 2024 report; it "
+        "cannot be compared between tokenisers."
+    )
+
+
+def _share(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f}–{100 * estimate.high:.1f})"
+
+
+def _headline(result: EvaluationResult) -> str:
+    parts = []
+    for name, task in result.tasks.items():
+        guess = f", guessing {100 * task.chance:.0f} %)" if task.chance else ")"
+        parts.append(f"{name} {_share(task.score()).removesuffix(')')}{guess}")
+    if result.text is not None:
+        bits = result.text.bits_per_byte()
+        parts.append(f"{bits.value:.3f} bits per byte {bits.between(3)}")
+    if len(parts) > 4:
+        return f"{len(result.tasks)} tasks, {sum(task.n for task in result.tasks.values()):,} items."
+    return "; ".join(parts) + "."
+
+
+def _part(task: TaskResult) -> str:
+    """Which of a task's items were asked, and how."""
+    how = "the first ones" if task.first else f"drawn with seed {task.seed}"
+    part = f"all, {task.split}" if task.n == task.available else f"of {task.available:,}, {task.split}, {how}"
+    return f"{part}, {task.shots} examples" if task.shots else part
+
+
+def _notes(task: TaskResult) -> str:
+    return " ".join(_counts(task.cached, task.truncated))
+
+
+def _counts(cached: int, truncated: int) -> Iterator[str]:
+    if cached:
+        yield f"{cached:,} answers were taken from the cache of an earlier run of the same model (--no-cache asks anew)."
+    if truncated:
+        yield f"{truncated:,} items were longer than the model's context and were truncated on the left."
+
+
+def _limits(task: TaskResult) -> Iterator[str]:
+    visible = 100 * smallest_visible_difference(task.n)
+    groups = ""
+    if task.clusters is not None:
+        groups = f" Its items lie in {len(set(task.clusters)):,} groups; where these change together, less is seen."
+    yield (
+        f"{task.name}: against another run on the same {task.n:,} items, nothing under {visible:.0f} points can be seen "
+        f"(80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing).{groups}"
+    )
+    if task.first:
+        yield f"{task.name}: the first items of a benchmark are no sample of it; no interval covers that."
+    if task.chance and task.score().low <= task.chance:
+        yield f"{task.name}: nothing shows that it is better than guessing."
+
+
+def _method(tasks: list[TaskResult]) -> Iterator[str]:
+    """How these tasks were scored; nothing is said of what none of them did."""
+    choices = [task for task in tasks if any(item.loglikelihoods for item in task.items)]
+    if choices:
+        normalised = any("acc_norm" in task.metrics for task in choices)
+        yield (
+            "Every question is scored by the log-likelihood of its answers, sums in fp64 over a log-softmax in fp32"
+            f"{'; normalised accuracy divides by the length of the answer in characters' if normalised else ''}."
+        )
+    if len(choices) < len(tasks):
+        yield "Written answers are graded as their task says."
+    if tasks:
+        yield (
+            "Intervals are at 95 %, Wilson's; where items share a passage or a subject, or scores lie between 0 and 1, on "
+            "the effective sample size, with Student's quantile."
+        )
+
+
+def _facts(result: EvaluationResult) -> list[tuple[str, str]]:
+    identity = result.identity or {}
+    facts = [("command", command_text(result.command))] if result.command else []
+    facts += [("model", result.model), ("adapter", result.adapter or "none"), ("quantization", result.quantization)]
+    given = {
+        key: value for key, value in result.settings.items() if key not in identity and value not in (None, [], "")
+    }
+    given = {key: value for key, value in identity.items() if value and key != "quantization"} | given
+    for key, value in given.items():
+        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+        facts.append((key.replace("_", " "), shown))
+    for name, task in result.tasks.items():
+        facts.append((f"{name} items sha256", task.items_sha256))
+        facts += [(f"{name}: the user's own file {file}, sha256", digest) for file, digest in task.files.items()]
+    return facts if result.text is None else [*facts, ("held-out text sha256", result.text.texts_sha256)]
