@@ -96,7 +96,7 @@ class DenseLinear(FrozenLinear):
         self.weight: Tensor = nn.Buffer(weight)
 
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
-        return self.weight.to(dtype)
+        return self.weight.detach().to(dtype)  # the buffer itself cannot be an attribute under a second name
 
 
 class _QuantizedLinear(FrozenLinear):
