@@ -76,7 +76,7 @@ def test_a_benchmark(tmp_path: Path, tiny_folder: Path) -> None:
     rows = [{"id": i, "fiume": name, "mari": seas, "giusto": right} for i, (name, right) in enumerate(rivers)]
     (tmp_path / "data" / "fiumi_it").mkdir(parents=True)
     (tmp_path / "data" / "fiumi_it" / "fiumi.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    model = ["--model", str(tiny_folder), "--quantization", "none", "--device", "cpu"]
+    model = ["--model", str(tiny_folder), "--device", "cpu"]
     stilnovo(
         source,
         "evaluate",
