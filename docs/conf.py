@@ -31,6 +31,7 @@ docs/install
 docs/training
 docs/results
 docs/cli
+docs/api
 docs/tour
 CONTRIBUTING
 bench/README
