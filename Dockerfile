@@ -2,7 +2,7 @@
 #
 #   docker build -t stilnovo .                                                        CPU
 #   docker build -t stilnovo:cuda --build-arg TORCH_INDEX=https://pypi.org/simple .   CUDA (run with --gpus all)
-#   docker run --rm -p 127.0.0.1:8000:8000 -e STILNOVO_TOKEN=choose-one -v stilnovo:/data stilnovo
+#   docker run --rm -p 127.0.0.1:8000:8000 -e STILNOVO_TOKEN="$(openssl rand -hex 24)" -v stilnovo:/data stilnovo
 #
 # The CUDA libraries come with torch's wheel from PyPI; the host brings the driver and NVIDIA's container toolkit.
 # Not built yet: there was no Docker engine where this was written. What ran is the same pip steps in a fresh virtual
