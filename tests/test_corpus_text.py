@@ -13,7 +13,7 @@ import pytest
 from stilnovo.data import clean, contamination, duplicates, wikitext
 from stilnovo.data.contamination import ItemIndex
 from stilnovo.errors import InputError
-from stilnovo.io.rows import blocks, read_rows
+from stilnovo.io.rows import blocks, files_of, read_rows
 
 PAGE = """<page><title>{title}</title><ns>{ns}</ns><id>{id}</id>{redirect}<revision><id>9</id><text>{text}</text></revision></page>"""
 DUMP = '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/"><siteinfo/>{pages}</mediawiki>'
@@ -200,7 +200,7 @@ def test_real_benchmark_items_are_found_in_text(shared_data: Path) -> None:
     import json
 
     folder = shared_data / "benchmarks" / "arc_it"
-    index = ItemIndex(contamination.benchmark_files([folder]))
+    index = ItemIndex(files_of([folder]))
     rows = json.loads((folder / "it_test.json").read_text(encoding="utf-8"))
     long = [row["instruction"] for row in rows if len(contamination.words(row["instruction"])) >= 13][:200]
     assert all(index.find(f"Si legge che {text} e poi altro.") for text in long)

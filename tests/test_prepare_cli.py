@@ -59,19 +59,21 @@ def test_prepare_then_train_from_shards(tmp_path: Path, tiny_folder: Path) -> No
     [
         ([], "No source was given"),
         (["missing.jsonl"], "There is no file"),
-        (["broken.csv"], "unknown kind of file"),
+        (["broken.docx"], "unknown kind of file"),
+        (["a.csv"], "Found: a, b"),
         (["columns.jsonl"], "Found: testo"),
         (["wikipedia-it"], "could not be fetched"),
         (["wikipedia-it", "--mirror", "nowhere"], "no folder"),
         (["wikipedia-it", "--mirror", "."], "Nor is it in the mirror"),
         (["sample", "--clean", "all"], "--clean all is unknown"),
         (["sample", "--on-bad", "fix"], "--on-bad fix is unknown"),
-        (["sample", "--benchmarks", "nowhere"], "no benchmark file"),
+        (["sample", "--benchmarks", "nowhere"], "no file nowhere"),
         (["sample", "--model", "owner/name"], "could not be reached"),
     ],
 )
 def test_bad_input_is_one_to_three_lines_and_exit_2(tmp_path: Path, arguments: list[str], words: str) -> None:
-    (tmp_path / "broken.csv").write_text("a,b")
+    (tmp_path / "broken.docx").write_text("a,b")
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     (tmp_path / "columns.jsonl").write_text('{"testo": "a"}')
     done = stilnovo("prepare", *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr

@@ -12,7 +12,6 @@ confirmed word by word.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,14 +21,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stilnovo.errors import InputError
+from stilnovo.io.rows import iter_rows
+from stilnovo.io.streams import suffix_of
 
 NGRAM, SHORTEST = 13, 8
 _WORD = re.compile(r"[^\W_]+")
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2⁶⁴
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _BITS = 1 << 24
-_SUFFIXES = (".json", ".jsonl", ".txt")
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -150,40 +149,12 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
     return _table["powers"][:count], _table["inverses"][:count]
 
 
-def benchmark_files(paths: Sequence[str | Path]) -> list[Path]:
-    """The benchmark files under some paths.
-
-    Raises:
-        InputError: when there are none.
-    """
-    found: list[Path] = []
-    for given in paths:
-        path = Path(given).expanduser()
-        if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise InputError(f"There is no benchmark file {path}.", next="Give files or folders with --benchmarks.")
-    if not found:
-        raise InputError("No benchmark files were found.", next=f"Suffixes read: {', '.join(_SUFFIXES)}.")
-    return found
-
-
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
-    content = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        if path.suffix == ".json":
-            rows = json.loads(content)
-            rows = rows if isinstance(rows, list) else [rows]
-        elif path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in content.split("\n") if line.strip()]
-        else:
-            rows = [line for line in content.split("\n") if line.strip()]
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON.", str(error)[:120], "Take it out of --benchmarks.") from error
+    rows = iter_rows(path)
+    if suffix_of(path) == ".txt":  # an item a line
+        rows = ({"text": line} for row in rows for line in row["text"].split("\n") if line.strip())
     for number, row in enumerate(rows, 1):
-        name = str(row.get("id", row.get("ID", number))) if isinstance(row, dict) else str(number)
+        name = row.get("id", row.get("ID", number))
         for text in _leaves(row):
             yield f"{path.parent.name}/{path.name}:{name}", text
 
@@ -191,9 +162,6 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
 def _leaves(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict):
-        for child in value.values():
-            yield from _leaves(child)
-    elif isinstance(value, list):
-        for child in value:
+    elif isinstance(value, dict | list):
+        for child in value.values() if isinstance(value, dict) else value:
             yield from _leaves(child)

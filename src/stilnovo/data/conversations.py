@@ -14,7 +14,7 @@ prompt, which both sides must share. A row that cannot be used raises `BadRow`, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import BadRow, OnBad, Tally, stop
 from stilnovo.io.formats import Row
-from stilnovo.io.rows import blocks, files_of, rows_of
+from stilnovo.io.rows import blocks, files_of, parsed
 from stilnovo.text.template import Message, Role
 
 RowShape = Literal["messages", "sharegpt", "alpaca", "preference"]
@@ -56,7 +56,6 @@ class Preference:
 
 
 Item = TypeVar("Item", "Conversation", "Preference")
-Parsed = TypeVar("Parsed")
 
 
 def shape_of(columns: Sequence[str]) -> RowShape | None:
@@ -64,7 +63,7 @@ def shape_of(columns: Sequence[str]) -> RowShape | None:
     return next((shape for shape, needed in _NEEDED.items() if set(needed) <= set(columns)), None)
 
 
-def conversation(row: Row, number: str) -> Conversation:
+def conversation(row: Row, number: int) -> Conversation:
     """A row of any shape as a conversation; of a preference pair, the preferred one.
 
     Raises:
@@ -83,7 +82,7 @@ def conversation(row: Row, number: str) -> Conversation:
     return Conversation(str(row.get("id") or number), turns)
 
 
-def preference(row: Row, number: str) -> Preference:
+def preference(row: Row, number: int) -> Preference:
     """A row of the shape `preference`.
 
     Raises:
@@ -196,27 +195,13 @@ def read_preferences(
 
 
 def _read_all(
-    paths: Sequence[str | Path], parse: Callable[[Row, str], Item], on_bad: OnBad, max_rows: int | None
+    paths: Sequence[str | Path], parse: Callable[[Row, int], Item], on_bad: OnBad, max_rows: int | None
 ) -> tuple[list[Item], Tally]:
-    tally, items = Tally(), list[Item]()
-    leave = stop if on_bad == "stop" else tally.leave
-    for place, item in itertools.takewhile(lambda _: len(items) != max_rows, parsed(paths, parse)):
-        if isinstance(item, BadRow):
-            leave(place, item)
-        else:
-            items.append(item)
+    tally = Tally()
+    rows = parsed(blocks(files_of(paths)), parse, stop if on_bad == "stop" else tally.leave)
+    items = list(itertools.islice(rows, max_rows))
     tally.taken = len(items)
     if not items:
         shown = tally.lines()[0] if tally.left else "no rows"
         raise InputError("No row can be learnt from.", shown, f"Columns that are read: {SHAPES}.")
     return items, tally
-
-
-def parsed(paths: Sequence[str | Path], parse: Callable[[Row, str], Parsed]) -> Iterator[tuple[str, Parsed | BadRow]]:
-    """Each row's place (`file, row n`) and what it gave."""
-    for block in blocks(files_of(paths)):
-        for number, row in rows_of(block):
-            try:
-                yield block.place(number), row if isinstance(row, BadRow) else parse(row, str(number))
-            except BadRow as error:
-                yield block.place(number), error

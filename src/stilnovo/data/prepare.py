@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from stilnovo.data import contamination, shards
+from stilnovo.data import shards
 from stilnovo.data.conversations import SHAPES, shape_of
 from stilnovo.data.duplicates import near_duplicates
 from stilnovo.data.pool import run_blocks
@@ -27,6 +27,7 @@ from stilnovo.data.work import SHOWN_HITS, PreparationSettings, Record, Worker, 
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import Tally
 from stilnovo.io.rows import RowBlock, blocks, files_of, rows_of
+from stilnovo.io.streams import suffix_of
 from stilnovo.progress import Progress
 from stilnovo.runlog import disk_errors, write_atomic
 from stilnovo.text.lint import check
@@ -76,7 +77,7 @@ def prepare(
         return _described(folder, len(shards.read_manifest(folder)["shards"]))
     for finding in check(tokenizer):
         warn(f"{finding.rule}: {finding.text}")
-    benchmarks = contamination.benchmark_files(settings.benchmarks) if settings.benchmarks else []
+    benchmarks = [path for path in files_of(settings.benchmarks) if suffix_of(path) != ".md"]  # a folder's README
     records = _done(folder)
     resumed = len(records)
     _work(files, records, processes, (settings, tokenizer, folder, benchmarks), folder)

@@ -11,9 +11,9 @@ from stilnovo.data.wikitext import plain_text
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import BadRow, stop
 from stilnovo.io.formats import Row
-from stilnovo.io.rows import blocks, files_of, rows_of
+from stilnovo.io.rows import blocks, files_of, parsed
 
-EMPTY = "empty row"
+_NO_TEXT = ("empty row", "not an article", "redirect")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Document:
     text: str
 
 
-def document(row: Row, number: str) -> Document:
+def document(row: Row, number: int) -> Document:
     """A row with a `text`, or a page of a MediaWiki dump.
 
     Raises:
@@ -41,10 +41,10 @@ def document(row: Row, number: str) -> Document:
         raise BadRow("missing columns", f"no `text`; has {', '.join(row)}")
     text, title, identity = row["text"], row.get("title"), row.get("id")
     if text is None or (isinstance(text, str) and not text.strip()):
-        raise BadRow(EMPTY, "no text")
+        raise BadRow("empty row", "no text")
     if not isinstance(text, str):
         raise BadRow("not text", f"`text` is {type(text).__name__}")
-    return Document(number if identity is None else str(identity), "" if title is None else str(title), text)
+    return Document(str(number if identity is None else identity), "" if title is None else str(title), text)
 
 
 def read_documents(paths: Sequence[str | Path], max_documents: int | None = None) -> list[Document]:
@@ -53,24 +53,18 @@ def read_documents(paths: Sequence[str | Path], max_documents: int | None = None
     Raises:
         InputError: for a file that is missing, empty or broken, or a row that cannot be used, with its place.
     """
-    documents = (one for path in files_of(paths) for one in _read_file(path))
-    return list(islice(documents, max_documents))
+    return list(islice((document for path in files_of(paths) for document in _read_file(path)), max_documents))
 
 
 def _read_file(path: Path) -> Iterator[Document]:
-    empty = True
-    for block in blocks([path]):
-        for number, row in rows_of(block):
-            try:
-                if isinstance(row, BadRow):
-                    raise row
-                yield document(row, str(number))
-                empty = False
-            except BadRow as bad:
-                if bad.reason not in (EMPTY, "not an article", "redirect"):
-                    stop(block.place(number), bad)
-    if empty:
+    documents = parsed(
+        blocks([path]), document, lambda place, bad: None if bad.reason in _NO_TEXT else stop(place, bad)
+    )
+    first = next(documents, None)
+    if first is None:
         raise InputError(f"{path} holds no text.", "It is empty, or every text in it is.", "Take it out of --data.")
+    yield first
+    yield from documents
 
 
 def training_text(document: Document) -> str:

@@ -24,7 +24,7 @@ from stilnovo.data.shards import Shard, write_shard
 from stilnovo.data.sources import Document, document, training_text
 from stilnovo.io.bad_rows import BadRow, OnBad, Tally, stop
 from stilnovo.io.formats import Row
-from stilnovo.io.rows import RowBlock, rows_of
+from stilnovo.io.rows import RowBlock, parsed
 from stilnovo.runlog import write_atomic
 from stilnovo.text.encoder import Encoder
 from stilnovo.text.tokenizer import Tokenizer
@@ -114,18 +114,17 @@ class Worker:
         record = Record(block.number, block.source, Shard("", 0, 0, "", ""), 0, 0, tally, Counter())
         if self.items is not None:
             record.items, record.too_short = self.items.items, self.items.too_short
-        for number, row in rows_of(block):
-            place = block.place(number)
-            try:
-                if isinstance(row, BadRow):
-                    raise row
-                self._take(row, number, place, record, kept)
-                tally.taken += 1
-            except BadRow as bad:
-                if self.settings.on_bad == "stop" and bad.reason not in FILTERS:
-                    bad.next = bad.next or "Correct the row, or leave it out with --on-bad skip."
-                    stop(place, bad)
-                tally.leave(place, bad)
+
+        def take(row: Row, number: int) -> None:
+            self._take(row, number, block.place(number), record, kept)
+
+        def leave(place: str, bad: BadRow) -> None:
+            if self.settings.on_bad == "stop" and bad.reason not in FILTERS:
+                bad.next = bad.next or "Correct the row, or leave it out with --on-bad skip."
+                stop(place, bad)
+            tally.leave(place, bad)
+
+        tally.taken = sum(1 for _ in parsed([block], take, leave))
         self._write(block, record, kept)
         return record
 
@@ -133,7 +132,7 @@ class Worker:
         if "text" not in row and "wikitext" not in row:
             self._take_conversation(row, number, record, kept)
             return
-        text = self._text(document(row, str(number)), place, record)
+        text = self._text(document(row, number), place, record)
         record.text_bytes += len(text.encode())
         if self._is_held(text):
             kept.held.append(text)
@@ -146,7 +145,7 @@ class Worker:
     def _take_conversation(self, row: Row, number: int, record: Record, kept: _Kept) -> None:
         if shape_of(list(row)) == "preference":
             raise BadRow("preference pair", "it is learnt with DPO, not prepared as text")
-        talk = conversation(row, str(number))
+        talk = conversation(row, number)
         ids, learnt = self.tokenizer.supervised(talk.messages)
         kept.documents.append(coded(ids, learnt))
         kept.rows.append(number)

@@ -14,7 +14,6 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,7 @@ from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.data.conversations import Conversation, read_conversations, shape_of
 from stilnovo.errors import InputError
 from stilnovo.generate.generator import dense_weights
-from stilnovo.io.bad_rows import BadRow
-from stilnovo.io.rows import blocks, files_of, rows_of
+from stilnovo.io.rows import iter_rows
 from stilnovo.model.llama import Llama
 from stilnovo.scoring import reading
 from stilnovo.scoring.documents import held_out_texts
@@ -117,8 +115,8 @@ def read(path: str) -> list[SliceDocument]:
     Raises:
         InputError: it cannot be read, or holds nothing.
     """
-    first = next(chain.from_iterable(map(rows_of, blocks(files_of([path])))), None)
-    if first is not None and not isinstance(first[1], BadRow) and shape_of(list(first[1])) is not None:
+    first = next(iter_rows(path, lambda _place, _bad: None), None)
+    if first is not None and shape_of(list(first)) is not None:
         return list(read_conversations([path])[0])
     return list(held_out_texts([path]))
 

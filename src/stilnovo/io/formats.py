@@ -84,7 +84,7 @@ def _check_head(head: bytes, path: Path) -> None:
 
 
 def _json(stream: Any, path: Path) -> Iterator[Part]:
-    """An array of objects; also objects line by line, which many data sets call `.json`."""
+    """An array of objects, or one object, which is one row; also objects line by line, which many data sets call `.json`."""
     lines = _json_lines(stream, path)
     first = next(lines, b"")
     if first.lstrip().startswith(b"{") and isinstance(json_row(first), dict) and (second := next(lines, b"")):
@@ -99,14 +99,8 @@ def _json(stream: Any, path: Path) -> Iterator[Part]:
     except (ValueError, RecursionError) as error:
         place = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise InputError(f"{path}{place}: invalid JSON.", _why(error), "Correct it, or get it again.") from error
-    if not isinstance(content, list):
-        kinds = (
-            [f"{key} ({type(value).__name__})" for key, value in content.items()] if isinstance(content, dict) else []
-        )
-        found = f"an object with {', '.join(kinds[:8])}" if kinds else type(content).__name__
-        raise InputError(f"{path} is not a list of rows.", f"Found: {found}", "Give an array of objects, or JSONL.")
     escapes = b"\\ud" in raw or b"\\uD" in raw
-    yield from (_checked(row, escapes) for row in content)
+    yield from (_checked(row, escapes) for row in (content if isinstance(content, list) else [content]))
 
 
 def _csv(stream: Any, path: Path) -> Iterator[Part]:

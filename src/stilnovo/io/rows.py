@@ -20,6 +20,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from stilnovo.errors import InputError
 from stilnovo.io import sample
@@ -27,6 +28,7 @@ from stilnovo.io.bad_rows import BadRow, stop
 from stilnovo.io.formats import READERS, Part, Row, json_row
 from stilnovo.io.streams import COMPRESSIONS, open_stream, suffix_of
 
+Parsed = TypeVar("Parsed")
 BLOCK_BYTES = 4 << 20  # a block ends with the row that passes this
 
 
@@ -139,18 +141,29 @@ def rows_of(block: RowBlock) -> Iterator[tuple[int, Row | BadRow]]:
             yield number, json_row(part)
 
 
-def iter_rows(path: str | Path, on_bad: Callable[[str, BadRow], None] = stop) -> Iterator[Row]:
-    """The rows of a file or folder; `on_bad` is called with the place and the fault of each that cannot be used.
+def parsed(
+    blocks: Iterable[RowBlock], parse: Callable[[Row, int], Parsed], on_bad: Callable[[str, BadRow], None] = stop
+) -> Iterator[Parsed]:
+    """What `parse` makes of each row and its number; `on_bad` is called with the place and the fault of each bad row.
 
     Raises:
         InputError: for a file that cannot be read, or whatever `on_bad` raises: by default at the first bad row.
     """
-    for block in blocks(files_of([path])):
+    for block in blocks:
         for number, row in rows_of(block):
-            if isinstance(row, BadRow):
-                on_bad(block.place(number), row)
+            try:
+                if isinstance(row, BadRow):
+                    raise row
+                item = parse(row, number)
+            except BadRow as bad:
+                on_bad(block.place(number), bad)
             else:
-                yield row
+                yield item
+
+
+def iter_rows(path: str | Path, on_bad: Callable[[str, BadRow], None] = stop) -> Iterator[Row]:
+    """The rows of a file or folder one by one; errors and `on_bad` as in `parsed`."""
+    return parsed(blocks(files_of([path])), lambda row, _: row, on_bad)
 
 
 def read_rows(path: str | Path) -> list[Row]:
