@@ -74,7 +74,7 @@ class ItemIndex:
 
     def find(self, passage: str) -> BenchmarkOverlap | None:
         """The first item that a passage contains."""
-        text = words(passage)
+        text = words(passage) if self._grams else []
         if len(text) < SHORTEST:
             return None
         hashes = _word_hashes(text)

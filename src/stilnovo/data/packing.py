@@ -12,16 +12,19 @@ complement, −1 − id.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int32]
 LongArray = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,23 @@ class Pack:
         return sum(len(piece) for piece in self.pieces)
 
 
-class PackIndex(Sequence[Pack]):
+class LazySequence(Sequence[T]):
+    """A sequence whose items are made when they are asked for."""
+
+    @abstractmethod
+    def item(self, at: int) -> T:
+        """The item at a place from 0."""
+
+    @overload
+    def __getitem__(self, at: int) -> T: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[T]: ...
+    def __getitem__(self, at: int | slice) -> T | list[T]:
+        places = range(len(self))[at]  # negative places, and an IndexError beyond the end
+        return self.item(places) if isinstance(places, int) else [self.item(place) for place in places]
+
+
+class PackIndex(LazySequence[Pack]):
     """All packs as four arrays; a `Pack` is made when it is asked for.
 
     Attributes:
@@ -65,20 +84,11 @@ class PackIndex(Sequence[Pack]):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @overload
-    def __getitem__(self, at: int) -> Pack: ...
-    @overload
-    def __getitem__(self, at: slice) -> tuple[Pack, ...]: ...
-    def __getitem__(self, at: int | slice) -> Pack | tuple[Pack, ...]:
-        if isinstance(at, slice):
-            return tuple(self[number] for number in range(*at.indices(len(self))))
-        number = range(len(self))[at]  # negative places, and an IndexError beyond the end
-        pieces = range(int(self.offsets[number]), int(self.offsets[number + 1]))
-        return Pack(tuple(self._piece(piece) for piece in pieces))
-
-    def _piece(self, at: int) -> DocumentPiece:
-        start = int(self.start[at])
-        return DocumentPiece(int(self.document[at]), start, start + int(self.length[at]))
+    def item(self, at: int) -> Pack:
+        """One pack."""
+        pieces = slice(self.offsets[at], self.offsets[at + 1])
+        parts = (self.document[pieces], self.start[pieces], self.start[pieces] + self.length[pieces])
+        return Pack(tuple(map(DocumentPiece, *(part.tolist() for part in parts))))
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,15 @@ class PackedCorpus:
     def tokens(self) -> int:
         """Predictions in one pass over the corpus."""
         return self.packs.tokens
+
+
+def documents_sha256(documents: Iterable[IntArray], *others: str) -> str:
+    """Hex sha256 of coded documents: their tokens, which of them are learnt, boundaries and order; and of other texts."""
+    digest = hashlib.sha256(repr(others).encode())
+    for document in documents:
+        digest.update(len(document).to_bytes(8, "little"))
+        digest.update(document.astype("<i4", copy=False).tobytes())
+    return digest.hexdigest()
 
 
 def coded(ids: Sequence[int], learnt: Sequence[bool]) -> IntArray:

@@ -28,9 +28,7 @@ def run_blocks(blocks: Iterator[RowBlock], processes: int, make: Make, arguments
         StilnovoError: whatever a worker raised, or when one died.
     """
     if processes == 1:
-        worker = make(*arguments)
-        for block in blocks:
-            yield worker.run(block)
+        yield from map(make(*arguments).run, blocks)
         return
     context = get_context("spawn")  # a forked tokeniser or torch may hang
     pipes: list[Connection] = []
@@ -54,26 +52,21 @@ def run_blocks(blocks: Iterator[RowBlock], processes: int, make: Make, arguments
 
 
 def _feed(blocks: Iterator[RowBlock], pipes: list[Connection]) -> Iterator[Record]:
-    idle, busy = list(pipes), list[Connection]()
-    for block in blocks:
-        if not idle:
-            done = wait(busy)
-            for pipe in done:
-                assert isinstance(pipe, Connection)
-                busy.remove(pipe)
-                idle.append(pipe)
-                yield _received(pipe)
-        pipe = idle.pop()
-        pipe.send(block)
-        busy.append(pipe)
-    while busy:
+    following = next(blocks, None)  # read while the workers are busy
+    busy: list[Any] = []
+    idle: list[Any] = list(pipes)
+    while busy or following is not None:
+        while idle and following is not None:
+            busy.append(idle.pop())
+            busy[-1].send(following)
+            following = next(blocks, None)
         for pipe in wait(busy):
-            assert isinstance(pipe, Connection)
             busy.remove(pipe)
+            idle.append(pipe)
             yield _received(pipe)
 
 
-def _received(pipe: Connection) -> Record:
+def _received(pipe: Any) -> Record:
     try:
         answer = pipe.recv()
     except EOFError as error:
@@ -81,8 +74,6 @@ def _received(pipe: Connection) -> Record:
             "A worker process died.", "Perhaps the machine ran out of memory.",
             "Run the same command again, with fewer --processes: it goes on where it stopped.",
         ) from error  # fmt: skip
-    if isinstance(answer, _Carried):
-        raise answer.kind(*answer.parts)
     if isinstance(answer, Exception):
         raise answer
     assert isinstance(answer, Record)
@@ -93,30 +84,14 @@ def _serve(pipe: Connection, make: Make, arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    worker = None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        try:
-            worker = make(*arguments)
-        except Exception as error:
-            pipe.recv()
-            pipe.send(_portable(error))
-            return
         while True:
             block = pipe.recv()
             try:
-                answer = worker.run(block)
-            except Exception as error:
-                answer = _portable(error)
-            pipe.send(answer)
-
-
-def _portable(error: Exception) -> Exception:
-    """An error that survives the way between processes; ours lose their parts when they are pickled as they are."""
-    if isinstance(error, StilnovoError):
-        return _Carried(type(error), (error.what, error.found, error.next))
-    return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-class _Carried(Exception):
-    def __init__(self, kind: type[StilnovoError], parts: tuple[str, str, str]) -> None:
-        super().__init__(kind, parts)
-        self.kind, self.parts = kind, parts
+                worker = worker or make(*arguments)
+                pipe.send(worker.run(block))
+            except StilnovoError as error:
+                pipe.send(error)
+            except Exception as error:  # others may not survive the way between processes
+                pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))

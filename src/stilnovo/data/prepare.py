@@ -8,6 +8,7 @@ looked for across the whole corpus, and `corpus.json` is written last.
 from __future__ import annotations
 
 import contextlib
+import fileinput
 import json
 import os
 import shutil
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from stilnovo.data import shards
 from stilnovo.data.conversations import SHAPES, shape_of
 from stilnovo.data.duplicates import near_duplicates
 from stilnovo.data.pool import run_blocks
-from stilnovo.data.work import SHOWN_HITS, PreparationSettings, Record, Worker, _save_array
+from stilnovo.data.work import SHOWN_HITS, PreparationSettings, Record, Worker, save_array
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import Tally
 from stilnovo.io.rows import RowBlock, blocks, files_of, rows_of
@@ -34,6 +36,8 @@ from stilnovo.text.lint import check
 from stilnovo.text.tokenizer import Tokenizer
 
 JOURNAL, SETTINGS = "journal.jsonl", "settings.json"
+SHOWN_REPEATS = 20
+_RECORDS = TypeAdapter(Record)
 
 
 @dataclass(frozen=True)
@@ -108,32 +112,26 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
 
 def _done(folder: Path) -> dict[int, Record]:
     """The blocks that are done: whole lines of the journal whose shard is there in its full size."""
-    path = folder / JOURNAL
-    found: dict[int, Record] = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a kill cut short
-                record = Record.from_json(line)
-                sizes = record.shard.sizes().items()
-                places = [(folder / "shards" / name, size) for name, size in sizes]
-                if all(place.is_file() and place.stat().st_size == size for place, size in places):
-                    found[record.block] = record
-    return found
+    records: dict[int, Record] = {}
+    if (folder / JOURNAL).is_file():
+        for line in (folder / JOURNAL).read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, OSError):  # a line that a kill cut short, or a file that is gone
+                record = _RECORDS.validate_json(line)
+                if all((folder / name).stat().st_size == size for name, size, _ in record.shard.files()):
+                    records[record.block] = record
+    return records
 
 
 def _work(
     files: list[Path], records: dict[int, Record], processes: int, arguments: tuple[Any, ...], folder: Path
 ) -> None:
-    total = sum(path.stat().st_size for path in files)
     sizes = {str(path): path.stat().st_size for path in files}
     seen: dict[str, int] = {}
     tokens = sum(record.shard.tokens for record in records.values())
 
     def wanted() -> Iterator[RowBlock]:
-        checked: set[str] = set()
         for block in blocks(files):
-            if block.source not in checked:
-                checked.add(block.source)
+            if block.source not in seen:
                 _check_columns(block)
             # Compressed files are smaller than what comes out of them: the share of a file is then a guess from below.
             seen[block.source] = min(sizes[block.source], seen.get(block.source, 0) + block.size)
@@ -141,7 +139,7 @@ def _work(
                 yield block
 
     with (
-        Progress("prepare", total) as progress,
+        Progress("prepare", sum(sizes.values())) as progress,
         disk_errors(folder),
         (folder / JOURNAL).open("a", encoding="utf-8") as journal,
     ):
@@ -149,7 +147,7 @@ def _work(
             journal.write("\n")  # after a line that a kill cut short
         try:
             for record in run_blocks(wanted(), processes, Worker, arguments):
-                journal.write(record.to_json() + "\n")
+                journal.write(_RECORDS.dump_json(record).decode() + "\n")
                 journal.flush()
                 os.fsync(journal.fileno())
                 records[record.block] = record
@@ -162,22 +160,16 @@ def _work(
 
 
 def _check_columns(block: RowBlock) -> None:
-    for _, row in rows_of(block):
-        if isinstance(row, dict):
-            if "text" in row or "wikitext" in row:
-                return
-            shape = shape_of(list(row))
-            where = Path(block.source).name
-            if shape == "preference":
-                raise InputError(
-                    f"{where} holds preference pairs.", "They are learnt with DPO.", "Name it in a DPO recipe."
-                )
-            if shape is None:
-                raise InputError(
-                    f"{where} has no columns that can be learnt.", f"Found: {', '.join(row) or 'none'}",
-                    f"Expected: text; or {SHAPES}.",
-                )  # fmt: skip
-            return
+    row = next((row for _, row in rows_of(block) if isinstance(row, dict)), None)
+    if row is None or "text" in row or "wikitext" in row:
+        return
+    shape, name = shape_of(list(row)), Path(block.source).name
+    if shape == "preference":
+        raise InputError(f"{name} holds preference pairs.", "They are learnt with DPO.", "Name it in a DPO recipe.")
+    if shape is None:
+        raise InputError(
+            f"{name} has no columns that can be learnt.", f"Found: {', '.join(row) or 'none'}", f"Expected: text; or {SHAPES}."
+        )  # fmt: skip
 
 
 def _finish(folder: Path, records: list[Record], settings: PreparationSettings, described: dict[str, Any]) -> None:
@@ -190,7 +182,7 @@ def _finish(folder: Path, records: list[Record], settings: PreparationSettings, 
         shown = tally.lines()[0] if tally.left else "no rows"
         raise InputError("Nothing is left to learn from.", shown, "Give more text, or loosen the filters.")
     dropped, held_gone, repeats = _duplicates(folder, records, settings.duplicates)
-    _save_array(folder / "dropped.npy", dropped)
+    save_array(folder / "dropped.npy", dropped)
     _merge_held_out(folder, records, held_gone)
     report = {
         "rows": tally.taken + sum(tally.left.values()), "taken": tally.taken, "left_out": dict(tally.left),
@@ -202,11 +194,8 @@ def _finish(folder: Path, records: list[Record], settings: PreparationSettings, 
         "text_bytes": sum(record.text_bytes for record in records),
     }  # fmt: skip
     write_atomic(folder / "report.json", json.dumps(report, ensure_ascii=False, indent=1) + "\n")
-    lengths = [np.fromfile(folder / "shards" / f"{r.shard.name}.ends", dtype="<i8") for r in records]
-    counts = np.concatenate([np.diff(ends, prepend=0) for ends in lengths])
     shards.write_manifest(
-        folder, [record.shard for record in records], ["dropped.npy", "held_out.jsonl", "report.json"],
-        **described, documents=int(len(counts) - len(dropped)), tokens=int(counts.sum() - counts[dropped].sum()),
+        folder, [record.shard for record in records], dropped, **described,
         held_out=sum(record.held_out for record in records) - len(held_gone),
         conversations=sum(record.conversations for record in records),
     )  # fmt: skip
@@ -227,43 +216,31 @@ def _duplicates(
     files = [folder / "work" / f"{name}.{kind}.npy" for kind in ("held", "documents") for name in names]
     pairs = near_duplicates(files, threshold)
     held = sum(record.held_out for record in records)
-    places = _Places(folder, records)
     shown = [
-        f"{places[gone - held]} repeats {places[kept - held] if kept >= held else 'a held-out text'}"
-        for gone, kept in pairs.tolist() if gone >= held
-    ][:20]  # fmt: skip
+        f"{_place(folder, records, gone - held)} repeats "
+        f"{_place(folder, records, kept - held) if kept >= held else 'a held-out text'}"
+        for gone, kept in pairs[pairs[:, 0] >= held][:SHOWN_REPEATS].tolist()
+    ]
     gone = pairs[:, 0]
     return gone[gone >= held] - held, set(gone[gone < held].tolist()), shown
 
 
-class _Places:
+def _place(folder: Path, records: list[Record], document: int) -> str:
     """Where in the sources a learnt document stands."""
-
-    def __init__(self, folder: Path, records: list[Record]) -> None:
-        self._folder, self._records = folder, records
-        self._ends = np.cumsum([record.shard.documents for record in records])
-
-    def __getitem__(self, number: int) -> str:
-        at = int(np.searchsorted(self._ends, number, side="right"))
-        record = self._records[at]
-        rows = np.fromfile(self._folder / "work" / f"{record.shard.name}.rows", dtype="<i8")
-        row = int(rows[number - (int(self._ends[at]) - record.shard.documents)])
-        return f"{Path(record.source).name}, row {row}"
+    ends = np.cumsum([record.shard.documents for record in records])
+    at = int(np.searchsorted(ends, document, side="right"))
+    rows = np.fromfile(folder / "work" / f"{records[at].shard.name}.rows", dtype="<i8")
+    return f"{Path(records[at].source).name}, row {rows[document - int(ends[at])]}"  # from the shard's end
 
 
 def _merge_held_out(folder: Path, records: list[Record], gone: set[int]) -> None:
-    number = 0
-    beside = folder / "work" / "held_out.jsonl"
-    with beside.open("w", encoding="utf-8") as merged:
-        for record in records:
-            with (folder / "work" / f"{record.shard.name}.held.jsonl").open(encoding="utf-8") as file:
-                for line in file:
-                    if number not in gone:
-                        merged.write(line)
-                    number += 1
-        merged.flush()
-        os.fsync(merged.fileno())
-    os.replace(beside, folder / "held_out.jsonl")
+    merged = folder / "work" / shards.HELD_OUT
+    parts = [folder / "work" / f"{record.shard.name}.held.jsonl" for record in records]
+    with merged.open("wb") as file, fileinput.input(parts, mode="rb") as lines:
+        file.writelines(line for at, line in enumerate(lines) if at not in gone)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(merged, folder / shards.HELD_OUT)
 
 
 def _described(folder: Path, resumed: int) -> Prepared:

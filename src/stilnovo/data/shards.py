@@ -2,7 +2,7 @@
 
 A folder holds `corpus.json` (what was prepared, from what, with which tokeniser; each shard's size and sha256),
 `shards/NNNNN.tokens` (int32, documents one after another) and `shards/NNNNN.ends` (int64, where each document ends), and
-`held_out.jsonl`. Documents that were found to be near-duplicates stay in their shards and are named in `dropped.npy`.
+`held_out.jsonl`. Near-duplicate documents stay in their shards and are named in `dropped.npy`.
 Opening one costs an index of some bytes a document; the tokens stay on disk until a batch asks for them.
 """
 
@@ -10,35 +10,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
-from stilnovo.data.packing import IntArray, LongArray, PackedCorpus, pack_index
+from stilnovo.data.packing import IntArray, LazySequence, LongArray, PackedCorpus, documents_sha256, pack_index
 from stilnovo.errors import InputError
+from stilnovo.io.rows import read_rows
 from stilnovo.runlog import sha256_file, write_atomic
 
 FORMAT = 1
-MANIFEST = "corpus.json"
+MANIFEST, HELD_OUT = "corpus.json", "held_out.jsonl"
+FILES = ("dropped.npy", HELD_OUT, "report.json")
 
 
 @dataclass(frozen=True)
 class Shard:
     """One shard as the manifest names it: documents, tokens, and the sha256 of both files."""
 
-    name: str
-    documents: int
-    tokens: int
-    tokens_sha256: str
-    ends_sha256: str
+    name: str = ""
+    documents: int = 0
+    tokens: int = 0
+    tokens_sha256: str = ""
+    ends_sha256: str = ""
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes that each file must have."""
-        return {f"{self.name}.tokens": 4 * self.tokens, f"{self.name}.ends": 8 * self.documents}
+    def files(self) -> tuple[tuple[str, int, str], ...]:
+        """Path in the prepared folder, bytes and sha256 of each file."""
+        return (
+            (f"shards/{self.name}.tokens", 4 * self.tokens, self.tokens_sha256),
+            (f"shards/{self.name}.ends", 8 * self.documents, self.ends_sha256),
+        )
 
 
 def write_shard(folder: Path, name: str, documents: Sequence[IntArray]) -> Shard:
@@ -51,30 +56,25 @@ def write_shard(folder: Path, name: str, documents: Sequence[IntArray]) -> Shard
     return Shard(name, len(documents), len(tokens) // 4, *digests)
 
 
-class MappedDocuments(Sequence[IntArray]):
-    """The documents that were kept, as views of the mapped shards."""
+class MappedDocuments(LazySequence[IntArray]):
+    """The documents that are learnt, as views of the mapped shards."""
 
     def __init__(self, folder: Path, shards: Sequence[Shard], dropped: LongArray) -> None:
         self._maps = [_mapped(folder / f"{s.name}.tokens", s.tokens) for s in shards]
         ends = [np.fromfile(folder / f"{s.name}.ends", dtype="<i8") for s in shards]
         counts = np.array([s.documents for s in shards], dtype=np.int64)
         starts = [np.concatenate([[0], e[:-1]]) for e in ends if len(e)]
-        kept = np.ones(int(counts.sum()), dtype=bool)
-        kept[dropped] = False
-        self._shard = np.repeat(np.arange(len(shards), dtype=np.int32), counts)[kept]
-        self._start = np.concatenate([np.empty(0, np.int64), *starts])[kept]
-        self.lengths = np.concatenate([np.empty(0, np.int64), *ends])[kept] - self._start
+        learnt = np.ones(int(counts.sum()), dtype=bool)
+        learnt[dropped] = False
+        self._shard = np.repeat(np.arange(len(shards), dtype=np.int32), counts)[learnt]
+        self._start = np.concatenate([np.empty(0, np.int64), *starts])[learnt]
+        self.lengths = np.concatenate([np.empty(0, np.int64), *ends])[learnt] - self._start
 
     def __len__(self) -> int:
         return len(self._shard)
 
-    @overload
-    def __getitem__(self, at: int) -> IntArray: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[IntArray]: ...
-    def __getitem__(self, at: int | slice) -> IntArray | list[IntArray]:
-        if isinstance(at, slice):
-            return [self[number] for number in range(*at.indices(len(self)))]
+    def item(self, at: int) -> IntArray:
+        """One document's tokens."""
         start = int(self._start[at])
         return self._maps[int(self._shard[at])][start : start + int(self.lengths[at])]
 
@@ -88,9 +88,9 @@ class PreparedCorpus:
     """A prepared folder, opened.
 
     Attributes:
-        documents: Token ids of each document that was kept, mapped.
-        held_out: Texts kept aside for measuring.
-        sha256: Of the manifest's shards and of what was dropped: the same corpus has the same one.
+        documents: Token ids of each document that is learnt, mapped.
+        held_out: Texts held out for evaluation.
+        sha256: Of everything that is learnt or held out, whatever files it came from.
     """
 
     folder: Path
@@ -127,41 +127,27 @@ def open_prepared(folder: Path, fingerprint: str | None = None, *, verify: bool 
             f"{folder} was prepared for another tokeniser.", f"It was made with {made_for['name']}.",
             "Prepare the corpus again with --model of the model that you train.",
         )  # fmt: skip
+    advice = f"Delete the folder and prepare again: stilnovo prepare {' '.join(manifest['settings']['sources'])} …"[
+        :200
+    ]
     shards = [Shard(**entry) for entry in manifest["shards"]]
-    checks = [*_checks(folder, shards), *((folder / name, size, sha) for name, size, sha in manifest["files"])]
+    checks = [(folder / name, size, sha) for shard in shards for name, size, sha in shard.files()]
+    checks += [(folder / name, size, sha) for name, size, sha in manifest["files"]]
     for path, size, _ in checks:
-        found = path.stat().st_size if path.is_file() else None
-        if found != size:
-            state = "is missing" if found is None else f"has {found:,} bytes instead of {size:,}"
-            raise InputError(f"{path} {state}.", "It was cut short or changed.", _again(manifest))
+        if not path.is_file():
+            raise InputError(f"{path} is missing.", next=advice)
+        if (actual := path.stat().st_size) != size:
+            raise InputError(
+                f"{path} has {actual:,} bytes instead of {size:,}.", "It was cut short or changed.", advice
+            )
     if verify:
         with ThreadPoolExecutor(4) as pool:
-            for (path, _, expected), found_sha in zip(
-                checks, pool.map(lambda c: sha256_file(c[0]), checks), strict=True
-            ):
-                if found_sha != expected:
-                    what = f"sha256 {found_sha[:12]}, was {expected[:12]}."
-                    raise InputError(f"{path} was changed on disk.", what, _again(manifest))
-    dropped = np.load(folder / "dropped.npy")
-    documents = MappedDocuments(folder / "shards", shards, dropped)
-    held_out = tuple(row["text"] for row in _json_lines(folder / "held_out.jsonl"))
+            for (path, _, expected), sha in zip(checks, pool.map(lambda c: sha256_file(c[0]), checks), strict=True):
+                if sha != expected:
+                    raise InputError(f"{path} was changed on disk.", f"sha256 {sha[:12]}, was {expected[:12]}.", advice)
+    documents = MappedDocuments(folder / "shards", shards, np.load(folder / "dropped.npy"))
+    held_out = tuple(row["text"] for row in read_rows(folder / HELD_OUT)) if (folder / HELD_OUT).stat().st_size else ()
     return PreparedCorpus(folder, manifest, documents, held_out, manifest["sha256"])
-
-
-def _again(manifest: dict[str, Any]) -> str:
-    return f"Delete the folder and prepare again: stilnovo prepare {' '.join(manifest['settings']['sources'])} …"[:200]
-
-
-def _checks(folder: Path, shards: Sequence[Shard]) -> Iterator[tuple[Path, int, str]]:
-    for shard in shards:
-        for (name, size), sha in zip(shard.sizes().items(), (shard.tokens_sha256, shard.ends_sha256), strict=True):
-            yield folder / "shards" / name, size, sha
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -172,11 +158,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        begun = (folder / "journal.jsonl").exists()
-        what = f"The preparation of {folder} is not finished." if begun else f"{folder} is no prepared corpus."
-        raise InputError(
-            what, next="Run the same `stilnovo prepare` again: it goes on." if begun else "Run: stilnovo prepare"
-        )
+        if (folder / "journal.jsonl").exists():
+            raise InputError(
+                f"The preparation of {folder} is not finished.",
+                next="Run the same `stilnovo prepare` again: it goes on.",
+            )
+        raise InputError(f"{folder} is no prepared corpus.", next="Run: stilnovo prepare")
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
@@ -188,13 +175,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def write_manifest(folder: Path, shards: Sequence[Shard], files: Sequence[str], **entries: Any) -> dict[str, Any]:
+def write_manifest(folder: Path, shards: Sequence[Shard], dropped: LongArray, **entries: Any) -> None:
     """Write the manifest, last of all: its presence says that everything else is whole."""
-    listed = [(name, (folder / name).stat().st_size, sha256_file(folder / name)) for name in files]
-    identity = json.dumps([[asdict(shard) for shard in shards], listed]).encode()
+    listed = [(name, (folder / name).stat().st_size, sha256_file(folder / name)) for name in FILES]
+    documents = MappedDocuments(folder / "shards", shards, dropped)
     manifest = {
-        "format": FORMAT, "sha256": hashlib.sha256(identity).hexdigest(), **entries, "files": listed,
+        "format": FORMAT, "sha256": documents_sha256(documents, sha256_file(folder / HELD_OUT)), **entries,
+        "documents": len(documents), "tokens": int(documents.lengths.sum()), "files": listed,
         "shards": [asdict(shard) for shard in shards],
     }  # fmt: skip
     write_atomic(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
-    return manifest

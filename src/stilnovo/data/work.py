@@ -7,9 +7,10 @@ process or after a kill, and gives the same bytes. No row is left out silently: 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +30,13 @@ from stilnovo.runlog import write_atomic
 from stilnovo.text.encoder import Encoder
 from stilnovo.text.tokenizer import Tokenizer
 
-LONG_BYTES = 10 << 20  # a document of more is kept, and named in the report
+LONG_BYTES = 10 << 20  # a longer document is learnt all the same, and named in the report
 SHOWN_HITS = 50
+
+#: Reasons that are choices of the settings, not faults of a row: they never stop a preparation.
+FILTERS = frozenset({
+    "stub", "disambiguation page", "redirect", "not an article", "nothing left after cleaning", "contains a benchmark's item",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,50 +56,35 @@ class PreparationSettings:
 
 @dataclass
 class Record:
-    """What became of one block."""
+    """What became of one block: a line of the journal.
+
+    Attributes:
+        items, too_short: Texts of the benchmarks, and those too short to be searched for.
+        conversations: Documents of which only the answers are learnt.
+    """
 
     block: int
     source: str
-    shard: Shard
-    held_out: int
-    text_bytes: int
-    tally: Tally
-    cleaned: Counter[str]
+    shard: Shard = field(default_factory=Shard)
+    held_out: int = 0
+    text_bytes: int = 0
+    tally: Tally = field(default_factory=Tally)
+    cleaned: Counter[str] = field(default_factory=Counter)
     long: list[str] = field(default_factory=list)
     passages: Counter[str] = field(default_factory=Counter)
     hits: list[BenchmarkOverlap] = field(default_factory=list)
-    items: int = 0  # texts of the benchmarks, and those too short to be searched for
+    items: int = 0
     too_short: int = 0
-    conversations: int = 0  # documents of which only the answers are learnt
-
-    def to_json(self) -> str:
-        """One line of the journal."""
-        # Not `asdict` of the whole: it makes a Counter of a Counter's pairs.
-        row = {
-            **vars(self), "shard": asdict(self.shard), "tally": vars(self.tally), "hits": [asdict(hit) for hit in self.hits],
-        }  # fmt: skip
-        return json.dumps(row, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, line: str) -> Record:
-        """A record from its line."""
-        row = json.loads(line)
-        tally = Tally(row["tally"]["taken"], Counter(row["tally"]["left"]), row["tally"]["places"])
-        parts = {
-            "shard": Shard(**row["shard"]), "tally": tally, "cleaned": Counter(row["cleaned"]),
-            "passages": Counter(row["passages"]), "hits": [BenchmarkOverlap(**hit) for hit in row["hits"]],
-        }  # fmt: skip
-        return cls(**{**row, **parts})
+    conversations: int = 0
 
 
-@dataclass
-class _Kept:
-    """A block's documents on their way to disk."""
+@dataclass(frozen=True)
+class _Taken:
+    """A row that is learnt or held out: its number, text, and tokens where those are not simply its text's."""
 
-    documents: list[IntArray | str] = field(default_factory=list)  # a text until the whole block is encoded
-    rows: list[int] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    held: list[str] = field(default_factory=list)
+    row: int
+    text: str
+    tokens: IntArray | None = None
 
 
 class Worker:
@@ -101,8 +92,7 @@ class Worker:
 
     def __init__(self, settings: PreparationSettings, tokenizer: Tokenizer, folder: Path, files: list[Path]) -> None:
         self.settings, self.tokenizer, self.folder = settings, tokenizer, folder
-        self.encoder = Encoder(tokenizer)
-        self.items = ItemIndex(files) if files else None
+        self.encoder, self.items = Encoder(tokenizer), ItemIndex(files)
 
     def run(self, block: RowBlock) -> Record:
         """Prepare one block and write its files.
@@ -110,114 +100,87 @@ class Worker:
         Raises:
             InputError: for a bad row when the settings say `stop`.
         """
-        tally, kept = Tally(), _Kept()
-        record = Record(block.number, block.source, Shard("", 0, 0, "", ""), 0, 0, tally, Counter())
-        if self.items is not None:
-            record.items, record.too_short = self.items.items, self.items.too_short
+        record = Record(block.number, block.source, items=self.items.items, too_short=self.items.too_short)
 
-        def take(row: Row, number: int) -> None:
-            self._take(row, number, block.place(number), record, kept)
+        def take(row: Row, number: int) -> _Taken:
+            if "text" not in row and "wikitext" not in row:
+                return self._conversation(row, number, record)
+            return _Taken(number, self._text(document(row, number), block.place(number), record))
 
         def leave(place: str, bad: BadRow) -> None:
             if self.settings.on_bad == "stop" and bad.reason not in FILTERS:
                 bad.next = bad.next or "Correct the row, or leave it out with --on-bad skip."
                 stop(place, bad)
-            tally.leave(place, bad)
+            record.tally.leave(place, bad)
 
-        tally.taken = sum(1 for _ in parsed([block], take, leave))
-        self._write(block, record, kept)
+        rows = list(parsed([block], take, leave))
+        record.tally.taken, record.text_bytes = len(rows), sum(len(row.text.encode()) for row in rows)
+        held, learnt = list[str](), list[_Taken]()
+        for row in rows:
+            if row.tokens is None and self._is_held_out(row.text):
+                held.append(row.text)
+            else:
+                learnt.append(row)
+        self._write(record, held, learnt)
         return record
 
-    def _take(self, row: Row, number: int, place: str, record: Record, kept: _Kept) -> None:
-        if "text" not in row and "wikitext" not in row:
-            self._take_conversation(row, number, record, kept)
-            return
-        text = self._text(document(row, number), place, record)
-        record.text_bytes += len(text.encode())
-        if self._is_held(text):
-            kept.held.append(text)
-            return
-        kept.documents.append(text)
-        kept.rows.append(number)
-        if self.settings.duplicates is not None:
-            kept.texts.append(text)
-
-    def _take_conversation(self, row: Row, number: int, record: Record, kept: _Kept) -> None:
+    def _conversation(self, row: Row, number: int, record: Record) -> _Taken:
         if shape_of(list(row)) == "preference":
             raise BadRow("preference pair", "it is learnt with DPO, not prepared as text")
-        talk = conversation(row, number)
-        ids, learnt = self.tokenizer.supervised(talk.messages)
-        kept.documents.append(coded(ids, learnt))
-        kept.rows.append(number)
-        text = "\n".join(turn.content for turn in talk.messages)
-        if self.items is not None and (hit := self.items.find(text)) is not None:
-            kept.documents.pop(), kept.rows.pop()
-            self._hit(hit, record)
-            raise BadRow("contains a benchmark's item", hit.item)
-        record.text_bytes += len(text.encode())
+        messages = conversation(row, number).messages
+        text = "\n".join(turn.content for turn in messages)
+        if hit := self.items.find(text):
+            raise self._overlap(record, hit)
         record.conversations += 1
-        if self.settings.duplicates is not None:
-            kept.texts.append(text)
+        return _Taken(number, text, coded(*self.tokenizer.supervised(messages)))
 
-    def _text(self, document: Document, place: str, record: Record) -> str:
-        size = len(document.text.encode())
+    def _text(self, source: Document, place: str, record: Record) -> str:
+        size, body = len(source.text.encode()), source.text
         if size > self.settings.max_document_bytes:
             raise BadRow("too long", f"{size / 2**20:.0f} MiB")
         if size > LONG_BYTES:
             record.long.append(f"{place}: {size / 2**20:.0f} MiB")
         if self.settings.clean == "wikipedia":
-            if clean.is_disambiguation(document.text):
-                raise BadRow("disambiguation page", document.title)
-            body, went = clean.article(document.text)
-            record.cleaned.update(went)
-            document = Document(document.id, document.title, body)
-        if len(document.text.strip()) < self.settings.min_chars:
-            reason = "stub" if document.text.strip() else "nothing left after cleaning"
-            raise BadRow(reason, f"{document.title!r}, {len(document.text.strip())} characters")
-        text = training_text(document)
-        if self.items is not None:
-            text, hits = self.items.clean(text)
-            for hit in hits:
-                self._hit(hit, record)
-            if hits and len(text.strip()) < max(1, self.settings.min_chars):
-                raise BadRow("contains a benchmark's item", hits[0].item)
+            if clean.is_disambiguation(body):
+                raise BadRow("disambiguation page", source.title)
+            body, removed = clean.article(body)
+            record.cleaned.update(removed)
+        if len(body.strip()) < self.settings.min_chars:
+            reason = "stub" if body.strip() else "nothing left after cleaning"
+            raise BadRow(reason, f"{source.title!r}, {len(body.strip())} characters")
+        text, hits = self.items.clean(training_text(Document(source.id, source.title, body)))
+        overlap = self._overlap(record, *hits)
+        if hits and len(text.strip()) < max(1, self.settings.min_chars):
+            raise overlap
         return text
 
-    def _hit(self, hit: BenchmarkOverlap, record: Record) -> None:
-        record.passages[hit.item.partition(":")[0]] += 1
-        if len(record.hits) < SHOWN_HITS:
-            record.hits.append(hit)
+    def _overlap(self, record: Record, *hits: BenchmarkOverlap) -> BadRow:
+        """Count passages that contain a benchmark's item; the error for a row of which nothing else is left."""
+        record.passages.update(hit.item.partition(":")[0] for hit in hits)
+        record.hits += hits[: SHOWN_HITS - len(record.hits)]
+        return BadRow("contains a benchmark's item", hits[0].item if hits else "")
 
-    def _is_held(self, text: str) -> bool:
+    def _is_held_out(self, text: str) -> bool:
         if not self.settings.held_out:
             return False
         digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(self.settings.seed).encode()).digest()
         return int.from_bytes(digest, "big") < self.settings.held_out * 2**64
 
-    def _write(self, block: RowBlock, record: Record, kept: _Kept) -> None:
-        name = f"{block.number:05d}"
-        encoded = iter(self.encoder.documents([found for found in kept.documents if isinstance(found, str)]))
-        documents = [next(encoded) if isinstance(found, str) else found for found in kept.documents]
-        record.shard = write_shard(self.folder / "shards", name, documents)
-        record.held_out = len(kept.held)
-        work = self.folder / "work"
-        lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in kept.held]
+    def _write(self, record: Record, held: list[str], learnt: list[_Taken]) -> None:
+        name, work = f"{record.block:05d}", self.folder / "work"
+        encoded = iter(self.encoder.documents([row.text for row in learnt if row.tokens is None]))
+        documents = [next(encoded) if row.tokens is None else row.tokens for row in learnt]
+        record.shard, record.held_out = write_shard(self.folder / "shards", name, documents), len(held)
+        lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in held]
         write_atomic(work / f"{name}.held.jsonl", "".join(lines))
-        write_atomic(work / f"{name}.rows", np.array(kept.rows, dtype="<i8").tobytes())
+        write_atomic(work / f"{name}.rows", np.array([row.row for row in learnt], dtype="<i8").tobytes())
         if self.settings.duplicates is not None:
-            for kind, texts in (("documents", kept.texts), ("held", kept.held)):
-                _save_array(work / f"{name}.{kind}.npy", signatures(texts))
+            for kind, texts in (("documents", [row.text for row in learnt]), ("held", held)):
+                save_array(work / f"{name}.{kind}.npy", signatures(texts))
 
 
-#: Reasons that are choices of the settings, not faults of a row: they never stop a preparation.
-FILTERS = frozenset({
-    "stub", "disambiguation page", "redirect", "not an article", "nothing left after cleaning", "contains a benchmark's item",
-})  # fmt: skip
-
-
-def _save_array(path: Path, array: Any) -> None:
-    import io
-
+def save_array(path: Path, array: Any) -> None:
+    """Write a NumPy array's file, whole or not at all."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     write_atomic(path, buffer.getvalue())
