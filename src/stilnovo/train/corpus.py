@@ -8,13 +8,13 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import numpy as np
 
 from stilnovo.data import corpora
 from stilnovo.data.conversations import Conversation, Preference, read_conversations, read_preferences
-from stilnovo.data.packing import IntArray, LongArray, PackedCorpus, coded
+from stilnovo.data.packing import IntArray, LazySequence, LongArray, PackedCorpus, coded
 from stilnovo.data.shards import is_prepared
 from stilnovo.data.sources import Document, read_documents, training_text
 from stilnovo.errors import InputError
@@ -42,7 +42,7 @@ class Corpus:
         return [training_text(row) for row in self.held_out if isinstance(row, Document)]
 
 
-class Joined(Sequence[IntArray]):
+class Joined(LazySequence[IntArray]):
     """Two lists of documents as one; neither is copied."""
 
     def __init__(self, first: Sequence[IntArray], second: Sequence[IntArray]) -> None:
@@ -51,14 +51,8 @@ class Joined(Sequence[IntArray]):
     def __len__(self) -> int:
         return len(self._first) + len(self._second)
 
-    @overload
-    def __getitem__(self, at: int) -> IntArray: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[IntArray]: ...
-    def __getitem__(self, at: int | slice) -> IntArray | list[IntArray]:
-        if isinstance(at, slice):
-            return [self[index] for index in range(*at.indices(len(self)))]
-        at = range(len(self))[at]
+    def item(self, at: int) -> IntArray:
+        """One document."""
         return self._first[at] if at < len(self._first) else self._second[at - len(self._first)]
 
 
@@ -112,21 +106,21 @@ def read_texts(paths: Sequence[str], max_rows: int | None, model: str) -> tuple[
                 f"Run: stilnovo prepare {name} --model {model} --out prepared; then train with --data prepared",
             )
     documents = read_documents(paths, max_rows)
-    return documents, _sha256(document.text for document in documents)
+    return documents, _sha256(documents)
 
 
 def read_chats(paths: Sequence[str], max_rows: int | None) -> tuple[list[Conversation], str]:
     """Conversations, and the digest of all of them; rows that cannot be used are logged."""
     conversations, tally = read_conversations(corpora.locate(paths), max_rows=max_rows)
     warn(tally.lines())
-    return conversations, _sha256(repr(conversation.messages) for conversation in conversations)
+    return conversations, _sha256(conversations)
 
 
 def read_pairs(paths: Sequence[str], max_rows: int | None) -> tuple[list[Preference], str]:
     """Preference pairs, and the digest of all of them; rows that cannot be used are logged."""
     pairs, tally = read_preferences(corpora.locate(paths), max_rows=max_rows)
     warn(tally.lines())
-    return pairs, _sha256(repr((pair.prompt, pair.chosen, pair.rejected)) for pair in pairs)
+    return pairs, _sha256(pairs)
 
 
 def warn(lines: Iterable[str], prefix: str = "") -> None:
@@ -135,10 +129,11 @@ def warn(lines: Iterable[str], prefix: str = "") -> None:
         log.warning("%s%s", prefix, line)
 
 
-def _sha256(contents: Iterable[str]) -> str:
+def _sha256(rows: Iterable[Document | Conversation | Preference]) -> str:
+    """Of everything that can be learnt of the rows, in order: titles, roles and boundaries too, but not their ids."""
     digest = hashlib.sha256()
-    for content in contents:
-        digest.update(content.encode())
+    for row in rows:
+        digest.update(f"{replace(row, id='')!r}\n".encode())
     return digest.hexdigest()
 
 
