@@ -213,3 +213,12 @@ def test_both_languages_have_the_same_words() -> None:
         *(re.findall(r"(\w+): \"((?:[^\"\\]|\\.)*)\"", part) for part in (italian, english)), strict=True
     ):
         assert set(re.findall(r"\{\w+\}", it[1])) == set(re.findall(r"\{\w+\}", en[1])), it[0]
+
+
+def test_a_path_hidden_in_the_host_opens_nothing(tmp_path: Path) -> None:
+    """What is open without a token is decided by the path alone."""
+    with serving(sample_file(tmp_path), token="una-chiave-molto-lunga", hosts=("*",)) as service:
+        for host in ("x/static/#", "x/health?", "x/static/"):
+            assert service.get("/api/works", headers={"Host": host}).status_code in (400, 401)
+        assert service.get("/api/works%3F/static/").status_code == 401
+        assert service.get("/health").status_code == 200

@@ -100,8 +100,9 @@ def _own_routes(
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
     @app.get("/health")
-    async def health() -> dict[str, Any]:
-        await workers.run(lambda library: library.connection.execute("SELECT 1").fetchone())
+    @workers.endpoint
+    def health(library: Library) -> dict[str, Any]:
+        library.connection.execute("SELECT 1").fetchone()
         return {"status": "ok", "version": version("stilnovo")}
 
     @app.get("/metrics")
@@ -110,13 +111,13 @@ def _own_routes(
         return PlainTextResponse(text, media_type=CONTENT_TYPE)
 
     @app.get("/api/state")
-    async def state() -> dict[str, Any]:
-        works = await workers.run(lambda library: library.works())
+    @workers.endpoint
+    def state(library: Library) -> dict[str, Any]:
         return {
             "version": version("stilnovo"),
             "modes": responder.modes,
             "writer": responder.writer_name,
-            "works": len(works),
+            "works": len(library.works()),
             "kinds": sorted(SUFFIXES),
             "upload_megabytes": settings.upload_bytes >> 20,
             "locked": bool(settings.token),

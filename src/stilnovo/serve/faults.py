@@ -56,27 +56,22 @@ def not_found(what: str) -> Fault:
     return Fault(404, "not_found", f"{what} is not there, or no longer.")
 
 
-def _database_code(error: BaseException | None) -> str | None:
-    if not isinstance(error, sqlite3.Error):
-        return None
-    name = str(getattr(error, "sqlite_errorname", ""))
-    return next((code for start, code in _DATABASE.items() if name.startswith(start)), "database")
-
-
 def fault_of(error: BaseException) -> Fault:
     """Map any exception to an HTTP error; unexpected ones hide their details."""
     if isinstance(error, Fault):
         return error
-    if code := _database_code(error) or _database_code(error.__cause__):
-        message = str(error).replace("\n", " ")
-        return Fault(_STATUS.get(code, 500), code, message, retry_after=5 if code == "locked" else None)
-    for one in (error, error.__cause__):
-        if isinstance(one, OSError) and one.errno in _DISK:
-            return Fault(*_DISK[one.errno])
+    message = str(error).replace("\n", " ")
+    for cause in (error, error.__cause__):
+        if isinstance(cause, sqlite3.Error):
+            name = str(getattr(cause, "sqlite_errorname", ""))
+            code = next((code for start, code in _DATABASE.items() if name.startswith(start)), "database")
+            return Fault(_STATUS.get(code, 500), code, message, retry_after=5 if code == "locked" else None)
+        if isinstance(cause, OSError) and cause.errno in _DISK:
+            return Fault(*_DISK[cause.errno])
     if isinstance(error, InputError):
-        return Fault(400, "unusable", str(error).replace("\n", " "))
+        return Fault(400, "unusable", message)
     if isinstance(error, StilnovoError):
-        return Fault(502, "failed", str(error).replace("\n", " "))
+        return Fault(502, "failed", message)
     if isinstance(error, MemoryError):
         return Fault(503, "memory", "The machine ran out of memory for this request.", retry_after=10)
     return Fault(500, "internal", f"Unexpected {type(error).__name__}; the service's log has the rest.")

@@ -14,7 +14,7 @@ from stilnovo.library.dense import Dense
 from stilnovo.library.names import Names
 from stilnovo.library.passages import verse_lines
 from stilnovo.library.read import read
-from stilnovo.library.records import Chapter, Work, citation
+from stilnovo.library.records import Chapter, Passage, Work, citation
 from stilnovo.library.search import search
 from stilnovo.library.store import Library
 from stilnovo.serve.faults import Fault, not_found
@@ -23,6 +23,8 @@ from stilnovo.serve.workers import Workers
 
 HITS_AT_MOST, LONGEST_QUERY, LONGEST_NAME = 50, 1000, 300
 Sha = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
+Words = Annotated[str, Query(min_length=1, max_length=LONGEST_QUERY)]
+Limit = Annotated[int, Query(ge=1, le=HITS_AT_MOST)]
 UploadId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 
 
@@ -49,7 +51,7 @@ def _work(library: Library, sha256: str) -> Work:
     return found
 
 
-def _with_vectors(library: Library) -> None:
+def _add_vectors(library: Library) -> None:
     """Vectors for new passages, where there is an embedder; the words can be searched before they are there."""
     if isinstance(library.dense, Dense):
         library.dense.embed()
@@ -59,6 +61,14 @@ def _section_dict(section: Chapter) -> dict[str, Any]:
     return {
         "position": section.position, "label": section.label, "title": section.title, "verse": section.verse,
         "start": section.start, "end": section.end, "characters": section.end - section.body,
+    }  # fmt: skip
+
+
+def _passage_dict(passage: Passage) -> dict[str, Any]:
+    section = passage.section
+    return {
+        "citation": passage.citation, "text": passage.text, "start": passage.start, "end": passage.end,
+        "sha256": section.work.sha256, "verse": section.verse,
     }  # fmt: skip
 
 
@@ -91,68 +101,56 @@ def router(workers: Workers, uploads: Uploads) -> APIRouter:
     routes = APIRouter(prefix="/api")
 
     @routes.get("/works")
-    async def works() -> dict[str, Any]:
-        return {"works": [work_dict(work) for work in await workers.run(lambda library: library.works())]}
+    @workers.endpoint
+    def works(library: Library) -> dict[str, Any]:
+        return {"works": [work_dict(work) for work in library.works()]}
 
     @routes.get("/works/{sha256}")
-    async def one_work(sha256: Sha) -> dict[str, Any]:
-        def find(library: Library) -> dict[str, Any]:
-            work = _work(library, sha256)
-            return {**work_dict(work), "contents": [_section_dict(one) for one in library.sections(work)]}
-
-        return await workers.run(find)
+    @workers.endpoint
+    def one_work(library: Library, sha256: Sha) -> dict[str, Any]:
+        work = _work(library, sha256)
+        return {**work_dict(work), "contents": [_section_dict(section) for section in library.sections(work)]}
 
     @routes.get("/works/{sha256}/section")
-    async def section(sha256: Sha, at: Annotated[int, Query(ge=0)]) -> dict[str, Any]:
+    @workers.endpoint
+    def section(library: Library, sha256: Sha, at: Annotated[int, Query(ge=0)]) -> dict[str, Any]:
         """The section that holds character `at` of the work's text."""
-
-        def find(library: Library) -> dict[str, Any]:
-            work = _work(library, sha256)
-            contents = library.sections(work)
-            here = next((one for one in contents if one.start <= at < one.end), None)
-            if here is None:
-                raise not_found("This place")
-            before, after = contents[: here.position][-1:], contents[here.position + 1 :][:1]
-            return {
-                "work": work_dict(work),
-                "section": {**_section_dict(here), "citation": citation(here)},
-                "blocks": blocks(library.text(work), here),
-                "previous": _section_dict(before[0]) if before else None,
-                "next": _section_dict(after[0]) if after else None,
-            }
-
-        return await workers.run(find)
+        work = _work(library, sha256)
+        contents = library.sections(work)
+        here = next((section for section in contents if section.start <= at < section.end), None)
+        if here is None:
+            raise not_found("This place")
+        before, after = contents[: here.position][-1:], contents[here.position + 1 :][:1]
+        return {
+            "work": work_dict(work),
+            "section": {**_section_dict(here), "citation": citation(here)},
+            "blocks": blocks(library.text(work), here),
+            "previous": _section_dict(before[0]) if before else None,
+            "next": _section_dict(after[0]) if after else None,
+        }
 
     @routes.delete("/works/{sha256}", status_code=204)
-    async def remove(sha256: Sha) -> None:
-        await workers.run(lambda library: library.remove(_work(library, sha256)))
+    @workers.endpoint
+    def remove(library: Library, sha256: Sha) -> None:
+        library.remove(_work(library, sha256))
 
     @routes.post("/works/sample", status_code=201)
-    async def add_sample() -> dict[str, Any]:
-        def add(library: Library) -> list[Work]:
-            works = [library.add(read(path)).work for path in library_texts()]
-            library.catch_up()
-            return works
-
-        return {"works": [work_dict(work) for work in await workers.run(add)]}
+    @workers.endpoint
+    def add_sample(library: Library) -> dict[str, Any]:
+        works = [library.add(read(path)).work for path in library_texts()]
+        library.catch_up()
+        return {"works": [work_dict(work) for work in works]}
 
     @routes.get("/search")
-    async def found(
-        q: Annotated[str, Query(min_length=1, max_length=LONGEST_QUERY)],
-        limit: Annotated[int, Query(ge=1, le=HITS_AT_MOST)] = 12,
-    ) -> dict[str, Any]:
-        def find(library: Library) -> list[dict[str, Any]]:
-            hits = [hit.passage for hit in search(library, q, limit)]
-            return [
-                {
-                    "citation": passage.citation, "text": passage.text, "start": passage.start, "end": passage.end,
-                    "sha256": passage.section.work.sha256, "verse": passage.section.verse,
-                }
-                for passage in hits
-            ]  # fmt: skip
+    @workers.endpoint
+    def search_passages(library: Library, q: Words, limit: Limit = 12) -> dict[str, Any]:
+        return {"results": [_passage_dict(hit.passage) for hit in search(library, q, limit)]}
 
-        return {"results": await workers.run(find)}
+    _upload_routes(routes, workers, uploads)
+    return routes
 
+
+def _upload_routes(routes: APIRouter, workers: Workers, uploads: Uploads) -> None:
     @routes.post("/uploads", status_code=201)
     async def upload(request: Request) -> dict[str, Any]:
         async with request.form(max_files=1, max_fields=4) as form:
@@ -170,20 +168,15 @@ def router(workers: Workers, uploads: Uploads) -> APIRouter:
 
             return await workers.run(stage)
 
-    @routes.post("/uploads/{number}/confirm", status_code=201)
-    async def keep(number: UploadId, body: UploadName) -> dict[str, Any]:
-        def add(library: Library) -> dict[str, Any]:
-            staged = uploads.get(number)
-            work, new = confirm(staged, Names(body.title.strip(), body.author.strip(), body.year), library)
-            uploads.drop(number)
-            return {**work_dict(work), "new": new}
+    @routes.post("/uploads/{upload_id}/confirm", status_code=201)
+    @workers.endpoint
+    def keep(library: Library, upload_id: UploadId, body: UploadName) -> dict[str, Any]:
+        names = Names(body.title.strip(), body.author.strip(), body.year)
+        work, new = confirm(uploads.get(upload_id), names, library)
+        uploads.drop(upload_id)
+        workers.later(_add_vectors)
+        return {**work_dict(work), "new": new}
 
-        kept = await workers.run(add)
-        workers.later(_with_vectors)
-        return kept
-
-    @routes.delete("/uploads/{number}", status_code=204)
-    async def drop(number: UploadId) -> None:
-        uploads.drop(number)
-
-    return routes
+    @routes.delete("/uploads/{upload_id}", status_code=204)
+    async def drop(upload_id: UploadId) -> None:
+        uploads.drop(upload_id)

@@ -6,7 +6,6 @@ Format: https://prometheus.io/docs/instrumenting/exposition_formats/ (text, vers
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections import Counter
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -20,15 +19,10 @@ _HELP = {
     "stilnovo_first_token_seconds": "From the request to the first piece of the answer, waiting included.",
     "stilnovo_answer_seconds": "From the request to the end of the answer.",
 }
-Labels = tuple[tuple[str, str], ...]
 
 
 def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _labels(labels: Labels) -> str:
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}" if labels else ""
 
 
 class Metrics:
@@ -36,35 +30,30 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counters: dict[str, Counter[Labels]] = {}
-        self._times: dict[str, tuple[list[int], list[float]]] = {}
+        self._series: dict[str, Counter[str]] = {}
 
     def count(self, name: str, by: float = 1, **labels: str) -> None:
         """Add to a counter."""
-        with self._lock:
-            self._counters.setdefault(name, Counter())[tuple(sorted(labels.items()))] += by  # type: ignore[assignment]
+        shown = ",".join(f'{label}="{_escaped(value)}"' for label, value in sorted(labels.items()))
+        self._add(name, {f"{name}{{{shown}}}": by})
 
     def time(self, name: str, seconds: float) -> None:
         """Add to a histogram."""
+        buckets = {f'{name}_bucket{{le="{bound:g}"}}': float(seconds <= bound) for bound in BUCKETS}
+        self._add(name, {**buckets, f'{name}_bucket{{le="+Inf"}}': 1, f"{name}_sum": seconds, f"{name}_count": 1})
+
+    def _add(self, name: str, series: dict[str, float]) -> None:
         with self._lock:
-            counts, total = self._times.setdefault(name, ([0] * (len(BUCKETS) + 1), [0.0]))
-            counts[bisect_left(BUCKETS, seconds)] += 1
-            total[0] += seconds
+            self._series.setdefault(name, Counter()).update(series)
 
     def text(self, **gauges: float) -> str:
         """Everything, with some momentary values, as Prometheus reads it."""
         lines: list[str] = []
         with self._lock:
-            for name, counter in sorted(self._counters.items()):
-                lines += [f"# HELP {name} {_HELP[name]}", f"# TYPE {name} counter"]
-                lines += [f"{name}{_labels(labels)} {value:g}" for labels, value in sorted(counter.items())]
-            for name, (counts, total) in sorted(self._times.items()):
-                lines += [f"# HELP {name} {_HELP[name]}", f"# TYPE {name} histogram"]
-                sofar = 0
-                for bound, number in zip((*(f"{b:g}" for b in BUCKETS), "+Inf"), counts, strict=True):
-                    sofar += number
-                    lines.append(f'{name}_bucket{{le="{bound}"}} {sofar}')
-                lines += [f"{name}_sum {total[0]:.6f}", f"{name}_count {sofar}"]
+            for name, series in sorted(self._series.items()):
+                kind = "histogram" if name.endswith("_seconds") else "counter"
+                lines += [f"# HELP {name} {_HELP[name]}", f"# TYPE {name} {kind}"]
+                lines += [f"{key} {value:.10g}" for key, value in series.items()]
         for name, value in gauges.items():
             lines += [f"# TYPE stilnovo_{name} gauge", f"stilnovo_{name} {value:g}"]
         return "\n".join(lines) + "\n"

@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stilnovo.serve.faults import Fault
@@ -28,7 +28,7 @@ COOKIE = "stilnovo_session"
 UPLOAD_PATH = "/api/uploads"
 #: A body that is not an upload must have arrived within this time.
 BODY_SECONDS = 30
-_OPEN = ("/health", "/api/session")
+_OPEN = ("/", "/health", "/api/session")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; manifest-src 'self'; "
@@ -66,7 +66,6 @@ class Door:
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
-        self._session = session(settings.token) if settings.token else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
@@ -87,43 +86,34 @@ class Door:
             await send(message)
 
         try:
-            self._check(scope)
+            self._check(Request(scope))
             await self._app(scope, await self._bounded(scope, receive), carrying)
         except Fault as fault:
-            await _answer(fault, carrying)
+            # What is left of a body that is too large or too slow is not read: the connection ends here.
+            ending = {"Connection": "close"} if fault.status in (408, 413) else {}
+            refusal = JSONResponse({"error": fault.error}, fault.status, headers={**fault.headers, **ending})
+            await refusal(scope, receive, carrying)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.count("stilnovo_requests_total", route=route, method=scope["method"], status=str(status))
 
-    def _check(self, scope: Scope) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        host = headers.get("host", "")
-        names = self._settings.hosts
-        if "*" not in names and _host_name(host) not in names:
-            wrong = not is_loopback(_host_name(host)) if self._settings.loopback else bool(names)
+    def _check(self, request: Request) -> None:
+        host, origin = request.headers.get("host", ""), request.headers.get("origin", "")
+        names, name = self._settings.hosts, _host_name(host)
+        if "*" not in names and name not in names:
+            wrong = not is_loopback(name) if self._settings.loopback else bool(names)
             if wrong:
                 raise Fault(421, "wrong_host", f"This service is not called {host[:80]!r}.")
-        origin = headers.get("origin", "")
-        foreign = (origin and urlsplit(origin).netloc != host) or headers.get("sec-fetch-site") == "cross-site"
-        if scope["method"] not in _SAFE and foreign and origin not in self._settings.origins:
+        foreign = (origin and urlsplit(origin).netloc != host) or request.headers.get("sec-fetch-site") == "cross-site"
+        if request.method not in _SAFE and foreign and origin not in self._settings.origins:
             raise Fault(403, "foreign_origin", "Requests from other web pages are refused.")
-        self._authorise(scope["path"], scope["method"], headers)
-
-    def _authorise(self, path: str, method: str, headers: dict[str, str]) -> None:
-        if not self._settings.token or method == "OPTIONS" or path in _OPEN:
+        path, token = request.scope["path"], self._settings.token
+        if not token or request.method == "OPTIONS" or path in _OPEN or path.startswith("/static/"):
             return
-        if path == "/" or path.startswith("/static/"):
-            return
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and same(given.strip(), self._settings.token):
-            return
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            cookie = None
-        if cookie is not None and same(cookie.value, self._session):
-            return
-        raise Fault(401, "token", "This service asks for its token.")
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        bearer = scheme.lower() == "bearer" and same(given.strip(), token)
+        if not bearer and not same(request.cookies.get(COOKIE, ""), session(token)):
+            raise Fault(401, "token", "This service requires its token.")
 
     async def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         """What reads the body: an upload is counted while it is read, anything else is read here and handed on."""
@@ -169,13 +159,3 @@ class Door:
             return {"type": "http.request", "body": bytes(body), "more_body": False}
 
         return whole
-
-
-async def _answer(fault: Fault, send: Send) -> None:
-    body = json.dumps({"error": fault.error}, ensure_ascii=False).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    # What is left of the body is not read: the connection ends here.
-    headers += [(b"connection", b"close")] if fault.status in (408, 413) else []
-    headers += [(name.lower().encode(), value.encode()) for name, value in fault.headers.items()]
-    await send({"type": "http.response.start", "status": fault.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

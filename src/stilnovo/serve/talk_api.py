@@ -53,35 +53,42 @@ def router(workers: Workers, answering: Answering) -> APIRouter:
     routes = APIRouter(prefix="/api/conversations")
 
     @routes.get("")
-    async def listed() -> dict[str, Any]:
-        summaries = await workers.run(lambda library: Conversations(library).all())
-        return {"conversations": [asdict(summary) for summary in summaries]}
+    @workers.endpoint
+    def listed(library: Library) -> dict[str, Any]:
+        return {"conversations": [asdict(summary) for summary in Conversations(library).all()]}
 
     @routes.post("", status_code=201)
-    async def create(body: Title) -> dict[str, Any]:
-        return asdict(await workers.run(lambda library: Conversations(library).create(body.title.strip())))
+    @workers.endpoint
+    def create(library: Library, body: Title) -> dict[str, Any]:
+        return asdict(Conversations(library).create(body.title.strip()))
 
     @routes.get("/{conversation_id}")
-    async def conversation(conversation_id: Id) -> dict[str, Any]:
-        heading, messages = await workers.run(lambda library: Conversations(library).whole(conversation_id))
+    @workers.endpoint
+    def conversation(library: Library, conversation_id: Id) -> dict[str, Any]:
+        heading, messages = Conversations(library).whole(conversation_id)
         return {**asdict(heading), "messages": [asdict(message) for message in messages]}
 
     @routes.patch("/{conversation_id}")
-    async def rename(conversation_id: Id, body: Title) -> dict[str, Any]:
-        title = body.title.strip()
-        if not title:
+    @workers.endpoint
+    def rename(library: Library, conversation_id: Id, body: Title) -> dict[str, Any]:
+        if not body.title.strip():
             raise Fault(422, "unusable", "The title is empty.", "title")
-        return asdict(await workers.run(lambda library: Conversations(library).rename(conversation_id, title)))
+        return asdict(Conversations(library).rename(conversation_id, body.title.strip()))
 
     @routes.delete("/{conversation_id}", status_code=204)
-    async def delete(conversation_id: Id) -> None:
-        await workers.run(lambda library: Conversations(library).delete(conversation_id))
+    @workers.endpoint
+    def delete(library: Library, conversation_id: Id) -> None:
+        Conversations(library).delete(conversation_id)
 
     @routes.get("/{conversation_id}/export")
-    async def export(
-        conversation_id: Id, format: Literal["markdown", "json"] = "markdown", language: Literal["it", "en"] = "it"
+    @workers.endpoint
+    def export(
+        library: Library,
+        conversation_id: Id,
+        format: Literal["markdown", "json"] = "markdown",
+        language: Literal["it", "en"] = "it",
     ) -> Response:
-        heading, messages = await workers.run(lambda library: Conversations(library).whole(conversation_id))
+        heading, messages = Conversations(library).whole(conversation_id)
         text = as_json(heading, messages) if format == "json" else as_markdown(heading, messages, language)
         suffix, kind = ("json", "application/json") if format == "json" else ("md", "text/markdown; charset=utf-8")
         name = "".join(c if c.isalnum() or c in " -_" else "_" for c in heading.title).strip()[:80] or "stilnovo"

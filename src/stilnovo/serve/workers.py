@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import queue
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -123,6 +124,17 @@ class Workers:
     async def run(self, work: Callable[[Library], T]) -> T:
         """A quick piece of work with a library, in a thread."""
         return await asyncio.wrap_future(self._quick.submit(work))
+
+    def endpoint(self, function: Callable[..., T]) -> Callable[..., Coroutine[Any, Any, T]]:
+        """A route's endpoint: quick work of a function that takes a library first, then the request's parameters."""
+
+        async def endpoint(**given: Any) -> T:
+            return await self.run(lambda library: function(library, **given))
+
+        signature = inspect.signature(function, eval_str=True)
+        parameters = list(signature.parameters.values())[1:]
+        endpoint.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return endpoint
 
     def later(self, work: Callable[[Library], object]) -> None:
         """Fire-and-forget work; exceptions are suppressed."""
