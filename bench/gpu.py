@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from gpu_step import ADAPTER, CAP, EIGHT_B, GIB, TINY, budget, documents, median_seconds, our_row
-from stilnovo.engine.loss import tiled_cross_entropy
+from stilnovo.engine.loss import tiled_losses
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama, random_source
@@ -101,7 +101,7 @@ def parity(device: torch.device, dtype: torch.dtype) -> list[dict[str, Any]]:
         for module in lora.adapters(model).values():
             module.lora_B.data.copy_(torch.randn(module.lora_B.shape, generator=generator) * 0.05)
         engine = TrainingEngine(model, levers)
-        loss = tiled_cross_entropy(engine.hidden(ids[:-1], lengths), engine.head, ids[1:], levers.loss_chunk)
+        loss = tiled_losses(engine.hidden(ids[:-1], lengths), engine.head, ids[1:], levers.loss_chunk).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         gradient = torch.cat([p.grad.float().flatten().cpu() for p in lora.parameters(model) if p.grad is not None])
         found = (loss.item(), gradient)

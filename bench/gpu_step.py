@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from stilnovo.engine.loss import tiled_cross_entropy
+from stilnovo.engine.loss import tiled_losses
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
@@ -105,7 +105,7 @@ def our_steps(model: Llama, levers: Levers, steps: int) -> Callable[[tuple[int, 
         for _ in range(steps):
             synchronize()
             started = time.perf_counter()
-            loss = tiled_cross_entropy(engine.hidden(ids[:-1], lengths), engine.head, ids[1:], levers.loss_chunk)
+            loss = tiled_losses(engine.hidden(ids[:-1], lengths), engine.head, ids[1:], levers.loss_chunk).sum()
             (loss / tokens).backward()  # type: ignore[no-untyped-call]
             if host is not None:
                 host.collect()

@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import memory_peer
-from stilnovo.engine.loss import tiled_cross_entropy
+from stilnovo.engine.loss import tiled_losses
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
@@ -70,7 +70,7 @@ def track(config: LlamaConfig, levers: Levers, tokens: int) -> dict[str, Any]:
             live.phase = "forward"
             hidden = engine.hidden(ids, (tokens,))
             live.phase = "loss"
-            loss = tiled_cross_entropy(hidden, engine.head, ids, levers.loss_chunk)
+            loss = tiled_losses(hidden, engine.head, ids, levers.loss_chunk).sum()
             del hidden
             live.phase = "backward"
             loss.backward()  # type: ignore[no-untyped-call]

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stilnovo.engine.head import Head
 from stilnovo.engine.link import Link
-from stilnovo.engine.loss import tiled_cross_entropy
+from stilnovo.engine.loss import tiled_losses
 from stilnovo.plan.ledger import layer_bytes
 from stilnovo.plan.shape import LlamaConfig
 from tracking import LiveBytes
@@ -47,7 +47,7 @@ def track(shape: LlamaConfig, tokens: int, rank: int) -> dict[str, Any]:
 
         def step() -> None:
             hidden = base.model(input_ids=ids, use_cache=False).last_hidden_state[0]
-            tiled_cross_entropy(hidden, head, ids[0], 2048).backward()  # type: ignore[no-untyped-call]
+            tiled_losses(hidden, head, ids[0], 2048).sum().backward()  # type: ignore[no-untyped-call]
 
         gc.collect()
         live.reset()

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from merging import merge
 from stilnovo.benchmarks.task import Draw
 from stilnovo.data.batches import BatchStream
 from stilnovo.data.packing import PackedCorpus, pack
@@ -28,7 +29,6 @@ from stilnovo.data.sources import read_documents, training_text
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
-from stilnovo.model.merge import merge
 from stilnovo.model.qat import make_aware
 from stilnovo.plan.shape import LoraConfig
 from stilnovo.progress import Progress

@@ -41,7 +41,7 @@ def test_synthetic_weights_are_those_transformers_computes_with(
     tokens = torch.arange(30) % 97
     with torch.no_grad():
         expected = theirs(tokens[None], use_cache=False).logits[0]
-        found = ours(tokens, positions_of([30]), Blocks.documents([30]))
+        found = ours(tokens, positions_of([30]), Blocks([30]))
     assert expected.std() > 0
     # Ours reads the dense values and packs them again; the scales are quantised once more.
     torch.testing.assert_close(found, expected, atol=0.05 * float(expected.std()), rtol=0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stilnovo.engine.loss import tiled_cross_entropy
+from stilnovo.engine.loss import tiled_losses
 from stilnovo.engine.stack import TrainingEngine, supports
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
@@ -47,7 +47,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 def plain(one: Llama) -> tuple[Tensor, list[Tensor | None]]:
     tokens, targets = batch()
-    hidden = one.hidden(tokens, positions_of(LENGTHS), Blocks.documents(LENGTHS))
+    hidden = one.hidden(tokens, positions_of(LENGTHS), Blocks(LENGTHS))
     loss = torch.nn.functional.cross_entropy(hidden @ one.head.T, targets, reduction="sum")
     loss.backward()
     return loss.detach(), [p.grad for p in lora.parameters(one)]
@@ -56,7 +56,7 @@ def plain(one: Llama) -> tuple[Tensor, list[Tensor | None]]:
 def engine(one: Llama, levers: Levers) -> tuple[Tensor, list[Tensor | None]]:
     tokens, targets = batch()
     step = TrainingEngine(one, levers)
-    loss = tiled_cross_entropy(step.hidden(tokens, LENGTHS), step.head, targets, levers.loss_chunk)
+    loss = tiled_losses(step.hidden(tokens, LENGTHS), step.head, targets, levers.loss_chunk).sum()
     loss.backward()
     return loss.detach(), [p.grad for p in lora.parameters(one)]
 
@@ -125,8 +125,8 @@ def test_a_quantised_head_is_another_matrix_and_nothing_else_changes(kind: str) 
     other.lm_head = torch.cat(tiles)
     same(found, plain(other))
     with torch.no_grad():  # everybody else sees the same head
-        got = one(tokens, positions_of(LENGTHS), Blocks.documents(LENGTHS))
-        assert torch.allclose(got, other(tokens, positions_of(LENGTHS), Blocks.documents(LENGTHS)))
+        got = one(tokens, positions_of(LENGTHS), Blocks(LENGTHS))
+        assert torch.allclose(got, other(tokens, positions_of(LENGTHS), Blocks(LENGTHS)))
 
 
 def test_two_batches_add_up_and_buffers_are_used_again() -> None:
@@ -136,7 +136,7 @@ def test_two_batches_add_up_and_buffers_are_used_again() -> None:
     step = TrainingEngine(one, levers)
     sizes = []
     for _ in range(3):
-        tiled_cross_entropy(step.hidden(tokens, LENGTHS), step.head, targets, 16).backward()
+        tiled_losses(step.hidden(tokens, LENGTHS), step.head, targets, 16).sum().backward()
         sizes.append(step.store.nbytes)
         plain(two)
     assert sizes[0] == sizes[1] == sizes[2] > 0
@@ -162,7 +162,7 @@ def test_the_adapter_switched_off_is_the_base_and_leaves_no_gradient() -> None:
     lora.set_enabled(one, False)
     with torch.no_grad():
         found = step.hidden(tokens, LENGTHS)
-        base = one.hidden(tokens, positions_of(LENGTHS), Blocks.documents(LENGTHS))
+        base = one.hidden(tokens, positions_of(LENGTHS), Blocks(LENGTHS))
     assert torch.allclose(found, base)
     lora.set_enabled(one, True)
 
@@ -173,8 +173,8 @@ def test_streamed_layers_serve_everybody_else_too() -> None:
     tokens, _ = batch()
     with torch.no_grad():
         for _ in range(2):
-            found = one.hidden(tokens, positions_of(LENGTHS), Blocks.documents(LENGTHS))
-            assert torch.equal(found, two.hidden(tokens, positions_of(LENGTHS), Blocks.documents(LENGTHS)))
+            found = one.hidden(tokens, positions_of(LENGTHS), Blocks(LENGTHS))
+            assert torch.equal(found, two.hidden(tokens, positions_of(LENGTHS), Blocks(LENGTHS)))
 
 
 def test_layers_below_the_lowest_adapter_are_not_differentiated() -> None:

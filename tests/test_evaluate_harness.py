@@ -104,7 +104,7 @@ def test_greedy_continuations_are_told() -> None:
     for context in (f"La luna {number}" for number in range(60)):
         prompt = torch.tensor(client.tokenizer.encode(context))
         with torch.no_grad():
-            logits = client.model(prompt, torch.arange(len(prompt)), Blocks.documents([len(prompt)]))[-1]
+            logits = client.model(prompt, torch.arange(len(prompt)), Blocks([len(prompt)]))[-1]
         best = client.tokenizer.decode([int(logits.argmax())])
         if len(best) == 1 and best.isascii() and best.isalpha():  # a token that text can spell on its own
             told += 1
@@ -128,7 +128,7 @@ def test_rolling_is_every_token_once_in_windows_that_follow_each_other(limit: in
     ):
         read = torch.tensor([*context, *wanted][:-1])
         with torch.no_grad():
-            logits = client.model(read, torch.arange(len(read)), Blocks.documents([len(read)]))
+            logits = client.model(read, torch.arange(len(read)), Blocks([len(read)]))
         logs = torch.log_softmax(logits.double(), dim=-1)[-len(wanted) :]
         expected += float(logs[torch.arange(len(wanted)), torch.tensor(wanted)].sum())
     assert client.loglikelihood_rolling([Request(text), Request("")]) == pytest.approx([expected, 0.0], abs=1e-4)

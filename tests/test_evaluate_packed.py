@@ -127,8 +127,8 @@ def test_greedy_says_what_greedy_decoding_would_write() -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(True)
     tokens = torch.tensor([tokenizer.bos_id, *tokenizer.encode("La luna è")])
     with torch.no_grad():
-        logits = model(tokens, torch.arange(len(tokens)), Blocks.documents([len(tokens)]))
-        hidden = model.hidden(tokens, torch.arange(len(tokens)), Blocks.documents([len(tokens)]))
+        logits = model(tokens, torch.arange(len(tokens)), Blocks([len(tokens)]))
+        hidden = model.hidden(tokens, torch.arange(len(tokens)), Blocks([len(tokens)]))
         rows = [0, 3, 3, len(tokens) - 1]
         best = logits.argmax(dim=-1).tolist()
         targets = [best[0], best[3], (best[3] + 1) % 300, best[-1]]

@@ -31,7 +31,7 @@ def plain_nats(model: Llama, tokenizer: Tokenizer, text: str) -> float:
     opening = tokenizer.end_of_text_id if tokenizer.bos_id is None else tokenizer.bos_id
     tokens = torch.tensor([opening, *tokenizer.encode(text)])
     with torch.no_grad():
-        logits = model(tokens, torch.arange(len(tokens)), Blocks.documents([len(tokens)]))
+        logits = model(tokens, torch.arange(len(tokens)), Blocks([len(tokens)]))
     return float(torch.nn.functional.cross_entropy(logits[:-1].double(), tokens[1:], reduction="sum"))
 
 
@@ -66,7 +66,7 @@ def test_sliding_windows_are_what_they_say() -> None:
     for part in windows(len(tokens), 20, 8):
         read = torch.tensor(tokens[part.start : part.stop])
         with torch.no_grad():
-            logs = torch.log_softmax(model(read, torch.arange(len(read)), Blocks.documents([len(read)])).double(), -1)
+            logs = torch.log_softmax(model(read, torch.arange(len(read)), Blocks([len(read)])).double(), -1)
         expected -= sum(
             float(logs[index - part.start - 1, tokens[index]]) for index in range(part.first, part.stop + 1)
         )
@@ -141,7 +141,7 @@ def test_short_windows_are_the_reports(bos: bool) -> None:
         own = []
         for piece in (torch.tensor(part) for part in cut if len(part) > 1):
             with torch.no_grad():
-                logits = model(piece, torch.arange(len(piece)), Blocks.documents([len(piece)]))
+                logits = model(piece, torch.arange(len(piece)), Blocks([len(piece)]))
             own.append(float(torch.nn.functional.cross_entropy(logits[:-1].double(), piece[1:])))
         assert counts[number] == len(own)
         assert losses[number] == pytest.approx(sum(own), abs=1e-4)

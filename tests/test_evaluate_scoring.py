@@ -59,7 +59,7 @@ def plain_loglikelihood(model: Llama, tokenizer: Tokenizer, context: str, ending
     tokens = torch.tensor(opening + tokenizer.encode(context + ending))
     start = len(opening) + len(tokenizer.encode(stem))
     with torch.no_grad():
-        logits = model(tokens, torch.arange(len(tokens)), Blocks.documents([len(tokens)]))
+        logits = model(tokens, torch.arange(len(tokens)), Blocks([len(tokens)]))
     logs = torch.log_softmax(logits.double(), dim=-1)
     return float(sum(logs[row - 1, tokens[row]] for row in range(start, len(tokens))))
 
@@ -113,7 +113,7 @@ def test_an_item_longer_than_the_model_is_cut_on_the_left_and_says_so() -> None:
     tokens = tokenizer.encode(context + ending)[-41:]
     start = 41 - len(tokenizer.encode(ending))
     with torch.no_grad():
-        logits = model(torch.tensor(tokens[:-1]), torch.arange(40), Blocks.documents([40]))
+        logits = model(torch.tensor(tokens[:-1]), torch.arange(40), Blocks([40]))
     logs = torch.log_softmax(logits, dim=-1)
     expected = float(sum(logs[row - 1, tokens[row]] for row in range(start, 41)))
     assert found["long"].loglikelihoods[1] == pytest.approx(expected, abs=1e-4)

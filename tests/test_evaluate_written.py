@@ -43,7 +43,7 @@ def greedy(model: Llama, tokenizer: Tokenizer, prompt: str, count: int) -> str:
     for _ in range(count):
         stream = torch.tensor(tokens)
         with torch.no_grad():
-            logits = model(stream, torch.arange(len(tokens)), Blocks.documents([len(tokens)]))
+            logits = model(stream, torch.arange(len(tokens)), Blocks([len(tokens)]))
         tokens.append(int(logits[-1].argmax()))
         if tokens[-1] in tokenizer.turn_end_ids:
             return tokenizer.decode(tokens[start:-1])

@@ -42,7 +42,7 @@ MESSAGES = (Message("system", "Rispondi in breve."), Message("user", "Chi è Dan
 
 def our_logits(model: Llama) -> Tensor:
     with torch.no_grad():
-        return model(TOKENS, positions_of([len(TOKENS)]), Blocks.documents([len(TOKENS)]))
+        return model(TOKENS, positions_of([len(TOKENS)]), Blocks([len(TOKENS)]))
 
 
 def their_logits(folder: Path) -> Tensor:

@@ -42,7 +42,7 @@ def test_cache_equals_full_passes(tiny: Llama) -> None:
                 got[text].append(piece)
         for text in range(3):
             whole = torch.cat([parts[text] for parts in steps])
-            expected = tiny.hidden(whole, positions_of([len(whole)]), Blocks.documents([len(whole)]))
+            expected = tiny.hidden(whole, positions_of([len(whole)]), Blocks([len(whole)]))
             assert torch.allclose(torch.cat(got[text]), expected, atol=1e-5)
 
 
@@ -54,7 +54,7 @@ def test_greedy_writing_is_the_likeliest_token_each_time(smollm2: tuple[Llama, T
     start = len(ids)
     with torch.no_grad():
         while len(ids) - start < 12:
-            logits = model(torch.tensor(ids), positions_of([len(ids)]), Blocks.documents([len(ids)]))[-1]
+            logits = model(torch.tensor(ids), positions_of([len(ids)]), Blocks([len(ids)]))[-1]
             if int(logits.argmax()) in tokenizer.turn_end_ids:
                 break
             ids.append(int(logits.argmax()))
@@ -109,9 +109,7 @@ def test_greedy_writing_from_four_bits_is_the_likeliest_token_each_time(bytewise
     written = bytewise.complete([TALK], [replace(GREEDY, max_new_tokens=40)])[0]
     with torch.no_grad():
         while len(ids) - start < 40:
-            likeliest = int(
-                model(torch.tensor(ids), positions_of([len(ids)]), Blocks.documents([len(ids)]))[-1].argmax()
-            )
+            likeliest = int(model(torch.tensor(ids), positions_of([len(ids)]), Blocks([len(ids)]))[-1].argmax())
             if likeliest in tokenizer.turn_end_ids:
                 break
             ids.append(likeliest)

@@ -157,7 +157,7 @@ def negative_log_likelihoods(model: Llama, ids: list[int], begin: int) -> torch.
     """−log p of ids[begin:], by one plain pass and torch's own cross-entropy."""
     stream = torch.tensor(ids[:-1])
     with torch.no_grad():
-        hidden = model.hidden(stream, positions_of([len(stream)], stream.device), Blocks.documents([len(stream)]))
+        hidden = model.hidden(stream, positions_of([len(stream)], stream.device), Blocks([len(stream)]))
         return F.cross_entropy((hidden @ model.head.T).float(), torch.tensor(ids[1:]), reduction="none")[begin - 1 :]
 
 

@@ -16,7 +16,8 @@ from conftest import TINY
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
 from stilnovo.model import lora
-from stilnovo.model.attention import Blocks, DocumentBlock, positions_of
+from stilnovo.model.attention import Blocks, positions_of
+from stilnovo.model.forest import Forest
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.load import build
 from stilnovo.model.weights import SafetensorsReader
@@ -42,7 +43,7 @@ SHAPES: dict[str, Any] = {
 
 def logits(model: Llama, tokens: Tensor, lengths: list[int]) -> Tensor:
     with torch.no_grad():
-        return model(tokens, positions_of(lengths), Blocks.documents(lengths))
+        return model(tokens, positions_of(lengths), Blocks(lengths))
 
 
 def their_logits(model: torch.nn.Module, documents: tuple[Tensor, ...]) -> Tensor:
@@ -100,7 +101,7 @@ def test_two_endings_share_one_context(tiny: Llama) -> None:
     mask[17:, 12:17] = False  # the second ending does not see the first
     positions = torch.cat([torch.arange(17), torch.arange(12, 19)])
     with torch.no_grad():
-        tree = tiny(torch.cat([context, first, second]), positions, Blocks([DocumentBlock(0, size, mask)]))
+        tree = tiny(torch.cat([context, first, second]), positions, Forest([mask], torch.device("cpu"), torch.float32))
     assert torch.allclose(tree[:17], logits(tiny, torch.cat([context, first]), [17]), atol=1e-5)
     assert torch.allclose(tree[17:], logits(tiny, torch.cat([context, second]), [19])[12:], atol=1e-5)
 

@@ -36,7 +36,7 @@ TOKENS = torch.arange(50) % 97
 
 def logits(model: Llama) -> Tensor:
     with torch.no_grad():
-        return model(TOKENS, positions_of([50]), Blocks.documents([50]))
+        return model(TOKENS, positions_of([50]), Blocks([50]))
 
 
 def their_logits(model: torch.nn.Module) -> Tensor:

@@ -123,7 +123,7 @@ def test_rehearsal_is_learnt_or_anchored(by: Any, engine: str, tmp_path: Path) -
 def test_the_adapter_comes_back_when_the_teacher_fails() -> None:
     model = adapted()
     with pytest.raises(IndexError), Passes(model, None, 8).base():
-        model.hidden(torch.tensor([TINY.vocab_size]), torch.tensor([0]), Blocks.documents([1]))
+        model.hidden(torch.tensor([TINY.vocab_size]), torch.tensor([0]), Blocks([1]))
     assert all(module.enabled for module in lora.adapters(model).values()) and model.training
 
 

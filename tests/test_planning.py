@@ -181,7 +181,7 @@ def test_only_what_is_learnt_counts(tmp_path: Path, engine: str) -> None:
     assert row["tokens"] == batch.predictions == 10
     other = trainer(tmp_path / "other", "plain")
     with torch.no_grad():
-        logits = other.model(batch.tokens, torch.arange(30), Blocks.documents((30,)))
+        logits = other.model(batch.tokens, torch.arange(30), Blocks((30,)))
     expected = torch.nn.functional.cross_entropy(logits[learnt], batch.targets[learnt])
     assert row["loss"] == pytest.approx(expected.item(), rel=1e-5)
 

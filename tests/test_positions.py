@@ -30,7 +30,7 @@ def test_sums_by_position_are_cross_entropies(token_budget: int) -> None:
     for text, nats, counts in zip(TEXTS, found.nats, found.tokens, strict=True):
         tokens = torch.tensor([0, *tokenizer.encode(text)][:201])
         with torch.no_grad():
-            logits = model(tokens[:-1], torch.arange(len(tokens) - 1), Blocks.documents([len(tokens) - 1]))
+            logits = model(tokens[:-1], torch.arange(len(tokens) - 1), Blocks([len(tokens) - 1]))
         losses = F.cross_entropy(logits.double(), tokens[1:], reduction="none")
         for p, (first, last) in enumerate(zip(EDGES, (*EDGES[1:], 10_000), strict=True)):
             part = losses[first - 1 : last - 1]  # the first loss is that of position 1

@@ -23,7 +23,7 @@ from stilnovo.model import lora
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
-from stilnovo.model.scaling import WHOLE, Scaling, parse
+from stilnovo.model.scaling import Scaling, parse
 from stilnovo.plan.shape import LoraConfig
 from stilnovo.scoring.answer_cache import AnswerCache, Keeper
 from stilnovo.scoring.chat_answers import answer_bytes, choose_conversations, fitting, score_conversations
@@ -78,7 +78,7 @@ def test_only_the_assistants_tokens_count(opened: Opened) -> None:
     for talk, nats, count in zip(TALKS, found.nats, found.tokens, strict=True):
         ids, learnt = tokenizer.supervised(talk.messages)
         with torch.no_grad():
-            logits = model(torch.tensor(ids), torch.arange(len(ids)), Blocks.documents([len(ids)]))
+            logits = model(torch.tensor(ids), torch.arange(len(ids)), Blocks([len(ids)]))
         targets = torch.tensor([token if use else -100 for token, use in zip(ids, learnt, strict=True)])
         assert nats == pytest.approx(float(F.cross_entropy(logits[:-1], targets[1:], reduction="sum")), abs=1e-3)
         assert count == sum(learnt)
@@ -244,7 +244,7 @@ def test_no_answer_is_taken_for_that_of_another_scaling(opened: Opened, cache: A
 
 def test_a_whole_adapter_shares_its_answers_with_an_evaluation() -> None:
     whole = replace(BASE, adapter_sha256="a", protocol={"opening": "model"})
-    assert identity_under(whole, WHOLE) == whole
+    assert identity_under(whole, Scaling(1, 1)) == whole
     others = [identity_under(whole, parse(text)) for text in ("0.5", "0.25:1", "0.5:1", "0.5:0.25")]
     assert len({one.sha256() for one in (whole, *others)}) == 5
     assert others[0].protocol == {"opening": "model", "scaling": "0.5"}
@@ -372,9 +372,9 @@ def test_the_point_to_take() -> None:
     assert str(best.scaling) == "0.5", "the largest gain of those that lost nothing"
     assert best.most_lost is not None
     assert best.most_lost > 1 / 6, "more may have been lost than was seen"
-    lossy = Sweep(settings().base, {("a", WHOLE): measured(0.1, 0.2, 0)})
+    lossy = Sweep(settings().base, {("a", Scaling(1, 1)): measured(0.1, 0.2, 0)})
     assert weigh(lossy).recommended is None
-    useless = Sweep(settings().base, {("a", WHOLE): measured(-0.1, 0.0, 0)})
+    useless = Sweep(settings().base, {("a", Scaling(1, 1)): measured(-0.1, 0.0, 0)})
     assert weigh(useless).recommended is None
 
 

@@ -12,8 +12,7 @@ from transformers import LlamaForCausalLM
 from stilnovo.errors import InputError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.model.merge import merged_weight
-from stilnovo.model.scaling import WHOLE, Scaling, detach, layer_of, parse, save_scaled, scaled
+from stilnovo.model.scaling import Scaling, detach, layer_of, parse, save_scaled, scaled
 from stilnovo.plan.shape import LoraConfig
 from test_lora import disturb, logits, pair, their_logits
 
@@ -39,7 +38,7 @@ def test_factors_grow_with_depth() -> None:
 def test_words_and_back() -> None:
     for text, scaling in (
         ("0", Scaling(0, 0)),
-        ("1", WHOLE),
+        ("1", Scaling(1, 1)),
         ("0.25:1", Scaling(0.25, 1)),
         (" 1.25 ", Scaling(1.25, 1.25)),
     ):
@@ -56,19 +55,19 @@ def test_a_scaled_layer_is_its_base_and_a_part_of_the_update(tiny: Llama) -> Non
     """Against merged weights: W + f · s · B·A in every layer."""
     adapted(tiny)
     scaling = Scaling(0.3, 0.9)
-    whole = {path: merged_weight(module) for path, module in lora.adapters(tiny).items()}
+    whole = {path: lora.merged_weight(module) for path, module in lora.adapters(tiny).items()}
     with scaled(tiny, scaling):
         for path, module in lora.adapters(tiny).items():
             base = module.base.dense(torch.float32)
             expected = base + (0.3, 0.9)[layer_of(path)] * (whole[path] - base)
-            assert torch.allclose(merged_weight(module), expected, atol=1e-6)
+            assert torch.allclose(lora.merged_weight(module), expected, atol=1e-6)
             assert torch.allclose(module(torch.eye(base.shape[1])).T, expected, atol=1e-5)
 
 
 def test_the_way_back_is_exact(tiny: Llama) -> None:
     base = logits(tiny)
     whole = logits(adapted(tiny))
-    with scaled(tiny, WHOLE):
+    with scaled(tiny, Scaling(1, 1)):
         assert torch.equal(logits(tiny), whole)
     with scaled(tiny, Scaling(0, 0)):
         assert torch.equal(logits(tiny), base)
@@ -77,7 +76,7 @@ def test_the_way_back_is_exact(tiny: Llama) -> None:
     assert torch.equal(logits(tiny), whole)
     detach(tiny)
     assert torch.equal(logits(tiny), base)
-    with pytest.raises(InputError, match="no adapter"), scaled(tiny, WHOLE):
+    with pytest.raises(InputError, match="no adapter"), scaled(tiny, Scaling(1, 1)):
         pass
 
 

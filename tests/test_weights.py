@@ -138,7 +138,7 @@ def test_every_type_reads_as_the_package_dequantises(name: str, tmp_path: Path) 
 
 def logits(model: Llama, tokens: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return model(tokens, positions_of([len(tokens)]), Blocks.documents([len(tokens)]))
+        return model(tokens, positions_of([len(tokens)]), Blocks([len(tokens)]))
 
 
 def test_gguf_with_worked_out_rotary_factors_is_llama_3_1(tmp_path: Path) -> None:

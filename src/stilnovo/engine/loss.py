@@ -96,17 +96,7 @@ def _chunk(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | None) -> T
 
 
 def tiled_losses(hidden: Tensor, head: Head, targets: Tensor, chunk: int) -> Tensor:
-    """−log p(target) of every row in nats, (T,), in fp32 or wider; arguments as for `tiled_cross_entropy`."""
-
-    def step(rows: slice, losses: Tensor, gradient: Tensor | None) -> None:
-        losses[rows] = _chunk(hidden[rows], head, targets[rows], gradient)
-
-    losses = torch.empty(hidden.shape[0], dtype=wide_type(hidden.dtype), device=hidden.device)
-    return by_chunks(hidden, chunk, losses, step)
-
-
-def tiled_cross_entropy(hidden: Tensor, head: Head, targets: Tensor, chunk: int) -> Tensor:
-    """Sum of −log p(target) in nats over all rows, in fp32 or wider.
+    """−log p(target) of every row in nats, (T,), in fp32 or wider.
 
     Args:
         hidden: (T, C) final hidden states.
@@ -114,4 +104,9 @@ def tiled_cross_entropy(hidden: Tensor, head: Head, targets: Tensor, chunk: int)
         targets: (T,) int64.
         chunk: Tokens whose logits exist at once.
     """
-    return tiled_losses(hidden, head, targets, chunk).sum()
+
+    def step(rows: slice, losses: Tensor, gradient: Tensor | None) -> None:
+        losses[rows] = _chunk(hidden[rows], head, targets[rows], gradient)
+
+    losses = torch.empty(hidden.shape[0], dtype=wide_type(hidden.dtype), device=hidden.device)
+    return by_chunks(hidden, chunk, losses, step)

@@ -11,7 +11,7 @@ So each projection, with an adapter or not, is first rounded under that scheme a
 fp32; then s · B·A is added in fp32, and the sum is rounded once, to the type that is written. Embedding, norms and head are
 no part of any scheme. The folder computes what the base under that scheme computes with its adapter on.
 
-An update far smaller than the weight it is added to may be lost in a 16-bit type (`merge.py` says when); how much of it
+An update far smaller than the weight it is added to may be lost in a 16-bit type; how much of it
 arrives is measured on the way.
 """
 
@@ -38,7 +38,6 @@ from stilnovo.hub import find_model
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_checkpoint
-from stilnovo.model.merge import merged_weight
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.model.weights import WeightReader
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig
@@ -207,7 +206,7 @@ class _Merging:
         if module is None:
             return base.dense(torch.float32)
         empty, module.base = module.base, base
-        merged = merged_weight(module)
+        merged = lora.merged_weight(module)
         module.base = empty
         self._compare(base.dense(torch.float32), merged)
         return merged

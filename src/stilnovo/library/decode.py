@@ -1,4 +1,4 @@
-"""Bytes to text: the encoding of an old file is found out, and what is no text is refused."""
+"""Decode bytes to text: detect the encoding of an old file, refuse what is no text."""
 
 from __future__ import annotations
 
@@ -18,19 +18,11 @@ def decode(data: bytes, name: str) -> str:
     Raises:
         InputError: binary, empty, or UTF-8 with stray bytes (a damaged file, which must not be read as Latin-1).
     """
-    for magic, kind in _MAGIC.items():
-        if data.startswith(magic):
-            raise InputError(
-                f"{name} is not plain text.", f"It is {kind}.", "Save it as plain text (.txt) and add that."
-            )
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = data.decode("utf-16", errors="replace")
-    elif b"\x00" in data:
-        raise InputError(
-            f"{name} is not plain text.", "It holds binary data.", "Save it as plain text (.txt) and add that."
-        )
-    else:
-        text = _decode_8_bit(data, name)
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "binary data")
+    if data.startswith(tuple(_MAGIC)) or (b"\x00" in data and not utf16):
+        raise InputError(f"{name} is not plain text.", f"It is {kind}.", "Save it as plain text (.txt) and add that.")
+    text = data.decode("utf-16", errors="replace") if utf16 else _decode_8_bit(data, name)
     text = (
         text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n").replace("\x85", "\n")
     )

@@ -1,4 +1,4 @@
-"""The lexical index: derived from the stored passages, caught up with them whenever they change, never the truth.
+"""The full-text (BM25) index: derived from the stored passages and brought up to date before a search.
 
 tantivy gets text that is already analysed, in two fields that are searched together and whose BM25 scores add up:
 `surface` (folded words as they stand, elided articles included: for quotations) and `stem` (Italian stems: for
@@ -12,6 +12,7 @@ changed is taken out. So a process killed at any moment loses nothing, and a los
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import tantivy
 
-from stilnovo.errors import StilnovoError
+from stilnovo.errors import StilnovoError, reported
 from stilnovo.runlog import write_atomic
 from stilnovo.text.italian import analyse, stem, tokens
 
@@ -87,7 +88,7 @@ class Index:
     def _open(self) -> None:
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not self._readable():
+            if any(self.folder.iterdir()) and not self._readable(self.folder):
                 shutil.rmtree(self.folder)
                 self.folder.mkdir()
         path = None if self.folder is None else str(self.folder)
@@ -98,17 +99,12 @@ class Index:
         self._index.config_reader("manual")
         self._reload()
 
-    def _readable(self) -> bool:
-        """Whether the folder holds nothing yet, or an index of this version that opens."""
-        assert self.folder is not None
-        if not any(self.folder.iterdir()):
-            return True
-        try:
-            state = json.loads((self.folder / _STATE).read_text(encoding="utf-8"))
-            tantivy.Index(_schema(), path=str(self.folder)).searcher()
-            return bool(state["version"] == VERSION)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+    def _readable(self, folder: Path) -> bool:
+        """Whether the folder holds an index of this version that opens."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            tantivy.Index(_schema(), path=str(folder)).searcher()
+            return bool(json.loads((folder / _STATE).read_text(encoding="utf-8"))["version"] == VERSION)
+        return False
 
     def _reload(self) -> None:
         self._index.reload()
@@ -150,7 +146,10 @@ class Index:
         writer = self._writer(patient=bool(new))
         if writer is None:
             return False
-        try:
+        what, advice = "The index could not be written.", "The works are stored; run again."
+        # tantivy raises ValueError whatever it was; a full disk most of all.
+        with contextlib.ExitStack() as stack, reported(what, advice, errors=ValueError, kind=StilnovoError):
+            stack.callback(writer.wait_merging_threads)
             # A commit that was not recorded may have left passages of the new ones, too.
             for work in {*gone, *new}:
                 writer.delete_documents_by_term("work", work)
@@ -163,21 +162,12 @@ class Index:
                     writer.add_document(document)
                 progress(done, len(new))
             writer.commit()
-            self._record(works)
-        except ValueError as error:  # tantivy's own, whatever it was; a full disk most of all
-            raise StilnovoError(
-                "The index could not be written.", str(error).splitlines()[0], "The works are stored; run again."
-            ) from error
-        finally:
-            writer.wait_merging_threads()
-        self._reload()
-        return True
-
-    def _record(self, works: Mapping[int, str]) -> None:
         self._held = dict(works)
         if self.folder is not None:
             state = {"version": VERSION, "works": {str(work): digest for work, digest in works.items()}}
             write_atomic(self.folder / _STATE, json.dumps(state))
+        self._reload()
+        return True
 
     def _writer(self, patient: bool) -> tantivy.IndexWriter | None:
         """The one writer there can be; None while another process has it."""
@@ -249,11 +239,7 @@ class Index:
         count = max(1, int(self._searcher.doc_freq("surface", form)))
         hits = self._searcher.search(self._term("surface", form)[1], count, count=False).hits
         addresses = [address for _, address in hits]
-        pairs = zip(
-            self._searcher.fast_field_values("id", addresses),
-            self._searcher.fast_field_values("work", addresses),
-            strict=True,
-        )
+        pairs = zip(*(self._searcher.fast_field_values(field, addresses) for field in ("id", "work")), strict=True)
         found: dict[int, list[int]] = {}
         for number, work in sorted((int(number or 0), int(work or 0)) for number, work in pairs):
             found.setdefault(work, []).append(number)
@@ -289,6 +275,5 @@ class Index:
     def _all(self, text: str) -> list[tuple[tantivy.Occur, tantivy.Query]]:
         surface, stems = analyse(text)
         words = dict.fromkeys(token for token in surface.split() if token.isalnum())
-        parts = [self._term("surface", form)[1] for form in words]
-        parts += [self._term("stem", form)[1] for form in dict.fromkeys(stems.split())]
-        return [(tantivy.Occur.Must, part) for part in parts]
+        terms = [("surface", form) for form in words] + [("stem", form) for form in dict.fromkeys(stems.split())]
+        return [(tantivy.Occur.Must, self._term(*term)[1]) for term in terms]

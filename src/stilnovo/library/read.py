@@ -1,4 +1,4 @@
-"""A file of any kind and age to a document: encoding found out, covers and licences taken off, names read.
+"""Read a file of any supported format: detect its encoding, drop covers and licences, find its names.
 
 Italian texts on people's disks are UTF-8 (with and without byte-order mark), Latin-1 or cp1252, hard-wrapped, one
 paragraph a line or one novel a line; or EPUB, HTML, TEI, Markdown, Word, PDF. What a file is, its first bytes say, not
@@ -89,12 +89,6 @@ def _parsed(data: bytes, suffix: str, name: str) -> Book:
     return Book(Names(), text)
 
 
-def _trimmed(book: Book, kept: str) -> Book:
-    """A book of which only `kept`, a piece of its text, is left."""
-    start = 0 if kept is book.text else book.text.index(kept)
-    return cut(book, start, start + len(kept))
-
-
 def understand(data: bytes, name: str, given: Names | None = None) -> SourceWork:
     """A document from the bytes of a file called `name`, of which only the last part of the path counts.
 
@@ -111,7 +105,9 @@ def understand(data: bytes, name: str, given: Names | None = None) -> SourceWork
     text, from_mark = without_gutenberg(book.text)
     text, colophon = without_liber_liber(text)
     header, text = split_header(text) if book.headings is None else (Names(), text)
-    book = _trimmed(book, text.strip("\n"))
+    text = text.strip("\n")
+    start = book.text.index(text)
+    book = cut(book, start, start + len(text))
     if not book.text.strip():
         raise InputError(f"{file} is empty.", "It holds no words but names and notices.", "Choose another file.")
     hint = from_file_name(stem)
@@ -136,10 +132,6 @@ def read(path: Path, given: Names | None = None) -> SourceWork:
     return understand(data, path.name, given)
 
 
-def _is_work(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and "readme" not in path.stem.lower() and not path.name.startswith(".")
-
-
 def files_in(paths: Iterable[Path]) -> list[Path]:
     """The files to read: folders give the readable files inside them, sorted; files stay as they are.
 
@@ -149,7 +141,8 @@ def files_in(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and _is_work(p))
+            files = (p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+            inside = sorted(p for p in files if "readme" not in p.stem.lower() and not p.name.startswith("."))
             if not inside:
                 raise InputError(
                     f"No text in the folder {path}.",

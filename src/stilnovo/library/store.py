@@ -8,6 +8,7 @@ called. Ids of works and passages are never given twice, so that an index that l
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -83,25 +84,24 @@ class Library:
         self._listed: list[Work] | None = None
 
     @classmethod
-    def open(cls, path: Path) -> Library:
-        """Open a library file, creating it where there is none.
+    def open(cls, path: Path | None) -> Library:
+        """Open a library file, creating it where there is none; None: one in memory.
 
         Raises:
             InputError: the file is something else, or from a newer stilnovo.
         """
-        with guard(path):
+        if path is not None:
             with reported(f"Cannot create the folder {path.parent}.", errors=OSError):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            library = cls(sqlite3.connect(path, timeout=30, isolation_level=None), path)
+        with guard(path):
+            library = cls(sqlite3.connect(path or ":memory:", timeout=30, isolation_level=None), path)
             prepare(library._db, path)
         return library
 
     @classmethod
     def memory(cls) -> Library:
         """A library that lives as long as the process: the built-in sample, tests."""
-        library = cls(sqlite3.connect(":memory:", isolation_level=None), None)
-        prepare(library._db, None)
-        return library
+        return cls.open(None)
 
     def __enter__(self) -> Library:
         return self
@@ -202,29 +202,24 @@ class Library:
                 (work, names.title, names.author, names.year, document.source, digest, now),
             )
             self._db.execute("INSERT INTO texts VALUES (?, ?)", (work, document.text))
-            for position, section in enumerate(parts):
-                self._add_section(work, position, section, document)
+            for position, part in enumerate(parts):
+                section = self._next("section")
+                self._db.execute(
+                    'INSERT INTO sections(id, work, position, label, title, verse, start, "end", body) '
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (section, work, position, part.label, part.title, int(part.verse), part.start, part.end, part.body),
+                )
+                pieces = passages.cut(document.text, part)
+                ids = itertools.count(self._next("passage", len(pieces)))
+                self._db.executemany(
+                    'INSERT INTO passages(id, section, start, "end", text, first_verse, last_verse) '
+                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [
+                        (next(ids), section, *piece[:2], document.text[piece.start : piece.end], *piece[2:])
+                        for piece in pieces
+                    ],
+                )
         return Added(self.work(work), new=True)
-
-    def _add_section(self, work: int, position: int, section: sections.Section, document: SourceWork) -> None:
-        number = self._next("section")
-        self._db.execute(
-            'INSERT INTO sections(id, work, position, label, title, verse, start, "end", body) '
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                number, work, position, section.label, section.title, int(section.verse), section.start, section.end,
-                section.body,
-            ),
-        )  # fmt: skip
-        pieces = passages.cut(document.text, section)
-        first = self._next("passage", len(pieces))
-        self._db.executemany(
-            'INSERT INTO passages(id, section, start, "end", text, first_verse, last_verse) VALUES (?, ?, ?, ?, ?, ?, ?)',
-            (
-                (i, number, piece.start, piece.end, document.text[piece.start : piece.end], *piece[2:])
-                for i, piece in enumerate(pieces, start=first)
-            ),
-        )
 
     def rename(self, work: Work, names: Names) -> Work:
         """Put right what a work is called: author, title and year as given, gaps left as they are."""

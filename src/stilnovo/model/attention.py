@@ -1,19 +1,19 @@
-"""Attention over one flat stream of tokens, and the one rule that makes packing safe: nothing crosses a block boundary.
+"""Attention over one flat stream of tokens in which nothing crosses the boundary of a document.
 
 Shape letters: T tokens in the stream, H query heads, K key/value heads (H a multiple of K), D head size.
 
-Every use of the model is a stream of blocks. Training packs documents: each block causal. Scoring packs questions: each
-block a tree, several endings over one shared context, given by an explicit mask. Generation keeps keys and values: the
-cache (`stilnovo.generate.kv_cache`) is another `Attention`. The model itself knows only the interface.
+Every use of the model is such a stream. Training packs documents (`Blocks`). Scoring packs questions, trees of several
+endings over one shared context (`stilnovo.model.forest`). Generation keeps keys and values (`stilnovo.generate.kv_cache`).
+The model itself knows only the interface.
 
-Unusual: blocks are attended one by one with torch's own scaled_dot_product_attention. No padding is computed and no
+Unusual: documents are attended one by one with torch's own scaled_dot_product_attention. No padding is computed and no
 T × T mask exists, so cost and memory follow the documents, not the stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -26,15 +26,6 @@ class Attention(Protocol):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
         """q (T, H, D), k and v (T, K, D) → (T, H, D)."""
-
-
-@dataclass(frozen=True)
-class DocumentBlock:
-    """Tokens `start` … `stop`-1 of the stream. `mask` (L, L) bool, True = may attend; None = causal."""
-
-    start: int
-    stop: int
-    mask: Tensor | None = None
 
 
 def grouped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
@@ -57,32 +48,15 @@ def grouped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, c
 
 
 class Blocks:
-    """Attention inside consecutive blocks that tile the stream."""
+    """Causal attention inside consecutive documents of the given lengths."""
 
-    def __init__(self, blocks: Sequence[DocumentBlock]) -> None:
-        self.blocks = tuple(blocks)
-        stop = 0
-        for block in self.blocks:
-            assert block.start == stop and block.stop > block.start, "blocks must tile the stream"
-            stop = block.stop
-        self.tokens = stop
-
-    @classmethod
-    def documents(cls, lengths: Sequence[int]) -> Blocks:
-        """Documents of these lengths one after another, causal inside each."""
-        blocks, start = [], 0
-        for length in lengths:
-            blocks.append(DocumentBlock(start, start + length))
-            start += length
-        return cls(blocks)
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.spans = [slice(stop - length, stop) for length, stop in zip(lengths, accumulate(lengths), strict=True)]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
         """See `Attention.attend`; the layer does not matter here."""
-        assert q.shape[0] == self.tokens, f"the stream has {q.shape[0]} tokens, the blocks {self.tokens}"
-        outs = []
-        for block in self.blocks:
-            part = slice(block.start, block.stop)
-            outs.append(grouped_attention(q[part], k[part], v[part], block.mask, causal=block.mask is None))
+        assert q.shape[0] == self.spans[-1].stop, "the stream has as many tokens as the documents"
+        outs = [grouped_attention(q[span], k[span], v[span], None, causal=True) for span in self.spans]
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
 

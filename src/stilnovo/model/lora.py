@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +123,13 @@ def replace_projection(model: Llama, path: str, module: nn.Module) -> None:
     """Put `module` in the place of the projection of that name (PEFT's)."""
     parent, _, name = path.removeprefix("model.").rpartition(".")
     setattr(model.get_submodule(parent), name, module)
+
+
+def merged_weight(module: LoraLinear) -> Tensor:
+    """W + s · B·A (out, in) in fp32, W being the base as it computes: dequantised, not the checkpoint it was made from."""
+    weight = module.base.dense(torch.float32).clone()
+    a, b = module.lora_A.detach().float(), module.lora_B.detach().float()
+    return weight.addmm_(b, a, alpha=module.scale)
 
 
 def parameters(model: Llama) -> list[nn.Parameter]:
@@ -240,8 +246,3 @@ def _fill(model: Llama, tensors: dict[str, Tensor], made_for: str) -> None:
             parameter.data.copy_(stored)
     if tensors:
         raise InputError("The adapter holds tensors that this model has no place for.", f"First: {next(iter(tensors))}")
-
-
-def describe(lora: LoraConfig) -> dict[str, Any]:
-    """The settings as plain data."""
-    return {**asdict(lora), "scale": lora.scale}

@@ -2,7 +2,7 @@
 
 A plain adapter is trained on W x + s · B (A x) and merged and rounded afterwards; rounding then moves every weight by up to
 half a grid step, which the training never saw. Here the forward pass computes with Q(W + s · B·A), Q being the affine int8
-or int4 rounding of `quantize.AffineLinear` and exactly what `merge.merge` will ship, and the adapter learns to make the
+or int4 rounding of `quantize.AffineLinear` and exactly what an export ships, and the adapter learns to make the
 rounded matrix good.
 
 Rounding has no useful derivative, so its gradient is taken as the identity (straight-through; Bengio et al. 2013). With
@@ -22,8 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
-from stilnovo.model.lora import LoraLinear, adapters, replace_projection
-from stilnovo.model.merge import merged_weight
+from stilnovo.model.lora import LoraLinear, adapters, merged_weight, replace_projection
 from stilnovo.model.quantize import AffineLinear
 
 Bits = Literal[8, 4]

@@ -68,9 +68,6 @@ class Scaling:
         return ends[0] if self.is_uniform else ":".join(ends)
 
 
-WHOLE = Scaling(1.0, 1.0)
-
-
 def parse(text: str) -> Scaling:
     """`0.5`, one factor for all layers, or `0.25:1`, growing from the first layer's to the last one's.
 

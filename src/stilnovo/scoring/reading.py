@@ -148,7 +148,7 @@ def loglikelihoods(model: Llama, pack: Sequence[Reading]) -> list[Tensor]:
     """Natural logarithms of the probabilities of each reading's counted tokens, (counted,) fp64 on the CPU, in one pass."""
     lengths = [reading.length for reading in pack]
     read = torch.tensor([token for reading in pack for token in reading.tokens[:-1]], device=model.device)
-    hidden = model.hidden(read, positions_of(lengths, model.device), Blocks.documents(lengths))  # (T, C)
+    hidden = model.hidden(read, positions_of(lengths, model.device), Blocks(lengths))  # (T, C)
     rows: list[int] = []
     offset = 0
     for reading in pack:

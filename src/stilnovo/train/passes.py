@@ -64,7 +64,7 @@ class Passes:
         if self.engine is not None:
             return self.engine.hidden(tokens, lengths)
         positions = positions_of(lengths, self.model.device)
-        return self.model.hidden(tokens, positions, Blocks.documents(lengths))
+        return self.model.hidden(tokens, positions, Blocks(lengths))
 
     def losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """−log p in nats of each of the rows (T, C), (T,)."""

@@ -1,9 +1,11 @@
-"""Merge an adapter into its base: W' = W + s · B·A, and W' kept under a quantisation again.
+"""Merge an adapter into its base, W' = W + s · B·A, keep W' under a quantisation again, and measure what rounding did.
 
 The right order: the base as it computes (dequantised, not the checkpoint from which it was quantised), plus the adapter,
 then rounded once. What rounding does to a light adapter is measured: where the base lies on the same grid already, an
 update of less than half a step rounds back to nothing; elsewhere it arrives on average, under noise that may be larger
-than itself. `qat.py` trains against both.
+than itself. `stilnovo.model.qat` trains against both.
+
+Needs: stilnovo.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
-from stilnovo.model.lora import LoraLinear, adapters, replace_projection
+from stilnovo.model.lora import LoraLinear, adapters, merged_weight, replace_projection
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.recipe import Scheme
 
@@ -33,13 +35,6 @@ class MergedProjection:
     name: str
     survived: float
     noise: float
-
-
-def merged_weight(module: LoraLinear, dtype: torch.dtype = torch.float32) -> Tensor:
-    """W + s · B·A (out, in) in `dtype`, added in fp32."""
-    weight = module.base.dense(torch.float32).clone()
-    a, b = module.lora_A.detach().float(), module.lora_B.detach().float()
-    return weight.addmm_(b, a, alpha=module.scale).to(dtype)
 
 
 def merge(model: Llama, scheme: Scheme, *, measure: bool = False) -> list[MergedProjection]:
