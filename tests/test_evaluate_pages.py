@@ -136,7 +136,7 @@ def test_the_items_on_which_two_models_differ() -> None:
     assert "All 3 Gained 0 Lost 3 Other 0" in text.replace("  ", " ")
     assert "CC BY-NC 4.0" in text
     assert "base in nf4 with runs/a/adapter → tuned in nf4" in text
-    assert "0 items gained, 3 lost." in text
+    assert "Items gained: 0, lost: 3." in text
     assert "q-0 arte" in text
     assert differences(AFTER, BEFORE, ALL)["counts"] == {"gained": 3}
 

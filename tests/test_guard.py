@@ -146,8 +146,8 @@ def test_a_training_that_destroys_is_ended(
     assert summary["ended"]
     assert summary["step"] == result.steps == rows[-1]["step"] < summary["planned_steps"] == 14
     assert summary["why"] == rows[-1]["text"]
-    assert "surely" in summary["why"]
-    assert f"Step {result.steps}: lost" in caplog.text
+    assert "lower 95 % bound of the regression" in summary["why"]
+    assert f"Step {result.steps}: regressed" in caplog.text
     lost = [one for one in rows[-1]["figures"]["protected"] if one["lost"]]
     assert lost
     assert all(one["at_most"] < -one["allowed"] for one in lost)
@@ -270,14 +270,14 @@ def test_the_base_is_asked_once(guarded: Recipe, tmp_path: Path, monkeypatch: py
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("unknown task", {"guard.tasks": ["sample_question"]}, "no task 'sample_question'"),
-    ("written answers", {"guard.tasks": ["squad_it"], "guard.data_dir": "DATA"}, "answered in writing"),
+    ("written answers", {"guard.tasks": ["squad_it"], "guard.data_dir": "DATA"}, "answers are generated"),
     ("nothing", {"guard.tasks": [], "guard.texts": []}, "nothing to protect"),
     ("too late", {"guard.every": 11}, r"(?s)after step 11.*has 10 steps"),
     ("no folder", {"guard.data_dir": "/nowhere/at/all"}, "no folder /nowhere/at/all"),
     ("no data", {"guard.tasks": ["arc_it"]}, "arc_it"),
     ("no file", {"guard.texts": ["/nowhere.jsonl"]}, "nowhere.jsonl"),
-    ("learnt and protected", {"guard.texts": ["X"], "data.rehearsal": ["X"]}, "X is learnt and protected"),
-    ("few documents", {"guard.texts": ["SHORT"]}, r"(?s)holds 1 documents.*at least 8"),
+    ("learnt and protected", {"guard.texts": ["X"], "data.rehearsal": ["X"]}, "X is training data and protected"),
+    ("few documents", {"guard.texts": ["SHORT"]}, r"(?s)has 1 documents.*at least 8"),
     ("no items", {"guard.items": 0}, r"guard\.items"),
     ("few documents asked", {"guard.documents": 3}, r"guard\.documents"),
 ]
@@ -322,7 +322,7 @@ def test_the_command_says_the_rule_and_the_end(
     run: Callable[..., Any] = CliRunner().invoke
     found = run(app, ["train", "--recipe", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"), "--json"])
     assert found.exit_code == 0, found.output
-    assert "False alarm: at most 5 %" in found.stderr
+    assert "False alarms: at most 5 %" in found.stderr
     assert "a loss of about" in found.stderr
     assert "The guard ended the training" in found.stdout
     guard = json.loads(found.stdout.splitlines()[-1])["guard"]

@@ -269,6 +269,46 @@ def test_exact_bytes_are_one_hover_away() -> None:
     assert {"1,248,337,920 bytes", "84,310,000 bytes", "84,934,656 bytes"} <= set(titles)
 
 
+def paragraphs(result: DemoResult) -> list[str]:
+    """What the sections on method and limits say, a paragraph each."""
+    source = demo_page(result)
+    sections = re.findall(r'<section id="(?:limits|method)".*?</section>', source, re.DOTALL)
+    return [
+        re.sub(r"<.*?>", "", words) for section in sections for words in re.findall(r"<p>.*?</p>", section, re.DOTALL)
+    ]
+
+
+def test_every_sentence_of_the_page_is_made_from_its_run() -> None:
+    """A run with other settings: no paragraph that states a number or names a setting is the same."""
+    assert FULL.train is not None
+    changes = {
+        "model.quantization": "none", "lora.r": 8, "lora.projections": ["q_proj"], "train.seed": 7, "data.paths": ["mio.txt"],
+    }  # fmt: skip
+    other = replace(
+        FULL,
+        recipe=FULL.recipe.changed(changes),
+        optimizer="AdamW8bit (states in uint8)",
+        total=99_000_000,
+        before=evaluated(31, "acc"),
+        verdicts={
+            name: replace(
+                one, difference=replace(one.difference, n=31), smallest_visible=0.2, test="sign-flip", comparisons=4
+            )
+            for name, one in FULL.verdicts.items()
+        },
+        train=replace(FULL.train, steps=7, tokens=77, seconds=3.0),
+        sampling=Sampling(temperature=0.1, top_p=0.5, max_new_tokens=8),
+    )
+    first, second = paragraphs(FULL), paragraphs(other)
+    for said in set(first) & set(second):
+        assert not re.search(r"\d|bit|AdamW|LoRA|nf4|seed|sample|McNemar|sign-flip|million|minute", said), said
+    assert any("LoRA adapter of rank 32" in said and "AdamW (states in float32)" in said for said in first)
+    assert any("is kept as it is stored" in said or "kept as it is stored" in said for said in second)
+    assert any("99 million parameters after 3.0" in said for said in second)
+    nothing = paragraphs(replace(BARE, manifest=MANIFEST))
+    assert nothing == [], "nothing was run, nothing is said"
+
+
 def test_generated_text_keeps_its_lines_and_language() -> None:
     source = demo_page(FULL)
     assert '<div class="voice" lang="it">Un faro\n\n  un faro</div>' in source

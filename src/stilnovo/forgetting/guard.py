@@ -1,9 +1,9 @@
-"""The guard of a training: every so many steps a slice of what must not be lost is asked again, paired with the base.
+"""The guard of a training: a callback that evaluates a protected slice every few steps, paired with the base.
 
-Protected are the benchmarks, pooled, and each text by itself. The rule: a training has lost something when the paired
-one-sided bound (`sequential.py`) of one of them lies beyond what the recipe allows. α is shared equally among them
-(Bonferroni; they are different items) and, for each, among the planned looks. So of all trainings that lose nothing
-beyond the allowance, at most the share α is ended, however often they are looked at.
+Protected are the benchmarks, pooled, and each text by itself. The rule: a training has regressed when the paired
+one-sided bound (`sequential.py`) of one of them lies beyond the recipe's tolerance. α is shared equally among them
+(Bonferroni; they are different items) and, for each, among the planned evaluations. So of all trainings that lose nothing
+beyond the tolerance, at most the share α is ended, however often they are evaluated.
 
 Unusual: benchmarks are judged by the *soft score* (`soft_scores`), the probability of the right ending among its rivals
 at a small temperature, and not by right and wrong. Only items that change sides say something in right and wrong; the
@@ -20,7 +20,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ import torch
 from stilnovo.benchmarks.task import MultipleChoice, Selection
 from stilnovo.data.conversations import Conversation
 from stilnovo.errors import InputError
-from stilnovo.forgetting.slice import GAIN, Answers, Slice, measure, read_slice, sample
+from stilnovo.forgetting.slice import DOCUMENT_TOKENS, GAIN, Answers, Slice, measure, read_slice, sample
 from stilnovo.hub import find_model
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
@@ -41,7 +41,7 @@ from stilnovo.runlog import sha256_file, write_atomic
 from stilnovo.scoring.identity import FileHash, code_sha256, model_sha256
 from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.statistics.estimates import Floats, cluster_sums
-from stilnovo.statistics.sequential import FEWEST_UNITS, Bound, bound, visible_loss
+from stilnovo.statistics.sequential import FEWEST_UNITS, bound, visible_loss
 from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train.callback import StepEvaluation, check_every, evaluation_steps
 from stilnovo.train.corpus import Corpus
@@ -52,7 +52,7 @@ BENCHMARKS = "benchmarks"
 SCORE_DEVIATION = 20.0  # points of the soft score, between items
 TEXT_DEVIATION = 2.0  # percent of bits per byte, between documents
 SOFTNESS = 0.25  # temperature of the soft score, in the base's typical margin
-FEWEST_SEEN = 30  # items or documents; with fewer the look is allowed, and its weakness said
+FEWEST_SEEN = 30  # items or documents; with fewer the evaluation is allowed, and its weakness said
 FEWEST_TOKENS = 256  # of a forward pass, however few the training step takes
 
 
@@ -64,9 +64,10 @@ class Protected:
         name: `benchmarks`, or a text's.
         unit: `points` or `percent`.
         change: Model minus base, positive being better, in `unit`.
-        at_most: The true change is at most this, at all looks and of all that is protected, with probability 1 − α.
+        at_most: The true change is at most this, at all evaluations and of all that is protected, with probability 1 − α.
         allowed: How much may be lost.
         units: Independent units behind it.
+        alpha: The α above.
     """
 
     name: str
@@ -75,10 +76,11 @@ class Protected:
     at_most: float
     allowed: float
     units: int
+    alpha: float
 
     @property
     def lost(self) -> bool:
-        """Whether surely more than allowed was lost."""
+        """Whether the regression is significantly larger than allowed."""
         return self.at_most < -self.allowed
 
     @property
@@ -86,7 +88,10 @@ class Protected:
         """For people."""
         sign = "%" if self.unit == "percent" else "points"
         change = f"{self.name} {self.change:+.2f} {sign}".replace("-", "−")
-        return f"{change}, surely {-self.at_most:.2f} or more lost ({self.allowed:g} allowed)" if self.lost else change
+        if not self.lost:
+            return change
+        bound_text = f"lower {100 * (1 - self.alpha):g} % bound of the regression: {-self.at_most:.2f} {sign}"
+        return f"{change}, {bound_text} (tolerance {self.allowed:g} {sign})"
 
 
 class Guard:
@@ -110,15 +115,16 @@ class Guard:
         self.what, self.section, self.tokenizer, self.folder = what, section, tokenizer, folder
         self.token_budget, self.identity, self.every = token_budget, identity, section.every
         self.on_loss, self.planned = section.on_loss, len(evaluation_steps(steps, self.every))
-        self.names = [*([BENCHMARKS] if what.selections else []), *what.texts]
         self.base: Answers | None = None
-        self._rooms: dict[str, list[Floats]] = {name: [] for name in self.names}
+        self._rooms: dict[str, list[Floats]] = {
+            name: [] for name in [BENCHMARKS] * bool(what.selections) + [*what.texts]
+        }
 
     def begin(self, model: Llama) -> None:
         """Take the base's answers from the run folder, or ask it: the adapter is switched off meanwhile."""
         key = f"{self.what.sha256()} {self.identity}"
         path = self.folder / "base.json"
-        self.base = _kept(path, key)
+        self.base = _stored(path, key)
         if self.base is not None:
             return
         began = time.perf_counter()
@@ -128,13 +134,16 @@ class Guard:
         finally:
             lora.set_enabled(model, True)
         if not all(math.isfinite(value) for value in _numbers(self.base)):
-            raise InputError("The base's own answers are no numbers.", next="Look at it with `stilnovo evaluate`.")
+            raise InputError("The base model's scores are not finite.", next="Check it with `stilnovo evaluate`.")
         if empty := [name for name, nats in self.base.nats.items() if not sum(nats)]:
-            raise InputError(f"Nothing of {empty[0]} counts.", "No answer begins within its first tokens.")
+            raise InputError(
+                f"Protected text {empty[0]} has no assistant tokens within the first {DOCUMENT_TOKENS} tokens.",
+                next="Give guard.texts shorter conversations.",
+            )
         write_atomic(path, json.dumps({"key": key, "answers": asdict(self.base)}))
         took = time.perf_counter() - began
         logging.getLogger(__name__).info(
-            "Guard: the base answered in %s; %d looks take about %s.",
+            "Guard: the base was evaluated in %s; %d evaluations take about %s.",
             seconds_text(took), self.planned, seconds_text(self.planned * took),
         )  # fmt: skip
 
@@ -144,84 +153,75 @@ class Guard:
         began = time.perf_counter()
         now = measure(model, self.tokenizer, self.what, token_budget=self.token_budget)
         if not all(math.isfinite(value) for value in _numbers(now)):
-            return StepEvaluation(step, True, False, None, "lost: everything, the model's answers are no numbers")
-        found = self.judge(now)
+            return StepEvaluation(step, True, False, None, "regressed: the model's scores are not finite")
+        protected = self.judge(now)
         gain = percent_gained(self.base, now, GAIN) if self.what.gain else None
-        lost = [one for one in found if one.lost]
-        learnt = "" if gain is None else f"learnt {gain:+.2f} %; ".replace("-", "−")
-        text = (
-            f"lost: {'; '.join(one.text for one in lost)}"
-            if lost
-            else f"{learnt}{', '.join(one.text for one in found)}"
-        )
+        lost = [one.text for one in protected if one.lost]
+        learnt = "" if gain is None else f"gain {gain:+.2f} %; ".replace("-", "−")
+        text = f"regressed: {'; '.join(lost)}" if lost else learnt + ", ".join(one.text for one in protected)
         figures = {
-            "protected": [asdict(one) | {"lost": one.lost} for one in found], "gain_percent": gain,
-            "accuracy": {one.task.name: list(pair) for one, pair in self._accuracies(now)},
-            "bits_per_byte": {name: list(_bits(self.base, now, name)) for name in self.base.nats},
+            "protected": [asdict(one) | {"lost": one.lost} for one in protected], "gain_percent": gain,
+            "accuracy": {
+                one.task.name: [_accuracy(one, values) for values in both]
+                for one, both in _by_task(self.what.selections, self.base, now)
+            },
+            "bits_per_byte": {
+                name: [math.fsum(answers.nats[name]) / (sum(sizes) * math.log(2)) for answers in (self.base, now)]
+                for name, sizes in self.base.sizes.items()
+            },
         }  # fmt: skip
-        within = all(one.change >= -one.allowed for one in found)
+        within = all(one.change >= -one.allowed for one in protected)
         return StepEvaluation(step, bool(lost), within, gain, text, figures, time.perf_counter() - began)
 
     def judge(self, now: Answers) -> list[Protected]:
-        """The rule, applied to the answers of one more look."""
+        """The rule, applied to the answers of one more evaluation."""
         assert self.base is not None
-        return [self._judged(name, now, self.base) for name in self.names]
-
-    def _judged(self, name: str, now: Answers, base: Answers) -> Protected:
-        if name == BENCHMARKS:
-            allowed, unit = self.section.tolerance_points, "points"
-            rooms, strata = score_rooms(self.what.selections, base, now, allowed)
-        else:
-            allowed, unit = self.section.tolerance_percent, "percent"
-            rooms, strata = text_rooms(base.nats[name], now.nats[name], allowed), None
-        self._rooms[name].append(rooms)
-        result: Bound = bound(self._rooms[name], self.planned, self.section.alpha / len(self.names), strata)
-        return Protected(name, unit, result.room - allowed, result.most - allowed, allowed, len(rooms))
-
-    def _accuracies(self, now: Answers) -> list[tuple[Selection, tuple[float, float]]]:
-        assert self.base is not None
-        found, place = [], 0
-        for one in self.what.selections:
-            here = slice(place, place := place + len(one.items))
-            rights = [
-                float(np.mean([i.values(v)[one.task.metric] for i, v in zip(one.items, values[here], strict=True)]))  # type: ignore[union-attr]
-                for values in (self.base.loglikelihoods, now.loglikelihoods)
-            ]
-            found.append((one, (rights[0], rights[1])))
-        return found
+        alpha, protected = self.section.alpha, []
+        for name, rooms in self._rooms.items():
+            strata = None
+            if name == BENCHMARKS:
+                allowed, unit = self.section.tolerance_points, "points"
+                left, strata = score_rooms(self.what.selections, self.base, now, allowed)
+            else:
+                allowed, unit = self.section.tolerance_percent, "percent"
+                left = text_rooms(self.base.nats[name], now.nats[name], allowed)
+            rooms.append(left)
+            result = bound(rooms, self.planned, alpha / len(self._rooms), strata)
+            protected.append(
+                Protected(name, unit, result.room - allowed, result.most - allowed, allowed, len(left), alpha)
+            )
+        return protected
 
     def state(self) -> dict[str, Any]:
-        """See `EvaluationCallback.state`: the rooms of all looks, K tensors (U,) a name."""
+        """See `EvaluationCallback.state`: the rooms of all evaluations, K tensors (U,) a name."""
         return {name: [torch.from_numpy(row) for row in rows] for name, rows in self._rooms.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """See `EvaluationCallback.restore`."""
-        self._rooms = {name: [row.numpy() for row in state[name]] for name in self.names}
+        self._rooms = {name: [row.numpy() for row in state[name]] for name in self._rooms}
 
     def rule(self) -> list[str]:
-        """Before the run, in plain words: what is looked at, when, what ends the training, what could be seen."""
+        """Before the run, for people: what is evaluated, when, what ends the training, what could be seen."""
         section, what = self.section, self.what
-        share = section.alpha / len(self.names)
         lines = [
-            f"Guard: a look every {self.every} steps and after the last, {self.planned} in all, at "
-            f"{len(what.items):,} items and {sum(map(len, what.documents.values())):,} documents, against the base's own "
-            f"answers. False alarm: at most {100 * section.alpha:g} % over all looks and {len(self.names)} protected. "
-            f"On a loss: {'stop there' if section.on_loss == 'stop' else 'back to the best step'}."
+            f"Guard: an evaluation every {self.every} steps and after the last, {self.planned} in all, of "
+            f"{len(what.items):,} items and {sum(map(len, what.documents.values())):,} documents, paired with the base "
+            f"model. False alarms: at most {100 * section.alpha:g} % over all evaluations and {len(self._rooms)} protected. "
+            f"On a regression: {'stop there' if section.on_loss == 'stop' else 'back to the best step'}."
         ]
-        for name in self.names:
-            points = name == BENCHMARKS
-            units = self._units(name)
-            allowed = section.tolerance_points if points else section.tolerance_percent
-            unit = "points of the soft score" if points else "% of bits per byte"
-            seen = visible_loss(SCORE_DEVIATION if points else TEXT_DEVIATION, units, self.planned, share, allowed)
-            few = "" if units >= FEWEST_SEEN else f"; {units} are few"
-            lines.append(f"  {name}: {allowed:g} {unit} may be lost; a loss of about {seen:.1f} is seen (80 %){few}.")
+        for name in self._rooms:
+            if name == BENCHMARKS:
+                allowed, unit, deviation = section.tolerance_points, "points of the soft score", SCORE_DEVIATION
+                units = sum(len(set(one.clusters or range(len(one.items)))) for one in what.selections)
+            else:
+                allowed, unit, deviation = section.tolerance_percent, "% of bits per byte", TEXT_DEVIATION
+                units = len(what.texts[name])
+            seen = visible_loss(deviation, units, self.planned, section.alpha / len(self._rooms), allowed)
+            few = "" if units >= FEWEST_SEEN else f"; only {units} independent units"
+            lines.append(
+                f"  {name}: tolerance {allowed:g} {unit}; a loss of about {seen:.1f} is detected (80 % power){few}."
+            )
         return lines
-
-    def _units(self, name: str) -> int:
-        if name != BENCHMARKS:
-            return len(self.what.texts[name])
-        return sum(len(set(one.clusters or range(len(one.items)))) for one in self.what.selections)
 
 
 def guard_callback(
@@ -243,7 +243,7 @@ def guard_callback(
     learnt = {*recipe.data.paths, *recipe.data.rehearsal} & set(section.texts)
     if learnt:
         raise InputError(
-            f"{sorted(learnt)[0]} is learnt and protected at once.", "What is learnt cannot show what is lost.",
+            f"{sorted(learnt)[0]} is training data and protected text at once.", "Training data cannot show what is forgotten.",
             "Give guard.texts other files of its kind.",
         )  # fmt: skip
     seed = recipe.train.seed
@@ -251,7 +251,7 @@ def guard_callback(
     few = [name for name, documents in what.texts.items() if len(documents) < FEWEST_UNITS]
     if few:
         raise InputError(
-            f"{few[0]} holds {len(what.texts[few[0]])} documents.", f"A test needs at least {FEWEST_UNITS}.",
+            f"{few[0]} has {len(what.texts[few[0]])} documents.", f"A test needs at least {FEWEST_UNITS}.",
             "Give guard.texts more of them.",
         )  # fmt: skip
 
@@ -310,16 +310,28 @@ def score_rooms(
     selections: Sequence[Selection], base: Answers, now: Answers, allowed: float
 ) -> tuple[Floats, list[int]]:
     """What is left of the allowance, in points, (U,), so that its mean is that of all items; and each unit's benchmark."""
-    count = len(base.loglikelihoods)
     sums: list[Floats] = []
     strata: list[int] = []
-    place = 0
-    for number, one in enumerate(selections):
-        here = slice(place, place := place + len(one.items))
-        before, after = soft_scores(one, base.loglikelihoods[here], now.loglikelihoods[here])
+    for number, (one, both) in enumerate(_by_task(selections, base, now)):
+        before, after = soft_scores(one, *both)
         sums.append(cluster_sums(100 * (after - before) + allowed, one.clusters))
         strata += [number] * len(sums[-1])
-    return np.concatenate(sums) * (len(strata) / count), strata
+    return np.concatenate(sums) * (len(strata) / len(base.loglikelihoods)), strata
+
+
+def _by_task(
+    selections: Sequence[Selection], *answers: Answers
+) -> Iterator[tuple[Selection, list[Sequence[Sequence[float]]]]]:
+    """Each benchmark with the log-likelihoods of its items under each of the `answers`."""
+    place = 0
+    for one in selections:
+        here = slice(place, place := place + len(one.items))
+        yield one, [each.loglikelihoods[here] for each in answers]
+
+
+def _accuracy(selection: Selection, values: Sequence[Sequence[float]]) -> float:
+    items = [item for item in selection.items if isinstance(item, MultipleChoice)]
+    return float(np.mean([i.values(v)[selection.task.metric] for i, v in zip(items, values, strict=True)]))
 
 
 def text_rooms(base: Sequence[float], now: Sequence[float], allowed: float) -> Floats:
@@ -330,23 +342,18 @@ def text_rooms(base: Sequence[float], now: Sequence[float], allowed: float) -> F
 
 
 def percent_gained(base: Answers, now: Answers, name: str) -> float:
-    """By how many percent bits per byte of a text have fallen."""
+    """The percentage by which a text's bits per byte have fallen."""
     return 100 * (1 - math.fsum(now.nats[name]) / math.fsum(base.nats[name]))
-
-
-def _bits(base: Answers, now: Answers, name: str) -> tuple[float, float]:
-    size = sum(base.sizes[name]) * math.log(2)
-    return math.fsum(base.nats[name]) / size, math.fsum(now.nats[name]) / size
 
 
 def _numbers(answers: Answers) -> list[float]:
     return [value for values in (*answers.loglikelihoods, *answers.nats.values()) for value in values]
 
 
-def _kept(path: Path, key: str) -> Answers | None:
-    """The base's answers of an earlier sitting; None where there are none for this base and slice."""
+def _stored(path: Path, key: str) -> Answers | None:
+    """The base's answers of an earlier session; None where there are none for this base and slice."""
     try:
-        noted = json.loads(path.read_text(encoding="utf-8"))
-        return Answers.from_json(noted["answers"]) if noted["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return Answers(**stored["answers"]) if stored["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None

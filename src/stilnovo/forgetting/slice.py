@@ -1,6 +1,6 @@
-"""The small fixed part of everything that a guard looks at again and again: some items, some documents, some conversations.
+"""The slice that a guard evaluates again and again: some benchmark items, some documents, some conversations.
 
-It is drawn once by seed, before a training begins, and never changes; a look costs the same every time. Documents and
+It is drawn once by seed, before a training begins, and never changes; each evaluation costs the same. Documents and
 conversations are cut to their first tokens: many short ones say more than a few long ones in the same time. Of a
 conversation only the assistant's words count, after everything that stands before them under the model's template.
 
@@ -42,7 +42,7 @@ SliceDocument = str | Conversation
 
 @dataclass(frozen=True)
 class Slice:
-    """What is looked at: items of benchmarks, documents of each protected text, and those that measure the gain."""
+    """Items of benchmarks, documents of each protected text, and those that measure the gain."""
 
     selections: tuple[Selection, ...]
     texts: dict[str, tuple[SliceDocument, ...]]
@@ -74,15 +74,9 @@ class Answers:
     what was counted, (D,).
     """
 
-    loglikelihoods: tuple[tuple[float, ...], ...]
-    nats: dict[str, tuple[float, ...]]
-    sizes: dict[str, tuple[int, ...]]
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Answers:
-        """The inverse of `dataclasses.asdict` through JSON."""
-        texts = ({name: tuple(values) for name, values in data[key].items()} for key in ("nats", "sizes"))
-        return cls(tuple(map(tuple, data["loglikelihoods"])), *texts)
+    loglikelihoods: Sequence[Sequence[float]]
+    nats: dict[str, Sequence[float]]
+    sizes: dict[str, Sequence[int]]
 
 
 def read_slice(
@@ -91,7 +85,7 @@ def read_slice(
     """Draw the slice; nothing of it needs a model. The gain's documents come later (`sample`).
 
     Raises:
-        InputError: nothing to look at, an unknown task, one that is answered in writing, missing or unusable files.
+        InputError: nothing to protect, an unknown task, one with generated answers, missing or unusable files.
     """
     if not tasks and not texts:
         raise InputError(
@@ -102,8 +96,8 @@ def read_slice(
         selection = select(task, data_dir, draw=Draw(items, seed))
         if not all(isinstance(item, MultipleChoice) for item in selection.items):
             raise InputError(
-                f"The guard cannot look at {task.name}.", "Its questions are answered in writing, which takes too long.",
-                "Choose tasks whose answers are given.",
+                f"The guard cannot use {task.name}.", "Its answers are generated, which takes too long.",
+                "Choose multiple-choice tasks.",
             )  # fmt: skip
         selections.append(selection)
     return Slice(tuple(selections), {_name(path, texts): sample(read(path), documents, seed) for path in texts})
@@ -129,10 +123,10 @@ def sample(documents: Sequence[SliceDocument], count: int, seed: int) -> tuple[S
 
 
 def measure(model: Llama, tokenizer: Tokenizer, what: Slice, *, token_budget: int = TOKEN_BUDGET) -> Answers:
-    """Let the model, as it is, answer the whole slice."""
+    """Evaluate the model, as it is, on the whole slice."""
     scores = score(model, tokenizer, what.items, token_budget=token_budget) if what.selections else []
-    nats: dict[str, tuple[float, ...]] = {}
-    sizes: dict[str, tuple[int, ...]] = {}
+    nats: dict[str, Sequence[float]] = {}
+    sizes: dict[str, Sequence[int]] = {}
     for name, documents in what.documents.items():
         longest = model.config.max_positions
         readings = [_reading(number, document, tokenizer, longest) for number, document in enumerate(documents)]
@@ -140,9 +134,9 @@ def measure(model: Llama, tokenizer: Tokenizer, what: Slice, *, token_budget: in
             parts = [
                 part for pack in reading.packs(readings, token_budget) for part in reading.loglikelihoods(model, pack)
             ]
-        nats[name] = tuple(-float(part.sum()) for part in parts)
-        sizes[name] = tuple(len(tokenizer.decode(one.targets).encode()) for one in readings)
-    return Answers(tuple(one.loglikelihoods for one in scores), nats, sizes)
+        nats[name] = [-float(part.sum()) for part in parts]
+        sizes[name] = [len(tokenizer.decode(one.targets).encode()) for one in readings]
+    return Answers([list(one.loglikelihoods) for one in scores], nats, sizes)
 
 
 def _reading(number: int, document: SliceDocument, tokenizer: Tokenizer, longest: int) -> Reading:
