@@ -18,9 +18,9 @@ from stilnovo.errors import StilnovoError
 from stilnovo.io.sample import library_texts
 from stilnovo.library.read import read
 from stilnovo.library.store import Library
+from stilnovo.serve.answering import LibraryResponder
 from stilnovo.serve.app import create_app
 from stilnovo.serve.openai_api import Embedder
-from stilnovo.serve.responder import LibraryResponder
 from stilnovo.serve.settings import ServeSettings
 from stilnovo.text.template import Message
 

@@ -12,7 +12,7 @@ from stilnovo.chat.events import Answer, Notice
 from stilnovo.chat.extract import extract
 from stilnovo.chat.question import Question
 from stilnovo.chat.scope import NamedSection, follow_up, named_section, scope, without_section
-from stilnovo.chat.summary import central
+from stilnovo.chat.units import central
 from stilnovo.library.names import Names
 from stilnovo.library.read import SourceWork
 from stilnovo.library.sample_works import sample_library

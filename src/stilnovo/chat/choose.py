@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from stilnovo.chat.question import Question, flat
 from stilnovo.chat.terms import STEM, Terms
-from stilnovo.chat.units import LONGEST, units
+from stilnovo.chat.units import LONGEST, asks, units
 from stilnovo.library.index import Sought
 from stilnovo.library.records import Chapter, Passage, Work
 from stilnovo.library.search import search
@@ -36,8 +36,6 @@ NAMED = 0.6
 ASKED = 0.8
 #: What a sentence's own terms count beyond that, and what its length takes away: the compact sentence is the answer.
 OWN, LENGTH = 0.2, 0.05
-#: What it is worth that a place is said of the very thing asked about.
-SEATED = 0.15
 #: Below this share of the question's weight a passage is about something else.
 RELEVANT = 0.35
 #: A sure quotation has this share of the question's weight itself; one for *chi è X* says this clearly what X is.
@@ -92,10 +90,6 @@ class Choice:
     def text(self) -> str:
         """The words themselves."""
         return self.passage.text[self.start : self.end]
-
-
-def _asks(sentence: str) -> bool:
-    return sentence.rstrip('»”" —–-').endswith("?")
 
 
 def named_works(question: Question, library: Library) -> list[Work]:
@@ -172,20 +166,9 @@ class Chooser:
         return self.terms.weigh([inside, [CONTEXT * value for value in around]])
 
     def _form(self, sentence: str, folded: str) -> float:
-        """What a sentence's form adds or takes: the kind of answer, a person named, questions, fragments."""
-        question = self.question
-        score = question.signs(folded, sentence)
-        if question.person:
-            names = _NAME_INSIDE.findall(sentence)
-            score += 0.1 * any(fold(name) not in self.terms.exact for name in names)
-            score += 0.2 * bool(re.search(r"\b(?:fu|fosti|furono) (?:\w+ )?\w+ (?:a|ad|che)\b", folded))
-        if _asks(sentence):
-            score -= 0.35
-        if self._anothers(sentence):
-            score -= 0.3
-        elif "seat" in question.kinds and self._seated(folded):
-            score += SEATED
-        return score - 0.15 * (len(sentence) < 30) - LENGTH * min(1.0, len(sentence) / LONGEST)
+        """What a sentence's form adds or takes: the kind of answer, questions, its length."""
+        score = self.question.signs(folded, sentence) - LENGTH * min(1.0, len(sentence) / LONGEST)
+        return score - 0.35 * asks(sentence) - 0.3 * self._anothers(sentence)
 
     def _anothers(self, sentence: str) -> bool:
         """Whether the deed asked about is somebody else's: *Egidio che abitava accanto* does not say where Lucia lives."""
@@ -230,7 +213,7 @@ class Chooser:
         choices = []
         for i, (start, end) in enumerate(spans):
             # Where the text itself asks, the answer follows: such a question lends more than another sentence.
-            asked = [d for d in NEAR if d < 0 <= i + d and _asks(parts[i + d])]
+            asked = [d for d in NEAR if d < 0 <= i + d and asks(parts[i + d])]
             near = {
                 d: [(max(ASKED, fade) if d in asked else fade) * value for value in rows[i + d]]
                 for d, fade in NEAR.items()
@@ -244,8 +227,6 @@ class Chooser:
                 score += self._saying(folded)
             elif self.question.person and not rows[i][0]:
                 score -= 0.2  # *chi ha ucciso*: the deed itself is missing
-            elif not any(rows[i]) and not any(any(near[d]) for d in asked):
-                score -= 0.3
             lent = self.terms.weigh([rows[i], near[-1]]) - own if -1 in near else 0.0
             if lent > 0.15 and not self.question.being and end - spans[i - 1][0] <= LONGEST:
                 start = spans[i - 1][0]
@@ -269,7 +250,7 @@ class Chooser:
             return False
         if question.being:
             return self._saying(folded) >= SAYS
-        if _asks(choice.text) or _ASKED_ALOUD.search(choice.text) or self._anothers(choice.text):
+        if asks(choice.text) or _ASKED_ALOUD.search(choice.text) or self._anothers(choice.text):
             return False
         if "seat" in question.kinds and row[0] < STEM and not self._seated(folded):
             return False

@@ -13,7 +13,7 @@ from stilnovo.chat.choose import Choice, choose, named_works, unknown_names
 from stilnovo.chat.question import Question
 from stilnovo.chat.quotes import Quote, verify
 from stilnovo.chat.scope import Scope, heading, scope, without_section
-from stilnovo.chat.summary import central
+from stilnovo.chat.units import central
 from stilnovo.library.records import Chapter, Passage, Work
 from stilnovo.library.store import Library
 

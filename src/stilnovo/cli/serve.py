@@ -73,8 +73,8 @@ def serve(
     from stilnovo.library.read import read
     from stilnovo.library.store import Library, default_path
     from stilnovo.progress import Progress
-    from stilnovo.serve.launch import serve as run  # first: without the extra, nothing is loaded in vain
-    from stilnovo.serve.responder import LibraryResponder
+    from stilnovo.serve.answering import LibraryResponder
+    from stilnovo.serve.app import serve as run  # first: without the extra, nothing is loaded in vain
     from stilnovo.serve.settings import MEBIBYTE, ServeSettings
 
     prompt, writes = system_of(system, system_file), model not in (None, "none")

@@ -1,4 +1,4 @@
-"""The application: the door, the routes, the page.
+"""The application: the door, the routes, the page; and the server that runs it.
 
 Made by `create_app` from settings and a responder, so that tests and other programs can run it with their own.
 """
@@ -6,12 +6,14 @@ Made by `create_app` from settings and a responder, so that tests and other prog
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
@@ -20,16 +22,15 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from stilnovo.errors import StilnovoError
+from stilnovo.errors import InputError, StilnovoError
 from stilnovo.library.embedders import Embedder
 from stilnovo.library.read import SUFFIXES
 from stilnovo.library.store import Library
 from stilnovo.serve import library_api, openai_api, talk_api
-from stilnovo.serve.answering import Answering
+from stilnovo.serve.answering import Answering, LibraryResponder
 from stilnovo.serve.faults import Fault, fault_of
 from stilnovo.serve.history import Conversations
 from stilnovo.serve.metrics import CONTENT_TYPE, Metrics
-from stilnovo.serve.responder import LibraryResponder
 from stilnovo.serve.security import COOKIE, Door, same, session
 from stilnovo.serve.settings import ServeSettings
 from stilnovo.serve.uploads import Uploads
@@ -37,6 +38,9 @@ from stilnovo.serve.workers import Workers
 
 STATIC = Path(__file__).parent / "static"
 log = logging.getLogger("stilnovo.serve")
+#: Connections beyond this are refused at once, so that a flood cannot use up the machine's memory.
+CONNECTIONS_AT_MOST = 512
+GRACE_SECONDS = 5
 
 
 class Login(BaseModel):
@@ -157,3 +161,39 @@ async def _shown(_: Request, error: Exception) -> JSONResponse:
     if fault.code == "internal":
         log.error("A request failed.", exc_info=error)
     return JSONResponse({"error": fault.error}, fault.status, headers=fault.headers)
+
+
+def _listen(settings: ServeSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        listening.close()
+        raise InputError(
+            f"Cannot listen on {settings.host}, port {settings.port}.",
+            str(error.strerror),
+            "Is another service running there? Choose another with --port, or --port 0 for a free one.",
+        ) from error
+    return listening
+
+
+def serve(
+    settings: ServeSettings, responder: LibraryResponder, embedder: Embedder | None, started: Callable[[str], None]
+) -> None:
+    """Serve until interrupted; `started` is told the page's address once the port is open."""
+    app = create_app(settings, responder, embedder)
+    with _listen(settings) as listening:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=CONNECTIONS_AT_MOST,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            lifespan="on",
+        )
+        started(f"http://{host}:{listening.getsockname()[1]}")
+        uvicorn.Server(config).run(sockets=[listening])

@@ -10,7 +10,7 @@ import json
 import re
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -34,6 +34,14 @@ _TABLES = (
 #: Where an answer that is being written anew keeps the one it is to replace.
 PREVIOUS = "previous"
 TITLE_CHARACTERS, LONGEST_TITLE = 60, 200
+_STATUS = {
+    "it": {"verified": "verificata", "repaired": "corretta sulla fonte", "unverified": "non verificata"},
+    "en": {"verified": "verified", "repaired": "corrected from the source", "unverified": "unverified"},
+}
+_WORDS = {
+    "it": {"quotes": "Citazioni", "stopped": "interrotta", "failed": "non conclusa", "interrupted": "interrotta"},
+    "en": {"quotes": "Quotations", "stopped": "stopped", "failed": "not finished", "interrupted": "interrupted"},
+}
 
 
 @dataclass(frozen=True)
@@ -252,3 +260,26 @@ def _upgraded(message: Stored) -> Stored:
     for notice in message.details.get("notices", ()):
         notice.setdefault("detail", notice["text"].partition(": ")[2])
     return message
+
+
+def as_json(heading: ConversationSummary, messages: Sequence[Stored]) -> str:
+    """The whole conversation, indented."""
+    content = {**asdict(heading), "messages": [asdict(message) for message in messages]}
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+
+def as_markdown(heading: ConversationSummary, messages: Sequence[Stored], language: str = "it") -> str:
+    """Questions as headings, answers as text, quotations as footnotes with what was found of them."""
+    words, statuses = _WORDS.get(language, _WORDS["it"]), _STATUS.get(language, _STATUS["it"])
+    parts = [f"# {' '.join(heading.title.split()) or 'stilnovo'}", f"*{heading.created[:10]}*"]
+    for message in messages:
+        if message.role == "user":
+            parts.append("\n".join(f"> **{line}**" if line else ">" for line in message.text.splitlines()))
+            continue
+        parts.append(message.text)
+        if message.status in words:
+            parts.append(f"*({words[message.status]})*")
+        if citations := message.details.get("citations"):
+            lines = [f"- «{c['shown']}» {c['citation']} [{statuses[c['status']]}]" for c in citations]
+            parts.append(f"{words['quotes']}:\n\n" + "\n".join(lines))
+    return "\n\n".join(parts) + "\n"

@@ -16,9 +16,8 @@ from pydantic import BaseModel, Field
 from stilnovo.chat.events import Answer, Event
 from stilnovo.library.embedders import Embedder
 from stilnovo.library.store import Library
-from stilnovo.serve.answering import Answering
+from stilnovo.serve.answering import MODEL_OF, Answering, Ask
 from stilnovo.serve.faults import Fault, fault_of
-from stilnovo.serve.responder import MODEL_OF, Ask
 from stilnovo.serve.streaming import EventStream, sse, while_connected
 from stilnovo.serve.wire import Answered, ChatRequest
 from stilnovo.serve.workers import Workers

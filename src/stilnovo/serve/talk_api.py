@@ -14,12 +14,10 @@ from pydantic import BaseModel, Field
 
 from stilnovo.chat.events import Mode, Notice, TextToken
 from stilnovo.library.store import Library
-from stilnovo.serve.answering import Answering
+from stilnovo.serve.answering import Answering, Ask
 from stilnovo.serve.faults import Fault, fault_of
-from stilnovo.serve.history import LONGEST_TITLE, Conversations, ConversationSummary, Stored
-from stilnovo.serve.responder import Ask
+from stilnovo.serve.history import LONGEST_TITLE, Conversations, ConversationSummary, Stored, as_json, as_markdown
 from stilnovo.serve.streaming import EventStream, sse
-from stilnovo.serve.transcript import as_json, as_markdown
 from stilnovo.serve.wire import SamplingFields
 from stilnovo.serve.workers import Workers
 

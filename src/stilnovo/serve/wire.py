@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stilnovo.chat.events import Answer, Event, Mode, Notice, Turn
 from stilnovo.generate.sampling import Sampling
+from stilnovo.serve.answering import MODEL_OF, Ask
 from stilnovo.serve.faults import Fault
-from stilnovo.serve.responder import MODEL_OF, Ask
 
 MODE_OF: dict[str, Mode] = {model: mode for mode, model in MODEL_OF.items()}
 MESSAGES_AT_MOST = 1000
