@@ -1,4 +1,4 @@
-"""Several processes of one command, as `torchrun` starts them: who am I, what is my share, what did the others find.
+"""Distributed runs under `torchrun`: rank, sharding and exchange of objects.
 
 Everything is a plain answer for a single process: rank 0 of 1, the whole share, no exchange. Objects are exchanged
 through host memory (gloo), which works with cards and without.
@@ -17,22 +17,22 @@ _PATIENCE = timedelta(days=2)  # one process may still be scoring when another h
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Rank of this process, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def is_first() -> bool:
-    """Whether this is the process that speaks and writes."""
+    """Whether this is rank 0, the process that prints and writes files."""
     return rank() == 0
 
 
 def start() -> None:
-    """Meet the other processes, once; each takes a card of its own where there are cards."""
+    """Initialise the process group once; each process takes its own card where there are cards."""
     if world_size() == 1:
         return
     import torch
@@ -45,12 +45,12 @@ def start() -> None:
 
 
 def share(values: Sequence[T]) -> list[T]:
-    """This process's part of `values`, which all processes have in the same order: every n-th."""
+    """Shard `values` (same order in all processes): every n-th belongs to this process."""
     return list(values[rank() :: world_size()])
 
 
 def gather(value: T) -> list[T]:
-    """What every process has, in the order of their ranks, for all of them. The value is pickled."""
+    """Gather a picklable value from all processes, ordered by rank, in all of them."""
     if world_size() == 1:
         return [value]
     import torch.distributed as distributed
@@ -62,7 +62,7 @@ def gather(value: T) -> list[T]:
 
 
 def same(value: T) -> T:
-    """The first process's value, for all of them."""
+    """Broadcast the value of rank 0."""
     if world_size() == 1:
         return value
     import torch.distributed as distributed
@@ -74,7 +74,7 @@ def same(value: T) -> T:
 
 
 def stop() -> None:
-    """Part from the others, so that no process ends while another waits for it."""
+    """Wait for all processes and destroy the process group."""
     if world_size() == 1:
         return
     import torch.distributed as distributed

@@ -43,7 +43,7 @@ class MissingExtra(InputError):
 
 @contextmanager
 def needs(package: str, extra: str) -> Iterator[None]:
-    """Around an import of an optional dependency: raises `MissingExtra` where it is not installed."""
+    """Context manager around the import of an optional dependency: raises `MissingExtra` where it is not installed."""
     try:
         yield
     except ImportError as error:
@@ -58,7 +58,7 @@ def reported(
     errors: type[Exception] | tuple[type[Exception], ...] = Exception,
     kind: type[StilnovoError] = InputError,
 ) -> Iterator[None]:
-    """Raise `kind` in place of any of `errors`, with the first line of its message between `what` and `next`.
+    """Context manager that raises `kind` in place of any of `errors`, its message's first line between `what` and `next`.
 
     A `StilnovoError` raised inside passes through unchanged.
     """

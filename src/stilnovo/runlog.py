@@ -1,4 +1,4 @@
-"""The run folder: what ran, on what, with which numbers, written so that a crash leaves nothing half-done.
+"""Run folders: manifest, metrics, and atomic writing of files.
 
 A run folder holds `manifest.json` (command, recipe, versions, commit, hardware, seeds, sha256 of inputs),
 `metrics.jsonl` (one object a line, appended and flushed) and whatever the command adds. Files are replaced atomically:
@@ -31,7 +31,7 @@ _PACKAGES = ("torch", "bitsandbytes", "safetensors", "gguf", "tokenizers", "nump
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a read-only folder into an error that says so; anything else passes through."""
+    """Report a full disk or a read-only folder as such; other errors pass through."""
     try:
         yield
     except OSError as error:
@@ -120,7 +120,7 @@ def environment() -> dict[str, Any]:
 
 
 class RunFolder:
-    """One run's folder; see the module for its contents."""
+    """The folder of one run; the module lists its contents."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -143,7 +143,7 @@ class RunFolder:
             file.write(json.dumps(row) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every complete line of `metrics.jsonl`; a last line cut by a crash is left out."""
+        """Read `metrics.jsonl`; a last line cut by a crash is left out."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []

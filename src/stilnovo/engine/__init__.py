@@ -1,1 +1,1 @@
-"""The training step that fits a small card: explicit forward and backward of the frozen Llama with its adapter."""
+"""Memory-efficient training step: explicit forward and backward of the frozen Llama with its adapter."""

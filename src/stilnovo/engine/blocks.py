@@ -1,4 +1,4 @@
-"""One layer of the Llama, forward and backward written out, so that what is alive at each moment is decided here.
+"""Explicit forward and backward of one Llama layer, to control what is alive at each moment.
 
 All parts that look at one token at a time (norms, projections, MLP, residuals) run over tiles of the stream; only
 attention sees whole documents, and it may run over groups of heads. At the narrowest moment a token then holds, in units
@@ -33,7 +33,7 @@ from stilnovo.plan.step import FUSED_BYTES, sub_tile
 
 @dataclass
 class Saved:
-    """What a layer's forward leaves for its backward; all but `x` may be missing and is then computed again.
+    """Activations that a layer's forward saves for its backward; all but `x` may be missing and are then recomputed.
 
     `out` is attention's output: with it and what the kernel keeps (`kernel`), attention's forward is not repeated.
     """
@@ -48,7 +48,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Stream:
-    """What all layers share in one pass: rotary tables (T, 1, D/2) and the kernel of these documents."""
+    """Shared by all layers in one pass: rotary tables (T, 1, D/2) and the attention kernel of these documents."""
 
     cos: Tensor
     sin: Tensor

@@ -1,4 +1,4 @@
-"""KL(base ‖ model) a token, without the logits of either: chunks of tokens against tiles of the vocabulary.
+"""KL(base ‖ model) per token without materialising the logits: chunks of tokens against tiles of the vocabulary.
 
 The base is the model with its adapter off, so the teacher costs one more forward pass and no memory. As in `loss.py` the
 head is frozen and the result a sum, so the gradient with respect to the student's hidden states is made in the forward

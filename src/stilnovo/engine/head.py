@@ -1,4 +1,4 @@
-"""The output head in tiles of the vocabulary: as it is, in 8 or 4 bits, or visiting from host memory.
+"""The output head in tiles of the vocabulary: dense, quantised to 8 or 4 bits, or streamed from host memory.
 
 At 128,256 × 4,096 the head in 16 bits takes an eighth of an 8 GB card. Nobody needs it whole: the loss (`loss.py`) asks
 for one tile after another, each once for a chunk of tokens.
@@ -27,7 +27,7 @@ class HeadTile:
 
 
 class Head:
-    """The head (V, C) under a lever.
+    """The output head (V, C), stored as the memory plan says.
 
     Args:
         weight: As it was loaded; only kept where the lever says `dense`.
@@ -52,7 +52,7 @@ class Head:
             self._tiles = [quantized_linear(weight[start:stop], kind) for start, stop in self.spans]
 
     def tiles(self) -> Iterator[HeadTile]:
-        """Every tile in turn; a tile is whole only until the next one is asked for."""
+        """Iterate over the tiles; a tile is valid only until the next one is requested."""
         if self.kind == "streamed":
             yield from self._streamed()
             return

@@ -1,4 +1,4 @@
-"""The road between card and host memory: copies that run beside the arithmetic, and host memory the card can reach.
+"""Asynchronous copies between card and host, and pinned host memory.
 
 A copy is a `Ticket`; it holds both ends until somebody has waited for it, so that neither is freed or written over while
 bytes are on the way. Where there are no streams (a CPU, shapes without storage) a copy is done when it returns.
@@ -23,7 +23,7 @@ from stilnovo.plan.step import ALIGN, size_class
 
 @dataclass
 class Ticket:
-    """A copy under way; `done` is its event, None where it is already there."""
+    """A copy in progress; `done` is its event, None when complete."""
 
     source: Tensor
     target: Tensor
@@ -31,7 +31,7 @@ class Ticket:
 
 
 class Link:
-    """Copies between one card and the host."""
+    """Asynchronous copies between one card and the host."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -42,7 +42,7 @@ class Link:
             self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def host(self, size: int) -> Tensor:
-        """`size` bytes of host memory (uint8), pinned where possible."""
+        """Allocate `size` bytes of host memory (uint8), pinned where possible."""
         buffer = torch.empty(size, dtype=torch.uint8, device="cpu")
         if self._pin and size:
             runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
@@ -75,7 +75,7 @@ class Link:
         return Ticket(source, target, done)
 
     def wait(self, ticket: Ticket) -> Tensor:
-        """Let the arithmetic wait for a copy; returns its target."""
+        """Make the compute stream wait for a copy; returns its target."""
         if ticket.done is not None:
             torch.cuda.current_stream(self.device).wait_event(ticket.done)
             ticket.done = None
@@ -88,7 +88,7 @@ def aligned(size: int) -> int:
 
 
 class ActivationStore:
-    """Tensors sent to the host in forward and called back in backward, in buffers that are used again every step."""
+    """Offloads activations to the host in forward and fetches them in backward; buffers are reused every step."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -104,7 +104,7 @@ class ActivationStore:
         return sum(b.nbytes for b in buffers)
 
     def put(self, key: Any, tensor: Tensor) -> None:
-        """Start sending a tensor; it must not be written to before `settle`."""
+        """Start offloading a tensor; it must not be written to before `settle`."""
         size = size_class(tensor.nbytes)
         pool = self._free.get(size, [])
         buffer = pool.pop() if pool else self.link.host(size)
@@ -113,19 +113,19 @@ class ActivationStore:
         self._leaving[key] = self.link.push(tensor, view)
 
     def settle(self, but: int = 0) -> None:
-        """Let the arithmetic wait for copies under way and let their sources go, all but the newest `but`."""
+        """Make the compute stream wait for offloads, all but the newest `but`, and free their sources."""
         for key in list(self._leaving)[: len(self._leaving) - but]:
             self.link.wait(self._leaving.pop(key))
 
     def prefetch(self, key: Any) -> None:
-        """Start bringing a tensor back."""
+        """Start fetching a tensor."""
         if key in self._kept and key not in self._coming:
             view = self._kept[key][1]
             target = torch.empty(view.shape, dtype=view.dtype, device=self.link.device)
             self._coming[key] = self.link.fetch(view, target)
 
     def get(self, key: Any) -> Tensor:
-        """The tensor, on the card again; its host buffer may be used for another from now on."""
+        """Fetch a tensor back to the card and release its host buffer."""
         self.prefetch(key)
         tensor = self.link.wait(self._coming.pop(key))
         buffer, _ = self._kept.pop(key)
@@ -133,7 +133,7 @@ class ActivationStore:
         return tensor
 
     def drop(self, number: int) -> None:
-        """Forget what a pass, the first part of each key, left here and nobody will ask for."""
+        """Release the buffers of a pass (first part of each key) whose backward will not come."""
         for key in [key for key in self._kept if key[0] == number]:
             for waiting in (self._leaving.pop(key, None), self._coming.pop(key, None)):
                 if waiting is not None:

@@ -1,4 +1,4 @@
-"""Cross-entropy that never holds the logits: chunks of tokens against tiles of the vocabulary, gradients included.
+"""Cross-entropy without materialising the logits: chunks of tokens against tiles of the vocabulary, gradients included.
 
 Because the head is frozen and each loss depends on its own row alone, the gradient of every row with respect to its
 hidden state is computed in the forward pass; backward only scales the rows. So any function of the losses may follow: a

@@ -1,4 +1,4 @@
-"""Attention over packed documents, forward and backward, on whatever the machine has; nothing crosses a document.
+"""Attention kernels over packed documents, forward and backward; nothing crosses a document boundary.
 
 Backward is called explicitly by `blocks.py`, one group of heads at a time where memory counts, so each kernel here is a
 pair of functions and not an autograd node. Unusual:

@@ -1,4 +1,4 @@
-"""Frozen projections with their adapters as explicit products: y = x Wᵀ + s (x Aᵀ) Bᵀ, and its gradients.
+"""Explicit matrix products of frozen projections with their adapters: y = x Wᵀ + s (x Aᵀ) Bᵀ, and its gradients.
 
 One `Product` takes all projections that read the same input (q, k, v; gate and up of a small model): one matrix is made
 dense, one product computed. Nothing is saved for backward but the input itself. Gradients of A and B go into a sink as
@@ -21,17 +21,17 @@ from stilnovo.model.quantize import FrozenLinear
 
 
 class Sink(Protocol):
-    """Where gradients of the adapter go."""
+    """Interface of what collects the adapter's gradients."""
 
     def add(self, parameter: nn.Parameter, gradient: Tensor, rows: slice | None = None) -> None:
         """Add a gradient of the whole parameter, or of some of its rows."""
 
     def flush(self) -> None:
-        """A layer's gradients are complete."""
+        """Called when a layer's gradients are complete."""
 
 
 class OnCard:
-    """Gradients add up in `parameter.grad`, in the parameter's type."""
+    """Accumulates gradients in `parameter.grad`, in the parameter's type."""
 
     def add(self, parameter: nn.Parameter, gradient: Tensor, rows: slice | None = None) -> None:
         """See `Sink.add`."""

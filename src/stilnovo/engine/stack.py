@@ -1,4 +1,4 @@
-"""All layers as one differentiable step: what each leaves behind, where it waits, and when it comes back.
+"""Run all layers as one autograd node: which activations are kept, offloaded or recomputed.
 
 `TrainingEngine.hidden` is one autograd node from token ids to final hidden states, so any loss may follow it (cross-entropy,
 preference, a divergence from the base). Inside, autograd is off: `blocks.py` computes, this file decides. Gradients of
@@ -63,7 +63,7 @@ class _Hidden(Function):
 
 
 class TrainingEngine:
-    """A model with an adapter, run by explicit passes under one setting of the levers.
+    """Runs a model with an adapter by explicit passes, under one memory plan (`Levers`).
 
     Args:
         model: Its frozen parts are moved where the levers say; it stays usable by everybody else.
@@ -179,7 +179,7 @@ def _on_card(waiting: _Pass) -> list[Tensor]:
 
 
 def supports(model: Llama) -> bool:
-    """Whether every projection is one the explicit passes know: frozen, or plain LoRA without dropout."""
+    """Whether the engine supports the model: all projections frozen, or plain LoRA without dropout."""
     projections = [module for name, module in model.layers.named_modules() if name.endswith("_proj")]
     return all(
         isinstance(module, FrozenLinear) or (type(module) is LoraLinear and not module.dropout)

@@ -1,4 +1,4 @@
-"""Frozen layers that live in host memory and visit the card one after another.
+"""Stream frozen layers from host memory to the card, one after another.
 
 Every streamed layer's kept form (packed weights, scales, tables) lies in one host arena, pinned once; the card has a few
 slots of one layer's size. Nothing ever goes back: the host's copy is the truth. While one layer computes, the next is on
@@ -51,7 +51,7 @@ class LayerStream:
         return self._host.nbytes
 
     def use(self, index: int) -> None:
-        """See that a layer is on the card; the arithmetic waits for it."""
+        """Ensure that a layer is on the card; the compute stream waits for it."""
         if index >= self.count:
             return
         self._current = index
@@ -65,7 +65,7 @@ class LayerStream:
         self._order.append(slot)
 
     def prefetch(self, index: int) -> None:
-        """Start bringing a layer into the slot used longest ago, but never over the layer at work."""
+        """Start fetching a layer into the least recently used slot, but never over the current layer."""
         if not 0 <= index < self.count or index in self._holds:
             return
         free = [slot for slot in self._order if self._holds[slot] != self._current]

@@ -1,4 +1,4 @@
-"""What lies beside the weights in a model's folder: its shape, its tokeniser, how it ends a text, and where it comes from.
+"""Write the files beside the weights: config, tokenizer, generation config, model card.
 
 A Hugging Face folder's own files are taken over, so that nothing in them is lost that only others read. From a GGUF file they
 are written anew, in the keys that old and new readers know.
@@ -40,7 +40,7 @@ def companions(
     adapter: Path | None,
     scheme: Scheme,
 ) -> dict[str, bytes]:
-    """The contents of every file beside the weights, by name.
+    """Contents of the files beside the weights, by file name.
 
     Raises:
         InputError: when a file of the source cannot be read, or its rotary scaling cannot be said in a config.json.

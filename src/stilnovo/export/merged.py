@@ -1,4 +1,4 @@
-"""A model with its adapter made part of it, W' = W + s · B·A, as a Hugging Face folder that we and others can open.
+"""Merge an adapter into its base, W' = W + s · B·A, and write a Hugging Face folder.
 
 That is how one training follows another: the next adapter is learnt on the result of the last.
 
@@ -55,7 +55,7 @@ ExportShape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """Result of an export.
 
     Attributes:
         files: The weight files, in order.
@@ -74,7 +74,7 @@ class Exported:
 
 
 def checked_dtype(name: str) -> torch.dtype:
-    """The type of that name.
+    """Look up a weight type by name.
 
     Raises:
         InputError: when weights are not written in it.
@@ -91,7 +91,7 @@ def export_model(
     dtype: torch.dtype = torch.bfloat16,
     shard_bytes: int = 5 * 10**9,
 ) -> Exported:
-    """Write the model, with the adapter merged into it, to the folder `out`, which appears only when it is whole.
+    """Merge the adapter into the model and write it to the folder `out`, which appears only when complete.
 
     Args:
         spec: The model, its adapter if any, and how the base was kept while the adapter learnt (see the module).

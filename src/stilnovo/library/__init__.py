@@ -1,1 +1,1 @@
-"""The library: files to works, sections and passages in one SQLite file, and the search over them."""
+"""Store texts as works, sections and passages in one SQLite file, and search them."""

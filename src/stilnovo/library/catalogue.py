@@ -41,11 +41,11 @@ class Entry:
 
     @property
     def names(self) -> Names:
-        """What the work is called, for the library."""
+        """Title, author and year, as the library stores them."""
         return Names(self.title, self.author, self.year)
 
     def address(self, mirror: str = "") -> tuple[str, str]:
-        """Where it lies, and the kind of file that is there; `mirror` takes the place of the site."""
+        """Download URL and file suffix; `mirror` replaces the site."""
         if self.gutenberg is not None:
             return f"{mirror.rstrip('/') or GUTENBERG}/cache/epub/{self.gutenberg}/pg{self.gutenberg}.txt", ".txt"
         asked = urllib.parse.urlencode({"lang": "it", "format": "epub", "page": self.wikisource})
@@ -54,14 +54,14 @@ class Entry:
 
 @cache
 def catalogue() -> tuple[Entry, ...]:
-    """All works, in the order of the file: by age."""
+    """All works of the catalogue, oldest first."""
     text = resources.files("stilnovo.library").joinpath("catalogue.yaml").read_text(encoding="utf-8")
     rows: list[dict[str, Any]] = yaml.safe_load(text)
     return tuple(Entry(**row) for row in rows)
 
 
 def find(name: str) -> Entry:
-    """The one work whose title is, or whose author and title hold, `name`; accents and capitals aside.
+    """Find the only work whose title equals `name`, or whose author and title contain its words; accents and case are ignored.
 
     Raises:
         InputError: none, or several.
@@ -82,7 +82,7 @@ def find(name: str) -> Entry:
 
 
 def fetch(entry: Entry, folder: Path, mirror: str = "", progress: Callable[[int], None] = lambda _: None) -> Path:
-    """Download a work into a folder, whole or not at all; a file that is there already is kept.
+    """Download a work into a folder atomically; an existing file is kept.
 
     Args:
         entry: The work.

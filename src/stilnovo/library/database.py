@@ -58,7 +58,7 @@ _REASONS: tuple[tuple[str, type[StilnovoError], str, str], ...] = (
 
 @contextmanager
 def guard(path: Path | None) -> Iterator[None]:
-    """Turn SQLite's errors into lines for a person."""
+    """Raise SQLite's errors as errors with advice."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -72,7 +72,7 @@ def guard(path: Path | None) -> Iterator[None]:
 
 @contextmanager
 def transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
-    """All that is written inside, or nothing."""
+    """Run a transaction: commit at the end, roll back on any exception."""
     try:
         db.execute(begin)
         yield
@@ -84,7 +84,7 @@ def transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Itera
 
 
 def prepare(db: sqlite3.Connection, path: Path | None) -> None:
-    """Make a library of an empty file, or bring one of an older format up to date.
+    """Create the tables in an empty file, or migrate an older format.
 
     Raises:
         InputError: the file is something else, or from a newer stilnovo.
@@ -118,7 +118,7 @@ def _make(db: sqlite3.Connection, path: Path | None, tables: str) -> None:
 
 
 def integrity(db: sqlite3.Connection) -> list[str]:
-    """What SQLite itself finds wrong with its file and its references."""
+    """Problems that SQLite's integrity and foreign-key checks report."""
     found = [f"Database: {row[0]}" for row in db.execute("PRAGMA integrity_check") if row[0] != "ok"]
     lost = db.execute("PRAGMA foreign_key_check")
     return found + [f"Database: a row of {row[0]} refers to nothing." for row in lost]

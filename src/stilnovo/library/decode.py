@@ -13,7 +13,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\x80-\x9f]")
 
 
 def decode(data: bytes, name: str) -> str:
-    """Bytes to text with `\\n` line ends, NFC, no byte-order mark.
+    """Decode bytes to text with `\\n` line ends, NFC, no byte-order mark.
 
     Raises:
         InputError: binary, empty, or UTF-8 with stray bytes (a damaged file, which must not be read as Latin-1).

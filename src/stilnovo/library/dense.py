@@ -1,4 +1,4 @@
-"""Passages by nearness of meaning: vectors of every passage, stored in the library beside it."""
+"""Dense retrieval: embeddings of all passages, stored in the library."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _BATCH = 256
 
 
 class Dense:
-    """The vectors of one library under one embedder."""
+    """Dense retrieval over one library with one embedding model."""
 
     def __init__(self, library: Library, embedder: Embedder) -> None:
         self.library, self.embedder = library, embedder
 
     def embed(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
-        """Give every passage that lacks one its vector; stopped at any moment, it goes on where it was.
+        """Embed all passages that have no vector yet; can be interrupted and continued.
 
         Returns:
             How many were added.
@@ -33,5 +33,5 @@ class Dense:
         return len(missing)
 
     def match(self, query: str, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
-        """Passage ids and cosines, nearest first; within some works, if given."""
+        """Passage ids and cosine similarities, nearest first; restricted to some works, if given."""
         return self.library.nearest(self.embedder.name, self.embedder.query(query), limit, works)

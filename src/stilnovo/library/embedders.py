@@ -25,14 +25,14 @@ _LARGEST_ANSWER = 256 * 2**20
 
 
 class Reranker(Protocol):
-    """How well each text answers a query; only the order of the numbers counts."""
+    """Scores texts for a query; only the order of the scores matters."""
 
     def __call__(self, query: str, texts: Sequence[str]) -> Sequence[float]:
         """One score per text, higher is better."""
 
 
 class Embedder(ABC):
-    """Texts to unit vectors, rows of a float32 matrix; vectors are stored under `name`."""
+    """Embedding model: texts to unit vectors (float32 rows), stored under `name`."""
 
     def __init__(self, name: str, model: str) -> None:
         self.name, self.model = name, model
@@ -45,11 +45,11 @@ class Embedder(ABC):
         """The model's vectors of texts, of any length, (n, d)."""
 
     def passages(self, texts: Sequence[str]) -> Matrix:
-        """Vectors of what is searched, (n, d)."""
+        """Embed passages, (n, d)."""
         return _unit(self._vectors([self._prefixes[1] + text for text in texts]))
 
     def query(self, text: str) -> Matrix:
-        """The vector of a question, (d,)."""
+        """Embed a query, (d,)."""
         return _unit(self._vectors([self._prefixes[0] + text]))[0]  # type: ignore[no-any-return]
 
 
@@ -136,7 +136,7 @@ class LocalReranker:
 
 
 def open_embedder(model: str | None, url: str | None) -> Embedder | None:
-    """The embedder that is named by a model, a server, or both; None when neither is."""
+    """Open the embedding model named by a model, a server URL, or both; None when neither is given."""
     if url:
         return ServedEmbedder(url, model or DEFAULT)
     return LocalEmbedder(model) if model else None

@@ -26,7 +26,7 @@ LARGEST_MEMBER, LARGEST, MOST_MEMBERS = 32 * 2**20, 256 * 2**20, 20_000
 
 
 def open_archive(data: bytes, name: str) -> zipfile.ZipFile:
-    """A ZIP archive whose unpacked size is bearable.
+    """Open a ZIP archive after checking its unpacked size.
 
     Raises:
         InputError: no ZIP archive, damaged, encrypted, or one that would fill the memory.

@@ -74,12 +74,12 @@ _NEAR = 600
 
 
 def label_for(kind: str, number: int) -> str:
-    """*Capitolo VIII*, *Parte II*."""
+    """Citation label of a numbered heading: *Capitolo VIII*, *Parte II*."""
     return f"{kind.capitalize()} {roman(number)}"
 
 
 def number_of(heads: Sequence[str]) -> tuple[int | None, str]:
-    """Number and title of a heading given as lines: (`1`, `Come andò …`), (`II. La trappola`,), (`UN VAMPIRO`,)."""
+    """Split a heading given as lines into number and title: (`1`, `Come andò …`), (`II. La trappola`,), (`UN VAMPIRO`,)."""
     first = re.sub(rf"^(?:{_CASES})\s+", "", heads[0])
     number, rest = numerals.leading(first)
     return number, " ".join([*([rest] if rest else []), *heads[1:]]).strip(" .")
@@ -281,7 +281,7 @@ def _without_index(headings: list[Heading], length: int) -> list[Heading]:
 
 
 def find(text: str) -> list[Heading]:
-    """The headings of a plain text, in order, not overlapping; empty when it has none."""
+    """Find the headings of a plain text, in order, not overlapping."""
     worded, alone = _worded(text), _alone(text)
     parts = sorted([h for h in worded if h.level == 1] + alone, key=lambda h: h.start)
     numbered = [heading for heading in worded if heading.level == 2 and heading.number]

@@ -44,7 +44,7 @@ Row = tuple[int, str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Sought:
-    """What is looked for. `demanded` phrases must stand in a passage; everything else is an alternative.
+    """A parsed query. `demanded` phrases must occur in a passage; everything else is optional.
 
     Attributes:
         surface: Folded words.
@@ -78,7 +78,7 @@ def context(names: tuple[str, ...]) -> str:
 
 
 class Index:
-    """The lexical index of one library, in a folder, or in memory where `folder` is None."""
+    """The full-text index of one library, in a folder, or in memory where `folder` is None."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -114,7 +114,7 @@ class Index:
             self._held = {int(work): digest for work, digest in state["works"].items()}
 
     def reset(self) -> None:
-        """Drop everything; the next `sync` makes the index anew."""
+        """Empty the index; the next `sync` rebuilds it."""
         if self.folder is not None:
             self._index = self._searcher = None  # type: ignore[assignment]  # lets go of the files
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -127,7 +127,7 @@ class Index:
         rows: Callable[[int], Iterable[Row]],
         progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> bool:
-        """Make the index hold exactly these works.
+        """Bring the index up to date with these works.
 
         Args:
             works: Work id → a digest of all that is indexed of it.
@@ -209,7 +209,7 @@ class Index:
         return tantivy.Query.phrase_query(self._index.schema, "surface", list(forms))
 
     def match(self, sought: Sought, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
-        """Passage ids and scores, best first, higher is better; within some works, if given."""
+        """Passage ids and BM25 scores, best first; restricted to some works, if given."""
         wanted = self._weighed("surface", sought.surface, SURFACE_WEIGHT) + self._weighed("stem", sought.stem)
         wanted += self._weighed("context", sought.context, CONTEXT_WEIGHT)
         demanded = [self._phrase(phrase) for phrase in sought.demanded]
@@ -235,7 +235,7 @@ class Index:
         return {int(number): float(hit[0]) for number, hit in zip(ids, hits, strict=True) if number is not None}
 
     def mentions(self, form: str) -> dict[int, list[int]]:
-        """Work → ids of its passages that have a folded word, in reading order."""
+        """Passages that contain a folded word, in reading order, by work."""
         count = max(1, int(self._searcher.doc_freq("surface", form)))
         hits = self._searcher.search(self._term("surface", form)[1], count, count=False).hits
         addresses = [address for _, address in hits]
@@ -252,11 +252,11 @@ class Index:
         return {form: math.log(1 + (max(total - n, 0) + 0.5) / (n + 0.5)) for form, n in counts.items()}
 
     def occurs(self, form: str) -> bool:
-        """Whether any passage has a stem."""
+        """Whether any passage contains this stem."""
         return bool(self._searcher.doc_freq("stem", form))
 
     def problems(self, works: Mapping[int, str], rows: Callable[[int], Iterable[Row]]) -> Iterator[str]:
-        """Where the index disagrees with the library: works too many or too few, passages not under their words."""
+        """Check the index against the library: missing or superfluous works, passages not found under their words."""
         if self._held != works:
             yield "The index does not hold the works of the library."
         indexed = self._searcher.num_docs

@@ -1,4 +1,4 @@
-"""Where a library is: a file on this machine, or a PostgreSQL server by its connection string."""
+"""Open a library by path or by PostgreSQL connection string."""
 
 from __future__ import annotations
 

@@ -42,12 +42,12 @@ class _Page:
         self.writer, self.words, self.gap, self.depth = writer, list[str](), "\n\n", 0
 
     def say(self, text: str | None, plain: bool) -> None:
-        """Running text; `plain` keeps its line breaks."""
+        """Add running text; `plain` keeps its line breaks."""
         if text:
             self.words.append(text if plain else re.sub(r"\s+", " ", text))
 
     def close(self, gap: str) -> None:
-        """End a line or paragraph; `gap` is what has to stand before the next."""
+        """End a line or paragraph; `gap` is put before the next."""
         lines = [" ".join(line.split()) for line in "".join(self.words).split("\n")]
         self.words.clear()
         text = "\n".join(lines).strip()
@@ -60,7 +60,7 @@ class _Page:
 
 
 def write(writer: TextBuilder, root: _Element, base: int = 0) -> None:
-    """Append a tree's text to a writer; its headings are `base` deeper than they say."""
+    """Append the text of an HTML tree to a builder; `base` is added to the depth of its headings."""
     from lxml import etree
 
     page = _Page(writer)
@@ -92,7 +92,7 @@ def write(writer: TextBuilder, root: _Element, base: int = 0) -> None:
 
 
 def tree(content: str, name: str) -> _Element:
-    """The tree of an HTML page, however badly written.
+    """Parse HTML leniently into a tree.
 
     Raises:
         InputError: there is nothing in it.

@@ -1,4 +1,4 @@
-"""Author, title and year from what a file says of itself: header lines, a title page, or its name.
+"""Find author, title and year in a file's header lines, title page or name.
 
 Nothing is guessed beyond that: an author who is named nowhere stays empty, and the command line asks for `--author`.
 """
@@ -13,7 +13,7 @@ from stilnovo.text.italian import fold
 
 @dataclass(frozen=True)
 class Names:
-    """What a work is called. Unknown author: empty. Unknown year: None."""
+    """Title, author and year of a work; empty or None when unknown."""
 
     title: str = ""
     author: str = ""
@@ -42,7 +42,7 @@ def old_year(date: str) -> int | None:
 
 
 def direct_name(name: str) -> str:
-    """*Fogazzaro, Antonio (1842-1911)* → *Antonio Fogazzaro*."""
+    """Put a catalogue name in direct order: *Fogazzaro, Antonio (1842-1911)* → *Antonio Fogazzaro*."""
     bare = re.sub(r"\s*\([^)]*\)", "", name).strip(" .,;")
     surname, comma, given = bare.partition(",")
     return f"{given.strip()} {surname.strip()}".strip() if comma else bare
@@ -64,12 +64,12 @@ def _named(fields: dict[str, str]) -> Names:
 
 
 def from_header(text: str) -> Names:
-    """Names from lines such as `Title: …`, `AUTORE: …` anywhere in a header that is known to be one."""
+    """Read names from lines such as `Title: …`, `AUTORE: …` anywhere in a header that is known to be one."""
     return _named(_fields(text.split("\n")))
 
 
 def split_header(text: str) -> tuple[Names, str]:
-    """Names from the block a text opens with, and the text after it.
+    """Read names from the header block of a text, and return the text after it.
 
     A header block is the first paragraph, when all its lines are `Autore: …`, `Anno: …` and the like, but for one that
     may be the bare title. A text without one comes back as it is.
@@ -101,7 +101,7 @@ def _author(parts: list[str]) -> str:
 
 
 def from_file_name(stem: str) -> Names:
-    """Names from `Manzoni-Alessandro_I-promessi-sposi_1840` or `1895_fogazzaro_piccolo_mondo_antico`.
+    """Read names from a file name such as `Manzoni-Alessandro_I-promessi-sposi_1840` or `1895_fogazzaro_piccolo_mondo_antico`.
 
     A name of any other shape is taken for the title.
     """
@@ -118,7 +118,7 @@ def from_file_name(stem: str) -> Names:
 
 
 def from_title_page(text: str, hint: Names) -> Names:
-    """Full names from the first two lines, when one is the author the file name hints at and the other the title."""
+    """Read names from the first two lines, when one is the author that the file name suggests and the other the title."""
     lines = [line.strip() for line in text[:600].split("\n") if line.strip()][:2]
     if len(lines) < 2 or not hint.author or any(len(line) > 70 for line in lines):
         return Names()

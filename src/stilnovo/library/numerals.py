@@ -1,4 +1,4 @@
-"""Numbers as chapters carry them: IV, 4, quarto, decimosettimo."""
+"""Parse chapter numbers: IV, 4, quarto, decimosettimo."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TENS = ("vent", "trent", "quarant", "cinquant", "sessant", "settant", "ottant",
 
 
 def roman(number: int) -> str:
-    """4 → IV, up to 399."""
+    """Roman numeral of a number up to 399."""
     text = ""
     for value, letters in _VALUES:
         while number >= value:
@@ -48,7 +48,7 @@ PATTERN = rf"(?:[IVXLC]+|\d{{1,3}}|(?i:{ORDINAL}(?:\s+{ORDINAL})?))"
 
 
 def value(numeral: str) -> int | None:
-    """*IV*, *4*, *quarto*, *DECIMO QUARTO* → the number; None when it is none."""
+    """Parse *IV*, *4*, *quarto* or *DECIMO QUARTO*; None when it is no number."""
     if numeral.isdigit():
         return int(numeral) or None
     if numeral in _ROMANS:
@@ -62,7 +62,7 @@ def value(numeral: str) -> int | None:
 
 
 def leading(text: str) -> tuple[int | None, str]:
-    """The number a heading opens with and what follows it: *II. La trappola* → (2, *La trappola*)."""
+    """Split a heading into its leading number and the rest: *II. La trappola* → (2, *La trappola*)."""
     match = re.match(rf"\s*({PATTERN})(?=[\s.:)—–-]|$)[\s.:)—–-]*", text)
     number = value(match.group(1)) if match else None
     return (number, text[match.end() :].strip()) if match and number else (None, text.strip())

@@ -1,4 +1,4 @@
-"""A section to passages: what is indexed, found and shown.
+"""Cut sections into passages: the units that are indexed, found and shown.
 
 Prose is cut at sentence ends into pieces of about 900 characters, verse into groups of three tercets or the stanzas
 nearest to nine lines. A passage is a span of the stored text and nothing else; no passage crosses a section.
@@ -41,7 +41,7 @@ def _clauses(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def prose(text: str, section: Section) -> list[PassageSpan]:
-    """Sentences of a section packed to about `TARGET` characters."""
+    """Pack the sentences of a section into passages of about `TARGET` characters."""
     spans = [
         clause
         for start, end in sentences(text[section.body : section.end])
@@ -72,7 +72,7 @@ def verse_lines(text: str, body: int, end: int) -> list[tuple[int, int]]:
 
 
 def verse(text: str, section: Section) -> list[PassageSpan]:
-    """Stanzas of a section grouped to about `VERSES` lines; a longer stanza is cut after every ninth line."""
+    """Group the stanzas of a section into passages of about `VERSES` lines; longer stanzas are cut."""
     lines = verse_lines(text, section.body, section.end)
     pieces: list[PassageSpan] = []
     first = 0
@@ -90,5 +90,5 @@ def verse(text: str, section: Section) -> list[PassageSpan]:
 
 
 def cut(text: str, section: Section) -> list[PassageSpan]:
-    """The passages of a section, in order; together they hold every word of its body."""
+    """Cut a section into passages, in order; together they hold every word of its body."""
     return verse(text, section) if section.verse else prose(text, section)

@@ -96,7 +96,7 @@ class PostgresLibrary(Library):
         return "[" + ",".join(f"{value:.8g}" for value in row) + "]"
 
     def nearest(self, model: str, query: Matrix, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
-        """Passage ids and cosines, nearest first, by pgvector and exactly; within some works, if given."""
+        """Passage ids and cosine similarities, nearest first (exact, by pgvector); restricted to some works, if given."""
         within = " AND s.work = ANY(?)" if works else ""
         with self._guarded():
             rows = self._db.execute(

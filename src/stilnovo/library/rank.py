@@ -1,4 +1,4 @@
-"""Exact nearest neighbours, and the fusion of ranked lists.
+"""Exact nearest-neighbour search and reciprocal rank fusion.
 
 Exact search over 100,000 vectors of 384 numbers is one product of 25 ms, so nothing approximate is kept. Lists are
 fused by reciprocal rank (Cormack, Clarke and Buettcher 2009, k = 60), as a cosine and a BM25 score have no common measure.
@@ -21,7 +21,7 @@ RRF_K = 60
 
 
 def nearest(matrix: Matrix, ids: NDArray[np.int64], query: Matrix, limit: int) -> list[tuple[int, float]]:
-    """Ids and cosines of the rows nearest to a query, exactly; ties by id.
+    """Ids and cosine similarities of the rows nearest to a query (exact; ties by id).
 
     Args:
         matrix: Unit vectors, (n, d).
@@ -48,7 +48,7 @@ def nearest(matrix: Matrix, ids: NDArray[np.int64], query: Matrix, limit: int) -
 
 
 def fused(lists: Iterable[Sequence[int]], limit: int) -> list[tuple[int, float]]:
-    """Reciprocal rank fusion of ranked ids: the sum over the lists of 1 / (60 + rank), ranks from 1."""
+    """Fuse ranked lists of ids by reciprocal rank: the sum over the lists of 1 / (60 + rank), ranks from 1."""
     scores: dict[int, float] = {}
     for ranked in lists:
         for rank, number in enumerate(ranked, start=1):

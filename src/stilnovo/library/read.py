@@ -33,7 +33,7 @@ _PRODUCED_BY = re.compile(r"\s*(?:Produced by|E-text prepared by|Transcribed by)
 
 @dataclass(frozen=True)
 class SourceWork:
-    """A work as it will be stored: its names, its text, the file it came from.
+    """A document ready to be stored: names, text, source file.
 
     `headings` are given where the format marks them (TEI); None means: find them in the text.
     """
@@ -45,7 +45,7 @@ class SourceWork:
 
 
 def without_gutenberg(text: str) -> tuple[str, Names]:
-    """The text between Project Gutenberg's marks, and the names its header gives; other texts come back unchanged."""
+    """Strip Project Gutenberg's header and licence and read the names from the header; other texts are returned unchanged."""
     start = _GUTENBERG_START.search(text, 0, 20_000)
     if not start:
         return text, Names()
@@ -58,7 +58,7 @@ def without_gutenberg(text: str) -> tuple[str, Names]:
 
 
 def without_liber_liber(text: str) -> tuple[str, Names]:
-    """The text after Liber Liber's colophon and table of contents, and the names the colophon gives."""
+    """Strip Liber Liber's colophon and table of contents and read the names from the colophon."""
     if not re.search(r"^QUESTO E-BOOK:", text[:5000], re.M):
         return text, Names()
     names = from_header(text[:5000])
@@ -90,7 +90,7 @@ def _parsed(data: bytes, suffix: str, name: str) -> Book:
 
 
 def understand(data: bytes, name: str, given: Names | None = None) -> SourceWork:
-    """A document from the bytes of a file called `name`, of which only the last part of the path counts.
+    """Parse the bytes of a file called `name` (only the last part of the path is used).
 
     Raises:
         InputError: empty, binary, damaged, or of a kind that is not read.
@@ -133,7 +133,7 @@ def read(path: Path, given: Names | None = None) -> SourceWork:
 
 
 def files_in(paths: Iterable[Path]) -> list[Path]:
-    """The files to read: folders give the readable files inside them, sorted; files stay as they are.
+    """Expand folders to the supported files inside them, sorted.
 
     Raises:
         InputError: a path that does not exist, or a folder without any readable file.

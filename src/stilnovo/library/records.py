@@ -1,4 +1,4 @@
-"""What the library hands out: works, sections, passages, and how each is cited."""
+"""Records of the library (works, sections, passages) and their citations."""
 
 from __future__ import annotations
 
@@ -52,24 +52,24 @@ class Passage:
 
     @property
     def verses(self) -> str:
-        """*1-9*, or empty in prose."""
+        """Numbers of the verses, *1-9*; empty in prose."""
         return verse_range(self.first_verse, self.last_verse)
 
     @property
     def citation(self) -> str:
-        """*Dante Alighieri, Commedia, Inferno, canto I, vv. 1-9*."""
+        """Citation of the passage: *Dante Alighieri, Commedia, Inferno, canto I, vv. 1-9*."""
         return citation(self.section, self.verses)
 
 
 def verse_range(first: int | None, last: int | None) -> str:
-    """*7*, *7-9*, or empty."""
+    """Format a range of verses: *7*, *7-9*, or empty."""
     if first is None:
         return ""
     return str(first) if last in (None, first) else f"{first}-{last}"
 
 
 def citation(section: Chapter, verses: str = "") -> str:
-    """Author, work, section and verses, as they stand after a quotation; what is unknown is left out."""
+    """Format a citation: author, work, section and verses, without what is unknown."""
     label = section.label
     for word, short in _SHORT.items():
         label = re.sub(rf"\b{word}(?= [IVXLC]+\b)", short, label)

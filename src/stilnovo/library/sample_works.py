@@ -1,4 +1,4 @@
-"""The built-in library: the project's own novella and poem, for a person who has no library yet."""
+"""The built-in sample library: the project's own novella and poem."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stilnovo.library.store import Library, default_path
 
 
 def sample_library() -> Library:
-    """The sample library, made anew in memory (a fraction of a second)."""
+    """Build the sample library in memory (a fraction of a second)."""
     library = Library.memory()
     for path in library_texts():
         library.add(read(path))
@@ -20,7 +20,7 @@ def sample_library() -> Library:
 
 
 def open_or_sample(path: Path | None) -> tuple[Library, bool]:
-    """The library named, or the user's own, or the sample where that is absent or empty; and whether it is the sample.
+    """Open the library at `path`, else the user's own, else the sample; also returns whether it is the sample.
 
     Raises:
         InputError: a library that was named does not exist.

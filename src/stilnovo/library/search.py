@@ -1,4 +1,4 @@
-"""Questions and quotations to passages.
+"""Search passages by question or quotation.
 
 Three kinds of words are told apart. Words in quotation marks must stand in the passage, as a phrase, in the exact
 field. A few words in a row that are no question are also tried as a phrase, which lifts a remembered line above its
@@ -38,7 +38,7 @@ def _phrase(text: str) -> tuple[str, ...]:
 
 
 def sought(query: str) -> Sought:
-    """What a query looks for; empty when it has no word to search for."""
+    """Parse a query; empty when it has no word to search for."""
     quoted = tuple(phrase for match in _QUOTED.findall(query) if (phrase := _phrase("".join(match))))
     free = _QUOTED.sub(" ", query)
     words = content_words(free) or ([] if quoted else list(dict.fromkeys(_phrase(free))))
@@ -56,7 +56,7 @@ def sought(query: str) -> Sought:
 
 
 def search(library: Library, query: str, limit: int = 10, works: Sequence[int] = ()) -> list[Hit]:
-    """The best passages for a query, best first; within some works, if given.
+    """Search the library: passages best first; restricted to some works, if given.
 
     Quoted words that stand nowhere give no passage, and neither does a query without a word. Where the library has a
     second way to its passages (`Library.dense`), both lists are fused by reciprocal rank, but for quoted words; where it
@@ -80,7 +80,7 @@ def search(library: Library, query: str, limit: int = 10, works: Sequence[int] =
 
 
 def search_for(library: Library, wanted: Sought, limit: int, works: Sequence[int] = ()) -> list[Hit]:
-    """The best passages for what is looked for, by words alone."""
+    """Search by a parsed query, with BM25 alone."""
     return _hits(library, library.index.match(wanted, limit, works))
 
 

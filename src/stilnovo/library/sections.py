@@ -1,4 +1,4 @@
-"""A text to sections that tile it exactly: every character belongs to one section, none to two.
+"""Split a text into sections that tile it: every character belongs to exactly one section.
 
 A section is a chapter, a canto, a novella, or what stands before and between them. Its `body` is where its own words
 begin, after the heading. Verse is recognised by its short lines.
@@ -34,7 +34,7 @@ class Section:
 
 
 def is_verse(text: str) -> bool:
-    """Whether a text is written in verse: short lines throughout."""
+    """Whether a text is verse: short lines throughout."""
     lengths = sorted(len(line.strip()) for line in text.split("\n") if line.strip())
     if len(lengths) < _VERSE_LINES:
         return False
@@ -64,7 +64,7 @@ def _joined(text: str, headings: Sequence[Heading]) -> list[tuple[int, Heading, 
 
 
 def split(text: str, headings: Sequence[Heading] | None = None) -> list[Section]:
-    """Cut a text at its headings (found in it when not given). The sections tile it: `"".join` of them is the text."""
+    """Split a text at its headings (detected when not given). The sections tile it: `"".join` of them is the text."""
     marked = _joined(text, heading_finder.find(text) if headings is None else headings)
     if not marked:
         return [Section(0, len(text), 0, "", "", is_verse(text))]

@@ -1,4 +1,4 @@
-"""Whether a stored work is what it should be: its text unchanged, its sections a tiling, its passages exact spans."""
+"""Check stored works: text unchanged, sections tile it, passages are exact spans."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stilnovo.library.records import Chapter, Passage, Work
 
 
 def problems(work: Work, text: str, parts: Iterable[tuple[Chapter, Sequence[Passage]]]) -> Iterator[str]:
-    """Everything that is wrong with one work, given its stored text and its sections in order, each with its passages."""
+    """Problems of one work, given its stored text and its sections in order, each with its passages."""
     if hashlib.sha256(text.encode("utf-8")).hexdigest() != work.sha256:
         yield "the stored text has changed since it was added."
     position = 0

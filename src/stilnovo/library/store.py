@@ -40,7 +40,7 @@ _PASSAGE = 'SELECT id, section, start, "end", text, first_verse, last_verse FROM
 
 
 class Searcher(Protocol):
-    """A second way to passages, such as `stilnovo.library.dense.Dense`."""
+    """A second retriever beside BM25, such as `stilnovo.library.dense.Dense`."""
 
     def match(self, query: str, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
         """Passage ids and scores, best first."""
@@ -48,14 +48,14 @@ class Searcher(Protocol):
 
 @dataclass(frozen=True)
 class Added:
-    """What `add` did: the work, and whether it is new or was there already."""
+    """Result of `add`: the work, and whether it is new."""
 
     work: Work
     new: bool
 
 
 def default_path() -> Path:
-    """`$STILNOVO_LIBRARY`, else `stilnovo/library.sqlite` in the user's data folder (XDG)."""
+    """Default library file: `$STILNOVO_LIBRARY`, else `stilnovo/library.sqlite` in the user's data folder (XDG)."""
     if named := os.environ.get("STILNOVO_LIBRARY"):
         return Path(named).expanduser()
     data = os.environ.get("XDG_DATA_HOME")
@@ -100,7 +100,7 @@ class Library:
 
     @classmethod
     def memory(cls) -> Library:
-        """A library that lives as long as the process: the built-in sample, tests."""
+        """Open a library in memory: for the built-in sample and tests."""
         return cls.open(None)
 
     def __enter__(self) -> Library:
@@ -115,16 +115,16 @@ class Library:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The open database, for what is stored beside the works."""
+        """The open database connection, for other tables in the same file."""
         return self._db
 
     @property
     def index(self) -> Index:
-        """The lexical index, caught up with what is stored."""
+        """The full-text index, brought up to date."""
         return self.catch_up()
 
     def catch_up(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Index:
-        """Make the index hold what the library holds; `progress` is told how many of how many works are done."""
+        """Bring the index up to date; `progress` is called with works done and works in all."""
         with self._guarded():
             revision = self._revision()
             self._index = self._index or self._open_index()
@@ -186,7 +186,7 @@ class Library:
         self._revision()
 
     def add(self, document: SourceWork) -> Added:
-        """Store a work with its sections and passages, or find that its text is already here."""
+        """Store a work with its sections and passages, unless its text is stored already."""
         digest = hashlib.sha256(document.text.encode("utf-8")).hexdigest()
         if there := self._db.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
             return Added(self.work(there[0]), new=False)
@@ -222,7 +222,7 @@ class Library:
         return Added(self.work(work), new=True)
 
     def rename(self, work: Work, names: Names) -> Work:
-        """Put right what a work is called: author, title and year as given, gaps left as they are."""
+        """Change author, title and year of a work; what is not given stays."""
         now = names.over(Names(work.title, work.author, work.year))
         with self._transaction():
             self._db.execute(
@@ -232,12 +232,12 @@ class Library:
         return self.work(work.id)
 
     def remove(self, work: Work) -> None:
-        """Take a work out, with everything derived from it."""
+        """Remove a work and everything derived from it."""
         with self._transaction():
             self._db.execute("DELETE FROM works WHERE id = ?", (work.id,))
 
     def rebuild(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
-        """Make the index anew from the passages."""
+        """Rebuild the index from the passages."""
         self._index = self._index or self._open_index()
         self._index.reset()
         self._indexed_at = None
@@ -283,7 +283,7 @@ class Library:
         return Chapter(number, self.work(work), position, label, title, bool(verse), start, end, body)  # type: ignore[arg-type]
 
     def passages(self, numbers: Sequence[int]) -> list[Passage]:
-        """Passages by their ids, in the order asked for."""
+        """Passages by id, in the order of the ids."""
         if not numbers:
             return []
         marks = ",".join("?" * len(numbers))
@@ -298,17 +298,17 @@ class Library:
         return [Passage(row[0], section, *row[2:]) for row in rows]
 
     def around(self, passage: Passage, count: int = 1) -> list[Passage]:
-        """A passage with `count` neighbours on each side, within its section, in order."""
+        """A passage with up to `count` neighbours on each side, within its section, in order."""
         inside = self.passages_of(passage.section)
         at = next(i for i, other in enumerate(inside) if other.id == passage.id)
         return inside[max(0, at - count) : at + count + 1]
 
     def section_text(self, section: Chapter) -> str:
-        """The whole of a section as it is stored, heading included."""
+        """The stored text of a section, heading included."""
         return self.text(section.work)[section.start : section.end]
 
     def without_vector(self, model: str) -> list[int]:
-        """Passages that have no vector of a model yet, by id."""
+        """Ids of the passages without a vector of this model."""
         rows = self._db.execute(
             "SELECT p.id FROM passages p LEFT JOIN vectors v ON v.passage = p.id AND v.model = ? "
             "WHERE v.passage IS NULL ORDER BY p.id",
@@ -317,7 +317,7 @@ class Library:
         return [number for (number,) in rows.fetchall()]
 
     def put_vectors(self, model: str, rows: Sequence[tuple[int, Matrix]]) -> None:
-        """Store unit vectors of passages, all or none."""
+        """Store unit vectors of passages in one transaction."""
         with self._transaction():
             self._db.executemany(
                 "INSERT INTO vectors(passage, model, vector) VALUES (?, ?, ?)",
@@ -328,12 +328,12 @@ class Library:
         return row.astype("<f4").tobytes()
 
     def drop_vectors(self, model: str) -> None:
-        """Forget the vectors of a model."""
+        """Delete the vectors of a model."""
         with self._transaction():
             self._db.execute("DELETE FROM vectors WHERE model = ?", (model,))
 
     def nearest(self, model: str, query: Matrix, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
-        """Passage ids and cosines, nearest first, every vector looked at; within some works, if given."""
+        """Passage ids and cosine similarities, nearest first (exact); restricted to some works, if given."""
         import numpy as np
 
         key = (model, self._revision())
@@ -352,7 +352,7 @@ class Library:
         return nearest(matrix, ids[:, 0], query, limit)
 
     def check(self, progress: Callable[[str], None] = lambda _: None) -> list[str]:
-        """Everything that is wrong with this library, one line each; empty when it is sound.
+        """Check the library; returns one line per problem.
 
         Checks the file itself, that texts have their sha256, that sections tile each text, that every passage is
         exactly its span inside its section, and that the index holds exactly these passages with exactly these words.

@@ -15,7 +15,7 @@ _KIND = re.compile(rf"\s*({'|'.join(re.escape(kind) for kind in (*PARTS, *CHAPTE
 
 @dataclass(frozen=True)
 class Book:
-    """A document that was read: names, running text, its marked headings in the text's offsets (None: find them)."""
+    """A parsed document: names, running text, headings with offsets (None: detect them in the text)."""
 
     names: Names
     text: str
@@ -24,7 +24,7 @@ class Book:
 
 @dataclass(frozen=True)
 class Mark:
-    """A heading as a format marks it: its span in the text, its depth (1 is the outermost) and its lines."""
+    """A heading marked in the source format: its span, depth (1 is the outermost) and lines."""
 
     start: int
     end: int
@@ -56,7 +56,7 @@ class TextBuilder:
 
     @property
     def text(self) -> str:
-        """All that was put."""
+        """The text so far."""
         return "".join(self.pieces)
 
     def book(self, names: Names) -> Book:
@@ -89,7 +89,7 @@ def _heading(mark: Mark, holds_others: bool) -> Heading:
 
 
 def cut(book: Book, start: int, end: int) -> Book:
-    """The part of a book between two places, its headings moved along."""
+    """Cut a document to a span, with its headings' offsets adjusted."""
     if (start, end) == (0, len(book.text)):
         return book
     if book.headings is None:

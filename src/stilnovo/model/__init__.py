@@ -1,1 +1,1 @@
-"""The Llama, its weights, quantisation, LoRA and the memory they take."""
+"""The Llama model: weights, quantisation, LoRA, memory."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 
 class Attention(Protocol):
-    """How the tokens of a stream may look at each other; `layer` lets a cache find its own keys."""
+    """Interface of attention over a stream of tokens; `layer` lets a cache find its own keys."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
         """q (T, H, D), k and v (T, K, D) → (T, H, D)."""

@@ -1,4 +1,4 @@
-"""The four operations whose autograd default keeps more than it needs; each saves only what its backward reads.
+"""Four operations with a memory-saving backward: each saves only what its backward reads.
 
 All weights of the base are frozen, so no backward here computes a weight gradient: that alone is a third of the
 arithmetic of full training (2N instead of 4N FLOPs a token backward, N parameters).
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 
 class DenseSource(Protocol):
-    """Something that can show a frozen matrix in a floating-point type."""
+    """Anything that can dequantise a frozen matrix to a floating-point type."""
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """The matrix (out, in)."""

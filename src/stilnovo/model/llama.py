@@ -1,4 +1,4 @@
-"""The Llama, in one readable file: what every other room of the project looks into.
+"""The Llama architecture in plain PyTorch, in one readable file.
 
 Equations are those of the 2024 report (§2–3): RMSNorm before each block (1), residual stream (2), rotary positions (3),
 grouped-query attention (4), SwiGLU (5). Unusual about this one:
@@ -31,7 +31,7 @@ LinearMaker = Callable[[Tensor], FrozenLinear]
 
 
 def random_source(seed: int = 0, std: float = 0.02) -> TensorSource:
-    """Weights for tests and shapes without a checkpoint: normal matrices, norms near one."""
+    """Random weights for tests: normal matrices, norms near one."""
     generator = torch.Generator().manual_seed(seed)
 
     def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -135,7 +135,7 @@ class Layer(nn.Module):
 
 
 class Llama(nn.Module):
-    """A Llama over one flat stream of tokens. See the module for what is unusual.
+    """Llama over one flat stream of tokens; the module says what is unusual.
 
     Args:
         config: Its shape.
@@ -164,12 +164,12 @@ class Llama(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device on which the model computes."""
         return self.norm.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type it computes in."""
+        """Type in which the model computes."""
         return self.norm.dtype
 
     @property
@@ -194,7 +194,7 @@ class Llama(nn.Module):
         return rms_norm(x, self.norm, self.config.rms_eps)
 
     def replace_head(self, logits: Callable[[Tensor], Tensor]) -> None:
-        """Let the head be kept elsewhere; the dense one goes, unless it is the embedding too."""
+        """Replace the output head by a function; the dense head is freed unless it is tied to the embedding."""
         self.head_logits = logits
         if self.lm_head is not None:
             self.lm_head = self.lm_head.new_empty(0, self.config.hidden_size)  # no logits come of it

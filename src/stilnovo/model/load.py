@@ -1,4 +1,4 @@
-"""From a name to a model that can run: read, quantise and place each weight in turn, then attach the adapter.
+"""Load a model by name: read, quantise and place one weight after another, then attach the adapter.
 
 Peak host memory is the quantised model plus one dense matrix, because nothing is read before it is wanted and each
 projection is quantised as soon as it is read.
@@ -56,7 +56,7 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 
 
 def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: torch.dtype) -> Llama:
-    """A model from a checkpoint's reader, each weight placed and quantised as it is read."""
+    """Build a model from a checkpoint, quantising each weight as it is read."""
 
     def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
         return reader.tensor(name, shape).to(device=device, dtype=dtype)
@@ -80,7 +80,7 @@ def _return_freed_memory() -> None:
 
 
 def open_checkpoint(files: ModelFiles) -> tuple[GGUFReader | SafetensorsReader, Tokenizer]:
-    """A checkpoint's weights, none of them read yet, and its tokeniser.
+    """Open a checkpoint's weights (lazily) and its tokenizer.
 
     Raises:
         InputError: when one of them cannot be read or is not supported.

@@ -55,7 +55,7 @@ class _LoraLinear(Function):
 
 
 class LoraLinear(nn.Module):
-    """A frozen projection with its adapter; `enabled = False` shows the base alone."""
+    """A frozen projection with its LoRA adapter; `enabled = False` gives the base alone."""
 
     def __init__(self, base: FrozenLinear, config: LoraConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ def _sites(model: Llama, first_layer: int = 0) -> Iterator[tuple[str, nn.Module,
 
 
 def attach(model: Llama, config: LoraConfig, seed: int = 42) -> None:
-    """Put a fresh adapter on the chosen projections, in place; A is drawn from `seed`, B is zero.
+    """Attach a new adapter to the LoRA target modules, in place; A is drawn from `seed`, B is zero.
 
     Raises:
         InputError: for a projection or layer that does not exist, or when the model has an adapter already.
@@ -114,7 +114,7 @@ def attach(model: Llama, config: LoraConfig, seed: int = 42) -> None:
 
 
 def adapters(model: Llama) -> dict[str, LoraLinear]:
-    """Every adapted projection by PEFT's module name."""
+    """The adapted projections by PEFT's module name."""
     found = ((path, getattr(parent, name)) for path, parent, name in _sites(model))
     return {path: module for path, module in found if isinstance(module, LoraLinear)}
 
@@ -138,7 +138,7 @@ def parameters(model: Llama) -> list[nn.Parameter]:
 
 
 def set_enabled(model: Llama, enabled: bool) -> None:
-    """Switch the whole adapter on or off; off, the model is the base."""
+    """Enable or disable the adapter; disabled, the model is the base."""
     for module in adapters(model).values():
         module.enabled = enabled
 
@@ -176,7 +176,7 @@ def save(
 
 
 def read_config(folder: Path) -> LoraConfig:
-    """The adapter's settings from its folder.
+    """Read an adapter's settings from its folder.
 
     Raises:
         InputError: when the folder holds no adapter, or one that is more than plain LoRA.

@@ -1,4 +1,4 @@
-"""The memory of a training run, weighed on the run itself: what `stilnovo.plan.ledger` predicts, item by item."""
+"""Measure the memory of a training run, item by item, as `stilnovo.plan.ledger` predicts it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stilnovo.model.quantize import FrozenLinear
 
 @dataclass(frozen=True)
 class MemoryLine:
-    """One thing that takes room, in bytes."""
+    """Predicted and measured bytes of one item."""
 
     item: str
     predicted: int
@@ -24,13 +24,13 @@ class MemoryLine:
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the storages behind tensors, each counted once."""
+    """Bytes of the storages behind tensors, each storage counted once."""
     unique = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
     return sum(unique.values())
 
 
 def measure(model: Llama, optimizer: torch.optim.Optimizer) -> dict[str, int]:
-    """Bytes of each item that can be weighed, by the ledger's name; after at least one step."""
+    """Measured bytes by the ledger's item names; call it after at least one step."""
     linears = [module for module in model.modules() if isinstance(module, FrozenLinear)]
     trainable = lora.parameters(model)
     states = [

@@ -1,4 +1,4 @@
-"""Quantisation-aware training of an adapter (2024 report §5.1): it learns in front of the rounding it will meet.
+"""Quantisation-aware training of an adapter (2024 report §5.1).
 
 A plain adapter is trained on W x + s · B (A x) and merged and rounded afterwards; rounding then moves every weight by up to
 half a grid step, which the training never saw. Here the forward pass computes with Q(W + s · B·A), Q being the affine int8
@@ -82,7 +82,7 @@ class QuantizationAwareLinear(LoraLinear):
 
 
 def make_aware(model: Llama, bits: Bits | None) -> None:
-    """Let every adapter of the model learn in front of a rounding to `bits`, in place; parameters stay the same objects.
+    """Make the training of all adapters quantisation-aware (`bits`), in place; parameters stay the same objects.
 
     Raises:
         InputError: without an adapter, or with dropout, which has no meaning for a merged matrix.

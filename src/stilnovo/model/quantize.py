@@ -33,7 +33,7 @@ PART = BLOCK * 2**15  # weights quantised at once: the working copies of a wide 
 
 
 def bitsandbytes_functional() -> Any:
-    """The module `bitsandbytes.functional`, imported when first needed and without its complaint."""
+    """Import `bitsandbytes.functional` lazily, without its log message about an optional package."""
     # bitsandbytes logs an error when an optional kernel package is absent; we never use that kernel.
     logger = logging.getLogger("bitsandbytes")
     level = logger.level
@@ -46,7 +46,7 @@ def bitsandbytes_functional() -> Any:
 
 
 def decode_four_bit(packed: Tensor, state: Any) -> Tensor:
-    """The dense weight behind bitsandbytes' packed one and its `QuantState`, in the state's shape and type.
+    """Dequantise a 4-bit weight of bitsandbytes (packed, `QuantState`) to the state's shape and type.
 
     A weight whose rows are no multiple of the block is decoded as one row; see the module.
     """
@@ -75,12 +75,12 @@ class FrozenLinear(nn.Module):
         return self._make_dense(dtype)
 
     def keep_dense(self, dtype: torch.dtype | None) -> None:
-        """Keep W densely in `dtype` from now on (writing text, memory permitting); None lets it go."""
+        """Cache the dense W in `dtype` (for generation, memory permitting); None frees it."""
         self._kept = None if dtype is None else self._make_dense(dtype)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the kept form of W takes."""
+        """Bytes of the stored form of W."""
         return sum(buffer.nbytes for buffer in self.buffers(recurse=False) if buffer is not None)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class FrozenLinear(nn.Module):
 
 
 class DenseLinear(FrozenLinear):
-    """W as it is."""
+    """W without quantisation."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__(*weight.shape)

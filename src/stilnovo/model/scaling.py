@@ -28,7 +28,7 @@ MOST = 1.25  # beyond, the update is extrapolated further than anybody has found
 
 @dataclass(frozen=True)
 class Scaling:
-    """The factors of the first layer (`alpha`) and the last (`beta`); all others lie on the line between."""
+    """Scaling factors of the first layer (`alpha`) and the last (`beta`), linear in between."""
 
     alpha: float
     beta: float
@@ -43,12 +43,12 @@ class Scaling:
 
     @property
     def is_base(self) -> bool:
-        """Whether nothing of the adapter is left."""
+        """Whether the adapter is scaled to zero."""
         return self.alpha == self.beta == 0
 
     @property
     def is_whole(self) -> bool:
-        """Whether the adapter stays as it was trained."""
+        """Whether the adapter is unchanged."""
         return self.alpha == self.beta == 1
 
     @property
@@ -69,7 +69,7 @@ class Scaling:
 
 
 def parse(text: str) -> Scaling:
-    """`0.5`, one factor for all layers, or `0.25:1`, growing from the first layer's to the last one's.
+    """Parse `0.5`, one factor for all layers, or `0.25:1`, from the first layer's to the last one's.
 
     Raises:
         InputError: it is neither, or out of bounds.
@@ -93,7 +93,7 @@ def _scales(model: Llama, scaling: Scaling) -> dict[LoraLinear, float]:
 
 @contextmanager
 def scaled(model: Llama, scaling: Scaling) -> Iterator[None]:
-    """While inside, the model's adapter works with these factors; afterwards exactly as before.
+    """Context manager that scales the model's adapter and restores it exactly afterwards.
 
     Raises:
         InputError: the model has no adapter.
@@ -109,7 +109,7 @@ def scaled(model: Llama, scaling: Scaling) -> Iterator[None]:
 
 
 def save_scaled(model: Llama, config: LoraConfig, scaling: Scaling, folder: Path, base_model: str) -> None:
-    """Write the scaled adapter in PEFT's format, its settings unchanged, the factors folded into B.
+    """Save the scaled adapter in PEFT's format, with the factors folded into B.
 
     Raises:
         InputError: the model has no adapter.
@@ -118,11 +118,11 @@ def save_scaled(model: Llama, config: LoraConfig, scaling: Scaling, folder: Path
 
 
 def detach(model: Llama) -> None:
-    """Take the adapter off: the model is the base again, and may get another one."""
+    """Remove the adapter from the model, in place."""
     for path, module in lora.adapters(model).items():
         lora.replace_projection(model, path, module.base)
 
 
 def layer_of(path: str) -> int:
-    """The layer in PEFT's name of a module, `model.layers.7.mlp.up_proj`."""
+    """Layer index in PEFT's name of a module, `model.layers.7.mlp.up_proj`."""
     return int(path.split(".")[2])

@@ -25,7 +25,7 @@ GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 
 
 class WeightReader(Protocol):
-    """A checkpoint: its shape and its tensors by Hugging Face name."""
+    """Interface of checkpoint readers: config, and tensors by Hugging Face name."""
 
     config: LlamaConfig
 

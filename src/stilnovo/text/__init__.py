@@ -1,1 +1,1 @@
-"""Words to tokens and back: tokenisers, chat templates (the only place special tokens are spelt), Italian."""
+"""Tokenizers, chat templates (the only place where special tokens are spelt), and processing of Italian."""

@@ -1,4 +1,4 @@
-"""Old spellings of Italian to the ones of today, for the stemmed index only: what a poet wrote is found by what we type.
+"""Normalise old Italian spellings to modern ones, for the stemmed index only.
 
 Dante has *core*, *foco*, *virtute*, *etade*; the nineteenth century *notajo*, *studj*, *dicea*. A word is exchanged
 only where its old form is no other common word of today, so the list is short and closed. All words are folded
@@ -41,7 +41,7 @@ _ADE = re.compile(r"(?<=[a-z]t)([au])d[ei]$")
 
 
 def modern(word: str) -> str:
-    """Today's form of a folded word: *foco* → *fuoco*, *cittade* → *citta*, *notajo* → *notaio*; others unchanged."""
+    """Modern form of a folded word: *foco* → *fuoco*, *cittade* → *citta*, *notajo* → *notaio*; others unchanged."""
     if "j" in word and len(word) > 2:
         word = word.replace("j", "i")
     if word.endswith(("tade", "tude", "tadi", "tudi")):

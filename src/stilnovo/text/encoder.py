@@ -1,4 +1,4 @@
-"""The same tokens several times faster: pieces of text that were met before are looked up instead of being merged again.
+"""Encode large corpora several times faster: pieces of text seen before are looked up instead of merged again.
 
 A byte-level BPE tokeniser first cuts a text into pre-tokens and then merges each by itself, so whatever lies between two
 cuts can be remembered. Some places are cuts under every pre-tokeniser listed here (`_CUTS`): around a number, before
@@ -101,7 +101,7 @@ class _Memory(dict[str, bytes]):
 
 
 class Encoder:
-    """`Tokenizer.encode` and `.document` as arrays, with a memory of pieces; one to a process."""
+    """`Tokenizer.encode` and `.document` as arrays, with a cache of pieces; one per process."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer

@@ -1,4 +1,4 @@
-"""Italian as a reader of old and new books meets it: folding, words, sentences, stems.
+"""Process Italian, old and new: folding, words, sentences, stems.
 
 Unusual here: words are cut at elisions on both kinds of apostrophe (dell’amore gives *amore*), accents never decide
 (perché = perchè = perche' = perche), and every cut keeps its place in the original text, because a quotation has to be
@@ -88,7 +88,7 @@ class Word(NamedTuple):
 
 
 def fold(text: str) -> str:
-    """Lower-case, no accents, plain apostrophes; `perche'` and `perché` become `perche`. The length may change."""
+    """Fold a text: lower case, no accents, plain apostrophes; `perche'` and `perché` become `perche`. The length may change."""
     plain = _unmarked(text)
     return _FINAL_APOSTROPHE.sub("", plain) if "'" in plain else plain
 
@@ -109,7 +109,7 @@ def _fold_word(word: str) -> str:
 
 
 def tokens(text: str) -> list[Word]:
-    """Every word of a text with its offsets, elided articles and prepositions included and marked."""
+    """Split a text into words with offsets; elided articles and prepositions are included and marked."""
     found = []
     for match in _WORD.finditer(text):
         form = _fold_word(match.group())
@@ -120,7 +120,7 @@ def tokens(text: str) -> list[Word]:
 
 
 def words(text: str) -> list[str]:
-    """Folded words, elided articles and prepositions left out: *l'amore*, *dell’amore* give `amore`."""
+    """Folded words without elided articles and prepositions: *l'amore*, *dell’amore* give `amore`."""
     return [token.form for token in tokens(text) if not token.elided]
 
 
@@ -155,7 +155,7 @@ _stems = _Stems()
 
 
 def analyse(text: str) -> tuple[str, str]:
-    """What is indexed of a text: the folded text, and the stems of its words without elided articles, spaced.
+    """Analyse a text for the index: the folded text, and the stems of its words without elided articles, joined by spaces.
 
     The words are those that `tokens` finds, in one pass over the folded text and with every form looked up once. The
     folded text is to be cut at all that is neither letter nor digit.
@@ -172,7 +172,7 @@ def analyse(text: str) -> tuple[str, str]:
 
 
 def content_words(text: str) -> list[str]:
-    """The words of a question that say what it is about: no function words, no interrogatives, each once, in order."""
+    """Content words of a question: no function words, no interrogatives, each once, in order."""
     return list(
         dict.fromkeys(word for word in words(text) if word not in STOP_WORDS and (len(word) > 1 or word.isdigit()))
     )
@@ -197,7 +197,7 @@ def _ends_sentence(text: str, start: int, at: int) -> bool:
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
-    """Spans `(start, end)` of the sentences, without the white space around them; together they hold every letter.
+    """Split into sentences: spans `(start, end)` without the white space around them; together they hold every letter.
 
     A blank line always ends a sentence. Titles (*sig.*, *dott.*), initials and a dash with a small letter after «?»
     (the narrator going on: — Che fai? — disse) do not.

@@ -39,7 +39,7 @@ Outcome = tuple[Level, str]
 
 
 def lint(tokenizer: Tokenizer) -> list[Finding]:
-    """Every rule in turn, for a conversation of two questions with a system turn."""
+    """Run all rules on a conversation of two questions with a system turn."""
     findings = []
     for name, rule in _RULES.items():
         try:

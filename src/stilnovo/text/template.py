@@ -37,7 +37,7 @@ class Special:
 
 
 class AssistantText(str):
-    """Words of the assistant: what is learnt."""
+    """Text of the assistant: tokens of the loss."""
 
     __slots__ = ()
 
@@ -126,7 +126,7 @@ TEMPLATES = {"chatml": chatml, "llama3": llama3, "plain": plain}
 
 
 def detect(template: str | None, vocabulary: set[str]) -> str:
-    """Name of the template that a model's own Jinja template and special tokens ask for.
+    """Detect the template from a model's own Jinja template and special tokens.
 
     Raises:
         InputError: when the model has a chat template that is none of ours; a wrong one would be worse than none.

@@ -41,7 +41,7 @@ _LETTER_TABLE = {byte: letter for byte, letter in _BYTE_LETTERS.items() if chr(b
 
 
 class Tokenizer:
-    """A tokeniser with its model's special tokens and chat template.
+    """A tokenizer with its model's special tokens and chat template.
 
     Attributes:
         bos_id: Token that opens a document, None when the model uses none.
@@ -86,7 +86,7 @@ class Tokenizer:
         return [token.id for token in self._fast.model.tokenize(letters)]
 
     def pre_tokens(self, text: str) -> list[str]:
-        """The parts that are merged each by itself, in the byte letters of the vocabulary."""
+        """Pre-tokens of a text, in the byte letters of the vocabulary."""
         return [part for part, _ in self._fast.pre_tokenizer.pre_tokenize_str(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -99,14 +99,14 @@ class Tokenizer:
         return [*opening, *self.encode(text), self.end_of_text_id]
 
     def render(self, messages: Sequence[Message], *, generation: bool) -> list[int]:
-        """Token ids of a conversation under the model's template; `generation` opens the assistant's turn."""
+        """Apply the chat template to a conversation and encode it; `generation` opens the assistant's turn."""
         ids: list[int] = []
         for piece in chat.TEMPLATES[self.template](messages, generation=generation):
             ids += self._piece(piece)
         return ids
 
     def supervised(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-        """Token ids of a whole conversation, and which of them are learnt: the assistant's words and the end of its turns.
+        """Encode a conversation with its loss mask: the assistant's words and the end of its turns.
 
         A model without a chat template gets the end-of-text after the last turn, which is learnt too.
         """
@@ -152,7 +152,7 @@ class Tokenizer:
 
 
 def open_tokenizer(name: str) -> Tokenizer:
-    """The tokeniser alone, without weights: a model's name or folder, a GGUF file, `tokenizer.json` or `tokenizer.model`.
+    """Open a tokenizer without weights, from a model's name or folder, a GGUF file, `tokenizer.json` or `tokenizer.model`.
 
     Raises:
         InputError: when it cannot be found or read.

@@ -1,4 +1,4 @@
-"""Triton kernels of the training step, for CUDA alone: each has a torch counterpart that it must equal.
+"""Triton kernels of the training step, for CUDA only; each must equal its torch counterpart.
 
 Triton comes with torch's CUDA builds and with nothing else, so it is imported when a kernel is first called; `available()`
 says whether that can succeed. Their arithmetic is tested without a card through Triton's interpreter (TRITON_INTERPRET=1).

@@ -59,5 +59,5 @@ def dequantize(linear: Any, out: Tensor) -> Tensor:
 
 
 def can(linear: Any) -> bool:
-    """Whether a projection has the form this kernel reads: whole blocks, whole bytes."""
+    """Whether the kernel supports this projection: whole blocks, whole bytes."""
     return bool(linear.out_features * linear.in_features % BLOCK == 0) and linear.packed.dtype == torch.uint8
