@@ -104,7 +104,7 @@ def decode(raw: bytes, path: Path) -> str:
 
 
 def text_lines(stream: IO[bytes], path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file one by one, line ends as they are.
+    """The lines of a UTF-8 file one by one, line ends as `\\n`.
 
     Raises:
         InputError: for a binary file or another encoding, with the place of the byte.
@@ -114,7 +114,7 @@ def text_lines(stream: IO[bytes], path: Path) -> Iterator[str]:
         try:
             if number == 1:
                 check_head(line, path)
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             place = f"offset {offset + line.index(error.object) + error.start}, line {number}"
             stop(str(path), bad_bytes(error.object[error.start], place, "latin1", uncompressed_name(path)))
