@@ -56,6 +56,7 @@ class Excerpt:
         whole: Whether it begins where the document begins.
         sentences: All of them, in order.
         good: Places of those that are well formed: what may be asked about.
+        starts: Where each sentence begins in the text.
         foreign: A well-formed sentence of another document, empty when there is none.
     """
 
@@ -64,10 +65,12 @@ class Excerpt:
     whole: bool
     sentences: tuple[str, ...]
     good: tuple[int, ...]
+    starts: tuple[int, ...]
     foreign: str = ""
 
 
-Maker = Callable[[Excerpt, random.Random], Asked | None]
+Made = tuple[tuple[str, ...], str, str]  # what the question shows, the answer, the sentence that it was made of
+Maker = Callable[[Excerpt, random.Random], Made | None]
 
 
 def comprehension(
@@ -82,24 +85,20 @@ def comprehension(
     """
     tally = Tally() if tally is None else tally
     chosen = sorted(random.Random(f"{seed}").sample(range(len(documents)), round(share * len(documents))))
-    found = []
+    conversations = []
     for number in chosen:
         rng = random.Random(f"{seed} {number}")
         document = documents[number]
         foreign = _foreign(documents, number, rng)
         excerpt = excerpt_of(document, rng, foreign)
-        if excerpt is None:
-            tally.leave(
-                f"document {number + 1}", BadRow("too short for questions", document.title or document.text[:40])
-            )
-            continue
-        turns = _continuation(excerpt, rng) if rng.random() < CONTINUED else _conversation(excerpt, rng)
-        if turns is None:
-            tally.leave(f"document {number + 1}", BadRow("nothing to ask about", document.title or document.text[:40]))
-            continue
-        found.append(Conversation(f"comprehension-{document.id}", turns))
-        tally.taken += 1
-    return found
+        make = _continuation if excerpt and rng.random() < CONTINUED else _conversation
+        if excerpt and (turns := make(excerpt, rng)):
+            conversations.append(Conversation(f"comprehension-{document.id}", turns))
+        else:
+            reason = "nothing to ask about" if excerpt else "too short for questions"
+            tally.leave(f"document {number + 1}", BadRow(reason, document.title or document.text[:40]))
+    tally.taken += len(conversations)
+    return conversations
 
 
 def excerpt_of(document: Document, rng: random.Random, foreign: str = "") -> Excerpt | None:
@@ -116,8 +115,9 @@ def excerpt_of(document: Document, rng: random.Random, foreign: str = "") -> Exc
     good = tuple(at for at, part in enumerate(parts) if _is_good(part) and parts.count(part) == 1)
     if len(good) < FEWEST_SENTENCES:
         return None
+    starts = tuple(start - begin for start, _ in kept)
     shown = text[begin : kept[-1][1]]
-    return Excerpt(document.title, shown, first == 0, parts, good, "" if foreign in text else foreign)
+    return Excerpt(document.title, shown, first == 0, parts, good, starts, "" if foreign in text else foreign)
 
 
 def ask(excerpt: Excerpt, rng: random.Random) -> list[Asked]:
@@ -129,12 +129,14 @@ def ask(excerpt: Excerpt, rng: random.Random) -> list[Asked]:
     for kind in kinds:
         if len(asked) == MOST_QUESTIONS:
             break
-        if kind in _GIVE_AWAY and any(one.kind in _GIVE_AWAY for one in asked):
+        if kind in _GIVE_AWAY and any(question.kind in _GIVE_AWAY for question in asked):
             continue
-        found = QUESTIONS[kind](excerpt, rng)
-        if found is not None and (not found.source or found.source not in used):
-            asked.append(found)
-            used.add(found.source)
+        if (made := QUESTIONS[kind](excerpt, rng)) is None:
+            continue
+        shown, answer, source = made
+        if not source or source not in used:
+            asked.append(Asked(kind, rng.choice(PHRASINGS[kind]).format(*shown), answer, source))
+            used.add(source)
     return asked
 
 
@@ -142,13 +144,13 @@ def _conversation(excerpt: Excerpt, rng: random.Random) -> tuple[Message, ...] |
     asked = ask(excerpt, rng)
     if len(asked) < 2:
         return None
-    opening = rng.choice(_OPENINGS)
+    opening = rng.choice(PHRASINGS["opening"])
     turns = [
         Message("user", f"{opening}\n\n{excerpt.text}\n\n{asked[0].question}"),
         Message("assistant", asked[0].answer),
     ]
-    for one in asked[1:]:
-        turns += [Message("user", one.question), Message("assistant", one.answer)]
+    for following in asked[1:]:
+        turns += [Message("user", following.question), Message("assistant", following.answer)]
     return tuple(turns)
 
 
@@ -158,21 +160,12 @@ def _continuation(excerpt: Excerpt, rng: random.Random) -> tuple[Message, ...] |
     if not pairs:
         return None
     at = rng.choice(pairs)
-    end = _place(excerpt, at)
-    stop = _place(excerpt, at + 1) + len(excerpt.sentences[at + 1])
-    request = rng.choice(_CONTINUE)
+    end, stop = excerpt.starts[at], excerpt.starts[at + 1] + len(excerpt.sentences[at + 1])
+    request = rng.choice(PHRASINGS["continue"])
     return (
         Message("user", f"{request}\n\n{excerpt.text[:end].rstrip()}"),
         Message("assistant", excerpt.text[end:stop]),
     )
-
-
-def _place(excerpt: Excerpt, number: int) -> int:
-    """Where a sentence begins in the text."""
-    at = 0
-    for sentence in excerpt.sentences[:number]:
-        at = excerpt.text.index(sentence, at) + len(sentence)
-    return excerpt.text.index(excerpt.sentences[number], at)
 
 
 def _is_good(sentence: str) -> bool:
@@ -194,21 +187,19 @@ def _foreign(documents: Sequence[Document], number: int, rng: random.Random) -> 
     return ""
 
 
-def _title(excerpt: Excerpt, rng: random.Random) -> Asked | None:
+def _title(excerpt: Excerpt, _rng: random.Random) -> Made | None:
     if not excerpt.title or not excerpt.whole or excerpt.text.startswith(f"{excerpt.title}\n"):
         return None
-    return Asked("title", rng.choice(_TITLE), excerpt.title)
+    return (), excerpt.title, ""
 
 
-def _definition(excerpt: Excerpt, rng: random.Random) -> Asked | None:
+def _definition(excerpt: Excerpt, _rng: random.Random) -> Made | None:
     """What the title's thing is: the first sentence, when it names it."""
     first, title = excerpt.sentences[0], excerpt.title
     named = title and re.match(
         rf"(?:(?:Il|Lo|La|I|Gli|Le|Un|Uno|Una) |L['’]|Un['’])?{re.escape(title)}\b", first, re.IGNORECASE
     )
-    if not excerpt.whole or not named or 0 not in excerpt.good:
-        return None
-    return Asked("definition", rng.choice(_DEFINITION).format(title), first, first)
+    return ((title,), first, first) if excerpt.whole and named and 0 in excerpt.good else None
 
 
 def _names(sentence: str) -> list[re.Match[str]]:
@@ -219,28 +210,31 @@ def _names(sentence: str) -> list[re.Match[str]]:
     ]  # fmt: skip
 
 
-def _filled(kind: str, find: Callable[[str], Iterable[re.Match[str]]], phrasings: Sequence[str]) -> Maker:
-    """A question for what was taken out of a sentence: something that stands in it once."""
+def _sentence_with(
+    excerpt: Excerpt, rng: random.Random, find: Callable[[str], Iterable[re.Match[str]]], text: str | None = None
+) -> tuple[str, re.Match[str]] | None:
+    """A sentence and something found in it that stands once in the sentence, or in `text`."""
+    for at in rng.sample(excerpt.good, len(excerpt.good)):
+        sentence = excerpt.sentences[at]
+        if once := [match for match in find(sentence) if (text or sentence).count(match.group()) == 1]:
+            return sentence, rng.choice(once)
+    return None
 
-    def make(excerpt: Excerpt, rng: random.Random) -> Asked | None:
-        places = list(excerpt.good)
-        rng.shuffle(places)
-        for at in places:
-            sentence = excerpt.sentences[at]
-            found = [
-                match for match in find(sentence)
-                if sentence.count(match.group()) == 1 and match.group().lower() not in STOP_WORDS
-            ]  # fmt: skip
-            if found:
-                gone = rng.choice(found)
-                holed = f"{sentence[: gone.start()]}{BLANK}{sentence[gone.end() :]}"
-                return Asked(kind, rng.choice(phrasings).format(holed), gone.group(), sentence)
-        return None
+
+def _gap(find: Callable[[str], Iterable[re.Match[str]]]) -> Maker:
+    """A question for what was taken out of a sentence."""
+
+    def make(excerpt: Excerpt, rng: random.Random) -> Made | None:
+        drawn = _sentence_with(excerpt, rng, lambda s: (m for m in find(s) if m.group().lower() not in STOP_WORDS))
+        if drawn is None:
+            return None
+        sentence, gap = drawn
+        return (f"{sentence[: gap.start()]}{BLANK}{sentence[gap.end() :]}",), gap.group(), sentence
 
     return make
 
 
-def _next(excerpt: Excerpt, rng: random.Random) -> Asked | None:
+def _next(excerpt: Excerpt, rng: random.Random) -> Made | None:
     """Which of four sentences of the text follows a given one."""
     pairs = [at for at in excerpt.good if at + 1 in excerpt.good]
     if not pairs:
@@ -251,92 +245,92 @@ def _next(excerpt: Excerpt, rng: random.Random) -> Asked | None:
     if len(shown) < 3:
         return None
     rng.shuffle(shown)
-    options = "\n".join(f"{letter}. {excerpt.sentences[n]}" for letter, n in zip(_LETTERS, shown, strict=False))
-    right = f"{_LETTERS[shown.index(at + 1)]}. {excerpt.sentences[at + 1]}"
-    question = f"{rng.choice(_NEXT).format(excerpt.sentences[at])}\n\n{options}"
-    return Asked("next", question, right, excerpt.sentences[at])
+    options = [f"{letter}. {excerpt.sentences[n]}" for letter, n in zip(_LETTERS, shown, strict=False)]
+    return (excerpt.sentences[at], "\n".join(options)), options[shown.index(at + 1)], excerpt.sentences[at]
 
 
-def _first(excerpt: Excerpt, rng: random.Random) -> Asked | None:
+def _first(excerpt: Excerpt, rng: random.Random) -> Made | None:
     """Which of two sentences comes first."""
-    one, two = sorted(rng.sample(excerpt.good, 2))
-    shown = [excerpt.sentences[one], excerpt.sentences[two]]
-    rng.shuffle(shown)
-    question = f"{rng.choice(_FIRST)}\n\n– {shown[0]}\n– {shown[1]}"
-    return Asked("first", question, excerpt.sentences[one], excerpt.sentences[one])
+    shown = rng.sample(excerpt.good, 2)
+    first = excerpt.sentences[min(shown)]
+    return tuple(excerpt.sentences[at] for at in shown), first, first
 
 
-def _statement(excerpt: Excerpt, rng: random.Random) -> Asked | None:
+def _statement(excerpt: Excerpt, rng: random.Random) -> Made | None:
     """Whether a sentence stands in the text: one of its own, or one of another document."""
     own = rng.random() < 0.5 or not excerpt.foreign
     sentence = excerpt.sentences[rng.choice(excerpt.good)] if own else excerpt.foreign
-    return Asked("statement", rng.choice(_STATEMENT).format(sentence), rng.choice(_YES if own else _NO), sentence)
+    return (sentence,), rng.choice(PHRASINGS["yes" if own else "no"]), sentence
 
 
-def _mention(excerpt: Excerpt, rng: random.Random) -> Asked | None:
+def _mention(excerpt: Excerpt, rng: random.Random) -> Made | None:
     """The sentence that names somebody or something that no other sentence names."""
-    places = list(excerpt.good)
-    rng.shuffle(places)
-    for at in places:
-        sentence = excerpt.sentences[at]
-        once = [m.group() for m in _names(sentence) if excerpt.text.count(m.group()) == 1]
-        if once:
-            return Asked("mention", rng.choice(_MENTION).format(rng.choice(once)), sentence, sentence)
-    return None
+    drawn = _sentence_with(excerpt, rng, _names, excerpt.text)
+    return None if drawn is None else ((drawn[1].group(),), drawn[0], drawn[0])
 
 
 _GIVE_AWAY = ("title", "definition")  # each would answer the other
 
-_OPENINGS = (
-    "Leggi questo testo.", "Ecco un brano di enciclopedia.", "Leggi con attenzione il brano che segue.",
-    "Ti do un testo: poi ti farò qualche domanda.", "Considera il testo seguente.", "Parti da questo testo.",
-)  # fmt: skip
-_CONTINUE = (
-    "Continua questo testo con le due frasi che seguono.", "Come va avanti questo brano? Scrivi le prossime due frasi.",
-    "Prosegui il testo per altre due frasi.", "Il brano si interrompe: riprendilo e scrivi due frasi.",
-)  # fmt: skip
-_TITLE = (
-    "Di che cosa parla questo testo?", "Quale titolo daresti a questo testo?", "Qual è l'argomento del testo?",
-    "A quale voce di enciclopedia appartiene questo testo?", "Indica in poche parole il soggetto del brano.",
-)  # fmt: skip
-_DEFINITION = (
-    "Che cosa dice il testo, in una frase, di «{}»?", "Con quale frase il testo presenta «{}»?",
-    "Riporta la frase che introduce «{}».", "Come comincia la voce «{}»?",
-)  # fmt: skip
-_MISSING_WORD = (
-    "Quale parola manca in questa frase del testo?\n\n{}", "Completa la frase con la parola del testo.\n\n{}",
-    "Nella frase che segue ho tolto una parola: quale?\n\n{}", "Riempi lo spazio vuoto come nel testo.\n\n{}",
-)  # fmt: skip
-_MISSING_NUMBER = (
-    "Quale numero manca in questa frase?\n\n{}", "Inserisci il numero che dà il testo.\n\n{}",
-    "Secondo il testo, quale numero va al posto dello spazio?\n\n{}", "Completa con il numero giusto.\n\n{}",
-)  # fmt: skip
-_MISSING_NAME = (
-    "Quale nome manca in questa frase?\n\n{}", "Completa con il nome che si legge nel testo.\n\n{}",
-    "Che nome va messo al posto dello spazio vuoto?\n\n{}", "Secondo il testo, di quale nome si tratta?\n\n{}",
-)  # fmt: skip
-_NEXT = (
-    "Quale di queste frasi viene subito dopo «{}»?", "Nel testo, quale frase segue questa: «{}»?",
-    "Dopo «{}», con quale frase continua il testo?", "Scegli la frase che nel brano segue «{}».",
-)  # fmt: skip
-_FIRST = (
-    "Quale di queste due frasi compare prima nel testo?", "Delle due frasi, quale si legge per prima?",
-    "In che ordine stanno queste frasi? Scrivi quella che viene prima.", "Quale delle due il testo dice prima?",
-)  # fmt: skip
-_STATEMENT = (
-    "Il testo contiene questa affermazione?\n\n{}", "Si legge nel testo quanto segue?\n\n{}",
-    "Questa frase viene dal testo?\n\n{}", "Controlla se il brano dice questo.\n\n{}",
-)  # fmt: skip
-_YES = ("Sì.", "Sì, il testo lo dice.", "Sì, è una frase del testo.", "Sì, si legge nel brano.")
-_NO = ("No.", "No, il testo non lo dice.", "No, questa frase non è nel testo.", "No, nel brano non si trova.")
-_MENTION = (
-    "In quale frase è nominato «{}»?", "Riporta la frase in cui compare «{}».", "Dove si parla di «{}»? Cita la frase.",
-    "Che cosa dice il testo a proposito di «{}»? Rispondi con le sue parole.",
-)  # fmt: skip
+#: Phrasings by kind of question, and of what stands around them; what a maker shows is put in for each {}.
+PHRASINGS: dict[str, tuple[str, ...]] = {
+    "opening": (
+        "Leggi questo testo.", "Ecco un brano di enciclopedia.", "Leggi con attenzione il brano che segue.",
+        "Ti do un testo: poi ti farò qualche domanda.", "Considera il testo seguente.", "Parti da questo testo.",
+    ),
+    "continue": (
+        "Continua questo testo con le due frasi che seguono.",
+        "Come va avanti questo brano? Scrivi le prossime due frasi.", "Prosegui il testo per altre due frasi.",
+        "Il brano si interrompe: riprendilo e scrivi due frasi.",
+    ),
+    "title": (
+        "Di che cosa parla questo testo?", "Quale titolo daresti a questo testo?", "Qual è l'argomento del testo?",
+        "A quale voce di enciclopedia appartiene questo testo?", "Indica in poche parole il soggetto del brano.",
+    ),
+    "definition": (
+        "Che cosa dice il testo, in una frase, di «{}»?", "Con quale frase il testo presenta «{}»?",
+        "Riporta la frase che introduce «{}».", "Come comincia la voce «{}»?",
+    ),
+    "word": (
+        "Quale parola manca in questa frase del testo?\n\n{}", "Completa la frase con la parola del testo.\n\n{}",
+        "Nella frase che segue ho tolto una parola: quale?\n\n{}", "Riempi lo spazio vuoto come nel testo.\n\n{}",
+    ),
+    "number": (
+        "Quale numero manca in questa frase?\n\n{}", "Inserisci il numero che dà il testo.\n\n{}",
+        "Secondo il testo, quale numero va al posto dello spazio?\n\n{}", "Completa con il numero giusto.\n\n{}",
+    ),
+    "name": (
+        "Quale nome manca in questa frase?\n\n{}", "Completa con il nome che si legge nel testo.\n\n{}",
+        "Che nome va messo al posto dello spazio vuoto?\n\n{}", "Secondo il testo, di quale nome si tratta?\n\n{}",
+    ),
+    "next": (
+        "Quale di queste frasi viene subito dopo «{}»?\n\n{}", "Nel testo, quale frase segue questa: «{}»?\n\n{}",
+        "Dopo «{}», con quale frase continua il testo?\n\n{}", "Scegli la frase che nel brano segue «{}».\n\n{}",
+    ),
+    "first": (
+        "Quale di queste due frasi compare prima nel testo?\n\n– {}\n– {}",
+        "Delle due frasi, quale si legge per prima?\n\n– {}\n– {}",
+        "In che ordine stanno queste frasi? Scrivi quella che viene prima.\n\n– {}\n– {}",
+        "Quale delle due il testo dice prima?\n\n– {}\n– {}",
+    ),
+    "statement": (
+        "Il testo contiene questa affermazione?\n\n{}", "Si legge nel testo quanto segue?\n\n{}",
+        "Questa frase viene dal testo?\n\n{}", "Controlla se il brano dice questo.\n\n{}",
+    ),
+    "yes": (
+        "Sì.", "Sì, il testo lo dice.", "Sì, è una frase del testo.", "Sì, si legge nel brano.",
+    ),
+    "no": (
+        "No.", "No, il testo non lo dice.", "No, questa frase non è nel testo.", "No, nel brano non si trova.",
+    ),
+    "mention": (
+        "In quale frase è nominato «{}»?", "Riporta la frase in cui compare «{}».",
+        "Dove si parla di «{}»? Cita la frase.",
+        "Che cosa dice il testo a proposito di «{}»? Rispondi con le sue parole.",
+    ),
+}  # fmt: skip
 
 #: Each kind of question: a function that makes one, or None where the text gives none.
 QUESTIONS: dict[str, Maker] = {
-    "title": _title, "definition": _definition, "word": _filled("word", _WORD.finditer, _MISSING_WORD),
-    "number": _filled("number", _NUMBER.finditer, _MISSING_NUMBER), "name": _filled("name", _names, _MISSING_NAME),
-    "next": _next, "first": _first, "statement": _statement, "mention": _mention,
+    "title": _title, "definition": _definition, "word": _gap(_WORD.finditer), "number": _gap(_NUMBER.finditer),
+    "name": _gap(_names), "next": _next, "first": _first, "statement": _statement, "mention": _mention,
 }  # fmt: skip
