@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from conftest import REAL_DATA
 from stilnovo.benchmarks.dataset_files import Row
 from stilnovo.benchmarks.task import Generation, MultipleChoice, select
 from stilnovo.benchmarks.tasks import find_tasks, gsm8k, hellaswag, winogrande
@@ -72,9 +73,55 @@ MMLU_IT = [
 ]  # fmt: skip
 
 
+ARC_IT = [
+    {
+        "id": f"x/{number}", "instruction": f"Quale di questi  corpi [celesti] emette luce propria ({number})?",
+        "option_a": "la Luna", "option_b": "il  Sole", "option_c": "Marte", "option_d": "una cometa", "answer": "BD"[number % 2],
+    }
+    for number in range(6)
+]  # fmt: skip
+WINOGRANDE = [
+    {
+        "sentence": f"Anna thanked Maria {number} times because _ had helped.", "option1": "Anna", "option2": "Maria",
+        "answer": str(1 + number % 2),
+    }
+    for number in range(6)
+]  # fmt: skip
+TRUTHFUL_IT = [
+    {
+        "question": f"I pipistrelli vedono {number} cose?",
+        "mc1_targets_choices": ["Sì.", "Sono ciechi.", "Solo a mezzogiorno."], "mc1_targets_labels": [1, 0, 0],
+        "mc2_targets_choices": ["Sì.", "Abbastanza bene.", "Sono ciechi."], "mc2_targets_labels": [1, 1, 0],
+    }
+    for number in range(3)
+]  # fmt: skip
+HELLASWAG_TEXT = """\
+Canoeing: Two women sit in a canoe. the other
+2
+waves from the shore.
+[substeps] sleeps.
+paddles on alone.
+eats  an apple.
+Home and Garden: How to tie a boat. Choose a rope. It is easy.
+0
+Take the longest one.
+Burn it.
+Paint the boat.
+Go home.
+"""
+# Rows of our own in the form of files that are not shipped: what is compared where those are not.
+TWINS: dict[str, list[Row]] = {
+    "arc_it/it_test.json": ARC_IT, "mmlu_it/it_val.json": MMLU_IT, "mmlu_it/it_dev.json": MMLU_IT,
+    "winogrande_en/test.json": WINOGRANDE, "truthfulqa_it/it_validation.json": TRUTHFUL_IT,
+    "gsm8k_en/gsm8k_test.jsonl": [
+        {"question": f"Anna has {number} pears and eats one. How many are left?", "answer": f"#### {number - 1}"} for number in range(2, 22)
+    ],
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Case:
-    """One of our tasks and the harness's file for it; `rows` from a shared file, or written here."""
+    """One of our tasks and the harness's file for it; `rows` from a file, or written here."""
 
     ours: str
     theirs: str
@@ -144,8 +191,11 @@ def requests(task: Any) -> list[list[tuple[str, str]]]:
     return [grouped[number] for number in sorted(grouped)]
 
 
-def rows_of(rows: list[Row] | str | None, shared: Callable[[], Path]) -> list[Row]:
-    return read_rows(shared() / "benchmarks" / rows) if isinstance(rows, str) else list(rows or [])
+def rows_of(rows: list[Row] | str | None) -> list[Row]:
+    """Rows written here, or those of a real file; where that is not, its twin's."""
+    if not isinstance(rows, str):
+        return list(rows or [])
+    return read_rows(REAL_DATA / "benchmarks" / rows) if REAL_DATA.is_dir() else TWINS[rows]
 
 
 def ours(case: Case, rows: Sequence[Row], examples: Sequence[Row], folder: Path) -> list[MultipleChoice]:
@@ -182,12 +232,9 @@ def compare(case: Case, rows: list[Row], examples: list[Row], folder: Path) -> N
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_prompts_choices_and_accuracies_are_the_references(
-    name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_prompts_choices_and_accuracies_are_the_references(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    shared = lambda: request.getfixturevalue("shared_data")  # noqa: E731 - asked for only where it is needed
-    rows, examples = rows_of(case.rows, shared), rows_of(case.examples, shared)
+    rows, examples = rows_of(case.rows), rows_of(case.examples)
     chosen = random.Random(0).sample(rows, SAMPLE) if len(rows) > SAMPLE else rows
     compare(case, chosen, examples, tmp_path)
 
@@ -196,20 +243,24 @@ def test_prompts_choices_and_accuracies_are_the_references(
 @pytest.mark.parametrize("name", ["arc_it", "mmlu_it, 5 shots", "winogrande"])
 def test_all_of_them_are(name: str, tmp_path: Path, shared_data: Path) -> None:
     case = CASES[name]
-    compare(case, rows_of(case.rows, lambda: shared_data), rows_of(case.examples, lambda: shared_data), tmp_path)
+    compare(case, rows_of(case.rows), rows_of(case.examples), tmp_path)
 
 
-def test_hellaswag_as_text_is_the_references(tmp_path: Path, shared_data: Path) -> None:
+def test_hellaswag_as_text_is_the_references(tmp_path: Path) -> None:
     """Rows rebuilt from the plain-text form, through the harness's own joining of both halves of the context."""
-    rows = hellaswag.text_rows(shared_data / "benchmarks/hellaswag_en/hellaswag_val_full.txt")
-    compare(CASES["hellaswag"], random.Random(0).sample(rows, SAMPLE), [], tmp_path)
+    path = REAL_DATA / "benchmarks/hellaswag_en/hellaswag_val_full.txt"
+    if not path.is_file():
+        path = tmp_path / "hellaswag.txt"
+        path.write_text(HELLASWAG_TEXT, encoding="utf-8")
+    rows = hellaswag.text_rows(path)
+    compare(CASES["hellaswag"], random.Random(0).sample(rows, min(SAMPLE, len(rows))), [], tmp_path)
 
 
 @pytest.mark.parametrize("name", TRUE_CASES)
-def test_truthfulqa_is_the_references(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_truthfulqa_is_the_references(name: str, tmp_path: Path) -> None:
     """Both lists, in its order, out of our one tree; mc1 and mc2 on made-up log-likelihoods."""
     path, source = TRUE_CASES[name]
-    rows = rows_of(source, lambda: request.getfixturevalue("shared_data"))
+    rows = rows_of(source)
     odd = [
         row
         for row in rows
@@ -239,9 +290,9 @@ WRITTEN = [
 ]  # fmt: skip
 
 
-def test_gsm8k_is_the_references(tmp_path: Path, shared_data: Path) -> None:
+def test_gsm8k_is_the_references(tmp_path: Path) -> None:
     """Prompts without examples, stop strings, and both of its filters with its exact match."""
-    rows = read_rows(shared_data / "benchmarks/gsm8k_en/gsm8k_test.jsonl")[: len(WRITTEN)]
+    rows = rows_of("gsm8k_en/gsm8k_test.jsonl")[: len(WRITTEN)]
     numbers = ["9", "18", "1234", "18", "5", "1", "2", "3.5", "-7", "18", "1000", "18", "18"]
     rows = [{**row, "answer": f"x\n#### {number}"} for row, number in zip(rows, numbers, strict=True)]
     task = reference("gsm8k/gsm8k.yaml", tmp_path, {"train": rows, "test": rows})
