@@ -51,6 +51,7 @@ def train(
     chosen = recipes.load(recipe).changed(_changes(given, set_ or []))
 
     from stilnovo.api import open_training
+    from stilnovo.train.held_out import FILE
 
     run = open_training(chosen, out, resume=resume, note=note)
     total, packed = run.model.config.parameters(), run.corpus.packed
@@ -61,7 +62,12 @@ def train(
     )
     result, memory = run.train()
     _print(run, result, memory, out)
-    emit(_summary(run, result, out), as_json)
+    figures = {
+        **run.figures(result), "model": chosen.model.name, "run": str(out), "adapter": str(out / "adapter"),
+        "trainable_parameters": run.trainable, "total_parameters": total,
+        "held_out_file": str(out / FILE) if run.corpus.held_out else None,
+    }  # fmt: skip
+    emit(figures, as_json)
 
 
 def _changes(given: dict[str, Any], sets: list[str]) -> dict[str, Any]:
@@ -111,16 +117,3 @@ def _print(run: TrainingRun, result: TrainResult, memory: list[MemoryLine], out:
         f"{predicted}\n"
         f"Adapter: {out / 'adapter'}"
     )
-
-
-def _summary(run: TrainingRun, result: TrainResult, out: Path) -> dict[str, Any]:
-    """The JSON line."""
-    from stilnovo.train.held_out import FILE
-
-    return {
-        **result.to_json(), "model": run.recipe.model.name, "run": str(out), "adapter": str(out / "adapter"),
-        "trainable_parameters": run.trainable, "total_parameters": run.model.config.parameters(),
-        "predicted_peak_bytes": None if run.plan is None else run.plan.peak,
-        "guard": run.trainer.evaluations.summary(), "held_out": None if run.measured is None else run.measured[0],
-        "held_out_file": str(out / FILE) if run.corpus.held_out else None,
-    }  # fmt: skip

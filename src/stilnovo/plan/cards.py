@@ -47,6 +47,7 @@ CARDS = {
     )
 }  # fmt: skip
 DEFAULT = "rtx-4060"
+CPU = Card("this CPU", 1e11, 0, 2e10, 1e10)
 
 
 def named(name: str) -> Card:

@@ -8,13 +8,14 @@ with more room.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from stilnovo.plan.cards import GIB, Card
+from stilnovo.plan.cards import CPU, GIB, Card
 from stilnovo.plan.ledger import CONTEXT_BYTES, FRAGMENTATION, Ledger, Run, ledger
 from stilnovo.plan.levers import HeadKind, LayerChoice, Levers, OptimizerChoice, all_layers, optimizer_kind
 from stilnovo.plan.speed import Speed, speed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 HOST_RESERVE = 3 * GIB  # of host memory, for the system and this program
 TILE = 4096
+LOSS_CHUNK = 256  # tokens whose logits exist at once, unless the recipe says otherwise
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,11 @@ class Plan:
     levers: Levers
     ledger: Ledger
     speed: Speed
-    fragmentation: int
+
+    @property
+    def fragmentation(self) -> int:
+        """Bytes that the allocator holds and cannot use."""
+        return round(FRAGMENTATION * self.ledger.moments[self.ledger.moment])
 
     @property
     def peak(self) -> int:
@@ -80,10 +86,7 @@ def wishes_of(settings: TrainSection, head: HeadKind | None = None, document: in
 
 def plan_for(run: Run, levers: Levers, card: Card, document: int | None = None) -> Plan:
     """The ledger and the forecast of one setting."""
-    found = ledger(run, levers)
-    return Plan(
-        run, levers, found, speed(run, levers, card, document), round(FRAGMENTATION * found.moments[found.moment])
-    )
+    return Plan(run, levers, ledger(run, levers), speed(run, levers, card, document))
 
 
 def fits(plan: Plan, budget: Budget) -> bool:
@@ -94,6 +97,8 @@ def fits(plan: Plan, budget: Budget) -> bool:
 def best(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None) -> Plan | None:
     """The fastest plan that fits, None where none does."""
     wishes = wishes or Wishes()
+    if card is CPU:
+        return _on_cpu(run, budget, wishes)
     plans = (plan_for(run, levers, card, wishes.document) for levers in _settings(run, wishes))
     fitting = [plan for plan in plans if fits(plan, budget)]
     # What is left over may make a slower setting the faster one: of each number of streamed layers, the fastest and the
@@ -107,6 +112,18 @@ def best(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None) -> 
     return min(tried, key=_merit, default=None)
 
 
+def _on_cpu(run: Run, budget: Budget, wishes: Wishes) -> Plan | None:
+    """The fastest of the few settings that make sense on a CPU and fit: copies kept, nothing kept, layers recomputed."""
+    keep, recompute = (all_layers(choice, run.config.layers) for choice in ("keep", "recompute"))
+    copies = run.scheme != "none"
+    settings = [(keep, copies), (keep, False), (recompute, False)]
+    if wishes.recompute:
+        settings = [(recompute, copies), (recompute, False)]
+    optimizer, chunk = optimizer_kind(wishes.optimizer, on_card=False), min(wishes.loss_chunk or LOSS_CHUNK, run.tokens)
+    levers = (Levers(layers=ls, keep_dense=copies, optimizer=optimizer, loss_chunk=chunk) for ls, copies in settings)
+    return next((plan for each in levers if fits(plan := plan_for(run, each, CPU), budget)), None)
+
+
 def _merit(plan: Plan) -> tuple[float, int, int]:
     """Fast first; of those within half a percent the one that moves least to the host, then the smallest."""
     return (round(math.log(plan.speed.seconds) * 200), plan.ledger.host, plan.peak)
@@ -116,17 +133,11 @@ def longest(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None, 
     """The most tokens in one pass for which a plan fits, a multiple of `step`; 0 where none does."""
     wishes = wishes or Wishes()
 
-    def possible(tokens: int) -> bool:
+    def impossible(tokens: int) -> bool:
         longer = replace(run, tokens=tokens)
-        return any(fits(plan_for(longer, levers, card), budget) for levers in _leanest(longer, wishes))
+        return not any(fits(plan_for(longer, levers, card), budget) for levers in _leanest(longer, wishes))
 
-    low, high = 0, step
-    while possible(high) and high < 2**24:
-        low, high = high, 2 * high
-    while high - low > step:
-        middle = (low + high) // (2 * step) * step
-        low, high = (middle, high) if possible(middle) else (low, middle)
-    return low
+    return step * bisect.bisect(range(step, 2**24, step), False, key=impossible)
 
 
 def leaner(plan: Plan, budget: Budget, card: Card, wishes: Wishes | None = None) -> Plan | None:
@@ -160,7 +171,7 @@ def _setting(
     return Levers(
         layers=all_layers(choice, run.config.layers), inputs=inputs, streamed_layers=streamed, embedding=embedding,  # type: ignore[arg-type]
         head=head, head_tile=8192 if tiled_head else None, tile=tile, attention_groups=groups, prefetch=prefetch,
-        loss_chunk=wishes.loss_chunk or (min(2048, run.tokens) if tiled_head else 256), optimizer_place=place,  # type: ignore[arg-type]
+        loss_chunk=wishes.loss_chunk or (min(2048, run.tokens) if tiled_head else LOSS_CHUNK), optimizer_place=place,  # type: ignore[arg-type]
         optimizer=optimizer_kind(wishes.optimizer, on_card=place == "card"),
     )  # fmt: skip
 

@@ -23,17 +23,20 @@ FRAGMENTATION = 0.03  # of what comes and goes
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a step's memory depends on beside the levers."""
+    """What a step's memory depends on beside the levers.
+
+    Attributes:
+        tokens: T, the tokens of one forward pass, all documents together.
+        value_bytes: Bytes of the type the model computes in: 2 on cards, 4 on a CPU.
+        flash: Whether attention is one kernel for all documents (its workspace is counted).
+    """
 
     config: LlamaConfig
     lora: LoraConfig
     scheme: str = "nf4"
     tokens: int = 2048
-    """T, the tokens of one forward pass, all documents together."""
     value_bytes: int = 2
-    """Bytes of the type the model computes in: 2 on cards, 4 on a CPU."""
     flash: bool = True
-    """Whether attention is one kernel for all documents (its workspace is counted)."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,13 @@ def _weights(run: Run, levers: Levers) -> list[Item]:
     arena = layer + 7 * ALIGN * (6 if run.scheme in ("nf4", "fp4") else 3) // 2  # each tensor starts aligned
     streamed = levers.streamed_layers
     table = c.vocab_size * c.hidden_size * w
+    copies = c.layers * c.layer_matrix() * w if levers.keep_dense and run.scheme != "none" else 0
     items = [
         Item("frozen projections", "card", (c.layers - streamed) * layer, f"{c.layers - streamed} layers, {run.scheme}"),
         Item("slots of streamed layers", "card", min(levers.slots, streamed) * arena, f"{min(levers.slots, streamed)} of them"),
         Item("streamed layers", "host", streamed * arena, f"{streamed} layers, {run.scheme}"),
         Item("embedding", levers.embedding, table, "and head, tied" if c.tie_embeddings else ""),
-        Item("dense copies", "card", c.layers * c.layer_matrix() * w * _copied(run, levers), "kept between products"),
+        Item("dense copies", "card", copies, "kept between products"),
         Item("norms", "card", (2 * c.layers + 1) * c.hidden_size * w),
     ]  # fmt: skip
     tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
@@ -117,10 +121,6 @@ def _weights(run: Run, levers: Levers) -> list[Item]:
     elif not c.tie_embeddings:
         items.append(Item("head", "card", table, "as it is"))
     return items
-
-
-def _copied(run: Run, levers: Levers) -> int:
-    return int(levers.keep_dense and run.scheme != "none")
 
 
 def _adapter(run: Run, levers: Levers) -> list[Item]:

@@ -20,36 +20,39 @@ OptimizerChoice = Literal["auto", "adamw", "adamw8bit", "paged_adamw8bit"]
 
 @dataclass(frozen=True, kw_only=True)
 class Levers:
-    """One complete setting of the engine."""
+    """One complete setting of the engine.
+
+    Attributes:
+        layers: For each layer, what it saves for backward.
+        inputs: Where what the layers of the choices *attention* and *recompute* save waits for backward.
+        prefetch: Whether what waits on the host for the next layer is brought while this one computes; costs its room.
+        streamed_layers: Frozen layers, from the first, that live in host memory and visit the card when their turn comes.
+        slots: Streamed layers on the card at once: the one at work and those on their way.
+        embedding: Where the input table lies.
+        head: How the output head is kept: as it is, in 8 or 4 bits, or in host memory and visiting tile by tile.
+        head_tile: Rows of the vocabulary whose logits exist at once; None: all.
+        tile: Tokens of the stream that one pass of the token-wise parts (projections, MLP, norms) takes; None: all.
+        attention_groups: Parts into which attention's heads are divided; one part is computed, and differentiated, at a time.
+        loss_chunk: Tokens whose logits exist at once.
+        optimizer: AdamW with 8-bit moments, paged 8-bit ones (unified memory), or fp32 ones.
+        optimizer_place: `host`: master weights, gradients and moments live in host memory; the card has the adapter in the model's type.
+        keep_dense: Whether dequantised projections are kept (a CPU with memory to spare) or made for each product anew.
+    """
 
     layers: tuple[LayerChoice, ...]
-    """For each layer, what it saves for backward."""
     inputs: Place = "card"
-    """Where what the layers of the choices *attention* and *recompute* save waits for backward."""
     prefetch: bool = True
-    """Whether what waits on the host for the next layer is brought while this one computes; costs its room."""
     streamed_layers: int = 0
-    """Frozen layers, from the first, that live in host memory and visit the card when their turn comes."""
     slots: int = 2
-    """Streamed layers on the card at once: the one at work and those on their way."""
     embedding: Place = "card"
-    """Where the input table lies."""
     head: HeadKind = "dense"
-    """How the output head is kept: as it is, in 8 or 4 bits, or in host memory and visiting tile by tile."""
     head_tile: int | None = None
-    """Rows of the vocabulary whose logits exist at once; None: all."""
     tile: int | None = None
-    """Tokens of the stream that one pass of the token-wise parts (projections, MLP, norms) takes; None: all."""
     attention_groups: int = 1
-    """Parts into which attention's heads are divided; one part is computed, and differentiated, at a time."""
     loss_chunk: int = 256
-    """Tokens whose logits exist at once."""
     optimizer: OptimizerKind = "adamw8bit"
-    """AdamW with 8-bit moments, paged 8-bit ones (unified memory), or fp32 ones."""
     optimizer_place: Place = "card"
-    """`host`: master weights, gradients and moments live in host memory; the card has the adapter in the model's type."""
     keep_dense: bool = False
-    """Whether dequantised projections are kept (a CPU with memory to spare) or made for each product anew."""
 
     @property
     def streams(self) -> bool:

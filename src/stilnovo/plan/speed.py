@@ -18,8 +18,6 @@ from stilnovo.plan.ledger import Run, layer_bytes, on_host, saved_bytes
 from stilnovo.plan.levers import LayerChoice, Levers
 from stilnovo.plan.shape import lora_parameters
 
-HOST_ADAM_BYTES = 8e9  # bytes a second that an optimizer on the host works through
-
 
 @dataclass(frozen=True)
 class ObjectiveCost:

@@ -68,19 +68,15 @@ class EvaluationCallback(Protocol):
 
     def begin(self, model: Llama) -> None:
         """Evaluate the base model; called at the start of every session, when the adapter may already be trained."""
-        ...
 
     def evaluate(self, step: int, model: Llama) -> StepEvaluation:
         """Evaluate the model after `step` steps."""
-        ...
 
     def state(self) -> dict[str, Any]:
         """What later evaluations depend on: tensors and plain data."""
-        ...
 
     def restore(self, state: dict[str, Any]) -> None:
         """Put `state` back."""
-        ...
 
 
 def evaluation_steps(steps: int, every: int) -> list[int]:

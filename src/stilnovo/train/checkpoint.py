@@ -39,11 +39,10 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: int | 
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-    saved = _all(folder)
-    bests = {f"step-{_noted(path).get('best')}" for path in saved[-keep:]}
-    for old in saved[:-keep]:
-        if old.name not in bests:
-            shutil.rmtree(old, ignore_errors=True)
+    saved = steps(folder)
+    bests = {_noted(folder / f"step-{newer}").get("best") for newer in saved[-keep:]}
+    for old in set(saved[:-keep]) - bests:
+        shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
     return target
 
 
@@ -69,14 +68,10 @@ def _write_state(path: Path, state: dict[str, Any]) -> None:
         raise
 
 
-def _all(folder: Path) -> list[Path]:
-    found = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdigit()]
-    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
-
-
 def steps(folder: Path) -> list[int]:
     """The steps of which the folder holds a checkpoint, in order; whether they are whole is not looked at."""
-    return [int(path.name.removeprefix("step-")) for path in _all(folder)]
+    names = (path.name.removeprefix("step-") for path in folder.glob("step-*"))
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def newest(folder: Path) -> tuple[dict[str, Any], list[str]]:
@@ -86,11 +81,10 @@ def newest(folder: Path) -> tuple[dict[str, Any], list[str]]:
         InputError: when there is none.
     """
     damaged: list[str] = []
-    for path in reversed(_all(folder)):
-        state = _read(path)
-        if state is not None:
+    for step in reversed(steps(folder)):
+        if (state := _read(folder / f"step-{step}")) is not None:
             return state, damaged
-        damaged.append(path.name)
+        damaged.append(f"step-{step}")
     found = f"Damaged: {', '.join(damaged)}." if damaged else "The folder holds none."
     raise InputError(
         f"There is no checkpoint to resume from in {folder}.", found, "Start anew in another folder (--out)."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stilnovo.data import corpora
-from stilnovo.data.conversations import Conversation, Preference, read_conversations, read_preferences
+from stilnovo.data.conversations import Conversation, Preference
 from stilnovo.data.packing import IntArray, LazySequence, LongArray, PackedCorpus, coded
-from stilnovo.data.shards import is_prepared
+from stilnovo.data.shards import MappedDocuments
 from stilnovo.data.sources import Document, read_documents, training_text
 from stilnovo.errors import InputError
+from stilnovo.io.bad_rows import Tally
 from stilnovo.text import lint
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
@@ -80,18 +81,6 @@ def warn_of_template(tokenizer: Tokenizer) -> None:
     warn(f"{warning.rule}: {warning.text}" for warning in lint.check(tokenizer))
 
 
-def refuse_prepared(paths: Sequence[str]) -> None:
-    """Refuse a prepared corpus where rows are needed.
-
-    Raises:
-        InputError: naming it.
-    """
-    if any(is_prepared(Path(path)) for path in paths):
-        raise InputError(
-            "DPO learns from preference pairs alone.", f"{', '.join(paths)}: a prepared corpus.", "Give files of pairs."
-        )
-
-
 def read_texts(paths: Sequence[str], max_rows: int | None, model: str) -> tuple[list[Document], str]:
     """Texts, and the digest of all of them; `model` is named in the advice to prepare a large corpus.
 
@@ -109,18 +98,13 @@ def read_texts(paths: Sequence[str], max_rows: int | None, model: str) -> tuple[
     return documents, _sha256(documents)
 
 
-def read_chats(paths: Sequence[str], max_rows: int | None) -> tuple[list[Conversation], str]:
-    """Conversations, and the digest of all of them; rows that cannot be used are logged."""
-    conversations, tally = read_conversations(corpora.locate(paths), max_rows=max_rows)
+def read_chats(
+    reader: Callable[..., tuple[list[Chat], Tally]], paths: Sequence[str], max_rows: int | None
+) -> tuple[list[Chat], str]:
+    """Conversations or pairs, and the digest of all of them; rows that cannot be used are logged."""
+    rows, tally = reader(corpora.locate(paths), max_rows=max_rows)
     warn(tally.lines())
-    return conversations, _sha256(conversations)
-
-
-def read_pairs(paths: Sequence[str], max_rows: int | None) -> tuple[list[Preference], str]:
-    """Preference pairs, and the digest of all of them; rows that cannot be used are logged."""
-    pairs, tally = read_preferences(corpora.locate(paths), max_rows=max_rows)
-    warn(tally.lines())
-    return pairs, _sha256(pairs)
+    return rows, _sha256(rows)
 
 
 def warn(lines: Iterable[str], prefix: str = "") -> None:
@@ -160,5 +144,8 @@ def repeated(documents: list[IntArray], tokens: int, seed: int) -> list[IntArray
 
 
 def lengths_of(documents: Sequence[IntArray]) -> LongArray:
-    """Tokens of each document."""
+    """Tokens of each document; mapped ones know theirs."""
+    if isinstance(documents, MappedDocuments):
+        known: LongArray = documents.lengths
+        return known
     return np.array([len(document) for document in documents], dtype=np.int64)

@@ -10,8 +10,6 @@ import itertools
 import json
 from pathlib import Path
 
-import torch
-
 from stilnovo.data.batches import BatchStream
 from stilnovo.data.packing import PackedCorpus
 from stilnovo.progress import Progress
@@ -34,14 +32,10 @@ def write(folder: Path, objective: Objective, rows: HeldOutRows) -> None:
 def figures_of(passes: Passes, loss: BatchLoss, corpus: PackedCorpus, settings: TrainSection) -> dict[str, float]:
     """What the loss reports of one pass over a corpus: means by name, and `n`, over how many."""
     stream = BatchStream(corpus, settings.batch_packs, settings.seed)
-    count, training = stream.batches_per_epoch(), passes.model.training
+    count = stream.batches_per_epoch()
     sums: Parts = {"loss": (0.0, 0)}
-    passes.model.eval()
-    try:
-        with torch.no_grad(), Progress("held-out", count) as progress:
-            for done, batch in enumerate(itertools.islice(stream, count), 1):
-                sums = added(sums, loss(passes, batch)[1])
-                progress.update(done, f"{done:,} of {count:,} batches")
-    finally:
-        passes.model.train(training)
+    with passes.evaluation(), Progress("held-out", count) as progress:
+        for done, batch in enumerate(itertools.islice(stream, count), 1):
+            sums = added(sums, loss(passes, batch)[1])
+            progress.update(done, f"{done:,} of {count:,} batches")
     return {"n": sums["loss"][1], **means(sums)}

@@ -5,36 +5,26 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from types import FrameType, TracebackType
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+@contextmanager
+def held_interrupt() -> Iterator[threading.Event]:
+    """`with held_interrupt() as asked:` … `if asked.is_set():` somebody wants to stop; a second Ctrl-C acts at once."""
+    asked = threading.Event()
 
-class HeldInterrupt:
-    """`with HeldInterrupt() as held:` … `if held.asked:` — a second Ctrl-C acts at once.
-
-    Attributes:
-        asked: Whether somebody wants to stop.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> HeldInterrupt:
-        if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
             raise KeyboardInterrupt
-        self.asked = True
+        asked.set()
         logging.getLogger(__name__).info("Stopping after this step; once more stops at once.")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
+    main = threading.current_thread() is threading.main_thread()  # Python lets no other thread set handlers
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM) if main}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)

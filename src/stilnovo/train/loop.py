@@ -13,7 +13,6 @@ import statistics
 import sys
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,8 +24,8 @@ from stilnovo.engine.stack import TrainingEngine
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.plan.choice import Plan
-from stilnovo.plan.levers import optimizer_kind
+from stilnovo.plan.choice import LOSS_CHUNK, Plan
+from stilnovo.plan.levers import Levers, all_layers, optimizer_kind
 from stilnovo.progress import Progress, bytes_text
 from stilnovo.recipe import TrainSection
 from stilnovo.runlog import RunFolder
@@ -34,11 +33,10 @@ from stilnovo.train import checkpoint
 from stilnovo.train.callback import EvaluationCallback, Evaluations
 from stilnovo.train.checkpoint import random_state, set_random_state
 from stilnovo.train.host import HostAdapter
-from stilnovo.train.interrupt import HeldInterrupt
+from stilnovo.train.interrupt import held_interrupt
 from stilnovo.train.objectives.text import NextToken
 from stilnovo.train.optimizer import learning_rate, make_optimizer
 from stilnovo.train.passes import BatchLoss, Parts, Passes, added, means
-from stilnovo.train.planning import CPU_CHUNK
 
 LAST_STEPS = 10  # over which a loss's own metrics are averaged: a single step has few pairs
 log = logging.getLogger(__name__)
@@ -107,17 +105,16 @@ class Trainer:
                 "There is nothing to learn from.", "No document has two tokens.", "Give more text with --data."
             )
         self.model, self.settings, self.run, self.batch_loss = model, settings, run, loss or NextToken()
-        self.engine = self.host = None
-        kind = optimizer_kind(settings.optimizer, on_card=model.device.type == "cuda")
-        chunk = settings.loss_chunk or CPU_CHUNK
-        if plan is not None:
-            kind, chunk = plan.levers.optimizer, plan.levers.loss_chunk
-            if plan.levers.optimizer_place == "host":
-                self.host = HostAdapter(model)
-            self.engine = TrainingEngine(model, plan.levers, self.host)
-        self.passes = Passes(model, self.engine, chunk)
+        self.levers = plan.levers if plan else Levers(
+            layers=all_layers("keep", model.config.layers), loss_chunk=settings.loss_chunk or LOSS_CHUNK,
+            optimizer=optimizer_kind(settings.optimizer, on_card=model.device.type == "cuda"),
+        )  # fmt: skip
+        self.host = HostAdapter(model) if self.levers.optimizer_place == "host" else None
+        self.engine = TrainingEngine(model, self.levers, self.host) if plan else None
+        self.passes = Passes(model, self.engine, self.levers.loss_chunk)
+        self.checkpoints = run.path / "checkpoints"
         self.parameters = lora.parameters(model) if self.host is None else self.host.masters
-        self.optimizer = make_optimizer(self.parameters, settings, kind)
+        self.optimizer = make_optimizer(self.parameters, settings, self.levers.optimizer)
         self.stream = BatchStream(corpus, settings.batch_packs, settings.seed)
         self.steps = planned_steps(corpus, settings)
         self.step = self.tokens = 0
@@ -206,11 +203,6 @@ class Trainer:
             "Lower train.learning_rate, or look at that batch's texts; --resume continues from the checkpoint.",
         )
 
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the checkpoints."""
-        return self.run.path / "checkpoints"
-
     def save(self) -> None:
         """Write a checkpoint of this moment."""
         best = None if self.evaluations.callback is None else self.evaluations.best
@@ -231,7 +223,7 @@ class Trainer:
         The first Ctrl-C ends the step, writes a checkpoint and stops; a second one drops the step.
         """
         stream = iter(self.stream)
-        with Progress("train", self.steps) as progress, HeldInterrupt() as held:
+        with Progress("train", self.steps) as progress, held_interrupt() as asked:
             try:
                 self._begin()
                 while self.step < self.steps and not self.evaluations.ended:
@@ -249,9 +241,9 @@ class Trainer:
                     )
                     evaluated = self.evaluations.evaluate(self.step, self.model)
                     due = self.step % self.settings.checkpoint_every == 0 or self.step == self.steps
-                    if held.asked or evaluated or due:
+                    if asked.is_set() or evaluated or due:
                         self.save()
-                    if held.asked and self.step < self.steps and not self.evaluations.ended:
+                    if asked.is_set() and self.step < self.steps and not self.evaluations.ended:
                         raise KeyboardInterrupt
             except KeyboardInterrupt:
                 # An interrupted step is dropped: its gradients must not leak into the state that is kept.

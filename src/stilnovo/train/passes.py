@@ -47,16 +47,7 @@ class Passes:
 
     def __init__(self, model: Llama, engine: TrainingEngine | None, chunk: int) -> None:
         self.model, self.engine, self.chunk = model, engine, chunk
-        self._head: Head | None = None
-
-    @property
-    def head(self) -> Head:
-        """The output head in tiles."""
-        if self.engine is not None:
-            return self.engine.head
-        if self._head is None:
-            self._head = Head(self.model.head, "dense", None, Link(self.model.device))
-        return self._head
+        self.head = engine.head if engine else Head(model.head, "dense", None, Link(model.device))
 
     def hidden(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
         """Token ids (T,) of documents of these lengths → final hidden states (T, C), differentiable."""
@@ -71,11 +62,7 @@ class Passes:
         targets = targets.to(hidden.device)
         if self.engine is None:
             return chunked_losses(hidden, self.model.head, targets, self.chunk)
-        return tiled_losses(hidden, self.engine.head, targets, self.chunk)
-
-    def cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Sum of −log p in nats over rows (T, C)."""
-        return self.losses(hidden, targets).sum()
+        return tiled_losses(hidden, self.head, targets, self.chunk)
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Sum of KL(teacher ‖ student) in nats over rows; half the rows at once, since each has two rows of logits."""
@@ -84,14 +71,22 @@ class Passes:
     @contextlib.contextmanager
     def base(self) -> Iterator[None]:
         """The model without its adapter, and without gradients."""
-        training = self.model.training
         lora.set_enabled(self.model, False)
+        try:
+            with self.evaluation():
+                yield
+        finally:
+            lora.set_enabled(self.model, True)
+
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Without gradients and without dropout."""
+        training = self.model.training
         self.model.eval()
         try:
             with torch.no_grad():
                 yield
         finally:
-            lora.set_enabled(self.model, True)
             self.model.train(training)
 
 
@@ -103,8 +98,6 @@ class BatchLoss(Protocol):
 
     def __call__(self, passes: Passes, batch: Batch) -> tuple[Tensor, Parts]:
         """The sum, differentiable, and the parts."""
-        ...
 
     def count(self, batch: Batch) -> int:
         """Losses that a batch adds up."""
-        ...

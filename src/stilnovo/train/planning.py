@@ -16,18 +16,15 @@ from stilnovo.hub import find_model
 from stilnovo.model.load import compute_dtype
 from stilnovo.model.weights import GGUFReader
 from stilnovo.plan import cards, choice
-from stilnovo.plan.cards import GIB, Card
+from stilnovo.plan.cards import CPU, GIB, Card
 from stilnovo.plan.choice import Budget, Plan, Wishes, plan_for
 from stilnovo.plan.config import config_from_json
 from stilnovo.plan.ledger import CONTEXT_BYTES, Run
-from stilnovo.plan.levers import Levers, all_layers, optimizer_kind
 from stilnovo.plan.shape import adapter_of
 from stilnovo.progress import bytes_text
 from stilnovo.recipe import Recipe, TrainSection
 
 CPU_SHARE = 0.67  # of the free memory, at most
-CPU_CHUNK = 256  # tokens whose logits exist at once, unless the recipe says otherwise
-CPU = Card("this CPU", 1e11, 0, 2e10, 1e10)
 
 
 def run_of(recipe: Recipe, device: torch.device) -> Run:
@@ -71,8 +68,7 @@ def choose_plan(run: Run, settings: TrainSection, device: torch.device, budget: 
     """
     budget = budget or budget_of(device)
     card, wishes = card_of(device), choice.wishes_of(settings)
-    on_cpu = device.type == "cpu"
-    plan = _on_cpu(run, budget, wishes) if on_cpu else choice.best(run, budget, card, wishes)
+    plan = choice.best(run, budget, card, wishes)
     if plan is None:
         raise InputError(
             f"A pass of {run.tokens:,} tokens does not fit.",
@@ -100,25 +96,6 @@ def _what_would(run: Run, budget: Budget, card: Card, wishes: Wishes) -> str:
     return "Use a smaller model."
 
 
-def _on_cpu(run: Run, budget: Budget, wishes: Wishes) -> Plan | None:
-    dense = run.scheme != "none"
-    kept = [] if wishes.recompute else [all_layers("keep", run.config.layers)]
-    recomputed = all_layers("recompute", run.config.layers)
-    optimizer, chunk = optimizer_kind(wishes.optimizer, on_card=False), min(wishes.loss_chunk or CPU_CHUNK, run.tokens)
-    settings = [(layers, copies) for layers in kept for copies in (dense, False)]
-    settings += [(recomputed, dense and wishes.recompute), (recomputed, False)]
-    for layers, copies in settings:
-        levers = Levers(layers=layers, keep_dense=copies, optimizer=optimizer, loss_chunk=chunk)
-        plan = plan_for(run, levers, CPU)
-        if plan.peak <= budget.allocator:
-            return plan
-    return None
-
-
 def leaner(plan: Plan, settings: TrainSection, device: torch.device) -> Plan | None:
     """The next plan after the machine ran out of memory under this one; None where there is none."""
-    budget, wishes = budget_of(device), choice.wishes_of(settings)
-    if device.type == "cuda":
-        return choice.leaner(plan, budget, card_of(device), wishes)
-    cut = Budget(min(budget.card, plan.peak) * 7 // 8, budget.host, context=0, reserve=0)
-    return _on_cpu(plan.run, cut, wishes)
+    return choice.leaner(plan, budget_of(device), card_of(device), choice.wishes_of(settings))

@@ -23,7 +23,6 @@ from stilnovo.model.load import choose_device, open_model
 from stilnovo.model.qat import make_aware
 from stilnovo.plan.keys import plain_reason, refuse_ignored_keys
 from stilnovo.plan.ledger import ledger
-from stilnovo.plan.levers import Levers, all_layers, optimizer_kind
 from stilnovo.plan.shape import lora_parameters
 from stilnovo.progress import bytes_text
 from stilnovo.recipe import Recipe, keys, load, value_of
@@ -128,16 +127,16 @@ class TrainingRun:
             self._write(result, lines)
         return result, lines
 
+    def figures(self, result: TrainResult) -> dict[str, Any]:
+        """What is known of the finished training, as plain data."""
+        return {
+            **result.to_json(), "predicted_peak_bytes": None if self.plan is None else self.plan.peak,
+            "guard": self.trainer.evaluations.summary(), "held_out": None if self.measured is None else self.measured[0],
+        }  # fmt: skip
+
     def _write(self, result: TrainResult, lines: list[memory.MemoryLine]) -> None:
-        self.folder.write_json(
-            "train.json",
-            {
-                **result.to_json(), "memory": [asdict(line) for line in lines],
-                "predicted_peak_bytes": None if self.plan is None else self.plan.peak, "levers": self._levers(),
-                "guard": self.trainer.evaluations.summary(),
-                "held_out": None if self.measured is None else self.measured[0],
-            },
-        )  # fmt: skip
+        memory_lines = [asdict(line) for line in lines]
+        self.folder.write_json("train.json", self.figures(result) | {"memory": memory_lines, "levers": self._levers()})
 
     def _measure(self) -> None:
         try:
@@ -179,9 +178,8 @@ class TrainingRun:
             measured["saved for backward"] = self.trainer.engine.saved_bytes
             items = self.plan.ledger.items
         else:  # there is no plan; what lasts can be weighed all the same
-            kind = optimizer_kind(self.recipe.train.optimizer, on_card=self.model.device.type == "cuda")
-            levers = Levers(layers=all_layers("keep", self.shape.config.layers), optimizer=kind)
-            items = tuple(item for item in ledger(replace(self.shape, tokens=1), levers).items if item.name in measured)
+            lasting = ledger(replace(self.shape, tokens=1), self.trainer.levers).items
+            items = tuple(item for item in lasting if item.name in measured)
         return [
             memory.MemoryLine(
                 f"{item.name} (host)" if item.place == "host" else item.name,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stilnovo.data.conversations import read_preferences
 from stilnovo.data.pairs import pack_pairs
+from stilnovo.data.shards import is_prepared
 from stilnovo.errors import InputError
 from stilnovo.plan.speed import ObjectiveCost
 from stilnovo.text.template import Message
@@ -23,9 +26,14 @@ class PreferenceObjective(Objective):
     def read(self, tokenizer: Tokenizer) -> corpus.Corpus:
         """See `Objective.read`."""
         data = self.recipe.data
-        corpus.refuse_prepared(data.paths)
+        if any(is_prepared(Path(path)) for path in data.paths):
+            raise InputError(
+                "DPO learns from preference pairs.",
+                f"{', '.join(data.paths)}: a prepared corpus.",
+                "Give files of pairs.",
+            )
         corpus.warn_of_template(tokenizer)
-        pairs, digest = corpus.read_pairs(data.paths, data.max_documents)
+        pairs, digest = corpus.read_chats(read_preferences, data.paths, data.max_documents)
         learnt, held_out = corpus.split_distinct(pairs, data.held_out, self.recipe.train.seed)
         packed = pack_pairs(learnt, tokenizer, data.pack_tokens)
         corpus.warn(packed.lines())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stilnovo.data.conversations import read_conversations
 from stilnovo.data.packing import IntArray, pack
 from stilnovo.train import corpus
 from stilnovo.train.objectives.text import NextToken, TextObjective
@@ -21,7 +22,7 @@ class ConversationObjective(TextObjective):
     def documents(self, tokenizer: Tokenizer) -> tuple[list[IntArray], corpus.HeldOutRows, str]:
         """See `TextObjective.documents`."""
         data = self.recipe.data
-        conversations, digest = corpus.read_chats(data.paths, data.max_documents)
+        conversations, digest = corpus.read_chats(read_conversations, data.paths, data.max_documents)
         learnt, held_out = corpus.split_distinct(conversations, data.held_out, self.recipe.train.seed)
         return [corpus.supervised(conversation, tokenizer) for conversation in learnt], tuple(held_out), digest
 

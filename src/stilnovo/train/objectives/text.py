@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from stilnovo.data.conversations import read_conversations
 from stilnovo.data.packing import IntArray, PackedCorpus, pack_index, truncated_index
 from stilnovo.data.shards import is_prepared, open_prepared
 from stilnovo.data.sources import Document, training_text
@@ -61,7 +62,7 @@ class TextObjective(Objective):
         documents, held_out, digest = self._prepared(folder, tokenizer) if prepared else self.documents(tokenizer)
         lengths, anchored = corpus.lengths_of(documents), None
         if data.rehearsal:
-            conversations, rehearsal_digest = corpus.read_chats(data.rehearsal, None)
+            conversations, rehearsal_digest = corpus.read_chats(read_conversations, data.rehearsal, None)
             wanted = round(data.rehearsal_share / (1 - data.rehearsal_share) * int(lengths.sum()))
             talks = [supervised(conversation, tokenizer) for conversation in conversations]
             rehearsal = corpus.repeated(talks, wanted, self.recipe.train.seed)
@@ -113,13 +114,11 @@ class NextToken:
     def __call__(self, passes: Passes, batch: Batch) -> tuple[Tensor, Parts]:
         """See `stilnovo.train.passes.BatchLoss`; `parts["kl"]` is there when the batch holds an anchor."""
         hidden = passes.hidden(batch.tokens, batch.lengths)
-        learnt = self._learnt(batch)
-        if learnt is None:
-            loss, count = passes.cross_entropy(hidden, batch.targets), batch.targets.numel()
-        else:
-            rows = learnt.nonzero()[:, 0]
-            loss, count = passes.cross_entropy(hidden[rows.to(hidden.device)], batch.targets[rows]), len(rows)
-        parts: Parts = {"loss": (loss.item(), count)}
+        learnt, student, targets = self._learnt(batch), hidden, batch.targets
+        if learnt is not None:
+            student, targets = hidden[learnt.to(hidden.device)], targets[learnt]
+        loss = passes.losses(student, targets).sum()
+        parts: Parts = {"loss": (loss.item(), len(targets))}
         if self.rehearse_by == "learn" or not batch.anchored:
             return loss, parts
         rows = _anchored(batch).nonzero()[:, 0]
