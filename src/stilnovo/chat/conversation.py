@@ -252,7 +252,7 @@ class _Reply:
             yield self._notice("section" if found.section else "passages", left)
         checker = Checker(given, library, start=len(self.text))
         yield from self._streamed(messages, checker)
-        if found.found and not any(quote.sound for quote in checker.quotes):
+        if found.found and not any(quote.sound for quote in self.quotes):
             yield self._add_extract(FROM_THE_TEXT)
 
     def _chat(self) -> Iterator[Event]:
@@ -281,7 +281,10 @@ class _Reply:
         writer = self.talk.writer
         assert writer is not None
         pieces, count, text = writer.stream(messages, self.sampling), 0, ""
+        failure: StilnovoError | None = None
         self.prompt_tokens += writer.count(messages)
+        if checker:
+            checker.quotes = self.quotes
         try:
             for piece in pieces:
                 if self.cancel.is_set():
@@ -289,21 +292,19 @@ class _Reply:
                 count, text = count + 1, text + piece
                 if shown := checker.feed(piece) if checker else piece:
                     yield self._add(shown)
-            if checker and (shown := checker.end()):
-                yield self._add(shown)
-        except StilnovoError:
-            if checker and (shown := checker.end()):
-                yield self._add(shown)
-            raise
+        except StilnovoError as error:
+            failure = error
         finally:
-            if checker:
-                self.quotes += checker.quotes
             if isinstance(pieces, Generator):
                 pieces.close()
             written = max(count, writer.count([Message("user", text)]) - writer.count([Message("user", "")]))
             self.completion_tokens += written
             told = getattr(writer, "finish", None)
             self.cut = self.cut or (written >= self.sampling.max_new_tokens if told is None else told == "length")
+        if checker and (shown := checker.end()):
+            yield self._add(shown)
+        if failure:
+            raise failure
 
 
 def _nearest(library: Library) -> Callable[[str], list[Passage]]:

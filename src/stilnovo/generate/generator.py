@@ -15,7 +15,7 @@ import torch
 from stilnovo.errors import InputError
 from stilnovo.generate.kv_cache import KVCache
 from stilnovo.generate.sampler import Sampler
-from stilnovo.generate.sampling import Sampling
+from stilnovo.generate.sampling import Sampling, stop_at
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
 from stilnovo.model.quantize import FrozenLinear
@@ -52,9 +52,8 @@ class _Text:
             self.done = self.stopped = True
             return
         self.ids.append(token)
-        if any(stop in self.text() for stop in self.stop):
-            self.done = self.stopped = True
-        self.done = self.done or self.left == 0
+        self.stopped = bool(self.stop) and stop_at(self.text(), self.stop, True)[1]
+        self.done = self.stopped or self.left == 0
 
     def text(self) -> str:
         # Half a character at the end is no text yet, and none at all when the writing ends there.
@@ -62,19 +61,13 @@ class _Text:
 
     def whole(self) -> str:
         text = self.text()
-        cuts = [text.index(stop) for stop in self.stop if stop in text]
-        return text[: min(cuts)] if cuts else text
+        return text[: stop_at(text, self.stop, True)[0]]
 
     def fresh(self) -> str:
         """Text not shown yet; what may become a stop string waits."""
-        text = self.whole()
-        end = len(text)
-        if not self.done:
-            for stop in self.stop:
-                held = (size for size in range(min(len(stop), end), 0, -1) if text[:end].endswith(stop[:size]))
-                end -= next(held, 0)
-        piece = text[self.shown : end]
-        self.shown = max(self.shown, end)
+        text = self.text()
+        end, _ = stop_at(text, self.stop, self.done)
+        piece, self.shown = text[self.shown : end], max(self.shown, end)
         return piece
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stilnovo.errors import InputError
@@ -26,3 +27,14 @@ class Sampling:
             )
         if "" in self.stop:
             raise InputError("A stop string is empty.", "Every text contains it.", "Leave it out.")
+
+
+def stop_at(text: str, stops: Sequence[str], final: bool) -> tuple[int, bool]:
+    """How much of a growing text may be shown, and whether a stop string has ended it.
+
+    Unless the text is final, what may become a stop string waits.
+    """
+    places = [text.index(stop) for stop in stops if stop in text]
+    held = [size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])]
+    waiting = 0 if final else max(held, default=0)
+    return (min(places), True) if places else (len(text) - waiting, False)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from stilnovo.chat.events import Answer, Event, Mode, Notice, Turn
-from stilnovo.generate.sampling import Sampling
+from stilnovo.generate.sampling import Sampling, stop_at
 from stilnovo.serve.answering import MODEL_OF, Ask
 from stilnovo.serve.faults import Fault
 
@@ -25,26 +25,19 @@ MESSAGES_AT_MOST = 1000
 _REFUSED = ("tools", "functions", "logprobs", "top_logprobs", "logit_bias", "audio")
 
 
-class ContentPart(BaseModel):
-    """A part of a message; only text is read."""
-
-    type: str
-    text: str = ""
-
-
 class WireMessage(BaseModel):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[ContentPart] | None = None
+    content: str | list[dict[str, Any]] | None = None
 
     def words(self) -> str:
-        """The text of the message."""
+        """The text of the message; of its parts only text is read."""
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
-        if other := next((part.type for part in self.content if part.type != "text"), None):
-            raise Fault(400, "unsupported", f"Only text is read; the message has a part of type {other!r}.", "messages")
-        return "\n".join(part.text for part in self.content)
+        if others := [part.get("type") for part in self.content if part.get("type") != "text"]:
+            raise Fault(400, "unsupported", f"Only text is read; a part has the type {others[0]!r}.", "messages")
+        return "\n".join(str(part.get("text", "")) for part in self.content)
 
 
 class SamplingFields(BaseModel):
@@ -126,30 +119,18 @@ class Cut:
     """The text on its way out, ended before a stop string; what may become one waits."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
-        self._stops, self._held, self.ended = stops, "", False
+        self._stops, self._text, self._shown, self.ended = stops, "", 0, False
 
-    def feed(self, text: str) -> str:
+    def feed(self, text: str, final: bool = False) -> str:
         """What may go out now."""
-        if self.ended:
-            return ""
-        self._held += text
-        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
-        if places:
-            self.ended = True
-            out, self._held = self._held[: min(places)], ""
-            return out
-        keep = max((self._overlap(stop) for stop in self._stops), default=0)
-        out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return out
+        self._text += text
+        end, self.ended = stop_at(self._text, self._stops, final)
+        piece, self._shown = self._text[self._shown : end], max(self._shown, end)
+        return piece
 
     def rest(self) -> str:
         """What was held back and is no stop string after all."""
-        out, self._held = "" if self.ended else self._held, ""
-        return out
-
-    def _overlap(self, stop: str) -> int:
-        sizes = range(min(len(stop) - 1, len(self._held)), 0, -1)
-        return next((size for size in sizes if self._held.endswith(stop[:size])), 0)
+        return self.feed("", final=True)
 
 
 class Answered:
