@@ -1,4 +1,4 @@
-"""Values that a user's YAML names: a column of the row, or a template over its columns."""
+"""Read a user's YAML task file, and resolve its columns and Jinja templates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stilnovo.errors import InputError
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """A YAML file's mapping.
+    """Load a YAML file as a mapping.
 
     Raises:
         InputError: it is no YAML, holds code (`!function`), or something other than keys with values.
@@ -37,7 +37,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def check_keys(path: Path, given: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse a key that is not known, naming the nearest.
+    """Reject unknown keys, suggesting the nearest known one.
 
     Raises:
         InputError: there is one.
@@ -57,7 +57,7 @@ def _template(text: str) -> Template:
 
 
 def value_of(row: Row, key: str, expression: str) -> Any:
-    """What `expression`, given under `key`, is in this row: the column of that name, or the template's text.
+    """Resolve an expression for a row: the column of that name, or a rendered Jinja template.
 
     Raises:
         ValueError: it is neither; names the key and what is wrong.

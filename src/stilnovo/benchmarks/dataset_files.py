@@ -1,4 +1,4 @@
-"""A benchmark's files as rows and items: from a local mirror, in whatever layout it has, or from the hub when asked.
+"""Load benchmark data files, from a local folder in any usual layout or from the Hugging Face hub.
 
 One folder a benchmark below `--data-dir`. In it the named file of the dataset's own distribution is looked for first,
 then what the hub's Parquet conversion writes (`CONFIG/SPLIT/0000.parquet`), then the usual `SPLIT.jsonl`, `.json` and
@@ -46,7 +46,7 @@ class Dataset:
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def loader(self, make: Callable[[Row, str], T]) -> Callable[[Request], list[T]]:
-        """A task's `load` that makes an item of every row; see `build`."""
+        """Build a task's `load` function, which makes an item of every row; see `build`."""
 
         def load(request: Request) -> list[T]:
             return build(*self.rows(request), make, request.split)
@@ -54,7 +54,7 @@ class Dataset:
         return load
 
     def rows(self, request: Request, split: str | None = None) -> tuple[list[Row], str]:
-        """The rows of a split (the request's own by default) and the name of the file they come from.
+        """Read the rows of a split (the request's by default), with the name of their file.
 
         Raises:
             MissingData: they are not here; says the hub's name and how to get them.
@@ -64,7 +64,7 @@ class Dataset:
         return [row for path in paths for row in read_rows(path)], ", ".join(map(str, paths))
 
     def find(self, request: Request, split: str) -> list[Path]:
-        """The files of a split, in order."""
+        """Find the files of a split, in order."""
         looked: list[str] = []
         if request.data_dir is not None:
             own = [f"{self.folder}/{pattern}" for pattern in self._patterns(split)]
@@ -118,7 +118,7 @@ class Dataset:
 
 
 def read_text(path: Path) -> str:
-    """A file's text, UTF-8.
+    """Read a UTF-8 text file.
 
     Raises:
         InputError: it is missing or is not UTF-8.
@@ -130,7 +130,7 @@ def read_text(path: Path) -> str:
 
 
 def build(rows: Iterable[Row], origin: str, make: Callable[[Row, str], T], split: str = "") -> list[T]:
-    """Turn rows into items; `make` is given a row and `SPLIT/NUMBER` (from 0), a name for rows that have none.
+    """Convert rows to items; `make` gets each row and a default id, `SPLIT/NUMBER` (from 0).
 
     Raises:
         InputError: a row lacks a field or its answer points nowhere; names the row and `origin`, the file.
@@ -148,7 +148,7 @@ def build(rows: Iterable[Row], origin: str, make: Callable[[Row, str], T], split
 
 
 def text(row: Row, name: str) -> str:
-    """A field that must be text and not blank.
+    """Get a field that must be non-blank text.
 
     Raises:
         KeyError: it is missing.
@@ -161,7 +161,7 @@ def text(row: Row, name: str) -> str:
 
 
 def letter_index(answer: object, letters: Sequence[str]) -> int:
-    """The index of an answer key among the letters of the options that there are.
+    """Index of an answer key among the option letters.
 
     Raises:
         ValueError: it is none of them.

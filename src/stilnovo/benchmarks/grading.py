@@ -1,4 +1,4 @@
-"""Grades of written answers: exact match and F1 over words after SQuAD's normalisation, in Italian and English."""
+"""Grade written answers: exact match and word F1 after SQuAD normalisation, for Italian and English."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def f1(written: str, reference: str) -> float:
 
 
 def words(value: str) -> list[str]:
-    """The words that count: small letters, no articles, no punctuation."""
+    """Normalised words: lower case, without articles and punctuation."""
     return _ARTICLES.sub(" ", value.lower()).translate(_PUNCTUATION).split()

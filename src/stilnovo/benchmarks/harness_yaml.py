@@ -1,4 +1,4 @@
-"""Task files of lm-evaluation-harness: the part of its YAML that a task over local files needs.
+"""Load lm-evaluation-harness task YAML: the subset that a task over local files needs.
 
 Multiple choice and written answers over JSON, JSONL, CSV or Parquet: columns or Jinja templates for the prompt, the
 choices and the target, few-shot examples, and the metrics acc, acc_norm and exact_match. Contexts, continuations and
@@ -36,7 +36,7 @@ _GRADING = ("ignore_case", "ignore_punctuation", "ignore_numbers", "regexes_to_i
 
 
 def harness_task(path: Path, settings: Mapping[str, Any]) -> Task:
-    """The task that a YAML file of lm-evaluation-harness describes; data files are looked for beside it.
+    """Build a task from lm-evaluation-harness YAML; data files are relative to the YAML.
 
     Raises:
         InputError: a key or a value is not supported, or a data file is missing.
@@ -85,7 +85,7 @@ def harness_task(path: Path, settings: Mapping[str, Any]) -> Task:
 
 
 class _Prompt:
-    """Rows into items, as the settings say."""
+    """Formats rows as items, few-shot examples included."""
 
     def __init__(self, settings: Mapping[str, Any], pool: Sequence[Row], shots: int, with_itself: bool) -> None:
         self.settings, self.pool, self.shots, self.with_itself = settings, _whole(pool), shots, with_itself
@@ -95,7 +95,7 @@ class _Prompt:
         self.random = random.Random(_SEED)
 
     def item(self, row: Row, place: str) -> Item:
-        """One row as a question after its examples."""
+        """Format a row as a question after its few-shot examples."""
         description = self.settings.get("description")
         header = str(value_of(row, "description", description)) if description else ""
         header += "".join(map(self._example, self._examples(row)))
@@ -164,7 +164,7 @@ class _Prompt:
 
 
 def decoding(settings: Mapping[str, Any]) -> Decoding:
-    """The harness's generation settings in our words; it draws only where it says `do_sample`."""
+    """Convert the harness's generation_kwargs; it samples only with `do_sample`."""
     until = settings.get("until") or []
     stop = (until,) if isinstance(until, str) else tuple(until)
     return Decoding(
@@ -191,7 +191,7 @@ def _literal(text: str) -> Any:
 
 
 def _whole(rows: Sequence[Row]) -> list[Row]:
-    """The rows with all columns each, absent ones None, as the harness has them."""
+    """Give every row all columns, absent ones as None, as `datasets` does."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     return [{key: row.get(key) for key in columns} for row in rows]
 
@@ -209,7 +209,7 @@ def _data_files(path: Path, given: Mapping[str, Any]) -> dict[str, list[Path]]:
 
 
 def beside(path: Path, name: str) -> Path:
-    """A data file that a task file names: relative to its own folder.
+    """Resolve a data file relative to its task file.
 
     Raises:
         InputError: it is not there.

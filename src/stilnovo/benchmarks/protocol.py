@@ -1,4 +1,4 @@
-"""The conditions of an evaluation as one object, and what differs between two sets of them.
+"""Evaluation protocols: the conditions of published results, and how a run differs from the default.
 
 Unusual: a result says under which protocol it was made and, line by line, what differs from the default and why that
 matters; the same differences, one at a time, are measured by `bench/protocols.py`.
@@ -34,7 +34,7 @@ Opening = Literal["model", "none", "always"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to evaluate.
+    """Conditions of an evaluation.
 
     Attributes:
         name: As typed after `--protocol`.
@@ -64,7 +64,7 @@ class Protocol:
         return changed
 
     def task(self, task: Task) -> Task:
-        """The task in the version that this protocol asks for."""
+        """Get the task in this protocol's version."""
         version = self.versions.get(task.name, task.version)
         return task if version == task.version else OLDER[f"{task.name}@{version}"]
 
@@ -84,7 +84,7 @@ class Protocol:
         return select(self.task(task), data_dir, split, draw, shots=shots, download=download, first=self.first)
 
     def identity(self) -> dict[str, str]:
-        """What changes an answer to the same item, for the cache; quantisation and versions are named there already."""
+        """Settings that change an answer to the same item, for the cache key."""
         return {"opening": self.opening}
 
 
@@ -104,7 +104,7 @@ PROTOCOLS = {protocol.name: protocol for protocol in (STILNOVO, REPORT2024, ANIT
 
 
 def find_protocol(name: str) -> Protocol:
-    """A protocol by name.
+    """Look up a protocol by name.
 
     Raises:
         InputError: there is none of that name (with the nearest).
@@ -121,7 +121,7 @@ def find_protocol(name: str) -> Protocol:
 
 @dataclass(frozen=True)
 class Difference:
-    """One way in which an evaluation was not the default one; `effect` is what it did to SmolLM2, where measured."""
+    """A deviation from the default protocol; `effect` is its measured effect on SmolLM2, if any."""
 
     what: str
     here: str
@@ -131,7 +131,7 @@ class Difference:
 
 
 def measured_effects() -> dict[str, str]:
-    """What `bench/protocols.py` last measured, in words, by the name of the difference; empty before it has run."""
+    """Effects that `bench/protocols.py` last measured, in words, by difference; empty before it has run."""
     if not EFFECTS_FILE.is_file():
         return {}
     record = json.loads(EFFECTS_FILE.read_text(encoding="utf-8"))
@@ -148,44 +148,44 @@ def measured_effects() -> dict[str, str]:
 def differences(
     protocol: Protocol, quantization: str, tokenizer: Tokenizer, selections: Sequence[Selection]
 ) -> list[Difference]:
-    """What differs from the default protocol in a run with these settings; nothing that makes no difference."""
-    found = []
-    if quantization != STILNOVO.quantization:
-        why = "Cruder weights; FP4's sixteen values fit normally distributed weights less well than NF4's."
-        found.append(Difference("quantization", quantization, STILNOVO.quantization, why))
+    """List how a run with these settings differs from the default protocol."""
     own, used = tokenizer.bos_id, protocol.tokenizer(tokenizer).bos_id
-    if own != used:
-        why = "Llama 3 was trained with an opening token before every document."
-        found.append(Difference("opening token", _token(used), _token(own), why))
+    cruder = "Cruder weights; FP4's sixteen values fit normally distributed weights less well than NF4's."
+    opening = "Llama 3 was trained with an opening token before every document."
+    rows = [
+        ("quantization", quantization, STILNOVO.quantization, cruder),
+        ("opening token", _token(used), _token(own), opening),
+    ]
     for selection in selections:
-        task = selection.task
-        if f"{task.name}@{task.version}" in OLDER:
-            why = "Absent options are scored as a choice of one blank."
-            found.append(Difference(f"version of {task.name}", task.version, "the current one", why))
+        task, n = selection.task, len(selection.items)
+        older = f"{task.name}@{task.version}" in OLDER
+        items, usual, why = "all", "all", "Fewer items, wider intervals."
         if selection.first:
-            here = f"the first {len(selection.items):,} of {selection.available:,}"
+            items, usual = f"the first {n:,} of {selection.available:,}", "all, or drawn at random"
             why = "The first items are no sample: HellaSwag's first third is ActivityNet only."
-            found.append(Difference(f"items of {task.name}", here, "all, or drawn at random", why))
-        elif len(selection.items) < selection.available:
-            here = f"{len(selection.items):,} of {selection.available:,}, seed {selection.seed}"
-            found.append(Difference(f"items of {task.name}", here, "all", "Fewer items, wider intervals."))
-        if selection.other_split:
-            why = "The split that is measured elsewhere is not this one."
-            found.append(Difference(f"split of {task.name}", selection.split, task.splits[0], why))
-        if selection.shots != task.shots:
-            why = "Examples change what is measured."
-            found.append(Difference(f"examples of {task.name}", str(selection.shots), str(task.shots), why))
+        elif n < selection.available:
+            items = f"{n:,} of {selection.available:,}, seed {selection.seed}"
+        shots = (str(selection.shots), str(task.shots))
+        rows += [
+            (f"version of {task.name}", task.version, "the current one" if older else task.version,
+             "Absent options are scored as a choice of one blank."),
+            (f"items of {task.name}", items, usual, why),
+            (f"split of {task.name}", selection.split, task.splits[0],
+             "The split that is measured elsewhere is not this one."),
+            (f"examples of {task.name}", *shots, "Examples change what is measured."),
+        ]  # fmt: skip
+    listed = [Difference(*row) for row in rows if row[1] != row[2]]
     effects = measured_effects()
-    return [replace(one, effect=effects.get(_key(one), "")) for one in found]
+    return [replace(row, effect=effects.get(_key(row), "")) for row in listed]
 
 
 def _key(difference: Difference) -> str:
     return f"quantization {difference.here}" if difference.what == "quantization" else difference.what
 
 
-def record(protocol: Protocol, found: Sequence[Difference]) -> dict[str, Any]:
-    """What a result keeps of its protocol."""
-    return {"name": protocol.name, "differs": [asdict(difference) for difference in found]}
+def record(protocol: Protocol, differs: Sequence[Difference]) -> dict[str, Any]:
+    """Protocol name and differences, as saved in a result."""
+    return {"name": protocol.name, "differs": [asdict(difference) for difference in differs]}
 
 
 def _token(token: int | None) -> str:

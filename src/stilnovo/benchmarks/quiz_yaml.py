@@ -1,4 +1,4 @@
-"""Quiz files: a short YAML that names the columns of a table of questions.
+"""Load quiz files: a short YAML that names the columns of a table of questions.
 
     name: quiz                 # by default the file's own
     file: quiz.csv             # beside the YAML: JSON, JSONL, CSV or Parquet
@@ -44,7 +44,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def quiz_task(path: Path, settings: Mapping[str, Any]) -> Task:
-    """The task that a quiz file describes.
+    """Build a task from a quiz file.
 
     Raises:
         InputError: a key is unknown or missing, or its file is not there.
@@ -130,7 +130,7 @@ def _text(settings: Mapping[str, Any], row: Row, key: str) -> str:
 
 
 def _options(given: str | Sequence[str], row: Row) -> dict[int, str]:
-    """Place → text of the choices that there are; an empty cell is no choice."""
+    """Choices by position; empty cells are skipped."""
     if isinstance(given, str):
         listed = _value(row, "choices", given)
         if isinstance(listed, str):
@@ -149,7 +149,7 @@ def _options(given: str | Sequence[str], row: Row) -> dict[int, str]:
 
 
 def _position(settings: Mapping[str, Any], answer: Any, options: Mapping[int, str]) -> int:
-    """The place of the right choice, by every reading of the answer that makes sense."""
+    """Position of the right choice; the answer may be a letter, an index or the text."""
     text, first = str(answer).strip(), int(settings.get("first_index", 0))
     readings: dict[str, int | None] = {
         "text": next((place for place, option in options.items() if option.strip() == text), None),
@@ -157,9 +157,9 @@ def _position(settings: Mapping[str, Any], answer: Any, options: Mapping[int, st
         "index": int(text) - first if text.isdecimal() else None,
     }
     kinds = [settings["answer_is"]] if "answer_is" in settings else ["index"] if isinstance(answer, int) else _KINDS
-    found = {kind: place for kind in kinds if (place := readings[kind]) in options}
-    if not found:
+    positions = {kind: place for kind in kinds if (place := readings[kind]) in options}
+    if not positions:
         raise ValueError(f"answer: {answer!r} is none of the {len(options)} choices")
-    if len(set(found.values())) > 1:
-        raise ValueError(f"answer: {answer!r} may be {' or '.join(found)}; say which with answer_is")
-    return next(place for place in found.values() if place is not None)
+    if len(set(positions.values())) > 1:
+        raise ValueError(f"answer: {answer!r} may be {' or '.join(positions)}; say which with answer_is")
+    return next(place for place in positions.values() if place is not None)

@@ -1,4 +1,4 @@
-"""Tasks and their items: questions, where they come from, and which of them a run asks.
+"""Benchmark tasks and their items, and how a run samples them.
 
 A task only says how a row of its dataset becomes an item, a `MultipleChoice` or a `Generation`; scoring, statistics and
 reports know nothing of any particular benchmark. What makes two results comparable travels with them: the number of
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class MissingData(InputError):
-    """A benchmark's rows are not on this machine."""
+    """Benchmark data is not on this machine."""
 
 
 Metric = Literal["acc", "acc_norm", "mc1", "mc2", "exact_match", "exact_match_flexible", "f1", "rouge1_precision"]
@@ -42,7 +42,7 @@ METRIC_NAMES: dict[Metric, str] = {
 
 @dataclass(frozen=True)
 class MultipleChoice:
-    """One question whose answers are given.
+    """A multiple-choice question.
 
     Attributes:
         id: Unique in its task.
@@ -95,12 +95,12 @@ class MultipleChoice:
 
     @property
     def chance(self) -> float:
-        """The score of guessing; with several true answers that of mc2, the share of them."""
+        """Score of random guessing; with several true answers that of mc2, their share."""
         asked = [label for label in self.labels if label >= 0]
         return sum(asked) / len(asked) if asked else 1 / len(self.competing)
 
     def values(self, loglikelihoods: Sequence[float]) -> dict[Metric, float]:
-        """Every metric of this item from its endings' log-likelihoods in nats.
+        """Compute the item's metrics from its endings' log-likelihoods in nats.
 
         acc: the most probable ending is right; acc_norm: the most probable per character, without the leading space;
         the first of equals in both. mc1 is acc where there are labels too; mc2 is the share of the probability of all
@@ -125,7 +125,7 @@ class MultipleChoice:
         return max(self.competing, key=lambda index: loglikelihoods[index] / lengths[index])
 
     def identity(self) -> list[Any]:
-        """What makes this question this question, for the hash."""
+        """The values that identify this question, for the hash."""
         row = [self.id, self.context, list(self.endings), self.answer]
         extras = (self.contexts, self.rivals, self.labels)
         return [*row, *map(list, extras)] if any(extras) else row
@@ -133,7 +133,7 @@ class MultipleChoice:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a text is written: at most `max_tokens`, ended before any of `stop`; temperature 0 takes the most probable."""
+    """Generation settings: at most `max_tokens`, cut before any of `stop`; temperature 0 is greedy."""
 
     max_tokens: int
     stop: tuple[str, ...] = ()
@@ -143,7 +143,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Generation:
-    """One question to be answered in writing.
+    """A question answered by generated text.
 
     `references` are right answers; `context` is the prompt, `header` its beginning that many items share; `cluster` and
     `category` as in `MultipleChoice`.
@@ -165,11 +165,11 @@ class Generation:
 
     @property
     def chance(self) -> float:
-        """The score of guessing: none here."""
+        """Score of random guessing: zero."""
         return 0.0
 
     def identity(self) -> list[Any]:
-        """What makes this question this question, for the hash."""
+        """The values that identify this question, for the hash."""
         how = self.decoding
         return [
             self.id, self.context, list(self.references), how.max_tokens, list(how.stop), how.temperature, how.top_p,
@@ -180,7 +180,7 @@ Item = MultipleChoice | Generation
 
 
 class Clustered(Protocol):
-    """What belongs to a cluster: a question, or the score of one."""
+    """An item or a score that belongs to a cluster."""
 
     @property
     def id(self) -> str:
@@ -195,7 +195,7 @@ class Clustered(Protocol):
 
 @dataclass(frozen=True)
 class Draw:
-    """Which of the items, documents or conversations a run asks: `limit` of them, drawn with `seed`, under `protocol`.
+    """Sampling of items, documents or conversations: `limit` of them, drawn with `seed`, under `protocol`.
 
     A limit is a number of items, or a share of them below 1; None takes all. `protocol` is a name in
     `stilnovo.benchmarks.protocol.PROTOCOLS`.
@@ -219,7 +219,7 @@ class Draw:
         return math.ceil(limit * available) if limit < 1 else int(limit)
 
     def sample(self, members: Sequence[T]) -> list[T]:
-        """As many members as the limit says, drawn at random without regard to groups, in their order."""
+        """Sample members at random, in their order, ignoring groups."""
         count = self.count(len(members))
         if count is None or count >= len(members):
             return list(members)
@@ -228,7 +228,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Request:
-    """What a task is asked for: which split, with how many examples before each question, from where."""
+    """A request to load a task: split, few-shot examples, and where its data may come from."""
 
     split: str
     data_dir: Path | None = None
@@ -238,7 +238,7 @@ class Request:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What a task and its result say of themselves.
+    """Facts shared by a task and its result.
 
     Attributes:
         name: As typed after `--tasks`.
@@ -262,7 +262,7 @@ class TaskFacts:
 
 @dataclass(frozen=True)
 class Task(TaskFacts):
-    """One benchmark.
+    """A benchmark.
 
     Attributes:
         splits: Names for `--split`; the first is the default.
@@ -287,7 +287,7 @@ class Task(TaskFacts):
 
 @dataclass(frozen=True)
 class Selection:
-    """The items of one task that a run asks: `items` out of `available`.
+    """Items selected from a task: `items` out of `available`.
 
     Chosen with `seed`, or simply the first ones where a protocol asks for them (`first`); `shots` examples before each.
     """
@@ -302,12 +302,12 @@ class Selection:
 
     @property
     def other_split(self) -> bool:
-        """Whether this is not the split that the task is meant to be measured on."""
+        """Whether this is another split than the task's default."""
         return self.split != self.task.splits[0]
 
     @property
     def clusters(self) -> list[str] | None:
-        """A cluster name for each item, or None where all items stand alone."""
+        """Cluster name of each item, or None if all items are independent."""
         return cluster_names(self.items)
 
 
@@ -321,7 +321,7 @@ def select(
     download: bool = False,
     first: bool = False,
 ) -> Selection:
-    """Read a task's items and keep all of them, or as many as `draw` says.
+    """Load a task's items and sample them as `draw` says.
 
     Args:
         task: From `stilnovo.benchmarks.tasks`.
@@ -363,7 +363,7 @@ def select(
 
 
 def subset(items: Sequence[Item], limit: int | None, seed: int = SEED) -> list[Item]:
-    """`limit` items drawn at random, spread evenly over clusters, in their original order; never simply the first ones.
+    """Sample `limit` items at random, spread evenly over clusters, in their original order.
 
     The first items of a benchmark are not a sample of it: HellaSwag's first third comes from one of its two sources.
     Inside each shuffled cluster the items get evenly spaced marks (rank + u) / size with one random u per cluster; the
@@ -384,7 +384,7 @@ def subset(items: Sequence[Item], limit: int | None, seed: int = SEED) -> list[I
 
 
 def cluster_names(items: Iterable[Clustered]) -> list[str] | None:
-    """A cluster name for each item (an item without one is its own), or None where none has any."""
+    """Cluster name of each item (an item without one is its own), or None if no item has one."""
     listed = list(items)
     if not any(item.cluster for item in listed):
         return None
@@ -392,15 +392,15 @@ def cluster_names(items: Iterable[Clustered]) -> list[str] | None:
 
 
 def item_sha256(item: Item) -> str:
-    """Hex sha256 of one question: all that its answer depends on, the names of its groups left out."""
+    """Hash a question: all that its answer depends on, group names left out."""
     return hashlib.sha256(json.dumps(item.identity(), separators=(",", ":")).encode()).hexdigest()
 
 
 def items_sha256(items: Iterable[Item]) -> str:
-    """Hex sha256 over every item's hash, in order: equal only for the same questions."""
+    """Hash several questions, in order."""
     return joined_sha256(map(item_sha256, items))
 
 
 def joined_sha256(hashes: Iterable[str]) -> str:
-    """Hex sha256 over hashes, in order."""
+    """Hash a sequence of hashes."""
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A benchmark from a user's own file: YAML with its data beside it, or Python that defines a task.
+"""Load a benchmark from a user's own file: YAML with its data beside it, or Python that defines a task.
 
 A result says whose it is: the task's name, the file's name and hash, those of its data, and the licence that was given.
 A Python file is the user's own code, and is run.
@@ -24,7 +24,7 @@ _HARNESS = ("task", "dataset_path", "output_type", "doc_to_text", "doc_to_target
 
 
 def open_task_file(path: Path) -> Task:
-    """The task of a user's file.
+    """Load the task of a user's file.
 
     Raises:
         InputError: there is no such file, or it does not describe a task.
@@ -43,7 +43,7 @@ def open_task_file(path: Path) -> Task:
 
 
 def reopen_task_file(path: Path, files: Mapping[str, str]) -> Task:
-    """The task of a file that a result names, while the file and its data are what they were: name → hex sha256.
+    """Load a task file again if it and its data (file name → sha256) are unchanged.
 
     Raises:
         InputError: one of them is not there, or has changed since.
@@ -57,7 +57,7 @@ def reopen_task_file(path: Path, files: Mapping[str, str]) -> Task:
 
 
 def _distinct(task: Task) -> Callable[[Request], Sequence[Item]]:
-    """The task's `load`, with an error that names the rows where two have one id."""
+    """Wrap the task's `load` to report the rows of duplicate ids."""
 
     def load(request: Request) -> Sequence[Item]:
         items = task.load(request)

@@ -1,4 +1,4 @@
-"""Finished answers on disk, so that an interrupted evaluation goes on and an unchanged model is not asked twice.
+"""On-disk cache of answers: an interrupted evaluation resumes, an unchanged model is not asked twice.
 
 One SQLite file for all models and tasks. An answer is found again only under the hash of everything it depends on
 (`identity.py`), the task, its version and the hash of the question, so that a changed adapter cannot be served another's
@@ -19,7 +19,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +28,7 @@ from stilnovo.progress import bytes_text
 from stilnovo.runlog import sha256_file
 from stilnovo.scoring.identity import Identity
 
-FILE_NAME = "answers-1.sqlite"  # the number is the layout's: another layout is another file
+FILE_NAME = "answers-2.sqlite"  # the number is the layout's: another layout is another file
 VARIABLE = "STILNOVO_CACHE"
 
 _BUSY_SECONDS = 5.0  # how long another process may hold the file before we go on without it
@@ -37,10 +36,8 @@ _RETRY_SECONDS = 30.0
 _LARGE = 2**30  # bytes; hashing more takes seconds, and is said
 _MOST_PENDING = 20_000  # answers held in memory while the file is locked
 _LAYOUT = """
-CREATE TABLE IF NOT EXISTS identities (
-  id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE, identity TEXT NOT NULL, created TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS answers (
-  identity INTEGER NOT NULL, task TEXT NOT NULL, version TEXT NOT NULL, item TEXT NOT NULL,
+  identity TEXT NOT NULL, task TEXT NOT NULL, version TEXT NOT NULL, item TEXT NOT NULL,
   answer TEXT NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (identity, task, version, item)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, state TEXT NOT NULL, sha256 TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS speeds (setting TEXT NOT NULL, task TEXT NOT NULL, items_per_second REAL NOT NULL,
@@ -60,7 +57,7 @@ def default_folder() -> Path:
 
 
 class AnswerCache:
-    """`with AnswerCache(folder, warn) as cache: cache.find(…); cache.keep(…)`.
+    """SQLite cache of answers, a context manager: `find` looks up, `keep` saves.
 
     Args:
         folder: Where the file lies or is made; None for a cache that holds nothing.
@@ -72,9 +69,8 @@ class AnswerCache:
         self._warn = warn
         self._connection: sqlite3.Connection | None = None
         self._writable = True
-        self._pending: list[tuple[str, str, str, str, str, str]] = []
+        self._pending: list[tuple[str, str, str, str, str, int]] = []
         self._retry_at = 0.0
-        self._numbers: dict[str, int] = {}
         self._hashes: dict[tuple[str, str], str] = {}
         if self.path is not None:
             self._open(self.path)
@@ -89,11 +85,11 @@ class AnswerCache:
 
     @property
     def usable(self) -> bool:
-        """Whether answers can be read, and, unless the file turned out to be read-only, kept."""
+        """Whether the cache can be read (and, unless it is read-only, written)."""
         return self._connection is not None
 
     def close(self) -> None:
-        """Write what is still pending and close the file."""
+        """Write pending answers and close the file."""
         if self._connection is None:
             return
         self._retry_at = 0.0
@@ -102,50 +98,45 @@ class AnswerCache:
             self._connection.close()
         self._connection = None
 
-    def find(
-        self, identity: Identity, task: str, version: str, items: Iterable[str]
-    ) -> Iterator[dict[str, Any] | None]:
-        """The kept answer to each item (by its hash), in order, or None; one row is in memory at a time."""
-        number, sha256 = self._number(identity), identity.sha256()
+    def find(self, identity: Identity, task: str, version: str, items: Iterable[str]) -> Iterator[Answer | None]:
+        """Look up the cached answer to each item hash, in order, or None; one row in memory at a time."""
+        sha256 = identity.sha256()
         for item in items:
-            yield None if number is None else self._one(number, sha256, task, version, item)
+            yield self._one((sha256, task, version, item))
 
     def keep(self, identity: Identity, task: str, version: str, rows: Iterable[Row]) -> None:
-        """Keep answers, (item hash, answer as JSON values) each, in one transaction."""
+        """Save (item hash, answer as JSON values) pairs in one transaction."""
         if self._connection is None or not self._writable:
             return
-        sha256, text = identity.sha256(), identity.text()
-        for item, answer in rows:
-            self._pending.append((sha256, text, task, version, item, json.dumps(answer)))
+        keys = ((identity.sha256(), task, version, item, json.dumps(answer)) for item, answer in rows)
+        self._pending += [(*key, _checksum(*key)) for key in keys]
         self._flush()
 
     def file_sha256(self, path: Path) -> str:
-        """Hex sha256 of a file's content, remembered while size, times and inode stay what they were.
+        """Hash a file's content, cached while size, times and inode are unchanged.
 
         Without a file to remember it in, it is remembered as long as this object lives.
         """
-        place, found = path.resolve(), path.stat()
-        state = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino} {found.st_dev}"
+        place, status = path.resolve(), path.stat()
+        state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino} {status.st_dev}"
         if (str(place), state) in self._hashes:
             return self._hashes[str(place), state]
         rows = self._read("SELECT sha256 FROM files WHERE path = ? AND state = ?", (str(place), state))
         if rows:
             return str(rows[0][0])
-        if found.st_size > _LARGE:
-            self._warn(
-                f"{place.name} is told from other weights by its content: {bytes_text(found.st_size)} to read, once."
-            )
+        if status.st_size > _LARGE:
+            self._warn(f"{place.name} is identified by its content: {bytes_text(status.st_size)} to read, once.")
         sha256 = self._hashes[str(place), state] = sha256_file(place)
         self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (str(place), state, sha256))
         return sha256
 
     def speed(self, setting: str, task: str) -> float | None:
-        """Items per second that this setting (model, quantisation, machine, in words) last reached on a task."""
+        """Last measured items per second of a setting (model, quantisation, machine) on a task."""
         rows = self._read("SELECT items_per_second FROM speeds WHERE setting = ? AND task = ?", (setting, task))
         return float(rows[0][0]) if rows else None
 
     def keep_speed(self, setting: str, task: str, items_per_second: float) -> None:
-        """Remember a speed for the estimate before the next run."""
+        """Save a speed for the estimate before the next run."""
         self._write("INSERT OR REPLACE INTO speeds VALUES (?, ?, ?)", (setting, task, items_per_second))
 
     def _open(self, path: Path) -> None:
@@ -161,41 +152,26 @@ class AnswerCache:
             self._give_up(error)
 
     def _read_only(self, path: Path) -> bool:
-        """Open a file that may not be written, for reading; says so."""
+        """Open a read-only file, with a warning."""
         try:
             if self._connection is not None:
                 self._connection.close()
             # immutable: no side files are needed, which a read-only folder could not hold
             uri = f"{path.resolve().as_uri()}?immutable=1"
             self._connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
-            self._connection.execute("SELECT count(*) FROM identities").fetchone()
+            self._connection.execute("SELECT count(*) FROM answers").fetchone()
         except sqlite3.Error:
             return False
         self._writable = False
         self._warn(f"The answer cache is read-only: what it holds is used, nothing new is kept ({path}).")
         return True
 
-    def _number(self, identity: Identity) -> int | None:
-        sha256 = identity.sha256()
-        if sha256 not in self._numbers:
-            rows = self._read("SELECT id FROM identities WHERE sha256 = ? AND identity = ?", (sha256, identity.text()))
-            if not rows:
-                return None
-            self._numbers[sha256] = int(rows[0][0])
-        return self._numbers[sha256]
-
-    def _one(self, number: int, sha256: str, task: str, version: str, item: str) -> dict[str, Any] | None:
-        rows = self._read(
-            "SELECT answer, checksum FROM answers WHERE identity = ? AND task = ? AND version = ? AND item = ?",
-            (number, task, version, item),
-        )
-        if not rows or rows[0][1] != _checksum(sha256, task, version, item, rows[0][0]):
-            return None
-        try:
-            answer = json.loads(rows[0][0])
-        except ValueError:
-            return None
-        return answer if isinstance(answer, dict) else None
+    def _one(self, key: tuple[str, str, str, str]) -> Answer | None:
+        query = "SELECT answer, checksum FROM answers WHERE identity = ? AND task = ? AND version = ? AND item = ?"
+        for answer, checksum in self._read(query, key):
+            if checksum == _checksum(*key, answer):
+                return dict(json.loads(answer))
+        return None
 
     def _flush(self) -> None:
         """Write the pending answers, or leave them pending while another process holds the file."""
@@ -205,19 +181,7 @@ class AnswerCache:
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                created = datetime.now(UTC).isoformat(timespec="seconds")
-                for sha256, text in {(row[0], row[1]) for row in self._pending}:
-                    connection.execute(
-                        "INSERT OR IGNORE INTO identities (sha256, identity, created) VALUES (?, ?, ?)",
-                        (sha256, text, created),
-                    )
-                connection.executemany(
-                    "INSERT OR REPLACE INTO answers SELECT id, ?, ?, ?, ?, ? FROM identities WHERE sha256 = ?",
-                    (
-                        (task, version, item, answer, _checksum(sha256, task, version, item, answer), sha256)
-                        for sha256, _, task, version, item, answer in self._pending
-                    ),
-                )
+                connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)", self._pending)
                 connection.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
@@ -267,7 +231,7 @@ class AnswerCache:
 
 @dataclass(frozen=True)
 class Keeper:
-    """Where finished answers go, and under whose name; `setting` names model and machine for speeds."""
+    """A cache with the identity that answers are stored under; `setting` names model and machine for speeds."""
 
     cache: AnswerCache
     identity: Identity
@@ -284,7 +248,7 @@ def answered(
     *,
     shared: bool = False,
 ) -> list[Answer]:
-    """Every item's answer, in order: found again, or asked now, a group at a time, each kept as soon as it is there.
+    """Answers to all items, in order: from the cache, or computed in groups and saved after each.
 
     Args:
         keeper: Where answers are looked up and kept; None: nowhere.
@@ -295,10 +259,10 @@ def answered(
         progress: Called with (`name`, items done, items in all) after every group.
         shared: Whether all processes of `torchrun` call this, each asking its share of the missing items.
     """
-    found: Iterable[Answer | None] = [None] * len(hashes)
+    cached_answers: Iterable[Answer | None] = [None] * len(hashes)
     if keeper is not None:
-        found = keeper.cache.find(keeper.identity, name, version, hashes)
-    answers = {index: answer for index, answer in enumerate(found) if answer is not None}
+        cached_answers = keeper.cache.find(keeper.identity, name, version, hashes)
+    answers = {index: answer for index, answer in enumerate(cached_answers) if answer is not None}
     processes = dist.world_size() if shared else 1
     if shared:
         answers = dist.same(answers)  # all must see the same ones missing
@@ -318,8 +282,8 @@ def answered(
     return [answers[index] for index in range(len(hashes))]
 
 
-def _checksum(sha256: str, task: str, version: str, item: str, answer: str) -> int:
-    return zlib.crc32("\0".join((sha256, task, version, item, answer)).encode())
+def _checksum(*parts: str) -> int:
+    return zlib.crc32("\0".join(parts).encode())
 
 
 def _busy(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Bits per byte of a chat model's answers, given what they answer: what a training on articles makes it forget first.
+"""Bits per byte of a chat's assistant turns, given the turns before: what training on articles makes a model forget first.
 
 Only what an assistant is taught counts: its words and the token that ends its turn (`Tokenizer.supervised`), under the
 model's own template. Nats of all answers of a conversation are summed and divided by the answers' UTF-8 bytes; a
@@ -25,7 +25,7 @@ CHAT = "chat answers"  # as named in progress and in the cache
 
 
 def choose_conversations(path: Path, draw: Draw = Draw()) -> tuple[list[Conversation], list[str]]:  # noqa: B008 - frozen
-    """The conversations of a file, as many as `draw` says, and lines on rows left out.
+    """Read and sample the conversations of a file; also lines on the rows left out.
 
     Raises:
         InputError: no row can be used, or the limit makes no sense.
@@ -35,7 +35,7 @@ def choose_conversations(path: Path, draw: Draw = Draw()) -> tuple[list[Conversa
 
 
 def fitting(conversations: Sequence[Conversation], tokenizer: Tokenizer, max_positions: int) -> list[Conversation]:
-    """Those that the model can read in one piece.
+    """Keep the conversations that fit the model's context.
 
     Raises:
         InputError: it can read none of them.
@@ -52,7 +52,7 @@ def score_conversations(
     conversations: Sequence[Conversation],
     options: ReadOptions = DEFAULTS,
 ) -> HeldOutScore:
-    """What the assistant's turns of every conversation cost; `tokens` are those that were learnt.
+    """Score the assistant turns of every conversation; `tokens` counts loss tokens.
 
     Args:
         model: Any Llama; dropout is off while it is scored.
@@ -62,7 +62,7 @@ def score_conversations(
     """
     if not conversations:
         raise ValueError("there are no conversations")
-    texts = [json.dumps([(turn.role, turn.content) for turn in one.messages]) for one in conversations]
+    texts = [json.dumps([(turn.role, turn.content) for turn in talk.messages]) for talk in conversations]
     rows = read_documents(
         model,
         CHAT,
@@ -78,6 +78,6 @@ def score_conversations(
 
 
 def answer_bytes(tokenizer: Tokenizer, conversation: Conversation) -> int:
-    """UTF-8 bytes of the assistant's words as the template lays them out."""
+    """UTF-8 bytes of the assistant turns as formatted by the template."""
     pieces = TEMPLATES[tokenizer.template](conversation.messages, generation=False)
     return sum(len(piece.encode("utf-8")) for piece in pieces if isinstance(piece, AssistantText))

@@ -1,4 +1,4 @@
-"""Held-out text as documents that a comparison can pair.
+"""Split held-out text into documents that a comparison can pair.
 
 A bootstrap over documents needs documents: a corpus in one text file would be a single one, about which nothing could
 be said. Where a source holds few, each is cut at line breaks into pieces of some thousand characters, and every piece
@@ -18,7 +18,7 @@ PIECE_CHARACTERS = 2000
 
 
 def held_out_texts(paths: Sequence[str | Path], draw: Draw = Draw()) -> list[str]:  # noqa: B008 - frozen
-    """The documents of the files, as they would be trained on; as many of them as `draw` says.
+    """Read and sample the documents of the files, formatted as in training.
 
     Raises:
         InputError: a file is missing, empty or unreadable, or the limit makes no sense.
@@ -30,7 +30,7 @@ def held_out_texts(paths: Sequence[str | Path], draw: Draw = Draw()) -> list[str
 
 
 def pieces(text: str, characters: int = PIECE_CHARACTERS) -> list[str]:
-    """`text` cut at line breaks into pieces of at least `characters`; a shorter rest joins the last piece."""
+    """Cut `text` at line breaks into pieces of at least `characters`; a shorter rest joins the last piece."""
     cut: list[list[str]] = [[]]
     for line in text.split("\n"):
         if sum(map(len, cut[-1])) >= characters:

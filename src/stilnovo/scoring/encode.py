@@ -1,4 +1,4 @@
-"""A question as tokens: a tree of its endings, what its header already holds, and which nodes predict what.
+"""Tokenise a question as a tree of its endings after a shared header.
 
 The rules are those of lm-evaluation-harness (`_encode_pair`): context and ending are tokenised together, and the ending
 is what follows the tokens of the context alone; trailing spaces of the context belong to the ending; the opening token
@@ -8,19 +8,32 @@ tokeniser may merge across the seam.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from stilnovo.scoring.tree import TokenTree
 from stilnovo.text.tokenizer import Tokenizer
 
+T = TypeVar("T")
 WORTH_SHARING = 16  # tokens; a shorter header is simply read again
 
 
+def filled(members: Iterable[T], fits: Callable[[Sequence[T], T], bool]) -> Iterator[list[T]]:
+    """Group neighbours, each group as large as `fits` (group, next member) allows."""
+    group: list[T] = []
+    for member in members:
+        if group and not fits(group, member):
+            yield group
+            group = []
+        group.append(member)
+    if group:
+        yield group
+
+
 class EncodedItem(Protocol):
-    """What can be scored: a `MultipleChoice`, or anything else with endings after contexts."""
+    """Anything with endings after contexts that can be scored, such as `MultipleChoice`."""
 
     @property
     def pairs(self) -> Sequence[tuple[str, str]]:
@@ -35,7 +48,7 @@ class EncodedItem(Protocol):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A question as a tree of what is read after the header's first `shared` tokens.
+    """A tokenised question: the tree that follows the header's first `shared` tokens.
 
     For each ending `rows` are the nodes that predict its tokens and `targets` those tokens; `truncated` says that the
     contexts were cut on the left.
@@ -49,7 +62,7 @@ class Encoded:
 
 
 def encode_endings(tokenizer: Tokenizer, context: str, endings: Sequence[str]) -> list[tuple[list[int], int]]:
-    """For each ending: the tokens of context and ending together, and the index at which the ending begins.
+    """Tokenise context + ending for each ending, with the index at which the ending begins.
 
     An empty context becomes the opening token, or the end-of-text token where the model has none. Tokenising both
     together may merge across the seam; the cut stays where the context alone would have ended, as in the reference.
@@ -65,12 +78,12 @@ def encode_endings(tokenizer: Tokenizer, context: str, endings: Sequence[str]) -
 
 
 def opening_tokens(tokenizer: Tokenizer) -> list[int]:
-    """What every text begins with."""
+    """Tokens that every text begins with: BOS, if the model has one."""
     return [] if tokenizer.bos_id is None else [tokenizer.bos_id]
 
 
 def encode(tokenizer: Tokenizer, question: EncodedItem, max_positions: int, header: Sequence[int] = ()) -> Encoded:
-    """A question as a tree; `header` are the tokens of its header where those need not be read again."""
+    """Tokenise a question as a tree; `header` are its header's tokens if they are cached."""
     sequences: list[tuple[list[int], int]] = []
     for context, pairs in groupby(question.pairs, key=lambda pair: pair[0]):
         sequences += encode_endings(tokenizer, context, [ending for _, ending in pairs])
@@ -80,15 +93,15 @@ def encode(tokenizer: Tokenizer, question: EncodedItem, max_positions: int, head
     tree = TokenTree(shared)
     rows, targets = [], []
     for tokens, start in sequences:
-        kept, first = tokens[excess:], max(start - excess, 1)
-        path = tree.add(kept[shared:-1])
+        read, first = tokens[excess:], max(start - excess, 1)
+        path = tree.add(read[shared:-1])
         rows.append(path[first - 1 - shared :])
-        targets.append(kept[first:])
+        targets.append(read[first:])
     return Encoded(tree, tuple(rows), tuple(targets), excess > 0, shared)
 
 
 def _shared(sequences: Sequence[tuple[list[int], int]], header: list[int]) -> int:
-    """How many tokens of the header all sequences begin with; the row that predicts an ending's first is never one."""
+    """Number of header tokens that all sequences share, short of the one that predicts an ending."""
     shared = min(len(header), min(start - 1 for _, start in sequences))
     for tokens, _ in sequences:
         if tokens[:shared] != header[:shared]:

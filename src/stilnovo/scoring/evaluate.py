@@ -55,7 +55,7 @@ def evaluate(
     note: Callable[[str], None] | None = None,
     short_windows: bool = False,
 ) -> EvaluationResult:
-    """Score every selection and the held-out texts, and collect the result.
+    """Evaluate a model on the selected items and held-out texts.
 
     Under `torchrun` every process scores its share of the items with its own copy of the model, the first one the texts,
     and all of them have the whole result.
@@ -96,7 +96,7 @@ def evaluate(
 
 
 def speed_setting(spec: ModelSpec) -> str:
-    """What a speed depends on, in one line: model, quantisation, whether there is an adapter, device and machine."""
+    """Describe what a speed depends on: model, quantisation, adapter, device and machine."""
     hardware = environment()["hardware"]
     machine = ", ".join(str(hardware[key]) for key in ("processor", "cores", "gpu") if key in hardware)
     processes = f" in {dist.world_size()} processes" if dist.world_size() > 1 else ""
@@ -104,7 +104,7 @@ def speed_setting(spec: ModelSpec) -> str:
 
 
 def expectation(selection: Selection, items_per_second: float | None = None) -> str:
-    """What this selection can and cannot show, in plain words, before the run; with a speed also the time for all."""
+    """Describe what a selection can and cannot show, before the run; with a speed also the time for all items."""
     n, task = len(selection.items), selection.task
     if n == selection.available:
         part = f"all {n:,} items"
@@ -184,7 +184,7 @@ def _run_task(
 def _answers(
     model: Llama, tokenizer: Tokenizer, items: Sequence[Item], seed: int, token_budget: int
 ) -> Iterator[list[tuple[int, ModelAnswer]]]:
-    """Every item's answer with its index, by the way its kind asks for, a list after every pass."""
+    """Answer items by log-likelihood or generation; yields (index, answer) lists after every pass."""
     choices = {index: item for index, item in enumerate(items) if isinstance(item, MultipleChoice)}
     written = {index: item for index, item in enumerate(items) if isinstance(item, Generation)}
     for indices, passes in (
@@ -196,13 +196,13 @@ def _answers(
 
 
 def _version(selection: Selection) -> str:
-    """The task's version, and the seed where answers are drawn with it."""
+    """Cache version: the task's, and the sampling seed if answers are sampled."""
     drawn = any(isinstance(item, Generation) and item.decoding.temperature > 0 for item in selection.items)
     return f"{selection.task.version}, seed {selection.seed}" if drawn else selection.task.version
 
 
 class _Timing:
-    """Says once, as soon as the speed is known, what the items left out would take."""
+    """Reports once, when the speed is known, how long the remaining items would take."""
 
     def __init__(self, selection: Selection, note: Callable[[str], None] | None) -> None:
         self._selection, self._note, self._began = selection, note, time.perf_counter()

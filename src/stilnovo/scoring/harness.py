@@ -1,4 +1,4 @@
-"""Our model as a client of lm-evaluation-harness: its thousands of tasks, our arithmetic.
+"""Run lm-evaluation-harness tasks with our models.
 
     from lm_eval import simple_evaluate
     from stilnovo.scoring.harness import HarnessModel
@@ -14,8 +14,11 @@ text here (`stilnovo.text.tokenizer`).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from os.path import commonprefix
 from typing import Any
 
 from stilnovo.benchmarks.harness_yaml import decoding
@@ -23,7 +26,7 @@ from stilnovo.benchmarks.task import Generation
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
-from stilnovo.scoring.packed import TOKEN_BUDGET, EndingScores, answers
+from stilnovo.scoring.packed import TOKEN_BUDGET, answers
 from stilnovo.scoring.perplexity import score_texts
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.written import write
@@ -40,7 +43,7 @@ except ImportError as error:
 
 @dataclass(frozen=True)
 class _Question:
-    """Requests that follow each other and share a context; `first` is the number of the first one."""
+    """Consecutive requests with one context; `first` is the index of the first."""
 
     context: str
     endings: tuple[str, ...]
@@ -53,7 +56,7 @@ class _Question:
 
 
 class HarnessModel(LM):  # type: ignore[misc]
-    """A loaded model behind the harness's interface.
+    """A loaded model as an lm-evaluation-harness `LM`.
 
     Args:
         model: Any Llama, quantised or not, with or without adapter.
@@ -74,13 +77,14 @@ class HarnessModel(LM):  # type: ignore[misc]
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """For every (context, continuation): its log-likelihood in nats, and whether greedy decoding would write it."""
         questions = _questions(requests)
-        found: list[tuple[float, bool] | None] = [None] * len(requests)
+        scores: list[tuple[float, bool] | None] = [None] * len(requests)
         for batch in answers(self.model, self.tokenizer, questions, token_budget=self.token_budget):
             for index, answer in batch:
-                for place, pair in enumerate(_pairs(answer), questions[index].first):
-                    found[place] = pair
+                pairs = zip(answer.loglikelihoods, answer.greedy, strict=True)
+                for place, pair in enumerate(pairs, questions[index].first):
+                    scores[place] = pair
                     self.cache_hook.add_partial("loglikelihood", requests[place].args, pair)
-        return [pair for pair in found if pair is not None]
+        return [pair for pair in scores if pair is not None]
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
         """The log-likelihood of whole texts in nats; windows follow each other, the last one is full."""
@@ -94,7 +98,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         return [-next(nats) if text else 0.0 for text in texts]
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        """What the model writes after each context, up to a stop string of the request, which is left out."""
+        """Generate after each context, up to a stop string of the request (excluded)."""
         items = [
             Generation(str(number), context, ("",), decoding(settings))
             for number, (context, settings) in enumerate(request.args for request in requests)
@@ -108,28 +112,14 @@ class HarnessModel(LM):  # type: ignore[misc]
 
 
 def _questions(requests: Sequence[Any]) -> list[_Question]:
-    """Neighbours with one context and one task as one question; a task's contexts give its header."""
-    groups: list[tuple[str, str, list[str], int]] = []
-    for number, request in enumerate(requests):
-        context, ending = request.args
-        task = str(request.task_name)
-        if groups and groups[-1][:2] == (task, context):
-            groups[-1][2].append(ending)
-        else:
-            groups.append((task, context, [ending], number))
-    contexts: dict[str, list[str]] = {}
-    for task, context, _, _ in groups:
-        contexts.setdefault(task, []).append(context)
-    headers = {task: _beginning(texts) if len(texts) > 1 else "" for task, texts in contexts.items()}
-    return [_Question(context, tuple(endings), first, headers[task]) for task, context, endings, first in groups]
-
-
-def _beginning(texts: Sequence[str]) -> str:
-    """What all texts begin with: what the first and the last in the alphabet have in common."""
-    first, last = min(texts), max(texts)
-    end = next((place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
-    return first[:end]
-
-
-def _pairs(answer: EndingScores) -> list[tuple[float, bool]]:
-    return list(zip(answer.loglikelihoods, answer.greedy, strict=True))
+    """Group consecutive requests with one context and task; a task's contexts give its header."""
+    numbered = groupby(enumerate(requests), key=lambda entry: (str(entry[1].task_name), entry[1].args[0]))
+    groups = [(task, context, list(entries)) for (task, context), entries in numbered]
+    contexts: dict[str, list[str]] = defaultdict(list)
+    for task, context, _ in groups:
+        contexts[task].append(context)
+    headers = {task: commonprefix(texts) if len(texts) > 1 else "" for task, texts in contexts.items()}  # noqa: RUF071
+    return [
+        _Question(context, tuple(request.args[1] for _, request in entries), entries[0][0], headers[task])
+        for task, context, entries in groups
+    ]

@@ -33,7 +33,7 @@ ANSWERING_ROOMS = ("generate", "model", "plan", "scoring", "text")
 
 @dataclass(frozen=True)
 class Identity:
-    """One way of answering: two evaluations share answers only where all of this is equal.
+    """Identity of a model and its settings: evaluations share cached answers only if all fields are equal.
 
     `weights_sha256` and `adapter_sha256` are over contents (`model_sha256`, `adapter_sha256`); `device` is `cpu` or
     `cuda`; `protocol` holds what else changes a number, such as whether an opening token is given.
@@ -65,7 +65,7 @@ def identify(
     file_hash: FileHash = sha256_file,
     protocol: Mapping[str, Any] | None = None,
 ) -> Identity:
-    """The identity of a model that has just been opened by name.
+    """Identify a model that has just been opened by name.
 
     `weights` and `adapter_hash` were taken before it was read; both are looked at again, so that files which were
     replaced meanwhile are noticed.
@@ -83,7 +83,7 @@ def identify(
 
 
 def model_sha256(files: ModelFiles, file_hash: FileHash = sha256_file) -> str:
-    """Over a GGUF file, or over the weights, shape, tokeniser and template in a folder; where they lie is left out."""
+    """Hash a GGUF file, or the weights, config, tokeniser and template in a folder (content only)."""
     if files.kind == "gguf":
         return file_hash(files.path)
     chosen = sorted(path for path in files.path.iterdir() if path.suffix in _MODEL_SUFFIXES and path.is_file())
@@ -91,7 +91,7 @@ def model_sha256(files: ModelFiles, file_hash: FileHash = sha256_file) -> str:
 
 
 def adapter_sha256(folder: Path) -> str:
-    """Over the two files of an adapter in PEFT's format.
+    """Hash the two files of a PEFT adapter.
 
     Raises:
         InputError: one of them is missing or cannot be read.
@@ -106,7 +106,7 @@ def adapter_sha256(folder: Path) -> str:
 
 @cache
 def code_sha256(package: Path = _PACKAGE) -> str:
-    """Hex sha256 over the sources of the rooms that turn a question into an answer, in this package or a copy of it."""
+    """Hash the sources that turn a question into an answer, in this package or a copy of it."""
     paths = sorted(path for room in ANSWERING_ROOMS for path in (package / room).rglob("*.py"))
     return _joined((path.relative_to(package).as_posix(), sha256_file(path)) for path in paths)
 

@@ -27,7 +27,7 @@ def token_loglikelihoods(model: Llama, hidden: Tensor, rows: Sequence[int], targ
 
 
 def token_scores(model: Llama, hidden: Tensor, rows: Sequence[int], targets: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """How probable each target is after its row.
+    """Log-probability of each target after its row, and whether it is the argmax.
 
     Args:
         model: Its head is applied.

@@ -21,7 +21,7 @@ __all__ = ["TOKEN_BUDGET", "ItemScore", "ModelAnswer", "item_score", "loglikelih
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """What a model gave for one item, and all that is cached of it.
+    """A model's answer to one item, as cached.
 
     `loglikelihoods` in nats, one an ending, or the `text` that it wrote; `truncated` says that the context was cut on
     the left to fit the model. What follows from it (choice, metrics, grades) is computed anew from the item and its task.
@@ -34,7 +34,7 @@ class ModelAnswer:
 
 @dataclass(frozen=True)
 class ItemScore:
-    """One answered question.
+    """Score of one item.
 
     `loglikelihoods` in nats, one an ending; `choice` is their argmax, `choice_norm` the argmax per character, the first
     of equals in both; all -1 or empty for a written answer, which is `text`. `values` are the item's metrics;
@@ -64,7 +64,7 @@ class ItemScore:
 
 
 def item_score(item: Item, answer: ModelAnswer, task: Task | None = None) -> ItemScore:
-    """The item with its answer and its metrics; `task` grades written answers."""
+    """Score an item from the model's answer; `task` grades written answers."""
     sums = answer.loglikelihoods
     if isinstance(item, Generation):
         assert task is not None and task.grade is not None, "a task with written answers grades them"
@@ -79,9 +79,9 @@ def item_score(item: Item, answer: ModelAnswer, task: Task | None = None) -> Ite
 def loglikelihoods_of(
     model: Llama, tokenizer: Tokenizer, items: Sequence[MultipleChoice], *, token_budget: int = TOKEN_BUDGET
 ) -> Iterator[list[tuple[int, ModelAnswer]]]:
-    """Every item's answer with its index, a list after every pass; long questions come first."""
-    for found in answers(model, tokenizer, items, token_budget=token_budget):
-        yield [(index, ModelAnswer(ending.loglikelihoods, ending.truncated)) for index, ending in found]
+    """Compute log-likelihoods; yields (index, answer) lists after every pass, long questions first."""
+    for batch in answers(model, tokenizer, items, token_budget=token_budget):
+        yield [(index, ModelAnswer(ending.loglikelihoods, ending.truncated)) for index, ending in batch]
 
 
 def score(
@@ -102,8 +102,8 @@ def score(
         progress: Called with (items done, items in all) after every pass.
     """
     scores: dict[int, ItemScore] = {}
-    for found in loglikelihoods_of(model, tokenizer, items, token_budget=token_budget):
-        scores |= {index: item_score(items[index], answer) for index, answer in found}
+    for batch in loglikelihoods_of(model, tokenizer, items, token_budget=token_budget):
+        scores |= {index: item_score(items[index], answer) for index, answer in batch}
         if progress is not None:
             progress(len(scores), len(items))
     return [scores[index] for index in range(len(items))]

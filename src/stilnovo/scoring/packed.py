@@ -1,4 +1,4 @@
-"""Questions into forward passes: the longest first, everything shared computed once, memory flat in their number.
+"""Pack questions into forward passes: shared prefixes computed once, constant memory.
 
 Questions are taken a window at a time, as many as make some passes; inside a window they are sorted by header and
 length, so that a pass holds trees of nearly one size (`model/forest.py`). A header that questions share is read once,
@@ -18,7 +18,7 @@ import torch
 from stilnovo.generate.generator import dense_weights
 from stilnovo.model.forest import Forest, Prefix, Recorder
 from stilnovo.model.llama import Llama
-from stilnovo.scoring.encode import Encoded, EncodedItem, encode, opening_tokens
+from stilnovo.scoring.encode import Encoded, EncodedItem, encode, filled, opening_tokens
 from stilnovo.scoring.likelihood import token_scores
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -38,7 +38,7 @@ class EndingScores:
 def answers(
     model: Llama, tokenizer: Tokenizer, questions: Sequence[EncodedItem], *, token_budget: int = TOKEN_BUDGET
 ) -> Iterator[list[tuple[int, EndingScores]]]:
-    """Answers with the index of their question, a list after every forward pass; not in order.
+    """Score questions; yields (index, scores) lists after every forward pass, not in order.
 
     Args:
         model: Any Llama; dropout is off while this runs. On a CPU, quantised weights are kept densely meanwhile where
@@ -53,13 +53,13 @@ def answers(
         while window := _window(source, headers, WINDOW_PASSES * token_budget):
             for pack in _packs(window, token_budget):
                 header = questions[pack[0][0]].header if pack[0][1].shared else ""
-                found = _forward(model, [encoded for _, encoded in pack], headers.prefix(header))
-                yield [(index, answer) for (index, _), answer in zip(pack, found, strict=True)]
+                scores = _forward(model, [encoded for _, encoded in pack], headers.prefix(header))
+                yield [(index, answer) for (index, _), answer in zip(pack, scores, strict=True)]
 
 
 @contextmanager
 def evaluating(model: Llama) -> Iterator[None]:
-    """While inside, dropout is off."""
+    """Context manager: evaluation mode (dropout off)."""
     training = model.training
     model.eval()
     try:
@@ -69,7 +69,7 @@ def evaluating(model: Llama) -> Iterator[None]:
 
 
 class _Headers:
-    """Tokens of every header met, keys and values of the last one used."""
+    """Cache of header tokens, and of the last header's keys and values."""
 
     def __init__(self, model: Llama, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -77,23 +77,23 @@ class _Headers:
         self._current: tuple[str, Prefix] | None = None
 
     def encode(self, question: EncodedItem) -> Encoded:
-        """The question without what its header holds."""
+        """Tokenise a question after its header."""
         return encode(self.tokenizer, question, self.model.config.max_positions, self.tokens(question.header))
 
     def tokens(self, header: str) -> list[int]:
-        """The header as every text that begins with it begins, but perhaps for its last few tokens."""
+        """Tokens of the header."""
         if not header:
             return []
         if header not in self._tokens:
             if len(self._tokens) > 256:  # a header a question is no header
                 self._tokens.clear()
-            found = opening_tokens(self.tokenizer) + self.tokenizer.encode(header)
-            self._tokens[header] = found[: self.model.config.max_positions]
+            tokens = opening_tokens(self.tokenizer) + self.tokenizer.encode(header)
+            self._tokens[header] = tokens[: self.model.config.max_positions]
         return self._tokens[header]
 
     @torch.inference_mode()
     def prefix(self, header: str) -> Prefix | None:
-        """Keys and values of a header, read now unless it was the last one too."""
+        """Keys and values of a header, computed unless it was the last one used."""
         if not header:
             return None
         if self._current is None or self._current[0] != header:
@@ -110,7 +110,7 @@ Pack = list[tuple[int, Encoded]]
 def _window(
     source: Iterator[tuple[int, EncodedItem]], headers: _Headers, tokens: int
 ) -> list[tuple[str, int, Encoded]]:
-    """The next questions of at least so many tokens, sorted: by header, by what is shared of it, the longest first."""
+    """Take the next questions of at least `tokens` tokens, sorted by header, shared tokens and length."""
     window: list[tuple[str, int, Encoded]] = []
     size = 0
     for index, question in source:
@@ -123,23 +123,19 @@ def _window(
 
 
 def _packs(window: Sequence[tuple[str, int, Encoded]], token_budget: int) -> Iterator[Pack]:
-    """As many questions in a pass as the budget holds, all of one header."""
-    pack: Pack = []
-    size, now = 0, ("", 0)
-    for header, index, encoded in window:
-        if pack and (size + len(encoded.tree) > token_budget or now != (header, encoded.shared)):
-            yield pack
-            pack, size = [], 0
-        now = (header, encoded.shared)
-        pack.append((index, encoded))
-        size += len(encoded.tree)
-    if pack:
-        yield pack
+    """Split a window into passes that fit the token budget, one header each."""
+
+    def fits(pack: Sequence[tuple[str, int, Encoded]], entry: tuple[str, int, Encoded]) -> bool:
+        alike = (pack[0][0], pack[0][2].shared) == (entry[0], entry[2].shared)
+        return alike and sum(len(encoded.tree) for _, _, encoded in (*pack, entry)) <= token_budget
+
+    for pack in filled(window, fits):
+        yield [(index, encoded) for _, index, encoded in pack]
 
 
 @torch.inference_mode()
 def _forward(model: Llama, pack: Sequence[Encoded], prefix: Prefix | None) -> list[EndingScores]:
-    """One pass over several trees that follow the same part of the same header."""
+    """Forward pass over several trees that follow the same part of one header."""
     device = model.device
     tokens: list[int] = []
     positions: list[int] = []
@@ -154,14 +150,14 @@ def _forward(model: Llama, pack: Sequence[Encoded], prefix: Prefix | None) -> li
     hidden = model.hidden(torch.tensor(tokens, device=device), torch.tensor(positions, device=device), forest)  # (T, C)
     values, greedy = token_scores(model, hidden, rows, targets)
     pairs = iter(zip(values.tolist(), greedy.tolist(), strict=True))
-    found = []
+    scores = []
     for encoded in pack:
         parts = [list(islice(pairs, len(ending))) for ending in encoded.targets]
-        found.append(
+        scores.append(
             EndingScores(
                 tuple(sum(value for value, _ in part) for part in parts),
                 tuple(all(first for _, first in part) for part in parts),
                 encoded.truncated,
             )
         )
-    return found
+    return scores

@@ -37,7 +37,7 @@ MOST_NATS = 700.0  # exp of more is infinite
 
 @dataclass(frozen=True)
 class HeldOutScore:
-    """What each of D documents cost: `nats`, `sizes` in UTF-8 bytes and `tokens`, all (D,); a hash names them."""
+    """Negative log-likelihood of D documents: `nats`, `sizes` in UTF-8 bytes and `tokens`, all (D,)."""
 
     nats: tuple[float, ...]
     sizes: tuple[int, ...]
@@ -49,15 +49,15 @@ class HeldOutScore:
     short_windows: tuple[int, ...] = ()
 
     def perplexity_of_short_windows(self) -> Estimate | None:
-        """The report's perplexity with a bootstrap interval over documents; None where it was not measured.
+        """Perplexity as in the 2024 report, with a bootstrap interval; None if not measured.
 
         `short_losses` are the sums over a document's short windows of their mean losses in nats, (D,), `short_windows`
         how many there are.
         """
         if not sum(self.short_windows):
             return None
-        kept = [(loss, count) for loss, count in zip(self.short_losses, self.short_windows, strict=True) if count]
-        loss = bootstrap_ratio([part for part, _ in kept], [count for _, count in kept])
+        pairs = [(loss, count) for loss, count in zip(self.short_losses, self.short_windows, strict=True) if count]
+        loss = bootstrap_ratio([part for part, _ in pairs], [count for _, count in pairs])
         value, low, high = (math.exp(min(nats, MOST_NATS)) for nats in (loss.value, loss.low, loss.high))
         return Estimate(value, low, high, value * loss.standard_error, loss.n, loss.clusters)
 
@@ -85,7 +85,7 @@ def score_texts(
     short_windows: bool = False,
     options: ReadOptions = DEFAULTS,
 ) -> HeldOutScore:
-    """Score every text; what an earlier run read is not read again.
+    """Compute the negative log-likelihood of every text, through the answer cache.
 
     Args:
         model: Any Llama; dropout is off while it is scored.
@@ -134,7 +134,7 @@ def score_short_windows(
     window: int = SHORT_WINDOW,
     options: ReadOptions = DEFAULTS,
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """For each text the sum over its short windows of their mean loss in nats, and their number; see the module.
+    """Sum of mean losses over a text's short windows, and their number, for each text; see the module.
 
     The last window of a text is shorter; one of a single token predicts nothing and is left out.
     """
@@ -155,7 +155,7 @@ def score_short_windows(
 
 
 def windows(tokens: int, window: int, stride: int) -> list[Window]:
-    """Windows over `tokens` tokens, the opening one (index 0) included, that predict 1 … tokens-1 once each.
+    """Sliding windows over `tokens` tokens (BOS included) that predict 1 … tokens-1 once each.
 
     The last window is pushed back to end with the document, so that it reads as much as the others.
     """

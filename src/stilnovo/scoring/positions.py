@@ -1,4 +1,4 @@
-"""Loss by the place of a token in its context: does a model still profit from what it has read far back?
+"""Loss by token position: does a model still profit from distant context?
 
 A training on rows of 32 tokens never shows the model a 33rd position. Averaged over a text this hides: the first tokens
 of a document may get better while the later ones, which are nearly all of it, get worse. So every document is read once
@@ -35,7 +35,7 @@ POSITIONS = "positions"  # as named in progress and in the cache
 
 @dataclass(frozen=True)
 class PositionScores:
-    """What D documents cost by position: `nats` and `tokens`, (D, P); `edges` (P,) begin the ranges.
+    """Loss of D documents by position: `nats` and `tokens`, (D, P); `edges` (P,) begin the ranges.
 
     At most `window` tokens of a document are read; a hash names the documents.
     """
@@ -48,7 +48,7 @@ class PositionScores:
 
     @property
     def names(self) -> list[str]:
-        """The ranges in words: `1–31`, …, `512+`."""
+        """Names of the position ranges: `1–31`, …, `512+`."""
         ends = [f"{first}–{following - 1}" for first, following in itertools.pairwise(self.edges)]
         return [*ends, f"{self.edges[-1]}+"]
 
@@ -66,7 +66,7 @@ def score_positions(
     edges: Sequence[int] = EDGES,
     options: ReadOptions = DEFAULTS,
 ) -> PositionScores:
-    """Read every text from its start and sum its nats by position.
+    """Sum every text's loss by token position.
 
     Args:
         model: Any Llama, adapter included; dropout is off while it is scored.
@@ -113,8 +113,8 @@ def differences(before: PositionScores, after: PositionScores) -> list[Estimate 
 
 
 def _ratio(nats: Sequence[float], tokens: Sequence[Sequence[int]], p: int) -> Estimate | None:
-    kept = [(value, row[p]) for value, row in zip(nats, tokens, strict=True) if row[p]]
-    return bootstrap_ratio([value for value, _ in kept], [count for _, count in kept]) if kept else None
+    pairs = [(value, row[p]) for value, row in zip(nats, tokens, strict=True) if row[p]]
+    return bootstrap_ratio([value for value, _ in pairs], [count for _, count in pairs]) if pairs else None
 
 
 def _sums(values: Tensor, edges: Sequence[int]) -> Answer:

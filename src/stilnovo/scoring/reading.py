@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from stilnovo.generate.generator import dense_weights
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.scoring.answer_cache import Answer, Keeper, Progress, answered
+from stilnovo.scoring.encode import filled
 from stilnovo.scoring.likelihood import token_loglikelihoods
 from stilnovo.scoring.packed import TOKEN_BUDGET, evaluating
 from stilnovo.text.tokenizer import Tokenizer
@@ -25,7 +27,7 @@ from stilnovo.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How documents go through a model.
+    """Token budget, progress callback and cache for scoring documents.
 
     Attributes:
         token_budget: Most tokens in one forward pass; several short documents share one.
@@ -43,7 +45,7 @@ DEFAULTS = ReadOptions()
 
 @dataclass(frozen=True)
 class Reading:
-    """Tokens of a document, the last only predicted, and the places of those that count, from 1 on.
+    """Tokens of a document (the last only predicted) and the positions of its scored tokens, from 1 on.
 
     Attributes:
         document: Its number, for whoever reads the result.
@@ -55,30 +57,30 @@ class Reading:
 
     @property
     def length(self) -> int:
-        """Tokens that are read."""
+        """Number of tokens read."""
         return len(self.tokens) - 1
 
     @property
     def targets(self) -> list[int]:
-        """The tokens that count."""
+        """The scored tokens."""
         return [self.tokens[place] for place in self.counted]
 
 
 def of_text(number: int, text: str, tokenizer: Tokenizer, longest: int) -> Reading:
-    """A text from its opening on, of which at most `longest` tokens are read; all that are predicted count."""
+    """Tokenise a text, at most `longest` tokens read; all predicted tokens are scored."""
     tokens = opened(tokenizer, text)[: longest + 1]
     return Reading(number, tokens, range(1, len(tokens)))
 
 
 def of_answers(number: int, conversation: Conversation, tokenizer: Tokenizer, longest: int | None = None) -> Reading:
-    """A conversation, of which at most `longest` tokens are read; what an assistant is taught counts."""
+    """Tokenise a conversation, at most `longest` tokens read; assistant tokens are scored."""
     tokens, learnt = tokenizer.supervised(conversation.messages)
     end = None if longest is None else longest + 1
     return Reading(number, tokens[:end], [place for place, counts in enumerate(learnt[:end]) if counts and place])
 
 
 def opened(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Tokens of a text behind the one that opens a document, or ends the one before where the model has no opening."""
+    """Tokenise a text after BOS, or after end-of-text if the model has no BOS."""
     opening = tokenizer.end_of_text_id if tokenizer.bos_id is None else tokenizer.bos_id
     return [opening, *tokenizer.encode(text)]
 
@@ -92,7 +94,7 @@ def read_documents(
     measure: Callable[[Sequence[Tensor]], Answer],
     options: ReadOptions = DEFAULTS,
 ) -> list[Answer]:
-    """What every document cost, in order: cached, or measured now and kept after the pass that completes it.
+    """Score documents in order, from the cache or now; each is saved after the pass that completes it.
 
     Args:
         model: Any Llama, adapter included; dropout is off while it reads.
@@ -125,34 +127,22 @@ def read_documents(
 
 
 def text_sha256(text: str) -> str:
-    """Hex sha256 of one document."""
+    """Hash a document."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def packs(readings: Iterable[Reading], token_budget: int) -> Iterator[list[Reading]]:
-    """Readings in their order, as many together as the budget of tokens holds; a longer one alone."""
-    pack: list[Reading] = []
-    size = 0
-    for reading in readings:
-        if pack and size + reading.length > token_budget:
-            yield pack
-            pack, size = [], 0
-        pack.append(reading)
-        size += reading.length
-    if pack:
-        yield pack
+    """Batch readings in order, as many as the token budget holds; a longer one alone."""
+    return filled(readings, lambda pack, reading: sum(part.length for part in (*pack, reading)) <= token_budget)
 
 
 @torch.inference_mode()
 def loglikelihoods(model: Llama, pack: Sequence[Reading]) -> list[Tensor]:
-    """Natural logarithms of the probabilities of each reading's counted tokens, (counted,) fp64 on the CPU, in one pass."""
+    """Log-probabilities (nats) of each reading's scored tokens, (counted,) fp64 on the CPU, in one pass."""
     lengths = [reading.length for reading in pack]
     read = torch.tensor([token for reading in pack for token in reading.tokens[:-1]], device=model.device)
     hidden = model.hidden(read, positions_of(lengths, model.device), Blocks(lengths))  # (T, C)
-    rows: list[int] = []
-    offset = 0
-    for reading in pack:
-        rows += [offset + place - 1 for place in reading.counted]
-        offset += reading.length
+    begins = accumulate(lengths, initial=0)
+    rows = [first + place - 1 for first, reading in zip(begins, pack, strict=False) for place in reading.counted]
     values = token_loglikelihoods(model, hidden, rows, [token for reading in pack for token in reading.targets])
     return list(torch.split(values, [len(reading.counted) for reading in pack]))

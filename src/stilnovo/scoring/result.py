@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: typed in memory, one JSON file on disk, with everything needed to repeat it.
+"""Evaluation results: typed in memory, one JSON file on disk, with everything needed to repeat them.
 
 The answer to every item is kept (its id, never its text: some benchmarks may not be passed on), because two runs can
 only be compared item by item. A hash of every item, and one of all of them, say whether they were the same questions.
@@ -27,7 +27,7 @@ _DERIVED = ("n", "truncated", "items_sha256")  # written for readers of the file
 
 @dataclass(frozen=True)
 class TaskResult(TaskFacts):
-    """One task's answers: `n` of `available` items, `cached` of them answered by an earlier run, the rest in `seconds`.
+    """Result of a task: `n` of `available` items, `cached` of them answered by an earlier run, the rest in `seconds`.
 
     `chance` is what guessing scores; `shots` examples stood before each question; `first` says that the items are the
     first ones and no draw; `hashes` (`item_sha256`) go with `items`, one each; `files` as in `Task`, by file name.
@@ -47,12 +47,12 @@ class TaskResult(TaskFacts):
 
     @property
     def n(self) -> int:
-        """How many items were answered."""
+        """Number of items."""
         return len(self.items)
 
     @property
     def truncated(self) -> int:
-        """How many of them were cut to fit the model."""
+        """Number of items truncated to fit the model."""
         return sum(item.truncated for item in self.items)
 
     @property
@@ -66,11 +66,11 @@ class TaskResult(TaskFacts):
         return cluster_names(self.items)
 
     def values(self, metric: Metric | None = None) -> list[float]:
-        """What every item scored under a metric, (N,) in [0, 1]; the task's own by default."""
+        """Every item's value of a metric, (N,) in [0, 1]; the task's main metric by default."""
         return [item.values[metric or self.metric] for item in self.items]
 
     def score(self, metric: Metric | None = None) -> Estimate:
-        """The mean of a metric with its interval; the task's own by default."""
+        """Mean of a metric with its interval; the task's main metric by default."""
         return mean(self.values(metric), self.clusters, shares=True)
 
     @property
@@ -79,7 +79,7 @@ class TaskResult(TaskFacts):
         return (self.n - self.cached) / self.seconds if self.n > self.cached and self.seconds > 0 else None
 
     def by_category(self, metric: Metric | None = None) -> dict[str, Estimate]:
-        """The score in every category, in order of first appearance; empty where items have none.
+        """Score by category, in order of first appearance; empty if items have none.
 
         Clusters count inside a category too, unless the category is one cluster: then its items are all there is.
         """
@@ -89,17 +89,17 @@ class TaskResult(TaskFacts):
         if set(members) <= {""}:
             return {}
         values, clusters = self.values(metric), self.clusters
-        found = {}
+        scores = {}
         for name, indices in members.items():
             names = [clusters[index] for index in indices] if clusters else []
             inside = names if len(set(names)) > 1 else None
-            found[name or "other"] = mean([values[i] for i in indices], inside, shares=True)
-        return found
+            scores[name or "other"] = mean([values[i] for i in indices], inside, shares=True)
+        return scores
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """One model's answers to several tasks and its bits per byte on held-out text.
+    """Result of an evaluation: several tasks, and bits per byte on held-out text.
 
     `model`, `quantization`, `adapter` and `settings` are what the command was given, `command` is the whole of it;
     `identity` holds the hashes of weights, adapter and code (None for a model that lives in memory only); `environment`
@@ -119,7 +119,7 @@ class EvaluationResult:
     command: list[str] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """The figures without the items: what `--json` prints."""
+        """The figures without the items, as `--json` prints them."""
         figures: dict[str, Any] = {
             "model": self.model,
             "quantization": self.quantization,
@@ -150,7 +150,7 @@ class EvaluationResult:
         return checked
 
     def save(self, folder: Path) -> Path:
-        """Write `evaluation.json` into a run folder, whole or not at all; returns its path."""
+        """Write `evaluation.json` atomically into a run folder; returns its path."""
         content = finite({"format": FORMAT, "summary": self.summary(), **asdict(self)})
         for name, task in self.tasks.items():
             content["tasks"][name] |= {key: getattr(task, key) for key in _DERIVED}
@@ -171,18 +171,20 @@ def _task_figures(task: TaskResult) -> dict[str, Any]:
         figures |= {metric: estimate.value, f"{metric}_interval": [estimate.low, estimate.high]}
     if categories := task.by_category():
         figures["categories"] = {
-            name: {"n": found.n, task.metric: found.value, "interval": [found.low, found.high]}
-            for name, found in categories.items()
+            name: {"n": score.n, task.metric: score.value, "interval": [score.low, score.high]}
+            for name, score in categories.items()
         }
     return figures
 
 
 def load_result(path: Path) -> EvaluationResult:
-    """Read a result back from its file or its run folder.
+    """Load a result from its file or run folder.
 
     Raises:
         InputError: there is no such file, or it is not an evaluation.
     """
+    from pydantic import TypeAdapter
+
     file = path / FILE_NAME if path.is_dir() else path
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -190,12 +192,10 @@ def load_result(path: Path) -> EvaluationResult:
             raise InputError(
                 "The evaluation was written by another version.", f"{file}: format {content['format']}", "Run it again."
             )
-        tasks = {name: _task(value) for name, value in content["tasks"].items()}
-        text = None if content["text"] is None else HeldOutScore(**_tuples(content["text"]))
-        plain = (
-            "model", "quantization", "adapter", "text_name", "seconds", "settings", "environment", "identity", "command",
-        )  # fmt: skip
-        return EvaluationResult(tasks=tasks, text=text, **{key: content[key] for key in plain})
+        result = TypeAdapter(EvaluationResult).validate_python(content)
+        if any(not task.n == len(task.hashes) == content["tasks"][name]["n"] for name, task in result.tasks.items()):
+            raise ValueError("some answers or hashes are missing")
+        return result
     except FileNotFoundError as error:
         raise InputError(
             "There is no evaluation here.", f"Not found: {file}", "Make one: stilnovo evaluate … --out DIR"
@@ -208,21 +208,8 @@ def load_result(path: Path) -> EvaluationResult:
         ) from error
 
 
-def _task(value: dict[str, Any]) -> TaskResult:
-    items = tuple(ItemScore(**_tuples(item)) for item in value["items"])
-    fields = {key: entry for key, entry in _tuples(value).items() if key not in _DERIVED}
-    task = TaskResult(**{**fields, "items": items})
-    if not task.n == len(task.hashes) == value["n"]:
-        raise ValueError(f"{task.name}: {value['n']} items, but {task.n} answers and {len(task.hashes)} hashes")
-    return task
-
-
-def _tuples(value: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(entry) if isinstance(entry, list) else entry for key, entry in value.items()}
-
-
 def finite(value: Any) -> Any:
-    """`value` with every infinity and NaN replaced by None: JSON has no word for them."""
+    """Replace infinities and NaN by None, for JSON."""
     if isinstance(value, dict):
         return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Several token sequences as one tree, so that whatever they share is computed once.
+"""Merge token sequences into a prefix tree, so that shared tokens are computed once.
 
 The endings of a question share its context, and often their first words too. Merging the sequences into a prefix tree
 turns k (C + E) tokens into C + (what differs). A node is one token; it stands at the position that it has in its own
@@ -18,7 +18,7 @@ from torch import Tensor
 
 @dataclass
 class TokenTree:
-    """A growing prefix tree. Parents come before their children; `parents` has -1 at roots.
+    """A prefix tree of tokens. Parents come before their children; `parents` has -1 at roots.
 
     `origin` is the position of the first token, which follows so many that are kept elsewhere.
     """

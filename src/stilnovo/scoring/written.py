@@ -1,4 +1,4 @@
-"""Questions answered in writing: the model continues the prompt; the task grades the text later.
+"""Generate written answers; the task grades the text later.
 
 The prompt is plain text, as for multiple choice: no chat template, the opening token where the model has one. Several
 answers are written side by side, each as if it were alone: whatever the batch, greedy answers are the same up to
@@ -14,10 +14,12 @@ from stilnovo.benchmarks.task import SEED, Generation
 from stilnovo.errors import InputError
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.model.llama import Llama
+from stilnovo.scoring.encode import filled
 from stilnovo.scoring.multiple_choice import ModelAnswer
 from stilnovo.scoring.packed import TOKEN_BUDGET, evaluating
 from stilnovo.text.tokenizer import Tokenizer
 
+Prompted = tuple[Generation, list[int], bool]  # its prompt's tokens, and whether they were cut
 _BATCH = 2  # prompts and answers written at once hold this many times the token budget
 _MOST_TOGETHER = 16
 
@@ -30,7 +32,7 @@ def write(
     seed: int = SEED,
     token_budget: int = TOKEN_BUDGET,
 ) -> Iterator[list[tuple[int, ModelAnswer]]]:
-    """Write an answer to every item; the answers with the index of their item, a list after every batch, in order.
+    """Generate an answer to every item; yields (index, answer) lists after every batch, in order.
 
     Args:
         model: Any Llama, quantised or not, with or without adapter; dropout is off while it writes.
@@ -58,7 +60,7 @@ def write(
 
 
 def encode_prompt(tokenizer: Tokenizer, item: Generation, max_positions: int) -> tuple[list[int], bool]:
-    """The prompt's tokens, cut on the left where prompt and answer together do not fit, and whether they were."""
+    """Tokenise the prompt, truncated on the left to leave room for the answer; also whether it was."""
     opening = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     tokens = tokenizer.encode(item.context)
     room = max_positions - item.decoding.max_tokens - len(opening)
@@ -72,20 +74,14 @@ def encode_prompt(tokenizer: Tokenizer, item: Generation, max_positions: int) ->
 
 def _batches(
     items: Sequence[Generation], tokenizer: Tokenizer, max_positions: int, tokens_held: int
-) -> Iterator[list[tuple[Generation, list[int], bool]]]:
-    """Items in their order with their tokens; the cache is as wide as the longest of them."""
-    batch: list[tuple[Generation, list[int], bool]] = []
-    longest = 0
-    for item in items:
-        tokens, cut = encode_prompt(tokenizer, item, max_positions)
-        length = max(longest, len(tokens) + item.decoding.max_tokens)
-        if batch and (length * (len(batch) + 1) > tokens_held or len(batch) == _MOST_TOGETHER):
-            yield batch
-            batch, length = [], len(tokens) + item.decoding.max_tokens
-        batch.append((item, tokens, cut))
-        longest = length
-    if batch:
-        yield batch
+) -> Iterator[list[Prompted]]:
+    """Batch items in order; the KV cache is as wide as the longest of a batch."""
+
+    def fits(batch: Sequence[Prompted], entry: Prompted) -> bool:
+        longest = max(len(tokens) + item.decoding.max_tokens for item, tokens, _ in (*batch, entry))
+        return len(batch) < _MOST_TOGETHER and longest * (len(batch) + 1) <= tokens_held
+
+    return filled(((item, *encode_prompt(tokenizer, item, max_positions)) for item in items), fits)
 
 
 def _sampling(item: Generation, seed: int) -> Sampling:

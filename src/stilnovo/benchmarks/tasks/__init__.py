@@ -1,4 +1,4 @@
-"""The benchmarks, one small file each; the table of their names."""
+"""Table of benchmarks, one small file each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SAMPLES = tuple(module.TASK.name for module in _SAMPLES)  # what needs no data f
 
 
 def find_tasks(names: Sequence[str]) -> list[Task]:
-    """Tasks by name, in the order given, each once; `NAME@VERSION` is an older version that a protocol needs.
+    """Look up tasks by name, in order, without duplicates; `NAME@VERSION` is an older version.
 
     A name that ends in .yaml, .yml or .py is a user's own task file.
 
@@ -51,7 +51,7 @@ def find_tasks(names: Sequence[str]) -> list[Task]:
     """
     wanted = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     known = TASKS | OLDER
-    found: dict[str, Task] = {}
+    tasks: dict[str, Task] = {}
     for name in wanted:
         own = Path(name).suffix in SUFFIXES
         if not own and name not in known:
@@ -59,11 +59,11 @@ def find_tasks(names: Sequence[str]) -> list[Task]:
             hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(TASKS)}."
             raise InputError(f"There is no task '{name}'.", hint, f"Choose from: {', '.join(TASKS)}.")
         task = open_task_file(Path(name)) if own else known[name]
-        if own and task.name in (*known, *(other.name for other in found.values())):
+        if own and task.name in (*known, *(other.name for other in tasks.values())):
             raise InputError(
                 f"{name} names its task '{task.name}', as another is named.", next=f"Name it my_{task.name}, for one."
             )
-        found[name] = task
+        tasks[name] = task
     if not wanted:
         raise InputError("No task was named.", next=f"Choose from: {', '.join(TASKS)}.")
-    return list(found.values())
+    return list(tasks.values())

@@ -44,7 +44,7 @@ def make_item(row: Row, passages: dict[str, int]) -> Item:
     question = re.sub(r"[ \t]+", " ", text(row, "question")).strip()
     name, category = f"{row['Prova_PK']}/{row['Domanda_PK']}/{row['ID']}", f"grade {row['Grado']}"
     options = [option["scelta"] for option in row["options"]]
-    letters = [found.group(1) for option in options if (found := _LETTER.match(option))]
+    letters = [match.group(1) for option in options if (match := _LETTER.match(option))]
     if not options or not letters:  # one item lists nine words, several of which are wanted
         listed = f"\n{', '.join(options)}" if options else ""
         context = f"{passage}{question}{listed}\nRisposta:"

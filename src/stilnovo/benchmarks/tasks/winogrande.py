@@ -30,10 +30,10 @@ def plain(row: Row) -> Row:
     """A row in the hub's form, taken out of an instruction where it is one."""
     if "instruction" not in row:
         return row
-    found = _INSTRUCTION.search(text(row, "instruction"))
-    if found is None:
+    match = _INSTRUCTION.search(text(row, "instruction"))
+    if match is None:
         raise ValueError("the instruction does not hold a sentence and two options")
-    sentence, first, second = found.groups()
+    sentence, first, second = match.groups()
     return {
         "sentence": sentence, "option1": first, "option2": second, "answer": row["answer"].removeprefix("option"),
     }  # fmt: skip
