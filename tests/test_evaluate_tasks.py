@@ -125,7 +125,7 @@ def test_unknown_task_names_the_nearest() -> None:
     [
         ("{broken", "invalid JSON"),
         ("[]", "is empty"),
-        ('{"a": 1}', "list of rows"),
+        ('{"a": 1}', "'id' is missing"),
         ("[1, 2]", "not an object"),
         ([ROW, ROW], "same id"),
         ([{**ROW, "answer": "D"}], "answer 'D' is none of its options A, B, C"),
