@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from test_layers import FLOORS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -26,6 +28,22 @@ def test_the_tours_tree_is_the_disks() -> None:
     rooms = {p.name for p in (ROOT / "src" / "stilnovo").iterdir() if p.is_dir() and p.name != "__pycache__"}
     modules = {p.name for p in (ROOT / "src" / "stilnovo").glob("*.py")} - {"__init__.py"}
     assert not (rooms | modules) - named, f"not in the tour's tree: {sorted((rooms | modules) - named)}"
+
+
+def test_the_tours_floors_are_the_tested_ones() -> None:
+    picture = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8").split("```")[1]
+    drawn = {room: int(floor) for floor, room in re.findall(r"^ ?(\d+) (\w+) ", picture, re.MULTILINE)}
+    assert drawn == FLOORS
+    floors = list(drawn.values())
+    assert floors == sorted(floors, reverse=True), "the highest floor stands first"
+
+
+def test_the_tour_names_files_that_exist() -> None:
+    named = set(re.findall(r"`((?:\w+/)+\w+\.py)`", (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")))
+    assert len(named) > 50
+    assert not {
+        name for name in named if not (ROOT / "src" / "stilnovo" / name).exists() and not (ROOT / name).exists()
+    }
 
 
 def test_readme_is_short() -> None:
