@@ -1,4 +1,4 @@
-"""A writer behind an OpenAI-compatible server: llama.cpp, Ollama, vLLM, LM Studio.
+"""Client of OpenAI-compatible servers: llama.cpp, Ollama, vLLM, LM Studio.
 
 Only `POST …/chat/completions` with `stream: true` is needed; what a server tells of its context is asked of it and
 believed. Unusual: tokens are counted by an upper estimate (`BYTES_A_TOKEN`), because the server's tokeniser is not ours;
@@ -43,7 +43,7 @@ class ServerWriter:
     """
 
     def __init__(self, url: str, model: str, context: int | None = None, silence: float = SILENCE) -> None:
-        """Ask the server what it has; nothing is sent to any other.
+        """Connect, and ask the server for its context length; nothing is sent to any other.
 
         Args:
             url: Such as http://127.0.0.1:8080/v1.
@@ -83,7 +83,7 @@ class ServerWriter:
         return math.ceil(size / BYTES_A_TOKEN) + FRAME_TOKENS * (len(messages) + 1)
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Generator[str, None, None]:
-        """The answer in pieces.
+        """Stream the answer in pieces.
 
         Raises:
             StilnovoError: nobody answers, the server refuses, sends what is no stream, or breaks off.
@@ -145,7 +145,7 @@ class ServerWriter:
 
     @contextmanager
     def _asked(self, method: str, path: str, body: object = None, silence: float = ABOUT) -> Iterator[httpx.Response]:
-        """An open response of the server; whatever goes wrong until it is closed is told in one way."""
+        """An open response of the server; network errors until it is closed become `StilnovoError`."""
         key = os.environ.get(KEY_VARIABLE)
         headers = {"Accept": "text/event-stream, application/json"} | (
             {"Authorization": f"Bearer {key}"} if key else {}

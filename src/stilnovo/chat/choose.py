@@ -1,4 +1,4 @@
-"""Which sentence of the library answers best: a score a person can follow, no model involved.
+"""Rank sentences of the library as answers to a question, by rules without a model.
 
 Every term of the question weighs its rarity in the library, damped; names weigh half as much again. A sentence counts a
 term in full where it has the word itself, less for its stem or a kindred word, less again when only a sentence nearby
@@ -76,8 +76,8 @@ _NAME_INSIDE = re.compile(r"(?<=[\w,;:] )[A-ZÀ-Þ][a-zà-ÿ]{2,}")
 
 @dataclass(frozen=True)
 class Choice:
-    """A quotation chosen: `passage.text[start:end]`, its score, whether it is a sure answer, and how much of the question's
-    weight its passage has."""
+    """A selected quotation: `passage.text[start:end]`, its score, whether it is a confident answer, and the share of the
+    question's weight that its passage covers."""
 
     passage: Passage
     start: int
@@ -88,12 +88,12 @@ class Choice:
 
     @property
     def text(self) -> str:
-        """The words themselves."""
+        """The quoted words."""
         return self.passage.text[self.start : self.end]
 
 
 def named_works(question: Question, library: Library) -> list[Work]:
-    """The works a question names by their title: *nei Promessi sposi*, *in Malombra*."""
+    """The works whose title a question names: *nei Promessi sposi*, *in Malombra*."""
     asked = {stem(token.form) for token in tokens(question.text)}
     named = []
     for work in library.works():
@@ -104,7 +104,7 @@ def named_works(question: Question, library: Library) -> list[Work]:
 
 
 def unknown_names(question: Question, library: Library) -> list[str]:
-    """Names and numbers of the question that stand nowhere in the library, as the question writes them."""
+    """Names and numbers of the question that occur nowhere in the library, as the question writes them."""
 
     def stands(form: str) -> bool:
         index = library.index
@@ -137,7 +137,7 @@ class Chooser:
         return frozenset(fold(names[0][0]).split()) if names else frozenset()
 
     def _gathered(self) -> list[tuple[Passage, float]]:
-        """Passages that are read, with what their rank in the search and their work are worth.
+        """Retrieved passages with a bonus for their rank in the search and for their work.
 
         A name belongs to the work that speaks of it most.
         """
@@ -236,7 +236,7 @@ class Chooser:
         return max(choices, key=lambda choice: choice.score, default=None)
 
     def sure(self, choice: Choice) -> bool:
-        """Whether a quotation may be given without a reserve: mere nearness to the question's words is not an answer.
+        """Whether a quotation answers with confidence: mere similarity to the question's words is not an answer.
 
         It must hold `SURE` of the question's weight by itself. For *chi è X* it must say what X is. For *quando*, *quanti*,
         *perché* and their like it must have the form of such an answer (for *dove*, the deed, or the place said of the very
@@ -265,7 +265,7 @@ class Chooser:
 
 
 def choose(question: Question, library: Library, limit: int = 3, sections: Sequence[Chapter] = ()) -> list[Choice]:
-    """The best quotations, best first, at most one a passage, none twice; empty when nothing is relevant.
+    """Select the best quotations, best first, at most one per passage, without duplicates; empty when nothing is relevant.
 
     Within some sections, if given; else in the works that the question names, or in all.
 

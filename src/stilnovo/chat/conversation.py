@@ -1,4 +1,4 @@
-"""A conversation over several turns, kept within what the model can read by a rule that is told, never silently.
+"""Multi-turn conversations with a model, a library, or both, fitted to the model's context.
 
 The rule: the instructions and the newest message always stay; when they, the history and the passages leave less than
 `reserve` tokens for the answer, the oldest complete turns are dropped, one by one, then the last passages, and each is
@@ -50,12 +50,12 @@ class _Cancelled(Exception):
 
 
 class ChatSession:
-    """Turns between a person and a model, over a library, or both.
+    """A conversation with a model, a library, or both.
 
     Without a writer the library answers by itself (extractive); without a library the model talks.
 
     Attributes:
-        turns: Complete turns kept, oldest first.
+        turns: Complete turns in the history, oldest first.
         dropped: How many complete turns have been dropped so far.
     """
 
@@ -69,12 +69,12 @@ class ChatSession:
         rewrite: bool = False,
         limit: int = 1,
     ) -> None:
-        """Begin.
+        """Start a conversation.
 
         Args:
             writer: A model that writes; None: the library answers.
             system: The system prompt; the instructions for passages are added to it where passages are given.
-            reserve: Tokens kept free for an answer; None for as many as the sampling asks.
+            reserve: Tokens reserved for the answer; None for the sampling's `max_new_tokens`.
             library: Where to look.
             history: Turns to go on from, oldest first; of a bare (message, answer) is found out again what was searched.
             rewrite: Let the model make follow-up questions self-contained; the rule stands where it fails.
@@ -112,7 +112,7 @@ class ChatSession:
             message: What the person says.
             mode: Where the answer may come from; without a library always *chat*, without a model always *library*.
             sampling: How the model writes.
-            cancel: Looked at before every piece.
+            cancel: Checked before every piece.
 
         Raises:
             InputError: the message alone leaves the model no room to answer, or says nothing.
@@ -122,7 +122,7 @@ class ChatSession:
         return _Reply(self, message, mode, sampling, cancel or threading.Event()).events()
 
     def _searched(self, message: str) -> str:
-        """The message as the library is asked it."""
+        """The message as a search query, made self-contained."""
         if self._asked is None:
             return message
         if scope.named_section(message) is not None:
@@ -151,7 +151,7 @@ class ChatSession:
 
 
 class _Reply:
-    """One answer under way."""
+    """The state of one answer while it is generated."""
 
     def __init__(
         self, talk: ChatSession, message: str, mode: Mode, sampling: Sampling | None, cancel: threading.Event
@@ -199,7 +199,7 @@ class _Reply:
         )  # fmt: skip
 
     def _warned(self) -> Iterator[Notice]:
-        """What a server's writer has to say of its context, once a conversation."""
+        """The writer's warnings about its context, each once per conversation."""
         for text in getattr(self.talk.writer, "warnings", ()):
             if text not in self.talk.warned:
                 self.talk.warned.add(text)
@@ -262,7 +262,7 @@ class _Reply:
     def _fitted(
         self, system: str, history: Sequence[Turn], passages: Sequence[Passage]
     ) -> Generator[Event, None, tuple[list[Message], Sequence[Passage]]]:
-        """What the model reads; what was dropped is told."""
+        """The messages that fit the model's context; a notice says what was dropped."""
         assert self.talk.writer is not None
         self.kind = "written"
         reserve = self.talk.reserve or self.sampling.max_new_tokens
@@ -274,7 +274,7 @@ class _Reply:
         return messages, given
 
     def _streamed(self, messages: Sequence[Message], checker: Checker | None) -> Iterator[Event]:
-        """The model's words as they come, checked; on whatever end, its stream is closed and its tokens are counted.
+        """Stream the model's text through the checker; however it ends, the stream is closed and its tokens are counted.
 
         Written tokens are the pieces, or the text counted again where a piece held several.
         """

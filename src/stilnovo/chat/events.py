@@ -1,4 +1,4 @@
-"""Events of an answer in the making: checked pieces of text, notices, and at the end the answer itself.
+"""Events of a streamed answer: checked pieces of text, notices, and finally the answer.
 
 The order is: any number of `TextToken` and `Notice`, then one `Answer`. Terminal, page and OpenAI's API show the same events.
 Unusual: the tokens are already checked. A quotation is held back until it is closed and looked up, so that the joined tokens
@@ -43,7 +43,7 @@ class TextToken:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something the reader must know: a code, what it counts, if anything, and a detail to be named."""
+    """A message about the answer: a code, a count if it has one, and a detail for its text."""
 
     code: Code
     count: int = 0

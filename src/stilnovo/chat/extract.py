@@ -1,4 +1,4 @@
-"""What the library itself answers, without a model: sentences of the source, or the course of a chapter.
+"""Extractive answers without a model: sentences of the source, or an extractive summary of a chapter.
 
 Everything in an extract is a span of the stored text and is verified all the same. Whether it answers is another matter,
 and is said: `sure`, or only the nearest passage, or nothing at all.
@@ -31,7 +31,7 @@ NAMED = 12
 
 @dataclass(frozen=True)
 class Extract:
-    """An answer found: its text, its quotations, the passages behind it, best first or, for a chapter, in order.
+    """An extractive answer: its text, its quotations, the passages behind it, best first or, for a chapter, in order.
 
     Passages without a quotation are what was read in vain: a model may see more in them than the rules do.
 

@@ -1,4 +1,4 @@
-"""A follow-up question made self-contained before the library is searched: by a rule, or by a model that is checked.
+"""Rewrite follow-up questions as self-contained queries, by a rule or by a model whose output is checked.
 
 The rule: a message leans on the question before it when it has no name of its own and is short, opens with *e*, *ma*,
 *allora*, or points back with a pronoun; then the names of that question (its words, when it had no names) and the work
@@ -36,13 +36,13 @@ _LEANING = re.compile(
 
 
 def leans(message: str) -> bool:
-    """Whether a message needs the question before it."""
+    """Whether a message depends on the previous question."""
     question = Question(message)
     return not question.names and bool(len(question.terms) <= SHORT or _LEANING.search(question.folded))
 
 
 def self_contained(message: str, before: str | None, work: str = "") -> str:
-    """The message as it is searched for: with the names, or else the words, of the question it leans on.
+    """The message as a query: with the names, or else the words, of the question it depends on.
 
     `work` is the title last quoted; it is added where the message leans.
     """

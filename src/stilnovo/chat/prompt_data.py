@@ -1,4 +1,4 @@
-"""Passages as data: whatever a text says, it cannot leave its frame, forge a key, or give an order that looks like ours.
+"""Format retrieved passages for the prompt so that their text cannot act as instructions (prompt injection).
 
 A passage reaches the model between two lines that carry a mark derived from everything in the message, so that no text can
 contain it; inside, control, invisible and direction-changing characters are dropped, angle and square brackets replaced
@@ -30,19 +30,21 @@ _LOOKALIKES = str.maketrans(
 
 
 def skeleton(text: str) -> str:
-    """What a text looks like: compatibility forms resolved, invisible characters dropped, lookalike letters made Latin."""
+    """Normalize a text by appearance: compatibility forms resolved, invisible characters removed, lookalike letters made Latin."""
     plain = unicodedata.normalize("NFKC", text)
     return "".join(c for c in plain if unicodedata.category(c) != "Cf").translate(_LOOKALIKES)
 
 
 def harmless(text: str) -> str:
-    """A text without the characters and signs that could act; its words stay."""
-    kept = (c for c in text.translate(_BRACKETS) if c in "\n\t" or unicodedata.category(c) not in _ACTING)
-    return _FORGED.sub("", "".join(kept))
+    """Remove characters and marks that a model or server could interpret; the words stay."""
+    harmless_characters = (
+        c for c in text.translate(_BRACKETS) if c in "\n\t" or unicodedata.category(c) not in _ACTING
+    )
+    return _FORGED.sub("", "".join(harmless_characters))
 
 
 def one_line(text: str) -> str:
-    """A name or heading, harmless and without line breaks."""
+    """A name or heading made harmless and put on one line."""
     return " ".join(harmless(text).split())
 
 
@@ -50,7 +52,7 @@ def framed(passages: Sequence[Passage]) -> str:
     """Passages under their keys, P1, P2 …, each in its frame."""
     digest = hashlib.sha256("\0".join(passage.text for passage in passages).encode("utf-8", "replace")).hexdigest()[:8]
     blocks = [
-        f"[P{number}] {one_line(passage.citation)}\n<<<{digest}\n{harmless(passage.text)}\n{digest}>>>"
-        for number, passage in enumerate(passages, start=1)
+        f"[P{key}] {one_line(passage.citation)}\n<<<{digest}\n{harmless(passage.text)}\n{digest}>>>"
+        for key, passage in enumerate(passages, start=1)
     ]
     return "\n\n".join(blocks)

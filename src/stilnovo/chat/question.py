@@ -1,4 +1,4 @@
-"""What a question asks for: which words it turns on, which names, and what an answer to it looks like.
+"""Question analysis: its terms and names, and the expected type of answer.
 
 Everything here can be read and checked by a person; no model is asked. An answer to *quando* holds a date, to *dove* a
 place, to *quanti* a number, to *chi è X* says *X era …*: these are the `signs` that lift one sentence above another.
@@ -98,13 +98,13 @@ _ARTICLE = re.compile(r"^(?:il|lo|la|l|i|gli|le|un|uno|una)['\s]+")
 
 
 def flat(text: str) -> str:
-    """Folded, apostrophes as spaces, on one line, the verb *è* as `=`: what patterns are matched against."""
+    """Normalize a text for pattern matching: folded, apostrophes as spaces, on one line, the verb *è* as `=`."""
     return " ".join(fold(_IS.sub("=", text)).replace("'", " ").split())
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, taken apart."""
+    """A parsed question."""
 
     text: str
 
@@ -125,12 +125,12 @@ class Question:
     @cached_property
     def terms(self) -> tuple[str, ...]:
         """The folded words the question turns on; words that only ask (*nome*, *anno*, *modo*) left out."""
-        found = [word for word in content_words(self.text) if word not in _EMPTY]
-        return tuple(found or content_words(self.text) or words(self.text))
+        meaningful = [word for word in content_words(self.text) if word not in _EMPTY]
+        return tuple(meaningful or content_words(self.text) or words(self.text))
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
-        """What kinds of answer are asked for."""
+        """The expected types of answer."""
         return tuple(kind for kind, (asked, _, _) in _KINDS.items() if re.search(asked, self.folded))
 
     @cached_property
@@ -166,11 +166,11 @@ class Question:
 
     def _headed(self, original: str, forms: frozenset[str] | set[str]) -> bool:
         """Whether a number, or a name, stands beside the noun (or a kindred word) that the question asks about."""
-        found = tokens(original)
-        for i, token in enumerate(found):
+        sentence = tokens(original)
+        for i, token in enumerate(sentence):
             if stem(token.form) not in forms or original[token.start].isupper():
                 continue
-            beside = [other for other in found[max(0, i - 2) : i + 3] if other is not token]
+            beside = [other for other in sentence[max(0, i - 2) : i + 3] if other is not token]
             if "number" in self.kinds and any(re.fullmatch(_NUMBER, other.form) for other in beside):
                 return True
             if "name" in self.kinds and any(original[o.start].isupper() and o.form not in self.names for o in beside):

@@ -1,4 +1,4 @@
-"""Is this really written there? Every quotation is looked up in the stored source, letter by letter.
+"""Quotation checking: verify that claimed quotations stand verbatim in the stored source.
 
 The rule, in full:
 
@@ -47,7 +47,7 @@ _PAIRS = (("«", "»"), ("“", "”"))
 
 @dataclass(frozen=True)
 class Quote:
-    """A quotation and what the source says of it.
+    """A quotation with its verification status and its place in the source.
 
     `text` is the source's own words (the claimed ones when unverified) at `start` to `end` of the work's stored text.
     `answer_start` to `answer_end` is where it stands in the text of the answer, with its marks and its citation. All offsets
@@ -221,8 +221,8 @@ def _slip(claimed: str, word: str, name: bool, used: frozenset[str]) -> bool:
 
 @lru_cache(maxsize=32)
 def _analysed(source: str) -> tuple[tuple[Word, ...], frozenset[str]]:
-    found = tuple(tokens(source))
-    return found, frozenset(token.form for token in found)
+    analysed = tuple(tokens(source))
+    return analysed, frozenset(token.form for token in analysed)
 
 
 def _folded(claimed: Sequence[str], text: str) -> tuple[int, int] | None:
@@ -265,7 +265,7 @@ def _unwrapped(claimed: str) -> str:
 
 
 def verify(claimed: str, section: Chapter, text: str) -> Quote:
-    """Look a quotation up in one section of a work whose stored source is `text`."""
+    """Verify a quotation against one section of a work whose stored source is `text`."""
     bare = _unwrapped(claimed)
     source = text[section.body : section.end]
     status: Status = "verified"
@@ -282,7 +282,7 @@ def verify(claimed: str, section: Chapter, text: str) -> Quote:
 
 
 def verify_among(claimed: str, library: Library, passages: Iterable[Passage]) -> Quote:
-    """Look a quotation up in the sections of several passages, the first ones first; the soundest finding counts."""
+    """Verify a quotation against the sections of several passages, in order; the best status counts."""
     best = Quote(claimed, "unverified", claimed.strip(_WRAPPING))
     seen: set[int] = set()
     for passage in passages:
@@ -290,8 +290,8 @@ def verify_among(claimed: str, library: Library, passages: Iterable[Passage]) ->
         if section.id in seen:
             continue
         seen.add(section.id)
-        found = verify(claimed, section, library.text(section.work))
-        if found.status == "verified":
-            return found
-        best = found if found.sound and not best.sound else best
+        quote = verify(claimed, section, library.text(section.work))
+        if quote.status == "verified":
+            return quote
+        best = quote if quote.sound and not best.sound else best
     return best

@@ -1,4 +1,4 @@
-"""Questions about one chapter or canto: which section is meant, and whether it is to be told as a whole.
+"""Questions about one section: detect which chapter or canto is meant, and whether a summary of it is asked for.
 
 *Riassumi il capitolo VIII dei Promessi sposi* needs the chapter and not the passages nearest to its words. A section is
 named by its number (Roman, Arabic, *ottavo*), with part, cantica or book where a work has several of that number, or
@@ -49,7 +49,7 @@ class NamedSection(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """What a question confines itself to: the sections meant, and whether they are to be told as a whole.
+    """The sections that a question is limited to, and whether a summary of them is asked for.
 
     `sections` of one work are one answer; of several works, a question back.
     """

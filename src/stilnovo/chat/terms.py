@@ -1,4 +1,4 @@
-"""The words a question turns on: what each weighs in this library, and how fully a text has it."""
+"""Weighted query terms: how rare each is in the library, and how well a text matches it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _NOBODY: frozenset[str] = frozenset()
 @lru_cache(maxsize=8192)
 def _words(text: str) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     """Folded words; stems; and stems of the words that are no names."""
-    found = tokens(text)
-    common = (t for t in found if not _INSIDE_SENTENCE.search(text, max(0, t.start - 2), t.start + 1))
+    every = tokens(text)
+    common = (t for t in every if not _INSIDE_SENTENCE.search(text, max(0, t.start - 2), t.start + 1))
     return tuple(frozenset(forms) for forms in (  # type: ignore[return-value]
-        (token.form for token in found), (stem(token.form) for token in found), (stem(token.form) for token in common)
+        (token.form for token in every), (stem(token.form) for token in every), (stem(token.form) for token in common)
     ))  # fmt: skip
 
 
@@ -61,7 +61,7 @@ class Terms:
         return [term for _, term in ranked if term in self.exact]
 
     def matches(self, text: str) -> list[float]:
-        """How fully a text has each term, 0 to 1; names and numbers count only as they stand."""
+        """Match scores of a text for each term, 0 to 1; names and numbers count only as they stand."""
         forms, stems, common = _words(text)
         values = []
         for term in self.words:

@@ -1,4 +1,4 @@
-"""Everyday words that stand for one another when a person asks and a book answers.
+"""Synonym groups of common Italian words, for query expansion.
 
 A question says *edificare* where the novel says *fabbricare*, *denaro* where it says *lire*. Each line is one idea, with
 the irregular forms that stems do not bring together (*ucciso*, *uccidere*). Kept to common words: an expansion counts
@@ -146,5 +146,5 @@ _TABLE = _expansions()
 
 
 def kin(form: str) -> frozenset[str]:
-    """The stems that may stand for a stem."""
+    """Stems of the synonyms of a stem."""
     return _TABLE.get(form, frozenset())

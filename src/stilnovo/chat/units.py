@@ -1,4 +1,4 @@
-"""What may be quoted: whole sentences, whole verses, clauses of very long sentences; speeches are not torn open.
+"""Segment passages into quotable units: sentences, verses, clauses of very long sentences; speeches stay whole.
 
 The course of a chapter is told in its most central sentences, each word for word: a summary that invents nothing. The
 section is cut into as many stretches as sentences are wanted, and of each the sentence is taken that has most of what the
@@ -71,7 +71,7 @@ def units(passage: Passage) -> list[tuple[int, int]]:
 
 
 def central(passages: list[Passage], count: int = SENTENCES) -> list[tuple[Passage, int, int]]:
-    """The central sentences of a section's passages, in order: (passage, start, end) of `passage.text`.
+    """Extractive summary: the most central sentences of a section's passages, in order: (passage, start, end) of `passage.text`.
 
     Args:
         passages: Every passage of the section, in order.

@@ -1,4 +1,4 @@
-"""A model answers from passages: what it is given, and what becomes of the quotations it claims.
+"""Written answers: prompts with retrieved passages, and a streaming checker of the quotations in the model's output.
 
 Passages are given under short keys, P1, P2 …, as data in frames (`stilnovo.chat.prompt_data`), never as instructions. Every
 quotation in the answer is looked up while it streams: verified ones get their citation, repaired ones are replaced by
@@ -46,7 +46,7 @@ _PAIRS = {"«": "»", "“": "”", '"': '"'}
 
 
 class AnswerWriter(Protocol):
-    """A model that writes: the project's own engine, an OpenAI-compatible server, or anything with these three."""
+    """Interface of a text-generating model: the project's own engine, an OpenAI-compatible server, or any other."""
 
     context_tokens: int
 
@@ -71,7 +71,7 @@ def prompt(question: str, passages: Sequence[Passage]) -> str:
 
 
 class Checker:
-    """An answer as it streams in, checked as it streams out.
+    """Checks the quotations of an answer while it streams.
 
     `feed` returns what may be shown: text outside quotation marks at once, a quotation when it is closed, looked up, and
     followed by something that is no key. `end` returns the rest. `quotes` are the quotations so far.
@@ -137,8 +137,8 @@ class Checker:
         return shown
 
     def _passage(self, key: str | None) -> Passage | None:
-        number = int(key) if key and len(key) < 6 else 0
-        return self._passages[number - 1] if 1 <= number <= len(self._passages) else None
+        position = int(key) if key and len(key) < 6 else 0
+        return self._passages[position - 1] if 1 <= position <= len(self._passages) else None
 
     def _looked_up(self, match: re.Match[str], at: int) -> str:
         claimed = match.group("a") or match.group("b") or match.group("c")
@@ -158,7 +158,7 @@ class Checker:
 
 
 def checked(text: str, passages: Sequence[Passage], library: Library) -> tuple[str, tuple[Quote, ...]]:
-    """An answer with its quotations looked up and its keys turned into citations; as `Checker` gives it, all at once."""
+    """Check a complete answer: quotations verified, keys turned into citations; equal to what `Checker` streams."""
     checker = Checker(passages, library)
     return checker.feed(text) + checker.end(), tuple(checker.quotes)
 

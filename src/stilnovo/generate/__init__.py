@@ -1,1 +1,1 @@
-"""Writing text with the model: key/value cache, sampling, streams."""
+"""Text generation: key/value cache, sampling, streaming."""

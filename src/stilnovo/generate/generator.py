@@ -1,4 +1,4 @@
-"""Writing text: conversations in, streamed or whole answers out, several at once where that is faster.
+"""Text generation: conversations in, streamed or complete answers out, batched where that is faster.
 
 Unusual: on a CPU the quantised weights of a small model are kept densely while it writes, because one token a step is
 too little work to unpack them for; the results are the same.
@@ -30,7 +30,7 @@ KEEP_DENSE_BYTES = 2 * 2**30  # on a CPU, keep dense weights while writing when 
 
 @dataclass(frozen=True)
 class Completion:
-    """One finished text; `stopped` is whether the model ended it itself, `ids` its tokens, special ones included."""
+    """One generated text; `stopped` is whether the model ended it itself, `ids` its tokens, special ones included."""
 
     text: str
     tokens: int
@@ -72,7 +72,7 @@ class _Text:
 
 
 class Generator:
-    """A model that writes."""
+    """A model and its tokenizer, for text generation."""
 
     def __init__(self, model: Llama, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -83,7 +83,7 @@ class Generator:
         return len(self.tokenizer.render(messages, generation=True))
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
-        """The answer in pieces as it is written.
+        """Stream the answer in pieces.
 
         Raises:
             InputError: when the conversation leaves no room in the model's context.
@@ -94,13 +94,13 @@ class Generator:
                 yield piece
 
     def complete(self, conversations: Sequence[Sequence[Message]], sampling: Sequence[Sampling]) -> list[Completion]:
-        """The answers to several conversations, written side by side; each as if it were alone."""
+        """Generate the answers to several conversations as a batch; each equals its answer alone."""
         prompts = [self.tokenizer.render(messages, generation=True) for messages in conversations]
         return self.continue_tokens(prompts, sampling)
 
     def continue_tokens(self, prompts: Sequence[Sequence[int]], sampling: Sequence[Sampling]) -> list[Completion]:
-        """What follows several token sequences, written side by side; each as if it were alone."""
-        texts = [_Text(self.tokenizer, one) for one in sampling]
+        """Generate continuations of several token sequences as a batch; each equals its continuation alone."""
+        texts = [_Text(self.tokenizer, settings) for settings in sampling]
         for _ in self._write(prompts, texts):
             pass
         return [Completion(text.whole(), len(text.ids), text.stopped, tuple(text.ids)) for text in texts]
@@ -135,12 +135,12 @@ class Generator:
                 for text, row in zip(writing, logits, strict=True):
                     text.add(text.sampler.choose(row))
                 yield
-                kept = [index for index, text in enumerate(writing) if not text.done]
-                if not kept:
+                unfinished = [index for index, text in enumerate(writing) if not text.done]
+                if not unfinished:
                     return
-                if len(kept) < len(writing):
-                    cache.keep(kept)
-                    writing = [writing[index] for index in kept]
+                if len(unfinished) < len(writing):
+                    cache.keep(unfinished)
+                    writing = [writing[index] for index in unfinished]
                 incoming = [[text.ids[-1]] for text in writing]
 
 

@@ -1,4 +1,4 @@
-"""Keys and values of the tokens written so far, for several texts at once.
+"""Key/value cache for batched generation.
 
 Shape letters: B texts, S room for tokens of a text, K key/value heads, G query heads per key/value head, D head size.
 The cache is an `Attention` (see `stilnovo.model.attention`): the model does not know that it exists.
@@ -17,10 +17,10 @@ from stilnovo.plan.shape import LlamaConfig
 
 
 class KVCache:
-    """Room for `room` tokens of each of `texts` texts.
+    """A key/value cache with room for `room` tokens of each of `texts` texts.
 
     Attributes:
-        lengths: Tokens kept of each text.
+        lengths: Cached tokens of each text.
     """
 
     def __init__(self, config: LlamaConfig, texts: int, room: int, device: torch.device, dtype: torch.dtype) -> None:
@@ -32,7 +32,7 @@ class KVCache:
         self._mask: Tensor | None = None
 
     def expect(self, counts: Sequence[int]) -> Tensor:
-        """Say how many tokens of each text the next stream brings; returns their positions (T,) int64."""
+        """Announce how many tokens of each text the next forward pass brings; returns their positions (T,) int64."""
         assert len(counts) == len(self.lengths)
         self._incoming = list(counts)
         device = self._keys.device
@@ -44,11 +44,11 @@ class KVCache:
         return torch.cat([torch.arange(done, done + new, device=device) for done, new in pairs])
 
     def advance(self) -> None:
-        """The expected tokens have been read by every layer."""
+        """Count the expected tokens as cached, once every layer has read them."""
         self.lengths = [done + new for done, new in zip(self.lengths, self._incoming, strict=True)]
 
     def keep(self, texts: Sequence[int]) -> None:
-        """Go on with these texts only."""
+        """Drop all texts but these."""
         index = torch.tensor(list(texts), device=self._keys.device)
         self._keys, self._values = self._keys[:, index], self._values[:, index]
         self.lengths = [self.lengths[i] for i in texts]

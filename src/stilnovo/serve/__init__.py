@@ -1,4 +1,4 @@
-"""The service: OpenAI's API and a page to talk with the library, on this machine unless told otherwise.
+"""HTTP service: an OpenAI-compatible API and the chat page, on this machine unless told otherwise.
 
 Importing this room needs the extra `serve`; the error says how to get it.
 """

@@ -1,4 +1,4 @@
-"""One answer from question to stored message: its events while it is written, and what is stored of it.
+"""Generate answers for the service, and store them in conversations.
 
 The service keeps no conversation in memory: each question brings its history, so that any worker can answer any
 client and a restart loses nothing. Follow-up questions lean on the questions before them exactly as in the terminal.
@@ -78,7 +78,7 @@ class LibraryResponder:
 
 
 class Answering:
-    """Answers, counted; those in stored conversations are stored as they grow."""
+    """Generates answers with metrics; answers in conversations are stored while they stream."""
 
     def __init__(self, responder: LibraryResponder, metrics: Metrics) -> None:
         self.responder, self._metrics = responder, metrics

@@ -1,4 +1,4 @@
-"""The application: the door, the routes, the page; and the server that runs it.
+"""The ASGI application, its routes, and the server that runs it.
 
 Made by `create_app` from settings and a responder, so that tests and other programs can run it with their own.
 """
@@ -97,7 +97,7 @@ def create_app(settings: ServeSettings, responder: LibraryResponder, embedder: E
 def _own_routes(
     app: FastAPI, settings: ServeSettings, responder: LibraryResponder, workers: Workers, metrics: Metrics
 ) -> None:
-    """The page, its login, and what watches the service."""
+    """Routes of the page, the login, and monitoring."""
 
     @app.get("/")
     def page() -> FileResponse:

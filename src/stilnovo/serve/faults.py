@@ -1,4 +1,4 @@
-"""What can go wrong, as HTTP: one shape for every client, OpenAI's, with a code that the page puts into words."""
+"""HTTP errors in OpenAI's format, with a stable code that the page translates."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class Fault(Exception):
     @property
     def headers(self) -> dict[str, str]:
         """Headers that go with it."""
-        found = {"Retry-After": str(self.retry_after)} if self.retry_after is not None else {}
-        return {**found, "WWW-Authenticate": "Bearer"} if self.status == 401 else found
+        retry = {"Retry-After": str(self.retry_after)} if self.retry_after is not None else {}
+        return {**retry, "WWW-Authenticate": "Bearer"} if self.status == 401 else retry
 
 
 def not_found(what: str) -> Fault:
-    """A thing that is not, or no longer, there."""
-    return Fault(404, "not_found", f"{what} is not there, or no longer.")
+    """A 404 error for something that does not exist, or no longer."""
+    return Fault(404, "not_found", f"{what} does not exist, or no longer.")
 
 
 def fault_of(error: BaseException) -> Fault:

@@ -1,4 +1,4 @@
-"""Conversations in the library's own file: three tables of the service's, beside the library's and apart from them.
+"""Conversation storage: three tables in the library's SQLite file, separate from the library's own.
 
 A message of the person is stored before anything is answered, an answer as it grows: whatever breaks, what was said and
 what had arrived stay. One conversation's trouble never touches another's rows.
@@ -31,7 +31,7 @@ _TABLES = (
     "status TEXT NOT NULL, details TEXT NOT NULL, created TEXT NOT NULL, UNIQUE(conversation, position))",
     f"INSERT OR IGNORE INTO conversation_facts VALUES ('version', '{_VERSION}')",
 )
-#: Where an answer that is being written anew keeps the one it is to replace.
+#: Where an answer that is being regenerated keeps the one it is to replace.
 PREVIOUS = "previous"
 TITLE_CHARACTERS, LONGEST_TITLE = 60, 200
 _STATUS = {
@@ -72,7 +72,7 @@ def _now() -> str:
 
 
 def title_of(message: str) -> str:
-    """A conversation's first name: the beginning of its first message, cut between words."""
+    """A conversation's default title: the beginning of its first message, cut between words."""
     line = " ".join(message.split())
     if len(line) <= TITLE_CHARACTERS:
         return line
@@ -80,7 +80,7 @@ def title_of(message: str) -> str:
 
 
 class Conversations:
-    """The conversations of one library file, through one connection of it."""
+    """Reads and writes the conversations of one library file over one connection."""
 
     def __init__(self, library: Library) -> None:
         self._db, self._path = library.connection, library.path
@@ -113,7 +113,7 @@ class Conversations:
             return [ConversationSummary(*row) for row in rows]
 
     def all(self) -> list[ConversationSummary]:
-        """All, the last used first."""
+        """All conversations, the last used first."""
         return self._summaries("")
 
     def heading(self, conversation_id: str) -> ConversationSummary:
@@ -171,13 +171,13 @@ class Conversations:
     def begin(
         self, conversation_id: str, message: str | None, details: dict[str, Any]
     ) -> tuple[list[Stored], Stored, Stored]:
-        """A new question and the empty answer to it; without a message, the last answer is begun anew.
+        """Insert a new question and the empty answer to it; without a message, the last answer is regenerated.
 
         Returns:
             The messages before, the person's message, and the answer to be written.
 
         Raises:
-            Fault: 404, when there is no such conversation or nothing to answer anew.
+            Fault: 404, when there is no such conversation or no answer to regenerate.
         """
         self.heading(conversation_id)
         past = self.messages(conversation_id)
@@ -191,7 +191,7 @@ class Conversations:
                         details[PREVIOUS] = {"text": gone.text, "status": gone.status, "details": gone.details}
                     self._db.execute("DELETE FROM conversation_messages WHERE id = ?", (gone.id,))
                 if not past:
-                    raise not_found("A question to answer anew")
+                    raise not_found("An answer to regenerate")
                 question = past.pop()
             else:
                 question = self._insert(conversation_id, "user", message, "complete", {})
@@ -212,9 +212,9 @@ class Conversations:
         return message
 
     def write(self, message: Stored) -> None:
-        """An answer as far as it has come; nothing happens when it was deleted meanwhile.
+        """Store an answer as far as it has come; nothing happens when it was deleted meanwhile.
 
-        An answer begun anew puts the one before away only when it has a word of its own: see `settled`.
+        An answer that is regenerated replaces the one before only when it has a word of its own: see `settled`.
         """
         with guard(self._path), transaction(self._db):
             self._db.execute(
@@ -224,7 +224,7 @@ class Conversations:
 
 
 def settled(answer: Stored) -> Stored:
-    """What is stored of an answer that has ended: itself, or, where it has not a word, the one it was to replace."""
+    """The final state of an answer: itself, or, when it is empty, the answer it was to replace."""
     details = dict(answer.details)
     previous = details.pop(PREVIOUS, None)
     if previous and not answer.text and answer.status != "complete":
@@ -234,20 +234,20 @@ def settled(answer: Stored) -> Stored:
 
 
 def turns(messages: Sequence[Stored], library: Library) -> tuple[Turn, ...]:
-    """Questions with their answers, as far as both are there: what the next answer may lean on."""
+    """Question–answer turns of stored messages, as history for the next answer."""
     works = {work.sha256: work for work in library.works()}
-    found = []
+    pairs = []
     for question, answer in pairwise(messages):
         if question.role == "user" and answer.role == "assistant" and answer.text and answer.status != "writing":
             quoted = [c for c in answer.details.get("citations", ()) if c["sha256"] in works]
             last = max(quoted, key=lambda citation: citation["answer_start"], default=None)
             searched = answer.details.get("searched") or None
-            found.append(Turn(question.text, answer.text, (), searched, works[last["sha256"]] if last else None))
-    return tuple(found)
+            pairs.append(Turn(question.text, answer.text, (), searched, works[last["sha256"]] if last else None))
+    return tuple(pairs)
 
 
 def _upgraded(message: Stored) -> Stored:
-    """A message stored before quotations had their place in the answer, and notices their detail: both are found out."""
+    """Upgrade a message of an older version, stored without the offsets of its quotations and the details of its notices."""
     end = 0
     for citation in message.details.get("citations", ()):
         if "answer_end" not in citation:
@@ -280,6 +280,6 @@ def as_markdown(heading: ConversationSummary, messages: Sequence[Stored], langua
         if message.status in words:
             parts.append(f"*({words[message.status]})*")
         if citations := message.details.get("citations"):
-            lines = [f"- «{c['shown']}» {c['citation']} [{statuses[c['status']]}]" for c in citations]
+            lines = dict.fromkeys(f"- «{c['shown']}» {c['citation']} [{statuses[c['status']]}]" for c in citations)
             parts.append(f"{words['quotes']}:\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"

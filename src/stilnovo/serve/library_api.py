@@ -1,4 +1,4 @@
-"""`/api/works`, `/api/search`, `/api/uploads`: what the page does with the library."""
+"""`/api/works`, `/api/search`, `/api/uploads`: the library's routes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UploadId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 
 
 class UploadName(BaseModel):
-    """What an uploaded work is to be called."""
+    """Title, author and year of an uploaded work."""
 
     title: str = Field(min_length=1, max_length=LONGEST_NAME)
     author: str = Field("", max_length=LONGEST_NAME)
@@ -45,10 +45,10 @@ def work_dict(work: Work) -> dict[str, Any]:
 
 
 def _work(library: Library, sha256: str) -> Work:
-    found = next((work for work in library.works() if work.sha256 == sha256), None)
-    if found is None:
+    work = next((work for work in library.works() if work.sha256 == sha256), None)
+    if work is None:
         raise not_found("This work")
-    return found
+    return work
 
 
 def _add_vectors(library: Library) -> None:
@@ -78,12 +78,12 @@ def blocks(text: str, section: Chapter) -> list[dict[str, Any]]:
     Each is exactly `text[start:end]` of the work, so that a quotation can be marked to the letter.
     """
     if section.verse:
-        found, before = [], section.body
+        verses, before = [], section.body
         for number, (start, end) in enumerate(verse_lines(text, section.body, section.end), start=1):
             stanza = number == 1 or text.count("\n", before, start) > 1
-            found.append({"start": start, "end": end, "text": text[start:end], "number": number, "stanza": stanza})
+            verses.append({"start": start, "end": end, "text": text[start:end], "number": number, "stanza": stanza})
             before = end
-        return found
+        return verses
     body = text[section.body : section.end]
     # Wrapped lines form paragraphs between blank lines; long lines are paragraphs themselves.
     lines = [line for line in body.split("\n") if line.strip()]

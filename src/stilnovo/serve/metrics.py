@@ -1,4 +1,4 @@
-"""Counters in Prometheus' text format; small enough to need no library.
+"""Metrics in Prometheus' text format.
 
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/ (text, version 0.0.4).
 """
@@ -47,7 +47,7 @@ class Metrics:
             self._series.setdefault(name, Counter()).update(series)
 
     def text(self, **gauges: float) -> str:
-        """Everything, with some momentary values, as Prometheus reads it."""
+        """All metrics and the given gauges in Prometheus' text format."""
         lines: list[str] = []
         with self._lock:
             for name, series in sorted(self._series.items()):

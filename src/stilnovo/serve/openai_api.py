@@ -1,4 +1,4 @@
-"""`/v1`: the service as any OpenAI client sees it."""
+"""`/v1`: the OpenAI-compatible API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door, before any route: who may come in, from where, with how much; and what every answer carries.
+"""Security middleware: authentication, host and origin checks, body limits, security headers.
 
 * On loopback the Host header must name loopback, so that a foreign page cannot reach the service by rebinding its own
   name to 127.0.0.1. Requests that change something must not come from another origin.
@@ -45,7 +45,7 @@ HEADERS = (
 
 
 def session(token: str) -> str:
-    """What the page's cookie holds: proof that the token was known, not the token."""
+    """The value of the page's cookie: a keyed digest of the token."""
     return hmac.new(token.encode(), b"stilnovo page", hashlib.sha256).hexdigest()
 
 
@@ -62,13 +62,13 @@ def _host_name(host: str) -> str:
 
 
 class Door:
-    """The outermost layer of the application; see the module."""
+    """The outermost ASGI middleware; see the module."""
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it here."""
+        """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -116,7 +116,7 @@ class Door:
             raise Fault(401, "token", "This service requires its token.")
 
     async def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """What reads the body: an upload is counted while it is read, anything else is read here and handed on."""
+        """A body reader with limits: an upload is counted while it is read, any other body is read here at once."""
         upload = scope["path"] == UPLOAD_PATH
         # Around an upload's file stands a little of multipart's own.
         limit = self._settings.upload_bytes + MEBIBYTE if upload else self._settings.body_bytes

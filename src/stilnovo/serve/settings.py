@@ -1,4 +1,4 @@
-"""Where the service listens, whom it lets in, and how much it takes at once. Refused together when they make no sense."""
+"""Settings of the service: address, access, limits. Validated together."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """What the service is told at its start.
+    """Settings of the service.
 
     Attributes:
         library: The file that holds library and conversations.
         host: Address to listen on; anything but loopback needs a token.
         port: TCP port; 0 lets the system choose.
-        token: Asked of every client when not empty.
+        token: Bearer token that clients must send; none when empty.
         origins: Other web origins that may call the API (CORS); none by default.
         hosts: Names under which the service is reached beside its address; `*` accepts any.
         upload_bytes: Largest file that can be uploaded.

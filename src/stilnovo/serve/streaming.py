@@ -1,4 +1,4 @@
-"""Server-sent events, and a watch for clients that go away before their answer begins.
+"""Server-sent events, and detection of clients that disconnect before their answer begins.
 
 Format: https://html.spec.whatwg.org/multipage/server-sent-events.html. JSON holds no line end, so one `data` line is
 enough.
@@ -23,7 +23,7 @@ WATCH_SECONDS = 0.25
 
 
 def sse(data: object, event: str = "") -> str:
-    """One event."""
+    """Format one server-sent event."""
     name = f"event: {event}\n" if event else ""
     return f"{name}data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
@@ -45,7 +45,7 @@ class EventStream(StreamingResponse):
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled when the client goes away.
+    """Await `work`, cancelled when the client disconnects.
 
     Raises:
         Fault: it did.

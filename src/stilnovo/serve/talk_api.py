@@ -1,4 +1,4 @@
-"""`/api/conversations`: what the page does with conversations, answers streamed with their quotations."""
+"""`/api/conversations`: conversations, with streamed answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Title(BaseModel):
 
 
 class AnswerSettings(BaseModel):
-    """How an answer is to be made."""
+    """Settings of an answer: mode, sampling, system prompt."""
 
     mode: Mode = "library"
     sampling: SamplingFields = Field(default_factory=SamplingFields)
@@ -41,7 +41,7 @@ class AnswerSettings(BaseModel):
 
 
 class Said(AnswerSettings):
-    """A message of the person."""
+    """A message with the settings of its answer."""
 
     text: str = Field(min_length=1, max_length=LONGEST_MESSAGE)
 

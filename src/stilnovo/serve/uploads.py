@@ -1,4 +1,4 @@
-"""Files that people send: looked at first, stored in the library only when they say so.
+"""Staged uploads: previewed first, added to the library on confirmation.
 
 A file lies under a generated name until then; what it was called is data, shown and stored but never a path. Everything
 staged is gone after an hour, after the decision, or at the service's next start.
@@ -45,13 +45,13 @@ def clean_name(raw: str) -> str:
 
 def suffix_of(name: str) -> str:
     """The ending that tells the kind of file: a dot and letters or digits, or nothing."""
-    found = re.search(r"\.[A-Za-z0-9]{1,8}$", name)
-    return found.group().lower() if found else ""
+    suffix = re.search(r"\.[A-Za-z0-9]{1,8}$", name)
+    return suffix.group().lower() if suffix else ""
 
 
 @dataclass(frozen=True)
 class Staged:
-    """A file that waits for a decision."""
+    """A staged file that waits for confirmation."""
 
     id: str
     name: str
@@ -128,7 +128,7 @@ class Uploads:
 
 
 def preview(staged: Staged, library: Library) -> dict[str, Any]:
-    """What was understood of a staged file.
+    """Preview of a staged file: what the library reads in it.
 
     Raises:
         InputError: it cannot be read.
@@ -159,7 +159,7 @@ def preview(staged: Staged, library: Library) -> dict[str, Any]:
 
 
 def confirm(staged: Staged, names: Names, library: Library) -> tuple[Work, bool]:
-    """Store a staged file; returns the work and whether it is new."""
+    """Add a staged file to the library; returns the work and whether it is new."""
     added = library.add(staged.read(names))
     # A text that is there already takes the names that were typed for it now.
     work = added.work if added.new else library.rename(added.work, names)

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions on the wire: the request with its limits, and the objects of the answer.
+"""OpenAI's chat completions format: request validation and response objects.
 
 Reference: https://platform.openai.com/docs/api-reference/chat. Where a request names no temperature, top_p or number of
 tokens, the report's settings hold; where it names no seed, one is drawn. What is not offered is refused by name rather
@@ -74,7 +74,7 @@ class ChatRequest(SamplingFields):
     n: int | None = 1
 
     def checked(self, modes: tuple[Mode, ...]) -> None:
-        """Refuse what is not offered.
+        """Refuse unsupported values.
 
         Raises:
             Fault: 404 for the model, 400 for a field.
@@ -97,7 +97,7 @@ class ChatRequest(SamplingFields):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     def ask(self) -> Ask:
-        """The conversation as the service asks it: the system's words, complete turns, and the last message."""
+        """Convert the request: system prompt, complete turns, and the last message."""
         system = "\n\n".join(m.words() for m in self.messages if m.role in ("system", "developer"))
         turns: list[Turn] = []
         waiting = ""
@@ -116,7 +116,7 @@ class ChatRequest(SamplingFields):
 
 
 class Cut:
-    """The text on its way out, ended before a stop string; what may become one waits."""
+    """Truncates streamed text at a stop string; what may become one is held back."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops, self._text, self._shown, self.ended = stops, "", 0, False
@@ -134,7 +134,7 @@ class Cut:
 
 
 class Answered:
-    """The objects of one answer."""
+    """Builds the response objects of one answer."""
 
     def __init__(self, model: str, stops: tuple[str, ...] = (), usage: bool = False) -> None:
         self._cut, self._usage = Cut(stops), usage

@@ -1,4 +1,4 @@
-"""Threads that hold the library, and the turns in which answers are written.
+"""Worker threads with one library connection each, and a bounded queue for answers.
 
 An SQLite connection belongs to one thread, so every worker opens its own and keeps it. Two groups share the work: a few
 quick ones (lists, chapters, uploads) and as many writers as answers may be written at once; a long answer never keeps
@@ -68,7 +68,7 @@ class _Held:
 
 
 class Group:
-    """Some threads with a library each, and their common queue."""
+    """A pool of threads with a library each, and their queue."""
 
     def __init__(self, name: str, size: int, path: Path, embedder: Embedder | None = None) -> None:
         self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[Library], Any]] | None] = queue.SimpleQueue()
@@ -122,7 +122,7 @@ class Workers:
         self._writing.close()
 
     async def run(self, work: Callable[[Library], T]) -> T:
-        """A quick piece of work with a library, in a thread."""
+        """Run a quick function with a library, in a thread."""
         return await asyncio.wrap_future(self._quick.submit(work))
 
     def endpoint(self, function: Callable[..., T]) -> Callable[..., Coroutine[Any, Any, T]]:
@@ -164,7 +164,7 @@ class Workers:
             self._turns.release()
 
     async def stream(self, work: Callable[[Library], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
-        """What a generator yields in a writer's thread; use it inside `turn`. Closing this closes the generator."""
+        """Iterate a generator that runs in a writer's thread; use it inside `turn`. Closing this closes the generator."""
         loop, stopped = asyncio.get_running_loop(), threading.Event()
         pieces: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
 
