@@ -26,6 +26,7 @@ from torch import Tensor
 from stilnovo.engine.packed_attention import Kernel
 from stilnovo.engine.product import Product, Sink
 from stilnovo.model import kernels
+from stilnovo.model.functions import at_least_single
 from stilnovo.model.llama import Layer
 from stilnovo.plan.levers import LayerChoice, Levers
 from stilnovo.plan.step import FUSED_BYTES, sub_tile
@@ -61,7 +62,7 @@ def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if kernels.wanted(x.device):
         return _elementwise().rms_norm(x, weight, eps, out)  # type: ignore[no-any-return]
     for rows in _sub_tiles(x):
-        wide = _wide(x[rows])
+        wide = at_least_single(x[rows])
         scale = torch.rsqrt((wide * wide).mean(-1, keepdim=True).add_(eps))
         torch.mul((wide * scale).to(x.dtype), weight, out=out[rows])
     return out
@@ -72,10 +73,10 @@ def norm_backward_(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tenso
     if kernels.wanted(x.device):
         return _elementwise().rms_norm_backward_(grad, x, weight, eps)  # type: ignore[no-any-return]
     for rows in _sub_tiles(x):
-        wide = _wide(x[rows])
+        wide = at_least_single(x[rows])
         scale = torch.rsqrt((wide * wide).mean(-1, keepdim=True).add_(eps))
         wide = wide * scale
-        slope = _wide(grad[rows] * weight)
+        slope = at_least_single(grad[rows] * weight)
         inner = (slope * wide).mean(-1, keepdim=True)
         grad[rows] = slope.sub_(wide.mul_(inner)).mul_(scale)
     return grad
@@ -127,10 +128,6 @@ def _elementwise() -> Any:
 
 def _sub_tiles(x: Tensor) -> Iterator[slice]:
     return tiles(x.shape[0], sub_tile(x[0].numel()))
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class LayerEngine:
@@ -257,22 +254,15 @@ class LayerEngine:
         slope = grad[rows]
         act = gated(*_two(branches))
         d_act = self.down.backward(slope, act, sink)
-        assert d_act is not None
         del act
         gated_backward_(d_act, *_two(branches))
         del d_act
-        d_wide: Tensor | None = None
-        for product, branch in zip(self.gate_up, branches, strict=True):
-            part = product.backward(branch, wide, sink)
-            assert part is not None
-            d_wide = part if d_wide is None else d_wide.add_(part)
-            del part
-        assert d_wide is not None
+        d_wide = self.gate_up[0].backward(branches[0], wide, sink)
+        for product, branch in zip(self.gate_up[1:], branches[1:], strict=True):
+            d_wide.add_(product.backward(branch, wide, sink))
         del wide, branches
         slope += norm_backward_(d_wide, h, weight, eps)
-        d_rows = self.o.backward(slope, out[rows], sink)
-        assert d_rows is not None
-        d_out[rows] = d_rows
+        d_out[rows] = self.o.backward(slope, out[rows], sink)
 
     def _attend_backward(
         self, index: int, d_out: Tensor, qkv: Tensor, out: Tensor, kernel: Any, stream: Stream
@@ -294,9 +284,11 @@ class LayerEngine:
         """Through the projections and the first norm, onto the residual's gradient."""
         weight, eps = self.layer.input_layernorm, self.layer.eps
         for rows in tiles(x.shape[0], self.levers.tile):
-            d_wide = self.qkv.backward(d_qkv[rows], normed(x[rows], weight, eps), sink, wanted=wanted)
-            if d_wide is not None:
-                grad[rows] += norm_backward_(d_wide, x[rows], weight, eps)
+            wide = normed(x[rows], weight, eps)
+            if wanted:
+                grad[rows] += norm_backward_(self.qkv.backward(d_qkv[rows], wide, sink), x[rows], weight, eps)
+            else:
+                self.qkv.adapter_backward(d_qkv[rows], wide, sink)
 
     def _grouped_backward(
         self, grad: Tensor, x: Tensor, d_out: Tensor, out: Tensor, qkv: list[Tensor], kernel: list[Any],

@@ -64,7 +64,7 @@ class Head:
     def _streamed(self) -> Iterator[HeadTile]:
         def bring(index: int) -> object:
             start, stop = self.spans[index]
-            return self.link.fetch(self._host[start:stop], self._slots[index % 2, : stop - start])
+            return self.link.copy(self._host[start:stop], self._slots[index % 2, : stop - start])
 
         ticket = bring(0)
         for index, (start, stop) in enumerate(self.spans):

@@ -54,19 +54,12 @@ class Link:
                 logging.getLogger(__name__).warning("The driver refused to pin host memory: copies are slower.")
         return buffer
 
-    def fetch(self, source: Tensor, target: Tensor) -> Ticket:
-        """Start copying host → card."""
-        return self._copy(source, target, up=True)
-
-    def push(self, source: Tensor, target: Tensor) -> Ticket:
-        """Start copying card → host."""
-        return self._copy(source, target, up=False)
-
-    def _copy(self, source: Tensor, target: Tensor, *, up: bool) -> Ticket:
+    def copy(self, source: Tensor, target: Tensor) -> Ticket:
+        """Start copying, to the card or from it."""
         if not self.asynchronous:
             target.copy_(source)
             return Ticket(source, target)
-        stream = self._up if up else self._down
+        stream = self._down if target.device.type == "cpu" else self._up
         stream.wait_stream(torch.cuda.current_stream(self.device))  # the source is ready, the target no longer read
         with torch.cuda.stream(stream):
             target.copy_(source, non_blocking=True)
@@ -110,7 +103,7 @@ class ActivationStore:
         buffer = pool.pop() if pool else self.link.host(size)
         view = buffer[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
         self._kept[key] = (buffer, view)
-        self._leaving[key] = self.link.push(tensor, view)
+        self._leaving[key] = self.link.copy(tensor, view)
 
     def settle(self, but: int = 0) -> None:
         """Make the compute stream wait for offloads, all but the newest `but`, and free their sources."""
@@ -122,7 +115,7 @@ class ActivationStore:
         if key in self._kept and key not in self._coming:
             view = self._kept[key][1]
             target = torch.empty(view.shape, dtype=view.dtype, device=self.link.device)
-            self._coming[key] = self.link.fetch(view, target)
+            self._coming[key] = self.link.copy(view, target)
 
     def get(self, key: Any) -> Tensor:
         """Fetch a tensor back to the card and release its host buffer."""

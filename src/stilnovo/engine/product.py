@@ -124,12 +124,17 @@ class Product:
             y[:, part.columns].addmm_(low[:, ranks], adapter.lora_B.detach().to(x.dtype).T, alpha=adapter.scale)
         return y
 
-    def backward(self, grad: Tensor, x: Tensor, sink: Sink, *, wanted: bool = True) -> Tensor | None:
-        """Gradient (t, O) of the output → gradient (t, I) of x, unless it is not `wanted`; A's and B's go to the sink."""
-        d_x = grad @ self.dense(grad.dtype) if wanted else None
+    def backward(self, grad: Tensor, x: Tensor, sink: Sink) -> Tensor:
+        """Gradient (t, O) of the output → gradient (t, I) of x; A's and B's go to the sink."""
+        d_x = grad @ self.dense(grad.dtype)
+        d_low, down = self.adapter_backward(grad, x, sink), self.down(grad.dtype)
+        return d_x if d_low is None or down is None else d_x.addmm_(d_low, down)
+
+    def adapter_backward(self, grad: Tensor, x: Tensor, sink: Sink) -> Tensor | None:
+        """Gradient (t, O) of the output → gradient (t, R) of `low`; A's and B's go to the sink."""
         low = self.low(x)
         if low is None:
-            return d_x
+            return None
         d_low = torch.empty_like(low)
         for part, adapter, ranks in self.adapted():
             slope = grad[:, part.columns]
@@ -137,11 +142,7 @@ class Product:
             sink.add(adapter.lora_B, (slope.T @ low[:, ranks]).mul_(adapter.scale))
             d_low[:, ranks].mul_(adapter.scale)
         self.finish(d_low, x, sink)
-        if d_x is not None:
-            down = self.down(grad.dtype)
-            assert down is not None
-            d_x.addmm_(d_low, down)
-        return d_x
+        return d_low
 
     def finish(self, d_low: Tensor, x: Tensor, sink: Sink) -> None:
         """Gradients of every A from that of `low` (t, R) and the input (t, I)."""

@@ -10,9 +10,7 @@ model (evaluation, generation), so that nobody else needs to know.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +41,7 @@ class LayerStream:
             for place, tensor in zip(self._places[index], before, strict=True):
                 getattr(place.module, place.name).copy_(tensor)
             del before, tensor  # the card's copy goes before the next layer's is made room for
-            model.layers[index].register_forward_pre_hook(self._hook(index))
+            model.layers[index].register_forward_pre_hook(lambda _module, _inputs, index=index: self.use(index))
 
     @property
     def host_bytes(self) -> int:
@@ -77,7 +75,7 @@ class LayerStream:
         if left is not None and left in self._coming:
             self.link.wait(self._coming.pop(left))
         self._holds[slot] = index
-        self._coming[index] = self.link.fetch(self._home(index), self._slots[slot])
+        self._coming[index] = self.link.copy(self._home(index), self._slots[slot])
         self._bind(index, self._slots[slot])
 
     def _home(self, index: int) -> Tensor:
@@ -87,12 +85,6 @@ class LayerStream:
         for place in self._places[index]:
             view = memory[place.start : place.start + place.size].view(place.dtype).view(place.shape)
             setattr(place.module, place.name, view)
-
-    def _hook(self, index: int) -> Callable[[nn.Module, Any], None]:
-        def bring(_module: nn.Module, _inputs: Any) -> None:
-            self.use(index)
-
-        return bring
 
 
 @dataclass(frozen=True)

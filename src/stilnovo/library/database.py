@@ -100,21 +100,15 @@ def prepare(db: sqlite3.Connection, path: Path | None) -> None:
     if not tables:
         db.execute("PRAGMA journal_mode = WAL")
     if not tables or schema == 1:
-        _make(db, path, "" if tables else TABLES)
+        with guard(path), transaction(db):
+            schema = db.execute("PRAGMA user_version").fetchone()[0]
+            if schema != SCHEMA:  # another process may have been first
+                for statement in (FROM_1 if schema == 1 else TABLES).split(";\n"):
+                    db.execute(statement)
+                db.execute("INSERT INTO facts VALUES ('library', ?)", (uuid.uuid4().hex,))
+                db.execute(f"PRAGMA application_id = {APPLICATION}")
+                db.execute(f"PRAGMA user_version = {SCHEMA}")
     db.execute("PRAGMA synchronous = NORMAL")
-
-
-def _make(db: sqlite3.Connection, path: Path | None, tables: str) -> None:
-    """Create the tables, or bring those of an older format up to date; another process may have been first."""
-    with guard(path), transaction(db):
-        schema = db.execute("PRAGMA user_version").fetchone()[0]
-        if schema == SCHEMA:
-            return
-        for statement in (FROM_1 if schema == 1 else tables).split(";\n"):
-            db.execute(statement)
-        db.execute("INSERT INTO facts VALUES ('library', ?)", (uuid.uuid4().hex,))
-        db.execute(f"PRAGMA application_id = {APPLICATION}")
-        db.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
 def integrity(db: sqlite3.Connection) -> list[str]:

@@ -11,12 +11,10 @@ import os
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from stilnovo.errors import InputError, StilnovoError, needs, reported
-
-if TYPE_CHECKING:
-    from stilnovo.library.rank import Matrix
+from stilnovo.library import rank
 
 DEFAULT = "intfloat/multilingual-e5-small"
 _BATCH, _TIMEOUT_SECONDS = 64, 60
@@ -44,16 +42,16 @@ class Embedder(ABC):
     def _vectors(self, texts: list[str]) -> Any:
         """The model's vectors of texts, of any length, (n, d)."""
 
-    def passages(self, texts: Sequence[str]) -> Matrix:
+    def passages(self, texts: Sequence[str]) -> rank.Matrix:
         """Embed passages, (n, d)."""
         return _unit(self._vectors([self._prefixes[1] + text for text in texts]))
 
-    def query(self, text: str) -> Matrix:
+    def query(self, text: str) -> rank.Matrix:
         """Embed a query, (d,)."""
         return _unit(self._vectors([self._prefixes[0] + text]))[0]  # type: ignore[no-any-return]
 
 
-def _unit(rows: Any) -> Matrix:
+def _unit(rows: Any) -> rank.Matrix:
     import numpy as np
 
     matrix = np.asarray(rows, dtype=np.float32)

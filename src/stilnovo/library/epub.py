@@ -73,13 +73,6 @@ def _first(root: _Element, tag: str) -> str:
     return next((" ".join("".join(map(str, e.itertext())).split()) for e in _all(root, tag)), "")
 
 
-def _package(archive: zipfile.ZipFile, name: str) -> tuple[_Element, str]:
-    """The package document, and the folder that its paths start from."""
-    container = _xml(_member(archive, "META-INF/container.xml", name), name)
-    path = next((e.get("full-path") or "" for e in _all(container, "rootfile")), "")
-    return _xml(_member(archive, path, name), name), posixpath.dirname(path)
-
-
 def parse(data: bytes, name: str) -> Book:
     """Read an EPUB (2 or 3).
 
@@ -94,14 +87,16 @@ def parse(data: bytes, name: str) -> Book:
         locked = _xml(_member(archive, "META-INF/encryption.xml", name), name)
         if any(re.search(r"html?$", e.get("URI") or "") for e in _all(locked, "CipherReference")):
             raise InputError(f"{name} is protected (DRM).", "", "Take a copy without protection.")
-    package, folder = _package(archive, name)
+    container = _xml(_member(archive, "META-INF/container.xml", name), name)
+    package_path = next((e.get("full-path") or "" for e in _all(container, "rootfile")), "")
+    package = _xml(_member(archive, package_path, name), name)
     items: dict[str | None, Any] = {e.get("id"): e for e in _all(package, "item")}
     writer = TextBuilder()
     for reference in _all(package, "itemref"):
         item = items.get(reference.get("idref"), {})
         if "nav" in (item.get("properties") or "").split() or "html" not in (item.get("media-type") or ""):
             continue
-        path = posixpath.normpath(posixpath.join(folder, unquote(item.get("href") or "")))
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(package_path), unquote(item.get("href") or "")))
         page = _member(archive, path, name)
         if page.strip():
             markup.write(writer, markup.tree(decode(page, f"{name}: {path}"), name))

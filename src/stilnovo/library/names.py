@@ -49,23 +49,16 @@ def direct_name(name: str) -> str:
 
 
 def _fields(lines: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for line in lines:
-        match = _HEADER_LINE.match(line)
-        field = _FIELDS.get(fold(match.group(1)).strip()) if match else None
-        if match and field:
-            found.setdefault(field, match.group(2))
-    return found
-
-
-def _named(fields: dict[str, str]) -> Names:
-    year = _YEAR.search(fields.get("year", ""))
-    return Names(fields.get("title", ""), direct_name(fields.get("author", "")), int(year.group()) if year else None)
+    matches = [match for match in map(_HEADER_LINE.match, reversed(lines)) if match]  # the first of a kind wins
+    named = {_FIELDS.get(fold(match.group(1)).strip(), ""): match.group(2) for match in matches}
+    return {field: value for field, value in named.items() if field}
 
 
 def from_header(text: str) -> Names:
     """Read names from lines such as `Title: …`, `AUTORE: …` anywhere in a header that is known to be one."""
-    return _named(_fields(text.split("\n")))
+    fields = _fields(text.split("\n"))
+    year = _YEAR.search(fields.get("year", ""))
+    return Names(fields.get("title", ""), direct_name(fields.get("author", "")), int(year.group()) if year else None)
 
 
 def split_header(text: str) -> tuple[Names, str]:
@@ -79,7 +72,7 @@ def split_header(text: str) -> tuple[Names, str]:
     plain = [line for line in lines if not _fields([line])]
     if len(lines) > 8 or len(plain) > 1 or len(plain) == len(lines) or not blank:
         return Names(), text
-    names = _named(_fields(lines))
+    names = from_header(block)
     return names.over(Names(plain[0])) if plain else names, rest
 
 

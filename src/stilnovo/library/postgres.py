@@ -11,14 +11,12 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from stilnovo.errors import InputError, StilnovoError, needs, reported
+from stilnovo.library import rank
 from stilnovo.library.database import APPLICATION, SCHEMA, TABLES, transaction
 from stilnovo.library.store import Library
-
-if TYPE_CHECKING:
-    from stilnovo.library.rank import Matrix
 
 
 class _Connection:
@@ -92,10 +90,10 @@ class PostgresLibrary(Library):
     def _database_problems(self) -> list[str]:
         return []  # the server looks after its files and its references itself
 
-    def _stored(self, row: Matrix) -> str:
+    def _stored(self, row: rank.Matrix) -> str:
         return "[" + ",".join(f"{value:.8g}" for value in row) + "]"
 
-    def nearest(self, model: str, query: Matrix, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
+    def nearest(self, model: str, query: rank.Matrix, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
         """Passage ids and cosine similarities, nearest first (exact, by pgvector); restricted to some works, if given."""
         within = " AND s.work = ANY(?)" if works else ""
         with self._guarded():

@@ -74,7 +74,7 @@ def split(text: str, headings: Sequence[Heading] | None = None) -> list[Section]
     else:
         sections, marked[0] = [], (0, *marked[0][1:])
     ends = [*(start for start, _, _ in marked[1:]), len(text)]
-    for (start, heading, part), end in zip(marked, ends, strict=True):
-        verse = is_verse(text[heading.end : end])
-        sections.append(Section(start, end, heading.end, _label(part, heading), heading.title, verse))
-    return sections
+    return sections + [
+        Section(start, end, heading.end, _label(part, heading), heading.title, is_verse(text[heading.end : end]))
+        for (start, heading, part), end in zip(marked, ends, strict=True)
+    ]

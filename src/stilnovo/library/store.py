@@ -16,20 +16,16 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from stilnovo.errors import InputError, reported
-from stilnovo.library import passages, sections
+from stilnovo.library import passages, rank, sections
 from stilnovo.library.database import guard, integrity, prepare, transaction
 from stilnovo.library.index import Index, Row
 from stilnovo.library.names import Names
-from stilnovo.library.rank import nearest
 from stilnovo.library.read import SourceWork
 from stilnovo.library.records import Chapter, Passage, Work
 from stilnovo.library.soundness import problems
-
-if TYPE_CHECKING:
-    from stilnovo.library.rank import Matrix
 
 _WORK = """SELECT w.id, w.title, w.author, w.year, w.source, w.sha256,
     (SELECT length(text) FROM texts WHERE work = w.id),
@@ -75,7 +71,7 @@ class Library:
         self._index: Index | None = None
         self._indexed_at: int | None = None  # the revision that the index is of
         self._seen = -1
-        self._vectors: tuple[tuple[str, int], Matrix, Any] | None = None
+        self._vectors: tuple[tuple[str, int], rank.Matrix, Any] | None = None
         #: Set by who has an embedding model: `search` then fuses both kinds.
         self.dense: Searcher | None = None
         self.reranker: Callable[[str, Sequence[str]], Sequence[float]] | None = None
@@ -263,7 +259,7 @@ class Library:
     def text(self, work: Work) -> str:
         """The stored source of a work."""
         if work.id not in self._texts:
-            while len(self._texts) >= 8:
+            if len(self._texts) >= 8:
                 self._texts.pop(next(iter(self._texts)))
             row = self._db.execute("SELECT text FROM texts WHERE work = ?", (work.id,)).fetchone()
             self._texts[work.id] = str(row[0])
@@ -316,7 +312,7 @@ class Library:
         )
         return [number for (number,) in rows.fetchall()]
 
-    def put_vectors(self, model: str, rows: Sequence[tuple[int, Matrix]]) -> None:
+    def put_vectors(self, model: str, rows: Sequence[tuple[int, rank.Matrix]]) -> None:
         """Store unit vectors of passages in one transaction."""
         with self._transaction():
             self._db.executemany(
@@ -324,7 +320,7 @@ class Library:
                 [(passage, model, self._stored(row)) for passage, row in rows],
             )
 
-    def _stored(self, row: Matrix) -> bytes | str:
+    def _stored(self, row: rank.Matrix) -> bytes | str:
         return row.astype("<f4").tobytes()
 
     def drop_vectors(self, model: str) -> None:
@@ -332,7 +328,7 @@ class Library:
         with self._transaction():
             self._db.execute("DELETE FROM vectors WHERE model = ?", (model,))
 
-    def nearest(self, model: str, query: Matrix, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
+    def nearest(self, model: str, query: rank.Matrix, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
         """Passage ids and cosine similarities, nearest first (exact); restricted to some works, if given."""
         import numpy as np
 
@@ -349,7 +345,7 @@ class Library:
         if works:
             inside = np.isin(ids[:, 1], works)
             matrix, ids = matrix[inside], ids[inside]
-        return nearest(matrix, ids[:, 0], query, limit)
+        return rank.nearest(matrix, ids[:, 0], query, limit)
 
     def check(self, progress: Callable[[str], None] = lambda _: None) -> list[str]:
         """Check the library; returns one line per problem.

@@ -12,7 +12,7 @@ heads, K key/value heads, D head size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -24,23 +24,20 @@ FULLEST = 0.8  # a tree shorter than this share of its batch's longest begins a 
 MASK_BYTES = 32 * 2**20  # a batch ends where its mask would be larger
 
 
-@dataclass
-class Prefix:
-    """Keys and values of tokens that come before others, each (P, K, D), one pair a layer; recorded by `Recorder`."""
-
-    pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+# Keys and values of tokens that come before others, each (P, K, D), one pair a layer; recorded by `Recorder`.
+Prefix = list[tuple[Tensor, Tensor]]
 
 
 class Recorder:
     """Causal attention over one sequence that remembers its keys and values: an `Attention`."""
 
     def __init__(self) -> None:
-        self.prefix = Prefix()
+        self.prefix: Prefix = []
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
         """See `stilnovo.model.attention.Attention`; layers come in their order."""
-        assert layer == len(self.prefix.pairs), "a recorder is for one pass"
-        self.prefix.pairs.append((k, v))
+        assert layer == len(self.prefix), "a recorder is for one pass"
+        self.prefix.append((k, v))
         return grouped_attention(q, k, v, None, causal=True)
 
 
@@ -105,8 +102,7 @@ class Forest:
         )  # (B, H or K, L, D)
         if self._prefix is not None and self._shared:
             before = (
-                part[: self._shared].transpose(0, 1).expand(batch.trees, -1, -1, -1)
-                for part in self._prefix.pairs[layer]
+                part[: self._shared].transpose(0, 1).expand(batch.trees, -1, -1, -1) for part in self._prefix[layer]
             )  # (B, K, P, D)
             keys, values = (torch.cat(pair, dim=2) for pair in zip(before, (keys, values), strict=True))
         grouped = q.device.type == "cpu"  # on a card grouped queries and a mask together have no fused kernel

@@ -64,7 +64,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 class _RMSNorm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        x32 = _at_least_single(x)
+        x32 = at_least_single(x)
         rstd = torch.rsqrt((x32 * x32).mean(-1, keepdim=True).add_(eps))
         ctx.save_for_backward(x, weight, rstd)
         # The product in fp32 (or more), rounded to the model's type before the weight: as transformers and the original do.
@@ -74,13 +74,14 @@ class _RMSNorm(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, weight, rstd = ctx.saved_tensors
-        normed = _at_least_single(x) * rstd
-        scaled = _at_least_single(grad * weight)
+        normed = at_least_single(x) * rstd
+        scaled = at_least_single(grad * weight)
         inner = (scaled * normed).mean(-1, keepdim=True)
         return scaled.sub_(normed.mul_(inner)).mul_(rstd).to(x.dtype), None, None
 
 
-def _at_least_single(x: Tensor) -> Tensor:
+def at_least_single(x: Tensor) -> Tensor:
+    """x in fp32, or in its own type where that is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

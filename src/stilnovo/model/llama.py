@@ -91,8 +91,7 @@ class SelfAttention(nn.Module):
         k = self.k_proj(x).unflatten(-1, (-1, self.head_dim))  # (T, K, D)
         v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
         out = attention.attend(rotate(q, cos, sin), rotate(k, cos, sin), v, layer)
-        result: Tensor = self.o_proj(out.flatten(1))
-        return result
+        return self.o_proj(out.flatten(1))  # type: ignore[no-any-return]
 
 
 class MLP(nn.Module):
@@ -106,8 +105,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (T, C) → (T, C)."""
-        result: Tensor = self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
-        return result
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))  # type: ignore[no-any-return]
 
 
 class Layer(nn.Module):

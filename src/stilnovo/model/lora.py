@@ -71,12 +71,10 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (T, in) → (T, out)."""
         if not self.enabled:
-            result: Tensor = self.base(x)
-            return result
+            return self.base(x)  # type: ignore[no-any-return]
         if self.dropout and self.training:
             low = F.linear(F.dropout(x, self.dropout), self.lora_A.to(x.dtype))
-            dropped: Tensor = self.base(x) + self.scale * F.linear(low, self.lora_B.to(x.dtype))
-            return dropped
+            return self.base(x) + self.scale * F.linear(low, self.lora_B.to(x.dtype))  # type: ignore[no-any-return]
         return _LoraLinear.apply(x, self.base, self.lora_A, self.lora_B, self.scale)  # type: ignore[no-untyped-call, no-any-return]
 
 

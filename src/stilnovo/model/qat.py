@@ -76,8 +76,7 @@ class QuantizationAwareLinear(LoraLinear):
     def forward(self, x: Tensor) -> Tensor:
         """x (T, in) → (T, out)."""
         if not self.enabled:
-            base: Tensor = self.base(x)
-            return base
+            return self.base(x)  # type: ignore[no-any-return]
         return _QuantizationAware.apply(x, self, self.lora_A, self.lora_B)  # type: ignore[no-untyped-call, no-any-return]
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 
@@ -39,26 +40,15 @@ _ENDING = re.compile(rf"([^{_LETTERS}]*)([{_LETTERS}]+)")
 _CONTRACTED = frozenset("sStTrRvVmMlLdD")  # what may be cut off behind an apostrophe: 's, 't, 're, 've, 'm, 'll, 'd
 
 
-def _kinds() -> npt.NDArray[np.uint8]:
-    """Kind of each byte that is a character by itself; `_wide` has those of several."""
-    kinds = np.full(256, _UNKNOWN_KIND, np.uint8)
-    kinds[0x21:0x7F] = _MARK
-    for characters, kind in (("0123456789", _DIGIT), (" ", _SPACE), ("\n", _LINE)):
-        kinds[np.frombuffer(characters.encode(), np.uint8)] = kind
-    for first, last in ("AZ", "az"):
-        kinds[ord(first) : ord(last) + 1] = _LETTER
-    return kinds
-
-
-def _wide() -> dict[bytes, npt.NDArray[np.uint8]]:
-    """For each beginning of characters of several bytes that are known: kind by the last byte."""
-    letters = "".join(chr(code) for code in range(0xC0, 0x100) if chr(code) not in "×÷")
-    found: dict[bytes, npt.NDArray[np.uint8]] = {}
-    for characters, kind in ((letters, _LETTER), (_MARKS, _MARK)):
+def _kinds() -> dict[bytes, npt.NDArray[np.uint8]]:
+    """Kind of a known character by its last byte, for each beginning that characters have (none for ASCII)."""
+    letters = string.ascii_letters + "".join(chr(code) for code in range(0xC0, 0x100) if chr(code) not in "×÷")
+    marks, kinds = string.punctuation + _MARKS, dict[bytes, npt.NDArray[np.uint8]]()
+    for characters, kind in ((letters, _LETTER), (string.digits, _DIGIT), (marks, _MARK), (" ", _SPACE), ("\n", _LINE)):
         for character in characters:
             *lead, last = character.encode()
-            found.setdefault(bytes(lead), np.full(256, _UNKNOWN_KIND, np.uint8))[last] = kind
-    return found
+            kinds.setdefault(bytes(lead), np.full(256, _UNKNOWN_KIND, np.uint8))[last] = kind
+    return kinds
 
 
 def _cuts() -> npt.NDArray[np.bool_]:
@@ -71,7 +61,8 @@ def _cuts() -> npt.NDArray[np.bool_]:
     return cuts.reshape(64)
 
 
-_KINDS, _WIDE, _CUTS = _kinds(), _wide(), _cuts()
+_WIDE, _CUTS = _kinds(), _cuts()
+_KINDS = _WIDE.pop(b"")
 
 IntArray = npt.NDArray[np.int32]
 LongArray = npt.NDArray[np.int64]

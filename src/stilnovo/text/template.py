@@ -11,7 +11,7 @@ header of an assistant's turn are separate pieces, so that training sees the tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,6 +71,24 @@ LLAMA3_JINJA = (
 SMOLLM_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
 
+def _turns(
+    messages: Sequence[Message],
+    generation: bool,
+    opening: Callable[[str], list[TemplatePiece]],
+    end: str,
+    tail: Sequence[str],
+) -> list[TemplatePiece]:
+    """Pieces of a conversation: `opening` gives what stands before a role's words, its last piece being text."""
+    pieces: list[TemplatePiece] = []
+    for turn in messages:
+        *header, gap = opening(turn.role)
+        if turn.role == "assistant":
+            pieces += [*header, gap, AssistantText(turn.content), Special(end, learnt=True), *tail]
+        else:
+            pieces += [*header, f"{gap}{turn.content}", Special(end), *tail]
+    return pieces + (opening("assistant") if generation else [])
+
+
 def chatml(
     messages: Sequence[Message], *, generation: bool, default_system: str | None = SMOLLM_SYSTEM
 ) -> list[TemplatePiece]:
@@ -78,36 +96,13 @@ def chatml(
     turns = list(messages)
     if default_system and turns and turns[0].role != "system":
         turns.insert(0, Message("system", default_system))
-    pieces: list[TemplatePiece] = []
-    for turn in turns:
-        if turn.role == "assistant":
-            pieces += [IM_START, "assistant\n", AssistantText(turn.content), Special(IM_END.token, learnt=True), "\n"]
-        else:
-            pieces += [IM_START, f"{turn.role}\n{turn.content}", IM_END, "\n"]
-    if generation:
-        pieces += [IM_START, "assistant\n"]
-    return pieces
+    return _turns(turns, generation, lambda role: [IM_START, f"{role}\n"], IM_END.token, ["\n"])
 
 
 def llama3(messages: Sequence[Message], *, generation: bool) -> list[TemplatePiece]:
     """Llama 3's template: header, blank line, stripped content, end of turn."""
-    pieces: list[TemplatePiece] = [BEGIN]
-    for turn in messages:
-        content = turn.content.strip()
-        if turn.role == "assistant":
-            pieces += [
-                START_HEADER,
-                turn.role,
-                END_HEADER,
-                "\n\n",
-                AssistantText(content),
-                Special(EOT.token, learnt=True),
-            ]
-        else:
-            pieces += [START_HEADER, turn.role, END_HEADER, f"\n\n{content}", EOT]
-    if generation:
-        pieces += [START_HEADER, "assistant", END_HEADER, "\n\n"]
-    return pieces
+    turns = [Message(turn.role, turn.content.strip()) for turn in messages]
+    return [BEGIN, *_turns(turns, generation, lambda role: [START_HEADER, role, END_HEADER, "\n\n"], EOT.token, [])]
 
 
 def plain(messages: Sequence[Message], *, generation: bool) -> list[TemplatePiece]:

@@ -100,10 +100,8 @@ class Tokenizer:
 
     def render(self, messages: Sequence[Message], *, generation: bool) -> list[int]:
         """Apply the chat template to a conversation and encode it; `generation` opens the assistant's turn."""
-        ids: list[int] = []
-        for piece in chat.TEMPLATES[self.template](messages, generation=generation):
-            ids += self._piece(piece)
-        return ids
+        pieces = chat.TEMPLATES[self.template](messages, generation=generation)
+        return [token for piece in pieces for token in self._piece(piece)]
 
     def supervised(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
         """Encode a conversation with its loss mask: the assistant's words and the end of its turns.

@@ -46,7 +46,7 @@ class HostAdapter:
         sent = []
         for index, gradient in self._layer.items():
             home = torch.empty(gradient.shape, dtype=gradient.dtype, pin_memory=self.link.asynchronous)
-            sent.append((index, self.link.push(gradient, home)))
+            sent.append((index, self.link.copy(gradient, home)))
         self._layer.clear()
         self._take_in()
         self._leaving = sent
