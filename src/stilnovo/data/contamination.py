@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,21 +96,14 @@ class ItemIndex:
 
     def clean(self, text: str) -> tuple[str, list[BenchmarkOverlap]]:
         """A text without the passages that contain an item."""
-        # One look at the whole text first: almost every text is clean.
+        # The whole text is searched first: almost every text is clean.
         if self.find(text) is None:
             return text, []
-        kept, hits = [], []
-        for passage in text.split("\n"):
-            hit = self.find(passage)
-            if hit is None:
-                kept.append(passage)
-            else:
-                hits.append(hit)
-        rest = "\n".join(kept)
-        across = self.find(rest)
-        if across is not None:  # an item that runs across paragraphs: the whole text goes
-            return "", [*hits, across]
-        return rest, hits
+        found = [(passage, self.find(passage)) for passage in text.split("\n")]
+        hits = [hit for _, hit in found if hit is not None]
+        rest = "\n".join(passage for passage, hit in found if hit is None)
+        across = self.find(rest)  # an item that runs across paragraphs: the whole text goes
+        return (rest, hits) if across is None else ("", [*hits, across])
 
 
 def _sorted(found: list[tuple[Hashes, int]]) -> tuple[Hashes, npt.NDArray[np.int32]]:
@@ -136,17 +130,15 @@ def _rolling(hashes: Hashes, size: int) -> Hashes:
     return rolled
 
 
-_table: dict[str, Hashes] = {}
-
-
 def _powers(count: int) -> tuple[Hashes, Hashes]:
-    if len(_table.get("powers", ())) < count:
-        size = max(1 << 14, 1 << count.bit_length())
-        for name, base in (("powers", _BASE), ("inverses", _INVERSE)):
-            steps = np.full(size, base, dtype=np.uint64)
-            steps[0] = 1
-            _table[name] = np.cumprod(steps, dtype=np.uint64)
-    return _table["powers"][:count], _table["inverses"][:count]
+    powers, inverses = _power_table(max(1 << 14, 1 << count.bit_length()))
+    return powers[:count], inverses[:count]
+
+
+@lru_cache
+def _power_table(size: int) -> list[Hashes]:
+    steps = (np.full(size, base, dtype=np.uint64) for base in (_BASE, _INVERSE))
+    return [np.cumprod(np.concatenate([np.ones(1, np.uint64), step[1:]]), dtype=np.uint64) for step in steps]
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from stilnovo.errors import InputError
-from stilnovo.io.bad_rows import BadRow, OnBad, Tally, stop
+from stilnovo.io.bad_rows import BadRow, OnBad, Tally, refuse_if, stop
 from stilnovo.io.formats import Row
 from stilnovo.io.rows import blocks, files_of, parsed
 from stilnovo.text.template import Message, Role
@@ -74,11 +74,10 @@ def conversation(row: Row, number: int) -> Conversation:
         pair = preference(row, number)
         return Conversation(pair.id, (*pair.prompt, Message("assistant", pair.chosen)))
     if shape is None:
-        raise BadRow("missing columns", f"has {', '.join(row)}")
+        raise _missing(row)
     turns = _alpaca(row) if shape == "alpaca" else _turns(row[_NEEDED[shape][0]], row.get("system"))
     _check(turns)
-    if turns[-1].role != "assistant":
-        raise BadRow("no answer at the end", f"ends with {turns[-1].role}")
+    refuse_if(turns[-1].role != "assistant", "no answer at the end", f"ends with {turns[-1].role}")
     return Conversation(str(row.get("id") or number), turns)
 
 
@@ -89,50 +88,49 @@ def preference(row: Row, number: int) -> Preference:
         BadRow: when a side is missing, both are equal, or they answer different prompts.
     """
     if shape_of(list(row)) != "preference":
-        raise BadRow("missing columns", f"has {', '.join(row)}")
+        raise _missing(row)
     (before, chosen), (other, rejected) = _side(row["chosen"]), _side(row["rejected"])
-    if before != other:
-        raise BadRow("chosen and rejected answer different prompts", f"{len(before)} and {len(other)} turns before")
+    lengths = f"{len(before)} and {len(other)} turns before"
+    refuse_if(before != other, "chosen and rejected answer different prompts", lengths)
     prompt = before or _prompt(row)
     if not prompt:
-        raise BadRow("missing columns", f"no prompt: has {', '.join(row)}")
+        raise _missing(row, "no prompt: ")
     _check(prompt)
-    if prompt[-1].role != "user":
-        raise BadRow("the prompt does not end with the user", f"ends with {prompt[-1].role}")
-    if not chosen.strip() or not rejected.strip():
-        raise BadRow("empty answer", "chosen" if not chosen.strip() else "rejected")
-    if chosen.strip() == rejected.strip():
-        raise BadRow("equal answers", repr(chosen[:40]))
+    refuse_if(prompt[-1].role != "user", "the prompt does not end with the user", f"ends with {prompt[-1].role}")
+    refuse_if(not chosen.strip(), "empty answer", "chosen")
+    refuse_if(not rejected.strip(), "empty answer", "rejected")
+    refuse_if(chosen.strip() == rejected.strip(), "equal answers", repr(chosen[:40]))
     return Preference(str(row.get("id") or number), prompt, chosen, rejected)
 
 
+def _missing(row: Row, what: str = "") -> BadRow:
+    return BadRow("missing columns", f"{what}has {', '.join(row)}")
+
+
 def _alpaca(row: Row) -> tuple[Message, ...]:
-    parts = [_text(row.get(key), key) for key in ("system", "instruction", "input", "output")]
-    system, instruction, more, output = parts
-    if not output.strip():
-        raise BadRow("empty answer", "output")
+    instruction, more, output = (_text(row.get(key), key) for key in ("instruction", "input", "output"))
+    refuse_if(not output.strip(), "empty answer", "output")
     asked = "\n\n".join(part for part in (instruction, more) if part.strip())
-    opening = (Message("system", system),) if system.strip() else ()
-    return (*opening, Message("user", asked), Message("assistant", output))
+    return (*_opening(row.get("system")), Message("user", asked), Message("assistant", output))
 
 
 def _prompt(row: Row) -> tuple[Message, ...]:
-    system = row.get("system")
     for key in ("prompt", "conversations", "messages", "question", "instruction"):
         value = row.get(key)
         if isinstance(value, str) and value.strip():
-            return (*_opening(system), Message("user", value))
+            return (*_opening(row.get("system")), Message("user", value))
         if isinstance(value, list) and value:
-            return _turns(value, system)
+            return _turns(value, row.get("system"))
     return ()
 
 
 def _side(value: Any) -> tuple[tuple[Message, ...], str]:
+    """What stands before the answer, and the answer."""
     if isinstance(value, str):
         return (), value
     turns = _turns(value if isinstance(value, list) else [value], None)
-    if not turns or turns[-1].role != "assistant":
-        raise BadRow("no answer at the end", f"ends with {turns[-1].role}" if turns else "no turns")
+    last = turns[-1].role if turns else "no turns"
+    refuse_if(last != "assistant", "no answer at the end", f"ends with {last}")
     return turns[:-1], turns[-1].content
 
 
@@ -142,8 +140,8 @@ def _opening(system: Any) -> tuple[Message, ...]:
 
 
 def _turns(value: Any, system: Any) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        raise BadRow("not a list of messages", type(value).__name__)
+    is_list = isinstance(value, list) and all(isinstance(turn, dict) for turn in value)
+    refuse_if(not is_list, "not a list of messages", type(value).__name__)
     turns = []
     for turn in value:
         name = turn.get("role", turn.get("from"))
@@ -156,24 +154,19 @@ def _turns(value: Any, system: Any) -> tuple[Message, ...]:
 
 
 def _text(value: Any, key: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise BadRow("not text", f"{key} is {type(value).__name__}")
-    return value
+    refuse_if(value is not None and not isinstance(value, str), "not text", f"{key} is {type(value).__name__}")
+    return value or ""
 
 
 def _check(turns: Sequence[Message]) -> None:
     spoken = turns[1:] if turns and turns[0].role == "system" else turns
-    if not spoken:
-        raise BadRow("empty row", "no turns")
-    if spoken[0].role == "assistant":
-        raise BadRow("starts with the assistant", repr(spoken[0].content[:40]))
-    for number, (turn, following) in enumerate(itertools.pairwise(spoken), 1):
-        if following.role == "system" or turn.role == following.role:
-            raise BadRow("roles do not alternate", f"turn {number + 1} is {following.role} after {turn.role}")
-    if empty := [number for number, turn in enumerate(spoken, 1) if not turn.content.strip()]:
-        raise BadRow("empty turn", f"turn {empty[0]}")
+    refuse_if(not spoken, "empty row", "no turns")
+    refuse_if(spoken[0].role == "assistant", "starts with the assistant", repr(spoken[0].content[:40]))
+    for number, (turn, following) in enumerate(itertools.pairwise(spoken), 2):
+        repeats = following.role in ("system", turn.role)
+        refuse_if(repeats, "roles do not alternate", f"turn {number} is {following.role} after {turn.role}")
+    for number, turn in enumerate(spoken, 1):
+        refuse_if(not turn.content.strip(), "empty turn", f"turn {number}")
 
 
 def read_conversations(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stilnovo.data.wikitext import plain_text
 from stilnovo.errors import InputError
-from stilnovo.io.bad_rows import BadRow, stop
+from stilnovo.io.bad_rows import refuse_if, stop
 from stilnovo.io.formats import Row
 from stilnovo.io.rows import blocks, files_of, parsed
 
@@ -32,18 +32,13 @@ def document(row: Row, number: int) -> Document:
         BadRow: when it holds no text, or none that is learnt.
     """
     if "wikitext" in row:
-        if row["namespace"] != 0:
-            raise BadRow("not an article", row["title"])
-        if row["redirect"]:
-            raise BadRow("redirect", row["title"])
+        refuse_if(row["namespace"] != 0, "not an article", row["title"])
+        refuse_if(row["redirect"], "redirect", row["title"])
         return Document(row["id"], row["title"], plain_text(row["wikitext"]))
-    if "text" not in row:
-        raise BadRow("missing columns", f"no `text`; has {', '.join(row)}")
+    refuse_if("text" not in row, "missing columns", f"no `text`; has {', '.join(row)}")
     text, title, identity = row["text"], row.get("title"), row.get("id")
-    if text is None or (isinstance(text, str) and not text.strip()):
-        raise BadRow("empty row", "no text")
-    if not isinstance(text, str):
-        raise BadRow("not text", f"`text` is {type(text).__name__}")
+    refuse_if(text is None or (isinstance(text, str) and not text.strip()), "empty row", "no text")
+    refuse_if(not isinstance(text, str), "not text", f"`text` is {type(text).__name__}")
     return Document(str(number if identity is None else identity), "" if title is None else str(title), text)
 
 

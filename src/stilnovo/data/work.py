@@ -23,7 +23,7 @@ from stilnovo.data.duplicates import signatures
 from stilnovo.data.packing import IntArray, coded
 from stilnovo.data.shards import Shard, write_shard
 from stilnovo.data.sources import Document, document, training_text
-from stilnovo.io.bad_rows import BadRow, OnBad, Tally, stop
+from stilnovo.io.bad_rows import BadRow, OnBad, Tally, refuse_if, stop
 from stilnovo.io.formats import Row
 from stilnovo.io.rows import RowBlock, parsed
 from stilnovo.runlog import write_atomic
@@ -125,8 +125,8 @@ class Worker:
         return record
 
     def _conversation(self, row: Row, number: int, record: Record) -> _Taken:
-        if shape_of(list(row)) == "preference":
-            raise BadRow("preference pair", "it is learnt with DPO, not prepared as text")
+        is_pair = shape_of(list(row)) == "preference"
+        refuse_if(is_pair, "preference pair", "it is learnt with DPO, not prepared as text")
         messages = conversation(row, number).messages
         text = "\n".join(turn.content for turn in messages)
         if hit := self.items.find(text):
@@ -136,18 +136,15 @@ class Worker:
 
     def _text(self, source: Document, place: str, record: Record) -> str:
         size, body = len(source.text.encode()), source.text
-        if size > self.settings.max_document_bytes:
-            raise BadRow("too long", f"{size / 2**20:.0f} MiB")
+        refuse_if(size > self.settings.max_document_bytes, "too long", f"{size / 2**20:.0f} MiB")
         if size > LONG_BYTES:
             record.long.append(f"{place}: {size / 2**20:.0f} MiB")
         if self.settings.clean == "wikipedia":
-            if clean.is_disambiguation(body):
-                raise BadRow("disambiguation page", source.title)
+            refuse_if(clean.is_disambiguation(body), "disambiguation page", source.title)
             body, removed = clean.article(body)
             record.cleaned.update(removed)
-        if len(body.strip()) < self.settings.min_chars:
-            reason = "stub" if body.strip() else "nothing left after cleaning"
-            raise BadRow(reason, f"{source.title!r}, {len(body.strip())} characters")
+        characters, reason = len(body.strip()), "stub" if body.strip() else "nothing left after cleaning"
+        refuse_if(characters < self.settings.min_chars, reason, f"{source.title!r}, {characters} characters")
         text, hits = self.items.clean(training_text(Document(source.id, source.title, body)))
         overlap = self._overlap(record, *hits)
         if hits and len(text.strip()) < max(1, self.settings.min_chars):

@@ -20,6 +20,16 @@ class BadRow(Exception):
         self.reason, self.found, self.next = reason, found, next
 
 
+def refuse_if(fault: object, reason: str, found: str = "") -> None:
+    """Leave a row where a check found a fault.
+
+    Raises:
+        BadRow: when `fault` is true.
+    """
+    if fault:
+        raise BadRow(reason, found)
+
+
 def stop(place: str, bad: BadRow) -> None:
     """The strict policy.
 
