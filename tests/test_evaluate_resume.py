@@ -47,7 +47,7 @@ class Asked:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ids: list[str] = []
-        honest_score, honest_write, honest_read = module.loglikelihoods_of, module.write, perplexity.read_documents
+        honest_score, honest_write, honest_read = module.answers, module.write, perplexity.read_documents
 
         def score(model: Any, tokenizer: Any, items: Sequence[Any], **options: Any) -> Any:
             self.ids += [item.id for item in items]
@@ -64,7 +64,7 @@ class Asked:
 
             return honest_read(model, name, version, hashes, counted, *rest)
 
-        monkeypatch.setattr(module, "loglikelihoods_of", score)
+        monkeypatch.setattr(module, "answers", score)
         monkeypatch.setattr(module, "write", write)
         monkeypatch.setattr(perplexity, "read_documents", read)
 
@@ -324,18 +324,18 @@ def test_weights_that_change_while_they_are_read(
 def test_ctrl_c_says_that_the_command_goes_on(
     commands: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = module.loglikelihoods_of
+    honest = module.answers
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
         yield next(honest(*arguments, **{**options, "token_budget": 300}))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "loglikelihoods_of", interrupted)
+    monkeypatch.setattr(module, "answers", interrupted)
     asked = ["evaluate", "--tasks", "sample_questions", "--limit", "12", "--model", str(tiny_folder)]
     result = CliRunner().invoke(app, asked)
     assert result.exit_code != 0
     assert "the same command goes on from there" in result.stderr
-    monkeypatch.setattr(module, "loglikelihoods_of", honest)
+    monkeypatch.setattr(module, "answers", honest)
     assert 0 < command("--model", str(tiny_folder))["tasks"]["sample_questions"]["cached"] < 12
 
 
@@ -372,7 +372,7 @@ def test_prompts_are_not_held_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for index in range(len(items)):
             yield [(index, ModelAnswer((-1.0, -2.0)))]
 
-    monkeypatch.setattr(module, "loglikelihoods_of", score)
+    monkeypatch.setattr(module, "answers", score)
 
     def peak(count: int) -> int:
         items = tuple(

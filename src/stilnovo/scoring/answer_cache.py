@@ -56,7 +56,7 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stilnovo"
 
 
-class AnswerCache:
+class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
     """SQLite cache of answers, a context manager: `find` looks up, `keep` saves.
 
     Args:
@@ -75,9 +75,6 @@ class AnswerCache:
         if self.path is not None:
             self._open(self.path)
 
-    def __enter__(self) -> AnswerCache:
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -94,8 +91,12 @@ class AnswerCache:
             return
         self._retry_at = 0.0
         self._flush()
-        with contextlib.suppress(sqlite3.Error):
-            self._connection.close()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
         self._connection = None
 
     def find(self, identity: Identity, task: str, version: str, items: Iterable[str]) -> Iterator[Answer | None]:
@@ -154,8 +155,7 @@ class AnswerCache:
     def _read_only(self, path: Path) -> bool:
         """Open a read-only file, with a warning."""
         try:
-            if self._connection is not None:
-                self._connection.close()
+            self._disconnect()
             # immutable: no side files are needed, which a read-only folder could not hold
             uri = f"{path.resolve().as_uri()}?immutable=1"
             self._connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
@@ -179,14 +179,9 @@ class AnswerCache:
         if connection is None or not self._pending or time.monotonic() < self._retry_at:
             return
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            with connection:  # commits, or rolls back
+                connection.execute("BEGIN IMMEDIATE")
                 connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)", self._pending)
-                connection.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                raise
         except sqlite3.Error as error:
             self._not_written(error)
         else:
@@ -219,10 +214,7 @@ class AnswerCache:
             self._connection.execute(query, values)
 
     def _give_up(self, error: Exception) -> None:
-        if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.close()
-        self._connection = None
+        self._disconnect()
         advice = "" if isinstance(error, OSError) or _busy(error) else " Remove it if it stays damaged."
         self._warn(
             f"The answer cache cannot be used: {error} ({self.path}). The evaluation goes on without it.{advice}"

@@ -21,7 +21,8 @@ from stilnovo.model.llama import Llama
 from stilnovo.progress import seconds_text
 from stilnovo.runlog import environment
 from stilnovo.scoring.answer_cache import Answer, answered
-from stilnovo.scoring.multiple_choice import ModelAnswer, item_score, loglikelihoods_of
+from stilnovo.scoring.multiple_choice import item_score
+from stilnovo.scoring.packed import ModelAnswer, answers
 from stilnovo.scoring.perplexity import HeldOutScore, score_texts
 from stilnovo.scoring.reading import DEFAULTS, ReadOptions
 from stilnovo.scoring.result import EvaluationResult, TaskResult
@@ -160,7 +161,7 @@ def _run_task(
             options.progress(name, done, total)
 
     rows = answered(keeper, task.name, _version(selection), hashes, ask, progress, shared=True)
-    answers = [ModelAnswer(tuple(row["loglikelihoods"]), row["truncated"], row["text"]) for row in rows]
+    given = [ModelAnswer(tuple(row["loglikelihoods"]), row["truncated"], row["text"]) for row in rows]
     facts = {key.name: getattr(task, key.name) for key in fields(TaskFacts)}
     result = TaskResult(
         **facts,
@@ -169,7 +170,7 @@ def _run_task(
         seed=selection.seed,
         chance=sum(item.chance for item in items) / len(items),
         seconds=time.perf_counter() - began,
-        items=tuple(item_score(item, answer, task) for item, answer in zip(items, answers, strict=True)),
+        items=tuple(item_score(item, answer, task) for item, answer in zip(items, given, strict=True)),
         hashes=hashes,
         shots=selection.shots,
         first=selection.first,
@@ -188,7 +189,7 @@ def _answers(
     choices = {index: item for index, item in enumerate(items) if isinstance(item, MultipleChoice)}
     written = {index: item for index, item in enumerate(items) if isinstance(item, Generation)}
     for indices, passes in (
-        (list(choices), loglikelihoods_of(model, tokenizer, list(choices.values()), token_budget=token_budget)),
+        (list(choices), answers(model, tokenizer, list(choices.values()), token_budget=token_budget)),
         (list(written), write(model, tokenizer, list(written.values()), seed=seed, token_budget=token_budget)),
     ):
         for group in passes if indices else ():

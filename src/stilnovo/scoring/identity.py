@@ -49,11 +49,8 @@ class Identity:
 
     def sha256(self) -> str:
         """Hex sha256 of all fields."""
-        return hashlib.sha256(self.text().encode()).hexdigest()
-
-    def text(self) -> str:
-        """All fields as one line of JSON, keys sorted."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def identify(

@@ -8,28 +8,15 @@ rows that predict a token of an ending (`likelihood.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from stilnovo.benchmarks.task import Generation, Item, Metric, MultipleChoice, Task
 from stilnovo.model.llama import Llama
-from stilnovo.scoring.packed import TOKEN_BUDGET, answers
+from stilnovo.scoring.packed import TOKEN_BUDGET, ModelAnswer, answers
 from stilnovo.text.tokenizer import Tokenizer
 
-__all__ = ["TOKEN_BUDGET", "ItemScore", "ModelAnswer", "item_score", "loglikelihoods_of", "score"]
-
-
-@dataclass(frozen=True)
-class ModelAnswer:
-    """A model's answer to one item, as cached.
-
-    `loglikelihoods` in nats, one an ending, or the `text` that it wrote; `truncated` says that the context was cut on
-    the left to fit the model. What follows from it (choice, metrics, grades) is computed anew from the item and its task.
-    """
-
-    loglikelihoods: tuple[float, ...] = ()
-    truncated: bool = False
-    text: str = ""
+__all__ = ["TOKEN_BUDGET", "ItemScore", "ModelAnswer", "item_score", "score"]
 
 
 @dataclass(frozen=True)
@@ -52,16 +39,6 @@ class ItemScore:
     values: dict[Metric, float] = field(default_factory=dict)
     text: str = ""
 
-    @property
-    def correct(self) -> bool:
-        """Right by the sum of log-likelihoods."""
-        return self.choice == self.answer
-
-    @property
-    def correct_norm(self) -> bool:
-        """Right by the log-likelihood per character."""
-        return self.choice_norm == self.answer
-
 
 def item_score(item: Item, answer: ModelAnswer, task: Task | None = None) -> ItemScore:
     """Score an item from the model's answer; `task` grades written answers."""
@@ -74,14 +51,6 @@ def item_score(item: Item, answer: ModelAnswer, task: Task | None = None) -> Ite
     return ItemScore(
         item.id, *picks, sums, item.cluster, answer.truncated, item.category, values, answer.text
     )  # fmt: skip
-
-
-def loglikelihoods_of(
-    model: Llama, tokenizer: Tokenizer, items: Sequence[MultipleChoice], *, token_budget: int = TOKEN_BUDGET
-) -> Iterator[list[tuple[int, ModelAnswer]]]:
-    """Compute log-likelihoods; yields (index, answer) lists after every pass, long questions first."""
-    for batch in answers(model, tokenizer, items, token_budget=token_budget):
-        yield [(index, ModelAnswer(ending.loglikelihoods, ending.truncated)) for index, ending in batch]
 
 
 def score(
@@ -102,7 +71,7 @@ def score(
         progress: Called with (items done, items in all) after every pass.
     """
     scores: dict[int, ItemScore] = {}
-    for batch in loglikelihoods_of(model, tokenizer, items, token_budget=token_budget):
+    for batch in answers(model, tokenizer, items, token_budget=token_budget):
         scores |= {index: item_score(items[index], answer) for index, answer in batch}
         if progress is not None:
             progress(len(scores), len(items))

@@ -27,18 +27,24 @@ WINDOW_PASSES = 16  # passes' worth of questions that are sorted together
 
 
 @dataclass(frozen=True)
-class EndingScores:
-    """Log-likelihood in nats of each ending, and whether each is what greedy decoding would have written."""
+class ModelAnswer:
+    """A model's answer to one item, as cached.
 
-    loglikelihoods: tuple[float, ...]
-    greedy: tuple[bool, ...]
-    truncated: bool
+    `loglikelihoods` in nats, one an ending, and whether each ending is what `greedy` decoding would have written; or the
+    `text` that was written. `truncated` says that the context was cut on the left to fit the model. What follows from it
+    (choice, metrics, grades) is computed anew from the item and its task.
+    """
+
+    loglikelihoods: tuple[float, ...] = ()
+    truncated: bool = False
+    text: str = ""
+    greedy: tuple[bool, ...] = ()
 
 
 def answers(
     model: Llama, tokenizer: Tokenizer, questions: Sequence[EncodedItem], *, token_budget: int = TOKEN_BUDGET
-) -> Iterator[list[tuple[int, EndingScores]]]:
-    """Score questions; yields (index, scores) lists after every forward pass, not in order.
+) -> Iterator[list[tuple[int, ModelAnswer]]]:
+    """Score questions; yields (index, answer) lists after every forward pass, not in order.
 
     Args:
         model: Any Llama; dropout is off while this runs. On a CPU, quantised weights are kept densely meanwhile where
@@ -134,7 +140,7 @@ def _packs(window: Sequence[tuple[str, int, Encoded]], token_budget: int) -> Ite
 
 
 @torch.inference_mode()
-def _forward(model: Llama, pack: Sequence[Encoded], prefix: Prefix | None) -> list[EndingScores]:
+def _forward(model: Llama, pack: Sequence[Encoded], prefix: Prefix | None) -> list[ModelAnswer]:
     """Forward pass over several trees that follow the same part of one header."""
     device = model.device
     tokens: list[int] = []
@@ -154,10 +160,10 @@ def _forward(model: Llama, pack: Sequence[Encoded], prefix: Prefix | None) -> li
     for encoded in pack:
         parts = [list(islice(pairs, len(ending))) for ending in encoded.targets]
         scores.append(
-            EndingScores(
+            ModelAnswer(
                 tuple(sum(value for value, _ in part) for part in parts),
-                tuple(all(first for _, first in part) for part in parts),
                 encoded.truncated,
+                greedy=tuple(all(first for _, first in part) for part in parts),
             )
         )
     return scores

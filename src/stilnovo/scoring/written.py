@@ -15,8 +15,7 @@ from stilnovo.errors import InputError
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.model.llama import Llama
 from stilnovo.scoring.encode import filled
-from stilnovo.scoring.multiple_choice import ModelAnswer
-from stilnovo.scoring.packed import TOKEN_BUDGET, evaluating
+from stilnovo.scoring.packed import TOKEN_BUDGET, ModelAnswer, evaluating
 from stilnovo.text.tokenizer import Tokenizer
 
 Prompted = tuple[Generation, list[int], bool]  # its prompt's tokens, and whether they were cut
