@@ -127,3 +127,28 @@ def test_loglikelihoods_are_the_harnesss(tmp_path: Path) -> None:
     for found, sample in zip(score(model, tokenizer, items), result, strict=True):
         assert found.loglikelihoods == pytest.approx([response[0] for response in sample["filtered_resps"]], abs=1e-3)
         assert (found.values["acc"], found.values["acc_norm"]) == (sample["acc"], sample["acc_norm"])
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_tables_are_the_harnesss(kind: str, tmp_path: Path) -> None:
+    """Cells that are numbers, an empty one, and the answer as a column of numbers."""
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+    from lm_eval.api.task import ConfigurableTask
+
+    table = pa.table({"domanda": ["Uno più uno?", "Due più due?"], "a": [2, 5], "b": [3, 4], "indice": [0, 1]})
+    file = tmp_path / f"quiz.{kind}"
+    (pyarrow.csv.write_csv if kind == "csv" else pyarrow.parquet.write_table)(table, file)
+    settings = {
+        "task": "tabella", "dataset_path": kind, "output_type": "multiple_choice", "test_split": "train",
+        "doc_to_text": "domanda", "doc_to_choice": "{{[a|string, b|string]}}", "doc_to_target": "indice",
+    }  # fmt: skip
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump({**settings, "dataset_kwargs": {"data_files": file.name}}), encoding="utf-8")
+    data = {"data_files": str(file), "cache_dir": str(tmp_path / "cache")}
+    theirs = ConfigurableTask(config={**settings, "dataset_kwargs": data})
+    theirs.build_all_requests()
+    items = [item for item in select(open_task_file(path)).items if isinstance(item, MultipleChoice)]
+    assert [pair for item in items for pair in item.pairs] == [instance.args for instance in theirs.instances]
+    assert [item.answer for item in items] == [theirs.doc_to_target(doc) for doc in theirs.eval_docs]
