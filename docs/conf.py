@@ -29,6 +29,7 @@ CONTENTS = """
 
 docs/install
 docs/training
+docs/own_benchmarks
 docs/results
 docs/cli
 docs/api
