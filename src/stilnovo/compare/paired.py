@@ -94,9 +94,10 @@ def compare(before: EvaluationResult, after: EvaluationResult) -> Comparison:
     if refused and not verdicts:
         raise next(iter(refused.values()))
     if not verdicts:
+        names = [", ".join([*one.tasks, *([TEXT] if one.text else [])]) or "nothing" for one in (before, after)]
         raise InputError(
             "The two evaluations have nothing in common.",
-            f"Before: {_contents(before)}; after: {_contents(after)}.",
+            f"Before: {names[0]}; after: {names[1]}.",
             "Evaluate both with the same --tasks and --text.",
         )
     reasons = {name: f"{error.what} {error.found}" for name, error in refused.items()}
@@ -115,14 +116,11 @@ def pair(before: TaskResult, after: TaskResult) -> Pairs:
             f"Before: {_describe(before)}; after: {_describe(after)}.",
             "Evaluate both with the same version, --protocol and --shots.",
         )
-    second = {item.id: (item, digest) for item, digest in zip(after.items, after.hashes, strict=True)}
-    common, changed = [], []
-    for item, digest in zip(before.items, before.hashes, strict=True):
-        other, other_digest = second.get(item.id, (None, ""))
-        if other is not None:
-            common.append((item, other))
-            if digest != other_digest:
-                changed.append(item.id)
+    first, second = (
+        {item.id: (item, digest) for item, digest in zip(r.items, r.hashes, strict=True)} for r in (before, after)
+    )
+    common = [name for name in first if name in second]
+    changed = [name for name in common if first[name][1] != second[name][1]]
     if changed:
         raise InputError(
             f"The two evaluations asked different questions of {before.name} under the same names.",
@@ -135,7 +133,8 @@ def pair(before: TaskResult, after: TaskResult) -> Pairs:
             f"Before: {_describe(before)}; after: {_describe(after)}.",
             "Evaluate both with the same --split, --limit and --seed.",
         )
-    return Pairs(before, after, tuple(common), before.n - len(common), after.n - len(common))
+    items = tuple((first[name][0], second[name][0]) for name in common)
+    return Pairs(before, after, items, before.n - len(common), after.n - len(common))
 
 
 def differences(before: EvaluationResult, after: EvaluationResult) -> tuple[tuple[str, str, str], ...]:
@@ -177,8 +176,3 @@ def _check_same_texts(before: HeldOutScore, after: HeldOutScore) -> None:
 def _describe(task: TaskResult) -> str:
     shots = f", {task.shots} examples" if task.shots else ""
     return f"version {task.version}{shots}, {task.split}, {task.n} items, sha256 {task.items_sha256[:12]}"
-
-
-def _contents(result: EvaluationResult) -> str:
-    names = [*result.tasks, *([TEXT] if result.text is not None else [])]
-    return ", ".join(names) or "nothing"

@@ -1,4 +1,4 @@
-"""Does the model still answer like an assistant? A handful of prompts, answered greedily, and each answer's form looked at.
+"""Whether the model still answers like an assistant: a few prompts answered greedily, and the form of each answer.
 
 What an instruction-tuned model loses first is not knowledge but manners: it no longer ends its turn, lets the template
 show through, or turns in circles. Whether an answer is right is another question (the benchmarks'); here it is asked:

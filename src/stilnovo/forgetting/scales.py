@@ -121,33 +121,24 @@ def run_sweep(
         InputError: an adapter cannot be read or does not fit the model.
     """
     settings = 1 + sum(not scaling.is_base for one in candidates for scaling in one.scalings)
-    finished = 0
+    points: dict[tuple[str, Scaling], ScaleAnswers] = {}
 
-    def measured(name: str, identity: Identity) -> ScaleAnswers:
-        nonlocal finished
-
+    def measured(name: str, identity: Identity, before: int) -> ScaleAnswers:
         def report(what: str, done: int) -> None:
             if progress is not None:
-                progress(f"{name}: {what}", finished * probes.items + done, settings * probes.items)
+                progress(f"{name}: {what}", before * probes.items + done, settings * probes.items)
 
-        keeper = Keeper(cache, identity)
-        found = measure(model, tokenizer, probes, keeper, token_budget=token_budget, progress=report)
-        if probes.positions and "scaling" not in identity.protocol:
-            options = ReadOptions(token_budget, keeper=keeper)
-            read = score_positions(model, tokenizer, probes.held_out, options=options)
-            found = replace(found, positions=read)
-        finished += 1
-        return found
+        return measure(model, tokenizer, probes, Keeper(cache, identity), token_budget=token_budget, progress=report)
 
-    first, points = measured(BASE, base), dict[tuple[str, Scaling], ScaleAnswers]()
+    first = measured(BASE, base, 0)
     for one in candidates:
         lora.load(model, one.path)
         try:
             for scaling in one.scalings:
                 if not scaling.is_base:
                     with scaled(model, scaling):
-                        identity = identity_under(one.identity, scaling)
-                        points[one.name, scaling] = measured(f"{one.name} {scaling}", identity)
+                        name, identity = f"{one.name} {scaling}", identity_under(one.identity, scaling)
+                        points[one.name, scaling] = measured(name, identity, 1 + len(points))
         finally:
             detach(model)
     return Sweep(first, points)
@@ -177,13 +168,13 @@ def measure(
     protected = {
         name: score_texts(model, tokenizer, texts, options=options) for name, texts in probes.protected.items()
     }
-    chat = None
-    if probes.conversations:
-        chat = score_conversations(model, tokenizer, probes.conversations, options=options)
-    answers: tuple[AnswerForm, ...] = ()
-    if probes.prompts:
-        answers = write_answers(
-            Generator(model, tokenizer), probes.prompts, max_new_tokens=probes.max_new_tokens, keeper=keeper,
-            progress=report,
-        )  # fmt: skip
-    return ScaleAnswers(result.text, result.tasks, protected, chat, answers)
+    conversations = probes.conversations
+    chat = score_conversations(model, tokenizer, conversations, options=options) if conversations else None
+    answers = write_answers(
+        Generator(model, tokenizer), probes.prompts, max_new_tokens=probes.max_new_tokens, keeper=keeper, progress=report
+    ) if probes.prompts else ()  # fmt: skip
+    positions = None
+    if probes.positions and "scaling" not in keeper.identity.protocol:
+        options = ReadOptions(token_budget, keeper=keeper)
+        positions = score_positions(model, tokenizer, probes.held_out, options=options)
+    return ScaleAnswers(result.text, result.tasks, protected, chat, answers, positions)

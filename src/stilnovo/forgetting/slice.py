@@ -17,20 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from stilnovo.benchmarks.task import Draw, MultipleChoice, Selection, items_sha256, select
 from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.data.conversations import Conversation, read_conversations, shape_of
 from stilnovo.errors import InputError
-from stilnovo.generate.generator import dense_weights
 from stilnovo.io.rows import iter_rows
 from stilnovo.model.llama import Llama
 from stilnovo.scoring import reading
 from stilnovo.scoring.documents import held_out_texts
 from stilnovo.scoring.multiple_choice import score
-from stilnovo.scoring.packed import TOKEN_BUDGET, evaluating
-from stilnovo.scoring.reading import Reading
+from stilnovo.scoring.packed import TOKEN_BUDGET
+from stilnovo.scoring.reading import Reading, ReadOptions
 from stilnovo.text.tokenizer import Tokenizer
 
 DOCUMENT_TOKENS = 512
@@ -125,25 +122,26 @@ def sample(documents: Sequence[SliceDocument], count: int, seed: int) -> tuple[S
 def measure(model: Llama, tokenizer: Tokenizer, what: Slice, *, token_budget: int = TOKEN_BUDGET) -> Answers:
     """Evaluate the model, as it is, on the whole slice."""
     scores = score(model, tokenizer, what.items, token_budget=token_budget) if what.selections else []
-    nats: dict[str, Sequence[float]] = {}
-    sizes: dict[str, Sequence[int]] = {}
-    for name, documents in what.documents.items():
-        longest = model.config.max_positions
+    longest, options = min(DOCUMENT_TOKENS, model.config.max_positions), ReadOptions(token_budget)
+
+    def read_all(documents: Sequence[SliceDocument]) -> list[dict[str, Any]]:
         readings = [_reading(number, document, tokenizer, longest) for number, document in enumerate(documents)]
-        with evaluating(model), dense_weights(model), torch.inference_mode():
-            parts = [
-                part for pack in reading.packs(readings, token_budget) for part in reading.loglikelihoods(model, pack)
-            ]
-        nats[name] = [-float(part.sum()) for part in parts]
-        sizes[name] = [len(tokenizer.decode(one.targets).encode()) for one in readings]
+        sizes = [{"size": len(tokenizer.decode(one.targets).encode())} for one in readings]
+        rows = reading.read_documents(
+            model, "", "", [""] * len(readings), lambda number: [readings[number]],
+            lambda parts: {"nats": -float(parts[0].sum())}, options,
+        )  # fmt: skip
+        return [row | size for row, size in zip(rows, sizes, strict=True)]
+
+    rows = {name: read_all(documents) for name, documents in what.documents.items()}
+    nats, sizes = ({name: [one[key] for one in rows[name]] for name in rows} for key in ("nats", "size"))
     return Answers([list(one.loglikelihoods) for one in scores], nats, sizes)
 
 
 def _reading(number: int, document: SliceDocument, tokenizer: Tokenizer, longest: int) -> Reading:
-    limit = min(DOCUMENT_TOKENS, longest)
     if isinstance(document, Conversation):
-        return reading.of_answers(number, document, tokenizer, limit)
-    return reading.of_text(number, document[: _CHARACTERS_A_TOKEN * limit], tokenizer, limit)
+        return reading.of_answers(number, document, tokenizer, longest)
+    return reading.of_text(number, document[: _CHARACTERS_A_TOKEN * longest], tokenizer, longest)
 
 
 def _name(path: str, paths: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The charts of one run: intervals on an axis, the loss curve, a bar for a table cell.
+"""The charts of one run: intervals on an axis and the loss curve.
 
 Each chart is drawn for a width in CSS pixels, so that the page can hold a wide and a narrow one and text is never
 scaled down to nothing on a phone. A chart that has nothing to show is None, and the page says so in words.
@@ -124,7 +124,7 @@ def _whisker(drawing: Drawing, row: IntervalRow, scale: Scale, y: float, hover: 
         drawing.line(low, y, high, y, f"whisker {style}")
         for end in (low, high):
             drawing.line(end, y - 4, end, y + 4, f"whisker {style}")
-    drawing.circle(scale(row.interval.value), y, 5, f"dot {style}", hover)
+    drawing.add("circle", f"dot {style}", hover, cx=scale(row.interval.value), cy=y, r=5)
 
 
 def smooth(values: Sequence[float], span: float) -> list[float]:
@@ -167,9 +167,9 @@ def loss_chart(metrics: Sequence[Mapping[str, Any]], *, width: int, key: str) ->
     for tick in x.ticks:
         plane.line(x(tick), plane.bottom, x(tick), plane.bottom + 5, "axis")
     plane.labels_below(x)
-    plane.polyline([(x(logged[i]["step"]), plane.y(losses[i])) for i in _thin(losses)], "raw")
+    plane.points("polyline", [(x(logged[i]["step"]), plane.y(losses[i])) for i in _thin(losses)], "raw")
     drawn = sorted({*range(0, len(logged), max(1, len(logged) // _DRAWN_POINTS)), len(logged) - 1})
-    plane.polyline([(x(logged[i]["step"]), plane.y(means[i])) for i in drawn], "smooth")
+    plane.points("polyline", [(x(logged[i]["step"]), plane.y(means[i])) for i in drawn], "smooth")
     _hover_columns(plane, logged, means, x)
     return plane.markup()
 
@@ -183,7 +183,8 @@ def _hover_columns(plane: Plane, logged: Sequence[Mapping[str, Any]], means: Seq
         row = logged[i]
         words = f"step {row['step']:,}, {row['tokens']:,} tokens: loss {row['loss']:.3f}, smoothed {means[i]:.3f}"
         words += f", learning rate {rate(row['learning_rate'])}"
-        plane.rectangle(start, plane.top, max(0.0, stop - start), plane.bottom - plane.top, "hover", words)
+        width, height = max(0.0, stop - start), plane.bottom - plane.top
+        plane.add("rect", "hover", words, x=start, y=plane.top, width=width, height=height)
 
 
 def _thin(values: Sequence[float]) -> Sequence[int]:
@@ -196,13 +197,3 @@ def _thin(values: Sequence[float]) -> Sequence[int]:
         stretch = range(start, min(start + size, len(values)))
         chosen |= {min(stretch, key=values.__getitem__), max(stretch, key=values.__getitem__)}
     return sorted(chosen)
-
-
-def bars(predicted: float, measured: float | None, largest: float, *, key: str, title: str) -> str:
-    """Two thin horizontal bars, predicted (outline) above measured (filled), scaled so that `largest` is full width."""
-    drawing = Drawing(120, 16, key=key, title=title, description="Outline: predicted. Filled: measured.")
-    unit = 118 / largest if largest > 0 else 0.0
-    drawing.rectangle(1, 1, max(0.0, predicted) * unit, 5, "bar predicted")
-    if measured is not None:
-        drawing.rectangle(1, 10, max(0.0, measured) * unit, 5, "bar measured")
-    return drawing.markup()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from rich.table import Table
 
 from stilnovo.benchmarks.task import Item, Metric, MultipleChoice, item_sha256
 from stilnovo.compare.paired import TEXT, Comparison, Pairs
@@ -20,9 +22,6 @@ from stilnovo.report.plot import interval_text, numbers_of
 from stilnovo.runlog import environment
 from stilnovo.scoring.multiple_choice import ItemScore
 from stilnovo.scoring.result import EvaluationResult, TaskResult, finite
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 MOST_ITEMS = 1000  # of one task on the page; a browser scrolls through them without effort
 RIGHT = 0.5  # from which score on an item counts as right, where scores lie between 0 and 1

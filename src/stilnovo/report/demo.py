@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.table import Table
+
 from stilnovo.compare.verdict import Verdict
-from stilnovo.report.charts import IntervalAxis, IntervalRow, bars, interval_plot, loss_chart, smoothing_span
+from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot, loss_chart, smoothing_span
 from stilnovo.report.comparison import VERDICTS_NOTE, paired_method, verdict_values
-from stilnovo.report.numbers import byte_size, decimal, drawable, duration, p_value, percent, signed
+from stilnovo.report.numbers import byte_size, decimal, drawable, duration, p_value, percent
 from stilnovo.report.page import Section, both_widths, compose, text_table
 from stilnovo.report.plot import interval_text
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from stilnovo.chat.events import Answer
     from stilnovo.chat.quotes import Quote
     from stilnovo.compare.scheme_costs import SchemeCost
@@ -75,17 +75,6 @@ class DemoResult:
         return f"stilnovo demo: {self.recipe.model.name}"
 
 
-@dataclass(frozen=True)
-class FigureTile:
-    """A label and its figure; `before` is the figure it replaced, `exact` the unrounded number for whoever wants it."""
-
-    label: str
-    value: str
-    note: str = ""
-    before: str = ""
-    exact: str = ""
-
-
 def demo_figures(result: DemoResult, page: str) -> dict[str, Any]:
     """The final JSON object; every figure was measured in this run."""
     assert result.train is not None
@@ -127,7 +116,7 @@ def demo_page(result: DemoResult) -> str:
         result=result, tiles=tiles(result), passage_of=passage_of,
         loss_chart=both_widths(loss_chart, result.metrics, key="loss"), loss_rows=_some(result.metrics),
         loss_span=smoothing_span(usable), loss_unusable=len(result.metrics) - usable,
-        memory_bars=_memory_bars(result.memory), memory_sum=_memory_sum(result.memory), off_by=_off_by,
+        memory_most=max((max(line.predicted, line.measured or 0) for line in result.memory), default=0),
         quantisation_plot=_quantisation_plot(result.quantisation), settings=_settings(result.sampling),
         **verdict_values(_named(result.verdicts), _chances(result)),
     )  # fmt: skip
@@ -135,11 +124,8 @@ def demo_page(result: DemoResult) -> str:
 
 def demo_text(result: DemoResult) -> Table:
     """The same for the terminal; texts are plain: brackets in a generated text are not markup."""
-    rows = [
-        (tile.label, f"{tile.before} → {tile.value}" if tile.before else tile.value, tile.note)
-        for tile in tiles(result)
-        if not tile.before  # the verdicts below say the same with its uncertainty
-    ]
+    # of what has a verdict, the rows below give the figures with their uncertainty
+    rows = [(label, figure, note) for label, figure, note, before, _ in tiles(result) if not before]
     for name, verdict in _named(result.verdicts).items():
         ends = [interval_text(end.times(verdict.scale), verdict.digits) for end in (verdict.before, verdict.after)]
         p = p_value(verdict.decisive_p)
@@ -151,29 +137,25 @@ def demo_text(result: DemoResult) -> Table:
     return text_table(f"{result.title}\n{result.headline}", ("", "Figure", "Remark"), rows, left=("Figure", "Remark"))
 
 
-def tiles(result: DemoResult) -> list[FigureTile]:
-    """The key figures that were measured, in reading order."""
+def tiles(result: DemoResult) -> list[tuple[str, str, str, str, str]]:
+    """The key figures that were measured: label, figure, note, the figure it replaced, the unrounded figure."""
     share = f"{percent(result.trainable / result.total, 2)} of {result.total:,}" if result.total else ""
     model = result.recipe.model
     shown = [
-        FigureTile("Model", f"{model.name} · {model.quantization}"),
-        FigureTile("Trainable parameters", f"{result.trainable:,}", share),
+        ("Model", f"{model.name} · {model.quantization}", "", "", ""),
+        ("Trainable parameters", f"{result.trainable:,}", share, "", ""),
     ]
     for name, label in (("bits_per_byte", "Bits per byte"), ("sample_questions", "Accuracy")):
         if verdict := result.verdicts.get(name):
             note = f"{verdict.outcome} ({'lower' if verdict.lower_is_better else 'higher'} is better)"
-            unit = "" if verdict.lower_is_better else "%"
-            before, after = (
-                decimal(verdict.scale * end.value, verdict.digits, unit) for end in (verdict.before, verdict.after)
-            )
-            shown.append(FigureTile(label, after, note, before))
+            ends = [verdict.scale * end.value for end in (verdict.before, verdict.after)]
+            before, after = (decimal(end, verdict.digits, "" if verdict.lower_is_better else "%") for end in ends)
+            shown.append((label, after, note, before, ""))
     if result.train is not None:
         speed, peak = result.train.tokens_per_second, result.train.peak_memory_bytes
-        shown += [
-            FigureTile("Training speed", decimal(speed, 0 if speed >= 100 else 1), "tokens per second"),
-            FigureTile("Peak memory", byte_size(peak), exact=f"{peak:,} bytes"),
-        ]
-    return [*shown, FigureTile("Whole run", duration(result.seconds), exact=f"{result.seconds:,.1f} seconds")]
+        shown.append(("Training speed", decimal(speed, 0 if speed >= 100 else 1), "tokens per second", "", ""))
+        shown.append(("Peak memory", byte_size(peak), "", "", f"{peak:,} bytes"))
+    return [*shown, ("Whole run", duration(result.seconds), "", "", f"{result.seconds:,.1f} seconds")]
 
 
 def _named(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
@@ -197,25 +179,6 @@ def _some(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return (
         [metrics[i] for i in sorted({round(i * last / (_LOSS_ROWS - 1)) for i in range(_LOSS_ROWS)})] if metrics else []
     )
-
-
-def _memory_bars(lines: Sequence[MemoryLine]) -> list[tuple[MemoryLine, str]]:
-    largest = max((max(line.predicted, line.measured or 0) for line in lines), default=0)
-    return [
-        (line, bars(line.predicted, line.measured, largest, key=f"memory-{index}", title=line.item))
-        for index, line in enumerate(lines)
-    ]
-
-
-def _memory_sum(lines: Sequence[MemoryLine]) -> tuple[int, int]:
-    """Bytes predicted and measured of the lines that were weighed."""
-    weighed = [(line.predicted, line.measured) for line in lines if line.measured is not None]
-    return sum(predicted for predicted, _ in weighed), sum(measured for _, measured in weighed)
-
-
-def _off_by(predicted: int, measured: int | None) -> str:
-    """Measured against predicted, in percent of the prediction."""
-    return signed(None if measured is None or predicted == 0 else 100 * (measured / predicted - 1), 1, "%")
 
 
 def _quantisation_plot(costs: Sequence[SchemeCost]) -> list[str | None]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+
+from rich.table import Table
 
 from stilnovo.benchmarks.task import METRIC_NAMES
 from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot
@@ -13,9 +14,6 @@ from stilnovo.report.report2024 import published_tables
 from stilnovo.scoring.perplexity import SHORT_WINDOW
 from stilnovo.scoring.result import EvaluationResult, TaskResult
 from stilnovo.statistics.estimates import ASSUMED_DISCORDANCE, Estimate, smallest_visible_difference
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 UNFOLDED = 12  # categories of a task that are shown without being asked for
 

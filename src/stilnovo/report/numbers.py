@@ -9,10 +9,11 @@ import math
 import re
 from typing import TypeGuard
 
+from stilnovo.progress import bytes_text, seconds_text
+
 MISSING = "–"
 NARROW = "\u202f"
 _LONGEST = 1e12
-_BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 # Control characters (a terminal would obey them) and lone surrogates (UTF-8 cannot hold them); tab and newline stay.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -56,27 +57,13 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def byte_size(count: float | None) -> str:
-    """Bytes in the largest binary unit that keeps the number at one or more, three significant digits."""
-    if not finite(count):
-        return MISSING
-    size, unit = float(count), 0
-    while abs(size) >= 999.5 and unit < len(_BYTE_UNITS) - 1:
-        size, unit = size / 1024, unit + 1
-    digits = 0 if unit == 0 or abs(size) >= 99.95 else 1 if abs(size) >= 9.995 else 2
-    return decimal(size, digits, _BYTE_UNITS[unit])
+    """Bytes in a binary unit: "81.0 MiB"."""
+    return bytes_text(count).replace(" ", NARROW) if finite(count) else MISSING
 
 
 def duration(seconds: float | None) -> str:
-    """Wall time as "8.4 s", "7 min 12 s" or "2 h 05 min"."""
-    if not finite(seconds):
-        return MISSING
-    if seconds < 59.95:
-        return decimal(seconds, 1, "s")
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60}{NARROW}min {whole % 60}{NARROW}s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60:,}{NARROW}h {minutes % 60:02d}{NARROW}min"
+    """Wall time: "8s", "7m 12s" or "2h 05m"."""
+    return seconds_text(seconds).replace(" ", NARROW) if finite(seconds) else MISSING
 
 
 def p_value(p: float | None) -> str:

@@ -13,15 +13,15 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from rich import box
+from rich.table import Table
+from rich.text import Text
 
 from stilnovo.report import numbers
 from stilnovo.report.plot import ends_text
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _WIDTHS = (736, 350)
@@ -88,10 +88,6 @@ def both_widths(draw: Callable[..., str | None], *what: object, key: str, **opti
 
 def text_table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[str] = ()) -> Table:
     """A table for the terminal; the first column and those named in `left` are set flush left."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(box=box.SIMPLE_HEAD, caption=Text(numbers.clean(caption)), caption_justify="left")
     for index, heading in enumerate(headings):
         flush = "left" if index == 0 or heading in left else "right"

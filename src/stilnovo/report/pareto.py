@@ -60,7 +60,7 @@ def pareto_chart(tradeoff: Tradeoff, panel: Front, *, width: int, key: str) -> s
     for index, curve in enumerate(curves.values()):
         joined = [(x(one.gain.value), plane.y(loss.value)) for one, loss in curve if one.scaling.is_uniform]
         if joined:
-            plane.polyline([(x(0), plane.y(0)), *joined], f"curve {colour(index)}")
+            plane.points("polyline", [(x(0), plane.y(0)), *joined], f"curve {colour(index)}")
         for one, loss in curve:
             hover = f"{one.name}, {one.scaling}: {_words(one, loss)}"
             plane.mark(x(one.gain.value), plane.y(loss.value), index, filled=not one.lost, hover=hover)
@@ -91,9 +91,9 @@ def _front(plane: Plane, x: Scale, spots: Sequence[Spot], *, base: bool) -> None
     places = sorted([(point.gain.value, loss.value) for point, loss in spots] + ([(0.0, 0.0)] if base else []))
     points = [(x(gained), plane.y(lost)) for gained, lost in places]
     if len(points) > 1:
-        plane.polyline(points, "front")
+        plane.points("polyline", points, "front")
     for px, py in points:
-        plane.circle(px, py, 9.5, "front-place")
+        plane.add("circle", "front-place", cx=px, cy=py, r=9.5)
 
 
 def _base(plane: Plane, x: Scale) -> Box:
@@ -167,7 +167,7 @@ def position_chart(
         places = [(plane.left + (place + 0.5 + aside) * step, one) for place, one in changes]
         for x, one in places:
             plane.whisker(x, one)
-        plane.polyline([(x, plane.y(one.value)) for x, one in places], f"curve {colour(index)}")
+        plane.points("polyline", [(x, plane.y(one.value)) for x, one in places], f"curve {colour(index)}")
         for (x, one), line in zip(places, words[name], strict=True):
             plane.mark(x, plane.y(one.value), index, hover=f"{name}, {line} nats per token")
     return plane.markup()

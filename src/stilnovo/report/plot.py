@@ -85,7 +85,7 @@ class Plane(Drawing):
         """The mark of curve number `index` at a place."""
         style = f"mark {colour(index)}" + ("" if filled else " hollow")
         shape = _SHAPES[index % len(_SHAPES)]
-        self.polygon([(x + RADIUS * dx, y + RADIUS * dy) for dx, dy in shape], style, hover)
+        self.points("polygon", [(x + RADIUS * dx, y + RADIUS * dy) for dx, dy in shape], style, hover)
 
     def whisker(self, x: float, estimate: Estimate) -> None:
         """A vertical interval; nothing where it has no ends."""

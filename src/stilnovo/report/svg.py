@@ -1,4 +1,4 @@
-"""The few SVG elements the charts are made of.
+"""The SVG elements that the charts are made of.
 
 Elements are built as a tree and serialised once, so that every text is escaped and every tag closed by construction.
 Colours and strokes are the style sheet's business: elements carry classes only.
@@ -6,6 +6,7 @@ Colours and strokes are the style sheet's business: elements carry classes only.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 
@@ -23,46 +24,30 @@ class Drawing:
         SubElement(self._root, "title", {"id": f"{key}-title"}).text = title
         SubElement(self._root, "desc", {"id": f"{key}-desc"}).text = description
 
+    def add(self, tag: str, style: str, hover: str = "", **attributes: float | str) -> Element:
+        """Any element, with text shown while the pointer rests on it."""
+        shown = {name: value if isinstance(value, str) else _number(value) for name, value in attributes.items()}
+        element = SubElement(self._root, tag, {"class": style} | shown)
+        if hover:
+            SubElement(element, "title").text = hover
+        return element
+
     def line(self, x1: float, y1: float, x2: float, y2: float, style: str) -> None:
         """A straight line."""
-        self._add("line", style, x1=x1, y1=y1, x2=x2, y2=y2)
+        self.add("line", style, x1=x1, y1=y1, x2=x2, y2=y2)
 
-    def circle(self, x: float, y: float, radius: float, style: str, hover: str = "") -> None:
-        """A dot, with text shown while the pointer rests on it."""
-        self._hover(self._add("circle", style, cx=x, cy=y, r=radius), hover)
-
-    def rectangle(self, x: float, y: float, width: float, height: float, style: str, hover: str = "") -> None:
-        """A box, with text shown while the pointer rests on it."""
-        self._hover(self._add("rect", style, x=x, y=y, width=width, height=height), hover)
-
-    def polyline(self, points: list[tuple[float, float]], style: str) -> None:
-        """A line through all points."""
-        element = self._add("polyline", style)
-        element.set("points", " ".join(f"{_number(x)},{_number(y)}" for x, y in points))
-
-    def polygon(self, points: list[tuple[float, float]], style: str, hover: str = "") -> None:
-        """A closed shape, with text shown while the pointer rests on it."""
-        element = self._add("polygon", style)
-        element.set("points", " ".join(f"{_number(x)},{_number(y)}" for x, y in points))
-        self._hover(element, hover)
+    def points(self, tag: str, points: Iterable[tuple[float, float]], style: str, hover: str = "") -> None:
+        """A `polyline` through all points, or a closed `polygon`."""
+        self.add(tag, style, hover, points=" ".join(f"{_number(x)},{_number(y)}" for x, y in points))
 
     def text(self, x: float, y: float, words: str, style: str, anchor: str = "start") -> None:
         """One line of text; `anchor` is start, middle or end."""
-        element = self._add("text", style, x=x, y=y)
-        element.set("text-anchor", anchor)
-        element.text = words
+        self.add("text", style, x=x, y=y).attrib["text-anchor"] = anchor
+        self._root[-1].text = words
 
     def markup(self) -> str:
         """The drawing as an `<svg>` element."""
         return tostring(self._root, encoding="unicode")
-
-    def _add(self, tag: str, style: str, **numbers: float) -> Element:
-        return SubElement(self._root, tag, {"class": style} | {name: _number(value) for name, value in numbers.items()})
-
-    @staticmethod
-    def _hover(element: Element, words: str) -> None:
-        if words:
-            SubElement(element, "title").text = words
 
 
 def _number(value: float) -> str:

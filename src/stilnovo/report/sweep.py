@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.table import Table
 
 from stilnovo.benchmarks.task import METRIC_NAMES, items_sha256
 from stilnovo.compare.verdict import Verdict
@@ -18,9 +20,6 @@ from stilnovo.scoring.perplexity import texts_sha256
 from stilnovo.scoring.positions import differences
 from stilnovo.scoring.result import finite
 from stilnovo.statistics.estimates import Estimate
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 HELD_OUT = "held-out text"
 _FORM_PARTS = {"ended": "ended", "clean": "no template", "no_loop": "no loop"}
@@ -98,10 +97,11 @@ def sweep_figures(tradeoff: Tradeoff) -> dict[str, Any]:
     """The figures without the items: the base, one object a setting, and the recommended setting."""
     best = tradeoff.recommended
     taken = None if best is None else {"name": best.name, "scaling": str(best.scaling), "gain_percent": best.gain.value}
+    positions = _positions(tradeoff)
     figures: dict[str, Any] = finite(
         {
             "base": _figures(tradeoff.base),
-            "points": [_figures(one) | _position_figures(tradeoff, one) for one in tradeoff.points],
+            "points": [_figures(one) | _position_figures(one, positions) for one in tradeoff.points],
             "recommended": taken,
             "tolerance_percent": tradeoff.tolerance,
             "headline": headline(tradeoff),
@@ -151,12 +151,11 @@ def _figures(point: Point) -> dict[str, Any]:
     return figures | {"lost": list(point.lost), "front": sorted(point.front)}
 
 
-def _position_figures(tradeoff: Tradeoff, point: Point) -> dict[str, Any]:
+def _position_figures(point: Point, positions: Mapping[str, list[Estimate | None]]) -> dict[str, Any]:
     """Change in nats per token by range of positions, where it was read."""
-    changes = _positions(tradeoff).get(f"{point.name} {point.scaling}")
-    if changes is None or point.measured.positions is None:
+    if point.measured.positions is None:
         return {}
-    named = zip(point.measured.positions.names, changes, strict=True)
+    named = zip(point.measured.positions.names, positions[f"{point.name} {point.scaling}"], strict=True)
     return {"positions": {name: _interval("difference", change) for name, change in named if change is not None}}
 
 

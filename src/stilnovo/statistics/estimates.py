@@ -18,7 +18,7 @@ Shapes: (N,) values of N items, (G,) sums over G clusters; an item without a clu
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from statistics import NormalDist
@@ -214,14 +214,16 @@ def tango(gained: int, lost: int, n: int, confidence: float = CONFIDENCE) -> tup
             distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
         )
 
-    def end(target: float) -> float:
-        low, high = -1.0, 1.0
-        for _ in range(60):  # the statistic falls as d grows
-            middle = (low + high) / 2
-            low, high = (middle, high) if statistic(middle) > target else (low, middle)
-        return (low + high) / 2
+    # the statistic falls as d grows
+    return _root(lambda d: statistic(d) - quantile, -1.0, 1.0), _root(lambda d: statistic(d) + quantile, -1.0, 1.0)
 
-    return end(quantile), end(-quantile)
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function that falls from above zero at `low` to zero or below at `high` crosses it, by bisection."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if function(middle) > 0 else (low, middle)
+    return high
 
 
 def paired_difference(
@@ -316,13 +318,7 @@ def smallest_visible_difference(
         psi = max(discordance, difference)
         return reject * math.sqrt(psi) + detect * math.sqrt(psi - difference**2) - difference * math.sqrt(n)
 
-    low, high = 0.0, 1.0
-    if n < 1 or missing(high) > 0:
-        return 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if missing(middle) > 0 else (low, middle)
-    return high
+    return 1.0 if n < 1 or missing(1.0) > 0 else _root(missing, 0.0, 1.0)
 
 
 def smallest_visible_shift(standard_error: float, *, power: float = 0.80, alpha: float = 0.05) -> float:
