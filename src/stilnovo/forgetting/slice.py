@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,8 @@ class Answers:
     """
 
     loglikelihoods: Sequence[Sequence[float]]
-    nats: dict[str, Sequence[float]]
-    sizes: dict[str, Sequence[int]]
+    nats: Mapping[str, Sequence[float]]
+    sizes: Mapping[str, Sequence[int]]
 
 
 def read_slice(
