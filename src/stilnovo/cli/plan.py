@@ -95,8 +95,8 @@ def plan(
         config=config, lora=adapter, scheme=chosen.model.quantization, tokens=length, value_bytes=2
     )  # a card without bf16 computes in fp16: as wide
     reach = longest(run, budget, speeds, wishes)
-    found = best(run, budget, speeds, wishes)
-    if found is None:
+    setting = best(run, budget, speeds, wishes)
+    if setting is None:
         raise InputError(
             f"{length:,} tokens in one pass do not fit in {vram} of card and {ram} of host memory.",
             _why(run, budget),
@@ -107,19 +107,21 @@ def plan(
     # The levers are those that the training will choose; what its objective computes beside is forecast with them.
     objective = objective_of(chosen)
     asked = objective.cost(learnt)
-    found = replace(found, speed=speed(run, found.levers, speeds, document or objective.document_tokens(length), asked))
+    setting = replace(
+        setting, speed=speed(run, setting.levers, speeds, document or objective.document_tokens(length), asked)
+    )
     where = f"{shape or model}, {chosen.model.quantization}, r = {adapter.r}"
     print(f"{where}: one pass of {length:,} tokens on {vram} (allocator {_gib(budget.allocator)}), host {ram}\n")
-    _table(found, budget)
-    _levers(found)
-    seconds = epoch_tokens * found.speed.seconds / length
+    _table(setting, budget)
+    _levers(setting)
+    seconds = epoch_tokens * setting.speed.seconds / length
     source = "measured" if speeds.measured else "a forecast from its maker's sheet, not a measurement"
     print(
-        f"\n{found.speed.flops_per_token / 1e9:.1f} GFLOP a token ({found.speed.times_n:.2f} N; a plain step's floor is 4 N). "
-        f"On {speeds.name}, {source}: {length / found.speed.seconds:,.0f} tokens/s, "
+        f"\n{setting.speed.flops_per_token / 1e9:.1f} GFLOP a token ({setting.speed.times_n:.2f} N; a plain step's floor is 4 N). "
+        f"On {speeds.name}, {source}: {length / setting.speed.seconds:,.0f} tokens/s, "
         f"{seconds / 3600:,.1f} hours for {epoch_tokens:,.0f} tokens.\n{_beside(asked)}Longest context that fits: {reach:,} tokens."
     )
-    emit({**_figures(found, budget, reach, seconds), "objective": asdict(asked)}, as_json)
+    emit({**_figures(setting, budget, reach, seconds), "objective": asdict(asked)}, as_json)
 
 
 def _beside(asked: ObjectiveCost) -> str:
@@ -161,36 +163,36 @@ def _why(run: Any, budget: Budget) -> str:
     )
 
 
-def _table(found: Plan, budget: Budget) -> None:
+def _table(plan: Plan, budget: Budget) -> None:
     for place, title in (("card", "On the card"), ("host", "In host memory")):
-        items = [item for item in found.ledger.items if item.place == place]
+        items = [item for item in plan.ledger.items if item.place == place]
         if not items:
             continue
         print(f"{title}:")
         for item in items:
             print(f"  {item.name:<28}{_size(item.size):>14}  {item.note}")
         if place == "card":
-            print(f"  {'fragmentation':<28}{_size(found.fragmentation):>14}  3 % of what comes and goes")
-            print(f"  {'= the allocator at its peak':<28}{_size(found.peak):>14}  of {_size(budget.allocator)}")
+            print(f"  {'fragmentation':<28}{_size(plan.fragmentation):>14}  3 % of what comes and goes")
+            print(f"  {'= the allocator at its peak':<28}{_size(plan.peak):>14}  of {_size(budget.allocator)}")
             print(f"  {'context and libraries':<28}{_size(budget.context):>14}  outside the allocator")
         else:
             print(
-                f"  {'= host':<28}{_size(found.ledger.host):>14}  of {_size(budget.host_room)}; 3 GiB left for the system"
+                f"  {'= host':<28}{_size(plan.ledger.host):>14}  of {_size(budget.host_room)}; 3 GiB left for the system"
             )
     others = sorted(
-        ((size, name) for name, size in found.ledger.moments.items() if name != found.ledger.moment), reverse=True
+        ((size, name) for name, size in plan.ledger.moments.items() if name != plan.ledger.moment), reverse=True
     )
     print("  other moments: " + ", ".join(f"{name} {_size(size)}" for size, name in others))
 
 
-def _levers(found: Plan) -> None:
-    for name, value, why in explained(found):
+def _levers(plan: Plan) -> None:
+    for name, value, why in explained(plan):
         print(f"  {name:<20}{value:<26}{why}")
 
 
-def explained(found: Plan) -> list[tuple[str, str, str]]:
+def explained(plan: Plan) -> list[tuple[str, str, str]]:
     """(lever, its setting, why) in plain words."""
-    levers, layers = found.levers, found.run.config.layers
+    levers, layers = plan.levers, plan.run.config.layers
     counts = {name: levers.layers.count(name) for name in dict.fromkeys(levers.layers)}
     saved = ", ".join(f"{count} {name}" for name, count in counts.items())
     again = [name for name in ("attention", "recompute") if name in counts]
@@ -212,17 +214,17 @@ def explained(found: Plan) -> list[tuple[str, str, str]]:
     return [("lever", "setting", "why"), *rows]
 
 
-def _figures(found: Plan, budget: Budget, reach: int, seconds: float) -> dict[str, Any]:
+def _figures(plan: Plan, budget: Budget, reach: int, seconds: float) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
-        "tokens": found.run.tokens, "longest_context_tokens": reach, "peak_bytes": found.peak, "host_bytes": found.ledger.host,
-        "budget_bytes": budget.allocator, "flops_per_token": found.speed.flops_per_token, "times_n": found.speed.times_n,
-        "tokens_per_second": found.run.tokens / found.speed.seconds, "hours_per_epoch": seconds / 3600,
+        "tokens": plan.run.tokens, "longest_context_tokens": reach, "peak_bytes": plan.peak, "host_bytes": plan.ledger.host,
+        "budget_bytes": budget.allocator, "flops_per_token": plan.speed.flops_per_token, "times_n": plan.speed.times_n,
+        "tokens_per_second": plan.run.tokens / plan.speed.seconds, "hours_per_epoch": seconds / 3600,
         "items": [
-            {"name": item.name, "place": item.place, "bytes": item.size, "note": item.note} for item in found.ledger.items
+            {"name": item.name, "place": item.place, "bytes": item.size, "note": item.note} for item in plan.ledger.items
         ],
-        "moments": found.ledger.moments, "levers": asdict(found.levers),
+        "moments": plan.ledger.moments, "levers": asdict(plan.levers),
     }  # fmt: skip
 
 

@@ -1,1 +1,1 @@
-"""What a run will need, from shapes alone: bytes line by line, arithmetic, hours. Nothing here imports torch."""
+"""Memory, compute and time of a training, predicted from shapes alone. Nothing here imports torch."""

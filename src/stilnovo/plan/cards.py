@@ -1,4 +1,4 @@
-"""What cards can do, from their makers' sheets: for a forecast of the time, never for a claim.
+"""Graphics cards: compute, memory and link speed from their makers' sheets, for a forecast of the time.
 
 Arithmetic is dense 16-bit tensor-core throughput with fp32 accumulation (NVIDIA's architecture papers: Turing 2018,
 GA102 2020, Ada 2022, Hopper 2022). `REACHED` is the share of it that a good training loop reaches: torchtune's published
@@ -64,16 +64,16 @@ def named(name: str) -> Card:
 
 
 def measured(path: Path) -> Card:
-    """A card as `make bench-gpu` found it.
+    """A card as `make bench-gpu` measured it.
 
     Raises:
         InputError: when the file holds no such measurement.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["card"]
+        figures = json.loads(path.read_text(encoding="utf-8"))["card"]
         return Card(
-            str(found["name"]), float(found["flops"]), int(found["memory"]), float(found["memory_speed"]),
-            float(found["link_speed"]), bool(found["bf16"]), measured=True,
+            str(figures["name"]), float(figures["flops"]), int(figures["memory"]), float(figures["memory_speed"]),
+            float(figures["link_speed"]), bool(figures["bf16"]), measured=True,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -1,4 +1,4 @@
-"""From a budget to a setting: the fastest levers whose ledger fits, and the longest context that any fits.
+"""Choose a plan: the fastest engine settings that fit a memory budget, and the longest context that fits at all.
 
 The search is plain: for each way of making the fixed part smaller (embedding, head, optimizer, streamed layers) and each
 way of making a token's part smaller (tiles, groups of heads, where inputs wait) the ledger is summed; what is left over
@@ -70,7 +70,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user has fixed; `recompute`: every layer is recomputed in backward (gradient checkpointing)."""
+    """Settings that the user has fixed; `recompute`: every layer is recomputed in backward (gradient checkpointing)."""
 
     optimizer: OptimizerChoice = "adamw8bit"
     head: HeadKind | None = None
@@ -207,7 +207,7 @@ def _leanest(run: Run, wishes: Wishes) -> Iterator[Levers]:
 def _bought_back(plan: Plan, budget: Budget, card: Card, wishes: Wishes) -> Plan:
     """Recomputation undone as far as spare memory and the link allow: whole insides kept on the card, others sent."""
     layers = plan.run.config.layers
-    found = plan
+    fastest = plan
     for sent in sorted({0, layers // 4, layers // 2, 3 * layers // 4, layers}):
         low, high = 0, layers - sent  # the most that can be kept beside them
         base = plan.levers.layers[0]
@@ -216,13 +216,13 @@ def _bought_back(plan: Plan, budget: Budget, card: Card, wishes: Wishes) -> Plan
             levers = replace(plan.levers, layers=_spread(layers, middle, sent, base))
             tried = plan_for(plan.run, levers, card, wishes.document)
             if fits(tried, budget):
-                found = min(found, tried, key=_merit)
+                fastest = min(fastest, tried, key=_merit)
                 low = middle
             else:
                 high = middle - 1
             if low >= high:
                 break
-    return found
+    return fastest
 
 
 def _spread(layers: int, kept: int, sent: int, base: LayerChoice) -> tuple[LayerChoice, ...]:

@@ -47,12 +47,12 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: when it is none.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid JSON.", str(error), "Fetch the model again.") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise InputError(f"{path} is not valid JSON of a model.", "It is no object.", "Fetch the model again.")
-    return found
+    return content
 
 
 def _config(c: dict[str, Any], rope: dict[str, Any], kind: str) -> LlamaConfig:

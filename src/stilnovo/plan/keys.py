@@ -1,4 +1,4 @@
-"""Every recipe key that is given has an effect or is refused by name: which keys a run would ignore, and why."""
+"""Refuse recipe keys that would have no effect on a run, each by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger: every byte of a training step, on the card and in host memory, from shapes and levers alone.
+"""Memory ledger: every byte of a training step, on the card and in host memory, from shapes and settings alone.
 
 The sums follow the code of `stilnovo.engine` line by line and are no fits; `bench/memory.py` runs the real step of the 8B
 shape without storage and compares (within 5 %; usually within 1 %). What lives through the step is listed by kind. What
@@ -192,7 +192,7 @@ def _moments(run: Run, levers: Levers) -> dict[str, int]:
     What layers save is counted once, whole, as lasting; at a layer's turn those above it have saved nothing yet, or no
     longer, which is taken off.
     """
-    found = {"loss": _loss(run, levers)}
+    largest = {"loss": _loss(run, levers)}
     above = 0
     known: dict[tuple[str, str], dict[str, int]] = {}  # layers whose neighbour below is alike cost alike
     for index in reversed(range(run.config.layers)):
@@ -206,9 +206,9 @@ def _moments(run: Run, levers: Levers) -> dict[str, int]:
         for name, size in known[kind].items():
             if index < run.lora.first_layer and name.startswith("backward"):
                 continue
-            found[name] = max(found.get(name, 0), size - above)
+            largest[name] = max(largest.get(name, 0), size - above)
         above += 0 if on_host(levers, index) else saved_bytes(run, levers, index)
-    return found
+    return largest
 
 
 def _dense(run: Run, levers: Levers, rows: int, columns: int) -> int:

@@ -1,4 +1,4 @@
-"""The switches that trade memory for arithmetic or for traffic; each leaves loss and gradients unchanged.
+"""Engine settings (levers) that trade memory for compute or for traffic; each leaves loss and gradients unchanged.
 
 Only `head` is different in kind: a head kept in 8 or 4 bits is another matrix, and loss and gradients are those of the
 model that has it.

@@ -1,4 +1,4 @@
-"""The shapes that decide what a run costs: of a Llama and of its adapter.
+"""Shapes of a Llama and of its LoRA adapter, which decide what a training costs.
 
 Kept apart from the model so that a plan is made in a moment: torch alone takes seconds to import.
 """

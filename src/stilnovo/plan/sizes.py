@@ -1,4 +1,4 @@
-"""Sizes as people write them (`8GB`, `7.5GiB`, `24576MiB`) to bytes.
+"""Parse memory sizes (`8GB`, `7.5GiB`, `24576MiB`) to bytes.
 
 A card sold as 8 GB has 8 GiB, and so has memory sold in GB: both spellings mean 2³⁰ here.
 """

@@ -1,4 +1,4 @@
-"""Arithmetic and traffic of a step: FLOPs a token, seconds where a card's speeds are known.
+"""FLOPs, traffic and time of a training step: FLOPs per token, and seconds on a card whose speeds are known.
 
 Only what this step really does is counted: weights are frozen (no weight gradients), the down projection is never
 recomputed, the head's loss takes two products. Causal attention is half of the full square. N is the number of weights

@@ -1,4 +1,4 @@
-"""Sizes on which the step and its ledger must agree."""
+"""Block and buffer sizes that the training step and its ledger share."""
 
 from __future__ import annotations
 

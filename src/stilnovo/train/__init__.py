@@ -1,1 +1,1 @@
-"""The one training loop and what it needs: loss, optimizer, schedule, checkpoints."""
+"""Training: objectives, the loop, optimizer and schedule, checkpoints, evaluation callbacks."""

@@ -1,4 +1,4 @@
-"""Checkpoints that a kill at any moment cannot spoil: written whole beside their place, checksummed, then renamed.
+"""Atomic checkpoints: written beside their place, checksummed, then renamed, so that a kill at any moment spoils none.
 
 A checkpoint holds the adapter (PEFT's format), the optimizer's states, the random states, the position in the data and
 the step. Resuming from it repeats the uninterrupted run exactly. A damaged newest checkpoint is passed over for the one
@@ -47,7 +47,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: int | 
 
 
 def _noted(path: Path) -> dict[str, Any]:
-    """What `checkpoint.json` says; nothing where it is damaged."""
+    """The content of `checkpoint.json`; empty where it is damaged."""
     try:
         noted = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -69,7 +69,7 @@ def _write_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of which the folder holds a checkpoint, in order; whether they are whole is not looked at."""
+    """The steps of which the folder holds a checkpoint, in order; damaged ones too."""
     names = (path.name.removeprefix("step-") for path in folder.glob("step-*"))
     return sorted(int(name) for name in names if name.isdigit())
 
@@ -85,9 +85,9 @@ def newest(folder: Path) -> tuple[dict[str, Any], list[str]]:
         if (state := _read(folder / f"step-{step}")) is not None:
             return state, damaged
         damaged.append(f"step-{step}")
-    found = f"Damaged: {', '.join(damaged)}." if damaged else "The folder holds none."
+    why = f"Damaged: {', '.join(damaged)}." if damaged else "The folder holds none."
     raise InputError(
-        f"There is no checkpoint to resume from in {folder}.", found, "Start anew in another folder (--out)."
+        f"There is no checkpoint to resume from in {folder}.", why, "Start anew in another folder (--out)."
     )
 
 

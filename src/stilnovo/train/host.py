@@ -1,4 +1,4 @@
-"""The adapter's master copy in host memory: weights in fp32, gradients and optimizer states never touch the card.
+"""Optimizer offload: the adapter's fp32 master weights, its gradients and the optimizer states live in host memory.
 
 The card holds the adapter in the type it computes in (the products round it to that anyway, so nothing changes), and the
 gradients of one layer at a time: they leave as soon as the layer is done and are added up on the host in fp32.

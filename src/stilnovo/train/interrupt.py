@@ -1,4 +1,4 @@
-"""Ctrl-C between steps: the first waits for the step to end, so that a checkpoint of a whole moment can be written."""
+"""Ctrl-C during training: the first lets the step end, so that a checkpoint can be written; the second stops at once."""
 
 from __future__ import annotations
 

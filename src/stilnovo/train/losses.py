@@ -1,4 +1,4 @@
-"""Cross-entropy that never holds all logits: a chunk of rows at a time, gradients included.
+"""Chunked cross-entropy for torch's autograd: logits of a chunk of rows at a time, gradients included.
 
 At a vocabulary of 128,256 one row of fp32 logits is 513 kB, and plain autograd keeps four copies of it. Here the forward
 pass computes each chunk's losses and, because the head is frozen and a loss depends on its own row alone, their gradients

@@ -1,4 +1,4 @@
-"""What a loss computes with: a model's forward passes, by the training engine or by torch's autograd, with or without adapter."""
+"""Forward passes for the losses: by the training engine or by torch's autograd, with or without the adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan of a training: a recipe and this machine's free memory become the engine's levers, before anything is loaded.
+"""Plan a training: a recipe and this machine's free memory become the engine's settings, before anything is loaded.
 
 On a card the budget is what is free on it now, other programs' share taken off, and the host's free memory. On a CPU
 there is one memory: the fastest setting that leaves a third of it free is taken.

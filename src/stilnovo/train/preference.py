@@ -1,4 +1,4 @@
-"""Direct preference optimisation (Rafailov et al. 2023, eq. 7): answers that were preferred become more likely than others.
+"""Direct preference optimisation, DPO (Rafailov et al. 2023, eq. 7): preferred answers become more likely than rejected ones.
 
 The reference π_ref is the model itself with its adapter switched off, on the same packed batch: no second model, and no
 table of log-probabilities that could go stale. Both passes meet the head in chunks (`stilnovo.engine.loss`), so what is

@@ -1,4 +1,4 @@
-"""From a recipe to a trained adapter in a run folder: what the command, the demo and the tests call.
+"""Run a training: from a recipe to a trained adapter in a run folder.
 
 A run folder holds manifest.json, recipe.yaml, held_out.jsonl, metrics.jsonl, checkpoints/step-N/ and, at the end,
 adapter/ (PEFT) and train.json; with a guard also guard.jsonl, and the base's answers in guard/.

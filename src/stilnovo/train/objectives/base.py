@@ -1,4 +1,4 @@
-"""What a training objective is, and how a recipe's is found.
+"""The interface of training objectives, and how a recipe's objective is found.
 
 A new objective is one file with a subclass of `Objective`, and one entry in `stilnovo.recipe.OBJECTIVES`. Such a file
 imports torch only inside its functions, so that `stilnovo plan` can ask for the cost at once.
