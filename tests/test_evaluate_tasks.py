@@ -104,9 +104,9 @@ def test_hash_knows_every_part_of_a_question() -> None:
 
 
 def test_cluster_names() -> None:
-    assert cluster_names(make(3)) is None
+    assert cluster_names((item.id, item.cluster) for item in make(3)) is None
     mixed = [*make(2, clusters=1), replace(make(1)[0], id="alone")]
-    assert len(set(cluster_names(mixed) or [])) == 2
+    assert len(set(cluster_names((item.id, item.cluster) for item in mixed) or [])) == 2
 
 
 def test_unknown_task_names_the_nearest() -> None:

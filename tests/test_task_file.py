@@ -59,6 +59,11 @@ def test_a_quiz_becomes_questions(tmp_path: Path) -> None:
     assert [len(digest) for digest in task.files.values()] == [64, 64]
 
 
+def test_questions_without_a_group_stand_alone(tmp_path: Path) -> None:
+    rows = [{**ROWS[0], "brano": 0}, {**ROWS[1], "brano": None}, {**ROWS[2], "brano": 0}]
+    assert [item.cluster for item in items(quiz(tmp_path, rows, group="brano"))] == ["0", "", "0"]
+
+
 def test_nothing_is_claimed_that_was_not_said(tmp_path: Path) -> None:
     task = open_task_file(quiz(tmp_path))
     assert (task.name, task.licence, task.version) == ("quiz", "not stated", "1")

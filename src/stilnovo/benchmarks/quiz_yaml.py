@@ -18,8 +18,8 @@ exact match and F1 over words after SQuAD's normalisation (`stilnovo.benchmarks.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from stilnovo.benchmarks.columns import check_keys, value_of
 from stilnovo.benchmarks.dataset_files import Row, build
 from stilnovo.benchmarks.grading import grade
 from stilnovo.benchmarks.harness_yaml import beside
-from stilnovo.benchmarks.task import Decoding, Generation, Item, MultipleChoice, Request, Task
+from stilnovo.benchmarks.task import Decoding, Generation, MultipleChoice, Task
 from stilnovo.errors import InputError
 from stilnovo.io.rows import read_rows
 from stilnovo.runlog import sha256_file
@@ -64,10 +64,7 @@ def quiz_task(path: Path, settings: Mapping[str, Any]) -> Task:
             )
     file = beside(path, str(settings["file"]))
 
-    def load(request: Request) -> list[Item]:
-        make: Callable[[Row, str], Item] = lambda row, place: (_written if written else _choice)(settings, row, place)  # noqa: E731
-        return build(read_rows(file), str(file), make, request.split)
-
+    make = partial(_written if written else _choice, settings)
     return Task(
         name=str(settings.get("name") or path.stem),
         version=str(settings.get("version", "1")),
@@ -75,7 +72,7 @@ def quiz_task(path: Path, settings: Mapping[str, Any]) -> Task:
         licence=str(settings.get("licence") or settings.get("license") or ""),
         metrics=("exact_match", "f1") if written else ("acc_norm", "acc"),
         splits=("test",),
-        load=load,
+        load=lambda request: build(read_rows(file), str(file), make, request.split),
         grade=grade if written else None,
         categories=str(settings.get("category") or ""),
         files={str(file): sha256_file(file)},
@@ -83,61 +80,45 @@ def quiz_task(path: Path, settings: Mapping[str, Any]) -> Task:
 
 
 def _choice(settings: Mapping[str, Any], row: Row, place: str) -> MultipleChoice:
-    column = str(settings["answer"])
-    options = _options(settings["choices"], row)
-    question = _text(settings, row, "question")
-    prompt = settings.get("prompt")
-    context = _text(settings, row, "prompt") if prompt else _PROMPTS[settings.get("language", "it")].format(question)
-    answer = _position(settings, _value(row, "answer", column), options)
+    options = _options(settings, row)
+    context = _PROMPTS[settings.get("language", "it")].format(_value(settings, row, "question"))
     return MultipleChoice(
-        context=context,
+        context=str(_value(settings, row, "prompt")) if settings.get("prompt") else context,
         endings=tuple(f" {option}" for option in options.values()),
-        answer=list(options).index(answer),
+        answer=list(options).index(_position(settings, _value(settings, row, "answer"), options)),
         **_names(settings, row, place),
     )
 
 
 def _written(settings: Mapping[str, Any], row: Row, place: str) -> Generation:
-    target = _value(row, "target", str(settings["target"]))
-    references = [str(text) for text in (target if isinstance(target, list) else [target]) if str(text or "").strip()]
-    if not references:
-        raise ValueError(f"target: column '{settings['target']}' is empty")
-    stop = settings.get("stop", "\n")
+    target, stop = _value(settings, row, "target"), settings.get("stop", "\n")
+    references = tuple(map(str, target if isinstance(target, list) else [target]))
     how = Decoding(int(settings.get("max_tokens", 64)), (stop,) if isinstance(stop, str) else tuple(stop))
-    context = _text(settings, row, "prompt")
-    return Generation(context=context, references=tuple(references), decoding=how, **_names(settings, row, place))
+    context = str(_value(settings, row, "prompt"))
+    return Generation(context=context, references=references, decoding=how, **_names(settings, row, place))
 
 
 def _names(settings: Mapping[str, Any], row: Row, place: str) -> dict[str, Any]:
     """Id, cluster and category of a row."""
-    given = {key: _value(row, key, str(settings[key])) for key in ("id", "group", "category") if settings.get(key)}
-    cluster, category = (str(given[key] or "") if key in given else "" for key in ("group", "category"))
-    return {"id": str(given.get("id", row.get("id", place))), "cluster": cluster, "category": category}
+    given = {key: value_of(row, key, str(settings[key])) for key in ("id", "group", "category") if settings.get(key)}
+    filled = {key: str(value) for key, value in given.items() if value is not None}
+    id = filled.get("id") or str(row.get("id", place))
+    return {"id": id, "cluster": filled.get("group", ""), "category": filled.get("category", "")}
 
 
-def _value(row: Row, key: str, expression: str) -> Any:
-    value = value_of(row, key, expression)
-    if value is None:
-        raise ValueError(f"{key}: column '{expression}' is empty")
+def _value(settings: Mapping[str, Any], row: Row, key: str) -> Any:
+    """What a key's column or template holds in a row; never empty."""
+    value = value_of(row, key, str(settings[key]))
+    if value is None or not str(value).strip():
+        raise ValueError(f"{key}: column '{settings[key]}' is empty")
     return value
 
 
-def _text(settings: Mapping[str, Any], row: Row, key: str) -> str:
-    text = str(_value(row, key, str(settings[key])))
-    if not text.strip():
-        raise ValueError(f"{key}: column '{settings[key]}' is empty")
-    return text
-
-
-def _options(given: str | Sequence[str], row: Row) -> dict[int, str]:
+def _options(settings: Mapping[str, Any], row: Row) -> dict[int, str]:
     """Choices by position; empty cells are skipped."""
+    given = settings["choices"]
     if isinstance(given, str):
-        listed = _value(row, "choices", given)
-        if isinstance(listed, str):
-            try:
-                listed = json.loads(listed)
-            except ValueError:
-                listed = None
+        listed = _value(settings, row, "choices")
         if not isinstance(listed, list):
             raise ValueError(f"choices: column '{given}' holds no list; name one column a choice: [a, b, c]")
     else:

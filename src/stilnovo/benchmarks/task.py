@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from stilnovo.errors import InputError
 
@@ -179,20 +179,6 @@ class Generation:
 Item = MultipleChoice | Generation
 
 
-class Clustered(Protocol):
-    """An item or a score that belongs to a cluster."""
-
-    @property
-    def id(self) -> str:
-        """Its name, unique in a task."""
-        ...
-
-    @property
-    def cluster(self) -> str:
-        """The cluster's name, empty for none."""
-        ...
-
-
 @dataclass(frozen=True)
 class Draw:
     """Sampling of items, documents or conversations: `limit` of them, drawn with `seed`, under `protocol`.
@@ -308,7 +294,7 @@ class Selection:
     @property
     def clusters(self) -> list[str] | None:
         """Cluster name of each item, or None if all items are independent."""
-        return cluster_names(self.items)
+        return cluster_names((item.id, item.cluster) for item in self.items)
 
 
 def select(
@@ -383,12 +369,10 @@ def subset(items: Sequence[Item], limit: int | None, seed: int = SEED) -> list[I
     return [items[index] for index in sorted(index for _, index in sorted(marks)[:limit])]
 
 
-def cluster_names(items: Iterable[Clustered]) -> list[str] | None:
-    """Cluster name of each item (an item without one is its own), or None if no item has one."""
-    listed = list(items)
-    if not any(item.cluster for item in listed):
-        return None
-    return [item.cluster or f"\0{item.id}" for item in listed]
+def cluster_names(members: Iterable[tuple[str, str]]) -> list[str] | None:
+    """Cluster name of each (id, cluster), its own for one without; None if none has a cluster."""
+    listed = list(members)
+    return [cluster or f"\0{name}" for name, cluster in listed] if any(cluster for _, cluster in listed) else None
 
 
 def item_sha256(item: Item) -> str:

@@ -40,7 +40,7 @@ class Pairs:
         """What the items scored before and after by the task's own metric, and their clusters."""
         metric = self.before.metric
         first, second = ([answers[side].values[metric] for answers in self.items] for side in (0, 1))
-        return first, second, cluster_names([answer for answer, _ in self.items])
+        return first, second, cluster_names((answer.id, answer.cluster) for answer, _ in self.items)
 
     def verdict(self) -> Verdict:
         """The paired verdict on the task."""

@@ -63,7 +63,7 @@ class TaskResult(TaskFacts):
     @property
     def clusters(self) -> list[str] | None:
         """A cluster name for each item, or None where all stand alone."""
-        return cluster_names(self.items)
+        return cluster_names((item.id, item.cluster) for item in self.items)
 
     def values(self, metric: Metric | None = None) -> list[float]:
         """Every item's value of a metric, (N,) in [0, 1]; the task's main metric by default."""
