@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -133,3 +135,11 @@ def test_oldest_turns_give_way_before_passages(library: Library) -> None:
 def test_something_is_needed() -> None:
     with pytest.raises(InputError, match="a model, a library, or both"):
         ChatSession()
+
+
+def test_a_library_answers_without_torch() -> None:
+    code = (
+        "import sys; from stilnovo.chat.answer import ask; from stilnovo.library.sample_works import sample_library\n"
+        "assert ask(sample_library(), 'Chi è Tecla?').found; assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from stilnovo.errors import InputError
-from stilnovo.generate.generator import Generator, Sampling, _Text
+from stilnovo.generate.generator import Generator, Sampler, Sampling, _Text, nucleus
 from stilnovo.generate.kv_cache import KVCache
-from stilnovo.generate.sampler import Sampler, nucleus
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model

@@ -16,8 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from stilnovo.chat.question import Question, flat
-from stilnovo.chat.terms import STEM, Terms
+from stilnovo.chat.question import STEM, Question, Terms, flat
 from stilnovo.chat.units import LONGEST, asks, units
 from stilnovo.library.index import Sought
 from stilnovo.library.records import Chapter, Passage, Work

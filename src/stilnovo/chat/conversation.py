@@ -191,7 +191,7 @@ class _Reply:
 
     def _end(self, finish: Finish) -> Iterator[Event]:
         yield from self._warned()
-        if false := len({quote.claimed for quote in self.quotes if not quote.sound}):
+        if false := sum(not quote.sound for quote in self.quotes):
             yield self._notice("unverified", false)
         yield Answer(
             self.message, self.text, self.kind, self.mode, tuple(self.quotes), self.extract.passages, tuple(self.notices),

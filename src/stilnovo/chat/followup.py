@@ -51,14 +51,14 @@ def self_contained(message: str, before: str | None, work: str = "") -> str:
     question, earlier = Question(message), Question(before)
     wanted = set(earlier.names or earlier.terms) - set(question.terms)
     added = list(dict.fromkeys(before[t.start : t.end] for t in tokens(before) if t.form in wanted))
-    known = set(words(" ".join([message, *added])))
-    parts = [" ".join(added)] if added else []
-    if work and not set(words(work)) <= known:
+    inside = set(words(work))
+    if not inside <= set(words(" ".join([message, *added]))):
         # What the title says already need not be said twice.
-        inside = set(words(work))
-        rest = [word for word in added if not set(words(word)) <= inside]
-        parts = ([" ".join(rest)] if rest else []) + [work]
-    return f"{message} ({', '.join(parts)})" if parts else message
+        added = [word for word in added if not set(words(word)) <= inside]
+    else:
+        work = ""
+    parts = ", ".join(part for part in (" ".join(added), work) if part)
+    return f"{message} ({parts})" if parts else message
 
 
 def rewritten(message: str, history: Sequence[Turn], writer: AnswerWriter) -> str | None:

@@ -137,25 +137,18 @@ class Door:
 
         if upload or scope["method"] in _SAFE:
             return counted
-        body = bytearray()
+        body, more = bytearray(), True
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                while True:
+                while more:
                     message = await counted()
-                    if message["type"] == "http.disconnect":
-                        break
                     body += message.get("body", b"")
-                    if not message.get("more_body"):
-                        break
+                    more = message.get("more_body", False)
         except TimeoutError:
             raise Fault(408, "slow", f"The request did not arrive within {BODY_SECONDS} s.") from None
-        handed = False
+        whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
-        async def whole() -> Message:
-            nonlocal handed
-            if handed:
-                return await receive()
-            handed = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
+        async def read() -> Message:
+            return whole.pop() if whole else await receive()
 
-        return whole
+        return read
