@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help check demo test test-slow test-gpu test-kernels lint types docs site bench bench-gpu format clean
+.PHONY: help check demo test test-fast test-slow test-gpu test-kernels lint types docs site bench bench-gpu format clean
 
 help:  ## the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,7 +36,10 @@ $(VENV)/.bench: $(VENV)/.dev
 demo: $(VENV)/.core  ## the main job in one go; report in runs/demo/report.html
 	@$(BIN)/stilnovo demo --json
 
-check: lint types $(VENV)/.dev  ## before every commit: format, style, types and the fast tests, in under a minute
+check: $(VENV)/.dev  ## before every commit: format, style, types and the fast tests, in under a minute
+	@$(MAKE) --no-print-directory -j $(JOBS) --output-sync=target lint types test-fast
+
+test-fast: $(VENV)/.dev  ## the tests that need neither torch nor a model nor a browser
 	$(PYTEST) -m fast -n $(JOBS)
 
 test: $(VENV)/.dev  ## the default tests, in JOBS processes (CPU, minutes)

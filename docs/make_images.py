@@ -1,6 +1,6 @@
-"""Takes the pictures of docs/images/ from a real service and a real report, with a headless Chromium.
+"""Take the pictures of docs/images/ from a real service and a real report, with a headless Chromium.
 
-    .venv/bin/python docs/make_images.py [--report runs/demo/report.html]
+    .venv/bin/python docs/make_images.py [--report runs/ab/report.html]
 
 Needs the `dev` extra and Debian's chromium. Without `--report` the chat page alone is taken.
 """
@@ -60,7 +60,7 @@ def take_report(browser: Any, report: Path) -> None:
     page = browser.new_page(viewport={"width": 1240, "height": 900})
     page.goto(report.resolve().as_uri())
     page.wait_for_timeout(500)
-    page.screenshot(path=str(IMAGES / "report.png"))
+    page.screenshot(path=str(IMAGES / "report.png"), clip={"x": 60, "y": 90, "width": 1120, "height": 760})
 
 
 def main() -> None:
