@@ -272,7 +272,7 @@ def test_the_command_prints_every_item_and_one_json_line() -> None:
         ),
         (("--tokens", "0"), "at least 1"),
         (("--model", "nowhere"), "shape of 'nowhere'"),
-        (("--head", "int3"), "no way"),
+        (("--head", "int3"), "no output head"),
         (("--card", "voodoo"), "not known"),
     ],
 )

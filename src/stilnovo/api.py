@@ -7,7 +7,9 @@ is called with what is being done, how many items are done, and how many there a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
@@ -28,18 +30,20 @@ from stilnovo.library.sample_works import open_or_sample, sample_library
 from stilnovo.library.search import search as search_library
 from stilnovo.library.store import Library
 from stilnovo.model import load
+from stilnovo.model.llama import Llama
 from stilnovo.recipe import Recipe
 from stilnovo.recipe import load as load_recipe
 from stilnovo.scoring.answer_cache import AnswerCache, Keeper, default_folder
 from stilnovo.scoring.documents import held_out_texts
 from stilnovo.scoring.evaluate import evaluate as score
 from stilnovo.scoring.evaluate import expectation, speed_setting
-from stilnovo.scoring.identity import adapter_sha256, identify, model_sha256
+from stilnovo.scoring.identity import Identity, adapter_sha256, identify, model_sha256
 from stilnovo.scoring.perplexity import SHORT, TEXT
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult, load_result
 from stilnovo.spec import ModelSpec, spec_of
 from stilnovo.text.template import Message
+from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train.loop import TrainResult
 from stilnovo.train.run import TrainingRun
 
@@ -188,14 +192,13 @@ def _scored(
     if documents:
         note(f"{text_name}: {len(documents):,} documents, {sum(len(text.encode()) for text in documents):,} bytes.")
     dist.start()  # under torchrun
-    weights = model_sha256(hub.find_model(spec.model), answers.file_sha256)
-    model, tokenizer = load.open_model(spec)
+    model, tokenizer, identity = open_identified(spec, protocol, answers)
     differs = differences(protocol, spec.quantization, tokenizer, selections)
     for item in differs if protocol.name != "stilnovo" else ():
         effect = f" Measured: {item.effect}." if item.effect else ""
         note(f"{protocol.name}: {item.what} is {item.here}, by default {item.default}. {item.why}{effect}")
+    keeper = Keeper(answers, identity(spec.adapter, adapter_hash), setting)
     dtype = str(model.dtype).removeprefix("torch.")
-    identity = identify(spec, weights, adapter_hash, dtype, model.device.type, answers.file_sha256, protocol.identity())
     settings |= {"protocol": record(protocol, differs), "device": str(model.device), "dtype": dtype}
     sizes = {selection.task.name: len(selection.items) for selection in selections}
     sizes |= {TEXT: len(documents), SHORT: len(documents)} if documents else {}
@@ -205,13 +208,36 @@ def _scored(
         if dist.is_first():
             progress(f"{name} {done:,}/{total:,}", before[name] + done, sum(sizes.values()))
 
-    try:
+    with resumable(answers, note):
         return score(
             model, protocol.tokenizer(tokenizer), selections, texts=documents, text_name=text_name, model_name=spec.model,
             quantization=spec.quantization, adapter=str(spec.adapter) if spec.adapter else None, note=note,
-            short_windows=True, options=ReadOptions(progress=report, keeper=Keeper(answers, identity, setting)),
+            short_windows=True, options=ReadOptions(progress=report, keeper=keeper),
             settings=settings,
         )  # fmt: skip
+
+
+def open_identified(
+    spec: ModelSpec, protocol: Protocol, answers: AnswerCache
+) -> tuple[Llama, Tokenizer, Callable[[Path | None, str | None], Identity]]:
+    """A model, its tokenizer, and the identity under which answers with an adapter (its folder and hash) are cached."""
+    weights = model_sha256(hub.find_model(spec.model), answers.file_sha256)
+    model, tokenizer = load.open_model(spec)
+
+    def identity(adapter: Path | None, digest: str | None) -> Identity:
+        return identify(
+            replace(spec, adapter=adapter), weights, digest, str(model.dtype).removeprefix("torch."), model.device.type,
+            answers.file_sha256, protocol.identity(),
+        )  # fmt: skip
+
+    return model, tokenizer, identity
+
+
+@contextmanager
+def resumable(answers: AnswerCache, note: Note) -> Iterator[None]:
+    """Say on an interruption that the answers so far are kept."""
+    try:
+        yield
     except KeyboardInterrupt:
         if answers.usable:
             note("Interrupted. Finished items are kept: the same command goes on from there.")

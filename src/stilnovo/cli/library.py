@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from stilnovo.cli.options import AsJson, EmbeddingModel, EmbeddingServer, LibraryPath
 from stilnovo.cli.output import emit, note
-from stilnovo.cli.works import as_dict, ask_for_names, described, understood
+from stilnovo.cli.works import ask_for_names, described, understood
 from stilnovo.errors import InputError, StilnovoError
+from stilnovo.io.sample import library_texts
+from stilnovo.library.catalogue import catalogue, fetch, find
+from stilnovo.library.dense import Dense
+from stilnovo.library.embedders import DEFAULT, LocalReranker, open_embedder
+from stilnovo.library.location import is_served, open_library
+from stilnovo.library.names import Names
+from stilnovo.library.read import MAXIMUM_BYTES, files_in, read
+from stilnovo.library.records import Chapter, Passage, Work
+from stilnovo.library.search import search as find_passages
+from stilnovo.library.store import Added, Library, default_path
+from stilnovo.progress import Progress, bytes_text
+from stilnovo.text.italian import fold
 
-if TYPE_CHECKING:
-    from stilnovo.library.records import Chapter, Passage, Work
-    from stilnovo.library.store import Library
-
+Thing = TypeVar("Thing")
 app = typer.Typer(
     help="Manage a library of texts: add, list, search, check and more.",
     no_args_is_help=True,
@@ -26,8 +37,6 @@ app = typer.Typer(
 
 
 def _open(path: Path | None, *, create: bool = False) -> Library:
-    from stilnovo.library.location import is_served, open_library
-    from stilnovo.library.store import default_path
 
     path = path or default_path()
     if not create and not is_served(path) and not path.exists():
@@ -35,21 +44,30 @@ def _open(path: Path | None, *, create: bool = False) -> Library:
     return open_library(path)
 
 
-def _found(store: Library, name: str) -> Work:
-    """The work a person means by its number or a part of its title."""
-    from stilnovo.text.italian import fold
+def _named(
+    things: Sequence[Thing],
+    rules: Sequence[Callable[[Thing], bool]],
+    name: str,
+    label: Callable[[Thing], str],
+    advice: str,
+) -> Thing:
+    """The one thing that a person means: by the first of the rules under which any matches."""
+    matches = next(filter(None, ([thing for thing in things if rule(thing)] for rule in rules)), [])
+    if len(matches) != 1:
+        shown = "; ".join(label(thing) for thing in (matches or things)[:8])
+        raise InputError(f"{len(matches) or 'None'} of {len(things)} match «{name}».", f"Such as: {shown}", advice)
+    return matches[0]
 
-    works = store.works()
-    found = [w for w in works if str(w.id) == name] or [w for w in works if fold(w.title) == fold(name)]
-    found = found or [w for w in works if fold(name) in fold(w.title)]
-    if len(found) != 1:
-        what = "No work" if not found else f"{len(found)} works"
-        raise InputError(
-            f"{what} in the library match «{name}».",
-            "; ".join(f"{w.id} {w.title}" for w in found[:8]),
-            "Give the number that `stilnovo library list` shows.",
-        )
-    return found[0]
+
+def _work(store: Library, name: str) -> Work:
+    """The work with this number, or this title or a part of it."""
+    rules = (
+        lambda work: str(work.id) == name,
+        lambda work: fold(work.title) == fold(name),
+        lambda work: fold(name) in fold(work.title),
+    )
+    advice = "Give the number that `stilnovo library list` shows."
+    return _named(store.works(), rules, name, lambda work: f"{work.id} {work.title}", advice)
 
 
 @app.command("add")
@@ -63,18 +81,15 @@ def add(
     year: Annotated[int | None, typer.Option(help="Year, when one file is added.")] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Add the built-in novella and poem.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what is understood of the files; store nothing.")
+        bool, typer.Option("--dry-run", help="Show what is recognised in the files; store nothing.")
     ] = False,
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read works and store them; a text that is there already is left as it is, but for the names given here."""
-    from stilnovo.io.sample import library_texts
-    from stilnovo.library.names import Names
-    from stilnovo.library.read import files_in, read
-    from stilnovo.library.store import Added
-    from stilnovo.progress import Progress
+    """Add works from files.
 
+    A text that is stored already stays as it is, with the names given here.
+    """
     files = files_in(paths or []) + (library_texts() if sample else [])
     if not files:
         raise InputError("Nothing to add.", next="Name files or folders, or use --sample.")
@@ -106,7 +121,7 @@ def add(
                     note(str(error))
                     failed.append({"file": str(file), "why": str(error).replace("\n", " ")})
                     continue
-                works.append({**as_dict(done.work), "new": done.new})
+                works.append({**asdict(done.work), "new": done.new})
                 incomplete += [(file, done.work)] if not (done.work.author and done.work.year) else []
                 print(f"{'added' if done.new else 'there already':<14}{described(done.work)}")
                 bar.update(sum(sizes[:number]), done.work.title)
@@ -125,11 +140,7 @@ def add(
 
 @app.command("catalogue")
 def list_catalogue(as_json: AsJson = False) -> None:
-    """List the public-domain works that `fetch` knows."""
-    from dataclasses import asdict
-
-    from stilnovo.library.catalogue import catalogue
-
+    """List the public-domain works that `fetch` can download."""
     for entry in catalogue():
         print(f"{entry.year:>6}  {entry.author}, {entry.title}  {entry.address()[0]}")
     emit({"works": [{**asdict(entry), "address": entry.address()[0]} for entry in catalogue()]}, as_json)
@@ -144,12 +155,7 @@ def fetch_work(
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download a work of the catalogue (this reaches the network) and add it."""
-    from stilnovo.library.catalogue import fetch, find
-    from stilnovo.library.read import MAXIMUM_BYTES, read
-    from stilnovo.library.store import default_path
-    from stilnovo.progress import Progress, bytes_text
-
+    """Download a work of the catalogue and add it."""
     entry = find(name)
     with Progress("fetch", MAXIMUM_BYTES) as bar:
         target = folder or (library or default_path()).parent / "fetched"
@@ -160,7 +166,7 @@ def fetch_work(
         with _open(library, create=True) as store:
             done = store.add(read(file, entry.names))
             store.catch_up()
-            work = {**as_dict(done.work), "new": done.new}
+            work = {**asdict(done.work), "new": done.new}
             print(f"{'added' if done.new else 'there already':<14}{described(done.work)}")
     emit({"file": str(file), "work": work}, as_json)
 
@@ -172,28 +178,26 @@ def list_works(library: LibraryPath = None, as_json: AsJson = False) -> None:
         works = store.works()
         for work in works:
             print(f"{work.id:>4}  {described(work)}")
-        emit({"works": [as_dict(work) for work in works]}, as_json)
+        emit({"works": [asdict(work) for work in works]}, as_json)
 
 
 @app.command("search")
 def search(
     query: Annotated[str, typer.Argument(help='Words, a question, or a "phrase in quotation marks".')],
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many passages.")] = 5,
-    work: Annotated[str | None, typer.Option(help="Within one work: its number or a part of its title.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of passages.")] = 5,
+    work: Annotated[str | None, typer.Option(help="Search one work only: its number or part of its title.")] = None,
     model: EmbeddingModel = None,
     url: EmbeddingServer = None,
-    reranker: Annotated[str | None, typer.Option(help="Cross-encoder that orders what was found.")] = None,
+    reranker: Annotated[str | None, typer.Option(help="Cross-encoder that reorders the results.")] = None,
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find passages."""
-    from stilnovo.library.search import search as find
-
+    """Search passages by words, phrase or question."""
     with _open(library) as store:
-        within = [_found(store, work).id] if work else []
+        within = [_work(store, work).id] if work else []
         if model or url or reranker:
             _with_models(store, model, url, reranker)
-        hits = find(store, query, limit, within)
+        hits = find_passages(store, query, limit, within)
     results = []
     for number, hit in enumerate(hits, start=1):
         passage = hit.passage
@@ -216,9 +220,6 @@ def search(
 
 
 def _with_models(store: Library, model: str | None, url: str | None, reranker: str | None) -> None:
-    from stilnovo.library.dense import Dense
-    from stilnovo.library.embedders import LocalReranker, open_embedder
-
     embedder = open_embedder(model, url)
     if embedder is not None:
         store.dense = Dense(store, embedder)
@@ -236,16 +237,16 @@ def show(
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a work's sections, one whole section, or a passage among its neighbours."""
+    """Show a work's sections, one section, or a passage."""
     with _open(library) as store:
-        found = _found(store, work)
+        found = _work(store, work)
         sections = store.sections(found)
         if around is not None:
             passages = _neighbours(store, found, around)
             print("\n\n".join(f"[{passage.id}] {passage.text}" for passage in passages))
             result = {"passages": [_passage_dict(passage) for passage in passages]}
         elif section:
-            chapter = _named_section(sections, section)
+            chapter = _section(sections, section)
             text = store.section_text(chapter)
             print(text)
             inside = [_passage_dict(passage) for passage in store.passages_of(chapter)]
@@ -262,7 +263,7 @@ def show(
                     for c in sections
                 ]
             }
-        emit({"work": as_dict(found), **result}, as_json)
+        emit({"work": asdict(found), **result}, as_json)
 
 
 def _neighbours(store: Library, work: Work, number: int) -> list[Passage]:
@@ -272,19 +273,16 @@ def _neighbours(store: Library, work: Work, number: int) -> list[Passage]:
     return store.around(passages[0])
 
 
-def _named_section(sections: list[Chapter], name: str) -> Chapter:
-    from stilnovo.text.italian import fold
-
-    if name.isdigit() and 1 <= int(name) <= len(sections):
-        return sections[int(name) - 1]
+def _section(sections: list[Chapter], name: str) -> Chapter:
+    """The section with this number in the list, or this label or a part of it."""
     asked = fold(name).strip()
-    found = [c for c in sections if fold(c.label) == asked] or [c for c in sections if fold(c.label).endswith(asked)]
-    found = found or [c for c in sections if asked in fold(f"{c.label} {c.title}")]
-    if len(found) != 1:
-        what = "No section" if not found else f"{len(found)} sections"
-        labels = "; ".join(c.label for c in (found or sections)[:8])
-        raise InputError(f"{what} match «{name}».", f"Such as: {labels}", "Give its number in the list of sections.")
-    return found[0]
+    rules = (
+        lambda chapter: name.isdigit() and chapter is dict(enumerate(sections, start=1)).get(int(name)),
+        lambda chapter: fold(chapter.label) == asked,
+        lambda chapter: fold(chapter.label).endswith(asked),
+        lambda chapter: asked in fold(f"{chapter.label} {chapter.title}"),
+    )
+    return _named(sections, rules, name, lambda chapter: chapter.label, "Give its number in the list of sections.")
 
 
 def _passage_dict(passage: Passage) -> dict[str, object]:
@@ -298,15 +296,11 @@ def _passage_dict(passage: Passage) -> dict[str, object]:
 def embed(
     model: EmbeddingModel = None,
     url: EmbeddingServer = None,
-    again: Annotated[bool, typer.Option("--again", help="Forget this model's vectors first.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Recompute this model's vectors.")] = False,
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give every passage a vector, for `search --model`; run again, it goes on where it was."""
-    from stilnovo.library.dense import Dense
-    from stilnovo.library.embedders import DEFAULT, open_embedder
-    from stilnovo.progress import Progress
-
+    """Compute embeddings for search by meaning; resumable."""
     embedder = open_embedder(model or (None if url else DEFAULT), url)
     assert embedder is not None
     with _open(library) as store:
@@ -322,9 +316,7 @@ def embed(
 
 @app.command("rebuild")
 def rebuild(library: LibraryPath = None, as_json: AsJson = False) -> None:
-    """Make the index anew from what is stored."""
-    from stilnovo.progress import Progress
-
+    """Rebuild the search index."""
     with _open(library) as store:
         with Progress("index", 1) as bar:
             store.rebuild(lambda done, total: bar.update(done / total, f"{done} of {total} works"))
@@ -335,11 +327,14 @@ def rebuild(library: LibraryPath = None, as_json: AsJson = False) -> None:
 
 @app.command("check")
 def check(
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the index anew first.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Rebuild the index first.")] = False,
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that texts, sections, passages and index agree; exit status 1 when they do not."""
+    """Check that texts, passages and index agree.
+
+    The exit status is 1 when they do not.
+    """
     with _open(library) as store:
         if rebuild:
             store.rebuild()
@@ -360,10 +355,10 @@ def remove(
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take a work out."""
+    """Remove a work."""
     with _open(library) as store:
-        found = _found(store, work)
+        found = _work(store, work)
         store.remove(found)
         store.catch_up()
         print(f"Removed: {described(found)}")
-        emit({"removed": as_dict(found)}, as_json)
+        emit({"removed": asdict(found)}, as_json)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stilnovo.cli.options import ADVANCED, AsJson, RecipeName
 from stilnovo.cli.output import emit
+from stilnovo.errors import InputError
 
 if TYPE_CHECKING:
+    from stilnovo.plan.cards import Card
     from stilnovo.plan.choice import Budget, Plan
+    from stilnovo.plan.ledger import Run
     from stilnovo.plan.shape import LlamaConfig
     from stilnovo.plan.speed import ObjectiveCost
+    from stilnovo.recipe import Recipe
 
 
 def plan(
@@ -50,8 +54,8 @@ def plan(
         str | None,
         typer.Option(
             metavar="KIND",
+            help="Output head: dense, streamed, int8, nf4 (these two change the model).",
             rich_help_panel=ADVANCED,
-            help="Output head: dense, streamed, int8 or nf4 (the last two change the model).",
         ),
     ] = None,
 ) -> None:
@@ -62,11 +66,8 @@ def plan(
     from dataclasses import asdict, replace
     from typing import get_args
 
-    from stilnovo import recipe as recipes
-    from stilnovo.errors import InputError
     from stilnovo.plan import cards
     from stilnovo.plan.choice import Budget, best, longest, wishes_of
-    from stilnovo.plan.keys import plain_reason, refuse_ignored_keys
     from stilnovo.plan.ledger import Run
     from stilnovo.plan.levers import HeadKind
     from stilnovo.plan.shape import adapter_of
@@ -74,54 +75,68 @@ def plan(
     from stilnovo.plan.speed import speed
     from stilnovo.train.objectives.base import objective_of
 
-    chosen = recipes.load(recipe)
-    refuse_ignored_keys(chosen, on_card=True)
-    if reason := plain_reason(chosen):
-        raise InputError(
-            f"{reason} is trained by torch's autograd, which has no plan.", next="Plan it without this key."
-        )
+    chosen = _planned_recipe(recipe)
     config = _shape(model, shape)
-    adapter = adapter_of(chosen.lora, config.layers)
-    kinds = get_args(HeadKind)
-    if head is not None and head not in kinds:
-        raise InputError(f"There is no way {head!r} to keep a head.", next=f"Choose {', '.join(kinds)}.")
+    if head not in (None, *get_args(HeadKind)):
+        raise InputError(f"There is no output head {head!r}.", next=f"Choose {', '.join(get_args(HeadKind))}.")
     length = tokens if tokens is not None else chosen.data.pack_tokens * chosen.train.batch_packs
     if length < 1 or epoch_tokens <= 0:
         raise InputError("Tokens must be at least 1.", f"Found: {length}, {epoch_tokens}.")
     speeds = cards.measured(measured) if measured else cards.named(card)
     budget = Budget(bytes_of(vram), bytes_of(ram))
     wishes = wishes_of(chosen.train, head, document)  # type: ignore[arg-type]
+    # A card without bf16 computes in fp16: as wide.
     run = Run(
-        config=config, lora=adapter, scheme=chosen.model.quantization, tokens=length, value_bytes=2
-    )  # a card without bf16 computes in fp16: as wide
+        config=config,
+        lora=adapter_of(chosen.lora, config.layers),
+        scheme=chosen.model.quantization,
+        tokens=length,
+        value_bytes=2,
+    )
     reach = longest(run, budget, speeds, wishes)
-    setting = best(run, budget, speeds, wishes)
-    if setting is None:
-        raise InputError(
-            f"{length:,} tokens in one pass do not fit in {vram} of card and {ram} of host memory.",
-            _why(run, budget),
-            f"At most {reach:,} tokens fit; or give more memory."
-            if reach
-            else "Nothing fits: a larger card is needed.",
-        )
+    found = best(run, budget, speeds, wishes)
+    if found is None:
+        raise _too_large(run, budget, f"{vram} of GPU and {ram} of host memory", reach)
     # The levers are those that the training will choose; what its objective computes beside is forecast with them.
     objective = objective_of(chosen)
     asked = objective.cost(learnt)
-    setting = replace(
-        setting, speed=speed(run, setting.levers, speeds, document or objective.document_tokens(length), asked)
-    )
-    where = f"{shape or model}, {chosen.model.quantization}, r = {adapter.r}"
+    found = replace(found, speed=speed(run, found.levers, speeds, document or objective.document_tokens(length), asked))
+    where = f"{shape or model}, {chosen.model.quantization}, r = {run.lora.r}"
     print(f"{where}: one pass of {length:,} tokens on {vram} (allocator {_gib(budget.allocator)}), host {ram}\n")
-    _table(setting, budget)
-    _levers(setting)
-    seconds = epoch_tokens * setting.speed.seconds / length
-    source = "measured" if speeds.measured else "a forecast from its maker's sheet, not a measurement"
-    print(
-        f"\n{setting.speed.flops_per_token / 1e9:.1f} GFLOP a token ({setting.speed.times_n:.2f} N; a plain step's floor is 4 N). "
-        f"On {speeds.name}, {source}: {length / setting.speed.seconds:,.0f} tokens/s, "
-        f"{seconds / 3600:,.1f} hours for {epoch_tokens:,.0f} tokens.\n{_beside(asked)}Longest context that fits: {reach:,} tokens."
+    _table(found, budget)
+    seconds = epoch_tokens * found.speed.seconds / length
+    print(f"\n{_speed_text(found, speeds, epoch_tokens)}\n{_beside(asked)}Longest context that fits: {reach:,} tokens.")
+    emit(
+        {
+            "tokens": length, "longest_context_tokens": reach, "peak_bytes": found.peak, "host_bytes": found.ledger.host,
+            "budget_bytes": budget.allocator, "flops_per_token": found.speed.flops_per_token, "times_n": found.speed.times_n,
+            "tokens_per_second": length / found.speed.seconds, "hours_per_epoch": seconds / 3600,
+            "items": [{"name": item.name, "place": item.place, "bytes": item.size, "note": item.note} for item in found.ledger.items],
+            "moments": found.ledger.moments, "levers": asdict(found.levers), "objective": asdict(asked),
+        },
+        as_json,
+    )  # fmt: skip
+
+
+def _planned_recipe(name: str) -> Recipe:
+    """The recipe, refused where a run by it would have no plan."""
+    from stilnovo.plan.keys import plain_reason, refuse_ignored_keys
+    from stilnovo.recipe import load
+
+    recipe = load(name)
+    refuse_ignored_keys(recipe, on_card=True)
+    if reason := plain_reason(recipe):
+        raise InputError(f"{reason} is trained by torch's autograd, which has no plan.", next="Leave this key out.")
+    return recipe
+
+
+def _speed_text(found: Plan, card: Card, epoch_tokens: float) -> str:
+    source = "measured" if card.measured else "a forecast from its maker's sheet, not a measurement"
+    speed, rate = found.speed, found.run.tokens / found.speed.seconds
+    return (
+        f"{speed.flops_per_token / 1e9:.1f} GFLOP a token ({speed.times_n:.2f} N; a plain step's floor is 4 N). "
+        f"On {card.name}, {source}: {rate:,.0f} tokens/s, {epoch_tokens / rate / 3600:,.1f} hours for {epoch_tokens:,.0f} tokens."
     )
-    emit({**_figures(setting, budget, reach, seconds), "objective": asdict(asked)}, as_json)
 
 
 def _beside(asked: ObjectiveCost) -> str:
@@ -133,7 +148,6 @@ def _beside(asked: ObjectiveCost) -> str:
 
 
 def _shape(model: str, shape: str | None) -> LlamaConfig:
-    from stilnovo.errors import InputError
     from stilnovo.plan.config import config_from_json, config_from_numbers
     from stilnovo.plan.shape import KNOWN
 
@@ -150,54 +164,51 @@ def _shape(model: str, shape: str | None) -> LlamaConfig:
     )
 
 
-def _why(run: Any, budget: Budget) -> str:
+def _too_large(run: Run, budget: Budget, memory: str, reach: int) -> InputError:
     from dataclasses import replace
 
     from stilnovo.plan.cards import CARDS, DEFAULT
     from stilnovo.plan.choice import leanest
 
     lean, least = leanest(run, CARDS[DEFAULT]), leanest(replace(run, tokens=1), CARDS[DEFAULT])
-    return (
-        f"The leanest plan needs {_gib(lean.peak)} of {_gib(budget.allocator)} on the card ({_gib(least.peak)} before any token) "
-        f"and {_gib(lean.ledger.host)} of {_gib(budget.host_room)} on the host."
+    return InputError(
+        f"{run.tokens:,} tokens in one pass do not fit in {memory}.",
+        f"The leanest plan needs {_gib(lean.peak)} of {_gib(budget.allocator)} on the GPU ({_gib(least.peak)} before any token) "
+        f"and {_gib(lean.ledger.host)} of {_gib(budget.host_room)} on the host.",
+        f"At most {reach:,} tokens fit; or give more memory." if reach else "Nothing fits: use a larger GPU.",
     )
 
 
-def _table(plan: Plan, budget: Budget) -> None:
-    for place, title in (("card", "On the card"), ("host", "In host memory")):
-        items = [item for item in plan.ledger.items if item.place == place]
-        if not items:
-            continue
-        print(f"{title}:")
-        for item in items:
-            print(f"  {item.name:<28}{_size(item.size):>14}  {item.note}")
-        if place == "card":
-            print(f"  {'fragmentation':<28}{_size(plan.fragmentation):>14}  3 % of what comes and goes")
-            print(f"  {'= the allocator at its peak':<28}{_size(plan.peak):>14}  of {_size(budget.allocator)}")
-            print(f"  {'context and libraries':<28}{_size(budget.context):>14}  outside the allocator")
-        else:
-            print(
-                f"  {'= host':<28}{_size(plan.ledger.host):>14}  of {_size(budget.host_room)}; 3 GiB left for the system"
-            )
-    others = sorted(
-        ((size, name) for name, size in plan.ledger.moments.items() if name != plan.ledger.moment), reverse=True
-    )
-    print("  other moments: " + ", ".join(f"{name} {_size(size)}" for size, name in others))
-
-
-def _levers(plan: Plan) -> None:
-    for name, value, why in explained(plan):
+def _table(found: Plan, budget: Budget) -> None:
+    totals = {
+        "card": [
+            ("fragmentation", found.fragmentation, "3 % of what is allocated and freed"),
+            ("= peak of the allocator", found.peak, f"of {_size(budget.allocator)}"),
+            ("CUDA context, libraries", budget.context, "outside the allocator"),
+        ],
+        "host": [("= host", found.ledger.host, f"of {_size(budget.host_room)}; 3 GiB left for the system")],
+    }
+    for place, title in (("card", "GPU memory"), ("host", "Host memory")):
+        if items := [(item.name, item.size, item.note) for item in found.ledger.items if item.place == place]:
+            print(f"{title}:")
+            for name, size, why in items + totals[place]:
+                print(f"  {name:<28}{_size(size):>14}  {why}")
+    moments = sorted(((size, name) for name, size in found.ledger.moments.items()), reverse=True)
+    others = [f"{name} {_size(size)}" for size, name in moments if name != found.ledger.moment]
+    print("  other moments: " + ", ".join(others))
+    for name, value, why in _levers(found):
         print(f"  {name:<20}{value:<26}{why}")
 
 
-def explained(plan: Plan) -> list[tuple[str, str, str]]:
+def _levers(found: Plan) -> list[tuple[str, str, str]]:
     """(lever, its setting, why) in plain words."""
-    levers, layers = plan.levers, plan.run.config.layers
+    levers, layers = found.levers, found.run.config.layers
     counts = {name: levers.layers.count(name) for name in dict.fromkeys(levers.layers)}
     saved = ", ".join(f"{count} {name}" for name, count in counts.items())
     again = [name for name in ("attention", "recompute") if name in counts]
     streamed = levers.streamed_layers
-    rows = [
+    return [
+        ("lever", "setting", "why"),
         ("layers", saved, "nothing is computed twice" if not again else "memory or the link allow no more to be kept"),
         ("saved inputs", levers.inputs, "they leave while the layer computes" if levers.inputs == "host" else "there is room"),
         ("frozen layers", f"{layers - streamed} here, {streamed} streamed",
@@ -211,21 +222,6 @@ def explained(plan: Plan) -> list[tuple[str, str, str]]:
         ("optimizer", f"{levers.optimizer}, {levers.optimizer_place}",
          "there is room" if levers.optimizer_place == "card" else "masters and moments on the host"),
     ]  # fmt: skip
-    return [("lever", "setting", "why"), *rows]
-
-
-def _figures(plan: Plan, budget: Budget, reach: int, seconds: float) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "tokens": plan.run.tokens, "longest_context_tokens": reach, "peak_bytes": plan.peak, "host_bytes": plan.ledger.host,
-        "budget_bytes": budget.allocator, "flops_per_token": plan.speed.flops_per_token, "times_n": plan.speed.times_n,
-        "tokens_per_second": plan.run.tokens / plan.speed.seconds, "hours_per_epoch": seconds / 3600,
-        "items": [
-            {"name": item.name, "place": item.place, "bytes": item.size, "note": item.note} for item in plan.ledger.items
-        ],
-        "moments": plan.ledger.moments, "levers": asdict(plan.levers),
-    }  # fmt: skip
 
 
 def _gib(size: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,7 +28,7 @@ def prepare(
     yes: Annotated[bool, typer.Option("--yes", help="Download without asking.")] = False,
     as_json: AsJson = False,
     clean: Annotated[
-        str, typer.Option(metavar="KIND", help="Cleaning: wikipedia, none, or auto.", rich_help_panel=CLEANING)
+        Literal["auto", "wikipedia", "none"], typer.Option(help="Kind of cleaning.", rich_help_panel=CLEANING)
     ] = "auto",
     min_chars: Annotated[
         int | None,
@@ -52,7 +52,8 @@ def prepare(
         ),
     ] = None,
     on_bad: Annotated[
-        str, typer.Option(metavar="WHAT", help="Bad rows: skip (and report) or stop.", rich_help_panel=CLEANING)
+        Literal["skip", "stop"],
+        typer.Option(help="What to do with bad rows (skip: and report them).", rich_help_panel=CLEANING),
     ] = "skip",
     seed: Seed = 42,
     mirror: Annotated[
@@ -78,12 +79,6 @@ def prepare(
         raise InputError(
             "No source was given.", next="Give files or a known corpus; `stilnovo prepare --list` shows them."
         )
-    for value, name, allowed in (
-        (clean, "--clean", ("auto", "wikipedia", "none")),
-        (on_bad, "--on-bad", ("skip", "stop")),
-    ):
-        if value not in allowed:
-            raise InputError(f"{name} {value} is unknown.", next=f"Choose {' or '.join(allowed)}.")
     paths = corpora.locate(sources, mirror=mirror, agree=lambda text: _agree(text, yes))
 
     from stilnovo.data.prepare import prepare as run
@@ -94,7 +89,7 @@ def prepare(
     settings = PreparationSettings(
         sources=tuple(paths), clean="wikipedia" if encyclopaedia else "none",
         min_chars=min_chars or (300 if encyclopaedia else 1), held_out=held_out, seed=seed, duplicates=duplicates or None,
-        benchmarks=tuple(str(path) for path in benchmarks or ()), on_bad="stop" if on_bad == "stop" else "skip",
+        benchmarks=tuple(str(path) for path in benchmarks or ()), on_bad=on_bad,
     )  # fmt: skip
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     done = run(settings, open_tokenizer(model), model, out, processes=processes or cores, warn=note)
@@ -124,19 +119,13 @@ def _is_encyclopaedia(names: list[str], paths: list[str]) -> bool:
     )
 
 
-def _print(report: dict[str, object], documents: int, tokens: int, held_out: int, out: Path) -> None:
-    print(f"{report['rows']:,} rows: {documents:,} texts, {tokens:,} tokens in {out}; {held_out:,} texts kept aside")
-    left, first = report["left_out"], report["left_out_first"]
-    assert isinstance(left, dict)
-    assert isinstance(first, dict)
-    for reason, count in left.items():
-        print(f"{count:>10,}  left out: {reason} (first: {first[reason][0]})")
-    lines = report["lines_cleaned"]
-    assert isinstance(lines, dict)
-    for kind, count in lines.items():
-        print(f"{count:>10,}  lines taken out: {kind}")
-    print(f"{report['near_duplicates']:>10,}  left out: near-duplicates")
-    passages = report["benchmark_passages"]
-    assert isinstance(passages, dict)
-    for file, count in passages.items():
-        print(f"{count:>10,}  passages taken out: they contain an item of {file}")
+def _print(report: dict[str, Any], documents: int, tokens: int, held_out: int, out: Path) -> None:
+    print(f"{report['rows']:,} rows: {documents:,} texts, {tokens:,} tokens in {out}; {held_out:,} texts held out")
+    first = report["left_out_first"]
+    counts = {f"left out: {reason} (first: {first[reason][0]})": count for reason, count in report["left_out"].items()}
+    counts |= {f"lines removed: {kind}": count for kind, count in report["lines_cleaned"].items()}
+    counts["left out: near-duplicates"] = report["near_duplicates"]
+    items = report["benchmark_passages"].items()
+    counts |= {f"passages removed: they contain an item of {file}": count for file, count in items}
+    for what, count in counts.items():
+        print(f"{count:>10,}  {what}")

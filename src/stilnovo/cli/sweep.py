@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,22 +106,21 @@ def sweep(
     Evaluates each adapter at several scales, and plots what the target text gains against what benchmarks, chat and
     protected texts lose.
     """
+    from stilnovo import api
     from stilnovo.benchmarks.protocol import find_protocol
     from stilnovo.benchmarks.task import Draw
     from stilnovo.benchmarks.tasks import find_tasks
     from stilnovo.forgetting.form import choose_prompts
     from stilnovo.forgetting.scales import Probes, SweepCandidate, run_sweep
     from stilnovo.forgetting.tradeoff import weigh
-    from stilnovo.hub import find_model
     from stilnovo.model import lora
-    from stilnovo.model.load import open_model
     from stilnovo.progress import Progress
     from stilnovo.report.sweep import answers_of, sweep_text
     from stilnovo.scoring.answer_cache import AnswerCache, default_folder
     from stilnovo.scoring.chat_answers import choose_conversations, fitting
     from stilnovo.scoring.documents import held_out_texts
     from stilnovo.scoring.evaluate import expectation
-    from stilnovo.scoring.identity import adapter_sha256, identify, model_sha256
+    from stilnovo.scoring.identity import adapter_sha256
     from stilnovo.spec import spec_of
 
     # Everything the user gave is checked before gigabytes are read.
@@ -144,17 +142,8 @@ def sweep(
     for line in [*left_out, *(expectation(selection) for selection in selections)]:
         note(line)
     with AnswerCache(None if no_cache else cache or default_folder(), note) as answers:
-        weights = model_sha256(find_model(model), answers.file_sha256)
-        llama, tokenizer = open_model(spec)
+        llama, tokenizer, identity = api.open_identified(spec, conditions, answers)
         tokenizer = conditions.tokenizer(tokenizer)
-        dtype = str(llama.dtype).removeprefix("torch.")
-
-        def identity(path: Path | None, digest: str | None) -> Any:
-            return identify(
-                replace(spec, adapter=path), weights, digest, dtype, llama.device.type, answers.file_sha256,
-                conditions.identity(),
-            )  # fmt: skip
-
         candidates = [
             SweepCandidate(name, path, identity(path, hashes[name]), settings) for name, path in paths.items()
         ]
@@ -164,16 +153,11 @@ def sweep(
         asked = choose_prompts(prompts, fit, seed) if prompts else []
         probes = Probes(own, selections, protected, fit, asked, max_new_tokens, positions)
         note(f"{len(candidates)} × {len(settings)} settings, {probes.items:,} items each.")
-        with Progress("sweep", 1) as bar:
-            try:
-                found = run_sweep(
-                    llama, tokenizer, identity(None, None), candidates, probes, answers,
-                    progress=lambda what, done, total: bar.update(done / total, what),
-                )  # fmt: skip
-            except KeyboardInterrupt:
-                if answers.usable:
-                    note("Interrupted. Finished items are kept: the same command goes on from there.")
-                raise
+        with api.resumable(answers, note), Progress("sweep", 1) as bar:
+            found = run_sweep(
+                llama, tokenizer, identity(None, None), candidates, probes, answers,
+                progress=lambda what, done, total: bar.update(done / total, what),
+            )  # fmt: skip
     tradeoff = weigh(found, tolerance)
     given: dict[str, Any] = {
         "model": model, "quantization": spec.quantization, "adapters": {name: str(path) for name, path in paths.items()},

@@ -60,18 +60,3 @@ def ask_for_names(incomplete: list[tuple[Path, Work]]) -> None:
         )
     if len(incomplete) > _SHOWN:
         note(f"… and {len(incomplete) - _SHOWN} more works without author or year: stilnovo library list")
-
-
-def as_dict(work: Work) -> dict[str, object]:
-    """A work, for JSON."""
-    return {
-        "id": work.id,
-        "author": work.author,
-        "title": work.title,
-        "year": work.year,
-        "source": work.source,
-        "sections": work.sections,
-        "passages": work.passages,
-        "characters": work.characters,
-        "sha256": work.sha256,
-    }
