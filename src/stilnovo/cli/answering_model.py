@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from stilnovo.errors import InputError
-
-if TYPE_CHECKING:
-    from stilnovo.chat.writing import AnswerWriter
+from stilnovo.chat.writing import SYSTEM, AnswerWriter
+from stilnovo.errors import InputError, reported
 
 
 def writer_of(
@@ -51,16 +48,12 @@ def system_of(text: str | None, file: Path | None) -> str:
     Raises:
         InputError: both are given, or the file cannot be read or is empty.
     """
-    from stilnovo.chat.writing import SYSTEM
-
     if file is None:
         return text or SYSTEM
     if text is not None:
         raise InputError("--system and --system-file are two prompts.", next="Give one of them.")
-    try:
-        found = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Cannot read the system prompt {file}.", str(error), "It must be a UTF-8 text.") from error
-    if not found:
+    with reported(f"Cannot read the system prompt {file}.", "It must be a UTF-8 text."):
+        prompt = file.read_text(encoding="utf-8").strip()
+    if not prompt:
         raise InputError(f"The system prompt {file} is empty.")
-    return found
+    return prompt

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from stilnovo.chat.answer import ask as answer_from
+from stilnovo.cli.answering_model import system_of, writer_of
 from stilnovo.cli.options import (
     Adapter,
     AdapterQuantization,
@@ -19,6 +21,8 @@ from stilnovo.cli.options import (
     WritingModel,
 )
 from stilnovo.cli.output import emit, note
+from stilnovo.errors import InputError
+from stilnovo.library.sample_works import open_or_sample
 
 
 def ask(
@@ -40,11 +44,6 @@ def ask(
     server_context: ServerContext = None,
 ) -> None:
     """Answer one question from the library, with verified quotations."""
-    from stilnovo.chat.answer import ask as answer_from
-    from stilnovo.cli.answering_model import system_of, writer_of
-    from stilnovo.errors import InputError
-    from stilnovo.library.sample_works import open_or_sample
-
     if not question.strip():
         raise InputError("The question is empty.", next='Ask one: stilnovo ask "Chi spense il faro?"')
     system = system_of(None, system_file)

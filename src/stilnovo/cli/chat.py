@@ -7,14 +7,16 @@ input leaves; Ctrl-C stops an answer that is being written, and leaves when none
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from stilnovo.chat.events import Mode
+from stilnovo.chat.conversation import ChatSession
+from stilnovo.chat.events import Event, Mode, Notice, TextToken
+from stilnovo.cli.answering_model import system_of, writer_of
 from stilnovo.cli.options import (
     Adapter,
     AdapterQuantization,
@@ -31,14 +33,9 @@ from stilnovo.cli.options import (
     TopP,
 )
 from stilnovo.cli.output import emit, note
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from stilnovo.chat.conversation import ChatSession
-    from stilnovo.chat.events import Event
-    from stilnovo.generate.sampling import Sampling
-
+from stilnovo.errors import InputError
+from stilnovo.generate.sampling import Sampling
+from stilnovo.library.sample_works import open_or_sample, sample_library
 
 _HELP = "/nuova begins a new conversation, /esci ends. Ctrl-C stops an answer."
 
@@ -60,8 +57,6 @@ def _lines() -> Iterator[str]:
 
 def _show(events: Generator[Event, None, None]) -> None:
     """Print an answer as it is written, then what became of its quotations; Ctrl-C breaks it off."""
-    from stilnovo.chat.events import Notice, TextToken
-
     try:
         for event in events:
             if isinstance(event, TextToken):
@@ -81,8 +76,6 @@ def _show(events: Generator[Event, None, None]) -> None:
 
 
 def _converse(talk: ChatSession, say: Callable[[str], Generator[Event, None, None]]) -> None:
-    from stilnovo.errors import InputError
-
     if sys.stdin.isatty():
         note(_HELP)
     for line in _lines():
@@ -129,10 +122,6 @@ def chat(
     server_context: ServerContext = None,
 ) -> None:
     """Chat in the terminal with a model, a library, or both."""
-    from stilnovo.chat.conversation import ChatSession
-    from stilnovo.cli.answering_model import system_of, writer_of
-    from stilnovo.library.sample_works import open_or_sample, sample_library
-
     prompt = system_of(system, system_file)
     named = None if server is not None and model == "smollm2" else model  # the default gives way to a server
     writes = server is not None or model != "none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,9 +24,6 @@ from stilnovo.cli.options import (
     Tasks,
 )
 from stilnovo.cli.output import emit, note, show
-
-if TYPE_CHECKING:
-    from stilnovo.scoring.result import EvaluationResult
 
 
 def evaluate(
@@ -81,6 +78,8 @@ def evaluate(
     from stilnovo import api, dist
     from stilnovo.benchmarks.protocol import find_protocol
     from stilnovo.progress import Progress
+    from stilnovo.report.evaluation import evaluation_page, evaluation_text
+    from stilnovo.runlog import write_atomic
     from stilnovo.spec import spec_of
 
     spec = spec_of(model, adapter, quantization or find_protocol(protocol).quantization, device)
@@ -95,20 +94,12 @@ def evaluate(
     if not dist.is_first():  # all have the result, one writes it
         return
     folder = out or Path("runs") / f"evaluate-{Path(model).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    written = _write(result, folder, f"{model} in {spec.quantization}, this run" if protocol == "report2024" else None)
-    emit({**result.summary(), "protocol": result.settings["protocol"], **written}, as_json)
-
-
-def _write(result: EvaluationResult, folder: Path, beside_report: str | None) -> dict[str, str]:
-    """Write and print a result, and where it lies; `beside_report` names it in the report of 2024's own tables."""
-    from stilnovo.report.evaluation import evaluation_page, evaluation_text
-    from stilnovo.runlog import write_atomic
-
-    path = result.save(folder)
-    page = path.with_name("report.html")
+    beside_report = f"{model} in {spec.quantization}, this run" if protocol == "report2024" else None
+    path, page = result.save(folder), folder / "report.html"
     write_atomic(page, evaluation_page(result))
     show([*evaluation_text(result, beside_report), f"Result: {path}\nReport: {page}"])
-    return {"result": str(path), "report": str(page)}
+    written = {"result": str(path), "report": str(page)}
+    emit({**result.summary(), "protocol": result.settings["protocol"], **written}, as_json)
 
 
 def _list_tasks(as_json: bool) -> None:

@@ -70,6 +70,10 @@ def _work(store: Library, name: str) -> Work:
     return _named(store.works(), rules, name, lambda work: f"{work.id} {work.title}", advice)
 
 
+def _added(done: Added) -> str:
+    return f"{'added' if done.new else 'there already':<14}{described(done.work)}"
+
+
 @app.command("add")
 def add(
     paths: Annotated[
@@ -104,9 +108,8 @@ def add(
             print(line)
         emit({"understood": [facts for _, facts in previews]}, as_json)
         return
-    works: list[dict[str, object]] = []
+    works: list[tuple[Path, Added]] = []
     failed: list[dict[str, str]] = []
-    incomplete: list[tuple[Path, Work]] = []
     sizes = [file.stat().st_size for file in files]
     with _open(library, create=True) as store:
         with Progress("add", sum(sizes)) as bar:
@@ -121,15 +124,15 @@ def add(
                     note(str(error))
                     failed.append({"file": str(file), "why": str(error).replace("\n", " ")})
                     continue
-                works.append({**asdict(done.work), "new": done.new})
-                incomplete += [(file, done.work)] if not (done.work.author and done.work.year) else []
-                print(f"{'added' if done.new else 'there already':<14}{described(done.work)}")
+                works.append((file, done))
+                print(_added(done))
                 bar.update(sum(sizes[:number]), done.work.title)
         with Progress("index", len(works) or 1) as bar:
             store.catch_up(lambda count, total: bar.update(count * len(works) / total, f"{count} of {total} works"))
-        ask_for_names(incomplete)
+        ask_for_names([(file, done.work) for file, done in works if not (done.work.author and done.work.year)])
         print(f"Library: {store.path}")
-        emit({"library": str(store.path), "works": works, "failed": failed}, as_json)
+        stored = [{**asdict(done.work), "new": done.new} for _, done in works]
+        emit({"library": str(store.path), "works": stored, "failed": failed}, as_json)
     if failed:
         raise InputError(
             f"{len(failed)} of {len(files)} files could not be added.",
@@ -167,7 +170,7 @@ def fetch_work(
             done = store.add(read(file, entry.names))
             store.catch_up()
             work = {**asdict(done.work), "new": done.new}
-            print(f"{'added' if done.new else 'there already':<14}{described(done.work)}")
+            print(_added(done))
     emit({"file": str(file), "work": work}, as_json)
 
 
@@ -198,22 +201,15 @@ def search(
         if model or url or reranker:
             _with_models(store, model, url, reranker)
         hits = find_passages(store, query, limit, within)
-    results = []
+    results = [
+        {
+            "work": hit.passage.section.work.title, "author": hit.passage.section.work.author, "score": hit.score,
+            **_passage_dict(hit.passage),
+        }
+        for hit in hits
+    ]  # fmt: skip
     for number, hit in enumerate(hits, start=1):
-        passage = hit.passage
-        print(f"{number}. {passage.citation}\n{passage.text}\n")
-        results.append(
-            {
-                "work": passage.section.work.title,
-                "author": passage.section.work.author,
-                "section": passage.section.label,
-                "verses": passage.verses,
-                "text": passage.text,
-                "score": hit.score,
-                "start": passage.start,
-                "end": passage.end,
-            }
-        )
+        print(f"{number}. {hit.passage.citation}\n{hit.passage.text}\n")
     if not hits:
         print("Nothing found.")
     emit({"query": query, "results": results}, as_json)
@@ -249,9 +245,10 @@ def show(
             chapter = _section(sections, section)
             text = store.section_text(chapter)
             print(text)
-            inside = [_passage_dict(passage) for passage in store.passages_of(chapter)]
-            result = {"section": [{"label": chapter.label, "text": text, "start": chapter.start, "end": chapter.end}]}
-            result["passages"] = inside
+            result = {
+                "section": [{"label": chapter.label, "text": text, "start": chapter.start, "end": chapter.end}],
+                "passages": [_passage_dict(passage) for passage in store.passages_of(chapter)],
+            }
         else:
             print(described(found))
             for number, chapter in enumerate(sections, start=1):

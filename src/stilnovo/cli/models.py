@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stilnovo.cli.options import AsJson
 from stilnovo.cli.output import emit
+from stilnovo.hub import SHORT_NAMES, smollm2_path
 
 
 def models(as_json: AsJson = False) -> None:
@@ -11,13 +12,8 @@ def models(as_json: AsJson = False) -> None:
 
     Any local GGUF file, Hugging Face folder or Hugging Face id can be given to `--model` as well.
     """
-    from stilnovo.hub import SHORT_NAMES, smollm2_path
-
     path = smollm2_path()
     for name, what in SHORT_NAMES.items():
-        here = f"here: {path}" if name == "smollm2" and path else ""
-        print(f"{name:<10}{what}")
-        if here:
-            print(f"{'':<10}{here}")
+        print(f"{name:<10}{what}" + (f"\n{'':<10}here: {path}" if name == "smollm2" and path else ""))
     print("Also: any local GGUF file, local Hugging Face folder, or Hugging Face id of a Llama or Mistral.")
     emit({"models": {**SHORT_NAMES}, "smollm2_path": str(path) if path else None}, as_json)

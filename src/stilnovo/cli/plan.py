@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from stilnovo.cli.options import ADVANCED, AsJson, RecipeName
 from stilnovo.cli.output import emit
 from stilnovo.errors import InputError
-
-if TYPE_CHECKING:
-    from stilnovo.plan.cards import Card
-    from stilnovo.plan.choice import Budget, Plan
-    from stilnovo.plan.ledger import Run
-    from stilnovo.plan.shape import LlamaConfig
-    from stilnovo.plan.speed import ObjectiveCost
-    from stilnovo.recipe import Recipe
+from stilnovo.plan import cards
+from stilnovo.plan.cards import CARDS, DEFAULT, Card
+from stilnovo.plan.choice import Budget, Plan, best, leanest, longest, wishes_of
+from stilnovo.plan.config import config_from_json, config_from_numbers
+from stilnovo.plan.keys import plain_reason, refuse_ignored_keys
+from stilnovo.plan.ledger import Run
+from stilnovo.plan.levers import HeadKind
+from stilnovo.plan.shape import KNOWN, LlamaConfig, adapter_of
+from stilnovo.plan.sizes import bytes_of
+from stilnovo.plan.speed import ObjectiveCost, speed
+from stilnovo.recipe import Recipe, load
+from stilnovo.train.objectives.base import objective_of
 
 
 def plan(
@@ -63,17 +68,6 @@ def plan(
 
     Says GPU and host memory line by line, compute and hours, before anything is loaded.
     """
-    from dataclasses import asdict, replace
-    from typing import get_args
-
-    from stilnovo.plan import cards
-    from stilnovo.plan.choice import Budget, best, longest, wishes_of
-    from stilnovo.plan.ledger import Run
-    from stilnovo.plan.levers import HeadKind
-    from stilnovo.plan.shape import adapter_of
-    from stilnovo.plan.sizes import bytes_of
-    from stilnovo.plan.speed import speed
-    from stilnovo.train.objectives.base import objective_of
 
     chosen = _planned_recipe(recipe)
     config = _shape(model, shape)
@@ -120,9 +114,6 @@ def plan(
 
 def _planned_recipe(name: str) -> Recipe:
     """The recipe, refused where a run by it would have no plan."""
-    from stilnovo.plan.keys import plain_reason, refuse_ignored_keys
-    from stilnovo.recipe import load
-
     recipe = load(name)
     refuse_ignored_keys(recipe, on_card=True)
     if reason := plain_reason(recipe):
@@ -148,9 +139,6 @@ def _beside(asked: ObjectiveCost) -> str:
 
 
 def _shape(model: str, shape: str | None) -> LlamaConfig:
-    from stilnovo.plan.config import config_from_json, config_from_numbers
-    from stilnovo.plan.shape import KNOWN
-
     if shape is not None:
         return config_from_numbers(shape)
     if model in KNOWN:
@@ -165,10 +153,6 @@ def _shape(model: str, shape: str | None) -> LlamaConfig:
 
 
 def _too_large(run: Run, budget: Budget, memory: str, reach: int) -> InputError:
-    from dataclasses import replace
-
-    from stilnovo.plan.cards import CARDS, DEFAULT
-    from stilnovo.plan.choice import leanest
 
     lean, least = leanest(run, CARDS[DEFAULT]), leanest(replace(run, tokens=1), CARDS[DEFAULT])
     return InputError(
