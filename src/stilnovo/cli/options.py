@@ -11,9 +11,10 @@ from typer.core import TyperCommand
 ADVANCED, BENCHMARKS, CLEANING, PROBES = "Advanced", "Benchmarks", "Cleaning", "What is measured"
 SAMPLING, SEARCH, SERVER = "Sampling", "Search by meaning", "External server"
 
-_MODEL = typer.Option(metavar="NAME", help="Short name, path or Hugging Face id.")
-Model = Annotated[str, _MODEL]
-OptionalModel = Annotated[str | None, _MODEL]
+Model = Annotated[str, typer.Option(metavar="NAME", help="Short name, path or Hugging Face id.")]
+OptionalModel = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Short name, path or Hugging Face id (default: the recipe's).")
+]
 WritingModel = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Model that writes the answers; `none`: quotations from the library only."),
@@ -21,7 +22,9 @@ WritingModel = Annotated[
 Adapter = Annotated[Path | None, typer.Option(metavar="DIR", help="LoRA adapter (PEFT format).")]
 _QUANTIZATION = "nf4, fp4, int8, int4 or none"
 Quantization = Annotated[str, typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION}.")]
-OptionalQuantization = Annotated[str | None, typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION}.")]
+OptionalQuantization = Annotated[
+    str | None, typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION} (default: the recipe's or the protocol's).")
+]
 AdapterQuantization = Annotated[
     str | None,
     typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION}; default: as in the adapter's training."),
@@ -44,10 +47,7 @@ Split = Annotated[
     typer.Option(metavar="NAME", help="Split to evaluate (default: the task's).", rich_help_panel=BENCHMARKS),
 ]
 Limit = Annotated[
-    float | None,
-    typer.Option(
-        metavar="N", help="Evaluate a random sample: N items of each task, or a fraction.", rich_help_panel=BENCHMARKS
-    ),
+    float | None, typer.Option(metavar="N", help="Evaluate a random sample: N items of each task, or a fraction.")
 ]
 Seed = Annotated[int, typer.Option(help="Random seed for drawing samples.", rich_help_panel=ADVANCED)]
 Cache = Annotated[

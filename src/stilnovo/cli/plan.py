@@ -34,7 +34,7 @@ def plan(
     ram: Annotated[str, typer.Option(metavar="SIZE", help="Host memory.")] = "32GB",
     tokens: Annotated[int | None, typer.Option(help="Tokens per forward pass (default: the recipe's).")] = None,
     card: Annotated[str, typer.Option(metavar="NAME", help="GPU for the time estimate.")] = "rtx-4060",
-    epoch_tokens: Annotated[float, typer.Option(help="Tokens of one epoch, for the hours.")] = 1e8,
+    epoch_tokens: Annotated[float, typer.Option(help="Tokens of one epoch, for the hours.", show_default="1e8")] = 1e8,
     as_json: AsJson = False,
     shape: Annotated[
         str | None,

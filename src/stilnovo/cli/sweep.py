@@ -51,6 +51,7 @@ def sweep(
     tasks: Annotated[
         str, typer.Option(metavar="NAMES", help="Benchmarks, comma-separated, or `none`.")
     ] = "sample_questions,sample_completions",
+    limit: Limit = None,
     protect: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=PATH", help="Text that must not regress (may be given several times)."),
@@ -81,7 +82,6 @@ def sweep(
     no_cache: NoCache = False,
     data_dir: DataDir = None,
     split: Split = None,
-    limit: Limit = None,
     documents: Annotated[
         float | None,
         typer.Option(metavar="N", help="Documents drawn from each text, or a fraction.", rich_help_panel=PROBES),
