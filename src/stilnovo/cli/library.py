@@ -240,14 +240,14 @@ def show(
         if around is not None:
             passages = _neighbours(store, found, around)
             print("\n\n".join(f"[{passage.id}] {passage.text}" for passage in passages))
-            result = {"passages": [_passage_dict(passage) for passage in passages]}
+            result = {"passages": [{"id": passage.id, **_passage_dict(passage)} for passage in passages]}
         elif section:
             chapter = _section(sections, section)
             text = store.section_text(chapter)
             print(text)
             result = {
                 "section": [{"label": chapter.label, "text": text, "start": chapter.start, "end": chapter.end}],
-                "passages": [_passage_dict(passage) for passage in store.passages_of(chapter)],
+                "passages": [{"id": passage.id, **_passage_dict(passage)} for passage in store.passages_of(chapter)],
             }
         else:
             print(described(found))
@@ -284,7 +284,7 @@ def _section(sections: list[Chapter], name: str) -> Chapter:
 
 def _passage_dict(passage: Passage) -> dict[str, object]:
     return {
-        "id": passage.id, "section": passage.section.label, "verses": passage.verses, "text": passage.text,
+        "section": passage.section.label, "verses": passage.verses, "text": passage.text,
         "start": passage.start, "end": passage.end,
     }  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ def prepare(
     yes: Annotated[bool, typer.Option("--yes", help="Download without asking.")] = False,
     as_json: AsJson = False,
     clean: Annotated[
-        Literal["auto", "wikipedia", "none"], typer.Option(help="Kind of cleaning.", rich_help_panel=CLEANING)
+        str, typer.Option(metavar="KIND", help="Cleaning: wikipedia, none, or auto.", rich_help_panel=CLEANING)
     ] = "auto",
     min_chars: Annotated[
         int | None,
@@ -52,8 +52,8 @@ def prepare(
         ),
     ] = None,
     on_bad: Annotated[
-        Literal["skip", "stop"],
-        typer.Option(help="What to do with bad rows (skip: and report them).", rich_help_panel=CLEANING),
+        str,
+        typer.Option(metavar="WHAT", help="Bad rows: skip (and report) or stop.", rich_help_panel=CLEANING),
     ] = "skip",
     seed: Seed = 42,
     mirror: Annotated[
@@ -79,6 +79,12 @@ def prepare(
         raise InputError(
             "No source was given.", next="Give files or a known corpus; `stilnovo prepare --list` shows them."
         )
+    for value, name, allowed in (
+        (clean, "--clean", ("auto", "wikipedia", "none")),
+        (on_bad, "--on-bad", ("skip", "stop")),
+    ):
+        if value not in allowed:
+            raise InputError(f"{name} {value} is unknown.", next=f"Choose {' or '.join(allowed)}.")
     paths = corpora.locate(sources, mirror=mirror, agree=lambda text: _agree(text, yes))
 
     from stilnovo.data.prepare import prepare as run
@@ -89,7 +95,7 @@ def prepare(
     settings = PreparationSettings(
         sources=tuple(paths), clean="wikipedia" if encyclopaedia else "none",
         min_chars=min_chars or (300 if encyclopaedia else 1), held_out=held_out, seed=seed, duplicates=duplicates or None,
-        benchmarks=tuple(str(path) for path in benchmarks or ()), on_bad=on_bad,
+        benchmarks=tuple(str(path) for path in benchmarks or ()), on_bad="stop" if on_bad == "stop" else "skip",
     )  # fmt: skip
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     done = run(settings, open_tokenizer(model), model, out, processes=processes or cores, warn=note)

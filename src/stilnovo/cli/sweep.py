@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from stilnovo.forgetting.scales import Probes
     from stilnovo.forgetting.tradeoff import Tradeoff
     from stilnovo.model.scaling import Scaling
+    from stilnovo.spec import ModelSpec
+    from stilnovo.text.tokenizer import Tokenizer
 
 RECOMMENDED = "recommended"
 
@@ -110,14 +112,13 @@ def sweep(
     from stilnovo.benchmarks.protocol import find_protocol
     from stilnovo.benchmarks.task import Draw
     from stilnovo.benchmarks.tasks import find_tasks
-    from stilnovo.forgetting.form import choose_prompts
     from stilnovo.forgetting.scales import Probes, SweepCandidate, run_sweep
     from stilnovo.forgetting.tradeoff import weigh
     from stilnovo.model import lora
     from stilnovo.progress import Progress
-    from stilnovo.report.sweep import answers_of, sweep_text
+    from stilnovo.report.sweep import sweep_text
     from stilnovo.scoring.answer_cache import AnswerCache, default_folder
-    from stilnovo.scoring.chat_answers import choose_conversations, fitting
+    from stilnovo.scoring.chat_answers import choose_conversations
     from stilnovo.scoring.documents import held_out_texts
     from stilnovo.scoring.evaluate import expectation
     from stilnovo.scoring.identity import adapter_sha256
@@ -131,11 +132,10 @@ def sweep(
     hashes = {name: adapter_sha256(path) for name, path in paths.items()}
     for path in paths.values():
         lora.read_config(path)
-    selections = [
-        conditions.select(task, data_dir, split, Draw(limit, seed))
-        for task in (find_tasks(tasks.split(",")) if tasks != "none" else [])
-    ]
-    _distinct([*(one.task.name for one in selections), *texts])
+    names = [] if tasks == "none" else tasks.split(",")
+    chosen_tasks = find_tasks(names) if names else []
+    selections = [conditions.select(task, data_dir, split, Draw(limit, seed)) for task in chosen_tasks]
+    _distinct([*names, *texts])
     own = held_out_texts(held_out, Draw(documents, seed))
     protected = {name: held_out_texts([path], Draw(documents, seed)) for name, path in texts.items()}
     talks, left_out = choose_conversations(chat, Draw(conversations, seed)) if chat else ([], [])
@@ -147,11 +147,8 @@ def sweep(
         candidates = [
             SweepCandidate(name, path, identity(path, hashes[name]), settings) for name, path in paths.items()
         ]
-        fit = fitting(talks, tokenizer, llama.config.max_positions)
-        if len(fit) < len(talks):
-            note(f"{len(talks) - len(fit):,} conversations are longer than the model's context and are left out.")
-        asked = choose_prompts(prompts, fit, seed) if prompts else []
-        probes = Probes(own, selections, protected, fit, asked, max_new_tokens, positions)
+        probes = Probes(own, selections, protected, talks, (), max_new_tokens, positions)
+        probes = _fitted(probes, prompts, seed, tokenizer, llama.config.max_positions)
         note(f"{len(candidates)} × {len(settings)} settings, {probes.items:,} items each.")
         with api.resumable(answers, note), Progress("sweep", 1) as bar:
             found = run_sweep(
@@ -159,19 +156,42 @@ def sweep(
                 progress=lambda what, done, total: bar.update(done / total, what),
             )  # fmt: skip
     tradeoff = weigh(found, tolerance)
-    given: dict[str, Any] = {
-        "model": model, "quantization": spec.quantization, "adapters": {name: str(path) for name, path in paths.items()},
-        "held_out": [str(path) for path in held_out], "chat": str(chat) if chat else None,
-        "data_dir": str(data_dir) if data_dir else None, "seed": seed,
-    }  # fmt: skip
-    points = [tradeoff.base, *tradeoff.points]
-    written = {f"{one.name} {one.scaling}": answers_of(one.measured) for one in points}
-    result = _write(out, tradeoff, given, probes, hashes, written)
+    given = _given(spec, paths, held_out, chat, data_dir, seed)
+    result = _write(out, tradeoff, given, probes, hashes)
     show(sweep_text(tradeoff))
     if wanted is not None:
         _save(tradeoff, wanted, paths, llama, model)
     print(f"Report: {out / 'report.html'}")
     emit(result, as_json)
+
+
+def _given(
+    spec: ModelSpec,
+    adapters: dict[str, Path],
+    held_out: list[Path],
+    chat: Path | None,
+    data_dir: Path | None,
+    seed: int,
+) -> dict[str, Any]:
+    """What was measured, for the report."""
+    return {
+        "model": spec.model, "quantization": spec.quantization, "held_out": [str(path) for path in held_out],
+        "adapters": {name: str(path) for name, path in adapters.items()}, "chat": str(chat) if chat else None,
+        "data_dir": str(data_dir) if data_dir else None, "seed": seed,
+    }  # fmt: skip
+
+
+def _fitted(probes: Probes, prompts: int, seed: int, tokenizer: Tokenizer, context: int) -> Probes:
+    """The probes with the conversations that the model can read, and prompts drawn from them."""
+    from dataclasses import replace
+
+    from stilnovo.forgetting.form import choose_prompts
+    from stilnovo.scoring.chat_answers import fitting
+
+    fit = fitting(probes.conversations, tokenizer, context)
+    if len(fit) < len(probes.conversations):
+        note(f"{len(probes.conversations) - len(fit):,} conversations are longer than the context and are left out.")
+    return replace(probes, conversations=fit, prompts=choose_prompts(prompts, fit, seed) if prompts else ())
 
 
 def _named(given: list[str], option: str) -> dict[str, Path]:
@@ -254,12 +274,11 @@ def _write(
     given: dict[str, Any],
     probes: Probes,
     hashes: dict[str, str],
-    written: dict[str, Any],
 ) -> dict[str, Any]:
     """`report.html` and `sweep.json` (the figures and every written answer); returns the figures."""
     import sys
 
-    from stilnovo.report.sweep import sweep_facts, sweep_figures, sweep_page
+    from stilnovo.report.sweep import answers_of, sweep_facts, sweep_figures, sweep_page
     from stilnovo.runlog import environment, write_atomic
     from stilnovo.scoring.result import finite
 
@@ -267,6 +286,8 @@ def _write(
     page = sweep_page(tradeoff, title=f"{given['model']}: gained and lost", command=sys.argv, facts=facts)
     result = {**given, **sweep_figures(tradeoff), "report": str(out / "report.html"), "command": sys.argv}
     write_atomic(out / "report.html", page)
-    content = {**result, **environment(), "answers": written}
+    points = [tradeoff.base, *tradeoff.points]
+    answers = {f"{point.name} {point.scaling}": answers_of(point.measured) for point in points}
+    content = {**result, **environment(), "answers": answers}
     write_atomic(out / "sweep.json", json.dumps(finite(content), ensure_ascii=False, indent=1) + "\n")
     return result
