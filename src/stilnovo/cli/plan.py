@@ -88,25 +88,29 @@ def plan(
         value_bytes=2,
     )
     reach = longest(run, budget, speeds, wishes)
-    found = best(run, budget, speeds, wishes)
-    if found is None:
+    setting = best(run, budget, speeds, wishes)
+    if setting is None:
         raise _too_large(run, budget, f"{vram} of GPU and {ram} of host memory", reach)
     # The levers are those that the training will choose; what its objective computes beside is forecast with them.
     objective = objective_of(chosen)
     asked = objective.cost(learnt)
-    found = replace(found, speed=speed(run, found.levers, speeds, document or objective.document_tokens(length), asked))
+    setting = replace(
+        setting, speed=speed(run, setting.levers, speeds, document or objective.document_tokens(length), asked)
+    )
     where = f"{shape or model}, {chosen.model.quantization}, r = {run.lora.r}"
     print(f"{where}: one pass of {length:,} tokens on {vram} (allocator {_gib(budget.allocator)}), host {ram}\n")
-    _table(found, budget)
-    seconds = epoch_tokens * found.speed.seconds / length
-    print(f"\n{_speed_text(found, speeds, epoch_tokens)}\n{_beside(asked)}Longest context that fits: {reach:,} tokens.")
+    _table(setting, budget)
+    seconds = epoch_tokens * setting.speed.seconds / length
+    print(
+        f"\n{_speed_text(setting, speeds, epoch_tokens)}\n{_beside(asked)}Longest context that fits: {reach:,} tokens."
+    )
     emit(
         {
-            "tokens": length, "longest_context_tokens": reach, "peak_bytes": found.peak, "host_bytes": found.ledger.host,
-            "budget_bytes": budget.allocator, "flops_per_token": found.speed.flops_per_token, "times_n": found.speed.times_n,
-            "tokens_per_second": length / found.speed.seconds, "hours_per_epoch": seconds / 3600,
-            "items": [{"name": item.name, "place": item.place, "bytes": item.size, "note": item.note} for item in found.ledger.items],
-            "moments": found.ledger.moments, "levers": asdict(found.levers), "objective": asdict(asked),
+            "tokens": length, "longest_context_tokens": reach, "peak_bytes": setting.peak, "host_bytes": setting.ledger.host,
+            "budget_bytes": budget.allocator, "flops_per_token": setting.speed.flops_per_token, "times_n": setting.speed.times_n,
+            "tokens_per_second": length / setting.speed.seconds, "hours_per_epoch": seconds / 3600,
+            "items": [{"name": item.name, "place": item.place, "bytes": item.size, "note": item.note} for item in setting.ledger.items],
+            "moments": setting.ledger.moments, "levers": asdict(setting.levers), "objective": asdict(asked),
         },
         as_json,
     )  # fmt: skip
@@ -121,9 +125,9 @@ def _planned_recipe(name: str) -> Recipe:
     return recipe
 
 
-def _speed_text(found: Plan, card: Card, epoch_tokens: float) -> str:
+def _speed_text(setting: Plan, card: Card, epoch_tokens: float) -> str:
     source = "measured" if card.measured else "a forecast from its maker's sheet, not a measurement"
-    speed, rate = found.speed, found.run.tokens / found.speed.seconds
+    speed, rate = setting.speed, setting.run.tokens / setting.speed.seconds
     return (
         f"{speed.flops_per_token / 1e9:.1f} GFLOP a token ({speed.times_n:.2f} N; a plain step's floor is 4 N). "
         f"On {card.name}, {source}: {rate:,.0f} tokens/s, {epoch_tokens / rate / 3600:,.1f} hours for {epoch_tokens:,.0f} tokens."
@@ -163,30 +167,30 @@ def _too_large(run: Run, budget: Budget, memory: str, reach: int) -> InputError:
     )
 
 
-def _table(found: Plan, budget: Budget) -> None:
+def _table(setting: Plan, budget: Budget) -> None:
     totals = {
         "card": [
-            ("fragmentation", found.fragmentation, "3 % of what is allocated and freed"),
-            ("= peak of the allocator", found.peak, f"of {_size(budget.allocator)}"),
+            ("fragmentation", setting.fragmentation, "3 % of what is allocated and freed"),
+            ("= peak of the allocator", setting.peak, f"of {_size(budget.allocator)}"),
             ("CUDA context, libraries", budget.context, "outside the allocator"),
         ],
-        "host": [("= host", found.ledger.host, f"of {_size(budget.host_room)}; 3 GiB left for the system")],
+        "host": [("= host", setting.ledger.host, f"of {_size(budget.host_room)}; 3 GiB left for the system")],
     }
     for place, title in (("card", "GPU memory"), ("host", "Host memory")):
-        if items := [(item.name, item.size, item.note) for item in found.ledger.items if item.place == place]:
+        if items := [(item.name, item.size, item.note) for item in setting.ledger.items if item.place == place]:
             print(f"{title}:")
             for name, size, why in items + totals[place]:
                 print(f"  {name:<28}{_size(size):>14}  {why}")
-    moments = sorted(((size, name) for name, size in found.ledger.moments.items()), reverse=True)
-    others = [f"{name} {_size(size)}" for size, name in moments if name != found.ledger.moment]
+    moments = sorted(((size, name) for name, size in setting.ledger.moments.items()), reverse=True)
+    others = [f"{name} {_size(size)}" for size, name in moments if name != setting.ledger.moment]
     print("  other moments: " + ", ".join(others))
-    for name, value, why in _levers(found):
+    for name, value, why in _levers(setting):
         print(f"  {name:<20}{value:<26}{why}")
 
 
-def _levers(found: Plan) -> list[tuple[str, str, str]]:
+def _levers(setting: Plan) -> list[tuple[str, str, str]]:
     """(lever, its setting, why) in plain words."""
-    levers, layers = found.levers, found.run.config.layers
+    levers, layers = setting.levers, setting.run.config.layers
     counts = {name: levers.layers.count(name) for name in dict.fromkeys(levers.layers)}
     saved = ", ".join(f"{count} {name}" for name, count in counts.items())
     again = [name for name in ("attention", "recompute") if name in counts]
