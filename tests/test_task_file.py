@@ -187,6 +187,8 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "the harness's: too few examples": ({**HARNESS, "num_fewshot": 3, "fewshot_split": "test"}, "only 2 examples for 3 shots"),
     "the harness's: a target": ({**HARNESS, "doc_to_target": "{{9}}"}, "Row 1 .*doc_to_target: 9 is no index below 3"),
     "the harness's: an answer unknown": ({**HARNESS, "doc_to_target": "{{'XY'.index(risposta)}}"}, "doc_to_target: substring not found"),
+    "the harness's: a sampler": ({**HARNESS, "fewshot_config": {"sampler": "balanced"}}, "sampler 'balanced' is not supported"),
+    "the harness's: top_k": ({**HARNESS, "generation_kwargs": {"top_k": 3}}, "'top_k' is not supported.\nDid you mean top_p"),
     "the harness's: no target": ({**HARNESS, "doc_to_target": None}, "lacks doc_to_target"),
 }  # fmt: skip
 

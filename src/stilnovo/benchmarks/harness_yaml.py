@@ -12,7 +12,8 @@ import ast
 import random
 import re
 import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,6 +33,7 @@ _KEYS = (
     "generation_kwargs", "metric_list", "metadata", "tag", "task_alias", "dataset_name",
 )  # fmt: skip
 _METRICS: dict[str, tuple[Metric, ...]] = {"multiple_choice": ("acc", "acc_norm"), "generate_until": ("exact_match",)}
+_GENERATION = ("until", "max_gen_toks", "max_new_tokens", "do_sample", "temperature", "top_p")
 _GRADING = ("ignore_case", "ignore_punctuation", "ignore_numbers", "regexes_to_ignore")
 
 
@@ -42,6 +44,10 @@ def harness_task(path: Path, settings: Mapping[str, Any]) -> Task:
         InputError: a key or a value is not supported, or a data file is missing.
     """
     check_keys(path, settings, _KEYS)
+    fewshot, generation = settings.get("fewshot_config") or {}, settings.get("generation_kwargs") or {}
+    check_keys(path, fewshot, ("sampler",))
+    check_keys(path, generation, _GENERATION)
+    _one_of(path, fewshot, "sampler", ("default", "first_n"), "default")
     kind = _one_of(path, settings, "output_type", tuple(_METRICS), "generate_until")
     _one_of(path, settings, "dataset_path", ("json", "csv", "parquet"))
     files = _data_files(path, settings.get("dataset_kwargs") or {})
@@ -116,17 +122,24 @@ class _Prompt:
             lengths=tuple(map(len, choices)),
         )
 
-    def _examples(self, row: Row) -> Sequence[Row]:
-        others = [other for other in self.pool if other != row] if self.with_itself else self.pool
-        if len(others) < self.shots:
-            raise ValueError(f"there are only {len(others)} examples for {self.shots} shots")
-        if self.first:
-            return others[: self.shots]
-        if not self.shots:
-            return []
-        drawn = self.random.sample(self.pool, self.shots + self.with_itself)
-        rest = [other for other in drawn if not self.with_itself or other != row][: self.shots]
-        return rest if len(rest) == self.shots else self.random.sample(others, self.shots)
+    def _examples(self, row: Row) -> list[Row]:
+        """The few-shot examples of a row, never itself."""
+
+        def others(rows: Iterable[Row]) -> Iterator[Row]:
+            return (other for other in rows if not self.with_itself or other != row)
+
+        if self.first or not self.shots:
+            examples = list(islice(others(self.pool), self.shots))
+        else:
+            examples = list(others(self._sample(self.pool, self.shots + self.with_itself)))[: self.shots]
+            if len(examples) < self.shots:  # the row stands in the pool more than once
+                examples = self._sample(list(others(self.pool)), self.shots)
+        if len(examples) < self.shots:
+            raise ValueError(f"there are only {len(examples)} examples for {self.shots} shots")
+        return examples
+
+    def _sample(self, rows: Sequence[Row], count: int) -> list[Row]:
+        return self.random.sample(rows, min(count, len(rows)))
 
     def _example(self, row: Row) -> str:
         choices, target = self._choices(row), self._target(row)
