@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from stilnovo.model.functions import frozen_linear, rms_norm, rotate, swiglu
+from stilnovo.model.functions import rms_norm, rotate, swiglu
 from stilnovo.model.lora import LoraConfig, LoraLinear
-from stilnovo.model.quantize import DenseLinear, quantized_linear
+from stilnovo.model.quantize import DenseLinear, frozen_linear, quantized_linear
 
 
 @pytest.fixture(autouse=True)

@@ -15,24 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 _aten = torch.ops.aten
-
-
-class Kernel(Protocol):
-    """Causal attention inside each document of a stream."""
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
-        """q (T, H, D), k and v (T, K, D) → out (T, H, D), and what backward needs beside it."""
-
-    def backward(
-        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, kept: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of q, k and v, from the gradient (T, H, D) of `out`."""
 
 
 class FlashVarlen:
@@ -44,7 +32,7 @@ class FlashVarlen:
         self.longest = max(lengths)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
-        """See `Kernel.forward`."""
+        """q (T, H, D), k and v (T, K, D) → out (T, H, D), and what backward needs beside it."""
         out, logsumexp, seed, unused, _ = _aten._flash_attention_forward(
             q, k, v, self.bounds, self.bounds, self.longest, self.longest, 0.0, True, False
         )
@@ -53,7 +41,7 @@ class FlashVarlen:
     def backward(
         self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, kept: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Kernel.backward`."""
+        """Gradients of q, k and v, from the gradient (T, H, D) of `out`."""
         logsumexp, seed, unused = kept
         d_q, d_k, d_v = _aten._flash_attention_backward(
             grad, q, k, v, out, logsumexp, self.bounds, self.bounds, self.longest, self.longest, 0.0, True, seed, unused
@@ -84,7 +72,7 @@ class PerDocument:
         self._masks: dict[tuple[int, int], Tensor] = {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
-        """See `Kernel.forward`."""
+        """See `FlashVarlen.forward`."""
         out, kept, groups, card = torch.empty_like(q), [], k.shape[1], q.device.type == "cuda"
         for rows, keys in self.whole if card else self.spans:
             part = (_by_group(q[rows], groups), *_shared(k[keys], v[keys], q.shape[1]))
@@ -101,7 +89,7 @@ class PerDocument:
     def backward(
         self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, kept: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Kernel.backward`."""
+        """See `FlashVarlen.backward`."""
         d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         groups, card = k.shape[1], q.device.type == "cuda"
         for (rows, keys), rest in zip(self.whole if card else self.spans, kept, strict=True):
@@ -139,6 +127,9 @@ def _shared(k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, ...]:
     """(L, K, D) → (K, G, L, D), views in which the G queries share their key and value."""
     size = (k.shape[1], heads // k.shape[1], *k.shape[::2])
     return tuple(x.transpose(0, 1).unsqueeze(1).expand(size) for x in (k, v))
+
+
+Kernel = FlashVarlen | PerDocument
 
 
 def kernel_for(lengths: Sequence[int], device: torch.device, dtype: torch.dtype) -> Kernel:

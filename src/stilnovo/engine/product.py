@@ -10,7 +10,6 @@ Shape letters: t tokens of a tile, I inputs, O outputs of all parts together, R 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,21 +19,11 @@ from stilnovo.model.lora import LoraLinear
 from stilnovo.model.quantize import FrozenLinear
 
 
-class Sink(Protocol):
-    """Interface of what collects the adapter's gradients."""
+class Sink:
+    """Collects the adapter's gradients: here in `parameter.grad`, in the parameter's type; a subclass may do otherwise."""
 
     def add(self, parameter: nn.Parameter, gradient: Tensor, rows: slice | None = None) -> None:
         """Add a gradient of the whole parameter, or of some of its rows."""
-
-    def flush(self) -> None:
-        """Called when a layer's gradients are complete."""
-
-
-class OnCard:
-    """Accumulates gradients in `parameter.grad`, in the parameter's type."""
-
-    def add(self, parameter: nn.Parameter, gradient: Tensor, rows: slice | None = None) -> None:
-        """See `Sink.add`."""
         if parameter.grad is None:
             if rows is None:
                 parameter.grad = gradient.to(parameter.dtype)
@@ -44,7 +33,7 @@ class OnCard:
         target += gradient
 
     def flush(self) -> None:
-        """See `Sink.flush`."""
+        """Called when a layer's gradients are complete."""
 
 
 class ProductPart:

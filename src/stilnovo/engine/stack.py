@@ -26,7 +26,7 @@ from stilnovo.engine.blocks import LayerEngine, Saved, Stream, norm_backward_, n
 from stilnovo.engine.head import Head
 from stilnovo.engine.link import ActivationStore, Link
 from stilnovo.engine.packed_attention import kernel_for
-from stilnovo.engine.product import OnCard, Sink
+from stilnovo.engine.product import Sink
 from stilnovo.engine.streaming import LayerStream
 from stilnovo.model import lora, scaling
 from stilnovo.model.attention import positions_of
@@ -74,7 +74,7 @@ class TrainingEngine:
     def __init__(self, model: Llama, levers: Levers, sink: Sink | None = None) -> None:
         assert len(levers.layers) == model.config.layers
         self.model, self.levers = model, levers
-        self.sink = sink or OnCard()
+        self.sink = sink or Sink()
         self.link = Link(model.device)
         self.store = ActivationStore(self.link)
         self.head = Head(model.head, levers.head, levers.head_tile, self.link)

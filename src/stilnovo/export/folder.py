@@ -20,7 +20,7 @@ from tokenizers.processors import TemplateProcessing
 from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles
 from stilnovo.model.llama import RotaryTable
-from stilnovo.model.weights import GGUFReader, SafetensorsReader
+from stilnovo.model.weights import GGUFReader, WeightReader
 from stilnovo.plan.config import read_json
 from stilnovo.plan.shape import LlamaConfig, RopeScaling
 from stilnovo.recipe import Scheme
@@ -34,7 +34,7 @@ _STRETCHED = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_pos
 
 def companions(
     files: ModelFiles,
-    reader: GGUFReader | SafetensorsReader,
+    reader: WeightReader,
     tokenizer: Tokenizer,
     dtype: torch.dtype,
     adapter: Path | None,

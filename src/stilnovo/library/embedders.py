@@ -11,7 +11,7 @@ import os
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from stilnovo.errors import InputError, StilnovoError, needs, reported
 from stilnovo.library import rank
@@ -20,13 +20,6 @@ DEFAULT = "intfloat/multilingual-e5-small"
 _BATCH, _TIMEOUT_SECONDS = 64, 60
 #: An answer of the server larger than this is none.
 _LARGEST_ANSWER = 256 * 2**20
-
-
-class Reranker(Protocol):
-    """Scores texts for a query; only the order of the scores matters."""
-
-    def __call__(self, query: str, texts: Sequence[str]) -> Sequence[float]:
-        """One score per text, higher is better."""
 
 
 class Embedder(ABC):

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from stilnovo.library import numerals
 from stilnovo.library.numerals import PATTERN, roman
@@ -174,6 +175,10 @@ def _bare(text: str, parts: Sequence[Heading]) -> list[_Numeral]:
     return sorted({numeral.start: numeral for numeral in found}.values(), key=lambda n: n.start)
 
 
+# What the next numeral adds to a chain, by how far it is ahead.
+_GAINS = {1: 1.0, 2: 0.2, 3: -0.6}
+
+
 def _chain(candidates: Sequence[_Numeral], minimum: int = 3) -> list[_Numeral]:
     """The best sequence that counts up by one, with rare gaps, and may start again at 1 (a new part, a new novella)."""
     best: list[tuple[float, int]] = []
@@ -181,16 +186,10 @@ def _chain(candidates: Sequence[_Numeral], minimum: int = 3) -> list[_Numeral]:
         options = [(1.0 if here.number == 1 and here.weight > 0.5 else 0.3 if here.number == 2 else -1.0, -1)]
         for j in range(max(0, i - 400), i):
             before, (score, _) = candidates[j], best[j]
-            step = here.number - before.number
-            if step == 1:
-                gain = 1.0
-            elif step in (2, 3):
-                gain = 0.2 if step == 2 else -0.6
-            elif here.number == 1 and before.number > 1:
-                gain = -1.0 if here.weight > 0.5 else -2.0
-            elif here.number == 2 and before.number > 2:
-                gain = -1.2
-            else:
+            gain = _GAINS.get(here.number - before.number)
+            if gain is None and here.number <= 2 and before.number > here.number:  # the count starts again
+                gain = -1.2 if here.number == 2 else -1.0 if here.weight > 0.5 else -2.0
+            if gain is None:
                 continue
             mixed, near = before.arabic != here.arabic, here.start - before.end < _NEAR
             options.append((score + gain - 0.4 * mixed - 1.0 * near, j))
@@ -268,15 +267,11 @@ def _without_index(headings: list[Heading], length: int) -> list[Heading]:
     """Drop runs of headings with nothing between them: a table of contents, a numbered list."""
     ends = [*(heading.start for heading in headings[1:]), length][: len(headings)]
     short = [end - heading.end < _INDEX_BODY for heading, end in zip(headings, ends, strict=True)]
-    kept, i = [], 0
-    while i < len(headings):
-        j = i
-        while j < len(headings) and short[j]:
-            j += 1
-        chapters = sum(heading.level == 2 for heading in headings[i:j])
-        if chapters < _INDEX_RUN:
-            kept += headings[i : max(j, i + 1)]
-        i = max(j, i + 1)
+    kept: list[Heading] = []
+    for brief, group in groupby(zip(short, headings, strict=True), key=lambda pair: pair[0]):
+        run = [heading for _, heading in group]
+        if not brief or sum(heading.level == 2 for heading in run) < _INDEX_RUN:
+            kept += run
     return kept
 
 

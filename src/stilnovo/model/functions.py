@@ -1,4 +1,4 @@
-"""Four operations with a memory-saving backward: each saves only what its backward reads.
+"""Three operations with a memory-saving backward: each saves only what its backward reads.
 
 All weights of the base are frozen, so no backward here computes a weight gradient: that alone is a third of the
 arithmetic of full training (2N instead of 4N FLOPs a token backward, N parameters).
@@ -6,37 +6,13 @@ arithmetic of full training (2N instead of 4N FLOPs a token backward, N paramete
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-
-
-class DenseSource(Protocol):
-    """Anything that can dequantise a frozen matrix to a floating-point type."""
-
-    def dense(self, dtype: torch.dtype) -> Tensor:
-        """The matrix (out, in)."""
-
-
-class _FrozenLinear(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: DenseSource) -> Tensor:
-        ctx.weight, ctx.dtype = weight, x.dtype
-        return F.linear(x, weight.dense(x.dtype))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad @ ctx.weight.dense(ctx.dtype), None
-
-
-def frozen_linear(x: Tensor, weight: DenseSource) -> Tensor:
-    """x (…, in) times a frozen matrix → (…, out). Saves nothing: backward makes the dense matrix again."""
-    return _FrozenLinear.apply(x, weight)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _SwiGLU(Function):

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import gc
 import re
-import sys
 
 import torch
 from torch import Tensor
@@ -64,7 +63,9 @@ def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: tor
     def linear(weight: Tensor) -> FrozenLinear:
         module = quantized_linear(weight, scheme)
         del weight
-        _return_freed_memory()
+        # glibc keeps freed blocks under 32 MiB for later; over a whole model they would add up to more than it takes.
+        with contextlib.suppress(AttributeError, TypeError, OSError):  # other C libraries have no such call
+            ctypes.CDLL(None).malloc_trim(0)
         return module
 
     model = Llama(reader.config, tensor, linear).to(device)
@@ -72,14 +73,7 @@ def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: tor
     return model.eval()
 
 
-def _return_freed_memory() -> None:
-    # glibc keeps freed blocks under 32 MiB for later; over a whole model they would add up to more than it takes.
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # other C libraries have no such call
-            ctypes.CDLL(None).malloc_trim(0)
-
-
-def open_checkpoint(files: ModelFiles) -> tuple[GGUFReader | SafetensorsReader, Tokenizer]:
+def open_checkpoint(files: ModelFiles) -> tuple[WeightReader, Tokenizer]:
     """Open a checkpoint's weights (lazily) and its tokenizer.
 
     Raises:

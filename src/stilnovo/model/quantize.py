@@ -22,10 +22,12 @@ import logging
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from stilnovo.model import kernels
-from stilnovo.model.functions import frozen_linear
 from stilnovo.plan.step import BLOCK, DENSE_PART, NESTED_BLOCK
 from stilnovo.recipe import Scheme
 
@@ -55,6 +57,23 @@ def decode_four_bit(packed: Tensor, state: Any) -> Tensor:
         state.shape = torch.Size((shape.numel(),))
     dense: Tensor = bitsandbytes_functional().dequantize_4bit(packed, state)
     return dense.view(shape)
+
+
+class _FrozenLinear(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: FrozenLinear) -> Tensor:
+        ctx.weight, ctx.dtype = weight, x.dtype
+        return F.linear(x, weight.dense(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad @ ctx.weight.dense(ctx.dtype), None
+
+
+def frozen_linear(x: Tensor, weight: FrozenLinear) -> Tensor:
+    """x (…, in) times a frozen matrix → (…, out). Saves nothing: backward makes the dense matrix again."""
+    return _FrozenLinear.apply(x, weight)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class FrozenLinear(nn.Module):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,15 +22,6 @@ from stilnovo.plan.shape import LlamaConfig
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
-
-
-class WeightReader(Protocol):
-    """Interface of checkpoint readers: config, and tensors by Hugging Face name."""
-
-    config: LlamaConfig
-
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """One tensor as stored (or dequantised to fp32), checked against `shape`."""
 
 
 def _damage(
@@ -73,7 +64,7 @@ class SafetensorsReader:
             return safe_open(self.folder / name, framework="pt")
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """See `WeightReader.tensor`."""
+        """One tensor by its Hugging Face name, as stored, checked against `shape`."""
         if name not in self._file_of:
             raise InputError(f"The checkpoint has no tensor {name}.", f"Folder: {self.folder}", "Is it a whole model?")
         file = self._open(self._file_of[name])
@@ -174,7 +165,7 @@ class GGUFReader:
         )
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """See `WeightReader.tensor`."""
+        """One tensor by its Hugging Face name, dequantised to fp32, checked against `shape`."""
         from gguf.quants import dequantize
 
         stored_name = next((p.sub(new, name) for p, new in _GGUF_NAMES if p.fullmatch(name)), name)
@@ -188,3 +179,6 @@ class GGUFReader:
             heads = self.config.heads if stored_name.endswith("q.weight") else self.config.kv_heads
             dense = dense.view(heads, -1, 2, dense.shape[-1]).transpose(1, 2).reshape(dense.shape)
         return dense
+
+
+WeightReader = SafetensorsReader | GGUFReader

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from stilnovo.engine.link import Link, Ticket
+from stilnovo.engine.product import Sink
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 
 
-class HostAdapter:
-    """A `Sink` for the engine, and the parameters that an optimizer on the host updates.
+class HostAdapter(Sink):
+    """A sink for the engine, and the parameters that an optimizer on the host updates.
 
     Attributes:
         masters: fp32 parameters on the host, in the order of `lora.parameters`.
