@@ -70,7 +70,7 @@ class Answer:
     Attributes:
         searched: What the library was asked; empty when it was not.
         sure: Whether the sentence found answers by the stated rule (`Chooser.sure`) or is only the nearest one.
-        failure: What a model that broke off said last.
+        failure: The error message of a model that failed.
         prompt_tokens: Tokens that the model read.
         completion_tokens: Tokens that the model wrote.
     """

@@ -68,7 +68,7 @@ def _show(events: Generator[Event, None, None]) -> None:
                 for quote in event.quotes:
                     print(f"[{quote.status}: {quote.citation or quote.shown}]")
                 if event.finish == "failed":
-                    note("The answer broke off; this turn is not kept.")
+                    note("The answer is incomplete; this turn is not kept in the history.")
     except KeyboardInterrupt:
         events.close()
         print()

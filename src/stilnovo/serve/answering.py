@@ -167,7 +167,7 @@ def _logged(error: Exception) -> Fault:
         # A broken model is trouble of this answer alone: a name for the reader, the inside for the log.
         log.error("An answer failed.", exc_info=error)
         if fault.code == "internal":
-            fault = Fault(502, "model_failed", f"The model broke off: {type(error).__name__}.")
+            fault = Fault(502, "model_failed", f"The model failed: {type(error).__name__}.")
     return fault
 
 

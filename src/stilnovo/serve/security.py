@@ -103,10 +103,12 @@ class Door:
         if "*" not in names and name not in names:
             wrong = not is_loopback(name) if self._settings.loopback else bool(names)
             if wrong:
-                raise Fault(421, "wrong_host", f"This service is not called {host[:80]!r}.")
+                raise Fault(421, "wrong_host", f"The host {host[:80]!r} is not allowed; allow it with --allow-host.")
         foreign = (origin and urlsplit(origin).netloc != host) or request.headers.get("sec-fetch-site") == "cross-site"
         if request.method not in _SAFE and foreign and origin not in self._settings.origins:
-            raise Fault(403, "foreign_origin", "Requests from other web pages are refused.")
+            raise Fault(
+                403, "foreign_origin", "Cross-origin requests are refused; allow the origin with --allow-origin."
+            )
         path, token = request.scope["path"], self._settings.token
         if not token or request.method == "OPTIONS" or path in _OPEN or path.startswith("/static/"):
             return

@@ -149,7 +149,7 @@ class Answered:
         """An event as pieces of a stream; notices have none.
 
         Raises:
-            Fault: the model broke off.
+            Fault: the model failed.
         """
         if isinstance(event, Notice):
             return
@@ -165,7 +165,7 @@ class Answered:
         """A whole answer.
 
         Raises:
-            Fault: the model broke off.
+            Fault: the model failed.
         """
         text = self._cut.feed(done.text) + self._cut.rest()
         end = self._end(done)
