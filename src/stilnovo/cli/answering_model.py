@@ -1,4 +1,4 @@
-"""The options by which a command finds its writer: our own engine, a server, or none."""
+"""The model, server or neither that writes answers, opened from a command's options."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def writer_of(
     server_context: int | None,
     device: str = "auto",
 ) -> AnswerWriter | None:
-    """The writer that the options name; None when they name none.
+    """The writer of answers that the options name; None for quotations only.
 
     Raises:
         InputError: they contradict each other.
     """
     if server is not None:
         if model not in (None, "none") or adapter is not None:
-            raise InputError("--server and --model are two writers.", next="Name one of them.")
+            raise InputError("--server and --model cannot be combined.", next="Give one of them.")
         if not server_model:
-            raise InputError("--server needs the model's name there.", next="Add --server-model NAME.")
+            raise InputError("--server needs the name of a model on that server.", next="Add --server-model NAME.")
         from stilnovo.remote import ServerWriter
 
         return ServerWriter(server, server_model, server_context)
@@ -51,7 +51,7 @@ def system_of(text: str | None, file: Path | None) -> str:
     if file is None:
         return text or SYSTEM
     if text is not None:
-        raise InputError("--system and --system-file are two prompts.", next="Give one of them.")
+        raise InputError("--system and --system-file cannot be combined.", next="Give one of them.")
     with reported(f"Cannot read the system prompt {file}.", "It must be a UTF-8 text."):
         prompt = file.read_text(encoding="utf-8").strip()
     if not prompt:

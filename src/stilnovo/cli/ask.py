@@ -1,4 +1,4 @@
-"""`stilnovo ask`: one question to the library, one answer whose quotations are verified."""
+"""`stilnovo ask`: answer one question from the library, with verified quotations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stilnovo compare`: two evaluations of the same items, one verdict a task in plain words, and where they differ."""
+"""`stilnovo compare`: paired tests of two evaluations of the same items, a verdict for every task."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from stilnovo.cli.output import emit, note, show
 
 if TYPE_CHECKING:
     from stilnovo.benchmarks.task import Item
-    from stilnovo.compare.paired import Comparison
-    from stilnovo.scoring.result import EvaluationResult, TaskResult
+    from stilnovo.scoring.result import TaskResult
 
 
 def compare(
@@ -33,7 +32,8 @@ def compare(
     Each task has improved, regressed, or is inconclusive; reasons and intervals are printed.
     """
     from stilnovo.compare.paired import compare as pair_up
-    from stilnovo.report.comparison import comparison_figures, comparison_text
+    from stilnovo.report.comparison import comparison_figures, comparison_page, comparison_text
+    from stilnovo.runlog import RunFolder, environment, write_atomic
     from stilnovo.scoring.result import load_result
 
     first, second = load_result(before), load_result(after)
@@ -43,28 +43,14 @@ def compare(
     show(comparison_text(first, second, comparison))
     result: dict[str, Any] = {"before": str(before), "after": str(after), **comparison_figures(comparison)}
     if out is not None:
-        result["report"] = str(_write(out, first, second, comparison, data_dir, result))
+        folder = data_dir or (Path(first.settings["data_dir"]) if first.settings.get("data_dir") else None)
+        own_files = first.settings.get("task_files") or {}
+        page = comparison_page(first, second, comparison, lambda task: _texts(task, folder, own_files), sys.argv)
+        write_atomic(out / "report.html", page)
+        RunFolder(out).write_json("comparison.json", {"command": sys.argv, **environment(), **result})
+        result["report"] = str(out / "report.html")
         print(f"Report: {result['report']}")
     emit(result, as_json)
-
-
-def _write(
-    folder: Path,
-    before: EvaluationResult,
-    after: EvaluationResult,
-    comparison: Comparison,
-    data_dir: Path | None,
-    result: dict[str, Any],
-) -> Path:
-    from stilnovo.report.comparison import comparison_page
-    from stilnovo.runlog import RunFolder, environment, write_atomic
-
-    where = data_dir or (Path(before.settings["data_dir"]) if before.settings.get("data_dir") else None)
-    own_files = before.settings.get("task_files") or {}
-    page = comparison_page(before, after, comparison, lambda task: _texts(task, where, own_files), sys.argv)
-    write_atomic(folder / "report.html", page)
-    RunFolder(folder).write_json("comparison.json", {"command": sys.argv, **environment(), **result})
-    return folder / "report.html"
 
 
 def _texts(task: TaskResult, data_dir: Path | None, own_files: Mapping[str, str]) -> Mapping[str, Item]:

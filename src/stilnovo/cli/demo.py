@@ -1,4 +1,4 @@
-"""`stilnovo demo`: the main job in one go, on the embedded model and the project's own sample."""
+"""`stilnovo demo`: the whole workflow on the embedded model and the built-in sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stilnovo evaluate`: a model, some tasks, a held-out text; figures with their intervals, and what they cannot show."""
+"""`stilnovo evaluate`: score a model on benchmarks and held-out text, with confidence intervals."""
 
 from __future__ import annotations
 

@@ -1,17 +1,18 @@
-"""`stilnovo export`: a model with its adapter made part of it, as a folder that any program for Llamas opens."""
+"""`stilnovo export`: merge an adapter into its base and write an ordinary Hugging Face folder."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from stilnovo.cli.options import Adapter, AdapterQuantization, AsJson, Model
 from stilnovo.cli.output import emit, note
-
-if TYPE_CHECKING:
-    from stilnovo.spec import ModelSpec
+from stilnovo.errors import InputError
+from stilnovo.progress import bytes_text, seconds_text
+from stilnovo.spec import ModelSpec, spec_of, training_recipe
 
 
 def export(
@@ -27,12 +28,7 @@ def export(
 
     Weights are streamed, so that the memory needed is one matrix, whatever the model.
     """
-    import time
-
-    from stilnovo.errors import InputError
     from stilnovo.export.merged import checked_dtype, export_model
-    from stilnovo.progress import bytes_text, seconds_text
-    from stilnovo.spec import spec_of
 
     kind = checked_dtype(dtype)
     if not 0 < shard_gigabytes < 1e6:
@@ -50,13 +46,11 @@ def export(
     if made.arrived is not None:
         print(f"Of the adapter's update {100 * made.arrived:.1f} % arrives in {dtype}.")
         if made.arrived < ENOUGH:
-            note(
-                "The rest is smaller than the steps of this type: choose --dtype float16 or float32 to keep more of it."
-            )
+            note("The rest is below this type's precision: choose --dtype float16 or float32 to keep more of it.")
     if made.merged and scheme != "none":
         note(
-            f"Rounded to {scheme} again, the folder may lose most of what was learnt: it lies on that grid. Train on and "
-            "evaluate it with --quantization none or int8 (docs/training.md)."
+            f"Quantized to {scheme} again, the folder may lose most of the update. Train on and evaluate it with "
+            "--quantization none or int8 (docs/training.md)."
             if scheme != "int8"
             else "Train on and evaluate the folder with --quantization none, or measure what int8 keeps of it."
         )
@@ -76,8 +70,6 @@ ENOUGH = 0.95  # of an update; below, the type is worth a word
 
 def _say_training(given: str | None, spec: ModelSpec) -> None:
     """Tell on which model and quantization the adapter was trained, where that is known."""
-    from stilnovo.spec import training_recipe
-
     recipe = training_recipe(spec.adapter) if spec.adapter is not None else None
     if recipe is None:
         if spec.adapter is not None and given is None:

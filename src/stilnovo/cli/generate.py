@@ -1,4 +1,4 @@
-"""`stilnovo generate`: one prompt, one text, streamed."""
+"""`stilnovo generate`: one answer to one prompt, streamed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stilnovo models`: which models there are by name, and which of them lie on this machine."""
+"""`stilnovo models`: the models that have a short name, and which of them are installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command prints alike: people's tables on stdout, and one JSON object as the last line when asked for."""
+"""Output of all commands: tables on stdout, notes on stderr, and with `--json` one JSON object as the last line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stilnovo plan`: what a training run will need, before anything is loaded; torch is not even imported."""
+"""`stilnovo plan`: memory and time of a training run, without loading the model or importing torch."""
 
 from __future__ import annotations
 

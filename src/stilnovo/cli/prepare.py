@@ -1,4 +1,4 @@
-"""`stilnovo prepare`: a corpus to token shards, once."""
+"""`stilnovo prepare`: turn a corpus into token shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stilnovo serve`: the page and OpenAI's API over a library, on this machine unless told otherwise."""
+"""`stilnovo serve`: the chat page and an OpenAI-compatible API over a library, on this machine by default."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def serve(
     name = server_model or (model if writes and model else "")
 
     def started(address: str) -> None:
-        print(f"stilnovo is at {address} (Ctrl-C ends it)\nLibrary: {settings.library}, {works} works")
+        print(f"Serving at {address} (Ctrl-C stops it)\nLibrary: {settings.library}, {works} works")
         if not works:
             note("The library is empty: add texts on the page, or start with --sample.")
         emit({"address": address, "library": str(settings.library), "works": works, "model": name}, as_json)

@@ -1,4 +1,4 @@
-"""`stilnovo sweep`: adapters under several scales, what each gains and what it loses, and which one to take."""
+"""`stilnovo sweep`: evaluate adapters at several scales, and recommend one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stilnovo train`: a recipe, some changes to it, a run folder."""
+"""`stilnovo train`: fine-tune a model by a recipe into a run folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import typer
 
 from stilnovo.cli.options import AsJson, OptionalDevice, OptionalModel, OptionalQuantization, Out, RecipeName, Steps
 from stilnovo.cli.output import emit, note
+from stilnovo.errors import InputError
+from stilnovo.progress import bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from stilnovo.model.memory import MemoryLine
@@ -74,8 +76,6 @@ def _changes(given: dict[str, Any], sets: list[str]) -> dict[str, Any]:
     """The recipe's keys that the options change."""
     import yaml
 
-    from stilnovo.errors import InputError
-
     changes = {key: value for key, value in given.items() if value is not None}
     for item in sets:
         key, equals, value = item.partition("=")
@@ -86,7 +86,6 @@ def _changes(given: dict[str, Any], sets: list[str]) -> dict[str, Any]:
 
 
 def _print(run: TrainingRun, result: TrainResult, memory: list[MemoryLine], out: Path) -> None:
-    from stilnovo.progress import bytes_text, seconds_text
     from stilnovo.train.held_out import FILE
     from stilnovo.train.loop import LAST_STEPS
 

@@ -1,16 +1,14 @@
-"""How works are shown, before and after they are stored, and how a person is asked for what was not recognised."""
+"""How works are printed, before and after they are stored, and which names to add by hand."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stilnovo.cli.output import note
-
-if TYPE_CHECKING:
-    from stilnovo.library.read import SourceWork
-    from stilnovo.library.records import Work
+from stilnovo.library import passages, sections
+from stilnovo.library.read import SourceWork
+from stilnovo.library.records import Work
 
 #: Of a preview, how many sections are named; of works without author or year, how many.
 _SHOWN = 6
@@ -18,8 +16,6 @@ _SHOWN = 6
 
 def understood(document: SourceWork) -> tuple[str, dict[str, object]]:
     """What was understood of a file, for a person and as data, before anything is stored."""
-    from stilnovo.library import passages, sections
-
     parts = sections.split(document.text, document.headings)
     names = document.names
     who = ", ".join((names.author or "(author unknown: give --author)", names.title or "(no title: give --title)"))
