@@ -122,7 +122,7 @@ def test_a_conversation_over_a_server(
     [
         (["--server", "http://127.0.0.1:9/v1"], "model's name"),
         (["--server-model", "m"], "need a server"),
-        (["--server", "x", "--server-model", "m", "--model", "smollm2"], "two writers"),
+        (["--server", "x", "--server-model", "m", "--model", "smollm2"], "cannot be combined"),
         (["--server", "ftp://x", "--server-model", "m"], "no server's address"),
         (["--adapter", "a"], "needs the model"),
         (["--system-file", "missing.txt"], "Cannot read"),
