@@ -120,7 +120,7 @@ def test_a_conversation_over_a_server(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--server", "http://127.0.0.1:9/v1"], "model's name"),
+        (["--server", "http://127.0.0.1:9/v1"], "name of a model"),
         (["--server-model", "m"], "need a server"),
         (["--server", "x", "--server-model", "m", "--model", "smollm2"], "cannot be combined"),
         (["--server", "ftp://x", "--server-model", "m"], "no server's address"),
