@@ -8,7 +8,6 @@ changed between the runs: then nothing can be said about the task, and it is ref
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from stilnovo.benchmarks.task import METRIC_NAMES, cluster_names
 from stilnovo.compare.verdict import Verdict, bits_per_byte_verdict, corrected, score_verdict
@@ -141,7 +140,9 @@ def differences(before: EvaluationResult, after: EvaluationResult) -> tuple[tupl
     """How the two runs differ besides their answers: (what, before, after)."""
     inputs = [(result.model, result.quantization, result.adapter or "none") for result in (before, after)]
     rows = list(zip(("model", "quantization", "adapter"), *inputs, strict=True))
-    first, second = (_flat(result.identity or {}) for result in (before, after))
+    first, second = (dict(result.identity or {}) for result in (before, after))
+    for identity in (first, second):
+        identity.update(identity.pop("protocol", {}))
     for key, what in _HASHES.items():
         hashes = [str(identity.pop(key, None) or "none")[:12] for identity in (first, second)]
         rows += [(what, *hashes)] if before.identity and after.identity else []
@@ -151,10 +152,6 @@ def differences(before: EvaluationResult, after: EvaluationResult) -> tuple[tupl
         if key != "quantization"
     ]
     return tuple(row for row in rows if row[1] != row[2])
-
-
-def _flat(identity: dict[str, Any]) -> dict[str, Any]:
-    return {**{key: value for key, value in identity.items() if key != "protocol"}, **identity.get("protocol", {})}
 
 
 def _check_same_texts(before: HeldOutScore, after: HeldOutScore) -> None:

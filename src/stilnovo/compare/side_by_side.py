@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stilnovo.generate.generator import Completion, Generator, Sampling
-from stilnovo.io import sample
-from stilnovo.io.rows import read_rows
 from stilnovo.model import lora
 from stilnovo.text.template import Message
 
@@ -26,11 +24,6 @@ class SideBySide:
     seed: int
     base: Completion
     tuned: Completion
-
-
-def prompts(count: int | None = None) -> list[dict[str, Any]]:
-    """The sample's prompts, the 2024 report's three subjects (§6.1.2) first."""
-    return read_rows(sample.path("prompts.jsonl"))[:count]
 
 
 def side_by_side(engine: Generator, rows: Sequence[dict[str, Any]], sampling: Sampling) -> list[SideBySide]:

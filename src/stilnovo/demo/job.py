@@ -18,12 +18,14 @@ import torch
 
 from stilnovo.benchmarks.task import Selection, select
 from stilnovo.benchmarks.tasks import find_tasks
-from stilnovo.chat.answer import Answer, ask
+from stilnovo.chat.answer import ask
 from stilnovo.compare.paired import compare
 from stilnovo.compare.scheme_costs import SchemeCost, scheme_costs
-from stilnovo.compare.side_by_side import prompts, side_by_side
+from stilnovo.compare.side_by_side import side_by_side
 from stilnovo.errors import InputError
 from stilnovo.generate.generator import Generator, Sampling
+from stilnovo.io import sample
+from stilnovo.io.rows import read_rows
 from stilnovo.library.sample_works import sample_library
 from stilnovo.model.load import open_model
 from stilnovo.progress import Progress
@@ -86,10 +88,12 @@ def run(recipe: Recipe, folder: Path, *, prompt_count: int, new_tokens: int, que
     with stage("write side by side"):
         result.sampling = Sampling(max_new_tokens=new_tokens)
         result.texts = side_by_side(
-            Generator(training.model, training.tokenizer), prompts(prompt_count), result.sampling
+            Generator(training.model, training.tokenizer),
+            read_rows(sample.path("prompts.jsonl"))[:prompt_count],
+            result.sampling,
         )
-    with stage("ask the library"):
-        result.answers = ask_sample(questions)
+    with stage("ask the library"), sample_library() as library:
+        result.answers = [ask(library, question) for question in QUESTIONS[:questions]]
     with stage("weigh quantisation"):
         result.quantisation = _weigh(training, recipe)
     result.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -129,12 +133,6 @@ def _evaluate(training: TrainingRun, selections: list[Selection], when: str) -> 
         )  # fmt: skip
     result.save(training.folder.path / when)
     return result
-
-
-def ask_sample(count: int) -> list[Answer]:
-    """Extractive answers to the first of `QUESTIONS`, from the sample library held in memory."""
-    with sample_library() as library:
-        return [ask(library, question) for question in QUESTIONS[:count]]
 
 
 def _weigh(training: TrainingRun, recipe: Recipe) -> list[SchemeCost]:

@@ -20,7 +20,7 @@ from stilnovo.generate.generator import Generator
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.scaling import Scaling, detach, scaled
-from stilnovo.scoring.answer_cache import AnswerCache, Keeper
+from stilnovo.scoring.answer_cache import AnswerCache, Keeper, Progress
 from stilnovo.scoring.chat_answers import score_conversations
 from stilnovo.scoring.evaluate import evaluate
 from stilnovo.scoring.identity import Identity
@@ -32,8 +32,6 @@ from stilnovo.scoring.result import TaskResult
 from stilnovo.text.tokenizer import Tokenizer
 
 BASE = "base"
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

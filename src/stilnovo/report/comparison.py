@@ -56,7 +56,7 @@ def comparison_page(
          "filled one was chosen, the right answer has a tick.", bool(comparison.pairs)),
     ]  # fmt: skip
     return compose(
-        f"{run_name(before)} → {run_name(after)}", _headline(comparison.verdicts), environment(), command, sections,
+        f"{run_name(before)} → {run_name(after)}", _headline(verdicts), environment(), command, sections,
         limits=[pairs.note for pairs in comparison.pairs.values() if pairs.note], method=paired_method(verdicts),
         comparison=comparison, difference_plots=_difference_plots(verdicts),
         tasks=[differing(pairs, find(pairs.before)) for pairs in comparison.pairs.values()],

@@ -109,6 +109,10 @@ def demo_page(result: DemoResult) -> str:
         ("conversation", "Asked of the library", "Verified: it stands word for word in the work it names. Repaired: put "
          "right from that work. Unverified: not found there, not to be trusted.", bool(result.answers)),
     ]  # fmt: skip
+    costs, tasks = result.quantisation, result.before.tasks if result.before else {}
+    schemes = [IntervalRow(cost.scheme, cost.bits_per_byte, filled=index > 0) for index, cost in enumerate(costs)]
+    reference = costs[0].bits_per_byte.value if costs else None
+    axis = IntervalAxis("bits per byte", 3, guide=reference, caption="bits per byte, lower is better")
     usable = sum(drawable(row["loss"]) for row in result.metrics)
     return compose(
         result.title, result.headline, result.manifest, result.manifest.get("command", []), sections,
@@ -117,8 +121,9 @@ def demo_page(result: DemoResult) -> str:
         loss_chart=both_widths(loss_chart, result.metrics, key="loss"), loss_rows=_some(result.metrics),
         loss_span=smoothing_span(usable), loss_unusable=len(result.metrics) - usable,
         memory_most=max((max(line.predicted, line.measured or 0) for line in result.memory), default=0),
-        quantisation_plot=_quantisation_plot(result.quantisation), settings=_settings(result.sampling),
-        **verdict_values(_named(result.verdicts), _chances(result)),
+        quantisation_plot=both_widths(interval_plot, schemes, axis, key="quantisation", title="Bits per byte by scheme"),
+        settings=_settings(result.sampling),
+        **verdict_values(_named(result.verdicts), {NAMES.get(name, name): task.chance for name, task in tasks.items()}),
     )  # fmt: skip
 
 
@@ -162,11 +167,6 @@ def _named(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
     return {NAMES.get(name, name): verdict for name, verdict in verdicts.items()}
 
 
-def _chances(result: DemoResult) -> dict[str, float]:
-    tasks = result.before.tasks if result.before else {}
-    return {NAMES.get(name, name): task.chance for name, task in tasks.items()}
-
-
 def passage_of(answer: Answer, quote: Quote) -> tuple[str, str, str] | None:
     """The passage that a quotation stands in: the text before, the quotation, the text after; None without one."""
     parts = (passage.text.partition(quote.text) for passage in answer.passages)
@@ -179,13 +179,6 @@ def _some(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return (
         [metrics[i] for i in sorted({round(i * last / (_LOSS_ROWS - 1)) for i in range(_LOSS_ROWS)})] if metrics else []
     )
-
-
-def _quantisation_plot(costs: Sequence[SchemeCost]) -> list[str | None]:
-    guide = costs[0].bits_per_byte.value if costs else None
-    axis = IntervalAxis("bits per byte", 3, guide=guide, caption="bits per byte, lower is better")
-    rows = [IntervalRow(cost.scheme, cost.bits_per_byte, filled=index > 0) for index, cost in enumerate(costs)]
-    return both_widths(interval_plot, rows, axis, key="quantisation", title="Bits per byte by scheme")
 
 
 def _settings(sampling: Sampling | None) -> str:

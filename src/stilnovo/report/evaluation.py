@@ -32,7 +32,7 @@ def evaluation_page(result: EvaluationResult) -> str:
              "chance always exists.", bool(categories)),
         ],
         limits=(line for task in tasks for line in _limits(task)), method=_method(tasks), facts=_facts(result),
-        result=result, tasks=tasks, part=_part, notes=_notes, visible=smallest_visible_difference,
+        result=result, tasks=tasks, counts=_counts, visible=smallest_visible_difference,
         metric_names=METRIC_NAMES, short=short_perplexity(result), categories=categories, unfolded=UNFOLDED,
         plot=both_widths(
             interval_plot, [IntervalRow(task.name, task.score().times(100), chance=100 * task.chance or None) for task in tasks],
@@ -107,22 +107,11 @@ def _headline(result: EvaluationResult) -> str:
     return "; ".join(parts) + "."
 
 
-def _part(task: TaskResult) -> str:
-    """Which of a task's items were asked, and how."""
-    how = "the first ones" if task.first else f"drawn with seed {task.seed}"
-    part = f"all, {task.split}" if task.n == task.available else f"of {task.available:,}, {task.split}, {how}"
-    return f"{part}, {task.shots} examples" if task.shots else part
-
-
-def _notes(task: TaskResult) -> str:
-    return " ".join(_counts(task.cached, task.truncated))
-
-
-def _counts(cached: int, truncated: int) -> Iterator[str]:
-    if cached:
-        yield f"{cached:,} answers were taken from the cache of an earlier run of the same model (--no-cache asks anew)."
-    if truncated:
-        yield f"{truncated:,} items were longer than the model's context and were truncated on the left."
+def _counts(cached: int, truncated: int) -> list[str]:
+    """Sentences on answers that were not asked anew, or not as they stand; none where there are none."""
+    again = f"{cached:,} answers were taken from the cache of an earlier run of the same model (--no-cache asks anew)."
+    short = f"{truncated:,} items were longer than the model's context and were truncated on the left."
+    return [again] * bool(cached) + [short] * bool(truncated)
 
 
 def _limits(task: TaskResult) -> Iterator[str]:

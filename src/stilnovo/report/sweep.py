@@ -101,7 +101,7 @@ def sweep_figures(tradeoff: Tradeoff) -> dict[str, Any]:
     figures: dict[str, Any] = finite(
         {
             "base": _figures(tradeoff.base),
-            "points": [_figures(one) | _position_figures(one, positions) for one in tradeoff.points],
+            "points": [_figures(one, positions.get(f"{one.name} {one.scaling}")) for one in tradeoff.points],
             "recommended": taken,
             "tolerance_percent": tradeoff.tolerance,
             "headline": headline(tradeoff),
@@ -123,7 +123,7 @@ def _interval(name: str, estimate: Estimate | None) -> dict[str, Any]:
     return {} if estimate is None else {name: estimate.value, f"{name}_interval": [estimate.low, estimate.high]}
 
 
-def _figures(point: Point) -> dict[str, Any]:
+def _figures(point: Point, positions: Sequence[Estimate | None] | None = None) -> dict[str, Any]:
     measured, losses = point.measured, point.losses
     figures = {
         "name": point.name, "scaling": str(point.scaling),
@@ -148,15 +148,10 @@ def _figures(point: Point) -> dict[str, Any]:
     if measured.answers:
         shares = {part: form_share(measured.answers, part) for part in PARTS}
         figures["form"] = {"n": len(measured.answers), **shares, **_against(losses.get(FORM))}
+    if positions is not None and measured.positions is not None:
+        named = zip(measured.positions.names, positions, strict=True)
+        figures["positions"] = {name: _interval("difference", change) for name, change in named if change is not None}
     return figures | {"lost": list(point.lost), "front": sorted(point.front)}
-
-
-def _position_figures(point: Point, positions: Mapping[str, list[Estimate | None]]) -> dict[str, Any]:
-    """Change in nats per token by range of positions, where it was read."""
-    if point.measured.positions is None:
-        return {}
-    named = zip(point.measured.positions.names, positions[f"{point.name} {point.scaling}"], strict=True)
-    return {"positions": {name: _interval("difference", change) for name, change in named if change is not None}}
 
 
 def _positions(tradeoff: Tradeoff) -> dict[str, list[Estimate | None]]:
