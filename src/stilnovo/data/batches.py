@@ -1,4 +1,4 @@
-"""Packs to batches, in an order that depends on the seed and the epoch alone, and a position that can be put back.
+"""Batches of packs, in an order that depends on the seed and the epoch alone; the position can be saved and restored.
 
 A batch is one flat stream: its packs' pieces one after another. Nothing is padded, so a batch's length varies a little.
 """

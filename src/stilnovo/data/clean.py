@@ -1,8 +1,8 @@
-"""What an encyclopaedia's article loses before it is learnt: sections without sentences, lists, tables, markup.
+"""Cleaning of encyclopaedia articles: sections without sentences, lists, tables and markup are removed.
 
 `wikimedia/wikipedia` is already stripped of wikitext, but headings of empty sections ("Altri progetti", "Collegamenti
 esterni"), bibliographies, list items and remains of tables are still there, and so are hundreds of thousands of stubs
-that say the same sentence about different places. What is taken away is counted; nothing is rewritten.
+that say the same sentence about different places. What is removed is counted; nothing is rewritten.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _SHORT_RUN = 4  # so many short lines in a row are a list without marks
 
 
 def article(text: str) -> tuple[str, Counter[str]]:
-    """An article without appendices, lists and leftovers; how many lines went, by reason."""
-    went: Counter[str] = Counter()
-    lines = _without_appendices([line.strip() for line in text.split("\n")], went)
-    lines = _without_lists(lines, went)
-    lines = _without_last_headings(lines, went)
-    return _paragraphs(lines), went
+    """An article without appendices, lists and leftovers, and how many lines were removed, by reason."""
+    removed: Counter[str] = Counter()
+    lines = _without_appendices([line.strip() for line in text.split("\n")], removed)
+    lines = _without_lists(lines, removed)
+    lines = _without_last_headings(lines, removed)
+    return _paragraphs(lines), removed
 
 
 def is_disambiguation(text: str) -> bool:
@@ -45,8 +45,8 @@ def _is_heading(lines: list[str], at: int) -> bool:
     return bool(line) and before and len(line) <= _HEADING_CHARS and not line.endswith(_SENTENCE_END)
 
 
-def _without_appendices(lines: list[str], went: Counter[str]) -> list[str]:
-    kept: list[str] = []
+def _without_appendices(lines: list[str], removed: Counter[str]) -> list[str]:
+    prose: list[str] = []
     inside = False
     for at, line in enumerate(lines):
         if line.strip(" :=").lower() in APPENDICES and (at == 0 or not lines[at - 1] or inside):
@@ -54,46 +54,46 @@ def _without_appendices(lines: list[str], went: Counter[str]) -> list[str]:
         elif inside and _is_heading(lines, at) and at + 2 < len(lines) and len(lines[at + 2]) > 2 * _HEADING_CHARS:
             inside = False  # an appendix in the middle: prose goes on under the next heading
         if inside:
-            went["appendix"] += bool(line)
+            removed["appendix"] += bool(line)
         else:
-            kept.append(line)
-    return kept
+            prose.append(line)
+    return prose
 
 
-def _without_lists(lines: list[str], went: Counter[str]) -> list[str]:
-    kept: list[str] = []
+def _without_lists(lines: list[str], removed: Counter[str]) -> list[str]:
+    prose: list[str] = []
     run: list[str] = []
 
     def close() -> None:
         if sum(map(bool, run)) >= _SHORT_RUN:
-            went["list"] += sum(map(bool, run))
+            removed["list"] += sum(map(bool, run))
         else:
-            kept.extend(run)
+            prose.extend(run)
         run.clear()
 
     for line in lines:
         if _MARKUP.match(line) or (len(line) <= _REMAINS_CHARS and _INNER_MARKUP.search(line)):
-            went["markup"] += 1
+            removed["markup"] += 1
         elif _LIST_MARK.match(line):
-            went["list"] += 1
+            removed["list"] += 1
         elif (line and len(line) <= _HEADING_CHARS and not line.endswith(_SENTENCE_END)) or (
             not line and run and run[-1]
         ):
             run.append(line)
         else:
             close()
-            kept.append(line)
+            prose.append(line)
     close()
-    return kept
+    return prose
 
 
-def _without_last_headings(lines: list[str], went: Counter[str]) -> list[str]:
+def _without_last_headings(lines: list[str], removed: Counter[str]) -> list[str]:
     # Headings whose section is gone: nothing follows them.
-    kept = list(lines)
-    while len(kept) > 1 and (not kept[-1] or _is_heading(kept, len(kept) - 1)):
-        if kept.pop():
-            went["empty heading"] += 1
-    return kept
+    prose = list(lines)
+    while len(prose) > 1 and (not prose[-1] or _is_heading(prose, len(prose) - 1)):
+        if prose.pop():
+            removed["empty heading"] += 1
+    return prose
 
 
 def _paragraphs(lines: list[str]) -> str:

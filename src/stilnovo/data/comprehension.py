@@ -1,4 +1,4 @@
-"""Encyclopaedia rows read as questions and answers too: each document becomes a conversation about its own text.
+"""Reading comprehension: a document becomes a conversation of questions and answers about its own text.
 
 A model that learns plain texts alone forgets how to answer; questions on the same texts keep that alive (AdaptLLM: Cheng et
 al. 2023, arXiv 2309.09530, "Adapting Large Language Models via Reading Comprehension"). The templates here are ours, in
@@ -86,17 +86,17 @@ def comprehension(
     tally = Tally() if tally is None else tally
     chosen = sorted(random.Random(f"{seed}").sample(range(len(documents)), round(share * len(documents))))
     conversations = []
-    for number in chosen:
-        rng = random.Random(f"{seed} {number}")
-        document = documents[number]
-        foreign = _foreign(documents, number, rng)
+    for index in chosen:
+        rng = random.Random(f"{seed} {index}")
+        document = documents[index]
+        foreign = _foreign(documents, index, rng)
         excerpt = excerpt_of(document, rng, foreign)
         make = _continuation if excerpt and rng.random() < CONTINUED else _conversation
         if excerpt and (turns := make(excerpt, rng)):
             conversations.append(Conversation(f"comprehension-{document.id}", turns))
         else:
             reason = "nothing to ask about" if excerpt else "too short for questions"
-            tally.leave(f"document {number + 1}", BadRow(reason, document.title or document.text[:40]))
+            tally.leave(f"document {index + 1}", BadRow(reason, document.title or document.text[:40]))
     tally.taken += len(conversations)
     return conversations
 
@@ -110,13 +110,13 @@ def excerpt_of(document: Document, rng: random.Random, foreign: str = "") -> Exc
         last_start = max(0, sum(start < len(text) - EXCERPT_CHARS for start, _ in spans) - 1)
         first = rng.randint(0, last_start)
     begin = spans[first][0] if spans else 0
-    kept = [span for span in spans[first:] if span[1] - begin <= EXCERPT_CHARS]
-    parts = tuple(text[start:stop] for start, stop in kept)
+    whole = [span for span in spans[first:] if span[1] - begin <= EXCERPT_CHARS]
+    parts = tuple(text[start:stop] for start, stop in whole)
     good = tuple(at for at, part in enumerate(parts) if _is_good(part) and parts.count(part) == 1)
     if len(good) < FEWEST_SENTENCES:
         return None
-    starts = tuple(start - begin for start, _ in kept)
-    shown = text[begin : kept[-1][1]]
+    starts = tuple(start - begin for start, _ in whole)
+    shown = text[begin : whole[-1][1]]
     return Excerpt(document.title, shown, first == 0, parts, good, starts, "" if foreign in text else foreign)
 
 
@@ -176,10 +176,10 @@ def _is_good(sentence: str) -> bool:
     return bool(whole) and even and paired and sentence.count(" ") >= 5
 
 
-def _foreign(documents: Sequence[Document], number: int, rng: random.Random) -> str:
+def _foreign(documents: Sequence[Document], index: int, rng: random.Random) -> str:
     """A well-formed sentence of another document, looked for in three of them."""
     for _ in range(3 if len(documents) > 1 else 0):
-        other = (number + rng.randrange(1, len(documents))) % len(documents)
+        other = (index + rng.randrange(1, len(documents))) % len(documents)
         text = documents[other].text[: 2 * EXCERPT_CHARS]
         good = [text[a:b] for a, b in sentences(text) if _is_good(text[a:b])]
         if good:

@@ -1,8 +1,8 @@
-"""Passages of a corpus that contain a benchmark's items, found by n-grams of words and taken out.
+"""Decontamination: passages of a corpus that contain a benchmark's items are found by n-grams of words and removed.
 
 A model that has read a question with its answer is not measured by it any more. Each text of a benchmark's files (question,
-options, passages) is cut to words, folded to lower case without punctuation. A passage (paragraph) of the corpus is taken
-out when it shares `NGRAM` words in a row with an item (13 as in Brown et al. 2020, appendix C), or holds the whole of a
+options, passages) is cut to words, folded to lower case without punctuation. A passage (paragraph) of the corpus is
+removed when it shares `NGRAM` words in a row with an item (13 as in Brown et al. 2020, appendix C), or holds the whole of a
 shorter question of at least `SHORTEST` words. Other short texts (an option, a name) cannot be told from ordinary phrases:
 they are counted, not searched.
 
@@ -36,7 +36,7 @@ Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class BenchmarkOverlap:
-    """A passage that was taken out: the item it contains, and the shared words."""
+    """A removed passage: the item it contains, and the shared words."""
 
     item: str
     words: str
@@ -53,24 +53,24 @@ class ItemIndex:
     def __init__(self, files: Sequence[Path]) -> None:
         self.items = self.too_short = 0
         self._texts: list[tuple[str, str]] = []  # (item, text), searched again only to confirm a hit
-        found: dict[int, list[tuple[Hashes, int]]] = {}
+        grams: dict[int, list[tuple[Hashes, int]]] = {}
         for path in files:
             for item, text in _texts(path):
-                self._add(item, text, found)
-        self._grams = {size: _sorted(found[size]) for size in sorted(found)}
-        # One bit a size: almost every place of a text is told from all items by one look.
+                self._add(item, text, grams)
+        self._grams = {size: _sorted(grams[size]) for size in sorted(grams)}
+        # One bit a size: for almost every place of a text one lookup tells that no item is there.
         self._seen = np.zeros(_BITS, dtype=np.uint8)
         for size, (hashes, _) in self._grams.items():
             self._seen[hashes & np.uint64(_BITS - 1)] |= np.uint8(1 << (size - SHORTEST))
 
-    def _add(self, item: str, text: str, found: dict[int, list[tuple[Hashes, int]]]) -> None:
+    def _add(self, item: str, text: str, grams: dict[int, list[tuple[Hashes, int]]]) -> None:
         self.items += 1
         cut = words(text)
         if len(cut) < (SHORTEST if "?" in text else NGRAM):
             self.too_short += 1
             return
         size = min(NGRAM, len(cut))
-        found.setdefault(size, []).append((_rolling(_word_hashes(cut), size), len(self._texts)))
+        grams.setdefault(size, []).append((_rolling(_word_hashes(cut), size), len(self._texts)))
         self._texts.append((item, text))
 
     def find(self, passage: str) -> BenchmarkOverlap | None:
@@ -99,16 +99,16 @@ class ItemIndex:
         # The whole text is searched first: almost every text is clean.
         if self.find(text) is None:
             return text, []
-        found = [(passage, self.find(passage)) for passage in text.split("\n")]
-        hits = [hit for _, hit in found if hit is not None]
-        rest = "\n".join(passage for passage, hit in found if hit is None)
+        searched = [(passage, self.find(passage)) for passage in text.split("\n")]
+        hits = [hit for _, hit in searched if hit is not None]
+        rest = "\n".join(passage for passage, hit in searched if hit is None)
         across = self.find(rest)  # an item that runs across paragraphs: the whole text goes
         return (rest, hits) if across is None else ("", [*hits, across])
 
 
-def _sorted(found: list[tuple[Hashes, int]]) -> tuple[Hashes, npt.NDArray[np.int32]]:
-    hashes = np.concatenate([rolled for rolled, _ in found])
-    owners = np.repeat(np.array([owner for _, owner in found], np.int32), [len(rolled) for rolled, _ in found])
+def _sorted(grams: list[tuple[Hashes, int]]) -> tuple[Hashes, npt.NDArray[np.int32]]:
+    hashes = np.concatenate([rolled for rolled, _ in grams])
+    owners = np.repeat(np.array([owner for _, owner in grams], np.int32), [len(rolled) for rolled, _ in grams])
     order = np.argsort(hashes, kind="stable")
     return hashes[order], owners[order]
 
@@ -145,10 +145,10 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
     rows = iter_rows(path)
     if suffix_of(path) == ".txt":  # an item a line
         rows = ({"text": line} for row in rows for line in row["text"].split("\n") if line.strip())
-    for number, row in enumerate(rows, 1):
-        name = row.get("id", row.get("ID", number))
+    for at, row in enumerate(rows, 1):
+        item = row.get("id", row.get("ID", at))
         for text in _leaves(row):
-            yield f"{path.parent.name}/{path.name}:{name}", text
+            yield f"{path.parent.name}/{path.name}:{item}", text
 
 
 def _leaves(value: Any) -> Iterator[str]:

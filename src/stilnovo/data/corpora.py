@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
 from stilnovo.errors import InputError
 from stilnovo.io.formats import READERS
-from stilnovo.io.streams import suffix_of
+from stilnovo.io.streams import COMPRESSIONS, suffix_of
 from stilnovo.progress import bytes_text
 
 MIRROR = "STILNOVO_DATA"  # the environment variable that names a mirror
-_DATA = ("*.parquet", "*.jsonl", "*.jsonl.gz", "*.json", "*.json.gz")
+_DATA = tuple(
+    f"*{kind}{packing}" for kind in (".parquet", ".arrow", ".jsonl", ".json", ".csv") for packing in ("", *COMPRESSIONS)
+)
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,13 @@ def find(name: str) -> Source | None:
     """A known corpus by short name or repository, or `owner/name[:PATTERN]`; None for anything else."""
     repository, _, pattern = name.partition(":")
     known = next((s for short, s in SOURCES.items() if repository in (short, s.repository)), None)
-    looks = repository.count("/") == 1 and repository[0] not in "./~" and all(repository.split("/"))
-    if known is None and (not looks or suffix_of(Path(repository)) in READERS):  # a file that is not there stays a file
+    on_hub = repository.count("/") == 1 and repository[0] not in "./~" and all(repository.split("/"))
+    if known is None and (
+        not on_hub or suffix_of(Path(repository)) in READERS
+    ):  # a file that is not there stays a file
         return None
-    found = known or Source(repository)
-    return found if not pattern else Source(found.repository, (pattern,), found.licence, found.about, found.clean)
+    source = known or Source(repository)
+    return replace(source, patterns=(pattern,)) if pattern else source
 
 
 def locate(
@@ -79,11 +83,11 @@ def locate(
         InputError: when a corpus is nowhere, or its download was refused or failed.
     """
     root = mirror or (Path(os.environ[MIRROR]) if os.environ.get(MIRROR) else None)
-    found: list[str] = []
+    paths: list[str] = []
     for name in names:
         source = None if name == "sample" or Path(name).expanduser().exists() else find(name)
-        found += [name] if source is None else [str(path) for path in _files(source, root, agree)]
-    return found
+        paths += [name] if source is None else [str(path) for path in _files(source, root, agree)]
+    return paths
 
 
 def _files(source: Source, mirror: Path | None, agree: Callable[[str], bool]) -> list[Path]:
@@ -104,8 +108,6 @@ def _files(source: Source, mirror: Path | None, agree: Callable[[str], bool]) ->
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    if not folder.is_dir():
-        return []
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return [path for path in paths if any(fnmatch(path.relative_to(folder).as_posix(), p) for p in patterns)]
 

@@ -1,8 +1,8 @@
-"""Near-duplicates: of documents that say almost the same, the first stays.
+"""Near-duplicate documents: of those that say almost the same, the first is learnt.
 
 MinHash signatures (Broder 1997; rensa computes them) of runs of three words estimate the Jaccard similarity of two
 documents; banding (Leskovec et al., Mining of Massive Datasets, ch. 3) finds the pairs worth comparing. Signatures lie on
-disk and are read a file at a time; memory holds one band's hashes and one number, some 40 bytes a document.
+disk and are read a file at a time; memory holds one band's hashes and one index, some 40 bytes a document.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ def signatures(texts: Sequence[str]) -> Signatures:
     """MinHash signatures (n, 128) of texts; a text shorter than a shingle is one shingle."""
     from rensa import RMinHash
 
-    found = np.empty((len(texts), PERMUTATIONS), dtype=np.uint32)
+    digests = np.empty((len(texts), PERMUTATIONS), dtype=np.uint32)
     for at, text in enumerate(texts):
         words = text.lower().split()
         pairs = [" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))]
         sketch = RMinHash(PERMUTATIONS, _SEED)
         sketch.update(pairs)
-        found[at] = sketch.digest()
-    return found
+        digests[at] = sketch.digest()
+    return digests
 
 
 def near_duplicates(files: Sequence[Path], threshold: float) -> npt.NDArray[np.int64]:
-    """(pairs, 2): each document that is to go and the earlier one that it repeats, by number over all files.
+    """(pairs, 2): each document to remove and the earlier one that it repeats, as indices over all files.
 
     Args:
         files: `.npy` files of signatures, in the order of the corpus.
@@ -51,8 +51,8 @@ def near_duplicates(files: Sequence[Path], threshold: float) -> npt.NDArray[np.i
         same = keys[order[1:]] == keys[order[:-1]]
         for first, last in _runs(same):
             _compare(order[first : last + 1], store, threshold, repeats)
-    gone = np.flatnonzero(repeats >= 0)
-    return np.stack([gone, repeats[gone]], axis=1)
+    removed = np.flatnonzero(repeats >= 0)
+    return np.stack([removed, repeats[removed]], axis=1)
 
 
 class _Store:
@@ -71,9 +71,9 @@ class _Store:
         parts = [_mixed(np.load(path)[:, band * rows : (band + 1) * rows]) for path in self._files]
         return np.concatenate([np.empty(0, np.uint64), *parts])
 
-    def __getitem__(self, number: int) -> Signatures:
-        file = int(np.searchsorted(self._starts, number, side="right")) - 1
-        signature: Signatures = self._open(file)[number - int(self._starts[file])]
+    def __getitem__(self, index: int) -> Signatures:
+        file = int(np.searchsorted(self._starts, index, side="right")) - 1
+        signature: Signatures = self._open(file)[index - int(self._starts[file])]
         return signature
 
 
@@ -92,14 +92,12 @@ def _runs(same: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def _compare(group: npt.NDArray[np.int64], store: _Store, threshold: float, repeats: npt.NDArray[np.int64]) -> None:
-    kept: list[tuple[int, Signatures]] = []
-    for number in group.tolist():
-        if repeats[number] >= 0:
-            continue
-        signature = store[number]
-        for earlier, other in kept[-_WINDOW:]:
+    distinct: list[tuple[int, Signatures]] = []
+    for index in group[repeats[group] < 0].tolist():
+        signature = store[index]
+        for earlier, other in distinct[-_WINDOW:]:
             if np.count_nonzero(signature == other) >= threshold * PERMUTATIONS:
-                repeats[number] = earlier
+                repeats[index] = earlier
                 break
         else:
-            kept.append((number, signature))
+            distinct.append((index, signature))

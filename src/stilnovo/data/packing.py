@@ -1,4 +1,4 @@
-"""Documents to packs: short rows that are full, without padding, and without losing or mixing a token.
+"""Sequence packing without padding: every token is learnt once, and documents do not see one another.
 
 A document of n tokens gives n − 1 predictions. It is cut into pieces of at most `pack_tokens` inputs only when it is
 longer than a pack; the last input of a piece still predicts the first token of the next, so that every token but a
@@ -6,7 +6,7 @@ document's first is predicted exactly once. Pieces are put into packs best-fit-d
 cuts a document that fits. Attention and positions restart at every piece.
 
 The index holds 16 bytes a piece and 8 a pack, whatever the documents hold: those may lie in memory or be mapped from
-shards (`stilnovo.data.shards`). A token that is read but not learnt (a question, in a conversation) is kept as its
+shards (`stilnovo.data.shards`). A token that is read but is no loss token (a question, in a conversation) is stored as its
 complement, −1 − id.
 """
 

@@ -1,4 +1,4 @@
-"""Preference pairs to packs: both sides whole and together, only the last answer learnt.
+"""Packing of preference pairs: both sides in one pack, only the last answer learnt.
 
 A side is the prompt and one answer under the model's template, up to the end of the answer's turn. It may have as many
 tokens as half a pack, so that a pair always fits. What is longer loses its end, as in TRL (`keep_start`): the prompt is
@@ -44,7 +44,7 @@ class PackedPairs:
     tally: Tally = field(default_factory=Tally)
 
     def lines(self) -> list[str]:
-        """What people should know."""
+        """One line for each thing that people should know."""
         shortened = [f"{self.cut:,} pairs lost the end of an answer beyond {self.longest:,} tokens"] if self.cut else []
         return [*self.tally.lines(), *shortened]
 
@@ -69,20 +69,20 @@ def pack_pairs(pairs: Sequence[Preference], tokenizer: Tokenizer, pack_tokens: i
     """
     documents, longest, tally, cut = list[IntArray](), pack_tokens // 2, Tally(), 0
     with Progress("pairs", len(pairs)) as progress:
-        for number, pair in enumerate(pairs, 1):
+        for count, pair in enumerate(pairs, 1):
             (chosen, begin), (rejected, other) = (side(tokenizer, pair.prompt, a) for a in (pair.chosen, pair.rejected))
             assert begin == other, "a prompt's tokens do not depend on its answer"
-            place, found = f"pair {pair.id}", f"prompt {begin:,} tokens, sides {len(chosen):,} and {len(rejected):,}"
+            place, sizes = f"pair {pair.id}", f"prompt {begin:,} tokens, sides {len(chosen):,} and {len(rejected):,}"
             if begin >= longest:
-                tally.leave(place, BadRow(NO_ROOM, found))
+                tally.leave(place, BadRow(NO_ROOM, sizes))
             elif chosen[:longest] == rejected[:longest]:
-                tally.leave(place, BadRow(EQUAL, found))
+                tally.leave(place, BadRow(EQUAL, sizes))
             else:
                 tally.taken += 1
                 cut += max(len(chosen), len(rejected)) > longest
-                kept = (chosen[:longest], rejected[:longest])
-                documents += [coded(ids, [at >= begin for at in range(len(ids))]) for ids in kept]
-            progress.update(number, f"{number:,} of {len(pairs):,} pairs")
+                sides = (chosen[:longest], rejected[:longest])
+                documents += [coded(ids, [at >= begin for at in range(len(ids))]) for ids in sides]
+            progress.update(count, f"{count:,} of {len(pairs):,} pairs")
     return PackedPairs(PackedCorpus(tuple(documents), _index(documents, pack_tokens), pack_tokens), longest, cut, tally)
 
 

@@ -1,4 +1,4 @@
-"""Workers in processes of their own, fed one block at a time, that die with their parent.
+"""A pool of worker processes that get one block at a time and end with their parent.
 
 Each worker has a pipe of its own: when the parent is gone, even by kill -9, the pipe ends and so does the worker. The
 parent holds one block a worker and the next one, whatever the corpus.

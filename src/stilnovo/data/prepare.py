@@ -1,8 +1,8 @@
-"""A corpus prepared once: rows to checksummed token shards, by several processes, resumable after a kill.
+"""Tokenises a corpus into checksummed shards, with several processes; resumable after a kill.
 
 Blocks are numbered by the reader; each finished one leaves its files and a line in `journal.jsonl`. A preparation that
 was killed reads the corpus again and does only the blocks that the journal lacks. When all are done, near-duplicates are
-looked for across the whole corpus, and `corpus.json` is written last.
+removed across the whole corpus, and `corpus.json` is written last.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _RECORDS = TypeAdapter(Record)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a preparation says of itself.
+    """The result of a preparation.
 
     Attributes:
         resumed: Blocks that an earlier start had done.

@@ -1,4 +1,4 @@
-"""A prepared corpus on disk: token shards that are mapped, not read, each under a checksum.
+"""A prepared corpus on disk: memory-mapped token shards with checksums.
 
 A folder holds `corpus.json` (what was prepared, from what, with which tokeniser; each shard's size and sha256),
 `shards/NNNNN.tokens` (int32, documents one after another) and `shards/NNNNN.ends` (int64, where each document ends), and

@@ -1,4 +1,4 @@
-"""One block of rows to one shard: what a worker process does, and the record that says it was done.
+"""The work on one block of rows: it becomes one shard, and a record for the journal.
 
 The result depends on the block, the settings and the tokeniser alone, so that a block may be done again, by another
 process or after a kill, and gives the same bytes. No row is left out silently: each reason is counted, with its places.
