@@ -24,10 +24,10 @@ from torch.utils._pytree import tree_leaves
 
 from stilnovo.engine.blocks import LayerEngine, Saved, Stream, norm_backward_, normed
 from stilnovo.engine.head import Head
+from stilnovo.engine.layer_stream import LayerStream
 from stilnovo.engine.link import ActivationStore, Link
 from stilnovo.engine.packed_attention import kernel_for
 from stilnovo.engine.product import Sink
-from stilnovo.engine.streaming import LayerStream
 from stilnovo.model import lora, scaling
 from stilnovo.model.attention import positions_of
 from stilnovo.model.llama import Llama
