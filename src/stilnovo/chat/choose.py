@@ -164,11 +164,6 @@ class Chooser:
             return 0.0
         return self.terms.weigh([inside, [CONTEXT * value for value in around]])
 
-    def _form(self, sentence: str, folded: str) -> float:
-        """What a sentence's form adds or takes: the kind of answer, questions, its length."""
-        score = self.question.signs(folded, sentence) - LENGTH * min(1.0, len(sentence) / LONGEST)
-        return score - 0.35 * asks(sentence) - 0.3 * self._anothers(sentence)
-
     def _anothers(self, sentence: str) -> bool:
         """Whether the deed asked about is somebody else's: *Egidio che abitava accanto* does not say where Lucia lives."""
         deed = next((i for i, term in enumerate(self.terms.words) if term not in self.terms.exact), None)
@@ -221,7 +216,8 @@ class Chooser:
             evidence, own = self.terms.weigh([rows[i], known, *near.values()]), self.terms.weigh([rows[i]])
             score = bonus + evidence + OWN * own + PASSAGE * max(0.0, coverage - evidence)
             folded = flat(parts[i])
-            score += self._form(parts[i], folded)
+            score += self.question.signs(folded, parts[i]) - LENGTH * min(1.0, len(parts[i]) / LONGEST)
+            score -= 0.35 * asks(parts[i]) + 0.3 * self._anothers(parts[i])
             if self.question.being:
                 score += self._saying(folded)
             elif self.question.person and not rows[i][0]:

@@ -15,7 +15,6 @@ from pydantic import BaseModel, Field
 
 from stilnovo.chat.events import Answer, Event
 from stilnovo.library.embedders import Embedder
-from stilnovo.library.store import Library
 from stilnovo.serve.answering import MODEL_OF, Answering, Ask
 from stilnovo.serve.faults import Fault, fault_of
 from stilnovo.serve.streaming import EventStream, sse, while_connected
@@ -90,14 +89,11 @@ def _embeddings(routes: APIRouter, workers: Workers, embedder: Embedder | None) 
         texts = [body.input] if isinstance(body.input, str) else body.input
         if len(texts) > INPUTS_AT_MOST or any(not text or len(text) > INPUT_CHARACTERS for text in texts):
             raise Fault(400, "invalid_value", f"At most {INPUTS_AT_MOST} texts, none empty or very long.", "input")
-
-        def vectors_of(_: Library) -> list[list[float]]:
-            if body.input_type == "query":
-                return [embedder.query(text).tolist() for text in texts]
-            passages: list[list[float]] = embedder.passages(texts).tolist()
-            return passages
-
-        vectors = await workers.run(vectors_of)
+        asked = body.input_type == "query"  # models may embed questions otherwise than passages
+        rows = await workers.run(
+            lambda _: [embedder.query(text) for text in texts] if asked else list(embedder.passages(texts))
+        )
+        vectors: list[list[float]] = [row.tolist() for row in rows]
         if body.dimensions not in (None, len(vectors[0])):
             raise Fault(400, "unsupported", f"The vectors have {len(vectors[0])} dimensions.", "dimensions")
         written = _base64 if body.encoding_format == "base64" else list
