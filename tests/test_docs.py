@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from stilnovo.cli.main import app
 from test_layers import FLOORS
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +56,40 @@ def test_readme_is_short() -> None:
 
 def markdown() -> list[Path]:
     return [path for folder in (".", "docs", "results", "bench") for path in sorted((ROOT / folder).glob("*.md"))]
+
+
+def commands(text: str) -> list[list[str]]:
+    """The lines that call stilnovo in code blocks, as words; a line ending in a backslash goes on."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("stilnovo ")]
+
+
+def options(words: list[str]) -> set[str]:
+    """Every option of the command that the words begin with."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("stilnovo", ["--help"], resilient_parsing=True)
+    for word in words:
+        if not hasattr(command, "get_command"):
+            break
+        command = command.get_command(context, word)
+        assert command is not None, f"there is no command {word}"
+    return {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {
+        "--help"
+    }
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in markdown() if page.name not in ("cli.md", "LOG.md")], ids=lambda page: page.name
+)
+def test_commands_that_pages_show_exist(page: Path) -> None:
+    for words in commands(page.read_text(encoding="utf-8")):
+        given = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert given <= options(words), f"{' '.join(words)}: {given - options(words)}"
+
+
+def test_pages_show_commands() -> None:
+    assert len(commands((ROOT / "README.md").read_text(encoding="utf-8"))) >= 8
 
 
 @pytest.mark.parametrize("page", markdown(), ids=lambda page: page.name)

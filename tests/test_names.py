@@ -15,7 +15,6 @@ BENCH = ROOT / "bench"
 FILE_LINES, FUNCTION_LINES = 400, 60
 # Modules that play the same part in sibling rooms may share a file name: a command and what it calls, a benchmark's file.
 SAME_PART = {"cli", "tasks"}
-PENDING = {"streaming.py"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
