@@ -9,18 +9,15 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from stilnovo.api import *  # noqa: F403
-
 __version__ = "0.1.0"
 
+if TYPE_CHECKING:
+    from stilnovo.api import *  # noqa: F403
+else:
 
-def __getattr__(name: str) -> object:
-    # `from stilnovo import recipe` asks here too, before the room is imported.
-    if (
-        name.startswith("_")
-        or find_spec(f"stilnovo.{name}")
-        or name not in (api := import_module("stilnovo.api")).__all__
-    ):
-        raise AttributeError(f"module 'stilnovo' has no attribute {name!r}")
-    return getattr(api, name)
+    def __getattr__(name: str) -> object:
+        # `from stilnovo import recipe` asks here too, before the room is imported.
+        public = not name.startswith("_") and find_spec(f"stilnovo.{name}") is None
+        if not public or name not in (api := import_module("stilnovo.api")).__all__:
+            raise AttributeError(f"module 'stilnovo' has no attribute {name!r}")
+        return getattr(api, name)

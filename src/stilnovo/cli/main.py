@@ -95,14 +95,10 @@ def _root(
         os.environ["STILNOVO_DEBUG"] = "1"
 
 
-def _terminated(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point of the command `stilnovo`. Exit status: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while waiting starve a busy machine
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     log = logging.getLogger("stilnovo")  # the library's lines go to stderr as they are
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.INFO)
