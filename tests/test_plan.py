@@ -291,8 +291,11 @@ def test_what_does_not_fit_says_what_would() -> None:
 
 def test_a_plan_imports_no_torch() -> None:
     code = (
-        "import sys\nfrom stilnovo.cli.main import app\nfrom typer.testing import CliRunner\n"
-        "CliRunner().invoke(app, ['plan'])\nprint('torch' in sys.modules)"
+        "import sys\nfrom stilnovo.cli.main import app\nfrom stilnovo.recipe import shipped\nfrom typer.testing import CliRunner\n"
+        "for name in shipped():\n"
+        "    result = CliRunner().invoke(app, ['plan', '--recipe', name, '--vram', '24GB'])\n"
+        "    assert result.exit_code == 0, result.output\n"
+        "print('torch' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
