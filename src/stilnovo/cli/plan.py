@@ -197,7 +197,7 @@ def _levers(setting: Plan) -> list[tuple[str, str, str]]:
     streamed = levers.streamed_layers
     return [
         ("lever", "setting", "why"),
-        ("layers", saved, "nothing is computed twice" if not again else "memory or the link allow no more to be kept"),
+        ("layers", saved, "nothing is computed twice" if not again else "recomputed in backward, to save memory"),
         ("saved inputs", levers.inputs, "they leave while the layer computes" if levers.inputs == "host" else "there is room"),
         ("frozen layers", f"{layers - streamed} here, {streamed} streamed",
          "all fit" if not streamed else f"{levers.slots} slots; the next comes while one computes"),
