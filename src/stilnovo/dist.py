@@ -56,9 +56,9 @@ def gather(value: T) -> list[T]:
     import torch.distributed as distributed
 
     start()
-    found: list[T | None] = [None] * world_size()
-    distributed.all_gather_object(found, value)
-    return found  # type: ignore[return-value]
+    values: list[T | None] = [None] * world_size()
+    distributed.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
 
 
 def same(value: T) -> T:

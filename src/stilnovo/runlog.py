@@ -155,5 +155,5 @@ class RunFolder:
 
     def keep_metrics_until(self, step: int) -> None:
         """Drop the metrics after `step`: a resumed run writes those steps again."""
-        kept = [row for row in self.metrics() if row.get("step", 0) <= step]
-        write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        rows = [row for row in self.metrics() if row.get("step", 0) <= step]
+        write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

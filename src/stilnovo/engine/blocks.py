@@ -108,9 +108,9 @@ def rotate_(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> None:
     sign = -1 if back else 1
     for rows in _sub_tiles(x):
         first, second = x[rows].chunk(2, dim=-1)
-        kept = first.clone()
+        before = first.clone()
         first.mul_(cos[rows]).addcmul_(second, sin[rows], value=-sign)
-        second.mul_(cos[rows]).addcmul_(kept, sin[rows], value=sign)
+        second.mul_(cos[rows]).addcmul_(before, sin[rows], value=sign)
 
 
 def tiles(tokens: int, size: int | None) -> Iterator[slice]:
@@ -169,17 +169,17 @@ class LayerEngine:
 
     def backward(self, grad: Tensor, saved: Saved, stream: Stream, sink: Sink, *, wanted: bool) -> None:
         """Turn the gradient (T, C) of the output into that of the input, in place; unfinished where not `wanted`."""
-        x, one = saved.x, len(self.groups) == 1
+        x, ungrouped = saved.x, len(self.groups) == 1
         assert x is not None
         if saved.out is None:
-            out, kernel, qkv = self._attention(x, stream, keep=one)
+            out, kernel, qkv = self._attention(x, stream, keep=ungrouped)
         else:
             out, kernel, qkv = saved.out, saved.kernel, saved.qkv
         d_out = torch.empty_like(out)
         for rows in tiles(x.shape[0], self.levers.tile):
             self._token_wise_backward(rows, grad, x, out, d_out, saved, sink)
         saved.h, saved.gate_up = None, []
-        if one:
+        if ungrouped:
             inside = qkv.pop() if qkv else self._group_qkv(x, self.groups[0], None, None, stream)
             d_qkv = self._attend_backward(0, d_out, inside, out, kernel[0], stream)
             del d_out, out
@@ -190,27 +190,27 @@ class LayerEngine:
     def _attention(self, x: Tensor, stream: Stream, *, keep: bool) -> tuple[Tensor, list[Any], list[Tensor]]:
         """Output (T, H·D) of the attention, what its kernels keep, and with `keep` each group's rotated q, k, v."""
         kernels: list[Any] = []
-        kept: list[Tensor] = []
+        all_qkv: list[Tensor] = []
         out: Tensor | None = None
         low = self._low(x) if len(self.groups) > 1 else None
         dense = self.qkv.dense(x.dtype) if len(self.groups) > 1 else None
         for group in self.groups:
             qkv = self._group_qkv(x, group, dense, low, stream)
             q, k, v = group.heads(qkv, self.head_dim)
-            found, rest = stream.kernel.forward(q, k, v)
+            heads_out, rest = stream.kernel.forward(q, k, v)
             del q, k, v
             kernels.append(rest)
             if keep:
-                kept.append(qkv)
+                all_qkv.append(qkv)
             del qkv
             if len(self.groups) == 1:
-                out = found.reshape(x.shape[0], -1)
+                out = heads_out.reshape(x.shape[0], -1)
             else:
                 out = out if out is not None else x.new_empty(x.shape[0], self.o.inputs)
-                out[:, group.rows[0]] = found.flatten(1)
-            del found
+                out[:, group.rows[0]] = heads_out.flatten(1)
+            del heads_out
         assert out is not None
-        return out, kernels, kept
+        return out, kernels, all_qkv
 
     def _low(self, x: Tensor) -> Tensor | None:
         """x Aᵀ of q, k and v after the norm, tile by tile, (T, R)."""
@@ -272,10 +272,10 @@ class LayerEngine:
         q, k, v = group.heads(qkv, self.head_dim)
         columns = group.rows[0]
         shape = (out.shape[0], -1, self.head_dim)
-        found = stream.kernel.backward(
+        gradients = stream.kernel.backward(
             d_out[:, columns].reshape(shape), q, k, v, out[:, columns].reshape(shape), kernel
         )
-        for part, target in zip(found, group.heads(qkv, self.head_dim), strict=True):
+        for part, target in zip(gradients, group.heads(qkv, self.head_dim), strict=True):
             target.copy_(part)  # over q, k and v, which nobody needs any more
         rotate_(group.rotating(qkv, self.head_dim), stream.cos, stream.sin, back=True)
         return qkv

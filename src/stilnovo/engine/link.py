@@ -63,9 +63,9 @@ class Link:
         stream.wait_stream(torch.cuda.current_stream(self.device))  # the source is ready, the target no longer read
         with torch.cuda.stream(stream):
             target.copy_(source, non_blocking=True)
-            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            done.record(stream)
-        return Ticket(source, target, done)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(stream)
+        return Ticket(source, target, event)
 
     def wait(self, ticket: Ticket) -> Tensor:
         """Make the compute stream wait for a copy; returns its target."""
@@ -125,9 +125,9 @@ class ActivationStore:
         self._free.setdefault(buffer.nbytes, []).append(buffer)
         return tensor
 
-    def drop(self, number: int) -> None:
+    def drop(self, pass_number: int) -> None:
         """Release the buffers of a pass (first part of each key) whose backward will not come."""
-        for key in [key for key in self._kept if key[0] == number]:
+        for key in [key for key in self._kept if key[0] == pass_number]:
             for waiting in (self._leaving.pop(key, None), self._coming.pop(key, None)):
                 if waiting is not None:
                     self.link.wait(waiting)

@@ -39,10 +39,10 @@ class FlashVarlen:
         return out, (logsumexp, seed, unused)
 
     def backward(
-        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, kept: Any
+        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, saved: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of q, k and v, from the gradient (T, H, D) of `out`."""
-        logsumexp, seed, unused = kept
+        logsumexp, seed, unused = saved
         d_q, d_k, d_v = _aten._flash_attention_backward(
             grad, q, k, v, out, logsumexp, self.bounds, self.bounds, self.longest, self.longest, 0.0, True, seed, unused
         )
@@ -73,40 +73,42 @@ class PerDocument:
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
         """See `FlashVarlen.forward`."""
-        out, kept, groups, card = torch.empty_like(q), [], k.shape[1], q.device.type == "cuda"
+        out, saved, groups, card = torch.empty_like(q), [], k.shape[1], q.device.type == "cuda"
         for rows, keys in self.whole if card else self.spans:
             part = (_by_group(q[rows], groups), *_shared(k[keys], v[keys], q.shape[1]))
             if card:
                 part = tuple(t.contiguous() for t in part)
-                found, *rest = _aten._scaled_dot_product_efficient_attention(*part, None, True, 0.0, True)
+                result, *rest = _aten._scaled_dot_product_efficient_attention(*part, None, True, 0.0, True)
             else:
                 mask = self._mask(rows, keys, q.dtype)
-                found, *rest = _aten._scaled_dot_product_flash_attention_for_cpu(*part, 0.0, False, attn_mask=mask)
-            _by_group(out[rows], groups).copy_(found)
-            kept.append(rest)
-        return out, kept
+                result, *rest = _aten._scaled_dot_product_flash_attention_for_cpu(*part, 0.0, False, attn_mask=mask)
+            _by_group(out[rows], groups).copy_(result)
+            saved.append(rest)
+        return out, saved
 
     def backward(
-        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, kept: Any
+        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, saved: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `FlashVarlen.backward`."""
         d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         groups, card = k.shape[1], q.device.type == "cuda"
-        for (rows, keys), rest in zip(self.whole if card else self.spans, kept, strict=True):
+        for (rows, keys), rest in zip(self.whole if card else self.spans, saved, strict=True):
             part = (_by_group(q[rows], groups), *_shared(k[keys], v[keys], q.shape[1]))
             slope, result = _by_group(grad[rows], groups), _by_group(out[rows], groups)
             if card:
                 part, every = tuple(t.contiguous() for t in part), [True, True, True, False]
-                found = _aten._scaled_dot_product_efficient_attention_backward(
+                gradients = _aten._scaled_dot_product_efficient_attention_backward(
                     slope.contiguous(), *part, None, result, *rest, 0.0, every, True
                 )
             else:
-                found = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                gradients = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
                     slope, *part, result, *rest, 0.0, False, attn_mask=self._mask(rows, keys, q.dtype)
                 )
-            _by_group(d_q[rows], groups).copy_(found[0])
-            d_k[keys] += found[1].sum(1).transpose(0, 1)  # (K, G, L, D) → (L, K, D): queries that share a key add up
-            d_v[keys] += found[2].sum(1).transpose(0, 1)
+            _by_group(d_q[rows], groups).copy_(gradients[0])
+            d_k[keys] += (
+                gradients[1].sum(1).transpose(0, 1)
+            )  # (K, G, L, D) → (L, K, D): queries that share a key add up
+            d_v[keys] += gradients[2].sum(1).transpose(0, 1)
         return d_q, d_k, d_v
 
     def _mask(self, rows: slice, keys: slice, dtype: torch.dtype) -> Tensor:

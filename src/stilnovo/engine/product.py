@@ -87,20 +87,20 @@ class Product:
 
     def down(self, dtype: torch.dtype) -> Tensor | None:
         """A of all adapted parts, (R, I)."""
-        found = [part.adapter.lora_A for part in self.parts if part.adapter is not None]
-        if not found:
+        matrices = [part.adapter.lora_A for part in self.parts if part.adapter is not None]
+        if not matrices:
             return None
-        return torch.cat([a.to(dtype) for a in found]) if len(found) > 1 else found[0].detach().to(dtype)
+        return torch.cat([a.to(dtype) for a in matrices]) if len(matrices) > 1 else matrices[0].detach().to(dtype)
 
     def adapted(self) -> list[tuple[ProductPart, LoraLinear, slice]]:
         """(part, adapter, its columns of `low`) of each adapted part."""
-        found, start = [], 0
+        parts, start = [], 0
         for part in self.parts:
             if part.adapter is not None:
                 stop = start + part.adapter.lora_A.shape[0]
-                found.append((part, part.adapter, slice(start, stop)))
+                parts.append((part, part.adapter, slice(start, stop)))
                 start = stop
-        return found
+        return parts
 
     def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """x (t, I) → (t, O), into `out` where given."""

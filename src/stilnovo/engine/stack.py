@@ -172,8 +172,8 @@ def _tensors(saved: Saved) -> list[tuple[str, Tensor]]:
 
 def _on_card(waiting: _Pass) -> list[Tensor]:
     """What a pass holds for its backward, beside its last output."""
-    found = [tensor for saved in waiting.saved.values() for _, tensor in _tensors(saved)]
-    return found + [
+    tensors = [tensor for saved in waiting.saved.values() for _, tensor in _tensors(saved)]
+    return tensors + [
         leaf for saved in waiting.saved.values() for leaf in tree_leaves(saved.kernel) if torch.is_tensor(leaf)
     ]
 

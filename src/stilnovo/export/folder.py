@@ -139,15 +139,15 @@ def _definition(tokenizer: Tokenizer) -> bytes:
 
 def _card(base: str, adapter: Path | None, scheme: Scheme, dtype: str) -> str:
     name = base if adapter is None else f"{base} with {adapter}"
-    made = ["---", "license: unknown", "library_name: transformers", "---", "", f"# {name}", "", f"- Base: `{base}`"]
+    lines = ["---", "license: unknown", "library_name: transformers", "---", "", f"# {name}", "", f"- Base: `{base}`"]
     if adapter is not None:
         digest = sha256_file(adapter / "adapter_model.safetensors")
-        made.append(f"- Adapter: `{adapter}`, sha256 of its weights {digest}")
-        made.append("- Made by adding the adapter to the base: W + s · B·A in float32, rounded once")
+        lines.append(f"- Adapter: `{adapter}`, sha256 of its weights {digest}")
+        lines.append("- Made by adding the adapter to the base: W + s · B·A in float32, rounded once")
     if scheme != "none":
-        made.append(
+        lines.append(
             f"- The base's projections were first rounded to {scheme} and taken back, as in the adapter's training"
         )
-    made.append(f"- Written in {dtype} by `stilnovo export` {version('stilnovo')} on {datetime.now(UTC):%Y-%m-%d}")
-    made.append("- Licence: unknown here; the base's own applies, and the training data may add to it")
-    return "\n".join(made) + "\n"
+    lines.append(f"- Written in {dtype} by `stilnovo export` {version('stilnovo')} on {datetime.now(UTC):%Y-%m-%d}")
+    lines.append("- Licence: unknown here; the base's own applies, and the training data may add to it")
+    return "\n".join(lines) + "\n"

@@ -119,12 +119,12 @@ def export_model(
     size = dtype.itemsize * sum(math.prod(shape) for shape in shapes.values())
     _check_room(out, size + sum(len(text) for text in texts.values()))
     source = _Merging(reader, shell, spec.quantization, dtype)
-    done = 0
+    written = 0
     with _beside(out) as folder, Progress("export", size) as progress:
         for file, tensors in shards.items():
             for count in write_safetensors(folder / file, tensors, dtype, source.tensor):
-                done += count
-                progress.update(done, f"{bytes_text(done)} of {bytes_text(size)}")
+                written += count
+                progress.update(written, f"{bytes_text(written)} of {bytes_text(size)}")
         if len(shards) > 1:
             places = {tensor: file for file, tensors in shards.items() for tensor, _ in tensors}
             index = {"metadata": {"total_size": size}, "weight_map": places}
@@ -166,15 +166,15 @@ def write_safetensors(
         file.write(struct.pack("<Q", len(text)) + text)
         for name, shape in tensors:
             for part in torch.split(source(name, shape).reshape(-1), DENSE_PART):
-                kept = part.to(dtype)
-                if not kept.isfinite().all():
+                rounded = part.to(dtype)
+                if not rounded.isfinite().all():
                     raise InputError(
                         f"{name} holds values that {str(dtype).removeprefix('torch.')} cannot.",
                         f"The largest: {part.abs().max().item():.4g}.",
                         "Choose --dtype bfloat16 or float32; infinite or missing values mean a damaged checkpoint.",
                     )
-                file.write(kept.view(torch.uint8).numpy().data)
-                yield kept.nbytes
+                file.write(rounded.view(torch.uint8).numpy().data)
+                yield rounded.nbytes
         file.flush()
         os.fsync(file.fileno())
 
@@ -273,7 +273,7 @@ def _check_room(out: Path, needed: int) -> None:
 @contextlib.contextmanager
 def _beside(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place at the end; whatever goes wrong, nothing of it is left."""
-    made = [parent for parent in out.parents if not parent.exists()]
+    new_parents = [parent for parent in out.parents if not parent.exists()]
     with disk_errors(out):
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -287,7 +287,7 @@ def _beside(out: Path) -> Iterator[Path]:
                     out.rmdir()  # it was empty
                 os.replace(folder, out)
         except BaseException:
-            for parent in made:
+            for parent in new_parents:
                 with contextlib.suppress(OSError):
                     parent.rmdir()
             raise

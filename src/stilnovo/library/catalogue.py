@@ -48,8 +48,8 @@ class Entry:
         """Download URL and file suffix; `mirror` replaces the site."""
         if self.gutenberg is not None:
             return f"{mirror.rstrip('/') or GUTENBERG}/cache/epub/{self.gutenberg}/pg{self.gutenberg}.txt", ".txt"
-        asked = urllib.parse.urlencode({"lang": "it", "format": "epub", "page": self.wikisource})
-        return f"{mirror.rstrip('/') or WIKISOURCE}/?{asked}", ".epub"
+        query = urllib.parse.urlencode({"lang": "it", "format": "epub", "page": self.wikisource})
+        return f"{mirror.rstrip('/') or WIKISOURCE}/?{query}", ".epub"
 
 
 @cache
@@ -66,19 +66,19 @@ def find(name: str) -> Entry:
     Raises:
         InputError: none, or several.
     """
-    asked = fold(name).strip()
-    found = [e for e in catalogue() if fold(e.title) == asked]
-    found = found or [
-        e for e in catalogue() if asked and all(w in fold(f"{e.author} {e.title}") for w in asked.split())
+    words = fold(name).strip()
+    matches = [e for e in catalogue() if fold(e.title) == words]
+    matches = matches or [
+        e for e in catalogue() if words and all(w in fold(f"{e.author} {e.title}") for w in words.split())
     ]
-    if len(found) != 1:
-        what = "No work" if not found else f"{len(found)} works"
+    if len(matches) != 1:
+        what = "No work" if not matches else f"{len(matches)} works"
         raise InputError(
             f"{what} in the catalogue match «{name}».",
-            "; ".join(f"{e.author}, {e.title}" for e in found[:8]),
+            "; ".join(f"{e.author}, {e.title}" for e in matches[:8]),
             "See: stilnovo library catalogue",
         )
-    return found[0]
+    return matches[0]
 
 
 def fetch(entry: Entry, folder: Path, mirror: str = "", progress: Callable[[int], None] = lambda _: None) -> Path:

@@ -113,6 +113,6 @@ def prepare(db: sqlite3.Connection, path: Path | None) -> None:
 
 def integrity(db: sqlite3.Connection) -> list[str]:
     """Problems that SQLite's integrity and foreign-key checks report."""
-    found = [f"Database: {row[0]}" for row in db.execute("PRAGMA integrity_check") if row[0] != "ok"]
+    broken = [f"Database: {row[0]}" for row in db.execute("PRAGMA integrity_check") if row[0] != "ok"]
     lost = db.execute("PRAGMA foreign_key_check")
-    return found + [f"Database: a row of {row[0]} refers to nothing." for row in lost]
+    return broken + [f"Database: a row of {row[0]} refers to nothing." for row in lost]

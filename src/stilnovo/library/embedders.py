@@ -105,8 +105,8 @@ class ServedEmbedder(Embedder):
         what, advice = f"The embedding server {self.url} gave no vectors.", "Is it running, with this model?"
         with reported(what, advice, errors=wrong, kind=StilnovoError):
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-                found = json.loads(answer.read(_LARGEST_ANSWER))
-            data = sorted(found["data"], key=lambda row: int(row["index"]))
+                reply = json.loads(answer.read(_LARGEST_ANSWER))
+            data = sorted(reply["data"], key=lambda row: int(row["index"]))
             rows = [[float(value) for value in row["embedding"]] for row in data]
         if len(rows) != len(texts) or len({len(row) for row in rows}) != 1 or not rows[0]:
             raise StilnovoError(

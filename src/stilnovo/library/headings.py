@@ -106,11 +106,11 @@ def _worded_at(text: str, kind: int) -> re.Match[str] | None:
 
 
 def _worded(text: str) -> list[Heading]:
-    found: list[Heading] = []
+    headings: list[Heading] = []
     for candidate in _KIND.finditer(text):
         match = _worded_at(text, candidate.start())
         number = numerals.value(match.group("number")) if match else None
-        if match is None or number is None or (found and match.start() < found[-1].end):
+        if match is None or number is None or (headings and match.start() < headings[-1].end):
             continue
         kind = match.group("kind").lower().replace("cap.", "capitolo")
         level = 1 if kind in PARTS else 2
@@ -119,27 +119,27 @@ def _worded(text: str) -> list[Heading]:
             label, level, number = f"{label}, Capitolo {roman(int(inner))}", 2, int(inner)
         if book and not book.lower().startswith(tuple(CHAPTERS)):
             label = f"{book.capitalize()}, {label}"
-        found.append(Heading(match.start(), match.end(), level, kind, number, label))
+        headings.append(Heading(match.start(), match.end(), level, kind, number, label))
     for match in _NAMED_HEADING.finditer(text):
         name = match.group("name")
         if _begins(text, match.start()) and (match.start() == 0 or name.isupper() or text.count(name) == 1):
-            found.append(Heading(match.start("name"), match.end("name"), 2, "nome", None, name.capitalize()))
-    return found
+            headings.append(Heading(match.start("name"), match.end("name"), 2, "nome", None, name.capitalize()))
+    return headings
 
 
 def _alone(text: str) -> list[Heading]:
     """Lines in capitals between blank lines, each named once."""
-    found: list[Heading] = []
+    headings: list[Heading] = []
     starts = [0, *(gap.end() for gap in re.finditer(r"(?<=\n)\n", text))]
     for match in filter(None, (_ALONE.match(text, start) for start in starts)):
         title = match.group("title")
         letters = sum(char.isalpha() for char in title)
         if letters >= 4 and letters * 2 > len(title) and numerals.leading(title)[0] is None:
-            found.append(
+            headings.append(
                 Heading(match.start("title"), match.end("title"), 1, "nome", None, " ".join(title.split()).strip(" ."))
             )
-    counts = Counter(heading.label for heading in found)
-    return [heading for heading in found if counts[heading.label] == 1]
+    counts = Counter(heading.label for heading in headings)
+    return [heading for heading in headings if counts[heading.label] == 1]
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class _Numeral:
 
 def _bare(text: str, parts: Sequence[Heading]) -> list[_Numeral]:
     ends = [part.end for part in parts if part.level == 1]
-    found = []
+    candidates = []
     for match in _BARE.finditer(text):
         number = numerals.value(match.group("number")) if _begins(text, match.start()) else None
         if number is None:
@@ -166,13 +166,13 @@ def _bare(text: str, parts: Sequence[Heading]) -> list[_Numeral]:
         after = re.match(r"[^\W\d_]*", text[match.end() : match.end() + 30])
         article = match.group("number") == "I" and (not after or fold(after.group()) not in STOP_WORDS | {""})
         sure = alone or bool(match.group("dot")) or match.start() == 0 or not article
-        found.append(_Numeral(match.start("number"), match.end("dot"), number, arabic, 1.0 if sure else 0.1))
+        candidates.append(_Numeral(match.start("number"), match.end("dot"), number, arabic, 1.0 if sure else 0.1))
     # Behind a title page or a part's title no sentence ends: "PARTE SECONDA LE TRIBOLAZIONI I Beatrice rimase".
     for end in [0, *ends]:
         near = re.compile(rf"(?<=[\s]){'(?:I|1)'}\b\.?(?=[ \t\n]+[A-ZÀ-Þ«“\"—–-])").search(text, end, end + 160)
         if near and not re.search(r"[.!?»]\s", text[end : near.start()]):
-            found.append(_Numeral(near.start(), near.end(), 1, near.group()[0] == "1", 1.0))
-    return sorted({numeral.start: numeral for numeral in found}.values(), key=lambda n: n.start)
+            candidates.append(_Numeral(near.start(), near.end(), 1, near.group()[0] == "1", 1.0))
+    return sorted({numeral.start: numeral for numeral in candidates}.values(), key=lambda n: n.start)
 
 
 # What the next numeral adds to a chain, by how far it is ahead.
@@ -214,7 +214,7 @@ def _glued(text: str) -> list[Heading]:
         if _begins(text, match.start())
     ]
     counts = Counter(title for _, _, title in runs)
-    found: list[Heading] = []
+    headings: list[Heading] = []
     for start, end, title in runs:
         signature = next((s for s, n in counts.items() if n > 1 and title.startswith(s + " ")), "")
         start, title = start + len(signature), title[len(signature) :]
@@ -223,10 +223,10 @@ def _glued(text: str) -> list[Heading]:
             end, title = start + len(title) - 2, title[:-2]
         if counts[title] > 1 or sum(char.isalpha() for char in title) < 5 or numerals.value(title):
             continue
-        if found and start - found[-1].end < _INDEX_BODY:
-            found.pop()
-        found.append(Heading(start, end, 1, "nome", None, title))
-    return found
+        if headings and start - headings[-1].end < _INDEX_BODY:
+            headings.pop()
+        headings.append(Heading(start, end, 1, "nome", None, title))
+    return headings
 
 
 def _titled(text: str, headings: Sequence[Heading], starts: Sequence[int]) -> list[Heading]:
@@ -243,7 +243,7 @@ def _titled(text: str, headings: Sequence[Heading], starts: Sequence[int]) -> li
         for line, limit, free in zip(lines, limits, spare, strict=True)
     ]
     enough = sum(line is not None for line in lines) >= 0.6 * len(headings)
-    done = []
+    titled = []
     for heading, limit, line, free in zip(headings, limits, lines, spare, strict=True):
         run = _RUN.match(text, heading.end, limit)
         if (
@@ -254,8 +254,8 @@ def _titled(text: str, headings: Sequence[Heading], starts: Sequence[int]) -> li
             heading = replace(heading, end=run.end(), title=run.group("title").strip())
         elif enough and line:
             heading = replace(heading, end=line.end("line"), title=line.group("line").strip(" ."))
-        done.append(heading)
-    return done
+        titled.append(heading)
+    return titled
 
 
 def _is_title(line: str) -> bool:
@@ -297,9 +297,9 @@ def find(text: str) -> list[Heading]:
         if not h.number and not any(text[n.end : h.start].strip() == "" for n in numbered if n.end <= h.start)
     ]
     starts = sorted(heading.start for heading in [*numbered, *parts, *named, *dated])
-    found = _titled(text, numbered, starts) + _titled(text, parts, starts) + named + pieces + dated
+    candidates = _titled(text, numbered, starts) + _titled(text, parts, starts) + named + pieces + dated
     ordered: list[Heading] = []
-    for heading in sorted(found, key=lambda h: (h.start, h.kind == "nome")):
+    for heading in sorted(candidates, key=lambda h: (h.start, h.kind == "nome")):
         if not ordered or heading.start >= ordered[-1].end:
             ordered.append(heading)
     return _without_index(ordered, len(text))

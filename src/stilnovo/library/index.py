@@ -154,10 +154,10 @@ class Index:
             for work in {*gone, *new}:
                 writer.delete_documents_by_term("work", work)
             for done, work in enumerate(new, start=1):
-                for number, text, names in rows(work):
+                for passage, text, names in rows(work):
                     surface, stems = analyse(text)
                     document = tantivy.Document(
-                        id=number, work=work, surface=surface, stem=stems, context=context(names)
+                        id=passage, work=work, surface=surface, stem=stems, context=context(names)
                     )
                     writer.add_document(document)
                 progress(done, len(new))
@@ -195,13 +195,13 @@ class Index:
         passage count for much. What more than half of the passages have is nearly nothing here.
         """
         total = self._searcher.num_docs
-        found = []
+        terms = []
         for form in forms:
             n = min(int(self._searcher.doc_freq(field, form)), total)
             odds = (total - n + 0.5) / (n + 0.5)
             if n:
-                found.append(self._term(field, form, weight * max(math.log(odds), 1e-3) / math.log(1 + odds)))
-        return found
+                terms.append(self._term(field, form, weight * max(math.log(odds), 1e-3) / math.log(1 + odds)))
+        return terms
 
     def _phrase(self, forms: Sequence[str]) -> tantivy.Query:
         if len(forms) == 1:
@@ -214,16 +214,16 @@ class Index:
         wanted += self._weighed("context", sought.context, CONTEXT_WEIGHT)
         demanded = [self._phrase(phrase) for phrase in sought.demanded]
         must = [(tantivy.Occur.Must, query) for query in demanded]
-        found: dict[int, float] = {}
+        scores: dict[int, float] = {}
         if sought.phrase and not must:
             # Apart from the words: a union of plain terms can skip most of its passages, one with a phrase cannot.
             query = self._phrase(sought.phrase)
             whole = tantivy.Query.boolean_query([(tantivy.Occur.Must, query), *wanted])
-            found = self._hits(whole, limit, works)
-        if (wanted or must) and len(found) < limit:
+            scores = self._hits(whole, limit, works)
+        if (wanted or must) and len(scores) < limit:
             rest = self._hits(tantivy.Query.boolean_query([*must, *wanted]), limit, works)
-            found = {**rest, **found}
-        return sorted(found.items(), key=lambda hit: (-hit[1], hit[0]))[:limit]
+            scores = {**rest, **scores}
+        return sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[:limit]
 
     def _hits(self, query: tantivy.Query, limit: int, works: Sequence[int]) -> dict[int, float]:
         if works:
@@ -232,7 +232,7 @@ class Index:
             query = tantivy.Query.boolean_query([(tantivy.Occur.Must, query), only])
         hits = self._searcher.search(query, limit, count=False).hits
         ids = self._searcher.fast_field_values("id", [address for _, address in hits])
-        return {int(number): float(hit[0]) for number, hit in zip(ids, hits, strict=True) if number is not None}
+        return {int(passage): float(hit[0]) for passage, hit in zip(ids, hits, strict=True) if passage is not None}
 
     def mentions(self, form: str) -> dict[int, list[int]]:
         """Passages that contain a folded word, in reading order, by work."""
@@ -240,10 +240,10 @@ class Index:
         hits = self._searcher.search(self._term("surface", form)[1], count, count=False).hits
         addresses = [address for _, address in hits]
         pairs = zip(*(self._searcher.fast_field_values(field, addresses) for field in ("id", "work")), strict=True)
-        found: dict[int, list[int]] = {}
-        for number, work in sorted((int(number or 0), int(work or 0)) for number, work in pairs):
-            found.setdefault(work, []).append(number)
-        return found
+        passages: dict[int, list[int]] = {}
+        for passage, work in sorted((int(passage or 0), int(work or 0)) for passage, work in pairs):
+            passages.setdefault(work, []).append(passage)
+        return passages
 
     def rarity(self, stems: Iterable[str]) -> dict[str, float]:
         """Inverse document frequency of stems: ln(1 + (N - n + 0.5) / (n + 0.5)), Robertson's, kept above 0."""
@@ -262,13 +262,13 @@ class Index:
         indexed = self._searcher.num_docs
         stored = 0
         for work in works:
-            for number, text, _ in rows(work):
+            for passage, text, _ in rows(work):
                 stored += 1
                 query = tantivy.Query.boolean_query(
-                    [(tantivy.Occur.Must, self._term("id", number)[1]), *self._all(text)]
+                    [(tantivy.Occur.Must, self._term("id", passage)[1]), *self._all(text)]
                 )
                 if not self._searcher.search(query, 1, count=False).hits:
-                    yield f"Passage {number} is not in the index under its words."
+                    yield f"Passage {passage} is not in the index under its words."
         if indexed != stored:
             yield f"The index holds {indexed} passages, the library {stored}."
 

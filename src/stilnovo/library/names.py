@@ -101,13 +101,13 @@ def from_file_name(stem: str) -> Names:
     catalogue = re.match(r"(?:gutenberg|pg)[-_]?\d", stem, re.I)  # the number is Project Gutenberg's, not a year
     year = None if catalogue else _YEAR.search(stem)
     bare = (stem[: year.start()] + stem[year.end() :] if year else stem).strip("_- ")
-    number = int(year.group()) if year else None
+    published = int(year.group()) if year else None
     parts = [part for part in re.split(r"_+", bare) if part]
     if year and year.start() == 0 and len(parts) > 1:
-        return Names(_title(" ".join(parts[1:]).split()), parts[0].capitalize(), number)
+        return Names(_title(" ".join(parts[1:]).split()), parts[0].capitalize(), published)
     if len(parts) == 2 and not re.search(r"\d", parts[0]):
-        return Names(_title(re.split(r"[- ]+", parts[1])), _author(re.split(r"[- ]+", parts[0])), number)
-    return Names(_title(re.split(r"[_\- ]+", bare)), "", number)
+        return Names(_title(re.split(r"[- ]+", parts[1])), _author(re.split(r"[- ]+", parts[0])), published)
+    return Names(_title(re.split(r"[_\- ]+", bare)), "", published)
 
 
 def from_title_page(text: str, hint: Names) -> Names:

@@ -61,8 +61,8 @@ class PostgresLibrary(Library):
 
     def _prepare(self) -> None:
         with self._guarded(), transaction(self._db, self._BEGIN):
-            there = self._db.execute("SELECT to_regclass('facts')").fetchone()[0]
-            if there is None:
+            table = self._db.execute("SELECT to_regclass('facts')").fetchone()[0]
+            if table is None:
                 with reported("The server lacks pgvector.", "Install the extension there."):
                     self._db.execute("CREATE EXTENSION IF NOT EXISTS vector")
                 served = TABLES.replace("INTEGER PRIMARY KEY", "BIGINT PRIMARY KEY").replace("BLOB", "vector")

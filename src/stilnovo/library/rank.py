@@ -51,6 +51,6 @@ def fused(lists: Iterable[Sequence[int]], limit: int) -> list[tuple[int, float]]
     """Fuse ranked lists of ids by reciprocal rank: the sum over the lists of 1 / (60 + rank), ranks from 1."""
     scores: dict[int, float] = {}
     for ranked in lists:
-        for rank, number in enumerate(ranked, start=1):
-            scores[number] = scores.get(number, 0.0) + 1 / (RRF_K + rank)
+        for rank, passage in enumerate(ranked, start=1):
+            scores[passage] = scores.get(passage, 0.0) + 1 / (RRF_K + rank)
     return sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[:limit]

@@ -67,13 +67,13 @@ def search(library: Library, query: str, limit: int = 10, works: Sequence[int] =
         return []
     if (library.dense is None and library.reranker is None) or wanted.demanded:
         return search_for(library, wanted, limit, works)
-    found = library.index.match(wanted, max(limit, DEPTH), works)
+    ranking = library.index.match(wanted, max(limit, DEPTH), works)
     if library.dense is not None:
         near = library.dense.match(query, max(limit, DEPTH), works)
-        found = fused([[number for number, _ in found], [number for number, _ in near]], max(limit, DEPTH))
+        ranking = fused([[passage for passage, _ in ranking], [passage for passage, _ in near]], max(limit, DEPTH))
     if library.reranker is None:
-        return _hits(library, found[:limit])
-    first = _hits(library, found[: max(limit, RERANKED)])
+        return _hits(library, ranking[:limit])
+    first = _hits(library, ranking[: max(limit, RERANKED)])
     scores = library.reranker(query, [hit.passage.text for hit in first])
     ranked = sorted(zip(scores, first, strict=True), key=lambda pair: -pair[0])
     return [Hit(hit.passage, float(score)) for score, hit in ranked[:limit]]
@@ -84,7 +84,7 @@ def search_for(library: Library, wanted: Sought, limit: int, works: Sequence[int
     return _hits(library, library.index.match(wanted, limit, works))
 
 
-def _hits(library: Library, found: Sequence[tuple[int, float]]) -> list[Hit]:
-    passages = {passage.id: passage for passage in library.passages([number for number, _ in found])}
+def _hits(library: Library, ranking: Sequence[tuple[int, float]]) -> list[Hit]:
+    passages = {passage.id: passage for passage in library.passages([number for number, _ in ranking])}
     # An index that another process is still writing may know passages that are gone.
-    return [Hit(passages[number], score) for number, score in found if number in passages]
+    return [Hit(passages[number], score) for number, score in ranking if number in passages]

@@ -49,7 +49,7 @@ def _label(part: Heading | None, heading: Heading) -> str:
 
 def _joined(text: str, headings: Sequence[Heading]) -> list[tuple[int, Heading, Heading | None]]:
     """Headings with where their section starts and the part they stand in; a bare part heading joins its chapter."""
-    found: list[tuple[int, Heading, Heading | None]] = []
+    joined: list[tuple[int, Heading, Heading | None]] = []
     part: Heading | None = None
     pending: int | None = None
     for heading, following in zip(headings, [*headings[1:], None][: len(headings)], strict=True):
@@ -58,9 +58,9 @@ def _joined(text: str, headings: Sequence[Heading]) -> list[tuple[int, Heading, 
             if following and following.level == 2 and not text[heading.end : following.start].strip():
                 pending = heading.start if pending is None else pending
                 continue
-        found.append((heading.start if pending is None else pending, heading, part))
+        joined.append((heading.start if pending is None else pending, heading, part))
         pending = None
-    return found
+    return joined
 
 
 def split(text: str, headings: Sequence[Heading] | None = None) -> list[Section]:

@@ -159,7 +159,7 @@ class Library:
             "JOIN sections s ON s.id = p.section JOIN works w ON w.id = s.work WHERE w.id = ? ORDER BY p.id",
             (work,),
         )
-        return ((number, text, tuple(names)) for number, text, *names in rows)
+        return ((passage, text, tuple(names)) for passage, text, *names in rows)
 
     def _fact(self, name: str) -> str:
         return str(self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0])
@@ -184,12 +184,12 @@ class Library:
     def add(self, document: SourceWork) -> Added:
         """Store a work with its sections and passages, unless its text is stored already."""
         digest = hashlib.sha256(document.text.encode("utf-8")).hexdigest()
-        if there := self._db.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
-            return Added(self.work(there[0]), new=False)
+        if stored := self._db.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
+            return Added(self.work(stored[0]), new=False)
         parts = sections.split(document.text, document.headings)
         with self._transaction():
-            if there := self._db.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
-                return Added(self.work(there[0]), new=False)  # another process was faster
+            if stored := self._db.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
+                return Added(self.work(stored[0]), new=False)  # another process was faster
             now = datetime.now(UTC).isoformat(timespec="seconds")
             names = document.names
             work = self._next("work")
@@ -247,14 +247,14 @@ class Library:
                 self._listed = [Work(*row) for row in self._db.execute(f"{_WORK} ORDER BY w.author, w.title, w.id")]
             return list(self._listed)
 
-    def work(self, number: int) -> Work:
+    def work(self, work_id: int) -> Work:
         """One work by its id."""
-        if number not in self._works:
-            row = self._db.execute(f"{_WORK} WHERE w.id = ?", (number,)).fetchone()
+        if work_id not in self._works:
+            row = self._db.execute(f"{_WORK} WHERE w.id = ?", (work_id,)).fetchone()
             if row is None:
-                raise InputError(f"There is no work {number} in the library.", "", "See: stilnovo library list")
-            self._works[number] = Work(*row)
-        return self._works[number]
+                raise InputError(f"There is no work {work_id} in the library.", "", "See: stilnovo library list")
+            self._works[work_id] = Work(*row)
+        return self._works[work_id]
 
     def text(self, work: Work) -> str:
         """The stored source of a work."""
@@ -265,9 +265,9 @@ class Library:
             self._texts[work.id] = str(row[0])
         return self._texts[work.id]
 
-    def section(self, number: int) -> Chapter:
+    def section(self, section_id: int) -> Chapter:
         """One section by its id."""
-        return self._chapter(self._db.execute(f"{_SECTION} WHERE id = ?", (number,)).fetchone())
+        return self._chapter(self._db.execute(f"{_SECTION} WHERE id = ?", (section_id,)).fetchone())
 
     def sections(self, work: Work) -> list[Chapter]:
         """The sections of a work, in order."""
@@ -275,18 +275,18 @@ class Library:
         return [self._chapter(row) for row in rows.fetchall()]
 
     def _chapter(self, row: Sequence[object]) -> Chapter:
-        number, work, position, label, title, verse, start, end, body = row
-        return Chapter(number, self.work(work), position, label, title, bool(verse), start, end, body)  # type: ignore[arg-type]
+        section, work, position, label, title, verse, start, end, body = row
+        return Chapter(section, self.work(work), position, label, title, bool(verse), start, end, body)  # type: ignore[arg-type]
 
-    def passages(self, numbers: Sequence[int]) -> list[Passage]:
+    def passages(self, ids: Sequence[int]) -> list[Passage]:
         """Passages by id, in the order of the ids."""
-        if not numbers:
+        if not ids:
             return []
-        marks = ",".join("?" * len(numbers))
-        rows = self._db.execute(f"{_PASSAGE} WHERE id IN ({marks})", tuple(numbers)).fetchall()
+        marks = ",".join("?" * len(ids))
+        rows = self._db.execute(f"{_PASSAGE} WHERE id IN ({marks})", tuple(ids)).fetchall()
         chapters = {row[1]: self.section(row[1]) for row in rows}
-        found = {row[0]: Passage(row[0], chapters[row[1]], *row[2:]) for row in rows}
-        return [found[number] for number in numbers if number in found]
+        by_id = {row[0]: Passage(row[0], chapters[row[1]], *row[2:]) for row in rows}
+        return [by_id[passage] for passage in ids if passage in by_id]
 
     def passages_of(self, section: Chapter) -> list[Passage]:
         """The passages of a section, in order."""
@@ -310,7 +310,7 @@ class Library:
             "WHERE v.passage IS NULL ORDER BY p.id",
             (model,),
         )
-        return [number for (number,) in rows.fetchall()]
+        return [passage for (passage,) in rows.fetchall()]
 
     def put_vectors(self, model: str, rows: Sequence[tuple[int, rank.Matrix]]) -> None:
         """Store unit vectors of passages in one transaction."""
@@ -354,12 +354,12 @@ class Library:
         exactly its span inside its section, and that the index holds exactly these passages with exactly these words.
         """
         with self._guarded():
-            found = self._database_problems()
+            lines = self._database_problems()
             for work in self.works():
                 progress(work.title)
                 parts = ((section, self.passages_of(section)) for section in self.sections(work))
-                found += [f"{work.title}: {problem}" for problem in problems(work, self.text(work), parts)]
-            return found + list(self.index.problems(self._digests(), self._rows))
+                lines += [f"{work.title}: {problem}" for problem in problems(work, self.text(work), parts)]
+            return lines + list(self.index.problems(self._digests(), self._rows))
 
     def _database_problems(self) -> list[str]:
         return integrity(self._db)

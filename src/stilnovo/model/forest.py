@@ -134,9 +134,9 @@ def _is_causal(mask: Tensor) -> bool:
 def _additive(batch: Sequence[Tensor], longest: int, shared: int, dtype: torch.dtype) -> Tensor:
     """Masks as numbers to add, (B, 1, L, P + L): 0 where a key is seen, minus infinity elsewhere."""
     seen = torch.zeros(len(batch), 1, longest, shared + longest, dtype=torch.bool)
-    for one, mask in zip(seen, batch, strict=True):
+    for tree, mask in zip(seen, batch, strict=True):
         size = len(mask)
-        one[0, :, :shared] = True
-        one[0, :size, shared : shared + size] = mask
-        one[0, size:, shared] = True  # a padding row sees something, or it would be no number
+        tree[0, :, :shared] = True
+        tree[0, :size, shared : shared + size] = mask
+        tree[0, size:, shared] = True  # a padding row sees something, or it would be no number
     return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))

@@ -113,8 +113,8 @@ def attach(model: Llama, config: LoraConfig, seed: int = 42) -> None:
 
 def adapters(model: Llama) -> dict[str, LoraLinear]:
     """The adapted projections by PEFT's module name."""
-    found = ((path, getattr(parent, name)) for path, parent, name in _sites(model))
-    return {path: module for path, module in found if isinstance(module, LoraLinear)}
+    modules = ((path, getattr(parent, name)) for path, parent, name in _sites(model))
+    return {path: module for path, module in modules if isinstance(module, LoraLinear)}
 
 
 def replace_projection(model: Llama, path: str, module: nn.Module) -> None:

@@ -80,15 +80,15 @@ class _Memory(dict[str, bytes]):
         self._older: dict[str, bytes] = {}
 
     def __missing__(self, key: str) -> bytes:
-        found = self._older.get(key)
-        if found is None:
-            found = self._find(key)
+        ids = self._older.get(key)
+        if ids is None:
+            ids = self._find(key)
         if len(key) <= _PIECE_CHARS and (self._lines or "\n" not in key):  # what goes over a line's end seldom returns
             if len(self) >= self._limit:
                 self._older = dict(self)
                 self.clear()
-            self[key] = found
-        return found
+            self[key] = ids
+        return ids
 
 
 class Encoder:
@@ -125,8 +125,8 @@ class Encoder:
         numbered = pieces.dictionary_encode()
         known = [self._pieces[piece] for piece in numbered.dictionary.to_pylist()]
         # `to_numpy` would load pandas where that is installed: 40 MiB a process.
-        number = np.frombuffer(numbered.indices.buffers()[1], dtype=np.int32, count=len(numbered))
-        ids, ends = _gathered(known, number)
+        which = np.frombuffer(numbered.indices.buffers()[1], dtype=np.int32, count=len(numbered))
+        ids, ends = _gathered(known, which)
         bounds = ends[last].tolist()
         return [ids[start:end] for start, end in zip([0, *bounds], bounds, strict=False)]
 
@@ -197,21 +197,21 @@ def _kinds_of(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return kinds
 
 
-def _gathered(known: list[bytes], number: npt.NDArray[np.int32]) -> tuple[IntArray, LongArray]:
+def _gathered(known: list[bytes], which: npt.NDArray[np.int32]) -> tuple[IntArray, LongArray]:
     """The ids of all pieces one after another, and how many there are up to each piece's end, 0 first.
 
     Args:
         known: Ids of each distinct piece, as bytes.
-        number: Which of them each piece is, (pieces,).
+        which: Which of them each piece is, (pieces,).
     """
     table = np.frombuffer(b"".join(known), dtype=np.int32)
     sizes = np.fromiter(map(len, known), dtype=np.int64, count=len(known)) // 4
     starts = np.cumsum(sizes) - sizes
-    lengths = sizes[number]
-    ends = np.zeros(len(number) + 1, dtype=np.int64)
+    lengths = sizes[which]
+    ends = np.zeros(len(which) + 1, dtype=np.int64)
     np.cumsum(lengths, out=ends[1:])
     # How far a piece's ids stand in the table behind the place where they go.
-    shift = np.repeat(starts[number] - ends[:-1], lengths)
+    shift = np.repeat(starts[which] - ends[:-1], lengths)
     return table[shift + np.arange(len(shift))], ends
 
 
@@ -240,13 +240,13 @@ def _segments(text: str) -> Iterator[str]:
 
 def _cuts_are_known(definition: str) -> bool:
     """Whether a tokeniser (its JSON) cuts where this module says, and has nothing else that looks across a cut."""
-    found = json.loads(definition)
-    model, steps = found["model"], found["pre_tokenizer"] or {}
+    settings = json.loads(definition)
+    model, steps = settings["model"], settings["pre_tokenizer"] or {}
     steps = steps["pretokenizers"] if steps.get("type") == "Sequence" else [steps]
     plain = (
         model.get("type") == "BPE" and not model.get("dropout") and not model.get("continuing_subword_prefix")
-        and not model.get("end_of_word_suffix") and found.get("normalizer") is None
-        and all(token["special"] for token in found["added_tokens"])
+        and not model.get("end_of_word_suffix") and settings.get("normalizer") is None
+        and all(token["special"] for token in settings["added_tokens"])
     )  # fmt: skip
     cuts = any(step.get("type") == "Split" or step.get("use_regex") for step in steps)
     return plain and cuts and all(map(_known_step, steps)) and steps[-1].get("type") == "ByteLevel"

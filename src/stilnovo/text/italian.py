@@ -110,13 +110,13 @@ def _fold_word(word: str) -> str:
 
 def tokens(text: str) -> list[Word]:
     """Split a text into words with offsets; elided articles and prepositions are included and marked."""
-    found = []
+    words = []
     for match in _WORD.finditer(text):
         form = _fold_word(match.group())
         end = match.end()
         elided = form in ELIDED and text[end : end + 1] in _APOSTROPHE and text[end + 1 : end + 2].strip() != ""
-        found.append(Word(form, match.start(), end, elided))
-    return found
+        words.append(Word(form, match.start(), end, elided))
+    return words
 
 
 def words(text: str) -> list[str]:
@@ -164,11 +164,11 @@ def analyse(text: str) -> tuple[str, str]:
     for letter, ascii_letter in _COMMON:
         plain = plain.replace(letter, ascii_letter)
     if plain.isascii():
-        found = _ASCII_WORD.findall(plain)
+        forms = _ASCII_WORD.findall(plain)
     else:
         plain = _unmarked(text)
-        found = _ANY_WORD.findall(plain)
-    return plain, " ".join(map(_stems.__getitem__, found))
+        forms = _ANY_WORD.findall(plain)
+    return plain, " ".join(map(_stems.__getitem__, forms))
 
 
 def content_words(text: str) -> list[str]:

@@ -56,13 +56,13 @@ def check(tokenizer: Tokenizer) -> list[Finding]:
         InputError: when a rule is broken, with every broken one.
     """
     findings = lint(tokenizer)
-    broken = [f"{found.rule}: {found.text}" for found in findings if found.level == "error"]
+    broken = [f"{finding.rule}: {finding.text}" for finding in findings if finding.level == "error"]
     if broken:
         raise InputError(
             f"The chat template ({tokenizer.template}) is not fit for training.", " · ".join(broken),
             "See `stilnovo doctor --model NAME`; train on plain text, or give a model whose tokeniser is whole.",
         )  # fmt: skip
-    return [found for found in findings if found.level == "warning"]
+    return [finding for finding in findings if finding.level == "warning"]
 
 
 def _ends(ids: Sequence[int], learnt: Sequence[bool]) -> list[int]:

@@ -108,8 +108,8 @@ def llama3(messages: Sequence[Message], *, generation: bool) -> list[TemplatePie
 def plain(messages: Sequence[Message], *, generation: bool) -> list[TemplatePiece]:
     """A base model has no turns: the texts follow each other, a blank line between."""
     pieces: list[TemplatePiece] = []
-    for number, turn in enumerate(messages):
-        gap = "\n\n" if generation or number + 1 < len(messages) else ""
+    for position, turn in enumerate(messages):
+        gap = "\n\n" if generation or position + 1 < len(messages) else ""
         if turn.role == "assistant":
             pieces += [AssistantText(turn.content), gap]
         else:

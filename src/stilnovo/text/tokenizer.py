@@ -279,13 +279,13 @@ def from_tiktoken(path: Path) -> Tokenizer:
         InputError: when the file is another kind (SentencePiece) or is broken, with the line.
     """
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for line_number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error) as error:
             raise InputError(
-                f"{path} is not a tiktoken rank file.", f"Line {number}: {line[:40]!r}",
+                f"{path} is not a tiktoken rank file.", f"Line {line_number}: {line[:40]!r}",
                 "SentencePiece models are not supported; give a tokenizer.json.",
             ) from error  # fmt: skip
     if sorted(ranks.values()) != list(range(len(ranks))) or any(bytes([byte]) not in ranks for byte in range(256)):
