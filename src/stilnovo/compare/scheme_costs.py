@@ -1,4 +1,4 @@
-"""What each way of keeping the weights costs: bits per byte of one model under every scheme, on the same texts.
+"""The cost of quantization: bits per byte of one model under every scheme, on the same texts.
 
 Unusual: the model is loaded once, densely; for each scheme every projection is replaced by what its quantised form gives
 back. The arithmetic is the quantised model's, the time is not, and it needs room for the dense model.
@@ -22,7 +22,7 @@ from stilnovo.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class SchemeCost:
-    """One scheme: its size and what it costs."""
+    """One scheme: its size and the bits per byte under it."""
 
     scheme: Scheme
     bytes: int  # of the projections
@@ -46,9 +46,9 @@ def scheme_costs(
         for done, scheme in enumerate(schemes):
             size = 0
             for name, module in _linears(model):
-                kept = quantized_linear(originals[name], scheme)
-                size += kept.nbytes
-                module.weight = kept.dense(originals[name].dtype)
+                quantized = quantized_linear(originals[name], scheme)
+                size += quantized.nbytes
+                module.weight = quantized.dense(originals[name].dtype)
             score = score_texts(model, tokenizer, texts)
             costs.append(SchemeCost(scheme, size, 8 * size / weights, score.bits_per_byte()))
             if progress:

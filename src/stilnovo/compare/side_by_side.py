@@ -1,4 +1,4 @@
-"""Base and tuned model on the same prompts with the same seeds, so that a reader can judge with their own eyes.
+"""Generations of the base and the tuned model side by side, on the same prompts with the same seeds.
 
 The tuned model is the base with its adapter on; switching it off gives the base, so that both share every weight.
 """

@@ -1,1 +1,1 @@
-"""The main job in one go: teach, judge before and after, compare, answer from a library, and report it all."""
+"""The whole workflow in one go: train, evaluate before and after, compare, answer from a library, and report."""

@@ -1,4 +1,4 @@
-"""The demo's stages, one after another, on one model in memory; each returns plain results, nothing is printed here.
+"""The stages of the demo, one after another, on one model in memory; nothing is printed here.
 
 The base and the tuned model are the same object: a fresh adapter changes nothing (B = 0), so "before" is the base.
 """
@@ -42,7 +42,7 @@ QUESTIONS = (
     "Chi ha insegnato a leggere a Tecla?", "In che anno fu edificata la torre del faro?",
     "A quanti anni di prigione fu condannato l'armatore?",
 )  # fmt: skip
-QUANTISATION_TEXTS = 3  # documents on which each scheme is weighed; more in bench/quantization.py
+QUANTISATION_TEXTS = 3  # documents on which each scheme is evaluated; more in bench/quantization.py
 QUANTISATION_LARGEST = 10**9  # parameters; a larger model is not loaded densely for a table
 
 
@@ -76,13 +76,13 @@ def run(recipe: Recipe, folder: Path, *, prompt_count: int, new_tokens: int, que
         training = TrainingRun(recipe, folder)
         result.trainable, result.total = training.trainable, training.model.config.parameters()
     selections = [select(task) for task in find_tasks(TASKS)]
-    with stage("judge before"):
+    with stage("evaluate before"):
         result.before = _evaluate(training, selections, "before")
     with stage("train"):
         result.train, result.memory = training.train()
         result.metrics = training.folder.metrics()
         result.optimizer = _optimizer_text(training.trainer.optimizer)
-    with stage("judge after"):
+    with stage("evaluate after"):
         result.after = _evaluate(training, selections, "after")
         result.verdicts = compare(result.before, result.after).verdicts
     with stage("write side by side"):
@@ -94,8 +94,8 @@ def run(recipe: Recipe, folder: Path, *, prompt_count: int, new_tokens: int, que
         )
     with stage("ask the library"), sample_library() as library:
         result.answers = [ask(library, question) for question in QUESTIONS[:questions]]
-    with stage("weigh quantisation"):
-        result.quantisation = _weigh(training, recipe)
+    with stage("compare quantizations"):
+        result.quantisation = _scheme_costs(training, recipe)
     result.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return result
 
@@ -120,7 +120,7 @@ def _optimizer_text(optimizer: torch.optim.Optimizer) -> str:
 
 def _evaluate(training: TrainingRun, selections: list[Selection], when: str) -> EvaluationResult:
     recipe = training.recipe
-    with Progress(f"judge {when}", len(selections) + 1) as bar:
+    with Progress(f"evaluate {when}", len(selections) + 1) as bar:
 
         def progress(name: str, done: int, total: int) -> None:
             bar.update(names.index(name) + done / total if name in names else len(names), f"{name} {done}/{total}")
@@ -135,11 +135,11 @@ def _evaluate(training: TrainingRun, selections: list[Selection], when: str) -> 
     return result
 
 
-def _weigh(training: TrainingRun, recipe: Recipe) -> list[SchemeCost]:
+def _scheme_costs(training: TrainingRun, recipe: Recipe) -> list[SchemeCost]:
     if training.model.config.parameters() > QUANTISATION_LARGEST:
         return []
     model, tokenizer = open_model(ModelSpec(recipe.model.name, quantization="none", device=recipe.model.device))
-    with Progress("quantise", 5) as bar:
+    with Progress("quantize", 5) as bar:
         texts = training.corpus.held_out_texts[:QUANTISATION_TEXTS]
         return scheme_costs(
             model, tokenizer, texts, progress=lambda done, total: bar.update(done, f"{done}/{total} schemes")

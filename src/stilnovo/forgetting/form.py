@@ -67,7 +67,7 @@ _ENGLISH = frozenset(
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation that waits for an answer."""
+    """A conversation to be answered."""
 
     id: str
     messages: tuple[Message, ...]
@@ -80,7 +80,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class AnswerForm:
-    """One answer and what was found in it; see the module."""
+    """One answer and its form; see the module."""
 
     id: str
     text: str
@@ -124,7 +124,7 @@ def write_answers(
         prompts: From `choose_prompts`; each leaves room in the model's context.
         max_new_tokens: Most tokens of an answer; one that needs more has not ended.
         progress: Called with (`FORM`, answers done, in all).
-        keeper: Where answers are looked up and kept; nowhere by default.
+        keeper: Where answers are looked up and stored; nowhere by default.
 
     Raises:
         InputError: a prompt is longer than the model's context.

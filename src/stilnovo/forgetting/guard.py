@@ -102,7 +102,7 @@ class Guard:
         section: The recipe's `guard`; `every` is given.
         tokenizer: The model's.
         steps: Steps of the run, from which the number of evaluations follows.
-        folder: Where the base's answers are kept.
+        folder: Where the base's answers are stored.
         identity: Names the base: answers of another one are not taken.
         token_budget: Most tokens in one forward pass.
     """
@@ -174,7 +174,7 @@ class Guard:
         return StepEvaluation(step, bool(lost), within, gain, text, figures, time.perf_counter() - began)
 
     def judge(self, now: Answers) -> list[Protected]:
-        """The rule, applied to the answers of one more evaluation."""
+        """Apply the rule to the answers of one more evaluation."""
         assert self.base is not None
         alpha, protected = self.section.alpha, []
         for name, rooms in self._rooms.items():

@@ -1,8 +1,8 @@
-"""One model under many settings of its adapters, each measured alike: what it gained, and what it may have lost.
+"""A sweep: one model under many scalings of its adapters, with gains and possible losses of each.
 
 Gained is bits per byte of held-out text. Lost may be: answers to benchmarks, the likelihood of a chat's answers, other
 texts (English, say), and the form of an answer (`form.py`). The base is loaded once; adapters are put on, scaled
-(`model/scaling.py`) and taken off again. Everything is kept item by item in the answer cache under an identity that
+(`model/scaling.py`) and taken off again. Everything is stored item by item in the answer cache under an identity that
 names the scaling beside the adapter's content, so that an interrupted sweep goes on where it stopped and no answer is
 taken for that of another scaling. What the differences mean is said in `tradeoff.py`.
 """
@@ -36,7 +36,7 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Probes:
-    """What every setting is asked; only `held_out` is needed.
+    """What every setting is evaluated on; only `held_out` is needed.
 
     `conversations` fit the model's context; `protected` are further texts by name; with `positions`, the base and every
     adapter that is tried whole also read the held-out text by position (`positions.py`).
@@ -52,14 +52,14 @@ class Probes:
 
     @property
     def items(self) -> int:
-        """How many items one setting is asked."""
+        """Number of items of one setting."""
         texts = len(self.held_out) + sum(map(len, self.protected.values()))
         return texts + sum(len(one.items) for one in self.selections) + len(self.conversations) + len(self.prompts)
 
 
 @dataclass(frozen=True)
 class ScaleAnswers:
-    """What one setting answered to the probes, item by item."""
+    """The answers of one setting to the probes, item by item."""
 
     held_out: HeldOutScore
     tasks: dict[str, TaskResult]
@@ -111,7 +111,7 @@ def run_sweep(
         base: The base's identity.
         candidates: The adapters.
         probes: What is asked.
-        cache: Where answers are looked up and kept.
+        cache: Where answers are looked up and stored.
         token_budget: Most tokens in one forward pass.
         progress: Called with (what, items done, items in all) over the whole sweep.
 

@@ -1,4 +1,4 @@
-"""The pages and the terminal tables: the domain's own values in, one self-contained HTML page or one table out.
+"""Reports: results in, one self-contained HTML page or one terminal table out.
 
 Nothing here computes a result. No network, and no script is needed to read a page.
 """

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them, shared by the page and the terminal table.
+"""Formatting of numbers for pages and terminal tables.
 
 A figure and its unit are held together by a narrow no-break space; minus is a minus sign; what is not finite is "–".
 """

@@ -112,13 +112,13 @@ def _label(plane: Plane, label: str, px: float, py: float, style: str, taken: li
     sides = [(9, -8, "start"), (9, 17, "start"), (-9, -8, "end"), (-9, 17, "end"), (11, 4, "start"), (-11, 4, "end"),
              (0, -13, "middle"), (0, 22, "middle"), (18, -20, "start"), (18, 29, "start"), (-18, -20, "end"), (-18, 29, "end")]  # fmt: skip
     choices: list[tuple[float, int, Box]] = []
-    for number, (dx, dy, anchor) in enumerate(sides):
+    for side, (dx, dy, anchor) in enumerate(sides):
         start = px + dx - {"start": 0.0, "middle": room / 2, "end": room}[anchor]
         box = (start, start + room, py + dy - 11, py + dy + 3)
         cost = sum(_overlap(box, other) for other in taken) + 4 * (14 * room - _overlap(box, frame))
-        choices.append((round(cost, 6), number, box))
-    _, number, box = min(choices)
-    dx, dy, anchor = sides[number]
+        choices.append((round(cost, 6), side, box))
+    _, side, box = min(choices)
+    dx, dy, anchor = sides[side]
     plane.text(px + dx, py + dy, label, f"setting {style}", anchor)
     taken.append(box)
 
@@ -163,8 +163,8 @@ def position_chart(
     for place, name in enumerate(ranges):
         plane.text(plane.left + (place + 0.5) * step, plane.bottom + 17, fit(name, step + 4), "tick", "middle")
     for index, (name, changes) in enumerate(drawn.items()):
-        aside = _SPREAD * (index / (len(drawn) - 1) - 0.5) if len(drawn) > 1 else 0.0
-        places = [(plane.left + (place + 0.5 + aside) * step, one) for place, one in changes]
+        shift = _SPREAD * (index / (len(drawn) - 1) - 0.5) if len(drawn) > 1 else 0.0
+        places = [(plane.left + (place + 0.5 + shift) * step, one) for place, one in changes]
         for x, one in places:
             plane.whisker(x, one)
         plane.points("polyline", [(x, plane.y(one.value)) for x, one in places], f"curve {colour(index)}")

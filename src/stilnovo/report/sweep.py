@@ -111,7 +111,7 @@ def sweep_figures(tradeoff: Tradeoff) -> dict[str, Any]:
 
 
 def answers_of(measured: ScaleAnswers) -> list[dict[str, Any]]:
-    """The written answers with what was found in them, to be read."""
+    """The written answers with the form of each."""
     return [
         {"id": one.id, "text": one.text, **{part: bool(getattr(one, part)) for part in PARTS}}
         for one in measured.answers
@@ -232,7 +232,7 @@ def _method(tradeoff: Tradeoff) -> Iterator[str]:
             f"{grown} multiplies the adapter's update by {grown.alpha:g} in the first layer and {grown.beta:g} in the last, "
             "linearly between (LiNeS, arXiv 2410.17146). Nothing was trained for it."
         )
-    yield "Every verdict stands alone at 5 %, without a correction for their number: a loss is rather seen than missed."
+    yield "Every verdict stands alone at 5 %, without a correction for their number: a false alarm is preferred to a missed loss."
 
 
 def _limits(tradeoff: Tradeoff) -> Iterator[str]:

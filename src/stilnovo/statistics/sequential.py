@@ -1,17 +1,17 @@
-"""A paired test that may be asked again and again: was more lost than is allowed to be lost?
+"""A sequential paired test: whether a model has regressed by more than a tolerance, at any of several evaluations.
 
-The same items are looked at up to K times while a model changes. Asking each time at 5 % would cry wolf far more often
-than 5 %. Dividing by K (Bonferroni) is safe but blunt, because the looks resemble one another: it is one draw of items,
-and a model that moves slowly. Here each look may spend α / K (Lan and DeMets, Biometrika 70, 1983), and its critical
-value is found from how the looks really are correlated, item by item: jointly normal with the measured correlations (the
+The same items are evaluated up to K times while a model changes. Testing each time at 5 % would give false alarms far more
+often than 5 %. Dividing by K (Bonferroni) is safe but blunt, because the evaluations resemble one another: it is one draw of items,
+and a model that moves slowly. Here each evaluation may spend α / K (Lan and DeMets, Biometrika 70, 1983), and its critical
+value is found from how the evaluations really are correlated, item by item: jointly normal with the measured correlations (the
 Gaussian multiplier bootstrap; Chernozhukov, Chetverikov and Kato, Annals of Statistics 41, 2013). It is never above
-Bonferroni's. Textbook group-sequential bounds would be wrong: no items are added from look to look, the model changes.
+Bonferroni's. Textbook group-sequential bounds would be wrong: no items are added from one to the next, the model changes.
 
 What is tested is the *room* left: how much better the model is than the base, plus what is allowed to be lost. Room
-that is surely negative is a loss. The bounds of all looks hold together with probability 1 − α, whatever was truly lost
+that is surely negative is a loss. The bounds of all evaluations hold together with probability 1 − α, whatever was truly lost
 at each of them.
 
-Shape letters: K looks, U independent units (items, passages, documents).
+Shape letters: K evaluations, U independent units (items, passages, documents).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from numpy.typing import ArrayLike, NDArray
 from stilnovo.statistics.estimates import Floats, normal_quantile, student_quantile
 
 DRAWS = 100_000  # of the joint distribution: a critical value is then known to about 1 %
-MOST_NUMBERS = 2**24  # held for them, 128 MiB: more than 160 looks get fewer draws
+MOST_NUMBERS = 2**24  # held for them, 128 MiB: more than 160 evaluations get fewer draws
 SEED = 42
 FEWEST_UNITS = 8  # fewer say nothing at a small share of α: Student's quantile alone would be above 5
 
 
 @dataclass(frozen=True)
 class Bound:
-    """One look: the mean room over the units, its standard error, and the critical value in standard errors."""
+    """One evaluation: the mean room over the units, its standard error, and the critical value in standard errors."""
 
     room: float
     standard_error: float
@@ -42,7 +42,7 @@ class Bound:
 
     @property
     def most(self) -> float:
-        """The true room is at most this, at all looks together with probability 1 − α."""
+        """The true room is at most this, at all evaluations together with probability 1 − α."""
         return self.room + self.quantile * self.standard_error
 
     @property
@@ -51,12 +51,12 @@ class Bound:
         return self.most < 0
 
 
-def bound(rooms: ArrayLike, looks: int, alpha: float, strata: ArrayLike | None = None) -> Bound:
-    """The bound of the newest look.
+def bound(rooms: ArrayLike, evaluations: int, alpha: float, strata: ArrayLike | None = None) -> Bound:
+    """The bound of the newest evaluation.
 
     Args:
-        rooms: (K, U) of the looks made so far, the newest last.
-        looks: How many are planned in all.
+        rooms: (K, U) of the evaluations made so far, the newest last.
+        evaluations: How many are planned in all.
         alpha: Of all of them together, one-sided.
         strata: (U,) numbers of groups drawn separately (benchmarks): what differs between them is no chance.
     """
@@ -68,19 +68,21 @@ def bound(rooms: ArrayLike, looks: int, alpha: float, strata: ArrayLike | None =
         return Bound(float(rows[-1].mean()), math.inf, 1.0)
     residuals = rows - _group_means(rows, groups)
     error = math.sqrt(float(residuals[-1] @ residuals[-1]) / freedom / units)
-    normal = quantiles(residuals, looks, alpha)[-1]
+    normal = quantiles(residuals, evaluations, alpha)[-1]
     return Bound(float(rows[-1].mean()), error, student_quantile(NormalDist().cdf(normal), freedom))
 
 
-def quantiles(residuals: ArrayLike, looks: int, alpha: float, *, draws: int = DRAWS, seed: int = SEED) -> list[float]:
-    """Critical values of the looks made so far, as quantiles of the standard normal distribution.
+def quantiles(
+    residuals: ArrayLike, evaluations: int, alpha: float, *, draws: int = DRAWS, seed: int = SEED
+) -> list[float]:
+    """Critical values of the evaluations made so far, as quantiles of the standard normal distribution.
 
     Args:
         residuals: (K, U) what is left of each unit's difference when the mean is taken away.
-        looks: How many are planned in all.
+        evaluations: How many are planned in all.
         alpha: Of all of them together.
         draws: Of the joint distribution.
-        seed: Of them; the same looks always give the same values.
+        seed: Of them; the same evaluations always give the same values.
     """
     rows = np.asarray(residuals, dtype=np.float64)
     lengths = np.linalg.norm(rows, axis=1)
@@ -88,43 +90,43 @@ def quantiles(residuals: ArrayLike, looks: int, alpha: float, *, draws: int = DR
     rows = np.divide(rows, lengths[:, None], out=np.zeros_like(rows), where=moved[:, None])
     factor: Floats = np.asarray(
         np.linalg.qr(rows.T, mode="r")
-    )  # (min(U, K), K): look k is jointly normal with those before it
-    draws = max(1, min(draws, MOST_NUMBERS // looks))
-    noise = _noise(looks, draws, seed)
-    alone, share = normal_quantile(1 - alpha / looks), alpha / looks
-    silent, spent = np.ones(draws, dtype=bool), 0  # draws that no look so far has called a loss
-    found = []
-    for number in range(1, len(rows) + 1):
+    )  # (min(U, K), K): evaluation k is jointly normal with those before it
+    draws = max(1, min(draws, MOST_NUMBERS // evaluations))
+    noise = _noise(evaluations, draws, seed)
+    alone, share = normal_quantile(1 - alpha / evaluations), alpha / evaluations
+    silent, spent = np.ones(draws, dtype=bool), 0  # draws that no evaluation so far has called a loss
+    critical = []
+    for step in range(1, len(rows) + 1):
         value = alone
-        if moved[number - 1]:
-            values = factor[:number, number - 1] @ noise[: min(number, len(factor))]
-            free = round(number * share * draws) - spent  # so many more may be called by now
+        if moved[step - 1]:
+            values = factor[:step, step - 1] @ noise[: min(step, len(factor))]
+            free = round(step * share * draws) - spent  # so many more may be called by now
             remaining = values[silent]
             if 0 < free <= len(remaining):
                 value = min(alone, float(np.partition(remaining, -free)[-free]))
             called = silent & (values >= value)
             spent += int(called.sum())
             silent &= ~called
-        found.append(value)
-    return found
+        critical.append(value)
+    return critical
 
 
 @lru_cache(maxsize=1)
-def _noise(looks: int, draws: int, seed: int) -> Floats:
-    """(looks, draws) standard normal numbers; the first rows are the same whatever comes after them."""
-    return np.random.default_rng(seed).standard_normal((looks, draws))
+def _noise(evaluations: int, draws: int, seed: int) -> Floats:
+    """(evaluations, draws) standard normal numbers; the first rows are the same whatever comes after them."""
+    return np.random.default_rng(seed).standard_normal((evaluations, draws))
 
 
 def visible_loss(
-    deviation: float, units: int, looks: int, alpha: float, allowed: float = 0.0, *, power: float = 0.8
+    deviation: float, units: int, evaluations: int, alpha: float, allowed: float = 0.0, *, power: float = 0.8
 ) -> float:
-    """The smallest loss that one look is `power` sure to find, whatever the others say (so by Bonferroni's share).
+    """The smallest loss that one evaluation is `power` sure to find, whatever the others say (so by Bonferroni's share).
 
     `deviation` is the standard deviation of the differences between units, in the unit of `allowed` and of the result.
     """
     if units < 2:
         return math.inf
-    certain = student_quantile(1 - alpha / looks, units - 1)
+    certain = student_quantile(1 - alpha / evaluations, units - 1)
     return allowed + (certain + normal_quantile(power)) * deviation / math.sqrt(units)
 
 
