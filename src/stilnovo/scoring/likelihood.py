@@ -21,11 +21,6 @@ TILE_BYTES = 8 * 2**20  # of fp32 logits at once: larger leaves the cache, small
 TILE_ROWS = 1024
 
 
-def token_loglikelihoods(model: Llama, hidden: Tensor, rows: Sequence[int], targets: Sequence[int]) -> Tensor:
-    """log p(target | row) for N pairs, (N,) fp64 on the CPU; see `token_scores`."""
-    return token_scores(model, hidden, rows, targets)[0]
-
-
 def token_scores(model: Llama, hidden: Tensor, rows: Sequence[int], targets: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Log-probability of each target after its row, and whether it is the argmax.
 

@@ -82,10 +82,6 @@ class _Headers:
         self._tokens: dict[str, list[int]] = {}
         self._current: tuple[str, Prefix] | None = None
 
-    def encode(self, question: EncodedItem) -> Encoded:
-        """Tokenise a question after its header."""
-        return encode(self.tokenizer, question, self.model.config.max_positions, self.tokens(question.header))
-
     def tokens(self, header: str) -> list[int]:
         """Tokens of the header."""
         if not header:
@@ -120,7 +116,8 @@ def _window(
     window: list[tuple[str, int, Encoded]] = []
     size = 0
     for index, question in source:
-        encoded = headers.encode(question)
+        max_positions, header = headers.model.config.max_positions, headers.tokens(question.header)
+        encoded = encode(headers.tokenizer, question, max_positions, header)
         window.append((question.header if encoded.shared else "", index, encoded))
         size += len(encoded.tree)
         if size >= tokens:

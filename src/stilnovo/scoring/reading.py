@@ -20,7 +20,7 @@ from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.scoring.answer_cache import Answer, Keeper, Progress, answered
 from stilnovo.scoring.encode import filled
-from stilnovo.scoring.likelihood import token_loglikelihoods
+from stilnovo.scoring.likelihood import token_scores
 from stilnovo.scoring.packed import TOKEN_BUDGET, evaluating
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -144,5 +144,5 @@ def loglikelihoods(model: Llama, pack: Sequence[Reading]) -> list[Tensor]:
     hidden = model.hidden(read, positions_of(lengths, model.device), Blocks(lengths))  # (T, C)
     begins = accumulate(lengths, initial=0)
     rows = [first + place - 1 for first, reading in zip(begins, pack, strict=False) for place in reading.counted]
-    values = token_loglikelihoods(model, hidden, rows, [token for reading in pack for token in reading.targets])
+    values, _ = token_scores(model, hidden, rows, [token for reading in pack for token in reading.targets])
     return list(torch.split(values, [len(reading.counted) for reading in pack]))

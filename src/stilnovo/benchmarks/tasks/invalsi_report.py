@@ -18,9 +18,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
 from stilnovo.benchmarks.task import Decoding, Generation, Metric, MultipleChoice, Request, Task
+from stilnovo.io.rows import read_rows
 
 _LETTERS = "ABCD"
 _OPTION = re.compile(r"^([A-D])\.", re.MULTILINE)
@@ -30,7 +32,7 @@ DATA = Dataset(folder="invalsi_2008_2010", files={"test": ("invalsi_ita_20*.json
 
 def load(request: Request) -> list[MultipleChoice]:
     """The questions, to be answered by the most probable letter."""
-    return [item for path in DATA.find(request, request.split) for item in _of_file(request, path.stem)]
+    return [item for path in DATA.find(request, request.split) for item in _of_file(path)]
 
 
 def load_written(request: Request) -> list[Generation]:
@@ -43,15 +45,14 @@ def load_written(request: Request) -> list[Generation]:
     ]
 
 
-def _of_file(request: Request, stem: str) -> list[MultipleChoice]:
-    year = stem.removeprefix("invalsi_ita_")
-    rows, origin = Dataset(folder=DATA.folder, files={request.split: (f"{stem}.json",)}).rows(request)
+def _of_file(path: Path) -> list[MultipleChoice]:
+    year = path.stem.removeprefix("invalsi_ita_")
     questions = [
         {**question, "contesto": row["contesto"], "passage": f"{year}/{place}", "id": f"{year}/{place}/{number}"}
-        for place, row in enumerate(rows, start=1)
+        for place, row in enumerate(read_rows(path), start=1)
         for number, question in enumerate(row.get("domande") or [{}], start=1)
     ]
-    return build(questions, origin, lambda row, _: make_item(row, year))
+    return build(questions, str(path), lambda row, _: make_item(row, year))
 
 
 def make_item(row: Row, year: str) -> MultipleChoice:
