@@ -9,13 +9,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import BadRow, stop
-from stilnovo.io.streams import check_head, decode, suffix_of, text_lines, uncompressed_name
+from stilnovo.io.streams import decode, head_fault, suffix_of, text_lines, uncompressed_name
 from stilnovo.io.wiki_dump import pages
 
 Row = dict[str, Any]
@@ -63,24 +66,14 @@ def _text(stream: Any, path: Path) -> Iterator[Part]:
 
 
 def _json_lines(stream: Any, path: Path) -> Iterator[bytes]:
-    number = 0
-    while line := stream.readline(LONGEST_ROW):
-        number += 1
-        if number == 1:
-            _check_head(line, path)
-            line = line.removeprefix(b"\xef\xbb\xbf")
+    for number, line in enumerate(iter(partial(stream.readline, LONGEST_ROW), b""), 1):
+        if number == 1 and (fault := head_fault(line, path)):
+            stop(str(path), fault)
         if len(line) == LONGEST_ROW:
             raise InputError(
                 f"{path}, row {number} is longer than {LONGEST_ROW >> 20} MiB.", "It is no JSONL.", "Write one object a line."
             )  # fmt: skip
-        yield line
-
-
-def _check_head(head: bytes, path: Path) -> None:
-    try:
-        check_head(head, path)
-    except BadRow as bad:
-        stop(str(path), bad)
+        yield line.removeprefix(BOM_UTF8) if number == 1 else line
 
 
 def _json(stream: Any, path: Path) -> Iterator[Part]:
@@ -109,7 +102,7 @@ def _csv(stream: Any, path: Path) -> Iterator[Part]:
     lines = text_lines(stream, path)
     head = next(lines, "")
     delimiter = "\t" if suffix_of(path) == ".tsv" else ";" if ";" in head and "," not in head else ","
-    table = csv.reader(_chained(head, lines), delimiter=delimiter, strict=True)
+    table = csv.reader(chain([head] if head else [], lines), delimiter=delimiter, strict=True)
     columns = next(table, [])
     if repeated := [name for at, name in enumerate(columns) if name in columns[:at]]:
         raise InputError(
@@ -128,12 +121,6 @@ def _csv(stream: Any, path: Path) -> Iterator[Part]:
             yield dict(zip(columns, cells, strict=True))
         elif cells:
             yield BadRow("wrong number of cells", f"{len(cells)} cells for {len(columns)} columns, line {line}")
-
-
-def _chained(head: str, lines: Iterable[str]) -> Iterator[str]:
-    if head:
-        yield head
-        yield from lines
 
 
 def _parquet(stream: Any, path: Path) -> Iterator[Part]:

@@ -17,6 +17,7 @@ choice (`stilnovo.io.bad_rows`); a file that cannot be read stops everything.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ class RowBlock:
 
     def place(self, number: int) -> str:
         """How a row is named to people."""
-        return f"{Path(self.source).name}, row {number}"
+        return f"{os.path.basename(self.source)}, row {number}"
 
 
 def files_of(paths: Iterable[str | Path]) -> list[Path]:

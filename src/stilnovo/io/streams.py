@@ -74,17 +74,13 @@ def bad_bytes(byte: int, place: str, encoding: str, name: str) -> BadRow:
     return BadRow("invalid UTF-8", f"byte 0x{byte:02x} at {place}", advice)
 
 
-def check_head(head: bytes, path: Path) -> None:
-    """Refuse UTF-16, UTF-32 and binary files by their first bytes.
-
-    Raises:
-        BadRow: for one of these.
-    """
-    for mark, encoding in _MARKS.items():
-        if head.startswith(mark):
-            raise bad_bytes(head[0], "offset 0, line 1", encoding, uncompressed_name(path))
-    if b"\0" in head:
-        raise BadRow("binary file", f"a zero byte at offset {head.index(0)}", "Take it out of the list.")
+def head_fault(head: bytes, path: Path) -> BadRow | None:
+    """What the first bytes of a file say against it: UTF-16, UTF-32 or binary content."""
+    encoding = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
+    if encoding:
+        return bad_bytes(head[0], "offset 0, line 1", encoding, uncompressed_name(path))
+    at = head.find(b"\0")
+    return None if at < 0 else BadRow("binary file", f"a zero byte at offset {at}", "Take it out of the list.")
 
 
 def decode(raw: bytes, path: Path) -> str:
@@ -93,7 +89,8 @@ def decode(raw: bytes, path: Path) -> str:
     Raises:
         BadRow: for a binary file or another encoding, with the place of the byte.
     """
-    check_head(raw, path)
+    if fault := head_fault(raw, path):
+        raise fault
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -111,13 +108,11 @@ def text_lines(stream: IO[bytes], path: Path) -> Iterator[str]:
     """
     offset = 0
     for number, line in enumerate(stream, 1):
+        if number == 1 and (fault := head_fault(line, path)):
+            stop(str(path), fault)
         try:
-            if number == 1:
-                check_head(line, path)
             yield line.decode("utf-8-sig" if number == 1 else "utf-8").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             place = f"offset {offset + line.index(error.object) + error.start}, line {number}"
             stop(str(path), bad_bytes(error.object[error.start], place, "latin1", uncompressed_name(path)))
-        except BadRow as bad:
-            stop(str(path), bad)
         offset += len(line)
