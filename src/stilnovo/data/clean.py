@@ -31,7 +31,7 @@ def article(text: str) -> tuple[str, Counter[str]]:
     lines = _without_appendices([line.strip() for line in text.split("\n")], removed)
     lines = _without_lists(lines, removed)
     lines = _without_last_headings(lines, removed)
-    return _paragraphs(lines), removed
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip(), removed
 
 
 def is_disambiguation(text: str) -> bool:
@@ -94,7 +94,3 @@ def _without_last_headings(lines: list[str], removed: Counter[str]) -> list[str]
         if prose.pop():
             removed["empty heading"] += 1
     return prose
-
-
-def _paragraphs(lines: list[str]) -> str:
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()

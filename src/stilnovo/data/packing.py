@@ -76,11 +76,6 @@ class PackIndex(LazySequence[Pack]):
     def __init__(self, document: IntArray, start: LongArray, length: IntArray, offsets: LongArray) -> None:
         self.document, self.start, self.length, self.offsets = document, start, length, offsets
 
-    @property
-    def tokens(self) -> int:
-        """Predictions in all packs."""
-        return int(self.length.sum(dtype=np.int64))
-
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -103,7 +98,7 @@ class PackedCorpus:
     @property
     def tokens(self) -> int:
         """Predictions in one pass over the corpus."""
-        return self.packs.tokens
+        return int(self.packs.length.sum(dtype=np.int64))
 
 
 def documents_sha256(documents: Iterable[IntArray], *others: str) -> str:
@@ -137,12 +132,17 @@ def pack_index(lengths: LongArray, pack_tokens: int) -> PackIndex:
     within = np.arange(len(document), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
     start = within * pack_tokens
     length = np.minimum(inputs[document] - start, pack_tokens).astype(np.int32)
-    order = np.argsort(-length, kind="stable")  # equal lengths keep the corpus order
-    rows = best_fit(length[order], pack_tokens)
-    packs = int(rows.max()) + 1 if len(rows) else 0
-    order = order[np.argsort(rows, kind="stable")]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=packs))]).astype(np.int64)
+    order, offsets = best_fit_order(length, pack_tokens)
     return PackIndex(document[order], start[order], length[order], offsets)
+
+
+def best_fit_order(lengths: IntArray, capacity: int) -> tuple[LongArray, LongArray]:
+    """Pieces of these lengths, the longest first, by pack: their indices, and where each pack begins among them."""
+    order = np.argsort(-lengths, kind="stable")  # equal lengths keep the corpus order
+    rows = best_fit(lengths[order], capacity)
+    packs = int(rows.max()) + 1 if len(rows) else 0
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=packs))]).astype(np.int64)
+    return order[np.argsort(rows, kind="stable")], offsets
 
 
 def truncated_index(lengths: LongArray, row_tokens: int) -> PackIndex:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stilnovo.data.conversations import Preference
-from stilnovo.data.packing import IntArray, PackedCorpus, PackIndex, best_fit, coded
+from stilnovo.data.packing import IntArray, PackedCorpus, PackIndex, best_fit_order, coded
 from stilnovo.io.bad_rows import BadRow, Tally
 from stilnovo.progress import Progress
 from stilnovo.text.template import Message
@@ -89,12 +89,7 @@ def pack_pairs(pairs: Sequence[Preference], tokenizer: Tokenizer, pack_tokens: i
 def _index(documents: Sequence[IntArray], pack_tokens: int) -> PackIndex:
     """Packs of documents 2 i and 2 i + 1, which stay together."""
     inputs = np.array([len(document) - 1 for document in documents], dtype=np.int64)
-    both = inputs.reshape(-1, 2).sum(1)
-    order = np.argsort(-both, kind="stable")
-    rows = best_fit(both[order].astype(np.int32), pack_tokens)
-    order = order[np.argsort(rows, kind="stable")]
+    order, offsets = best_fit_order(inputs.reshape(-1, 2).sum(1).astype(np.int32), pack_tokens)
     sides = (2 * order[:, None] + np.arange(2)).reshape(-1)
-    packs = int(rows.max()) + 1 if len(rows) else 0
-    offsets = 2 * np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=packs))]).astype(np.int64)
     lengths = inputs[sides].astype(np.int32)
-    return PackIndex(sides.astype(np.int32), np.zeros(len(sides), np.int64), lengths, offsets)
+    return PackIndex(sides.astype(np.int32), np.zeros(len(sides), np.int64), lengths, 2 * offsets)

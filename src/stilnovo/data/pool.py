@@ -74,9 +74,8 @@ def _received(pipe: Any) -> Record:
             "A worker process died.", "Perhaps the machine ran out of memory.",
             "Run the same command again, with fewer --processes: it goes on where it stopped.",
         ) from error  # fmt: skip
-    if isinstance(answer, Exception):
+    if not isinstance(answer, Record):
         raise answer
-    assert isinstance(answer, Record)
     return answer
 
 
