@@ -26,6 +26,10 @@ from stilnovo.text.italian import fold, stem, tokens, words
 
 #: Passages read for a question; what the first in the search is worth, and the work that speaks most of whom it names.
 READ, RANK, SPOKEN_OF = 40, 0.15, 0.2
+#: Early mentions of whom *chi è X* asks about that are read, and what the first of them is worth.
+INTRODUCTIONS, INTRODUCED = 60, 0.3
+#: What it is worth that a place is said of the very thing asked about.
+SEATED = 0.15
 #: What a term counts when only the names of work and chapter have it; a sentence nearby, by distance; the rest of the
 #: passage.
 CONTEXT, NEAR, PASSAGE = 0.5, {-1: 0.7, 1: 0.55, -2: 0.5, 2: 0.4, -3: 0.3}, 0.4
@@ -66,6 +70,7 @@ _SEATED = (
 )
 #: *«Abita qui?» domandò*: a speech that asks, with who says it after it.
 _ASKED_ALOUD = re.compile(r"\?\s*[»”\"—–-]+\s*[a-zà-ÿ]")
+_DENIED = re.compile(r"\bnessun[oa]?\b|\bnon (?:cred|dic|pens|suppon)\w+ (?:\w+ )?che\b")
 _NAMED = r"(?P<name{}>[A-ZÀ-Þ][a-zà-ÿ]{{2,}}(?: [A-ZÀ-Þ][a-zà-ÿ]{{2,}})?)"
 #: *Cosimo Altieri, l'armatore del brigantino*, *la fornaia Ersilia*: a name beside a WORD.
 _BESIDE = rf"{_NAMED.format(1)}, (?:(?:il|lo|la|un|una|uno) |l['’])(?:\w+ )?WORD|\b(?:il|lo|la|l['’]) ?WORD {_NAMED.format(2)}"
@@ -138,18 +143,22 @@ class Chooser:
     def _gathered(self) -> list[tuple[Passage, float]]:
         """Retrieved passages with a bonus for their rank in the search and for their work.
 
-        A name belongs to the work that speaks of it most.
+        A name belongs to the work that speaks of it most, and is introduced where it stands first.
         """
         hits = search(self._library, self.question.text, READ, self._works)
-        by_work = self._library.index.mentions(self.terms.names[0]) if self.terms.names else {}
-        counts = {work: len(ids) for work, ids in by_work.items() if not self._works or work in self._works}
-        most = max(counts.values(), default=1)
+        passages = {hit.passage.id: hit.passage for hit in hits}
+        bonus = {hit.passage.id: RANK * hit.score / hits[0].score for hit in hits}
+        mentions = self._library.index.mentions(self.terms.names[0]) if self.terms.names else {}
+        by_work = {work: ids for work, ids in mentions.items() if not self._works or work in self._works}
+        most = max(map(len, by_work.values()), default=1)
+        for ids in by_work.values() if self.question.being else ():
+            if len(ids) * 3 >= most:
+                for i, passage_id in enumerate(ids[:INTRODUCTIONS]):
+                    bonus[passage_id] = bonus.get(passage_id, 0.0) + INTRODUCED / (1 + 0.5 * i)
+        passages |= {passage.id: passage for passage in self._library.passages([i for i in bonus if i not in passages])}
         return [
-            (
-                hit.passage,
-                RANK * hit.score / hits[0].score + SPOKEN_OF * counts.get(hit.passage.section.work.id, 0) / most,
-            )
-            for hit in hits
+            (passage, bonus[key] + SPOKEN_OF * len(by_work.get(passage.section.work.id, ())) / most)
+            for key, passage in passages.items()
         ]
 
     def covered(self, passage: Passage) -> float:
@@ -163,6 +172,18 @@ class Chooser:
         if exact and not any(exact):
             return 0.0
         return self.terms.weigh([inside, [CONTEXT * value for value in around]])
+
+    def _form(self, sentence: str, folded: str) -> float:
+        """What a sentence's form adds or takes: the type of answer, a person named, questions, its length."""
+        score = self.question.signs(folded, sentence) - LENGTH * min(1.0, len(sentence) / LONGEST)
+        if self.question.person:
+            score += 0.1 * any(fold(name) not in self.terms.exact for name in _NAME_INSIDE.findall(sentence))
+            score -= 0.15 * bool(_DENIED.search(folded)) + 0.15 * self._undergone(folded)
+        if self._anothers(sentence):
+            score -= 0.3
+        elif "seat" in self.question.kinds and self._seated(folded):
+            score += SEATED
+        return score - 0.35 * asks(sentence)
 
     def _anothers(self, sentence: str) -> bool:
         """Whether the deed asked about is somebody else's: *Egidio che abitava accanto* does not say where Lucia lives."""
@@ -182,6 +203,13 @@ class Chooser:
     def _seated(self, folded: str) -> bool:
         """For *dove*: whether a place is said of what is asked about, not of something beside it."""
         return any(re.search(_SEATED.replace("TERM", re.escape(term)), folded) for term in self.terms.words)
+
+    def _undergone(self, folded: str) -> bool:
+        """Whether a sentence says what was done without who did it: *il faro era spento* does not answer *chi spense*."""
+        done = re.finditer(
+            r"\b(?:era|erano|fu|furono|stat[oaie]) (?:\w+ )?(\w+[ts][oaie])\b(?! (?:da|dal|dallo|dalla|dai)\b)", folded
+        )
+        return any(self.terms.matches(match.group(1))[0] for match in done)
 
     def _saying(self, folded: str) -> float:
         """For *chi è X*: how clearly a sentence says what X is."""
@@ -216,8 +244,7 @@ class Chooser:
             evidence, own = self.terms.weigh([rows[i], known, *near.values()]), self.terms.weigh([rows[i]])
             score = bonus + evidence + OWN * own + PASSAGE * max(0.0, coverage - evidence)
             folded = flat(parts[i])
-            score += self.question.signs(folded, parts[i]) - LENGTH * min(1.0, len(parts[i]) / LONGEST)
-            score -= 0.35 * asks(parts[i]) + 0.3 * self._anothers(parts[i])
+            score += self._form(parts[i], folded)
             if self.question.being:
                 score += self._saying(folded)
             elif self.question.person and not rows[i][0]:
@@ -236,8 +263,8 @@ class Chooser:
         It must hold `SURE` of the question's weight by itself. For *chi è X* it must say what X is. For *quando*, *quanti*,
         *perché* and their like it must have the form of such an answer (for *dove*, the deed, or the place said of the very
         thing asked about); otherwise the first word of the question, mostly
-        the deed, as it stands or as its stem. For *chi* and *come si chiama* it must name somebody else. A question answers
-        nothing, nor does what somebody else did.
+        the deed, as it stands or as its stem. For *chi* and *come si chiama* it must name somebody else, and neither deny
+        nor leave out who did it. A question answers nothing, nor does what somebody else did.
         """
         question, folded = self.question, flat(choice.text)
         row = self.terms.matches(choice.text)
@@ -255,7 +282,8 @@ class Chooser:
             return False
         if question.person or "name" in question.kinds:
             asked = set(words(question.text))
-            return any(fold(name) not in asked for name in _NAME_INSIDE.findall(choice.text))
+            named = any(fold(name) not in asked for name in _NAME_INSIDE.findall(choice.text))
+            return named and not (question.person and (self._undergone(folded) or _DENIED.search(folded)))
         return True
 
 
