@@ -141,7 +141,7 @@ def test_an_adapter_of_another_model_is_refused(tiny: Llama, tmp_path: Path) -> 
         ({"r": None}, "does not describe"),
         ({"lora_alpha": None}, "does not describe"),
         ({"target_modules": None}, "does not describe"),
-        ({"target_modules": "(q|k)_proj"}, "No such projection"),
+        ({"target_modules": "(q|k)_proj"}, "No such LoRA target module"),
         ({"target_modules": ["q_proj"]}, "no place for"),
         ({"use_dora": True}, "use_dora"),
         ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),

@@ -8,7 +8,7 @@ its name alone. What cannot be read is refused with the reason, before anything 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -21,10 +21,29 @@ from stilnovo.library.text_builder import Book, cut
 from stilnovo.text.italian import fold
 
 MAXIMUM_BYTES = 64 * 2**20
-#: What is read, by the end of its name.
-SUFFIXES = frozenset(
-    [".txt", ".text", ".md", ".markdown", ".xml", ".tei", ".html", ".htm", ".xhtml", ".epub", ".docx", ".pdf"]
-)
+
+
+def _plain(data: bytes, name: str) -> Book:
+    return Book(Names(), decode(data, name))
+
+
+def _page(data: bytes, name: str) -> Book:
+    return markup.parse(decode(data, name), name)
+
+
+def _markdown(data: bytes, name: str) -> Book:
+    return markup.parse_markdown(decode(data, name), name)
+
+
+#: The reader of each suffix: bytes and the file's name to a `Book`. A new format is one function and its line here.
+READERS: dict[str, Callable[[bytes, str], Book]] = {
+    ".txt": _plain, ".text": _plain, ".md": _markdown, ".markdown": _markdown, ".xml": tei.parse, ".tei": tei.parse,
+    ".html": _page, ".htm": _page, ".xhtml": _page, ".epub": epub.parse, ".docx": office.parse_word,
+    ".pdf": office.parse_pdf,
+}  # fmt: skip
+SUFFIXES = frozenset(READERS)
+# How files of some suffixes must begin.
+_MAGIC = {".pdf": b"%PDF-", ".epub": b"PK\x03\x04", ".docx": b"PK\x03\x04"}
 
 _GUTENBERG_START = re.compile(r"\*{3} ?START OF TH(?:IS|E) PROJECT GUTENBERG EBOOK.*?\*{3}", re.I | re.S)
 _GUTENBERG_END = re.compile(r"(?:End of (?:the )?Project Gutenberg|\*{3} ?END OF TH(?:IS|E) PROJECT GUTENBERG)", re.I)
@@ -72,21 +91,12 @@ def without_liber_liber(text: str) -> tuple[str, Names]:
 
 
 def _parsed(data: bytes, suffix: str, name: str) -> Book:
-    """The book in some bytes, whose kind their beginning tells, and the file's name where that does not."""
-    if data.startswith(b"%PDF-") and suffix in (".pdf", ""):
-        return office.parse_pdf(data, name)
-    if data.startswith(b"PK\x03\x04") and suffix in (".epub", ".docx"):
-        return epub.parse(data, name) if suffix == ".epub" else office.parse_word(data, name)
-    if suffix in (".epub", ".docx", ".pdf"):
+    """The document in some bytes, whose format their beginning tells, and the file's suffix where that does not."""
+    if not suffix and data.startswith(_MAGIC[".pdf"]):
+        suffix = ".pdf"
+    if not data.startswith(_MAGIC.get(suffix, b"")):
         raise InputError(f"{name} is no {suffix[1:].upper()} file.", f"It begins with {data[:8]!r}.", "Check the file.")
-    if suffix in (".xml", ".tei"):
-        return tei.parse(data, name)
-    text = decode(data, name)
-    if suffix in (".html", ".htm", ".xhtml"):
-        return markup.parse(text, name)
-    if suffix in (".md", ".markdown"):
-        return markup.parse_markdown(text, name)
-    return Book(Names(), text)
+    return READERS[suffix](data, name) if suffix else _plain(data, name)
 
 
 def understand(data: bytes, name: str, given: Names | None = None) -> SourceWork:

@@ -97,7 +97,7 @@ def attach(model: Llama, config: LoraConfig, seed: int = 42) -> None:
     unknown = sorted(set(config.projections) - set(PROJECTIONS))
     if unknown or not config.projections:
         raise InputError(
-            f"No such projection: {', '.join(unknown) or '(none given)'}.",
+            f"No such LoRA target module: {', '.join(unknown) or '(none given)'}.",
             next=f"Choose among {', '.join(PROJECTIONS)}.",
         )
     if not 0 <= config.first_layer < len(model.layers):
