@@ -266,3 +266,20 @@ def test_nulls_dates_nested_cells_and_binary_columns(tmp_path: Path) -> None:
     assert [document.text for document in read_documents([tmp_path / "a.parquet"])] == ["a"]
     (tmp_path / "a.csv").write_text('messages\n"[{""role"": ""user""}]"\n')
     assert read_rows(tmp_path / "a.csv") == [{"messages": '[{"role": "user"}]'}]
+
+
+def test_a_reader_of_ones_own_is_one_function_and_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stilnovo.io import formats, streams
+
+    def cards(stream: Any, path: Path) -> Any:
+        for card in streams.decode(stream.read(), path).split("%\n"):
+            yield {"text": card} if card.strip() else formats.BadRow("empty card")
+
+    monkeypatch.setitem(formats.READERS, ".cards", cards)
+    (tmp_path / "a.cards.gz").write_bytes(gzip.compress(b"uno\n%\n%\ntre\n"))
+    tally = Tally()
+    assert list(iter_rows(tmp_path / "a.cards.gz", tally.leave)) == [{"text": "uno\n"}, {"text": "tre\n"}]
+    assert tally.places == {"empty card": ["a.cards.gz, row 2"]}
+    (tmp_path / "b.cards").write_bytes("perch\xe9".encode("latin-1"))
+    with pytest.raises(InputError, match="invalid UTF-8"):
+        read_rows(tmp_path / "b.cards")

@@ -1,7 +1,8 @@
 """Readers by suffix: each takes a file apart into rows, or into lines of JSON that whoever uses them parses.
 
 A reader is a function of a stream of bytes and the file's path; a new kind of file is one function and one entry of
-`READERS`. It yields a row, the raw line of a JSON object, or a `BadRow` where a row cannot be used and those after it can.
+`READERS`. It yields a row, the raw line of a JSON object, or a `BadRow` where a row cannot be used and those after it can; it raises
+a `BadRow` (as `decode` does) or an `InputError` where the file cannot be read at all.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stilnovo.errors import InputError
-from stilnovo.io.bad_rows import BadRow, stop
+from stilnovo.io.bad_rows import BadRow
 from stilnovo.io.streams import decode, head_fault, suffix_of, text_lines, uncompressed_name
 from stilnovo.io.wiki_dump import pages
 
@@ -68,7 +69,7 @@ def _text(stream: Any, path: Path) -> Iterator[Part]:
 def _json_lines(stream: Any, path: Path) -> Iterator[bytes]:
     for number, line in enumerate(iter(partial(stream.readline, LONGEST_ROW), b""), 1):
         if number == 1 and (fault := head_fault(line, path)):
-            stop(str(path), fault)
+            raise fault
         if len(line) == LONGEST_ROW:
             raise InputError(
                 f"{path}, row {number} is longer than {LONGEST_ROW >> 20} MiB.", "It is no JSONL.", "Write one object a line."
@@ -87,8 +88,6 @@ def _json(stream: Any, path: Path) -> Iterator[Part]:
     raw = first + b"".join(lines)
     try:
         content = _JSON.decode(decode(raw, path)) if raw.strip() else []
-    except BadRow as bad:
-        stop(str(path), bad)
     except (ValueError, RecursionError) as error:
         place = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise InputError(f"{path}{place}: invalid JSON.", _why(error), "Correct it, or get it again.") from error

@@ -50,12 +50,14 @@ def open_stream(path: Path) -> Iterator[Any]:
     """A file for reading, decompressed on the way; errors while it is read are its errors.
 
     Raises:
-        InputError: when it cannot be opened, is damaged, or ends too early.
+        InputError: when it cannot be opened, is damaged, ends too early, or as a whole is a `BadRow`.
     """
     opener = _OPENERS.get(path.suffix.lower(), partial(open, mode="rb"))
     try:
         with opener(path) as stream:
             yield stream
+    except BadRow as bad:
+        stop(str(path), bad)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"{path} cannot be opened.", error.strerror or type(error).__name__) from error
     except (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
@@ -104,15 +106,15 @@ def text_lines(stream: IO[bytes], path: Path) -> Iterator[str]:
     """The lines of a UTF-8 file one by one, line ends as `\\n`.
 
     Raises:
-        InputError: for a binary file or another encoding, with the place of the byte.
+        BadRow: for a binary file or another encoding, with the place of the byte.
     """
     offset = 0
     for number, line in enumerate(stream, 1):
         if number == 1 and (fault := head_fault(line, path)):
-            stop(str(path), fault)
+            raise fault
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             place = f"offset {offset + line.index(error.object) + error.start}, line {number}"
-            stop(str(path), bad_bytes(error.object[error.start], place, "latin1", uncompressed_name(path)))
+            raise bad_bytes(error.object[error.start], place, "latin1", uncompressed_name(path)) from error
         offset += len(line)
