@@ -3,7 +3,7 @@
 Every term of the question weighs its rarity in the library, damped; names weigh half as much again. A sentence counts a
 term in full where it has the word itself, less for its stem or a kindred word, less again when only a sentence nearby
 or the rest of the passage has it. To that come what the kind of question asks for (a date, a place, *X era un …*), the
-passage's rank in the search, and for names the work that speaks of them most; questions and fragments lose. The best
+passage's rank in the search, and for names the work that speaks of them most; questions lose. The best
 sentence, with the one before it when that holds the subject, is the quotation.
 
 Whether it is a sure answer is judged more strictly, by the quotation alone: see `Chooser.sure`.
