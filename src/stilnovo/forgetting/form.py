@@ -26,8 +26,8 @@ from stilnovo.data.conversations import Conversation
 from stilnovo.generate.generator import Completion, Generator, Sampling
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
+from stilnovo.model.llama import evaluating
 from stilnovo.scoring.answer_cache import Keeper, Progress, answered
-from stilnovo.scoring.packed import evaluating
 from stilnovo.text.template import DOCUMENT_BEGINS, TEMPLATES, TURN_ENDS, Message, Special
 from stilnovo.text.tokenizer import Tokenizer
 

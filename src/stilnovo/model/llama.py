@@ -13,7 +13,8 @@ Shape letters: T tokens, C hidden size, H query heads, K key/value heads, D head
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -206,3 +207,14 @@ class Llama(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Logits (T, V) of every token; for tests and short texts (V is large)."""
         return self.logits(self.hidden(tokens, positions, attention))
+
+
+@contextmanager
+def evaluating(model: Llama) -> Iterator[None]:
+    """Context manager: evaluation mode (dropout off)."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -9,7 +9,6 @@ sees what it would see alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
@@ -17,7 +16,7 @@ import torch
 
 from stilnovo.generate.generator import dense_weights
 from stilnovo.model.forest import Forest, Prefix, Recorder
-from stilnovo.model.llama import Llama
+from stilnovo.model.llama import Llama, evaluating
 from stilnovo.scoring.encode import Encoded, EncodedItem, encode, filled, opening_tokens
 from stilnovo.scoring.likelihood import token_scores
 from stilnovo.text.tokenizer import Tokenizer
@@ -61,17 +60,6 @@ def answers(
                 header = questions[pack[0][0]].header if pack[0][1].shared else ""
                 scores = _forward(model, [encoded for _, encoded in pack], headers.prefix(header))
                 yield [(index, answer) for (index, _), answer in zip(pack, scores, strict=True)]
-
-
-@contextmanager
-def evaluating(model: Llama) -> Iterator[None]:
-    """Context manager: evaluation mode (dropout off)."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 class _Headers:

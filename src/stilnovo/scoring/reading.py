@@ -17,11 +17,11 @@ from torch import Tensor
 from stilnovo.data.conversations import Conversation
 from stilnovo.generate.generator import dense_weights
 from stilnovo.model.attention import Blocks, positions_of
-from stilnovo.model.llama import Llama
+from stilnovo.model.llama import Llama, evaluating
 from stilnovo.scoring.answer_cache import Answer, Keeper, Progress, answered
 from stilnovo.scoring.encode import filled
 from stilnovo.scoring.likelihood import token_scores
-from stilnovo.scoring.packed import TOKEN_BUDGET, evaluating
+from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.text.tokenizer import Tokenizer
 
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from stilnovo.benchmarks.task import SEED, Generation
 from stilnovo.errors import InputError
 from stilnovo.generate.generator import Generator, Sampling
-from stilnovo.model.llama import Llama
+from stilnovo.model.llama import Llama, evaluating
 from stilnovo.scoring.encode import filled
-from stilnovo.scoring.packed import TOKEN_BUDGET, ModelAnswer, evaluating
+from stilnovo.scoring.packed import TOKEN_BUDGET, ModelAnswer
 from stilnovo.text.tokenizer import Tokenizer
 
 Prompted = tuple[Generation, list[int], bool]  # its prompt's tokens, and whether they were cut

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from stilnovo.errors import InputError
-from stilnovo.model.llama import Llama
+from stilnovo.model.llama import Llama, evaluating
 from stilnovo.runlog import RunFolder, write_atomic
 from stilnovo.train.checkpoint import random_state, set_random_state
 
@@ -179,10 +179,9 @@ class Evaluations:
 @contextmanager
 def undisturbed(model: Llama) -> Iterator[None]:
     """Random states and the model's mode are afterwards as they were."""
-    random, training = random_state(model.device), model.training
+    random = random_state(model.device)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(model):
             yield
     finally:
-        model.train(training)
         set_random_state(random, model.device)

@@ -10,8 +10,11 @@ import itertools
 import json
 from pathlib import Path
 
+import torch
+
 from stilnovo.data.batches import BatchStream
 from stilnovo.data.packing import PackedCorpus
+from stilnovo.model.llama import evaluating
 from stilnovo.progress import Progress
 from stilnovo.recipe import TrainSection
 from stilnovo.runlog import write_atomic
@@ -34,7 +37,7 @@ def figures_of(passes: Passes, loss: BatchLoss, corpus: PackedCorpus, settings: 
     stream = BatchStream(corpus, settings.batch_packs, settings.seed)
     count = stream.batches_per_epoch()
     sums: Parts = {"loss": (0.0, 0)}
-    with passes.evaluation(), Progress("held-out", count) as progress:
+    with torch.no_grad(), evaluating(passes.model), Progress("held-out", count) as progress:
         for done, batch in enumerate(itertools.islice(stream, count), 1):
             sums = added(sums, loss(passes, batch)[1])
             progress.update(done, f"{done:,} of {count:,} batches")

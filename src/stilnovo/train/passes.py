@@ -17,7 +17,7 @@ from stilnovo.engine.loss import tiled_losses
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
-from stilnovo.model.llama import Llama
+from stilnovo.model.llama import Llama, evaluating
 from stilnovo.train.losses import chunked_losses
 
 #: Sums by name, each with what it is divided by for the metrics.
@@ -73,21 +73,10 @@ class Passes:
         """The model without its adapter, and without gradients."""
         lora.set_enabled(self.model, False)
         try:
-            with self.evaluation():
+            with torch.no_grad(), evaluating(self.model):
                 yield
         finally:
             lora.set_enabled(self.model, True)
-
-    @contextlib.contextmanager
-    def evaluation(self) -> Iterator[None]:
-        """Without gradients and without dropout."""
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.model.train(training)
 
 
 class BatchLoss(Protocol):
