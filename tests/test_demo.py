@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from stilnovo.cli.demo import demo as command
+from stilnovo.demo.job import TASKS
 from stilnovo.errors import InputError
 from test_report import Page
 
@@ -39,6 +40,7 @@ def test_the_demo_writes_what_it_measured(app: typer.Typer, tiny_folder: Path, t
     result = CliRunner().invoke(app, [*options, "--out", "run"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout.splitlines()[-1])
+    assert set(figures["verdicts"]) == {*TASKS, "bits_per_byte"}
     assert set(figures["verdicts"].values()) <= {"improved", "regressed", "inconclusive"}
     assert figures["quote_verified"] is True
     assert figures["bits_per_byte_before"] > 0 and 0 <= figures["accuracy_after"] <= 1

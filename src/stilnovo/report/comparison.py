@@ -33,11 +33,6 @@ VERDICTS_NOTE = (
     "Hollow dot and dashed line: before. Filled dot: after. Bars are 95 % intervals. The verdict rests on the paired "
     "difference, item by item, not on whether the bars overlap."
 )
-_TESTS = {
-    "McNemar": "McNemar's exact test and Tango's interval for rights and wrongs on independent items",
-    "sign-flip": "a sign-flip test and a bootstrap over documents or groups for texts, for items that share a passage or a "
-    "subject, and for scores between 0 and 1",
-}
 
 
 def comparison_page(
@@ -57,7 +52,7 @@ def comparison_page(
     ]  # fmt: skip
     return compose(
         f"{run_name(before)} → {run_name(after)}", _headline(verdicts), environment(), command, sections,
-        limits=[pairs.note for pairs in comparison.pairs.values() if pairs.note], method=paired_method(verdicts),
+        prose="comparison",
         comparison=comparison, difference_plots=_difference_plots(verdicts),
         tasks=[differing(pairs, find(pairs.before)) for pairs in comparison.pairs.values()],
         **verdict_values(verdicts, {name: pairs.before.chance for name, pairs in comparison.pairs.items()}),
@@ -118,19 +113,6 @@ def run_name(result: EvaluationResult) -> str:
     return f"{result.model}{scheme}" + (f" with {result.adapter}" if result.adapter else "")
 
 
-def paired_method(verdicts: Mapping[str, Verdict]) -> Iterator[str]:
-    """How these verdicts were reached; nothing is said of tests that were not made."""
-    if not verdicts:
-        return
-    tests = "; ".join(words for test, words in _TESTS.items() if any(v.test == test for v in verdicts.values()))
-    count = max(verdict.comparisons for verdict in verdicts.values())
-    holm = f" p-values are corrected for {count} comparisons by Holm's method." if count > 1 else ""
-    yield (
-        f"Both models answered the same items, so the verdicts are paired: {tests}.{holm} A verdict needs both test and "
-        "interval."
-    )
-
-
 def verdict_values(verdicts: Mapping[str, Verdict], chances: Mapping[str, float]) -> dict[str, Any]:
     """What the section `verdicts` shows: one plot a verdict, those of the same unit on the same axis."""
     ends = {name: [v.before.times(v.scale), v.after.times(v.scale)] for name, v in verdicts.items()}
@@ -185,14 +167,8 @@ def differing(pairs: Pairs, texts: Mapping[str, Item]) -> dict[str, Any]:
     hashes = dict(zip((item.id for item in task.items), task.hashes, strict=True))
     asked = {answer.id: texts[answer.id] for answer, *_ in shown if answer.id in texts}
     asked = {name: item for name, item in asked.items() if item_sha256(item) == hashes[name]}
-    notes = [f"Licence of the questions: {task.licence}. Source: {task.source}."]
-    if len(asked) < len(shown):
-        notes.append(
-            f"The text of {len(shown) - len(asked):,} questions is not shown: their data are not here, or are not those "
-            "that were asked (--data-dir says where they are)."
-        )
     return {
-        "name": task.name, "n": len(pairs.items), "counts": Counter(change for *_, change in changed), "notes": notes,
+        "task": task, "unknown": len(shown) - len(asked), "n": len(pairs.items), "counts": Counter(change for *_, change in changed),
         "all": len(changed),
         "shown": [
             {"change": change, "before": first, "after": second, **_content(first, second, task.metric, asked.get(first.id))}

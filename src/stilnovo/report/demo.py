@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from stilnovo.compare.verdict import Verdict
 from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot, loss_chart, smoothing_span
-from stilnovo.report.comparison import VERDICTS_NOTE, paired_method, verdict_values
+from stilnovo.report.comparison import VERDICTS_NOTE, verdict_values
 from stilnovo.report.numbers import byte_size, decimal, drawable, duration, p_value, percent
 from stilnovo.report.page import Section, both_widths, compose, text_table
 from stilnovo.report.plot import interval_text
@@ -116,13 +116,12 @@ def demo_page(result: DemoResult) -> str:
     usable = sum(drawable(row["loss"]) for row in result.metrics)
     return compose(
         result.title, result.headline, result.manifest, result.manifest.get("command", []), sections,
-        limits=_limits(result), method=_method(result), recipe=result.recipe.to_yaml() if result.total else "",
+        prose="demo", names=NAMES, small=_SMALL, recipe=result.recipe.to_yaml() if result.total else "",
         result=result, tiles=tiles(result), passage_of=passage_of,
         loss_chart=both_widths(loss_chart, result.metrics, key="loss"), loss_rows=_some(result.metrics),
         loss_span=smoothing_span(usable), loss_unusable=len(result.metrics) - usable,
         memory_most=max((max(line.predicted, line.measured or 0) for line in result.memory), default=0),
         quantisation_plot=both_widths(interval_plot, schemes, axis, key="quantisation", title="Bits per byte by scheme"),
-        settings=_settings(result.sampling),
         **verdict_values(_named(result.verdicts), {NAMES.get(name, name): task.chance for name, task in tasks.items()}),
     )  # fmt: skip
 
@@ -179,55 +178,3 @@ def _some(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return (
         [metrics[i] for i in sorted({round(i * last / (_LOSS_ROWS - 1)) for i in range(_LOSS_ROWS)})] if metrics else []
     )
-
-
-def _settings(sampling: Sampling | None) -> str:
-    if sampling is None:
-        return ""
-    return f"temperature {sampling.temperature}, top-p {sampling.top_p}, at most {sampling.max_new_tokens} tokens"
-
-
-def _method(result: DemoResult) -> Iterator[str]:
-    """How this run was made and measured: every setting and count is read from the run."""
-    recipe, before = result.recipe, result.before
-    if result.train is not None:
-        kept = "as it is stored" if recipe.model.quantization == "none" else f"in {recipe.model.quantization}"
-        yield (
-            f"The base is frozen and kept {kept}; a LoRA adapter of rank {recipe.lora.r} learns on "
-            f"{', '.join(recipe.lora.projections)} with {result.optimizer}: {result.train.steps:,} steps, "
-            f"{result.train.tokens:,} tokens. It starts at zero, so that 'before' is exactly the base model."
-        )
-    if before is not None and before.text is not None:
-        yield (
-            f"Held-out text: {len(before.text.sizes):,} documents drawn with seed {recipe.train.seed} and not trained on; "
-            "bits per byte count every token once."
-        )
-    for name, task in before.tasks.items() if before else ():
-        how = "the log-likelihood of each answer" + (
-            ", divided by its length in characters" * (task.metric == "acc_norm")
-        )
-        yield f"{NAMES.get(name, name)}: {task.n:,} items, scored by {how}."
-    yield from paired_method(result.verdicts)
-    if result.texts:
-        yield f"Texts side by side share prompt, seed and settings ({_settings(result.sampling)})."
-    if result.answers:
-        yield "Quotations are looked up in the stored source, character by character, after the answer is made."
-
-
-def _limits(result: DemoResult) -> Iterator[str]:
-    if result.train is not None and result.total < _SMALL:
-        yield (
-            f"A model of {result.total / 1e6:.0f} million parameters after {duration(result.train.seconds)} of training is a "
-            "beginner: its texts are often wrong or broken. What changed is what the verdicts say."
-        )
-    for name, verdict in _named(result.verdicts).items():
-        visible = decimal(verdict.scale * verdict.smallest_visible, verdict.digits)
-        unit = verdict.unit if verdict.lower_is_better else "points"
-        yield f"{name}: with n = {verdict.difference.n:,}, changes under {visible} {unit} cannot be seen (80 % power)."
-    if "bits_per_byte" in result.verdicts:
-        yield (
-            f"Held-out and training texts come from the same data ({', '.join(result.recipe.data.paths)}); on other texts "
-            "the gain may be smaller."
-        )
-    if any(answer.kind == "extractive" for answer in result.answers):
-        yield "Extractive answers are sentences of the source, chosen and verified, not written by the model."

@@ -12,7 +12,7 @@ from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot
 from stilnovo.report.page import both_widths, command_text, compose, text_table
 from stilnovo.report.report2024 import published_tables
 from stilnovo.scoring.perplexity import SHORT_WINDOW
-from stilnovo.scoring.result import EvaluationResult, TaskResult
+from stilnovo.scoring.result import EvaluationResult
 from stilnovo.statistics.estimates import ASSUMED_DISCORDANCE, Estimate, smallest_visible_difference
 
 UNFOLDED = 12  # categories of a task that are shown without being asked for
@@ -31,7 +31,7 @@ def evaluation_page(result: EvaluationResult) -> str:
             ("categories", "By category", "The intervals of small categories are wide; a category that looks best by "
              "chance always exists.", bool(categories)),
         ],
-        limits=(line for task in tasks for line in _limits(task)), method=_method(tasks), facts=_facts(result),
+        prose="evaluation", discordance=ASSUMED_DISCORDANCE, facts=_facts(result),
         result=result, tasks=tasks, counts=_counts, visible=smallest_visible_difference,
         metric_names=METRIC_NAMES, short=short_perplexity(result), categories=categories, unfolded=UNFOLDED,
         plot=both_widths(
@@ -112,39 +112,6 @@ def _counts(cached: int, truncated: int) -> list[str]:
     again = f"{cached:,} answers were taken from the cache of an earlier run of the same model (--no-cache asks anew)."
     short = f"{truncated:,} items were longer than the model's context and were truncated on the left."
     return [again] * bool(cached) + [short] * bool(truncated)
-
-
-def _limits(task: TaskResult) -> Iterator[str]:
-    visible = 100 * smallest_visible_difference(task.n)
-    groups = ""
-    if task.clusters is not None:
-        groups = f" Its items lie in {len(set(task.clusters)):,} groups; where these change together, less is seen."
-    yield (
-        f"{task.name}: against another run on the same {task.n:,} items, nothing under {visible:.0f} points can be seen "
-        f"(80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing).{groups}"
-    )
-    if task.first:
-        yield f"{task.name}: the first items of a benchmark are no sample of it; no interval covers that."
-    if task.chance and task.score().low <= task.chance:
-        yield f"{task.name}: nothing shows that it is better than guessing."
-
-
-def _method(tasks: list[TaskResult]) -> Iterator[str]:
-    """How these tasks were scored; nothing is said of what none of them did."""
-    choices = [task for task in tasks if any(item.loglikelihoods for item in task.items)]
-    if choices:
-        normalised = any("acc_norm" in task.metrics for task in choices)
-        yield (
-            "Every question is scored by the log-likelihood of its answers, sums in fp64 over a log-softmax in fp32"
-            f"{'; normalised accuracy divides by the length of the answer in characters' if normalised else ''}."
-        )
-    if len(choices) < len(tasks):
-        yield "Written answers are graded as their task says."
-    if tasks:
-        yield (
-            "Intervals are at 95 %, Wilson's; where items share a passage or a subject, or scores lie between 0 and 1, on "
-            "the effective sample size, with Student's quantile."
-        )
 
 
 def _facts(result: EvaluationResult) -> list[tuple[str, str]]:

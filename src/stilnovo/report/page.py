@@ -10,12 +10,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -38,8 +39,7 @@ def compose(
     command: Sequence[str],
     sections: Sequence[Section],
     *,
-    limits: Iterable[str] = (),
-    method: Iterable[str] = (),
+    prose: str = "",
     recipe: str = "",
     facts: Sequence[tuple[str, str]] = (),
     **values: object,
@@ -52,15 +52,19 @@ def compose(
         environment: Commit, hardware, versions and date (`runlog.environment`).
         command: What the run was started with, the program first.
         sections: The page's own; those that all pages may have follow.
-        limits: Paragraphs on what the page does not show.
-        method: Paragraphs on how it was measured.
+        prose: Name of the templates `prose/<name>-limits.html` and `prose/<name>-method.html`: what the page does not show,
+            and how it was measured; every sentence is made from `values`.
         recipe: The run's recipe as YAML.
         facts: (what, value) pairs with which the run can be repeated.
-        values: What the sections' templates name.
+        values: What the templates name.
     """
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    limits, method = list(limits), list(method)
+    parts = ("limits", "method")
+    texts = {
+        part: _environment().get_template(f"prose/{prose}-{part}.html").render(**values) for part in parts if prose
+    }
+    limits, method = (Markup(texts.get(part, "").strip()) for part in parts)  # escaped when they were rendered
     common: list[Section] = [
         ("limits", "What this does not show", "", bool(limits)),
         ("method", "How it was measured", "", bool(method)),
@@ -112,6 +116,7 @@ def _environment() -> Environment:
         "byte_size": numbers.byte_size,
         "p_value": numbers.p_value,
         "rate": numbers.rate,
+        "duration": numbers.duration,
         "span": ends_text,
     }
     return environment

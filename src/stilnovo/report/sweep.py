@@ -42,9 +42,9 @@ def sweep_page(tradeoff: Tradeoff, *, title: str, command: Sequence[str], facts:
          "is to see one that is none.", True),
     ]  # fmt: skip
     return compose(
-        title, headline(tradeoff), environment(), command, sections, limits=_limits(tradeoff),
-        method=_method(tradeoff), facts=facts, tradeoff=tradeoff, settings=[base, *tradeoff.points],
-        measures=_measures(tradeoff),
+        title, headline(tradeoff), environment(), command, sections, prose="sweep", facts=facts,
+        tradeoff=tradeoff, settings=[base, *tradeoff.points],
+        measures=_measures(tradeoff), form_share=form_share, form_parts=_FORM_PARTS,
         panels={PANELS[panel][0]: both_widths(pareto_chart, tradeoff, panel, key=f"pareto-{panel}") for panel in panels},
         position_plot=both_widths(position_chart, ranges, positions, key="positions"),
     )  # fmt: skip
@@ -187,63 +187,6 @@ def _measures(tradeoff: Tradeoff) -> list[tuple[str, str, str, list[tuple[Point,
         elif name == ALL_TASKS:
             unit, note = "accuracy, %", "Every item counts alike, by its own task's metric."
         elif name in (FORM, LANGUAGE):
-            unit, note = "answers, %", _form_note(tradeoff) if name == FORM else ""
+            unit = "answers, %"
         measures.append((name, unit, note, verdicts))
     return measures
-
-
-def _form_note(tradeoff: Tradeoff) -> str:
-    """The parts of the form, setting by setting."""
-    lines = []
-    for point in (tradeoff.base, *tradeoff.points):
-        shares = {name: form_share(point.measured.answers, part) for part, name in _FORM_PARTS.items()}
-        parts = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
-        lines.append(f"{point.name} {point.scaling}: {parts}")
-    return "; ".join(lines) + "."
-
-
-def _method(tradeoff: Tradeoff) -> Iterator[str]:
-    """How this sweep was measured; nothing is said of what it did not measure."""
-    base = tradeoff.base.measured
-    texts = [
-        "Held-out text",
-        *(["chat answers"] if base.chat else []),
-        *(["protected texts"] if base.protected else []),
-    ]
-    chat = " Of a conversation only the assistant's words and the ends of its turns count." if base.chat else ""
-    yield (
-        f"{', '.join(texts)}: bits per byte, differences paired by document{' or conversation' if base.chat else ''}, "
-        f"bootstrap intervals and a sign-flip test.{chat}"
-    )
-    if base.tasks:
-        yield (
-            "Benchmarks: each item by its task's own metric; McNemar's exact test and Tango's interval, or a sign-flip test "
-            "and a bootstrap over groups where items share a passage or a subject."
-        )
-    if base.answers:
-        yield (
-            f"Form: {len(base.answers)} greedy answers. An answer has kept its form when the model ended its turn itself, no "
-            "template shows and it does not turn in circles; its language is judged by function words."
-        )
-    if any(point.scaling.is_uniform for point in tradeoff.points):
-        yield "A scaling multiplies the adapter's update, here in all layers alike. Nothing was trained for it."
-    if grown := next((point.scaling for point in tradeoff.points if not point.scaling.is_uniform), None):
-        yield (
-            f"{grown} multiplies the adapter's update by {grown.alpha:g} in the first layer and {grown.beta:g} in the last, "
-            "linearly between (LiNeS, arXiv 2410.17146). Nothing was trained for it."
-        )
-    yield "Every verdict stands alone at 5 %, without a correction for their number: a false alarm is preferred to a missed loss."
-
-
-def _limits(tradeoff: Tradeoff) -> Iterator[str]:
-    best = tradeoff.recommended
-    yield (
-        "The setting was chosen by looking at these items: on others its gain is likely to be a little smaller and its "
-        "losses a little larger. Measure it again on items that were left out (another --seed) before relying on it."
-    )
-    yield "The front is drawn through point estimates; settings whose bars overlap may change places."
-    for measure, verdict in best.losses.items() if best else ():
-        if verdict.outcome == "inconclusive":
-            yield f"{measure}: {verdict.limit}."
-    if tradeoff.base.measured.chat is not None:
-        yield "Chat answers are held out only if their file was not part of the training."
