@@ -92,7 +92,7 @@ def our_steps(model: Llama, levers: Levers, steps: int) -> Callable[[tuple[int, 
     """A callable: seconds of each of `steps` whole steps over documents of given lengths."""
     from stilnovo.recipe import TrainSection
     from stilnovo.train.host import HostAdapter
-    from stilnovo.train.optimizer import make_optimizer
+    from stilnovo.train.loop import make_optimizer
 
     host = HostAdapter(model) if levers.optimizer_place == "host" else None
     engine = TrainingEngine(model, levers, host) if host is not None else TrainingEngine(model, levers)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from stilnovo.model.quantize import bitsandbytes_functional
+from stilnovo.plan.levers import BLOCK, NESTED_BLOCK
 from stilnovo.plan.shape import ATTENTION_PROJECTIONS, LlamaConfig
-from stilnovo.plan.step import BLOCK, NESTED_BLOCK
 
 
 def linear_entries(name: str, rows: int, columns: int, code: Tensor, nested: Tensor) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ class ReversedObjective(Objective):
     def evaluate(
         self, passes: Passes, rows: corpus.HeldOutRows, tokenizer: Tokenizer
     ) -> tuple[dict[str, float], str] | None:
-        from stilnovo.train.held_out import figures_of
+        from stilnovo.train.passes import figures_of
 
         packed = self._packed([row.text for row in rows], tokenizer)
         figures = figures_of(passes, self.loss(), packed, self.recipe.train)

@@ -29,10 +29,10 @@ from stilnovo.scoring.documents import held_out_texts
 from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
-from stilnovo.train import held_out
+from stilnovo.train import passes
 from stilnovo.train.corpus import Corpus
 from stilnovo.train.objectives.base import objective_of
-from stilnovo.train.run import TrainingRun
+from stilnovo.train.run import TrainingRun, write_held_out
 
 TEXTS = [
     {"id": f"t{n}", "title": f"Voce {n}", "text": f"Testo {n}:\u2028 " + "parola " * (3 + n % 7)} for n in range(40)
@@ -123,13 +123,13 @@ def test_what_is_written_reads_back_as_it_was(
     task: str, tmp_path: Path, tiny_folder: Path, tokenizer: Tokenizer
 ) -> None:
     corpus = read(task, tmp_path, tiny_folder, tokenizer)
-    held_out.write(tmp_path, objective_of(Recipe().changed({"train.task": task})), corpus.held_out)
+    write_held_out(tmp_path, objective_of(Recipe().changed({"train.task": task})), corpus.held_out)
     path = tmp_path / "held_out.jsonl"
     keys = {tuple(json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line}
     if task == "text":
         assert keys == {("id", "text")}
         many = read(task, tmp_path, tiny_folder, tokenizer, **{"data.held_out": 0.8})
-        held_out.write(tmp_path, objective_of(Recipe()), many.held_out)
+        write_held_out(tmp_path, objective_of(Recipe()), many.held_out)
         assert held_out_texts([path]) == many.held_out_texts  # `stilnovo evaluate --text`
     elif task == "sft":
         assert keys == {("messages",)}
@@ -149,7 +149,7 @@ def test_what_is_written_reads_back_as_it_was(
 
 
 def test_nothing_held_out_leaves_no_file(tmp_path: Path) -> None:
-    held_out.write(tmp_path, objective_of(Recipe()), ())
+    write_held_out(tmp_path, objective_of(Recipe()), ())
     assert not (tmp_path / "held_out.jsonl").exists()
 
 
@@ -257,7 +257,7 @@ def test_an_interrupted_reading_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(held_out, "added", interrupted)
+        patch.setattr(passes, "added", interrupted)
         with pytest.raises(KeyboardInterrupt, match=r"training is finished.*--resume"):
             run.train()
     noted = json.loads((tmp_path / "run" / "train.json").read_text())

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from conftest import TINY
 from stilnovo.data.packing import PackedCorpus, pack
+from stilnovo.engine.loss import chunked_losses
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.recipe import TrainSection
 from stilnovo.runlog import RunFolder
-from stilnovo.train.loop import Trainer, planned_steps
-from stilnovo.train.losses import chunked_losses
-from stilnovo.train.optimizer import learning_rate
+from stilnovo.train.loop import Trainer, learning_rate, planned_steps
 from training import planned
 
 

@@ -21,7 +21,7 @@ from conftest import write_byte_tokenizer
 from stilnovo.data.batches import Batch, BatchStream
 from stilnovo.data.conversations import Preference, read_preferences
 from stilnovo.data.pairs import EQUAL, NO_ROOM, pack_pairs, side
-from stilnovo.engine.loss import tiled_losses
+from stilnovo.engine.loss import chunked_losses, tiled_losses
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.errors import InputError
 from stilnovo.model import lora
@@ -34,9 +34,8 @@ from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer, from_folder
 from stilnovo.train.loop import Trainer
-from stilnovo.train.losses import chunked_losses
+from stilnovo.train.objectives.dpo import DirectPreference, answers, dpo, log_ratios
 from stilnovo.train.passes import Passes
-from stilnovo.train.preference import DirectPreference, answers, dpo, log_ratios
 from stilnovo.train.run import TrainingRun
 
 SYSTEM = Message("system", "Rispondi in italiano.")

@@ -15,11 +15,20 @@ from stilnovo.errors import InputError
 from stilnovo.forgetting.guard import guard_callback
 from stilnovo.plan.cards import CARDS, GIB
 from stilnovo.plan.choice import Budget, best, wishes_of
-from stilnovo.plan.keys import ignored_keys, plain_reason, refuse_ignored_keys
 from stilnovo.plan.ledger import Run
 from stilnovo.plan.shape import LLAMA_3_8B, adapter_of
 from stilnovo.plan.speed import speed
-from stilnovo.recipe import OBJECTIVES, Recipe, keys, load, shipped, value_of
+from stilnovo.recipe import (
+    OBJECTIVES,
+    Recipe,
+    ignored_keys,
+    keys,
+    load,
+    plain_reason,
+    refuse_ignored_keys,
+    shipped,
+    value_of,
+)
 from stilnovo.runlog import RunFolder
 from stilnovo.train.objectives.base import objective_of
 from stilnovo.train.run import TrainingRun

@@ -12,16 +12,13 @@ from stilnovo.cli.options import ADVANCED, AsJson, RecipeName
 from stilnovo.cli.output import emit
 from stilnovo.errors import InputError
 from stilnovo.plan import cards
-from stilnovo.plan.cards import CARDS, DEFAULT, Card
+from stilnovo.plan.cards import CARDS, DEFAULT, Card, bytes_of
 from stilnovo.plan.choice import Budget, Plan, best, leanest, longest, wishes_of
-from stilnovo.plan.config import config_from_json, config_from_numbers
-from stilnovo.plan.keys import plain_reason, refuse_ignored_keys
 from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import HeadKind
-from stilnovo.plan.shape import KNOWN, LlamaConfig, adapter_of
-from stilnovo.plan.sizes import bytes_of
+from stilnovo.plan.shape import KNOWN, LlamaConfig, adapter_of, config_from_json, config_from_numbers
 from stilnovo.plan.speed import ObjectiveCost, speed
-from stilnovo.recipe import Recipe, load
+from stilnovo.recipe import Recipe, load, plain_reason, refuse_ignored_keys
 from stilnovo.train.objectives.base import objective_of
 
 

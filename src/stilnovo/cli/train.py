@@ -53,7 +53,7 @@ def train(
     chosen = recipes.load(recipe).changed(_changes(given, set_ or []))
 
     from stilnovo.api import open_training
-    from stilnovo.train.held_out import FILE
+    from stilnovo.data.shards import HELD_OUT
 
     run = open_training(chosen, out, resume=resume, note=note)
     total, packed = run.model.config.parameters(), run.corpus.packed
@@ -67,7 +67,7 @@ def train(
     figures = {
         **run.figures(result), "model": chosen.model.name, "run": str(out), "adapter": str(out / "adapter"),
         "trainable_parameters": run.trainable, "total_parameters": total,
-        "held_out_file": str(out / FILE) if run.corpus.held_out else None,
+        "held_out_file": str(out / HELD_OUT) if run.corpus.held_out else None,
     }  # fmt: skip
     emit(figures, as_json)
 
@@ -86,7 +86,7 @@ def _changes(given: dict[str, Any], sets: list[str]) -> dict[str, Any]:
 
 
 def _print(run: TrainingRun, result: TrainResult, memory: list[MemoryLine], out: Path) -> None:
-    from stilnovo.train.held_out import FILE
+    from stilnovo.data.shards import HELD_OUT
     from stilnovo.train.loop import LAST_STEPS
 
     predicted = ""
@@ -109,7 +109,7 @@ def _print(run: TrainingRun, result: TrainResult, memory: list[MemoryLine], out:
     if run.measured is not None:
         print(f"Held-out, {run.measured[1]}")
     if run.corpus.held_out:
-        print(f"Held-out set: {out / FILE}")
+        print(f"Held-out set: {out / HELD_OUT}")
     print(
         f"{result.steps} steps, {result.tokens:,} tokens in {seconds_text(result.seconds)} ({result.tokens_per_second:.0f} tok/s); "
         f"loss {result.first_loss:.3f} → {result.last_loss:.3f}; peak memory {bytes_text(result.peak_memory_bytes)}"

@@ -28,8 +28,7 @@ from stilnovo.engine.product import Product, Sink
 from stilnovo.model import kernels
 from stilnovo.model.functions import at_least_single
 from stilnovo.model.llama import Layer
-from stilnovo.plan.levers import LayerChoice, Levers
-from stilnovo.plan.step import FUSED_BYTES, sub_tile
+from stilnovo.plan.levers import FUSED_BYTES, LayerChoice, Levers, sub_tile
 
 
 @dataclass

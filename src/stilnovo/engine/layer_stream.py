@@ -43,11 +43,6 @@ class LayerStream:
             del before, tensor  # the card's copy goes before the next layer's is made room for
             model.layers[index].register_forward_pre_hook(lambda _module, _inputs, index=index: self.use(index))
 
-    @property
-    def host_bytes(self) -> int:
-        """Host memory held."""
-        return self._host.nbytes
-
     def use(self, index: int) -> None:
         """Ensure that a layer is on the card; the compute stream waits for it."""
         if index >= self.count:

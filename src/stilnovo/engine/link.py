@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stilnovo.plan.step import ALIGN, size_class
+from stilnovo.plan.levers import ALIGN, size_class
 
 
 @dataclass
@@ -105,10 +105,10 @@ class ActivationStore:
         self._kept[key] = (buffer, view)
         self._leaving[key] = self.link.copy(tensor, view)
 
-    def settle(self, but: int = 0) -> None:
-        """Make the compute stream wait for offloads, all but the newest `but`, and free their sources."""
-        for key in list(self._leaving)[: len(self._leaving) - but]:
-            self.link.wait(self._leaving.pop(key))
+    def settle(self) -> None:
+        """Make the compute stream wait for offloads, and free their sources."""
+        while self._leaving:
+            self.link.wait(self._leaving.popitem()[1])
 
     def prefetch(self, key: Any) -> None:
         """Start fetching a tensor."""

@@ -2,18 +2,24 @@
 
 Because the head is frozen and each loss depends on its own row alone, the gradient of every row with respect to its
 hidden state is computed in the forward pass; backward only scales the rows. So any function of the losses may follow: a
-sum, or the log-probabilities of whole answers (`stilnovo.train.preference`).
+sum, or the log-probabilities of whole answers (`stilnovo.train.objectives.dpo`).
 
 A tile is visited once: while it is here its logits enter a running softmax (Milakov & Gimelshein 2018), and the gradient
 Σ p_j w_j − w_target is accumulated with the same rescaling. So a chunk costs two products with the head a token, the
-floor, and its memory is (chunk × tile) logits, whatever the vocabulary.
+floor, and its memory is (chunk × tile) logits, whatever the vocabulary. `chunked_losses` does the same for torch's autograd:
+a dense head and the plain softmax.
+
+KL(base ‖ model): the base is the model with its adapter off, so the teacher costs one more forward pass and no memory. Its
+gradient with respect to the student's hidden states is made in the forward pass too: ∂ Σ_j p_j (log p_j − log q_j) / ∂ logits_q
+= q − p, with p the base's and q the model's probabilities. Both normalisers must be known before p and q are; a head of one
+tile keeps its logits meanwhile, one of many is visited twice.
 
 Shape letters: T tokens, R of a chunk, V vocabulary, W rows of a tile, C hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -65,7 +71,7 @@ def wide_type(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _chunk(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | None) -> Tensor:
+def _cross_entropy(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | None) -> Tensor:
     """Losses (R,) of a chunk (R, C); their gradients go into `out`."""
     wide, count = wide_type(hidden.dtype), hidden.shape[0]
     peak = torch.full((count, 1), -torch.inf, dtype=wide, device=hidden.device)
@@ -106,7 +112,71 @@ def tiled_losses(hidden: Tensor, head: Head, targets: Tensor, chunk: int) -> Ten
     """
 
     def step(rows: slice, losses: Tensor, gradient: Tensor | None) -> None:
-        losses[rows] = _chunk(hidden[rows], head, targets[rows], gradient)
+        losses[rows] = _cross_entropy(hidden[rows], head, targets[rows], gradient)
 
     losses = torch.empty(hidden.shape[0], dtype=wide_type(hidden.dtype), device=hidden.device)
     return by_chunks(hidden, chunk, losses, step)
+
+
+def chunked_losses(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int) -> Tensor:
+    """−log p(target) of every row in nats, (T,).
+
+    Args:
+        hidden: (T, C) final hidden states; head: (V, C), frozen; targets: (T,) int64.
+        chunk: Rows of logits that exist at once.
+    """
+
+    def step(rows: slice, losses: Tensor, gradient: Tensor | None) -> None:
+        logits = F.linear(hidden[rows], head).float()  # (R, V)
+        norm = torch.logsumexp(logits, dim=-1, keepdim=True)
+        picked = targets[rows, None]
+        losses[rows] = (norm - logits.gather(1, picked))[:, 0]
+        if gradient is not None:
+            # ∂ Σ(logsumexp − picked logit) / ∂ logits = softmax − one-hot
+            logits.sub_(norm).exp_()
+            logits.scatter_add_(1, picked, logits.new_full(picked.shape, -1.0))
+            gradient.copy_(logits.to(head.dtype) @ head)
+
+    losses = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+    return by_chunks(hidden, chunk, losses, step)
+
+
+def _divergence(student: Tensor, teacher: Tensor, head: Head, out: Tensor | None, wide: torch.dtype) -> Tensor:
+    """Summed divergence of a chunk (R, C); its gradient is added to `out`."""
+    pairs = list(_both_logits(student, teacher, head, wide)) if len(head.spans) == 1 else None
+    norms = torch.full((2, student.shape[0], 1), -torch.inf, dtype=wide, device=student.device)
+    for _, q, p in pairs or _both_logits(student, teacher, head, wide):
+        norms = torch.logaddexp(norms, torch.stack([t.logsumexp(1, keepdim=True) for t in (q, p)]))
+    total = torch.zeros((), dtype=wide, device=student.device)
+    for weight, q, p in pairs or _both_logits(student, teacher, head, wide):
+        log_q, log_p = q.sub_(norms[0]), p.sub_(norms[1])
+        share = log_p.exp()
+        total += share.mul(log_p.sub_(log_q)).sum()
+        if out is not None:
+            out += log_q.exp_().sub_(share).to(out.dtype) @ weight
+    return total
+
+
+def _both_logits(
+    student: Tensor, teacher: Tensor, head: Head, wide: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """For each tile its weights (W, C) and both logits (R, W)."""
+    for tile in head.tiles():
+        yield tile.weight, F.linear(student, tile.weight).to(wide), F.linear(teacher, tile.weight).to(wide)
+
+
+def tiled_divergence(student: Tensor, teacher: Tensor, head: Head, chunk: int) -> Tensor:
+    """Sum over rows of KL(teacher ‖ student) in nats, in fp32 or wider (Kullback & Leibler 1951).
+
+    Args:
+        student: (T, C) hidden states of the model that learns.
+        teacher: (T, C) of the base, without gradient.
+        head: The frozen output head of both.
+        chunk: Tokens whose two rows of logits exist at once.
+    """
+    wide = wide_type(student.dtype)
+
+    def step(rows: slice, total: Tensor, gradient: Tensor | None) -> None:
+        total += _divergence(student[rows], teacher[rows], head, gradient, wide)
+
+    return by_chunks(student, chunk, torch.zeros((), dtype=wide, device=student.device), step)

@@ -21,8 +21,7 @@ from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles
 from stilnovo.model.llama import RotaryTable
 from stilnovo.model.weights import GGUFReader, WeightReader
-from stilnovo.plan.config import read_json
-from stilnovo.plan.shape import LlamaConfig, RopeScaling
+from stilnovo.plan.shape import LlamaConfig, RopeScaling, read_json
 from stilnovo.recipe import Scheme
 from stilnovo.runlog import sha256_file
 from stilnovo.text.tokenizer import Tokenizer

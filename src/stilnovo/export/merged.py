@@ -40,8 +40,8 @@ from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_checkpoint
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.model.weights import WeightReader
+from stilnovo.plan.levers import DENSE_PART
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig
-from stilnovo.plan.step import DENSE_PART
 from stilnovo.progress import Progress, bytes_text
 from stilnovo.recipe import Scheme
 from stilnovo.runlog import disk_errors, write_atomic

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from stilnovo.errors import InputError, reported
-from stilnovo.plan.config import config_from_json, read_json, sensible
-from stilnovo.plan.shape import LlamaConfig
+from stilnovo.plan.shape import LlamaConfig, config_from_json, read_json, sensible
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")

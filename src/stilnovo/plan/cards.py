@@ -9,6 +9,7 @@ GA102 2020, Ada 2022, Hopper 2022). `REACHED` is the share of it that a good tra
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,3 +80,20 @@ def measured(path: Path) -> Card:
         raise InputError(
             f"{path} does not hold a measured card.", f"{type(error).__name__}: {error}", "Run: make bench-gpu"
         ) from error
+
+
+_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def bytes_of(text: str) -> int:
+    """Bytes of a memory size: `8GB`, `7.5GiB`, `24576MiB`.
+
+    A card sold as 8 GB has 8 GiB, and so has memory sold in GB: both spellings mean 2³⁰ here.
+
+    Raises:
+        InputError: when it is none.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:[.,]\d+)?)\s*([kmgt])(?:i?b)?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise InputError(f"{text!r} is not a size.", next="Write 8GB, 7.5GiB or 12000MB.")
+    return round(float(match[1].replace(",", ".")) * _UNITS[match[2].lower()])

@@ -12,9 +12,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stilnovo.plan.levers import Levers, Place
+from stilnovo.plan.levers import (
+    ALIGN,
+    BLOCK,
+    DENSE_PART,
+    FUSED_BYTES,
+    NESTED_BLOCK,
+    Levers,
+    Place,
+    size_class,
+    sub_tile,
+)
 from stilnovo.plan.shape import LlamaConfig, LoraConfig, lora_parameters
-from stilnovo.plan.step import ALIGN, BLOCK, DENSE_PART, FUSED_BYTES, NESTED_BLOCK, size_class, sub_tile
 
 OPTIMIZER_BLOCK = 256  # values that share a scale in 8-bit optimizer states
 CONTEXT_BYTES = 512 * 2**20  # what a CUDA context and the libraries' workspaces take outside torch's allocator

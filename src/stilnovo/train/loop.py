@@ -9,10 +9,15 @@ from __future__ import annotations
 import logging
 import math
 import resource
+import signal
 import statistics
 import sys
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
@@ -24,8 +29,9 @@ from stilnovo.engine.stack import TrainingEngine
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
+from stilnovo.model.quantize import bitsandbytes_functional
 from stilnovo.plan.choice import LOSS_CHUNK, Plan
-from stilnovo.plan.levers import Levers, all_layers, optimizer_kind
+from stilnovo.plan.levers import Levers, OptimizerKind, all_layers, optimizer_kind
 from stilnovo.progress import Progress, bytes_text
 from stilnovo.recipe import TrainSection
 from stilnovo.runlog import RunFolder
@@ -33,9 +39,7 @@ from stilnovo.train import checkpoint
 from stilnovo.train.callback import EvaluationCallback, Evaluations
 from stilnovo.train.checkpoint import random_state, set_random_state
 from stilnovo.train.host import HostAdapter
-from stilnovo.train.interrupt import held_interrupt
 from stilnovo.train.objectives.text import NextToken
-from stilnovo.train.optimizer import learning_rate, make_optimizer
 from stilnovo.train.passes import BatchLoss, Parts, Passes, added, means
 
 LAST_STEPS = 10  # over which a loss's own metrics are averaged: a single step has few pairs
@@ -81,6 +85,56 @@ def planned_steps(corpus: PackedCorpus, settings: TrainSection) -> int:
         return settings.steps
     batches = -(-len(corpus.packs) // settings.batch_packs)
     return max(1, math.ceil(batches * settings.epochs / settings.accumulation))
+
+
+def make_optimizer(
+    parameters: Sequence[nn.Parameter], settings: TrainSection, kind: OptimizerKind
+) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019); `adamw8bit` keeps its two moments in 8 bits a value (Dettmers et al. 2022).
+
+    `paged_adamw8bit` lets the states move to host memory when a card is full.
+    """
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay,
+    }  # fmt: skip
+    if kind == "adamw":
+        return torch.optim.AdamW(parameters, fused=True, **options)
+    bitsandbytes_functional()  # imports the package without its complaint
+    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+
+    optimizer: torch.optim.Optimizer = (AdamW8bit if kind == "adamw8bit" else PagedAdamW8bit)(parameters, **options)
+    return optimizer
+
+
+def learning_rate(step: int, steps: int, settings: TrainSection) -> float:
+    """Rate of step `step` (from 0) of `steps`: linear warm-up, then the schedule down to `final_ratio` of the peak."""
+    given = settings.warmup_steps
+    warmup = math.ceil(settings.warmup_ratio * steps) if given is None else given
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    shares = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+    return settings.learning_rate * (settings.final_ratio + (1 - settings.final_ratio) * shares[settings.schedule])
+
+
+@contextmanager
+def held_interrupt() -> Iterator[threading.Event]:
+    """Ctrl-C: the first sets the event that is given, so that the step ends and a checkpoint is written; the second acts at once."""
+    asked = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        log.info("Stopping after this step; once more stops at once.")
+
+    main = threading.current_thread() is threading.main_thread()  # Python lets no other thread set handlers
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM) if main}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Trainer:

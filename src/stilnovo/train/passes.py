@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from stilnovo.data.batches import Batch
-from stilnovo.engine.divergence import tiled_divergence
+from stilnovo.data.batches import Batch, BatchStream
+from stilnovo.data.packing import PackedCorpus
 from stilnovo.engine.head import Head
 from stilnovo.engine.link import Link
-from stilnovo.engine.loss import tiled_losses
+from stilnovo.engine.loss import chunked_losses, tiled_divergence, tiled_losses
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, evaluating
-from stilnovo.train.losses import chunked_losses
+from stilnovo.progress import Progress
+from stilnovo.recipe import TrainSection
 
 #: Sums by name, each with what it is divided by for the metrics.
 Parts = dict[str, tuple[float, int]]
@@ -90,3 +92,15 @@ class BatchLoss(Protocol):
 
     def count(self, batch: Batch) -> int:
         """Losses that a batch adds up."""
+
+
+def figures_of(passes: Passes, loss: BatchLoss, corpus: PackedCorpus, settings: TrainSection) -> dict[str, float]:
+    """What the loss reports of one pass over a corpus: means by name, and `n`, over how many."""
+    stream = BatchStream(corpus, settings.batch_packs, settings.seed)
+    count = stream.batches_per_epoch()
+    sums: Parts = {"loss": (0.0, 0)}
+    with torch.no_grad(), evaluating(passes.model), Progress("held-out", count) as progress:
+        for done, batch in enumerate(itertools.islice(stream, count), 1):
+            sums = added(sums, loss(passes, batch)[1])
+            progress.update(done, f"{done:,} of {count:,} batches")
+    return {"n": sums["loss"][1], **means(sums)}

@@ -18,9 +18,8 @@ from stilnovo.model.weights import GGUFReader
 from stilnovo.plan import cards, choice
 from stilnovo.plan.cards import CPU, GIB, Card
 from stilnovo.plan.choice import Budget, Plan, Wishes, plan_for
-from stilnovo.plan.config import config_from_json
 from stilnovo.plan.ledger import CONTEXT_BYTES, Run
-from stilnovo.plan.shape import adapter_of
+from stilnovo.plan.shape import adapter_of, config_from_json
 from stilnovo.progress import bytes_text
 from stilnovo.recipe import Recipe, TrainSection
 

@@ -16,24 +16,24 @@ from typing import Any
 
 import torch
 
+from stilnovo.data.shards import HELD_OUT
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora, memory
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import choose_device, open_model
 from stilnovo.model.qat import make_aware
-from stilnovo.plan.keys import plain_reason, refuse_ignored_keys
 from stilnovo.plan.ledger import ledger
 from stilnovo.plan.shape import lora_parameters
 from stilnovo.progress import bytes_text
-from stilnovo.recipe import Recipe, keys, load, value_of
+from stilnovo.recipe import Recipe, keys, load, plain_reason, refuse_ignored_keys, value_of
 from stilnovo.runlog import RunFolder, write_atomic
 from stilnovo.spec import ModelSpec
 from stilnovo.text.tokenizer import Tokenizer
-from stilnovo.train import held_out, planning
+from stilnovo.train import planning
 from stilnovo.train.callback import EvaluationCallback
-from stilnovo.train.corpus import Corpus
+from stilnovo.train.corpus import Corpus, HeldOutRows
 from stilnovo.train.loop import Trainer, TrainResult
-from stilnovo.train.objectives.base import objective_of
+from stilnovo.train.objectives.base import Objective, objective_of
 
 #: Makes the evaluation callback of a run from what was opened for it.
 MakeCallback = Callable[[Llama, Tokenizer, Corpus], EvaluationCallback]
@@ -78,7 +78,7 @@ class TrainingRun:
         self.trainer = self._trainer()
         if resume:
             self.trainer.resume()
-        held_out.write(folder, self.objective, self.corpus.held_out)
+        write_held_out(folder, self.objective, self.corpus.held_out)
         write_atomic(folder / "recipe.yaml", recipe.to_yaml())
         self.folder.write_manifest(
             recipe=recipe.model_dump(mode="json"), data_sha256=self.corpus.sha256, trainable_parameters=self.trainable,
@@ -228,3 +228,10 @@ def _noted(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
     path = folder / "manifest.json"
     noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return noted
+
+
+def write_held_out(folder: Path, objective: Objective, rows: HeldOutRows) -> None:
+    """Write `held_out.jsonl`, whole or not at all; nothing where no row is held out."""
+    if rows:
+        lines = (json.dumps(objective.held_out_row(row), ensure_ascii=False) + "\n" for row in rows)
+        write_atomic(folder / HELD_OUT, "".join(lines))

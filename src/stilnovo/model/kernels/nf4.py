@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from stilnovo.plan.step import BLOCK, NESTED_BLOCK
+from stilnovo.plan.levers import BLOCK, NESTED_BLOCK
 
 BLOCKS = 32  # quantisation blocks a program decodes
 

@@ -34,7 +34,7 @@ class ConversationObjective(TextObjective):
         self, passes: Passes, rows: corpus.HeldOutRows, tokenizer: Tokenizer
     ) -> tuple[dict[str, float], str] | None:
         """Nats per loss token of the assistant's turns, without and with the adapter."""
-        from stilnovo.train.held_out import figures_of
+        from stilnovo.train.passes import figures_of
 
         packed = pack([corpus.supervised(row, tokenizer) for row in rows], self.recipe.data.pack_tokens)
         after = figures_of(passes, NextToken(), packed, self.recipe.train)
