@@ -93,9 +93,9 @@ def test_rows_that_are_left_out_are_named_and_counted(tmp_path: Path, row: Any, 
     path = written(tmp_path, {"messages": [ASKED, ANSWERED]}, row, {"messages": [ASKED, ANSWERED]})
     found, tally = read_conversations([path])
     assert (len(found), tally.left) == (2, {reason: 1})
-    assert tally.places[reason][0].startswith("rows.jsonl, row 2")
+    assert tally.places[reason][0].startswith("rows.jsonl, line 2")
     assert reason in tally.lines()[0]
-    with pytest.raises(InputError, match="row 2") as caught:
+    with pytest.raises(InputError, match="line 2") as caught:
         read_conversations([path], on_bad="stop")
     assert len(str(caught.value).splitlines()) <= 3
 
@@ -117,8 +117,8 @@ def test_pairs_that_are_left_out(tmp_path: Path, row: dict[str, Any], reason: st
     path = written(tmp_path, good, row)
     found, tally = read_preferences([path])
     assert (len(found), tally.left) == (1, {reason: 1})
-    assert tally.places[reason][0].startswith("rows.jsonl, row 2")
-    with pytest.raises(InputError, match=f"row 2: {reason}") as caught:
+    assert tally.places[reason][0].startswith("rows.jsonl, line 2")
+    with pytest.raises(InputError, match=f"line 2: {reason}") as caught:
         read_preferences([path], on_bad="stop")
     assert len(str(caught.value).splitlines()) <= 3
 
@@ -130,7 +130,7 @@ def test_broken_lines_are_rows_too(tmp_path: Path) -> None:
     found, tally = read_conversations([path])
     assert [c.id for c in found] == ["1", "5"]
     assert tally.left == {"invalid JSON": 1, "invalid UTF-8": 1}
-    assert "row 3: byte 0xe9 at offset 7" in tally.places["invalid UTF-8"][0]
+    assert "line 3: byte 0xe9 at offset 7" in tally.places["invalid UTF-8"][0]
 
 
 def test_nothing_usable_says_why(tmp_path: Path) -> None:

@@ -418,7 +418,7 @@ def test_a_training_prefers_and_is_resumed_exactly(
     whole = TrainingRun(recipe, tmp_path / "whole")
     said = caplog.text
     for reason, place in (
-        ("equal answers", "row 25"), ("missing columns", "row 26"), ("empty answer", "row 27"), (NO_ROOM, "pair 28"),
+        ("equal answers", "line 25"), ("missing columns", "line 26"), ("empty answer", "line 27"), (NO_ROOM, "pair 28"),
     ):  # fmt: skip
         assert f"1 left out, {reason} (first:" in said and place in said
     assert len(whole.corpus.packed.documents) == 2 * len(GOOD)

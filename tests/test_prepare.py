@@ -214,9 +214,9 @@ def test_bad_rows_are_named_counted_and_can_stop(tmp_path: Path, tokenizer: Toke
     settings = PreparationSettings((source,), max_document_bytes=2000)
     done = prepare(settings, tokenizer, "tiny", tmp_path / "out")
     assert (done.report["left_out"], done.documents, done.report["rows"]) == ({reason: 1}, 2, 3)
-    assert done.report["left_out_first"][reason][0].startswith("a.jsonl, row 2")
+    assert done.report["left_out_first"][reason][0].startswith("a.jsonl, line 2")
     for processes in (1, 2) if reason == "invalid UTF-8" else (1,):
-        with pytest.raises(InputError, match="row 2") as caught:
+        with pytest.raises(InputError, match="line 2") as caught:
             prepare(
                 replace(settings, on_bad="stop"), tokenizer, "tiny", tmp_path / f"stop{processes}", processes=processes
             )
@@ -243,7 +243,7 @@ def test_a_long_document_is_kept_whole_and_named(tmp_path: Path, smollm2: tuple[
     source = written(tmp_path / "a.jsonl", {"text": "Breve."}, {"text": text})
     done = prepare(PreparationSettings((source,)), tokenizer, "smollm2", tmp_path / "out")
     (note,) = done.report["long"]
-    assert note == "a.jsonl, row 2: 49 MiB"
+    assert note == "a.jsonl, line 2: 49 MiB"
     packed = open_prepared(done.folder).packed(2048)
     phrase = len(tokenizer.encode("Sempre la stessa frase, molte volte. " * 1001)) - len(
         tokenizer.encode("Sempre la stessa frase, molte volte. " * 1000)
@@ -410,5 +410,5 @@ def test_a_record_survives_the_journal(tmp_path: Path, tokenizer: Tokenizer) -> 
     adapter = TypeAdapter(work.Record)
     record = worker.run(rows.RowBlock(4, "x.jsonl", 10, len(payload), payload.splitlines()))
     assert adapter.validate_json(adapter.dump_json(record)) == record
-    assert record.tally.places == {"empty row": ["x.jsonl, row 11: no text"]}
+    assert record.tally.places == {"empty row": ["x.jsonl, line 11: no text"]}
     assert np.fromfile(tmp_path / "shards" / "00004.ends", dtype="<i8").tolist() == [2]

@@ -181,8 +181,8 @@ def test_blocks_of_any_size_hold_the_same_rows(tmp_path: Path) -> None:
 
 BAD_ROWS: list[tuple[str, bytes, dict[str, str]]] = [
     ("a.jsonl", b'{"t": 1}\n\n{"t"\n[1]\n{"t": "\xe9"}\n{"t": "\\ud800"}\n{"t": NaN}', {
-        "invalid JSON": "a.jsonl, row 3: ", "not an object": "a.jsonl, row 4: list",
-        "invalid UTF-8": "a.jsonl, row 5: byte 0xe9 at offset 7", "half a character": "a.jsonl, row 6: '\\ud800'",
+        "invalid JSON": "a.jsonl, line 3: ", "not an object": "a.jsonl, line 4: list",
+        "invalid UTF-8": "a.jsonl, line 5: byte 0xe9 at offset 7", "half a character": "a.jsonl, line 6: '\\ud800'",
     }),
     ("a.json", b'[{"t": 1}, 3, {"t": "\\ud83d\\ude00"}, {"t": "\\uDc00"}]', {
         "not an object": "a.json, row 2: int", "half a character": "a.json, row 4: '\\udc00'",
@@ -191,7 +191,7 @@ BAD_ROWS: list[tuple[str, bytes, dict[str, str]]] = [
         "wrong number of cells": "a.csv, row 2: 1 cells for 2 columns, line 3",
         "invalid CSV": "a.csv, row 5: unexpected end of data, lines 7 to 7",
     }),
-    ("a.jsonl", b'{"t": 1}\n{"t": ' + b"[" * 100_000, {"invalid JSON": "a.jsonl, row 2: too deep or long"}),
+    ("a.jsonl", b'{"t": 1}\n{"t": ' + b"[" * 100_000, {"invalid JSON": "a.jsonl, line 2: too deep or long"}),
     ("a.txt", b"a\0b", {"binary file": "a.txt, row 1: a zero byte at offset 1"}),
 ]  # fmt: skip
 

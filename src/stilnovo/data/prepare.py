@@ -28,7 +28,7 @@ from stilnovo.data.pool import run_blocks
 from stilnovo.data.work import SHOWN_HITS, PreparationSettings, Record, Worker, save_array
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import Tally
-from stilnovo.io.rows import RowBlock, blocks, files_of, rows_of
+from stilnovo.io.rows import RowBlock, blocks, files_of, place_of, rows_of
 from stilnovo.io.streams import suffix_of
 from stilnovo.progress import Progress
 from stilnovo.runlog import disk_errors, write_atomic
@@ -230,7 +230,7 @@ def _place(folder: Path, records: list[Record], document: int) -> str:
     ends = np.cumsum([record.shard.documents for record in records])
     at = int(np.searchsorted(ends, document, side="right"))
     rows = np.fromfile(folder / "work" / f"{records[at].shard.name}.rows", dtype="<i8")
-    return f"{Path(records[at].source).name}, row {rows[document - int(ends[at])]}"  # from the shard's end
+    return place_of(records[at].source, rows[document - int(ends[at])])  # from the shard's end
 
 
 def _merge_held_out(folder: Path, records: list[Record], gone: set[int]) -> None:

@@ -72,7 +72,7 @@ def _json_lines(stream: Any, path: Path) -> Iterator[bytes]:
             raise fault
         if len(line) == LONGEST_ROW:
             raise InputError(
-                f"{path}, row {number} is longer than {LONGEST_ROW >> 20} MiB.", "It is no JSONL.", "Write one object a line."
+                f"{path}, line {number} is longer than {LONGEST_ROW >> 20} MiB.", "It is no JSONL.", "Write one object a line."
             )  # fmt: skip
         yield line.removeprefix(BOM_UTF8) if number == 1 else line
 

@@ -17,7 +17,6 @@ choice (`stilnovo.io.bad_rows`); a file that cannot be read stops everything.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from stilnovo.io.formats import READERS, Part, Row, json_row
 from stilnovo.io.streams import COMPRESSIONS, open_stream, suffix_of
 
 Parsed = TypeVar("Parsed")
+_LINES = (".jsonl", ".ndjson")
 BLOCK_BYTES = 4 << 20  # a block ends with the row that passes this
 
 
@@ -53,7 +53,13 @@ class RowBlock:
 
     def place(self, number: int) -> str:
         """How a row is named to people."""
-        return f"{os.path.basename(self.source)}, row {number}"
+        return place_of(self.source, number)
+
+
+def place_of(source: str, number: int) -> str:
+    """How a row of a file is named to people: by the line that it is, where rows are lines."""
+    path = Path(source)
+    return f"{path.name}, {'line' if suffix_of(path) in _LINES else 'row'} {number}"
 
 
 def files_of(paths: Iterable[str | Path]) -> list[Path]:

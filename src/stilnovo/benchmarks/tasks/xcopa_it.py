@@ -16,7 +16,12 @@ from stilnovo.benchmarks.dataset_files import Dataset, Row, text
 from stilnovo.benchmarks.task import MultipleChoice, Task
 
 _CONNECTIVES = {"cause": "perché", "effect": "quindi"}
-DATA = Dataset(folder="xcopa_it", hub="cambridgeltl/xcopa", config="it", files={"validation": ("val.it.jsonl",)})
+DATA = Dataset(
+    folder="xcopa_it",
+    hub="cambridgeltl/xcopa",
+    config="it",
+    files={"test": ("test.it.jsonl",), "validation": ("val.it.jsonl",)},
+)
 
 
 def make_item(row: Row, place: str) -> MultipleChoice:
