@@ -37,7 +37,7 @@ from typing import Any
 from stilnovo.benchmarks.task import Draw, MultipleChoice, select
 from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.runlog import environment, write_atomic
-from stilnovo.scoring.multiple_choice import score
+from stilnovo.scoring.packed import score
 from stilnovo.spec import ModelSpec
 from stilnovo.text.tokenizer import open_tokenizer
 from training import dense_copy

@@ -29,7 +29,7 @@ from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.model.load import open_model
 from stilnovo.progress import Progress
 from stilnovo.runlog import environment, write_atomic
-from stilnovo.scoring.multiple_choice import ItemScore, score
+from stilnovo.scoring.packed import ItemScore, score
 from stilnovo.spec import ModelSpec
 from stilnovo.statistics.estimates import mcnemar, mean, paired_difference
 

@@ -76,7 +76,7 @@ def test_bad_input_is_one_to_three_lines_and_exit_2(folder: Path, arguments: lis
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [("broken.jsonl", "row 2"), ("latin.txt", "invalid UTF-8"), ("binary.txt", "binary"), ("empty.txt", "empty")],
+    [("broken.jsonl", "line 2"), ("latin.txt", "invalid UTF-8"), ("binary.txt", "binary"), ("empty.txt", "empty")],
 )
 def test_bad_data_leaves_no_run_behind(folder: Path, data: str, words: str, smollm2_gguf: Path) -> None:
     done = stilnovo("train", "--data", data, "--out", "run", cwd=folder)

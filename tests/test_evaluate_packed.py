@@ -17,11 +17,9 @@ from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear, quantized_linear
 from stilnovo.plan.shape import LoraConfig
 from stilnovo.scoring import packed
-from stilnovo.scoring.encode import encode
+from stilnovo.scoring.encode import TokenTree, encode
 from stilnovo.scoring.likelihood import token_scores
-from stilnovo.scoring.multiple_choice import score
-from stilnovo.scoring.packed import answers
-from stilnovo.scoring.tree import TokenTree
+from stilnovo.scoring.packed import answers, score
 from test_evaluate_scoring import ITEMS, byte_tokenizer, plain_loglikelihood, tiny_llama
 
 HEADER = "Domanda: quanto fa due più due?\nRisposta: B\n\nDomanda: e tre?\nRisposta: gatt"
@@ -120,7 +118,7 @@ def test_letters_need_one_row_of_the_head() -> None:
     item = headed(1)[0]
     found = encode(byte_tokenizer(True), MultipleChoice("x", item.context, ("A", "B", "C", "D"), 0), 512)
     assert len({row for ending in found.rows for row in ending}) == 1
-    assert found.tree.is_chain()
+    assert found.tree.parents == list(range(-1, len(found.tree) - 1))  # one sequence without branches
 
 
 def test_greedy_says_what_greedy_decoding_would_write() -> None:

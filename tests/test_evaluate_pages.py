@@ -20,7 +20,7 @@ from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot
 from stilnovo.report.comparison import comparison_page, differing
 from stilnovo.report.evaluation import evaluation_page
 from stilnovo.report.page import compose
-from stilnovo.scoring.multiple_choice import ItemScore
+from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
 from stilnovo.scoring.result import EvaluationResult, TaskResult
 from stilnovo.statistics.estimates import mean

@@ -19,7 +19,7 @@ from stilnovo.cli.main import app as whole_app
 from stilnovo.errors import InputError
 from stilnovo.report.report2024 import BENCHMARKS, INVALSI, PERPLEXITIES, published_tables
 from stilnovo.scoring.evaluate import evaluate
-from stilnovo.scoring.multiple_choice import score
+from stilnovo.scoring.packed import score
 from stilnovo.scoring.perplexity import HeldOutScore
 from test_evaluate_run import app, call
 from test_evaluate_scoring import byte_tokenizer, tiny_llama

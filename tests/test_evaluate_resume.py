@@ -29,10 +29,10 @@ from stilnovo.plan.shape import LoraConfig
 from stilnovo.scoring import evaluate as module
 from stilnovo.scoring import identity as identities
 from stilnovo.scoring import perplexity
-from stilnovo.scoring.answer_cache import FILE_NAME, AnswerCache, Keeper
+from stilnovo.scoring.answer_cache import FILE_NAME, AnswerCache, ModelCache
 from stilnovo.scoring.evaluate import evaluate
 from stilnovo.scoring.identity import Identity
-from stilnovo.scoring.multiple_choice import ItemScore, ModelAnswer
+from stilnovo.scoring.packed import ItemScore, ModelAnswer
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult, load_result
 from stilnovo.spec import ModelSpec
@@ -79,7 +79,7 @@ def run(
         tiny_llama(seed=seed), byte_tokenizer(True), [select(TASKS[name], draw=Draw(limit)) for name in SAMPLES], texts=TEXTS,
         text_name="prova", model_name="tiny",
         options=ReadOptions(
-            512, progress, Keeper(cache, replace(ONE, weights_sha256=str(seed))) if cache is not None else None
+            512, progress, ModelCache(cache, replace(ONE, weights_sha256=str(seed))) if cache is not None else None
         ),
     )  # fmt: skip
 
@@ -162,7 +162,7 @@ def test_groups_are_named_by_today_s_items(tmp_path: Path) -> None:
     def asked(items: tuple[MultipleChoice, ...], cache: AnswerCache) -> EvaluationResult:
         selection = Selection(TASKS["sample_questions"], "test", items, 6, 42)
         return evaluate(
-            model, tokenizer, [selection], model_name="tiny", options=ReadOptions(keeper=Keeper(cache, ONE))
+            model, tokenizer, [selection], model_name="tiny", options=ReadOptions(cache=ModelCache(cache, ONE))
         )
 
     with AnswerCache(tmp_path, quiet) as cache:
@@ -184,7 +184,7 @@ def test_written_answers_are_kept_with_their_seed(tmp_path: Path, monkeypatch: p
     def texts(temperature: float, seed: int, cache: AnswerCache) -> list[str]:
         selections = [select(task(temperature), draw=Draw(seed=seed))]
         result = evaluate(
-            model, tokenizer, selections, model_name="tiny", options=ReadOptions(keeper=Keeper(cache, ONE))
+            model, tokenizer, selections, model_name="tiny", options=ReadOptions(cache=ModelCache(cache, ONE))
         )
         return [item.text for item in result.tasks["scritte"].items]
 
@@ -387,7 +387,7 @@ def test_prompts_are_not_held_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                     byte_tokenizer(True),
                     [selection],
                     model_name="tiny",
-                    options=ReadOptions(keeper=Keeper(cache, ONE)),
+                    options=ReadOptions(cache=ModelCache(cache, ONE)),
                 )
                 return tracemalloc.get_traced_memory()[1]
             finally:

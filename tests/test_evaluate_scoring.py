@@ -15,9 +15,8 @@ from stilnovo.benchmarks.task import Draw, MultipleChoice, select
 from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama, LlamaConfig, random_source
-from stilnovo.scoring.encode import encode_endings
-from stilnovo.scoring.multiple_choice import ItemScore, score
-from stilnovo.scoring.tree import TokenTree
+from stilnovo.scoring.encode import TokenTree, encode_endings
+from stilnovo.scoring.packed import ItemScore, score
 from stilnovo.text.tokenizer import Tokenizer
 
 ITEMS = (
@@ -141,10 +140,10 @@ def test_tree_shares_prefixes_and_isolates_branches() -> None:
         while (at := tree.parents[at]) >= 0:
             ancestors.add(at)
         assert set(mask[node].nonzero().flatten().tolist()) == ancestors
-    assert not tree.is_chain()
+    assert tree.parents != list(range(-1, len(tree) - 1))
     chain = TokenTree()
     chain.add([1, 2, 3])
-    assert chain.is_chain()
+    assert chain.parents == [-1, 0, 1]
     assert torch.equal(chain.mask(), torch.ones(3, 3, dtype=torch.bool).tril())
 
 

@@ -12,7 +12,7 @@ from stilnovo.errors import InputError
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama
 from stilnovo.scoring.evaluate import evaluate
-from stilnovo.scoring.multiple_choice import ItemScore, item_score
+from stilnovo.scoring.packed import ItemScore, item_score
 from stilnovo.scoring.written import encode_prompt, write
 from stilnovo.text.tokenizer import Tokenizer
 from test_evaluate_scoring import byte_tokenizer, tiny_llama

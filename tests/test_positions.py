@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from stilnovo.errors import InputError
 from stilnovo.model.attention import Blocks
-from stilnovo.scoring.answer_cache import AnswerCache, Keeper
+from stilnovo.scoring.answer_cache import AnswerCache, ModelCache
 from stilnovo.scoring.identity import Identity
 from stilnovo.scoring.perplexity import score_texts
 from stilnovo.scoring.positions import differences, score_positions
@@ -71,15 +71,15 @@ def test_differences_are_paired() -> None:
 def test_documents_are_kept_one_by_one(tmp_path: Path) -> None:
     tokenizer, identity = byte_tokenizer(True), Identity("weights", None, "none", "float32", "cpu")
     with AnswerCache(tmp_path, pytest.fail) as cache:
-        keeper = Keeper(cache, identity)
-        first = score_positions(tiny_llama(), tokenizer, TEXTS[:2], options=ReadOptions(keeper=keeper))
+        bound = ModelCache(cache, identity)
+        first = score_positions(tiny_llama(), tokenizer, TEXTS[:2], options=ReadOptions(cache=bound))
         calls: list[tuple[str, int, int]] = []
         # another model under the same name: what it did not read itself shows that it was kept
         mixed = score_positions(
             tiny_llama(seed=1),
             tokenizer,
             TEXTS,
-            options=ReadOptions(keeper=keeper, progress=lambda *call: calls.append(call)),
+            options=ReadOptions(cache=bound, progress=lambda *call: calls.append(call)),
         )
         assert mixed.nats[:2] == first.nats
         assert calls == [("positions", 3, 3)]
@@ -87,7 +87,7 @@ def test_documents_are_kept_one_by_one(tmp_path: Path) -> None:
             tiny_llama(seed=1),
             tokenizer,
             TEXTS,
-            options=ReadOptions(keeper=Keeper(cache, replace(identity, device="x"))),
+            options=ReadOptions(cache=ModelCache(cache, replace(identity, device="x"))),
         )
         assert other.nats[0] != first.nats[0]
         assert other.nats[2] == mixed.nats[2]

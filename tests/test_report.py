@@ -28,7 +28,7 @@ from stilnovo.generate.generator import Completion, Sampling
 from stilnovo.model.memory import MemoryLine
 from stilnovo.report import charts, numbers
 from stilnovo.report.demo import DemoResult, demo_page, demo_text
-from stilnovo.scoring.multiple_choice import ItemScore
+from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
 from stilnovo.scoring.result import EvaluationResult, TaskResult
 from stilnovo.statistics.estimates import Estimate

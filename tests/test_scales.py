@@ -25,7 +25,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
 from stilnovo.model.scaling import Scaling, parse
 from stilnovo.plan.shape import LoraConfig
-from stilnovo.scoring.answer_cache import AnswerCache, Keeper
+from stilnovo.scoring.answer_cache import AnswerCache, ModelCache
 from stilnovo.scoring.chat_answers import answer_bytes, choose_conversations, fitting, score_conversations
 from stilnovo.scoring.identity import Identity, adapter_sha256
 from stilnovo.scoring.perplexity import HeldOutScore
@@ -176,13 +176,13 @@ def test_prompts_are_half_from_the_chat(opened: Opened, tmp_path: Path) -> None:
     engine = Generator(*opened)
     identity = Identity("weights", None, "none", "float32", "cpu")
     with AnswerCache(tmp_path, pytest.fail) as cache:
-        first = write_answers(engine, chosen, max_new_tokens=12, keeper=Keeper(cache, identity))
+        first = write_answers(engine, chosen, max_new_tokens=12, cache=ModelCache(cache, identity))
         assert all(one.tokens <= 12 and one.ended <= (one.tokens < 12) for one in first)
         alone = engine.complete([chosen[3].messages], [replace(greedy(), max_new_tokens=12)])[0]
         assert (first[3].text, first[3].tokens) == (alone.text, alone.tokens)
         engine.model = None  # type: ignore[assignment]  # kept answers need none
         with pytest.raises(AttributeError):
-            write_answers(engine, chosen, max_new_tokens=13, keeper=Keeper(cache, identity))
+            write_answers(engine, chosen, max_new_tokens=13, cache=ModelCache(cache, identity))
 
 
 def greedy() -> Sampling:
@@ -299,7 +299,7 @@ def test_positions_are_read_whole(opened: Opened, cache: AnswerCache, tmp_path: 
 def test_a_model_is_measured_as_it_is(opened: Opened, cache: AnswerCache) -> None:
     model, tokenizer = opened
     calls: list[tuple[str, int]] = []
-    measure(model, tokenizer, probes(), Keeper(cache, BASE), progress=lambda *call: calls.append(call))
+    measure(model, tokenizer, probes(), ModelCache(cache, BASE), progress=lambda *call: calls.append(call))
     assert calls[-1] == ("form of answers", 16) == (calls[-1][0], probes().items)
     assert [done for _, done in calls] == sorted(done for _, done in calls)
 

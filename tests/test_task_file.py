@@ -177,7 +177,7 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "a column that is misspelt": ({"answer": "rispota"}, "there is no column 'rispota' .did you mean risposta"),
     "a broken template": ({"prompt": "{{domanda"}, "prompt: .*unexpected end of template"),
     "a template that reaches out": ({"prompt": "{{''.__class__.__mro__}}"}, "prompt: .*unsafe"),
-    "a language": ({"language": "de"}, "language is 'de'"),
+    "a language": ({"language": "de"}, "language 'de' is not supported"),
     "the harness's: an unknown key": ({**HARNESS, "doc_to_txt": "x"}, "'doc_to_txt' is not supported.\nDid you mean doc_to_text"),
     "the harness's: filters": ({**HARNESS, "filter_list": []}, "'filter_list' is not supported"),
     "the harness's: a data set of the hub": ({**HARNESS, "dataset_path": "allenai/ai2_arc"}, "dataset_path 'allenai/ai2_arc' is not"),

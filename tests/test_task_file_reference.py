@@ -12,7 +12,7 @@ import yaml
 
 from stilnovo.benchmarks.task import Generation, MultipleChoice, select
 from stilnovo.benchmarks.task_file import open_task_file
-from stilnovo.scoring.multiple_choice import score
+from stilnovo.scoring.packed import score
 from test_evaluate_scoring import byte_tokenizer, tiny_llama
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.filterwarnings("default::UserWarning:stilnovo")]

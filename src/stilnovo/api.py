@@ -33,7 +33,7 @@ from stilnovo.model import load
 from stilnovo.model.llama import Llama
 from stilnovo.recipe import Recipe
 from stilnovo.recipe import load as load_recipe
-from stilnovo.scoring.answer_cache import AnswerCache, Keeper, default_folder
+from stilnovo.scoring.answer_cache import AnswerCache, ModelCache, default_folder
 from stilnovo.scoring.documents import held_out_texts
 from stilnovo.scoring.evaluate import evaluate as score
 from stilnovo.scoring.evaluate import expectation, speed_setting
@@ -197,7 +197,7 @@ def _scored(
     for item in differs if protocol.name != "stilnovo" else ():
         effect = f" Measured: {item.effect}." if item.effect else ""
         note(f"{protocol.name}: {item.what} is {item.here}, by default {item.default}. {item.why}{effect}")
-    keeper = Keeper(answers, identity(spec.adapter, adapter_hash), setting)
+    cache = ModelCache(answers, identity(spec.adapter, adapter_hash), setting)
     dtype = str(model.dtype).removeprefix("torch.")
     settings |= {"protocol": record(protocol, differs), "device": str(model.device), "dtype": dtype}
     sizes = {selection.task.name: len(selection.items) for selection in selections}
@@ -212,7 +212,7 @@ def _scored(
         return score(
             model, protocol.tokenizer(tokenizer), selections, texts=documents, text_name=text_name, model_name=spec.model,
             quantization=spec.quantization, adapter=str(spec.adapter) if spec.adapter else None, note=note,
-            short_windows=True, options=ReadOptions(progress=report, keeper=keeper),
+            short_windows=True, options=ReadOptions(progress=report, cache=cache),
             settings=settings,
         )  # fmt: skip
 

@@ -6,7 +6,8 @@ else, and turns `exit_code` into the process's exit status. Bad input is 2, a fa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -39,6 +40,12 @@ class MissingExtra(InputError):
         super().__init__(
             f"This needs the package '{package}', which is not installed.", next=f"Run: pip install 'stilnovo[{extra}]'"
         )
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, most: int = 1, cutoff: float = 0.6) -> str:
+    """`Did you mean …?` with the known names nearest to `name`, or `otherwise` where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)
+    return f"Did you mean {' or '.join(near)}?" if near else otherwise
 
 
 @contextmanager

@@ -22,7 +22,11 @@ from stilnovo.io.rows import read_rows
 Row = dict[str, Any]
 logger = logging.getLogger(__name__)
 T = TypeVar("T", bound=Item)
-_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+_LAYOUTS = (
+    "{config}/{name}/*.parquet", "{config}/{name}-*.parquet", "data/{name}-*.parquet", "{name}.jsonl",
+    "{config}_{name}.jsonl", "{name}.json", "{config}_{name}.json", "{name}.csv", "{config}_{name}.csv", "{name}.parquet",
+    "{config}_{name}.parquet",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,7 @@ class Dataset:
 
     def loader(self, make: Callable[[Row, str], T]) -> Callable[[Request], list[T]]:
         """Build a task's `load` function, which makes an item of every row; see `build`."""
-
-        def load(request: Request) -> list[T]:
-            return build(*self.rows(request), make, request.split)
-
-        return load
+        return lambda request: build(*self.rows(request), make, request.split)
 
     def rows(self, request: Request, split: str | None = None) -> tuple[list[Row], str]:
         """Read the rows of a split (the request's by default), with the name of their file.
@@ -65,28 +65,22 @@ class Dataset:
 
     def find(self, request: Request, split: str) -> list[Path]:
         """Find the files of a split, in order."""
-        looked: list[str] = []
+        looked = "No data folder was given."
         if request.data_dir is not None:
             own = [f"{self.folder}/{pattern}" for pattern in self._patterns(split)]
             for pattern in (*self.elsewhere.get(split, ()), *own):
                 if paths := sorted(request.data_dir.glob(pattern)):
                     return paths
-            looked.append(f"Not found: {request.data_dir / own[0]} (or the same split in another layout)")
+            looked = f"Not found: {request.data_dir / own[0]} (or the same split in another layout)"
         if request.download and self.hub:
             return self._download(split)
-        raise MissingData(
-            f"The data of benchmark {self.folder} are missing (split {split}).",
-            looked[0] if looked else "No data folder was given.",
-            self._advice(split),
-        )
+        what = f"The data of benchmark {self.folder} are missing (split {split})."
+        raise MissingData(what, looked, self._advice(split))
 
     def _patterns(self, split: str) -> list[str]:
-        names = list(dict.fromkeys((split, *self.names.get(split, ()))))
-        generic = []
-        for name in names:
-            generic += [f"{self.config}/{name}/*.parquet", f"{self.config}/{name}-*.parquet", f"data/{name}-*.parquet"]
-            generic += [f"{stem}{suffix}" for suffix in _SUFFIXES for stem in (name, f"{self.config}_{name}")]
-        return [*self.files.get(split, ()), *generic]
+        names = dict.fromkeys((split, *self.names.get(split, ())))
+        usual = [pattern.format(config=self.config, name=name) for name in names for pattern in _LAYOUTS]
+        return [*self.files.get(split, ()), *usual]
 
     def _advice(self, split: str) -> str:
         own = next(iter(self.files.get(split, ())), f"{split}.jsonl")
@@ -115,18 +109,6 @@ class Dataset:
         if paths := sorted(Path(folder).glob(pattern)):
             return paths
         raise InputError(f"The dataset {self.hub} has no {self.config}/{name} on the hub.", next=self._advice(split))
-
-
-def read_text(path: Path) -> str:
-    """Read a UTF-8 text file.
-
-    Raises:
-        InputError: it is missing or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("A benchmark file cannot be read.", f"{path}: {error}") from error
 
 
 def build(rows: Iterable[Row], origin: str, make: Callable[[Row, str], T], split: str = "") -> list[T]:

@@ -12,15 +12,18 @@ import ast
 import random
 import re
 import string
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-from stilnovo.benchmarks.columns import check_keys, value_of
+from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
+
 from stilnovo.benchmarks.dataset_files import Row, build
 from stilnovo.benchmarks.task import Decoding, Generation, Item, Metric, MultipleChoice, Request, Task
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, did_you_mean
 from stilnovo.io.rows import read_rows
 from stilnovo.runlog import sha256_file
 
@@ -43,18 +46,17 @@ def harness_task(path: Path, settings: Mapping[str, Any]) -> Task:
     Raises:
         InputError: a key or a value is not supported, or a data file is missing.
     """
-    check_keys(path, settings, _KEYS)
     fewshot, generation = settings.get("fewshot_config") or {}, settings.get("generation_kwargs") or {}
-    check_keys(path, fewshot, ("sampler",))
-    check_keys(path, generation, _GENERATION)
-    _one_of(path, fewshot, "sampler", ("default", "first_n"), "default")
-    kind = _one_of(path, settings, "output_type", tuple(_METRICS), "generate_until")
-    _one_of(path, settings, "dataset_path", ("json", "csv", "parquet"))
+    for given, known in ((settings, _KEYS), (fewshot, ("sampler",)), (generation, _GENERATION)):
+        check_keys(path, given, known)
+    one_of(path, fewshot, "sampler", ("default", "first_n"), "default")
+    kind = one_of(path, settings, "output_type", tuple(_METRICS), "generate_until")
+    one_of(path, settings, "dataset_path", ("json", "csv", "parquet"))
     files = _data_files(path, settings.get("dataset_kwargs") or {})
     splits = tuple(dict.fromkeys(settings[key] for key in _SPLITS if settings.get(key)))
     fewshot_split = str(settings.get("fewshot_split") or "")
     for split in (*splits, fewshot_split) if fewshot_split else splits:
-        _one_of(path, {"split": split}, "split", tuple(files))
+        one_of(path, {"split": split}, "split", tuple(files))
     needed = ["doc_to_text", "doc_to_target", *(["doc_to_choice"] if kind == "multiple_choice" else [])]
     missing = [key for key in ("task", *needed) if settings.get(key) is None] + ([] if splits else ["test_split"])
     if missing:
@@ -158,9 +160,8 @@ class _Prompt:
             return []
         choices = list(given.values()) if isinstance(given, dict) else given
         if isinstance(given, str):
-            choices = value_of(row, "doc_to_choice", given)
-            if given not in row:
-                choices = _literal(choices)
+            column = value_of(row, "doc_to_choice", given)
+            choices = column if given in row else _literal(column)
         if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
             raise ValueError(f"doc_to_choice: {choices!r} is not a list of texts")
         if len(choices) < 2:
@@ -233,6 +234,42 @@ def beside(path: Path, name: str) -> Path:
     return file
 
 
+def check_keys(path: Path, given: Mapping[str, Any], known: Collection[str]) -> None:
+    """Reject unknown keys, suggesting the nearest known one.
+
+    Raises:
+        InputError: there is one.
+    """
+    for key in map(str, given):
+        if key not in known:
+            known_keys = f"Supported: {', '.join(known)}."
+            raise InputError(f"{path.name}: key '{key}' is not supported.", did_you_mean(key, known), known_keys)
+
+
+@cache
+def _template(text: str) -> Template:
+    environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters["regex_replace"] = lambda value, pattern, new, count=0: re.sub(pattern, new, value, count=count)
+    return environment.from_string(text)
+
+
+def value_of(row: Row, key: str, expression: str) -> Any:
+    """Resolve an expression for a row: the column of that name, or a rendered Jinja template.
+
+    Raises:
+        ValueError: it is neither; names the key and what is wrong.
+    """
+    if expression in row:
+        return row[expression]
+    if expression.isidentifier():
+        hint = did_you_mean(expression, row, f"There are: {', '.join(map(str, row))}")
+        raise ValueError(f"{key}: there is no column '{expression}' ({hint[0].lower()}{hint[1:]})")
+    try:
+        return _template(expression).render(row)
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{key}: {error}") from error
+
+
 def _metrics(
     path: Path, listed: Iterable[Mapping[str, Any]], kind: str
 ) -> tuple[tuple[Metric, ...], Callable[[str, Generation], Mapping[Metric, float]] | None]:
@@ -240,8 +277,8 @@ def _metrics(
     how: dict[str, Any] = {}
     for entry in listed:
         check_keys(path, entry, ("metric", "aggregation", "higher_is_better", *_GRADING))
-        name = _one_of(path, entry, "metric", _METRICS[kind])
-        _one_of(path, entry, "aggregation", ("mean",), "mean")
+        name = one_of(path, entry, "metric", _METRICS[kind])
+        one_of(path, entry, "aggregation", ("mean",), "mean")
         metrics += [metric for metric in get_args(Metric) if metric == name]
         how |= {key: entry[key] for key in _GRADING if key in entry}
 
@@ -265,8 +302,14 @@ def _plain(
     return (text.lower() if ignore_case else text).translate(str.maketrans("", "", gone))
 
 
-def _one_of(path: Path, given: Mapping[str, Any], key: str, allowed: Sequence[str], usual: str | None = None) -> str:
+def one_of(path: Path, given: Mapping[str, Any], key: str, allowed: Sequence[Any], usual: Any = None) -> str:
+    """Get a setting that must be one of the allowed values, `usual` where it is not given.
+
+    Raises:
+        InputError: it is another.
+    """
     value = given.get(key, usual)
     if value not in allowed:
-        raise InputError(f"{path.name}: {key} '{value}' is not supported.", next=f"Choose from: {', '.join(allowed)}.")
+        choices = f"Choose from: {', '.join(map(str, allowed))}."
+        raise InputError(f"{path.name}: {key} '{value}' is not supported.", next=choices)
     return str(value)

@@ -15,7 +15,6 @@ matters; the same differences, one at a time, are measured by `bench/protocols.p
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,7 +23,7 @@ from typing import Any, Literal
 
 from stilnovo.benchmarks.task import Draw, Selection, Task, select
 from stilnovo.benchmarks.tasks import OLDER
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, did_you_mean
 from stilnovo.recipe import Scheme
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -110,12 +109,8 @@ def find_protocol(name: str) -> Protocol:
         InputError: there is none of that name (with the nearest).
     """
     if name not in PROTOCOLS:
-        near = difflib.get_close_matches(name, PROTOCOLS, n=1, cutoff=0.4)
-        raise InputError(
-            f"There is no protocol '{name}'.",
-            f"Did you mean {near[0]}?" if near else "",
-            f"Choose from: {', '.join(PROTOCOLS)}.",
-        )
+        hint = did_you_mean(name, PROTOCOLS, cutoff=0.4)
+        raise InputError(f"There is no protocol '{name}'.", hint, f"Choose from: {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]
 
 
@@ -149,12 +144,13 @@ def differences(
     protocol: Protocol, quantization: str, tokenizer: Tokenizer, selections: Sequence[Selection]
 ) -> list[Difference]:
     """List how a run with these settings differs from the default protocol."""
-    own, used = tokenizer.bos_id, protocol.tokenizer(tokenizer).bos_id
+    openings = (tokenizer.bos_id, protocol.tokenizer(tokenizer).bos_id)
+    own, used = ("none" if token is None else f"token {token}" for token in openings)
     cruder = "Cruder weights; FP4's sixteen values fit normally distributed weights less well than NF4's."
     opening = "Llama 3 was trained with an opening token before every document."
     rows = [
         ("quantization", quantization, STILNOVO.quantization, cruder),
-        ("opening token", _token(used), _token(own), opening),
+        ("opening token", used, own, opening),
     ]
     for selection in selections:
         task, n = selection.task, len(selection.items)
@@ -174,19 +170,10 @@ def differences(
              "The split that is measured elsewhere is not this one."),
             (f"examples of {task.name}", *shots, "Examples change what is measured."),
         ]  # fmt: skip
-    listed = [Difference(*row) for row in rows if row[1] != row[2]]
-    effects = measured_effects()
-    return [replace(row, effect=effects.get(_key(row), "")) for row in listed]
-
-
-def _key(difference: Difference) -> str:
-    return f"quantization {difference.here}" if difference.what == "quantization" else difference.what
+    effects, keys = measured_effects(), {"quantization": f"quantization {quantization}"}
+    return [Difference(*row, effects.get(keys.get(row[0], row[0]), "")) for row in rows if row[1] != row[2]]
 
 
 def record(protocol: Protocol, differs: Sequence[Difference]) -> dict[str, Any]:
     """Protocol name and differences, as saved in a result."""
     return {"name": protocol.name, "differs": [asdict(difference) for difference in differs]}
-
-
-def _token(token: int | None) -> str:
-    return "none" if token is None else f"token {token}"

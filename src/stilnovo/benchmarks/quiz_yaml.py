@@ -23,10 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stilnovo.benchmarks.columns import check_keys, value_of
 from stilnovo.benchmarks.dataset_files import Row, build
 from stilnovo.benchmarks.grading import grade
-from stilnovo.benchmarks.harness_yaml import beside
+from stilnovo.benchmarks.harness_yaml import beside, check_keys, one_of, value_of
 from stilnovo.benchmarks.task import Decoding, Generation, MultipleChoice, Task
 from stilnovo.errors import InputError
 from stilnovo.io.rows import read_rows
@@ -58,10 +57,7 @@ def quiz_task(path: Path, settings: Mapping[str, Any]) -> Task:
             f"A quiz has file, {', '.join(_CHOICE)}; one with written answers file, {', '.join(_WRITTEN)}.",
         )  # fmt: skip
     for key, allowed in (("language", tuple(_PROMPTS)), ("answer_is", _KINDS), ("first_index", (0, 1))):
-        if settings.get(key, allowed[0]) not in allowed:
-            raise InputError(
-                f"{path.name}: {key} is {settings[key]!r}.", next=f"Choose from: {', '.join(map(str, allowed))}."
-            )
+        one_of(path, settings, key, allowed, allowed[0])
     file = beside(path, str(settings["file"]))
 
     make = partial(_written if written else _choice, settings)
@@ -117,12 +113,10 @@ def _value(settings: Mapping[str, Any], row: Row, key: str) -> Any:
 def _options(settings: Mapping[str, Any], row: Row) -> dict[int, str]:
     """Choices by position; empty cells are skipped."""
     given = settings["choices"]
-    if isinstance(given, str):
-        listed = _value(settings, row, "choices")
-        if not isinstance(listed, list):
-            raise ValueError(f"choices: column '{given}' holds no list; name one column a choice: [a, b, c]")
-    else:
-        listed = [value_of(row, "choices", str(column)) for column in given]
+    column = isinstance(given, str)
+    listed = _value(settings, row, "choices") if column else [value_of(row, "choices", str(name)) for name in given]
+    if not isinstance(listed, list):
+        raise ValueError(f"choices: column '{given}' holds no list; name one column a choice: [a, b, c]")
     options = {place: str(text) for place, text in enumerate(listed) if text is not None and str(text).strip()}
     if len(options) < 2:
         raise ValueError(f"choices: {len(options)} found; a question needs at least two")

@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +37,12 @@ METRIC_NAMES: dict[Metric, str] = {
     "f1": "F1 over words",
     "rouge1_precision": "ROUGE-1 precision",
 }
+
+
+def _check(rules: Mapping[str, bool]) -> None:
+    """Refuse a question with the first rule (what is wrong where it does not hold) that it breaks."""
+    if broken := [fault for fault, holds in rules.items() if not holds]:
+        raise ValueError(broken[0])
 
 
 @dataclass(frozen=True)
@@ -72,16 +77,15 @@ class MultipleChoice:
 
     def __post_init__(self) -> None:
         count = len(self.endings)
-        if count < 2 or not 0 <= self.answer < count:
-            raise ValueError(f"answer {self.answer} of {count} endings")
-        if not all(ending.removeprefix(" ") for ending in self.endings):
-            raise ValueError("an ending is empty")
-        if not self.context.startswith(self.header) or not all(c.startswith(self.context) for c in self.contexts):
-            raise ValueError("the context does not begin with its header, or a choice's context not with the context")
-        if len(self.contexts) not in (0, count) or len(self.labels) not in (0, count):
-            raise ValueError("contexts and labels need one entry an ending")
-        if self.rivals and self.answer not in self.rivals:
-            raise ValueError("the answer is not among the endings that compete")
+        choices_follow = all(context.startswith(self.context) for context in self.contexts)
+        _check({
+            f"answer {self.answer} of {count} endings": count >= 2 and 0 <= self.answer < count,
+            "an ending is empty": all(ending.removeprefix(" ") for ending in self.endings),
+            "the context does not begin with its header": self.context.startswith(self.header),
+            "a choice's context does not begin with the context": choices_follow,
+            "contexts and labels need one entry an ending": {len(self.contexts), len(self.labels)} <= {0, count},
+            "the answer is not among the endings that compete": not self.rivals or self.answer in self.rivals,
+        })  # fmt: skip
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -126,9 +130,9 @@ class MultipleChoice:
 
     def identity(self) -> list[Any]:
         """The values that identify this question, for the hash."""
-        row = [self.id, self.context, list(self.endings), self.answer]
         extras = (self.contexts, self.rivals, self.labels)
-        return [*row, *map(list, extras)] if any(extras) else row
+        own = [self.id, self.context, list(self.endings), self.answer]
+        return [*own, *map(list, extras)] if any(extras) else own
 
 
 @dataclass(frozen=True)
@@ -158,10 +162,10 @@ class Generation:
     header: str = ""
 
     def __post_init__(self) -> None:
-        if not self.context or not self.references:
-            raise ValueError("a question needs a prompt and an answer")
-        if not self.context.startswith(self.header):
-            raise ValueError("the context does not begin with its header")
+        _check({
+            "a question needs a prompt and an answer": bool(self.context and self.references),
+            "the context does not begin with its header": self.context.startswith(self.header),
+        })  # fmt: skip
 
     @property
     def chance(self) -> float:
@@ -340,9 +344,10 @@ def select(
             missing = missing or error
     else:
         raise missing or AssertionError("a task has a split")
-    ids = Counter(item.id for item in items)
-    if repeated := [name for name, count in ids.items() if count > 1]:
-        raise InputError(f"Task {task.name} has two items with the same id.", f"Found twice: {repeated[0]}.")
+    rows: dict[str, int] = {}
+    for row, item in enumerate(items, start=1):
+        if (first_row := rows.setdefault(item.id, row)) != row:
+            raise InputError(f"Rows {first_row} and {row} of task {task.name} have the same id.", f"Found: {item.id}.")
     count = draw.count(len(items))
     taken = list(items[:count]) if first else subset(items, count, draw.seed)
     return Selection(task, chosen, tuple(taken), len(items), draw.seed, wanted, first and len(taken) < len(items))

@@ -6,16 +6,17 @@ A Python file is the user's own code, and is run.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import runpy
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from stilnovo.benchmarks.columns import read_settings
+import yaml
+
 from stilnovo.benchmarks.harness_yaml import harness_task
 from stilnovo.benchmarks.quiz_yaml import quiz_task
-from stilnovo.benchmarks.task import METRIC_NAMES, Item, Request, Task
+from stilnovo.benchmarks.task import METRIC_NAMES, Task
 from stilnovo.errors import InputError
 from stilnovo.runlog import sha256_file
 
@@ -34,12 +35,31 @@ def open_task_file(path: Path) -> Task:
     if path.suffix == ".py":
         task = _python_task(path)
     else:
-        settings = read_settings(path)
+        settings = _settings(path)
         task = (harness_task if any(key in settings for key in _HARNESS) else quiz_task)(path, settings)
     files = {str(path.resolve()): sha256_file(path), **task.files}
     listed = ", ".join(f"{Path(file).name} (sha256 {digest[:12]})" for file, digest in files.items())
     source = f"the user's own file {listed}" + (f"; taken from {task.source}" if task.source else "")
-    return replace(task, source=source, licence=task.licence or "not stated", files=files, load=_distinct(task))
+    return replace(task, source=source, licence=task.licence or "not stated", files=files)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Load a YAML file as a mapping.
+
+    Raises:
+        InputError: it is no YAML, holds code (`!function`), or something other than keys with values.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except yaml.constructor.ConstructorError as error:
+        raise InputError(
+            f"{path} uses {error.problem}.", "Only plain values are read.", "Put code into a Python task file."
+        ) from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML.", str(error).replace("\n", " ")) from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} holds no keys.", f"Found: {type(settings).__name__}.", "Write `key: value` lines.")
+    return settings
 
 
 def reopen_task_file(path: Path, files: Mapping[str, str]) -> Task:
@@ -56,30 +76,10 @@ def reopen_task_file(path: Path, files: Mapping[str, str]) -> Task:
     return task
 
 
-def _distinct(task: Task) -> Callable[[Request], Sequence[Item]]:
-    """Wrap the task's `load` to report the rows of duplicate ids."""
-
-    def load(request: Request) -> Sequence[Item]:
-        items = task.load(request)
-        seen: dict[str, int] = {}
-        for number, item in enumerate(items, start=1):
-            if (first := seen.setdefault(item.id, number)) != number:
-                raise InputError(
-                    f"Rows {first} and {number} of task {task.name} have the same id.", f"Found: {item.id}."
-                )
-        return items
-
-    return load
-
-
 def _python_task(path: Path) -> Task:
-    spec = importlib.util.spec_from_file_location(f"task_file_{path.stem}", path)
-    assert spec is not None and spec.loader is not None, "a .py file has a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
-        task = module.TASK if hasattr(module, "TASK") else module.task() if hasattr(module, "task") else None
+        defined = runpy.run_path(str(path), run_name=f"task_file_{path.stem}")
+        task = defined.get("TASK") or defined.get("task", lambda: None)()
     except Exception as error:  # the user's own code may raise anything
         raise InputError(f"{path} cannot be run.", f"{type(error).__name__}: {error}") from error
     if not isinstance(task, Task):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from stilnovo.benchmarks.task import METRIC_NAMES, cluster_names
 from stilnovo.compare.verdict import Verdict, bits_per_byte_verdict, corrected, score_verdict
 from stilnovo.errors import InputError
-from stilnovo.scoring.multiple_choice import ItemScore
+from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
 from stilnovo.scoring.result import EvaluationResult, TaskResult
 

@@ -27,7 +27,7 @@ from stilnovo.generate.generator import Completion, Generator, Sampling
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
 from stilnovo.model.llama import evaluating
-from stilnovo.scoring.answer_cache import Keeper, Progress, answered
+from stilnovo.scoring.answer_cache import ModelCache, Progress, answered
 from stilnovo.text.template import DOCUMENT_BEGINS, TEMPLATES, TURN_ENDS, Message, Special
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -115,7 +115,7 @@ def write_answers(
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
     progress: Progress | None = None,
-    keeper: Keeper | None = None,
+    cache: ModelCache | None = None,
 ) -> tuple[AnswerForm, ...]:
     """The greedy answer to every prompt, and its form.
 
@@ -124,7 +124,7 @@ def write_answers(
         prompts: From `choose_prompts`; each leaves room in the model's context.
         max_new_tokens: Most tokens of an answer; one that needs more has not ended.
         progress: Called with (`FORM`, answers done, in all).
-        keeper: Where answers are looked up and stored; nowhere by default.
+        cache: Where answers are looked up and stored; nowhere by default.
 
     Raises:
         InputError: a prompt is longer than the model's context.
@@ -139,7 +139,7 @@ def write_answers(
             yield group, [asdict(completion) for completion in written]
 
     with evaluating(engine.model):
-        rows = answered(keeper, FORM, version, hashes, groups, progress)
+        rows = answered(cache, FORM, version, hashes, groups, progress)
     completions = [Completion(**{**row, "ids": tuple(row["ids"])}) for row in rows]
     return tuple(form_of(engine.tokenizer, prompt, one) for prompt, one in zip(prompts, completions, strict=True))
 

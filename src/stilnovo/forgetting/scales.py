@@ -20,11 +20,11 @@ from stilnovo.generate.generator import Generator
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.scaling import Scaling, detach, scaled
-from stilnovo.scoring.answer_cache import AnswerCache, Keeper, Progress
+from stilnovo.scoring.answer_cache import AnswerCache, ModelCache, Progress
 from stilnovo.scoring.chat_answers import score_conversations
 from stilnovo.scoring.evaluate import evaluate
 from stilnovo.scoring.identity import Identity
-from stilnovo.scoring.multiple_choice import TOKEN_BUDGET
+from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.scoring.perplexity import HeldOutScore, score_texts
 from stilnovo.scoring.positions import PositionScores, score_positions
 from stilnovo.scoring.reading import ReadOptions
@@ -126,7 +126,9 @@ def run_sweep(
             if progress is not None:
                 progress(f"{name}: {what}", before * probes.items + done, settings * probes.items)
 
-        return measure(model, tokenizer, probes, Keeper(cache, identity), token_budget=token_budget, progress=report)
+        return measure(
+            model, tokenizer, probes, ModelCache(cache, identity), token_budget=token_budget, progress=report
+        )
 
     first = measured(BASE, base, 0)
     for one in candidates:
@@ -146,7 +148,7 @@ def measure(
     model: Llama,
     tokenizer: Tokenizer,
     probes: Probes,
-    keeper: Keeper,
+    cache: ModelCache,
     *,
     token_budget: int = TOKEN_BUDGET,
     progress: Callable[[str, int], None] | None = None,
@@ -160,7 +162,7 @@ def measure(
             progress(what, before + done)
         before += total if done == total else 0
 
-    options = ReadOptions(token_budget, report, keeper)
+    options = ReadOptions(token_budget, report, cache)
     result = evaluate(model, tokenizer, probes.selections, texts=probes.held_out, model_name="", options=options)
     assert result.text is not None, "there is a held-out text"
     protected = {
@@ -169,10 +171,10 @@ def measure(
     conversations = probes.conversations
     chat = score_conversations(model, tokenizer, conversations, options=options) if conversations else None
     answers = write_answers(
-        Generator(model, tokenizer), probes.prompts, max_new_tokens=probes.max_new_tokens, keeper=keeper, progress=report
+        Generator(model, tokenizer), probes.prompts, max_new_tokens=probes.max_new_tokens, cache=cache, progress=report
     ) if probes.prompts else ()  # fmt: skip
     positions = None
-    if probes.positions and "scaling" not in keeper.identity.protocol:
-        options = ReadOptions(token_budget, keeper=keeper)
+    if probes.positions and "scaling" not in cache.identity.protocol:
+        options = ReadOptions(token_budget, cache=cache)
         positions = score_positions(model, tokenizer, probes.held_out, options=options)
     return ScaleAnswers(result.text, result.tasks, protected, chat, answers, positions)

@@ -25,8 +25,7 @@ from stilnovo.io.rows import iter_rows
 from stilnovo.model.llama import Llama
 from stilnovo.scoring import reading
 from stilnovo.scoring.documents import held_out_texts
-from stilnovo.scoring.multiple_choice import score
-from stilnovo.scoring.packed import TOKEN_BUDGET
+from stilnovo.scoring.packed import TOKEN_BUDGET, score
 from stilnovo.scoring.reading import Reading, ReadOptions
 from stilnovo.text.tokenizer import Tokenizer
 

@@ -1,6 +1,6 @@
 """Attention for scoring: many small trees of tokens side by side, and one prefix that all of them follow.
 
-A question with its endings is a tree (`stilnovo.scoring.tree`); a pass holds many of them. Trees of nearly equal size
+A question with its endings is a tree (`stilnovo.scoring.encode`); a pass holds many of them. Trees of nearly equal size
 lie in one padded batch for attention alone, because one call over a batch is about twice as fast as a call a tree;
 everything else in the model runs over the stream without padding. A few-shot header that all trees of a pass begin with
 is not in the stream at all: its keys and values were recorded once, layer by layer, and stand before each tree's own.

@@ -20,7 +20,7 @@ from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot
 from stilnovo.report.page import Section, both_widths, compose, text_table
 from stilnovo.report.plot import interval_text, numbers_of
 from stilnovo.runlog import environment
-from stilnovo.scoring.multiple_choice import ItemScore
+from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.result import EvaluationResult, TaskResult, finite
 
 MOST_ITEMS = 1000  # of one task on the page; a browser scrolls through them without effort

@@ -20,7 +20,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from stilnovo import dist
@@ -75,9 +74,7 @@ class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
         if self.path is not None:
             self._open(self.path)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     @property
@@ -87,8 +84,6 @@ class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
 
     def close(self) -> None:
         """Write pending answers and close the file."""
-        if self._connection is None:
-            return
         self._retry_at = 0.0
         self._flush()
         self._disconnect()
@@ -101,9 +96,12 @@ class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
 
     def find(self, identity: Identity, task: str, version: str, items: Iterable[str]) -> Iterator[Answer | None]:
         """Look up the cached answer to each item hash, in order, or None; one row in memory at a time."""
+        query = "SELECT answer, checksum FROM answers WHERE identity = ? AND task = ? AND version = ? AND item = ?"
         sha256 = identity.sha256()
         for item in items:
-            yield self._one((sha256, task, version, item))
+            key = (sha256, task, version, item)
+            rows = self._read(query, key)
+            yield next((json.loads(answer) for answer, checksum in rows if checksum == _checksum(*key, answer)), None)
 
     def keep(self, identity: Identity, task: str, version: str, rows: Iterable[Row]) -> None:
         """Save (item hash, answer as JSON values) pairs in one transaction."""
@@ -148,9 +146,9 @@ class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(_LAYOUT)
         except (sqlite3.Error, OSError) as error:
-            if any(words in str(error) for words in ("readonly", "unable to open")) and self._read_only(path):
-                return
-            self._give_up(error)
+            unwritable = any(words in str(error) for words in ("readonly", "unable to open"))
+            if not (unwritable and self._read_only(path)):
+                self._give_up(error)
 
     def _read_only(self, path: Path) -> bool:
         """Open a read-only file, with a warning."""
@@ -166,13 +164,6 @@ class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
         self._warn(f"The answer cache is read-only: what it holds is used, nothing new is kept ({path}).")
         return True
 
-    def _one(self, key: tuple[str, str, str, str]) -> Answer | None:
-        query = "SELECT answer, checksum FROM answers WHERE identity = ? AND task = ? AND version = ? AND item = ?"
-        for answer, checksum in self._read(query, key):
-            if checksum == _checksum(*key, answer):
-                return dict(json.loads(answer))
-        return None
-
     def _flush(self) -> None:
         """Write the pending answers, or leave them pending while another process holds the file."""
         connection = self._connection
@@ -183,19 +174,14 @@ class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
                 connection.execute("BEGIN IMMEDIATE")
                 connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)", self._pending)
         except sqlite3.Error as error:
-            self._not_written(error)
-        else:
-            self._pending.clear()
-
-    def _not_written(self, error: sqlite3.Error) -> None:
-        if _busy(error) and len(self._pending) < _MOST_PENDING:
-            if self._retry_at == 0.0:
-                self._warn(f"The answer cache is locked by another process; answers wait in memory ({self.path}).")
-            self._retry_at = time.monotonic() + _RETRY_SECONDS
-            return
-        self._writable = False
+            if _busy(error) and len(self._pending) < _MOST_PENDING:
+                if self._retry_at == 0.0:
+                    self._warn(f"The answer cache is locked by another process; answers wait in memory ({self.path}).")
+                self._retry_at = time.monotonic() + _RETRY_SECONDS
+                return
+            self._writable = False
+            self._warn(f"Answers are no longer kept: {error} ({self.path}). The evaluation goes on.")
         self._pending.clear()
-        self._warn(f"Answers are no longer kept: {error} ({self.path}). The evaluation goes on.")
 
     def _read(self, query: str, values: tuple[Any, ...]) -> list[Any]:
         if self._connection is None:
@@ -222,16 +208,16 @@ class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
 
 
 @dataclass(frozen=True)
-class Keeper:
-    """A cache with the identity that answers are stored under; `setting` names model and machine for speeds."""
+class ModelCache:
+    """The cached answers of one model, by its identity; `setting` names model and machine for speeds."""
 
-    cache: AnswerCache
+    answers: AnswerCache
     identity: Identity
     setting: str = ""
 
 
 def answered(
-    keeper: Keeper | None,
+    cache: ModelCache | None,
     name: str,
     version: str,
     hashes: Sequence[str],
@@ -243,7 +229,7 @@ def answered(
     """Answers to all items, in order: from the cache, or computed in groups and saved after each.
 
     Args:
-        keeper: Where answers are looked up and kept; None: nowhere.
+        cache: Where answers are looked up and kept; None: nowhere.
         name: What the items are, in the cache and in progress.
         version: How they are read.
         hashes: One each, of everything about the item that its answer depends on.
@@ -251,10 +237,8 @@ def answered(
         progress: Called with (`name`, items done, items in all) after every group.
         shared: Whether all processes of `torchrun` call this, each asking its share of the missing items.
     """
-    cached_answers: Iterable[Answer | None] = [None] * len(hashes)
-    if keeper is not None:
-        cached_answers = keeper.cache.find(keeper.identity, name, version, hashes)
-    answers = {index: answer for index, answer in enumerate(cached_answers) if answer is not None}
+    looked_up = cache.answers.find(cache.identity, name, version, hashes) if cache is not None else ()
+    answers = {index: answer for index, answer in enumerate(looked_up) if answer is not None}
     processes = dist.world_size() if shared else 1
     if shared:
         answers = dist.same(answers)  # all must see the same ones missing
@@ -262,9 +246,9 @@ def answered(
     own: dict[int, Answer] = {}
     for group, asked in ask(dist.share(missing) if shared else missing) if missing else ():
         own |= zip(group, asked, strict=True)
-        if keeper is not None:
-            rows = [(hashes[index], answer) for index, answer in zip(group, asked, strict=True)]
-            keeper.cache.keep(keeper.identity, name, version, rows)
+        if cache is not None:
+            rows = zip([hashes[index] for index in group], asked, strict=True)
+            cache.answers.keep(cache.identity, name, version, rows)
         if progress is not None and group:
             progress(name, min(cached + len(own) * processes, len(hashes)), len(hashes))
     if not missing and progress is not None:

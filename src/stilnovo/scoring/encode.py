@@ -1,19 +1,28 @@
-"""Tokenise a question as a tree of its endings after a shared header.
+"""Tokenise a question as a prefix tree of its endings after a shared header, so that shared tokens are computed once.
+
+The endings of a question share its context, and often their first words too. Merging the sequences into a prefix tree
+turns k (C + E) tokens into C + (what differs). A node is one token; it stands at the position that it has in its own
+sequence and may attend to itself and its ancestors only, so every path from the root sees just what it would see alone.
 
 The rules are those of lm-evaluation-harness (`_encode_pair`): context and ending are tokenised together, and the ending
 is what follows the tokens of the context alone; trailing spaces of the context belong to the ending; the opening token
 is prepended where the model has one. What a question shares with its header is found in the tokens, not in the text: a
 tokeniser may merge across the seam.
+
+Shape letters: L nodes of a tree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from typing import TypeVar
 
-from stilnovo.scoring.tree import TokenTree
+import torch
+from torch import Tensor
+
+from stilnovo.benchmarks.task import MultipleChoice
 from stilnovo.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -32,18 +41,52 @@ def filled(members: Iterable[T], fits: Callable[[Sequence[T], T], bool]) -> Iter
         yield group
 
 
-class EncodedItem(Protocol):
-    """Anything with endings after contexts that can be scored, such as `MultipleChoice`."""
+@dataclass(frozen=True)
+class Endings:
+    """Endings after contexts that are no benchmark's: `pairs` (context, ending), and the `header` of all contexts."""
 
-    @property
-    def pairs(self) -> Sequence[tuple[str, str]]:
-        """(context, ending) of every choice."""
-        ...
+    pairs: Sequence[tuple[str, str]]
+    header: str = ""
 
-    @property
-    def header(self) -> str:
-        """The beginning of all contexts that other questions share; empty for none."""
-        ...
+
+@dataclass
+class TokenTree:
+    """A prefix tree of tokens. Parents come before their children; `parents` has -1 at roots.
+
+    `origin` is the position of the first token, which follows so many that are kept elsewhere.
+    """
+
+    origin: int = 0
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    _children: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def add(self, sequence: Sequence[int]) -> list[int]:
+        """Insert a sequence; returns the node of each of its tokens, shared ones included."""
+        path, parent = [], -1
+        for position, token in enumerate(sequence, self.origin):
+            node = self._children.setdefault((parent, token), len(self.tokens))
+            if node == len(self.tokens):
+                self.tokens.append(token)
+                self.parents.append(parent)
+                self.positions.append(position)
+            path.append(node)
+            parent = node
+        return path
+
+    def mask(self) -> Tensor:
+        """(L, L) bool: row i may attend to column j where j is i or one of its ancestors."""
+        mask = torch.zeros(len(self), len(self), dtype=torch.bool)
+        starts = [node for node, parent in enumerate(self.parents) if parent != node - 1 or node == 0]
+        for start, stop in pairwise([*starts, len(self)]):  # a run without branches: what its parent sees, then causal
+            if self.parents[start] >= 0:
+                mask[start:stop] = mask[self.parents[start]]
+            mask[start:stop, start:stop] = torch.ones(stop - start, stop - start, dtype=torch.bool).tril_()
+        return mask
 
 
 @dataclass(frozen=True)
@@ -69,9 +112,7 @@ def encode_endings(tokenizer: Tokenizer, context: str, endings: Sequence[str]) -
     """
     stem = context.rstrip()
     seam = context[len(stem) :]
-    opening = opening_tokens(tokenizer)
-    if not stem and not opening:
-        opening = [tokenizer.end_of_text_id]
+    opening = opening_tokens(tokenizer) or ([] if stem else [tokenizer.end_of_text_id])
     cut = len(tokenizer.encode(stem))
     wholes = [tokenizer.encode(stem + seam + ending) for ending in endings]
     return [(opening + whole, len(opening) + min(cut, len(whole) - 1)) for whole in wholes]
@@ -82,7 +123,9 @@ def opening_tokens(tokenizer: Tokenizer) -> list[int]:
     return [] if tokenizer.bos_id is None else [tokenizer.bos_id]
 
 
-def encode(tokenizer: Tokenizer, question: EncodedItem, max_positions: int, header: Sequence[int] = ()) -> Encoded:
+def encode(
+    tokenizer: Tokenizer, question: MultipleChoice | Endings, max_positions: int, header: Sequence[int] = ()
+) -> Encoded:
     """Tokenise a question as a tree; `header` are its header's tokens if they are cached."""
     sequences: list[tuple[list[int], int]] = []
     for context, pairs in groupby(question.pairs, key=lambda pair: pair[0]):

@@ -21,9 +21,8 @@ from stilnovo.model.llama import Llama
 from stilnovo.progress import seconds_text
 from stilnovo.runlog import environment
 from stilnovo.scoring.answer_cache import Answer, answered
-from stilnovo.scoring.multiple_choice import item_score
-from stilnovo.scoring.packed import ModelAnswer, answers
-from stilnovo.scoring.perplexity import HeldOutScore, score_texts
+from stilnovo.scoring.packed import ModelAnswer, answers, item_score
+from stilnovo.scoring.perplexity import score_texts
 from stilnovo.scoring.reading import DEFAULTS, ReadOptions
 from stilnovo.scoring.result import EvaluationResult, TaskResult
 from stilnovo.scoring.written import write
@@ -77,21 +76,19 @@ def evaluate(
     """
     began = time.perf_counter()
     tasks = {selection.task.name: _run_task(model, tokenizer, selection, options, note) for selection in selections}
-    text: HeldOutScore | None = None
-    if texts and dist.is_first():
-        text = score_texts(model, tokenizer, texts, short_windows=short_windows, options=options)
-    text = dist.same(text)
+    reads = bool(texts) and dist.is_first()
+    text = score_texts(model, tokenizer, texts, short_windows=short_windows, options=options) if reads else None
     return EvaluationResult(
         model=model_name,
         quantization=quantization,
         adapter=adapter,
         tasks=tasks,
-        text=text,
+        text=dist.same(text),
         text_name=text_name,
         seconds=time.perf_counter() - began,
         settings={**(settings or {}), "token_budget": options.token_budget},
         environment=environment(),
-        identity=asdict(options.keeper.identity) if options.keeper is not None else None,
+        identity=asdict(options.cache.identity) if options.cache is not None else None,
         command=list(sys.argv),
     )
 
@@ -107,12 +104,9 @@ def speed_setting(spec: ModelSpec) -> str:
 def expectation(selection: Selection, items_per_second: float | None = None) -> str:
     """Describe what a selection can and cannot show, before the run; with a speed also the time for all items."""
     n, task = len(selection.items), selection.task
-    if n == selection.available:
-        part = f"all {n:,} items"
-    else:
-        share = f"{100 * n / selection.available:.0f} %"
-        how = "simply the first ones" if selection.first else f"drawn at random, seed {selection.seed}"
-        part = f"{n:,} of {selection.available:,} items ({share}, {how})"
+    how = "simply the first ones" if selection.first else f"drawn at random, seed {selection.seed}"
+    share = f"{n:,} of {selection.available:,} items ({100 * n / selection.available:.0f} %, {how})"
+    part = f"all {n:,} items" if n == selection.available else share
     low, high = wilson(0.5, n, normal_quantile(0.975))
     text = (
         f"{task.name} {task.version}, split {selection.split}: {part}. The score will be known to about "
@@ -142,11 +136,11 @@ def _visible(n: int) -> str:
 def _run_task(
     model: Llama, tokenizer: Tokenizer, selection: Selection, options: ReadOptions, note: Callable[[str], None] | None
 ) -> TaskResult:
-    task, items, keeper = selection.task, selection.items, options.keeper
+    task, items, cache = selection.task, selection.items, options.cache
     began = time.perf_counter()
     hashes = tuple(map(item_sha256, items))
-    timing = _Timing(selection, note if keeper is None or not keeper.cache.speed(keeper.setting, task.name) else None)
-    cached = len(items)
+    cached, left = len(items), selection.available - len(items)
+    timed = note is not None and left and not (cache and cache.answers.speed(cache.setting, task.name))
 
     def ask(missing: list[int]) -> Iterator[tuple[list[int], list[Answer]]]:
         nonlocal cached
@@ -156,15 +150,21 @@ def _run_task(
             yield [missing[index] for index, _ in group], [asdict(answer) for _, answer in group]
 
     def progress(name: str, done: int, total: int) -> None:
-        timing.tell(done - cached)
+        nonlocal timed
+        spent = time.perf_counter() - began
+        if note is not None and timed and done > cached and spent >= _TIMING_SECONDS:
+            rest = seconds_text(left * spent / (done - cached))
+            note(f"{name}: at this speed all {selection.available:,} items would take {rest} more.")
+            timed = False
         if options.progress is not None:
             options.progress(name, done, total)
 
-    rows = answered(keeper, task.name, _version(selection), hashes, ask, progress, shared=True)
+    drawn = any(isinstance(item, Generation) and item.decoding.temperature > 0 for item in items)
+    version = f"{task.version}, seed {selection.seed}" if drawn else task.version
+    rows = answered(cache, task.name, version, hashes, ask, progress, shared=True)
     given = [ModelAnswer(tuple(row["loglikelihoods"]), row["truncated"], row["text"]) for row in rows]
-    facts = {key.name: getattr(task, key.name) for key in fields(TaskFacts)}
     result = TaskResult(
-        **facts,
+        **{key.name: getattr(task, key.name) for key in fields(TaskFacts)},
         split=selection.split,
         available=selection.available,
         seed=selection.seed,
@@ -177,8 +177,8 @@ def _run_task(
         cached=cached,
         files={Path(path).name: digest for path, digest in task.files.items()},
     )
-    if keeper is not None and result.items_per_second and result.seconds >= _TIMING_SECONDS:
-        keeper.cache.keep_speed(keeper.setting, task.name, result.items_per_second)
+    if cache is not None and result.items_per_second and result.seconds >= _TIMING_SECONDS:
+        cache.answers.keep_speed(cache.setting, task.name, result.items_per_second)
     return result
 
 
@@ -194,24 +194,3 @@ def _answers(
     ):
         for group in passes if indices else ():
             yield [(indices[place], answer) for place, answer in group]
-
-
-def _version(selection: Selection) -> str:
-    """Cache version: the task's, and the sampling seed if answers are sampled."""
-    drawn = any(isinstance(item, Generation) and item.decoding.temperature > 0 for item in selection.items)
-    return f"{selection.task.version}, seed {selection.seed}" if drawn else selection.task.version
-
-
-class _Timing:
-    """Reports once, when the speed is known, how long the remaining items would take."""
-
-    def __init__(self, selection: Selection, note: Callable[[str], None] | None) -> None:
-        self._selection, self._note, self._began = selection, note, time.perf_counter()
-
-    def tell(self, count: int) -> None:
-        left, seconds = self._selection.available - len(self._selection.items), time.perf_counter() - self._began
-        if self._note is None or left == 0 or count == 0 or seconds < _TIMING_SECONDS:
-            return
-        name, all_of_it = self._selection.task.name, f"{self._selection.available:,} items"
-        self._note(f"{name}: at this speed all {all_of_it} would take {seconds_text(left * seconds / count)} more.")
-        self._note = None

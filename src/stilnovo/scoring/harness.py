@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from os.path import commonprefix
 from typing import Any
@@ -26,6 +25,7 @@ from stilnovo.benchmarks.task import Generation
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
+from stilnovo.scoring.encode import Endings
 from stilnovo.scoring.packed import TOKEN_BUDGET, answers
 from stilnovo.scoring.perplexity import score_texts
 from stilnovo.scoring.reading import ReadOptions
@@ -39,20 +39,6 @@ except ImportError as error:
     raise InputError(
         "lm-evaluation-harness is not installed.", next="Run: pip install 'stilnovo[bench]' (or lm_eval==0.4.13)"
     ) from error
-
-
-@dataclass(frozen=True)
-class _Question:
-    """Consecutive requests with one context; `first` is the index of the first."""
-
-    context: str
-    endings: tuple[str, ...]
-    first: int
-    header: str = ""
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        return [(self.context, ending) for ending in self.endings]
 
 
 class HarnessModel(LM):  # type: ignore[misc]
@@ -76,12 +62,12 @@ class HarnessModel(LM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """For every (context, continuation): its log-likelihood in nats, and whether greedy decoding would write it."""
-        questions = _questions(requests)
+        firsts, questions = _questions(requests)
         scores: list[tuple[float, bool] | None] = [None] * len(requests)
         for batch in answers(self.model, self.tokenizer, questions, token_budget=self.token_budget):
             for index, answer in batch:
                 pairs = zip(answer.loglikelihoods, answer.greedy, strict=True)
-                for place, pair in enumerate(pairs, questions[index].first):
+                for place, pair in enumerate(pairs, firsts[index]):
                     scores[place] = pair
                     self.cache_hook.add_partial("loglikelihood", requests[place].args, pair)
         return [pair for pair in scores if pair is not None]
@@ -111,15 +97,16 @@ class HarnessModel(LM):  # type: ignore[misc]
         return texts
 
 
-def _questions(requests: Sequence[Any]) -> list[_Question]:
-    """Group consecutive requests with one context and task; a task's contexts give its header."""
+def _questions(requests: Sequence[Any]) -> tuple[list[int], list[Endings]]:
+    """Group consecutive requests with one context and task, with the index of the first of each group.
+
+    What the contexts of a task begin with is its header.
+    """
     numbered = groupby(enumerate(requests), key=lambda entry: (str(entry[1].task_name), entry[1].args[0]))
     groups = [(task, context, list(entries)) for (task, context), entries in numbered]
     contexts: dict[str, list[str]] = defaultdict(list)
     for task, context, _ in groups:
         contexts[task].append(context)
     headers = {task: commonprefix(texts) if len(texts) > 1 else "" for task, texts in contexts.items()}  # noqa: RUF071
-    return [
-        _Question(context, tuple(request.args[1] for _, request in entries), entries[0][0], headers[task])
-        for task, context, entries in groups
-    ]
+    questions = [Endings([request.args for _, request in entries], headers[task]) for task, _, entries in groups]
+    return [entries[0][0] for _, _, entries in groups], questions

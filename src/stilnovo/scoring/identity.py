@@ -109,7 +109,4 @@ def code_sha256(package: Path = _PACKAGE) -> str:
 
 
 def _joined(parts: Iterable[tuple[str, str]]) -> str:
-    digest = hashlib.sha256()
-    for name, sha256 in parts:
-        digest.update(f"{name}\0{sha256}\n".encode())
-    return digest.hexdigest()
+    return hashlib.sha256("".join(f"{name}\0{sha256}\n" for name, sha256 in parts).encode()).hexdigest()

@@ -40,7 +40,10 @@ def token_scores(model: Llama, hidden: Tensor, rows: Sequence[int], targets: Seq
     ends = torch.cumsum(torch.bincount(inverse, minlength=len(distinct)), 0).tolist()
     values = torch.empty(len(rows), dtype=torch.float64)
     greedy = torch.empty(len(rows), dtype=torch.bool)
-    step = _row_step(model)
+    tiled = model.head_logits is None
+    step = (
+        TILE_ROWS if tiled else max(1, 8 * TILE_BYTES // (4 * model.config.vocab_size))
+    )  # rows through the head at once
     for first in range(0, len(distinct), step):
         last = min(first + step, len(distinct))
         pairs = slice(ends[first - 1] if first else 0, ends[last - 1])
@@ -78,8 +81,3 @@ def _tiles(model: Llama, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
         part = head[start : start + width]
         logits = torch.mm(hidden, part.T, out=room[: len(hidden) * len(part)].view(len(hidden), -1))
         yield start, logits.float()
-
-
-def _row_step(model: Llama) -> int:
-    """Rows that go through the head at once."""
-    return TILE_ROWS if model.head_logits is None else max(1, 8 * TILE_BYTES // (4 * model.config.vocab_size))

@@ -1,4 +1,8 @@
-"""Pack questions into forward passes: shared prefixes computed once, constant memory.
+"""Score questions by log-likelihood, many in a forward pass: shared prefixes computed once, constant memory.
+
+The numbers are those of lm-evaluation-harness (`encode.py`); what is different is the work done for them. All endings
+of a question form a tree in which their context is computed once, and the output head runs only on the rows that
+predict a token of an ending (`likelihood.py`).
 
 Questions are taken a window at a time, as many as make some passes; inside a window they are sorted by header and
 length, so that a pass holds trees of nearly one size (`model/forest.py`). A header that questions share is read once,
@@ -8,16 +12,18 @@ sees what it would see alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate, chain, islice
 
 import torch
 
+from stilnovo.benchmarks.task import Generation, Item, Metric, MultipleChoice, Task
 from stilnovo.generate.generator import dense_weights
 from stilnovo.model.forest import Forest, Prefix, Recorder
 from stilnovo.model.llama import Llama, evaluating
-from stilnovo.scoring.encode import Encoded, EncodedItem, encode, filled, opening_tokens
+from stilnovo.scoring.encode import Encoded, Endings, encode, filled, opening_tokens
 from stilnovo.scoring.likelihood import token_scores
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -40,8 +46,71 @@ class ModelAnswer:
     greedy: tuple[bool, ...] = ()
 
 
+@dataclass(frozen=True)
+class ItemScore:
+    """Score of one item.
+
+    `loglikelihoods` in nats, one an ending; `choice` is their argmax, `choice_norm` the argmax per character, the first
+    of equals in both; all -1 or empty for a written answer, which is `text`. `values` are the item's metrics;
+    `truncated` says that the context was cut on the left to fit the model.
+    """
+
+    id: str
+    answer: int
+    choice: int
+    choice_norm: int
+    loglikelihoods: tuple[float, ...]
+    cluster: str = ""
+    truncated: bool = False
+    category: str = ""
+    values: dict[Metric, float] = field(default_factory=dict)
+    text: str = ""
+
+
+def item_score(item: Item, answer: ModelAnswer, task: Task | None = None) -> ItemScore:
+    """Score an item from the model's answer; `task` grades written answers."""
+    sums = answer.loglikelihoods
+    if isinstance(item, Generation):
+        assert task is not None and task.grade is not None, "a task with written answers grades them"
+        values, picks = dict(task.grade(answer.text, item)), (-1, -1, -1)
+    else:
+        values, picks = item.values(sums), (item.answer, item.choice(sums), item.choice_norm(sums))
+    return ItemScore(
+        item.id, *picks, sums, item.cluster, answer.truncated, item.category, values, answer.text
+    )  # fmt: skip
+
+
+def score(
+    model: Llama,
+    tokenizer: Tokenizer,
+    items: Sequence[MultipleChoice],
+    *,
+    token_budget: int = TOKEN_BUDGET,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[ItemScore]:
+    """Score every item.
+
+    Args:
+        model: Any Llama, quantised or not, with or without adapter; dropout is off while it is scored.
+        tokenizer: Its tokeniser.
+        items: The questions.
+        token_budget: Most tokens in one forward pass; an item with more gets a pass of its own.
+        progress: Called with (items done, items in all) after every pass.
+    """
+    scores: dict[int, ItemScore] = {}
+    for batch in answers(model, tokenizer, items, token_budget=token_budget):
+        scores |= {index: item_score(items[index], answer) for index, answer in batch}
+        if progress is not None:
+            progress(len(scores), len(items))
+    return [scores[index] for index in range(len(items))]
+
+
 def answers(
-    model: Llama, tokenizer: Tokenizer, questions: Sequence[EncodedItem], *, token_budget: int = TOKEN_BUDGET
+    model: Llama,
+    tokenizer: Tokenizer,
+    questions: Sequence[MultipleChoice | Endings],
+    *,
+    token_budget: int = TOKEN_BUDGET,
 ) -> Iterator[list[tuple[int, ModelAnswer]]]:
     """Score questions; yields (index, answer) lists after every forward pass, not in order.
 
@@ -67,19 +136,12 @@ class _Headers:
 
     def __init__(self, model: Llama, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self._tokens: dict[str, list[int]] = {}
+        self.tokens = lru_cache(256)(self._tokenise)
         self._current: tuple[str, Prefix] | None = None
 
-    def tokens(self, header: str) -> list[int]:
-        """Tokens of the header."""
-        if not header:
-            return []
-        if header not in self._tokens:
-            if len(self._tokens) > 256:  # a header a question is no header
-                self._tokens.clear()
-            tokens = opening_tokens(self.tokenizer) + self.tokenizer.encode(header)
-            self._tokens[header] = tokens[: self.model.config.max_positions]
-        return self._tokens[header]
+    def _tokenise(self, header: str) -> list[int]:
+        tokens = opening_tokens(self.tokenizer) + self.tokenizer.encode(header)
+        return tokens[: self.model.config.max_positions] if header else []
 
     @torch.inference_mode()
     def prefix(self, header: str) -> Prefix | None:
@@ -98,7 +160,7 @@ Pack = list[tuple[int, Encoded]]
 
 
 def _window(
-    source: Iterator[tuple[int, EncodedItem]], headers: _Headers, tokens: int
+    source: Iterator[tuple[int, MultipleChoice | Endings]], headers: _Headers, tokens: int
 ) -> list[tuple[str, int, Encoded]]:
     """Take the next questions of at least `tokens` tokens, sorted by header, shared tokens and length."""
     window: list[tuple[str, int, Encoded]] = []
@@ -127,28 +189,21 @@ def _packs(window: Sequence[tuple[str, int, Encoded]], token_budget: int) -> Ite
 @torch.inference_mode()
 def _forward(model: Llama, pack: Sequence[Encoded], prefix: Prefix | None) -> list[ModelAnswer]:
     """Forward pass over several trees that follow the same part of one header."""
-    device = model.device
-    tokens: list[int] = []
-    positions: list[int] = []
-    rows: list[int] = []
-    targets: list[int] = []
-    for encoded in pack:
-        rows += [len(tokens) + node for ending in encoded.rows for node in ending]
-        targets += [token for ending in encoded.targets for token in ending]
-        tokens += encoded.tree.tokens
-        positions += encoded.tree.positions
-    forest = Forest([encoded.tree.mask() for encoded in pack], device, model.dtype, prefix, pack[0].shared)
-    hidden = model.hidden(torch.tensor(tokens, device=device), torch.tensor(positions, device=device), forest)  # (T, C)
+    device, trees = model.device, [encoded.tree for encoded in pack]
+    tokens = torch.tensor([token for tree in trees for token in tree.tokens], device=device)
+    positions = torch.tensor([position for tree in trees for position in tree.positions], device=device)
+    begins = accumulate(map(len, trees), initial=0)
+    rows = [first + node for first, encoded in zip(begins, pack, strict=False) for node in chain(*encoded.rows)]
+    targets = [token for encoded in pack for token in chain(*encoded.targets)]
+    forest = Forest([tree.mask() for tree in trees], device, model.dtype, prefix, pack[0].shared)
+    hidden = model.hidden(tokens, positions, forest)  # (T, C)
     values, greedy = token_scores(model, hidden, rows, targets)
-    pairs = iter(zip(values.tolist(), greedy.tolist(), strict=True))
-    scores = []
-    for encoded in pack:
-        parts = [list(islice(pairs, len(ending))) for ending in encoded.targets]
-        scores.append(
-            ModelAnswer(
-                tuple(sum(value for value, _ in part) for part in parts),
-                encoded.truncated,
-                greedy=tuple(all(first for _, first in part) for part in parts),
-            )
+    logs, firsts = iter(values.tolist()), iter(greedy.tolist())
+    return [
+        ModelAnswer(
+            tuple(sum(islice(logs, len(ending))) for ending in encoded.targets),
+            encoded.truncated,
+            greedy=tuple(all(list(islice(firsts, len(ending)))) for ending in encoded.targets),  # lists: all are taken
         )
-    return scores
+        for encoded in pack
+    ]

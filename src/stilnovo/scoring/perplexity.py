@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -112,18 +112,16 @@ def score_texts(
 
     hashes = list(map(text_sha256, texts))
     rows = read_documents(model, TEXT, f"window {window}, stride {stride}", hashes, long, measure, options)
-    score = HeldOutScore(
+    short = score_short_windows(model, tokenizer, texts, options=options) if short_windows else ((), ())
+    return HeldOutScore(
         tuple(row["nats"] for row in rows),
         tuple(len(text.encode("utf-8")) for text in texts),
         tuple(row["count"] for row in rows),
         texts_sha256(texts),
         window,
         stride,
+        *short,
     )
-    if not short_windows:
-        return score
-    losses, counts = score_short_windows(model, tokenizer, texts, options=options)
-    return replace(score, short_losses=losses, short_windows=counts)
 
 
 def score_short_windows(
@@ -169,8 +167,5 @@ def windows(tokens: int, window: int, stride: int) -> list[Window]:
 
 def texts_sha256(texts: Sequence[str]) -> str:
     """Hex sha256 of the documents, in order, lengths included."""
-    digest = hashlib.sha256()
-    for text in texts:
-        data = text.encode("utf-8")
-        digest.update(f"{len(data)}\n".encode() + data)
-    return digest.hexdigest()
+    documents = [text.encode("utf-8") for text in texts]
+    return hashlib.sha256(b"".join(f"{len(data)}\n".encode() + data for data in documents)).hexdigest()

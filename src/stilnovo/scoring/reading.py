@@ -18,8 +18,8 @@ from stilnovo.data.conversations import Conversation
 from stilnovo.generate.generator import dense_weights
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, evaluating
-from stilnovo.scoring.answer_cache import Answer, Keeper, Progress, answered
-from stilnovo.scoring.encode import filled
+from stilnovo.scoring.answer_cache import Answer, ModelCache, Progress, answered
+from stilnovo.scoring.encode import filled, opening_tokens
 from stilnovo.scoring.likelihood import token_scores
 from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.text.tokenizer import Tokenizer
@@ -32,12 +32,12 @@ class ReadOptions:
     Attributes:
         token_budget: Most tokens in one forward pass; several short documents share one.
         progress: Called with (what is read, documents done, documents in all) after every pass.
-        keeper: Where answers are looked up and kept; nowhere by default.
+        cache: Where answers are looked up and kept; nowhere by default.
     """
 
     token_budget: int = TOKEN_BUDGET
     progress: Progress | None = None
-    keeper: Keeper | None = None
+    cache: ModelCache | None = None
 
 
 DEFAULTS = ReadOptions()
@@ -81,8 +81,7 @@ def of_answers(number: int, conversation: Conversation, tokenizer: Tokenizer, lo
 
 def opened(tokenizer: Tokenizer, text: str) -> list[int]:
     """Tokenise a text after BOS, or after end-of-text if the model has no BOS."""
-    opening = tokenizer.end_of_text_id if tokenizer.bos_id is None else tokenizer.bos_id
-    return [opening, *tokenizer.encode(text)]
+    return [*(opening_tokens(tokenizer) or [tokenizer.end_of_text_id]), *tokenizer.encode(text)]
 
 
 def read_documents(
@@ -123,7 +122,7 @@ def read_documents(
                 yield complete, [measure(values.pop(number)) for number in complete]
         yield list(values), [measure(parts) for parts in values.values()]  # of which nothing is read
 
-    return answered(options.keeper, name, version, hashes, ask, options.progress)
+    return answered(options.cache, name, version, hashes, ask, options.progress)
 
 
 def text_sha256(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from stilnovo.benchmarks.task import Metric, TaskFacts, cluster_names, joined_sha256
 from stilnovo.errors import InputError
 from stilnovo.runlog import write_atomic
-from stilnovo.scoring.multiple_choice import ItemScore
+from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
 from stilnovo.statistics.estimates import Estimate, mean, smallest_visible_difference
 
@@ -120,14 +120,10 @@ class EvaluationResult:
 
     def summary(self) -> dict[str, Any]:
         """The figures without the items, as `--json` prints them."""
+        tasks = {name: _task_figures(task) for name, task in self.tasks.items()}
         figures: dict[str, Any] = {
-            "model": self.model,
-            "quantization": self.quantization,
-            "adapter": self.adapter,
-            "tasks": {},
-        }
-        for name, task in self.tasks.items():
-            figures["tasks"][name] = _task_figures(task)
+            "model": self.model, "quantization": self.quantization, "adapter": self.adapter, "tasks": tasks,
+        }  # fmt: skip
         if self.text is not None:
             bits = self.text.bits_per_byte()
             figures["text"] = {
@@ -137,17 +133,14 @@ class EvaluationResult:
                 "texts_sha256": self.text.texts_sha256,
             }  # fmt: skip
             # the same as a task, for whoever reads all of them alike
-            figures["tasks"]["bits_per_byte"] = {
+            tasks["bits_per_byte"] = {
                 "n": len(self.text.sizes), "metric": "bits_per_byte", "bits_per_byte": bits.value,
                 "bits_per_byte_interval": [bits.low, bits.high], "items_sha256": self.text.texts_sha256,
                 "seconds": max(0.0, self.seconds - sum(task.seconds for task in self.tasks.values())),
             }  # fmt: skip
             if (short := self.text.perplexity_of_short_windows()) is not None:
-                figures["text"]["perplexity_64"] = short.value
-                figures["text"]["perplexity_64_interval"] = [short.low, short.high]
-        figures["seconds"] = self.seconds
-        checked: dict[str, Any] = finite(figures)
-        return checked
+                figures["text"] |= {"perplexity_64": short.value, "perplexity_64_interval": [short.low, short.high]}
+        return dict(finite(figures | {"seconds": self.seconds}))
 
     def save(self, folder: Path) -> Path:
         """Write `evaluation.json` atomically into a run folder; returns its path."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from stilnovo.benchmarks.tasks import (
     winogrande,
     xcopa_it,
 )
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, did_you_mean
 
 _ITALIAN = (arc_it, hellaswag_it, mmlu_it, truthfulqa_it, xcopa_it, exams_it, invalsi, invalsi_report, squad_it)
 _ENGLISH = (arc_challenge, hellaswag, mmlu, truthfulqa, winogrande, gsm8k)
@@ -55,8 +54,7 @@ def find_tasks(names: Sequence[str]) -> list[Task]:
     for name in wanted:
         own = Path(name).suffix in SUFFIXES
         if not own and name not in known:
-            near = difflib.get_close_matches(name, TASKS, n=3, cutoff=0.5)
-            hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(TASKS)}."
+            hint = did_you_mean(name, TASKS, f"Known: {', '.join(TASKS)}.", most=3, cutoff=0.5)
             raise InputError(f"There is no task '{name}'.", hint, f"Choose from: {', '.join(TASKS)}.")
         task = open_task_file(Path(name)) if own else known[name]
         if own and task.name in (*known, *(other.name for other in tasks.values())):

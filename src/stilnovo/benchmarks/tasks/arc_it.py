@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, letter_index, text
 from stilnovo.benchmarks.task import MultipleChoice, Task
-from stilnovo.benchmarks.tasks.cleaning import clean
+from stilnovo.benchmarks.tasks.hellaswag import clean
 
 _LETTERS = "ABCDE"
 DATA = Dataset(

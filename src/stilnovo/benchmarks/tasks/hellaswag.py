@@ -15,10 +15,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, build, read_text, text
+from stilnovo.benchmarks.dataset_files import Dataset, Row, build, text
 from stilnovo.benchmarks.task import MultipleChoice, Request, Task
-from stilnovo.benchmarks.tasks.cleaning import clean
 from stilnovo.errors import InputError
+from stilnovo.io.rows import read_rows
 
 _LINES = 6  # an item in the plain-text form
 _FRAGMENT = re.compile(r"(?<=[.!?\"'”’)]) +(?=[a-z][^.!?]*$)")
@@ -53,13 +53,18 @@ def make_item(row: Row, place: str) -> MultipleChoice:
     )
 
 
+def clean(text: str) -> str:
+    """Without WikiHow's marks, as the reference has it: ` [title]` ends a sentence, other square brackets go whole."""
+    return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+
+
 def text_rows(path: Path) -> list[Row]:
     """The rows of the plain-text form.
 
     Raises:
         InputError: it does not consist of six lines an item with a label from 0 to 3.
     """
-    lines = read_text(path).rstrip("\n").split("\n")
+    lines = read_rows(path)[0]["text"].rstrip("\n").split("\n")
     if len(lines) % _LINES:
         raise InputError(
             "A HellaSwag text file needs six lines an item.", f"{path}: {len(lines)} lines", "Get it again."

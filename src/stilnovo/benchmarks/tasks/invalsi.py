@@ -66,9 +66,8 @@ def make_item(row: Row, passages: dict[str, int]) -> Item:
 
 
 def _references(answers: list[str | list[str]], all_of_them: bool) -> tuple[str, ...]:
-    if all_of_them:
-        return (_PARTS.join(map(str, answers)),)
-    return tuple(answer if isinstance(answer, str) else _PARTS.join(answer) for answer in answers)
+    joined = [answer if isinstance(answer, str) else _PARTS.join(answer) for answer in answers]
+    return (_PARTS.join(joined),) if all_of_them else tuple(joined)
 
 
 def grade(written: str, item: Generation) -> dict[Metric, float]:

@@ -13,10 +13,14 @@ Checked: contexts and answers equal the harness's, 0- and 5-shot (tests/test_eva
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, text
 from stilnovo.benchmarks.task import MultipleChoice, Request, Task
-from stilnovo.benchmarks.tasks.letters import header, lettered
+from stilnovo.errors import InputError
 
+LETTERS = "ABCD"
+_TITLE = "The following are multiple choice questions (with answers) about {}.\n\n"
 DATA = Dataset(folder="mmlu", hub="cais/mmlu", config="all", names={"dev": ("dev",), "validation": ("validation",)})
 
 
@@ -28,7 +32,8 @@ def load(request: Request) -> list[MultipleChoice]:
     for item in build(shots, where, make_item, "dev"):
         examples.setdefault(item.category, []).append(item)
     headers = {
-        subject: _title(subject) + header(examples.get(subject, [])[: request.shots], request.shots, where)
+        subject: _TITLE.format(subject.replace("_", " "))
+        + header(examples.get(subject, [])[: request.shots], request.shots, where)
         for subject in dict.fromkeys(str(row.get("subject")) for row in rows)
     }
     return build(rows, origin, lambda row, place: make_item(row, place, headers[text(row, "subject")]), request.split)
@@ -41,8 +46,34 @@ def make_item(row: Row, place: str, begin: str = "") -> MultipleChoice:
     return lettered(f"{subject}/{place}", begin, question, row["choices"], answer, subject)
 
 
-def _title(subject: str) -> str:
-    return f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
+def lettered(
+    id: str, header: str, question: str, options: Sequence[str], answer: int, subject: str, cue: str = "Answer:"
+) -> MultipleChoice:
+    """`question`, the options with their letters, and `cue`, after `header`; the endings are the letters."""
+    if not question or not all(isinstance(option, str) and option.strip() for option in options):
+        raise ValueError("the question or an option is empty")
+    letters = "ABCDEFGHI"[: len(options)]
+    lines = [question, *(f"{letter}. {option}" for letter, option in zip(letters, options, strict=True)), cue]
+    return MultipleChoice(
+        id=id,
+        context=header + "\n".join(lines),
+        endings=tuple(f" {letter}" for letter in letters),
+        answer=answer,
+        cluster=subject,
+        category=subject,
+        header=header,
+    )
+
+
+def header(examples: Sequence[MultipleChoice], wanted: int, origin: str) -> str:
+    """The answered examples, a blank line after each.
+
+    Raises:
+        InputError: there are fewer of them than wanted.
+    """
+    if len(examples) < wanted:
+        raise InputError(f"There are only {len(examples)} examples for {wanted} shots.", f"File: {origin}")
+    return "".join(f"{item.context}{item.endings[item.answer]}\n\n" for item in examples)
 
 
 TASK = Task(

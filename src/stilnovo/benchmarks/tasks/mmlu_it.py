@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index
 from stilnovo.benchmarks.task import MultipleChoice, Request, Task
-from stilnovo.benchmarks.tasks.letters import LETTERS, header, lettered
+from stilnovo.benchmarks.tasks.mmlu import LETTERS, header, lettered
 
 DATA = Dataset(
     folder="mmlu_it",

@@ -16,13 +16,12 @@ Checked: F1 beside a plain count of shared words, articles and elisions (tests/t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, build, read_text, text
+from stilnovo.benchmarks.dataset_files import Dataset, Row, build, text
 from stilnovo.benchmarks.grading import grade
 from stilnovo.benchmarks.task import Decoding, Generation, Request, Task
-from stilnovo.errors import InputError
+from stilnovo.errors import reported
 
 DECODING = Decoding(max_tokens=32, stop=("\n",))
 DATA = Dataset(
@@ -45,20 +44,21 @@ def nested_rows(path: Path) -> list[Row]:
         InputError: it is not of that form.
     """
 
-    def rows() -> Iterator[Row]:
-        for number, article in enumerate(json.loads(read_text(path))["data"]):
-            for paragraph in article["paragraphs"]:
-                for question in paragraph["qas"]:
-                    answers = {"text": [answer["text"] for answer in question["answers"]]}
-                    title = article.get("title") or f"article {number}"
-                    yield {**question, "context": paragraph["context"], "title": title, "answers": answers}
-
-    try:
-        return list(rows())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            "This file is not in the form of SQuAD 1.1.", f"{path}: {type(error).__name__}: {error}", "Get it again."
-        ) from error
+    with reported(
+        f"{path} is not in the form of SQuAD 1.1.", "Get it again.",
+        errors=(OSError, ValueError, KeyError, TypeError, AttributeError),
+    ):  # fmt: skip
+        return [
+            {
+                **question,
+                "context": paragraph["context"],
+                "title": article.get("title") or f"article {number}",
+                "answers": {"text": [answer["text"] for answer in question["answers"]]},
+            }
+            for number, article in enumerate(json.loads(path.read_text(encoding="utf-8-sig"))["data"])
+            for paragraph in article["paragraphs"]
+            for question in paragraph["qas"]
+        ]
 
 
 def make_item(row: Row, place: str = "") -> Generation:

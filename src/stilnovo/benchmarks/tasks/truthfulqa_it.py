@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, text
 from stilnovo.benchmarks.task import MultipleChoice, Task
-from stilnovo.benchmarks.tasks.cleaning import clean
+from stilnovo.benchmarks.tasks.hellaswag import clean
 from stilnovo.benchmarks.tasks.truthfulqa import truthful
 
 DATA = Dataset(
