@@ -182,7 +182,7 @@ def test_a_new_benchmark_the_guard_or_a_page_leaves_cached_answers_valid(sources
 
 
 @pytest.mark.parametrize(
-    "file", ["scoring/encode.py", "model/llama.py", "generate/sampling.py", "text/tokenizer.py", "plan/config.py"]
+    "file", ["scoring/encode.py", "model/llama.py", "generate/sampling.py", "text/tokenizer.py", "plan/shape.py"]
 )
 def test_another_scorer_is_asked_again(sources: Path, cache: Cache, file: str) -> None:
     before = replace(ONE, code_sha256=code_sha256(sources))
