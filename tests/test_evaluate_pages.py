@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from stilnovo.benchmarks.task import Decoding, Generation, Item, Metric, MultipleChoice, item_sha256
 from stilnovo.compare.paired import compare, pair
 from stilnovo.report import comparison as comparison_room
-from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot
+from stilnovo.report.charts import IntervalRow, interval_plot
 from stilnovo.report.comparison import comparison_page, differing
 from stilnovo.report.evaluation import evaluation_page
 from stilnovo.report.page import compose
@@ -228,7 +228,7 @@ def test_an_empty_page_is_a_page() -> None:
 
 def test_chance_is_marked_in_its_own_row() -> None:
     rows = [IntervalRow("a", estimate(30, 20, 40), chance=25.0), IntervalRow("b", estimate(60, 50, 70), chance=50.0)]
-    markup = interval_plot(rows, IntervalAxis("%", 1), width=736, key="k", title="t")
+    markup = interval_plot(rows, "%", 1, width=736, key="k", title="t")
     assert markup is not None
     drawing = ElementTree.fromstring(markup)
     marks = [line for line in drawing.iter("line") if line.get("class") == "chance"]

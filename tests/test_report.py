@@ -320,6 +320,10 @@ def test_a_quotation_that_is_not_in_the_passage_is_not_marked_in_it() -> None:
     source = demo_page(replace(FULL, answers=[answer("Chi?", "Lui.", ("Fu Tommaso", "unverified", "Il faro"))]))
     assert "<mark>" not in source
     assert '<span class="badge unverified">unverified</span>' in source
+    assert "The passage, in which these words do not stand" in source
+    assert f'<div class="passage" lang="it">{PASSAGE}</div>' in source
+    other = demo_page(replace(FULL, answers=[answer("Chi?", "Lei.", ("Fu Bice", "verified", "Il faro"))]))
+    assert "do not stand" not in other, "it was found elsewhere in the source"
 
 
 def test_unusable_losses_are_counted_not_drawn() -> None:
@@ -393,9 +397,10 @@ def test_interval_plots_stay_inside(width: int, scale: float) -> None:
         for index in range(rng.randint(1, 6)):
             low, value, high = sorted(scale * rng.uniform(-1, 1) for _ in range(3))
             label = "etichetta " * rng.randint(1, 6)
-            rows.append(charts.IntervalRow(label, estimate(value, low if index % 2 else NAN, high)))
-        axis = charts.IntervalAxis("bits per byte", 3, guide=0.0, chance=scale / 2, caption="lower is better " * 9)
-        markup = charts.interval_plot(rows, axis, width=width, key="k", title="t")
+            rows.append(charts.IntervalRow(label, estimate(value, low if index % 2 else NAN, high), chance=scale / 2))
+        markup = charts.interval_plot(
+            rows, "bits per byte", 3, width=width, key="k", title="t", guide=0.0, caption="lower is better " * 9
+        )
         assert markup is not None
         assert_inside(ElementTree.fromstring(markup))
 

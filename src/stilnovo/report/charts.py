@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from stilnovo.report.numbers import decimal, drawable, rate
-from stilnovo.report.plot import CHARACTER, EDGE, Plane, Scale, fit, interval_text, numbers_of
-from stilnovo.report.svg import Drawing
+from stilnovo.report.numbers import drawable, rate
+from stilnovo.report.plot import CHARACTER, EDGE, Drawing, Plane, Scale, fit, interval_text, numbers_of
 from stilnovo.statistics.estimates import Estimate
 
 _HOVER_COLUMNS = 120
 _DRAWN_POINTS = 400
+_TOP = 6
 
 
 @dataclass(frozen=True)
 class IntervalRow:
     """A labelled interval; `filled` draws the dot in the accent colour (what came after), else hollow.
 
-    `chance` is what guessing scores in this row alone, a dotted mark beside its whisker.
+    `chance` is what guessing scores in this row, a dotted mark across it.
     """
 
     label: str
@@ -33,97 +33,64 @@ class IntervalRow:
     chance: float | None = None
 
 
-@dataclass(frozen=True)
-class IntervalAxis:
-    """What the rows share: unit, decimals and two optional vertical guides.
-
-    `cover` are values of other plots that this axis must show too, and `room` the characters their longest figure
-    takes: plots with the same unit, `cover` and `room` have the same axis at the same place.
-    """
-
-    unit: str
-    digits: int
-    cover: Sequence[float] = ()
-    room: int = 0
-    guide: float | None = None
-    chance: float | None = None
-    caption: str = ""
-
-
-def interval_plot(rows: Sequence[IntervalRow], axis: IntervalAxis, *, width: int, key: str, title: str) -> str | None:
-    """Dots with whiskers, one row each, over one axis.
+def interval_plot(
+    rows: Sequence[IntervalRow], unit: str, digits: int, *, width: int, key: str, title: str, caption: str = "",
+    guide: float | None = None, cover: Sequence[float] = (), room: int = 0,
+) -> str | None:  # fmt: skip
+    """Dots with whiskers, one row each, over one axis with an optional dashed `guide`.
 
     Wide drawings have the label left and the figures right of the plot; narrow ones have both above the whisker.
+    `cover` are values of other plots that this axis must show too, and `room` the characters their longest figure
+    takes: plots with the same unit, `cover` and `room` have the same axis at the same place.
 
     Returns:
         An `<svg>` element, or None if no row has a value that can be drawn.
     """
-    values = numbers_of([row.interval for row in rows])
+    values = numbers_of(row.interval for row in rows)
     if not values:
         return None
-    values += [*axis.cover, *(x for x in (axis.guide, axis.chance, *(row.chance for row in rows)) if drawable(x))]
-    texts = [interval_text(row.interval, axis.digits) for row in rows]
+    chances = [row.chance for row in rows if drawable(row.chance)]
+    lines = [guide] if drawable(guide) else []
+    texts = [interval_text(row.interval, digits) for row in rows]
     label_room = max(len(row.label) for row in rows) * CHARACTER + 14
-    text_room = max(axis.room, *map(len, texts)) * CHARACTER + 14
+    text_room = max(room, *map(len, texts)) * CHARACTER + 14
     beside = width > 500 and width - label_room - text_room >= 0.45 * width
-    left, right = (label_room, width - text_room) if beside else (0.0, float(width))
-    height_of_row = 34 if beside else 48
-    top = 6
-    bottom = top + height_of_row * len(rows)
-    scale = Scale(values, left + EDGE, right - EDGE, 6 if width > 500 else 5)
+    left, right, row_height = (label_room, width - text_room, 34) if beside else (0.0, float(width), 48)
+    bottom = _TOP + row_height * len(rows)
+    scale = Scale([*values, *cover, *lines, *chances], left + EDGE, right - EDGE, 6 if width > 500 else 5)
     words = "; ".join(f"{row.label}: {text}" for row, text in zip(rows, texts, strict=True))
-    description = f"{words} {axis.unit}. Dots are values, lines their 95 % intervals."
+    description = f"{words} {unit}. Dots are values, lines their 95 % intervals."
     drawing = Drawing(width, bottom + 40, key=key, title=title, description=description)
-    middles = [top + height_of_row * index + (height_of_row / 2 if beside else 34) for index in range(len(rows))]
-    bands = [(top, bottom)] if beside else [(y - 12, y + 12) for y in middles]
-    dotted = drawable(axis.chance) or any(drawable(row.chance) for row in rows)
-    _value_axis(drawing, scale, axis, (left, right, bottom), bands, dotted=dotted)
+    middles = [_TOP + row_height * index + (row_height / 2 if beside else 34) for index in range(len(rows))]
+    # the vertical lines run only through these bands, which keeps them out of the words between
+    bands = [(_TOP, bottom)] if beside else [(y - 12, y + 12) for y in middles]
+    for value, style in [*((tick, "grid") for tick in scale.ticks), *((value, "guide") for value in lines)]:
+        for start, stop in bands:
+            drawing.line(scale(value), start, scale(value), stop, style)
+    drawing.labels_below(scale, bottom + 16)
+    drawing.line(left, bottom, right, bottom, "axis")
+    if chances:
+        drawing.text(0, bottom + 34, "dotted: chance", "tick")
+    caption_room = right - (16 * CHARACTER if chances else 0)
+    drawing.text(right, bottom + 34, fit(caption or unit, caption_room), "tick", "end")
     for y, row, text in zip(middles, rows, texts, strict=True):
         baseline = y + 4 if beside else y - 18
         drawing.text(0, baseline, fit(row.label, (left if beside else width - text_room) - 10), "label")
         drawing.text(width, baseline, text, "value", "end")
-        if drawable(row.chance):
-            drawing.line(scale(row.chance), y - 11, scale(row.chance), y + 11, "chance")
-        _whisker(drawing, row, scale, y, f"{row.label}: {text} {axis.unit}".strip())
+        _row(drawing, row, scale, y, 17 if beside else 12, f"{row.label}: {text} {unit}".strip())
     return drawing.markup()
 
 
-def _value_axis(
-    drawing: Drawing,
-    scale: Scale,
-    axis: IntervalAxis,
-    ends: tuple[float, float, float],
-    bands: Sequence[tuple[float, float]],
-    *,
-    dotted: bool,
-) -> None:
-    """The axis at the foot; its vertical lines run only through `bands`, which keeps them out of the words between."""
-    left, right, bottom = ends
-    places = [(scale(tick), "grid") for tick in scale.ticks]
-    places += [(scale(x), style) for x, style in ((axis.guide, "guide"), (axis.chance, "chance")) if drawable(x)]
-    for x, style in places:
-        for start, stop in bands:
-            drawing.line(x, start, x, stop, style)
-    for tick in scale.spaced():
-        text = decimal(tick, scale.digits)
-        half = len(text) * CHARACTER / 2
-        drawing.text(min(max(scale(tick), half), drawing.width - half), bottom + 16, text, "tick", "middle")
-    drawing.line(left, bottom, right, bottom, "axis")
-    if dotted:
-        drawing.text(0, bottom + 34, "dotted: chance", "tick")
-    room = right - (16 * CHARACTER if dotted else 0)
-    drawing.text(right, bottom + 34, fit(axis.caption or axis.unit, room), "tick", "end")
-
-
-def _whisker(drawing: Drawing, row: IntervalRow, scale: Scale, y: float, hover: str) -> None:
+def _row(drawing: Drawing, row: IntervalRow, scale: Scale, y: float, half: float, hover: str) -> None:
+    """The dot with its whisker, and what guessing scores, `half` the row's height up and down."""
+    if drawable(row.chance):
+        drawing.line(scale(row.chance), y - half, scale(row.chance), y + half, "chance")
     if not drawable(row.interval.value):
         return
     style = "after" if row.filled else "before"
-    if drawable(row.interval.low) and drawable(row.interval.high):
-        low, high = scale(row.interval.low), scale(row.interval.high)
-        drawing.line(low, y, high, y, f"whisker {style}")
-        for end in (low, high):
-            drawing.line(end, y - 4, end, y + 4, f"whisker {style}")
+    for low, high in scale.ends(row.interval):
+        for x1, y1, x2, y2 in ((low, y, high, y), (low, y - 4, low, y + 4), (high, y - 4, high, y + 4)):
+            drawing.line(x1, y1, x2, y2, f"whisker {style}")
     drawing.add("circle", f"dot {style}", hover, cx=scale(row.interval.value), cy=y, r=5)
 
 
@@ -163,10 +130,10 @@ def loss_chart(metrics: Sequence[Mapping[str, Any]], *, width: int, key: str) ->
         losses, ("loss, nats per token", "training step"), width=width, height=290 if width > 500 else 230, key=key,
         title="Loss against training step", description=description,
     )  # fmt: skip
-    x = Scale((row["step"] for row in logged), plane.left, plane.right, 7 if width > 500 else 5, whole=True)
+    x = Scale([row["step"] for row in logged], plane.left, plane.right, 7 if width > 500 else 5, whole=True)
     for tick in x.ticks:
         plane.line(x(tick), plane.bottom, x(tick), plane.bottom + 5, "axis")
-    plane.labels_below(x)
+    plane.labels_below(x, plane.bottom + 18)
     plane.points("polyline", [(x(logged[i]["step"]), plane.y(losses[i])) for i in _thin(losses)], "raw")
     drawn = sorted({*range(0, len(logged), max(1, len(logged) // _DRAWN_POINTS)), len(logged) - 1})
     plane.points("polyline", [(x(logged[i]["step"]), plane.y(means[i])) for i in drawn], "smooth")
@@ -190,10 +157,6 @@ def _hover_columns(plane: Plane, logged: Sequence[Mapping[str, Any]], means: Seq
 def _thin(values: Sequence[float]) -> Sequence[int]:
     """Indices of about `_DRAWN_POINTS` values: the lowest and the highest of each stretch, in order, and both ends."""
     size = max(1, -(-2 * len(values) // _DRAWN_POINTS))
-    if size <= 2:
-        return range(len(values))
-    chosen = {0, len(values) - 1}
-    for start in range(0, len(values), size):
-        stretch = range(start, min(start + size, len(values)))
-        chosen |= {min(stretch, key=values.__getitem__), max(stretch, key=values.__getitem__)}
-    return sorted(chosen)
+    stretches = [range(start, min(start + size, len(values))) for start in range(0, len(values), size)]
+    extremes = {choose(stretch, key=values.__getitem__) for stretch in stretches for choose in (min, max)}
+    return sorted({0, len(values) - 1} | extremes)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rich.table import Table
 
 from stilnovo.benchmarks.task import Item, Metric, MultipleChoice, item_sha256
 from stilnovo.compare.paired import TEXT, Comparison, Pairs
-from stilnovo.compare.verdict import Verdict
-from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot
+from stilnovo.compare.verdict import Outcome, Verdict
+from stilnovo.report.charts import IntervalRow, interval_plot
 from stilnovo.report.page import Section, both_widths, compose, text_table
 from stilnovo.report.plot import interval_text, numbers_of
 from stilnovo.runlog import environment
@@ -121,37 +121,39 @@ def verdict_values(verdicts: Mapping[str, Verdict], chances: Mapping[str, float]
     for index, (name, verdict) in enumerate(verdicts.items()):
         alike = [other for other, v in verdicts.items() if v.unit == verdict.unit]
         shared = [end for other in alike for end in ends[other]]
-        before, after = ends[name]
-        axis = IntervalAxis(
-            verdict.unit, verdict.digits, cover=[*numbers_of(shared), *(chance[n] for n in alike if n in chance)],
-            room=max(len(interval_text(end, verdict.digits)) for end in shared), guide=before.value,
-            chance=chance.get(name),
+        rows = [
+            IntervalRow(when, end, when == "after", chance.get(name))
+            for when, end in zip(("before", "after"), ends[name], strict=True)
+        ]
+        plots[name] = both_widths(
+            interval_plot, rows, verdict.unit, verdict.digits, key=f"verdict-{index}", title=f"{name}: before and after",
+            guide=ends[name][0].value, cover=[*numbers_of(shared), *(chance[n] for n in alike if n in chance)],
+            room=max(len(interval_text(end, verdict.digits)) for end in shared),
             caption=f"{verdict.unit}, {'lower' if verdict.lower_is_better else 'higher'} is better",
         )  # fmt: skip
-        rows = [IntervalRow("before", before, filled=False), IntervalRow("after", after)]
-        title = f"{name}: before and after"
-        plots[name] = both_widths(interval_plot, rows, axis, key=f"verdict-{index}", title=title)
     return {"verdicts": verdicts, "plots": plots}
 
 
 def _difference_plots(verdicts: Mapping[str, Verdict]) -> list[list[str | None]]:
     """One plot a unit: differences in points and differences in bits per byte share no axis."""
-    plots = []
-    for index, unit in enumerate(dict.fromkeys(verdict.unit for verdict in verdicts.values())):
-        alike = {name: verdict for name, verdict in verdicts.items() if verdict.unit == unit}
-        first = next(iter(alike.values()))
+    plots: list[list[str | None]] = []
+    for unit, digits in dict.fromkeys((verdict.unit, verdict.digits) for verdict in verdicts.values()):
         name, side = ("points", "right") if unit == "%" else (unit, "left")
-        axis = IntervalAxis(name, first.digits, guide=0.0, caption=f"{name}; better to the {side}")
-        rows = [IntervalRow(task, v.difference.times(v.scale)) for task, v in alike.items()]
-        title = f"Difference in {name}"
-        plots.append(both_widths(interval_plot, rows, axis, key=f"difference-{index}", title=title))
+        rows = [IntervalRow(task, v.difference.times(v.scale)) for task, v in verdicts.items() if v.unit == unit]
+        plots.append(
+            both_widths(
+                interval_plot, rows, name, digits, key=f"difference-{len(plots)}", title=f"Difference in {name}", guide=0.0,
+                caption=f"{name}; better to the {side}",
+            )
+        )  # fmt: skip
     return plots
 
 
 def _headline(verdicts: Mapping[str, Verdict]) -> str:
-    names: dict[str, list[str]] = {"improved": [], "regressed": [], "inconclusive": []}
-    for name, verdict in verdicts.items():
-        names[verdict.outcome].append(name)
+    names = {
+        outcome: [name for name, verdict in verdicts.items() if verdict.outcome == outcome]
+        for outcome in get_args(Outcome)
+    }
     return " ".join(f"{outcome.capitalize()}: {', '.join(tasks)}." for outcome, tasks in names.items() if tasks)
 
 
@@ -165,8 +167,8 @@ def differing(pairs: Pairs, texts: Mapping[str, Item]) -> dict[str, Any]:
     step = max(1.0, len(changed) / MOST_ITEMS)
     shown = [changed[int(index * step)] for index in range(min(len(changed), MOST_ITEMS))]
     hashes = dict(zip((item.id for item in task.items), task.hashes, strict=True))
-    asked = {answer.id: texts[answer.id] for answer, *_ in shown if answer.id in texts}
-    asked = {name: item for name, item in asked.items() if item_sha256(item) == hashes[name]}
+    found = ((answer.id, texts.get(answer.id)) for answer, *_ in shown)
+    asked = {name: item for name, item in found if item is not None and item_sha256(item) == hashes[name]}
     return {
         "task": task, "unknown": len(shown) - len(asked), "n": len(pairs.items), "counts": Counter(change for *_, change in changed),
         "all": len(changed),
@@ -203,12 +205,13 @@ def _content(before: ItemScore, after: ItemScore, metric: Metric, item: Item | N
         truths = {index for index, label in enumerate(item.labels) if label == 1}
         right = truths if truths and metric == "mc2" else {before.answer}
         lengths = [len(ending.removeprefix(" ")) for ending in item.endings] if metric == "acc_norm" else []
-    endings = []
-    for index, text in enumerate(texts):
-        figures = [
-            (nats, nats / lengths[index] if lengths else None, index == _pick(answer, metric))
-            for answer, nats in ((before, before.loglikelihoods[index]), (after, after.loglikelihoods[index]))
-        ]
-        endings.append((text, index in right, figures))
+    chosen = [(answer.loglikelihoods, _pick(answer, metric)) for answer in (before, after)]
+    endings = [
+        (
+            text, index in right,
+            [(nats[index], nats[index] / lengths[index] if lengths else None, index == pick) for nats, pick in chosen],
+        )
+        for index, text in enumerate(texts)
+    ]  # fmt: skip
     references = () if item is None or isinstance(item, MultipleChoice) else item.references
     return {"question": question, "endings": endings, "references": references}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from stilnovo.compare.verdict import Verdict
-from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot, loss_chart, smoothing_span
+from stilnovo.compare.verdict import BITS, Verdict
+from stilnovo.report.charts import IntervalRow, interval_plot, loss_chart, smoothing_span
 from stilnovo.report.comparison import VERDICTS_NOTE, verdict_values
 from stilnovo.report.numbers import byte_size, decimal, drawable, duration, p_value, percent
 from stilnovo.report.page import Section, both_widths, compose, text_table
@@ -18,7 +18,6 @@ from stilnovo.report.plot import interval_text
 
 if TYPE_CHECKING:
     from stilnovo.chat.events import Answer
-    from stilnovo.chat.quotes import Quote
     from stilnovo.compare.scheme_costs import SchemeCost
     from stilnovo.compare.side_by_side import SideBySide
     from stilnovo.generate.generator import Sampling
@@ -112,16 +111,18 @@ def demo_page(result: DemoResult) -> str:
     costs, tasks = result.quantisation, result.before.tasks if result.before else {}
     schemes = [IntervalRow(cost.scheme, cost.bits_per_byte, filled=index > 0) for index, cost in enumerate(costs)]
     reference = costs[0].bits_per_byte.value if costs else None
-    axis = IntervalAxis("bits per byte", 3, guide=reference, caption="bits per byte, lower is better")
     usable = sum(drawable(row["loss"]) for row in result.metrics)
     return compose(
         result.title, result.headline, result.manifest, result.manifest.get("command", []), sections,
         prose="demo", names=NAMES, small=_SMALL, recipe=result.recipe.to_yaml() if result.total else "",
-        result=result, tiles=tiles(result), passage_of=passage_of,
+        result=result, tiles=tiles(result),
         loss_chart=both_widths(loss_chart, result.metrics, key="loss"), loss_rows=_some(result.metrics),
         loss_span=smoothing_span(usable), loss_unusable=len(result.metrics) - usable,
         memory_most=max((max(line.predicted, line.measured or 0) for line in result.memory), default=0),
-        quantisation_plot=both_widths(interval_plot, schemes, axis, key="quantisation", title="Bits per byte by scheme"),
+        quantisation_plot=both_widths(
+            interval_plot, schemes, BITS, 3, key="quantisation", title="Bits per byte by scheme", guide=reference,
+            caption=f"{BITS}, lower is better",
+        ),
         **verdict_values(_named(result.verdicts), {NAMES.get(name, name): task.chance for name, task in tasks.items()}),
     )  # fmt: skip
 
@@ -157,19 +158,15 @@ def tiles(result: DemoResult) -> list[tuple[str, str, str, str, str]]:
             shown.append((label, after, note, before, ""))
     if result.train is not None:
         speed, peak = result.train.tokens_per_second, result.train.peak_memory_bytes
-        shown.append(("Training speed", decimal(speed, 0 if speed >= 100 else 1), "tokens per second", "", ""))
-        shown.append(("Peak memory", byte_size(peak), "", "", f"{peak:,} bytes"))
+        shown += [
+            ("Training speed", decimal(speed, 0 if speed >= 100 else 1), "tokens per second", "", ""),
+            ("Peak memory", byte_size(peak), "", "", f"{peak:,} bytes"),
+        ]
     return [*shown, ("Whole run", duration(result.seconds), "", "", f"{result.seconds:,.1f} seconds")]
 
 
 def _named(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
     return {NAMES.get(name, name): verdict for name, verdict in verdicts.items()}
-
-
-def passage_of(answer: Answer, quote: Quote) -> tuple[str, str, str] | None:
-    """The passage that a quotation stands in: the text before, the quotation, the text after; None without one."""
-    parts = (passage.text.partition(quote.text) for passage in answer.passages)
-    return next((part for part in parts if part[1]), None)
 
 
 def _some(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from stilnovo.benchmarks.task import METRIC_NAMES
-from stilnovo.report.charts import IntervalAxis, IntervalRow, interval_plot
+from stilnovo.report.charts import IntervalRow, interval_plot
 from stilnovo.report.page import both_widths, command_text, compose, text_table
 from stilnovo.report.report2024 import published_tables
 from stilnovo.scoring.perplexity import SHORT_WINDOW
@@ -36,12 +36,12 @@ def evaluation_page(result: EvaluationResult) -> str:
         metric_names=METRIC_NAMES, short=short_perplexity(result), categories=categories, unfolded=UNFOLDED,
         plot=both_widths(
             interval_plot, [IntervalRow(task.name, task.score().times(100), chance=100 * task.chance or None) for task in tasks],
-            IntervalAxis("%", 1, caption="%, higher is better"), key="scores", title="Scores with their 95 % intervals",
+            "%", 1, caption="%, higher is better", key="scores", title="Scores with their 95 % intervals",
         ),
         category_plots=[
             both_widths(
                 interval_plot, [IntervalRow(f"{part} ({score.n:,})", score.times(100)) for part, score in scores.items()],
-                IntervalAxis("%", 1, caption=f"{METRIC_NAMES[result.tasks[name].metric]}, %"), key=f"category-{index}",
+                "%", 1, caption=f"{METRIC_NAMES[result.tasks[name].metric]}, %", key=f"category-{index}",
                 title=f"{name} by category",
             )
             for index, (name, scores) in enumerate(categories.items())
@@ -90,15 +90,15 @@ def short_perplexity(result: EvaluationResult) -> str:
     )
 
 
-def _share(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f}–{100 * estimate.high:.1f})"
+def _share(estimate: Estimate, remark: str = "") -> str:
+    return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f}–{100 * estimate.high:.1f}{remark})"
 
 
 def _headline(result: EvaluationResult) -> str:
-    parts = []
-    for name, task in result.tasks.items():
-        guess = f", guessing {100 * task.chance:.0f} %)" if task.chance else ")"
-        parts.append(f"{name} {_share(task.score()).removesuffix(')')}{guess}")
+    parts = [
+        f"{name} {_share(task.score(), f', guessing {100 * task.chance:.0f} %' if task.chance else '')}"
+        for name, task in result.tasks.items()
+    ]
     if result.text is not None:
         bits = result.text.bits_per_byte()
         parts.append(f"{bits.value:.3f} bits per byte {bits.between(3)}")
@@ -118,13 +118,14 @@ def _facts(result: EvaluationResult) -> list[tuple[str, str]]:
     identity = result.identity or {}
     facts = [("command", command_text(result.command))] if result.command else []
     facts += [("model", result.model), ("adapter", result.adapter or "none"), ("quantization", result.quantization)]
-    given = {
+    given = {key: value for key, value in identity.items() if value and key != "quantization"}
+    given |= {
         key: value for key, value in result.settings.items() if key not in identity and value not in (None, [], "")
     }
-    given = {key: value for key, value in identity.items() if value and key != "quantization"} | given
-    for key, value in given.items():
-        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
-        facts.append((key.replace("_", " "), shown))
+    facts += [
+        (key.replace("_", " "), json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value))
+        for key, value in given.items()
+    ]
     for name, task in result.tasks.items():
         facts.append((f"{name} items sha256", task.items_sha256))
         facts += [(f"{name}: the user's own file {file}, sha256", digest) for file, digest in task.files.items()]

@@ -60,11 +60,10 @@ def compose(
     """
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    parts = ("limits", "method")
-    texts = {
-        part: _environment().get_template(f"prose/{prose}-{part}.html").render(**values) for part in parts if prose
-    }
-    limits, method = (Markup(texts.get(part, "").strip()) for part in parts)  # escaped when they were rendered
+    limits, method = (  # escaped when they are rendered
+        Markup(_environment().get_template(f"prose/{prose}-{part}.html").render(**values) if prose else "").strip()
+        for part in ("limits", "method")
+    )
     common: list[Section] = [
         ("limits", "What this does not show", "", bool(limits)),
         ("method", "How it was measured", "", bool(method)),

@@ -6,7 +6,8 @@ shape of their marks; a filled mark lost nothing that the test can see; a pale b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from stilnovo.forgetting.tradeoff import Front, Point, Tradeoff
 from stilnovo.report.numbers import drawable
@@ -30,14 +31,22 @@ def pareto_chart(tradeoff: Tradeoff, panel: Front, *, width: int, key: str) -> s
     Returns:
         An `<svg>` element, or None if no setting has values that can be drawn.
     """
-    curves = {name: list(_curve(tradeoff, name, panel)) for name in dict.fromkeys(one.name for one in tradeoff.points)}
-    spots = [spot for curve in curves.values() for spot in curve]
+    names = list(dict.fromkeys(point.name for point in tradeoff.points))
+    losses = [(point, point.loss(panel)) for point in sorted(tradeoff.points, key=partial(_order, names))]
+    spots = [
+        (point, loss)
+        for point, loss in losses
+        if loss is not None and drawable(point.gain.value) and drawable(loss.value)
+    ]
     if not spots:
         return None
     title, caption = PANELS[panel]
-    words = [f"{point.name} {point.scaling}: {_words(point, loss)}" for point, loss in spots]
+    words = [
+        f"{point.name} {point.scaling}: gained {interval_text(point.gain, 2)}, lost {interval_text(loss, 2)}"
+        for point, loss in spots
+    ]
     plane = Plane(
-        [*numbers_of(loss for _, loss in spots), 0.0], (f"↑ {caption}", f"{GAINED} →"), names=list(curves), width=width,
+        [*numbers_of(loss for _, loss in spots), 0.0], (f"↑ {caption}", f"{GAINED} →"), names=names, width=width,
         height=430 if width > 500 else 340, key=key, title=title,
         description=f"Across: {GAINED}. Up: {caption}. " + "; ".join(words) + ".",
     )  # fmt: skip
@@ -45,45 +54,37 @@ def pareto_chart(tradeoff: Tradeoff, panel: Front, *, width: int, key: str) -> s
     x = Scale(gains, plane.left + EDGE, plane.right - EDGE, 8 if width > 500 else 5)
     for tick in x.ticks:
         plane.line(x(tick), plane.top, x(tick), plane.bottom, "grid")
-    plane.labels_below(x)
+    plane.labels_below(x, plane.bottom + 18)
     plane.line(x(0), plane.top, x(0), plane.bottom, "guide")
     plane.line(plane.left, plane.y(0), plane.right, plane.y(0), "guide")
     plane.text(plane.right - 6, plane.bottom - 8, "better ↘", "tick", "end")
     _front(plane, x, [spot for spot in spots if panel in spot[0].front], base=panel in tradeoff.base.front)
-    taken: list[Box] = []
-    for point, loss in spots:
-        px, py = x(point.gain.value), plane.y(loss.value)
-        taken.append((px - RADIUS - 1, px + RADIUS + 1, py - RADIUS - 1, py + RADIUS + 1))
+    places = [(x(point.gain.value), plane.y(loss.value)) for point, loss in spots]
+    for (point, loss), (px, py) in zip(spots, places, strict=True):
         plane.whisker(px, loss)
-        if drawable(point.gain.low) and drawable(point.gain.high):
-            plane.line(x(point.gain.low), py, x(point.gain.high), py, "interval")
-    for index, curve in enumerate(curves.values()):
-        joined = [(x(one.gain.value), plane.y(loss.value)) for one, loss in curve if one.scaling.is_uniform]
-        if joined:
-            plane.points("polyline", [(x(0), plane.y(0)), *joined], f"curve {colour(index)}")
-        for one, loss in curve:
-            hover = f"{one.name}, {one.scaling}: {_words(one, loss)}"
-            plane.mark(x(one.gain.value), plane.y(loss.value), index, filled=not one.lost, hover=hover)
-    taken.append(_base(plane, x))
-    for index, curve in enumerate(curves.values()):
-        for one, loss in curve:
-            _label(plane, str(one.scaling), x(one.gain.value), plane.y(loss.value), colour(index), taken)
+        for low, high in x.ends(point.gain):
+            plane.line(low, py, high, py, "interval")
+    for index, name in enumerate(names):
+        alike = [
+            place
+            for (point, _), place in zip(spots, places, strict=True)
+            if (point.name, point.scaling.is_uniform) == (name, True)
+        ]
+        if alike:
+            plane.points("polyline", [(x(0), plane.y(0)), *alike], f"curve {colour(index)}")
+    for (point, _), (px, py), hover in zip(spots, places, words, strict=True):
+        plane.mark(px, py, names.index(point.name), filled=not point.lost, hover=hover)
+    reach = RADIUS + 1
+    taken = [*((px - reach, px + reach, py - reach, py + reach) for px, py in places), _base(plane, x)]
+    for (point, _), (px, py) in zip(spots, places, strict=True):
+        _label(plane, str(point.scaling), px, py, colour(names.index(point.name)), taken)
     return plane.markup()
 
 
-def _curve(tradeoff: Tradeoff, name: str, panel: Front) -> Iterator[Spot]:
-    """An adapter's settings that can be drawn: those that scale all layers alike in order, then the others."""
-    points = [one for one in tradeoff.points if one.name == name]
-    for point in sorted(
-        points, key=lambda one: (not one.scaling.is_uniform, one.scaling.beta * one.scaling.is_uniform)
-    ):
-        loss = point.loss(panel)
-        if loss is not None and drawable(point.gain.value) and drawable(loss.value):
-            yield point, loss
-
-
-def _words(point: Point, loss: Estimate) -> str:
-    return f"gained {interval_text(point.gain, 2)}, lost {interval_text(loss, 2)}"
+def _order(names: Sequence[str], point: Point) -> tuple[int, bool, float]:
+    """By adapter; its settings that scale all layers alike in order, then the others."""
+    uniform = point.scaling.is_uniform
+    return names.index(point.name), not uniform, point.scaling.beta * uniform
 
 
 def _front(plane: Plane, x: Scale, spots: Sequence[Spot], *, base: bool) -> None:

@@ -1,12 +1,16 @@
-"""What the charts share: scales with round ticks, labels that fit, intervals in words, and the plane of a line chart."""
+"""What the charts are made of: SVG elements, scales with round ticks, labels that fit, and the plane of a line chart.
+
+Elements are built as a tree and serialised once, so that every text is escaped and every tag closed by construction.
+Colours and strokes are the style sheet's business: elements carry classes only.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 from stilnovo.report.numbers import clean, decimal, drawable, finite, tick_digits, ticks
-from stilnovo.report.svg import Drawing
 from stilnovo.statistics.estimates import Estimate
 
 CHARACTER = 7.4  # mean advance of the sans face at 12 px, on the generous side: labels must not touch the plot
@@ -26,10 +30,11 @@ _SHAPES: tuple[tuple[tuple[float, float], ...], ...] = (
 class Scale:
     """Round numbers over the data, and the linear map from them to drawing coordinates."""
 
-    def __init__(self, values: Iterable[float], start: float, stop: float, target: int, *, whole: bool = False) -> None:
-        values = list(values)
+    def __init__(self, values: Sequence[float], start: float, stop: float, target: int, *, whole: bool = False) -> None:
         self.ticks = ticks(min(values), max(values), target, whole=whole)
-        self.digits = 0 if whole else tick_digits(self.ticks[1] - self.ticks[0])
+        digits = 0 if whole else tick_digits(self.ticks[1] - self.ticks[0])
+        self.labels = [decimal(tick, digits) for tick in self.ticks]
+        self.room = max(map(len, self.labels)) * CHARACTER
         self._start, self._stop = start, stop
 
     def __call__(self, value: float) -> float:
@@ -37,14 +42,64 @@ class Scale:
         low, high = self.ticks[0], self.ticks[-1]
         return self._start + (value - low) / (high - low) * (self._stop - self._start)
 
-    def spaced(self) -> list[float]:
-        """The ticks whose labels have room: every one, or every second where the numbers are long.
+    def ends(self, estimate: Estimate) -> list[tuple[float, float]]:
+        """The coordinates of an interval's ends, as the only pair of the list; an empty list where it has none."""
+        if not (drawable(estimate.low) and drawable(estimate.high)):
+            return []
+        return [(self(estimate.low), self(estimate.high))]
+
+    def spaced(self) -> list[tuple[float, str]]:
+        """The ticks whose labels have room, with their labels: every one, or every second where the numbers are long.
 
         A long label at an end is moved inwards, towards its neighbour; that too has to fit.
         """
         gap = abs(self(self.ticks[1]) - self(self.ticks[0]))
-        half = max(len(decimal(tick, self.digits)) for tick in self.ticks) * CHARACTER / 2
-        return self.ticks[:: math.ceil((2 * half + 6 + max(0.0, half - EDGE)) / gap)]
+        every = math.ceil((self.room + 6 + max(0.0, self.room / 2 - EDGE)) / gap)
+        return list(zip(self.ticks, self.labels, strict=True))[::every]
+
+
+class Drawing:
+    """A drawing of `width` × `height` user units with a title and a description for those who cannot see it.
+
+    `key` makes the ids unique in the page.
+    """
+
+    def __init__(self, width: float, height: float, *, key: str, title: str, description: str) -> None:
+        labels, box = f"{key}-title {key}-desc", f"0 0 {_number(width)} {_number(height)}"
+        self.width, self.height = width, height
+        self._root = Element("svg", {"viewBox": box, "class": "chart", "role": "img", "aria-labelledby": labels})
+        SubElement(self._root, "title", {"id": f"{key}-title"}).text = title
+        SubElement(self._root, "desc", {"id": f"{key}-desc"}).text = description
+
+    def add(self, tag: str, style: str, hover: str = "", **attributes: float | str) -> Element:
+        """Any element, with text shown while the pointer rests on it."""
+        shown = {name: value if isinstance(value, str) else _number(value) for name, value in attributes.items()}
+        element = SubElement(self._root, tag, {"class": style} | shown)
+        if hover:
+            SubElement(element, "title").text = hover
+        return element
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, style: str) -> None:
+        """A straight line."""
+        self.add("line", style, x1=x1, y1=y1, x2=x2, y2=y2)
+
+    def points(self, tag: str, points: Iterable[tuple[float, float]], style: str, hover: str = "") -> None:
+        """A `polyline` through all points, or a closed `polygon`."""
+        self.add(tag, style, hover, points=" ".join(f"{_number(x)},{_number(y)}" for x, y in points))
+
+    def text(self, x: float, y: float, words: str, style: str, anchor: str = "start") -> None:
+        """One line of text; `anchor` is start, middle or end."""
+        self.add("text", style, x=x, y=y, **{"text-anchor": anchor}).text = words
+
+    def labels_below(self, x: Scale, y: float) -> None:
+        """The figures of the horizontal axis."""
+        for tick, label in x.spaced():
+            half = len(label) * CHARACTER / 2
+            self.text(min(max(x(tick), half), self.width - half), y, label, "tick", "middle")
+
+    def markup(self) -> str:
+        """The drawing as an `<svg>` element."""
+        return tostring(self._root, encoding="unicode")
 
 
 class Plane(Drawing):
@@ -54,32 +109,27 @@ class Plane(Drawing):
     """
 
     def __init__(
-        self, values: Iterable[float], captions: tuple[str, str], *, width: float, height: float, key: str, title: str,
+        self, values: Sequence[float], captions: tuple[str, str], *, width: float, height: float, key: str, title: str,
         description: str, names: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        rows = _legend(names, width)
-        self.top = _ROW * len(rows) + 30
+        names = [fit(name, width - 40) for name in names]
+        room = max(map(len, names), default=0) * CHARACTER + 34
+        columns = max(1, int((width - 8) / room))
+        self.top = _ROW * math.ceil(len(names) / columns) + 30
         super().__init__(width, self.top + height, key=key, title=title, description=description)
         self.bottom, self.right = self.height - 42, width - EDGE
         self.y = Scale(values, self.bottom, self.top, 6)
-        self.left = max(len(decimal(tick, self.y.digits)) for tick in self.y.ticks) * CHARACTER + 12
-        for tick in self.y.ticks:
+        self.left = self.y.room + 12
+        for tick, label in zip(self.y.ticks, self.y.labels, strict=True):
             self.line(self.left, self.y(tick), self.right, self.y(tick), "grid")
-            self.text(self.left - 8, self.y(tick) + 4, decimal(tick, self.y.digits), "tick", "end")
+            self.text(self.left - 8, self.y(tick) + 4, label, "tick", "end")
         self.line(self.left, self.bottom, self.right, self.bottom, "axis")
         self.text(0, self.top - 12, fit(captions[0], width), "tick")
         self.text(self.right, self.bottom + 36, fit(captions[1], width), "tick", "end")
-        for number, row in enumerate(rows):
-            for x, index, name in row:
-                self.mark(x, 8 + _ROW * number, index)
-                self.text(x + 12, 12 + _ROW * number, name, "label")
-
-    def labels_below(self, x: Scale) -> None:
-        """The figures of the horizontal axis."""
-        for tick in x.spaced():
-            label = decimal(tick, x.digits)
-            place = min(x(tick), self.right + EDGE - len(label) * CHARACTER / 2)
-            self.text(place, self.bottom + 18, label, "tick", "middle")
+        for index, name in enumerate(names):
+            x, y = 8 + room * (index % columns), 8 + _ROW * (index // columns)
+            self.mark(x, y, index)
+            self.text(x + 12, y + 4, name, "label")
 
     def mark(self, x: float, y: float, index: int, *, filled: bool = True, hover: str = "") -> None:
         """The mark of curve number `index` at a place."""
@@ -89,22 +139,8 @@ class Plane(Drawing):
 
     def whisker(self, x: float, estimate: Estimate) -> None:
         """A vertical interval; nothing where it has no ends."""
-        if drawable(estimate.low) and drawable(estimate.high):
-            self.line(x, self.y(estimate.low), x, self.y(estimate.high), "interval")
-
-
-def _legend(names: Sequence[str], width: float) -> list[list[tuple[float, int, str]]]:
-    """(x, index, name) of every curve, in as many rows as they need."""
-    rows: list[list[tuple[float, int, str]]] = []
-    x = math.inf
-    for index, name in enumerate(fit(name, width - 40) for name in names):
-        room = len(name) * CHARACTER + 34
-        if x + room > width:
-            rows.append([])
-            x = 8.0
-        rows[-1].append((x, index, name))
-        x += room
-    return rows
+        for low, high in self.y.ends(estimate):
+            self.line(x, low, x, high, "interval")
 
 
 def colour(index: int) -> str:
@@ -134,3 +170,7 @@ def interval_text(estimate: Estimate, digits: int) -> str:
 def numbers_of(estimates: Iterable[Estimate]) -> list[float]:
     """All values and ends that can be drawn: what an axis shared by these intervals has to cover."""
     return [x for e in estimates if drawable(e.value) for x in (e.value, e.low, e.high) if drawable(x)]
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from stilnovo.benchmarks.task import METRIC_NAMES, items_sha256
-from stilnovo.compare.verdict import Verdict
+from stilnovo.compare.verdict import BITS, Verdict
 from stilnovo.forgetting.form import PARTS, form_share
 from stilnovo.forgetting.scales import Probes, ScaleAnswers
 from stilnovo.forgetting.tradeoff import ALL_TASKS, CHAT, FORM, LANGUAGE, Point, Tradeoff
@@ -172,21 +172,11 @@ def _against(verdict: Verdict | None) -> dict[str, Any]:
 
 def _measures(tradeoff: Tradeoff) -> list[tuple[str, str, str, list[tuple[Point, Verdict]]]]:
     """One table for each thing that was measured: name, what its values are, a note, and the verdict on every setting."""
-    base, points = tradeoff.base.measured, tradeoff.points
+    points = tradeoff.points
+    shown = {ALL_TASKS: ("accuracy, %", "Every item counts alike, by its own task's metric.")}
+    shown |= dict.fromkeys((FORM, LANGUAGE), ("answers, %", ""))
+    for name, task in tradeoff.base.measured.tasks.items():
+        shown[name] = f"{METRIC_NAMES[task.metric]}, %", f"Guessing: {100 * task.chance:.0f} %." if task.chance else ""
     gained = [(point, point.gained) for point in points if point.gained is not None]
     rows = {name: [(point, point.losses[name]) for point in points] for name in (points[0].losses if points else ())}
-    measures = [(HELD_OUT, "bits per byte", "", gained)]
-    for name, verdicts in rows.items():
-        unit, note = "bits per byte", ""
-        if name in base.tasks:
-            task = base.tasks[name]
-            unit, note = (
-                f"{METRIC_NAMES[task.metric]}, %",
-                f"Guessing: {100 * task.chance:.0f} %." if task.chance else "",
-            )
-        elif name == ALL_TASKS:
-            unit, note = "accuracy, %", "Every item counts alike, by its own task's metric."
-        elif name in (FORM, LANGUAGE):
-            unit = "answers, %"
-        measures.append((name, unit, note, verdicts))
-    return measures
+    return [(name, *shown.get(name, (BITS, "")), verdicts) for name, verdicts in {HELD_OUT: gained, **rows}.items()]
