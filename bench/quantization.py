@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stilnovo.benchmarks.task import Draw
-from stilnovo.compare.scheme_costs import scheme_costs
+from stilnovo.compare.variants import scheme_costs
 from stilnovo.model.load import open_model
 from stilnovo.runlog import environment, write_atomic
 from stilnovo.scoring.documents import held_out_texts

@@ -21,8 +21,7 @@ import pytest
 from stilnovo import recipe as recipes
 from stilnovo.benchmarks.task import Metric
 from stilnovo.chat.events import Answer
-from stilnovo.compare.scheme_costs import SchemeCost
-from stilnovo.compare.side_by_side import SideBySide
+from stilnovo.compare.variants import SchemeCost, SideBySide
 from stilnovo.compare.verdict import Verdict
 from stilnovo.generate.generator import Completion, Sampling
 from stilnovo.model.memory import MemoryLine

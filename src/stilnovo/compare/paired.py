@@ -78,18 +78,16 @@ def compare(before: EvaluationResult, after: EvaluationResult) -> Comparison:
     verdicts: dict[str, Verdict] = {}
     pairs: dict[str, Pairs] = {}
     refused: dict[str, InputError] = {}
-    for name in (name for name in before.tasks if name in after.tasks):
+    for name in [*(name for name in before.tasks if name in after.tasks), TEXT]:
         try:
-            pairs[name] = pair(before.tasks[name], after.tasks[name])
-            verdicts[name] = pairs[name].verdict()
+            if name != TEXT:
+                pairs[name] = pair(before.tasks[name], after.tasks[name])
+                verdicts[name] = pairs[name].verdict()
+            elif before.text is not None and after.text is not None:
+                _check_same_texts(before.text, after.text)
+                verdicts[name] = bits_per_byte_verdict(before.text.nats, after.text.nats, before.text.sizes)
         except InputError as error:
             refused[name] = error
-    if before.text is not None and after.text is not None:
-        try:
-            _check_same_texts(before.text, after.text)
-            verdicts[TEXT] = bits_per_byte_verdict(before.text.nats, after.text.nats, before.text.sizes)
-        except InputError as error:
-            refused[TEXT] = error
     if refused and not verdicts:
         raise next(iter(refused.values()))
     if not verdicts:

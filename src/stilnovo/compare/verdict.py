@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from stilnovo.statistics.estimates import (
     FEWEST_CLUSTERS,
     Estimate,
-    bootstrap_ratio,
+    bootstrap_ratios,
     holm,
     mcnemar,
     mean,
@@ -140,11 +140,10 @@ def score_verdict(
         ValueError: the two runs do not have the same number of items, or none.
     """
     first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
-    _same_length(len(first), len(second))
-    n, gained, lost = len(first), int(np.sum(second > first)), int(np.sum(second < first))
-    binary = bool(np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all())
-    clustered = clusters is not None and len(set(clusters)) < n
+    n, clustered = len(first), clusters is not None and len(set(clusters)) < len(first)
     difference = paired_difference(first, second, clusters if clustered else None)
+    gained, lost = int(np.sum(second > first)), int(np.sum(second < first))
+    binary = bool(np.isin([first, second], (0.0, 1.0)).all())
     # no change at all is compatible with up to 3 / n of it (the rule of three)
     effective = difference.clusters if clustered and not gained + lost else n
     visible = smallest_visible_difference(effective, max((gained + lost) / n, min(1.0, 3 / effective)))
@@ -163,36 +162,29 @@ def score_verdict(
     return Verdict(metric, start, end, difference, p, test, visible, limit, gained, lost)
 
 
-def bits_per_byte_verdict(
-    before_nats: ArrayLike, after_nats: ArrayLike, sizes: ArrayLike, clusters: Sequence[Hashable] | None = None
-) -> Verdict:
+def bits_per_byte_verdict(before_nats: ArrayLike, after_nats: ArrayLike, sizes: ArrayLike) -> Verdict:
     """The paired verdict on held-out text, lower being better.
 
     Args:
         before_nats: (D,) negative log-likelihood of each document, in nats, under the first model.
         after_nats: (D,) the same under the second.
         sizes: (D,) UTF-8 bytes of each document.
-        clusters: (D,) names, where several texts come from one source.
 
     Raises:
         ValueError: the lengths differ, or there are no documents.
     """
     first, second = np.asarray(before_nats, dtype=np.float64), np.asarray(after_nats, dtype=np.float64)
+    if first.shape != second.shape or first.size == 0:
+        raise ValueError(f"a paired comparison needs the same documents on both sides: {first.shape}, {second.shape}")
     bits = np.asarray(sizes, dtype=np.float64) * math.log(2)
-    _same_length(len(first), len(second))
-    before, after, difference = (bootstrap_ratio(nats, bits, clusters) for nats in (first, second, second - first))
+    before, after, difference = bootstrap_ratios([first, second, second - first], bits)
     visible = smallest_visible_shift(difference.standard_error)
     if difference.clusters < FEWEST_CLUSTERS:
         limit = f"{difference.clusters} documents are too few to tell, at least {FEWEST_CLUSTERS} are needed"
     else:
         # rounded up, so that the claim is never too bold
         limit = f"this text could only have shown changes of {math.ceil(visible * 1000 - 1e-9) / 1000:.3f} or more"
-    return Verdict(BITS, before, after, difference, sign_flip(second - first, clusters), "sign-flip", visible, limit)
-
-
-def _same_length(first: int, second: int) -> None:
-    if first != second or first == 0:
-        raise ValueError(f"a paired comparison needs the same items on both sides: {first} and {second}")
+    return Verdict(BITS, before, after, difference, sign_flip(second - first), "sign-flip", visible, limit)
 
 
 def _signed(value: float, digits: int) -> str:

@@ -20,8 +20,7 @@ from stilnovo.benchmarks.task import Selection, select
 from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.chat.answer import ask
 from stilnovo.compare.paired import compare
-from stilnovo.compare.scheme_costs import SchemeCost, scheme_costs
-from stilnovo.compare.side_by_side import side_by_side
+from stilnovo.compare.variants import SchemeCost, scheme_costs, side_by_side
 from stilnovo.errors import InputError
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.io import sample

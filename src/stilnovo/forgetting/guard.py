@@ -20,7 +20,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,18 +123,19 @@ class Guard:
 
     def begin(self, model: Llama) -> None:
         """Take the base's answers from the run folder, or ask it: the adapter is switched off meanwhile."""
-        key = f"{self.what.sha256()} {self.identity}"
-        path = self.folder / "base.json"
-        self.base = _stored(path, key)
-        if self.base is not None:
-            return
+        key, path = f"{self.what.sha256()} {self.identity}", self.folder / "base.json"
+        with suppress(OSError, ValueError, KeyError, TypeError):  # an earlier session's, of this base and slice
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["key"] == key:
+                self.base = Answers(**stored["answers"])
+                return
         began = time.perf_counter()
         lora.set_enabled(model, False)
         try:
             self.base = measure(model, self.tokenizer, self.what, token_budget=self.token_budget)
         finally:
             lora.set_enabled(model, True)
-        if not all(math.isfinite(value) for value in _numbers(self.base)):
+        if not self.base.finite:
             raise InputError("The base model's scores are not finite.", next="Check it with `stilnovo evaluate`.")
         if empty := [name for name, nats in self.base.nats.items() if not sum(nats)]:
             raise InputError(
@@ -152,7 +154,7 @@ class Guard:
         assert self.base is not None, "the base was asked first"
         began = time.perf_counter()
         now = measure(model, self.tokenizer, self.what, token_budget=self.token_budget)
-        if not all(math.isfinite(value) for value in _numbers(now)):
+        if not now.finite:
             return StepEvaluation(step, True, False, None, "regressed: the model's scores are not finite")
         protected = self.judge(now)
         gain = percent_gained(self.base, now, GAIN) if self.what.gain else None
@@ -163,7 +165,7 @@ class Guard:
             "protected": [asdict(one) | {"lost": one.lost} for one in protected], "gain_percent": gain,
             "accuracy": {
                 one.task.name: [_accuracy(one, values) for values in both]
-                for one, both in _by_task(self.what.selections, self.base, now)
+                for one, *both in zip(self.what.selections, self.base.loglikelihoods, now.loglikelihoods, strict=True)
             },
             "bits_per_byte": {
                 name: [math.fsum(answers.nats[name]) / (sum(sizes) * math.log(2)) for answers in (self.base, now)]
@@ -178,13 +180,12 @@ class Guard:
         assert self.base is not None
         alpha, protected = self.section.alpha, []
         for name, rooms in self._rooms.items():
-            strata = None
             if name == BENCHMARKS:
                 allowed, unit = self.section.tolerance_points, "points"
                 left, strata = score_rooms(self.what.selections, self.base, now, allowed)
             else:
                 allowed, unit = self.section.tolerance_percent, "percent"
-                left = text_rooms(self.base.nats[name], now.nats[name], allowed)
+                left, strata = text_rooms(self.base.nats[name], now.nats[name], allowed), None
             rooms.append(left)
             result = bound(rooms, self.planned, alpha / len(self._rooms), strata)
             protected.append(
@@ -310,23 +311,13 @@ def score_rooms(
     selections: Sequence[Selection], base: Answers, now: Answers, allowed: float
 ) -> tuple[Floats, list[int]]:
     """What is left of the allowance, in points, (U,), so that its mean is that of all items; and each unit's benchmark."""
-    sums: list[Floats] = []
-    strata: list[int] = []
-    for number, (one, both) in enumerate(_by_task(selections, base, now)):
-        before, after = soft_scores(one, *both)
-        sums.append(cluster_sums(100 * (after - before) + allowed, one.clusters))
-        strata += [number] * len(sums[-1])
-    return np.concatenate(sums) * (len(strata) / len(base.loglikelihoods)), strata
-
-
-def _by_task(
-    selections: Sequence[Selection], *answers: Answers
-) -> Iterator[tuple[Selection, list[Sequence[Sequence[float]]]]]:
-    """Each benchmark with the log-likelihoods of its items under each of the `answers`."""
-    place = 0
-    for one in selections:
-        here = slice(place, place := place + len(one.items))
-        yield one, [each.loglikelihoods[here] for each in answers]
+    scores = [soft_scores(*part) for part in zip(selections, base.loglikelihoods, now.loglikelihoods, strict=True)]
+    sums = [
+        cluster_sums(100 * (after - before) + allowed, one.clusters)
+        for one, (before, after) in zip(selections, scores, strict=True)
+    ]
+    strata = [number for number, units in enumerate(sums) for _ in units]
+    return np.concatenate(sums) * (len(strata) / sum(map(len, base.loglikelihoods))), strata
 
 
 def _accuracy(selection: Selection, values: Sequence[Sequence[float]]) -> float:
@@ -344,16 +335,3 @@ def text_rooms(base: Sequence[float], now: Sequence[float], allowed: float) -> F
 def percent_gained(base: Answers, now: Answers, name: str) -> float:
     """The percentage by which a text's bits per byte have fallen."""
     return 100 * (1 - math.fsum(now.nats[name]) / math.fsum(base.nats[name]))
-
-
-def _numbers(answers: Answers) -> list[float]:
-    return [value for values in (*answers.loglikelihoods, *answers.nats.values()) for value in values]
-
-
-def _stored(path: Path, key: str) -> Answers | None:
-    """The base's answers of an earlier session; None where there are none for this base and slice."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return Answers(**stored["answers"]) if stored["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

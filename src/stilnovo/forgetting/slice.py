@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,11 @@ class Slice:
         """Hex sha256 of all items and documents, in order."""
         digest = hashlib.sha256(items_sha256(self.items).encode())
         for name, documents in self.documents.items():
-            digest.update(json.dumps([name, *map(_identity, documents)], ensure_ascii=True).encode())
+            turns = [
+                [document] if isinstance(document, str) else [[turn.role, turn.content] for turn in document.messages]
+                for document in documents
+            ]
+            digest.update(json.dumps([name, *turns], ensure_ascii=True).encode())
         return digest.hexdigest()
 
 
@@ -66,13 +72,19 @@ class Slice:
 class Answers:
     """What a model answered to a slice.
 
-    `loglikelihoods` in nats, N tuples of E; `nats` what each document of a text cost, (D,); `sizes` the UTF-8 bytes of
+    `loglikelihoods` in nats, for each benchmark N rows of E; `nats` what each document of a text cost, (D,); `sizes` the UTF-8 bytes of
     what was counted, (D,).
     """
 
-    loglikelihoods: Sequence[Sequence[float]]
+    loglikelihoods: Sequence[Sequence[Sequence[float]]]
     nats: Mapping[str, Sequence[float]]
     sizes: Mapping[str, Sequence[int]]
+
+    @property
+    def finite(self) -> bool:
+        """Whether every figure is a finite number."""
+        rows = [*chain.from_iterable(self.loglikelihoods), *self.nats.values()]
+        return all(map(math.isfinite, chain.from_iterable(rows)))
 
 
 def read_slice(
@@ -106,9 +118,8 @@ def read(path: str) -> list[SliceDocument]:
         InputError: it cannot be read, or holds nothing.
     """
     first = next(iter_rows(path, lambda _place, _bad: None), None)
-    if first is not None and shape_of(list(first)) is not None:
-        return list(read_conversations([path])[0])
-    return list(held_out_texts([path]))
+    conversations = first is not None and shape_of(list(first)) is not None
+    return list(read_conversations([path])[0] if conversations else held_out_texts([path]))
 
 
 def sample(documents: Sequence[SliceDocument], count: int, seed: int) -> tuple[SliceDocument, ...]:
@@ -120,7 +131,8 @@ def sample(documents: Sequence[SliceDocument], count: int, seed: int) -> tuple[S
 
 def measure(model: Llama, tokenizer: Tokenizer, what: Slice, *, token_budget: int = TOKEN_BUDGET) -> Answers:
     """Evaluate the model, as it is, on the whole slice."""
-    scores = score(model, tokenizer, what.items, token_budget=token_budget) if what.selections else []
+    scores = iter(score(model, tokenizer, what.items, token_budget=token_budget) if what.selections else ())
+    loglikelihoods = [[list(one.loglikelihoods) for one in islice(scores, len(part.items))] for part in what.selections]
     longest, options = min(DOCUMENT_TOKENS, model.config.max_positions), ReadOptions(token_budget)
 
     def read_all(documents: Sequence[SliceDocument]) -> list[dict[str, Any]]:
@@ -134,7 +146,7 @@ def measure(model: Llama, tokenizer: Tokenizer, what: Slice, *, token_budget: in
 
     rows = {name: read_all(documents) for name, documents in what.documents.items()}
     nats, sizes = ({name: [one[key] for one in rows[name]] for name in rows} for key in ("nats", "size"))
-    return Answers([list(one.loglikelihoods) for one in scores], nats, sizes)
+    return Answers(loglikelihoods, nats, sizes)
 
 
 def _reading(number: int, document: SliceDocument, tokenizer: Tokenizer, longest: int) -> Reading:
@@ -147,9 +159,3 @@ def _name(path: str, paths: Sequence[str]) -> str:
     """The file's own name, the whole path where two share it or it would be the gain's."""
     stem = Path(path).stem
     return path if [Path(one).stem for one in paths].count(stem) > 1 or stem == GAIN else stem
-
-
-def _identity(document: SliceDocument) -> list[Any]:
-    if isinstance(document, str):
-        return [document]
-    return [[turn.role, turn.content] for turn in document.messages]

@@ -31,7 +31,6 @@ Front = Literal["accuracy", "chat"]
 ALL_TASKS, CHAT, FORM, LANGUAGE = "all tasks", "chat", "form", "language"  # measures beside the tasks' own names
 _FORM_MEASURES = ((FORM, "kept", "answers in form"), (LANGUAGE, "language", "answers in the language asked"))
 _NOTHING = Estimate(0.0, 0.0, 0.0, 0.0, 1, 1)
-_SCALE_OF_BASE = Scaling(0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def weigh(sweep: Sweep, tolerance: float = 0.0) -> Tradeoff:
     """Compare every setting of a sweep with its base; `tolerance` in percent of a text's bits per byte, see the module."""
     texts = [*([CHAT] if sweep.base.chat else []), *sweep.base.protected]
     base = Point(
-        BASE, _SCALE_OF_BASE, sweep.base, _NOTHING, None, _NOTHING if sweep.base.tasks else None,
+        BASE, Scaling(0.0, 0.0), sweep.base, _NOTHING, None, _NOTHING if sweep.base.tasks else None,
         dict.fromkeys(texts, _NOTHING), {},
     )  # fmt: skip
     points = [_point(base, name, scaling, measured, tolerance) for (name, scaling), measured in sweep.points.items()]
@@ -141,15 +140,17 @@ def _point(base: Point, name: str, scaling: Scaling, measured: ScaleAnswers, tol
 
 def _pooled(pairs: Mapping[str, Pairs]) -> tuple[list[float], list[float], list[Hashable] | None]:
     """What the items of all tasks scored before and after, each by its task's own metric, and their clusters."""
-    first: list[float] = []
-    second: list[float] = []
-    clusters: list[Hashable] = []
-    clustered = False
-    for task, common in pairs.items():
-        before, after, names = common.scores()
-        first, second, clustered = first + before, second + after, clustered or names is not None
-        clusters += [(task, name) for name in names or [answer.id for answer, _ in common.items]]
-    return first, second, clusters if clustered else None
+    scores = [common.scores() for common in pairs.values()]
+    first = [value for before, _, _ in scores for value in before]
+    second = [value for _, after, _ in scores for value in after]
+    if all(names is None for *_, names in scores):
+        return first, second, None
+    clusters: list[Hashable] = [
+        (task, name)
+        for (task, common), (*_, names) in zip(pairs.items(), scores, strict=True)
+        for name in names or [answer.id for answer, _ in common.items]
+    ]
+    return first, second, clusters
 
 
 def _text_verdict(before: HeldOutScore, after: HeldOutScore) -> Verdict:
@@ -158,13 +159,14 @@ def _text_verdict(before: HeldOutScore, after: HeldOutScore) -> Verdict:
 
 def _with_fronts(points: Sequence[Point]) -> list[Point]:
     """The points with the panels in which each lies on the front."""
-    fronts: dict[int, set[Front]] = {index: set() for index in range(len(points))}
+    fronts: dict[Front, list[int]] = {}
     for panel in get_args(Front):
-        losses = [point.loss(panel) for point in points]
-        places = [(one.gain.value, loss.value) for one, loss in zip(points, losses, strict=True) if loss is not None]
-        for index in front(places) if len(places) == len(points) else ():
-            fronts[index].add(panel)
-    return [replace(point, front=frozenset(fronts[index])) for index, point in enumerate(points)]
+        places = [(one.gain.value, loss.value) for one in points if (loss := one.loss(panel)) is not None]
+        fronts[panel] = front(places) if len(places) == len(points) else []
+    return [
+        replace(point, front=frozenset(panel for panel, indices in fronts.items() if index in indices))
+        for index, point in enumerate(points)
+    ]
 
 
 def front(places: Sequence[tuple[float, float]]) -> list[int]:

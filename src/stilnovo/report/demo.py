@@ -18,8 +18,7 @@ from stilnovo.report.plot import interval_text
 
 if TYPE_CHECKING:
     from stilnovo.chat.events import Answer
-    from stilnovo.compare.scheme_costs import SchemeCost
-    from stilnovo.compare.side_by_side import SideBySide
+    from stilnovo.compare.variants import SchemeCost, SideBySide
     from stilnovo.generate.generator import Sampling
     from stilnovo.model.memory import MemoryLine
     from stilnovo.recipe import Recipe

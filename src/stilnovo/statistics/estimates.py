@@ -26,7 +26,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-CONFIDENCE = 0.95
+UPPER = 0.975  # the quantile at the upper end of a 95 % interval
 RESAMPLES = 10_000
 SEED = 42
 FEWEST_CLUSTERS = 6  # below, no arrangement of signs reaches p < .05: 2 / 2^5 = .0625
@@ -111,13 +111,7 @@ def clustered_standard_error(residuals: ArrayLike, clusters: Sequence[Hashable] 
     return float(math.sqrt(len(sums) / (len(sums) - 1) * float(sums @ sums)) / len(values))
 
 
-def mean(
-    values: ArrayLike,
-    clusters: Sequence[Hashable] | None = None,
-    confidence: float = CONFIDENCE,
-    *,
-    shares: bool = False,
-) -> Estimate:
+def mean(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, shares: bool = False) -> Estimate:
     """The mean of `values` (N,) with its interval.
 
     Zeros and ones get Wilson's interval. Other values get value ± t * clustered standard error, unless they are
@@ -137,18 +131,17 @@ def mean(
     n, centre = len(data), float(data.mean())
     groups = len(cluster_sums(data, clusters))
     error = clustered_standard_error(data - centre, clusters)
-    upper = 1 - (1 - confidence) / 2
     binary = bool(np.isin(data, (0.0, 1.0)).all())
     if binary and groups == n:
-        low, high = wilson(centre, n, normal_quantile(upper))
+        low, high = wilson(centre, n, normal_quantile(UPPER))
     elif (binary or shares) and groups < 2:
         low, high = 0.0, 1.0
     elif binary or shares:
         # all alike shows no variance: then only the clusters count as evidence
         effective = centre * (1 - centre) / error**2 if error > 0 else float(groups)
-        low, high = wilson(centre, effective, student_quantile(upper, groups - 1))
+        low, high = wilson(centre, effective, student_quantile(UPPER, groups - 1))
     else:
-        half = student_quantile(upper, groups - 1) * error if groups > 1 else math.inf
+        half = student_quantile(UPPER, groups - 1) * error if groups > 1 else math.inf
         low, high = centre - half, centre + half
     return Estimate(centre, low, high, error, n, groups)
 
@@ -158,7 +151,6 @@ def bootstrap_ratio(
     denominators: ArrayLike,
     clusters: Sequence[Hashable] | None = None,
     *,
-    confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Estimate:
@@ -169,33 +161,46 @@ def bootstrap_ratio(
     factor sqrt(G / (G - 1)) ask for ("expanded percentile", Hesterberg 2015), without which few documents look too
     certain.
     """
-    top, bottom = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
-    if top.shape != bottom.shape or top.size == 0:
-        raise ValueError(f"need equally many numerators and denominators, at least one: {top.shape}, {bottom.shape}")
-    tops, bottoms = cluster_sums(top, clusters), cluster_sums(bottom, clusters)
-    groups, value = len(tops), float(top.sum() / bottom.sum())
+    return bootstrap_ratios([numerators], denominators, clusters, resamples=resamples, seed=seed)[0]
+
+
+def bootstrap_ratios(
+    rows: Sequence[ArrayLike],
+    denominators: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> list[Estimate]:
+    """`bootstrap_ratio` of several rows of numerators over the same denominators, drawn once for all of them."""
+    tops, bottom = [np.asarray(row, dtype=np.float64) for row in rows], np.asarray(denominators, dtype=np.float64)
+    if any(top.shape != bottom.shape for top in tops) or bottom.size == 0:
+        shapes = ", ".join(str(part.shape) for part in (*tops, bottom))
+        raise ValueError(f"need equally many numerators and denominators, at least one: {shapes}")
+    n, values = len(bottom), [float(top.sum() / bottom.sum()) for top in tops]
+    bottoms, sums = cluster_sums(bottom, clusters), [cluster_sums(top, clusters) for top in tops]
+    groups = len(bottoms)
     if groups < 2:
-        return Estimate(value, -math.inf, math.inf, math.inf, len(top), groups)
-    rng = np.random.default_rng(seed)
-    ratios = np.empty(resamples)
-    step = max(1, _CHUNK_DRAWS // groups)
+        return [Estimate(value, -math.inf, math.inf, math.inf, n, groups) for value in values]
+    rng, step = np.random.default_rng(seed), max(1, _CHUNK_DRAWS // groups)
+    ratios = np.empty((len(tops), resamples))
     for start in range(0, resamples, step):
         drawn = rng.integers(0, groups, size=(min(step, resamples - start), groups))
-        ratios[start : start + step] = tops[drawn].sum(axis=1) / bottoms[drawn].sum(axis=1)
-    wide = math.sqrt(groups / (groups - 1)) * student_quantile(1 - (1 - confidence) / 2, groups - 1)
-    tail = NormalDist().cdf(-wide)
-    low, high = np.quantile(ratios, (tail, 1 - tail))
-    return Estimate(value, float(low), float(high), float(ratios.std(ddof=1)), len(top), groups)
+        ratios[:, start : start + step] = [part[drawn].sum(axis=1) for part in sums] / bottoms[drawn].sum(axis=1)
+    tail = NormalDist().cdf(-math.sqrt(groups / (groups - 1)) * student_quantile(UPPER, groups - 1))
+    lows, highs = np.quantile(ratios, (tail, 1 - tail), axis=1).tolist()
+    parts = zip(values, lows, highs, ratios.std(axis=1, ddof=1).tolist(), strict=True)
+    return [Estimate(value, low, high, error, n, groups) for value, low, high, error in parts]
 
 
-def tango(gained: int, lost: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def tango(gained: int, lost: int, n: int) -> tuple[float, float]:
     """Score interval of the difference of two proportions on the same `n` items (Tango, Statistics in Medicine 17, 1998).
 
     With d the difference asked about and q(d) the likeliest share of lost items if d were true, the ends solve
     (gained - lost - n d)^2 = z^2 n (2 q(d) + d (1 - d)). At d = 0 that is McNemar's statistic, so interval and test
     speak alike. Nothing gained and nothing lost leaves ± z^2 / (n + z^2), not an empty interval.
     """
-    quantile = normal_quantile(1 - (1 - confidence) / 2)
+    quantile = normal_quantile(UPPER)
 
     def statistic(d: float) -> float:
         linear = (2 * n - gained + lost) * d - gained - lost
@@ -239,7 +244,7 @@ def paired_difference(
         raise ValueError(f"a paired difference needs the same items on both sides: {first.shape}, {second.shape}")
     differences = second - first
     n, groups = len(differences), len(cluster_sums(differences, clusters))
-    binary = bool(np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all())
+    binary = bool(np.isin([first, second], (0.0, 1.0)).all())
     if binary and (groups == n or (groups > 1 and not differences.any())):
         # where clustered runs agree on everything, each cluster counts once
         low, high = tango(int(np.sum(differences > 0)), int(np.sum(differences < 0)), groups)

@@ -45,11 +45,6 @@ class Bound:
         """The true room is at most this, at all evaluations together with probability 1 − α."""
         return self.room + self.quantile * self.standard_error
 
-    @property
-    def lost(self) -> bool:
-        """Whether surely more than allowed was lost."""
-        return self.most < 0
-
 
 def bound(rooms: ArrayLike, evaluations: int, alpha: float, strata: ArrayLike | None = None) -> Bound:
     """The bound of the newest evaluation.
