@@ -80,7 +80,7 @@ def run_peer(job: dict[str, Any]) -> dict[str, float]:
     from transformers import PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer, pack_dataset
 
-    definition, end = opened(job).definition(), "<|endoftext|>"
+    definition, end = opened(job).definition, "<|endoftext|>"
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(definition), eos_token=end)
 
     def tokenised(rows: dict[str, Any]) -> dict[str, Any]:

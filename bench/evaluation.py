@@ -89,7 +89,7 @@ def harness(folder: Path) -> Callable[[int, bool], Scorer]:
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     # transformers reads the GGUF's vocabulary without its digit split: the peer gets the same tokens as we, in its own class.
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(open_tokenizer("smollm2").definition()), eos_token="<|im_end|>"
+        tokenizer_object=Tokenizer.from_str(open_tokenizer("smollm2").definition), eos_token="<|im_end|>"
     )
 
     def with_batch(size: int, exact: bool) -> Scorer:

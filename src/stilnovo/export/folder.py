@@ -129,8 +129,8 @@ def _definition(tokenizer: Tokenizer) -> bytes:
     """`tokenizer.json`; where documents open with a token, others must put it there too, as ours does by itself."""
     opening = tokenizer.special_text(tokenizer.bos_id)
     if opening is None:
-        return tokenizer.definition().encode()
-    fast = Fast.from_str(tokenizer.definition())
+        return tokenizer.definition.encode()
+    fast = Fast.from_str(tokenizer.definition)
     pair = [opening, "$A", f"{opening}:1", "$B:1"]
     fast.post_processor = TemplateProcessing([opening, "$A"], pair, special_tokens=[(opening, tokenizer.bos_id)])
     return str(fast.to_str()).encode()

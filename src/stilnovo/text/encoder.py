@@ -51,17 +51,12 @@ def _kinds() -> dict[bytes, npt.NDArray[np.uint8]]:
     return kinds
 
 
-def _cuts() -> npt.NDArray[np.bool_]:
-    """Whether there is a cut between two kinds, at 8 · before + behind."""
-    cuts = np.zeros((8, 8), dtype=bool)
-    cuts[_LETTER, [_DIGIT, _MARK, _SPACE, _LINE]] = True
-    cuts[_DIGIT, [_LETTER, _MARK, _SPACE, _LINE]] = True
-    # Not before a letter, which Llama 3 joins with one mark, and not before a line's end, which it joins with many.
-    cuts[_MARK, [_DIGIT, _SPACE]] = True
-    return cuts.reshape(64)
-
-
-_WIDE, _CUTS = _kinds(), _cuts()
+# Whether there is a cut between two kinds, [before, behind]. Behind a mark, not before a letter, which Llama 3 joins with
+# one mark, and not before a line's end, which it joins with many.
+_CUTS = np.zeros((8, 8), dtype=bool)
+_CUTS[[[_LETTER], [_DIGIT]], [_MARK, _SPACE, _LINE]] = True
+_CUTS[[_LETTER, _DIGIT, _MARK, _MARK], [_DIGIT, _LETTER, _DIGIT, _SPACE]] = True
+_WIDE = _kinds()
 _KINDS = _WIDE.pop(b"")
 
 IntArray = npt.NDArray[np.int32]
@@ -80,9 +75,7 @@ class _Memory(dict[str, bytes]):
         self._older: dict[str, bytes] = {}
 
     def __missing__(self, key: str) -> bytes:
-        ids = self._older.get(key)
-        if ids is None:
-            ids = self._find(key)
+        ids = self._older[key] if key in self._older else self._find(key)
         if len(key) <= _PIECE_CHARS and (self._lines or "\n" not in key):  # what goes over a line's end seldom returns
             if len(self) >= self._limit:
                 self._older = dict(self)
@@ -96,7 +89,7 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.remembers = _cuts_are_known(tokenizer.definition())
+        self.remembers = _cuts_are_known(tokenizer.definition)
         self._pieces = _Memory(self._piece, _PIECES)
         self._before = _Memory(self._opening_of, _BEFORE, lines=True)
         self._opening = _ints([] if tokenizer.bos_id is None else [tokenizer.bos_id])
@@ -174,7 +167,7 @@ def _cut(texts: list[str]) -> tuple[pa.StringArray, LongArray]:
     ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
     kinds = _kinds_of(np.frombuffer(data, np.uint8))
     cut = np.zeros(len(kinds) + 1, dtype=bool)
-    cut[1:-1] = _CUTS[kinds[:-1] * np.uint8(8) + kinds[1:]]
+    cut[1:-1] = _CUTS.reshape(64)[kinds[:-1] * np.uint8(8) + kinds[1:]]
     # Behind a single line's end too, from one visible character to another: with more white space the pre-tokenisers differ.
     line = np.flatnonzero(kinds[1:-1] == _LINE) + 1
     visible = (kinds >= _LETTER) & (kinds <= _MARK)
@@ -229,10 +222,7 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
 
 def _segments(text: str) -> Iterator[str]:
     start = 0
-    while len(text) - start > _BATCH:
-        seam = _SEAM.search(text, start + _BATCH)
-        if seam is None:
-            break
+    while len(text) - start > _BATCH and (seam := _SEAM.search(text, start + _BATCH)):
         yield text[start : seam.start()]
         start = seam.start()
     yield text[start:]

@@ -3,21 +3,20 @@
 Unusual here: words are cut at elisions on both kinds of apostrophe (dell’amore gives *amore*), accents never decide
 (perché = perchè = perche' = perche), and every cut keeps its place in the original text, because a quotation has to be
 found again letter by letter. Stems are Snowball's Italian ones, taken after folding: Snowball alone leaves typographic
-apostrophes and accents where they are; old spellings become today's first. `analyse` gives a whole passage's words at
-once, without places, at several megabytes a second.
+apostrophes and accents where they are; old spellings become today's first (*core*, *foco*, *virtute*, *etade*, *studj*):
+a word is exchanged only where its old form is no other common word of today, so the list is short and closed.
+`analyse` gives a whole passage's words at once, without places, at several megabytes a second.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import Stemmer
-
-from stilnovo.text.archaic import modern
 
 _APOSTROPHES = dict.fromkeys(map(ord, "’‘ʼʹ′＇`´‛"), "'")
 _INVISIBLE = dict.fromkeys([0x00AD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF])
@@ -71,8 +70,6 @@ _LOOSE = _listed("ecc etc cit id ibid v n p")
 _STOP = re.compile(r"[.!?…]+[»”\"’')\]]*(?=\s)")
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _LAST_WORD = re.compile(r"[^«“\"(\[]*$")
-# With opening marks and dots: anything longer is a word.
-_LONGEST_ABBREVIATION = 12
 _OPENING = "«“\"‘'([—–-―‒ \t\n"
 
 _stemmer = Stemmer.Stemmer("italian", 0)
@@ -103,9 +100,48 @@ def _unmarked(text: str) -> str:
     return plain
 
 
-@lru_cache(maxsize=200_000)
-def _fold_word(word: str) -> str:
-    return fold(word)
+_fold_word = lru_cache(maxsize=200_000)(fold)
+
+
+# Old spellings and modern ones, folded; for the stemmed index only.
+_LISTED = """
+core=cuore cori=cuori foco=fuoco fochi=fuochi loco=luogo lochi=luoghi giuoco=gioco giuochi=giochi giuocare=giocare
+giuocava=giocava novo=nuovo nova=nuova novi=nuovi nove=nuove bono=buono bona=buona boni=buoni bone=buone omo=uomo
+omini=uomini homo=uomo homini=uomini move=muove movono=muovono more=muore pote=puo puote=puo vole=vuole rota=ruota
+rote=ruote scola=scuola scole=scuole figliuolo=figliolo figliuola=figliola figliuoli=figlioli figliuole=figliole
+spagnuolo=spagnolo spagnuola=spagnola spagnuoli=spagnoli lenzuolo=lenzolo pruova=prova pruove=prove truova=trova
+truovano=trovano brieve=breve brievi=brevi priego=prego prieghi=preghi priega=prega niego=nego niega=nega
+leggiero=leggero leggiera=leggera leggieri=leggeri leggiere=leggere dilicato=delicato dilicata=delicata
+dilicati=delicati disio=desiderio disii=desideri desio=desiderio desire=desiderio disire=desiderio spene=speranza
+speme=speranza alma=anima alme=anime augello=uccello augelli=uccelli angiolo=angelo angioli=angeli dimonio=demonio
+dimoni=demoni imperadore=imperatore imperadori=imperatori ambasciadore=ambasciatore ambasciadori=ambasciatori
+servidore=servitore servidori=servitori peccadore=peccatore amadore=amatore lagrima=lacrima lagrime=lacrime
+lagrimare=lacrimare lagrimoso=lacrimoso secreto=segreto secreta=segreta secreti=segreti sagro=sacro sagra=sacra
+lito=lido liti=lidi etterno=eterno etterna=eterna etterni=eterni maraviglia=meraviglia maraviglie=meraviglie
+maraviglioso=meraviglioso maravigliosa=meravigliosa maravigliato=meravigliato giovine=giovane giovini=giovani
+giovinetto=giovanetto giovinetta=giovanetta danaro=denaro danari=denari quistione=questione quistioni=questioni
+eguale=uguale eguali=uguali obbedire=ubbidire obbediva=ubbidiva stromento=strumento stromenti=strumenti
+istrumento=strumento istrumenti=strumenti romore=rumore romori=rumori nimico=nemico nimici=nemici nimica=nemica
+inimico=nemico inimici=nemici serocchia=sorella sirocchia=sorella veggio=vedo veggo=vedo deggio=devo debbo=devo
+dicea=diceva dicean=dicevano avea=aveva avean=avevano aveano=avevano dovea=doveva potea=poteva poteano=potevano
+volea=voleva sapea=sapeva vedea=vedeva facea=faceva parea=pareva stridea=strideva credea=credeva tenea=teneva
+vivea=viveva ridea=rideva piangea=piangeva correa=correva parean=parevano
+virtute=virtu virtuti=virtu servitute=servitu gioventute=gioventu cittate=citta cittati=citta pietate=pieta
+libertate=liberta veritate=verita bontate=bonta beltate=belta maestate=maesta umilitate=umilta umiltate=umilta
+caritate=carita dignitate=dignita povertate=poverta nobilitate=nobilta nobiltate=nobilta etate=eta unitate=unita
+trinitate=trinita onestate=onesta volontate=volonta santitate=santita felicitate=felicita castitate=castita
+"""
+_TODAY = dict(pair.split("=") for pair in _LISTED.split())
+_ADE = re.compile(r"(?<=[a-z]t)([au])d[ei]$")
+
+
+def modern(word: str) -> str:
+    """Modern form of a folded word: *foco* → *fuoco*, *cittade* → *citta*, *notajo* → *notaio*; others unchanged."""
+    if "j" in word and len(word) > 2:
+        word = word.replace("j", "i")
+    if word.endswith(("tade", "tude", "tadi", "tudi")):
+        return _ADE.sub(r"\1", word)
+    return _TODAY.get(word, word)
 
 
 def tokens(text: str) -> list[Word]:
@@ -128,11 +164,6 @@ def words(text: str) -> list[str]:
 def stem(word: str) -> str:
     """The Snowball stem of one word, folded and in today's spelling first: *amori*, *Amore* → `amor`."""
     return str(_stemmer.stemWord(modern(_fold_word(word))))
-
-
-def stems(forms: Iterable[str]) -> list[str]:
-    """`stem` of each word."""
-    return [stem(form) for form in forms]
 
 
 class _Stems(dict[str, str]):
@@ -187,7 +218,7 @@ def _ends_sentence(text: str, start: int, at: int) -> bool:
         return True
     before = text[max(0, start - 24) : start].split()
     last = before[-1] if before and not text[start - 1].isspace() else ""
-    if len(last) > _LONGEST_ABBREVIATION:
+    if len(last) > 12:  # with opening marks and dots, longer than any abbreviation
         return True
     last = _LAST_WORD.search(last).group()  # type: ignore[union-attr]  # it matches the empty string too
     if len(last) == 1 and last.isupper() and last not in "IVX":
@@ -204,13 +235,9 @@ def sentences(text: str) -> list[tuple[int, int]]:
     """
     cuts: list[int] = [match.end() for match in _PARAGRAPH.finditer(text)]
     cuts += [stop.end() for stop in _STOP.finditer(text) if _ends_sentence(text, stop.start(), stop.end())]
-    spans = []
-    start = 0
-    for cut in [*sorted(cuts), len(text)]:
-        piece = text[start:cut]
-        left = start + len(piece) - len(piece.lstrip())
-        right = start + len(piece.rstrip())
-        if right > left:
-            spans.append((left, right))
-        start = cut
-    return spans
+    pieces = [(start, text[start:end]) for start, end in pairwise([0, *sorted(cuts), len(text)])]
+    return [
+        (start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip()))
+        for start, piece in pieces
+        if piece.strip()
+    ]

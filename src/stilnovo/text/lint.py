@@ -65,20 +65,17 @@ def check(tokenizer: Tokenizer) -> list[Finding]:
     return [finding for finding in findings if finding.level == "warning"]
 
 
-def _ends(ids: Sequence[int], learnt: Sequence[bool]) -> list[int]:
-    """The last learnt token of each run of learnt tokens."""
-    return [token for i, token in enumerate(ids) if learnt[i] and (i + 1 == len(ids) or not learnt[i + 1])]
-
-
 def _end_of_turn(tokenizer: Tokenizer) -> Outcome:
     ids, learnt = tokenizer.supervised(PROBE)
-    ends, turns = _ends(ids, learnt), sum(turn.role == "assistant" for turn in PROBE)
+    # The last learnt token of each run of learnt tokens.
+    ends = [token for token, now, then in zip(ids, learnt, [*learnt[1:], False], strict=True) if now and not then]
+    turns = sum(turn.role == "assistant" for turn in PROBE)
     wrong = [token for token in ends if token not in tokenizer.turn_end_ids]
     if tokenizer.template == "plain":
-        text = (
-            "no chat template: only the last turn ends, with the end-of-text; fit for plain text, not for conversations"
+        return (
+            "error" if wrong[-1:] == ends[-1:] else "warning",
+            "no chat template: only the last turn ends, with the end-of-text; fit for plain text, not for conversations",
         )
-        return "error" if wrong[-1:] == ends[-1:] else "warning", text
     if wrong or len(ends) != turns:
         return "error", f"{len(ends) - len(wrong)} of {turns} assistant's turns end inside the loss"
     return "ok", f"all {turns} turns end with {tokenizer.special_text(ends[0])}, which is learnt"
@@ -101,8 +98,10 @@ def _one_opening(tokenizer: Tokenizer) -> Outcome:
     spelt = f"{tokenizer.special_text(tokenizer.bos_id)} Ciao"
     texts = [tokenizer.supervised(PROBE)[0], tokenizer.document(spelt)]
     counts = [ids.count(tokenizer.bos_id) for ids in texts[tokenizer.template == "plain" :]]
-    level: Level = "ok" if all(count == 1 for count in counts) else "error"
-    return level, f"it stands {' and '.join(map(str, counts))} time(s) in a conversation and a document"
+    return (
+        "ok" if set(counts) == {1} else "error",
+        f"it stands {' and '.join(map(str, counts))} time(s) in a conversation and a document",
+    )
 
 
 def _document_end(tokenizer: Tokenizer) -> Outcome:
@@ -115,8 +114,10 @@ def _padding(tokenizer: Tokenizer) -> Outcome:
         return "ok", "no padding token is named, and stilnovo does not pad"
     spelt = tokenizer.special_text(tokenizer.pad_id)
     if tokenizer.pad_id in tokenizer.turn_end_ids:
-        text = f"{spelt} is both; stilnovo does not pad, so this run is unaffected; other trainers may mask it out of the loss"
-        return "warning", text
+        return (
+            "warning",
+            f"{spelt} is both; stilnovo does not pad, so this run is unaffected; other trainers may mask it out of the loss",
+        )
     return "ok", f"{spelt} is no end"
 
 
@@ -132,8 +133,10 @@ def _own_template(tokenizer: Tokenizer) -> Outcome:
             opening = tokenizer.special_text(tokenizer.bos_id) or ""
             if ours.removeprefix(opening) != theirs.removeprefix(opening):
                 at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), -1)
-                text = f"they part at character {at}: ours {ours[at : at + 40]!r}, the model's {theirs[at : at + 40]!r}"
-                return "warning", text
+                return (
+                    "warning",
+                    f"they part at character {at}: ours {ours[at : at + 40]!r}, the model's {theirs[at : at + 40]!r}",
+                )
     except Exception as error:  # a template is somebody else's program; whatever it raises, it could not be compared
         return "warning", f"it could not be run: {type(error).__name__}: {str(error)[:100]}"
     return "ok", "the same text for a conversation and for a prompt"

@@ -82,20 +82,17 @@ def _turns(
     pieces: list[TemplatePiece] = []
     for turn in messages:
         *header, gap = opening(turn.role)
-        if turn.role == "assistant":
-            pieces += [*header, gap, AssistantText(turn.content), Special(end, learnt=True), *tail]
-        else:
-            pieces += [*header, f"{gap}{turn.content}", Special(end), *tail]
+        learnt = turn.role == "assistant"
+        words = [gap, AssistantText(turn.content)] if learnt else [f"{gap}{turn.content}"]
+        pieces += [*header, *words, Special(end, learnt), *tail]
     return pieces + (opening("assistant") if generation else [])
 
 
-def chatml(
-    messages: Sequence[Message], *, generation: bool, default_system: str | None = SMOLLM_SYSTEM
-) -> list[TemplatePiece]:
+def chatml(messages: Sequence[Message], *, generation: bool) -> list[TemplatePiece]:
     """ChatML as SmolLM2 uses it: a default system turn comes first when there is none."""
     turns = list(messages)
-    if default_system and turns and turns[0].role != "system":
-        turns.insert(0, Message("system", default_system))
+    if turns and turns[0].role != "system":
+        turns.insert(0, Message("system", SMOLLM_SYSTEM))
     return _turns(turns, generation, lambda role: [IM_START, f"{role}\n"], IM_END.token, ["\n"])
 
 
@@ -110,10 +107,7 @@ def plain(messages: Sequence[Message], *, generation: bool) -> list[TemplatePiec
     pieces: list[TemplatePiece] = []
     for position, turn in enumerate(messages):
         gap = "\n\n" if generation or position + 1 < len(messages) else ""
-        if turn.role == "assistant":
-            pieces += [AssistantText(turn.content), gap]
-        else:
-            pieces.append(turn.content + gap)
+        pieces += [AssistantText(turn.content), gap] if turn.role == "assistant" else [turn.content + gap]
     return pieces
 
 

@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,10 @@ _CONTROL = 3  # gguf.TokenType.CONTROL
 _REQUIRED = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.eos_token_id")
 
 
-def _byte_letters() -> dict[int, str]:
-    """GPT-2's printable letter for each byte: itself where it is visible Latin-1, else the next letter from U+0100 on."""
-    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    hidden = [byte for byte in range(256) if byte not in visible]
-    return {byte: chr(byte) for byte in visible} | {byte: chr(256 + at) for at, byte in enumerate(hidden)}
-
-
-_BYTE_LETTERS = _byte_letters()
+# GPT-2's printable letter for each byte: itself where it is visible Latin-1, else the next letter from U+0100 on.
+_VISIBLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+_HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
+_BYTE_LETTERS = {byte: chr(byte) for byte in _VISIBLE} | {byte: chr(256 + at) for at, byte in enumerate(_HIDDEN)}
 _LETTER_TABLE = {byte: letter for byte, letter in _BYTE_LETTERS.items() if chr(byte) != letter}
 
 
@@ -61,19 +58,16 @@ class Tokenizer:
         bos: str | None,
         eos: str,
         template: str,
-        vocab_size: int | None = None,
         pad: str | None = None,
         jinja: str | None = None,
     ) -> None:
         fast.encode_special_tokens = True  # special strings inside text become ordinary tokens
         self._fast, self._specials, self.template, self.jinja = fast, dict(specials), template, jinja
-        self._definition: str | None = None
         self.pad_id = specials.get(pad) if pad else None
-        self.vocab_size = vocab_size or fast.get_vocab_size(with_added_tokens=True)
+        self.vocab_size = fast.get_vocab_size(with_added_tokens=True)
         self.bos_id = specials.get(bos) if bos else None
         self.eos_id = specials[eos]
-        ends = [specials[token] for token in chat.DOCUMENT_ENDS if token in specials]
-        self.end_of_text_id = ends[0] if ends else self.eos_id
+        self.end_of_text_id = next((specials[t] for t in chat.DOCUMENT_ENDS if t in specials), self.eos_id)
         self.turn_end_ids = frozenset({self.eos_id, *(specials[t] for t in chat.TURN_ENDS if t in specials)})
 
     def encode(self, text: str) -> list[int]:
@@ -118,27 +112,26 @@ class Tokenizer:
             ids, learnt = [*ids, self.end_of_text_id], [*learnt, True]
         return ids, learnt
 
+    @cached_property
     def definition(self) -> str:
-        """The tokeniser as the text of a `tokenizer.json`; written once, since it never changes."""
-        if self._definition is None:
-            self._definition = str(self._fast.to_str())
-        return self._definition
+        """The tokenizer as the text of a `tokenizer.json`; written once, since it never changes."""
+        return str(self._fast.to_str())
 
     def fingerprint(self) -> str:
         """Hex sha256 of everything that decides which ids a text or a conversation gets."""
         rest = [sorted(self._specials.items()), self.bos_id, self.eos_id, self.end_of_text_id, self.template]
-        return hashlib.sha256(f"{self.definition()}{json.dumps(rest)}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.definition}{json.dumps(rest)}".encode()).hexdigest()
 
     def special_text(self, token: int | None) -> str | None:
         """How a special token is spelt; None when it is not one."""
         return next((text for text, index in self._specials.items() if index == token), None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_definition": self.definition(), "_fast": None}
+        return {**self.__dict__, "definition": self.definition, "_fast": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._fast = Fast.from_str(state["_definition"])
+        self._fast = Fast.from_str(state["definition"])
         self._fast.encode_special_tokens = True
 
     def _piece(self, piece: TemplatePiece) -> list[int]:
@@ -185,9 +178,7 @@ def from_folder(folder: Path) -> Tokenizer:
         return from_tiktoken(folder / "tokenizer.model")
     if not path.is_file():
         raise InputError("The model folder has no tokenizer.json.", f"Folder: {folder}", "Download the model again.")
-    settings: dict[str, Any] = {}
-    if (folder / "tokenizer_config.json").is_file():
-        settings = _settings(folder / "tokenizer_config.json")
+    settings = _settings(folder / "tokenizer_config.json")
     with reported(f"{path} cannot be read.", "Download the model again."):  # the library raises bare Exception
         fast = Fast.from_file(str(path))
     fast.no_padding()
@@ -209,13 +200,14 @@ def from_folder(folder: Path) -> Tokenizer:
     bos = named("bos_token")
     opens = bos if bos in chat.DOCUMENT_BEGINS and settings.get("add_bos_token", True) else None
     template = chat.detect(jinja, set(specials))
-    pad = named("pad_token")
-    return Tokenizer(fast, specials=specials, bos=opens, eos=eos, template=template, pad=pad, jinja=jinja)
+    return Tokenizer(
+        fast, specials=specials, bos=opens, eos=eos, template=template, pad=named("pad_token"), jinja=jinja
+    )
 
 
 def _settings(path: Path) -> dict[str, Any]:
     with reported(f"{path} cannot be read.", "Download the model again.", errors=(OSError, ValueError, TypeError)):
-        return dict(**json.loads(path.read_text(encoding="utf-8")))
+        return dict(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
@@ -241,27 +233,27 @@ def _from_vocabulary(fields: Mapping[str, Any], pre: str) -> Tokenizer:
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
     fast = Fast(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, ignore_merges=pre == "llama-bpe"))
-    if pre == "llama-bpe":
-        split: Any = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated")
-        steps = [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    elif pre == "smollm":
-        steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    elif pre in ("default", "gpt-2"):
-        steps = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    else:
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    split, bare = Regex(LLAMA3_SPLIT), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    steps: dict[str, list[Any]] = {
+        "llama-bpe": [pre_tokenizers.Split(split, "isolated"), bare],
+        "smollm": [pre_tokenizers.Digits(individual_digits=True), byte_level],
+        "default": [byte_level],
+        "gpt-2": [byte_level],
+    }
+    if pre not in steps:
         raise InputError(
             "The GGUF file's pre-tokeniser is not supported.", f"Found {pre!r}; supported: llama-bpe, smollm, gpt-2."
         )
-    fast.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    fast.pre_tokenizer = pre_tokenizers.Sequence(steps[pre])
     fast.decoder = decoders.ByteLevel()
     types: Sequence[int] = fields.get("tokenizer.ggml.token_type", [1] * len(tokens))
     specials = {token: index for index, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind == _CONTROL}
     fast.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
     eos = tokens[int(fields["tokenizer.ggml.eos_token_id"])]
     specials.setdefault(eos, int(fields["tokenizer.ggml.eos_token_id"]))
-    bos = None
-    if fields.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe"):
-        bos = tokens[int(fields["tokenizer.ggml.bos_token_id"])]
+    opens = fields.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe")
+    bos = tokens[int(fields["tokenizer.ggml.bos_token_id"])] if opens else None
     jinja, padding = fields.get("tokenizer.chat_template"), fields.get("tokenizer.ggml.padding_token_id")
     pad = None if padding is None else tokens[int(padding)]
     template = chat.detect(jinja, set(specials))
