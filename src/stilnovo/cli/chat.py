@@ -127,11 +127,7 @@ def chat(
     writes = server is not None or model != "none"
 
     def sampling(turn: int) -> Sampling | None:
-        if not writes:
-            return None
-        from stilnovo.generate.sampling import Sampling
-
-        return Sampling(temperature, top_p, max_new_tokens, seed + turn)
+        return Sampling(temperature, top_p, max_new_tokens, seed + turn) if writes else None
 
     sampling(0)  # bad settings are refused before anything is loaded
     with ExitStack() as stack:

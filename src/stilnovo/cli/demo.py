@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -29,10 +29,8 @@ def demo(
 
     from stilnovo import recipe as recipes
 
-    changes: dict[str, Any] = {"model.name": model, "model.device": device}
-    if steps is not None:
-        changes["train.steps"] = steps
-    chosen = recipes.load(recipe).changed(changes)
+    given = {"model.name": model, "model.device": device, "train.steps": steps}
+    chosen = recipes.load(recipe).changed({key: value for key, value in given.items() if value is not None})
     note("Loading PyTorch and the model …")
 
     from stilnovo.demo.job import run, written
@@ -44,7 +42,7 @@ def demo(
     page = out / "report.html"
     figures = finite(demo_figures(result, str(page)))
     write_atomic(page, demo_page(result))
-    content = {"finished": True, **figures, **finite(written(result))}
-    write_atomic(out / "demo.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    content = json.dumps({"finished": True, **figures, **finite(written(result))}, ensure_ascii=False, indent=1)
+    write_atomic(out / "demo.json", f"{content}\n")
     show([demo_text(result), f"Report: {page}"])
     emit(figures, as_json)

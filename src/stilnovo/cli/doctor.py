@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import platform
 import shutil
@@ -14,6 +13,7 @@ import typer
 
 from stilnovo.cli.options import AsJson
 from stilnovo.cli.output import emit
+from stilnovo.progress import bytes_text
 
 #: What an extra adds, and a package by which it is known to be installed.
 EXTRAS = {
@@ -32,8 +32,7 @@ def doctor(
 ) -> None:
     """Check this machine: PyTorch, GPU, memory, and what fits."""
     if model is not None:
-        _templates(model, as_json)
-        return
+        return _templates(model, as_json)
     from stilnovo.runlog import environment
 
     facts = machine()
@@ -92,8 +91,6 @@ def _driver() -> list[str]:
 
 def findings(facts: dict[str, Any]) -> dict[str, str]:
     """What the facts mean, by what was looked at, in the order in which a person reads it."""
-    from stilnovo.progress import bytes_text
-
     torch, on = facts["torch"], "Windows (WSL2), " if facts["wsl"] else ""
     shown = {
         "python": f"{facts['python']} on {on}{facts['system']}",
@@ -118,8 +115,6 @@ def findings(facts: dict[str, Any]) -> dict[str, str]:
 
 def _gpu(facts: dict[str, Any]) -> str:
     """The cards that PyTorch uses, or why it sees none."""
-    from stilnovo.progress import bytes_text
-
     torch, driver = facts["torch"], facts["driver"]
     if torch and torch["cards"]:
         return "; ".join(f"{name}, {bytes_text(size)}" for name, size in torch["cards"])
@@ -139,12 +134,9 @@ def _processor(instructions: list[str] | None) -> str:
         return "instruction sets unknown"
     if "avx2" not in instructions:
         return "no avx2: slow on the CPU"
-    fused = (
-        "fused products with 4-bit weights"
-        if "avx512_bf16" in instructions
-        else "no avx512_bf16: no fused 4-bit products"
-    )
-    return f"{', '.join(instructions)} ({fused} on the CPU)"
+    has = "fused products with 4-bit weights"
+    lacks = "no avx512_bf16: no fused 4-bit products"
+    return f"{', '.join(instructions)} ({has if 'avx512_bf16' in instructions else lacks} on the CPU)"
 
 
 def what_fits(card: int | None, host: int) -> str:

@@ -73,8 +73,7 @@ def evaluate(
     Every score has a 95 % interval; the smallest difference that could be seen is printed first.
     """
     if tasks == "list":
-        _list_tasks(as_json)
-        return
+        return _list_tasks(as_json)
     from stilnovo import api, dist
     from stilnovo.benchmarks.protocol import find_protocol
     from stilnovo.progress import Progress
@@ -95,11 +94,10 @@ def evaluate(
         return
     folder = out or Path("runs") / f"evaluate-{Path(model).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     beside_report = f"{model} in {spec.quantization}, this run" if protocol == "report2024" else None
-    path, page = result.save(folder), folder / "report.html"
-    write_atomic(page, evaluation_page(result))
+    path, page = str(result.save(folder)), str(folder / "report.html")
+    write_atomic(folder / "report.html", evaluation_page(result))
     show([*evaluation_text(result, beside_report), f"Result: {path}\nReport: {page}"])
-    written = {"result": str(path), "report": str(page)}
-    emit({**result.summary(), "protocol": result.settings["protocol"], **written}, as_json)
+    emit({**result.summary(), "protocol": result.settings["protocol"], "result": path, "report": page}, as_json)
 
 
 def _list_tasks(as_json: bool) -> None:
@@ -115,8 +113,12 @@ def _list_tasks(as_json: bool) -> None:
         )
         for name, task in named.items()
     ]  # fmt: skip
-    caption = "reference: lm-evaluation-harness' task with the same prompts (gsm8k: examples aside)"
-    show([text_table(caption, headings, rows, left=headings)])
+    show([
+        text_table(
+            "reference: lm-evaluation-harness' task with the same prompts (gsm8k: examples aside)", headings, rows,
+            left=headings,
+        )
+    ])  # fmt: skip
     emit(
         {
             name: {

@@ -35,7 +35,6 @@ def export(
         raise InputError(f"--shard-gigabytes {shard_gigabytes:g} is no size.", next="Such as 5.")
     spec = spec_of(model, adapter, quantization, default="none")
     _say_training(quantization, spec)
-    scheme = spec.quantization
     started = time.monotonic()
     made = export_model(spec, out, dtype=kind, shard_bytes=max(1, round(shard_gigabytes * 10**9)))
     seconds = time.monotonic() - started
@@ -47,18 +46,18 @@ def export(
         print(f"Of the adapter's update {100 * made.arrived:.1f} % arrives in {dtype}.")
         if made.arrived < ENOUGH:
             note("The rest is below this type's precision: choose --dtype float16 or float32 to keep more of it.")
-    if made.merged and scheme != "none":
+    if made.merged and spec.quantization != "none":
         note(
-            f"Quantized to {scheme} again, the folder may lose most of the update. Train on and evaluate it with "
+            f"Quantized to {spec.quantization} again, the folder may lose most of the update. Train on and evaluate it with "
             "--quantization none or int8 (docs/training.md)."
-            if scheme != "int8"
+            if spec.quantization != "int8"
             else "Train on and evaluate the folder with --quantization none, or measure what int8 keeps of it."
         )
     print(f"Model: {out}")
     emit(
         {
             "model": model, "adapter": None if adapter is None else str(adapter), "out": str(out), "dtype": dtype,
-            "quantization": scheme, "files": list(made.files), "bytes": made.size, "tensors": made.tensors,
+            "quantization": spec.quantization, "files": list(made.files), "bytes": made.size, "tensors": made.tensors,
             "merged": made.merged, "arrived": made.arrived, "seconds": seconds,
         },
         as_json,

@@ -40,10 +40,9 @@ def generate(
     from stilnovo.text.template import Message
 
     sampling = Sampling(temperature, top_p, max_new_tokens, seed)
-    engine = open_engine(spec_of(model, adapter, quantization, device))
     messages = ([Message("system", system)] if system else []) + [Message("user", prompt)]
     pieces = []
-    for piece in engine.stream(messages, sampling):
+    for piece in open_engine(spec_of(model, adapter, quantization, device)).stream(messages, sampling):
         pieces.append(piece)
         print(piece, end="", flush=True)
     print()

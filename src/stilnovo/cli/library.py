@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,6 @@ import typer
 
 from stilnovo.cli.options import AsJson, EmbeddingModel, EmbeddingServer, LibraryPath
 from stilnovo.cli.output import emit, note
-from stilnovo.cli.works import ask_for_names, described, understood
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.io.sample import library_texts
 from stilnovo.library.catalogue import catalogue, fetch, find
@@ -19,14 +19,18 @@ from stilnovo.library.dense import Dense
 from stilnovo.library.embedders import DEFAULT, LocalReranker, open_embedder
 from stilnovo.library.location import is_served, open_library
 from stilnovo.library.names import Names
-from stilnovo.library.read import MAXIMUM_BYTES, files_in, read
+from stilnovo.library.passages import cut
+from stilnovo.library.read import MAXIMUM_BYTES, SourceWork, files_in, read
 from stilnovo.library.records import Chapter, Passage, Work
 from stilnovo.library.search import search as find_passages
+from stilnovo.library.sections import Section, split
 from stilnovo.library.store import Added, Library, default_path
 from stilnovo.progress import Progress, bytes_text
 from stilnovo.text.italian import fold
 
 Thing = TypeVar("Thing")
+#: Of a preview, how many sections are named; of works without author or year, how many.
+_SHOWN = 6
 app = typer.Typer(
     help="Manage a library of texts: add, list, search, check and more.",
     no_args_is_help=True,
@@ -37,7 +41,6 @@ app = typer.Typer(
 
 
 def _open(path: Path | None, *, create: bool = False) -> Library:
-
     path = path or default_path()
     if not create and not is_served(path) and not path.exists():
         raise InputError(f"There is no library {path}.", next="Make it: stilnovo library add FILE …")
@@ -70,8 +73,47 @@ def _work(store: Library, name: str) -> Work:
     return _named(store.works(), rules, name, lambda work: f"{work.id} {work.title}", advice)
 
 
+def understood(document: SourceWork) -> tuple[str, dict[str, object]]:
+    """What was understood of a file, for a person and as data, before anything is stored."""
+    parts, names = split(document.text, document.headings), document.names
+    who = ", ".join((names.author or "(author unknown: give --author)", names.title or "(no title: give --title)"))
+    labels = [part.label or "(without heading)" for part in parts]
+    more = f" … {labels[-1]}" if len(labels) > _SHOWN + 1 else ""
+    kind = "verse" if sum(part.verse for part in parts) * 2 > len(parts) else "prose"
+    count = sum(len(cut(document.text, part)) for part in parts)
+    line = (
+        f"{document.source}: {who} ({names.year or 'year unknown'}), {kind}, {len(document.text)} characters, "
+        f"{len(parts)} sections, {count} passages\n    {'; '.join(labels[:_SHOWN])}{more}"
+    )
+    return line, {
+        "source": document.source, "author": names.author, "title": names.title, "year": names.year,
+        "characters": len(document.text), "passages": count, "sections": [_section_dict(part) for part in parts],
+    }  # fmt: skip
+
+
+def _described(work: Work) -> str:
+    """A work on one line, for a person."""
+    names = ", ".join(part for part in (work.author or "(author unknown: give --author)", work.title) if part)
+    year = f" ({work.year})" if work.year else ""
+    return f"{names}{year}: {work.sections} sections, {work.passages} passages"
+
+
+def _ask_for_names(incomplete: list[tuple[Path, Work]]) -> None:
+    """Say which works lack an author or a year, and how to give them; the text itself is not stored twice."""
+    for file, work in incomplete[:_SHOWN]:
+        examples = {"author": "'Name Surname'", "year": "1895"}
+        missing = [name for name in examples if not getattr(work, name)]
+        options = " ".join(f"--{name} {examples[name]}" for name in missing)
+        note(
+            f"«{work.title}»: {' and '.join(missing)} not recognised. "
+            f"Give what you know: stilnovo library add {shlex.quote(str(file))} {options} (and --title, if it is another)"
+        )
+    if len(incomplete) > _SHOWN:
+        note(f"… and {len(incomplete) - _SHOWN} more works without author or year: stilnovo library list")
+
+
 def _added(done: Added) -> str:
-    return f"{'added' if done.new else 'there already':<14}{described(done.work)}"
+    return f"{'added' if done.new else 'there already':<14}{_described(done.work)}"
 
 
 @app.command("add")
@@ -104,10 +146,8 @@ def add(
     given = Names(title, author, year)
     if dry_run:
         previews = [understood(read(file, given)) for file in files]
-        for line, _ in previews:
-            print(line)
-        emit({"understood": [facts for _, facts in previews]}, as_json)
-        return
+        print("\n".join(line for line, _ in previews))
+        return emit({"understood": [facts for _, facts in previews]}, as_json)
     works: list[tuple[Path, Added]] = []
     failed: list[dict[str, str]] = []
     sizes = [file.stat().st_size for file in files]
@@ -123,13 +163,13 @@ def add(
                         raise
                     note(str(error))
                     failed.append({"file": str(file), "why": str(error).replace("\n", " ")})
-                    continue
-                works.append((file, done))
-                print(_added(done))
-                bar.update(sum(sizes[:number]), done.work.title)
+                else:
+                    works.append((file, done))
+                    print(_added(done))
+                    bar.update(sum(sizes[:number]), done.work.title)
         with Progress("index", len(works) or 1) as bar:
             store.catch_up(lambda count, total: bar.update(count * len(works) / total, f"{count} of {total} works"))
-        ask_for_names([(file, done.work) for file, done in works if not (done.work.author and done.work.year)])
+        _ask_for_names([(file, done.work) for file, done in works if not (done.work.author and done.work.year)])
         print(f"Library: {store.path}")
         stored = [{**asdict(done.work), "new": done.new} for _, done in works]
         emit({"library": str(store.path), "works": stored, "failed": failed}, as_json)
@@ -160,8 +200,8 @@ def fetch_work(
 ) -> None:
     """Download a work of the catalogue and add it."""
     entry = find(name)
+    target = folder or (library or default_path()).parent / "fetched"
     with Progress("fetch", MAXIMUM_BYTES) as bar:
-        target = folder or (library or default_path()).parent / "fetched"
         file = fetch(entry, target, mirror, lambda size: bar.update(size, bytes_text(size)))
     print(f"Fetched: {file}")
     work = None
@@ -180,7 +220,7 @@ def list_works(library: LibraryPath = None, as_json: AsJson = False) -> None:
     with _open(library) as store:
         works = store.works()
         for work in works:
-            print(f"{work.id:>4}  {described(work)}")
+            print(f"{work.id:>4}  {_described(work)}")
         emit({"works": [asdict(work) for work in works]}, as_json)
 
 
@@ -240,26 +280,20 @@ def show(
         if around is not None:
             passages = _neighbours(store, found, around)
             print("\n\n".join(f"[{passage.id}] {passage.text}" for passage in passages))
-            result = {"passages": [{"id": passage.id, **_passage_dict(passage)} for passage in passages]}
+            result = {"passages": [_passage_dict(passage) for passage in passages]}
         elif section:
             chapter = _section(sections, section)
             text = store.section_text(chapter)
             print(text)
             result = {
                 "section": [{"label": chapter.label, "text": text, "start": chapter.start, "end": chapter.end}],
-                "passages": [{"id": passage.id, **_passage_dict(passage)} for passage in store.passages_of(chapter)],
+                "passages": [_passage_dict(passage) for passage in store.passages_of(chapter)],
             }
         else:
-            print(described(found))
+            print(_described(found))
             for number, chapter in enumerate(sections, start=1):
-                title = f"  {chapter.title}" if chapter.title else ""
-                print(f"{number:>4}  {chapter.label or '(without heading)'}{title}")
-            result = {
-                "sections": [
-                    {"label": c.label, "title": c.title, "verse": c.verse, "start": c.start, "end": c.end}
-                    for c in sections
-                ]
-            }
+                print(f"{number:>4}  {chapter.label or '(without heading)'}  {chapter.title}".rstrip())
+            result = {"sections": [_section_dict(chapter) for chapter in sections]}
         emit({"work": asdict(found), **result}, as_json)
 
 
@@ -282,9 +316,13 @@ def _section(sections: list[Chapter], name: str) -> Chapter:
     return _named(sections, rules, name, lambda chapter: chapter.label, "Give its number in the list of sections.")
 
 
+def _section_dict(section: Section | Chapter) -> dict[str, object]:
+    return {name: getattr(section, name) for name in ("label", "title", "verse", "start", "end")}
+
+
 def _passage_dict(passage: Passage) -> dict[str, object]:
     return {
-        "section": passage.section.label, "verses": passage.verses, "text": passage.text,
+        "id": passage.id, "section": passage.section.label, "verses": passage.verses, "text": passage.text,
         "start": passage.start, "end": passage.end,
     }  # fmt: skip
 
@@ -357,5 +395,5 @@ def remove(
         found = _work(store, work)
         store.remove(found)
         store.catch_up()
-        print(f"Removed: {described(found)}")
+        print(f"Removed: {_described(found)}")
         emit({"removed": asdict(found)}, as_json)

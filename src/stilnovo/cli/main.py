@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -19,10 +19,7 @@ from typer.core import TyperGroup
 from stilnovo.cli.options import GroupedCommand
 from stilnovo.errors import StilnovoError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-COMMANDS: Mapping[str, Mapping[str, str]] = {
+COMMANDS = {
     "Start": {
         "doctor": "Check this machine: PyTorch, GPU, memory, and what fits.",
         "demo": "Run the whole workflow once, on a small model; writes a report.",

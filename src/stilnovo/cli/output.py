@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stilnovo import dist
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 def emit(result: dict[str, Any], as_json: bool) -> None:
@@ -20,12 +17,11 @@ def emit(result: dict[str, Any], as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def show(parts: Iterable[str | Table]) -> None:
-    """Print texts and tables on stdout; tables are laid out for 150 columns where stdout is no terminal."""
+def show(parts: Iterable[object]) -> None:
+    """Print texts and rich's tables on stdout; tables are laid out for 150 columns where stdout is no terminal."""
     from rich.console import Console
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=150)
+    console = Console(width=None if sys.stdout.isatty() else 150)
     for part in parts:
         if isinstance(part, str):
             print(part, flush=True)

@@ -12,7 +12,6 @@ from stilnovo.cli.options import ADVANCED, AsJson, RecipeName
 from stilnovo.cli.output import emit
 from stilnovo.errors import InputError
 from stilnovo.plan import cards
-from stilnovo.plan.cards import CARDS, DEFAULT, Card, bytes_of
 from stilnovo.plan.choice import Budget, Plan, best, leanest, longest, wishes_of
 from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import HeadKind
@@ -65,7 +64,6 @@ def plan(
 
     Says GPU and host memory line by line, compute and hours, before anything is loaded.
     """
-
     chosen = _planned_recipe(recipe)
     config = _shape(model, shape)
     if head not in (None, *get_args(HeadKind)):
@@ -74,7 +72,7 @@ def plan(
     if length < 1 or epoch_tokens <= 0:
         raise InputError("Tokens must be at least 1.", f"Found: {length}, {epoch_tokens}.")
     speeds = cards.measured(measured) if measured else cards.named(card)
-    budget = Budget(bytes_of(vram), bytes_of(ram))
+    budget = Budget(cards.bytes_of(vram), cards.bytes_of(ram))
     wishes = wishes_of(chosen.train, head, document)  # type: ignore[arg-type]
     # A card without bf16 computes in fp16: as wide.
     run = Run(
@@ -90,12 +88,12 @@ def plan(
         raise _too_large(run, budget, f"{vram} of GPU and {ram} of host memory", reach)
     # The levers are those that the training will choose; what its objective computes beside is forecast with them.
     objective = objective_of(chosen)
-    asked = objective.cost(learnt)
-    setting = replace(
-        setting, speed=speed(run, setting.levers, speeds, document or objective.document_tokens(length), asked)
+    asked, documents = objective.cost(learnt), document or objective.document_tokens(length)
+    setting = replace(setting, speed=speed(run, setting.levers, speeds, documents, asked))
+    print(
+        f"{shape or model}, {chosen.model.quantization}, r = {run.lora.r}: one pass of {length:,} tokens on {vram} "
+        f"(allocator {_gib(budget.allocator)}), host {ram}\n"
     )
-    where = f"{shape or model}, {chosen.model.quantization}, r = {run.lora.r}"
-    print(f"{where}: one pass of {length:,} tokens on {vram} (allocator {_gib(budget.allocator)}), host {ram}\n")
     _table(setting, budget)
     seconds = epoch_tokens * setting.speed.seconds / length
     print(
@@ -122,7 +120,7 @@ def _planned_recipe(name: str) -> Recipe:
     return recipe
 
 
-def _speed_text(setting: Plan, card: Card, epoch_tokens: float) -> str:
+def _speed_text(setting: Plan, card: cards.Card, epoch_tokens: float) -> str:
     source = "measured" if card.measured else "a forecast from its maker's sheet, not a measurement"
     speed, rate = setting.speed, setting.run.tokens / setting.speed.seconds
     return (
@@ -154,8 +152,7 @@ def _shape(model: str, shape: str | None) -> LlamaConfig:
 
 
 def _too_large(run: Run, budget: Budget, memory: str, reach: int) -> InputError:
-
-    lean, least = leanest(run, CARDS[DEFAULT]), leanest(replace(run, tokens=1), CARDS[DEFAULT])
+    lean, least = (leanest(asked, cards.CARDS[cards.DEFAULT]) for asked in (run, replace(run, tokens=1)))
     return InputError(
         f"{run.tokens:,} tokens in one pass do not fit in {memory}.",
         f"The leanest plan needs {_gib(lean.peak)} of {_gib(budget.allocator)} on the GPU ({_gib(least.peak)} before any token) "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +11,9 @@ import typer
 
 from stilnovo.cli.options import ADVANCED, CLEANING, AsJson, Out, Seed
 from stilnovo.cli.output import emit, note
+from stilnovo.data import corpora
+from stilnovo.errors import InputError
+from stilnovo.io.streams import suffix_of
 
 
 def prepare(
@@ -28,7 +33,8 @@ def prepare(
     yes: Annotated[bool, typer.Option("--yes", help="Download without asking.")] = False,
     as_json: AsJson = False,
     clean: Annotated[
-        str, typer.Option(metavar="KIND", help="Cleaning: wikipedia, none, or auto.", rich_help_panel=CLEANING)
+        str,
+        typer.Option(metavar="KIND", help="Cleaning: wikipedia, none, or auto.", rich_help_panel=CLEANING),
     ] = "auto",
     min_chars: Annotated[
         int | None,
@@ -65,11 +71,6 @@ def prepare(
 
     Cleans, removes near-duplicates and benchmark items, tokenizes, and checksums the shards.
     """
-    import os
-
-    from stilnovo.data import corpora
-    from stilnovo.errors import InputError
-
     if list_:
         for short, source in corpora.SOURCES.items():
             print(f"{short:<14}{source.repository:<38}{source.licence}\n{'':<14}{source.about}")
@@ -101,7 +102,11 @@ def prepare(
     done = run(settings, open_tokenizer(model), model, out, processes=processes or cores, warn=note)
     if done.resumed:
         note(f"{done.resumed} blocks were done before.")
-    _print(done.report, done.documents, done.tokens, done.held_out, out)
+    print(
+        f"{done.report['rows']:,} rows: {done.documents:,} texts, {done.tokens:,} tokens in {out}; "
+        f"{done.held_out:,} texts held out"
+    )
+    _print_counts(done.report)
     emit(
         {"out": str(out), "model": model, "documents": done.documents, "tokens": done.tokens, "held_out": done.held_out, **done.report},
         as_json,
@@ -109,29 +114,27 @@ def prepare(
 
 
 def _agree(text: str, yes: bool) -> bool:
-    import sys
-
     note(text)
     return yes or (sys.stdin.isatty() and typer.confirm("Download it?", err=True))
 
 
 def _is_encyclopaedia(names: list[str], paths: list[str]) -> bool:
-    from stilnovo.data import corpora
-    from stilnovo.io.streams import suffix_of
-
     known = [corpora.find(name) for name in names]
     return any(source is not None and source.clean == "wikipedia" for source in known) or any(
         suffix_of(Path(path)) == ".xml" for path in paths
     )
 
 
-def _print(report: dict[str, Any], documents: int, tokens: int, held_out: int, out: Path) -> None:
-    print(f"{report['rows']:,} rows: {documents:,} texts, {tokens:,} tokens in {out}; {held_out:,} texts held out")
+def _print_counts(report: dict[str, Any]) -> None:
     first = report["left_out_first"]
-    counts = {f"left out: {reason} (first: {first[reason][0]})": count for reason, count in report["left_out"].items()}
-    counts |= {f"lines removed: {kind}": count for kind, count in report["lines_cleaned"].items()}
-    counts["left out: near-duplicates"] = report["near_duplicates"]
-    items = report["benchmark_passages"].items()
-    counts |= {f"passages removed: they contain an item of {file}": count for file, count in items}
+    counts = {
+        **{f"left out: {reason} (first: {first[reason][0]})": count for reason, count in report["left_out"].items()},
+        **{f"lines removed: {kind}": count for kind, count in report["lines_cleaned"].items()},
+        "left out: near-duplicates": report["near_duplicates"],
+        **{
+            f"passages removed: they contain an item of {file}": count
+            for file, count in report["benchmark_passages"].items()
+        },
+    }
     for what, count in counts.items():
         print(f"{count:>10,}  {what}")

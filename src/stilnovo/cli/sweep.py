@@ -25,12 +25,13 @@ from stilnovo.cli.options import (
 )
 from stilnovo.cli.output import emit, note, show
 from stilnovo.errors import InputError
+from stilnovo.progress import Progress
+from stilnovo.spec import spec_of
 
 if TYPE_CHECKING:
     from stilnovo.forgetting.scales import Probes
     from stilnovo.forgetting.tradeoff import Tradeoff
     from stilnovo.model.scaling import Scaling
-    from stilnovo.spec import ModelSpec
     from stilnovo.text.tokenizer import Tokenizer
 
 RECOMMENDED = "recommended"
@@ -110,22 +111,18 @@ def sweep(
     """
     from stilnovo import api
     from stilnovo.benchmarks.protocol import find_protocol
-    from stilnovo.benchmarks.task import Draw
     from stilnovo.benchmarks.tasks import find_tasks
     from stilnovo.forgetting.scales import Probes, SweepCandidate, run_sweep
     from stilnovo.forgetting.tradeoff import weigh
     from stilnovo.model import lora
-    from stilnovo.progress import Progress
     from stilnovo.report.sweep import sweep_text
     from stilnovo.scoring.answer_cache import AnswerCache, default_folder
     from stilnovo.scoring.chat_answers import choose_conversations
     from stilnovo.scoring.documents import held_out_texts
     from stilnovo.scoring.evaluate import expectation
     from stilnovo.scoring.identity import adapter_sha256
-    from stilnovo.spec import spec_of
 
-    # Everything the user gave is checked before gigabytes are read.
-    spec, conditions = spec_of(model, None, quantization, device), find_protocol("stilnovo")
+    spec, conditions = spec_of(model, None, quantization, device), find_protocol("stilnovo")  # all is checked first
     paths, texts = _named(adapter, "--adapter"), _named(protect or [], "--protect")
     settings = _scalings(scales, lines)
     wanted = _wanted(save, paths)
@@ -134,11 +131,11 @@ def sweep(
         lora.read_config(path)
     names = [] if tasks == "none" else tasks.split(",")
     chosen_tasks = find_tasks(names) if names else []
-    selections = [conditions.select(task, data_dir, split, Draw(limit, seed)) for task in chosen_tasks]
+    selections = [conditions.select(task, data_dir, split, api.Draw(limit, seed)) for task in chosen_tasks]
     _distinct([*names, *texts])
-    own = held_out_texts(held_out, Draw(documents, seed))
-    protected = {name: held_out_texts([path], Draw(documents, seed)) for name, path in texts.items()}
-    talks, left_out = choose_conversations(chat, Draw(conversations, seed)) if chat else ([], [])
+    own = held_out_texts(held_out, api.Draw(documents, seed))
+    protected = {name: held_out_texts([path], api.Draw(documents, seed)) for name, path in texts.items()}
+    talks, left_out = choose_conversations(chat, api.Draw(conversations, seed)) if chat else ([], [])
     for line in [*left_out, *(expectation(selection) for selection in selections)]:
         note(line)
     with AnswerCache(None if no_cache else cache or default_folder(), note) as answers:
@@ -156,29 +153,17 @@ def sweep(
                 progress=lambda what, done, total: bar.update(done / total, what),
             )  # fmt: skip
     tradeoff = weigh(found, tolerance)
-    given = _given(spec, paths, held_out, chat, data_dir, seed)
+    given = {
+        "model": model, "quantization": quantization, "held_out": [str(path) for path in held_out],
+        "adapters": {name: str(path) for name, path in paths.items()}, "chat": str(chat) if chat else None,
+        "data_dir": str(data_dir) if data_dir else None, "seed": seed,
+    }  # fmt: skip
     result = _write(out, tradeoff, given, probes, hashes)
     show(sweep_text(tradeoff))
     if wanted is not None:
         _save(tradeoff, wanted, paths, llama, model)
     print(f"Report: {out / 'report.html'}")
     emit(result, as_json)
-
-
-def _given(
-    spec: ModelSpec,
-    adapters: dict[str, Path],
-    held_out: list[Path],
-    chat: Path | None,
-    data_dir: Path | None,
-    seed: int,
-) -> dict[str, Any]:
-    """What was measured, for the report."""
-    return {
-        "model": spec.model, "quantization": spec.quantization, "held_out": [str(path) for path in held_out],
-        "adapters": {name: str(path) for name, path in adapters.items()}, "chat": str(chat) if chat else None,
-        "data_dir": str(data_dir) if data_dir else None, "seed": seed,
-    }  # fmt: skip
 
 
 def _fitted(probes: Probes, prompts: int, seed: int, tokenizer: Tokenizer, context: int) -> Probes:
@@ -282,12 +267,11 @@ def _write(
     from stilnovo.runlog import environment, write_atomic
     from stilnovo.scoring.result import finite
 
-    facts = sweep_facts(given, hashes, probes)
-    page = sweep_page(tradeoff, title=f"{given['model']}: gained and lost", command=sys.argv, facts=facts)
+    title, facts = f"{given['model']}: gained and lost", sweep_facts(given, hashes, probes)
+    write_atomic(out / "report.html", sweep_page(tradeoff, title=title, command=sys.argv, facts=facts))
     result = {**given, **sweep_figures(tradeoff), "report": str(out / "report.html"), "command": sys.argv}
-    write_atomic(out / "report.html", page)
     points = [tradeoff.base, *tradeoff.points]
     answers = {f"{point.name} {point.scaling}": answers_of(point.measured) for point in points}
-    content = {**result, **environment(), "answers": answers}
-    write_atomic(out / "sweep.json", json.dumps(finite(content), ensure_ascii=False, indent=1) + "\n")
+    content = finite({**result, **environment(), "answers": answers})
+    write_atomic(out / "sweep.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     return result

@@ -63,13 +63,15 @@ def train(
         f"{len(packed.packs):,} packs; {run.trainer.steps} steps; {len(run.corpus.held_out):,} held out."
     )
     result, memory = run.train()
-    _print(run, result, memory, out)
-    figures = {
-        **run.figures(result), "model": chosen.model.name, "run": str(out), "adapter": str(out / "adapter"),
-        "trainable_parameters": run.trainable, "total_parameters": total,
-        "held_out_file": str(out / HELD_OUT) if run.corpus.held_out else None,
-    }  # fmt: skip
-    emit(figures, as_json)
+    held_out_file = str(out / HELD_OUT) if run.corpus.held_out else None
+    _print(run, result, memory, out, held_out_file)
+    emit(
+        {
+            **run.figures(result), "model": chosen.model.name, "run": str(out), "adapter": str(out / "adapter"),
+            "trainable_parameters": run.trainable, "total_parameters": total, "held_out_file": held_out_file,
+        },
+        as_json,
+    )  # fmt: skip
 
 
 def _changes(given: dict[str, Any], sets: list[str]) -> dict[str, Any]:
@@ -85,8 +87,9 @@ def _changes(given: dict[str, Any], sets: list[str]) -> dict[str, Any]:
     return changes
 
 
-def _print(run: TrainingRun, result: TrainResult, memory: list[MemoryLine], out: Path) -> None:
-    from stilnovo.data.shards import HELD_OUT
+def _print(
+    run: TrainingRun, result: TrainResult, memory: list[MemoryLine], out: Path, held_out_file: str | None
+) -> None:
     from stilnovo.train.loop import LAST_STEPS
 
     predicted = ""
@@ -108,8 +111,8 @@ def _print(run: TrainingRun, result: TrainResult, memory: list[MemoryLine], out:
         print(f"Training metrics, mean of the last {min(LAST_STEPS, result.steps)} steps: {means}")
     if run.measured is not None:
         print(f"Held-out, {run.measured[1]}")
-    if run.corpus.held_out:
-        print(f"Held-out set: {out / HELD_OUT}")
+    if held_out_file:
+        print(f"Held-out set: {held_out_file}")
     print(
         f"{result.steps} steps, {result.tokens:,} tokens in {seconds_text(result.seconds)} ({result.tokens_per_second:.0f} tok/s); "
         f"loss {result.first_loss:.3f} → {result.last_loss:.3f}; peak memory {bytes_text(result.peak_memory_bytes)}"
