@@ -167,10 +167,7 @@ class Generation:
             "the context does not begin with its header": self.context.startswith(self.header),
         })  # fmt: skip
 
-    @property
-    def chance(self) -> float:
-        """Score of random guessing: zero."""
-        return 0.0
+    chance = 0.0  # the score of random guessing
 
     def identity(self) -> list[Any]:
         """The values that identify this question, for the hash."""

@@ -35,6 +35,8 @@ _RETRY_SECONDS = 30.0
 _LARGE = 2**30  # bytes; hashing more takes seconds, and is said
 _MOST_PENDING = 20_000  # answers held in memory while the file is locked
 _LAYOUT = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS answers (
   identity TEXT NOT NULL, task TEXT NOT NULL, version TEXT NOT NULL, item TEXT NOT NULL,
   answer TEXT NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (identity, task, version, item)) WITHOUT ROWID;
@@ -107,7 +109,8 @@ class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
         """Save (item hash, answer as JSON values) pairs in one transaction."""
         if self._connection is None or not self._writable:
             return
-        keys = ((identity.sha256(), task, version, item, json.dumps(answer)) for item, answer in rows)
+        sha256 = identity.sha256()
+        keys = ((sha256, task, version, item, json.dumps(answer)) for item, answer in rows)
         self._pending += [(*key, _checksum(*key)) for key in keys]
         self._flush()
 
@@ -131,8 +134,8 @@ class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
 
     def speed(self, setting: str, task: str) -> float | None:
         """Last measured items per second of a setting (model, quantisation, machine) on a task."""
-        rows = self._read("SELECT items_per_second FROM speeds WHERE setting = ? AND task = ?", (setting, task))
-        return float(rows[0][0]) if rows else None
+        query = "SELECT items_per_second FROM speeds WHERE setting = ? AND task = ?"
+        return next((float(speed) for (speed,) in self._read(query, (setting, task))), None)
 
     def keep_speed(self, setting: str, task: str, items_per_second: float) -> None:
         """Save a speed for the estimate before the next run."""
@@ -142,8 +145,6 @@ class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(_LAYOUT)
         except (sqlite3.Error, OSError) as error:
             unwritable = any(words in str(error) for words in ("readonly", "unable to open"))
@@ -193,11 +194,9 @@ class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
             return []
 
     def _write(self, query: str, values: tuple[Any, ...]) -> None:
-        if self._connection is None or not self._writable:
-            return
-        # a hash or a speed that is not remembered costs time and nothing else
-        with contextlib.suppress(sqlite3.Error):
-            self._connection.execute(query, values)
+        if self._connection is not None and self._writable:
+            with contextlib.suppress(sqlite3.Error):  # a hash or a speed that is not remembered costs only time
+                self._connection.execute(query, values)
 
     def _give_up(self, error: Exception) -> None:
         self._disconnect()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from stilnovo.benchmarks.task import Draw
 from stilnovo.data.sources import read_documents, training_text
+from stilnovo.scoring.encode import filled
 
 ENOUGH_DOCUMENTS = 30
 PIECE_CHARACTERS = 2000
@@ -31,11 +32,7 @@ def held_out_texts(paths: Sequence[str | Path], draw: Draw = Draw()) -> list[str
 
 def pieces(text: str, characters: int = PIECE_CHARACTERS) -> list[str]:
     """Cut `text` at line breaks into pieces of at least `characters`; a shorter rest joins the last piece."""
-    cut: list[list[str]] = [[]]
-    for line in text.split("\n"):
-        if sum(map(len, cut[-1])) >= characters:
-            cut.append([])
-        cut[-1].append(line)
+    cut = list(filled(text.split("\n"), lambda lines, _: sum(map(len, lines)) < characters))
     if len(cut) > 1 and sum(map(len, cut[-1])) < characters:
         cut[-2:] = [cut[-2] + cut[-1]]
     joined = ["\n".join(lines) for lines in cut]

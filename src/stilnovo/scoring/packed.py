@@ -126,9 +126,8 @@ def answers(
     with evaluating(model), dense_weights(model):
         while window := _window(source, headers, WINDOW_PASSES * token_budget):
             for pack in _packs(window, token_budget):
-                header = questions[pack[0][0]].header if pack[0][1].shared else ""
-                scores = _forward(model, [encoded for _, encoded in pack], headers.prefix(header))
-                yield [(index, answer) for (index, _), answer in zip(pack, scores, strict=True)]
+                scores = _forward(model, [encoded for _, _, encoded in pack], headers.prefix(pack[0][0]))
+                yield [(index, answer) for (_, index, _), answer in zip(pack, scores, strict=True)]
 
 
 class _Headers:
@@ -156,14 +155,12 @@ class _Headers:
         return self._current[1]
 
 
-Pack = list[tuple[int, Encoded]]
+Pack = list[tuple[str, int, Encoded]]  # the header that the questions share, each one's index, the question
 
 
-def _window(
-    source: Iterator[tuple[int, MultipleChoice | Endings]], headers: _Headers, tokens: int
-) -> list[tuple[str, int, Encoded]]:
+def _window(source: Iterator[tuple[int, MultipleChoice | Endings]], headers: _Headers, tokens: int) -> Pack:
     """Take the next questions of at least `tokens` tokens, sorted by header, shared tokens and length."""
-    window: list[tuple[str, int, Encoded]] = []
+    window: Pack = []
     size = 0
     for index, question in source:
         max_positions, header = headers.model.config.max_positions, headers.tokens(question.header)
@@ -175,15 +172,14 @@ def _window(
     return sorted(window, key=lambda entry: (entry[0], entry[2].shared, -len(entry[2].tree)))
 
 
-def _packs(window: Sequence[tuple[str, int, Encoded]], token_budget: int) -> Iterator[Pack]:
+def _packs(window: Pack, token_budget: int) -> Iterator[Pack]:
     """Split a window into passes that fit the token budget, one header each."""
 
     def fits(pack: Sequence[tuple[str, int, Encoded]], entry: tuple[str, int, Encoded]) -> bool:
         alike = (pack[0][0], pack[0][2].shared) == (entry[0], entry[2].shared)
         return alike and sum(len(encoded.tree) for _, _, encoded in (*pack, entry)) <= token_budget
 
-    for pack in filled(window, fits):
-        yield [(index, encoded) for _, index, encoded in pack]
+    return filled(window, fits)
 
 
 @torch.inference_mode()
