@@ -50,12 +50,12 @@ def test_equals_one_long_window_when_the_text_fits(bos: bool, token_budget: int)
 @pytest.mark.parametrize(("window", "stride"), [(16, 8), (16, 16), (16, 1), (5, 3), (1, 1)])
 def test_windows_score_every_token_once_with_context(tokens: int, window: int, stride: int) -> None:
     parts = windows(tokens, window, stride)
-    scored = [index for part in parts for index in range(part.first, part.stop + 1)]
+    scored = [index for _, stop, first in parts for index in range(first, stop + 1)]
     assert scored == list(range(1, tokens))
-    for number, part in enumerate(parts):
-        assert 0 <= part.start < part.first
-        assert part.stop - part.start <= window
-        assert number == 0 or part.first - part.start >= min(window - stride, part.first - 1) + 1
+    for number, (start, stop, first) in enumerate(parts):
+        assert 0 <= start < first
+        assert stop - start <= window
+        assert number == 0 or first - start >= min(window - stride, first - 1) + 1
 
 
 def test_sliding_windows_are_what_they_say() -> None:
@@ -63,13 +63,11 @@ def test_sliding_windows_are_what_they_say() -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(True)
     tokens = [0, *tokenizer.encode(TEXTS[2])]
     expected = 0.0
-    for part in windows(len(tokens), 20, 8):
-        read = torch.tensor(tokens[part.start : part.stop])
+    for start, stop, first in windows(len(tokens), 20, 8):
+        read = torch.tensor(tokens[start:stop])
         with torch.no_grad():
             logs = torch.log_softmax(model(read, torch.arange(len(read)), Blocks([len(read)])).double(), -1)
-        expected -= sum(
-            float(logs[index - part.start - 1, tokens[index]]) for index in range(part.first, part.stop + 1)
-        )
+        expected -= sum(float(logs[index - start - 1, tokens[index]]) for index in range(first, stop + 1))
     found = score_texts(model, tokenizer, [TEXTS[2]], window=20, stride=8, options=ReadOptions(50))
     assert found.nats == pytest.approx([expected], abs=1e-4)
     assert found.tokens == (len(tokens) - 1,)

@@ -213,13 +213,11 @@ def _whole(rows: Sequence[Row]) -> list[Row]:
 def _data_files(path: Path, given: Mapping[str, Any]) -> dict[str, list[Path]]:
     check_keys(path, given, ("data_files",))
     listed = given.get("data_files")
-    splits = listed if isinstance(listed, dict) else {"train": listed}
-    files: dict[str, list[Path]] = {}
-    for split, names in splits.items():
-        if not names:
-            raise InputError(f"{path.name} names no data file.", next="Add dataset_kwargs: {data_files: {test: FILE}}.")
-        files[str(split)] = [beside(path, str(name)) for name in ([names] if isinstance(names, str) else names)]
-    return files
+    splits: Mapping[str, Any] = listed if isinstance(listed, dict) else {"train": listed}
+    if not all(splits.values()):
+        raise InputError(f"{path.name} names no data file.", next="Add dataset_kwargs: {data_files: {test: FILE}}.")
+    lists = {str(split): [names] if isinstance(names, str) else names for split, names in splits.items()}
+    return {split: [beside(path, str(name)) for name in names] for split, names in lists.items()}
 
 
 def beside(path: Path, name: str) -> Path:

@@ -153,6 +153,8 @@ class Generation:
     `category` as in `MultipleChoice`.
     """
 
+    chance = 0.0  # the score of random guessing
+
     id: str
     context: str
     references: tuple[str, ...]
@@ -166,8 +168,6 @@ class Generation:
             "a question needs a prompt and an answer": bool(self.context and self.references),
             "the context does not begin with its header": self.context.startswith(self.header),
         })  # fmt: skip
-
-    chance = 0.0  # the score of random guessing
 
     def identity(self) -> list[Any]:
         """The values that identify this question, for the hash."""

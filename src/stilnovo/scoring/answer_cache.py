@@ -47,7 +47,6 @@ CREATE TABLE IF NOT EXISTS speeds (setting TEXT NOT NULL, task TEXT NOT NULL, it
 
 Answer = dict[str, Any]  # as JSON values
 Progress = Callable[[str, int, int], None]  # (what, done, in all)
-Row = tuple[str, Answer]
 
 
 def default_folder() -> Path:
@@ -105,7 +104,7 @@ class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
             rows = self._read(query, key)
             yield next((json.loads(answer) for answer, checksum in rows if checksum == _checksum(*key, answer)), None)
 
-    def keep(self, identity: Identity, task: str, version: str, rows: Iterable[Row]) -> None:
+    def keep(self, identity: Identity, task: str, version: str, rows: Iterable[tuple[str, Answer]]) -> None:
         """Save (item hash, answer as JSON values) pairs in one transaction."""
         if self._connection is None or not self._writable:
             return

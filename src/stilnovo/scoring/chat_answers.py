@@ -17,7 +17,7 @@ from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
 from stilnovo.scoring import reading
 from stilnovo.scoring.perplexity import HeldOutScore, texts_sha256
-from stilnovo.scoring.reading import DEFAULTS, ReadOptions, read_documents, text_sha256
+from stilnovo.scoring.reading import DEFAULTS, ReadOptions, read_documents
 from stilnovo.text.template import TEMPLATES, AssistantText
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -67,7 +67,7 @@ def score_conversations(
         model,
         CHAT,
         f"template {tokenizer.template}",
-        list(map(text_sha256, texts)),
+        texts,
         lambda number: [reading.of_answers(number, conversations[number], tokenizer)],
         lambda parts: {"nats": -float(parts[0].sum()), "tokens": len(parts[0])},
         options,

@@ -26,7 +26,7 @@ from stilnovo.scoring import reading
 from stilnovo.scoring.answer_cache import Answer
 from stilnovo.scoring.encode import opening_tokens
 from stilnovo.scoring.packed import TOKEN_BUDGET
-from stilnovo.scoring.reading import DEFAULTS, Reading, ReadOptions, read_documents, text_sha256
+from stilnovo.scoring.reading import DEFAULTS, Reading, ReadOptions, read_documents
 from stilnovo.statistics.estimates import Estimate, bootstrap_ratio
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -66,15 +66,6 @@ class HeldOutScore:
         return bootstrap_ratio(self.nats, [size * math.log(2) for size in self.sizes])
 
 
-@dataclass(frozen=True)
-class Window:
-    """Part of one document's tokens: reads `start` … `stop`-1 and predicts `first` … `stop`, `first` > `start`."""
-
-    start: int
-    stop: int
-    first: int
-
-
 def score_texts(
     model: Llama,
     tokenizer: Tokenizer,
@@ -103,15 +94,13 @@ def score_texts(
 
     def long(number: int) -> Iterator[Reading]:
         tokens = reading.opened(tokenizer, texts[number])
-        for part in windows(len(tokens), window, stride):
-            counted = range(part.first - part.start, part.stop - part.start + 1)
-            yield Reading(number, tokens[part.start : part.stop + 1], counted)
+        for start, stop, first in windows(len(tokens), window, stride):
+            yield Reading(number, tokens[start : stop + 1], range(first - start, stop - start + 1))
 
     def measure(parts: Sequence[Tensor]) -> Answer:
         return {"nats": -sum(float(part.sum()) for part in parts), "count": sum(map(len, parts))}
 
-    hashes = list(map(text_sha256, texts))
-    rows = read_documents(model, TEXT, f"window {window}, stride {stride}", hashes, long, measure, options)
+    rows = read_documents(model, TEXT, f"window {window}, stride {stride}", texts, long, measure, options)
     short = score_short_windows(model, tokenizer, texts, options=options) if short_windows else ((), ())
     return HeldOutScore(
         tuple(row["nats"] for row in rows),
@@ -147,21 +136,21 @@ def score_short_windows(
     def measure(values: Sequence[Tensor]) -> Answer:
         return {"nats": -sum(float(part.mean()) for part in values), "count": len(values)}
 
-    hashes = list(map(text_sha256, texts))
-    rows = read_documents(model, SHORT, f"windows of {window}", hashes, parts, measure, options)
+    rows = read_documents(model, SHORT, f"windows of {window}", texts, parts, measure, options)
     return tuple(row["nats"] for row in rows), tuple(row["count"] for row in rows)
 
 
-def windows(tokens: int, window: int, stride: int) -> list[Window]:
+def windows(tokens: int, window: int, stride: int) -> list[tuple[int, int, int]]:
     """Sliding windows over `tokens` tokens (BOS included) that predict 1 … tokens-1 once each.
 
-    The last window is pushed back to end with the document, so that it reads as much as the others.
+    One is (start, stop, first), first > start: it reads start … stop-1 and predicts first … stop. The last is pushed
+    back to end with the document, so that it reads as much as the others.
     """
     last = tokens - 1  # the highest index to predict; the token there is never read
-    parts = [Window(0, min(window, last), 1)]
-    while parts[-1].stop < last:
-        stop = min(parts[-1].stop + stride, last)
-        parts.append(Window(stop - window, stop, parts[-1].stop + 1))
+    parts = [(0, min(window, last), 1)]
+    while (end := parts[-1][1]) < last:
+        stop = min(end + stride, last)
+        parts.append((stop - window, stop, end + 1))
     return parts
 
 

@@ -25,7 +25,7 @@ from stilnovo.scoring import reading
 from stilnovo.scoring.answer_cache import Answer
 from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.scoring.perplexity import texts_sha256
-from stilnovo.scoring.reading import DEFAULTS, ReadOptions, read_documents, text_sha256
+from stilnovo.scoring.reading import DEFAULTS, ReadOptions, read_documents
 from stilnovo.statistics.estimates import Estimate, bootstrap_ratio
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -85,7 +85,7 @@ def score_positions(
         model,
         POSITIONS,
         f"window {window}, from {','.join(map(str, edges))}",
-        list(map(text_sha256, texts)),
+        texts,
         lambda number: [reading.of_text(number, texts[number], tokenizer, window)],
         lambda parts: _sums(parts[0], edges),
         options,

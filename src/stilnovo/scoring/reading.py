@@ -88,7 +88,7 @@ def read_documents(
     model: Llama,
     name: str,
     version: str,
-    hashes: Sequence[str],
+    texts: Sequence[str],
     readings: Callable[[int], Iterable[Reading]],
     measure: Callable[[Sequence[Tensor]], Answer],
     options: ReadOptions = DEFAULTS,
@@ -99,11 +99,14 @@ def read_documents(
         model: Any Llama, adapter included; dropout is off while it reads.
         name: What the documents are, in the cache and in progress.
         version: How they are read.
-        hashes: One a document, of everything its answer depends on.
+        texts: One a document, with everything that its answer depends on.
         readings: From a document's number to what is read of it.
         measure: From the log-probabilities (counted,) of its readings to what is kept, as JSON values.
         options: Budget, progress and cache.
     """
+
+    def fits(pack: Sequence[Reading], reading: Reading) -> bool:
+        return sum(part.length for part in (*pack, reading)) <= options.token_budget
 
     def ask(missing: list[int]) -> Iterator[tuple[list[int], list[Answer]]]:
         own: dict[int, list[Reading]] = {}  # of the documents that are not complete yet
@@ -115,24 +118,15 @@ def read_documents(
                 yield from own[number]
 
         with evaluating(model), dense_weights(model):
-            for pack in packs(stream(), options.token_budget):
+            for pack in filled(stream(), fits):
                 for reading, part in zip(pack, loglikelihoods(model, pack), strict=True):
                     values[reading.document].append(part)
                 complete = [number for number, parts in values.items() if len(parts) == len(own[number])]
                 yield complete, [measure(values.pop(number)) for number in complete]
         yield list(values), [measure(parts) for parts in values.values()]  # of which nothing is read
 
+    hashes = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
     return answered(options.cache, name, version, hashes, ask, options.progress)
-
-
-def text_sha256(text: str) -> str:
-    """Hash a document."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def packs(readings: Iterable[Reading], token_budget: int) -> Iterator[list[Reading]]:
-    """Batch readings in order, as many as the token budget holds; a longer one alone."""
-    return filled(readings, lambda pack, reading: sum(part.length for part in (*pack, reading)) <= token_budget)
 
 
 @torch.inference_mode()

@@ -46,14 +46,12 @@ def make_item(row: Row, place: str, begin: str = "") -> MultipleChoice:
     return lettered(f"{subject}/{place}", begin, question, row["choices"], answer, subject)
 
 
-def lettered(
-    id: str, header: str, question: str, options: Sequence[str], answer: int, subject: str, cue: str = "Answer:"
-) -> MultipleChoice:
-    """`question`, the options with their letters, and `cue`, after `header`; the endings are the letters."""
+def lettered(id: str, header: str, question: str, options: Sequence[str], answer: int, subject: str) -> MultipleChoice:
+    """`question`, the options with their letters, and `Answer:`, after `header`; the endings are the letters."""
     if not question or not all(isinstance(option, str) and option.strip() for option in options):
         raise ValueError("the question or an option is empty")
     letters = "ABCDEFGHI"[: len(options)]
-    lines = [question, *(f"{letter}. {option}" for letter, option in zip(letters, options, strict=True)), cue]
+    lines = [question, *(f"{letter}. {option}" for letter, option in zip(letters, options, strict=True)), "Answer:"]
     return MultipleChoice(
         id=id,
         context=header + "\n".join(lines),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, text
+from stilnovo.benchmarks.dataset_files import Dataset, Row, letter_index, text
 from stilnovo.benchmarks.task import MultipleChoice, Task
 
 _INSTRUCTION = re.compile(r"given sentence: (.*)\n\nOption1: (.*) Option2: (.*) Answer format: option1/option2$", re.S)
@@ -45,13 +45,11 @@ def make_item(row: Row, place: str) -> MultipleChoice:
     before, blank, after = text(row, "sentence").partition("_")
     if not blank:
         raise ValueError("the sentence has no blank '_'")
-    if row["answer"] not in ("1", "2"):
-        raise ValueError(f"answer {row['answer']!r} is neither '1' nor '2'")
     return MultipleChoice(
         id=place,
         context=before,
         endings=(f" {after.strip()}",) * 2,
-        answer=int(row["answer"]) - 1,
+        answer=letter_index(row["answer"], "12"),
         contexts=(before + text(row, "option1"), before + text(row, "option2")),
     )
 
