@@ -22,7 +22,7 @@ from typing import Any
 
 from stilnovo.benchmarks.harness_yaml import decoding
 from stilnovo.benchmarks.task import Generation
-from stilnovo.errors import InputError
+from stilnovo.errors import needs
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
 from stilnovo.scoring.encode import Endings
@@ -33,12 +33,8 @@ from stilnovo.scoring.written import write
 from stilnovo.spec import ModelSpec
 from stilnovo.text.tokenizer import Tokenizer
 
-try:
+with needs("lm_eval", "bench"):
     from lm_eval.api.model import LM
-except ImportError as error:
-    raise InputError(
-        "lm-evaluation-harness is not installed.", next="Run: pip install 'stilnovo[bench]' (or lm_eval==0.4.13)"
-    ) from error
 
 
 class HarnessModel(LM):  # type: ignore[misc]
