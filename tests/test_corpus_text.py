@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stilnovo.data import clean, contamination, duplicates, wikitext
+from stilnovo.data import clean, contamination, duplicates, sources
 from stilnovo.data.contamination import ItemIndex
 from stilnovo.errors import InputError
 from stilnovo.io.rows import blocks, files_of, read_rows
@@ -76,7 +76,7 @@ def test_dumps_that_are_refused(tmp_path: Path, content: str, words: str) -> Non
 
 
 def test_wikitext_leaves_its_words() -> None:
-    text = wikitext.plain_text(
+    text = sources.plain_text(
         "{{Fiume|nome=Po}}\n[[File:Po.jpg|thumb|Il [[Po]]]]\nIl '''Po''' è un [[fiume|corso d'acqua]] dell'[[Italia]]<ref>Una "
         "fonte.</ref>.\n\n== Corso ==\nNasce sul ''Monviso''.\n\n{| class=\"wikitable\"\n! a\n| b\n|}\n* primo\n[[Categoria:Fiumi]]"
     )

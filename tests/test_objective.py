@@ -146,11 +146,11 @@ def test_truncated_rows_hold_the_beginning_alone() -> None:
     """As TRL cuts rows without packing: at most 32 tokens in, 31 of them predicted, one document a row."""
     lengths = np.array([100, 32, 5, 1, 0, 33])
     index = truncated_index(lengths, 32)
-    assert [(p.pieces[0].document, p.pieces[0].start, len(p)) for p in index] == [
-        (0, 0, 31),
-        (1, 0, 31),
-        (2, 0, 4),
-        (5, 0, 31),
+    assert [index.pieces([row]) for row in range(len(index))] == [
+        [(0, 0, 31)],
+        [(1, 0, 31)],
+        [(2, 0, 4)],
+        [(5, 0, 31)],
     ]
     assert index.tokens == 97
 

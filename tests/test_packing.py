@@ -39,7 +39,7 @@ def test_every_token_is_predicted_exactly_once(seed: int) -> None:
 
 def test_a_document_that_fits_is_not_cut() -> None:
     corpus = pack([list(range(20))] * 9, 32)
-    assert all(len(piece) == 19 for row in corpus.packs for piece in row.pieces)
+    assert corpus.packs.length.tolist() == [19] * 9
 
 
 @pytest.mark.parametrize("documents", [[], [[1]], [[1], []]])

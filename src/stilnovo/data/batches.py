@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stilnovo.data.packing import PackedCorpus
+from stilnovo.data.packing import LongArray, PackedCorpus
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,6 @@ class BatchStream:
     def __init__(self, corpus: PackedCorpus, batch_packs: int, seed: int) -> None:
         self.corpus, self.batch_packs, self.seed = corpus, batch_packs, seed
         self.epoch = self.index = 0
-        self._order: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def batches_per_epoch(self) -> int:
         """Batches in one pass; the last may be short."""
@@ -53,33 +52,26 @@ class BatchStream:
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            chosen = self._epoch_order()[self.index * self.batch_packs : (self.index + 1) * self.batch_packs]
+            order = _epoch_order(len(self.corpus.packs), self.seed, self.epoch)
+            chosen = order[self.index * self.batch_packs : (self.index + 1) * self.batch_packs]
             self.index += 1
             if self.index == self.batches_per_epoch():
                 self.epoch, self.index = self.epoch + 1, 0
             yield self._batch(chosen.tolist())
 
-    def _epoch_order(self) -> npt.NDArray[np.int64]:
-        # Shuffling a million packs takes longer than reading a batch: once an epoch is enough.
-        if self._order is None or self._order[0] != self.epoch:
-            self._order = (
-                self.epoch,
-                np.random.default_rng((self.seed, self.epoch)).permutation(len(self.corpus.packs)),
-            )
-        return self._order[1]
-
     def _batch(self, packs: list[int]) -> Batch:
-        pieces = [piece for index in packs for piece in self.corpus.packs[index].pieces]
-        inputs = [self.corpus.documents[p.document][p.start : p.stop] for p in pieces]
-        following = [self.corpus.documents[p.document][p.start + 1 : p.stop + 1] for p in pieces]
-        tokens, targets = np.concatenate(inputs).astype(np.int64), np.concatenate(following).astype(np.int64)
+        pieces = self.corpus.packs.pieces(packs)
+        parts = [self.corpus.documents[at][start : start + length + 1] for at, start, length in pieces]
+        tokens, targets = (
+            np.concatenate([part[cut] for part in parts]).astype(np.int64) for cut in (np.s_[:-1], np.s_[1:])
+        )
         learnt, first = targets >= 0, self.corpus.anchored
         return Batch(
             torch.from_numpy(np.where(tokens < 0, ~tokens, tokens)),
             torch.from_numpy(np.where(learnt, targets, ~targets)),
-            tuple(len(piece) for piece in pieces),
+            tuple(length for _, _, length in pieces),
             None if learnt.all() else torch.from_numpy(learnt),
-            tuple(n for n, piece in enumerate(pieces) if first is not None and piece.document >= first),
+            tuple(n for n, (document, _, _) in enumerate(pieces) if first is not None and document >= first),
         )
 
     def state(self) -> dict[str, int]:
@@ -89,3 +81,8 @@ class BatchStream:
     def restore(self, state: dict[str, int]) -> None:
         """Put the position back."""
         self.epoch, self.index = state["epoch"], state["index"]
+
+
+@lru_cache(4)  # shuffling a million packs takes longer than reading a batch: once an epoch is enough
+def _epoch_order(packs: int, seed: int, epoch: int) -> LongArray:
+    return np.random.default_rng((seed, epoch)).permutation(packs)

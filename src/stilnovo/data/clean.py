@@ -30,8 +30,9 @@ def article(text: str) -> tuple[str, Counter[str]]:
     removed: Counter[str] = Counter()
     lines = _without_appendices([line.strip() for line in text.split("\n")], removed)
     lines = _without_lists(lines, removed)
-    lines = _without_last_headings(lines, removed)
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip(), removed
+    while len(lines) > 1 and (not lines[-1] or _is_heading(lines, len(lines) - 1)):
+        removed["empty heading"] += bool(lines.pop())  # nothing follows it: its section is gone
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip(), +removed
 
 
 def is_disambiguation(text: str) -> bool:
@@ -40,9 +41,11 @@ def is_disambiguation(text: str) -> bool:
 
 
 def _is_heading(lines: list[str], at: int) -> bool:
-    line = lines[at]
-    before = at == 0 or not lines[at - 1]
-    return bool(line) and before and len(line) <= _HEADING_CHARS and not line.endswith(_SENTENCE_END)
+    return (at == 0 or not lines[at - 1]) and _is_short(lines[at])
+
+
+def _is_short(line: str) -> bool:
+    return 0 < len(line) <= _HEADING_CHARS and not line.endswith(_SENTENCE_END)
 
 
 def _without_appendices(lines: list[str], removed: Counter[str]) -> list[str]:
@@ -76,21 +79,10 @@ def _without_lists(lines: list[str], removed: Counter[str]) -> list[str]:
             removed["markup"] += 1
         elif _LIST_MARK.match(line):
             removed["list"] += 1
-        elif (line and len(line) <= _HEADING_CHARS and not line.endswith(_SENTENCE_END)) or (
-            not line and run and run[-1]
-        ):
+        elif _is_short(line) or (not line and run and run[-1]):
             run.append(line)
         else:
             close()
             prose.append(line)
     close()
-    return prose
-
-
-def _without_last_headings(lines: list[str], removed: Counter[str]) -> list[str]:
-    # Headings whose section is gone: nothing follows them.
-    prose = list(lines)
-    while len(prose) > 1 and (not prose[-1] or _is_heading(prose, len(prose) - 1)):
-        if prose.pop():
-            removed["empty heading"] += 1
     return prose

@@ -56,22 +56,19 @@ class ItemIndex:
         grams: dict[int, list[tuple[Hashes, int]]] = {}
         for path in files:
             for item, text in _texts(path):
-                self._add(item, text, grams)
+                self.items += 1
+                cut = words(text)
+                if len(cut) < (SHORTEST if "?" in text else NGRAM):
+                    self.too_short += 1
+                    continue
+                size = min(NGRAM, len(cut))
+                grams.setdefault(size, []).append((_rolling(_word_hashes(cut), size), len(self._texts)))
+                self._texts.append((item, text))
         self._grams = {size: _sorted(grams[size]) for size in sorted(grams)}
         # One bit a size: for almost every place of a text one lookup tells that no item is there.
         self._seen = np.zeros(_BITS, dtype=np.uint8)
         for size, (hashes, _) in self._grams.items():
             self._seen[hashes & np.uint64(_BITS - 1)] |= np.uint8(1 << (size - SHORTEST))
-
-    def _add(self, item: str, text: str, grams: dict[int, list[tuple[Hashes, int]]]) -> None:
-        self.items += 1
-        cut = words(text)
-        if len(cut) < (SHORTEST if "?" in text else NGRAM):
-            self.too_short += 1
-            return
-        size = min(NGRAM, len(cut))
-        grams.setdefault(size, []).append((_rolling(_word_hashes(cut), size), len(self._texts)))
-        self._texts.append((item, text))
 
     def find(self, passage: str) -> BenchmarkOverlap | None:
         """The first item that a passage contains."""
@@ -80,11 +77,8 @@ class ItemIndex:
             return None
         hashes = _word_hashes(text)
         for size, (known, owners) in self._grams.items():
-            if len(text) < size:
-                continue
-            rolled = _rolling(hashes, size)
-            bit = np.uint8(1 << (size - SHORTEST))
-            at = np.flatnonzero(self._seen[rolled & np.uint64(_BITS - 1)] & bit)
+            rolled = _rolling(hashes, size) if len(text) >= size else hashes[:0]
+            at = np.flatnonzero(self._seen[rolled & np.uint64(_BITS - 1)] & np.uint8(1 << (size - SHORTEST)))
             place = np.minimum(np.searchsorted(known, rolled[at]), len(known) - 1)
             equal = known[place] == rolled[at]
             for word, owner in zip(at[equal].tolist(), owners[place[equal]].tolist(), strict=True):
@@ -124,15 +118,11 @@ def _word_hashes(text: list[str]) -> Hashes:
 
 def _rolling(hashes: Hashes, size: int) -> Hashes:
     """h(i) = Σ_k w(i+k) bᵏ mod 2⁶⁴ for every i, by prefix sums: (P(i+size) − P(i)) b⁻ⁱ."""
-    powers, inverses = _powers(len(hashes))
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes * powers, dtype=np.uint64)])
-    rolled: Hashes = (sums[size:] - sums[:-size]) * inverses[: len(hashes) - size + 1]
-    return rolled
-
-
-def _powers(count: int) -> tuple[Hashes, Hashes]:
+    count = len(hashes)
     powers, inverses = _power_table(max(1 << 14, 1 << count.bit_length()))
-    return powers[:count], inverses[:count]
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes * powers[:count], dtype=np.uint64)])
+    rolled: Hashes = (sums[size:] - sums[:-size]) * inverses[: count - size + 1]
+    return rolled
 
 
 @lru_cache

@@ -14,7 +14,7 @@ prompt, which both sides must share. A row that cannot be used raises `BadRow`, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -58,9 +58,9 @@ class Preference:
 Item = TypeVar("Item", "Conversation", "Preference")
 
 
-def shape_of(columns: Sequence[str]) -> RowShape | None:
+def shape_of(columns: Iterable[str]) -> RowShape | None:
     """The shape that a row's columns have, None when it is none of ours."""
-    return next((shape for shape, needed in _NEEDED.items() if set(needed) <= set(columns)), None)
+    return next((shape for shape, needed in _NEEDED.items() if {*needed} <= {*columns}), None)
 
 
 def conversation(row: Row, number: int) -> Conversation:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, reported
 from stilnovo.io.formats import READERS
 from stilnovo.io.streams import COMPRESSIONS, suffix_of
 from stilnovo.progress import bytes_text
@@ -117,15 +119,16 @@ def _from_hub(source: Source, agree: Callable[[str], bool]) -> list[Path]:
     from huggingface_hub import HfApi, snapshot_download
 
     wanted = list(source.patterns)
-    try:  # the cache first: what is here must not depend on the network
-        cached = Path(
-            snapshot_download(source.repository, repo_type="dataset", allow_patterns=wanted, local_files_only=True)
-        )
-        if files := _matching(cached, source.patterns):
+    fetch = partial(snapshot_download, source.repository, repo_type="dataset", allow_patterns=wanted)
+    # The cache first: what is here must not depend on the network. The library's "not cached" errors differ between
+    # versions; the next call tells the truth.
+    with suppress(Exception):
+        if files := _matching(Path(fetch(local_files_only=True)), source.patterns):
             return files
-    except Exception:  # the library's "not cached" errors differ between versions; the next call tells the truth
-        pass
-    try:
+    with reported(
+        f"{source.repository} is not on this machine and could not be fetched from the hub.",
+        "Connect to a network, or give a local copy with --mirror FOLDER.",
+    ):
         info = HfApi().dataset_info(source.repository, files_metadata=True, timeout=20)
         listed = [f for f in info.siblings or [] if any(fnmatch(f.rfilename, pattern) for pattern in wanted)]
         if not listed:
@@ -133,21 +136,12 @@ def _from_hub(source: Source, agree: Callable[[str], bool]) -> list[Path]:
             raise InputError(
                 f"{source.repository} has no {', '.join(wanted)}.", f"It holds: {names} …", "Use owner/name:PATTERN."
             )
-        size = sum(f.size or 0 for f in listed)
         card = getattr(info.card_data, "license", None)
         licence = ", ".join(card) if isinstance(card, list) else card or source.licence
-        if not agree(f"{source.repository}: {len(listed)} files, {bytes_text(size)}; licence: {licence}."):
+        download = f"{len(listed)} files, {bytes_text(sum(f.size or 0 for f in listed))}; licence: {licence}."
+        if not agree(f"{source.repository}: {download}"):
             raise InputError(
-                f"{source.repository} is not on this machine.", f"{len(listed)} files, {bytes_text(size)}; licence: {licence}.",
+                f"{source.repository} is not on this machine.", download,
                 "Agree to the download with --yes, or give a local copy with --mirror FOLDER.",
             )  # fmt: skip
-        folder = Path(snapshot_download(source.repository, repo_type="dataset", allow_patterns=wanted))
-        return _matching(folder, source.patterns)
-    except InputError:
-        raise
-    except Exception as error:  # the hub client lets its HTTP library's own exceptions through
-        why = str(error).splitlines()[0][:120] if str(error) else "no answer"
-        raise InputError(
-            f"{source.repository} is not on this machine and could not be fetched from the hub.",
-            f"{type(error).__name__}: {why}", "Connect to a network, or give a local copy with --mirror FOLDER.",
-        ) from error  # fmt: skip
+        return _matching(Path(fetch()), source.patterns)

@@ -7,7 +7,7 @@ disk and are read a file at a time; memory holds one band's hashes and one index
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -43,42 +43,26 @@ def near_duplicates(files: Sequence[Path], threshold: float) -> npt.NDArray[np.i
         files: `.npy` files of signatures, in the order of the corpus.
         threshold: Estimated Jaccard similarity from which two documents are the same.
     """
-    store = _Store(files)
-    repeats = np.full(store.count, -1, dtype=np.int64)  # the earlier document that each repeats
-    for band in range(BANDS):
-        keys = store.band(band)
+    starts = np.cumsum([0, *(len(np.load(path, mmap_mode="r")) for path in files)])
+    load = lru_cache(16)(np.load)
+
+    def signature(document: int) -> Signatures:
+        file = int(np.searchsorted(starts, document, side="right")) - 1
+        return load(files[file])[document - starts[file]]  # type: ignore[no-any-return]
+
+    repeats = np.full(starts[-1], -1, dtype=np.int64)  # the earlier document that each repeats
+    for band in np.split(np.arange(PERMUTATIONS), BANDS):
+        keys = np.concatenate([np.empty(0, np.uint64), *(_mixed(np.load(path)[:, band]) for path in files)])
         order = np.argsort(keys, kind="stable")
         same = keys[order[1:]] == keys[order[:-1]]
         for first, last in _runs(same):
-            _compare(order[first : last + 1], store, threshold, repeats)
+            _compare(order[first : last + 1], signature, threshold, repeats)
     removed = np.flatnonzero(repeats >= 0)
     return np.stack([removed, repeats[removed]], axis=1)
 
 
-class _Store:
-    """Signatures on disk, one file in memory at a time."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files = files
-        lengths = [len(np.load(path, mmap_mode="r")) for path in files]
-        self._starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        self.count = int(self._starts[-1])
-        self._open = lru_cache(16)(lambda file: np.load(files[file]))
-
-    def band(self, band: int) -> npt.NDArray[np.uint64]:
-        """One hash a document, of one band of its signature."""
-        rows = PERMUTATIONS // BANDS
-        parts = [_mixed(np.load(path)[:, band * rows : (band + 1) * rows]) for path in self._files]
-        return np.concatenate([np.empty(0, np.uint64), *parts])
-
-    def __getitem__(self, index: int) -> Signatures:
-        file = int(np.searchsorted(self._starts, index, side="right")) - 1
-        signature: Signatures = self._open(file)[index - int(self._starts[file])]
-        return signature
-
-
 def _mixed(rows: Signatures) -> npt.NDArray[np.uint64]:
-    """One 64-bit hash a row."""
+    """One 64-bit hash a document, of one band of its signature."""
     value = np.full(len(rows), 0xCBF29CE484222325, dtype=np.uint64)
     for column in rows.T.astype(np.uint64):
         value = (value ^ column) * np.uint64(0x9E3779B97F4A7C15)
@@ -91,13 +75,15 @@ def _runs(same: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _compare(group: npt.NDArray[np.int64], store: _Store, threshold: float, repeats: npt.NDArray[np.int64]) -> None:
+def _compare(
+    group: npt.NDArray[np.int64], signature: Callable[[int], Signatures], threshold: float, repeats: npt.NDArray[np.int64]
+) -> None:  # fmt: skip
     distinct: list[tuple[int, Signatures]] = []
     for index in group[repeats[group] < 0].tolist():
-        signature = store[index]
+        own = signature(index)
         for earlier, other in distinct[-_WINDOW:]:
-            if np.count_nonzero(signature == other) >= threshold * PERMUTATIONS:
+            if np.count_nonzero(own == other) >= threshold * PERMUTATIONS:
                 repeats[index] = earlier
                 break
         else:
-            distinct.append((index, signature))
+            distinct.append((index, own))

@@ -17,7 +17,7 @@ import heapq
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, overload
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,28 +27,6 @@ LongArray = npt.NDArray[np.int64]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class DocumentPiece:
-    """Inputs `start` … `stop`-1 of a document's tokens; their targets are one further."""
-
-    document: int
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(frozen=True)
-class Pack:
-    """Pieces that share a row."""
-
-    pieces: tuple[DocumentPiece, ...]
-
-    def __len__(self) -> int:
-        return sum(len(piece) for piece in self.pieces)
-
-
 class LazySequence(Sequence[T]):
     """A sequence whose items are made when they are asked for."""
 
@@ -56,20 +34,17 @@ class LazySequence(Sequence[T]):
     def item(self, at: int) -> T:
         """The item at a place from 0."""
 
-    @overload
-    def __getitem__(self, at: int) -> T: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[T]: ...
-    def __getitem__(self, at: int | slice) -> T | list[T]:
+    def __getitem__(self, at: Any) -> Any:
         places = range(len(self))[at]  # negative places, and an IndexError beyond the end
         return self.item(places) if isinstance(places, int) else [self.item(place) for place in places]
 
 
-class PackIndex(LazySequence[Pack]):
-    """All packs as four arrays; a `Pack` is made when it is asked for.
+class PackIndex:
+    """All packs as four arrays.
 
     Attributes:
-        document, start, length: (pieces,) of each piece, in the order of the packs.
+        document, start, length: (pieces,) of each piece, in the order of the packs: so many inputs of a document from
+            `start` on, whose targets are one further.
         offsets: (packs + 1,) where each pack's pieces begin.
     """
 
@@ -79,11 +54,10 @@ class PackIndex(LazySequence[Pack]):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def item(self, at: int) -> Pack:
-        """One pack."""
-        pieces = slice(self.offsets[at], self.offsets[at + 1])
-        parts = (self.document[pieces], self.start[pieces], self.start[pieces] + self.length[pieces])
-        return Pack(tuple(map(DocumentPiece, *(part.tolist() for part in parts))))
+    def pieces(self, packs: Iterable[int]) -> list[tuple[int, int, int]]:
+        """Document, start and length of each piece of some packs, one pack after another."""
+        places = np.concatenate([np.arange(self.offsets[pack], self.offsets[pack + 1]) for pack in packs])
+        return list(zip(*(of[places].tolist() for of in (self.document, self.start, self.length)), strict=True))
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,7 @@ def side(tokenizer: Tokenizer, prompt: Sequence[Message], answer: str) -> tuple[
     """Token ids of a prompt and an answer up to the end of its turn, and where the answer begins."""
     ids, learnt = tokenizer.supervised([*prompt, Message("assistant", answer)])
     stop = len(learnt) - learnt[::-1].index(True)
-    begin = stop
-    while begin and learnt[begin - 1]:  # earlier answers of the conversation belong to the prompt
-        begin -= 1
-    return ids[:stop], begin
+    return ids[:stop], stop - learnt[stop - 1 :: -1].index(False)  # earlier answers belong to the prompt
 
 
 def pack_pairs(pairs: Sequence[Preference], tokenizer: Tokenizer, pack_tokens: int) -> PackedPairs:

@@ -12,7 +12,8 @@ import signal
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from multiprocessing.context import SpawnProcess
+from typing import Any, cast
 
 from stilnovo.data.work import Record
 from stilnovo.errors import StilnovoError
@@ -31,24 +32,20 @@ def run_blocks(blocks: Iterator[RowBlock], processes: int, make: Make, arguments
         yield from map(make(*arguments).run, blocks)
         return
     context = get_context("spawn")  # a forked tokeniser or torch may hang
-    pipes: list[Connection] = []
-    workers = []
+    workers: dict[Connection, SpawnProcess] = {}
     try:
         for _ in range(processes):
             ours, theirs = context.Pipe()
-            worker = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
-            worker.start()
+            workers[ours] = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
+            workers[ours].start()
             theirs.close()
-            pipes.append(ours)
-            workers.append(worker)
-        yield from _feed(blocks, pipes)
+        yield from _feed(blocks, list(workers))
     finally:
-        for pipe in pipes:
+        for pipe in workers:
             pipe.close()
-        for worker in workers:
+        for worker in workers.values():
             worker.join(5)
-            if worker.is_alive():
-                worker.terminate()
+            worker.terminate()  # one that has ended is left alone
 
 
 def _feed(blocks: Iterator[RowBlock], pipes: list[Connection]) -> Iterator[Record]:
@@ -60,23 +57,19 @@ def _feed(blocks: Iterator[RowBlock], pipes: list[Connection]) -> Iterator[Recor
             busy.append(idle.pop())
             busy[-1].send(following)
             following = next(blocks, None)
-        for pipe in wait(busy):
+        for pipe in cast("list[Any]", wait(busy)):
             busy.remove(pipe)
             idle.append(pipe)
-            yield _received(pipe)
-
-
-def _received(pipe: Any) -> Record:
-    try:
-        answer = pipe.recv()
-    except EOFError as error:
-        raise StilnovoError(
-            "A worker process died.", "Perhaps the machine ran out of memory.",
-            "Run the same command again, with fewer --processes: it goes on where it stopped.",
-        ) from error  # fmt: skip
-    if not isinstance(answer, Record):
-        raise answer
-    return answer
+            try:
+                answer = pipe.recv()
+            except EOFError as error:
+                raise StilnovoError(
+                    "A worker process died.", "Perhaps the machine ran out of memory.",
+                    "Run the same command again, with fewer --processes: it goes on where it stopped.",
+                ) from error  # fmt: skip
+            if not isinstance(answer, Record):
+                raise answer
+            yield answer
 
 
 def _serve(pipe: Connection, make: Make, arguments: tuple[Any, ...]) -> None:

@@ -33,6 +33,8 @@ from stilnovo.text.tokenizer import Tokenizer
 LONG_BYTES = 10 << 20  # a longer document is learnt all the same, and named in the report
 SHOWN_HITS = 50
 
+#: A row that is learnt or held out: its number, text, and tokens where those are not simply its text's.
+Taken = tuple[int, str, IntArray | None]
 #: Reasons that are choices of the settings, not faults of a row: they never stop a preparation.
 FILTERS = frozenset({
     "stub", "disambiguation page", "redirect", "not an article", "nothing left after cleaning", "contains a benchmark's item",
@@ -78,15 +80,6 @@ class Record:
     conversations: int = 0
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """A row that is learnt or held out: its number, text, and tokens where those are not simply its text's."""
-
-    row: int
-    text: str
-    tokens: IntArray | None = None
-
-
 class Worker:
     """Prepares blocks; one to a process, because the encoder remembers words."""
 
@@ -102,10 +95,10 @@ class Worker:
         """
         record = Record(block.number, block.source, items=self.items.items, too_short=self.items.too_short)
 
-        def take(row: Row, number: int) -> _Taken:
+        def take(row: Row, number: int) -> Taken:
             if "text" not in row and "wikitext" not in row:
-                return self._conversation(row, number, record)
-            return _Taken(number, self._text(document(row, number), block.place(number), record))
+                return number, *self._conversation(row, number, record)
+            return number, self._text(document(row, number), block.place(number), record), None
 
         def leave(place: str, bad: BadRow) -> None:
             if self.settings.on_bad == "stop" and bad.reason not in FILTERS:
@@ -114,25 +107,21 @@ class Worker:
             record.tally.leave(place, bad)
 
         rows = list(parsed([block], take, leave))
-        record.tally.taken, record.text_bytes = len(rows), sum(len(row.text.encode()) for row in rows)
-        held, learnt = list[str](), list[_Taken]()
-        for row in rows:
-            if row.tokens is None and self._is_held_out(row.text):
-                held.append(row.text)
-            else:
-                learnt.append(row)
-        self._write(record, held, learnt)
+        record.tally.taken, record.text_bytes = len(rows), sum(len(text.encode()) for _, text, _ in rows)
+        is_held_out = [tokens is None and self._is_held_out(text) for _, text, tokens in rows]
+        held = [text for (_, text, _), held_out in zip(rows, is_held_out, strict=True) if held_out]
+        self._write(record, held, [row for row, held_out in zip(rows, is_held_out, strict=True) if not held_out])
         return record
 
-    def _conversation(self, row: Row, number: int, record: Record) -> _Taken:
-        is_pair = shape_of(list(row)) == "preference"
+    def _conversation(self, row: Row, number: int, record: Record) -> tuple[str, IntArray]:
+        is_pair = shape_of(row) == "preference"
         refuse_if(is_pair, "preference pair", "it is learnt with DPO, not prepared as text")
         messages = conversation(row, number).messages
         text = "\n".join(turn.content for turn in messages)
         if hit := self.items.find(text):
             raise self._overlap(record, hit)
         record.conversations += 1
-        return _Taken(number, text, coded(*self.tokenizer.supervised(messages)))
+        return text, coded(*self.tokenizer.supervised(messages))
 
     def _text(self, source: Document, place: str, record: Record) -> str:
         size, body = len(source.text.encode()), source.text
@@ -163,16 +152,16 @@ class Worker:
         digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(self.settings.seed).encode()).digest()
         return int.from_bytes(digest, "big") < self.settings.held_out * 2**64
 
-    def _write(self, record: Record, held: list[str], learnt: list[_Taken]) -> None:
+    def _write(self, record: Record, held: list[str], learnt: list[Taken]) -> None:
         name, work = f"{record.block:05d}", self.folder / "work"
-        encoded = iter(self.encoder.documents([row.text for row in learnt if row.tokens is None]))
-        documents = [next(encoded) if row.tokens is None else row.tokens for row in learnt]
+        encoded = iter(self.encoder.documents([text for _, text, tokens in learnt if tokens is None]))
+        documents = [next(encoded) if tokens is None else tokens for _, _, tokens in learnt]
         record.shard, record.held_out = write_shard(self.folder / "shards", name, documents), len(held)
         lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in held]
         write_atomic(work / f"{name}.held.jsonl", "".join(lines))
-        write_atomic(work / f"{name}.rows", np.array([row.row for row in learnt], dtype="<i8").tobytes())
+        write_atomic(work / f"{name}.rows", np.array([number for number, _, _ in learnt], dtype="<i8").tobytes())
         if self.settings.duplicates is not None:
-            for kind, texts in (("documents", [row.text for row in learnt]), ("held", held)):
+            for kind, texts in (("documents", [text for _, text, _ in learnt]), ("held", held)):
                 save_array(work / f"{name}.{kind}.npy", signatures(texts))
 
 

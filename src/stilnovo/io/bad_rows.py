@@ -49,10 +49,8 @@ class Tally:
 
     def leave(self, place: str, bad: BadRow) -> None:
         """Count one row that was left out: the lenient policy."""
-        self.left[bad.reason] += 1
-        shown = self.places.setdefault(bad.reason, [])
-        if len(shown) < SHOWN_PLACES:
-            shown.append(f"{place}: {bad.found}" if bad.found else place)
+        shown = f"{place}: {bad.found}" if bad.found else place
+        self.add(Tally(0, Counter([bad.reason]), {bad.reason: [shown]}))
 
     def add(self, other: Tally) -> None:
         """Take another tally's counts in, in order."""

@@ -10,23 +10,25 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import BadRow
-from stilnovo.io.streams import decode, head_fault, suffix_of, text_lines, uncompressed_name
-from stilnovo.io.wiki_dump import pages
+from stilnovo.io.streams import check_head, decode, suffix_of, text_lines, uncompressed_name
 
 Row = dict[str, Any]
 Part = bytes | Row | BadRow
 Reader = Callable[[Any, Path], Iterator[Part]]
 LONGEST_ROW = 256 << 20  # bytes; a longer line is no row but a file without line ends
 _JSON = json.JSONDecoder(parse_constant=lambda _: None)  # bare NaN and infinities, which JSON has not, are nulls
+_ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"  # of a whole stream; one that is cut between two batches lacks it
 _PLAIN = (str, int, float, bool, list, dict, type(None))
 
 
@@ -68,8 +70,8 @@ def _text(stream: Any, path: Path) -> Iterator[Part]:
 
 def _json_lines(stream: Any, path: Path) -> Iterator[bytes]:
     for number, line in enumerate(iter(partial(stream.readline, LONGEST_ROW), b""), 1):
-        if number == 1 and (fault := head_fault(line, path)):
-            raise fault
+        if number == 1:
+            check_head(line, path)
         if len(line) == LONGEST_ROW:
             raise InputError(
                 f"{path}, line {number} is longer than {LONGEST_ROW >> 20} MiB.", "It is no JSONL.", "Write one object a line."
@@ -138,9 +140,14 @@ def _arrow(stream: Any, path: Path) -> Iterator[Part]:
         with pa.ipc.open_file(io.BytesIO(stream.read())) as file:
             batches = (file.get_batch(number) for number in range(file.num_record_batches))
             yield from _records(batches, _columns(file.schema, path))
-    else:
-        with pa.ipc.open_stream(stream) as opened:
-            yield from _records(opened, _columns(opened.schema, path))
+        return
+    if path.suffix.lower() == ".arrow":  # a compressed file says itself whether it is whole
+        stream.seek(-len(_ARROW_END), os.SEEK_END)
+        if stream.read() != _ARROW_END:
+            raise EOFError("It has no end-of-stream marker.")
+        stream.seek(0)
+    with pa.ipc.open_stream(stream) as opened:
+        yield from _records(opened, _columns(opened.schema, path))
 
 
 def _columns(schema: Any, path: Path) -> list[str]:
@@ -159,8 +166,45 @@ def _records(batches: Iterable[Any], columns: list[str]) -> Iterator[Row]:
             yield {key: value if isinstance(value, _PLAIN) else str(value) for key, value in row.items()}
 
 
+def _pages(stream: Any, path: Path) -> Iterator[Part]:
+    """Every page of a MediaWiki dump: id, title, namespace, redirect, wikitext; memory does not grow with the dump.
+
+    Raises:
+        InputError: when the file is no such dump, or ends before it should; it names the last whole page.
+    """
+    count, last = 0, ""
+    try:
+        events = ElementTree.iterparse(stream, events=("start", "end"))
+        root = next(events)[1]
+        if _tag_name(root) != "mediawiki":
+            raise InputError(
+                f"{path} is no MediaWiki dump.", f"Its root is <{_tag_name(root)}>.", "Give pages-articles."
+            )
+        for event, element in events:
+            if event == "end" and _tag_name(element) == "page":
+                page = _page(element)
+                count, last = count + 1, page["title"]
+                root.clear()  # the pages before this one
+                yield page
+    except (ElementTree.ParseError, EOFError, OSError, ValueError) as error:
+        where = f"After page {count} ({last!r}): {str(error)[:120]}" if count else str(error)[:160]
+        raise InputError(f"{path} is damaged or ends too early.", where, "Get it again.") from error
+
+
+def _tag_name(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _page(page: ElementTree.Element) -> Row:
+    return {
+        "id": page.findtext("{*}id", ""), "title": page.findtext("{*}title", ""),
+        "namespace": int(page.findtext("{*}ns") or 0), "redirect": page.find("{*}redirect") is not None,
+        "wikitext": page.findtext("{*}revision[last()]/{*}text", ""),
+    }  # fmt: skip
+
+
 #: Every kind of file that is read; each may be compressed (`stilnovo.io.streams.COMPRESSIONS`).
 READERS: dict[str, Reader] = {
     ".txt": _text, ".md": _text, ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json, ".csv": _csv, ".tsv": _csv,
-    ".parquet": _parquet, ".arrow": _arrow, ".xml": pages,
+    ".parquet": _parquet, ".arrow": _arrow, ".xml": _pages,
 }  # fmt: skip

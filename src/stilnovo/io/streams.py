@@ -10,11 +10,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import IO, Any
 
-from stilnovo.errors import InputError
+from stilnovo.errors import reported
 from stilnovo.io.bad_rows import BadRow, stop
 
 _MARKS = {
@@ -54,35 +54,36 @@ def open_stream(path: Path) -> Iterator[Any]:
     """
     opener = _OPENERS.get(path.suffix.lower(), partial(open, mode="rb"))
     try:
-        with opener(path) as stream:
+        with (
+            reported(
+                f"{path} is damaged or not whole.", "Get it again.",
+                errors=(EOFError, OSError, ValueError, zlib.error, lzma.LZMAError),
+            ),
+            reported(
+                f"{path} cannot be opened.", errors=(FileNotFoundError, IsADirectoryError, PermissionError)
+            ),
+            opener(path) as stream,
+        ):  # fmt: skip
             yield stream
     except BadRow as bad:
         stop(str(path), bad)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise InputError(f"{path} cannot be opened.", error.strerror or type(error).__name__) from error
-    except (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
-        raise unreadable(path, error) from error
 
 
-def unreadable(path: Path, error: Exception) -> InputError:
-    """The error for a file that ends too early or is damaged."""
-    why = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-    return InputError(f"{path} is damaged or not whole.", why, "Get it again.")
+def _bad_bytes(byte: int, place: str, encoding: str, path: Path) -> BadRow:
+    iconv = "iconv -f {0} -t utf-8 {1} > utf8-{1}".format(encoding, uncompressed_name(path))
+    return BadRow("invalid UTF-8", f"byte 0x{byte:02x} at {place}", f"If it is {encoding}: {iconv}")
 
 
-def bad_bytes(byte: int, place: str, encoding: str, name: str) -> BadRow:
-    """What is said of bytes that are not UTF-8."""
-    advice = f"If it is {encoding}: iconv -f {encoding} -t utf-8 {name} > utf8-{name}"
-    return BadRow("invalid UTF-8", f"byte 0x{byte:02x} at {place}", advice)
+def check_head(head: bytes, path: Path) -> None:
+    """Refuse a file by its first bytes.
 
-
-def head_fault(head: bytes, path: Path) -> BadRow | None:
-    """What the first bytes of a file say against it: UTF-16, UTF-32 or binary content."""
-    encoding = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
-    if encoding:
-        return bad_bytes(head[0], "offset 0, line 1", encoding, uncompressed_name(path))
-    at = head.find(b"\0")
-    return None if at < 0 else BadRow("binary file", f"a zero byte at offset {at}", "Take it out of the list.")
+    Raises:
+        BadRow: for UTF-16, UTF-32 or binary content.
+    """
+    if encoding := next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None):
+        raise _bad_bytes(head[0], "offset 0, line 1", encoding, path)
+    if (at := head.find(b"\0")) >= 0:
+        raise BadRow("binary file", f"a zero byte at offset {at}", "Take it out of the list.")
 
 
 def decode(raw: bytes, path: Path) -> str:
@@ -91,14 +92,11 @@ def decode(raw: bytes, path: Path) -> str:
     Raises:
         BadRow: for a binary file or another encoding, with the place of the byte.
     """
-    if fault := head_fault(raw, path):
-        raise fault
+    check_head(raw, path)
     try:
         text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        at = error.start + len(raw) - len(error.object)  # the codec counts from behind the BOM
-        line = raw.count(b"\n", 0, at) + 1
-        raise bad_bytes(raw[at], f"offset {at}, line {line}", "latin1", uncompressed_name(path)) from error
+    except UnicodeDecodeError:
+        text = "".join(text_lines(BytesIO(raw), path))  # raises, with the place
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -110,11 +108,11 @@ def text_lines(stream: IO[bytes], path: Path) -> Iterator[str]:
     """
     offset = 0
     for number, line in enumerate(stream, 1):
-        if number == 1 and (fault := head_fault(line, path)):
-            raise fault
+        if number == 1:
+            check_head(line, path)
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             place = f"offset {offset + line.index(error.object) + error.start}, line {number}"
-            raise bad_bytes(error.object[error.start], place, "latin1", uncompressed_name(path)) from error
+            raise _bad_bytes(error.object[error.start], place, "latin1", path) from error
         offset += len(line)
