@@ -163,6 +163,23 @@ def test_what_datasets_saves_is_read(tmp_path: Path) -> None:
         files_of([tmp_path / "one"])
 
 
+def test_a_stream_that_is_cut_between_two_batches_is_refused(tmp_path: Path) -> None:
+    whole = arrow(TEXTS)  # batches of two rows
+    with pa.ipc.open_stream(whole) as stream:
+        first, last = stream
+    out = io.BytesIO()
+    with pa.ipc.new_stream(out, first.schema) as writer:
+        writer.write_batch(first)
+        cut = out.tell()
+        writer.write_batch(last)
+    assert out.getvalue() == whole
+    (tmp_path / "a.arrow").write_bytes(whole[:cut])
+    with pytest.raises(InputError, match="damaged or not whole") as caught:
+        read_rows(tmp_path / "a.arrow")
+    assert "end-of-stream" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
 def test_blocks_of_any_size_hold_the_same_rows(tmp_path: Path) -> None:
     rng = random.Random(11)
     for round_ in range(20):
