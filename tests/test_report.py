@@ -24,7 +24,7 @@ from stilnovo.chat.events import Answer
 from stilnovo.compare.variants import SchemeCost, SideBySide
 from stilnovo.compare.verdict import Verdict
 from stilnovo.generate.generator import Completion, Sampling
-from stilnovo.model.memory import MemoryLine
+from stilnovo.plan.ledger import MemoryItem
 from stilnovo.report import charts, numbers
 from stilnovo.report.demo import DemoResult, demo_page, demo_text
 from stilnovo.scoring.packed import ItemScore
@@ -107,7 +107,7 @@ FULL = replace(
     train=TrainResult(180, 92_160, 3.0, 2.0, 311.4, 182.4, 1_248_337_920),
     stages={"load": 8.2, "train": 430.0},
     metrics=[loss_row(step, 2 + 1 / step) for step in range(1, 181)],
-    memory=[MemoryLine("Weights", 84_310_000, 84_934_656, "NF4"), MemoryLine("Logits", 100_663_296, None, "")],
+    memory=[MemoryItem("Weights", "card", 84_310_000, "NF4", 84_934_656), MemoryItem("Logits", "card", 100_663_296, "", None)],
     quantisation=[
         SchemeCost("none", 538_060_032, 32, estimate(1.571, 1.526, 1.617)),
         SchemeCost("nf4", 84_934_656, 4.13, estimate(1.587, 1.541, 1.632)),
@@ -134,7 +134,7 @@ HOSTILE_DATA = replace(
     verdicts={
         HOSTILE: verdict(estimate(1, 0, 2), estimate(NAN, NAN, NAN), estimate(NAN, NAN, NAN), 1, HOSTILE),
     },
-    memory=[MemoryLine(HOSTILE, 1, 1, HOSTILE)],
+    memory=[MemoryItem(HOSTILE, "card", 1, HOSTILE, 1)],
     quantisation=[SchemeCost(HOSTILE, 1, 4, estimate(1, 0, 2))],  # type: ignore[arg-type]
     texts=[SideBySide(HOSTILE, HOSTILE, HOSTILE, 1, Completion(HOSTILE, 1, True, ()), Completion(HOSTILE, 1, True, ()))],
     answers=[answer(HOSTILE, HOSTILE, (HOSTILE, "verified", HOSTILE), passage=f"a {HOSTILE} b")],
@@ -449,11 +449,11 @@ def test_smoothing_is_the_normalised_exponential_mean() -> None:
 
 
 def test_memory_bars_share_one_scale() -> None:
-    lines = [MemoryLine("a", 50, 100, ""), MemoryLine("b", 0, None, "")]
+    lines = [MemoryItem("a", "card", 50, "", 100), MemoryItem("b", "card", 0, "", None)]
     page = Page(demo_page(replace(FULL, memory=lines)))
     bars = [attributes for tag, attributes in page.elements if tag == "rect" and "bar" in attributes["class"]]
     assert [bar["width"] for bar in bars] == ["59.0", "118.0", "0.0"]
-    assert Page(demo_page(replace(FULL, memory=[MemoryLine("a", 0, None, "")]))), "nothing was needed"
+    assert Page(demo_page(replace(FULL, memory=[MemoryItem("a", "card", 0, "", None)]))), "nothing was needed"
 
 
 def test_ticks_are_round_and_cover_the_range() -> None:

@@ -13,7 +13,7 @@ from stilnovo.errors import InputError
 from stilnovo.progress import bytes_text, seconds_text
 
 if TYPE_CHECKING:
-    from stilnovo.model.memory import MemoryLine
+    from stilnovo.plan.ledger import MemoryItem
     from stilnovo.train.loop import TrainResult
     from stilnovo.train.run import TrainingRun
 
@@ -88,7 +88,7 @@ def _changes(given: dict[str, Any], sets: list[str]) -> dict[str, Any]:
 
 
 def _print(
-    run: TrainingRun, result: TrainResult, memory: list[MemoryLine], out: Path, held_out_file: str | None
+    run: TrainingRun, result: TrainResult, memory: list[MemoryItem], out: Path, held_out_file: str | None
 ) -> None:
     from stilnovo.train.loop import LAST_STEPS
 
@@ -98,7 +98,7 @@ def _print(
         predicted = f" (the plan: {bytes_text(run.plan.peak)}{whole})"
     for line in memory:
         measured = bytes_text(line.measured) if line.measured is not None else ""
-        print(f"{line.item:<24}{bytes_text(line.predicted):>12} {measured:>12}  {line.note}")
+        print(f"{line.name:<24}{bytes_text(line.size):>12} {measured:>12}  {line.note}")
     if guard := run.trainer.evaluations.summary():
         whose = "" if guard["adapter_step"] == result.steps else f"; the adapter is step {guard['adapter_step']}'s"
         verdict = f"ended the training at step {guard['step']}" if guard["ended"] else "let the training pass"

@@ -364,7 +364,5 @@ def _head_groups(qkv: Product, head_dim: int, count: int) -> list[_Heads]:
 
 def _two(branches: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Gate and up, whether they were computed together or apart."""
-    if len(branches) == 1:
-        gate, up = branches[0].chunk(2, dim=-1)
-        return gate, up
-    return branches[0], branches[1]
+    gate, up = branches if len(branches) == 2 else branches[0].chunk(2, dim=-1)
+    return gate, up

@@ -7,7 +7,6 @@ for one tile after another, each once for a chunk of tokens.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,14 +15,8 @@ from stilnovo.engine.link import Link
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.plan.levers import HeadKind
 
-
-@dataclass(frozen=True)
-class HeadTile:
-    """Rows `start` … `stop`-1 of the head, densely, (rows, C)."""
-
-    start: int
-    stop: int
-    weight: Tensor
+#: Rows `start` … `stop`-1 of the head: start, stop, and their weights (rows, C), dense.
+HeadTile = tuple[int, int, Tensor]
 
 
 class Head:
@@ -58,7 +51,7 @@ class Head:
             return
         for index, (start, stop) in enumerate(self.spans):
             weight = self._weight[start:stop] if self.kind == "dense" else self._tiles[index].dense(self.dtype)
-            yield HeadTile(start, stop, weight)
+            yield start, stop, weight
             del weight
 
     def _streamed(self) -> Iterator[HeadTile]:
@@ -69,9 +62,9 @@ class Head:
         ticket = bring(0)
         for index, (start, stop) in enumerate(self.spans):
             following = bring(index + 1) if index + 1 < len(self.spans) else None
-            yield HeadTile(start, stop, self.link.wait(ticket))  # type: ignore[arg-type]
+            yield start, stop, self.link.wait(ticket)  # type: ignore[arg-type]
             ticket = following
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (R, C) → all logits (R, V) in fp32."""
-        return torch.cat([(hidden @ tile.weight.T).float() for tile in self.tiles()], dim=-1)
+        return torch.cat([(hidden @ weight.T).float() for _, _, weight in self.tiles()], dim=-1)

@@ -10,8 +10,6 @@ model (evaluation, generation), so that nobody else needs to know.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -19,14 +17,17 @@ from stilnovo.engine.link import Link, Ticket, aligned
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear
 
+#: Where a frozen projection's tensor lies in its layer's memory: module, name, bytes, type, shape.
+_Place = tuple[nn.Module, str, slice, torch.dtype, torch.Size]
+
 
 class LayerStream:
     """The first `count` layers of a model, moved to the host and fetched when used."""
 
     def __init__(self, model: Llama, count: int, slots: int, link: Link) -> None:
         self.link, self.count, self.model = link, count, model
-        self._places = [_places(model.layers[index]) for index in range(count)]
-        self.layer_bytes = max((places[-1].stop for places in self._places), default=0)
+        self._places, ends = zip(*(_places(model.layers[index]) for index in range(count)), strict=True)
+        self.layer_bytes = max(ends)
         self._host = link.host(self.layer_bytes * count)
         self._slots = [
             torch.empty(self.layer_bytes, dtype=torch.uint8, device=link.device) for _ in range(min(slots, count))
@@ -36,10 +37,10 @@ class LayerStream:
         self._order = list(range(len(self._slots)))  # the slot used longest ago first
         self._current = -1
         for index in range(count):
-            before = [getattr(place.module, place.name) for place in self._places[index]]
+            before = [getattr(module, name) for module, name, *_ in self._places[index]]
             self._bind(index, self._home(index))
-            for place, tensor in zip(self._places[index], before, strict=True):
-                getattr(place.module, place.name).copy_(tensor)
+            for (module, name, *_), tensor in zip(self._places[index], before, strict=True):
+                getattr(module, name).copy_(tensor)
             del before, tensor  # the card's copy goes before the next layer's is made room for
             model.layers[index].register_forward_pre_hook(lambda _module, _inputs, index=index: self.use(index))
 
@@ -77,33 +78,17 @@ class LayerStream:
         return self._host[index * self.layer_bytes : (index + 1) * self.layer_bytes]
 
     def _bind(self, index: int, memory: Tensor) -> None:
-        for place in self._places[index]:
-            view = memory[place.start : place.start + place.size].view(place.dtype).view(place.shape)
-            setattr(place.module, place.name, view)
+        for module, name, place, dtype, shape in self._places[index]:
+            setattr(module, name, memory[place].view(dtype).view(shape))
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a frozen projection's tensor lies in its layer's memory, in bytes; `stop` is where the next may start."""
-
-    module: nn.Module
-    name: str
-    dtype: torch.dtype
-    shape: torch.Size
-    start: int
-    size: int
-
-    @property
-    def stop(self) -> int:
-        return self.start + aligned(self.size)
-
-
-def _places(layer: nn.Module) -> list[_Place]:
-    """Room for everything that a layer's frozen projections keep."""
+def _places(layer: nn.Module) -> tuple[list[_Place], int]:
+    """Room for everything that a layer's frozen projections keep, and where it ends."""
     places: list[_Place] = []
+    end = 0
     for module in layer.modules():
         if isinstance(module, FrozenLinear):
             for name, tensor in module.named_buffers(recurse=False):
-                start = places[-1].stop if places else 0
-                places.append(_Place(module, name, tensor.dtype, tensor.shape, start, tensor.nbytes))
-    return places
+                places.append((module, name, slice(end, end + tensor.nbytes), tensor.dtype, tensor.shape))
+                end += aligned(tensor.nbytes)
+    return places, end

@@ -77,10 +77,10 @@ def _cross_entropy(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | No
     peak = torch.full((count, 1), -torch.inf, dtype=wide, device=hidden.device)
     mass, picked = torch.zeros_like(peak), torch.zeros_like(peak)
     mean = own = None
-    for tile in head.tiles():
-        logits = F.linear(hidden, tile.weight).to(wide)  # (R, W)
-        local = (targets - tile.start).clamp_(0, tile.stop - tile.start - 1)[:, None]
-        inside = ((targets >= tile.start) & (targets < tile.stop))[:, None]
+    for start, stop, weight in head.tiles():
+        logits = F.linear(hidden, weight).to(wide)  # (R, W)
+        local = (targets - start).clamp_(0, stop - start - 1)[:, None]
+        inside = ((targets >= start) & (targets < stop))[:, None]
         picked += torch.where(inside, logits.gather(1, local), 0.0)
         higher = torch.maximum(peak, logits.amax(1, keepdim=True))
         shrink = (peak - higher).exp_()
@@ -88,10 +88,10 @@ def _cross_entropy(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | No
         mass.mul_(shrink).add_(logits.sum(1, keepdim=True))
         peak = higher
         if out is not None:
-            part = logits.to(hidden.dtype) @ tile.weight  # (R, C)
+            part = logits.to(hidden.dtype) @ weight  # (R, C)
             mean = part.to(wide) if mean is None else mean.mul_(shrink).add_(part)
             del part
-            row = F.embedding(local[:, 0], tile.weight)
+            row = F.embedding(local[:, 0], weight)
             own = row if own is None else torch.where(inside, row, own)
             del row
         del logits
@@ -161,8 +161,8 @@ def _both_logits(
     student: Tensor, teacher: Tensor, head: Head, wide: torch.dtype
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """For each tile its weights (W, C) and both logits (R, W)."""
-    for tile in head.tiles():
-        yield tile.weight, F.linear(student, tile.weight).to(wide), F.linear(teacher, tile.weight).to(wide)
+    for _, _, weight in head.tiles():
+        yield weight, F.linear(student, weight).to(wide), F.linear(teacher, weight).to(wide)
 
 
 def tiled_divergence(student: Tensor, teacher: Tensor, head: Head, chunk: int) -> Tensor:

@@ -84,7 +84,9 @@ class TrainingEngine:
             assert model.lm_head is not None, "a tied table is needed on the card"
             home = self.link.host(model.embed_tokens.nbytes).view(model.embed_tokens.dtype)
             model.embed_tokens = home.view(model.embed_tokens.shape).copy_(model.embed_tokens)
-        self.stream = LayerStream(model, levers.streamed_layers, levers.slots, self.link) if levers.streams else None
+        self.stream = (
+            LayerStream(model, levers.streamed_layers, levers.slots, self.link) if levers.streamed_layers else None
+        )
         self.layers = [LayerEngine(layer, model.config.head_dim, levers) for layer in model.layers]  # type: ignore[arg-type]
         learning = [scaling.layer_of(path) for path in lora.adapters(model)]
         self.lowest = min(learning, default=model.config.layers)  # below it no gradient is wanted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,16 +10,6 @@ from torch import Tensor
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear
-
-
-@dataclass(frozen=True)
-class MemoryLine:
-    """Predicted and measured bytes of one item."""
-
-    item: str
-    predicted: int
-    measured: int | None
-    note: str
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:

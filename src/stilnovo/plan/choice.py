@@ -196,12 +196,12 @@ def _settings(run: Run, wishes: Wishes) -> Iterator[Levers]:
 
 def _leanest(run: Run, wishes: Wishes) -> Iterator[Levers]:
     embedding = "card" if run.config.tie_embeddings else "host"
-    for streamed in (run.config.layers, 0):  # streaming costs host memory, which may be the scarcer
-        for place in ("host", "card"):
-            yield _setting(
-                run, wishes, "recompute", streamed, _heads(run, wishes)[-1], embedding, place, "host", 2048,
-                _groups(run)[-1], prefetch=False,
-            )  # fmt: skip
+    # Streaming costs host memory, which may be the scarcer.
+    for streamed, place in itertools.product((run.config.layers, 0), ("host", "card")):
+        yield _setting(
+            run, wishes, "recompute", streamed, _heads(run, wishes)[-1], embedding, place, "host", 2048,
+            _groups(run)[-1], prefetch=False,
+        )  # fmt: skip
 
 
 def _bought_back(plan: Plan, budget: Budget, card: Card, wishes: Wishes) -> Plan:

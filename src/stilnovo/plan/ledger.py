@@ -49,20 +49,21 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Item:
-    """One thing that takes room."""
+class MemoryItem:
+    """One thing that takes room: its bytes as predicted, and after a run as measured, where that can be weighed."""
 
     name: str
     place: Place
     size: int
     note: str = ""
+    measured: int | None = None
 
 
 @dataclass(frozen=True)
 class Ledger:
     """All items; `moments` maps each candidate for the peak to its bytes, and `moment` is the largest."""
 
-    items: tuple[Item, ...]
+    items: tuple[MemoryItem, ...]
     moments: dict[str, int] = field(hash=False)
     moment: str
 
@@ -100,11 +101,11 @@ def ledger(run: Run, levers: Levers) -> Ledger:
     moments = _moments(run, levers)
     moment = max(moments, key=moments.__getitem__)
     items = [*_weights(run, levers), *_adapter(run, levers), *_waiting(run, levers)]
-    items.append(Item("peak inside the step", "card", moments[moment], moment))
+    items.append(MemoryItem("peak inside the step", "card", moments[moment], moment))
     return Ledger(tuple(item for item in items if item.size), moments, moment)
 
 
-def _weights(run: Run, levers: Levers) -> list[Item]:
+def _weights(run: Run, levers: Levers) -> list[MemoryItem]:
     c, w = run.config, run.value_bytes
     layer = layer_bytes(c, run.scheme, w)
     arena = layer + 7 * ALIGN * (6 if run.scheme in ("nf4", "fp4") else 3) // 2  # each tensor starts aligned
@@ -112,47 +113,47 @@ def _weights(run: Run, levers: Levers) -> list[Item]:
     table = c.vocab_size * c.hidden_size * w
     copies = c.layers * c.layer_matrix() * w if levers.keep_dense and run.scheme != "none" else 0
     items = [
-        Item("frozen projections", "card", (c.layers - streamed) * layer, f"{c.layers - streamed} layers, {run.scheme}"),
-        Item("slots of streamed layers", "card", min(levers.slots, streamed) * arena, f"{min(levers.slots, streamed)} of them"),
-        Item("streamed layers", "host", streamed * arena, f"{streamed} layers, {run.scheme}"),
-        Item("embedding", levers.embedding, table, "and head, tied" if c.tie_embeddings else ""),
-        Item("dense copies", "card", copies, "kept between products"),
-        Item("norms", "card", (2 * c.layers + 1) * c.hidden_size * w),
+        MemoryItem("frozen projections", "card", (c.layers - streamed) * layer, f"{c.layers - streamed} layers, {run.scheme}"),
+        MemoryItem("slots of streamed layers", "card", min(levers.slots, streamed) * arena, f"{min(levers.slots, streamed)} of them"),
+        MemoryItem("streamed layers", "host", streamed * arena, f"{streamed} layers, {run.scheme}"),
+        MemoryItem("embedding", levers.embedding, table, "and head, tied" if c.tie_embeddings else ""),
+        MemoryItem("dense copies", "card", copies, "kept between products"),
+        MemoryItem("norms", "card", (2 * c.layers + 1) * c.hidden_size * w),
     ]  # fmt: skip
     tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
     if levers.head == "streamed":
-        items.append(Item("head", "host", table, "as it is"))
-        items.append(Item("tiles of the head", "card", 2 * tile * c.hidden_size * w, f"2 of {tile:,} rows"))
+        items.append(MemoryItem("head", "host", table, "as it is"))
+        items.append(MemoryItem("tiles of the head", "card", 2 * tile * c.hidden_size * w, f"2 of {tile:,} rows"))
     elif levers.head != "dense":
         spans = [min(tile, c.vocab_size - start) for start in range(0, c.vocab_size, tile)]
         size = sum(linear_bytes(rows, c.hidden_size, levers.head, w) for rows in spans)
-        items.append(Item("head", "card", size, f"{levers.head}, {len(spans)} tiles"))
+        items.append(MemoryItem("head", "card", size, f"{levers.head}, {len(spans)} tiles"))
     elif not c.tie_embeddings:
-        items.append(Item("head", "card", table, "as it is"))
+        items.append(MemoryItem("head", "card", table, "as it is"))
     return items
 
 
-def _adapter(run: Run, levers: Levers) -> list[Item]:
+def _adapter(run: Run, levers: Levers) -> list[MemoryItem]:
     count = lora_parameters(run.config, run.lora)
     full = levers.optimizer == "adamw"
     states = 2 * count * 4 if full else 2 * count + 2 * 4 * (count // OPTIMIZER_BLOCK)
     moments = "two moments in fp32" if full else "two moments, 8 bits each"
     if levers.optimizer_place == "card":
         return [
-            Item("adapter", "card", 4 * count, f"{count:,} values in fp32"),
-            Item("gradients", "card", 4 * count, "of the adapter alone"),
-            Item("optimizer", "card", states, moments),
+            MemoryItem("adapter", "card", 4 * count, f"{count:,} values in fp32"),
+            MemoryItem("gradients", "card", 4 * count, "of the adapter alone"),
+            MemoryItem("optimizer", "card", states, moments),
         ]
     return [
-        Item("adapter", "card", run.value_bytes * count, f"{count:,} values in the model's type"),
-        Item(
+        MemoryItem("adapter", "card", run.value_bytes * count, f"{count:,} values in the model's type"),
+        MemoryItem(
             "gradients of one layer",
             "card",
             4 * count // (run.config.layers - run.lora.first_layer),
             "sent to the host as they appear",
         ),
-        Item("adapter and gradients", "host", 8 * count, "fp32"),
-        Item("optimizer", "host", states, moments),
+        MemoryItem("adapter and gradients", "host", 8 * count, "fp32"),
+        MemoryItem("optimizer", "host", states, moments),
     ]
 
 
@@ -178,7 +179,7 @@ def on_host(levers: Levers, index: int) -> bool:
     return choice == "offload" or (choice != "keep" and levers.inputs == "host")
 
 
-def _waiting(run: Run, levers: Levers) -> list[Item]:
+def _waiting(run: Run, levers: Levers) -> list[MemoryItem]:
     c = run.config
     card = host = kernels = 0
     for index, choice in enumerate(levers.layers):
@@ -189,9 +190,9 @@ def _waiting(run: Run, levers: Levers) -> list[Item]:
     note = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     tables = 2 * run.tokens * (c.head_dim // 2) * run.value_bytes
     return [
-        Item("saved for backward", "card", card + kernels, note),
-        Item("saved for backward", "host", host, note),
-        Item("tokens, targets, rotary tables", "card", 16 * run.tokens + tables),
+        MemoryItem("saved for backward", "card", card + kernels, note),
+        MemoryItem("saved for backward", "host", host, note),
+        MemoryItem("tokens, targets, rotary tables", "card", 16 * run.tokens + tables),
     ]
 
 
@@ -251,12 +252,6 @@ def _tile(run: Run, levers: Levers) -> int:
     return min(levers.tile or run.tokens, run.tokens)
 
 
-def _gate_up_dense(run: Run, levers: Levers) -> int:
-    c = run.config
-    fused = 2 * c.intermediate_size * c.hidden_size * run.value_bytes <= FUSED_BYTES
-    return _dense(run, levers, (2 if fused else 1) * c.intermediate_size, c.hidden_size)
-
-
 def _sent(run: Run, levers: Levers, index: int) -> int:
     """What layer `index` sends to the host or has back from it; on the card while that lasts."""
     known = 0 <= index < run.config.layers and on_host(levers, index)
@@ -297,7 +292,8 @@ def _backward_mlp(run: Run, levers: Levers, index: int) -> int:
     inside = t * h * w + (0 if kept else t * (h + 2 * f) * w)  # the normed input; the residual, gate and up
     down = t * 2 * f * w + _dense(run, levers, h, f)  # the product, its gradient
     elementwise = t * f * w + 4 * min(t, sub_tile(f)) * f * w
-    up = 2 * t * h * w + _gate_up_dense(run, levers)
+    fused = 2 * f * h * w <= FUSED_BYTES  # gate and up are made dense together
+    up = 2 * t * h * w + _dense(run, levers, (2 if fused else 1) * f, h)
     return _backward_stream(run, levers, index) + inside + max(down, elementwise, up)
 
 

@@ -62,11 +62,6 @@ class Levers:
     optimizer_place: Place = "card"
     keep_dense: bool = False
 
-    @property
-    def streams(self) -> bool:
-        """Whether some frozen layers live on the host."""
-        return self.streamed_layers > 0
-
 
 def optimizer_kind(choice: OptimizerChoice, *, on_card: bool) -> OptimizerKind:
     """What `auto` means: 8-bit states on a card, where memory counts; fp32 on a CPU, where 8-bit steps take thirty times as long."""

@@ -115,6 +115,10 @@ SMOLLM2_135M = LlamaConfig(
 KNOWN = {"anita": LLAMA_3_8B, "smollm2": SMOLLM2_135M}
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
+#: Options of a `config.json`, and what they may be.
+_SUPPORTED: dict[str, tuple[object, ...]] = {
+    "attention_bias": (None, False), "mlp_bias": (None, False), "hidden_act": ("silu",), "rope_type": ("default", "llama3"),
+}  # fmt: skip
 
 
 def config_from_json(path: Path) -> LlamaConfig:
@@ -131,12 +135,10 @@ def config_from_json(path: Path) -> LlamaConfig:
             f"In {path}.",
             f"Supported: {', '.join(ARCHITECTURES)}.",
         )
-    odd = [f"{k}={c[k]}" for k in ("attention_bias", "mlp_bias") if c.get(k)]
-    odd += [f"hidden_act={c['hidden_act']}"] if c.get("hidden_act", "silu") != "silu" else []
     rope = dict(c.get("rope_parameters") or c.get("rope_scaling") or {})
     kind = str(rope.get("rope_type", rope.get("type", "default")))
-    odd += [f"rope_type={kind}"] if kind not in ("default", "llama3") else []
-    if odd:
+    options = {"attention_bias": None, "mlp_bias": None, "hidden_act": "silu"} | c | {"rope_type": kind}
+    if odd := [f"{name}={options[name]}" for name, ours in _SUPPORTED.items() if options[name] not in ours]:
         raise InputError("The model uses options that are not supported.", ", ".join(odd), f"In {path}.")
     try:
         return _config(c, rope, kind)
@@ -166,22 +168,23 @@ def _config(c: dict[str, Any], rope: dict[str, Any], kind: str) -> LlamaConfig:
         low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
         scaling = RopeScaling(float(rope["factor"]), low, high, int(rope["original_max_position_embeddings"]))
     heads, positions = c["num_attention_heads"], c.get("max_position_embeddings", 2048)
-    config = LlamaConfig(
-        vocab_size=c["vocab_size"],
-        hidden_size=c["hidden_size"],
-        intermediate_size=c["intermediate_size"],
-        layers=c["num_hidden_layers"],
-        heads=heads,
-        kv_heads=c.get("num_key_value_heads") or heads,
-        head_dim=c.get("head_dim") or c["hidden_size"] // heads,
-        rms_eps=c.get("rms_norm_eps", 1e-6),
-        rope_theta=float(rope.get("rope_theta") or c.get("rope_theta") or 10_000.0),
-        rope_scaling=scaling,
-        tie_embeddings=bool(c.get("tie_word_embeddings", False)),
-        # Within its window, a sliding-window model is an ordinary one: longer documents are refused.
-        max_positions=min(positions, c.get("sliding_window") or positions),
+    return sensible(
+        LlamaConfig(
+            vocab_size=c["vocab_size"],
+            hidden_size=c["hidden_size"],
+            intermediate_size=c["intermediate_size"],
+            layers=c["num_hidden_layers"],
+            heads=heads,
+            kv_heads=c.get("num_key_value_heads") or heads,
+            head_dim=c.get("head_dim") or c["hidden_size"] // heads,
+            rms_eps=c.get("rms_norm_eps", 1e-6),
+            rope_theta=float(rope.get("rope_theta") or c.get("rope_theta") or 10_000.0),
+            rope_scaling=scaling,
+            tie_embeddings=bool(c.get("tie_word_embeddings", False)),
+            # Within its window, a sliding-window model is an ordinary one: longer documents are refused.
+            max_positions=min(positions, c.get("sliding_window") or positions),
+        )
     )
-    return sensible(config)
 
 
 _SIZES = (

@@ -35,10 +35,6 @@ class ObjectiveCost:
     compared: float = 0.0
     anchored: float = 0.0
 
-    def head_products(self, *, tiled: bool) -> float:
-        """Products with the head a token."""
-        return 2 * self.learnt + self.compared + (5 if tiled else 3) * self.anchored
-
 
 @dataclass(frozen=True)
 class Speed:
@@ -99,7 +95,7 @@ def speed(
         ahead, back = layer_flops(run, choice, levers.attention_groups, document or tokens)
         forward, backward = forward + ahead, backward + back
     tiled = levers.head_tile is not None and levers.head_tile < c.vocab_size
-    head = table * asked.head_products(tiled=tiled)
+    head = table * (2 * asked.learnt + asked.compared + (5 if tiled else 3) * asked.anchored)
     base = asked.base * c.layers * plain
     flops = forward + backward + head + base
     kept = [saved_bytes(run, levers, i) for i in range(c.layers) if on_host(levers, i)]

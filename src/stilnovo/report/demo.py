@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stilnovo.chat.events import Answer
     from stilnovo.compare.variants import SchemeCost, SideBySide
     from stilnovo.generate.generator import Sampling
-    from stilnovo.model.memory import MemoryLine
+    from stilnovo.plan.ledger import MemoryItem
     from stilnovo.recipe import Recipe
     from stilnovo.scoring.result import EvaluationResult
     from stilnovo.train.loop import TrainResult
@@ -47,7 +47,7 @@ class DemoResult:
     after: EvaluationResult | None = None
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     train: TrainResult | None = None
-    memory: list[MemoryLine] = field(default_factory=list)
+    memory: list[MemoryItem] = field(default_factory=list)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     quantisation: list[SchemeCost] = field(default_factory=list)
     texts: list[SideBySide] = field(default_factory=list)
@@ -117,7 +117,7 @@ def demo_page(result: DemoResult) -> str:
         result=result, tiles=tiles(result),
         loss_chart=both_widths(loss_chart, result.metrics, key="loss"), loss_rows=_some(result.metrics),
         loss_span=smoothing_span(usable), loss_unusable=len(result.metrics) - usable,
-        memory_most=max((max(line.predicted, line.measured or 0) for line in result.memory), default=0),
+        memory_most=max((max(line.size, line.measured or 0) for line in result.memory), default=0),
         quantisation_plot=both_widths(
             interval_plot, schemes, BITS, 3, key="quantisation", title="Bits per byte by scheme", guide=reference,
             caption=f"{BITS}, lower is better",

@@ -24,7 +24,6 @@ import torch
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama, evaluating
 from stilnovo.runlog import RunFolder, write_atomic
-from stilnovo.train.checkpoint import random_state, set_random_state
 
 FILE = "guard.jsonl"
 
@@ -179,9 +178,6 @@ class Evaluations:
 @contextmanager
 def undisturbed(model: Llama) -> Iterator[None]:
     """Random states and the model's mode are afterwards as they were."""
-    random = random_state(model.device)
-    try:
-        with torch.no_grad(), evaluating(model):
-            yield
-    finally:
-        set_random_state(random, model.device)
+    cards = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(cards), torch.no_grad(), evaluating(model):
+        yield

@@ -120,8 +120,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """The states of torch's random generators, of the CPU and of the device."""
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+    card = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+    return {"cpu": torch.get_rng_state(), **card}
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:

@@ -133,19 +133,16 @@ def turns(*messages: Message) -> list[dict[str, str]]:
 
 def repeated(documents: list[IntArray], tokens: int, seed: int) -> list[IntArray]:
     """Documents drawn in seeded passes over `documents` until they hold `tokens`."""
+    orders = (np.random.default_rng((seed, epoch)).permutation(len(documents)) for epoch in itertools.count())
+    endless = (documents[at] for at in itertools.chain.from_iterable(orders))
     drawn: list[IntArray] = []
-    for epoch in itertools.count():
-        for at in np.random.default_rng((seed, epoch)).permutation(len(documents)).tolist():
-            if tokens <= 0:
-                return drawn
-            drawn.append(documents[at])
-            tokens -= len(documents[at])
-    raise AssertionError("unreachable")
+    while tokens > 0:
+        drawn.append(next(endless))
+        tokens -= len(drawn[-1])
+    return drawn
 
 
 def lengths_of(documents: Sequence[IntArray]) -> LongArray:
     """Tokens of each document; mapped ones know theirs."""
-    if isinstance(documents, MappedDocuments):
-        known: LongArray = documents.lengths
-        return known
-    return np.array([len(document) for document in documents], dtype=np.int64)
+    counted = documents.lengths if isinstance(documents, MappedDocuments) else [len(document) for document in documents]
+    return np.asarray(counted, dtype=np.int64)

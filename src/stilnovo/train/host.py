@@ -22,8 +22,8 @@ class HostAdapter(Sink):
         masters: fp32 parameters on the host, in the order of `lora.parameters`.
     """
 
-    def __init__(self, model: Llama, link: Link | None = None) -> None:
-        self.link = link or Link(model.device)
+    def __init__(self, model: Llama) -> None:
+        self.link = Link(model.device)
         self.cards = lora.parameters(model)
         self.masters = [nn.Parameter(card.detach().to("cpu", torch.float32, copy=True)) for card in self.cards]
         self._index = {id(card): index for index, card in enumerate(self.cards)}
@@ -38,8 +38,7 @@ class HostAdapter(Sink):
         if index not in self._layer:
             wide = torch.promote_types(gradient.dtype, torch.float32)
             self._layer[index] = torch.zeros(parameter.shape, dtype=wide, device=gradient.device)
-        target = self._layer[index]
-        target = target if rows is None else target[rows]
+        target = self._layer[index] if rows is None else self._layer[index][rows]
         target += gradient
 
     def flush(self) -> None:

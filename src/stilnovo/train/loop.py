@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -65,10 +65,6 @@ class TrainResult:
     seconds: float
     peak_memory_bytes: int
     metrics: dict[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """All figures as plain data, `metrics` among them by name."""
-        return {**{name: value for name, value in asdict(self).items() if name != "metrics"}, **self.metrics}
 
 
 def peak_memory(device: torch.device) -> int:
@@ -230,10 +226,9 @@ class Trainer:
                 raise self._no_number(loss.item(), batch)
         if self.host is not None:
             self.host.collect()
-        if scale != 1.0:
-            for parameter in self.parameters:
-                if parameter.grad is not None:
-                    parameter.grad.div_(scale)
+        for parameter in self.parameters:
+            if parameter.grad is not None and scale != 1.0:
+                parameter.grad.div_(scale)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm))
         if not math.isfinite(norm):
             raise self._no_number(norm, batches[-1], "gradient's norm")
@@ -301,7 +296,13 @@ class Trainer:
                         raise KeyboardInterrupt
             except KeyboardInterrupt:
                 # An interrupted step is dropped: its gradients must not leak into the state that is kept.
-                raise self._interrupted() from None
+                saved = checkpoint.steps(self.checkpoints)
+                way = (
+                    f"Continue from step {saved[-1]} with --resume."
+                    if saved
+                    else "There is no checkpoint yet: start anew."
+                )
+                raise KeyboardInterrupt(f"Stopped at step {self.step} of {self.steps}. {way}") from None
         if self.evaluations.ended and self.evaluations.returns_to_best:
             self._take(checkpoint.at(self.checkpoints, self.evaluations.best)["parameters"])
         self.model.eval()
@@ -315,11 +316,6 @@ class Trainer:
             self.save()  # the base is the best until something better is known
         elif self.evaluations.evaluate(self.step, self.model):  # one that the machine had no memory for
             self.save()
-
-    def _interrupted(self) -> KeyboardInterrupt:
-        saved = checkpoint.steps(self.checkpoints)
-        way = f"Continue from step {saved[-1]} with --resume." if saved else "There is no checkpoint yet: start anew."
-        return KeyboardInterrupt(f"Stopped at step {self.step} of {self.steps}. {way}")
 
     def _result(self) -> TrainResult:
         rows = self.run.metrics()

@@ -22,7 +22,7 @@ from stilnovo.model import lora, memory
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import choose_device, open_model
 from stilnovo.model.qat import make_aware
-from stilnovo.plan.ledger import ledger
+from stilnovo.plan.ledger import MemoryItem, ledger
 from stilnovo.plan.shape import lora_parameters
 from stilnovo.progress import bytes_text
 from stilnovo.recipe import Recipe, keys, load, plain_reason, refuse_ignored_keys, value_of
@@ -106,7 +106,7 @@ class TrainingRun:
     def _levers(self) -> dict[str, object] | None:
         return None if self.plan is None else asdict(self.plan.levers)
 
-    def train(self) -> tuple[TrainResult, list[memory.MemoryLine]]:
+    def train(self) -> tuple[TrainResult, list[MemoryItem]]:
         """Train to the end; writes adapter/ and train.json and returns the result and the memory ledger.
 
         The held-out rows are evaluated then (`measured`), when everything else is written already.
@@ -115,30 +115,14 @@ class TrainingRun:
         try:
             result = self.trainer.run_all()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            # torch's CPU allocator raises a plain RuntimeError.
+            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate" not in str(error):
                 raise
             self._lean(error)
             result = self.trainer.run_all()
         lora.save(self.model, self.lora, self.folder.path / "adapter", self.recipe.model.name)
         lines = self._ledger()
         self._write(result, lines)
-        self._measure()
-        if self.measured is not None:
-            self._write(result, lines)
-        return result, lines
-
-    def figures(self, result: TrainResult) -> dict[str, Any]:
-        """What is known of the finished training, as plain data."""
-        return {
-            **result.to_json(), "predicted_peak_bytes": None if self.plan is None else self.plan.peak,
-            "guard": self.trainer.evaluations.summary(), "held_out": None if self.measured is None else self.measured[0],
-        }  # fmt: skip
-
-    def _write(self, result: TrainResult, lines: list[memory.MemoryLine]) -> None:
-        memory_lines = [asdict(line) for line in lines]
-        self.folder.write_json("train.json", self.figures(result) | {"memory": memory_lines, "levers": self._levers()})
-
-    def _measure(self) -> None:
         try:
             self.measured = self.objective.evaluate(self.trainer.passes, self.corpus.held_out, self.tokenizer)
         except KeyboardInterrupt:
@@ -146,6 +130,24 @@ class TrainingRun:
                 "Stopped while the held-out rows were evaluated. The training is finished and its adapter written; "
                 "--resume evaluates them again."
             ) from None
+        if self.measured is not None:
+            self._write(result, lines)
+        return result, lines
+
+    def figures(self, result: TrainResult) -> dict[str, Any]:
+        """What is known of the finished training, as plain data."""
+        known = asdict(result)
+        metrics = known.pop("metrics")
+        return {
+            **known, **metrics, "predicted_peak_bytes": None if self.plan is None else self.plan.peak,
+            "guard": self.trainer.evaluations.summary(), "held_out": None if self.measured is None else self.measured[0],
+        }  # fmt: skip
+
+    def _write(self, result: TrainResult, lines: list[MemoryItem]) -> None:
+        memory_lines = [
+            {"item": item.name, "predicted": item.size, "measured": item.measured, "note": item.note} for item in lines
+        ]
+        self.folder.write_json("train.json", self.figures(result) | {"memory": memory_lines, "levers": self._levers()})
 
     def _lean(self, error: BaseException) -> None:
         """Load everything again under the next leaner plan, and go on from the last finished step."""
@@ -172,7 +174,7 @@ class TrainingRun:
         self.trainer = self._trainer()
         self.trainer.restore(state)
 
-    def _ledger(self) -> list[memory.MemoryLine]:
+    def _ledger(self) -> list[MemoryItem]:
         measured = memory.measure(self.model, self.trainer.optimizer)
         if self.plan is not None and self.trainer.engine is not None:
             measured["saved for backward"] = self.trainer.engine.saved_bytes
@@ -181,19 +183,11 @@ class TrainingRun:
             lasting = ledger(replace(self.shape, tokens=1), self.trainer.levers).items
             items = tuple(item for item in lasting if item.name in measured)
         return [
-            memory.MemoryLine(
-                f"{item.name} (host)" if item.place == "host" else item.name,
-                item.size,
-                measured.get(item.name) if item.place == "card" else None,
-                item.note,
-            )
+            replace(item, name=f"{item.name} (host)")
+            if item.place == "host"
+            else replace(item, measured=measured.get(item.name))
             for item in items
         ]
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    # torch's CPU allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _open(recipe: Recipe) -> tuple[Llama, Tokenizer]:
