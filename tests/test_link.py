@@ -76,11 +76,11 @@ def test_what_is_dropped_gives_its_room_back() -> None:
     store = ActivationStore(Link(CPU))
     store.put((1, "a"), torch.ones(1000))
     held: Any = store.nbytes
-    store.drop(2)
+    store.drop([(2, "a")])
     assert torch.equal(store.get((1, "a")), torch.ones(1000))
     store.put((1, "a"), torch.ones(1000))
-    store.drop(1)
-    store.drop(1)
+    store.drop([(1, "a")])
+    store.drop([(1, "a")])
     store.put((2, "b"), torch.ones(1000))
     assert store.nbytes == held
     with pytest.raises(KeyError):

@@ -176,7 +176,7 @@ def described(tiny_folder: Path, tmp_path: Path) -> Recipe:
 def test_a_whole_run_writes_what_it_promises_and_resumes(described: Recipe, tmp_path: Path) -> None:
     result, lines = TrainingRun(described, tmp_path / "whole").train()
     assert result.steps == 6
-    assert {line.item for line in lines if line.measured is not None} >= {"frozen projections", "adapter", "optimizer"}
+    assert {line.name for line in lines if line.measured is not None} >= {"frozen projections", "adapter", "optimizer"}
     names = {path.name for path in (tmp_path / "whole").iterdir()}
     assert names == {
         "manifest.json", "recipe.yaml", "held_out.jsonl", "metrics.jsonl", "checkpoints", "adapter", "train.json",

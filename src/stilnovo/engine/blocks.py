@@ -211,19 +211,17 @@ class LayerEngine:
         assert out is not None
         return out, kernels, all_qkv
 
-    def _low(self, x: Tensor) -> Tensor | None:
+    def _low(self, x: Tensor) -> Tensor:
         """x Aᵀ of q, k and v after the norm, tile by tile, (T, R)."""
-        down = self.qkv.down(x.dtype)
-        if down is None:
-            return None
+        down = self.qkv.down(x)
         low = x.new_empty(x.shape[0], down.shape[0])
-        for rows in tiles(x.shape[0], self.levers.tile):
+        for rows in tiles(x.shape[0], self.levers.tile) if len(down) else ():
             torch.mm(normed(x[rows], self.layer.input_layernorm, self.layer.eps), down.T, out=low[rows])
         return low
 
     def _group_qkv(self, x: Tensor, group: _Heads, dense: Tensor | None, low: Tensor | None, stream: Stream) -> Tensor:
         """Rotated queries and keys, and values, of a group of heads, side by side (T, width)."""
-        qkv = x.new_empty(x.shape[0], group.width)
+        qkv = x.new_empty(x.shape[0], group.columns[2].stop)
         weight = None if dense is None else torch.cat([dense[rows] for rows in group.rows])
         for rows in tiles(x.shape[0], self.levers.tile):
             wide = normed(x[rows], self.layer.input_layernorm, self.layer.eps)
@@ -296,7 +294,7 @@ class LayerEngine:
         """Attention's backward one group of heads at a time; q, k and v of a group are computed again unless kept."""
         weight, eps = self.layer.input_layernorm, self.layer.eps
         low, dense = self._low(x), self.qkv.dense(x.dtype)
-        d_low = None if low is None else torch.zeros_like(low)
+        d_low = torch.zeros_like(low)
         d_wide = torch.zeros_like(x)
         for index, group in enumerate(self.groups):
             part = qkv[index] if qkv else self._group_qkv(x, group, dense, low, stream)
@@ -306,7 +304,6 @@ class LayerEngine:
             for rows in tiles(x.shape[0], self.levers.tile):
                 d_wide[rows].addmm_(d_qkv[rows], matrix)
             for which, adapter, ranks in self.qkv.adapted():
-                assert low is not None and d_low is not None
                 position = self.qkv.parts.index(which)
                 slope, local = d_qkv[:, group.columns[position]], group.local[position]
                 b = adapter.lora_B.detach()[local].to(x.dtype)
@@ -314,9 +311,9 @@ class LayerEngine:
                 sink.add(adapter.lora_B, (slope.T @ low[:, ranks]).mul_(adapter.scale), local)
             del d_qkv, matrix
         del dense, d_out, out
-        down = self.qkv.down(x.dtype)
+        down = self.qkv.down(x)
         for rows in tiles(x.shape[0], self.levers.tile):
-            if d_low is not None and down is not None:
+            if len(down):
                 d_wide[rows].addmm_(d_low[rows], down)
                 self.qkv.finish(d_low[rows], normed(x[rows], weight, eps), sink)
             grad[rows] += norm_backward_(d_wide[rows], x[rows], weight, eps)
@@ -330,22 +327,14 @@ class _Heads:
     local: tuple[slice, ...]
     columns: tuple[slice, ...]
 
-    @property
-    def width(self) -> int:
-        return self.columns[2].stop  # type: ignore[no-any-return]
-
     def heads(self, qkv: Tensor, head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
         """Views (T, heads, D) of queries, keys and values."""
-        q, k, v = (_split(qkv[:, columns], head_dim) for columns in self.columns)
+        q, k, v = (qkv[:, columns].view(len(qkv), -1, head_dim) for columns in self.columns)
         return q, k, v
 
     def rotating(self, qkv: Tensor, head_dim: int) -> Tensor:
         """A view (T, heads, D) of queries and keys together."""
-        return _split(qkv[:, : self.columns[1].stop], head_dim)
-
-
-def _split(x: Tensor, head_dim: int) -> Tensor:
-    return x.view(x.shape[0], -1, head_dim)
+        return qkv[:, : self.columns[1].stop].view(len(qkv), -1, head_dim)
 
 
 def _head_groups(qkv: Product, head_dim: int, count: int) -> list[_Heads]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +81,10 @@ def aligned(size: int) -> int:
     return -(-size // ALIGN) * ALIGN
 
 
+class HostKey:
+    """Stands for a tensor that waits in host memory."""
+
+
 class ActivationStore:
     """Offloads activations to the host in forward and fetches them in backward; buffers are reused every step."""
 
@@ -125,9 +130,9 @@ class ActivationStore:
         self._free.setdefault(buffer.nbytes, []).append(buffer)
         return tensor
 
-    def drop(self, pass_number: int) -> None:
-        """Release the buffers of a pass (first part of each key) whose backward will not come."""
-        for key in [key for key in self._kept if key[0] == pass_number]:
+    def drop(self, keys: Iterable[Any]) -> None:
+        """Release the buffers that a pass whose backward will not come still has."""
+        for key in [key for key in keys if key in self._kept]:
             for waiting in (self._leaving.pop(key, None), self._coming.pop(key, None)):
                 if waiting is not None:
                     self.link.wait(waiting)

@@ -80,17 +80,14 @@ class Product:
             self._dense = dense
         return dense
 
-    def low(self, x: Tensor) -> Tensor | None:
-        """x (t, I) → x Aᵀ of all adapted parts side by side, (t, R)."""
-        down = self.down(x.dtype)
-        return None if down is None else x @ down.T
+    def low(self, x: Tensor) -> Tensor:
+        """x (t, I) → x Aᵀ of all adapted parts side by side, (t, R); R is 0 where none is adapted."""
+        return x @ self.down(x).T
 
-    def down(self, dtype: torch.dtype) -> Tensor | None:
-        """A of all adapted parts, (R, I)."""
-        matrices = [part.adapter.lora_A for part in self.parts if part.adapter is not None]
-        if not matrices:
-            return None
-        return torch.cat([a.to(dtype) for a in matrices]) if len(matrices) > 1 else matrices[0].detach().to(dtype)
+    def down(self, like: Tensor) -> Tensor:
+        """A of all adapted parts, (R, I), of `like`'s type."""
+        matrices = [part.adapter.lora_A.detach().to(like.dtype) for part in self.parts if part.adapter is not None]
+        return matrices[0] if len(matrices) == 1 else torch.cat([like.new_empty(0, self.inputs), *matrices])
 
     def adapted(self) -> list[tuple[ProductPart, LoraLinear, slice]]:
         """(part, adapter, its columns of `low`) of each adapted part."""
@@ -109,21 +106,17 @@ class Product:
         del dense
         low = self.low(x)
         for part, adapter, ranks in self.adapted():
-            assert low is not None
             y[:, part.columns].addmm_(low[:, ranks], adapter.lora_B.detach().to(x.dtype).T, alpha=adapter.scale)
         return y
 
     def backward(self, grad: Tensor, x: Tensor, sink: Sink) -> Tensor:
         """Gradient (t, O) of the output → gradient (t, I) of x; A's and B's go to the sink."""
         d_x = grad @ self.dense(grad.dtype)
-        d_low, down = self.adapter_backward(grad, x, sink), self.down(grad.dtype)
-        return d_x if d_low is None or down is None else d_x.addmm_(d_low, down)
+        return d_x.addmm_(self.adapter_backward(grad, x, sink), self.down(grad))
 
-    def adapter_backward(self, grad: Tensor, x: Tensor, sink: Sink) -> Tensor | None:
+    def adapter_backward(self, grad: Tensor, x: Tensor, sink: Sink) -> Tensor:
         """Gradient (t, O) of the output → gradient (t, R) of `low`; A's and B's go to the sink."""
         low = self.low(x)
-        if low is None:
-            return None
         d_low = torch.empty_like(low)
         for part, adapter, ranks in self.adapted():
             slope = grad[:, part.columns]

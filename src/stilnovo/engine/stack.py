@@ -14,18 +14,19 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from stilnovo.engine.blocks import LayerEngine, Saved, Stream, norm_backward_, normed
 from stilnovo.engine.head import Head
 from stilnovo.engine.layer_stream import LayerStream
-from stilnovo.engine.link import ActivationStore, Link
+from stilnovo.engine.link import ActivationStore, HostKey, Link
 from stilnovo.engine.packed_attention import kernel_for
 from stilnovo.engine.product import Sink
 from stilnovo.model import lora, scaling
@@ -41,11 +42,10 @@ from stilnovo.plan.levers import Levers
 class _Pass:
     """One forward pass that waits for its backward."""
 
-    number: int
     stream: Stream
     last: Tensor
     saved: dict[int, Saved] = field(default_factory=dict)
-    away: dict[int, list[str]] = field(default_factory=dict)  # what waits on the host for each layer
+    keys: list[HostKey] = field(default_factory=list)  # they stand in `saved` for what waits on the host
 
 
 class _Hidden(Function):
@@ -91,7 +91,6 @@ class TrainingEngine:
         learning = [scaling.layer_of(path) for path in lora.adapters(model)]
         self.lowest = min(learning, default=model.config.layers)  # below it no gradient is wanted
         self.saved_bytes = 0  # on the card, by the fullest forward pass
-        self._passes = 0
 
     def hidden(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
         """Token ids (T,) of documents with these lengths → final normalised hidden states (T, C)."""
@@ -105,15 +104,15 @@ class TrainingEngine:
             model, device = self.model, self.model.device
             x = model.embed(tokens)
             cos, sin = model.rotary(positions_of(lengths, device), x.dtype)
-            self._passes += 1
-            waiting = _Pass(self._passes, Stream(cos, sin, kernel_for(lengths, device, x.dtype)), cos)
+            waiting = _Pass(Stream(cos, sin, kernel_for(lengths, device, x.dtype)), cos)
             # A pass whose backward never comes (an error in between) gives its host buffers back when it is forgotten.
-            weakref.finalize(waiting, self.store.drop, waiting.number).atexit = False
+            weakref.finalize(waiting, self.store.drop, waiting.keys).atexit = False
             for index in range(len(self.layers)):
                 x = self._layer_forward(index, x, waiting, training=training and index >= self.lowest)
             self.store.settle()
             waiting.last = x  # not before: a reference to the first layer's input would live through the whole pass
-            self.saved_bytes = max(self.saved_bytes, storage_bytes(_on_card(waiting)))
+            leaves = tree_leaves([vars(saved) for saved in waiting.saved.values()])
+            self.saved_bytes = max(self.saved_bytes, storage_bytes(filter(torch.is_tensor, leaves)))
             return normed(x, model.norm, model.config.rms_eps), waiting
 
     def _layer_forward(self, index: int, x: Tensor, waiting: _Pass, *, training: bool) -> Tensor:
@@ -126,12 +125,16 @@ class TrainingEngine:
         y, saved = self.layers[index].forward(x, waiting.stream, choice)
         if choice == "offload" or (choice != "keep" and self.levers.inputs == "host"):
             self.store.settle()  # the layer before has had this one's time to leave
-            for name, tensor in _tensors(saved):
-                self.store.put((waiting.number, index, name), tensor)
-            waiting.away[index] = [name for name, _ in _tensors(saved)]
-            saved = Saved(kernel=saved.kernel)
+            kernel, saved.kernel = saved.kernel, []
+            saved = Saved(**tree_map_only(Tensor, partial(self._send, waiting.keys), vars(saved)))
+            saved.kernel = kernel
         waiting.saved[index] = saved
         return y
+
+    def _send(self, keys: list[HostKey], tensor: Tensor) -> HostKey:
+        keys.append(HostKey())
+        self.store.put(keys[-1], tensor)
+        return keys[-1]
 
     def _backward(self, grad: Tensor, waiting: _Pass) -> None:
         with torch.no_grad():
@@ -141,43 +144,12 @@ class TrainingEngine:
                 if self.stream is not None:
                     self.stream.use(index)
                     self.stream.prefetch(index - 1)
-                saved = self._recall(index, waiting)
-                self._prefetch(index - 1, waiting)
+                saved = Saved(**tree_map_only(HostKey, self.store.get, vars(waiting.saved.pop(index))))
+                if index > self.lowest and self.levers.prefetch:
+                    tree_map_only(HostKey, self.store.prefetch, vars(waiting.saved[index - 1]))
                 self.layers[index].backward(grad, saved, waiting.stream, self.sink, wanted=index > self.lowest)
                 self.sink.flush()
                 del saved
-
-    def _recall(self, index: int, waiting: _Pass) -> Saved:
-        saved = waiting.saved.pop(index)
-        for name in waiting.away.get(index, ()):
-            tensor = self.store.get((waiting.number, index, name))
-            if name.startswith("qkv"):
-                saved.qkv.append(tensor)
-            elif name.startswith("gate_up"):
-                saved.gate_up.append(tensor)
-            else:
-                setattr(saved, name, tensor)
-        return saved
-
-    def _prefetch(self, index: int, waiting: _Pass) -> None:
-        if index >= self.lowest and self.levers.prefetch:
-            for name in waiting.away.get(index, ()):
-                self.store.prefetch((waiting.number, index, name))
-
-
-def _tensors(saved: Saved) -> list[tuple[str, Tensor]]:
-    named = [("x", saved.x), ("out", saved.out), ("h", saved.h)]
-    named += [(f"qkv{i}", t) for i, t in enumerate(saved.qkv)]
-    named += [(f"gate_up{i}", t) for i, t in enumerate(saved.gate_up)]
-    return [(name, tensor) for name, tensor in named if tensor is not None]
-
-
-def _on_card(waiting: _Pass) -> list[Tensor]:
-    """What a pass holds for its backward, beside its last output."""
-    tensors = [tensor for saved in waiting.saved.values() for _, tensor in _tensors(saved)]
-    return tensors + [
-        leaf for saved in waiting.saved.values() for leaf in tree_leaves(saved.kernel) if torch.is_tensor(leaf)
-    ]
 
 
 def supports(model: Llama) -> bool:

@@ -43,27 +43,22 @@ class HostAdapter(Sink):
 
     def flush(self) -> None:
         """Send the gradients of the layer just done; take in those of the layer before."""
-        sent = []
+        before, self._leaving = self._leaving, []
         for index, gradient in self._layer.items():
             home = torch.empty(gradient.shape, dtype=gradient.dtype, pin_memory=self.link.asynchronous)
-            sent.append((index, self.link.copy(gradient, home)))
+            self._leaving.append((index, self.link.copy(gradient, home)))
         self._layer.clear()
-        self._take_in()
-        self._leaving = sent
-
-    def _take_in(self) -> None:
-        for index, ticket in self._leaving:
+        for index, ticket in before:
             if ticket.done is not None:
                 ticket.done.synchronize()
             master = self.masters[index]
             arrived = ticket.target.float()
             master.grad = arrived if master.grad is None else master.grad.add_(arrived)
-        self._leaving = []
 
     def collect(self) -> None:
         """See that every gradient has arrived; before they are read."""
-        self.flush()
-        self._take_in()
+        self.flush()  # sends the last layer's
+        self.flush()  # takes them in
 
     def publish(self) -> None:
         """Give the card the masters as they are now; after every optimizer step."""

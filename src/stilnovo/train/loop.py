@@ -104,8 +104,7 @@ def make_optimizer(
 
 def learning_rate(step: int, steps: int, settings: TrainSection) -> float:
     """Rate of step `step` (from 0) of `steps`: linear warm-up, then the schedule down to `final_ratio` of the peak."""
-    given = settings.warmup_steps
-    warmup = math.ceil(settings.warmup_ratio * steps) if given is None else given
+    warmup = math.ceil(settings.warmup_ratio * steps) if settings.warmup_steps is None else settings.warmup_steps
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
@@ -319,11 +318,11 @@ class Trainer:
 
     def _result(self) -> TrainResult:
         rows = self.run.metrics()
-        speeds = sorted(row["tokens_per_second"] for row in rows)
         last = rows[-LAST_STEPS:]
         names = [name for name in {name: None for row in last for name in row} if name not in STEP_METRICS]
         metrics = {name: statistics.fmean(row[name] for row in last if name in row) for name in names}
         return TrainResult(
-            self.step, self.tokens, rows[0]["loss"], rows[-1]["loss"], speeds[len(speeds) // 2], self.seconds,
+            self.step, self.tokens, rows[0]["loss"], rows[-1]["loss"],
+            statistics.median_high(row["tokens_per_second"] for row in rows), self.seconds,
             max(row["memory_bytes"] for row in rows), metrics,
         )  # fmt: skip
