@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.io import sample
-from stilnovo.library.dense import Dense
-from stilnovo.library.embedders import LocalEmbedder, ServedEmbedder, open_embedder
+from stilnovo.library.embedders import LocalEmbedder, ServedEmbedder, nearest, open_embedder
 from stilnovo.library.location import is_served, open_library
 from stilnovo.library.names import Names
-from stilnovo.library.rank import fused, nearest
 from stilnovo.library.read import SourceWork, read
-from stilnovo.library.search import search
+from stilnovo.library.search import fused, search
 from stilnovo.library.store import Library
 from stilnovo.text.italian import tokens
 
@@ -76,20 +74,19 @@ def test_reciprocal_rank_fusion() -> None:
 
 def test_vectors_are_made_once_follow_their_passages_and_are_fused(library: Library) -> None:
     embedder = Letters()
-    dense = Dense(library, embedder)
     count = sum(work.passages for work in library.works())
-    assert dense.embed() == embedder.calls == count
-    assert dense.embed() == 0
+    lexical = [hit.passage.id for hit in search(library, "la lanterna del faro", 100)]
+    library.embedder = embedder  # type: ignore[assignment]
+    assert library.embed() == embedder.calls == count
+    assert library.embed() == 0
     target = library.passages([5])[0]
     work = target.section.work
     text = f"{work.author}, {work.title}, {target.section.label}\n{target.text}"
-    assert dense.match(text, 1) == [(5, pytest.approx(1.0, abs=1e-5))]
+    assert library.nearest(text, 1) == [(5, pytest.approx(1.0, abs=1e-5))]
     poem = library.works()[1]
-    assert all(p.section.work == poem for p in library.passages([n for n, _ in dense.match("faro", 50, [poem.id])]))
-    lexical = [hit.passage.id for hit in search(library, "la lanterna del faro", 100)]
-    library.dense = dense
+    assert all(p.section.work == poem for p in library.passages([n for n, _ in library.nearest("faro", 50, [poem.id])]))
     both = search(library, "la lanterna del faro", 100)
-    near = [number for number, _ in dense.match("la lanterna del faro", 100)]
+    near = [number for number, _ in library.nearest("la lanterna del faro", 100)]
     assert [(hit.passage.id, hit.score) for hit in both] == fused([lexical, near], 100)
     quoted = search(library, '"secca delle monache"', 50)
     assert all("Secca delle Monache" in hit.passage.text for hit in quoted)
@@ -101,17 +98,17 @@ def test_vectors_are_made_once_follow_their_passages_and_are_fused(library: Libr
 
 
 def test_embedding_goes_on_where_it_was_stopped(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stilnovo.library.dense._BATCH", 8)
+    monkeypatch.setattr("stilnovo.library.store.EMBEDDED_AT_ONCE", 8)
 
     def stop(done: int, _: int) -> None:
         if done >= 16:
             raise KeyboardInterrupt
 
-    embedder = Letters()
+    library.embedder = embedder = Letters()  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
-        Dense(library, embedder).embed(stop)
+        library.embed(stop)
     assert embedder.calls == 16
-    Dense(library, embedder).embed()
+    library.embed()
     assert embedder.calls == sum(work.passages for work in library.works())
 
 
@@ -145,8 +142,8 @@ def test_a_real_model_finds_by_meaning(tmp_path: Path) -> None:
             ("Bread", "The baker kneads dough and heats the oven at dawn."),
         ):
             library.add(SourceWork(Names(title), text, f"{title}.txt"))
-        library.dense = Dense(library, embedder)
-        assert library.dense.embed() == 3
+        library.embedder = embedder
+        assert library.embed() == 3
         for query, title in (("astronomy telescope", "Stars"), ("feline pets", "Cats"), ("loaf flour", "Bread")):
             assert search(library, query, 1)[0].passage.section.work.title == title
         rows = embedder.passages(["uno", "due tre"])
@@ -237,14 +234,14 @@ def test_postgresql(tmp_path: Path, library: Library, monkeypatch: pytest.Monkey
             for query in ("la lanterna del faro", '"secca delle monache"', "chi spense il faro?", "lucciole"):
                 expected = [(hit.passage.text, pytest.approx(hit.score)) for hit in search(library, query, 20)]
                 assert [(hit.passage.text, hit.score) for hit in search(other, query, 20)] == expected
-            embedder = Letters()
+            served.embedder = other.embedder = library.embedder = Letters()  # type: ignore[assignment]
             for store in (served, library):
-                Dense(store, embedder).embed()
-            texts = [[p.text for p in lib.passages([n for n, _ in Dense(lib, embedder).match("il mare", 12)])]
+                store.embed()
+            texts = [[p.text for p in lib.passages([n for n, _ in lib.nearest("il mare", 12)])]
                      for lib in (other, library)]  # fmt: skip
             assert texts[0] == texts[1]
             poem = other.works()[1]
-            assert Dense(other, embedder).match("il mare", 50, [poem.id])
+            assert other.nearest("il mare", 50, [poem.id])
             section = other.sections(poem)[0]
             assert other.section_text(section) in other.text(poem)
             other.remove(poem)

@@ -15,7 +15,6 @@ from stilnovo.cli.output import emit, note
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.io.sample import library_texts
 from stilnovo.library.catalogue import catalogue, fetch, find
-from stilnovo.library.dense import Dense
 from stilnovo.library.embedders import DEFAULT, LocalReranker, open_embedder
 from stilnovo.library.location import is_served, open_library
 from stilnovo.library.names import Names
@@ -258,7 +257,7 @@ def search(
 def _with_models(store: Library, model: str | None, url: str | None, reranker: str | None) -> None:
     embedder = open_embedder(model, url)
     if embedder is not None:
-        store.dense = Dense(store, embedder)
+        store.embedder = embedder
         if missing := len(store.without_vector(embedder.name)):
             note(f"{missing} passages have no vector of {embedder.name}: run `stilnovo library embed` first.")
     if reranker:
@@ -341,10 +340,9 @@ def embed(
     with _open(library) as store:
         if again:
             store.drop_vectors(embedder.name)
+        store.embedder = embedder
         with Progress("embed", 1) as bar:
-            count = Dense(store, embedder).embed(
-                lambda done, total: bar.update(done / total, f"{done} of {total} passages")
-            )
+            count = store.embed(lambda done, total: bar.update(done / total, f"{done} of {total} passages"))
     print(f"{count} passages embedded with {embedder.name}.")
     emit({"model": embedder.name, "embedded": count}, as_json)
 

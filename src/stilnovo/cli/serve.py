@@ -68,7 +68,6 @@ def serve(
     """Serve the chat page and an OpenAI-compatible API."""
     from stilnovo.cli.answering_model import system_of, writer_of
     from stilnovo.io.sample import library_texts
-    from stilnovo.library.dense import Dense
     from stilnovo.library.embedders import open_embedder
     from stilnovo.library.read import read
     from stilnovo.library.store import Library, default_path
@@ -95,12 +94,10 @@ def serve(
         with Progress("index", 1) as bar:
             store.catch_up(lambda done, total: bar.update(done / max(total, 1), f"{done} of {total} works"))
         works = len(store.works())
-        embedding = open_embedder(embedder, embedder_url)
+        store.embedder = embedding = open_embedder(embedder, embedder_url)
         if embedding is not None:
             with Progress("embed", 1) as bar:
-                Dense(store, embedding).embed(
-                    lambda done, total: bar.update(done / max(total, 1), f"{done} of {total}")
-                )
+                store.embed(lambda done, total: bar.update(done / max(total, 1), f"{done} of {total}"))
     if writes:
         note(f"Loading {model} …")
     writer = writer_of(model, adapter, quantization, server, server_model, server_context, device)

@@ -1,4 +1,4 @@
-"""The tables of a library, its creation and migration, transactions, and SQLite's errors in words for a person.
+"""The tables of a library, its creation and migration, transactions, checks, and SQLite's errors in words for a person.
 
 Works, texts, sections and passages are the truth; vectors can be made anew. `facts` holds the highest ids ever given,
 and a revision that grows whenever works come, go or are renamed.
@@ -6,14 +6,16 @@ and a revision that grows whenever works come, go or are renamed.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stilnovo.errors import InputError, StilnovoError
+from stilnovo.library.records import Chapter, Passage, Work
 
 APPLICATION, SCHEMA = 0x5374696C, 2  # "Stil"
 TABLES = """
@@ -116,3 +118,20 @@ def integrity(db: sqlite3.Connection) -> list[str]:
     broken = [f"Database: {row[0]}" for row in db.execute("PRAGMA integrity_check") if row[0] != "ok"]
     lost = db.execute("PRAGMA foreign_key_check")
     return broken + [f"Database: a row of {row[0]} refers to nothing." for row in lost]
+
+
+def problems(work: Work, text: str, parts: Iterable[tuple[Chapter, Sequence[Passage]]]) -> Iterator[str]:
+    """Problems of one work, given its stored text and its sections in order, each with its passages."""
+    if hashlib.sha256(text.encode("utf-8")).hexdigest() != work.sha256:
+        yield "the stored text has changed since it was added."
+    position = 0
+    for section, passages in parts:
+        if section.start != position:
+            yield f"text between {position} and {section.start} is in no section, or in two."
+        position = section.end
+        for passage in passages:
+            inside = section.body <= passage.start < passage.end <= section.end
+            if not inside or passage.text != text[passage.start : passage.end]:
+                yield f"passage {passage.id} is not its span {passage.start}-{passage.end}."
+    if position != len(text):
+        yield f"text from {position} on is in no section."

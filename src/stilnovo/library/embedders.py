@@ -1,5 +1,7 @@
 """Embedding models: sentence-transformers on this machine, or any server with OpenAI's `/v1/embeddings`; rerankers.
 
+Search over vectors is exact: over 100,000 of 384 numbers it is one product of 25 ms, so nothing approximate is kept.
+
 multilingual-e5-small is the default because it is the smallest open model that beats BM25 on Italian retrieval; static
 and English models lose to it. Nothing is fetched unless a model is named.
 """
@@ -11,10 +13,15 @@ import os
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stilnovo.errors import InputError, StilnovoError, needs, reported
-from stilnovo.library import rank
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Matrix = NDArray[np.float32]
 
 DEFAULT = "intfloat/multilingual-e5-small"
 _BATCH, _TIMEOUT_SECONDS = 64, 60
@@ -35,21 +42,48 @@ class Embedder(ABC):
     def _vectors(self, texts: list[str]) -> Any:
         """The model's vectors of texts, of any length, (n, d)."""
 
-    def passages(self, texts: Sequence[str]) -> rank.Matrix:
+    def passages(self, texts: Sequence[str]) -> Matrix:
         """Embed passages, (n, d)."""
         return _unit(self._vectors([self._prefixes[1] + text for text in texts]))
 
-    def query(self, text: str) -> rank.Matrix:
+    def query(self, text: str) -> Matrix:
         """Embed a query, (d,)."""
         return _unit(self._vectors([self._prefixes[0] + text]))[0]  # type: ignore[no-any-return]
 
 
-def _unit(rows: Any) -> rank.Matrix:
+def _unit(rows: Any) -> Matrix:
     import numpy as np
 
     matrix = np.asarray(rows, dtype=np.float32)
     length = np.linalg.norm(matrix, axis=-1, keepdims=True)
     return np.asarray(matrix / np.maximum(length, 1e-12), dtype=np.float32)
+
+
+def nearest(matrix: Matrix, ids: NDArray[np.int64], query: Matrix, limit: int) -> list[tuple[int, float]]:
+    """Ids and cosine similarities of the rows nearest to a query (exact; ties by id).
+
+    Args:
+        matrix: Unit vectors, (n, d).
+        ids: Their ids, (n,).
+        query: A unit vector, (d,).
+        limit: How many.
+
+    Raises:
+        StilnovoError: the query has other dimensions than the rows.
+    """
+    import numpy as np
+
+    if not len(matrix):
+        return []
+    if matrix.shape[1] != query.shape[0]:
+        raise StilnovoError(
+            "The embedding model has changed.", f"{matrix.shape[1]} numbers are stored, it gives {query.shape[0]}.",
+            "Make the vectors anew: stilnovo library embed --again",
+        )  # fmt: skip
+    scores = matrix @ query
+    best = np.argpartition(-scores, limit - 1)[:limit] if limit < len(scores) else np.arange(len(scores))
+    order = best[np.lexsort((ids[best], -scores[best]))]
+    return [(int(ids[i]), float(scores[i])) for i in order]
 
 
 def _opened(kind: str, model: str) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from stilnovo.errors import InputError, StilnovoError, needs, reported
-from stilnovo.library import rank
+from stilnovo.library import embedders
 from stilnovo.library.database import APPLICATION, SCHEMA, TABLES, transaction
 from stilnovo.library.store import Library
 
@@ -90,17 +90,23 @@ class PostgresLibrary(Library):
     def _database_problems(self) -> list[str]:
         return []  # the server looks after its files and its references itself
 
-    def _stored(self, row: rank.Matrix) -> str:
+    def _stored(self, row: embedders.Matrix) -> str:
         return "[" + ",".join(f"{value:.8g}" for value in row) + "]"
 
-    def nearest(self, model: str, query: rank.Matrix, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
+    def nearest(self, query: str, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
         """Passage ids and cosine similarities, nearest first (exact, by pgvector); restricted to some works, if given."""
+        assert self.embedder is not None, "set the embedder first"
         within = " AND s.work = ANY(?)" if works else ""
         with self._guarded():
             rows = self._db.execute(
                 "SELECT v.passage, 1 - (v.vector <=> ?::vector) AS cosine FROM vectors v "
                 "JOIN passages p ON p.id = v.passage JOIN sections s ON s.id = p.section "
                 f"WHERE v.model = ?{within} ORDER BY cosine DESC, v.passage LIMIT ?",
-                (self._stored(query), model, *([list(works)] if works else []), limit),
+                (
+                    self._stored(self.embedder.query(query)),
+                    self.embedder.name,
+                    *([list(works)] if works else []),
+                    limit,
+                ),
             )
             return [(int(passage), float(cosine)) for passage, cosine in rows.fetchall()]

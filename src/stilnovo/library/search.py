@@ -3,16 +3,18 @@
 Three kinds of words are told apart. Words in quotation marks must stand in the passage, as a phrase, in the exact
 field. A few words in a row that are no question are also tried as a phrase, which lifts a remembered line above its
 own words. All others are alternatives, as they stand and as stems, function words aside.
+
+Lists are fused by reciprocal rank (Cormack, Clarke and Buettcher 2009, k = 60), as a cosine and a BM25 score have no common
+measure.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stilnovo.library.index import Sought
-from stilnovo.library.rank import fused
 from stilnovo.library.records import Passage
 from stilnovo.library.store import Library
 from stilnovo.text.italian import analyse, content_words, stem
@@ -22,7 +24,7 @@ _ASKING = re.compile(r"\?|^\W*(?:chi|che|cosa|dove|quando|come|perch[eéè]|qual
 _CUT = re.compile(r"[^\W_]+")
 _PHRASE_WORDS = range(3, 13)
 #: How deep each of two lists is read before they are fused, and how many passages a reranker reads.
-DEPTH, RERANKED = 100, 50
+DEPTH, RERANKED, RRF_K = 100, 50, 60
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,17 @@ def search(library: Library, query: str, limit: int = 10, works: Sequence[int] =
     """Search the library: passages best first; restricted to some works, if given.
 
     Quoted words that stand nowhere give no passage, and neither does a query without a word. Where the library has a
-    second way to its passages (`Library.dense`), both lists are fused by reciprocal rank, but for quoted words; where it
+    embedder, both lists are fused by reciprocal rank, but for quoted words; where it
     has a reranker, that has the last word on the first fifty.
     """
     wanted = sought(query)
     if wanted == Sought():
         return []
-    if (library.dense is None and library.reranker is None) or wanted.demanded:
+    if (library.embedder is None and library.reranker is None) or wanted.demanded:
         return search_for(library, wanted, limit, works)
     ranking = library.index.match(wanted, max(limit, DEPTH), works)
-    if library.dense is not None:
-        near = library.dense.match(query, max(limit, DEPTH), works)
+    if library.embedder is not None:
+        near = library.nearest(query, max(limit, DEPTH), works)
         ranking = fused([[passage for passage, _ in ranking], [passage for passage, _ in near]], max(limit, DEPTH))
     if library.reranker is None:
         return _hits(library, ranking[:limit])
@@ -88,3 +90,12 @@ def _hits(library: Library, ranking: Sequence[tuple[int, float]]) -> list[Hit]:
     passages = {passage.id: passage for passage in library.passages([number for number, _ in ranking])}
     # An index that another process is still writing may know passages that are gone.
     return [Hit(passages[number], score) for number, score in ranking if number in passages]
+
+
+def fused(lists: Iterable[Sequence[int]], limit: int) -> list[tuple[int, float]]:
+    """Fuse ranked lists of ids by reciprocal rank: the sum over the lists of 1 / (60 + rank), ranks from 1."""
+    scores: dict[int, float] = {}
+    for ranked in lists:
+        for rank, passage in enumerate(ranked, start=1):
+            scores[passage] = scores.get(passage, 0.0) + 1 / (RRF_K + rank)
+    return sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[:limit]

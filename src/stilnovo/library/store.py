@@ -16,16 +16,15 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from stilnovo.errors import InputError, reported
-from stilnovo.library import passages, rank, sections
-from stilnovo.library.database import guard, integrity, prepare, transaction
+from stilnovo.library import embedders, passages, sections
+from stilnovo.library.database import guard, integrity, prepare, problems, transaction
 from stilnovo.library.index import Index, Row
 from stilnovo.library.names import Names
 from stilnovo.library.read import SourceWork
 from stilnovo.library.records import Chapter, Passage, Work
-from stilnovo.library.soundness import problems
 
 _WORK = """SELECT w.id, w.title, w.author, w.year, w.source, w.sha256,
     (SELECT length(text) FROM texts WHERE work = w.id),
@@ -35,11 +34,8 @@ _SECTION = 'SELECT id, work, position, label, title, verse, start, "end", body F
 _PASSAGE = 'SELECT id, section, start, "end", text, first_verse, last_verse FROM passages'
 
 
-class Searcher(Protocol):
-    """A second retriever beside BM25, such as `stilnovo.library.dense.Dense`."""
-
-    def match(self, query: str, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
-        """Passage ids and scores, best first."""
+#: Passages whose vectors are made and stored at once.
+EMBEDDED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -71,9 +67,9 @@ class Library:
         self._index: Index | None = None
         self._indexed_at: int | None = None  # the revision that the index is of
         self._seen = -1
-        self._vectors: tuple[tuple[str, int], rank.Matrix, Any] | None = None
+        self._vectors: tuple[tuple[str, int], embedders.Matrix, Any] | None = None
         #: Set by who has an embedding model: `search` then fuses both kinds.
-        self.dense: Searcher | None = None
+        self.embedder: embedders.Embedder | None = None
         self.reranker: Callable[[str, Sequence[str]], Sequence[float]] | None = None
         self._works: dict[int, Work] = {}
         self._texts: dict[int, str] = {}
@@ -312,15 +308,27 @@ class Library:
         )
         return [passage for (passage,) in rows.fetchall()]
 
-    def put_vectors(self, model: str, rows: Sequence[tuple[int, rank.Matrix]]) -> None:
-        """Store unit vectors of passages in one transaction."""
-        with self._transaction():
-            self._db.executemany(
-                "INSERT INTO vectors(passage, model, vector) VALUES (?, ?, ?)",
-                [(passage, model, self._stored(row)) for passage, row in rows],
-            )
+    def embed(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
+        """Store vectors of all passages that have none of the embedder's yet; can be interrupted and continued.
 
-    def _stored(self, row: rank.Matrix) -> bytes | str:
+        Returns:
+            How many were added.
+        """
+        assert self.embedder is not None, "set the embedder first"
+        missing = self.without_vector(self.embedder.name)
+        for start in range(0, len(missing), EMBEDDED_AT_ONCE):
+            batch = self.passages(missing[start : start + EMBEDDED_AT_ONCE])
+            texts = [f"{p.section.work.author}, {p.section.work.title}, {p.section.label}\n{p.text}" for p in batch]
+            vectors = map(self._stored, self.embedder.passages(texts))
+            with self._transaction():
+                self._db.executemany(
+                    "INSERT INTO vectors(passage, model, vector) VALUES (?, ?, ?)",
+                    [(p.id, self.embedder.name, vector) for p, vector in zip(batch, vectors, strict=True)],
+                )
+            progress(min(start + EMBEDDED_AT_ONCE, len(missing)), len(missing))
+        return len(missing)
+
+    def _stored(self, row: embedders.Matrix) -> bytes | str:
         return row.astype("<f4").tobytes()
 
     def drop_vectors(self, model: str) -> None:
@@ -328,16 +336,17 @@ class Library:
         with self._transaction():
             self._db.execute("DELETE FROM vectors WHERE model = ?", (model,))
 
-    def nearest(self, model: str, query: rank.Matrix, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
+    def nearest(self, query: str, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
         """Passage ids and cosine similarities, nearest first (exact); restricted to some works, if given."""
         import numpy as np
 
-        key = (model, self._revision())
+        assert self.embedder is not None, "set the embedder first"
+        key = (self.embedder.name, self._revision())
         if self._vectors is None or self._vectors[0] != key:
             rows = self._db.execute(
                 "SELECT v.passage, s.work, v.vector FROM vectors v JOIN passages p ON p.id = v.passage "
                 "JOIN sections s ON s.id = p.section WHERE v.model = ? ORDER BY v.passage",
-                (model,),
+                (self.embedder.name,),
             ).fetchall()
             matrix = np.frombuffer(b"".join(row[2] for row in rows), dtype="<f4").reshape(len(rows), -1 if rows else 0)
             self._vectors = (key, matrix, np.array([row[:2] for row in rows], dtype=np.int64).reshape(-1, 2))
@@ -345,7 +354,7 @@ class Library:
         if works:
             inside = np.isin(ids[:, 1], works)
             matrix, ids = matrix[inside], ids[inside]
-        return rank.nearest(matrix, ids[:, 0], query, limit)
+        return embedders.nearest(matrix, ids[:, 0], self.embedder.query(query), limit)
 
     def check(self, progress: Callable[[str], None] = lambda _: None) -> list[str]:
         """Check the library; returns one line per problem.

@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 from starlette.datastructures import UploadFile
 
 from stilnovo.io.sample import library_texts
-from stilnovo.library.dense import Dense
 from stilnovo.library.names import Names
 from stilnovo.library.passages import verse_lines
 from stilnovo.library.read import read
@@ -53,8 +52,8 @@ def _work(library: Library, sha256: str) -> Work:
 
 def _add_vectors(library: Library) -> None:
     """Vectors for new passages, where there is an embedder; the words can be searched before they are there."""
-    if isinstance(library.dense, Dense):
-        library.dense.embed()
+    if library.embedder is not None:
+        library.embed()
 
 
 def _section_dict(section: Chapter) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stilnovo.library.dense import Dense
 from stilnovo.library.embedders import Embedder
 from stilnovo.library.store import Library
 from stilnovo.serve.faults import Fault
@@ -52,8 +51,7 @@ class _Held:
         if self._library is None:
             self._library = library = Library.open(self._path)
             library.connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-            if self._embedder is not None:
-                library.dense = Dense(library, self._embedder)
+            library.embedder = self._embedder
             self._version, self._works = self._read(library, "PRAGMA data_version"), self._read(library, _WORKS)
         return self._library
 
