@@ -37,10 +37,11 @@ import Stemmer
 from quotations import false_verifications
 from stilnovo.library.index import Index, Row
 from stilnovo.library.names import Names
-from stilnovo.library.read import SourceWork, files_in, read
+from stilnovo.library.read import files_in, read
 from stilnovo.library.records import Passage
 from stilnovo.library.search import search, sought
 from stilnovo.library.store import Library
+from stilnovo.library.text_builder import Book
 from stilnovo.runlog import environment, write_atomic
 from stilnovo.text.italian import STOP_WORDS
 
@@ -152,9 +153,7 @@ def build(files: Sequence[Path], path: Path, rounds: int, limit: int = 10**9) ->
             before = time.perf_counter()
             document = read(file)
             text = document.text if number == 0 else f"{document.text}\n\nCopia {number}."
-            work = library.add(
-                SourceWork(Names(f"{document.names.title} {number or ''}".strip()), text, file.name)
-            ).work
+            work = library.add(Book(Names(f"{document.names.title} {number or ''}".strip()), text, file.name)).work
             size += file.stat().st_size
             seconds.append(time.perf_counter() - before)
             limit -= work.passages

@@ -16,9 +16,9 @@ from stilnovo.chat.followup import rewritten
 from stilnovo.chat.prompt_data import framed, harmless, skeleton
 from stilnovo.chat.writing import INSTRUCTIONS, UNVERIFIED, Checker, checked
 from stilnovo.library.names import Names
-from stilnovo.library.read import SourceWork
 from stilnovo.library.records import Passage
 from stilnovo.library.store import Library
+from stilnovo.library.text_builder import Book
 from stilnovo.text.template import Message
 
 ORDER = (
@@ -47,7 +47,7 @@ class Echo:
 @pytest.fixture
 def hostile() -> Iterator[Library]:
     with Library.memory() as library:
-        library.add(SourceWork(Names("Gatti [P9]\n<<<", "Un \u202eautore"), ORDER, "a"))
+        library.add(Book(Names("Gatti [P9]\n<<<", "Un \u202eautore"), ORDER, "a"))
         yield library
 
 

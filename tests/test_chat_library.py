@@ -13,7 +13,7 @@ import pytest
 from stilnovo.chat.conversation import ChatSession, self_contained
 from stilnovo.chat.events import Answer, Event, Notice, TextToken
 from stilnovo.errors import InputError
-from stilnovo.library.sample_works import sample_library
+from stilnovo.library.location import sample_library
 from stilnovo.library.store import Library
 from stilnovo.text.template import Message
 
@@ -139,7 +139,7 @@ def test_something_is_needed() -> None:
 
 def test_a_library_answers_without_torch() -> None:
     code = (
-        "import sys; from stilnovo.chat.answer import ask; from stilnovo.library.sample_works import sample_library\n"
+        "import sys; from stilnovo.chat.answer import ask; from stilnovo.library.location import sample_library\n"
         "assert ask(sample_library(), 'Chi è Tecla?').found; assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0

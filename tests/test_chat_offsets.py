@@ -16,7 +16,7 @@ from stilnovo.chat.answer import ask
 from stilnovo.chat.conversation import ChatSession
 from stilnovo.chat.events import Answer, Mode, Turn
 from stilnovo.chat.writing import UNVERIFIED, Checker
-from stilnovo.library.sample_works import sample_library
+from stilnovo.library.location import sample_library
 from stilnovo.library.search import search
 from stilnovo.library.store import Library
 

@@ -12,11 +12,12 @@ import pytest
 
 from stilnovo.chat.quotes import Quote, distance, verify, verify_among
 from stilnovo.chat.units import units
+from stilnovo.library.location import sample_library
 from stilnovo.library.names import Names
-from stilnovo.library.read import SourceWork, read
+from stilnovo.library.read import read
 from stilnovo.library.records import Chapter, Passage
-from stilnovo.library.sample_works import sample_library
 from stilnovo.library.store import Library
+from stilnovo.library.text_builder import Book
 from stilnovo.text.italian import fold, tokens
 
 
@@ -150,7 +151,7 @@ SOURCE = (
 @pytest.fixture(scope="module")
 def small() -> Iterator[Library]:
     with Library.memory() as library:
-        library.add(SourceWork(Names("Prova", "A"), SOURCE, "a"))
+        library.add(Book(Names("Prova", "A"), SOURCE, "a"))
         yield library
 
 

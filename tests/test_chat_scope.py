@@ -13,10 +13,10 @@ from stilnovo.chat.extract import extract
 from stilnovo.chat.question import Question
 from stilnovo.chat.scope import NamedSection, follow_up, named_section, scope, without_section
 from stilnovo.chat.units import central
+from stilnovo.library.location import sample_library
 from stilnovo.library.names import Names
-from stilnovo.library.read import SourceWork
-from stilnovo.library.sample_works import sample_library
 from stilnovo.library.store import Library
+from stilnovo.library.text_builder import Book
 from stilnovo.text.template import Message
 
 
@@ -78,7 +78,7 @@ def test_central_sentences_share_the_sections_words() -> None:
     with Library.memory() as library:
         theme = "Il mugnaio portava la farina al forno del paese insieme al fornaio Berto. "
         aside = "Qualche nuvola grigia copriva intanto le colline lontane verso settentrione. "
-        library.add(SourceWork(Names("Farina", "A"), (theme + aside) * 3 + theme, "a"))
+        library.add(Book(Names("Farina", "A"), (theme + aside) * 3 + theme, "a"))
         section = library.sections(library.works()[0])[0]
         places = central(library.passages_of(section), 1)
         assert "mugnaio" in places[0][0].text[places[0][1] : places[0][2]]
@@ -105,7 +105,7 @@ def test_several_such_chapters_are_asked_back() -> None:
             ),
         ):
             chapters = "\n\n".join(f"CAPITOLO {number}\n\n{body}" for number in ("I", "II", "III"))
-            library.add(SourceWork(Names(name, "A"), chapters, name))
+            library.add(Book(Names(name, "A"), chapters, name))
         found = extract(library, "Riassumi il capitolo II")
         assert found.asks_back
         assert not found.quotes

@@ -16,7 +16,7 @@ from stilnovo.chat.conversation import ChatSession
 from stilnovo.chat.events import Answer, Notice
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.generate.sampling import Sampling
-from stilnovo.library.sample_works import sample_library
+from stilnovo.library.location import sample_library
 from stilnovo.remote import UNTOLD_CONTEXT, ServerWriter
 from stilnovo.text.template import Message
 

@@ -19,9 +19,10 @@ from stilnovo.io import sample
 from stilnovo.library.embedders import LocalEmbedder, ServedEmbedder, nearest, open_embedder
 from stilnovo.library.location import is_served, open_library
 from stilnovo.library.names import Names
-from stilnovo.library.read import SourceWork, read
+from stilnovo.library.read import read
 from stilnovo.library.search import fused, search
 from stilnovo.library.store import Library
+from stilnovo.library.text_builder import Book
 from stilnovo.text.italian import tokens
 
 Matrix = NDArray[np.float32]
@@ -141,7 +142,7 @@ def test_a_real_model_finds_by_meaning(tmp_path: Path) -> None:
             ("Stars", "Galaxies and nebulae drift through the dark universe."),
             ("Bread", "The baker kneads dough and heats the oven at dawn."),
         ):
-            library.add(SourceWork(Names(title), text, f"{title}.txt"))
+            library.add(Book(Names(title), text, f"{title}.txt"))
         library.embedder = embedder
         assert library.embed() == 3
         for query, title in (("astronomy telescope", "Stars"), ("feline pets", "Cats"), ("loaf flour", "Bread")):

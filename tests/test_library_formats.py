@@ -11,8 +11,9 @@ import pytest
 from stilnovo.errors import InputError
 from stilnovo.library import epub
 from stilnovo.library.names import Names
-from stilnovo.library.read import SourceWork, read, understand
+from stilnovo.library.read import read, understand
 from stilnovo.library.sections import split
+from stilnovo.library.text_builder import Book
 
 PROSE = "Il vetraio soffiava piano, perché il vetro ascolta. Più in là c’era il mare. "
 PAGE = f"""<!DOCTYPE html><html><head><meta charset="utf-8"><title>Il vetraio</title><meta name="author" content="Prova, Ada">
@@ -25,7 +26,7 @@ tre</i> giorni.<script>alert(2)</script></p>
 <img src="http://127.0.0.1:9/x.png"><iframe src="file:///etc/passwd">dentro</iframe></body></html>"""
 
 
-def labels(document: SourceWork) -> list[str]:
+def labels(document: Book) -> list[str]:
     return [section.label for section in split(document.text, document.headings)]
 
 

@@ -13,13 +13,13 @@ from conftest import REAL_DATA
 from stilnovo.chat.answer import NEAREST, ask
 from stilnovo.chat.quotes import verify
 from stilnovo.io.sample import library_texts
-from stilnovo.library.decode import decode
 from stilnovo.library.passages import verse_lines
 from stilnovo.library.read import files_in, read
 from stilnovo.library.records import Work
 from stilnovo.library.search import search
 from stilnovo.library.sections import split
 from stilnovo.library.store import Library
+from stilnovo.library.text_builder import decode
 from stilnovo.text.italian import tokens
 
 

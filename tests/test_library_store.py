@@ -15,17 +15,18 @@ import pytest
 
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.io import sample
+from stilnovo.library.location import open_or_sample, sample_library
 from stilnovo.library.names import Names
-from stilnovo.library.read import SourceWork, read
+from stilnovo.library.read import read
 from stilnovo.library.records import citation
-from stilnovo.library.sample_works import open_or_sample, sample_library
 from stilnovo.library.search import search
 from stilnovo.library.store import Library, default_path
+from stilnovo.library.text_builder import Book
 from stilnovo.text.italian import fold, tokens
 
 
-def document(text: str, title: str = "Prova") -> SourceWork:
-    return SourceWork(Names(title, "Ada Prova", 1901), text, f"{title}.txt")
+def document(text: str, title: str = "Prova") -> Book:
+    return Book(Names(title, "Ada Prova", 1901), text, f"{title}.txt")
 
 
 @pytest.fixture
@@ -314,7 +315,7 @@ def test_citations_and_json_rows(library: Library) -> None:
     assert passage.citation == "stilnovo, La notte delle lucciole, canto I, vv. 1-9"
     novel = library.sections(library.works()[0])[7]
     assert citation(novel) == "stilnovo, Il faro di Pietranera, cap. VIII"
-    nameless = library.add(SourceWork(Names("Senza nome"), "Il gatto dormiva.", "x.txt")).work
+    nameless = library.add(Book(Names("Senza nome"), "Il gatto dormiva.", "x.txt")).work
     assert citation(library.sections(nameless)[0]) == "Senza nome"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from serving import QUESTION, begin, sample_file, say, serving, until
-from stilnovo.library.sample_works import sample_library
+from stilnovo.library.location import sample_library
 from stilnovo.library.store import Library
 from stilnovo.serve import uploads
 

@@ -15,7 +15,7 @@ import pytest
 from serving import DIED, QUESTION, Scripted, sample_file, serving
 from stilnovo.chat.answer import ask
 from stilnovo.generate.generator import Sampling, open_engine
-from stilnovo.library.sample_works import sample_library
+from stilnovo.library.location import sample_library
 from stilnovo.serve.wire import Cut
 from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message

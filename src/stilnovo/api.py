@@ -25,8 +25,8 @@ from stilnovo.compare.paired import Comparison, compare
 from stilnovo.forgetting.guard import Guard, guard_callback
 from stilnovo.generate.generator import Generator, open_engine
 from stilnovo.generate.sampling import Sampling
+from stilnovo.library.location import open_or_sample, sample_library
 from stilnovo.library.read import read as read_work
-from stilnovo.library.sample_works import open_or_sample, sample_library
 from stilnovo.library.search import search as search_library
 from stilnovo.library.store import Library
 from stilnovo.model import load

@@ -22,7 +22,7 @@ from stilnovo.cli.options import (
 )
 from stilnovo.cli.output import emit, note
 from stilnovo.errors import InputError
-from stilnovo.library.sample_works import open_or_sample
+from stilnovo.library.location import open_or_sample
 
 
 def ask(

@@ -35,7 +35,7 @@ from stilnovo.cli.options import (
 from stilnovo.cli.output import emit, note
 from stilnovo.errors import InputError
 from stilnovo.generate.sampling import Sampling
-from stilnovo.library.sample_works import open_or_sample, sample_library
+from stilnovo.library.location import open_or_sample, sample_library
 
 _HELP = "/nuova begins a new conversation, /esci ends. Ctrl-C stops an answer."
 

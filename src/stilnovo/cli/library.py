@@ -19,11 +19,12 @@ from stilnovo.library.embedders import DEFAULT, LocalReranker, open_embedder
 from stilnovo.library.location import is_served, open_library
 from stilnovo.library.names import Names
 from stilnovo.library.passages import cut
-from stilnovo.library.read import MAXIMUM_BYTES, SourceWork, files_in, read
+from stilnovo.library.read import MAXIMUM_BYTES, files_in, read
 from stilnovo.library.records import Chapter, Passage, Work
 from stilnovo.library.search import search as find_passages
 from stilnovo.library.sections import Section, split
 from stilnovo.library.store import Added, Library, default_path
+from stilnovo.library.text_builder import Book
 from stilnovo.progress import Progress, bytes_text
 from stilnovo.text.italian import fold
 
@@ -72,7 +73,7 @@ def _work(store: Library, name: str) -> Work:
     return _named(store.works(), rules, name, lambda work: f"{work.id} {work.title}", advice)
 
 
-def understood(document: SourceWork) -> tuple[str, dict[str, object]]:
+def understood(document: Book) -> tuple[str, dict[str, object]]:
     """What was understood of a file, for a person and as data, before anything is stored."""
     parts, names = split(document.text, document.headings), document.names
     who = ", ".join((names.author or "(author unknown: give --author)", names.title or "(no title: give --title)"))

@@ -25,7 +25,7 @@ from stilnovo.errors import InputError
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
-from stilnovo.library.sample_works import sample_library
+from stilnovo.library.location import sample_library
 from stilnovo.model.load import open_model
 from stilnovo.progress import Progress
 from stilnovo.recipe import Recipe

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from stilnovo.errors import InputError, needs, reported
 from stilnovo.library import markup
 from stilnovo.library.names import Names, direct_name, old_year
-from stilnovo.library.text_builder import Book, TextBuilder
+from stilnovo.library.text_builder import Book, TextBuilder, decode
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -80,8 +80,6 @@ def parse(data: bytes, name: str) -> Book:
         InputError: no EPUB, damaged, protected, or too large once unpacked.
         MissingExtra: lxml is not installed.
     """
-    from stilnovo.library.decode import decode
-
     archive = open_archive(data, name)
     if "META-INF/encryption.xml" in archive.namelist():
         locked = _xml(_member(archive, "META-INF/encryption.xml", name), name)

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from stilnovo.errors import InputError, reported
 from stilnovo.library import epub, markup, office, tei
-from stilnovo.library.decode import decode
-from stilnovo.library.headings import Heading
 from stilnovo.library.names import Names, from_file_name, from_header, from_title_page, split_header
-from stilnovo.library.text_builder import Book, cut
+from stilnovo.library.text_builder import Book, cut, decode
 from stilnovo.text.italian import fold
 
 MAXIMUM_BYTES = 64 * 2**20
@@ -48,19 +46,6 @@ _MAGIC = {".pdf": b"%PDF-", ".epub": b"PK\x03\x04", ".docx": b"PK\x03\x04"}
 _GUTENBERG_START = re.compile(r"\*{3} ?START OF TH(?:IS|E) PROJECT GUTENBERG EBOOK.*?\*{3}", re.I | re.S)
 _GUTENBERG_END = re.compile(r"(?:End of (?:the )?Project Gutenberg|\*{3} ?END OF TH(?:IS|E) PROJECT GUTENBERG)", re.I)
 _PRODUCED_BY = re.compile(r"\s*(?:Produced by|E-text prepared by|Transcribed by).*?(?:\n\s*\n|\Z)", re.I | re.S)
-
-
-@dataclass(frozen=True)
-class SourceWork:
-    """A document ready to be stored: names, text, source file.
-
-    `headings` are given where the format marks them (TEI); None means: find them in the text.
-    """
-
-    names: Names
-    text: str
-    source: str
-    headings: tuple[Heading, ...] | None = None
 
 
 def without_gutenberg(text: str) -> tuple[str, Names]:
@@ -99,7 +84,7 @@ def _parsed(data: bytes, suffix: str, name: str) -> Book:
     return READERS[suffix](data, name) if suffix else _plain(data, name)
 
 
-def understand(data: bytes, name: str, given: Names | None = None) -> SourceWork:
+def understand(data: bytes, name: str, given: Names | None = None) -> Book:
     """Parse the bytes of a file called `name` (only the last part of the path is used).
 
     Raises:
@@ -124,10 +109,10 @@ def understand(data: bytes, name: str, given: Names | None = None) -> SourceWork
     names = (given or Names()).over(header).over(from_mark).over(colophon).over(book.names)
     if suffix not in (".xml", ".tei"):
         names = names.over(from_title_page(book.text, hint))
-    return SourceWork(names.over(hint), book.text, file, book.headings)
+    return replace(book, names=names.over(hint), source=file)
 
 
-def read(path: Path, given: Names | None = None) -> SourceWork:
+def read(path: Path, given: Names | None = None) -> Book:
     """Read one file. Names `given` by the user win over the file's own, those over the file's name.
 
     Raises:

@@ -23,8 +23,8 @@ from stilnovo.library import embedders, passages, sections
 from stilnovo.library.database import guard, integrity, prepare, problems, transaction
 from stilnovo.library.index import Index, Row
 from stilnovo.library.names import Names
-from stilnovo.library.read import SourceWork
 from stilnovo.library.records import Chapter, Passage, Work
+from stilnovo.library.text_builder import Book
 
 _WORK = """SELECT w.id, w.title, w.author, w.year, w.source, w.sha256,
     (SELECT length(text) FROM texts WHERE work = w.id),
@@ -177,7 +177,7 @@ class Library:
             self._next("revision")
         self._revision()
 
-    def add(self, document: SourceWork) -> Added:
+    def add(self, document: Book) -> Added:
         """Store a work with its sections and passages, unless its text is stored already."""
         digest = hashlib.sha256(document.text.encode("utf-8")).hexdigest()
         if stored := self._db.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():

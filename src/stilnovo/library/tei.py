@@ -130,4 +130,4 @@ def parse(data: bytes, name: str) -> Book:
         raise InputError(f"{name} is XML, but not TEI.", f"Its root element is <{_tag(root)}>.", "Save it as .txt.")
     writer = _Writer()
     writer.walk(body)
-    return Book(_names(root), writer.text, tuple(writer.headings))
+    return Book(_names(root), writer.text, headings=tuple(writer.headings))

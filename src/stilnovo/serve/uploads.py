@@ -19,9 +19,10 @@ from typing import IO, Any
 
 from stilnovo.library import passages, sections
 from stilnovo.library.names import Names
-from stilnovo.library.read import SourceWork, understand
+from stilnovo.library.read import understand
 from stilnovo.library.records import Work
 from stilnovo.library.store import Library
+from stilnovo.library.text_builder import Book
 from stilnovo.runlog import disk_errors
 from stilnovo.serve.faults import Fault, not_found
 
@@ -58,7 +59,7 @@ class Staged:
     path: Path
     at: float
 
-    def read(self, given: Names | None = None) -> SourceWork:
+    def read(self, given: Names | None = None) -> Book:
         """The file as the library reads it, under the name it was sent with."""
         return understand(self.path.read_bytes(), self.name, given)
 
