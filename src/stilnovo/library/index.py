@@ -87,12 +87,10 @@ class Index:
 
     def _open(self) -> None:
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if any(self.folder.iterdir()) and not self._readable(self.folder):
+            if self.folder.exists() and any(self.folder.iterdir()) and not self._readable(self.folder):
                 shutil.rmtree(self.folder)
-                self.folder.mkdir()
-        path = None if self.folder is None else str(self.folder)
-        self._index = tantivy.Index(_schema(), path=path)
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._index = tantivy.Index(_schema(), path=None if self.folder is None else str(self.folder))
         cutters = {"letters": tantivy.Tokenizer.simple(), "spaces": tantivy.Tokenizer.whitespace()}
         for name, cutter in cutters.items():  # they are not stored with the index
             self._index.register_tokenizer(name, tantivy.TextAnalyzerBuilder(cutter).build())
@@ -146,9 +144,12 @@ class Index:
         writer = self._writer(patient=bool(new))
         if writer is None:
             return False
-        what, advice = "The index could not be written.", "The works are stored; run again."
         # tantivy raises ValueError whatever it was; a full disk most of all.
-        with contextlib.ExitStack() as stack, reported(what, advice, errors=ValueError, kind=StilnovoError):
+        fault = reported(
+            "The index could not be written.", "The works are stored; run again.",
+            errors=ValueError, kind=StilnovoError,
+        )  # fmt: skip
+        with contextlib.ExitStack() as stack, fault:
             stack.callback(writer.wait_merging_threads)
             # A commit that was not recorded may have left passages of the new ones, too.
             for work in {*gone, *new}:
@@ -156,10 +157,9 @@ class Index:
             for done, work in enumerate(new, start=1):
                 for passage, text, names in rows(work):
                     surface, stems = analyse(text)
-                    document = tantivy.Document(
-                        id=passage, work=work, surface=surface, stem=stems, context=context(names)
+                    writer.add_document(
+                        tantivy.Document(id=passage, work=work, surface=surface, stem=stems, context=context(names))
                     )
-                    writer.add_document(document)
                 progress(done, len(new))
             writer.commit()
         self._held = dict(works)
@@ -212,17 +212,14 @@ class Index:
         """Passage ids and BM25 scores, best first; restricted to some works, if given."""
         wanted = self._weighed("surface", sought.surface, SURFACE_WEIGHT) + self._weighed("stem", sought.stem)
         wanted += self._weighed("context", sought.context, CONTEXT_WEIGHT)
-        demanded = [self._phrase(phrase) for phrase in sought.demanded]
-        must = [(tantivy.Occur.Must, query) for query in demanded]
+        must = [(tantivy.Occur.Must, self._phrase(phrase)) for phrase in sought.demanded]
         scores: dict[int, float] = {}
         if sought.phrase and not must:
             # Apart from the words: a union of plain terms can skip most of its passages, one with a phrase cannot.
-            query = self._phrase(sought.phrase)
-            whole = tantivy.Query.boolean_query([(tantivy.Occur.Must, query), *wanted])
-            scores = self._hits(whole, limit, works)
+            phrase = (tantivy.Occur.Must, self._phrase(sought.phrase))
+            scores = self._hits(tantivy.Query.boolean_query([phrase, *wanted]), limit, works)
         if (wanted or must) and len(scores) < limit:
-            rest = self._hits(tantivy.Query.boolean_query([*must, *wanted]), limit, works)
-            scores = {**rest, **scores}
+            scores = self._hits(tantivy.Query.boolean_query([*must, *wanted]), limit, works) | scores
         return sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[:limit]
 
     def _hits(self, query: tantivy.Query, limit: int, works: Sequence[int]) -> dict[int, float]:
@@ -238,10 +235,9 @@ class Index:
         """Passages that contain a folded word, in reading order, by work."""
         count = max(1, int(self._searcher.doc_freq("surface", form)))
         hits = self._searcher.search(self._term("surface", form)[1], count, count=False).hits
-        addresses = [address for _, address in hits]
-        pairs = zip(*(self._searcher.fast_field_values(field, addresses) for field in ("id", "work")), strict=True)
+        fields = (self._searcher.fast_field_values(field, [at for _, at in hits]) for field in ("id", "work"))
         passages: dict[int, list[int]] = {}
-        for passage, work in sorted((int(passage or 0), int(work or 0)) for passage, work in pairs):
+        for passage, work in sorted((int(passage or 0), int(work or 0)) for passage, work in zip(*fields, strict=True)):
             passages.setdefault(work, []).append(passage)
         return passages
 
@@ -259,7 +255,6 @@ class Index:
         """Check the index against the library: missing or superfluous works, passages not found under their words."""
         if self._held != works:
             yield "The index does not hold the works of the library."
-        indexed = self._searcher.num_docs
         stored = 0
         for work in works:
             for passage, text, _ in rows(work):
@@ -269,7 +264,7 @@ class Index:
                 )
                 if not self._searcher.search(query, 1, count=False).hits:
                     yield f"Passage {passage} is not in the index under its words."
-        if indexed != stored:
+        if (indexed := self._searcher.num_docs) != stored:
             yield f"The index holds {indexed} passages, the library {stored}."
 
     def _all(self, text: str) -> list[tuple[tantivy.Occur, tantivy.Query]]:

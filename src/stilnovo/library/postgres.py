@@ -52,8 +52,7 @@ class PostgresLibrary(Library):
         """
         with needs("psycopg", "postgres"):
             import psycopg
-        what, advice = "The PostgreSQL server cannot be reached.", "Check the connection string."
-        with reported(what, advice, errors=psycopg.Error):
+        with reported("The PostgreSQL server cannot be reached.", "Check the connection string.", errors=psycopg.Error):
             connection = psycopg.connect(address, autocommit=True, connect_timeout=10)
         library = cls(cast(Any, _Connection(connection)), None)
         library._prepare()
@@ -61,14 +60,12 @@ class PostgresLibrary(Library):
 
     def _prepare(self) -> None:
         with self._guarded(), transaction(self._db, self._BEGIN):
-            table = self._db.execute("SELECT to_regclass('facts')").fetchone()[0]
-            if table is None:
+            if self._db.execute("SELECT to_regclass('facts')").fetchone()[0] is None:
                 with reported("The server lacks pgvector.", "Install the extension there."):
                     self._db.execute("CREATE EXTENSION IF NOT EXISTS vector")
                 served = TABLES.replace("INTEGER PRIMARY KEY", "BIGINT PRIMARY KEY").replace("BLOB", "vector")
-                for statement in served.split(";\n"):
-                    if statement.strip():
-                        self._db.execute(statement)
+                for statement in filter(str.strip, served.split(";\n")):
+                    self._db.execute(statement)
                 self._db.execute("INSERT INTO facts VALUES ('library', gen_random_uuid()::text)")
                 self._db.execute("INSERT INTO facts VALUES ('format', ?)", (str(SCHEMA),))
             elif self._fact("format") != str(SCHEMA):
@@ -77,15 +74,16 @@ class PostgresLibrary(Library):
     @property
     def index_folder(self) -> Path | None:
         """The folder of the index, in the user's cache."""
-        home = os.environ.get("XDG_CACHE_HOME")
-        base = Path(home) if home else Path.home() / ".cache"
-        return base / "stilnovo" / f"index-{self._fact('library')}"
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(cache) / "stilnovo" / f"index-{self._fact('library')}"
 
     def _guarded(self) -> AbstractContextManager[None]:
         import psycopg
 
-        what, advice = "The PostgreSQL server failed.", "Check the server, then run again."
-        return reported(what, advice, errors=psycopg.Error, kind=StilnovoError)
+        return reported(
+            "The PostgreSQL server failed.", "Check the server, then run again.",
+            errors=psycopg.Error, kind=StilnovoError,
+        )  # fmt: skip
 
     def _database_problems(self) -> list[str]:
         return []  # the server looks after its files and its references itself
@@ -96,12 +94,11 @@ class PostgresLibrary(Library):
     def nearest(self, query: str, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
         """Passage ids and cosine similarities, nearest first (exact, by pgvector); restricted to some works, if given."""
         assert self.embedder is not None, "set the embedder first"
-        within = " AND s.work = ANY(?)" if works else ""
         with self._guarded():
             rows = self._db.execute(
                 "SELECT v.passage, 1 - (v.vector <=> ?::vector) AS cosine FROM vectors v "
                 "JOIN passages p ON p.id = v.passage JOIN sections s ON s.id = p.section "
-                f"WHERE v.model = ?{within} ORDER BY cosine DESC, v.passage LIMIT ?",
+                f"WHERE v.model = ?{' AND s.work = ANY(?)' if works else ''} ORDER BY cosine DESC, v.passage LIMIT ?",
                 (
                     self._stored(self.embedder.query(query)),
                     self.embedder.name,

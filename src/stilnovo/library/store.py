@@ -8,13 +8,13 @@ called. Ids of works and passages are never given twice, so that an index that l
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def default_path() -> Path:
     return (Path(data) if data else Path.home() / ".local" / "share") / "stilnovo" / "library.sqlite"
 
 
-class Library:
+class Library(AbstractContextManager["Library"]):
     """One library. Use `Library.open(path)` or `Library.memory()`; close it, or use it in a `with`.
 
     Every method may raise `StilnovoError` when the file is locked, read-only or on a full disk.
@@ -64,7 +64,6 @@ class Library:
 
     def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
         self._db, self.path = connection, path
-        self._index: Index | None = None
         self._indexed_at: int | None = None  # the revision that the index is of
         self._seen = -1
         self._vectors: tuple[tuple[str, int], embedders.Matrix, Any] | None = None
@@ -95,9 +94,6 @@ class Library:
         """Open a library in memory: for the built-in sample and tests."""
         return cls.open(None)
 
-    def __enter__(self) -> Library:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -119,12 +115,12 @@ class Library:
         """Bring the index up to date; `progress` is called with works done and works in all."""
         with self._guarded():
             revision = self._revision()
-            self._index = self._index or self._open_index()
             if revision != self._indexed_at and self._index.sync(self._digests(), self._rows, progress):
                 self._indexed_at = revision
             return self._index
 
-    def _open_index(self) -> Index:
+    @cached_property
+    def _index(self) -> Index:
         try:
             return Index(self.index_folder)
         except OSError:  # a library on a disk that cannot be written: its index lives in memory
@@ -186,12 +182,10 @@ class Library:
         with self._transaction():
             if stored := self._db.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
                 return Added(self.work(stored[0]), new=False)  # another process was faster
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            names = document.names
-            work = self._next("work")
+            work, now = self._next("work"), datetime.now(UTC).isoformat(timespec="seconds")
             self._db.execute(
                 "INSERT INTO works(id, title, author, year, source, sha256, added) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (work, names.title, names.author, names.year, document.source, digest, now),
+                (work, *astuple(document.names), document.source, digest, now),
             )
             self._db.execute("INSERT INTO texts VALUES (?, ?)", (work, document.text))
             for position, part in enumerate(parts):
@@ -202,13 +196,13 @@ class Library:
                     (section, work, position, part.label, part.title, int(part.verse), part.start, part.end, part.body),
                 )
                 pieces = passages.cut(document.text, part)
-                ids = itertools.count(self._next("passage", len(pieces)))
+                first = self._next("passage", len(pieces))
                 self._db.executemany(
                     'INSERT INTO passages(id, section, start, "end", text, first_verse, last_verse) '
                     "VALUES (?, ?, ?, ?, ?, ?, ?)",
                     [
-                        (next(ids), section, *piece[:2], document.text[piece.start : piece.end], *piece[2:])
-                        for piece in pieces
+                        (passage, section, *piece[:2], document.text[piece.start : piece.end], *piece[2:])
+                        for passage, piece in enumerate(pieces, first)
                     ],
                 )
         return Added(self.work(work), new=True)
@@ -217,10 +211,7 @@ class Library:
         """Change author, title and year of a work; what is not given stays."""
         now = names.over(Names(work.title, work.author, work.year))
         with self._transaction():
-            self._db.execute(
-                "UPDATE works SET title = ?, author = ?, year = ? WHERE id = ?",
-                (now.title, now.author, now.year, work.id),
-            )
+            self._db.execute("UPDATE works SET title = ?, author = ?, year = ? WHERE id = ?", (*astuple(now), work.id))
         return self.work(work.id)
 
     def remove(self, work: Work) -> None:
@@ -230,7 +221,6 @@ class Library:
 
     def rebuild(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
         """Rebuild the index from the passages."""
-        self._index = self._index or self._open_index()
         self._index.reset()
         self._indexed_at = None
         self.catch_up(progress)
@@ -257,8 +247,9 @@ class Library:
         if work.id not in self._texts:
             if len(self._texts) >= 8:
                 self._texts.pop(next(iter(self._texts)))
-            row = self._db.execute("SELECT text FROM texts WHERE work = ?", (work.id,)).fetchone()
-            self._texts[work.id] = str(row[0])
+            self._texts[work.id] = str(
+                self._db.execute("SELECT text FROM texts WHERE work = ?", (work.id,)).fetchone()[0]
+            )
         return self._texts[work.id]
 
     def section(self, section_id: int) -> Chapter:
