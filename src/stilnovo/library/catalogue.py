@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -56,8 +55,7 @@ class Entry:
 def catalogue() -> tuple[Entry, ...]:
     """All works of the catalogue, oldest first."""
     text = resources.files("stilnovo.library").joinpath("catalogue.yaml").read_text(encoding="utf-8")
-    rows: list[dict[str, Any]] = yaml.safe_load(text)
-    return tuple(Entry(**row) for row in rows)
+    return tuple(Entry(**row) for row in yaml.safe_load(text))
 
 
 def find(name: str) -> Entry:
@@ -72,9 +70,8 @@ def find(name: str) -> Entry:
         e for e in catalogue() if words and all(w in fold(f"{e.author} {e.title}") for w in words.split())
     ]
     if len(matches) != 1:
-        what = "No work" if not matches else f"{len(matches)} works"
         raise InputError(
-            f"{what} in the catalogue match «{name}».",
+            f"{f'{len(matches)} works' if matches else 'No work'} in the catalogue match «{name}».",
             "; ".join(f"{e.author}, {e.title}" for e in matches[:8]),
             "See: stilnovo library catalogue",
         )
@@ -98,9 +95,8 @@ def fetch(entry: Entry, folder: Path, mirror: str = "", progress: Callable[[int]
     if not address.startswith(("http://", "https://")):
         raise InputError("The mirror is no web address.", f"Given: {mirror}", "Such as https://www.gutenberg.org")
     target = folder / (re.sub(r"[^a-z0-9]+", "-", fold(f"{entry.author} {entry.title}")).strip("-") + suffix)
-    if target.exists():
-        return target
-    write_atomic(target, _download(address, entry, progress))
+    if not target.exists():
+        write_atomic(target, _download(address, entry, progress))
     return target
 
 

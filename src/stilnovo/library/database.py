@@ -130,8 +130,10 @@ def problems(work: Work, text: str, parts: Iterable[tuple[Chapter, Sequence[Pass
             yield f"text between {position} and {section.start} is in no section, or in two."
         position = section.end
         for passage in passages:
-            inside = section.body <= passage.start < passage.end <= section.end
-            if not inside or passage.text != text[passage.start : passage.end]:
+            if (
+                not section.body <= passage.start < passage.end <= section.end
+                or passage.text != text[passage.start : passage.end]
+            ):
                 yield f"passage {passage.id} is not its span {passage.start}-{passage.end}."
     if position != len(text):
         yield f"text from {position} on is in no section."

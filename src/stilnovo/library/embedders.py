@@ -90,10 +90,10 @@ def _opened(kind: str, model: str) -> Any:
     """A model of sentence-transformers: `SentenceTransformer` or `CrossEncoder`."""
     with needs("sentence-transformers", "embeddings"):
         import sentence_transformers
-    advice = "Name a folder that holds it, or fetch it where there is a network."
     with reported(
-        f"The model {model} cannot be opened.", advice, errors=(OSError, ValueError, RuntimeError), kind=StilnovoError
-    ):
+        f"The model {model} cannot be opened.", "Name a folder that holds it, or fetch it where there is a network.",
+        errors=(OSError, ValueError, RuntimeError), kind=StilnovoError,
+    ):  # fmt: skip
         return getattr(sentence_transformers, kind)(model, device="cpu")
 
 
@@ -135,9 +135,10 @@ class ServedEmbedder(Embedder):
         if key := os.environ.get("STILNOVO_API_KEY"):
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(self.url, body, headers)
-        wrong = (OSError, ValueError, KeyError, TypeError)
-        what, advice = f"The embedding server {self.url} gave no vectors.", "Is it running, with this model?"
-        with reported(what, advice, errors=wrong, kind=StilnovoError):
+        with reported(
+            f"The embedding server {self.url} gave no vectors.", "Is it running, with this model?",
+            errors=(OSError, ValueError, KeyError, TypeError), kind=StilnovoError,
+        ):  # fmt: skip
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
                 reply = json.loads(answer.read(_LARGEST_ANSWER))
             data = sorted(reply["data"], key=lambda row: int(row["index"]))

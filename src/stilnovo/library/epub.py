@@ -35,8 +35,7 @@ def open_archive(data: bytes, name: str) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(io.BytesIO(data))
         members = archive.infolist()
     total = sum(member.file_size for member in members)
-    largest = max((member.file_size for member in members), default=0)
-    if total > LARGEST or largest > LARGEST_MEMBER or len(members) > MOST_MEMBERS:
+    if total > LARGEST or any(member.file_size > LARGEST_MEMBER for member in members) or len(members) > MOST_MEMBERS:
         raise InputError(
             f"{name} is refused: it unpacks to {total / 2**20:,.0f} MiB in {len(members)} files.",
             f"Limits: {LARGEST >> 20} MiB, {LARGEST_MEMBER >> 20} MiB a file, {MOST_MEMBERS} files.",
@@ -98,5 +97,5 @@ def parse(data: bytes, name: str) -> Book:
         page = _member(archive, path, name)
         if page.strip():
             markup.write(writer, markup.tree(decode(page, f"{name}: {path}"), name))
-    author, date = direct_name(_first(package, "creator")), _first(package, "date")
-    return writer.book(Names(_first(package, "title"), author, old_year(date)))
+    title, author, date = (_first(package, tag) for tag in ("title", "creator", "date"))
+    return writer.book(Names(title, direct_name(author), old_year(date)))

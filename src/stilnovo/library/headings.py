@@ -98,11 +98,8 @@ def _worded_at(text: str, kind: int) -> re.Match[str] | None:
     """The worded heading whose kind (*Capitolo*) stands at `kind`, with the book before it if there is one."""
     book = _BOOK.search(text[max(0, kind - 40) : kind])
     starts = [max(0, kind - 40) + book.start()] if book else []
-    for start in [*starts, kind]:
-        match = _WORDED.match(text, start) if _begins(text, start) else None
-        if match and match.start("kind") == kind:
-            return match
-    return None
+    matches = (_WORDED.match(text, start) for start in [*starts, kind] if _begins(text, start))
+    return next((match for match in matches if match and match.start("kind") == kind), None)
 
 
 def _worded(text: str) -> list[Heading]:
@@ -259,8 +256,7 @@ def _titled(text: str, headings: Sequence[Heading], starts: Sequence[int]) -> li
 
 
 def _is_title(line: str) -> bool:
-    first = line.lstrip(" ¡¿")[:1]
-    return first.isupper() and line.rstrip()[-1] not in "?!:;,»”"
+    return line.lstrip(" ¡¿")[:1].isupper() and line.rstrip()[-1] not in "?!:;,»”"
 
 
 def _without_index(headings: list[Heading], length: int) -> list[Heading]:

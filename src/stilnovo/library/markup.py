@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stilnovo.errors import needs, reported
 from stilnovo.library.names import Names, direct_name, from_header, old_year
 from stilnovo.library.sections import is_verse
-from stilnovo.library.text_builder import Book, TextBuilder
+from stilnovo.library.text_builder import Book, TextBuilder, decode
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -109,8 +109,8 @@ def _named(root: _Element) -> Names:
     fields: dict[str, str] = {}
     for element in root.iter("meta", "title"):
         key = (element.get("name") or element.get("property") or element.tag).lower()
-        value = element.get("content") or element.text or ""
-        fields.setdefault(key.removeprefix("dc.").removeprefix("dcterms.").removeprefix("og:"), " ".join(value.split()))
+        words = (element.get("content") or element.text or "").split()
+        fields.setdefault(key.removeprefix("dc.").removeprefix("dcterms.").removeprefix("og:"), " ".join(words))
     title = re.sub(r"\s*[|–—-]\s*(?:Wikisource|Project Gutenberg).*$", "", fields.get("title", ""))
     title = re.sub(r"^The Project Gutenberg eBook of ", "", title, flags=re.I)
     parts = re.match(r"(.+), (?:by|di) (.+)$", title)
@@ -119,21 +119,24 @@ def _named(root: _Element) -> Names:
     return Names(title, author, old_year(fields.get("date", "")))
 
 
-def parse(content: str, name: str) -> Book:
+def _book(content: str, name: str) -> Book:
+    root = tree(content, name)
+    names, writer = _named(root), TextBuilder()
+    write(writer, root)
+    return writer.book(names)
+
+
+def parse(data: bytes, name: str) -> Book:
     """Read an HTML page.
 
     Raises:
         InputError: there is nothing in it.
         MissingExtra: lxml is not installed.
     """
-    root = tree(content, name)
-    names = _named(root)
-    writer = TextBuilder()
-    write(writer, root)
-    return writer.book(names)
+    return _book(decode(data, name), name)
 
 
-def parse_markdown(content: str, name: str) -> Book:
+def parse_markdown(data: bytes, name: str) -> Book:
     """Read Markdown: a block `title: …` between `---` lines on top gives the names.
 
     Raises:
@@ -142,11 +145,11 @@ def parse_markdown(content: str, name: str) -> Book:
     """
     from markdown_it import MarkdownIt
 
-    names = Names()
+    content, names = decode(data, name), Names()
     front = re.match(r"---\n(.*?)\n(?:---|\.\.\.)\n", content, re.S)
     if front:
         names = from_header(re.sub(r"[\"']", "", front.group(1)))
         content = content[front.end() :]
     # A line break in Markdown is white space; in a poem typed without its two blanks it is a verse.
     options = {"breaks": is_verse("\n".join(line for line in content.split("\n") if not line.startswith("#")))}
-    return replace(parse(MarkdownIt("commonmark", options_update=options).render(content), name), names=names)
+    return replace(_book(MarkdownIt("commonmark", options_update=options).render(content), name), names=names)

@@ -89,8 +89,7 @@ def _author(parts: list[str]) -> str:
     cut = 1
     while cut < len(parts) and parts[cut - 1].lower() in _PARTICLES:
         cut += 1
-    surname = _title(parts[:cut])
-    return " ".join([*parts[cut:], surname]).strip()
+    return " ".join([*parts[cut:], _title(parts[:cut])]).strip()
 
 
 def from_file_name(stem: str) -> Names:
@@ -98,8 +97,8 @@ def from_file_name(stem: str) -> Names:
 
     A name of any other shape is taken for the title.
     """
-    catalogue = re.match(r"(?:gutenberg|pg)[-_]?\d", stem, re.I)  # the number is Project Gutenberg's, not a year
-    year = None if catalogue else _YEAR.search(stem)
+    # a number after its name is Project Gutenberg's, not a year
+    year = None if re.match(r"(?:gutenberg|pg)[-_]?\d", stem, re.I) else _YEAR.search(stem)
     bare = (stem[: year.start()] + stem[year.end() :] if year else stem).strip("_- ")
     published = int(year.group()) if year else None
     parts = [part for part in re.split(r"_+", bare) if part]

@@ -31,19 +31,19 @@ def _ordinals() -> dict[str, int]:
         table[f"{stem}esim"] = tens * 10
         table |= {f"{stem}esimo{unit}": tens * 10 + value for value, unit in enumerate(_UNITS, start=1)}
         vowel = "i" if stem == "vent" else "a"
-        for value, unit in enumerate(_JOINED, start=1):
-            joined = stem + unit if unit[0] in "uo" else stem + vowel + unit
-            table[f"{joined}esim"] = tens * 10 + value
+        table |= {
+            f"{stem}{'' if unit[0] in 'uo' else vowel}{unit}esim": tens * 10 + value
+            for value, unit in enumerate(_JOINED, start=1)
+        }
     return table
 
 
 _ORDINALS = _ordinals()
 _ROMANS = {roman(number): number for number in range(1, 200)}
 
+_ACCENTED = str.maketrans({"e": "[eèé]", "i": "[iìí]", "u": "[uùú]"})
 #: Matches a numeral in a heading: Roman, Arabic or an ordinal of one or two words.
-ORDINAL = "(?:" + "|".join(sorted(_ORDINALS, key=len, reverse=True)) + ")[oa]"
-for _plain, _accented in (("e", "[eèé]"), ("i", "[iìí]"), ("u", "[uùú]")):
-    ORDINAL = ORDINAL.replace(_plain, _accented)
+ORDINAL = f"(?:{'|'.join(sorted(_ORDINALS, key=len, reverse=True)).translate(_ACCENTED)})[oa]"
 PATTERN = rf"(?:[IVXLC]+|\d{{1,3}}|(?i:{ORDINAL}(?:\s+{ORDINAL})?))"
 
 

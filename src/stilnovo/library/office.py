@@ -89,8 +89,8 @@ def parse_pdf(data: bytes, name: str) -> Book:
     repeated = _edges(pages)
     bodies = []
     for lines in pages:
-        last = len(lines) - 2
-        body = [line for i, line in enumerate(lines) if not ((i < 2 or i >= last) and _shape(line) in repeated)]
+        edges = {0, 1, len(lines) - 2, len(lines) - 1}
+        body = [line for i, line in enumerate(lines) if i not in edges or _shape(line) not in repeated]
         bodies.append("\n".join(line.rstrip() for line in body).strip("\n"))
     text = re.sub(r"(?<=[a-zà-ÿ])[-\u00ad]\n(?=[a-zà-ÿ])", "", "\n".join(bodies))
     title, author = (facts.title or "", facts.author or "") if facts else ("", "")

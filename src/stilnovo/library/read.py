@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path, PurePath
 
 from stilnovo.errors import InputError, reported
@@ -25,18 +26,10 @@ def _plain(data: bytes, name: str) -> Book:
     return Book(Names(), decode(data, name))
 
 
-def _page(data: bytes, name: str) -> Book:
-    return markup.parse(decode(data, name), name)
-
-
-def _markdown(data: bytes, name: str) -> Book:
-    return markup.parse_markdown(decode(data, name), name)
-
-
 #: The reader of each suffix: bytes and the file's name to a `Book`. A new format is one function and its line here.
 READERS: dict[str, Callable[[bytes, str], Book]] = {
-    ".txt": _plain, ".text": _plain, ".md": _markdown, ".markdown": _markdown, ".xml": tei.parse, ".tei": tei.parse,
-    ".html": _page, ".htm": _page, ".xhtml": _page, ".epub": epub.parse, ".docx": office.parse_word,
+    ".txt": _plain, ".text": _plain, ".md": markup.parse_markdown, ".markdown": markup.parse_markdown, ".xml": tei.parse, ".tei": tei.parse,
+    ".html": markup.parse, ".htm": markup.parse, ".xhtml": markup.parse, ".epub": epub.parse, ".docx": office.parse_word,
     ".pdf": office.parse_pdf,
 }  # fmt: skip
 SUFFIXES = frozenset(READERS)
@@ -45,7 +38,7 @@ _MAGIC = {".pdf": b"%PDF-", ".epub": b"PK\x03\x04", ".docx": b"PK\x03\x04"}
 
 _GUTENBERG_START = re.compile(r"\*{3} ?START OF TH(?:IS|E) PROJECT GUTENBERG EBOOK.*?\*{3}", re.I | re.S)
 _GUTENBERG_END = re.compile(r"(?:End of (?:the )?Project Gutenberg|\*{3} ?END OF TH(?:IS|E) PROJECT GUTENBERG)", re.I)
-_PRODUCED_BY = re.compile(r"\s*(?:Produced by|E-text prepared by|Transcribed by).*?(?:\n\s*\n|\Z)", re.I | re.S)
+_PRODUCED_BY = re.compile(r"\A\s*(?:Produced by|E-text prepared by|Transcribed by).*?(?:\n\s*\n|\Z)", re.I | re.S)
 
 
 def without_gutenberg(text: str) -> tuple[str, Names]:
@@ -53,12 +46,8 @@ def without_gutenberg(text: str) -> tuple[str, Names]:
     start = _GUTENBERG_START.search(text, 0, 20_000)
     if not start:
         return text, Names()
-    names = from_header(text[: start.start()])
-    body = text[start.end() :]
-    end = _GUTENBERG_END.search(body)
-    body = body[: end.start()] if end else body
-    credit = _PRODUCED_BY.match(body)
-    return (body[credit.end() :] if credit else body), names
+    body = _GUTENBERG_END.split(text[start.end() :], maxsplit=1)[0]
+    return _PRODUCED_BY.sub("", body), from_header(text[: start.start()])
 
 
 def without_liber_liber(text: str) -> tuple[str, Names]:
@@ -66,13 +55,10 @@ def without_liber_liber(text: str) -> tuple[str, Names]:
     if not re.search(r"^QUESTO E-BOOK:", text[:5000], re.M):
         return text, Names()
     names = from_header(text[:5000])
-    title = fold(names.title)
-    position, cut = 0, 0
-    for line in text[:12_000].splitlines(keepends=True):
-        if position > 0 and title and fold(line).strip() == title:
-            cut = position
-        position += len(line)
-    return text[cut:], Names(names.title, names.author)
+    title, lines = fold(names.title), text[:12_000].splitlines(keepends=True)
+    starts = zip(accumulate(map(len, lines)), lines[1:], strict=False)
+    start = max((start for start, line in starts if title and fold(line).strip() == title), default=0)
+    return text[start:], Names(names.title, names.author)
 
 
 def _parsed(data: bytes, suffix: str, name: str) -> Book:
@@ -94,8 +80,9 @@ def understand(data: bytes, name: str, given: Names | None = None) -> Book:
     file = PurePath(name.replace("\\", "/")).name or "file"
     suffix, stem = PurePath(file).suffix.lower(), PurePath(file).stem
     if suffix not in SUFFIXES | {""}:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise InputError(f"{file}: files of this kind are not read.", f"Read are {kinds}.", "Save it as .txt.")
+        raise InputError(
+            f"{file}: files of this kind are not read.", f"Read are {', '.join(sorted(SUFFIXES))}.", "Save it as .txt."
+        )
     book = _parsed(data, suffix, file)
     text, from_mark = without_gutenberg(book.text)
     text, colophon = without_liber_liber(text)
@@ -120,9 +107,10 @@ def read(path: Path, given: Names | None = None) -> Book:
         MissingExtra: the package that reads this kind is not installed.
     """
     with reported(f"Cannot read {path}.", "Check the path.", errors=OSError):
-        if path.stat().st_size > MAXIMUM_BYTES:
-            size = path.stat().st_size / 2**20
-            raise InputError(f"{path.name} is too large.", f"{size:.0f} MiB; the limit is {MAXIMUM_BYTES >> 20} MiB.")
+        if (size := path.stat().st_size) > MAXIMUM_BYTES:
+            raise InputError(
+                f"{path.name} is too large.", f"{size / 2**20:.0f} MiB; the limit is {MAXIMUM_BYTES >> 20} MiB."
+            )
         data = path.read_bytes()
     return understand(data, path.name, given)
 
@@ -133,20 +121,19 @@ def files_in(paths: Iterable[Path]) -> list[Path]:
     Raises:
         InputError: a path that does not exist, or a folder without any readable file.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            files = (p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
-            inside = sorted(p for p in files if "readme" not in p.stem.lower() and not p.name.startswith("."))
-            if not inside:
-                raise InputError(
-                    f"No text in the folder {path}.",
-                    f"Looked for {', '.join(sorted(SUFFIXES))}.",
-                    "Name a file or folder.",
-                )
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
+        if not path.exists():
             raise InputError(f"No such file: {path}.", "", "Check the path.")
-    return found
+        inside = sorted(filter(_is_text, path.rglob("*"))) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(
+                f"No text in the folder {path}.", f"Looked for {', '.join(sorted(SUFFIXES))}.", "Name a file or folder."
+            )
+        files += inside
+    return files
+
+
+def _is_text(path: Path) -> bool:
+    hidden = "readme" in path.stem.lower() or path.name.startswith(".")
+    return path.is_file() and path.suffix.lower() in SUFFIXES and not hidden

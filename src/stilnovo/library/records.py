@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 _SHORT = {"Capitolo": "cap.", "Parte": "parte", "Canto": "canto", "Scena": "scena", "Atto": "atto", "Libro": "libro"}
+_KIND_WORD = re.compile(rf"\b(?:{'|'.join(_SHORT)})(?= [IVXLC]+\b)")
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,6 @@ def verse_range(first: int | None, last: int | None) -> str:
 
 def citation(section: Chapter, verses: str = "") -> str:
     """Format a citation: author, work, section and verses, without what is unknown."""
-    label = section.label
-    for word, short in _SHORT.items():
-        label = re.sub(rf"\b{word}(?= [IVXLC]+\b)", short, label)
+    label = _KIND_WORD.sub(lambda match: _SHORT[match.group()], section.label)
     numbers = f"{'vv.' if '-' in verses else 'v.'} {verses}" if verses else ""
     return ", ".join(part for part in (section.work.author, section.work.title, label, numbers) if part)

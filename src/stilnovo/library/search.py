@@ -60,30 +60,25 @@ def sought(query: str) -> Sought:
 def search(library: Library, query: str, limit: int = 10, works: Sequence[int] = ()) -> list[Hit]:
     """Search the library: passages best first; restricted to some works, if given.
 
-    Quoted words that stand nowhere give no passage, and neither does a query without a word. Where the library has a
-    embedder, both lists are fused by reciprocal rank, but for quoted words; where it
-    has a reranker, that has the last word on the first fifty.
+    Quoted words that stand nowhere give no passage, and neither does a query without a word. Where the library has an
+    embedder, passages near by meaning are fused with those by words, but for quoted words; where it has a reranker, that
+    has the last word on the first fifty.
     """
     wanted = sought(query)
     if wanted == Sought():
         return []
     if (library.embedder is None and library.reranker is None) or wanted.demanded:
-        return search_for(library, wanted, limit, works)
+        return _hits(library, library.index.match(wanted, limit, works))
     ranking = library.index.match(wanted, max(limit, DEPTH), works)
     if library.embedder is not None:
-        near = library.nearest(query, max(limit, DEPTH), works)
-        ranking = fused([[passage for passage, _ in ranking], [passage for passage, _ in near]], max(limit, DEPTH))
+        lists = (ranking, library.nearest(query, max(limit, DEPTH), works))
+        ranking = fused([[passage for passage, _ in ranked] for ranked in lists], max(limit, DEPTH))
     if library.reranker is None:
         return _hits(library, ranking[:limit])
     first = _hits(library, ranking[: max(limit, RERANKED)])
     scores = library.reranker(query, [hit.passage.text for hit in first])
     ranked = sorted(zip(scores, first, strict=True), key=lambda pair: -pair[0])
     return [Hit(hit.passage, float(score)) for score, hit in ranked[:limit]]
-
-
-def search_for(library: Library, wanted: Sought, limit: int, works: Sequence[int] = ()) -> list[Hit]:
-    """Search by a parsed query, with BM25 alone."""
-    return _hits(library, library.index.match(wanted, limit, works))
 
 
 def _hits(library: Library, ranking: Sequence[tuple[int, float]]) -> list[Hit]:

@@ -36,9 +36,8 @@ class Section:
 def is_verse(text: str) -> bool:
     """Whether a text is verse: short lines throughout."""
     lengths = sorted(len(line.strip()) for line in text.split("\n") if line.strip())
-    if len(lengths) < _VERSE_LINES:
-        return False
-    return median(lengths) <= _VERSE_MEDIAN and lengths[int(len(lengths) * 0.9)] <= _VERSE_LONG
+    enough = len(lengths) >= _VERSE_LINES
+    return enough and median(lengths) <= _VERSE_MEDIAN and lengths[int(len(lengths) * 0.9)] <= _VERSE_LONG
 
 
 def _label(part: Heading | None, heading: Heading) -> str:

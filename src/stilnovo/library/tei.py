@@ -71,11 +71,12 @@ def _find(root: ET.Element, *tags: str) -> str:
 
 def _names(root: ET.Element) -> Names:
     title = re.split(r"\s*[:.]\s*edizion", _find(root, "titleStmt", "title"))[0].strip(" .")
-    dates = []
-    for bibl in (e for e in root.iter() if _tag(e) == "bibl"):
-        years = re.findall(r"(?<!\d)1[0-9]{3}(?!\d)", _find(bibl, "date"))
-        first = bibl.get("type") == "firstEdition"
-        dates += [(not first, int(year)) for year in years]
+    dates = [  # those of first editions come first
+        (e.get("type") != "firstEdition", int(year))
+        for e in root.iter()
+        if _tag(e) == "bibl"
+        for year in re.findall(r"(?<!\d)1[0-9]{3}(?!\d)", _find(e, "date"))
+    ]
     return Names(title, direct_name(_find(root, "titleStmt", "author")), min(dates)[1] if dates else None)
 
 
@@ -112,8 +113,7 @@ class _Writer(TextBuilder):
             kind = "parte" if nested or (element.get("type") or "").lower() in _PART_KINDS else "capitolo"
             number, title = number_of(heads)
             label, title = (label_for(kind, number), title) if number and kind == "capitolo" else (heads[0], "")
-            level = 1 if kind == "parte" else 2
-            self.headings.append(Heading(start, self.length, level, kind, number, label, title))
+            self.headings.append(Heading(start, self.length, 1 if kind == "parte" else 2, kind, number, label, title))
         for child in list(element)[len(marked) :]:
             self.walk(child)
 

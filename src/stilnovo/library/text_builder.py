@@ -6,6 +6,7 @@ import codecs
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from stilnovo.errors import InputError
@@ -128,16 +129,14 @@ def _decode_8_bit(data: bytes, name: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        good = len(re.findall(rb"[\xc3\xe2][\x80-\xbf]", data))
-        high = sum(byte >= 0x80 for byte in data)
-        if good * 2 > high * 0.8:
+        pairs = len(re.findall(rb"[\xc3\xe2][\x80-\xbf]", data))
+        if pairs * 2 > sum(byte >= 0x80 for byte in data) * 0.8:
             raise InputError(
                 f"{name} is damaged: it is UTF-8 with bytes that do not belong.",
                 f"Byte 0x{data[error.start]:02x} at offset {error.start}.",
                 "Save it again as UTF-8, or take another copy.",
             ) from error
-    windows = any(0x80 <= byte <= 0x9F for byte in set(data))
-    try:
-        return data.decode("cp1252" if windows else "latin-1")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+    with suppress(UnicodeDecodeError):
+        if any(0x80 <= byte <= 0x9F for byte in set(data)):
+            return data.decode("cp1252")
+    return data.decode("latin-1")
