@@ -16,7 +16,7 @@ from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.lora import LoraLinear, merged_weight
-from stilnovo.model.qat import QuantizationAwareLinear, fake_quantize, make_aware
+from stilnovo.model.qat import QuantizationAwareLinear, make_aware
 from stilnovo.model.quantize import AffineLinear, DenseLinear, FourBitLinear, quantized_linear
 from stilnovo.plan.shape import LoraConfig
 from stilnovo.recipe import Scheme
@@ -57,7 +57,7 @@ def rounded(groups: Tensor, bits: int) -> Tensor:
 @pytest.mark.parametrize("bits", [8, 4])
 def test_fake_quantisation_is_the_affine_rounding(bits: int) -> None:
     weight = torch.randn(3, 128, generator=torch.Generator().manual_seed(1)) * 0.05
-    found = fake_quantize(weight, bits, torch.float32)  # type: ignore[arg-type]
+    found = AffineLinear(weight, bits).dense(torch.float32)  # type: ignore[arg-type]
     for row in range(3):
         for start in (0, 64):
             torch.testing.assert_close(

@@ -58,7 +58,7 @@ def opened(tiny_folder: Path) -> Opened:
 
 def write_adapter(model: Llama, folder: Path, seed: int = 1, config: LoraConfig = CONFIG) -> Path:
     """A random adapter on disk; the model is left as it was."""
-    from stilnovo.model.scaling import detach
+    from stilnovo.model.lora import detach
 
     lora.attach(model, config, seed)
     torch.manual_seed(seed)

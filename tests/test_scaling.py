@@ -12,7 +12,8 @@ from transformers import LlamaForCausalLM
 from stilnovo.errors import InputError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.model.scaling import Scaling, detach, layer_of, parse, save_scaled, scaled
+from stilnovo.model.lora import detach
+from stilnovo.model.scaling import Scaling, layer_of, parse, save_scaled, scaled
 from stilnovo.plan.shape import LoraConfig
 from test_lora import disturb, logits, pair, their_logits
 

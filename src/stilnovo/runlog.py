@@ -73,20 +73,16 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file, read in pieces."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _commit() -> str:
     try:
-        out = subprocess.run(
+        return subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True,
-        )  # fmt: skip
-        return out.stdout.strip()
+        ).stdout.strip()  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
@@ -127,11 +123,9 @@ class RunFolder:
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
 
-    def write_manifest(self, **entries: Any) -> dict[str, Any]:
-        """Write `manifest.json` with the environment and `entries`; returns what was written."""
-        manifest = {"command": sys.argv, **environment(), **entries}
-        self.write_json("manifest.json", manifest)
-        return manifest
+    def write_manifest(self, **entries: Any) -> None:
+        """Write `manifest.json` with the environment and `entries`."""
+        self.write_json("manifest.json", {"command": sys.argv, **environment(), **entries})
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file atomically."""

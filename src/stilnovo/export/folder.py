@@ -62,11 +62,10 @@ def companions(
     for key in ("quantization_config", "dtype", "_name_or_path"):
         config.pop(key, None)
     config["torch_dtype"] = type_name
-    ends = {"eos_token_id": sorted(tokenizer.turn_end_ids)}
     starts = {key: config[key] for key in ("bos_token_id", "pad_token_id") if config.get(key) is not None}
     return {
         "config.json": _json(config),
-        "generation_config.json": _json({**starts, **ends}),
+        "generation_config.json": _json({**starts, "eos_token_id": sorted(tokenizer.turn_end_ids)}),
         **taken,
         "tokenizer.json": taken.get("tokenizer.json") or _definition(tokenizer),
         "tokenizer_config.json": _json(_tokenizer_settings(settings, tokenizer, reader.config.max_positions)),
@@ -131,22 +130,23 @@ def _definition(tokenizer: Tokenizer) -> bytes:
     if opening is None:
         return tokenizer.definition.encode()
     fast = Fast.from_str(tokenizer.definition)
-    pair = [opening, "$A", f"{opening}:1", "$B:1"]
-    fast.post_processor = TemplateProcessing([opening, "$A"], pair, special_tokens=[(opening, tokenizer.bos_id)])
+    fast.post_processor = TemplateProcessing(
+        [opening, "$A"], [opening, "$A", f"{opening}:1", "$B:1"], special_tokens=[(opening, tokenizer.bos_id)]
+    )
     return str(fast.to_str()).encode()
 
 
 def _card(base: str, adapter: Path | None, scheme: Scheme, dtype: str) -> str:
     name = base if adapter is None else f"{base} with {adapter}"
-    lines = ["---", "license: unknown", "library_name: transformers", "---", "", f"# {name}", "", f"- Base: `{base}`"]
-    if adapter is not None:
-        digest = sha256_file(adapter / "adapter_model.safetensors")
-        lines.append(f"- Adapter: `{adapter}`, sha256 of its weights {digest}")
-        lines.append("- Made by adding the adapter to the base: W + s · B·A in float32, rounded once")
-    if scheme != "none":
-        lines.append(
-            f"- The base's projections were first rounded to {scheme} and taken back, as in the adapter's training"
-        )
-    lines.append(f"- Written in {dtype} by `stilnovo export` {version('stilnovo')} on {datetime.now(UTC):%Y-%m-%d}")
-    lines.append("- Licence: unknown here; the base's own applies, and the training data may add to it")
-    return "\n".join(lines) + "\n"
+    merged = [] if adapter is None else [
+        f"- Adapter: `{adapter}`, sha256 of its weights {sha256_file(adapter / 'adapter_model.safetensors')}",
+        "- Made by adding the adapter to the base: W + s · B·A in float32, rounded once",
+    ]  # fmt: skip
+    rounded = f"- The base's projections were first rounded to {scheme} and taken back, as in the adapter's training"
+    lines = [
+        "---", "license: unknown", "library_name: transformers", "---", "", f"# {name}", "", f"- Base: `{base}`",
+        *merged, *([rounded] if scheme != "none" else []),
+        f"- Written in {dtype} by `stilnovo export` {version('stilnovo')} on {datetime.now(UTC):%Y-%m-%d}",
+        "- Licence: unknown here; the base's own applies, and the training data may add to it", "",
+    ]  # fmt: skip
+    return "\n".join(lines)

@@ -131,7 +131,8 @@ def export_model(
             write_atomic(folder / "model.safetensors.index.json", json.dumps(index, indent=1) + "\n")
         for file, text in texts.items():
             write_atomic(folder / file, text)
-    return Exported(tuple(shards), size, len(shapes), len(source.adapted), source.arrived)
+    arrived = source.along / source.update if source.update else None
+    return Exported(tuple(shards), size, len(shapes), len(source.adapted), arrived)
 
 
 def write_safetensors(
@@ -192,7 +193,7 @@ class _Merging:
     def __init__(self, reader: WeightReader, shell: Llama, scheme: Scheme, dtype: torch.dtype) -> None:
         self.reader, self.scheme, self.dtype = reader, scheme, dtype
         self.adapted = lora.adapters(shell)
-        self._along, self._update = 0.0, 0.0
+        self.along, self.update = 0.0, 0.0  # numerator and denominator of `Exported.arrived`
 
     def tensor(self, name: str, shape: ExportShape) -> Tensor:
         """The weight of that name: stored, rounded and merged."""
@@ -213,14 +214,9 @@ class _Merging:
 
     def _compare(self, dense: Tensor, merged: Tensor) -> None:
         update = merged - dense
-        self._update += float(update.square().sum())
+        self.update += float(update.square().sum())
         moved = merged.to(self.dtype).float() - dense.to(self.dtype).float()
-        self._along += float(moved.mul_(update).sum())
-
-    @property
-    def arrived(self) -> float | None:
-        """See `Exported.arrived`."""
-        return self._along / self._update if self._update else None
+        self.along += float(moved.mul_(update).sum())
 
 
 def _shell(config: LlamaConfig) -> tuple[Llama, dict[str, ExportShape]]:
@@ -252,16 +248,14 @@ def _shards(shapes: dict[str, ExportShape], itemsize: int, limit: int) -> dict[s
 
 def _check_out(out: Path) -> None:
     if out.is_dir():
-        held = sorted(path.name for path in out.iterdir())
-        if held:
+        if held := sorted(path.name for path in out.iterdir()):
             raise InputError(f"{out} is not empty.", f"It holds {', '.join(held[:3])}.", "Choose another --out.")
     elif out.exists():
         raise InputError(f"{out} is a file.", next="Choose a folder with --out.")
 
 
 def _check_room(out: Path, needed: int) -> None:
-    there = next(parent for parent in out.parents if parent.exists())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(next(parent for parent in out.parents if parent.exists())).free
     if free < needed:
         raise StilnovoError(
             f"The disk has no room for {out}.",

@@ -19,7 +19,7 @@ from stilnovo.forgetting.form import MAX_NEW_TOKENS, AnswerForm, Prompt, write_a
 from stilnovo.generate.generator import Generator
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.model.scaling import Scaling, detach, scaled
+from stilnovo.model.scaling import Scaling, scaled
 from stilnovo.scoring.answer_cache import AnswerCache, ModelCache, Progress
 from stilnovo.scoring.chat_answers import score_conversations
 from stilnovo.scoring.evaluate import evaluate
@@ -89,7 +89,7 @@ class Sweep:
 
 def identity_under(whole: Identity, scaling: Scaling) -> Identity:
     """The identity of answers under a scaling; that of the adapter itself where nothing is scaled."""
-    return whole if scaling.is_whole else replace(whole, protocol={**whole.protocol, "scaling": str(scaling)})
+    return whole if scaling == Scaling(1, 1) else replace(whole, protocol={**whole.protocol, "scaling": str(scaling)})
 
 
 def run_sweep(
@@ -140,7 +140,7 @@ def run_sweep(
                         name, identity = f"{one.name} {scaling}", identity_under(one.identity, scaling)
                         points[one.name, scaling] = measured(name, identity, 1 + len(points))
         finally:
-            detach(model)
+            lora.detach(model)
     return Sweep(first, points)
 
 

@@ -12,7 +12,6 @@ heads, K key/value heads, D head size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -41,13 +40,9 @@ class Recorder:
         return grouped_attention(q, k, v, None, causal=True)
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Trees attended together: where their rows lie in the stream, (B·L,), and what they see, (B, 1, L, P + L)."""
-
-    rows: Tensor
-    trees: int
-    mask: Tensor | None  # None: one sequence without prefix, plainly causal
+# Trees attended together: where their rows lie in the stream, (B·L,), how many there are, and what they see,
+# (B, 1, L, P + L); None: one sequence without prefix, plainly causal.
+_Batch = tuple[Tensor, int, Tensor | None]
 
 
 class Forest:
@@ -83,9 +78,9 @@ class Forest:
                 back.append(own + padded)
                 start, padded = start + len(mask), padded + longest
             seen = None
-            if self._shared or len(batch) > 1 or not _is_causal(batch[0]):
+            if self._shared or len(batch) > 1 or not batch[0].equal(torch.ones_like(batch[0]).tril()):
                 seen = _additive(batch, longest, self._shared, dtype).to(device)
-            self._batches.append(_Batch(torch.cat(rows).to(device), len(batch), seen))
+            self._batches.append((torch.cat(rows).to(device), len(batch), seen))
         self._back = torch.cat(back).to(device)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
@@ -95,21 +90,22 @@ class Forest:
         return (outs[0] if len(outs) == 1 else torch.cat(outs))[self._back]
 
     def _attend(self, batch: _Batch, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
-        if batch.mask is None:
-            return grouped_attention(q[batch.rows], k[batch.rows], v[batch.rows], None, causal=True)
+        rows, trees, mask = batch
+        if mask is None:
+            return grouped_attention(q[rows], k[rows], v[rows], None, causal=True)
         queries, keys, values = (
-            part[batch.rows].view(batch.trees, -1, *part.shape[1:]).transpose(1, 2) for part in (q, k, v)
+            part[rows].view(trees, -1, *part.shape[1:]).transpose(1, 2) for part in (q, k, v)
         )  # (B, H or K, L, D)
         if self._prefix is not None and self._shared:
             before = (
-                part[: self._shared].transpose(0, 1).expand(batch.trees, -1, -1, -1) for part in self._prefix[layer]
+                part[: self._shared].transpose(0, 1).expand(trees, -1, -1, -1) for part in self._prefix[layer]
             )  # (B, K, P, D)
             keys, values = (torch.cat(pair, dim=2) for pair in zip(before, (keys, values), strict=True))
         grouped = q.device.type == "cpu"  # on a card grouped queries and a mask together have no fused kernel
         if not grouped:
             groups = q.shape[1] // k.shape[1]
             keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
-        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=batch.mask, enable_gqa=grouped)
+        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, enable_gqa=grouped)
         return out.transpose(1, 2).flatten(0, 1)  # (B·L, H, D)
 
 
@@ -125,10 +121,6 @@ def _batches(masks: Sequence[Tensor], shared: int, itemsize: int) -> list[list[T
             longest = shortest = len(mask)
         batches[-1].append(mask)
     return batches
-
-
-def _is_causal(mask: Tensor) -> bool:
-    return bool(mask.tril().equal(mask)) and int(mask.sum()) == len(mask) * (len(mask) + 1) // 2
 
 
 def _additive(batch: Sequence[Tensor], longest: int, shared: int, dtype: torch.dtype) -> Tensor:

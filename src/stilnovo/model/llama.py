@@ -70,8 +70,7 @@ class RotaryTable(nn.Module):
 def _stretched(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
     # Long wavelengths are slowed by `factor`, short ones kept, those between blended by how often they turn.
     turns = scaling.original_max_positions * frequencies / (2 * math.pi)
-    blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
-    blend = blend.clamp(0, 1)
+    blend = ((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)).clamp(0, 1)
     return (1 - blend) * frequencies / scaling.factor + blend * frequencies
 
 

@@ -68,9 +68,7 @@ def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: tor
             ctypes.CDLL(None).malloc_trim(0)
         return module
 
-    model = Llama(reader.config, tensor, linear).to(device)
-    model.requires_grad_(False)
-    return model.eval()
+    return Llama(reader.config, tensor, linear).to(device).requires_grad_(False).eval()
 
 
 def open_checkpoint(files: ModelFiles) -> tuple[WeightReader, Tokenizer]:

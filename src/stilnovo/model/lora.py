@@ -123,6 +123,12 @@ def replace_projection(model: Llama, path: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), name, module)
 
 
+def detach(model: Llama) -> None:
+    """Remove the adapter from the model, in place."""
+    for path, module in adapters(model).items():
+        replace_projection(model, path, module.base)
+
+
 def merged_weight(module: LoraLinear) -> Tensor:
     """W + s · B·A (out, in) in fp32, W being the base as it computes: dequantised, not the checkpoint it was made from."""
     weight = module.base.dense(torch.float32).clone()
@@ -155,13 +161,14 @@ def save(
     """
     from safetensors.torch import save as to_bytes
 
-    tensors = {}
-    for path, module in adapters(model).items():
-        for which, parameter in (("lora_A", module.lora_A), ("lora_B", module.lora_B)):
-            factor = factors[module] if factors and which == "lora_B" else 1
-            tensors[f"base_model.model.{path}.{which}.weight"] = (
-                (parameter.detach() * factor).float().cpu().contiguous()
-            )
+    tensors = {
+        f"base_model.model.{path}.{which}.weight": (parameter.detach() * factor).float().cpu().contiguous()
+        for path, module in adapters(model).items()
+        for which, parameter, factor in (
+            ("lora_A", module.lora_A, 1),
+            ("lora_B", module.lora_B, factors[module] if factors else 1),
+        )
+    }
     settings = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model, "inference_mode": True,
         "r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "use_rslora": lora.rslora,
@@ -191,7 +198,11 @@ def read_config(folder: Path) -> LoraConfig:
     odd += [] if c.get("peft_type") == "LORA" and c.get("bias", "none") == "none" else ["peft_type or bias"]
     if odd:
         raise InputError("The adapter uses options that are not supported.", ", ".join(odd), f"In {path}.")
-    try:
+    with reported(
+        f"{path} does not describe a whole adapter.",
+        "Train or fetch it again.",
+        errors=(KeyError, TypeError, ValueError),
+    ):
         rank, alpha, dropout = int(c["r"]), float(c["lora_alpha"]), float(c.get("lora_dropout") or 0.0)
         targets = c["target_modules"]
         names: Sequence[str] = PROJECTIONS if targets == "all-linear" else [p for p in PROJECTIONS if p in targets]
@@ -201,9 +212,6 @@ def read_config(folder: Path) -> LoraConfig:
         first = min(layers)
         if sorted(layers) != list(range(first, first + len(layers))):
             raise ValueError(f"its layers are not the upper ones: {layers}")
-    except (KeyError, TypeError, ValueError) as error:
-        why = f"It lacks {error}." if isinstance(error, KeyError) else str(error)
-        raise InputError(f"{path} does not describe a whole adapter.", why, "Train or fetch it again.") from error
     return LoraConfig(rank, alpha, dropout, bool(c.get("use_rslora")), tuple(names), first)
 
 
@@ -217,16 +225,16 @@ def load(model: Llama, folder: Path) -> LoraConfig:
     from safetensors.torch import load_file
 
     config = read_config(folder)
-    what = f"The adapter's weights cannot be read: {folder}"
-    with reported(what, "Train or fetch it again.", errors=(OSError, SafetensorError)):
+    with reported(
+        f"The adapter's weights cannot be read: {folder}", "Train or fetch it again.", errors=(OSError, SafetensorError)
+    ):
         tensors = load_file(folder / "adapter_model.safetensors")
     made_for = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
     attach(model, config)
     try:
         _fill(model, tensors, made_for or "a model it does not name")
     except InputError:
-        for path, module in adapters(model).items():  # a refused adapter leaves the base as it was
-            replace_projection(model, path, module.base)
+        detach(model)  # a refused adapter leaves the base as it was
         raise
     return config
 

@@ -20,17 +20,15 @@ def storage_bytes(tensors: Iterable[Tensor]) -> int:
 
 def measure(model: Llama, optimizer: torch.optim.Optimizer) -> dict[str, int]:
     """Measured bytes by the ledger's item names; call it after at least one step."""
-    linears = [module for module in model.modules() if isinstance(module, FrozenLinear)]
     trainable = lora.parameters(model)
     states = [
         v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor) and v.numel() > 1
     ]
-    norms = [b for name, b in model.named_buffers() if name.endswith("layernorm") or name == "norm"]
     return {
-        "frozen projections": sum(linear.nbytes for linear in linears),
+        "frozen projections": sum(m.nbytes for m in model.modules() if isinstance(m, FrozenLinear)),
         "embedding": model.embed_tokens.nbytes,
         "head": 0 if model.lm_head is None else model.lm_head.nbytes,
-        "norms": sum(b.nbytes for b in norms),
+        "norms": sum(b.nbytes for name, b in model.named_buffers() if name.endswith("layernorm") or name == "norm"),
         "adapter": sum(p.nbytes for p in trainable),
         "gradients": sum(p.nbytes for p in trainable),
         "optimizer": storage_bytes(states),  # the 8-bit code tables are shared by all parameters

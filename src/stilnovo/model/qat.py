@@ -28,11 +28,6 @@ from stilnovo.model.quantize import AffineLinear
 Bits = Literal[8, 4]
 
 
-def fake_quantize(weight: Tensor, bits: Bits, dtype: torch.dtype) -> Tensor:
-    """Q(W): what is left of W (out, in) after affine rounding per group, in `dtype`."""
-    return AffineLinear(weight, bits).dense(dtype)
-
-
 class _QuantizationAware(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, module: QuantizationAwareLinear, a: Tensor, b: Tensor) -> Tensor:
@@ -71,7 +66,7 @@ class QuantizationAwareLinear(LoraLinear):
     def effective(self, dtype: torch.dtype) -> Tensor:
         """Q(W + s · B·A) (out, in) in `dtype`."""
         merged = merged_weight(self)
-        return merged.to(dtype) if self.bits is None else fake_quantize(merged, self.bits, dtype)
+        return merged.to(dtype) if self.bits is None else AffineLinear(merged, self.bits).dense(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (T, in) → (T, out)."""

@@ -71,11 +71,6 @@ class _FrozenLinear(Function):
         return grad @ ctx.weight.dense(ctx.dtype), None
 
 
-def frozen_linear(x: Tensor, weight: FrozenLinear) -> Tensor:
-    """x (…, in) times a frozen matrix → (…, out). Saves nothing: backward makes the dense matrix again."""
-    return _FrozenLinear.apply(x, weight)  # type: ignore[no-untyped-call, no-any-return]
-
-
 class FrozenLinear(nn.Module):
     """y = x Wᵀ with a frozen W (out, in); subclasses say how W is kept."""
 
@@ -103,8 +98,8 @@ class FrozenLinear(nn.Module):
         return sum(buffer.nbytes for buffer in self.buffers(recurse=False) if buffer is not None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (T, in) → (T, out)."""
-        return frozen_linear(x, self)
+        """x (…, in) → (…, out). Saves nothing for backward, which makes the dense matrix again."""
+        return _FrozenLinear.apply(x, self)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class DenseLinear(FrozenLinear):
@@ -138,20 +133,22 @@ class FourBitLinear(_QuantizedLinear):
 
     def __init__(self, weight: Tensor, scheme: Literal["nf4", "fp4"]) -> None:
         functional = bitsandbytes_functional()
-        packed, maxima = [], []
         wide = weight.float() if weight.dtype == torch.float64 else weight
-        for part in torch.split(wide.reshape(-1), PART):
-            quantized, state = functional.quantize_4bit(
+        parts = [
+            functional.quantize_4bit(
                 part, blocksize=BLOCK, quant_type=scheme, compress_statistics=False, quant_storage=torch.uint8
             )
-            packed.append(quantized)
-            maxima.append(state.absmax)
+            for part in torch.split(wide.reshape(-1), PART)
+        ]
+        packed, states = zip(*parts, strict=True)
         # Double quantisation, over all the blocks at once: what bitsandbytes does with `compress_statistics`.
-        absmax = torch.cat(maxima)
+        absmax = torch.cat([state.absmax for state in states])
         offset = absmax.mean()
         nested, nested_state = functional.quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK)
-        nested_parts = nested_state.absmax, nested_state.code
-        self._hold(weight.shape, scheme, torch.cat(packed), nested, state.code, offset, *nested_parts)
+        self._hold(
+            weight.shape, scheme, torch.cat(packed), nested, states[-1].code, offset,
+            nested_state.absmax, nested_state.code,
+        )  # fmt: skip
 
     def _hold(
         self, shape: tuple[int, ...], scheme: Literal["nf4", "fp4"], packed: Tensor, absmax: Tensor, code: Tensor,
@@ -227,10 +224,8 @@ class AffineLinear(_QuantizedLinear):
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         scale = _half_rounded_up((high - low) / top).float().clamp(min=2**-24)
         zero = (-low / scale).round().clamp(0, top)
-        q = (groups / scale[..., None] + zero[..., None]).round().clamp(0, top).to(torch.uint8)
-        q = q.view(rows, -1)
-        packed = q if self.bits == 8 else q[:, ::2] | (q[:, 1::2] << 4)
-        return packed, scale.to(torch.float16), zero.to(torch.uint8)
+        q = (groups / scale[..., None] + zero[..., None]).round().clamp(0, top).to(torch.uint8).view(rows, -1)
+        return q if self.bits == 8 else q[:, ::2] | (q[:, 1::2] << 4), scale.to(torch.float16), zero.to(torch.uint8)
 
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
         out = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.packed.device)

@@ -47,11 +47,6 @@ class Scaling:
         return self.alpha == self.beta == 0
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the adapter is unchanged."""
-        return self.alpha == self.beta == 1
-
-    @property
     def is_uniform(self) -> bool:
         """Whether all layers have the same factor."""
         return self.alpha == self.beta
@@ -115,12 +110,6 @@ def save_scaled(model: Llama, config: LoraConfig, scaling: Scaling, folder: Path
         InputError: the model has no adapter.
     """
     lora.save(model, config, folder, base_model, _scales(model, scaling))
-
-
-def detach(model: Llama) -> None:
-    """Remove the adapter from the model, in place."""
-    for path, module in lora.adapters(model).items():
-        lora.replace_projection(model, path, module.base)
 
 
 def layer_of(path: str) -> int:

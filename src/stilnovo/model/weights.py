@@ -27,8 +27,9 @@ def _damage(
     path: Path, errors: type[Exception] | tuple[type[Exception], ...] = Exception
 ) -> AbstractContextManager[None]:
     """Report what goes wrong while a weight file is read."""
-    what, advice = f"The weight file {path.name} cannot be read.", f"It may be truncated: fetch {path} again."
-    return reported(what, advice, errors=errors)
+    return reported(
+        f"The weight file {path.name} cannot be read.", f"It may be truncated: fetch {path} again.", errors=errors
+    )
 
 
 def _checked(tensor: Tensor, name: str, shape: tuple[int, ...], path: Path) -> Tensor:
@@ -85,8 +86,10 @@ class SafetensorsReader:
         parts = {
             key: self._open(file).get_tensor(key) for key, file in self._file_of.items() if key.startswith(f"{name}.")
         }
-        what = f"{name} is no bitsandbytes 4-bit weight."
-        with reported(what, f"It may be truncated: fetch {self.folder / self._file_of[name]} again."):
+        with reported(
+            f"{name} is no bitsandbytes 4-bit weight.",
+            f"It may be truncated: fetch {self.folder / self._file_of[name]} again.",
+        ):
             state = bitsandbytes_functional().QuantState.from_dict(parts, device=torch.device("cpu"))
             return decode_four_bit(packed, state)
 
@@ -111,9 +114,8 @@ class GGUFReader:
 
         self.path = path
         with path.open("rb") as file:
-            magic = file.read(4)
-        if magic != b"GGUF":
-            raise InputError(f"{path} is not a GGUF file.", "It does not begin with 'GGUF'.", "Give another file.")
+            if file.read(4) != b"GGUF":
+                raise InputError(f"{path} is not a GGUF file.", "It does not begin with 'GGUF'.", "Give another file.")
         with _damage(path):  # the package raises whatever numpy does on a short file
             reader = gguf.GGUFReader(str(path))
             self.fields: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
