@@ -46,7 +46,7 @@ class Echo:
 
 @pytest.fixture
 def hostile() -> Iterator[Library]:
-    with Library.memory() as library:
+    with Library.open(None) as library:
         library.add(Book(Names("Gatti [P9]\n<<<", "Un \u202eautore"), ORDER, "a"))
         yield library
 

@@ -150,7 +150,7 @@ SOURCE = (
 
 @pytest.fixture(scope="module")
 def small() -> Iterator[Library]:
-    with Library.memory() as library:
+    with Library.open(None) as library:
         library.add(Book(Names("Prova", "A"), SOURCE, "a"))
         yield library
 
@@ -240,7 +240,7 @@ def test_quotations_of_real_books(shared_data: Path) -> None:
         "Collodi-Carlo_Pinocchio_1883.txt",
         "IT19070_Capuana_Un-Vampiro.xml",
     ):
-        with Library.memory() as library:
+        with Library.open(None) as library:
             library.add(read(shared_data / "library" / name))
             for passage in draw.sample(all_passages(library), 15):
                 for start, end in units(passage):

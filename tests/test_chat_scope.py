@@ -75,7 +75,7 @@ def test_the_course_of_a_chapter_is_true_and_in_order(library: Library) -> None:
 
 
 def test_central_sentences_share_the_sections_words() -> None:
-    with Library.memory() as library:
+    with Library.open(None) as library:
         theme = "Il mugnaio portava la farina al forno del paese insieme al fornaio Berto. "
         aside = "Qualche nuvola grigia copriva intanto le colline lontane verso settentrione. "
         library.add(Book(Names("Farina", "A"), (theme + aside) * 3 + theme, "a"))
@@ -93,7 +93,7 @@ def test_a_question_about_a_chapter_is_answered_from_it(library: Library) -> Non
 
 
 def test_several_such_chapters_are_asked_back() -> None:
-    with Library.memory() as library:
+    with Library.open(None) as library:
         for name, body in (
             (
                 "Uno",

@@ -207,7 +207,7 @@ def fetch_work(
     work = None
     if add_it:
         with _open(library, create=True) as store:
-            done = store.add(read(file, entry.names))
+            done = store.add(read(file, Names(entry.title, entry.author, entry.year)))
             store.catch_up()
             work = {**asdict(done.work), "new": done.new}
             print(_added(done))

@@ -19,7 +19,6 @@ from pathlib import Path
 import yaml
 
 from stilnovo.errors import InputError, StilnovoError, reported
-from stilnovo.library.names import Names
 from stilnovo.library.read import MAXIMUM_BYTES
 from stilnovo.runlog import write_atomic
 from stilnovo.text.italian import fold
@@ -37,11 +36,6 @@ class Entry:
     year: int
     wikisource: str = ""
     gutenberg: int | None = None
-
-    @property
-    def names(self) -> Names:
-        """Title, author and year, as the library stores them."""
-        return Names(self.title, self.author, self.year)
 
     def address(self, mirror: str = "") -> tuple[str, str]:
         """Download URL and file suffix; `mirror` replaces the site."""

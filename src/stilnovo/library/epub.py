@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from stilnovo.errors import InputError, needs, reported
 from stilnovo.library import markup
 from stilnovo.library.names import Names, direct_name, old_year
-from stilnovo.library.text_builder import Book, TextBuilder, decode
+from stilnovo.library.text_builder import Book, TextBuilder, decode, tag_of
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -65,7 +65,7 @@ def _xml(data: bytes, name: str) -> _Element:
 
 
 def _all(root: _Element, tag: str) -> list[_Element]:
-    return [e for e in root.iter() if isinstance(e.tag, str) and e.tag.rpartition("}")[2] == tag]
+    return [e for e in root.iter() if tag_of(e) == tag]
 
 
 def _first(root: _Element, tag: str) -> str:

@@ -35,7 +35,7 @@ def open_library(path: Path | str) -> Library:
 
 def sample_library() -> Library:
     """Build the sample library, the project's own novella and poem, in memory (a fraction of a second)."""
-    library = Library.memory()
+    library = Library.open(None)
     for path in library_texts():
         library.add(read(path))
     return library

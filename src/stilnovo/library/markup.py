@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stilnovo.errors import needs, reported
 from stilnovo.library.names import Names, direct_name, from_header, old_year
 from stilnovo.library.sections import is_verse
-from stilnovo.library.text_builder import Book, TextBuilder, decode
+from stilnovo.library.text_builder import Book, TextBuilder, decode, tag_of
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -29,10 +29,6 @@ _GAPS = dict.fromkeys(["div", "li", "tr", "dt", "dd", "address", "center", "capt
 _BOILERPLATE = re.compile(r"pg-?(?:header|footer|boilerplate)|\bws-noexport\b|\bmw-editsection\b", re.I)
 _DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
 _DEPTH = re.compile(r"h([1-6])\Z")
-
-
-def _tag(element: _Element) -> str:
-    return element.tag.rpartition("}")[2].lower() if isinstance(element.tag, str) else ""
 
 
 class _Page:
@@ -67,7 +63,7 @@ def write(writer: TextBuilder, root: _Element, base: int = 0) -> None:
     plain = 0
     walk = etree.iterwalk(root, events=("start", "end"))
     for event, element in walk:
-        tag = _tag(element)
+        tag = tag_of(element).lower()
         level = _DEPTH.match(tag)
         if event == "start":
             marks = f"{element.get('id') or ''} {element.get('class') or ''}"

@@ -55,21 +55,19 @@ class PostgresLibrary(Library):
         with reported("The PostgreSQL server cannot be reached.", "Check the connection string.", errors=psycopg.Error):
             connection = psycopg.connect(address, autocommit=True, connect_timeout=10)
         library = cls(cast(Any, _Connection(connection)), None)
-        library._prepare()
-        return library
-
-    def _prepare(self) -> None:
-        with self._guarded(), transaction(self._db, self._BEGIN):
-            if self._db.execute("SELECT to_regclass('facts')").fetchone()[0] is None:
+        db = library.connection
+        with library._guarded(), transaction(db, cls._BEGIN):
+            if db.execute("SELECT to_regclass('facts')").fetchone()[0] is None:
                 with reported("The server lacks pgvector.", "Install the extension there."):
-                    self._db.execute("CREATE EXTENSION IF NOT EXISTS vector")
+                    db.execute("CREATE EXTENSION IF NOT EXISTS vector")
                 served = TABLES.replace("INTEGER PRIMARY KEY", "BIGINT PRIMARY KEY").replace("BLOB", "vector")
                 for statement in filter(str.strip, served.split(";\n")):
-                    self._db.execute(statement)
-                self._db.execute("INSERT INTO facts VALUES ('library', gen_random_uuid()::text)")
-                self._db.execute("INSERT INTO facts VALUES ('format', ?)", (str(SCHEMA),))
-            elif self._fact("format") != str(SCHEMA):
-                raise InputError(f"The library has format {self._fact('format')}.", f"This version reads {SCHEMA}.")
+                    db.execute(statement)
+                db.execute("INSERT INTO facts VALUES ('library', gen_random_uuid()::text)")
+                db.execute("INSERT INTO facts VALUES ('format', ?)", (str(SCHEMA),))
+            elif (stored := library._fact("format")) != str(SCHEMA):
+                raise InputError(f"The library has format {stored}.", f"This version reads {SCHEMA}.")
+        return library
 
     @property
     def index_folder(self) -> Path | None:
@@ -95,7 +93,7 @@ class PostgresLibrary(Library):
         """Passage ids and cosine similarities, nearest first (exact, by pgvector); restricted to some works, if given."""
         assert self.embedder is not None, "set the embedder first"
         with self._guarded():
-            rows = self._db.execute(
+            rows = self.connection.execute(
                 "SELECT v.passage, 1 - (v.vector <=> ?::vector) AS cosine FROM vectors v "
                 "JOIN passages p ON p.id = v.passage JOIN sections s ON s.id = p.section "
                 f"WHERE v.model = ?{' AND s.work = ANY(?)' if works else ''} ORDER BY cosine DESC, v.passage LIMIT ?",

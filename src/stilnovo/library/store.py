@@ -55,7 +55,7 @@ def default_path() -> Path:
 
 
 class Library(AbstractContextManager["Library"]):
-    """One library. Use `Library.open(path)` or `Library.memory()`; close it, or use it in a `with`.
+    """One library. Open it with `Library.open(path)`, or `Library.open(None)` in memory; close it, or use it in a `with`.
 
     Every method may raise `StilnovoError` when the file is locked, read-only or on a full disk.
     """
@@ -63,7 +63,8 @@ class Library(AbstractContextManager["Library"]):
     _BEGIN = "BEGIN IMMEDIATE"
 
     def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
-        self._db, self.path = connection, path
+        #: `connection` is open to other tables in the same file.
+        self.connection, self.path = connection, path
         self._indexed_at: int | None = None  # the revision that the index is of
         self._seen = -1
         self._vectors: tuple[tuple[str, int], embedders.Matrix, Any] | None = None
@@ -86,25 +87,15 @@ class Library(AbstractContextManager["Library"]):
                 path.parent.mkdir(parents=True, exist_ok=True)
         with guard(path):
             library = cls(sqlite3.connect(path or ":memory:", timeout=30, isolation_level=None), path)
-            prepare(library._db, path)
+            prepare(library.connection, path)
         return library
-
-    @classmethod
-    def memory(cls) -> Library:
-        """Open a library in memory: for the built-in sample and tests."""
-        return cls.open(None)
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """The open database connection, for other tables in the same file."""
-        return self._db
+        self.connection.close()
 
     @property
     def index(self) -> Index:
@@ -142,11 +133,11 @@ class Library(AbstractContextManager["Library"]):
     def _digests(self) -> dict[int, str]:
         """Work → a digest of all that is indexed of it."""
         library = self._fact("library")
-        rows = self._db.execute("SELECT id, sha256, author, title FROM works ORDER BY id")
+        rows = self.connection.execute("SELECT id, sha256, author, title FROM works ORDER BY id")
         return {work: hashlib.sha256(repr((library, *rest)).encode()).hexdigest()[:24] for work, *rest in rows}
 
     def _rows(self, work: int) -> Iterator[Row]:
-        rows = self._db.execute(
+        rows = self.connection.execute(
             "SELECT p.id, p.text, w.author, w.title, s.label, s.title FROM passages p "
             "JOIN sections s ON s.id = p.section JOIN works w ON w.id = s.work WHERE w.id = ? ORDER BY p.id",
             (work,),
@@ -154,12 +145,12 @@ class Library(AbstractContextManager["Library"]):
         return ((passage, text, tuple(names)) for passage, text, *names in rows)
 
     def _fact(self, name: str) -> str:
-        return str(self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0])
+        return str(self.connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0])
 
     def _next(self, what: str, count: int = 1) -> int:
         """The first of `count` ids that were never given before; inside a transaction."""
         last = int(self._fact(what))
-        self._db.execute("UPDATE facts SET value = ? WHERE name = ?", (str(last + count), what))
+        self.connection.execute("UPDATE facts SET value = ? WHERE name = ?", (str(last + count), what))
         return last + 1
 
     def _guarded(self) -> AbstractContextManager[None]:
@@ -168,7 +159,7 @@ class Library(AbstractContextManager["Library"]):
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """All that is written inside, or nothing; what was remembered of the old state goes."""
-        with self._guarded(), transaction(self._db, self._BEGIN):
+        with self._guarded(), transaction(self.connection, self._BEGIN):
             yield
             self._next("revision")
         self._revision()
@@ -176,28 +167,28 @@ class Library(AbstractContextManager["Library"]):
     def add(self, document: Book) -> Added:
         """Store a work with its sections and passages, unless its text is stored already."""
         digest = hashlib.sha256(document.text.encode("utf-8")).hexdigest()
-        if stored := self._db.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
+        if stored := self.connection.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
             return Added(self.work(stored[0]), new=False)
         parts = sections.split(document.text, document.headings)
         with self._transaction():
-            if stored := self._db.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
+            if stored := self.connection.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
                 return Added(self.work(stored[0]), new=False)  # another process was faster
             work, now = self._next("work"), datetime.now(UTC).isoformat(timespec="seconds")
-            self._db.execute(
+            self.connection.execute(
                 "INSERT INTO works(id, title, author, year, source, sha256, added) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (work, *astuple(document.names), document.source, digest, now),
             )
-            self._db.execute("INSERT INTO texts VALUES (?, ?)", (work, document.text))
+            self.connection.execute("INSERT INTO texts VALUES (?, ?)", (work, document.text))
             for position, part in enumerate(parts):
                 section = self._next("section")
-                self._db.execute(
+                self.connection.execute(
                     'INSERT INTO sections(id, work, position, label, title, verse, start, "end", body) '
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (section, work, position, part.label, part.title, int(part.verse), part.start, part.end, part.body),
                 )
                 pieces = passages.cut(document.text, part)
                 first = self._next("passage", len(pieces))
-                self._db.executemany(
+                self.connection.executemany(
                     'INSERT INTO passages(id, section, start, "end", text, first_verse, last_verse) '
                     "VALUES (?, ?, ?, ?, ?, ?, ?)",
                     [
@@ -211,13 +202,15 @@ class Library(AbstractContextManager["Library"]):
         """Change author, title and year of a work; what is not given stays."""
         now = names.over(Names(work.title, work.author, work.year))
         with self._transaction():
-            self._db.execute("UPDATE works SET title = ?, author = ?, year = ? WHERE id = ?", (*astuple(now), work.id))
+            self.connection.execute(
+                "UPDATE works SET title = ?, author = ?, year = ? WHERE id = ?", (*astuple(now), work.id)
+            )
         return self.work(work.id)
 
     def remove(self, work: Work) -> None:
         """Remove a work and everything derived from it."""
         with self._transaction():
-            self._db.execute("DELETE FROM works WHERE id = ?", (work.id,))
+            self.connection.execute("DELETE FROM works WHERE id = ?", (work.id,))
 
     def rebuild(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
         """Rebuild the index from the passages."""
@@ -230,13 +223,15 @@ class Library(AbstractContextManager["Library"]):
         with self._guarded():
             self._revision()
             if self._listed is None:
-                self._listed = [Work(*row) for row in self._db.execute(f"{_WORK} ORDER BY w.author, w.title, w.id")]
+                self._listed = [
+                    Work(*row) for row in self.connection.execute(f"{_WORK} ORDER BY w.author, w.title, w.id")
+                ]
             return list(self._listed)
 
     def work(self, work_id: int) -> Work:
         """One work by its id."""
         if work_id not in self._works:
-            row = self._db.execute(f"{_WORK} WHERE w.id = ?", (work_id,)).fetchone()
+            row = self.connection.execute(f"{_WORK} WHERE w.id = ?", (work_id,)).fetchone()
             if row is None:
                 raise InputError(f"There is no work {work_id} in the library.", "", "See: stilnovo library list")
             self._works[work_id] = Work(*row)
@@ -248,17 +243,17 @@ class Library(AbstractContextManager["Library"]):
             if len(self._texts) >= 8:
                 self._texts.pop(next(iter(self._texts)))
             self._texts[work.id] = str(
-                self._db.execute("SELECT text FROM texts WHERE work = ?", (work.id,)).fetchone()[0]
+                self.connection.execute("SELECT text FROM texts WHERE work = ?", (work.id,)).fetchone()[0]
             )
         return self._texts[work.id]
 
     def section(self, section_id: int) -> Chapter:
         """One section by its id."""
-        return self._chapter(self._db.execute(f"{_SECTION} WHERE id = ?", (section_id,)).fetchone())
+        return self._chapter(self.connection.execute(f"{_SECTION} WHERE id = ?", (section_id,)).fetchone())
 
     def sections(self, work: Work) -> list[Chapter]:
         """The sections of a work, in order."""
-        rows = self._db.execute(f"{_SECTION} WHERE work = ? ORDER BY position", (work.id,))
+        rows = self.connection.execute(f"{_SECTION} WHERE work = ? ORDER BY position", (work.id,))
         return [self._chapter(row) for row in rows.fetchall()]
 
     def _chapter(self, row: Sequence[object]) -> Chapter:
@@ -270,14 +265,14 @@ class Library(AbstractContextManager["Library"]):
         if not ids:
             return []
         marks = ",".join("?" * len(ids))
-        rows = self._db.execute(f"{_PASSAGE} WHERE id IN ({marks})", tuple(ids)).fetchall()
+        rows = self.connection.execute(f"{_PASSAGE} WHERE id IN ({marks})", tuple(ids)).fetchall()
         chapters = {row[1]: self.section(row[1]) for row in rows}
         by_id = {row[0]: Passage(row[0], chapters[row[1]], *row[2:]) for row in rows}
         return [by_id[passage] for passage in ids if passage in by_id]
 
     def passages_of(self, section: Chapter) -> list[Passage]:
         """The passages of a section, in order."""
-        rows = self._db.execute(f"{_PASSAGE} WHERE section = ? ORDER BY start", (section.id,)).fetchall()
+        rows = self.connection.execute(f"{_PASSAGE} WHERE section = ? ORDER BY start", (section.id,)).fetchall()
         return [Passage(row[0], section, *row[2:]) for row in rows]
 
     def around(self, passage: Passage, count: int = 1) -> list[Passage]:
@@ -292,7 +287,7 @@ class Library(AbstractContextManager["Library"]):
 
     def without_vector(self, model: str) -> list[int]:
         """Ids of the passages without a vector of this model."""
-        rows = self._db.execute(
+        rows = self.connection.execute(
             "SELECT p.id FROM passages p LEFT JOIN vectors v ON v.passage = p.id AND v.model = ? "
             "WHERE v.passage IS NULL ORDER BY p.id",
             (model,),
@@ -312,7 +307,7 @@ class Library(AbstractContextManager["Library"]):
             texts = [f"{p.section.work.author}, {p.section.work.title}, {p.section.label}\n{p.text}" for p in batch]
             vectors = map(self._stored, self.embedder.passages(texts))
             with self._transaction():
-                self._db.executemany(
+                self.connection.executemany(
                     "INSERT INTO vectors(passage, model, vector) VALUES (?, ?, ?)",
                     [(p.id, self.embedder.name, vector) for p, vector in zip(batch, vectors, strict=True)],
                 )
@@ -325,7 +320,7 @@ class Library(AbstractContextManager["Library"]):
     def drop_vectors(self, model: str) -> None:
         """Delete the vectors of a model."""
         with self._transaction():
-            self._db.execute("DELETE FROM vectors WHERE model = ?", (model,))
+            self.connection.execute("DELETE FROM vectors WHERE model = ?", (model,))
 
     def nearest(self, query: str, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
         """Passage ids and cosine similarities, nearest first (exact); restricted to some works, if given."""
@@ -334,7 +329,7 @@ class Library(AbstractContextManager["Library"]):
         assert self.embedder is not None, "set the embedder first"
         key = (self.embedder.name, self._revision())
         if self._vectors is None or self._vectors[0] != key:
-            rows = self._db.execute(
+            rows = self.connection.execute(
                 "SELECT v.passage, s.work, v.vector FROM vectors v JOIN passages p ON p.id = v.passage "
                 "JOIN sections s ON s.id = p.section WHERE v.model = ? ORDER BY v.passage",
                 (self.embedder.name,),
@@ -362,4 +357,4 @@ class Library(AbstractContextManager["Library"]):
             return lines + list(self.index.problems(self._digests(), self._rows))
 
     def _database_problems(self) -> list[str]:
-        return integrity(self._db)
+        return integrity(self.connection)

@@ -14,7 +14,7 @@ from xml.parsers import expat
 from stilnovo.errors import InputError, reported
 from stilnovo.library.headings import Heading, label_for, number_of
 from stilnovo.library.names import Names, direct_name
-from stilnovo.library.text_builder import Book, TextBuilder
+from stilnovo.library.text_builder import Book, TextBuilder, tag_of
 
 _DIVISION = re.compile(r"div\d*$")
 _PART_KINDS = frozenset(["part", "parte", "group", "book", "libro", "volume", "cantica", "act", "atto"])
@@ -24,17 +24,13 @@ _BLOCKS = frozenset(
 _LEFT_OUT = frozenset(["teiHeader", "note", "fw", "figDesc"])
 
 
-def _tag(element: ET.Element) -> str:
-    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
-
-
 def _words(element: ET.Element) -> str:
     """The running text of an element on one line, without notes and the like."""
 
     def pieces(inside: ET.Element) -> Iterator[str]:
         yield inside.text or ""
         for child in inside:
-            yield from pieces(child) if _tag(child) not in _LEFT_OUT else ()
+            yield from pieces(child) if tag_of(child) not in _LEFT_OUT else ()
             yield child.tail or ""
 
     return " ".join("".join(pieces(element)).split())
@@ -65,7 +61,7 @@ def _find(root: ET.Element, *tags: str) -> str:
     """Text of the first element reached by walking through `tags`, each a descendant of the one before."""
     here: ET.Element | None = root
     for tag in tags:
-        here = next((e for e in here.iter() if _tag(e) == tag), None) if here is not None else None
+        here = next((e for e in here.iter() if tag_of(e) == tag), None) if here is not None else None
     return " ".join("".join(here.itertext()).split()) if here is not None else ""
 
 
@@ -74,7 +70,7 @@ def _names(root: ET.Element) -> Names:
     dates = [  # those of first editions come first
         (e.get("type") != "firstEdition", int(year))
         for e in root.iter()
-        if _tag(e) == "bibl"
+        if tag_of(e) == "bibl"
         for year in re.findall(r"(?<!\d)1[0-9]{3}(?!\d)", _find(e, "date"))
     ]
     return Names(title, direct_name(_find(root, "titleStmt", "author")), min(dates)[1] if dates else None)
@@ -89,12 +85,12 @@ class _Writer(TextBuilder):
 
     def walk(self, element: ET.Element) -> None:
         """Write an element and everything below it."""
-        tag = _tag(element)
+        tag = tag_of(element)
         if tag in _LEFT_OUT:
             return
         if _DIVISION.match(tag):
             self.division(element)
-        elif tag != "lg" and tag in _BLOCKS and not any(_tag(child) in _BLOCKS for child in element):
+        elif tag != "lg" and tag in _BLOCKS and not any(tag_of(child) in _BLOCKS for child in element):
             if text := _words(element):
                 self.put(text, "\n" if tag == "l" else "\n\n")
         else:
@@ -105,11 +101,11 @@ class _Writer(TextBuilder):
 
     def division(self, element: ET.Element) -> None:
         """A division: its heads become one heading, the rest its body."""
-        marked = list(itertools.takewhile(lambda child: _tag(child) == "head", element))
+        marked = list(itertools.takewhile(lambda child: tag_of(child) == "head", element))
         heads = [head for head in map(_words, marked) if head]
-        nested = any(_DIVISION.match(_tag(child)) for child in element)
         if heads:
             start = self.put("\n".join(heads), "\n\n\n")
+            nested = any(_DIVISION.match(tag_of(child)) for child in element)
             kind = "parte" if nested or (element.get("type") or "").lower() in _PART_KINDS else "capitolo"
             number, title = number_of(heads)
             label, title = (label_for(kind, number), title) if number and kind == "capitolo" else (heads[0], "")
@@ -125,9 +121,9 @@ def parse(data: bytes, name: str) -> Book:
         InputError: not well-formed, with entity declarations, or not TEI (no `text` element).
     """
     root = _tree(data, name)
-    body = next((e for e in root.iter() if _tag(e) == "text"), None)
-    if not _tag(root).upper().startswith("TEI") or body is None:
-        raise InputError(f"{name} is XML, but not TEI.", f"Its root element is <{_tag(root)}>.", "Save it as .txt.")
+    body = next((e for e in root.iter() if tag_of(e) == "text"), None)
+    if not tag_of(root).upper().startswith("TEI") or body is None:
+        raise InputError(f"{name} is XML, but not TEI.", f"Its root element is <{tag_of(root)}>.", "Save it as .txt.")
     writer = _Writer()
     writer.walk(body)
     return Book(_names(root), writer.text, headings=tuple(writer.headings))

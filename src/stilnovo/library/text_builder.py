@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from stilnovo.errors import InputError
 from stilnovo.library.headings import CHAPTERS, PARTS, Heading, label_for, number_of
@@ -32,6 +33,11 @@ class Book:
 Mark = tuple[int, int, int, Sequence[str]]
 
 
+def tag_of(element: Any) -> str:
+    """Name of an XML or HTML element without its namespace; empty for comments and the like."""
+    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+
+
 class TextBuilder:
     """Collect blocks of text and marks of headings; everything is NFC, as offsets must not move afterwards."""
 
@@ -43,11 +49,9 @@ class TextBuilder:
     def put(self, text: str, gap: str) -> int:
         """Append a block with `gap` before it; returns where the block starts."""
         text = unicodedata.normalize("NFC", text)
-        piece = (gap if self.length else "") + text
-        start = self.length + len(piece) - len(text)
-        self.pieces.append(piece)
-        self.length += len(piece)
-        return start
+        self.pieces.append((gap if self.length else "") + text)
+        self.length += len(self.pieces[-1])
+        return self.length - len(text)
 
     def heading(self, lines: Sequence[str], depth: int) -> None:
         """Append a heading of one or several lines."""
@@ -108,8 +112,8 @@ def decode(data: bytes, name: str) -> str:
         InputError: binary, empty, or UTF-8 with stray bytes (a damaged file, which must not be read as Latin-1).
     """
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "binary data")
     if data.startswith(tuple(_MAGIC)) or (b"\x00" in data and not utf16):
+        kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "binary data")
         raise InputError(f"{name} is not plain text.", f"It is {kind}.", "Save it as plain text (.txt) and add that.")
     text = data.decode("utf-16", errors="replace") if utf16 else _decode_8_bit(data, name)
     text = (

@@ -80,9 +80,7 @@ class LoraLinear(nn.Module):
 
 def _sites(model: Llama, first_layer: int = 0) -> Iterator[tuple[str, nn.Module, str]]:
     """(PEFT's module name, parent, attribute) of every projection from a layer on, in order."""
-    for index, layer in enumerate(model.layers):
-        if index < first_layer:
-            continue
+    for index, layer in enumerate(list(model.layers)[first_layer:], first_layer):
         for name in PROJECTIONS:
             part = "self_attn" if name in ATTENTION_PROJECTIONS else "mlp"
             yield f"model.layers.{index}.{part}.{name}", getattr(layer, part), name

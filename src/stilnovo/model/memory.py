@@ -14,8 +14,7 @@ from stilnovo.model.quantize import FrozenLinear
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
     """Bytes of the storages behind tensors, each storage counted once."""
-    unique = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
-    return sum(unique.values())
+    return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 def measure(model: Llama, optimizer: torch.optim.Optimizer) -> dict[str, int]:

@@ -189,13 +189,12 @@ class FourBitLinear(_QuantizedLinear):
                 out = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.packed.device)
                 return nf4.dequantize(self, out)
         functional = bitsandbytes_functional()
-        nested = functional.QuantState(
-            absmax=self.nested_absmax, code=self.nested_code, blocksize=NESTED_BLOCK, dtype=torch.float32
-        )
         state = functional.QuantState(
             absmax=self.absmax, shape=torch.Size((self.out_features, self.in_features)), code=self.code, blocksize=BLOCK,
             quant_type=self.scheme, dtype=torch.float32 if dtype == torch.float64 else dtype, offset=self.offset,
-            state2=nested,
+            state2=functional.QuantState(
+                absmax=self.nested_absmax, code=self.nested_code, blocksize=NESTED_BLOCK, dtype=torch.float32
+            ),
         )  # fmt: skip
         return decode_four_bit(self.packed, state).to(dtype)
 

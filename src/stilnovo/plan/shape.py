@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, reported
 
 if TYPE_CHECKING:
     from stilnovo.recipe import LoraSection
@@ -140,11 +140,9 @@ def config_from_json(path: Path) -> LlamaConfig:
     options = {"attention_bias": None, "mlp_bias": None, "hidden_act": "silu"} | c | {"rope_type": kind}
     if odd := [f"{name}={options[name]}" for name, ours in _SUPPORTED.items() if options[name] not in ours]:
         raise InputError("The model uses options that are not supported.", ", ".join(odd), f"In {path}.")
-    try:
+    faults = (KeyError, TypeError, ValueError, ZeroDivisionError)
+    with reported(f"{path} does not describe a whole model.", "Fetch the model again.", errors=faults):
         return _config(c, rope, kind)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        why = f"It lacks {error}." if isinstance(error, KeyError) else str(error)
-        raise InputError(f"{path} does not describe a whole model.", why, "Fetch the model again.") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -153,10 +151,8 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: when it is none.
     """
-    try:
+    with reported(f"{path} is not valid JSON.", "Fetch the model again.", errors=(OSError, ValueError)):
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON.", str(error), "Fetch the model again.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is not valid JSON of a model.", "It is no object.", "Fetch the model again.")
     return content
