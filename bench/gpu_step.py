@@ -90,8 +90,8 @@ def build(config: LlamaConfig, device: torch.device, dtype: torch.dtype) -> Llam
 
 def our_steps(model: Llama, levers: Levers, steps: int) -> Callable[[tuple[int, ...]], list[float]]:
     """A callable: seconds of each of `steps` whole steps over documents of given lengths."""
+    from stilnovo.engine.product import HostAdapter
     from stilnovo.recipe import TrainSection
-    from stilnovo.train.host import HostAdapter
     from stilnovo.train.loop import make_optimizer
 
     host = HostAdapter(model) if levers.optimizer_place == "host" else None

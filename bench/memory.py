@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import memory_peer
 from stilnovo.engine.loss import tiled_losses
+from stilnovo.engine.product import HostAdapter
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
@@ -34,7 +35,6 @@ from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, LlamaConfig, LoraConfig
 from stilnovo.plan.speed import matrix_weights, speed
 from stilnovo.runlog import environment, write_atomic
-from stilnovo.train.host import HostAdapter
 from tracking import LiveBytes
 
 CARD = torch.device("meta")

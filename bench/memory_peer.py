@@ -17,9 +17,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from stilnovo.engine.head import Head
 from stilnovo.engine.link import Link
-from stilnovo.engine.loss import tiled_losses
+from stilnovo.engine.loss import Head, tiled_losses
 from stilnovo.plan.ledger import layer_bytes
 from stilnovo.plan.shape import LlamaConfig
 from tracking import LiveBytes

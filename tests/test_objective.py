@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from conftest import TINY
 from stilnovo.data.batches import Batch, BatchStream
 from stilnovo.data.packing import PackedCorpus, coded, pack_index, truncated_index
-from stilnovo.engine.head import Head
 from stilnovo.engine.link import Link
-from stilnovo.engine.loss import tiled_divergence
+from stilnovo.engine.loss import Head, tiled_divergence
 from stilnovo.errors import InputError
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks

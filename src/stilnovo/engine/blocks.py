@@ -182,7 +182,13 @@ class LayerEngine:
             inside = qkv.pop() if qkv else self._group_qkv(x, self.groups[0], None, None, stream)
             d_qkv = self._attend_backward(0, d_out, inside, out, kernel[0], stream)
             del d_out, out
-            self._attention_input(grad, x, d_qkv, sink, wanted=wanted)
+            weight, eps = self.layer.input_layernorm, self.layer.eps
+            for rows in tiles(x.shape[0], self.levers.tile):  # through the projections and the first norm
+                wide = normed(x[rows], weight, eps)
+                if wanted:
+                    grad[rows] += norm_backward_(self.qkv.backward(d_qkv[rows], wide, sink), x[rows], weight, eps)
+                else:
+                    self.qkv.adapter_backward(d_qkv[rows], wide, sink)
         else:
             self._grouped_backward(grad, x, d_out, out, qkv, kernel, stream, sink)
 
@@ -276,16 +282,6 @@ class LayerEngine:
             target.copy_(part)  # over q, k and v, which nobody needs any more
         rotate_(group.rotating(qkv, self.head_dim), stream.cos, stream.sin, back=True)
         return qkv
-
-    def _attention_input(self, grad: Tensor, x: Tensor, d_qkv: Tensor, sink: Sink, *, wanted: bool) -> None:
-        """Through the projections and the first norm, onto the residual's gradient."""
-        weight, eps = self.layer.input_layernorm, self.layer.eps
-        for rows in tiles(x.shape[0], self.levers.tile):
-            wide = normed(x[rows], weight, eps)
-            if wanted:
-                grad[rows] += norm_backward_(self.qkv.backward(d_qkv[rows], wide, sink), x[rows], weight, eps)
-            else:
-                self.qkv.adapter_backward(d_qkv[rows], wide, sink)
 
     def _grouped_backward(
         self, grad: Tensor, x: Tensor, d_out: Tensor, out: Tensor, qkv: list[Tensor], kernel: list[Any],

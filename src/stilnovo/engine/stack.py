@@ -19,14 +19,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import Function, once_differentiable
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from stilnovo.engine.blocks import LayerEngine, Saved, Stream, norm_backward_, normed
-from stilnovo.engine.head import Head
-from stilnovo.engine.layer_stream import LayerStream
-from stilnovo.engine.link import ActivationStore, HostKey, Link
+from stilnovo.engine.link import ActivationStore, HostKey, LayerStream, Link
+from stilnovo.engine.loss import Head
 from stilnovo.engine.packed_attention import kernel_for
 from stilnovo.engine.product import Sink
 from stilnovo.model import lora, scaling

@@ -142,7 +142,7 @@ class Llama(nn.Module):
 
     Attributes:
         checkpointing: Recompute each layer in backward instead of keeping its inside (Chen et al. 2016; report §5.3).
-        head_logits: Takes the place of the dense head where that is kept otherwise (`stilnovo.engine.head`).
+        head_logits: Takes the place of the dense head where that is kept otherwise (`stilnovo.engine.loss`).
     """
 
     def __init__(

@@ -112,25 +112,23 @@ def _weights(run: Run, levers: Levers) -> list[MemoryItem]:
     streamed = levers.streamed_layers
     table = c.vocab_size * c.hidden_size * w
     copies = c.layers * c.layer_matrix() * w if levers.keep_dense and run.scheme != "none" else 0
-    items = [
+    tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
+    head, head_note = 0 if levers.head == "dense" and c.tie_embeddings else table, "as it is"
+    if levers.head in ("int8", "nf4"):
+        spans = [min(tile, c.vocab_size - start) for start in range(0, c.vocab_size, tile)]
+        head = sum(linear_bytes(rows, c.hidden_size, levers.head, w) for rows in spans)
+        head_note = f"{levers.head}, {len(spans)} tiles"
+    tiles = 2 * tile * c.hidden_size * w if levers.head == "streamed" else 0
+    return [
         MemoryItem("frozen projections", "card", (c.layers - streamed) * layer, f"{c.layers - streamed} layers, {run.scheme}"),
         MemoryItem("slots of streamed layers", "card", min(levers.slots, streamed) * arena, f"{min(levers.slots, streamed)} of them"),
         MemoryItem("streamed layers", "host", streamed * arena, f"{streamed} layers, {run.scheme}"),
         MemoryItem("embedding", levers.embedding, table, "and head, tied" if c.tie_embeddings else ""),
         MemoryItem("dense copies", "card", copies, "kept between products"),
         MemoryItem("norms", "card", (2 * c.layers + 1) * c.hidden_size * w),
+        MemoryItem("head", "host" if levers.head == "streamed" else "card", head, head_note),
+        MemoryItem("tiles of the head", "card", tiles, f"2 of {tile:,} rows"),
     ]  # fmt: skip
-    tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
-    if levers.head == "streamed":
-        items.append(MemoryItem("head", "host", table, "as it is"))
-        items.append(MemoryItem("tiles of the head", "card", 2 * tile * c.hidden_size * w, f"2 of {tile:,} rows"))
-    elif levers.head != "dense":
-        spans = [min(tile, c.vocab_size - start) for start in range(0, c.vocab_size, tile)]
-        size = sum(linear_bytes(rows, c.hidden_size, levers.head, w) for rows in spans)
-        items.append(MemoryItem("head", "card", size, f"{levers.head}, {len(spans)} tiles"))
-    elif not c.tie_embeddings:
-        items.append(MemoryItem("head", "card", table, "as it is"))
-    return items
 
 
 def _adapter(run: Run, levers: Levers) -> list[MemoryItem]:

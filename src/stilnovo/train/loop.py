@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from stilnovo.data.batches import Batch, BatchStream
 from stilnovo.data.packing import PackedCorpus
+from stilnovo.engine.product import HostAdapter
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
@@ -37,8 +38,6 @@ from stilnovo.recipe import TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train import checkpoint
 from stilnovo.train.callback import EvaluationCallback, Evaluations
-from stilnovo.train.checkpoint import random_state, set_random_state
-from stilnovo.train.host import HostAdapter
 from stilnovo.train.objectives.text import NextToken
 from stilnovo.train.passes import BatchLoss, Parts, Passes, added, means
 
@@ -177,7 +176,7 @@ class Trainer:
         """Everything that the next step depends on."""
         return {
             "step": self.step, "steps": self.steps, "tokens": self.tokens, "seconds": self.seconds, "data": self.stream.state(),
-            "random": random_state(self.model.device), "parameters": [p.detach().cpu() for p in self.parameters],
+            "random": checkpoint.random_state(self.model.device), "parameters": [p.detach().cpu() for p in self.parameters],
             "optimizer": self.optimizer.state_dict(), "watching": self.evaluations.state(),
         }  # fmt: skip
 
@@ -198,7 +197,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.stream.restore(state["data"])
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
-        set_random_state(state["random"], self.model.device)
+        checkpoint.set_random_state(state["random"], self.model.device)
         self.evaluations.restore(state.get("watching"))
 
     def _take(self, parameters: list[Tensor]) -> None:

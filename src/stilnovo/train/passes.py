@@ -12,9 +12,8 @@ from torch import Tensor
 
 from stilnovo.data.batches import Batch, BatchStream
 from stilnovo.data.packing import PackedCorpus
-from stilnovo.engine.head import Head
 from stilnovo.engine.link import Link
-from stilnovo.engine.loss import chunked_losses, tiled_divergence, tiled_losses
+from stilnovo.engine.loss import Head, chunked_losses, tiled_divergence, tiled_losses
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of

@@ -16,8 +16,6 @@ from stilnovo.hub import find_model
 from stilnovo.model.load import compute_dtype
 from stilnovo.model.weights import GGUFReader
 from stilnovo.plan import cards, choice
-from stilnovo.plan.cards import CPU, GIB, Card
-from stilnovo.plan.choice import Budget, Plan, Wishes, plan_for
 from stilnovo.plan.ledger import CONTEXT_BYTES, Run
 from stilnovo.plan.shape import adapter_of, config_from_json
 from stilnovo.progress import bytes_text
@@ -37,29 +35,31 @@ def run_of(recipe: Recipe, device: torch.device) -> Run:
     )  # fmt: skip
 
 
-def card_of(device: torch.device) -> Card:
+def card_of(device: torch.device) -> cards.Card:
     """The card's own figures where its name is known, else those of the default."""
     if device.type != "cuda":
-        return CPU
+        return cards.CPU
     properties = torch.cuda.get_device_properties(device)
     name = properties.name.lower().replace(" ", "-")
     known = next((card for key, card in cards.CARDS.items() if key in name), cards.CARDS[cards.DEFAULT])
     return replace(known, memory=properties.total_memory)
 
 
-def budget_of(device: torch.device) -> Budget:
+def budget_of(device: torch.device) -> choice.Budget:
     """Memory that is free now, on the card and on the host; what this process holds already counts as free."""
     free_host = psutil.virtual_memory().available
     if device.type != "cuda":
-        return Budget(round(CPU_SHARE * free_host), free_host, context=0, reserve=0)
+        return choice.Budget(round(CPU_SHARE * free_host), free_host, context=0, reserve=0)
     free, total = torch.cuda.mem_get_info(device)
     held = torch.cuda.memory_reserved(device)
     capped = round(torch.cuda.get_per_process_memory_fraction(device) * total)
     # The context exists by now: what is free is for the allocator alone.
-    return Budget(min(free + held, capped) + CONTEXT_BYTES, free_host)
+    return choice.Budget(min(free + held, capped) + CONTEXT_BYTES, free_host)
 
 
-def choose_plan(run: Run, settings: TrainSection, device: torch.device, budget: Budget | None = None) -> Plan:
+def choose_plan(
+    run: Run, settings: TrainSection, device: torch.device, budget: choice.Budget | None = None
+) -> choice.Plan:
     """The plan for one pass of `run.tokens`.
 
     Raises:
@@ -77,24 +77,26 @@ def choose_plan(run: Run, settings: TrainSection, device: torch.device, budget: 
     return plan
 
 
-def shortened(plan: Plan, tokens: int, device: torch.device) -> Plan:
+def shortened(plan: choice.Plan, tokens: int, device: torch.device) -> choice.Plan:
     """The same levers for a corpus that has fewer tokens than a whole pass."""
     if not 0 < tokens < plan.run.tokens:
         return plan
-    return plan_for(replace(plan.run, tokens=tokens), plan.levers, card_of(device))
+    return choice.plan_for(replace(plan.run, tokens=tokens), plan.levers, card_of(device))
 
 
-def _what_would(run: Run, budget: Budget, card: Card, wishes: Wishes) -> str:
+def _what_would(run: Run, budget: choice.Budget, card: cards.Card, wishes: choice.Wishes) -> str:
     tokens = choice.longest(run, budget, card, wishes)
     if tokens:
         return f"At most {tokens:,} tokens fit: lower data.pack_tokens or train.batch_packs."
     for more in range(1, 512):
-        larger = Budget(budget.card + more * GIB // 2, budget.host + more * GIB // 2, budget.context, budget.reserve)
+        larger = choice.Budget(
+            budget.card + more * cards.GIB // 2, budget.host + more * cards.GIB // 2, budget.context, budget.reserve
+        )
         if choice.longest(run, larger, card, wishes):
             return f"Even the shortest context needs {more / 2:.1f} GiB more: close other programs, or use a smaller model."
     return "Use a smaller model."
 
 
-def leaner(plan: Plan, settings: TrainSection, device: torch.device) -> Plan | None:
+def leaner(plan: choice.Plan, settings: TrainSection, device: torch.device) -> choice.Plan | None:
     """The next plan after the machine ran out of memory under this one; None where there is none."""
     return choice.leaner(plan, budget_of(device), card_of(device), choice.wishes_of(settings))

@@ -22,7 +22,6 @@ from stilnovo.data.sources import Document, training_text
 from stilnovo.errors import InputError
 from stilnovo.plan.speed import ObjectiveCost
 from stilnovo.train import corpus
-from stilnovo.train.corpus import Corpus, HeldOutRows, Joined, supervised
 from stilnovo.train.objectives.base import Objective
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class TextObjective(Objective):
 
     answers_only = False
 
-    def documents(self, tokenizer: Tokenizer) -> tuple[list[IntArray], HeldOutRows, str]:
+    def documents(self, tokenizer: Tokenizer) -> tuple[list[IntArray], corpus.HeldOutRows, str]:
         """Documents to learn, held-out rows, and the digest of everything read."""
         from stilnovo.data.comprehension import comprehension
         from stilnovo.text.encoder import Encoder
@@ -48,10 +47,12 @@ class TextObjective(Objective):
         learnt, held_out = corpus.split(rows, data.held_out, seed)
         documents = Encoder(tokenizer).documents([training_text(row) for row in learnt])
         if data.comprehension:
-            documents += [supervised(talk, tokenizer) for talk in comprehension(learnt, seed, data.comprehension)]
+            documents += [
+                corpus.supervised(talk, tokenizer) for talk in comprehension(learnt, seed, data.comprehension)
+            ]
         return documents, tuple(held_out), digest
 
-    def read(self, tokenizer: Tokenizer) -> Corpus:
+    def read(self, tokenizer: Tokenizer) -> corpus.Corpus:
         """See `Objective.read`; a prepared folder is opened as it is."""
         data = self.recipe.data
         if data.rehearsal or data.comprehension or self.answers_only:
@@ -64,16 +65,16 @@ class TextObjective(Objective):
         if data.rehearsal:
             conversations, rehearsal_digest = corpus.read_chats(read_conversations, data.rehearsal, None)
             wanted = round(data.rehearsal_share / (1 - data.rehearsal_share) * int(lengths.sum()))
-            talks = [supervised(conversation, tokenizer) for conversation in conversations]
+            talks = [corpus.supervised(conversation, tokenizer) for conversation in conversations]
             rehearsal = corpus.repeated(talks, wanted, self.recipe.train.seed)
-            anchored, documents = len(documents), Joined(documents, rehearsal)
+            anchored, documents = len(documents), corpus.Joined(documents, rehearsal)
             lengths = np.concatenate([lengths, corpus.lengths_of(rehearsal)])
             digest = hashlib.sha256(f"{digest}{rehearsal_digest}".encode()).hexdigest()
         index = truncated_index if data.rows == "truncated" else pack_index
         packed = PackedCorpus(documents, index(lengths, data.pack_tokens), data.pack_tokens, anchored)
-        return Corpus(packed, held_out, digest)
+        return corpus.Corpus(packed, held_out, digest)
 
-    def _prepared(self, folder: Path, tokenizer: Tokenizer) -> tuple[Sequence[IntArray], HeldOutRows, str]:
+    def _prepared(self, folder: Path, tokenizer: Tokenizer) -> tuple[Sequence[IntArray], corpus.HeldOutRows, str]:
         data = self.recipe.data
         if data.comprehension:
             raise InputError(
