@@ -48,6 +48,7 @@ def run_ours(job: dict[str, Any]) -> list[dict[str, float]]:
     from stilnovo.data.packing import pack
     from stilnovo.model import lora
     from stilnovo.model.load import open_model
+    from stilnovo.plan.cards import CPU
     from stilnovo.plan.choice import plan_for
     from stilnovo.plan.ledger import Run
     from stilnovo.plan.levers import Levers, all_layers
@@ -55,7 +56,6 @@ def run_ours(job: dict[str, Any]) -> list[dict[str, float]]:
     from stilnovo.recipe import TrainSection
     from stilnovo.runlog import RunFolder
     from stilnovo.spec import ModelSpec
-    from stilnovo.train import planning
     from stilnovo.train.loop import Trainer
 
     model, _ = open_model(ModelSpec("smollm2", quantization="nf4", device="cpu"))
@@ -71,7 +71,7 @@ def run_ours(job: dict[str, Any]) -> list[dict[str, float]]:
         config=model.config, lora=adapter, scheme="nf4", tokens=job["pack"] * job["batch"], flash=False,
         value_bytes=model.dtype.itemsize,
     )  # fmt: skip
-    plan = plan_for(run, levers, planning.CPU)
+    plan = plan_for(run, levers, CPU)
     trainer = Trainer(model, corpus, section, RunFolder(Path(job["folder"]) / f"ours-{os.getpid()}"), plan=plan)
     stream, rows = iter(trainer.stream), []
     forget_peak()

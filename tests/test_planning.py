@@ -19,6 +19,7 @@ from stilnovo.model import lora
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.qat import QuantizationAwareLinear
+from stilnovo.plan.cards import CPU
 from stilnovo.plan.choice import Budget, plan_for
 from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import Levers, all_layers
@@ -44,7 +45,7 @@ def trainer(folder: Path, engine: str = "auto", **levers: Any) -> Trainer:
     lora.attach(model, LoraConfig(r=4))
     recipe = TrainSection.model_validate({"steps": 5, "batch_packs": 2, "accumulation": 2, "optimizer": "adamw"})
     setting = replace(Levers(layers=all_layers("keep", TINY.layers), optimizer="adamw"), **levers)
-    plan = plan_for(shape(128), setting, planning.CPU) if engine == "auto" else None
+    plan = plan_for(shape(128), setting, CPU) if engine == "auto" else None
     return Trainer(model, corpus(), recipe, RunFolder(folder), plan=plan)
 
 
@@ -93,7 +94,7 @@ def test_a_cpu_keeps_what_fits_and_recomputes_the_rest(tmp_path: Path) -> None:
     run, recipe = shape(4096), TrainSection()
     rich = planning.choose_plan(run, recipe, torch.device("cpu"), Budget(GIB, GIB, 0, 0))
     assert set(rich.levers.layers) == {"keep"}
-    recomputed = plan_for(run, Levers(layers=all_layers("recompute", TINY.layers), optimizer="adamw"), planning.CPU)
+    recomputed = plan_for(run, Levers(layers=all_layers("recompute", TINY.layers), optimizer="adamw"), CPU)
     tight = Budget((rich.peak + recomputed.peak) // 2, GIB, 0, 0)
     assert set(planning.choose_plan(run, recipe, torch.device("cpu"), tight).levers.layers) == {"recompute"}
     with pytest.raises(InputError, match=r"(?s)4,096 tokens does not fit.*Free.*At most|Use a smaller"):
