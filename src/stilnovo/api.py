@@ -12,23 +12,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
+from pkgutil import resolve_name
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stilnovo import dist, hub
 from stilnovo.benchmarks.protocol import Protocol, differences, find_protocol, record
 from stilnovo.benchmarks.task import Draw, Selection
 from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
-from stilnovo.chat.answer import ask as ask_library
-from stilnovo.chat.quotes import Quote, verify_among
 from stilnovo.compare.paired import Comparison, compare
 from stilnovo.forgetting.guard import Guard, guard_callback
 from stilnovo.generate.generator import Generator, open_engine
 from stilnovo.generate.sampling import Sampling
-from stilnovo.library.location import open_or_sample, sample_library
-from stilnovo.library.read import read as read_work
-from stilnovo.library.search import search as search_library
-from stilnovo.library.store import Library
 from stilnovo.model import load
 from stilnovo.model.llama import Llama
 from stilnovo.recipe import Recipe
@@ -53,9 +48,28 @@ __all__ = [
     "open_model", "read_work", "search_library", "train_recipe",
 ]  # fmt: skip
 
+if TYPE_CHECKING:
+    from stilnovo.chat.answer import ask as ask_library
+    from stilnovo.chat.quotes import Quote
+    from stilnovo.library.read import read as read_work
+    from stilnovo.library.search import search as search_library
+    from stilnovo.library.store import Library
+
+# Names of rooms that a training or an evaluation does without: imported when they are first asked for.
+_LATE = {
+    "ask_library": "stilnovo.chat.answer:ask", "Quote": "stilnovo.chat.quotes:Quote", "Library": "stilnovo.library.store:Library",
+    "read_work": "stilnovo.library.read:read", "search_library": "stilnovo.library.search:search",
+}  # fmt: skip
+
 Note = Callable[[str], None]
 ProgressCallback = Callable[[str, int, int], None]
 _QUOTED = re.compile(r'«([^«»]+)»|“([^“”]+)”|"([^"\n]+)"')
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module 'stilnovo.api' has no attribute {name!r}")
+    return resolve_name(_LATE[name])
 
 
 def _silent(*_: object) -> None:
@@ -118,8 +132,7 @@ def train_recipe(
         InputError: when the recipe, the data or the model cannot be used.
     """
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    result, _ = open_training(chosen.changed(dict(changes)), Path(out), resume=resume, note=note).train()
-    return result
+    return open_training(chosen.changed(dict(changes)), Path(out), resume=resume, note=note).train()[0]
 
 
 def evaluate_model(
@@ -254,8 +267,7 @@ def compare_runs(before: EvaluationResult | Path | str, after: EvaluationResult 
     Raises:
         InputError: when they have nothing in common.
     """
-    first, second = (run if isinstance(run, EvaluationResult) else load_result(Path(run)) for run in (before, after))
-    return compare(first, second)
+    return compare(*(run if isinstance(run, EvaluationResult) else load_result(Path(run)) for run in (before, after)))
 
 
 def open_library(path: Path | str | None = None) -> Library:
@@ -264,6 +276,8 @@ def open_library(path: Path | str | None = None) -> Library:
     Raises:
         InputError: when it does not exist.
     """
+    from stilnovo.library.location import open_or_sample, sample_library
+
     return sample_library() if str(path) == "sample" else open_or_sample(Path(path) if path else None)[0]
 
 
@@ -273,9 +287,12 @@ def check_quotes(text: str, library: Library) -> list[Quote]:
     Each `Quote` has a status (verified, repaired, unverified), the source's own words and citation, and where it stands in
     the text (`answer_start`, `answer_end`).
     """
+    from stilnovo.chat.quotes import verify_among
+    from stilnovo.library.search import search
+
     quotes = []
     for match in _QUOTED.finditer(text):
         claimed = next(filter(None, match.groups()))
-        passages = [hit.passage for hit in search_library(library, claimed)]
+        passages = [hit.passage for hit in search(library, claimed)]
         quotes.append(verify_among(claimed, library, passages).at(match.start(), len(match.group())))
     return quotes

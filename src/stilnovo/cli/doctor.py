@@ -92,7 +92,7 @@ def _driver() -> list[str]:
 def findings(facts: dict[str, Any]) -> dict[str, str]:
     """What the facts mean, by what was looked at, in the order in which a person reads it."""
     torch, on = facts["torch"], "Windows (WSL2), " if facts["wsl"] else ""
-    shown = {
+    checks = {
         "python": f"{facts['python']} on {on}{facts['system']}",
         "PyTorch": "not installed (README, Installation)"
         if torch is None
@@ -107,10 +107,10 @@ def findings(facts: dict[str, Any]) -> dict[str, str]:
         "what fits": what_fits(torch["cards"][0][1] if torch and torch["cards"] else None, facts["memory_total"]),
     }
     if torch is not None:
-        error = torch["four_bit_error"]
-        shown["4-bit weights"] = f"{'work' if error < 0.1 else 'WRONG'} (mean NF4 error {error:.3f} on a ramp)"
+        works = "work" if torch["four_bit_error"] < 0.1 else "WRONG"
+        checks["4-bit weights"] = f"{works} (mean NF4 error {torch['four_bit_error']:.3f} on a ramp)"
     ready = torch is not None and facts["smollm2"]
-    return {**shown, "next": "stilnovo demo" if ready else "install what is missing above, then: stilnovo demo"}
+    return {**checks, "next": "stilnovo demo" if ready else "install what is missing above, then: stilnovo demo"}
 
 
 def _gpu(facts: dict[str, Any]) -> str:

@@ -171,8 +171,8 @@ def add(
             store.catch_up(lambda count, total: bar.update(count * len(works) / total, f"{count} of {total} works"))
         _ask_for_names([(file, done.work) for file, done in works if not (done.work.author and done.work.year)])
         print(f"Library: {store.path}")
-        stored = [{**asdict(done.work), "new": done.new} for _, done in works]
-        emit({"library": str(store.path), "works": stored, "failed": failed}, as_json)
+        added = [{**asdict(done.work), "new": done.new} for _, done in works]
+        emit({"library": str(store.path), "works": added, "failed": failed}, as_json)
     if failed:
         raise InputError(
             f"{len(failed)} of {len(files)} files could not be added.",

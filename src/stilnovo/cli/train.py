@@ -92,10 +92,8 @@ def _print(
 ) -> None:
     from stilnovo.train.loop import LAST_STEPS
 
-    predicted = ""
-    if run.plan is not None:
-        whole = "" if run.model.device.type == "cuda" else ", the program itself not counted"
-        predicted = f" (the plan: {bytes_text(run.plan.peak)}{whole})"
+    whole = "" if run.model.device.type == "cuda" else ", the program itself not counted"
+    predicted = "" if run.plan is None else f" (the plan: {bytes_text(run.plan.peak)}{whole})"
     for line in memory:
         measured = bytes_text(line.measured) if line.measured is not None else ""
         print(f"{line.name:<24}{bytes_text(line.size):>12} {measured:>12}  {line.note}")

@@ -34,7 +34,6 @@ _REQUIRED = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.e
 _VISIBLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
 _HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
 _BYTE_LETTERS = {byte: chr(byte) for byte in _VISIBLE} | {byte: chr(256 + at) for at, byte in enumerate(_HIDDEN)}
-_LETTER_TABLE = {byte: letter for byte, letter in _BYTE_LETTERS.items() if chr(byte) != letter}
 
 
 class Tokenizer:
@@ -76,7 +75,7 @@ class Tokenizer:
 
     def merge(self, word: str) -> list[int]:
         """Token ids of one pre-token (a run of letters, a space before it or not), without looking for cuts in it."""
-        letters = word.encode().decode("latin-1").translate(_LETTER_TABLE)
+        letters = word.encode().decode("latin-1").translate(_BYTE_LETTERS)
         return [token.id for token in self._fast.model.tokenize(letters)]
 
     def pre_tokens(self, text: str) -> list[str]:
