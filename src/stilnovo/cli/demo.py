@@ -25,8 +25,6 @@ def demo(
 
     Trains, evaluates before and after, compares, and answers from a library; writes report.html.
     """
-    import json
-
     from stilnovo import recipe as recipes
 
     given = {"model.name": model, "model.device": device, "train.steps": steps}
@@ -35,14 +33,13 @@ def demo(
 
     from stilnovo.demo.job import run, written
     from stilnovo.report.demo import demo_figures, demo_page, demo_text
-    from stilnovo.runlog import write_atomic
+    from stilnovo.runlog import RunFolder, write_atomic
     from stilnovo.scoring.result import finite
 
     result = run(chosen, out, prompt_count=prompts, new_tokens=new_tokens, questions=3)
     page = out / "report.html"
     figures = finite(demo_figures(result, str(page)))
     write_atomic(page, demo_page(result))
-    content = json.dumps({"finished": True, **figures, **finite(written(result))}, ensure_ascii=False, indent=1)
-    write_atomic(out / "demo.json", f"{content}\n")
+    RunFolder(out).write_json("demo.json", {"finished": True, **figures, **finite(written(result))})
     show([demo_text(result), f"Report: {page}"])
     emit(figures, as_json)

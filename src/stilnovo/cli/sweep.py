@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from stilnovo.forgetting.scales import Probes
     from stilnovo.forgetting.tradeoff import Tradeoff
     from stilnovo.model.scaling import Scaling
-    from stilnovo.text.tokenizer import Tokenizer
 
 RECOMMENDED = "recommended"
 
@@ -112,7 +111,7 @@ def sweep(
     from stilnovo import api
     from stilnovo.benchmarks.protocol import find_protocol
     from stilnovo.benchmarks.tasks import find_tasks
-    from stilnovo.forgetting.scales import Probes, SweepCandidate, run_sweep
+    from stilnovo.forgetting.scales import Probes, SweepCandidate, fitted, run_sweep
     from stilnovo.forgetting.tradeoff import weigh
     from stilnovo.model import lora
     from stilnovo.report.sweep import sweep_text
@@ -145,7 +144,7 @@ def sweep(
             SweepCandidate(name, path, identity(path, hashes[name]), settings) for name, path in paths.items()
         ]
         probes = Probes(own, selections, protected, talks, (), max_new_tokens, positions)
-        probes = _fitted(probes, prompts, seed, tokenizer, llama.config.max_positions)
+        probes = fitted(probes, prompts, seed, tokenizer, llama.config.max_positions, note)
         note(f"{len(candidates)} × {len(settings)} settings, {probes.items:,} items each.")
         with api.resumable(answers, note), Progress("sweep", 1) as bar:
             found = run_sweep(
@@ -164,19 +163,6 @@ def sweep(
         _save(tradeoff, wanted, paths, llama, model)
     print(f"Report: {out / 'report.html'}")
     emit(result, as_json)
-
-
-def _fitted(probes: Probes, prompts: int, seed: int, tokenizer: Tokenizer, context: int) -> Probes:
-    """The probes with the conversations that the model can read, and prompts drawn from them."""
-    from dataclasses import replace
-
-    from stilnovo.forgetting.form import choose_prompts
-    from stilnovo.scoring.chat_answers import fitting
-
-    fit = fitting(probes.conversations, tokenizer, context)
-    if len(fit) < len(probes.conversations):
-        note(f"{len(probes.conversations) - len(fit):,} conversations are longer than the context and are left out.")
-    return replace(probes, conversations=fit, prompts=choose_prompts(prompts, fit, seed) if prompts else ())
 
 
 def _named(given: list[str], option: str) -> dict[str, Path]:
@@ -264,7 +250,7 @@ def _write(
     import sys
 
     from stilnovo.report.sweep import answers_of, sweep_facts, sweep_figures, sweep_page
-    from stilnovo.runlog import environment, write_atomic
+    from stilnovo.runlog import RunFolder, environment, write_atomic
     from stilnovo.scoring.result import finite
 
     title, facts = f"{given['model']}: gained and lost", sweep_facts(given, hashes, probes)
@@ -272,6 +258,5 @@ def _write(
     result = {**given, **sweep_figures(tradeoff), "report": str(out / "report.html"), "command": sys.argv}
     points = [tradeoff.base, *tradeoff.points]
     answers = {f"{point.name} {point.scaling}": answers_of(point.measured) for point in points}
-    content = finite({**result, **environment(), "answers": answers})
-    write_atomic(out / "sweep.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    RunFolder(out).write_json("sweep.json", finite({**result, **environment(), "answers": answers}))
     return result

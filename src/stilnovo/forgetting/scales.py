@@ -15,13 +15,13 @@ from pathlib import Path
 
 from stilnovo.benchmarks.task import Selection
 from stilnovo.data.conversations import Conversation
-from stilnovo.forgetting.form import MAX_NEW_TOKENS, AnswerForm, Prompt, write_answers
+from stilnovo.forgetting.form import MAX_NEW_TOKENS, AnswerForm, Prompt, choose_prompts, write_answers
 from stilnovo.generate.generator import Generator
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.scaling import Scaling, scaled
 from stilnovo.scoring.answer_cache import AnswerCache, ModelCache, Progress
-from stilnovo.scoring.chat_answers import score_conversations
+from stilnovo.scoring.chat_answers import fitting, score_conversations
 from stilnovo.scoring.evaluate import evaluate
 from stilnovo.scoring.identity import Identity
 from stilnovo.scoring.packed import TOKEN_BUDGET
@@ -55,6 +55,16 @@ class Probes:
         """Number of items of one setting."""
         texts = len(self.held_out) + sum(map(len, self.protected.values()))
         return texts + sum(len(one.items) for one in self.selections) + len(self.conversations) + len(self.prompts)
+
+
+def fitted(
+    probes: Probes, prompts: int, seed: int, tokenizer: Tokenizer, context: int, note: Callable[[str], None]
+) -> Probes:
+    """The probes with the conversations that the model can read, and prompts drawn from them; `note` is told of the others."""
+    fit = fitting(probes.conversations, tokenizer, context)
+    if len(fit) < len(probes.conversations):
+        note(f"{len(probes.conversations) - len(fit):,} conversations are longer than the context and are left out.")
+    return replace(probes, conversations=fit, prompts=choose_prompts(prompts, fit, seed) if prompts else ())
 
 
 @dataclass(frozen=True)

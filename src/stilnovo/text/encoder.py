@@ -243,11 +243,9 @@ def _cuts_are_known(definition: str) -> bool:
 
 
 def _known_step(step: dict[str, object]) -> bool:
-    kind = step.get("type")
-    if kind == "ByteLevel":
-        return not step["add_prefix_space"]
-    if kind == "Split":
-        pattern = step["pattern"]
-        known = isinstance(pattern, dict) and pattern.get("Regex") in _SPLITS
-        return known and step["behavior"] == "Isolated" and not step["invert"]
-    return kind == "Digits"
+    match step:
+        case {"type": "Digits"} | {"type": "ByteLevel", "add_prefix_space": False}:
+            return True
+        case {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}:
+            return pattern in _SPLITS
+    return False

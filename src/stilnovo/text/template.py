@@ -122,10 +122,9 @@ def detect(template: str | None, vocabulary: set[str]) -> str:
     """
     if not template:
         return "plain"
-    if IM_START.token in template and IM_START.token in vocabulary:
-        return "chatml"
-    if START_HEADER.token in template and START_HEADER.token in vocabulary:
-        return "llama3"
+    for name, begin in (("chatml", IM_START.token), ("llama3", START_HEADER.token)):
+        if begin in template and begin in vocabulary:
+            return name
     raise InputError(
         "The model's chat template is not supported.",
         f"It begins: {template[:80]!r}",
