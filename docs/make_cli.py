@@ -11,8 +11,8 @@ os.environ["COLUMNS"] = "100"  # a default may be wrapped otherwise
 
 import typer
 
+from stilnovo.cli.common import sections_of
 from stilnovo.cli.main import COMMANDS, app
-from stilnovo.cli.options import sections_of
 
 INTRO = """# Command line
 

@@ -12,8 +12,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from stilnovo.cli.common import sections_of
 from stilnovo.cli.main import COMMANDS, app
-from stilnovo.cli.options import sections_of
 
 NAMES = [name for section in COMMANDS.values() for name in section]
 
@@ -55,7 +55,7 @@ def test_the_first_page_imports_no_command_and_nothing_of_rich() -> None:
         "print(sorted(m for m in sys.modules if m.startswith(('stilnovo.', 'rich', 'yaml', 'pydantic'))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
-    known = ["stilnovo.cli", "stilnovo.cli.main", "stilnovo.cli.options", "stilnovo.errors"]
+    known = ["stilnovo.cli", "stilnovo.cli.common", "stilnovo.cli.main", "stilnovo.errors"]
     assert done.stdout.splitlines()[-1] == str(known)
 
 

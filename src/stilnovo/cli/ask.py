@@ -8,7 +8,7 @@ import typer
 
 from stilnovo.chat.answer import ask as answer_from
 from stilnovo.cli.answering_model import system_of, writer_of
-from stilnovo.cli.options import (
+from stilnovo.cli.common import (
     Adapter,
     AdapterQuantization,
     AsJson,
@@ -19,8 +19,9 @@ from stilnovo.cli.options import (
     ServerModel,
     SystemFile,
     WritingModel,
+    emit,
+    note,
 )
-from stilnovo.cli.output import emit, note
 from stilnovo.errors import InputError
 from stilnovo.library.location import open_or_sample
 

@@ -17,7 +17,7 @@ import typer
 from stilnovo.chat.conversation import ChatSession
 from stilnovo.chat.events import Event, Mode, Notice, TextToken
 from stilnovo.cli.answering_model import system_of, writer_of
-from stilnovo.cli.options import (
+from stilnovo.cli.common import (
     Adapter,
     AdapterQuantization,
     AsJson,
@@ -31,8 +31,9 @@ from stilnovo.cli.options import (
     SystemFile,
     Temperature,
     TopP,
+    emit,
+    note,
 )
-from stilnovo.cli.output import emit, note
 from stilnovo.errors import InputError
 from stilnovo.generate.sampling import Sampling
 from stilnovo.library.location import open_or_sample, sample_library
@@ -137,8 +138,13 @@ def chat(
         writer = writer_of(named, adapter, quantization, server, server_model, server_context, device)
         talk = ChatSession(writer, prompt, library=store, rewrite=rewrite)
         _converse(talk, lambda line: talk.reply(line, mode, sampling(len(talk.turns) + talk.dropped)))
-    turns = [
-        {"question": turn.user, "answer": turn.assistant, "citations": [quote.as_dict() for quote in turn.quotes]}
-        for turn in talk.turns
-    ]
-    emit({"model": server_model or model, "turns": turns, "dropped": talk.dropped}, as_json)
+    emit(
+        {
+            "model": server_model or model, "dropped": talk.dropped,
+            "turns": [
+                {"question": turn.user, "answer": turn.assistant, "citations": [quote.as_dict() for quote in turn.quotes]}
+                for turn in talk.turns
+            ],
+        },
+        as_json,
+    )  # fmt: skip

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stilnovo.cli.options import AsJson, DataDir
-from stilnovo.cli.output import emit, note, show
+from stilnovo.cli.common import AsJson, DataDir, emit, note, show
 
 if TYPE_CHECKING:
     from stilnovo.benchmarks.task import Item

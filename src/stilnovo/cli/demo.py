@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stilnovo.cli.options import AsJson, Device, Model, Out, RecipeName, Steps
-from stilnovo.cli.output import emit, note, show
+from stilnovo.cli.common import AsJson, Device, Model, Out, RecipeName, Steps, emit, note, show
 
 
 def demo(

@@ -11,8 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stilnovo.cli.options import AsJson
-from stilnovo.cli.output import emit
+from stilnovo.cli.common import AsJson, emit
 from stilnovo.progress import bytes_text
 
 #: What an extra adds, and a package by which it is known to be installed.
@@ -83,10 +82,11 @@ def _torch() -> dict[str, Any]:
 def _driver() -> list[str]:
     """Name, memory and driver version of each card that NVIDIA's driver sees."""
     try:
-        asked = subprocess.run(_NVIDIA, capture_output=True, text=True, timeout=20, check=True)
+        return (
+            subprocess.run(_NVIDIA, capture_output=True, text=True, timeout=20, check=True).stdout.strip().splitlines()
+        )
     except (OSError, subprocess.SubprocessError):
         return []
-    return asked.stdout.strip().splitlines()
 
 
 def findings(facts: dict[str, Any]) -> dict[str, str]:

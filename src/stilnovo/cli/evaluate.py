@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stilnovo.cli.options import (
+from stilnovo.cli.common import (
     BENCHMARKS,
     Adapter,
     AsJson,
@@ -22,8 +22,10 @@ from stilnovo.cli.options import (
     Seed,
     Split,
     Tasks,
+    emit,
+    note,
+    show,
 )
-from stilnovo.cli.output import emit, note, show
 
 
 def evaluate(

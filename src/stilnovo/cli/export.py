@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stilnovo.cli.options import Adapter, AdapterQuantization, AsJson, Model
-from stilnovo.cli.output import emit, note
+from stilnovo.cli.common import Adapter, AdapterQuantization, AsJson, Model, emit, note
 from stilnovo.errors import InputError
 from stilnovo.progress import bytes_text, seconds_text
 from stilnovo.spec import ModelSpec, spec_of, training_recipe

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stilnovo.cli.options import (
+from stilnovo.cli.common import (
     Adapter,
     AdapterQuantization,
     AsJson,
@@ -17,8 +17,8 @@ from stilnovo.cli.options import (
     System,
     Temperature,
     TopP,
+    emit,
 )
-from stilnovo.cli.output import emit
 
 
 def generate(

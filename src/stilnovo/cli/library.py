@@ -10,8 +10,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from stilnovo.cli.options import AsJson, EmbeddingModel, EmbeddingServer, LibraryPath
-from stilnovo.cli.output import emit, note
+from stilnovo.cli.common import AsJson, EmbeddingModel, EmbeddingServer, LibraryPath, emit, note
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.io.sample import library_texts
 from stilnovo.library.catalogue import catalogue, fetch, find

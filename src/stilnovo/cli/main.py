@@ -16,7 +16,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from stilnovo.cli.options import GroupedCommand
+from stilnovo.cli.common import GroupedCommand
 from stilnovo.errors import StilnovoError
 
 COMMANDS = {
@@ -111,9 +111,9 @@ def main() -> None:
     except MemoryError:
         _failed("The machine ran out of memory.\nUse a smaller model, --quantization nf4, or fewer tokens at once.", 1)
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else "no message"
         _failed(
-            f"Unexpected {type(error).__name__}: {first}\nThis is a fault of stilnovo: run again with --debug and report it.",
+            f"Unexpected {type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}\n"
+            "This is a fault of stilnovo: run again with --debug and report it.",
             1,
         )
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from stilnovo.cli.options import AsJson
-from stilnovo.cli.output import emit
+from stilnovo.cli.common import AsJson, emit
 from stilnovo.hub import SHORT_NAMES, smollm2_path
 
 

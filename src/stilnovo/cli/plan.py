@@ -8,8 +8,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from stilnovo.cli.options import ADVANCED, AsJson, RecipeName
-from stilnovo.cli.output import emit
+from stilnovo.cli.common import ADVANCED, AsJson, RecipeName, emit
 from stilnovo.errors import InputError
 from stilnovo.plan import cards
 from stilnovo.plan.choice import Budget, Plan, best, leanest, longest, wishes_of
@@ -95,7 +94,6 @@ def plan(
         f"(allocator {_gib(budget.allocator)}), host {ram}\n"
     )
     _table(setting, budget)
-    seconds = epoch_tokens * setting.speed.seconds / length
     print(
         f"\n{_speed_text(setting, speeds, epoch_tokens)}\n{_beside(asked)}Longest context that fits: {reach:,} tokens."
     )
@@ -103,7 +101,7 @@ def plan(
         {
             "tokens": length, "longest_context_tokens": reach, "peak_bytes": setting.peak, "host_bytes": setting.ledger.host,
             "budget_bytes": budget.allocator, "flops_per_token": setting.speed.flops_per_token, "times_n": setting.speed.times_n,
-            "tokens_per_second": length / setting.speed.seconds, "hours_per_epoch": seconds / 3600,
+            "tokens_per_second": length / setting.speed.seconds, "hours_per_epoch": epoch_tokens * setting.speed.seconds / length / 3600,
             "items": [{"name": item.name, "place": item.place, "bytes": item.size, "note": item.note} for item in setting.ledger.items],
             "moments": setting.ledger.moments, "levers": asdict(setting.levers), "objective": asdict(asked),
         },

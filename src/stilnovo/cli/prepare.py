@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stilnovo.cli.options import ADVANCED, CLEANING, AsJson, Out, Seed
-from stilnovo.cli.output import emit, note
+from stilnovo.cli.common import ADVANCED, CLEANING, AsJson, Out, Seed, emit, note
 from stilnovo.data import corpora
 from stilnovo.errors import InputError
 from stilnovo.io.streams import suffix_of

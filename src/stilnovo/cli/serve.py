@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stilnovo.cli.options import (
+from stilnovo.cli.common import (
     ADVANCED,
     SEARCH,
     Adapter,
@@ -19,8 +19,9 @@ from stilnovo.cli.options import (
     System,
     SystemFile,
     WritingModel,
+    emit,
+    note,
 )
-from stilnovo.cli.output import emit, note
 
 
 def serve(

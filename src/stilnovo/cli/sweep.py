@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stilnovo.cli.options import (
+from stilnovo.cli.common import (
     ADVANCED,
     PROBES,
     AsJson,
@@ -22,8 +22,10 @@ from stilnovo.cli.options import (
     Quantization,
     Seed,
     Split,
+    emit,
+    note,
+    show,
 )
-from stilnovo.cli.output import emit, note, show
 from stilnovo.errors import InputError
 from stilnovo.progress import Progress
 from stilnovo.spec import spec_of
@@ -191,8 +193,8 @@ def _distinct(names: list[str]) -> None:
 def _scalings(scales: str, lines: str | None) -> tuple[Scaling, ...]:
     from stilnovo.model.scaling import parse
 
-    given = [text for text in scales.split(",") if text.strip()] + (lines or "").split(",")
-    found = tuple(dict.fromkeys(parse(text) for text in given if text.strip()))
+    given = [text for text in f"{scales},{lines or ''}".split(",") if text.strip()]
+    found = tuple(dict.fromkeys(map(parse, given)))
     if all(scaling.is_base for scaling in found):
         raise InputError("No scaling was given beside 0, which is the base.", next="Such as --scales 0.5,1.")
     return found
@@ -256,7 +258,8 @@ def _write(
     title, facts = f"{given['model']}: gained and lost", sweep_facts(given, hashes, probes)
     write_atomic(out / "report.html", sweep_page(tradeoff, title=title, command=sys.argv, facts=facts))
     result = {**given, **sweep_figures(tradeoff), "report": str(out / "report.html"), "command": sys.argv}
-    points = [tradeoff.base, *tradeoff.points]
-    answers = {f"{point.name} {point.scaling}": answers_of(point.measured) for point in points}
+    answers = {
+        f"{point.name} {point.scaling}": answers_of(point.measured) for point in (tradeoff.base, *tradeoff.points)
+    }
     RunFolder(out).write_json("sweep.json", finite({**result, **environment(), "answers": answers}))
     return result

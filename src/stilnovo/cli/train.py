@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stilnovo.cli.options import AsJson, OptionalDevice, OptionalModel, OptionalQuantization, Out, RecipeName, Steps
-from stilnovo.cli.output import emit, note
+from stilnovo.cli.common import (
+    AsJson,
+    OptionalDevice,
+    OptionalModel,
+    OptionalQuantization,
+    Out,
+    RecipeName,
+    Steps,
+    emit,
+    note,
+)
 from stilnovo.errors import InputError
 from stilnovo.progress import bytes_text, seconds_text
 
