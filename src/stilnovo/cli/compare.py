@@ -33,14 +33,14 @@ def compare(
     from stilnovo.compare.paired import compare as pair_up
     from stilnovo.report.comparison import comparison_figures, comparison_page, comparison_text
     from stilnovo.runlog import RunFolder, environment, write_atomic
-    from stilnovo.scoring.result import load_result
+    from stilnovo.scoring.result import finite, load_result
 
     first, second = load_result(before), load_result(after)
     comparison = pair_up(first, second)
     for what, was, became in comparison.differences[:8]:
         note(f"differs: {what}: {was} / {became}")
     show(comparison_text(first, second, comparison))
-    result: dict[str, Any] = {"before": str(before), "after": str(after), **comparison_figures(comparison)}
+    result: dict[str, Any] = {"before": str(before), "after": str(after), **finite(comparison_figures(comparison))}
     if out is not None:
         folder = data_dir or (Path(first.settings["data_dir"]) if first.settings.get("data_dir") else None)
         own_files = first.settings.get("task_files") or {}

@@ -257,7 +257,7 @@ def _write(
 
     title, facts = f"{given['model']}: gained and lost", sweep_facts(given, hashes, probes)
     write_atomic(out / "report.html", sweep_page(tradeoff, title=title, command=sys.argv, facts=facts))
-    result = {**given, **sweep_figures(tradeoff), "report": str(out / "report.html"), "command": sys.argv}
+    result = {**given, **finite(sweep_figures(tradeoff)), "report": str(out / "report.html"), "command": sys.argv}
     answers = {
         f"{point.name} {point.scaling}": answers_of(point.measured) for point in (tradeoff.base, *tradeoff.points)
     }

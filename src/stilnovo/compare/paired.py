@@ -49,11 +49,10 @@ class Pairs:
     @property
     def note(self) -> str:
         """The items left out of the comparison, in words; empty where both runs asked the same."""
-        if not self.only_before and not self.only_after:
-            return ""
         sides = ((self.only_before, "before"), (self.only_after, "after"))
         left = " and ".join(f"{count:,} asked only {when}" for count, when in sides if count)
-        return f"{self.before.name}: compared on the {len(self.items):,} items that both runs asked; {left} left out."
+        note = f"{self.before.name}: compared on the {len(self.items):,} items that both runs asked; {left} left out."
+        return note if left else ""
 
 
 @dataclass(frozen=True)
@@ -117,8 +116,7 @@ def pair(before: TaskResult, after: TaskResult) -> Pairs:
         {item.id: (item, digest) for item, digest in zip(r.items, r.hashes, strict=True)} for r in (before, after)
     )
     common = [name for name in first if name in second]
-    changed = [name for name in common if first[name][1] != second[name][1]]
-    if changed:
+    if changed := [name for name in common if first[name][1] != second[name][1]]:
         raise InputError(
             f"The two evaluations asked different questions of {before.name} under the same names.",
             f"{len(changed):,} of {len(common):,} common items have another content, {changed[0]!r} for one.",
@@ -138,16 +136,15 @@ def differences(before: EvaluationResult, after: EvaluationResult) -> tuple[tupl
     """How the two runs differ besides their answers: (what, before, after)."""
     inputs = [(result.model, result.quantization, result.adapter or "none") for result in (before, after)]
     rows = list(zip(("model", "quantization", "adapter"), *inputs, strict=True))
-    first, second = (dict(result.identity or {}) for result in (before, after))
-    for identity in (first, second):
-        identity.update(identity.pop("protocol", {}))
+    identities = [result.identity or {} for result in (before, after)]
+    first, second = ({**identity, **identity.get("protocol", {})} for identity in identities)
     for key, what in _HASHES.items():
         hashes = [str(identity.pop(key, None) or "none")[:12] for identity in (first, second)]
         rows += [(what, *hashes)] if before.identity and after.identity else []
     rows += [
         (key, str(first.get(key, "unknown")), str(second.get(key, "unknown")))
         for key in dict.fromkeys([*first, *second])
-        if key != "quantization"
+        if key not in ("quantization", "protocol")
     ]
     return tuple(row for row in rows if row[1] != row[2])
 

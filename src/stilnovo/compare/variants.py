@@ -89,5 +89,7 @@ def side_by_side(engine: Generator, rows: Sequence[dict[str, Any]], sampling: Sa
     finally:
         lora.set_enabled(engine.model, True)
     tuned = engine.complete(conversations, settings)
-    together = zip(rows, settings, base, tuned, strict=True)
-    return [SideBySide(row["id"], row["kind"], row["prompt"], s.seed, b, t) for row, s, b, t in together]
+    return [
+        SideBySide(row["id"], row["kind"], row["prompt"], setting.seed, before, after)
+        for row, setting, before, after in zip(rows, settings, base, tuned, strict=True)
+    ]

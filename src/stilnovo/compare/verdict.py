@@ -103,10 +103,11 @@ class Verdict:
         before, after = (f"{self.scale * end.value:.{self.digits}f}{mark}" for end in (self.before, self.after))
         change = self.difference.times(self.scale)
         value, low, high = (_signed(end, self.digits) for end in (change.value, change.low, change.high))
-        items = f"{change.n:,} {noun}{'' if change.n == 1 else 's'}"
-        items += "" if change.clusters == change.n else f" in {change.clusters:,} groups"
-        interval = f"95 % interval {low} to {high}, {self.test} {_p(self.p)}, {items}"
-        return f"{self.metric} {before} → {after} ({value}{points}, {interval})"
+        groups = "" if change.clusters == change.n else f" in {change.clusters:,} groups"
+        return (
+            f"{self.metric} {before} → {after} ({value}{points}, 95 % interval {low} to {high}, {self.test} {_p(self.p)}, "
+            f"{change.n:,} {noun}{'' if change.n == 1 else 's'}{groups})"
+        )
 
     def _outcome(self, p: float) -> Outcome:
         if p >= ALPHA or self.difference.low <= 0 <= self.difference.high:
@@ -154,8 +155,10 @@ def score_verdict(
         shift = smallest_visible_shift(difference.standard_error)
         visible = max(visible, shift) if binary else shift or visible
     if difference.clusters < FEWEST_CLUSTERS and test == "sign-flip":
-        groups = f"{difference.clusters} group{'' if difference.clusters == 1 else 's'} of items"
-        limit = f"{groups} are too few to tell, at least {FEWEST_CLUSTERS} are needed"
+        limit = (
+            f"{difference.clusters} group{'' if difference.clusters == 1 else 's'} of items are too few to tell, at least "
+            f"{FEWEST_CLUSTERS} are needed"
+        )
     else:
         limit = f"this test could only have seen changes of {math.ceil(min(1.0, visible) * 100 - 1e-9)} points or more"
     start, end = (mean(values, clusters, shares=True) for values in (first, second))

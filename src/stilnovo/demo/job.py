@@ -51,11 +51,10 @@ def clear(folder: Path) -> None:
     Raises:
         InputError: when the folder holds something that no demo wrote.
     """
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / "demo.json").exists():
-        raise InputError(f"{folder} holds something that is not a demo.", next="Choose another --out or remove it.")
-    shutil.rmtree(folder)
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / "demo.json").exists():
+            raise InputError(f"{folder} holds something that is not a demo.", next="Choose another --out or remove it.")
+        shutil.rmtree(folder)
 
 
 def run(recipe: Recipe, folder: Path, *, prompt_count: int, new_tokens: int, questions: int) -> DemoResult:

@@ -49,20 +49,21 @@ _HEADING = re.compile(
     r"|#{2,3}\s*(?:instruction|input|response|istruzione|risposta)\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-_ITALIAN = frozenset(
-    re.findall(
-        r"\w+",
-        "il lo gli le un uno una di del della dei delle degli che è non con sono nel nella più anche questo questa si da dal"
-        " al alla ai su sul tra fra ma se quando dove perché molto essere ha hanno può suo sua loro cui",
+_FUNCTION_WORDS = {
+    code: frozenset(re.findall(r"\w+", words))
+    for code, words in (
+        (
+            "it",
+            "il lo gli le un uno una di del della dei delle degli che è non con sono nel nella più anche questo questa si da dal"
+            " al alla ai su sul tra fra ma se quando dove perché molto essere ha hanno può suo sua loro cui",
+        ),
+        (
+            "en",
+            "the of and to is that it for are with as this be you your an can by from was were has have not they their there"
+            " which what when will would should these those its at",
+        ),
     )
-)
-_ENGLISH = frozenset(
-    re.findall(
-        r"\w+",
-        "the of and to is that it for are with as this be you your an can by from was were has have not they their there"
-        " which what when will would should these those its at",
-    )
-)
+}
 
 
 @dataclass(frozen=True)
@@ -183,5 +184,5 @@ def loops(ids: Sequence[int]) -> bool:
 def language(text: str) -> str:
     """`it` or `en`, whichever has more of its function words in the text; empty where it cannot be told."""
     words = re.findall(r"[a-zà-ù]+", text.lower())
-    italian, english = (sum(word in known for word in words) for known in (_ITALIAN, _ENGLISH))
-    return "" if italian == english else "it" if italian > english else "en"
+    counts = {code: sum(word in known for word in words) for code, known in _FUNCTION_WORDS.items()}
+    return max(counts, key=counts.__getitem__) if len(set(counts.values())) > 1 else ""

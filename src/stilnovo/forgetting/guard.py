@@ -91,8 +91,10 @@ class Protected:
         change = f"{self.name} {self.change:+.2f} {sign}".replace("-", "−")
         if not self.lost:
             return change
-        bound_text = f"lower {100 * (1 - self.alpha):g} % bound of the regression: {-self.at_most:.2f} {sign}"
-        return f"{change}, {bound_text} (tolerance {self.allowed:g} {sign})"
+        return (
+            f"{change}, lower {100 * (1 - self.alpha):g} % bound of the regression: {-self.at_most:.2f} {sign} "
+            f"(tolerance {self.allowed:g} {sign})"
+        )
 
 
 class Guard:
@@ -123,7 +125,7 @@ class Guard:
 
     def begin(self, model: Llama) -> None:
         """Take the base's answers from the run folder, or ask it: the adapter is switched off meanwhile."""
-        key, path = f"{self.what.sha256()} {self.identity}", self.folder / "base.json"
+        key, path = f"answers by benchmark {self.what.sha256()} {self.identity}", self.folder / "base.json"
         with suppress(OSError, ValueError, KeyError, TypeError):  # an earlier session's, of this base and slice
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["key"] == key:
@@ -172,8 +174,10 @@ class Guard:
                 for name, sizes in self.base.sizes.items()
             },
         }  # fmt: skip
-        within = all(one.change >= -one.allowed for one in protected)
-        return StepEvaluation(step, bool(lost), within, gain, text, figures, time.perf_counter() - began)
+        return StepEvaluation(
+            step, bool(lost), all(one.change >= -one.allowed for one in protected), gain, text, figures,
+            seconds=time.perf_counter() - began,
+        )  # fmt: skip
 
     def judge(self, now: Answers) -> list[Protected]:
         """Apply the rule to the answers of one more evaluation."""
@@ -241,16 +245,14 @@ def guard_callback(
     data_dir = Path(section.data_dir) if section.data_dir else None
     if data_dir is not None and not data_dir.is_dir():
         raise InputError(f"There is no folder {data_dir}.", next="Set guard.data_dir to the folder of the benchmarks.")
-    learnt = {*recipe.data.paths, *recipe.data.rehearsal} & set(section.texts)
-    if learnt:
+    if learnt := {*recipe.data.paths, *recipe.data.rehearsal} & set(section.texts):
         raise InputError(
             f"{sorted(learnt)[0]} is training data and protected text at once.", "Training data cannot show what is forgotten.",
             "Give guard.texts other files of its kind.",
         )  # fmt: skip
     seed = recipe.train.seed
     what = read_slice(section.tasks, section.items, section.texts, section.documents, data_dir, seed)
-    few = [name for name, documents in what.texts.items() if len(documents) < FEWEST_UNITS]
-    if few:
+    if few := [name for name, documents in what.texts.items() if len(documents) < FEWEST_UNITS]:
         raise InputError(
             f"{few[0]} has {len(what.texts[few[0]])} documents.", f"A test needs at least {FEWEST_UNITS}.",
             "Give guard.texts more of them.",
@@ -260,12 +262,13 @@ def guard_callback(
         conversations = [row for row in corpus.held_out if isinstance(row, Conversation)]
         gain = sample(conversations or corpus.held_out_texts, section.documents, seed)
         budget = min(TOKEN_BUDGET, max(FEWEST_TOKENS, recipe.data.pack_tokens * recipe.train.batch_packs))
-        steps = planned_steps(corpus.packed, recipe.train)
-        weights = model_sha256(find_model(recipe.model.name), file_hash)
-        identity = [weights, recipe.model.quantization, str(model.dtype), model.device.type, code_sha256()]
+        identity = [
+            model_sha256(find_model(recipe.model.name), file_hash), recipe.model.quantization, str(model.dtype),
+            model.device.type, code_sha256(),
+        ]  # fmt: skip
         return Guard(
-            replace(what, gain=gain), section, tokenizer, steps=steps, folder=folder / "guard", token_budget=budget,
-            identity=" ".join(identity),
+            replace(what, gain=gain), section, tokenizer, steps=planned_steps(corpus.packed, recipe.train),
+            folder=folder / "guard", token_budget=budget, identity=" ".join(identity),
         )  # fmt: skip
 
     return make
@@ -295,8 +298,7 @@ def temperature(logits: Sequence[Floats]) -> float:
 def soft_score(logits: Floats, tau: float) -> Floats:
     """Probability of the first of E endings, (…, E) → (…)."""
     with np.errstate(over="ignore"):  # a hopeless ending has probability zero
-        score: Floats = 1 / np.exp((logits - logits[..., :1]) / tau).sum(axis=-1)
-    return score
+        return np.asarray(1 / np.exp((logits - logits[..., :1]) / tau).sum(axis=-1))
 
 
 def _logits(item: MultipleChoice, values: Sequence[float], metric: str) -> Floats:

@@ -53,8 +53,8 @@ class Probes:
     @property
     def items(self) -> int:
         """Number of items of one setting."""
-        texts = len(self.held_out) + sum(map(len, self.protected.values()))
-        return texts + sum(len(one.items) for one in self.selections) + len(self.conversations) + len(self.prompts)
+        asked = [one.items for one in self.selections]
+        return sum(map(len, (self.held_out, *self.protected.values(), *asked, self.conversations, self.prompts)))
 
 
 def fitted(
@@ -147,8 +147,9 @@ def run_sweep(
             for scaling in one.scalings:
                 if not scaling.is_base:
                     with scaled(model, scaling):
-                        name, identity = f"{one.name} {scaling}", identity_under(one.identity, scaling)
-                        points[one.name, scaling] = measured(name, identity, 1 + len(points))
+                        points[one.name, scaling] = measured(
+                            f"{one.name} {scaling}", identity_under(one.identity, scaling), 1 + len(points)
+                        )
         finally:
             lora.detach(model)
     return Sweep(first, points)
@@ -178,13 +179,13 @@ def measure(
     protected = {
         name: score_texts(model, tokenizer, texts, options=options) for name, texts in probes.protected.items()
     }
-    conversations = probes.conversations
-    chat = score_conversations(model, tokenizer, conversations, options=options) if conversations else None
+    chat = (
+        score_conversations(model, tokenizer, probes.conversations, options=options) if probes.conversations else None
+    )
     answers = write_answers(
         Generator(model, tokenizer), probes.prompts, max_new_tokens=probes.max_new_tokens, cache=cache, progress=report
     ) if probes.prompts else ()  # fmt: skip
-    positions = None
-    if probes.positions and "scaling" not in cache.identity.protocol:
-        options = ReadOptions(token_budget, cache=cache)
-        positions = score_positions(model, tokenizer, probes.held_out, options=options)
+    by_position = probes.positions and "scaling" not in cache.identity.protocol
+    options = ReadOptions(token_budget, cache=cache)
+    positions = score_positions(model, tokenizer, probes.held_out, options=options) if by_position else None
     return ScaleAnswers(result.text, result.tasks, protected, chat, answers, positions)

@@ -99,15 +99,13 @@ def read_slice(
         raise InputError(
             "The guard has nothing to protect.", next="Name benchmarks (guard.tasks) or texts (guard.texts)."
         )
-    selections = []
-    for task in find_tasks(tasks) if tasks else []:
-        selection = select(task, data_dir, draw=Draw(items, seed))
-        if not all(isinstance(item, MultipleChoice) for item in selection.items):
-            raise InputError(
-                f"The guard cannot use {task.name}.", "Its answers are generated, which takes too long.",
-                "Choose multiple-choice tasks.",
-            )  # fmt: skip
-        selections.append(selection)
+    selections = [select(task, data_dir, draw=Draw(items, seed)) for task in (find_tasks(tasks) if tasks else ())]
+    generated = [one.task.name for one in selections if not all(isinstance(item, MultipleChoice) for item in one.items)]
+    if generated:
+        raise InputError(
+            f"The guard cannot use {generated[0]}.", "Its answers are generated, which takes too long.",
+            "Choose multiple-choice tasks.",
+        )  # fmt: skip
     return Slice(tuple(selections), {_name(path, texts): sample(read(path), documents, seed) for path in texts})
 
 

@@ -3,7 +3,7 @@
 Every setting is compared with the base item by item. Three choices are deliberate:
 
 * A loss is believed at 5 % for each measure by itself, without Holm's correction: here the cautious mistake is to see a
-  loss that is none. Nor is "nothing lost" proof that nothing was: `most_lost` says what these items leave possible.
+  loss that is none. Nor is "nothing lost" proof that nothing was: the headline says what these items leave possible.
 * Bits per byte are measured so finely that a change of a thousandth may be significant. Whoever does not mind it says how
   much of it to tolerate, in percent: then a text counts as lost when even the near end of the interval is beyond that.
 * The point with the largest gain was chosen by looking at the same items. Its gain is likely to be a little smaller, and
@@ -73,11 +73,6 @@ class Point:
         return None if self.accuracy is None else self.accuracy.times(-100)
 
     @property
-    def most_lost(self) -> float | None:
-        """Points of accuracy that may still have been lost, as a share: the end of the interval. None without tasks."""
-        return None if self.accuracy is None else max(0.0, -self.accuracy.low)
-
-    @property
     def form(self) -> float | None:
         """Percent of the answers that kept their form; None where none was written."""
         return 100 * form_share(self.measured.answers, "kept") if self.measured.answers else None
@@ -95,10 +90,9 @@ class Tradeoff:
 
 def weigh(sweep: Sweep, tolerance: float = 0.0) -> Tradeoff:
     """Compare every setting of a sweep with its base; `tolerance` in percent of a text's bits per byte, see the module."""
-    texts = [*([CHAT] if sweep.base.chat else []), *sweep.base.protected]
     base = Point(
         BASE, Scaling(0.0, 0.0), sweep.base, _NOTHING, None, _NOTHING if sweep.base.tasks else None,
-        dict.fromkeys(texts, _NOTHING), {},
+        dict.fromkeys([*([CHAT] if sweep.base.chat else []), *sweep.base.protected], _NOTHING), {},
     )  # fmt: skip
     points = [_point(base, name, scaling, measured, tolerance) for (name, scaling), measured in sweep.points.items()]
     base, *points = _with_fronts([base, *points])
@@ -123,19 +117,20 @@ def _point(base: Point, name: str, scaling: Scaling, measured: ScaleAnswers, tol
         accuracy = paired_difference(first, second, clusters)
         if len(losses) > 1:
             losses[ALL_TASKS] = score_verdict(first, second, metric="score", clusters=clusters)
-    texts = {name: (before.protected[name], after.protected[name]) for name in before.protected}
-    if before.chat is not None and after.chat is not None:
-        texts = {CHAT: (before.chat, after.chat), **texts}
+    texts = {CHAT: (before.chat, after.chat)} if before.chat is not None and after.chat is not None else {}
+    texts |= {name: (before.protected[name], after.protected[name]) for name in before.protected}
     losses |= {name: _text_verdict(*scores) for name, scores in texts.items()}
     changes = {name: saved_share(*scores).times(-1) for name, scores in texts.items()}
     if before.answers:
         for measure, part, metric in _FORM_MEASURES:
             kept = [[float(getattr(a, part)) for a in answers] for answers in (before.answers, after.answers)]
             losses[measure] = score_verdict(*kept, metric=metric)
-    regressed = [measure for measure, verdict in losses.items() if verdict.outcome == "regressed"]
-    lost = [measure for measure in regressed if measure not in changes or changes[measure].low > tolerance]
-    gain, gained = saved_share(before.held_out, after.held_out), _text_verdict(before.held_out, after.held_out)
-    return Point(name, scaling, measured, gain, gained, accuracy, changes, losses, tuple(lost))
+    regressed = (measure for measure, verdict in losses.items() if verdict.outcome == "regressed")
+    lost = tuple(measure for measure in regressed if measure not in changes or changes[measure].low > tolerance)
+    return Point(
+        name, scaling, measured, saved_share(before.held_out, after.held_out),
+        _text_verdict(before.held_out, after.held_out), accuracy, changes, losses, lost,
+    )  # fmt: skip
 
 
 def _pooled(pairs: Mapping[str, Pairs]) -> tuple[list[float], list[float], list[Hashable] | None]:

@@ -59,8 +59,10 @@ def interval_plot(
     bottom = _TOP + row_height * len(rows)
     scale = Scale([*values, *cover, *lines, *chances], left + EDGE, right - EDGE, 6 if width > 500 else 5)
     words = "; ".join(f"{row.label}: {text}" for row, text in zip(rows, texts, strict=True))
-    description = f"{words} {unit}. Dots are values, lines their 95 % intervals."
-    drawing = Drawing(width, bottom + 40, key=key, title=title, description=description)
+    drawing = Drawing(
+        width, bottom + 40, key=key, title=title,
+        description=f"{words} {unit}. Dots are values, lines their 95 % intervals.",
+    )  # fmt: skip
     middles = [_TOP + row_height * index + (row_height / 2 if beside else 34) for index in range(len(rows))]
     # the vertical lines run only through these bands, which keeps them out of the words between
     bands = [(_TOP, bottom)] if beside else [(y - 12, y + 12) for y in middles]
@@ -71,8 +73,7 @@ def interval_plot(
     drawing.line(left, bottom, right, bottom, "axis")
     if chances:
         drawing.text(0, bottom + 34, "dotted: chance", "tick")
-    caption_room = right - (16 * CHARACTER if chances else 0)
-    drawing.text(right, bottom + 34, fit(caption or unit, caption_room), "tick", "end")
+    drawing.text(right, bottom + 34, fit(caption or unit, right - 16 * CHARACTER * bool(chances)), "tick", "end")
     for y, row, text in zip(middles, rows, texts, strict=True):
         baseline = y + 4 if beside else y - 18
         drawing.text(0, baseline, fit(row.label, (left if beside else width - text_room) - 10), "label")
@@ -124,11 +125,10 @@ def loss_chart(metrics: Sequence[Mapping[str, Any]], *, width: int, key: str) ->
         return None
     losses = [row["loss"] for row in logged]
     means = smooth(losses, smoothing_span(len(logged)))
-    description = f"Smoothed training loss {means[0]:.3f} at step {logged[0]['step']}, "
-    description += f"{means[-1]:.3f} at step {logged[-1]['step']}."
+    ends = [f"{mean:.3f} at step {row['step']}" for mean, row in ((means[0], logged[0]), (means[-1], logged[-1]))]
     plane = Plane(
         losses, ("loss, nats per token", "training step"), width=width, height=290 if width > 500 else 230, key=key,
-        title="Loss against training step", description=description,
+        title="Loss against training step", description=f"Smoothed training loss {', '.join(ends)}.",
     )  # fmt: skip
     x = Scale([row["step"] for row in logged], plane.left, plane.right, 7 if width > 500 else 5, whole=True)
     for tick in x.ticks:
@@ -148,10 +148,12 @@ def _hover_columns(plane: Plane, logged: Sequence[Mapping[str, Any]], means: Seq
     edges = [plane.left, *((a + b) / 2 for a, b in pairwise(centres)), plane.right]
     for i, (start, stop) in zip(chosen, pairwise(edges), strict=True):
         row = logged[i]
-        words = f"step {row['step']:,}, {row['tokens']:,} tokens: loss {row['loss']:.3f}, smoothed {means[i]:.3f}"
-        words += f", learning rate {rate(row['learning_rate'])}"
-        width, height = max(0.0, stop - start), plane.bottom - plane.top
-        plane.add("rect", "hover", words, x=start, y=plane.top, width=width, height=height)
+        words = (
+            f"step {row['step']:,}, {row['tokens']:,} tokens: loss {row['loss']:.3f}, smoothed {means[i]:.3f}, "
+            f"learning rate {rate(row['learning_rate'])}"
+        )
+        place = {"x": start, "y": plane.top, "width": max(0.0, stop - start), "height": plane.bottom - plane.top}
+        plane.add("rect", "hover", words, **place)
 
 
 def _thin(values: Sequence[float]) -> Sequence[int]:

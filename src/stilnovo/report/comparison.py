@@ -21,7 +21,7 @@ from stilnovo.report.page import Section, both_widths, compose, text_table
 from stilnovo.report.plot import interval_text, numbers_of
 from stilnovo.runlog import environment
 from stilnovo.scoring.packed import ItemScore
-from stilnovo.scoring.result import EvaluationResult, TaskResult, finite
+from stilnovo.scoring.result import EvaluationResult, TaskResult
 
 MOST_ITEMS = 1000  # of one task on the page; a browser scrolls through them without effort
 RIGHT = 0.5  # from which score on an item counts as right, where scores lie between 0 and 1
@@ -89,9 +89,8 @@ def comparison_text(before: EvaluationResult, after: EvaluationResult, compariso
 
 def comparison_figures(comparison: Comparison) -> dict[str, Any]:
     """The same for `--json`."""
-    tasks = {}
-    for name, verdict in comparison.verdicts.items():
-        tasks[name] = {
+    tasks = {
+        name: {
             "n": verdict.difference.n, "metric": verdict.metric, "before": verdict.before.value,
             "after": verdict.after.value, "difference": verdict.difference.value,
             "interval": [verdict.difference.low, verdict.difference.high], "p_value": verdict.p,
@@ -99,12 +98,12 @@ def comparison_figures(comparison: Comparison) -> dict[str, Any]:
             "test": verdict.test, "clusters": verdict.difference.clusters, "gained": verdict.gained,
             "lost": verdict.lost, "outcome": verdict.outcome, "verdict": verdict.sentence,
             "smallest_visible_difference": verdict.smallest_visible,
-        }  # fmt: skip
-        if pairs := comparison.pairs.get(name):
-            tasks[name] |= {"only_before": pairs.only_before, "only_after": pairs.only_after}
-    differences = [list(row) for row in comparison.differences]
-    figures: dict[str, Any] = finite({"tasks": tasks, "refused": comparison.refused, "differences": differences})
-    return figures
+        }
+        for name, verdict in comparison.verdicts.items()
+    }  # fmt: skip
+    for name, pairs in comparison.pairs.items():
+        tasks[name] |= {"only_before": pairs.only_before, "only_after": pairs.only_after}
+    return {"tasks": tasks, "refused": comparison.refused, "differences": [list(row) for row in comparison.differences]}
 
 
 def run_name(result: EvaluationResult) -> str:

@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
+from stilnovo.chat.events import Answer
+from stilnovo.compare.variants import SchemeCost, SideBySide
 from stilnovo.compare.verdict import BITS, Verdict
+from stilnovo.generate.generator import Sampling
+from stilnovo.plan.ledger import MemoryItem
+from stilnovo.recipe import Recipe
 from stilnovo.report.charts import IntervalRow, interval_plot, loss_chart, smoothing_span
 from stilnovo.report.comparison import VERDICTS_NOTE, verdict_values
 from stilnovo.report.numbers import byte_size, decimal, drawable, duration, p_value, percent
 from stilnovo.report.page import Section, both_widths, compose, text_table
 from stilnovo.report.plot import interval_text
-
-if TYPE_CHECKING:
-    from stilnovo.chat.events import Answer
-    from stilnovo.compare.variants import SchemeCost, SideBySide
-    from stilnovo.generate.generator import Sampling
-    from stilnovo.plan.ledger import MemoryItem
-    from stilnovo.recipe import Recipe
-    from stilnovo.scoring.result import EvaluationResult
-    from stilnovo.train.loop import TrainResult
+from stilnovo.scoring.result import EvaluationResult
+from stilnovo.train.loop import TrainResult
 
 NAMES = {
     "bits_per_byte": "Held-out Italian",
@@ -109,7 +107,6 @@ def demo_page(result: DemoResult) -> str:
     ]  # fmt: skip
     costs, tasks = result.quantisation, result.before.tasks if result.before else {}
     schemes = [IntervalRow(cost.scheme, cost.bits_per_byte, filled=index > 0) for index, cost in enumerate(costs)]
-    reference = costs[0].bits_per_byte.value if costs else None
     usable = sum(drawable(row["loss"]) for row in result.metrics)
     return compose(
         result.title, result.headline, result.manifest, result.manifest.get("command", []), sections,
@@ -119,7 +116,8 @@ def demo_page(result: DemoResult) -> str:
         loss_span=smoothing_span(usable), loss_unusable=len(result.metrics) - usable,
         memory_most=max((max(line.size, line.measured or 0) for line in result.memory), default=0),
         quantisation_plot=both_widths(
-            interval_plot, schemes, BITS, 3, key="quantisation", title="Bits per byte by scheme", guide=reference,
+            interval_plot, schemes, BITS, 3, key="quantisation", title="Bits per byte by scheme",
+            guide=costs[0].bits_per_byte.value if costs else None,
             caption=f"{BITS}, lower is better",
         ),
         **verdict_values(_named(result.verdicts), {NAMES.get(name, name): task.chance for name, task in tasks.items()}),
@@ -136,8 +134,8 @@ def demo_text(result: DemoResult) -> Table:
         remark = f"{verdict.outcome}\nn = {verdict.difference.n:,}, p {p if p.startswith('<') else f'= {p}'}"
         rows.append((f"{name} ({verdict.unit})", " →\n".join(ends), remark))
     for answer in result.answers:
-        rows += [("Question", answer.question, ""), ("Answer", answer.text, answer.kind)]
-        rows += [("Quotation", f"«{quote.shown}»", f"{quote.status}: {quote.citation}") for quote in answer.quotes]
+        quotes = [("Quotation", f"«{quote.shown}»", f"{quote.status}: {quote.citation}") for quote in answer.quotes]
+        rows += [("Question", answer.question, ""), ("Answer", answer.text, answer.kind), *quotes]
     return text_table(f"{result.title}\n{result.headline}", ("", "Figure", "Remark"), rows, left=("Figure", "Remark"))
 
 
@@ -152,8 +150,10 @@ def tiles(result: DemoResult) -> list[tuple[str, str, str, str, str]]:
     for name, label in (("bits_per_byte", "Bits per byte"), ("sample_questions", "Accuracy")):
         if verdict := result.verdicts.get(name):
             note = f"{verdict.outcome} ({'lower' if verdict.lower_is_better else 'higher'} is better)"
-            ends = [verdict.scale * end.value for end in (verdict.before, verdict.after)]
-            before, after = (decimal(end, verdict.digits, "" if verdict.lower_is_better else "%") for end in ends)
+            before, after = (
+                decimal(verdict.scale * end.value, verdict.digits, "" if verdict.lower_is_better else "%")
+                for end in (verdict.before, verdict.after)
+            )
             shown.append((label, after, note, before, ""))
     if result.train is not None:
         speed, peak = result.train.tokens_per_second, result.train.peak_memory_bytes
@@ -170,7 +170,5 @@ def _named(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
 
 def _some(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Evenly spaced rows, with the first and the last."""
-    last = len(metrics) - 1
-    return (
-        [metrics[i] for i in sorted({round(i * last / (_LOSS_ROWS - 1)) for i in range(_LOSS_ROWS)})] if metrics else []
-    )
+    places = {round(row * (len(metrics) - 1) / (_LOSS_ROWS - 1)) for row in range(_LOSS_ROWS)} if metrics else ()
+    return [metrics[place] for place in sorted(places)]

@@ -126,7 +126,12 @@ def _facts(result: EvaluationResult) -> list[tuple[str, str]]:
         (key.replace("_", " "), json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value))
         for key, value in given.items()
     ]
-    for name, task in result.tasks.items():
-        facts.append((f"{name} items sha256", task.items_sha256))
-        facts += [(f"{name}: the user's own file {file}, sha256", digest) for file, digest in task.files.items()]
+    facts += [
+        (what, digest)
+        for name, task in result.tasks.items()
+        for what, digest in (
+            (f"{name} items sha256", task.items_sha256),
+            *((f"{name}: the user's own file {file}, sha256", digest) for file, digest in task.files.items()),
+        )
+    ]
     return facts if result.text is None else [*facts, ("held-out text sha256", result.text.texts_sha256)]

@@ -26,7 +26,6 @@ from stilnovo.report.plot import ends_text
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _WIDTHS = (736, 350)
-_UNKNOWN: dict[str, Any] = {"date": "", "commit": "", "hardware": {}, "versions": {}}
 
 #: Id (its template is `sections/<id>.html`), heading, how to read it, and whether there is anything to show.
 Section = tuple[str, str, str, bool]
@@ -72,7 +71,8 @@ def compose(
         ("colophon", "Colophon", "", True),
     ]
     page = _environment().get_template("page.html").render(
-        title=title, headline=headline, made={**_UNKNOWN, **environment}, command=command_text(command), limits=limits, method=method,
+        title=title, headline=headline, made={"date": "", "commit": "", "hardware": {}, "versions": {}, **environment},
+        command=command_text(command), limits=limits, method=method,
         recipe=recipe.strip(), facts=facts, sections=[section for section in (*sections, *common) if section[3]],
         script=script, script_hash=f"sha256-{digest}", **values,
     )  # fmt: skip
@@ -93,8 +93,7 @@ def text_table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[st
     """A table for the terminal; the first column and those named in `left` are set flush left."""
     table = Table(box=box.SIMPLE_HEAD, caption=Text(numbers.clean(caption)), caption_justify="left")
     for index, heading in enumerate(headings):
-        flush = "left" if index == 0 or heading in left else "right"
-        table.add_column(heading, justify=flush, overflow="fold")  # type: ignore[arg-type]
+        table.add_column(heading, justify="left" if index == 0 or heading in left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(numbers.clean(cell)) for cell in row))
     return table

@@ -22,7 +22,6 @@ PANELS: dict[Front, tuple[str, str]] = {
 _SPREAD = 0.4  # of a range's width: how far apart the series stand, so that whiskers do not cover each other
 
 Box = tuple[float, float, float, float]  # left, right, top, bottom
-Spot = tuple[Point, Estimate]  # a setting and what it lost
 
 
 def pareto_chart(tradeoff: Tradeoff, panel: Front, *, width: int, key: str) -> str | None:
@@ -50,8 +49,12 @@ def pareto_chart(tradeoff: Tradeoff, panel: Front, *, width: int, key: str) -> s
         height=430 if width > 500 else 340, key=key, title=title,
         description=f"Across: {GAINED}. Up: {caption}. " + "; ".join(words) + ".",
     )  # fmt: skip
-    gains = [*numbers_of(point.gain for point, _ in spots), 0.0]
-    x = Scale(gains, plane.left + EDGE, plane.right - EDGE, 8 if width > 500 else 5)
+    x = Scale(
+        [*numbers_of(point.gain for point, _ in spots), 0.0],
+        plane.left + EDGE,
+        plane.right - EDGE,
+        8 if width > 500 else 5,
+    )
     for tick in x.ticks:
         plane.line(x(tick), plane.top, x(tick), plane.bottom, "grid")
     plane.labels_below(x, plane.bottom + 18)
@@ -87,7 +90,7 @@ def _order(names: Sequence[str], point: Point) -> tuple[int, bool, float]:
     return names.index(point.name), not uniform, point.scaling.beta * uniform
 
 
-def _front(plane: Plane, x: Scale, spots: Sequence[Spot], *, base: bool) -> None:
+def _front(plane: Plane, x: Scale, spots: Sequence[tuple[Point, Estimate]], *, base: bool) -> None:
     """A pale band along the front, from the least gained to the most."""
     places = sorted([(point.gain.value, loss.value) for point, loss in spots] + ([(0.0, 0.0)] if base else []))
     points = [(x(gained), plane.y(lost)) for gained, lost in places]
@@ -112,16 +115,19 @@ def _label(plane: Plane, label: str, px: float, py: float, style: str, taken: li
     room, frame = len(label) * CHARACTER, (plane.left, plane.right, plane.top, plane.bottom)
     sides = [(9, -8, "start"), (9, 17, "start"), (-9, -8, "end"), (-9, 17, "end"), (11, 4, "start"), (-11, 4, "end"),
              (0, -13, "middle"), (0, 22, "middle"), (18, -20, "start"), (18, 29, "start"), (-18, -20, "end"), (-18, 29, "end")]  # fmt: skip
-    choices: list[tuple[float, int, Box]] = []
-    for side, (dx, dy, anchor) in enumerate(sides):
-        start = px + dx - {"start": 0.0, "middle": room / 2, "end": room}[anchor]
-        box = (start, start + room, py + dy - 11, py + dy + 3)
-        cost = sum(_overlap(box, other) for other in taken) + 4 * (14 * room - _overlap(box, frame))
-        choices.append((round(cost, 6), side, box))
-    _, side, box = min(choices)
-    dx, dy, anchor = sides[side]
-    plane.text(px + dx, py + dy, label, f"setting {style}", anchor)
-    taken.append(box)
+
+    def box(side: tuple[int, int, str]) -> Box:
+        start = px + side[0] - {"start": 0.0, "middle": room / 2, "end": room}[side[2]]
+        return start, start + room, py + side[1] - 11, py + side[1] + 3
+
+    def hidden(side: tuple[int, int, str]) -> float:
+        """How much the label would cover, and four times what would lie outside the plot."""
+        covered = sum(_overlap(box(side), other) for other in taken)
+        return round(covered + 4 * (14 * room - _overlap(box(side), frame)), 6)
+
+    best = min(sides, key=hidden)
+    plane.text(px + best[0], py + best[1], label, f"setting {style}", best[2])
+    taken.append(box(best))
 
 
 def _overlap(a: Box, b: Box) -> float:
@@ -142,33 +148,34 @@ def position_chart(
     Returns:
         An `<svg>` element, or None if there is no value that can be drawn.
     """
-    drawn = {
-        name: [(place, one) for place, one in enumerate(changes) if one is not None and drawable(one.value)]
-        for name, changes in series.items()
-    }
-    values = numbers_of(one for changes in drawn.values() for _, one in changes)
-    if not values:
+    drawn = [
+        (index, place, change, f"{name}, positions {ranges[place]}: {interval_text(change, 3)}")
+        for index, (name, changes) in enumerate(series.items())
+        for place, change in enumerate(changes)
+        if change is not None and drawable(change.value)
+    ]
+    if not drawn:
         return None
-    words = {
-        name: [f"positions {ranges[place]}: {interval_text(one, 3)}" for place, one in changes]
-        for name, changes in drawn.items()
-    }
     plane = Plane(
-        [*values, 0.0], ("nats per token against the base, lower is better", "position in the context, tokens"),
+        [*numbers_of(change for _, _, change, _ in drawn), 0.0],
+        ("nats per token against the base, lower is better", "position in the context, tokens"),
         names=list(series), width=width, height=260 if width > 500 else 230, key=key,
-        title="Loss by position in the context",
-        description="; ".join(f"{name}, {line}" for name, lines in words.items() for line in lines),
+        title="Loss by position in the context", description="; ".join(words for *_, words in drawn),
     )  # fmt: skip
     step = (plane.right - plane.left) / len(ranges)
     plane.line(plane.left, plane.y(0), plane.right, plane.y(0), "guide")
     for place, name in enumerate(ranges):
         plane.text(plane.left + (place + 0.5) * step, plane.bottom + 17, fit(name, step + 4), "tick", "middle")
-    for index, (name, changes) in enumerate(drawn.items()):
-        shift = _SPREAD * (index / (len(drawn) - 1) - 0.5) if len(drawn) > 1 else 0.0
-        places = [(plane.left + (place + 0.5 + shift) * step, one) for place, one in changes]
-        for x, one in places:
-            plane.whisker(x, one)
-        plane.points("polyline", [(x, plane.y(one.value)) for x, one in places], f"curve {colour(index)}")
-        for (x, one), line in zip(places, words[name], strict=True):
-            plane.mark(x, plane.y(one.value), index, hover=f"{name}, {line} nats per token")
+    for index in range(len(series)):
+        shift = _SPREAD * (index / (len(series) - 1) - 0.5) if len(series) > 1 else 0.0
+        marks = [
+            (plane.left + (place + 0.5 + shift) * step, change, words)
+            for owner, place, change, words in drawn
+            if owner == index
+        ]
+        for x, change, _ in marks:
+            plane.whisker(x, change)
+        plane.points("polyline", [(x, plane.y(change.value)) for x, change, _ in marks], f"curve {colour(index)}")
+        for x, change, words in marks:
+            plane.mark(x, plane.y(change.value), index, hover=f"{words} nats per token")
     return plane.markup()

@@ -44,9 +44,8 @@ class Scale:
 
     def ends(self, estimate: Estimate) -> list[tuple[float, float]]:
         """The coordinates of an interval's ends, as the only pair of the list; an empty list where it has none."""
-        if not (drawable(estimate.low) and drawable(estimate.high)):
-            return []
-        return [(self(estimate.low), self(estimate.high))]
+        known = drawable(estimate.low) and drawable(estimate.high)
+        return [(self(estimate.low), self(estimate.high))] if known else []
 
     def spaced(self) -> list[tuple[float, str]]:
         """The ticks whose labels have room, with their labels: every one, or every second where the numbers are long.

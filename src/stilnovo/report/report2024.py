@@ -60,18 +60,20 @@ def published_tables(result: EvaluationResult, name: str) -> str:
         (_range(rouge.score("rouge1_precision").times(100), 1, " %") if rouge else None,),
     )
     tables = [
-        _table(title, columns, published, {name: mine}, remark)
+        _table(title, columns, published, name, mine, remark)
         for (title, columns, published, remark), mine in zip(TABLES, own, strict=True)
     ]
     return "\n\n".join(tables) + "\n\np: published in 2024, not measured here. —: not given.\n"
 
 
 def _table(
-    title: str, columns: Sequence[str], published: dict[str, Figures], own: dict[str, Figures], remark: str
+    title: str, columns: Sequence[str], published: dict[str, Figures], name: str, own: Figures, remark: str
 ) -> str:
-    rows = [("", *columns)]
-    rows += [(model, *(NOTHING if f is None else f"{f} p" for f in figures)) for model, figures in published.items()]
-    rows += [(model, *(figure or NOTHING for figure in figures)) for model, figures in own.items()]
+    rows = [
+        ("", *columns),
+        *((model, *(NOTHING if f is None else f"{f} p" for f in figures)) for model, figures in published.items()),
+        (name, *(figure or NOTHING for figure in own)),
+    ]
     first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
     body = [
         "  ".join([model.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))])
@@ -82,6 +84,5 @@ def _table(
 
 def _range(estimate: Estimate, digits: int, unit: str = "", *, short: bool = False) -> str:
     """A value and its interval; `short` as the report prints shares, without the zero: .5256 (.4631–.5873)."""
-    value, *ends = (f"{x:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
-    text = f"{value}{unit} ({'–'.join(ends)})"
+    text = f"{estimate.value:.{digits}f}{unit} ({estimate.low:.{digits}f}–{estimate.high:.{digits}f})"
     return text.replace("0.", ".") if short else text

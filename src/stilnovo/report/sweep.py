@@ -18,7 +18,6 @@ from stilnovo.report.pareto import PANELS, pareto_chart, position_chart
 from stilnovo.runlog import environment
 from stilnovo.scoring.perplexity import texts_sha256
 from stilnovo.scoring.positions import differences
-from stilnovo.scoring.result import finite
 from stilnovo.statistics.estimates import Estimate
 
 HELD_OUT = "held-out text"
@@ -30,7 +29,6 @@ def sweep_page(tradeoff: Tradeoff, *, title: str, command: Sequence[str], facts:
     base = tradeoff.base
     panels = [panel for panel in PANELS if base.loss(panel) is not None and tradeoff.points]
     positions = _positions(tradeoff)
-    ranges = base.measured.positions.names if base.measured.positions else []
     sections: list[Section] = [
         ("tradeoff", "Gained and lost", "One curve an adapter, through its scalings; the cross is the base. Lower right is "
          "better. Bars are 95 % intervals of the paired differences to the base. Hollow marks: something regressed "
@@ -46,7 +44,9 @@ def sweep_page(tradeoff: Tradeoff, *, title: str, command: Sequence[str], facts:
         tradeoff=tradeoff, settings=[base, *tradeoff.points],
         measures=_measures(tradeoff), form_share=form_share, form_parts=_FORM_PARTS,
         panels={PANELS[panel][0]: both_widths(pareto_chart, tradeoff, panel, key=f"pareto-{panel}") for panel in panels},
-        position_plot=both_widths(position_chart, ranges, positions, key="positions"),
+        position_plot=both_widths(
+            position_chart, base.measured.positions.names if base.measured.positions else [], positions, key="positions"
+        ),
     )  # fmt: skip
 
 
@@ -56,9 +56,12 @@ def sweep_text(tradeoff: Tradeoff) -> Iterator[str | Table]:
     for point in (tradeoff.base, *tradeoff.points):
         accuracy = point.accuracy and point.accuracy.times(100)
         changes = [_change(change) for change in (point.gain, accuracy, point.chat)] if point.gained else [""] * 3
-        form = "–" if point.form is None else f"{point.form:.0f}"
-        bits = f"{point.measured.held_out.bits_per_byte().value:.4f}"
-        rows.append((f"{point.name} {point.scaling}", bits, *changes, form, ", ".join(point.lost)))
+        rows.append(
+            (
+                f"{point.name} {point.scaling}", f"{point.measured.held_out.bits_per_byte().value:.4f}", *changes,
+                "–" if point.form is None else f"{point.form:.0f}", ", ".join(point.lost),
+            )
+        )  # fmt: skip
     headings = ("setting", "bits per byte", "gained, %", "accuracy, points", "chat, %", "form, %", "regressed")
     yield text_table("against the base, 95 % intervals", headings, rows, left=("regressed",))
     yield headline(tradeoff)
@@ -70,10 +73,12 @@ def _change(change: Estimate | None) -> str:
 
 def sweep_facts(given: Mapping[str, Any], adapters: Mapping[str, str], probes: Probes) -> list[tuple[str, str]]:
     """What a sweep can be repeated with: what the command was given, and the hashes of `adapters`, texts and items."""
-    facts = [(key.replace("_", " "), json.dumps(value, ensure_ascii=False)) for key, value in given.items() if value]
-    facts += [(f"{name}, sha256", digest) for name, digest in adapters.items()]
-    facts += [("held-out text, sha256", texts_sha256(probes.held_out))]
-    return facts + [(f"{one.task.name}, items, sha256", items_sha256(one.items)) for one in probes.selections]
+    return [
+        *((key.replace("_", " "), json.dumps(value, ensure_ascii=False)) for key, value in given.items() if value),
+        *((f"{name}, sha256", digest) for name, digest in adapters.items()),
+        ("held-out text, sha256", texts_sha256(probes.held_out)),
+        *((f"{one.task.name}, items, sha256", items_sha256(one.items)) for one in probes.selections),
+    ]
 
 
 def headline(tradeoff: Tradeoff) -> str:
@@ -84,9 +89,8 @@ def headline(tradeoff: Tradeoff) -> str:
         if any(point.gained and point.gained.outcome == "improved" for point in tradeoff.points):
             return f"Every setting that gains on the held-out text regresses significantly elsewhere{beyond}: keep the base."
         return "No setting is sure to gain on the held-out text: keep the base."
-    gain, unseen = best.gain, ""
-    if best.most_lost is not None:
-        unseen = f"; up to {100 * best.most_lost:.1f} points of accuracy may be lost unseen"
+    gain, most_lost = best.gain, None if best.accuracy is None else max(0.0, -100 * best.accuracy.low)
+    unseen = "" if most_lost is None else f"; up to {most_lost:.1f} points of accuracy may be lost unseen"
     return (
         f"{best.name} at {best.scaling}: {gain.value:.1f} % fewer bits per byte ({gain.low:.1f}–{gain.high:.1f}), and "
         f"no significant regression{beyond}{unseen}."
@@ -96,18 +100,14 @@ def headline(tradeoff: Tradeoff) -> str:
 def sweep_figures(tradeoff: Tradeoff) -> dict[str, Any]:
     """The figures without the items: the base, one object a setting, and the recommended setting."""
     best = tradeoff.recommended
-    taken = None if best is None else {"name": best.name, "scaling": str(best.scaling), "gain_percent": best.gain.value}
     positions = _positions(tradeoff)
-    figures: dict[str, Any] = finite(
-        {
-            "base": _figures(tradeoff.base),
-            "points": [_figures(one, positions.get(f"{one.name} {one.scaling}")) for one in tradeoff.points],
-            "recommended": taken,
-            "tolerance_percent": tradeoff.tolerance,
-            "headline": headline(tradeoff),
-        }
-    )
-    return figures
+    return {
+        "base": _figures(tradeoff.base),
+        "points": [_figures(one, positions.get(f"{one.name} {one.scaling}")) for one in tradeoff.points],
+        "recommended": best and {"name": best.name, "scaling": str(best.scaling), "gain_percent": best.gain.value},
+        "tolerance_percent": tradeoff.tolerance,
+        "headline": headline(tradeoff),
+    }
 
 
 def answers_of(measured: ScaleAnswers) -> list[dict[str, Any]]:
@@ -141,10 +141,10 @@ def _figures(point: Point, positions: Sequence[Estimate | None] | None = None) -
         **_interval("accuracy_points", point.accuracy and point.accuracy.times(100)),
     }  # fmt: skip
     if measured.chat is not None:
-        figures |= _interval("chat_bits_per_byte", measured.chat.bits_per_byte()) | _interval(
-            "chat_percent", point.chat
-        )
-        figures["chat_verdict"] = losses[CHAT].outcome if CHAT in losses else None
+        figures |= {
+            **_interval("chat_bits_per_byte", measured.chat.bits_per_byte()), **_interval("chat_percent", point.chat),
+            "chat_verdict": losses[CHAT].outcome if CHAT in losses else None,
+        }  # fmt: skip
     if measured.answers:
         shares = {part: form_share(measured.answers, part) for part in PARTS}
         figures["form"] = {"n": len(measured.answers), **shares, **_against(losses.get(FORM))}

@@ -22,7 +22,7 @@ from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from stilnovo.statistics.estimates import Floats, normal_quantile, student_quantile
 
@@ -61,7 +61,9 @@ def bound(rooms: ArrayLike, evaluations: int, alpha: float, strata: ArrayLike | 
     freedom = units - len(np.unique(groups))
     if freedom < 1:
         return Bound(float(rows[-1].mean()), math.inf, 1.0)
-    residuals = rows - _group_means(rows, groups)
+    residuals = rows.copy()
+    for group in np.unique(groups):
+        residuals[:, groups == group] -= rows[:, groups == group].mean(axis=1, keepdims=True)
     error = math.sqrt(float(residuals[-1] @ residuals[-1]) / freedom / units)
     normal = quantiles(residuals, evaluations, alpha)[-1]
     return Bound(float(rows[-1].mean()), error, student_quantile(NormalDist().cdf(normal), freedom))
@@ -123,10 +125,3 @@ def visible_loss(
         return math.inf
     certain = student_quantile(1 - alpha / evaluations, units - 1)
     return allowed + (certain + normal_quantile(power)) * deviation / math.sqrt(units)
-
-
-def _group_means(rows: Floats, groups: NDArray[np.intp]) -> Floats:
-    means = np.empty_like(rows)
-    for group in np.unique(groups):
-        means[:, groups == group] = rows[:, groups == group].mean(axis=1, keepdims=True)
-    return means
