@@ -153,7 +153,7 @@ def sweep(
 def positions(adapters: dict[str, Path | None], folder: Path) -> dict[str, Any]:
     """Nats a token by place in the context, base and each adapter, with the paired difference to the base."""
     from stilnovo.model.load import open_model
-    from stilnovo.scoring.documents import pieces
+    from stilnovo.scoring.perplexity import pieces
     from stilnovo.scoring.positions import differences, score_positions
 
     path = folder / "positions.json"
@@ -191,8 +191,7 @@ def read_again(name: str, adapter: Path | None, folder: Path) -> dict[str, dict[
     from stilnovo.benchmarks.task import Draw
     from stilnovo.model.load import open_model
     from stilnovo.scoring.chat_answers import choose_conversations, fitting, score_conversations
-    from stilnovo.scoring.documents import held_out_texts
-    from stilnovo.scoring.perplexity import score_texts
+    from stilnovo.scoring.perplexity import held_out_texts, score_texts
 
     path = folder / f"evaluations/{name}-short.json"
     if path.is_file():

@@ -33,8 +33,7 @@ from stilnovo.model.qat import make_aware
 from stilnovo.plan.shape import LoraConfig
 from stilnovo.progress import Progress
 from stilnovo.runlog import environment, write_atomic
-from stilnovo.scoring.documents import held_out_texts
-from stilnovo.scoring.perplexity import HeldOutScore, score_texts
+from stilnovo.scoring.perplexity import HeldOutScore, held_out_texts, score_texts
 from stilnovo.spec import ModelSpec
 from stilnovo.statistics.estimates import bootstrap_ratio
 from stilnovo.text.tokenizer import Tokenizer

@@ -15,7 +15,7 @@ from stilnovo.benchmarks.task import Draw
 from stilnovo.compare.variants import scheme_costs
 from stilnovo.model.load import open_model
 from stilnovo.runlog import environment, write_atomic
-from stilnovo.scoring.documents import held_out_texts
+from stilnovo.scoring.perplexity import held_out_texts
 from stilnovo.spec import ModelSpec
 
 

@@ -193,8 +193,8 @@ def test_missing_data_say_where_they_are(name: str, tmp_path: Path) -> None:
 def test_another_split_is_taken_only_where_none_was_named(shared_data: Path) -> None:
     """The test set of MMLU-it is not among the shared files."""
     selection = select(TASKS["mmlu_it"], shared_data / "benchmarks")
-    assert (selection.split, selection.other_split) == ("validation", True)
-    assert not select(TASKS["arc_it"], shared_data / "benchmarks").other_split
+    assert selection.split == "validation"
+    assert select(TASKS["arc_it"], shared_data / "benchmarks").split == "test"
     with pytest.raises(MissingData, match="split test"):
         select(TASKS["mmlu_it"], shared_data / "benchmarks", "test")
 

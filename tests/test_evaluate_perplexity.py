@@ -13,8 +13,7 @@ from stilnovo.benchmarks.task import Draw
 from stilnovo.errors import InputError
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama
-from stilnovo.scoring.documents import held_out_texts, pieces
-from stilnovo.scoring.perplexity import score_short_windows, score_texts, texts_sha256, windows
+from stilnovo.scoring.perplexity import held_out_texts, pieces, score_short_windows, score_texts, texts_sha256, windows
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.text.tokenizer import Tokenizer
 from test_evaluate_scoring import byte_tokenizer, tiny_llama

@@ -25,7 +25,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
 from stilnovo.recipe import Recipe
 from stilnovo.scoring.chat_answers import choose_conversations
-from stilnovo.scoring.documents import held_out_texts
+from stilnovo.scoring.perplexity import held_out_texts
 from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer

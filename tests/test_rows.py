@@ -28,7 +28,7 @@ from stilnovo.errors import InputError
 from stilnovo.forgetting import slice as guarded
 from stilnovo.io.bad_rows import Tally
 from stilnovo.io.rows import blocks, files_of, iter_rows, read_rows, rows_of
-from stilnovo.scoring.documents import held_out_texts
+from stilnovo.scoring.perplexity import held_out_texts
 from stilnovo.text.tokenizer import Tokenizer, from_folder
 
 TEXTS = [

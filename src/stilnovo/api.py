@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import accumulate
 from pathlib import Path
 from pkgutil import resolve_name
@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stilnovo import dist, hub
-from stilnovo.benchmarks.protocol import Protocol, differences, find_protocol, record
+from stilnovo.benchmarks.protocol import Protocol, differences, find_protocol
 from stilnovo.benchmarks.task import Draw, Selection
 from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
 from stilnovo.compare.paired import Comparison, compare
@@ -29,11 +29,10 @@ from stilnovo.model.llama import Llama
 from stilnovo.recipe import Recipe
 from stilnovo.recipe import load as load_recipe
 from stilnovo.scoring.answer_cache import AnswerCache, ModelCache, default_folder
-from stilnovo.scoring.documents import held_out_texts
 from stilnovo.scoring.evaluate import evaluate as score
 from stilnovo.scoring.evaluate import expectation, speed_setting
 from stilnovo.scoring.identity import Identity, adapter_sha256, identify, model_sha256
-from stilnovo.scoring.perplexity import SHORT, TEXT
+from stilnovo.scoring.perplexity import SHORT, TEXT, held_out_texts
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult, load_result
 from stilnovo.spec import ModelSpec, spec_of
@@ -199,7 +198,7 @@ def _scored(
     adapter_hash = adapter_sha256(spec.adapter) if spec.adapter else None
     setting, text_name = speed_setting(spec), ", ".join(settings["text"]) or None
     for selection in selections:
-        if selection.other_split and settings["split"] is None:
+        if selection.split != selection.task.splits[0] and settings["split"] is None:
             note(f"{selection.task.name}: no split {selection.task.splits[0]} here; evaluating {selection.split}.")
         note(expectation(selection, answers.speed(setting, selection.task.name)))
     if documents:
@@ -212,7 +211,8 @@ def _scored(
         note(f"{protocol.name}: {item.what} is {item.here}, by default {item.default}. {item.why}{effect}")
     cache = ModelCache(answers, identity(spec.adapter, adapter_hash), setting)
     dtype = str(model.dtype).removeprefix("torch.")
-    settings |= {"protocol": record(protocol, differs), "device": str(model.device), "dtype": dtype}
+    named = {"name": protocol.name, "differs": [asdict(difference) for difference in differs]}
+    settings |= {"protocol": named, "device": str(model.device), "dtype": dtype}
     sizes = {selection.task.name: len(selection.items) for selection in selections}
     sizes |= {TEXT: len(documents), SHORT: len(documents)} if documents else {}
     before = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))

@@ -17,9 +17,9 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from stilnovo.benchmarks.task import Draw, Selection, Task, select
 from stilnovo.benchmarks.tasks import OLDER
@@ -172,8 +172,3 @@ def differences(
         ]  # fmt: skip
     effects, keys = measured_effects(), {"quantization": f"quantization {quantization}"}
     return [Difference(*row, effects.get(keys.get(row[0], row[0]), "")) for row in rows if row[1] != row[2]]
-
-
-def record(protocol: Protocol, differs: Sequence[Difference]) -> dict[str, Any]:
-    """Protocol name and differences, as saved in a result."""
-    return {"name": protocol.name, "differs": [asdict(difference) for difference in differs]}

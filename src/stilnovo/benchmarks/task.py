@@ -288,11 +288,6 @@ class Selection:
     first: bool = False
 
     @property
-    def other_split(self) -> bool:
-        """Whether this is another split than the task's default."""
-        return self.split != self.task.splits[0]
-
-    @property
     def clusters(self) -> list[str] | None:
         """Cluster name of each item, or None if all items are independent."""
         return cluster_names((item.id, item.cluster) for item in self.items)

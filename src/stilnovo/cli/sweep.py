@@ -119,9 +119,9 @@ def sweep(
     from stilnovo.report.sweep import sweep_text
     from stilnovo.scoring.answer_cache import AnswerCache, default_folder
     from stilnovo.scoring.chat_answers import choose_conversations
-    from stilnovo.scoring.documents import held_out_texts
     from stilnovo.scoring.evaluate import expectation
     from stilnovo.scoring.identity import adapter_sha256
+    from stilnovo.scoring.perplexity import held_out_texts
 
     spec, conditions = spec_of(model, None, quantization, device), find_protocol("stilnovo")  # all is checked first
     paths, texts = _named(adapter, "--adapter"), _named(protect or [], "--protect")

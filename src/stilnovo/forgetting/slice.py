@@ -26,8 +26,8 @@ from stilnovo.errors import InputError
 from stilnovo.io.rows import iter_rows
 from stilnovo.model.llama import Llama
 from stilnovo.scoring import reading
-from stilnovo.scoring.documents import held_out_texts
 from stilnovo.scoring.packed import TOKEN_BUDGET, score
+from stilnovo.scoring.perplexity import held_out_texts
 from stilnovo.scoring.reading import Reading, ReadOptions
 from stilnovo.text.tokenizer import Tokenizer
 

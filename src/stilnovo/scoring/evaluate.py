@@ -108,24 +108,21 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
     share = f"{n:,} of {selection.available:,} items ({100 * n / selection.available:.0f} %, {how})"
     part = f"all {n:,} items" if n == selection.available else share
     low, high = wilson(0.5, n, normal_quantile(0.975))
-    text = (
-        f"{task.name} {task.version}, split {selection.split}: {part}. The score will be known to about "
-        f"±{50 * (high - low):.1f} points; against another run on the same items, {_visible(n)} can be seen "
-        f"(80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing"
-        f"{', if each were right or wrong' if task.metric in _GRADED else ''})"
-    )
-    if selection.clusters is not None:
-        groups = len(set(selection.clusters))
-        text += f", at best: the items lie in {groups:,} group{'' if groups == 1 else 's'} that may change together"
-        if groups < FEWEST_CLUSTERS:
-            text += f", and fewer than {FEWEST_CLUSTERS} can show no change at all"
-    if n < selection.available:
-        text += f". With all {selection.available:,} items, {_visible(selection.available)}"
-        if items_per_second:
-            text += f"; they take {seconds_text((selection.available - n) / items_per_second)} more"
-    elif items_per_second:
-        text += f". It takes at most about {seconds_text(n / items_per_second)}"
-    return text + "."
+    graded = ", if each were right or wrong" if task.metric in _GRADED else ""
+    groups, left = len(set(selection.clusters or ())), selection.available - n
+    seconds = seconds_text((left or n) / items_per_second) if items_per_second else ""
+    grouped = f", at best: the items lie in {groups:,} group{'' if groups == 1 else 's'} that may change together"
+    return "".join([
+        f"{task.name} {task.version}, split {selection.split}: {part}. The score will be known to about ",
+        f"±{50 * (high - low):.1f} points; against another run on the same items, {_visible(n)} can be seen ",
+        f"(80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing{graded})",
+        grouped if groups else "",
+        f", and fewer than {FEWEST_CLUSTERS} can show no change at all" if 0 < groups < FEWEST_CLUSTERS else "",
+        f". With all {selection.available:,} items, {_visible(selection.available)}" if left else "",
+        f"; they take {seconds} more" if left and seconds else "",
+        f". It takes at most about {seconds}" if seconds and not left else "",
+        ".",
+    ])  # fmt: skip
 
 
 def _visible(n: int) -> str:

@@ -18,13 +18,16 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
+from stilnovo.benchmarks.task import Draw
+from stilnovo.data import sources
 from stilnovo.model.llama import Llama
 from stilnovo.scoring import reading
 from stilnovo.scoring.answer_cache import Answer
-from stilnovo.scoring.encode import opening_tokens
+from stilnovo.scoring.encode import filled, opening_tokens
 from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.scoring.reading import DEFAULTS, Reading, ReadOptions, read_documents
 from stilnovo.statistics.estimates import Estimate, bootstrap_ratio
@@ -32,6 +35,8 @@ from stilnovo.text.tokenizer import Tokenizer
 
 TEXT, SHORT = "held-out text", "held-out text in short windows"  # as named in progress and in the cache
 SHORT_WINDOW = 64
+ENOUGH_DOCUMENTS = 30
+PIECE_CHARACTERS = 2000
 MOST_NATS = 700.0  # exp of more is infinite
 
 
@@ -64,6 +69,30 @@ class HeldOutScore:
     def bits_per_byte(self) -> Estimate:
         """Bits per byte over all documents, with a bootstrap interval over documents."""
         return bootstrap_ratio(self.nats, [size * math.log(2) for size in self.sizes])
+
+
+def held_out_texts(paths: Sequence[str | Path], draw: Draw = Draw()) -> list[str]:  # noqa: B008 - frozen
+    """Read and sample the documents of the files, formatted as in training.
+
+    A bootstrap over documents needs documents: where the files hold few, each is cut at line breaks into pieces of some
+    thousand characters (`pieces`), and every piece starts anew. Nothing is dropped but the line break at a cut.
+
+    Raises:
+        InputError: a file is missing, empty or unreadable, or the limit makes no sense.
+    """
+    texts = [sources.training_text(document) for document in sources.read_documents(paths)]
+    if len(texts) < ENOUGH_DOCUMENTS:
+        texts = [piece for text in texts for piece in pieces(text)]
+    return draw.sample(texts)
+
+
+def pieces(text: str, characters: int = PIECE_CHARACTERS) -> list[str]:
+    """Cut `text` at line breaks into pieces of at least `characters`; a shorter rest joins the last piece."""
+    cut = list(filled(text.split("\n"), lambda lines, _: sum(map(len, lines)) < characters))
+    if len(cut) > 1 and sum(map(len, cut[-1])) < characters:
+        cut[-2:] = [cut[-2] + cut[-1]]
+    joined = ["\n".join(lines) for lines in cut]
+    return [piece for piece in joined if piece.strip()]
 
 
 def score_texts(
