@@ -146,12 +146,11 @@ def differences(
     """List how a run with these settings differs from the default protocol."""
     openings = (tokenizer.bos_id, protocol.tokenizer(tokenizer).bos_id)
     own, used = ("none" if token is None else f"token {token}" for token in openings)
-    cruder = "Cruder weights; FP4's sixteen values fit normally distributed weights less well than NF4's."
-    opening = "Llama 3 was trained with an opening token before every document."
     rows = [
-        ("quantization", quantization, STILNOVO.quantization, cruder),
-        ("opening token", used, own, opening),
-    ]
+        ("quantization", quantization, STILNOVO.quantization,
+         "Cruder weights; FP4's sixteen values fit normally distributed weights less well than NF4's."),
+        ("opening token", used, own, "Llama 3 was trained with an opening token before every document."),
+    ]  # fmt: skip
     for selection in selections:
         task, n = selection.task, len(selection.items)
         older = f"{task.name}@{task.version}" in OLDER
@@ -161,14 +160,13 @@ def differences(
             why = "The first items are no sample: HellaSwag's first third is ActivityNet only."
         elif n < selection.available:
             items = f"{n:,} of {selection.available:,}, seed {selection.seed}"
-        shots = (str(selection.shots), str(task.shots))
         rows += [
             (f"version of {task.name}", task.version, "the current one" if older else task.version,
              "Absent options are scored as a choice of one blank."),
             (f"items of {task.name}", items, usual, why),
             (f"split of {task.name}", selection.split, task.splits[0],
              "The split that is measured elsewhere is not this one."),
-            (f"examples of {task.name}", *shots, "Examples change what is measured."),
+            (f"examples of {task.name}", str(selection.shots), str(task.shots), "Examples change what is measured."),
         ]  # fmt: skip
     effects, keys = measured_effects(), {"quantization": f"quantization {quantization}"}
     return [Difference(*row, effects.get(keys.get(row[0], row[0]), "")) for row in rows if row[1] != row[2]]

@@ -78,10 +78,9 @@ def _text_row(lines: list[str]) -> Row:
     first, fragment = (" ".join(parts[:-1]), parts[-1]) if len(parts) > 1 else (context, "")
     if not fragment and not _WHOLE.search(context):  # the whole context is one unfinished sentence
         first, fragment = "", context
-    source = "ActivityNet" if fragment else "WikiHow"
     return {
         "activity_label": activity, "ctx_a": first, "ctx_b": fragment, "label": lines[1], "endings": lines[2:],
-        "source": source,
+        "source": "ActivityNet" if fragment else "WikiHow",
     }  # fmt: skip
 
 
