@@ -14,6 +14,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from stilnovo.data.conversations import Conversation
 from stilnovo.data.sources import Document
@@ -89,8 +90,7 @@ def comprehension(
     for index in chosen:
         rng = random.Random(f"{seed} {index}")
         document = documents[index]
-        foreign = _foreign(documents, index, rng)
-        excerpt = excerpt_of(document, rng, foreign)
+        excerpt = excerpt_of(document, rng, _foreign(documents, index, rng))
         make = _continuation if excerpt and rng.random() < CONTINUED else _conversation
         if excerpt and (turns := make(excerpt, rng)):
             conversations.append(Conversation(f"comprehension-{document.id}", turns))
@@ -107,17 +107,17 @@ def excerpt_of(document: Document, rng: random.Random, foreign: str = "") -> Exc
     spans = sentences(text)
     first = 0
     if len(text) > EXCERPT_CHARS and rng.random() < 0.5:
-        last_start = max(0, sum(start < len(text) - EXCERPT_CHARS for start, _ in spans) - 1)
-        first = rng.randint(0, last_start)
+        first = rng.randint(0, max(0, sum(start < len(text) - EXCERPT_CHARS for start, _ in spans) - 1))
     begin = spans[first][0] if spans else 0
     whole = [span for span in spans[first:] if span[1] - begin <= EXCERPT_CHARS]
     parts = tuple(text[start:stop] for start, stop in whole)
     good = tuple(at for at, part in enumerate(parts) if _is_good(part) and parts.count(part) == 1)
     if len(good) < FEWEST_SENTENCES:
         return None
-    starts = tuple(start - begin for start, _ in whole)
-    shown = text[begin : whole[-1][1]]
-    return Excerpt(document.title, shown, first == 0, parts, good, starts, "" if foreign in text else foreign)
+    return Excerpt(
+        document.title, text[begin : whole[-1][1]], first == 0, parts, good, tuple(start - begin for start, _ in whole),
+        "" if foreign in text else foreign,
+    )  # fmt: skip
 
 
 def ask(excerpt: Excerpt, rng: random.Random) -> list[Asked]:
@@ -125,7 +125,6 @@ def ask(excerpt: Excerpt, rng: random.Random) -> list[Asked]:
     kinds = list(QUESTIONS)
     rng.shuffle(kinds)
     asked: list[Asked] = []
-    used: set[str] = set()
     for kind in kinds:
         if len(asked) == MOST_QUESTIONS:
             break
@@ -134,9 +133,8 @@ def ask(excerpt: Excerpt, rng: random.Random) -> list[Asked]:
         if (made := QUESTIONS[kind](excerpt, rng)) is None:
             continue
         shown, answer, source = made
-        if not source or source not in used:
+        if not source or all(source != question.source for question in asked):
             asked.append(Asked(kind, rng.choice(PHRASINGS[kind]).format(*shown), answer, source))
-            used.add(source)
     return asked
 
 
@@ -161,9 +159,8 @@ def _continuation(excerpt: Excerpt, rng: random.Random) -> tuple[Message, ...] |
         return None
     at = rng.choice(pairs)
     end, stop = excerpt.starts[at], excerpt.starts[at + 1] + len(excerpt.sentences[at + 1])
-    request = rng.choice(PHRASINGS["continue"])
     return (
-        Message("user", f"{request}\n\n{excerpt.text[:end].rstrip()}"),
+        Message("user", f"{rng.choice(PHRASINGS['continue'])}\n\n{excerpt.text[:end].rstrip()}"),
         Message("assistant", excerpt.text[end:stop]),
     )
 
@@ -181,16 +178,14 @@ def _foreign(documents: Sequence[Document], index: int, rng: random.Random) -> s
     for _ in range(3 if len(documents) > 1 else 0):
         other = (index + rng.randrange(1, len(documents))) % len(documents)
         text = documents[other].text[: 2 * EXCERPT_CHARS]
-        good = [text[a:b] for a, b in sentences(text) if _is_good(text[a:b])]
-        if good:
+        if good := [text[a:b] for a, b in sentences(text) if _is_good(text[a:b])]:
             return rng.choice(good)
     return ""
 
 
 def _title(excerpt: Excerpt, _rng: random.Random) -> Made | None:
-    if not excerpt.title or not excerpt.whole or excerpt.text.startswith(f"{excerpt.title}\n"):
-        return None
-    return (), excerpt.title, ""
+    title = excerpt.title
+    return ((), title, "") if title and excerpt.whole and not excerpt.text.startswith(f"{title}\n") else None
 
 
 def _definition(excerpt: Excerpt, _rng: random.Random) -> Made | None:
@@ -221,17 +216,13 @@ def _sentence_with(
     return None
 
 
-def _gap(find: Callable[[str], Iterable[re.Match[str]]]) -> Maker:
-    """A question for what was taken out of a sentence."""
-
-    def make(excerpt: Excerpt, rng: random.Random) -> Made | None:
-        drawn = _sentence_with(excerpt, rng, lambda s: (m for m in find(s) if m.group().lower() not in STOP_WORDS))
-        if drawn is None:
-            return None
-        sentence, gap = drawn
-        return (f"{sentence[: gap.start()]}{BLANK}{sentence[gap.end() :]}",), gap.group(), sentence
-
-    return make
+def _gap(find: Callable[[str], Iterable[re.Match[str]]], excerpt: Excerpt, rng: random.Random) -> Made | None:
+    """What was taken out of a sentence."""
+    drawn = _sentence_with(excerpt, rng, lambda s: (m for m in find(s) if m.group().lower() not in STOP_WORDS))
+    if drawn is None:
+        return None
+    sentence, gap = drawn
+    return (f"{sentence[: gap.start()]}{BLANK}{sentence[gap.end() :]}",), gap.group(), sentence
 
 
 def _next(excerpt: Excerpt, rng: random.Random) -> Made | None:
@@ -331,6 +322,6 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
 
 #: Each kind of question: a function that makes one, or None where the text gives none.
 QUESTIONS: dict[str, Maker] = {
-    "title": _title, "definition": _definition, "word": _gap(_WORD.finditer), "number": _gap(_NUMBER.finditer),
-    "name": _gap(_names), "next": _next, "first": _first, "statement": _statement, "mention": _mention,
+    "title": _title, "definition": _definition, "word": partial(_gap, _WORD.finditer), "number": partial(_gap, _NUMBER.finditer),
+    "name": partial(_gap, _names), "next": _next, "first": _first, "statement": _statement, "mention": _mention,
 }  # fmt: skip

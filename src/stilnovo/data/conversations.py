@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -169,27 +170,14 @@ def _check(turns: Sequence[Message]) -> None:
         refuse_if(not turn.content.strip(), "empty turn", f"turn {number}")
 
 
-def read_conversations(
-    paths: Sequence[str | Path], *, on_bad: OnBad = "skip", max_rows: int | None = None
-) -> tuple[list[Conversation], Tally]:
-    """Every conversation of the files, and what was left out.
+def read_items(
+    parse: Callable[[Row, int], Item], paths: Sequence[str | Path], *, on_bad: OnBad = "skip", max_rows: int | None = None
+) -> tuple[list[Item], Tally]:  # fmt: skip
+    """What `parse` makes of every row of the files, and what was left out.
 
     Raises:
         InputError: for files without the columns, or with `stop`, for the first row that cannot be used.
     """
-    return _read_all(paths, conversation, on_bad, max_rows)
-
-
-def read_preferences(
-    paths: Sequence[str | Path], *, on_bad: OnBad = "skip", max_rows: int | None = None
-) -> tuple[list[Preference], Tally]:
-    """Every preference pair of the files, and what was left out; errors as `read_conversations`."""
-    return _read_all(paths, preference, on_bad, max_rows)
-
-
-def _read_all(
-    paths: Sequence[str | Path], parse: Callable[[Row, int], Item], on_bad: OnBad, max_rows: int | None
-) -> tuple[list[Item], Tally]:
     tally = Tally()
     rows = parsed(blocks(files_of(paths)), parse, stop if on_bad == "stop" else tally.leave)
     items = list(itertools.islice(rows, max_rows))
@@ -198,3 +186,7 @@ def _read_all(
         shown = tally.lines()[0] if tally.left else "no rows"
         raise InputError("No row can be learnt from.", shown, f"Columns that are read: {SHAPES}.")
     return items, tally
+
+
+#: `read_items` of every conversation of the files (of a preference pair, the preferred one), and of every preference pair.
+read_conversations, read_preferences = partial(read_items, conversation), partial(read_items, preference)

@@ -103,15 +103,15 @@ def _files(source: Source, mirror: Path | None, agree: Callable[[str], bool]) ->
     except InputError as error:
         if mirror is None:
             raise
-        where = mirror / source.repository
-        raise InputError(
-            error.what, f"Nor is it in the mirror: {where} holds no {', '.join(source.patterns)}.", error.next
-        ) from error
+        nor = f"Nor is it in the mirror: {mirror / source.repository} holds no {', '.join(source.patterns)}."
+        raise InputError(error.what, nor, error.next) from error
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [path for path in paths if any(fnmatch(path.relative_to(folder).as_posix(), p) for p in patterns)]
+    return [
+        path for path in sorted(folder.rglob("*"))
+        if path.is_file() and any(fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in patterns)
+    ]  # fmt: skip
 
 
 def _from_hub(source: Source, agree: Callable[[str], bool]) -> list[Path]:

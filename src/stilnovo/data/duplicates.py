@@ -54,8 +54,9 @@ def near_duplicates(files: Sequence[Path], threshold: float) -> npt.NDArray[np.i
     for band in np.split(np.arange(PERMUTATIONS), BANDS):
         keys = np.concatenate([np.empty(0, np.uint64), *(_mixed(np.load(path)[:, band]) for path in files)])
         order = np.argsort(keys, kind="stable")
-        same = keys[order[1:]] == keys[order[:-1]]
-        for first, last in _runs(same):
+        same = np.concatenate([[False], keys[order[1:]] == keys[order[:-1]], [False]])
+        edges = np.flatnonzero(np.diff(same.astype(np.int8))).tolist()  # first and last of each run of equal keys
+        for first, last in zip(edges[::2], edges[1::2], strict=True):
             _compare(order[first : last + 1], signature, threshold, repeats)
     removed = np.flatnonzero(repeats >= 0)
     return np.stack([removed, repeats[removed]], axis=1)
@@ -68,11 +69,6 @@ def _mixed(rows: Signatures) -> npt.NDArray[np.uint64]:
         value = (value ^ column) * np.uint64(0x9E3779B97F4A7C15)
         value ^= value >> np.uint64(29)
     return value
-
-
-def _runs(same: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _compare(

@@ -45,8 +45,8 @@ class PackedPairs:
 
     def lines(self) -> list[str]:
         """One line for each thing that people should know."""
-        shortened = [f"{self.cut:,} pairs lost the end of an answer beyond {self.longest:,} tokens"] if self.cut else []
-        return [*self.tally.lines(), *shortened]
+        shortened = f"{self.cut:,} pairs lost the end of an answer beyond {self.longest:,} tokens"
+        return self.tally.lines() + ([shortened] if self.cut else [])
 
 
 def side(tokenizer: Tokenizer, prompt: Sequence[Message], answer: str) -> tuple[list[int], int]:

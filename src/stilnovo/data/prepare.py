@@ -24,8 +24,7 @@ from pydantic import TypeAdapter
 from stilnovo.data import shards
 from stilnovo.data.conversations import SHAPES, shape_of
 from stilnovo.data.duplicates import near_duplicates
-from stilnovo.data.pool import run_blocks
-from stilnovo.data.work import SHOWN_HITS, PreparationSettings, Record, Worker, save_array
+from stilnovo.data.work import SHOWN_HITS, PreparationSettings, Record, run_blocks, save_array
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import Tally
 from stilnovo.io.rows import RowBlock, blocks, files_of, place_of, rows_of
@@ -93,21 +92,20 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
     """Begin in the folder, or make sure that it holds the same preparation."""
     path = folder / SETTINGS
     described = json.loads(json.dumps(described))
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before != described:
-            flat = [
-                f"{part}.{key}" for part in ("settings", "tokenizer") for key in described[part]
-                if before[part].get(key) != described[part][key]
-            ]  # fmt: skip
-            raise InputError(
-                f"{folder} holds another preparation.", f"Changed: {', '.join(flat) or 'the source files'}.",
-                "Choose another --out, or delete the folder.",
-            )  # fmt: skip
-        return
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty.", "It holds no preparation.", "Choose another --out.")
-    write_atomic(path, json.dumps(described, ensure_ascii=False, indent=1) + "\n")
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if before is None:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty.", "It holds no preparation.", "Choose another --out.")
+        write_atomic(path, json.dumps(described, ensure_ascii=False, indent=1) + "\n")
+    elif before != described:
+        flat = [
+            f"{part}.{key}" for part in ("settings", "tokenizer") for key in described[part]
+            if before[part].get(key) != described[part][key]
+        ]  # fmt: skip
+        raise InputError(
+            f"{folder} holds another preparation.", f"Changed: {', '.join(flat) or 'the source files'}.",
+            "Choose another --out, or delete the folder.",
+        )  # fmt: skip
 
 
 def _done(folder: Path) -> dict[int, Record]:
@@ -146,7 +144,7 @@ def _work(
         if journal.tell():
             journal.write("\n")  # after a line that a kill cut short
         try:
-            for record in run_blocks(wanted(), processes, Worker, arguments):
+            for record in run_blocks(wanted(), processes, arguments):
                 journal.write(_RECORDS.dump_json(record).decode() + "\n")
                 journal.flush()
                 os.fsync(journal.fileno())
@@ -173,11 +171,9 @@ def _check_columns(block: RowBlock) -> None:
 
 
 def _finish(folder: Path, records: list[Record], settings: PreparationSettings, described: dict[str, Any]) -> None:
-    tally, cleaned, passages = Tally(), Counter[str](), Counter[str]()
+    tally = Tally()
     for record in records:
         tally.add(record.tally)
-        cleaned.update(record.cleaned)
-        passages.update(record.passages)
     if not any(record.shard.documents for record in records):
         shown = tally.lines()[0] if tally.left else "no rows"
         raise InputError("Nothing is left to learn from.", shown, "Give more text, or loosen the filters.")
@@ -186,10 +182,11 @@ def _finish(folder: Path, records: list[Record], settings: PreparationSettings, 
     _merge_held_out(folder, records, held_gone)
     report = {
         "rows": tally.taken + sum(tally.left.values()), "taken": tally.taken, "left_out": dict(tally.left),
-        "left_out_first": tally.places, "lines_cleaned": dict(cleaned), "long": [x for r in records for x in r.long][:100],
+        "left_out_first": tally.places, "lines_cleaned": sum((record.cleaned for record in records), Counter[str]()),
+        "long": [document for record in records for document in record.long][:100],
         "near_duplicates": len(dropped) + len(held_gone), "near_duplicates_first": repeats,
-        "benchmark_passages": dict(passages), "benchmark_items": records[0].items,
-        "benchmark_items_too_short": records[0].too_short,
+        "benchmark_passages": sum((record.passages for record in records), Counter[str]()),
+        "benchmark_items": records[0].items, "benchmark_items_too_short": records[0].too_short,
         "benchmark_first": [asdict(hit) for record in records for hit in record.hits][:SHOWN_HITS],
         "text_bytes": sum(record.text_bytes for record in records),
     }  # fmt: skip

@@ -13,13 +13,14 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stilnovo.data.packing import IntArray, LazySequence, LongArray, PackedCorpus, documents_sha256, pack_index
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, reported
 from stilnovo.io.rows import read_rows
 from stilnovo.runlog import sha256_file, write_atomic
 
@@ -93,7 +94,6 @@ class PreparedCorpus:
         sha256: Of everything that is learnt or held out, whatever files it came from.
     """
 
-    folder: Path
     manifest: dict[str, Any]
     documents: MappedDocuments
     held_out: tuple[str, ...]
@@ -109,13 +109,12 @@ def is_prepared(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def open_prepared(folder: Path, fingerprint: str | None = None, *, verify: bool = True) -> PreparedCorpus:
-    """Open a prepared folder.
+def open_prepared(folder: Path, fingerprint: str | None = None) -> PreparedCorpus:
+    """Open a prepared folder; every byte is read once and compared with the checksums.
 
     Args:
         folder: What `stilnovo prepare` wrote.
         fingerprint: `Tokenizer.fingerprint()` of the model that will read it; None leaves it unchecked.
-        verify: Read every byte once and compare the checksums; sizes are compared always.
 
     Raises:
         InputError: when it is unfinished, was prepared for another tokeniser, or a file was cut short or changed: by name.
@@ -131,8 +130,8 @@ def open_prepared(folder: Path, fingerprint: str | None = None, *, verify: bool 
         :200
     ]
     shards = [Shard(**entry) for entry in manifest["shards"]]
-    checks = [(folder / name, size, sha) for shard in shards for name, size, sha in shard.files()]
-    checks += [(folder / name, size, sha) for name, size, sha in manifest["files"]]
+    files = chain(*(shard.files() for shard in shards), manifest["files"])
+    checks = [(folder / name, size, sha) for name, size, sha in files]
     for path, size, _ in checks:
         if not path.is_file():
             raise InputError(f"{path} is missing.", next=advice)
@@ -140,14 +139,13 @@ def open_prepared(folder: Path, fingerprint: str | None = None, *, verify: bool 
             raise InputError(
                 f"{path} has {actual:,} bytes instead of {size:,}.", "It was cut short or changed.", advice
             )
-    if verify:
-        with ThreadPoolExecutor(4) as pool:
-            for (path, _, expected), sha in zip(checks, pool.map(lambda c: sha256_file(c[0]), checks), strict=True):
-                if sha != expected:
-                    raise InputError(f"{path} was changed on disk.", f"sha256 {sha[:12]}, was {expected[:12]}.", advice)
+    with ThreadPoolExecutor(4) as pool:
+        for (path, _, expected), sha in zip(checks, pool.map(lambda c: sha256_file(c[0]), checks), strict=True):
+            if sha != expected:
+                raise InputError(f"{path} was changed on disk.", f"sha256 {sha[:12]}, was {expected[:12]}.", advice)
     documents = MappedDocuments(folder / "shards", shards, np.load(folder / "dropped.npy"))
     held_out = tuple(row["text"] for row in read_rows(folder / HELD_OUT)) if (folder / HELD_OUT).stat().st_size else ()
-    return PreparedCorpus(folder, manifest, documents, held_out, manifest["sha256"])
+    return PreparedCorpus(manifest, documents, held_out, manifest["sha256"])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -164,14 +162,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 next="Run the same `stilnovo prepare` again: it goes on.",
             )
         raise InputError(f"{folder} is no prepared corpus.", next="Run: stilnovo prepare")
-    try:
+    with reported(
+        f"{path} is damaged.", "Delete the folder and prepare again.", errors=(ValueError, KeyError, TypeError)
+    ):
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise InputError(
                 f"{path} has format {manifest['format']}.", f"This version reads {FORMAT}.", "Prepare again."
             )
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged.", str(error)[:120], "Delete the folder and prepare again.") from error
     return manifest
 
 

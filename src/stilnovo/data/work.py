@@ -1,4 +1,4 @@
-"""The work on one block of rows: it becomes one shard, and a record for the journal.
+"""The work on blocks of rows, by one process or several: each becomes one shard, and a record for the journal.
 
 The result depends on the block, the settings and the tokeniser alone, so that a block may be done again, by another
 process or after a kill, and gives the same bytes. No row is left out silently: each reason is counted, with its places.
@@ -6,13 +6,20 @@ process or after a kill, and gives the same bytes. No row is left out silently: 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import os
+import signal
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -23,9 +30,10 @@ from stilnovo.data.duplicates import signatures
 from stilnovo.data.packing import IntArray, coded
 from stilnovo.data.shards import Shard, write_shard
 from stilnovo.data.sources import Document, document, training_text
+from stilnovo.errors import StilnovoError
 from stilnovo.io.bad_rows import BadRow, OnBad, Tally, refuse_if, stop
 from stilnovo.io.formats import Row
-from stilnovo.io.rows import RowBlock, parsed
+from stilnovo.io.rows import RowBlock, parsed, place_of
 from stilnovo.runlog import write_atomic
 from stilnovo.text.encoder import Encoder
 from stilnovo.text.tokenizer import Tokenizer
@@ -98,7 +106,7 @@ class Worker:
         def take(row: Row, number: int) -> Taken:
             if "text" not in row and "wikitext" not in row:
                 return number, *self._conversation(row, number, record)
-            return number, self._text(document(row, number), block.place(number), record), None
+            return number, self._text(document(row, number), place_of(block.source, number), record), None
 
         def leave(place: str, bad: BadRow) -> None:
             if self.settings.on_bad == "stop" and bad.reason not in FILTERS:
@@ -114,8 +122,7 @@ class Worker:
         return record
 
     def _conversation(self, row: Row, number: int, record: Record) -> tuple[str, IntArray]:
-        is_pair = shape_of(row) == "preference"
-        refuse_if(is_pair, "preference pair", "it is learnt with DPO, not prepared as text")
+        refuse_if(shape_of(row) == "preference", "preference pair", "it is learnt with DPO, not prepared as text")
         messages = conversation(row, number).messages
         text = "\n".join(turn.content for turn in messages)
         if hit := self.items.find(text):
@@ -170,3 +177,73 @@ def save_array(path: Path, array: Any) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array)
     write_atomic(path, buffer.getvalue())
+
+
+def run_blocks(blocks: Iterator[RowBlock], processes: int, arguments: tuple[Any, ...]) -> Iterator[Record]:
+    """Each block's record, in the order in which they are done by `Worker(*arguments)`, in this process or several.
+
+    Each worker process has a pipe of its own: when the parent is gone, even by kill -9, the pipe ends and so does the
+    worker. The parent holds one block a worker and the next one, whatever the corpus.
+
+    Raises:
+        StilnovoError: whatever a worker raised, or when one died.
+    """
+    if processes == 1:
+        yield from map(Worker(*arguments).run, blocks)
+        return
+    context = get_context("spawn")  # a forked tokeniser or torch may hang
+    workers: dict[Connection, SpawnProcess] = {}
+    try:
+        for _ in range(processes):
+            ours, theirs = context.Pipe()
+            workers[ours] = context.Process(target=_serve, args=(theirs, arguments), daemon=True)
+            workers[ours].start()
+            theirs.close()
+        yield from _feed(blocks, list(workers))
+    finally:
+        for pipe in workers:
+            pipe.close()
+        for worker in workers.values():
+            worker.join(5)
+            worker.terminate()  # one that has ended is left alone
+
+
+def _feed(blocks: Iterator[RowBlock], pipes: list[Connection]) -> Iterator[Record]:
+    following = next(blocks, None)  # read while the workers are busy
+    busy: list[Any] = []
+    idle: list[Any] = list(pipes)
+    while busy or following is not None:
+        while idle and following is not None:
+            busy.append(idle.pop())
+            busy[-1].send(following)
+            following = next(blocks, None)
+        for pipe in cast("list[Any]", wait(busy)):
+            busy.remove(pipe)
+            idle.append(pipe)
+            try:
+                answer = pipe.recv()
+            except EOFError as error:
+                raise StilnovoError(
+                    "A worker process died.", "Perhaps the machine ran out of memory.",
+                    "Run the same command again, with fewer --processes: it goes on where it stopped.",
+                ) from error  # fmt: skip
+            if not isinstance(answer, Record):
+                raise answer
+            yield answer
+
+
+def _serve(pipe: Connection, arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    worker = None
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            block = pipe.recv()
+            try:
+                worker = worker or Worker(*arguments)
+                pipe.send(worker.run(block))
+            except StilnovoError as error:
+                pipe.send(error)
+            except Exception as error:  # others may not survive the way between processes
+                pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))

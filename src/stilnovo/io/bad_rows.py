@@ -57,8 +57,7 @@ class Tally:
         self.taken += other.taken
         self.left.update(other.left)
         for reason, places in other.places.items():
-            shown = self.places.setdefault(reason, [])
-            shown += places[: SHOWN_PLACES - len(shown)]
+            self.places[reason] = [*self.places.get(reason, ()), *places][:SHOWN_PLACES]
 
     def lines(self) -> list[str]:
         """One line a reason, for people."""

@@ -84,8 +84,7 @@ def _json(stream: Any, path: Path) -> Iterator[Part]:
     lines = _json_lines(stream, path)
     first = next(lines, b"")
     if first.lstrip().startswith(b"{") and isinstance(json_row(first), dict) and (second := next(lines, b"")):
-        yield from (first, second)
-        yield from lines
+        yield from chain((first, second), lines)
         return
     raw = first + b"".join(lines)
     try:
@@ -151,9 +150,7 @@ def _arrow(stream: Any, path: Path) -> Iterator[Part]:
 
 
 def _columns(schema: Any, path: Path) -> list[str]:
-    import pyarrow as pa
-
-    columns = [field.name for field in schema if not pa.types.is_binary(field.type)]
+    columns = [field.name for field in schema if str(field.type) != "binary"]
     if not columns:
         raise InputError(f"{path} has no columns but binary ones.", f"Found: {', '.join(schema.names)}")
     return columns
@@ -182,7 +179,12 @@ def _pages(stream: Any, path: Path) -> Iterator[Part]:
             )
         for event, element in events:
             if event == "end" and _tag_name(element) == "page":
-                page = _page(element)
+                page: Row = {
+                    "id": element.findtext("{*}id", ""), "title": element.findtext("{*}title", ""),
+                    "namespace": int(element.findtext("{*}ns") or 0),
+                    "redirect": element.find("{*}redirect") is not None,
+                    "wikitext": element.findtext("{*}revision[last()]/{*}text", ""),
+                }  # fmt: skip
                 count, last = count + 1, page["title"]
                 root.clear()  # the pages before this one
                 yield page
@@ -193,14 +195,6 @@ def _pages(stream: Any, path: Path) -> Iterator[Part]:
 
 def _tag_name(element: ElementTree.Element) -> str:
     return element.tag.rpartition("}")[2]
-
-
-def _page(page: ElementTree.Element) -> Row:
-    return {
-        "id": page.findtext("{*}id", ""), "title": page.findtext("{*}title", ""),
-        "namespace": int(page.findtext("{*}ns") or 0), "redirect": page.find("{*}redirect") is not None,
-        "wikitext": page.findtext("{*}revision[last()]/{*}text", ""),
-    }  # fmt: skip
 
 
 #: Every kind of file that is read; each may be compressed (`stilnovo.io.streams.COMPRESSIONS`).

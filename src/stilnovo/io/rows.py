@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, reported
 from stilnovo.io import sample
 from stilnovo.io.bad_rows import BadRow, stop
 from stilnovo.io.formats import READERS, Part, Row, json_row
@@ -50,10 +50,6 @@ class RowBlock:
     first: int
     size: int
     parts: Sequence[Part]
-
-    def place(self, number: int) -> str:
-        """How a row is named to people."""
-        return place_of(self.source, number)
 
 
 def place_of(source: str, number: int) -> str:
@@ -91,7 +87,9 @@ def files_of(paths: Iterable[str | Path]) -> list[Path]:
 def _inside(folder: Path) -> Iterator[Path]:
     """The files of a folder; of one that `datasets` saved, its data alone."""
     splits, state = folder / "dataset_dict.json", folder / "state.json"
-    try:
+    with reported(
+        f"{folder} is no whole data set: its list of files is damaged.", errors=(KeyError, TypeError, ValueError)
+    ):
         if splits.is_file() and len(names := json.loads(splits.read_text(encoding="utf-8"))["splits"]) > 1:
             raise InputError(
                 f"{folder} holds {len(names)} splits.", f"Found: {', '.join(names)}", f"Name one: {folder / names[0]}"
@@ -100,8 +98,6 @@ def _inside(folder: Path) -> Iterator[Path]:
             listed = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
             yield from (folder / file["filename"] for file in listed)
             return
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder} is no whole data set.", f"Its list of files is damaged: {error}") from error
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             yield from _inside(path)
@@ -163,7 +159,7 @@ def parsed(
                     raise row
                 item = parse(row, number)
             except BadRow as bad:
-                on_bad(block.place(number), bad)
+                on_bad(place_of(block.source, number), bad)
             else:
                 yield item
 

@@ -25,8 +25,7 @@ _MARKS = {
 def _zstd(path: Path) -> IO[bytes]:
     import pyarrow
 
-    stream: Any = pyarrow.input_stream(path, compression="zstd")
-    return BufferedReader(stream)
+    return BufferedReader(pyarrow.input_stream(path, compression="zstd"))
 
 
 _OPENERS: dict[str, Callable[[Path], Any]] = {
