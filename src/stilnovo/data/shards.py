@@ -61,7 +61,10 @@ class MappedDocuments(LazySequence[IntArray]):
     """The documents that are learnt, as views of the mapped shards."""
 
     def __init__(self, folder: Path, shards: Sequence[Shard], dropped: LongArray) -> None:
-        self._maps = [_mapped(folder / f"{s.name}.tokens", s.tokens) for s in shards]
+        self._maps = [
+            np.memmap(folder / f"{s.name}.tokens", "<i4", "r", shape=(s.tokens,)) if s.tokens else np.empty(0, np.int32)
+            for s in shards
+        ]
         ends = [np.fromfile(folder / f"{s.name}.ends", dtype="<i8") for s in shards]
         counts = np.array([s.documents for s in shards], dtype=np.int64)
         starts = [np.concatenate([[0], e[:-1]]) for e in ends if len(e)]
@@ -78,10 +81,6 @@ class MappedDocuments(LazySequence[IntArray]):
         """One document's tokens."""
         start = int(self._start[at])
         return self._maps[int(self._shard[at])][start : start + int(self.lengths[at])]
-
-
-def _mapped(path: Path, tokens: int) -> IntArray:
-    return np.memmap(path, dtype="<i4", mode="r", shape=(tokens,)) if tokens else np.empty(0, np.int32)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ _DROPPED_TAGS = frozenset(
     {"ref", "references", "gallery", "table", "math", "score", "timeline", "imagemap", "syntaxhighlight"}
 )
 _DROPPED_LINKS = re.compile(r"(?i)^:?(file|image|immagine|categoria|category|portale|progetto|[a-z-]{2,12}):")
-_BLANK_LINES = re.compile(r"\n{3,}")
-_MAGIC = re.compile(r"__[A-Z]+__")
 
 
 @dataclass(frozen=True)
@@ -95,8 +93,8 @@ def plain_text(wikitext: str) -> str:
             parts.append(_link(node))
         else:
             parts.append(str(node.__strip__(normalize=True, collapse=True, keep_template_params=False) or ""))
-    text = _MAGIC.sub("", "".join(parts)).replace("'''", "").replace("''", "")
-    return _BLANK_LINES.sub("\n\n", "\n".join(line.strip() for line in text.split("\n"))).strip()
+    text = re.sub(r"__[A-Z]+__", "", "".join(parts)).replace("'''", "").replace("''", "")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(line.strip() for line in text.split("\n"))).strip()
 
 
 def _tag(node: Any) -> str:

@@ -137,8 +137,7 @@ def _arrow(stream: Any, path: Path) -> Iterator[Part]:
 
     if stream.peek(6).startswith(b"ARROW1"):
         with pa.ipc.open_file(io.BytesIO(stream.read())) as file:
-            batches = (file.get_batch(number) for number in range(file.num_record_batches))
-            yield from _records(batches, _columns(file.schema, path))
+            yield from _records(file.read_all().to_batches(), _columns(file.schema, path))
         return
     if path.suffix.lower() == ".arrow":  # a compressed file says itself whether it is whole
         stream.seek(-len(_ARROW_END), os.SEEK_END)
