@@ -70,7 +70,7 @@ def conversation(row: Row, number: int) -> Conversation:
     Raises:
         BadRow: when it cannot be learnt from.
     """
-    shape = shape_of(list(row))
+    shape = shape_of(row)
     if shape == "preference":
         pair = preference(row, number)
         return Conversation(pair.id, (*pair.prompt, Message("assistant", pair.chosen)))
@@ -88,11 +88,13 @@ def preference(row: Row, number: int) -> Preference:
     Raises:
         BadRow: when a side is missing, both are equal, or they answer different prompts.
     """
-    if shape_of(list(row)) != "preference":
+    if shape_of(row) != "preference":
         raise _missing(row)
     (before, chosen), (other, rejected) = _side(row["chosen"]), _side(row["rejected"])
-    lengths = f"{len(before)} and {len(other)} turns before"
-    refuse_if(before != other, "chosen and rejected answer different prompts", lengths)
+    refuse_if(
+        before != other, "chosen and rejected answer different prompts",
+        f"{len(before)} and {len(other)} turns before",
+    )  # fmt: skip
     prompt = before or _prompt(row)
     if not prompt:
         raise _missing(row, "no prompt: ")
@@ -150,8 +152,7 @@ def _turns(value: Any, system: Any) -> tuple[Message, ...]:
         if role is None:
             raise BadRow("unknown role", repr(name)[:40])
         turns.append(Message(role, _text(turn.get("content", turn.get("value")), "content")))
-    has_system = bool(turns) and turns[0].role == "system"
-    return tuple(turns) if has_system else (*_opening(system), *turns)
+    return tuple(turns) if turns and turns[0].role == "system" else (*_opening(system), *turns)
 
 
 def _text(value: Any, key: str) -> str:
@@ -164,8 +165,10 @@ def _check(turns: Sequence[Message]) -> None:
     refuse_if(not spoken, "empty row", "no turns")
     refuse_if(spoken[0].role == "assistant", "starts with the assistant", repr(spoken[0].content[:40]))
     for number, (turn, following) in enumerate(itertools.pairwise(spoken), 2):
-        repeats = following.role in ("system", turn.role)
-        refuse_if(repeats, "roles do not alternate", f"turn {number} is {following.role} after {turn.role}")
+        refuse_if(
+            following.role in ("system", turn.role), "roles do not alternate",
+            f"turn {number} is {following.role} after {turn.role}",
+        )  # fmt: skip
     for number, turn in enumerate(spoken, 1):
         refuse_if(not turn.content.strip(), "empty turn", f"turn {number}")
 

@@ -142,8 +142,8 @@ def open_prepared(folder: Path, fingerprint: str | None = None) -> PreparedCorpu
         for (path, _, expected), sha in zip(checks, pool.map(lambda c: sha256_file(c[0]), checks), strict=True):
             if sha != expected:
                 raise InputError(f"{path} was changed on disk.", f"sha256 {sha[:12]}, was {expected[:12]}.", advice)
-    documents = MappedDocuments(folder / "shards", shards, np.load(folder / "dropped.npy"))
     held_out = tuple(row["text"] for row in read_rows(folder / HELD_OUT)) if (folder / HELD_OUT).stat().st_size else ()
+    documents = MappedDocuments(folder / "shards", shards, np.load(folder / "dropped.npy"))
     return PreparedCorpus(manifest, documents, held_out, manifest["sha256"])
 
 
