@@ -170,7 +170,7 @@ def test_neighbours_and_whole_sections(library: Library) -> None:
     inside = library.passages_of(section)
     assert library.around(inside[1], 1) == inside[:3]
     assert library.around(inside[0], 1) == inside[:2]
-    text = library.section_text(section)
+    text = library.text(section.work)[section.start : section.end]
     assert text == library.text(novel)[section.start : section.end]
     assert all(passage.text in text for passage in inside)
 

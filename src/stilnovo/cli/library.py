@@ -282,7 +282,7 @@ def show(
             result = {"passages": [_passage_dict(passage) for passage in passages]}
         elif section:
             chapter = _section(sections, section)
-            text = store.section_text(chapter)
+            text = store.text(chapter.work)[chapter.start : chapter.end]
             print(text)
             result = {
                 "section": [{"label": chapter.label, "text": text, "start": chapter.start, "end": chapter.end}],

@@ -209,14 +209,12 @@ class _Merging:
         empty, module.base = module.base, base
         merged = lora.merged_weight(module)
         module.base = empty
-        self._compare(base.dense(torch.float32), merged)
-        return merged
-
-    def _compare(self, dense: Tensor, merged: Tensor) -> None:
+        dense = base.dense(torch.float32)
         update = merged - dense
         self.update += float(update.square().sum())
         moved = merged.to(self.dtype).float() - dense.to(self.dtype).float()
         self.along += float(moved.mul_(update).sum())
+        return merged
 
 
 def _shell(config: LlamaConfig) -> tuple[Llama, dict[str, ExportShape]]:

@@ -91,9 +91,8 @@ def prepare(db: sqlite3.Connection, path: Path | None) -> None:
     Raises:
         InputError: the file is something else, or from a newer stilnovo.
     """
-    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    application = db.execute("PRAGMA application_id").fetchone()[0]
-    schema = db.execute("PRAGMA user_version").fetchone()[0]
+    asked = ("SELECT count(*) FROM sqlite_master", "PRAGMA application_id", "PRAGMA user_version")
+    tables, application, schema = (db.execute(question).fetchone()[0] for question in asked)
     if tables and application != APPLICATION:
         raise InputError(f"{path} is no stilnovo library.", "Another program made it.", "Name another file.")
     if tables and schema not in (1, SCHEMA):

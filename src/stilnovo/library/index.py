@@ -259,16 +259,12 @@ class Index:
         for work in works:
             for passage, text, _ in rows(work):
                 stored += 1
-                query = tantivy.Query.boolean_query(
-                    [(tantivy.Occur.Must, self._term("id", passage)[1]), *self._all(text)]
-                )
+                surface, stems = analyse(text)
+                words = {("surface", word) for word in surface.split() if word.isalnum()}
+                words |= {("stem", form) for form in stems.split()}
+                terms = [self._term("id", passage), *(self._term(*word) for word in words)]
+                query = tantivy.Query.boolean_query([(tantivy.Occur.Must, term) for _, term in terms])
                 if not self._searcher.search(query, 1, count=False).hits:
                     yield f"Passage {passage} is not in the index under its words."
         if (indexed := self._searcher.num_docs) != stored:
             yield f"The index holds {indexed} passages, the library {stored}."
-
-    def _all(self, text: str) -> list[tuple[tantivy.Occur, tantivy.Query]]:
-        surface, stems = analyse(text)
-        words = dict.fromkeys(token for token in surface.split() if token.isalnum())
-        terms = [("surface", form) for form in words] + [("stem", form) for form in dict.fromkeys(stems.split())]
-        return [(tantivy.Occur.Must, self._term(*term)[1]) for term in terms]

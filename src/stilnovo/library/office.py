@@ -51,12 +51,6 @@ def parse_word(data: bytes, name: str) -> Book:
     return writer.book(names)
 
 
-def _edges(pages: list[list[str]]) -> set[str]:
-    """First and last lines that come back, numbers aside, on a third of the pages: running heads and page numbers."""
-    counts = Counter(_shape(line) for lines in pages for line in {*lines[:2], *lines[-2:]})
-    return {shape for shape, count in counts.items() if count >= max(3, len(pages) / 3)}
-
-
 def _shape(line: str) -> str:
     return re.sub(r"\d+", "0", line.strip())
 
@@ -86,7 +80,9 @@ def parse_pdf(data: bytes, name: str) -> Book:
             f"{letters} letters on {len(pages)} pages: these are images.",
             "Run it through OCR first (ocrmypdf -l ita), then add the result.",
         )
-    repeated = _edges(pages)
+    # First and last lines that come back, numbers aside, on a third of the pages: running heads and page numbers.
+    counts = Counter(_shape(line) for lines in pages for line in {*lines[:2], *lines[-2:]})
+    repeated = {shape for shape, count in counts.items() if count >= max(3, len(pages) / 3)}
     bodies = []
     for lines in pages:
         edges = {0, 1, len(lines) - 2, len(lines) - 1}

@@ -61,15 +61,6 @@ def without_liber_liber(text: str) -> tuple[str, Names]:
     return text[start:], Names(names.title, names.author)
 
 
-def _parsed(data: bytes, suffix: str, name: str) -> Book:
-    """The document in some bytes, whose format their beginning tells, and the file's suffix where that does not."""
-    if not suffix and data.startswith(_MAGIC[".pdf"]):
-        suffix = ".pdf"
-    if not data.startswith(_MAGIC.get(suffix, b"")):
-        raise InputError(f"{name} is no {suffix[1:].upper()} file.", f"It begins with {data[:8]!r}.", "Check the file.")
-    return READERS[suffix](data, name) if suffix else _plain(data, name)
-
-
 def understand(data: bytes, name: str, given: Names | None = None) -> Book:
     """Parse the bytes of a file called `name` (only the last part of the path is used).
 
@@ -83,7 +74,11 @@ def understand(data: bytes, name: str, given: Names | None = None) -> Book:
         raise InputError(
             f"{file}: files of this kind are not read.", f"Read are {', '.join(sorted(SUFFIXES))}.", "Save it as .txt."
         )
-    book = _parsed(data, suffix, file)
+    if not suffix and data.startswith(_MAGIC[".pdf"]):
+        suffix = ".pdf"
+    if not data.startswith(_MAGIC.get(suffix, b"")):
+        raise InputError(f"{file} is no {suffix[1:].upper()} file.", f"It begins with {data[:8]!r}.", "Check the file.")
+    book = READERS.get(suffix, _plain)(data, file)
     text, from_mark = without_gutenberg(book.text)
     text, colophon = without_liber_liber(text)
     header, text = split_header(text) if book.headings is None else (Names(), text)

@@ -281,10 +281,6 @@ class Library(AbstractContextManager["Library"]):
         at = next(i for i, other in enumerate(inside) if other.id == passage.id)
         return inside[max(0, at - count) : at + count + 1]
 
-    def section_text(self, section: Chapter) -> str:
-        """The stored text of a section, heading included."""
-        return self.text(section.work)[section.start : section.end]
-
     def without_vector(self, model: str) -> list[int]:
         """Ids of the passages without a vector of this model."""
         rows = self.connection.execute(

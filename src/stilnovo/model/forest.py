@@ -77,9 +77,8 @@ class Forest:
                 rows.append(F.pad(own + start, (0, longest - len(mask)), value=start))
                 back.append(own + padded)
                 start, padded = start + len(mask), padded + longest
-            seen = None
-            if self._shared or len(batch) > 1 or not batch[0].equal(torch.ones_like(batch[0]).tril()):
-                seen = _additive(batch, longest, self._shared, dtype).to(device)
+            causal = len(batch) == 1 and not self._shared and batch[0].equal(torch.ones_like(batch[0]).tril())
+            seen = None if causal else _additive(batch, longest, self._shared, dtype).to(device)
             self._batches.append((torch.cat(rows).to(device), len(batch), seen))
         self._back = torch.cat(back).to(device)
 

@@ -38,10 +38,9 @@ class _LoraLinear(Function):
         ctx.kept_dtype = a.dtype
         a, b = a.to(x.dtype), b.to(x.dtype)
         low = x @ a.T
-        y = F.linear(x, base.dense(x.dtype)).addmm_(low, b.T, alpha=scale)
         ctx.base, ctx.scale = base, scale
         ctx.save_for_backward(x, low, a, b)
-        return y
+        return F.linear(x, base.dense(x.dtype)).addmm_(low, b.T, alpha=scale)
 
     @staticmethod
     @once_differentiable
@@ -61,10 +60,9 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.base, self.scale, self.dropout, self.enabled = base, config.scale, config.dropout, True
         device = next(base.buffers()).device
-        a = torch.empty(config.r, base.in_features)
         # Kaiming-uniform with a = √5, i.e. uniform in ±1/√in, as PEFT starts A.
         bound = 1 / math.sqrt(base.in_features)
-        a.uniform_(-bound, bound, generator=generator)
+        a = torch.empty(config.r, base.in_features).uniform_(-bound, bound, generator=generator)
         self.lora_A = nn.Parameter(a.to(device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, config.r, device=device))
 

@@ -47,8 +47,7 @@ class SafetensorsReader:
         index = folder / "model.safetensors.index.json"
         if index.is_file():
             self._file_of: dict[str, str] = read_json(index).get("weight_map", {})
-            missing = sorted(f for f in set(self._file_of.values()) if not (folder / f).is_file())
-            if missing:
+            if missing := sorted(f for f in set(self._file_of.values()) if not (folder / f).is_file()):
                 raise InputError(
                     f"{len(missing)} weight files are missing in {folder}.", f"First: {missing[0]}", "Fetch them."
                 )
@@ -119,14 +118,12 @@ class GGUFReader:
         with _damage(path):  # the package raises whatever numpy does on a short file
             reader = gguf.GGUFReader(str(path))
             self.fields: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
-        architecture = self.fields.get("general.architecture")
-        if architecture != "llama":
+        if (architecture := self.fields.get("general.architecture")) != "llama":
             raise InputError(
                 f"The GGUF architecture {architecture!r} is not supported.", f"In {path}.", "Supported: 'llama'."
             )
         self._tensors = {t.name: t for t in reader.tensors}
-        unknown = sorted({t.tensor_type.name for t in reader.tensors} - set(GGUF_TYPES))
-        if unknown:
+        if unknown := sorted({t.tensor_type.name for t in reader.tensors} - set(GGUF_TYPES)):
             raise InputError(
                 f"The GGUF file uses a tensor type that is not supported: {', '.join(unknown)}.",
                 f"In {path}.", f"Supported: {', '.join(GGUF_TYPES)}.",
@@ -145,8 +142,7 @@ class GGUFReader:
         odd += [name for name in self._tensors if name.endswith(".bias")][:1]
         if odd:
             raise InputError("The GGUF model uses options that are not supported.", ", ".join(odd), f"In {self.path}.")
-        tokens = self.fields.get("tokenizer.ggml.tokens")
-        if tokens is None:
+        if (tokens := self.fields.get("tokenizer.ggml.tokens")) is None:
             raise InputError("The GGUF file has no vocabulary.", f"In {self.path}.", "Give a file of a whole model.")
         heads, hidden, context = field("attention.head_count"), field("embedding_length"), field("context_length")
         freqs = self._tensors.get("rope_freqs.weight")
