@@ -43,7 +43,7 @@ def process(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
         (["--host", "0.0.0.0"], "no token is set"),
         (["--host", "0.0.0.0", "--token", "corta"], "The token cannot be used"),
         (["--adapter", "x"], "--adapter needs the model"),
-        (["--server", "http://127.0.0.1:9"], "--server needs the model's name"),
+        (["--server", "http://127.0.0.1:9"], "--server needs the name of a model"),
         (["--port", "99999"], "Port, sizes and counts"),
         (["--library", "niente.txt"], "is not a library"),
     ],

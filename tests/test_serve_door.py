@@ -11,7 +11,7 @@ import pytest
 
 from serving import sample_file, serving
 from stilnovo.errors import InputError
-from stilnovo.serve.settings import ServeSettings
+from stilnovo.serve.settings import ServeSettings, is_loopback
 
 TOKEN = "una-chiave-abbastanza-lunga"
 
@@ -37,12 +37,12 @@ def locked(path: Path) -> Iterator[httpx.Client]:
 def test_beyond_loopback_only_with_a_token(host: str) -> None:
     with pytest.raises(InputError, match="token"):
         ServeSettings(Path("x"), host=host)
-    assert not ServeSettings(Path("x"), host=host, token=TOKEN).loopback
+    assert not is_loopback(ServeSettings(Path("x"), host=host, token=TOKEN).host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_loopback_needs_none(host: str) -> None:
-    assert ServeSettings(Path("x"), host=host).loopback
+    assert is_loopback(ServeSettings(Path("x"), host=host).host)
 
 
 @pytest.mark.parametrize("token", ["kurz", "mit leerzeichen darin x", "àààààààààààààààààà"])

@@ -197,15 +197,15 @@ def test_a_full_disk_and_a_read_only_file_are_told(
     with serving(path) as service:
         number = begin(service)
         say(service, number, QUESTION)
-    held = workers._Held.get
+    opened = workers._opened
 
-    def limited(worker: workers._Held) -> Library:
-        library = held(worker)
+    def limited(*arguments: Any) -> Library:
+        library = opened(*arguments)
         library.connection.execute(f"PRAGMA {pragma}")
         return library
 
+    monkeypatch.setattr(workers, "_opened", limited)
     with serving(path) as service:
-        monkeypatch.setattr(workers._Held, "get", limited)
         # Fill what is left of the last pages, so that a row really needs a new one.
         refused = service.post(f"/api/conversations/{number}/messages", json={"text": "x" * 20_000})
         assert refused.status_code == status

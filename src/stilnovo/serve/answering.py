@@ -64,17 +64,7 @@ class LibraryResponder:
         """Answer, in a worker's thread; closing the generator ends the writing."""
         within = None if ask.mode == "chat" else library
         talk = ChatSession(self._writer, ask.system or self._system, library=within, history=ask.history)
-        with closing(talk.reply(ask.message, ask.mode, ask.sampling)) as events:
-            for event in events:
-                if isinstance(event, Answer) and event.kind == "extractive":
-                    # Words stand for tokens where no model reads.
-                    read = [ask.message, *(text for turn in ask.history for text in turn[:2])]
-                    event = replace(
-                        event,
-                        prompt_tokens=len(" ".join(read).split()),
-                        completion_tokens=len(event.text.split()),
-                    )
-                yield event
+        return talk.reply(ask.message, ask.mode, ask.sampling)
 
 
 class Answering:
@@ -93,6 +83,12 @@ class Answering:
                         metrics.time("stilnovo_first_token_seconds", time.monotonic() - begun)
                         first = False
                     if isinstance(event, Answer):
+                        if event.kind == "extractive":
+                            # Words stand for tokens where no model reads.
+                            read = " ".join([ask.message, *(text for turn in ask.history for text in turn[:2])])
+                            event = replace(
+                                event, prompt_tokens=len(read.split()), completion_tokens=len(event.text.split())
+                            )
                         outcome = "failed" if event.failure else "complete"
                         metrics.count("stilnovo_tokens_total", event.prompt_tokens, kind="read")
                         metrics.count("stilnovo_tokens_total", event.completion_tokens, kind="written")
@@ -110,13 +106,15 @@ class Answering:
         self, library: Library, conversation_id: str, message: str | None, ask: Ask
     ) -> tuple[Ask, Stored, Stored]:
         """Store the question and an empty answer; returns what is asked, history included, and the two messages."""
-        sampling = {**asdict(ask.sampling), "max_tokens": ask.sampling.max_new_tokens}
-        details = {"mode": ask.mode, "sampling": sampling, "attempt": 0, "model": self.responder.writer_name}
+        details = {
+            "mode": ask.mode, "sampling": {**asdict(ask.sampling), "max_tokens": ask.sampling.max_new_tokens},
+            "attempt": 0, "model": self.responder.writer_name,
+        }  # fmt: skip
         past, question, answer = Conversations(library).begin(conversation_id, message, details)
         # A new attempt must not repeat the one before: each has a seed of its own.
-        seed = ask.sampling.seed + answer.details["attempt"]
-        history, sampled = turns(past, library), replace(ask.sampling, seed=seed)
-        return replace(ask, message=question.text, history=history, sampling=sampled), question, answer
+        sampling = replace(ask.sampling, seed=ask.sampling.seed + answer.details["attempt"])
+        asked = replace(ask, message=question.text, history=turns(past, library), sampling=sampling)
+        return asked, question, answer
 
     def write(
         self, library: Library, answer: Stored, ask: Ask, begun: float
@@ -175,7 +173,7 @@ def _store(store: Conversations, answer: Stored) -> Fault | None:
     """Store an answer; a database that will not take it is told, and ends no answer."""
     try:
         store.write(answer)
+        return None
     except StilnovoError as error:
         log.warning("An answer could not be stored: %s", error)
         return fault_of(error)
-    return None

@@ -111,8 +111,9 @@ def _own_routes(
 
     @app.get("/metrics")
     def measured() -> PlainTextResponse:
-        text = metrics.text(answers_running=workers.running, answers_waiting=workers.waiting)
-        return PlainTextResponse(text, media_type=CONTENT_TYPE)
+        return PlainTextResponse(
+            metrics.text(answers_running=workers.running, answers_waiting=workers.waiting), media_type=CONTENT_TYPE
+        )
 
     @app.get("/api/state")
     @workers.endpoint
@@ -128,19 +129,15 @@ def _own_routes(
         }
 
     @app.post("/api/session", status_code=204)
-    async def log_in(request: Request, body: Login) -> Response:
+    async def log_in(request: Request, response: Response, body: Login) -> None:
         if not settings.token or not same(body.token.strip(), settings.token):
             raise Fault(401, "token", "That is not this service's token.")
-        response = Response(status_code=204)
         secure = request.url.scheme == "https"
         response.set_cookie(COOKIE, session(settings.token), httponly=True, samesite="strict", secure=secure)
-        return response
 
     @app.delete("/api/session", status_code=204)
-    async def log_out() -> Response:
-        response = Response(status_code=204)
+    async def log_out(response: Response) -> None:
         response.delete_cookie(COOKIE)
-        return response
 
 
 def _fault_of_request(error: Exception) -> Fault:
@@ -164,19 +161,19 @@ async def _shown(_: Request, error: Exception) -> JSONResponse:
 
 
 def _listen(settings: ServeSettings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    ipv6 = ":" in settings.host
     try:
-        listening.bind((settings.host, settings.port))
+        return socket.create_server(
+            (settings.host, settings.port),
+            family=socket.AF_INET6 if ipv6 else socket.AF_INET,
+            dualstack_ipv6=ipv6 and socket.has_dualstack_ipv6(),
+        )
     except OSError as error:
-        listening.close()
         raise InputError(
             f"Cannot listen on {settings.host}, port {settings.port}.",
             str(error.strerror),
             "Is another service running there? Choose another with --port, or --port 0 for a free one.",
         ) from error
-    return listening
 
 
 def serve(

@@ -9,15 +9,15 @@ from typing import Any
 from stilnovo.errors import InputError, StilnovoError
 
 _DATABASE = {
-    "SQLITE_BUSY": "locked",
-    "SQLITE_LOCKED": "locked",
-    "SQLITE_FULL": "disk_full",
-    "SQLITE_READONLY": "read_only",
+    "SQLITE_BUSY": (503, "locked", 5),
+    "SQLITE_LOCKED": (503, "locked", 5),
+    "SQLITE_FULL": (507, "disk_full", None),
+    "SQLITE_READONLY": (503, "read_only", None),
+    "": (500, "database", None),
 }
 _FULL = (507, "disk_full", "The disk is full: nothing was stored. Free some space, then try again.")
 _READ_ONLY = (503, "read_only", "The data folder cannot be written. Check its permissions.")
 _DISK = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL} | dict.fromkeys((errno.EACCES, errno.EROFS, errno.EPERM), _READ_ONLY)
-_STATUS = {"locked": 503, "disk_full": 507, "read_only": 503}
 
 
 class Fault(Exception):
@@ -64,8 +64,8 @@ def fault_of(error: BaseException) -> Fault:
     for cause in (error, error.__cause__):
         if isinstance(cause, sqlite3.Error):
             name = str(getattr(cause, "sqlite_errorname", ""))
-            code = next((code for start, code in _DATABASE.items() if name.startswith(start)), "database")
-            return Fault(_STATUS.get(code, 500), code, message, retry_after=5 if code == "locked" else None)
+            status, code, retry_after = next(known for start, known in _DATABASE.items() if name.startswith(start))
+            return Fault(status, code, message, retry_after=retry_after)
         if isinstance(cause, OSError) and cause.errno in _DISK:
             return Fault(*_DISK[cause.errno])
     if isinstance(error, InputError):

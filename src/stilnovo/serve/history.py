@@ -34,14 +34,17 @@ _TABLES = (
 #: Where an answer that is being regenerated keeps the one it is to replace.
 PREVIOUS = "previous"
 TITLE_CHARACTERS, LONGEST_TITLE = 60, 200
-_STATUS = {
-    "it": {"verified": "verificata", "repaired": "corretta sulla fonte", "unverified": "non verificata"},
-    "en": {"verified": "verified", "repaired": "corrected from the source", "unverified": "unverified"},
-}
+_STATES = ("stopped", "failed", "interrupted")
 _WORDS = {
-    "it": {"quotes": "Citazioni", "stopped": "interrotta", "failed": "non conclusa", "interrupted": "interrotta"},
-    "en": {"quotes": "Quotations", "stopped": "stopped", "failed": "not finished", "interrupted": "interrupted"},
-}
+    "it": {
+        "quotes": "Citazioni", "stopped": "interrotta", "failed": "non conclusa", "interrupted": "interrotta",
+        "verified": "verificata", "repaired": "corretta sulla fonte", "unverified": "non verificata",
+    },
+    "en": {
+        "quotes": "Quotations", "stopped": "stopped", "failed": "not finished", "interrupted": "interrupted",
+        "verified": "verified", "repaired": "corrected from the source", "unverified": "unverified",
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,13 +107,12 @@ class Conversations:
                 )
 
     def _summaries(self, where: str, *values: str) -> list[ConversationSummary]:
+        query = (
+            "SELECT c.id, c.title, c.created, c.updated, (SELECT count(*) FROM conversation_messages m "
+            f"WHERE m.conversation = c.id) FROM conversations c {where} ORDER BY c.updated DESC, c.id"
+        )
         with guard(self._path):
-            rows = self._db.execute(
-                "SELECT c.id, c.title, c.created, c.updated, (SELECT count(*) FROM conversation_messages m "
-                f"WHERE m.conversation = c.id) FROM conversations c {where} ORDER BY c.updated DESC, c.id",
-                values,
-            )
-            return [ConversationSummary(*row) for row in rows]
+            return [ConversationSummary(*row) for row in self._db.execute(query, values)]
 
     def all(self) -> list[ConversationSummary]:
         """All conversations, the last used first."""
@@ -185,8 +187,7 @@ class Conversations:
             if message is None:
                 while past and past[-1].role == "assistant":
                     gone = past.pop()
-                    attempt = max(details["attempt"], gone.details.get("attempt", 0) + 1)
-                    details = {**details, "attempt": attempt}
+                    details |= {"attempt": max(details["attempt"], gone.details.get("attempt", 0) + 1)}
                     if gone.text:
                         details[PREVIOUS] = {"text": gone.text, "status": gone.status, "details": gone.details}
                     self._db.execute("DELETE FROM conversation_messages WHERE id = ?", (gone.id,))
@@ -241,8 +242,8 @@ def turns(messages: Sequence[Stored], library: Library) -> tuple[Turn, ...]:
         if question.role == "user" and answer.role == "assistant" and answer.text and answer.status != "writing":
             quoted = [c for c in answer.details.get("citations", ()) if c["sha256"] in works]
             last = max(quoted, key=lambda citation: citation["answer_start"], default=None)
-            searched = answer.details.get("searched") or None
-            pairs.append(Turn(question.text, answer.text, (), searched, works[last["sha256"]] if last else None))
+            work = works[last["sha256"]] if last else None
+            pairs.append(Turn(question.text, answer.text, (), answer.details.get("searched") or None, work))
     return tuple(pairs)
 
 
@@ -262,24 +263,23 @@ def _upgraded(message: Stored) -> Stored:
     return message
 
 
-def as_json(heading: ConversationSummary, messages: Sequence[Stored]) -> str:
-    """The whole conversation, indented."""
-    content = {**asdict(heading), "messages": [asdict(message) for message in messages]}
-    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+def as_dict(heading: ConversationSummary, messages: Sequence[Stored]) -> dict[str, Any]:
+    """The whole conversation, for JSON."""
+    return {**asdict(heading), "messages": [asdict(message) for message in messages]}
 
 
 def as_markdown(heading: ConversationSummary, messages: Sequence[Stored], language: str = "it") -> str:
     """Questions as headings, answers as text, quotations as footnotes with what was found of them."""
-    words, statuses = _WORDS.get(language, _WORDS["it"]), _STATUS.get(language, _STATUS["it"])
+    words = _WORDS[language]
     parts = [f"# {' '.join(heading.title.split()) or 'stilnovo'}", f"*{heading.created[:10]}*"]
     for message in messages:
         if message.role == "user":
             parts.append("\n".join(f"> **{line}**" if line else ">" for line in message.text.splitlines()))
             continue
         parts.append(message.text)
-        if message.status in words:
+        if message.status in _STATES:
             parts.append(f"*({words[message.status]})*")
         if citations := message.details.get("citations"):
-            lines = dict.fromkeys(f"- «{c['shown']}» {c['citation']} [{statuses[c['status']]}]" for c in citations)
+            lines = dict.fromkeys(f"- «{c['shown']}» {c['citation']} [{words[c['status']]}]" for c in citations)
             parts.append(f"{words['quotes']}:\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"

@@ -50,12 +50,6 @@ def _work(library: Library, sha256: str) -> Work:
     return work
 
 
-def _add_vectors(library: Library) -> None:
-    """Vectors for new passages, where there is an embedder; the words can be searched before they are there."""
-    if library.embedder is not None:
-        library.embed()
-
-
 def _section_dict(section: Chapter) -> dict[str, Any]:
     return {
         "position": section.position, "label": section.label, "title": section.title, "verse": section.verse,
@@ -170,10 +164,10 @@ def _upload_routes(routes: APIRouter, workers: Workers, uploads: Uploads) -> Non
     @routes.post("/uploads/{upload_id}/confirm", status_code=201)
     @workers.endpoint
     def keep(library: Library, upload_id: UploadId, body: UploadName) -> dict[str, Any]:
-        names = Names(body.title.strip(), body.author.strip(), body.year)
-        work, new = confirm(uploads.get(upload_id), names, library)
+        work, new = confirm(uploads.get(upload_id), Names(body.title.strip(), body.author.strip(), body.year), library)
         uploads.drop(upload_id)
-        workers.later(_add_vectors)
+        # The words can be searched before the vectors are there.
+        workers.later(lambda library: library.embed() if library.embedder is not None else 0)
         return {**work_dict(work), "new": new}
 
     @routes.delete("/uploads/{upload_id}", status_code=204)

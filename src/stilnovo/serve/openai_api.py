@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import struct
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from stilnovo.chat.events import Answer, Event
+from stilnovo.library import rank
 from stilnovo.library.embedders import Embedder
 from stilnovo.serve.answering import MODEL_OF, Answering, Ask
 from stilnovo.serve.faults import Fault, fault_of
@@ -39,8 +39,10 @@ def router(workers: Workers, answering: Answering, embedder: Embedder | None) ->
     """The routes under `/v1`."""
     routes = APIRouter(prefix="/v1")
     modes, created = answering.responder.modes, int(time.time())
-    names = [MODEL_OF[mode] for mode in modes] + ([embedder.name] if embedder else [])
-    models = {name: {"id": name, "object": "model", "created": created, "owned_by": "stilnovo"} for name in names}
+    models = {
+        name: {"id": name, "object": "model", "created": created, "owned_by": "stilnovo"}
+        for name in (*(MODEL_OF[mode] for mode in modes), *([embedder.name] if embedder else []))
+    }
 
     @routes.get("/models")
     def list_models() -> dict[str, Any]:
@@ -54,18 +56,17 @@ def router(workers: Workers, answering: Answering, embedder: Embedder | None) ->
 
     async def events(ask: Ask) -> AsyncGenerator[Event, None]:
         begun = time.monotonic()
-        async with workers.turn():
-            stream = workers.stream(lambda library: answering.events(library, ask, begun))
-            async with aclosing(stream) as open_stream:
-                async for event in open_stream:
-                    yield event
+        stream = workers.stream(lambda library: answering.events(library, ask, begun))
+        async with workers.turn(), aclosing(stream) as open_stream:
+            async for event in open_stream:
+                yield event
 
     @routes.post("/chat/completions")
     async def complete(request: Request, body: ChatRequest) -> Response:
         body.checked(modes)
         ask = body.ask()
         source = events(ask)
-        answered = Answered(body.model, ask.sampling.stop, bool((body.stream_options or {}).get("include_usage")))
+        answered = Answered(body.model, body.stop, bool((body.stream_options or {}).get("include_usage")))
         if not body.stream:
             return JSONResponse(answered.completion(await while_connected(request, _last(source))))
         try:
@@ -90,22 +91,26 @@ def _embeddings(routes: APIRouter, workers: Workers, embedder: Embedder | None) 
         if len(texts) > INPUTS_AT_MOST or any(not text or len(text) > INPUT_CHARACTERS for text in texts):
             raise Fault(400, "invalid_value", f"At most {INPUTS_AT_MOST} texts, none empty or very long.", "input")
         asked = body.input_type == "query"  # models may embed questions otherwise than passages
-        rows = await workers.run(
+        vectors = await workers.run(
             lambda _: [embedder.query(text) for text in texts] if asked else list(embedder.passages(texts))
         )
-        vectors: list[list[float]] = [row.tolist() for row in rows]
         if body.dimensions not in (None, len(vectors[0])):
             raise Fault(400, "unsupported", f"The vectors have {len(vectors[0])} dimensions.", "dimensions")
-        written = _base64 if body.encoding_format == "base64" else list
-        data = [{"object": "embedding", "index": i, "embedding": written(v)} for i, v in enumerate(vectors)]
-        read = sum(len(text.split()) for text in texts)
-        usage = {"prompt_tokens": read, "total_tokens": read}
+        data = [
+            {
+                "object": "embedding",
+                "index": i,
+                "embedding": _base64(v) if body.encoding_format == "base64" else v.tolist(),
+            }
+            for i, v in enumerate(vectors)
+        ]
+        usage = dict.fromkeys(("prompt_tokens", "total_tokens"), sum(len(text.split()) for text in texts))
         return {"object": "list", "data": data, "model": embedder.name, "usage": usage}
 
 
-def _base64(vector: Sequence[float]) -> str:
+def _base64(vector: rank.Matrix) -> str:
     """Little-endian 32-bit floats, as OpenAI's clients read them."""
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
 
 
 async def _last(events: AsyncGenerator[Event, None]) -> Answer:
@@ -125,7 +130,6 @@ async def _pieces(first: Event, rest: AsyncGenerator[Event, None], answered: Ans
                 for chunk in answered.chunks(event):
                     yield sse(chunk)
                 event = await anext(open_rest, None)
+        yield "data: [DONE]\n\n"
     except Exception as error:
         yield sse({"error": fault_of(error).error})
-        return
-    yield "data: [DONE]\n\n"

@@ -14,8 +14,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+from contextlib import suppress
 from urllib.parse import urlsplit
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,14 +36,14 @@ CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; manifest-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-HEADERS = (
-    (b"content-security-policy", CONTENT_POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
-)
+HEADERS = {
+    "content-security-policy": CONTENT_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+}
 
 
 def session(token: str) -> str:
@@ -52,13 +54,6 @@ def session(token: str) -> str:
 def same(given: str, wanted: str) -> bool:
     """Equality in constant time, for any text."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode())
-
-
-def _host_name(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
 
 
 class Door:
@@ -78,11 +73,10 @@ class Door:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                present = {name for name, _ in message["headers"]}
-                fresh = b"no-cache" if scope["path"].startswith("/static/") else b"no-store"
-                wanted = (*HEADERS, (b"cache-control", fresh))
-                headers = [(name, value) for name, value in wanted if name not in present]
-                message = {**message, "headers": [*message["headers"], *headers]}
+                headers = MutableHeaders(scope=message)
+                cache = "no-cache" if scope["path"].startswith("/static/") else "no-store"
+                for name, value in {**HEADERS, "cache-control": cache}.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:
@@ -99,11 +93,12 @@ class Door:
 
     def _check(self, request: Request) -> None:
         host, origin = request.headers.get("host", ""), request.headers.get("origin", "")
-        names, name = self._settings.hosts, _host_name(host)
-        if "*" not in names and name not in names:
-            wrong = not is_loopback(name) if self._settings.loopback else bool(names)
-            if wrong:
-                raise Fault(421, "wrong_host", f"The host {host[:80]!r} is not allowed; allow it with --allow-host.")
+        names, name = self._settings.hosts, ""
+        with suppress(ValueError):
+            name = urlsplit(f"//{host}").hostname or ""
+        wrong = not is_loopback(name) if is_loopback(self._settings.host) else bool(names)
+        if wrong and "*" not in names and name not in names:
+            raise Fault(421, "wrong_host", f"The host {host[:80]!r} is not allowed; allow it with --allow-host.")
         foreign = (origin and urlsplit(origin).netloc != host) or request.headers.get("sec-fetch-site") == "cross-site"
         if request.method not in _SAFE and foreign and origin not in self._settings.origins:
             raise Fault(

@@ -66,8 +66,3 @@ class ServeSettings:
             )
         if not 0 <= self.port < 65536 or min(self.upload_bytes, self.body_bytes, self.answers) < 1 or self.waiting < 0:
             raise InputError("Port, sizes and counts must be positive.", f"port {self.port}", "Correct them.")
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine is served."""
-        return is_loopback(self.host)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -16,7 +17,7 @@ from stilnovo.chat.events import Mode, Notice, TextToken
 from stilnovo.library.store import Library
 from stilnovo.serve.answering import Answering, Ask
 from stilnovo.serve.faults import Fault, fault_of
-from stilnovo.serve.history import LONGEST_TITLE, Conversations, ConversationSummary, Stored, as_json, as_markdown
+from stilnovo.serve.history import LONGEST_TITLE, Conversations, ConversationSummary, Stored, as_dict, as_markdown
 from stilnovo.serve.streaming import EventStream, sse
 from stilnovo.serve.wire import SamplingFields
 from stilnovo.serve.workers import Workers
@@ -63,8 +64,7 @@ def router(workers: Workers, answering: Answering) -> APIRouter:
     @routes.get("/{conversation_id}")
     @workers.endpoint
     def conversation(library: Library, conversation_id: Id) -> dict[str, Any]:
-        heading, messages = Conversations(library).whole(conversation_id)
-        return {**asdict(heading), "messages": [asdict(message) for message in messages]}
+        return as_dict(*Conversations(library).whole(conversation_id))
 
     @routes.patch("/{conversation_id}")
     @workers.endpoint
@@ -87,8 +87,11 @@ def router(workers: Workers, answering: Answering) -> APIRouter:
         language: Literal["it", "en"] = "it",
     ) -> Response:
         heading, messages = Conversations(library).whole(conversation_id)
-        text = as_json(heading, messages) if format == "json" else as_markdown(heading, messages, language)
-        suffix, kind = ("json", "application/json") if format == "json" else ("md", "text/markdown; charset=utf-8")
+        text, suffix, kind = (
+            (json.dumps(as_dict(heading, messages), ensure_ascii=False, indent=2) + "\n", "json", "application/json")
+            if format == "json"
+            else (as_markdown(heading, messages, language), "md", "text/markdown; charset=utf-8")
+        )
         name = "".join(c if c.isalnum() or c in " -_" else "_" for c in heading.title).strip()[:80] or "stilnovo"
         disposition = f"attachment; filename=\"conversation.{suffix}\"; filename*=UTF-8''{quote(name)}.{suffix}"
         return Response(text, media_type=kind, headers={"Content-Disposition": disposition})
@@ -132,9 +135,8 @@ async def _events(
     try:
         async with workers.turn():
             reached = True
-            pieces = workers.stream(lambda library: answering.write(library, answer, ask, begun))
-            async with aclosing(pieces) as open_pieces:
-                async for event in open_pieces:
+            async with aclosing(workers.stream(lambda library: answering.write(library, answer, ask, begun))) as events:
+                async for event in events:
                     yield _page_event(event)
     except Exception as error:
         fault = fault_of(error)

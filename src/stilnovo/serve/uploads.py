@@ -44,12 +44,6 @@ def clean_name(raw: str) -> str:
     return name if name.strip(".") else "senza nome"
 
 
-def suffix_of(name: str) -> str:
-    """The ending that tells the kind of file: a dot and letters or digits, or nothing."""
-    suffix = re.search(r"\.[A-Za-z0-9]{1,8}$", name)
-    return suffix.group().lower() if suffix else ""
-
-
 @dataclass(frozen=True)
 class Staged:
     """A staged file that waits for confirmation."""
@@ -99,7 +93,8 @@ class Uploads:
         if not size:
             raise Fault(422, "unusable", "The file is empty.", param="file")
         shown, upload_id = clean_name(name), uuid.uuid4().hex
-        staged = Staged(upload_id, shown, self.folder / (upload_id + suffix_of(shown)), time.monotonic())
+        suffix = "".join(re.findall(r"\.[A-Za-z0-9]{1,8}$", shown)).lower()
+        staged = Staged(upload_id, shown, self.folder / (upload_id + suffix), time.monotonic())
         try:
             with disk_errors(staged.path):
                 self.folder.mkdir(parents=True, exist_ok=True)

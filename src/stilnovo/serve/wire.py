@@ -11,9 +11,9 @@ import secrets
 import time
 import uuid
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from stilnovo.chat.events import Answer, Event, Mode, Notice, Turn
 from stilnovo.generate.sampling import Sampling, stop_at
@@ -70,7 +70,9 @@ class ChatRequest(SamplingFields):
     stream_options: dict[str, Any] | None = None
     max_completion_tokens: int | None = Field(default=None, ge=1, le=100_000)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
+    stop: Annotated[
+        tuple[str, ...], BeforeValidator(lambda stop: (stop,) if isinstance(stop, str) else stop or ())
+    ] = ()
     n: int | None = 1
 
     def checked(self, modes: tuple[Mode, ...]) -> None:
@@ -80,21 +82,16 @@ class ChatRequest(SamplingFields):
             Fault: 404 for the model, 400 for a field.
         """
         if MODE_OF.get(self.model) not in modes:
-            offered = ", ".join(MODEL_OF[mode] for mode in modes)
-            message = f"The model {self.model[:80]!r} does not exist. Offered: {offered}."
+            message = (
+                f"The model {self.model[:80]!r} does not exist. Offered: {', '.join(MODEL_OF[mode] for mode in modes)}."
+            )
             raise Fault(404, "model_not_found", message, "model")
         if self.n not in (None, 1):
             raise Fault(400, "unsupported", "Only n=1 is supported.", "n")
-        for name in _REFUSED:
-            if (self.model_extra or {}).get(name):
-                raise Fault(400, "unsupported", f"{name} is not supported.", name)
-        stops = self.stops()
-        if len(stops) > 16 or any(not stop or len(stop) > 200 for stop in stops):
+        if refused := [name for name in _REFUSED if (self.model_extra or {}).get(name)]:
+            raise Fault(400, "unsupported", f"{refused[0]} is not supported.", refused[0])
+        if len(self.stop) > 16 or any(not stop or len(stop) > 200 for stop in self.stop):
             raise Fault(400, "invalid_value", "stop: at most 16 texts of 1 to 200 characters.", "stop")
-
-    def stops(self) -> tuple[str, ...]:
-        """The stop strings."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     def ask(self) -> Ask:
         """Convert the request: system prompt, complete turns, and the last message."""
@@ -110,8 +107,8 @@ class ChatRequest(SamplingFields):
         if not waiting.strip():
             raise Fault(400, "invalid_value", "The last message must be the user's, and hold text.", "messages")
         seed = secrets.randbelow(2**31) if self.seed is None else self.seed % 2**63
-        tokens = self.max_completion_tokens or self.max_tokens
-        sampling = self.sampling(max_new_tokens=tokens, seed=seed, stop=self.stops())
+        most = self.max_completion_tokens or self.max_tokens
+        sampling = self.sampling(max_new_tokens=most, seed=seed, stop=self.stop)
         return Ask(waiting, tuple(turns), MODE_OF[self.model], sampling, system)
 
 
@@ -122,15 +119,11 @@ class Cut:
         self._stops, self._text, self._shown, self.ended = stops, "", 0, False
 
     def feed(self, text: str, final: bool = False) -> str:
-        """What may go out now."""
+        """What may go out now; when the text is final, also what was held back and is no stop string after all."""
         self._text += text
         end, self.ended = stop_at(self._text, self._stops, final)
         piece, self._shown = self._text[self._shown : end], max(self._shown, end)
         return piece
-
-    def rest(self) -> str:
-        """What was held back and is no stop string after all."""
-        return self.feed("", final=True)
 
 
 class Answered:
@@ -153,13 +146,13 @@ class Answered:
         """
         if isinstance(event, Notice):
             return
-        done = event if isinstance(event, Answer) else None
-        if text := self._cut.rest() if done else self._cut.feed(event.text):
+        done = isinstance(event, Answer)
+        if text := self._cut.feed("" if done else event.text, final=done):
             yield self.chunk({"content": text})
-        if done:
-            yield self.chunk({}, **self._end(done))
+        if isinstance(event, Answer):
+            yield self.chunk({}, **self._end(event))
             if self._usage:
-                yield {**self.chunk({}), "choices": [], "usage": _usage(done)}
+                yield {**self.chunk({}), "choices": [], "usage": _usage(event)}
 
     def completion(self, done: Answer) -> dict[str, Any]:
         """A whole answer.
@@ -167,10 +160,11 @@ class Answered:
         Raises:
             Fault: the model failed.
         """
-        text = self._cut.feed(done.text) + self._cut.rest()
-        end = self._end(done)
-        message = {"role": "assistant", "content": text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": end.pop("reason")}
+        text, end = self._cut.feed(done.text, final=True), self._end(done)
+        choice = {
+            "index": 0, "message": {"role": "assistant", "content": text, "refusal": None}, "logprobs": None,
+            "finish_reason": end.pop("reason"),
+        }  # fmt: skip
         return {**self._facts, "object": "chat.completion", "choices": [choice], "usage": _usage(done), **end}
 
     def _end(self, done: Answer) -> dict[str, Any]:

@@ -26,50 +26,27 @@ from stilnovo.serve.faults import Fault
 from stilnovo.serve.settings import ServeSettings
 
 T = TypeVar("T")
+_Job = tuple[Future[Any], Callable[[Library], Any]]
 QUICK_WORKERS = 4
 #: A locked database is waited for this long.
 BUSY_MILLISECONDS = 4000
 #: What a client that was sent away is told to wait.
 RETRY_SECONDS = 5
-_WORKS = "SELECT group_concat(id || ':' || sha256) FROM works"
 
 
-class _Held:
-    """One worker's library: opened when first needed, reopened when another connection changed its works."""
-
-    def __init__(self, path: Path, embedder: Embedder | None) -> None:
-        self._path, self._embedder = path, embedder
-        self._library: Library | None = None
-        self._version = self._works = ""
-
-    def get(self) -> Library:
-        if self._library is not None and (version := self._read(self._library, "PRAGMA data_version")) != self._version:
-            self._version = version
-            # Ids are used again after a removal: what the library remembers by id must go with the work.
-            if self._read(self._library, _WORKS) != self._works:
-                self.close()
-        if self._library is None:
-            self._library = library = Library.open(self._path)
-            library.connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-            library.embedder = self._embedder
-            self._version, self._works = self._read(library, "PRAGMA data_version"), self._read(library, _WORKS)
-        return self._library
-
-    @staticmethod
-    def _read(library: Library, query: str) -> str:
-        return str(library.connection.execute(query).fetchone()[0])
-
-    def close(self) -> None:
-        if self._library is not None:
-            self._library.close()
-            self._library = None
+def _opened(path: Path, embedder: Embedder | None) -> Library:
+    """One worker's library; what other connections change in it, it sees by itself."""
+    library = Library.open(path)
+    library.connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+    library.embedder = embedder
+    return library
 
 
 class Group:
     """A pool of threads with a library each, and their queue."""
 
     def __init__(self, name: str, size: int, path: Path, embedder: Embedder | None = None) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[Library], Any]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, args=(path, embedder), name=f"{name}-{i}", daemon=True)
             for i in range(size)
@@ -78,17 +55,20 @@ class Group:
             thread.start()
 
     def _work(self, path: Path, embedder: Embedder | None) -> None:
-        held = _Held(path, embedder)
-        with contextlib.suppress(Exception):  # ready before the first question; what is wrong is told to who asks
-            held.get().catch_up()
-        while (job := self._jobs.get()) is not None:
+        library: Library | None = None
+        # Ready before the first question; what is wrong is told to the first client.
+        job: _Job | None = (Future(), Library.catch_up)
+        while job is not None:
             future, work = job
             if future.set_running_or_notify_cancel():
                 try:
-                    future.set_result(work(held.get()))
+                    library = library or _opened(path, embedder)
+                    future.set_result(work(library))
                 except BaseException as error:
                     future.set_exception(error)
-        held.close()
+            job = self._jobs.get()
+        if library is not None:
+            library.close()
 
     def submit(self, work: Callable[[Library], T]) -> Future[T]:
         """Queue a piece of work with a library."""
@@ -167,7 +147,7 @@ class Workers:
         pieces: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
 
         def put(piece: tuple[T] | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed: no client is left
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         def job(library: Library) -> None:
