@@ -140,7 +140,7 @@ def answers(library: Library, split: str) -> dict[str, Any]:
             sentence = (gold.start < quote.end and quote.start < gold.end) or (inside and row["span"] in quote.shown)
         counts.update(
             section_at_1=any(hits[:1]), section_at_5=any(hits[:5]), section_at_10=any(hits), answer_section=right,
-            answer_quotation=sentence, sure=found.sure, sure_and_right=found.sure and sentence, refused=not found.found,
+            answer_quotation=sentence, sure=found.sure, sure_and_right=found.sure and sentence, refused=not found.quotes,
         )  # fmt: skip
         if not sentence:
             misses.append({"id": row["id"], "question": row["question"], "section": right, "sure": found.sure,
@@ -154,7 +154,7 @@ def refusals(library: Library) -> dict[str, Any]:
     counts, wrong = Counter[str](), []
     for row in rows("unanswerable.jsonl"):
         found = extract(library, row["question"])
-        counts["false_answers" if found.sure else "nearest_passage" if found.found else "refused"] += 1
+        counts["false_answers" if found.sure else "nearest_passage" if found.quotes else "refused"] += 1
         if found.sure:
             wrong.append({"question": row["question"], "answer": found.text[:200]})
     names = ("false_answers", "nearest_passage", "refused")

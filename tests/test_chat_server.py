@@ -172,7 +172,9 @@ def test_a_prompt_that_was_cut_is_noticed(serve: Any) -> None:
     usage = b'data: {"choices": [], "usage": {"prompt_tokens": 300}}\n\n'
     writer = ServerWriter(serve(streaming(piece("Sì."), piece(finish="stop"), usage)), "m", 16000)
     list(writer.stream([Message("user", "parola " * 2000)], SAMPLING))
-    assert "troppo piccolo" in writer.warnings[0]
+    assert [warning[0] for warning in writer.warnings] == ["context_cut"]
+    notices = [event for event in ChatSession(writer).reply("Ciao") if isinstance(event, Notice)]
+    assert "troppo piccolo" in notices[0].text
 
 
 def test_a_server_that_dies_in_mid_answer_leaves_the_library_answering(serve: Any) -> None:

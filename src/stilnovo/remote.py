@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import re
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import httpx
@@ -39,7 +42,7 @@ class ServerWriter:
 
     Attributes:
         context_tokens: What is sent at most, the answer included.
-        warnings: What the reader must know of this server, in Italian.
+        warnings: What the reader must know of this server: code, count and detail of a notice (`stilnovo.chat.events`).
     """
 
     def __init__(self, url: str, model: str, context: int | None = None, silence: float = SILENCE) -> None:
@@ -63,19 +66,15 @@ class ServerWriter:
             raise InputError(f"{url} is no server's address.", "Wanted: http://HOST:PORT/v1", "Give it with --server.")
         self._root = str(address).rstrip("/").removesuffix("/v1")
         self.url, self.model, self._silence = url, model, silence
-        self.warnings: list[str] = []
+        self.warnings: list[tuple[str, int, str]] = []
         self.finish = "stop"
         told = self._told_context()
         wanted = context or told or UNTOLD_CONTEXT
         self.context_tokens = min(wanted, told or wanted)
         if told and context and context > told:
-            self.warnings.append(
-                f"Il server legge {told} token, meno dei {context} chiesti: gli se ne mandano al massimo {told}."
-            )
+            self.warnings.append(("context_limited", told, str(context)))
         elif not told and not context:
-            self.warnings.append(
-                f"Il server non dice quanto legge: gli si mandano al massimo {UNTOLD_CONTEXT} token (--server-context)."
-            )
+            self.warnings.append(("context_unknown", UNTOLD_CONTEXT, ""))
 
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens that a conversation takes, at most, by its bytes."""
@@ -117,22 +116,15 @@ class ServerWriter:
             event = _parsed(data)
             if "error" in event:
                 raise StilnovoError("The model server broke off the answer.", _reason(event["error"]))
-            read = event["usage"].get("prompt_tokens") if isinstance(event.get("usage"), Mapping) else None
+            read, warning = _at(event, "usage", "prompt_tokens"), ("context_cut", 0, "")
             # A server that read far less than it was sent has cut the prompt without a word.
-            warning = (
-                "Il server ha letto solo una parte di ciò che gli è stato mandato: il suo contesto è troppo piccolo."
-            )
-            if (
-                isinstance(read, int)
-                and read < CUT * sent
-                and sent > UNTOLD_CONTEXT // 2
-                and warning not in self.warnings
-            ):
+            cut = isinstance(read, int) and read < CUT * sent and sent > UNTOLD_CONTEXT // 2
+            if cut and warning not in self.warnings:
                 self.warnings.append(warning)
             for choice in event.get("choices") or ():
-                if not isinstance(choice, Mapping):
+                if not isinstance(choice, dict):
                     raise _no_answer(data)
-                if text := (choice.get("delta") or {}).get("content"):
+                if text := _at(choice, "delta", "content"):
                     yield str(text)
                 if choice.get("finish_reason"):
                     ended, self.finish = True, str(choice["finish_reason"])
@@ -179,30 +171,22 @@ class ServerWriter:
         except StilnovoError as error:
             if error.what.startswith("No model server"):
                 raise
-            return {}
+            told = None
         return told if isinstance(told, dict) else {}
 
     def _told_context(self) -> int | None:
         """Tokens of context: vLLM's `max_model_len`, llama.cpp's `n_ctx`, Ollama's `num_ctx`; None when untold."""
         listed = self._about("GET", "/v1/models").get("data")
         for model in listed if isinstance(listed, list) else ():
-            if (
-                isinstance(model, dict)
-                and model.get("id") == self.model
-                and isinstance(model.get("max_model_len"), int)
-            ):
-                return int(model["max_model_len"])
+            if _at(model, "id") == self.model and isinstance(size := _at(model, "max_model_len"), int):
+                return size
         props = self._about("GET", "/props")
-        settings = props.get("default_generation_settings")
-        size = (settings if isinstance(settings, dict) else props).get("n_ctx")
+        size = _at(props, "default_generation_settings", "n_ctx") or props.get("n_ctx")
         if isinstance(size, int) and size > 0:
             return size
         parameters = self._about("POST", "/api/show", {"model": self.model}).get("parameters")
-        for line in parameters.splitlines() if isinstance(parameters, str) else ():
-            name, _, value = line.partition(" ")
-            if name == "num_ctx" and value.strip().isdigit():
-                return int(value)
-        return None
+        told = re.search(r"^num_ctx +(\d+)\s*$", str(parameters), re.MULTILINE)
+        return int(told[1]) if told else None
 
 
 def _read(response: httpx.Response) -> str:
@@ -232,21 +216,27 @@ def _loose(text: str) -> Any:
         return None
 
 
+def _at(value: Any, *path: str | int) -> Any:
+    """What a value from a server holds at a path; None where it is of another shape."""
+    try:
+        return reduce(getitem, path, value)
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
 def _no_answer(text: str) -> StilnovoError:
     return StilnovoError("The model server sent something that is no answer.", text[:80])
 
 
 def _parsed(data: str) -> dict[str, Any]:
-    event = _loose(data)
-    if not isinstance(event, dict):
+    if not isinstance(event := _loose(data), dict):
         raise _no_answer(data)
     return event
 
 
 def _reason(error: Any) -> str:
     """One line of what a server says went wrong."""
-    inner = error.get("error", error) if isinstance(error, dict) else error
-    text = inner.get("message", inner) if isinstance(inner, dict) else inner
+    text = _at(error, "error", "message") or _at(error, "error") or _at(error, "message") or error
     return " ".join(str(text).split())[:200]
 
 

@@ -127,8 +127,7 @@ class Chooser:
         titles = frozenset(stem(token.form) for work in works for token in tokens(work.title))
         self.question, self.terms = question, Terms(question, library, titles)
         self._library, self._works = library, [work.id for work in works]
-        inside = [(p, 0.0) for section in sections for p in library.passages_of(section)]
-        self.candidates = inside or self._gathered()
+        self.candidates = [(p, 0.0) for section in sections for p in library.passages_of(section)] or self._gathered()
         for term in set(self.terms.words) - self.terms.exact:
             if re.search(rf"{_WITH_ARTICLE}{term}\b", question.folded):
                 self.terms.aliases[term] = self._alias(term)
@@ -136,8 +135,11 @@ class Chooser:
     def _alias(self, term: str) -> frozenset[str]:
         """Who is meant by *il guardiano*: the name that the passages set beside the word most often."""
         places = re.compile(_BESIDE.replace("WORD", rf"{re.escape(term[:-1])}\w\b"))
-        matches = (match for passage, _ in self.candidates for match in places.finditer(passage.text))
-        names = Counter(match["name1"] or match["name2"] for match in matches).most_common(1)
+        names = Counter(
+            match["name1"] or match["name2"]
+            for passage, _ in self.candidates
+            for match in places.finditer(passage.text)
+        ).most_common(1)
         return frozenset(fold(names[0][0]).split()) if names else frozenset()
 
     def _gathered(self) -> list[tuple[Passage, float]]:
@@ -230,8 +232,10 @@ class Chooser:
         parts = [passage.text[start:end] for start, end in spans]
         rows = [self.terms.matches(part) for part in parts]
         # A name need not be said again in every sentence.
-        whole = zip(self.terms.words, self.terms.matches(passage.text), strict=True)
-        known = [NAMED * value if term in self.terms.exact else 0.0 for term, value in whole]
+        known = [
+            NAMED * value if term in self.terms.exact else 0.0
+            for term, value in zip(self.terms.words, self.terms.matches(passage.text), strict=True)
+        ]
         choices = []
         for i, (start, end) in enumerate(spans):
             # Where the text itself asks, the answer follows: such a question lends more than another sentence.
@@ -242,9 +246,10 @@ class Chooser:
                 if 0 <= i + d < len(rows)
             }
             evidence, own = self.terms.weigh([rows[i], known, *near.values()]), self.terms.weigh([rows[i]])
-            score = bonus + evidence + OWN * own + PASSAGE * max(0.0, coverage - evidence)
             folded = flat(parts[i])
-            score += self._form(parts[i], folded)
+            score = (
+                bonus + evidence + OWN * own + PASSAGE * max(0.0, coverage - evidence) + self._form(parts[i], folded)
+            )
             if self.question.being:
                 score += self._saying(folded)
             elif self.question.person and not rows[i][0]:
@@ -272,13 +277,13 @@ class Chooser:
             return False
         if question.being:
             return self._saying(folded) >= SAYS
-        if asks(choice.text) or _ASKED_ALOUD.search(choice.text) or self._anothers(choice.text):
-            return False
-        if "seat" in question.kinds and row[0] < STEM and not self._seated(folded):
-            return False
-        if question.kinds and question.signs(folded, choice.text) == 0.0:
-            return False
-        if (question.person or not question.kinds) and row[0] < STEM:
+        fails = (
+            (asks(choice.text) or _ASKED_ALOUD.search(choice.text) or self._anothers(choice.text))
+            or ("seat" in question.kinds and row[0] < STEM and not self._seated(folded))
+            or (question.kinds and question.signs(folded, choice.text) == 0.0)
+            or ((question.person or not question.kinds) and row[0] < STEM)
+        )
+        if fails:
             return False
         if question.person or "name" in question.kinds:
             asked = set(words(question.text))

@@ -23,7 +23,7 @@ from stilnovo.chat.extract import Extract, extract
 from stilnovo.chat.followup import self_contained
 from stilnovo.chat.question import Question
 from stilnovo.chat.quotes import Quote
-from stilnovo.chat.writing import INSTRUCTIONS, SUMMARY, SYSTEM, AnswerWriter, Checker, fitted
+from stilnovo.chat.writing import INSTRUCTIONS, SUMMARY, SYSTEM, AnswerWriter, Checker, checked, fitted
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.generate.sampling import Sampling
 from stilnovo.library.records import Passage, Work
@@ -86,7 +86,7 @@ class ChatSession:
         self.rewrite, self.limit = rewrite, limit
         self.turns: list[Turn] = []
         self.dropped = 0
-        self.warned: set[str] = set()
+        self.warned: set[tuple[Code, int, str]] = set()
         self._asked: str | None = None
         for turn in (Turn(*known) for known in history):
             if library is not None:
@@ -138,10 +138,7 @@ class ChatSession:
         turn = self.turns[-1]
         if turn.searched is not None:
             return turn.work
-        checker = Checker((), self.library, _nearest(self.library))
-        checker.feed(turn.assistant)
-        checker.end()
-        return _work_of(checker.quotes)
+        return _work_of(checked(turn.assistant, (), self.library, _nearest(self.library))[1])
 
     def _keep(self, turn: Turn, dropped: int) -> None:
         del self.turns[:dropped]
@@ -172,7 +169,7 @@ class _Reply:
             yield self._notice("no_model")
         yield from self._warned()
         try:
-            yield from self._chat() if self.mode == "chat" else self._over_library()
+            yield from self._streamed(self.talk.system) if self.mode == "chat" else self._over_library()
         except _Cancelled:
             yield from self._end("cancelled")
         except InputError:
@@ -181,7 +178,7 @@ class _Reply:
             notice = self._notice("writer_failed", detail=error.what)
             self.failure = notice.text
             yield notice
-            if self.extract.found and not any(quote.sound for quote in self.quotes):
+            if self.extract.quotes and not any(quote.sound for quote in self.quotes):
                 yield self._add_extract(FROM_THE_TEXT if self.text else "")
             yield from self._end("failed")
         else:
@@ -200,10 +197,10 @@ class _Reply:
 
     def _warned(self) -> Iterator[Notice]:
         """The writer's warnings about its context, each once per conversation."""
-        for text in getattr(self.talk.writer, "warnings", ()):
-            if text not in self.talk.warned:
-                self.talk.warned.add(text)
-                yield self._notice("context", detail=text)
+        for warning in getattr(self.talk.writer, "warnings", ()):
+            if warning not in self.talk.warned:
+                self.talk.warned.add(warning)
+                yield self._notice(*warning)
 
     def _notice(self, code: Code, count: int = 0, detail: str = "") -> Notice:
         self.notices.append(Notice(code, count, detail))
@@ -234,57 +231,48 @@ class _Reply:
         if talk.writer is None or found.asks_back or (asking and not found.passages):
             yield self._add_extract()
         else:
-            yield from self._written(library)
+            yield from self._written()
         if plus and asking and not found.asks_back:
             yield self._add(FROM_THE_MODEL)
             # What the model knows by itself: it does not see the passages; its quotations are looked up all the same.
-            messages, _ = yield from self._fitted(f"{talk.system}\n\n{ALONE}", talk.turns, ())
-            yield from self._streamed(messages, Checker((), library, _nearest(library), len(self.text)))
+            yield from self._streamed(f"{talk.system}\n\n{ALONE}", more=_nearest(library))
 
-    def _written(self, library: Library) -> Iterator[Event]:
+    def _written(self) -> Iterator[Event]:
         """The model's answer over the passages found; the found sentence is added where it quotes nothing true."""
         found, system = self.extract, self.talk.system
         if found.passages:
             system += f"\n\n{SUMMARY if found.section else INSTRUCTIONS}"
-        passages = found.passages if found.section else found.passages[: writing.GIVEN]
-        messages, given = yield from self._fitted(system, [] if found.section else self.talk.turns, passages)
-        if left := len(passages) - len(given):
-            yield self._notice("section" if found.section else "passages", left)
-        checker = Checker(given, library, start=len(self.text))
-        yield from self._streamed(messages, checker)
-        if found.found and not any(quote.sound for quote in self.quotes):
+        yield from self._streamed(system, found.passages if found.section else found.passages[: writing.GIVEN])
+        if found.quotes and not any(quote.sound for quote in self.quotes):
             yield self._add_extract(FROM_THE_TEXT)
 
-    def _chat(self) -> Iterator[Event]:
-        messages, _ = yield from self._fitted(self.talk.system, self.talk.turns, ())
-        yield from self._streamed(messages, None)
+    def _streamed(
+        self, system: str, passages: Sequence[Passage] = (), more: Callable[[str], Sequence[Passage]] = lambda _: ()
+    ) -> Iterator[Event]:
+        """Stream the model's text, checked unless the model talks alone; notices say what was dropped to fit its context.
 
-    def _fitted(
-        self, system: str, history: Sequence[Turn], passages: Sequence[Passage]
-    ) -> Generator[Event, None, tuple[list[Message], Sequence[Passage]]]:
-        """The messages that fit the model's context; a notice says what was dropped."""
-        assert self.talk.writer is not None
+        However it ends, the stream is closed and its tokens are counted: the pieces, or the text counted again where a
+        piece held several.
+        """
+        talk, writer, section = self.talk, self.talk.writer, self.extract.section
+        assert writer is not None
         self.kind = "written"
-        reserve = self.talk.reserve or self.sampling.max_new_tokens
-        messages, given, dropped = fitted(system, history, self.message, passages, self.talk.writer, reserve)
+        messages, given, dropped = fitted(
+            system, [] if section and passages else talk.turns, self.message, passages, writer,
+            talk.reserve or self.sampling.max_new_tokens,
+        )  # fmt: skip
         if dropped > self.dropped:
             # Told once, and dropped for good once the turn is kept.
             yield self._notice("history", dropped)
             self.dropped = dropped
-        return messages, given
-
-    def _streamed(self, messages: Sequence[Message], checker: Checker | None) -> Iterator[Event]:
-        """Stream the model's text through the checker; however it ends, the stream is closed and its tokens are counted.
-
-        Written tokens are the pieces, or the text counted again where a piece held several.
-        """
-        writer = self.talk.writer
-        assert writer is not None
+        if left := len(passages) - len(given):
+            yield self._notice("section" if section else "passages", left)
+        checker = None
+        if talk.library is not None and self.mode != "chat":
+            checker = Checker(given, talk.library, more, len(self.text), self.quotes)
         pieces, count, text = writer.stream(messages, self.sampling), 0, ""
         failure: StilnovoError | None = None
         self.prompt_tokens += writer.count(messages)
-        if checker:
-            checker.quotes = self.quotes
         try:
             for piece in pieces:
                 if self.cancel.is_set():

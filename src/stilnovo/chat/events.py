@@ -20,14 +20,19 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 Kind = Literal["extractive", "written"]
 #: How an answer ended: complete, cut at the largest number of tokens, stopped by the person, or broken off by the model.
 Finish = Literal["stop", "length", "cancelled", "failed"]
-Code = Literal["history", "passages", "section", "search", "context", "no_model", "unverified", "writer_failed"]
+Code = Literal[
+    "history", "passages", "section", "search", "context_limited", "context_unknown", "context_cut", "no_model",
+    "unverified", "writer_failed",
+]  # fmt: skip
 #: Each notice as a sentence for the terminal; a page may put code, count and detail into its own words.
 _SENTENCES: dict[Code, str] = {
     "history": "Il contesto del modello è pieno. Scambi più vecchi che non legge più: {count}.",
     "passages": "Brani trovati che il modello non legge, per mancanza di spazio: {count}.",
     "section": "Il capitolo è più lungo di quanto il modello legga. Brani rimasti fuori: {count}.",
     "search": "Cerco: {detail}",
-    "context": "{detail}",  # what a server's writer says of its context
+    "context_limited": "Il server legge {count} token, meno dei {detail} chiesti: gli se ne mandano al massimo {count}.",
+    "context_unknown": ("Il server non dice quanto legge: gli si mandano al massimo {count} token (--server-context)."),
+    "context_cut": "Il server ha letto solo una parte di ciò che gli è stato mandato: il suo contesto è troppo piccolo.",
     "no_model": "Nessun modello è collegato: risponde la sola biblioteca.",
     "unverified": "Citazioni che non stanno nei testi letti, e sono segnate: {count}.",
     "writer_failed": "Il modello si è interrotto: {detail}",

@@ -45,25 +45,14 @@ class Extract:
     section: Chapter | None = None
     asks_back: bool = False
 
-    @property
-    def found(self) -> bool:
-        """Whether the library had something to say."""
-        return bool(self.quotes)
-
-
-def _quoted(choice: Choice, library: Library) -> Quote:
-    """A choice as a quotation, verified against the store; a fault here would be ours."""
-    section = choice.passage.section
-    quote = verify(choice.text, section, library.text(section.work))
-    assert quote.status == "verified", f"a stored sentence is not in its section: {choice.text!r}"
-    return quote
-
 
 def _answered(opening: str, choices: Sequence[Choice], library: Library) -> tuple[str, tuple[Quote, ...]]:
-    """The opening and the quotations, a line each; an ellipsis shows where a sentence was entered midway."""
+    """The opening and the verified quotations, a line each; an ellipsis shows where a sentence was entered midway."""
     text, quotes = opening, list[Quote]()
     for choice in choices:
-        quote = _quoted(choice, library)
+        section = choice.passage.section
+        quote = verify(choice.text, section, library.text(section.work))
+        assert quote.status == "verified", f"a stored sentence is not in its section: {choice.text!r}"
         printed = quote.printed("… " if quote.shown[:1].islower() else "")
         text += "\n" if quotes else ""
         quotes.append(quote.at(len(text), len(printed)))
@@ -95,8 +84,8 @@ def extract(library: Library, question: str, limit: int = 1, before: Work | None
     if not chosen:
         return Extract(NOTHING_FOUND)
     passages = tuple(choice.passage for choice in chosen)
-    large = sum(work.passages for work in library.works()) >= SHELF
-    if large and not chosen[0].sure and chosen[0].covered < SHOWN:
+    doubtful = not chosen[0].sure and chosen[0].covered < SHOWN
+    if doubtful and sum(work.passages for work in library.works()) >= SHELF:
         return Extract(NOTHING_FOUND, passages=passages)
     text, quotes = _answered("" if chosen[0].sure else NEAREST, chosen[:limit], library)
     return Extract(text, quotes, passages, chosen[0].sure)

@@ -37,10 +37,8 @@ def skeleton(text: str) -> str:
 
 def harmless(text: str) -> str:
     """Remove characters and marks that a model or server could interpret; the words stay."""
-    harmless_characters = (
-        c for c in text.translate(_BRACKETS) if c in "\n\t" or unicodedata.category(c) not in _ACTING
-    )
-    return _FORGED.sub("", "".join(harmless_characters))
+    characters = [c for c in text.translate(_BRACKETS) if c in "\n\t" or unicodedata.category(c) not in _ACTING]
+    return _FORGED.sub("", "".join(characters))
 
 
 def one_line(text: str) -> str:
@@ -51,8 +49,7 @@ def one_line(text: str) -> str:
 def framed(passages: Sequence[Passage]) -> str:
     """Passages under their keys, P1, P2 …, each in its frame."""
     digest = hashlib.sha256("\0".join(passage.text for passage in passages).encode("utf-8", "replace")).hexdigest()[:8]
-    blocks = [
+    return "\n\n".join(
         f"[P{key}] {one_line(passage.citation)}\n<<<{digest}\n{harmless(passage.text)}\n{digest}>>>"
         for key, passage in enumerate(passages, start=1)
-    ]
-    return "\n\n".join(blocks)
+    )

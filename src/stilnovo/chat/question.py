@@ -18,7 +18,7 @@ from stilnovo.text.italian import STOP_WORDS, content_words, fold, stem, tokens,
 #: What a term counts: the word itself, its stem, a kindred word or a name that stands for it (`aliases`).
 SAME, STEM, KIN = 1.0, 0.85, 0.55
 #: Rarity is damped by this power: a rare word must not drown the others. Names and numbers weigh half as much again.
-DAMPING, NAME_WEIGHT, FIRST_WEIGHT = 0.6, 1.5, 1.0
+DAMPING, NAME_WEIGHT = 0.6, 1.5
 
 _INSIDE_SENTENCE = re.compile(r"[\w,;:)]\W[A-ZÀ-Þ]$")
 _NOBODY: frozenset[str] = frozenset()
@@ -167,11 +167,9 @@ class Question:
 
     def signs(self, sentence: str, original: str) -> float:
         """How much a sentence (folded, apostrophes as spaces; and as written) looks like an answer of the kind asked for."""
-        weights = [_KINDS[kind][2] for kind in self.kinds if re.search(_KINDS[kind][1], sentence)]
-        score = max(weights, default=0.0)
+        score = max([_KINDS[kind][2] for kind in self.kinds if re.search(_KINDS[kind][1], sentence)], default=0.0)
         if self.head and ("number" in self.kinds or "name" in self.kinds):
-            forms = {stem(self.head)} | kin(stem(self.head))
-            score += 0.35 * self._headed(original, forms)
+            score += 0.35 * self._headed(original, {stem(self.head)} | kin(stem(self.head)))
         return score
 
     def _headed(self, original: str, forms: frozenset[str] | set[str]) -> bool:
@@ -181,9 +179,9 @@ class Question:
             if stem(token.form) not in forms or original[token.start].isupper():
                 continue
             beside = [other for other in sentence[max(0, i - 2) : i + 3] if other is not token]
-            if "number" in self.kinds and any(re.fullmatch(_NUMBER, other.form) for other in beside):
-                return True
-            if "name" in self.kinds and any(original[o.start].isupper() and o.form not in self.names for o in beside):
+            number = "number" in self.kinds and any(re.fullmatch(_NUMBER, other.form) for other in beside)
+            named = (original[other.start].isupper() and other.form not in self.names for other in beside)
+            if number or ("name" in self.kinds and any(named)):
                 return True
         return False
 
@@ -233,7 +231,7 @@ class Terms:
         usual = sum(known) / len(known) if known else 1.0
         weights = [
             (usual if term in unknown else rarity[self.stems[term]]) ** DAMPING
-            * (NAME_WEIGHT if term in self.exact else FIRST_WEIGHT if term == self.words[0] else 1.0)
+            * (NAME_WEIGHT if term in self.exact else 1.0)
             for term in self.words
         ]
         self.weights = [weight / (sum(weights) or 1.0) for weight in weights]
@@ -247,15 +245,15 @@ class Terms:
     def matches(self, text: str) -> list[float]:
         """Match scores of a text for each term, 0 to 1; names and numbers count only as they stand."""
         forms, stems, common = _words(text)
-        values = []
-        for term in self.words:
+
+        def value(term: str) -> float:
             if term in forms:
-                values.append(SAME)
-            elif term not in self.exact and self.stems[term] in stems:
-                values.append(STEM)
-            else:
-                values.append(KIN if self._kin[term] & common or self.aliases.get(term, _NOBODY) & forms else 0.0)
-        return values
+                return SAME
+            if term not in self.exact and self.stems[term] in stems:
+                return STEM
+            return KIN if self._kin[term] & common or self.aliases.get(term, _NOBODY) & forms else 0.0
+
+        return [value(term) for term in self.words]
 
     def weigh(self, columns: Iterable[Sequence[float]]) -> float:
         """The weighted sum over the terms of the best value in any column."""

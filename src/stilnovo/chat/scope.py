@@ -140,8 +140,7 @@ def without_section(text: str) -> str:
         text = re.sub(
             rf"(?i:\b(?:nel|nello|nella|nell['’]|del|della|dell['’]|al|il|la|l['’])\s*)?{pattern.pattern}", " ", text
         )
-    cantiche = "|".join(_CANTICHE)
-    text = re.sub(rf"(?i)\b(?:(?:nel|del|dello|dell['’])\s*)(?:{cantiche})\b", " ", text)
+    text = re.sub(rf"(?i)\b(?:(?:nel|del|dello|dell['’])\s*)(?:{'|'.join(_CANTICHE)})\b", " ", text)
     return " ".join(text.split())
 
 
@@ -150,5 +149,4 @@ def follow_up(message: str, before: str) -> str:
     earlier, mine = _places(before), _places(message)
     if not earlier or not mine or len(tokens(message)) > 6:
         return message
-    first = earlier[0]
-    return before[: first.start()] + mine[0].group() + before[first.end() :]
+    return before[: earlier[0].start()] + mine[0].group() + before[earlier[0].end() :]

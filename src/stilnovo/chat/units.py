@@ -43,14 +43,9 @@ def _in_verse(text: str) -> list[tuple[int, int]]:
     lines = verse_lines(text, 0, len(text))
     spans: list[tuple[int, int]] = []
     for start, end in sentences(text):
-        touched = [line for line in lines if line[0] < end and start < line[1]]
-        if not touched:
-            continue
-        first, last = touched[0][0], touched[-1][1]
-        if spans and first < spans[-1][1]:
-            spans[-1] = (spans[-1][0], last)
-        else:
-            spans.append((first, last))
+        if touched := [line for line in lines if line[0] < end and start < line[1]]:
+            joins = bool(spans) and touched[0][0] < spans[-1][1]
+            spans.append((spans.pop()[0] if joins else touched[0][0], touched[-1][1]))
     return spans
 
 

@@ -83,11 +83,12 @@ class Checker:
         library: Library,
         more: Callable[[str], Sequence[Passage]] = lambda _: (),
         start: int = 0,
+        quotes: list[Quote] | None = None,
     ) -> None:
-        """`more` finds further passages in which a claimed quotation is looked up; `start` is the length of the text before."""
+        """`more` finds further passages to look a quotation up in; `start` and `quotes` are of the text before."""
         self._passages, self._library, self._more = passages, library, more
         self._pending, self._start, self._length = "", start, 0
-        self.quotes: list[Quote] = []
+        self.quotes: list[Quote] = [] if quotes is None else quotes
 
     def feed(self, piece: str) -> str:
         """What may be shown once `piece` has arrived."""
@@ -105,23 +106,20 @@ class Checker:
         """How much of the pending text no later piece can change."""
         text, at = self._pending, 0
         while at < len(text):
-            char = text[at]
+            char, at = text[at], at + 1
             if char in _PAIRS:
                 limit = text.find("\n", at) if char == '"' else -1
-                close = text.find(_PAIRS[char], at + 1, limit if limit >= 0 else len(text))
+                close = text.find(_PAIRS[char], at, limit if limit >= 0 else len(text))
+                if close < 0 and limit < 0 and len(text) - at < HELD:
+                    return at - 1
                 if close < 0:
-                    if limit < 0 and len(text) - at <= HELD:
-                        return at
-                    at += 1
                     continue
                 key = _KEY.match(text, close + 2 if text[close + 1 : close + 2] in (".", ",", ";") else close + 1)
                 if key is None and _KEY_BEGUN.fullmatch(text, close + 1):
-                    return at
+                    return at - 1
                 at = key.end() if key else close + 1
-            elif (char.isspace() or char in "[(") and _KEY_BEGUN.fullmatch(text, at):
-                return at
-            else:
-                at += 1
+            elif (char.isspace() or char in "[(") and _KEY_BEGUN.fullmatch(text, at - 1):
+                return at - 1
         return len(text)
 
     def _shown(self, text: str) -> str:
@@ -157,9 +155,14 @@ class Checker:
         return f" ({passage.citation})" if passage else ""
 
 
-def checked(text: str, passages: Sequence[Passage], library: Library) -> tuple[str, tuple[Quote, ...]]:
+def checked(
+    text: str,
+    passages: Sequence[Passage],
+    library: Library,
+    more: Callable[[str], Sequence[Passage]] = lambda _: (),
+) -> tuple[str, tuple[Quote, ...]]:
     """Check a complete answer: quotations verified, keys turned into citations; equal to what `Checker` streams."""
-    checker = Checker(passages, library)
+    checker = Checker(passages, library, more)
     return checker.feed(text) + checker.end(), tuple(checker.quotes)
 
 
@@ -189,11 +192,12 @@ def fitted(
     """
 
     def built(dropped: int, count: int) -> list[Message]:
-        past = [
-            part for turn in history[dropped:]
-            for part in (Message("user", turn.user), Message("assistant", turn.assistant))
+        return [
+            Message("system", system),
+            *(Message(*said) for turn in history[dropped:]
+              for said in (("user", turn.user), ("assistant", turn.assistant))),
+            Message("user", prompt(message, passages[:count])),
         ]  # fmt: skip
-        return [Message("system", system), *past, Message("user", prompt(message, passages[:count]))]
 
     def fits(dropped: int, count: int) -> bool:
         return writer.count(built(dropped, count)) + new_tokens <= writer.context_tokens

@@ -71,11 +71,10 @@ class _Text:
 
     def add(self, token: int) -> None:
         self.left -= 1
-        if token in self.tokenizer.turn_end_ids:
-            self.done = self.stopped = True
-            return
-        self.ids.append(token)
-        self.stopped = bool(self.stop) and stop_at(self.text(), self.stop, True)[1]
+        self.stopped = token in self.tokenizer.turn_end_ids
+        if not self.stopped:
+            self.ids.append(token)
+            self.stopped = bool(self.stop) and stop_at(self.text(), self.stop, True)[1]
         self.done = self.stopped or self.left == 0
 
     def text(self) -> str:
@@ -118,8 +117,7 @@ class Generator:
 
     def complete(self, conversations: Sequence[Sequence[Message]], sampling: Sequence[Sampling]) -> list[Completion]:
         """Generate the answers to several conversations as a batch; each equals its answer alone."""
-        prompts = [self.tokenizer.render(messages, generation=True) for messages in conversations]
-        return self.continue_tokens(prompts, sampling)
+        return self.continue_tokens([self.tokenizer.render(talk, generation=True) for talk in conversations], sampling)
 
     def continue_tokens(self, prompts: Sequence[Sequence[int]], sampling: Sequence[Sampling]) -> list[Completion]:
         """Generate continuations of several token sequences as a batch; each equals its continuation alone."""
@@ -149,13 +147,11 @@ class Generator:
             writing, incoming = list(texts), [list(prompt) for prompt in prompts]
             while True:
                 counts = [len(tokens) for tokens in incoming]
-                positions = cache.expect(counts)
                 stream = torch.tensor([t for tokens in incoming for t in tokens], device=model.device)
-                hidden = model.hidden(stream, positions, cache)
+                hidden = model.hidden(stream, cache.expect(counts), cache)
                 cache.advance()
                 last = torch.tensor(counts, device=model.device).cumsum(0) - 1
-                logits = model.logits(hidden[last])
-                for text, row in zip(writing, logits, strict=True):
+                for text, row in zip(writing, model.logits(hidden[last]), strict=True):
                     text.add(text.sampler.choose(row))
                 yield
                 unfinished = [index for index, text in enumerate(writing) if not text.done]

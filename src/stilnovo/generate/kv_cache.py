@@ -37,9 +37,8 @@ class KVCache:
         self._incoming = list(counts)
         device = self._keys.device
         if all(count == 1 for count in counts):
-            visible = torch.tensor(self.lengths, device=device) + 1
-            longest = max(self.lengths) + 1
-            self._mask = (torch.arange(longest, device=device) < visible[:, None])[:, None, None]  # (B, 1, 1, S)
+            places = torch.arange(max(self.lengths) + 1, device=device)
+            self._mask = (places <= torch.tensor(self.lengths, device=device)[:, None])[:, None, None]  # (B, 1, 1, S)
         pairs = zip(self.lengths, counts, strict=True)
         return torch.cat([torch.arange(done, done + new, device=device) for done, new in pairs])
 
@@ -67,13 +66,9 @@ class KVCache:
             if done == 0:
                 outs.append(grouped_attention(q[rows], k[rows], v[rows], None, causal=True))
                 continue
-            seen = torch.arange(done + new, device=q.device) <= torch.arange(done, done + new, device=q.device)[:, None]
-            every = slice(None, done + new)
-            outs.append(
-                grouped_attention(
-                    q[rows], keys[:, every].transpose(0, 1), values[:, every].transpose(0, 1), seen, causal=False
-                )
-            )
+            places = torch.arange(done + new, device=q.device)
+            read = keys[:, : done + new].transpose(0, 1), values[:, : done + new].transpose(0, 1)
+            outs.append(grouped_attention(q[rows], *read, places <= places[done:, None], causal=False))
         return torch.cat(outs)
 
     def _attend_one_each(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
@@ -85,5 +80,4 @@ class KVCache:
         longest = self._mask.shape[-1]
         keys, values = self._keys[layer, :, :, :longest], self._values[layer, :, :, :longest]  # (B, K, S, D)
         grouped = q.view(texts, keys.shape[1], -1, size)  # the G queries of one head are rows of one product
-        out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=self._mask)
-        return out.reshape(texts, heads, size)
+        return F.scaled_dot_product_attention(grouped, keys, values, attn_mask=self._mask).reshape(texts, heads, size)
