@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from stilnovo.chat.answer import NEAREST, NOTHING_FOUND, ask
+from stilnovo.chat.conversation import ask
+from stilnovo.chat.extract import NEAREST, NOTHING_FOUND
 from stilnovo.chat.question import Question
 from stilnovo.chat.thesaurus import kin
 from stilnovo.chat.writing import UNVERIFIED, checked, prompt

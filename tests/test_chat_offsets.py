@@ -12,8 +12,7 @@ import pytest
 
 from serving import QUESTION, Scripted, begin, sample_file, say, serving
 from stilnovo.chat import conversation
-from stilnovo.chat.answer import ask
-from stilnovo.chat.conversation import ChatSession
+from stilnovo.chat.conversation import ChatSession, ask
 from stilnovo.chat.events import Answer, Mode, Turn
 from stilnovo.chat.writing import UNVERIFIED, Checker
 from stilnovo.library.location import sample_library

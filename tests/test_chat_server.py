@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from stilnovo.chat.answer import ask
-from stilnovo.chat.conversation import ChatSession
+from stilnovo.chat.conversation import ChatSession, ask
 from stilnovo.chat.events import Answer, Notice
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.generate.sampling import Sampling

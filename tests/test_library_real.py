@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from conftest import REAL_DATA
-from stilnovo.chat.answer import NEAREST, ask
+from stilnovo.chat.conversation import ask
+from stilnovo.chat.extract import NEAREST
 from stilnovo.chat.quotes import verify
 from stilnovo.io.sample import library_texts
 from stilnovo.library.passages import verse_lines

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from serving import DIED, QUESTION, Scripted, sample_file, serving
-from stilnovo.chat.answer import ask
+from stilnovo.chat.conversation import ask
 from stilnovo.generate.generator import Sampling, open_engine
 from stilnovo.library.location import sample_library
 from stilnovo.serve.wire import Cut

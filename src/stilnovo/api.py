@@ -48,7 +48,7 @@ __all__ = [
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from stilnovo.chat.answer import ask as ask_library
+    from stilnovo.chat.conversation import ask as ask_library
     from stilnovo.chat.quotes import Quote
     from stilnovo.library.read import read as read_work
     from stilnovo.library.search import search as search_library
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 # Names of rooms that a training or an evaluation does without: imported when they are first asked for.
 _LATE = {
-    "ask_library": "stilnovo.chat.answer:ask", "Quote": "stilnovo.chat.quotes:Quote", "Library": "stilnovo.library.store:Library",
+    "ask_library": "stilnovo.chat.conversation:ask", "Quote": "stilnovo.chat.quotes:Quote", "Library": "stilnovo.library.store:Library",
     "read_work": "stilnovo.library.read:read", "search_library": "stilnovo.library.search:search",
 }  # fmt: skip
 

@@ -13,8 +13,6 @@ import os
 import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from functools import reduce
-from operator import getitem
 from typing import Any
 
 import httpx
@@ -163,28 +161,27 @@ class ServerWriter:
         except httpx.HTTPError as error:
             raise StilnovoError("The connection to the model server broke.", f"{self.url}: {error}") from error
 
-    def _about(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """What a server tells of itself at a path that it may not have; empty then."""
+    def _about(self, method: str, path: str, body: object = None) -> Any:
+        """What a server tells of itself at a path that it may not have; None then."""
         try:
             with self._asked(method, path, body) as response:
-                told = _loose(_read(response))
+                return _loose(_read(response))
         except StilnovoError as error:
             if error.what.startswith("No model server"):
                 raise
-            told = None
-        return told if isinstance(told, dict) else {}
+            return None
 
     def _told_context(self) -> int | None:
         """Tokens of context: vLLM's `max_model_len`, llama.cpp's `n_ctx`, Ollama's `num_ctx`; None when untold."""
-        listed = self._about("GET", "/v1/models").get("data")
+        listed = _at(self._about("GET", "/v1/models"), "data")
         for model in listed if isinstance(listed, list) else ():
             if _at(model, "id") == self.model and isinstance(size := _at(model, "max_model_len"), int):
                 return size
         props = self._about("GET", "/props")
-        size = _at(props, "default_generation_settings", "n_ctx") or props.get("n_ctx")
+        size = _at(props, "default_generation_settings", "n_ctx") or _at(props, "n_ctx")
         if isinstance(size, int) and size > 0:
             return size
-        parameters = self._about("POST", "/api/show", {"model": self.model}).get("parameters")
+        parameters = _at(self._about("POST", "/api/show", {"model": self.model}), "parameters")
         told = re.search(r"^num_ctx +(\d+)\s*$", str(parameters), re.MULTILINE)
         return int(told[1]) if told else None
 
@@ -216,12 +213,11 @@ def _loose(text: str) -> Any:
         return None
 
 
-def _at(value: Any, *path: str | int) -> Any:
-    """What a value from a server holds at a path; None where it is of another shape."""
-    try:
-        return reduce(getitem, path, value)
-    except (KeyError, IndexError, TypeError):
-        return None
+def _at(value: Any, *path: str) -> Any:
+    """What a value from a server holds at a path of keys; None where it is of another shape."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _no_answer(text: str) -> StilnovoError:

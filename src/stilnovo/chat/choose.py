@@ -109,13 +109,13 @@ def named_works(question: Question, library: Library) -> list[Work]:
 
 def unknown_names(question: Question, library: Library) -> list[str]:
     """Names and numbers of the question that occur nowhere in the library, as the question writes them."""
-
-    def stands(form: str) -> bool:
-        index = library.index
-        return bool(index.mentions(form) or index.match(Sought(context=(stem(form),)), 1))
-
+    index = library.index
     asked = [token for token in tokens(question.text)[1:] if token.form in question.names or token.form.isdigit()]
-    return [question.text[token.start : token.end] for token in asked if not stands(token.form)]
+    return [
+        question.text[token.start : token.end]
+        for token in asked
+        if not index.mentions(token.form) and not index.match(Sought(context=(stem(token.form),)), 1)
+    ]
 
 
 class Chooser:
@@ -192,15 +192,16 @@ class Chooser:
         deed = next((i for i, term in enumerate(self.terms.words) if term not in self.terms.exact), None)
         if deed is None or not self.terms.exact or self.question.person or self.question.being:
             return False
-        for match in _RELATIVE.finditer(sentence):
-            whom = match["whom"]
-            if fold(whom) in self.terms.words or self.terms.matches(match["deed"])[deed] < STEM:
-                continue
+        return any(
+            fold(match["whom"]) not in self.terms.words
+            and self.terms.matches(match["deed"])[deed] >= STEM
             # *Lucia, una giovane che abitava …* may still be she; *Egidio che abitava …* is not.
-            before = {token.form for token in tokens(sentence[: match.start()])}
-            if whom[0].isupper() or not before & self.terms.exact:
-                return True
-        return False
+            and (
+                match["whom"][0].isupper()
+                or self.terms.exact.isdisjoint(token.form for token in tokens(sentence[: match.start()]))
+            )
+            for match in _RELATIVE.finditer(sentence)
+        )
 
     def _seated(self, folded: str) -> bool:
         """For *dove*: whether a place is said of what is asked about, not of something beside it."""
@@ -208,10 +209,8 @@ class Chooser:
 
     def _undergone(self, folded: str) -> bool:
         """Whether a sentence says what was done without who did it: *il faro era spento* does not answer *chi spense*."""
-        done = re.finditer(
-            r"\b(?:era|erano|fu|furono|stat[oaie]) (?:\w+ )?(\w+[ts][oaie])\b(?! (?:da|dal|dallo|dalla|dai)\b)", folded
-        )
-        return any(self.terms.matches(match.group(1))[0] for match in done)
+        done = r"\b(?:era|erano|fu|furono|stat[oaie]) (?:\w+ )?(\w+[ts][oaie])\b(?! (?:da|dal|dallo|dalla|dai)\b)"
+        return any(self.terms.matches(participle)[0] for participle in re.findall(done, folded))
 
     def _saying(self, folded: str) -> float:
         """For *chi è X*: how clearly a sentence says what X is."""

@@ -31,7 +31,7 @@ from stilnovo.library.search import search
 from stilnovo.library.store import Library
 from stilnovo.text.template import Message
 
-__all__ = ["SYSTEM", "ChatSession", "Turn", "self_contained"]
+__all__ = ["SYSTEM", "ChatSession", "Turn", "ask", "self_contained"]
 
 FROM_THE_TEXT = "\n\nDal testo: "
 FROM_THE_LIBRARY = "Dalla biblioteca:\n"
@@ -145,6 +145,33 @@ class ChatSession:
         self.dropped += dropped
         self.turns.append(turn)
         self._asked = turn.searched or self._asked
+
+
+def ask(
+    library: Library,
+    question: str,
+    writer: AnswerWriter | None = None,
+    limit: int = 1,
+    mode: Mode = "library",
+    system: str = SYSTEM,
+) -> Answer:
+    """Answer one question from the library; no quotation reaches the reader unchecked.
+
+    Extractive answers are spans of the stored text by construction and are verified all the same; a writer's quotations
+    are looked up in the passage they cite, put right or marked, and where none of them stands, the found sentence is added.
+    When nothing relevant is found the answer says so.
+
+    Args:
+        library: Where to look.
+        question: In Italian, of one sentence or a few.
+        writer: A model that writes; None gives the extractive answer.
+        limit: How many quotations an extractive answer has at most.
+        mode: Where the answer may come from.
+        system: The system prompt.
+    """
+    *_, answer = ChatSession(writer, system, library=library, limit=limit).reply(question, mode)
+    assert isinstance(answer, Answer)
+    return answer
 
 
 class _Reply:

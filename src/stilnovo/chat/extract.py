@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from stilnovo.chat.choose import Choice, choose, named_works, unknown_names
 from stilnovo.chat.question import Question
 from stilnovo.chat.quotes import Quote, verify
-from stilnovo.chat.scope import Scope, heading, scope, without_section
+from stilnovo.chat.scope import heading, scope, without_section
 from stilnovo.chat.units import central
 from stilnovo.library.records import Chapter, Passage, Work
 from stilnovo.library.store import Library
@@ -73,13 +73,15 @@ def extract(library: Library, question: str, limit: int = 1, before: Work | None
     confined = scope(asked, library, named_works(asked, library), before)
     if confined is not None:
         if len(confined.sections) > 1:
-            return Extract(_which(confined), asks_back=True)
+            names = list(dict.fromkeys(map(heading, confined.sections)))
+            more = f" e altri {len(names) - NAMED}" if len(names) > NAMED else ""
+            which = f"Di quale? La biblioteca ne ha più d'uno: {'; '.join(names[:NAMED])}{more}."
+            return Extract(which, asks_back=True)
         if confined.whole:
             return _told(confined.sections[0], library)
         asked = Question(without_section(asked.text))
     if unknown := unknown_names(asked, library):
-        names = " né ".join(f"«{name}»" for name in unknown)
-        return Extract(f"{NOTHING_FOUND} Non vi compare {names}.")
+        return Extract(f"{NOTHING_FOUND} Non vi compare {' né '.join(f'«{name}»' for name in unknown)}.")
     chosen = choose(asked, library, max(limit, OFFERED), confined.sections if confined else ())
     if not chosen:
         return Extract(NOTHING_FOUND)
@@ -89,12 +91,6 @@ def extract(library: Library, question: str, limit: int = 1, before: Work | None
         return Extract(NOTHING_FOUND, passages=passages)
     text, quotes = _answered("" if chosen[0].sure else NEAREST, chosen[:limit], library)
     return Extract(text, quotes, passages, chosen[0].sure)
-
-
-def _which(confined: Scope) -> str:
-    names = list(dict.fromkeys(heading(section) for section in confined.sections))
-    more = f" e altri {len(names) - NAMED}" if len(names) > NAMED else ""
-    return f"Di quale? La biblioteca ne ha più d'uno: {'; '.join(names[:NAMED])}{more}."
 
 
 def _told(section: Chapter, library: Library) -> Extract:

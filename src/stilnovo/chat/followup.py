@@ -52,11 +52,9 @@ def self_contained(message: str, before: str | None, work: str = "") -> str:
     wanted = set(earlier.names or earlier.terms) - set(question.terms)
     added = list(dict.fromkeys(before[t.start : t.end] for t in tokens(before) if t.form in wanted))
     inside = set(words(work))
-    if not inside <= set(words(" ".join([message, *added]))):
-        # What the title says already need not be said twice.
-        added = [word for word in added if not set(words(word)) <= inside]
-    else:
-        work = ""
+    # What the message or the title says already need not be said twice.
+    work = "" if inside <= set(words(" ".join([message, *added]))) else work
+    added = [word for word in added if not (work and set(words(word)) <= inside)]
     parts = ", ".join(part for part in (" ".join(added), work) if part)
     return f"{message} ({parts})" if parts else message
 

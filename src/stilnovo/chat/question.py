@@ -126,8 +126,11 @@ class Question:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Folded words written with a capital, but for the first word and function words."""
-        capitals = [token for token in tokens(self.text) if self.text[token.start].isupper()]
-        names = [token.form for token in capitals if len(token.form) > 1 and token.form not in STOP_WORDS]
+        names = [
+            token.form
+            for token in tokens(self.text)
+            if self.text[token.start].isupper() and len(token.form) > 1 and token.form not in STOP_WORDS
+        ]
         if names and names[0] in _OPENERS and names[0] == words(self.text)[0]:
             del names[0]
         return tuple(dict.fromkeys(names))
@@ -135,8 +138,8 @@ class Question:
     @cached_property
     def terms(self) -> tuple[str, ...]:
         """The folded words the question turns on; words that only ask (*nome*, *anno*, *modo*) left out."""
-        meaningful = [word for word in content_words(self.text) if word not in _EMPTY]
-        return tuple(meaningful or content_words(self.text) or words(self.text))
+        asked = content_words(self.text)
+        return tuple([word for word in asked if word not in _EMPTY] or asked or words(self.text))
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -152,9 +155,7 @@ class Question:
     def being(self) -> tuple[str, ...]:
         """For *chi è X*, *che cos'è X*: the folded words of X, at most four; else nothing."""
         match = _BEING.match(self.folded)
-        if not match:
-            return ()
-        what = _ARTICLE.sub("", match.group("what").strip())
+        what = _ARTICLE.sub("", match.group("what").strip()) if match else ""
         parts = [form for form in words(what) if form not in _TITLES or len(what.split()) == 1]
         named = [form for form in parts if form in self.names]
         return tuple(named or parts) if named or len(parts) <= 3 else ()
@@ -175,15 +176,18 @@ class Question:
     def _headed(self, original: str, forms: frozenset[str] | set[str]) -> bool:
         """Whether a number, or a name, stands beside the noun (or a kindred word) that the question asks about."""
         sentence = tokens(original)
-        for i, token in enumerate(sentence):
-            if stem(token.form) not in forms or original[token.start].isupper():
-                continue
-            beside = [other for other in sentence[max(0, i - 2) : i + 3] if other is not token]
-            number = "number" in self.kinds and any(re.fullmatch(_NUMBER, other.form) for other in beside)
-            named = (original[other.start].isupper() and other.form not in self.names for other in beside)
-            if number or ("name" in self.kinds and any(named)):
-                return True
-        return False
+        beside = [
+            other
+            for i, token in enumerate(sentence)
+            if stem(token.form) in forms and not original[token.start].isupper()
+            for other in sentence[max(0, i - 2) : i + 3]
+            if other is not token
+        ]
+        if "number" in self.kinds and any(re.fullmatch(_NUMBER, word.form) for word in beside):
+            return True
+        return "name" in self.kinds and any(
+            original[word.start].isupper() and word.form not in self.names for word in beside
+        )
 
 
 _TITLES = frozenset([

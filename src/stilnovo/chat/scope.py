@@ -77,7 +77,7 @@ def named_section(text: str) -> NamedSection | None:
         inner = [part for part in parts if part[0] not in ("libro", "parte", "atto", "giornata")] or parts
         outer = tuple(f"{kind} {number}" for kind, number in parts if (kind, number) != inner[0])
         return NamedSection(*inner[0], within=(*within, *outer))
-    opening = next((name for name in _OPENING if re.search(rf"\b{name}\b", folded)), None)
+    opening = next((word for word in _OPENING if re.search(rf"\b{word}\b", folded)), None)
     return NamedSection(opening, None, within) if opening else None
 
 

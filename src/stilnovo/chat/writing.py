@@ -65,9 +65,7 @@ CLOSE = Sampling(temperature=0.2, max_new_tokens=220)
 
 def prompt(question: str, passages: Sequence[Passage]) -> str:
     """The user's turn: the passages under their keys, then the question."""
-    if not passages:
-        return question
-    return f"Brani:\n\n{framed(passages)}\n\nDomanda: {question}"
+    return f"Brani:\n\n{framed(passages)}\n\nDomanda: {question}" if passages else question
 
 
 class Checker:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from stilnovo.chat.answer import ask as answer_from
+from stilnovo.chat.conversation import ask as answer_from
 from stilnovo.cli.answering_model import system_of, writer_of
 from stilnovo.cli.common import (
     Adapter,

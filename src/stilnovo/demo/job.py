@@ -18,7 +18,7 @@ import torch
 
 from stilnovo.benchmarks.task import Selection, select
 from stilnovo.benchmarks.tasks import find_tasks
-from stilnovo.chat.answer import ask
+from stilnovo.chat.conversation import ask
 from stilnovo.compare.paired import compare
 from stilnovo.compare.variants import SchemeCost, scheme_costs, side_by_side
 from stilnovo.errors import InputError

@@ -81,10 +81,6 @@ class _Text:
         # Half a character at the end is no text yet, and none at all when the writing ends there.
         return self.tokenizer.decode(self.ids).rstrip("\ufffd")
 
-    def whole(self) -> str:
-        text = self.text()
-        return text[: stop_at(text, self.stop, True)[0]]
-
     def fresh(self) -> str:
         """Text not shown yet; what may become a stop string waits."""
         text = self.text()
@@ -124,7 +120,7 @@ class Generator:
         texts = [_Text(self.tokenizer, settings) for settings in sampling]
         for _ in self._write(prompts, texts):
             pass
-        return [Completion(text.whole(), len(text.ids), text.stopped, tuple(text.ids)) for text in texts]
+        return [Completion(text.fresh(), len(text.ids), text.stopped, tuple(text.ids)) for text in texts]
 
     # As a decorator the mode ends at each `yield`: between the pieces of a stream the caller's code runs outside it.
     @torch.inference_mode()

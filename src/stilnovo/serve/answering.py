@@ -53,18 +53,12 @@ class LibraryResponder:
     """The library by itself, or with a model that writes; `writer_name` is empty when there is none."""
 
     def __init__(self, writer: AnswerWriter | None = None, writer_name: str = "", system: str = "") -> None:
-        self._writer, self.writer_name, self._system = writer, writer_name, system or SYSTEM
+        self.writer, self.writer_name, self.system = writer, writer_name, system or SYSTEM
 
     @property
     def modes(self) -> tuple[Mode, ...]:
         """Library only; with a writer, everything."""
-        return ("library",) if self._writer is None else MODES
-
-    def respond(self, library: Library, ask: Ask) -> Generator[Event, None, None]:
-        """Answer, in a worker's thread; closing the generator ends the writing."""
-        within = None if ask.mode == "chat" else library
-        talk = ChatSession(self._writer, ask.system or self._system, library=within, history=ask.history)
-        return talk.reply(ask.message, ask.mode, ask.sampling)
+        return ("library",) if self.writer is None else MODES
 
 
 class Answering:
@@ -74,10 +68,12 @@ class Answering:
         self.responder, self._metrics = responder, metrics
 
     def events(self, library: Library, ask: Ask, begun: float) -> Generator[Event, None, None]:
-        """The events of an answer, with their times and counts measured."""
-        metrics, outcome, first = self._metrics, "stopped", True
+        """The events of an answer, in a worker's thread, measured; closing the generator ends the writing."""
+        metrics, responder, outcome, first = self._metrics, self.responder, "stopped", True
         try:
-            with closing(self.responder.respond(library, ask)) as events:
+            within = None if ask.mode == "chat" else library
+            talk = ChatSession(responder.writer, ask.system or responder.system, library=within, history=ask.history)
+            with closing(talk.reply(ask.message, ask.mode, ask.sampling)) as events:
                 for event in events:
                     if first and isinstance(event, TextToken):
                         metrics.time("stilnovo_first_token_seconds", time.monotonic() - begun)
@@ -113,8 +109,7 @@ class Answering:
         past, question, answer = Conversations(library).begin(conversation_id, message, details)
         # A new attempt must not repeat the one before: each has a seed of its own.
         sampling = replace(ask.sampling, seed=ask.sampling.seed + answer.details["attempt"])
-        asked = replace(ask, message=question.text, history=turns(past, library), sampling=sampling)
-        return asked, question, answer
+        return replace(ask, message=question.text, history=turns(past, library), sampling=sampling), question, answer
 
     def write(
         self, library: Library, answer: Stored, ask: Ask, begun: float
@@ -155,8 +150,8 @@ class Answering:
     @staticmethod
     def give_up(library: Library, answer: Stored, fault: Fault) -> None:
         """The answer never got its turn: say so in its place."""
-        details = {**answer.details, "error": fault.error}
-        Conversations(library).write(settled(replace(answer, text="", status="failed", details=details)))
+        failed = replace(answer, text="", status="failed", details={**answer.details, "error": fault.error})
+        Conversations(library).write(settled(failed))
 
 
 def _logged(error: Exception) -> Fault:

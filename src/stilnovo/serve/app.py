@@ -140,22 +140,17 @@ def _own_routes(
         response.delete_cookie(COOKIE)
 
 
-def _fault_of_request(error: Exception) -> Fault:
-    """Any error of a route as a fault, the web framework's own included."""
+async def _shown(_: Request, error: Exception) -> JSONResponse:
+    """Every error in one shape, the web framework's own included."""
+    fault = fault_of(error)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path")) or None
-        return Fault(400, "invalid_value", f"{field or 'The request'}: {first['msg']}.", field)
-    if isinstance(error, HTTPException):
+        fault = Fault(400, "invalid_value", f"{field or 'The request'}: {first['msg']}.", field)
+    elif isinstance(error, HTTPException):
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
-        return Fault(error.status_code, code, str(error.detail))
-    return fault_of(error)
-
-
-async def _shown(_: Request, error: Exception) -> JSONResponse:
-    """Every error in one shape."""
-    fault = _fault_of_request(error)
-    if fault.code == "internal":
+        fault = Fault(error.status_code, code, str(error.detail))
+    elif fault.code == "internal":
         log.error("A request failed.", exc_info=error)
     return JSONResponse({"error": fault.error}, fault.status, headers=fault.headers)
 

@@ -18,6 +18,7 @@ from typing import Any
 from stilnovo.chat.events import Turn
 from stilnovo.errors import InputError
 from stilnovo.library.database import guard, transaction
+from stilnovo.library.records import Work
 from stilnovo.library.store import Library
 from stilnovo.serve.faults import not_found
 
@@ -137,7 +138,7 @@ class Conversations:
                 "ORDER BY position",
                 (conversation_id,),
             )
-            return [_upgraded(Stored(r[0], r[1], r[2], r[3], r[4], json.loads(r[5]))) for r in rows]
+            return [_upgraded(Stored(*row[:5], details=json.loads(row[5]))) for row in rows]
 
     def whole(self, conversation_id: str) -> tuple[ConversationSummary, list[Stored]]:
         """One conversation and its messages.
@@ -237,14 +238,16 @@ def settled(answer: Stored) -> Stored:
 def turns(messages: Sequence[Stored], library: Library) -> tuple[Turn, ...]:
     """Question–answer turns of stored messages, as history for the next answer."""
     works = {work.sha256: work for work in library.works()}
-    pairs = []
-    for question, answer in pairwise(messages):
-        if question.role == "user" and answer.role == "assistant" and answer.text and answer.status != "writing":
-            quoted = [c for c in answer.details.get("citations", ()) if c["sha256"] in works]
-            last = max(quoted, key=lambda citation: citation["answer_start"], default=None)
-            work = works[last["sha256"]] if last else None
-            pairs.append(Turn(question.text, answer.text, (), answer.details.get("searched") or None, work))
-    return tuple(pairs)
+
+    def work_of(details: dict[str, Any]) -> Work | None:
+        quoted = [citation for citation in details.get("citations", ()) if citation["sha256"] in works]
+        return works[max(quoted, key=lambda citation: citation["answer_start"])["sha256"]] if quoted else None
+
+    return tuple(
+        Turn(question.text, answer.text, (), answer.details.get("searched") or None, work_of(answer.details))
+        for question, answer in pairwise(messages)
+        if question.role == "user" and answer.role == "assistant" and answer.text and answer.status != "writing"
+    )
 
 
 def _upgraded(message: Stored) -> Stored:

@@ -82,11 +82,11 @@ def blocks(text: str, section: Chapter) -> list[dict[str, Any]]:
     lines = [line for line in body.split("\n") if line.strip()]
     wrapped = bool(lines) and sorted(map(len, lines))[len(lines) // 2] < 100 and "\n\n" in body.strip()
     pattern = r"\S(?:[^\n]|\n(?![ \t]*\n))*" if wrapped else r"\S[^\n]*"
-    spans = [
-        (section.body + m.start(), section.body + len(m.group().rstrip()) + m.start())
-        for m in re.finditer(pattern, body)
+    return [
+        {"start": section.body + match.start(), "end": section.body + match.start() + len(block), "text": block}
+        for match in re.finditer(pattern, body)
+        for block in [match.group().rstrip()]
     ]
-    return [{"start": start, "end": end, "text": text[start:end]} for start, end in spans]
 
 
 def router(workers: Workers, uploads: Uploads) -> APIRouter:

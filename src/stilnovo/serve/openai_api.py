@@ -13,7 +13,6 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from stilnovo.chat.events import Answer, Event
-from stilnovo.library import rank
 from stilnovo.library.embedders import Embedder
 from stilnovo.serve.answering import MODEL_OF, Answering, Ask
 from stilnovo.serve.faults import Fault, fault_of
@@ -96,21 +95,16 @@ def _embeddings(routes: APIRouter, workers: Workers, embedder: Embedder | None) 
         )
         if body.dimensions not in (None, len(vectors[0])):
             raise Fault(400, "unsupported", f"The vectors have {len(vectors[0])} dimensions.", "dimensions")
-        data = [
-            {
-                "object": "embedding",
-                "index": i,
-                "embedding": _base64(v) if body.encoding_format == "base64" else v.tolist(),
-            }
-            for i, v in enumerate(vectors)
+        # In base64 as OpenAI's clients read it: little-endian 32-bit floats.
+        written = [
+            base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+            if body.encoding_format == "base64"
+            else vector.tolist()
+            for vector in vectors
         ]
+        data = [{"object": "embedding", "index": i, "embedding": value} for i, value in enumerate(written)]
         usage = dict.fromkeys(("prompt_tokens", "total_tokens"), sum(len(text.split()) for text in texts))
         return {"object": "list", "data": data, "model": embedder.name, "usage": usage}
-
-
-def _base64(vector: rank.Matrix) -> str:
-    """Little-endian 32-bit floats, as OpenAI's clients read them."""
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
 
 
 async def _last(events: AsyncGenerator[Event, None]) -> Answer:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -134,16 +134,14 @@ class Door:
 
         if upload or scope["method"] in _SAFE:
             return counted
-        body, more = bytearray(), True
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                while more:
-                    message = await counted()
-                    body += message.get("body", b"")
-                    more = message.get("more_body", False)
+                body = await Request(scope, counted).body()
         except TimeoutError:
             raise Fault(408, "slow", f"The request did not arrive within {BODY_SECONDS} s.") from None
-        whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        except ClientDisconnect:
+            raise Fault(499, "gone", "The client closed its connection.") from None
+        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def read() -> Message:
             return whole.pop() if whole else await receive()

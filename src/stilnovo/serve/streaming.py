@@ -32,8 +32,11 @@ class EventStream(StreamingResponse):
     """A stream of events that is closed whatever happens, so that the writing behind it ends with the client."""
 
     def __init__(self, events: AsyncGenerator[str, None]) -> None:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(events, media_type="text/event-stream; charset=utf-8", headers=headers)
+        super().__init__(
+            events,
+            media_type="text/event-stream; charset=utf-8",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -108,8 +108,13 @@ class ChatRequest(SamplingFields):
             raise Fault(400, "invalid_value", "The last message must be the user's, and hold text.", "messages")
         seed = secrets.randbelow(2**31) if self.seed is None else self.seed % 2**63
         most = self.max_completion_tokens or self.max_tokens
-        sampling = self.sampling(max_new_tokens=most, seed=seed, stop=self.stop)
-        return Ask(waiting, tuple(turns), MODE_OF[self.model], sampling, system)
+        return Ask(
+            waiting,
+            tuple(turns),
+            MODE_OF[self.model],
+            self.sampling(max_new_tokens=most, seed=seed, stop=self.stop),
+            system,
+        )
 
 
 class Cut:
@@ -171,13 +176,12 @@ class Answered:
         """The finish reason; `stilnovo` holds the quotations, for clients that know of them."""
         if done.failure:
             raise Fault(502, "model_failed", done.failure)
-        reason = "length" if done.finish == "length" and not self._cut.ended else "stop"
         return {
-            "reason": reason,
+            "reason": "length" if done.finish == "length" and not self._cut.ended else "stop",
             "stilnovo": {"kind": done.kind, "citations": [quote.as_dict() for quote in done.quotes]},
         }
 
 
 def _usage(done: Answer) -> dict[str, int]:
-    total = done.prompt_tokens + done.completion_tokens
-    return {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens, "total_tokens": total}
+    read, written = done.prompt_tokens, done.completion_tokens
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
