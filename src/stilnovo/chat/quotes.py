@@ -27,7 +27,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from stilnovo.chat.prompt_data import skeleton
 from stilnovo.library.passages import verse_lines
 from stilnovo.library.records import Chapter, Passage, citation, verse_range
 from stilnovo.library.store import Library
@@ -129,6 +128,11 @@ def distance(a: str, b: str, limit: int) -> int:
 _APOSTROPHES, _MARKS, _DASHES = "'’‘ʼʹ′＇`´‛", '«»“”„‟"', "-‐‑‒–—―−"
 _HYPHENS = "-‐‑"
 _INVISIBLE = "\u00ad\u200b-\u200f\u2060-\u2064\ufeff\u202a-\u202e\u2066-\u2069"
+#: Letters of other alphabets that look like Latin ones; used only to recognise, never to print.
+_LOOKALIKES = str.maketrans(
+    "АВЕЅІЈКМНОРСТХУаеѕіјорсухԁԛԝһΑΒΕΖΗΙΚΜΝΟΡΤΥΧαορνιτ",
+    "ABESIJKMHOPCTXYaesijopcyxdqwhABEZHIKMNOPTYXaopvit",
+)
 _UNSEEN = re.compile(f"[{_INVISIBLE}]+")
 _UNIT = re.compile(
     rf"(?P<slash>\s+/\s+)|(?P<loose>\s*[{_DASHES}{_MARKS}]\s*)|(?P<dots>\s*(?:…|\.\.\.))|(?P<space>\s+)|(?P<char>.)",
@@ -136,6 +140,12 @@ _UNIT = re.compile(
 )
 _ENDS = re.compile(r"^(?:\s*(?:…|\.\.\.|\[…\]|\[\.\.\.\]))+\s*|\s*(?:…|\.\.\.|\[…\]|\[\.\.\.\])+\s*$")
 _OMITTED = re.compile(r"\s*(?:\[\s*(?:…|\.\.\.)\s*\]|\(\s*(?:…|\.\.\.)\s*\))\s*")
+
+
+def skeleton(text: str) -> str:
+    """Normalize a text by appearance: compatibility forms resolved, invisible characters removed, lookalike letters made Latin."""
+    plain = unicodedata.normalize("NFKC", text)
+    return "".join(c for c in plain if unicodedata.category(c) != "Cf").translate(_LOOKALIKES)
 
 
 def _unit(match: re.Match[str], composed: bool) -> str:

@@ -7,6 +7,8 @@ for less than the word itself, and names are never expanded.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from stilnovo.text.italian import STOP_WORDS, stem
 
 _IDEAS = """
@@ -132,19 +134,11 @@ occhi occhio sguardo
 """
 
 
-def _expansions() -> dict[str, frozenset[str]]:
-    common = {stem(word) for word in STOP_WORDS}  # "perire" has the stem of "per"
-    table: dict[str, set[str]] = {}
-    for line in _IDEAS.strip().split("\n"):
-        forms = {stem(word) for word in line.split()} - common
-        for form in forms:
-            table.setdefault(form, set()).update(forms - {form})
-    return {form: frozenset(others) for form, others in table.items()}
+_COMMON = frozenset(map(stem, STOP_WORDS))  # "perire" has the stem of "per"
+_GROUPS = [frozenset(map(stem, line.split())) - _COMMON for line in _IDEAS.strip().split("\n")]
 
 
-_TABLE = _expansions()
-
-
+@lru_cache(maxsize=10_000)
 def kin(form: str) -> frozenset[str]:
     """Stems of the synonyms of a stem."""
-    return _TABLE.get(form, frozenset())
+    return frozenset[str]().union(*(group for group in _GROUPS if form in group)) - {form}

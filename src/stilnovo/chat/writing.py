@@ -1,19 +1,25 @@
 """Written answers: prompts with retrieved passages, and a streaming checker of the quotations in the model's output.
 
-Passages are given under short keys, P1, P2 …, as data in frames (`stilnovo.chat.prompt_data`), never as instructions. Every
-quotation in the answer is looked up while it streams: verified ones get their citation, repaired ones are replaced by
+Passages are given under short keys, P1, P2 …, as data in frames that their text cannot leave, never as instructions (prompt
+injection): a passage reaches the model between two lines that carry a mark derived from everything in the message, so that no
+text can contain it; inside, control, invisible and direction-changing characters are dropped, angle and square brackets
+replaced (a chat server may read `<|im_end|>` in a text as the end of a turn), and what looks like one of our keys, in
+whatever alphabet, is taken out. What the model then copies is looked up in the untouched source.
+
+Every quotation in the answer is looked up while it streams: verified ones get their citation, repaired ones are replaced by
 the source's words, unverified ones are marked. Keys that were never given are dropped.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from stilnovo.chat.events import Turn
-from stilnovo.chat.prompt_data import framed
 from stilnovo.chat.quotes import Quote, verify_among
 from stilnovo.errors import InputError
 from stilnovo.generate.sampling import Sampling
@@ -42,7 +48,29 @@ _KEY_TEXT = r"\s*[\[(]\s*P(?P<key>\d+)\s*[\])]"
 _CLAIM = re.compile(rf"(?:«(?P<a>[^«»]+)»|“(?P<b>[^“”]+)”|\"(?P<c>[^\"\n]+)\")(?P<after>[.,;]?{_KEY_TEXT})?")
 _KEY = re.compile(_KEY_TEXT)
 _KEY_BEGUN = re.compile(r"[.,;]?\s*(?:[\[(]\s*(?:P\d*\s*)?)?")
+_BRACKETS = str.maketrans({
+    "<": "‹", ">": "›", "＜": "‹", "＞": "›", "[": "(", "]": ")", "［": "(", "］": ")", "【": "(", "】": ")", "（": "(", "）": ")",
+    "\u2028": "\n", "\u2029": "\n", "\x85": "\n",
+})  # fmt: skip
+_ACTING = frozenset(["Cc", "Cf", "Cs", "Co", "Cn"])
+# P in the alphabets where a letter looks like it; digits of any script are \d.
+_FORGED = re.compile(r"\(\s*[PpРрΡρＰｐ𝐏𝑃]\s*\d+\s*\)")
 _PAIRS = {"«": "»", "“": "”", '"': '"'}
+
+
+def harmless(text: str) -> str:
+    """Remove characters and marks that a model or server could interpret; the words stay."""
+    characters = [c for c in text.translate(_BRACKETS) if c in "\n\t" or unicodedata.category(c) not in _ACTING]
+    return _FORGED.sub("", "".join(characters))
+
+
+def framed(passages: Sequence[Passage]) -> str:
+    """Passages under their keys, P1, P2 …, each in its frame; a citation takes one line."""
+    digest = hashlib.sha256("\0".join(passage.text for passage in passages).encode("utf-8", "replace")).hexdigest()[:8]
+    return "\n\n".join(
+        f"[P{key}] {' '.join(harmless(passage.citation).split())}\n<<<{digest}\n{harmless(passage.text)}\n{digest}>>>"
+        for key, passage in enumerate(passages, start=1)
+    )
 
 
 class AnswerWriter(Protocol):

@@ -138,7 +138,7 @@ class Conversations:
                 "ORDER BY position",
                 (conversation_id,),
             )
-            return [_upgraded(Stored(*row[:5], details=json.loads(row[5]))) for row in rows]
+            return [_upgraded(Stored(r[0], r[1], r[2], r[3], r[4], json.loads(r[5]))) for r in rows]
 
     def whole(self, conversation_id: str) -> tuple[ConversationSummary, list[Stored]]:
         """One conversation and its messages.

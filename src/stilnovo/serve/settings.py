@@ -15,10 +15,8 @@ TOKEN_CHARACTERS = 16
 
 def is_loopback(host: str) -> bool:
     """Whether an address or name reaches this machine only."""
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
