@@ -139,8 +139,7 @@ def test_something_is_needed() -> None:
 
 def test_a_library_answers_without_torch() -> None:
     code = (
-        "import sys; from stilnovo.chat.conversation import ask; from stilnovo.library.location import sample_library
-"
+        "import sys; from stilnovo.chat.conversation import ask; from stilnovo.library.location import sample_library\n"
         "assert ask(sample_library(), 'Chi è Tecla?').found; assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0

@@ -128,9 +128,11 @@ class Chooser:
         self.question, self.terms = question, Terms(question, library, titles)
         self._library, self._works = library, [work.id for work in works]
         self.candidates = [(p, 0.0) for section in sections for p in library.passages_of(section)] or self._gathered()
-        for term in set(self.terms.words) - self.terms.exact:
-            if re.search(rf"{_WITH_ARTICLE}{term}\b", question.folded):
-                self.terms.aliases[term] = self._alias(term)
+        self.terms.aliases |= {
+            term: self._alias(term)
+            for term in set(self.terms.words) - self.terms.exact
+            if re.search(rf"{_WITH_ARTICLE}{term}\b", question.folded)
+        }
 
     def _alias(self, term: str) -> frozenset[str]:
         """Who is meant by *il guardiano*: the name that the passages set beside the word most often."""

@@ -209,8 +209,8 @@ class _Reply:
                 yield self._add_extract(FROM_THE_TEXT if self.text else "")
             yield from self._end("failed")
         else:
-            quotes = tuple(self.quotes)
-            self.talk._keep(Turn(self.message, self.text, quotes, self.searched, _work_of(quotes)), self.dropped)
+            turn = Turn(self.message, self.text, tuple(self.quotes), self.searched, _work_of(self.quotes))
+            self.talk._keep(turn, self.dropped)
             yield from self._end("length" if self.cut else "stop")
 
     def _end(self, finish: Finish) -> Iterator[Event]:

@@ -61,13 +61,11 @@ def self_contained(message: str, before: str | None, work: str = "") -> str:
 
 def rewritten(message: str, history: Sequence[Turn], writer: AnswerWriter) -> str | None:
     """A model's self-contained form of the message, if it can be trusted; None otherwise."""
-    if not history:
-        return None
     said = "\n".join(
         f"Domanda: {turn.user[:CHARACTERS]}\nRisposta: {turn.assistant[:CHARACTERS]}" for turn in history[-TURNS:]
     )
     messages = [Message("system", REWRITE), Message("user", f"{said}\nUltima domanda: {message}")]
-    if writer.count(messages) + CLOSE.max_new_tokens > writer.context_tokens:
+    if not history or writer.count(messages) + CLOSE.max_new_tokens > writer.context_tokens:
         return None
     try:
         text = "".join(writer.stream(messages, CLOSE)).strip().strip('«»"“”').strip()

@@ -39,8 +39,9 @@ class KVCache:
         if all(count == 1 for count in counts):
             places = torch.arange(max(self.lengths) + 1, device=device)
             self._mask = (places <= torch.tensor(self.lengths, device=device)[:, None])[:, None, None]  # (B, 1, 1, S)
-        pairs = zip(self.lengths, counts, strict=True)
-        return torch.cat([torch.arange(done, done + new, device=device) for done, new in pairs])
+        return torch.cat(
+            [torch.arange(done, done + new, device=device) for done, new in zip(self.lengths, counts, strict=True)]
+        )
 
     def advance(self) -> None:
         """Count the expected tokens as cached, once every layer has read them."""

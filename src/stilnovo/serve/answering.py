@@ -139,7 +139,13 @@ class Answering:
                             stored_at = time.monotonic()
                     yield event
         except Exception as error:
-            status, details["error"] = "failed", _logged(error).error
+            fault = fault_of(error)
+            if not isinstance(error, (StilnovoError, Fault)):
+                # A broken model is trouble of this answer alone: a name for the reader, the inside for the log.
+                log.error("An answer failed.", exc_info=error)
+            if fault.code == "internal":
+                fault = Fault(502, "model_failed", f"The model failed: {type(error).__name__}.")
+            status, details["error"] = "failed", fault.error
         finally:
             final = settled(replace(answer, text=text, status=status, details=details))
             trouble = _store(store, final)
@@ -152,16 +158,6 @@ class Answering:
         """The answer never got its turn: say so in its place."""
         failed = replace(answer, text="", status="failed", details={**answer.details, "error": fault.error})
         Conversations(library).write(settled(failed))
-
-
-def _logged(error: Exception) -> Fault:
-    fault = fault_of(error)
-    if not isinstance(error, (StilnovoError, Fault)):
-        # A broken model is trouble of this answer alone: a name for the reader, the inside for the log.
-        log.error("An answer failed.", exc_info=error)
-        if fault.code == "internal":
-            fault = Fault(502, "model_failed", f"The model failed: {type(error).__name__}.")
-    return fault
 
 
 def _store(store: Conversations, answer: Stored) -> Fault | None:

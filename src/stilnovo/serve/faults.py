@@ -40,8 +40,8 @@ class Fault(Exception):
     @property
     def error(self) -> dict[str, Any]:
         """OpenAI's error object."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, kind)
+        usual = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, usual)
         return {"message": self.message, "type": kind, "param": self.param, "code": self.code}
 
     @property

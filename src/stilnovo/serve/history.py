@@ -107,7 +107,8 @@ class Conversations:
                     "Update stilnovo.",
                 )
 
-    def _summaries(self, where: str, *values: str) -> list[ConversationSummary]:
+    def all(self, where: str = "", *values: str) -> list[ConversationSummary]:
+        """The conversations, or those that a condition holds of, the last used first."""
         query = (
             "SELECT c.id, c.title, c.created, c.updated, (SELECT count(*) FROM conversation_messages m "
             f"WHERE m.conversation = c.id) FROM conversations c {where} ORDER BY c.updated DESC, c.id"
@@ -115,17 +116,13 @@ class Conversations:
         with guard(self._path):
             return [ConversationSummary(*row) for row in self._db.execute(query, values)]
 
-    def all(self) -> list[ConversationSummary]:
-        """All conversations, the last used first."""
-        return self._summaries("")
-
     def heading(self, conversation_id: str) -> ConversationSummary:
         """One conversation.
 
         Raises:
             Fault: 404.
         """
-        rows = self._summaries("WHERE c.id = ?", conversation_id)
+        rows = self.all("WHERE c.id = ?", conversation_id)
         if not rows:
             raise not_found("This conversation")
         return rows[0]

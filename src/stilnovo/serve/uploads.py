@@ -7,9 +7,7 @@ staged is gone after an hour, after the decision, or at the service's next start
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
 import time
 import unicodedata
 import uuid
@@ -23,7 +21,7 @@ from stilnovo.library.read import understand
 from stilnovo.library.records import Work
 from stilnovo.library.store import Library
 from stilnovo.library.text_builder import Book
-from stilnovo.runlog import disk_errors
+from stilnovo.runlog import write_atomic
 from stilnovo.serve.faults import Fault, not_found
 
 KEPT_SECONDS, STAGED_AT_MOST = 3600, 50
@@ -86,23 +84,15 @@ class Uploads:
                 self.drop(staged.id)
         if len(self._staged) >= STAGED_AT_MOST:
             raise Fault(503, "busy", f"{STAGED_AT_MOST} uploads wait to be confirmed or dropped.", retry_after=60)
-        size = content.seek(0, os.SEEK_END)
-        content.seek(0)
-        if size > self.limit:
+        data = content.read(self.limit + 1)
+        if len(data) > self.limit:
             raise Fault(413, "too_large", f"The file is larger than {self.limit >> 20} MB.", param="file")
-        if not size:
+        if not data:
             raise Fault(422, "unusable", "The file is empty.", param="file")
         shown, upload_id = clean_name(name), uuid.uuid4().hex
         suffix = "".join(re.findall(r"\.[A-Za-z0-9]{1,8}$", shown)).lower()
         staged = Staged(upload_id, shown, self.folder / (upload_id + suffix), time.monotonic())
-        try:
-            with disk_errors(staged.path):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with staged.path.open("xb") as file:
-                    shutil.copyfileobj(content, file)
-        except BaseException:
-            staged.path.unlink(missing_ok=True)
-            raise
+        write_atomic(staged.path, data)
         self._staged[upload_id] = staged
         return staged
 

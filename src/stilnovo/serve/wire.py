@@ -140,8 +140,10 @@ class Answered:
 
     def chunk(self, delta: dict[str, str], reason: str | None = None, **more: Any) -> dict[str, Any]:
         """A piece of a stream."""
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return {**self._facts, "object": "chat.completion.chunk", "choices": [choice], **more}
+        return {
+            **self._facts, "object": "chat.completion.chunk",
+            "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}], **more,
+        }  # fmt: skip
 
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
         """An event as pieces of a stream; notices have none.

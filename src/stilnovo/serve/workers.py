@@ -110,7 +110,7 @@ class Workers:
             return await self.run(lambda library: function(library, **given))
 
         signature = inspect.signature(function, eval_str=True)
-        parameters = list(signature.parameters.values())[1:]
+        _, *parameters = signature.parameters.values()
         endpoint.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         return endpoint
 
