@@ -89,9 +89,8 @@ def router(workers: Workers, answering: Answering) -> APIRouter:
         heading, messages = Conversations(library).whole(conversation_id)
         text, suffix, kind = (
             (json.dumps(as_dict(heading, messages), ensure_ascii=False, indent=2) + "\n", "json", "application/json")
-            if format == "json"
-            else (as_markdown(heading, messages, language), "md", "text/markdown; charset=utf-8")
-        )
+            if format == "json" else (as_markdown(heading, messages, language), "md", "text/markdown; charset=utf-8")
+        )  # fmt: skip
         name = "".join(c if c.isalnum() or c in " -_" else "_" for c in heading.title).strip()[:80] or "stilnovo"
         disposition = f"attachment; filename=\"conversation.{suffix}\"; filename*=UTF-8''{quote(name)}.{suffix}"
         return Response(text, media_type=kind, headers={"Content-Disposition": disposition})
