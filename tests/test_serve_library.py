@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -216,7 +215,7 @@ def test_a_full_disk_while_uploading_is_told(
     def full(*_: Any) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(shutil, "copyfileobj", full)
+    monkeypatch.setattr(os, "fsync", full)
     response = send(service, "casa.txt", BOOK.encode())
     assert (response.status_code, response.json()["error"]["code"]) == (507, "disk_full")
     assert not files_under(path.parent / "library.sqlite.uploads")
