@@ -301,8 +301,8 @@ def choose(question: Question, library: Library, limit: int = 3, sections: Seque
     A passage is relevant when it covers at least `RELEVANT` of the question's weight and has one of its names.
     """
     chooser = Chooser(question, library, named_works(question, library), sections)
-    best = [choice for passage, bonus in chooser.candidates if (choice := chooser.best(passage, bonus))]
-    best.sort(key=lambda choice: (-choice.score, choice.passage.id))
+    relevant = [choice for passage, bonus in chooser.candidates if (choice := chooser.best(passage, bonus))]
+    best = sorted(relevant, key=lambda choice: (-choice.score, choice.passage.id))
     once = {flat(choice.text): choice for choice in reversed(best)}  # the best of those that say the same
     chosen = sorted(once.values(), key=best.index)[:limit]
     return [replace(choice, sure=chooser.sure(choice)) for choice in chosen]

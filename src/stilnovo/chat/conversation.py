@@ -294,9 +294,8 @@ class _Reply:
             self.dropped = dropped
         if left := len(passages) - len(given):
             yield self._notice("section" if section else "passages", left)
-        checker = None
-        if talk.library is not None and self.mode != "chat":
-            checker = Checker(given, talk.library, more, len(self.text), self.quotes)
+        library = talk.library if self.mode != "chat" else None
+        checker = Checker(given, library, more, len(self.text), self.quotes) if library is not None else None
         pieces, count, text = writer.stream(messages, self.sampling), 0, ""
         failure: StilnovoError | None = None
         self.prompt_tokens += writer.count(messages)

@@ -77,6 +77,5 @@ def rewritten(message: str, history: Sequence[Turn], writer: AnswerWriter) -> st
 def _faithful(text: str, message: str, said: str) -> bool:
     if not 0 < len(text) <= LONGEST or "\n" in text or not text.endswith("?"):
         return False
-    known = set(words(said)) | set(words(message))
-    named = [t.form for t in tokens(text)[1:] if text[t.start].isupper() or t.form.isdigit()]
-    return all(form in known for form in named) and set(Question(message).names) <= set(words(text))
+    named = {t.form for t in tokens(text)[1:] if text[t.start].isupper() or t.form.isdigit()}
+    return named <= {*words(said), *words(message)} and set(Question(message).names) <= set(words(text))

@@ -294,12 +294,7 @@ def verify(claimed: str, section: Chapter, text: str) -> Quote:
 def verify_among(claimed: str, library: Library, passages: Iterable[Passage]) -> Quote:
     """Verify a quotation against the sections of several passages, in order; the best status counts."""
     best = Quote(claimed, "unverified", claimed.strip(_WRAPPING))
-    seen: set[int] = set()
-    for passage in passages:
-        section = passage.section
-        if section.id in seen:
-            continue
-        seen.add(section.id)
+    for section in {passage.section.id: passage.section for passage in passages}.values():
         quote = verify(claimed, section, library.text(section.work))
         if quote.status == "verified":
             return quote

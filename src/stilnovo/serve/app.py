@@ -132,8 +132,9 @@ def _own_routes(
     async def log_in(request: Request, response: Response, body: Login) -> None:
         if not settings.token or not same(body.token.strip(), settings.token):
             raise Fault(401, "token", "That is not this service's token.")
-        secure = request.url.scheme == "https"
-        response.set_cookie(COOKIE, session(settings.token), httponly=True, samesite="strict", secure=secure)
+        response.set_cookie(
+            COOKIE, session(settings.token), httponly=True, samesite="strict", secure=request.url.scheme == "https"
+        )
 
     @app.delete("/api/session", status_code=204)
     async def log_out(response: Response) -> None:

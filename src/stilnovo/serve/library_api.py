@@ -71,12 +71,15 @@ def blocks(text: str, section: Chapter) -> list[dict[str, Any]]:
     Each is exactly `text[start:end]` of the work, so that a quotation can be marked to the letter.
     """
     if section.verse:
-        verses, before = [], section.body
-        for number, (start, end) in enumerate(verse_lines(text, section.body, section.end), start=1):
-            stanza = number == 1 or text.count("\n", before, start) > 1
-            verses.append({"start": start, "end": end, "text": text[start:end], "number": number, "stanza": stanza})
-            before = end
-        return verses
+        verses = verse_lines(text, section.body, section.end)
+        ends = [section.body, *(end for _, end in verses)]
+        return [
+            {
+                "start": start, "end": end, "text": text[start:end], "number": number,
+                "stanza": number == 1 or text.count("\n", before, start) > 1,
+            }
+            for number, ((start, end), before) in enumerate(zip(verses, ends, strict=False), start=1)
+        ]  # fmt: skip
     body = text[section.body : section.end]
     # Wrapped lines form paragraphs between blank lines; long lines are paragraphs themselves.
     lines = [line for line in body.split("\n") if line.strip()]

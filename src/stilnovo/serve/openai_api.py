@@ -63,8 +63,7 @@ def router(workers: Workers, answering: Answering, embedder: Embedder | None) ->
     @routes.post("/chat/completions")
     async def complete(request: Request, body: ChatRequest) -> Response:
         body.checked(modes)
-        ask = body.ask()
-        source = events(ask)
+        source = events(body.ask())
         answered = Answered(body.model, body.stop, bool((body.stream_options or {}).get("include_usage")))
         if not body.stream:
             return JSONResponse(answered.completion(await while_connected(request, _last(source))))

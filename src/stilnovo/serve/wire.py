@@ -82,10 +82,10 @@ class ChatRequest(SamplingFields):
             Fault: 404 for the model, 400 for a field.
         """
         if MODE_OF.get(self.model) not in modes:
-            message = (
-                f"The model {self.model[:80]!r} does not exist. Offered: {', '.join(MODEL_OF[mode] for mode in modes)}."
+            offered = ", ".join(MODEL_OF[mode] for mode in modes)
+            raise Fault(
+                404, "model_not_found", f"The model {self.model[:80]!r} does not exist. Offered: {offered}.", "model"
             )
-            raise Fault(404, "model_not_found", message, "model")
         if self.n not in (None, 1):
             raise Fault(400, "unsupported", "Only n=1 is supported.", "n")
         if refused := [name for name in _REFUSED if (self.model_extra or {}).get(name)]:
