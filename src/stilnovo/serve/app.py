@@ -11,14 +11,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import Body, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -41,12 +40,6 @@ log = logging.getLogger("stilnovo.serve")
 #: Connections beyond this are refused at once, so that a flood cannot use up the machine's memory.
 CONNECTIONS_AT_MOST = 512
 GRACE_SECONDS = 5
-
-
-class Login(BaseModel):
-    """The service's token, as a person types it."""
-
-    token: str = Field(max_length=1000)
 
 
 def create_app(settings: ServeSettings, responder: LibraryResponder, embedder: Embedder | None = None) -> FastAPI:
@@ -129,8 +122,10 @@ def _own_routes(
         }
 
     @app.post("/api/session", status_code=204)
-    async def log_in(request: Request, response: Response, body: Login) -> None:
-        if not settings.token or not same(body.token.strip(), settings.token):
+    async def log_in(
+        request: Request, response: Response, token: Annotated[str, Body(embed=True, max_length=1000)]
+    ) -> None:
+        if not settings.token or not same(token.strip(), settings.token):
             raise Fault(401, "token", "That is not this service's token.")
         response.set_cookie(
             COOKIE, session(settings.token), httponly=True, samesite="strict", secure=request.url.scheme == "https"

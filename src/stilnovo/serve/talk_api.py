@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Body, Path, Response
 from pydantic import BaseModel, Field
 
 from stilnovo.chat.events import Mode, Notice, TextToken
@@ -25,12 +25,7 @@ from stilnovo.serve.workers import Workers
 #: The longest message of a person, and system prompt, in characters.
 LONGEST_MESSAGE, LONGEST_SYSTEM = 20_000, 8_000
 Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
-
-
-class Title(BaseModel):
-    """A conversation's title."""
-
-    title: str = Field("", max_length=LONGEST_TITLE)
+Title = Annotated[str, Body(embed=True, max_length=LONGEST_TITLE)]
 
 
 class AnswerSettings(BaseModel):
@@ -58,8 +53,8 @@ def router(workers: Workers, answering: Answering) -> APIRouter:
 
     @routes.post("", status_code=201)
     @workers.endpoint
-    def create(library: Library, body: Title) -> dict[str, Any]:
-        return asdict(Conversations(library).create(body.title.strip()))
+    def create(library: Library, title: Title = "") -> dict[str, Any]:
+        return asdict(Conversations(library).create(title.strip()))
 
     @routes.get("/{conversation_id}")
     @workers.endpoint
@@ -68,10 +63,10 @@ def router(workers: Workers, answering: Answering) -> APIRouter:
 
     @routes.patch("/{conversation_id}")
     @workers.endpoint
-    def rename(library: Library, conversation_id: Id, body: Title) -> dict[str, Any]:
-        if not body.title.strip():
+    def rename(library: Library, conversation_id: Id, title: Title = "") -> dict[str, Any]:
+        if not title.strip():
             raise Fault(422, "unusable", "The title is empty.", "title")
-        return asdict(Conversations(library).rename(conversation_id, body.title.strip()))
+        return asdict(Conversations(library).rename(conversation_id, title.strip()))
 
     @routes.delete("/{conversation_id}", status_code=204)
     @workers.endpoint
