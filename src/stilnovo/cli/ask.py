@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import typer
 
 from stilnovo.chat.conversation import ask as answer_from
-from stilnovo.cli.answering_model import system_of, writer_of
 from stilnovo.cli.common import (
     Adapter,
     AdapterQuantization,
@@ -21,6 +20,8 @@ from stilnovo.cli.common import (
     WritingModel,
     emit,
     note,
+    system_of,
+    writer_of,
 )
 from stilnovo.errors import InputError
 from stilnovo.library.location import open_or_sample

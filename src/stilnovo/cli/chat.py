@@ -16,7 +16,6 @@ import typer
 
 from stilnovo.chat.conversation import ChatSession
 from stilnovo.chat.events import Event, Mode, Notice, TextToken
-from stilnovo.cli.answering_model import system_of, writer_of
 from stilnovo.cli.common import (
     Adapter,
     AdapterQuantization,
@@ -33,6 +32,8 @@ from stilnovo.cli.common import (
     TopP,
     emit,
     note,
+    system_of,
+    writer_of,
 )
 from stilnovo.errors import InputError
 from stilnovo.generate.sampling import Sampling

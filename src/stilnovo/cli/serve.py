@@ -21,6 +21,8 @@ from stilnovo.cli.common import (
     WritingModel,
     emit,
     note,
+    system_of,
+    writer_of,
 )
 
 
@@ -67,7 +69,6 @@ def serve(
     system_file: SystemFile = None,
 ) -> None:
     """Serve the chat page and an OpenAI-compatible API."""
-    from stilnovo.cli.answering_model import system_of, writer_of
     from stilnovo.io.sample import library_texts
     from stilnovo.library.embedders import open_embedder
     from stilnovo.library.read import read
