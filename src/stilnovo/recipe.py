@@ -289,11 +289,12 @@ def plain_reason(recipe: Recipe) -> str:
 def ignored_keys(recipe: Recipe, *, on_card: bool) -> dict[str, str]:
     """Recipe keys that such a run would not read, whatever their value, each with what it needs."""
     data, train, guard = recipe.data, recipe.train, recipe.guard
-    readers: dict[str, list[str]] = {}
-    for name, entry in OBJECTIVES.items():
-        for key in entry.keys:
-            readers.setdefault(key, []).append(name)
-    others = {key: f"train.task: {' or '.join(names)}" for key, names in readers.items() if train.task not in names}
+    others = {
+        key: f"train.task: {' or '.join(name for name, reader in OBJECTIVES.items() if key in reader.keys)}"
+        for entry in OBJECTIVES.values()
+        for key in entry.keys
+        if key not in OBJECTIVES[train.task].keys
+    }
     guard_keys = tuple(f"guard.{name}" for name in GuardSection.model_fields if name != "every")
     conditions: tuple[tuple[object, str, tuple[str, ...]], ...] = (
         (data.rehearsal, "data.rehearsal", ("data.rehearsal_share", "train.rehearse_by", "train.kl_weight")),

@@ -38,7 +38,7 @@ class Saved:
     `out` is attention's output: with it and what the kernel keeps (`kernel`), attention's forward is not repeated.
     """
 
-    x: Tensor | None = None
+    x: Tensor
     qkv: list[Tensor] = field(default_factory=list)
     out: Tensor | None = None
     h: Tensor | None = None
@@ -169,7 +169,6 @@ class LayerEngine:
     def backward(self, grad: Tensor, saved: Saved, stream: Stream, sink: Sink, *, wanted: bool) -> None:
         """Turn the gradient (T, C) of the output into that of the input, in place; unfinished where not `wanted`."""
         x, ungrouped = saved.x, len(self.groups) == 1
-        assert x is not None
         if saved.out is None:
             out, kernel, qkv = self._attention(x, stream, keep=ungrouped)
         else:

@@ -27,8 +27,7 @@ class FlashVarlen:
     """torch's variable-length flash attention: one launch for all documents."""
 
     def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
-        ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-        self.bounds = ends.to(device)
+        self.bounds = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
         self.longest = max(lengths)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
@@ -136,9 +135,7 @@ Kernel = FlashVarlen | PerDocument
 
 def kernel_for(lengths: Sequence[int], device: torch.device, dtype: torch.dtype) -> Kernel:
     """The fastest kernel that this device has for this type; documents of the given lengths, one after another."""
-    if device.type == "meta":  # shapes alone: what a card would do
-        return FlashVarlen(lengths, device)
     half = dtype in (torch.bfloat16, torch.float16)
-    if half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
-        return FlashVarlen(lengths, device)
-    return PerDocument(lengths)
+    able = half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    # Shapes alone (meta): what a card would do.
+    return FlashVarlen(lengths, device) if able or device.type == "meta" else PerDocument(lengths)

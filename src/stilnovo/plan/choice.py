@@ -116,11 +116,12 @@ def _on_cpu(run: Run, budget: Budget, wishes: Wishes) -> Plan | None:
     """The fastest of the few settings that make sense on a CPU and fit: copies kept, nothing kept, layers recomputed."""
     keep, recompute = (all_layers(choice, run.config.layers) for choice in ("keep", "recompute"))
     copies = run.scheme != "none"
-    settings = [(keep, copies), (keep, False), (recompute, False)]
-    if wishes.recompute:
-        settings = [(recompute, copies), (recompute, False)]
+    alike = [(recompute, copies)] if wishes.recompute else [(keep, copies), (keep, False)]
     optimizer, chunk = optimizer_kind(wishes.optimizer, on_card=False), min(wishes.loss_chunk or LOSS_CHUNK, run.tokens)
-    levers = (Levers(layers=ls, keep_dense=copies, optimizer=optimizer, loss_chunk=chunk) for ls, copies in settings)
+    levers = (
+        Levers(layers=ls, keep_dense=copies, optimizer=optimizer, loss_chunk=chunk)
+        for ls, copies in [*alike, (recompute, False)]
+    )
     return next((plan for each in levers if fits(plan := plan_for(run, each, CPU), budget)), None)
 
 

@@ -179,11 +179,10 @@ def on_host(levers: Levers, index: int) -> bool:
 
 def _waiting(run: Run, levers: Levers) -> list[MemoryItem]:
     c = run.config
-    card = host = kernels = 0
-    for index, choice in enumerate(levers.layers):
-        size = saved_bytes(run, levers, index)
-        card, host = (card, host + size_class(size)) if on_host(levers, index) else (card + size, host)
-        kernels += 0 if choice == "recompute" or index < run.lora.first_layer else 4 * run.tokens * c.heads
+    sizes = [(saved_bytes(run, levers, index), on_host(levers, index)) for index in range(c.layers)]
+    host = sum(size_class(size) for size, sent in sizes if sent)
+    card = sum(size for size, sent in sizes if not sent)
+    kernels = 4 * run.tokens * c.heads * sum(choice != "recompute" for choice in levers.layers[run.lora.first_layer :])
     counts = {name: levers.layers.count(name) for name in ("keep", "offload", "attention", "recompute")}
     note = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     tables = 2 * run.tokens * (c.head_dim // 2) * run.value_bytes
