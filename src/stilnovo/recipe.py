@@ -228,9 +228,8 @@ def load(source: str | Path) -> Recipe:
     Raises:
         InputError: with every problem found.
     """
-    path = Path(source)
-    if isinstance(source, str) and source in shipped():
-        path = Path(str(resources.files("stilnovo").joinpath("recipes", f"{source}.yaml")))
+    named = isinstance(source, str) and source in shipped()
+    path = Path(str(resources.files("stilnovo").joinpath("recipes", f"{source}.yaml")) if named else source)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -184,9 +184,8 @@ class LayerStream:
         self._current = index
         if index not in self._holds:
             self._bring(index, self._order[0])
-        ticket = self._coming.pop(index, None)
-        if ticket is not None:
-            self.link.wait(ticket)
+        if index in self._coming:
+            self.link.wait(self._coming.pop(index))
         slot = self._holds.index(index)
         self._order.remove(slot)
         self._order.append(slot)

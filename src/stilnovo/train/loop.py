@@ -272,7 +272,12 @@ class Trainer:
         stream = iter(self.stream)
         with Progress("train", self.steps) as progress, held_interrupt() as asked:
             try:
-                self._begin()
+                self.evaluations.begin(self.model)
+                # The base is the best until something better is known.
+                base = self.step == 0 and self.evaluations.returns_to_best
+                # An evaluation is due at once where the machine had no memory for it.
+                if base or self.evaluations.evaluate(self.step, self.model):
+                    self.save()
                 while self.step < self.steps and not self.evaluations.ended:
                     place = self.stream.state()
                     try:
@@ -307,13 +312,6 @@ class Trainer:
         if self.host is not None:
             self.host.restore()
         return self._result()
-
-    def _begin(self) -> None:
-        self.evaluations.begin(self.model)
-        if self.step == 0 and self.evaluations.returns_to_best:
-            self.save()  # the base is the best until something better is known
-        elif self.evaluations.evaluate(self.step, self.model):  # one that the machine had no memory for
-            self.save()
 
     def _result(self) -> TrainResult:
         rows = self.run.metrics()
