@@ -15,13 +15,13 @@ Checked: F1 beside a plain count of shared words, articles and elisions (tests/t
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, text
 from stilnovo.benchmarks.grading import grade
 from stilnovo.benchmarks.task import Decoding, Generation, Request, Task
 from stilnovo.errors import reported
+from stilnovo.io.rows import read_rows
 
 DECODING = Decoding(max_tokens=32, stop=("\n",))
 DATA = Dataset(
@@ -55,7 +55,7 @@ def nested_rows(path: Path) -> list[Row]:
                 "title": article.get("title") or f"article {number}",
                 "answers": {"text": [answer["text"] for answer in question["answers"]]},
             }
-            for number, article in enumerate(json.loads(path.read_text(encoding="utf-8-sig"))["data"])
+            for number, article in enumerate(read_rows(path)[0]["data"])
             for paragraph in article["paragraphs"]
             for question in paragraph["qas"]
         ]
