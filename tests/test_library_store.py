@@ -338,7 +338,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert "cattivo.txt" in result["failed"][0]["file"]
     assert run("add", "--sample", library=file).returncode == 0
     found = json.loads(run("search", "lucciole", "--json", library=file).stdout.splitlines()[-1])["results"]
-    assert set(found[0]) == {"work", "author", "section", "verses", "text", "score", "start", "end"}
+    assert set(found[0]) == {"id", "work", "author", "section", "verses", "text", "score", "start", "end"}
     assert found[0]["verses"]
     assert run("check", library=file).returncode == 0
     assert run("remove", "a", library=file).returncode == 2
