@@ -180,10 +180,15 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "a language": ({"language": "de"}, "language 'de' is not supported"),
     "the harness's: an unknown key": ({**HARNESS, "doc_to_txt": "x"}, "'doc_to_txt' is not supported.\nDid you mean doc_to_text"),
     "the harness's: filters": ({**HARNESS, "filter_list": []}, "'filter_list' is not supported"),
+    "the harness's: a filter": ({**HARNESS, "filter_list": [{"filter": [{"function": "regex"}]}]}, "other filters than take_first"),
+    "the harness's: repeats": ({**HARNESS, "repeats": 3}, "repeats '3' is not supported"),
+    "the harness's: a key that scores": ({**HARNESS, "doc_to_image": "x"}, "'doc_to_image' is not supported.\nIt would change"),
+    "choices beside a target": ({"target": "risposta", "prompt": "domanda"}, "'question' does nothing beside 'target'"),
+    "a stop of choices": ({"stop": "."}, "'stop' does nothing beside 'choices'"),
+    "a language of no labels": ({"prompt": "domanda", "language": "en"}, "'language' does nothing beside 'prompt'"),
     "the harness's: a data set of the hub": ({**HARNESS, "dataset_path": "allenai/ai2_arc"}, "dataset_path 'allenai/ai2_arc' is not"),
     "the harness's: a metric": ({**HARNESS, "metric_list": [{"metric": "bleu"}]}, "metric 'bleu' is not supported"),
     "the harness's: a split": ({**HARNESS, "test_split": "dev"}, "split 'dev' is not supported.\nChoose from: test"),
-    "the harness's: examples from nowhere": ({**HARNESS, "num_fewshot": 2}, "Add fewshot_split"),
     "the harness's: too few examples": ({**HARNESS, "num_fewshot": 3, "fewshot_split": "test"}, "only 2 examples for 3 shots"),
     "the harness's: a target": ({**HARNESS, "doc_to_target": "{{9}}"}, "Row 1 .*doc_to_target: 9 is no index below 3"),
     "the harness's: an answer unknown": ({**HARNESS, "doc_to_target": "{{'XY'.index(risposta)}}"}, "doc_to_target: substring not found"),
@@ -212,7 +217,21 @@ def test_bad_settings_are_named(name: str, tmp_path: Path) -> None:
         items(path)
 
 
+def test_a_bad_example_is_named_where_it_stands(tmp_path: Path) -> None:
+    quiz(tmp_path, [*ROWS, {**ROWS[0], "risposta": "Z"}], "examples.jsonl")
+    files = {"test": "quiz.jsonl", "train": "examples.jsonl"}
+    path = quiz(tmp_path, **{**HARNESS, "dataset_kwargs": {"data_files": files}}, training_split="train", num_fewshot=4)
+    with pytest.raises(
+        InputError, match=r"Row 4 of the few-shot examples of task quiz_it .*\n.*examples.jsonl, split train"
+    ):
+        items(path)
+
+
 def test_files_that_are_no_task(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"quiz.jsonl is no task file.\nA task file ends in .yaml, .yml or .py; describe"
+    ):
+        find_tasks([str(quiz(tmp_path).with_suffix(".jsonl"))])
     with pytest.raises(InputError, match="There is no task file"):
         find_tasks([str(tmp_path / "manca.yaml")])
     path = tmp_path / "codice.yaml"
@@ -228,11 +247,11 @@ def test_files_that_are_no_task(tmp_path: Path) -> None:
 
 def test_the_name_of_a_benchmark_is_not_to_be_had(tmp_path: Path) -> None:
     path = quiz(tmp_path, name="arc_it")
-    with pytest.raises(InputError, match=r"names its task 'arc_it', as another is named\.\nName it my_arc_it"):
+    with pytest.raises(InputError, match=r"arc_it is a shipped benchmark.*\nAdd `name: my_arc_it` to .*quiz.yaml"):
         find_tasks([str(path)])
     other = tmp_path / "other.yaml"
     other.write_text(quiz(tmp_path, name="mio").read_text(encoding="utf-8"), encoding="utf-8")
-    with pytest.raises(InputError, match="as another is named"):
+    with pytest.raises(InputError, match=r"other.yaml and .*quiz.yaml are both named mio"):
         find_tasks([str(path), str(other)])
 
 
@@ -273,7 +292,19 @@ def test_own_questions_from_the_command_to_the_page(
     assert "The data of its task file have changed since." in shown.stderr
     changed = evaluated("evaluate", *model, "--task-file", "quiz.yaml", "--out", "e")
     assert changed["tasks"]["quiz"]["cached"] == 2, "only the question that changed is asked"
-    assert "different questions" in str(CliRunner().invoke(app, ["compare", "a", "e"]).exception)
+    refused = str(CliRunner().invoke(app, ["compare", "a", "e"]).exception)
+    assert "different questions" in refused and "Between the runs quiz.jsonl changed" in refused
+
+
+def test_groups_of_either_run_count(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The groups of the run that has them, in either order; that the task file changed is said."""
+    monkeypatch.chdir(tmp_path)
+    for out, group in (("a", None), ("b", "brano")):
+        quiz(tmp_path, [{**row, "brano": number // 2} for number, row in enumerate(ROWS)], group=group)
+        evaluated("evaluate", "--model", str(tiny_folder), "--task-file", "quiz.yaml", "--no-cache", "--out", out)
+    both = [evaluated("compare", *order) for order in (("a", "b"), ("b", "a"))]
+    assert [run["tasks"]["quiz"]["clusters"] for run in both] == [2, 2]
+    assert [run["differences"][0][0] for run in both] == ["quiz: quiz.yaml, sha256"] * 2
 
 
 def test_a_changed_grader_is_never_served_stale(

@@ -46,6 +46,11 @@ CHOICES = {
     "examples of the same split": {"num_fewshot": 3, "fewshot_split": "test"},
     "the first examples": {"num_fewshot": 2, "fewshot_split": "esempi", "fewshot_config": {"sampler": "first_n"},
                            "fewshot_delimiter": "\n"},
+    "examples of the training split": {"num_fewshot": 2, "training_split": "esempi", "validation_split": "test"},
+    "examples of the only split": {"num_fewshot": 2},
+    "examples of the validation split": {"num_fewshot": 2, "test_split": None, "validation_split": "test"},
+    "keys that change nothing": {"repeats": 1, "should_decontaminate": True, "doc_to_decontamination_query": "domanda", "tag": "quiz",
+                                 "filter_list": [{"name": "none", "filter": [{"function": "take_first"}]}]},
 }  # fmt: skip
 WRITTENS = {
     "the harness's own settings": {},

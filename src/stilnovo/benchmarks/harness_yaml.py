@@ -33,7 +33,12 @@ _SPLITS = ("test_split", "validation_split", "training_split")
 _KEYS = (
     "task", "dataset_path", "dataset_kwargs", *_SPLITS, "fewshot_split", "output_type", "doc_to_text", "doc_to_choice",
     "doc_to_target", "description", "target_delimiter", "fewshot_delimiter", "num_fewshot", "fewshot_config",
-    "generation_kwargs", "metric_list", "metadata", "tag", "task_alias", "dataset_name",
+    "generation_kwargs", "metric_list", "metadata", "tag", "group", "task_alias", "dataset_name", "repeats", "filter_list",
+    "should_decontaminate", "doc_to_decontamination_query",
+)  # fmt: skip
+_REFUSED = (  # the harness's own, which would change a prompt or a score
+    "process_docs", "process_results", "doc_to_image", "doc_to_audio", "gen_prefix", "use_prompt", "unsafe_code",
+    "custom_dataset", "include",
 )  # fmt: skip
 _METRICS: dict[str, tuple[Metric, ...]] = {"multiple_choice": ("acc", "acc_norm"), "generate_until": ("exact_match",)}
 _GENERATION = ("until", "max_gen_toks", "max_new_tokens", "do_sample", "temperature", "top_p")
@@ -52,20 +57,25 @@ def harness_task(path: Path, settings: Mapping[str, Any]) -> Task:
     one_of(path, fewshot, "sampler", ("default", "first_n"), "default")
     kind = one_of(path, settings, "output_type", tuple(_METRICS), "generate_until")
     one_of(path, settings, "dataset_path", ("json", "csv", "parquet"))
+    one_of(path, settings, "repeats", (1,), 1)
+    filters = settings.get("filter_list")
+    harmless = [
+        one for one in filters or () if isinstance(one, dict) and one.get("filter") == [{"function": "take_first"}]
+    ]
+    if filters is not None and (not harmless or filters != harmless):
+        raise InputError(f"{path.name}: 'filter_list' is not supported with other filters than take_first.")
     files = _data_files(path, settings.get("dataset_kwargs") or {})
-    splits = tuple(dict.fromkeys(settings[key] for key in _SPLITS if settings.get(key)))
-    fewshot_split = str(settings.get("fewshot_split") or "")
-    for split in (*splits, fewshot_split) if fewshot_split else splits:
+    named = [str(settings[key]) for key in _SPLITS if settings.get(key)]
+    splits = tuple(dict.fromkeys(named))
+    # without a word, examples come from the training split, else validation, else test, as in the harness
+    fewshot_split = str(settings.get("fewshot_split") or (named or [""])[-1])
+    for split in filter(None, (*splits, fewshot_split)):
         one_of(path, {"split": split}, "split", tuple(files))
     needed = ["doc_to_text", "doc_to_target", *(["doc_to_choice"] if kind == "multiple_choice" else [])]
     missing = [key for key in ("task", *needed) if settings.get(key) is None] + ([] if splits else ["test_split"])
     if missing:
         raise InputError(f"{path.name} lacks {', '.join(missing)}.", next="Add what is missing.")
     shots = int(settings.get("num_fewshot") or 0)
-    if shots and not fewshot_split:
-        raise InputError(
-            f"{path.name} asks for {shots} examples and does not say from where.", next="Add fewshot_split."
-        )
     metrics, grading = _metrics(
         path, settings.get("metric_list") or [{"metric": name} for name in _METRICS[kind]], kind
     )
@@ -74,7 +84,9 @@ def harness_task(path: Path, settings: Mapping[str, Any]) -> Task:
     def load(request: Request) -> list[Item]:
         rows = [row for file in files[request.split] for row in read_rows(file)]
         pool = [row for file in files[fewshot_split] for row in read_rows(file)] if request.shots else []
-        prompt = _Prompt(settings, pool, request.shots, fewshot_split == settings.get("test_split"))
+        prompt = _Prompt(
+            settings, pool, request.shots, f"{', '.join(map(str, files[fewshot_split]))}, split {fewshot_split}"
+        )
         return build(_whole(rows), ", ".join(map(str, files[request.split])), prompt.item, request.split)
 
     return Task(
@@ -86,7 +98,7 @@ def harness_task(path: Path, settings: Mapping[str, Any]) -> Task:
         splits=splits,
         load=load,
         shots=shots,
-        shots_rule=f"rows of the split {fewshot_split}, as lm-evaluation-harness takes them" if fewshot_split else "",
+        shots_rule=f"rows of the split {fewshot_split}, as lm-evaluation-harness takes them",
         grade=grading,
         files={str(file): sha256_file(file) for paths in files.values() for file in paths},
     )
@@ -95,8 +107,10 @@ def harness_task(path: Path, settings: Mapping[str, Any]) -> Task:
 class _Prompt:
     """Formats rows as items, few-shot examples included."""
 
-    def __init__(self, settings: Mapping[str, Any], pool: Sequence[Row], shots: int, with_itself: bool) -> None:
-        self.settings, self.pool, self.shots, self.with_itself = settings, _whole(pool), shots, with_itself
+    def __init__(self, settings: Mapping[str, Any], pool: Sequence[Row], shots: int, origin: str) -> None:
+        self.settings, self.pool, self.shots, self.origin = settings, _whole(pool), shots, origin
+        # as in the harness: in a split that `fewshot_split` does not name, a row may be its own example
+        self.with_itself = settings.get("fewshot_split") == settings.get("test_split")
         self.delimiter = settings.get("target_delimiter", " ")
         self.between = settings.get("fewshot_delimiter", "\n\n")
         self.first = (settings.get("fewshot_config") or {}).get("sampler") == "first_n"
@@ -144,9 +158,13 @@ class _Prompt:
         return self.random.sample(rows, min(count, len(rows)))
 
     def _example(self, row: Row) -> str:
-        choices, target = self._choices(row), self._target(row)
-        answer = choices[_index(target, choices)] if choices else target[0] if isinstance(target, list) else target
-        return f"{self._text(row)}{self.delimiter}{answer}{self.between}"
+        try:
+            choices, target = self._choices(row), self._target(row)
+            answer = choices[_index(target, choices)] if choices else target[0] if isinstance(target, list) else target
+            return f"{self._text(row)}{self.delimiter}{answer}{self.between}"
+        except (ValueError, LookupError) as error:
+            place = f"Row {self.pool.index(row) + 1} of the few-shot examples of task {self.settings['task']}"
+            raise InputError(f"{place} cannot be used: {error}.", f"File: {self.origin}") from error
 
     def _text(self, row: Row) -> str:
         text = value_of(row, "doc_to_text", str(self.settings["doc_to_text"]))
@@ -241,7 +259,8 @@ def check_keys(path: Path, given: Mapping[str, Any], known: Collection[str]) -> 
     for key in map(str, given):
         if key not in known:
             known_keys = f"Supported: {', '.join(known)}."
-            raise InputError(f"{path.name}: key '{key}' is not supported.", did_you_mean(key, known), known_keys)
+            hint = "It would change what is asked or how it is scored." if key in _REFUSED else did_you_mean(key, known)
+            raise InputError(f"{path.name}: key '{key}' is not supported.", hint, known_keys)
 
 
 @cache

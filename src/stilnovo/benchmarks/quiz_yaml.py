@@ -51,9 +51,17 @@ def quiz_task(path: Path, settings: Mapping[str, Any]) -> Task:
     check_keys(path, settings, _KEYS)
     written = "target" in settings
     missing = [key for key in ("file", *(_WRITTEN if written else _CHOICE)) if not settings.get(key)]
-    if missing:
+    of_other_form = (
+        ("question", "choices", "answer", "language", "answer_is", "first_index")
+        if written
+        else ("stop", "max_tokens", *(["language"] if settings.get("prompt") else []))
+    )
+    unused = [key for key in of_other_form if key in settings]
+    if unused or missing:
+        other = "target" if written else "prompt" if unused == ["language"] else "choices"
+        fault = f": '{unused[0]}' does nothing beside '{other}'." if unused else f" lacks {', '.join(missing)}."
         raise InputError(
-            f"{path.name} lacks {', '.join(missing)}.", f"Found: {', '.join(map(str, settings))}.",
+            f"{path.name}{fault}", f"Found: {', '.join(map(str, settings))}.",
             f"A quiz has file, {', '.join(_CHOICE)}; one with written answers file, {', '.join(_WRITTEN)}.",
         )  # fmt: skip
     for key, allowed in (("language", tuple(_PROMPTS)), ("answer_is", _KINDS), ("first_index", (0, 1))):

@@ -34,7 +34,10 @@ Adapter = Annotated[Path | None, typer.Option(metavar="DIR", help="LoRA adapter 
 _QUANTIZATION = "nf4, fp4, int8, int4 or none"
 Quantization = Annotated[str, typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION}.")]
 OptionalQuantization = Annotated[
-    str | None, typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION} (default: the recipe's or the protocol's).")
+    str | None, typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION} (default: the recipe's).")
+]
+ProtocolQuantization = Annotated[
+    str | None, typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION} (default: the protocol's; of `stilnovo` none).")
 ]
 AdapterQuantization = Annotated[
     str | None,

@@ -18,7 +18,7 @@ from stilnovo.cli.common import (
     Limit,
     Model,
     NoCache,
-    OptionalQuantization,
+    ProtocolQuantization,
     Seed,
     Split,
     Tasks,
@@ -31,7 +31,7 @@ from stilnovo.cli.common import (
 def evaluate(
     model: Model = "smollm2",
     adapter: Adapter = None,
-    quantization: OptionalQuantization = None,
+    quantization: ProtocolQuantization = None,
     tasks: Tasks = None,
     task_file: Annotated[
         list[Path] | None,

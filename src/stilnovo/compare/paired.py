@@ -36,10 +36,16 @@ class Pairs:
     only_after: int
 
     def scores(self) -> tuple[list[float], list[float], list[str] | None]:
-        """What the items scored before and after by the task's own metric, and their clusters."""
+        """What the items scored before and after by the task's own metric, and their clusters.
+
+        These are those of the run that has them; of two different groupings the one with fewer clusters, in either order.
+        """
         metric = self.before.metric
         first, second = ([answers[side].values[metric] for answers in self.items] for side in (0, 1))
-        return first, second, cluster_names((answer.id, answer.cluster) for answer, _ in self.items)
+        clusters = [
+            cluster_names((answers[side].id, answers[side].cluster) for answers in self.items) for side in (0, 1)
+        ]
+        return first, second, min(filter(None, clusters), key=lambda names: (len(set(names)), names), default=None)
 
     def verdict(self) -> Verdict:
         """The paired verdict on the task."""
@@ -117,10 +123,13 @@ def pair(before: TaskResult, after: TaskResult) -> Pairs:
     )
     common = [name for name in first if name in second]
     if changed := [name for name in common if first[name][1] != second[name][1]]:
+        files = [file for file, digest in before.files.items() if after.files.get(file) != digest]
         raise InputError(
             f"The two evaluations asked different questions of {before.name} under the same names.",
             f"{len(changed):,} of {len(common):,} common items have another content, {changed[0]!r} for one.",
-            "Evaluate both with the same --data-dir.",
+            f"Between the runs {' and '.join(files)} changed; evaluate both with the same data."
+            if files
+            else "Evaluate both with the same --data-dir.",
         )
     if not common:
         raise InputError(
@@ -136,6 +145,12 @@ def differences(before: EvaluationResult, after: EvaluationResult) -> tuple[tupl
     """How the two runs differ besides their answers: (what, before, after)."""
     inputs = [(result.model, result.quantization, result.adapter or "none") for result in (before, after)]
     rows = list(zip(("model", "quantization", "adapter"), *inputs, strict=True))
+    rows += [
+        (f"{name}: {file}, sha256", task.files.get(file, "none")[:12], after.tasks[name].files.get(file, "none")[:12])
+        for name, task in before.tasks.items()
+        if name in after.tasks
+        for file in dict.fromkeys([*task.files, *after.tasks[name].files])
+    ]
     identities = [result.identity or {} for result in (before, after)]
     first, second = ({**identity, **identity.get("protocol", {})} for identity in identities)
     for key, what in _HASHES.items():

@@ -15,6 +15,10 @@ from stilnovo.scoring.perplexity import SHORT_WINDOW
 from stilnovo.scoring.result import EvaluationResult
 from stilnovo.statistics.estimates import ASSUMED_DISCORDANCE, Estimate, smallest_visible_difference
 
+TERMS = (
+    "Guessing: the score of answers at random. Smallest visible: the smallest difference that a paired test with another "
+    f"run on the same items would show (80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing)."
+)
 UNFOLDED = 12  # categories of a task that are shown without being asked for
 
 
@@ -31,7 +35,7 @@ def evaluation_page(result: EvaluationResult) -> str:
             ("categories", "By category", "The intervals of small categories are wide; a category that looks best by "
              "chance always exists.", bool(categories)),
         ],
-        prose="evaluation", discordance=ASSUMED_DISCORDANCE, facts=_facts(result),
+        prose="evaluation", discordance=ASSUMED_DISCORDANCE, terms=TERMS, facts=_facts(result),
         result=result, tasks=tasks, counts=_counts, visible=smallest_visible_difference,
         metric_names=METRIC_NAMES, short=short_perplexity(result), categories=categories, unfolded=UNFOLDED,
         plot=both_widths(
@@ -54,7 +58,7 @@ def evaluation_text(result: EvaluationResult, published_beside: str | None = Non
     tasks = list(result.tasks.values())
     if tasks:
         yield text_table(
-            "95 % intervals; a verdict is about the first score of a task",
+            f"95 % intervals; a verdict is about the first score of a task. {TERMS}",
             ("task", "items", "score", "guessing", "smallest visible", "items/s"),
             [
                 (

@@ -54,12 +54,20 @@ def find_tasks(names: Sequence[str]) -> list[Task]:
     for name in wanted:
         own = Path(name).suffix in SUFFIXES
         if not own and name not in known:
-            hint = did_you_mean(name, TASKS, f"Known: {', '.join(TASKS)}.", most=3, cutoff=0.5)
+            if Path(name).is_file():
+                raise InputError(
+                    f"{name} is no task file.",
+                    next="A task file ends in .yaml, .yml or .py; describe this data in one.",
+                )
+            hint = did_you_mean(name, TASKS, most=3, cutoff=0.5)
             raise InputError(f"There is no task '{name}'.", hint, f"Choose from: {', '.join(TASKS)}.")
         task = open_task_file(Path(name)) if own else known[name]
-        if own and task.name in (*known, *(other.name for other in tasks.values())):
+        named = next((other for other, one in (known | tasks).items() if task.name in (other, one.name)), None)
+        if own and named:
+            fault = f"{name} and {named} are both named {task.name}."
             raise InputError(
-                f"{name} names its task '{task.name}', as another is named.", next=f"Name it my_{task.name}, for one."
+                f"{named} is a shipped benchmark, and {name} is named so too." if named in known else fault,
+                next=f"Add `name: my_{task.name}` to {name} (in a task of lm-evaluation-harness `task`).",
             )
         tasks[name] = task
     if not wanted:
