@@ -72,7 +72,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _silent(*_: object) -> None:
-    """Takes what nobody wants to hear."""
+    """A note callback that does nothing."""
 
 
 def open_model(
@@ -99,7 +99,7 @@ def generate_text(model: Generator, prompt: str, sampling: Sampling = Sampling()
 
 
 def open_training(recipe: Recipe, out: Path, *, resume: bool = False, note: Note = _silent) -> TrainingRun:
-    """A training ready to start: data read, model loaded; with the recipe's guard, whose rule is told to `note`."""
+    """Open a training by recipe: read the data, load the model, attach the recipe's guard; `note` receives the guard's rule."""
     if recipe.guard.every is None:
         return TrainingRun(recipe, out, resume=resume)
     with AnswerCache(default_folder(), note) as answers:  # only for what it knows of big files
@@ -194,7 +194,7 @@ def _scored(
     note: Note,
     progress: ProgressCallback,
 ) -> EvaluationResult:
-    """Announce, load, and score; the files are hashed before and after they are read."""
+    """Print the expectation, load the model and score it; files are hashed before and after they are read."""
     adapter_hash = adapter_sha256(spec.adapter) if spec.adapter else None
     setting, text_name = speed_setting(spec), ", ".join(settings["text"]) or None
     for selection in selections:
@@ -233,7 +233,7 @@ def _scored(
 def open_identified(
     spec: ModelSpec, protocol: Protocol, answers: AnswerCache
 ) -> tuple[Llama, Tokenizer, Callable[[Path | None, str | None], Identity]]:
-    """A model, its tokenizer, and the identity under which answers with an adapter (its folder and hash) are cached."""
+    """Load a model and its tokenizer, with the identity under which its answers are cached (adapter included)."""
     weights = model_sha256(hub.find_model(spec.model), answers.file_sha256)
     model, tokenizer = load.open_model(spec)
 
@@ -271,7 +271,7 @@ def compare_runs(before: EvaluationResult | Path | str, after: EvaluationResult 
 
 
 def open_library(path: Path | str | None = None) -> Library:
-    """Open a library file; `sample` is the built-in one, which None gives too where the user has none.
+    """Open a library file; `sample` is the built-in one, also opened for None where the user has no library.
 
     Raises:
         InputError: when it does not exist.

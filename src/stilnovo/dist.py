@@ -32,7 +32,7 @@ def is_first() -> bool:
 
 
 def start() -> None:
-    """Initialise the process group once; each process takes its own card where there are cards."""
+    """Initialise the process group once; each process takes its own GPU where there is one."""
     if world_size() == 1:
         return
     import torch

@@ -1,4 +1,4 @@
-"""One complete description of a run: YAML on disk, frozen typed objects in memory, unknown keys refused.
+"""Recipes: one complete description of a run, YAML on disk, frozen typed objects in memory; unknown keys are refused.
 
 Every problem of a recipe is reported at once. A name without a suffix is one of the recipes shipped in `recipes/`.
 """
@@ -189,7 +189,7 @@ class GuardSection(_Section):
 
 
 class Recipe(_Section):
-    """A whole run."""
+    """A complete recipe."""
 
     model: ModelSection = ModelSection()
     lora: LoraSection = LoraSection()
@@ -217,13 +217,13 @@ class Recipe(_Section):
 
 
 def shipped() -> list[str]:
-    """Names of the recipes inside the package."""
+    """List the recipes inside the package."""
     folder = resources.files("stilnovo").joinpath("recipes")
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def load(source: str | Path) -> Recipe:
-    """A recipe from a file, or a shipped one by name.
+    """Load a recipe from a file, or a shipped one by name.
 
     Raises:
         InputError: with every problem found.
@@ -257,18 +257,18 @@ def _validated(data: dict[str, Any], where: str) -> Recipe:
 
 
 def keys() -> list[str]:
-    """Every recipe key as `section.key`."""
+    """List every recipe key as `section.key`."""
     return [f"{name}.{key}" for name in Recipe.model_fields for key in type(getattr(Recipe(), name)).model_fields]
 
 
 def value_of(recipe: Recipe, key: str) -> object:
-    """The value of `section.key`."""
+    """Get the value of `section.key`."""
     section, _, name = key.partition(".")
     return getattr(getattr(recipe, section), name)
 
 
 def _nearest(key: str) -> str:
-    """The recipe keys most like a misspelt one; the sections where none is like it."""
+    """Suggest the recipe keys nearest to a misspelt one, or the sections where none is near."""
     named_alike = [known for known in keys() if known.partition(".")[2] == key.rpartition(".")[2]]
     return (
         ", ".join(named_alike or difflib.get_close_matches(key, keys())) or f"sections {', '.join(Recipe.model_fields)}"
@@ -276,7 +276,7 @@ def _nearest(key: str) -> str:
 
 
 def plain_reason(recipe: Recipe) -> str:
-    """Why a run is done by torch's autograd and not by the training engine; empty where the engine does it."""
+    """Explain why a run uses torch's autograd and not the training engine; empty where it uses the engine."""
     if recipe.train.engine == "plain":
         return "train.engine: plain"
     if recipe.lora.dropout:
@@ -286,7 +286,7 @@ def plain_reason(recipe: Recipe) -> str:
 
 
 def ignored_keys(recipe: Recipe, *, on_card: bool) -> dict[str, str]:
-    """Recipe keys that such a run would not read, whatever their value, each with what it needs."""
+    """List recipe keys that the run would ignore, whatever their value, each with what it needs."""
     data, train, guard = recipe.data, recipe.train, recipe.guard
     others = {
         key: f"train.task: {' or '.join(name for name, reader in OBJECTIVES.items() if key in reader.keys)}"

@@ -36,7 +36,7 @@ CUT = 0.5
 
 
 class ServerWriter:
-    """A model on a server; an `AnswerWriter`.
+    """A model on an OpenAI-compatible server; an `AnswerWriter`.
 
     Attributes:
         context_tokens: What is sent at most, the answer included.
@@ -75,7 +75,7 @@ class ServerWriter:
             self.warnings.append(("context_unknown", UNTOLD_CONTEXT, ""))
 
     def count(self, messages: Sequence[Message]) -> int:
-        """Tokens that a conversation takes, at most, by its bytes."""
+        """Upper bound of a conversation's tokens, by its bytes."""
         size = sum(len(message.content.encode("utf-8", "replace")) for message in messages)
         return math.ceil(size / BYTES_A_TOKEN) + FRAME_TOKENS * (len(messages) + 1)
 
@@ -135,7 +135,7 @@ class ServerWriter:
 
     @contextmanager
     def _asked(self, method: str, path: str, body: object = None, silence: float = ABOUT) -> Iterator[httpx.Response]:
-        """An open response of the server; network errors until it is closed become `StilnovoError`."""
+        """Open a streaming response of the server; network errors until it is closed become `StilnovoError`."""
         key = os.environ.get(KEY_VARIABLE)
         headers = {"Accept": "text/event-stream, application/json"} | (
             {"Authorization": f"Bearer {key}"} if key else {}
@@ -162,7 +162,7 @@ class ServerWriter:
             raise StilnovoError("The connection to the model server broke.", f"{self.url}: {error}") from error
 
     def _about(self, method: str, path: str, body: object = None) -> Any:
-        """What a server tells of itself at a path that it may not have; None then."""
+        """Fetch a server's description of itself from a path that it may not have; None then."""
         try:
             with self._asked(method, path, body) as response:
                 return _loose(_read(response))
@@ -172,7 +172,7 @@ class ServerWriter:
             return None
 
     def _told_context(self) -> int | None:
-        """Tokens of context: vLLM's `max_model_len`, llama.cpp's `n_ctx`, Ollama's `num_ctx`; None when untold."""
+        """Context length by the server: vLLM's `max_model_len`, llama.cpp's `n_ctx`, Ollama's `num_ctx`; None if not stated."""
         listed = _at(self._about("GET", "/v1/models"), "data")
         for model in listed if isinstance(listed, list) else ():
             if _at(model, "id") == self.model and isinstance(size := _at(model, "max_model_len"), int):
@@ -196,7 +196,7 @@ def _read(response: httpx.Response) -> str:
 
 
 def _lines(response: httpx.Response) -> Iterator[str]:
-    """The lines of a stream as they come; the last one may lack its end."""
+    """Iterate over the lines of a stream; the last one may lack its line end."""
     pending = ""
     for piece in response.iter_text():
         *lines, pending = (pending + piece).split("\n")
@@ -214,7 +214,7 @@ def _loose(text: str) -> Any:
 
 
 def _at(value: Any, *path: str) -> Any:
-    """What a value from a server holds at a path of keys; None where it is of another shape."""
+    """Get the value at a path of keys in a server's JSON; None where it has another shape."""
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value
@@ -231,13 +231,13 @@ def _parsed(data: str) -> dict[str, Any]:
 
 
 def _reason(error: Any) -> str:
-    """One line of what a server says went wrong."""
+    """Extract a server's error message as one line."""
     text = _at(error, "error", "message") or _at(error, "error") or _at(error, "message") or error
     return " ".join(str(text).split())[:200]
 
 
 def _whole(text: str) -> str:
-    """The answer of a server that does not stream."""
+    """Read the answer of a server that does not stream."""
     event = _parsed(text)
     if "error" in event:
         raise StilnovoError("The model server refused.", _reason(event["error"]))

@@ -49,7 +49,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write `content` to `path` so that a reader sees the old file or the whole new one, never a part.
+    """Write `content` to `path` atomically: a reader sees the old file or the whole new one.
 
     Raises:
         StilnovoError: when the disk is full or the folder cannot be written.
@@ -96,7 +96,7 @@ def _processor() -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Commit, versions, hardware and date: what every written figure carries."""
+    """Collect commit, versions, hardware and date, which every written figure carries."""
     versions = {"python": platform.python_version()}
     for package in ("stilnovo", *_PACKAGES):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

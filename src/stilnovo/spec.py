@@ -1,4 +1,4 @@
-"""Which model to open and how, as one value from the options to the loader; and which quantization an adapter needs."""
+"""Model specification: which model to open and how, from the options to the loader; the quantization an adapter needs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ModelSpec:
 
 
 def training_recipe(adapter: Path) -> Recipe | None:
-    """The recipe of the run in whose folder the adapter lies; None when it lies elsewhere.
+    """Find the recipe of the run in whose folder the adapter lies; None when it lies elsewhere.
 
     Raises:
         InputError: when the run's recipe cannot be read.
@@ -48,7 +48,7 @@ def training_recipe(adapter: Path) -> Recipe | None:
 def spec_of(
     model: str, adapter: Path | None, quantization: str | None, device: str = "auto", default: Scheme = "nf4"
 ) -> ModelSpec:
-    """The model that options name: the quantization given, else that of the adapter's training, else the default.
+    """Resolve options to a model: the given quantization, else that of the adapter's training, else the default.
 
     Raises:
         InputError: when the quantization does not exist, or the adapter's recipe cannot be read.

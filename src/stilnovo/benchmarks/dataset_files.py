@@ -54,7 +54,7 @@ class Dataset:
         return lambda request: build(*self.rows(request), make, request.split)
 
     def rows(self, request: Request, split: str | None = None) -> tuple[list[Row], str]:
-        """Read the rows of a split (the request's by default), with the name of their file.
+        """Read the rows of a split (by default the request's), and return them with the file's name.
 
         Raises:
             MissingData: they are not here; says the hub's name and how to get them.

@@ -21,7 +21,7 @@ def grade(written: str, item: Generation) -> dict[Metric, float]:
 
 
 def f1(written: str, reference: str) -> float:
-    """2PR / (P + R) over words with their counts; where either has no words, whether both have none."""
+    """Word F1, 2PR / (P + R), counting repeated words; where either has no words: 1 if both have none, else 0."""
     first, second = words(written), words(reference)
     if not first or not second:
         return float(first == second)

@@ -40,7 +40,7 @@ METRIC_NAMES: dict[Metric, str] = {
 
 
 def _check(rules: Mapping[str, bool]) -> None:
-    """Refuse a question with the first rule (what is wrong where it does not hold) that it breaks."""
+    """Refuse a question by the first broken rule; each rule is a condition with the error to show where it fails."""
     if broken := [fault for fault, holds in rules.items() if not holds]:
         raise ValueError(broken[0])
 

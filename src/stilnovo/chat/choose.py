@@ -135,7 +135,7 @@ class Chooser:
         }
 
     def _alias(self, term: str) -> frozenset[str]:
-        """Who is meant by *il guardiano*: the name that the passages set beside the word most often."""
+        """The name that passages mention most often beside a word such as *il guardiano*."""
         places = re.compile(_BESIDE.replace("WORD", rf"{re.escape(term[:-1])}\w\b"))
         names = Counter(
             match["name1"] or match["name2"]
@@ -166,7 +166,7 @@ class Chooser:
         ]
 
     def covered(self, passage: Passage) -> float:
-        """The share of the question's weight in a passage, names of work and chapter helping; 0 without its names."""
+        """Share of the question's terms (weighted) that occur in a passage or its headings; 0 without the question's names."""
         section = passage.section
         names = f"{section.work.title} {section.work.author} {section.label} {section.title}"
         inside, around = self.terms.matches(passage.text), self.terms.matches(names)
@@ -178,7 +178,7 @@ class Chooser:
         return self.terms.weigh([inside, [CONTEXT * value for value in around]])
 
     def _form(self, sentence: str, folded: str) -> float:
-        """What a sentence's form adds or takes: the type of answer, a person named, questions, its length."""
+        """Bonus or penalty for a sentence's form: type of answer, a person named, questions, length."""
         score = self.question.signs(folded, sentence) - LENGTH * min(1.0, len(sentence) / LONGEST)
         if self.question.person:
             score += 0.1 * any(fold(name) not in self.terms.exact for name in _NAME_INSIDE.findall(sentence))
@@ -190,7 +190,7 @@ class Chooser:
         return score - 0.35 * asks(sentence)
 
     def _anothers(self, sentence: str) -> bool:
-        """Whether the deed asked about is somebody else's: *Egidio che abitava accanto* does not say where Lucia lives."""
+        """Whether the verb asked about has another subject: *Egidio che abitava accanto* does not say where Lucia lives."""
         deed = next((i for i, term in enumerate(self.terms.words) if term not in self.terms.exact), None)
         if deed is None or not self.terms.exact or self.question.person or self.question.being:
             return False
@@ -206,16 +206,16 @@ class Chooser:
         )
 
     def _seated(self, folded: str) -> bool:
-        """For *dove*: whether a place is said of what is asked about, not of something beside it."""
+        """For *dove*: whether the sentence locates the thing asked about, not something beside it."""
         return any(re.search(_SEATED.replace("TERM", re.escape(term)), folded) for term in self.terms.words)
 
     def _undergone(self, folded: str) -> bool:
-        """Whether a sentence says what was done without who did it: *il faro era spento* does not answer *chi spense*."""
+        """Whether a sentence is passive without an agent: *il faro era spento* does not answer *chi spense*."""
         done = r"\b(?:era|erano|fu|furono|stat[oaie]) (?:\w+ )?(\w+[ts][oaie])\b(?! (?:da|dal|dallo|dalla|dai)\b)"
         return any(self.terms.matches(participle)[0] for participle in re.findall(done, folded))
 
     def _saying(self, folded: str) -> float:
-        """For *chi è X*: how clearly a sentence says what X is."""
+        """For *chi è X*: how clearly a sentence defines X."""
         name = self.question.being[-1]
         if not re.search(rf"\b{re.escape(name)}\b", folded):
             return -0.5
@@ -264,7 +264,7 @@ class Chooser:
         return max(choices, key=lambda choice: choice.score, default=None)
 
     def sure(self, choice: Choice) -> bool:
-        """Whether a quotation answers with confidence: mere similarity to the question's words is not an answer.
+        """Whether a quotation answers with confidence; similarity to the question's words alone does not suffice.
 
         It must hold `SURE` of the question's weight by itself. For *chi è X* it must say what X is. For *quando*, *quanti*,
         *perché* and their like it must have the form of such an answer (for *dove*, the deed, or the place said of the very

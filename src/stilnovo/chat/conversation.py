@@ -46,7 +46,7 @@ LOOKED_THROUGH = 3
 
 
 class _Cancelled(Exception):
-    """The person stopped the answer."""
+    """Raised when the user stops the answer."""
 
 
 class ChatSession:
@@ -223,7 +223,7 @@ class _Reply:
         )  # fmt: skip
 
     def _warned(self) -> Iterator[Notice]:
-        """The writer's warnings about its context, each once per conversation."""
+        """Warnings of the writer about its context, each once per conversation."""
         for warning in getattr(self.talk.writer, "warnings", ()):
             if warning not in self.talk.warned:
                 self.talk.warned.add(warning)
@@ -238,7 +238,7 @@ class _Reply:
         return TextToken(text)
 
     def _add_extract(self, opening: str = "") -> TextToken:
-        """The sentences found, as a part of the answer."""
+        """Append the extracted sentences to the answer."""
         self.quotes[:0] = [quote.moved(len(self.text + opening)) for quote in self.extract.quotes]
         return self._add(opening + self.extract.text)
 
@@ -265,7 +265,7 @@ class _Reply:
             yield from self._streamed(f"{talk.system}\n\n{ALONE}", more=_nearest(library))
 
     def _written(self) -> Iterator[Event]:
-        """The model's answer over the passages found; the found sentence is added where it quotes nothing true."""
+        """Generate the model's answer from the retrieved passages; append the extract where no quotation is verified."""
         found, system = self.extract, self.talk.system
         if found.passages:
             system += f"\n\n{SUMMARY if found.section else INSTRUCTIONS}"
@@ -322,7 +322,7 @@ class _Reply:
 
 
 def _nearest(library: Library) -> Callable[[str], list[Passage]]:
-    """Finds the passages in which a quotation from memory may stand: those nearest to its own words."""
+    """Find the passages that may contain a quotation from memory: those nearest to its words."""
     return lambda claimed: [hit.passage for hit in search(library, claimed, LOOKED_THROUGH)]
 
 

@@ -60,7 +60,7 @@ class Notice:
         return _SENTENCES[self.code].format(count=self.count, detail=self.detail)
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """The notice as a JSON object."""
         return {**asdict(self), "text": self.text}
 
 
@@ -101,11 +101,11 @@ class Answer:
 
     @property
     def complete(self) -> bool:
-        """Whether the answer came to its end, or to the largest number of tokens."""
+        """Whether the answer ended by itself or at the token limit (not cancelled, not failed)."""
         return self.finish in ("stop", "length")
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """The answer as a JSON object."""
         first = next((quote for quote in self.quotes if quote.sound), None) or next(iter(self.quotes), None)
         return {
             "question": self.question,
@@ -127,7 +127,7 @@ Event = TextToken | Notice | Answer
 
 
 class Turn(NamedTuple):
-    """A message and its answer, with its quotations, what the library was asked, and the work quoted last.
+    """A message and its answer, with the answer's quotations, the search query used, and the work quoted last.
 
     Where `searched` is None, only the two texts are known.
     """

@@ -42,7 +42,7 @@ def leans(message: str) -> bool:
 
 
 def self_contained(message: str, before: str | None, work: str = "") -> str:
-    """The message as a query: with the names, or else the words, of the question it depends on.
+    """Rewrite the message as a self-contained query: add the names, or else the words, of the question it depends on.
 
     `work` is the title last quoted; it is added where the message leans.
     """
@@ -60,7 +60,7 @@ def self_contained(message: str, before: str | None, work: str = "") -> str:
 
 
 def rewritten(message: str, history: Sequence[Turn], writer: AnswerWriter) -> str | None:
-    """A model's self-contained form of the message, if it can be trusted; None otherwise."""
+    """Let a model rewrite the message as a self-contained query; None if the result cannot be trusted."""
     said = "\n".join(
         f"Domanda: {turn.user[:CHARACTERS]}\nRisposta: {turn.assistant[:CHARACTERS]}" for turn in history[-TURNS:]
     )

@@ -167,7 +167,7 @@ class Question:
         return match.group("head") if match and match.group("head") not in STOP_WORDS else ""
 
     def signs(self, sentence: str, original: str) -> float:
-        """How much a sentence (folded, apostrophes as spaces; and as written) looks like an answer of the kind asked for."""
+        """Score how much a sentence (folded, apostrophes as spaces; and as written) looks like the kind of answer."""
         score = max([_KINDS[kind][2] for kind in self.kinds if re.search(_KINDS[kind][1], sentence)], default=0.0)
         if self.head and ("number" in self.kinds or "name" in self.kinds):
             score += 0.35 * self._headed(original, {stem(self.head)} | kin(stem(self.head)))

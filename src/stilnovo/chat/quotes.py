@@ -65,7 +65,7 @@ class Quote:
 
     @property
     def sound(self) -> bool:
-        """Whether the words shown stand in the source."""
+        """Whether the quoted words stand in the source."""
         return self.status != "unverified"
 
     @property
@@ -75,7 +75,7 @@ class Quote:
 
     @property
     def shown(self) -> str:
-        """The words on one line: verses parted by ` / `."""
+        """The words on one line: verses separated by ` / `."""
         lines = [" ".join(line.split()) for line in self.text.split("\n") if line.strip()]
         return (" / " if self.verses else " ").join(lines)
 
@@ -85,15 +85,15 @@ class Quote:
         return f"{left}{midway}{self.shown}{right} ({self.citation})"
 
     def at(self, start: int, length: int) -> Quote:
-        """The quotation as it stands in an answer: `length` characters from `start` on."""
+        """The quotation placed in an answer: `length` characters from `start` on."""
         return replace(self, answer_start=start, answer_end=start + length)
 
     def moved(self, by: int) -> Quote:
-        """The quotation when its answer became part of a longer one."""
+        """The quotation with its offset shifted, for an answer that became part of a longer one."""
         return replace(self, answer_start=self.answer_start + by, answer_end=self.answer_end + by)
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """The quotation as a JSON object."""
         section = self.section
         return {
             "quote": self.text,
@@ -169,7 +169,7 @@ def _unit(match: re.Match[str], composed: bool) -> str:
 
 
 def _pattern(claimed: str, source: str) -> str:
-    """A regular expression for the claimed words and their differences that are none; empty for no words."""
+    """Regular expression for the claimed words that allows insignificant differences; empty for no words."""
     seen = unicodedata.normalize("NFC", _UNSEEN.sub("", claimed)).strip()
     if not any(char.isalnum() for char in seen):
         return ""
@@ -194,7 +194,7 @@ def _verbatim(claimed: str, source: str, start: int = 0) -> tuple[int, int] | No
 
 
 def _with_omissions(claimed: str, source: str) -> tuple[int, int] | None:
-    """Span from the first to the last of the pieces that `[…]` joins; None where one of them does not stand so."""
+    """Span from the first to the last piece around `[…]`; None where one of them does not occur in order."""
     pieces = [piece for piece in _OMITTED.split(claimed) if piece.strip()]
     if len(pieces) < 2 or any(len(tokens(piece)) < OMISSION_WORDS for piece in pieces):
         return None
@@ -213,7 +213,7 @@ def _with_omissions(claimed: str, source: str) -> tuple[int, int] | None:
 
 
 def _slip(claimed: str, word: str, name: bool, used: frozenset[str]) -> bool:
-    """Whether a claimed word is the source's word but for a slip of the pen; both folded and different.
+    """Whether a claimed word differs from the source's word by a typing slip only; both are folded and different.
 
     One letter, or two in words of nine letters and more; words of four letters at least; never where the sense may turn:
     the first letter and the ending (*amavo* is not *amava*), numbers, names, negations, function words, and words that the
@@ -236,7 +236,7 @@ def _analysed(source: str) -> tuple[tuple[Word, ...], frozenset[str]]:
 
 
 def _folded(claimed: Sequence[str], text: str) -> tuple[int, int] | None:
-    """Span of the source's words that are the claimed (folded) ones, but for small slips."""
+    """Span of source words equal to the claimed (folded) words, small typing slips allowed."""
     source, used = _analysed(text)
     wanted = set(claimed)
     places: dict[str, list[int]] = {}
@@ -264,7 +264,7 @@ def _verses(text: str, section: Chapter, start: int, end: int) -> str:
 
 
 def _unwrapped(claimed: str) -> str:
-    """A quotation without the marks around it; a mark whose partner stands inside is the source's own and stays."""
+    """Remove the quotation marks around a quotation; a mark whose partner stands inside belongs to the source and stays."""
     whole, bare = claimed.strip(), claimed.strip(_WRAPPING)
     for left, right in _PAIRS:
         if bare.count(right) > bare.count(left) and whole.startswith(left):

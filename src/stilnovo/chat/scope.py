@@ -59,7 +59,7 @@ class Scope(NamedTuple):
 
 
 def _places(text: str) -> list[re.Match[str]]:
-    """Where a text names sections by their numbers."""
+    """Find where a text names sections by number."""
     return [*_AFTER.finditer(text), *_BEFORE.finditer(text)]
 
 
@@ -110,7 +110,7 @@ def scope(question: Question, library: Library, works: Sequence[Work], before: W
 
 
 def _once(sections: Sequence[Chapter], library: Library) -> list[Chapter]:
-    """The sections, each text once: of two editions of a work, the one whose author is known, or the first."""
+    """Remove duplicate sections: of two editions of a work, take the one whose author is known, or the first."""
     openings: dict[Chapter, set[str]] = {}
     for section in sorted(sections, key=lambda section: not section.work.author):
         opening = {token.form for token in tokens(library.text(section.work)[section.body : section.body + SAMPLE])}
@@ -120,7 +120,7 @@ def _once(sections: Sequence[Chapter], library: Library) -> list[Chapter]:
 
 
 def _whole(question: Question, work: Work) -> bool:
-    """Whether a section is asked for as a whole: *riassumi*, *di cosa parla*, or nothing but its name."""
+    """Whether a whole section is asked for: *riassumi*, *di cosa parla*, or nothing but its name."""
     about = f"{work.title} {work.author} {' '.join((*_KINDS, *_CANTICHE, *_OPENING))} divina commedia"
     naming = {stem(word) for word in content_words(about)} | _ASKING
     return all(
@@ -130,12 +130,12 @@ def _whole(question: Question, work: Work) -> bool:
 
 
 def heading(section: Chapter) -> str:
-    """*I promessi sposi, Capitolo VIII*."""
+    """Title of a section with its work: *I promessi sposi, Capitolo VIII*."""
     return ", ".join(part for part in (section.work.title, section.label) if part)
 
 
 def without_section(text: str) -> str:
-    """A question without the words that name the section: what is asked of it."""
+    """Remove the words that name the section from a question."""
     for pattern in (_AFTER, _BEFORE):
         text = re.sub(
             rf"(?i:\b(?:nel|nello|nella|nell['’]|del|della|dell['’]|al|il|la|l['’])\s*)?{pattern.pattern}", " ", text
@@ -145,7 +145,7 @@ def without_section(text: str) -> str:
 
 
 def follow_up(message: str, before: str) -> str:
-    """*E nel canto VI?* after a question about canto V: that question, with the new section in its place."""
+    """Resolve *E nel canto VI?* after a question about canto V: that question, with the new section in its place."""
     earlier, mine = _places(before), _places(message)
     if not earlier or not mine or len(tokens(message)) > 6:
         return message

@@ -28,7 +28,7 @@ def _open_speech(sentence: str) -> bool:
 
 
 def _clauses(text: str, start: int, end: int) -> list[tuple[int, int]]:
-    """A very long sentence, cut after semicolons and colons into pieces of some length."""
+    """Cut a very long sentence after semicolons and colons."""
     spans, left = [], start
     for cut in [*(match.end() for match in _CLAUSE.finditer(text, start, end)), end]:
         if cut - left >= SHORTEST or cut == end:
@@ -39,7 +39,7 @@ def _clauses(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _in_verse(text: str) -> list[tuple[int, int]]:
-    """Sentences widened to whole lines; those that share a line are one."""
+    """Widen sentences to whole lines; those that share a line are merged."""
     lines = verse_lines(text, 0, len(text))
     spans: list[tuple[int, int]] = []
     for start, end in sentences(text):

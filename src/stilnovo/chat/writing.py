@@ -65,7 +65,7 @@ def harmless(text: str) -> str:
 
 
 def framed(passages: Sequence[Passage]) -> str:
-    """Passages under their keys, P1, P2 …, each in its frame; a citation takes one line."""
+    """Format passages for the prompt, each in a frame under its key P1, P2 …; a citation takes one line."""
     digest = hashlib.sha256("\0".join(passage.text for passage in passages).encode("utf-8", "replace")).hexdigest()[:8]
     return "\n\n".join(
         f"[P{key}] {' '.join(harmless(passage.citation).split())}\n<<<{digest}\n{harmless(passage.text)}\n{digest}>>>"
@@ -79,11 +79,11 @@ class AnswerWriter(Protocol):
     context_tokens: int
 
     def count(self, messages: Sequence[Message]) -> int:
-        """Tokens a conversation takes, the opening of the answer included."""
+        """Count the tokens of a conversation, the opening of the answer included."""
         ...
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
-        """The answer in pieces."""
+        """Stream the answer in pieces."""
         ...
 
 
@@ -92,7 +92,7 @@ CLOSE = Sampling(temperature=0.2, max_new_tokens=220)
 
 
 def prompt(question: str, passages: Sequence[Passage]) -> str:
-    """The user's turn: the passages under their keys, then the question."""
+    """Build the user's turn: passages under their keys, then the question."""
     return f"Brani:\n\n{framed(passages)}\n\nDomanda: {question}" if passages else question
 
 
@@ -117,19 +117,19 @@ class Checker:
         self.quotes: list[Quote] = [] if quotes is None else quotes
 
     def feed(self, piece: str) -> str:
-        """What may be shown once `piece` has arrived."""
+        """Add a piece of the answer; returns the text that may be shown now."""
         self._pending += piece
         cut = self._safe()
         text, self._pending = self._pending[:cut], self._pending[cut:]
         return self._shown(text)
 
     def end(self) -> str:
-        """What is left when nothing more arrives."""
+        """Finish; returns the remaining text."""
         text, self._pending = self._pending.rstrip(), ""
         return self._shown(text)
 
     def _safe(self) -> int:
-        """How much of the pending text no later piece can change."""
+        """Number of pending characters that no later piece can change."""
         text, at = self._pending, 0
         while at < len(text):
             char, at = text[at], at + 1
@@ -200,7 +200,7 @@ def fitted(
     writer: AnswerWriter,
     new_tokens: int,
 ) -> tuple[list[Message], Sequence[Passage], int]:
-    """Fit a conversation into a writer's context: the oldest turns give way first, then the last passages.
+    """Fit a conversation into a writer's context: the oldest turns are dropped first, then the last passages.
 
     Args:
         system: Instructions; they stay.

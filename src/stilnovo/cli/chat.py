@@ -43,7 +43,7 @@ _HELP = "/nuova begins a new conversation, /esci ends. Ctrl-C stops an answer."
 
 
 def _lines() -> Iterator[str]:
-    """Lines of the person, from the terminal or a pipe, until the end."""
+    """Read the user's lines, from the terminal or a pipe, until end of input."""
     if not sys.stdin.isatty():
         yield from sys.stdin
         return

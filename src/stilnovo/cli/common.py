@@ -205,7 +205,7 @@ def show(parts: Iterable[object]) -> None:
 
 
 def note(text: str) -> None:
-    """A line for the person watching, on stderr; of several processes only the first one speaks."""
+    """Print a line on stderr; of several processes only the first one prints."""
     from stilnovo import dist
 
     if dist.is_first():

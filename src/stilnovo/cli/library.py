@@ -53,7 +53,7 @@ def _named(
     label: Callable[[Thing], str],
     advice: str,
 ) -> Thing:
-    """The one thing that a person means: by the first of the rules under which any matches."""
+    """Find the only match for a name: by the first of the rules under which any matches."""
     matches = next(filter(None, ([thing for thing in things if rule(thing)] for rule in rules)), [])
     if len(matches) != 1:
         shown = "; ".join(label(thing) for thing in (matches or things)[:8])
@@ -73,7 +73,7 @@ def _work(store: Library, name: str) -> Work:
 
 
 def understood(document: Book) -> tuple[str, dict[str, object]]:
-    """What was understood of a file, for a person and as data, before anything is stored."""
+    """Report what was read from a file, for a person and as data, before anything is stored."""
     parts, names = split(document.text, document.headings), document.names
     who = ", ".join((names.author or "(author unknown: give --author)", names.title or "(no title: give --title)"))
     labels = [part.label or "(without heading)" for part in parts]
@@ -91,7 +91,7 @@ def understood(document: Book) -> tuple[str, dict[str, object]]:
 
 
 def _described(work: Work) -> str:
-    """A work on one line, for a person."""
+    """A work on one line."""
     names = ", ".join(part for part in (work.author or "(author unknown: give --author)", work.title) if part)
     year = f" ({work.year})" if work.year else ""
     return f"{names}{year}: {work.sections} sections, {work.passages} passages"

@@ -110,7 +110,7 @@ def plan(
 
 
 def _planned_recipe(name: str) -> Recipe:
-    """The recipe, refused where a run by it would have no plan."""
+    """Load the recipe; refuse one whose run would have no plan."""
     recipe = load(name)
     refuse_ignored_keys(recipe, on_card=True)
     if reason := plain_reason(recipe):
@@ -128,7 +128,7 @@ def _speed_text(setting: Plan, card: cards.Card, epoch_tokens: float) -> str:
 
 
 def _beside(asked: ObjectiveCost) -> str:
-    """What the objective reads beside the pass itself, in words."""
+    """Extra passes and data that the objective needs, in words."""
     if not asked.base:
         return ""
     which = "all tokens" if asked.base == 1 else f"{100 * asked.base:.1f} % of the tokens"

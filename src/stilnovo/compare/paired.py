@@ -54,7 +54,7 @@ class Pairs:
 
     @property
     def note(self) -> str:
-        """The items left out of the comparison, in words; empty where both runs asked the same."""
+        """Describe the items left out of the comparison; empty where both runs asked the same."""
         sides = ((self.only_before, "before"), (self.only_after, "after"))
         left = " and ".join(f"{count:,} asked only {when}" for count, when in sides if count)
         note = f"{self.before.name}: compared on the {len(self.items):,} items that both runs asked; {left} left out."
@@ -107,7 +107,7 @@ def compare(before: EvaluationResult, after: EvaluationResult) -> Comparison:
 
 
 def pair(before: TaskResult, after: TaskResult) -> Pairs:
-    """The items that both runs asked, in the order of the first.
+    """Match the items that both runs asked, in the order of the first.
 
     Raises:
         InputError: another version or number of examples, the same id with another content, or no common item.
@@ -142,7 +142,7 @@ def pair(before: TaskResult, after: TaskResult) -> Pairs:
 
 
 def differences(before: EvaluationResult, after: EvaluationResult) -> tuple[tuple[str, str, str], ...]:
-    """How the two runs differ besides their answers: (what, before, after)."""
+    """List the settings in which the two runs differ: (what, before, after)."""
     inputs = [(result.model, result.quantization, result.adapter or "none") for result in (before, after)]
     rows = list(zip(("model", "quantization", "adapter"), *inputs, strict=True))
     rows += [

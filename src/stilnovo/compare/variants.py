@@ -77,7 +77,7 @@ class SideBySide:
 
 
 def side_by_side(engine: Generator, rows: Sequence[dict[str, Any]], sampling: Sampling) -> list[SideBySide]:
-    """Both answers to every prompt (`id`, `kind`, `prompt`); prompt i is sampled with seed + i in both.
+    """Generate both answers to every prompt (`id`, `kind`, `prompt`); prompt i is sampled with seed + i in both.
 
     The engine's model must carry an adapter; it is switched on again at the end.
     """

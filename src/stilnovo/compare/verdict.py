@@ -116,7 +116,7 @@ class Verdict:
 
 
 def corrected(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
-    """The same verdicts, each decided by its p-value after Holm's correction for all of them."""
+    """Correct the verdicts' p-values for multiple comparisons (Holm)."""
     p_values = holm([verdict.p for verdict in verdicts.values()])
     return {
         name: replace(verdict, p_corrected=p, comparisons=len(verdicts))
@@ -191,7 +191,7 @@ def bits_per_byte_verdict(before_nats: ArrayLike, after_nats: ArrayLike, sizes: 
 
 
 def _signed(value: float, digits: int) -> str:
-    """A sign, always, and a true minus; a rounded zero has none; without an interval the sign of infinity."""
+    """Format with an explicit sign and a true minus; a rounded zero has none; without an interval the sign of infinity."""
     if math.isinf(value):
         return "−∞" if value < 0 else "+∞"
     rounded = round(value, digits)

@@ -31,7 +31,7 @@ class Batch:
 
     @property
     def predictions(self) -> int:
-        """Targets that count."""
+        """Number of loss tokens."""
         return self.targets.numel() if self.learnt is None else int(self.learnt.sum())
 
 
@@ -75,11 +75,11 @@ class BatchStream:
         )
 
     def state(self) -> dict[str, int]:
-        """The position, as plain data."""
+        """The position, as plain data for a checkpoint."""
         return {"epoch": self.epoch, "index": self.index}
 
     def restore(self, state: dict[str, int]) -> None:
-        """Put the position back."""
+        """Restore a saved position."""
         self.epoch, self.index = state["epoch"], state["index"]
 
 

@@ -26,7 +26,7 @@ _SHORT_RUN = 4  # so many short lines in a row are a list without marks
 
 
 def article(text: str) -> tuple[str, Counter[str]]:
-    """An article without appendices, lists and leftovers, and how many lines were removed, by reason."""
+    """Remove appendices, lists and leftovers from an article; also returns how many lines were removed, by reason."""
     removed: Counter[str] = Counter()
     lines = _without_appendices([line.strip() for line in text.split("\n")], removed)
     lines = _without_lists(lines, removed)

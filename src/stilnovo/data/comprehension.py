@@ -77,7 +77,7 @@ Maker = Callable[[Excerpt, random.Random], Made | None]
 def comprehension(
     documents: Sequence[Document], seed: int, share: float, tally: Tally | None = None
 ) -> list[Conversation]:
-    """Conversations about a share of the documents, drawn by seed, one each, in the documents' order.
+    """Make conversations from a share of the documents, drawn by seed, one each, in the documents' order.
 
     Args:
         documents: Texts with a title or without.
@@ -102,7 +102,7 @@ def comprehension(
 
 
 def excerpt_of(document: Document, rng: random.Random, foreign: str = "") -> Excerpt | None:
-    """What is read of a document: all of it, or a run of sentences of a long one; None when too few are well formed."""
+    """Choose the excerpt of a document: all of it, or a run of sentences; None when too few are well formed."""
     text = document.text.strip()
     spans = sentences(text)
     first = 0
@@ -153,7 +153,7 @@ def _conversation(excerpt: Excerpt, rng: random.Random) -> tuple[Message, ...] |
 
 
 def _continuation(excerpt: Excerpt, rng: random.Random) -> tuple[Message, ...] | None:
-    """The beginning of the text, and its next two sentences as they stand there, where those are well formed."""
+    """Ask for the next two sentences after the beginning of the text, where those are well formed."""
     pairs = [at for at in excerpt.good if at >= 2 and at + 1 in excerpt.good]
     if not pairs:
         return None
@@ -166,7 +166,7 @@ def _continuation(excerpt: Excerpt, rng: random.Random) -> tuple[Message, ...] |
 
 
 def _is_good(sentence: str) -> bool:
-    """Whether a sentence is a whole and plain one."""
+    """Whether a sentence is complete and plain."""
     even = sentence.count('"') % 2 == 0
     paired = all(sentence.count(a) == sentence.count(b) for a, b in ("()", "[]", "«»", "“”"))
     whole = _WELL_FORMED.fullmatch(sentence) and not _TORN.search(sentence)
@@ -189,7 +189,7 @@ def _title(excerpt: Excerpt, _rng: random.Random) -> Made | None:
 
 
 def _definition(excerpt: Excerpt, _rng: random.Random) -> Made | None:
-    """What the title's thing is: the first sentence, when it names it."""
+    """Ask for a definition of the document's title: its first sentence, when that names it."""
     first, title = excerpt.sentences[0], excerpt.title
     named = title and re.match(
         rf"(?:(?:Il|Lo|La|I|Gli|Le|Un|Uno|Una) |L['’]|Un['’])?{re.escape(title)}\b", first, re.IGNORECASE
@@ -217,7 +217,7 @@ def _sentence_with(
 
 
 def _gap(find: Callable[[str], Iterable[re.Match[str]]], excerpt: Excerpt, rng: random.Random) -> Made | None:
-    """What was taken out of a sentence."""
+    """Ask for a word removed from a sentence."""
     drawn = _sentence_with(excerpt, rng, lambda s: (m for m in find(s) if m.group().lower() not in STOP_WORDS))
     if drawn is None:
         return None
@@ -226,7 +226,7 @@ def _gap(find: Callable[[str], Iterable[re.Match[str]]], excerpt: Excerpt, rng: 
 
 
 def _next(excerpt: Excerpt, rng: random.Random) -> Made | None:
-    """Which of four sentences of the text follows a given one."""
+    """Ask which of four sentences of the text follows a given one."""
     pairs = [at for at in excerpt.good if at + 1 in excerpt.good]
     if not pairs:
         return None
@@ -241,21 +241,21 @@ def _next(excerpt: Excerpt, rng: random.Random) -> Made | None:
 
 
 def _first(excerpt: Excerpt, rng: random.Random) -> Made | None:
-    """Which of two sentences comes first."""
+    """Ask which of two sentences comes first."""
     shown = rng.sample(excerpt.good, 2)
     first = excerpt.sentences[min(shown)]
     return tuple(excerpt.sentences[at] for at in shown), first, first
 
 
 def _statement(excerpt: Excerpt, rng: random.Random) -> Made | None:
-    """Whether a sentence stands in the text: one of its own, or one of another document."""
+    """Ask whether a sentence stands in the text: one of its own, or one of another document."""
     own = rng.random() < 0.5 or not excerpt.foreign
     sentence = excerpt.sentences[rng.choice(excerpt.good)] if own else excerpt.foreign
     return (sentence,), rng.choice(PHRASINGS["yes" if own else "no"]), sentence
 
 
 def _mention(excerpt: Excerpt, rng: random.Random) -> Made | None:
-    """The sentence that names somebody or something that no other sentence names."""
+    """Ask for the sentence that names somebody or something no other sentence names."""
     drawn = _sentence_with(excerpt, rng, _names, excerpt.text)
     return None if drawn is None else ((drawn[1].group(),), drawn[0], drawn[0])
 

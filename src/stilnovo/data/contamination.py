@@ -108,7 +108,7 @@ def _sorted(grams: list[tuple[Hashes, int]]) -> tuple[Hashes, npt.NDArray[np.int
 
 
 def words(text: str) -> list[str]:
-    """Letters and digits in lower case; everything else parts words."""
+    """Split a text into lower-case runs of letters and digits."""
     return _WORD.findall(text.lower())
 
 
@@ -117,7 +117,7 @@ def _word_hashes(text: list[str]) -> Hashes:
 
 
 def _rolling(hashes: Hashes, size: int) -> Hashes:
-    """h(i) = Σ_k w(i+k) bᵏ mod 2⁶⁴ for every i, by prefix sums: (P(i+size) − P(i)) b⁻ⁱ."""
+    """Rolling hash of every n-gram: h(i) = Σ_k w(i+k) bᵏ mod 2⁶⁴, by prefix sums: (P(i+size) − P(i)) b⁻ⁱ."""
     count = len(hashes)
     powers, inverses = _power_table(max(1 << 14, 1 << count.bit_length()))
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes * powers[:count], dtype=np.uint64)])

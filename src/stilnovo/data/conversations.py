@@ -60,7 +60,7 @@ Item = TypeVar("Item", "Conversation", "Preference")
 
 
 def shape_of(columns: Iterable[str]) -> RowShape | None:
-    """The shape that a row's columns have, None when it is none of ours."""
+    """The shape that a row's columns have; None for an unknown shape."""
     return next((shape for shape, needed in _NEEDED.items() if {*needed} <= {*columns}), None)
 
 
@@ -128,7 +128,7 @@ def _prompt(row: Row) -> tuple[Message, ...]:
 
 
 def _side(value: Any) -> tuple[tuple[Message, ...], str]:
-    """What stands before the answer, and the answer."""
+    """Split one side of a preference pair into prompt and answer."""
     if isinstance(value, str):
         return (), value
     turns = _turns(value if isinstance(value, list) else [value], None)
@@ -176,7 +176,7 @@ def _check(turns: Sequence[Message]) -> None:
 def read_items(
     parse: Callable[[Row, int], Item], paths: Sequence[str | Path], *, on_bad: OnBad = "skip", max_rows: int | None = None
 ) -> tuple[list[Item], Tally]:  # fmt: skip
-    """What `parse` makes of every row of the files, and what was left out.
+    """Parse every row of the files; also returns the tally of rows left out.
 
     Raises:
         InputError: for files without the columns, or with `stop`, for the first row that cannot be used.

@@ -75,7 +75,7 @@ def find(name: str) -> Source | None:
 def locate(
     names: Sequence[str], *, mirror: Path | None = None, agree: Callable[[str], bool] = lambda _text: False
 ) -> list[str]:
-    """Each name as paths: files and folders as they are, `sample`, and corpora in the mirror, the cache, or from the hub.
+    """Resolve each name to paths: files and folders as they are, `sample`, and corpora in the mirror, the cache, or from the hub.
 
     Args:
         mirror: A folder of `owner/name/…`; else the one that STILNOVO_DATA names.

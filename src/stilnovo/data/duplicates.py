@@ -63,7 +63,7 @@ def near_duplicates(files: Sequence[Path], threshold: float) -> npt.NDArray[np.i
 
 
 def _mixed(rows: Signatures) -> npt.NDArray[np.uint64]:
-    """One 64-bit hash a document, of one band of its signature."""
+    """Combine one band of each document's signature into a 64-bit hash."""
     value = np.full(len(rows), 0xCBF29CE484222325, dtype=np.uint64)
     for column in rows.T.astype(np.uint64):
         value = (value ^ column) * np.uint64(0x9E3779B97F4A7C15)

@@ -32,7 +32,7 @@ class LazySequence(Sequence[T]):
 
     @abstractmethod
     def item(self, at: int) -> T:
-        """The item at a place from 0."""
+        """The item at an index from 0."""
 
     def __getitem__(self, at: Any) -> Any:
         places = range(len(self))[at]  # negative places, and an IndexError beyond the end
@@ -85,7 +85,7 @@ def documents_sha256(documents: Iterable[IntArray], *others: str) -> str:
 
 
 def coded(ids: Sequence[int], learnt: Sequence[bool]) -> IntArray:
-    """Token ids, those that are not learnt as −1 − id; see `stilnovo.data.batches`, which takes them apart again."""
+    """Encode token ids with their loss mask: ids without loss become −1 − id; `stilnovo.data.batches` decodes them."""
     array = np.asarray(ids, dtype=np.int32)
     return np.where(np.asarray(learnt, dtype=bool), array, ~array)
 
@@ -111,7 +111,7 @@ def pack_index(lengths: LongArray, pack_tokens: int) -> PackIndex:
 
 
 def best_fit_order(lengths: IntArray, capacity: int) -> tuple[LongArray, LongArray]:
-    """Pieces of these lengths, the longest first, by pack: their indices, and where each pack begins among them."""
+    """Pack pieces of these lengths, longest first: their indices by pack, and where each pack begins among them."""
     order = np.argsort(-lengths, kind="stable")  # equal lengths keep the corpus order
     rows = best_fit(lengths[order], capacity)
     packs = int(rows.max()) + 1 if len(rows) else 0
@@ -120,7 +120,7 @@ def best_fit_order(lengths: IntArray, capacity: int) -> tuple[LongArray, LongArr
 
 
 def truncated_index(lengths: LongArray, row_tokens: int) -> PackIndex:
-    """One row a document: its first `row_tokens` tokens, the rest never read (TRL without packing; report §3)."""
+    """Index of one row per document: its first `row_tokens` tokens, the rest never read (TRL without packing; report §3)."""
     length = np.minimum(lengths, row_tokens) - 1
     document = np.flatnonzero(length > 0).astype(np.int32)
     offsets = np.arange(len(document) + 1, dtype=np.int64)
@@ -128,7 +128,7 @@ def truncated_index(lengths: LongArray, row_tokens: int) -> PackIndex:
 
 
 def best_fit(lengths: IntArray, capacity: int) -> IntArray:
-    """The row of each piece, in the order given: the fullest row that has room for it, the first of those, else a new one.
+    """Best-fit bin of each piece, in the order given: the fullest row that has room, the first of those, else a new one.
 
     Rows with the same room lie in one heap; which rooms exist is one integer, a bit a room, so that the tightest is found
     in constant time.

@@ -44,20 +44,20 @@ class PackedPairs:
     tally: Tally = field(default_factory=Tally)
 
     def lines(self) -> list[str]:
-        """One line for each thing that people should know."""
+        """Summary lines for the user."""
         shortened = f"{self.cut:,} pairs lost the end of an answer beyond {self.longest:,} tokens"
         return self.tally.lines() + ([shortened] if self.cut else [])
 
 
 def side(tokenizer: Tokenizer, prompt: Sequence[Message], answer: str) -> tuple[list[int], int]:
-    """Token ids of a prompt and an answer up to the end of its turn, and where the answer begins."""
+    """Encode a prompt and an answer up to the end of its turn; also returns where the answer begins."""
     ids, learnt = tokenizer.supervised([*prompt, Message("assistant", answer)])
     stop = len(learnt) - learnt[::-1].index(True)
     return ids[:stop], stop - learnt[stop - 1 :: -1].index(False)  # earlier answers belong to the prompt
 
 
 def pack_pairs(pairs: Sequence[Preference], tokenizer: Tokenizer, pack_tokens: int) -> PackedPairs:
-    """Tokenise and pack.
+    """Tokenise preference pairs and pack them, both sides of a pair together.
 
     Args:
         pairs: As `stilnovo.data.conversations.read_preferences` gives them.

@@ -89,7 +89,7 @@ def prepare(
 
 
 def _claim(folder: Path, described: dict[str, Any]) -> None:
-    """Begin in the folder, or make sure that it holds the same preparation."""
+    """Start preparing in the folder, or check that it holds the same preparation."""
     path = folder / SETTINGS
     described = json.loads(json.dumps(described))
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -109,7 +109,7 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
 
 
 def _done(folder: Path) -> dict[int, Record]:
-    """The blocks that are done: whole lines of the journal whose shard is there in its full size."""
+    """Read the finished blocks: whole lines of the journal whose shard is there in its full size."""
     records: dict[int, Record] = {}
     if (folder / JOURNAL).is_file():
         for line in (folder / JOURNAL).read_text(encoding="utf-8").splitlines():
@@ -203,7 +203,7 @@ def _finish(folder: Path, records: list[Record], settings: PreparationSettings, 
 def _duplicates(
     folder: Path, records: list[Record], threshold: float | None
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], set[int], list[str]]:
-    """Learnt documents and held-out texts that repeat an earlier one, by number, and the first pairs in words.
+    """Find documents and held-out texts that repeat an earlier one: their indices, and the first pairs in words.
 
     Held-out texts are numbered before all others: what repeats one of them is not learnt.
     """

@@ -68,7 +68,7 @@ def _read_file(path: Path) -> Iterator[Document]:
 
 
 def training_text(document: Document) -> str:
-    """What is learnt of a document: its title as the first line when it has one, then its text."""
+    """The text to train on: the title as the first line where there is one, then the document's text."""
     text = document.text.strip()
     return f"{document.title}\n\n{text}" if document.title and not text.startswith(document.title) else text
 

@@ -51,7 +51,7 @@ FILTERS = frozenset({
 
 @dataclass(frozen=True)
 class PreparationSettings:
-    """What decides the content of the shards."""
+    """Settings that decide the content of the shards."""
 
     sources: tuple[str, ...]
     clean: Literal["wikipedia", "none"] = "none"
@@ -66,7 +66,7 @@ class PreparationSettings:
 
 @dataclass
 class Record:
-    """What became of one block: a line of the journal.
+    """Result of one block: a line of the journal.
 
     Attributes:
         items, too_short: Texts of the benchmarks, and those too short to be searched for.
@@ -173,14 +173,14 @@ class Worker:
 
 
 def save_array(path: Path, array: Any) -> None:
-    """Write a NumPy array's file, whole or not at all."""
+    """Write a NumPy array atomically."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     write_atomic(path, buffer.getvalue())
 
 
 def run_blocks(blocks: Iterator[RowBlock], processes: int, arguments: tuple[Any, ...]) -> Iterator[Record]:
-    """Each block's record, in the order in which they are done by `Worker(*arguments)`, in this process or several.
+    """Run `Worker(*arguments)` on all blocks, in this process or several; yields records as they finish.
 
     Each worker process has a pipe of its own: when the parent is gone, even by kill -9, the pipe ends and so does the
     worker. The parent holds one block a worker and the next one, whatever the corpus.

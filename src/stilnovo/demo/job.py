@@ -46,7 +46,7 @@ QUANTISATION_LARGEST = 10**9  # parameters; a larger model is not loaded densely
 
 
 def clear(folder: Path) -> None:
-    """Make room for a new demo: an earlier demo's folder is emptied, anything else is left alone.
+    """Empty the folder of an earlier demo; anything else is left alone.
 
     Raises:
         InputError: when the folder holds something that no demo wrote.
@@ -58,7 +58,7 @@ def clear(folder: Path) -> None:
 
 
 def run(recipe: Recipe, folder: Path, *, prompt_count: int, new_tokens: int, questions: int) -> DemoResult:
-    """All stages. `prompt_count` prompts are answered by both models in at most `new_tokens` tokens each."""
+    """Run all stages. `prompt_count` prompts are answered by both models in at most `new_tokens` tokens each."""
     clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "demo.json").write_text(json.dumps({"finished": False}) + "\n", encoding="utf-8")
@@ -99,7 +99,7 @@ def run(recipe: Recipe, folder: Path, *, prompt_count: int, new_tokens: int, que
 
 
 def written(result: DemoResult) -> dict[str, Any]:
-    """What the models wrote and what each quantization costs, for `demo.json`."""
+    """Collect the models' answers and the cost of each quantization, for `demo.json`."""
     return {
         "quantization_costs": [asdict(cost) for cost in result.quantisation],
         "texts": [asdict(text) for text in result.texts],

@@ -82,7 +82,7 @@ def norm_backward_(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tenso
 
 
 def gated(gate: Tensor, up: Tensor) -> Tensor:
-    """SiLU(gate) · up (report eq. 5), (t, F)."""
+    """Gated activation SiLU(gate) · up (report eq. 5), (t, F)."""
     out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
     if kernels.wanted(gate.device):
         return _elementwise().swiglu(gate, up, out)  # type: ignore[no-any-return]
@@ -145,7 +145,7 @@ class LayerEngine:
         self.groups = _head_groups(self.qkv, head_dim, levers.attention_groups)
 
     def forward(self, x: Tensor, stream: Stream, choice: LayerChoice | None) -> tuple[Tensor, Saved]:
-        """x (T, C) → (T, C), and what `choice` saves beside x; None: nothing, and the result is written over x."""
+        """Forward one layer: x (T, C) → (T, C), and the activations `choice` saves; None saves nothing and overwrites x."""
         saved, keep = Saved(x=x), choice in ("keep", "offload")
         out, kernel, qkv = self._attention(x, stream, keep=keep)
         y = x if choice is None else torch.empty_like(x)
@@ -167,7 +167,7 @@ class LayerEngine:
         return y, saved
 
     def backward(self, grad: Tensor, saved: Saved, stream: Stream, sink: Sink, *, wanted: bool) -> None:
-        """Turn the gradient (T, C) of the output into that of the input, in place; unfinished where not `wanted`."""
+        """Backward one layer: turn the gradient (T, C) of the output into the input's, in place; partial where not `wanted`."""
         x, ungrouped = saved.x, len(self.groups) == 1
         if saved.out is None:
             out, kernel, qkv = self._attention(x, stream, keep=ungrouped)
@@ -192,7 +192,7 @@ class LayerEngine:
             self._grouped_backward(grad, x, d_out, out, qkv, kernel, stream, sink)
 
     def _attention(self, x: Tensor, stream: Stream, *, keep: bool) -> tuple[Tensor, list[Any], list[Tensor]]:
-        """Output (T, H·D) of the attention, what its kernels keep, and with `keep` each group's rotated q, k, v."""
+        """Forward attention: output (T, H·D), what its kernels save, and with `keep` each group's rotated q, k, v."""
         kernels: list[Any] = []
         all_qkv: list[Tensor] = []
         out: Tensor | None = None
@@ -217,7 +217,7 @@ class LayerEngine:
         return out, kernels, all_qkv
 
     def _low(self, x: Tensor) -> Tensor:
-        """x Aᵀ of q, k and v after the norm, tile by tile, (T, R)."""
+        """Low-rank products x Aᵀ of q, k and v after the norm, tile by tile, (T, R)."""
         down = self.qkv.down(x)
         low = x.new_empty(x.shape[0], down.shape[0])
         for rows in tiles(x.shape[0], self.levers.tile) if len(down) else ():
@@ -245,7 +245,7 @@ class LayerEngine:
     def _token_wise_backward(
         self, rows: slice, grad: Tensor, x: Tensor, out: Tensor, d_out: Tensor, saved: Saved, sink: Sink
     ) -> None:
-        """MLP, second norm, output projection: `grad[rows]` becomes that of the residual after attention."""
+        """Backward MLP, second norm and output projection: `grad[rows]` becomes the gradient of the attention residual."""
         eps, weight = self.layer.eps, self.layer.post_attention_layernorm
         h = self.o.forward(out[rows]).add_(x[rows]) if saved.h is None else saved.h[rows]
         wide = normed(h, weight, eps)
@@ -333,7 +333,7 @@ class _Heads:
 
 
 def _head_groups(qkv: Product, head_dim: int, count: int) -> list[_Heads]:
-    """The heads in `count` equal groups, each with its key/value heads and their queries."""
+    """Split the heads into `count` equal groups, each with its key/value heads and their queries."""
     q, k, v = (part.columns.stop - part.columns.start for part in qkv.parts)
     assert (k // head_dim) % count == 0, "groups of heads must hold whole key/value heads"
     sizes = (q // count, k // count, v // count)

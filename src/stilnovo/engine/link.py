@@ -84,7 +84,7 @@ def aligned(size: int) -> int:
 
 
 class HostKey:
-    """Stands for a tensor that waits in host memory."""
+    """Placeholder for a tensor offloaded to host memory."""
 
 
 class ActivationStore:
@@ -147,7 +147,7 @@ _Place = tuple[nn.Module, str, slice, torch.dtype, torch.Size]
 
 
 class LayerStream:
-    """The first `count` layers of a model, moved to the host and fetched when used, one after another.
+    """Streams the first `count` layers of a model: they live on the host and are fetched when used, one after another.
 
     Every streamed layer's kept form (packed weights, scales, tables) lies in one host arena, pinned once; the card has a few
     slots of one layer's size. Nothing ever goes back: the host's copy is the truth. While one layer computes, the next is on

@@ -86,12 +86,12 @@ class Head:
             ticket = following
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (R, C) → all logits (R, V) in fp32."""
+        """Compute all logits (R, V) in fp32 from hidden states (R, C)."""
         return torch.cat([(hidden @ weight.T).float() for _, _, weight in self.tiles()], dim=-1)
 
 
 class _Known(Function):
-    """A value with its gradient: element i of what comes back in backward scales row i (a single one: all rows)."""
+    """Autograd function for a value whose gradient is already computed: element i scales row i (a single one: all rows)."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class _Known(Function):
 def by_chunks(
     hidden: Tensor, chunk: int, total: Tensor, step: Callable[[slice, Tensor, Tensor | None], None]
 ) -> Tensor:
-    """`total`, filled by `step` for every chunk of rows, with a gradient for `hidden` where one is wanted.
+    """Sum a loss over chunks of rows by `step`, with a gradient for `hidden` where one is wanted.
 
     Args:
         hidden: (T, C) hidden states.
@@ -130,7 +130,7 @@ def wide_type(dtype: torch.dtype) -> torch.dtype:
 
 
 def _cross_entropy(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | None) -> Tensor:
-    """Losses (R,) of a chunk (R, C); their gradients go into `out`."""
+    """Cross-entropy (R,) of a chunk (R, C); its gradients go into `out`."""
     wide, count = wide_type(hidden.dtype), hidden.shape[0]
     peak = torch.full((count, 1), -torch.inf, dtype=wide, device=hidden.device)
     mass, picked = torch.zeros_like(peak), torch.zeros_like(peak)
@@ -160,7 +160,7 @@ def _cross_entropy(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | No
 
 
 def tiled_losses(hidden: Tensor, head: Head, targets: Tensor, chunk: int) -> Tensor:
-    """−log p(target) of every row in nats, (T,), in fp32 or wider.
+    """Cross-entropy −log p(target) of every row in nats, (T,), in fp32 or wider.
 
     Args:
         hidden: (T, C) final hidden states.
@@ -177,7 +177,7 @@ def tiled_losses(hidden: Tensor, head: Head, targets: Tensor, chunk: int) -> Ten
 
 
 def chunked_losses(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int) -> Tensor:
-    """−log p(target) of every row in nats, (T,).
+    """Cross-entropy −log p(target) of every row in nats, (T,), by chunks of rows with all their logits.
 
     Args:
         hidden: (T, C) final hidden states; head: (V, C), frozen; targets: (T,) int64.
@@ -218,13 +218,13 @@ def _divergence(student: Tensor, teacher: Tensor, head: Head, out: Tensor | None
 def _both_logits(
     student: Tensor, teacher: Tensor, head: Head, wide: torch.dtype
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """For each tile its weights (W, C) and both logits (R, W)."""
+    """Iterate over the vocabulary's tiles: weights (W, C) and both logits (R, W)."""
     for _, _, weight in head.tiles():
         yield weight, F.linear(student, weight).to(wide), F.linear(teacher, weight).to(wide)
 
 
 def tiled_divergence(student: Tensor, teacher: Tensor, head: Head, chunk: int) -> Tensor:
-    """Sum over rows of KL(teacher ‖ student) in nats, in fp32 or wider (Kullback & Leibler 1951).
+    """Summed KL(teacher ‖ student) over rows in nats, in fp32 or wider (Kullback & Leibler 1951).
 
     Args:
         student: (T, C) hidden states of the model that learns.

@@ -31,7 +31,7 @@ class FlashVarlen:
         self.longest = max(lengths)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
-        """q (T, H, D), k and v (T, K, D) → out (T, H, D), and what backward needs beside it."""
+        """Forward: q (T, H, D), k and v (T, K, D) → out (T, H, D), and what backward needs."""
         out, logsumexp, seed, unused, _ = _aten._flash_attention_forward(
             q, k, v, self.bounds, self.bounds, self.longest, self.longest, 0.0, True, False
         )
@@ -40,7 +40,7 @@ class FlashVarlen:
     def backward(
         self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, saved: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of q, k and v, from the gradient (T, H, D) of `out`."""
+        """Backward: gradients of q, k and v from the gradient (T, H, D) of `out`."""
         logsumexp, seed, unused = saved
         d_q, d_k, d_v = _aten._flash_attention_backward(
             grad, q, k, v, out, logsumexp, self.bounds, self.bounds, self.longest, self.longest, 0.0, True, seed, unused
@@ -49,7 +49,7 @@ class FlashVarlen:
 
 
 class PerDocument:
-    """One document after another: the card's memory-efficient kernel, or the CPU's flash kernel in blocks of queries.
+    """Attention one document after another: the GPU's memory-efficient kernel, or the CPU's flash kernel in query blocks.
 
     The CPU's kernel computes the whole square of a document up to 512 tokens though half of it is masked. So its queries
     go in blocks of `QUERIES`, each against the keys up to its own end.
@@ -120,12 +120,12 @@ class PerDocument:
 
 
 def _by_group(x: Tensor, groups: int) -> Tensor:
-    """(L, H, D) → (K, G, L, D), a view."""
+    """View queries by group of shared key/value heads: (L, H, D) → (K, G, L, D)."""
     return x.view(x.shape[0], groups, -1, x.shape[2]).permute(1, 2, 0, 3)
 
 
 def _shared(k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, ...]:
-    """(L, K, D) → (K, G, L, D), views in which the G queries share their key and value."""
+    """Expand keys and values to the G queries that share them: (L, K, D) → (K, G, L, D), views."""
     size = (k.shape[1], heads // k.shape[1], *k.shape[::2])
     return tuple(x.transpose(0, 1).unsqueeze(1).expand(size) for x in (k, v))
 
@@ -134,7 +134,7 @@ Kernel = FlashVarlen | PerDocument
 
 
 def kernel_for(lengths: Sequence[int], device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The fastest kernel that this device has for this type; documents of the given lengths, one after another."""
+    """The fastest attention kernel for this device and type, for documents of these lengths."""
     half = dtype in (torch.bfloat16, torch.float16)
     able = half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     # Shapes alone (meta): what a card would do.

@@ -69,7 +69,7 @@ class HostAdapter(Sink):
         target += gradient
 
     def flush(self) -> None:
-        """Send the gradients of the layer just done; take in those of the layer before."""
+        """Send the gradients of the finished layer to the host; add in those of the layer before."""
         before, self._leaving = self._leaving, []
         for index, gradient in self._layer.items():
             home = torch.empty(gradient.shape, dtype=gradient.dtype, pin_memory=self.link.asynchronous)
@@ -83,17 +83,17 @@ class HostAdapter(Sink):
             master.grad = arrived if master.grad is None else master.grad.add_(arrived)
 
     def collect(self) -> None:
-        """See that every gradient has arrived; before they are read."""
+        """Wait until every gradient has arrived; call before reading them."""
         self.flush()  # sends the last layer's
         self.flush()  # takes them in
 
     def publish(self) -> None:
-        """Give the card the masters as they are now; after every optimizer step."""
+        """Copy the master weights to the GPU; call after every optimizer step."""
         for card, master in zip(self.cards, self.masters, strict=True):
             card.data.copy_(master.detach())
 
     def restore(self) -> None:
-        """Give the adapter its masters back in full precision; when training is over."""
+        """Give the adapter its master weights back in full precision; call when training is over."""
         for card, master in zip(self.cards, self.masters, strict=True):
             card.data = master.detach().to(card.device)
 
@@ -110,7 +110,7 @@ class ProductPart:
 
     @property
     def adapter(self) -> LoraLinear | None:
-        """The adapter, None where there is none or it is switched off."""
+        """The enabled adapter; None where there is none or it is disabled."""
         return self.lora if self.lora is not None and self.lora.enabled else None
 
 
@@ -126,7 +126,7 @@ class Product:
         self._dense: Tensor | None = None
 
     def dense(self, dtype: torch.dtype) -> Tensor:
-        """All frozen matrices, one below the other, (O, I)."""
+        """All frozen matrices stacked, (O, I)."""
         if self._dense is not None and self._dense.dtype == dtype:
             return self._dense
         if len(self.parts) == 1:
@@ -143,7 +143,7 @@ class Product:
         return dense
 
     def low(self, x: Tensor) -> Tensor:
-        """x (t, I) → x Aᵀ of all adapted parts side by side, (t, R); R is 0 where none is adapted."""
+        """Low-rank product of the adapted parts: x (t, I) → x Aᵀ side by side, (t, R); R is 0 where none is adapted."""
         return x @ self.down(x).T
 
     def down(self, like: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class Product:
         return parts
 
     def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """x (t, I) → (t, O), into `out` where given."""
+        """Forward: x (t, I) → (t, O), into `out` where given."""
         dense = self.dense(x.dtype)
         y = F.linear(x, dense) if out is None else torch.mm(x, dense.T, out=out)
         del dense
@@ -172,12 +172,12 @@ class Product:
         return y
 
     def backward(self, grad: Tensor, x: Tensor, sink: Sink) -> Tensor:
-        """Gradient (t, O) of the output → gradient (t, I) of x; A's and B's go to the sink."""
+        """Backward: gradient (t, O) of the output → gradient (t, I) of x; A's and B's go to the sink."""
         d_x = grad @ self.dense(grad.dtype)
         return d_x.addmm_(self.adapter_backward(grad, x, sink), self.down(grad))
 
     def adapter_backward(self, grad: Tensor, x: Tensor, sink: Sink) -> Tensor:
-        """Gradient (t, O) of the output → gradient (t, R) of `low`; A's and B's go to the sink."""
+        """Backward of the adapters only: gradient (t, O) of the output → (t, R) of `low`; A's and B's go to the sink."""
         low = self.low(x)
         d_low = torch.empty_like(low)
         for part, adapter, ranks in self.adapted():
@@ -189,7 +189,7 @@ class Product:
         return d_low
 
     def finish(self, d_low: Tensor, x: Tensor, sink: Sink) -> None:
-        """Gradients of every A from that of `low` (t, R) and the input (t, I)."""
+        """Compute the gradient of every A from that of `low` (t, R) and the input (t, I)."""
         d_down = d_low.T @ x
         for _, adapter, ranks in self.adapted():
             sink.add(adapter.lora_A, d_down[ranks])

@@ -38,7 +38,7 @@ from stilnovo.plan.levers import Levers
 
 @dataclass
 class _Pass:
-    """One forward pass that waits for its backward."""
+    """A forward pass waiting for its backward."""
 
     stream: Stream
     last: Tensor
@@ -91,7 +91,7 @@ class TrainingEngine:
         self.saved_bytes = 0  # on the card, by the fullest forward pass
 
     def hidden(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Token ids (T,) of documents with these lengths → final normalised hidden states (T, C)."""
+        """Compute final normalised hidden states (T, C) from token ids (T,) of documents with these lengths."""
         handles = lora.parameters(self.model)
         if not torch.is_grad_enabled() or not handles or self.lowest == len(self.layers):
             return self._forward(tokens, lengths, training=False)[0]

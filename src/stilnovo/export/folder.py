@@ -91,7 +91,7 @@ def _config(config: LlamaConfig, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _rope_scaling(config: LlamaConfig) -> dict[str, Any] | None:
-    """The rule behind a GGUF file's rotary divisors.
+    """Recover the RoPE scaling rule from a GGUF file's frequency divisors.
 
     Raises:
         InputError: when it is not Llama 3.1's.
@@ -114,7 +114,7 @@ def _rope_scaling(config: LlamaConfig) -> dict[str, Any] | None:
 
 
 def _tokenizer_settings(given: dict[str, Any], tokenizer: Tokenizer, positions: int) -> dict[str, Any]:
-    """`tokenizer_config.json`: what was given, and what the tokeniser knows beside it."""
+    """Content of `tokenizer_config.json`: the given settings, and what the tokeniser knows."""
     known = {
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": tokenizer.special_text(tokenizer.bos_id),
         "eos_token": tokenizer.special_text(tokenizer.eos_id), "pad_token": tokenizer.special_text(tokenizer.pad_id),
@@ -125,7 +125,7 @@ def _tokenizer_settings(given: dict[str, Any], tokenizer: Tokenizer, positions: 
 
 
 def _definition(tokenizer: Tokenizer) -> bytes:
-    """`tokenizer.json`; where documents open with a token, others must put it there too, as ours does by itself."""
+    """Content of `tokenizer.json`; where documents open with BOS, a post-processor adds it for other programs."""
     opening = tokenizer.special_text(tokenizer.bos_id)
     if opening is None:
         return tokenizer.definition.encode()

@@ -196,7 +196,7 @@ class _Merging:
         self.along, self.update = 0.0, 0.0  # numerator and denominator of `Exported.arrived`
 
     def tensor(self, name: str, shape: ExportShape) -> Tensor:
-        """The weight of that name: stored, rounded and merged."""
+        """The weight of that name: read, rounded and merged."""
         stored = self.reader.tensor(name, shape)
         path = name.removesuffix(".weight")
         module = self.adapted.get(path)
@@ -218,7 +218,7 @@ class _Merging:
 
 
 def _shell(config: LlamaConfig) -> tuple[Llama, dict[str, ExportShape]]:
-    """A model of this shape without storage, for an adapter to be loaded on, and its weights' shapes by name, in order."""
+    """A model of this shape without storage, on which to load an adapter, and its weights' shapes by name, in order."""
     shapes: dict[str, ExportShape] = {}
 
     def tensor(name: str, shape: ExportShape) -> Tensor:
@@ -229,7 +229,7 @@ def _shell(config: LlamaConfig) -> tuple[Llama, dict[str, ExportShape]]:
 
 
 def _shards(shapes: dict[str, ExportShape], itemsize: int, limit: int) -> dict[str, list[tuple[str, ExportShape]]]:
-    """The weights of each file, by its name; files are filled in order."""
+    """Assign weights to files by name; files are filled in order."""
     parts: list[list[tuple[str, ExportShape]]] = [[]]
     filled = 0
     for name, shape in shapes.items():
@@ -264,7 +264,7 @@ def _check_room(out: Path, needed: int) -> None:
 
 @contextlib.contextmanager
 def _beside(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place at the end; whatever goes wrong, nothing of it is left."""
+    """Context manager: a temporary folder that becomes `out` at the end; on any error it is removed."""
     new_parents = [parent for parent in out.parents if not parent.exists()]
     with disk_errors(out):
         try:

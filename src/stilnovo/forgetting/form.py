@@ -93,7 +93,7 @@ class AnswerForm:
 
     @property
     def kept(self) -> bool:
-        """Whether it has the form of an answer."""
+        """Whether the text has the form of an answer."""
         return self.ended and self.clean and self.no_loop
 
 
@@ -146,7 +146,7 @@ def write_answers(
 
 
 def form_of(tokenizer: Tokenizer, prompt: Prompt, answer: Completion) -> AnswerForm:
-    """What can be seen of an answer's form."""
+    """Analyse an answer's form."""
     special = any(tokenizer.special_text(token) is not None for token in answer.ids)
     asked, said = language(prompt.messages[-1].content), language(answer.text)
     return AnswerForm(
@@ -161,17 +161,17 @@ def form_of(tokenizer: Tokenizer, prompt: Prompt, answer: Completion) -> AnswerF
 
 
 def form_share(answers: Sequence[AnswerForm], part: str) -> float:
-    """The share of answers of which `part`, one of `PARTS`, is true."""
+    """Share of answers for which `part`, one of `PARTS`, is true."""
     return sum(bool(getattr(answer, part)) for answer in answers) / len(answers)
 
 
 def leaks(text: str) -> bool:
-    """Whether a template shows in the text: a special token spelt out, or a line that opens another turn."""
+    """Whether template markup leaks into the text: a special token spelt out, or a line that opens another turn."""
     return any(marker in text for marker in _MARKERS) or _HEADING.search(text) is not None
 
 
 def loops(ids: Sequence[int]) -> bool:
-    """Whether a text turns in circles; see the module."""
+    """Whether a text repeats itself endlessly; see the module."""
     count = len(ids)
     for period in range(1, count // _PERIODS + 1):
         size = max(_PERIODS * period, _LEAST_TOKENS)
@@ -182,7 +182,7 @@ def loops(ids: Sequence[int]) -> bool:
 
 
 def language(text: str) -> str:
-    """`it` or `en`, whichever has more of its function words in the text; empty where it cannot be told."""
+    """Detect the language, `it` or `en`, by function words; empty where undecided."""
     words = re.findall(r"[a-zà-ù]+", text.lower())
     counts = {code: sum(word in known for word in words) for code, known in _FUNCTION_WORDS.items()}
     return max(counts, key=counts.__getitem__) if len(set(counts.values())) > 1 else ""

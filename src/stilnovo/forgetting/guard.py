@@ -59,7 +59,7 @@ FEWEST_TOKENS = 256  # of a forward pass, however few the training step takes
 
 @dataclass(frozen=True)
 class Protected:
-    """One of the things that must not be lost, and how far it is from the base.
+    """One protected benchmark or text, and its current regression from the base.
 
     Attributes:
         name: `benchmarks`, or a text's.
@@ -86,7 +86,7 @@ class Protected:
 
     @property
     def text(self) -> str:
-        """For people."""
+        """One line for the user."""
         sign = "%" if self.unit == "percent" else "points"
         change = f"{self.name} {self.change:+.2f} {sign}".replace("-", "−")
         if not self.lost:
@@ -124,7 +124,7 @@ class Guard:
         }
 
     def begin(self, model: Llama) -> None:
-        """Take the base's answers from the run folder, or ask it: the adapter is switched off meanwhile."""
+        """Load the base's answers from the run folder, or evaluate it with the adapter disabled."""
         key, path = f"answers by benchmark {self.what.sha256()} {self.identity}", self.folder / "base.json"
         with suppress(OSError, ValueError, KeyError, TypeError):  # an earlier session's, of this base and slice
             stored = json.loads(path.read_text(encoding="utf-8"))
@@ -180,7 +180,7 @@ class Guard:
         )  # fmt: skip
 
     def judge(self, now: Answers) -> list[Protected]:
-        """Apply the rule to the answers of one more evaluation."""
+        """Apply the stopping rule to the answers of one more evaluation."""
         assert self.base is not None
         alpha, protected = self.section.alpha, []
         for name, rooms in self._rooms.items():
@@ -206,7 +206,7 @@ class Guard:
         self._rooms = {name: [row.numpy() for row in state[name]] for name in self._rooms}
 
     def rule(self) -> list[str]:
-        """Before the run, for people: what is evaluated, when, what ends the training, what could be seen."""
+        """Describe before the run what is evaluated, when, what stops the training, and the smallest visible loss."""
         section, what = self.section, self.what
         lines = [
             f"Guard: an evaluation every {self.every} steps and after the last, {self.planned} in all, of "
@@ -232,7 +232,7 @@ class Guard:
 def guard_callback(
     recipe: Recipe, folder: Path, file_hash: FileHash = sha256_file
 ) -> Callable[[Llama, Tokenizer, Corpus], Guard]:
-    """Draw the slice that a recipe names, now; what is returned makes the guard once model and corpus are open.
+    """Draw the slice that a recipe names; returns a factory that makes the guard once model and corpus are open.
 
     `folder` is the run's; `file_hash` may remember the hashes of big files.
 
@@ -290,13 +290,13 @@ def soft_scores(selection: Selection, base: Sequence[Sequence[float]], now: Sequ
 
 
 def temperature(logits: Sequence[Floats]) -> float:
-    """τ from the base's logits, an item a row, the right ending first."""
+    """Fit the temperature τ to the base's logits, an item a row, the right ending first."""
     margins = [row[0] - row[1:].max() for row in logits]
     return SOFTNESS * math.sqrt(float(np.mean(np.square(margins)))) or 1.0
 
 
 def soft_score(logits: Floats, tau: float) -> Floats:
-    """Probability of the first of E endings, (…, E) → (…)."""
+    """Softmax probability of the first of E endings, (…, E) → (…)."""
     with np.errstate(over="ignore"):  # a hopeless ending has probability zero
         return np.asarray(1 / np.exp((logits - logits[..., :1]) / tau).sum(axis=-1))
 
@@ -312,7 +312,7 @@ def _logits(item: MultipleChoice, values: Sequence[float], metric: str) -> Float
 def score_rooms(
     selections: Sequence[Selection], base: Answers, now: Answers, allowed: float
 ) -> tuple[Floats, list[int]]:
-    """What is left of the allowance, in points, (U,), so that its mean is that of all items; and each unit's benchmark."""
+    """Remaining allowance in points per unit, (U,), averaging to that of all items; also each unit's benchmark."""
     scores = [soft_scores(*part) for part in zip(selections, base.loglikelihoods, now.loglikelihoods, strict=True)]
     sums = [
         cluster_sums(100 * (after - before) + allowed, one.clusters)
@@ -328,7 +328,7 @@ def _accuracy(selection: Selection, values: Sequence[Sequence[float]]) -> float:
 
 
 def text_rooms(base: Sequence[float], now: Sequence[float], allowed: float) -> Floats:
-    """What is left of the allowance in percent of the base's bits, (D,): each document weighs by what it costs."""
+    """Remaining allowance in percent of the base's bits, (D,): each document weighs by its bits."""
     before, after = np.asarray(base), np.asarray(now)
     rooms: Floats = 100 * ((1 + allowed / 100) * before - after) / before.mean()
     return rooms

@@ -60,7 +60,7 @@ class Probes:
 def fitted(
     probes: Probes, prompts: int, seed: int, tokenizer: Tokenizer, context: int, note: Callable[[str], None]
 ) -> Probes:
-    """The probes with the conversations that the model can read, and prompts drawn from them; `note` is told of the others."""
+    """Keep the conversations that fit the model's context, and draw prompts from them; `note` reports the others."""
     fit = fitting(probes.conversations, tokenizer, context)
     if len(fit) < len(probes.conversations):
         note(f"{len(probes.conversations) - len(fit):,} conversations are longer than the context and are left out.")
@@ -91,7 +91,7 @@ class SweepCandidate:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The base's answers, and those of every adapter under every scaling but 0, which is the base."""
+    """Results of a sweep: the base's answers, and those of every adapter under every scaling but 0, which is the base."""
 
     base: ScaleAnswers
     points: dict[tuple[str, Scaling], ScaleAnswers]
@@ -113,7 +113,7 @@ def run_sweep(
     token_budget: int = TOKEN_BUDGET,
     progress: Progress | None = None,
 ) -> Sweep:
-    """Measure the base and every adapter under each of its scalings.
+    """Evaluate the base and every adapter under each of its scalings.
 
     Args:
         model: The base, without an adapter; without one again at the end.
@@ -164,7 +164,7 @@ def measure(
     token_budget: int = TOKEN_BUDGET,
     progress: Callable[[str, int], None] | None = None,
 ) -> ScaleAnswers:
-    """One model, as it is, through all probes; `progress` is called with (what, items done)."""
+    """Evaluate the current model on all probes; `progress` is called with (what, items done)."""
     before = 0
 
     def report(what: str, done: int, total: int) -> None:

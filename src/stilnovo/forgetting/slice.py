@@ -110,7 +110,7 @@ def read_slice(
 
 
 def read(path: str) -> list[SliceDocument]:
-    """The documents of a file or folder, or its conversations where the first row holds one.
+    """Read the documents of a file or folder, or its conversations where the first row holds one.
 
     Raises:
         InputError: it cannot be read, or holds nothing.
@@ -121,14 +121,14 @@ def read(path: str) -> list[SliceDocument]:
 
 
 def sample(documents: Sequence[SliceDocument], count: int, seed: int) -> tuple[SliceDocument, ...]:
-    """`count` of the documents, or all, drawn at random, in their order."""
+    """Sample `count` of the documents, or all, in their order."""
     if count >= len(documents):
         return tuple(documents)
     return tuple(documents[index] for index in sorted(random.Random(seed).sample(range(len(documents)), count)))
 
 
 def measure(model: Llama, tokenizer: Tokenizer, what: Slice, *, token_budget: int = TOKEN_BUDGET) -> Answers:
-    """Evaluate the model, as it is, on the whole slice."""
+    """Evaluate the current model on the whole slice."""
     scores = iter(score(model, tokenizer, what.items, token_budget=token_budget) if what.selections else ())
     loglikelihoods = [[list(one.loglikelihoods) for one in islice(scores, len(part.items))] for part in what.selections]
     longest, options = min(DOCUMENT_TOKENS, model.config.max_positions), ReadOptions(token_budget)
@@ -154,6 +154,6 @@ def _reading(number: int, document: SliceDocument, tokenizer: Tokenizer, longest
 
 
 def _name(path: str, paths: Sequence[str]) -> str:
-    """The file's own name, the whole path where two share it or it would be the gain's."""
+    """Short name of a protected text: the file's name, or the whole path where two share it or the gain's text does."""
     stem = Path(path).stem
     return path if [Path(one).stem for one in paths].count(stem) > 1 or stem == GAIN else stem

@@ -74,13 +74,13 @@ class Point:
 
     @property
     def form(self) -> float | None:
-        """Percent of the answers that kept their form; None where none was written."""
+        """Percent of the written answers that kept their form; None where none was written."""
         return 100 * form_share(self.measured.answers, "kept") if self.measured.answers else None
 
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """The base, every setting in order, and the one to take, None where none gains without a loss beyond `tolerance`."""
+    """The base, every setting in order, and the recommended one; None where none gains without a loss beyond `tolerance`."""
 
     base: Point
     points: tuple[Point, ...]
@@ -134,7 +134,7 @@ def _point(base: Point, name: str, scaling: Scaling, measured: ScaleAnswers, tol
 
 
 def _pooled(pairs: Mapping[str, Pairs]) -> tuple[list[float], list[float], list[Hashable] | None]:
-    """What the items of all tasks scored before and after, each by its task's own metric, and their clusters."""
+    """Pool the items of all tasks: scores before and after, each by its task's own metric, and their clusters."""
     scores = [common.scores() for common in pairs.values()]
     first = [value for before, _, _ in scores for value in before]
     second = [value for _, after, _ in scores for value in after]
@@ -153,7 +153,7 @@ def _text_verdict(before: HeldOutScore, after: HeldOutScore) -> Verdict:
 
 
 def _with_fronts(points: Sequence[Point]) -> list[Point]:
-    """The points with the panels in which each lies on the front."""
+    """Mark on each point the panels in whose Pareto front it lies."""
     fronts: dict[Front, list[int]] = {}
     for panel in get_args(Front):
         places = [(one.gain.value, loss.value) for one in points if (loss := one.loss(panel)) is not None]
@@ -165,7 +165,7 @@ def _with_fronts(points: Sequence[Point]) -> list[Point]:
 
 
 def front(places: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the places (gained, lost) that no other dominates: gained as much, lost no more, and one of it strictly."""
+    """Pareto front: indices of the (gained, lost) points that no other dominates."""
     return [
         index
         for index, (gained, lost) in enumerate(places)

@@ -30,7 +30,7 @@ KEEP_DENSE_BYTES = 2 * 2**30  # on a CPU, keep dense weights while writing when 
 
 @dataclass(frozen=True)
 class Completion:
-    """One generated text; `stopped` is whether the model ended it itself, `ids` its tokens, special ones included."""
+    """A generated text; `stopped`: the model ended it itself; `ids`: its tokens, special ones included."""
 
     text: str
     tokens: int
@@ -54,7 +54,7 @@ class Sampler:
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """The smallest set of likeliest tokens whose mass reaches `top_p`, renormalised (Holtzman et al. 2020, §3.1); (V,) → (V,)."""
+    """Top-p filter: the smallest set of likeliest tokens with mass `top_p`, renormalised (Holtzman et al. 2020, §3.1)."""
     ordered, index = probabilities.sort(descending=True)
     before = ordered.cumsum(-1) - ordered  # mass of the likelier ones: below top_p for every member of the set
     members = ordered.masked_fill(before >= top_p, 0.0)
@@ -62,7 +62,7 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 
 
 class _Text:
-    """A text being written: its tokens, and how much of them is safe to show."""
+    """A text being generated: its tokens, and how much of it is safe to show."""
 
     def __init__(self, tokenizer: Tokenizer, sampling: Sampling) -> None:
         self.tokenizer, self.sampler, self.stop = tokenizer, Sampler(sampling), sampling.stop
@@ -82,7 +82,7 @@ class _Text:
         return self.tokenizer.decode(self.ids).rstrip("\ufffd")
 
     def fresh(self) -> str:
-        """Text not shown yet; what may become a stop string waits."""
+        """Text not shown yet; the beginning of a possible stop string is held back."""
         text = self.text()
         end, _ = stop_at(text, self.stop, self.done)
         piece, self.shown = text[self.shown : end], max(self.shown, end)
@@ -97,7 +97,7 @@ class Generator:
         self.context_tokens = model.config.max_positions
 
     def count(self, messages: Sequence[Message]) -> int:
-        """Tokens that a conversation takes, the opening of the answer included."""
+        """Count the tokens of a conversation, the opening of the answer included."""
         return len(self.tokenizer.render(messages, generation=True))
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
@@ -161,7 +161,7 @@ class Generator:
 
 @contextmanager
 def dense_weights(model: Llama) -> Iterator[None]:
-    """While inside, on a CPU, keep the frozen weights dense if they are small enough (see the module)."""
+    """Context manager: on a CPU, keep the frozen weights dense if they are small enough (see the module)."""
     linears = [module for module in model.modules() if isinstance(module, FrozenLinear)]
     size = sum(linear.out_features * linear.in_features for linear in linears) * model.dtype.itemsize
     keep = model.device.type == "cpu" and size <= KEEP_DENSE_BYTES

@@ -32,7 +32,7 @@ class KVCache:
         self._mask: Tensor | None = None
 
     def expect(self, counts: Sequence[int]) -> Tensor:
-        """Announce how many tokens of each text the next forward pass brings; returns their positions (T,) int64."""
+        """Announce how many tokens of each text the next forward pass has; returns their positions (T,) int64."""
         assert len(counts) == len(self.lengths)
         self._incoming = list(counts)
         device = self._keys.device
@@ -44,7 +44,7 @@ class KVCache:
         )
 
     def advance(self) -> None:
-        """Count the expected tokens as cached, once every layer has read them."""
+        """Count the announced tokens as cached, once every layer has read them."""
         self.lengths = [done + new for done, new in zip(self.lengths, self._incoming, strict=True)]
 
     def keep(self, texts: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from stilnovo.errors import InputError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose tokens. Temperature 0 takes the likeliest; the report's settings are the defaults (§6.1.2)."""
+    """Sampling settings. Temperature 0 is greedy; the report's settings are the defaults (§6.1.2)."""
 
     temperature: float = 0.6
     top_p: float = 0.95
@@ -30,7 +30,7 @@ class Sampling:
 
 
 def stop_at(text: str, stops: Sequence[str], final: bool) -> tuple[int, bool]:
-    """How much of a growing text may be shown, and whether a stop string has ended it.
+    """Find a stop string in a growing text: how many characters may be shown, and whether it has ended.
 
     Unless the text is final, what may become a stop string waits.
     """

@@ -21,7 +21,7 @@ class BadRow(Exception):
 
 
 def refuse_if(fault: object, reason: str, found: str = "") -> None:
-    """Leave a row where a check found a fault.
+    """Raise `BadRow` where a check found a fault.
 
     Raises:
         BadRow: when `fault` is true.
@@ -31,7 +31,7 @@ def refuse_if(fault: object, reason: str, found: str = "") -> None:
 
 
 def stop(place: str, bad: BadRow) -> None:
-    """The strict policy.
+    """Strict policy: the first bad row is an error.
 
     Raises:
         InputError: always.
@@ -41,26 +41,26 @@ def stop(place: str, bad: BadRow) -> None:
 
 @dataclass
 class Tally:
-    """What was taken and what was left out, by reason, with the first few places of each."""
+    """Counts of rows used and rows left out by reason, with the first few places of each."""
 
     taken: int = 0
     left: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[str]] = field(default_factory=dict)
 
     def leave(self, place: str, bad: BadRow) -> None:
-        """Count one row that was left out: the lenient policy."""
+        """Lenient policy: count the row as left out."""
         shown = f"{place}: {bad.found}" if bad.found else place
         self.add(Tally(0, Counter([bad.reason]), {bad.reason: [shown]}))
 
     def add(self, other: Tally) -> None:
-        """Take another tally's counts in, in order."""
+        """Add another tally's counts, in order."""
         self.taken += other.taken
         self.left.update(other.left)
         for reason, places in other.places.items():
             self.places[reason] = [*self.places.get(reason, ()), *places][:SHOWN_PLACES]
 
     def lines(self) -> list[str]:
-        """One line a reason, for people."""
+        """One line for each reason."""
         return [
             f"{count:,} left out, {reason} (first: {self.places[reason][0]})" for reason, count in self.left.items()
         ]

@@ -33,7 +33,7 @@ _PLAIN = (str, int, float, bool, list, dict, type(None))
 
 
 def json_row(line: bytes) -> Row | BadRow:
-    """The row of one line of JSON."""
+    """Parse one line of JSON as a row."""
     try:
         row = _JSON.decode(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -48,7 +48,7 @@ def _why(error: Exception) -> str:
 
 
 def _checked(row: Any, escapes: bool) -> Row | BadRow:
-    """A row, if it is an object; JSON's escapes can spell half a character, which no tokeniser takes."""
+    """Check that a row is an object of valid Unicode: JSON's escapes can spell half a character, which no tokeniser takes."""
     if not isinstance(row, dict):
         return BadRow("not an object", type(row).__name__)
     if escapes:
@@ -80,7 +80,7 @@ def _json_lines(stream: Any, path: Path) -> Iterator[bytes]:
 
 
 def _json(stream: Any, path: Path) -> Iterator[Part]:
-    """An array of objects, or one object, which is one row; also objects line by line, which many data sets call `.json`."""
+    """Read an array of objects, one object (one row), or objects line by line, which many data sets call `.json`."""
     lines = _json_lines(stream, path)
     first = next(lines, b"")
     if first.lstrip().startswith(b"{") and isinstance(json_row(first), dict) and (second := next(lines, b"")):
@@ -97,7 +97,7 @@ def _json(stream: Any, path: Path) -> Iterator[Part]:
 
 
 def _csv(stream: Any, path: Path) -> Iterator[Part]:
-    """A table with a header; every cell is text. Semicolons part the cells where the header has no comma."""
+    """Read a table with a header; every cell is text. Semicolons separate the cells where the header has no comma."""
     csv.field_size_limit(LONGEST_ROW)
     lines = text_lines(stream, path)
     head = next(lines, "")
@@ -132,7 +132,7 @@ def _parquet(stream: Any, path: Path) -> Iterator[Part]:
 
 
 def _arrow(stream: Any, path: Path) -> Iterator[Part]:
-    """What `datasets` saves (a stream of batches), or an Arrow file."""
+    """Read a file saved by `datasets` (a stream of batches), or an Arrow file."""
     import pyarrow as pa
 
     if stream.peek(6).startswith(b"ARROW1"):
@@ -156,14 +156,14 @@ def _columns(schema: Any, path: Path) -> list[str]:
 
 
 def _records(batches: Iterable[Any], columns: list[str]) -> Iterator[Row]:
-    """Rows of Arrow batches; dates and decimals are text, as in JSON."""
+    """Convert Arrow batches to rows; dates and decimals become text, as in JSON."""
     for batch in batches:
         for row in batch.select(columns).to_pylist():
             yield {key: value if isinstance(value, _PLAIN) else str(value) for key, value in row.items()}
 
 
 def _pages(stream: Any, path: Path) -> Iterator[Part]:
-    """Every page of a MediaWiki dump: id, title, namespace, redirect, wikitext; memory does not grow with the dump.
+    """Read the pages of a MediaWiki dump: id, title, namespace, redirect, wikitext; memory does not grow with the dump.
 
     Raises:
         InputError: when the file is no such dump, or ends before it should; it names the last whole page.

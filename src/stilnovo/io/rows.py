@@ -53,13 +53,13 @@ class RowBlock:
 
 
 def place_of(source: str, number: int) -> str:
-    """How a row of a file is named to people: by the line that it is, where rows are lines."""
+    """Name a row for error messages: by its line, where rows are lines."""
     path = Path(source)
     return f"{path.name}, {'line' if suffix_of(path) in _LINES else 'row'} {number}"
 
 
 def files_of(paths: Iterable[str | Path]) -> list[Path]:
-    """Every file that the paths name, folders in sorted order; `sample` is the project's own encyclopaedia.
+    """List every file that the paths name, folders in sorted order; `sample` is the project's own encyclopaedia.
 
     Raises:
         InputError: for a path that does not exist, holds nothing, or is of a kind that is not read.
@@ -85,7 +85,7 @@ def files_of(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    """The files of a folder; of one that `datasets` saved, its data alone."""
+    """List the files of a folder; of one saved by `datasets`, only its data."""
     splits, state = folder / "dataset_dict.json", folder / "state.json"
     with reported(
         f"{folder} is no whole data set: its list of files is damaged.", errors=(KeyError, TypeError, ValueError)
@@ -106,7 +106,7 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 
 def blocks(paths: Iterable[Path], block_bytes: int = BLOCK_BYTES) -> Iterator[RowBlock]:
-    """The blocks of the files, one after another.
+    """Split the files into blocks of rows.
 
     Raises:
         InputError: for a file that is empty, cut short, or not what its name says.
@@ -136,7 +136,7 @@ def _cut(parts: Iterator[Part], block_bytes: int) -> Iterator[tuple[int, int, li
 
 
 def rows_of(block: RowBlock) -> Iterator[tuple[int, Row | BadRow]]:
-    """The rows of a block with their numbers; blank lines are passed over."""
+    """Read the rows of a block with their numbers; blank lines are skipped."""
     for number, part in enumerate(block.parts, block.first):
         if not isinstance(part, bytes):
             yield number, part
@@ -147,7 +147,7 @@ def rows_of(block: RowBlock) -> Iterator[tuple[int, Row | BadRow]]:
 def parsed(
     blocks: Iterable[RowBlock], parse: Callable[[Row, int], Parsed], on_bad: Callable[[str, BadRow], None] = stop
 ) -> Iterator[Parsed]:
-    """What `parse` makes of each row and its number; `on_bad` is called with the place and the fault of each bad row.
+    """Parse each row with `parse` (row, number); `on_bad` is called with place and fault of each bad row.
 
     Raises:
         InputError: for a file that cannot be read, or whatever `on_bad` raises: by default at the first bad row.
@@ -165,10 +165,10 @@ def parsed(
 
 
 def iter_rows(path: str | Path, on_bad: Callable[[str, BadRow], None] = stop) -> Iterator[Row]:
-    """The rows of a file or folder one by one; errors and `on_bad` as in `parsed`."""
+    """Iterate over the rows of a file or folder; errors and `on_bad` as in `parsed`."""
     return parsed(blocks(files_of([path])), lambda row, _: row, on_bad)
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """The rows of a file or folder, the first bad one being an error."""
+    """Read all rows of a file or folder; the first bad one is an error."""
     return list(iter_rows(path))

@@ -40,13 +40,13 @@ def uncompressed_name(path: Path) -> str:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that tells a file's kind, in lower case, looking through that of its compression."""
+    """Suffix that decides a file's format, in lower case, without that of its compression."""
     return Path(uncompressed_name(path)).suffix.lower()
 
 
 @contextmanager
 def open_stream(path: Path) -> Iterator[Any]:
-    """A file for reading, decompressed on the way; errors while it is read are its errors.
+    """Open a file for reading, decompressed; errors while reading are reported as errors of that file.
 
     Raises:
         InputError: when it cannot be opened, is damaged, ends too early, or as a whole is a `BadRow`.
@@ -86,7 +86,7 @@ def check_head(head: bytes, path: Path) -> None:
 
 
 def decode(raw: bytes, path: Path) -> str:
-    """A file's UTF-8 text, with or without BOM, line ends as `\\n`.
+    """Decode a UTF-8 file, with or without BOM, line ends as `\n`.
 
     Raises:
         BadRow: for a binary file or another encoding, with the place of the byte.
@@ -100,7 +100,7 @@ def decode(raw: bytes, path: Path) -> str:
 
 
 def text_lines(stream: IO[bytes], path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file one by one, line ends as `\\n`.
+    """Iterate over the lines of a UTF-8 file, line ends as `\n`.
 
     Raises:
         BadRow: for a binary file or another encoding, with the place of the byte.

@@ -53,7 +53,7 @@ def catalogue() -> tuple[Entry, ...]:
 
 
 def find(name: str) -> Entry:
-    """Find the only work whose title equals `name`, or whose author and title contain its words; accents and case are ignored.
+    """Find the only work whose title equals `name`, or whose author and title contain its words; case and accents ignored.
 
     Raises:
         InputError: none, or several.

@@ -87,7 +87,7 @@ def number_of(heads: Sequence[str]) -> tuple[int | None, str]:
 
 
 def _begins(text: str, at: int) -> bool:
-    """Whether what stands at `at` begins the text, a line or a sentence."""
+    """Whether position `at` begins the text, a line or a sentence."""
     back = at
     while back > 0 and text[back - 1] in " \t":
         back -= 1
@@ -125,7 +125,7 @@ def _worded(text: str) -> list[Heading]:
 
 
 def _alone(text: str) -> list[Heading]:
-    """Lines in capitals between blank lines, each named once."""
+    """Find lines in capitals between blank lines, each named once."""
     headings: list[Heading] = []
     starts = [0, *(gap.end() for gap in re.finditer(r"(?<=\n)\n", text))]
     for match in filter(None, (_ALONE.match(text, start) for start in starts)):
@@ -177,7 +177,7 @@ _GAINS = {1: 1.0, 2: 0.2, 3: -0.6}
 
 
 def _chain(candidates: Sequence[_Numeral], minimum: int = 3) -> list[_Numeral]:
-    """The best sequence that counts up by one, with rare gaps, and may start again at 1 (a new part, a new novella)."""
+    """Find the best sequence that counts up by one, with rare gaps, and may restart at 1 (a new part, a new novella)."""
     best: list[tuple[float, int]] = []
     for i, here in enumerate(candidates):
         options = [(1.0 if here.number == 1 and here.weight > 0.5 else 0.3 if here.number == 2 else -1.0, -1)]
@@ -201,7 +201,7 @@ def _chain(candidates: Sequence[_Numeral], minimum: int = 3) -> list[_Numeral]:
 
 
 def _glued(text: str) -> list[Heading]:
-    """Titles in capitals at the head of a paragraph, each standing once: the pieces of a collection.
+    """Find titles in capitals at the head of a paragraph, each occurring once: the pieces of a collection.
 
     What stands in capitals again and again is no title but a signature: *TUO PADRE DICEMBRE* is the title *DICEMBRE*.
     """

@@ -44,7 +44,7 @@ Row = tuple[int, str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Sought:
-    """A parsed query. `demanded` phrases must occur in a passage; everything else is optional.
+    """A parsed query. Phrases in `demanded` must occur in a passage; everything else is optional.
 
     Attributes:
         surface: Folded words.
@@ -170,7 +170,7 @@ class Index:
         return True
 
     def _writer(self, patient: bool) -> tantivy.IndexWriter | None:
-        """The one writer there can be; None while another process has it."""
+        """The index's only writer; None while another process has it."""
         until = time.monotonic() + (_WAIT_SECONDS if patient else 1.0)
         while True:
             try:
@@ -189,7 +189,7 @@ class Index:
     def _weighed(
         self, field: str, forms: Sequence[str], weight: float = 1.0
     ) -> list[tuple[tantivy.Occur, tantivy.Query]]:
-        """Alternatives for words, by Robertson and Sparck Jones's rarity ln((N - n + 0.5) / (n + 0.5)).
+        """Query alternatives for words, weighted by Robertson and Sparck Jones's rarity ln((N - n + 0.5) / (n + 0.5)).
 
         tantivy's own adds 1 under the logarithm; in a small library that lets a name which stands in every other
         passage count for much. What more than half of the passages have is nearly nothing here.

@@ -27,7 +27,7 @@ class PassageSpan(NamedTuple):
 
 
 def _clauses(text: str, start: int, end: int) -> list[tuple[int, int]]:
-    """A sentence longer than a passage, cut at semicolons, then commas, then spaces."""
+    """Cut a sentence longer than a passage at semicolons, then commas, then spaces."""
     if end - start <= LONGEST:
         return [(start, end)]
     middle = (start + end) // 2
@@ -63,7 +63,7 @@ def prose(text: str, section: Section) -> list[PassageSpan]:
 
 
 def verse_lines(text: str, body: int, end: int) -> list[tuple[int, int]]:
-    """Spans of the verses of a section's `text[body:end]`; verse n is item n - 1. Rules and asterisks are none."""
+    """Find the verses of a section's `text[body:end]`; verse n is item n - 1. Rules and asterisks do not count."""
     return [
         (body + match.start(), body + match.end())
         for match in re.finditer(r"[^\s][^\n]*[^\s]|[^\s]", text[body:end])

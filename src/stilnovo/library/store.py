@@ -123,7 +123,7 @@ class Library(AbstractContextManager["Library"]):
         return None if self.path is None else self.path.with_name(f"{self.path.name}.index")
 
     def _revision(self) -> int:
-        """Grows whenever this or another process adds, renames or removes a work; what is remembered of the old state goes."""
+        """Revision number, raised by every change of this or another process; on a change, cached rows are dropped."""
         with self._guarded():
             revision = int(self._fact("revision"))
         if revision != self._seen:
@@ -131,7 +131,7 @@ class Library(AbstractContextManager["Library"]):
         return revision
 
     def _digests(self) -> dict[int, str]:
-        """Work → a digest of all that is indexed of it."""
+        """Digest of everything indexed of each work."""
         library = self._fact("library")
         rows = self.connection.execute("SELECT id, sha256, author, title FROM works ORDER BY id")
         return {work: hashlib.sha256(repr((library, *rest)).encode()).hexdigest()[:24] for work, *rest in rows}
@@ -148,7 +148,7 @@ class Library(AbstractContextManager["Library"]):
         return str(self.connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0])
 
     def _next(self, what: str, count: int = 1) -> int:
-        """The first of `count` ids that were never given before; inside a transaction."""
+        """Reserve `count` ids that were never used before; returns the first. Call inside a transaction."""
         last = int(self._fact(what))
         self.connection.execute("UPDATE facts SET value = ? WHERE name = ?", (str(last + count), what))
         return last + 1
@@ -158,7 +158,7 @@ class Library(AbstractContextManager["Library"]):
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All that is written inside, or nothing; what was remembered of the old state goes."""
+        """Run a transaction, all or nothing; cached rows are dropped."""
         with self._guarded(), transaction(self.connection, self._BEGIN):
             yield
             self._next("revision")
@@ -199,7 +199,7 @@ class Library(AbstractContextManager["Library"]):
         return Added(self.work(work), new=True)
 
     def rename(self, work: Work, names: Names) -> Work:
-        """Change author, title and year of a work; what is not given stays."""
+        """Change author, title and year of a work; values not given stay."""
         now = names.over(Names(work.title, work.author, work.year))
         with self._transaction():
             self.connection.execute(

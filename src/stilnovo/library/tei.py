@@ -100,7 +100,7 @@ class _Writer(TextBuilder):
                 self.walk(child)
 
     def division(self, element: ET.Element) -> None:
-        """A division: its heads become one heading, the rest its body."""
+        """Write a division: its heads become one heading, the rest its body."""
         marked = list(itertools.takewhile(lambda child: tag_of(child) == "head", element))
         heads = [head for head in map(_words, marked) if head]
         if heads:

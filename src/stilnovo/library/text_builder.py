@@ -69,7 +69,7 @@ class TextBuilder:
 
 
 def _headings(marks: Sequence[Mark]) -> tuple[Heading, ...] | None:
-    """Marks to headings; None when there are fewer than two, which say nothing of the text's structure.
+    """Convert marks to headings; None when there are fewer than two, too few to give a structure.
 
     What others stand below is a part. A lone outermost heading before all others is the work's title, and no section.
     """

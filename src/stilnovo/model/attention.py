@@ -25,7 +25,7 @@ class Attention(Protocol):
     """Interface of attention over a stream of tokens; `layer` lets a cache find its own keys."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
-        """q (T, H, D), k and v (T, K, D) → (T, H, D)."""
+        """Attention output: q (T, H, D), k and v (T, K, D) → (T, H, D)."""
 
 
 def grouped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:

@@ -109,7 +109,7 @@ class Forest:
 
 
 def _batches(masks: Sequence[Tensor], shared: int, itemsize: int) -> list[list[Tensor]]:
-    """Consecutive trees of nearly one size."""
+    """Group consecutive trees of nearly one size."""
     batches: list[list[Tensor]] = []
     longest = shortest = 0
     for mask in masks:
@@ -123,7 +123,7 @@ def _batches(masks: Sequence[Tensor], shared: int, itemsize: int) -> list[list[T
 
 
 def _additive(batch: Sequence[Tensor], longest: int, shared: int, dtype: torch.dtype) -> Tensor:
-    """Masks as numbers to add, (B, 1, L, P + L): 0 where a key is seen, minus infinity elsewhere."""
+    """Additive masks (B, 1, L, P + L): 0 where a key is seen, minus infinity elsewhere."""
     seen = torch.zeros(len(batch), 1, longest, shared + longest, dtype=torch.bool)
     for tree, mask in zip(seen, batch, strict=True):
         size = len(mask)

@@ -33,7 +33,7 @@ class _SwiGLU(Function):
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """SiLU(gate) · up, elementwise (Shazeer 2020, eq. 5; report §3). Saves its two inputs, not the product's parts."""
+    """SwiGLU: SiLU(gate) · up, elementwise (Shazeer 2020, eq. 5; report §3). Saves its two inputs, not the product's parts."""
     return _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call, no-any-return]
 
 
@@ -57,12 +57,12 @@ class _RMSNorm(Function):
 
 
 def at_least_single(x: Tensor) -> Tensor:
-    """x in fp32, or in its own type where that is wider."""
+    """Convert x to fp32, unless its own type is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x²) + eps) · weight over the last dimension (Zhang & Sennrich 2019, eq. 4; report eq. 1)."""
+    """RMSNorm: x / sqrt(mean(x²) + eps) · weight over the last dimension (Zhang & Sennrich 2019, eq. 4; report eq. 1)."""
     return _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call, no-any-return]
 
 

@@ -43,7 +43,7 @@ def random_source(seed: int = 0, std: float = 0.02) -> TensorSource:
 
 
 class RotaryTable(nn.Module):
-    """Angles of rotary embedding; frequencies in fp32 whatever the model's type."""
+    """Rotary position embedding; frequencies in fp32 whatever the model's type."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class RotaryTable(nn.Module):
         return self
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Positions (T,) → cos, sin (T, 1, D/2)."""
+        """Compute cos and sin (T, 1, D/2) of positions (T,)."""
         angles = positions[:, None].float() * self.frequencies
         return angles.cos()[:, None].to(dtype), angles.sin()[:, None].to(dtype)
 
@@ -86,7 +86,7 @@ class SelfAttention(nn.Module):
         self.o_proj: nn.Module = projection("o_proj")
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention, layer: int) -> Tensor:
-        """x (T, C) → (T, C)."""
+        """Attention output: x (T, C) → (T, C)."""
         q = self.q_proj(x).unflatten(-1, (-1, self.head_dim))  # (T, H, D)
         k = self.k_proj(x).unflatten(-1, (-1, self.head_dim))  # (T, K, D)
         v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
@@ -104,7 +104,7 @@ class MLP(nn.Module):
         self.down_proj: nn.Module = projection("down_proj")
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (T, C) → (T, C)."""
+        """Feed-forward output: x (T, C) → (T, C)."""
         return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))  # type: ignore[no-any-return]
 
 
@@ -127,7 +127,7 @@ class Layer(nn.Module):
         self.mlp = MLP(projection)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention) -> Tensor:
-        """x (T, C) → (T, C)."""
+        """Layer output: x (T, C) → (T, C)."""
         x = x + self.self_attn(rms_norm(x, self.input_layernorm, self.eps), cos, sin, attention, self.index)
         return x + self.mlp(rms_norm(x, self.post_attention_layernorm, self.eps))  # type: ignore[no-any-return]
 
@@ -176,12 +176,12 @@ class Llama(nn.Module):
         return self.embed_tokens if self.lm_head is None else self.lm_head
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Token ids (T,) → their vectors (T, C), from wherever the table lies."""
+        """Embed token ids (T,) as vectors (T, C), from wherever the table lies."""
         table = self.embed_tokens
         return F.embedding(tokens.to(table.device), table).to(self.device)
 
     def hidden(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
-        """Tokens (T,) at positions (T,) → final normalised hidden states (T, C)."""
+        """Compute final normalised hidden states (T, C) of tokens (T,) at positions (T,)."""
         x = self.embed(tokens)
         cos, sin = self.rotary(positions, x.dtype)
         for layer in self.layers:
@@ -198,13 +198,13 @@ class Llama(nn.Module):
             self.lm_head = self.lm_head.new_empty(0, self.config.hidden_size)  # no logits come of it
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (R, C) → logits (R, V) in fp32."""
+        """Compute logits (R, V) in fp32 from hidden states (R, C)."""
         if self.head_logits is not None:
             return self.head_logits(hidden)
         return F.linear(hidden, self.head).float()
 
     def forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
-        """Logits (T, V) of every token; for tests and short texts (V is large)."""
+        """Compute logits (T, V) of every token; for tests and short texts (V is large)."""
         return self.logits(self.hidden(tokens, positions, attention))
 
 

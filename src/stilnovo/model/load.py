@@ -27,7 +27,7 @@ from stilnovo.text.tokenizer import Tokenizer
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """`auto` is the first CUDA card, else the CPU.
+    """Resolve a device: `auto` is the first CUDA device, else the CPU.
 
     Raises:
         InputError: when it is no such name, or a card is asked for and there is none.
@@ -48,7 +48,7 @@ def choose_device(device: str = "auto") -> torch.device:
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
-    """fp32 on CPU (16-bit products are slow there), bf16 on cards that have it, else fp16."""
+    """Choose the dtype: fp32 on CPU (16-bit products are slow there), bf16 on GPUs that have it, else fp16."""
     if device.type == "cpu":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

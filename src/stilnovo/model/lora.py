@@ -67,7 +67,7 @@ class LoraLinear(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, config.r, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (T, in) → (T, out)."""
+        """Output of the projection with its adapter: x (T, in) → (T, out)."""
         if not self.enabled:
             return self.base(x)  # type: ignore[no-any-return]
         if self.dropout and self.training:
@@ -77,7 +77,7 @@ class LoraLinear(nn.Module):
 
 
 def _sites(model: Llama, first_layer: int = 0) -> Iterator[tuple[str, nn.Module, str]]:
-    """(PEFT's module name, parent, attribute) of every projection from a layer on, in order."""
+    """List (PEFT's module name, parent, attribute) of every projection from a layer on, in order."""
     for index, layer in enumerate(list(model.layers)[first_layer:], first_layer):
         for name in PROJECTIONS:
             part = "self_attn" if name in ATTENTION_PROJECTIONS else "mlp"
@@ -114,7 +114,7 @@ def adapters(model: Llama) -> dict[str, LoraLinear]:
 
 
 def replace_projection(model: Llama, path: str, module: nn.Module) -> None:
-    """Put `module` in the place of the projection of that name (PEFT's)."""
+    """Replace the projection of that name (PEFT's) by `module`."""
     parent, _, name = path.removeprefix("model.").rpartition(".")
     setattr(model.get_submodule(parent), name, module)
 
@@ -126,7 +126,7 @@ def detach(model: Llama) -> None:
 
 
 def merged_weight(module: LoraLinear) -> Tensor:
-    """W + s · B·A (out, in) in fp32, W being the base as it computes: dequantised, not the checkpoint it was made from."""
+    """Merge: W + s · B·A (out, in) in fp32, with W as the base computes it: dequantised, not the original checkpoint."""
     weight = module.base.dense(torch.float32).clone()
     a, b = module.lora_A.detach().float(), module.lora_B.detach().float()
     return weight.addmm_(b, a, alpha=module.scale)

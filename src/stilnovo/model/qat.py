@@ -64,12 +64,12 @@ class QuantizationAwareLinear(LoraLinear):
         self.bits = bits
 
     def effective(self, dtype: torch.dtype) -> Tensor:
-        """Q(W + s · B·A) (out, in) in `dtype`."""
+        """Rounded merged weight Q(W + s · B·A) (out, in) in `dtype`."""
         merged = merged_weight(self)
         return merged.to(dtype) if self.bits is None else AffineLinear(merged, self.bits).dense(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (T, in) → (T, out)."""
+        """Output of the projection: x (T, in) → (T, out)."""
         if not self.enabled:
             return self.base(x)  # type: ignore[no-any-return]
         return _QuantizationAware.apply(x, self, self.lora_A, self.lora_B)  # type: ignore[no-untyped-call, no-any-return]

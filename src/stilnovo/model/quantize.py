@@ -72,7 +72,7 @@ class _FrozenLinear(Function):
 
 
 class FrozenLinear(nn.Module):
-    """y = x Wᵀ with a frozen W (out, in); subclasses say how W is kept."""
+    """A frozen projection y = x Wᵀ with W (out, in); subclasses say how W is stored."""
 
     def __init__(self, out_features: int, in_features: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class FrozenLinear(nn.Module):
         raise AssertionError("a subclass says how")
 
     def dense(self, dtype: torch.dtype) -> Tensor:
-        """W (out, in) in `dtype`; a fresh tensor unless `keep_dense` was asked for."""
+        """Dequantise W (out, in) to `dtype`; a fresh tensor unless `keep_dense` was asked for."""
         if self._kept is not None and self._kept.dtype == dtype:
             return self._kept
         return self._make_dense(dtype)
@@ -98,12 +98,12 @@ class FrozenLinear(nn.Module):
         return sum(buffer.nbytes for buffer in self.buffers(recurse=False) if buffer is not None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (…, in) → (…, out). Saves nothing for backward, which makes the dense matrix again."""
+        """Output of the projection: x (…, in) → (…, out). Saves nothing for backward, which dequantises again."""
         return _FrozenLinear.apply(x, self)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class DenseLinear(FrozenLinear):
-    """W without quantisation."""
+    """A frozen projection without quantisation."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__(*weight.shape)
@@ -114,7 +114,7 @@ class DenseLinear(FrozenLinear):
 
 
 class _QuantizedLinear(FrozenLinear):
-    """Type changes (`.to(bfloat16)`) are for activations; a kept form never changes type, only place."""
+    """Base of quantised projections: type changes (`.to(bfloat16)`) leave the stored form as it is, only its device changes."""
 
     def _apply(self, fn: Any, recurse: bool = True) -> _QuantizedLinear:
         def move_only(tensor: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class _QuantizedLinear(FrozenLinear):
 
 
 class FourBitLinear(_QuantizedLinear):
-    """W in NF4 or FP4 with double quantisation.
+    """A frozen projection in NF4 or FP4 with double quantisation.
 
     Unusual: the pieces of bitsandbytes' quantisation state are plain buffers, so that `.to(device)` moves all of them.
     """
@@ -200,7 +200,7 @@ class FourBitLinear(_QuantizedLinear):
 
 
 class AffineLinear(_QuantizedLinear):
-    """W in 8 or 4 bits, affine per group along the input (report eq. 6); a short last group is allowed."""
+    """A frozen projection in 8 or 4 bits, affine per group along the input (report eq. 6); a short last group is allowed."""
 
     def __init__(self, weight: Tensor, bits: Literal[8, 4]) -> None:
         super().__init__(*weight.shape)
@@ -212,7 +212,7 @@ class AffineLinear(_QuantizedLinear):
         self.zero: Tensor = nn.Buffer(zero)
 
     def _quantized(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Some rows of W: packed values, scales, zero points."""
+        """Quantise some rows of W: packed values, scales, zero points."""
         rows, columns = weight.shape
         pad = -columns % BLOCK
         # Repeating the last weight pads a short group without widening its range.
@@ -248,7 +248,7 @@ def _half_rounded_up(x: Tensor) -> Tensor:
 
 
 def quantized_linear(weight: Tensor, scheme: Scheme) -> FrozenLinear:
-    """A frozen projection for W (out, in) under `scheme`."""
+    """Make a frozen projection of W (out, in) under a quantization scheme."""
     if scheme == "none":
         return DenseLinear(weight)
     if scheme in ("nf4", "fp4"):

@@ -52,7 +52,7 @@ class Scaling:
         return self.alpha == self.beta
 
     def factor(self, layer: int, layers: int) -> float:
-        """The factor of one layer of `layers`, counted from 0; the only layer of a model is its last."""
+        """Factor of one of `layers` layers, counted from 0; the only layer of a model is its last."""
         if self.is_uniform or layers == 1:
             return self.beta
         return self.alpha + (self.beta - self.alpha) * layer / (layers - 1)

@@ -26,7 +26,7 @@ GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 def _damage(
     path: Path, errors: type[Exception] | tuple[type[Exception], ...] = Exception
 ) -> AbstractContextManager[None]:
-    """Report what goes wrong while a weight file is read."""
+    """Context manager that reports damage while a weight file is read."""
     return reported(
         f"The weight file {path.name} cannot be read.", f"It may be truncated: fetch {path} again.", errors=errors
     )

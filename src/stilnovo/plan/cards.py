@@ -52,7 +52,7 @@ CPU = Card("this CPU", 1e11, 0, 2e10, 1e10)
 
 
 def named(name: str) -> Card:
-    """A card by name.
+    """Look up a GPU by name.
 
     Raises:
         InputError: for an unknown one.
@@ -65,7 +65,7 @@ def named(name: str) -> Card:
 
 
 def measured(path: Path) -> Card:
-    """A card as `make bench-gpu` measured it.
+    """Load a GPU's speeds as `make bench-gpu` measured them.
 
     Raises:
         InputError: when the file holds no such measurement.
@@ -86,7 +86,7 @@ _UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def bytes_of(text: str) -> int:
-    """Bytes of a memory size: `8GB`, `7.5GiB`, `24576MiB`.
+    """Parse a memory size: `8GB`, `7.5GiB`, `24576MiB`.
 
     A card sold as 8 GB has 8 GiB, and so has memory sold in GB: both spellings mean 2³⁰ here.
 

@@ -30,7 +30,7 @@ LOSS_CHUNK = 256  # tokens whose logits exist at once, unless the recipe says ot
 
 @dataclass(frozen=True)
 class Budget:
-    """Memory of the card and of the host in bytes, as sold; what others and the driver hold is taken off here."""
+    """Memory of GPU and host in bytes, as sold; what the driver and other programs hold is subtracted here."""
 
     card: int
     host: int
@@ -39,18 +39,18 @@ class Budget:
 
     @property
     def allocator(self) -> int:
-        """What torch's allocator may hold."""
+        """Bytes that torch's allocator may hold."""
         return self.card - self.context
 
     @property
     def host_room(self) -> int:
-        """What the run may hold on the host."""
+        """Bytes that the run may hold on the host."""
         return self.host - self.reserve
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A setting, its ledger, its forecast."""
+    """An engine setting with its memory ledger and its time forecast."""
 
     run: Run
     levers: Levers
@@ -80,17 +80,17 @@ class Wishes:
 
 
 def wishes_of(settings: TrainSection, head: HeadKind | None = None, document: int | None = None) -> Wishes:
-    """What a recipe fixes of the plan."""
+    """Settings that a recipe fixes."""
     return Wishes(settings.optimizer, head, document, settings.loss_chunk, settings.gradient_checkpointing)
 
 
 def plan_for(run: Run, levers: Levers, card: Card, document: int | None = None) -> Plan:
-    """The ledger and the forecast of one setting."""
+    """Compute the ledger and the forecast of one setting."""
     return Plan(run, levers, ledger(run, levers), speed(run, levers, card, document))
 
 
 def fits(plan: Plan, budget: Budget) -> bool:
-    """Whether a plan stays within both memories."""
+    """Whether a plan fits both memories."""
     return plan.peak <= budget.allocator and plan.ledger.host <= budget.host_room
 
 
@@ -126,7 +126,7 @@ def _on_cpu(run: Run, budget: Budget, wishes: Wishes) -> Plan | None:
 
 
 def _merit(plan: Plan) -> tuple[float, int, int]:
-    """Fast first; of those within half a percent the one that moves least to the host, then the smallest."""
+    """Sort key: fastest first; within half a percent, the one with the least host memory, then the smallest on the card."""
     return (round(math.log(plan.speed.seconds) * 200), plan.ledger.host, plan.peak)
 
 
@@ -206,7 +206,7 @@ def _leanest(run: Run, wishes: Wishes) -> Iterator[Levers]:
 
 
 def _bought_back(plan: Plan, budget: Budget, card: Card, wishes: Wishes) -> Plan:
-    """Recomputation undone as far as spare memory and the link allow: whole insides kept on the card, others sent."""
+    """Undo recomputation as far as spare memory and the link allow: keep activations of some layers, offload others'."""
     layers = plan.run.config.layers
     fastest = plan
     for sent in sorted({0, layers // 4, layers // 2, 3 * layers // 4, layers}):
@@ -227,7 +227,7 @@ def _bought_back(plan: Plan, budget: Budget, card: Card, wishes: Wishes) -> Plan
 
 
 def _spread(layers: int, kept: int, sent: int, base: LayerChoice) -> tuple[LayerChoice, ...]:
-    """`kept` layers at the top (backward frees them first), `sent` ones spread evenly among the rest."""
+    """Assign `kept` layers to the top (backward frees them first), spread `sent` ones evenly among the rest."""
     rest = layers - kept
     sent = min(sent, rest)
     chosen = {round((i + 0.5) * rest / sent - 0.5) for i in range(sent)} if sent else set()

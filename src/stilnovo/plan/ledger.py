@@ -32,7 +32,7 @@ FRAGMENTATION = 0.03  # of what comes and goes
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a step's memory depends on beside the levers.
+    """Facts of a training step, beside the levers, on which its memory depends.
 
     Attributes:
         tokens: T, the tokens of one forward pass, all documents together.
@@ -50,7 +50,7 @@ class Run:
 
 @dataclass(frozen=True)
 class MemoryItem:
-    """One thing that takes room: its bytes as predicted, and after a run as measured, where that can be weighed."""
+    """One item of memory: bytes as predicted and, after a run, as measured where possible."""
 
     name: str
     place: Place
@@ -97,7 +97,7 @@ def layer_bytes(config: LlamaConfig, scheme: str, value_bytes: int) -> int:
 
 
 def ledger(run: Run, levers: Levers) -> Ledger:
-    """Every item of the step, the peak's moment last."""
+    """Compute every item of the step, the peak's moment last."""
     moments = _moments(run, levers)
     moment = max(moments, key=moments.__getitem__)
     items = [*_weights(run, levers), *_adapter(run, levers), *_waiting(run, levers)]
@@ -156,7 +156,7 @@ def _adapter(run: Run, levers: Levers) -> list[MemoryItem]:
 
 
 def saved_bytes(run: Run, levers: Levers, index: int) -> int:
-    """What layer `index` saves for backward, wherever it waits."""
+    """Bytes that layer `index` saves for backward, wherever they are stored."""
     c, w = run.config, run.value_bytes
     if index < run.lora.first_layer:  # no gradient is wanted there
         return 0
@@ -172,7 +172,7 @@ def saved_bytes(run: Run, levers: Levers, index: int) -> int:
 
 
 def on_host(levers: Levers, index: int) -> bool:
-    """Whether what a layer saves waits in host memory."""
+    """Whether a layer's saved activations are offloaded to host memory."""
     choice = levers.layers[index]
     return choice == "offload" or (choice != "keep" and levers.inputs == "host")
 
@@ -194,7 +194,7 @@ def _waiting(run: Run, levers: Levers) -> list[MemoryItem]:
 
 
 def _moments(run: Run, levers: Levers) -> dict[str, int]:
-    """Bytes of everything that comes and goes, at each moment that may be the largest.
+    """Bytes of all temporary tensors at each moment that may be the peak.
 
     What layers save is counted once, whole, as lasting; at a layer's turn those above it have saved nothing yet, or no
     longer, which is taken off.
@@ -219,7 +219,7 @@ def _moments(run: Run, levers: Levers) -> dict[str, int]:
 
 
 def _dense(run: Run, levers: Levers, rows: int, columns: int) -> int:
-    """A projection made dense, and what making it needs."""
+    """Bytes of a dequantised projection and of its workspace."""
     if levers.keep_dense:
         return 0
     dense = rows * columns * run.value_bytes
@@ -250,7 +250,7 @@ def _tile(run: Run, levers: Levers) -> int:
 
 
 def _sent(run: Run, levers: Levers, index: int) -> int:
-    """What layer `index` sends to the host or has back from it; on the card while that lasts."""
+    """Bytes that layer `index` sends to the host or fetches; on the GPU while the copy lasts."""
     known = 0 <= index < run.config.layers and on_host(levers, index)
     return saved_bytes(run, levers, index) if known else 0
 
@@ -315,7 +315,7 @@ def _backward_attention(run: Run, levers: Levers, index: int) -> int:
 
 
 def _workspace(run: Run, heads: int, kv: int, *, copies: bool) -> int:
-    """What flash attention's backward takes for itself: dq in fp32, keys' gradients a query head, copies of a part."""
+    """Workspace of flash attention's backward: dq in fp32, keys' gradients for each query head, copies of a part."""
     if not run.flash:
         return 0
     w = run.value_bytes

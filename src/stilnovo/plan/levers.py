@@ -64,7 +64,7 @@ class Levers:
 
 
 def optimizer_kind(choice: OptimizerChoice, *, on_card: bool) -> OptimizerKind:
-    """What `auto` means: 8-bit states on a card, where memory counts; fp32 on a CPU, where 8-bit steps take thirty times as long."""
+    """Resolve `auto`: 8-bit states on a GPU, where memory counts; fp32 on a CPU, where 8-bit steps take thirty times as long."""
     if choice == "auto":
         return "adamw8bit" if on_card else "adamw"
     return "adamw8bit" if choice == "paged_adamw8bit" and not on_card else choice
@@ -76,7 +76,7 @@ def all_layers(choice: LayerChoice, layers: int) -> tuple[LayerChoice, ...]:
 
 
 def sub_tile(columns: int) -> int:
-    """Rows that an elementwise step over rows of `columns` values takes at once."""
+    """Rows that an elementwise step over rows of `columns` values processes at once."""
     return max(1, ELEMENTWISE_BYTES // (4 * columns))
 
 

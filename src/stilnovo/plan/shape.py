@@ -23,7 +23,7 @@ PROJECTIONS = ATTENTION_PROJECTIONS + MLP_PROJECTIONS
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Llama 3.1's stretching of the slow rotary frequencies (Grattafiori et al. 2024; the rule of Meta's reference code)."""
+    """Llama 3.1's RoPE scaling of the low frequencies (Grattafiori et al. 2024; the rule of Meta's reference code)."""
 
     factor: float
     low_freq_factor: float
@@ -70,7 +70,7 @@ class LlamaConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """What PEFT's `adapter_config.json` holds of it: rank, α, dropout, scaling rule, projections, layers.
+    """Settings from PEFT's `adapter_config.json`: rank, α, dropout, scaling rule, target modules, layers.
 
     Layers below `first_layer` carry no adapter.
     """
@@ -84,12 +84,12 @@ class LoraConfig:
 
     @property
     def scale(self) -> float:
-        """s in y = W x + s · B (A x)."""
+        """Scale factor s in y = W x + s · B (A x)."""
         return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
 
 
 def adapter_of(section: LoraSection, layers: int) -> LoraConfig:
-    """The adapter that a recipe describes, on a model of so many layers; at least the last carries one."""
+    """LoRA settings of a recipe for a model of so many layers; at least the last layer gets one."""
     first = min(layers - 1, round(layers * (1 - section.upper_share)))
     return LoraConfig(section.r, section.alpha, section.dropout, section.rslora, section.projections, first)
 
@@ -122,7 +122,7 @@ _SUPPORTED: dict[str, tuple[object, ...]] = {
 
 
 def config_from_json(path: Path) -> LlamaConfig:
-    """Shape from a `config.json`.
+    """Read a model's shape from `config.json`.
 
     Raises:
         InputError: when the architecture, or one of its options, is not ours.
@@ -146,7 +146,7 @@ def config_from_json(path: Path) -> LlamaConfig:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a model.
+    """Read a JSON object from a model's file.
 
     Raises:
         InputError: when it is none.
@@ -189,7 +189,7 @@ _SIZES = (
 
 
 def sensible(config: LlamaConfig) -> LlamaConfig:
-    """The shape itself.
+    """Validate a shape and return it.
 
     Raises:
         ValueError: when no Llama can have it.
@@ -209,7 +209,7 @@ _NUMBERS = {
 
 
 def config_from_numbers(text: str) -> LlamaConfig:
-    """A shape from `hidden=4096,layers=32,heads=32,kv_heads=8,ffn=14336,vocab=128256[,head_dim=128][,tied=1]`.
+    """Parse a shape: `hidden=4096,layers=32,heads=32,kv_heads=8,ffn=14336,vocab=128256[,head_dim=128][,tied=1]`.
 
     Raises:
         InputError: for an unknown or missing number, or a shape that no Llama can have.

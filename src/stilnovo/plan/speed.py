@@ -21,7 +21,7 @@ from stilnovo.plan.shape import lora_parameters
 
 @dataclass(frozen=True)
 class ObjectiveCost:
-    """What a training objective computes, as shares of the tokens of a pass (`stilnovo.train.objectives`).
+    """Compute cost of a training objective, as shares of a pass's tokens (`stilnovo.train.objectives`).
 
     Attributes:
         learnt: Tokens whose −log p is computed: two products with the head.
@@ -38,7 +38,7 @@ class ObjectiveCost:
 
 @dataclass(frozen=True)
 class Speed:
-    """FLOPs a token, and with a card the seconds of a pass forward and backward; the base's pass is in `forward`."""
+    """FLOPs per token and, for a known GPU, seconds of forward and backward; the base's extra pass is in `forward`."""
 
     flops_per_token: float
     times_n: float
@@ -47,18 +47,18 @@ class Speed:
 
     @property
     def seconds(self) -> float:
-        """One pass forward and backward."""
+        """Seconds of one pass, forward and backward."""
         return self.forward + self.backward
 
 
 def matrix_weights(run: Run) -> int:
-    """N: weights in matrix products, projections and head."""
+    """Number N of weights in matrix products, projections and head."""
     c = run.config
     return c.layers * c.layer_matrix() + c.vocab_size * c.hidden_size
 
 
 def layer_flops(run: Run, choice: LayerChoice, groups: int, document: int) -> tuple[float, float]:
-    """FLOPs a token of one layer, forward and backward; `document` is the length over which attention runs."""
+    """FLOPs per token of one layer, forward and backward; `document` is the length over which attention runs."""
     c, shapes = run.config, run.config.linear_shapes()
     sizes = {name: rows * columns for name, (rows, columns) in shapes.items()}
     matrix = sum(sizes.values())
@@ -75,14 +75,14 @@ def layer_flops(run: Run, choice: LayerChoice, groups: int, document: int) -> tu
 
 
 def plain_flops(run: Run, document: int) -> float:
-    """FLOPs a token of one layer without an adapter, forward."""
+    """FLOPs per token of one layer's forward without an adapter."""
     return 2.0 * run.config.layer_matrix() + 2 * run.config.heads * run.config.head_dim * document
 
 
 def speed(
     run: Run, levers: Levers, card: Card, document: int | None = None, objective: ObjectiveCost | None = None
 ) -> Speed:
-    """Arithmetic and time of one pass of `run.tokens` in documents of one length (None: a single document).
+    """Estimate FLOPs and time of one pass of `run.tokens` in documents of one length (None: a single document).
 
     The objective's own passes are added; None: every token is learnt, and nothing else is read.
     """

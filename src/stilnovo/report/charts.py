@@ -37,7 +37,7 @@ def interval_plot(
     rows: Sequence[IntervalRow], unit: str, digits: int, *, width: int, key: str, title: str, caption: str = "",
     guide: float | None = None, cover: Sequence[float] = (), room: int = 0,
 ) -> str | None:  # fmt: skip
-    """Dots with whiskers, one row each, over one axis with an optional dashed `guide`.
+    """Draw dots with whiskers, one row each, over one axis with an optional dashed `guide`.
 
     Wide drawings have the label left and the figures right of the plot; narrow ones have both above the whisker.
     `cover` are values of other plots that this axis must show too, and `room` the characters their longest figure
@@ -83,7 +83,7 @@ def interval_plot(
 
 
 def _row(drawing: Drawing, row: IntervalRow, scale: Scale, y: float, half: float, hover: str) -> None:
-    """The dot with its whisker, and what guessing scores, `half` the row's height up and down."""
+    """Draw a row `half` units above and below `y`: the dot with its whisker, and a mark at the score of guessing."""
     if drawable(row.chance):
         drawing.line(scale(row.chance), y - half, scale(row.chance), y + half, "chance")
     if not drawable(row.interval.value):
@@ -96,7 +96,7 @@ def _row(drawing: Drawing, row: IntervalRow, scale: Scale, y: float, half: float
 
 
 def smooth(values: Sequence[float], span: float) -> list[float]:
-    """Exponential mean with `span` (weight 2 / (span + 1) on the newest value), freed of the bias towards the start."""
+    """Exponential moving average with `span` (weight 2 / (span + 1) on the newest value), bias-corrected."""
     decay = 1 - 2 / (span + 1)
     total = weight = 0.0
     means = []
@@ -107,12 +107,12 @@ def smooth(values: Sequence[float], span: float) -> list[float]:
 
 
 def smoothing_span(count: int) -> int:
-    """Over how many steps a curve of `count` steps is smoothed: a tenth of it, at least three."""
+    """Choose the smoothing span for a curve of `count` steps: a tenth of it, at least three."""
     return max(3, round(count / 10))
 
 
 def loss_chart(metrics: Sequence[Mapping[str, Any]], *, width: int, key: str) -> str | None:
-    """Training loss over steps, raw (thin) and smoothed (bold); `metrics` are rows of a run's `metrics.jsonl`.
+    """Draw training loss over steps, raw (thin) and smoothed (bold); `metrics` are rows of a run's `metrics.jsonl`.
 
     Losses that cannot be drawn are left out. Long runs are thinned to what the eye can resolve, keeping the lowest and
     the highest raw value of every stretch.
@@ -142,7 +142,7 @@ def loss_chart(metrics: Sequence[Mapping[str, Any]], *, width: int, key: str) ->
 
 
 def _hover_columns(plane: Plane, logged: Sequence[Mapping[str, Any]], means: Sequence[float], x: Scale) -> None:
-    """Invisible full-height columns that name the nearest logged step."""
+    """Draw invisible full-height columns with tooltips for the nearest logged step."""
     chosen = range(0, len(logged), max(1, -(-len(logged) // _HOVER_COLUMNS)))
     centres = [x(logged[i]["step"]) for i in chosen]
     edges = [plane.left, *((a + b) / 2 for a, b in pairwise(centres)), plane.right]
@@ -157,7 +157,7 @@ def _hover_columns(plane: Plane, logged: Sequence[Mapping[str, Any]], means: Seq
 
 
 def _thin(values: Sequence[float]) -> Sequence[int]:
-    """Indices of about `_DRAWN_POINTS` values: the lowest and the highest of each stretch, in order, and both ends."""
+    """Choose about `_DRAWN_POINTS` indices: the lowest and the highest of each stretch, in order, and both ends."""
     size = max(1, -(-2 * len(values) // _DRAWN_POINTS))
     stretches = [range(start, min(start + size, len(values))) for start in range(0, len(values), size)]
     extremes = {choose(stretch, key=values.__getitem__) for stretch in stretches for choose in (min, max)}

@@ -38,7 +38,7 @@ VERDICTS_NOTE = (
 def comparison_page(
     before: EvaluationResult, after: EvaluationResult, comparison: Comparison, find: Find, command: Sequence[str] = ()
 ) -> str:
-    """The page of two evaluations; `find` gives a task's items by id, none where its data are not at hand."""
+    """Render the page of two evaluations; `find` gives a task's items by id, none where its data are missing."""
     verdicts = {"Held-out text" if name == TEXT else name: verdict for name, verdict in comparison.verdicts.items()}
     sections: list[Section] = [
         ("differences", "The difference", "After minus before on the same items, with its 95 % interval. An interval that "
@@ -60,7 +60,7 @@ def comparison_page(
 
 
 def comparison_text(before: EvaluationResult, after: EvaluationResult, comparison: Comparison) -> Iterator[str | Table]:
-    """The same for the terminal."""
+    """Render a comparison for the terminal."""
     yield f"before: {run_name(before)}\nafter:  {run_name(after)}\n"
     yield from (f"{name}: {verdict.sentence}" for name, verdict in comparison.verdicts.items())
     yield from (pairs.note for pairs in comparison.pairs.values() if pairs.note)
@@ -88,7 +88,7 @@ def comparison_text(before: EvaluationResult, after: EvaluationResult, compariso
 
 
 def comparison_figures(comparison: Comparison) -> dict[str, Any]:
-    """The same for `--json`."""
+    """Collect the figures of a comparison for `--json`."""
     tasks = {
         name: {
             "n": verdict.difference.n, "metric": verdict.metric, "before": verdict.before.value,
@@ -107,13 +107,13 @@ def comparison_figures(comparison: Comparison) -> dict[str, Any]:
 
 
 def run_name(result: EvaluationResult) -> str:
-    """Model, quantization and adapter of a run."""
+    """Name a run by model, quantization and adapter."""
     scheme = "" if result.quantization == "none" else f" in {result.quantization}"
     return f"{result.model}{scheme}" + (f" with {result.adapter}" if result.adapter else "")
 
 
 def verdict_values(verdicts: Mapping[str, Verdict], chances: Mapping[str, float]) -> dict[str, Any]:
-    """What the section `verdicts` shows: one plot a verdict, those of the same unit on the same axis."""
+    """Values for the section `verdicts`: one plot per verdict, those of the same unit on the same axis."""
     ends = {name: [v.before.times(v.scale), v.after.times(v.scale)] for name, v in verdicts.items()}
     chance = {name: 100 * chances[name] for name in verdicts if chances.get(name)}
     plots = {}
@@ -134,7 +134,7 @@ def verdict_values(verdicts: Mapping[str, Verdict], chances: Mapping[str, float]
 
 
 def _difference_plots(verdicts: Mapping[str, Verdict]) -> list[list[str | None]]:
-    """One plot a unit: differences in points and differences in bits per byte share no axis."""
+    """Plot differences, one plot per unit: points and bits per byte share no axis."""
     plots: list[list[str | None]] = []
     for unit, digits in dict.fromkeys((verdict.unit, verdict.digits) for verdict in verdicts.values()):
         name, side = ("points", "right") if unit == "%" else (unit, "left")
@@ -157,7 +157,7 @@ def _headline(verdicts: Mapping[str, Verdict]) -> str:
 
 
 def differing(pairs: Pairs, texts: Mapping[str, Item]) -> dict[str, Any]:
-    """The items that the two models answered differently, at most as many as the page can bear; counts are of all.
+    """Collect the items that the two models answered differently, limited to what the page can hold; counts are of all.
 
     `gained` became right, `lost` wrong; `other` is another answer that is as wrong or as right as before.
     """
@@ -191,7 +191,7 @@ def _pick(answer: ItemScore, metric: Metric) -> int:
 
 
 def _content(before: ItemScore, after: ItemScore, metric: Metric, item: Item | None) -> dict[str, Any]:
-    """Question, references, and the possible answers with what each model gave for them, of an item whose text is known.
+    """Collect question, references and possible answers, with each model's values, of an item whose text is known.
 
     A row of `endings` is text, whether it is right, and for each model the log-likelihood in nats, the same per character
     where that decides, and whether it was chosen.

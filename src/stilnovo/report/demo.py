@@ -72,7 +72,7 @@ class DemoResult:
 
 
 def demo_figures(result: DemoResult, page: str) -> dict[str, Any]:
-    """The final JSON object; every figure was measured in this run."""
+    """Collect the figures of a demo for `--json`; all were measured in this run."""
     assert result.train is not None
     verdict, questions = result.verdicts["bits_per_byte"], result.verdicts["sample_questions"]
     answer = result.answers[0]
@@ -93,7 +93,7 @@ def demo_figures(result: DemoResult, page: str) -> dict[str, Any]:
 
 
 def demo_page(result: DemoResult) -> str:
-    """The page of a demo."""
+    """Render the page of a demo."""
     sections: list[Section] = [
         ("glance", "At a glance", "", result.total > 0),
         ("verdicts", "Improved or regressed", VERDICTS_NOTE, bool(result.verdicts)),
@@ -125,7 +125,7 @@ def demo_page(result: DemoResult) -> str:
 
 
 def demo_text(result: DemoResult) -> Table:
-    """The same for the terminal; texts are plain: brackets in a generated text are not markup."""
+    """Render a demo for the terminal; generated text is plain, its brackets are not markup."""
     # of what has a verdict, the rows below give the figures with their uncertainty
     rows = [(label, figure, note) for label, figure, note, before, _ in tiles(result) if not before]
     for name, verdict in _named(result.verdicts).items():
@@ -140,7 +140,7 @@ def demo_text(result: DemoResult) -> Table:
 
 
 def tiles(result: DemoResult) -> list[tuple[str, str, str, str, str]]:
-    """The key figures that were measured: label, figure, note, the figure it replaced, the unrounded figure."""
+    """Collect the key figures that were measured: label, figure, note, the figure it replaced, the unrounded figure."""
     share = f"{percent(result.trainable / result.total, 2)} of {result.total:,}" if result.total else ""
     model = result.recipe.model
     shown = [
@@ -169,6 +169,6 @@ def _named(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
 
 
 def _some(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Evenly spaced rows, with the first and the last."""
+    """Choose evenly spaced rows, the first and the last included."""
     places = {round(row * (len(metrics) - 1) / (_LOSS_ROWS - 1)) for row in range(_LOSS_ROWS)} if metrics else ()
     return [metrics[place] for place in sorted(places)]

@@ -23,7 +23,7 @@ UNFOLDED = 12  # categories of a task that are shown without being asked for
 
 
 def evaluation_page(result: EvaluationResult) -> str:
-    """The page of one evaluation: scores with their intervals, categories, limits, how to repeat it."""
+    """Render the page of one evaluation: scores with intervals, categories, limits, how to repeat it."""
     tasks = list(result.tasks.values())
     categories = {task.name: scores for task in tasks if (scores := task.by_category())}
     return compose(
@@ -54,7 +54,7 @@ def evaluation_page(result: EvaluationResult) -> str:
 
 
 def evaluation_text(result: EvaluationResult, published_beside: str | None = None) -> Iterator[str | Table]:
-    """The same for the terminal; `published_beside` names the model in the tables of the 2024 report."""
+    """Render an evaluation for the terminal; `published_beside` names the model in the tables of the 2024 report."""
     tasks = list(result.tasks.values())
     if tasks:
         yield text_table(
@@ -84,7 +84,7 @@ def evaluation_text(result: EvaluationResult, published_beside: str | None = Non
 
 
 def short_perplexity(result: EvaluationResult) -> str:
-    """The perplexity that the 2024 report measured, in words; empty where it was not measured."""
+    """Describe the perplexity that the 2024 report measured; empty where it was not measured."""
     short = None if result.text is None else result.text.perplexity_of_short_windows()
     if short is None:
         return ""
@@ -112,7 +112,7 @@ def _headline(result: EvaluationResult) -> str:
 
 
 def _counts(cached: int, truncated: int) -> list[str]:
-    """Sentences on answers that were not asked anew, or not as they stand; none where there are none."""
+    """Describe cached and truncated answers; no sentences where there are none."""
     again = f"{cached:,} answers were taken from the cache of an earlier run of the same model (--no-cache asks anew)."
     short = f"{truncated:,} items were longer than the model's context and were truncated on the left."
     return [again] * bool(cached) + [short] * bool(truncated)

@@ -19,22 +19,22 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
-    """The text with line ends made `\\n` and every character that cannot be shown replaced by U+FFFD."""
+    """Normalise line ends to `\n` and replace characters that cannot be shown by U+FFFD."""
     return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def finite(value: float | None) -> TypeGuard[float]:
-    """Whether there is a number that can be shown and drawn."""
+    """Whether a value is a finite number."""
     return value is not None and math.isfinite(value)
 
 
 def drawable(value: float | None) -> TypeGuard[float]:
-    """Whether an axis can hold the number: finite, and not so large that only a fault can have made it."""
+    """Whether an axis can show the number: finite, and not absurdly large."""
     return finite(value) and abs(value) < _LONGEST
 
 
 def decimal(value: float | None, digits: int = 3, unit: str = "") -> str:
-    """A number with a fixed count of decimals, thousands separated by commas, the unit appended if there is one.
+    """Format a number with a fixed count of decimals, thousands separated by commas, and an optional unit.
 
     From 10¹² on it is given in scientific notation: such a number is a fault, and its digits say nothing.
     """
@@ -46,35 +46,35 @@ def decimal(value: float | None, digits: int = 3, unit: str = "") -> str:
 
 
 def signed(value: float | None, digits: int = 3, unit: str = "") -> str:
-    """Like `decimal`, with an explicit plus sign: for differences."""
+    """Format like `decimal`, with an explicit plus sign: for differences."""
     text = decimal(value, digits, unit)
     return f"+{text}" if finite(value) and round(value, digits) > 0 else text
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share between 0 and 1 as a percentage."""
+    """Format a share between 0 and 1 as a percentage."""
     return decimal(None if share is None else 100 * share, digits, "%")
 
 
 def byte_size(count: float | None) -> str:
-    """Bytes in a binary unit: "81.0 MiB"."""
+    """Format bytes in a binary unit: "81.0 MiB"."""
     return bytes_text(count).replace(" ", NARROW) if finite(count) else MISSING
 
 
 def duration(seconds: float | None) -> str:
-    """Wall time: "8s", "7m 12s" or "2h 05m"."""
+    """Format a duration: "8s", "7m 12s" or "2h 05m"."""
     return seconds_text(seconds).replace(" ", NARROW) if finite(seconds) else MISSING
 
 
 def p_value(p: float | None) -> str:
-    """A p-value to three significant decimals (0.727, 0.0625), "< 0.001" below that."""
+    """Format a p-value to three significant decimals (0.727, 0.0625), "< 0.001" below that."""
     if not finite(p):
         return MISSING
     return f"<{NARROW}0.001" if p < 0.001 else f"{p:.4f}" if p < 0.1 else f"{p:.3f}"
 
 
 def rate(value: float | None) -> str:
-    """A learning rate in scientific notation with a plain exponent, as recipes write it ("2.0e-4")."""
+    """Format a learning rate in scientific notation with a plain exponent, as recipes write it ("2.0e-4")."""
     if not finite(value):
         return MISSING
     mantissa, _, exponent = f"{value:.1e}".partition("e")
@@ -82,7 +82,7 @@ def rate(value: float | None) -> str:
 
 
 def ticks(low: float, high: float, target: int = 5, *, whole: bool = False) -> list[float]:
-    """About `target` round numbers (1, 2 or 5 times a power of ten apart) that cover the range from low to high.
+    """Choose about `target` round numbers (1, 2 or 5 times a power of ten apart) that cover the range from low to high.
 
     The first is never above `low` and the last never below `high`. `whole` keeps them integers. An empty range is
     widened so that there is something to draw on.
@@ -108,5 +108,5 @@ def ticks(low: float, high: float, target: int = 5, *, whole: bool = False) -> l
 
 
 def tick_digits(step: float) -> int:
-    """How many decimals tell two ticks `step` apart."""
+    """Number of decimals that distinguish two ticks `step` apart."""
     return max(0, -math.floor(math.log10(step) + 1e-9))

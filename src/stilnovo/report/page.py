@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing but itself, from sections, and what all pages have in common.
+"""Compose one self-contained HTML page from sections, with what all pages have in common.
 
 Every text passes through Jinja's autoescaping; only the charts (escaped where they are built), the style sheet and the
 page's own script enter as markup. The page also forbids itself, by a content security policy, any request and any script
@@ -43,7 +43,7 @@ def compose(
     facts: Sequence[tuple[str, str]] = (),
     **values: object,
 ) -> str:
-    """The whole page as HTML text; write it as UTF-8. Sections with nothing to show are left out.
+    """Compose the whole page as HTML text; write it as UTF-8. Empty sections are left out.
 
     Args:
         title: Of the page.
@@ -80,17 +80,17 @@ def compose(
 
 
 def command_text(command: Sequence[str]) -> str:
-    """A command as it is typed, whatever the program's path."""
+    """Format a command as it is typed, whatever the program's path."""
     return shlex.join(["stilnovo", *command[1:]])
 
 
 def both_widths(draw: Callable[..., str | None], *what: object, key: str, **options: object) -> list[str | None]:
-    """A chart for a wide screen and for a narrow one; both None where there is nothing to draw."""
+    """Draw a chart for a wide and for a narrow screen; both None where there is nothing to draw."""
     return [draw(*what, width=width, key=f"{key}-{width}", **options) for width in _WIDTHS]
 
 
 def text_table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[str] = ()) -> Table:
-    """A table for the terminal; the first column and those named in `left` are set flush left."""
+    """Format a table for the terminal; the first column and those named in `left` are left-aligned."""
     table = Table(box=box.SIMPLE_HEAD, caption=Text(numbers.clean(caption)), caption_justify="left")
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index == 0 or heading in left else "right", overflow="fold")

@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]  # left, right, top, bottom
 
 
 def pareto_chart(tradeoff: Tradeoff, panel: Front, *, width: int, key: str) -> str | None:
-    """Every setting of a sweep: what it gained and what it lost, the base at the origin.
+    """Draw every setting of a sweep by gain and loss, the base at the origin.
 
     Returns:
         An `<svg>` element, or None if no setting has values that can be drawn.
@@ -85,13 +85,13 @@ def pareto_chart(tradeoff: Tradeoff, panel: Front, *, width: int, key: str) -> s
 
 
 def _order(names: Sequence[str], point: Point) -> tuple[int, bool, float]:
-    """By adapter; its settings that scale all layers alike in order, then the others."""
+    """Sort points by adapter: settings that scale all layers alike in order, then the others."""
     uniform = point.scaling.is_uniform
     return names.index(point.name), not uniform, point.scaling.beta * uniform
 
 
 def _front(plane: Plane, x: Scale, spots: Sequence[tuple[Point, Estimate]], *, base: bool) -> None:
-    """A pale band along the front, from the least gained to the most."""
+    """Draw a pale band along the Pareto front, from the least gain to the most."""
     places = sorted([(point.gain.value, loss.value) for point, loss in spots] + ([(0.0, 0.0)] if base else []))
     points = [(x(gained), plane.y(lost)) for gained, lost in places]
     if len(points) > 1:
@@ -101,7 +101,7 @@ def _front(plane: Plane, x: Scale, spots: Sequence[tuple[Point, Estimate]], *, b
 
 
 def _base(plane: Plane, x: Scale) -> Box:
-    """A cross at the origin; returns the box that it and its name take."""
+    """Draw a cross at the origin; returns the box of the cross and its name."""
     px, py, room = x(0), plane.y(0), 4 * CHARACTER
     plane.line(px - 5, py - 5, px + 5, py + 5, "base")
     plane.line(px - 5, py + 5, px + 5, py - 5, "base")
@@ -111,7 +111,7 @@ def _base(plane: Plane, x: Scale) -> Box:
 
 
 def _label(plane: Plane, label: str, px: float, py: float, style: str, taken: list[Box]) -> None:
-    """The setting beside its mark, where it covers least of what is there already."""
+    """Write the setting beside its mark, where it covers the least of what is drawn already."""
     room, frame = len(label) * CHARACTER, (plane.left, plane.right, plane.top, plane.bottom)
     sides = [(9, -8, "start"), (9, 17, "start"), (-9, -8, "end"), (-9, 17, "end"), (11, 4, "start"), (-11, 4, "end"),
              (0, -13, "middle"), (0, 22, "middle"), (18, -20, "start"), (18, 29, "start"), (-18, -20, "end"), (-18, 29, "end")]  # fmt: skip
@@ -137,7 +137,7 @@ def _overlap(a: Box, b: Box) -> float:
 def position_chart(
     ranges: Sequence[str], series: Mapping[str, Sequence[Estimate | None]], *, width: int, key: str
 ) -> str | None:
-    """Change of the loss against the base by range of positions (`1–31`, …); down is better, the base is zero.
+    """Draw the change of loss against the base by position range (`1–31`, …); down is better, the base is zero.
 
     Args:
         ranges: The ranges' names.

@@ -1,4 +1,4 @@
-"""What the charts are made of: SVG elements, scales with round ticks, labels that fit, and the plane of a line chart.
+"""Parts of charts: SVG elements, scales with round ticks, labels that fit, and the plane of a line chart.
 
 Elements are built as a tree and serialised once, so that every text is escaped and every tag closed by construction.
 Colours and strokes are the style sheet's business: elements carry classes only.
@@ -28,7 +28,7 @@ _SHAPES: tuple[tuple[tuple[float, float], ...], ...] = (
 
 
 class Scale:
-    """Round numbers over the data, and the linear map from them to drawing coordinates."""
+    """An axis: round ticks over the data, and the linear map from values to drawing coordinates."""
 
     def __init__(self, values: Sequence[float], start: float, stop: float, target: int, *, whole: bool = False) -> None:
         self.ticks = ticks(min(values), max(values), target, whole=whole)
@@ -43,12 +43,12 @@ class Scale:
         return self._start + (value - low) / (high - low) * (self._stop - self._start)
 
     def ends(self, estimate: Estimate) -> list[tuple[float, float]]:
-        """The coordinates of an interval's ends, as the only pair of the list; an empty list where it has none."""
+        """Coordinates of an interval's ends, as a list of one pair; an empty list where it has none."""
         known = drawable(estimate.low) and drawable(estimate.high)
         return [(self(estimate.low), self(estimate.high))] if known else []
 
     def spaced(self) -> list[tuple[float, str]]:
-        """The ticks whose labels have room, with their labels: every one, or every second where the numbers are long.
+        """Choose ticks whose labels have room, with their labels: all, or every n-th where the numbers are long.
 
         A long label at an end is moved inwards, towards its neighbour; that too has to fit.
         """
@@ -58,7 +58,7 @@ class Scale:
 
 
 class Drawing:
-    """A drawing of `width` × `height` user units with a title and a description for those who cannot see it.
+    """An SVG drawing of `width` × `height` user units with a title and a description for screen readers.
 
     `key` makes the ids unique in the page.
     """
@@ -71,7 +71,7 @@ class Drawing:
         SubElement(self._root, "desc", {"id": f"{key}-desc"}).text = description
 
     def add(self, tag: str, style: str, hover: str = "", **attributes: float | str) -> Element:
-        """Any element, with text shown while the pointer rests on it."""
+        """Add an element, with text shown on hover."""
         shown = {name: value if isinstance(value, str) else _number(value) for name, value in attributes.items()}
         element = SubElement(self._root, tag, {"class": style} | shown)
         if hover:
@@ -79,25 +79,25 @@ class Drawing:
         return element
 
     def line(self, x1: float, y1: float, x2: float, y2: float, style: str) -> None:
-        """A straight line."""
+        """Add a straight line."""
         self.add("line", style, x1=x1, y1=y1, x2=x2, y2=y2)
 
     def points(self, tag: str, points: Iterable[tuple[float, float]], style: str, hover: str = "") -> None:
-        """A `polyline` through all points, or a closed `polygon`."""
+        """Add a `polyline` through all points, or a closed `polygon`."""
         self.add(tag, style, hover, points=" ".join(f"{_number(x)},{_number(y)}" for x, y in points))
 
     def text(self, x: float, y: float, words: str, style: str, anchor: str = "start") -> None:
-        """One line of text; `anchor` is start, middle or end."""
+        """Add a line of text; `anchor` is start, middle or end."""
         self.add("text", style, x=x, y=y, **{"text-anchor": anchor}).text = words
 
     def labels_below(self, x: Scale, y: float) -> None:
-        """The figures of the horizontal axis."""
+        """Add the labels of the horizontal axis."""
         for tick, label in x.spaced():
             half = len(label) * CHARACTER / 2
             self.text(min(max(x(tick), half), self.width - half), y, label, "tick", "middle")
 
     def markup(self) -> str:
-        """The drawing as an `<svg>` element."""
+        """Render the drawing as an `<svg>` element."""
         return tostring(self._root, encoding="unicode")
 
 
@@ -131,43 +131,43 @@ class Plane(Drawing):
             self.text(x + 12, y + 4, name, "label")
 
     def mark(self, x: float, y: float, index: int, *, filled: bool = True, hover: str = "") -> None:
-        """The mark of curve number `index` at a place."""
+        """Draw the mark of curve number `index` at a place."""
         style = f"mark {colour(index)}" + ("" if filled else " hollow")
         shape = _SHAPES[index % len(_SHAPES)]
         self.points("polygon", [(x + RADIUS * dx, y + RADIUS * dy) for dx, dy in shape], style, hover)
 
     def whisker(self, x: float, estimate: Estimate) -> None:
-        """A vertical interval; nothing where it has no ends."""
+        """Draw a vertical interval; nothing where it has no ends."""
         for low, high in self.y.ends(estimate):
             self.line(x, low, x, high, "interval")
 
 
 def colour(index: int) -> str:
-    """The style class of a curve."""
+    """CSS class of a curve."""
     return f"curve-{index % COLOURS}"
 
 
 def fit(label: str, room: float) -> str:
-    """The label, cut with an ellipsis if it is longer than the room it has."""
+    """Shorten a label with an ellipsis if it is longer than its room."""
     label = " ".join(clean(label).split())
     most = max(1, int(room / CHARACTER))
     return label if len(label) <= most else label[: most - 1].rstrip() + "…"
 
 
 def ends_text(estimate: Estimate, digits: int) -> str:
-    """The ends of an interval in brackets, or nothing where it has none."""
+    """Format an interval's ends in brackets; empty where it has none."""
     if not all(map(finite, (estimate.value, estimate.low, estimate.high))):
         return ""
     return f"[{decimal(estimate.low, digits)}, {decimal(estimate.high, digits)}]"
 
 
 def interval_text(estimate: Estimate, digits: int) -> str:
-    """An interval as "1.487 [1.452, 1.521]"; the brackets are left out where it has no ends."""
+    """Format an interval as "1.487 [1.452, 1.521]", without the brackets where it has no ends."""
     return f"{decimal(estimate.value, digits)} {ends_text(estimate, digits)}".rstrip()
 
 
 def numbers_of(estimates: Iterable[Estimate]) -> list[float]:
-    """All values and ends that can be drawn: what an axis shared by these intervals has to cover."""
+    """All drawable values and ends: the range that a shared axis has to cover."""
     return [x for e in estimates if drawable(e.value) for x in (e.value, e.low, e.high) if drawable(x)]
 
 

@@ -1,4 +1,4 @@
-"""The figures of the 2024 report beside those of a run, in the layout of its tables 3 to 5.
+"""Compare with the 2024 report: its figures beside those of a run, in the layout of its tables 3 to 5.
 
 Everything published is data here and is marked as published where it is printed; what the report does not give is an
 em dash. Sources: *LLaMAntino 3 8B: Further Fine-Tuning on Italian Language Using Consumer Hardware* (2024), and for the
@@ -50,7 +50,7 @@ TABLES = (
 
 
 def published_tables(result: EvaluationResult, name: str) -> str:
-    """The report's tables as plain text, each with a line for this run, called `name`; published figures end in a `p`."""
+    """Format the report's tables as plain text, each with a line for this run, called `name`; published figures end in `p`."""
     short = None if result.text is None else result.text.perplexity_of_short_windows()
     tasks = [result.tasks.get(task) for task in ("arc_it", "hellaswag_it")]
     rouge = result.tasks.get("invalsi_report_written")
@@ -83,6 +83,6 @@ def _table(
 
 
 def _range(estimate: Estimate, digits: int, unit: str = "", *, short: bool = False) -> str:
-    """A value and its interval; `short` as the report prints shares, without the zero: .5256 (.4631–.5873)."""
+    """Format a value with its interval; `short` drops the leading zero as the report does: .5256 (.4631–.5873)."""
     text = f"{estimate.value:.{digits}f}{unit} ({estimate.low:.{digits}f}–{estimate.high:.{digits}f})"
     return text.replace("0.", ".") if short else text

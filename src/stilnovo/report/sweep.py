@@ -25,7 +25,7 @@ _FORM_PARTS = {"ended": "ended", "clean": "no template", "no_loop": "no loop"}
 
 
 def sweep_page(tradeoff: Tradeoff, *, title: str, command: Sequence[str], facts: Sequence[tuple[str, str]] = ()) -> str:
-    """The page of a sweep; `facts` are (what, value) pairs with which it can be repeated."""
+    """Render the page of a sweep; `facts` are (what, value) pairs with which it can be repeated."""
     base = tradeoff.base
     panels = [panel for panel in PANELS if base.loss(panel) is not None and tradeoff.points]
     positions = _positions(tradeoff)
@@ -51,7 +51,7 @@ def sweep_page(tradeoff: Tradeoff, *, title: str, command: Sequence[str], facts:
 
 
 def sweep_text(tradeoff: Tradeoff) -> Iterator[str | Table]:
-    """The same for the terminal."""
+    """Render a sweep for the terminal."""
     rows = []
     for point in (tradeoff.base, *tradeoff.points):
         accuracy = point.accuracy and point.accuracy.times(100)
@@ -72,7 +72,7 @@ def _change(change: Estimate | None) -> str:
 
 
 def sweep_facts(given: Mapping[str, Any], adapters: Mapping[str, str], probes: Probes) -> list[tuple[str, str]]:
-    """What a sweep can be repeated with: what the command was given, and the hashes of `adapters`, texts and items."""
+    """Collect what is needed to repeat a sweep: options, and the hashes of `adapters`, texts and items."""
     return [
         *((key.replace("_", " "), json.dumps(value, ensure_ascii=False)) for key, value in given.items() if value),
         *((f"{name}, sha256", digest) for name, digest in adapters.items()),
@@ -82,7 +82,7 @@ def sweep_facts(given: Mapping[str, Any], adapters: Mapping[str, str], probes: P
 
 
 def headline(tradeoff: Tradeoff) -> str:
-    """The recommended setting in one sentence, with what it leaves possible."""
+    """Describe the recommended setting in one sentence, with the losses that remain possible."""
     best = tradeoff.recommended
     beyond = f" by more than {tradeoff.tolerance:g} % of a text's bits per byte" if tradeoff.tolerance else ""
     if best is None:
@@ -98,7 +98,7 @@ def headline(tradeoff: Tradeoff) -> str:
 
 
 def sweep_figures(tradeoff: Tradeoff) -> dict[str, Any]:
-    """The figures without the items: the base, one object a setting, and the recommended setting."""
+    """Collect the figures without the items: the base, one object per setting, and the recommended setting."""
     best = tradeoff.recommended
     positions = _positions(tradeoff)
     return {
@@ -111,7 +111,7 @@ def sweep_figures(tradeoff: Tradeoff) -> dict[str, Any]:
 
 
 def answers_of(measured: ScaleAnswers) -> list[dict[str, Any]]:
-    """The written answers with the form of each."""
+    """Collect the written answers with the form of each."""
     return [
         {"id": one.id, "text": one.text, **{part: bool(getattr(one, part)) for part in PARTS}}
         for one in measured.answers
@@ -119,7 +119,7 @@ def answers_of(measured: ScaleAnswers) -> list[dict[str, Any]]:
 
 
 def _interval(name: str, estimate: Estimate | None) -> dict[str, Any]:
-    """A value and its interval under two keys; nothing where it was not measured."""
+    """Value and interval as two keys; nothing where it was not measured."""
     return {} if estimate is None else {name: estimate.value, f"{name}_interval": [estimate.low, estimate.high]}
 
 
@@ -155,7 +155,7 @@ def _figures(point: Point, positions: Sequence[Estimate | None] | None = None) -
 
 
 def _positions(tradeoff: Tradeoff) -> dict[str, list[Estimate | None]]:
-    """By setting, the change of the loss against the base in every range of positions, where it was read."""
+    """Change of loss against the base by setting and position range, where it was measured."""
     base = tradeoff.base.measured.positions
     return {
         f"{point.name} {point.scaling}": differences(base, point.measured.positions)
@@ -171,7 +171,7 @@ def _against(verdict: Verdict | None) -> dict[str, Any]:
 
 
 def _measures(tradeoff: Tradeoff) -> list[tuple[str, str, str, list[tuple[Point, Verdict]]]]:
-    """One table for each thing that was measured: name, what its values are, a note, and the verdict on every setting."""
+    """Build one table per measure: name, meaning of its values, a note, and the verdict on every setting."""
     points = tradeoff.points
     shown = {ALL_TASKS: ("accuracy, %", "Every item counts alike, by its own task's metric.")}
     shown |= dict.fromkeys((FORM, LANGUAGE), ("answers, %", ""))

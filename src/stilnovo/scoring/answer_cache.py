@@ -50,7 +50,7 @@ Progress = Callable[[str, int, int], None]  # (what, done, in all)
 
 
 def default_folder() -> Path:
-    """`$STILNOVO_CACHE`, else `stilnovo` in `$XDG_CACHE_HOME` or in `~/.cache`."""
+    """Default cache folder: `$STILNOVO_CACHE`, else `stilnovo` in `$XDG_CACHE_HOME` or in `~/.cache`."""
     if chosen := os.environ.get(VARIABLE):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stilnovo"
@@ -224,7 +224,7 @@ def answered(
     *,
     shared: bool = False,
 ) -> list[Answer]:
-    """Answers to all items, in order: from the cache, or computed in groups and saved after each.
+    """Answer all items, in order: from the cache, or computed in groups and saved after each.
 
     Args:
         cache: Where answers are looked up and kept; None: nowhere.

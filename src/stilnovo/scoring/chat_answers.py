@@ -1,4 +1,4 @@
-"""Bits per byte of a chat's assistant turns, given the turns before: what training on articles makes a model forget first.
+"""Bits per byte of a chat's assistant turns, given the turns before: the first thing that training on articles degrades.
 
 Only what an assistant is taught counts: its words and the token that ends its turn (`Tokenizer.supervised`), under the
 model's own template. Nats of all answers of a conversation are summed and divided by the answers' UTF-8 bytes; a

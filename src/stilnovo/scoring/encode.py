@@ -30,7 +30,7 @@ WORTH_SHARING = 16  # tokens; a shorter header is simply read again
 
 
 def filled(members: Iterable[T], fits: Callable[[Sequence[T], T], bool]) -> Iterator[list[T]]:
-    """Group neighbours, each group as large as `fits` (group, next member) allows."""
+    """Group neighbours greedily: each group grows while `fits` (group, next member) holds."""
     group: list[T] = []
     for member in members:
         if group and not fits(group, member):
@@ -43,7 +43,7 @@ def filled(members: Iterable[T], fits: Callable[[Sequence[T], T], bool]) -> Iter
 
 @dataclass(frozen=True)
 class Endings:
-    """Endings after contexts that are no benchmark's: `pairs` (context, ending), and the `header` of all contexts."""
+    """Endings after contexts outside of any benchmark: `pairs` (context, ending), and the `header` of all contexts."""
 
     pairs: Sequence[tuple[str, str]]
     header: str = ""
@@ -126,7 +126,7 @@ def opening_tokens(tokenizer: Tokenizer) -> list[int]:
 def encode(
     tokenizer: Tokenizer, question: MultipleChoice | Endings, max_positions: int, header: Sequence[int] = ()
 ) -> Encoded:
-    """Tokenise a question as a tree; `header` are its header's tokens if they are cached."""
+    """Tokenise a question as a tree; `header` is its header's tokens if they are cached."""
     sequences: list[tuple[list[int], int]] = []
     for context, pairs in groupby(question.pairs, key=lambda pair: pair[0]):
         sequences += encode_endings(tokenizer, context, [ending for _, ending in pairs])

@@ -57,7 +57,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         return cls(*open_model(spec))
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-        """For every (context, continuation): its log-likelihood in nats, and whether greedy decoding would write it."""
+        """Score each (context, continuation): log-likelihood in nats, and whether greedy decoding would produce it."""
         firsts, questions = _questions(requests)
         scores: list[tuple[float, bool] | None] = [None] * len(requests)
         for batch in answers(self.model, self.tokenizer, questions, token_budget=self.token_budget):
@@ -69,7 +69,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         return [pair for pair in scores if pair is not None]
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-        """The log-likelihood of whole texts in nats; windows follow each other, the last one is full."""
+        """Score whole texts in nats, in consecutive windows of which the last one is full."""
         texts = [request.args[0] for request in requests]
         whole = [text for text in texts if text]
         if not whole:

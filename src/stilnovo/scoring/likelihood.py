@@ -22,7 +22,7 @@ TILE_ROWS = 1024
 
 
 def token_scores(model: Llama, hidden: Tensor, rows: Sequence[int], targets: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target after its row, and whether it is the argmax.
+    """Compute the log-probability of each target after its row, and whether it is the argmax.
 
     Args:
         model: Its head is applied.
@@ -55,7 +55,7 @@ def token_scores(model: Llama, hidden: Tensor, rows: Sequence[int], targets: Seq
 
 
 def _chunk(model: Llama, hidden: Tensor, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """`token_scores` for some rows (R, C) at once; `rows` and `targets` (N,)."""
+    """Compute `token_scores` for some rows (R, C) at once; `rows` and `targets` (N,)."""
     picked = torch.empty(len(rows), device=hidden.device)
     peaks, sums = [], []
     for start, logits in _tiles(model, hidden):
@@ -70,7 +70,7 @@ def _chunk(model: Llama, hidden: Tensor, rows: Tensor, targets: Tensor) -> tuple
 
 
 def _tiles(model: Llama, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """(first word, logits (R, W) in fp32); each tile overwrites the one before."""
+    """Iterate over tiles of logits: (first word, logits (R, W) in fp32); each tile overwrites the one before."""
     if model.head_logits is not None:  # a head kept elsewhere knows its own tiles
         yield 0, model.logits(hidden)
         return

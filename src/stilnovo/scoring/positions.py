@@ -53,7 +53,7 @@ class PositionScores:
         return [*ends, f"{self.edges[-1]}+"]
 
     def nats_per_token(self) -> list[Estimate | None]:
-        """(P,) with bootstrap intervals over documents; None for a range that no document reaches."""
+        """Mean loss by position range, (P,), with bootstrap intervals over documents; None where no document reaches."""
         return [_ratio([row[p] for row in self.nats], self.tokens, p) for p in range(len(self.edges))]
 
 
@@ -95,7 +95,7 @@ def score_positions(
 
 
 def differences(before: PositionScores, after: PositionScores) -> list[Estimate | None]:
-    """After minus before in nats a token, (P,), paired by document, lower being better; None where nothing was read.
+    """Paired change of loss by position range in nats per token, (P,), lower being better; None where nothing was read.
 
     Raises:
         InputError: the two have read different texts, or differently.
@@ -118,7 +118,7 @@ def _ratio(nats: Sequence[float], tokens: Sequence[Sequence[int]], p: int) -> Es
 
 
 def _sums(values: Tensor, edges: Sequence[int]) -> Answer:
-    """Negative log-likelihoods (tokens,) of a document's tokens from the first on, summed by position."""
+    """Sum a document's token losses, (tokens,) in nats from the first token on, by position range."""
     places = torch.bucketize(torch.arange(1, len(values) + 1), torch.tensor(edges), right=True) - 1
     nats = torch.bincount(places, weights=-values, minlength=len(edges))
     return {"nats": nats.tolist(), "tokens": torch.bincount(places, minlength=len(edges)).tolist()}

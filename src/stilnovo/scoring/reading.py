@@ -1,4 +1,4 @@
-"""Score documents, several in a pass: the log-probability of each token that counts, document by document.
+"""Score documents, several in a pass: the log-probability of each loss token, document by document.
 
 What is read of a document and which of its tokens count differs: a window of a long text, an assistant's turns, the first
 tokens of anything. The passes, the cache and the progress are the same, and stand here once (`read_documents`).

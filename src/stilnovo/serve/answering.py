@@ -57,7 +57,7 @@ class LibraryResponder:
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """Library only; with a writer, everything."""
+        """Available answer modes: library only; with a writer, all."""
         return ("library",) if self.writer is None else MODES
 
 
@@ -68,7 +68,7 @@ class Answering:
         self.responder, self._metrics = responder, metrics
 
     def events(self, library: Library, ask: Ask, begun: float) -> Generator[Event, None, None]:
-        """The events of an answer, in a worker's thread, measured; closing the generator ends the writing."""
+        """Iterate over an answer's events in a worker's thread, with metrics; closing the generator stops the generation."""
         metrics, responder, outcome, first = self._metrics, self.responder, "stopped", True
         try:
             within = None if ask.mode == "chat" else library
@@ -101,7 +101,7 @@ class Answering:
     def begin(
         self, library: Library, conversation_id: str, message: str | None, ask: Ask
     ) -> tuple[Ask, Stored, Stored]:
-        """Store the question and an empty answer; returns what is asked, history included, and the two messages."""
+        """Store the question and an empty answer; returns the request with its history, and the two messages."""
         details = {
             "mode": ask.mode, "sampling": {**asdict(ask.sampling), "max_tokens": ask.sampling.max_new_tokens},
             "attempt": 0, "model": self.responder.writer_name,
@@ -114,7 +114,7 @@ class Answering:
     def write(
         self, library: Library, answer: Stored, ask: Ask, begun: float
     ) -> Generator[TextToken | Notice | Stored | Fault, None, None]:
-        """Write the answer and store it: its tokens and notices, the stored message, and a fault if it was not stored."""
+        """Generate the answer and store it: yields tokens and notices, the stored message, and a fault if storing failed."""
         store, details = Conversations(library), dict(answer.details)
         text, status, stored_at = "", "stopped", time.monotonic()
         try:
@@ -155,13 +155,13 @@ class Answering:
 
     @staticmethod
     def give_up(library: Library, answer: Stored, fault: Fault) -> None:
-        """The answer never got its turn: say so in its place."""
+        """Mark an answer as failed that never got its turn."""
         failed = replace(answer, text="", status="failed", details={**answer.details, "error": fault.error})
         Conversations(library).write(settled(failed))
 
 
 def _store(store: Conversations, answer: Stored) -> Fault | None:
-    """Store an answer; a database that will not take it is told, and ends no answer."""
+    """Store an answer; a database error is logged and returned, and does not stop the answer."""
     try:
         store.write(answer)
         return None

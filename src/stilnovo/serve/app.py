@@ -43,7 +43,7 @@ GRACE_SECONDS = 5
 
 
 def create_app(settings: ServeSettings, responder: LibraryResponder, embedder: Embedder | None = None) -> FastAPI:
-    """The service as an ASGI application.
+    """Create the service as an ASGI application.
 
     Args:
         settings: Where, for whom, how much.
@@ -137,7 +137,7 @@ def _own_routes(
 
 
 async def _shown(_: Request, error: Exception) -> JSONResponse:
-    """Every error in one shape, the web framework's own included."""
+    """Show every error in OpenAI's shape, the web framework's own included."""
     fault = fault_of(error)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]

@@ -39,14 +39,14 @@ class Fault(Exception):
 
     @property
     def error(self) -> dict[str, Any]:
-        """OpenAI's error object."""
+        """The error as OpenAI's error object."""
         usual = "server_error" if self.status >= 500 else "invalid_request_error"
         kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, usual)
         return {"message": self.message, "type": kind, "param": self.param, "code": self.code}
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers that go with it."""
+        """HTTP headers of the error."""
         retry = {"Retry-After": str(self.retry_after)} if self.retry_after is not None else {}
         return {**retry, "WWW-Authenticate": "Bearer"} if self.status == 401 else retry
 

@@ -76,7 +76,7 @@ def _now() -> str:
 
 
 def title_of(message: str) -> str:
-    """A conversation's default title: the beginning of its first message, cut between words."""
+    """Make a conversation's default title: the beginning of its first message, cut between words."""
     line = " ".join(message.split())
     if len(line) <= TITLE_CHARACTERS:
         return line
@@ -84,13 +84,13 @@ def title_of(message: str) -> str:
 
 
 class Conversations:
-    """Reads and writes the conversations of one library file over one connection."""
+    """Stores the conversations of one library file over one connection."""
 
     def __init__(self, library: Library) -> None:
         self._db, self._path = library.connection, library.path
 
     def prepare(self) -> None:
-        """Make the tables where they are absent; mark answers that a dead service was writing as interrupted.
+        """Create missing tables; mark answers left unfinished by a stopped service as interrupted.
 
         Raises:
             InputError: the tables are from a newer stilnovo.
@@ -108,7 +108,7 @@ class Conversations:
                 )
 
     def all(self, where: str = "", *values: str) -> list[ConversationSummary]:
-        """The conversations, or those that a condition holds of, the last used first."""
+        """List the conversations, or those that a condition selects, the last used first."""
         query = (
             "SELECT c.id, c.title, c.created, c.updated, (SELECT count(*) FROM conversation_messages m "
             f"WHERE m.conversation = c.id) FROM conversations c {where} ORDER BY c.updated DESC, c.id"
@@ -117,7 +117,7 @@ class Conversations:
             return [ConversationSummary(*row) for row in self._db.execute(query, values)]
 
     def heading(self, conversation_id: str) -> ConversationSummary:
-        """One conversation.
+        """Get a conversation's summary.
 
         Raises:
             Fault: 404.
@@ -128,7 +128,7 @@ class Conversations:
         return rows[0]
 
     def messages(self, conversation_id: str) -> list[Stored]:
-        """The messages of a conversation, oldest first."""
+        """List the messages of a conversation, oldest first."""
         with guard(self._path):
             rows = self._db.execute(
                 "SELECT id, role, text, status, created, details FROM conversation_messages WHERE conversation = ? "
@@ -138,7 +138,7 @@ class Conversations:
             return [_upgraded(Stored(r[0], r[1], r[2], r[3], r[4], json.loads(r[5]))) for r in rows]
 
     def whole(self, conversation_id: str) -> tuple[ConversationSummary, list[Stored]]:
-        """One conversation and its messages.
+        """Get a conversation's summary and its messages.
 
         Raises:
             Fault: 404.
@@ -146,7 +146,7 @@ class Conversations:
         return self.heading(conversation_id), self.messages(conversation_id)
 
     def create(self, title: str = "") -> ConversationSummary:
-        """A new, empty conversation."""
+        """Create an empty conversation."""
         conversation_id, now = uuid.uuid4().hex, _now()
         with guard(self._path), transaction(self._db):
             self._db.execute(
@@ -155,7 +155,7 @@ class Conversations:
         return ConversationSummary(conversation_id, title[:LONGEST_TITLE], now, now, 0)
 
     def rename(self, conversation_id: str, title: str) -> ConversationSummary:
-        """Give a conversation another title."""
+        """Rename a conversation."""
         with guard(self._path), transaction(self._db):
             self._db.execute(
                 "UPDATE conversations SET title = ? WHERE id = ?", (title[:LONGEST_TITLE], conversation_id)
@@ -211,7 +211,7 @@ class Conversations:
         return message
 
     def write(self, message: Stored) -> None:
-        """Store an answer as far as it has come; nothing happens when it was deleted meanwhile.
+        """Update a stored answer; does nothing when it was deleted meanwhile.
 
         An answer that is regenerated replaces the one before only when it has a word of its own: see `settled`.
         """
@@ -223,7 +223,7 @@ class Conversations:
 
 
 def settled(answer: Stored) -> Stored:
-    """The final state of an answer: itself, or, when it is empty, the answer it was to replace."""
+    """Final state of an answer: itself or, if it is empty, the answer it was to replace."""
     details = dict(answer.details)
     previous = details.pop(PREVIOUS, None)
     if previous and not answer.text and answer.status != "complete":
@@ -233,7 +233,7 @@ def settled(answer: Stored) -> Stored:
 
 
 def turns(messages: Sequence[Stored], library: Library) -> tuple[Turn, ...]:
-    """Question–answer turns of stored messages, as history for the next answer."""
+    """Convert stored messages to question–answer turns, the history for the next answer."""
     works = {work.sha256: work for work in library.works()}
 
     def work_of(details: dict[str, Any]) -> Work | None:
@@ -264,12 +264,12 @@ def _upgraded(message: Stored) -> Stored:
 
 
 def as_dict(heading: ConversationSummary, messages: Sequence[Stored]) -> dict[str, Any]:
-    """The whole conversation, for JSON."""
+    """A conversation with its messages, as a JSON object."""
     return {**asdict(heading), "messages": [asdict(message) for message in messages]}
 
 
 def as_markdown(heading: ConversationSummary, messages: Sequence[Stored], language: str = "it") -> str:
-    """Questions as headings, answers as text, quotations as footnotes with what was found of them."""
+    """Export a conversation: questions as headings, answers as text, quotations as footnotes with their status."""
     words = _WORDS[language]
     parts = [f"# {' '.join(heading.title.split()) or 'stilnovo'}", f"*{heading.created[:10]}*"]
     for message in messages:

@@ -36,7 +36,7 @@ class UploadName(BaseModel):
 
 
 def work_dict(work: Work) -> dict[str, Any]:
-    """A work for JSON; outside, it goes by its text's sha256, which is never used twice."""
+    """A work as a JSON object; its public id is its text's sha256, which is never used twice."""
     return {
         "sha256": work.sha256, "title": work.title, "author": work.author, "year": work.year, "source": work.source,
         "characters": work.characters, "sections": work.sections, "passages": work.passages,
@@ -66,7 +66,7 @@ def _passage_dict(passage: Passage) -> dict[str, Any]:
 
 
 def blocks(text: str, section: Chapter) -> list[dict[str, Any]]:
-    """A section as it is shown: paragraphs, or verses with their numbers and whether a stanza begins with them.
+    """Split a section for display: paragraphs, or verses with their numbers and whether a stanza begins there.
 
     Each is exactly `text[start:end]` of the work, so that a quotation can be marked to the letter.
     """
@@ -93,7 +93,7 @@ def blocks(text: str, section: Chapter) -> list[dict[str, Any]]:
 
 
 def router(workers: Workers, uploads: Uploads) -> APIRouter:
-    """The routes of the library."""
+    """Create the library's routes."""
     routes = APIRouter(prefix="/api")
 
     @routes.get("/works")

@@ -26,7 +26,7 @@ def _escaped(value: str) -> str:
 
 
 class Metrics:
-    """Counters and histograms, safe to use from every thread."""
+    """Thread-safe counters and histograms."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,7 +47,7 @@ class Metrics:
             self._series.setdefault(name, Counter()).update(series)
 
     def text(self, **gauges: float) -> str:
-        """All metrics and the given gauges in Prometheus' text format."""
+        """Format all metrics and the given gauges in Prometheus' text format."""
         lines: list[str] = []
         with self._lock:
             for name, series in sorted(self._series.items()):

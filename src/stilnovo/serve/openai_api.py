@@ -25,7 +25,7 @@ INPUTS_AT_MOST, INPUT_CHARACTERS = 256, 100_000
 
 
 class EmbeddingRequest(BaseModel):
-    """A request for vectors. `input_type` is this service's own: models may see questions otherwise than passages."""
+    """A request for embeddings; `input_type`, an extension, tells queries from passages."""
 
     model: str
     input: str | list[str] = Field(min_length=1)
@@ -35,7 +35,7 @@ class EmbeddingRequest(BaseModel):
 
 
 def router(workers: Workers, answering: Answering, embedder: Embedder | None) -> APIRouter:
-    """The routes under `/v1`."""
+    """Create the routes under `/v1`."""
     routes = APIRouter(prefix="/v1")
     modes, created = answering.responder.modes, int(time.time())
     models = {
@@ -114,7 +114,7 @@ async def _last(events: AsyncGenerator[Event, None]) -> Answer:
 
 
 async def _pieces(first: Event, rest: AsyncGenerator[Event, None], answered: Answered) -> AsyncGenerator[str, None]:
-    """The server-sent events of one streamed answer."""
+    """Iterate over the server-sent events of one streamed answer."""
     yield sse(answered.chunk({"role": "assistant", "content": ""}))
     try:
         async with aclosing(rest) as open_rest:

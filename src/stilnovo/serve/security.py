@@ -47,12 +47,12 @@ HEADERS = {
 
 
 def session(token: str) -> str:
-    """The value of the page's cookie: a keyed digest of the token."""
+    """Compute the page's session cookie: a keyed digest of the token."""
     return hmac.new(token.encode(), b"stilnovo page", hashlib.sha256).hexdigest()
 
 
 def same(given: str, wanted: str) -> bool:
-    """Equality in constant time, for any text."""
+    """Compare two texts in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode())
 
 
@@ -113,7 +113,7 @@ class Door:
             raise Fault(401, "token", "This service requires its token.")
 
     async def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """A body reader with limits: an upload is counted while it is read, any other body is read here at once."""
+        """Wrap a body reader with limits: an upload is counted while it is read, any other body is read here at once."""
         upload = scope["path"] == UPLOAD_PATH
         # Around an upload's file stands a little of multipart's own.
         limit = self._settings.upload_bytes + MEBIBYTE if upload else self._settings.body_bytes

@@ -29,7 +29,7 @@ def sse(data: object, event: str = "") -> str:
 
 
 class EventStream(StreamingResponse):
-    """A stream of events that is closed whatever happens, so that the writing behind it ends with the client."""
+    """A stream of events that is always closed, so that the generation behind it stops with the client."""
 
     def __init__(self, events: AsyncGenerator[str, None]) -> None:
         super().__init__(

@@ -43,7 +43,7 @@ class Said(AnswerSettings):
 
 
 def router(workers: Workers, answering: Answering) -> APIRouter:
-    """The routes under `/api/conversations`."""
+    """Create the routes under `/api/conversations`."""
     routes = APIRouter(prefix="/api/conversations")
 
     @routes.get("")
@@ -123,7 +123,7 @@ async def _answer(
 async def _events(
     workers: Workers, answering: Answering, ask: Ask, answer: Stored, start: dict[str, Any], begun: float
 ) -> AsyncGenerator[str, None]:
-    """The stream of one answer: start, then as `Answering.write` says, or `error` when no turn was to be had."""
+    """Stream one answer: start, then the events of `Answering.write`, or `error` when it got no turn."""
     yield sse(start, "start")
     reached = False
     try:

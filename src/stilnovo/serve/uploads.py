@@ -32,7 +32,7 @@ _UNSEEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 
 
 def clean_name(raw: str) -> str:
-    """A file's name for people: the part after the last slash, without characters that are not seen."""
+    """Make a file name displayable: the part after the last slash, without invisible characters."""
     name = re.split(r"[/\\]", unicodedata.normalize("NFC", raw))[-1]
     name = "".join(char for char in name if unicodedata.category(char) not in _UNSEEN).strip()
     if len(name) > NAME_CHARACTERS:
@@ -44,7 +44,7 @@ def clean_name(raw: str) -> str:
 
 @dataclass(frozen=True)
 class Staged:
-    """A staged file that waits for confirmation."""
+    """A staged file waiting for confirmation."""
 
     id: str
     name: str
@@ -64,7 +64,7 @@ class Uploads:
         self._staged: dict[str, Staged] = {}
 
     def clear(self) -> None:
-        """Delete everything that was staged here, and what a dead service left; another one's files stay."""
+        """Delete this service's staged files and those of dead services; other running services' files stay."""
         for upload_id in list(self._staged):
             self.drop(upload_id)
         with contextlib.suppress(OSError):
@@ -97,7 +97,7 @@ class Uploads:
         return staged
 
     def get(self, upload_id: str) -> Staged:
-        """A staged file by its id.
+        """Get a staged file by its id.
 
         Raises:
             Fault: 404.
@@ -114,7 +114,7 @@ class Uploads:
 
 
 def preview(staged: Staged, library: Library) -> dict[str, Any]:
-    """Preview of a staged file: what the library reads in it.
+    """Preview a staged file: what the library reads in it.
 
     Raises:
         InputError: it cannot be read.

@@ -26,13 +26,13 @@ _REFUSED = ("tools", "functions", "logprobs", "top_logprobs", "logit_bias", "aud
 
 
 class WireMessage(BaseModel):
-    """One message of a conversation."""
+    """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[dict[str, Any]] | None = None
 
     def words(self) -> str:
-        """The text of the message; of its parts only text is read."""
+        """The message's text; of its parts only text is read."""
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         if others := [part.get("type") for part in self.content if part.get("type") != "text"]:
@@ -41,7 +41,7 @@ class WireMessage(BaseModel):
 
 
 class SamplingFields(BaseModel):
-    """The sampling settings of a request; where it names none, the report's hold."""
+    """Sampling settings of a request; missing ones take the report's defaults."""
 
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
@@ -49,7 +49,7 @@ class SamplingFields(BaseModel):
     seed: int | None = Field(default=None, ge=0, lt=2**63)
 
     def sampling(self, **more: Any) -> Sampling:
-        """The settings, those in `more` first."""
+        """Convert to `Sampling`, with the settings in `more` overriding."""
         named = {
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -60,7 +60,7 @@ class SamplingFields(BaseModel):
 
 
 class ChatRequest(SamplingFields):
-    """A request for a completion; fields that are not listed do nothing here."""
+    """A chat completion request; fields that are not listed are ignored."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -118,13 +118,13 @@ class ChatRequest(SamplingFields):
 
 
 class Cut:
-    """Truncates streamed text at a stop string; what may become one is held back."""
+    """Truncates streamed text at a stop string; a possible beginning of one is held back."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops, self._text, self._shown, self.ended = stops, "", 0, False
 
     def feed(self, text: str, final: bool = False) -> str:
-        """What may go out now; when the text is final, also what was held back and is no stop string after all."""
+        """Add text; returns what may be sent now: with `final`, also what was held back and is no stop string."""
         self._text += text
         end, self.ended = stop_at(self._text, self._stops, final)
         piece, self._shown = self._text[self._shown : end], max(self._shown, end)
@@ -139,14 +139,14 @@ class Answered:
         self._facts = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     def chunk(self, delta: dict[str, str], reason: str | None = None, **more: Any) -> dict[str, Any]:
-        """A piece of a stream."""
+        """Build one chunk of a stream."""
         return {
             **self._facts, "object": "chat.completion.chunk",
             "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}], **more,
         }  # fmt: skip
 
     def chunks(self, event: Event) -> Iterator[dict[str, Any]]:
-        """An event as pieces of a stream; notices have none.
+        """Convert an event to chunks; notices have none.
 
         Raises:
             Fault: the model failed.
@@ -162,7 +162,7 @@ class Answered:
                 yield {**self.chunk({}), "choices": [], "usage": _usage(event)}
 
     def completion(self, done: Answer) -> dict[str, Any]:
-        """A whole answer.
+        """Build the whole completion.
 
         Raises:
             Fault: the model failed.
@@ -175,7 +175,7 @@ class Answered:
         return {**self._facts, "object": "chat.completion", "choices": [choice], "usage": _usage(done), **end}
 
     def _end(self, done: Answer) -> dict[str, Any]:
-        """The finish reason; `stilnovo` holds the quotations, for clients that know of them."""
+        """Build the finish reason; the extension `stilnovo` holds the quotations."""
         if done.failure:
             raise Fault(502, "model_failed", done.failure)
         return {

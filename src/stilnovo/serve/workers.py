@@ -35,7 +35,7 @@ RETRY_SECONDS = 5
 
 
 def _opened(path: Path, embedder: Embedder | None) -> Library:
-    """One worker's library; what other connections change in it, it sees by itself."""
+    """Open a worker's library connection; it sees changes made by other connections."""
     library = Library.open(path)
     library.connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
     library.embedder = embedder
@@ -43,7 +43,7 @@ def _opened(path: Path, embedder: Embedder | None) -> Library:
 
 
 class Group:
-    """A pool of threads with a library each, and their queue."""
+    """A thread pool with one library connection per thread, and its queue."""
 
     def __init__(self, name: str, size: int, path: Path, embedder: Embedder | None = None) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -77,7 +77,7 @@ class Group:
         return future
 
     def close(self) -> None:
-        """End the threads once what was queued is done; give up on one that hangs."""
+        """Finish the queued work and end the threads; give up on one that hangs."""
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
@@ -85,7 +85,7 @@ class Group:
 
 
 class Workers:
-    """The two groups of one service. Its coroutines belong to one event loop."""
+    """The two thread pools of one service. Its coroutines belong to one event loop."""
 
     def __init__(self, settings: ServeSettings, embedder: Embedder | None = None) -> None:
         self._quick = Group("quick", QUICK_WORKERS, settings.library, embedder)
@@ -104,7 +104,7 @@ class Workers:
         return await asyncio.wrap_future(self._quick.submit(work))
 
     def endpoint(self, function: Callable[..., T]) -> Callable[..., Coroutine[Any, Any, T]]:
-        """A route's endpoint: quick work of a function that takes a library first, then the request's parameters."""
+        """Wrap a quick function of a library and the request's parameters as a route's endpoint."""
 
         async def endpoint(**given: Any) -> T:
             return await self.run(lambda library: function(library, **given))

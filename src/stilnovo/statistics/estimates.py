@@ -48,21 +48,21 @@ class Estimate:
     clusters: int
 
     def times(self, factor: float) -> Estimate:
-        """The same in another unit, such as 100 for percent; a negative factor exchanges the ends."""
+        """Convert to another unit, such as 100 for percent; a negative factor exchanges the ends."""
         low, high = sorted((factor * self.low, factor * self.high))
         return replace(
             self, value=factor * self.value, low=low, high=high, standard_error=abs(factor) * self.standard_error
         )
 
     def between(self, places: int) -> str:
-        """The interval in words, to so many decimal places."""
+        """Format the interval with so many decimals."""
         if self.clusters < 2:
             return "(one document: no interval)"
         return f"({self.low:.{places}f}–{self.high:.{places}f})"
 
 
 def normal_quantile(probability: float) -> float:
-    """The z with P(Z <= z) = `probability` for a standard normal Z."""
+    """Standard normal quantile: the z with P(Z <= z) = `probability`."""
     return NormalDist().inv_cdf(probability)
 
 
@@ -87,7 +87,7 @@ def student_quantile(probability: float, degrees: float) -> float:
 
 
 def wilson(share: float, n: float, quantile: float) -> tuple[float, float]:
-    """The score interval of a proportion (Wilson 1927): never outside [0, 1], and not empty at 0 or 1.
+    """Wilson score interval of a proportion (Wilson 1927): never outside [0, 1], and not empty at 0 or 1.
 
     `n` may be an effective sample size; `quantile` is the two-sided critical value, 1.96 for 95 %.
     """
@@ -112,7 +112,7 @@ def clustered_standard_error(residuals: ArrayLike, clusters: Sequence[Hashable] 
 
 
 def mean(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, shares: bool = False) -> Estimate:
-    """The mean of `values` (N,) with its interval.
+    """Mean of `values` (N,) with its interval.
 
     Zeros and ones get Wilson's interval. Other values get value ± t * clustered standard error, unless they are
     `shares`, in [0, 1] by their nature (mc2, F1): a few of them near an end would get an interval that leaves [0, 1] and
@@ -154,7 +154,7 @@ def bootstrap_ratio(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Estimate:
-    """sum(numerators) / sum(denominators) with a bootstrap interval over clusters (Efron 1979).
+    """Ratio sum(numerators) / sum(denominators) with a bootstrap interval over clusters (Efron 1979).
 
     Bits per byte is such a ratio (nats over bytes); with denominators of one it is a mean. Whole clusters are drawn
     with replacement and the ratio is taken anew each time. The percentiles are widened to what Student's t and the
@@ -224,7 +224,7 @@ def tango(gained: int, lost: int, n: int) -> tuple[float, float]:
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function that falls from above zero at `low` to zero or below at `high` crosses it, by bisection."""
+    """Find the root of a function that falls from above zero at `low` to zero or below at `high`, by bisection."""
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if function(middle) > 0 else (low, middle)
@@ -254,7 +254,7 @@ def paired_difference(
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided p-value that `gained` and `lost` items differ only by chance (McNemar 1947).
+    """Exact McNemar test: two-sided p-value that `gained` and `lost` items differ only by chance (McNemar 1947).
 
     Under the null each item that changed sides was a fair coin: twice the smaller binomial tail, in exact integers.
     """
@@ -267,7 +267,7 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for having asked several questions at once (Holm, Scandinavian Journal of Statistics 6, 1979).
+    """Holm correction of p-values for multiple comparisons (Holm, Scandinavian Journal of Statistics 6, 1979).
 
     The smallest is multiplied by their number, the next by one less, and so on, none below the one before. If all
     differences were zero, the chance that any corrected p falls under 5 % is at most 5 %, whatever their dependence.
@@ -286,7 +286,7 @@ def sign_flip(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> float:
-    """Two-sided p-value that paired `differences` (N,) are symmetric around zero (Fisher 1935).
+    """Sign-flip test: two-sided p-value that paired `differences` (N,) are symmetric around zero (Fisher 1935).
 
     If the two runs were interchangeable, the sign of every cluster's summed difference would be a fair coin. McNemar's
     test is this one for zeros and ones without clusters. All 2^G signs are tried where they are few, otherwise

@@ -42,7 +42,7 @@ class Bound:
 
     @property
     def most(self) -> float:
-        """The true room is at most this, at all evaluations together with probability 1 − α."""
+        """Upper bound of the true room, valid at all evaluations together with probability 1 − α."""
         return self.room + self.quantile * self.standard_error
 
 
@@ -110,14 +110,14 @@ def quantiles(
 
 @lru_cache(maxsize=1)
 def _noise(evaluations: int, draws: int, seed: int) -> Floats:
-    """(evaluations, draws) standard normal numbers; the first rows are the same whatever comes after them."""
+    """Draw (evaluations, draws) standard normal numbers; the first rows do not depend on how many follow."""
     return np.random.default_rng(seed).standard_normal((evaluations, draws))
 
 
 def visible_loss(
     deviation: float, units: int, evaluations: int, alpha: float, allowed: float = 0.0, *, power: float = 0.8
 ) -> float:
-    """The smallest loss that one evaluation is `power` sure to find, whatever the others say (so by Bonferroni's share).
+    """Smallest loss that one evaluation detects with probability `power`, whatever the others say (Bonferroni).
 
     `deviation` is the standard deviation of the differences between units, in the unit of `allowed` and of the result.
     """

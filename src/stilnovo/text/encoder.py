@@ -41,7 +41,7 @@ _CONTRACTED = frozenset("sStTrRvVmMlLdD")  # what may be cut off behind an apost
 
 
 def _kinds() -> dict[bytes, npt.NDArray[np.uint8]]:
-    """Kind of a known character by its last byte, for each beginning that characters have (none for ASCII)."""
+    """Build the table of character kinds: by a character's last UTF-8 byte, for each of its leading bytes."""
     letters = string.ascii_letters + "".join(chr(code) for code in range(0xC0, 0x100) if chr(code) not in "×÷")
     marks, kinds = string.punctuation + _MARKS, dict[bytes, npt.NDArray[np.uint8]]()
     for characters, kind in ((letters, _LETTER), (string.digits, _DIGIT), (marks, _MARK), (" ", _SPACE), ("\n", _LINE)):
@@ -64,7 +64,7 @@ LongArray = npt.NDArray[np.int64]
 
 
 class _Memory(dict[str, bytes]):
-    """Key to ids (int32, little-endian, as bytes, so that a table of many is one `b"".join`); asked once, then remembered.
+    """Cache of ids by key (int32, little-endian, as bytes, so that many join by one `b"".join`).
 
     When it is full, what it holds becomes the older half, from which a key that is asked for again comes back.
     """
@@ -113,7 +113,7 @@ class Encoder:
                 yield from self._together(batch)
 
     def _together(self, texts: list[str]) -> list[IntArray]:
-        """Ids of each text: every distinct piece is looked up once."""
+        """Encode texts together: every distinct piece is looked up once."""
         pieces, last = _cut(texts)
         numbered = pieces.dictionary_encode()
         known = [self._pieces[piece] for piece in numbered.dictionary.to_pylist()]
@@ -124,7 +124,7 @@ class Encoder:
         return [ids[start:end] for start, end in zip([0, *bounds], bounds, strict=False)]
 
     def _piece(self, piece: str) -> bytes:
-        """Ids of a piece; the letters that it ends with by themselves where the place before them is a cut."""
+        """Encode a piece; its final letters are encoded separately where the place before them is a cut."""
         parts = _ENDING.fullmatch(piece)
         if parts is None:
             return self._encode(piece)
@@ -139,7 +139,7 @@ class Encoder:
         return self._encode(piece) if ids is _UNKNOWN else ids + self._pieces[letters]
 
     def _opening_of(self, before: str) -> bytes:
-        """Ids of what stands before a letter; `_ONE` when both are one pre-token, `_UNKNOWN` when neither is sure."""
+        """Encode what stands before a letter; `_ONE` when both are one pre-token, `_UNKNOWN` when neither is sure."""
         *others, last = self.tokenizer.pre_tokens(f"{before}a")
         if last == "a":
             return _as_bytes(self.tokenizer.encode(f"{before}a")[:-1])
@@ -161,7 +161,7 @@ def _ints(ids: Sequence[int]) -> IntArray:
 
 
 def _cut(texts: list[str]) -> tuple[pa.StringArray, LongArray]:
-    """The pieces of all texts, and how many there are up to each text's end."""
+    """Cut all texts into pieces; also counts the pieces up to each text's end."""
     encoded = [text.encode() for text in texts]
     data = b"".join(encoded)
     ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
@@ -191,7 +191,7 @@ def _kinds_of(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _gathered(known: list[bytes], which: npt.NDArray[np.int32]) -> tuple[IntArray, LongArray]:
-    """The ids of all pieces one after another, and how many there are up to each piece's end, 0 first.
+    """Concatenate the ids of all pieces, with the counts up to each piece's end, 0 first.
 
     Args:
         known: Ids of each distinct piece, as bytes.

@@ -91,7 +91,7 @@ def fold(text: str) -> str:
 
 
 def _unmarked(text: str) -> str:
-    """`fold`, with every apostrophe left."""
+    """Fold a text, every apostrophe left."""
     plain = unicodedata.normalize("NFKD", text.lower().translate(_FOLDING))
     if not plain.isascii():
         plain = "".join(c for c in plain.translate(_FOLDING) if not unicodedata.combining(c))
@@ -136,7 +136,7 @@ _ADE = re.compile(r"(?<=[a-z]t)([au])d[ei]$")
 
 
 def modern(word: str) -> str:
-    """Modern form of a folded word: *foco* → *fuoco*, *cittade* → *citta*, *notajo* → *notaio*; others unchanged."""
+    """Modernise a folded word: *foco* → *fuoco*, *cittade* → *citta*, *notajo* → *notaio*; others unchanged."""
     if "j" in word and len(word) > 2:
         word = word.replace("j", "i")
     if word.endswith(("tade", "tude", "tadi", "tudi")):
@@ -156,7 +156,7 @@ def tokens(text: str) -> list[Word]:
 
 
 def words(text: str) -> list[str]:
-    """Folded words without elided articles and prepositions: *l'amore*, *dell’amore* give `amore`."""
+    """Split into folded words without elided articles and prepositions: *l'amore*, *dell’amore* give `amore`."""
     return [token.form for token in tokens(text) if not token.elided]
 
 
@@ -167,7 +167,7 @@ def stem(word: str) -> str:
 
 
 class _Stems(dict[str, str]):
-    """A word of folded text, with the apostrophe that elides it, to its stem; filled as words are met."""
+    """Cache from words of folded text (with an eliding apostrophe) to their stems."""
 
     def __missing__(self, raw: str) -> str:
         if len(self) >= _REMEMBERED:

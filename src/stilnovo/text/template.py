@@ -30,14 +30,14 @@ class Message:
 
 @dataclass(frozen=True)
 class Special:
-    """A special token by its text; the tokeniser knows its id. `learnt`: it ends an assistant's turn."""
+    """A special token by its text; the tokeniser knows its id. `learnt`: it ends an assistant turn and has a loss."""
 
     token: str
     learnt: bool = False
 
 
 class AssistantText(str):
-    """Text of the assistant: tokens of the loss."""
+    """Text of the assistant: its tokens have a loss."""
 
     __slots__ = ()
 
@@ -78,7 +78,7 @@ def _turns(
     end: str,
     tail: Sequence[str],
 ) -> list[TemplatePiece]:
-    """Pieces of a conversation: `opening` gives what stands before a role's words, its last piece being text."""
+    """Format a conversation as pieces: `opening` gives what precedes a role's words, its last piece being text."""
     pieces: list[TemplatePiece] = []
     for turn in messages:
         *header, gap = opening(turn.role)
@@ -89,7 +89,7 @@ def _turns(
 
 
 def chatml(messages: Sequence[Message], *, generation: bool) -> list[TemplatePiece]:
-    """ChatML as SmolLM2 uses it: a default system turn comes first when there is none."""
+    """ChatML as SmolLM2 uses it: adds a default system turn when there is none."""
     turns = list(messages)
     if turns and turns[0].role != "system":
         turns.insert(0, Message("system", SMOLLM_SYSTEM))
@@ -103,7 +103,7 @@ def llama3(messages: Sequence[Message], *, generation: bool) -> list[TemplatePie
 
 
 def plain(messages: Sequence[Message], *, generation: bool) -> list[TemplatePiece]:
-    """A base model has no turns: the texts follow each other, a blank line between."""
+    """Plain template for a base model without turns: texts follow each other, a blank line between."""
     pieces: list[TemplatePiece] = []
     for position, turn in enumerate(messages):
         gap = "\n\n" if generation or position + 1 < len(messages) else ""

@@ -70,24 +70,24 @@ class Tokenizer:
         self.turn_end_ids = frozenset({self.eos_id, *(specials[t] for t in chat.TURN_ENDS if t in specials)})
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of plain text; nothing is added and no special token is recognised."""
+        """Encode plain text; nothing is added and no special token is recognised."""
         return list(self._fast.encode(text, add_special_tokens=False).ids)
 
     def merge(self, word: str) -> list[int]:
-        """Token ids of one pre-token (a run of letters, a space before it or not), without looking for cuts in it."""
+        """Encode one pre-token (a run of letters, a space before it or not), without looking for cuts in it."""
         letters = word.encode().decode("latin-1").translate(_BYTE_LETTERS)
         return [token.id for token in self._fast.model.tokenize(letters)]
 
     def pre_tokens(self, text: str) -> list[str]:
-        """Pre-tokens of a text, in the byte letters of the vocabulary."""
+        """Split a text into pre-tokens, in the byte letters of the vocabulary."""
         return [part for part, _ in self._fast.pre_tokenizer.pre_tokenize_str(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids; special tokens are left out, broken UTF-8 becomes the replacement character."""
+        """Decode token ids; special tokens are left out, broken UTF-8 becomes the replacement character."""
         return str(self._fast.decode(list(ids), skip_special_tokens=True))
 
     def document(self, text: str) -> list[int]:
-        """A training document: opening token where the model has one, text, end-of-text."""
+        """Encode a training document: opening token where the model has one, text, end-of-text."""
         opening = [] if self.bos_id is None else [self.bos_id]
         return [*opening, *self.encode(text), self.end_of_text_id]
 
@@ -122,7 +122,7 @@ class Tokenizer:
         return hashlib.sha256(f"{self.definition}{json.dumps(rest)}".encode()).hexdigest()
 
     def special_text(self, token: int | None) -> str | None:
-        """How a special token is spelt; None when it is not one."""
+        """Text of a special token; None for an ordinary one."""
         return next((text for text, index in self._specials.items() if index == token), None)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _gguf_fields(path: Path) -> dict[str, Any]:
 
 
 def from_folder(folder: Path) -> Tokenizer:
-    """Tokeniser of a model folder: `tokenizer.json` with `tokenizer_config.json`, or a tiktoken `tokenizer.model`.
+    """Load the tokeniser of a model folder: `tokenizer.json` with `tokenizer_config.json`, or a tiktoken `tokenizer.model`.
 
     Raises:
         InputError: when a file is missing or not readable.
@@ -210,7 +210,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
-    """Tokeniser from a GGUF file's metadata (keys `tokenizer.ggml.*`, already plain Python values).
+    """Load the tokeniser from a GGUF file's metadata (keys `tokenizer.ggml.*`, already plain Python values).
 
     Raises:
         InputError: when the vocabulary is not byte-level BPE, or not whole.
@@ -260,7 +260,7 @@ def _from_vocabulary(fields: Mapping[str, Any], pre: str) -> Tokenizer:
 
 
 def from_tiktoken(path: Path) -> Tokenizer:
-    """Tokeniser from Llama 3's `tokenizer.model`: a line a token, base64 of its bytes and its rank.
+    """Load the tokeniser from Llama 3's `tokenizer.model`: each line has a token in base64 and its rank.
 
     A rank file has no merges. A token's are found by merging its bytes with the ranks below its own: the last two parts
     are the pair that makes it. The 256 special tokens are not in the file; they follow the ranks in the order of

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StepEvaluation:
-    """The result of a callback's evaluation at one step.
+    """Result of a callback's evaluation at one step.
 
     Attributes:
         step: Optimizer steps made.
@@ -72,19 +72,19 @@ class EvaluationCallback(Protocol):
         """Evaluate the model after `step` steps."""
 
     def state(self) -> dict[str, Any]:
-        """What later evaluations depend on: tensors and plain data."""
+        """State that later evaluations depend on, for a checkpoint: tensors and plain data."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Put `state` back."""
+        """Restore `state`."""
 
 
 def evaluation_steps(steps: int, every: int) -> list[int]:
-    """The steps after which an evaluation is due: every so many, and the last."""
+    """List the steps after which an evaluation is due: every so many, and the last."""
     return sorted({*range(every, steps + 1, every), steps})
 
 
 def check_every(every: int, steps: int) -> None:
-    """Refuse evaluations that would never come.
+    """Refuse an interval at which no evaluation would ever take place.
 
     Raises:
         InputError: the run is over before the first of them.
@@ -97,7 +97,7 @@ def check_every(every: int, steps: int) -> None:
 
 
 class Evaluations:
-    """The evaluations of one run: when they are due, their results, the best step; none without a callback.
+    """The evaluations of one run: schedule, results, best step; empty without a callback.
 
     Attributes:
         history: All results so far.
@@ -114,12 +114,12 @@ class Evaluations:
 
     @property
     def ended(self) -> StepEvaluation | None:
-        """The evaluation that ended the training, where one did."""
+        """The evaluation that stopped the training, if any."""
         return self.history[-1] if self.history and self.history[-1].lost else None
 
     @property
     def returns_to_best(self) -> bool:
-        """Whether a training that is ended goes back to its best step."""
+        """Whether a stopped training returns to its best step."""
         return self.callback is not None and self.callback.on_loss == "best"
 
     def begin(self, model: Llama) -> None:
@@ -130,7 +130,7 @@ class Evaluations:
             self._write()
 
     def evaluate(self, step: int, model: Llama) -> bool:
-        """Evaluate if that is due at this step and was not done yet; whether it was done now."""
+        """Evaluate if that is due at this step and not done yet; returns whether it evaluated."""
         if self.callback is None or step not in self.due or (self.history and self.history[-1].step >= step):
             return False
         with undisturbed(model):
@@ -148,21 +148,21 @@ class Evaluations:
         write_atomic(self.run.path / FILE, "".join(rows))
 
     def state(self) -> dict[str, Any] | None:
-        """What a checkpoint keeps."""
+        """State for a checkpoint."""
         if self.callback is None:
             return None
         history = json.dumps([asdict(result) for result in self.history])
         return {"best": self.best, "history": history, "watch": self.callback.state()}
 
     def restore(self, state: dict[str, Any] | None) -> None:
-        """Put it back; evaluations after the checkpoint will be repeated."""
+        """Restore `state`; evaluations after the checkpoint will be repeated."""
         if self.callback is not None and state is not None:
             self.best = state["best"]
             self.history = [StepEvaluation(**row) for row in json.loads(state["history"])]
             self.callback.restore(state["watch"])
 
     def summary(self) -> dict[str, Any] | None:
-        """For `train.json` of a finished training: whether, when and why it was ended early, and whose adapter was kept."""
+        """Summary for `train.json`: whether, when and why training stopped early, and which step's adapter was saved."""
         if self.callback is None:
             return None
         ended = self.ended
@@ -177,7 +177,7 @@ class Evaluations:
 
 @contextmanager
 def undisturbed(model: Llama) -> Iterator[None]:
-    """Random states and the model's mode are afterwards as they were."""
+    """Context manager that restores random states and the model's mode."""
     cards = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(cards), torch.no_grad(), evaluating(model):
         yield

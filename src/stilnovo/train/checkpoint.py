@@ -47,7 +47,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: int | 
 
 
 def _noted(path: Path) -> dict[str, Any]:
-    """The content of `checkpoint.json`; empty where it is damaged."""
+    """Read `checkpoint.json`; empty where it is damaged."""
     try:
         noted = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -69,13 +69,13 @@ def _write_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of which the folder holds a checkpoint, in order; damaged ones too."""
+    """List the steps of the checkpoints in a folder, in order; damaged ones too."""
     names = (path.name.removeprefix("step-") for path in folder.glob("step-*"))
     return sorted(int(name) for name in names if name.isdigit())
 
 
 def newest(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """The newest whole checkpoint's state, and the names of damaged ones that were passed over.
+    """Load the newest whole checkpoint; also returns the names of damaged ones that were skipped.
 
     Raises:
         InputError: when there is none.
@@ -92,7 +92,7 @@ def newest(folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def at(folder: Path, step: int) -> dict[str, Any]:
-    """The state of one step.
+    """Load the checkpoint of one step.
 
     Raises:
         InputError: when there is no whole checkpoint of it.
@@ -108,7 +108,7 @@ def at(folder: Path, step: int) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A checkpoint's state; None where it is not whole."""
+    """Load a checkpoint; None where it is not whole."""
     try:
         if _noted(path)["sha256"]["state.pt"] != sha256_file(path / "state.pt"):
             return None
@@ -119,13 +119,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The states of torch's random generators, of the CPU and of the device."""
+    """Get the states of torch's random generators, of the CPU and of the device."""
     card = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
     return {"cpu": torch.get_rng_state(), **card}
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Put `random_state` back."""
+    """Restore `random_state`."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

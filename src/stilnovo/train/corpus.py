@@ -1,4 +1,4 @@
-"""The training data of a recipe, read and split: a seeded share of the rows is held out and never learnt."""
+"""Read and split a recipe's training data: a seeded share of the rows is held out and never trained on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HeldOutRows = tuple[Any, ...]  # documents, conversations or pairs, as the objec
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is learnt, packed, and the rows held out of it; the digest is of everything that was read, these included."""
+    """Packed training documents and the held-out rows; the digest covers everything that was read."""
 
     packed: PackedCorpus
     held_out: HeldOutRows
@@ -44,7 +44,7 @@ class Corpus:
 
 
 class Joined(LazySequence[IntArray]):
-    """Two lists of documents as one; neither is copied."""
+    """Two lists of documents as one, without copying."""
 
     def __init__(self, first: Sequence[IntArray], second: Sequence[IntArray]) -> None:
         self._first, self._second = first, second
@@ -58,7 +58,7 @@ class Joined(LazySequence[IntArray]):
 
 
 def split(rows: Sequence[Row], held_out: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """What is learnt and what is held out, drawn by seed; at least one of each when both are wanted."""
+    """Split rows into training and held-out by seed; at least one of each when both are wanted."""
     count = round(held_out * len(rows))
     if held_out and len(rows) > 1:
         count = min(max(1, count), len(rows) - 1)
@@ -67,7 +67,7 @@ def split(rows: Sequence[Row], held_out: float, seed: int) -> tuple[list[Row], l
 
 
 def split_distinct(rows: Sequence[Chat], held_out: float, seed: int) -> tuple[list[Chat], list[Chat]]:
-    """`split`, without learning what repeats a held-out row: chat data often hold a row twice."""
+    """Split rows as `split`, dropping training rows that repeat a held-out one: chat data often hold a row twice."""
     learnt, apart = split(rows, held_out, seed)
     contents = {replace(row, id="") for row in apart}
     distinct = [row for row in learnt if replace(row, id="") not in contents]
@@ -82,7 +82,7 @@ def warn_of_template(tokenizer: Tokenizer) -> None:
 
 
 def read_texts(paths: Sequence[str], max_rows: int | None, model: str) -> tuple[list[Document], str]:
-    """Texts, and the digest of all of them; `model` is named in the advice to prepare a large corpus.
+    """Read texts, and the digest of all of them; `model` is named in the advice to prepare a large corpus.
 
     Raises:
         InputError: for files that cannot be read, and for a corpus of the catalogue that has to be prepared.
@@ -101,7 +101,7 @@ def read_texts(paths: Sequence[str], max_rows: int | None, model: str) -> tuple[
 def read_chats(
     reader: Callable[..., tuple[list[Chat], Tally]], paths: Sequence[str], max_rows: int | None
 ) -> tuple[list[Chat], str]:
-    """Conversations or pairs, and the digest of all of them; rows that cannot be used are logged."""
+    """Read conversations or pairs, and the digest of all of them; unusable rows are logged."""
     rows, tally = reader(corpora.locate(paths), max_rows=max_rows)
     warn(tally.lines())
     return rows, _sha256(rows)
@@ -114,7 +114,7 @@ def warn(lines: Iterable[str], prefix: str = "") -> None:
 
 
 def _sha256(rows: Iterable[Document | Conversation | Preference]) -> str:
-    """Of everything that can be learnt of the rows, in order: titles, roles and boundaries too, but not their ids."""
+    """Digest of the rows' training content, in order: titles, roles and boundaries included, ids not."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(f"{replace(row, id='')!r}\n".encode())
@@ -122,17 +122,17 @@ def _sha256(rows: Iterable[Document | Conversation | Preference]) -> str:
 
 
 def supervised(conversation: Conversation, tokenizer: Tokenizer) -> IntArray:
-    """A conversation as a document of which only the assistant's turns are learnt."""
+    """Encode a conversation as a document with a loss on the assistant's turns only."""
     return coded(*tokenizer.supervised(conversation.messages))
 
 
 def turns(*messages: Message) -> list[dict[str, str]]:
-    """Messages as JSON."""
+    """Convert messages to JSON objects."""
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
 def repeated(documents: list[IntArray], tokens: int, seed: int) -> list[IntArray]:
-    """Documents drawn in seeded passes over `documents` until they hold `tokens`."""
+    """Repeat documents in seeded passes over `documents` until they hold `tokens`."""
     orders = (np.random.default_rng((seed, epoch)).permutation(len(documents)) for epoch in itertools.count())
     endless = (documents[at] for at in itertools.chain.from_iterable(orders))
     drawn: list[IntArray] = []
@@ -143,6 +143,6 @@ def repeated(documents: list[IntArray], tokens: int, seed: int) -> list[IntArray
 
 
 def lengths_of(documents: Sequence[IntArray]) -> LongArray:
-    """Tokens of each document; mapped ones know theirs."""
+    """Length in tokens of each document; mapped ones know theirs."""
     counted = documents.lengths if isinstance(documents, MappedDocuments) else [len(document) for document in documents]
     return np.asarray(counted, dtype=np.int64)

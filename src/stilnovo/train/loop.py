@@ -67,7 +67,7 @@ class TrainResult:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes held so far: on a card by torch's allocator, else by this process."""
+    """Peak memory in bytes: of torch's allocator on a GPU, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -75,7 +75,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def planned_steps(corpus: PackedCorpus, settings: TrainSection) -> int:
-    """Optimizer steps of the run."""
+    """Number of optimizer steps of the run."""
     if settings.steps is not None:
         return settings.steps
     batches = -(-len(corpus.packs) // settings.batch_packs)
@@ -85,7 +85,7 @@ def planned_steps(corpus: PackedCorpus, settings: TrainSection) -> int:
 def make_optimizer(
     parameters: Sequence[nn.Parameter], settings: TrainSection, kind: OptimizerKind
 ) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019); `adamw8bit` keeps its two moments in 8 bits a value (Dettmers et al. 2022).
+    """Make AdamW (Loshchilov & Hutter 2019); `adamw8bit` keeps its two moments in 8 bits (Dettmers et al. 2022).
 
     `paged_adamw8bit` lets the states move to host memory when a card is full.
     """
@@ -102,7 +102,7 @@ def make_optimizer(
 
 
 def learning_rate(step: int, steps: int, settings: TrainSection) -> float:
-    """Rate of step `step` (from 0) of `steps`: linear warm-up, then the schedule down to `final_ratio` of the peak."""
+    """Learning rate of step `step` (from 0) of `steps`: linear warm-up, then the schedule down to `final_ratio` of the peak."""
     warmup = math.ceil(settings.warmup_ratio * steps) if settings.warmup_steps is None else settings.warmup_steps
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
@@ -113,7 +113,7 @@ def learning_rate(step: int, steps: int, settings: TrainSection) -> float:
 
 @contextmanager
 def held_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C: the first sets the event that is given, so that the step ends and a checkpoint is written; the second acts at once."""
+    """Handle Ctrl-C: the first sets the event, so that the step ends and a checkpoint is saved; the second acts at once."""
     asked = threading.Event()
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -132,7 +132,7 @@ def held_interrupt() -> Iterator[threading.Event]:
 
 
 class Trainer:
-    """A training under way: everything a checkpoint must hold, and the step.
+    """A training in progress: the step, and everything a checkpoint must hold.
 
     Args:
         model: With its adapter.
@@ -173,7 +173,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
+        """State for a checkpoint: everything that the next step depends on."""
         return {
             "step": self.step, "steps": self.steps, "tokens": self.tokens, "seconds": self.seconds, "data": self.stream.state(),
             "random": checkpoint.random_state(self.model.device), "parameters": [p.detach().cpu() for p in self.parameters],
@@ -181,7 +181,7 @@ class Trainer:
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Put a checkpoint's state back.
+        """Restore a checkpoint's state.
 
         Raises:
             InputError: when it belongs to a run of another length or adapter.
@@ -251,7 +251,7 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
+        """Save a checkpoint."""
         best = None if self.evaluations.callback is None else self.evaluations.best
         checkpoint.save(self.checkpoints, self.step, self.state(), self.settings.keep_checkpoints, best)
 
@@ -265,7 +265,7 @@ class Trainer:
         log.info("Resumed at step %d of %d.", self.step, self.steps)
 
     def run_all(self) -> TrainResult:
-        """Train to the last step, or until an evaluation says that something was lost; with progress, metrics, checkpoints.
+        """Train to the last step, or until an evaluation stops the training; with progress, metrics, checkpoints.
 
         The first Ctrl-C ends the step, writes a checkpoint and stops; a second one drops the step.
         """

@@ -26,19 +26,19 @@ Parts = dict[str, tuple[float, int]]
 
 
 def added(sums: Parts, parts: Parts) -> Parts:
-    """Two tallies as one."""
+    """Add two tallies."""
     names = dict.fromkeys((*sums, *parts))
     both = {name: (sums.get(name, (0.0, 0)), parts.get(name, (0.0, 0))) for name in names}
     return {name: (first[0] + second[0], first[1] + second[1]) for name, (first, second) in both.items()}
 
 
 def means(sums: Parts) -> dict[str, float]:
-    """What the metrics show of a tally."""
+    """Mean values of a tally, for the metrics."""
     return {name: total / max(1, count) for name, (total, count) in sums.items()}
 
 
 class Passes:
-    """A model's passes: by the engine where there is one, else by torch's autograd, which the engine equals.
+    """Forward passes of a model: by the engine where there is one, else by torch's autograd, which the engine equals.
 
     Args:
         model: With its adapter.
@@ -51,7 +51,7 @@ class Passes:
         self.head = engine.head if engine else Head(model.head, "dense", None, Link(model.device))
 
     def hidden(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Token ids (T,) of documents of these lengths → final hidden states (T, C), differentiable."""
+        """Compute final hidden states (T, C), differentiable, from token ids (T,) of documents of these lengths."""
         tokens = tokens.to(self.model.device)
         if self.engine is not None:
             return self.engine.hidden(tokens, lengths)
@@ -59,19 +59,19 @@ class Passes:
         return self.model.hidden(tokens, positions, Blocks(lengths))
 
     def losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """−log p in nats of each of the rows (T, C), (T,)."""
+        """Cross-entropy −log p of each of the rows (T, C) in nats, (T,)."""
         targets = targets.to(hidden.device)
         if self.engine is None:
             return chunked_losses(hidden, self.model.head, targets, self.chunk)
         return tiled_losses(hidden, self.head, targets, self.chunk)
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Sum of KL(teacher ‖ student) in nats over rows; half the rows at once, since each has two rows of logits."""
+        """Summed KL(teacher ‖ student) in nats; half the rows at once, since each has two rows of logits."""
         return tiled_divergence(student, teacher, self.head, max(1, self.chunk // 2))
 
     @contextlib.contextmanager
     def base(self) -> Iterator[None]:
-        """The model without its adapter, and without gradients."""
+        """Context manager: the model with its adapter disabled, and without gradients."""
         lora.set_enabled(self.model, False)
         try:
             with torch.no_grad(), evaluating(self.model):
@@ -81,7 +81,7 @@ class Passes:
 
 
 class BatchLoss(Protocol):
-    """A batch → the sum of its losses, and the parts to be reported.
+    """Interface of a loss: maps a batch to the sum of its losses, and the parts for the metrics.
 
     `parts["loss"]` is always there, with `count`, which the step's gradient is divided by.
     """
@@ -90,11 +90,11 @@ class BatchLoss(Protocol):
         """The sum, differentiable, and the parts."""
 
     def count(self, batch: Batch) -> int:
-        """Losses that a batch adds up."""
+        """Number of losses that a batch adds up."""
 
 
 def figures_of(passes: Passes, loss: BatchLoss, corpus: PackedCorpus, settings: TrainSection) -> dict[str, float]:
-    """What the loss reports of one pass over a corpus: means by name, and `n`, over how many."""
+    """Mean metrics of the loss over one pass over a corpus, and `n`, the number of losses."""
     stream = BatchStream(corpus, settings.batch_packs, settings.seed)
     count = stream.batches_per_epoch()
     sums: Parts = {"loss": (0.0, 0)}

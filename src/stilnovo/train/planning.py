@@ -25,7 +25,7 @@ CPU_SHARE = 0.67  # of the free memory, at most
 
 
 def run_of(recipe: Recipe, device: torch.device) -> Run:
-    """What the ledger needs to know of a training, from files and recipe alone."""
+    """Collect what the ledger needs to know of a training, from files and recipe alone."""
     files = find_model(recipe.model.name)
     config = GGUFReader(files.path).config if files.kind == "gguf" else config_from_json(files.path / "config.json")
     return Run(
@@ -36,7 +36,7 @@ def run_of(recipe: Recipe, device: torch.device) -> Run:
 
 
 def card_of(device: torch.device) -> cards.Card:
-    """The card's own figures where its name is known, else those of the default."""
+    """Look up the GPU's speeds by its name, else take the default GPU's."""
     if device.type != "cuda":
         return cards.CPU
     properties = torch.cuda.get_device_properties(device)
@@ -46,7 +46,7 @@ def card_of(device: torch.device) -> cards.Card:
 
 
 def budget_of(device: torch.device) -> choice.Budget:
-    """Memory that is free now, on the card and on the host; what this process holds already counts as free."""
+    """Measure free memory, on GPU and host; what this process holds already counts as free."""
     free_host = psutil.virtual_memory().available
     if device.type != "cuda":
         return choice.Budget(round(CPU_SHARE * free_host), free_host, context=0, reserve=0)
@@ -60,7 +60,7 @@ def budget_of(device: torch.device) -> choice.Budget:
 def choose_plan(
     run: Run, settings: TrainSection, device: torch.device, budget: choice.Budget | None = None
 ) -> choice.Plan:
-    """The plan for one pass of `run.tokens`.
+    """Choose the plan for one pass of `run.tokens`.
 
     Raises:
         InputError: when nothing fits, with what would.
@@ -78,7 +78,7 @@ def choose_plan(
 
 
 def shortened(plan: choice.Plan, tokens: int, device: torch.device) -> choice.Plan:
-    """The same levers for a corpus that has fewer tokens than a whole pass."""
+    """Adapt the levers to a corpus that has fewer tokens than a whole pass."""
     if not 0 < tokens < plan.run.tokens:
         return plan
     return choice.plan_for(replace(plan.run, tokens=tokens), plan.levers, card_of(device))
@@ -98,5 +98,5 @@ def _what_would(run: Run, budget: choice.Budget, card: cards.Card, wishes: choic
 
 
 def leaner(plan: choice.Plan, settings: TrainSection, device: torch.device) -> choice.Plan | None:
-    """The next plan after the machine ran out of memory under this one; None where there is none."""
+    """Choose the next plan after an out-of-memory error; None where there is none."""
     return choice.leaner(plan, budget_of(device), card_of(device), choice.wishes_of(settings))

@@ -100,7 +100,7 @@ class TrainingRun:
 
     @property
     def trainable(self) -> int:
-        """Parameters that learn."""
+        """Number of trainable parameters."""
         return lora_parameters(self.model.config, self.lora)
 
     def _levers(self) -> dict[str, object] | None:
@@ -135,7 +135,7 @@ class TrainingRun:
         return result, lines
 
     def figures(self, result: TrainResult) -> dict[str, Any]:
-        """What is known of the finished training, as plain data."""
+        """Figures of the finished training, as plain data."""
         known = asdict(result)
         metrics = known.pop("metrics")
         return {
@@ -150,7 +150,7 @@ class TrainingRun:
         self.folder.write_json("train.json", self.figures(result) | {"memory": memory_lines, "levers": self._levers()})
 
     def _lean(self, error: BaseException) -> None:
-        """Load everything again under the next leaner plan, and go on from the last finished step."""
+        """Reload everything under the next leaner plan, and continue from the last finished step."""
         device = self.model.device
         plan = None if self.plan is None else planning.leaner(self.plan, self.recipe.train, device)
         if self.plan is None or plan is None:
@@ -195,7 +195,7 @@ def _open(recipe: Recipe) -> tuple[Llama, Tokenizer]:
 
 
 def _noted(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
-    """The manifest of the run that is resumed, empty for a new one; before anything is loaded.
+    """Read the manifest of the run to resume, empty for a new one; called before anything is loaded.
 
     Raises:
         InputError: where a run would overwrite another, or be resumed with another recipe.
@@ -225,7 +225,7 @@ def _noted(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
 
 
 def write_held_out(folder: Path, objective: Objective, rows: HeldOutRows) -> None:
-    """Write `held_out.jsonl`, whole or not at all; nothing where no row is held out."""
+    """Write `held_out.jsonl` atomically; no file where no row is held out."""
     if rows:
         lines = (json.dumps(objective.held_out_row(row), ensure_ascii=False) + "\n" for row in rows)
         write_atomic(folder / HELD_OUT, "".join(lines))

@@ -54,7 +54,7 @@ def make_item(row: Row, place: str) -> MultipleChoice:
 
 
 def clean(text: str) -> str:
-    """Without WikiHow's marks, as the reference has it: ` [title]` ends a sentence, other square brackets go whole."""
+    """Remove WikiHow's marks as the reference does: ` [title]` ends a sentence, other square brackets are dropped."""
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 

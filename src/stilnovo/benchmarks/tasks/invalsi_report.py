@@ -84,7 +84,7 @@ def grade(written: str, item: Generation) -> dict[Metric, float]:
 
 
 def _words(value: str) -> list[str]:
-    """As the reference implementation of ROUGE has them: runs of small letters and digits without accents."""
+    """Words by ROUGE's reference implementation: runs of lower-case letters and digits without accents."""
     return re.findall(r"[a-z0-9]+", value.lower())
 
 

@@ -47,7 +47,7 @@ def make_item(row: Row, place: str, begin: str = "") -> MultipleChoice:
 
 
 def lettered(id: str, header: str, question: str, options: Sequence[str], answer: int, subject: str) -> MultipleChoice:
-    """`question`, the options with their letters, and `Answer:`, after `header`; the endings are the letters."""
+    """Format a question: `header`, `question`, lettered options, `Answer:`; the endings are the letters."""
     if not question or not all(isinstance(option, str) and option.strip() for option in options):
         raise ValueError("the question or an option is empty")
     letters = "ABCDEFGHI"[: len(options)]
@@ -64,7 +64,7 @@ def lettered(id: str, header: str, question: str, options: Sequence[str], answer
 
 
 def header(examples: Sequence[MultipleChoice], wanted: int, origin: str) -> str:
-    """The answered examples, a blank line after each.
+    """Format the few-shot examples with their answers, a blank line after each.
 
     Raises:
         InputError: there are fewer of them than wanted.

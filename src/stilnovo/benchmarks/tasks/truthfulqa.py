@@ -38,7 +38,7 @@ def make_item(row: Row, place: str) -> MultipleChoice:
 
 
 def truthful(id: str, question: str, mc1: Row, mc2: Row) -> MultipleChoice:
-    """A question with the answers of both lists, those of mc2 first; what only mc1 has follows unlabelled."""
+    """Build a question from both lists, answers of mc2 first; answers only in mc1 follow without a label."""
     (one, one_labels), (many, many_labels) = ((part["choices"], part["labels"]) for part in (mc1, mc2))
     if len(one) != len(one_labels) or len(many) != len(many_labels) or list(one_labels).count(1) != 1:
         raise ValueError("the labels do not fit the choices")

@@ -27,7 +27,7 @@ DATA = Dataset(
 
 
 def plain(row: Row) -> Row:
-    """A row in the hub's form, taken out of an instruction where it is one."""
+    """Convert a row to the hub's form, out of the instruction form where it has that."""
     if "instruction" not in row:
         return row
     match = _INSTRUCTION.search(text(row, "instruction"))

@@ -44,7 +44,7 @@ def _swiglu_backward(grad, gate, up, columns, grad_row, gate_row, up_row, SPAN: 
 
 
 def swiglu(gate: Tensor, up: Tensor, out: Tensor) -> Tensor:
-    """SiLU(gate) · up (T, F), into `out`; rows may be strided (two halves of one product)."""
+    """SwiGLU: SiLU(gate) · up (T, F), into `out`; rows may be strided (two halves of one product)."""
     rows, columns = gate.shape
     assert gate.stride(1) == up.stride(1) == out.stride(1) == 1
     grid = (rows, triton.cdiv(columns, SPAN))
@@ -87,7 +87,7 @@ def _rms_norm_backward(grad, x, weight, columns, eps, WIDTH: tl.constexpr):
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> Tensor:
-    """x / sqrt(mean(x²) + eps) · weight of (T, C), into `out` (not x itself)."""
+    """RMSNorm: x / sqrt(mean(x²) + eps) · weight of (T, C), into `out` (not x itself)."""
     rows, columns = x.shape
     assert x.is_contiguous() and out.is_contiguous()
     _rms_norm[(rows,)](x, weight, out, columns, eps, WIDTH=triton.next_power_of_2(columns))

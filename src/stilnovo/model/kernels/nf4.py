@@ -24,7 +24,7 @@ def _dequantize(
     packed, absmax, code, offset, nested_absmax, nested_code, out, blocks,
     BLOCK: tl.constexpr, NESTED: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
-    """Each program: BLOCKS blocks of BLOCK weights."""
+    """Triton kernel: each program dequantises BLOCKS blocks of BLOCK weights."""
     block = tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
     inside = block < blocks
     level = tl.load(absmax + block, mask=inside, other=0).to(tl.int32)
@@ -43,12 +43,12 @@ def _dequantize(
 
 @triton.jit
 def _rounded(x):
-    """x, kept from being contracted into a multiply-add: through its bits and back."""
+    """Round x through its bits, so that it is not contracted into a multiply-add."""
     return x.to(tl.int32, bitcast=True).to(tl.float32, bitcast=True)
 
 
 def dequantize(linear: Any, out: Tensor) -> Tensor:
-    """The dense matrix (out, in) of a `FourBitLinear`, written into `out` of any floating-point type."""
+    """Dequantise a `FourBitLinear` to its dense matrix (out, in), written into `out` of any floating-point type."""
     blocks = linear.absmax.numel()
     assert out.is_contiguous() and out.numel() == blocks * BLOCK, "whole blocks only"
     _dequantize[(triton.cdiv(blocks, BLOCKS),)](

@@ -1,1 +1,1 @@
-"""Training objectives, one file each: how rows are read, packed, lost, planned for, evaluated on held-out rows and printed."""
+"""Training objectives, one file each: how rows are read, packed, trained on, planned for, evaluated and printed."""

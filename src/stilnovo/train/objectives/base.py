@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Objective(ABC):
-    """The training objective of one recipe."""
+    """Interface of a training objective, made for one recipe."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -39,23 +39,23 @@ class Objective(ABC):
 
     @abstractmethod
     def cost(self, learnt: float = 1.0) -> ObjectiveCost:
-        """What a step computes; `learnt` is the share of conversations' or pairs' tokens that are answers."""
+        """Compute cost of a step; `learnt` is the share of conversations' or pairs' tokens that have a loss."""
 
     def document_tokens(self, tokens: int) -> int | None:
-        """Length over which attention runs in a pass of so many tokens; None: the whole pass."""
+        """Length over which attention runs in a pass of so many tokens; None for the whole pass."""
         return None
 
     @abstractmethod
     def held_out_row(self, row: Any) -> dict[str, Any]:
-        """A held-out row as `held_out.jsonl` keeps it: in a shape that the objective reads."""
+        """Convert a held-out row for `held_out.jsonl`, in a shape that the objective reads."""
 
     def evaluate(self, passes: Passes, rows: HeldOutRows, tokenizer: Tokenizer) -> tuple[dict[str, float], str] | None:
-        """Figures of the held-out rows under the trained model, and one line that says them; None where there are none."""
+        """Evaluate the held-out rows with the trained model: figures and one line of text; None where there are none."""
         return None
 
 
 def objective_of(recipe: Recipe) -> Objective:
-    """The training objective that a recipe names."""
+    """Look up the training objective that a recipe names."""
     module, _, name = OBJECTIVES[recipe.train.task].implementation.partition(":")
     implementation: type[Objective] = getattr(importlib.import_module(module), name)
     return implementation(recipe)

@@ -1,4 +1,4 @@
-"""The objective `dpo`: preference pairs, of which the preferred answer becomes more likely (Rafailov et al. 2023, eq. 7).
+"""The objective `dpo`: preference pairs; the chosen answer becomes more likely (Rafailov et al. 2023, eq. 7).
 
 The reference π_ref is the model itself with its adapter switched off, on the same packed batch: no second model, and no
 table of log-probabilities that could go stale. Both passes meet the head in chunks (`stilnovo.engine.loss`), so what is
@@ -78,7 +78,7 @@ class PreferenceObjective(Objective):
     def evaluate(
         self, passes: Passes, rows: corpus.HeldOutRows, tokenizer: Tokenizer
     ) -> tuple[dict[str, float], str] | None:
-        """Means over the held-out pairs; the base's margin is 0 by definition, its loss log 2."""
+        """Mean loss and margin over the held-out pairs; the base's margin is 0 by definition, its loss log 2."""
         from stilnovo.train.passes import figures_of
 
         packed = pack_pairs(rows, tokenizer, self.recipe.data.pack_tokens)
@@ -89,7 +89,7 @@ class PreferenceObjective(Objective):
 
 
 def answers(batch: Batch) -> tuple[Tensor, list[int]]:
-    """The learnt rows (R,) of a batch of pairs, and how many each of its pieces has."""
+    """Indices (R,) of a batch's loss tokens, and their number in each piece."""
     import torch
 
     learnt = torch.ones_like(batch.targets, dtype=torch.bool) if batch.learnt is None else batch.learnt
@@ -97,7 +97,7 @@ def answers(batch: Batch) -> tuple[Tensor, list[int]]:
 
 
 def log_ratios(policy: Tensor, reference: Tensor, counts: Sequence[int]) -> Tensor:
-    """log π(y) − log π_ref(y) of every answer, (P, 2) with chosen first.
+    """Log-ratio log π(y) − log π_ref(y) of every answer, (P, 2) with chosen first.
 
     Args:
         policy: (R,) −log π of the learnt tokens, answer after answer.
@@ -111,7 +111,7 @@ def log_ratios(policy: Tensor, reference: Tensor, counts: Sequence[int]) -> Tens
 
 
 def dpo(ratios: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Log-ratios (P, 2) → losses −log σ(r_chosen − r_rejected) (P,), and rewards r = β · log-ratio (P, 2)."""
+    """DPO loss: log-ratios (P, 2) → losses −log σ(r_chosen − r_rejected) (P,), and rewards r = β · log-ratio (P, 2)."""
     from torch.nn.functional import logsigmoid
 
     rewards = beta * ratios
@@ -120,7 +120,7 @@ def dpo(ratios: Tensor, beta: float) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class DirectPreference:
-    """The loss: Σ over pairs of −log σ(β [log-ratio of chosen − log-ratio of rejected]).
+    """DPO loss of a batch: Σ over pairs of −log σ(β [log-ratio of chosen − log-ratio of rejected]).
 
     Beside the loss it reports, as means over pairs, `margin` (reward of chosen − of rejected) and `accuracy` (whether
     chosen has the higher reward).
@@ -129,7 +129,7 @@ class DirectPreference:
     beta: float
 
     def count(self, batch: Batch) -> int:
-        """Pairs of a batch."""
+        """Number of pairs in a batch."""
         return len(batch.lengths) // 2
 
     def __call__(self, passes: Passes, batch: Batch) -> tuple[Tensor, Parts]:

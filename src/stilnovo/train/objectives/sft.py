@@ -1,4 +1,4 @@
-"""The objective `sft`: conversations, of which only the assistant's turns are learnt."""
+"""The objective `sft`: conversations, with a loss on the assistant's turns only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ConversationObjective(TextObjective):
     def evaluate(
         self, passes: Passes, rows: corpus.HeldOutRows, tokenizer: Tokenizer
     ) -> tuple[dict[str, float], str] | None:
-        """Nats per loss token of the assistant's turns, without and with the adapter."""
+        """Mean loss in nats per token of the assistant's turns, without and with the adapter."""
         from stilnovo.train.passes import figures_of
 
         packed = pack([corpus.supervised(row, tokenizer) for row in rows], self.recipe.data.pack_tokens)

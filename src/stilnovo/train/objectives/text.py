@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 
 class TextObjective(Objective):
-    """Language modelling on texts or on a prepared corpus; a share of texts may be read as questions and answers too."""
+    """Language modelling on texts or on a prepared corpus; some texts may become reading-comprehension conversations."""
 
     answers_only = False
 
     def documents(self, tokenizer: Tokenizer) -> tuple[list[IntArray], corpus.HeldOutRows, str]:
-        """Documents to learn, held-out rows, and the digest of everything read."""
+        """Read the training documents, the held-out rows, and the digest of everything read."""
         from stilnovo.data.comprehension import comprehension
         from stilnovo.text.encoder import Encoder
 
@@ -107,7 +107,7 @@ class TextObjective(Objective):
 
 @dataclass(frozen=True)
 class NextToken:
-    """Σ −log p over the loss tokens, and `weight` · Σ KL(base ‖ model) over rehearsal tokens where they are an anchor."""
+    """Next-token loss: Σ −log p over loss tokens, plus `weight` · Σ KL(base ‖ model) over rehearsal tokens used as anchor."""
 
     rehearse_by: Literal["learn", "anchor", "both"] = "learn"
     weight: float = 1.0
@@ -130,12 +130,12 @@ class NextToken:
         return loss + self.weight * divergence, parts
 
     def count(self, batch: Batch) -> int:
-        """Loss tokens of a batch."""
+        """Number of loss tokens in a batch."""
         learnt = self._learnt(batch)
         return batch.targets.numel() if learnt is None else int(learnt.sum())
 
     def _learnt(self, batch: Batch) -> Tensor | None:
-        """(T,) bool: the targets whose −log p is summed; None: all."""
+        """Loss mask (T,) bool of the targets; None for all."""
         if self.rehearse_by != "anchor" or not batch.anchored:
             return batch.learnt
         others = ~_anchored(batch)
@@ -143,7 +143,7 @@ class NextToken:
 
 
 def _anchored(batch: Batch) -> Tensor:
-    """(T,) bool: the rows of the pieces that are rehearsal."""
+    """Mask (T,) bool of the rehearsal tokens."""
     import torch
 
     return torch.cat([torch.full((length,), piece in batch.anchored) for piece, length in enumerate(batch.lengths)])
