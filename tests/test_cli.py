@@ -39,6 +39,8 @@ def folder(tmp_path: Path) -> Path:
     [
         (["train", "--recipe", "bad.yaml"], "train.step: unknown key"),
         (["train", "--set", "train.stepz=1"], "train.stepz: unknown key"),
+        (["train", "--set", "data.rehearsal=["], "the value is not YAML"),
+        (["train", "--set", "=3"], "changes no key"),
         (["train", "--model", "owner/name"], "could not be reached"),
         (["train", "--model", "short.gguf"], "cannot be read"),
         (["train", "--model", "missing.gguf"], "There is no model"),

@@ -23,7 +23,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         recipes.load(path)
     text = str(caught.value)
-    assert "4 problem(s)" in text
+    assert "problems: 4" in text
     assert all(word in text for word in ("lora.rank: unknown key", "lora.alpha", "train.epochs", "extra: unknown key"))
     assert caught.value.exit_code == 2
 
@@ -58,6 +58,26 @@ def test_not_a_recipe(tmp_path: Path, content: str) -> None:
 def test_values_that_no_run_could_use(key: str, value: object) -> None:
     with pytest.raises(InputError, match=key):
         recipes.load("demo").changed({key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("lora.target_modules", "lora.projections"), ("lora.lora_alpha", "lora.alpha"), ("lora_dropout", "lora.dropout"),
+        ("train.per_device_train_batch_size", "train.batch_packs"), ("num_train_epochs", "train.epochs"),
+        ("train.gradient_accumulation_steps", "train.accumulation"), ("max_seq_length", "data.pack_tokens"),
+        ("learning_rate", "train.learning_rate"), ("data.learning_rate", "train.learning_rate"),
+    ],
+)  # fmt: skip
+def test_keys_as_other_libraries_name_them(key: str, meant: str) -> None:
+    with pytest.raises(InputError, match=rf"(?i)nearest:? {meant}\b"):
+        recipes.load("demo").changed({key: 1})
+
+
+def test_a_bad_item_of_a_list_is_one_problem() -> None:
+    with pytest.raises(InputError, match=r"problems: 1\.") as caught:
+        recipes.load("demo").changed({"lora.projections": ["w_proj"]})
+    assert "at least 1 item" not in str(caught.value)
 
 
 def test_a_rate_as_people_write_it(tmp_path: Path) -> None:

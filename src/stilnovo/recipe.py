@@ -42,6 +42,18 @@ OBJECTIVES = {
 }
 
 
+#: What PEFT, TRL and transformers call a recipe key.
+_ELSEWHERE = {
+    "target_modules": "lora.projections", "lora_r": "lora.r", "rank": "lora.r", "lora_alpha": "lora.alpha",
+    "lora_dropout": "lora.dropout", "use_rslora": "lora.rslora", "model_name_or_path": "model.name",
+    "per_device_train_batch_size": "train.batch_packs", "batch_size": "train.batch_packs",
+    "gradient_accumulation_steps": "train.accumulation", "num_train_epochs": "train.epochs", "max_steps": "train.steps",
+    "max_seq_length": "data.pack_tokens", "max_length": "data.pack_tokens", "lr": "train.learning_rate",
+    "lr_scheduler_type": "train.schedule", "optim": "train.optimizer", "max_grad_norm": "train.clip_norm",
+    "save_steps": "train.checkpoint_every", "save_total_limit": "train.keep_checkpoints",
+}  # fmt: skip
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -209,7 +221,7 @@ class Recipe(_Section):
             if section not in data or not name:
                 raise InputError(f"There is no recipe key {key!r}.", next=f"Nearest: {_nearest(key)}.")
             data[section][name] = value
-        return _validated(data, "the changed recipe")
+        return _validated(data, "The changed recipe")
 
     def to_yaml(self) -> str:
         """The recipe as YAML, every key written out."""
@@ -228,7 +240,7 @@ def load(source: str | Path) -> Recipe:
     Raises:
         InputError: with every problem found.
     """
-    named = isinstance(source, str) and source in shipped()
+    named = str(source) in shipped()
     path = Path(str(resources.files("stilnovo").joinpath("recipes", f"{source}.yaml")) if named else source)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -236,7 +248,7 @@ def load(source: str | Path) -> Recipe:
         raise InputError(
             f"There is no recipe {str(source)!r}.", next=f"Shipped: {', '.join(shipped())}; or give a YAML file."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} is not valid YAML.", " ".join(str(error).split())[:200]) from error
     if not isinstance(data, dict):
         raise InputError(f"{path} is not a recipe.", "It holds no keys.", f"Keys: {', '.join(Recipe.model_fields)}.")
@@ -247,13 +259,16 @@ def _validated(data: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        problems = []
+        problems, places = [], [item["loc"] for item in error.errors()]
         for item in error.errors():
+            # A list with a bad item is also reported as too short.
+            if item["type"] == "too_short" and any(place[:-1] == item["loc"] for place in places):
+                continue
             key = ".".join(str(part) for part in item["loc"])
             unknown = item["type"] == "extra_forbidden"
             what = f"unknown key, nearest {_nearest(key)}" if unknown else f"{item['msg']} (found {item['input']!r})"
             problems.append(f"{key}: {what}")
-        raise InputError(f"{len(problems)} problem(s) in {where}.", " · ".join(problems)) from None
+        raise InputError(f"{where} cannot be used; problems: {len(problems)}.", " · ".join(problems)) from None
 
 
 def keys() -> list[str]:
@@ -269,7 +284,8 @@ def value_of(recipe: Recipe, key: str) -> object:
 
 def _nearest(key: str) -> str:
     """Suggest the recipe keys nearest to a misspelt one, or the sections where none is near."""
-    named_alike = [known for known in keys() if known.partition(".")[2] == key.rpartition(".")[2]]
+    name = key.rpartition(".")[2]
+    named_alike = [known for known in keys() if known.partition(".")[2] == name or known == _ELSEWHERE.get(name)]
     return (
         ", ".join(named_alike or difflib.get_close_matches(key, keys())) or f"sections {', '.join(Recipe.model_fields)}"
     )
@@ -323,6 +339,6 @@ def refuse_ignored_keys(recipe: Recipe, *, on_card: bool) -> None:
     ]
     if problems:
         raise InputError(
-            f"{len(problems)} recipe key(s) would have no effect on this run.", " · ".join(problems),
+            "Recipe keys would have no effect on this run.", " · ".join(problems),
             "Leave them out, or give what they need.",
         )  # fmt: skip

@@ -18,7 +18,7 @@ from stilnovo.cli.common import (
     emit,
     note,
 )
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, reported
 from stilnovo.progress import bytes_text, seconds_text
 
 if TYPE_CHECKING:
@@ -90,9 +90,12 @@ def _changes(given: dict[str, Any], sets: list[str]) -> dict[str, Any]:
     changes = {key: value for key, value in given.items() if value is not None}
     for item in sets:
         key, equals, value = item.partition("=")
-        if not equals:
-            raise InputError(f"--set {item}: no '='.", next="Write --set section.key=value.")
-        changes[key] = yaml.safe_load(value)
+        if not equals or not key:
+            raise InputError(f"--set {item} changes no key.", next="Write --set section.key=value.")
+        with reported(
+            f"--set {item}: the value is not YAML.", "Close brackets and quotes.", errors=(yaml.YAMLError, ValueError)
+        ):
+            changes[key] = yaml.safe_load(value)
     return changes
 
 

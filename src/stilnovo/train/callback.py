@@ -91,7 +91,7 @@ def check_every(every: int, steps: int) -> None:
     """
     if every > steps:
         raise InputError(
-            f"The guard's first evaluation would come after step {every}.", f"The run has {steps} steps.",
+            f"The guard's first evaluation would come after step {every}.", f"The run ends after step {steps}.",
             f"Set guard.every to at most {steps}.",
         )  # fmt: skip
 
