@@ -205,7 +205,7 @@ BAD_ROWS: list[tuple[str, bytes, dict[str, str]]] = [
         "not an object": "a.json, row 2: int", "half a character": "a.json, row 4: '\\udc00'",
     }),
     ("a.csv", b't,u\n1,2\n3\n4,5,6\n\n7,8\n"9', {
-        "wrong number of cells": "a.csv, row 2: 1 cells for 2 columns, line 3",
+        "wrong number of cells": "a.csv, row 2: cells: 1, columns: 2, line 3",
         "invalid CSV": "a.csv, row 5: unexpected end of data, lines 7 to 7",
     }),
     ("a.jsonl", b'{"t": 1}\n{"t": ' + b"[" * 100_000, {"invalid JSON": "a.jsonl, line 2: too deep or long"}),
@@ -264,7 +264,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path, name: str, content: b
 
 def test_an_object_instead_of_an_array_is_named_by_its_keys(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"data": TEXTS, "version": 1}, indent=1))
-    with pytest.raises(InputError, match="no `text`; has data, version"):
+    with pytest.raises(InputError, match="Found: data, version"):
         read_documents([tmp_path / "a.json"])
     with pytest.raises(InputError, match="has data, version"):
         read_conversations([tmp_path / "a.json"])

@@ -46,7 +46,10 @@ def test_text_is_one_document_with_plain_line_ends(tmp_path: Path) -> None:
         ("a.txt", "prima\nperch\xe9".encode("latin-1"), ["invalid UTF-8", "0xe9", "offset 11", "line 2", "iconv"]),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', ["line 2", "invalid JSON"]),
         ("a.jsonl", b'{"text": "a"}\n["b"]\n', ["line 2", "not an object", "list"]),
-        ("a.jsonl", b'{"testo": "a"}\n', ["line 1", "no `text`", "testo"]),
+        ("a.jsonl", b'{"testo": "a"}\n', ["a.jsonl has no columns", "Found: testo", "Expected: text"]),
+        ("a.jsonl", b'{"text": "a"}\n{"testo": "a"}\n', ["line 2", "no `text`", "testo"]),
+        ("a.jsonl", b'{"messages": []}\n', ["Found: messages", "sft"]),
+        ("a.jsonl", b'{"text": "a\x01"}\n', ["Invalid control character at column"]),
         ("a.jsonl", b'{"text": ""}\n', ["holds no text"]),
         ("a.jsonl", b'{"text": "a"}\n{"text": 3}\n', ["line 2", "not text", "`text`"]),
         ("a.jsonl", b'{"text": ' + b"[" * 100_000, ["line 1", "invalid JSON", "too deep"]),
@@ -79,11 +82,14 @@ def test_absent_and_null_titles_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
-def test_parquet_rows_without_text_are_passed_over(tmp_path: Path, kind: pa.DataType) -> None:
+def test_parquet_rows_without_text_are_counted_and_named(
+    tmp_path: Path, kind: pa.DataType, caplog: pytest.LogCaptureFixture
+) -> None:
     texts = [None, "a", "", *("b" for _ in range(3000))]  # more than one batch
     pq.write_table(pa.table({"text": pa.array(texts, kind)}), tmp_path / "a.parquet")
     documents = read_documents([tmp_path / "a.parquet"])
     assert [d.id for d in documents] == ["2", *(str(number) for number in range(4, 3004))]
+    assert caplog.messages == ["2 left out, empty row (first: a.parquet, row 1: no text)"]
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,12 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from stilnovo.data import shards
-from stilnovo.data.conversations import SHAPES, shape_of
 from stilnovo.data.duplicates import near_duplicates
+from stilnovo.data.sources import check_columns
 from stilnovo.data.work import SHOWN_HITS, PreparationSettings, Record, run_blocks, save_array
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import Tally
-from stilnovo.io.rows import RowBlock, blocks, files_of, place_of, rows_of
+from stilnovo.io.rows import RowBlock, blocks, files_of, place_of
 from stilnovo.io.streams import suffix_of
 from stilnovo.progress import Progress
 from stilnovo.runlog import disk_errors, write_atomic
@@ -130,7 +130,7 @@ def _work(
     def wanted() -> Iterator[RowBlock]:
         for block in blocks(files):
             if block.source not in seen:
-                _check_columns(block)
+                check_columns(block, conversations=True)
             # Compressed files are smaller than what comes out of them: the share of a file is then a guess from below.
             seen[block.source] = min(sizes[block.source], seen.get(block.source, 0) + block.size)
             if block.number not in records:
@@ -155,19 +155,6 @@ def _work(
             raise KeyboardInterrupt(
                 f"Stopped after {len(records)} blocks. Run the same command again: it goes on from there."
             ) from None
-
-
-def _check_columns(block: RowBlock) -> None:
-    row = next((row for _, row in rows_of(block) if isinstance(row, dict)), None)
-    if row is None or "text" in row or "wikitext" in row:
-        return
-    shape, name = shape_of(list(row)), Path(block.source).name
-    if shape == "preference":
-        raise InputError(f"{name} holds preference pairs.", "They are learnt with DPO.", "Name it in a DPO recipe.")
-    if shape is None:
-        raise InputError(
-            f"{name} has no columns that can be learnt.", f"Found: {', '.join(row) or 'none'}", f"Expected: text; or {SHAPES}."
-        )  # fmt: skip
 
 
 def _finish(folder: Path, records: list[Record], settings: PreparationSettings, described: dict[str, Any]) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from stilnovo.data.conversations import SHAPES, shape_of
 from stilnovo.errors import InputError
-from stilnovo.io.bad_rows import refuse_if, stop
+from stilnovo.io.bad_rows import BadRow, Tally, refuse_if, stop
 from stilnovo.io.formats import Row
-from stilnovo.io.rows import blocks, files_of, parsed
+from stilnovo.io.rows import RowBlock, blocks, files_of, parsed, rows_of
 
 _NO_TEXT = ("empty row", "not an article", "redirect")
 _DROPPED_TAGS = frozenset(
@@ -48,21 +49,50 @@ def document(row: Row, number: int) -> Document:
 
 
 def read_documents(paths: Sequence[str | Path], max_documents: int | None = None) -> list[Document]:
-    """Every document of the files, in order; `sample` is the project's encyclopaedia. Rows without text are passed over.
+    """Every document of the files, in order; `sample` is the project's encyclopaedia. Rows without text are left out, counted and logged.
 
     Raises:
         InputError: for a file that is missing, empty or broken, or a row that cannot be used, with its place.
     """
-    return list(islice((document for path in files_of(paths) for document in _read_file(path)), max_documents))
+    tally = Tally()
+    documents = (document for path in files_of(paths) for document in _read_file(path, tally))
+    taken = list(islice(documents, max_documents))
+    tally.warn()
+    return taken
 
 
-def _read_file(path: Path) -> Iterator[Document]:
-    documents = parsed(
-        blocks([path]), document, lambda place, bad: None if bad.reason in _NO_TEXT else stop(place, bad)
-    )
+def check_columns(block: RowBlock, *, conversations: bool) -> None:
+    """Refuse a file by its first rows.
+
+    Raises:
+        InputError: when they have no `text`, and are not `conversations` either where these are read.
+    """
+    row = next((row for _, row in rows_of(block) if isinstance(row, dict)), None)
+    if row is None or "text" in row or "wikitext" in row:
+        return
+    shape, name = shape_of(row), Path(block.source).name
+    if shape == "preference":
+        raise InputError(f"{name} holds preference pairs.", "They are learnt with DPO.", "Name it in a DPO recipe.")
+    if shape is None or not conversations:
+        others = (
+            f"; or {SHAPES}" if conversations else " (conversations are learnt with train.task sft, pairs with dpo)"
+        )
+        raise InputError(
+            f"{name} has no columns that can be read here.", f"Found: {', '.join(row) or 'none'}", f"Expected: text{others}."
+        )  # fmt: skip
+
+
+def _read_file(path: Path, tally: Tally) -> Iterator[Document]:
+    def leave(place: str, bad: BadRow) -> None:
+        (tally.leave if bad.reason in _NO_TEXT else stop)(place, bad)
+
+    parts = blocks([path])
+    opening = next(parts)
+    check_columns(opening, conversations=False)
+    documents = parsed(chain([opening], parts), document, leave)
     first = next(documents, None)
     if first is None:
-        raise InputError(f"{path} holds no text.", "It is empty, or every text in it is.", "Take it out of --data.")
+        raise InputError(f"{path} holds no text.", "It is empty, or every text in it is.", "Leave it out.")
     yield first
     yield from documents
 

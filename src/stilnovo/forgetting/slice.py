@@ -117,7 +117,11 @@ def read(path: str) -> list[SliceDocument]:
     """
     first = next(iter_rows(path, lambda _place, _bad: None), None)
     conversations = first is not None and shape_of(list(first)) is not None
-    return list(read_conversations([path])[0] if conversations else held_out_texts([path]))
+    if not conversations:
+        return list(held_out_texts([path]))
+    talks, tally = read_conversations([path])
+    tally.warn()
+    return list(talks)
 
 
 def sample(documents: Sequence[SliceDocument], count: int, seed: int) -> tuple[SliceDocument, ...]:

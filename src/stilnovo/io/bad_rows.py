@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
 from stilnovo.errors import InputError
 
+log = logging.getLogger("stilnovo.io")
 OnBad = Literal["skip", "stop"]
 SHOWN_PLACES = 20  # of each reason
 
@@ -58,6 +60,11 @@ class Tally:
         self.left.update(other.left)
         for reason, places in other.places.items():
             self.places[reason] = [*self.places.get(reason, ()), *places][:SHOWN_PLACES]
+
+    def warn(self) -> None:
+        """Log what was left out."""
+        for line in self.lines():
+            log.warning("%s", line)
 
     def lines(self) -> list[str]:
         """One line for each reason."""

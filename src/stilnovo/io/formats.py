@@ -44,7 +44,11 @@ def json_row(line: bytes) -> Row | BadRow:
 
 
 def _why(error: Exception) -> str:
-    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep or long"
+    return (
+        f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        if isinstance(error, json.JSONDecodeError)
+        else "too deep or long"
+    )
 
 
 def _checked(row: Any, escapes: bool) -> Row | BadRow:
@@ -120,7 +124,7 @@ def _csv(stream: Any, path: Path) -> Iterator[Part]:
         if len(cells) == len(columns):
             yield dict(zip(columns, cells, strict=True))
         elif cells:
-            yield BadRow("wrong number of cells", f"{len(cells)} cells for {len(columns)} columns, line {line}")
+            yield BadRow("wrong number of cells", f"cells: {len(cells)}, columns: {len(columns)}, line {line}")
 
 
 def _parquet(stream: Any, path: Path) -> Iterator[Part]:

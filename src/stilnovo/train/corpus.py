@@ -103,7 +103,7 @@ def read_chats(
 ) -> tuple[list[Chat], str]:
     """Read conversations or pairs, and the digest of all of them; unusable rows are logged."""
     rows, tally = reader(corpora.locate(paths), max_rows=max_rows)
-    warn(tally.lines())
+    tally.warn()
     return rows, _sha256(rows)
 
 
