@@ -21,3 +21,6 @@ else:
         if not public or name not in (api := import_module("stilnovo.api")).__all__:
             raise AttributeError(f"module 'stilnovo' has no attribute {name!r}")
         return getattr(api, name)
+
+    def __dir__() -> list[str]:
+        return [*globals(), *import_module("stilnovo.api").__all__]

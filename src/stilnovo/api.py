@@ -21,6 +21,7 @@ from stilnovo.benchmarks.protocol import Protocol, differences, find_protocol
 from stilnovo.benchmarks.task import Draw, Selection
 from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
 from stilnovo.compare.paired import Comparison, compare
+from stilnovo.errors import InputError, check_types
 from stilnovo.forgetting.guard import Guard, guard_callback
 from stilnovo.generate.generator import Generator, open_engine
 from stilnovo.generate.sampling import Sampling
@@ -76,7 +77,10 @@ def _silent(*_: object) -> None:
 
 
 def open_model(
-    model: str = "smollm2", adapter: Path | str | None = None, quantization: str | None = None, device: str = "auto"
+    model: Path | str = "smollm2",
+    adapter: Path | str | None = None,
+    quantization: str | None = None,
+    device: str = "auto",
 ) -> Generator:
     """Load a model, with a LoRA adapter if one is given, ready to generate.
 
@@ -89,11 +93,15 @@ def open_model(
     Raises:
         InputError: when it cannot be found or read, or is not a supported model.
     """
-    return open_engine(spec_of(model, Path(adapter) if adapter else None, quantization, device))
+    check_types(Path, str, type(None), adapter=adapter)
+    return open_engine(spec_of(str(model), Path(adapter) if adapter else None, quantization, device))
 
 
 def generate_text(model: Generator, prompt: str, sampling: Sampling = Sampling(), system: str = "") -> str:  # noqa: B008 - frozen
     """The model's answer to one user message."""
+    check_types(Generator, model=model)
+    check_types(str, prompt=prompt)
+    check_types(Sampling, sampling=sampling)
     messages = ([Message("system", system)] if system else []) + [Message("user", prompt)]
     return "".join(model.stream(messages, sampling))
 
@@ -130,21 +138,23 @@ def train_recipe(
     Raises:
         InputError: when the recipe, the data or the model cannot be used.
     """
+    check_types(Recipe, Path, str, recipe=recipe, out=out)
+    check_types(Mapping, changes=changes)
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     return open_training(chosen.changed(dict(changes)), Path(out), resume=resume, note=note).train()[0]
 
 
 def evaluate_model(
-    spec: ModelSpec | str = "smollm2",
-    tasks: Sequence[str] | None = None,
-    texts: Sequence[Path | str] = (),
+    spec: ModelSpec | Path | str = "smollm2",
+    tasks: Sequence[Path | str] | Path | str | None = None,
+    texts: Sequence[Path | str] | Path | str = (),
     *,
     draw: Draw = Draw(),  # noqa: B008 - frozen
     split: str | None = None,
     shots: int | None = None,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     download: bool = False,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     use_cache: bool = True,
     note: Note = _silent,
     progress: ProgressCallback = _silent,
@@ -153,8 +163,8 @@ def evaluate_model(
 
     Args:
         spec: The model; a name alone is opened with the protocol's quantization.
-        tasks: Benchmarks or task files (YAML, Python); default: the protocol's, or our samples unless `texts` are given.
-        texts: Files or folders of held-out text, for bits per byte.
+        tasks: Benchmarks or task files (YAML, Python), or one; default: the protocol's, or our samples unless `texts` are given.
+        texts: Files or folders of held-out text, or one, for bits per byte.
         draw: How many items and documents, the seed, and the protocol.
         split: Instead of each task's own.
         shots: Few-shot examples, instead of each task's own.
@@ -164,13 +174,23 @@ def evaluate_model(
         use_cache: Whether it is read and written.
         note: Called with what each task can show, and how long it will take.
         progress: Called with (what is scored, items done, items in all).
+
+    Raises:
+        InputError: when nothing is to be evaluated, or the model, a task or a text cannot be used.
     """
+    check_types(Draw, draw=draw)
+    check_types(ModelSpec, Path, str, spec=spec)
+    check_types(Sequence, Path, type(None), tasks=tasks, texts=texts)
     protocol = find_protocol(draw.protocol)
-    spec = spec_of(spec, None, protocol.quantization) if isinstance(spec, str) else spec
-    names = tasks if tasks is not None else [] if texts else protocol.tasks or SAMPLES
+    spec = spec if isinstance(spec, ModelSpec) else spec_of(str(spec), None, protocol.quantization)
+    texts = [texts] if isinstance(texts, Path | str) else texts or ()
+    named = tasks if tasks is not None else () if texts else protocol.tasks or SAMPLES
+    names = [str(named)] if isinstance(named, Path | str) else [*map(str, named)]
+    if not names and not texts:
+        raise InputError("Nothing is to be evaluated.", "No task and no text was named.", "Give tasks or texts.")
     selections = [
-        protocol.select(task, data_dir, split, draw, shots=shots, download=download)
-        for task in (find_tasks(list(names)) if names else [])
+        protocol.select(task, Path(data_dir) if data_dir else None, split, draw, shots=shots, download=download)
+        for task in (find_tasks(names) if names else [])
     ]
     documents = held_out_texts(texts, draw) if texts else []
     settings = {
@@ -178,7 +198,7 @@ def evaluate_model(
         "data_dir": str(data_dir) if data_dir else None, "seed": draw.seed, "text": [str(path) for path in texts],
         "task_files": {one.task.name: next(iter(one.task.files)) for one in selections if one.task.files} or None,
     }  # fmt: skip
-    with AnswerCache((cache or default_folder()) if use_cache else None, note) as answers:
+    with AnswerCache(Path(cache or default_folder()) if use_cache else None, note) as answers:
         result = _scored(spec, protocol, selections, documents, settings, answers, note, progress)
     dist.stop()
     return result
@@ -267,6 +287,7 @@ def compare_runs(before: EvaluationResult | Path | str, after: EvaluationResult 
     Raises:
         InputError: when they have nothing in common.
     """
+    check_types(EvaluationResult, Path, str, before=before, after=after)
     return compare(*(run if isinstance(run, EvaluationResult) else load_result(Path(run)) for run in (before, after)))
 
 
@@ -278,6 +299,7 @@ def open_library(path: Path | str | None = None) -> Library:
     """
     from stilnovo.library.location import open_or_sample, sample_library
 
+    check_types(Path, str, type(None), path=path)
     return sample_library() if str(path) == "sample" else open_or_sample(Path(path) if path else None)[0]
 
 
@@ -289,7 +311,10 @@ def check_quotes(text: str, library: Library) -> list[Quote]:
     """
     from stilnovo.chat.quotes import verify_among
     from stilnovo.library.search import search
+    from stilnovo.library.store import Library
 
+    check_types(str, text=text)
+    check_types(Library, library=library)
     quotes = []
     for match in _QUOTED.finditer(text):
         claimed = next(filter(None, match.groups()))

@@ -42,6 +42,18 @@ class MissingExtra(InputError):
         )
 
 
+def check_types(*kinds: type, **arguments: object) -> None:
+    """Refuse arguments of another type than these.
+
+    Raises:
+        InputError: naming the argument.
+    """
+    for argument, value in arguments.items():
+        if not isinstance(value, kinds):
+            wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise InputError(f"{argument} must be {wanted}.", f"Found: {repr(value)[:60]} ({type(value).__name__}).")
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, most: int = 1, cutoff: float = 0.6) -> str:
     """`Did you mean …?` with the known names nearest to `name`, or `otherwise` where none is near."""
     near = difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)

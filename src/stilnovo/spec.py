@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, check_types
 from stilnovo.recipe import Recipe, Scheme, load
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
@@ -18,7 +18,7 @@ class ModelSpec:
 
     Attributes:
         model: Short name, local path or Hugging Face id; see `stilnovo.hub.find_model`.
-        adapter: A LoRA adapter folder in PEFT's format.
+        adapter: A LoRA adapter folder in PEFT's format; a str becomes a Path.
         quantization: How the base weights are kept.
         device: auto, cpu, cuda or cuda:N.
     """
@@ -29,6 +29,9 @@ class ModelSpec:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        check_types(str, model=self.model, device=self.device)
+        check_types(Path, str, type(None), adapter=self.adapter)
+        object.__setattr__(self, "adapter", Path(self.adapter) if self.adapter else None)
         if self.quantization not in SCHEMES:
             raise InputError(
                 f"Unknown quantization {self.quantization!r}.", next=f"Choose one of: {', '.join(SCHEMES)}."

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, check_types
 
 SEED = 42
 T = TypeVar("T")
@@ -192,17 +192,17 @@ class Draw:
     seed: int = SEED
     protocol: str = "stilnovo"
 
-    def count(self, available: int) -> int | None:
-        """The limit as a number of items: a share is rounded up, as lm-evaluation-harness does; None for all.
+    def __post_init__(self) -> None:
+        limit = self.limit
+        check_types(int, float, type(None), limit=limit)
+        if limit is not None and (not limit > 0 or (limit >= 1 and limit % 1)):  # NaN and infinity are refused too
+            raise InputError("The limit must be a share below 1, or a whole number of at least 1.", f"Found: {limit}.")
 
-        Raises:
-            InputError: it is neither a share nor a whole number.
-        """
+    def count(self, available: int) -> int | None:
+        """The limit as a number of items: a share is rounded up, as lm-evaluation-harness does; None for all."""
         limit = self.limit
         if limit is None:
             return None
-        if not limit > 0 or (limit >= 1 and limit != int(limit)):  # NaN is refused too
-            raise InputError("--limit must be a share below 1, or a whole number of at least 1.", f"Found: {limit}.")
         return math.ceil(limit * available) if limit < 1 else int(limit)
 
     def sample(self, members: Sequence[T]) -> list[T]:

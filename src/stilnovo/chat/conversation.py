@@ -18,13 +18,13 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from stilnovo.chat import followup, scope, writing
-from stilnovo.chat.events import Answer, Code, Event, Finish, Kind, Mode, Notice, TextToken, Turn
+from stilnovo.chat.events import MODES, Answer, Code, Event, Finish, Kind, Mode, Notice, TextToken, Turn
 from stilnovo.chat.extract import Extract, extract
 from stilnovo.chat.followup import self_contained
 from stilnovo.chat.question import Question
 from stilnovo.chat.quotes import Quote
 from stilnovo.chat.writing import INSTRUCTIONS, SUMMARY, SYSTEM, AnswerWriter, Checker, checked, fitted
-from stilnovo.errors import InputError, StilnovoError
+from stilnovo.errors import InputError, StilnovoError, check_types
 from stilnovo.generate.sampling import Sampling
 from stilnovo.library.records import Passage, Work
 from stilnovo.library.search import search
@@ -169,6 +169,10 @@ def ask(
         mode: Where the answer may come from.
         system: The system prompt.
     """
+    check_types(Library, library=library)
+    check_types(str, question=question)
+    if mode not in MODES:
+        raise InputError(f"There is no mode {mode!r}.", next=f"Choose one of: {', '.join(MODES)}.")
     *_, answer = ChatSession(writer, system, library=library, limit=limit).reply(question, mode)
     assert isinstance(answer, Answer)
     return answer

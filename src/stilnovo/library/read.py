@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path, PurePath
 
-from stilnovo.errors import InputError, reported
+from stilnovo.errors import InputError, check_types, reported
 from stilnovo.library import epub, markup, office, tei
 from stilnovo.library.names import Names, from_file_name, from_header, from_title_page, split_header
 from stilnovo.library.text_builder import Book, cut, decode
@@ -94,13 +94,15 @@ def understand(data: bytes, name: str, given: Names | None = None) -> Book:
     return replace(book, names=names.over(hint), source=file)
 
 
-def read(path: Path, given: Names | None = None) -> Book:
+def read(path: Path | str, given: Names | None = None) -> Book:
     """Read one file. Names `given` by the user win over the file's own, those over the file's name.
 
     Raises:
         InputError: absent, unreadable, too large, empty, binary, damaged, or of a kind that is not read.
         MissingExtra: the package that reads this kind is not installed.
     """
+    check_types(Path, str, path=path)
+    path = Path(path)
     with reported(f"Cannot read {path}.", "Check the path.", errors=OSError):
         if (size := path.stat().st_size) > MAXIMUM_BYTES:
             raise InputError(

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from stilnovo.errors import check_types
 from stilnovo.library.index import Sought
 from stilnovo.library.records import Passage
 from stilnovo.library.store import Library
@@ -64,6 +65,8 @@ def search(library: Library, query: str, limit: int = 10, works: Sequence[int] =
     embedder, passages near by meaning are fused with those by words, but for quoted words; where it has a reranker, that
     has the last word on the first fifty.
     """
+    check_types(Library, library=library)
+    check_types(str, query=query)
     wanted = sought(query)
     if wanted == Sought():
         return []

@@ -142,12 +142,12 @@ class EvaluationResult:
                 figures["text"] |= {"perplexity_64": short.value, "perplexity_64_interval": [short.low, short.high]}
         return dict(finite(figures | {"seconds": self.seconds}))
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Path | str) -> Path:
         """Write `evaluation.json` atomically into a run folder; returns its path."""
         content = finite({"format": FORMAT, "summary": self.summary(), **asdict(self)})
         for name, task in self.tasks.items():
             content["tasks"][name] |= {key: getattr(task, key) for key in _DERIVED}
-        path = folder / FILE_NAME
+        path = Path(folder) / FILE_NAME
         write_atomic(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
         return path
 
