@@ -196,7 +196,9 @@ def evaluate_model(
     settings = {
         "shots": shots, "tasks": [selection.task.name for selection in selections], "split": split, "limit": draw.limit,
         "data_dir": str(data_dir) if data_dir else None, "seed": draw.seed, "text": [str(path) for path in texts],
-        "task_files": {one.task.name: next(iter(one.task.files)) for one in selections if one.task.files} or None,
+        "task_files": {
+            part.task.name: next(iter(part.task.files)) for part in selections if part.task.files
+        } or None,
     }  # fmt: skip
     with AnswerCache(Path(cache or default_folder()) if use_cache else None, note) as answers:
         result = _scored(spec, protocol, selections, documents, settings, answers, note, progress)

@@ -118,13 +118,13 @@ def build(rows: Iterable[Row], origin: str, make: Callable[[Row, str], T], split
         InputError: a row lacks a field or its answer points nowhere; names the row and `origin`, the file.
     """
     items = []
-    for number, row in enumerate(rows):
+    for index, row in enumerate(rows):
         try:
-            items.append(make(row, f"{split}/{number}"))
+            items.append(make(row, f"{split}/{index}"))
         except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
             raise InputError(
-                f"Row {number + 1} of a benchmark file cannot be used: {reason}.", f"File: {origin}"
+                f"Row {index + 1} of a benchmark file cannot be used: {reason}.", f"File: {origin}"
             ) from error
     return items
 

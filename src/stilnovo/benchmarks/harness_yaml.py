@@ -60,7 +60,9 @@ def harness_task(path: Path, settings: Mapping[str, Any]) -> Task:
     one_of(path, settings, "repeats", (1,), 1)
     filters = settings.get("filter_list")
     harmless = [
-        one for one in filters or () if isinstance(one, dict) and one.get("filter") == [{"function": "take_first"}]
+        chain
+        for chain in filters or ()
+        if isinstance(chain, dict) and chain.get("filter") == [{"function": "take_first"}]
     ]
     if filters is not None and (not harmless or filters != harmless):
         raise InputError(f"{path.name}: 'filter_list' is not supported with other filters than take_first.")

@@ -254,27 +254,29 @@ class _Reply:
             self.searched = followup.rewritten(self.message, talk.turns, talk.writer) or self.searched
         if self.searched != self.message:
             yield self._notice("search", detail=self.searched)
-        found = self.extract = extract(library, self.searched, talk.limit, talk._last_work())
+        extracted = self.extract = extract(library, self.searched, talk.limit, talk._last_work())
         asking = bool(_ASKING.search(Question(self.message).folded))
         plus = self.mode == "library_plus"
         if plus and asking:
             yield self._add(FROM_THE_LIBRARY)
-        if talk.writer is None or found.asks_back or (asking and not found.passages):
+        if talk.writer is None or extracted.asks_back or (asking and not extracted.passages):
             yield self._add_extract()
         else:
             yield from self._written()
-        if plus and asking and not found.asks_back:
+        if plus and asking and not extracted.asks_back:
             yield self._add(FROM_THE_MODEL)
             # What the model knows by itself: it does not see the passages; its quotations are looked up all the same.
             yield from self._streamed(f"{talk.system}\n\n{ALONE}", more=_nearest(library))
 
     def _written(self) -> Iterator[Event]:
         """Generate the model's answer from the retrieved passages; append the extract where no quotation is verified."""
-        found, system = self.extract, self.talk.system
-        if found.passages:
-            system += f"\n\n{SUMMARY if found.section else INSTRUCTIONS}"
-        yield from self._streamed(system, found.passages if found.section else found.passages[: writing.GIVEN])
-        if found.quotes and not any(quote.sound for quote in self.quotes):
+        extracted, system = self.extract, self.talk.system
+        if extracted.passages:
+            system += f"\n\n{SUMMARY if extracted.section else INSTRUCTIONS}"
+        yield from self._streamed(
+            system, extracted.passages if extracted.section else extracted.passages[: writing.GIVEN]
+        )
+        if extracted.quotes and not any(quote.sound for quote in self.quotes):
             yield self._add_extract(FROM_THE_TEXT)
 
     def _streamed(

@@ -259,7 +259,7 @@ def _verses(text: str, section: Chapter, start: int, end: int) -> str:
     if not section.verse:
         return ""
     lines = verse_lines(text, section.body, section.end)
-    touched = [number for number, (first, last) in enumerate(lines, start=1) if first < end and start < last]
+    touched = [verse for verse, (first, last) in enumerate(lines, start=1) if first < end and start < last]
     return verse_range(touched[0], touched[-1]) if touched else ""
 
 

@@ -88,7 +88,7 @@ def central(passages: list[Passage], count: int = SENTENCES) -> list[tuple[Passa
 
 
 def _likeness(bag: Counter[str], centre: dict[str, float], rarity: dict[str, float]) -> float:
-    weights = {term: number * rarity[term] for term, number in bag.items()}
+    weights = {term: count * rarity[term] for term, count in bag.items()}
     norm = math.sqrt(sum(weight * weight for weight in weights.values()))
     return sum(weight * centre[term] for term, weight in weights.items()) / norm if norm else 0.0
 

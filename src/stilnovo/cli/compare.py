@@ -28,7 +28,7 @@ def compare(
 ) -> None:
     """Compare two evaluations item by item, with paired tests.
 
-    Each task has improved, regressed, or is inconclusive; reasons and intervals are printed.
+    Prints a verdict for each task with its interval: improved, regressed or inconclusive.
     """
     from stilnovo.compare.paired import compare as pair_up
     from stilnovo.report.comparison import comparison_figures, comparison_page, comparison_text

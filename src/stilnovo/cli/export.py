@@ -25,7 +25,7 @@ def export(
 ) -> None:
     """Merge an adapter into its base, as a Hugging Face folder.
 
-    Weights are streamed, so that the memory needed is one matrix, whatever the model.
+    Weights are streamed: memory for a single matrix is enough, whatever the model's size.
     """
     from stilnovo.export.merged import checked_dtype, export_model
 

@@ -191,7 +191,7 @@ def list_catalogue(as_json: AsJson = False) -> None:
 @app.command("fetch")
 def fetch_work(
     name: Annotated[str, typer.Argument(help="A title of the catalogue, or words of author and title.")],
-    folder: Annotated[Path | None, typer.Option(help="Where the file goes; default beside the library.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Download folder (default: beside the library).")] = None,
     mirror: Annotated[str, typer.Option(help="Web address to fetch from instead of the site's own.")] = "",
     add_it: Annotated[bool, typer.Option("--add/--no-add", help="Add it to the library, too.")] = True,
     library: LibraryPath = None,
@@ -267,17 +267,17 @@ def _with_models(store: Library, model: str | None, url: str | None, reranker: s
 @app.command("show")
 def show(
     work: Annotated[str, typer.Argument(help="Number (see `list`) or a part of the title.")],
-    section: Annotated[str, typer.Option(help="Its number in the list, or its label: `Capitolo VIII`.")] = "",
-    around: Annotated[int | None, typer.Option(help="A passage's id: it and its neighbours.")] = None,
+    section: Annotated[str, typer.Option(help="Show one section: its number in the list, or its label.")] = "",
+    around: Annotated[int | None, typer.Option(help="Show the passage with this id, and its neighbours.")] = None,
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a work's sections, one section, or a passage."""
     with _open(library) as store:
-        found = _work(store, work)
-        sections = store.sections(found)
+        stored = _work(store, work)
+        sections = store.sections(stored)
         if around is not None:
-            passages = _neighbours(store, found, around)
+            passages = _neighbours(store, stored, around)
             print("\n\n".join(f"[{passage.id}] {passage.text}" for passage in passages))
             result = {"passages": [_passage_dict(passage) for passage in passages]}
         elif section:
@@ -289,17 +289,17 @@ def show(
                 "passages": [_passage_dict(passage) for passage in store.passages_of(chapter)],
             }
         else:
-            print(_described(found))
+            print(_described(stored))
             for number, chapter in enumerate(sections, start=1):
                 print(f"{number:>4}  {chapter.label or '(without heading)'}  {chapter.title}".rstrip())
             result = {"sections": [_section_dict(chapter) for chapter in sections]}
-        emit({"work": asdict(found), **result}, as_json)
+        emit({"work": asdict(stored), **result}, as_json)
 
 
-def _neighbours(store: Library, work: Work, number: int) -> list[Passage]:
-    passages = store.passages([number])
+def _neighbours(store: Library, work: Work, passage_id: int) -> list[Passage]:
+    passages = store.passages([passage_id])
     if not passages or passages[0].section.work.id != work.id:
-        raise InputError(f"{work.title} has no passage {number}.", "", "Ids stand in `show --section … --json`.")
+        raise InputError(f"{work.title} has no passage {passage_id}.", "", "Ids stand in `show --section … --json`.")
     return store.around(passages[0])
 
 
@@ -390,8 +390,8 @@ def remove(
 ) -> None:
     """Remove a work."""
     with _open(library) as store:
-        found = _work(store, work)
-        store.remove(found)
+        stored = _work(store, work)
+        store.remove(stored)
         store.catch_up()
-        print(f"Removed: {_described(found)}")
-        emit({"removed": asdict(found)}, as_json)
+        print(f"Removed: {_described(stored)}")
+        emit({"removed": asdict(stored)}, as_json)

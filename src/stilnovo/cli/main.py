@@ -34,7 +34,7 @@ COMMANDS = {
     "Evaluate": {
         "evaluate": "Evaluate a model on Italian benchmarks and held-out text.",
         "compare": "Compare two evaluations item by item, with paired tests.",
-        "sweep": "Scale adapters without training: gains here against losses there.",
+        "sweep": "Evaluate adapters at several scales, and recommend one.",
     },
     "Use": {
         "generate": "Generate one answer to a prompt.",

@@ -61,7 +61,7 @@ def plan(
 ) -> None:
     """Plan a training run: memory, hours, longest context.
 
-    Says GPU and host memory line by line, compute and hours, before anything is loaded.
+    Lists GPU and host memory item by item, FLOPs and hours, without loading the model.
     """
     chosen = _planned_recipe(recipe)
     config = _shape(model, shape)

@@ -45,7 +45,9 @@ def sweep(
     ],
     held_out: Annotated[
         list[Path],
-        typer.Option("--held-out", metavar="PATH", help="Text in which to gain (may be given several times)."),
+        typer.Option(
+            "--held-out", metavar="PATH", help="Evaluation text of the target domain (may be given several times)."
+        ),
     ],
     model: Model = "smollm2",
     quantization: Quantization = "none",
@@ -102,13 +104,16 @@ def sweep(
         int, typer.Option(min=1, help="Maximum new tokens of such an answer.", rich_help_panel=PROBES)
     ] = 192,
     positions: Annotated[
-        bool, typer.Option("--positions", help="Also the loss by position, at full scale.", rich_help_panel=PROBES)
+        bool,
+        typer.Option(
+            "--positions", help="Also measure the loss by token position, at scale 1.", rich_help_panel=PROBES
+        ),
     ] = False,
 ) -> None:
-    """Scale adapters without training: gains here against losses there.
+    """Evaluate adapters at several scales, and recommend one.
 
-    Evaluates each adapter at several scales, and plots what the target text gains against what benchmarks, chat and
-    protected texts lose.
+    Nothing is trained: the adapters are scaled, and gains on held-out text are plotted against losses on benchmarks,
+    chat and protected texts.
     """
     from stilnovo import api
     from stilnovo.benchmarks.protocol import find_protocol
@@ -149,11 +154,11 @@ def sweep(
         probes = fitted(probes, prompts, seed, tokenizer, llama.config.max_positions, note)
         note(f"{len(candidates)} × {len(settings)} settings, {probes.items:,} items each.")
         with api.resumable(answers, note), Progress("sweep", 1) as bar:
-            found = run_sweep(
+            sweep_result = run_sweep(
                 llama, tokenizer, identity(None, None), candidates, probes, answers,
                 progress=lambda what, done, total: bar.update(done / total, what),
             )  # fmt: skip
-    tradeoff = weigh(found, tolerance)
+    tradeoff = weigh(sweep_result, tolerance)
     given = {
         "model": model, "quantization": quantization, "held_out": [str(path) for path in held_out],
         "adapters": {name: str(path) for name, path in paths.items()}, "chat": str(chat) if chat else None,
@@ -169,7 +174,7 @@ def sweep(
 
 def _named(given: list[str], option: str) -> dict[str, Path]:
     """`NAME=PATH` each; a path alone is named after its folder, or after the run whose `adapter` it is."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for text in given:
         name, sign, place = text.partition("=")
         path = Path(place if sign else text)
@@ -177,10 +182,10 @@ def _named(given: list[str], option: str) -> dict[str, Path]:
             name = path.resolve().parent.name if path.resolve().name == "adapter" else path.stem
         if not name.strip() or not str(path).strip() or ":" in name or name in ("base", RECOMMENDED):
             raise InputError(f"{option} wants NAME=PATH.", f"Found: {text!r}.", "Such as wiki=runs/wiki/adapter.")
-        if name in found:
-            raise InputError(f"{option} names {name!r} twice.", f"{found[name]} and {path}.", "Give each a NAME=.")
-        found[name] = path
-    return found
+        if name in paths:
+            raise InputError(f"{option} names {name!r} twice.", f"{paths[name]} and {path}.", "Give each a NAME=.")
+        paths[name] = path
+    return paths
 
 
 def _distinct(names: list[str]) -> None:
@@ -194,10 +199,10 @@ def _scalings(scales: str, lines: str | None) -> tuple[Scaling, ...]:
     from stilnovo.model.scaling import parse
 
     given = [text for text in f"{scales},{lines or ''}".split(",") if text.strip()]
-    found = tuple(dict.fromkeys(map(parse, given)))
-    if all(scaling.is_base for scaling in found):
+    scalings = tuple(dict.fromkeys(map(parse, given)))
+    if all(scaling.is_base for scaling in scalings):
         raise InputError("No scaling was given beside 0, which is the base.", next="Such as --scales 0.5,1.")
-    return found
+    return scalings
 
 
 def _wanted(save: tuple[str, Path] | None, paths: dict[str, Path]) -> tuple[str | None, Scaling | None, Path] | None:

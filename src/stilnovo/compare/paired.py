@@ -96,7 +96,10 @@ def compare(before: EvaluationResult, after: EvaluationResult) -> Comparison:
     if refused and not verdicts:
         raise next(iter(refused.values()))
     if not verdicts:
-        names = [", ".join([*one.tasks, *([TEXT] if one.text else [])]) or "nothing" for one in (before, after)]
+        names = [
+            ", ".join([*evaluation.tasks, *([TEXT] if evaluation.text else [])]) or "nothing"
+            for evaluation in (before, after)
+        ]
         raise InputError(
             "The two evaluations have nothing in common.",
             f"Before: {names[0]}; after: {names[1]}.",

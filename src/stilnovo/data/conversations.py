@@ -64,7 +64,7 @@ def shape_of(columns: Iterable[str]) -> RowShape | None:
     return next((shape for shape, needed in _NEEDED.items() if {*needed} <= {*columns}), None)
 
 
-def conversation(row: Row, number: int) -> Conversation:
+def conversation(row: Row, row_number: int) -> Conversation:
     """A row of any shape as a conversation; of a preference pair, the preferred one.
 
     Raises:
@@ -72,17 +72,17 @@ def conversation(row: Row, number: int) -> Conversation:
     """
     shape = shape_of(row)
     if shape == "preference":
-        pair = preference(row, number)
+        pair = preference(row, row_number)
         return Conversation(pair.id, (*pair.prompt, Message("assistant", pair.chosen)))
     if shape is None:
         raise _missing(row)
     turns = _alpaca(row) if shape == "alpaca" else _turns(row[_NEEDED[shape][0]], row.get("system"))
     _check(turns)
     refuse_if(turns[-1].role != "assistant", "no answer at the end", f"ends with {turns[-1].role}")
-    return Conversation(str(row.get("id") or number), turns)
+    return Conversation(str(row.get("id") or row_number), turns)
 
 
-def preference(row: Row, number: int) -> Preference:
+def preference(row: Row, row_number: int) -> Preference:
     """A row of the shape `preference`.
 
     Raises:
@@ -103,7 +103,7 @@ def preference(row: Row, number: int) -> Preference:
     refuse_if(not chosen.strip(), "empty answer", "chosen")
     refuse_if(not rejected.strip(), "empty answer", "rejected")
     refuse_if(chosen.strip() == rejected.strip(), "equal answers", repr(chosen[:40]))
-    return Preference(str(row.get("id") or number), prompt, chosen, rejected)
+    return Preference(str(row.get("id") or row_number), prompt, chosen, rejected)
 
 
 def _missing(row: Row, what: str = "") -> BadRow:

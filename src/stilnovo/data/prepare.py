@@ -84,7 +84,7 @@ def prepare(
     records = _done(folder)
     resumed = len(records)
     _work(files, records, processes, (settings, tokenizer, folder, benchmarks), folder)
-    _finish(folder, [records[number] for number in sorted(records)], settings, described)
+    _finish(folder, [records[block] for block in sorted(records)], settings, described)
     return _described(folder, resumed)
 
 
@@ -202,8 +202,8 @@ def _duplicates(
     held = sum(record.held_out for record in records)
     shown = [
         f"{_place(folder, records, gone - held)} repeats "
-        f"{_place(folder, records, kept - held) if kept >= held else 'a held-out text'}"
-        for gone, kept in pairs[pairs[:, 0] >= held][:SHOWN_REPEATS].tolist()
+        f"{_place(folder, records, earlier - held) if earlier >= held else 'a held-out text'}"
+        for gone, earlier in pairs[pairs[:, 0] >= held][:SHOWN_REPEATS].tolist()
     ]
     gone = pairs[:, 0]
     return gone[gone >= held] - held, set(gone[gone < held].tolist()), shown

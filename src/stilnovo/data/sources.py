@@ -31,7 +31,7 @@ class Document:
     text: str
 
 
-def document(row: Row, number: int) -> Document:
+def document(row: Row, row_number: int) -> Document:
     """A row with a `text`, or a page of a MediaWiki dump.
 
     Raises:
@@ -45,7 +45,7 @@ def document(row: Row, number: int) -> Document:
     text, title, identity = row["text"], row.get("title"), row.get("id")
     refuse_if(text is None or (isinstance(text, str) and not text.strip()), "empty row", "no text")
     refuse_if(not isinstance(text, str), "not text", f"`text` is {type(text).__name__}")
-    return Document(str(number if identity is None else identity), "" if title is None else str(title), text)
+    return Document(str(row_number if identity is None else identity), "" if title is None else str(title), text)
 
 
 def read_documents(paths: Sequence[str | Path], max_documents: int | None = None) -> list[Document]:

@@ -103,10 +103,10 @@ class Worker:
         """
         record = Record(block.number, block.source, items=self.items.items, too_short=self.items.too_short)
 
-        def take(row: Row, number: int) -> Taken:
+        def take(row: Row, row_number: int) -> Taken:
             if "text" not in row and "wikitext" not in row:
-                return number, *self._conversation(row, number, record)
-            return number, self._text(document(row, number), place_of(block.source, number), record), None
+                return row_number, *self._conversation(row, row_number, record)
+            return row_number, self._text(document(row, row_number), place_of(block.source, row_number), record), None
 
         def leave(place: str, bad: BadRow) -> None:
             if self.settings.on_bad == "stop" and bad.reason not in FILTERS:
@@ -121,9 +121,9 @@ class Worker:
         self._write(record, held, [row for row, held_out in zip(rows, is_held_out, strict=True) if not held_out])
         return record
 
-    def _conversation(self, row: Row, number: int, record: Record) -> tuple[str, IntArray]:
+    def _conversation(self, row: Row, row_number: int, record: Record) -> tuple[str, IntArray]:
         refuse_if(shape_of(row) == "preference", "preference pair", "it is learnt with DPO, not prepared as text")
-        messages = conversation(row, number).messages
+        messages = conversation(row, row_number).messages
         text = "\n".join(turn.content for turn in messages)
         if hit := self.items.find(text):
             raise self._overlap(record, hit)
@@ -166,7 +166,9 @@ class Worker:
         record.shard, record.held_out = write_shard(self.folder / "shards", name, documents), len(held)
         lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in held]
         write_atomic(work / f"{name}.held.jsonl", "".join(lines))
-        write_atomic(work / f"{name}.rows", np.array([number for number, _, _ in learnt], dtype="<i8").tobytes())
+        write_atomic(
+            work / f"{name}.rows", np.array([row_number for row_number, _, _ in learnt], dtype="<i8").tobytes()
+        )
         if self.settings.duplicates is not None:
             for kind, texts in (("documents", [text for _, text, _ in learnt]), ("held", held)):
                 save_array(work / f"{name}.{kind}.npy", signatures(texts))

@@ -103,7 +103,7 @@ def choose_prompts(count: int, conversations: Sequence[Conversation] = (), seed:
     The sample's are short Italian questions; without conversations all are. There may be fewer than `count`.
     """
     draw = random.Random(seed)
-    asked = [(f"chat {one.id}", one.messages[:-1]) for one in conversations]
+    asked = [(f"chat {conversation.id}", conversation.messages[:-1]) for conversation in conversations]
     own = [(row["id"], (Message("user", row["instruction"]),)) for row in read_rows(sample.path("questions.jsonl"))]
     taken = draw.sample(asked, min(len(asked), (count + 1) // 2))
     taken += draw.sample(own, min(len(own), count - len(taken)))
@@ -142,7 +142,7 @@ def write_answers(
     with evaluating(engine.model):
         rows = answered(cache, FORM, version, hashes, groups, progress)
     completions = [Completion(**{**row, "ids": tuple(row["ids"])}) for row in rows]
-    return tuple(form_of(engine.tokenizer, prompt, one) for prompt, one in zip(prompts, completions, strict=True))
+    return tuple(form_of(engine.tokenizer, prompt, text) for prompt, text in zip(prompts, completions, strict=True))
 
 
 def form_of(tokenizer: Tokenizer, prompt: Prompt, answer: Completion) -> AnswerForm:

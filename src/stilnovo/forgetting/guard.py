@@ -160,14 +160,14 @@ class Guard:
             return StepEvaluation(step, True, False, None, "regressed: the model's scores are not finite")
         protected = self.judge(now)
         gain = percent_gained(self.base, now, GAIN) if self.what.gain else None
-        lost = [one.text for one in protected if one.lost]
+        lost = [part.text for part in protected if part.lost]
         learnt = "" if gain is None else f"gain {gain:+.2f} %; ".replace("-", "−")
-        text = f"regressed: {'; '.join(lost)}" if lost else learnt + ", ".join(one.text for one in protected)
+        text = f"regressed: {'; '.join(lost)}" if lost else learnt + ", ".join(part.text for part in protected)
         figures = {
-            "protected": [asdict(one) | {"lost": one.lost} for one in protected], "gain_percent": gain,
+            "protected": [asdict(part) | {"lost": part.lost} for part in protected], "gain_percent": gain,
             "accuracy": {
-                one.task.name: [_accuracy(one, values) for values in both]
-                for one, *both in zip(self.what.selections, self.base.loglikelihoods, now.loglikelihoods, strict=True)
+                selection.task.name: [_accuracy(selection, values) for values in both]
+                for selection, *both in zip(self.what.selections, self.base.loglikelihoods, now.loglikelihoods, strict=True)
             },
             "bits_per_byte": {
                 name: [math.fsum(answers.nats[name]) / (sum(sizes) * math.log(2)) for answers in (self.base, now)]
@@ -175,7 +175,7 @@ class Guard:
             },
         }  # fmt: skip
         return StepEvaluation(
-            step, bool(lost), all(one.change >= -one.allowed for one in protected), gain, text, figures,
+            step, bool(lost), all(part.change >= -part.allowed for part in protected), gain, text, figures,
             seconds=time.perf_counter() - began,
         )  # fmt: skip
 
@@ -217,7 +217,9 @@ class Guard:
         for name in self._rooms:
             if name == BENCHMARKS:
                 allowed, unit, deviation = section.tolerance_points, "points of the soft score", SCORE_DEVIATION
-                units = sum(len(set(one.clusters or range(len(one.items)))) for one in what.selections)
+                units = sum(
+                    len(set(selection.clusters or range(len(selection.items)))) for selection in what.selections
+                )
             else:
                 allowed, unit, deviation = section.tolerance_percent, "% of bits per byte", TEXT_DEVIATION
                 units = len(what.texts[name])
@@ -315,10 +317,10 @@ def score_rooms(
     """Remaining allowance in points per unit, (U,), averaging to that of all items; also each unit's benchmark."""
     scores = [soft_scores(*part) for part in zip(selections, base.loglikelihoods, now.loglikelihoods, strict=True)]
     sums = [
-        cluster_sums(100 * (after - before) + allowed, one.clusters)
-        for one, (before, after) in zip(selections, scores, strict=True)
+        cluster_sums(100 * (after - before) + allowed, selection.clusters)
+        for selection, (before, after) in zip(selections, scores, strict=True)
     ]
-    strata = [number for number, units in enumerate(sums) for _ in units]
+    strata = [benchmark for benchmark, units in enumerate(sums) for _ in units]
     return np.concatenate(sums) * (len(strata) / sum(map(len, base.loglikelihoods))), strata
 
 

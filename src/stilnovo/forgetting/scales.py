@@ -53,7 +53,7 @@ class Probes:
     @property
     def items(self) -> int:
         """Number of items of one setting."""
-        asked = [one.items for one in self.selections]
+        asked = [selection.items for selection in self.selections]
         return sum(map(len, (self.held_out, *self.protected.values(), *asked, self.conversations, self.prompts)))
 
 
@@ -128,7 +128,7 @@ def run_sweep(
     Raises:
         InputError: an adapter cannot be read or does not fit the model.
     """
-    settings = 1 + sum(not scaling.is_base for one in candidates for scaling in one.scalings)
+    settings = 1 + sum(not scaling.is_base for candidate in candidates for scaling in candidate.scalings)
     points: dict[tuple[str, Scaling], ScaleAnswers] = {}
 
     def measured(name: str, identity: Identity, before: int) -> ScaleAnswers:
@@ -141,14 +141,14 @@ def run_sweep(
         )
 
     first = measured(BASE, base, 0)
-    for one in candidates:
-        lora.load(model, one.path)
+    for candidate in candidates:
+        lora.load(model, candidate.path)
         try:
-            for scaling in one.scalings:
+            for scaling in candidate.scalings:
                 if not scaling.is_base:
                     with scaled(model, scaling):
-                        points[one.name, scaling] = measured(
-                            f"{one.name} {scaling}", identity_under(one.identity, scaling), 1 + len(points)
+                        points[candidate.name, scaling] = measured(
+                            f"{candidate.name} {scaling}", identity_under(candidate.identity, scaling), 1 + len(points)
                         )
         finally:
             lora.detach(model)

@@ -49,7 +49,7 @@ class Slice:
     @property
     def items(self) -> list[MultipleChoice]:
         """The items of all benchmarks, one after another."""
-        return [item for one in self.selections for item in one.items if isinstance(item, MultipleChoice)]
+        return [item for selection in self.selections for item in selection.items if isinstance(item, MultipleChoice)]
 
     @property
     def documents(self) -> dict[str, tuple[SliceDocument, ...]]:
@@ -100,7 +100,11 @@ def read_slice(
             "The guard has nothing to protect.", next="Name benchmarks (guard.tasks) or texts (guard.texts)."
         )
     selections = [select(task, data_dir, draw=Draw(items, seed)) for task in (find_tasks(tasks) if tasks else ())]
-    generated = [one.task.name for one in selections if not all(isinstance(item, MultipleChoice) for item in one.items)]
+    generated = [
+        selection.task.name
+        for selection in selections
+        if not all(isinstance(item, MultipleChoice) for item in selection.items)
+    ]
     if generated:
         raise InputError(
             f"The guard cannot use {generated[0]}.", "Its answers are generated, which takes too long.",
@@ -134,30 +138,32 @@ def sample(documents: Sequence[SliceDocument], count: int, seed: int) -> tuple[S
 def measure(model: Llama, tokenizer: Tokenizer, what: Slice, *, token_budget: int = TOKEN_BUDGET) -> Answers:
     """Evaluate the current model on the whole slice."""
     scores = iter(score(model, tokenizer, what.items, token_budget=token_budget) if what.selections else ())
-    loglikelihoods = [[list(one.loglikelihoods) for one in islice(scores, len(part.items))] for part in what.selections]
+    loglikelihoods = [
+        [list(item.loglikelihoods) for item in islice(scores, len(part.items))] for part in what.selections
+    ]
     longest, options = min(DOCUMENT_TOKENS, model.config.max_positions), ReadOptions(token_budget)
 
     def read_all(documents: Sequence[SliceDocument]) -> list[dict[str, Any]]:
-        readings = [_reading(number, document, tokenizer, longest) for number, document in enumerate(documents)]
-        sizes = [{"size": len(tokenizer.decode(one.targets).encode())} for one in readings]
+        readings = [_reading(index, document, tokenizer, longest) for index, document in enumerate(documents)]
+        sizes = [{"size": len(tokenizer.decode(document.targets).encode())} for document in readings]
         rows = reading.read_documents(
-            model, "", "", [""] * len(readings), lambda number: [readings[number]],
+            model, "", "", [""] * len(readings), lambda index: [readings[index]],
             lambda parts: {"nats": -float(parts[0].sum())}, options,
         )  # fmt: skip
         return [row | size for row, size in zip(rows, sizes, strict=True)]
 
     rows = {name: read_all(documents) for name, documents in what.documents.items()}
-    nats, sizes = ({name: [one[key] for one in rows[name]] for name in rows} for key in ("nats", "size"))
+    nats, sizes = ({name: [row[key] for row in rows[name]] for name in rows} for key in ("nats", "size"))
     return Answers(loglikelihoods, nats, sizes)
 
 
-def _reading(number: int, document: SliceDocument, tokenizer: Tokenizer, longest: int) -> Reading:
+def _reading(index: int, document: SliceDocument, tokenizer: Tokenizer, longest: int) -> Reading:
     if isinstance(document, Conversation):
-        return reading.of_answers(number, document, tokenizer, longest)
-    return reading.of_text(number, document[: _CHARACTERS_A_TOKEN * longest], tokenizer, longest)
+        return reading.of_answers(index, document, tokenizer, longest)
+    return reading.of_text(index, document[: _CHARACTERS_A_TOKEN * longest], tokenizer, longest)
 
 
 def _name(path: str, paths: Sequence[str]) -> str:
     """Short name of a protected text: the file's name, or the whole path where two share it or the gain's text does."""
     stem = Path(path).stem
-    return path if [Path(one).stem for one in paths].count(stem) > 1 or stem == GAIN else stem
+    return path if [Path(other).stem for other in paths].count(stem) > 1 or stem == GAIN else stem

@@ -96,8 +96,10 @@ def weigh(sweep: Sweep, tolerance: float = 0.0) -> Tradeoff:
     )  # fmt: skip
     points = [_point(base, name, scaling, measured, tolerance) for (name, scaling), measured in sweep.points.items()]
     base, *points = _with_fronts([base, *points])
-    safe = [one for one in points if one.gained is not None and one.gained.outcome == "improved" and not one.lost]
-    best = max(safe, key=lambda one: one.gain.value, default=None)
+    safe = [
+        point for point in points if point.gained is not None and point.gained.outcome == "improved" and not point.lost
+    ]
+    best = max(safe, key=lambda point: point.gain.value, default=None)
     return Tradeoff(base, tuple(points), best, tolerance)
 
 
@@ -123,8 +125,8 @@ def _point(base: Point, name: str, scaling: Scaling, measured: ScaleAnswers, tol
     changes = {name: saved_share(*scores).times(-1) for name, scores in texts.items()}
     if before.answers:
         for measure, part, metric in _FORM_MEASURES:
-            kept = [[float(getattr(a, part)) for a in answers] for answers in (before.answers, after.answers)]
-            losses[measure] = score_verdict(*kept, metric=metric)
+            form_scores = [[float(getattr(a, part)) for a in answers] for answers in (before.answers, after.answers)]
+            losses[measure] = score_verdict(*form_scores, metric=metric)
     regressed = (measure for measure, verdict in losses.items() if verdict.outcome == "regressed")
     lost = tuple(measure for measure in regressed if measure not in changes or changes[measure].low > tolerance)
     return Point(
@@ -156,7 +158,7 @@ def _with_fronts(points: Sequence[Point]) -> list[Point]:
     """Mark on each point the panels in whose Pareto front it lies."""
     fronts: dict[Front, list[int]] = {}
     for panel in get_args(Front):
-        places = [(one.gain.value, loss.value) for one in points if (loss := one.loss(panel)) is not None]
+        places = [(point.gain.value, loss.value) for point in points if (loss := point.loss(panel)) is not None]
         fronts[panel] = front(places) if len(places) == len(points) else []
     return [
         replace(point, front=frozenset(panel for panel, indices in fronts.items() if index in indices))

@@ -85,9 +85,9 @@ def search(library: Library, query: str, limit: int = 10, works: Sequence[int] =
 
 
 def _hits(library: Library, ranking: Sequence[tuple[int, float]]) -> list[Hit]:
-    passages = {passage.id: passage for passage in library.passages([number for number, _ in ranking])}
+    passages = {passage.id: passage for passage in library.passages([passage_id for passage_id, _ in ranking])}
     # An index that another process is still writing may know passages that are gone.
-    return [Hit(passages[number], score) for number, score in ranking if number in passages]
+    return [Hit(passages[passage_id], score) for passage_id, score in ranking if passage_id in passages]
 
 
 def fused(lists: Iterable[Sequence[int]], limit: int) -> list[tuple[int, float]]:

@@ -285,8 +285,8 @@ def _backward_stream(run: Run, levers: Levers, index: int) -> int:
 def _backward_mlp(run: Run, levers: Levers, index: int) -> int:
     c, w, t = run.config, run.value_bytes, _tile(run, levers)
     f, h = c.intermediate_size, c.hidden_size
-    kept = levers.layers[index] in ("keep", "offload")
-    inside = t * h * w + (0 if kept else t * (h + 2 * f) * w)  # the normed input; the residual, gate and up
+    saved = levers.layers[index] in ("keep", "offload")
+    inside = t * h * w + (0 if saved else t * (h + 2 * f) * w)  # the normed input; the residual, gate and up
     down = t * 2 * f * w + _dense(run, levers, h, f)  # the product, its gradient
     elementwise = t * f * w + 4 * min(t, sub_tile(f)) * f * w
     fused = 2 * f * h * w <= FUSED_BYTES  # gate and up are made dense together

@@ -98,7 +98,7 @@ def speed(
     head = table * (2 * asked.learnt + asked.compared + (5 if tiled else 3) * asked.anchored)
     base = asked.base * c.layers * plain
     flops = forward + backward + head + base
-    kept = [saved_bytes(run, levers, i) for i in range(c.layers) if on_host(levers, i)]
+    offloaded = [saved_bytes(run, levers, i) for i in range(c.layers) if on_host(levers, i)]
     streamed = levers.streamed_layers * layer_bytes(c, run.scheme, run.value_bytes)
     visits = c.vocab_size * c.hidden_size * run.value_bytes * -(-tokens // levers.loss_chunk)
     up = streamed + (visits if levers.head == "streamed" else 0)
@@ -109,13 +109,13 @@ def speed(
     )
     half = head / 2  # of the loss's two products one counts as forward, one as backward
     ahead_seconds = max(
-        tokens * (forward + half) / card.flops + dense / card.memory_speed, max(up, sum(kept)) / card.link_speed
+        tokens * (forward + half) / card.flops + dense / card.memory_speed, max(up, sum(offloaded)) / card.link_speed
     )
     if asked.base:  # everything frozen visits once more; nothing is kept
         ahead_seconds += max(tokens * base / card.flops + dense / card.memory_speed, up / card.link_speed)
     arithmetic = tokens * (backward + half) / card.flops + 2 * dense / card.memory_speed
-    traffic = (streamed + sum(kept)) / card.link_speed
-    back_seconds = max(arithmetic, traffic) if levers.prefetch else arithmetic + sum(kept) / card.link_speed
+    traffic = (streamed + sum(offloaded)) / card.link_speed
+    back_seconds = max(arithmetic, traffic) if levers.prefetch else arithmetic + sum(offloaded) / card.link_speed
     if levers.optimizer_place == "host":
         adapter = lora_parameters(c, run.lora)
         back_seconds += 4 * adapter / card.link_speed

@@ -166,8 +166,8 @@ def differing(pairs: Pairs, texts: Mapping[str, Item]) -> dict[str, Any]:
     step = max(1.0, len(changed) / MOST_ITEMS)
     shown = [changed[int(index * step)] for index in range(min(len(changed), MOST_ITEMS))]
     hashes = dict(zip((item.id for item in task.items), task.hashes, strict=True))
-    found = ((answer.id, texts.get(answer.id)) for answer, *_ in shown)
-    asked = {name: item for name, item in found if item is not None and item_sha256(item) == hashes[name]}
+    questions = ((answer.id, texts.get(answer.id)) for answer, *_ in shown)
+    asked = {name: item for name, item in questions if item is not None and item_sha256(item) == hashes[name]}
     return {
         "task": task, "unknown": len(shown) - len(asked), "n": len(pairs.items), "counts": Counter(change for *_, change in changed),
         "all": len(changed),

@@ -67,7 +67,7 @@ def compose(
         ("limits", "What this does not show", "", bool(limits)),
         ("method", "How it was measured", "", bool(method)),
         ("settings", "Settings", "The recipe this run was made from.", bool(recipe)),
-        ("repeat", "To repeat it", "", bool(facts)),
+        ("repeat", "To reproduce it", "", bool(facts)),
         ("colophon", "Colophon", "", True),
     ]
     page = _environment().get_template("page.html").render(

@@ -77,7 +77,7 @@ def sweep_facts(given: Mapping[str, Any], adapters: Mapping[str, str], probes: P
         *((key.replace("_", " "), json.dumps(value, ensure_ascii=False)) for key, value in given.items() if value),
         *((f"{name}, sha256", digest) for name, digest in adapters.items()),
         ("held-out text, sha256", texts_sha256(probes.held_out)),
-        *((f"{one.task.name}, items, sha256", items_sha256(one.items)) for one in probes.selections),
+        *((f"{selection.task.name}, items, sha256", items_sha256(selection.items)) for selection in probes.selections),
     ]
 
 
@@ -103,7 +103,7 @@ def sweep_figures(tradeoff: Tradeoff) -> dict[str, Any]:
     positions = _positions(tradeoff)
     return {
         "base": _figures(tradeoff.base),
-        "points": [_figures(one, positions.get(f"{one.name} {one.scaling}")) for one in tradeoff.points],
+        "points": [_figures(point, positions.get(f"{point.name} {point.scaling}")) for point in tradeoff.points],
         "recommended": best and {"name": best.name, "scaling": str(best.scaling), "gain_percent": best.gain.value},
         "tolerance_percent": tradeoff.tolerance,
         "headline": headline(tradeoff),
@@ -113,8 +113,8 @@ def sweep_figures(tradeoff: Tradeoff) -> dict[str, Any]:
 def answers_of(measured: ScaleAnswers) -> list[dict[str, Any]]:
     """Collect the written answers with the form of each."""
     return [
-        {"id": one.id, "text": one.text, **{part: bool(getattr(one, part)) for part in PARTS}}
-        for one in measured.answers
+        {"id": answer.id, "text": answer.text, **{part: bool(getattr(answer, part)) for part in PARTS}}
+        for answer in measured.answers
     ]
 
 

@@ -68,7 +68,7 @@ def score_conversations(
         CHAT,
         f"template {tokenizer.template}",
         texts,
-        lambda number: [reading.of_answers(number, conversations[number], tokenizer)],
+        lambda index: [reading.of_answers(index, conversations[index], tokenizer)],
         lambda parts: {"nats": -float(parts[0].sum()), "tokens": len(parts[0])},
         options,
     )

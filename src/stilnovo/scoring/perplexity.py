@@ -121,10 +121,10 @@ def score_texts(
     window = min(window, model.config.max_positions)
     stride = min(stride or max(1, window // 2), window)
 
-    def long(number: int) -> Iterator[Reading]:
-        tokens = reading.opened(tokenizer, texts[number])
+    def long(index: int) -> Iterator[Reading]:
+        tokens = reading.opened(tokenizer, texts[index])
         for start, stop, first in windows(len(tokens), window, stride):
-            yield Reading(number, tokens[start : stop + 1], range(first - start, stop - start + 1))
+            yield Reading(index, tokens[start : stop + 1], range(first - start, stop - start + 1))
 
     def measure(parts: Sequence[Tensor]) -> Answer:
         return {"nats": -sum(float(part.sum()) for part in parts), "count": sum(map(len, parts))}
@@ -155,12 +155,12 @@ def score_short_windows(
     The last window of a text is shorter; one of a single token predicts nothing and is left out.
     """
 
-    def parts(number: int) -> Iterator[Reading]:
-        tokens = [*opening_tokens(tokenizer), *tokenizer.encode(texts[number])]
+    def parts(index: int) -> Iterator[Reading]:
+        tokens = [*opening_tokens(tokenizer), *tokenizer.encode(texts[index])]
         for start in range(0, len(tokens) - 1, window):
             part = tokens[start : start + window]
             if len(part) > 1:
-                yield Reading(number, part, range(1, len(part)))
+                yield Reading(index, part, range(1, len(part)))
 
     def measure(values: Sequence[Tensor]) -> Answer:
         return {"nats": -sum(float(part.mean()) for part in values), "count": len(values)}

@@ -86,7 +86,7 @@ def score_positions(
         POSITIONS,
         f"window {window}, from {','.join(map(str, edges))}",
         texts,
-        lambda number: [reading.of_text(number, texts[number], tokenizer, window)],
+        lambda index: [reading.of_text(index, texts[index], tokenizer, window)],
         lambda parts: _sums(parts[0], edges),
         options,
     )

@@ -66,17 +66,17 @@ class Reading:
         return [self.tokens[place] for place in self.counted]
 
 
-def of_text(number: int, text: str, tokenizer: Tokenizer, longest: int) -> Reading:
+def of_text(index: int, text: str, tokenizer: Tokenizer, longest: int) -> Reading:
     """Tokenise a text, at most `longest` tokens read; all predicted tokens are scored."""
     tokens = opened(tokenizer, text)[: longest + 1]
-    return Reading(number, tokens, range(1, len(tokens)))
+    return Reading(index, tokens, range(1, len(tokens)))
 
 
-def of_answers(number: int, conversation: Conversation, tokenizer: Tokenizer, longest: int | None = None) -> Reading:
+def of_answers(index: int, conversation: Conversation, tokenizer: Tokenizer, longest: int | None = None) -> Reading:
     """Tokenise a conversation, at most `longest` tokens read; assistant tokens are scored."""
     tokens, learnt = tokenizer.supervised(conversation.messages)
     end = None if longest is None else longest + 1
-    return Reading(number, tokens[:end], [place for place, counts in enumerate(learnt[:end]) if counts and place])
+    return Reading(index, tokens[:end], [place for place, counts in enumerate(learnt[:end]) if counts and place])
 
 
 def opened(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -113,16 +113,16 @@ def read_documents(
         values: dict[int, list[Tensor]] = {}
 
         def stream() -> Iterator[Reading]:
-            for number in missing:
-                own[number], values[number] = list(readings(number)), []
-                yield from own[number]
+            for index in missing:
+                own[index], values[index] = list(readings(index)), []
+                yield from own[index]
 
         with evaluating(model), dense_weights(model):
             for pack in filled(stream(), fits):
                 for reading, part in zip(pack, loglikelihoods(model, pack), strict=True):
                     values[reading.document].append(part)
-                complete = [number for number, parts in values.items() if len(parts) == len(own[number])]
-                yield complete, [measure(values.pop(number)) for number in complete]
+                complete = [index for index, parts in values.items() if len(parts) == len(own[index])]
+                yield complete, [measure(values.pop(index)) for index in complete]
         yield list(values), [measure(parts) for parts in values.values()]  # of which nothing is read
 
     hashes = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]

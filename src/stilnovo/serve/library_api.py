@@ -75,10 +75,10 @@ def blocks(text: str, section: Chapter) -> list[dict[str, Any]]:
         ends = [section.body, *(end for _, end in verses)]
         return [
             {
-                "start": start, "end": end, "text": text[start:end], "number": number,
-                "stanza": number == 1 or text.count("\n", before, start) > 1,
+                "start": start, "end": end, "text": text[start:end], "number": verse_number,
+                "stanza": verse_number == 1 or text.count("\n", before, start) > 1,
             }
-            for number, ((start, end), before) in enumerate(zip(verses, ends, strict=False), start=1)
+            for verse_number, ((start, end), before) in enumerate(zip(verses, ends, strict=False), start=1)
         ]  # fmt: skip
     body = text[section.body : section.end]
     # Wrapped lines form paragraphs between blank lines; long lines are paragraphs themselves.

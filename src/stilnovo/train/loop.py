@@ -116,19 +116,21 @@ def held_interrupt() -> Iterator[threading.Event]:
     """Handle Ctrl-C: the first sets the event, so that the step ends and a checkpoint is saved; the second acts at once."""
     asked = threading.Event()
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(signal_number: int, frame: FrameType | None) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
         log.info("Stopping after this step; once more stops at once.")
 
     main = threading.current_thread() is threading.main_thread()  # Python lets no other thread set handlers
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM) if main}
+    before = {
+        signal_number: signal.signal(signal_number, note) for signal_number in (signal.SIGINT, signal.SIGTERM) if main
+    }
     try:
         yield asked
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
 
 
 class Trainer:

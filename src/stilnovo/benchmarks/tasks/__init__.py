@@ -62,7 +62,9 @@ def find_tasks(names: Sequence[str]) -> list[Task]:
             hint = did_you_mean(name, TASKS, most=3, cutoff=0.5)
             raise InputError(f"There is no task '{name}'.", hint, f"Choose from: {', '.join(TASKS)}.")
         task = open_task_file(Path(name)) if own else known[name]
-        named = next((other for other, one in (known | tasks).items() if task.name in (other, one.name)), None)
+        named = next(
+            (other for other, candidate in (known | tasks).items() if task.name in (other, candidate.name)), None
+        )
         if own and named:
             fault = f"{name} and {named} are both named {task.name}."
             raise InputError(

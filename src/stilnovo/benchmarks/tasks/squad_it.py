@@ -52,10 +52,10 @@ def nested_rows(path: Path) -> list[Row]:
             {
                 **question,
                 "context": paragraph["context"],
-                "title": article.get("title") or f"article {number}",
+                "title": article.get("title") or f"article {article_index}",
                 "answers": {"text": [answer["text"] for answer in question["answers"]]},
             }
-            for number, article in enumerate(read_rows(path)[0]["data"])
+            for article_index, article in enumerate(read_rows(path)[0]["data"])
             for paragraph in article["paragraphs"]
             for question in paragraph["qas"]
         ]
