@@ -77,7 +77,7 @@ class Protocol:
         shots: int | None = None,
         download: bool = False,
     ) -> Selection:
-        """As `stilnovo.benchmarks.task.select`, under this protocol; an explicit limit comes before its share."""
+        """Load and sample a task under this protocol; an explicit limit takes precedence over its share."""
         if draw.limit is None and task.reference:
             draw = replace(draw, limit=self.share)
         return select(self.task(task), data_dir, split, draw, shots=shots, download=download, first=self.first)

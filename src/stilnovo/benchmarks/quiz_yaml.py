@@ -111,7 +111,7 @@ def _names(settings: Mapping[str, Any], row: Row, place: str) -> dict[str, Any]:
 
 
 def _value(settings: Mapping[str, Any], row: Row, key: str) -> Any:
-    """What a key's column or template holds in a row; never empty."""
+    """Get a key's value for a row, from its column or template; never empty."""
     value = value_of(row, key, str(settings[key]))
     if value is None or not str(value).strip():
         raise ValueError(f"{key}: column '{settings[key]}' is empty")

@@ -1,4 +1,4 @@
-"""What commands share: options, each declared once; help that lists them by heading; who writes answers; output.
+"""Shared parts of commands: options, each declared once; help under headings; the writer of answers; output.
 
 Tables go to stdout, notes to stderr, and with `--json` one JSON object is the last line.
 """

@@ -53,7 +53,7 @@ def compare(
 
 
 def _texts(task: TaskResult, data_dir: Path | None, own_files: Mapping[str, str]) -> Mapping[str, Item]:
-    """The questions of a task by id, read again from their data; none where they are not at hand."""
+    """Load the questions of a task by id, from its data; empty where the data are missing."""
     from stilnovo.benchmarks.task import select
     from stilnovo.benchmarks.task_file import reopen_task_file
     from stilnovo.benchmarks.tasks import OLDER, TASKS

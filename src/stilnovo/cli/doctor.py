@@ -90,7 +90,7 @@ def _driver() -> list[str]:
 
 
 def findings(facts: dict[str, Any]) -> dict[str, str]:
-    """What the facts mean, by topic, in reading order."""
+    """Interpret the facts, by topic, in reading order."""
     torch, on = facts["torch"], "Windows (WSL2), " if facts["wsl"] else ""
     checks = {
         "python": f"{facts['python']} on {on}{facts['system']}",

@@ -67,7 +67,7 @@ ENOUGH = 0.95  # of an update; below, the type is worth a word
 
 
 def _say_training(given: str | None, spec: ModelSpec) -> None:
-    """Tell on which model and quantization the adapter was trained, where that is known."""
+    """Print on which model and quantization the adapter was trained, where that is known."""
     recipe = training_recipe(spec.adapter) if spec.adapter is not None else None
     if recipe is None:
         if spec.adapter is not None and given is None:

@@ -62,7 +62,7 @@ def _named(
 
 
 def _work(store: Library, name: str) -> Work:
-    """The work with this number, or this title or a part of it."""
+    """Find a work by its number, its title or a part of it."""
     rules = (
         lambda work: str(work.id) == name,
         lambda work: fold(work.title) == fold(name),
@@ -98,7 +98,7 @@ def _described(work: Work) -> str:
 
 
 def _ask_for_names(incomplete: list[tuple[Path, Work]]) -> None:
-    """Say which works lack an author or a year, and how to give them; the text itself is not stored twice."""
+    """Print which works lack an author or a year, and how to give them; the text itself is not stored twice."""
     for file, work in incomplete[:_SHOWN]:
         examples = {"author": "'Name Surname'", "year": "1895"}
         missing = [name for name in examples if not getattr(work, name)]
@@ -304,7 +304,7 @@ def _neighbours(store: Library, work: Work, passage_id: int) -> list[Passage]:
 
 
 def _section(sections: list[Chapter], name: str) -> Chapter:
-    """The section with this number in the list, or this label or a part of it."""
+    """Find a section by its number in the list, its label or a part of it."""
     asked = fold(name).strip()
     rules = (
         lambda chapter: name.isdigit() and chapter is dict(enumerate(sections, start=1)).get(int(name)),

@@ -173,7 +173,7 @@ def sweep(
 
 
 def _named(given: list[str], option: str) -> dict[str, Path]:
-    """`NAME=PATH` each; a path alone is named after its folder, or after the run whose `adapter` it is."""
+    """Parse `NAME=PATH`; a path alone is named after its folder, or after the run whose `adapter` it is."""
     paths: dict[str, Path] = {}
     for text in given:
         name, sign, place = text.partition("=")
@@ -206,7 +206,7 @@ def _scalings(scales: str, lines: str | None) -> tuple[Scaling, ...]:
 
 
 def _wanted(save: tuple[str, Path] | None, paths: dict[str, Path]) -> tuple[str | None, Scaling | None, Path] | None:
-    """What to save: the adapter's name and scaling (None each for the recommended setting), and where."""
+    """Parse --save: the adapter's name and scaling (None each for the recommended setting), and the target folder."""
     from stilnovo.model.scaling import parse
 
     if save is None:
@@ -253,7 +253,7 @@ def _write(
     probes: Probes,
     hashes: dict[str, str],
 ) -> dict[str, Any]:
-    """`report.html` and `sweep.json` (the figures and every written answer); returns the figures."""
+    """Write `report.html` and `sweep.json` (figures and all written answers); returns the figures."""
     import sys
 
     from stilnovo.report.sweep import answers_of, sweep_facts, sweep_figures, sweep_page

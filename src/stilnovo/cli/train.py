@@ -84,7 +84,7 @@ def train(
 
 
 def _changes(given: dict[str, Any], sets: list[str]) -> dict[str, Any]:
-    """The recipe's keys that the options change."""
+    """Collect the recipe keys that the options change."""
     import yaml
 
     changes = {key: value for key, value in given.items() if value is not None}

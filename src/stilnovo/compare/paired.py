@@ -36,7 +36,7 @@ class Pairs:
     only_after: int
 
     def scores(self) -> tuple[list[float], list[float], list[str] | None]:
-        """What the items scored before and after by the task's own metric, and their clusters.
+        """Scores of the items before and after by the task's main metric, and their clusters.
 
         These are those of the run that has them; of two different groupings the one with fewer clusters, in either order.
         """

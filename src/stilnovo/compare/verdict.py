@@ -37,7 +37,7 @@ Outcome = Literal["improved", "regressed", "inconclusive"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What changed from `before` to `after`, and whether chance would do the same.
+    """Paired verdict on the change from `before` to `after`, with its test.
 
     Scores lie in [0, 1]; bits per byte are what they are. `difference` is after minus before with the interval of the
     *paired* difference, which alone decides. `p` comes from `test`, `p_corrected` from Holm's correction over

@@ -51,7 +51,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """What is read: whole sentences of one document that follow each other.
+    """The excerpt that questions are about: consecutive whole sentences of one document.
 
     Attributes:
         whole: Whether it begins where the document begins.
@@ -174,7 +174,7 @@ def _is_good(sentence: str) -> bool:
 
 
 def _foreign(documents: Sequence[Document], index: int, rng: random.Random) -> str:
-    """A well-formed sentence of another document, looked for in three of them."""
+    """Draw a well-formed sentence from one of three other documents."""
     for _ in range(3 if len(documents) > 1 else 0):
         other = (index + rng.randrange(1, len(documents))) % len(documents)
         text = documents[other].text[: 2 * EXCERPT_CHARS]
@@ -198,7 +198,7 @@ def _definition(excerpt: Excerpt, _rng: random.Random) -> Made | None:
 
 
 def _names(sentence: str) -> list[re.Match[str]]:
-    """Names within a sentence: whole ones, not a part of a longer one that is spelt otherwise."""
+    """Find names within a sentence: whole ones, not a part of a longer one that is spelt otherwise."""
     return [
         match for match in _NAME.finditer(sentence)
         if _BEFORE_A_NAME.fullmatch(sentence[: match.start()].split()[-1])
@@ -208,7 +208,7 @@ def _names(sentence: str) -> list[re.Match[str]]:
 def _sentence_with(
     excerpt: Excerpt, rng: random.Random, find: Callable[[str], Iterable[re.Match[str]]], text: str | None = None
 ) -> tuple[str, re.Match[str]] | None:
-    """A sentence and something found in it that stands once in the sentence, or in `text`."""
+    """Draw a sentence and a match in it that occurs once in the sentence, or in `text`."""
     for at in rng.sample(excerpt.good, len(excerpt.good)):
         sentence = excerpt.sentences[at]
         if once := [match for match in find(sentence) if (text or sentence).count(match.group()) == 1]:

@@ -1,4 +1,4 @@
-"""Packing of preference pairs: both sides in one pack, only the last answer learnt.
+"""Packing of preference pairs: both sides in one pack, with a loss on the last answer only.
 
 A side is the prompt and one answer under the model's template, up to the end of the answer's turn. It may have as many
 tokens as half a pack, so that a pair always fits. What is longer loses its end, as in TRL (`keep_start`): the prompt is

@@ -210,7 +210,7 @@ def _duplicates(
 
 
 def _place(folder: Path, records: list[Record], document: int) -> str:
-    """Where in the sources a learnt document stands."""
+    """Name the place of a training document in the sources."""
     ends = np.cumsum([record.shard.documents for record in records])
     at = int(np.searchsorted(ends, document, side="right"))
     rows = np.fromfile(folder / "work" / f"{records[at].shard.name}.rows", dtype="<i8")

@@ -36,7 +36,7 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Probes:
-    """What every setting is evaluated on; only `held_out` is needed.
+    """Evaluation data of a sweep, the same for every setting; only `held_out` is needed.
 
     `conversations` fit the model's context; `protected` are further texts by name; with `positions`, the base and every
     adapter that is tried whole also read the held-out text by position (`positions.py`).

@@ -70,7 +70,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answered to a slice.
+    """A model's answers to a slice.
 
     `loglikelihoods` in nats, for each benchmark N rows of E; `nats` what each document of a text cost, (D,); `sizes` the UTF-8 bytes of
     what was counted, (D,).

@@ -67,7 +67,7 @@ class Point:
         return self.texts.get(CHAT)
 
     def loss(self, panel: Front) -> Estimate | None:
-        """What one panel of the picture shows as lost: points of accuracy, or percent of the chat answers' bits."""
+        """Loss shown in one panel of the chart: points of accuracy, or percent of the chat answers' bits."""
         if panel == "chat":
             return self.chat
         return None if self.accuracy is None else self.accuracy.times(-100)

@@ -95,7 +95,7 @@ def _begins(text: str, at: int) -> bool:
 
 
 def _worded_at(text: str, kind: int) -> re.Match[str] | None:
-    """The worded heading whose kind (*Capitolo*) stands at `kind`, with the book before it if there is one."""
+    """Parse the worded heading whose kind (*Capitolo*) is at `kind`, with the book before it if there is one."""
     book = _BOOK.search(text[max(0, kind - 40) : kind])
     starts = [max(0, kind - 40) + book.start()] if book else []
     matches = (_WORDED.match(text, start) for start in [*starts, kind] if _begins(text, start))

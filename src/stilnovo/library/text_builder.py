@@ -1,4 +1,4 @@
-"""What readers of all formats share: bytes decoded to text, running text built with its headings, the document itself."""
+"""Shared parts of all readers: bytes decoded to text, running text built with its headings, the document itself."""
 
 from __future__ import annotations
 

@@ -269,7 +269,7 @@ def _forward(run: Run, levers: Levers, index: int) -> int:
 
 
 def _backward_stream(run: Run, levers: Levers, index: int) -> int:
-    """Whole-stream tensors of a layer's backward: gradient, what was recalled, attention's output and its gradient."""
+    """Whole-stream tensors of a layer's backward: gradient, recomputed input, attention's output and its gradient."""
     c, w = run.config, run.value_bytes
     heads, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
     stream = run.tokens * (c.hidden_size + heads) * w + _sent(run, levers, index)

@@ -23,7 +23,7 @@ UNFOLDED = 12  # categories of a task that are shown without being asked for
 
 
 def evaluation_page(result: EvaluationResult) -> str:
-    """Render the page of one evaluation: scores with intervals, categories, limits, how to repeat it."""
+    """Render the page of one evaluation: scores with intervals, categories, limits, how to reproduce it."""
     tasks = list(result.tasks.values())
     categories = {task.name: scores for task in tasks if (scores := task.by_category())}
     return compose(

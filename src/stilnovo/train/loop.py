@@ -1,4 +1,4 @@
-"""The one training loop, top to bottom: batch → loss → gradients → clipped step → metrics → checkpoint.
+"""The training loop, top to bottom: batch → loss → gradients → clipped step → metrics → checkpoint.
 
 It knows a model with an adapter, a stream of batches, a loss and the recipe's `train` section. It can be killed at any
 moment and resumed; the losses that follow are those of the uninterrupted run.

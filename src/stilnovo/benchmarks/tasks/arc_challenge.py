@@ -18,7 +18,7 @@ DATA = Dataset(folder="arc_challenge", hub="allenai/ai2_arc", config="ARC-Challe
 
 
 def make_item(row: Row, place: str) -> MultipleChoice:
-    """One row as a question."""
+    """Convert a row to a question."""
     return MultipleChoice(
         id=str(row["id"]),
         context=f"Question: {text(row, 'question')}\nAnswer:",

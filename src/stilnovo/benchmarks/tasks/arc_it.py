@@ -30,7 +30,7 @@ DATA = Dataset(
 
 
 def make_item(row: Row, place: str) -> MultipleChoice:
-    """One row of the dataset as a question; absent options are left out."""
+    """Convert a row to a question; absent options are left out."""
     return _question(row, [letter for letter in _LETTERS if row.get(f"option_{letter.lower()}")])
 
 

@@ -28,7 +28,7 @@ DATA = Dataset(
 
 
 def load(request: Request) -> list[MultipleChoice]:
-    """The Italian items of the split."""
+    """Load the Italian items of the split."""
     rows, origin = DATA.rows(request)
     italian = [row for row in rows if (row.get("info") or {}).get("language", "Italian") == "Italian"]
     return build(italian, origin, make_item)

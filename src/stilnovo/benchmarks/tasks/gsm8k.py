@@ -58,14 +58,14 @@ DATA = Dataset(
 
 
 def load(request: Request) -> list[Generation]:
-    """All items of the split after the first `shots` of our examples."""
+    """Load all items of the split, each after the first `shots` of our examples."""
     shots = EXAMPLES[: request.shots]
     header = "".join(f"Question: {question}\nAnswer: {answer}\n\n" for question, answer in shots)
     return build(*DATA.rows(request), lambda row, place: make_item(row, place, header), request.split)
 
 
 def make_item(row: Row, place: str, header: str = "") -> Generation:
-    """One row as a question after the header."""
+    """Convert a row to a question after the header."""
     answer = text(row, "answer")
     if not _STRICT.search(answer):
         raise ValueError("the answer has no '#### number'")

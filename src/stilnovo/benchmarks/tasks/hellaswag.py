@@ -33,14 +33,14 @@ DATA = Dataset(
 
 
 def load(request: Request) -> list[MultipleChoice]:
-    """All items, from either form."""
+    """Load all items, from either form."""
     path = DATA.find(request, request.split)[0]
     rows, origin = (text_rows(path), str(path)) if path.suffix == ".txt" else DATA.rows(request)
     return build(rows, origin, make_item, request.split)
 
 
 def make_item(row: Row, place: str) -> MultipleChoice:
-    """One row as a question; `place` names it where it has no `id`."""
+    """Convert a row to a question; `place` names it where it has no `id`."""
     context = f"{text(row, 'activity_label')}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
     source = str(row.get("source_id") or "")
     return MultipleChoice(
@@ -59,7 +59,7 @@ def clean(text: str) -> str:
 
 
 def text_rows(path: Path) -> list[Row]:
-    """The rows of the plain-text form.
+    """Read the rows of the plain-text form.
 
     Raises:
         InputError: it does not consist of six lines an item with a label from 0 to 3.

@@ -30,13 +30,13 @@ DATA = Dataset(folder="invalsi", files={"test": ("invalsi.jsonl",)})
 
 
 def load(request: Request) -> list[Item]:
-    """All items: questions with lettered options and open ones."""
+    """Load all items: questions with lettered options and open ones."""
     passages: dict[str, int] = {}
     return build(*DATA.rows(request), lambda row, _: make_item(row, passages))
 
 
 def make_item(row: Row, passages: dict[str, int]) -> Item:
-    """One row as a question; `passages` numbers those seen so far."""
+    """Convert a row to a question; `passages` numbers those seen so far."""
     given = (row["context"] or "").strip()
     passage = f"{given}\n\n" if given else ""
     place = passages.setdefault(given, len(passages) + 1) if given else 0

@@ -31,12 +31,12 @@ DATA = Dataset(folder="invalsi_2008_2010", files={"test": ("invalsi_ita_20*.json
 
 
 def load(request: Request) -> list[MultipleChoice]:
-    """The questions, to be answered by the most probable letter."""
+    """Load the questions, answered by the most probable letter."""
     return [item for path in DATA.find(request, request.split) for item in _of_file(path)]
 
 
 def load_written(request: Request) -> list[Generation]:
-    """The same questions, to be answered in writing."""
+    """Load the same questions, answered in writing."""
     return [
         Generation(
             item.id, item.context, (f"{_LETTERS[item.answer]}.",), DECODING, item.cluster, item.category, item.header

@@ -25,7 +25,7 @@ DATA = Dataset(folder="mmlu", hub="cais/mmlu", config="all", names={"dev": ("dev
 
 
 def load(request: Request) -> list[MultipleChoice]:
-    """Items of the split, each after its subject's header."""
+    """Load the items of the split, each after its subject's header."""
     shots, where = DATA.rows(request, "dev") if request.shots else ([], "")
     rows, origin = DATA.rows(request)
     examples: dict[str, list[MultipleChoice]] = {}
@@ -40,7 +40,7 @@ def load(request: Request) -> list[MultipleChoice]:
 
 
 def make_item(row: Row, place: str, begin: str = "") -> MultipleChoice:
-    """One row as a question after the header `begin`."""
+    """Convert a row to a question after the header `begin`."""
     subject = text(row, "subject")
     question, answer = text(row, "question").strip(), int(row["answer"])
     return lettered(f"{subject}/{place}", begin, question, row["choices"], answer, subject)

@@ -31,14 +31,14 @@ DATA = Dataset(
 
 
 def load(request: Request) -> list[MultipleChoice]:
-    """Items of the split, after the first examples of train."""
+    """Load the items of the split, each after the first examples of train."""
     shots, where = DATA.rows(request, "train") if request.shots else ([], "")
     begin = header(build(shots[: request.shots], where, make_item), request.shots, where)
     return build(*DATA.rows(request), lambda row, place: make_item(row, place, begin))
 
 
 def make_item(row: Row, place: str, begin: str = "") -> MultipleChoice:
-    """One row as a question after the header `begin`."""
+    """Convert a row to a question after the header `begin`."""
     subject = str(row["id"]).split("/")[0]
     options = [row[f"option_{letter.lower()}"] for letter in LETTERS]
     return lettered(

@@ -19,7 +19,7 @@ _FILE = "completions.jsonl"
 
 
 def make_item(row: Row, place: str) -> MultipleChoice:
-    """One row as a question."""
+    """Convert a row to a question."""
     return MultipleChoice(
         id=row["id"],
         context=row["ctx"],

@@ -30,7 +30,7 @@ DATA = Dataset(
 
 
 def load(request: Request) -> list[Generation]:
-    """All questions of the split, from SQuAD's nested form or from rows."""
+    """Load all questions of the split, from SQuAD's nested form or from rows."""
     paths = DATA.find(request, request.split)
     if paths[0].suffix != ".json":
         return build(*DATA.rows(request), make_item)
@@ -62,7 +62,7 @@ def nested_rows(path: Path) -> list[Row]:
 
 
 def make_item(row: Row, place: str = "") -> Generation:
-    """One row as a question."""
+    """Convert a row to a question."""
     passage = f"Testo: {text(row, 'context').strip()}\n"
     return Generation(
         id=str(row["id"]),

@@ -33,7 +33,7 @@ DATA = Dataset(folder="truthfulqa", hub="truthfulqa/truthful_qa", config="multip
 
 
 def make_item(row: Row, place: str) -> MultipleChoice:
-    """One row as a question."""
+    """Convert a row to a question."""
     return truthful(place, text(row, "question"), row["mc1_targets"], row["mc2_targets"])
 
 

@@ -27,7 +27,7 @@ DATA = Dataset(
 
 
 def make_item(row: Row, place: str) -> MultipleChoice:
-    """One row as a question."""
+    """Convert a row to a question."""
     lists = [{key: row[f"{name}_targets_{key}"] for key in ("choices", "labels")} for name in ("mc1", "mc2")]
     return truthful(place, clean(text(row, "question")), *lists)
 

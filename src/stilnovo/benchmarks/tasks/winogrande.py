@@ -40,7 +40,7 @@ def plain(row: Row) -> Row:
 
 
 def make_item(row: Row, place: str) -> MultipleChoice:
-    """One row as a question, from either form."""
+    """Convert a row to a question, from either form."""
     row = plain(row)
     before, blank, after = text(row, "sentence").partition("_")
     if not blank:

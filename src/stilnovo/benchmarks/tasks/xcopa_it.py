@@ -25,7 +25,7 @@ DATA = Dataset(
 
 
 def make_item(row: Row, place: str) -> MultipleChoice:
-    """One row as a question."""
+    """Convert a row to a question."""
     if row["question"] not in _CONNECTIVES:
         raise ValueError(f"question {row['question']!r} is neither cause nor effect")
     choices = [text(row, "choice1"), text(row, "choice2")]
