@@ -1,10 +1,10 @@
 """Multi-turn conversations with a model, a library, or both, fitted to the model's context.
 
 The rule: the instructions and the newest message always stay; when they, the history and the passages leave less than
-`reserve` tokens for the answer, the oldest complete turns are dropped, one by one, then the last passages, and each is
-told by a `Notice`. Passages of the library stand only in the message that asks; earlier turns keep their words. A chapter
-that is to be told as a whole is read from its beginning as far as the context holds, without history. What does not fit
-even alone is refused.
+`reserve` tokens for the answer, the oldest complete turns are dropped, one by one, then the last passages, and each drop
+is reported by a `Notice`. Passages of the library are only in the newest message; earlier turns keep their text. A chapter
+to be summarised as a whole is read from its beginning as far as the context allows, without history. A message that does
+not fit even alone is refused.
 
 Three modes. *library*: only what the library has; where it has nothing, it says so and no model is asked. *library_plus*:
 the same, and then, under a heading of its own, what the model knows by itself, written without the passages, so that the

@@ -42,9 +42,9 @@ def comparison_page(
     verdicts = {"Held-out text" if name == TEXT else name: verdict for name, verdict in comparison.verdicts.items()}
     sections: list[Section] = [
         ("differences", "The difference", "After minus before on the same items, with its 95 % interval. An interval that "
-         "holds the dashed zero leaves open which is better.", bool(verdicts)),
+         "contains the dashed zero is inconclusive.", bool(verdicts)),
         ("verdicts", "Improved or regressed", VERDICTS_NOTE, bool(verdicts)),
-        ("runs", "The two runs", "How they differ, besides their answers.", bool(comparison.differences)),
+        ("runs", "The two runs", "Settings in which they differ.", bool(comparison.differences)),
         ("refused", "Not compared", "", bool(comparison.refused)),
         ("items", "Where they differ", "Gained: wrong before, right after. Lost: the reverse. Other: another answer, as "
          "right or as wrong as before. Figures are log-likelihoods in nats, and per character where that decides; the "

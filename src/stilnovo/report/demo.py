@@ -99,11 +99,11 @@ def demo_page(result: DemoResult) -> str:
         ("verdicts", "Improved or regressed", VERDICTS_NOTE, bool(result.verdicts)),
         ("loss", "The loss", "Training loss, step by step.", bool(result.metrics)),
         ("memory", "Memory, line by line", "Outlined bars: predicted. Filled bars: measured.", bool(result.memory)),
-        ("quantisation", "What quantization costs", "The same text, the same weights, stored in fewer bits. Hollow dot and "
+        ("quantisation", "What quantization costs", "The same text and weights, stored in fewer bits. Hollow dot and "
          "dashed line: the reference.", bool(result.quantisation)),
         ("texts", "Side by side", "The same prompt, settings and seed for both.", bool(result.texts)),
-        ("conversation", "Asked of the library", "Verified: it stands word for word in the work it names. Repaired: put "
-         "right from that work. Unverified: not found there, not to be trusted.", bool(result.answers)),
+        ("conversation", "Asked of the library", "Verified: found word for word in the work it names. Repaired: corrected "
+         "from that work. Unverified: not found there, not to be trusted.", bool(result.answers)),
     ]  # fmt: skip
     costs, tasks = result.quantisation, result.before.tasks if result.before else {}
     schemes = [IntervalRow(cost.scheme, cost.bits_per_byte, filled=index > 0) for index, cost in enumerate(costs)]

@@ -31,7 +31,7 @@ def evaluation_page(result: EvaluationResult) -> str:
         [
             ("scores", "Scores", "Dots are scores, bars their 95 % intervals, dotted marks what guessing scores. Two runs "
              "are told apart by comparing them item by item, not by whether their bars overlap.", bool(tasks)),
-            ("heldout", "Held-out text", "Lower is better.", result.text is not None),
+            ("held_out", "Held-out text", "Lower is better.", result.text is not None),
             ("categories", "By category", "The intervals of small categories are wide; a category that looks best by "
              "chance always exists.", bool(categories)),
         ],

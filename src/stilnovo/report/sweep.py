@@ -34,10 +34,10 @@ def sweep_page(tradeoff: Tradeoff, *, title: str, command: Sequence[str], facts:
          "better. Bars are 95 % intervals of the paired differences to the base. Hollow marks: something regressed "
          "significantly. Pale band: the Pareto front, on which nothing can be gained without losing more.", bool(panels)),
         ("settings-table", "Every setting", "Changes against the base, item by item.", True),
-        ("positions", "By position", "How much better or worse each model predicts, by how many tokens it has read before.",
+        ("positions", "By position", "Change of the loss by token position: how much context the model has read before.",
          bool(positions)),
-        ("measures", "Measure by measure", "Each verdict stands alone at 5 %: where a loss is feared, the cautious mistake "
-         "is to see one that is none.", True),
+        ("measures", "Measure by measure", "Each verdict stands alone at 5 %, uncorrected: a false alarm is preferred to "
+         "a missed loss.", True),
     ]  # fmt: skip
     return compose(
         title, headline(tradeoff), environment(), command, sections, prose="sweep", facts=facts,
