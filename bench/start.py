@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 
+from stilnovo.runlog import environment
+
 
 def seconds(arguments: list[str]) -> float:
     """Wall clock of one start."""
@@ -37,7 +39,8 @@ def main() -> None:
             taken[name].append(seconds(arguments))
     medians = {name: statistics.median(values[1:]) for name, values in taken.items()}
     beyond = {f"{name}_beyond_python": medians[name] - medians["python"] for name in ("help", "import")}
-    print(json.dumps({"runs": runs, "median_seconds": medians, **beyond, "contract_seconds": 0.25}))
+    record = {"runs": runs, "median_seconds": medians, **beyond, "contract_seconds": 0.25}
+    print(json.dumps({**environment(), "command": " ".join(["python", *sys.argv]), **record}))
 
 
 if __name__ == "__main__":
