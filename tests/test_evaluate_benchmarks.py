@@ -242,7 +242,7 @@ def test_broken_rows_are_bad_input(name: str, rows: list[dict[str, Any]], messag
 def test_other_broken_files_are_bad_input(tmp_path: Path) -> None:
     for folder, file, text, message in (
         ("squad_it", "SQuAD_it-test.json", '{"data": [{}]}', "form of SQuAD"),
-        ("squad_it", "SQuAD_it-test.json", "{", "form of SQuAD"),
+        ("squad_it", "SQuAD_it-test.json", "{", "line 1: invalid JSON"),
         ("hellaswag_en", "hellaswag_val_full.txt", "a: b\n0\nc\n", "six lines"),
         ("winogrande_en", "test.json", '[{"instruction": "Choose!", "answer": "option1"}]', "does not hold a sentence"),
         ("invalsi_2008_2010", "invalsi_ita_2007_2008.json", '[{"contesto": "x", "domande": []}]', "Row 1"),
