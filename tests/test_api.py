@@ -43,6 +43,7 @@ def test_dir_lists_the_public_names() -> None:
 
 def test_a_path_may_be_a_str_or_a_path(tmp_path: Path) -> None:
     assert stilnovo.ModelSpec(adapter="runs/a").adapter == Path("runs/a")  # type: ignore[arg-type]
+    assert stilnovo.ModelSpec(Path("models/a")).model == "models/a"  # type: ignore[arg-type]
     (tmp_path / "gatto.txt").write_text("Il gatto di Teresa si chiamava Briciola.\n", encoding="utf-8")
     assert stilnovo.read_work(str(tmp_path / "gatto.txt")) == stilnovo.read_work(tmp_path / "gatto.txt")
     for path in (tmp_path, str(tmp_path)):

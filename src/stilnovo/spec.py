@@ -29,7 +29,9 @@ class ModelSpec:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        check_types(str, model=self.model, device=self.device)
+        check_types(str, device=self.device)
+        check_types(str, Path, model=self.model)
+        object.__setattr__(self, "model", str(self.model))
         check_types(Path, str, type(None), adapter=self.adapter)
         object.__setattr__(self, "adapter", Path(self.adapter) if self.adapter else None)
         if self.quantization not in SCHEMES:
