@@ -272,7 +272,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("unknown task", {"guard.tasks": ["sample_question"]}, "no task 'sample_question'"),
     ("written answers", {"guard.tasks": ["squad_it"], "guard.data_dir": "DATA"}, "answers are generated"),
     ("nothing", {"guard.tasks": [], "guard.texts": []}, "nothing to protect"),
-    ("too late", {"guard.every": 11}, r"(?s)after step 11.*has 10 steps"),
+    ("too late", {"guard.every": 11}, r"(?s)after step 11.*ends after step 10"),
     ("no folder", {"guard.data_dir": "/nowhere/at/all"}, "no folder /nowhere/at/all"),
     ("no data", {"guard.tasks": ["arc_it"]}, "arc_it"),
     ("no file", {"guard.texts": ["/nowhere.jsonl"]}, "nowhere.jsonl"),
