@@ -83,11 +83,8 @@ def side_by_side(engine: Generator, rows: Sequence[dict[str, Any]], sampling: Sa
     """
     conversations = [[Message("user", row["prompt"])] for row in rows]
     settings = [replace(sampling, seed=sampling.seed + index) for index in range(len(rows))]
-    try:
-        lora.set_enabled(engine.model, False)
+    with lora.disabled(engine.model):
         base = engine.complete(conversations, settings)
-    finally:
-        lora.set_enabled(engine.model, True)
     tuned = engine.complete(conversations, settings)
     return [
         SideBySide(row["id"], row["kind"], row["prompt"], setting.seed, before, after)

@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from stilnovo.benchmarks.task import MultipleChoice, Selection
+from stilnovo.benchmarks.task import Draw, MultipleChoice, Selection
 from stilnovo.data.conversations import Conversation
 from stilnovo.errors import InputError
-from stilnovo.forgetting.slice import DOCUMENT_TOKENS, GAIN, Answers, Slice, measure, read_slice, sample
+from stilnovo.forgetting.slice import DOCUMENT_TOKENS, GAIN, Answers, Slice, SliceDocument, measure, read_slice
 from stilnovo.hub import find_model
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
@@ -132,11 +132,8 @@ class Guard:
                 self.base = Answers(**stored["answers"])
                 return
         began = time.perf_counter()
-        lora.set_enabled(model, False)
-        try:
+        with lora.disabled(model):
             self.base = measure(model, self.tokenizer, self.what, token_budget=self.token_budget)
-        finally:
-            lora.set_enabled(model, True)
         if not self.base.finite:
             raise InputError("The base model's scores are not finite.", next="Check it with `stilnovo evaluate`.")
         if empty := [name for name, nats in self.base.nats.items() if not sum(nats)]:
@@ -262,14 +259,14 @@ def guard_callback(
 
     def make(model: Llama, tokenizer: Tokenizer, corpus: Corpus) -> Guard:
         conversations = [row for row in corpus.held_out if isinstance(row, Conversation)]
-        gain = sample(conversations or corpus.held_out_texts, section.documents, seed)
+        gain: Sequence[SliceDocument] = conversations or corpus.held_out_texts
         budget = min(TOKEN_BUDGET, max(FEWEST_TOKENS, recipe.data.pack_tokens * recipe.train.batch_packs))
         identity = [
             model_sha256(find_model(recipe.model.name), file_hash), recipe.model.quantization, str(model.dtype),
             model.device.type, code_sha256(),
         ]  # fmt: skip
         return Guard(
-            replace(what, gain=gain), section, tokenizer, steps=planned_steps(corpus.packed, recipe.train),
+            replace(what, gain=tuple(Draw(section.documents, seed).sample(gain))), section, tokenizer, steps=planned_steps(corpus.packed, recipe.train),
             folder=folder / "guard", token_budget=budget, identity=" ".join(identity),
         )  # fmt: skip
 

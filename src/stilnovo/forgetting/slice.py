@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -110,7 +109,9 @@ def read_slice(
             f"The guard cannot use {generated[0]}.", "Its answers are generated, which takes too long.",
             "Choose multiple-choice tasks.",
         )  # fmt: skip
-    return Slice(tuple(selections), {_name(path, texts): sample(read(path), documents, seed) for path in texts})
+    return Slice(
+        tuple(selections), {_name(path, texts): tuple(Draw(documents, seed).sample(read(path))) for path in texts}
+    )
 
 
 def read(path: str) -> list[SliceDocument]:
@@ -126,13 +127,6 @@ def read(path: str) -> list[SliceDocument]:
     talks, tally = read_conversations([path])
     tally.warn()
     return list(talks)
-
-
-def sample(documents: Sequence[SliceDocument], count: int, seed: int) -> tuple[SliceDocument, ...]:
-    """Sample `count` of the documents, or all, in their order."""
-    if count >= len(documents):
-        return tuple(documents)
-    return tuple(documents[index] for index in sorted(random.Random(seed).sample(range(len(documents)), count)))
 
 
 def measure(model: Llama, tokenizer: Tokenizer, what: Slice, *, token_budget: int = TOKEN_BUDGET) -> Answers:

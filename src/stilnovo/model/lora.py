@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,16 @@ def set_enabled(model: Llama, enabled: bool) -> None:
     """Enable or disable the adapter; disabled, the model is the base."""
     for module in adapters(model).values():
         module.enabled = enabled
+
+
+@contextmanager
+def disabled(model: Llama) -> Iterator[None]:
+    """Context manager: the model with its adapter disabled, enabled again at the end whatever happens."""
+    set_enabled(model, False)
+    try:
+        yield
+    finally:
+        set_enabled(model, True)
 
 
 def save(

@@ -72,12 +72,8 @@ class Passes:
     @contextlib.contextmanager
     def base(self) -> Iterator[None]:
         """Context manager: the model with its adapter disabled, and without gradients."""
-        lora.set_enabled(self.model, False)
-        try:
-            with torch.no_grad(), evaluating(self.model):
-                yield
-        finally:
-            lora.set_enabled(self.model, True)
+        with lora.disabled(self.model), torch.no_grad(), evaluating(self.model):
+            yield
 
 
 class BatchLoss(Protocol):
