@@ -266,7 +266,8 @@ def guard_callback(
             model.device.type, code_sha256(),
         ]  # fmt: skip
         return Guard(
-            replace(what, gain=tuple(Draw(section.documents, seed).sample(gain))), section, tokenizer, steps=planned_steps(corpus.packed, recipe.train),
+            replace(what, gain=tuple(Draw(section.documents, seed).sample(gain))), section, tokenizer,
+            steps=planned_steps(corpus.packed, recipe.train),
             folder=folder / "guard", token_budget=budget, identity=" ".join(identity),
         )  # fmt: skip
 

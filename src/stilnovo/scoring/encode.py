@@ -112,15 +112,10 @@ def encode_endings(tokenizer: Tokenizer, context: str, endings: Sequence[str]) -
     """
     stem = context.rstrip()
     seam = context[len(stem) :]
-    opening = opening_tokens(tokenizer) or ([] if stem else [tokenizer.end_of_text_id])
+    opening = tokenizer.opening or ([] if stem else [tokenizer.end_of_text_id])
     cut = len(tokenizer.encode(stem))
     wholes = [tokenizer.encode(stem + seam + ending) for ending in endings]
     return [(opening + whole, len(opening) + min(cut, len(whole) - 1)) for whole in wholes]
-
-
-def opening_tokens(tokenizer: Tokenizer) -> list[int]:
-    """Tokens that every text begins with: BOS, if the model has one."""
-    return [] if tokenizer.bos_id is None else [tokenizer.bos_id]
 
 
 def encode(

@@ -23,7 +23,7 @@ from stilnovo.benchmarks.task import Generation, Item, Metric, MultipleChoice, T
 from stilnovo.generate.generator import dense_weights
 from stilnovo.model.forest import Forest, Prefix, Recorder
 from stilnovo.model.llama import Llama, evaluating
-from stilnovo.scoring.encode import Encoded, Endings, encode, filled, opening_tokens
+from stilnovo.scoring.encode import Encoded, Endings, encode, filled
 from stilnovo.scoring.likelihood import token_scores
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -139,7 +139,7 @@ class _Headers:
         self._current: tuple[str, Prefix] | None = None
 
     def _tokenise(self, header: str) -> list[int]:
-        tokens = opening_tokens(self.tokenizer) + self.tokenizer.encode(header)
+        tokens = self.tokenizer.opening + self.tokenizer.encode(header)
         return tokens[: self.model.config.max_positions] if header else []
 
     @torch.inference_mode()

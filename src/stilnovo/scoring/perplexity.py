@@ -27,7 +27,7 @@ from stilnovo.data import sources
 from stilnovo.model.llama import Llama
 from stilnovo.scoring import reading
 from stilnovo.scoring.answer_cache import Answer
-from stilnovo.scoring.encode import filled, opening_tokens
+from stilnovo.scoring.encode import filled
 from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.scoring.reading import DEFAULTS, Reading, ReadOptions, read_documents
 from stilnovo.statistics.estimates import Estimate, bootstrap_ratio
@@ -156,7 +156,7 @@ def score_short_windows(
     """
 
     def parts(index: int) -> Iterator[Reading]:
-        tokens = [*opening_tokens(tokenizer), *tokenizer.encode(texts[index])]
+        tokens = [*tokenizer.opening, *tokenizer.encode(texts[index])]
         for start in range(0, len(tokens) - 1, window):
             part = tokens[start : start + window]
             if len(part) > 1:

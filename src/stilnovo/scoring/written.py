@@ -14,7 +14,7 @@ from stilnovo.benchmarks.task import SEED, Generation
 from stilnovo.errors import InputError
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.model.llama import Llama, evaluating
-from stilnovo.scoring.encode import filled, opening_tokens
+from stilnovo.scoring.encode import filled
 from stilnovo.scoring.packed import TOKEN_BUDGET, ModelAnswer
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -60,7 +60,7 @@ def write(
 
 def encode_prompt(tokenizer: Tokenizer, item: Generation, max_positions: int) -> tuple[list[int], bool]:
     """Tokenise the prompt, truncated on the left to leave room for the answer; also whether it was."""
-    opening = opening_tokens(tokenizer)
+    opening = tokenizer.opening
     tokens = tokenizer.encode(item.context)
     room = max_positions - item.decoding.max_tokens - len(opening)
     if room < 1:

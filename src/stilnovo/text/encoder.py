@@ -92,7 +92,7 @@ class Encoder:
         self.remembers = _cuts_are_known(tokenizer.definition)
         self._pieces = _Memory(self._piece, _PIECES)
         self._before = _Memory(self._opening_of, _BEFORE, lines=True)
-        self._opening = _ints([] if tokenizer.bos_id is None else [tokenizer.bos_id])
+        self._opening = _ints(tokenizer.opening)
         self._end = _ints([tokenizer.end_of_text_id])
 
     def encode(self, texts: Sequence[str]) -> list[IntArray]:

@@ -86,10 +86,14 @@ class Tokenizer:
         """Decode token ids; special tokens are left out, broken UTF-8 becomes the replacement character."""
         return str(self._fast.decode(list(ids), skip_special_tokens=True))
 
+    @property
+    def opening(self) -> list[int]:
+        """The opening token, or none where the model has none."""
+        return [] if self.bos_id is None else [self.bos_id]
+
     def document(self, text: str) -> list[int]:
         """Encode a training document: opening token where the model has one, text, end-of-text."""
-        opening = [] if self.bos_id is None else [self.bos_id]
-        return [*opening, *self.encode(text), self.end_of_text_id]
+        return [*self.opening, *self.encode(text), self.end_of_text_id]
 
     def render(self, messages: Sequence[Message], *, generation: bool) -> list[int]:
         """Apply the chat template to a conversation and encode it; `generation` opens the assistant's turn."""
