@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,20 @@ class Lengths:
         return np.array([float(len(text)), 0.5, -1.0], dtype=np.float32)
 
 
-def client_of(service: httpx.Client) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{service.base_url}/v1", api_key="none", max_retries=0)
+@contextmanager
+def client_of(service: httpx.Client) -> Iterator[openai.OpenAI]:
+    """OpenAI's own client of the service; its connections end with the block, not when the collector comes by."""
+    with openai.OpenAI(base_url=f"{service.base_url}/v1", api_key="none", max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
-    with serving(sample_file(tmp_path_factory.mktemp("openai")), embedder=Lengths()) as service:
-        yield client_of(service)
+    with (
+        serving(sample_file(tmp_path_factory.mktemp("openai")), embedder=Lengths()) as service,
+        client_of(service) as one,
+    ):
+        yield one
 
 
 def user(text: str) -> list[Any]:
@@ -173,8 +180,12 @@ def test_embeddings_reach_the_client_as_they_are(client: openai.OpenAI) -> None:
 
 
 def test_without_an_embedder_there_are_no_embeddings(tmp_path: Path) -> None:
-    with serving(sample_file(tmp_path)) as service, pytest.raises(openai.NotFoundError):
-        client_of(service).embeddings.create(model="text-embedding-3-small", input="ciao")
+    with (
+        serving(sample_file(tmp_path)) as service,
+        client_of(service) as client,
+        pytest.raises(openai.NotFoundError),
+    ):
+        client.embeddings.create(model="text-embedding-3-small", input="ciao")
 
 
 def test_the_engine_behind_the_api_is_the_engine(tiny_folder: Path, tmp_path: Path) -> None:
@@ -182,8 +193,7 @@ def test_the_engine_behind_the_api_is_the_engine(tiny_folder: Path, tmp_path: Pa
     messages = [Message("system", "Breve."), Message("user", "ciao")]
     sampling = Sampling(temperature=1.3, top_p=0.9, max_new_tokens=12, seed=7)
     expected = "".join(engine.stream(messages, sampling))
-    with serving(sample_file(tmp_path), engine, answers=1) as service:
-        client = client_of(service)
+    with serving(sample_file(tmp_path), engine, answers=1) as service, client_of(service) as client:
         assert [model.id for model in client.models.list()] == [
             "stilnovo-library",
             "stilnovo-library-plus",
@@ -206,8 +216,7 @@ def test_the_engine_behind_the_api_is_the_engine(tiny_folder: Path, tmp_path: Pa
 
 def test_a_model_that_dies_is_an_error_not_an_answer(tmp_path: Path) -> None:
     writer = Scripted(["Ecco ", "che "], after=DIED)
-    with serving(sample_file(tmp_path), writer) as service:
-        client = client_of(service)
+    with serving(sample_file(tmp_path), writer) as service, client_of(service) as client:
         with pytest.raises(openai.APIStatusError) as caught:
             client.chat.completions.create(model="stilnovo-chat", messages=user("ciao"))
         assert caught.value.status_code == 502
