@@ -14,7 +14,6 @@ from stilnovo.chat.conversation import ask
 from stilnovo.chat.extract import NEAREST
 from stilnovo.chat.quotes import verify
 from stilnovo.io.sample import library_texts
-from stilnovo.library.passages import verse_lines
 from stilnovo.library.read import files_in, read
 from stilnovo.library.records import Work
 from stilnovo.library.search import search
@@ -74,7 +73,7 @@ def test_dantes_verses_are_counted_right(library: Library) -> None:
     text = library.text(dante)
     assert "Project Gutenberg" not in text
     cantos = [section for section in library.sections(dante) if "Canto" in section.label]
-    counts = [len(verse_lines(text, canto.body, canto.end)) for canto in cantos]
+    counts = [len(canto.lines) for canto in cantos]
     assert (len(counts), sum(counts)) == (100, 14_233)
     assert (counts[0], counts[99]) == (136, 145)
     last = cantos[99]

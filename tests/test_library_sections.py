@@ -6,9 +6,9 @@ import pytest
 
 from stilnovo.io import sample
 from stilnovo.library import numerals
-from stilnovo.library.passages import LONGEST, cut, verse_lines
+from stilnovo.library.passages import LONGEST, cut
 from stilnovo.library.read import read
-from stilnovo.library.sections import Section, is_verse, split
+from stilnovo.library.sections import is_verse, split
 
 PLACES = ("I, Capitolo I", "I, Capitolo II", "I, Capitolo III", "II, Capitolo I", "II, Capitolo II")
 PROSE = "Il mare batteva contro gli scogli e nessuno parlava. " * 30
@@ -96,13 +96,13 @@ def test_sample_library_structure() -> None:
     cantos = split(poem.text)
     assert [(s.label, s.verse) for s in cantos] == [("Canto I", True), ("Canto II", True)]
     for canto in cantos:
-        lines = verse_lines(poem.text, canto.body, canto.end)
+        lines = canto.lines
         pieces = cut(poem.text, canto)
         assert [piece.first_verse for piece in pieces] == [1, 10]
         assert pieces[-1].last_verse == len(lines) == 19
         for piece in pieces:
             assert piece.first_verse is not None
-            assert poem.text[piece.start : piece.end].startswith(poem.text[slice(*lines[piece.first_verse - 1])])
+            assert poem.text[piece.start : piece.end].startswith(poem.text[slice(*lines[piece.first_verse - 1][:2])])
 
 
 def test_verse_and_prose_are_told_apart() -> None:
@@ -114,7 +114,7 @@ def test_verse_and_prose_are_told_apart() -> None:
     assert not is_verse(PROSE)
     wrapped = "\n".join("Questa riga di prosa è lunga come le altre, settanta battute circa." for _ in range(20))
     assert not is_verse(wrapped)
-    section = Section(0, len(tercets), 0, "", "", True)
+    (section,) = split(tercets, ())
     assert [(p.first_verse, p.last_verse) for p in cut(tercets, section)] == [(1, 9), (10, 15)]
 
 

@@ -140,7 +140,9 @@ def test_a_library_of_the_first_format_is_brought_up_to_date(tmp_path: Path, lib
     assert library.path is not None
     before = found(library, "lanterna")
     db = library.connection
-    db.execute("DROP TABLE vectors")
+    for table in ("vectors", "sources", "apparatus"):
+        db.execute(f"DROP TABLE {table}")
+    db.execute("ALTER TABLE sections DROP COLUMN lines")
     db.execute("DELETE FROM facts")
     db.execute("INSERT INTO facts VALUES ('index', '1')")
     db.execute('CREATE VIRTUAL TABLE words USING fts5(surface, tokenize="unicode61")')

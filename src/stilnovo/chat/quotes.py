@@ -27,8 +27,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from stilnovo.library.passages import verse_lines
-from stilnovo.library.records import Chapter, Passage, citation, verse_range
+from stilnovo.library.records import Chapter, Passage, citation
 from stilnovo.library.store import Library
 from stilnovo.text.italian import STOP_WORDS, Word, tokens
 
@@ -255,14 +254,6 @@ def _folded(claimed: Sequence[str], text: str) -> tuple[int, int] | None:
     return None
 
 
-def _verses(text: str, section: Chapter, start: int, end: int) -> str:
-    if not section.verse:
-        return ""
-    lines = verse_lines(text, section.body, section.end)
-    touched = [verse for verse, (first, last) in enumerate(lines, start=1) if first < end and start < last]
-    return verse_range(touched[0], touched[-1]) if touched else ""
-
-
 def _unwrapped(claimed: str) -> str:
     """Remove the quotation marks around a quotation; a mark whose partner stands inside belongs to the source and stays."""
     whole, bare = claimed.strip(), claimed.strip(_WRAPPING)
@@ -288,7 +279,7 @@ def verify(claimed: str, section: Chapter, text: str) -> Quote:
     if span is None:
         return Quote(claimed, "unverified", bare)
     start, end = section.body + span[0], section.body + span[1]
-    return Quote(claimed, status, text[start:end], section, start, end, _verses(text, section, start, end))
+    return Quote(claimed, status, text[start:end], section, start, end, section.verses(start, end))
 
 
 def verify_among(claimed: str, library: Library, passages: Iterable[Passage]) -> Quote:

@@ -12,8 +12,8 @@ import math
 import re
 from collections import Counter
 
-from stilnovo.library.passages import verse_lines
 from stilnovo.library.records import Passage
+from stilnovo.library.sections import verse_spans
 from stilnovo.text.italian import STOP_WORDS, sentences, stem, words
 
 #: A quotation is hardly ever longer, in characters; a speech is kept whole up to the second figure.
@@ -40,7 +40,7 @@ def _clauses(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 def _in_verse(text: str) -> list[tuple[int, int]]:
     """Widen sentences to whole lines; those that share a line are merged."""
-    lines = verse_lines(text, 0, len(text))
+    lines = verse_spans(text, 0, len(text))
     spans: list[tuple[int, int]] = []
     for start, end in sentences(text):
         if touched := [line for line in lines if line[0] < end and start < line[1]]:

@@ -74,7 +74,7 @@ def _work(store: Library, name: str) -> Work:
 
 def understood(document: Book) -> tuple[str, dict[str, object]]:
     """Report what was read from a file, for a person and as data, before anything is stored."""
-    parts, names = split(document.text, document.headings), document.names
+    parts, names = split(document.text, document.headings, document.lines), document.names
     who = ", ".join((names.author or "(author unknown: give --author)", names.title or "(no title: give --title)"))
     labels = [part.label or "(without heading)" for part in parts]
     more = f" … {labels[-1]}" if len(labels) > _SHOWN + 1 else ""

@@ -62,26 +62,17 @@ def prose(text: str, section: Section) -> list[PassageSpan]:
     return pieces
 
 
-def verse_lines(text: str, body: int, end: int) -> list[tuple[int, int]]:
-    """Find the verses of a section's `text[body:end]`; verse n is item n - 1. Rules and asterisks do not count."""
-    return [
-        (body + match.start(), body + match.end())
-        for match in re.finditer(r"[^\s][^\n]*[^\s]|[^\s]", text[body:end])
-        if any(char.isalnum() for char in match.group())
-    ]
-
-
 def verse(text: str, section: Section) -> list[PassageSpan]:
     """Group the stanzas of a section into passages of about `VERSES` lines; longer stanzas are cut."""
-    lines = verse_lines(text, section.body, section.end)
+    lines = section.lines
     pieces: list[PassageSpan] = []
     first = 0
-    for i, (_, end) in enumerate(lines):
-        following = lines[i + 1][0] if i + 1 < len(lines) else len(text)
+    for i, (_, end, number) in enumerate(lines):
+        following = lines[i + 1].start if i + 1 < len(lines) else len(text)
         blank = text.count("\n", end, following) > 1
         count = i + 1 - first
         if (count >= VERSES and (blank or count >= VERSES + 3)) or i + 1 == len(lines):
-            pieces.append(PassageSpan(lines[first][0], end, first + 1, i + 1))
+            pieces.append(PassageSpan(lines[first].start, end, lines[first].number, number))
             first = i + 1
     if len(pieces) > 1 and (pieces[-1].last_verse or 0) - (pieces[-1].first_verse or 0) < 2:
         last, before = pieces.pop(), pieces.pop()

@@ -60,7 +60,11 @@ class PostgresLibrary(Library):
             if db.execute("SELECT to_regclass('facts')").fetchone()[0] is None:
                 with reported("The server lacks pgvector.", "Install the extension there."):
                     db.execute("CREATE EXTENSION IF NOT EXISTS vector")
-                served = TABLES.replace("INTEGER PRIMARY KEY", "BIGINT PRIMARY KEY").replace("BLOB", "vector")
+                served = (
+                    TABLES.replace("INTEGER PRIMARY KEY", "BIGINT PRIMARY KEY")
+                    .replace("vector BLOB", "vector vector")
+                    .replace("BLOB", "BYTEA")
+                )
                 for statement in filter(str.strip, served.split(";\n")):
                     db.execute(statement)
                 db.execute("INSERT INTO facts VALUES ('library', gen_random_uuid()::text)")

@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 from stilnovo.errors import InputError, check_types, reported
 from stilnovo.library import epub, markup, office, tei
 from stilnovo.library.names import Names, from_file_name, from_header, from_title_page, split_header
-from stilnovo.library.text_builder import Book, cut, decode
+from stilnovo.library.text_builder import Book, decode, set_apart
 from stilnovo.text.italian import fold
 
 MAXIMUM_BYTES = 64 * 2**20
@@ -84,14 +84,15 @@ def understand(data: bytes, name: str, given: Names | None = None) -> Book:
     header, text = split_header(text) if book.headings is None else (Names(), text)
     text = text.strip("\n")
     start = book.text.index(text)
-    book = cut(book, start, start + len(text))
+    end = start + len(text)
+    book = set_apart(book, [(0, start, "header"), (end, len(book.text), "licence")])
     if not book.text.strip():
         raise InputError(f"{file} is empty.", "It holds no words but names and notices.", "Choose another file.")
     hint = from_file_name(stem)
     names = (given or Names()).over(header).over(from_mark).over(colophon).over(book.names)
     if suffix not in (".xml", ".tei"):
         names = names.over(from_title_page(book.text, hint))
-    return replace(book, names=names.over(hint), source=file)
+    return replace(book, names=names.over(hint), source=file, data=data)
 
 
 def read(path: Path | str, given: Names | None = None) -> Book:

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 _SHORT = {"Capitolo": "cap.", "Parte": "parte", "Canto": "canto", "Scena": "scena", "Atto": "atto", "Libro": "libro"}
 _KIND_WORD = re.compile(rf"\b(?:{'|'.join(_SHORT)})(?= [IVXLC]+\b)")
+
+#: What words that are not the author's running text are.
+ApparatusKind = Literal[
+    "note", "speaker", "stage", "argument", "contents", "title page", "licence", "colophon", "transcriber", "header", "page",
+    "running head", "line number", "figure", "reading", "deletion", "other",
+]  # fmt: skip
+
+
+class VerseLine(NamedTuple):
+    """A line of verse, `text[start:end]` of the stored text, and its number; None: the line is not numbered."""
+
+    start: int
+    end: int
+    number: int | None
+
+
+@dataclass(frozen=True)
+class Apparatus:
+    """Words of the file that are not the author's running text, kept apart: `text`, which stood before offset `at`."""
+
+    kind: ApparatusKind
+    text: str
+    at: int
 
 
 @dataclass(frozen=True)
@@ -26,7 +52,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Chapter:
-    """A stored section: `start` to `end` of the work's text, its own words from `body`."""
+    """A stored section: `start` to `end` of the work's text, its own words from `body`; `lines` are its lines of verse."""
 
     id: int
     work: Work
@@ -37,6 +63,12 @@ class Chapter:
     start: int
     end: int
     body: int
+    lines: tuple[VerseLine, ...] = ()
+
+    def verses(self, start: int, end: int) -> str:
+        """Numbers of the verses that `text[start:end]` touches, *7-9*; empty in prose."""
+        touched = [line.number for line in self.lines if line.start < end and start < line.end and line.number]
+        return verse_range(touched[0], touched[-1]) if touched else ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +92,16 @@ class Passage:
     def citation(self) -> str:
         """Citation of the passage: *Dante Alighieri, Commedia, Inferno, canto I, vv. 1-9*."""
         return citation(self.section, self.verses)
+
+
+def packed_lines(lines: Iterable[VerseLine]) -> str:
+    """Pack lines of verse for storage: JSON rows of start, end, number."""
+    return json.dumps(list(lines), separators=(",", ":"))
+
+
+def unpacked_lines(packed: str) -> tuple[VerseLine, ...]:
+    """Unpack stored lines of verse."""
+    return tuple(VerseLine(*line) for line in json.loads(packed))
 
 
 def verse_range(first: int | None, last: int | None) -> str:

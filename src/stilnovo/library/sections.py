@@ -6,12 +6,15 @@ begin, after the heading. Verse is recognised by its short lines.
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from stilnovo.library import headings as heading_finder
 from stilnovo.library.headings import Heading
+from stilnovo.library.records import VerseLine
 
 #: Verse: at least this many lines, half of them at most, nine in ten at most that many characters long.
 _VERSE_LINES, _VERSE_MEDIAN, _VERSE_LONG = 4, 52, 64
@@ -22,7 +25,7 @@ class Section:
     """`text[start:end]`, heading included; the words begin at `body`.
 
     `label` is how it is cited (*Parte II, Capitolo IV*; *Inferno, Canto I*), empty for a text without parts; `title`
-    what the author called it, often empty.
+    what the author called it, often empty. `lines` are its lines of verse; `verse` is whether it is a poem as a whole.
     """
 
     start: int
@@ -31,6 +34,7 @@ class Section:
     label: str
     title: str
     verse: bool
+    lines: tuple[VerseLine, ...] = ()
 
 
 def is_verse(text: str) -> bool:
@@ -62,18 +66,62 @@ def _joined(text: str, headings: Sequence[Heading]) -> list[tuple[int, Heading, 
     return joined
 
 
-def split(text: str, headings: Sequence[Heading] | None = None) -> list[Section]:
-    """Split a text at its headings (detected when not given). The sections tile it: `"".join` of them is the text."""
+def verse_spans(text: str, body: int, end: int) -> list[tuple[int, int]]:
+    """Find the lines of verse in `text[body:end]`, given that it is verse. Rules and asterisks do not count."""
+    return [
+        (body + match.start(), body + match.end())
+        for match in re.finditer(r"[^\s][^\n]*[^\s]|[^\s]", text[body:end])
+        if any(char.isalnum() for char in match.group())
+    ]
+
+
+def _lines(text: str, start: int, end: int, marked: Sequence[VerseLine] | None) -> tuple[bool, tuple[VerseLine, ...]]:
+    """Whether `text[start:end]` is verse as a whole, and its lines of verse; in a poem all of them are numbered.
+
+    Numbers that the source gives are kept; the others are counted on from them, from 1 where none is given. Lines of verse
+    in a section of prose are numbered only where the source numbers them.
+    """
+    if marked is None:
+        verse = is_verse(text[start:end])
+        return verse, tuple(VerseLine(*span, n) for n, span in enumerate(verse_spans(text, start, end), 1) if verse)
+    inside = marked[bisect_left(marked, (start,)) : bisect_left(marked, (end,))]
+    letters = sum(not char.isspace() for char in text[start:end])
+    verse = sum(not char.isspace() for line in inside for char in text[line.start : line.end]) * 2 > letters
+    if not verse:
+        return False, tuple(inside)
+    first = next((i for i, line in enumerate(inside) if line.number is not None), None)
+    number = 0 if first is None else (inside[first].number or 0) - first - 1
+    numbered = []
+    for line in inside:
+        number = number + 1 if line.number is None else line.number
+        numbered.append(line._replace(number=number))
+    return True, tuple(numbered)
+
+
+def split(
+    text: str, headings: Sequence[Heading] | None = None, lines: Sequence[VerseLine] | None = None
+) -> list[Section]:
+    """Split a text at its headings. The sections tile it: `"".join` of them is the text.
+
+    Args:
+        text: The text.
+        headings: Detected in the text when not given.
+        lines: Its lines of verse; told from the text when not given.
+    """
+
+    def section(start: int, end: int, body: int, label: str, title: str) -> Section:
+        return Section(start, end, body, label, title, *_lines(text, body, end, lines))
+
     marked = _joined(text, heading_finder.find(text) if headings is None else headings)
     if not marked:
-        return [Section(0, len(text), 0, "", "", is_verse(text))]
+        return [section(0, len(text), 0, "", "")]
     first = marked[0][0]
     if text[:first].strip():
-        sections = [Section(0, first, 0, "", "", is_verse(text[:first]))]
+        sections = [section(0, first, 0, "", "")]
     else:
         sections, marked[0] = [], (0, *marked[0][1:])
     ends = [*(start for start, _, _ in marked[1:]), len(text)]
     return sections + [
-        Section(start, end, heading.end, _label(part, heading), heading.title, is_verse(text[heading.end : end]))
+        section(start, end, heading.end, _label(part, heading), heading.title)
         for (start, heading, part), end in zip(marked, ends, strict=True)
     ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass
@@ -23,14 +24,14 @@ from stilnovo.library import embedders, passages, sections
 from stilnovo.library.database import guard, integrity, prepare, problems, transaction
 from stilnovo.library.index import Index, Row
 from stilnovo.library.names import Names
-from stilnovo.library.records import Chapter, Passage, Work
+from stilnovo.library.records import Apparatus, Chapter, Passage, Work, packed_lines, unpacked_lines
 from stilnovo.library.text_builder import Book
 
 _WORK = """SELECT w.id, w.title, w.author, w.year, w.source, w.sha256,
     (SELECT length(text) FROM texts WHERE work = w.id),
     (SELECT count(*) FROM sections WHERE work = w.id),
     (SELECT count(*) FROM passages p JOIN sections s ON s.id = p.section WHERE s.work = w.id) FROM works w"""
-_SECTION = 'SELECT id, work, position, label, title, verse, start, "end", body FROM sections'
+_SECTION = 'SELECT id, work, position, label, title, verse, start, "end", body, lines FROM sections'
 _PASSAGE = 'SELECT id, section, start, "end", text, first_verse, last_verse FROM passages'
 
 
@@ -169,7 +170,7 @@ class Library(AbstractContextManager["Library"]):
         digest = hashlib.sha256(document.text.encode("utf-8")).hexdigest()
         if stored := self.connection.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
             return Added(self.work(stored[0]), new=False)
-        parts = sections.split(document.text, document.headings)
+        parts = sections.split(document.text, document.headings, document.lines)
         with self._transaction():
             if stored := self.connection.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone():
                 return Added(self.work(stored[0]), new=False)  # another process was faster
@@ -179,12 +180,29 @@ class Library(AbstractContextManager["Library"]):
                 (work, *astuple(document.names), document.source, digest, now),
             )
             self.connection.execute("INSERT INTO texts VALUES (?, ?)", (work, document.text))
+            if document.data:
+                self.connection.execute("INSERT INTO sources VALUES (?, ?)", (work, zlib.compress(document.data)))
+            self.connection.executemany(
+                "INSERT INTO apparatus(work, position, kind, text, at) VALUES (?, ?, ?, ?, ?)",
+                [(work, position, *astuple(item)) for position, item in enumerate(document.apparatus)],
+            )
             for position, part in enumerate(parts):
                 section = self._next("section")
                 self.connection.execute(
-                    'INSERT INTO sections(id, work, position, label, title, verse, start, "end", body) '
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (section, work, position, part.label, part.title, int(part.verse), part.start, part.end, part.body),
+                    'INSERT INTO sections(id, work, position, label, title, verse, start, "end", body, lines) '
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        section,
+                        work,
+                        position,
+                        part.label,
+                        part.title,
+                        int(part.verse),
+                        part.start,
+                        part.end,
+                        part.body,
+                        packed_lines(part.lines),
+                    ),
                 )
                 pieces = passages.cut(document.text, part)
                 first = self._next("passage", len(pieces))
@@ -247,6 +265,18 @@ class Library(AbstractContextManager["Library"]):
             )
         return self._texts[work.id]
 
+    def source(self, work: Work) -> bytes | None:
+        """The bytes of the file that a work was read from; None: added before files were kept, or not from a file."""
+        row = self.connection.execute("SELECT data FROM sources WHERE work = ?", (work.id,)).fetchone()
+        return None if row is None else zlib.decompress(row[0])
+
+    def apparatus(self, work: Work) -> list[Apparatus]:
+        """Notes, speakers, stage directions and the like of a work, in the order in which they stood."""
+        rows = self.connection.execute(
+            "SELECT kind, text, at FROM apparatus WHERE work = ? ORDER BY position", (work.id,)
+        )
+        return [Apparatus(*row) for row in rows.fetchall()]
+
     def section(self, section_id: int) -> Chapter:
         """One section by its id."""
         return self._chapter(self.connection.execute(f"{_SECTION} WHERE id = ?", (section_id,)).fetchone())
@@ -257,8 +287,9 @@ class Library(AbstractContextManager["Library"]):
         return [self._chapter(row) for row in rows.fetchall()]
 
     def _chapter(self, row: Sequence[object]) -> Chapter:
-        section, work, position, label, title, verse, start, end, body = row
-        return Chapter(section, self.work(work), position, label, title, bool(verse), start, end, body)  # type: ignore[arg-type]
+        section, work, position, label, title, verse, start, end, body, lines = row
+        verses = unpacked_lines(str(lines))
+        return Chapter(section, self.work(work), position, label, title, bool(verse), start, end, body, verses)  # type: ignore[arg-type]
 
     def passages(self, ids: Sequence[int]) -> list[Passage]:
         """Passages by id, in the order of the ids."""

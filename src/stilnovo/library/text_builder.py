@@ -5,14 +5,17 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from stilnovo.errors import InputError
 from stilnovo.library.headings import CHAPTERS, PARTS, Heading, label_for, number_of
 from stilnovo.library.names import Names
+from stilnovo.library.records import Apparatus, ApparatusKind, VerseLine
 
 _KIND = re.compile(rf"\s*({'|'.join(re.escape(kind) for kind in (*PARTS, *CHAPTERS))})\b", re.I)
 _MAGIC = {b"%PDF": "a PDF", b"PK\x03\x04": "a ZIP archive (EPUB, Word)", b"\x1f\x8b": "gzip", b"{\\rtf": "RTF"}
@@ -21,12 +24,29 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\x80-\x9f]")
 
 @dataclass(frozen=True)
 class Book:
-    """A document: names, running text, source file, headings with offsets (None: detect them in the text)."""
+    """A document as a reader gives it.
+
+    Attributes:
+        names: Author, title, year.
+        text: The author's running text with its headings, every word once, in order, NFC.
+        source: Name of the file.
+        headings: Headings with offsets; None: detect them in the text. An empty span (start = end) is a section that
+            the source marks without printing a heading.
+        apparatus: Words that are not the author's running text, each where it stood, in order.
+        lines: Lines of verse that the source marks, in order, with the numbers it prints or marks; None: the source
+            does not say what is verse, so that it is told from the text.
+        warnings: What the reader could not read, in words for a person.
+        data: The file's bytes, kept so that the stored text can be checked against them.
+    """
 
     names: Names
     text: str
     source: str = ""
     headings: tuple[Heading, ...] | None = None
+    apparatus: tuple[Apparatus, ...] = ()
+    lines: tuple[VerseLine, ...] | None = None
+    warnings: tuple[str, ...] = ()
+    data: bytes = b""
 
 
 #: A heading marked in the source format: its start and end, depth (1 is the outermost) and lines.
@@ -45,6 +65,9 @@ class TextBuilder:
         self.pieces: list[str] = []
         self.length = 0
         self.marks: list[Mark] = []
+        self.lines: list[VerseLine] = []
+        self.apparatus: list[Apparatus] = []
+        self.warnings: list[str] = []
 
     def put(self, text: str, gap: str) -> int:
         """Append a block with `gap` before it; returns where the block starts."""
@@ -52,6 +75,16 @@ class TextBuilder:
         self.pieces.append((gap if self.length else "") + text)
         self.length += len(self.pieces[-1])
         return self.length - len(text)
+
+    def line(self, text: str, gap: str, number: int | None = None) -> None:
+        """Append a line of verse."""
+        start = self.put(text, gap)
+        self.lines.append(VerseLine(start, self.length, number))
+
+    def apart(self, kind: ApparatusKind, text: str) -> None:
+        """Keep words apart that are not the author's running text; they stand at the end of the text so far."""
+        if text.strip():
+            self.apparatus.append(Apparatus(kind, unicodedata.normalize("NFC", text), self.length))
 
     def heading(self, lines: Sequence[str], depth: int) -> None:
         """Append a heading of one or several lines."""
@@ -64,8 +97,15 @@ class TextBuilder:
         return "".join(self.pieces)
 
     def book(self, names: Names) -> Book:
-        """The document, with the headings that were marked."""
-        return Book(names, self.text, headings=_headings(self.marks))
+        """The document, with everything that was marked."""
+        return Book(
+            names,
+            self.text,
+            headings=_headings(self.marks),
+            apparatus=tuple(self.apparatus),
+            lines=tuple(self.lines) or None,
+            warnings=tuple(self.warnings),
+        )
 
 
 def _headings(marks: Sequence[Mark]) -> tuple[Heading, ...] | None:
@@ -94,15 +134,50 @@ def _heading(mark: Mark, holds_others: bool) -> Heading:
     return Heading(start, end, level, kind, number, label_for(kind, number), title)
 
 
-def cut(book: Book, start: int, end: int) -> Book:
-    """Cut a document to a span, with its headings' offsets adjusted."""
-    if (start, end) == (0, len(book.text)):
+#: A span of a text to be kept apart: its start and end, and what it is.
+Span = tuple[int, int, ApparatusKind]
+
+
+def set_apart(book: Book, spans: Sequence[Span]) -> Book:
+    """Take spans out of a document's text and keep them as apparatus, everything else moved up.
+
+    Args:
+        book: The document.
+        spans: In order, not overlapping. Headings and lines of verse inside one are dropped with it.
+    """
+    if not spans:
         return book
-    if book.headings is None:
-        return replace(book, text=book.text[start:end])
-    inside = (heading for heading in book.headings if start <= heading.start and heading.end <= end)
-    moved = tuple(replace(heading, start=heading.start - start, end=heading.end - start) for heading in inside)
-    return replace(book, text=book.text[start:end], headings=moved)
+    starts, ends = [start for start, _, _ in spans], [end for _, end, _ in spans]
+    removed = [0, *accumulate(end - start for start, end, _ in spans)]
+
+    def moved(at: int) -> int:
+        before = bisect_right(starts, at)
+        if before and at < ends[before - 1]:
+            before, at = before - 1, starts[before - 1]
+        return at - removed[before]
+
+    def stays(start: int, end: int) -> bool:
+        before = bisect_right(starts, start)
+        return not (before and end <= ends[before - 1] and start < ends[before - 1])
+
+    pieces = [book.text[end:start] for end, start in zip([0, *ends], [*starts, len(book.text)], strict=True)]
+    apart = [Apparatus(kind, book.text[start:end].strip(), moved(start)) for start, end, kind in spans]
+    apparatus = [replace(item, at=moved(item.at)) for item in book.apparatus] + [item for item in apart if item.text]
+    return replace(
+        book,
+        text="".join(pieces),
+        headings=None if book.headings is None else tuple(
+            replace(heading, start=moved(heading.start), end=moved(heading.end))
+            for heading in book.headings
+            if stays(heading.start, heading.end)
+        ),
+        lines=None if book.lines is None else tuple(
+            VerseLine(moved(line.start), moved(line.end), line.number)
+            for line in book.lines
+            if stays(line.start, line.end)
+        ),
+        apparatus=tuple(sorted(apparatus, key=lambda item: item.at)),
+    )  # fmt: skip
 
 
 def decode(data: bytes, name: str) -> str:

@@ -11,7 +11,6 @@ from starlette.datastructures import UploadFile
 
 from stilnovo.io.sample import library_texts
 from stilnovo.library.names import Names
-from stilnovo.library.passages import verse_lines
 from stilnovo.library.read import read
 from stilnovo.library.records import Chapter, Passage, Work, citation
 from stilnovo.library.search import search
@@ -71,14 +70,13 @@ def blocks(text: str, section: Chapter) -> list[dict[str, Any]]:
     Each is exactly `text[start:end]` of the work, so that a quotation can be marked to the letter.
     """
     if section.verse:
-        verses = verse_lines(text, section.body, section.end)
-        ends = [section.body, *(end for _, end in verses)]
+        ends = [section.body, *(line.end for line in section.lines)]
         return [
             {
-                "start": start, "end": end, "text": text[start:end], "number": verse_number,
-                "stanza": verse_number == 1 or text.count("\n", before, start) > 1,
+                "start": start, "end": end, "text": text[start:end], "number": number,
+                "stanza": before == section.body or text.count("\n", before, start) > 1,
             }
-            for verse_number, ((start, end), before) in enumerate(zip(verses, ends, strict=False), start=1)
+            for (start, end, number), before in zip(section.lines, ends, strict=False)
         ]  # fmt: skip
     body = text[section.body : section.end]
     # Wrapped lines form paragraphs between blank lines; long lines are paragraphs themselves.

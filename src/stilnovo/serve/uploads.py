@@ -120,7 +120,7 @@ def preview(staged: Staged, library: Library) -> dict[str, Any]:
         InputError: it cannot be read.
     """
     source = staged.read()
-    parts = sections.split(source.text, source.headings)
+    parts = sections.split(source.text, source.headings, source.lines)
     same = [
         work for work in library.works() if work.characters == len(source.text) and library.text(work) == source.text
     ]
