@@ -1,4 +1,4 @@
-"""Read HTML and Markdown: web pages, Project Gutenberg's editions, the chapters inside an EPUB.
+"""Read HTML: web pages, Project Gutenberg's editions, the chapters inside an EPUB.
 
 Only text is taken. Scripts, styles, forms and navigation are left out, nothing is fetched, nothing is run.
 """
@@ -6,12 +6,10 @@ Only text is taken. Scripts, styles, forms and navigation are left out, nothing 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stilnovo.errors import needs, reported
-from stilnovo.library.names import Names, direct_name, from_header, old_year
-from stilnovo.library.sections import is_verse
+from stilnovo.library.names import Names, direct_name, old_year
 from stilnovo.library.text_builder import Book, TextBuilder, decode, tag_of
 
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ def write(writer: TextBuilder, root: _Element, base: int = 0) -> None:
     """Append the text of an HTML tree to a builder; `base` is added to the depth of its headings."""
     from lxml import etree
 
-    page = _Page(writer)
+    out = _Page(writer)
     plain = 0
     walk = etree.iterwalk(root, events=("start", "end"))
     for event, element in walk:
@@ -72,19 +70,19 @@ def write(writer: TextBuilder, root: _Element, base: int = 0) -> None:
                 element.text = None
                 continue
             if tag == "br":
-                page.words.append("\n")
+                out.words.append("\n")
             elif tag in _GAPS:
-                page.close(_GAPS[tag])
-            page.depth = base + int(level.group(1)) if level else page.depth
+                out.close(_GAPS[tag])
+            out.depth = base + int(level.group(1)) if level else out.depth
             plain += tag == "pre"
-            page.say(element.text, plain > 0)
+            out.say(element.text, plain > 0)
         else:
             if tag in _GAPS:
-                page.close(_GAPS[tag])
-            page.depth = 0 if level else page.depth
+                out.close(_GAPS[tag])
+            out.depth = 0 if level else out.depth
             plain -= tag == "pre"
-            page.say(element.tail if element is not root else None, plain > 0)
-    page.close("\n\n")
+            out.say(element.tail if element is not root else None, plain > 0)
+    out.close("\n\n")
 
 
 def tree(content: str, name: str) -> _Element:
@@ -115,7 +113,13 @@ def _named(root: _Element) -> Names:
     return Names(title, author, old_year(fields.get("date", "")))
 
 
-def _book(content: str, name: str) -> Book:
+def page(content: str, name: str) -> Book:
+    """Read the text of an HTML out.
+
+    Raises:
+        InputError: there is nothing in it.
+        MissingExtra: lxml is not installed.
+    """
     root = tree(content, name)
     names, writer = _named(root), TextBuilder()
     write(writer, root)
@@ -123,29 +127,10 @@ def _book(content: str, name: str) -> Book:
 
 
 def parse(data: bytes, name: str) -> Book:
-    """Read an HTML page.
+    """Read an HTML out.
 
     Raises:
         InputError: there is nothing in it.
         MissingExtra: lxml is not installed.
     """
-    return _book(decode(data, name), name)
-
-
-def parse_markdown(data: bytes, name: str) -> Book:
-    """Read Markdown: a block `title: …` between `---` lines on top gives the names.
-
-    Raises:
-        InputError: there is nothing in it.
-        MissingExtra: lxml is not installed.
-    """
-    from markdown_it import MarkdownIt
-
-    content, names = decode(data, name), Names()
-    front = re.match(r"---\n(.*?)\n(?:---|\.\.\.)\n", content, re.S)
-    if front:
-        names = from_header(re.sub(r"[\"']", "", front.group(1)))
-        content = content[front.end() :]
-    # A line break in Markdown is white space; in a poem typed without its two blanks it is a verse.
-    options = {"breaks": is_verse("\n".join(line for line in content.split("\n") if not line.startswith("#")))}
-    return replace(_book(MarkdownIt("commonmark", options_update=options).render(content), name), names=names)
+    return page(decode(data, name), name)
