@@ -46,17 +46,28 @@ def open_archive(data: bytes, name: str) -> zipfile.ZipFile:
     return archive
 
 
-def _member(archive: zipfile.ZipFile, path: str, name: str) -> bytes:
+def member(archive: zipfile.ZipFile, path: str, name: str) -> bytes:
+    """Unpack a member of an archive, up to the largest size.
+
+    Raises:
+        InputError: missing, damaged, or larger than it says.
+    """
     if path not in archive.namelist():
         raise InputError(f"{name} is damaged: {path} is missing.", "", "Take another copy.")
-    with reported(f"{name} is damaged: {path}.", "Take another copy."), archive.open(path) as member:
-        data = member.read(LARGEST_MEMBER + 1)
+    with reported(f"{name} is damaged: {path}.", "Take another copy."), archive.open(path) as opened:
+        data = opened.read(LARGEST_MEMBER + 1)
     if len(data) > LARGEST_MEMBER:
         raise InputError(f"{name} is refused: {path} is larger than it says.", "", "Take another copy.")
     return data
 
 
-def _xml(data: bytes, name: str) -> _Element:
+def xml_tree(data: bytes, name: str) -> _Element:
+    """Parse XML; no entity is resolved, nothing is fetched.
+
+    Raises:
+        InputError: not well-formed.
+        MissingExtra: lxml is not installed.
+    """
     with needs("lxml", "documents"):
         from lxml import etree
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
@@ -81,12 +92,12 @@ def parse(data: bytes, name: str) -> Book:
     """
     archive = open_archive(data, name)
     if "META-INF/encryption.xml" in archive.namelist():
-        locked = _xml(_member(archive, "META-INF/encryption.xml", name), name)
+        locked = xml_tree(member(archive, "META-INF/encryption.xml", name), name)
         if any(re.search(r"html?$", e.get("URI") or "") for e in _all(locked, "CipherReference")):
             raise InputError(f"{name} is protected (DRM).", "", "Take a copy without protection.")
-    container = _xml(_member(archive, "META-INF/container.xml", name), name)
+    container = xml_tree(member(archive, "META-INF/container.xml", name), name)
     package_path = next((e.get("full-path") or "" for e in _all(container, "rootfile")), "")
-    package = _xml(_member(archive, package_path, name), name)
+    package = xml_tree(member(archive, package_path, name), name)
     items: dict[str | None, Any] = {e.get("id"): e for e in _all(package, "item")}
     writer = TextBuilder()
     for reference in _all(package, "itemref"):
@@ -94,7 +105,7 @@ def parse(data: bytes, name: str) -> Book:
         if "nav" in (item.get("properties") or "").split() or "html" not in (item.get("media-type") or ""):
             continue
         path = posixpath.normpath(posixpath.join(posixpath.dirname(package_path), unquote(item.get("href") or "")))
-        page = _member(archive, path, name)
+        page = member(archive, path, name)
         if page.strip():
             markup.write(writer, markup.tree(decode(page, f"{name}: {path}"), name))
     title, author, date = (_first(package, tag) for tag in ("title", "creator", "date"))

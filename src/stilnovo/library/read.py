@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path, PurePath
 
 from stilnovo.errors import InputError, check_types, reported
-from stilnovo.library import epub, markdown, markup, office, tei
+from stilnovo.library import epub, markdown, markup, pdf, tei, word
 from stilnovo.library.names import Names, from_file_name, from_header, from_title_page, split_header
 from stilnovo.library.text_builder import Book, decode, set_apart
 from stilnovo.text.italian import fold
@@ -29,8 +29,8 @@ def _plain(data: bytes, name: str) -> Book:
 #: The reader of each suffix: bytes and the file's name to a `Book`. A new format is one function and its line here.
 READERS: dict[str, Callable[[bytes, str], Book]] = {
     ".txt": _plain, ".text": _plain, ".md": markdown.parse, ".markdown": markdown.parse, ".xml": tei.parse, ".tei": tei.parse,
-    ".html": markup.parse, ".htm": markup.parse, ".xhtml": markup.parse, ".epub": epub.parse, ".docx": office.parse_word,
-    ".pdf": office.parse_pdf,
+    ".html": markup.parse, ".htm": markup.parse, ".xhtml": markup.parse, ".epub": epub.parse, ".docx": word.parse,
+    ".pdf": pdf.parse,
 }  # fmt: skip
 SUFFIXES = frozenset(READERS)
 # How files of some suffixes must begin.

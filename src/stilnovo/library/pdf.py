@@ -1,7 +1,7 @@
-"""Read Word documents and PDF.
+"""Read PDF, which marks nothing: it is lines on pages.
 
-Word marks headings by style. A PDF marks nothing: it is lines on pages, so running heads, page numbers and hyphens at
-line ends are taken out, and the structure is found in the text. A scan without a text layer is refused.
+Running heads, page numbers and hyphens at line ends are taken out, and the structure is found in the text. A scan without a
+text layer is refused.
 """
 
 from __future__ import annotations
@@ -13,49 +13,19 @@ import unicodedata
 from collections import Counter
 
 from stilnovo.errors import InputError, needs, reported
-from stilnovo.library.epub import open_archive
 from stilnovo.library.names import Names, direct_name
-from stilnovo.library.text_builder import Book, TextBuilder
+from stilnovo.library.text_builder import Book
 
-_STYLE = re.compile(r"(?:heading|titolo)\s*(\d)", re.I)
 _MOST_PAGES = 10_000
 #: Fewer letters a page than this, on average, are page numbers on a scan.
 _LETTERS_A_PAGE = 20
-
-
-def parse_word(data: bytes, name: str) -> Book:
-    """Read a Word document (.docx).
-
-    Raises:
-        InputError: damaged, or too large once unpacked.
-        MissingExtra: python-docx is not installed.
-    """
-    with needs("python-docx", "documents"):
-        from docx import Document
-    open_archive(data, name)
-    with reported(
-        f"{name} is damaged.", "Save it anew, or as .txt."
-    ):  # the library raises whatever the broken part makes
-        document = Document(io.BytesIO(data))
-        paragraphs = [(p.text.strip(), p.style.name if p.style else "") for p in document.paragraphs]
-        properties = document.core_properties
-        author = properties.author or ""
-        names = Names(properties.title or "", "" if author in ("python-docx", "Unknown") else direct_name(author))
-    writer = TextBuilder()
-    for text, style in paragraphs:
-        level = _STYLE.match(style or "")
-        if text and level:
-            writer.heading(text.split("\n"), int(level.group(1)))
-        elif text:
-            writer.put(text, "\n\n")
-    return writer.book(names)
 
 
 def _shape(line: str) -> str:
     return re.sub(r"\d+", "0", line.strip())
 
 
-def parse_pdf(data: bytes, name: str) -> Book:
+def parse(data: bytes, name: str) -> Book:
     """Read a PDF with a text layer.
 
     Raises:
