@@ -6,8 +6,10 @@ import pytest
 
 from stilnovo.io import sample
 from stilnovo.library import numerals
+from stilnovo.library.headings import Heading, levels
 from stilnovo.library.passages import LONGEST, cut
 from stilnovo.library.read import read
+from stilnovo.library.records import Chapter, Work, citation
 from stilnovo.library.sections import is_verse, split
 
 PLACES = ("I, Capitolo I", "I, Capitolo II", "I, Capitolo III", "II, Capitolo I", "II, Capitolo II")
@@ -130,3 +132,43 @@ def test_numerals(numeral: str, value: int | None) -> None:
 def test_roman_numerals_round_trip() -> None:
     for number in range(1, 200):
         assert numerals.value(numerals.roman(number)) == number
+
+
+def heading_of(text: str, line: str, level: int, label: str) -> Heading:
+    start = text.index(line)
+    return Heading(start, start + len(line), level, "", None, label)
+
+
+def test_a_section_is_named_by_all_headings_that_it_stands_in() -> None:
+    lines = [("PARTE", 1, "Parte I"), ("LIBRO A", 2, "Libro I"), ("CAP a", 3, "Capitolo I"), ("CAP b", 3, "Capitolo II"),
+             ("LIBRO B", 2, "Libro II"), ("CAP c", 3, "Capitolo I"), ("EPILOGO", 1, "Epilogo")]  # fmt: skip
+    text = "\n\n".join(line if line.startswith(("PARTE", "LIBRO A")) else f"{line}\n\nParole." for line, _, _ in lines)
+    sections = split(text, [heading_of(text, *line) for line in lines])
+    assert [section.label for section in sections] == [
+        "Parte I, Libro I, Capitolo I", "Parte I, Libro I, Capitolo II", "Parte I, Libro II", "Parte I, Libro II, Capitolo I",
+        "Epilogo",
+    ]  # fmt: skip
+    assert "".join(text[section.start : section.end] for section in sections) == text
+
+
+def test_levels_of_headings_at_one_depth_and_at_several() -> None:
+    kinds = ["libro", "parte", "capitolo", "capitolo", "parte", "capitolo", "libro"]
+    assert levels([1] * 7, kinds) == [1, 2, 3, 3, 2, 3, 1]
+    assert levels([2, 3, 3, 2, 2], ["parte", "capitolo", "capitolo", "parte", ""]) == [1, 2, 2, 1, 1]
+    assert levels([2, 2, 2, 2], ["parte", "", "", "parte"]) == [1, 2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("label", "cited"),
+    [
+        ("Parte I, Libro II, Capitolo III", "parte I, libro II, cap. III"),
+        ("Atto I, Scena ultima", "atto I, scena ultima"),
+        ("Sonetto CCIII", "sonetto CCIII"),
+        ("XII. L'infinito", "XII. L'infinito"),
+        ("Il Libro II", "Il Libro II"),
+        ("Luigi XIV", "Luigi XIV"),
+    ],
+)
+def test_a_citation_writes_kinds_small_and_short(label: str, cited: str) -> None:
+    work = Work(1, "Opera", "Autrice", None, "", "", 0, 0, 0)
+    assert citation(Chapter(1, work, 0, label, "", False, 0, 0, 0)) == f"Autrice, Opera, {cited}"

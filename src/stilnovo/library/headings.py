@@ -23,8 +23,8 @@ from stilnovo.text.italian import STOP_WORDS, fold
 class Heading:
     """A heading at `text[start:end]`.
 
-    `level` 1 holds others (part, book, act), 2 does not; `number` is None for a named one; `label` is how it is cited
-    (*Capitolo VIII*), `title` what the author called it.
+    `level` is its depth: a heading stands in those before it with smaller levels (part, book, act); `number` is None
+    for a named one; `label` is how it is cited (*Capitolo VIII*), `title` what the author called it.
     """
 
     start: int
@@ -39,6 +39,12 @@ class Heading:
 #: Words that name a part, which holds others, and a chapter, which does not.
 PARTS = ("parte", "libro", "atto", "giornata", "volume", "tomo")
 CHAPTERS = ("capitolo", "cap.", "canto", "scena", "novella", "lettera", "episodio", "sonetto", "capo")
+#: Every kind of section that a numbered label may begin with (*Sonetto I*).
+KINDS = (
+    *PARTS, *(kind for kind in CHAPTERS if kind.isalpha()), "paragrafo", "articolo", "sezione", "cantica", "quadro", "intermezzo",
+    "madrigale", "ballata", "canzone", "sestina", "ode", "inno", "idillio", "elegia", "egloga", "satira", "epistola", "favola",
+    "dialogo", "giornale", "notte", "veglia", "ottava", "stanza", "strofa", "epigramma", "poesia", "racconto", "discorso",
+)  # fmt: skip
 _NAMED = ("introduzione", "prefazione", "prologo", "epilogo", "conclusione", "proemio", "appendice", "glossario")
 # A heading begins the text or a line, or follows the end of a sentence. Looking for that at every letter of a novel is
 # slow, so patterns look for what is rare (a word, a capital) and `_begins` then looks back.
@@ -84,6 +90,25 @@ def number_of(heads: Sequence[str]) -> tuple[int | None, str]:
     first = re.sub(rf"^(?:{_CASES})\s+", "", heads[0])
     number, rest = numerals.leading(first)
     return number, " ".join([*([rest] if rest else []), *heads[1:]]).strip(" .")
+
+
+def levels(depths: Sequence[int], kinds: Sequence[str]) -> list[int]:
+    """Levels of headings, 1 for the outermost.
+
+    Args:
+        depths: How deep the source marks each.
+        kinds: What each is; empty for one that is only named. Where all headings are marked alike, a part (or book, act)
+            holds what follows it; of two such kinds, the one that comes first holds the other.
+    """
+    inside = {(depth, kind) for depth, below, kind in zip(depths, depths[1:], kinds, strict=False) if below > depth}
+    flat = {depth for depth, kind in zip(depths, kinds, strict=True) if kind and kind not in PARTS}
+    parts = list(dict.fromkeys(kind for kind in kinds if kind in PARTS))
+    ranks = []
+    for depth, kind in zip(depths, kinds, strict=True):
+        holds = kind in PARTS and (depth in flat or (depth, kind) not in inside)
+        ranks.append((depth, parts.index(kind) if holds else len(parts)))
+    ordered = sorted(set(ranks))
+    return [ordered.index(rank) + 1 for rank in ranks]
 
 
 def _begins(text: str, at: int) -> bool:

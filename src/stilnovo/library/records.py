@@ -8,8 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-_SHORT = {"Capitolo": "cap.", "Parte": "parte", "Canto": "canto", "Scena": "scena", "Atto": "atto", "Libro": "libro"}
-_KIND_WORD = re.compile(rf"\b(?:{'|'.join(_SHORT)})(?= [IVXLC]+\b)")
+from stilnovo.library.headings import KINDS
+
+_ABBREVIATED = {"capitolo": "cap.", "paragrafo": "par.", "volume": "vol.", "articolo": "art."}
+_KIND_WORD = re.compile(
+    rf"(?:(?<=, )|^)(?:{'|'.join(kind.capitalize() for kind in KINDS)})(?= (?:[IVXLCDM]+(?![^\W_])|ultim[ao]\b))"
+)
 
 #: What words that are not the author's running text are.
 ApparatusKind = Literal[
@@ -113,6 +117,6 @@ def verse_range(first: int | None, last: int | None) -> str:
 
 def citation(section: Chapter, verses: str = "") -> str:
     """Format a citation: author, work, section and verses, without what is unknown."""
-    label = _KIND_WORD.sub(lambda match: _SHORT[match.group()], section.label)
+    label = _KIND_WORD.sub(lambda word: _ABBREVIATED.get(word.group().lower(), word.group().lower()), section.label)
     numbers = f"{'vv.' if '-' in verses else 'v.'} {verses}" if verses else ""
     return ", ".join(part for part in (section.work.author, section.work.title, label, numbers) if part)

@@ -24,7 +24,8 @@ _VERSE_LINES, _VERSE_MEDIAN, _VERSE_LONG = 4, 52, 64
 class Section:
     """`text[start:end]`, heading included; the words begin at `body`.
 
-    `label` is how it is cited (*Parte II, Capitolo IV*; *Inferno, Canto I*), empty for a text without parts; `title`
+    `label` is how it is cited (*Parte II, Capitolo IV*; *Inferno, Canto I*): the labels of the headings it stands under,
+    from the outermost; empty for a text without parts; `title`
     what the author called it, often empty. `lines` are its lines of verse; `verse` is whether it is a poem as a whole.
     """
 
@@ -44,25 +45,34 @@ def is_verse(text: str) -> bool:
     return enough and median(lengths) <= _VERSE_MEDIAN and lengths[int(len(lengths) * 0.9)] <= _VERSE_LONG
 
 
-def _label(part: Heading | None, heading: Heading) -> str:
-    if part is None or heading.level == 1 or heading.label.lower().startswith(part.label.lower()):
-        return heading.label
-    return f"{part.label}, {heading.label}"
+def _label(chain: Sequence[Heading]) -> str:
+    """Label of the innermost of nested headings, after those of the others: *Parte I, Libro II, Capitolo III*.
+
+    A label that says the one before it, too, stands for both: *Inferno, Canto I* in *Inferno*.
+    """
+    labels: list[str] = []
+    for label in (heading.label for heading in chain if heading.label):
+        if labels and re.match(rf"{re.escape(labels[-1])}(?!\w)", label, re.I):
+            labels.pop()
+        labels.append(label)
+    return ", ".join(labels)
 
 
-def _joined(text: str, headings: Sequence[Heading]) -> list[tuple[int, Heading, Heading | None]]:
-    """Headings with where their section starts and the part they stand in; a bare part heading joins its chapter."""
-    joined: list[tuple[int, Heading, Heading | None]] = []
-    part: Heading | None = None
+def _joined(text: str, headings: Sequence[Heading]) -> list[tuple[int, Heading, str]]:
+    """Headings with where their section starts and its label; a heading right before one inside it joins that."""
+    joined: list[tuple[int, Heading, str]] = []
+    chain: list[Heading] = []  # those that are open, from the outermost
     pending: int | None = None
     for heading, following in zip(headings, [*headings[1:], None][: len(headings)], strict=True):
-        if heading.level == 1:
-            part = heading
-            if following and following.level == 2 and not text[heading.end : following.start].strip():
-                pending = heading.start if pending is None else pending
-                continue
-        joined.append((heading.start if pending is None else pending, heading, part))
+        while chain and chain[-1].level >= heading.level:
+            chain.pop()
+        chain.append(heading)
+        start = heading.start if pending is None else pending
         pending = None
+        if following and following.level > heading.level and not text[heading.end : following.start].strip():
+            pending = start
+            continue
+        joined.append((start, heading, _label(chain)))
     return joined
 
 
@@ -122,6 +132,6 @@ def split(
         sections, marked[0] = [], (0, *marked[0][1:])
     ends = [*(start for start, _, _ in marked[1:]), len(text)]
     return sections + [
-        section(start, end, heading.end, _label(part, heading), heading.title)
-        for (start, heading, part), end in zip(marked, ends, strict=True)
+        section(start, end, heading.end, label, heading.title)
+        for (start, heading, label), end in zip(marked, ends, strict=True)
     ]

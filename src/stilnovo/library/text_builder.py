@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 from stilnovo.errors import InputError
-from stilnovo.library.headings import CHAPTERS, PARTS, Heading, label_for, number_of
+from stilnovo.library.headings import CHAPTERS, PARTS, Heading, label_for, levels, number_of
 from stilnovo.library.names import Names
 from stilnovo.library.records import Apparatus, ApparatusKind, VerseLine
 
@@ -118,19 +118,23 @@ def _headings(marks: Sequence[Mark]) -> tuple[Heading, ...] | None:
         marks, depths = marks[1:], depths[1:]
     if len(marks) < 2:
         return None
-    below = zip(depths, [*depths[1:], 0], strict=True)
-    return tuple(_heading(mark, after > depth) for mark, (depth, after) in zip(marks, below, strict=True))
+    worded = [_KIND.match(lines[0]) for *_, lines in marks]
+    said = [match.group(1).lower().replace("cap.", "capitolo") if match else "" for match in worded]
+    kinds = [kind or ("capitolo" if number_of(mark[3])[0] else "") for kind, mark in zip(said, marks, strict=True)]
+    holds = [after > depth for depth, after in zip(depths, [*depths[1:], 0], strict=True)]
+    return tuple(
+        _heading(mark, level, kind or ("parte" if below else ""))
+        for mark, level, kind, below in zip(marks, levels(depths, kinds), said, holds, strict=True)
+    )
 
 
-def _heading(mark: Mark, holds_others: bool) -> Heading:
+def _heading(mark: Mark, level: int, kind: str) -> Heading:
     start, end, _, lines = mark
     number, title = number_of(lines)
-    worded = _KIND.match(lines[0])
-    kind = worded.group(1).lower().replace("cap.", "capitolo") if worded else "parte" if holds_others else "capitolo"
-    level = 1 if holds_others or kind in PARTS else 2
-    whole = " ".join(lines)
-    if number is None or (level == 1 and not worded):
-        return Heading(start, end, level, kind, number, whole if len(whole) <= 120 else lines[0][:120])
+    if number is None or (kind == "parte" and not _KIND.match(lines[0])):
+        whole = " ".join(lines)
+        return Heading(start, end, level, kind or "capitolo", None, whole if len(whole) <= 120 else lines[0][:120])
+    kind = kind or "capitolo"
     return Heading(start, end, level, kind, number, label_for(kind, number), title)
 
 
