@@ -15,8 +15,9 @@ from urllib.parse import unquote
 
 from stilnovo.errors import InputError, needs, reported
 from stilnovo.library import markup
+from stilnovo.library.decoding import decode
 from stilnovo.library.names import Names, direct_name, old_year
-from stilnovo.library.text_builder import Book, TextBuilder, decode, tag_of
+from stilnovo.library.text_builder import Book, TextBuilder, tag_of
 
 if TYPE_CHECKING:
     from lxml.etree import _Element

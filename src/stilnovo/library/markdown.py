@@ -6,9 +6,10 @@ import re
 from dataclasses import replace
 
 from stilnovo.library import markup
+from stilnovo.library.decoding import decode
 from stilnovo.library.names import Names, from_header
 from stilnovo.library.sections import is_verse
-from stilnovo.library.text_builder import Book, decode
+from stilnovo.library.text_builder import Book
 
 
 def parse(data: bytes, name: str) -> Book:

@@ -9,8 +9,9 @@ import re
 from typing import TYPE_CHECKING
 
 from stilnovo.errors import needs, reported
+from stilnovo.library.decoding import decode
 from stilnovo.library.names import Names, direct_name, old_year
-from stilnovo.library.text_builder import Book, TextBuilder, decode, tag_of
+from stilnovo.library.text_builder import Book, TextBuilder, tag_of
 
 if TYPE_CHECKING:
     from lxml.etree import _Element

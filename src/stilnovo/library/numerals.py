@@ -6,7 +6,10 @@ import re
 
 from stilnovo.text.italian import fold
 
-_VALUES = ((100, "C"), (90, "XC"), (50, "L"), (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"))
+_VALUES = (
+    (1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L"), (40, "XL"), (10, "X"), (9, "IX"),
+    (5, "V"), (4, "IV"), (1, "I"),
+)  # fmt: skip
 _UNITS = ("prim", "second", "terz", "quart", "quint", "sest", "settim", "ottav", "non")
 _JOINED = ("un", "du", "tre", "quattr", "cinqu", "sei", "sett", "ott", "nov")
 _TEENS = ("undic", "dodic", "tredic", "quattordic", "quindic", "sedic", "diciassett", "diciott", "diciannov")
@@ -14,7 +17,7 @@ _TENS = ("vent", "trent", "quarant", "cinquant", "sessant", "settant", "ottant",
 
 
 def roman(number: int) -> str:
-    """Roman numeral of a number up to 399."""
+    """Roman numeral of a number up to 3999."""
     text = ""
     for value, letters in _VALUES:
         while number >= value:
@@ -39,12 +42,12 @@ def _ordinals() -> dict[str, int]:
 
 
 _ORDINALS = _ordinals()
-_ROMANS = {roman(number): number for number in range(1, 200)}
+_ROMANS = {roman(number): number for number in range(1, 4000)}
 
 _ACCENTED = str.maketrans({"e": "[eèé]", "i": "[iìí]", "u": "[uùú]"})
 #: Matches a numeral in a heading: Roman, Arabic or an ordinal of one or two words.
 ORDINAL = f"(?:{'|'.join(sorted(_ORDINALS, key=len, reverse=True)).translate(_ACCENTED)})[oa]"
-PATTERN = rf"(?:[IVXLC]+|\d{{1,3}}|(?i:{ORDINAL}(?:\s+{ORDINAL})?))"
+PATTERN = rf"(?:[IVXLCDM]+|\d{{1,4}}|(?i:{ORDINAL}(?:\s+{ORDINAL})?))"
 
 
 def value(numeral: str) -> int | None:

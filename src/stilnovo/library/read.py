@@ -15,15 +15,17 @@ from pathlib import Path, PurePath
 
 from stilnovo.errors import InputError, check_types, reported
 from stilnovo.library import epub, markdown, markup, pdf, tei, word
+from stilnovo.library.decoding import decoded
 from stilnovo.library.names import Names, from_file_name, from_header, from_title_page, split_header
-from stilnovo.library.text_builder import Book, decode, set_apart
+from stilnovo.library.text_builder import Book, set_apart
 from stilnovo.text.italian import fold
 
 MAXIMUM_BYTES = 64 * 2**20
 
 
 def _plain(data: bytes, name: str) -> Book:
-    return Book(Names(), decode(data, name))
+    text, warnings = decoded(data, name)
+    return Book(Names(), text, warnings=warnings)
 
 
 #: The reader of each suffix: bytes and the file's name to a `Book`. A new format is one function and its line here.
