@@ -10,7 +10,8 @@ from stilnovo.library.headings import Heading, levels
 from stilnovo.library.passages import LONGEST, cut
 from stilnovo.library.read import read
 from stilnovo.library.records import Chapter, Work, citation
-from stilnovo.library.sections import is_verse, split
+from stilnovo.library.sections import split
+from stilnovo.library.verse import is_verse
 
 PLACES = ("I, Capitolo I", "I, Capitolo II", "I, Capitolo III", "II, Capitolo I", "II, Capitolo II")
 PROSE = "Il mare batteva contro gli scogli e nessuno parlava. " * 30

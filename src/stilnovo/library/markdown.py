@@ -8,8 +8,8 @@ from dataclasses import replace
 from stilnovo.library import markup
 from stilnovo.library.decoding import decode
 from stilnovo.library.names import Names, from_header
-from stilnovo.library.sections import is_verse
 from stilnovo.library.text_builder import Book
+from stilnovo.library.verse import is_verse
 
 
 def parse(data: bytes, name: str) -> Book:

@@ -1,7 +1,7 @@
 """Split a text into sections that tile it: every character belongs to exactly one section.
 
 A section is a chapter, a canto, a novella, or what stands before and between them. Its `body` is where its own words
-begin, after the heading. Verse is recognised by its short lines.
+begin, after the heading.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from stilnovo.library import headings as heading_finder
 from stilnovo.library.headings import Heading
 from stilnovo.library.records import VerseLine
-
-#: Verse: at least this many lines, half of them at most, nine in ten at most that many characters long.
-_VERSE_LINES, _VERSE_MEDIAN, _VERSE_LONG = 4, 52, 64
+from stilnovo.library.verse import is_verse, verse_spans
 
 
 @dataclass(frozen=True)
@@ -36,13 +33,6 @@ class Section:
     title: str
     verse: bool
     lines: tuple[VerseLine, ...] = ()
-
-
-def is_verse(text: str) -> bool:
-    """Whether a text is verse: short lines throughout."""
-    lengths = sorted(len(line.strip()) for line in text.split("\n") if line.strip())
-    enough = len(lengths) >= _VERSE_LINES
-    return enough and median(lengths) <= _VERSE_MEDIAN and lengths[int(len(lengths) * 0.9)] <= _VERSE_LONG
 
 
 def _label(chain: Sequence[Heading]) -> str:
@@ -74,15 +64,6 @@ def _joined(text: str, headings: Sequence[Heading]) -> list[tuple[int, Heading, 
             continue
         joined.append((start, heading, _label(chain)))
     return joined
-
-
-def verse_spans(text: str, body: int, end: int) -> list[tuple[int, int]]:
-    """Find the lines of verse in `text[body:end]`, given that it is verse. Rules and asterisks do not count."""
-    return [
-        (body + match.start(), body + match.end())
-        for match in re.finditer(r"[^\s][^\n]*[^\s]|[^\s]", text[body:end])
-        if any(char.isalnum() for char in match.group())
-    ]
 
 
 def _lines(text: str, start: int, end: int, marked: Sequence[VerseLine] | None) -> tuple[bool, tuple[VerseLine, ...]]:

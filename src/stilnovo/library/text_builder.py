@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from stilnovo.library.headings import CHAPTERS, PARTS, Heading, label_for, levels, number_of
 from stilnovo.library.names import Names
@@ -137,6 +137,15 @@ def _heading(mark: Mark, level: int, kind: str) -> Heading:
 Span = tuple[int, int, ApparatusKind]
 
 
+class Edit(NamedTuple):
+    """A change of a text: `text[start:end]` gives way to `instead`; its words are kept apart as `kind`, if they are words."""
+
+    start: int
+    end: int
+    kind: ApparatusKind | None = None
+    instead: str = ""
+
+
 def set_apart(book: Book, spans: Sequence[Span]) -> Book:
     """Take spans out of a document's text and keep them as apparatus, everything else moved up.
 
@@ -144,27 +153,44 @@ def set_apart(book: Book, spans: Sequence[Span]) -> Book:
         book: The document.
         spans: In order, not overlapping. Headings and lines of verse inside one are dropped with it.
     """
-    if not spans:
+    return edited(book, [Edit(*span) for span in spans])
+
+
+def edited(book: Book, edits: Sequence[Edit]) -> Book:
+    """Change a document's text; headings, lines of verse and apparatus move with it.
+
+    Args:
+        book: The document.
+        edits: In order, not overlapping. Headings and lines of verse inside one are dropped with it.
+    """
+    if not edits:
         return book
-    starts, ends = [start for start, _, _ in spans], [end for _, end, _ in spans]
-    removed = [0, *accumulate(end - start for start, end, _ in spans)]
+    starts, ends = [edit.start for edit in edits], [edit.end for edit in edits]
+    moves = [0, *accumulate(len(edit.instead) - (edit.end - edit.start) for edit in edits)]
 
     def moved(at: int) -> int:
         before = bisect_right(starts, at)
         if before and at < ends[before - 1]:
             before, at = before - 1, starts[before - 1]
-        return at - removed[before]
+        return at + moves[before]
 
     def stays(start: int, end: int) -> bool:
         before = bisect_right(starts, start)
         return not (before and end <= ends[before - 1] and start < ends[before - 1])
 
-    pieces = [book.text[end:start] for end, start in zip([0, *ends], [*starts, len(book.text)], strict=True)]
-    apart = [Apparatus(kind, book.text[start:end].strip(), moved(start)) for start, end, kind in spans]
-    apparatus = [replace(item, at=moved(item.at)) for item in book.apparatus] + [item for item in apart if item.text]
+    pieces, last = [], 0
+    for edit in edits:
+        pieces += [book.text[last : edit.start], edit.instead]
+        last = edit.end
+    apart = [
+        Apparatus(edit.kind, words, moved(edit.start))
+        for edit in edits
+        if edit.kind and (words := book.text[edit.start : edit.end].strip())
+    ]
+    apparatus = [replace(item, at=moved(item.at)) for item in book.apparatus] + apart
     return replace(
         book,
-        text="".join(pieces),
+        text="".join([*pieces, book.text[last:]]),
         headings=None if book.headings is None else tuple(
             replace(heading, start=moved(heading.start), end=moved(heading.end))
             for heading in book.headings
