@@ -1,63 +1,16 @@
-"""The tables of a library, its creation and migration, transactions, checks, and SQLite's errors in words for a person.
-
-Works, texts, sections and passages are the truth; vectors can be made anew. `facts` holds the highest ids ever given,
-and a revision that grows whenever works come, go or are renamed.
-"""
+"""Transactions, checks, and SQLite's errors in words for a person."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import sqlite3
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.library.records import Chapter, Passage, Work
-
-APPLICATION, SCHEMA = 0x5374696C, 3  # "Stil"
-TABLES = """
-CREATE TABLE works(id INTEGER PRIMARY KEY, title TEXT NOT NULL, author TEXT NOT NULL, year INTEGER,
-    source TEXT NOT NULL, sha256 TEXT NOT NULL UNIQUE, added TEXT NOT NULL);
-CREATE TABLE texts(work INTEGER PRIMARY KEY REFERENCES works ON DELETE CASCADE, text TEXT NOT NULL);
-CREATE TABLE sections(id INTEGER PRIMARY KEY, work INTEGER NOT NULL REFERENCES works ON DELETE CASCADE,
-    position INTEGER NOT NULL, label TEXT NOT NULL, title TEXT NOT NULL, verse INTEGER NOT NULL,
-    start INTEGER NOT NULL, "end" INTEGER NOT NULL, body INTEGER NOT NULL, lines TEXT NOT NULL DEFAULT '[]',
-    UNIQUE(work, position));
-CREATE TABLE sources(work INTEGER PRIMARY KEY REFERENCES works ON DELETE CASCADE, data BLOB NOT NULL);
-CREATE TABLE apparatus(work INTEGER NOT NULL REFERENCES works ON DELETE CASCADE, position INTEGER NOT NULL,
-    kind TEXT NOT NULL, text TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY(work, position));
-CREATE TABLE passages(id INTEGER PRIMARY KEY, section INTEGER NOT NULL REFERENCES sections ON DELETE CASCADE,
-    start INTEGER NOT NULL, "end" INTEGER NOT NULL, text TEXT NOT NULL, first_verse INTEGER, last_verse INTEGER);
-CREATE INDEX passages_of_section ON passages(section, start);
-CREATE TABLE facts(name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE vectors(passage INTEGER NOT NULL REFERENCES passages ON DELETE CASCADE, model TEXT NOT NULL,
-    vector BLOB NOT NULL, PRIMARY KEY(passage, model));
-INSERT INTO facts VALUES ('revision', '0');
-INSERT INTO facts VALUES ('work', '0');
-INSERT INTO facts VALUES ('section', '0');
-INSERT INTO facts VALUES ('passage', '0');
-"""
-# Format 2 kept neither the files nor the lines of verse.
-FROM_2 = """ALTER TABLE sections ADD COLUMN lines TEXT NOT NULL DEFAULT '[]';
-CREATE TABLE sources(work INTEGER PRIMARY KEY REFERENCES works ON DELETE CASCADE, data BLOB NOT NULL);
-CREATE TABLE apparatus(work INTEGER NOT NULL REFERENCES works ON DELETE CASCADE, position INTEGER NOT NULL,
-    kind TEXT NOT NULL, text TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY(work, position));
-"""
-# Format 1 kept its index in the same file and let ids be given again.
-FROM_1 = """DROP TABLE IF EXISTS vocabulary;
-DROP TABLE IF EXISTS words;
-DELETE FROM facts WHERE name = 'index';
-CREATE TABLE vectors(passage INTEGER NOT NULL REFERENCES passages ON DELETE CASCADE, model TEXT NOT NULL,
-    vector BLOB NOT NULL, PRIMARY KEY(passage, model));
-INSERT INTO facts VALUES ('revision', '0');
-INSERT INTO facts SELECT 'work', coalesce(max(id), 0) FROM works;
-INSERT INTO facts SELECT 'section', coalesce(max(id), 0) FROM sections;
-INSERT INTO facts SELECT 'passage', coalesce(max(id), 0) FROM passages;
-"""
-
 
 # What SQLite's operational errors say, and what that means to a person.
 _REASONS: tuple[tuple[str, type[StilnovoError], str, str], ...] = (
@@ -93,34 +46,6 @@ def transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Itera
         with suppress(Exception):  # it may not have begun
             db.execute("ROLLBACK")
         raise
-
-
-def prepare(db: sqlite3.Connection, path: Path | None) -> None:
-    """Create the tables in an empty file, or migrate an older format.
-
-    Raises:
-        InputError: the file is something else, or from a newer stilnovo.
-    """
-    asked = ("SELECT count(*) FROM sqlite_master", "PRAGMA application_id", "PRAGMA user_version")
-    tables, application, schema = (db.execute(question).fetchone()[0] for question in asked)
-    if tables and application != APPLICATION:
-        raise InputError(f"{path} is no stilnovo library.", "Another program made it.", "Name another file.")
-    if tables and schema not in (1, 2, SCHEMA):
-        raise InputError(f"{path} has format {schema}.", f"This version reads {SCHEMA}.", "Update stilnovo.")
-    db.execute("PRAGMA foreign_keys = ON")
-    if not tables:
-        db.execute("PRAGMA journal_mode = WAL")
-    if not tables or schema != SCHEMA:
-        with guard(path), transaction(db):
-            schema = db.execute("PRAGMA user_version").fetchone()[0]
-            if schema != SCHEMA:  # another process may have been first
-                for statement in {1: FROM_1 + FROM_2, 2: FROM_2}.get(schema, TABLES).split(";\n"):
-                    db.execute(statement)
-                if schema != 2:
-                    db.execute("INSERT INTO facts VALUES ('library', ?)", (uuid.uuid4().hex,))
-                db.execute(f"PRAGMA application_id = {APPLICATION}")
-                db.execute(f"PRAGMA user_version = {SCHEMA}")
-    db.execute("PRAGMA synchronous = NORMAL")
 
 
 def integrity(db: sqlite3.Connection) -> list[str]:

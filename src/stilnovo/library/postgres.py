@@ -7,6 +7,7 @@ Conversations of the service need a SQLite file.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -15,8 +16,20 @@ from typing import Any, cast
 
 from stilnovo.errors import InputError, StilnovoError, needs, reported
 from stilnovo.library import embedders
-from stilnovo.library.database import APPLICATION, SCHEMA, TABLES, transaction
+from stilnovo.library.database import transaction
+from stilnovo.library.schema import APPLICATION, SCHEMA, TABLES, run_script, upgrade
 from stilnovo.library.store import Library
+
+log = logging.getLogger("stilnovo.library")
+
+
+def _adapted(script: str) -> str:
+    """SQLite's tables in PostgreSQL's types."""
+    return (
+        script.replace("INTEGER PRIMARY KEY", "BIGINT PRIMARY KEY")
+        .replace("vector BLOB", "vector vector")
+        .replace("BLOB", "BYTEA")
+    )
 
 
 class _Connection:
@@ -44,7 +57,9 @@ class PostgresLibrary(Library):
 
     @classmethod
     def connect(cls, address: str) -> PostgresLibrary:
-        """Open the library of a database, creating its tables where there are none.
+        """Open the library of a database, creating its tables where there are none; an older format is migrated.
+
+        The migration is one transaction of the server. A copy beforehand is the server's affair (pg_dump).
 
         Raises:
             InputError: the server cannot be reached, or its library has another format.
@@ -60,17 +75,17 @@ class PostgresLibrary(Library):
             if db.execute("SELECT to_regclass('facts')").fetchone()[0] is None:
                 with reported("The server lacks pgvector.", "Install the extension there."):
                     db.execute("CREATE EXTENSION IF NOT EXISTS vector")
-                served = (
-                    TABLES.replace("INTEGER PRIMARY KEY", "BIGINT PRIMARY KEY")
-                    .replace("vector BLOB", "vector vector")
-                    .replace("BLOB", "BYTEA")
-                )
-                for statement in filter(str.strip, served.split(";\n")):
-                    db.execute(statement)
+                run_script(db, _adapted(TABLES))
                 db.execute("INSERT INTO facts VALUES ('library', gen_random_uuid()::text)")
                 db.execute("INSERT INTO facts VALUES ('format', ?)", (str(SCHEMA),))
-            elif (stored := library._fact("format")) != str(SCHEMA):
-                raise InputError(f"The library has format {stored}.", f"This version reads {SCHEMA}.")
+            elif (stored := library._fact("format")) not in ("2", str(SCHEMA)):
+                raise InputError(
+                    f"The library has format {stored}.", f"This version reads {SCHEMA}.", "Update stilnovo."
+                )
+            elif stored != str(SCHEMA):
+                upgrade(db, int(stored), _adapted)
+                db.execute("UPDATE facts SET value = ? WHERE name = 'format'", (str(SCHEMA),))
+                log.info("The library had format %s and has %s now.", stored, SCHEMA)
         return library
 
     @property

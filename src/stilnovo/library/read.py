@@ -94,7 +94,7 @@ def understand(data: bytes, name: str, given: Names | None = None) -> Book:
     names = (given or Names()).over(header).over(from_mark).over(colophon).over(book.names)
     if suffix not in (".xml", ".tei"):
         names = names.over(from_title_page(book.text, hint))
-    return replace(book, names=names.over(hint), source=file, data=data)
+    return replace(book, names=names.over(hint), source=file, data=data, given=given or Names())
 
 
 def read(path: Path | str, given: Names | None = None) -> Book:

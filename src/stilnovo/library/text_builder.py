@@ -6,7 +6,7 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ class Book:
             does not say what is verse, so that it is told from the text.
         warnings: What the reader could not read, in words for a person.
         data: The file's bytes, kept so that the stored text can be checked against them.
+        given: Those of the names that a person gave, not the reader.
     """
 
     names: Names
@@ -42,6 +43,7 @@ class Book:
     lines: tuple[VerseLine, ...] | None = None
     warnings: tuple[str, ...] = ()
     data: bytes = b""
+    given: Names = field(default_factory=Names)
 
 
 #: A heading marked in the source format: its start and end, depth (1 is the outermost) and lines.
