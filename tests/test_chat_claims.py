@@ -15,7 +15,7 @@ from stilnovo.chat.quotes import Quote
 from stilnovo.chat.writing import UNVERIFIED, Checker, checked
 from stilnovo.library.names import Names
 from stilnovo.library.read import read
-from stilnovo.library.records import Passage
+from stilnovo.library.records import Passage, VerseLine
 from stilnovo.library.store import Library
 from stilnovo.library.text_builder import Book
 
@@ -132,7 +132,8 @@ def test_verses_over_lines_claim(layout: str) -> None:
     with Library.open(None) as library:
         first, second = "La barca tornò sola sul mare", "e nessuno seppe perché"
         poem = f"{first},\n{second};\nla vela era rotta, la notte era chiara,\nil vento taceva con me."
-        library.add(Book(Names("La barca", "Ada Rossi"), poem, "a"))
+        verses = [VerseLine(match.start(), match.end(), None) for match in re.finditer(".+", poem)]
+        library.add(Book(Names("La barca", "Ada Rossi"), poem, "a", lines=verses))
         passages = passages_of(library)
         shown, quotes = checked(layout.format(f"{first},", second), passages, library)
         assert [quote.status for quote in quotes] == ["verified"], shown
