@@ -6,16 +6,15 @@ import multiprocessing
 import os
 import resource
 import shutil
-import signal
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from killing import forked, killed_at_every_step
 from older_library import POEM, QUOTED, TEXTS, make_format_2
 from serving import serving
 from stilnovo.errors import InputError, StilnovoError
@@ -121,60 +120,9 @@ def test_an_empty_file_and_a_new_one_need_no_copy(tmp_path: Path) -> None:
         assert copies(tmp_path / name) == []
 
 
-class Killed(sqlite3.Connection):
-    """A connection whose process is killed before its nth statement or copy."""
-
-    left = 0
-
-    @classmethod
-    def step(cls) -> None:
-        cls.left -= 1
-        if cls.left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def execute(self, *arguments: Any) -> sqlite3.Cursor:
-        self.step()
-        return super().execute(*arguments)
-
-    def backup(self, target: sqlite3.Connection, **more: Any) -> None:
-        def progress(*counts: int) -> None:
-            self.step()
-            more["progress"](*counts)
-
-        super().backup(target, pages=12, progress=progress)
-
-
-def open_and_die(path: Path, steps: int) -> None:
-    """Open the library; die at a step: of SQL, of the copy, or of giving it its name."""
-    connect = sqlite3.connect
-    sqlite3.connect = lambda *a, **k: connect(*a, **k, factory=Killed)  # type: ignore[assignment, misc]
-    for name in ("link", "fsync", "unlink"):
-        call: Callable[..., Any] = getattr(os, name)
-        setattr(os, name, lambda *a, _call=call, **k: (Killed.step(), _call(*a, **k)))
-    Killed.left = steps
-    Library.open(path).close()
-
-
-def forked(work: Callable[..., None], *arguments: Any) -> int:
-    process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
-    process.start()
-    process.join(60)
-    return process.exitcode or 0
-
-
-def killed_at_every_step(folder: Path, make: Callable[[Path], None], work: Callable[..., None]) -> Iterator[Path]:
-    """A file made by `make` after `work` was killed on it at its first step, at its second, and so on to the end."""
-    for steps in range(1000):
-        path = folder / str(steps) / "libri.sqlite"
-        path.parent.mkdir()
-        make(path)
-        code = forked(work, path, steps)
-        yield path
-        if code == 0:
-            assert steps > 20
-            return
-        assert code == -signal.SIGKILL
-    raise AssertionError("it never ended")
+def open_and_count(path: Path) -> None:
+    with Library.open(path) as library:
+        assert len(library.works()) == 2
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -182,7 +130,7 @@ def test_killed_at_every_step_the_file_is_old_or_new_and_the_copy_whole(tmp_path
     make_format_2(tmp_path / "vera.sqlite")
     before = rows(tmp_path / "vera.sqlite")
     seen = set()
-    for path in killed_at_every_step(tmp_path, make_format_2, open_and_die):
+    for path in killed_at_every_step(tmp_path, make_format_2, open_and_count):
         found = version(path)
         seen.add(found)
         assert rows(path) == before
@@ -236,11 +184,6 @@ def test_attempts_that_fail_do_not_fill_the_disk(old: Path, monkeypatch: pytest.
     Library.open(old).close()
     assert len(copies(old)) == 2
     assert copies(old)[0].name == copies(old)[1].name.replace(".bak", "-2.bak")
-
-
-def open_and_count(path: Path) -> None:
-    with Library.open(path) as library:
-        assert len(library.works()) == 2
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -245,12 +245,17 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
         exactly its span inside its section, and that the index holds exactly these passages with exactly these words.
         """
         with self._guarded():
+            return self.check_works(progress) + list(self.index.problems(self._digests(), self._rows))
+
+    def check_works(self, progress: Callable[[str], None] = lambda _: None) -> list[str]:
+        """Check the file and its works, not the index; returns one line per problem."""
+        with self._guarded():
             lines = self._database_problems()
             for work in self.works():
                 progress(work.title)
                 parts = ((section, self.passages_of(section)) for section in self.sections(work))
                 lines += [f"{work.title}: {problem}" for problem in problems(work, self.text(work), parts)]
-            return lines + list(self.index.problems(self._digests(), self._rows))
+            return lines
 
     def _database_problems(self) -> list[str]:
         return integrity(self.connection)

@@ -1,0 +1,82 @@
+"""Shared parts of `stilnovo library`: the library opened, a work or section found by name, things as lines and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from stilnovo.errors import InputError
+from stilnovo.library.location import is_served, open_library
+from stilnovo.library.records import Chapter, Passage, Work
+from stilnovo.library.sections import Section
+from stilnovo.library.store import Library, default_path
+from stilnovo.text.italian import fold
+
+Thing = TypeVar("Thing")
+
+
+def open_store(path: Path | None, *, create: bool = False) -> Library:
+    """Open the library that is named, else the user's; absent ones are refused unless they may be created."""
+    path = path or default_path()
+    if not create and not is_served(path) and not path.exists():
+        raise InputError(f"There is no library {path}.", next="Make it: stilnovo library add FILE …")
+    return open_library(path)
+
+
+def _named(
+    things: Sequence[Thing],
+    rules: Sequence[Callable[[Thing], bool]],
+    name: str,
+    label: Callable[[Thing], str],
+    advice: str,
+) -> Thing:
+    """Find the only match for a name: by the first of the rules under which any matches."""
+    matches = next(filter(None, ([thing for thing in things if rule(thing)] for rule in rules)), [])
+    if len(matches) != 1:
+        shown = "; ".join(label(thing) for thing in (matches or things)[:8])
+        raise InputError(f"{len(matches) or 'None'} of {len(things)} match «{name}».", f"Such as: {shown}", advice)
+    return matches[0]
+
+
+def work_named(store: Library, name: str) -> Work:
+    """Find a work by its number, its title or a part of it."""
+    rules = (
+        lambda work: str(work.id) == name,
+        lambda work: fold(work.title) == fold(name),
+        lambda work: fold(name) in fold(work.title),
+    )
+    advice = "Give the number that `stilnovo library list` shows."
+    return _named(store.works(), rules, name, lambda work: f"{work.id} {work.title}", advice)
+
+
+def described(work: Work) -> str:
+    """A work on one line."""
+    names = ", ".join(part for part in (work.author or "(author unknown: give --author)", work.title) if part)
+    year = f" ({work.year})" if work.year else ""
+    return f"{names}{year}: {work.sections} sections, {work.passages} passages"
+
+
+def section_named(sections: list[Chapter], name: str) -> Chapter:
+    """Find a section by its number in the list, its label or a part of it."""
+    asked = fold(name).strip()
+    rules = (
+        lambda chapter: name.isdigit() and chapter is dict(enumerate(sections, start=1)).get(int(name)),
+        lambda chapter: fold(chapter.label) == asked,
+        lambda chapter: fold(chapter.label).endswith(asked),
+        lambda chapter: asked in fold(f"{chapter.label} {chapter.title}"),
+    )
+    return _named(sections, rules, name, lambda chapter: chapter.label, "Give its number in the list of sections.")
+
+
+def section_dict(section: Section | Chapter) -> dict[str, object]:
+    """A section as a JSON object."""
+    return {name: getattr(section, name) for name in ("label", "title", "verse", "start", "end")}
+
+
+def passage_dict(passage: Passage) -> dict[str, object]:
+    """A passage as a JSON object."""
+    return {
+        "id": passage.id, "section": passage.section.label, "verses": passage.verses, "text": passage.text,
+        "start": passage.start, "end": passage.end,
+    }  # fmt: skip

@@ -1,0 +1,81 @@
+"""`stilnovo library embed`, `rebuild`, `check`, `remove`: what keeps a library in order."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from stilnovo.cli.common import AsJson, EmbeddingModel, EmbeddingServer, LibraryPath, emit
+from stilnovo.cli.library_common import described, open_store, work_named
+from stilnovo.errors import StilnovoError
+from stilnovo.library.embedders import DEFAULT, open_embedder
+from stilnovo.progress import Progress
+
+
+def embed(
+    model: EmbeddingModel = None,
+    url: EmbeddingServer = None,
+    again: Annotated[bool, typer.Option("--again", help="Recompute this model's vectors.")] = False,
+    library: LibraryPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute embeddings for search by meaning; resumable."""
+    embedder = open_embedder(model or (None if url else DEFAULT), url)
+    assert embedder is not None
+    with open_store(library) as store:
+        if again:
+            store.drop_vectors(embedder.name)
+        store.embedder = embedder
+        with Progress("embed", 1) as bar:
+            count = store.embed(lambda done, total: bar.update(done / total, f"{done} of {total} passages"))
+    print(f"{count} passages embedded with {embedder.name}.")
+    emit({"model": embedder.name, "embedded": count}, as_json)
+
+
+def rebuild(library: LibraryPath = None, as_json: AsJson = False) -> None:
+    """Rebuild the search index."""
+    with open_store(library) as store:
+        with Progress("index", 1) as bar:
+            store.rebuild(lambda done, total: bar.update(done / total, f"{done} of {total} works"))
+        works = store.works()
+    print(f"Indexed: {len(works)} works, {sum(work.passages for work in works)} passages.")
+    emit({"works": len(works), "passages": sum(work.passages for work in works)}, as_json)
+
+
+def check(
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Rebuild the index first.")] = False,
+    library: LibraryPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that texts, passages and index agree.
+
+    The exit status is 1 when they do not.
+    """
+    with open_store(library) as store:
+        if rebuild:
+            store.rebuild()
+        problems = store.check()
+        works = store.works()
+    for problem in problems:
+        print(problem)
+    passages = sum(work.passages for work in works)
+    print(f"{len(works)} works, {passages} passages, {len(problems)} problems.")
+    emit({"works": len(works), "passages": passages, "problems": problems}, as_json)
+    if problems:
+        raise StilnovoError("The library is not sound.", "", "Try: stilnovo library check --rebuild")
+
+
+def remove(
+    work: Annotated[str, typer.Argument(help="Number (see `list`) or a part of the title.")],
+    library: LibraryPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a work."""
+    with open_store(library) as store:
+        stored = work_named(store, work)
+        store.remove(stored)
+        store.catch_up()
+        print(f"Removed: {described(stored)}")
+        emit({"removed": asdict(stored)}, as_json)
