@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 from stilnovo.errors import reported
-from stilnovo.library import editions, passages, sections
+from stilnovo.library import conservation, editions, passages, sections
 from stilnovo.library.database import guard, integrity, problems
 from stilnovo.library.index import Index, Row
 from stilnovo.library.names import Names
@@ -242,13 +242,19 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
         """Check the library; returns one line per problem.
 
         Checks the file itself, that texts have their sha256, that sections tile each text, that every passage is
-        exactly its span inside its section, and that the index holds exactly these passages with exactly these words.
+        exactly its span inside its section, that the index holds exactly these passages with exactly these words, and
+        that every word of the file that a work was read from is stored.
         """
         with self._guarded():
-            return self.check_works(progress) + list(self.index.problems(self._digests(), self._rows))
+            lines = self.check_works(progress) + list(self.index.problems(self._digests(), self._rows))
+            for work in self.works():
+                if (data := self.source(work)) is not None:
+                    kept = conservation.compare(data, work.source, self.text(work), self.apparatus(work))
+                    lines += [f"{work.title}: {problem}" for problem in kept.problems()]
+            return lines
 
     def check_works(self, progress: Callable[[str], None] = lambda _: None) -> list[str]:
-        """Check the file and its works, not the index; returns one line per problem."""
+        """Check the database and the works in it, neither the index nor the files they came from; returns one line per problem."""
         with self._guarded():
             lines = self._database_problems()
             for work in self.works():
