@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from stilnovo.errors import reported
 from stilnovo.library.epub import open_archive
 from stilnovo.library.names import Names
+from stilnovo.library.note_marks import is_note_mark
 from stilnovo.library.records import ApparatusKind
 from stilnovo.library.text_builder import Book, TextBuilder, tag_of
 from stilnovo.library.word_parts import WordParts, child, value
@@ -34,9 +35,6 @@ _FIELDS: dict[str, ApparatusKind] = {
     "TOC": "contents", "INDEX": "contents", "TOA": "contents", "RD": "contents", "PAGE": "page", "NUMPAGES": "page",
     "SECTIONPAGES": "page", "NOTEREF": "note",
 }  # fmt: skip
-_NOTE_MARK = re.compile(r"[\[(]?(?:\d{1,3}|\*{1,3}|[†‡§])[\])]?")
-# Before a number that is set high: a word that is no unit of measure (m², km²), or a mark that ends one.
-_BEFORE_NOTE = re.compile(r"(?:[^\W\d_]{3,}|[.,;:!?»”’\"')\]…])\s*\Z")
 _CONTENTS = re.compile(r"(?:indice|sommario|(?:table of )?contents|tavola|inhalt\w*|índice)\b[^\n]{0,30}\Z", re.I)
 _GREEK = "ΑΒΧΔΕΦΓΗΙϑΚΛΜΝΟΠΘΡΣΤΥςΩΞΨΖ", "αβχδεφγηιϕκλμνοπθρστυϖωξψζ"
 #: A longer paragraph in the style of a heading is none; a line longer than this is no verse.
@@ -205,7 +203,7 @@ class _Walk:
         if value(child(properties, "vertAlign")) == "superscript" or self.parts.marks_note(properties):
             mark = "".join(e.text or "" for e in element if tag_of(e) == "t").strip()
             before = "".join(piece.text for piece in self.pieces[-8:] if not piece.kind)
-            if _NOTE_MARK.fullmatch(mark) and _BEFORE_NOTE.search(before):
+            if is_note_mark(mark, before):
                 return self.within("note", element)
         return self.walk(element)
 

@@ -1,0 +1,252 @@
+"""The lines of a PDF's page, each with its place, size and words.
+
+pypdf puts the words together; here is what it does not say: where a line stands, how large it is set, which numbers in it are
+set high and small (notes), what is printed sideways, and which of two columns a line is in, where a program wrote them
+row by row. A page may be turned, so that places are measured along the direction in which most of it is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+from typing import Any, NamedTuple
+
+from stilnovo.library.note_marks import is_note_mark
+from stilnovo.text.italian import STOP_WORDS, fold
+
+#: How narrow or wide letters are beside others, in any typeface: the sum says how full a line is.
+_NARROW, _WIDE = frozenset("iljtfrI.,;:'’|!()[]- "), frozenset("mwMW—")
+_LIGATURES = {0xFB00 + i: letters for i, letters in enumerate(("ff", "fi", "fl", "ffi", "ffl", "st", "st"))}
+#: An initial is this much larger than the lines beside it.
+_INITIAL = 1.6
+_SHOW = (b"Tj", b"TJ", b"'", b'"')
+
+
+def width(text: str) -> float:
+    """About how wide a text is, in letters of middling width."""
+    return sum(0.55 if c in _NARROW else 1.5 if c in _WIDE else 1.25 if c.isupper() else 1.0 for c in text)
+
+
+class PageLine(NamedTuple):
+    """A line: its words, its left end and base line in points (upwards), its size, whether it is bold.
+
+    `notes` are the numbers of notes that stood in it, each with the offset in `text` before which it stood.
+    """
+
+    text: str
+    x: float
+    y: float
+    size: float
+    bold: bool = False
+    notes: tuple[tuple[int, str], ...] = ()
+
+
+class _Fragment(NamedTuple):
+    text: str
+    x: float
+    y: float
+    size: float
+    bold: bool
+
+
+@dataclass
+class PageText:
+    """A page: its lines in reading order, and what is printed in another direction."""
+
+    lines: list[PageLine]
+    sideways: list[str] = field(default_factory=list)
+    operators: int = 0
+
+
+def _product(tm: Any, cm: Any) -> tuple[float, ...]:
+    a, b, c, d, e, f = (float(value) for value in tm)
+    p, q, r, s, t, u = (float(value) for value in cm)
+    return a * p + b * r, a * q + b * s, c * p + d * r, c * q + d * s, e * p + f * r + t, e * q + f * s + u
+
+
+def _turn(matrix: tuple[float, ...]) -> int:
+    """Degrees by which text is turned, as pypdf counts them."""
+    if abs(matrix[3]) > 1e-6:
+        return 0 if matrix[3] > 0 else 180
+    return 90 if matrix[1] > 0 else 270
+
+
+def _placed(matrix: tuple[float, ...], turn: int) -> tuple[float, float]:
+    x, y = matrix[4], matrix[5]
+    return {0: (x, y), 180: (-x, -y), 90: (y, -x), 270: (-y, x)}[turn]
+
+
+class _Extraction:
+    """One reading of a page: fragments in one direction, perhaps on one side of `divide` only."""
+
+    def __init__(self, turn: int = 0, divide: float | None = None, left: bool = True) -> None:
+        self.turn, self.divide, self.left = turn, divide, left
+        self.operators = 0
+        self.fragments: list[_Fragment] = []
+        self.shown: list[tuple[int, float, float, int]] = []  # turn, x, y, bytes of each piece of text
+
+    def before(self, operator: Any, operands: Any, cm: Any, tm: Any) -> None:
+        """Note where a piece of text is shown; empty it if it is in the other column."""
+        self.operators += 1
+        if operator not in _SHOW or not operands:
+            return
+        matrix = _product(tm, cm)
+        place = -1 if operator == b'"' else 0
+        content = operands[place]
+        length = (
+            sum(len(p) for p in content if isinstance(p, (str, bytes))) if isinstance(content, list) else len(content)
+        )
+        self.shown.append((_turn(matrix), matrix[4], matrix[5], length))
+        if self.divide is not None and (matrix[4] < self.divide - 1) != self.left:
+            operands[place] = type(content)() if isinstance(content, list) else b""
+
+    def text(self, text: str, cm: Any, tm: Any, font: Any, size: Any) -> None:
+        """Take a fragment as pypdf gives it."""
+        matrix = _product(tm, cm)
+        x, y = _placed(matrix, self.turn)
+        scale = (matrix[2] ** 2 + matrix[3] ** 2) ** 0.5
+        name = str((font or {}).get("/BaseFont", ""))
+        self.fragments.append(
+            _Fragment(text, x, y, abs(float(size)) * scale, bool(re.search("bold|black|heavy", name, re.I)))
+        )
+
+    def read(self, page: Any) -> list[PageLine]:
+        """Read a page."""
+        page.extract_text(orientations=(self.turn,), visitor_operand_before=self.before, visitor_text=self.text)
+        lines: list[PageLine] = []
+        row: list[_Fragment] = []
+        for fragment in self.fragments:
+            parts = fragment.text.split("\n")
+            for i, part in enumerate(parts):
+                if part:
+                    row.append(fragment._replace(text=part.translate(_LIGATURES)))
+                if i + 1 < len(parts):
+                    lines += _lines(row)
+                    row = []
+        return lines + _lines(row)
+
+
+def _lines(row: list[_Fragment]) -> list[PageLine]:
+    """Make a line of its fragments; an initial before it is one of its own, as it may belong to a line above."""
+    worded = [fragment for fragment in row if fragment.text.strip()]
+    if not worded:
+        return []
+    main = max(worded, key=lambda fragment: len(fragment.text.strip()))
+    first = worded[0]
+    if len(worded) > 1 and len(first.text.strip()) <= 2 and first.size >= _INITIAL * main.size:
+        return [*_lines([first]), *_lines(row[row.index(first) + 1 :])]
+    return _line(row, worded, main)
+
+
+def _line(row: list[_Fragment], worded: list[_Fragment], main: _Fragment) -> list[PageLine]:
+    """Take the numbers of notes out of the words of a line."""
+    text = ""
+    notes: list[tuple[int, str]] = []
+    for fragment in row:
+        mark = fragment.text.strip()
+        small = fragment.size < 0.86 * main.size or fragment.y > main.y + 0.2 * main.size
+        if small and mark and is_note_mark(mark, text):
+            notes.append((len(text.rstrip()), mark))
+        else:
+            text += fragment.text
+    # The words, with single blanks between them; what stood wide apart stays told by two.
+    clean = re.sub(r"[ \t\xa0]{2,}", "  ", text.strip())
+    shift = len(text) - len(text.lstrip())
+    notes = [(min(max(0, at - shift), len(clean)), mark) for at, mark in notes]
+    bold = all(fragment.bold for fragment in worded)
+    return [PageLine(clean, worded[0].x, main.y, main.size, bold, tuple(notes))] if clean or notes else []
+
+
+def _with_initials(lines: list[PageLine]) -> list[PageLine]:
+    """Put initials, set large at the head of a paragraph, before the topmost of the lines beside them."""
+    usual = median([line.size for line in lines for _ in line.text]) if lines else 0.0
+    initials = [
+        line
+        for line in lines
+        if line.size >= _INITIAL * usual and 0 < sum(map(str.isalpha, line.text)) <= 2 >= len(line.text)
+    ]
+    if not initials or len(initials) > 20:
+        return lines
+    words = Counter(word.lower() for line in lines for word in re.findall(r"[^\W\d_]+", line.text))
+    rest = [line for line in lines if line not in initials]
+    for initial in initials:
+        beside = [line for line in rest if -2 <= line.y - initial.y <= initial.size and line.size * 1.5 <= initial.size]
+        if not beside:
+            return lines
+        first = max(beside, key=lambda line: line.y)
+        word = next(iter(re.findall(r"[^\W\d_]+", first.text)), "")
+        whole = (initial.text + word).lower()
+        alone = initial.text in "AEÈIO" and not words[whole] and fold(whole) not in STOP_WORDS
+        alone = alone and (words[word.lower()] > 1 or fold(word) in STOP_WORDS)  # it is a word itself: E il, A un
+        gap = " " if alone else ""
+        shift = len(initial.text) + len(gap)
+        rest[rest.index(first)] = first._replace(
+            text=initial.text + gap + first.text,
+            x=initial.x,
+            notes=tuple((at + shift, mark) for at, mark in first.notes),
+        )
+    return rest
+
+
+def _divide(shown: list[tuple[int, float, float, int]]) -> float | None:
+    """Where the second of two columns begins that were written row by row; None: there are none."""
+    rows: dict[int, list[tuple[float, int]]] = {}
+    for _, x, y, length in shown:
+        rows.setdefault(round(y), []).append((x, length))
+    if len(rows) < 10:
+        return None
+    first = min(x for row in rows.values() for x, _ in row)
+    last = max(x for row in rows.values() for x, _ in row)
+    starts = Counter(round(x) for row in rows.values() if len(row) > 1 for x, _ in row[1:] if x > first + 100)
+    for start, count in starts.most_common(3):
+        sides = [
+            (sum(n for x, n in row if x < start - 1), sum(n for x, n in row if x >= start - 1))
+            for row in rows.values()
+            if any(abs(x - start) <= 1 for x, _ in row)
+        ]
+        both = [(left, right) for left, right in sides if left and right]
+        if count < 8 or len(both) < 0.6 * len(rows) or last < start:
+            continue
+        left, right = median(n for n, _ in both), median(n for _, n in both)
+        if min(left, right) >= 20 and max(left, right) <= 2.5 * min(left, right):
+            return float(start)
+    return None
+
+
+def _in_columns(page: Any, divide: float) -> list[PageLine]:
+    left, right = _Extraction(0, divide, True).read(page), _Extraction(0, divide, False).read(page)
+    top, bottom = max((line.y for line in right), default=0), min((line.y for line in right), default=0)
+    lowest = min((line.y for line in left), default=0)
+    above = [line for line in left if line.y > top + 1]
+    below = [line for line in left if line.y < bottom - 1 and line.y < lowest + 1]
+    between = [line for line in left if line.y <= top + 1 and not (line.y < bottom - 1 and line.y < lowest + 1)]
+    return above + between + right + below
+
+
+def _ordered(lines: list[PageLine]) -> list[PageLine]:
+    """Lines as they stand in the file, or from top to bottom where a program wrote them in no order."""
+    rises = sum(after.y > before.y + before.size for before, after in pairwise(lines))
+    if rises > max(3, len(lines) // 4):
+        return sorted(lines, key=lambda line: -line.y)
+    return lines
+
+
+def page_text(page: Any) -> PageText:
+    """Read the lines of a page (pypdf's `PageObject`)."""
+    reading = _Extraction()
+    lines = reading.read(page)
+    turns = Counter(turn for turn, _, _, length in reading.shown if length)
+    main = turns.most_common(1)[0][0] if turns else 0
+    if main:
+        lines = _Extraction(main).read(page)
+    sideways = [" ".join(line.text for line in _Extraction(turn).read(page)) for turn in sorted(turns) if turn != main]
+    if not main and (divide := _divide(reading.shown)):
+        lines = _in_columns(page, divide)
+    else:
+        lines = _ordered(lines)
+    if len({round(line.y) for line in lines}) < len(lines) / 2:  # places that say nothing: one line under the other
+        lines = [line._replace(x=0.0, y=-12.0 * i) for i, line in enumerate(lines)]
+    return PageText(_with_initials(lines), [words for words in sideways if words.strip()], reading.operators)
