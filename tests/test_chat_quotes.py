@@ -44,7 +44,9 @@ def look(library: Library, claimed: str, work: int = 0, number: int = 0) -> Quot
         ("Il faro era   stato\ncostruito nel 1846", "verified"),
         ("Il faro era stato costruito nel 1846 con la stessa pietra dell’isola", "verified"),
         ("il faro era stato costruito nel 1846, con la stessa pietra", "repaired"),
-        ("Il faro era stato costruito nel 1846 con la stesa pietra", "repaired"),
+        ("Il faro era stato costruito nel 1846 con la stessa piietra", "repaired"),
+        # A function word of the source, and the wrong letter makes another word of Italian.
+        ("Il faro era stato costruito nel 1846 con la stesa pietra", "unverified"),
         ("Il f\u200baro era stato costruito nel 1846", "verified"),
         ("Il faro era stato costruito nel 1847 con la stessa pietra dell'isola", "unverified"),
         ("Il faro non era stato costruito nel 1846", "unverified"),

@@ -2,44 +2,46 @@
 
 The rule, in full:
 
-* **verified**: the claimed words stand in the source in this order, with nothing between them, from a word's beginning to a
-  word's end, with the same letters, accents, capitals and punctuation. These alone are no differences in wording:
-  white space (a line break for a space; any or none beside a quotation mark, a dash, an ellipsis), ` / ` where the source breaks a line,
-  the shape of apostrophes (' ’), quotation marks (« » “ ” „ "), dashes (- – —) and ellipses (… ...), the Unicode form of
-  accented letters, and characters nobody sees (zero-width, soft hyphen). The quoter's own marks at the ends are not the
-  source's: an ellipsis at either end, and a last full stop, comma, semicolon or colon, may be missing there.
-* **repaired**: the same words in the same order, but for case, accents, punctuation, letters of other alphabets that look
-  alike, and small slips: as many words as the source; all equal once folded or, from four words on, three quarters of
-  them, each other one a slip (`_slip`: never in an ending, a number, a name, a function word, a negation, or a word that the
-  section itself uses). Also: pieces joined by `[…]` that stand verbatim in this order within `OMISSION` characters. It is
-  replaced by the source's exact words (those left out included): what is shown is always the source.
+* **verified**: the claimed words stand in the source in this order, with nothing between them, with the same letters,
+  accents, capitals and punctuation, from a word's beginning to a word's end: *anti-clericale*, *1.500*, *3,50*, *12°*, *10%*,
+  *due milioni* are each one word, over a line's end too; behind an elision a word begins (*l'amico*). These alone are no
+  differences in wording: white space (a line break for a space; any or none beside a mark), ` / ` where the source breaks a
+  line, the shape of apostrophes, quotation marks, dashes and ellipses, the Unicode form of accented letters, characters
+  nobody sees, the numbers of notes. The quoter's own marks at the ends are not the source's: an ellipsis at either end, and
+  a last full stop, comma, semicolon or colon, may be missing there, unless the source has «?», «!» or «…» in its place: a
+  question is no statement. A last «?» or «!» that the quoter left out is shown again.
+* **repaired**: the same words in the same order, but for capitals, letters of other alphabets that look alike, punctuation
+  left out or exchanged (never moved, and never «?», «!» and «.» for each other), spellings of one word (`slips.same_word`),
+  and in one word of four a letter that makes no word at all (`slips.typing_slip`). Also: pieces joined by `[…]` that stand
+  verbatim in this order within `OMISSION` characters, when what is left out denies nothing in their sentences; words that
+  the quoter put in, in brackets. It is replaced by the source's exact words (those left out included, those put in not):
+  what is shown is always the source.
 * **unverified**: everything else. A word left out, put in or exchanged, or lines joined that do not follow each other,
   is not repaired: it may change the sense.
+
+Verified or repaired, a quotation is shown with the words of its sentence that deny, condition, ask or attribute what it
+says (`cuts.turned`), in brackets: «[Non è vero che] Lucia ami don Rodrigo». Of several places the one that needs none counts.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Literal
 
+from stilnovo.chat.cuts import denies
+from stilnovo.chat.matching import Match, best_match, indexed, joined_pieces
+from stilnovo.chat.slips import distance
+from stilnovo.chat.wording import LETTER, skeleton
 from stilnovo.library.records import Chapter, Passage, citation
 from stilnovo.library.store import Library
-from stilnovo.text.italian import STOP_WORDS, Word, tokens
+
+__all__ = ["Quote", "Status", "distance", "skeleton", "verify", "verify_among"]
 
 Status = Literal["verified", "repaired", "unverified"]
-#: A repair needs this many words, and this share of them equal.
-REPAIR_WORDS, REPAIR_SHARE = 4, 0.75
-#: Pieces joined by `[…]` stand within this many characters, and have at least so many words each.
-OMISSION, OMISSION_WORDS = 600, 3
-_NEGATIONS = frozenset([
-    "non", "ne", "mai", "mica", "niente", "nulla", "nessun", "nessuno", "nessuna", "senza", "neanche", "neppure", "nemmeno",
-])  # fmt: skip
 _WRAPPING = ' \t\n«»“”"„'
+_SINGLE = frozenset("'’‘‚`‹›")
 _PAIRS = (("«", "»"), ("“", "”"))
 
 
@@ -47,7 +49,8 @@ _PAIRS = (("«", "»"), ("“", "”"))
 class Quote:
     """A quotation with its verification status and its place in the source.
 
-    `text` is the source's own words (the claimed ones when unverified) at `start` to `end` of the work's stored text.
+    `text` is the source's own words (the claimed ones when unverified) at `start` to `end` of the work's stored text; `before`
+    and `after` are the words of the sentence around it that turn what it says, empty for none.
     `answer_start` to `answer_end` is where it stands in the text of the answer, with its marks and its citation. All offsets
     count characters as Python does (Unicode code points, not UTF-16 units).
     """
@@ -59,6 +62,8 @@ class Quote:
     start: int = 0
     end: int = 0
     verses: str = ""
+    before: str = ""
+    after: str = ""
     answer_start: int = 0
     answer_end: int = 0
 
@@ -74,8 +79,14 @@ class Quote:
 
     @property
     def shown(self) -> str:
-        """The words on one line: verses separated by ` / `."""
-        lines = [" ".join(line.split()) for line in self.text.split("\n") if line.strip()]
+        """The words on one line, verses separated by ` / `, with what turns their sense in brackets."""
+        before = f"[{self._one_line(self.before)}] " if self.before else ""
+        gap = "" if self.after[:1] in ",;:.!?" else " "
+        after = f"{gap}[{self._one_line(self.after)}]" if self.after else ""
+        return before + self._one_line(self.text) + after
+
+    def _one_line(self, text: str) -> str:
+        lines = [" ".join(line.split()) for line in text.split("\n") if line.strip()]
         return (" / " if self.verses else " ").join(lines)
 
     def printed(self, midway: str = "") -> str:
@@ -105,153 +116,13 @@ class Quote:
             "end": self.end,
             "citation": self.citation,
             "shown": self.shown,
+            "before": self.before,
+            "after": self.after,
             "claimed": self.claimed,
             "sha256": section.work.sha256 if section else "",
             "answer_start": self.answer_start,
             "answer_end": self.answer_end,
         }
-
-
-def distance(a: str, b: str, limit: int) -> int:
-    """Levenshtein distance, or `limit` + 1 when it is larger."""
-    if abs(len(a) - len(b)) > limit:
-        return limit + 1
-    row = list(range(len(b) + 1))
-    for i, char in enumerate(a, start=1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(b, start=1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (char != other))
-    return min(row[-1], limit + 1)
-
-
-_APOSTROPHES, _MARKS, _DASHES = "'’‘ʼʹ′＇`´‛", '«»“”„‟"', "-‐‑‒–—―−"
-_HYPHENS = "-‐‑"
-_INVISIBLE = "\u00ad\u200b-\u200f\u2060-\u2064\ufeff\u202a-\u202e\u2066-\u2069"
-#: Letters of other alphabets that look like Latin ones; used only to recognise, never to print.
-_LOOKALIKES = str.maketrans(
-    "АВЕЅІЈКМНОРСТХУаеѕіјорсухԁԛԝһΑΒΕΖΗΙΚΜΝΟΡΤΥΧαορνιτ",
-    "ABESIJKMHOPCTXYaesijopcyxdqwhABEZHIKMNOPTYXaopvit",
-)
-_UNSEEN = re.compile(f"[{_INVISIBLE}]+")
-_UNIT = re.compile(
-    rf"(?P<slash>\s+/\s+)|(?P<loose>\s*[{_DASHES}{_MARKS}]\s*)|(?P<dots>\s*(?:…|\.\.\.))|(?P<space>\s+)|(?P<char>.)",
-    re.S,
-)
-_ENDS = re.compile(r"^(?:\s*(?:…|\.\.\.|\[…\]|\[\.\.\.\]))+\s*|\s*(?:…|\.\.\.|\[…\]|\[\.\.\.\])+\s*$")
-_OMITTED = re.compile(r"\s*(?:\[\s*(?:…|\.\.\.)\s*\]|\(\s*(?:…|\.\.\.)\s*\))\s*")
-
-
-def skeleton(text: str) -> str:
-    """Normalize a text by appearance: compatibility forms resolved, invisible characters removed, lookalike letters made Latin."""
-    plain = unicodedata.normalize("NFKC", text)
-    return "".join(c for c in plain if unicodedata.category(c) != "Cf").translate(_LOOKALIKES)
-
-
-def _unit(match: re.Match[str], composed: bool) -> str:
-    """The pattern of one unit of a claimed quotation; `composed` is whether the source has no decomposed accents."""
-    kind, text = match.lastgroup, match.group()
-    if kind == "slash":
-        return r"[ \t]*\n\s*"
-    if kind == "space":
-        return r"\s+"
-    if kind == "dots":
-        return r"\s*(?:…|\.\.\.)\s*"
-    if kind == "loose":
-        bare = text.strip()
-        room = "" if bare in _HYPHENS and text == bare else r"\s*"  # a hyphen between letters is part of a word
-        return f"{room}[{re.escape(_MARKS if bare in _MARKS else _DASHES)}]{room}"
-    if text in _APOSTROPHES:
-        return f"[{re.escape(_APOSTROPHES)}]"
-    if composed or (apart := unicodedata.normalize("NFD", text)) == text:
-        return re.escape(text)
-    return f"(?:{re.escape(text)}|{re.escape(apart)})"
-
-
-def _pattern(claimed: str, source: str) -> str:
-    """Regular expression for the claimed words that allows insignificant differences; empty for no words."""
-    seen = unicodedata.normalize("NFC", _UNSEEN.sub("", claimed)).strip()
-    if not any(char.isalnum() for char in seen):
-        return ""
-    parts = [
-        _unit(match, source.isascii() or unicodedata.is_normalized("NFC", source)) for match in _UNIT.finditer(seen)
-    ]
-    between = f"[{_INVISIBLE}]*" if _UNSEEN.search(source) else ""
-    first, last = (r"(?<!\w)" if seen[0].isalnum() else ""), (r"(?!\w)" if seen[-1].isalnum() else "")
-    return first + between.join(parts) + last
-
-
-def _verbatim(claimed: str, source: str, start: int = 0) -> tuple[int, int] | None:
-    """Span of the claimed words in the source from `start` on, by the rule for *verified*."""
-    bare = _ENDS.sub("", claimed)
-    whole = [claimed, bare, bare[:-1] if bare.endswith((".", ",", ";", ":")) else bare]
-    for form in dict.fromkeys(whole):
-        pattern = _pattern(form, source)
-        if pattern and (match := re.compile(pattern).search(source, start)):
-            left = len(match.group()) - len(match.group().lstrip())
-            return match.start() + left, match.start() + len(match.group().rstrip())
-    return None
-
-
-def _with_omissions(claimed: str, source: str) -> tuple[int, int] | None:
-    """Span from the first to the last piece around `[…]`; None where one of them does not occur in order."""
-    pieces = [piece for piece in _OMITTED.split(claimed) if piece.strip()]
-    if len(pieces) < 2 or any(len(tokens(piece)) < OMISSION_WORDS for piece in pieces):
-        return None
-    begin = 0
-    while first := _verbatim(pieces[0], source, begin):
-        end = first[1]
-        for piece in pieces[1:]:
-            span = _verbatim(piece, source, end)
-            if span is None:
-                return None
-            end = span[1]
-        if end - first[0] <= OMISSION:
-            return first[0], end
-        begin = first[0] + 1
-    return None
-
-
-def _slip(claimed: str, word: str, name: bool, used: frozenset[str]) -> bool:
-    """Whether a claimed word differs from the source's word by a typing slip only; both are folded and different.
-
-    One letter, or two in words of nine letters and more; words of four letters at least; never where the sense may turn:
-    the first letter and the ending (*amavo* is not *amava*), numbers, names, negations, function words, and words that the
-    section itself has.
-    """
-    if claimed[0] != word[0] or claimed[-2:] != word[-2:]:
-        return False
-    if name or min(len(claimed), len(word)) < 4 or any(char.isdigit() for char in claimed + word):
-        return False
-    if claimed in used or claimed in STOP_WORDS or word in _NEGATIONS:
-        return False
-    limit = 2 if min(len(claimed), len(word)) >= 9 else 1
-    return distance(claimed, word, limit) <= limit
-
-
-@lru_cache(maxsize=32)
-def _analysed(source: str) -> tuple[tuple[Word, ...], frozenset[str]]:
-    analysed = tuple(tokens(source))
-    return analysed, frozenset(token.form for token in analysed)
-
-
-def _folded(claimed: Sequence[str], text: str) -> tuple[int, int] | None:
-    """Span of source words equal to the claimed (folded) words, small typing slips allowed."""
-    source, used = _analysed(text)
-    wanted = set(claimed)
-    places: dict[str, list[int]] = {}
-    for i, token in enumerate(source):
-        if token.form in wanted:
-            places.setdefault(token.form, []).append(i)
-    windows = Counter(i - k for k, word in enumerate(claimed) for i in places.get(word, ()))
-    needed = len(claimed) if len(claimed) < REPAIR_WORDS else REPAIR_SHARE * len(claimed)
-    for first, equal in windows.most_common(20):
-        window = source[max(first, 0) : first + len(claimed)]
-        if first < 0 or len(window) < len(claimed) or equal < needed:
-            continue
-        pairs = zip(claimed, window, strict=True)
-        if all(word == t.form or _slip(word, t.form, text[t.start].isupper(), used) for word, t in pairs):
-            return window[0].start, window[-1].end
-    return None
 
 
 def _unwrapped(claimed: str) -> str:
@@ -265,21 +136,49 @@ def _unwrapped(claimed: str) -> str:
     return bare
 
 
+#: What a quoter puts in brackets: another capital ([l]a barca), words of his own ([Renzo] partì), a word on the print ([sic]).
+_LETTER_CHANGED = re.compile(rf"\[({LETTER}{{1,3}})\](?={LETTER})")
+_INSERTED = re.compile(r"\[(?!\s{0,3}(?:…|\.\.\.))([^\[\]]{1,60})\]|\((?:corsiv|sic\b|n\.\s?d\.)[^()]{0,60}\)")
+#: A word that the quoter's own line breaks.
+_BROKEN = re.compile(rf"(?<={LETTER})[-‐¬]\n\s*(?={LETTER})")
+
+
+def _forms(claimed: str) -> Iterator[tuple[str, bool]]:
+    """Ways of reading a claim, and whether each can be verified: without its marks, with broken words joined, without insertions."""
+    bare = _unwrapped(claimed)
+    yield bare, True
+    if bare[:1] in _SINGLE and bare[-1:] in _SINGLE and len(bare) > 2:
+        yield bare[1:-1].strip(), True
+    if _BROKEN.search(bare):
+        yield _BROKEN.sub("", bare), True
+    if "[" in bare or "(" in bare:
+        plain = _LETTER_CHANGED.sub(r"\1", bare)
+        if plain != bare:
+            yield plain, False
+        if (without := _INSERTED.sub("", plain)) != plain and not any(
+            denies(m.group()) for m in _INSERTED.finditer(plain)
+        ):
+            yield without.strip(), False
+
+
 def verify(claimed: str, section: Chapter, text: str) -> Quote:
     """Verify a quotation against one section of a work whose stored source is `text`."""
-    bare = _unwrapped(claimed)
-    source = text[section.body : section.end]
-    status: Status = "verified"
-    span = _verbatim(bare, source)
-    if span is None:
-        status = "repaired"
-        sought = [token.form for token in tokens(skeleton(_UNSEEN.sub("", _ENDS.sub("", bare))))]
-        span = _folded(sought, source) if sought else None
-        span = span or _with_omissions(bare, source)
-    if span is None:
-        return Quote(claimed, "unverified", bare)
-    start, end = section.body + span[0], section.body + span[1]
-    return Quote(claimed, status, text[start:end], section, start, end, section.verses(start, end))
+    source = indexed(text, section.body, section.end)
+    found: Match | None = None
+    for form, exact in _forms(claimed):
+        match = best_match(form, source, exact)
+        if match is not None and (found is None or match.rank < found.rank):
+            found = match
+        if found is not None and found.rank < 2:
+            break
+    if found is None:
+        found = joined_pieces(_unwrapped(claimed), source)
+    if found is None:
+        return Quote(claimed, "unverified", _unwrapped(claimed))
+    start, end = section.body + found.start, section.body + found.end
+    before, after = found.before, found.after
+    status: Status = "verified" if found.exact else "repaired"
+    return Quote(claimed, status, text[start:end], section, start, end, section.verses(start, end), before, after)
 
 
 def verify_among(claimed: str, library: Library, passages: Iterable[Passage]) -> Quote:
