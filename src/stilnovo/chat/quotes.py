@@ -138,7 +138,9 @@ def _unwrapped(claimed: str) -> str:
 
 #: What a quoter puts in brackets: another capital ([l]a barca), words of his own ([Renzo] partì), a word on the print ([sic]).
 _LETTER_CHANGED = re.compile(rf"\[({LETTER}{{1,3}})\](?={LETTER})")
-_INSERTED = re.compile(r"\[(?!\s{0,3}(?:…|\.\.\.))([^\[\]]{1,60})\]|\((?:corsiv|sic\b|n\.\s?d\.)[^()]{0,60}\)")
+_INSERTED = re.compile(
+    r"\[(?!\s{0,3}(?:…|\.\.\.|[Pp]?\s?\d))([^\[\]]{1,60})\]|\((?:corsiv|sic\b|n\.\s?d\.)[^()]{0,60}\)"
+)
 #: A word that the quoter's own line breaks.
 _BROKEN = re.compile(rf"(?<={LETTER})[-‐¬]\n\s*(?={LETTER})")
 
