@@ -22,7 +22,7 @@ _KINDS = {
     "scena": "scena", "novella": "novella", "lettera": "lettera", "giornata": "giornata", "episodio": "episodio",
 }  # fmt: skip
 _WORD = "|".join(_KINDS)
-_NUMERAL = rf"(?:\d{{1,3}}|(?i:[ivxlc]{{1,8}})|(?i:{numerals.ORDINAL}(?:\s+{numerals.ORDINAL})?))"
+_NUMERAL = rf"(?:\d{{1,3}}|(?i:(?!di\b|mi\b)[ivxlcdm]{{1,15}})|(?i:{numerals.ORDINAL}(?:\s+{numerals.ORDINAL})?))"
 _AFTER = re.compile(rf"\b(?P<kind>(?i:{_WORD}))\b\.?\s+(?:n\.?\s*)?(?P<number>{_NUMERAL})\b")
 _BEFORE = re.compile(rf"\b(?P<number>(?i:{numerals.ORDINAL}(?:\s+{numerals.ORDINAL})?))\s+(?P<kind>(?i:{_WORD}))\b")
 _OPENING = ("introduzione", "prefazione", "prologo", "epilogo", "conclusione", "proemio")
@@ -124,7 +124,7 @@ def _whole(question: Question, work: Work) -> bool:
     about = f"{work.title} {work.author} {' '.join((*_KINDS, *_CANTICHE, *_OPENING))} divina commedia"
     naming = {stem(word) for word in content_words(about)} | _ASKING
     return all(
-        word.isdigit() or re.fullmatch(r"[ivxlc]+", word) or numerals.value(word) or stem(word) in naming
+        word.isdigit() or re.fullmatch(r"[ivxlcdm]+", word) or numerals.value(word) or stem(word) in naming
         for word in content_words(question.text)
     )
 
