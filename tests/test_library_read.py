@@ -105,45 +105,6 @@ def test_gutenbergs_header_and_licence_are_taken_off(tmp_path: Path) -> None:
     assert document.text == TEXT.strip("\n")
 
 
-TEI = """<?xml version="1.0"?>
-<TEI xmlns="http://www.tei-c.org/ns/1.0"><teiHeader><fileDesc><titleStmt><title>Il vetraio: edizione</title>
-<author>Prova, Ada (1850-1910)</author></titleStmt><sourceDesc><bibl type="printSource"><date>1955</date></bibl>
-<bibl type="firstEdition"><date>1901</date></bibl></sourceDesc></fileDesc></teiHeader><text><body>
-<div type="part"><head>PARTE PRIMA</head><div type="chapter"><head>I. La fornace</head><p>Ardeva   da
-tre giorni.<note>nota</note></p></div></div>
-<div type="canto"><head>2</head><lg><l>Cantava il vetro,</l><l>cantava piano</l></lg></div></body></text></TEI>"""
-
-
-def test_tei(tmp_path: Path) -> None:
-    file = tmp_path / "vetraio.xml"
-    file.write_text(TEI, encoding="utf-8")
-    document = read(file)
-    assert document.names == Names("Il vetraio", "Ada Prova", 1901)
-    assert document.headings is not None
-    assert [(h.label, h.title) for h in document.headings] == [
-        ("PARTE PRIMA", ""),
-        ("Capitolo I", "La fornace"),
-        ("Capitolo II", ""),
-    ]
-    assert "Ardeva da tre giorni." in document.text
-    assert "Cantava il vetro,\ncantava piano" in document.text
-
-
-@pytest.mark.parametrize(
-    ("xml", "words"),
-    [
-        ('<!DOCTYPE a [<!ENTITY b "c">]><TEI><text>&b;</text></TEI>', "entities"),
-        ("<TEI><text>", "well-formed"),
-        ("<html><body>x</body></html>", "not TEI"),
-        ("<TEI><teiHeader/><text> </text></TEI>", "empty"),
-    ],
-)
-def test_bad_xml_is_refused(tmp_path: Path, xml: str, words: str) -> None:
-    (tmp_path / "a.xml").write_text(xml)
-    with pytest.raises(InputError, match=words):
-        read(tmp_path / "a.xml")
-
-
 def test_folders(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     for name in ("b/due.txt", "uno.txt", "README.md", "foto.jpg"):

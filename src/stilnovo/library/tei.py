@@ -1,129 +1,333 @@
-"""Read TEI (P4 and P5) as the Italian digital libraries write it: divisions, heads, paragraphs, lines of verse.
+"""Read TEI (P4 and P5): every word of the text once, in order, with what the edition says about it.
 
-The parser is expat with every declaration refused: a document type with entities is an attack here, never a need.
+The tree is walked as it is, whatever stands in whatever: no element is known that would have to be known to be read
+(`tei_elements` says what is kept apart). Divisions become headings (`tei_divisions`), lines of verse keep the
+edition's numbers. Unusual: the walk keeps its own stack, as a file may nest deeper than Python calls.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from xml.parsers import expat
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 
-from stilnovo.errors import InputError, reported
-from stilnovo.library.headings import Heading, label_for, number_of
-from stilnovo.library.names import Names, direct_name
-from stilnovo.library.text_builder import Book, TextBuilder, tag_of
+from stilnovo.errors import InputError
+from stilnovo.library import numerals
+from stilnovo.library.names import Names
+from stilnovo.library.records import ApparatusKind
+from stilnovo.library.tei_divisions import Division, Siblings, is_poem, kind_of, leading_heads, poems
+from stilnovo.library.tei_elements import (
+    BLOCKS,
+    BREAKS,
+    CHOICES,
+    JANUS,
+    METADATA,
+    RUNNING,
+    apart,
+    is_division,
+    is_whole,
+    readings,
+    type_of,
+    words,
+)  # fmt: skip
+from stilnovo.library.tei_names import header_names
+from stilnovo.library.tei_writer import BlockStyle, TeiWriter
+from stilnovo.library.text_builder import Book, tag_of
+from stilnovo.library.xml_tree import parse_tree
+from stilnovo.text.italian import fold
 
-_DIVISION = re.compile(r"div\d*$")
-_PART_KINDS = frozenset(["part", "parte", "group", "book", "libro", "volume", "cantica", "act", "atto"])
-_BLOCKS = frozenset(
-    ["p", "l", "head", "ab", "sp", "speaker", "stage", "item", "label", "lg", "quote", "opener", "closer"]
-)
-_LEFT_OUT = frozenset(["teiHeader", "note", "fw", "figDesc"])
+#: An `l` longer than this is a paragraph: some editions mark the lines of a letter so.
+_LONG_LINE = 250
+_NUMBER = re.compile(r"(\d+)[a-z]?\s*(?:[-–]\s*\d+)?\Z")
+#: Where divisions are no sections, as the text around them goes on.
+_EMBEDDING = frozenset(["floatingText", "quote", "q", "said", "cit", "note", "p", "item", "cell", "figure", "sp"])
+#: Elements that hold several pieces of apparatus.
+_SEVERAL = frozenset(["titlePage", "castList", "listApp", "noteGrp", "list", "app", "table"])
+_CLOSING = frozenset([*".,;:!?)]»”…", "..."])
+_OUTER = frozenset(["TEI", "TEI.2", "text"])
 
 
-def _words(element: ET.Element) -> str:
-    """The running text of an element on one line, without notes and the like."""
+@dataclass
+class _Frame:
+    """An element on the way down, and what has to be done when it ends."""
 
-    def pieces(inside: ET.Element) -> Iterator[str]:
-        yield inside.text or ""
-        for child in inside:
-            yield from pieces(child) if tag_of(child) not in _LEFT_OUT else ()
-            yield child.tail or ""
+    element: ET.Element
+    tag: str
+    children: Iterator[ET.Element]
+    gap: str = ""  # of a block
+    style: bool = False
+    capture: bool = False
+    whole: bool = False
+    embeds: bool = False
+    division: Division | None = None
+    heading: Division | None = None
+    after: str = ""  # words that follow it
+    reading: dict[ET.Element, ApparatusKind] = field(default_factory=dict)
 
-    return " ".join("".join(pieces(element)).split())
+    @cached_property
+    def running(self) -> bool:
+        """Whether text runs on in the element, so that phrases in it stand in a line."""
+        if self.tag in RUNNING:
+            return True
+        own = [self.element.text, *(child.tail for child in self.element)]
+        return any(text and not text.isspace() for text in own)
+
+    @cached_property
+    def siblings(self) -> Siblings:
+        """What the divisions in it say of each other."""
+        return Siblings.of(self.element)
+
+    @cached_property
+    def poems(self) -> set[ET.Element]:
+        """The groups of lines in it that are poems of their own."""
+        if not (self.tag in ("body", "front", "back", "text") or is_division(self.tag)):
+            return set()
+        return poems(self.element, kind_of(self.element) if is_division(self.tag) else "")
+
+    @cached_property
+    def paragraphs(self) -> bool:
+        """Whether its `l` are paragraphs."""
+        lines = [child for child in self.element if tag_of(child) == "l"]
+        return any(len(words(line)) > _LONG_LINE for line in lines) and not any(line.get("n") for line in lines)
 
 
-def _tree(data: bytes, name: str) -> ET.Element:
-    builder = ET.TreeBuilder()
-    parser = expat.ParserCreate(namespace_separator="}")
+class _Walker(TeiWriter):
+    """Walk the tree of a document."""
 
-    def refuse(*_: object) -> None:
-        raise InputError(
-            f"{name} declares XML entities.", "They can hide an attack.", "Remove the DOCTYPE's declarations."
+    def __init__(self, root: ET.Element) -> None:
+        super().__init__()
+        self.root = root
+        self.depth = self.embedded = 0
+        self.heads: dict[ET.Element, Division] = {}
+        self.tokens_touch = _tokens_touch(root)
+
+    def walk(self) -> None:
+        """Write the whole tree."""
+        stack = [_Frame(self.root, tag_of(self.root), iter(self.root), gap="\n\n")]
+        while stack:
+            parent = stack[-1]
+            child = next(parent.children, None)
+            if child is None:
+                self.leave(stack.pop())
+                if stack:
+                    self.tail(parent.element, stack[-1])
+                continue
+            frame = self.enter(child, parent)
+            if frame is None:
+                self.tail(child, parent)
+            else:
+                if not (frame.tag in CHOICES and not (child.text or "").strip()):
+                    self.running.say(child.text)
+                stack.append(frame)
+        self.close("\n\n")
+
+    def tail(self, element: ET.Element, parent: _Frame) -> None:
+        """Write what follows an element in its parent."""
+        if not (parent.tag in CHOICES and not (element.tail or "").strip()):
+            self.running.say(element.tail)
+
+    # entering and leaving elements
+
+    def enter(self, element: ET.Element, parent: _Frame) -> _Frame | None:
+        """Begin an element; None: it has no words of the text."""
+        tag = tag_of(element)
+        if tag in METADATA or (tag == "sourceDoc" and self.root.find(".//{*}text") is not None):
+            return None
+        if tag == "include" and "XInclude" in element.tag:
+            self.warnings.append(f"The text includes the file {element.get('href') or '?'}, which was not read.")
+        if tag in BREAKS:
+            self.line_ends(element, tag)
+        elif tag == "space":
+            self.running.say(" ")
+        elif tag == "gap" and parent.running:
+            self.running.say("[…]")
+        frame = _Frame(element, tag, iter(element))
+        if tag in CHOICES:
+            frame.reading = readings(element)
+        kind = parent.reading.get(element) or apart(element, parent.element)
+        if kind is None and tag in BREAKS and (element.text or len(element)):
+            kind = "page"
+        self.open_block(frame, parent, kind is not None)
+        if kind:
+            frame.capture = self.keep_apart(kind, is_division(tag) or tag in _SEVERAL)
+        elif tag in JANUS and parent.tag not in CHOICES:
+            self.two_readings(frame)
+        if frame.gap:
+            return frame
+        if is_whole(tag) or (tag == "w" and self.tokens_touch):
+            frame.whole = True
+            self.running.phrase(begins=True)
+        if (tag in ("w", "pc") and element.get("join") in ("left", "both")) or (
+            tag == "pc" and element.text in _CLOSING
+        ):
+            self.running.space = False
+        return frame
+
+    def leave(self, frame: _Frame) -> None:
+        """End an element."""
+        if frame.capture:
+            self.release()
+        if frame.gap:
+            self.close(frame.gap)
+        if frame.style:
+            self.styles.pop()
+        if frame.embeds:
+            self.embedded -= 1
+        if frame.whole:
+            self.running.phrase(begins=False)
+        if frame.after:
+            self.running.say(frame.after)
+        if frame.heading and frame.element is frame.heading.heads[-1]:
+            self.heading_ends(frame.heading)
+        if frame.division:
+            self.depth -= 1
+            if frame.division in self.waiting:  # it has no words
+                self.waiting.remove(frame.division)
+                self.held = self.held if self.waiting else self.let_go()
+
+    def open_block(self, frame: _Frame, parent: _Frame, kept_apart: bool) -> None:
+        """Begin a new line where the element is a block, in the style it asks for."""
+        tag, division = frame.tag, is_division(frame.tag)
+        if parent.running or tag in BREAKS:
+            block = division or (tag in BLOCKS and not kept_apart)
+        else:
+            block = kept_apart or tag in BLOCKS or tag not in RUNNING or tag in ("label", "title", "gap") or division
+        if not block:
+            return
+        frame.gap = "\n\n" if tag == "l" and parent.paragraphs else BLOCKS.get(tag, "\n\n")
+        goes_on = (frame.element.get("part") or "").upper()[:1] in ("M", "F") or bool(frame.element.get("prev"))
+        self.close("\n" if tag == "l" and goes_on else frame.gap)
+        if tag in _EMBEDDING:
+            frame.embeds = True
+            self.embedded += 1
+        if self.captures or kept_apart:
+            return
+        frame.style = True
+        self.styles.append(self.style_of(frame, parent, goes_on))
+        if tag == "head" and frame.element in self.heads:
+            frame.heading = self.heads.pop(frame.element)
+            self.styles[-1] = BlockStyle(heading=frame.heading)
+        elif not self.embedded and (division or tag in _OUTER or (tag == "lg" and frame.element in parent.poems)):
+            self.open_division(frame, parent)
+
+    def style_of(self, frame: _Frame, parent: _Frame, part: bool) -> BlockStyle:
+        """The style in which the words of a block are written."""
+        if frame.tag == "l" and not parent.paragraphs:
+            return BlockStyle(True, verse_number(frame.element.get("n") or ""), part)
+        if frame.tag == "lg":
+            return BlockStyle(True, loose=True)
+        poem = type_of(frame.element) in ("verse", "versi", "poem", "poetry") or kind_of(parent.element) in (
+            "poesia",
+            "sonetto",
+        )
+        if frame.tag in ("ab", "p") and poem and frame.element.find("{*}lb") is not None:
+            return BlockStyle(True, loose=True)
+        return BlockStyle()
+
+    def line_ends(self, element: ET.Element, tag: str) -> None:
+        """A printed line, column or page ends."""
+        said = element.get("break") or ""
+        hyphenated = (element.get("rend") or "").lower().strip() in ("hyphen", "-", "hyphenated") or type_of(element) in (
+            "inword", "hyphenated", "hyphen", "nobreak",
+        )  # fmt: skip
+        self.running.end_line(said if said in ("no", "yes") else "no" if hyphenated else "maybe")
+        style = self.styles[-1]
+        if tag == "lb" and not self.captures and said != "no":
+            if style.loose:
+                self.close("\n")
+                self.styles[-1] = BlockStyle(True, verse_number(element.get("n") or ""), loose=True)
+            elif style.heading:
+                self.running.new_line()
+
+    def two_readings(self, frame: _Frame) -> None:
+        """P4's `<sic corr="…">`: the content is one reading, an attribute the other."""
+        attribute, is_text = JANUS[frame.tag]
+        other = frame.element.get(attribute)
+        if other is None or (is_text and not other.strip() and attribute != "corr"):
+            return
+        if is_text:
+            frame.capture = self.keep_apart("reading" if other.strip() else "deletion", loose=False)
+            frame.after = other
+        elif other.strip():
+            self.running.mark("reading", " ".join(other.split()))
+
+    # sections
+
+    def open_division(self, frame: _Frame, parent: _Frame) -> None:
+        """Begin a division: its heads become one heading; without one it begins with its first word."""
+        element, label = frame.element, ""
+        top: ET.Element | None = element
+        if frame.tag in _OUTER:
+            if parent.tag not in ("group", "teiCorpus", "teiCorpus.2"):
+                return
+            top = element.find("{*}body") if frame.tag == "text" else None
+            label = header_names(element).title if top is None else words_of_title(element)
+        run, heads = leading_heads(top) if top is not None else ([], [])
+        run = [head for head in run if words(head)]
+        if not run and not label and not (is_division(frame.tag) or frame.tag == "lg"):
+            return
+        division = Division(element, self.depth + 1, parent.siblings, is_poem(element), "" if run else label, run)
+        division.later = [words(head) for head in heads if head not in run]
+        self.heads.update(dict.fromkeys(run, division))
+        if not run:
+            self.waiting.append(division)
+        frame.division = division
+        self.depth += 1
+
+    def document(self, names: Names) -> Book:
+        """The document, with everything that the edition says."""
+        headings = self.headings
+        if len(headings) > 1 and headings[0].level < min(heading.level for heading in headings[1:]):
+            first = headings[0]  # the work's own title is no section of it
+            headings = headings[1:] if fold(first.label).strip(" .") == fold(names.title).strip(" .") else headings
+        divided = headings or any(is_division(tag_of(element)) for element in self.root.iter())
+        return Book(
+            names,
+            self.text,
+            headings=tuple(headings) if divided else None,
+            apparatus=tuple(self.apparatus),
+            lines=self.numbered(),
+            warnings=tuple(self.warnings),
         )
 
-    parser.EntityDeclHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    malformed = reported(
-        f"{name} is not well-formed XML.", "Take another copy, or save it as .txt.", errors=expat.ExpatError
-    )
-    with malformed, reported(f"{name} cannot be read as XML.", "Save it as UTF-8.", errors=(ValueError, LookupError)):
-        parser.Parse(data, True)
-        return builder.close()
+
+def words_of_title(text: ET.Element) -> str:
+    """The title of one of several texts: as its title page gives it, else its `n`."""
+    part = text.find(".//{*}front//{*}titlePart")
+    return words(part)[:120] if part is not None else text.get("n") or ""
 
 
-def _find(root: ET.Element, *tags: str) -> str:
-    """Text of the first element reached by walking through `tags`, each a descendant of the one before."""
-    here: ET.Element | None = root
-    for tag in tags:
-        here = next((e for e in here.iter() if tag_of(e) == tag), None) if here is not None else None
-    return " ".join("".join(here.itertext()).split()) if here is not None else ""
+def verse_number(n: str) -> int | None:
+    """The number of a verse: *119*, *119a*, *26.119*, *119-120*; None where there is none."""
+    match = _NUMBER.search(n.strip())
+    return (int(match.group(1)) if match else numerals.value(n.strip())) or None
 
 
-def _names(root: ET.Element) -> Names:
-    title = re.split(r"\s*[:.]\s*edizion", _find(root, "titleStmt", "title"))[0].strip(" .")
-    dates = [  # those of first editions come first
-        (e.get("type") != "firstEdition", int(year))
-        for e in root.iter()
-        if tag_of(e) == "bibl"
-        for year in re.findall(r"(?<!\d)1[0-9]{3}(?!\d)", _find(e, "date"))
-    ]
-    return Names(title, direct_name(_find(root, "titleStmt", "author")), min(dates)[1] if dates else None)
-
-
-class _Writer(TextBuilder):
-    """Collect the text and the headings while walking the tree."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.headings: list[Heading] = []
-
-    def walk(self, element: ET.Element) -> None:
-        """Write an element and everything below it."""
-        tag = tag_of(element)
-        if tag in _LEFT_OUT:
-            return
-        if _DIVISION.match(tag):
-            self.division(element)
-        elif tag != "lg" and tag in _BLOCKS and not any(tag_of(child) in _BLOCKS for child in element):
-            if text := _words(element):
-                self.put(text, "\n" if tag == "l" else "\n\n")
-        else:
-            if tag == "lg":
-                self.put("", "\n")
-            for child in element:
-                self.walk(child)
-
-    def division(self, element: ET.Element) -> None:
-        """Write a division: its heads become one heading, the rest its body."""
-        marked = list(itertools.takewhile(lambda child: tag_of(child) == "head", element))
-        heads = [head for head in map(_words, marked) if head]
-        if heads:
-            start = self.put("\n".join(heads), "\n\n\n")
-            nested = any(_DIVISION.match(tag_of(child)) for child in element)
-            kind = "parte" if nested or (element.get("type") or "").lower() in _PART_KINDS else "capitolo"
-            number, title = number_of(heads)
-            label, title = (label_for(kind, number), title) if number and kind == "capitolo" else (heads[0], "")
-            self.headings.append(Heading(start, self.length, 1 if kind == "parte" else 2, kind, number, label, title))
-        for child in list(element)[len(marked) :]:
-            self.walk(child)
+def _tokens_touch(root: ET.Element) -> bool:
+    """Whether the text is marked up word by word, with no white space anywhere between two words."""
+    tokens = False
+    for parent in root.iter():
+        for child, following in pairwise(parent):
+            if tag_of(child) == "w" and tag_of(following) in ("w", "c", "space"):
+                if child.tail or tag_of(following) != "w":
+                    return False
+                tokens = True
+    return tokens
 
 
 def parse(data: bytes, name: str) -> Book:
     """Read a TEI document.
 
     Raises:
-        InputError: not well-formed, with entity declarations, or not TEI (no `text` element).
+        InputError: not well-formed, with entities that are declared or unknown, or not TEI (no `text` element).
     """
-    root = _tree(data, name)
-    body = next((e for e in root.iter() if tag_of(e) == "text"), None)
-    if not tag_of(root).upper().startswith("TEI") or body is None:
+    root = parse_tree(data, name)
+    known = tag_of(root).upper().startswith("TEI")
+    if not known or not any(tag_of(element) in ("text", "sourceDoc") for element in root.iter()):
         raise InputError(f"{name} is XML, but not TEI.", f"Its root element is <{tag_of(root)}>.", "Save it as .txt.")
-    writer = _Writer()
-    writer.walk(body)
-    return Book(_names(root), writer.text, headings=tuple(writer.headings))
+    writer = _Walker(root)
+    writer.walk()
+    return writer.document(header_names(root))

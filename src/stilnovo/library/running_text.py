@@ -1,0 +1,95 @@
+"""Put a line of running text together from the pieces in which XML holds it: white space, broken words, where notes stood.
+
+A printed line may end inside a word; the break that marks it then says so, or a hyphen does. Two phrases may touch in the
+file that no one would print without a space. And what is kept apart leaves its place: the offset of a note in its
+paragraph is known only when the paragraph is written.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+from stilnovo.library.records import ApparatusKind
+
+_HYPHENS = frozenset("-‐‑¬\u00ad")
+_CLOSING = frozenset('.,;:!?…»”")]')
+_OPENING = frozenset('«“"„‘([¿¡')
+
+#: Words kept apart: their offset in the line, what they are, and they.
+Mark = tuple[int, ApparatusKind, str]
+
+
+class RunningText:
+    """A line that is being collected."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.marks: list[Mark] = []
+        self.space = False  # white space was read since the last word
+        self.gap = " "  # what white space becomes: a blank, or a line end
+        self.broken = ""  # a printed line ended: "no" inside a word, "yes" after one, "maybe"
+        self.seam = False  # two phrases of whole words meet here
+        self.ended = False  # a phrase of whole words has just ended
+
+    def __bool__(self) -> bool:
+        return bool(self.pieces)
+
+    def say(self, text: str | None) -> None:
+        """Add text; its white space counts as one blank."""
+        if not text:
+            return
+        words = text.split()
+        if not words:
+            self.space = True
+            return
+        self._join(words[0][0], text[0].isspace())
+        self.pieces.append(" ".join(words))
+        self.space, self.seam, self.ended = text[-1].isspace(), False, False
+
+    def _join(self, first: str, spaced: bool) -> None:
+        """Decide what stands between what was said and a piece that begins with `first`."""
+        last = self.pieces[-1][-1] if self.pieces else ""
+        if self.broken and last:
+            hyphen = last in _HYPHENS and (len(self.pieces[-1]) == 1 or self.pieces[-1][-2].isalpha())
+            sure = hyphen and (last in "¬\u00ad" or first.islower())
+            if self.broken == "no" or (self.broken == "maybe" and sure):
+                self.pieces[-1] = self.pieces[-1][:-1] if hyphen else self.pieces[-1]
+                self.broken, self.space, self.gap = "", False, " "
+                return
+            spaced = True
+        if self.seam and (last.isalnum() or last in _CLOSING) and (first.isalnum() or first in _OPENING):
+            spaced = True
+        if last and (spaced or self.space or self.gap == "\n"):
+            self.pieces.append(self.gap)
+        self.broken, self.gap = "", " "
+
+    def end_line(self, broken: str) -> None:
+        """A line, page or column of the printed source ends: `broken` is *no* inside a word, *yes* after one, or *maybe*."""
+        if self.broken != "no":
+            self.broken = broken
+
+    def new_line(self) -> None:
+        """What follows begins a new line."""
+        self.gap = "\n" if self.pieces else " "
+
+    def phrase(self, begins: bool) -> None:
+        """A phrase of whole words begins or ends."""
+        self.seam = self.seam or (begins and self.ended)
+        self.ended = self.ended or not begins
+
+    def mark(self, kind: ApparatusKind, text: str) -> None:
+        """Note that words stood here which are kept apart. Only a reading or a printer's mark may stand inside a word."""
+        self.marks.append((len(self.pieces), kind, text))
+        self.seam = self.seam or kind not in ("reading", "deletion", "running head", "page", "line number")
+
+    def take(self) -> tuple[str, list[Mark]]:
+        """The line and the marks in it by their offsets; the next begins empty."""
+        pieces = [unicodedata.normalize("NFC", piece.replace("\u00ad", "")) for piece in self.pieces]
+        text, marks = unicodedata.normalize("NFC", "".join(pieces)), []
+        done = offset = 0
+        for count, kind, words in self.marks:
+            offset += sum(map(len, pieces[done:count]))
+            done = count
+            marks.append((min(offset, len(text)), kind, words))
+        self.__init__()  # type: ignore[misc]
+        return text, marks

@@ -1,0 +1,149 @@
+"""Parse XML that anybody may have written: named characters are resolved, everything that could be an attack is refused.
+
+Older editions (TEI P4) write `&agrave;` and leave its meaning to a DTD on somebody's server. Nothing is fetched here: the
+parser is given a DTD of its own, which declares the named characters of HTML, and an entity that is not among them is
+refused by name. Declarations in the file itself are refused, but for the switches of P4 (`<!ENTITY % TEI.prose
+'INCLUDE'>`), which cannot bring anything into the text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import html.entities
+import re
+import xml.etree.ElementTree as ET
+from contextlib import suppress
+from functools import cache
+from xml.parsers import expat
+
+from stilnovo.errors import InputError, reported
+from stilnovo.library.decoding import decode
+
+#: Deeper than any edition nests its elements.
+MAXIMUM_DEPTH = 2000
+#: More than a library's longest work has, every word and every point marked by an element.
+MAXIMUM_ELEMENTS = 5_000_000
+_ENCODING = re.compile(rb"\s*<\?xml[^>]*encoding\s*=\s*[\"']([A-Za-z0-9._-]+)")
+_DECLARATION = re.compile(rb"\s*(?:<\?xml\s[^>]*\?>)?\s*")
+_REFERENCE = re.compile(r"&([^\s;&<]{1,40});?")
+
+
+@cache
+def _named_characters() -> str:
+    """A DTD that declares HTML's named characters, written as character references."""
+    return "".join(
+        f'<!ENTITY {name[:-1]} "{"".join(f"&#38;#{ord(char)};" for char in characters)}">'
+        for name, characters in html.entities.html5.items()
+        if name.endswith(";") and name[:-1] not in ("amp", "lt", "gt", "quot", "apos")
+    )
+
+
+class _Parser:
+    """One parse: expat's events build a tree, within bounds."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.depth, self.elements, self.inside, self.declared = name, 0, 0, False, False
+        self.builder = ET.TreeBuilder()
+        self.expat = parser = expat.ParserCreate("utf-8", "}")
+        parser.buffer_text = True
+        parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_ALWAYS)
+        parser.UseForeignDTD(True)
+        parser.ExternalEntityRefHandler = self.external
+        parser.EntityDeclHandler = self.declaration
+        parser.SkippedEntityHandler = self.skipped
+        parser.StartElementHandler = self.start
+        parser.EndElementHandler = self.end
+        parser.CharacterDataHandler = self.builder.data
+
+    def external(self, context: str, *_: object) -> int:
+        """Give expat our own DTD in place of the one that the file names, and nothing in place of other files."""
+        if not self.declared:
+            self.declared = self.inside = True
+            self.expat.ExternalEntityParserCreate(context).Parse(_named_characters(), True)
+            self.inside = False
+        return 1
+
+    def declaration(self, _: str, is_parameter: bool, value: str | None, *__: object) -> None:
+        """Refuse what the file declares itself."""
+        if not (self.inside or (is_parameter and value in (None, "INCLUDE", "IGNORE"))):
+            raise InputError(
+                f"{self.name} declares XML entities.", "They can hide an attack.", "Remove the DOCTYPE's declarations."
+            )
+
+    def skipped(self, entity: str, *_: object) -> None:
+        """Refuse an entity whose meaning nobody says."""
+        raise self.unknown(entity)
+
+    def unknown(self, entity: str) -> InputError:
+        """The refusal of an entity without known meaning."""
+        return InputError(
+            f"{self.name} uses the entity &{entity}; without saying what it is.",
+            "It is none of HTML's named characters.",
+            "Replace it by the character it stands for, and add the file again.",
+        )
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Open an element."""
+        self.depth, self.elements = self.depth + 1, self.elements + 1
+        if self.depth > MAXIMUM_DEPTH or self.elements > MAXIMUM_ELEMENTS:
+            amount = (
+                f"{MAXIMUM_DEPTH} elements in each other"
+                if self.depth > MAXIMUM_DEPTH
+                else f"{MAXIMUM_ELEMENTS:,} elements"
+            )
+            raise InputError(f"{self.name} is no text.", f"It has more than {amount}.", "Check the file.")
+        self.builder.start(tag, attributes)
+
+    def end(self, tag: str) -> None:
+        """Close an element."""
+        self.depth -= 1
+        self.builder.end(tag)
+
+
+def _utf_8(data: bytes, name: str) -> bytes:
+    """The file in UTF-8, from the encoding that it declares, or that its bytes show where they are not of that one."""
+    declared = _ENCODING.match(data[:200])
+    encoding = declared.group(1).decode() if declared else "utf-8"
+    single = "latin" in encoding.lower() or "8859-1" in encoding or "ascii" in encoding.lower()
+    if single and re.search(rb"[\x80-\x9f]", data):
+        encoding = "cp1252"  # as browsers do: those who declare Latin-1 and use these bytes mean Windows
+    if b"\x00" not in data[:4]:  # a file that says UTF-16 and was converted since
+        encoding = "utf-8" if encoding.lower().startswith(("utf-16", "utf16", "utf-8", "utf8")) else encoding
+        with suppress(UnicodeDecodeError, LookupError):
+            return data.decode(encoding).encode()
+        if declared and not _is_known(encoding):
+            raise InputError(f"{name} cannot be read as XML.", f"Unknown encoding: {encoding}.", "Save it as UTF-8.")
+    return decode(data, name).encode()
+
+
+def _is_known(encoding: str) -> bool:
+    with suppress(LookupError):
+        return bool(codecs.lookup(encoding))
+    return False
+
+
+def parse_tree(data: bytes, name: str) -> ET.Element:
+    """Parse XML in any encoding that its declaration names.
+
+    Raises:
+        InputError: not well-formed, nested too deeply, with entity declarations, or with an entity that is not known.
+    """
+    content = _utf_8(data, name).removeprefix(codecs.BOM_UTF8)
+    content = _DECLARATION.sub(
+        b"", content, count=1
+    )  # what it says holds no longer; blanks before it are a common slip
+    parser = _Parser(name)
+    with reported(f"{name} is not well-formed XML.", "Take another copy, or save it as .txt.", errors=expat.ExpatError):
+        try:
+            parser.expat.Parse(content, True)
+        except expat.ExpatError as error:
+            if error.code == expat.errors.codes[expat.errors.XML_ERROR_UNDEFINED_ENTITY]:
+                raise parser.unknown(_entity_at(content, parser.expat.ErrorByteIndex)) from error
+            raise
+        return parser.builder.close()
+
+
+def _entity_at(content: bytes, at: int) -> str:
+    """Name of the entity referred to at a byte of the file, or in the tag that begins there."""
+    reference = _REFERENCE.search(content[at : at + 4000].decode("utf-8", "replace"))
+    return reference.group(1) if reference else "?"

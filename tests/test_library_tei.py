@@ -1,0 +1,371 @@
+"""TEI as people write it: every word once and in order, what is beside the text kept apart, sections and verses cited as marked."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from conftest import REAL_DATA
+from stilnovo.errors import InputError
+from stilnovo.library.names import Names
+from stilnovo.library.read import understand
+from stilnovo.library.sections import Section, split
+from stilnovo.library.text_builder import Book
+
+CASES = REAL_DATA.parent / "cases" / "library"
+HEADER = (
+    "<teiHeader><fileDesc><titleStmt><title>Prove</title><author>Prova, Ada</author></titleStmt></fileDesc></teiHeader>"
+)
+
+
+def tei(body: str, header: str = HEADER) -> Book:
+    """The document that a TEI file with this body is read as."""
+    xml = f'<?xml version="1.0"?><TEI xmlns="http://www.tei-c.org/ns/1.0">{header}<text>{body}</text></TEI>'
+    return understand(xml.encode(), "prova.xml")
+
+
+def p(content: str) -> str:
+    """The text of a document of one paragraph."""
+    return tei(f"<body><div><p>{content}</p></div></body>").text
+
+
+def sections(book: Book) -> list[Section]:
+    return split(book.text, book.headings, book.lines)
+
+
+def labels(body: str) -> list[str]:
+    """Labels of the sections of a document with this body."""
+    return [section.label for section in sections(tei(f"<body>{body}</body>"))]
+
+
+def kept(book: Book) -> list[tuple[str, str]]:
+    """What was kept apart."""
+    return [(item.kind, item.text) for item in book.apparatus]
+
+
+def verses(section: Section) -> list[int | None]:
+    return [line.number for line in section.lines]
+
+
+TEI = """<?xml version="1.0"?>
+<TEI xmlns="http://www.tei-c.org/ns/1.0"><teiHeader><fileDesc><titleStmt><title>Il vetraio: edizione</title>
+<author>Prova, Ada (1850-1910)</author></titleStmt><sourceDesc><bibl type="printSource"><date>1955</date></bibl>
+<bibl type="firstEdition"><date>1901</date></bibl></sourceDesc></fileDesc></teiHeader><text><body>
+<div type="part"><head>PARTE PRIMA</head><div type="chapter"><head>I. La fornace</head><p>Ardeva   da
+tre giorni.<note>nota</note></p></div></div>
+<div type="canto"><head>2</head><lg><l>Cantava il vetro,</l><l>cantava piano</l></lg></div></body></text></TEI>"""
+
+
+def test_tei() -> None:
+    document = understand(TEI.encode(), "vetraio.xml")
+    assert document.names == Names("Il vetraio", "Ada Prova", 1901)
+    assert document.headings is not None
+    assert [(h.label, h.title) for h in document.headings] == [
+        ("PARTE PRIMA", ""),
+        ("Capitolo I", "La fornace"),
+        ("Canto II", ""),
+    ]
+    assert "Ardeva da tre giorni." in document.text
+    assert "Cantava il vetro,\ncantava piano" in document.text
+
+
+@pytest.mark.parametrize(
+    ("xml", "words"),
+    [
+        ('<!DOCTYPE a [<!ENTITY b "c">]><TEI><text>&b;</text></TEI>', "entities"),
+        ("<TEI><text>", "well-formed"),
+        ("<html><body>x</body></html>", "not TEI"),
+        ("<TEI><teiHeader/><text> </text></TEI>", "empty"),
+    ],
+)
+def test_bad_xml_is_refused(xml: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        understand(xml.encode(), "a.xml")
+
+
+# Words in the text, once, in order
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("«<quote>Omnia munda mundis</quote>,» disse poi.", "«Omnia munda mundis,» disse poi."),
+        ("Disse: <q><p>Vieni.</p></q> E uscì.", "Disse:\n\nVieni.\n\nE uscì."),
+        ("Prese <list><item>pane</item><item>vino</item></list> e partì.", "Prese\n\npane\nvino\n\ne partì."),
+        ("<said>«Vieni,»</said><said>«Subito.»</said>", "«Vieni,» «Subito.»"),
+        ("<s>Uno.</s><s>Due.</s>", "Uno. Due."),
+        ("<w>Dolce</w><w>e</w><w>chiara</w><pc>.</pc>", "Dolce e chiara."),
+        ("<w>can</w><w>ta</w><c> </c><w>piano</w>", "canta piano"),
+        ("<w>Dolce</w>\n<pc>,</pc>\n<w>chiara</w>", "Dolce, chiara"),
+        ("<hi>S</hi><hi rend='sc'>i</hi> racconta", "Si racconta"),
+        ("<inventato>Vento</inventato> <altro>di <hi>mare</hi></altro>.", "Vento di mare."),
+        ("<table><row><cell>Tanto</cell><cell>gentile</cell></row><row><cell>pare</cell></row></table>", "Tanto\ngentile\npare"),
+        ("pa<gap reason='illegible'/>ola", "pa[…]ola"),
+        ("per<!-- nota -->ché no", "perché no"),
+        ("Era <floatingText><body><div><head>Lettera</head><p>Caro.</p></div></body></floatingText> così.",
+         "Era\n\nLettera\n\nCaro.\n\ncosì."),
+        ("caffe\u0301", "caffè".replace("è", "é")),
+    ],
+)  # fmt: skip
+def test_every_word_of_a_paragraph(content: str, text: str) -> None:
+    assert p(content) == text
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("abbandonava<lb/>mai", "abbandonava mai"),
+        ("abbandonava<pb n='13'/>mai", "abbandonava mai"),
+        ("spe<pb n='12' break='no'/>ranza", "speranza"),
+        ("vi-<lb break='no'/>cino", "vicino"),
+        ("vi-\n   <lb break='no'/>\n cino", "vicino"),
+        ("vi-<lb/>cino", "vicino"),
+        ("vi\u00ad<lb/>cino", "vicino"),
+        ("vi¬<lb/>cino", "vicino"),
+        ("vi-<lb/><pb n='2'/><fw type='header'>Prove</fw><lb/>cino", "vicino"),
+        ("vi<lb rend='hyphen'/>cino", "vicino"),
+        ("vi<lb type='inWord'/>cino", "vicino"),
+        ("disse -<lb/>e tacque", "disse - e tacque"),
+        ("Lucca-<lb/>Pisa", "Lucca- Pisa"),
+        ("ca\u00adsa", "casa"),
+        ("casa<cb n='2'/>del<milestone unit='x'/>nespolo", "casa del nespolo"),
+    ],
+)  # fmt: skip
+def test_breaks_end_a_word_but_where_they_stand_in_one(content: str, text: str) -> None:
+    assert p(content) == text
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "apart"),
+    [
+        ("<choice><sic>nongli</sic><corr>non gli</corr></choice>, no", "non gli, no", [("reading", "nongli")]),
+        ("<choice>\n <corr>non gli</corr>\n <sic>nongli</sic>\n</choice>, no", "non gli, no", [("reading", "nongli")]),
+        ("vi<choice><orig>t</orig><reg>z</reg></choice>io", "vizio", [("reading", "t")]),
+        ("<choice><abbr>S.E.</abbr><expan>S<ex>ua</ex> E<ex>ccellenza</ex></expan></choice>", "Sua Eccellenza", [("reading", "S.E.")]),
+        ("<choice><reg>primo</reg><reg>secondo</reg><orig>prjmo</orig></choice>", "primo", [("reading", "secondo"), ("reading", "prjmo")]),
+        ("<choice><seg>uno</seg><seg>due</seg></choice>", "uno", [("reading", "due")]),
+        ("<app><lem>colle</lem><rdg wit='#A'>monte</rdg><rdg>poggio</rdg></app>.", "colle.", [("reading", "monte"), ("reading", "poggio")]),
+        ("<app><rdg>colle</rdg><rdg>monte</rdg></app>", "colle", [("reading", "monte")]),
+        ("<subst><del>vecchia</del><add>nuova</add></subst> casa", "nuova casa", [("deletion", "vecchia")]),
+        ("<restore><del>resta</del></restore> qui", "resta qui", []),
+        ("la <surplus>la</surplus> casa", "la casa", [("deletion", "la")]),
+        ("<sic>così</sic> <orig>vn</orig> <corr>bene</corr> <abbr>ecc.</abbr>", "così vn bene ecc.", []),
+        ("<sic corr='non gli'>nongli</sic> importa", "non gli importa", [("reading", "nongli")]),
+        ("<corr sic='nongli'>non gli</corr> importa", "non gli importa", [("reading", "nongli")]),
+        ("<abbr expan='Sua Eccellenza'>S.E.</abbr> rise", "Sua Eccellenza rise", [("reading", "S.E.")]),
+        ("un<unclear>o</unclear> <supplied>solo</supplied>", "uno solo", []),
+    ],
+)  # fmt: skip
+def test_of_several_readings_one_is_in_the_text(content: str, text: str, apart: list[tuple[str, str]]) -> None:
+    book = tei(f"<body><div><p>{content}</p></div></body>")
+    assert (book.text, kept(book)) == (text, apart)
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "apart"),
+    [
+        ("<p>ramo<note>di <hi>Lecco</hi></note> del</p>", "ramo del", [("note", "di Lecco")]),
+        ("<p>ramo<note><p>Uno.</p><p>Due.</p></note> del</p>", "ramo del", [("note", "Uno.\nDue.")]),
+        ("<p>ramo<ref target='#n1'>1</ref> del <ref target='#x'>lago</ref></p>", "ramo del lago", [("note", "1")]),
+        ("<p>ramo<hi rend='superscript'>1</hi> del M<hi rend='sup'>e</hi></p>", "ramo del Me", [("note", "1")]),
+        ("<p>ramo</p><fw type='pageNum'>12</fw><fw type='header'>CAP. I</fw><p>del</p>", "ramo\n\ndel",
+         [("page", "12"), ("running head", "CAP. I")]),
+        ("<sp><speaker>LUCIA</speaker><stage>piano</stage><p>Vengo.<stage>esce</stage>Addio.</p></sp>", "Vengo. Addio.",
+         [("speaker", "LUCIA"), ("stage", "piano"), ("stage", "esce")]),
+        ("<p>Ecco<figure><head>Fig. 1</head><figDesc>Una casa</figDesc></figure> la casa.</p>", "Ecco la casa.",
+         [("figure", "Fig. 1\nUna casa")]),
+        ("<argument><p>Si narra</p></argument><p>Era</p><trailer>FINE</trailer>", "Era", [("argument", "Si narra"), ("colophon", "FINE")]),
+        ("<epigraph><quote>Amor</quote></epigraph><p>Era</p>", "Amor\n\nEra", []),
+        ("<p>Era</p><div type='notes'><head>Note</head><note>Una.</note><note><p>Due.</p><p>Tre.</p></note></div>", "Era",
+         [("note", "Note"), ("note", "Una."), ("note", "Due.\nTre.")]),
+        ("<div type='table_of_contents'><list><item>Uno</item><item>Due</item></list></div><p>Era</p>", "Era",
+         [("contents", "Uno"), ("contents", "Due")]),
+        ("<div><head>INDICE</head><list><item>Uno</item></list></div><p>Era</p>", "Era", [("contents", "INDICE"), ("contents", "Uno")]),
+        ("<titlePage><docTitle><titlePart>Prove</titlePart></docTitle><docAuthor>Ada</docAuthor></titlePage><p>Era</p>", "Era",
+         [("title page", "Prove"), ("title page", "Ada")]),
+        ("<castList><head>PERSONAGGI</head><castItem><role>ADA</role>, <roleDesc>serva</roleDesc></castItem></castList><p>Era</p>",
+         "Era", [("other", "PERSONAGGI"), ("other", "ADA, serva")]),
+        ("<lg><l>Nel mezzo</l><l><seg type='lineNumber'>2</seg>mi ritrovai</l></lg>", "Nel mezzo\nmi ritrovai", [("line number", "2")]),
+        ("<p>Era<note>che <choice><sic>e</sic><corr>è</corr></choice></note></p>", "Era", [("note", "che è"), ("reading", "e")]),
+    ],
+)  # fmt: skip
+def test_what_is_beside_the_text_is_kept_apart(body: str, text: str, apart: list[tuple[str, str]]) -> None:
+    book = tei(f"<body>{body}</body>")
+    assert (book.text, kept(book)) == (text, apart)
+
+
+def test_words_kept_apart_know_where_they_stood() -> None:
+    book = tei(
+        "<body><div><p>Quel  ramo<note>A</note> del lago, <note>B</note>che volge.</p><note>C</note><p>Tutto.</p></div></body>"
+    )
+    assert [(item.text, book.text[: item.at]) for item in book.apparatus] == [
+        ("A", "Quel ramo"), ("B", "Quel ramo del lago,"), ("C", "Quel ramo del lago, che volge."),
+    ]  # fmt: skip
+
+
+# Sections
+
+
+@pytest.mark.parametrize(
+    ("body", "right"),
+    [
+        ("<div type='sonnet' n='1'><l>a</l></div><div type='sonnet' n='2'><l>b</l></div>", ["Sonetto I", "Sonetto II"]),
+        ("<div1 type='Act' n='1'><div2 type='Scene' n='1'><p>a</p></div2><div2 type='Scene' n='2'><p>b</p></div2></div1>",
+         ["Atto I, Scena I", "Atto I, Scena II"]),
+        ("<div type='acte'><head>ATTO PRIMO</head><div type='scene'><head>SCENA ULTIMA</head><p>a</p></div></div>",
+         ["Atto I, Scena ultima"]),
+        ("<div type='poem'><head>XII. L'infinito</head><l>a</l></div><div type='poem'><head>CC</head><l>b</l></div>",
+         ["XII. L'infinito", "Poesia CC"]),
+        ("<div type='poem' n='12'><head>L'infinito</head><l>a</l></div><div><head>A Silvia</head><l>b</l></div>",
+         ["XII. L'infinito", "A Silvia"]),
+        ("<div><head>XII. L'infinito</head><lg><l>a</l></lg></div><div><head>XIII. La sera</head><lg><l>b</l></lg></div>",
+         ["XII. L'infinito", "XIII. La sera"]),
+        ("<lg type='sonnet' n='1'><l>a</l></lg><lg type='sonnet' n='2'><l>b</l></lg>", ["Sonetto I", "Sonetto II"]),
+        ("<lg><head>A Zacinto</head><lg><l>a</l></lg></lg><lg><head>Alla sera</head><l>b</l></lg>", ["A Zacinto", "Alla sera"]),
+        ("<div type='canto' n='26'><l>a</l></div><div type='canto' n='XXVII'><l>a</l></div>", ["Canto XXVI", "Canto XXVII"]),
+        ("<div type='canto' n='26'><head>Ulisse</head><l>a</l></div>", ["Canto XXVI"]),
+        ("<div type='cantica' n='Inferno'><div type='canto' n='1'><l>a</l></div></div>", ["Inferno, Canto I"]),
+        ("<div type='cantica'><head>Inferno</head><div type='canto'><head>Canto I</head><l>a</l></div></div>", ["Inferno, Canto I"]),
+        ("<div type='chapter'><p>a</p></div><div type='chapter'><p>b</p></div>", ["Capitolo I", "Capitolo II"]),
+        ("<div type='chapter'><head>I lupini</head><p>a</p></div><div type='chapter'><head>Il ritorno</head><p>b</p></div>",
+         ["I lupini", "Il ritorno"]),
+        ("<div type='chapter'><head>I La casa</head><p>a</p></div><div type='chapter'><head>II I lupini</head><p>b</p></div>",
+         ["Capitolo I", "Capitolo II"]),
+        ("<div type='letter'><head>11 Ottobre 1797.</head><p>a</p></div><div type='letter' n='2'><p>b</p></div>",
+         ["11 Ottobre 1797.", "Lettera II"]),
+        ("<div type='textpart' subtype='book' n='2'><div type='textpart' subtype='chapter' n='2.7'><p>a</p></div></div>",
+         ["Libro II, Capitolo VII"]),
+        ("<div type='book' n='1'><div type='part' n='2'><div type='chapter' n='3'><p>a</p></div></div></div>",
+         ["Libro I, Parte II, Capitolo III"]),
+        ("<div type='chapter'><head>CHAPTER III. The house</head><p>a</p></div>", ["Capitolo III"]),
+        ("<div type='preface'><p>a</p></div><div type='idillio' n='3'><l>a</l></div>", ["Prefazione", "Idillio III"]),
+        ("<div><p>a</p></div><div><p>b</p></div>", [""]),
+        ("<div type='chapter' n='1'><pb n='3'/><head>I<lb/>La casa</head><p>a</p></div>", ["Capitolo I"]),
+        ("<div type='edition'><div n='4'><p>a</p></div></div>", ["Sezione IV"]),
+        ("<div type='poem'><head>Inno</head><lg><head>I</head><l>a</l></lg><lg><head>II</head><l>b</l></lg></div>", ["Inno"]),
+    ],
+)  # fmt: skip
+def test_sections_are_named_by_heading_or_by_type_and_number(body: str, right: list[str]) -> None:
+    assert labels(body) == right
+
+
+def test_a_section_without_heading_begins_with_its_first_word() -> None:
+    book = tei(
+        "<body><div type='scene' n='1'><sp><speaker>ADA</speaker><p>Vengo.</p></sp></div><div type='scene' n='2'><note>x</note>"
+        "<sp><speaker>UGO</speaker><p>Vado.</p></sp></div></body>"
+    )
+    assert [book.text[s.body : s.end].strip() for s in sections(book)] == ["Vengo.", "Vado."]
+    assert [item.at for item in book.apparatus] == [0, *[book.text.index("Vado.")] * 2]
+
+
+def test_several_texts_in_a_group_and_a_corpus() -> None:
+    text = "<front><titlePage><docTitle><titlePart>{}</titlePart></docTitle></titlePage></front><body><div n='1'><p>{}</p></div></body>"
+    group = f"<group><text>{text.format('Alba', 'a')}</text><text>{text.format('Sera', 'b')}</text></group>"
+    assert [section.label for section in sections(tei(group))] == ["Alba, Sezione I", "Sera, Sezione I"]
+    one = "<TEI>{}<text><body><p>{}</p></body></text></TEI>"
+    other = HEADER.replace("Prove", "Canti")
+    corpus = f"<teiCorpus>{HEADER}{one.format(HEADER, 'uno')}{one.format(other, 'due')}</teiCorpus>"
+    book = understand(corpus.encode(), "corpus.xml")
+    assert [(s.label, book.text[s.body : s.end].strip()) for s in sections(book)] == [
+        ("Prove", "uno"),
+        ("Canti", "due"),
+    ]
+
+
+# Verses
+
+
+@pytest.mark.parametrize(
+    ("body", "numbers"),
+    [
+        ("<l n='112'>a</l><l n='113'>b</l>", [112, 113]),
+        ("<lg><l n='119a'>a</l><l n='26.120'>b</l></lg>", [119, 120]),
+        ("<l>a</l><l>b</l><l>c</l><l>d</l><l n='5'>e</l><l>f</l>", [1, 2, 3, 4, 5, 6]),
+        ("<l>a</l><l part='I'>b</l><l part='M'>c</l><l part='F'>d</l><l>e</l>", [1, 2, 2, 2, 3]),
+        ("<l part='I' n='40'>a</l><l part='F'>b</l><l>c</l>", [40, 40, 41]),
+        (
+            "<sp><speaker>A</speaker><l>a</l><l part='I'>b</l></sp><sp><speaker>B</speaker><l part='F'>c</l><l>d</l></sp>",
+            [1, 2, 2, 3],
+        ),
+        ("<lg><lb n='7'/>Nel mezzo<lb n='8'/>del cammin</lg>", [7, 8]),
+        ("<lg>Nel mezzo<lb/>del cammin<lb/>di nostra vita</lg>", [1, 2, 3]),
+        ("<lg><head>I</head><l>Nel mezzo</l><l>mi</l></lg><lg><head>II</head><l>c</l></lg>", [1, 2, 3]),
+        ("<l>Nel mezzo <stage>piano</stage> del <lb/>cammin</l><l>b</l>", [1, 2]),
+    ],
+)
+def test_verses_have_the_numbers_of_the_edition(body: str, numbers: list[int]) -> None:
+    (section,) = sections(tei(f"<body><div type='poem'><head>Inno</head>{body}</div></body>"))
+    assert (section.verse, verses(section)) == (True, numbers)
+
+
+def test_verses_in_prose_are_lines_but_no_poem() -> None:
+    book = tei(
+        f"<body><div><p>Cantava: <l>La donna è mobile</l> e rideva. {'Poi tacque a lungo. ' * 5}</p></div></body>"
+    )
+    assert book.text.startswith("Cantava:\nLa donna è mobile\ne rideva.")
+    assert book.lines is not None
+    assert [book.text[line.start : line.end] for line in book.lines] == ["La donna è mobile"]
+    assert not sections(book)[0].verse
+    assert tei("<body><p>Breve.</p></body>").lines == ()
+
+
+def test_a_letter_whose_paragraphs_are_marked_as_lines_is_prose() -> None:
+    book = tei(f"<body><div type='letter'><l>Caro amico,</l><l>{'scrivo queste righe ' * 20}</l></div></body>")
+    assert book.lines == ()
+
+
+# Characters
+
+
+@pytest.mark.parametrize("encoding", ["ISO-8859-1", "windows-1252", "UTF-8", "UTF-16", "iso-8859-15", "macintosh"])
+@pytest.mark.parametrize(
+    "doctype",
+    [
+        "",
+        '<!DOCTYPE TEI.2 SYSTEM "x.dtd">',
+        "<!DOCTYPE TEI.2 PUBLIC '-//TEI//X' 'x.dtd' [<!ENTITY % TEI.prose 'INCLUDE'>]>",
+    ],
+)
+def test_named_characters_in_every_encoding(encoding: str, doctype: str) -> None:
+    xml = (
+        f'<?xml version="1.0" encoding="{encoding}"?>{doctype}<TEI.2>{HEADER}<text><body><div1 n="citt&agrave;"><p>La citt&agrave; '
+        "era là; perch&eacute; tutti, pi&#249;&nbsp;o meno&hellip;</p></div1></body></text></TEI.2>"
+    )
+    book = understand(xml.encode(encoding), "a.xml")
+    assert book.text == "La città era là; perché tutti, più o meno…"
+    assert sections(book)[0].label == "Città"
+
+
+def test_encodings_that_files_get_wrong() -> None:
+    xml = '<?xml version="1.0" encoding="{}"?><TEI><text><body><p>La città è “là”.</p></body></text></TEI>'
+    said = {("utf-8", "cp1252"), ("ISO-8859-1", "cp1252"), ("UTF-16", "utf-8"), ("us-ascii", "utf-8")}
+    assert {
+        understand(xml.format(is_said).encode(true), "a.xml").text for is_said, true in said - {("us-ascii", "utf-8")}
+    } == {"La città è “là”."}
+    assert understand(b"\n " + xml.format("utf-8").encode(), "a.xml").text == "La città è “là”."
+
+
+@pytest.mark.parametrize("doctype", ["", '<!DOCTYPE TEI.2 SYSTEM "x.dtd">', "<!DOCTYPE TEI.2 SYSTEM 'x.dtd' [%mio;]>"])
+def test_an_unknown_entity_is_refused_by_name(doctype: str) -> None:
+    with pytest.raises(InputError, match="&mio;"):
+        understand(f"{doctype}<TEI><text><body><p>un &mio; caso</p></body></text></TEI>".encode(), "a.xml")
+
+
+# Bounds
+
+
+def test_deep_and_wide_files_are_read_or_refused_in_time() -> None:
+    with pytest.raises(InputError, match="2000 elements in each other"):
+        tei("<body>" + "<div>" * 10_000 + "<p>x</p>" + "</div>" * 10_000 + "</body>")
+    names = ["div" if n % 2 else "hi" for n in range(900)]
+    deep = "".join(f"<{name}>a " for name in names) + "".join(f"</{name}>" for name in reversed(names))
+    start = time.perf_counter()
+    assert tei(f"<body>{deep}</body>").text.count("a") == 900
+    attributes = " ".join(f"a{n}='x'" for n in range(100_000))
+    tei(f"<body><p {attributes}>x</p></body>")
+    assert len(tei(f"<body><p>{'parola ' * 200_000}</p></body>").text.split()) == 200_000
+    assert len(kept(tei(f"<body><p>{'a<note>b</note> ' * 20_000}</p></body>"))) == 20_000
+    tei("<body>" + "<div><head>I</head><p>x</p></div>" * 10_000 + "</body>")
+    tei("<body><p>" + "vi-<lb/>cino" * 20_000 + "</p></body>")
+    assert time.perf_counter() - start < 20
