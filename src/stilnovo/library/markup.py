@@ -1,111 +1,192 @@
 """Read HTML: web pages, Project Gutenberg's editions, the chapters inside an EPUB.
 
-Only text is taken. Scripts, styles, forms and navigation are left out, nothing is fetched, nothing is run.
+Every word of a page's body is kept, the author's as text, all else (notes, page numbers, tables of contents, licences,
+what the site adds) apart, in its place; scripts and styles are left out, nothing is fetched, nothing is run.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 
-from stilnovo.errors import needs, reported
-from stilnovo.library.decoding import decode
+from stilnovo.errors import InputError
+from stilnovo.library.flow import ApartFlow, Aside, Flow, MainFlow
+from stilnovo.library.html_tree import BLOCKS, Element, page_text, parse_tree
 from stilnovo.library.names import Names, direct_name, old_year
-from stilnovo.library.text_builder import Book, TextBuilder, tag_of
+from stilnovo.library.notes import find_notes, is_heading
+from stilnovo.library.outline import Outline, find_contents
+from stilnovo.library.records import ApparatusKind
+from stilnovo.library.roles import apparatus_kind, is_initial, is_line, is_poem, line_number
+from stilnovo.library.text_builder import Book, TextBuilder
 
-if TYPE_CHECKING:
-    from lxml.etree import _Element
-
-_LEFT_OUT = frozenset([
-    "head", "script", "style", "noscript", "template", "iframe", "object", "embed", "applet", "svg", "math", "form",
-    "button", "select", "textarea", "nav", "audio", "video", "canvas", "figure", "img",
-])  # fmt: skip
-# What has to stand between the text of an element and that around it.
-_GAPS = dict.fromkeys(["div", "li", "tr", "dt", "dd", "address", "center", "caption"], "\n") | dict.fromkeys([
-    "p", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "ul", "ol", "dl", "table", "section", "article", "hr",
-    "header", "footer",
-], "\n\n")  # fmt: skip
-_BOILERPLATE = re.compile(r"pg-?(?:header|footer|boilerplate)|\bws-noexport\b|\bmw-editsection\b", re.I)
-_DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
-_DEPTH = re.compile(r"h([1-6])\Z")
+_LEFT_OUT = frozenset(["script", "style", "head"])
+_PLAIN = frozenset(["pre", "xmp", "listing", "plaintext"])
+_LETTER_ALT = re.compile(
+    r"(?:.{0,30}\b(?:initial|letter|lettera|capolettera|iniziale|lettrine|drop ?cap|initiale)\W+)?[«“\"]?([^\W\d_])[.\"”]?",
+    re.I,
+)
+_NOTE_DIGITS = re.compile(r"[\[(]?(?:\d{1,3}|[*†‡§]{1,3})[\])]?")
+_UNIT = re.compile(r"(?:\A|[\W\d])(?:k|c|m|d|h|da)?m\Z|\d\Z|(?:\A|[\W\d_])[^\W\d_]\Z")
 
 
 class _Page:
-    """Text of a tree as it is walked: words collected until a block ends."""
+    """The flows of a page as its tree is walked: the author's text, and what stands apart as it comes."""
 
-    def __init__(self, writer: TextBuilder) -> None:
-        self.writer, self.words, self.gap, self.depth = writer, list[str](), "\n\n", 0
+    def __init__(self, main: MainFlow, kinds: Mapping[Element, ApparatusKind], reach: Callable[[str], None]) -> None:
+        self.main, self.kinds, self.reach = main, kinds, reach
+        self.apart: list[ApartFlow] = []
+        self.plain = self.verse = 0
+        self.headings: list[Element] = []
+        self.later: list[str] = []
 
-    def say(self, text: str | None, plain: bool) -> None:
-        """Add running text; `plain` keeps its line breaks."""
-        if text:
-            self.words.append(text if plain else re.sub(r"\s+", " ", text))
+    @property
+    def flow(self) -> Flow:
+        """The flow that is written to."""
+        return self.apart[-1] if self.apart else self.main
 
-    def close(self, gap: str) -> None:
-        """End a line or paragraph; `gap` is put before the next."""
-        lines = [" ".join(line.split()) for line in "".join(self.words).split("\n")]
-        self.words.clear()
-        text = "\n".join(lines).strip()
-        if text and self.depth:
-            self.writer.heading([line for line in lines if line], self.depth)
-        elif text:
-            self.writer.put(text, self.gap)
-        # The widest gap since the last words counts.
-        self.gap = gap if text or len(gap) > len(self.gap) else self.gap
+    def start(self, element: Element) -> bool:
+        """Begin an element; returns whether its children are to be read."""
+        tag = element.tag
+        if tag in _LEFT_OUT:
+            return False
+        line = is_line(element)
+        if tag == "br":
+            self.flow.pieces.append("\n")
+        elif tag in ("td", "th"):
+            self.flow.pieces.append("\t")
+        elif tag == "img":
+            self.image(element)
+        elif tag in BLOCKS or line:
+            self.close(BLOCKS.get(tag, "\n"))
+        self.note_place(element)
+        kind = self.kinds.get(element) or apparatus_kind(element) or self.raised(element)
+        if kind and not (self.apart and (kind == self.apart[-1].kind or kind == "other")):
+            self.apart.append(ApartFlow(kind, self.main.vocabulary, element))
+        self.plain += tag in _PLAIN
+        self.verse += line or is_poem(element)
+        if is_initial(element):
+            self.flow.marked_initial = True
+        if not self.apart and (is_heading(element) or tag == "hgroup"):
+            self.headings.append(element)
+        return True
 
-
-def write(writer: TextBuilder, root: _Element, base: int = 0) -> None:
-    """Append the text of an HTML tree to a builder; `base` is added to the depth of its headings."""
-    from lxml import etree
-
-    out = _Page(writer)
-    plain = 0
-    walk = etree.iterwalk(root, events=("start", "end"))
-    for event, element in walk:
-        tag = tag_of(element).lower()
-        level = _DEPTH.match(tag)
-        if event == "start":
-            marks = f"{element.get('id') or ''} {element.get('class') or ''}"
-            if not tag or tag in _LEFT_OUT or element.get("hidden") is not None or _BOILERPLATE.search(marks):
-                walk.skip_subtree()
-                element.text = None
-                continue
-            if tag == "br":
-                out.words.append("\n")
-            elif tag in _GAPS:
-                out.close(_GAPS[tag])
-            out.depth = base + int(level.group(1)) if level else out.depth
-            plain += tag == "pre"
-            out.say(element.text, plain > 0)
+    def note_place(self, element: Element) -> None:
+        """Tell that an id is reached, once the words before it in its paragraph are put."""
+        name = element.attributes.get("id") or element.attributes.get("name")
+        if not name or self.apart:
+            return
+        if any(piece.strip() for piece in self.main.pieces[-8:]):
+            self.later.append(name)
         else:
-            if tag in _GAPS:
-                out.close(_GAPS[tag])
-            out.depth = 0 if level else out.depth
-            plain -= tag == "pre"
-            out.say(element.tail if element is not root else None, plain > 0)
-    out.close("\n\n")
+            self.reach(name)
+
+    def raised(self, element: Element) -> ApparatusKind | None:
+        """A small raised number after a word is the mark of a note; after a figure, a letter or a unit (m²) it is none."""
+        if element.tag != "sup" or not _NOTE_DIGITS.fullmatch(element.words()):
+            return None
+        before = "".join(self.flow.pieces[-3:])[-12:]
+        return None if not before.strip() or _UNIT.search(before) else "note"
+
+    def close(self, gap: str, verse: bool = False) -> None:
+        """End a line or paragraph; within a heading, only a line of it."""
+        if self.headings and not self.apart:
+            if self.main.pieces:
+                self.main.pieces.append("\n")
+            return
+        self.flow.close(gap, verse or self.verse > 0)
+        if not self.apart:
+            for name in self.later:
+                self.reach(name)
+            self.later.clear()
+
+    def end(self, element: Element) -> None:
+        """End an element."""
+        tag, verse = element.tag, self.verse > 0
+        line = is_line(element)
+        self.plain -= tag in _PLAIN
+        self.verse -= line or is_poem(element)
+        outermost = bool(self.headings) and self.headings[0] is element and not self.apart
+        if self.headings and self.headings[-1] is element:
+            self.headings.pop()
+        if self.apart and self.apart[-1].element is element:
+            self.leave()
+        if outermost:
+            inside = [int(other.tag[1]) for other in element.walk() if is_heading(other)]
+            self.main.close(BLOCKS[tag], False, min(inside, default=6))
+        elif tag in BLOCKS or line:
+            self.close(BLOCKS.get(tag, "\n"), verse)
+        elif tag in ("td", "th"):
+            self.flow.pieces.append("\t")
+
+    def leave(self) -> None:
+        """End what stood apart, and put it where it stood."""
+        for aside in self.apart.pop().result():
+            if aside.kind == "line number":
+                aside.number = line_number(aside.text)
+            self.flow.apart(aside)
+
+    def image(self, element: Element) -> None:
+        """Take in an image: a letter that begins a word, or a figure with its description."""
+        words = " ".join(element.get("alt").split())
+        letter = _LETTER_ALT.fullmatch(words)
+        if letter and letter.group(1).isupper() and not self.apart:
+            self.main.initial(letter.group(1), Aside("figure", words))
+        elif words:
+            self.flow.apart(Aside("figure", words))
 
 
-def tree(content: str, name: str) -> _Element:
-    """Parse HTML leniently into a tree.
+def write(
+    builder: TextBuilder,
+    root: Element,
+    kinds: Mapping[Element, ApparatusKind],
+    outline: Outline,
+    page: str = "",
+    whole: ApparatusKind | None = None,
+) -> None:
+    """Append the text of a page to a builder.
 
-    Raises:
-        InputError: there is nothing in it.
-        MissingExtra: lxml is not installed.
+    Args:
+        builder: What is written to.
+        root: The page.
+        kinds: The elements that stand apart, beside those that say so themselves.
+        outline: Told the places of the page as they are reached.
+        page: Its path in the book.
+        whole: The kind of apparatus that the whole page is; None: it is text.
     """
-    with needs("lxml", "documents"):
-        from lxml import etree, html
-    parser = html.HTMLParser(no_network=True, remove_comments=True, remove_pis=True)
-    with reported(f"{name} holds no page.", "Save it as plain text (.txt).", errors=(etree.ParserError, ValueError)):
-        return html.document_fromstring(_DECLARATION.sub("", content), parser=parser)
+
+    @cache
+    def vocabulary() -> Counter[str]:
+        return Counter(re.findall(r"[^\W\d_]+", root.words().lower()))
+
+    main = MainFlow(builder, vocabulary, outline.begin)
+    walk = _Page(main, {**kinds, root: whole} if whole else kinds, lambda name: outline.reach(page, name))
+    if whole:
+        outline.drop(page)
+    outline.reach(page, "")
+    walk.start(root)
+    open_: list[tuple[Element, Iterator[Element | str]]] = [(root, iter(root.children))]
+    while open_:
+        element, children = open_[-1]
+        child = next(children, None)
+        if child is None:
+            open_.pop()
+            walk.end(element)
+        elif isinstance(child, str):
+            walk.flow.say(child, walk.plain > 0)
+        elif walk.start(child):
+            open_.append((child, iter(child.children)))
+    main.end()
 
 
-def _named(root: _Element) -> Names:
+def named(root: Element) -> Names:
+    """Author, title and year as the head of a page says them."""
     fields: dict[str, str] = {}
-    for element in root.iter("meta", "title"):
+    for element in root.find("meta", "title"):
         key = (element.get("name") or element.get("property") or element.tag).lower()
-        words = (element.get("content") or element.text or "").split()
-        fields.setdefault(key.removeprefix("dc.").removeprefix("dcterms.").removeprefix("og:"), " ".join(words))
+        words = " ".join((element.get("content") or element.words()).split())
+        fields.setdefault(key.removeprefix("dc.").removeprefix("dcterms.").removeprefix("og:"), words)
     title = re.sub(r"\s*[|–—-]\s*(?:Wikisource|Project Gutenberg).*$", "", fields.get("title", ""))
     title = re.sub(r"^The Project Gutenberg eBook of ", "", title, flags=re.I)
     parts = re.match(r"(.+), (?:by|di) (.+)$", title)
@@ -115,23 +196,25 @@ def _named(root: _Element) -> Names:
 
 
 def page(content: str, name: str) -> Book:
-    """Read the text of an HTML out.
+    """Read the text of an HTML page.
 
     Raises:
         InputError: there is nothing in it.
-        MissingExtra: lxml is not installed.
     """
-    root = tree(content, name)
-    names, writer = _named(root), TextBuilder()
-    write(writer, root)
-    return writer.book(names)
+    root = parse_tree(content, name)
+    builder, outline = TextBuilder(), Outline([])
+    kinds = find_contents(root, "", [""]) | find_notes({"": root})
+    write(builder, root, kinds, outline)
+    outline.finish(builder)
+    if not builder.length and not builder.apparatus:
+        raise InputError(f"{name} holds no page.", "There is no word in it.", "Save it as plain text (.txt).")
+    return builder.book(named(root))
 
 
 def parse(data: bytes, name: str) -> Book:
-    """Read an HTML out.
+    """Read an HTML page.
 
     Raises:
         InputError: there is nothing in it.
-        MissingExtra: lxml is not installed.
     """
-    return page(decode(data, name), name)
+    return page(page_text(data, name), name)

@@ -1,0 +1,255 @@
+"""Running text as it comes out of a page: pieces gathered until a block ends, then put as lines, words kept whole.
+
+What stands apart inside a sentence (a note's mark, a page number in the middle of a word) is taken out and remembers
+where it stood; white space is the source's, so that nothing is glued or split. A large initial joins its word.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from stilnovo.library.records import Apparatus, ApparatusKind
+from stilnovo.library.text_builder import Mark, TextBuilder
+
+#: Stand in the text of a block for what stands apart and for the image of an initial; no page can hold them.
+_ASIDE, _INITIAL = "\x00", "\x01"
+_SPACES = re.compile(r"[^\S\n]+")
+_LONE_INITIAL = re.compile(r"[«“\"„‘’'(—–-]*\s*[^\W\d_]['’]?")
+_BROKEN = re.compile(r"[^\W\d_]-\Z")
+#: Says whether the block of these lines, which begins there, is a heading (level 0: not marked as one), and which.
+Begin = Callable[[TextBuilder, Sequence[str], int, int], Mark | None]
+#: A line of more characters is no verse, whatever the source calls it.
+_LONGEST_VERSE = 240
+_VOWELS = frozenset("aeiouèéò")
+
+
+@dataclass
+class Aside:
+    """Words that stand apart: their kind and text, and the number they say of a verse. `spaced`: blanks stood around them."""
+
+    kind: ApparatusKind
+    text: str
+    number: int | None = None
+    spaced: bool = False
+
+
+@dataclass
+class _Line:
+    text: str
+    asides: list[tuple[int, Aside]] = field(default_factory=list)
+
+
+@dataclass
+class _Pending:
+    line: _Line
+    sure: bool
+    image: Aside | None
+
+
+class Flow:
+    """Collect a block's pieces; `close` ends it and hands its lines to `put`."""
+
+    def __init__(self, vocabulary: Callable[[], Counter[str]]) -> None:
+        self.pieces: list[str] = []
+        self.asides: list[Aside] = []
+        self.initials: list[Aside] = []
+        self.gap, self.marked_initial = "\n\n", False
+        self.pending: _Pending | None = None
+        self.vocabulary = vocabulary
+
+    def say(self, text: str, plain: bool) -> None:
+        """Add running text; `plain` keeps its line breaks."""
+        text = text.replace(_ASIDE, "\ufffd").replace(_INITIAL, "\ufffd")
+        self.pieces.append(text if plain else re.sub(r"\s+", " ", text))
+
+    def apart(self, aside: Aside) -> None:
+        """Add words that stand apart."""
+        self.asides.append(aside)
+        self.pieces.append(f" {_ASIDE} " if aside.spaced else _ASIDE)
+
+    def initial(self, letter: str, aside: Aside) -> None:
+        """Add the image of a letter: `aside` if it turns out to begin no word."""
+        self.initials.append(Aside("figure", aside.text))
+        self.asides.append(Aside("other", letter))
+        self.pieces.append(_INITIAL)
+
+    def lines(self) -> list[_Line]:
+        """The lines of the block so far, which is ended by that."""
+        asides, initials = iter(self.asides), iter(self.initials)
+        lines = []
+        for raw in "".join(self.pieces).split("\n"):
+            parts = re.split(f"([{_ASIDE}{_INITIAL}])", _SPACES.sub(lambda m: "\t" if "\t" in m.group() else " ", raw))
+            line, built, length, end = _Line(""), list[str](), 0, " "
+            for part in parts:
+                if part == _ASIDE:
+                    line.asides.append((length, next(asides)))
+                elif part == _INITIAL:
+                    letter, image = next(asides).text, next(initials)
+                    line.asides.append((length, image))
+                    image.number = -ord(letter[0]) if not built else None
+                elif part:
+                    piece = part.lstrip(" \t") if end in " \t" else part
+                    if piece:
+                        built.append(piece)
+                        length, end = length + len(piece), piece[-1]
+            line.text = "".join(built).rstrip(" \t")
+            line.asides = [(min(at, len(line.text)), aside) for at, aside in line.asides]
+            lines.append(line)
+        self.pieces.clear()
+        self.asides.clear()
+        self.initials.clear()
+        return lines
+
+    def joins(self, letter: str, following: str, sure: bool) -> bool:
+        """Whether an initial and the text after it are one word. `sure`: the source marks it as an initial."""
+        letter = letter.lstrip("«“\"„‘’'(—–- ")
+        first, vowel = following[:1], letter[:1].lower() in _VOWELS
+        if first in ("'", "’") or letter.endswith(("'", "’")):
+            return bool(following)
+        if not first.isalpha() or (first.isupper() and (not sure or first.lower() == letter.lower())):
+            return False
+        word = re.match(r"[^\W\d_]+", following)
+        rest = word.group() if word else first
+        if first.isupper() and len(rest) > 1 and not rest.isupper():
+            return False
+        if not vowel:
+            return True
+        words = self.vocabulary()
+        return words[(letter + rest).lower()] > 0 or words[rest.lower()] < 2
+
+    def begun(self, lines: list[_Line]) -> list[_Line]:
+        """The lines with images of initials joined to their words, and with the initial that stood before the block."""
+        first = next((line for line in lines if line.text), None)
+        for line in lines:
+            for n, (at, aside) in enumerate(line.asides):
+                if aside.kind == "figure" and aside.number is not None and aside.number < 0:
+                    letter = chr(-aside.number)
+                    aside.number = None
+                    if line is first and not line.text[:at].strip() and self.joins(letter, line.text, True):
+                        del line.asides[n]
+                        line.text = letter + line.text
+                        line.asides = [(a + 1, other) for a, other in line.asides]
+                    elif first is None:
+                        self.pending = _Pending(_Line(letter), True, aside)
+                        line.asides = [pair for pair in line.asides if pair[1] is not aside]
+                    break
+        if self.pending and first is not None:
+            pending, self.pending = self.pending, None
+            if self.joins(pending.line.text, first.text, pending.sure):
+                moved = len(pending.line.text)
+                first.asides = pending.line.asides + [(at + moved, aside) for at, aside in first.asides]
+                first.text = pending.line.text + first.text
+            elif pending.image:
+                lines = [_Line("", [(0, pending.image)]), *lines]
+            else:
+                lines = [pending.line, _Line(""), *lines]
+        return lines
+
+    def close(self, gap: str, verse: bool = False, heading: int = 0) -> None:
+        """End a line or paragraph; `gap` is put before the next."""
+        if not self.pieces:
+            self.gap = gap if len(gap) > len(self.gap) else self.gap
+            return
+        lines = self.lines()
+        full = [line for line in lines if line.text]
+        sure, self.marked_initial = self.marked_initial, False
+        if len(full) == 1 and not heading and not self.pending and _LONE_INITIAL.fullmatch(full[0].text):
+            if sure or full[0].text[-1].lower() not in _VOWELS:
+                self.pending = _Pending(full[0], sure, None)
+                return
+        lines = self.begun(lines)
+        if not verse:
+            lines = _joined(lines)
+        if any(line.text or line.asides for line in lines):
+            self.put(lines, self.gap, verse, heading)
+        # The widest gap since the last words counts.
+        self.gap = gap if full or len(gap) > len(self.gap) else self.gap
+
+    def end(self) -> None:
+        """End the last block, and put an initial that nothing followed."""
+        self.close("\n\n")
+        if pending := self.pending:
+            self.pending = None
+            self.put([pending.line] if not pending.image else [_Line("", [(0, pending.image)])], self.gap, False, 0)
+
+    def put(self, lines: list[_Line], gap: str, verse: bool, heading: int) -> None:
+        """Take in the lines of a block."""
+        raise NotImplementedError
+
+
+def _joined(lines: list[_Line]) -> list[_Line]:
+    """The lines, with words that a hyphen breaks at the end of one made whole."""
+    joined: list[_Line] = []
+    for line in lines:
+        before = joined[-1] if joined else None
+        if before and _BROKEN.search(before.text) and line.text[:1].islower():
+            cut = len(before.text) - 1
+            before.asides = [(min(at, cut), a) for at, a in before.asides] + [(at + cut, a) for at, a in line.asides]
+            before.text = before.text[:-1] + line.text
+        else:
+            joined.append(line)
+    return joined
+
+
+class ApartFlow(Flow):
+    """The flow of what stands apart: its text is kept whole, what stands apart inside it follows it."""
+
+    def __init__(self, kind: ApparatusKind, vocabulary: Callable[[], Counter[str]], element: object = None) -> None:
+        super().__init__(vocabulary)
+        self.kind, self.element, self.texts, self.inner, self.spaced = kind, element, list[str](), list[Aside](), False
+
+    def put(self, lines: list[_Line], gap: str, verse: bool, heading: int) -> None:
+        """Take in the lines of a block."""
+        text = "\n".join(line.text for line in lines).strip("\n")
+        if text:
+            self.texts.append((gap if self.texts else "") + text)
+        self.inner += [aside for line in lines for _, aside in line.asides]
+
+    def result(self) -> list[Aside]:
+        """All that stood apart: the text itself, then what stood apart in it."""
+        raw = "".join(self.pieces)
+        self.end()
+        self.spaced = self.spaced or raw != raw.strip()
+        text = "".join(self.texts)
+        return ([Aside(self.kind, text, spaced=self.spaced)] if text else []) + self.inner
+
+
+class MainFlow(Flow):
+    """The flow of the author's text, put into a builder; sections that a table of contents names begin where they are due."""
+
+    def __init__(self, builder: TextBuilder, vocabulary: Callable[[], Counter[str]], begin: Begin) -> None:
+        super().__init__(vocabulary)
+        self.builder, self.begin = builder, begin
+
+    def put(self, lines: list[_Line], gap: str, verse: bool, heading: int) -> None:
+        """Put the lines of a block; what stands apart in them keeps its place."""
+        words = [line.text for line in lines if line.text]
+        builder, first, blank = self.builder, True, False
+        mark: Mark | None = None
+        for line in lines:
+            if not line.text:
+                start, blank = builder.length, blank or not first
+            else:
+                wide = "\n\n\n" if first and heading else gap if first else "\n\n" if blank else "\n"
+                number = next((a.number for _, a in line.asides if a.kind == "line number"), None)
+                if verse and not heading and len(line.text) <= _LONGEST_VERSE:
+                    builder.line(line.text, wide, number)
+                    start = builder.lines[-1].start
+                else:
+                    start = builder.put(line.text, wide)
+                if first:
+                    mark = self.begin(builder, words, start, heading)
+                first, blank = False, False
+            for at, aside in line.asides:
+                offset = len(unicodedata.normalize("NFC", line.text[:at])) if not line.text.isascii() else at
+                builder.apparatus.append(
+                    Apparatus(aside.kind, unicodedata.normalize("NFC", aside.text), min(start + offset, builder.length))
+                )
+        if mark:
+            builder.marks.append(
+                (mark[0], builder.length, mark[2], [unicodedata.normalize("NFC", word) for word in mark[3]])
+            )
