@@ -10,20 +10,27 @@ import io
 import posixpath
 import re
 import zipfile
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from stilnovo.errors import InputError, needs, reported
 from stilnovo.library import markup
-from stilnovo.library.decoding import decode
+from stilnovo.library.html_tree import MOST_ELEMENTS, Element, page_text, parse_tree
 from stilnovo.library.names import Names, direct_name, old_year
-from stilnovo.library.text_builder import Book, TextBuilder, tag_of
+from stilnovo.library.notes import find_notes
+from stilnovo.library.outline import ContentsEntry, Outline, find_contents, from_nav, from_ncx, landmarks, page_kind
+from stilnovo.library.text_builder import Book, TextBuilder
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
 #: A member larger than this, all together larger than that, or more of them, is no book.
 LARGEST_MEMBER, LARGEST, MOST_MEMBERS = 32 * 2**20, 256 * 2**20, 20_000
+#: Pages of more text than this, each counted as often as the reading order names it, are no book.
+LARGEST_TEXT = 64 * 2**20
+_PAGES = frozenset([".xhtml", ".html", ".htm", ".xht"])
+_FALLBACKS = 10
 
 
 def open_archive(data: bytes, name: str) -> zipfile.ZipFile:
@@ -76,38 +83,188 @@ def xml_tree(data: bytes, name: str) -> _Element:
         return etree.fromstring(data, parser)
 
 
-def _all(root: _Element, tag: str) -> list[_Element]:
-    return [e for e in root.iter() if tag_of(e) == tag]
+class _Package:
+    """What the package file of an EPUB says: its pages in reading order, its tables of contents, its names."""
+
+    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
+        self.archive, self.name, self.warnings = archive, name, list[str]()
+        self.members = {path.casefold(): path for path in archive.namelist()}
+        self.path = self._package_path()
+        self.root = self.tree(self.path)
+        self.items: dict[str, Element] = {item.get("id"): item for item in self.root.find("item")}
+        self.navigation = {self.place(item) for item in self.items.values() if "nav" in item.get("properties").split()}
+
+    def tree(self, path: str) -> Element:
+        """Parse a member of the archive."""
+        return parse_tree(page_text(member(self.archive, path, self.name), self.name), self.name)
+
+    def _package_path(self) -> str:
+        if "META-INF/container.xml" in self.archive.namelist():
+            files = self.tree("META-INF/container.xml").find("rootfile")
+            if path := next((file.get("full-path") for file in files), ""):
+                return self.members.get(path.casefold(), path)
+        packages = [path for path in self.archive.namelist() if path.lower().endswith(".opf")]
+        if len(packages) != 1:
+            raise InputError(
+                f"{self.name} is damaged: META-INF/container.xml is missing.",
+                f"It holds {len(packages)} packages.",
+                "Take another copy.",
+            )
+        self.warnings.append("META-INF/container.xml is missing; the only package in the archive was read.")
+        return packages[0]
+
+    def place(self, item: Element) -> str:
+        """Path in the archive of an item of the package."""
+        path = posixpath.normpath(
+            posixpath.join(posixpath.dirname(self.path), unquote(item.get("href").partition("#")[0]))
+        )
+        return self.members.get(path.casefold(), path)
+
+    def readable(self, item: Element | None) -> Element | None:
+        """The item itself when it is a page, else the page that stands for it; None: there is none."""
+        for _ in range(_FALLBACKS):
+            if item is None:
+                return None
+            kind, suffix = (
+                item.get("media-type").lower(),
+                posixpath.splitext(item.get("href").partition("#")[0])[1].lower(),
+            )
+            if "html" in kind or "oeb1-document" in kind or suffix in _PAGES:
+                return item
+            if item.get("fallback") not in self.items:
+                return item if "svg" in kind else None
+            item = self.items[item.get("fallback")]
+        return None
+
+    def spine(self) -> dict[str, bool]:
+        """Paths of the pages in reading order, each with whether it belongs to the running text.
+
+        Raises:
+            InputError: no page, or more of them than any book has.
+        """
+        pages: dict[str, bool] = {}
+        references = self.root.find("itemref")
+        if not references:
+            raise InputError(
+                f"{self.name} is damaged: its reading order is empty.", f"Read was {self.path}.", "Take another copy."
+            )
+        total, twice = 0, Counter[str]()
+        for reference in references:
+            item = self.items.get(reference.get("idref"))
+            if item is None:
+                self.warnings.append(
+                    f"The reading order names “{reference.get('idref')[:80]}”, which is not in the book's list of files."
+                )
+                continue
+            if (page := self.readable(item)) is None:
+                continue
+            path = self.place(page)
+            total += self.archive.getinfo(path).file_size if path in self.members.values() else 0
+            twice[path] += 1
+            pages.setdefault(path, reference.get("linear").lower() != "no")
+        if total > LARGEST_TEXT or len(references) > MOST_MEMBERS:
+            path, times = twice.most_common(1)[0] if twice else ("", 0)
+            raise InputError(
+                f"{self.name} is refused: its reading order names {len(references)} pages, {total / 2**20:,.0f} MiB in all.",
+                f"{path} is named {times} times; the limits are {MOST_MEMBERS} pages and {LARGEST_TEXT >> 20} MiB.",
+                "No book is that large; take another copy.",
+            )
+        self.warnings += [
+            f"{path} is named {n} times in the reading order; it was read once." for path, n in twice.items() if n > 1
+        ]
+        return pages
+
+    def contents(self) -> tuple[list[ContentsEntry], dict[str, str]]:
+        """The table of contents, and what the book says its pages are."""
+        words = landmarks(self.root, self.path)
+        entries: list[ContentsEntry] = []
+        for item in self.items.values():
+            path = self.place(item)
+            nav = path in self.navigation
+            if path not in self.members.values() or not (nav or "ncx" in item.get("media-type")):
+                continue
+            root = self.tree(path)
+            if nav:
+                words = landmarks(root, path) | words
+            entries = (from_nav(root, path) if nav else entries or from_ncx(root, path)) or entries
+        return entries, words
+
+    def names(self) -> Names:
+        """Title, author and year."""
+        titles, dates = self.root.find("title"), self.root.find("date")
+        roles = {e.get("refines").lstrip("#"): e.words() for e in self.root.find("meta") if e.get("property") == "role"}
+        creators = self.root.find("creator")
+        authors = [e for e in creators if (e.get("opf:role") or roles.get(e.get("id")) or "aut") == "aut"]
+        author = next((e.words() for e in authors or creators), "")
+        year = next((year for e in dates if (year := old_year(e.words()))), None)
+        return Names(titles[0].words() if titles else "", direct_name(author), year)
 
 
-def _first(root: _Element, tag: str) -> str:
-    return next((" ".join("".join(map(str, e.itertext())).split()) for e in _all(root, tag)), "")
+def _roots(package: _Package) -> dict[str, Element]:
+    """Parse the pages that can be read; a warning names each that cannot."""
+    roots: dict[str, Element] = {}
+    left, missing = MOST_ELEMENTS, list[str]()
+    for path in package.spine():
+        if path not in package.members.values():
+            missing.append(path)
+            continue
+        data = _member_or_none(package, path)
+        if data is None or not data.strip():
+            continue
+        try:
+            content = page_text(data, f"{package.name}: {path}")
+        except InputError as error:
+            package.warnings.append(f"{path} could not be read: {error}".replace("\n", " "))
+            continue
+        roots[path] = parse_tree(content, package.name, left)
+        left -= content.count("<")
+    package.warnings += [
+        f"{posixpath.basename(path)} is missing from the archive; the other pages were read." for path in missing[:20]
+    ]
+    if len(missing) > 20:
+        package.warnings.append(f"{len(missing) - 20} more pages are missing.")
+    if missing and not roots.keys() - package.navigation:
+        raise InputError(
+            f"{package.name} is damaged: {missing[0]} is missing.", "No page is there.", "Take another copy."
+        )
+    return roots
+
+
+def _member_or_none(package: _Package, path: str) -> bytes | None:
+    try:
+        return member(package.archive, path, package.name)
+    except InputError as error:
+        if "refused" in str(error):
+            raise
+        package.warnings.append(f"{posixpath.basename(path)} is damaged in the archive; the other pages were read.")
+        return None
 
 
 def parse(data: bytes, name: str) -> Book:
-    """Read an EPUB (2 or 3).
+    """Read an EPUB (2 or 3). Pages that are missing or damaged are named in the warnings; the others are read.
 
     Raises:
         InputError: no EPUB, damaged, protected, or too large once unpacked.
-        MissingExtra: lxml is not installed.
     """
     archive = open_archive(data, name)
+    package = _Package(archive, name)
     if "META-INF/encryption.xml" in archive.namelist():
-        locked = xml_tree(member(archive, "META-INF/encryption.xml", name), name)
-        if any(re.search(r"html?$", e.get("URI") or "") for e in _all(locked, "CipherReference")):
+        locked = package.tree("META-INF/encryption.xml").find("cipherreference")
+        if any(re.search(r"html?$", element.get("uri")) for element in locked):
             raise InputError(f"{name} is protected (DRM).", "", "Take a copy without protection.")
-    container = xml_tree(member(archive, "META-INF/container.xml", name), name)
-    package_path = next((e.get("full-path") or "" for e in _all(container, "rootfile")), "")
-    package = xml_tree(member(archive, package_path, name), name)
-    items: dict[str | None, Any] = {e.get("id"): e for e in _all(package, "item")}
-    writer = TextBuilder()
-    for reference in _all(package, "itemref"):
-        item = items.get(reference.get("idref"), {})
-        if "nav" in (item.get("properties") or "").split() or "html" not in (item.get("media-type") or ""):
-            continue
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(package_path), unquote(item.get("href") or "")))
-        page = member(archive, path, name)
-        if page.strip():
-            markup.write(writer, markup.tree(decode(page, f"{name}: {path}"), name))
-    title, author, date = (_first(package, tag) for tag in ("title", "creator", "date"))
-    return writer.book(Names(title, direct_name(author), old_year(date)))
+    linear = package.spine()
+    package.warnings.clear()
+    roots = _roots(package)
+    entries, words = package.contents()
+    outline, builder = Outline(entries), TextBuilder()
+    notes = find_notes(roots)
+    for path, root in roots.items():
+        outline.settle(path, {e.get("id") or e.get("name") for e in root.walk() if e.attributes})
+        kinds = find_contents(root, path, roots) | notes
+        labels = [entry.label for entry in entries if entry.page == path]
+        called = ["toc"] * (path in package.navigation) + [words.get(path, ""), *labels[:1]]
+        whole = page_kind(root, path, kinds, called, linear[path])
+        markup.write(builder, root, kinds, outline, path, whole)
+    outline.finish(builder)
+    builder.warnings += package.warnings
+    return builder.book(package.names())

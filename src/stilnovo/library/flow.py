@@ -157,10 +157,10 @@ class Flow:
         lines = self.lines()
         full = [line for line in lines if line.text]
         sure, self.marked_initial = self.marked_initial, False
-        if len(full) == 1 and not heading and not self.pending and _LONE_INITIAL.fullmatch(full[0].text):
-            if sure or full[0].text[-1].lower() not in _VOWELS:
-                self.pending = _Pending(full[0], sure, None)
-                return
+        lone = len(full) == 1 and not heading and not self.pending and _LONE_INITIAL.fullmatch(full[0].text)
+        if lone and (sure or full[0].text[-1].lower() not in _VOWELS):
+            self.pending = _Pending(full[0], sure, None)
+            return
         lines = self.begun(lines)
         if not verse:
             lines = _joined(lines)

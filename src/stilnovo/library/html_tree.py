@@ -12,6 +12,7 @@ import codecs
 import html
 import re
 from collections import defaultdict
+from contextlib import suppress
 
 from stilnovo.errors import InputError
 from stilnovo.library.decoding import decode
@@ -298,10 +299,8 @@ def page_text(data: bytes, name: str) -> str:
         declared = match.group(1).decode("ascii").lower() if match else ""
         if declared and not _is_utf8(data, declared):
             declared = "cp1252" if declared in ("latin-1", "latin1", "iso-8859-1", "ascii", "us-ascii") else declared
-            try:
+            with suppress(LookupError, ValueError):  # a false declaration: the text itself has to tell
                 data = data.decode(declared).encode("utf-8")
-            except (LookupError, ValueError):
-                pass  # a false declaration: the text itself has to tell
     return decode(data, name)
 
 

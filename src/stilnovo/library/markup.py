@@ -62,7 +62,7 @@ class _Page:
             self.close(BLOCKS.get(tag, "\n"))
         self.note_place(element)
         kind = self.kinds.get(element) or apparatus_kind(element) or self.raised(element)
-        if kind and not (self.apart and (kind == self.apart[-1].kind or kind == "other")):
+        if kind and (not self.apart or self.opens_inside(element, kind)):
             self.apart.append(ApartFlow(kind, self.main.vocabulary, element))
         self.plain += tag in _PLAIN
         self.verse += line or is_poem(element)
@@ -71,6 +71,13 @@ class _Page:
         if not self.apart and (is_heading(element) or tag == "hgroup"):
             self.headings.append(element)
         return True
+
+    def opens_inside(self, element: Element, kind: ApparatusKind) -> bool:
+        """Whether an element stands apart from what stands apart itself: other words than those, or a note among notes."""
+        outer = self.apart[-1].kind
+        if kind != outer:
+            return kind != "other"
+        return kind == "note" and element in self.kinds and element.tag in BLOCKS and len(self.apart) == 1
 
     def note_place(self, element: Element) -> None:
         """Tell that an id is reached, once the words before it in its paragraph are put."""

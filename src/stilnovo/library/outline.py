@@ -6,16 +6,18 @@ list of links into the book, or short lines under a heading that says *Indice*; 
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from stilnovo.library.headings import CHAPTERS, PARTS, number_of
 from stilnovo.library.html_tree import BLOCKS, Element
 from stilnovo.library.notes import Place, is_heading, place
 from stilnovo.library.records import ApparatusKind
-from stilnovo.library.roles import marks
+from stilnovo.library.roles import apparatus_kind, marks
 from stilnovo.library.text_builder import Mark, TextBuilder
 from stilnovo.text.italian import fold
 
@@ -133,19 +135,22 @@ def join_titles(builder: TextBuilder) -> None:
     A title has no number of its own; smaller headings are titles where they never stand but right below larger ones.
     """
     marks, text = builder.marks, builder.text
+    if not marks:
+        return
     follows = [False] + [
         before[0] < before[1] and after[0] < after[1] and not text[before[1] : after[0]].strip()
-        for before, after in zip(marks, marks[1:], strict=False)
+        for before, after in pairwise(marks)
     ]
     free = {mark[2] for mark, right in zip(marks, follows, strict=True) if not right}
     joined: list[Mark] = []
     for mark, right in zip(marks, follows, strict=True):
         before = joined[-1] if joined else None
-        if before and right and number_of(before[3])[0] and number_of(mark[3])[0] is None and not named(mark[3][0]):
-            if mark[2] == before[2] or (mark[2] > before[2] and mark[2] not in free):
-                joined[-1] = (before[0], mark[1], before[2], [*before[3], *mark[3]])
-                continue
-        joined.append(mark)
+        fits = before and (mark[2] == before[2] or (mark[2] > before[2] and mark[2] not in free))
+        title = number_of(mark[3])[0] is None and not named(mark[3][0])
+        if before and right and fits and title and number_of(before[3])[0]:
+            joined[-1] = (before[0], mark[1], before[2], [*before[3], *mark[3]])
+        else:
+            joined.append(mark)
     builder.marks = joined
 
 
@@ -273,3 +278,66 @@ def _under_titles(
             continue
         kind: ApparatusKind = "contents" if contents else "transcriber"
         kinds.update(dict.fromkeys([block, *following], kind))
+
+
+# What the words for a page say that it is (landmarks, labels, names of files), and how many letters it may have at most.
+_PAGE_WORDS: tuple[tuple[re.Pattern[str], ApparatusKind, int], ...] = (
+    (re.compile(r"\b(?:cover|copertina|couverture|cubierta|omslag)\b|^cover|^copertina", re.I), "title page", 1200),
+    (
+        re.compile(
+            r"\b(?:(?:half[- ]?)?title[- ]?page|frontespizio|occhiello|titelseite|page de titre)\b|^title$|^titre$",
+            re.I,
+        ),
+        "title page",
+        2500,
+    ),
+    (
+        re.compile(r"copyright|\b(?:credits|crediti|imprint|licen[sz]e|licenza|diritti d.autore)\b", re.I),
+        "licence",
+        40_000,
+    ),
+    (
+        re.compile(r"^colophon\b|about this (?:digital )?edition|informazioni su questa edizione|^about$", re.I),
+        "colophon",
+        10_000,
+    ),
+    (re.compile(r"^(?:toc|loi|lot|contents|indice|index|sommario|table[- ]of[- ]contents)\b", re.I), "contents", 0),
+    (re.compile(r"^(?:foot|end|rear)?notes?\b|^note?\b", re.I), "note", 0),
+)
+
+
+def page_kind(
+    root: Element, path: str, kinds: Mapping[Element, ApparatusKind], words: Sequence[str], linear: bool
+) -> ApparatusKind | None:
+    """What a page of a book is as a whole; None: it is the author's text.
+
+    Args:
+        root: The page.
+        path: Its path in the book.
+        kinds: The elements on it that stand apart.
+        words: What the book calls it, in its landmarks and its table of contents.
+        linear: Whether it belongs to the running text.
+    """
+    letters = _letters(root.words())
+    shares: dict[ApparatusKind, int] = defaultdict(int)
+    waiting = [root]
+    while waiting:
+        element = waiting.pop()
+        kind = kinds.get(element) or apparatus_kind(element)
+        if kind:
+            shares[kind] += _letters(element.words())
+        else:
+            waiting += [child for child in element.children if isinstance(child, Element)]
+    stem = re.sub(r"\.\w+\Z", "", posixpath.basename(path))
+    heading = next((element.words()[:80] for element in root.walk() if is_heading(element)), "")
+    for word in (*words, stem, heading):
+        for pattern, kind, most in _PAGE_WORDS:
+            if pattern.search(word) and (letters <= most or shares[kind] > 0.5 * letters):
+                return kind
+    if words[0] == "toc":
+        return "contents"
+    if shares["note"] > 0.7 * letters > 0:
+        return "note"
+    if not linear:
+        return "note" if shares["note"] else "title page" if letters < 300 else "other"
+    return None
