@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from stilnovo.library.note_marks import is_note_mark
+from stilnovo.library.page_content import make_plain
 from stilnovo.text.italian import STOP_WORDS, fold
 
 #: How narrow or wide letters are beside others, in any typeface: the sum says how full a line is.
@@ -85,6 +86,7 @@ class _Extraction:
     def __init__(self, turn: int = 0, divide: float | None = None, left: bool = True) -> None:
         self.turn, self.divide, self.left = turn, divide, left
         self.operators = 0
+        self.emptied: list[tuple[Any, int, Any]] = []
         self.fragments: list[_Fragment] = []
         self.shown: list[tuple[int, float, float, int]] = []  # turn, x, y, bytes of each piece of text
 
@@ -101,6 +103,7 @@ class _Extraction:
         )
         self.shown.append((_turn(matrix), matrix[4], matrix[5], length))
         if self.divide is not None and (matrix[4] < self.divide - 1) != self.left:
+            self.emptied.append((operands, place, content))
             operands[place] = type(content)() if isinstance(content, list) else b""
 
     def text(self, text: str, cm: Any, tm: Any, font: Any, size: Any) -> None:
@@ -116,6 +119,8 @@ class _Extraction:
     def read(self, page: Any) -> list[PageLine]:
         """Read a page."""
         page.extract_text(orientations=(self.turn,), visitor_operand_before=self.before, visitor_text=self.text)
+        for operands, place, content in self.emptied:
+            operands[place] = content
         lines: list[PageLine] = []
         row: list[_Fragment] = []
         for fragment in self.fragments:
@@ -135,23 +140,31 @@ def _lines(row: list[_Fragment]) -> list[PageLine]:
     if not worded:
         return []
     main = max(worded, key=lambda fragment: len(fragment.text.strip()))
-    first = worded[0]
-    if len(worded) > 1 and len(first.text.strip()) <= 2 and first.size >= _INITIAL * main.size:
-        return [*_lines([first]), *_lines(row[row.index(first) + 1 :])]
+    initial = next((f for f in worded if f.size >= _INITIAL * main.size and len(f.text.strip()) <= 2), None)
+    if initial is not None:
+        at = row.index(initial)
+        return [*_lines([initial]), *_lines(row[:at] + row[at + 1 :])]
     return _line(row, worded, main)
 
 
 def _line(row: list[_Fragment], worded: list[_Fragment], main: _Fragment) -> list[PageLine]:
-    """Take the numbers of notes out of the words of a line."""
+    """Join the words of a line, without the numbers of notes in it."""
     text = ""
     notes: list[tuple[int, str]] = []
-    for fragment in row:
+    for before, fragment in zip([row[0], *row[:-1]], row, strict=True):
+        if fragment.x < before.x - 1 and text[-1:].strip():
+            text += " "  # it stands further left: pypdf sees no gap there
         mark = fragment.text.strip()
         small = fragment.size < 0.86 * main.size or fragment.y > main.y + 0.2 * main.size
-        if small and mark and is_note_mark(mark, text):
+        if small and mark and fragment.y > main.y - 0.05 * main.size and is_note_mark(mark, text):
             notes.append((len(text.rstrip()), mark))
+            text += fragment.text[len(fragment.text.rstrip()) :]
         else:
-            text += fragment.text
+            if notes and re.match(r"[.,;:!?»”’)\]]", fragment.text):
+                text = text.rstrip()
+            # A note at the foot begins with its number, set high without a blank behind it.
+            begins = small and not text.strip() and re.fullmatch(r"\d{1,3}", mark)
+            text += f"{mark} " if begins else fragment.text
     # The words, with single blanks between them; what stood wide apart stays told by two.
     clean = re.sub(r"[ \t\xa0]{2,}", "  ", text.strip())
     shift = len(text) - len(text.lstrip())
@@ -236,6 +249,7 @@ def _ordered(lines: list[PageLine]) -> list[PageLine]:
 
 def page_text(page: Any) -> PageText:
     """Read the lines of a page (pypdf's `PageObject`)."""
+    make_plain(page)
     reading = _Extraction()
     lines = reading.read(page)
     turns = Counter(turn for turn, _, _, length in reading.shown if length)

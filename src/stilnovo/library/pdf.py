@@ -48,9 +48,11 @@ def parse(data: bytes, name: str) -> Book:
     """
     with needs("pypdf", "documents"):
         from pypdf import PdfReader
-        from pypdf.errors import FileNotDecryptedError
+        from pypdf.errors import DependencyError, FileNotDecryptedError
     logging.getLogger("pypdf").setLevel(logging.ERROR)  # what it mends on the way is no news
-    locked = reported(f"{name} is locked by a password.", "Take a copy without one.", errors=FileNotDecryptedError)
+    locked = reported(
+        f"{name} is locked by a password.", "Take a copy without one.", errors=(FileNotDecryptedError, DependencyError)
+    )
     with reported(f"{name} is damaged.", "Take another copy."), locked:  # pypdf raises whatever the broken part makes
         reader = PdfReader(io.BytesIO(data))
         if len(reader.pages) > _MOST_PAGES:

@@ -27,6 +27,8 @@ _WORDED = re.compile(
 )
 #: Lines that break early, of those that could: from here on it is verse. Fewer lines than the second say nothing.
 _EARLY, _FEW = 0.36, 3
+#: Lines as long as this, at the middle of all, are seldom verse.
+_LONG = 60
 #: A gap between lines this much larger than usual is a blank line; a line filled less than this is the last of its paragraph.
 _BLANK, _SHORT = 1.35, 0.86
 
@@ -47,9 +49,11 @@ class Row:
     number: str = ""
 
 
-def _fits(before: Row, after: Row, full: float) -> bool:
-    """Whether the first word of a line would have had room on the line before."""
-    return width(before.line.text) + 0.6 + width(after.line.text.split()[0]) <= 0.95 * full
+def _fits(before: Row, after: Row, full: float, longest: int) -> bool:
+    """Whether the first word of a line would have had room on the line before, by width and by letters."""
+    word = after.line.text.split()[0]
+    wide = width(before.line.text) + 0.6 + width(word) <= 0.95 * full
+    return wide and len(before.line.text) + 1 + len(word) <= 0.96 * longest
 
 
 def _ends(before: Row, after: Row, left: float) -> bool:
@@ -66,9 +70,10 @@ def _is_verse(rows: Sequence[Row], otherwise: bool) -> bool:
         return False
     if len(pairs) < _FEW:
         return otherwise
-    early = sum(_fits(a, b, full) for a, b in pairs) / len(pairs)
+    lengths = sorted(len(row.line.text) for row in rows)
+    early = sum(_fits(a, b, full, lengths[-1]) for a, b in pairs) / len(pairs)
     capitals = sum(row.line.text.lstrip("«“\"'‘([—– ")[:1].isupper() for row in rows) / len(rows)
-    return early > (_EARLY if capitals < 0.9 else 0.5 * _EARLY)
+    return early > _EARLY * (2 if lengths[len(lengths) // 2] > _LONG else 1 if capitals < 0.9 else 0.5)
 
 
 def _mark_headings(rows: Sequence[Row], size: float) -> None:

@@ -113,10 +113,17 @@ class _Pages:
         self.size = max(sizes, key=lambda size: sizes[size], default=12.0) or 12.0
         self.leading = max(gaps, key=lambda gap: gaps[gap], default=14.0)
         self.known = {fold(words).strip() for words in known} - {""}
-        self.titles = Counter(
-            key for sheet in self.sheets for i in sheet.order[2:-2] if len(key := _key(sheet.lines[i].text)) < 80
-        )
+        self.titles = Counter(key for sheet in self.sheets for key in self.set_off(sheet))
         self.widest = [max((width(line.text) for line in sheet.lines), default=1.0) for sheet in self.sheets]
+
+    def set_off(self, sheet: _Sheet) -> Iterator[str]:
+        """Words of lines inside a page that look like titles: larger, or in capitals, or between blank lines."""
+        for above, i, below in zip(sheet.order, sheet.order[1:], sheet.order[2:], strict=False):
+            line = sheet.lines[i]
+            gaps = sheet.lines[above].y - line.y, line.y - sheet.lines[below].y
+            larger = line.size > 1.08 * self.size or line.text.isupper()
+            if len(line.text) < 80 and (larger or min(gaps) >= _GAP * self.leading):
+                yield _key(line.text)
 
     def offsets(self) -> set[tuple[bool, int]]:
         """Differences between printed numbers and pages that hold all over: what counts on with the pages.
@@ -194,7 +201,10 @@ class _Pages:
         if counted:
             surely = set_off or caps or known or len(alike) > 1 or first.wide
             return alike if surely and (counted * 3 >= len(alike) or self.exclusive(alike, usual, repeated)) else []
-        near = sum(b.page - a.page <= 3 for a, b in pairwise(alike))
+        near = sum(
+            b.page - a.page <= 3 or all(_is_known(usual.get(p), repeated) for p in range(a.page + 1, b.page))
+            for a, b in pairwise(alike)
+        )
         if near < max(1, len(alike) // 3) or text[:1].islower() or not self.exclusive(alike, usual, repeated):
             return []
         if _NUMBERED.fullmatch(first.key) and not self.titles[first.key]:
@@ -206,7 +216,8 @@ class _Pages:
         enough = (known or caps) or len(alike) > 2
         opens = first.gap > 1.5 * median(head.gap for head in alike) and len(alike) > 2
         shown = alike[1:] if opens and not known else alike
-        return shown if (set_off and enough and (known or caps or short)) or (many and (caps or known or short)) else []
+        named = caps or (known and short)
+        return shown if (set_off and enough and (named or short)) or (many and short) or named else []
 
     def exclusive(self, group: list[_Head], usual: dict[int, _Head], repeated: set[str]) -> bool:
         """Whether hardly any page between the first and the last has a line of its text at the height of these."""
@@ -214,13 +225,10 @@ class _Pages:
         others = [
             head
             for page in range(group[0].page, group[-1].page + 1)
-            if (head := usual.get(page)) and head.key != group[0].key and head.key not in repeated
+            if (head := usual.get(page)) and head.key != group[0].key
         ]
         same = sum(
-            abs(self.sheets[head.page].lines[head.line].y - height) <= 2
-            and not _NUMBERED.fullmatch(head.key)
-            and head.gap < 1.8
-            and not head.text.isupper()
+            abs(self.sheets[head.page].lines[head.line].y - height) <= 2 and not _is_known(head, repeated)
             for head in others
         )
         return same * 4 <= len(group)
@@ -253,6 +261,13 @@ class _Pages:
             before = bool(body) and start < len(foot) and (marked or before)
             if before:
                 sheet.kinds.update(dict.fromkeys(foot[start:], "note"))
+
+
+def _is_known(head: _Head | None, repeated: set[str]) -> bool:
+    """Whether the first line of a page comes back on others, opens a chapter or stands apart: it is no line of the text."""
+    if head is None:
+        return False
+    return head.key in repeated or bool(_NUMBERED.fullmatch(head.key)) or head.gap >= 1.8 or head.text.isupper()
 
 
 def _key(text: str) -> str:
