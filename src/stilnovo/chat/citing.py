@@ -34,7 +34,7 @@ PARENTHESIS_BEGUN = re.compile(r"(?:\((?:[^()\n]|\([^()\n]{0,60}\)){0,200}(?:\([
 #: Marks of footnotes.
 NOTE_MARK = re.compile(r"[¹²³⁰⁴-⁹]+|\[\^?\d{1,3}\]|\[\^\w{1,20}\]|<sup>[^<>]{1,8}</sup>")
 #: A footnote's own line: its mark, then its text.
-NOTE_LINE = re.compile(rf"(?:{NOTE_MARK.pattern})[:.]?[ \t]+[^\n]*")
+NOTE_LINE = re.compile(rf"(?P<mark>{NOTE_MARK.pattern})[:.]?[ \t]+(?P<text>[^\n]*)")
 PARENTHESIS = re.compile(r"\((?P<round>(?:[^()\n]|\([^()\n]{0,60}\)){2,200})\)|\[(?P<square>[^\[\]\n]{2,200})\]")
 _AFTER_DASH = re.compile(r"(?:[—–―]|--?(?= ))[ \t]*(?P<reference>[^\n«“\"]{2,160})(?=\n|\Z)")
 _LETTER = r"[^\n;:«“\"()\[\]]"

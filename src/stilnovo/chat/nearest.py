@@ -1,0 +1,144 @@
+"""Find the place in a library whose words are a quotation's, or nearest to them.
+
+The rarest words of the quotation give candidate passages (the full-text index), each widened to its neighbours, as quotations
+cross the borders of passages. The verifier judges the best; where it finds none, words are aligned: a place is near when most
+of the quotation's words, of its content words too, stand there in this order, and few are exchanged, missing or added.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from difflib import SequenceMatcher
+from typing import NamedTuple
+
+from stilnovo.chat.quotes import Quote, skeleton, verify
+from stilnovo.library.index import Sought
+from stilnovo.library.passages import TARGET
+from stilnovo.library.records import Chapter
+from stilnovo.library.store import Library
+from stilnovo.text.italian import STOP_WORDS, analyse, stem, tokens
+
+#: Words of a quotation that are looked up, passages that are looked through, and places that are judged.
+SOUGHT_WORDS, PASSAGES, JUDGED = 10, 12, 4
+#: Near: this share of the words equal, of the content words too; so many edits, or this share of the words.
+EQUAL_SHARE, EDITS, EDIT_SHARE = 0.6, 3, 0.25
+_CUT, _WORD = re.compile(r"[^\W_]+"), re.compile(r"\S+")
+_SHAPES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'", "“": '"', "”": '"', "«": '"', "»": '"', "„": '"'})
+
+
+class Step(NamedTuple):
+    """One step of a difference (`equal`, `replace`, `delete`, `insert`): words of the quotation, the source's in their place."""
+
+    op: str
+    quoted: str
+    source: str
+
+
+class Nearest:
+    """Looks quotations up in a library, or in some of its works."""
+
+    def __init__(self, library: Library, works: Sequence[int] = ()) -> None:
+        self._library, self._works = library, tuple(works)
+
+    def places(self, claimed: str, first: Collection[int] = ()) -> list[Quote]:
+        """Places of a quotation, as quotations of the source: all that the verifier finds or, where it finds none, the nearest.
+
+        Their status is the verifier's; `text` is the source's own words, also where it is `unverified`, and `section` is
+        set. Verified ones come first; of one status, those in the works `first`.
+        """
+        forms = [word.form for word in tokens(skeleton(claimed)) if not word.elided]
+        places, near = list[Quote](), list[tuple[float, Quote]]()
+        for window, section in self._windows(forms, claimed, first):
+            text = self._library.text(section.work)
+            quote = verify(claimed, window, text)
+            if quote.sound:
+                places.append(replace(quote, section=section, verses=section.verses(quote.start, quote.end)))
+            elif not places and (aligned := aligned_words(claimed, text, window)) is not None:
+                start, end, edits = aligned
+                verses = section.verses(start, end)
+                near.append((edits, Quote(claimed, "unverified", text[start:end], section, start, end, verses)))
+            if quote.status == "verified" and (not first or section.work.id in first):
+                break
+        order = {"verified": 0, "repaired": 1, "unverified": 2}
+        return sorted(places or [quote for _, quote in sorted(near, key=lambda pair: pair[0])], key=lambda q: order[q.status])
+
+    def _windows(self, forms: Sequence[str], claimed: str, first: Collection[int]) -> list[tuple[Chapter, Chapter]]:
+        """The most promising places, each a section narrowed to where the words may stand, and the whole section."""
+        index, content = self._library.index, _content(forms)
+        rarity = index.rarity({stem(form) for form in content})
+        rarest = sorted(content, key=lambda form: -rarity[stem(form)])[:SOUGHT_WORDS]
+        sought = Sought(surface=tuple(rarest)) if rarest else Sought(demanded=(tuple(_CUT.findall(analyse(claimed)[0])),))
+        hits = index.match(sought, PASSAGES, self._works)
+        inside = [work for work in first if not self._works or work in self._works]
+        if inside:
+            hits = [*index.match(sought, PASSAGES // 2, inside), *hits]
+        reach, wanted = TARGET + len(claimed), set(content or forms)
+        scored, seen = list[tuple[bool, float, Chapter, Chapter]](), set[tuple[int, int]]()
+        for passage in self._library.passages(list(dict.fromkeys(hit for hit, _ in hits))):
+            section, text = passage.section, self._library.text(passage.section.work)
+            start = max(section.body, passage.start - reach)
+            start = max(section.body, text.rfind("\n", section.body, start) + 1, text.rfind(" ", section.body, start) + 1)
+            end = min(section.end, passage.end + reach)
+            end = end if end == section.end else max(text.rfind(" ", start, end), text.rfind("\n", start, end), passage.end)
+            stands = wanted.intersection(_CUT.findall(analyse(text[start:end])[0]))
+            share = len(stands) / len(wanted)
+            if share >= 0.5 and (section.id, passage.start // TARGET) not in seen:
+                seen.add((section.id, passage.start // TARGET))
+                scored.append((section.work.id not in first, -share, replace(section, body=start, end=end), section))
+        scored.sort(key=lambda place: place[:2])
+        named = [place for place in scored if not place[0]][:JUDGED]
+        return [place[2:] for place in [*named, *[place for place in scored if place[0]][:JUDGED]]]
+
+
+def _content(forms: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(form for form in forms if form not in STOP_WORDS and len(form) > 1))
+
+
+def aligned_words(claimed: str, text: str, window: Chapter) -> tuple[int, int, float] | None:
+    """Start and end in `text` of the words of `window` that are nearest to the claimed ones, and the share of edits.
+
+    None where nothing is near.
+    """
+    words, there = tokens(skeleton(claimed)), tokens(text[window.body : window.end])
+    if len(words) < 3 or not there:
+        return None
+    forms, sources = [word.form for word in words], [word.form for word in there]
+    places: dict[str, list[int]] = {}
+    for i, form in enumerate(sources):
+        places.setdefault(form, []).append(i)
+    votes = Counter[int]()
+    for i, form in enumerate(forms):
+        weight = 1 if form in STOP_WORDS else 3
+        for place in places.get(form, ())[:20]:
+            votes[place - i] += weight
+    best: tuple[float, int, int] | None = None
+    for offset, _ in votes.most_common(2):
+        left = max(0, offset - 4)
+        part = sources[left : max(0, offset) + len(forms) + 4]
+        blocks = [block for block in SequenceMatcher(None, forms, part, autojunk=False).get_matching_blocks() if block.size]
+        if not blocks:
+            continue
+        equal = [form for block in blocks for form in forms[block.a : block.a + block.size]]
+        begin = max(0, blocks[0].b - blocks[0].a)
+        end = min(len(part), blocks[-1].b + blocks[-1].size + len(forms) - blocks[-1].a - blocks[-1].size)
+        steps = SequenceMatcher(None, forms, part[begin:end], autojunk=False).get_opcodes()
+        edits = sum(max(i2 - i1, j2 - j1) for op, i1, i2, j1, j2 in steps if op != "equal")
+        content, stands = _content(forms), set(_content(equal))
+        enough = len(equal) >= max(3, EQUAL_SHARE * len(forms)) and len(stands) >= max(1, EQUAL_SHARE * len(content))
+        if enough and edits <= max(EDITS, EDIT_SHARE * len(forms)) and (best is None or edits / len(forms) < best[0]):
+            best = (edits / len(forms), left + begin, left + end)
+    if best is None:
+        return None
+    share, begin, end = best
+    return window.body + there[begin].start, window.body + there[end - 1].end, share
+
+
+def difference(claimed: str, source: str) -> tuple[Step, ...]:
+    """How the source differs from a quotation, word by word; the shape of marks and line breaks are no difference."""
+    quoted, there = ([word for word in _WORD.findall(text) if word != "/"] for text in (claimed, source))
+    keys = [[word.translate(_SHAPES).strip('"') for word in words] for words in (quoted, there)]
+    steps = SequenceMatcher(None, *keys, autojunk=False).get_opcodes()
+    return tuple(Step(op, " ".join(quoted[i1:i2]), " ".join(there[j1:j2])) for op, i1, i2, j1, j2 in steps)
