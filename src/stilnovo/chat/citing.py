@@ -55,6 +55,10 @@ _TAIL_BEGUN = re.compile(
 )
 
 
+# A word with a capital that no sentence begins with, or in italics.
+_PROPER = re.compile(r"(?:(?<=[^\W\d_][ ’'(«“*_,])|(?<=[^\W\d_], )|(?<=[(«“*_])|\A)([A-ZÀ-Ý][^\W\d_]+)")
+
+
 class Citation(NamedTuple):
     """What follows a quotation up to `end`: keys, note marks, references in words, and the punctuation before them."""
 
@@ -82,6 +86,8 @@ class NamesOfWorks:
         self._works = list(works)
         self._titles = [(work, _phrase(work.title)) for work in self._works]
         self._authors = [(work, words(work.author)) for work in self._works]
+        #: Ids of the works whose author is not known.
+        self.anonymous = frozenset(work.id for work in self._works if not work.author)
 
     def is_title(self, text: str) -> bool:
         """Whether a text is nothing but the title of a work, or its author's name."""
@@ -92,9 +98,12 @@ class NamesOfWorks:
         )
 
     def titled(self, text: str) -> list[Work]:
-        """The works whose titles stand in a text."""
-        folded = f" {_phrase(text)} "
-        return [work for work, title in self._titles if title and f" {title} " in folded]
+        """The works whose titles stand in a text; a title of one word with a capital inside a sentence."""
+        folded, proper = f" {_phrase(text, bare=False)} ", {fold(word) for word in _PROPER.findall(text)}
+        return [
+            work for work, title in self._titles
+            if title and f" {title} " in folded and (" " in title or title in proper)
+        ]  # fmt: skip
 
     def by(self, text: str) -> list[Work]:
         """The works whose authors' surnames stand in a text, written with a capital."""
@@ -110,9 +119,18 @@ def _surname(author: list[str]) -> str:
     return author[0] if author[0] == "dante" else author[-1]
 
 
-def _phrase(text: str) -> str:
+def _phrase(text: str, *, bare: bool = True) -> str:
     folded = words(text)
-    return " ".join(folded[1:] if len(folded) > 1 and folded[0] in STOP_WORDS else folded)
+    return " ".join(folded[1:] if bare and len(folded) > 1 and folded[0] in STOP_WORDS else folded)
+
+
+ENDING = re.compile(rf"\s*(?:{KEYS.pattern}|\([^()\n]{{2,200}}\)|\n\s*[—–-]{{1,2}}[ \t]*[^\n]{{2,200}})[.,;]?\s*\Z")
+
+
+def ending_citation(claimed: str, refer: Callable[[str], bool]) -> re.Match[str] | None:
+    """The citation inside a quotation's signs, at its end."""
+    ending = ENDING.search(claimed)
+    return ending if ending and refer(ending.group().strip(" \n\t()[].,;—–-")) else None
 
 
 def refers(text: str, names: NamesOfWorks) -> bool:

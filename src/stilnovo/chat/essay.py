@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from stilnovo.chat.citing import NOTE_LINE, NOTE_MARK, Citation, NamesOfWorks, citation_after, refers
+from stilnovo.chat.citing import NOTE_LINE, NOTE_MARK, Citation, NamesOfWorks, citation_after, ending_citation, refers
 from stilnovo.chat.claims import Claim, announced_lines, claim_at, paired
 from stilnovo.chat.marks import STARTS
 from stilnovo.chat.nearest import Nearest, Step, difference
@@ -32,7 +32,7 @@ CheckStatus = Literal["verified", "inexact", "misattributed", "not_found"]
 TEXT_AT_MOST, LONGEST_QUOTATION = 1_000_000, 4000
 #: The most words that only name or stress something; the most of a title that the library does not know.
 _STRESSED, _TITLE = 3, 8
-_SENTENCE_END = re.compile(r"[.!?…]+[»”\"’')\]]*(?=\s+[«“\"(]?[A-ZÀ-Ý])|\n")
+_SENTENCE_END = re.compile(r"[.!?…]+[»”\"’')\]]*(?=\s+[«“\"(·>—–]?\s*[A-ZÀ-Ý·])|(?<![:\s])[ \t]*\n[ \t]*\n")
 _WORK_WORD = re.compile(
     r"\b(?:romanz\w+|oper[ae]|poesi[ae]|poem\w+|sonett\w+|novell[ae]|raccont\w+|sagg\w+|libr\w+|film|titol\w+|intitolat\w+|"
     r"capitol\w+|cant[oi]|rivist[ae]|articol\w+|commedi[ae]|tragedi[ae]|raccolt[ae]|canzon[ei])\s+(?:\w+\s+){0,2}[*_]?\Z", re.I,
@@ -105,10 +105,14 @@ def check_text(
     """
     if len(text) + sum(len(note.text) for note in notes) > TEXT_AT_MOST:
         raise InputError(
-            "The text is too long.", f"{len(text):,} characters; {TEXT_AT_MOST:,} can be checked at once.", "Check it in parts."
+            "The text is too long.",
+            f"{len(text):,} characters; {TEXT_AT_MOST:,} can be checked at once.",
+            "Check it in parts.",
         )
     if not library.works():
-        raise InputError("The library is empty.", "There is nothing to check against.", "Run: stilnovo library add FILE …")
+        raise InputError(
+            "The library is empty.", "There is nothing to check against.", "Run: stilnovo library add FILE …"
+        )
     check = _Check(library, works)
     starts = [match.start() for match in re.finditer(r"\S(?:[^\n]|\n(?![ \t]*\n))*", text)]
     checked = list(check.quotations(text, notes, starts, 0, 0))
@@ -123,6 +127,7 @@ class _Attribution(NamedTuple):
     said: str = ""
     titled: frozenset[int] = frozenset()
     by: frozenset[int] = frozenset()
+    anonymous: frozenset[int] = frozenset()
     strict: bool = False
     foreign: bool = False
 
@@ -131,7 +136,7 @@ class _Attribution(NamedTuple):
         if self.foreign:
             return False
         if self.strict:
-            return (not self.titled or work in self.titled) and (not self.by or work in self.by)
+            return (not self.titled or work in self.titled) and (not self.by or work in self.by | self.anonymous)
         return not (self.titled or self.by) or work in self.titled | self.by
 
 
@@ -152,7 +157,9 @@ class _Check:
         for claim, cited in claims:
             attribution = self._attribution(masked, claim, cited, notes, labelled)
             place = bisect_right(starts, at if note else claim.start)
-            bare = CheckedQuotation(claim.words, "not_found", claim.start, claim.end, place, note, attribution.said, None)
+            bare = CheckedQuotation(
+                claim.words, "not_found", claim.start, claim.end, place, note, attribution.said, None
+            )
             yield self._looked_up(bare, attribution)
 
     def _refer(self, text: str) -> bool:
@@ -175,6 +182,10 @@ class _Check:
                 at += 1
                 continue
             cited = citation_after(text, claim.end, self._refer, final=True)
+            if ending := ending_citation(claim.words, self._refer):
+                inner = ending.group().strip(" \n\t()[].,;—–-")
+                claim = claim._replace(words=claim.words[: ending.start()].rstrip())
+                cited = cited._replace(references=(inner, *cited.references))
             inside = claim.open
             if self._counts(text, claim, cited):
                 yield claim, cited
@@ -207,12 +218,7 @@ class _Check:
                 return works
             if _foreign(reference):
                 return works._replace(foreign=True)
-        before, after = masked[max(0, claim.start - 400) : claim.start], masked[cited.end : cited.end + 200]
-        ends = [match.end() for match in _SENTENCE_END.finditer(before.rstrip())]
-        stop = _SENTENCE_END.search(after)
-        sentence = f"{before[ends[-1] if ends else 0 :]} {after[: stop.end() if stop else len(after)]}"
-        previous = before[ends[-2] if len(ends) > 1 else 0 : ends[-1]] if ends else ""
-        for context in (sentence, previous):
+        for context in _contexts(masked, claim.start, cited.end):
             works = self._named(context, strict=False)
             if works.titled or works.by:
                 return works
@@ -221,7 +227,8 @@ class _Check:
     def _named(self, text: str, *, strict: bool) -> _Attribution:
         titled = frozenset(work.id for work in self._names.titled(text))
         by = frozenset(work.id for work in self._names.by(text))
-        return _Attribution(" ".join(text.split()).strip(" .,;:·"), titled, by, strict)
+        said = re.sub("·+", "…", " ".join(text.split())).strip(" .,;:…")
+        return _Attribution(said, titled, by, self._names.anonymous, strict)
 
     def _looked_up(self, bare: CheckedQuotation, attribution: _Attribution) -> CheckedQuotation:
         named = attribution.titled & attribution.by or attribution.titled | attribution.by
@@ -252,9 +259,23 @@ def _masked(text: str, claims: Sequence[Claim]) -> str:
     return "".join([*pieces, text[at:]])
 
 
+def _contexts(masked: str, start: int, end: int) -> Iterator[str]:
+    """The sentence around a quotation, then the one before it in its paragraph, unless that has a quotation of its own."""
+    before, after = masked[max(0, start - 400) : start], masked[end : end + 200]
+    ends = list(_SENTENCE_END.finditer(before + "X"))
+    stop = _SENTENCE_END.search(after)
+    yield f"{before[ends[-1].end() if ends else 0 :]} {after[: stop.end() if stop else len(after)]}"
+    previous = before[ends[-2].end() if len(ends) > 1 else 0 : ends[-1].end()] if ends else ""
+    if "·" not in previous and "\n\n" not in previous[-3:]:
+        yield previous
+
+
 def _foreign(reference: str) -> bool:
     """Whether a reference names a person or a work, whoever it is: *(Pirandello, Uno, nessuno e centomila)*."""
     names = _PERSON.findall(_NO_NAME.sub(" ", NOTE_MARK.sub(" ", reference)))
-    return bool(names) and len(reference) <= 200 and bool(re.match(r"\W*(?:(?:cfr|da|in|di|v)\.?\s+)*[A-ZÀ-Ý]", reference)) and (
-        len(names) > 1 or bool(re.search(r"\d|,", reference)) or len(reference.split()) <= 3
+    return (
+        bool(names)
+        and len(reference) <= 200
+        and bool(re.match(r"\W*(?:(?:cfr|da|in|di|v)\.?\s+)*[A-ZÀ-Ý]", reference))
+        and (len(names) > 1 or bool(re.search(r"\d|,", reference)) or len(reference.split()) <= 3)
     )

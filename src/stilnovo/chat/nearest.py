@@ -63,14 +63,18 @@ class Nearest:
             if quote.status == "verified" and (not first or section.work.id in first):
                 break
         order = {"verified": 0, "repaired": 1, "unverified": 2}
-        return sorted(places or [quote for _, quote in sorted(near, key=lambda pair: pair[0])], key=lambda q: order[q.status])
+        return sorted(
+            places or [quote for _, quote in sorted(near, key=lambda pair: pair[0])], key=lambda q: order[q.status]
+        )
 
     def _windows(self, forms: Sequence[str], claimed: str, first: Collection[int]) -> list[tuple[Chapter, Chapter]]:
         """The most promising places, each a section narrowed to where the words may stand, and the whole section."""
         index, content = self._library.index, _content(forms)
         rarity = index.rarity({stem(form) for form in content})
         rarest = sorted(content, key=lambda form: -rarity[stem(form)])[:SOUGHT_WORDS]
-        sought = Sought(surface=tuple(rarest)) if rarest else Sought(demanded=(tuple(_CUT.findall(analyse(claimed)[0])),))
+        sought = (
+            Sought(surface=tuple(rarest)) if rarest else Sought(demanded=(tuple(_CUT.findall(analyse(claimed)[0])),))
+        )
         hits = index.match(sought, PASSAGES, self._works)
         inside = [work for work in first if not self._works or work in self._works]
         if inside:
@@ -80,9 +84,15 @@ class Nearest:
         for passage in self._library.passages(list(dict.fromkeys(hit for hit, _ in hits))):
             section, text = passage.section, self._library.text(passage.section.work)
             start = max(section.body, passage.start - reach)
-            start = max(section.body, text.rfind("\n", section.body, start) + 1, text.rfind(" ", section.body, start) + 1)
+            start = max(
+                section.body, text.rfind("\n", section.body, start) + 1, text.rfind(" ", section.body, start) + 1
+            )
             end = min(section.end, passage.end + reach)
-            end = end if end == section.end else max(text.rfind(" ", start, end), text.rfind("\n", start, end), passage.end)
+            end = (
+                end
+                if end == section.end
+                else max(text.rfind(" ", start, end), text.rfind("\n", start, end), passage.end)
+            )
             stands = wanted.intersection(_CUT.findall(analyse(text[start:end])[0]))
             share = len(stands) / len(wanted)
             if share >= 0.5 and (section.id, passage.start // TARGET) not in seen:
@@ -118,7 +128,9 @@ def aligned_words(claimed: str, text: str, window: Chapter) -> tuple[int, int, f
     for offset, _ in votes.most_common(2):
         left = max(0, offset - 4)
         part = sources[left : max(0, offset) + len(forms) + 4]
-        blocks = [block for block in SequenceMatcher(None, forms, part, autojunk=False).get_matching_blocks() if block.size]
+        blocks = [
+            block for block in SequenceMatcher(None, forms, part, autojunk=False).get_matching_blocks() if block.size
+        ]
         if not blocks:
             continue
         equal = [form for block in blocks for form in forms[block.a : block.a + block.size]]

@@ -31,6 +31,7 @@ from stilnovo.chat.citing import (
     Citation,
     NamesOfWorks,
     citation_after,
+    ending_citation,
     keys_of,
     refers,
 )
@@ -68,9 +69,6 @@ _PLACES = re.compile(rf"(?<!\s)\s*(?:{KEYS.pattern})|{STARTS.pattern}|{KEYS.patt
 _BEGUN = re.compile(rf"\s*(?:{CITING_BEGUN.pattern}|\Z)")
 _PLACES_OR_BEGUN = re.compile(rf"{_PLACES.pattern}|(?<!\s)\s*(?:{CITING_BEGUN.pattern}|\Z)|{CITING_BEGUN.pattern}")
 _SENTENCE_END = re.compile(r"[.!?…]+[»”\"’')\]]*(?=\s)|\n")
-_ENDING_CITATION = re.compile(
-    rf"\s*(?:{KEYS.pattern}|\([^()\n]{{2,200}}\)|\n\s*[—–-]{{1,2}}[ \t]*[^\n]{{2,200}})[.,;]?\s*\Z"
-)
 _BRACKETS = str.maketrans({
     "<": "‹", ">": "›", "＜": "‹", "＞": "›", "[": "(", "]": ")", "［": "(", "］": ")", "【": "(", "】": ")", "（": "(", "）": ")",
     "\u2028": "\n", "\u2029": "\n", "\x85": "\n",
@@ -220,15 +218,10 @@ class Checker:
         count = len(words(claim.words))
         if not count or self._names.is_title(claim.words):
             return claim._replace(words=""), Citation(claim.end)
-        keys = cited.keys or self._ending_citation(claim.words)
+        keys = cited.keys or ending_citation(claim.words, self._refers)
         if not claim.strong and not keys and (count <= STRESSED_WORDS or not (claim.introduced or cited.cites)):
             return None
         return claim, cited
-
-    def _ending_citation(self, claimed: str) -> re.Match[str] | None:
-        """The citation inside a quotation's signs, at its end."""
-        ending = _ENDING_CITATION.search(claimed)
-        return ending if ending and self._refers(ending.group().strip(" \n\t()[].,;—–-")) else None
 
     def _show(self, text: str) -> None:
         text = text if self._length else text.lstrip()
@@ -306,7 +299,7 @@ class Checker:
         """Verify claimed words, and again without a citation that ends them; returns whether there was one."""
         first = [passage for number in cited.keys if (passage := self._passage(number))]
         quote = verify_among(claimed, self._library, [*first, *self._passages, *self._more(claimed)])
-        inner = self._ending_citation(claimed)
+        inner = ending_citation(claimed, self._refers)
         if inner is None:
             return quote, False
         if quote.sound:
