@@ -6,7 +6,6 @@ is called with what is being done, how many items are done, and how many there a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -43,13 +42,14 @@ from stilnovo.train.loop import TrainResult
 from stilnovo.train.run import TrainingRun
 
 __all__ = [
-    "Comparison", "Draw", "EvaluationResult", "Generator", "Library", "Message", "ModelSpec", "Quote", "Recipe", "Sampling", "TrainResult",
-    "ask_library", "check_quotes", "compare_runs", "evaluate_model", "generate_text", "load_recipe", "open_library",
-    "open_model", "read_work", "search_library", "train_recipe",
+    "CheckedQuotation", "Comparison", "Draw", "EvaluationResult", "Generator", "Library", "Message", "ModelSpec", "Quote", "Recipe",
+    "Sampling", "TrainResult", "ask_library", "check_quotes", "check_text", "compare_runs", "evaluate_model", "generate_text",
+    "load_recipe", "open_library", "open_model", "read_work", "search_library", "train_recipe",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from stilnovo.chat.conversation import ask as ask_library
+    from stilnovo.chat.essay import CheckedQuotation, check_text
     from stilnovo.chat.quotes import Quote
     from stilnovo.library.read import read as read_work
     from stilnovo.library.search import search as search_library
@@ -57,13 +57,13 @@ if TYPE_CHECKING:
 
 # Names of rooms that a training or an evaluation does without: imported when they are first asked for.
 _LATE = {
-    "ask_library": "stilnovo.chat.conversation:ask", "Quote": "stilnovo.chat.quotes:Quote", "Library": "stilnovo.library.store:Library",
+    "ask_library": "stilnovo.chat.conversation:ask", "CheckedQuotation": "stilnovo.chat.essay:CheckedQuotation",
+    "check_text": "stilnovo.chat.essay:check_text", "Quote": "stilnovo.chat.quotes:Quote", "Library": "stilnovo.library.store:Library",
     "read_work": "stilnovo.library.read:read", "search_library": "stilnovo.library.search:search",
 }  # fmt: skip
 
 Note = Callable[[str], None]
 ProgressCallback = Callable[[str, int, int], None]
-_QUOTED = re.compile(r'«([^«»]+)»|“([^“”]+)”|"([^"\n]+)"')
 
 
 def __getattr__(name: str) -> Any:
@@ -306,20 +306,21 @@ def open_library(path: Path | str | None = None) -> Library:
 
 
 def check_quotes(text: str, library: Library) -> list[Quote]:
-    """Look up every quotation of a text («…», “…” or "…") in a library.
+    """Look up every quotation of a text, however it is marked, in a library.
 
     Each `Quote` has a status (verified, repaired, unverified), the source's own words and citation, and where it stands in
-    the text (`answer_start`, `answer_end`).
+    the text (`answer_start`, `answer_end`). Titles, and words that nobody is said to have written, are left out.
+    `check_text` says more: what is inexact or attributed to another work.
     """
-    from stilnovo.chat.quotes import verify_among
-    from stilnovo.library.search import search
+    from stilnovo.chat.essay import check_text
+    from stilnovo.chat.quotes import Quote
     from stilnovo.library.store import Library
 
     check_types(str, text=text)
     check_types(Library, library=library)
     quotes = []
-    for match in _QUOTED.finditer(text):
-        claimed = next(filter(None, match.groups()))
-        passages = [hit.passage for hit in search(library, claimed)]
-        quotes.append(verify_among(claimed, library, passages).at(match.start(), len(match.group())))
+    for checked in check_text(library, text):
+        source = checked.source if checked.source and checked.source.sound else None
+        quote = source or Quote(checked.claimed, "unverified", checked.claimed)
+        quotes.append(quote.at(checked.start, checked.end - checked.start))
     return quotes

@@ -16,7 +16,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from stilnovo.chat.citing import NOTE_LINE, NOTE_MARK, Citation, NamesOfWorks, citation_after, ending_citation, refers
 from stilnovo.chat.claims import Claim, announced_lines, claim_at, paired
@@ -121,6 +121,11 @@ def check_text(
     return checked
 
 
+def counts(checked: Sequence[CheckedQuotation]) -> dict[str, int]:
+    """How many quotations have each status."""
+    return {status: sum(quotation.status == status for quotation in checked) for status in get_args(CheckStatus)}
+
+
 class _Attribution(NamedTuple):
     """What a text says of a quotation's origin: its words, the works and authors it names, and whether all must be right."""
 
@@ -168,16 +173,15 @@ class _Check:
     def _claims(self, text: str) -> Iterator[tuple[Claim, Citation]]:
         """The quotations of a text and what cites directly after each, without titles and words that only name."""
         at, inside = 0, ""
-        while inside or (place := STARTS.search(text, at)):
+        while at < len(text):
             if inside:
                 claim: Claim | None = paired(text, at, inside, final=True, limit=LONGEST_QUOTATION, inside=True)
-            else:
+            elif place := STARTS.search(text, at):
                 at = place.start()
-                announced = text[at] == ":"
-                claim = (
-                    announced_lines(text, at, final=True) if announced
-                    else claim_at(text, at, final=True, limit=LONGEST_QUOTATION)
-                )  # fmt: skip
+                claim = announced_lines(text, at, final=True) if text[at] == ":" else None
+                claim = claim or claim_at(text, at, final=True, limit=LONGEST_QUOTATION)
+            else:
+                return
             if claim is None:
                 at += 1
                 continue
@@ -236,7 +240,7 @@ class _Check:
         for quote in self._nearest.places(bare.claimed, named):
             assert quote.section is not None
             if quote.status == "verified" and attribution.fits(quote.section.work.id):
-                return replace(bare, status="verified", source=quote)
+                return replace(bare, status="verified", source=quote.at(bare.start, bare.end - bare.start))
             if best is None or (quote.status == "verified") > (best.status == "verified"):
                 best = quote
         if best is None:
@@ -247,7 +251,7 @@ class _Check:
         status: CheckStatus = "verified" if exact else "inexact"
         if not attribution.fits(best.section.work.id):
             status = "misattributed"
-        return replace(bare, status=status, source=best, difference=steps)
+        return replace(bare, status=status, source=best.at(bare.start, bare.end - bare.start), difference=steps)
 
 
 def _masked(text: str, claims: Sequence[Claim]) -> str:

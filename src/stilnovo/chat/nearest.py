@@ -150,7 +150,14 @@ def aligned_words(claimed: str, text: str, window: Chapter) -> tuple[int, int, f
 
 def difference(claimed: str, source: str) -> tuple[Step, ...]:
     """How the source differs from a quotation, word by word; the shape of marks and line breaks are no difference."""
-    quoted, there = ([word for word in _WORD.findall(text) if word != "/"] for text in (claimed, source))
-    keys = [[word.translate(_SHAPES).strip('"') for word in words] for words in (quoted, there)]
-    steps = SequenceMatcher(None, *keys, autojunk=False).get_opcodes()
+    quoted, there = _words(claimed), _words(source)
+    steps = SequenceMatcher(None, _keys(quoted), _keys(there), autojunk=False).get_opcodes()
     return tuple(Step(op, " ".join(quoted[i1:i2]), " ".join(there[j1:j2])) for op, i1, i2, j1, j2 in steps)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in _WORD.findall(text) if word != "/"]
+
+
+def _keys(words: Sequence[str]) -> list[str]:
+    return [word.translate(_SHAPES).strip('"') for word in words]

@@ -25,7 +25,7 @@ from stilnovo.errors import InputError, StilnovoError
 from stilnovo.library.embedders import Embedder
 from stilnovo.library.read import SUFFIXES
 from stilnovo.library.store import Library
-from stilnovo.serve import library_api, openai_api, talk_api
+from stilnovo.serve import library_api, openai_api, quotes_api, talk_api
 from stilnovo.serve.answering import Answering, LibraryResponder
 from stilnovo.serve.faults import Fault, fault_of
 from stilnovo.serve.history import Conversations
@@ -72,6 +72,7 @@ def create_app(settings: ServeSettings, responder: LibraryResponder, embedder: E
     app.include_router(openai_api.router(workers, answering, embedder))
     app.include_router(talk_api.router(workers, answering))
     app.include_router(library_api.router(workers, uploads))
+    app.include_router(quotes_api.router(workers, settings))
     _own_routes(app, settings, responder, workers, metrics)
     for kind in (Fault, RequestValidationError, HTTPException, StilnovoError, OSError, MemoryError, Exception):
         app.add_exception_handler(kind, _shown)

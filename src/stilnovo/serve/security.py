@@ -27,7 +27,8 @@ from stilnovo.serve.metrics import Metrics
 from stilnovo.serve.settings import MEBIBYTE, ServeSettings, is_loopback
 
 COOKIE = "stilnovo_session"
-UPLOAD_PATH = "/api/uploads"
+#: Paths that take files.
+UPLOAD_PATHS = ("/api/uploads", "/api/quotes")
 #: A body that is not an upload must have arrived within this time.
 BODY_SECONDS = 30
 _OPEN = ("/", "/health", "/api/session")
@@ -114,7 +115,7 @@ class Door:
 
     async def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         """Wrap a body reader with limits: an upload is counted while it is read, any other body is read here at once."""
-        upload = scope["path"] == UPLOAD_PATH
+        upload = scope["path"] in UPLOAD_PATHS
         # Around an upload's file stands a little of multipart's own.
         limit = self._settings.upload_bytes + MEBIBYTE if upload else self._settings.body_bytes
         too_large = Fault(413, "too_large", f"The request is larger than {limit // MEBIBYTE} MB.")
