@@ -23,7 +23,7 @@ from stilnovo.chat.claims import Claim, announced_lines, claim_at, paired
 from stilnovo.chat.marks import STARTS
 from stilnovo.chat.nearest import Nearest, Step, difference
 from stilnovo.chat.quotes import Quote
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, check_types
 from stilnovo.library.store import Library
 from stilnovo.text.italian import words
 
@@ -103,6 +103,8 @@ def check_text(
     Raises:
         InputError: the text is too long, or there is nothing to look through.
     """
+    check_types(Library, library=library)
+    check_types(str, text=text)
     if len(text) + sum(len(note.text) for note in notes) > TEXT_AT_MOST:
         raise InputError(
             "The text is too long.",

@@ -40,7 +40,7 @@ COMMANDS = {
         "generate": "Generate one answer to a prompt.",
         "chat": "Chat in the terminal with a model, a library, or both.",
         "ask": "Answer one question from the library, with verified quotations.",
-        "quotes": "Check the quotations of a text: verified, inexact, misattributed or not found.",
+        "quotes": "Check the quotations of any text against the library.",
         "library": "Manage a library of texts: add, list, search, check and more.",
         "serve": "Serve the chat page and an OpenAI-compatible API.",
     },

@@ -39,9 +39,10 @@ def quotes(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check the quotations of a text: verified, inexact, misattributed or not found.
+    """Check the quotations of any text against the library.
 
-    Exit status: 0 when all are verified, 1 when one is not, 2 for bad input.
+    Each is verified, inexact (the difference is shown), misattributed (it stands in another work than the text says) or not
+    found. Exit status: 0 when all are verified, 1 when one is not, 2 for bad input.
     """
     essay = _read(text)
     store, is_sample = open_or_sample(library)
