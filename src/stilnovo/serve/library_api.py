@@ -65,27 +65,31 @@ def _passage_dict(passage: Passage) -> dict[str, Any]:
 
 
 def blocks(text: str, section: Chapter) -> list[dict[str, Any]]:
-    """Split a section for display: paragraphs, or verses with their numbers and whether a stanza begins there.
+    """Split a section for display: paragraphs, and verses with their numbers and whether a stanza begins there.
 
-    Each is exactly `text[start:end]` of the work, so that a quotation can be marked to the letter.
+    Each is exactly `text[start:end]` of the work, so that a quotation can be marked to the letter; together they are all
+    the words of the section.
     """
-    if section.verse:
-        ends = [section.body, *(line.end for line in section.lines)]
-        return [
-            {
-                "start": start, "end": end, "text": text[start:end], "number": number,
-                "stanza": before == section.body or text.count("\n", before, start) > 1,
-            }
-            for (start, end, number), before in zip(section.lines, ends, strict=False)
-        ]  # fmt: skip
-    body = text[section.body : section.end]
-    # Wrapped lines form paragraphs between blank lines; long lines are paragraphs themselves.
-    lines = [line for line in body.split("\n") if line.strip()]
-    wrapped = bool(lines) and sorted(map(len, lines))[len(lines) // 2] < 100 and "\n\n" in body.strip()
+    shown = list[dict[str, Any]]()
+    before = section.body
+    for start, end, number in section.lines:
+        between = _paragraphs(text, before, start)
+        stanza = bool(between) or not shown or text.count("\n", before, start) > 1
+        verse = {"start": start, "end": end, "text": text[start:end], "number": number, "stanza": stanza}
+        shown += [*between, verse]
+        before = end
+    return shown + _paragraphs(text, before, section.end)
+
+
+def _paragraphs(text: str, start: int, end: int) -> list[dict[str, Any]]:
+    """Paragraphs of a stretch of prose: between blank lines where lines are wrapped, else one a line."""
+    stretch = text[start:end]
+    lines = [line for line in stretch.split("\n") if line.strip()]
+    wrapped = bool(lines) and sorted(map(len, lines))[len(lines) // 2] < 100 and "\n\n" in stretch.strip()
     pattern = r"\S(?:[^\n]|\n(?![ \t]*\n))*" if wrapped else r"\S[^\n]*"
     return [
-        {"start": section.body + match.start(), "end": section.body + match.start() + len(block), "text": block}
-        for match in re.finditer(pattern, body)
+        {"start": start + match.start(), "end": start + match.start() + len(block), "text": block}
+        for match in re.finditer(pattern, stretch)
         for block in [match.group().rstrip()]
     ]
 
