@@ -21,10 +21,10 @@ function note(item) {
     item.kind === "note" ? null : h("i", {}, `${named(item.kind)}: `), item.text.trim());
   const button = h("button.note-mark", { type: "button", "aria-expanded": "false", "aria-controls": text.id, "aria-label": `${named(item.kind)} ${mark}`, title: named(item.kind),
     onclick: () => { text.hidden = !text.hidden; button.setAttribute("aria-expanded", String(!text.hidden)); } }, mark);
-  return [button, text];
+  return [button, text]; // the second is what the first opens
 }
 
-/** Elements for words that stand inside a line. */
+/** Elements for words that stand inside a line, and what they open, which has its place after the line. */
 export function inside(item) {
   if (item.kind === "page") return [h("span.apart.page", { title: named("page") }, item.text.trim())];
   if (item.kind === "line number") return [];

@@ -41,7 +41,7 @@ export async function prompt(title, label, value) {
 export function shortcuts() {
   const rows = [
     ["Enter", "key_send"], ["Shift Enter", "key_line"], ["/", "key_focus"], ["Alt N", "key_new"], ["Alt B", "key_shelf"],
-    ["Alt R", "key_again"], ["Esc", "key_escape"], ["?", "key_help"],
+    ["Alt C", "key_quotes"], ["Alt R", "key_again"], ["Esc", "key_escape"], ["?", "key_help"],
   ];
   return show("", t("shortcuts"), (close) => [
     h("dl.keys", {}, rows.flatMap(([keys, meaning]) => [

@@ -4,6 +4,7 @@ import * as composer from "./composer.js";
 import * as dialogs from "./dialogs.js";
 import { $, h, remember } from "./dom.js";
 import { language, switchLanguage, t, translate } from "./i18n.js";
+import * as quotes from "./quotes.js";
 import * as reader from "./reader.js";
 import * as shelf from "./shelf.js";
 import * as thread from "./thread.js";
@@ -77,14 +78,24 @@ async function route() {
   drawer(false);
   const [, what, id] = location.hash.split("/");
   const library = what === "biblioteca";
+  const checking = what === "citazioni";
+  const away = library || checking;
   $("shelf").hidden = !library;
-  $("thread").hidden = library;
-  $("composer").classList.toggle("away", library);
-  for (const part of $("composer").children) if (part.id !== "notice") part.hidden = library || (part.id === "controls" && $("tune").getAttribute("aria-expanded") !== "true");
+  $("quotes").hidden = !checking;
+  $("thread").hidden = away;
+  $("composer").classList.toggle("away", away);
+  for (const part of $("composer").children) if (part.id !== "notice") part.hidden = away || (part.id === "controls" && $("tune").getAttribute("aria-expanded") !== "true");
   $("to-shelf").toggleAttribute("aria-current", library);
+  $("to-quotes").toggleAttribute("aria-current", checking);
+  if (checking) upload.onDrop(([file]) => quotes.take(file), "drop_to_check");
+  else upload.onDrop();
   composer.notice();
   try {
-    if (library) {
+    if (checking) {
+      titled(t("quotes"));
+      shelf.close();
+      quotes.draw();
+    } else if (library) {
       titled(t("library"));
       await shelf.open(id);
     } else if (what === "c") {
@@ -156,10 +167,12 @@ function redraw() {
   drawList();
   thread.draw();
   shelf.draw();
+  quotes.draw();
   reader.redraw();
   const own = thread.conversation();
   if (own) links(own.id);
   if (location.hash.startsWith("#/biblioteca")) titled(t("library"));
+  else if (location.hash.startsWith("#/citazioni")) titled(t("quotes"));
   else if (!own) welcome();
 }
 
@@ -171,10 +184,10 @@ function keys(event) {
     else if ($("side").classList.contains("open")) { drawer(false); $("open-side").focus(); }
     else if (!thread.stop()) reader.close();
   } else if (event.altKey && !event.ctrlKey && !event.metaKey) {
-    const act = { KeyN: () => { location.hash = "#/"; $("message").focus(); }, KeyB: () => { location.hash = "#/biblioteca"; }, KeyR: thread.regenerate }[event.code];
+    const act = { KeyN: () => { location.hash = "#/"; $("message").focus(); }, KeyB: () => { location.hash = "#/biblioteca"; }, KeyC: () => { location.hash = "#/citazioni"; }, KeyR: thread.regenerate }[event.code];
     if (act) { event.preventDefault(); act(); }
   } else if (!typing && !event.ctrlKey && !event.metaKey) {
-    if (event.key === "/") { event.preventDefault(); ($("message").offsetParent ? $("message") : $("seek"))?.focus(); }
+    if (event.key === "/") { event.preventDefault(); [$("message"), $("seek"), $("essay")].find((field) => field?.offsetParent)?.focus(); }
     if (event.key === "?") { event.preventDefault(); dialogs.shortcuts(); }
   }
 }
@@ -230,7 +243,7 @@ async function start() {
   await refresh();
   await route();
   document.documentElement.dataset.ready = "";
-  if (matchMedia("(hover: hover)").matches && !location.hash.startsWith("#/biblioteca")) $("message").focus();
+  if (matchMedia("(hover: hover)").matches && !/^#\/(biblioteca|citazioni)/.test(location.hash)) $("message").focus();
 }
 
 start();

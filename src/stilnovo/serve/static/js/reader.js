@@ -20,12 +20,15 @@ function marked(points, start, from, to, first, last) {
 function line(block, within, first, last) {
   const points = Array.from(block.text);
   let at = block.start;
+  const opened = []; // the notes, which open below the block
   const parts = within.flatMap((item) => {
     const before = marked(points, block.start, at, item.at, first, last);
+    const [mark, note] = inside(item);
+    if (note) opened.push(note);
     at = item.at;
-    return [...before, ...inside(item)];
+    return [...before, mark];
   });
-  return [...parts, ...marked(points, block.start, at, block.end, first, last)];
+  return [...parts, ...marked(points, block.start, at, block.end, first, last), ...opened];
 }
 
 /** Paragraphs, and lists of verses, with what stands apart before and in each. */
