@@ -106,16 +106,13 @@ def words_of(marked: str) -> Words:
             kind = known[between] = _gap(between)
         if OPTIONAL in between or REQUIRED in between:
             inside = between.rfind(OPTIONAL) > between.rfind(REQUIRED)
-        if len(word) == 1 and word.isalpha():
-            single += 1
-            if single == 4 and not any(gaps[-2:]):  # S p e r a z a t o
-                gaps[-2:] = [MAY_JOIN] * 2
-            kind = MAY_JOIN if single >= 4 and kind == APART else kind
-        else:
-            # An initial that stands alone in its block or on its line begins the word after it.
-            initial = single == 1 and letters[-1].isupper() and word[0].islower()
-            kind = MAY_JOIN if initial and ("\n" in between or SOFT in between) else kind
-            single = 0
+        single = single + 1 if len(word) == 1 and word.isalpha() else 0
+        if single == 4 and not any(gaps[-2:]):  # S p e r a z a t o
+            gaps[-2:] = [MAY_JOIN] * 2
+        # An initial that stands alone in its block or on its line begins the word after it.
+        initial = bool(letters) and len(letters[-1]) == 1 and letters[-1].isupper() and word[0].islower()
+        if kind == APART and (single >= 4 or (initial and ("\n" in between or SOFT in between))):
+            kind = MAY_JOIN
         letters.append(word)
         gaps.append(kind)
         optional.append(inside)
