@@ -26,7 +26,7 @@ class Names:
 
 _FIELDS = {
     "titolo": "title", "title": "title", "opera": "title", "autore": "author", "autrice": "author", "author": "author",
-    "anno": "year", "data": "year", "date": "year", "year": "year",
+    "anno": "year", "data": "year", "date": "year", "year": "year", "original publication": "year",
 }  # fmt: skip
 _HEADER_LINE = re.compile(r"^\s*([A-Za-zÀ-ÿ' ]{4,24}):[ \t]*(.*?)\s*$")
 _YEAR = re.compile(r"(?<!\d)(1[2-9][0-9]{2}|20[0-9]{2})(?!\d)")

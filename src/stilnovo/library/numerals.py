@@ -42,12 +42,13 @@ def _ordinals() -> dict[str, int]:
 
 
 _ORDINALS = _ordinals()
-_ROMANS = {roman(number): number for number in range(1, 4000)}
+#: DI and MI are words before they are numbers.
+_ROMANS = {roman(number): number for number in range(1, 4000) if number not in (501, 1001)}
 
 _ACCENTED = str.maketrans({"e": "[eèé]", "i": "[iìí]", "u": "[uùú]"})
 #: Matches a numeral in a heading: Roman, Arabic or an ordinal of one or two words.
 ORDINAL = f"(?:{'|'.join(sorted(_ORDINALS, key=len, reverse=True)).translate(_ACCENTED)})[oa]"
-PATTERN = rf"(?:[IVXLCDM]+|\d{{1,4}}|(?i:{ORDINAL}(?:\s+{ORDINAL})?))"
+PATTERN = rf"(?:[IVXLCDM]+|\d{{1,3}}|(?i:{ORDINAL}(?:\s+{ORDINAL})?))"
 
 
 def value(numeral: str) -> int | None:

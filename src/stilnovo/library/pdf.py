@@ -18,7 +18,7 @@ from pathlib import PurePath
 from typing import Any
 
 from stilnovo.errors import InputError, needs, reported
-from stilnovo.library import headings as heading_finder
+from stilnovo.library import detection
 from stilnovo.library.hyphens import Hyphens
 from stilnovo.library.names import Names, direct_name, from_file_name
 from stilnovo.library.page_lines import PageText, page_text
@@ -179,7 +179,7 @@ def _marks(
     bookmarks: Sequence[tuple[str, int, float | None, int]],
 ) -> list[Mark]:
     """Headings by bookmarks, or by larger type; none where the text shows more of them by itself."""
-    detected = len(heading_finder.find(text))
+    detected = len(detection.find(text))
     listed = _listed(rows, places, bookmarks)
     if len(listed) >= 2 and len(listed) * 2 >= detected:
         return listed

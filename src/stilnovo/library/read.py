@@ -7,60 +7,27 @@ its name alone. What cannot be read is refused with the reason, before anything 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from itertools import accumulate
 from pathlib import Path, PurePath
 
 from stilnovo.errors import InputError, check_types, reported
-from stilnovo.library import epub, markdown, markup, pdf, tei, word
-from stilnovo.library.decoding import decoded
-from stilnovo.library.names import Names, from_file_name, from_header, from_title_page, split_header
-from stilnovo.library.text_builder import Book, set_apart
-from stilnovo.text.italian import fold
+from stilnovo.library import epub, frame, markdown, markup, pdf, plain, tei, word
+from stilnovo.library.names import Names, from_file_name, from_title_page, split_header
+from stilnovo.library.text_builder import Book, Edit, edited, set_apart
 
 MAXIMUM_BYTES = 64 * 2**20
 
 
-def _plain(data: bytes, name: str) -> Book:
-    text, warnings = decoded(data, name)
-    return Book(Names(), text, warnings=warnings)
-
-
 #: The reader of each suffix: bytes and the file's name to a `Book`. A new format is one function and its line here.
 READERS: dict[str, Callable[[bytes, str], Book]] = {
-    ".txt": _plain, ".text": _plain, ".md": markdown.parse, ".markdown": markdown.parse, ".xml": tei.parse, ".tei": tei.parse,
+    ".txt": plain.parse, ".text": plain.parse, ".md": markdown.parse, ".markdown": markdown.parse, ".xml": tei.parse, ".tei": tei.parse,
     ".html": markup.parse, ".htm": markup.parse, ".xhtml": markup.parse, ".epub": epub.parse, ".docx": word.parse,
     ".pdf": pdf.parse,
 }  # fmt: skip
 SUFFIXES = frozenset(READERS)
 # How files of some suffixes must begin.
 _MAGIC = {".pdf": b"%PDF-", ".epub": b"PK\x03\x04", ".docx": b"PK\x03\x04"}
-
-_GUTENBERG_START = re.compile(r"\*{3} ?START OF TH(?:IS|E) PROJECT GUTENBERG EBOOK.*?\*{3}", re.I | re.S)
-_GUTENBERG_END = re.compile(r"(?:End of (?:the )?Project Gutenberg|\*{3} ?END OF TH(?:IS|E) PROJECT GUTENBERG)", re.I)
-_PRODUCED_BY = re.compile(r"\A\s*(?:Produced by|E-text prepared by|Transcribed by).*?(?:\n\s*\n|\Z)", re.I | re.S)
-
-
-def without_gutenberg(text: str) -> tuple[str, Names]:
-    """Strip Project Gutenberg's header and licence and read the names from the header; other texts are returned unchanged."""
-    start = _GUTENBERG_START.search(text, 0, 20_000)
-    if not start:
-        return text, Names()
-    body = _GUTENBERG_END.split(text[start.end() :], maxsplit=1)[0]
-    return _PRODUCED_BY.sub("", body), from_header(text[: start.start()])
-
-
-def without_liber_liber(text: str) -> tuple[str, Names]:
-    """Strip Liber Liber's colophon and table of contents and read the names from the colophon."""
-    if not re.search(r"^QUESTO E-BOOK:", text[:5000], re.M):
-        return text, Names()
-    names = from_header(text[:5000])
-    title, lines = fold(names.title), text[:12_000].splitlines(keepends=True)
-    starts = zip(accumulate(map(len, lines)), lines[1:], strict=False)
-    start = max((start for start, line in starts if title and fold(line).strip() == title), default=0)
-    return text[start:], Names(names.title, names.author)
 
 
 def understand(data: bytes, name: str, given: Names | None = None) -> Book:
@@ -80,21 +47,24 @@ def understand(data: bytes, name: str, given: Names | None = None) -> Book:
         suffix = ".pdf"
     if not data.startswith(_MAGIC.get(suffix, b"")):
         raise InputError(f"{file} is no {suffix[1:].upper()} file.", f"It begins with {data[:8]!r}.", "Check the file.")
-    book = READERS.get(suffix, _plain)(data, file)
-    text, from_mark = without_gutenberg(book.text)
-    text, colophon = without_liber_liber(text)
-    header, text = split_header(text) if book.headings is None else (Names(), text)
-    text = text.strip("\n")
-    start = book.text.index(text)
-    end = start + len(text)
-    book = set_apart(book, [(0, start, "header"), (end, len(book.text), "licence")])
-    if not book.text.strip():
-        raise InputError(f"{file} is empty.", "It holds no words but names and notices.", "Choose another file.")
+    reader = READERS.get(suffix, plain.parse)
+    book = reader(data, file)
+    spans, told = frame.surroundings(book.text)
+    book = set_apart(book, spans)
+    header, rest = split_header(book.text) if book.headings is None else (Names(), book.text)
+    book = set_apart(book, [(0, len(book.text) - len(rest), "header")] if len(rest) < len(book.text) else [])
     hint = from_file_name(stem)
-    names = (given or Names()).over(header).over(from_mark).over(colophon).over(book.names)
+    names = (given or Names()).over(header).over(told).over(book.names)
     if suffix not in (".xml", ".tei"):
         names = names.over(from_title_page(book.text, hint))
-    return replace(book, names=names.over(hint), source=file, data=data, given=given or Names())
+    names = names.over(hint)
+    book = plain.arrange(book, names) if reader is plain.parse else book
+    end = len(book.text.rstrip("\n"))
+    start = end - len(book.text[:end].lstrip("\n"))
+    book = edited(book, [edit for edit in (Edit(0, start), Edit(end, len(book.text))) if edit.end > edit.start])
+    if not book.text.strip():
+        raise InputError(f"{file} is empty.", "It holds no words but names and notices.", "Choose another file.")
+    return replace(book, names=names, source=file, data=data)
 
 
 def read(path: Path | str, given: Names | None = None) -> Book:

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stilnovo.library import headings as heading_finder
+from stilnovo.library import detection
 from stilnovo.library.headings import Heading
 from stilnovo.library.records import VerseLine
 from stilnovo.library.verse import is_verse, verse_spans
@@ -103,7 +103,7 @@ def split(
     def section(start: int, end: int, body: int, label: str, title: str) -> Section:
         return Section(start, end, body, label, title, *_lines(text, body, end, lines))
 
-    marked = _joined(text, heading_finder.find(text) if headings is None else headings)
+    marked = _joined(text, detection.find(text) if headings is None else headings)
     if not marked:
         return [section(0, len(text), 0, "", "")]
     first = marked[0][0]

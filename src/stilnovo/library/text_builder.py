@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from stilnovo.library.headings import CHAPTERS, PARTS, Heading, label_for, levels, number_of
 from stilnovo.library.names import Names
@@ -146,6 +146,25 @@ class Edit(NamedTuple):
     end: int
     kind: ApparatusKind | None = None
     instead: str = ""
+
+
+class _Spanned(Protocol):
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+
+
+_Span = TypeVar("_Span", bound=_Spanned)
+
+
+def disjoint(changes: Iterable[_Span]) -> list[_Span]:
+    """Spans in order, without those that overlap an earlier one of them."""
+    apart: list[_Span] = []
+    for span in sorted(changes, key=lambda span: (span.start, span.end)):
+        if not apart or span.start >= apart[-1].end:
+            apart.append(span)
+    return apart
 
 
 def set_apart(book: Book, spans: Sequence[Span]) -> Book:

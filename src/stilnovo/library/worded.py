@@ -1,0 +1,127 @@
+"""Find headings that say what they are: *CAPITOLO VIII*, *Canto primo*, *Scena ultima*, *Prologo*.
+
+They stand on a line of their own, at the head of a paragraph, or in the middle of a line after a sentence's end, as e-texts
+without line breaks have them; so they are found by their words, and `begins` looks at what stands before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from stilnovo.library import numerals
+from stilnovo.library.headings import CASES, CHAPTERS, PARTS, Heading, kind_of, label_for
+from stilnovo.library.numerals import ORDINAL, PATTERN, roman
+
+_NAMED = ("introduzione", "prefazione", "prologo", "epilogo", "conclusione", "proemio", "appendice", "glossario")
+# A heading begins the text or a line, or follows the end of a sentence. Looking for that at every letter of a novel is
+# slow, so patterns look for what is rare (a word, a capital) and `begins` then looks back.
+_SENTENCE_END = frozenset('.!?…»”")]—–―-')
+_ORNAMENT = " \t*_=~#+|"
+#: What follows a heading: the end of its line, or the beginning of a sentence.
+AFTER = r"(?=[ \t*_=~#\]]*\s*(?:\Z|\n|[A-ZÀ-ÖØ-Þ«“\"'‘’(\[—–\-.¿¡]))"
+_LAST = r"[Uu]ltim[oa]|ULTIM[OA]|[Uu]nic[oa]|UNIC[OA]|[Pp]enultim[oa]|PENULTIM[OA]"
+_WORDED = re.compile(
+    rf"[ \t]*(?:(?P<book>[A-ZÀ-Þ][\wà-ÿÀ-Þ]{{3,15}})\s*[•·.,–-]\s*)?(?P<kind>{CASES})\s+(?:[Nn][.°]\s*)?(?P<number>{PATTERN}|{_LAST})\b"
+    rf"(?:,(?P<inner>\d{{1,3}}))?[°ª]?[.:]?(?:{AFTER}|(?=,\s*(?i:{CASES})\s))"
+)
+_KIND = re.compile(rf"(?:{CASES})(?=\s)")
+_BOOK = re.compile(r"[A-ZÀ-Þ][\wà-ÿÀ-Þ]{3,15}\s*[•·.,–-]\s*\Z")
+# LIBRO PRIMO, capitolo II
+_INNER = re.compile(rf",\s*(?P<kind>(?i:{CASES}))\s+(?P<number>{PATTERN})\b[.:]?{AFTER}")
+_TURNED = re.compile(rf"^[ \t*_=]*(?P<number>{ORDINAL}|{_LAST})[ \t]+(?P<kind>(?i:{CASES}))[ \t*_=.:]*$", re.I | re.M)
+_SPACED = re.compile(r"^[ \t]*(?P<title>(?:[A-ZÀ-Þ][ \t]){3,}[A-ZÀ-Þ](?:[ \t]+[A-ZÀ-Þ0-9])*)[ \t.]*$", re.M)
+_NAMED_HEADING = re.compile(
+    rf"(?P<name>{'|'.join(f'{n.upper()}|{n.capitalize()}' for n in _NAMED)})\b\.?(?=[ \t*_=]*\n|\s+[\"“«A-ZÀ-Þ])"
+)
+_UNDERLINE = re.compile(r"[ \t]*\n[ \t]*[=~_*-]{3,}[ \t]*(?=\n|\Z)")
+
+
+def begins(text: str, at: int) -> bool:
+    """Whether position `at` begins the text, a line or a sentence."""
+    back = at
+    while back > 0 and text[back - 1] in " \t":
+        back -= 1
+    if back == 0 or text[back - 1] == "\n" or (back < at and text[back - 1] in _SENTENCE_END):
+        return True
+    while back > 0 and text[back - 1] in _ORNAMENT:
+        back -= 1
+    return back == 0 or text[back - 1] == "\n"
+
+
+def _worded_at(text: str, kind: int) -> re.Match[str] | None:
+    """Parse the worded heading whose kind (*Capitolo*) is at `kind`, with the book before it if there is one."""
+    book = _BOOK.search(text[max(0, kind - 40) : kind])
+    starts = [max(0, kind - 40) + book.start()] if book else []
+    matches = (_WORDED.match(text, start) for start in [*starts, kind] if begins(text, start))
+    return next((match for match in matches if match and match.start("kind") == kind), None)
+
+
+def _heading(start: int, end: int, word: str, numeral: str) -> Heading | None:
+    kind, number = kind_of(word), numerals.value(numeral)
+    level = 1 if kind in PARTS else 2
+    if number is None:
+        last = numeral.lower()
+        return (
+            Heading(start, end, level, kind, None, f"{kind.capitalize()} {last}")
+            if last[-4:-1] in ("tim", "nic")
+            else None
+        )
+    return Heading(start, end, level, kind, number, label_for(kind, number))
+
+
+def worded(text: str) -> list[Heading]:
+    """Find headings that name their kind and number, and those that are one of a few names (*Prologo*)."""
+    headings: list[Heading] = []
+    for candidate in _KIND.finditer(text):
+        match = _worded_at(text, candidate.start())
+        if match is None or (headings and match.start() < headings[-1].end):
+            continue
+        heading = _heading(match.start(), match.end(), match["kind"], match["number"])
+        if heading is None:
+            continue
+        headings += _parts(heading, match, text)
+    headings += [
+        heading
+        for match in _TURNED.finditer(text)
+        if (heading := _heading(match.start("number"), match.end("kind"), match["kind"], match["number"]))
+    ]
+    headings += filter(None, map(_spaced, _SPACED.finditer(text)))
+    named = list(_NAMED_HEADING.finditer(text))
+    counts: Counter[str] = Counter(match["name"] for match in named)
+    for match in named:
+        name = match["name"]
+        if begins(text, match.start()) and (
+            match.start() == 0 or name.isupper() or counts[name] == text.count(name) == 1
+        ):
+            headings.append(Heading(match.start("name"), match.end("name"), 2, "nome", None, name.capitalize()))
+    return [_underlined(text, heading) for heading in headings]
+
+
+def _parts(heading: Heading, match: re.Match[str], text: str) -> list[Heading]:
+    """A heading with the book before it or the chapter after it: *Inferno • Canto I*, *Parte 1,2*, *Libro I, capitolo II*."""
+    label, book, kind = heading.label, match["book"], heading.kind
+    if inner := match["inner"]:
+        number = int(inner)
+        return [Heading(match.start("kind"), heading.end, 2, kind, number, f"{label}, Capitolo {roman(number)}")]
+    if book and not book.lower().startswith(tuple(CHAPTERS)):
+        return [
+            Heading(heading.start, heading.end, heading.level, kind, heading.number, f"{book.capitalize()}, {label}")
+        ]
+    second = _INNER.match(text, heading.end)
+    below = _heading(second.start("kind"), second.end(), second["kind"], second["number"]) if second else None
+    return [heading, below] if below else [heading]
+
+
+def _spaced(match: re.Match[str]) -> Heading | None:
+    """A heading in spaced letters: *C A P I T O L O  I*."""
+    words = [word.replace(" ", "").replace("\t", "") for word in re.split(r"[ \t]{2,}", match["title"])]
+    whole = re.fullmatch(rf"({CASES})({PATTERN}|{_LAST})", "".join(words))
+    return _heading(match.start("title"), match.end("title"), whole[1], whole[2]) if whole else None
+
+
+def _underlined(text: str, heading: Heading) -> Heading:
+    line = _UNDERLINE.match(text, heading.end)
+    return heading if line is None else Heading(
+        heading.start, line.end(), heading.level, heading.kind, heading.number, heading.label, heading.title
+    )  # fmt: skip
