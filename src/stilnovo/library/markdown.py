@@ -32,7 +32,7 @@ _DEFINITION = re.compile(r" {0,3}\[[^\]^\n]+\]:[ \t]*([^\s<]\S*)[ \t]*\Z")
 _DIV = re.compile(r" {0,3}:{3,}[ \t]*(?:\{([^}]*)\}|([\w-]+))?[ \t]*:*[ \t]*\Z")
 _RULE = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-*:?[ \t]*)*\|?[ \t]*\Z")
 _ATTRIBUTES = re.compile(r"(?<=[)\]`])\{[#.:][^{}\n]*\}|[ \t]*\{(?:[#.:][^{}\n]*|-)\}[ \t]*#*[ \t]*$")
-_SPAN = re.compile(r"\[([^\[\]\n]{1,500})\](?=\{[#.][^{}\n]*\})")
+_SPAN = re.compile(r"(?<!\])\[([^\[\]\n]{1,500})\]\{[#.][^{}\n]*\}")
 _TIGHT_HEADING = re.compile(r"( {0,3}#{1,6})(?=[^\W\da-z_])")
 #: A paragraph of more characters than this over a line of dashes is no heading.
 _LONGEST_HEADING = 200
@@ -84,7 +84,7 @@ class _Source:
         if target and not re.search(r"[/.#:@]", target.group(1)):
             line = line.replace("[", "\\[", 1)  # it leads nowhere: a note as it was typed
         if "{" in line:
-            line = _ATTRIBUTES.sub("", _SPAN.sub(r"[\1]", line))
+            line = _ATTRIBUTES.sub("", _SPAN.sub(r"\1", line))
         return _TIGHT_HEADING.sub(r"\1 ", line)
 
     def note(self, lines: Sequence[str], at: int, first: re.Match[str]) -> int:
