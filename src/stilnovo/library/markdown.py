@@ -131,7 +131,7 @@ class _Source:
         return end
 
 
-class _Notes:
+class _NoteCalls:
     """An inline rule: the mark of a note becomes its words, kept apart."""
 
     def __init__(self, notes: dict[str, str]) -> None:
@@ -255,7 +255,7 @@ def parse(data: bytes, name: str) -> Book:
     content = decode(data, name)
     front = front_matter(content)
     source = _Source(content[front.end :])
-    notes = _Notes(source.notes)
+    notes = _NoteCalls(source.notes)
     md = MarkdownIt("commonmark").enable(["table", "strikethrough"]).disable("code")
     md.inline.ruler.before("link", "note", notes.rule)
     environment: dict[str, Any] = {}
