@@ -29,7 +29,7 @@ CREATE TABLE conversation_messages(id TEXT PRIMARY KEY, conversation TEXT NOT NU
 INSERT INTO conversation_facts VALUES ('version', '1');
 PRAGMA application_id = 1400138092;
 """
-PROSE = "Capitolo I\n\nAda partì di lunedì, e il gatto la seguì fino al fiume.\n\nCapitolo II\n\nTornò di notte.\n"
+PROSE = "Capitolo I\n\nAda partì di lunedì, e il gatto la seguì fino al fiume.\n\nCapitolo II\n\nTornò di notte."
 POEM = (
     "Canto I\n\nNel mezzo della notte una campana\nsuonò tre volte e poi si tacque ancora;\n\n  * * *\n\n"
     "la luna era lontana\ne il gallo non cantava l'aurora.\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from stilnovo.cli.library_add import add, fetch_work, list_catalogue
+from stilnovo.cli.library_add import add, fetch_work, list_catalogue, reread
 from stilnovo.cli.library_backup import backup, restore
 from stilnovo.cli.library_show import list_works, search, show
 from stilnovo.cli.library_upkeep import check, embed, rebuild, remove
@@ -25,6 +25,7 @@ app.command("show")(show)
 app.command("embed")(embed)
 app.command("rebuild")(rebuild)
 app.command("check")(check)
+app.command("reread")(reread)
 app.command("remove")(remove)
 app.command("backup")(backup)
 app.command("restore")(restore)

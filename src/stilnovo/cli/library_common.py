@@ -29,13 +29,16 @@ def _named(
     rules: Sequence[Callable[[Thing], bool]],
     name: str,
     label: Callable[[Thing], str],
-    advice: str,
+    advice: Callable[[Thing], str],
 ) -> Thing:
     """Find the only match for a name: by the first of the rules under which any matches."""
     matches = next(filter(None, ([thing for thing in things if rule(thing)] for rule in rules)), [])
     if len(matches) != 1:
-        shown = "; ".join(label(thing) for thing in (matches or things)[:8])
-        raise InputError(f"{len(matches) or 'None'} of {len(things)} match «{name}».", f"Such as: {shown}", advice)
+        near = list(matches or things)[:8]
+        shown = f"Such as: {'; '.join(map(label, near))}" if near else ""
+        raise InputError(
+            f"{len(matches) or 'None'} of {len(things)} match «{name}».", shown, advice(near[0]) if near else ""
+        )
     return matches[0]
 
 
@@ -46,8 +49,11 @@ def work_named(store: Library, name: str) -> Work:
         lambda work: fold(work.title) == fold(name),
         lambda work: fold(name) in fold(work.title),
     )
-    advice = "Give the number that `stilnovo library list` shows."
-    return _named(store.works(), rules, name, lambda work: f"{work.id} {work.title}", advice)
+
+    def label(work: Work) -> str:
+        return f"{work.id} {', '.join(filter(None, (work.author, work.title)))} ({work.source})"
+
+    return _named(store.works(), rules, name, label, lambda work: f"Give its number, such as {work.id}.")
 
 
 def described(work: Work) -> str:
@@ -55,6 +61,12 @@ def described(work: Work) -> str:
     names = ", ".join(part for part in (work.author or "(author unknown: give --author)", work.title) if part)
     year = f" ({work.year})" if work.year else ""
     return f"{names}{year}: {work.sections} sections, {work.passages} passages"
+
+
+def apparatus_line(words: dict[str, int]) -> str:
+    """Words of apparatus by kind, on one line."""
+    kinds = ", ".join(f"{kind} {count}" for kind, count in words.items())
+    return f"{sum(words.values())} words ({kinds})"
 
 
 def section_named(sections: list[Chapter], name: str) -> Chapter:
@@ -66,7 +78,9 @@ def section_named(sections: list[Chapter], name: str) -> Chapter:
         lambda chapter: fold(chapter.label).endswith(asked),
         lambda chapter: asked in fold(f"{chapter.label} {chapter.title}"),
     )
-    return _named(sections, rules, name, lambda chapter: chapter.label, "Give its number in the list of sections.")
+    return _named(
+        sections, rules, name, lambda chapter: chapter.label, lambda _: "Give its number in the list of sections."
+    )
 
 
 def section_dict(section: Section | Chapter) -> dict[str, object]:

@@ -8,8 +8,17 @@ from typing import Annotated
 import typer
 
 from stilnovo.cli.common import AsJson, EmbeddingModel, EmbeddingServer, LibraryPath, emit, note
-from stilnovo.cli.library_common import described, open_store, passage_dict, section_dict, section_named, work_named
+from stilnovo.cli.library_common import (
+    apparatus_line,
+    described,
+    open_store,
+    passage_dict,
+    section_dict,
+    section_named,
+    work_named,
+)
 from stilnovo.errors import InputError
+from stilnovo.library.apparatus import search_apparatus, words_by_kind
 from stilnovo.library.embedders import LocalReranker, open_embedder
 from stilnovo.library.records import Passage, Work
 from stilnovo.library.search import search as find_passages
@@ -29,6 +38,9 @@ def search(
     query: Annotated[str, typer.Argument(help='Words, a question, or a "phrase in quotation marks".')],
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of passages.")] = 5,
     work: Annotated[str | None, typer.Option(help="Search one work only: its number or part of its title.")] = None,
+    apparatus: Annotated[
+        bool, typer.Option("--apparatus", help="Search notes, speakers, stage directions and the like instead.")
+    ] = False,
     model: EmbeddingModel = None,
     url: EmbeddingServer = None,
     reranker: Annotated[str | None, typer.Option(help="Cross-encoder that reorders the results.")] = None,
@@ -38,6 +50,8 @@ def search(
     """Search passages by words, phrase or question."""
     with open_store(library) as store:
         within = [work_named(store, work).id] if work else []
+        if apparatus:
+            return _search_apparatus(store, query, limit, within, as_json)
         if model or url or reranker:
             _with_models(store, model, url, reranker)
         hits = find_passages(store, query, limit, within)
@@ -52,6 +66,25 @@ def search(
         print(f"{number}. {hit.passage.citation}\n{hit.passage.text}\n")
     if not hits:
         print("Nothing found.")
+    emit({"query": query, "results": results}, as_json)
+
+
+def _search_apparatus(store: Library, query: str, limit: int, within: list[int], as_json: bool) -> None:
+    hits = search_apparatus(store, query, limit, within)
+    for number, hit in enumerate(hits, start=1):
+        print(
+            f"{number}. {hit.citation} [{hit.item.kind}], after «{hit.before}», before «{hit.after}»\n{hit.item.text}\n"
+        )
+    if not hits:
+        print("Nothing found.")
+    results = [
+        {
+            "work": hit.section.work.title, "author": hit.section.work.author, "score": hit.score,
+            "kind": hit.item.kind, "text": hit.item.text, "section": hit.section.label, "at": hit.item.at,
+            "before": hit.before, "after": hit.after,
+        }
+        for hit in hits
+    ]  # fmt: skip
     emit({"query": query, "results": results}, as_json)
 
 
@@ -79,7 +112,7 @@ def show(
         if around is not None:
             passages = _neighbours(store, stored, around)
             print("\n\n".join(f"[{passage.id}] {passage.text}" for passage in passages))
-            result = {"passages": [passage_dict(passage) for passage in passages]}
+            result: dict[str, object] = {"passages": [passage_dict(passage) for passage in passages]}
         elif section:
             chapter = section_named(sections, section)
             text = store.text(chapter.work)[chapter.start : chapter.end]
@@ -89,10 +122,16 @@ def show(
                 "passages": [passage_dict(passage) for passage in store.passages_of(chapter)],
             }
         else:
+            apart, warnings = words_by_kind(store.apparatus(stored)), store.warnings(stored)
             print(described(stored))
+            print(f"      apparatus: {apparatus_line(apart)}" if apart else "      no apparatus")
+            for warning in warnings:
+                note(f"{stored.source}: {warning}")
             for number, chapter in enumerate(sections, start=1):
                 print(f"{number:>4}  {chapter.label or '(without heading)'}  {chapter.title}".rstrip())
-            result = {"sections": [section_dict(chapter) for chapter in sections]}
+            result = {
+                "sections": [section_dict(chapter) for chapter in sections], "apparatus": apart, "warnings": warnings,
+            }  # fmt: skip
         emit({"work": asdict(stored), **result}, as_json)
 
 

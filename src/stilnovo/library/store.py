@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime
@@ -33,11 +33,15 @@ from stilnovo.library.vectors import StoredVectors
 
 @dataclass(frozen=True)
 class Added:
-    """Result of `add`: the work, whether its text is new, and the older state of it that was replaced."""
+    """Result of `add`: the work, and whether its text is new.
+
+    `replaced` is the older state of it that it replaced; `namesake` a work of its author and title with another text.
+    """
 
     work: Work
     new: bool
     replaced: Work | None = None
+    namesake: Work | None = None
 
 
 def default_path() -> Path:
@@ -105,10 +109,25 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
                 self._indexed_at = revision
             return self._index
 
+    def apparatus_index(self, rows: Callable[[int], Iterable[Row]]) -> Index:
+        """The index of the apparatus, apart from that of the passages, brought up to date; `rows` as in `Index.sync`."""
+        with self._guarded():
+            self._revision()
+            self._apparatus_index.sync(self._digests(), rows)
+            return self._apparatus_index
+
     @cached_property
     def _index(self) -> Index:
+        return self._opened_index("")
+
+    @cached_property
+    def _apparatus_index(self) -> Index:
+        return self._opened_index(".apparatus")
+
+    def _opened_index(self, suffix: str) -> Index:
+        folder = self.index_folder
         try:
-            return Index(self.index_folder)
+            return Index(folder and folder.with_name(folder.name + suffix))
         except OSError:  # a library on a disk that cannot be written: its index lives in memory
             return Index(None)
 
@@ -131,12 +150,14 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
         A work of which the document is another state (see `older`) is replaced, with `keep_both` it is kept beside it.
         A text that was stored before files were kept is completed with its file.
         """
-        replaced = self._same_text(document)
-        if replaced is None and not keep_both:
-            replaced = self.older(document)
-        elif replaced and (not document.data or self.source(replaced) is not None):
-            return Added(replaced, new=False)
-        return self.replace(replaced, document)
+        same = self._same_text(document)
+        if same and (not document.data or self.source(same) is not None):
+            return Added(same, new=False)
+        older = same or (None if keep_both else self.older(document))
+        added = self.replace(older, document)
+        namesakes = editions.namesakes(self.connection, document.names)
+        others = [work for work in namesakes if added.new and work != added.work.id]
+        return replace(added, namesake=self.work(others[0])) if others else added
 
     def older(self, document: Book) -> Work | None:
         """The stored work that the document is another state of; None: there is none, or the document's own text.
@@ -145,10 +166,26 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
         """
         if self._same_text(document):
             return None
-        works = [self.work(work) for work in editions.namesakes(self.connection, document)]
+        works = [self.work(work) for work in editions.namesakes(self.connection, document.names, document.source)]
         alike = [(editions.likeness(self.text(work), document.text), -work.id, work) for work in works]
         share, _, work = max(alike) if alike else (0.0, 0, None)
         return work if share >= editions.SAME_WORK else None
+
+    def differs(self, work: Work, document: Book) -> bool:
+        """Whether a document would be stored otherwise than a work is: text, sections, verses, names or apparatus."""
+        names = editions.names_of(document, Names(work.title, work.author, work.year), self.given(work))
+        parts = sections.split(document.text, document.headings, document.lines)
+        stored = [
+            (part.start, part.end, part.body, part.label, part.title, part.verse, part.lines)
+            for part in self.sections(work)
+        ]
+        return (
+            self.text(work) != document.text
+            or names != Names(work.title, work.author, work.year)
+            or stored != [astuple(part) for part in parts]
+            or self.apparatus(work) != list(document.apparatus)
+            or self.warnings(work) != list(document.warnings)
+        )
 
     def _same_text(self, document: Book) -> Work | None:
         digest = hashlib.sha256(document.text.encode("utf-8")).hexdigest()

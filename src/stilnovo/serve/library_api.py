@@ -10,13 +10,14 @@ from pydantic import BaseModel, Field
 from starlette.datastructures import UploadFile
 
 from stilnovo.io.sample import library_texts
+from stilnovo.library.apparatus import PlacedApparatus, placed, search_apparatus, words_by_kind
 from stilnovo.library.names import Names
 from stilnovo.library.read import read
 from stilnovo.library.records import Chapter, Passage, Work, citation
 from stilnovo.library.search import search
 from stilnovo.library.store import Library
 from stilnovo.serve.faults import Fault, not_found
-from stilnovo.serve.uploads import Uploads, confirm, preview
+from stilnovo.serve.uploads import Uploads, confirm, preview, work_dict
 from stilnovo.serve.workers import Workers
 
 HITS_AT_MOST, LONGEST_QUERY, LONGEST_NAME = 50, 1000, 300
@@ -34,12 +35,10 @@ class UploadName(BaseModel):
     year: int | None = Field(None, ge=-3000, le=3000)
 
 
-def work_dict(work: Work) -> dict[str, Any]:
-    """A work as a JSON object; its public id is its text's sha256, which is never used twice."""
-    return {
-        "sha256": work.sha256, "title": work.title, "author": work.author, "year": work.year, "source": work.source,
-        "characters": work.characters, "sections": work.sections, "passages": work.passages,
-    }  # fmt: skip
+class Confirmation(UploadName):
+    """Names of an uploaded work, and whether an older state of it is kept beside it."""
+
+    keep_both: bool = False
 
 
 def _work(library: Library, sha256: str) -> Work:
@@ -61,6 +60,14 @@ def _passage_dict(passage: Passage) -> dict[str, Any]:
     return {
         "citation": passage.citation, "text": passage.text, "start": passage.start, "end": passage.end,
         "sha256": section.work.sha256, "verse": section.verse,
+    }  # fmt: skip
+
+
+def _apparatus_dict(placed: PlacedApparatus) -> dict[str, Any]:
+    item = placed.item
+    return {
+        "kind": item.kind, "text": item.text, "at": item.at, "section": placed.section.label,
+        "position": placed.section.position, "before": placed.before, "after": placed.after,
     }  # fmt: skip
 
 
@@ -123,8 +130,22 @@ def router(workers: Workers, uploads: Uploads) -> APIRouter:
             "work": work_dict(work),
             "section": {**_section_dict(here), "citation": citation(here)},
             "blocks": blocks(library.text(work), here),
+            "apparatus": [_apparatus_dict(item) for item in placed(library, work) if item.section.id == here.id],
             "previous": _section_dict(before[0]) if before else None,
             "next": _section_dict(after[0]) if after else None,
+        }
+
+    @routes.get("/works/{sha256}/apparatus")
+    @workers.endpoint
+    def apparatus(library: Library, sha256: Sha, kind: str = "") -> dict[str, Any]:
+        """What is not the author's running text: notes, speakers and the like, of one kind or of all."""
+        work = _work(library, sha256)
+        items = placed(library, work)
+        return {
+            "work": work_dict(work),
+            "words": words_by_kind(item.item for item in items),
+            "warnings": library.warnings(work),
+            "apparatus": [_apparatus_dict(item) for item in items if not kind or item.item.kind == kind],
         }
 
     @routes.delete("/works/{sha256}", status_code=204)
@@ -141,7 +162,15 @@ def router(workers: Workers, uploads: Uploads) -> APIRouter:
 
     @routes.get("/search")
     @workers.endpoint
-    def search_passages(library: Library, q: Words, limit: Limit = 12) -> dict[str, Any]:
+    def search_passages(library: Library, q: Words, limit: Limit = 12, apparatus: bool = False) -> dict[str, Any]:
+        if apparatus:
+            items = search_apparatus(library, q, limit)
+            return {
+                "results": [
+                    {**_apparatus_dict(item), "citation": item.citation, "sha256": item.section.work.sha256}
+                    for item in items
+                ]
+            }
         return {"results": [_passage_dict(hit.passage) for hit in search(library, q, limit)]}
 
     _upload_routes(routes, workers, uploads)
@@ -168,12 +197,14 @@ def _upload_routes(routes: APIRouter, workers: Workers, uploads: Uploads) -> Non
 
     @routes.post("/uploads/{upload_id}/confirm", status_code=201)
     @workers.endpoint
-    def keep(library: Library, upload_id: UploadId, body: UploadName) -> dict[str, Any]:
-        work, new = confirm(uploads.get(upload_id), Names(body.title.strip(), body.author.strip(), body.year), library)
+    def keep(library: Library, upload_id: UploadId, body: Confirmation) -> dict[str, Any]:
+        names = Names(body.title.strip(), body.author.strip(), body.year)
+        added = confirm(uploads.get(upload_id), names, library, keep_both=body.keep_both)
         uploads.drop(upload_id)
         # The words can be searched before the vectors are there.
         workers.later(lambda library: library.embed() if library.embedder is not None else 0)
-        return {**work_dict(work), "new": new}
+        replaced = work_dict(added.replaced) if added.replaced else None
+        return {**work_dict(added.work), "new": added.new, "replaced": replaced}
 
     @routes.delete("/uploads/{upload_id}", status_code=204)
     async def drop(upload_id: UploadId) -> None:

@@ -11,15 +11,16 @@ import re
 import time
 import unicodedata
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from stilnovo.library import passages, sections
+from stilnovo.library.apparatus import words_by_kind
 from stilnovo.library.names import Names
 from stilnovo.library.read import understand
 from stilnovo.library.records import Work
-from stilnovo.library.store import Library
+from stilnovo.library.store import Added, Library
 from stilnovo.library.text_builder import Book
 from stilnovo.runlog import write_atomic
 from stilnovo.serve.faults import Fault, not_found
@@ -113,6 +114,14 @@ class Uploads:
                 staged.path.unlink()
 
 
+def work_dict(work: Work) -> dict[str, Any]:
+    """A work as a JSON object; its public id is its text's sha256, which is never used twice."""
+    return {
+        "sha256": work.sha256, "title": work.title, "author": work.author, "year": work.year, "source": work.source,
+        "characters": work.characters, "sections": work.sections, "passages": work.passages,
+    }  # fmt: skip
+
+
 def preview(staged: Staged, library: Library) -> dict[str, Any]:
     """Preview a staged file: what the library reads in it.
 
@@ -124,6 +133,7 @@ def preview(staged: Staged, library: Library) -> dict[str, Any]:
     same = [
         work for work in library.works() if work.characters == len(source.text) and library.text(work) == source.text
     ]
+    older = library.older(source)
     return {
         "id": staged.id,
         "name": staged.name,
@@ -140,14 +150,17 @@ def preview(staged: Staged, library: Library) -> dict[str, Any]:
         ],
         "section_count": len(parts),
         "beginning": source.text[parts[0].body if parts else 0 :][:BEGINNING_CHARACTERS],
+        "apparatus": words_by_kind(source.apparatus),
+        "warnings": list(source.warnings),
         "there_already": same[0].title if same else None,
+        "replaces": work_dict(older) if older else None,
     }
 
 
-def confirm(staged: Staged, names: Names, library: Library) -> tuple[Work, bool]:
-    """Add a staged file to the library; returns the work and whether it is new."""
-    added = library.add(staged.read(names))
-    # A text that is there already takes the names that were typed for it now.
-    work = added.work if added.new else library.rename(added.work, names)
+def confirm(staged: Staged, names: Names, library: Library, *, keep_both: bool = False) -> Added:
+    """Add a staged file to the library; an older state of the same work is replaced unless both are kept."""
+    added = library.add(staged.read(names), keep_both=keep_both)
+    if not added.new:  # a text that is there already takes the names that were typed for it now
+        added = replace(added, work=library.rename(added.work, names))
     library.catch_up()
-    return work, added.new
+    return added
