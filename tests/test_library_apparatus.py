@@ -79,7 +79,7 @@ def test_it_is_searched_as_such_and_never_met_otherwise(library: Library) -> Non
     assert [h.section.work.title for h in search_apparatus(library, "donne", works=[library.works()[0].id])] == [
         "Altra"
     ]
-    assert library.check() == []
+    assert library.check_works() == []
 
 
 def test_its_index_follows_the_works(library: Library) -> None:

@@ -48,7 +48,8 @@ def leave(_: Library) -> None:
 
 def one_work(path: Path, title: str = "Il gatto") -> None:
     with Library.open(path) as library:
-        library.add(Book(Names(title, "Ada Prova", 1901), f"{title} dormiva sul tetto.", f"{title}.txt", data=b"dati"))
+        text = f"{title} dormiva sul tetto."
+        library.add(Book(Names(title, "Ada Prova", 1901), text, f"{title}.txt", data=text.encode()))
 
 
 def titles(client: httpx.Client) -> list[str]:

@@ -82,6 +82,12 @@ def test_check_finds_damage(library: Library, damage: str, words: str) -> None:
     assert words in " ".join(library.check())
 
 
+def test_check_names_a_kept_file_that_cannot_be_read(library: Library) -> None:
+    library.connection.execute("UPDATE sources SET data = x'00' WHERE work = 1")
+    (problem,) = library.check()
+    assert "cannot be read any more" in problem
+
+
 def found(library: Library, query: str) -> list[int]:
     return [hit.passage.id for hit in search(library, query, 50)]
 

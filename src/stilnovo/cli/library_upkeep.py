@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
-from stilnovo.cli.common import AsJson, EmbeddingModel, EmbeddingServer, LibraryPath, emit
+from stilnovo.cli.common import AsJson, EmbeddingModel, EmbeddingServer, LibraryPath, emit, note
 from stilnovo.cli.library_common import described, open_store, work_named
 from stilnovo.errors import StilnovoError
 from stilnovo.library.embedders import DEFAULT, open_embedder
 from stilnovo.progress import Progress
+
+#: Works that are named one by one.
+_SHOWN = 6
 
 
 def embed(
@@ -49,7 +52,7 @@ def check(
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that texts, passages and index agree.
+    """Check that texts, passages and index agree, and that each text has the words of its file.
 
     The exit status is 1 when they do not.
     """
@@ -57,14 +60,23 @@ def check(
         if rebuild:
             store.rebuild()
         problems = store.check()
-        works = store.works()
+        works, without_file = store.works(), store.without_file()
+    for work in without_file[:_SHOWN]:
+        note(f"«{work.title}» was added before files were kept: add it again to check it against its file.")
+    if len(without_file) > _SHOWN:
+        note(f"… and {len(without_file) - _SHOWN} more works without a file.")
     for problem in problems:
         print(problem)
     passages = sum(work.passages for work in works)
     print(f"{len(works)} works, {passages} passages, {len(problems)} problems.")
-    emit({"works": len(works), "passages": passages, "problems": problems}, as_json)
+    result = {
+        "works": len(works), "passages": passages, "problems": problems,
+        "without_file": [work.id for work in without_file],
+    }  # fmt: skip
+    emit(result, as_json)
     if problems:
-        raise StilnovoError("The library is not sound.", "", "Try: stilnovo library check --rebuild")
+        advice = "Try: stilnovo library check --rebuild, then stilnovo library reread"
+        raise StilnovoError("The library is not sound.", "", advice)
 
 
 def remove(

@@ -37,14 +37,14 @@ def likeness(stored: str, text: str) -> float:
 
 
 def namesakes(db: Any, names: Names, source: str = "") -> list[int]:
-    """Ids of the works of this author and title, or from a file of this name."""
-    wanted = (fold(names.author), fold(names.title))
+    """Ids of the works of this title and author, as far as both are known, or from a file of this name."""
+    author, title = fold(names.author), fold(names.title)
     rows: Sequence[tuple[int, str, str, str]] = db.execute("SELECT id, author, title, source FROM works").fetchall()
-    return [
-        work
-        for work, author, title, file in rows
-        if (source and file == source) or (wanted[1] and (fold(author), fold(title)) == wanted)
-    ]
+
+    def named_so(by: str, called: str) -> bool:
+        return bool(title) and fold(called) == title and (not author or not by or fold(by) == author)
+
+    return [work for work, by, called, file in rows if (source and file == source) or named_so(by, called)]
 
 
 def names_of(document: Book, stored: Names, given: Names | None) -> Names:

@@ -284,11 +284,16 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
         """
         with self._guarded():
             lines = self.check_works(progress) + list(self.index.problems(self._digests(), self._rows))
-            for work in self.works():
-                if (data := self.source(work)) is not None:
-                    kept = conservation.compare(data, work.source, self.text(work), self.apparatus(work))
-                    lines += [f"{work.title}: {problem}" for problem in kept.problems()]
-            return lines
+            return lines + [f"{work.title}: {problem}" for work in self.works() for problem in self._unlike_file(work)]
+
+    def _unlike_file(self, work: Work) -> list[str]:
+        """Problems of a work's words, against the file that it was read from, if that is kept."""
+        try:
+            if (data := self.source(work)) is None:
+                return []
+            return conservation.compare(data, work.source, self.text(work), self.apparatus(work)).problems()
+        except Exception as error:  # a kept file may be damaged in any way, and the others are to be checked
+            return [f"its file {work.source} cannot be read any more ({type(error).__name__}: {str(error)[:100]})."]
 
     def check_works(self, progress: Callable[[str], None] = lambda _: None) -> list[str]:
         """Check the database and the works in it, neither the index nor the files they came from; returns one line per problem."""

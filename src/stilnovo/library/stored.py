@@ -87,6 +87,11 @@ class StoredWorks:
         row = self.connection.execute("SELECT data FROM sources WHERE work = ?", (work.id,)).fetchone()
         return None if row is None else zlib.decompress(row[0])
 
+    def without_file(self) -> list[Work]:
+        """Works whose file is not kept: added before files were kept, or not from a file."""
+        rows = self.connection.execute("SELECT id FROM works WHERE id NOT IN (SELECT work FROM sources) ORDER BY id")
+        return [self.work(work) for (work,) in rows.fetchall()]
+
     def given(self, work: Work) -> Names | None:
         """The names of a work that a person gave, not the reader; None: that is not recorded."""
         row = self.connection.execute("SELECT given FROM sources WHERE work = ?", (work.id,)).fetchone()
