@@ -228,7 +228,7 @@ def test_the_page_says_what_an_upload_replaces(tmp_path: Path) -> None:
         shown = service.post("/api/uploads", files={"file": ("b.txt", text.encode())}).json()
         names = {"title": shown["title"], "author": shown["author"], "keep_both": keep_both}
         kept = service.post(f"/api/uploads/{shown['id']}/confirm", json=names)
-        assert kept.status_code == 201
+        assert kept.status_code == 201, kept.text
         return shown["replaces"], kept.json()["replaced"]
 
     header = "Autore: Ada Rossi\nTitolo: La barca\n\n"

@@ -122,6 +122,17 @@ def test_the_index_mends_itself(library: Library, tmp_path: Path, harm: str) -> 
         assert again.check() == []
 
 
+def test_an_empty_library_opened_by_many_keeps_one_index(tmp_path: Path) -> None:
+    with Library.open(tmp_path / "libri.sqlite") as first, Library.open(tmp_path / "libri.sqlite") as second:
+        assert found(first, "gatto") == []
+        assert first.index_folder is not None
+        made = (first.index_folder / "meta.json").stat().st_ino
+        assert found(second, "gatto") == []
+        assert (first.index_folder / "meta.json").stat().st_ino == made
+        first.add(document("Il gatto dormiva."))
+        assert found(first, "gatto") == found(second, "gatto") != []
+
+
 def test_ids_are_never_given_twice(library: Library) -> None:
     last = library.works()[-1]
     numbers = {p.id for work in library.works() for s in library.sections(work) for p in library.passages_of(s)}

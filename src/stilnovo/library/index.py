@@ -95,6 +95,8 @@ class Index:
         for name, cutter in cutters.items():  # they are not stored with the index
             self._index.register_tokenizer(name, tantivy.TextAnalyzerBuilder(cutter).build())
         self._index.config_reader("manual")
+        if self.folder is not None and not (self.folder / _STATE).exists():
+            self._record({})  # or who opens it next would take an index without works for a broken one
         self._reload()
 
     def _readable(self, folder: Path) -> bool:
@@ -110,6 +112,12 @@ class Index:
         if self.folder is not None and (self.folder / _STATE).exists():
             state = json.loads((self.folder / _STATE).read_text(encoding="utf-8"))
             self._held = {int(work): digest for work, digest in state["works"].items()}
+
+    def _record(self, works: Mapping[int, str]) -> None:
+        """Record beside the index which works it holds."""
+        assert self.folder is not None
+        state = {"version": VERSION, "works": {str(work): digest for work, digest in works.items()}}
+        write_atomic(self.folder / _STATE, json.dumps(state))
 
     def reset(self) -> None:
         """Empty the index; the next `sync` rebuilds it."""
@@ -164,8 +172,7 @@ class Index:
             writer.commit()
         self._held = dict(works)
         if self.folder is not None:
-            state = {"version": VERSION, "works": {str(work): digest for work, digest in works.items()}}
-            write_atomic(self.folder / _STATE, json.dumps(state))
+            self._record(works)
         self._reload()
         return True
 

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,13 +22,16 @@ from pathlib import Path
 
 from stilnovo.errors import reported
 from stilnovo.library import conservation, editions, passages, sections
-from stilnovo.library.database import guard, integrity, problems
+from stilnovo.library.database import guard, integrity, problems, transaction
 from stilnovo.library.index import Index, Row
 from stilnovo.library.names import Names
 from stilnovo.library.records import Work, packed_lines
 from stilnovo.library.schema import prepare
 from stilnovo.library.text_builder import Book
 from stilnovo.library.vectors import StoredVectors
+
+#: Passages whose vectors are made and stored at once.
+EMBEDDED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
 
     Every method may raise `StilnovoError` when the file is locked, read-only or on a full disk.
     """
+
+    _BEGIN = "BEGIN IMMEDIATE"
 
     def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
         super().__init__(connection, path)
@@ -143,6 +148,20 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
             (work,),
         )
         return ((passage, text, tuple(names)) for passage, text, *names in rows)
+
+    def _next(self, what: str, count: int = 1) -> int:
+        """Reserve `count` ids that were never used before; returns the first. Call inside a transaction."""
+        last = int(self._fact(what))
+        self.connection.execute("UPDATE facts SET value = ? WHERE name = ?", (str(last + count), what))
+        return last + 1
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Run a transaction, all or nothing; cached rows are dropped."""
+        with self._guarded(), transaction(self.connection, self._BEGIN):
+            yield
+            self._next("revision")
+        self._revision()
 
     def add(self, document: Book, *, keep_both: bool = False) -> Added:
         """Store a work with its sections and passages, unless its text is stored already.
@@ -268,6 +287,31 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
         """Remove a work and everything derived from it."""
         with self._transaction():
             self.connection.execute("DELETE FROM works WHERE id = ?", (work.id,))
+
+    def embed(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
+        """Store vectors of all passages that have none of the embedder's yet; can be interrupted and continued.
+
+        Returns:
+            How many were added.
+        """
+        assert self.embedder is not None, "set the embedder first"
+        missing = self.without_vector(self.embedder.name)
+        for start in range(0, len(missing), EMBEDDED_AT_ONCE):
+            batch = self.passages(missing[start : start + EMBEDDED_AT_ONCE])
+            texts = [f"{p.section.work.author}, {p.section.work.title}, {p.section.label}\n{p.text}" for p in batch]
+            vectors = map(self._stored, self.embedder.passages(texts))
+            with self._transaction():
+                self.connection.executemany(
+                    "INSERT INTO vectors(passage, model, vector) VALUES (?, ?, ?)",
+                    [(p.id, self.embedder.name, vector) for p, vector in zip(batch, vectors, strict=True)],
+                )
+            progress(min(start + EMBEDDED_AT_ONCE, len(missing)), len(missing))
+        return len(missing)
+
+    def drop_vectors(self, model: str) -> None:
+        """Delete the vectors of a model."""
+        with self._transaction():
+            self.connection.execute("DELETE FROM vectors WHERE model = ?", (model,))
 
     def rebuild(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
         """Rebuild the index from the passages."""
