@@ -64,7 +64,7 @@ def understand(data: bytes, name: str, given: Names | None = None) -> Book:
     book = edited(book, [edit for edit in (Edit(0, start), Edit(end, len(book.text))) if edit.end > edit.start])
     if not book.text.strip():
         raise InputError(f"{file} is empty.", "It holds no words but names and notices.", "Choose another file.")
-    return replace(book, names=names, source=file, data=data)
+    return replace(book, names=names, source=file, data=data, given=given or Names())
 
 
 def read(path: Path | str, given: Names | None = None) -> Book:
