@@ -8,10 +8,13 @@ paragraph is known only when the paragraph is written.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 
+from stilnovo.library.hyphens import broken
 from stilnovo.library.records import ApparatusKind
 
-_HYPHENS = frozenset("-‐‑¬\u00ad")
+#: As much of a line's end as may be a broken word.
+_WORD = 80
 _CLOSING = frozenset('.,;:!?…»”")]')
 _OPENING = frozenset('«“"„‘([¿¡')
 
@@ -20,9 +23,13 @@ Mark = tuple[int, ApparatusKind, str]
 
 
 class RunningText:
-    """A line that is being collected."""
+    """A line that is being collected; `whole` makes a word of its two halves, as `Hyphens.joined` does."""
 
-    def __init__(self) -> None:
+    def __init__(self, whole: Callable[[str, str], str | None]) -> None:
+        self.whole = whole
+        self._begin()
+
+    def _begin(self) -> None:
         self.pieces: list[str] = []
         self.marks: list[Mark] = []
         self.space = False  # white space was read since the last word
@@ -42,18 +49,15 @@ class RunningText:
         if not words:
             self.space = True
             return
-        self._join(words[0][0], text[0].isspace())
+        self._join(words[0], text[0].isspace())
         self.pieces.append(" ".join(words))
         self.space, self.seam, self.ended = text[-1].isspace(), False, False
 
-    def _join(self, first: str, spaced: bool) -> None:
-        """Decide what stands between what was said and a piece that begins with `first`."""
-        last = self.pieces[-1][-1] if self.pieces else ""
+    def _join(self, following: str, spaced: bool) -> None:
+        """Decide what stands between what was said and a piece that begins with the word `following`."""
+        first, last = following[0], self.pieces[-1][-1] if self.pieces else ""
         if self.broken and last:
-            hyphen = last in _HYPHENS and (len(self.pieces[-1]) == 1 or self.pieces[-1][-2].isalpha())
-            sure = hyphen and (last in "¬\u00ad" or first.islower())
-            if self.broken == "no" or (self.broken == "maybe" and sure):
-                self.pieces[-1] = self.pieces[-1][:-1] if hyphen else self.pieces[-1]
+            if self._made_whole(following):
                 self.broken, self.space, self.gap = "", False, " "
                 return
             spaced = True
@@ -62,6 +66,18 @@ class RunningText:
         if last and (spaced or self.space or self.gap == "\n"):
             self.pieces.append(self.gap)
         self.broken, self.gap = "", " "
+
+    def _made_whole(self, following: str) -> bool:
+        """Whether the printed line ended inside a word, which is then put together."""
+        end = self.pieces[-1][-_WORD:]
+        if self.broken == "yes" or (self.broken == "maybe" and not broken(end)):
+            return False
+        joined = self.whole(end, following)
+        if joined is not None:
+            self.pieces[-1] = self.pieces[-1][: -len(end)] + joined
+        elif self.broken == "no" and end in ("-", "‐", "¬", "\u00ad"):
+            self.pieces.pop()
+        return joined is not None or self.broken == "no"
 
     def end_line(self, broken: str) -> None:
         """A line, page or column of the printed source ends: `broken` is *no* inside a word, *yes* after one, or *maybe*."""
@@ -91,5 +107,5 @@ class RunningText:
             offset += sum(map(len, pieces[done:count]))
             done = count
             marks.append((min(offset, len(text)), kind, words))
-        self.__init__()  # type: ignore[misc]
+        self._begin()
         return text, marks

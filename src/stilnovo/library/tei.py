@@ -98,7 +98,7 @@ class _Walker(TeiWriter):
     """Walk the tree of a document."""
 
     def __init__(self, root: ET.Element) -> None:
-        super().__init__()
+        super().__init__(root.itertext)
         self.root = root
         self.depth = self.embedded = 0
         self.heads: dict[ET.Element, Division] = {}

@@ -8,10 +8,13 @@ paragraph is written.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from stilnovo.library.headings import Heading
+from stilnovo.library.hyphens import Hyphens
 from stilnovo.library.records import Apparatus, ApparatusKind, VerseLine
 from stilnovo.library.running_text import RunningText
 from stilnovo.library.tei_divisions import Division
@@ -40,11 +43,12 @@ class _Capture:
 
 
 class TeiWriter(TextBuilder):
-    """Collect text, headings, lines of verse and apparatus."""
+    """Collect text, headings, lines of verse and apparatus; `lines` gives the lines of the whole document."""
 
-    def __init__(self) -> None:
+    def __init__(self, lines: Callable[[], Iterable[str]]) -> None:
         super().__init__()
-        self.running = RunningText()
+        self.all_lines = lines
+        self.running = RunningText(self.whole)
         self.base = self.running
         self.captures: list[_Capture] = []
         self.styles = [BlockStyle()]
@@ -53,6 +57,15 @@ class TeiWriter(TextBuilder):
         self.held: list[tuple[ApparatusKind, str]] = []  # what stood before that word
         self.headings: list[Heading] = []
         self.continued: set[int] = set()  # lines that go on with the verse before
+
+    @cached_property
+    def hyphens(self) -> Hyphens:
+        """What tells whether a hyphen at a line's end is the word's own."""
+        return Hyphens(self.all_lines())
+
+    def whole(self, line: str, following: str) -> str | None:
+        """The end of a line whose word goes on with `following`."""
+        return self.hyphens.joined(line, following)
 
     # words kept apart
 
@@ -68,7 +81,7 @@ class TeiWriter(TextBuilder):
         if outer and not reading:
             self.piece()
         self.captures.append(_Capture(kind, loose, self.running if reading else self.base, self.running))
-        self.running = RunningText()
+        self.running = RunningText(self.whole)
         return True
 
     def piece(self) -> None:
