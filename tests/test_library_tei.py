@@ -97,6 +97,8 @@ def test_bad_xml_is_refused(xml: str, words: str) -> None:
         ("<s>Uno.</s><s>Due.</s>", "Uno. Due."),
         ("<w>Dolce</w><w>e</w><w>chiara</w><pc>.</pc>", "Dolce e chiara."),
         ("<w>can</w><w>ta</w><c> </c><w>piano</w>", "canta piano"),
+        ("<w join='right'>'t</w>\n<w>is</w>\n<w>day</w>", "'tis day"),
+        ("<app>\n<lem>colle</lem>\n</app>verde", "colle verde"),
         ("<w>Dolce</w>\n<pc>,</pc>\n<w>chiara</w>", "Dolce, chiara"),
         ("<hi>S</hi><hi rend='sc'>i</hi> racconta", "Si racconta"),
         ("<inventato>Vento</inventato> <altro>di <hi>mare</hi></altro>.", "Vento di mare."),
@@ -345,6 +347,16 @@ def test_encodings_that_files_get_wrong() -> None:
         understand(xml.format(is_said).encode(true), "a.xml").text for is_said, true in said - {("us-ascii", "utf-8")}
     } == {"La città è “là”."}
     assert understand(b"\n " + xml.format("utf-8").encode(), "a.xml").text == "La città è “là”."
+
+
+def test_named_characters_of_older_sets_and_entities_of_a_header() -> None:
+    xml = (
+        "<!DOCTYPE TEI.2 PUBLIC '-//TEI P4//X' 'x.dtd' [<!ENTITY % PersVerse PUBLIC '-//P' 'p.dtd'> %PersVerse; %altro;]>"
+        "<TEI.2><teiHeader><fileDesc><titleStmt><title>Prove</title>&fund;</titleStmt>&Perseus.publish;</fileDesc></teiHeader>"
+        "<text><body><p>pe&longs;te, f&obreve;co, &agr;&Ohgr;, pi&ugrave;</p></body></text></TEI.2>"
+    )
+    book = understand(xml.encode(), "a.xml")
+    assert (book.text, book.names.title) == ("peſte, fŏco, αΩ, più", "Prove")
 
 
 @pytest.mark.parametrize("doctype", ["", '<!DOCTYPE TEI.2 SYSTEM "x.dtd">', "<!DOCTYPE TEI.2 SYSTEM 'x.dtd' [%mio;]>"])

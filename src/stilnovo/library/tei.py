@@ -64,6 +64,7 @@ class _Frame:
     embeds: bool = False
     division: Division | None = None
     heading: Division | None = None
+    joins: bool = False  # to what follows, whatever white space is between
     after: str = ""  # words that follow it
     reading: dict[ET.Element, ApparatusKind] = field(default_factory=dict)
 
@@ -147,6 +148,7 @@ class _Walker(TeiWriter):
         frame = _Frame(element, tag, iter(element))
         if tag in CHOICES:
             frame.reading = readings(element)
+            self.running.seam = self.running.seam or (tag == "app" and (element.text or "").isspace())
         kind = parent.reading.get(element) or apart(element, parent.element)
         if kind is None and tag in BREAKS and (element.text or len(element)):
             kind = "page"
@@ -178,8 +180,12 @@ class _Walker(TeiWriter):
             self.embedded -= 1
         if frame.whole:
             self.running.phrase(begins=False)
+        if frame.tag == "app" and (frame.element.text or "").isspace():
+            self.running.seam = True  # variants are of words: the white space in it is between them
         if frame.after:
             self.running.say(frame.after)
+        if frame.joins:
+            self.running.end_line("no")
         if frame.heading and frame.element is frame.heading.heads[-1]:
             self.heading_ends(frame.heading)
         if frame.division:

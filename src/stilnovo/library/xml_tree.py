@@ -1,9 +1,9 @@
 """Parse XML that anybody may have written: named characters are resolved, everything that could be an attack is refused.
 
 Older editions (TEI P4) write `&agrave;` and leave its meaning to a DTD on somebody's server. Nothing is fetched here: the
-parser is given a DTD of its own, which declares the named characters of HTML, and an entity that is not among them is
-refused by name. Declarations in the file itself are refused, but for the switches of P4 (`<!ENTITY % TEI.prose
-'INCLUDE'>`), which cannot bring anything into the text.
+parser is given a DTD of its own, which declares the named characters of HTML and ISO 8879, and an
+entity that is not among them is refused by name. Declarations in the file itself are refused, but for the switches of P4
+(`<!ENTITY % TEI.prose 'INCLUDE'>`), which cannot bring anything into the text.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import html.entities
 import re
+import string
 import xml.etree.ElementTree as ET
 from contextlib import suppress
 from functools import cache
@@ -24,25 +25,47 @@ MAXIMUM_DEPTH = 2000
 #: More than a library's longest work has, every word and every point marked by an element.
 MAXIMUM_ELEMENTS = 5_000_000
 _ENCODING = re.compile(rb"\s*<\?xml[^>]*encoding\s*=\s*[\"']([A-Za-z0-9._-]+)")
+_DOCTYPE = re.compile(rb"(?:\s+|<!--.*?-->|<\?.*?\?>)*<!DOCTYPE", re.S)
 _DECLARATION = re.compile(rb"\s*(?:<\?xml\s[^>]*\?>)?\s*")
-_REFERENCE = re.compile(r"&([^\s;&<]{1,40});?")
+
+#: Names of accents in the names of letters (`&obreve;`), and Greek letters as ISO 8879 abbreviates them (`&agr;`).
+_ACCENTS = {
+    "grave": "\u0300", "acute": "\u0301", "circ": "\u0302", "tilde": "\u0303", "macr": "\u0304", "breve": "\u0306", "dot": "\u0307",
+    "uml": "\u0308", "ring": "\u030a", "caron": "\u030c", "cedil": "\u0327", "ogon": "\u0328",
+}  # fmt: skip
+_GREEK = "a b g d e z ee th i k l m n x o p r sf s t u ph kh ps oh"
+
+
+@cache
+def _names() -> dict[str, str]:
+    """Names of characters: those of HTML, every letter with an accent, Greek letters, the long s."""
+    names = {letter + name: letter + accent for letter in string.ascii_letters for name, accent in _ACCENTS.items()}
+    for number, name in enumerate(_GREEK.split()):
+        names |= {f"{name}gr": chr(0x3B1 + number), f"{name.capitalize()}gr": chr(0x3B1 + number).upper()}
+    names["longs"] = "ſ"
+    names |= {name[:-1]: characters for name, characters in html.entities.html5.items() if name.endswith(";")}
+    return {name: characters for name, characters in names.items() if name not in ("amp", "lt", "gt", "quot", "apos")}
 
 
 @cache
 def _named_characters() -> str:
-    """A DTD that declares HTML's named characters, written as character references."""
-    return "".join(
-        f'<!ENTITY {name[:-1]} "{"".join(f"&#38;#{ord(char)};" for char in characters)}">'
-        for name, characters in html.entities.html5.items()
-        if name.endswith(";") and name[:-1] not in ("amp", "lt", "gt", "quot", "apos")
+    """A DTD that declares the named characters, written as character references.
+
+    It ends in a part that is not read: as long as there is one, expat reports an entity that it does not know.
+    """
+    declarations = (
+        f'<!ENTITY {name} "{"".join(f"&#38;#{ord(char)};" for char in characters)}">'
+        for name, characters in _names().items()
     )
+    return f'{"".join(declarations)}<!ENTITY % unread SYSTEM "unread">%unread;'
 
 
 class _Parser:
     """One parse: expat's events build a tree, within bounds."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.depth, self.elements, self.inside, self.declared = name, 0, 0, False, False
+        self.name, self.inside, self.declared = name, False, False
+        self.depth = self.elements = self.header = 0  # header: the depth of the one that is open
         self.builder = ET.TreeBuilder()
         self.expat = parser = expat.ParserCreate("utf-8", "}")
         parser.buffer_text = True
@@ -70,17 +93,16 @@ class _Parser:
                 f"{self.name} declares XML entities.", "They can hide an attack.", "Remove the DOCTYPE's declarations."
             )
 
-    def skipped(self, entity: str, *_: object) -> None:
-        """Refuse an entity whose meaning nobody says."""
-        raise self.unknown(entity)
-
-    def unknown(self, entity: str) -> InputError:
-        """The refusal of an entity without known meaning."""
-        return InputError(
-            f"{self.name} uses the entity &{entity}; without saying what it is.",
-            "It is none of HTML's named characters.",
-            "Replace it by the character it stands for, and add the file again.",
-        )
+    def skipped(self, entity: str, is_parameter: bool) -> None:
+        """Refuse an entity in the text whose meaning nobody says; in a header it stands for no words of the text."""
+        if not is_parameter and (characters := _names().get(entity)):
+            self.builder.data(characters)  # expat passes over what is declared after a part that it cannot read
+        elif not is_parameter and not self.header:
+            raise InputError(
+                f"{self.name} uses the entity &{entity}; without saying what it is.",
+                "It is none of the named characters of HTML or ISO 8879.",
+                "Replace it by the character it stands for, and add the file again.",
+            )
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         """Open an element."""
@@ -92,10 +114,12 @@ class _Parser:
                 else f"{MAXIMUM_ELEMENTS:,} elements"
             )
             raise InputError(f"{self.name} is no text.", f"It has more than {amount}.", "Check the file.")
+        self.header = self.depth if tag.endswith("teiHeader") else self.header
         self.builder.start(tag, attributes)
 
     def end(self, tag: str) -> None:
         """Close an element."""
+        self.header = 0 if self.depth == self.header else self.header
         self.depth -= 1
         self.builder.end(tag)
 
@@ -129,21 +153,11 @@ def parse_tree(data: bytes, name: str) -> ET.Element:
         InputError: not well-formed, nested too deeply, with entity declarations, or with an entity that is not known.
     """
     content = _utf_8(data, name).removeprefix(codecs.BOM_UTF8)
-    content = _DECLARATION.sub(
-        b"", content, count=1
-    )  # what it says holds no longer; blanks before it are a common slip
+    # What the declaration says holds no longer; blanks before it are a common slip.
+    content = _DECLARATION.sub(b"", content, count=1)
+    if not _DOCTYPE.match(content):
+        content = b'<!DOCTYPE any SYSTEM "any">' + content
     parser = _Parser(name)
     with reported(f"{name} is not well-formed XML.", "Take another copy, or save it as .txt.", errors=expat.ExpatError):
-        try:
-            parser.expat.Parse(content, True)
-        except expat.ExpatError as error:
-            if error.code == expat.errors.codes[expat.errors.XML_ERROR_UNDEFINED_ENTITY]:
-                raise parser.unknown(_entity_at(content, parser.expat.ErrorByteIndex)) from error
-            raise
+        parser.expat.Parse(content, True)
         return parser.builder.close()
-
-
-def _entity_at(content: bytes, at: int) -> str:
-    """Name of the entity referred to at a byte of the file, or in the tag that begins there."""
-    reference = _REFERENCE.search(content[at : at + 4000].decode("utf-8", "replace"))
-    return reference.group(1) if reference else "?"
