@@ -35,6 +35,7 @@ class RunningText:
         self.space = False  # white space was read since the last word
         self.gap = " "  # what white space becomes: a blank, or a line end
         self.broken = ""  # a printed line ended: "no" inside a word, "yes" after one, "maybe"
+        self.joined = False  # what follows goes on here, whatever white space is between
         self.seam = False  # two phrases of whole words meet here
         self.ended = False  # a phrase of whole words has just ended
 
@@ -51,7 +52,8 @@ class RunningText:
             return
         self._join(words[0], text[0].isspace())
         self.pieces.append(" ".join(words))
-        self.space, self.seam, self.ended = text[-1].isspace(), False, False
+        self.space = text[-1].isspace()
+        self.joined = self.seam = self.ended = False
 
     def _join(self, following: str, spaced: bool) -> None:
         """Decide what stands between what was said and a piece that begins with the word `following`."""
@@ -63,7 +65,7 @@ class RunningText:
             spaced = True
         if self.seam and (last.isalnum() or last in _CLOSING) and (first.isalnum() or first in _OPENING):
             spaced = True
-        if last and (spaced or self.space or self.gap == "\n"):
+        if last and not self.joined and (spaced or self.space or self.gap == "\n"):
             self.pieces.append(self.gap)
         self.broken, self.gap = "", " "
 

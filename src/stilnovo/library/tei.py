@@ -162,10 +162,10 @@ class _Walker(TeiWriter):
         if is_whole(tag) or (tag == "w" and self.tokens_touch):
             frame.whole = True
             self.running.phrase(begins=True)
-        if (tag in ("w", "pc") and element.get("join") in ("left", "both")) or (
-            tag == "pc" and element.text in _CLOSING
-        ):
-            self.running.space = False
+        joined = element.get("join") if tag in ("w", "pc") else None
+        frame.joins = joined in ("right", "both")
+        if joined in ("left", "both") or (tag == "pc" and element.text in _CLOSING):
+            self.running.joined = True
         return frame
 
     def leave(self, frame: _Frame) -> None:
@@ -185,7 +185,7 @@ class _Walker(TeiWriter):
         if frame.after:
             self.running.say(frame.after)
         if frame.joins:
-            self.running.end_line("no")
+            self.running.joined = True
         if frame.heading and frame.element is frame.heading.heads[-1]:
             self.heading_ends(frame.heading)
         if frame.division:
