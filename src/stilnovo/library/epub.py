@@ -20,7 +20,9 @@ from stilnovo.library.html_tree import MOST_ELEMENTS, Element, page_text, parse_
 from stilnovo.library.names import Names, direct_name, old_year
 from stilnovo.library.notes import find_notes
 from stilnovo.library.outline import ContentsEntry, Outline, find_contents, from_nav, from_ncx, landmarks, page_kind
+from stilnovo.library.records import ApparatusKind
 from stilnovo.library.text_builder import Book, TextBuilder
+from stilnovo.library.title_page import without_title_page
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -256,15 +258,18 @@ def parse(data: bytes, name: str) -> Book:
     package.warnings.clear()
     roots = _roots(package)
     entries, words = package.contents()
-    outline, builder = Outline(entries), TextBuilder()
     notes = find_notes(roots)
+    kinds = {path: find_contents(root, path, roots) | notes for path, root in roots.items()}
+    whole: dict[str, ApparatusKind] = {}
+    for path, root in roots.items():
+        labels = [entry.label for entry in entries if entry.page == path][:1]
+        called = ["toc"] * (path in package.navigation) + [words.get(path, ""), *labels]
+        if kind := page_kind(root, path, kinds[path], called, linear[path]):
+            whole[path] = kind
+    outline, builder = Outline(entries, whole), TextBuilder()
     for path, root in roots.items():
         outline.settle(path, {e.get("id") or e.get("name") for e in root.walk() if e.attributes})
-        kinds = find_contents(root, path, roots) | notes
-        labels = [entry.label for entry in entries if entry.page == path]
-        called = ["toc"] * (path in package.navigation) + [words.get(path, ""), *labels[:1]]
-        whole = page_kind(root, path, kinds, called, linear[path])
-        markup.write(builder, root, kinds, outline, path, whole)
+        markup.write(builder, root, kinds[path], outline, path, whole.get(path))
     outline.finish(builder)
     builder.warnings += package.warnings
-    return builder.book(package.names())
+    return without_title_page(builder, package.names())

@@ -17,13 +17,17 @@ from stilnovo.library.text_builder import Mark, TextBuilder
 
 #: Stand in the text of a block for what stands apart and for the image of an initial; no page can hold them.
 _ASIDE, _INITIAL = "\x00", "\x01"
+_BLANKS = re.compile(r"\s+")
 _SPACES = re.compile(r"[^\S\n]+")
-_LONE_INITIAL = re.compile(r"[«“\"„‘’'(—–-]*\s*[^\W\d_]['’]?")
+_LONE_INITIAL = re.compile(r"[«“\"„‘’'(—–-]*\s*[^\W\d_a-zß-ÿ]['’]?")
+_NUMERAL = re.compile(r"[\[(]?(?:\d{1,3}|[IVXLC]{1,8})[\])]?\.?")
 _BROKEN = re.compile(r"[^\W\d_]-\Z")
 #: Says whether the block of these lines, which begins there, is a heading (level 0: not marked as one), and which.
 Begin = Callable[[TextBuilder, Sequence[str], int, int], Mark | None]
 #: A line of more characters is no verse, whatever the source calls it.
 _LONGEST_VERSE = 240
+#: Lines of prose that are broken where they are full are longer than this, as those of verse seldom are.
+_FULL = 48
 _VOWELS = frozenset("aeiouèéò")
 
 
@@ -63,8 +67,9 @@ class Flow:
 
     def say(self, text: str, plain: bool) -> None:
         """Add running text; `plain` keeps its line breaks."""
-        text = text.replace(_ASIDE, "\ufffd").replace(_INITIAL, "\ufffd")
-        self.pieces.append(text if plain else re.sub(r"\s+", " ", text))
+        if _ASIDE in text or _INITIAL in text:
+            text = text.replace(_ASIDE, "\ufffd").replace(_INITIAL, "\ufffd")
+        self.pieces.append(text if plain else _BLANKS.sub(" ", text))
 
     def apart(self, aside: Aside) -> None:
         """Add words that stand apart."""
@@ -79,10 +84,14 @@ class Flow:
 
     def lines(self) -> list[_Line]:
         """The lines of the block so far, which is ended by that."""
+        if not self.asides:
+            text = "".join(self.pieces)
+            self.pieces.clear()
+            return [_Line(_collapsed(line).strip(" \t")) for line in text.split("\n")]
         asides, initials = iter(self.asides), iter(self.initials)
         lines = []
         for raw in "".join(self.pieces).split("\n"):
-            parts = re.split(f"([{_ASIDE}{_INITIAL}])", _SPACES.sub(lambda m: "\t" if "\t" in m.group() else " ", raw))
+            parts = re.split(f"([{_ASIDE}{_INITIAL}])", _collapsed(raw))
             line, built, length, end = _Line(""), list[str](), 0, " "
             for part in parts:
                 if part == _ASIDE:
@@ -110,7 +119,7 @@ class Flow:
         first, vowel = following[:1], letter[:1].lower() in _VOWELS
         if first in ("'", "’") or letter.endswith(("'", "’")):
             return bool(following)
-        if not first.isalpha() or (first.isupper() and (not sure or first.lower() == letter.lower())):
+        if not first.isalpha() or first.lower() == letter.lower() or (first.isupper() and not sure):
             return False
         word = re.match(r"[^\W\d_]+", following)
         rest = word.group() if word else first
@@ -151,7 +160,8 @@ class Flow:
 
     def close(self, gap: str, verse: bool = False, heading: int = 0) -> None:
         """End a line or paragraph; `gap` is put before the next."""
-        if not self.pieces:
+        if not self.pieces or (len(self.pieces) == 1 and self.pieces[0].isspace()):
+            self.pieces.clear()
             self.gap = gap if len(gap) > len(self.gap) else self.gap
             return
         lines = self.lines()
@@ -181,8 +191,18 @@ class Flow:
         raise NotImplementedError
 
 
+def _collapsed(line: str) -> str:
+    """A line with each run of blanks made one, a tab (the gap between cells) when there is one in it."""
+    if "\t" in line:
+        return _SPACES.sub(lambda run: "\t" if "\t" in run.group() else " ", line)
+    return _SPACES.sub(" ", line)
+
+
 def _joined(lines: list[_Line]) -> list[_Line]:
-    """The lines, with words that a hyphen breaks at the end of one made whole."""
+    """The lines, with words that a hyphen breaks at the end of one made whole, where the lines are full ones of prose."""
+    lengths = [len(line.text) for line in lines[:-1] if line.text]
+    if not lengths or max(lengths) < _FULL or min(lengths) < 0.7 * max(lengths):
+        return lines
     joined: list[_Line] = []
     for line in lines:
         before = joined[-1] if joined else None
@@ -224,8 +244,33 @@ class MainFlow(Flow):
     def __init__(self, builder: TextBuilder, vocabulary: Callable[[], Counter[str]], begin: Begin) -> None:
         super().__init__(vocabulary)
         self.builder, self.begin = builder, begin
+        self.numeral: tuple[_Line, str] | None = None
 
     def put(self, lines: list[_Line], gap: str, verse: bool, heading: int) -> None:
+        """Put the lines of a block; what stands apart in them keeps its place.
+
+        A number alone before a stanza, under the heading of a section, is the stanza's, and stands apart.
+        """
+        if self.numeral:
+            (before, wide), self.numeral = self.numeral, None
+            if verse and any(line.text for line in lines):
+                before.asides.append((0, Aside("line number", before.text)))
+                before.text = ""
+            self.put_lines([before], wide, False, 0)
+        full = [line for line in lines if line.text]
+        if len(full) == 1 and not heading and self.builder.marks and _NUMERAL.fullmatch(full[0].text):
+            self.numeral = full[0], gap
+        else:
+            self.put_lines(lines, gap, verse, heading)
+
+    def end(self) -> None:
+        """End the last block, and put what waited for the next."""
+        super().end()
+        if self.numeral:
+            (before, wide), self.numeral = self.numeral, None
+            self.put_lines([before], wide, False, 0)
+
+    def put_lines(self, lines: list[_Line], gap: str, verse: bool, heading: int) -> None:
         """Put the lines of a block; what stands apart in them keeps its place."""
         words = [line.text for line in lines if line.text]
         builder, first, blank = self.builder, True, False

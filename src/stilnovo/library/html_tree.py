@@ -94,13 +94,17 @@ _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))
 
 
 class Element:
-    """An element: its name and attributes in small letters, its children (elements and text in order), its parent."""
+    """An element: its name and attributes in small letters, its children (elements and text in order), its parent.
 
-    __slots__ = ("attributes", "children", "parent", "tag")
+    `marks` is room for what its attributes are found to mean.
+    """
+
+    __slots__ = ("attributes", "children", "marks", "parent", "tag")
 
     def __init__(self, tag: str, attributes: dict[str, str], parent: Element | None) -> None:
         self.tag, self.attributes, self.parent = tag, attributes, parent
         self.children: list[Element | str] = []
+        self.marks: tuple[list[str], list[str]] | None = None
 
     def get(self, name: str) -> str:
         """An attribute; empty when it is not there."""
@@ -137,7 +141,7 @@ def characters(text: str) -> str:
     """Resolve character references and take out invisible characters."""
     if "&" in text:
         text = html.unescape(_LONG_REFERENCE.sub("\ufffd", text))
-    return text.translate(_INVISIBLE)
+    return text if text.isascii() else text.translate(_INVISIBLE)
 
 
 class _Tree:

@@ -20,6 +20,7 @@ from stilnovo.library.outline import Outline, find_contents
 from stilnovo.library.records import ApparatusKind
 from stilnovo.library.roles import apparatus_kind, is_initial, is_line, is_poem, line_number
 from stilnovo.library.text_builder import Book, TextBuilder
+from stilnovo.library.title_page import without_title_page
 
 _LEFT_OUT = frozenset(["script", "style", "head"])
 _PLAIN = frozenset(["pre", "xmp", "listing", "plaintext"])
@@ -59,7 +60,7 @@ class _Page:
         elif tag == "img":
             self.image(element)
         elif tag in BLOCKS or line:
-            self.close(BLOCKS.get(tag, "\n"))
+            self.close(self.gap(element))
         self.note_place(element)
         kind = self.kinds.get(element) or apparatus_kind(element) or self.raised(element)
         if kind and (not self.apart or self.opens_inside(element, kind)):
@@ -71,6 +72,13 @@ class _Page:
         if not self.apart and (is_heading(element) or tag == "hgroup"):
             self.headings.append(element)
         return True
+
+    def gap(self, element: Element) -> str:
+        """What stands before and after a block: a line's end for one that is a line of a stanza."""
+        if element.tag == "p" and self.verse and element.parent is not None and is_poem(element.parent):
+            lines = element.parent.tag in ("div", "blockquote") and not element.find("br", "span", "div")
+            return "\n" if lines else "\n\n"
+        return "\n\n" if is_poem(element) and not is_line(element) else BLOCKS.get(element.tag, "\n")
 
     def opens_inside(self, element: Element, kind: ApparatusKind) -> bool:
         """Whether an element stands apart from what stands apart itself: other words than those, or a note among notes."""
@@ -123,7 +131,7 @@ class _Page:
             inside = [int(other.tag[1]) for other in element.walk() if is_heading(other)]
             self.main.close(BLOCKS[tag], False, min(inside, default=6))
         elif tag in BLOCKS or line:
-            self.close(BLOCKS.get(tag, "\n"), verse)
+            self.close(self.gap(element), verse)
         elif tag in ("td", "th"):
             self.flow.pieces.append("\t")
 
@@ -169,8 +177,6 @@ def write(
 
     main = MainFlow(builder, vocabulary, outline.begin)
     walk = _Page(main, {**kinds, root: whole} if whole else kinds, lambda name: outline.reach(page, name))
-    if whole:
-        outline.drop(page)
     outline.reach(page, "")
     walk.start(root)
     open_: list[tuple[Element, Iterator[Element | str]]] = [(root, iter(root.children))]
@@ -209,13 +215,13 @@ def page(content: str, name: str) -> Book:
         InputError: there is nothing in it.
     """
     root = parse_tree(content, name)
-    builder, outline = TextBuilder(), Outline([])
+    builder, outline = TextBuilder(), Outline()
     kinds = find_contents(root, "", [""]) | find_notes({"": root})
     write(builder, root, kinds, outline)
     outline.finish(builder)
     if not builder.length and not builder.apparatus:
         raise InputError(f"{name} holds no page.", "There is no word in it.", "Save it as plain text (.txt).")
-    return builder.book(named(root))
+    return without_title_page(builder, named(root))
 
 
 def parse(data: bytes, name: str) -> Book:

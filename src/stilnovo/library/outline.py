@@ -10,7 +10,7 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from stilnovo.library.headings import CHAPTERS, PARTS, number_of
@@ -30,6 +30,12 @@ _TRANSCRIBER = re.compile(
     r"\W*(?:transcriber['’]?s?['’]? notes?|not[ae] (?:del|di) trascri\w+|notes? (?:du|de) transcri\w+|anmerkungen zur transkription)\W*"
     , re.I,
 )  # fmt: skip
+# What the links between the pages of a book on the web say.
+_ELSEWHERE = re.compile(
+    r"(?:\W|(?:indice|sommario|contents|home|next|previous|prev|precedente|successiv[oa]|seguente|capitolo|chapter|pagina|page|avanti"
+    r"|indietro|torna|back|to|top|up|su|inizio|all|al|alla|the|table|of|copertina|frontespizio)\b)+",
+    re.I,
+)
 #: A list is a table of contents from so many links that hold this share of its letters.
 _LINKS, _SHARE = 3, 0.6
 #: A label printed farther below than this where its section begins is not its heading.
@@ -50,8 +56,9 @@ class ContentsEntry:
 class Outline:
     """The sections of a book as its table of contents names them, each begun where the pages reach its place."""
 
-    def __init__(self, entries: Sequence[ContentsEntry]) -> None:
+    def __init__(self, entries: Sequence[ContentsEntry] = (), apart: Collection[str] = ()) -> None:
         self.places: dict[Place, list[ContentsEntry]] = defaultdict(list)
+        entries = _without(entries, apart)
         for entry in entries:
             self.places[entry.page, entry.fragment].append(entry)
         self.nested = len({entry.depth for entry in entries}) > 1
@@ -70,11 +77,6 @@ class Outline:
         """The pages have come to a place; sections named there begin with the next words."""
         for entry in self.places.pop((page, fragment), ()):
             self.waiting = [other for other in self.waiting if other.depth < entry.depth] + [entry]
-
-    def drop(self, page: str) -> None:
-        """Forget what begins on a page that is not text."""
-        for key in [key for key in self.places if key[0] == page]:
-            del self.places[key]
 
     def depth(self, entry: ContentsEntry, level: int) -> int:
         """Depth of a section's heading; 0: as the others. `level`: that of the printed heading, 0 when it is none."""
@@ -127,6 +129,18 @@ class Outline:
         least = min((depth for _, _, depth, _ in builder.marks if depth), default=10)
         builder.marks = [(start, end, depth or least, lines) for start, end, depth, lines in builder.marks]
         join_titles(builder)
+
+
+def _without(entries: Sequence[ContentsEntry], apart: Collection[str]) -> list[ContentsEntry]:
+    """The entries whose pages are text; what stands below one of the others (a half title) moves up to its depth."""
+    left, above = [], list[int]()
+    for entry in entries:
+        above = [depth for depth in above if depth < entry.depth]
+        if entry.page in apart:
+            above.append(entry.depth)
+        else:
+            left.append(replace(entry, depth=entry.depth - len(above)))
+    return left
 
 
 def join_titles(builder: TextBuilder) -> None:
@@ -238,6 +252,13 @@ def find_contents(root: Element, page: str, pages: Collection[str]) -> dict[Elem
         return links > 0 and inside >= _SHARE * letters > 0
 
     for element in root.walk():
+        if (
+            element.tag in BLOCKS
+            and counts[element][0] <= 80
+            and linked(element)
+            and _ELSEWHERE.fullmatch(element.words())
+        ):
+            kinds[element] = "contents"
         if element.tag in ("ul", "ol", "table", "dl") and linked(element) and counts[element][2] >= _LINKS:
             kinds[element] = "contents"
         blocks = [child for child in element.children if isinstance(child, Element) and child.tag in BLOCKS]

@@ -147,12 +147,12 @@ _SUFFIX = re.compile(r"[-_]?\d+\Z")
 
 def marks(element: Element) -> tuple[list[str], list[str]]:
     """Words of the element's types (`epub:type`, `role`), and of its class and id, in small letters."""
-    attributes = element.attributes
-    if not attributes:
-        return [], []
-    types = f"{attributes.get('epub:type', '')} {attributes.get('role', '')}".lower().split()
-    classes = f"{attributes.get('class', '')} {attributes.get('id', '')}"[:1000].lower().replace("_", "-").split()
-    return [word.rpartition(":")[2] for word in types], [_SUFFIX.sub("", word) for word in classes]
+    if element.marks is None:
+        attributes = element.attributes
+        types = f"{attributes.get('epub:type', '')} {attributes.get('role', '')}".lower().split()
+        classes = f"{attributes.get('class', '')} {attributes.get('id', '')}"[:1000].lower().replace("_", "-").split()
+        element.marks = [word.rpartition(":")[2] for word in types], [_SUFFIX.sub("", word) for word in classes]
+    return element.marks
 
 
 def is_page_number(text: str) -> bool:
@@ -247,13 +247,15 @@ def in_verse(element: Element) -> bool:
 
 def is_poem(element: Element) -> bool:
     """Whether an element is marked as a poem, a stanza or the like: its lines are verses."""
+    if not element.attributes:
+        return False
     types, classes = marks(element)
     return element.tag != "body" and not (_POEMS.isdisjoint(types) and _POEMS.isdisjoint(classes))
 
 
 def is_line(element: Element) -> bool:
     """Whether an element is marked as one line of verse."""
-    return element.tag != "a" and not _LINES.isdisjoint(marks(element)[1])
+    return bool(element.attributes) and element.tag != "a" and not _LINES.isdisjoint(marks(element)[1])
 
 
 def is_initial(element: Element) -> bool:
