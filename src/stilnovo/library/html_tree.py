@@ -210,7 +210,11 @@ class _Tree:
 
     def end(self, tag: str) -> None:
         """End the nearest open element of that name, when one can be ended here."""
-        if not self.open[tag] or tag in ("html", "body"):
+        if tag in ("html", "body"):
+            return
+        if not self.open[tag]:
+            if tag in BLOCKS:  # it ends nothing, but there was an end
+                self.start("div", {}, True)
             return
         inline = tag not in BLOCKS and tag not in ("td", "th")
         for element in reversed(self.stack):
