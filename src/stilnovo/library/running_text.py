@@ -15,6 +15,7 @@ from stilnovo.library.records import ApparatusKind
 
 #: As much of a line's end as may be a broken word.
 _WORD = 80
+_HYPHENS = frozenset("-‐‑¬\u00ad")
 _CLOSING = frozenset('.,;:!?…»”")]')
 _OPENING = frozenset('«“"„‘([¿¡')
 
@@ -57,7 +58,7 @@ class RunningText:
 
     def _join(self, following: str, spaced: bool) -> None:
         """Decide what stands between what was said and a piece that begins with the word `following`."""
-        first, last = following[0], self.pieces[-1][-1] if self.pieces else ""
+        first, last = following[0], self.pieces[-1][-1:] if self.pieces else ""
         if self.broken and last:
             if self._made_whole(following):
                 self.broken, self.space, self.gap = "", False, " "
@@ -71,14 +72,13 @@ class RunningText:
 
     def _made_whole(self, following: str) -> bool:
         """Whether the printed line ended inside a word, which is then put together."""
-        end = self.pieces[-1][-_WORD:]
+        alone = self.pieces[-1] in _HYPHENS and len(self.pieces) > 1  # a hyphen in an element of its own
+        end = (self.pieces[-2] if alone else "")[-_WORD:] + self.pieces[-1][-_WORD:]
         if self.broken == "yes" or (self.broken == "maybe" and not broken(end)):
             return False
         joined = self.whole(end, following)
-        if joined is not None:
-            self.pieces[-1] = self.pieces[-1][: -len(end)] + joined
-        elif self.broken == "no" and end in ("-", "‐", "¬", "\u00ad"):
-            self.pieces.pop()
+        if joined is not None and joined[-1] != end[-1]:
+            self.pieces[-1] = self.pieces[-1][:-1]
         return joined is not None or self.broken == "no"
 
     def end_line(self, broken: str) -> None:

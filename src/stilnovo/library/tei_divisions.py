@@ -59,6 +59,7 @@ _WORDS = {
     "prefazione": "prefazione preface foreword vorwort prefacio",
     "introduzione": "introduzione introduction einleitung",
     "proemio": "proemio",
+    "epigrafe": "epigrafe epigraph epigraphe",
     "dedica": "dedica dedication dedicace widmung",
     "appendice": "appendice appendix anhang",
     "conclusione": "conclusione conclusion",
@@ -99,7 +100,7 @@ _AFTER = r"(?=[\s.:,;)\]—–-]|$)[\s.:,;)\]—–-]*"
 _WORDED = re.compile(
     rf"\W*(?P<kind>[^\W\d_]{{3,12}})\.?\s+(?:n\.?\s*|nº\s*)?(?P<number>{PATTERN}|(?i:ultim[oa])){_AFTER}"
 )
-_LEADING = re.compile(rf"[\s\[(]*(?P<number>{PATTERN})(?P<dot>[.:)\]°—–-]+|(?=\s)|$)[\s.:)\]—–-]*")
+_LEADING = re.compile(rf"[\s\[(]*(?P<number>{PATTERN})(?P<dot>\s*[.:)\]°—–-]+|(?=\s)|$)[\s.:)\]—–-]*")
 #: Numerals that are words, too: an article, a pronoun, a preposition.
 _AMBIGUOUS = frozenset(["I", "CI", "DI", "LI", "MI", "VI", "C", "D", "L", "M"])
 _TOP = frozenset([
@@ -177,7 +178,10 @@ def kind_of(element: ET.Element) -> str:
 
 
 def leading_heads(element: ET.Element) -> tuple[list[ET.Element], list[ET.Element]]:
-    """Find the heads on top of a division: those that are one heading, and all of them."""
+    """Find the heads on top of a division: those that are one heading, and all of them.
+
+    The only head in a poem's stanzas, on top of the first, is the poem's.
+    """
     run: list[ET.Element] = []
     heads: list[ET.Element] = []
     broken = False
@@ -192,6 +196,11 @@ def leading_heads(element: ET.Element) -> tuple[list[ET.Element], list[ET.Elemen
             broken = True
         else:
             break
+    if not heads and is_poem(element):
+        tops = [group[0] for group in element if tag_of(group) == "lg" and len(group) and tag_of(group[0]) == "head"]
+        first = next((child for child in element if tag_of(child) == "lg"), None)
+        if len(tops) == 1 and first is not None and len(first) and tops[0] is first[0]:
+            return tops, tops
     return run, heads
 
 
@@ -210,10 +219,10 @@ def poems(element: ET.Element, kind: str) -> set[ET.Element]:
     groups = [child for child in children if tag_of(child) == "lg"]
     if not groups or {tag_of(child) for child in children[children.index(groups[0]) :]} - {"lg", "div"}:
         return set()
-    typed = [group for group in groups if kind_of(group) in POEMS]
+    typed = [group for group in groups if kind_of(group) in POEMS or kind_of(group) == "canto"]
     if kind in POEMS:
         return set(typed) if len(typed) > 1 and typed[0] is groups[0] else set()
-    own = [group for group in groups if kind_of(group) in POEMS or tag_of(group[0] if len(group) else group) == "head"]
+    own = [group for group in groups if group in typed or tag_of(group[0] if len(group) else group) == "head"]
     return set(own) if own and own[0] is groups[0] and (len(own) > 1 or not kind) else set()
 
 
@@ -272,6 +281,8 @@ def _without_heading(element: ET.Element, said: str, siblings: Siblings) -> tupl
         return None
     if number is not None:
         return kind, number, label_for(kind, number), ""
+    if n and not said and not re.match(r"[^\W\d_]{4,}", n):
+        return None
     if n:
         worded = fold(n).startswith(fold(kind)) or re.fullmatch(r"[^\W\d_]{4,}(?: [^\W\d_]+)*", n)
         return kind, None, n[:1].upper() + n[1:80] if worded or not said else f"{kind.capitalize()} {n[:80]}", ""

@@ -80,6 +80,8 @@ _CONTENTS = re.compile(
     r"(?:indice(?: generale| dei capitoli| del volume)?|sommario|table des mati[eè]res|(?:table of )?contents|inhalt)\W*\Z",
     re.I,
 )
+#: Elements that make a division apparatus when they are all that it holds.
+_ALONE = frozenset(["castList", "note", "noteGrp", "listApp", "titlePage", "docImprint", "set"])
 _LINE_NUMBERS = frozenset(["linenumber", "linenum", "lineno", "versenumber", "versenum", "line"])
 _PRINTED_NUMBERS = frozenset(["seg", "label", "num", "hi", "ab", "p", "ref", "note"])
 _MARK = re.compile(r"[\s\[({]*(?:[0-9]{1,4}|[*†‡§¹²³⁰⁴-⁹]{1,4}|[a-z])[\s\])}.]*\Z")
@@ -133,11 +135,15 @@ def apart(element: ET.Element, parent: ET.Element | None) -> ApparatusKind | Non
 
 
 def _division(element: ET.Element) -> ApparatusKind | None:
+    """What a division is as a whole: by its type, by its head, or since under a head it holds nothing but apparatus."""
     said = type_of(element)
     kind = next((kind for kind, pattern in _DIVISIONS if pattern.match(said)), None) if said else None
     if kind is None and len(element) and tag_of(element[0]) == "head" and _CONTENTS.match(words(element[0])):
         tags = {tag_of(child) for child in element}
         return "contents" if tags & {"list", "table"} and not tags & {"p", "div", "lg"} else None
+    if kind is None and len(element) > 1 and tag_of(element[0]) == "head":
+        inside = {tag_of(child) for child in element} - BREAKS - {"head"}
+        return _APART[tag_of(element[-1])] if inside <= _ALONE and tag_of(element[-1]) in _ALONE else None
     return kind
 
 

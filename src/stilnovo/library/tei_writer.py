@@ -165,11 +165,14 @@ class TeiWriter(TextBuilder):
             self.headings.append(heading)
 
     def numbered(self) -> tuple[VerseLine, ...]:
-        """The lines of verse; a verse that several speakers share has one number."""
+        """The lines of verse; a verse that several speakers share has one number, and no section has a number twice."""
         lines = list(self.lines)
         starts = [heading.start for heading in self.headings]
         bounds = [bisect_left(lines, (start,)) for start in starts]
         for first, last in pairwise([0, *bounds, len(lines)]):
+            said = [number for line in lines[first:last] if (number := line.number)]
+            if any(after < before for before, after in pairwise(said)):  # counted anew in each stanza
+                lines[first:last] = [line._replace(number=None) for line in lines[first:last]]
             if self.continued.isdisjoint(range(first, last)):
                 continue
             new = [i not in self.continued for i in range(first, last)]

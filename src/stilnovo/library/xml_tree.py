@@ -86,9 +86,10 @@ class _Parser:
             self.inside = False
         return 1
 
-    def declaration(self, _: str, is_parameter: bool, value: str | None, *__: object) -> None:
-        """Refuse what the file declares itself."""
-        if not (self.inside or (is_parameter and value in (None, "INCLUDE", "IGNORE"))):
+    def declaration(self, _: str, is_parameter: bool, value: str | None, *where: str | None) -> None:
+        """Refuse what the file declares itself, but for switches, and pictures and other files that are not read."""
+        harmless = where[-1] if not is_parameter else value in (None, "INCLUDE", "IGNORE")
+        if not (self.inside or harmless):
             raise InputError(
                 f"{self.name} declares XML entities.", "They can hide an attack.", "Remove the DOCTYPE's declarations."
             )
