@@ -186,8 +186,14 @@ def _with_initials(lines: list[PageLine]) -> list[PageLine]:
     words = Counter(word.lower() for line in lines for word in re.findall(r"[^\W\d_]+", line.text))
     rest = [line for line in lines if line not in initials]
     for initial in initials:
-        beside = [line for line in rest if -2 <= line.y - initial.y <= initial.size and line.size * 1.5 <= initial.size]
-        if not beside:
+        beside = [
+            line
+            for line in rest
+            if -2 <= line.y - initial.y <= initial.size
+            and line.size * 1.5 <= initial.size
+            and 0.25 * initial.size < line.x - initial.x < 3 * initial.size
+        ]
+        if len(beside) < 2 and not any(abs(line.y - initial.y) <= 1 for line in beside):
             return lines
         first = max(beside, key=lambda line: line.y)
         word = next(iter(re.findall(r"[^\W\d_]+", first.text)), "")
@@ -240,9 +246,11 @@ def _in_columns(page: Any, divide: float) -> list[PageLine]:
 
 
 def _ordered(lines: list[PageLine]) -> list[PageLine]:
-    """Lines as they stand in the file, or from top to bottom where a program wrote them in no order."""
-    rises = sum(after.y > before.y + before.size for before, after in pairwise(lines))
-    if rises > max(3, len(lines) // 4):
+    """Lines as they stand in the file, or from top to bottom where a program wrote one column in no order."""
+    rises = sum(after.y > before.y + 2.5 * before.size for before, after in pairwise(lines))
+    starts = sorted(line.x for line in lines)
+    spread = starts[len(starts) * 9 // 10] - starts[len(starts) // 10] if starts else 0.0
+    if rises > max(3, len(lines) // 4) and spread < 100:
         return sorted(lines, key=lambda line: -line.y)
     return lines
 
