@@ -351,6 +351,35 @@ def test_catchwords_are_apart() -> None:
     assert len(document.apparatus) == 3
 
 
+@pytest.mark.parametrize("x", [60, 420])
+def test_numbers_of_verses_in_the_margin(x: float) -> None:
+    verses = [f"{line}" for line in POEM * 3]
+    numbers: list[Piece] = [(x, 760 - 14 * i, 9, str(i + 101)) for i in range(30) if (i + 101) % 5 == 0]
+    pieces = [[piece, *[n for n in numbers if n[1] == piece[1]]] for piece in column(verses, x=100)]
+    document = book([[piece for row in pieces for piece in (row if x > 100 else row[::-1])]])
+    assert document.text == "\n".join(verses)
+    assert apart(document) == [("line number", str(n)) for n in range(105, 131, 5)]
+    section = split(document.text, document.headings, document.lines)[0]
+    assert [line.number for line in section.lines] == list(range(101, 131))
+
+
+def test_letters_set_apart_are_words_again() -> None:
+    document = book(
+        [column(["Disse S p e r a z a t o, e rise; poi a e i o u le vocali, e A B C D le prime.", *wrapped(TALE)])]
+    )
+    assert document.text.startswith("Disse Sperazato, e rise; poi a e i o u le vocali, e A B C D le prime. Lucia")
+
+
+def test_tables_of_contents_are_apart() -> None:
+    listed = ["INDICE", "", *(f"Capitolo {'I' * n} ........ {3 * n}" for n in (1, 2, 3))]
+    pages = [["Capitolo " + "I" * n, "", *wrapped(TALE * 3)] for n in (1, 2, 3)]
+    document = book(column(lines) for lines in (listed, *pages))
+    assert [section.label for section in split(document.text, document.headings)] == [
+        "Capitolo I", "Capitolo II", "Capitolo III",
+    ]  # fmt: skip
+    assert [kind for kind, _ in apart(document)] == ["contents"] * 4
+
+
 def test_names_and_what_cannot_be_read() -> None:
     assert (book([column(wrapped(TALE))]).names.title, book([column(wrapped(TALE))]).names.author) == (
         "Il vetraio",

@@ -155,7 +155,9 @@ def _line(row: list[_Fragment], worded: list[_Fragment], main: _Fragment) -> lis
         if fragment.x < before.x - 1 and text[-1:].strip():
             text += " "  # it stands further left: pypdf sees no gap there
         mark = fragment.text.strip()
-        small = fragment.size < 0.86 * main.size or fragment.y > main.y + 0.2 * main.size
+        raised = fragment.y > main.y + 0.08 * main.size
+        small = fragment.size < (0.86 if raised else 0.75) * main.size or fragment.y > main.y + 0.2 * main.size
+        small = small and (raised or not text[-1:].isspace())  # far off on the line: the number of a verse
         if small and mark and fragment.y > main.y - 0.05 * main.size and is_note_mark(mark, text):
             notes.append((len(text.rstrip()), mark))
             text += fragment.text[len(fragment.text.rstrip()) :]

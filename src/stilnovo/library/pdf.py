@@ -22,6 +22,7 @@ from stilnovo.library import detection
 from stilnovo.library.hyphens import Hyphens
 from stilnovo.library.names import Names, direct_name, from_file_name
 from stilnovo.library.page_lines import PageText, page_text
+from stilnovo.library.records import VerseLine
 from stilnovo.library.reflow import Row, reflow
 from stilnovo.library.running_heads import apparatus, starts_note
 from stilnovo.library.text_builder import Book, Mark, TextBuilder
@@ -37,6 +38,9 @@ _NO_AUTHOR = re.compile(r"anonymous|unknown|user|utente|admin(?:istrator)?", re.
 _NO_SECTION = re.compile(
     r"(?:page|pagina|pag\.|p\.) ?\d+|.*\.(?:pdf|docx?|indd)|(?:front |back )?cover|(?:quarta di )?copertina", re.I
 )
+
+
+_SPACED = re.compile(r"(?<![^\W_])(?<!['’])[^\W\d_](?: [^\W\d_]){3,}(?![^\W_'’])")
 
 
 def parse(data: bytes, name: str) -> Book:
@@ -73,6 +77,12 @@ def parse(data: bytes, name: str) -> Book:
     writer = TextBuilder()
     places = _write(writer, pages, kinds, rows)
     writer.marks = _marks(writer.text, rows, places, bookmarks)
+    if any(row.number is not None for row in rows):
+        writer.lines = [
+            VerseLine(start, end, row.number)
+            for row, (start, end) in zip(rows, places, strict=True)
+            if row.verse and end > start
+        ]
     return writer.book(names)
 
 
@@ -155,17 +165,33 @@ def _write(
 
 def _put(writer: TextBuilder, row: Row, text: str) -> tuple[int, int]:
     """Append a line's words, cut where the number of a note stood."""
-    if row.number:
-        writer.apart("line number", row.number)
+    if row.number is not None:
+        writer.apart("line number", str(row.number))
     gap, start, done = row.gap, -1, 0
     for at, mark in (*row.line.notes, (len(text), "")):
-        piece = re.sub(r"\s+", " ", text[done : max(at, done)].replace("\u00ad", ""))
+        piece = _SPACED.sub(_closed, text[done : max(at, done)].replace("\u00ad", ""))
+        piece = re.sub(r"\s+", " ", piece)
         if piece:
             where = writer.put(piece, gap)
             start, gap = (where if start < 0 else start), ""
         writer.apart("note", mark)
         done = max(at, done)
     return (start if start >= 0 else writer.length), writer.length
+
+
+def _closed(spaced: re.Match[str]) -> str:
+    """A word whose letters were set apart, as a word; single letters that are words, or the alphabet, stay apart."""
+    letters = spaced.group()
+    if not letters.isupper():
+        letters = re.sub(r" (?=[^\W\d_a-zà-ÿ])", "  ", letters)  # a capital begins another word
+    words = letters.split("  ")
+    return " ".join(_word(word.split(" "), word) for word in words)
+
+
+def _word(letters: Sequence[str], apart: str) -> str:
+    alphabet = all(ord(b) - ord(a) == 1 for a, b in pairwise(letters))
+    vowels = sum(letter.lower() in "aeioè" for letter in letters)
+    return apart if len(letters) < 3 or alphabet or vowels * 3 > 2 * len(letters) else "".join(letters)
 
 
 def _key(text: str) -> str:

@@ -25,6 +25,7 @@ _WORDED = re.compile(
     rf"(?:{'|'.join(re.escape(kind) for kind in (*PARTS, *CHAPTERS))})\s+{PATTERN}\b.{{0,70}}|[IVXLCDM]+\.?|\d{{1,3}}\.?",
     re.I,
 )
+_NUMBERED_VERSE = re.compile(r"(?:(?P<left>\d{1,4})\s+(?P<verse>\D.*)|(?P<words>.*\D)\s+(?P<right>\d{1,4}))")
 #: Lines that break early, of those that could: from here on it is verse. Fewer lines than the second say nothing.
 _EARLY, _FEW = 0.36, 3
 #: Lines as long as this, at the middle of all, are seldom verse.
@@ -46,7 +47,7 @@ class Row:
     #: The distance to the line before, in usual lines; None on a new page.
     distance: float | None = None
     #: Its number as a verse, where the edition prints one.
-    number: str = ""
+    number: int | None = None
 
 
 def _fits(before: Row, after: Row, full: float, longest: int) -> bool:
@@ -120,6 +121,28 @@ def _parts(block: list[Row]) -> list[list[Row]]:
     return parts
 
 
+def _line_numbers(rows: Sequence[Row]) -> None:
+    """Take the numbers of verses that an edition prints in its margin (5, 10, 15 …) out of their lines."""
+    matches = [(row, _NUMBERED_VERSE.fullmatch(row.line.text)) for row in rows if row.verse]
+    numbered = [(row, match, int(match.group("left") or match.group("right"))) for row, match in matches if match]
+    step = next(
+        (n for n in (5, 10, 3, 4) if sum(number % n == 0 for _, _, number in numbered) >= 0.9 * len(numbered)), 0
+    )
+    numbered = [entry for entry in numbered if step and entry[2] % step == 0]
+    places = {id(row): i for i, (row, _) in enumerate(matches)}
+    counted = sum(
+        places[id(b)] - places[id(a)] == later - earlier for (a, _, earlier), (b, _, later) in pairwise(numbered)
+    )
+    if counted < 2 or counted * 3 < len(numbered):
+        return
+    for row, match, number in numbered:
+        verse = "verse" if match.group("verse") else "words"
+        start = match.start(verse)
+        notes = tuple((max(0, at - start), mark) for at, mark in row.line.notes)
+        row.line = row.line._replace(text=match.group(verse).rstrip(), notes=notes)
+        row.number = number
+
+
 def _gaps(rows: Sequence[Row], full: dict[int, float], left: dict[int, float]) -> None:
     """Decide what stands before each line."""
     for before, row in pairwise(rows):
@@ -175,5 +198,6 @@ def reflow(pages: Sequence[Sequence[PageLine]]) -> list[Row]:
             judged = _is_verse(part, verse)
             for row in part:
                 row.verse = judged
+    _line_numbers(rows)
     _gaps(rows, full, left)
     return rows

@@ -32,6 +32,10 @@ _LAST = re.compile(rf"(?P<rest>.+?)(?P<gap>[\s.|·•–—-]+)({_NUMBER})", re.
 _NOTE = re.compile(r"[\[(]?(?:\d{1,3}|\*{1,3}|[†‡§]|[a-z](?=[).]))[\])]?[.\s]?\s*\S")
 _KINDS = frozenset(fold(kind).strip(". ") for kind in (*PARTS, *CHAPTERS)) | {"cap", "chapter", "kapitel", "chapitre"}
 _NUMBERED = re.compile(rf"(?:{'|'.join(sorted(_KINDS))})\.? (?:\d+|[ivxlc]+|\w+[oa])\b.*")
+_LED = re.compile(r"(?:\.{4,}|(?: \.){3,}|…{2,})\s*(?:\d{1,4}|[ivxlc]{1,8})\Z", re.I)
+_CONTENTS = re.compile(
+    r"(?:(?:indice|tavola|sommario|table of contents|contents|inhalt|inhaltsverzeichnis|table des matieres)\b.{0,30})"
+)
 #: Of how many lines at each end of a page a head may consist.
 _ROUNDS = 3
 #: Set off: this much more than the usual distance of two lines. Small: this much of the usual size.
@@ -263,6 +267,21 @@ class _Pages:
                 sheet.kinds.update(dict.fromkeys(foot[start:], "note"))
 
 
+def _contents(sheet: _Sheet) -> None:
+    """Set a table of contents apart: lines that lead to a page by dots, with its title and what stands between them."""
+    led = [n for n, i in enumerate(sheet.order) if i not in sheet.kinds and _LED.search(sheet.lines[i].text)]
+    if len(led) < 3 or led[-1] - led[0] > 3 * len(led):
+        return
+    first = led[0]
+    while first and len(sheet.lines[sheet.order[first - 1]].text) < 60 and led[0] - first < 3:
+        first -= 1
+        if _CONTENTS.fullmatch(fold(sheet.lines[sheet.order[first]].text).strip()):
+            led[0] = first
+            break
+    for i in sheet.order[led[0] : led[-1] + 1]:
+        sheet.kinds.setdefault(i, "contents")
+
+
 def _is_known(head: _Head | None, repeated: set[str]) -> bool:
     """Whether the first line of a page comes back on others, opens a chapter or stands apart: it is no line of the text."""
     if head is None:
@@ -293,6 +312,8 @@ def apparatus(pages: Sequence[Sequence[PageLine]], known: Iterable[str] = ()) ->
         taken = [search.take(offsets, top) for top in (True, False)]
         if not any(taken):
             break
+    for sheet in search.sheets:
+        _contents(sheet)
     search.catchwords()
     search.notes()
     return [sheet.kinds for sheet in search.sheets]
