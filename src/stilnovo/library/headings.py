@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stilnovo.library import numerals
-from stilnovo.library.numerals import roman
+from stilnovo.library.numerals import ORDINAL, roman
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,13 @@ def kind_of(word: str) -> str:
     return FOREIGN.get(kind, kind)
 
 
+_SURE = re.compile(rf"(?:{CASES})\s|\s*(?:[IVX]+|[IVXLCDM]{{2,}}|\d+|{ORDINAL})(?:\s*[.:)—–-]|\s*\Z)|\s*[LCDM]\.?\s*\Z")
+_DAY = re.compile(
+    r"\s*\d{1,2}°?\s+(?:gen|feb|mar|apr|mag|giu|lug|ago|set|ott|nov|dic|jan|may|jun|jul|aug|sep|oct|dec|mai|juin|juil|août)\w*",
+    re.I,
+)
+
+
 def label_for(kind: str, number: int) -> str:
     """Citation label of a numbered heading: *Capitolo VIII*, *Parte II*."""
     return f"{kind.capitalize()} {roman(number)}"
@@ -61,6 +68,23 @@ def number_of(heads: Sequence[str]) -> tuple[int | None, str]:
     first = re.sub(rf"^(?:{CASES})\s+", "", heads[0])
     number, rest = numerals.leading(first)
     return number, " ".join([*([rest] if rest else []), *heads[1:]]).strip(" .")
+
+
+def numbers_of(headings: Sequence[Sequence[str]]) -> list[tuple[int | None, str]]:
+    """Split headings that stand in one text into numbers and titles.
+
+    What may be a number may also be a word or a name (*I lupini*, *Primo amore*, *C. Rossi*, *12 maggio*): it is a number
+    when it stands alone, after its kind, before a stop, or beside a heading with the number before or after it.
+    """
+    split = [number_of(heads) for heads in headings]
+    present = {number for number, _ in split}
+    numbers: list[tuple[int | None, str]] = []
+    for heads, (number, title) in zip(headings, split, strict=True):
+        sure = _SURE.match(heads[0]) and not _DAY.match(heads[0])
+        beside = number and not _DAY.match(heads[0]) and {number - 1, number + 1} & present
+        whole = " ".join(heads).strip(" .")
+        numbers.append((number, title) if number and (sure or beside) else (None, whole))
+    return numbers
 
 
 def levels(depths: Sequence[int], kinds: Sequence[str]) -> list[int]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from stilnovo.library.headings import CHAPTERS, PARTS, Heading, label_for, levels, number_of
+from stilnovo.library.headings import CHAPTERS, PARTS, Heading, label_for, levels, numbers_of
 from stilnovo.library.names import Names
+from stilnovo.library.numerals import roman
 from stilnovo.library.records import Apparatus, ApparatusKind, VerseLine
 
 _KIND = re.compile(rf"\s*({'|'.join(re.escape(kind) for kind in (*PARTS, *CHAPTERS))})\b", re.I)
@@ -98,14 +99,14 @@ class TextBuilder:
         return Book(
             names,
             self.text,
-            headings=_headings(self.marks),
+            headings=_headings(self.marks, self.lines, self.length),
             apparatus=tuple(self.apparatus),
             lines=tuple(self.lines) or None,
             warnings=tuple(self.warnings),
         )
 
 
-def _headings(marks: Sequence[Mark]) -> tuple[Heading, ...] | None:
+def _headings(marks: Sequence[Mark], lines: Sequence[VerseLine], length: int) -> tuple[Heading, ...] | None:
     """Convert marks to headings; None when there are fewer than two, too few to give a structure.
 
     What others stand below is a part. A lone outermost heading before all others is the work's title, and no section.
@@ -117,20 +118,34 @@ def _headings(marks: Sequence[Mark]) -> tuple[Heading, ...] | None:
         return None
     worded = [_KIND.match(lines[0]) for *_, lines in marks]
     said = [match.group(1).lower().replace("cap.", "capitolo") if match else "" for match in worded]
-    kinds = [kind or ("capitolo" if number_of(mark[3])[0] else "") for kind, mark in zip(said, marks, strict=True)]
+    numbers = numbers_of([heads for *_, heads in marks])
+    kinds = [kind or ("capitolo" if number else "") for kind, (number, _) in zip(said, numbers, strict=True)]
     holds = [after > depth for depth, after in zip(depths, [*depths[1:], 0], strict=True)]
+    ends = [*(start for start, *_ in marks[1:]), length]
+    verse = [_letters(lines, mark[1], end) * 2 > end - mark[1] for mark, end in zip(marks, ends, strict=True)]
     return tuple(
-        _heading(mark, level, kind or ("parte" if below else ""))
-        for mark, level, kind, below in zip(marks, levels(depths, kinds), said, holds, strict=True)
+        _heading(mark, level, kind or ("parte" if below else ""), number, poem)
+        for mark, level, kind, below, number, poem in zip(
+            marks, levels(depths, kinds), said, holds, numbers, verse, strict=True
+        )
     )
 
 
-def _heading(mark: Mark, level: int, kind: str) -> Heading:
+def _letters(lines: Sequence[VerseLine], start: int, end: int) -> int:
+    """Characters of the lines of verse between two places."""
+    first, last = bisect_left(lines, (start,)), bisect_left(lines, (end,))
+    return sum(line.end - line.start for line in lines[first:last])
+
+
+def _heading(mark: Mark, level: int, kind: str, split: tuple[int | None, str], poem: bool) -> Heading:
+    """A heading of what was marked; a poem that has a number and a title is cited by both, *XII. L'infinito*."""
     start, end, _, lines = mark
-    number, title = number_of(lines)
+    number, title = split
     if number is None or (kind == "parte" and not _KIND.match(lines[0])):
         whole = " ".join(lines)
         return Heading(start, end, level, kind or "capitolo", None, whole if len(whole) <= 120 else lines[0][:120])
+    if poem and title and not kind:
+        return Heading(start, end, level, "poesia", number, f"{roman(number)}. {title}", title)
     kind = kind or "capitolo"
     return Heading(start, end, level, kind, number, label_for(kind, number), title)
 
