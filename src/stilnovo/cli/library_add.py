@@ -181,7 +181,9 @@ def list_catalogue(as_json: AsJson = False) -> None:
 
 def fetch_work(
     name: Annotated[str, typer.Argument(help="A title of the catalogue, or words of author and title.")],
-    folder: Annotated[Path | None, typer.Option(help="Download folder (default: beside the library).")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Download folder (default: `fetched` beside the library).")
+    ] = None,
     mirror: Annotated[str, typer.Option(help="Web address to fetch from instead of the site's own.")] = "",
     add_it: Annotated[bool, typer.Option("--add/--no-add", help="Add it to the library, too.")] = True,
     library: LibraryPath = None,
@@ -189,7 +191,8 @@ def fetch_work(
 ) -> None:
     """Download a work of the catalogue and add it."""
     entry = find(name)
-    target = folder or (library or default_path()).parent / "fetched"
+    path = library or default_path()
+    target = folder or (Path() if is_served(path) else path.parent) / "fetched"
     with Progress("fetch", MAXIMUM_BYTES) as bar:
         file = fetch(entry, target, mirror, lambda size: bar.update(size, bytes_text(size)))
     print(f"Fetched: {file}")

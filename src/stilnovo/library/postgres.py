@@ -70,15 +70,24 @@ class PostgresLibrary(Library):
         with reported("The PostgreSQL server cannot be reached.", "Check the connection string.", errors=psycopg.Error):
             connection = psycopg.connect(address, autocommit=True, connect_timeout=10)
         library = cls(cast(Any, _Connection(connection)), None)
-        db = library.connection
-        with library._guarded(), transaction(db, cls._BEGIN):
+        try:
+            library._prepare()
+        except BaseException:
+            library.close()
+            raise
+        return library
+
+    def _prepare(self) -> None:
+        """Create the tables, or migrate an older format."""
+        db = self.connection
+        with self._guarded(), transaction(db, self._BEGIN):
             if db.execute("SELECT to_regclass('facts')").fetchone()[0] is None:
                 with reported("The server lacks pgvector.", "Install the extension there."):
                     db.execute("CREATE EXTENSION IF NOT EXISTS vector")
                 run_script(db, _adapted(TABLES))
                 db.execute("INSERT INTO facts VALUES ('library', gen_random_uuid()::text)")
                 db.execute("INSERT INTO facts VALUES ('format', ?)", (str(SCHEMA),))
-            elif (stored := library._fact("format")) not in ("2", str(SCHEMA)):
+            elif (stored := self._fact("format")) not in ("2", str(SCHEMA)):
                 raise InputError(
                     f"The library has format {stored}.", f"This version reads {SCHEMA}.", "Update stilnovo."
                 )
@@ -86,7 +95,6 @@ class PostgresLibrary(Library):
                 upgrade(db, int(stored), _adapted)
                 db.execute("UPDATE facts SET value = ? WHERE name = 'format'", (str(SCHEMA),))
                 log.info("The library had format %s and has %s now.", stored, SCHEMA)
-        return library
 
     @property
     def index_folder(self) -> Path | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stilnovo.errors import InputError
+from stilnovo.library.location import is_served
 
 MEBIBYTE = 2**20
 #: The shortest token that is taken for the open network.
@@ -50,6 +51,12 @@ class ServeSettings:
     waiting: int = 64
 
     def __post_init__(self) -> None:
+        if is_served(self.library):
+            raise InputError(
+                "The service needs a library file.",
+                "Its conversations are stored in the same file; PostgreSQL was named.",
+                "Name a file with --library, and ask the PostgreSQL library with: stilnovo ask, stilnovo chat",
+            )
         if not is_loopback(self.host) and not self.token:
             raise InputError(
                 f"The address {self.host} can be reached from other machines, and no token is set.",
