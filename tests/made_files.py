@@ -288,9 +288,7 @@ class WordFile(Maker):
         ]
         if depth:
             kinds += [
-                lambda: (
-                    f"<w:tbl><w:tr><w:tc>{self.some(self.block, depth - 1)}</w:tc><w:tc>{self.some(self.block, depth - 1)}</w:tc></w:tr></w:tbl>"
-                ),
+                lambda: f"<w:tbl><w:tr>{self.cell(depth - 1)}{self.cell(depth - 1)}</w:tr></w:tbl>",
                 lambda: f"<w:sdt><w:sdtContent>{self.some(self.block, depth - 1)}</w:sdtContent></w:sdt>",
             ]
         return self.random.choice(kinds)()
