@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -156,6 +157,48 @@ def test_an_answer_streams_stops_and_is_made_anew(browser: Any, tmp_path: Path) 
         ask(page, "e poi?")
         assert "chiuso la connessione" in page.locator(".trouble").inner_text()
         assert page.locator(".answer .prose").last.inner_text() == "A metà"
+
+
+ESSAY = (
+    "Il guardiano: «Era un uomo alto, asciutto, con la barba tagliata corta» (Il faro di Pietranera).\n\n"
+    "Altrove: «Il faro era stato costruito nel 1864 con la stessa pietra dell'isola» (Il faro di Pietranera).\n\n"
+    "Un critico aggiunge: «Il <b>mare</b> non perdona chi lo guarda senza timore e senza sale».\n"
+)
+
+
+def test_a_text_is_checked_quotation_by_quotation(browser: Any, tmp_path: Path) -> None:
+    """Paste, read the tally, see one kind alone, open the source, save the result; then the same from a dropped file."""
+    with serving(sample_file(tmp_path)) as service, reading(browser, service.base_url) as page:
+        page.keyboard.press("Alt+c")
+        page.locator("#essay").fill(ESSAY)
+        page.keyboard.press("Control+Enter")
+        page.locator("#tally").wait_for()
+        assert page.locator("#tally strong").all_inner_texts() == ["1", "1", "0", "1"]
+        assert page.locator("#status").inner_text() == "3 citazioni: 1 esatta, 1 inesatta, 1 non trovata"
+        assert page.evaluate("document.activeElement.id") == "tally"
+        assert page.locator(".checked .badge").all_inner_texts() == ["esatta", "inesatta", "non trovata"]
+        assert page.locator(".checked del").inner_text().endswith("1864")
+        assert page.locator(".checked ins").inner_text().endswith("1846")
+        assert "<b>mare</b>" in page.locator(".checked.unverified b").inner_text()
+        page.locator(".checked .cite").first.click()
+        page.locator("#reader mark").first.wait_for()
+        assert page.locator("#reader mark").inner_text() == "Era un uomo alto, asciutto, con la barba tagliata corta"
+        page.keyboard.press("Escape")
+        page.locator("#only-not_found").click()
+        assert page.locator(".checked .badge").all_inner_texts() == ["non trovata"]
+        with page.expect_download() as download:
+            page.click("#save-report")
+        saved = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+        assert saved["counts"] == {"verified": 1, "inexact": 1, "misattributed": 0, "not_found": 1}
+        page.click("#language")
+        assert page.locator(".checked .badge").all_inner_texts() == ["not found"]
+        page.evaluate(
+            """() => { const files = new DataTransfer();
+            files.items.add(new File(['Una pagina senza citazioni.'], 'tesi.md', {type: 'text/markdown'}));
+            dispatchEvent(new DragEvent('drop', {dataTransfer: files})); }"""
+        )
+        page.locator(".results .nothing", has_text="no quotations").wait_for()
+        assert service.get("/api/works").json()["works"][2:] == []  # checked, not added
 
 
 def test_words_that_cannot_be_sent_are_not_lost(browser: Any, tmp_path: Path) -> None:

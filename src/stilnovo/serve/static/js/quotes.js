@@ -50,7 +50,7 @@ export function take(file) {
 }
 
 const found = () => result.quotations.length;
-const summary = () => (found() ? `${t("quotations", { n: number(found()) })}: ${STATUSES.filter((one) => result.counts[one]).map((one) => `${number(result.counts[one])} ${t(`check_${one}`)}`).join(", ")}` : t("no_quotations"));
+const summary = () => (found() ? `${found() === 1 ? t("one_quotation") : t("quotations", { n: number(found()) })}: ${STATUSES.filter((one) => result.counts[one]).map((one) => `${number(result.counts[one])} ${t(`check_${one}`)}`).join(", ")}` : t("no_quotations"));
 
 /** The words around a quotation in the text. */
 function around(quotation) {
@@ -80,7 +80,7 @@ function card(quotation) {
   const where = t(quotation.note ? "in_note" : "in_paragraph", { n: quotation.note || quotation.paragraph });
   const parts = [h("div.checked-head", {}, badge(status), h("span.where", {}, where)), h("blockquote", { lang: "it" }, around(quotation))];
   if (quotation.difference?.length) parts.push(h("p.difference", { lang: "it" }, h("span.label", {}, t("source_words")), " ", difference(quotation.difference)));
-  else if (place && status === "misattributed") parts.push(h("p.difference", { lang: "it" }, h("span.label", {}, t("source_words")), ` «${place.shown}»`));
+  else if (place && (status === "misattributed" || place.before || place.after)) parts.push(h("p.difference", { lang: "it" }, h("span.label", {}, t("source_words")), ` «${place.shown}»`));
   if (quotation.attribution && status === "misattributed") parts.push(h("p.said", {}, t("text_says", { what: quotation.attribution })));
   if (place?.citation) parts.push(h("p.from", {}, h("button.cite", { type: "button", "aria-label": t("open_citation", { what: place.citation }), onclick: () => reader.open(place) }, source(place))));
   return h(`li.checked.${LOOKS[status][1]}`, {}, parts);
