@@ -76,7 +76,7 @@ function titled(text, menu = false) {
 /** Show what the address says. */
 async function route() {
   drawer(false);
-  const [, what, id] = location.hash.split("/");
+  const [, what, id, span] = location.hash.split("/");
   const library = what === "biblioteca";
   const checking = what === "citazioni";
   const away = library || checking;
@@ -98,6 +98,8 @@ async function route() {
     } else if (library) {
       titled(t("library"));
       await shelf.open(id);
+      const [, start, end] = span?.match(/^(\d+)(?:-(\d+))?$/) ?? [];
+      if (start) await reader.open({ sha256: id, start: Number(start), end: end && Number(end) });
     } else if (what === "c") {
       shelf.close();
       await thread.open(id);

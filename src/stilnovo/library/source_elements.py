@@ -1,0 +1,229 @@
+"""Character data of HTML and XML for the law of conservation, with marks for the tags between words.
+
+A file becomes one string in which private characters stand for what is not text: where a word may go on (`SOFT`, `JOIN`,
+`INSIDE`), and where words begin and end that a reader may drop.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from contextlib import suppress
+from html.entities import html5
+from html.parser import HTMLParser
+from xml.parsers import expat
+
+#: A word may go on here; it goes on here whatever white space says; it does go on; optional words begin; they end.
+SOFT, JOIN, INSIDE, OPTIONAL, REQUIRED = "\ue000", "\ue001", "\ue002", "\ue003", "\ue004"
+
+PRIVATE = dict.fromkeys(map(ord, (SOFT, JOIN, INSIDE, OPTIONAL, REQUIRED)), "\ufffd")
+# Names of characters that old XML has beside HTML's.
+_ACCENTS = dict(zip(
+    ("acute", "grave", "circ", "uml", "tilde", "macr", "breve", "cedil", "caron", "ring", "dot", "ogon", "dblac"),
+    "\u0301\u0300\u0302\u0308\u0303\u0304\u0306\u0327\u030c\u030a\u0307\u0328\u030b", strict=True,
+))  # fmt: skip
+_GREEK = dict(zip([
+    "agr", "bgr", "ggr", "dgr", "egr", "zgr", "eegr", "thgr", "igr", "kgr", "lgr", "mgr", "ngr", "xgr", "ogr", "pgr", "rgr",
+    "sgr", "tgr", "ugr", "phgr", "khgr", "psgr", "ohgr",
+], "αβγδεζηθικλμνξοπρστυφχψω", strict=True))  # fmt: skip
+# Elements of HTML inside which a word goes on, and those that part words; the others may do either.
+_INLINE = frozenset([
+    "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font", "i", "ins", "kbd",
+    "label", "mark", "nobr", "q", "rb", "ruby", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "time", "tt",
+    "u", "var", "rt", "rp",
+])  # fmt: skip
+_APART = frozenset([
+    "address", "article", "aside", "blockquote", "body", "br", "caption", "center", "dd", "details", "dir", "div", "dl", "dt",
+    "fieldset", "figcaption", "figure", "footer", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hgroup", "hr", "html",
+    "legend", "li", "main", "ol", "p", "pre", "section", "summary", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul",
+])  # fmt: skip
+_VOID = frozenset([
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
+])  # fmt: skip
+# What stands in the head of a page; anything else ends it.
+_HEAD = frozenset(["title", "meta", "link", "base", "script", "style", "noscript", "template", "object"])
+# The same for TEI.
+_TEI_INLINE = frozenset([
+    "hi", "emph", "foreign", "name", "persName", "placeName", "seg", "g", "sic", "corr", "orig", "reg", "abbr", "expan", "ex",
+    "am", "unclear",
+])  # fmt: skip
+_TEI_APART = frozenset([
+    "p", "l", "lg", "head", "ab", "sp", "speaker", "item", "list", "row", "cell", "table", "opener", "closer", "byline", "lb",
+    "pb", "cb", "gb", "milestone",
+])  # fmt: skip
+_TEI_NOT_TEXT = frozenset(["index", "interpGrp", "interp", "spanGrp", "linkGrp", "fs", "teiHeader"])
+_EMPTY = frozenset(["lb", "pb", "cb", "gb", "milestone"])
+_ONE_READING = frozenset(["choice", "app", "subst"])
+
+
+class _PageWords(HTMLParser):
+    """The words of a web page without its head, scripts and styles; other texts of pictures are optional."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.pieces: list[str] = []
+        self.head = self.script = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.head = tag == "head" or (self.head and tag in _HEAD)
+        self.script = tag in ("script", "style")
+        if alternative := dict(attrs).get("alt"):
+            self.pieces.append(f"{OPTIONAL}{alternative}{REQUIRED}")
+        self.pieces.append(self.mark(tag))
+
+    def mark(self, tag: str) -> str:
+        # One tag between two letters is inside a word; two may be two lines of a poem.
+        twice = bool(self.pieces) and self.pieces[-1] == INSIDE
+        return "\n" if tag in _APART else SOFT if twice or tag not in _INLINE else INSIDE
+
+    def handle_endtag(self, tag: str) -> None:
+        self.head = self.head and tag != "head"
+        self.script = False
+        if tag not in _VOID:
+            self.pieces.append(self.mark(tag))
+
+    def handle_data(self, data: str) -> None:
+        if not (self.head or self.script):
+            self.pieces.append(data)
+
+    def unknown_decl(self, data: str) -> None:
+        if data.startswith("CDATA["):
+            self.handle_data(data.removeprefix("CDATA["))
+
+
+def page_words(text: str) -> str:
+    """Take everything in the body of a web page."""
+    page = _PageWords()
+    page.feed(text)
+    page.close()
+    return "".join(page.pieces)
+
+
+def _named(name: str) -> str:
+    """The character of an entity: HTML's, a letter with its accent, a Greek letter, the long s."""
+    accented = re.fullmatch(rf"([A-Za-z])({'|'.join(_ACCENTS)})", name)
+    if (known := html5.get(f"{name};")) is not None:
+        return known
+    if accented:
+        return unicodedata.normalize("NFC", accented.group(1) + _ACCENTS[accented.group(2)])
+    return _GREEK.get(name, "ſ" if name == "longs" else "\ufffd")
+
+
+class _XmlWords:
+    """Character data of XML: `open` and `close` say what stands for a tag, `takes` whether an element's data counts."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.path: list[str] = []
+        self.after: list[str] = []  # for each open element, the mark that follows it
+        self.skipped = self.texts = 0
+
+    def parse(self, data: bytes) -> str:
+        parser = expat.ParserCreate(namespace_separator="}")
+        parser.UseForeignDTD(True)
+        parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
+        parser.StartElementHandler, parser.EndElementHandler = self.start, self.end
+        parser.CharacterDataHandler = self.say
+        parser.SkippedEntityHandler = lambda name, _: self.say(_named(name))
+        parser.buffer_text = True
+        parser.Parse(data, True)
+        return "".join(self.pieces)
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        tag = name.rpartition("}")[2]
+        self.path.append(tag)
+        self.after.append(JOIN if attributes.get("join") in ("right", "both") else "")
+        self.texts += tag == "text"
+        if self.drops(tag):
+            self.skipped += 1
+            if self.skipped == 1:
+                self.pieces.append(OPTIONAL)
+        self.pieces.append(self.mark(tag, attributes))
+
+    def end(self, _: str) -> None:
+        tag = self.path.pop()
+        self.texts -= tag == "text"
+        self.pieces.append(self.after.pop() + (self.mark(tag, {}) if tag not in _EMPTY else ""))
+        if self.drops(tag):
+            self.skipped -= 1
+            if self.skipped == 0:
+                self.pieces.append(REQUIRED)
+
+    def say(self, data: str) -> None:
+        raise NotImplementedError
+
+    def mark(self, tag: str, attributes: dict[str, str]) -> str:
+        raise NotImplementedError
+
+    def drops(self, tag: str) -> bool:
+        raise NotImplementedError
+
+
+class _TeiWords(_XmlWords):
+    """Everything inside `text`."""
+
+    def say(self, data: str) -> None:
+        if self.texts:
+            between = self.path[-1] in _ONE_READING and not data.strip()
+            self.pieces.append(SOFT if between else data.translate(PRIVATE))
+
+    def mark(self, tag: str, attributes: dict[str, str]) -> str:
+        if attributes.get("break") == "no" or attributes.get("join") in ("left", "both"):
+            return JOIN
+        return "\n" if tag in _TEI_APART or tag.startswith("div") else INSIDE if tag in _TEI_INLINE else SOFT
+
+    def drops(self, tag: str) -> bool:
+        return tag in _TEI_NOT_TEXT
+
+
+class _WordWords(_XmlWords):
+    """The text of a part of a Word document, deleted text too."""
+
+    def say(self, data: str) -> None:
+        if self.path[-1] in ("t", "delText"):
+            self.pieces.append(data.translate(PRIVATE))
+
+    def mark(self, tag: str, attributes: dict[str, str]) -> str:
+        if tag == "sym":
+            code = next((value for name, value in attributes.items() if name.endswith("char")), "")
+            return f"{OPTIONAL}{chr(int(code, 16))}{REQUIRED}" if re.fullmatch("[0-9A-Fa-f]{4}", code) else ""
+        return {"p": "\n", "br": "\n", "cr": "\n", "tab": "\t", "tc": "\n", "noBreakHyphen": "-"}.get(tag, "")
+
+    def drops(self, tag: str) -> bool:
+        return tag == "Fallback"
+
+
+class _StartTags(_XmlWords):
+    """Start tags with their attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+
+    def say(self, data: str) -> None:
+        pass
+
+    def mark(self, tag: str, attributes: dict[str, str]) -> str:
+        self.tags.append((tag, attributes))
+        return ""
+
+    def drops(self, _: str) -> bool:
+        return False
+
+
+def tei_words(data: bytes) -> str:
+    """Take everything inside the `text` elements of a TEI document."""
+    return _TeiWords().parse(data)
+
+
+def word_words(data: bytes) -> str:
+    """Take the text of a part of a Word document, deleted text too."""
+    return _WordWords().parse(data)
+
+
+def start_tags(data: bytes) -> list[tuple[str, dict[str, str]]]:
+    """List the start tags of an XML document with their attributes, up to where it is damaged."""
+    elements = _StartTags()
+    with suppress(expat.ExpatError):
+        elements.parse(data)
+    return elements.tags
