@@ -238,7 +238,7 @@ def test_words_kept_apart_know_where_they_stood() -> None:
         ("<div type='chapter'><head>I La casa</head><p>a</p></div><div type='chapter'><head>II I lupini</head><p>b</p></div>",
          ["Capitolo I", "Capitolo II"]),
         ("<div type='letter'><head>11 Ottobre 1797.</head><p>a</p></div><div type='letter' n='2'><p>b</p></div>",
-         ["11 Ottobre 1797.", "Lettera II"]),
+         ["11 Ottobre 1797", "Lettera II"]),
         ("<div type='textpart' subtype='book' n='2'><div type='textpart' subtype='chapter' n='2.7'><p>a</p></div></div>",
          ["Libro II, Capitolo VII"]),
         ("<div type='book' n='1'><div type='part' n='2'><div type='chapter' n='3'><p>a</p></div></div></div>",
@@ -257,6 +257,9 @@ def test_words_kept_apart_know_where_they_stood() -> None:
         ("<div type='canto'><head>CANTO VENTESIMOSESTO</head><l>a</l></div>", ["Canto XXVI"]),
         ("<div type='act' n='cast'><head>PERSONAGGI</head><castList><castItem>ADA</castItem></castList></div><div type='act' n='1'>"
          "<p>a</p></div>", ["Atto I"]),
+        ("<div><head>PARTE PRIMA</head><p>x</p></div><div><head>I</head><p>a</p></div><div><head>PRIMA PARTE</head><p>b</p></div>",
+         ["PARTE PRIMA", "PARTE PRIMA, Capitolo I", "PRIMA PARTE"]),
+        ("<div type='chapter'><p>a</p></div><div type='chapter'><head>II</head><p>b</p></div>", ["Capitolo I", "Capitolo II"]),
         ("<div type='edition'><div n='4'><p>a</p></div></div>", ["Sezione IV"]),
         ("<div type='poem'><head>Inno</head><lg><head>I</head><l>a</l></lg><lg><head>II</head><l>b</l></lg></div>", ["Inno"]),
     ],

@@ -18,7 +18,7 @@ from stilnovo.errors import InputError
 from stilnovo.library import numerals
 from stilnovo.library.names import Names
 from stilnovo.library.records import ApparatusKind
-from stilnovo.library.tei_divisions import Division, Siblings, is_poem, kind_of, leading_heads, poems
+from stilnovo.library.tei_divisions import Division, Siblings, arranged, is_poem, kind_of, leading_heads, poems
 from stilnovo.library.tei_elements import (
     BLOCKS,
     BREAKS,
@@ -285,7 +285,7 @@ class _Walker(TeiWriter):
 
     def document(self, names: Names) -> Book:
         """The document, with everything that the edition says."""
-        headings = self.headings
+        headings = arranged(self.headings)
         if len(headings) > 1 and headings[0].level < min(heading.level for heading in headings[1:]):
             first = headings[0]  # the work's own title is no section of it
             headings = headings[1:] if fold(first.label).strip(" .") == fold(names.title).strip(" .") else headings

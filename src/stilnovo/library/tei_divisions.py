@@ -7,12 +7,13 @@ is *Sonetto II*. Editions name their types in many languages; here they are name
 from __future__ import annotations
 
 import re
+import textwrap
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stilnovo.library import numerals
-from stilnovo.library.headings import Heading, label_for
+from stilnovo.library.headings import Heading, label_for, levels
 from stilnovo.library.numerals import PATTERN, roman
 from stilnovo.library.tei_elements import BREAKS, apart, is_division, type_of
 from stilnovo.library.text_builder import tag_of
@@ -100,6 +101,7 @@ _AFTER = r"(?=[\s.:,;)\]—–-]|$)[\s.:,;)\]—–-]*"
 _WORDED = re.compile(
     rf"\W*(?P<kind>[^\W\d_]{{3,12}})\.?\s+(?:n\.?\s*|nº\s*)?(?P<number>{PATTERN}|(?i:ultim[oa])){_AFTER}"
 )
+_REVERSED = re.compile(r"\W*(?P<number>[^\W\d_]{4,14})\s+(?P<kind>[^\W\d_]{4,12})\W*\Z")
 _LEADING = re.compile(rf"[\s\[(]*(?P<number>{PATTERN})(?P<dot>\s*[.:)\]°—–-]+|(?=\s)|$)[\s.:)\]—–-]*")
 #: Numerals that are words, too: an article, a pronoun, a preposition.
 _AMBIGUOUS = frozenset(["I", "CI", "DI", "LI", "MI", "VI", "C", "D", "L", "M"])
@@ -241,10 +243,12 @@ def _number_on_top(line: str, siblings: Siblings) -> tuple[int | None, str]:
 def _of_heading(lines: Sequence[str], said: str, n: str, siblings: Siblings) -> tuple[str, int | None, str, str]:
     """Kind, number, label and title of a division with a heading."""
     worded = _WORDED.match(lines[0])
+    if worded is None and (turned := _REVERSED.match(lines[0])) and numerals.value(turned["number"]):
+        worded = turned  # *Parte prima*, *Prima parte*
     kind = _KINDS.get(fold(worded["kind"]), "") if worded else ""
     if worded and kind:
         rest, number = lines[0][worded.end() :].strip(), numerals.value(worded["number"])
-        printed = lines[0][: worded.end("number")].strip()
+        printed = lines[0][: max(worded.end("number"), worded.end("kind"))].strip()
     else:
         kind, printed = said or "capitolo", ""
         number, rest = _number_on_top(lines[0], siblings)
@@ -254,13 +258,19 @@ def _of_heading(lines: Sequence[str], said: str, n: str, siblings: Siblings) -> 
     if number is None:
         number = _plain_number(n)
         if number is None or kind not in _KINDS.values() or kind in _BY_HEADING:
-            return kind, number, lines[0][:120], " ".join(lines[1:])
+            return kind, number, _label(lines[0]), " ".join(lines[1:])
         title = " ".join(lines).strip(" .")
     if printed and kind in _AS_PRINTED:
         return kind, number, printed, title
     if title and (kind in _OWN_NAME or kind not in _KINDS.values()) and not printed:
-        return kind, number, f"{roman(number)}. {title}"[:120], title
+        return kind, number, _label(f"{roman(number)}. {title}"), title
     return kind, number, label_for(kind, number), title
+
+
+def _label(heading: str) -> str:
+    """A heading as a label: without the full stop that ends it, and no longer than a line."""
+    line = textwrap.shorten(heading, 120, placeholder="…")
+    return line[:-1].rstrip() if re.search(r"[^.]\.\Z", line) else line
 
 
 def _plain_number(n: str) -> int | None:
@@ -292,3 +302,23 @@ def _without_heading(element: ET.Element, said: str, siblings: Siblings) -> tupl
     if type_of(element) in siblings.labelled:
         return kind, None, kind.capitalize(), ""
     return kind, siblings.counts[kind], label_for(kind, siblings.counts[kind]), ""
+
+
+def arranged(headings: Sequence[Heading]) -> list[Heading]:
+    """Headings with their levels: where parts and their chapters are marked side by side, a part holds what follows.
+
+    A chapter that has no heading, among others that have, is the one that their numbers leave out.
+    """
+    kinds = [heading.kind if heading.number else "" for heading in headings]
+    ranks = levels([heading.level for heading in headings], kinds) if headings else []
+    result = [replace(heading, level=level) for heading, level in zip(headings, ranks, strict=True)]
+    last: dict[tuple[int, str], int] = {}  # the number of the next of each level and kind
+    for i in range(len(result) - 1, -1, -1):
+        heading = result[i]
+        key = (heading.level, heading.kind)
+        after = last.get(key, 0)
+        last = {other: number for other, number in last.items() if other[0] <= heading.level}
+        if heading.number is None and heading.label == heading.kind.capitalize() and after > 1:
+            result[i] = heading = replace(heading, number=after - 1, label=label_for(heading.kind, after - 1))
+        last[key] = heading.number or 0
+    return result

@@ -67,8 +67,9 @@ _DIVISIONS: tuple[tuple[ApparatusKind, re.Pattern[str]], ...] = tuple(
         ("title page", r"title|titlepage|titel|titelblatt|halftitle|frontespizio|frontispiece|occhiello|cover|copertina|pagedetitre"),
         ("note", r"notes?|endnotes?|footnotes?|annotations?|note(?:finali|critiche|editoriali|dellautore|deltraduttore|delcuratore)"
          r"|anmerkungen|commentary|commento"),
+        ("argument", r"arg|argument|argumentum|argomento|periocha|hypothesis"),
         ("colophon", r"colophon|colofone|imprint|printer"),
-        ("licence", r"licen[cs]e|licenza|copyright|copyrightpage|imprimatur|privilege"),
+        ("licence", r"licen[cs]e|copyright|copyrightpage|imprimatur|privilege"),
         ("transcriber", r"transcribers?notes?|encodingnotes?|editorialnotes?"),
         ("reading", r"apparatus|criticalapparatus|appcrit|varianti|variants"),
         ("other", r"dramatispersonae|castlist|cast|personaggi|interlocutori|characters|persone|errata|corrigenda|bibliograph(?:y|ie)"
