@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
 from conftest import REAL_DATA
 from stilnovo.errors import InputError
+from stilnovo.library.conservation import compare
 from stilnovo.library.names import Names
+from stilnovo.library.numerals import roman
 from stilnovo.library.read import understand
 from stilnovo.library.sections import Section, split
 from stilnovo.library.text_builder import Book
@@ -358,10 +361,8 @@ def test_named_characters_in_every_encoding(encoding: str, doctype: str) -> None
 
 def test_encodings_that_files_get_wrong() -> None:
     xml = '<?xml version="1.0" encoding="{}"?><TEI><text><body><p>La città è “là”.</p></body></text></TEI>'
-    said = {("utf-8", "cp1252"), ("ISO-8859-1", "cp1252"), ("UTF-16", "utf-8"), ("us-ascii", "utf-8")}
-    assert {
-        understand(xml.format(is_said).encode(true), "a.xml").text for is_said, true in said - {("us-ascii", "utf-8")}
-    } == {"La città è “là”."}
+    for said, true in (("utf-8", "cp1252"), ("ISO-8859-1", "cp1252"), ("UTF-16", "utf-8"), ("us-ascii", "cp1252")):
+        assert understand(xml.format(said).encode(true), "a.xml").text == "La città è “là”."
     assert understand(b"\n " + xml.format("utf-8").encode(), "a.xml").text == "La città è “là”."
 
 
@@ -398,3 +399,122 @@ def test_deep_and_wide_files_are_read_or_refused_in_time() -> None:
     tei("<body>" + "<div><head>I</head><p>x</p></div>" * 10_000 + "</body>")
     tei("<body><p>" + "vi-<lb/>cino" * 20_000 + "</p></body>")
     assert time.perf_counter() - start < 20
+
+
+@pytest.mark.parametrize("length", [20_000, 40_000])
+def test_reading_is_linear(length: int) -> None:
+    """Twice as much of anything takes about twice as long: far from four times."""
+    bodies = [
+        "<div>" + "<p>a <hi>b</hi></p>" * length + "</div>",
+        "<p>" + "<hi>a</hi><note>b</note>" * length + "</p>",
+        "<lg>" + "<l>a</l>" * length + "</lg>",
+        "<div>" + "<note>a</note>" * length + "<p>b</p></div>",
+        "<p>" + "<seg>-</seg><lb/>a" * length + "</p>",
+        "<div type='poem'>" * 100 + "<l>a</l>" * length + "</div>" * 100,
+    ]
+    for body in bodies:
+        start = time.perf_counter()
+        tei(f"<body>{body}</body>")
+        assert time.perf_counter() - start < length / 4_000, body[:60]
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("title", "authors", "names"),
+    [
+        ("<title>Cenere : edizione ELTeC</title>", "<author>Deledda, Grazia (1871-1936)</author>", ("Cenere", "Grazia Deledda")),
+        ("<title>Os Maias: edição para o ELTeC</title>", "<author>Queirós, Eça de</author>", ("Os Maias", "Eça de Queirós")),
+        ("<title type='main'>Prove</title><title type='sub'>di Ada</title>",
+         "<author><persName><forename>Ada</forename><surname>Prova</surname></persName><idno>Q1</idno></author>", ("Prove", "Ada Prova")),
+        ("<title type='sub'>Rime</title><title>Prove</title>",
+         "<author><persName>\n<surname>Prova</surname>, <forename>Ada</forename></persName></author>", ("Prove", "Ada Prova")),
+        ("<title>Prove</title>", "<author>Prova, Ada</author><author>Rossi, Ugo</author>", ("Prove", "Ada Prova e Ugo Rossi")),
+        ("<title>Prove. Machine readable text</title>", "<author><name>Ada Prova</name></author>", ("Prove", "Ada Prova")),
+    ],
+)  # fmt: skip
+def test_names_in_the_header(title: str, authors: str, names: tuple[str, str]) -> None:
+    header = f"<teiHeader><fileDesc><titleStmt>{title}{authors}</titleStmt></fileDesc></teiHeader>"
+    assert tei("<body><p>a</p></body>", header).names == Names(*names)
+
+
+@pytest.mark.parametrize(
+    ("dates", "year"),
+    [
+        ("<bibl type='printSource'><date>1955</date></bibl><bibl type='firstEdition'><date>1901</date></bibl>", 1901),
+        ("<bibl><bibl type='originalSource'><date when='1783'/></bibl><date>1990</date></bibl>", 1783),
+        ("<biblStruct><monogr><imprint><date when='1887-05'/></imprint></monogr></biblStruct>", 1887),
+    ],
+)
+def test_the_year_is_that_of_the_first_edition(dates: str, year: int) -> None:
+    header = HEADER.replace("</fileDesc>", f"<sourceDesc>{dates}</sourceDesc></fileDesc>")
+    assert tei("<body><p>a</p></body>", header).names.year == year
+
+
+# The listed cases: small twins, and the files themselves where they are
+
+PADRE = "«Signore!» rispose padre Cristoforo: «<quote>Omnia munda mundis</quote>,» disse poi, voltandosi a fra Fazio."
+CANTI = "".join(
+    f"<div type='canto' n='{n}'><head>Canto {roman(n)}</head><lg>{lines}</lg></div>"
+    for n, lines in (
+        (26, "<l n='118'>Considerate la vostra semenza:</l><l n='119'>fatti non foste a viver come bruti,</l>"),
+        (27, "<l n='1'>Già era dritta in sù la fiamma e queta</l><l n='2'>per non dir più, e già da noi sen gia</l>"),
+    )
+)
+SONETTI = "".join(
+    f"<div type='sonnet' n='{n}'><lg><l>{first}</l><l>di quei sospiri ond'io nudriva 'l core</l></lg></div>"
+    for n, first in ((1, "Voi ch'ascoltate in rime sparse il suono"), (2, "Per fare una leggiadra sua vendetta"))
+)
+POESIE = (
+    "<div type='poem'><head>XII. L'infinito</head><lg><l n='1'>Sempre caro mi fu quest'ermo colle,</l></lg></div>"
+    "<div type='poem'><head>XIII. La sera del dì di festa</head><lg><l n='1'>Dolce e chiara è la notte e senza vento,</l></lg></div>"
+)
+RIME = "".join(
+    f"<div type='poem'><head>{roman(n)}</head><lg><l>Primo verso</l><l>e secondo</l></lg></div>"
+    for n in range(197, 204)
+)
+SPERANZA = "La spe<pb n='12' break='no'/>ranza non lo abbandonava<pb n='13'/>mai, e la casa<lb/>del nespolo era in fondo<lb/>alla strada."
+CASE_QUOTES = [
+    ("t01_quote_in_paragraph", f"<div type='chapter'><head>Capitolo I</head><p>{PADRE}</p></div>",
+     "«Omnia munda mundis,» disse poi, voltandosi", "capitolo I", None),
+    ("t03_break_inside_and_between", f"<div type='chapter'><head>Capitolo I</head><p>{SPERANZA}</p></div>",
+     "La speranza non lo abbandonava mai, e la casa del nespolo era in fondo alla strada.", "capitolo I", None),
+    ("t04_verse_numbers", CANTI, "fatti non foste a viver come bruti,", "canto XXVI", 119),
+    ("t04_verse_numbers", CANTI, "Già era dritta in sù la fiamma e queta", "canto XXVII", 1),
+    ("t06_choice", "<div><head>Capitolo I</head><p>Egli disse che <choice><sic>nongli</sic><corr>non gli</corr></choice> importava, e "
+     "<choice><abbr>S.E.</abbr><expan>Sua Eccellenza</expan></choice> ne rise.</p></div>",
+     "Egli disse che non gli importava, e Sua Eccellenza ne rise.", "capitolo I", None),
+    ("t07_p4_entities", "<div><head>Capitolo I</head><p>La citt&agrave; era vuota; perch&eacute; tutti, pi&ugrave; o meno, erano fuggiti."
+     "</p></div>", "La città era vuota; perché tutti, più o meno, erano fuggiti.", "capitolo I", None),
+    ("t09_no_heads", SONETTI, "Per fare una leggiadra sua vendetta", "sonetto II", 1),
+    ("t10_poems_labelled", POESIE, "Sempre caro mi fu", "XII. L'infinito", 1),
+    ("t12_numbers_over_199", RIME, "Primo verso", "poesia CXCVII", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "body", "words", "label", "verse"), CASE_QUOTES)
+def test_the_cases(file: str, body: str, words: str, label: str, verse: int | None) -> None:
+    books = [tei(f"<body>{body}</body>")]
+    if (CASES / f"{file}.xml").is_file():
+        books.append(understand((CASES / f"{file}.xml").read_bytes(), f"{file}.xml"))
+    for book in books:
+        start = book.text.index(words)
+        (section,) = [section for section in sections(book) if section.start <= start < section.end]
+        assert section.label.lower() == label.lower()
+        numbers = [line.number for line in section.lines if line.start <= start < line.end]
+        assert numbers == ([verse] if verse else [])
+        if file.startswith("t12"):
+            assert [section.label for section in sections(book)] == [f"Poesia {roman(n)}" for n in range(197, 204)]
+
+
+EDITIONS = sorted([*REAL_DATA.glob("library_tei/*.xml"), *REAL_DATA.glob("library/*.xml")])
+
+
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="needs the real texts")
+@pytest.mark.parametrize("file", EDITIONS, ids=lambda file: file.stem)
+def test_real_editions_keep_every_word(file: Path) -> None:
+    book = understand(file.read_bytes(), file.name)
+    result = compare(file.read_bytes(), file.name, book.text, book.apparatus)
+    assert result.problems() == []
+    assert result.share < 0.01
