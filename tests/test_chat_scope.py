@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stilnovo.chat.conversation import ChatSession
+from stilnovo.chat.conversation import ChatSession, ask
 from stilnovo.chat.events import Answer, Notice
 from stilnovo.chat.extract import extract
 from stilnovo.chat.question import Question
@@ -15,6 +16,7 @@ from stilnovo.chat.scope import NamedSection, follow_up, named_section, scope, w
 from stilnovo.chat.units import central
 from stilnovo.library.location import sample_library
 from stilnovo.library.names import Names
+from stilnovo.library.read import read
 from stilnovo.library.store import Library
 from stilnovo.library.text_builder import Book
 from stilnovo.text.template import Message
@@ -156,3 +158,31 @@ def test_a_model_reads_the_chapter_as_far_as_its_context_holds(library: Library,
     notices = [event for event in events if isinstance(event, Notice) and event.code == "section"]
     assert [notice.count for notice in notices] == ([len(every) - kept] if cut else [])
     assert writer.count(writer.given[0]) + 50 <= context
+
+
+def test_a_poem_is_asked_for_by_its_title(tmp_path: Path) -> None:
+    poems = {
+        "XII. Il molo": "Sul molo antico batte l'onda scura,\ne il vento porta il sale alla finestra",
+        "XIII. La sera di marzo": "Viene la sera di marzo coi suoi lumi,\ne la collina tace sotto il vento",
+    }
+    body = "".join(
+        f"<div type='poem'><head>{head}</head>{''.join(f'<l>{line}</l>' for line in lines.splitlines())}</div>"
+        for head, lines in poems.items()
+    )
+    names = "<title>Versi</title><author>Prova, Ada</author>"
+    (tmp_path / "versi.xml").write_text(
+        f"<TEI><teiHeader><fileDesc><titleStmt>{names}</titleStmt></fileDesc></teiHeader><text><body>{body}</body></text></TEI>",
+        encoding="utf-8",
+    )
+    with Library.open(tmp_path / "libri.sqlite") as library:
+        library.add(read(tmp_path / "versi.xml"))
+        for question in (
+            "Riassumi Il molo",
+            "Riassumi «Il molo» di Ada Prova",
+            "Di cosa parla Il molo?",
+            "Riassumi la poesia XII",
+        ):
+            answer = ask(library, question)
+            assert answer.quotes[0].citation.startswith("Ada Prova, Versi, XII. Il molo"), question
+            assert answer.text.startswith("Versi, XII. Il molo,"), question
+        assert not ask(library, "Dove batte l'onda?").text.startswith("Versi, XII")

@@ -2,7 +2,7 @@
 
 *Riassumi il capitolo VIII dei Promessi sposi* needs the chapter and not the passages nearest to its words. A section is
 named by its number (Roman, Arabic, *ottavo*), with part, cantica or book where a work has several of that number, or
-by its title in quotation marks. Nothing is guessed: where several works have such a section, they are named.
+by its title. Nothing is guessed: where several works have such a section, they are named.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from stilnovo.text.italian import content_words, fold, stem, tokens
 _KINDS = {
     "capitolo": "capitolo", "cap": "capitolo", "canto": "canto", "parte": "parte", "libro": "libro", "atto": "atto",
     "scena": "scena", "novella": "novella", "lettera": "lettera", "giornata": "giornata", "episodio": "episodio",
+    "sonetto": "sonetto", "poesia": "poesia", "canzone": "canzone", "madrigale": "madrigale", "ballata": "ballata",
 }  # fmt: skip
 _WORD = "|".join(_KINDS)
 _NUMERAL = rf"(?:\d{{1,3}}|(?i:(?!di\b|mi\b)[ivxlcdm]{{1,15}})|(?i:{numerals.ORDINAL}(?:\s+{numerals.ORDINAL})?))"
@@ -85,6 +86,8 @@ def _is_meant(section: Chapter, named: NamedSection) -> bool:
     # *LIBRO PRIMO, Capitolo II* is (libro, 1) and (capitolo, 2); *Inferno, Canto V* is (inferno, None) and (canto, 5).
     labels = (part.strip().partition(" ") for part in section.label.split(","))
     parts = [(fold(kind), _number(number.strip()) if number else None) for kind, _, number in labels]
+    if named.kind == "poesia" and numerals.leading(section.label.split(", ")[-1])[0] == named.number:
+        return True  # *XII. L'infinito*
     around = {f"{kind} {number}" if number else kind for kind, number in parts[:-1]}
     return bool(section.label) and parts[-1] == named[:2] and around.issuperset(named.within)
 
@@ -99,14 +102,22 @@ def scope(question: Question, library: Library, works: Sequence[Work], before: W
         before: The work last spoken of: preferred where the question names none.
     """
     named = named_section(question.text)
-    if named is None:
+    if named is None and _ASKING.isdisjoint(map(stem, content_words(question.text))):
         return None
     meant = [
         section for work in list(works) or library.works() for section in library.sections(work)
-        if _is_meant(section, named)
+        if (_is_meant(section, named) if named else _is_titled(section, question))
     ]  # fmt: skip
     sections = _once([section for section in meant if section.work == before] or meant, library)
-    return Scope(tuple(sections), _whole(question, sections[0].work)) if sections else None
+    return Scope(tuple(sections), named is None or _whole(question, sections[0].work)) if sections else None
+
+
+def _is_titled(section: Chapter, question: Question) -> bool:
+    """Whether a question asks for a section as a whole by its title: *Riassumi L'infinito*."""
+    last = section.label.split(", ")[-1]
+    name = section.title or ("" if _AFTER.match(last) else numerals.leading(last)[1])
+    title, asked = (" ".join(re.findall(r"\w+", fold(text))) for text in (name, question.text))
+    return bool(content_words(name)) and f" {title} " in f" {asked} " and _whole(question, section.work, name)
 
 
 def _once(sections: Sequence[Chapter], library: Library) -> list[Chapter]:
@@ -119,9 +130,9 @@ def _once(sections: Sequence[Chapter], library: Library) -> list[Chapter]:
     return list(openings)
 
 
-def _whole(question: Question, work: Work) -> bool:
+def _whole(question: Question, work: Work, name: str = "") -> bool:
     """Whether a whole section is asked for: *riassumi*, *di cosa parla*, or nothing but its name."""
-    about = f"{work.title} {work.author} {' '.join((*_KINDS, *_CANTICHE, *_OPENING))} divina commedia"
+    about = f"{name} {work.title} {work.author} {' '.join((*_KINDS, *_CANTICHE, *_OPENING))} divina commedia"
     naming = {stem(word) for word in content_words(about)} | _ASKING
     return all(
         word.isdigit() or re.fullmatch(r"[ivxlcdm]+", word) or numerals.value(word) or stem(word) in naming
