@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,16 @@ def test_restore_makes_a_library_where_there_is_none(tmp_path: Path) -> None:
     assert rows(path) == rows(tmp_path / "library.sqlite")
     with Library.open(path) as library:
         assert library.check() == []
+
+
+def test_what_a_killed_restore_left_is_removed_in_time(tmp_path: Path) -> None:
+    path = sample_file(tmp_path)
+    back_up(path, tmp_path / "copia.sqlite")
+    for name, age in (("restore-vecchio", 7200), ("restore-nuovo", 60)):
+        (tmp_path / f".library.sqlite.{name}").mkdir()
+        os.utime(tmp_path / f".library.sqlite.{name}", (time.time() - age,) * 2)
+    restore(tmp_path / "copia.sqlite", path, leave)
+    assert [left.name for left in tmp_path.glob(".*")] == [".library.sqlite.restore-nuovo"]  # that one may be at work
 
 
 def damaged(folder: Path, what: str) -> Path:

@@ -8,8 +8,10 @@ open see the old state or the new one and need not be started again. What is rep
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -22,6 +24,7 @@ from stilnovo.library.schema import check_identity, prepare
 from stilnovo.library.store import Library
 
 Counted = Callable[[int, int], None]
+_ABANDONED_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,11 @@ def restore(
         raise InputError(f"{source} is the library itself.", "", "Name a backup of it.")
     with reported(f"Cannot write beside {target}.", "Check the folder's permissions.", errors=OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.restore-")
+        prefix = f".{target.name}.restore-"
+        for left in target.parent.glob(f"{prefix}*"):  # of a restore that was killed
+            if left.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+        folder = tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix)
     room = reported(
         f"{source} could not be copied to {target.parent}.",
         "Make room there.",

@@ -32,6 +32,8 @@ from stilnovo.library.vectors import StoredVectors
 
 #: Passages whose vectors are made and stored at once.
 EMBEDDED_AT_ONCE = 256
+# Of zlib: files are kept at 80 MB a second rather than at 20, and take a fifth more room.
+_QUICK = 1
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
         if document.data:
             self.connection.execute(
                 "INSERT INTO sources(work, data, given, warnings) VALUES (?, ?, ?, ?)",
-                (work, zlib.compress(document.data), _packed(document.given), json.dumps(document.warnings)),
+                (work, zlib.compress(document.data, _QUICK), _packed(document.given), json.dumps(document.warnings)),
             )
         self.connection.executemany(
             "INSERT INTO apparatus(work, position, kind, text, at) VALUES (?, ?, ?, ?, ?)",
