@@ -7,13 +7,14 @@ from collections import Counter
 
 from stilnovo.library import numerals
 from stilnovo.library.headings import Heading
-from stilnovo.library.worded import begins
+from stilnovo.library.worded import NAMED, begins
 
 # Bounded repetitions, as a text may be all capitals.
 _CAPITAL_WORD = r"(?:[A-ZÀ-ÖØ-Þ'’]{0,12}[A-ZÀ-ÖØ-Þ]{2}[A-ZÀ-ÖØ-Þ'’]{0,30}|[AEIOÈ]|[LD]['’])"
 CAPITALS = rf"{_CAPITAL_WORD}(?:[ \t]{{0,9}}[,:;–—-]?[ \t]{{1,9}}{_CAPITAL_WORD}|['’]{_CAPITAL_WORD}){{0,30}}"
 _GLUED = re.compile(rf"(?P<title>{CAPITALS})(?:\.{{3}}|[.!?…]?)(?=\s)(?!\s+[a-zà-ÿ])")
 _ALONE = re.compile(r"[ \t]*(?P<title>[^\sa-zà-ÿ][^\na-zà-ÿ]{3,80}(?:\n[^\na-zà-ÿ]{4,80})?)(?=\n[ \t]*\n|\Z)")
+_FINE = re.compile(r"\W*(?:FINE|FINIS|THE END|FIN|EXPLICIT)\b", re.I)
 #: Titles nearer than this are one title.
 _NEAR = 150
 
@@ -25,6 +26,10 @@ def alone(text: str) -> list[Heading]:
     for match in filter(None, (_ALONE.match(text, start) for start in starts)):
         title = match.group("title")
         letters = sum(char.isalpha() for char in title)
+        if " ".join(title.lower().split()).strip(" .*_") in NAMED or _FINE.match(title):
+            continue
+        if title.rstrip(" _*").endswith("!") or title[0] in '«"“—–-(':  # somebody shouts
+            continue
         if letters >= 4 and letters * 2 > len(title) and numerals.leading(title)[0] is None:
             headings.append(
                 Heading(match.start("title"), match.end("title"), 1, "nome", None, " ".join(title.split()).strip(" ."))

@@ -23,6 +23,11 @@ _ORNATE = re.compile(
 )
 #: Numerals closer than this, with fewer lines between them, are sooner stanzas or a list than chapters.
 _NEAR, _NEAR_LINES = 600, 12
+#: The shortest chapter.
+_SHORTEST = 100
+#: Some line of prose is longer than this.
+_PROSE = 56
+_SHORT_LINE = re.compile(r"[^\n]{0,80}(?:\n[ \t]*\n|\n?\Z)")
 #: How many candidates a chain looks back to, and over how many in all.
 _BACK, _STEPS = 400, 8_000_000
 
@@ -38,6 +43,8 @@ class Numeral:
     number: int
     arabic: bool
     weight: float
+    part: int  # how many parts began before
+    apart: bool  # on a line of its own, with at most a title, after a blank line
 
 
 # Behind a title page or a part's title no sentence ends: "PARTE SECONDA LE TRIBOLAZIONI I Beatrice rimase".
@@ -47,11 +54,24 @@ _FIRST = re.compile(r"(?<=[\s])(?:I|1)\b\.?(?=[ \t\n]+[A-ZÀ-Þ«“\"—–-])"
 def bare(text: str, parts: Sequence[Heading]) -> list[Numeral]:
     """Numerals that might be headings, in order; `parts` are headings behind which a chapter may begin."""
     lines = [match.start() for match in re.finditer(r"^(?=[^\n]*\S)", text, re.M)]
+    starts = [part.start for part in parts]
     numerals_at: dict[int, Numeral] = {}
 
     def add(start: int, end: int, numeral: str, weight: float) -> None:
         if number := numerals.value(numeral):
-            numerals_at[start] = Numeral(start, end, bisect_right(lines, start), number, numeral.isdigit(), weight)
+            apart = _SHORT_LINE.match(text, end) is not None and text[max(0, start - 40) : start].rstrip(" \t[(§*—–-")[
+                -2:
+            ] in ("\n\n", "")
+            numerals_at[start] = Numeral(
+                start,
+                end,
+                bisect_right(lines, start),
+                number,
+                numeral.isdigit(),
+                weight,
+                bisect_right(starts, start),
+                apart,
+            )
 
     for match in _BARE.finditer(text):
         if not begins(text, match.start()):
@@ -81,7 +101,19 @@ def bare(text: str, parts: Sequence[Heading]) -> list[Numeral]:
 _GAINS = {1: 1.0, 2: 0.2, 3: -0.6}
 
 
-def chain(candidates: Sequence[Numeral], minimum: int = 3) -> list[Numeral]:
+def _crowded(text: str, before: Numeral, here: Numeral) -> bool:
+    """Whether two numerals stand as near as those of stanzas or of a list do, without a short chapter between them."""
+    if here.start - before.end >= _NEAR or here.line - before.line >= _NEAR_LINES:
+        return False
+    if here.part > before.part:
+        return False
+    if not (before.apart and here.apart) or here.start - before.end < _SHORTEST:
+        return True
+    body = text[before.end : here.start].strip()
+    return body[-1:] not in '.!?…»”"' or max(map(len, body.split("\n"))) < _PROSE
+
+
+def chain(text: str, candidates: Sequence[Numeral], minimum: int = 3) -> list[Numeral]:
     """Find the best sequence that counts up by one, with rare gaps, and may restart at 1 (a new part, a new novella)."""
     best: list[tuple[float, int]] = []
     back = min(_BACK, max(8, _STEPS // max(1, len(candidates))))
@@ -92,11 +124,13 @@ def chain(candidates: Sequence[Numeral], minimum: int = 3) -> list[Numeral]:
             gain = _GAINS.get(here.number - before.number)
             if gain is None and here.number <= 2 and before.number > here.number:  # the count starts again
                 gain = -1.2 if here.number == 2 else -1.0 if here.weight > 0.5 else -2.0
+                if here.part > before.part and here.number == 1 and here.weight > 0.5:
+                    gain = 0.5  # as it does in a new part
             if gain is None:
                 continue
             mixed = before.arabic != here.arabic
-            near = here.start - before.end < _NEAR and here.line - before.line < _NEAR_LINES
-            options.append((score + gain - 0.4 * mixed - 1.0 * near, j))
+            near = here.start - before.end < _NEAR and _crowded(text, before, here)
+            options.append((score + gain - 0.4 * mixed - 1.8 * near, j))
         score, j = max(options)
         best.append((score + here.weight * 0.5, j))
     links: list[Numeral] = []
@@ -104,4 +138,5 @@ def chain(candidates: Sequence[Numeral], minimum: int = 3) -> list[Numeral]:
     while i >= 0:
         links.append(candidates[i])
         i = best[i][1]
-    return links[::-1] if len(links) >= minimum else []
+    pair = len(links) == minimum - 1 and links[-1].number == 1 and all(link.apart for link in links)
+    return links[::-1] if pair or len(links) >= minimum else []

@@ -22,6 +22,7 @@ EIGHT_BIT = ("cp1252", "iso8859-15", "cp850", "cp437", "mac_roman")
 #: Places of accented letters and signs that are looked at; the rest of a novel is written like its beginning.
 _SEEN = 20_000
 _HIGH = re.compile(rb"(?s)(?<=(.))[\x80-\xff](?=(.))")
+_LINE_END = re.compile(r"\r+\n|[\r\f\x85]")
 _DOUBLE = re.compile(r"[ÂÃâ][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{1,2}")
 
 
@@ -49,9 +50,7 @@ def decoded(data: bytes, name: str) -> Decoded:
         kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "binary data")
         raise InputError(f"{name} is not plain text.", f"It is {kind}.", "Save it as plain text (.txt) and add that.")
     text = data.decode(wide, errors="replace") if wide else _decode_8_bit(data, name)
-    text = (
-        text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n").replace("\x85", "\n")
-    )
+    text = _LINE_END.sub("\n", text.removeprefix("\ufeff"))
     if not text.strip():
         raise InputError(f"{name} is empty.", "It holds no text.", "Choose another file.")
     text, mended = _mend_double(text)

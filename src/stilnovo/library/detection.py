@@ -20,13 +20,15 @@ from stilnovo.library.headings import PARTS, Heading, label_for
 from stilnovo.library.letters import dated
 from stilnovo.library.numerals import roman
 from stilnovo.library.verse import is_verse
-from stilnovo.library.worded import worded
+from stilnovo.library.worded import with_ornaments, worded
 
 _RUN = re.compile(rf"[ \t\n:–—-]*(?P<title>{CAPITALS})(?:\.{{3}}|[.!?:…]?)(?=\s|\Z)(?!\s+[a-zà-ÿ])")
 # A title on a line: it ends in a full stop or before a blank line, as the first verse of a canto does not.
 _LINE = re.compile(r"[ \t.:)–—-]*(?P<below>\n\s*)?(?P<line>[^\n]{3,70})(?:(?<=\.)[ \t]*\n|[ \t]*\n[ \t]*\n|\Z)")
 #: A table of contents, or a list, is headings with hardly anything between them, and no sentence.
 _INDEX_RUN, _INDEX_BODY = 3, 150
+#: A line above so many headings is the name of their book.
+_BOOKS = 3
 _SENTENCE = re.compile(r"[.!?…:;][»”\"’')\]]*\s*\Z")
 
 
@@ -55,7 +57,9 @@ def _titled(text: str, headings: Sequence[Heading], starts: Sequence[int]) -> li
             and sum(char.isalpha() for char in run.group("title")) >= 4
         ):
             heading = replace(heading, end=run.end(), title=run.group("title").strip())
-        elif line and lined[heading.kind] >= 0.6 * kinds[heading.kind]:
+        elif line and (
+            lined[heading.kind] >= max(2, 0.6 * kinds[heading.kind]) or not line.group().rstrip().endswith(".")
+        ):
             heading = replace(heading, end=line.end("line"), title=line.group("line").strip(" ."))
         titled.append(heading)
     return titled
@@ -83,6 +87,26 @@ def _without_index(text: str, headings: list[Heading]) -> list[Heading]:
     return remaining
 
 
+def _under_books(text: str, headings: Sequence[Heading]) -> list[Heading]:
+    """Headings with the line right above them, where it is the same above several: *Inferno* above *Canto I*."""
+    above = []
+    for heading in headings:
+        before = text.rfind("\n", 0, max(0, text.rfind("\n", 0, heading.start))) + 1
+        line = text[before : heading.start]
+        above.append(before if heading.start and line.count("\n") == 1 and 3 < len(line.strip()) <= 40 else None)
+    lines = [
+        None if start is None else text[start : h.start].strip(" \t\n.*_")
+        for start, h in zip(above, headings, strict=True)
+    ]
+    counts = Counter(lines)
+    return [
+        replace(h, start=start, label=f"{line.capitalize()}, {h.label}")
+        if start is not None and line and counts[line] >= _BOOKS
+        else h
+        for start, line, h in zip(above, lines, headings, strict=True)
+    ]
+
+
 def _levelled(headings: Sequence[Heading]) -> list[Heading]:
     """Give levels: kinds of parts in the order in which they first come, then what stands in them."""
     parts = list(dict.fromkeys(heading.kind for heading in headings if heading.level == 1 and heading.kind in PARTS))
@@ -98,7 +122,7 @@ def _levelled(headings: Sequence[Heading]) -> list[Heading]:
 
 def _chained(text: str, parts: Sequence[Heading]) -> list[Heading]:
     """Headings that are bare numerals: chapters, or poems where what follows them is verse."""
-    links = chain(bare(text, parts))
+    links = chain(text, bare(text, parts))
     ends = [*(link.start for link in links[1:]), len(text)][: len(links)]
     seen = range(0, len(links), max(1, len(links) // 12))
     poems = sum(is_verse(text[links[i].end : ends[i]]) for i in seen) * 2 > len(seen)
@@ -121,8 +145,9 @@ def _poem(heading: Heading) -> Heading:
 def find(text: str) -> list[Heading]:
     """Find the headings of a plain text, in order, not overlapping."""
     said, lines = worded(text), alone(text)
-    parts = sorted([heading for heading in said if heading.level == 1] + lines, key=lambda heading: heading.start)
-    numbered = [heading for heading in said if heading.level == 2 and heading.kind != "nome"]
+    parts = [with_ornaments(text, heading) for heading in said if heading.level == 1 and heading.kind != "nome"] + lines
+    parts.sort(key=lambda heading: heading.start)
+    numbered = _under_books(text, [heading for heading in said if heading.level == 2 and heading.kind != "nome"])
     days = dated(text)
     pieces: list[Heading] = []
     if len(numbered) >= 2:
@@ -140,6 +165,10 @@ def find(text: str) -> list[Heading]:
             pieces = pieces if collection and len(pieces) >= 3 else []
     numbered.sort(key=lambda heading: heading.start)
     named = [heading for heading in said if heading.kind == "nome" and not _follows(text, heading, numbered)]
+    numbered = [with_ornaments(text, heading) for heading in numbered]
+    said = sorted([*numbered, *(part for part in parts if part.kind != "nome")], key=lambda heading: heading.start)
+    parts = [part for part in parts if part.kind != "nome" or not _follows(text, part, said)]
+    pieces = [piece for piece in pieces if not _follows(text, piece, said)]
     starts = sorted(heading.start for heading in [*numbered, *parts, *named, *days])
     candidates = _titled(text, numbered, starts) + _titled(text, parts, starts) + named + pieces + days
     ordered: list[Heading] = []

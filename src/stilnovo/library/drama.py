@@ -17,14 +17,14 @@ from stilnovo.library.headings import Heading
 from stilnovo.library.text_builder import Book, Edit, disjoint, edited
 
 _NAME = r"[A-ZÀ-Þ][A-ZÀ-Þ'’.]*(?:[ ]+(?:[A-ZÀ-Þ][A-ZÀ-Þ'’.]*|[eE](?=[ ]))){0,4}"
-_SHORT = r"(?:(?:[A-ZÀ-Þ][a-zà-ÿ'’]{0,11}\.?[ ]){0,2}[A-ZÀ-Þ][a-zà-ÿ'’]{0,13})"
+_SHORT = r"(?:(?:[A-ZÀ-Þ][a-zà-ÿ'’]{0,11}\.?[ ]){0,2}?[A-ZÀ-Þ][a-zà-ÿ'’]{0,13})"
 _DIRECTION = r"(?:[ ]*,?[ ]*[(\[][^()\[\]\n]{1,160}[)\]])?"
 # MARCHESE: …   CAVALIERE. – …   Mir. …   Mirandolina (ridendo): …
 _BESIDE = re.compile(
     rf"[ \t]*(?P<name>{_NAME}|{_SHORT})(?P<direction>{_DIRECTION})[ ]*(?P<mark>[:.])[ ]*[–—-]*[ ]*(?=\S)"
 )
 # The name on a line of its own.
-_ABOVE = re.compile(rf"[ \t]*(?P<name>{_NAME})(?P<direction>{_DIRECTION})[ ]*[:.]?[ \t]*(?=\n[ \t]*\S)")
+_ABOVE = re.compile(rf"[ \t]*(?P<name>{_NAME})(?P<direction>{_DIRECTION})[ ]*[:.]?[ \t]*(?=\n[ \t]*\S|\Z)")
 _BRACKET = re.compile(r"[(\[](?P<words>[^()\[\]]{2,300})[)\]]")
 _STAGE_WORDS = re.compile(
     r"\W*(?:da s[eéè]|a parte|parte|partono|via|entra\w*|esce|escono|ride\w*|piange\w*|al?\b|all[oa]?\b|agli|alle|verso|si \w+|s['’]\w+"

@@ -70,6 +70,13 @@ _LIBER_LIBER = re.compile(
     r"^\s*(?:QUESTO (?:E-?BOOK|LIBRO|TESTO|E-?TEXT)\s*:|.*\bliber\s?liber\b|.*progetto manuzio|Questo e-?book)",
     re.I | re.M,
 )
+#: Notices that may follow other words of a colophon, and lines with which the work begins.
+_MORE = re.compile(
+    r"progetto manuzio|liber\s?liber|clausole per la distribuzione|per contattarci|affidabilit|edizione elettronica",
+    re.I,
+)
+_WORK = re.compile(r"\W*(?:capitolo|canto|parte|libro|atto|scena|prefazione|introduzione|prologo|indice)\b", re.I)
+_BRANDED = re.compile(r"^[^\n]*\b(?:feedbooks|manybooks)\b[^\n]*(?:\n[^\n]*\S[^\n]*)*", re.I | re.M)
 _FIELD = re.compile(r"^\s*[A-ZÀ-Ü0-9][A-ZÀ-Üa-z0-9 '’/-]{2,50}:", re.M)
 _TAIL = re.compile(
     r"^[ \t]*(?:Informazioni su questa edizione elettronica|Questo (?:e-?book|testo|libro) (?:proviene"
@@ -163,6 +170,8 @@ def _gutenberg_names(header: str) -> Names:
 def _colophon(text: str, start: int, end: int) -> tuple[list[Span], Names]:
     """The colophon that stands before the text, and its names."""
     head = text[start : min(end, start + 5000)]
+    if found := _BRANDED.search(head):
+        return _branded(text, start, start + found.end(), end)
     if not _LIBER_LIBER.search(head) or not (_FIELD.search(head) or re.search(r"e-?book|e-?text", head, re.I)):
         return [], Names()
     last, other = start, 0
@@ -172,7 +181,9 @@ def _colophon(text: str, start: int, end: int) -> tuple[list[Span], Names]:
             last, other = stop, 0
             continue
         other += 1
-        if other > 2 or len(block) > 300:
+        if (other > 2 or len(block) > 300) and not _MORE.search(text, stop, min(end, stop + 3000)):
+            break
+        if _WORK.match(block):
             break
     if last == start:
         return [], Names()
@@ -180,9 +191,20 @@ def _colophon(text: str, start: int, end: int) -> tuple[list[Span], Names]:
     return [(start, last, "colophon")], Names(names.title, names.author)
 
 
+def _branded(text: str, start: int, at: int, end: int) -> tuple[list[Span], Names]:
+    """What a distributor puts in front: title, author and fields, then its own notice."""
+    stop = next((b for a, b in paragraphs(text, start, end) if b >= at), at)
+    first, _, rest = text[start:stop].strip().partition("\n")
+    author = rest.lstrip("\n").partition("\n")[0].strip()
+    year = re.search(r"^Published: *(1\d{3})", text[start:stop], re.M)
+    known = re.fullmatch(r"(?:by |di )?[^\d:]{3,60}", author) and not first.startswith("http")
+    names = Names(first.strip(), direct_name(author.removeprefix("by ").removeprefix("di "))) if known else Names()
+    return [(start, stop, "colophon")], names.over(Names(year=int(year[1]) if year else None))
+
+
 def _tail(text: str, start: int, end: int) -> Span | None:
     """The notice of an export at the end of a text."""
-    match = next((match for match in _TAIL.finditer(text, max(start, end - 12_000), end)), None)
+    match = next((match for match in _TAIL.finditer(text, max(start, end - 12_000, (start + end) // 2), end)), None)
     return (match.start(), end, "colophon") if match else None
 
 
@@ -196,10 +218,18 @@ def _transcribers(text: str, start: int, end: int) -> list[Span]:
         elif i > 4:
             break
     for match in re.finditer(rf"^[^\w\n]*{_NOTE_OF}", text[start:end], re.I | re.M):
-        at = start + match.start()
+        at = _box_start(text, start, start + match.start())
         if not spans or at >= spans[-1][1] or at < spans[0][0]:
             spans.append((at, _note_end(text, at, end), "transcriber"))
     return sorted(spans)
+
+
+def _box_start(text: str, start: int, at: int) -> int:
+    """Start of the box that a line stands in: its upper edge, if it has one."""
+    if text[at : at + 4].lstrip()[:1] not in ("|", "+"):
+        return at
+    edge = text.rfind("\n", start, max(start, at - 1)) + 1
+    return edge if re.match(r"[ \t]*[+=_*-]{3}", text[edge:at]) else at
 
 
 def _bracketed(text: str, start: int, stop: int, end: int) -> int:

@@ -25,6 +25,12 @@ _CONTENTS = re.compile(
     r"|TABLE DES MATI[ÈE]RES|Table des mati[èe]res|INHALT|Inhalt|[ÍI]NDICE)[ \t_*=.:]*$",
     re.M,
 )
+# Lines in a row that are numbered as chapters are: a table of contents without its name, if each stands elsewhere too.
+_LIST = re.compile(
+    r"(?:^[ \t]*(?:(?:capitolo|cap\.|canto|parte|libro|atto|scena|novella|lettera|chapter)[ \t]+\w+|[IVXLC]+"
+    r"|\d{1,3})\b[^\n]{0,80}\n)+(?=[ \t]*\n)",
+    re.I | re.M,
+)
 #: The longest line of a table of contents, and the longest title page.
 _ENTRY, _TITLE_PAGE = 140, 1200
 _PAGE = re.compile(
@@ -70,11 +76,17 @@ def contents(text: str) -> list[Span]:
     """Find tables of contents; those whose entries stand nowhere in the text, and have no pages, are none."""
     spans: list[Span] = []
     lines: Counter[str] | None = None
-    for match in _CONTENTS.finditer(text):
+    lists = [match for match in _LIST.finditer(text, 0, 20_000) if "\n" in match.group().strip()]
+    for match in sorted([*_CONTENTS.finditer(text), *lists], key=lambda match: match.start()):
         if spans and match.start() < spans[-1][1]:
             continue
         if lines is None:
             lines = Counter(_same(line) for line in text.split("\n") if 0 < len(line) <= _ENTRY)
+        if match in lists:
+            entries = [_same(line) for line in match.group().strip().split("\n")]
+            if len(entries) >= 3 and all(_stands(entry, lines) for entry in entries):
+                spans.append((match.start(), match.end(), "contents"))
+            continue
         end = _contents_end(text, match.end(), lines)
         if end > match.end():
             spans.append((match.start(), end, "contents"))
@@ -112,6 +124,11 @@ def _contents_end(text: str, start: int, lines: Counter[str]) -> int:
     return end
 
 
+def _stands(entry: str, lines: Counter[str]) -> bool:
+    """Whether an entry of a list stands elsewhere in the text, too, on a line of its own."""
+    return any(lines[name] > (name == entry) for name in {entry, *_titles(entry)} if len(name) > 2)
+
+
 def _titles(entry: str) -> Iterator[str]:
     """What an entry may be called in the text: *parte prima 1 la casa* is *parte prima*, *1 la casa*, *la casa*, too."""
     words = entry.split()
@@ -136,23 +153,27 @@ def title_page(text: str, names: Names) -> Span | None:
     Its lines are short, and name author or title, or are of print: a place, a year, a publisher. One such line is not enough.
     """
     start = len(text) - len(text.lstrip())
-    last, evidence, lines = start, 0, 0
+    last, evidence, lines, closed = start, 0, 0, False
     known = [_same(name) for name in (names.title, names.author) if name]
     surname = known[-1].split()[-1] if names.author and known[-1] else ""
     for begin, stop in paragraphs(text, start, min(len(text), start + _TITLE_PAGE)):
         block = [line.strip() for line in text[begin:stop].split("\n")]
         named = any(_names_work(line, known, surname) for line in block)
         printed = any(_PRINT.search(line) or _YEAR.search(line) or _BY.match(line) for line in block)
-        if any(len(line) > 70 for line in block) or len(block) > 8 or _HEADING.match(block[0]) or is_date(block[0]):
+        if any(len(line) > 70 for line in block) or len(block) > 8 or is_date(block[0]):
+            break
+        if _HEADING.match(block[0]):
+            closed = True
             break
         if not named and (_DEDICATION.match(block[0]) and not _BY.match(block[0])):
+            closed = True
             break
-        if not named and not printed and (lines == 0 or not all(line == line.upper() for line in block)):
+        if not named and not printed and not all(line == line.upper() for line in block):
             break
         evidence += named + printed
         lines += len(block)
         last = stop if named or printed else last
-    return (start, last, "title page") if evidence >= 2 else None
+    return (start, last, "title page") if evidence >= 2 or (evidence and closed and lines >= 2) else None
 
 
 def _names_work(line: str, known: Sequence[str], surname: str) -> bool:

@@ -33,6 +33,7 @@ _IN_PAGE = re.compile(
 _ALONE = re.compile(
     r"^[ \t]*(?:[—–~=*\[(-]+[ \t]*|pag(?:ina|\.)[ \t]*)?(\d{1,4})[ \t]*[—–~=*\])-]*[ \t]*$", re.M | re.I
 )
+_ARGUMENT = re.compile(r"^[ \t_*]*(?:ARGOMENTO|Argomento)[ \t_*.:]*\n\s*(?:[^\n]*\S[^\n]*(?:\n[^\n]*\S[^\n]*)*)", re.M)
 _SHORT_LINE = re.compile(r"^[^\n]{4,68}$", re.M)
 _HEAD = re.compile(r"[ \t]*(?:(\d{1,4})[ \t.—–-]+(\D[^\n]{2,60}?)|([^\n]{2,60}?\D)[ \t.—–-]+(\d{1,4}))[ \t]*$")
 _KIND = re.compile(
@@ -46,6 +47,8 @@ _BODY = re.compile(
 _MARK = re.compile(r"(?<=[^\s\[(])[ \t]?(?:\[(\d{1,3}|[a-zA-Z]|\*{1,3})\]|\((\d{1,3}|\*{1,3})\))")
 _NOTES = re.compile(r"^[ \t_*]*(?:NOTE|Note|NOTA|FOOTNOTES|Footnotes|NOTES)[ \t_*.:]*$", re.M)
 _BROKEN = re.compile(r"[-‐‑¬\u00ad](?<=[^\W\d_].)[ \t]*\n[ \t]*(?=[^\W\d_])")
+#: A page of verse has at least so many lines.
+_PAGE_LINES = 16
 _BLANKS = " \t\n"
 _ENDS = '.!?…:;»”")*_]—–'
 
@@ -63,7 +66,7 @@ class _Found(NamedTuple):
 def edits(text: str) -> list[Edit]:
     """Everything here, in order, not overlapping; what is found first goes before what is found later."""
     taken: list[_Found] = []
-    for found in (_figures(text), _notes(text), _pages(text), _joins(text)):
+    for found in (_arguments(text), _figures(text), _notes(text), _pages(text), _joins(text)):
         taken = disjoint([*taken, *found])
     return _with_gaps(text, taken)
 
@@ -106,6 +109,10 @@ def _gap(text: str, left: int, right: int, before: str, after: str) -> str:
     return "\n" if within else "\n\n"
 
 
+def _arguments(text: str) -> list[_Found]:
+    return [_Found(*match.span(), "argument", lines=True) for match in _ARGUMENT.finditer(text)]
+
+
 def _figures(text: str) -> list[_Found]:
     found = []
     for match in _FIGURE.finditer(text):
@@ -135,10 +142,17 @@ def _pages(text: str) -> list[_Found]:
         found = [_within(text, match.start(), match.end()) for match, _ in marked]
     lone = _ascending([match for match in _ALONE.finditer(text) if match.end() < len(text)])
     breaking = sum(_breaks(text, match.start(), match.end()) for match in lone)
-    if len(lone) >= 3 and breaking >= max(2, 0.25 * len(lone)):
+    if len(lone) >= 3 and breaking >= max(2, 0.25 * len(lone)) and not _stanzas(text, lone):
         found += [_Found(match.start(), match.end(), "page", lines=True) for match in lone]
     found += _running_heads(text, lone if found else [])
     return found
+
+
+def _stanzas(text: str, lone: Sequence[re.Match[str]]) -> bool:
+    """Whether numbers stand between stanzas: verse, and fewer lines of it than a page has."""
+    bodies = [text[a.end() : b.start()] for a, b in pairwise(lone)][:20]
+    lines = sorted(sum(bool(line.strip()) for line in body.split("\n")) for body in bodies)
+    return lines[len(lines) // 2] < _PAGE_LINES and is_verse("\n".join(bodies))
 
 
 def _within(text: str, start: int, end: int) -> _Found:
@@ -203,16 +217,18 @@ def _running_heads(text: str, pages: Sequence[re.Match[str]]) -> list[_Found]:
 
 
 def _neighbours(text: str, start: int, end: int) -> list[tuple[int, int]]:
-    """The line before and the line after `text[start:end]` that are not blank, if they are short."""
+    """The line before and the line after `text[start:end]`, if they are short and blank lines part them from the text."""
     spans = []
     before, after = text[max(0, start - 120) : start].rstrip(), text[end : end + 120]
     if before:
         stop = max(0, start - 120) + len(before)
-        spans.append((max(text.rfind("\n", 0, stop) + 1, stop - 100), stop))
+        begin = max(text.rfind("\n", 0, stop) + 1, stop - 100)
+        spans += [(begin, stop)] if text[max(0, begin - 40) : begin].rstrip(" \t").endswith("\n\n") else []
     if after.strip():
         begin = end + len(after) - len(after.lstrip())
         close = text.find("\n", begin)
-        spans.append((begin, close if close >= 0 else len(text)))
+        close = close if close >= 0 else len(text)
+        spans += [(begin, close)] if re.match(r"[ \t]*(?:\n[ \t]*\n|\n?\Z)", text[close : close + 80]) else []
     return [(a, b) for a, b in spans if 3 <= b - a <= 60]
 
 

@@ -48,6 +48,11 @@ def _label(chain: Sequence[Heading]) -> str:
     return ", ".join(labels)
 
 
+def _said(text: str, start: int, end: int) -> bool:
+    """Whether there are words in `text[start:end]`; ornaments are none."""
+    return any(map(str.isalnum, text[start:end]))
+
+
 def _joined(text: str, headings: Sequence[Heading]) -> list[tuple[int, Heading, str]]:
     """Headings with where their section starts and its label; a heading right before one inside it joins that."""
     joined: list[tuple[int, Heading, str]] = []
@@ -59,7 +64,7 @@ def _joined(text: str, headings: Sequence[Heading]) -> list[tuple[int, Heading, 
         chain.append(heading)
         start = heading.start if pending is None else pending
         pending = None
-        if following and following.level > heading.level and not text[heading.end : following.start].strip():
+        if following and following.level > heading.level and not _said(text, heading.end, following.start):
             pending = start
             continue
         joined.append((start, heading, _label(chain)))
@@ -107,7 +112,7 @@ def split(
     if not marked:
         return [section(0, len(text), 0, "", "")]
     first = marked[0][0]
-    if text[:first].strip():
+    if _said(text, 0, first):
         sections = [section(0, first, 0, "", "")]
     else:
         sections, marked[0] = [], (0, *marked[0][1:])

@@ -20,19 +20,16 @@ from stilnovo.library.verse import is_verse, verse_spans
 _RIGHT = re.compile(r"(?<=\S)(?:[ ]{2,}|[ ]*\t[ \t]*)[(\[]?(\d{1,5})[)\]]?[ \t]*$", re.M)
 _LEFT = re.compile(r"^[ \t]*[(\[]?(\d{1,5})[)\].]?(?:[ ]{2,}|[ ]*\t[ \t]*)(?=\S)|^[ \t]*(\d{1,5})[ ](?=[^\W\d_])", re.M)
 _NUMERAL = re.compile(r"^[ \t]*[\[(*—–-]*[ \t]*([IVXLC]{1,8}|\d{1,3})[ \t]*[.\])*—–-]*[ \t]*$", re.M)
-_ARGUMENT = re.compile(r"^[ \t_*]*(?:ARGOMENTO|Argomento)[ \t_*.:]*\n\s*(?:[^\n]*\S[^\n]*(?:\n[^\n]*\S[^\n]*)*)", re.M)
 #: Lines of verse are shorter on the average.
 _LINE = 110
 
 
 def number(book: Book) -> Book:
-    """Keep margin numbers, stanzas' numerals and arguments apart; verses that have a number of their own keep it.
+    """Keep margin numbers and stanzas' numerals apart; verses that have a number of their own keep it.
 
     Args:
         book: A plain text with its headings, and no lines of verse yet.
     """
-    arguments = [Edit(*match.span(), "argument") for match in _ARGUMENT.finditer(book.text)]
-    book = edited(book, arguments)
     sections = split(book.text, book.headings)
     margins = [found for section in sections for found in _margins(book.text, section)]
     if margins:

@@ -34,7 +34,7 @@ class _Lines(NamedTuple):
 
     `room` and `capital` are of the `running` lines, which end no sentence: whether they have room for the first word of
     the next line, and whether that begins with a capital; `stop`: lines that end one; `hyphen`: lines that end in a broken
-    word; `regular`: lines as long in syllables as most, give or take one; `number`: lines that end in a figure.
+    word, but for one; `regular`: lines as long in syllables as most, give or take one; `number`: lines that end in a figure.
     """
 
     middle: float
@@ -79,7 +79,7 @@ def _measure(blocks: Sequence[Sequence[str]]) -> _Lines:
         share(sum(line.lstrip(_OPENING)[:1].isupper() for _, line in running), len(running)),
         len(running),
         share(sum(bool(_STOP.search(line)) for line in lines), len(lines)),
-        share(sum(a[-1] in "-\u00ad¬" and a[-2:-1].isalpha() and b[:1].islower() for a, b in pairs), len(pairs)),
+        share(sum(a[-1] in "-\u00ad¬" and a[-2:-1].isalpha() and b[:1].islower() for a, b in pairs) - 1, len(pairs)),
         share(within, len(lines)),
         share(sum(line[-1].isdigit() for line in lines), len(lines)),
     )  # fmt: skip
@@ -95,7 +95,7 @@ def is_verse(text: str) -> bool:
     if lines.hyphen > 0.06 or lines.number > 0.4:
         return False
     if lines.stop >= 0.8 or lines.running < 2:  # a rapid dialogue, unless its lines are measured
-        return lines.regular >= 0.85 and lines.middle <= 60
+        return lines.regular >= 0.85 and 16 <= lines.middle <= 60
     if lines.capital >= 0.7 and lines.running >= 3 and lines.room >= 0.1:
         return True
     if (

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 from stilnovo.library import numerals
 from stilnovo.library.headings import CASES, CHAPTERS, PARTS, Heading, kind_of, label_for
 from stilnovo.library.numerals import ORDINAL, PATTERN, roman
 
-_NAMED = ("introduzione", "prefazione", "prologo", "epilogo", "conclusione", "proemio", "appendice", "glossario")
+#: Headings that are a name, with or without capitals.
+NAMED = ("introduzione", "prefazione", "prologo", "epilogo", "conclusione", "proemio", "appendice", "glossario")
+_AFTERWARDS = ("appendice", "glossario")  # outside the last part
 # A heading begins the text or a line, or follows the end of a sentence. Looking for that at every letter of a novel is
 # slow, so patterns look for what is rare (a word, a capital) and `begins` then looks back.
 _SENTENCE_END = frozenset('.!?…»”")]—–―-')
@@ -22,19 +25,22 @@ _ORNAMENT = " \t*_=~#+|"
 AFTER = r"(?=[ \t*_=~#\]]*\s*(?:\Z|\n|[A-ZÀ-ÖØ-Þ«“\"'‘’(\[—–\-.¿¡]))"
 _LAST = r"[Uu]ltim[oa]|ULTIM[OA]|[Uu]nic[oa]|UNIC[OA]|[Pp]enultim[oa]|PENULTIM[OA]"
 _WORDED = re.compile(
-    rf"[ \t]*(?:(?P<book>[A-ZÀ-Þ][\wà-ÿÀ-Þ]{{3,15}})\s*[•·.,–-]\s*)?(?P<kind>{CASES})\s+(?:[Nn][.°]\s*)?(?P<number>{PATTERN}|{_LAST})\b"
+    rf"[ \t]*(?:(?P<book>[A-ZÀ-Þ][\wà-ÿÀ-Þ]{{3,15}})[ \t]*[•·.:,–-][ \t]*)?(?P<kind>{CASES})\s+(?:[Nn][.°]\s*"
+    rf"|\d{{1,2}}\.(?=[IVXLC]+\b))?(?P<number>{PATTERN}|{_LAST})\b"
     rf"(?:,(?P<inner>\d{{1,3}}))?[°ª]?[.:]?(?:{AFTER}|(?=,\s*(?i:{CASES})\s))"
 )
 _KIND = re.compile(rf"(?:{CASES})(?=\s)")
-_BOOK = re.compile(r"[A-ZÀ-Þ][\wà-ÿÀ-Þ]{3,15}\s*[•·.,–-]\s*\Z")
+_BOOK = re.compile(
+    r"[A-ZÀ-Þ][\wà-ÿÀ-Þ]{3,15}[ \t]*[•·:,–-][ \t]*\Z|(?:\A|(?<=\n))[ \t]*[A-ZÀ-Þ][\wà-ÿÀ-Þ]{3,15}[ \t]*\.[ \t]*\Z"
+)
 # LIBRO PRIMO, capitolo II
 _INNER = re.compile(rf",\s*(?P<kind>(?i:{CASES}))\s+(?P<number>{PATTERN})\b[.:]?{AFTER}")
 _TURNED = re.compile(rf"^[ \t*_=]*(?P<number>{ORDINAL}|{_LAST})[ \t]+(?P<kind>(?i:{CASES}))[ \t*_=.:]*$", re.I | re.M)
 _SPACED = re.compile(r"^[ \t]*(?P<title>(?:[A-ZÀ-Þ][ \t]){3,}[A-ZÀ-Þ](?:[ \t]+[A-ZÀ-Þ0-9])*)[ \t.]*$", re.M)
 _NAMED_HEADING = re.compile(
-    rf"(?P<name>{'|'.join(f'{n.upper()}|{n.capitalize()}' for n in _NAMED)})\b\.?(?=[ \t*_=]*\n|\s+[\"“«A-ZÀ-Þ])"
+    rf"(?P<name>{'|'.join(f'{n.upper()}|{n.capitalize()}' for n in NAMED)})\b\.?(?=[ \t*_=]*\n|\s+[\"“«A-ZÀ-Þ])"
 )
-_UNDERLINE = re.compile(r"[ \t]*\n[ \t]*[=~_*-]{3,}[ \t]*(?=\n|\Z)")
+_ORNAMENTS = re.compile(r"(?:[ \t.]*[*_=~#|§\])}—–-]+[ \t]*(?=\n|\Z))?(?:[ \t]*\n[ \t]*[=~_*-]{3,}[ \t]*(?=\n|\Z))?")
 
 
 def begins(text: str, at: int) -> bool:
@@ -94,8 +100,9 @@ def worded(text: str) -> list[Heading]:
         if begins(text, match.start()) and (
             match.start() == 0 or name.isupper() or counts[name] == text.count(name) == 1
         ):
-            headings.append(Heading(match.start("name"), match.end("name"), 2, "nome", None, name.capitalize()))
-    return [_underlined(text, heading) for heading in headings]
+            level = 1 if name.lower() in _AFTERWARDS else 2
+            headings.append(Heading(match.start("name"), match.end("name"), level, "nome", None, name.capitalize()))
+    return headings
 
 
 def _parts(heading: Heading, match: re.Match[str], text: str) -> list[Heading]:
@@ -120,8 +127,7 @@ def _spaced(match: re.Match[str]) -> Heading | None:
     return _heading(match.start("title"), match.end("title"), whole[1], whole[2]) if whole else None
 
 
-def _underlined(text: str, heading: Heading) -> Heading:
-    line = _UNDERLINE.match(text, heading.end)
-    return heading if line is None else Heading(
-        heading.start, line.end(), heading.level, heading.kind, heading.number, heading.label, heading.title
-    )  # fmt: skip
+def with_ornaments(text: str, heading: Heading) -> Heading:
+    """A heading with the stars behind it and the line drawn under it."""
+    match = _ORNAMENTS.match(text, heading.end)
+    return replace(heading, end=match.end()) if match and match.end() > heading.end else heading
