@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,9 @@ def test_bad_xml_is_refused(xml: str, words: str) -> None:
         ("<hi>S</hi><hi rend='sc'>i</hi> racconta", "Si racconta"),
         ("<inventato>Vento</inventato> <altro>di <hi>mare</hi></altro>.", "Vento di mare."),
         ("<table><row><cell>Tanto</cell><cell>gentile</cell></row><row><cell>pare</cell></row></table>", "Tanto\ngentile\npare"),
+        ("casa<br/>del<newline/>nespolo", "casa del nespolo"),
+        ("ne<anchor xml:id='a'/>spolo", "nespolo"),
+        ("dell&#146;amore", "dell’amore"),
         ("pa<gap reason='illegible'/>ola", "pa[…]ola"),
         ("per<!-- nota -->ché no", "perché no"),
         ("Era <floatingText><body><div><head>Lettera</head><p>Caro.</p></div></body></floatingText> così.",
@@ -176,7 +181,8 @@ def test_of_several_readings_one_is_in_the_text(content: str, text: str, apart: 
         ("<p>ramo<note>di <hi>Lecco</hi></note> del</p>", "ramo del", [("note", "di Lecco")]),
         ("<p>ramo<note><p>Uno.</p><p>Due.</p></note> del</p>", "ramo del", [("note", "Uno.\nDue.")]),
         ("<p>ramo<ref target='#n1'>1</ref> del <ref target='#x'>lago</ref></p>", "ramo del lago", [("note", "1")]),
-        ("<p>ramo<hi rend='superscript'>1</hi> del M<hi rend='sup'>e</hi></p>", "ramo del Me", [("note", "1")]),
+        ("<p>ramo<hi rend='superscript'>1</hi> del M<hi rend='sup'>e</hi> 9 m<hi rend='sup'>2</hi></p>", "ramo del Me 9 m2",
+         [("note", "1")]),
         ("<p>ramo</p><fw type='pageNum'>12</fw><fw type='header'>CAP. I</fw><p>del</p>", "ramo\n\ndel",
          [("page", "12"), ("running head", "CAP. I")]),
         ("<sp><speaker>LUCIA</speaker><stage>piano</stage><p>Vengo.<stage>esce</stage>Addio.</p></sp>", "Vengo. Addio.",
@@ -357,6 +363,19 @@ def test_named_characters_in_every_encoding(encoding: str, doctype: str) -> None
     book = understand(xml.encode(encoding), "a.xml")
     assert book.text == "La città era là; perché tutti, più o meno…"
     assert sections(book)[0].label == "Città"
+
+
+@pytest.mark.parametrize("spelled", [str.lower, str.upper])
+def test_elements_in_capitals_or_small_letters(spelled: Callable[[str], str]) -> None:
+    xml = (
+        f"<TEI.2>{HEADER}<text><front><titlePage><docTitle>Prove</docTitle></titlePage></front>"
+        "<body><div1 type='Canto' n='2'><l n='5'>Nel mezzo</l></div1></body></text></TEI.2>"
+    )
+    names = re.compile(r"(?<=<)/?[\w.]+|(?<= )\w+(?==)")
+    book = understand(names.sub(lambda name: spelled(name.group()), xml).encode(), "a.xml")
+    (section,) = sections(book)
+    assert (book.text, book.names, section.label) == ("Nel mezzo", Names("Prove", "Ada Prova"), "Canto II")
+    assert (verses(section), kept(book)) == ([5], [("title page", "Prove")])
 
 
 def test_encodings_that_files_get_wrong() -> None:

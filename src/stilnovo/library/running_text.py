@@ -43,6 +43,11 @@ class RunningText:
     def __bool__(self) -> bool:
         return bool(self.pieces)
 
+    @property
+    def end(self) -> str:
+        """The end of what was said."""
+        return "".join(self.pieces[-3:])[-_WORD:]
+
     def say(self, text: str | None) -> None:
         """Add text; its white space counts as one blank."""
         if not text:

@@ -17,6 +17,7 @@ from itertools import pairwise
 from stilnovo.errors import InputError
 from stilnovo.library import numerals
 from stilnovo.library.names import Names
+from stilnovo.library.note_marks import is_note_mark
 from stilnovo.library.records import ApparatusKind
 from stilnovo.library.tei_divisions import Division, Siblings, arranged, is_poem, kind_of, leading_heads, poems
 from stilnovo.library.tei_elements import (
@@ -28,11 +29,13 @@ from stilnovo.library.tei_elements import (
     RUNNING,
     apart,
     is_division,
+    is_raised,
     is_whole,
     readings,
     type_of,
+    with_known_names,
     words,
-)  # fmt: skip
+)
 from stilnovo.library.tei_names import header_names
 from stilnovo.library.tei_writer import BlockStyle, TeiWriter
 from stilnovo.library.text_builder import Book, tag_of
@@ -46,6 +49,10 @@ _NUMBER = re.compile(r"(\d+)[a-z]?\s*(?:[-–]\s*\d+)?\Z")
 _EMBEDDING = frozenset(["floatingText", "quote", "q", "said", "cit", "note", "p", "item", "cell", "figure", "sp"])
 #: Elements that hold several pieces of apparatus.
 _SEVERAL = frozenset(["titlePage", "castList", "listApp", "noteGrp", "list", "app", "table"])
+#: Empty elements that mark a point, which may be in a word.
+_POINTS = frozenset(
+    ["anchor", "ptr", "xptr", "graphic", "handShift", "addSpan", "delSpan", "damageSpan", "index", "link", "lb"]
+)
 _CLOSING = frozenset([*".,;:!?)]»”…", "..."])
 _OUTER = frozenset(["TEI", "TEI.2", "text"])
 
@@ -152,6 +159,8 @@ class _Walker(TeiWriter):
         kind = parent.reading.get(element) or apart(element, parent.element)
         if kind is None and tag in BREAKS and (element.text or len(element)):
             kind = "page"
+        if kind is None and is_raised(element) and is_note_mark((element.text or "").strip(), self.running.end):
+            kind = "note"
         self.open_block(frame, parent, kind is not None)
         if kind:
             frame.capture = self.keep_apart(kind, is_division(tag) or tag in _SEVERAL)
@@ -159,7 +168,9 @@ class _Walker(TeiWriter):
             self.two_readings(frame)
         if frame.gap:
             return frame
-        if is_whole(tag) or (tag == "w" and self.tokens_touch):
+        if is_whole(tag) and not (element.text or len(element) or tag in _POINTS):
+            self.running.seam = True  # nobody knows what it is; it may well be a break
+        elif is_whole(tag) or (tag == "w" and self.tokens_touch):
             frame.whole = True
             self.running.phrase(begins=True)
         joined = element.get("join") if tag in ("w", "pc") else None
@@ -330,7 +341,7 @@ def parse(data: bytes, name: str) -> Book:
     Raises:
         InputError: not well-formed, with entities that are declared or unknown, or not TEI (no `text` element).
     """
-    root = parse_tree(data, name)
+    root = with_known_names(parse_tree(data, name))
     known = tag_of(root).upper().startswith("TEI")
     if not known or not any(tag_of(element) in ("text", "sourceDoc") for element in root.iter()):
         raise InputError(f"{name} is XML, but not TEI.", f"Its root element is <{tag_of(root)}>.", "Save it as .txt.")

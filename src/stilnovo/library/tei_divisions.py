@@ -163,8 +163,9 @@ class Division:
         if self.lines:
             described = _of_heading([*self.lines, *self.later], said, self.element.get("n") or "", self.siblings)
         else:
-            named = self.element.get("n") or kind_of(self.element) or self.siblings.many
-            described = _without_heading(self.element, said, self.siblings) if named else None
+            named = kind_of(self.element) or self.siblings.many or self.element.get("n")
+            nameless = not named or type_of(self.element) == "liminal"
+            described = None if nameless else _without_heading(self.element, said, self.siblings)
         return Heading(start, end, self.depth, *described) if described else None
 
 

@@ -15,7 +15,7 @@ from stilnovo.library.text_builder import tag_of
 #: Data about the text, or a second transcription of it: no words of the text.
 METADATA = frozenset(["teiHeader", "standOff", "facsimile", "xenoData", "fsdDecl", "binaryObject", "schemaSpec"])
 #: Where a line, a page or a column of the printed source ends.
-BREAKS = frozenset(["lb", "pb", "cb", "gb", "milestone", "caesura", "cesura"])
+BREAKS = frozenset(["lb", "pb", "cb", "gb", "milestone", "caesura", "cesura", "br"])
 #: Elements in which text runs on: what stands in them without being a block is part of their line.
 RUNNING = frozenset([
     "p", "ab", "l", "head", "item", "cell", "speaker", "stage", "salute", "signed", "dateline", "byline", "trailer", "titlePart",
@@ -41,6 +41,9 @@ WHOLE = frozenset([
 #: Elements whose children are readings of one place; white space between them is the file's.
 CHOICES = frozenset(["choice", "app", "subst", "rdgGrp"])
 
+_HEADER = (
+    "fileDesc", "titleStmt", "sourceDesc", "biblFull", "biblStruct", "creation", "author", "persName", "forename", "surname", "date",
+)  # fmt: skip
 _APART: dict[str, ApparatusKind] = {
     "note": "note", "noteGrp": "note", "annotation": "note", "witDetail": "note", "wit": "note", "speaker": "speaker", "stage": "stage",
     "set": "stage", "view": "stage", "camera": "stage", "sound": "stage", "tech": "stage", "caption": "stage", "move": "stage",
@@ -96,6 +99,23 @@ def type_of(element: ET.Element) -> str:
     return said
 
 
+def with_known_names(root: ET.Element) -> ET.Element:
+    """The tree with its elements and attributes in TEI's own spelling, for files in capitals or in small letters alone."""
+    known = {
+        name.lower(): name
+        for names in (METADATA, BREAKS, RUNNING, BLOCKS, WHOLE, CHOICES, _APART, _HEADER)
+        for name in names
+    }
+    spelled = {tag_of(element) for element in root.iter()}
+    if any(known.get(tag.lower(), tag) != tag or (tag[:3] == "DIV") for tag in spelled):
+        for element in root.iter():
+            tag = tag_of(element).lower()
+            element.tag = known.get(tag, tag)
+            for name in [name for name in element.keys() if name != name.lower()]:  # noqa: SIM118
+                element.set(name.lower(), element.attrib.pop(name))
+    return root
+
+
 def is_division(tag: str) -> bool:
     """Whether elements of this name divide a text: `div`, `div1` …"""
     return tag[:3] == "div" and (tag == "div" or tag[3:].isdigit())
@@ -149,21 +169,20 @@ def _division(element: ET.Element) -> ApparatusKind | None:
 
 
 def _is_note_mark(element: ET.Element) -> bool:
-    """Whether an element is the mark of a note (*1*, *[2]*, *\\**), not words of the text.
-
-    It refers to the note; or it is raised, and a raised number in literature is a note's.
-    """
+    """Whether an element is the mark of a note (*1*, *[2]*, *\\**), not words of the text: it refers to one."""
     tag, text = tag_of(element), element.text or ""
     if len(element) or not text.strip():
         return False
-    if tag in ("ref", "xref"):
-        return bool(_MARK.match(text)) and ("#" in (element.get("target") or "") or "note" in type_of(element))
     return (
-        tag == "hi"
-        and "sup" in (element.get("rend") or "").lower()
+        tag in ("ref", "xref")
         and bool(_MARK.match(text))
-        and not text.strip().isalpha()
+        and ("#" in (element.get("target") or "") or "note" in type_of(element))
     )
+
+
+def is_raised(element: ET.Element) -> bool:
+    """Whether a phrase is printed above the line."""
+    return tag_of(element) == "hi" and "sup" in (element.get("rend") or "").lower() and not len(element)
 
 
 def readings(element: ET.Element) -> dict[ET.Element, ApparatusKind]:

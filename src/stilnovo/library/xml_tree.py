@@ -25,6 +25,8 @@ MAXIMUM_DEPTH = 2000
 #: More than a library's longest work has, every word and every point marked by an element.
 MAXIMUM_ELEMENTS = 5_000_000
 _ENCODING = re.compile(rb"\s*<\?xml[^>]*encoding\s*=\s*[\"']([A-Za-z0-9._-]+)")
+_CONTROLS = re.compile("[\x80-\x9f]")
+_WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0) if code not in (0x88, 0x98)}
 _DOCTYPE = re.compile(rb"(?:\s+|<!--.*?-->|<\?.*?\?>)*<!DOCTYPE", re.S)
 _DECLARATION = re.compile(rb"\s*(?:<\?xml\s[^>]*\?>)?\s*")
 
@@ -76,7 +78,7 @@ class _Parser:
         parser.SkippedEntityHandler = self.skipped
         parser.StartElementHandler = self.start
         parser.EndElementHandler = self.end
-        parser.CharacterDataHandler = self.builder.data
+        parser.CharacterDataHandler = self.data
 
     def external(self, context: str, *_: object) -> int:
         """Give expat our own DTD in place of the one that the file names, and nothing in place of other files."""
@@ -117,6 +119,10 @@ class _Parser:
             raise InputError(f"{self.name} is no text.", f"It has more than {amount}.", "Check the file.")
         self.header = self.depth if tag.endswith("teiHeader") else self.header
         self.builder.start(tag, attributes)
+
+    def data(self, text: str) -> None:
+        """Take characters; those that XML reserves for controls are meant as Windows numbers them (`&#146;`)."""
+        self.builder.data(text.translate(_WINDOWS) if _CONTROLS.search(text) else text)
 
     def end(self, tag: str) -> None:
         """Close an element."""
