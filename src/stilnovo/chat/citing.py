@@ -34,7 +34,7 @@ PARENTHESIS_BEGUN = re.compile(r"(?:\((?:[^()\n]|\([^()\n]{0,60}\)){0,200}(?:\([
 #: Marks of footnotes.
 NOTE_MARK = re.compile(r"[¹²³⁰⁴-⁹]+|\[\^?\d{1,3}\]|\[\^\w{1,20}\]|<sup>[^<>]{1,8}</sup>")
 #: A footnote's own line: its mark, then its text.
-NOTE_LINE = re.compile(rf"(?P<mark>{NOTE_MARK.pattern})[:.]?[ \t]+(?P<text>[^\n]*)")
+NOTE_LINE = re.compile(rf"(?P<mark>\[\^\w{{1,20}}\](?=:)|(?!\[\^)(?:{NOTE_MARK.pattern}))[:.]?[ \t]+(?P<text>[^\n]*)")
 PARENTHESIS = re.compile(r"\((?P<round>(?:[^()\n]|\([^()\n]{0,60}\)){2,200})\)|\[(?P<square>[^\[\]\n]{2,200})\]")
 _AFTER_DASH = re.compile(r"(?:[—–―]|--?(?= ))[ \t]*(?P<reference>[^\n«“\"]{2,160})(?=\n|\Z)")
 _LETTER = r"[^\n;:«“\"()\[\]]"
@@ -44,7 +44,8 @@ _AFTER_COMMA = re.compile(
     r"(?:,[ \t]*vv?\.[ \t]*\d{1,5}(?:[-–]\d{1,5})?)?)"
 )
 _LOCATED = re.compile(
-    r"\b(?:op\.? ?cit|ivi|ibid(?:em)?|cfr|tratto da|da:|fonte)\b|\b(?:cap|canto|atto|capitolo|vv?|pp?|pag)\b\.?\s*[\dIVXLCivxlc]",
+    r"\b(?:op\.? ?cit|ivi|ibid(?:em)?|cfr|tratto da|da:|fonte)\b|\b(?:cap|canto|atto|capitolo|vv?|pp?|pag)\b\.?\s*[\dIVXLCivxlc]|"
+    r"\b(?:inf(?:erno)?|purg(?:atorio)?|par(?:adiso)?)\b\.?,?\s*(?:canto\s+)?[\divxlc]",
     re.I,
 )
 # What may yet become a citation after a quotation.
@@ -108,15 +109,16 @@ class NamesOfWorks:
     def by(self, text: str) -> list[Work]:
         """The works whose authors' surnames stand in a text, written with a capital."""
         named = {fold(word) for word in re.findall(r"[^\W\d_]+", text) if word[0].isupper()}
-        return [work for work, author in self._authors if author and _surname(author) in named]
+        return [work for work, author in self._authors if not named.isdisjoint(_known_by(author))]
 
     def named(self, text: str) -> bool:
         """Whether a text names a work or an author."""
         return bool(self.titled(text) or self.by(text))
 
 
-def _surname(author: list[str]) -> str:
-    return author[0] if author[0] == "dante" else author[-1]
+def _known_by(author: list[str]) -> list[str]:
+    """The names that stand for an author: the last, and for Dante the first too."""
+    return [author[-1], *author[:1]] if author[:1] == ["dante"] else author[-1:]
 
 
 def _phrase(text: str, *, bare: bool = True) -> str:
@@ -161,7 +163,10 @@ def citation_after(text: str, at: int, refer: Callable[[str], bool], *, final: b
             keys += keys_of(match.group())
         elif match := NOTE_MARK.match(text, here):
             if "\n" in begins["space"]:
-                break
+                if not final and match.end() + 2 > len(text):
+                    raise NeedMore
+                if NOTE_LINE.match(text, here):
+                    break
             notes.append(match.group())
         elif (match := PARENTHESIS.match(text, here)) and refer(match["round"] or match["square"]):
             references.append(match["round"] or match["square"])

@@ -280,7 +280,8 @@ def _line_claim(text: str, at: int, final: bool, limit: int) -> Claim | None:
         end = at + len(text[at : line if line >= 0 else at + limit].rstrip())
         said = re.sub(r"^[ \t]*[—–―]+[ \t]*", "", text[at:end])
         return Claim(at, end, bare(re.sub(r"[ \t]*[—–―]$", "", said)), False, introduced(text, at))
-    if re.compile(r"(?:[ ]{4}|[ ]{0,3}\t)[ \t]*\S").match(text, at) and not LIST.match(text, at):
+    indented = re.compile(r"(?:[ ]{4}|[ ]{0,3}\t)[ \t]*\S").match(text, at) and not LIST.match(text, at)
+    if indented and re.search(r"(?:\A|\n[ \t]*\n|:[ \t]*\n)\Z", text[max(0, at - BEFORE) : at]):
         return _lines(text, at, final, limit, re.compile(r"[ ]{4}|[ ]{0,3}\t"), strong=False)
     return None
 

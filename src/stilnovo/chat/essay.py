@@ -4,10 +4,6 @@ Each quotation is *verified* (its words stand in the library, by the rule in `qu
 words and the difference are given; what is put right or shortened with […] is inexact too), *misattributed* (its words stand in
 the library, but in another work, or by another author, than the text says) or *not found*. Titles are no quotations, and words
 of three at most that nobody is said to have written are not counted.
-
-What the text says of where a quotation comes from is read, in this order, from what follows it (parenthesis, dash, footnote),
-from its own sentence, and from the sentence before. A reference after the quotation must be right in all that it names; of
-several names in a sentence one must be.
 """
 
 from __future__ import annotations
@@ -18,32 +14,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
-from stilnovo.chat.citing import NOTE_LINE, NOTE_MARK, Citation, NamesOfWorks, citation_after, ending_citation, refers
+from stilnovo.chat.attribution import Attribution, PlaceDifference, attribution, is_foreign
+from stilnovo.chat.citing import NOTE_LINE, Citation, NamesOfWorks, citation_after, ending_citation, refers
 from stilnovo.chat.claims import Claim, announced_lines, claim_at, paired
 from stilnovo.chat.marks import STARTS
 from stilnovo.chat.nearest import Nearest, Step, difference
 from stilnovo.chat.quotes import Quote
 from stilnovo.errors import InputError, check_types
 from stilnovo.library.store import Library
-from stilnovo.text.italian import words
+from stilnovo.text.italian import fold, words
 
 CheckStatus = Literal["verified", "inexact", "misattributed", "not_found"]
 #: Characters of a text that can be checked, and of one quotation before it is checked in parts.
 TEXT_AT_MOST, LONGEST_QUOTATION = 1_000_000, 4000
 #: The most words that only name or stress something; the most of a title that the library does not know.
 _STRESSED, _TITLE = 3, 8
-_SENTENCE_END = re.compile(r"[.!?…]+[»”\"’')\]]*(?=\s+[«“\"(·>—–]?\s*[A-ZÀ-Ý·])|(?<![:\s])[ \t]*\n[ \t]*\n")
 _WORK_WORD = re.compile(
     r"\b(?:romanz\w+|oper[ae]|poesi[ae]|poem\w+|sonett\w+|novell[ae]|raccont\w+|sagg\w+|libr\w+|film|titol\w+|intitolat\w+|"
     r"capitol\w+|cant[oi]|rivist[ae]|articol\w+|commedi[ae]|tragedi[ae]|raccolt[ae]|canzon[ei])\s+(?:\w+\s+){0,2}[*_]?\Z", re.I,
 )  # fmt: skip
 _DATED = re.compile(r"\s*(?:,|\()\s*\d{4}\b")
-#: What a reference may hold beside names: places, editions, remarks.
-_NO_NAME = re.compile(
-    r"\b(?:cap|capitol\w+|cant[oi]|vv?|pp?|pagg?|att[oi]|scen[ae]|libr[oi]|part[ei]|ivi|ibid\w*|op|cit|ed|vol|cfr|inf\w*|purg\w*|par|"
-    r"paradiso|corsiv\w+|cors|trad|mi[oa]|nostr\w+|corsivo|nota|[IVXLCDM]+)\b\.?", re.I,
-)  # fmt: skip
-_PERSON = re.compile(r"\b[A-ZÀ-Ý][a-zà-ÿ]{2,}")
 
 
 class NoteText(NamedTuple):
@@ -67,6 +57,7 @@ class CheckedQuotation:
         attribution: Where the text says that it comes from; empty where it does not.
         source: The source's own words and their place; None where nothing was found.
         difference: How the source differs, word by word; empty where it does not.
+        place_differs: Whether the text names another place in the work (chapter, canto, verses) than where the words stand.
     """
 
     claimed: str
@@ -78,6 +69,7 @@ class CheckedQuotation:
     attribution: str
     source: Quote | None
     difference: tuple[Step, ...] = ()
+    place_differs: bool = False
 
     def as_dict(self) -> dict[str, object]:
         """The quotation as a JSON object."""
@@ -85,7 +77,7 @@ class CheckedQuotation:
             "claimed": self.claimed, "status": self.status, "start": self.start, "end": self.end, "paragraph": self.paragraph,
             "note": self.note, "attribution": self.attribution, "citation": self.source.citation if self.source else "",
             "source": self.source.as_dict() if self.source else None,
-            "difference": [step._asdict() for step in self.difference],
+            "difference": [step._asdict() for step in self.difference], "place_differs": self.place_differs,
         }  # fmt: skip
 
 
@@ -128,30 +120,11 @@ def counts(checked: Sequence[CheckedQuotation]) -> dict[str, int]:
     return {status: sum(quotation.status == status for quotation in checked) for status in get_args(CheckStatus)}
 
 
-class _Attribution(NamedTuple):
-    """What a text says of a quotation's origin: its words, the works and authors it names, and whether all must be right."""
-
-    said: str = ""
-    titled: frozenset[int] = frozenset()
-    by: frozenset[int] = frozenset()
-    anonymous: frozenset[int] = frozenset()
-    strict: bool = False
-    foreign: bool = False
-
-    def fits(self, work: int) -> bool:
-        """Whether a quotation that stands in a work comes from where the text says."""
-        if self.foreign:
-            return False
-        if self.strict:
-            return (not self.titled or work in self.titled) and (not self.by or work in self.by | self.anonymous)
-        return not (self.titled or self.by) or work in self.titled | self.by
-
-
 class _Check:
     """One checking: the library, and the names of its works."""
 
     def __init__(self, library: Library, works: Sequence[int]) -> None:
-        self._names = NamesOfWorks(library.works())
+        self._library, self._names = library, NamesOfWorks(library.works())
         self._nearest = Nearest(library, works)
 
     def quotations(
@@ -162,15 +135,15 @@ class _Check:
         masked = _masked(text, [claim for claim, _ in claims])
         labelled = {line["mark"]: line["text"] for line in map(NOTE_LINE.match, text.splitlines()) if line}
         for claim, cited in claims:
-            attribution = self._attribution(masked, claim, cited, notes, labelled)
+            said = [*cited.references, *(labelled[mark] for mark in cited.notes if mark in labelled)]
+            said += [item.text for item in notes if claim.end <= item.at <= cited.end + 2]
+            origin = attribution(said, masked, claim.start, cited.end, self._names)
             place = bisect_right(starts, at if note else claim.start)
-            bare = CheckedQuotation(
-                claim.words, "not_found", claim.start, claim.end, place, note, attribution.said, None
-            )
-            yield self._looked_up(bare, attribution)
+            bare = CheckedQuotation(claim.words, "not_found", claim.start, claim.end, place, note, origin.said, None)
+            yield self._looked_up(bare, origin)
 
     def _refer(self, text: str) -> bool:
-        return refers(text, self._names) or _foreign(text)
+        return refers(text, self._names) or is_foreign(text)
 
     def _claims(self, text: str) -> Iterator[tuple[Claim, Citation]]:
         """The quotations of a text and what cites directly after each, without titles and words that only name."""
@@ -212,48 +185,35 @@ class _Check:
         before = text[max(0, claim.start - 60) : claim.start]
         return not (titled and (_WORK_WORD.search(before) or _DATED.match(text, claim.end)))
 
-    def _attribution(
-        self, masked: str, claim: Claim, cited: Citation, notes: Sequence[NoteText], labelled: dict[str, str]
-    ) -> _Attribution:
-        """Where the text says that a quotation comes from."""
-        said = [*cited.references, *(labelled[mark] for mark in cited.notes if mark in labelled)]
-        said += [note.text for note in notes if claim.end <= note.at <= cited.end + 2]
-        for reference in said:
-            works = self._named(reference, strict=True)
-            if works.titled or works.by:
-                return works
-            if _foreign(reference):
-                return works._replace(foreign=True)
-        for context in _contexts(masked, claim.start, cited.end):
-            works = self._named(context, strict=False)
-            if works.titled or works.by:
-                return works
-        return _Attribution(" ".join(said[:1]))
-
-    def _named(self, text: str, *, strict: bool) -> _Attribution:
-        titled = frozenset(work.id for work in self._names.titled(text))
-        by = frozenset(work.id for work in self._names.by(text))
-        said = re.sub("·+", "…", " ".join(text.split())).strip(" .,;:…")
-        return _Attribution(said, titled, by, self._names.anonymous, strict)
-
-    def _looked_up(self, bare: CheckedQuotation, attribution: _Attribution) -> CheckedQuotation:
-        named = attribution.titled & attribution.by or attribution.titled | attribution.by
-        best: Quote | None = None
-        for quote in self._nearest.places(bare.claimed, named):
-            assert quote.section is not None
-            if quote.status == "verified" and attribution.fits(quote.section.work.id):
-                return replace(bare, status="verified", source=quote.at(bare.start, bare.end - bare.start))
-            if best is None or (quote.status == "verified") > (best.status == "verified"):
-                best = quote
-        if best is None:
+    def _looked_up(self, bare: CheckedQuotation, origin: Attribution) -> CheckedQuotation:
+        """Look a quotation up: the place that best fits what the text says, of those where its words stand, or nearly."""
+        places = self._nearest.places(bare.claimed, origin.works, every=origin != Attribution())
+        fitting = [(quote, self._fits(origin, quote), _place_difference(origin, quote)) for quote in places]
+        if not fitting:
             return bare
-        assert best.section is not None
-        exact = best.status == "verified"
-        steps = () if exact else difference(bare.claimed, best.text)
+        order = ["", "place", "part"]
+        quote, fits, differs = min(fitting, key=lambda item: (not item[0].sound, not item[1], order.index(item[2])))
+        exact = quote.status == "verified"
         status: CheckStatus = "verified" if exact else "inexact"
-        if not attribution.fits(best.section.work.id):
+        if not fits or differs == "part":
             status = "misattributed"
-        return replace(bare, status=status, source=best.at(bare.start, bare.end - bare.start), difference=steps)
+        return replace(
+            bare, status=status, source=quote.at(bare.start, bare.end - bare.start), place_differs=bool(differs),
+            difference=() if exact else difference(bare.claimed, quote.text),
+        )  # fmt: skip
+
+    def _fits(self, origin: Attribution, quote: Quote) -> bool:
+        assert quote.section is not None
+        work = quote.section.work
+        if origin.writer:
+            name = fold(origin.writer).split()[-1]
+            return name in fold(f"{work.author} {work.title}") or origin.writer in self._library.text(work)
+        return origin.fits(work.id)
+
+
+def _place_difference(origin: Attribution, quote: Quote) -> PlaceDifference:
+    assert quote.section is not None
+    return origin.place.difference(quote.section, quote.verses)
 
 
 def _masked(text: str, claims: Sequence[Claim]) -> str:
@@ -263,25 +223,3 @@ def _masked(text: str, claims: Sequence[Claim]) -> str:
         pieces += [text[at : claim.start], "·" * (claim.end - claim.start)]
         at = claim.end
     return "".join([*pieces, text[at:]])
-
-
-def _contexts(masked: str, start: int, end: int) -> Iterator[str]:
-    """The sentence around a quotation, then the one before it in its paragraph, unless that has a quotation of its own."""
-    before, after = masked[max(0, start - 400) : start], masked[end : end + 200]
-    ends = list(_SENTENCE_END.finditer(before + "X"))
-    stop = _SENTENCE_END.search(after)
-    yield f"{before[ends[-1].end() if ends else 0 :]} {after[: stop.end() if stop else len(after)]}"
-    previous = before[ends[-2].end() if len(ends) > 1 else 0 : ends[-1].end()] if ends else ""
-    if "·" not in previous and "\n\n" not in previous[-3:]:
-        yield previous
-
-
-def _foreign(reference: str) -> bool:
-    """Whether a reference names a person or a work, whoever it is: *(Pirandello, Uno, nessuno e centomila)*."""
-    names = _PERSON.findall(_NO_NAME.sub(" ", NOTE_MARK.sub(" ", reference)))
-    return (
-        bool(names)
-        and len(reference) <= 200
-        and bool(re.match(r"\W*(?:(?:cfr|da|in|di|v)\.?\s+)*[A-ZÀ-Ý]", reference))
-        and (len(names) > 1 or bool(re.search(r"\d|,", reference)) or len(reference.split()) <= 3)
-    )

@@ -66,7 +66,7 @@ SAYING = (
     r"says?|said|writes?|wrote|reads?|quotes?|words?)"
 )
 INTRODUCED = re.compile(
-    rf"(?:\b{SAYING}(?:\s+(?:che|così|come|di|in|questo|testualmente|infatti))?\s*[,:—–-]?|:)\s*[(\[]?\s*\Z", re.I
+    rf"(?:\b{SAYING}(?:\s+(?:che|così|come|con|di|in|questo|testualmente|infatti))?\s*[,:—–-]?|:)\s*[(\[]?\s*\Z", re.I
 )
 #: *dice:*, *scrive così:*
 ANNOUNCED = re.compile(rf"\b{SAYING}\b[^\n:]{{0,60}}:", re.I)

@@ -1,6 +1,6 @@
 """Find the place in a library whose words are a quotation's, or nearest to them.
 
-The rarest words of the quotation give candidate passages (the full-text index), each widened to its neighbours, as quotations
+The rarest words of the quotation, or words in a row, give passages (the full-text index), each widened to its neighbours, as quotations
 cross the borders of passages. The verifier judges the best; where it finds none, words are aligned: a place is near when most
 of the quotation's words, of its content words too, stand there in this order, and few are exchanged, missing or added.
 """
@@ -23,8 +23,12 @@ from stilnovo.text.italian import STOP_WORDS, analyse, stem, tokens
 
 #: Words of a quotation that are looked up, passages that are looked through, and places that are judged.
 SOUGHT_WORDS, PASSAGES, JUDGED = 10, 12, 4
-#: Near: this share of the words equal, of the content words too; so many edits, or this share of the words.
-EQUAL_SHARE, EDITS, EDIT_SHARE = 0.6, 3, 0.25
+#: Words in a row that are looked up where those were not enough; of a quotation at most so many words.
+ROW, ROWS_AT_MOST = 4, 60
+#: The share of the content words that a place must hold to be judged.
+WINDOW_SHARE = 0.4
+#: Near: these shares of the words and of the content words equal; so many edits, or this share of the words.
+EQUAL_SHARE, CONTENT_SHARE, EDITS, EDIT_SHARE = 0.6, 0.5, 3, 0.25
 _CUT, _WORD = re.compile(r"[^\W_]+"), re.compile(r"\S+")
 _SHAPES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'", "“": '"', "”": '"', "«": '"', "»": '"', "„": '"'})
 
@@ -43,15 +47,45 @@ class Nearest:
     def __init__(self, library: Library, works: Sequence[int] = ()) -> None:
         self._library, self._works = library, tuple(works)
 
-    def places(self, claimed: str, first: Collection[int] = ()) -> list[Quote]:
+    def places(self, claimed: str, first: Collection[int] = (), *, every: bool = False) -> list[Quote]:
         """Places of a quotation, as quotations of the source: all that the verifier finds or, where it finds none, the nearest.
 
         Their status is the verifier's; `text` is the source's own words, also where it is `unverified`, and `section` is
-        set. Verified ones come first; of one status, those in the works `first`.
+        set. Verified ones come first; of one status, those in the works `first`. Unless `every` place is asked for, the first that
+        is verified is enough.
         """
         forms = [word.form for word in tokens(skeleton(claimed)) if not word.elided]
+        hits = self._by_rarest(forms, claimed, first) if forms else []
+        places = self._judged(claimed, hits, forms, first, every)
+        if not places and len(forms) >= ROW:
+            places = self._judged(claimed, self._by_rows(claimed), forms, first, every)
+        order = {"verified": 0, "repaired": 1, "unverified": 2}
+        return sorted(places, key=lambda quote: order[quote.status])
+
+    def _by_rarest(self, forms: Sequence[str], claimed: str, first: Collection[int]) -> list[int]:
+        """Passages that hold the rarest words."""
+        index, content = self._library.index, _content(forms)
+        rarity = index.rarity({stem(form) for form in content})
+        rarest = sorted(content, key=lambda form: -rarity[stem(form)])[:SOUGHT_WORDS]
+        sought = Sought(surface=tuple(rarest)) if rarest else Sought(demanded=(_cut(claimed),))
+        inside = [work for work in first if not self._works or work in self._works]
+        named = index.match(sought, PASSAGES // 2, inside) if inside else []
+        return list(dict.fromkeys(hit for hit, _ in [*named, *index.match(sought, PASSAGES, self._works)]))
+
+    def _by_rows(self, claimed: str) -> list[int]:
+        """Passages that hold some of the words in a row, most rows first: the rarest words may be those that were changed."""
+        words, counted = _cut(claimed)[:ROWS_AT_MOST], Counter[int]()
+        for i in range(len(words) - ROW + 1):
+            sought = Sought(demanded=(words[i : i + ROW],))
+            counted.update(hit for hit, _ in self._library.index.match(sought, JUDGED, self._works))
+        return [passage for passage, _ in counted.most_common(PASSAGES)]
+
+    def _judged(
+        self, claimed: str, hits: Sequence[int], forms: Sequence[str], first: Collection[int], every: bool
+    ) -> list[Quote]:
+        """The places in some passages and around them: those that the verifier finds, or else the near ones, nearest first."""
         places, near = list[Quote](), list[tuple[float, Quote]]()
-        for window, section in self._windows(forms, claimed, first):
+        for window, section in self._windows(claimed, hits, forms, first):
             text = self._library.text(section.work)
             quote = verify(claimed, window, text)
             if quote.sound:
@@ -60,28 +94,17 @@ class Nearest:
                 start, end, edits = aligned
                 verses = section.verses(start, end)
                 near.append((edits, Quote(claimed, "unverified", text[start:end], section, start, end, verses)))
-            if quote.status == "verified" and (not first or section.work.id in first):
+            if quote.status == "verified" and not every:
                 break
-        order = {"verified": 0, "repaired": 1, "unverified": 2}
-        return sorted(
-            places or [quote for _, quote in sorted(near, key=lambda pair: pair[0])], key=lambda q: order[q.status]
-        )
+        return places or [quote for _, quote in sorted(near, key=lambda pair: pair[0])]
 
-    def _windows(self, forms: Sequence[str], claimed: str, first: Collection[int]) -> list[tuple[Chapter, Chapter]]:
+    def _windows(
+        self, claimed: str, hits: Sequence[int], forms: Sequence[str], first: Collection[int]
+    ) -> list[tuple[Chapter, Chapter]]:
         """The most promising places, each a section narrowed to where the words may stand, and the whole section."""
-        index, content = self._library.index, _content(forms)
-        rarity = index.rarity({stem(form) for form in content})
-        rarest = sorted(content, key=lambda form: -rarity[stem(form)])[:SOUGHT_WORDS]
-        sought = (
-            Sought(surface=tuple(rarest)) if rarest else Sought(demanded=(tuple(_CUT.findall(analyse(claimed)[0])),))
-        )
-        hits = index.match(sought, PASSAGES, self._works)
-        inside = [work for work in first if not self._works or work in self._works]
-        if inside:
-            hits = [*index.match(sought, PASSAGES // 2, inside), *hits]
-        reach, wanted = TARGET + len(claimed), set(content or forms)
+        reach, wanted = TARGET + len(claimed), set(_content(forms) or forms)
         scored, seen = list[tuple[bool, float, Chapter, Chapter]](), set[tuple[int, int]]()
-        for passage in self._library.passages(list(dict.fromkeys(hit for hit, _ in hits))):
+        for passage in self._library.passages(hits):
             section, text = passage.section, self._library.text(passage.section.work)
             start = max(section.body, passage.start - reach)
             start = max(
@@ -93,14 +116,17 @@ class Nearest:
                 if end == section.end
                 else max(text.rfind(" ", start, end), text.rfind("\n", start, end), passage.end)
             )
-            stands = wanted.intersection(_CUT.findall(analyse(text[start:end])[0]))
-            share = len(stands) / len(wanted)
-            if share >= 0.5 and (section.id, passage.start // TARGET) not in seen:
+            share = len(wanted.intersection(_cut(text[start:end]))) / len(wanted)
+            if share >= WINDOW_SHARE and (section.id, passage.start // TARGET) not in seen:
                 seen.add((section.id, passage.start // TARGET))
                 scored.append((section.work.id not in first, -share, replace(section, body=start, end=end), section))
         scored.sort(key=lambda place: place[:2])
         named = [place for place in scored if not place[0]][:JUDGED]
         return [place[2:] for place in [*named, *[place for place in scored if place[0]][:JUDGED]]]
+
+
+def _cut(text: str) -> tuple[str, ...]:
+    return tuple(_CUT.findall(analyse(text)[0]))
 
 
 def _content(forms: Sequence[str]) -> list[str]:
@@ -139,7 +165,8 @@ def aligned_words(claimed: str, text: str, window: Chapter) -> tuple[int, int, f
         steps = SequenceMatcher(None, forms, part[begin:end], autojunk=False).get_opcodes()
         edits = sum(max(i2 - i1, j2 - j1) for op, i1, i2, j1, j2 in steps if op != "equal")
         content, stands = _content(forms), set(_content(equal))
-        enough = len(equal) >= max(3, EQUAL_SHARE * len(forms)) and len(stands) >= max(1, EQUAL_SHARE * len(content))
+        enough = len(equal) >= max(3, EQUAL_SHARE * len(forms)) and len(stands) >= max(1, CONTENT_SHARE * len(content))
+        enough = enough or (len(forms) >= 2 * ROW and len(equal) >= (1 - EDIT_SHARE) * len(forms) and len(stands) > 1)
         if enough and edits <= max(EDITS, EDIT_SHARE * len(forms)) and (best is None or edits / len(forms) < best[0]):
             best = (edits / len(forms), left + begin, left + end)
     if best is None:

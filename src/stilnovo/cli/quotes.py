@@ -89,7 +89,7 @@ def _lines(quotation: CheckedQuotation, service: str) -> list[str]:
     words = words if len(words) <= _SHOWN else words[: _SHOWN - 1] + "…"
     place = f"paragraph {quotation.paragraph}" + (f", note {quotation.note}" if quotation.note else "")
     lines = [f"{quotation.status.replace('_', ' '):<14}{place}: «{words}»"]
-    if quotation.attribution and quotation.status in ("misattributed", "not_found"):
+    if quotation.attribution and (quotation.place_differs or quotation.status in ("misattributed", "not_found")):
         lines.append(f"{'':<14}the text says: {quotation.attribution}")
     if quotation.source:
         if any(step.op != "equal" for step in quotation.difference):

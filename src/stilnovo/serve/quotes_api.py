@@ -74,6 +74,8 @@ async def _text(request: Request) -> str:
         )
     if not text.strip():
         raise Fault(422, "unusable", "The text is empty.", "text")
+    if len(text) > TEXT_AT_MOST:
+        raise Fault(413, "too_large", f"A text has at most {TEXT_AT_MOST:,} characters.", "text")
     return text
 
 
