@@ -218,7 +218,9 @@ def test_of_several_copies_the_one_that_fits_counts() -> None:
     with Library.open(None) as library:
         for book in books():
             library.add(book)
-        library.add(Book(Names("La barca venduta"), NOVEL.replace("Capitolo I\n", "Capitolo VII\n"), "copia"))
+        library.add(
+            Book(Names("La barca venduta"), NOVEL.replace("Capitolo I\n", "Capitolo VII\n"), "copia"), keep_both=True
+        )
         for reference in (
             "Ada Rossi, La barca venduta, cap. I",
             "La barca venduta, cap. VII",
