@@ -420,21 +420,27 @@ def test_deep_and_wide_files_are_read_or_refused_in_time() -> None:
     assert time.perf_counter() - start < 20
 
 
-@pytest.mark.parametrize("length", [20_000, 40_000])
+@pytest.mark.parametrize("length", [5_000, 20_000])
 def test_reading_is_linear(length: int) -> None:
-    """Twice as much of anything takes about twice as long: far from four times."""
+    """Four times as much of anything takes about four times as long, not sixteen."""
     bodies = [
         "<div>" + "<p>a <hi>b</hi></p>" * length + "</div>",
         "<p>" + "<hi>a</hi><note>b</note>" * length + "</p>",
         "<lg>" + "<l>a</l>" * length + "</lg>",
         "<div>" + "<note>a</note>" * length + "<p>b</p></div>",
         "<p>" + "<seg>-</seg><lb/>a" * length + "</p>",
+        "<lg type='sonnet'><l>a</l></lg>" * length,
+        "<div>" + "<head>a</head>" * length + "<p>b</p></div>",
+        "".join(
+            f"<div type='k{'abcdefghij'[n % 10]}{'abcdefghij'[n // 10 % 10]}' n='1'><p>b</p></div>"
+            for n in range(length // 4)
+        ),
         "<div type='poem'>" * 100 + "<l>a</l>" * length + "</div>" * 100,
     ]
     for body in bodies:
-        start = time.perf_counter()
+        start = time.process_time()
         tei(f"<body>{body}</body>")
-        assert time.perf_counter() - start < length / 4_000, body[:60]
+        assert time.process_time() - start < length / 2_000, body[:60]
 
 
 # Names

@@ -102,5 +102,5 @@ def levels(depths: Sequence[int], kinds: Sequence[str]) -> list[int]:
     for depth, kind in zip(depths, kinds, strict=True):
         holds = kind in PARTS and (depth in flat or (depth, kind) not in inside)
         ranks.append((depth, parts.index(kind) if holds else len(parts)))
-    ordered = sorted(set(ranks))
-    return [ordered.index(rank) + 1 for rank in ranks]
+    order = {rank: level for level, rank in enumerate(sorted(set(ranks)), start=1)}
+    return [order[rank] for rank in ranks]

@@ -44,6 +44,7 @@ from stilnovo.text.italian import fold
 
 #: An `l` longer than this is a paragraph: some editions mark the lines of a letter so.
 _LONG_LINE = 250
+_HYPHENATED = re.compile(r"hyph|inword|nobreak|^-", re.I)
 _NUMBER = re.compile(r"(\d+)[a-z]?\s*(?:[-–]\s*\d+)?\Z")
 #: Where divisions are no sections, as the text around them goes on.
 _EMBEDDING = frozenset(["floatingText", "quote", "q", "said", "cit", "note", "p", "item", "cell", "figure", "sp"])
@@ -247,9 +248,7 @@ class _Walker(TeiWriter):
     def line_ends(self, element: ET.Element, tag: str) -> None:
         """A printed line, column or page ends."""
         said = element.get("break") or ""
-        hyphenated = (element.get("rend") or "").lower().strip() in ("hyphen", "-", "hyphenated") or type_of(element) in (
-            "inword", "hyphenated", "hyphen", "nobreak",
-        )  # fmt: skip
+        hyphenated = _HYPHENATED.search(f"{element.get('rend') or ''} {type_of(element)}")
         self.running.end_line(said if said in ("no", "yes") else "no" if hyphenated else "maybe")
         style = self.styles[-1]
         if tag == "lb" and not self.captures and said != "no":
@@ -278,16 +277,20 @@ class _Walker(TeiWriter):
         element, label = frame.element, ""
         top: ET.Element | None = element
         if frame.tag in _OUTER:
-            if parent.tag not in ("group", "teiCorpus", "teiCorpus.2"):
+            if parent.tag not in ("group", "teiCorpus", "teiCorpus.2") and (
+                frame.tag == "text" or parent.tag not in _OUTER
+            ):
                 return
             top = element.find("{*}body") if frame.tag == "text" else None
             label = header_names(element).title if top is None else words_of_title(element)
         run, heads = leading_heads(top) if top is not None else ([], [])
+        later = [words(head) for head in heads[len(run) :]]
         run = [head for head in run if words(head)]
         if not run and not label and not (is_division(frame.tag) or frame.tag == "lg"):
             return
-        division = Division(element, self.depth + 1, parent.siblings, is_poem(element), "" if run else label, run)
-        division.later = [words(head) for head in heads if head not in run]
+        division = Division(
+            element, self.depth + 1, parent.siblings, is_poem(element), "" if run else label, run, later
+        )
         self.heads.update(dict.fromkeys(run, division))
         if not run:
             self.waiting.append(division)

@@ -128,7 +128,7 @@ class Siblings:
         return Siblings(len(children) > 1, any(re.match(r"\W*(?:II|2)\b", first) for first in firsts[1:]), labelled)
 
 
-@dataclass
+@dataclass(eq=False)
 class Division:
     """A division that may be a section, while it is written.
 
@@ -222,11 +222,11 @@ def poems(element: ET.Element, kind: str) -> set[ET.Element]:
     groups = [child for child in children if tag_of(child) == "lg"]
     if not groups or {tag_of(child) for child in children[children.index(groups[0]) :]} - {"lg", "div"}:
         return set()
-    typed = [group for group in groups if kind_of(group) in POEMS or kind_of(group) == "canto"]
+    typed = {group for group in groups if kind_of(group) in POEMS or kind_of(group) == "canto"}
     if kind in POEMS:
-        return set(typed) if len(typed) > 1 and typed[0] is groups[0] else set()
-    own = [group for group in groups if group in typed or tag_of(group[0] if len(group) else group) == "head"]
-    return set(own) if own and own[0] is groups[0] and (len(own) > 1 or not kind) else set()
+        return typed if len(typed) > 1 and groups[0] in typed else set()
+    own = {group for group in groups if group in typed or tag_of(group[0] if len(group) else group) == "head"}
+    return own if groups[0] in own and (len(own) > 1 or not kind) else set()
 
 
 def _number_on_top(line: str, siblings: Siblings) -> tuple[int | None, str]:
@@ -313,13 +313,13 @@ def arranged(headings: Sequence[Heading]) -> list[Heading]:
     kinds = [heading.kind if heading.number else "" for heading in headings]
     ranks = levels([heading.level for heading in headings], kinds) if headings else []
     result = [replace(heading, level=level) for heading, level in zip(headings, ranks, strict=True)]
-    last: dict[tuple[int, str], int] = {}  # the number of the next of each level and kind
+    numbers: list[dict[str, int]] = []  # the number of the next heading of each kind, by level
     for i in range(len(result) - 1, -1, -1):
         heading = result[i]
-        key = (heading.level, heading.kind)
-        after = last.get(key, 0)
-        last = {other: number for other, number in last.items() if other[0] <= heading.level}
+        del numbers[heading.level :]
+        numbers.extend({} for _ in range(heading.level - len(numbers)))
+        after = numbers[-1].get(heading.kind, 0)
         if heading.number is None and heading.label == heading.kind.capitalize() and after > 1:
             result[i] = heading = replace(heading, number=after - 1, label=label_for(heading.kind, after - 1))
-        last[key] = heading.number or 0
+        numbers[-1][heading.kind] = heading.number or 0
     return result
