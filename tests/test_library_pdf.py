@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import textwrap
+import time
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -51,6 +53,11 @@ def pdf(pages: Iterable[Sequence[Piece] | str], outline: Sequence[tuple[str, int
             "/Resources << /Font << /F1 3 0 R >> >> >>".encode()
         )
         objects.append(f"<< /Length {len(stream)} >>\nstream\n".encode() + stream + b"\nendstream")
+    return written(objects)
+
+
+def written(objects: Sequence[bytes]) -> bytes:
+    """A PDF of these objects, of which the first is the catalogue and the fourth the names."""
     body, places = b"%PDF-1.4\n", []
     for number, content in enumerate(objects, start=1):
         places.append(len(body))
@@ -387,6 +394,54 @@ def test_names_and_what_cannot_be_read() -> None:
     )
     with pytest.raises(InputError, match="no text layer"):
         book([[(72, 700, 11, "12")], [(72, 700, 11, "13")]])
+
+
+def hostile(kids: str, content: bytes, form: bytes = b"", packed: bool = False) -> bytes:
+    """A PDF with one page, object 5, in a tree of any shape; its instructions may be packed, and call a form."""
+
+    def stream(data: bytes, more: bytes = b"") -> bytes:
+        if packed:
+            data, more = zlib.compress(data, 9), more + b" /Filter /FlateDecode"
+        return b"<< /Length %d %s >>\nstream\n" % (len(data), more) + data + b"\nendstream"
+
+    resources = b"/Resources << /Font << /F1 3 0 R >> /XObject << /X 7 0 R >> >>"
+    return written([
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Kids [{kids}] /Count {kids.count('R')} >>".encode(),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Times-Roman /Encoding /WinAnsiEncoding >>",
+        b"<< >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 6 0 R " + resources + b" >>",
+        stream(content),
+        stream(form, b"/Type /XObject /Subtype /Form /BBox [0 0 600 900] " + resources),
+    ])  # fmt: skip
+
+
+SHOWN = b"BT /F1 11 Tf 72 700 Td (parola ancora una volta sola) Tj ET "
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (hostile("2 0 R", SHOWN), "damaged"),
+        (hostile("5 0 R 2 0 R", SHOWN), "damaged"),
+        (hostile("5 0 R " * 9000, SHOWN * 50), "again and again"),
+        (hostile("5 0 R " * 10_001, SHOWN), "10001 pages"),
+        (hostile("5 0 R", SHOWN * 90_000, packed=True), "unpacks to"),
+        (hostile("5 0 R", SHOWN * 2_000_000, packed=True), "damaged"),
+        (hostile("5 0 R", b"/X Do " * 5000, SHOWN * 300), "more than a page can"),
+    ],
+    ids=["loop", "inner loop", "one page", "many pages", "packed", "bomb", "forms"],
+)
+def test_what_would_take_for_ever_is_refused(data: bytes, words: str) -> None:
+    started = time.perf_counter()
+    with pytest.raises(InputError, match=words):
+        understand(data, "a.pdf")
+    assert time.perf_counter() - started < 30
+
+
+def test_a_form_that_calls_itself_is_read_once() -> None:
+    document = understand(hostile("5 0 R", b"/X Do ", SHOWN + b"/X Do " * 20), "a.pdf")
+    assert document.text == "parola ancora una volta sola"
 
 
 def test_the_listed_documents(shared_data: Path, tmp_path: Path) -> None:

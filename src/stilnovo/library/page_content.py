@@ -11,8 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stilnovo.errors import InputError
+
 #: What a raised piece is set down to; the numbers of notes are raised.
 _RAISED = 0.7
+
+
+#: Instructions that show text, or say where and how it is shown.
+_TEXT = frozenset(b"BT ET q Q cm Do Tf Tj TJ Td TD Tm T* TL Tc Tw Tz Ts ' \"".split())
+#: A page with more bytes of instructions than this is an attack, or a map.
+_LARGEST = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -104,18 +112,34 @@ def _resolved(value: Any) -> Any:
     return value if isinstance(value, dict) else {}
 
 
-def make_plain(page: Any) -> None:
-    """Rewrite the instructions of a page (pypdf's `PageObject`) in memory."""
+def make_plain(page: Any, most: int = _LARGEST) -> int:
+    """Rewrite the instructions of a page (pypdf's `PageObject`) in memory; drawings, which show no text, are left out.
+
+    Returns:
+        Bytes of the instructions that were read.
+
+    Raises:
+        InputError: they are more than `most`, or than any page has.
+    """
     from pypdf.generic import ArrayObject, ContentStream, NameObject
 
     contents = page.get("/Contents")
     if contents is None or contents.get_object() is None:
-        return
+        return 0
     content = ContentStream(contents.get_object(), page.pdf, "bytes")
     fonts = _resolved(_resolved(page.get("/Resources")).get("/Font"))
     wide = frozenset(str(name) for name, font in fonts.items() if _resolved(font).get("/Subtype") == "/Type0")
+    length = len(content.get_data())
+    if length > min(most, _LARGEST):
+        raise InputError(
+            f"A page is refused: it unpacks to {length / 2**20:.1f} MiB of drawing instructions.",
+            f"The limit is {min(most, _LARGEST) / 2**20:.1f} MiB for a page of this file.",
+            "Take another copy, or print it to a new PDF.",
+        )
     rewriting = _Rewriting(wide, ArrayObject)
     for operands, operator in content.operations:
-        rewriting.take(operands, operator)
+        if operator in _TEXT:
+            rewriting.take(operands, operator)
     content.operations = rewriting.rewritten
     page[NameObject("/Contents")] = content
+    return length

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
+from stilnovo.errors import InputError
 from stilnovo.library.note_marks import is_note_mark
 from stilnovo.library.page_content import make_plain
 from stilnovo.text.italian import STOP_WORDS, fold
@@ -23,9 +25,12 @@ _NARROW, _WIDE = frozenset("iljtfrI.,;:'’|!()[]- "), frozenset("mwMW—")
 _LIGATURES = {0xFB00 + i: letters for i, letters in enumerate(("ff", "fi", "fl", "ffi", "ffl", "st", "st"))}
 #: An initial is this much larger than the lines beside it.
 _INITIAL = 1.6
+#: More characters or drawings than a page can have.
+_MOST_CHARACTERS, _MOST_FORMS = 500_000, 20_000
 _SHOW = (b"Tj", b"TJ", b"'", b'"')
 
 
+@lru_cache(maxsize=4096)
 def width(text: str) -> float:
     """About how wide a text is, in letters of middling width."""
     return sum(0.55 if c in _NARROW else 1.5 if c in _WIDE else 1.25 if c.isupper() else 1.0 for c in text)
@@ -59,7 +64,7 @@ class PageText:
 
     lines: list[PageLine]
     sideways: list[str] = field(default_factory=list)
-    operators: int = 0
+    bytes: int = 0
 
 
 def _product(tm: Any, cm: Any) -> tuple[float, ...]:
@@ -85,14 +90,17 @@ class _Extraction:
 
     def __init__(self, turn: int = 0, divide: float | None = None, left: bool = True) -> None:
         self.turn, self.divide, self.left = turn, divide, left
-        self.operators = 0
+        self.forms = self.length = 0
         self.emptied: list[tuple[Any, int, Any]] = []
         self.fragments: list[_Fragment] = []
         self.shown: list[tuple[int, float, float, int]] = []  # turn, x, y, bytes of each piece of text
 
     def before(self, operator: Any, operands: Any, cm: Any, tm: Any) -> None:
         """Note where a piece of text is shown; empty it if it is in the other column."""
-        self.operators += 1
+        if operator == b"Do" and operands:
+            self.forms += 1
+            if self.forms > _MOST_FORMS or self.length > _MOST_CHARACTERS:
+                operands[0] = "/no form"  # pypdf passes over one that it does not know
         if operator not in _SHOW or not operands:
             return
         matrix = _product(tm, cm)
@@ -108,6 +116,9 @@ class _Extraction:
 
     def text(self, text: str, cm: Any, tm: Any, font: Any, size: Any) -> None:
         """Take a fragment as pypdf gives it."""
+        self.length += len(text)
+        if self.length > _MOST_CHARACTERS:
+            return
         matrix = _product(tm, cm)
         x, y = _placed(matrix, self.turn)
         scale = (matrix[2] ** 2 + matrix[3] ** 2) ** 0.5
@@ -121,6 +132,12 @@ class _Extraction:
         page.extract_text(orientations=(self.turn,), visitor_operand_before=self.before, visitor_text=self.text)
         for operands, place, content in self.emptied:
             operands[place] = content
+        if self.forms > _MOST_FORMS or self.length > _MOST_CHARACTERS:
+            raise InputError(
+                "A page is refused: it holds more than a page can.",
+                f"{self.length:,} characters in {self.forms:,} drawings.",
+                "Take another copy, or print it to a new PDF.",
+            )
         lines: list[PageLine] = []
         row: list[_Fragment] = []
         for fragment in self.fragments:
@@ -257,9 +274,13 @@ def _ordered(lines: list[PageLine]) -> list[PageLine]:
     return lines
 
 
-def page_text(page: Any) -> PageText:
-    """Read the lines of a page (pypdf's `PageObject`)."""
-    make_plain(page)
+def page_text(page: Any, most: int) -> PageText:
+    """Read the lines of a page (pypdf's `PageObject`).
+
+    Raises:
+        InputError: it has more than `most` bytes of instructions, or more text than a page can have.
+    """
+    length = make_plain(page, most)
     reading = _Extraction()
     lines = reading.read(page)
     turns = Counter(turn for turn, _, _, length in reading.shown if length)
@@ -271,6 +292,7 @@ def page_text(page: Any) -> PageText:
         lines = _in_columns(page, divide)
     else:
         lines = _ordered(lines)
+    page.pop("/Contents", None)  # rewritten, it is as large in memory as all of the page
     if len({round(line.y) for line in lines}) < len(lines) / 2:  # places that say nothing: one line under the other
         lines = [line._replace(x=0.0, y=-12.0 * i) for i, line in enumerate(lines)]
-    return PageText(_with_initials(lines), [words for words in sideways if words.strip()], reading.operators)
+    return PageText(_with_initials(lines), [words for words in sideways if words.strip()], length)

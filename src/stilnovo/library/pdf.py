@@ -28,7 +28,9 @@ from stilnovo.library.running_heads import apparatus, starts_note
 from stilnovo.library.text_builder import Book, Mark, TextBuilder
 from stilnovo.text.italian import fold
 
-_MOST_PAGES, _MOST_CHARACTERS, _MOST_OPERATORS, _MOST_BOOKMARKS = 10_000, 50_000_000, 20_000_000, 5000
+_MOST_PAGES, _MOST_BOOKMARKS, _MOST_AGAIN = 10_000, 5000, 100
+#: A file unpacks to this many times its size at most, or to that many bytes if it is small.
+_UNPACKED, _FEWEST_BYTES = 25, 4_000_000
 #: Fewer letters a page than this, on average, are page numbers on a scan.
 _LETTERS_A_PAGE = 20
 #: A page with less text than this beside large lines is a title page.
@@ -61,7 +63,7 @@ def parse(data: bytes, name: str) -> Book:
         reader = PdfReader(io.BytesIO(data))
         if len(reader.pages) > _MOST_PAGES:
             raise InputError(f"{name} has {len(reader.pages)} pages.", f"The limit is {_MOST_PAGES}.", "Split it.")
-        pages = _pages(reader, name)
+        pages = _pages(reader, name, len(data))
         names = _names(reader)
         bookmarks = list(_bookmarks(reader))
     letters = sum(char.isalpha() for page in pages for line in page.lines for char in line.text)
@@ -86,24 +88,22 @@ def parse(data: bytes, name: str) -> Book:
     return writer.book(names)
 
 
-def _pages(reader: Any, name: str) -> list[PageText]:
-    """The lines of all pages; one that is listed again and again is read once."""
+def _pages(reader: Any, name: str, size: int) -> list[PageText]:
+    """The lines of all pages. One that is listed again is read once, as often as no book lists any."""
     pages: list[PageText] = []
     known: dict[Any, PageText] = {}
-    characters = operators = 0
+    again = 0
+    left = _FEWEST_BYTES + _UNPACKED * size
     for page in reader.pages:
         key = getattr(page.indirect_reference, "idnum", None)
         if key is None or key not in known:
-            known[key] = page_text(page)
-            operators += known[key].operators
+            known[key] = page_text(page, left)
+            left -= known[key].bytes
+        else:
+            again += 1
+        if again > _MOST_AGAIN:
+            raise InputError(f"{name} is refused: it lists the same pages again and again.", "", "Take another copy.")
         pages.append(known[key])
-        characters += sum(len(line.text) for line in known[key].lines)
-        if characters > _MOST_CHARACTERS or operators > _MOST_OPERATORS:
-            raise InputError(
-                f"{name} is refused: its pages hold more than a book does.",
-                f"{characters:,} characters and {operators:,} operators on {len(pages):,} pages.",
-                "Split it, or take another copy.",
-            )
     return pages
 
 
