@@ -11,10 +11,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stilnovo.library.records import Apparatus, ApparatusKind
 from stilnovo.library.source_words import APART, BROKEN, MARKED, ONE, Words, plain_letters, source_words, words_of
@@ -225,19 +225,25 @@ def compare(data: bytes, name: str, text: str, apparatus: Sequence[Apparatus]) -
         text: The stored text.
         apparatus: What is kept apart from it, in order.
     """
+    suffix = PurePath(name).suffix.lower()
     stored, counts = _stored(text, apparatus)
     source = source_words(data, name, frozenset(stored.letters))
-    marked = PurePath(name).suffix.lower() in MARKED
-    result = _compared(
-        source, stored, Conservation(len(source.letters) - sum(source.optional), marked, apparatus=counts)
-    )
+    words, marked = len(source.letters) - sum(source.optional), suffix in MARKED
+    result = _compared(source, stored, Conservation(words, marked, apparatus=counts))
     if result.moved or result.foreign:
         # A note that stands elsewhere in the file may be longer than what it moved over: the author's words come first.
         order = sorted(range(len(stored.author)), key=lambda n: not stored.author[n])
         turned = _Stored(*(list(map(column.__getitem__, order)) for column in stored))  # type: ignore[arg-type]
-        again = _compared(source, turned, Conservation(result.words, marked, apparatus=counts), sum(stored.author))
-        return min(result, again, key=lambda either: either.broken)
-    return result
+        again = _compared(source, turned, Conservation(words, marked, apparatus=counts), sum(stored.author))
+        result = min(result, again, key=lambda either: either.broken)
+    return result if suffix != ".pdf" else _letters_alone(result)
+
+
+def _letters_alone(result: Conservation) -> Conservation:
+    """What counts of a PDF, which draws letters in any order and no spaces: that none is lost and none put in."""
+    lost, foreign = Counter("".join(result.lost)), Counter("".join(result.foreign))
+    same = lost == foreign
+    return replace(result, glued=[], split=[], moved=[], **(dict[str, Any](lost=[], foreign=[]) if same else {}))
 
 
 def _compared(source: Words, stored: _Stored, result: Conservation, until: int | None = None) -> Conservation:

@@ -135,7 +135,12 @@ def _markdown(data: bytes, known: frozenset[str]) -> str:
     text = _decoded(data, known)
     text = re.sub(r"\A(---|\+\+\+)\n.*?\n(?:\1|\.\.\.)\n", _optional, text, count=1, flags=re.S)
     text = re.sub(r"\A(?:%.*\n)+", _optional, text)
-    text = re.sub(r"<!--.*?-->|^ {0,3}(?:```|~~~).*$|\[\^[^\]\n]*\]:?", _optional, text, flags=re.S | re.M)
+    text = re.sub(
+        r"<!--.*?-->|^ {0,3}(?:```|~~~)[^\n]*$|<[a-zA-Z][a-zA-Z0-9+.-]*:[^\s<>]*>|\[\^[^\]\n]*\]:?",
+        _optional,
+        text,
+        flags=re.S | re.M,
+    )
     text = re.sub(r"^ {0,3}\[[^\]\n]+\]:.*$|\{[#.][^}\n]*\}", _optional, text, flags=re.M)
     text = re.sub(r"(?<=\])(?:\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)|\[[^\]\n]*\])", _optional, text)
     text = re.sub(r"\\$", "", text, flags=re.M)
