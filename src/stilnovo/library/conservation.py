@@ -262,6 +262,10 @@ def _missing(source: Words, stored: _Stored, runs: list[_Run], result: Conservat
     elsewhere = Counter(stored.letters[n] for n in only_stored if not stored.author[n])
     elsewhere_author = Counter(stored.letters[n] for n in only_stored if stored.author[n])
     here = Counter(source.letters[n] for n in only_source)
+    # A word that a reader may drop can have been taken for the same word that it may not.
+    optional = [n for n, its in enumerate(source.optional) if its]
+    dropped = set(only_source)
+    spare = Counter(source.letters[n] for n in optional if n not in dropped)
     for n in only_source:
         word = source.letters[n]
         if elsewhere[word]:
@@ -269,6 +273,8 @@ def _missing(source: Words, stored: _Stored, runs: list[_Run], result: Conservat
         elif elsewhere_author[word]:
             elsewhere_author[word] -= 1
             result.moved.append(word)
+        elif spare[word] and not source.optional[n]:
+            spare[word] -= 1
         elif not source.optional[n]:
             result.lost.append(word)
     for n in only_stored:

@@ -128,24 +128,50 @@ def _pdf(data: bytes, _: frozenset[str]) -> str:
 
 
 def _optional(match: re.Match[str]) -> str:
-    return f"{OPTIONAL}{match.group()}{REQUIRED}"
+    return f"{OPTIONAL}{match.group().replace('<', ' ')}{REQUIRED}"
+
+
+#: Code of Markdown: a block between fences, its first line with a language's name; a span between backticks.
+_FENCED = re.compile(
+    r"^(?P<fence>[ >]*(?P<mark>`{3,}|~{3,})[^\n]*)\n(?P<block>.*?)(?:^[ >]*(?P=mark)[`~]*[ \t]*$|\Z)", re.S | re.M
+)
+_SPAN = re.compile(r"(?<!`)(`+)(?!`)((?:[^\n]|\n(?!\s*\n))+?)(?<!`)\1(?!`)")
+# What is no word of the reader's: tags in lines that may be code, comments, marks of notes, addresses, attributes.
+_NO_WORDS = [
+    re.compile(r"^(?: {4}|\t)[^<\n]*<[^\n]*", re.M),
+    re.compile(r"<!--.*?-->|\[\^[^\]\n]*\]:?|<[a-zA-Z][a-zA-Z0-9+.-]*:[^\s<>]*>", re.S),
+    re.compile(r"^ {0,3}\[[^\]]{1,300}\]:\s*\S*.*$(?:\n[ \t]+[\"'(].*$)?|\{[#.:=][^}\n]*\}", re.M),
+    re.compile(r"(?<=\])(?:\([^()]{0,999}(?:\([^()\n]*\)[^()\n]*)?\)|\s?\[[^\]]{0,300}\])"),
+]
 
 
 def _markdown(data: bytes, known: frozenset[str]) -> str:
     text = _decoded(data, known)
     text = re.sub(r"\A(---|\+\+\+)\n.*?\n(?:\1|\.\.\.)\n", _optional, text, count=1, flags=re.S)
     text = re.sub(r"\A(?:%.*\n)+", _optional, text)
-    text = re.sub(
-        r"<!--.*?-->|^ {0,3}(?:```|~~~)[^\n]*$|<[a-zA-Z][a-zA-Z0-9+.-]*:[^\s<>]*>|\[\^[^\]\n]*\]:?",
-        _optional,
-        text,
-        flags=re.S | re.M,
-    )
-    text = re.sub(r"^ {0,3}\[[^\]\n]+\]:.*$|\{[#.][^}\n]*\}", _optional, text, flags=re.M)
-    text = re.sub(r"(?<=\])(?:\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)|\[[^\]\n]*\])", _optional, text)
-    text = re.sub(r"\\$", "", text, flags=re.M)
-    text = re.sub(r"[*~`\\\[\]!^_]", SOFT, text)
-    return page_words(re.sub(r"<(?=[\s\d])", " ", text))
+    pieces, at = list[str](), 0
+    for code in _FENCED.finditer(text):
+        fence, block = html.escape(code["fence"]), html.escape(code["block"])
+        pieces += [_marked_down(text[at : code.start()]), f"\n{OPTIONAL}{fence}{REQUIRED}\n{block}\n"]
+        at = code.end()
+    return page_words("".join([*pieces, _marked_down(text[at:])]))
+
+
+def _marked_down(text: str) -> str:
+    """Markdown outside blocks of code: marks of emphasis may stand inside a word."""
+    tag = re.compile(r"<[^>\n]*>")
+    text = _NO_WORDS[0].sub(lambda line: tag.sub(_optional, line.group()), text)
+    for pattern in _NO_WORDS[1:]:
+        text = pattern.sub(_optional, text)
+    pieces, at = list[str](), 0
+    for span in _SPAN.finditer(text):
+        pieces += [_emphasised(text[at : span.start()]), html.escape(span.group(2))]
+        at = span.end()
+    return "".join([*pieces, _emphasised(text[at:])])
+
+
+def _emphasised(text: str) -> str:
+    return re.sub(r"<(?![a-zA-Z/!])", " ", re.sub(r"[*~`\\\[\]^_]", SOFT, text))
 
 
 def _text(data: bytes, known: frozenset[str]) -> str:
