@@ -33,18 +33,27 @@ _VOWELS = frozenset("aeiouèéò")
 
 @dataclass
 class Aside:
-    """Words that stand apart: their kind and text, and the number they say of a verse. `spaced`: blanks stood around them."""
+    """Words that stand apart: their kind and text, and the number they say of a verse.
+
+    `spaced`: blanks stood around them. `letter`: the image of an initial that may begin the line is that letter.
+    """
 
     kind: ApparatusKind
     text: str
     number: int | None = None
     spaced: bool = False
+    letter: str = ""
 
 
 @dataclass
 class _Line:
     text: str
     asides: list[tuple[int, Aside]] = field(default_factory=list)
+
+    def put_before(self, text: str, asides: Sequence[tuple[int, Aside]] = ()) -> None:
+        """Put text before the line, with what stood apart in it."""
+        self.asides = [*asides, *((at + len(text), aside) for at, aside in self.asides)]
+        self.text = text + self.text
 
 
 @dataclass
@@ -93,14 +102,18 @@ class Flow:
         for raw in "".join(self.pieces).split("\n"):
             parts = re.split(f"([{_ASIDE}{_INITIAL}])", _collapsed(raw))
             line, built, length, end = _Line(""), list[str](), 0, " "
+            after_initial: Aside | None = None
             for part in parts:
                 if part == _ASIDE:
                     line.asides.append((length, next(asides)))
                 elif part == _INITIAL:
                     letter, image = next(asides).text, next(initials)
                     line.asides.append((length, image))
-                    image.number = -ord(letter[0]) if not built else None
+                    image.letter = "" if built else letter
+                    after_initial = image
                 elif part:
+                    if after_initial:
+                        after_initial.spaced, after_initial = part[0] == " ", None
                     piece = part.lstrip(" \t") if end in " \t" else part
                     if piece:
                         built.append(piece)
@@ -113,8 +126,8 @@ class Flow:
         self.initials.clear()
         return lines
 
-    def joins(self, letter: str, following: str, sure: bool) -> bool:
-        """Whether an initial and the text after it are one word. `sure`: the source marks it as an initial."""
+    def joins(self, letter: str, following: str, sure: bool, spaced: bool = False) -> bool:
+        """Whether an initial and the text after it are one word. `sure`: the source marks it; `spaced`: a blank is between."""
         letter = letter.lstrip("«“\"„‘’'(—–- ")
         first, vowel = following[:1], letter[:1].lower() in _VOWELS
         if first in ("'", "’") or letter.endswith(("'", "’")):
@@ -128,35 +141,35 @@ class Flow:
         if not vowel:
             return True
         words = self.vocabulary()
-        return words[(letter + rest).lower()] > 0 or words[rest.lower()] < 2
+        return words[(letter + rest).lower()] > 0 or (not spaced and words[rest.lower()] < 2)
 
     def begun(self, lines: list[_Line]) -> list[_Line]:
         """The lines with images of initials joined to their words, and with the initial that stood before the block."""
         first = next((line for line in lines if line.text), None)
-        for line in lines:
-            for n, (at, aside) in enumerate(line.asides):
-                if aside.kind == "figure" and aside.number is not None and aside.number < 0:
-                    letter = chr(-aside.number)
-                    aside.number = None
-                    if line is first and not line.text[:at].strip() and self.joins(letter, line.text, True):
-                        del line.asides[n]
-                        line.text = letter + line.text
-                        line.asides = [(a + 1, other) for a, other in line.asides]
-                    elif first is None:
-                        self.pending = _Pending(_Line(letter), True, aside)
-                        line.asides = [pair for pair in line.asides if pair[1] is not aside]
-                    break
+        image = next(((line, at, aside) for line in lines for at, aside in line.asides if aside.letter), None)
+        if image and (image[0] is first or first is None):
+            line, at, aside = image
+            if first is None:
+                line.asides.remove((at, aside))
+                self.pending = _Pending(_Line(aside.letter), True, aside)
+            elif before := self.before(aside.letter, line.text, True, aside.spaced):
+                line.asides.remove((at, aside))
+                line.put_before(before)
         if self.pending and first is not None:
             pending, self.pending = self.pending, None
-            if self.joins(pending.line.text, first.text, pending.sure):
-                moved = len(pending.line.text)
-                first.asides = pending.line.asides + [(at + moved, aside) for at, aside in first.asides]
-                first.text = pending.line.text + first.text
+            if before := self.before(pending.line.text, first.text, pending.sure, False, pending.image is not None):
+                first.put_before(before, pending.line.asides)
             elif pending.image:
                 lines = [_Line("", [(0, pending.image)]), *lines]
             else:
                 lines = [pending.line, _Line(""), *lines]
         return lines
+
+    def before(self, letter: str, following: str, sure: bool, spaced: bool, image: bool = True) -> str:
+        """What an initial puts before a text: a letter of its first word, or a word of one letter; nothing if it is neither."""
+        if self.joins(letter, following, sure, spaced):
+            return letter
+        return f"{letter} " if image and following[:1].islower() and letter.lower() != following[:1] else ""
 
     def close(self, gap: str, verse: bool = False, heading: int = 0) -> None:
         """End a line or paragraph; `gap` is put before the next."""
@@ -221,6 +234,7 @@ class ApartFlow(Flow):
     def __init__(self, kind: ApparatusKind, vocabulary: Callable[[], Counter[str]], element: object = None) -> None:
         super().__init__(vocabulary)
         self.kind, self.element, self.texts, self.inner, self.spaced = kind, element, list[str](), list[Aside](), False
+        self.notes: int | None = None  # how many notes stand in the element
 
     def put(self, lines: list[_Line], gap: str, verse: bool, heading: int) -> None:
         """Take in the lines of a block."""

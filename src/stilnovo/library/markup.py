@@ -22,7 +22,7 @@ from stilnovo.library.roles import apparatus_kind, is_initial, is_line, is_poem,
 from stilnovo.library.text_builder import Book, TextBuilder
 from stilnovo.library.title_page import without_title_page
 
-_LEFT_OUT = frozenset(["script", "style", "head"])
+_LEFT_OUT = frozenset(["script", "style", "head", "rp"])
 _PLAIN = frozenset(["pre", "xmp", "listing", "plaintext"])
 _LETTER_ALT = re.compile(
     r"(?:.{0,30}\b(?:initial|letter|lettera|capolettera|iniziale|lettrine|drop ?cap|initiale)\W+)?[«“\"]?([^\W\d_])[.\"”]?",
@@ -63,6 +63,7 @@ class _Page:
             self.close(self.gap(element))
         self.note_place(element)
         kind = self.kinds.get(element) or apparatus_kind(element) or self.raised(element)
+        kind = None if kind == "figure" and _is_letter(element) else kind
         if kind and (not self.apart or self.opens_inside(element, kind)):
             self.apart.append(ApartFlow(kind, self.main.vocabulary, element))
         self.plain += tag in _PLAIN
@@ -78,14 +79,22 @@ class _Page:
         if element.tag == "p" and self.verse and element.parent is not None and is_poem(element.parent):
             lines = element.parent.tag in ("div", "blockquote") and not element.find("br", "span", "div")
             return "\n" if lines else "\n\n"
-        return "\n\n" if is_poem(element) and not is_line(element) else BLOCKS.get(element.tag, "\n")
+        if is_line(element):
+            return "\n"
+        return "\n\n" if is_poem(element) else BLOCKS.get(element.tag, "\n")
 
     def opens_inside(self, element: Element, kind: ApparatusKind) -> bool:
         """Whether an element stands apart from what stands apart itself: other words than those, or a note among notes."""
         outer = self.apart[-1].kind
         if kind != outer:
             return kind != "other"
-        return kind == "note" and element in self.kinds and element.tag in BLOCKS and len(self.apart) == 1
+        if kind != "note" or element not in self.kinds or element.tag not in BLOCKS or len(self.apart) > 1:
+            return False
+        whole = self.apart[0]
+        if whole.notes is None:
+            inside = whole.element.walk() if isinstance(whole.element, Element) else []
+            whole.notes = sum(self.kinds.get(other) == "note" and other.tag in BLOCKS for other in inside[1:])
+        return whole.notes > 1
 
     def note_place(self, element: Element) -> None:
         """Tell that an id is reached, once the words before it in its paragraph are put."""
@@ -150,6 +159,13 @@ class _Page:
             self.main.initial(letter.group(1), Aside("figure", words))
         elif words:
             self.flow.apart(Aside("figure", words))
+
+
+def _is_letter(element: Element) -> bool:
+    """Whether all that an element shows is the image of one letter."""
+    images = element.find("img") if element.tag in ("div", "span", "p", "figure") else []
+    letter = _LETTER_ALT.fullmatch(images[0].get("alt").strip()) if len(images) == 1 else None
+    return letter is not None and letter.group(1).isupper() and not element.words()
 
 
 def write(

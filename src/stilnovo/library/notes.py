@@ -26,6 +26,9 @@ NOTE_TITLE = re.compile(
     r"[^.!?;]{0,30}\W*",
     re.I,
 )
+_NUMBERED = re.compile(r"[\[(]?(?:\d{1,3}|[*†‡])[\])]?[.:)\s]")
+_TITLES = frozenset(["h1", "h2", "h3", "h4", "h5", "h6", "p", "div", "dt", "caption"])
+_BODIES = frozenset(["p", "div", "li", "dd", "dt", "tr", "aside", "section", "blockquote", "ol", "ul", "dl", "table"])
 _HEADING = re.compile(r"h[1-6]\Z")
 #: A note of more words than this is sooner a chapter.
 _LONGEST = 5000
@@ -156,9 +159,11 @@ class _Notes:
                     self.note(body)
             elif declared or (raised and named):
                 self.mark(link)
+            else:
+                later.append((link, element))
         for link, element in later:  # a note that is named a second time
-            body = self.body(element)
-            if body is not None and body in self.kinds and not any(_inside(link, e) for e in self.kinds if e is body):
+            bodies = [e for e in (element, *_around(element)) if self.kinds.get(e) == "note" and e.tag in _BODIES]
+            if bodies and not any(_inside(link, body) for body in bodies):
                 self.mark(link)
 
     def note(self, body: Element) -> None:
@@ -172,32 +177,65 @@ class _Notes:
             following = self.next_block(following)
 
     def complete(self) -> None:
-        """Take the second paragraphs of notes and their title for notes where notes stand together."""
+        """Take the second paragraphs of notes, and their title, for notes where notes stand together."""
         for parent, bodies in self.bodies.items():
-            blocks = [e for e in parent.children if isinstance(e, Element) and (e.tag in BLOCKS)]
-            is_body = [self.kinds.get(e) == "note" for e in blocks]
-            first, last = (
-                is_body.index(True) if any(is_body) else 0,
-                len(blocks) - 1 - is_body[::-1].index(True) if any(is_body) else -1,
+            blocks = [e for e in parent.children if isinstance(e, Element) and e.tag in BLOCKS]
+            at = [n for n, e in enumerate(blocks) if self.kinds.get(e) == "note"]
+            if not at or len(bodies) * 2 < at[-1] - at[0] + 1:
+                continue
+            # Below their own title all that follows is notes, up to the next heading.
+            titled = at[0] > 0 and NOTE_TITLE.fullmatch(blocks[at[0] - 1].words()[:80]) is not None
+            for block in blocks[at[0] : len(blocks) if titled else at[-1] + 1]:
+                if is_heading(block):
+                    break
+                self.kinds[block] = "note"
+        for element in list(self.order):
+            leaf = element.tag in _TITLES and not any(
+                isinstance(e, Element) and e.tag in BLOCKS for e in element.children
             )
-            together = sum(is_body) >= 0.5 * (last - first + 1)
-            before = [e for e in blocks[:first] if e.words()]
-            alone = all(is_heading(e) or NOTE_TITLE.fullmatch(e.words()[:80]) for e in before) and bool(bodies)
-            if together:
-                end = (
-                    len(blocks)
-                    if alone
-                    and len(before) == len([*before])
-                    and before
-                    and NOTE_TITLE.fullmatch(before[-1].words()[:80])
-                    else last + 1
-                )
-                for block in blocks[first:end]:
-                    if is_heading(block) and not is_body[blocks.index(block)]:
-                        break
-                    self.kinds[block] = "note"
-            if before and len(before[-1].words()) <= 60 and NOTE_TITLE.fullmatch(before[-1].words()):
-                self.kinds[before[-1]] = "note"
+            if leaf and len(element.children) < _FIRST and NOTE_TITLE.fullmatch(element.words()[:80]):
+                self.title(element)
+
+    def title(self, element: Element) -> None:
+        """Take a heading *Note* for a part of the notes below it, and what is numbered below it for notes."""
+        while (
+            element.parent is not None and element.parent.tag in ("div", "header") and len(element.parent.children) < 4
+        ):
+            if element.parent.words() != element.words():
+                break
+            element = element.parent
+        following: list[Element] = []
+        other, most = self.next_block(element), 2000 if is_heading(element) else 3
+        while other is not None and not is_heading(other) and len(following) < most:
+            following.append(other)
+            other = self.next_block(other)
+        full = [e for e in following if e.words()]
+        if not full:
+            return
+        numbered = sum(_NUMBERED.match(e.words()) is not None for e in full) * 10 >= len(full) * 6
+        if self.kinds.get(full[0]) == "note" or apparatus_kind(full[0]) == "note" or self.holds_notes(full[0]):
+            self.kinds[element] = "note"
+        elif is_heading(element) and numbered and NOTE_TITLE.fullmatch(element.words()):
+            self.kinds.update(dict.fromkeys([element, *full], "note"))
+
+    def holds_notes(self, element: Element) -> bool:
+        """Whether the first words in an element are a note."""
+        for _ in range(_FIRST):
+            first = next((e for e in element.children if isinstance(e, Element) and e.words()), None)
+            if first is None:
+                return False
+            if self.kinds.get(first) == "note" or apparatus_kind(first) == "note":
+                return first.tag in _BODIES
+            element = first
+        return False
+
+
+def _around(element: Element) -> list[Element]:
+    around = []
+    while element.parent is not None:
+        element = element.parent
+        around.append(element)
+    return around
 
 
 def _inside(element: Element, other: Element) -> bool:

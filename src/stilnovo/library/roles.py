@@ -124,6 +124,7 @@ _POEMS = frozenset(
     ]
 )
 _LINES = frozenset(["line", "verse-line", "vers", "verso", "poetry-line", "l", "poemline", "poem-line", "verseline"])
+_UNSEEN = frozenset(["sr-only", "visually-hidden", "visuallyhidden", "screen-reader-text", "screen-reader-only"])
 _INITIALS = re.compile(
     r"(?:drop|initial|lettrine|capolettera|iniziale|versal|first-?letter|cap-?letter|big-?letter)", re.I
 )
@@ -207,6 +208,8 @@ def apparatus_kind(element: Element) -> ApparatusKind | None:
     types, classes = marks(element)
     if "hidden" in attributes or attributes.get("aria-hidden") == "true" or _HIDDEN.search(attributes.get("style", "")):
         return "other"
+    if not _UNSEEN.isdisjoint(classes) and not _spoken(element):
+        return "other"
     for word in types:
         if word in _TYPES:
             return _TYPES[word]
@@ -214,6 +217,12 @@ def apparatus_kind(element: Element) -> ApparatusKind | None:
     if kind or tag in ("body", "html"):
         return kind
     return _by_class(element, classes)
+
+
+def _spoken(element: Element) -> bool:
+    """Whether hidden words are read aloud in the place of ones beside them."""
+    beside = element.parent.children[:12] if element.parent is not None else []
+    return any(isinstance(other, Element) and other.get("aria-hidden") == "true" for other in beside)
 
 
 def _by_class(element: Element, classes: list[str]) -> ApparatusKind | None:
@@ -255,7 +264,12 @@ def is_poem(element: Element) -> bool:
 
 def is_line(element: Element) -> bool:
     """Whether an element is marked as one line of verse."""
-    return bool(element.attributes) and element.tag != "a" and not _LINES.isdisjoint(marks(element)[1])
+    if not element.attributes or element.tag == "a":
+        return False
+    classes = marks(element)[1]
+    if "verse" in classes and element.parent is not None and is_poem(element.parent):
+        return not any(isinstance(child, Element) and child.tag in (*BLOCKS, "br") for child in element.children)
+    return not _LINES.isdisjoint(classes)
 
 
 def is_initial(element: Element) -> bool:
