@@ -11,6 +11,7 @@ import posixpath
 import re
 import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -202,11 +203,11 @@ class _Package:
         return Names(titles[0].words() if titles else "", direct_name(author), year)
 
 
-def _roots(package: _Package) -> dict[str, Element]:
+def _roots(package: _Package, pages: Iterable[str]) -> dict[str, Element]:
     """Parse the pages that can be read; a warning names each that cannot."""
     roots: dict[str, Element] = {}
     left, missing = MOST_ELEMENTS, list[str]()
-    for path in package.spine():
+    for path in pages:
         if path not in package.members.values():
             missing.append(path)
             continue
@@ -255,11 +256,10 @@ def parse(data: bytes, name: str) -> Book:
         if any(re.search(r"html?$", element.get("uri")) for element in locked):
             raise InputError(f"{name} is protected (DRM).", "", "Take a copy without protection.")
     linear = package.spine()
-    package.warnings.clear()
-    roots = _roots(package)
+    roots = _roots(package, linear)
     entries, words = package.contents()
     notes = find_notes(roots)
-    kinds = {path: find_contents(root, path, roots) | notes for path, root in roots.items()}
+    kinds = {path: find_contents(root, path, roots, notes) for path, root in roots.items()}
     whole: dict[str, ApparatusKind] = {}
     for path, root in roots.items():
         labels = [entry.label for entry in entries if entry.page == path][:1]

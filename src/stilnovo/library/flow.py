@@ -157,7 +157,9 @@ class Flow:
                 line.put_before(before)
         if self.pending and first is not None:
             pending, self.pending = self.pending, None
-            if before := self.before(pending.line.text, first.text, pending.sure, False, pending.image is not None):
+            if before := self.before(
+                pending.line.text, first.text, pending.sure, False, pending.sure or pending.image is not None
+            ):
                 first.put_before(before, pending.line.asides)
             elif pending.image:
                 lines = [_Line("", [(0, pending.image)]), *lines]

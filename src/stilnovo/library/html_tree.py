@@ -151,6 +151,7 @@ class _Tree:
         self.root = Element("html", {}, None)
         self.here, self.stack = self.root, [self.root]
         self.open = defaultdict(int, html=1)
+        self.bare = True  # neither text nor its elements came yet
         self.xhtml, self.name, self.left = xhtml, name, most
 
     def pop(self) -> None:
@@ -180,8 +181,9 @@ class _Tree:
 
     def text(self, text: str) -> None:
         """Add text."""
-        if self.here.tag == "head" and text.strip():
-            self.pop()
+        if self.bare and self.here.tag in ("head", "html") and not text.isspace():
+            self.end_up_to(frozenset(["head"]), frozenset())
+            self.bare = False
         self.here.children.append(text)
 
     def start(self, tag: str, attributes: dict[str, str], empty: bool) -> None:
@@ -193,6 +195,9 @@ class _Tree:
             first = self.root if tag == "html" else next(e for e in self.stack if e.tag == "body")
             first.attributes = {**attributes, **first.attributes}
             return
+        if self.bare and tag in _HEAD - {"template", "object"} and self.here is self.root:
+            self.start("head", {}, False)
+        self.bare = self.bare and tag in _HEAD | {"head"}
         if self.open["head"] and tag not in _HEAD and (tag == "body" or self.here.tag == "head"):
             self.end_up_to(frozenset(["head"]), frozenset())
         if tag in _ENDS:

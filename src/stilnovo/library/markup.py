@@ -77,7 +77,7 @@ class _Page:
     def gap(self, element: Element) -> str:
         """What stands before and after a block: a line's end for one that is a line of a stanza."""
         if element.tag == "p" and self.verse and element.parent is not None and is_poem(element.parent):
-            lines = element.parent.tag in ("div", "blockquote") and not element.find("br", "span", "div")
+            lines = element.parent.tag in ("div", "blockquote") and not element.find("br", "div")
             return "\n" if lines else "\n\n"
         if is_line(element):
             return "\n"
@@ -232,7 +232,7 @@ def page(content: str, name: str) -> Book:
     """
     root = parse_tree(content, name)
     builder, outline = TextBuilder(), Outline()
-    kinds = find_contents(root, "", [""]) | find_notes({"": root})
+    kinds = find_contents(root, "", [""], find_notes({"": root}))
     write(builder, root, kinds, outline)
     outline.finish(builder)
     if not builder.length and not builder.apparatus:

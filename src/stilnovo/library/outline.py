@@ -38,6 +38,8 @@ _ELSEWHERE = re.compile(
 )
 #: A list is a table of contents from so many links that hold this share of its letters.
 _LINKS, _SHARE = 3, 0.6
+#: A title or a line of links consists of no more elements than this.
+_FEW = 30
 #: A label printed farther below than this where its section begins is not its heading.
 _NEAR = 300
 _NAMED = ("introduzione", "prefazione", "prologo", "epilogo", "conclusione", "proemio", "appendice", "nota")
@@ -227,34 +229,41 @@ def _letters(text: str) -> int:
     return sum(map(str.isalnum, text))
 
 
-def _counts(root: Element, page: str, pages: Collection[str]) -> dict[Element, tuple[int, int, int]]:
-    """Letters, letters in links into the book, and such links, of every element."""
+def _counts(
+    root: Element, page: str, pages: Collection[str], notes: Collection[Element]
+) -> dict[Element, tuple[int, int, int, int]]:
+    """Letters, letters in links into the book, such links, and elements, in every element."""
     counts: dict[Element, list[int]] = {}
     for element in reversed(root.walk()):
-        count = counts.setdefault(element, [0, 0, 0])
+        count = counts.setdefault(element, [0, 0, 0, 1])
         count[0] += sum(_letters(child) for child in element.children if isinstance(child, str))
         target = place(page, element.get("href")) if element.tag == "a" and element.get("href") else None
         if target and (target[0] in pages or target[0] == page):
-            count[1:] = count[0], 1
+            count[1:3] = count[0], 1
+        if element in notes:
+            count[:3] = 0, 0, 0
         if element.parent is not None:
-            above = counts.setdefault(element.parent, [0, 0, 0])
+            above = counts.setdefault(element.parent, [0, 0, 0, 1])
             above[:] = [a + b for a, b in zip(above, count, strict=True)]
-    return {element: (count[0], count[1], count[2]) for element, count in counts.items()}
+    return {element: (count[0], count[1], count[2], count[3]) for element, count in counts.items()}
 
 
-def find_contents(root: Element, page: str, pages: Collection[str]) -> dict[Element, ApparatusKind]:
-    """Find tables of contents, and transcriber's notes, among the elements of a page."""
-    kinds: dict[Element, ApparatusKind] = {}
-    counts = _counts(root, page, pages)
+def find_contents(
+    root: Element, page: str, pages: Collection[str], notes: Mapping[Element, ApparatusKind]
+) -> dict[Element, ApparatusKind]:
+    """Find tables of contents, and transcriber's notes, among the elements of a page beside its `notes`; all together."""
+    kinds: dict[Element, ApparatusKind] = dict(notes)
+    counts = _counts(root, page, pages, notes)
 
     def linked(element: Element) -> bool:
-        letters, inside, links = counts[element]
+        letters, inside, links, _ = counts[element]
         return links > 0 and inside >= _SHARE * letters > 0
 
     for element in root.walk():
         if (
             element.tag in BLOCKS
             and counts[element][0] <= 80
+            and counts[element][3] <= _FEW
             and linked(element)
             and _ELSEWHERE.fullmatch(element.words())
         ):
@@ -275,11 +284,11 @@ def find_contents(root: Element, page: str, pages: Collection[str]) -> dict[Elem
 
 
 def _under_titles(
-    blocks: list[Element], counts: dict[Element, tuple[int, int, int]], kinds: dict[Element, ApparatusKind]
+    blocks: list[Element], counts: dict[Element, tuple[int, int, int, int]], kinds: dict[Element, ApparatusKind]
 ) -> None:
     """Take what follows a heading *Indice* or *Nota del trascrittore*, up to the next heading, for what it says."""
     for at, block in enumerate(blocks):
-        if counts[block][0] > 60 or not counts[block][0]:
+        if counts[block][0] > 60 or not counts[block][0] or counts[block][3] > _FEW or block.tag == "nav":
             continue
         title = block.words()
         contents = CONTENTS_TITLE.fullmatch(title) is not None
@@ -292,7 +301,8 @@ def _under_titles(
             following.append(other)
         full = [other for other in following if counts[other][0]]
         letters = sum(counts[other][0] for other in full)
-        short = contents and all(kinds.get(other) == "contents" or counts[other][0] <= 90 for other in full)
+        listed = len(full) >= _LINKS or (bool(full) and full[0].tag in ("ul", "ol", "table", "dl"))
+        short = contents and listed and all(kinds.get(other) == "contents" or counts[other][0] <= 90 for other in full)
         if full and (short or (contents and kinds.get(full[0]) == "contents")):
             following = following if short else full[:1]
         elif contents or letters > 3000:
@@ -303,28 +313,15 @@ def _under_titles(
 
 # What the words for a page say that it is (landmarks, labels, names of files), and how many letters it may have at most.
 _PAGE_WORDS: tuple[tuple[re.Pattern[str], ApparatusKind, int], ...] = (
-    (re.compile(r"\b(?:cover|copertina|couverture|cubierta|omslag)\b|^cover|^copertina", re.I), "title page", 1200),
-    (
-        re.compile(
-            r"\b(?:(?:half[- ]?)?title[- ]?page|frontespizio|occhiello|titelseite|page de titre)\b|^title$|^titre$",
-            re.I,
-        ),
-        "title page",
-        2500,
-    ),
-    (
-        re.compile(r"copyright|\b(?:credits|crediti|imprint|licen[sz]e|licenza|diritti d.autore)\b", re.I),
-        "licence",
-        40_000,
-    ),
-    (
-        re.compile(r"^colophon\b|about this (?:digital )?edition|informazioni su questa edizione|^about$", re.I),
-        "colophon",
-        10_000,
-    ),
-    (re.compile(r"^(?:toc|loi|lot|contents|indice|index|sommario|table[- ]of[- ]contents)\b", re.I), "contents", 0),
-    (re.compile(r"^(?:foot|end|rear)?notes?\b|^note?\b", re.I), "note", 0),
-)
+    (re.compile(r"(?:book )?(?:cover|copertina|couverture|cubierta|omslag)(?: ?page| ?image)?"), "title page", 1200),
+    (re.compile(r"(?:half ?)?title(?: ?page)?|titre|frontespizio|occhiello|titelseite|page de titre"), "title page", 2500),
+    (re.compile(r"(?:un)?copyright(?: page| notice)?|imprint|credits|crediti|(?:the )?(?:full )?(?:project gutenberg )?licen[sc]e|licenza"
+                r"|diritti(?: d autore)?"), "licence", 40_000),
+    (re.compile(r"colophon|about|about this (?:digital )?edition|informazioni su questa edizione(?: elettronica)?"), "colophon", 10_000),
+    (re.compile(r"toc|loi|lot|contents|indice|index|sommario|table of contents"), "contents", 0),
+    (re.compile(r"(?:foot ?|end ?|rear ?)?notes?|note"), "note", 0),
+)  # fmt: skip
+_LICENCE = re.compile(r"©|copyright|isbn|diritti|licen[sc]|rights|gutenberg|creative commons|imprint|edizione", re.I)
 
 
 def page_kind(
@@ -339,7 +336,8 @@ def page_kind(
         words: What the book calls it, in its landmarks and its table of contents.
         linear: Whether it belongs to the running text.
     """
-    letters = _letters(root.words())
+    said = root.words()
+    letters = _letters(said)
     shares: dict[ApparatusKind, int] = defaultdict(int)
     waiting = [root]
     while waiting:
@@ -352,8 +350,10 @@ def page_kind(
     stem = re.sub(r"\.\w+\Z", "", posixpath.basename(path))
     heading = next((element.words()[:80] for element in root.walk() if is_heading(element)), "")
     for word in (*words, stem, heading):
+        plain = " ".join(re.findall(r"[^\W\d_]+", fold(word)))
         for pattern, kind, most in _PAGE_WORDS:
-            if pattern.search(word) and (letters <= most or shares[kind] > 0.5 * letters):
+            fits = letters <= most or shares[kind] > 0.5 * letters
+            if fits and pattern.fullmatch(plain) and (kind != "licence" or _LICENCE.search(said)):
                 return kind
     if words[0] == "toc":
         return "contents"

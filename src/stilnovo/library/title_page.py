@@ -20,7 +20,7 @@ _LONGEST = 1800
 _NAMED = re.compile(
     rf"\W*(?:{'|'.join(sorted({*PARTS, *CHAPTERS, *KINDS}))}|chapter|part|book|act|scene|scène|acte|chapitre|kapitel"
     r"|introduzione|introduction|prefazione|preface|préface|vorwort|prologo|prologue|proemio|personaggi|dramatis|avvertenza|dedica|epigra(?:fe|ph))\b"
-    r"|\W*(?:[IVXLC]+|\d{1,3})\b",
+    r"|\W*(?-i:[IVXLCDM]+|\d{1,3})\W*(?:[.:)—–-]|\Z)",
     re.I,
 )
 
