@@ -201,6 +201,69 @@ def test_a_text_is_checked_quotation_by_quotation(browser: Any, tmp_path: Path) 
         assert service.get("/api/works").json()["works"][2:] == []  # checked, not added
 
 
+PLAY = """<TEI><teiHeader><fileDesc><titleStmt><title>La prova</title><author>Bruni, Ada</author></titleStmt></fileDesc>
+</teiHeader><text><body><div type="act" n="1"><div type="scene" n="1"><stage>Sala di locanda.</stage>
+<sp><speaker>Mirandolina</speaker><p>Non voglio protettori<note>Così nella prima edizione.</note>, non voglio re<pb n="12" break="no"/>gali.</p></sp>
+<sp><speaker>Cavaliere</speaker><l n="5">Vedo pur troppo che per vincere</l><l n="6">non basta disprezzarvi.</l></sp></div>
+<div type="scene" n="2"><p>Resta la scena vuota.</p></div></div></body></text></TEI>"""
+
+
+def test_what_stands_beside_the_authors_words_is_shown_in_its_place(browser: Any, tmp_path: Path) -> None:
+    """The preview says how much it is; in the reader it has its place, opens, and is not copied with the text."""
+    with serving(sample_file(tmp_path)) as service, reading(browser, service.base_url) as page:
+        page.click("#to-shelf")
+        with page.expect_file_chooser() as chooser:
+            page.click("#add-text")
+        chooser.value.set_files({"name": "prova.xml", "mimeType": "text/xml", "buffer": PLAY.encode()})
+        preview = page.locator("dialog.preview")
+        preview.wait_for()
+        facts = preview.locator(".facts").nth(1).inner_text()
+        assert facts == "Fuori dal testo dell’autore: 9 parole (nota 4, didascalia 3, personaggio 2)"
+        preview.locator(".main-act").click()
+        page.locator(".contents button").first.click()
+        body = page.locator("#reader .reader-body")
+        body.locator(".apart.speaker").first.wait_for()
+        assert body.locator(".apart.stage").inner_text() == "Sala di locanda."
+        assert body.locator(".apart.speaker").all_inner_texts() == ["Mirandolina", "Cavaliere"]
+        assert body.locator(".verses li").first.get_attribute("data-number") == "5"
+        assert body.locator(".note-text").is_hidden()
+        body.locator(".note-mark").click()
+        assert body.locator(".note-text").inner_text() == "Così nella prima edizione."
+        assert body.locator(".note-mark").get_attribute("aria-expanded") == "true"
+        selected = page.evaluate(
+            """() => { getSelection().selectAllChildren(document.querySelector('#reader .reader-body'));
+            return getSelection().toString(); }"""
+        )
+        assert "Non voglio protettori, non voglio regali." in selected
+        assert "edizione" not in selected
+        assert "Mirandolina" not in selected
+
+
+def test_a_mended_file_says_what_it_replaces(browser: Any, tmp_path: Path) -> None:
+    """The preview names the work; it is replaced unless both are to be kept."""
+    with serving(sample_file(tmp_path)) as service, reading(browser, service.base_url) as page:
+        page.click("#to-shelf")
+        for text, both in (
+            (BOOK, None),
+            (BOOK.replace("tornò", "ritornò"), False),
+            (BOOK.replace("tornò", "venne"), True),
+        ):
+            page.evaluate("location.hash = '#/biblioteca'")
+            page.locator("#add-text").wait_for()
+            with page.expect_file_chooser() as chooser:
+                page.click("#add-text")
+            chooser.value.set_files({"name": "casa.txt", "mimeType": "text/plain", "buffer": text.encode()})
+            preview = page.locator("dialog.preview")
+            preview.wait_for()
+            if both is not None:
+                assert "Sostituisce «La casa sul fiume» (Ada Bruni, 1891)" in preview.locator(".same").inner_text()
+                preview.locator("input[name=keep_both]").set_checked(both)
+            preview.locator(".main-act").click()
+            page.locator(".work-head h2", has_text="La casa sul fiume").wait_for()
+        works = service.get("/api/works").json()["works"]
+        assert [work["title"] for work in works].count("La casa sul fiume") == 2
+
+
 def test_words_that_cannot_be_sent_are_not_lost(browser: Any, tmp_path: Path) -> None:
     with serving(sample_file(tmp_path)) as service:
         with reading(browser, service.base_url, refused=1) as page:

@@ -81,7 +81,7 @@ function card(quotation) {
   const parts = [h("div.checked-head", {}, badge(status), h("span.where", {}, where)), h("blockquote", { lang: "it" }, around(quotation))];
   if (quotation.difference?.length) parts.push(h("p.difference", { lang: "it" }, h("span.label", {}, t("source_words")), " ", difference(quotation.difference)));
   else if (place && (status === "misattributed" || place.before || place.after)) parts.push(h("p.difference", { lang: "it" }, h("span.label", {}, t("source_words")), ` «${place.shown}»`));
-  if (quotation.attribution && status === "misattributed") parts.push(h("p.said", {}, t("text_says", { what: quotation.attribution })));
+  if (quotation.attribution && (status === "misattributed" || quotation.place_differs)) parts.push(h("p.said", {}, t("text_says", { what: quotation.attribution })));
   if (place?.citation) parts.push(h("p.from", {}, h("button.cite", { type: "button", "aria-label": t("open_citation", { what: place.citation }), onclick: () => reader.open(place) }, source(place))));
   return h(`li.checked.${LOOKS[status][1]}`, {}, parts);
 }
