@@ -203,7 +203,8 @@ def test_a_text_is_checked_quotation_by_quotation(browser: Any, tmp_path: Path) 
 
 PLAY = """<TEI><teiHeader><fileDesc><titleStmt><title>La prova</title><author>Bruni, Ada</author></titleStmt></fileDesc>
 </teiHeader><text><body><div type="act" n="1"><div type="scene" n="1"><stage>Sala di locanda.</stage>
-<sp><speaker>Mirandolina</speaker><p>Non voglio protettori<note>Così nella prima edizione.</note>, non voglio re<pb n="12" break="no"/>gali.</p></sp>
+<sp><speaker>Mirandolina</speaker><p>Non voglio protettori<note>Così nella prima edizione.</note>, non voglio
+re<pb n="12" break="no"/>gali.</p></sp>
 <sp><speaker>Cavaliere</speaker><l n="5">Vedo pur troppo che per vincere</l><l n="6">non basta disprezzarvi.</l></sp></div>
 <div type="scene" n="2"><p>Resta la scena vuota.</p></div></div></body></text></TEI>"""
 
