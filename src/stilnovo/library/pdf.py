@@ -18,7 +18,7 @@ from pathlib import PurePath
 from typing import Any
 
 from stilnovo.errors import InputError, needs, reported
-from stilnovo.library import detection
+from stilnovo.library import detection, numerals
 from stilnovo.library.hyphens import Hyphens
 from stilnovo.library.names import Names, direct_name, from_file_name
 from stilnovo.library.page_lines import PageText, page_text
@@ -210,7 +210,22 @@ def _marks(
     if len(listed) >= 2 and len(listed) * 2 >= detected:
         return listed
     large = _large(rows, places)
-    return large if len(large) >= 2 and len(large) * 5 >= detected * 4 else []
+    if len(large) >= 2 and len(large) * 5 >= detected * 4:
+        return large
+    numbered = _numbered(rows, places)
+    return numbered if len(numbered) > max(2, detected) else []
+
+
+def _numbered(rows: Sequence[Row], places: Sequence[tuple[int, int]]) -> list[Mark]:
+    """Headings that are a number alone on its line and count from one: the poems of a book, however short."""
+    marks: list[Mark] = []
+    for row, (start, end) in zip(rows, places, strict=True):
+        number = numerals.value(row.line.text.strip(" .")) if row.heading else None
+        if number == len(marks) + 1:
+            marks.append((start, end, 1, [row.line.text]))
+        elif number is not None:
+            return []
+    return marks
 
 
 def _listed(
