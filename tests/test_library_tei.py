@@ -218,6 +218,20 @@ def test_words_kept_apart_know_where_they_stood() -> None:
     ]  # fmt: skip
 
 
+def test_front_matter_that_is_no_text() -> None:
+    book = tei(
+        "<front><div type='liminal'><head>Ada Prova</head><head>Prove</head></div><div><head>PROPRIETÀ LETTERARIA</head><p>Tip. Rossi.</p>"
+        "</div><div><head>Al lettore</head><p>Ecco.</p></div></front><body><div><head>PARTE PRIMA</head></div><p>Era.</p></body>"
+    )
+    assert kept(book) == [
+        ("title page", "Ada Prova"),
+        ("title page", "Prove"),
+        ("licence", "PROPRIETÀ LETTERARIA"),
+        ("licence", "Tip. Rossi."),
+    ]
+    assert book.text.split() == ["Al", "lettore", "Ecco.", "PARTE", "PRIMA", "Era."]
+
+
 # Sections
 
 
@@ -284,6 +298,16 @@ def test_a_section_without_heading_begins_with_its_first_word() -> None:
     )
     assert [book.text[s.body : s.end].strip() for s in sections(book)] == ["Vengo.", "Vado."]
     assert [item.at for item in book.apparatus] == [0, *[book.text.index("Vado.")] * 2]
+
+
+def test_text_behind_a_section_is_not_in_it() -> None:
+    chapter = "<div type='chapter'><head>{}</head><p>{}</p></div>"
+    part = f"<div type='part'><head>PARTE PRIMA</head><p>Prima.</p>{chapter.format('I', 'Dentro.')}<p>Poi.</p></div>"
+    book = tei(f"<body>{part}{chapter.format('Epilogo', 'Fine.')}<div><p>Altro.</p></div>Nudo.</body>")
+    assert [(section.label, " ".join(book.text[section.body : section.end].split())) for section in sections(book)] == [
+        ("PARTE PRIMA", "Prima."), ("PARTE PRIMA, Capitolo I", "Dentro."), ("PARTE PRIMA", "Poi."), ("Epilogo", "Fine."),
+        ("", "Altro. Nudo."),
+    ]  # fmt: skip
 
 
 def test_several_texts_in_a_group_and_a_corpus() -> None:

@@ -202,6 +202,7 @@ class _Walker(TeiWriter):
             self.heading_ends(frame.heading)
         if frame.division:
             self.depth -= 1
+            self.open.pop()
             if frame.division in self.waiting:  # it has no words
                 self.waiting.remove(frame.division)
                 self.held = self.held if self.waiting else self.let_go()
@@ -293,7 +294,10 @@ class _Walker(TeiWriter):
         )
         self.heads.update(dict.fromkeys(run, division))
         if not run:
+            if division.heading(0, 0) is None:
+                return
             self.waiting.append(division)
+        self.open.append(division)
         frame.division = division
         self.depth += 1
 

@@ -141,6 +141,7 @@ class Division:
         heads: The elements of its printed heading.
         later: Lines of heads that stand below an epigraph.
         lines: Lines of the heading as they were written, and where they stand.
+        named: Its heading, once it is known; what follows a section inside it stands under it again.
     """
 
     element: ET.Element
@@ -153,9 +154,14 @@ class Division:
     lines: list[str] = field(default_factory=list)
     start: int = -1
     end: int = -1
+    named: Heading | None = None
 
     def heading(self, start: int, end: int) -> Heading | None:
         """Its heading at these offsets; None: it is no section."""
+        self.named = replace(self.named, start=start, end=end) if self.named else self._heading(start, end)
+        return self.named
+
+    def _heading(self, start: int, end: int) -> Heading | None:
         if self.label:
             return Heading(start, end, self.depth, "parte", None, self.label)
         said = kind_of(self.element) or ("poesia" if self.poem else "")

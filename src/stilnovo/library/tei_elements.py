@@ -84,6 +84,9 @@ _CONTENTS = re.compile(
     r"(?:indice(?: generale| dei capitoli| del volume)?|sommario|table des mati[eè]res|(?:table of )?contents|inhalt)\W*\Z",
     re.I,
 )
+_LICENCE = re.compile(
+    r"(?:propriet[àa] letteraria|copyright|(?:tutti i )?diritti riservati|riservati tutti i diritti)\W*\Z", re.I
+)
 #: Elements that make a division apparatus when they are all that it holds.
 _ALONE = frozenset(["castList", "note", "noteGrp", "listApp", "titlePage", "docImprint", "set"])
 _LINE_NUMBERS = frozenset(["linenumber", "linenum", "lineno", "versenumber", "versenum", "line"])
@@ -140,7 +143,7 @@ def apart(element: ET.Element, parent: ET.Element | None) -> ApparatusKind | Non
     if tag == "fw":
         return _FORMS.get(type_of(element), "running head")
     if is_division(tag):
-        return _division(element)
+        return _division(element, parent)
     said = type_of(element)
     if tag == "list" and said in ("toc", "index", "contents", "indice"):
         return "contents"
@@ -155,17 +158,25 @@ def apart(element: ET.Element, parent: ET.Element | None) -> ApparatusKind | Non
     return "note" if _is_note_mark(element) else None
 
 
-def _division(element: ET.Element) -> ApparatusKind | None:
-    """What a division is as a whole: by its type, by its head, or since under a head it holds nothing but apparatus."""
+def _division(element: ET.Element, parent: ET.Element | None) -> ApparatusKind | None:
+    """What a division is as a whole: by its type; by its head; or by what it holds.
+
+    A table of contents is a list under such a head. Nothing but heads in the front matter is a title page; nothing but
+    notes or characters under a head is what these are.
+    """
     said = type_of(element)
     kind = next((kind for kind, pattern in _DIVISIONS if pattern.match(said)), None) if said else None
-    if kind is None and len(element) and tag_of(element[0]) == "head" and _CONTENTS.match(words(element[0])):
-        tags = {tag_of(child) for child in element}
-        return "contents" if tags & {"list", "table"} and not tags & {"p", "div", "lg"} else None
-    if kind is None and len(element) > 1 and tag_of(element[0]) == "head":
-        inside = {tag_of(child) for child in element} - BREAKS - {"head"}
-        return _APART[tag_of(element[-1])] if inside <= _ALONE and tag_of(element[-1]) in _ALONE else None
-    return kind
+    if kind or not len(element) or tag_of(element[0]) != "head":
+        return kind
+    head, last = words(element[0]), tag_of(element[-1])
+    inside = {tag_of(child) for child in element} - BREAKS
+    if _CONTENTS.match(head) and inside & {"list", "table"} and not inside & {"p", "div", "lg"}:
+        return "contents"
+    if _LICENCE.match(head):
+        return "licence"
+    if inside == {"head"} and parent is not None and tag_of(parent) == "front":
+        return "title page"
+    return _APART[last] if last in _ALONE and inside <= _ALONE | {"head"} else None
 
 
 def _is_note_mark(element: ET.Element) -> bool:

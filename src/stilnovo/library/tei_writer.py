@@ -7,6 +7,7 @@ paragraph is written.
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from stilnovo.library.headings import Heading
 from stilnovo.library.hyphens import Hyphens
 from stilnovo.library.records import Apparatus, ApparatusKind, VerseLine
 from stilnovo.library.running_text import RunningText
-from stilnovo.library.tei_divisions import Division
+from stilnovo.library.tei_divisions import Division, Siblings
 from stilnovo.library.text_builder import TextBuilder
 
 
@@ -53,6 +54,9 @@ class TeiWriter(TextBuilder):
         self.captures: list[_Capture] = []
         self.styles = [BlockStyle()]
         self.gap = ""
+        self.open: list[Division] = []  # sections that have begun and not ended
+        self.current: Division | None = None  # the section of the last heading
+        self.outside = Division(ET.Element("div"), 1, Siblings(), named=Heading(0, 0, 1, "", None, ""))
         self.waiting: list[Division] = []  # sections without a printed heading, before their first word
         self.held: list[tuple[ApparatusKind, str]] = []  # what stood before that word
         self.headings: list[Heading] = []
@@ -138,9 +142,13 @@ class TeiWriter(TextBuilder):
     def write(self, text: str) -> int:
         """Put a block into the text; returns where it begins."""
         style, gap = self.styles[-1], self.gap
+        inner = self.open[-1] if self.open else None
+        if not self.waiting and not style.heading and self.headings and self.current is not inner:
+            self.waiting = [inner or self.outside]  # text goes on behind a section
         if self.waiting:
             self.put("", "\n\n\n")
             self.headings += filter(None, (division.heading(self.length, self.length) for division in self.waiting))
+            self.current = inner
             self.waiting = []
             self.held, gap = self.let_go(), ""
         if style.heading:
@@ -163,6 +171,7 @@ class TeiWriter(TextBuilder):
             self.waiting.append(division)
         elif heading := division.heading(division.start, division.end):
             self.headings.append(heading)
+            self.current = division
 
     def numbered(self) -> tuple[VerseLine, ...]:
         """The lines of verse; a verse that several speakers share has one number, and no section has a number twice."""
