@@ -109,6 +109,13 @@ def test_every_pair_of_marks_claims(library: Library, passages: list[Passage], m
         "Il passo («{}» [P1]) è noto.",
         "«{} [P1]»",
         "«{} (Ada Rossi, La barca, cap. I)»",
+        "«{}»\n\nFonte: Ada Rossi, La barca, cap. I",
+        "| «{}» | [P1] |",
+        'Dice " {} " [P1].',
+        "Dice ‘ {} ’ [P1].",
+        '“{}" [P1]',
+        "Secondo il brano [P1]:\n\n> {}\n",
+        "## «{}»\n\n[P1]",
     ],
 )  # fmt: skip
 def test_every_layout_claims(library: Library, passages: list[Passage], layout: str) -> None:
@@ -206,6 +213,13 @@ def test_a_wrong_place_gives_way_to_the_right_one(library: Library, passages: li
         shown, _ = checked(f"«{TRUE}» {wrong}", passages, library)
         assert shown == f"«{TRUE}» {CITED}"
     assert checked(f"«{TRUE}» (bella frase)", passages, library)[0] == f"«{TRUE}» {CITED} (bella frase)"
+
+
+def test_one_speech_follows_another(library: Library, passages: list[Passage]) -> None:
+    shown, quotes = checked(f"Dice:\n— {FALSE}.\n— {FALSE}!\n— {FALSE}. [P1]", passages, library)
+    assert [quote.status for quote in quotes] == ["unverified"] * 3
+    assert shown.count(FALSE) == 3
+    assert "Ada Rossi" not in shown
 
 
 def test_what_is_longer_than_can_be_held_is_checked_in_parts(library: Library, passages: list[Passage]) -> None:

@@ -36,7 +36,11 @@ NOTE_MARK = re.compile(r"[¹²³⁰⁴-⁹]+|\[\^?\d{1,3}\]|\[\^\w{1,20}\]|<sup>
 #: A footnote's own line: its mark, then its text.
 NOTE_LINE = re.compile(rf"(?P<mark>\[\^\w{{1,20}}\](?=:)|(?!\[\^)(?:{NOTE_MARK.pattern}))[:.]?[ \t]+(?P<text>[^\n]*)")
 PARENTHESIS = re.compile(r"\((?P<round>(?:[^()\n]|\([^()\n]{0,60}\)){2,200})\)|\[(?P<square>[^\[\]\n]{2,200})\]")
-_AFTER_DASH = re.compile(r"(?:[—–―]|--?(?= ))[ \t]*(?P<reference>[^\n«“\"]{2,160})(?=\n|\Z)")
+#: A reference is not longer; more words after a dash are a speech, in parentheses a remark.
+REFERENCE_WORDS = 14
+_AFTER_DASH = re.compile(
+    r"(?:[—–―]|--?(?= )|(?i:fonte|tratto da|da|source|rif|riferimento)[.]?[ \t]*:)[ \t]*(?P<reference>[^\n«“\"]{2,160})(?=\n|\Z)"
+)
 _LETTER = r"[^\n;:«“\"()\[\]]"
 _AFTER_COMMA = re.compile(
     rf",?[ \t]+(?:in[ \t]+|da[ \t]+)?(?P<reference>[A-ZÀ-Ý*_](?:(?!\.){_LETTER}|(?<=\b[A-Z])\.){{2,100}}?,[ \t]*"
@@ -49,10 +53,11 @@ _LOCATED = re.compile(
     re.I,
 )
 # What may yet become a citation after a quotation.
+_SUP_BEGUN = r"<(?:s(?:u(?:p(?:>[^<>]{0,8}(?:</?s?u?p?)?)?)?)?)?"
+_LINE_BEGUN = r"(?:[—–―]|--?(?:\Z| )|[Tt]ratto d?|(?:[A-Za-z]{1,11}|[Tt]ratto da)[.]?[ \t]*(?::|\Z))[^\n«“\"]{0,160}"
 _TAIL_BEGUN = re.compile(
-    rf"[.,;:!?]?\s*(?:[\[(【［（{{][^\])】］）}}\n]{{0,200}}|{PARENTHESIS_BEGUN.pattern}|P\d{{0,5}}|<(?:s(?:u(?:p(?:>[^<>]{{0,8}}"
-    rf"(?:</?s?u?p?)?)?)?)?)?|(?:[—–―]|--?(?:\Z| ))[^\n«“\"]{{0,160}}|,?[ \t]+(?:in[ \t]+|da[ \t]+)?(?:[A-ZÀ-Ý*_]{_LETTER}{{0,180}})?|,|"
-    r",?[ \t]+(?:i|in|d|da)|[¹²³⁰⁴-⁹]+)?\Z"
+    rf"[.,;:!?]?\s*(?:[\[(【［（{{][^\])】］）}}\n]{{0,200}}|{PARENTHESIS_BEGUN.pattern}|P\d{{0,5}}|{_SUP_BEGUN}|{_LINE_BEGUN}|"
+    rf",?[ \t]+(?:in[ \t]+|da[ \t]+)?(?:[A-ZÀ-Ý*_]{_LETTER}{{0,180}})?|,|,?[ \t]+(?:i|in|d|da)|[¹²³⁰⁴-⁹]+)?\Z"
 )
 
 
@@ -137,7 +142,9 @@ def ending_citation(claimed: str, refer: Callable[[str], bool]) -> re.Match[str]
 
 def refers(text: str, names: NamesOfWorks) -> bool:
     """Whether words in parentheses or after a dash are a reference: they name a work, an author or a place."""
-    return len(text) <= 200 and (names.named(text) or bool(_LOCATED.search(text)) or bool(KEYS.search(f"[{text}]")))
+    if KEYS.fullmatch(text) or KEYS.fullmatch(f"[{text}]"):
+        return True
+    return len(words(text)) <= REFERENCE_WORDS and (names.named(text) or bool(_LOCATED.search(text)))
 
 
 def citation_after(text: str, at: int, refer: Callable[[str], bool], *, final: bool) -> Citation:

@@ -128,6 +128,8 @@ def _opens(text: str, at: int, kind: str, final: bool) -> bool:
     if opening.end() == len(text) and not final:
         raise NeedMore
     following = text[opening.end() : opening.end() + 1]
+    if kind == '"' and following == " " and not before.strip():
+        return True
     return not (_in_word(before) or before in ".,;!?") and following.strip() != "" and following not in ",;.)"
 
 
@@ -163,6 +165,9 @@ def paired(text: str, at: int, kind: str, *, final: bool, limit: int = HELD, ins
     else:
         if not final and len(text) < stop:
             raise NeedMore
+    end = min(stop, len(text)) if paragraph is None else paragraph
+    if kind == "“" and (straight := re.compile(r"(?<=\S)[\"＂″](?![^\W_])").search(text, first, end)):
+        return Claim(at, straight.end(), bare(text[first : straight.start()]), True, begins)
     if paragraph is not None:
         return Claim(at, paragraph, bare(text[first:paragraph]), True, begins)
     if len(text) <= stop:
@@ -184,7 +189,7 @@ def _single(text: str, at: int, final: bool, limit: int) -> Claim | None:
         if final:
             return None
         raise NeedMore
-    if text[first].isspace() or text[first] in ",;.)":
+    if (text[first].isspace() and mark not in "‘‚") or text[first] in ",;.)\n":
         return None
     clipped = APHAERESIS.match(text, first)
     fallback, stop = 0, min(first + limit, len(text))
@@ -198,7 +203,7 @@ def _single(text: str, at: int, final: bool, limit: int) -> Claim | None:
             if clipped and not _in_word(left) and html.unescape(match.group()) in SINGLE:
                 return None  # another one opens before any closes: this was an apostrophe
             continue
-        if left.isspace() or html.unescape(match.group()) not in SINGLE[mark]:
+        if (left.isspace() and mark not in "‘‚") or html.unescape(match.group()) not in SINGLE[mark]:
             continue
         if CLIPPED.search(text, max(first, match.start() - 12), match.start()):
             fallback = fallback or match.start()

@@ -68,7 +68,8 @@ _KEY = re.compile(rf"\s*(?:{KEYS.pattern})")
 _PLACES = re.compile(rf"(?<!\s)\s*(?:{KEYS.pattern})|{STARTS.pattern}|{KEYS.pattern}|{NOTE_MARK.pattern}|[(\[]")
 _BEGUN = re.compile(rf"\s*(?:{CITING_BEGUN.pattern}|\Z)")
 _PLACES_OR_BEGUN = re.compile(rf"{_PLACES.pattern}|(?<!\s)\s*(?:{CITING_BEGUN.pattern}|\Z)|{CITING_BEGUN.pattern}")
-_SENTENCE_END = re.compile(r"[.!?…]+[»”\"’')\]]*(?=\s)|\n")
+#: A line that ends in a colon goes on in the next.
+_SENTENCE_END = re.compile(r"[.!?…]+[»”\"’')\]]*(?=\s)|(?<![:\s])[ \t]*\n")
 _BRACKETS = str.maketrans({
     "<": "‹", ">": "›", "＜": "‹", "＞": "›", "[": "(", "]": ")", "［": "(", "］": ")", "【": "(", "】": ")", "（": "(", "）": ")",
     "\u2028": "\n", "\u2029": "\n", "\x85": "\n",
@@ -219,7 +220,9 @@ class Checker:
         if not count or self._names.is_title(claim.words):
             return claim._replace(words=""), Citation(claim.end)
         keys = cited.keys or ending_citation(claim.words, self._refers)
-        if not claim.strong and not keys and (count <= STRESSED_WORDS or not (claim.introduced or cited.cites)):
+        follows = self._since is not None and not self._since.strip()  # one speech after another
+        says = claim.introduced or cited.cites or follows
+        if not claim.strong and not keys and (count <= STRESSED_WORDS or not says):
             return None
         return claim, cited
 
