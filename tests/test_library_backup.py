@@ -215,6 +215,23 @@ def test_what_is_no_backup_is_refused_and_nothing_is_changed(tmp_path: Path, wha
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("begin", [0, 4096 * 2])
+def test_a_damaged_library_is_moved_away_by_hand(tmp_path: Path, begin: int) -> None:
+    path = sample_file(tmp_path)
+    back_up(path, tmp_path / "copia.sqlite")
+    data = path.read_bytes()
+    path.write_bytes(data[:begin] + b"x" * (len(data) // 2) + data[begin + len(data) // 2 :])
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"move library.sqlite\* away"):
+        restore(tmp_path / "copia.sqlite", path, leave)
+    assert path.read_bytes() == before
+    for file in tmp_path.glob("library.sqlite*"):
+        shutil.move(file, tmp_path / f"via-{file.name}")
+    restore(tmp_path / "copia.sqlite", path, leave)
+    with Library.open(path) as library:
+        assert library.check() == []
+
+
 def test_files_that_are_there_are_not_overwritten(tmp_path: Path) -> None:
     path = sample_file(tmp_path)
     (tmp_path / "mia.txt").write_text("importante", encoding="utf-8")

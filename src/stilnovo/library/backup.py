@@ -147,14 +147,17 @@ def restore(
 def _replace(staged: Path, target: Path, progress: Counted) -> Path | None:
     """Replace all tables of a library by those of another file, in one transaction; returns the copy made before."""
     try:
-        library = Library.open(target)
+        return _replaced(staged, target, progress)
     except InputError as error:
-        damaged = isinstance(error.__cause__, sqlite3.DatabaseError)
+        damaged = type(error.__cause__) is sqlite3.DatabaseError
         advice = f"Stop the service and move {target.name}* away from {target.parent}, then restore again."
         raise InputError(
             f"{error.what} Nothing was restored.", error.found, advice if damaged else error.next
         ) from error
-    with library, guard(target):
+
+
+def _replaced(staged: Path, target: Path, progress: Counted) -> Path | None:
+    with Library.open(target) as library, guard(target):
         db = library.connection
         db.execute("PRAGMA foreign_keys = OFF")  # tables refer to each other; the backup's rows were checked
         db.execute("ATTACH ? AS backup", (str(staged),))
