@@ -27,6 +27,7 @@ from stilnovo.library.names import Names
 from stilnovo.library.search import search
 from stilnovo.library.store import Library
 from stilnovo.library.text_builder import Book
+from stilnovo.serve.history import Conversations
 
 TABLES = ("works", "texts", "sections", "passages", "sources", "apparatus", "vectors")
 
@@ -202,14 +203,17 @@ def damaged(folder: Path, what: str) -> Path:
         ("PRAGMA user_version = 9", "format 9"),
         ("UPDATE texts SET text = replace(text, 'faro', 'Faro')", "damaged"),
         ("DELETE FROM works WHERE id = 1", "damaged"),
+        ("CREATE TABLE conversation_facts AS SELECT 'version' AS name, '9' AS value", "conversations .* format 9"),
     ],
 )
 def test_what_is_no_backup_is_refused_and_nothing_is_changed(tmp_path: Path, what: str, words: str) -> None:
     path = sample_file(tmp_path)
     before = rows(path)
     bad = damaged(tmp_path, what)
-    with pytest.raises(InputError, match=words):
-        restore(bad, path, leave)
+    with pytest.raises(InputError, match=words) as caught:
+        restore(bad, path, lambda library: Conversations(library).prepare())
+    assert "cattiva.sqlite" in str(caught.value)
+    assert "restore-" not in str(caught.value)
     assert rows(path) == before
     assert not list(tmp_path.glob("*.bak"))
     assert not list(tmp_path.glob(".*"))

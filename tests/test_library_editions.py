@@ -14,7 +14,7 @@ import pytest
 from older_library import PROSE, make_format_2
 from serving import begin, say, serving
 from stilnovo.io.sample import library_texts
-from stilnovo.library.editions import SAME_WORK, likeness
+from stilnovo.library.editions import SAME_FILE, SAME_NAMES, likeness
 from stilnovo.library.names import Names
 from stilnovo.library.read import read, understand
 from stilnovo.library.search import search
@@ -118,8 +118,8 @@ def test_few_mended_words_are_the_same_work_and_other_texts_are_not(seed: int) -
     words = text.split()
     for at in draw.sample(range(length), length // every):
         words[at] = draw.choice(["mendato", words[at] * 2, words[at][:1]])
-    assert likeness(text, " ".join(words)) >= SAME_WORK
-    assert likeness(text, made(seed + 1000, length)) < SAME_WORK
+    assert likeness(text, " ".join(words)) >= SAME_FILE
+    assert likeness(text, made(seed + 1000, length)) < SAME_FILE / 2
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,16 @@ def test_works_that_share_only_names_stay_both(texts: list[str]) -> None:
         assert len(library.works()) == 2
         assert library.add(book(texts[1][:-1] + "!")).replaced == second.work  # the right one of them
         assert library.check() == []
+
+
+def test_two_collections_that_share_half_stay_both_unless_the_file_is_the_same() -> None:
+    poems = [made(seed, 120) for seed in range(4)]
+    first, second = "\n\n".join(poems[:3]), "\n\n".join([poems[0], poems[1], poems[3]])
+    assert SAME_FILE < likeness(first, second) < SAME_NAMES
+    with Library.open(None) as library:
+        work = library.add(book(first, "Poesie", file="1891.txt")).work
+        assert library.older(book(second, "Poesie", file="1903.txt")) is None
+        assert library.older(book(second, "Poesie", file="1891.txt")) == work
 
 
 def test_names_that_a_person_gave_stay_and_the_others_follow_the_file(tmp_path: Path) -> None:

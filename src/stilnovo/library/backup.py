@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from stilnovo.errors import InputError, StilnovoError, reported
@@ -41,10 +41,10 @@ def _silent(_done: int, _total: int) -> None:
     pass
 
 
-def _read(path: Path) -> Backup:
-    """Check a backup file, that nobody has open, and count what it holds."""
+def _read(copy: Path, path: Path) -> Backup:
+    """Check a copy of a backup file, that nobody has open, and count what it holds; errors name the file itself."""
     bad = reported(f"{path} is no stilnovo library, or is damaged.", "Take another file.", errors=sqlite3.Error)
-    with bad, closing(sqlite3.connect(path, isolation_level=None)) as db:
+    with bad, closing(sqlite3.connect(copy, isolation_level=None)) as db:
         tables, found = check_identity(db, path)
         if not tables:
             raise InputError(f"{path} is empty.", "It holds no library.", "Take another file.")
@@ -84,13 +84,13 @@ def back_up(path: Path, target: Path, progress: Counted = _silent) -> Backup:
     ):  # fmt: skip
         try:
             copy_database(path, part, progress)
-            held = _read(part)
+            held = _read(part, target)
             publish(part, target)
         except FileExistsError as error:
             raise taken from error
         finally:
             remove_database(part)
-    return Backup(target, held.format, held.works, held.conversations)
+    return held
 
 
 def restore(
@@ -135,8 +135,8 @@ def restore(
             room,
         ):
             copy_database(source, staged)
-        held = replace(_read(staged), path=source)
-        with Library(sqlite3.connect(staged, isolation_level=None), staged) as library:
+        held = _read(staged, source)
+        with Library(sqlite3.connect(staged, isolation_level=None), source) as library:
             prepare(library.connection, None)
             finish(library)
             if problems := library.check_works():

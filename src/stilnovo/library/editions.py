@@ -14,13 +14,14 @@ from stilnovo.library.names import Names
 from stilnovo.library.text_builder import Book
 from stilnovo.text.italian import fold, words
 
-#: Of the runs of words of the stored text, how many must stand in the new one. Two of 40 novels share 1.4 % at most; a
-#: text with one word in twelve mended keeps 71 %, with one in eight 60 %.
-SAME_WORK = 0.5
+#: Of the runs of words of the stored text, how many must stand in the new one: less where the file has the same name.
+#: Two of 40 novels share 1.4 % at most; two transcriptions of one novel 96 %; a text with one word in twelve mended keeps
+#: 71 %, with one in eight 60 %.
+SAME_FILE, SAME_NAMES = 0.5, 0.7
 #: Words in a run; single words where both texts have fewer than `SHORT`.
 RUN, SHORT = 4, 60
-#: In a short text single words decide, and two texts have many of them in common.
-SAME_SHORT_WORK = 0.65
+# Two short texts have many single words in common.
+_SHORT_SHARE = 0.77
 
 
 def _runs(text: str, length: int) -> set[tuple[str, ...]]:
@@ -29,22 +30,30 @@ def _runs(text: str, length: int) -> set[tuple[str, ...]]:
 
 
 def likeness(stored: str, text: str) -> float:
-    """How much of the stored text stands in another text, from 0 to 1; at `SAME_WORK` it is the same work."""
+    """How much of the stored text stands in another text, from 0 to 1."""
     brief = all(len(words(part[: SHORT * 40])) < SHORT for part in (stored, text))
     runs = _runs(stored, 1 if brief else RUN)
     share = len(runs & _runs(text, 1 if brief else RUN)) / len(runs) if runs else 0.0
-    return share * SAME_WORK / SAME_SHORT_WORK if brief else share
+    return share * _SHORT_SHARE if brief else share
 
 
-def namesakes(db: Any, names: Names, source: str = "") -> list[int]:
-    """Ids of the works of this title and author, as far as both are known, or from a file of this name."""
+def namesakes(db: Any, names: Names, source: str = "") -> dict[int, float]:
+    """Works of this title and author, as far as both are known, or from a file of this name.
+
+    Returns:
+        Their ids, and how much of each must stand in a text for it to be the same work.
+    """
     author, title = fold(names.author), fold(names.title)
     rows: Sequence[tuple[int, str, str, str]] = db.execute("SELECT id, author, title, source FROM works").fetchall()
 
     def named_so(by: str, called: str) -> bool:
         return bool(title) and fold(called) == title and (not author or not by or fold(by) == author)
 
-    return [work for work, by, called, file in rows if (source and file == source) or named_so(by, called)]
+    return {
+        work: SAME_FILE if source and file == source else SAME_NAMES
+        for work, by, called, file in rows
+        if (source and file == source) or named_so(by, called)
+    }
 
 
 def names_of(document: Book, stored: Names, given: Names | None) -> Names:

@@ -187,10 +187,10 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
         """
         if self._same_text(document):
             return None
-        works = [self.work(work) for work in editions.namesakes(self.connection, document.names, document.source)]
+        demanded = editions.namesakes(self.connection, document.names, document.source)
+        works = [self.work(work) for work in demanded]
         alike = [(editions.likeness(self.text(work), document.text), -work.id, work) for work in works]
-        share, _, work = max(alike) if alike else (0.0, 0, None)
-        return work if share >= editions.SAME_WORK else None
+        return max((item for item in alike if item[0] >= demanded[item[2].id]), default=(0.0, 0, None))[2]
 
     def differs(self, work: Work, document: Book) -> bool:
         """Whether a document would be stored otherwise than a work is: text, sections, verses, names or apparatus."""
