@@ -26,7 +26,6 @@ _JUDGED_WORDS, _JUDGED_PLACES = 40_000, 24
 _DOTS = r"(?:…\.*|\.{2,}…?)"
 _ENDS = re.compile(rf"\A\s*(?:{_DOTS}|\[\s*{_DOTS}\s*\])\s*|(?<!\s)\s{{0,9}}(?:{_DOTS}|\[\s*{_DOTS}\s*\])\s*\Z")
 _OMITTED = re.compile(rf"\[\s{{0,3}}{_DOTS}\s{{0,3}}\]|\(\s{{0,3}}{_DOTS}\s{{0,3}}\)")
-_ANY_OMITTED = re.compile(rf"{_OMITTED.pattern}|{_DOTS}")
 _SENTENCE_MARKS = frozenset(".?!")
 _JOINTS = frozenset("-'")
 _SIGNED = re.compile(r"(?:^|[\s(])[-−–+±][ \t]?\Z|[€$£]\s?\Z")
@@ -282,11 +281,8 @@ def _moods_agree(said: list[Mark], ours: list[Mark]) -> bool:
 
 def joined_pieces(claimed: str, source: IndexedText) -> Match | None:
     """The place from the first to the last piece around `[…]`; None where one does not stand in order, or what is left out denies."""
-    for omitted in (_OMITTED, _ANY_OMITTED):
-        pieces = [piece for piece in omitted.split(_bare(claimed)) if piece.strip()]
-        if len(pieces) > 1 and (match := _in_order(pieces, source)):
-            return match
-    return None
+    pieces = [piece for piece in _OMITTED.split(_bare(claimed)) if piece.strip()]
+    return _in_order(pieces, source) if len(pieces) > 1 else None
 
 
 def _exact_places(piece: str, source: IndexedText) -> list[Match]:

@@ -14,7 +14,7 @@ import unicodedata
 from functools import lru_cache
 
 from stilnovo.chat.wording import skeleton
-from stilnovo.text.italian import STOP_WORDS
+from stilnovo.text.italian import STOP_WORDS, modern
 
 
 def _listed(words_in_a_row: str) -> frozenset[str]:
@@ -180,7 +180,7 @@ def same_word(claimed: str, word: str, apostrophes: tuple[bool, bool], no_accent
     """
     base = _base(word)
     if _base(claimed) != base:
-        return False
+        return _old_spelling(_base(claimed), base)
     theirs, ours = _accents(claimed, apostrophes[0]), _accents(word, apostrophes[1])
     last = len(base) - 1
     if theirs.keys() == ours.keys():
@@ -194,6 +194,13 @@ def same_word(claimed: str, word: str, apostrophes: tuple[bool, bool], no_accent
     if ours.keys() < theirs.keys():
         return theirs.keys() - ours.keys() == {last} and unicodedata.normalize("NFC", claimed.lower()) in _MISSPELT
     return False
+
+
+def _old_spelling(claimed: str, base: str) -> bool:
+    """Whether two words are one in the spelling of two times: *move*, *muove*; *maraviglia*, *meraviglia*."""
+    if modern(claimed) != modern(base) or is_number(claimed) or is_number(base) or {claimed, base} & STOP_WORDS:
+        return False
+    return claimed[0] == base[0] and claimed[-1] == base[-1] and distance(claimed, base, 1) == 1
 
 
 def _accent_missing(base: str) -> bool:

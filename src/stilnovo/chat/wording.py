@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from stilnovo.text.italian import ELIDED
+from stilnovo.text.italian import ELIDED, modern
 
 APOSTROPHES = "'’‘ʼʹ′＇`´‛"
 DASHES = "-‐‑‒–—―−"
@@ -205,10 +205,15 @@ class IndexedText:
 
     @cached_property
     def _index(self) -> tuple[dict[str, str], str]:
-        """A character for each different word, and the text written with them."""
+        """A character for each different word, whose old spelling has the same one as today's, and the text written with them."""
         forms = _PLAIN_WORD.findall(self._plain[0])
-        codes = {word: chr(n) for n, word in zip(range(1, _CODES), dict.fromkeys(forms), strict=False)}
-        return codes, "".join([codes.get(form, "\0") for form in forms])
+        codes, written = dict[str, str](), dict[str, str]()
+        for form in dict.fromkeys(forms):
+            code = codes.get(modern(form)) or chr(min(len(codes) + 1, _CODES))
+            written[form] = code
+            if code != chr(_CODES):
+                codes[modern(form)] = code
+        return codes, "".join([written[form] for form in forms])
 
     @cached_property
     def _edges(self) -> tuple[array[int], array[int]]:
@@ -228,14 +233,15 @@ class IndexedText:
         return re.search("[àèéìíòóùúÀÈÉÌÍÒÓÙÚ\u0300\u0301]", self.text) is None
 
     def __contains__(self, form: str) -> bool:
-        return form in self._index[0]
+        return modern(form) in self._index[0]
 
     def places(self, forms: list[str]) -> Iterator[int]:
         """Indices of the words from which on all of these folded words stand, in order."""
         codes, coded = self._index
-        if not forms or any(form not in codes for form in forms):
+        spelt = [modern(form) for form in forms]
+        if not spelt or any(form not in codes for form in spelt):
             return
-        wanted = "".join(map(codes.__getitem__, forms))
+        wanted = "".join(map(codes.__getitem__, spelt))
         at = coded.find(wanted)
         while at >= 0:
             yield at
