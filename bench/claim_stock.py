@@ -16,6 +16,7 @@ from functools import lru_cache
 from stilnovo.chat.units import units
 from stilnovo.library.records import Chapter, Passage, Work
 from stilnovo.library.store import Library
+from stilnovo.text.italian import modern
 
 #: A quotation is made of a sentence with so many words.
 WORDS = range(6, 31)
@@ -164,7 +165,7 @@ def _apparatus(library: Library, work: Work) -> list[str]:
 
 
 def _neighbours(vocabulary: Counter[str]) -> dict[str, list[str]]:
-    """For each word those that differ from it by one letter (put in, left out or exchanged)."""
+    """For each word those that differ from it by one letter (put in, left out or exchanged) and are no old spelling of it."""
     holes: dict[str, list[str]] = defaultdict(list)
     for word in sorted(vocabulary):
         for at in range(len(word)):
@@ -174,5 +175,5 @@ def _neighbours(vocabulary: Counter[str]) -> dict[str, list[str]]:
     near: dict[str, set[str]] = defaultdict(set)
     for words in holes.values():
         for word in words[:20]:
-            near[word].update(other for other in words[:20] if other != word)
+            near[word].update(other for other in words[:20] if modern(other) != modern(word))
     return {word: sorted(others) for word, others in near.items()}

@@ -130,6 +130,8 @@ def omission(draw: random.Random, place: Place, stock: Stock) -> Made | None:
                "nessun", "nè", "ne", "fuorché", "purchè", "anziché"}  # fmt: skip
     if {word.lower() for word in left_out} & turning:
         return None
+    if words[first - 1].endswith(("'", "’")):
+        return None
     if any(len(plain_words(" ".join(part), exact=True)) < 4 for part in (words[:first], words[last:])):
         return None
     return Made(" ".join(words[:first]) + draw.choice([" […] ", " [...] ", " (…) "]) + " ".join(words[last:]))

@@ -19,6 +19,7 @@ _DENIES = (
     "non|n[éè]|ne['’](?=\\s)|nessun[oa]?|niente|nulla|mai|mica|neanche|neppure|nemmeno|senza|neg(?:a|ano|ò|ava|avano|ando)|smentì|smentisc\\w+"
     "|smentiv\\w+|fals[oaie]|falsità|menzogn[ae]|bugi[ae]|bugiard[oaie]|mente|mentono|mentì|mentiva|mentivano|mentire|impossibile|improbabile"
     "|assurd[oaie]|errore|sbagli\\w+|guai|lungi|invece|anziché|anzichè|piuttosto|manc(?:a|ò|ava)|proibi\\w+|viet\\w+|impedi\\w+|rifiut\\w+"
+    "|smett\\w+|smis\\w+|smess[oa]|cess(?:ò|a|ava|ato|arono)|rinunci\\w+|evit\\w+|dimentic\\w+"
 )
 _CONDITIONS = (
     "se|qualora|purch[éè]|purche|caso|patto|condizione|meno|tranne|salvo|eccetto|fuorch[éè]|fuorche|soltanto|solo(?=\\s+(?:se|quando|per|in|a|chi|dopo|allora|così|con)\\b)|solamente"
@@ -42,10 +43,16 @@ def _of(words: str) -> re.Pattern[str]:
 _TURNS = _of(f"{_DENIES}|{_CONDITIONS}|{_OPINIONS}")
 #: Behind a speech that ends where the quotation ends, *disse Agnese* turns nothing.
 _TURNS_SPEECH = _of(f"{_DENIES}|{_CONDITIONS}|{_ADVERSATIVES}")
-_TURNS_BEHIND = _of(f"{_DENIES}|{_CONDITIONS}|(?:{_OPINIONS})(?!\\s+(?:che|di)\\b)|{_ADVERSATIVES}|quando|finch[éè]")
+_TURNS_BEHIND = _of(
+    f"{_DENIES}|{_CONDITIONS}|(?:{_OPINIONS})(?!\\s+(?:che|di)\\b)|{_ADVERSATIVES}|quando|finch[éè]|come"
+)
 #: What a clause begins with that depends on the words before it.
 _LINK = re.compile(r"(?<![^\W_])(?:che|ch['’]|come|chi|quando|onde)(?![^\W_])[^,;:]*$", re.I)
 _OWN_LINK = re.compile(r"\W*(?:che|ch['’]|se|come|quasi|purch[éè]|a meno)(?![^\W_])", re.I)
+#: An infinitive says what the words before it make of it: *smise di* amare.
+_GOVERNS = re.compile(r"(?<![^\W_])(?:di|d['’]|dal|dall['’]|da|nel|per|a|ad)\s*$", re.I)
+_INFINITIVE = re.compile(r"\W*[^\W\d_]+[aei]r(?:e|si|mi|ti|ci|vi|gli|n?e|l[oaie])?(?![^\W_])", re.I)
+_SPEECH_BEGUN = re.compile(r"[«“„\"‘:—–][\s«“„\"‘—–]*$")
 _AGAINST = re.compile(
     rf"[\s,;:—–-]*(?:e\s+)?(?:{_ADVERSATIVES}|salvo|tranne|eccetto|purch[éè]|a meno|se non|invece|piuttosto|fuorch[éè])(?![^\W_])",
     re.I,
@@ -53,6 +60,7 @@ _AGAINST = re.compile(
 _OVER = re.compile(r"[!?][»”\"’')\]]*(?=\s|$)")
 _FINAL = re.compile(r"\s*[»”\"’')\]*_]*(?:[.!?…]+|$)")
 _SPEECH_OVER = re.compile(r"[\s,.;:]*[»”\"—–]")
+_OPENING = ' \t\n«“„"‘'
 _CLOSING = "»”\"’')] \n"
 
 
@@ -107,9 +115,17 @@ def turned(text: str, start: int, end: int) -> tuple[str, str]:
     closed = quoted.rstrip(_CLOSING).endswith((".", "!", "?", "…")) or _FINAL.match(text, end)
     tail = "" if closed else _tail(text, end)
     turns = _TURNS_SPEECH if _SPEECH_OVER.match(tail) else _TURNS_BEHIND
-    before = head and (_TURNS.search(head) or _LINK.search(head) or _OWN_LINK.match(quoted))
+    before = head and _depends(head, quoted)
     after = tail and (tail.rstrip(_CLOSING).endswith("?") or turns.search(tail))
-    return _abridged_head(head.strip()) if before else "", _abridged_tail(tail.rstrip()) if after else ""
+    return _abridged_head(head.strip(_OPENING)) if before else "", _abridged_tail(tail.rstrip()) if after else ""
+
+
+def _depends(head: str, quoted: str) -> bool:
+    """Whether words before a quotation turn what it says."""
+    if _SPEECH_BEGUN.search(head):
+        return _TURNS_SPEECH.search(head) is not None
+    governed = _GOVERNS.search(head) and _INFINITIVE.match(quoted)
+    return any((_TURNS.search(head), _LINK.search(head), _OWN_LINK.match(quoted), governed))
 
 
 def _abridged_head(head: str) -> str:

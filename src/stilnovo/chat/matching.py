@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from stilnovo.chat.cuts import denies, turned
 from stilnovo.chat.slips import is_number, same_word, shows_no_accents, typing_slip
-from stilnovo.chat.wording import IndexedText, Mark, Parsed, folded, parsed, significant
+from stilnovo.chat.wording import UNSEEN, IndexedText, Mark, Parsed, folded, parsed, significant
 
 #: Words from which on one in so many may have a slip.
 REPAIR_WORDS, REPAIR_SHARE = 4, 0.25
@@ -28,6 +28,7 @@ _ENDS = re.compile(rf"\A\s*(?:{_DOTS}|\[\s*{_DOTS}\s*\])\s*|(?<!\s)\s{{0,9}}(?:{
 _OMITTED = re.compile(rf"\[\s{{0,3}}{_DOTS}\s{{0,3}}\]|\(\s{{0,3}}{_DOTS}\s{{0,3}}\)")
 _SENTENCE_MARKS = frozenset(".?!")
 _JOINTS = frozenset("-'")
+_MAY_BE_ADDED = frozenset(',"—…()')
 _SIGNED = re.compile(r"(?:^|[\s(])[-−–+±][ \t]?\Z|[€$£]\s?\Z")
 _UNIT_BEHIND = re.compile(r"\s?[%‰°½¼¾]|\s+per\s+cento\b|\s+e\s+mezz[oa]\b")
 _GROUPS = re.compile(r"[ \u00a0\u2009\u202f]")
@@ -71,8 +72,8 @@ def best_match(claimed: str, source: IndexedText, exact: bool = True) -> Match |
 
 
 def _bare(claimed: str) -> str:
-    """A claim without the ellipses at its ends."""
-    bare = claimed.strip()
+    """A claim without invisible characters, and without the ellipses at its ends."""
+    bare = UNSEEN.sub("", claimed).strip()
     for _ in range(3):
         bare = _ENDS.sub("", bare).strip()
     return bare
@@ -111,7 +112,12 @@ def _judged(claim: Parsed, first: int, source: IndexedText, dots: bool, exact: b
     own = len(claim.gaps[0])
     if own and claim.keys(0) == sorted(mark.key for mark in head[-own:]):
         start = head[-own].start
-    if covered := _covered([mark.key for mark in claim.gaps[-1]], [mark.key for mark in tail], dots):
+    covered = _covered([mark.key for mark in claim.gaps[-1]], [mark.key for mark in tail], dots)
+    quotes = sum(mark.key == '"' for gap in range(begin + 1, begin + count) for mark in place.gaps[gap])
+    quotes += sum(mark.key == '"' and mark.start >= start for mark in head)
+    if quotes % 2 and not covered and [mark.key for mark in tail[:1]] == ['"'] and not place.marked[begin + count - 1]:
+        covered = 1
+    if covered:
         end = tail[covered - 1].end
     before, after = turned(source.text, offset + start, offset + end)
     return Match(offset + start, offset + end, same, before, after)
@@ -143,19 +149,22 @@ def _inside(place: Parsed, gap: int) -> bool:
         return True
     if before.isdigit() and after.isdigit():
         return _GROUPS.fullmatch(raw) is not None and len(before) <= 3 and len(after) == 3
-    return raw.isspace() and "\n" not in raw and _counts(before) and _counts(after)
+    return raw.isspace() and "\n\n" not in raw and _one_number(before, after)
 
 
 _CARDINAL = re.compile(
-    "(?:due|tre|quattro|cinque|sei|sette|otto|nove|dieci|undici|dodici|tredici|quattordici|quindici|sedici|diciass?ette|dici[ao]tto"
-    "|dician?nove|(?:venti?|trenta?|quaranta?|cinquanta?|sessanta?|settanta?|ottanta?|novanta?|cento?|due?cento|mille|mila)+\\w{0,8}"
-    "|milion[ei]|miliard[oi]|terz[oi]|quart[oi]|quint[oi]|decim[oi]|centesim[oi])"
+    "(?:un|due|tr[ei]|quattro|cinque|sei|sette|otto|nove|dieci|dodici|dicia|dician|(?:un|tre|quattor|quin|se)dici|vent[io]?|(?:trent|quarant"
+    "|cinquant|sessant|settant|ottant|novant)[ao]?|du?e?cent[oi]?|cent[oi]?|mille|mila|milion[ei]|miliard[oi])+"
 )
+_FRACTION = re.compile("(?:terz|quart|quint|sest|settim|ottav|non|decim|ventesim|centesim|millesim)[oi]")
 
 
-def _counts(word: str) -> bool:
-    """Whether a word is a number that a neighbouring number makes another of."""
-    return word.isdigit() or _CARDINAL.fullmatch(folded(word)[0]) is not None
+def _one_number(word: str, following: str) -> bool:
+    """Whether two words are one number: *due mila*, *3 milioni*, *due terzi*."""
+    a, b = folded(word)[0], folded(following)[0]
+    if len(a) + len(b) > 60 or not (a.isdigit() or _CARDINAL.fullmatch(a)):
+        return False
+    return b.isdigit() or _CARDINAL.fullmatch(b) is not None or _FRACTION.fullmatch(b) is not None
 
 
 def _covered(own: list[str], marks: list[str], dots: bool) -> int:
@@ -235,13 +244,17 @@ def _repairable(claim: Parsed, place: Parsed, begin: int, source: IndexedText) -
 def _writes_no_accents(claim: Parsed, place: Parsed, begin: int) -> bool:
     """Whether the quoter types without accents and capitals, as in a search box: then a missing accent says nothing."""
     words = place.words[begin : begin + len(claim.words)]
-    if any(claim.marked) or any(not word.isascii() or word != word.lower() for word in claim.words):
+    if any(claim.marked) or not all(word.isascii() for word in claim.words):
+        return False
+    if any(word != word.lower() for word in claim.words) and any(word != word.upper() for word in claim.words):
         return False
     inner = range(1, len(words))
     unmarked = not any(claim.gaps[gap] for gap in inner) and any(place.gaps[begin + gap] for gap in inner)
     accented = sum(not word.isascii() for word in words)
-    pairs = zip(claim.words, words, strict=True)
-    capitals = any(word != word.lower() for word in words)
+    pairs = list(zip(claim.words, words, strict=True))
+    capitals = any(
+        said[-1].isupper() != word[-1].isupper() or said[0].isupper() != word[0].isupper() for said, word in pairs
+    )
     return unmarked or capitals or accented > 1 or any(shows_no_accents(a, b) for a, b in pairs)
 
 
@@ -259,15 +272,24 @@ def _marks_agree(claim: Parsed, place: Parsed, begin: int) -> bool:
             return False
         if not _moods_agree(claim.gaps[gap], place.gaps[begin + gap]):
             return False
-        marks, source_marks = set(said) - _JOINTS, set(ours) - _JOINTS
+        marks = _punctuation(said, claim.marked[gap - 1])
+        source_marks = _punctuation(ours, place.marked[begin + gap - 1])
         if marks and not source_marks:
             added += 1
-            if denies(claim.words[gap - 1]):
+            if not marks <= _MAY_BE_ADDED or denies(claim.words[gap - 1]):
                 return False
         dropped += bool(source_marks and not marks)
         quotes_added = quotes_added or ('"' in marks and '"' not in source_marks)
         quotes_dropped = quotes_dropped or ('"' in source_marks and '"' not in marks)
     return not (added and dropped) and added <= 2 and not (quotes_added and quotes_dropped)
+
+
+def _punctuation(keys: list[str], marked: bool) -> set[str]:
+    """The marks of a gap without what belongs to a word: hyphens, apostrophes (`marked`: one ends the word before)."""
+    marks = keys.copy()
+    if marked and '"' in marks:
+        marks.remove('"')
+    return set(marks) - _JOINTS
 
 
 def _moods_agree(said: list[Mark], ours: list[Mark]) -> bool:

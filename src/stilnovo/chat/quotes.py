@@ -41,6 +41,7 @@ __all__ = ["Quote", "Status", "distance", "skeleton", "verify", "verify_among"]
 
 Status = Literal["verified", "repaired", "unverified"]
 _WRAPPING = ' \t\n«»“”"„'
+_COMPOUND_AT_END = re.compile(r"(?<=[^\W\d_])-\n[ \t]*(?=[^\W\d_])")
 _SINGLE = frozenset("'’‘‚`‹›")
 _PAIRS = (("«", "»"), ("“", "”"))
 
@@ -86,6 +87,7 @@ class Quote:
         return before + self._one_line(self.text) + after
 
     def _one_line(self, text: str) -> str:
+        text = _COMPOUND_AT_END.sub("-", text)
         lines = [" ".join(line.split()) for line in text.split("\n") if line.strip()]
         return (" / " if self.verses else " ").join(lines)
 
