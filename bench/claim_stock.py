@@ -113,6 +113,11 @@ def stands(claimed: str, source: str, exact: bool) -> bool:
     return bool(needle) and f" {needle} " in _row(source, exact)
 
 
+def times(claimed: str, source: str) -> int:
+    """How often the claimed words stand in the source: cut out here, they may be whole there."""
+    return _row(source, exact=False).count(f" {' '.join(plain_words(claimed, exact=False))} ")
+
+
 def stands_whole(claimed: str, source: str) -> bool:
     """Whether the claim stands in the source letter for letter, with nothing at its ends that a word or a figure could go on with."""
     joints = "-‐‑–.,:/'’%°_"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 
-from claim_stock import Claim, Kind, Made, Place, stands, stands_whole, stock_of
+from claim_stock import Claim, Kind, Made, Place, stands, stands_whole, stock_of, times
 from false_claims import FALSE, WANTED
 from stilnovo.library.store import Library
 from true_claims import TRUE
@@ -44,10 +44,11 @@ def claims(library: Library, count: int = COUNT, seed: int = SEED) -> list[Claim
 
 def _claim(kind: str, place: Place, made: Made, true: bool) -> Claim:
     """The claim with its truth: false ones are compared with the whole section, for what chance makes true."""
-    if not true and not made.needs:
+    if not true:
         true = (
             stands_whole(made.claimed, place.source)
             if made.exactly
-            else stands(made.claimed, place.source, exact=False) and not made.needs
+            else stands(made.claimed, place.source, exact=False)
         )
+        true = times(made.claimed, place.source) > 1 if made.needs else true
     return Claim(kind, made.claimed, made.original or place.sentence, place.section, true, made.needs)

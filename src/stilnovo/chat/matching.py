@@ -21,10 +21,11 @@ from stilnovo.chat.wording import UNSEEN, IndexedText, Mark, Parsed, folded, par
 REPAIR_WORDS, REPAIR_SHARE = 4, 0.25
 #: Pieces joined by `[…]` stand within this many characters, and have at least so many words each.
 OMISSION, OMISSION_WORDS = 600, 3
-#: Places judged at most: as many words in all, yet at least so many places.
-_JUDGED_WORDS, _JUDGED_PLACES = 40_000, 24
+#: Places judged at most: so many, but for long quotations as many as have so many words together.
+_PLACES_JUDGED, _WORDS_JUDGED = 300, 6000
 _DOTS = r"(?:…\.*|\.{2,}…?)"
-_ENDS = re.compile(rf"\A\s*(?:{_DOTS}|\[\s*{_DOTS}\s*\])\s*|(?<!\s)\s{{0,9}}(?:{_DOTS}|\[\s*{_DOTS}\s*\])\s*\Z")
+_BRACKETED_HEAD = re.compile(r"\[\s{0,3}(?:…|\.{2,6})\s{0,3}\]")
+_BRACKETED_TAIL = re.compile(_BRACKETED_HEAD.pattern + r"\Z")
 _OMITTED = re.compile(rf"\[\s{{0,3}}{_DOTS}\s{{0,3}}\]|\(\s{{0,3}}{_DOTS}\s{{0,3}}\)")
 _SENTENCE_MARKS = frozenset(".?!")
 _JOINTS = frozenset("-'")
@@ -75,14 +76,23 @@ def _bare(claimed: str) -> str:
     """A claim without invisible characters, and without the ellipses at its ends."""
     bare = UNSEEN.sub("", claimed).strip()
     for _ in range(3):
-        bare = _ENDS.sub("", bare).strip()
+        dots = bare[len(bare.rstrip(".…")) :]
+        if len(dots) > 1 or dots == "…":
+            bare = bare[: -len(dots)].rstrip()
+        elif match := _BRACKETED_TAIL.search(bare, max(0, len(bare) - 16)):
+            bare = bare[: match.start()].rstrip()
+        dots = bare[: len(bare) - len(bare.lstrip(".…"))]
+        if len(dots) > 1 or dots == "…":
+            bare = bare[len(dots) :].lstrip()
+        elif match := _BRACKETED_HEAD.match(bare):
+            bare = bare[match.end() :].lstrip()
     return bare
 
 
 def _places(claim: Parsed, source: IndexedText) -> Iterator[int]:
     """Indices of source words where the claim may begin: all words equal when folded, or all but a few that the source never has."""
     forms = [folded(word)[0] for word in claim.words]
-    judged = max(_JUDGED_PLACES, _JUDGED_WORDS // max(1, len(forms)))
+    judged = min(_PLACES_JUDGED, max(4, _WORDS_JUDGED // max(1, len(forms))))
     unknown = [i for i, form in enumerate(forms) if form not in source]
     if not unknown:
         for _, place in zip(range(judged), source.places(forms), strict=False):

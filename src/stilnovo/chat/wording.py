@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import NamedTuple
 
 from stilnovo.text.italian import ELIDED, modern
@@ -119,35 +120,47 @@ class Parsed:
 
     def keys(self, gap: int) -> list[str]:
         """What the marks of a gap are, in an order of their own: `,»` is `»,`."""
-        return sorted(mark.key for mark in self.gaps[gap])
+        marks = self.gaps[gap]
+        return sorted(mark.key for mark in marks) if marks else []
+
+
+_KEYS = {"dots": "…", "quote": '"', "apostrophe": '"', "dash": "—"}
+#: More marks between two words are no punctuation.
+_MARKS_IN_A_GAP = 64
+
+
+def _joint(bare: str, before: str, after: str) -> str:
+    """What joins two words, or two figures of a number, into one; empty where nothing does."""
+    figures = before[-1].isdigit() and after[0].isdigit()
+    if bare in _HYPHENS or (figures and bare in DASHES):
+        return "-"
+    if bare[0] in _HYPHENS and after[0].islower() and "\n" in bare and not bare[1:].strip():
+        return "-"
+    if figures and len(bare) == 1 and bare in ".,:/·" + APOSTROPHES:
+        return "#" + ("'" if bare in APOSTROPHES else bare)
+    if bare[0] in APOSTROPHES and (len(bare) == 1 or (before.lower() in ELIDED and not bare[1:].strip())):
+        return "'"
+    return ""
 
 
 def _gap_marks(raw: str, at: int, before: str, after: str) -> tuple[list[Mark], bool]:
     """The marks between two words and whether a line ends there; a joint (hyphen, apostrophe, point in a number) has a key of its own."""
+    if raw.isspace():
+        return [], "\n" in raw
     bare = UNSEEN.sub("", raw)
-    if before and after and bare:
-        figures = before[-1].isdigit() and after[0].isdigit()
-        if bare in _HYPHENS or (figures and bare in DASHES):
-            return [Mark("-", at, at + len(raw))], False
-        if bare.rstrip() in _HYPHENS and "\n" in bare and bare[0] in _HYPHENS and after[0].islower():
-            return [Mark("-", at, at + len(raw))], True
-        if figures and len(bare) == 1 and bare in ".,:/·" + APOSTROPHES:
-            return [Mark("#" + ("'" if bare in APOSTROPHES else bare), at, at + len(raw))], False
-        if bare[0] in APOSTROPHES and (len(bare) == 1 or (not bare[1:].strip() and before.lower() in ELIDED)):
-            return [Mark("'", at, at + len(raw))], "\n" in raw
-    text = _RAISED.sub(lambda m: " " * len(m.group()), _NOTE.sub(lambda m: " " * len(m.group()), before[-2:] + raw))[
-        len(before[-2:]) :
-    ]
+    if before and after and bare and (joint := _joint(bare, before, after)):
+        return [Mark(joint, at, at + len(raw))], "\n" in raw
+    text = before[-2:] + raw
+    for pattern in (_NOTE, _RAISED):
+        text = pattern.sub(lambda match: " " * len(match.group()), text)
+    text = text[len(before[-2:]) :]
     broken = "\n" in text
     if "/" in text and (slash := re.search(r"(?:^|(?<=\s))/{1,2}(?=\s|$)", text)):
         broken = True
         text = text[: slash.start()] + " " * len(slash.group()) + text[slash.end() :]
     marks = []
-    for match in _MARK.finditer(text):
-        kind, sign = match.lastgroup, match.group()
-        key = {"dots": "…", "quote": '"', "apostrophe": '"', "dash": "—"}.get(kind or "") or unicodedata.normalize(
-            "NFKC", sign
-        )
+    for match in islice(_MARK.finditer(text), _MARKS_IN_A_GAP):
+        key = _KEYS.get(match.lastgroup or "") or unicodedata.normalize("NFKC", match.group())
         marks.append(Mark(key, at + match.start(), at + match.end()))
     return marks, broken
 
