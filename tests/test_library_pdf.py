@@ -377,6 +377,15 @@ def test_letters_set_apart_are_words_again() -> None:
     assert document.text.startswith("Disse Sperazato, e rise; poi a e i o u le vocali, e A B C D le prime. Lucia")
 
 
+def test_accents_printed_before_their_letters() -> None:
+    text = "La citt`a `e pi`u bella, perch\xb4e cos`i la libert`a; `E vero."
+    assert book([column([text, *wrapped(TALE)])]).text.startswith(
+        "La città è più bella, perché così la libertà; È vero."
+    )
+    quoted = "Disse `e poi` una volta sola."
+    assert book([column([quoted, *wrapped(TALE)])]).text.startswith(quoted)
+
+
 def test_tables_of_contents_are_apart() -> None:
     listed = ["INDICE", "", *(f"Capitolo {'I' * n} ........ {3 * n}" for n in (1, 2, 3))]
     pages = [["Capitolo " + "I" * n, "", *wrapped(TALE * 3)] for n in (1, 2, 3)]

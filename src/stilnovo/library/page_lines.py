@@ -8,6 +8,7 @@ row by row. A page may be turned, so that places are measured along the directio
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,6 +24,9 @@ from stilnovo.text.italian import STOP_WORDS, fold
 #: How narrow or wide letters are beside others, in any typeface: the sum says how full a line is.
 _NARROW, _WIDE = frozenset("iljtfrI.,;:'’|!()[]- "), frozenset("mwMW—")
 _LIGATURES = {0xFB00 + i: letters for i, letters in enumerate(("ff", "fi", "fl", "ffi", "ffl", "st", "st"))}
+_ACCENTS = {"`": "\u0300", "´": "\u0301", "ˆ": "\u0302", "˜": "\u0303", "¨": "\u0308", "¸": "\u0327"}
+_ACCENT = re.compile(r"([`´ˆ˜¨¸])([aeiouAEIOUıncNCyY])")
+_LOOSE = re.compile(r"[^\W\d_][`´¨][aeiouAEIOUı]")
 #: An initial is this much larger than the lines beside it.
 _INITIAL = 1.6
 #: More characters or drawings than a page can have.
@@ -227,6 +231,25 @@ def _with_initials(lines: list[PageLine]) -> list[PageLine]:
             notes=tuple((at + shift, mark) for at, mark in first.notes),
         )
     return rest
+
+
+def with_accents(pages: list[PageText]) -> list[PageText]:
+    """Put accents on their letters in a text that prints them before (quantit`a, perch´e), as TeX's old fonts do."""
+    words = sum(len(_LOOSE.findall(line.text)) for page in pages for line in page.lines)
+    if words < 3:
+        return pages
+
+    def composed(text: str) -> str:
+        return _ACCENT.sub(lambda m: unicodedata.normalize("NFC", m[2].replace("ı", "i") + _ACCENTS[m[1]]), text)
+
+    def accented(line: PageLine) -> PageLine:
+        notes = tuple((len(composed(line.text[:at])), mark) for at, mark in line.notes)
+        return line._replace(text=composed(line.text), notes=notes)
+
+    return [
+        PageText([accented(line) for line in page.lines], list(map(composed, page.sideways)), page.bytes)
+        for page in pages
+    ]
 
 
 def _divide(shown: list[tuple[int, float, float, int]]) -> float | None:

@@ -21,7 +21,7 @@ from stilnovo.errors import InputError, needs, reported
 from stilnovo.library import detection, numerals
 from stilnovo.library.hyphens import Hyphens
 from stilnovo.library.names import Names, direct_name, from_file_name
-from stilnovo.library.page_lines import PageText, page_text
+from stilnovo.library.page_lines import PageText, page_text, with_accents
 from stilnovo.library.records import VerseLine
 from stilnovo.library.reflow import Row, reflow
 from stilnovo.library.running_heads import apparatus, starts_note
@@ -63,7 +63,7 @@ def parse(data: bytes, name: str) -> Book:
         reader = PdfReader(io.BytesIO(data))
         if len(reader.pages) > _MOST_PAGES:
             raise InputError(f"{name} has {len(reader.pages)} pages.", f"The limit is {_MOST_PAGES}.", "Split it.")
-        pages = _pages(reader, name, len(data))
+        pages = with_accents(_pages(reader, name, len(data)))
         names = _names(reader)
         bookmarks = list(_bookmarks(reader))
     letters = sum(char.isalpha() for page in pages for line in page.lines for char in line.text)
