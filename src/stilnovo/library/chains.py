@@ -16,7 +16,7 @@ from stilnovo.library.headings import Heading
 from stilnovo.library.worded import AFTER, begins
 from stilnovo.text.italian import STOP_WORDS, fold
 
-_BARE = re.compile(rf"(?P<number>[IVXLC]{{1,8}}|\d{{1,3}})(?P<dot>[.):]?)(?P<gap>[ \t]*\n|[ \t]+|\Z){AFTER}")
+_BARE = re.compile(rf"(?P<number>[IVXLC0-9]{{1,8}})(?P<dot>[.):]?)(?P<gap>[ \t]*\n|[ \t]+|\Z){AFTER}")
 _ORNATE = re.compile(
     r"^[ \t]*(?:[\[({*~§=_]+|[—–-]+(?=[ \t]*[IVXLC]))[ \t]*(?P<number>[IVXLC]{1,8}|\d{1,3})[ \t]*(?P<dot>[.\])}*~=_—–-]*)(?P<gap>[ \t]*)$",
     re.M,
@@ -34,12 +34,11 @@ _BACK, _STEPS = 400, 8_000_000
 
 @dataclass(frozen=True)
 class Numeral:
-    """A numeral at `text[start:end]`, on the line of that number (blank ones not counted); `weight` is how much it looks
+    """A numeral at `text[start:end]`; `weight` is how much it looks
     like a heading: alone on its line, dotted, right after a part."""
 
     start: int
     end: int
-    line: int
     number: int
     arabic: bool
     weight: float
@@ -53,19 +52,18 @@ _FIRST = re.compile(r"(?<=[\s])(?:I|1)\b\.?(?=[ \t\n]+[A-ZÀ-Þ«“\"—–-])"
 
 def bare(text: str, parts: Sequence[Heading]) -> list[Numeral]:
     """Numerals that might be headings, in order; `parts` are headings behind which a chapter may begin."""
-    lines = [match.start() for match in re.finditer(r"^(?=[^\n]*\S)", text, re.M)]
     starts = [part.start for part in parts]
     numerals_at: dict[int, Numeral] = {}
 
     def add(start: int, end: int, numeral: str, weight: float) -> None:
-        if number := numerals.value(numeral):
+        number = numerals.value(numeral)
+        if number and not (numeral.isdigit() and len(numeral) > 3):
             apart = _SHORT_LINE.match(text, end) is not None and text[max(0, start - 40) : start].rstrip(" \t[(§*—–-")[
                 -2:
             ] in ("\n\n", "")
             numerals_at[start] = Numeral(
                 start,
                 end,
-                bisect_right(lines, start),
                 number,
                 numeral.isdigit(),
                 weight,
@@ -103,13 +101,13 @@ _GAINS = {1: 1.0, 2: 0.2, 3: -0.6}
 
 def _crowded(text: str, before: Numeral, here: Numeral) -> bool:
     """Whether two numerals stand as near as those of stanzas or of a list do, without a short chapter between them."""
-    if here.start - before.end >= _NEAR or here.line - before.line >= _NEAR_LINES:
+    body = text[before.end : here.start].strip()
+    if len(re.findall(r"\n+", body)) + 2 > _NEAR_LINES:
         return False
     if here.part > before.part:
         return False
     if not (before.apart and here.apart) or here.start - before.end < _SHORTEST:
         return True
-    body = text[before.end : here.start].strip()
     return body[-1:] not in '.!?…»”"' or max(map(len, body.split("\n"))) < _PROSE
 
 

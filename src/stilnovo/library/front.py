@@ -31,6 +31,9 @@ _LIST = re.compile(
     r"|\d{1,3})\b[^\n]{0,80}\n)+(?=[ \t]*\n)",
     re.I | re.M,
 )
+_CONTENTS_WORD = re.compile(
+    r"\n[ \t_*=#]*(?:INDICE|Indice|SOMMARIO|Sommario|T|CONTENTS|Contents|I[Nn]|[ÍI]NDICE)[^\n]{0,60}(?=\n|\Z)"
+)
 #: The longest line of a table of contents, and the longest title page.
 _ENTRY, _TITLE_PAGE = 140, 1200
 _PAGE = re.compile(
@@ -77,7 +80,8 @@ def contents(text: str) -> list[Span]:
     spans: list[Span] = []
     lines: Counter[str] | None = None
     lists = [match for match in _LIST.finditer(text, 0, 20_000) if "\n" in match.group().strip()]
-    for match in sorted([*_CONTENTS.finditer(text), *lists], key=lambda match: match.start()):
+    named = _CONTENTS.finditer(text) if _CONTENTS_WORD.search("\n" + text) else ()
+    for match in sorted([*named, *lists], key=lambda match: match.start()):
         if spans and match.start() < spans[-1][1]:
             continue
         if lines is None:

@@ -36,6 +36,9 @@ _BOOK = re.compile(
 # LIBRO PRIMO, capitolo II
 _INNER = re.compile(rf",\s*(?P<kind>(?i:{CASES}))\s+(?P<number>{PATTERN})\b[.:]?{AFTER}")
 _TURNED = re.compile(rf"^[ \t*_=]*(?P<number>{ORDINAL}|{_LAST})[ \t]+(?P<kind>(?i:{CASES}))[ \t*_=.:]*$", re.I | re.M)
+# Cheap tests of whether a text has such lines at all.
+_TURNED_LINE = re.compile(r"\n[ \t*_=]*[A-Za-zÀ-ÿ]{4,20}(?: [A-Za-z]{4,12})?[ \t]+[A-Za-zÀ-ÿ]{3,9}[ \t*_=.:]*(?=\n|\Z)")
+_SPACED_LINE = re.compile(r"\n[ \t]*[A-ZÀ-Þ][ \t][A-ZÀ-Þ][ \t]")
 _SPACED = re.compile(r"^[ \t]*(?P<title>(?:[A-ZÀ-Þ][ \t]){3,}[A-ZÀ-Þ](?:[ \t]+[A-ZÀ-Þ0-9])*)[ \t.]*$", re.M)
 _NAMED_HEADING = re.compile(
     rf"(?P<name>{'|'.join(f'{n.upper()}|{n.capitalize()}' for n in NAMED)})\b\.?(?=[ \t*_=]*\n|\s+[\"“«A-ZÀ-Þ])"
@@ -87,12 +90,14 @@ def worded(text: str) -> list[Heading]:
         if heading is None:
             continue
         headings += _parts(heading, match, text)
-    headings += [
-        heading
-        for match in _TURNED.finditer(text)
-        if (heading := _heading(match.start("number"), match.end("kind"), match["kind"], match["number"]))
-    ]
-    headings += filter(None, map(_spaced, _SPACED.finditer(text)))
+    if _TURNED_LINE.search("\n" + text):
+        headings += [
+            heading
+            for match in _TURNED.finditer(text)
+            if (heading := _heading(match.start("number"), match.end("kind"), match["kind"], match["number"]))
+        ]
+    if _SPACED_LINE.search("\n" + text):
+        headings += filter(None, map(_spaced, _SPACED.finditer(text)))
     named = list(_NAMED_HEADING.finditer(text))
     counts: Counter[str] = Counter(match["name"] for match in named)
     for match in named:
