@@ -331,7 +331,7 @@ def test_several_texts_in_a_group_and_a_corpus() -> None:
     ("body", "numbers"),
     [
         ("<l n='112'>a</l><l n='113'>b</l>", [112, 113]),
-        ("<lg><l n='119a'>a</l><l n='26.120'>b</l></lg>", [119, 120]),
+        ("<lg><l n='119a'>a</l><l n='26.120'>b</l><l n='26-121'>c</l><l n='122-123'>d</l></lg>", [119, 120, 121, 122]),
         ("<l>a</l><l>b</l><l>c</l><l>d</l><l n='5'>e</l><l>f</l>", [1, 2, 3, 4, 5, 6]),
         ("<l>a</l><l part='I'>b</l><l part='M'>c</l><l part='F'>d</l><l>e</l>", [1, 2, 2, 2, 3]),
         ("<l part='I' n='40'>a</l><l part='F'>b</l><l>c</l>", [40, 40, 41]),

@@ -19,7 +19,7 @@ from stilnovo.library import numerals
 from stilnovo.library.names import Names
 from stilnovo.library.note_marks import is_note_mark
 from stilnovo.library.records import ApparatusKind
-from stilnovo.library.tei_divisions import Division, Siblings, arranged, is_poem, kind_of, leading_heads, poems
+from stilnovo.library.tei_divisions import POEMS, Division, Siblings, arranged, is_poem, kind_of, leading_heads, poems
 from stilnovo.library.tei_elements import (
     BLOCKS,
     BREAKS,
@@ -45,14 +45,14 @@ from stilnovo.text.italian import fold
 #: An `l` longer than this is a paragraph: some editions mark the lines of a letter so.
 _LONG_LINE = 250
 _HYPHENATED = re.compile(r"hyph|inword|nobreak|^-", re.I)
-_NUMBER = re.compile(r"(\d+)[a-z]?\s*(?:[-–]\s*\d+)?\Z")
+_NUMBER = re.compile(r"(\d+)[a-z]?\s*(?:[-–]\s*(\d+))?\Z")
 #: Where divisions are no sections, as the text around them goes on.
 _EMBEDDING = frozenset(["floatingText", "quote", "q", "said", "cit", "note", "p", "item", "cell", "figure", "sp"])
 #: Elements that hold several pieces of apparatus.
 _SEVERAL = frozenset(["titlePage", "castList", "listApp", "noteGrp", "list", "app", "table"])
 #: Empty elements that mark a point, which may be in a word.
 _POINTS = frozenset(
-    ["anchor", "ptr", "xptr", "graphic", "handShift", "addSpan", "delSpan", "damageSpan", "index", "link", "lb"]
+    ["anchor", "ptr", "xptr", "graphic", "handShift", "addSpan", "delSpan", "damageSpan", "index", "link"]
 )
 _CLOSING = frozenset([*".,;:!?)]»”…", "..."])
 _OUTER = frozenset(["TEI", "TEI.2", "text"])
@@ -238,10 +238,7 @@ class _Walker(TeiWriter):
             return BlockStyle(True, verse_number(frame.element.get("n") or ""), part)
         if frame.tag == "lg":
             return BlockStyle(True, loose=True)
-        poem = type_of(frame.element) in ("verse", "versi", "poem", "poetry") or kind_of(parent.element) in (
-            "poesia",
-            "sonetto",
-        )
+        poem = type_of(frame.element) in ("verse", "versi", "poem", "poetry") or kind_of(parent.element) in POEMS
         if frame.tag in ("ab", "p") and poem and frame.element.find("{*}lb") is not None:
             return BlockStyle(True, loose=True)
         return BlockStyle()
@@ -325,9 +322,12 @@ def words_of_title(text: ET.Element) -> str:
 
 
 def verse_number(n: str) -> int | None:
-    """The number of a verse: *119*, *119a*, *26.119*, *119-120*; None where there is none."""
+    """The number of a verse: *119*, *119a*, *26.119*, *26-119*, *119-120*; None where there is none."""
     match = _NUMBER.search(n.strip())
-    return (int(match.group(1)) if match else numerals.value(n.strip())) or None
+    if match is None:
+        return numerals.value(n.strip())
+    first, last = int(match[1]), int(match[2] or 0)
+    return (first if not last or first < last < first + 10 else last) or None
 
 
 def _tokens_touch(root: ET.Element) -> bool:
