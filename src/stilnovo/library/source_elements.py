@@ -6,11 +6,11 @@ A file becomes one string in which private characters stand for what is not text
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from contextlib import suppress
 from html.entities import html5
-from html.parser import HTMLParser
 from xml.parsers import expat
 
 #: A word may go on here; it goes on here whatever white space says; it does go on; optional words begin; they end.
@@ -56,47 +56,51 @@ _EMPTY = frozenset(["lb", "pb", "cb", "gb", "milestone"])
 _ONE_READING = frozenset(["choice", "app", "subst"])
 
 
-class _PageWords(HTMLParser):
-    """The words of a web page without its head, scripts and styles; other texts of pictures are optional."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.pieces: list[str] = []
-        self.head = self.script = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.head = tag == "head" or (self.head and tag in _HEAD)
-        self.script = tag in ("script", "style")
-        if alternative := dict(attrs).get("alt"):
-            self.pieces.append(f"{OPTIONAL}{alternative}{REQUIRED}")
-        self.pieces.append(self.mark(tag))
-
-    def mark(self, tag: str) -> str:
-        # One tag between two letters is inside a word; two may be two lines of a poem.
-        twice = bool(self.pieces) and self.pieces[-1] == INSIDE
-        return "\n" if tag in _APART else SOFT if twice or tag not in _INLINE else INSIDE
-
-    def handle_endtag(self, tag: str) -> None:
-        self.head = self.head and tag != "head"
-        self.script = False
-        if tag not in _VOID:
-            self.pieces.append(self.mark(tag))
-
-    def handle_data(self, data: str) -> None:
-        if not (self.head or self.script):
-            self.pieces.append(data)
-
-    def unknown_decl(self, data: str) -> None:
-        if data.startswith("CDATA["):
-            self.handle_data(data.removeprefix("CDATA["))
+#: What is no text in a page: comments, declarations, tags. Each takes the rest of the file where it does not end.
+_TAG = re.compile(
+    r"<!--(?:-?>|.*?(?:--!?>|\Z))|<!\[CDATA\[(?P<cdata>.*?)(?:\]\]>|\Z)|<[!?/](?![a-zA-Z])[^>]*+(?:>|\Z)"
+    r"|<(?P<end>/?)(?P<tag>[a-zA-Z][^\s/>]*+)(?P<attributes>(?:[^>\"'=]++|=\s*+(?:\"[^\"]*+\"|'[^']*+')?+|[\"'])*+)(?:>|\Z)"
+    r"|<[!?][^>]*+(?:>|\Z)",
+    re.S,
+)
+_ALTERNATIVE = re.compile(r"(?<![\w-])alt\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>]+))", re.I)
+_SCRIPT_END = {tag: re.compile(rf"</{tag}", re.I) for tag in ("script", "style")}
 
 
 def page_words(text: str) -> str:
-    """Take everything in the body of a web page."""
-    page = _PageWords()
-    page.feed(text)
-    page.close()
-    return "".join(page.pieces)
+    """Take everything in the body of a web page but scripts and styles; other texts of pictures are optional."""
+    pieces = list[str]()
+    at, head, last = 0, False, ""
+
+    def say(data: str) -> None:
+        if not head and data:
+            pieces.append(html.unescape(data) if "&" in data else data)
+
+    while (found := _TAG.search(text, at)) is not None:
+        between, at = text[at : found.start()], found.end()
+        say(between)
+        last = "" if between else last
+        if found["cdata"]:
+            say(found["cdata"])
+        if not found["tag"]:
+            continue
+        tag, end, attributes = found["tag"].lower().rpartition(":")[2], bool(found["end"]), found["attributes"]
+        # The head ends where its end is said, or where something stands that is never in it.
+        head = not (end and tag == "head") and (tag == "head" or (head and (end or tag in _HEAD)))
+        if alternative := _ALTERNATIVE.search(attributes) if "alt" in attributes.lower() else None:
+            pieces.append(
+                f"{OPTIONAL}{html.unescape(alternative[1] or alternative[2] or alternative[3] or '')}{REQUIRED}"
+            )
+        # One tag between two letters is inside a word; two may be two lines of a poem.
+        mark = "\n" if tag in _APART else SOFT if last == INSIDE or tag not in _INLINE else INSIDE
+        last = mark
+        if not (end and tag in _VOID):
+            pieces.append(mark)
+        if tag in _SCRIPT_END and not end and not attributes.endswith("/"):
+            closing = _SCRIPT_END[tag].search(text, at)
+            at = closing.start() if closing else len(text)
+    say(text[at:])
+    return "".join(pieces)
 
 
 def _named(name: str) -> str:

@@ -1,7 +1,7 @@
 """Take the words out of a file in the plainest way there is, to check what the readers made of it.
 
-Unusual: this shares no code with the readers and understands next to nothing. Character data of XML by expat, of HTML
-by the standard parser, of Word by its text elements, of a PDF page by page. Two words are apart unless nothing lies
+Unusual: this shares no code with the readers and understands next to nothing. Character data of XML by expat, what stands
+between the tags of HTML, of Word by its text elements, of a PDF page by page. Two words are apart unless nothing lies
 between them but what may join them.
 """
 
@@ -139,8 +139,8 @@ _SPAN = re.compile(r"(?<!`)(`+)(?!`)((?:[^\n]|\n(?!\s*\n))+?)(?<!`)\1(?!`)")
 # What is no word of the reader's: tags in lines that may be code, comments, marks of notes, addresses, attributes.
 _NO_WORDS = [
     re.compile(r"^(?: {4}|\t)[^<\n]*<[^\n]*", re.M),
-    re.compile(r"<!--.*?-->|\[\^[^\]\n]*\]:?|<[a-zA-Z][a-zA-Z0-9+.-]*:[^\s<>]*>", re.S),
-    re.compile(r"^ {0,3}\[[^\]]{1,300}\]:\s*\S*.*$(?:\n[ \t]+[\"'(].*$)?|\{[#.:=][^}\n]*\}", re.M),
+    re.compile(r"<!--(?:.*?-->|.*)|\[\^[^\]\n]*\]:?|<[a-zA-Z][a-zA-Z0-9+.-]*:[^\s<>]*>", re.S),
+    re.compile(r"^ {0,3}\[[^\]]{1,300}\]:\s*\S*.*$(?:\n[ \t]+[\"'(].*$)?|\{[#.:=][^}\n]{0,300}\}", re.M),
     re.compile(r"(?<=\])(?:\([^()]{0,999}(?:\([^()\n]*\)[^()\n]*)?\)|\s?\[[^\]]{0,300}\])"),
 ]
 
