@@ -5,8 +5,9 @@ so n is smaller than in papers), six-word quotations with accents dropped, and f
 another form of its stem, drawn from the passages of real novels and Dante. Measures are those of ir-measures. A
 quotation's relevant passages are all that hold its six words in a row: Success@k says that one of them is among the
 first k. Speed: `search` over libraries of 1,000, 10,000 and 100,000 passages (real works repeated), and reading, cutting,
-storing and indexing of plain text. Verification: the adversarial quotations of quotations.py, made from the same texts.
-Everything is lexical, one process.
+storing and indexing of plain text. Verification: the adversarial quotations of quotations.py, made from the same texts;
+essay.py's twenty pages checked against a hundred works. Words lost: every file at hand against the words that the plainest
+extraction takes out of it. Everything is lexical, one process.
 
 Peers need an environment of their own, named by --peer-python (README.md here says how it is made). All three, ours among
 them, then search the same share of the passages with the same share of the queries: embedding everything takes too long.
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import time
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ from typing import Any
 import psutil
 import Stemmer
 
+import essay
 from quotations import false_verifications
+from stilnovo.errors import InputError
+from stilnovo.library.conservation import compare
 from stilnovo.library.index import Index, Row
 from stilnovo.library.names import Names
 from stilnovo.library.read import files_in, read
@@ -261,6 +265,34 @@ def quality(library: Library, folder: Path, options: argparse.Namespace) -> dict
     return found
 
 
+def conservation(folders: Sequence[Path]) -> dict[str, Any]:
+    """The law of conservation over every readable file of some folders: words in all, and those that break it."""
+    found: dict[str, Any] = {"files": 0, "refused": 0, "words": 0, "apparatus": 0, "lost": 0}
+    broken = Counter[str]()
+    for file in files_in([folder for folder in folders if folder.is_dir()]):
+        try:
+            book = read(file)
+        except InputError:
+            found["refused"] += 1
+            continue
+        result = compare(book.data, file.name, book.text, book.apparatus)
+        found["files"] += 1
+        found["words"] += result.words
+        found["apparatus"] += sum(result.apparatus.values())
+        found["lost"] += len(result.lost)
+        for what in ("foreign", "glued", "split", "moved"):
+            broken[what] += len(getattr(result, what))
+        if not result.kept:
+            say(f"{file.name}: {'; '.join(result.problems())}")
+    return {**found, **broken}
+
+
+def checked_essay() -> dict[str, Any]:
+    """The check of a made essay over a hundred works (essay.py)."""
+    with essay.hundred_works() as path:
+        return essay.measure(path)
+
+
 def latencies(files: Sequence[Path], folder: Path, sizes: Sequence[int], queries: Sequence[str]) -> dict[int, Any]:
     """Milliseconds and bytes of index at each size."""
     speeds: dict[int, Any] = {}
@@ -284,7 +316,7 @@ def main() -> None:
     parser.add_argument("--peer-python", help="Python of an environment that has LangChain")
     parser.add_argument("--peer-queries", type=int, default=200, help="of each kind, how many the peers are asked")
     parser.add_argument("--peer-texts", type=int, default=400, help="passages that the peers search")
-    parser.add_argument("--claims", type=int, default=1000, help="adversarial quotations")
+    parser.add_argument("--claims", type=int, default=4000, help="adversarial quotations")
     parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -300,6 +332,13 @@ def main() -> None:
         say(f"verification of {options.claims} quotations")
         false = false_verifications(library, options.claims)
         library.close()
+        say("the law of conservation")
+        law = conservation(
+            [options.data / "library", options.data / "library_tei", options.data.parent / "cases" / "library"]
+        )
+        say(f"{law}")
+        text = checked_essay()
+        say(f"essay: {text}")
         speeds = latencies(files, folder, options.sizes, queries)
         memory = psutil.Process().memory_info().rss
     for name, row in {**found, **{f"{size} passages": row for size, row in speeds.items()}}.items():
@@ -313,9 +352,18 @@ def main() -> None:
         "p95_ms_at_100k": speeds[max(SIZES)]["p95_ms"] if max(SIZES) in speeds else None,
         "ingest_bytes_per_second": ingest["rate"],
         "false_verifications": false["false_verifications"],
+        "words_lost": law["lost"],
+        "adversarial_kinds": false["false_kinds"],
+        "adversarial_total": false["total"],
+        "false_repairs": false["false_repairs"],
+        "true_recognised": false["true_recognised"],
+        "essay_seconds": text["essay_seconds"],
     }
     if options.out:
-        detail = {"quality": found, "latency": speeds, "ingest": ingest, "resident_bytes": memory, "adversarial": false}
+        detail = {
+            "quality": found, "latency": speeds, "ingest": ingest, "resident_bytes": memory, "adversarial": false,
+            "conservation": law, "essay": text,
+        }  # fmt: skip
         record = {**environment(), "command": " ".join(sys.argv), **result, "detail": detail}
         write_atomic(options.out, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps(result))
