@@ -8,6 +8,7 @@ number of faults takes a fraction of a second. Words of the apparatus may have m
 
 from __future__ import annotations
 
+import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -241,7 +242,11 @@ def compare(data: bytes, name: str, text: str, apparatus: Sequence[Apparatus]) -
 
 def _letters_alone(result: Conservation) -> Conservation:
     """What counts of a PDF, which draws letters in any order and no spaces: that none is lost and none put in."""
-    lost, foreign = Counter("".join(result.lost)), Counter("".join(result.foreign))
+    # Old fonts print an accent before its letter.
+    letters = [
+        unicodedata.normalize("NFD", "".join(words)).replace("ı", "i") for words in (result.lost, result.foreign)
+    ]
+    lost, foreign = (Counter(char for char in word if char.isalnum()) for word in letters)
     same = lost == foreign
     return replace(result, glued=[], split=[], moved=[], **(dict[str, Any](lost=[], foreign=[]) if same else {}))
 
