@@ -236,6 +236,15 @@ def test_a_damaged_library_is_moved_away_by_hand(tmp_path: Path, begin: int) -> 
         assert library.check() == []
 
 
+def test_copies_are_as_private_as_the_library(tmp_path: Path) -> None:
+    path = sample_file(tmp_path)
+    path.chmod(0o600)
+    back_up(path, tmp_path / "copia.sqlite")
+    _, copy = restore(tmp_path / "copia.sqlite", path, leave)
+    assert copy is not None
+    assert [file.stat().st_mode & 0o777 for file in (tmp_path / "copia.sqlite", copy, path)] == [0o600] * 3
+
+
 def test_files_that_are_there_are_not_overwritten(tmp_path: Path) -> None:
     path = sample_file(tmp_path)
     (tmp_path / "mia.txt").write_text("importante", encoding="utf-8")

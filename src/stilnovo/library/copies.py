@@ -9,6 +9,7 @@ from __future__ import annotations
 import filecmp
 import os
 import sqlite3
+import stat
 from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ def copy_database(source: Path, part: Path, progress: Callable[[int, int], None]
     """
     remove_database(part)
     try:
+        mode = stat.S_IMODE(source.stat().st_mode)  # who may not read the library may not read its copies
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
         with closing(sqlite3.connect(source, timeout=30, isolation_level=None)) as reader:
             reader.execute("BEGIN")  # one state of the file: no writer can make the copy begin again
             reader.execute("SELECT count(*) FROM sqlite_master").fetchone()

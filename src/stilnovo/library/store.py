@@ -172,7 +172,7 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
         A text that was stored before files were kept is completed with its file.
         """
         same = self._same_text(document)
-        if same and (not document.data or self.source(same) is not None):
+        if same and (not document.data or self.given(same) is not None):
             return Added(same, new=False)
         older = same or (None if keep_both else self.older(document))
         added = self.replace(older, document)
