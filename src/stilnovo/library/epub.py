@@ -23,7 +23,7 @@ from stilnovo.library.notes import find_notes
 from stilnovo.library.outline import ContentsEntry, Outline, find_contents, from_nav, from_ncx, landmarks, page_kind
 from stilnovo.library.records import ApparatusKind
 from stilnovo.library.text_builder import Book, TextBuilder
-from stilnovo.library.title_page import without_title_page
+from stilnovo.library.title_page import is_title_page, without_title_page
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -34,6 +34,8 @@ LARGEST_MEMBER, LARGEST, MOST_MEMBERS = 32 * 2**20, 256 * 2**20, 20_000
 LARGEST_TEXT = 64 * 2**20
 _PAGES = frozenset([".xhtml", ".html", ".htm", ".xht"])
 _FALLBACKS = 10
+#: A page of nothing but title and author is a title page when it is among the first ones.
+_FIRST = 8
 
 
 def open_archive(data: bytes, name: str) -> zipfile.ZipFile:
@@ -261,10 +263,14 @@ def parse(data: bytes, name: str) -> Book:
     notes = find_notes(roots)
     kinds = {path: find_contents(root, path, roots, notes) for path, root in roots.items()}
     whole: dict[str, ApparatusKind] = {}
-    for path, root in roots.items():
+    names = package.names()
+    for number, (path, root) in enumerate(roots.items()):
         labels = [entry.label for entry in entries if entry.page == path][:1]
         called = ["toc"] * (path in package.navigation) + [words.get(path, ""), *labels]
-        if kind := page_kind(root, path, kinds[path], called, linear[path]):
+        kind = page_kind(root, path, kinds[path], called, linear[path])
+        if kind is None and number < _FIRST and is_title_page(root.lines(), names):
+            kind = "title page"
+        if kind:
             whole[path] = kind
     outline, builder = Outline(entries, whole), TextBuilder()
     for path, root in roots.items():
@@ -272,4 +278,4 @@ def parse(data: bytes, name: str) -> Book:
         markup.write(builder, root, kinds[path], outline, path, whole.get(path))
     outline.finish(builder)
     builder.warnings += package.warnings
-    return without_title_page(builder, package.names())
+    return without_title_page(builder, names)

@@ -123,6 +123,15 @@ class Element:
         """All elements of these names, in order."""
         return [element for element in self.walk() if element.tag in tags]
 
+    def lines(self) -> str:
+        """The text of the element, each block that holds no other on a line."""
+        leaves = [
+            e
+            for e in self.walk()
+            if e.tag in BLOCKS and not any(c.tag in BLOCKS for c in e.children if isinstance(c, Element))
+        ]
+        return "\n".join(leaf.words() for leaf in leaves if leaf.tag != "title")
+
     def words(self) -> str:
         """The text of the element and all below it on one line."""
         pieces: list[str] = []

@@ -29,6 +29,7 @@ NOTE_TITLE = re.compile(
 _NUMBERED = re.compile(r"[\[(]?(?:\d{1,3}|[*†‡])[\])]?[.:)\s]")
 _TITLES = frozenset(["h1", "h2", "h3", "h4", "h5", "h6", "p", "div", "dt", "caption"])
 _BODIES = frozenset(["p", "div", "li", "dd", "dt", "tr", "aside", "section", "blockquote", "ol", "ul", "dl", "table"])
+_PAIRS = frozenset(["[]", "()", "{}"])
 _HEADING = re.compile(r"h[1-6]\Z")
 #: A note of more words than this is sooner a chapter.
 _LONGEST = 5000
@@ -78,9 +79,7 @@ class _Notes:
         parent = element.parent
         if parent is None:
             return None
-        if parent not in self.positions:
-            self.positions[parent] = {e: i for i, e in enumerate(parent.children) if isinstance(e, Element)}
-        at = self.positions[parent].get(element, len(parent.children))
+        at = self.position(element)
         return next((e for e in parent.children[at + 1 : at + 4] if isinstance(e, Element)), None)
 
     def body(self, target: Element) -> Element | None:
@@ -134,7 +133,28 @@ class _Notes:
             and is_note_mark(parent.words())
         ):
             element = parent
+        self.brackets(element)
         self.kinds[element] = "note"
+
+    def brackets(self, mark: Element) -> None:
+        """Move the brackets around a mark into it: `[<a>1</a>]`."""
+        parent = mark.parent
+        at = self.position(mark)
+        if parent is None or not 0 < at < len(parent.children) - 1:
+            return
+        before, after = parent.children[at - 1], parent.children[at + 1]
+        if isinstance(before, str) and isinstance(after, str) and f"{before[-1:]}{after[:1]}" in _PAIRS:
+            mark.children = [before[-1], *mark.children, after[0]]
+            parent.children[at - 1], parent.children[at + 1] = before[:-1], after[1:]
+
+    def position(self, element: Element) -> int:
+        """Where an element stands among its parent's children; -1: it has none."""
+        parent = element.parent
+        if parent is None:
+            return -1
+        if parent not in self.positions:
+            self.positions[parent] = {e: i for i, e in enumerate(parent.children) if isinstance(e, Element)}
+        return self.positions[parent].get(element, -1)
 
     def find(self) -> None:
         """Find marks and notes."""

@@ -301,7 +301,8 @@ def _under_titles(
             following.append(other)
         full = [other for other in following if counts[other][0]]
         letters = sum(counts[other][0] for other in full)
-        listed = len(full) >= _LINKS or (bool(full) and full[0].tag in ("ul", "ol", "table", "dl"))
+        links = bool(full) and all(counts[other][1] >= _SHARE * counts[other][0] for other in full)
+        listed = links or len(full) >= _LINKS or (bool(full) and full[0].tag in ("ul", "ol", "table", "dl"))
         short = contents and listed and all(kinds.get(other) == "contents" or counts[other][0] <= 90 for other in full)
         if full and (short or (contents and kinds.get(full[0]) == "contents")):
             following = following if short else full[:1]
@@ -318,7 +319,7 @@ _PAGE_WORDS: tuple[tuple[re.Pattern[str], ApparatusKind, int], ...] = (
     (re.compile(r"(?:un)?copyright(?: page| notice)?|imprint|credits|crediti|(?:the )?(?:full )?(?:project gutenberg )?licen[sc]e|licenza"
                 r"|diritti(?: d autore)?"), "licence", 40_000),
     (re.compile(r"colophon|about|about this (?:digital )?edition|informazioni su questa edizione(?: elettronica)?"), "colophon", 10_000),
-    (re.compile(r"toc|loi|lot|contents|indice|index|sommario|table of contents"), "contents", 0),
+    (re.compile(r"toc|loi|lot|contents|indice(?: generale| dei capitoli)?|index|sommario|table of contents"), "contents", 0),
     (re.compile(r"(?:foot ?|end ?|rear ?)?notes?|note"), "note", 0),
 )  # fmt: skip
 _LICENCE = re.compile(r"©|copyright|isbn|diritti|licen[sc]|rights|gutenberg|creative commons|imprint|edizione", re.I)
