@@ -397,3 +397,39 @@ def test_the_listed_pages(shared_data: Path) -> None:
     begun = time.perf_counter()
     assert "viveva un mugnaio" in read(cases / "serve" / "inputs" / "attributes-32000.html").text
     assert time.perf_counter() - begun < 1.5
+
+
+def test_a_list_of_characters_and_a_poem_among_others_that_are_marked() -> None:
+    body = (
+        "<h2>Personaggi</h2><ul><li>Il conte</li><li>La locandiera</li></ul><h2>Atto primo</h2><h3>Scena prima</h3>"
+        '<p><span class="speaker">Conte.</span> Buongiorno.</p><h3>Scena seconda</h3><p>Si va.</p>'
+    )
+    document = understand(f"<html><body>{body}</body></html>".encode(), "locandiera.html")
+    assert labels(document) == ["Atto I, Scena I", "Atto I, Scena II"]
+    assert [item.kind for item in document.apparatus] == ["other", "other", "speaker"]
+    verse = "Nel mezzo del cammin di nostra vita<br>Mi ritrovai per una selva oscura<br>Che la diritta via era smarrita"
+    poems = f'<h2>I</h2><div class="poem"><p>{verse}</p></div><h2>II</h2><p>{verse}<br>Ahi quanto a dir qual era cosa dura</p>'
+    document = understand(poems.encode(), "versi.html")
+    assert [len(section.lines) for section in split(document.text, document.headings, document.lines)] == [3, 4]
+
+
+def test_a_site_around_the_text_stands_apart() -> None:
+    page = (
+        '<body class="mediawiki"><h1>Novelle/Il reverendo</h1><div id="siteSub" class="noprint">Da Wikisource.</div>'
+        '<div id="headertemplate" class="ws-noexport">Ada Prova</div><div class="prp-pages-output"><h2>I</h2><span class="mw-editsection">'
+        '[modifica]</span><p>Lo sco<span class="pagenum ws-pagenum">[p. <b>4</b> modifica]</span>polo.</p><h2>II</h2><p>Fine.</p></div>'
+        '<h2>Note</h2><ol class="references"><li id="cite_note-1">Una nota.</li></ol><div class="printfooter">Estratto</div>'
+        '<div id="mw-navigation"><h2>Menu</h2><nav><h3>Strumenti</h3></nav></div></body>'
+    )
+    document = understand(f"<html>{page}</html>".encode(), "reverendo.html")
+    assert document.text == "Novelle/Il reverendo\n\n\nI\n\nLo scopolo.\n\n\nII\n\nFine."
+    gutenberg = (
+        '<section class="pg-boilerplate pgheader" id="pg-header"><p>*** START OF THE PROJECT GUTENBERG EBOOK X ***</p></section>'
+        "<h1>NOVELLE</h1><p>DI<br/>ADA PROVA</p><h2>I.<br/>La barca</h2><p>Era notte.</p><h2>II.<br/>Il mare</h2><p>Calmo.</p>"
+        '<section id="pg-footer"><p>*** END OF THE PROJECT GUTENBERG EBOOK X ***</p></section>'
+    )
+    head = "<head><title>The Project Gutenberg eBook of Novelle, by Ada Prova</title></head>"
+    document = understand(f"<html>{head}<body>{gutenberg}</body></html>".encode(), "novelle.html")
+    assert document.names == Names("Novelle", "Ada Prova")
+    assert document.text == "I.\nLa barca\n\nEra notte.\n\n\nII.\nIl mare\n\nCalmo."
+    assert [item.kind for item in document.apparatus] == ["licence", "title page", "licence"]

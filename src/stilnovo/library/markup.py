@@ -87,7 +87,7 @@ class _Page:
         """Whether an element stands apart from what stands apart itself: other words than those, or a note among notes."""
         outer = self.apart[-1].kind
         if kind != outer:
-            return kind != "other"
+            return kind in ("note", "page", "line number", "figure")
         if kind != "note" or element not in self.kinds or element.tag not in BLOCKS or len(self.apart) > 1:
             return False
         whole = self.apart[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +17,10 @@ from itertools import pairwise
 from stilnovo.library.headings import CHAPTERS, PARTS, number_of
 from stilnovo.library.html_tree import BLOCKS, Element
 from stilnovo.library.notes import Place, is_heading, place
-from stilnovo.library.records import ApparatusKind
+from stilnovo.library.records import ApparatusKind, VerseLine
 from stilnovo.library.roles import apparatus_kind, marks
 from stilnovo.library.text_builder import Mark, TextBuilder
+from stilnovo.library.verse import is_verse, verse_spans
 from stilnovo.text.italian import fold
 
 CONTENTS_TITLE = re.compile(
@@ -131,6 +133,20 @@ class Outline:
         least = min((depth for _, _, depth, _ in builder.marks if depth), default=10)
         builder.marks = [(start, end, depth or least, lines) for start, end, depth, lines in builder.marks]
         join_titles(builder)
+        _mark_verse(builder)
+
+
+def _mark_verse(builder: TextBuilder) -> None:
+    """Mark the lines of sections that are verse though the source, which marks others, does not say so."""
+    if not builder.lines:
+        return
+    text = builder.text
+    starts = [0, *(end for _, end, _, _ in builder.marks)]
+    ends = [*(start for start, *_ in builder.marks), len(text)]
+    for start, end in zip(starts, ends, strict=True):
+        first, last = bisect_left(builder.lines, (start,)), bisect_left(builder.lines, (end,))
+        if first == last and is_verse(text[start:end]):
+            builder.lines[first:first] = [VerseLine(*span, None) for span in verse_spans(text, start, end)]
 
 
 def _without(entries: Sequence[ContentsEntry], apart: Collection[str]) -> list[ContentsEntry]:
@@ -286,13 +302,14 @@ def find_contents(
 def _under_titles(
     blocks: list[Element], counts: dict[Element, tuple[int, int, int, int]], kinds: dict[Element, ApparatusKind]
 ) -> None:
-    """Take what follows a heading *Indice* or *Nota del trascrittore*, up to the next heading, for what it says."""
+    """Take what follows a heading *Indice*, *Personaggi* or *Nota del trascrittore* for that, up to the next heading."""
     for at, block in enumerate(blocks):
-        if counts[block][0] > 60 or not counts[block][0] or counts[block][3] > _FEW or block.tag == "nav":
+        letters, _, _, elements = counts[block]
+        if not 0 < letters <= 60 or elements > _FEW or block.tag == "nav":
             continue
         title = block.words()
-        contents = CONTENTS_TITLE.fullmatch(title) is not None
-        if not contents and not _TRANSCRIBER.fullmatch(title):
+        kind = next((kind for pattern, kind in _TITLES if pattern.fullmatch(title)), None)
+        if kind is None or (kind == "other" and not is_heading(block)):
             continue
         following = []
         for other in blocks[at + 1 : at + 400]:
@@ -300,16 +317,28 @@ def _under_titles(
                 break
             following.append(other)
         full = [other for other in following if counts[other][0]]
-        letters = sum(counts[other][0] for other in full)
-        links = bool(full) and all(counts[other][1] >= _SHARE * counts[other][0] for other in full)
-        listed = links or len(full) >= _LINKS or (bool(full) and full[0].tag in ("ul", "ol", "table", "dl"))
-        short = contents and listed and all(kinds.get(other) == "contents" or counts[other][0] <= 90 for other in full)
-        if full and (short or (contents and kinds.get(full[0]) == "contents")):
-            following = following if short else full[:1]
-        elif contents or letters > 3000:
+        if not full:
             continue
-        kind: ApparatusKind = "contents" if contents else "transcriber"
+        links = all(counts[other][1] >= _SHARE * counts[other][0] for other in full)
+        listed = links or len(full) >= _LINKS or full[0].tag in ("ul", "ol", "table", "dl")
+        short = listed and all(kinds.get(other) == "contents" or counts[other][0] <= 90 for other in full)
+        if kind == "contents" and not short and kinds.get(full[0]) == "contents":
+            following = full[:1]
+        elif sum(counts[other][0] for other in full) > 3000 if kind == "transcriber" else not short:
+            continue
         kinds.update(dict.fromkeys([block, *following], kind))
+
+
+_TITLES: tuple[tuple[re.Pattern[str], ApparatusKind], ...] = (
+    (CONTENTS_TITLE, "contents"),
+    (_TRANSCRIBER, "transcriber"),
+    (
+        re.compile(
+            r"\W*(?:personaggi|interlocutori|persone|dramatis person(?:ae|æ)|personnages|personajes|personen)\W*", re.I
+        ),
+        "other",
+    ),
+)
 
 
 # What the words for a page say that it is (landmarks, labels, names of files), and how many letters it may have at most.

@@ -29,7 +29,7 @@ _TYPES = _table(
     argument="bridgehead",
     speaker="persona",
     stage="stage-direction",
-    other="navigation search doc-tip contentinfo",
+    other="navigation search doc-tip contentinfo dramatis-personae",
 )
 #: Class names and ids for the same.
 _CLASSES = _table(
