@@ -109,7 +109,8 @@ class TextBuilder:
 def _headings(marks: Sequence[Mark], lines: Sequence[VerseLine], length: int) -> tuple[Heading, ...] | None:
     """Convert marks to headings; None when there are fewer than two, too few to give a structure.
 
-    What others stand below is a part. A lone outermost heading before all others is the work's title, and no section, unless it names a part (*Atto primo*).
+    What others stand below is a part. A lone outermost heading before all others is the work's title, and no section,
+    unless it names a part (*Atto primo*).
     """
     depths = [depth for _, _, depth, _ in marks]
     if len(marks) > 1 and depths[0] < min(depths[1:]) and not _KIND.match(marks[0][3][0]):
