@@ -53,9 +53,15 @@ _PRODUCED = re.compile(
 )
 _NOTE_OF = (
     r"(?:(?:breve\s+)?not[ae]\s+(?:del(?:la|l['’])?|dei|di|alla|sulla)\s*(?:trascri\w+|digitalizzat\w+|(?:ediz|vers)ione elettronica)"
-    r"|transcriber(?:s['’]?|['’]s)?\s+(?:end\s*)?notes?|transcription\s+notes?|notes?\s+(?:de\s+transcription|du\s+transcripteur)"
+    r"|tavola dei caratteri speciali|table of special characters|transcriber(?:s['’]?"
+    r"|['’]s)?\s+(?:end\s*)?notes?|transcription\s+notes?|notes?\s+(?:de\s+transcription|du\s+transcripteur)"
     r"|anmerkungen?\s+zur\s+transkription|not[ae]s?\s+del?\s+(?:la\s+)?transcrip\w+)"
 )
+#: One of these is in every such note.
+_NOTE_WORDS = (
+    "rascri", "RASCRI", "ranscri", "RANSCRI", "ranskri", "RANSKRI", "igitalizz", "IGITALIZZ", "lettronica", "LETTRONICA", "special",
+    "SPECIAL",
+)  # fmt: skip
 _NOTE = re.compile(rf"[\s*_=|+\[(-]*{_NOTE_OF}(?P<rest>[^\n]*)", re.I)
 
 _COLOPHON = re.compile(
@@ -117,6 +123,8 @@ def _disjoint(spans: list[Span]) -> list[Span]:
 
 
 def _gutenberg(text: str) -> tuple[list[Span], Names]:
+    if "utenberg" not in text and "GUTENBERG" not in text and "SMALL PRINT" not in text:
+        return [], Names()
     starts = [match.span() for match in _START.finditer(text)]
     if starts and starts[0][0] > 40_000:
         starts = []
@@ -217,7 +225,8 @@ def _transcribers(text: str, start: int, end: int) -> list[Span]:
             spans.append((begin, _bracketed(text, begin, stop, end), "transcriber"))
         elif i > 4:
             break
-    for match in re.finditer(rf"^[^\w\n]*{_NOTE_OF}", text[start:end], re.I | re.M):
+    said = any(word in text for word in _NOTE_WORDS)
+    for match in re.finditer(rf"^[^\w\n]*{_NOTE_OF}", text[start:end] if said else "", re.I | re.M):
         at = _box_start(text, start, start + match.start())
         if not spans or at >= spans[-1][1] or at < spans[0][0]:
             spans.append((at, _note_end(text, at, end), "transcriber"))

@@ -41,11 +41,11 @@ _KIND = re.compile(
     r"^(?:capitolo|cap|canto|parte|libro|atto|scena|novella|lettera|sonetto|chapter|giornata|volume|tomo|episodio)s?$"
 )
 _BODY = re.compile(
-    r"^[ \t_]*(?:\[(?:nota?|footnote|note)?[ \t]*(?P<square>\d{1,3}|[a-zA-Z]|\*{1,3})[.:]?\]?"
+    r"^[ \t_]*(?:note[ \t.:]+)?(?:\[(?:nota?|footnote|note)?[ \t]*(?P<square>\d{1,3}|[a-zA-Z]|\*{1,3})[.:]?\]?"
     r"|\((?P<round>\d{1,3}|\*{1,3})\))[ \t:.]+(?=\S)",
     re.I | re.M,
 )
-_BRACKET_LINE = re.compile(r"\n[ \t_]*[\[(]")
+_BRACKET_LINE = re.compile(r"\n[ \t_]*(?:N[Oo][Tt][Ee][ \t.:]+)?[\[(]")
 _MARK = re.compile(r"(?<=[^\s\[(])[ \t]?(?:\[(\d{1,3}|[a-zA-Z]|\*{1,3})\]|\((\d{1,3}|\*{1,3})\))")
 _NOTES = re.compile(r"^[ \t_*]*(?:NOTE|Note|NOTA|FOOTNOTES|Footnotes|NOTES)[ \t_*.:]*$", re.M)
 _BROKEN = re.compile(r"[-‐‑¬\u00ad](?<=[^\W\d_].)[ \t]*\n[ \t]*(?=[^\W\d_])")
@@ -264,13 +264,11 @@ def _name(mark: str, square: bool) -> str:
 
 
 def _opens(text: str, start: int) -> bool:
-    """Whether a line begins a paragraph, or follows a line that is a note's."""
+    """Whether a line begins a paragraph, or follows a line that is a note's or ends a sentence."""
     before = text[max(0, start - 200) : start].rstrip(" \t")
-    return (
-        not before.strip()
-        or before.endswith("\n\n")
-        or bool(re.search(r"\n[ \t]*[\[(](?:\d{1,3}|\*+)[\])][^\n]*\n\Z", before))
-    )
+    if not before.strip() or before.endswith("\n\n"):
+        return True
+    return before.rstrip()[-1] in '.!?…»”")]' or bool(re.search(r"\n[ \t]*[\[(](?:\d{1,3}|\*+)[\])][^\n]*\n\Z", before))
 
 
 def _note_end(text: str, match: re.Match[str], following: int) -> int:

@@ -40,9 +40,7 @@ _TURNED = re.compile(rf"^[ \t*_=]*(?P<number>{ORDINAL}|{_LAST})[ \t]+(?P<kind>(?
 _TURNED_LINE = re.compile(r"\n[ \t*_=]*[A-Za-zÀ-ÿ]{4,20}(?: [A-Za-z]{4,12})?[ \t]+[A-Za-zÀ-ÿ]{3,9}[ \t*_=.:]*(?=\n|\Z)")
 _SPACED_LINE = re.compile(r"\n[ \t]*[A-ZÀ-Þ][ \t][A-ZÀ-Þ][ \t]")
 _SPACED = re.compile(r"^[ \t]*(?P<title>(?:[A-ZÀ-Þ][ \t]){3,}[A-ZÀ-Þ](?:[ \t]+[A-ZÀ-Þ0-9])*)[ \t.]*$", re.M)
-_NAMED_HEADING = re.compile(
-    rf"(?P<name>{'|'.join(f'{n.upper()}|{n.capitalize()}' for n in NAMED)})\b\.?(?=[ \t*_=]*\n|\s+[\"“«A-ZÀ-Þ])"
-)
+_NAMED_HEADING = r"(?P<name>{})\b\.?(?=[ \t*_=]*\n|\s+[\"“«A-ZÀ-Þ])"
 _ORNAMENTS = re.compile(r"(?:[ \t.]*[*_=~#|§\])}—–-]+[ \t]*(?=\n|\Z))?(?:[ \t]*\n[ \t]*[=~_*-]{3,}[ \t]*(?=\n|\Z))?")
 
 
@@ -98,7 +96,8 @@ def worded(text: str) -> list[Heading]:
         ]
     if _SPACED_LINE.search("\n" + text):
         headings += filter(None, map(_spaced, _SPACED.finditer(text)))
-    named = list(_NAMED_HEADING.finditer(text))
+    forms = [form for name in NAMED for form in (name.upper(), name.capitalize()) if form in text]
+    named = list(re.finditer(_NAMED_HEADING.format("|".join(forms)), text)) if forms else []
     counts: Counter[str] = Counter(match["name"] for match in named)
     for match in named:
         name = match["name"]
