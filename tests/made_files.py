@@ -7,6 +7,7 @@ what the reader must give as the running text, in this order; `apart` what must 
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Callable
 from random import Random
@@ -70,6 +71,11 @@ class TeiFile(Maker):
             lambda: f" <choice>{self.note('<sic>', '</sic>')}<corr>{self.words(own, 2)}</corr></choice> ",
             lambda: f" <choice>\n{self.note('<abbr>', '</abbr>')}\n<expan>{self.words(own, 2)}</expan></choice> ",
             lambda: f" {self.note('<del>', '</del>')} <add>{self.word(own)}</add> ",
+            lambda: f" <app><lem>{self.words(own, 2)}</lem>{self.note('<rdg>', '</rdg>')}</app> ",
+            lambda: f" <subst>{self.note('<del>', '</del>')}<add>{self.word(own)}</add></subst> ",
+            lambda: f" {self.word(own)}<milestone unit='section'/>{self.word(own)} ",
+            lambda: self.broken("<!-- niente -->"),
+            lambda: f" <date when='1840'>{self.words(own)}</date> ",
         ]
         if depth:
             kinds += [
@@ -105,6 +111,10 @@ class TeiFile(Maker):
             lambda: self.note("<fw type='header'>", "</fw>"),
             lambda: self.note("<stage>", "</stage>"),
             lambda: f"<figure>{self.note('<figDesc>', '</figDesc>')}</figure>",
+            lambda: f"<argument>{self.note('<p>', '</p>')}</argument><p>{self.words(own)}</p>",
+            lambda: f"<castList><castItem>{self.words(self.apart)}</castItem></castList><p>{self.words(own)}</p>",
+            lambda: f"<epigraph><cit><quote>{self.words(own)}</quote> <bibl>{self.words(own)}</bibl></cit></epigraph>",
+            lambda: f"<opener><dateline>{self.words(own)}</dateline><salute>{self.words(own)}</salute></opener>",
         ]
         if depth:
             kinds += [
@@ -139,11 +149,17 @@ class HtmlFile(Maker):
     def __init__(self, random: Random) -> None:
         super().__init__(random)
         self.notes: list[str] = []
+        self.pages = 10
 
     def reference(self) -> str:
         """A reference to a footnote, whose number is apparatus like the note."""
         self.notes.append(str(n := len(self.notes) + 1))
         return f'<sup><a href="#fn{n}" id="r{n}" class="fnref" epub:type="noteref" role="doc-noteref">{n}</a></sup>'
+
+    def number(self) -> str:
+        """The number of a printed page."""
+        self.pages += 1
+        return f'<span class="pagenum" id="page_{self.pages}">{self.pages}</span>'
 
     def inline(self, depth: int) -> str:
         own = self.author
@@ -156,6 +172,10 @@ class HtmlFile(Maker):
             lambda: f" {self.word(own)}<br>{self.word(own)} ",
             lambda: f" {self.word(own)}{self.reference()} ",
             lambda: f" {self.word(own)}{self.reference()}, {self.word(own)} ",
+            lambda: self.broken(self.number(), ""),
+            lambda: f" {self.word(own)} {self.number()}{self.word(own)} ",
+            lambda: self.broken("<!-- niente -->"),
+            lambda: f" <ruby>{self.word(own)}{self.note('<rt>', '</rt>')}</ruby> ",
         ]
         if depth:
             kinds += [
@@ -179,6 +199,11 @@ class HtmlFile(Maker):
             lambda: f"<table><tr><td>{self.word(own)}</td><td>{self.some(self.inline, 0)}</td></tr></table>",
             lambda: f"<dl><dt>{self.word(own)}</dt><dd>{self.some(self.inline, 0)}</dd></dl>",
             lambda: f"<pre>{self.words(own)}\n{self.words(own)}</pre>",
+            lambda: (
+                f"<figure><img src='a.png' alt='{self.words(self.apart)}'>{self.note('<figcaption>', '</figcaption>')}</figure>"
+            ),
+            lambda: f"<details><summary>{self.words(own)}</summary>{self.words(own)}</details>",
+            lambda: f"<center>{self.words(own)}</center>{self.words(own)}<hr><p>{self.words(own)}</p>",
         ]
         if depth:
             kinds += [
@@ -235,7 +260,7 @@ class EpubFile(HtmlFile):
                 f"<dc:title>Prova</dc:title></metadata><manifest>{items}</manifest><spine>{spine}</spine></package>",
             )
             for n, page in enumerate(pages):
-                archive.writestr(f"OPS/text/p{n}.html", page.replace("<br>", "<br/>").replace("<wbr>", "<wbr/>"))
+                archive.writestr(f"OPS/text/p{n}.html", re.sub(r"<((?:br|wbr|hr|img)\b[^>]*)>", r"<\1/>", page))
         return out.getvalue(), "prova.epub"
 
 
