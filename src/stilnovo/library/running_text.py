@@ -50,6 +50,8 @@ class RunningText:
 
     def say(self, text: str | None) -> None:
         """Add text; its white space counts as one blank."""
+        if text and self.marks and self.marks[-1][0] == len(self.pieces):
+            text = self._without_brackets(text)
         if not text:
             return
         words = text.split()
@@ -60,6 +62,14 @@ class RunningText:
         self.pieces.append(" ".join(words))
         self.space = text[-1].isspace()
         self.joined = self.seam = self.ended = False
+
+    def _without_brackets(self, text: str) -> str:
+        """What follows words kept apart, without the bracket that closed round nothing but them; that before them goes, too."""
+        before, after = self.pieces[-1] if self.pieces else "", text.lstrip()
+        if not before or before[-1] + after[:1] not in ("()", "[]"):
+            return text
+        self.pieces[-1] = before[:-1].rstrip()
+        return after[1:]
 
     def _join(self, following: str, spaced: bool) -> None:
         """Decide what stands between what was said and a piece that begins with the word `following`."""
@@ -108,7 +118,7 @@ class RunningText:
     def take(self) -> tuple[str, list[Mark]]:
         """The line and the marks in it by their offsets; the next begins empty."""
         pieces = [unicodedata.normalize("NFC", piece.replace("\u00ad", "")) for piece in self.pieces]
-        text, marks = unicodedata.normalize("NFC", "".join(pieces)), []
+        text, marks = unicodedata.normalize("NFC", "".join(pieces)).strip(), []
         done = offset = 0
         for count, kind, words in self.marks:
             offset += sum(map(len, pieces[done:count]))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from stilnovo.library import numerals
-from stilnovo.library.headings import Heading, label_for, levels
+from stilnovo.library.headings import PARTS, Heading, label_for, levels
 from stilnovo.library.numerals import PATTERN, roman
 from stilnovo.library.tei_elements import BREAKS, apart, is_division, type_of
 from stilnovo.library.text_builder import tag_of
@@ -81,22 +81,10 @@ _BY_HEADING = _SINGLE | {"capitolo", "parte", "sezione", "lettera", "epistola", 
 #: Kinds whose heading is cited as it is printed (*PARTE PRIMA*).
 _AS_PRINTED = frozenset(["parte", "libro", "volume", "tomo"])
 #: Types that only say that there is a division, or which edition it is of.
-_NO_TYPE = frozenset(
-    [
-        "",
-        "div",
-        "edition",
-        "translation",
-        "textpart",
-        "body",
-        "text",
-        "work",
-        "liminal",
-        "level",
-        "transcription",
-        "other",
-    ]
-)
+_NO_TYPE = frozenset([
+    "", "lg", "div", *(f"div{n}" for n in range(8)), "edition", "translation", "textpart", "body", "text", "work", "liminal", "level",
+    "transcription", "other",
+])  # fmt: skip
 _AFTER = r"(?=[\s.:,;)\]—–-]|$)[\s.:,;)\]—–-]*"
 _WORDED = re.compile(
     rf"\W*(?P<kind>[^\W\d_]{{3,12}})\.?\s+(?:n\.?\s*|nº\s*)?(?P<number>{PATTERN}|(?i:ultim[oa])){_AFTER}"
@@ -181,8 +169,8 @@ def _first_words(element: ET.Element) -> str:
 
 
 def kind_of(element: ET.Element) -> str:
-    """What a division is by its `type`, in Italian; empty where it does not say."""
-    said = fold(type_of(element))
+    """What a division is by its `type` or name, in Italian; empty where it does not say."""
+    said = fold(type_of(element)) or tag_of(element)
     return _KINDS.get(said, "" if said in _NO_TYPE else said)
 
 
@@ -316,7 +304,8 @@ def arranged(headings: Sequence[Heading]) -> list[Heading]:
 
     A chapter that has no heading, among others that have, is the one that their numbers leave out.
     """
-    kinds = [heading.kind if heading.number else "" for heading in headings]
+    beside = {heading.level for heading in headings if heading.number and heading.kind not in PARTS}
+    kinds = [heading.kind if heading.number and heading.level in beside else "" for heading in headings]
     ranks = levels([heading.level for heading in headings], kinds) if headings else []
     result = [replace(heading, level=level) for heading, level in zip(headings, ranks, strict=True)]
     numbers: list[dict[str, int]] = []  # the number of the next heading of each kind, by level

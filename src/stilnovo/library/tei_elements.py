@@ -120,8 +120,8 @@ def with_known_names(root: ET.Element) -> ET.Element:
 
 
 def is_division(tag: str) -> bool:
-    """Whether elements of this name divide a text: `div`, `div1` …"""
-    return tag[:3] == "div" and (tag == "div" or tag[3:].isdigit())
+    """Whether elements of this name divide a text: `div`, `div1` …, the prologue and epilogue of a play."""
+    return (tag[:3] == "div" and (tag == "div" or tag[3:].isdigit())) or tag in ("prologue", "epilogue")
 
 
 def is_whole(tag: str) -> bool:
