@@ -230,9 +230,42 @@ def test_of_several_copies_the_one_that_fits_counts() -> None:
             assert (checked.status, checked.place_differs) == ("verified", False), reference
 
 
+def test_titles_are_written_as_titles() -> None:
+    with Library.open(None) as library:
+        for book in books():
+            library.add(book)
+        library.add(Book(Names("Con gli occhi chiusi", "Dino Verdi"), "Una storia di altri, lontana dal mare.", "a"))
+        library.add(Book(Names("La madre", "Elsa Gialli"), "Un'altra storia di altri, sui monti.", "b"))
+        for context in (
+            "Ascoltiamo con gli occhi chiusi",
+            "La madre legge",
+            "A chi ha gli occhi chiusi, la madre dice",
+        ):
+            assert only(library, f"{context}: «{BARCA}».").status == "verified", context
+        for context in ("In *Con gli occhi chiusi* si legge", "Nella Madre si legge", "«La madre» comincia così"):
+            assert only(library, f"{context}: «{BARCA}».").status == "misattributed", context
+
+
+def test_a_quotation_crosses_the_borders_of_passages() -> None:
+    sentences = [
+        f"La giornata numero {number} fu lunga e il vento del {number * 7} non smise mai di soffiare."
+        for number in range(60)
+    ]
+    with Library.open(None) as library:
+        library.add(Book(Names("Giornale", "Ada Rossi"), " ".join(sentences), "a"))
+        for first, last in ((2, 5), (8, 30), (0, 40), (9, 13), (19, 24)):
+            checked = only(library, f"«{' '.join(sentences[first:last])}» (Rossi)")
+            assert checked.status == "verified", (first, last)
+            assert (
+                only(library, f"«{' '.join(sentences[first:last]).replace('lunga', 'breve', 1)}»").status == "inexact"
+            )
+
+
 def test_a_text_that_cannot_be_checked_is_refused(library: Library) -> None:
     with pytest.raises(InputError, match="too long"):
         check_text(library, "a" * 1_000_001)
+    with pytest.raises(InputError, match="too many"):
+        check_text(library, "«a b c d e» " * 4000)
     with Library.open(None) as empty, pytest.raises(InputError, match="empty"):
         check_text(empty, "«Una frase qualunque di prova»")
     with pytest.raises(InputError, match="not read"):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from stilnovo.chat.claims import NeedMore
 from stilnovo.library.records import Work
-from stilnovo.text.italian import STOP_WORDS, fold, words
+from stilnovo.text.italian import STOP_WORDS, fold, tokens, words
 
 _ONE = r"[PpＰРρΡр]\s?\d{1,5}"
 _KEYS = (
@@ -61,10 +61,6 @@ _TAIL_BEGUN = re.compile(
 )
 
 
-# A word with a capital that no sentence begins with, or in italics.
-_PROPER = re.compile(r"(?:(?<=[^\W\d_][ ’'(«“*_,])|(?<=[^\W\d_], )|(?<=[(«“*_])|\A)([A-ZÀ-Ý][^\W\d_]+)")
-
-
 class Citation(NamedTuple):
     """What follows a quotation up to `end`: keys, note marks, references in words, and the punctuation before them."""
 
@@ -104,12 +100,9 @@ class NamesOfWorks:
         )
 
     def titled(self, text: str) -> list[Work]:
-        """The works whose titles stand in a text; a title of one word with a capital inside a sentence."""
-        folded, proper = f" {_phrase(text, bare=False)} ", {fold(word) for word in _PROPER.findall(text)}
-        return [
-            work for work, title in self._titles
-            if title and f" {title} " in folded and (" " in title or title in proper)
-        ]  # fmt: skip
+        """The works whose titles stand in a text, with a capital: *nei Promessi sposi*, but no *occhi chiusi*."""
+        folded = f" {_phrase(text, bare=False)} "
+        return [work for work, title in self._titles if title and f" {title} " in folded and _written(title, text)]
 
     def by(self, text: str) -> list[Work]:
         """The works whose authors' surnames stand in a text, written with a capital."""
@@ -124,6 +117,23 @@ class NamesOfWorks:
 def _known_by(author: list[str]) -> list[str]:
     """The names that stand for an author: the last, and for Dante the first too."""
     return [author[-1], *author[:1]] if author[:1] == ["dante"] else author[-1:]
+
+
+def _written(title: str, text: str) -> bool:
+    """Whether the words of a title stand in a text as a title: with a capital, which is not a sentence's."""
+    found, wanted = [word for word in tokens(text) if not word.elided], title.split()
+    for i in range(len(found) - len(wanted) + 1):
+        if [word.form for word in found[i : i + len(wanted)]] != wanted:
+            continue
+        first = i - 1 if i > 0 and found[i - 1].form in STOP_WORDS else i  # with its article
+        capitals = sum(text[word.start].isupper() for word in found[first : i + len(wanted)])
+        begins = re.search(r"(?:\A|[.!?:]\s)\s*\Z", text[: found[first].start]) is not None
+        alone = (
+            text[found[-1].end :].strip(" .,;()*_") == "" and found[first].start == 0 and i + len(wanted) == len(found)
+        )
+        if capitals > begins or alone:
+            return True
+    return False
 
 
 def _phrase(text: str, *, bare: bool = True) -> str:

@@ -27,6 +27,8 @@ from stilnovo.text.italian import fold, words
 CheckStatus = Literal["verified", "inexact", "misattributed", "not_found"]
 #: Characters of a text that can be checked, and of one quotation before it is checked in parts.
 TEXT_AT_MOST, LONGEST_QUOTATION = 1_000_000, 4000
+#: Quotations of a text that are checked.
+QUOTATIONS_AT_MOST = 3000
 #: The most words that only name or stress something; the most of a title that the library does not know.
 _STRESSED, _TITLE = 3, 8
 _WORK_WORD = re.compile(
@@ -126,12 +128,20 @@ class _Check:
     def __init__(self, library: Library, works: Sequence[int]) -> None:
         self._library, self._names = library, NamesOfWorks(library.works())
         self._nearest = Nearest(library, works)
+        self._count = 0
 
     def quotations(
         self, text: str, notes: Sequence[NoteText], starts: Sequence[int], note: int, at: int
     ) -> Iterator[CheckedQuotation]:
         """Check the quotations of one text; `note` and `at` say which note it is of which place."""
         claims = list(self._claims(text))
+        self._count += len(claims)
+        if self._count > QUOTATIONS_AT_MOST:
+            raise InputError(
+                "The text has too many quotations.",
+                f"At most {QUOTATIONS_AT_MOST:,} are checked at once.",
+                "Check it in parts.",
+            )
         masked = _masked(text, [claim for claim, _ in claims])
         labelled = {line["mark"]: line["text"] for line in map(NOTE_LINE.match, text.splitlines()) if line}
         for claim, cited in claims:

@@ -166,7 +166,7 @@ def aligned_words(claimed: str, text: str, window: Chapter) -> tuple[int, int, f
         edits = sum(max(i2 - i1, j2 - j1) for op, i1, i2, j1, j2 in steps if op != "equal")
         content, stands = _content(forms), set(_content(equal))
         enough = len(equal) >= max(3, EQUAL_SHARE * len(forms)) and len(stands) >= max(1, CONTENT_SHARE * len(content))
-        enough = enough or (len(forms) >= 2 * ROW and len(equal) >= (1 - EDIT_SHARE) * len(forms) and len(stands) > 1)
+        enough = enough or (len(equal) >= max(2 * ROW, EQUAL_SHARE * len(forms)) and bool(stands))
         if enough and edits <= max(EDITS, EDIT_SHARE * len(forms)) and (best is None or edits / len(forms) < best[0]):
             best = (edits / len(forms), left + begin, left + end)
     if best is None:
