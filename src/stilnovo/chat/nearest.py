@@ -102,7 +102,7 @@ class Nearest:
         self, claimed: str, hits: Sequence[int], forms: Sequence[str], first: Collection[int]
     ) -> list[tuple[Chapter, Chapter]]:
         """The most promising places, each a section narrowed to where the words may stand, and the whole section."""
-        reach, wanted = TARGET + len(claimed), set(_content(forms) or forms)
+        reach, wanted, every_form = TARGET + len(claimed), set(_content(forms) or forms), set(forms)
         scored, seen = list[tuple[bool, float, Chapter, Chapter]](), set[tuple[int, int]]()
         for passage in self._library.passages(hits):
             section, text = passage.section, self._library.text(passage.section.work)
@@ -116,7 +116,9 @@ class Nearest:
                 if end == section.end
                 else max(text.rfind(" ", start, end), text.rfind("\n", start, end), passage.end)
             )
-            share = len(wanted.intersection(_cut(text[start:end]))) / len(wanted)
+            there = set(_cut(text[start:end]))
+            # Where the content words are the ones that were changed, nearly all others stand there.
+            share = max(len(wanted & there) / len(wanted), len(every_form & there) / len(every_form) - 0.3)
             if share >= WINDOW_SHARE and (section.id, passage.start // TARGET) not in seen:
                 seen.add((section.id, passage.start // TARGET))
                 scored.append((section.work.id not in first, -share, replace(section, body=start, end=end), section))
