@@ -41,10 +41,26 @@ def _of(words: str) -> re.Pattern[str]:
 
 
 _TURNS = _of(f"{_DENIES}|{_CONDITIONS}|{_OPINIONS}")
-#: Behind a speech that ends where the quotation ends, *disse Agnese* turns nothing.
-_TURNS_SPEECH = _of(f"{_DENIES}|{_CONDITIONS}|{_ADVERSATIVES}")
+_CONDITION = _of(_CONDITIONS)
+#: Behind a quotation: in its own clause; first in the next one; anywhere in the next one; in a later one.
 _TURNS_BEHIND = _of(
     f"{_DENIES}|{_CONDITIONS}|(?:{_OPINIONS})(?!\\s+(?:che|di)\\b)|{_ADVERSATIVES}|quando|finch[éè]|come"
+)
+_TURNS_FIRST = re.compile(
+    rf"[\s,;:—–»”\"-]*(?:(?:ed?|od?)\s+)?(?:{_DENIES}|{_CONDITIONS}|{_ADVERSATIVES}|quando|finch[éè]|come)(?![^\W_])",
+    re.I,
+)
+_OPINION_NEXT = re.compile(
+    rf"[\s,;:]*[^,;:.»”\"—–]{{0,60}}?(?<![^\W_])(?:{_OPINIONS})(?!\s+(?:che|di)\b)(?![^\W_])", re.I
+)
+_TURNS_LATER = re.compile(
+    rf"[,;:—–]\s*(?:(?:ed?|od?)\s+)?(?:{_ADVERSATIVES}|purch[éè]|tranne|salvo|eccetto|fuorch[éè]|a meno"
+    r"|se|soltanto|solo se)(?![^\W_])",
+    re.I,
+)
+_UNTRUE = _of(
+    "fals[oaie]|falsità|menzogn[ae]|bugi[ae]|bugiard[oaie]|mente|mentono|mentì|mentiva|mentivano|impossibile|scherzo|burla"
+    "|(?:non|mai|poco|niente)(?:\\s+\\w+){1,2}\\s+(?:ver[oaie]|verità|certo)"
 )
 #: What a clause begins with that depends on the words before it.
 _LINK = re.compile(r"(?<![^\W_])(?:che|ch['’]|come|chi|quando|onde)(?![^\W_])[^,;:]*$", re.I)
@@ -59,7 +75,13 @@ _AGAINST = re.compile(
 )
 _OVER = re.compile(r"[!?][»”\"’')\]]*(?=\s|$)")
 _FINAL = re.compile(r"\s*[»”\"’')\]*_]*(?:[.!?…]+|$)")
+_COMMA_NEXT = re.compile(r"[.!?…»”\"’')\]]*[,;]")
+_DOTS_AND_SMALL = re.compile(r"(?:…|\.\.)[.…»”\"’')\]]*\s+[a-zàèéìòù]")
 _SPEECH_OVER = re.compile(r"[\s,.;:]*[»”\"—–]")
+_CLAUSE = re.compile(r"[,;:—–]")
+_COORDINATE = re.compile(r"\s*(?:ed?|od?|poi|quindi|allora)\s", re.I)
+_DENIAL = _of(_DENIES)
+_CLOSED = '»”"’‘*_'
 _OPENING = ' \t\n«“„"‘'
 _CLOSING = "»”\"’')] \n"
 
@@ -112,20 +134,43 @@ def turned(text: str, start: int, end: int) -> tuple[str, str]:
     """
     quoted = text[start:end]
     head = _head(text, start)
-    closed = quoted.rstrip(_CLOSING).endswith((".", "!", "?", "…")) or _FINAL.match(text, end)
-    tail = "" if closed else _tail(text, end)
-    turns = _TURNS_SPEECH if _SPEECH_OVER.match(tail) else _TURNS_BEHIND
-    before = head and _depends(head, quoted)
-    after = tail and (tail.rstrip(_CLOSING).endswith("?") or turns.search(tail))
-    return _abridged_head(head.strip(_OPENING)) if before else "", _abridged_tail(tail.rstrip()) if after else ""
+    tail = "" if _closed(text, start, end) else _tail(text, end)
+    before = head.strip(_OPENING) if head and _depends(head, quoted) else ""
+    after = tail.lstrip(_CLOSED).rstrip() if tail and _takes_back(tail) else ""
+    return _abridged_head(before), _abridged_tail(after)
+
+
+def _closed(text: str, start: int, end: int) -> bool:
+    """Whether the sentence ends with the quotation: behind a comma, or behind dots with a small letter, it goes on."""
+    marked = text[start:end].rstrip(_CLOSING).endswith((".", "!", "?", "…")) or _FINAL.match(text, end) is not None
+    return (
+        marked and not _COMMA_NEXT.match(text, end) and not _DOTS_AND_SMALL.search(text, max(start, end - 4), end + 12)
+    )
 
 
 def _depends(head: str, quoted: str) -> bool:
-    """Whether words before a quotation turn what it says."""
+    """Whether words before a quotation turn what it says: those of its clause, a condition, a denial in the clause before."""
+    *_, before, last = "", *_CLAUSE.split(head)
+    near = last if _COORDINATE.match(last) else f"{before},{last}"
     if _SPEECH_BEGUN.search(head):
-        return _TURNS_SPEECH.search(head) is not None
+        return any((_CONDITION.search(near), _DENIAL.search(near)))
     governed = _GOVERNS.search(head) and _INFINITIVE.match(quoted)
-    return any((_TURNS.search(head), _LINK.search(head), _OWN_LINK.match(quoted), governed))
+    return any((_CONDITION.search(head), _TURNS.search(near), _LINK.search(head), _OWN_LINK.match(quoted), governed))
+
+
+def _takes_back(tail: str) -> bool:
+    """Whether words behind a quotation turn what it says: those of its clause, or a clause that denies, excepts or asks."""
+    if (
+        tail.rstrip(_CLOSING).endswith("?")
+        or _TURNS_LATER.search(tail)
+        or _UNTRUE.search(tail)
+        or _TURNS_FIRST.match(tail)
+    ):
+        return True
+    if _SPEECH_OVER.match(tail):
+        return False
+    own = _CLAUSE.split(tail, maxsplit=1)[0]
+    return bool(_TURNS_BEHIND.search(own) if own.strip() else _OPINION_NEXT.match(tail))
 
 
 def _abridged_head(head: str) -> str:
