@@ -20,6 +20,7 @@ from serving import serving
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.library.search import search
 from stilnovo.library.store import Library
+from stilnovo.serve.history import Conversations
 
 TABLES = ("works", "texts", "passages", "facts", "conversations", "conversation_messages")
 
@@ -109,6 +110,16 @@ def test_a_newer_format_is_refused_by_name_and_left_alone(old: Path) -> None:
         Library.open(old)
     assert old.read_bytes() == before
     assert copies(old) == []
+
+
+def test_newer_conversations_are_refused_by_name_and_left_alone(old: Path) -> None:
+    with Library.open(old) as library:
+        library.connection.execute("UPDATE conversation_facts SET value = '9'")
+        library.connection.execute("UPDATE conversation_messages SET status = 'writing' WHERE position = 1")
+        before = rows(old)
+        with pytest.raises(InputError, match=r"conversations .* format 9"):
+            Conversations(library).prepare()
+        assert rows(old) == before
 
 
 def test_an_empty_file_and_a_new_one_need_no_copy(tmp_path: Path) -> None:

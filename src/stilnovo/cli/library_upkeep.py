@@ -52,9 +52,9 @@ def check(
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that texts, passages and index agree, and that each text has the words of its file.
+    """Check texts against their files, passages and index.
 
-    The exit status is 1 when they do not.
+    Each text must have the words of its file, once and in order. The exit status is 1 where something is wrong.
     """
     with open_store(library) as store:
         if rebuild:
