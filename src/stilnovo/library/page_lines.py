@@ -175,6 +175,8 @@ def _line(row: list[_Fragment], worded: list[_Fragment], main: _Fragment) -> lis
     for before, fragment in zip([row[0], *row[:-1]], row, strict=True):
         if fragment.x < before.x - 1 and text[-1:].strip():
             text += " "  # it stands further left: pypdf sees no gap there
+        elif _is_small_capitals(before, fragment, text):
+            text, fragment = text.rstrip(), fragment._replace(text=fragment.text.lstrip())
         mark = fragment.text.strip()
         raised = fragment.y > main.y + 0.08 * main.size
         small = fragment.size < (0.86 if raised else 0.75) * main.size or fragment.y > main.y + 0.2 * main.size
@@ -194,6 +196,20 @@ def _line(row: list[_Fragment], worded: list[_Fragment], main: _Fragment) -> lis
     notes = [(min(max(0, at - shift), len(clean)), mark) for at, mark in notes]
     bold = all(fragment.bold for fragment in worded)
     return [PageLine(clean, worded[0].x, main.y, main.size, bold, tuple(notes))] if clean or notes else []
+
+
+def _is_small_capitals(before: _Fragment, fragment: _Fragment, text: str) -> bool:
+    """Whether a capital and smaller ones right behind it are one word in small capitals, whatever blank pypdf sees."""
+    letter = before.text.strip()
+    if len(letter) != 1 or not letter.isupper() or not 0.6 < fragment.size / (before.size or 1) < 0.95:
+        return False
+    follows = fragment.x - before.x < before.size * (0.56 * width(letter) + 0.1)
+    return (
+        follows
+        and abs(fragment.y - before.y) < 1
+        and fragment.text.strip()[:2].isupper()
+        and text.rstrip()[-1:] == letter
+    )
 
 
 def _with_initials(lines: list[PageLine]) -> list[PageLine]:

@@ -184,7 +184,8 @@ def reflow(pages: Sequence[Sequence[PageLine]]) -> list[Row]:
         common = max(gaps, key=lambda gap: (gaps[gap], -gap), default=everywhere)
         leading = common if gaps[common] * 2 > len(page) else everywhere
         for before, line in zip([None, *page[:-1]], page, strict=True) if page else ():
-            distance = None if before is None else abs(before.y - line.y) / leading
+            column = before is not None and line.y > before.y + 2 * line.size  # a new one: like a new page
+            distance = None if before is None or column else abs(before.y - line.y) / leading
             rows.append(Row(line, number, distance=distance))
         body = [line for line in page if abs(line.size - size) < 0.08 * size] or list(page)
         full[number] = max((width(line.text) for line in body), default=1.0)

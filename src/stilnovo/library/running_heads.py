@@ -28,7 +28,10 @@ _WHOLE = re.compile(
     rf"[\W_]*(?:(?:pag|pg|p|page|seite|s)(?:ina)?\.?\s*)?({_NUMBER})(?:\s*(?:/|di|of|von|sur)\s*\d+)?[\W_]*", re.I
 )
 _FIRST = re.compile(rf"({_NUMBER})(?P<gap>[\s.|·•–—-]+)(?P<rest>\D.*)", re.S)
-_LAST = re.compile(rf"(?P<rest>.+?)(?P<gap>[\s.|·•–—-]+)({_NUMBER})", re.S)
+_LAST = re.compile(
+    rf"(?P<rest>.+?)(?P<gap>[\s.|·•–—-]+(?:(?:pag(?:ina|\.)?|p\.|page|seite)\s*)?)({_NUMBER})(?:\s?(?:/|di|of|von|sur)\s?\d+)?",
+    re.S | re.I,
+)
 _NOTE = re.compile(r"[\[(]?(?:\d{1,3}|\*{1,3}|[†‡§]|[a-z](?=[).]))[\])]?[.\s]?\s*\S")
 _KINDS = frozenset(fold(kind).strip(". ") for kind in (*PARTS, *CHAPTERS)) | {"cap", "chapter", "kapitel", "chapitre"}
 _NUMBERED = re.compile(rf"(?:{'|'.join(sorted(_KINDS))})\.? (?:\d+|[ivxlc]+|\w+[oa])\b.*")
