@@ -477,3 +477,28 @@ def test_the_listed_documents(shared_data: Path, tmp_path: Path) -> None:
     assert len(split(document.text, document.headings)) == 8
     with pytest.raises(InputError, match="no text layer"):
         read(cases / "serve" / "inputs" / "scansione.pdf")
+
+
+def test_soft_hyphens_that_a_browser_writes() -> None:
+    soft = "/Span << /ActualText <FEFF00AD> >> BDC ( ) Tj EMC"
+    first = f"1 0 0 1 72 700 Tm (La spe) Tj {soft} 35 0 Td (ranza gli cresceva a ogni passo, e la con) Tj {soft} (-) Tj"
+    document = book([f"BT /F1 11 Tf {first} 1 0 0 1 72 686 Tm (fidenza pure.) Tj ET"])
+    assert document.text == "La speranza gli cresceva a ogni passo, e la confidenza pure."
+
+
+def test_paragraphs_of_one_line_and_over_columns() -> None:
+    lines = [
+        "   - Sono io, rispose una voce.",
+        "   Quella voce era la voce di",
+        "Geppetto, che tornava a casa.",
+        "   - Babbo!",
+    ]
+    rows = [*wrapped(TALE, 30)[:12], *lines]
+    document = book([[*column(rows, x=60), *column(wrapped(TALE, 30)[12:], x=320)]])
+    assert (
+        "\n\n- Sono io, rispose una voce.\n\nQuella voce era la voce di Geppetto, che tornava a casa.\n\n- Babbo!"
+        in document.text
+    )
+    middle = len(wrapped(TALE, 36)) // 2
+    halves = wrapped(TALE, 36)[:middle], wrapped(TALE, 36)[middle:]
+    assert book([[*column(halves[0], x=60), *column(halves[1], x=320)]]).text == TALE.strip()

@@ -2,8 +2,8 @@
 
 pypdf says where a piece of text stands only when the font changes, and counts no extra room that an instruction gives to
 blanks. So a font is set anew (as it is) wherever text is raised or changes its size without changing font, raised text
-set smaller; and extra room at blanks, by which programs justify lines, is written out between the words: else the last
-letters of a line seem to stand apart.
+set smaller, soft hyphens very small; and extra room at blanks, by which programs justify lines, is written out between
+the words: else the last letters of a line seem to stand apart.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from stilnovo.errors import InputError
 
 #: What a raised piece is set down to; the numbers of notes are raised.
 _RAISED = 0.7
+#: What a soft hyphen is set down to, so that it is known again.
+SOFT = 0.01
 
 
 #: Instructions that show text, or say where and how it is shown.
-_TEXT = frozenset(b"BT ET q Q cm Do Tf Tj TJ Td TD Tm T* TL Tc Tw Tz Ts ' \"".split())
+_TEXT = frozenset(b"BMC BDC EMC BT ET q Q cm Do Tf Tj TJ Td TD Tm T* TL Tc Tw Tz Ts ' \"".split())
 #: A page with more bytes of instructions than this is an attack, or a map.
 _LARGEST = 8 * 2**20
 
@@ -57,6 +59,12 @@ def _with_room(pieces: Any, room: float) -> list[Any]:
     return spread
 
 
+def _is_soft(operands: Any) -> bool:
+    """Whether a span says that it stands for a soft hyphen: what it shows is a hyphen, or nothing that is seen."""
+    said = operands[1].get("/ActualText") if len(operands) > 1 and isinstance(operands[1], dict) else None
+    return said in ("\xad", b"\xad", b"\xfe\xff\x00\xad")
+
+
 class _Rewriting:
     """The instructions of a page, rewritten one by one."""
 
@@ -64,12 +72,17 @@ class _Rewriting:
         self.wide, self.array = wide, array  # fonts of two bytes a letter, whose blanks get no room
         self.state, self.stack = _State(), list[_State]()
         self.shown_at = 1.0
+        self.soft: list[bool] = []  # for each span that is open, whether it stands for a soft hyphen
         self.rewritten: list[tuple[Any, bytes]] = []
 
     def take(self, operands: Any, operator: bytes) -> None:
         """Take one instruction."""
         if operator in (b"Tj", b"TJ", b"'", b'"'):
             operands, operator = self.show(operands, operator)
+        elif operator in (b"BMC", b"BDC"):
+            self.soft.append(operator == b"BDC" and _is_soft(operands))
+        elif operator == b"EMC":
+            self.soft = self.soft[:-1]
         elif operator == b"q":
             self.stack.append(self.state)
         elif operator == b"Q" and self.stack:
@@ -93,7 +106,7 @@ class _Rewriting:
     def show(self, operands: Any, operator: bytes) -> tuple[Any, bytes]:
         """Rewrite an instruction that shows text."""
         state = self.state
-        size = state.size * (_RAISED if state.rise > 0.12 * abs(state.size) else 1.0)
+        size = state.size * (SOFT if any(self.soft[-3:]) else _RAISED if state.rise > 0.12 * abs(state.size) else 1.0)
         if state.font is not None and (size != state.given or abs(state.scale - self.shown_at) > 0.02 * state.scale):
             self.rewritten.append(([state.font, size], b"Tf"))
             self.state = replace(state, given=size)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from stilnovo.errors import InputError
 from stilnovo.library.note_marks import is_note_mark
-from stilnovo.library.page_content import make_plain
+from stilnovo.library.page_content import SOFT, make_plain
 from stilnovo.text.italian import STOP_WORDS, fold
 
 #: How narrow or wide letters are beside others, in any typeface: the sum says how full a line is.
@@ -172,6 +172,7 @@ def _line(row: list[_Fragment], worded: list[_Fragment], main: _Fragment) -> lis
     """Join the words of a line, without the numbers of notes in it."""
     text = ""
     notes: list[tuple[int, str]] = []
+    row = [fragment for fragment in row if fragment.text.strip() or fragment.size > 2 * SOFT * main.size]
     for before, fragment in zip([row[0], *row[:-1]], row, strict=True):
         if fragment.x < before.x - 1 and text[-1:].strip():
             text += " "  # it stands further left: pypdf sees no gap there
@@ -296,10 +297,14 @@ def _divide(shown: list[tuple[int, float, float, int]]) -> float | None:
 def _in_columns(page: Any, divide: float) -> list[PageLine]:
     left, right = _Extraction(0, divide, True).read(page), _Extraction(0, divide, False).read(page)
     top, bottom = max((line.y for line in right), default=0), min((line.y for line in right), default=0)
-    lowest = min((line.y for line in left), default=0)
+    heights = sorted({line.y for line in left})
+    usual = median(b - a for a, b in pairwise(heights)) if len(heights) > 1 else 0.0
+    foot = (
+        heights[0] if len(heights) > 1 and heights[1] - heights[0] > 1.6 * usual and heights[0] < bottom - 1 else -1e9
+    )
     above = [line for line in left if line.y > top + 1]
-    below = [line for line in left if line.y < bottom - 1 and line.y < lowest + 1]
-    between = [line for line in left if line.y <= top + 1 and not (line.y < bottom - 1 and line.y < lowest + 1)]
+    below = [line for line in left if line.y == foot]
+    between = [line for line in left if foot < line.y <= top + 1]
     return above + between + right + below
 
 

@@ -143,7 +143,13 @@ def _line_numbers(rows: Sequence[Row]) -> None:
         row.number = number
 
 
-def _gaps(rows: Sequence[Row], full: dict[int, float], left: dict[int, float]) -> None:
+def _indented(row: Row, left: dict[int, list[float]]) -> bool:
+    """Whether a line begins to the right of its column."""
+    edge = max((x for x in left[row.page] if x <= row.line.x + 1), default=row.line.x)
+    return row.line.x > edge + 0.6 * row.line.size
+
+
+def _gaps(rows: Sequence[Row], full: dict[int, float], left: dict[int, list[float]]) -> None:
     """Decide what stands before each line."""
     for before, row in pairwise(rows):
         blank = row.distance is not None and row.distance >= _BLANK
@@ -158,11 +164,11 @@ def _gaps(rows: Sequence[Row], full: dict[int, float], left: dict[int, float]) -
         elif row.verse != before.verse or blank:
             row.gap = "\n\n"
         else:
-            indented = row.line.x > left[row.page] + 0.6 * row.line.size
-            was = before.line.x > left[before.page] + 0.6 * before.line.size
+            indented, was = _indented(row, left), _indented(before, left)
             short = width(before.line.text) + 0.6 + width(row.line.text.split()[0]) <= _SHORT * full[before.page]
             ends = bool(_END.search(before.line.text))
-            new = (ends and ((indented and not was) or short)) or (indented and not was and short)
+            opens = indented and (not was or before.gap.startswith("\n\n"))  # that was a paragraph of one line
+            new = (ends and (opens or short)) or (indented and not was and short)
             row.gap = "\n\n" if new else " "
 
 
@@ -178,7 +184,7 @@ def reflow(pages: Sequence[Sequence[PageLine]]) -> list[Row]:
     everywhere = max(usual, key=lambda gap: (usual[gap], -gap), default=round(1.2 * size)) or 1
     rows: list[Row] = []
     full: dict[int, float] = {}
-    left: dict[int, float] = {}
+    left: dict[int, list[float]] = {}
     for number, page in enumerate(pages):
         gaps = Counter(round(a.y - b.y) for a, b in pairwise(page) if 0.6 * size < a.y - b.y < 4 * size)
         common = max(gaps, key=lambda gap: (gaps[gap], -gap), default=everywhere)
@@ -190,7 +196,9 @@ def reflow(pages: Sequence[Sequence[PageLine]]) -> list[Row]:
         body = [line for line in page if abs(line.size - size) < 0.08 * size] or list(page)
         full[number] = max((width(line.text) for line in body), default=1.0)
         starts = Counter(round(line.x) for line in body)
-        left[number] = float(min((x for x, n in starts.items() if n * 5 >= len(body)), default=min(starts, default=0)))
+        usual_starts = sorted(x for x, n in starts.items() if n * 5 >= len(body)) or sorted(starts)[:1]
+        # A start far to the right of the first is that of another column.
+        left[number] = [float(x) for x in usual_starts if x == usual_starts[0] or x > usual_starts[0] + 100]
     _mark_headings(rows, size)
     text = [row for row in rows if not row.heading]
     verse = bool(text) and _is_verse(text, False)
