@@ -493,12 +493,9 @@ def test_paragraphs_of_one_line_and_over_columns() -> None:
         "Geppetto, che tornava a casa.",
         "   - Babbo!",
     ]
-    rows = [*wrapped(TALE, 30)[:12], *lines]
-    document = book([[*column(rows, x=60), *column(wrapped(TALE, 30)[12:], x=320)]])
-    assert (
-        "\n\n- Sono io, rispose una voce.\n\nQuella voce era la voce di Geppetto, che tornava a casa.\n\n- Babbo!"
-        in document.text
-    )
+    document = book([column([*wrapped(TALE, 30), *lines])])
+    told = "- Sono io, rispose una voce.\n\nQuella voce era la voce di Geppetto, che tornava a casa.\n\n- Babbo!"
+    assert document.text == f"{TALE.strip()}\n\n{told}"
     middle = len(wrapped(TALE, 36)) // 2
     halves = wrapped(TALE, 36)[:middle], wrapped(TALE, 36)[middle:]
     assert book([[*column(halves[0], x=60), *column(halves[1], x=320)]]).text == TALE.strip()
