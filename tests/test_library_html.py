@@ -433,3 +433,13 @@ def test_a_site_around_the_text_stands_apart() -> None:
     assert document.names == Names("Novelle", "Ada Prova")
     assert document.text == "I.\nLa barca\n\nEra notte.\n\n\nII.\nIl mare\n\nCalmo."
     assert [item.kind for item in document.apparatus] == ["licence", "title page", "licence"]
+
+
+def test_headings_that_are_pictures_begin_sections() -> None:
+    body = "".join(
+        f'<h2><img src="t{n}.png" alt="{t}"/></h2><p>{PROSE}</p>' for n, t in enumerate(("La barca", "Il mare"))
+    )
+    document = understand(f"<html><body>{body}</body></html>".encode(), "a.html")
+    assert labels(document) == ["La barca", "Il mare"]
+    assert [item.text for item in document.apparatus] == ["La barca", "Il mare"]
+    assert "barca" not in document.text

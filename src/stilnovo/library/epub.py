@@ -20,7 +20,8 @@ from stilnovo.library import markup
 from stilnovo.library.html_tree import MOST_ELEMENTS, Element, page_text, parse_tree
 from stilnovo.library.names import Names, direct_name, old_year
 from stilnovo.library.notes import find_notes
-from stilnovo.library.outline import ContentsEntry, Outline, find_contents, from_nav, from_ncx, landmarks, page_kind
+from stilnovo.library.outline import ContentsEntry, Outline, find_contents, from_nav, from_ncx, landmarks
+from stilnovo.library.page_kind import page_kind
 from stilnovo.library.records import ApparatusKind
 from stilnovo.library.text_builder import Book, TextBuilder
 from stilnovo.library.title_page import is_title_page, without_title_page

@@ -51,6 +51,7 @@ def kind_of(word: str) -> str:
     return FOREIGN.get(kind, kind)
 
 
+_CASE = re.compile(rf"^(?:{CASES})\s+")
 _SURE = re.compile(rf"(?:{CASES})\s|\s*(?:[IVX]+|[IVXLCDM]{{2,}}|\d+|{ORDINAL})(?:\s*[.:)—–-]|\s*\Z)|\s*[LCDM]\.?\s*\Z")
 _DAY = re.compile(
     r"\s*\d{1,2}°?\s+(?:gen|feb|mar|apr|mag|giu|lug|ago|set|ott|nov|dic|jan|may|jun|jul|aug|sep|oct|dec|mai|juin|juil|août)\w*",
@@ -65,7 +66,7 @@ def label_for(kind: str, number: int) -> str:
 
 def number_of(heads: Sequence[str]) -> tuple[int | None, str]:
     """Split a heading given as lines into number and title: (`1`, `Come andò …`), (`II. La trappola`,), (`UN VAMPIRO`,)."""
-    first = re.sub(rf"^(?:{CASES})\s+", "", heads[0])
+    first = _CASE.sub("", heads[0])
     number, rest = numerals.leading(first)
     return number, " ".join([*([rest] if rest else []), *heads[1:]]).strip(" .")
 

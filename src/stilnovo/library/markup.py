@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 
 from stilnovo.errors import InputError
@@ -35,8 +35,8 @@ _UNIT = re.compile(r"(?:\A|[\W\d])(?:k|c|m|d|h|da)?m\Z|\d\Z|(?:\A|[\W\d_])[^\W\d
 class _Page:
     """The flows of a page as its tree is walked: the author's text, and what stands apart as it comes."""
 
-    def __init__(self, main: MainFlow, kinds: Mapping[Element, ApparatusKind], reach: Callable[[str], None]) -> None:
-        self.main, self.kinds, self.reach = main, kinds, reach
+    def __init__(self, main: MainFlow, kinds: Mapping[Element, ApparatusKind], outline: Outline, path: str) -> None:
+        self.main, self.kinds, self.outline, self.path = main, kinds, outline, path
         self.apart: list[ApartFlow] = []
         self.plain = self.verse = 0
         self.headings: list[Element] = []
@@ -104,7 +104,7 @@ class _Page:
         if any(piece.strip() for piece in self.main.pieces[-8:]):
             self.later.append(name)
         else:
-            self.reach(name)
+            self.outline.reach(self.path, name)
 
     def raised(self, element: Element) -> ApparatusKind | None:
         """A small raised number after a word is the mark of a note; after a figure, a letter or a unit (m²) it is none."""
@@ -122,7 +122,7 @@ class _Page:
         self.flow.close(gap, verse or self.verse > 0)
         if not self.apart:
             for name in self.later:
-                self.reach(name)
+                self.outline.reach(self.path, name)
             self.later.clear()
 
     def end(self, element: Element) -> None:
@@ -139,6 +139,9 @@ class _Page:
         if outermost:
             inside = [int(other.tag[1]) for other in element.walk() if is_heading(other)]
             self.main.close(BLOCKS[tag], False, min(inside, default=6))
+            pictured = " ".join(image.get("alt") for image in element.find("img")).strip()
+            if pictured and not element.words():
+                self.outline.picture(pictured)
         elif tag in BLOCKS or line:
             self.close(self.gap(element), verse)
         elif tag in ("td", "th"):
@@ -192,7 +195,7 @@ def write(
         return Counter(re.findall(r"[^\W\d_]+", root.words().lower()))
 
     main = MainFlow(builder, vocabulary, outline.begin)
-    walk = _Page(main, {**kinds, root: whole} if whole else kinds, lambda name: outline.reach(page, name))
+    walk = _Page(main, {**kinds, root: whole} if whole else kinds, outline, page)
     outline.reach(page, "")
     walk.start(root)
     open_: list[tuple[Element, Iterator[Element | str]]] = [(root, iter(root.children))]

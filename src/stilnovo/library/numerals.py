@@ -51,6 +51,9 @@ ORDINAL = f"(?:{'|'.join(sorted(_ORDINALS, key=len, reverse=True)).translate(_AC
 PATTERN = rf"(?:[IVXLCDM]+|\d{{1,3}}|(?i:{ORDINAL}(?:\s+{ORDINAL})?))"
 
 
+_LEADING = re.compile(rf"\s*({PATTERN})(?=[\s.:)—–-]|$)[\s.:)—–-]*")
+
+
 def value(numeral: str) -> int | None:
     """Parse *IV*, *4*, *quarto* or *DECIMO QUARTO*; None when it is no number."""
     if numeral.isdigit():
@@ -67,6 +70,6 @@ def value(numeral: str) -> int | None:
 
 def leading(text: str) -> tuple[int | None, str]:
     """Split a heading into its leading number and the rest: *II. La trappola* → (2, *La trappola*)."""
-    match = re.match(rf"\s*({PATTERN})(?=[\s.:)—–-]|$)[\s.:)—–-]*", text)
+    match = _LEADING.match(text)
     number = value(match.group(1)) if match else None
     return (number, text[match.end() :].strip()) if match and number else (None, text.strip())

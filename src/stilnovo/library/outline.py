@@ -6,7 +6,6 @@ list of links into the book, or short lines under a heading that says *Indice*; 
 
 from __future__ import annotations
 
-import posixpath
 import re
 from bisect import bisect_left
 from collections import defaultdict
@@ -18,7 +17,7 @@ from stilnovo.library.headings import CHAPTERS, PARTS, number_of
 from stilnovo.library.html_tree import BLOCKS, Element
 from stilnovo.library.notes import Place, is_heading, place
 from stilnovo.library.records import ApparatusKind, VerseLine
-from stilnovo.library.roles import apparatus_kind, marks
+from stilnovo.library.roles import marks
 from stilnovo.library.text_builder import Mark, TextBuilder
 from stilnovo.library.verse import is_verse, verse_spans
 from stilnovo.text.italian import fold
@@ -44,7 +43,10 @@ _LINKS, _SHARE = 3, 0.6
 _FEW = 30
 #: A label printed farther below than this where its section begins is not its heading.
 _NEAR = 300
-_NAMED = ("introduzione", "prefazione", "prologo", "epilogo", "conclusione", "proemio", "appendice", "nota")
+_NAMED = re.compile(
+    rf"\W*(?:{'|'.join((*PARTS, *CHAPTERS))}|introduzione|prefazione|prologo|epilogo|conclusione|proemio|appendice|nota)\b",
+    re.I,
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ class Outline:
         for entry in self.places.pop((page, fragment), ()):
             self.waiting = [other for other in self.waiting if other.depth < entry.depth] + [entry]
 
+    def picture(self, label: str) -> None:
+        """A heading is only a picture of its words: a section without a printed heading begins, if none does already."""
+        self.waiting = self.waiting or [ContentsEntry(label, max(1, self.current), "", "")]
+
     def depth(self, entry: ContentsEntry, level: int) -> int:
         """Depth of a section's heading; 0: as the others. `level`: that of the printed heading, 0 when it is none."""
         self.current = entry.depth
@@ -96,7 +102,8 @@ class Outline:
             start: Where it begins.
             level: 1 to 6 for a heading, 0 for other text.
         """
-        said = _plain(" ".join(words)) if level or len(words[0]) < 300 else ""
+        asked = self.waiting or self.printing or self.unprinted
+        said = _plain(" ".join(words)) if asked and (level or len(words[0]) < 300) else ""
         waiting, self.waiting = self.waiting, []
         printing, self.printing = self.printing, None
         unprinted, self.unprinted = self.unprinted, None
@@ -178,17 +185,16 @@ def join_titles(builder: TextBuilder) -> None:
     for mark, right in zip(marks, follows, strict=True):
         before = joined[-1] if joined else None
         fits = before and (mark[2] == before[2] or (mark[2] > before[2] and mark[2] not in free))
-        title = number_of(mark[3])[0] is None and not named(mark[3][0])
-        if before and right and fits and title and number_of(before[3])[0]:
+        if before and right and fits and number_of(before[3])[0] and _is_title(mark[3]):
             joined[-1] = (before[0], mark[1], before[2], [*before[3], *mark[3]])
         else:
             joined.append(mark)
     builder.marks = joined
 
 
-def named(line: str) -> bool:
-    """Whether a heading says what it is: *Parte seconda*, *Prologo*."""
-    return re.match(rf"\W*(?:{'|'.join((*PARTS, *CHAPTERS, *_NAMED))})\b", line, re.I) is not None
+def _is_title(lines: Sequence[str]) -> bool:
+    """Whether a heading neither has a number nor says what it is (*Parte seconda*, *Prologo*)."""
+    return number_of(lines)[0] is None and not _NAMED.match(lines[0])
 
 
 def _plain(text: str) -> str:
@@ -241,7 +247,8 @@ def landmarks(root: Element, path: str) -> dict[str, str]:
     return words
 
 
-def _letters(text: str) -> int:
+def letters_of(text: str) -> int:
+    """How many letters and figures a text has."""
     return sum(map(str.isalnum, text))
 
 
@@ -252,7 +259,7 @@ def _counts(
     counts: dict[Element, list[int]] = {}
     for element in reversed(root.walk()):
         count = counts.setdefault(element, [0, 0, 0, 1])
-        count[0] += sum(_letters(child) for child in element.children if isinstance(child, str))
+        count[0] += sum(letters_of(child) for child in element.children if isinstance(child, str))
         target = place(page, element.get("href")) if element.tag == "a" and element.get("href") else None
         if target and (target[0] in pages or target[0] == page):
             count[1:3] = count[0], 1
@@ -339,56 +346,3 @@ _TITLES: tuple[tuple[re.Pattern[str], ApparatusKind], ...] = (
         "other",
     ),
 )
-
-
-# What the words for a page say that it is (landmarks, labels, names of files), and how many letters it may have at most.
-_PAGE_WORDS: tuple[tuple[re.Pattern[str], ApparatusKind, int], ...] = (
-    (re.compile(r"(?:book )?(?:cover|copertina|couverture|cubierta|omslag)(?: ?page| ?image)?"), "title page", 1200),
-    (re.compile(r"(?:half ?)?title(?: ?page)?|titre|frontespizio|occhiello|titelseite|page de titre"), "title page", 2500),
-    (re.compile(r"(?:un)?copyright(?: page| notice)?|imprint|credits|crediti|(?:the )?(?:full )?(?:project gutenberg )?licen[sc]e|licenza"
-                r"|diritti(?: d autore)?"), "licence", 40_000),
-    (re.compile(r"colophon|about|about this (?:digital )?edition|informazioni su questa edizione(?: elettronica)?"), "colophon", 10_000),
-    (re.compile(r"toc|loi|lot|contents|indice(?: generale| dei capitoli)?|index|sommario|table of contents"), "contents", 0),
-    (re.compile(r"(?:foot ?|end ?|rear ?)?notes?|note"), "note", 0),
-)  # fmt: skip
-_LICENCE = re.compile(r"©|copyright|isbn|diritti|licen[sc]|rights|gutenberg|creative commons|imprint|edizione", re.I)
-
-
-def page_kind(
-    root: Element, path: str, kinds: Mapping[Element, ApparatusKind], words: Sequence[str], linear: bool
-) -> ApparatusKind | None:
-    """What a page of a book is as a whole; None: it is the author's text.
-
-    Args:
-        root: The page.
-        path: Its path in the book.
-        kinds: The elements on it that stand apart.
-        words: What the book calls it, in its landmarks and its table of contents.
-        linear: Whether it belongs to the running text.
-    """
-    said = root.words()
-    letters = _letters(said)
-    shares: dict[ApparatusKind, int] = defaultdict(int)
-    waiting = [root]
-    while waiting:
-        element = waiting.pop()
-        kind = kinds.get(element) or apparatus_kind(element)
-        if kind:
-            shares[kind] += _letters(element.words())
-        else:
-            waiting += [child for child in element.children if isinstance(child, Element)]
-    stem = re.sub(r"\.\w+\Z", "", posixpath.basename(path))
-    heading = next((element.words()[:80] for element in root.walk() if is_heading(element)), "")
-    for word in (*words, stem, heading):
-        plain = " ".join(re.findall(r"[^\W\d_]+", fold(word)))
-        for pattern, kind, most in _PAGE_WORDS:
-            fits = letters <= most or shares[kind] > 0.5 * letters
-            if fits and pattern.fullmatch(plain) and (kind != "licence" or _LICENCE.search(said)):
-                return kind
-    if words[0] == "toc":
-        return "contents"
-    if shares["note"] > 0.7 * letters > 0:
-        return "note"
-    if not linear:
-        return "note" if shares["note"] else "title page" if letters < 300 else "other"
-    return None
