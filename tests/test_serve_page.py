@@ -218,7 +218,7 @@ def test_what_stands_beside_the_authors_words_is_shown_in_its_place(browser: Any
         chooser.value.set_files({"name": "prova.xml", "mimeType": "text/xml", "buffer": PLAY.encode()})
         preview = page.locator("dialog.preview")
         preview.wait_for()
-        facts = preview.locator(".facts").nth(1).inner_text()
+        facts = preview.locator(".set-apart").inner_text()
         assert facts == "Fuori dal testo dell’autore: 9 parole (nota 4, didascalia 3, personaggio 2)"
         preview.locator(".main-act").click()
         page.locator(".contents button").first.click()
@@ -238,6 +238,12 @@ def test_what_stands_beside_the_authors_words_is_shown_in_its_place(browser: Any
         assert "Non voglio protettori, non voglio regali." in selected
         assert "edizione" not in selected
         assert "Mirandolina" not in selected
+        page.keyboard.press("Escape")
+        page.evaluate("location.hash = '#/biblioteca'")
+        page.fill("#seek", "edizione")
+        page.press("#seek", "Enter")
+        page.locator(".author .hit", has_text="Nota: Così nella prima edizione.").wait_for()
+        assert page.locator(".author h2").inner_text() == "Fuori dal testo dell’autore"
 
 
 def test_a_mended_file_says_what_it_replaces(browser: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ const INSIDE = new Set(["note", "reading", "deletion", "page", "line number", "o
 // Long matter that is opened only when asked for.
 const CLOSED = new Set(["contents", "title page", "licence", "colophon", "transcriber", "header", "running head"]);
 const MARK = /^[\s[(]*(\d{1,4}|[*†‡§]{1,3}|[a-z])[\s\])]*$/i; // only the mark of a note that stands elsewhere
-const named = (kind) => t(`kind_${kind.replaceAll(" ", "_")}`);
+export const named = (kind) => t(`kind_${kind.replaceAll(" ", "_")}`);
 
 let notes = 0; // how many notes the section has shown so far
 export const restart = () => { notes = 0; };

@@ -1,5 +1,6 @@
 // The library: its works, their contents, a search over all of it, and the way in for new texts.
 import { get, post, remove } from "./api.js";
+import { named as kindName } from "./apparatus.js";
 import { confirm } from "./dialogs.js";
 import { $, h, icon } from "./dom.js";
 import { faultText, number, t } from "./i18n.js";
@@ -31,6 +32,13 @@ function hit(result) {
     h("button.cite", { type: "button", onclick: () => reader.open(result) }, result.citation));
 }
 
+/** What was found in notes, speakers and the like: never among the author's words. */
+function apartHits(results) {
+  return h("section.author", {}, h("h2", {}, t("apart_hits")), results.map((one) => h("article.hit", {},
+    h("p", { lang: "it" }, h("span.kind", {}, `${kindName(one.kind)}: `), one.text),
+    h("button.cite", { type: "button", onclick: () => reader.open({ sha256: one.sha256, start: one.at }) }, one.citation))));
+}
+
 function work(one) {
   return h("li.work", {}, h("a", { href: `#/biblioteca/${one.sha256}`, lang: "it" }, one.title),
     h("span.facts", {}, [one.year, count(one.sections)].filter(Boolean).join(" · ")));
@@ -38,9 +46,10 @@ function work(one) {
 
 async function all() {
   if (query) {
-    const { results } = await get(`/api/search?q=${encodeURIComponent(query)}`);
+    const words = encodeURIComponent(query);
+    const [{ results }, { results: apart }] = await Promise.all([get(`/api/search?q=${words}`), get(`/api/search?q=${words}&apparatus=true`)]);
     $("status").textContent = results.length ? t("results", { n: results.length }) : t("nothing");
-    return results.length ? results.map(hit) : [h("p.nothing", {}, t("nothing"))];
+    return [...(results.length ? results.map(hit) : [h("p.nothing", {}, t("nothing"))]), ...(apart.length ? [apartHits(apart)] : [])];
   }
   const { works } = await get("/api/works");
   if (!works.length) return [h("p.nothing", {}, t("welcome_empty")), h("div", {}, sampleButton())];

@@ -1,5 +1,6 @@
 // A file from the disk: sent, shown as it was understood, and stored only when the reader agrees.
 import { post, remove } from "./api.js";
+import { named } from "./apparatus.js";
 import * as composer from "./composer.js";
 import { show } from "./dialogs.js";
 import { $, h } from "./dom.js";
@@ -75,8 +76,8 @@ function apart(counts) {
   const kinds = Object.entries(counts ?? {}).sort(([, one], [, other]) => other - one);
   const words = kinds.reduce((sum, [, one]) => sum + one, 0);
   if (!words) return null;
-  const list = kinds.map(([kind, one]) => `${t(`kind_${kind.replaceAll(" ", "_")}`).toLowerCase()} ${number(one)}`).join(", ");
-  return h("p.facts", {}, t("preview_apart", { words: number(words), list }));
+  const list = kinds.map(([kind, one]) => `${named(kind).toLowerCase()} ${number(one)}`).join(", ");
+  return h("p.set-apart", {}, t("preview_apart", { words: number(words), list }));
 }
 
 /** That the work takes another's place, and the choice to keep both. */
