@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from stilnovo.chat.quotes import Quote, verify
+from stilnovo.chat.quotes import Quote, verify, verify_among
 from stilnovo.chat.slips import same_word, typing_slip
 from stilnovo.chat.wording import parsed
 from stilnovo.library.names import Names
 from stilnovo.library.read import read
-from stilnovo.library.records import Chapter, VerseLine, Work
+from stilnovo.library.records import Apparatus, Chapter, VerseLine, Work
 from stilnovo.library.store import Library
 from stilnovo.library.text_builder import Book
 
@@ -23,7 +23,8 @@ SOURCE = (
     "Agnese. «Hai mentito!» gridò il duca.\n\n"
     "Gli pagarono 1.500 lire per la vigna, e ne spese 3,50 per il vino. Pagò 1 500 fiorini; il 12° giorno ne rese il 10% a Pietro, "
     "alle 8.30 del 3/4/1848. Segnava -5 gradi. Morirono due mila uomini e due terzi dei cavalli. Nel 1848-49 regnò Luigi XIV.\n\n"
-    "Era un anti-clericale convinto, un uomo amato da tutti. L'in_capace_ viveva a Castel-\nfranco. Cinque uomini. Venne la S.E.R.\n\n"
+    "Era un anti-clericale convinto, un uomo amato da tutti. L'in_capace_ viveva a Castel-\nfranco. Cinque uomini. Venne la S.E.R. "
+    "Comprò un milione e mezzo di pani.\n\n"
     "Il figlio di Tonio era molto stanco. Erano sessantacinque scudi nella cassa. Combatteva contro i nemici ogni mattina. Io amo "
     "mia moglie più di me stesso. La penna cadde a terra senza rumore. Grazia, impossibile giustiziarlo domani. Il ladro arrivò prima.\n\n"
     "Credo che il ladro dica la verità soltanto quando dorme. Il bravo era pronto a tutto; ma non lo fece. Se il duca cadesse, il "
@@ -109,6 +110,7 @@ def test_what_is_not_verified(claimed: str) -> None:
         ("Tutti odiavano Bruno.", "verified", "Tutti odiavano Bruno [tranne Agnese.]"),
         ("Gina odia Bruno", "verified", "[Chi dice che] Gina odia Bruno [mente.]"),
         ("cantare la sera", "verified", "[Bruno smise di] cantare la sera"),
+        ("Comprò un milione", "verified", "Comprò un milione [e mezzo di pani.]"),
         ("Un uomo amato da tutti", "repaired", "un uomo amato da tutti"),
     ],
 )  # fmt: skip
@@ -284,6 +286,16 @@ def test_the_listed_cases(shared_data: Path) -> None:
                 quote = verify(case["claim"], section, text)
                 cut = "[Non è vero che] Lucia ami don Rodrigo"
                 assert not quote.sound or quote.shown == cut, case["claim"]
+
+
+def test_words_of_two_speakers_are_no_quotation() -> None:
+    text = "Io vi amo.\nIo non vi credo.\n"
+    speakers = (Apparatus("speaker", "IL CAVALIERE", 0), Apparatus("speaker", "MIRANDOLINA", 11))
+    with Library.open(None) as library:
+        library.add(Book(Names("Prova", "A"), text, "a", apparatus=speakers))
+        passages = [p for s in library.sections(library.works()[0]) for p in library.passages_of(s)]
+        assert verify_among("Io non vi credo", library, passages).status == "verified"
+        assert verify_among("Io vi amo. Io non vi credo.", library, passages).status == "unverified"
 
 
 def test_a_note_is_not_the_authors_word() -> None:

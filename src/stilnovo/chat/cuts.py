@@ -47,7 +47,7 @@ _TURNS_BEHIND = _of(
     f"{_DENIES}|{_CONDITIONS}|(?:{_OPINIONS})(?!\\s+(?:che|di)\\b)|{_ADVERSATIVES}|quando|finch[éè]|come"
 )
 _TURNS_FIRST = re.compile(
-    rf"[\s,;:—–»”\"-]*(?:(?:ed?|od?)\s+)?(?:{_DENIES}|{_CONDITIONS}|{_ADVERSATIVES}|quando|finch[éè]|come)(?![^\W_])",
+    rf"[\s,;:—–»”\"-]*(?:(?:ed?|od?)\s+)?(?:{_DENIES}|{_CONDITIONS}|{_ADVERSATIVES}|quando|finch[éè]|come|mezz[oa])(?![^\W_])",
     re.I,
 )
 _OPINION_NEXT = re.compile(

@@ -31,7 +31,7 @@ _SENTENCE_MARKS = frozenset(".?!")
 _JOINTS = frozenset("-'")
 _MAY_BE_ADDED = frozenset(',"—…()')
 _SIGNED = re.compile(r"(?:^|[\s(])[-−–+±][ \t]?\Z|[€$£]\s?\Z")
-_UNIT_BEHIND = re.compile(r"\s?[%‰°½¼¾]|\s+per\s+cento\b|\s+e\s+mezz[oa]\b")
+_UNIT_BEHIND = re.compile(r"\s?[%‰°½¼¾]|\s+per\s+cento\b")
 _GROUPS = re.compile(r"[ \u00a0\u2009\u202f]")
 
 

@@ -34,7 +34,7 @@ from stilnovo.chat.cuts import denies
 from stilnovo.chat.matching import Match, best_match, indexed, joined_pieces
 from stilnovo.chat.slips import distance
 from stilnovo.chat.wording import LETTER, skeleton
-from stilnovo.library.records import Chapter, Passage, citation
+from stilnovo.library.records import Chapter, Passage, Work, citation
 from stilnovo.library.store import Library
 
 __all__ = ["Quote", "Status", "distance", "skeleton", "verify", "verify_among"]
@@ -186,11 +186,23 @@ def verify(claimed: str, section: Chapter, text: str) -> Quote:
 
 
 def verify_among(claimed: str, library: Library, passages: Iterable[Passage]) -> Quote:
-    """Verify a quotation against the sections of several passages, in order; the best status counts."""
-    best = Quote(claimed, "unverified", claimed.strip(_WRAPPING))
+    """Verify a quotation against the sections of several passages, in order; the best status counts.
+
+    Words of two speakers, run together as if one said them, are no quotation.
+    """
+    best = unverified = Quote(claimed, "unverified", claimed.strip(_WRAPPING))
     for section in {passage.section.id: passage.section for passage in passages}.values():
         quote = verify(claimed, section, library.text(section.work))
+        if quote.sound and _of_two_speakers(quote, section.work, library):
+            quote = unverified
         if quote.status == "verified":
             return quote
         best = quote if quote.sound and not best.sound else best
     return best
+
+
+def _of_two_speakers(quote: Quote, work: Work, library: Library) -> bool:
+    """Whether a speaker's name, which is none of the author's running text, stands between the quoted words."""
+    if "\n" not in quote.text:
+        return False
+    return any(item.kind == "speaker" and quote.start < item.at < quote.end for item in library.apparatus(work))
