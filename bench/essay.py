@@ -150,7 +150,7 @@ def _sentences(library: Library, draw: random.Random) -> list[tuple[Passage, str
         for start, end in units(passage):
             text = passage.text[start:end].strip()
             if len(text.split()) in WORDS and not re.search(
-                r"[«»“”\"„‘*_\[\]()<>`—–?!]|(?<!\w)'|'(?!\w)|’(?!\w)|\.\.|…", text
+                r"^-|[«»“”\"„‘*_\[\]()<>`—–?!]|(?<!\w)'|'(?!\w)|’(?!\w)|\.\.|…", text
             ):
                 sentences.append((passage, text.rstrip(".,;:")))
     return sentences

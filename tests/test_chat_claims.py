@@ -215,6 +215,16 @@ def test_a_wrong_place_gives_way_to_the_right_one(library: Library, passages: li
     assert checked(f"«{TRUE}» (bella frase)", passages, library)[0] == f"«{TRUE}» {CITED} (bella frase)"
 
 
+@pytest.mark.parametrize("mark", ["' '", "‘ ’", "’ ’"])
+def test_apostrophes_inside_single_marks_end_nothing(library: Library, passages: list[Passage], mark: str) -> None:
+    left, right = mark.split(" ")
+    false = "E Nina, coi fratelli de' Ferrari e ’Ntoni, uccise un po' di gente"
+    shown_false(*checked(f"Il testo dice {left}{false}{right} [P1].", passages, library))
+    true = "e 'Ntoni, coi fratelli de' Ferrari, tirò su un po' di rete"
+    shown, quotes = checked(f"Il testo dice {left}{true}{right} [P1].", passages, library)
+    assert [quote.status for quote in quotes] == ["verified"], shown
+
+
 def test_one_speech_follows_another(library: Library, passages: list[Passage]) -> None:
     shown, quotes = checked(f"Dice:\n— {FALSE}.\n— {FALSE}!\n— {FALSE}. [P1]", passages, library)
     assert [quote.status for quote in quotes] == ["unverified"] * 3

@@ -67,6 +67,9 @@ class NeedMore(Exception):
     """Raised when what follows the text so far decides."""
 
 
+_WORD_BEGUN = re.compile(r"\w*\Z")
+
+
 def _in_word(char: str) -> bool:
     """Whether a character is a letter or a digit; a raised number is a note's."""
     return char.isalpha() or char.isdecimal()
@@ -196,11 +199,12 @@ def _single(text: str, at: int, final: bool, limit: int) -> Claim | None:
     blank = BLANK.search(text, first, stop)
     end = blank.start() if blank else stop
     for match in SINGLE_FORMS.finditer(text, first + 1, end):
-        if match.end() == len(text) and not final:
+        if not final and _WORD_BEGUN.match(text, match.end()):
             raise NeedMore
         left, right = text[match.start() - 1], text[match.end() : match.end() + 1]
         if _in_word(right):
-            if clipped and not _in_word(left) and html.unescape(match.group()) in SINGLE:
+            opens = not _in_word(left) and html.unescape(match.group()) in SINGLE
+            if clipped and opens and not APHAERESIS.match(text, match.end()):
                 return None  # another one opens before any closes: this was an apostrophe
             continue
         if (left.isspace() and mark not in "‘‚") or html.unescape(match.group()) not in SINGLE[mark]:

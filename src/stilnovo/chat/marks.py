@@ -50,8 +50,7 @@ SINGLE = {"‘": "’'", "‛": "’'", "'": "'’", "’": "’'", "‚": "‘�
 SINGLE_FORMS = re.compile(forms("'’‘‚`´‛"))
 #: Words that an apostrophe opens: ’Ntoni, 'l, 'sto, '60; elsewhere it opens a quotation.
 APHAERESIS = re.compile(
-    r"(?:[nm][^\W\daeiouàèéìòù]\w*|[aeioulnu](?!\w)|st[aoei]\b|gn(?:or|ur)\w*|\d{2,4}\b|tis\b|twas\b|em\b|cause\b)",
-    re.I,
+    r"(?:[nmNM][^\W\daeiouàèéìòù]\w*|[aeioulnu](?!\w)|st[aoei]\b|gn(?:or|ur)\w*|\d{2,4}\b|(?i:tis|twas|em|cause)\b)"
 )
 #: Words that an apostrophe ends: de', po', piè', fra'; there it closes no quotation while another may.
 CLIPPED = re.compile(

@@ -153,9 +153,12 @@ def aligned_words(claimed: str, text: str, window: Chapter) -> tuple[int, int, f
         for place in places.get(form, ())[:20]:
             votes[place - i] += weight
     best: tuple[float, int, int] | None = None
-    for offset, _ in votes.most_common(2):
-        left = max(0, offset - 4)
-        part = sources[left : max(0, offset) + len(forms) + 4]
+    spans = [
+        (offset, room) for offset, _ in votes.most_common(2) for room in dict.fromkeys((4, max(4, len(forms) // 3)))
+    ]
+    for offset, room in spans:
+        left = max(0, offset - room)
+        part = sources[left : max(0, offset) + len(forms) + room]
         blocks = [
             block for block in SequenceMatcher(None, forms, part, autojunk=False).get_matching_blocks() if block.size
         ]

@@ -94,7 +94,7 @@ def _lines(quotation: CheckedQuotation, service: str) -> list[str]:
     if quotation.source:
         if any(step.op != "equal" for step in quotation.difference):
             lines.append(f"{'':<14}the source has: {marked(quotation.difference)}")
-        elif quotation.source.before or quotation.source.after:
+        elif quotation.status == "inexact" or quotation.source.before or quotation.source.after:
             lines.append(f"{'':<14}the source has: {quotation.source.shown}")
         lines.append(f"{'':<14}{quotation.source.citation}")
         if link := _link(quotation, service):
