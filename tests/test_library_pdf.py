@@ -370,6 +370,14 @@ def test_numbers_of_verses_in_the_margin(x: float) -> None:
     assert [line.number for line in section.lines] == list(range(101, 131))
 
 
+def test_numbers_of_verses_that_are_written_after_all_else() -> None:
+    verses = [*POEM, *POEM]
+    numbers: list[Piece] = [(420, 760 - 14 * i, 8, str(i + 1)) for i in range(20) if (i + 1) % 5 == 0]
+    document = book([[*column(verses, x=100), *numbers], [*column(verses, x=100)]])
+    assert document.text == "\n".join([*verses, *verses])
+    assert [item.text for item in document.apparatus] == ["5", "10", "15", "20"]
+
+
 def test_letters_set_apart_are_words_again() -> None:
     document = book(
         [column(["Disse S p e r a z a t o, e rise; poi a e i o u le vocali, e A B C D le prime.", *wrapped(TALE)])]

@@ -199,6 +199,30 @@ def _line(row: list[_Fragment], worded: list[_Fragment], main: _Fragment) -> lis
     return [PageLine(clean, worded[0].x, main.y, main.size, bold, tuple(notes))] if clean or notes else []
 
 
+def _with_numbers(lines: list[PageLine]) -> list[PageLine]:
+    """Put numbers in the margin, which some programs write before or after all else, on the lines that they stand beside."""
+    heights: dict[int, list[int]] = {}
+    for i, line in enumerate(lines):
+        if not line.text.isdecimal():
+            heights.setdefault(round(line.y / 4), []).append(i)
+    beside: dict[int, int] = {}
+    for i, line in enumerate(lines):
+        if line.text.isdecimal() and len(line.text) <= 4:
+            near = [j for key in (-1, 0, 1) for j in heights.get(round(line.y / 4) + key, ())]
+            near = [j for j in near[:50] if abs(lines[j].y - line.y) < 0.35 * lines[j].size]
+            if near:
+                beside[i] = near[0]
+    merged = list(lines)
+    for i, j in beside.items():
+        number, line = lines[i], merged[j]
+        if number.x > line.x:
+            merged[j] = line._replace(text=f"{line.text}  {number.text}")
+        else:
+            notes = tuple((at + len(number.text) + 2, mark) for at, mark in line.notes)
+            merged[j] = line._replace(text=f"{number.text}  {line.text}", notes=notes)
+    return [line for i, line in enumerate(merged) if i not in beside]
+
+
 def _is_small_capitals(before: _Fragment, fragment: _Fragment, text: str) -> bool:
     """Whether a capital and smaller ones right behind it are one word in small capitals, whatever blank pypdf sees."""
     letter = before.text.strip()
@@ -339,4 +363,4 @@ def page_text(page: Any, most: int) -> PageText:
     page.pop("/Contents", None)  # rewritten, it is as large in memory as all of the page
     if len({round(line.y) for line in lines}) < len(lines) / 2:  # places that say nothing: one line under the other
         lines = [line._replace(x=0.0, y=-12.0 * i) for i, line in enumerate(lines)]
-    return PageText(_with_initials(lines), [words for words in sideways if words.strip()], length)
+    return PageText(_with_initials(_with_numbers(lines)), [words for words in sideways if words.strip()], length)

@@ -25,6 +25,7 @@ _WORDED = re.compile(
     rf"(?:{'|'.join(re.escape(kind) for kind in (*PARTS, *CHAPTERS))})\s+{PATTERN}\b.{{0,70}}|[IVXLCDM]+\.?|\d{{1,3}}\.?",
     re.I,
 )
+_MARGIN = re.compile(r"\A\d{1,4}  (?=\D)|(?<=\D)  \d{1,4}\Z")
 _NUMBERED_VERSE = re.compile(r"(?:(?P<left>\d{1,4})\s+(?P<verse>\D.*)|(?P<words>.*\D)\s+(?P<right>\d{1,4}))")
 #: Lines that break early, of those that could: from here on it is verse. Fewer lines than the second say nothing.
 _EARLY, _FEW = 0.36, 3
@@ -50,11 +51,16 @@ class Row:
     number: int | None = None
 
 
+def _words(row: Row) -> str:
+    """A line without a number in its margin."""
+    return _MARGIN.sub("", row.line.text) or row.line.text
+
+
 def _fits(before: Row, after: Row, full: float, longest: int) -> bool:
     """Whether the first word of a line would have had room on the line before, by width and by letters."""
-    word = after.line.text.split()[0]
-    wide = width(before.line.text) + 0.6 + width(word) <= 0.95 * full
-    return wide and len(before.line.text) + 1 + len(word) <= 0.96 * longest
+    word = _words(after).split()[0]
+    wide = width(_words(before)) + 0.6 + width(word) <= 0.95 * full
+    return wide and len(_words(before)) + 1 + len(word) <= 0.96 * longest
 
 
 def _ends(before: Row, after: Row, left: float) -> bool:
@@ -65,16 +71,19 @@ def _ends(before: Row, after: Row, left: float) -> bool:
 
 def _is_verse(rows: Sequence[Row], otherwise: bool) -> bool:
     """Whether a block of lines is verse; `otherwise` where they are too few to tell."""
-    left, full = min(row.line.x for row in rows), max(width(row.line.text) for row in rows)
+    left, full = min(row.line.x for row in rows), max(width(_words(row)) for row in rows)
     pairs = [(a, b) for a, b in pairwise(rows) if not _ends(a, b, left) and (b.distance is None or b.distance < _BLANK)]
     if any(broken(a.line.text) and b.line.text[:1].islower() for a, b in pairs):
         return False
     if len(pairs) < _FEW:
         return otherwise
-    lengths = sorted(len(row.line.text) for row in rows)
+    lengths = sorted(len(_words(row)) for row in rows)
     early = sum(_fits(a, b, full, lengths[-1]) for a, b in pairs) / len(pairs)
     capitals = sum(row.line.text.lstrip("«“\"'‘([—– ")[:1].isupper() for row in rows) / len(rows)
-    return early > _EARLY * (2 if lengths[len(lengths) // 2] > _LONG else 1 if capitals < 0.9 else 0.5)
+    # Where all of the text looks like verse, less says so of a part of it.
+    return early > _EARLY * (0.5 if otherwise else 1) * (
+        2 if lengths[len(lengths) // 2] > _LONG else 1 if capitals < 0.9 else 0.5
+    )
 
 
 def _mark_headings(rows: Sequence[Row], size: float) -> None:
