@@ -10,10 +10,10 @@ from stilnovo.library.headings import Heading
 from stilnovo.library.worded import NAMED, begins
 
 # Bounded repetitions, as a text may be all capitals.
-_CAPITAL_WORD = r"(?:[A-ZÀ-ÖØ-Þ'’]{0,12}[A-ZÀ-ÖØ-Þ]{2}[A-ZÀ-ÖØ-Þ'’]{0,30}|[AEIOÈ]|[LD]['’])"
+_CAPITAL_WORD = r"(?:(?=[A-ZÀ-ÖØ-Þ'’]{0,12}[A-ZÀ-ÖØ-Þ]{2})[A-ZÀ-ÖØ-Þ'’]{2,44}+|[AEIOÈ]|[LD]['’])"
 CAPITALS = rf"{_CAPITAL_WORD}(?:[ \t]{{0,9}}[,:;–—-]?[ \t]{{1,9}}{_CAPITAL_WORD}|['’]{_CAPITAL_WORD}){{0,30}}"
 _GLUED = re.compile(
-    rf"(?=[A-ZÀ-ÖØ-Þ'’][^\Wa-zà-ÿ]|[AEIOÈLD][ '’])(?P<title>{CAPITALS})(?:\.{{3}}|[.!?…]?)(?=\s)(?!\s+[a-zà-ÿ])"
+    rf"(?<![A-ZÀ-ÖØ-Þ])(?=[A-ZÀ-ÖØ-Þ'’][^\Wa-zà-ÿ]|[AEIOÈLD][ '’])(?P<title>{CAPITALS})(?:\.{{3}}|[.!?…]?)(?=\s)(?!\s+[a-zà-ÿ])"
 )
 _ALONE = re.compile(r"[ \t]*(?P<title>[^\sa-zà-ÿ][^\na-zà-ÿ]{3,80}(?:\n[^\na-zà-ÿ]{4,80})?)(?=\n[ \t]*\n|\Z)")
 _FINE = re.compile(r"\W*(?:FINE|FINIS|THE END|FIN|EXPLICIT)\b", re.I)

@@ -8,6 +8,7 @@ becomes apparatus where it stood. Everything here is found by the notices' own w
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 
 from stilnovo.library.names import Names, direct_name, from_header
@@ -141,8 +142,9 @@ def _gutenberg(text: str) -> tuple[list[Span], Names]:
     for start, end in ends:
         if start < at:
             continue
-        following = next((end for begin, end in starts if begin > start), None)
-        if following is None and len(text) - end > _LICENCE and not any(later[0] > end for later in ends):
+        after = bisect_right(starts, (start, len(text)))
+        following = starts[after][1] if after < len(starts) else None
+        if following is None and len(text) - end > _LICENCE and ends[-1][0] <= end:
             spans.append((start, end, "licence"))  # a volume among others: only the line
             at = end
             continue

@@ -120,12 +120,12 @@ def _arguments(text: str) -> list[_Found]:
 def _figures(text: str) -> list[_Found]:
     found = []
     for match in _FIGURE.finditer(text):
-        depth, at = 1, match.end()
-        while depth and at < min(len(text), match.end() + 2000):
-            depth += {"[": 1, "]": -1}.get(text[at], 0)
-            at += 1
-        if not depth:
-            found.append(_Found(match.start(), at, "figure", lines=True))
+        depth = 1
+        for bracket in re.compile(r"[\[\]]").finditer(text, match.end(), match.end() + 2000):
+            depth += 1 if bracket.group() == "[" else -1
+            if not depth:
+                found.append(_Found(match.start(), bracket.end(), "figure", lines=True))
+                break
     return found
 
 
@@ -250,7 +250,7 @@ def _notes(text: str) -> list[_Found]:
         if _name(match[1] or match[2], bool(match[1])) in owned
     ]
     begins = [match.start() for match in bodies]
-    for match, following in zip(bodies, [*begins[1:], len(text)], strict=True):
+    for match, following in zip(bodies, [*begins[1:], len(text)][: len(bodies)], strict=True):
         found.append(_Found(match.start(), _note_end(text, match, following), "note", lines=True))
     for heading in _NOTES.finditer(text):
         at = bisect_left(begins, heading.end())
