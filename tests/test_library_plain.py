@@ -10,11 +10,13 @@ import random
 import textwrap
 from contextlib import suppress
 from pathlib import Path
+from time import process_time
 
 import pytest
 
 from stilnovo.errors import InputError
 from stilnovo.library.conservation import compare
+from stilnovo.library.passages import cut
 from stilnovo.library.read import read, understand
 from stilnovo.library.sections import Section, split
 from stilnovo.library.text_builder import Book
@@ -453,3 +455,27 @@ def test_listed_cases(name: str, shared_data: Path) -> None:
     book = read(path)
     assert [section.label for section in split(book.text, book.headings, book.lines)] == CASES[name]
     assert compare(book.data, name, book.text, book.apparatus).problems() == []
+
+
+HOSTILE = [
+    "a", "parola ", "A", "PAROLA ", "I.\n\n", "Capitolo I\n\n", "verso breve\n", "[1] ", "[Illustration ", "_a ", "=a ", "paro-\n",
+    "INDICE\n", "End of Project Gutenberg\nab\n", "Nota del trascrittore\n\nciao\n\n", "*", ".", "«", " ", "\n", "C A P I T O L O ",
+    "&egrave;", "A:\n", "(1) nota\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_work_is_linear_in_what_a_hostile_file_repeats(piece: str) -> None:
+    """A text eight times as long takes no more than some sixteen times as long, and never long."""
+
+    def seconds(size: int) -> float:
+        data = (piece * (size // len(piece)) + "\n\nParole in fondo.").encode()
+        start = process_time()
+        with suppress(InputError):  # nothing but notices
+            book = understand(data, "a.txt")
+            for section in split(book.text, book.headings, book.lines):
+                cut(book.text, section)
+        return process_time() - start
+
+    short, long = seconds(20_000), seconds(160_000)
+    assert long < 0.6 + 16 * short

@@ -26,18 +26,36 @@ class PassageSpan(NamedTuple):
     last_verse: int | None = None
 
 
+_MARKS = (re.compile(r"[;:]\s"), re.compile(r",\s"), re.compile(r"\s"))
+
+
 def _clauses(text: str, start: int, end: int) -> list[tuple[int, int]]:
     """Cut a sentence longer than a passage at semicolons, then commas, then spaces."""
     if end - start <= LONGEST:
         return [(start, end)]
     middle = (start + end) // 2
-    for mark in (r"[;:]\s", r",\s", r"\s"):
-        cuts = [match.end() for match in re.finditer(mark, text[start:end])]
-        near = min(cuts, key=lambda cut: abs(start + cut - middle), default=0)
-        if near and abs(start + near - middle) < (end - start) // 3:
-            cut = start + near
-            return _clauses(text, start, len(text[:cut].rstrip())) + _clauses(text, cut, end)
+    for mark in _MARKS:
+        if cut := _nearest(mark, text, middle, (end - start) // 3):
+            left = cut
+            while left > start and text[left - 1].isspace():
+                left -= 1
+            return _clauses(text, start, left) + _clauses(text, cut, end)
     return _clauses(text, start, middle) + _clauses(text, middle, end)
+
+
+def _nearest(mark: re.Pattern[str], text: str, middle: int, reach: int) -> int:
+    """End of the mark nearest to `middle` and nearer than `reach`, of two as near the first; 0 where there is none.
+
+    It looks a little farther each time: a sentence without any stop may be a whole file.
+    """
+    width = 256
+    while True:
+        width = min(width, reach - 1)
+        ends = [match.end() for match in mark.finditer(text, middle - width - 2, middle + width)]
+        near = min((end for end in ends if abs(end - middle) <= width), key=lambda end: abs(end - middle), default=0)
+        if near or width >= reach - 1:
+            return near
+        width *= 4
 
 
 def prose(text: str, section: Section) -> list[PassageSpan]:

@@ -67,7 +67,7 @@ _ABBREVIATIONS = _listed(
 )
 # These end a sentence as often as not: they only hold it together before a small letter.
 _LOOSE = _listed("ecc etc cit id ibid v n p")
-_STOP = re.compile(r"[.!?…]+[»”\"’')\]]*(?=\s)")
+_STOP = re.compile(r"(?<![.!?…])[.!?…]++[»”\"’')\]]*+(?=\s)")
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _LAST_WORD = re.compile(r"[^«“\"(\[]*$")
 _OPENING = "«“\"‘'([—–-―‒ \t\n"
