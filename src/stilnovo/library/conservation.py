@@ -20,8 +20,6 @@ from typing import Any, NamedTuple
 from stilnovo.library.records import Apparatus, ApparatusKind
 from stilnovo.library.source_words import APART, BROKEN, MARKED, ONE, Words, plain_letters, source_words, words_of
 
-#: More apparatus than this share of a file that marks nothing is told.
-RULED_SHARE = 0.03
 _EXAMPLES = 5
 _SHORT = 400  # pairs of words that are tried one by one
 _LONGEST_JOIN = 16  # words of one side that may be one word of the other
