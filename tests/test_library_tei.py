@@ -211,6 +211,14 @@ def test_what_is_beside_the_text_is_kept_apart(body: str, text: str, apart: list
     assert (book.text, kept(book)) == (text, apart)
 
 
+def test_the_law_knows_the_reading_in_an_attribute() -> None:
+    body = "Egli <sic corr='non gli'>nongli</sic> disse <reg orig='vno'>uno</reg> e <abbr expan='Sua Eccellenza'>S.E.</abbr> rise."
+    xml = f"<TEI.2><text><body><p>{body}</p></body></text></TEI.2>".encode()
+    book = understand(xml, "a.xml")
+    assert book.text == "Egli non gli disse uno e Sua Eccellenza rise."
+    assert compare(xml, "a.xml", book.text, book.apparatus).problems() == []
+
+
 def test_words_kept_apart_know_where_they_stood() -> None:
     book = tei(
         "<body><div><p>Quel  ramo<note>A</note> del lago, <note>B</note>che volge.</p><note>C</note><p>Tutto.</p></div></body>"

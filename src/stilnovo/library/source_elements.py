@@ -53,6 +53,7 @@ _TEI_APART = frozenset([
 ])  # fmt: skip
 _TEI_NOT_TEXT = frozenset(["index", "interpGrp", "interp", "spanGrp", "linkGrp", "fs", "teiHeader"])
 _EMPTY = frozenset(["lb", "pb", "cb", "gb", "milestone"])
+_OTHER_READING = {"sic": "corr", "corr": "sic", "orig": "reg", "reg": "orig", "abbr": "expan", "expan": "abbr"}
 _ONE_READING = frozenset(["choice", "app", "subst"])
 
 
@@ -137,7 +138,7 @@ class _XmlWords:
         tag = name.rpartition("}")[2]
         self.path.append(tag)
         self.after.append(JOIN if attributes.get("join") in ("right", "both") else "")
-        self.texts += tag == "text"
+        self.texts += tag.lower() == "text"
         if self.drops(tag):
             self.skipped += 1
             if self.skipped == 1:
@@ -146,7 +147,7 @@ class _XmlWords:
 
     def end(self, _: str) -> None:
         tag = self.path.pop()
-        self.texts -= tag == "text"
+        self.texts -= tag.lower() == "text"
         self.pieces.append(self.after.pop() + (self.mark(tag, {}) if tag not in _EMPTY else ""))
         if self.drops(tag):
             self.skipped -= 1
@@ -164,7 +165,17 @@ class _XmlWords:
 
 
 class _TeiWords(_XmlWords):
-    """Everything inside `text`."""
+    """Everything inside `text`, and the other reading where an attribute has it (P4: `<sic corr="…">`)."""
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        super().start(name, attributes)
+        other = attributes.get(_OTHER_READING.get(self.path[-1], ""), "")
+        if other and self.texts and self.path[-2] not in _ONE_READING:
+            said = f"{OPTIONAL}{SOFT}{other.translate(PRIVATE)}{SOFT}{REQUIRED}"
+            if self.path[-1] in ("corr", "reg", "expan"):
+                self.pieces.append(said)
+            else:
+                self.after[-1] = said
 
     def say(self, data: str) -> None:
         if self.texts:
