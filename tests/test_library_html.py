@@ -443,3 +443,22 @@ def test_headings_that_are_pictures_begin_sections() -> None:
     assert labels(document) == ["La barca", "Il mare"]
     assert [item.text for item in document.apparatus] == ["La barca", "Il mare"]
     assert "barca" not in document.text
+
+
+def test_ids_that_name_the_whole_page_say_nothing() -> None:
+    for name in ("contents", "note", "page", "main", "book", "notes", "cover"):
+        page = f'<div id="{name}"><h2>Capitolo I</h2><p>{PROSE}</p><h2>Capitolo II</h2><p id="p3">{PROSE}</p></div>'
+        assert labels(understand(f"<html><body>{page}</body></html>".encode(), "a.html")) == [
+            "Capitolo I",
+            "Capitolo II",
+        ]
+
+
+def test_running_heads_last_scenes_and_contents_without_links() -> None:
+    body = (
+        "<h2>INDICE</h2><p>Atto primo ........ 3</p><p>Atto secondo ...... 9</p><h2>ATTO PRIMO</h2><h3>SCENA PRIMA</h3>"
+        '<p>La casa</p><div class="running-head">LA CASA</div><p>era grande.</p><h3>SCENA ULTIMA</h3><p>Fine.</p>'
+    )
+    document = understand(f"<html><body>{body}</body></html>".encode(), "a.html")
+    assert labels(document) == ["Atto I, Scena I", "Atto I, Scena ultima"]
+    assert [item.kind for item in document.apparatus] == ["contents", "contents", "contents", "running head"]

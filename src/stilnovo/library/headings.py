@@ -71,6 +71,12 @@ def number_of(heads: Sequence[str]) -> tuple[int | None, str]:
     return number, " ".join([*([rest] if rest else []), *heads[1:]]).strip(" .")
 
 
+def _style(head: str) -> str:
+    """How a heading writes its number: after its kind, in Roman or Arabic figures, in words."""
+    start = head.lstrip()[:1]
+    return "kind" if _CASE.match(head) else "arabic" if start.isdigit() else "roman" if start in "IVXLCDM" else "word"
+
+
 def numbers_of(headings: Sequence[Sequence[str]]) -> list[tuple[int | None, str]]:
     """Split headings that stand in one text into numbers and titles.
 
@@ -78,11 +84,12 @@ def numbers_of(headings: Sequence[Sequence[str]]) -> list[tuple[int | None, str]
     when it stands alone, after its kind, before a stop, or beside a heading with the number before or after it.
     """
     split = [number_of(heads) for heads in headings]
-    present = {number for number, _ in split}
+    styles = [_style(heads[0]) for heads in headings]
+    present = {(style, number) for style, (number, _) in zip(styles, split, strict=True)}
     numbers: list[tuple[int | None, str]] = []
-    for heads, (number, title) in zip(headings, split, strict=True):
+    for heads, style, (number, title) in zip(headings, styles, split, strict=True):
         sure = _SURE.match(heads[0]) and not _DAY.match(heads[0])
-        beside = number and not _DAY.match(heads[0]) and {number - 1, number + 1} & present
+        beside = number and not _DAY.match(heads[0]) and {(style, number - 1), (style, number + 1)} & present
         whole = " ".join(heads).strip(" .")
         numbers.append((number, title) if number and (sure or beside) else (None, whole))
     return numbers

@@ -37,6 +37,7 @@ _ELSEWHERE = re.compile(
     r"|indietro|torna|back|to|top|up|su|inizio|all|al|alla|the|table|of|copertina|frontespizio)\b)+",
     re.I,
 )
+_TO_PAGE = re.compile(r"(?:\.{3,}|…|\s)\s*(?:pag\.\s*)?\d{1,4}\W*\Z")
 #: A list is a table of contents from so many links that hold this share of its letters.
 _LINKS, _SHARE = 3, 0.6
 #: A title or a line of links consists of no more elements than this.
@@ -327,7 +328,12 @@ def _under_titles(
         if not full:
             continue
         links = all(counts[other][1] >= _SHARE * counts[other][0] for other in full)
-        listed = links or len(full) >= _LINKS or full[0].tag in ("ul", "ol", "table", "dl")
+        listed = (
+            links
+            or all(_TO_PAGE.search(other.words()[-80:]) for other in full[:50])
+            or len(full) >= _LINKS
+            or full[0].tag in ("ul", "ol", "table", "dl")
+        )
         short = listed and all(kinds.get(other) == "contents" or counts[other][0] <= 90 for other in full)
         if kind == "contents" and not short and kinds.get(full[0]) == "contents":
             following = full[:1]

@@ -47,10 +47,36 @@ _CLASSES = _table(
     transcriber="transnote trans-note transcribersnote transcriber-note tnote tnotes transnotes tn trnote",
     header="headertemplate ws-header header-template headertpl",
     figure="figcenter figleft figright figcaption wp-caption-text thumbcaption illus illustration imgcaption fig-caption captioned",
+    running_head="runninghead running-head runhead run-head rhead pageheader page-header testatina titolo-corrente",
     speaker="speaker persona personaggio",
     stage="stage stagedir stage-direction stagedirection stage-dir didascalia stagedirections",
     other="ws-noexport mw-editsection noprint catlinks printfooter mw-jump-link mw-indicators sistersitebox mw-navigation "
     "mw-empty-elt sitesub navbox metadata-nav",
+)
+# Ids that say what an element is; others (`contents`, `note`, `page`) name the whole of a site's page as often.
+_IDS = frozenset(
+    [
+        "pg-header",
+        "pg-footer",
+        "toc",
+        "footnotes",
+        "endnotes",
+        "references",
+        "headertemplate",
+        "mw-navigation",
+        "catlinks",
+        "licensecontainer",
+        "titlepage",
+        "sdfootnote",
+        "sdendnote",
+        "transnote",
+        "transcribersnote",
+        "pg-machine-header",
+        "sitesub",
+        "footer",
+        "mw-head",
+        "mw-panel",
+    ]
 )
 _PAGES = frozenset(
     [
@@ -147,12 +173,15 @@ _SUFFIX = re.compile(r"[-_]?\d+\Z")
 
 
 def marks(element: Element) -> tuple[list[str], list[str]]:
-    """Words of the element's types (`epub:type`, `role`), and of its class and id, in small letters."""
+    """Words of the element's types (`epub:type`, `role`), and of its class (and telling id), in small letters."""
     if element.marks is None:
         attributes = element.attributes
         types = f"{attributes.get('epub:type', '')} {attributes.get('role', '')}".lower().split()
-        classes = f"{attributes.get('class', '')} {attributes.get('id', '')}"[:1000].lower().replace("_", "-").split()
-        element.marks = [word.rpartition(":")[2] for word in types], [_SUFFIX.sub("", word) for word in classes]
+        classes = [
+            _SUFFIX.sub("", word) for word in attributes.get("class", "")[:1000].lower().replace("_", "-").split()
+        ]
+        name = _SUFFIX.sub("", attributes.get("id", "")[:40].lower().replace("_", "-"))
+        element.marks = [word.rpartition(":")[2] for word in types], classes + [name] * (name in _IDS)
     return element.marks
 
 

@@ -144,6 +144,8 @@ def _heading(mark: Mark, level: int, kind: str, split: tuple[int | None, str], p
     number, title = split
     if number is None or (kind == "parte" and not _KIND.match(lines[0])):
         whole = " ".join(lines)
+        if kind and re.fullmatch(rf"\W*{kind}\s+ultim[ao]\W*", whole, re.I):
+            whole = whole.strip(" .").capitalize()
         return Heading(start, end, level, kind or "capitolo", None, whole if len(whole) <= 120 else lines[0][:120])
     if poem and title and not kind:
         return Heading(start, end, level, "poesia", number, f"{roman(number)}. {title}", title)
