@@ -111,6 +111,10 @@ def test_every_pair_of_marks_claims(library: Library, passages: list[Passage], m
         "«{} (Ada Rossi, La barca, cap. I)»",
         "«{}»\n\nFonte: Ada Rossi, La barca, cap. I",
         "| «{}» | [P1] |",
+        "«{}» **[P1]**",
+        "«{}» _(Ada Rossi, La barca)_",
+        "> {}\n\n*Ada Rossi, La barca, cap. I*",
+        "> {}\n\nAda Rossi, La barca, cap. I",
         'Dice " {} " [P1].',
         "Dice ‘ {} ’ [P1].",
         '“{}" [P1]',
@@ -239,6 +243,11 @@ def test_what_is_longer_than_can_be_held_is_checked_in_parts(library: Library, p
     assert {quote.status for quote in quotes} == {"unverified"}
     assert "Ada Rossi" not in shown
     assert shown.endswith("Fine.")
+
+
+@pytest.mark.parametrize("signs", ["\\enquote{{{}}}", "[{}]", "({})", "=={}==", "/{}/", "|{}|", "~{}~"])
+def test_no_reference_stands_beside_what_is_enclosed(library: Library, passages: list[Passage], signs: str) -> None:
+    assert checked(f"{signs.format(FALSE)} [P1]", passages, library)[0] == signs.format(FALSE)
 
 
 PIECES = [

@@ -56,8 +56,17 @@ _LOCATED = re.compile(
 _SUP_BEGUN = r"<(?:s(?:u(?:p(?:>[^<>]{0,8}(?:</?s?u?p?)?)?)?)?)?"
 _LINE_BEGUN = r"(?:[—–―]|--?(?:\Z| )|[Tt]ratto d?|(?:[A-Za-z]{1,11}|[Tt]ratto da)[.]?[ \t]*(?::|\Z))[^\n«“\"]{0,160}"
 _TAIL_BEGUN = re.compile(
-    rf"[.,;:!?]?\s*(?:[\[(【［（{{][^\])】］）}}\n]{{0,200}}|{PARENTHESIS_BEGUN.pattern}|P\d{{0,5}}|{_SUP_BEGUN}|{_LINE_BEGUN}|"
-    rf",?[ \t]+(?:in[ \t]+|da[ \t]+)?(?:[A-ZÀ-Ý*_]{_LETTER}{{0,180}})?|,|,?[ \t]+(?:i|in|d|da)|[¹²³⁰⁴-⁹]+)?\Z"
+    rf"[.,;:!?]?\s*[*_]{{0,3}}(?:[\[(【［（{{][^\])】］）}}\n]{{0,200}}|{PARENTHESIS_BEGUN.pattern}|P\d{{0,5}}|{_SUP_BEGUN}|{_LINE_BEGUN}|"
+    rf",?[ \t]+(?:in[ \t]+|da[ \t]+)?(?:[A-ZÀ-Ý*_]{_LETTER}{{0,180}})?|,|,?[ \t]+(?:i|in|d|da)|[¹²³⁰⁴-⁹]+|"
+    rf"(?<=[\n*_])[A-ZÀ-Ý][^\n«“\"]{{0,160}})?\Z"
+)
+# A line of its own.
+_OWN_LINE = re.compile(r"(?P<reference>[A-ZÀ-Ý][^\n«“\"]{2,160}?)[*_]{0,3}[ \t]*(?=\n|\Z)")
+
+
+_PLACE_WORD = re.compile(
+    r"cap|capitol[oi]|cant[oi]|att[oi]|scen[ae]|libr[oi]|part[ei]|vv|pp|pag|vol|inf|inferno|purg|purgatorio|par|paradiso|[ivxlc]+|\d+|"
+    r"prim[oa]|second[oa]|terz[oa]|quart[oa]|quint[oa]"
 )
 
 
@@ -109,6 +118,14 @@ class NamesOfWorks:
         named = {fold(word) for word in re.findall(r"[^\W\d_]+", text) if word[0].isupper()}
         return [work for work, author in self._authors if not named.isdisjoint(_known_by(author))]
 
+    def is_reference(self, text: str) -> bool:
+        """Whether a text is nothing but author, title and place: *Giovanni Verga, I Malavoglia, cap. I*."""
+        works = {work.id: work for work in [*self.titled(text), *self.by(text)]}.values()
+        known = {word for work in works for word in words(f"{work.author} {work.title}")}
+        return bool(known) and all(
+            word in known or word in STOP_WORDS or len(word) == 1 or _PLACE_WORD.fullmatch(word) for word in words(text)
+        )
+
     def named(self, text: str) -> bool:
         """Whether a text names a work or an author."""
         return bool(self.titled(text) or self.by(text))
@@ -157,13 +174,16 @@ def refers(text: str, names: NamesOfWorks) -> bool:
     return len(words(text)) <= REFERENCE_WORDS and (names.named(text) or bool(_LOCATED.search(text)))
 
 
-def citation_after(text: str, at: int, refer: Callable[[str], bool], *, final: bool) -> Citation:
+def citation_after(
+    text: str, at: int, refer: Callable[[str], bool], own_line: Callable[[str], bool], *, final: bool
+) -> Citation:
     """What cites directly after a quotation that ends at `at`.
 
     Args:
         text: The text.
         at: The end of the quotation.
         refer: Whether a text is a reference in words.
+        own_line: Whether a line of its own is nothing but a reference.
         final: Whether the text is complete.
 
     Raises:
@@ -173,7 +193,7 @@ def citation_after(text: str, at: int, refer: Callable[[str], bool], *, final: b
     while True:
         if not final and _TAIL_BEGUN.match(text, end):
             raise NeedMore
-        begins = re.compile(r"(?P<mark>[.,;:!?]?)(?P<space>[ \t]*(?:\n[ \t]*){0,2})").match(text, end)
+        begins = re.compile(r"(?P<mark>[.,;:!?]?)(?P<space>[ \t]*(?:\n[ \t]*){0,2})(?P<run>[*_]{0,3})").match(text, end)
         assert begins is not None
         here = begins.end()
         if match := re.compile(_KEYS).match(text, here) or _BARE_KEY.match(text, here):
@@ -192,9 +212,13 @@ def citation_after(text: str, at: int, refer: Callable[[str], bool], *, final: b
         elif (match := _AFTER_COMMA.match(text, end)) and refer(match["reference"]):
             references.append(match["reference"])
             begins = None
+        elif "\n" in begins["space"] and (match := _OWN_LINE.match(text, here)) and own_line(match["reference"]):
+            references.append(match["reference"])
         else:
             break
         if begins is not None and not punctuation:
             punctuation = begins["mark"]
         end = match.end()
+        if begins is not None and begins["run"] and text.startswith(begins["run"], end):
+            end += len(begins["run"])
     return Citation(end, tuple(keys), tuple(notes), tuple(references), punctuation)

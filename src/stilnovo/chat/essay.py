@@ -170,7 +170,7 @@ class _Check:
             if claim is None:
                 at += 1
                 continue
-            cited = citation_after(text, claim.end, self._refer, final=True)
+            cited = citation_after(text, claim.end, self._refer, self._names.is_reference, final=True)
             if ending := ending_citation(claim.words, self._refer):
                 inner = ending.group().strip(" \n\t()[].,;—–-")
                 claim = claim._replace(words=claim.words[: ending.start()].rstrip())

@@ -207,7 +207,11 @@ class Checker:
         return self._show_claim(*quotation, text)
 
     def _citation(self, text: str, claim: Claim, final: bool) -> Citation:
-        return Citation(claim.end) if claim.open else citation_after(text, claim.end, self._refers, final=final)
+        return (
+            Citation(claim.end)
+            if claim.open
+            else citation_after(text, claim.end, self._refers, self._names.is_reference, final=final)
+        )
 
     def _quotation_at(self, text: str, at: int, final: bool) -> tuple[Claim, Citation] | None:
         """The quotation whose signs begin at `at`, and what cites after it; a title has no words to look up."""
@@ -251,7 +255,9 @@ class Checker:
             raise NeedMore
         end = stop.end() if stop else len(text)
         said = _SENTENCE_END.split(text[max(0, key.start() - BEFORE) : key.start()])[-1]
-        quoting = self._beside_quotation() or ANNOUNCED.search(said) is not None
+        # Whatever encloses words beside a key may be meant as a mark.
+        enclosed = text[: key.start()][-1:] in tuple(")]}|/=~>")
+        quoting = enclosed or self._beside_quotation() or ANNOUNCED.search(said) is not None
         place = STARTS.search(text, key.end(), end)
         while place and not quoting:
             quotation = self._quotation_at(text, place.start(), final)
