@@ -378,6 +378,14 @@ def test_numbers_of_verses_that_are_written_after_all_else() -> None:
     assert [item.text for item in document.apparatus] == ["5", "10", "15", "20"]
 
 
+def test_numbers_of_lines_beside_prose_are_apart() -> None:
+    lines = wrapped(TALE * 2, 60)
+    numbers: list[Piece] = [(470, 760 - 14 * i, 11, str(i + 1)) for i in range(len(lines))]
+    document = book([[*column(lines), *numbers], [*column(lines), *numbers]])
+    assert document.text.replace("\n\n", " ") == flat([lines, lines])
+    assert [kind for kind, _ in apart(document)] == ["line number"] * 2 * len(lines)
+
+
 def test_letters_set_apart_are_words_again() -> None:
     document = book(
         [column(["Disse S p e r a z a t o, e rise; poi a e i o u le vocali, e A B C D le prime.", *wrapped(TALE)])]

@@ -43,7 +43,8 @@ def width(text: str) -> float:
 class PageLine(NamedTuple):
     """A line: its words, its left end and base line in points (upwards), its size, whether it is bold.
 
-    `notes` are the numbers of notes that stood in it, each with the offset in `text` before which it stood.
+    `notes` are the numbers of notes that stood in it, each with the offset in `text` before which it stood; `number` is the
+    one in the margin beside it.
     """
 
     text: str
@@ -52,6 +53,7 @@ class PageLine(NamedTuple):
     size: float
     bold: bool = False
     notes: tuple[tuple[int, str], ...] = ()
+    number: int | None = None
 
 
 class _Fragment(NamedTuple):
@@ -206,20 +208,19 @@ def _with_numbers(lines: list[PageLine]) -> list[PageLine]:
         if not line.text.isdecimal():
             heights.setdefault(round(line.y / 4), []).append(i)
     beside: dict[int, int] = {}
+    taken: set[int] = set()
     for i, line in enumerate(lines):
-        if line.text.isdecimal() and len(line.text) <= 4:
+        if line.text.isdecimal() and len(line.text) <= 4 and line.text[0] != "0":
             near = [j for key in (-1, 0, 1) for j in heights.get(round(line.y / 4) + key, ())]
             near = [j for j in near[:50] if abs(lines[j].y - line.y) < 0.35 * lines[j].size]
-            if near:
+            if near and near[0] not in taken:
                 beside[i] = near[0]
+                taken.add(near[0])
+    if len(beside) < 2:  # a lone one is part of its line
+        return lines
     merged = list(lines)
     for i, j in beside.items():
-        number, line = lines[i], merged[j]
-        if number.x > line.x:
-            merged[j] = line._replace(text=f"{line.text}  {number.text}")
-        else:
-            notes = tuple((at + len(number.text) + 2, mark) for at, mark in line.notes)
-            merged[j] = line._replace(text=f"{number.text}  {line.text}", notes=notes)
+        merged[j] = merged[j]._replace(number=int(lines[i].text))
     return [line for i, line in enumerate(merged) if i not in beside]
 
 

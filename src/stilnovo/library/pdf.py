@@ -165,8 +165,9 @@ def _write(
 
 def _put(writer: TextBuilder, row: Row, text: str) -> tuple[int, int]:
     """Append a line's words, cut where the number of a note stood."""
-    if row.number is not None:
-        writer.apart("line number", str(row.number))
+    number = row.line.number if row.number is None else row.number
+    if number is not None:
+        writer.apart("line number", str(number))
     gap, start, done = row.gap, -1, 0
     for at, mark in (*row.line.notes, (len(text), "")):
         piece = _SPACED.sub(_closed, text[done : max(at, done)].replace("\u00ad", ""))

@@ -132,24 +132,27 @@ def _parts(block: list[Row]) -> list[list[Row]]:
 
 def _line_numbers(rows: Sequence[Row]) -> None:
     """Take the numbers of verses that an edition prints in its margin (5, 10, 15 …) out of their lines."""
-    matches = [(row, _NUMBERED_VERSE.fullmatch(row.line.text)) for row in rows if row.verse]
-    numbered = [(row, match, int(match.group("left") or match.group("right"))) for row, match in matches if match]
-    step = next(
-        (n for n in (5, 10, 3, 4) if sum(number % n == 0 for _, _, number in numbered) >= 0.9 * len(numbered)), 0
-    )
-    numbered = [entry for entry in numbered if step and entry[2] % step == 0]
-    places = {id(row): i for i, (row, _) in enumerate(matches)}
-    counted = sum(
-        places[id(b)] - places[id(a)] == later - earlier for (a, _, earlier), (b, _, later) in pairwise(numbered)
-    )
+    verses = [row for row in rows if row.verse]
+    numbered: list[tuple[int, Row, re.Match[str] | None, int]] = []
+    for place, row in enumerate(verses):
+        match = _NUMBERED_VERSE.fullmatch(row.line.text)
+        if row.line.number is not None:
+            numbered.append((place, row, None, row.line.number))
+        elif match:
+            numbered.append((place, row, match, int(match.group("left") or match.group("right"))))
+    steps = (n for n in (5, 10, 3, 4) if sum(entry[3] % n == 0 for entry in numbered) >= 0.9 * len(numbered))
+    step = next(steps, 0)
+    numbered = [entry for entry in numbered if step and entry[3] % step == 0]
+    counted = sum(b[0] - a[0] == b[3] - a[3] for a, b in pairwise(numbered))
     if counted < 2 or counted * 3 < len(numbered):
         return
-    for row, match, number in numbered:
-        verse = "verse" if match.group("verse") else "words"
-        start = match.start(verse)
-        notes = tuple((max(0, at - start), mark) for at, mark in row.line.notes)
-        row.line = row.line._replace(text=match.group(verse).rstrip(), notes=notes)
+    for _, row, match, number in numbered:
         row.number = number
+        if match is not None:
+            verse = "verse" if match.group("verse") else "words"
+            start = match.start(verse)
+            notes = tuple((max(0, at - start), mark) for at, mark in row.line.notes)
+            row.line = row.line._replace(text=match.group(verse).rstrip(), notes=notes)
 
 
 def _indented(row: Row, left: dict[int, list[float]]) -> bool:
