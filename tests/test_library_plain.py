@@ -479,3 +479,12 @@ def test_work_is_linear_in_what_a_hostile_file_repeats(piece: str) -> None:
 
     short, long = seconds(20_000), seconds(160_000)
     assert long < 0.6 + 16 * short
+
+
+def test_a_table_of_characters_behind_the_text_is_the_transcribers() -> None:
+    table = "  TAVOLA DEI CARATTERI SPECIALI\n  TABLE OF SPECIAL CHARACTERS\n\n      à = a grave\n      è = e grave\n\n      « = left\n"
+    book = book_of(
+        f"{NAMES}{START}\n\nCANTO I\n\n{QUATRAIN}\n{OTHER}\n\nCANTO II\n\n{OTHER}\n{QUATRAIN}\n\n\n{table}\n{END}\n"
+    )
+    assert [kind for kind, _ in apparatus_of(book)] == ["header", "transcriber", "licence"]
+    assert [len(section.lines) for section in split(book.text, book.headings, book.lines)] == [8, 8]

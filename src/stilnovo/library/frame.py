@@ -266,6 +266,8 @@ def _note_end(text: str, start: int, end: int) -> int:
         boxed = re.compile(r"(?:[ \t]*[|+][^\n]*\n?)+").match(text, first, end)
         return boxed.end() if boxed else stop
     match = _NOTE.match(line)
+    if re.search(r"special", line, re.I) and end - start < 6000:  # a table of characters, behind the text
+        return end
     if (match and len(match["rest"].strip(" .:*_=-|])")) > 3) or "\n" in text[first:stop].strip():
         return stop
     last, previous = stop, stop
