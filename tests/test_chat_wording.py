@@ -110,6 +110,7 @@ def test_what_is_not_verified(claimed: str) -> None:
         ("Tutti odiavano Bruno.", "verified", "Tutti odiavano Bruno [tranne Agnese.]"),
         ("Gina odia Bruno", "verified", "[Chi dice che] Gina odia Bruno [mente.]"),
         ("cantare la sera", "verified", "[Bruno smise di] cantare la sera"),
+        ("il 12º giorno", "verified", "il 12° giorno"),
         ("Comprò un milione", "verified", "Comprò un milione [e mezzo di pani.]"),
         ("Un uomo amato da tutti", "repaired", "un uomo amato da tutti"),
     ],
@@ -156,6 +157,8 @@ def test_verses_skipped_or_exchanged_are_not_verified() -> None:
     section = section_of(text, tuple(spans))
     assert verify(" / ".join(lines[:2]), section, text).status == "verified"
     assert verify("mare / taceva sotto i monti", section, text).verses == "1-2"
+    assert verify(" | ".join(lines[:3]), section, text).status == "verified"
+    assert verify("Era la / sera e il mare", section, text).status == "repaired"
     for wrong in ([0, 2], [1, 0], [0, 1, 3], [2, 1]):
         assert verify(" / ".join(lines[i] for i in wrong), section, text).status == "unverified"
 

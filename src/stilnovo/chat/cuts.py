@@ -136,7 +136,7 @@ def turned(text: str, start: int, end: int) -> tuple[str, str]:
     head = _head(text, start)
     tail = "" if _closed(text, start, end) else _tail(text, end)
     before = head.strip(_OPENING) if head and _depends(head, quoted) else ""
-    after = tail.lstrip(_CLOSED).rstrip() if tail and _takes_back(tail) else ""
+    after = tail.lstrip(_CLOSED).rstrip() if tail and _takes_back(quoted, tail) else ""
     return _abridged_head(before), _abridged_tail(after)
 
 
@@ -158,7 +158,7 @@ def _depends(head: str, quoted: str) -> bool:
     return any((_CONDITION.search(head), _TURNS.search(near), _LINK.search(head), _OWN_LINK.match(quoted), governed))
 
 
-def _takes_back(tail: str) -> bool:
+def _takes_back(quoted: str, tail: str) -> bool:
     """Whether words behind a quotation turn what it says: those of its clause, or a clause that denies, excepts or asks."""
     if (
         tail.rstrip(_CLOSING).endswith("?")
@@ -167,7 +167,7 @@ def _takes_back(tail: str) -> bool:
         or _TURNS_FIRST.match(tail)
     ):
         return True
-    if _SPEECH_OVER.match(tail):
+    if quoted.endswith(("»", "”", '"', "—", "–")) or _SPEECH_OVER.match(tail):
         return False
     own = _CLAUSE.split(tail, maxsplit=1)[0]
     return bool(_TURNS_BEHIND.search(own) if own.strip() else _OPINION_NEXT.match(tail))

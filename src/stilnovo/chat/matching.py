@@ -31,7 +31,7 @@ _SENTENCE_MARKS = frozenset(".?!")
 _JOINTS = frozenset("-'")
 _MAY_BE_ADDED = frozenset(',"—…()')
 _SIGNED = re.compile(r"(?:^|[\s(])[-−–+±][ \t]?\Z|[€$£]\s?\Z")
-_UNIT_BEHIND = re.compile(r"\s?[%‰°½¼¾]|\s+per\s+cento\b")
+_UNIT_BEHIND = re.compile(r"\s?[%‰°ºª½¼¾²³]|\s+per\s+cento\b")
 _GROUPS = re.compile(r"[ \u00a0\u2009\u202f]")
 
 
@@ -224,7 +224,7 @@ def _same_letter_for_letter(claim: Parsed, place: Parsed, begin: int) -> bool:
 
 
 def _slashed(claim: Parsed, gap: int) -> bool:
-    return "/" in claim.raw[gap] and claim.broken[gap]
+    return claim.broken[gap] and ("/" in claim.raw[gap] or "|" in claim.raw[gap])
 
 
 def _repairable(claim: Parsed, place: Parsed, begin: int, source: IndexedText) -> bool:

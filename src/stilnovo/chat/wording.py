@@ -43,7 +43,7 @@ _LOOKALIKES = str.maketrans(
     "АВЕЅІЈКМНОРСТХУаеѕіјорсухԁԛԝһΑΒΕΖΗΙΚΜΝΟΡΤΥΧαορνιτᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢı",
     "ABESIJKMHOPCTXYaesijopcyxdqwhABEZHIKMNOPTYXaopvitabcdefghijklmnoprstuvwyzi",
 )
-_FEW_SYMBOLS = frozenset("%‰&§@#/\\")
+_FEW_SYMBOLS = frozenset("%‰&§@#/\\ª")
 
 
 def skeleton(text: str) -> str:
@@ -155,12 +155,14 @@ def _gap_marks(raw: str, at: int, before: str, after: str) -> tuple[list[Mark], 
         text = pattern.sub(lambda match: " " * len(match.group()), text)
     text = text[len(before[-2:]) :]
     broken = "\n" in text
-    if "/" in text and (slash := re.search(r"(?:^|(?<=\s))/{1,2}(?=\s|$)", text)):
+    if ("/" in text or "|" in text) and (slash := re.search(r"(?:^|(?<=\s))(?:/{1,2}|\|{1,2})(?=\s|$)", text)):
         broken = True
         text = text[: slash.start()] + " " * len(slash.group()) + text[slash.end() :]
     marks = []
     for match in islice(_MARK.finditer(text), _MARKS_IN_A_GAP):
-        key = _KEYS.get(match.lastgroup or "") or unicodedata.normalize("NFKC", match.group())
+        sign = match.group().replace("º", "°")
+        plain = unicodedata.normalize("NFKC", sign)
+        key = _KEYS.get(match.lastgroup or "") or (sign if plain.isalnum() else plain)
         marks.append(Mark(key, at + match.start(), at + match.end()))
     return marks, broken
 
