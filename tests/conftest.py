@@ -32,7 +32,7 @@ REAL_DATA = Path(os.environ.get("STILNOVO_TEST_DATA", ROOT.parent / "shared" / "
 FAST = {
     "test_chat_data", "test_chat_quotes", "test_docs", "test_door_files", "test_evaluate_benchmarks",
     "test_evaluate_statistics", "test_evaluate_tasks", "test_evaluate_verdict", "test_italian", "test_layers",
-    "test_library_conservation", "test_library_formats", "test_library_read", "test_library_sections", "test_names",
+    "test_library_conservation", "test_library_epub", "test_library_formats", "test_library_read", "test_library_sections", "test_names",
     "test_progress", "test_recipe", "test_runlog_hub", "test_sample", "test_sources",
 }  # fmt: skip
 

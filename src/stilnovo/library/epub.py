@@ -66,7 +66,7 @@ def member(archive: zipfile.ZipFile, path: str, name: str) -> bytes:
     Raises:
         InputError: missing, damaged, or larger than it says.
     """
-    if path not in archive.namelist():
+    if path not in archive.NameToInfo:
         raise InputError(f"{name} is damaged: {path} is missing.", "", "Take another copy.")
     with reported(f"{name} is damaged: {path}.", "Take another copy."), archive.open(path) as opened:
         data = opened.read(LARGEST_MEMBER + 1)
@@ -165,7 +165,7 @@ class _Package:
             if (page := self.readable(item)) is None:
                 continue
             path = self.place(page)
-            total += self.archive.getinfo(path).file_size if path in self.members.values() else 0
+            total += self.archive.getinfo(path).file_size if path in self.archive.NameToInfo else 0
             twice[path] += 1
             pages.setdefault(path, reference.get("linear").lower() != "no")
         if total > LARGEST_TEXT or len(references) > MOST_MEMBERS:
@@ -187,7 +187,7 @@ class _Package:
         for item in self.items.values():
             path = self.place(item)
             nav = path in self.navigation
-            if path not in self.members.values() or not (nav or "ncx" in item.get("media-type")):
+            if path not in self.archive.NameToInfo or not (nav or "ncx" in item.get("media-type")):
                 continue
             root = self.tree(path)
             if nav:
@@ -211,7 +211,7 @@ def _roots(package: _Package, pages: Iterable[str]) -> dict[str, Element]:
     roots: dict[str, Element] = {}
     left, missing = MOST_ELEMENTS, list[str]()
     for path in pages:
-        if path not in package.members.values():
+        if path not in package.archive.NameToInfo:
             missing.append(path)
             continue
         data = _member_or_none(package, path)
@@ -264,10 +264,9 @@ def parse(data: bytes, name: str) -> Book:
     notes = find_notes(roots)
     kinds = {path: find_contents(root, path, roots, notes) for path, root in roots.items()}
     whole: dict[str, ApparatusKind] = {}
-    names = package.names()
+    names, labels = package.names(), {entry.page: entry.label for entry in reversed(entries)}
     for number, (path, root) in enumerate(roots.items()):
-        labels = [entry.label for entry in entries if entry.page == path][:1]
-        called = ["toc"] * (path in package.navigation) + [words.get(path, ""), *labels]
+        called = ["toc"] * (path in package.navigation) + [words.get(path, ""), labels.get(path, "")]
         kind = page_kind(root, path, kinds[path], called, linear[path])
         if kind is None and number < _FIRST and is_title_page(root.lines(), names):
             kind = "title page"

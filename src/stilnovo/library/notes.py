@@ -61,9 +61,11 @@ class _Notes:
         self.ids: dict[Place, Element] = {}
         self.order: dict[Element, int] = {}
         self.positions: dict[Element, dict[Element, int]] = {}
+        self.around: dict[Element, ApparatusKind | None] = {}
+        self.begun: dict[Element, Element | None] = {}
         self.bodies: dict[Element, list[Element]] = defaultdict(list)
-        self.links: list[tuple[str, Element, Place]] = []
-        self.backward: dict[Place, list[Element]] = defaultdict(list)
+        self.targets: dict[Element, Place] = {}
+        self.backs: dict[Element, set[Element]] = {}
         for page, root in pages.items():
             for element in root.walk():
                 self.order[element] = len(self.order)
@@ -72,7 +74,7 @@ class _Notes:
                         self.ids.setdefault((page, value), element)
                 target = place(page, element.get("href")) if element.tag == "a" and "#" in element.get("href") else None
                 if target and target[1]:
-                    self.links.append((page, element, target))
+                    self.targets[element] = target
 
     def next_block(self, element: Element) -> Element | None:
         """The next element beside this one."""
@@ -82,8 +84,20 @@ class _Notes:
         at = self.position(element)
         return next((e for e in parent.children[at + 1 : at + 4] if isinstance(e, Element)), None)
 
+    def kind_around(self, element: Element) -> ApparatusKind | None:
+        """What the element around this one is by its own marks."""
+        parent = element.parent
+        if parent is not None and parent not in self.around:
+            self.around[parent] = apparatus_kind(parent)
+        return self.around[parent] if parent is not None else None
+
     def body(self, target: Element) -> Element | None:
         """The note that begins at a link's target; None when none can."""
+        if target not in self.begun:
+            self.begun[target] = self._body(target)
+        return self.begun[target]
+
+    def _body(self, target: Element) -> Element | None:
         here = target
         while here.tag not in BLOCKS and here.tag not in ("td", "th"):
             parent = here.parent
@@ -112,17 +126,13 @@ class _Notes:
         unfit = here.tag in ("body", "html", "main") or is_heading(here) or any(map(is_heading, here.walk()))
         return None if unfit or len(here.words()) > _LONGEST * 8 else here
 
-    def links_back(self, page: str, mark: Element, body: Element) -> bool:
-        """Whether the note links to its mark."""
+    def links_back(self, mark: Element, body: Element) -> bool:
+        """Whether the note links to its mark, or right beside it."""
+        if body not in self.backs:
+            inside = [self.targets[e] for e in body.walk()[:60] if e in self.targets]
+            self.backs[body] = {self.ids[target] for target in inside if target in self.ids}
         near = {mark, mark.parent, *[child for child in mark.children if isinstance(child, Element)]}
-        inside = [e for e in body.walk()[:60] if e.tag == "a"]
-        back = {self.ids.get(target) for _, link, target in self._links_of(inside)}
-        return bool((near - {None}) & back)
-
-    def _links_of(self, anchors: list[Element]) -> list[tuple[str, Element, Place]]:
-        if not hasattr(self, "_by_anchor"):
-            self._by_anchor = {link[1]: link for link in self.links}
-        return [self._by_anchor[anchor] for anchor in anchors if anchor in self._by_anchor]
+        return not self.backs[body].isdisjoint(near)
 
     def mark(self, element: Element) -> None:
         """Take the element for the mark of a note, with the brackets and the like around it."""
@@ -159,12 +169,10 @@ class _Notes:
     def find(self) -> None:
         """Find marks and notes."""
         later = []
-        for page, link, target in self.links:
+        for link, target in self.targets.items():
             if not is_note_mark(text := link.words()):
                 continue
-            declared = apparatus_kind(link) == "note" or (
-                link.parent is not None and apparatus_kind(link.parent) == "note"
-            )
+            declared = "note" in (apparatus_kind(link), self.kind_around(link))
             named = _NAME.search(target[1]) or _NAME.search(link.get("id") or link.get("name"))
             raised = link.parent is not None and (link.parent.tag == "sup" or link.find("sup"))
             element = self.ids.get(target)
@@ -174,7 +182,7 @@ class _Notes:
             elif self.order[element] < self.order[link]:
                 later.append((link, element))
             elif (body := self.body(element)) is not None and not _inside(link, body):
-                if declared or raised or named or not is_plain_mark(text) or self.links_back(page, link, body):
+                if declared or raised or named or not is_plain_mark(text) or self.links_back(link, body):
                     self.mark(link)
                     self.note(body)
             elif declared or (raised and named):

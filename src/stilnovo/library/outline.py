@@ -65,9 +65,11 @@ class Outline:
 
     def __init__(self, entries: Sequence[ContentsEntry] = (), apart: Collection[str] = ()) -> None:
         self.places: dict[Place, list[ContentsEntry]] = defaultdict(list)
+        self.fragments: dict[str, list[str]] = defaultdict(list)
         entries = _without(entries, apart)
         for entry in entries:
             self.places[entry.page, entry.fragment].append(entry)
+            self.fragments[entry.page].append(entry.fragment)
         self.nested = len({entry.depth for entry in entries}) > 1
         self.waiting: list[ContentsEntry] = []
         self.current = 0
@@ -77,8 +79,9 @@ class Outline:
 
     def settle(self, page: str, ids: Collection[str]) -> None:
         """Let entries whose id is not on the page begin with the page."""
-        for place_ in [key for key in self.places if key[0] == page and key[1] and key[1] not in ids]:
-            self.places[page, ""] += self.places.pop(place_)
+        for fragment in self.fragments.get(page, ()):
+            if fragment and fragment not in ids and (page, fragment) in self.places:
+                self.places[page, ""] += self.places.pop((page, fragment))
 
     def reach(self, page: str, fragment: str) -> None:
         """The pages have come to a place; sections named there begin with the next words."""
