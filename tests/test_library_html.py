@@ -320,6 +320,9 @@ def test_an_attribute_or_a_depth_without_end_costs_no_more_than_its_length() -> 
         "headings": lambda n: "<h2>a</h2>" * n + "fondo",
         "opened": lambda n: "fondo" + "<![CDATA[ <!-- <!doctype [ <a b='" * n,
         "anchors": lambda n: "<p>fondo" + "".join(NOTED.format(i, i) for i in range(n)),
+        "one note": lambda n: (
+            '<p class="page">fondo' + '<a href="#z">1</a> parola ' * n + '</p><p id="z">' + "nota " * n
+        ),
         "blanks": lambda n: "<p" + " " * n * 9 + ">fondo" + " " * n * 9 + "&#" + "9" * n,
     }
     for name, page in made.items():
