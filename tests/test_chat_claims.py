@@ -30,7 +30,7 @@ MARKS = [
     "« »", "“ ”", "„ “", "„ ”", "‘ ’", "‚ ‘", "‚ ’", '" "', "' '", "` '", "` `", "`` ''", "» «", "‹ ›", "› ‹", "<< >>", "” ”",
     "’ ’", "&laquo; &raquo;", "&#171; &#xBB;", "&ldquo; &rdquo;", "&quot; &quot;", "「 」", "『 』", "＂ ＂", ",, “", ",, ''",
     "<q> </q>", '<q lang="it"> </q>', "<blockquote> </blockquote>", "* *", "_ _", "** **", "*** ***", "<i> </i>", "<em> </em>",
-    "–  –", "—  —", "❝ ❞", "《 》",
+    "–  –", "—  —", "❝ ❞", "《 》", "❮ ❯", "❛ ❜", "⟪ ⟫", "≪ ≫", "⟨ ⟩", "＇ ＇", "\\enquote{ }", "\\textquote{ }", "<pre> </pre>",
 ]  # fmt: skip
 
 
@@ -89,6 +89,8 @@ def test_every_pair_of_marks_claims(library: Library, passages: list[Passage], m
         "Scrive:\n\t{}\n[P1]",
         "```\n{}\n```\n[P1]",
         "~~~text\n{}\n~~~ [P1]",
+        "```italian\n{}\n```\n[P1]",
+        "Come dice Ada Rossi, *{}*. [P1]",
         "— {} [P1]",
         "Il testo dice:\n— {}\n[P1]",
         "Il testo dice:\n– {} –\n[P1]",
@@ -124,7 +126,7 @@ def test_every_pair_of_marks_claims(library: Library, passages: list[Passage], m
 )  # fmt: skip
 def test_every_layout_claims(library: Library, passages: list[Passage], layout: str) -> None:
     shown, quotes = checked(layout.format(FALSE), passages, library)
-    shown_false(shown.replace("Così Ada Rossi", ""), quotes)
+    shown_false(shown.replace("Così Ada Rossi", "").replace("Come dice Ada Rossi", ""), quotes)
     shown, quotes = checked(layout.format(TRUE), passages, library)
     assert [quote.status for quote in quotes] == ["verified"], shown
     assert f"«{TRUE}» {CITED}" in shown
@@ -203,6 +205,7 @@ def test_a_key_is_a_reference_only_where_nothing_is_quoted(library: Library, pas
     assert checked("Nina tace a lungo. [P1]", passages, library)[0] == f"Nina tace a lungo. {reference}"
     assert checked("Nina tace [P1, P9] e aspetta.", passages, library)[0] == f"Nina tace {reference} e aspetta."
     assert checked("Nina tace [P9].", passages, library)[0] == "Nina tace."
+    assert checked(f"Dice testualmente {FALSE} [P1].", passages, library)[0] == f"Dice testualmente {FALSE}."
     assert checked(f"Il testo dice: {FALSE} [P1].", passages, library)[0] == f"Il testo dice: {FALSE}."
     shown, _ = checked(f"«{FALSE}». Nina tace a lungo con suo padre [P1].", passages, library)
     assert shown.endswith(f"{UNVERIFIED}. Nina tace a lungo con suo padre {reference}.")
@@ -245,7 +248,7 @@ def test_what_is_longer_than_can_be_held_is_checked_in_parts(library: Library, p
     assert shown.endswith("Fine.")
 
 
-@pytest.mark.parametrize("signs", ["\\enquote{{{}}}", "[{}]", "({})", "=={}==", "/{}/", "|{}|", "~{}~"])
+@pytest.mark.parametrize("signs", ["\\textit{{{}}}", "[{}]", "{}»", '{}"', "({})", "=={}==", "/{}/", "|{}|", "~{}~"])
 def test_no_reference_stands_beside_what_is_enclosed(library: Library, passages: list[Passage], signs: str) -> None:
     assert checked(f"{signs.format(FALSE)} [P1]", passages, library)[0] == signs.format(FALSE)
 

@@ -22,6 +22,7 @@ from stilnovo.chat.marks import (
     APHAERESIS,
     BLANK,
     CLIPPED,
+    CODE,
     EMPHASIS,
     ENTITY_BEGUN,
     FENCE,
@@ -37,7 +38,6 @@ from stilnovo.chat.marks import (
     STOPS,
     TAG,
     TAG_BEGUN,
-    TEXTUAL,
 )
 
 #: A mark that is not closed within so many characters claims so many.
@@ -111,6 +111,8 @@ def claim_at(text: str, at: int, *, final: bool, limit: int = HELD) -> Claim | N
         return tagged
     if char == "&" and not final and ENTITY_BEGUN.match(text, at):
         raise NeedMore
+    if char == "\\" and not final and re.compile(r"\\[a-z]{0,9}\*?\Z").match(text, at):
+        raise NeedMore
     if char in "'`<," and at + 1 == len(text) and not final:
         raise NeedMore
     kind = next((kind for kind in ("``", "''", ",,", "<<", *PAIRS) if OPENING[kind].match(text, at)), None)
@@ -123,7 +125,7 @@ def claim_at(text: str, at: int, *, final: bool, limit: int = HELD) -> Claim | N
 
 def _opens(text: str, at: int, kind: str, final: bool) -> bool:
     """Whether a mark that can also close stands where one opens."""
-    if kind in ("«", "“", "„", "‹", "「", "<q", "<b"):
+    if kind in ("«", "“", "„", "‹", "「", "<q", "<b", "\\"):
         return True
     before = text[at - 1] if at else " "
     opening = OPENING[kind].match(text, at)
@@ -327,7 +329,7 @@ def _fenced(text: str, at: int, fence: re.Match[str], final: bool, limit: int) -
     if closing is None and not final and len(text) < first + limit:
         raise NeedMore
     end, last = (closing.end(), closing.start()) if closing else (min(len(text), first + limit),) * 2
-    textual = fence["name"].strip().lower() in TEXTUAL
+    textual = (fence["name"].split() or [""])[0].lower() not in CODE
     return Claim(at, end, bare(text[first:last]) if textual else "", textual, introduced(text, at))
 
 

@@ -30,24 +30,27 @@ PAIRS: dict[str, tuple[str, str, bool]] = {
     "``": (r"``(?!`)", r"(?:''|``)", False),
     "''": (r"''", r"''", False),
     ",,": (r",,", rf"(?:''|{forms('“”')}|\")", False),
-    "「": ("[「『《〈]", "[」』》〉]", True),
+    "「": ("[「『《〈❮⟪≪⟨❛]", "[」』》〉❯⟫≫⟩❜]", True),
+    "\\": (r"\\(?:enquote|textquote)\*?\{", r"\}", False),
     "<q": (r"<(?i:q)\b[^<>]{0,200}>", r"</(?i:q)\s*>", True),
-    "<b": (r"<(?i:blockquote)\b[^<>]{0,200}>", r"</(?i:blockquote)\s*>", True),
+    "<b": (r"<(?i:blockquote|pre)\b[^<>]{0,200}>", r"</(?i:blockquote|pre)\s*>", True),
 }
 OPENING = {kind: re.compile(opening) for kind, (opening, _, _) in PAIRS.items()}
 STOPS = {
     kind: re.compile(rf"(?P<close>{closing})|(?P<open>{opening})|(?P<blank>\n[ \t]*\n\s*)")
     for kind, (opening, closing, _) in PAIRS.items()
 }
-TAG = re.compile(r"<(?P<tag>(?i:i|em|b|strong|cite))\b[^<>]{0,80}>(?P<inner>[^<>]{1,600})</(?P=tag)\s*>")
+TAG = re.compile(
+    r"<(?P<tag>(?i:i|em|b|strong|cite))\b[^<>]{0,80}>(?P<inner>(?:[^<>]|<(?i:br)\s{0,3}/?>){1,600})</(?P=tag)\s*>"
+)
 TAG_BEGUN = re.compile(
-    r"<(?:/?[a-zA-Z]{0,10}(?:\s[^<>]{0,200})?)?\Z|<(?i:i|em|b|strong|cite)\b[^<>]{0,80}>[^<>]{0,600}\Z|"
-    r"<(?i:i|em|b|strong|cite)\b[^<>]{0,80}>[^<>]{1,600}<(?:/[a-zA-Z]{0,10}\s{0,3})?\Z"
+    r"<(?:/?[a-zA-Z]{0,10}(?:\s[^<>]{0,200})?)?\Z|"
+    r"<(?i:i|em|b|strong|cite)\b[^<>]{0,80}>(?:[^<>]|<(?i:br)\s{0,3}/?>){0,600}(?:<[^<>]{0,14})?\Z"
 )
 ENTITY_BEGUN = re.compile(r"&#?\w{0,12}\Z")
 #: Single marks: what closes each.
-SINGLE = {"‘": "’'", "‛": "’'", "'": "'’", "’": "’'", "‚": "‘’'", "`": "'`’´", "´": "´'’"}
-SINGLE_FORMS = re.compile(forms("'’‘‚`´‛"))
+SINGLE = {"‘": "’'", "‛": "’'", "'": "'’", "’": "’'", "‚": "‘’'", "`": "'`’´", "´": "´'’", "＇": "＇'’"}
+SINGLE_FORMS = re.compile(forms("'’‘‚`´‛＇"))
 #: Words that an apostrophe opens: ’Ntoni, 'l, 'sto, '60; elsewhere it opens a quotation.
 APHAERESIS = re.compile(
     r"(?:[nmNM][^\W\daeiouàèéìòù]\w*|[aeioulnu](?!\w)|st[aoei]\b|gn(?:or|ur)\w*|\d{2,4}\b|(?i:tis|twas|em|cause)\b)"
@@ -65,20 +68,24 @@ SAYING = (
     r"says?|said|writes?|wrote|reads?|quotes?|words?)"
 )
 INTRODUCED = re.compile(
-    rf"(?:\b{SAYING}(?:\s+(?:che|così|come|con|di|in|questo|testualmente|infatti))?\s*[,:—–-]?|:)\s*[(\[]?\s*\Z", re.I
+    rf"(?:\b{SAYING}(?:\s+(?:che|così|come|con|di|in|questo|testualmente|infatti))?(?:(?:\s+(?-i:[A-ZÀ-Ý])\w+){{1,3}},)?\s*[,:—–-]?|:)"
+    r"\s*[(\[]?\s*\Z",
+    re.I,
 )
 #: *dice:*, *scrive così:*
 ANNOUNCED = re.compile(rf"\b{SAYING}\b[^\n:]{{0,60}}:", re.I)
 LIST = re.compile(r"\s*(?:[-*+•·]\s|\d{1,3}[.)]\s|#{1,6}\s|\||>|```|~~~)")
 QUOTED_LINE = re.compile(r"[ ]{0,3}>")
 FENCE = re.compile(r"[ ]{0,3}(?P<fence>`{3,}|~{3,})[ \t]*(?P<name>[^\n`]*)")
-TEXTUAL = frozenset(
-    ["", "text", "txt", "plain", "quote", "verse", "poem", "poetry", "poesia", "citazione", "versi", "markdown", "md"]
-)
+#: Names of fenced text that is code.
+CODE = frozenset([
+    "python", "py", "js", "javascript", "ts", "typescript", "json", "jsonl", "yaml", "yml", "html", "xml", "css", "bash", "sh", "shell",
+    "console", "c", "cpp", "c++", "java", "go", "rust", "ruby", "php", "sql", "r", "toml", "ini", "diff",
+])  # fmt: skip
 EMPHASIS = re.compile(r"(?<!\w)[*_]{1,3}(?=\S)|(?<=\S)[*_]{1,3}(?!\w)")
 LINE_MARK = re.compile(r"(?m)^[ \t]*(?:>[ \t]?)+|[ \t]*(?:\\|<br\s*/?>)[ \t]*$")
 #: Where something may begin: a mark, a line of its own kind.
 STARTS = re.compile(
-    rf"{forms('«»“”„‟‹›❝〝＂″「『《〈‘’‚‛´')}|[\"'`&<*_]|,(?:,|\Z)|(?<=[\s(])[—–](?=\s|\Z)|:[ \t]*(?=\n|\Z)|"
-    r"(?m:^)(?:[ ]{0,3}>|[ ]{0,3}~~~|[ \t]*[—–―]|(?:[ ]{4}|[ ]{0,3}\t)[ \t]*\S)"
+    rf"{forms('«»“”„‟‹›❝〝＂″「『《〈❮⟪≪⟨❛‘’‚‛´＇')}|[\"'`&<*_\\]|,(?:,|\Z)|(?<=[\s(])[—–](?=\s|\Z)|:[ \t]*(?=\n|\Z)|"
+    r"(?m:^)(?:[ ]{0,3}>|[ ]{0,3}~|[ \t]*[—–―]|(?:[ ]{4}|[ ]{0,3}\t)[ \t]*\S)"
 )  # fmt: skip

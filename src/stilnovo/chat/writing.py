@@ -70,6 +70,8 @@ _BEGUN = re.compile(rf"\s*(?:{CITING_BEGUN.pattern}|\Z)")
 _PLACES_OR_BEGUN = re.compile(rf"{_PLACES.pattern}|(?<!\s)\s*(?:{CITING_BEGUN.pattern}|\Z)|{CITING_BEGUN.pattern}")
 #: A line that ends in a colon goes on in the next.
 _SENTENCE_END = re.compile(r"[.!?…]+[»”\"’')\]]*(?=\s)|(?<![:\s])[ \t]*\n")
+#: What makes a sentence a quotation without a mark: *dice:*, *dice testualmente*.
+_QUOTING = re.compile(rf"{ANNOUNCED.pattern}|\b(?:testualmente|letteralmente|parola per parola|alla lettera)\b", re.I)
 _BRACKETS = str.maketrans({
     "<": "‹", ">": "›", "＜": "‹", "＞": "›", "[": "(", "]": ")", "［": "(", "］": ")", "【": "(", "】": ")", "（": "(", "）": ")",
     "\u2028": "\n", "\u2029": "\n", "\x85": "\n",
@@ -143,6 +145,7 @@ class Checker:
         self._shown: list[str] = []
         self._since: str | None = None  # the text since the last quotation
         self._inside = ""  # the mark of a quotation that was cut for its length
+        self._titled = False  # whether a title was shown last
         self._notes: set[str] = set()  # note marks of quotations
         self.quotes: list[Quote] = [] if quotes is None else quotes
 
@@ -236,6 +239,7 @@ class Checker:
         self._shown.append(text)
 
     def _show_plain(self, text: str, at: int, end: int) -> int:
+        self._titled = False
         if self._since is not None:
             self._since = (self._since + text[at:end])[-2 * BEFORE :]
         self._show(text[at:end])
@@ -256,8 +260,8 @@ class Checker:
         end = stop.end() if stop else len(text)
         said = _SENTENCE_END.split(text[max(0, key.start() - BEFORE) : key.start()])[-1]
         # Whatever encloses words beside a key may be meant as a mark.
-        enclosed = text[: key.start()][-1:] in tuple(")]}|/=~>")
-        quoting = enclosed or self._beside_quotation() or ANNOUNCED.search(said) is not None
+        enclosed = text[: key.start()][-1:] in tuple(')]}|/=~>»”"›＂') and not self._titled
+        quoting = enclosed or self._beside_quotation() or _QUOTING.search(said) is not None
         place = STARTS.search(text, key.end(), end)
         while place and not quoting:
             quotation = self._quotation_at(text, place.start(), final)
@@ -280,7 +284,9 @@ class Checker:
         inside, self._inside = self._inside, claim.open
         raw, count = text[claim.start : claim.end], len(words(claim.words))
         if not count:
-            return claim.end if inside else self._show_plain(text, claim.start, claim.end)
+            end = claim.end if inside else self._show_plain(text, claim.start, claim.end)
+            self._titled = not inside
+            return end
         quote, named = self._looked_up(claim.words, cited)
         named = named or cited.cites or claim.introduced
         if count <= STRESSED_WORDS and not named:
