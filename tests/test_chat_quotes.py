@@ -223,11 +223,15 @@ def test_any_mix_of_harmless_differences_is_verified(library: Library) -> None:
 
 
 def test_the_benchmark_finds_no_false_mark_in_the_sample(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thousand quotations of bench/quotations.py, here a few over the sample: the verifier against brute force."""
+    """The adversarial quotations of bench/quotations.py, here a few over the sample: the verifier against brute force."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "bench"))
     bench = importlib.import_module("quotations")
     judged = bench.false_verifications(library, count=400, seed=5)
-    assert judged["false_verifications"] == 0, judged["examples_false"]
+    assert judged["false_verified"] == judged["false_verifications"] == 0, judged["examples_false"]
+    assert judged["false_repairs"] == 0, judged["examples_repaired"]
+    assert judged["true_recognised"] >= 0.98, judged["examples_missed"]
+    assert judged["false_kinds"] >= 20
+    assert judged["total"] == 400
     assert judged["shown_that_is_not_the_source"] == 0
     assert judged["same_wording_verified"] == 1.0
     assert judged["false_claims"] > 150
