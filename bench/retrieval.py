@@ -157,7 +157,8 @@ def build(files: Sequence[Path], path: Path, rounds: int, limit: int = 10**9) ->
             before = time.perf_counter()
             document = read(file)
             text = document.text if number == 0 else f"{document.text}\n\nCopia {number}."
-            work = library.add(Book(Names(f"{document.names.title} {number or ''}".strip()), text, file.name)).work
+            copy = Book(Names(f"{document.names.title} {number or ''}".strip()), text, file.name)
+            work = library.add(copy, keep_both=True).work
             size += file.stat().st_size
             seconds.append(time.perf_counter() - before)
             limit -= work.passages
