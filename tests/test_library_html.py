@@ -465,3 +465,17 @@ def test_running_heads_last_scenes_and_contents_without_links() -> None:
     document = understand(f"<html><body>{body}</body></html>".encode(), "a.html")
     assert labels(document) == ["Atto I, Scena I", "Atto I, Scena ultima"]
     assert [item.kind for item in document.apparatus] == ["contents", "contents", "contents", "running head"]
+
+
+def test_a_page_without_headings_has_the_sections_that_its_contents_name() -> None:
+    page = (
+        "<HTML><HEAD><TITLE>La barca</TITLE><META NAME=author CONTENT='Ada Prova'></HEAD><BODY>"
+        "<P ALIGN=CENTER>Ada Prova</P><P ALIGN=CENTER><B>La barca</B></P>"
+        '<P ALIGN=CENTER>INDICE</P><P><A HREF="#1">La partenza</A><BR><A HREF="#2">Il ritorno</A></P>'
+        '<P ALIGN=CENTER><A NAME="1"></A><B>LA PARTENZA</B></P><P>Partì di lunedì.</P><P>Era notte.</P>'
+        '<P ALIGN=CENTER><A NAME="2"></A><B>IL RITORNO</B></P><P>Tornò.</P></BODY></HTML>'
+    )
+    document = understand(page.encode(), "barca.html")
+    assert labels(document) == ["LA PARTENZA", "IL RITORNO"]
+    assert document.text.startswith("LA PARTENZA")
+    assert {item.kind for item in document.apparatus} == {"contents", "title page"}

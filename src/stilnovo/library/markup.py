@@ -16,7 +16,7 @@ from stilnovo.library.flow import ApartFlow, Aside, Flow, MainFlow
 from stilnovo.library.html_tree import BLOCKS, Element, page_text, parse_tree
 from stilnovo.library.names import Names, direct_name, old_year
 from stilnovo.library.notes import find_notes, is_heading
-from stilnovo.library.outline import Outline, find_contents
+from stilnovo.library.outline import ContentsEntry, Outline, find_contents
 from stilnovo.library.records import ApparatusKind
 from stilnovo.library.roles import apparatus_kind, is_initial, is_line, is_poem, line_number
 from stilnovo.library.text_builder import Book, TextBuilder
@@ -234,8 +234,14 @@ def page(content: str, name: str) -> Book:
         InputError: there is nothing in it.
     """
     root = parse_tree(content, name)
-    builder, outline = TextBuilder(), Outline()
     kinds = find_contents(root, "", [""], find_notes({"": root}))
+    # A page without headings has its sections where its table of contents leads.
+    headed = sum(map(is_heading, root.walk())) > 1
+    links = [] if headed else [e for listed, kind in kinds.items() if kind == "contents" for e in listed.find("a")]
+    entries = [
+        ContentsEntry(link.words(), 1, "", link.get("href")[1:]) for link in links if link.get("href")[:1] == "#"
+    ]
+    builder, outline = TextBuilder(), Outline([entry for entry in entries if entry.label])
     write(builder, root, kinds, outline)
     outline.finish(builder)
     if not builder.length and not builder.apparatus:

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from stilnovo.library.headings import CHAPTERS, PARTS, number_of
 from stilnovo.library.html_tree import BLOCKS, Element
@@ -310,6 +310,12 @@ def find_contents(
     return kinds
 
 
+def _leads(element: Element, count: tuple[int, int, int, int]) -> bool:
+    """Whether a block is links, or ends in the number of a page; an empty one may stand among such."""
+    letters, inside, _, _ = count
+    return inside >= _SHARE * letters or (letters <= 90 and _TO_PAGE.search(element.words()) is not None)
+
+
 def _under_titles(
     blocks: list[Element], counts: dict[Element, tuple[int, int, int, int]], kinds: dict[Element, ApparatusKind]
 ) -> None:
@@ -327,6 +333,10 @@ def _under_titles(
             if is_heading(other) or other.tag in ("section", "article"):
                 break
             following.append(other)
+        if kind == "contents" and not is_heading(
+            block
+        ):  # no heading may end it: only what leads somewhere belongs to it
+            following = list(takewhile(lambda e: _leads(e, counts[e]), following))
         full = [other for other in following if counts[other][0]]
         if not full:
             continue

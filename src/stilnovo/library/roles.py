@@ -40,7 +40,7 @@ _CLASSES = _table(
     "sdfootnoteanc sdendnoteanc sdfootnotesym sdendnotesym msofootnotereference msoendnotereference footnotemark footnote-mark "
     "footnotereference footnote-reference endnotereference endnote-ref endnoteref footnote-link footnote-anchor mw-cite-backlink "
     "footnote-backref footnote-back note-back rimando-nota richiamo-nota",
-    contents="toc toctitle tocheading contents table-of-contents tableofcontents indice-generale",
+    contents="toc toctitle tocheading contents table-of-contents tableofcontents indice-generale msotoc msotocheading",
     licence="pg-header pg-footer pg-boilerplate pgheader pgfooter boilerplate licensecontainer licensetpl license licence copyright-page "
     "pg-machine-header",
     title_page="titlepage title-page halftitle half-title frontispizio frontespizio",
