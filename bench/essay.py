@@ -29,10 +29,10 @@ from typing import Any, NamedTuple
 
 from stilnovo.chat.essay import check_text
 from stilnovo.chat.units import units
-from stilnovo.library.names import Names
 from stilnovo.library.read import files_in, read
 from stilnovo.library.records import Passage, Work
 from stilnovo.library.store import Library
+from stilnovo.reading.names import Names
 from stilnovo.text.italian import analyse
 
 SEED, QUOTATIONS, PAGES, WORKS = 20261128, 60, 20, 100

@@ -40,12 +40,12 @@ from quotations import false_verifications
 from stilnovo.errors import InputError
 from stilnovo.library.conservation import compare
 from stilnovo.library.index import Index, Row
-from stilnovo.library.names import Names
 from stilnovo.library.read import files_in, read
 from stilnovo.library.records import Passage
 from stilnovo.library.search import search, sought
 from stilnovo.library.store import Library
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Book
 from stilnovo.runlog import environment, write_atomic
 from stilnovo.text.italian import STOP_WORDS
 

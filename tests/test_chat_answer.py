@@ -16,9 +16,9 @@ from stilnovo.errors import InputError
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
 from stilnovo.library.location import sample_library
-from stilnovo.library.names import Names
 from stilnovo.library.store import Library
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Book
 from stilnovo.text.italian import stem, tokens
 from stilnovo.text.template import Message
 

@@ -13,11 +13,11 @@ import pytest
 from stilnovo.chat.claims import HELD
 from stilnovo.chat.quotes import Quote
 from stilnovo.chat.writing import UNVERIFIED, Checker, checked
-from stilnovo.library.names import Names
 from stilnovo.library.read import read
-from stilnovo.library.records import Passage, VerseLine
+from stilnovo.library.records import Passage
 from stilnovo.library.store import Library
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Book, VerseLine
 
 TRUE, FALSE = "Aveva venduto la barca al mercante di Levanto", "Nina uccise il mercante nel sonno"
 SOURCE = (

@@ -15,10 +15,10 @@ from stilnovo.chat.events import Answer, TextToken, Turn
 from stilnovo.chat.followup import rewritten
 from stilnovo.chat.quotes import skeleton
 from stilnovo.chat.writing import INSTRUCTIONS, UNVERIFIED, Checker, checked, framed, harmless
-from stilnovo.library.names import Names
 from stilnovo.library.records import Passage
 from stilnovo.library.store import Library
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Book
 from stilnovo.text.template import Message
 
 ORDER = (

@@ -13,11 +13,11 @@ import pytest
 from stilnovo.chat.quotes import Quote, distance, verify, verify_among
 from stilnovo.chat.units import units
 from stilnovo.library.location import sample_library
-from stilnovo.library.names import Names
 from stilnovo.library.read import read
 from stilnovo.library.records import Chapter, Passage
 from stilnovo.library.store import Library
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Book
 from stilnovo.text.italian import fold, tokens
 
 

@@ -15,10 +15,10 @@ from stilnovo.chat.question import Question
 from stilnovo.chat.scope import NamedSection, follow_up, named_section, scope, without_section
 from stilnovo.chat.units import central
 from stilnovo.library.location import sample_library
-from stilnovo.library.names import Names
 from stilnovo.library.read import read
 from stilnovo.library.store import Library
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Book
 from stilnovo.text.template import Message
 
 

@@ -12,11 +12,11 @@ import pytest
 from stilnovo.chat.quotes import Quote, verify, verify_among
 from stilnovo.chat.slips import same_word, typing_slip
 from stilnovo.chat.wording import parsed
-from stilnovo.library.names import Names
 from stilnovo.library.read import read
-from stilnovo.library.records import Apparatus, Chapter, VerseLine, Work
+from stilnovo.library.records import Chapter, Work
 from stilnovo.library.store import Library
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Apparatus, Book, VerseLine
 
 SOURCE = (
     "Renzo e il colpevole si guardarono a lungo. È stato lui? domandò il giudice. Non è vero che Lucia ami don Rodrigo, rispose "

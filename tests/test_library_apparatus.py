@@ -12,12 +12,11 @@ import pytest
 
 from serving import serving
 from stilnovo.library.apparatus import placed, search_apparatus, words_by_kind
-from stilnovo.library.headings import Heading
-from stilnovo.library.names import Names
-from stilnovo.library.records import Apparatus
 from stilnovo.library.search import search
 from stilnovo.library.store import Library
-from stilnovo.library.text_builder import Book, TextBuilder
+from stilnovo.reading.headings import Heading
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Apparatus, Book, TextBuilder
 
 
 def play() -> Book:

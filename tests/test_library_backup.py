@@ -23,10 +23,10 @@ from older_library import make_format_2
 from serving import QUESTION, begin, sample_file, say, serving
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.library.backup import back_up, restore
-from stilnovo.library.names import Names
 from stilnovo.library.search import search
 from stilnovo.library.store import Library
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Book
 from stilnovo.serve.history import Conversations
 
 TABLES = ("works", "texts", "sections", "passages", "sources", "apparatus", "vectors")

@@ -13,8 +13,8 @@ import pytest
 from stilnovo.errors import InputError
 from stilnovo.library.conservation import Conservation, compare
 from stilnovo.library.read import files_in, read, understand
-from stilnovo.library.records import Apparatus
 from stilnovo.library.store import Library
+from stilnovo.reading.text_builder import Apparatus
 
 PLAIN = b"Un tempo i Malavoglia\nerano stati nume-\nrosi come i sassi.\n"
 STORED = "Un tempo i Malavoglia erano stati numerosi come i sassi."

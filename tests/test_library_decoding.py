@@ -7,7 +7,7 @@ import random
 import pytest
 
 from stilnovo.errors import InputError
-from stilnovo.library.decoding import decode, decoded
+from stilnovo.reading.decoding import decode, decoded
 
 WORDS = ("città", "perché", "più", "però", "così", "là", "è", "né", "tribù", "verità", "un", "casa", "mare", "lontana", "e", "vento",
          "già", "ciò", "lì", "dell'anno", "«Sì»", "porta", "virtù,", "caffè.", "perciò;", "mezzodì")  # fmt: skip

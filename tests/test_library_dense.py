@@ -18,11 +18,11 @@ from stilnovo.errors import InputError, StilnovoError
 from stilnovo.io import sample
 from stilnovo.library.embedders import LocalEmbedder, ServedEmbedder, nearest, open_embedder
 from stilnovo.library.location import is_served, open_library
-from stilnovo.library.names import Names
 from stilnovo.library.read import read
 from stilnovo.library.search import fused, search
 from stilnovo.library.store import Library
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Book
 from stilnovo.text.italian import tokens
 
 Matrix = NDArray[np.float32]

@@ -15,11 +15,11 @@ from older_library import PROSE, make_format_2
 from serving import begin, say, serving
 from stilnovo.io.sample import library_texts
 from stilnovo.library.editions import SAME_FILE, SAME_NAMES, likeness
-from stilnovo.library.names import Names
 from stilnovo.library.read import read, understand
 from stilnovo.library.search import search
 from stilnovo.library.store import Library
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Book
 
 BOAT = "Autore: Ada Rossi\nTitolo: La barca\n\nCapitolo I\n\nPartì di lunedi.\n"
 NOVELLA = library_texts()[0].read_text(encoding="utf-8").split("\n\n", 1)[1]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from stilnovo.errors import InputError
-from stilnovo.library import epub
-from stilnovo.library.names import Names
 from stilnovo.library.read import read, understand
-from stilnovo.library.sections import split
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.html import epub
+from stilnovo.reading.names import Names
+from stilnovo.reading.sections import split
+from stilnovo.reading.text_builder import Book
 
 PROSE = "Il vetraio soffiava piano, perché il vetro ascolta. Più in là c’era il mare. "
 

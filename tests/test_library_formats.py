@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from stilnovo.errors import InputError
-from stilnovo.library.names import Names
 from stilnovo.library.read import read, understand
+from stilnovo.reading.names import Names
 from test_library_epub import PROSE, book, labels
 
 

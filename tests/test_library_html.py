@@ -10,11 +10,11 @@ from random import Random
 import pytest
 
 from stilnovo.errors import InputError
-from stilnovo.library import html_tree
-from stilnovo.library.names import Names
 from stilnovo.library.read import read, understand
-from stilnovo.library.sections import split
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.html import html_tree
+from stilnovo.reading.names import Names
+from stilnovo.reading.sections import split
+from stilnovo.reading.text_builder import Book
 from test_library_epub import PROSE, labels
 
 PAGE = f"""<!DOCTYPE html><html><head><meta charset="utf-8"><title>Il vetraio</title><meta name="author" content="Prova, Ada">

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from stilnovo.library.front_matter import front_matter
-from stilnovo.library.names import Names
 from stilnovo.library.read import read, understand
-from stilnovo.library.sections import split
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.html.front_matter import front_matter
+from stilnovo.reading.names import Names
+from stilnovo.reading.sections import split
+from stilnovo.reading.text_builder import Book
 
 
 def book(text: str) -> Book:

@@ -13,11 +13,11 @@ import pytest
 
 from stilnovo.chat.quotes import verify
 from stilnovo.errors import InputError
-from stilnovo.library.hyphens import Hyphens
 from stilnovo.library.read import read, understand
-from stilnovo.library.sections import split
 from stilnovo.library.store import Library
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.hyphens import Hyphens
+from stilnovo.reading.sections import split
+from stilnovo.reading.text_builder import Book
 
 #: A piece of a page: x, y, size, words.
 Piece = tuple[float, float, float, str]

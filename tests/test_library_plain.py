@@ -18,8 +18,8 @@ from stilnovo.errors import InputError
 from stilnovo.library.conservation import compare
 from stilnovo.library.passages import cut
 from stilnovo.library.read import read, understand
-from stilnovo.library.sections import Section, split
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.sections import Section, split
+from stilnovo.reading.text_builder import Book
 
 PROSE = (
     "La casa del custode stava in fondo alla strada vecchia, dove il mare batteva contro gli scogli; e ce n'erano altre, "

@@ -15,10 +15,9 @@ from older_library import FORMAT_2, POEM, PROSE
 from stilnovo.errors import InputError
 from stilnovo.library.apparatus import search_apparatus
 from stilnovo.library.location import open_library
-from stilnovo.library.names import Names
-from stilnovo.library.records import Apparatus
 from stilnovo.library.search import search
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Apparatus, Book
 from stilnovo.serve.settings import ServeSettings
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from stilnovo.errors import InputError
-from stilnovo.library.decoding import decode
-from stilnovo.library.names import Names, direct_name, from_file_name
 from stilnovo.library.read import MAXIMUM_BYTES, files_in, read
+from stilnovo.reading.decoding import decode
+from stilnovo.reading.names import Names, direct_name, from_file_name
 
 TEXT = "Capitolo I\n\nIl vetraio più vecchio di Murano perdé la vista; così cominciò a cantare.\n\nCapitolo II\n\nNessuno capì.\n"
 

@@ -14,12 +14,12 @@ from stilnovo.chat.conversation import ask
 from stilnovo.chat.extract import NEAREST
 from stilnovo.chat.quotes import verify
 from stilnovo.io.sample import library_texts
-from stilnovo.library.decoding import decode
 from stilnovo.library.read import files_in, read
 from stilnovo.library.records import Work
 from stilnovo.library.search import search
-from stilnovo.library.sections import split
 from stilnovo.library.store import Library
+from stilnovo.reading.decoding import decode
+from stilnovo.reading.sections import split
 from stilnovo.text.italian import tokens
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from stilnovo.io import sample
-from stilnovo.library import numerals
-from stilnovo.library.headings import Heading, levels
 from stilnovo.library.passages import LONGEST, cut
 from stilnovo.library.read import read
 from stilnovo.library.records import Chapter, Work, citation
-from stilnovo.library.sections import split
-from stilnovo.library.verse import is_verse
+from stilnovo.reading import numerals
+from stilnovo.reading.headings import Heading, levels
+from stilnovo.reading.sections import split
+from stilnovo.reading.verse import is_verse
 
 PLACES = ("I, Capitolo I", "I, Capitolo II", "I, Capitolo III", "II, Capitolo I", "II, Capitolo II")
 PROSE = "Il mare batteva contro gli scogli e nessuno parlava. " * 30

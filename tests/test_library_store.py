@@ -16,12 +16,12 @@ import pytest
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.io import sample
 from stilnovo.library.location import open_or_sample, sample_library
-from stilnovo.library.names import Names
 from stilnovo.library.read import read
 from stilnovo.library.records import citation
 from stilnovo.library.search import search
 from stilnovo.library.store import Library, default_path
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Book
 from stilnovo.text.italian import fold, tokens
 
 

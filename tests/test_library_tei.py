@@ -12,11 +12,11 @@ import pytest
 from conftest import REAL_DATA
 from stilnovo.errors import InputError
 from stilnovo.library.conservation import compare
-from stilnovo.library.names import Names
-from stilnovo.library.numerals import roman
 from stilnovo.library.read import understand
-from stilnovo.library.sections import Section, split
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.numerals import roman
+from stilnovo.reading.sections import Section, split
+from stilnovo.reading.text_builder import Book
 
 CASES = REAL_DATA.parent / "cases" / "library"
 HEADER = (

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from stilnovo.library.verse import is_verse
+from stilnovo.reading.verse import is_verse
 
 SONNET = """Tanto gentile e tanto onesta pare
 la donna mia quand'ella altrui saluta,

@@ -15,9 +15,9 @@ import pytest
 from stilnovo.chat.quotes import verify
 from stilnovo.errors import InputError
 from stilnovo.library.read import read, understand
-from stilnovo.library.sections import split
 from stilnovo.library.store import Library
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.sections import split
+from stilnovo.reading.text_builder import Book
 
 OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006"
 STRICT = "http://purl.oclc.org/ooxml"

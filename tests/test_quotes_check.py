@@ -22,10 +22,9 @@ from stilnovo.chat.attribution import StatedPlace, stated_place
 from stilnovo.chat.essay import CheckedQuotation, NoteText, check_text
 from stilnovo.chat.essay_text import read_essay
 from stilnovo.errors import InputError
-from stilnovo.library.names import Names
-from stilnovo.library.records import VerseLine
 from stilnovo.library.store import Library
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Book, VerseLine
 
 BARCA = "Aveva venduto la barca al mercante di Levanto prima che tornasse il figlio maggiore"
 PANE = "Il pane della domenica era bianco e sapeva di forno fino al mercoledì seguente"

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from stilnovo.chat.citing import NOTE_MARK, NamesOfWorks
-from stilnovo.library import numerals
 from stilnovo.library.records import Chapter
+from stilnovo.reading import numerals
 from stilnovo.text.italian import STOP_WORDS, fold
 
 _SENTENCE_END = re.compile(r"[.!?…]+[»”\"’')\]]*(?=\s+[«“\"(·>—–]?\s*[A-ZÀ-Ý·])|(?<=[.!?…»”\"')])[ \t]*\n[ \t]*\n")

@@ -14,9 +14,9 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from stilnovo.chat.essay import NoteText
-from stilnovo.library.decoding import decoded
 from stilnovo.library.read import understand
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.decoding import decoded
+from stilnovo.reading.text_builder import Book
 
 _TYPED = frozenset(["", ".txt", ".text", ".md", ".markdown"])
 _HTML = frozenset([".html", ".htm", ".xhtml"])

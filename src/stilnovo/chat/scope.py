@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stilnovo.chat.question import Question
-from stilnovo.library import numerals
 from stilnovo.library.records import Chapter, Work
 from stilnovo.library.store import Library
+from stilnovo.reading import numerals
 from stilnovo.text.italian import content_words, fold, stem, tokens
 
 _KINDS = {

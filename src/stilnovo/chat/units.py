@@ -13,7 +13,7 @@ import re
 from collections import Counter
 
 from stilnovo.library.records import Passage
-from stilnovo.library.verse import verse_spans
+from stilnovo.reading.verse import verse_spans
 from stilnovo.text.italian import STOP_WORDS, sentences, stem, words
 
 #: A quotation is hardly ever longer, in characters; a speech is kept whole up to the second figure.

@@ -16,14 +16,14 @@ from stilnovo.io.sample import library_texts
 from stilnovo.library.apparatus import words_by_kind
 from stilnovo.library.catalogue import catalogue, fetch, find
 from stilnovo.library.location import is_served
-from stilnovo.library.names import Names
 from stilnovo.library.passages import cut
 from stilnovo.library.read import MAXIMUM_BYTES, files_in, read, understand
 from stilnovo.library.records import Work
-from stilnovo.library.sections import split
 from stilnovo.library.store import Added, Library, default_path
-from stilnovo.library.text_builder import Book
 from stilnovo.progress import Progress, bytes_text
+from stilnovo.reading.names import Names
+from stilnovo.reading.sections import split
+from stilnovo.reading.text_builder import Book
 
 #: Of a preview, how many sections are named; of works without author or year, how many.
 _SHOWN = 6

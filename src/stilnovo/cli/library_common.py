@@ -9,8 +9,8 @@ from typing import TypeVar
 from stilnovo.errors import InputError
 from stilnovo.library.location import is_served, open_library
 from stilnovo.library.records import Chapter, Passage, Work
-from stilnovo.library.sections import Section
 from stilnovo.library.store import Library, default_path
+from stilnovo.reading.sections import Section
 from stilnovo.text.italian import fold
 
 Thing = TypeVar("Thing")

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from stilnovo.library.index import Row, Sought
-from stilnovo.library.records import Apparatus, Chapter, Work, citation
+from stilnovo.library.records import Chapter, Work, citation
 from stilnovo.library.search import sought
 from stilnovo.library.store import Library
+from stilnovo.reading.text_builder import Apparatus
 
 #: Words of the running text that are shown on each side of an item, and characters that are read for them.
 _NEAR_WORDS, _NEAR_CHARACTERS = 6, 160

@@ -17,8 +17,8 @@ from itertools import accumulate, pairwise
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from stilnovo.library.records import Apparatus, ApparatusKind
 from stilnovo.library.source_words import APART, BROKEN, MARKED, ONE, Words, plain_letters, source_words, words_of
+from stilnovo.reading.text_builder import Apparatus, ApparatusKind
 
 _EXAMPLES = 5
 _SHORT = 400  # pairs of words that are tried one by one

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from stilnovo.library.names import Names
-from stilnovo.library.text_builder import Book
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Book
 from stilnovo.text.italian import fold, words
 
 #: Of the runs of words of the stored text, how many must stand in the new one: less where the file has the same name.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from stilnovo.library.sections import Section
+from stilnovo.reading.sections import Section
 from stilnovo.text.italian import sentences
 
 #: Prose passages aim at TARGET characters, and are never longer than LONGEST.

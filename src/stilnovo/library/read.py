@@ -12,9 +12,13 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from stilnovo.errors import InputError, check_types, reported
-from stilnovo.library import epub, frame, markdown, markup, pdf, plain, tei, word
-from stilnovo.library.names import Names, from_file_name, from_title_page, split_header
-from stilnovo.library.text_builder import Book, Edit, edited, set_apart
+from stilnovo.reading.html import epub, markdown, markup
+from stilnovo.reading.names import Names, from_file_name, from_title_page, split_header
+from stilnovo.reading.pdf import pdf
+from stilnovo.reading.plain import frame, plain
+from stilnovo.reading.tei import tei
+from stilnovo.reading.text_builder import Book, Edit, edited, set_apart
+from stilnovo.reading.word import word
 
 MAXIMUM_BYTES = 64 * 2**20
 

@@ -6,37 +6,14 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
-from stilnovo.library.headings import KINDS
+from stilnovo.reading.headings import KINDS
+from stilnovo.reading.text_builder import VerseLine
 
 _ABBREVIATED = {"capitolo": "cap.", "paragrafo": "par.", "volume": "vol.", "articolo": "art."}
 _KIND_WORD = re.compile(
     rf"(?:(?<=, )|^)(?:{'|'.join(kind.capitalize() for kind in KINDS)})(?= (?:[IVXLCDM]+(?![^\W_])|ultim[ao]\b))"
 )
-
-#: What words that are not the author's running text are.
-ApparatusKind = Literal[
-    "note", "speaker", "stage", "argument", "contents", "title page", "licence", "colophon", "transcriber", "header", "page",
-    "running head", "line number", "figure", "reading", "deletion", "other",
-]  # fmt: skip
-
-
-class VerseLine(NamedTuple):
-    """A line of verse, `text[start:end]` of the stored text, and its number; None: the line is not numbered."""
-
-    start: int
-    end: int
-    number: int | None
-
-
-@dataclass(frozen=True)
-class Apparatus:
-    """Words of the file that are not the author's running text, kept apart: `text`, which stood before offset `at`."""
-
-    kind: ApparatusKind
-    text: str
-    at: int
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from typing import Any
 from stilnovo.errors import InputError
 from stilnovo.library.copies import copy_beside
 from stilnovo.library.database import guard, transaction
-from stilnovo.library.records import VerseLine, packed_lines
+from stilnovo.library.records import packed_lines
+from stilnovo.reading.text_builder import VerseLine
 
 log = logging.getLogger("stilnovo.library")
 APPLICATION, SCHEMA = 0x5374696C, 3  # "Stil"

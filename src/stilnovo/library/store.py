@@ -21,14 +21,15 @@ from functools import cached_property
 from pathlib import Path
 
 from stilnovo.errors import reported
-from stilnovo.library import conservation, editions, passages, sections
+from stilnovo.library import conservation, editions, passages
 from stilnovo.library.database import guard, integrity, problems, transaction
 from stilnovo.library.index import Index, Row
-from stilnovo.library.names import Names
 from stilnovo.library.records import Work, packed_lines
 from stilnovo.library.schema import prepare
-from stilnovo.library.text_builder import Book
 from stilnovo.library.vectors import StoredVectors
+from stilnovo.reading import sections
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Book
 
 #: Passages whose vectors are made and stored at once.
 EMBEDDED_AT_ONCE = 256

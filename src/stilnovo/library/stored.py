@@ -12,8 +12,9 @@ from pathlib import Path
 
 from stilnovo.errors import InputError
 from stilnovo.library.database import guard
-from stilnovo.library.names import Names
-from stilnovo.library.records import Apparatus, Chapter, Passage, Work, unpacked_lines
+from stilnovo.library.records import Chapter, Passage, Work, unpacked_lines
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Apparatus
 
 _WORK = """SELECT w.id, w.title, w.author, w.year, w.source, w.sha256,
     (SELECT length(text) FROM texts WHERE work = w.id),

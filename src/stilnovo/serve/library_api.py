@@ -11,11 +11,11 @@ from starlette.datastructures import UploadFile
 
 from stilnovo.io.sample import library_texts
 from stilnovo.library.apparatus import PlacedApparatus, placed, search_apparatus, words_by_kind
-from stilnovo.library.names import Names
 from stilnovo.library.read import read
 from stilnovo.library.records import Chapter, Passage, Work, citation
 from stilnovo.library.search import search
 from stilnovo.library.store import Library
+from stilnovo.reading.names import Names
 from stilnovo.serve.faults import Fault, not_found
 from stilnovo.serve.uploads import Uploads, confirm, preview, work_dict
 from stilnovo.serve.workers import Workers

@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from stilnovo.library import passages, sections
+from stilnovo.library import passages
 from stilnovo.library.apparatus import words_by_kind
-from stilnovo.library.names import Names
 from stilnovo.library.read import understand
 from stilnovo.library.records import Work
 from stilnovo.library.store import Added, Library
-from stilnovo.library.text_builder import Book
+from stilnovo.reading import sections
+from stilnovo.reading.names import Names
+from stilnovo.reading.text_builder import Book
 from stilnovo.runlog import write_atomic
 from stilnovo.serve.faults import Fault, not_found
 

@@ -1,0 +1,1 @@
+"""Read books of any format: files become documents with their running text, headings, verses and apparatus."""

@@ -1,0 +1,1 @@
+"""Read HTML, and what is made of it: EPUB and Markdown."""

@@ -1,0 +1,366 @@
+"""Tables of contents: what they say of a book's chapters, and where they stand among its pages.
+
+A book names its chapters in `toc.ncx` (EPUB 2) or a `nav` (EPUB 3), often only there. On a page a table of contents is a
+list of links into the book, or short lines under a heading that says *Indice*; it is no text of the author's.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, takewhile
+
+from stilnovo.reading.headings import CHAPTERS, PARTS, number_of
+from stilnovo.reading.html.html_tree import BLOCKS, Element
+from stilnovo.reading.html.notes import Place, is_heading, place
+from stilnovo.reading.html.roles import marks
+from stilnovo.reading.text_builder import ApparatusKind, Mark, TextBuilder, VerseLine
+from stilnovo.reading.verse import is_verse, verse_spans
+from stilnovo.text.italian import fold
+
+CONTENTS_TITLE = re.compile(
+    r"\W*(?:(?:table of )?contents|indice(?: (?:dei capitoli|generale|delle materie|del volume|dell'opera))?|sommario"
+    r"|table des mati[èe]res|inhalt(?:sverzeichnis)?|[ií]ndice|tavola delle materie|inhoud|list of illustrations|illustrations)\W*",
+    re.I,
+)
+_TRANSCRIBER = re.compile(
+    r"\W*(?:transcriber['’]?s?['’]? notes?|not[ae] (?:del|di) trascri\w+|notes? (?:du|de) transcri\w+|anmerkungen zur transkription)\W*"
+    , re.I,
+)  # fmt: skip
+# What the links between the pages of a book on the web say.
+_ELSEWHERE = re.compile(
+    r"(?:\W|(?:indice|sommario|contents|home|next|previous|prev|precedente|successiv[oa]|seguente|capitolo|chapter|pagina|page|avanti"
+    r"|indietro|torna|back|to|top|up|su|inizio|all|al|alla|the|table|of|copertina|frontespizio)\b)+",
+    re.I,
+)
+_TO_PAGE = re.compile(r"(?:\.{3,}|…|\s)\s*(?:pag\.\s*)?\d{1,4}\W*\Z")
+#: A list is a table of contents from so many links that hold this share of its letters.
+_LINKS, _SHARE = 3, 0.6
+#: A title or a line of links consists of no more elements than this.
+_FEW = 30
+#: A label printed farther below than this where its section begins is not its heading.
+_NEAR = 300
+_NAMED = re.compile(
+    rf"\W*(?:{'|'.join((*PARTS, *CHAPTERS))}|introduzione|prefazione|prologo|epilogo|conclusione|proemio|appendice|nota)\b",
+    re.I,
+)
+
+
+@dataclass(frozen=True)
+class ContentsEntry:
+    """A line of the table of contents: a label, how deep it stands (1 outermost), and the page and id it leads to."""
+
+    label: str
+    depth: int
+    page: str
+    fragment: str
+
+
+class Outline:
+    """The sections of a book as its table of contents names them, each begun where the pages reach its place."""
+
+    def __init__(self, entries: Sequence[ContentsEntry] = (), apart: Collection[str] = ()) -> None:
+        self.places: dict[Place, list[ContentsEntry]] = defaultdict(list)
+        self.fragments: dict[str, list[str]] = defaultdict(list)
+        entries = _without(entries, apart)
+        for entry in entries:
+            self.places[entry.page, entry.fragment].append(entry)
+            self.fragments[entry.page].append(entry.fragment)
+        self.nested = len({entry.depth for entry in entries}) > 1
+        self.waiting: list[ContentsEntry] = []
+        self.current = 0
+        # The label that the last block began to print, and what of it; where a section began whose label is not printed yet.
+        self.printing: tuple[ContentsEntry, str] | None = None
+        self.unprinted: tuple[ContentsEntry, int] | None = None
+
+    def settle(self, page: str, ids: Collection[str]) -> None:
+        """Let entries whose id is not on the page begin with the page."""
+        for fragment in self.fragments.get(page, ()):
+            if fragment and fragment not in ids and (page, fragment) in self.places:
+                self.places[page, ""] += self.places.pop((page, fragment))
+
+    def reach(self, page: str, fragment: str) -> None:
+        """The pages have come to a place; sections named there begin with the next words."""
+        for entry in self.places.pop((page, fragment), ()):
+            self.waiting = [other for other in self.waiting if other.depth < entry.depth] + [entry]
+
+    def picture(self, label: str) -> None:
+        """A heading is only a picture of its words: a section without a printed heading begins, if none does already."""
+        self.waiting = self.waiting or [ContentsEntry(label, max(1, self.current), "", "")]
+
+    def depth(self, entry: ContentsEntry, level: int) -> int:
+        """Depth of a section's heading; 0: as the others. `level`: that of the printed heading, 0 when it is none."""
+        self.current = entry.depth
+        return 10 * (entry.depth if self.nested else level)
+
+    def begin(self, builder: TextBuilder, words: Sequence[str], start: int, level: int) -> Mark | None:
+        """Say whether the block that was put last is a heading: its mark with an open end, which is the text's end.
+
+        Args:
+            builder: What the block was put into. Sections whose label is not printed are marked there.
+            words: The block's lines.
+            start: Where it begins.
+            level: 1 to 6 for a heading, 0 for other text.
+        """
+        asked = self.waiting or self.printing or self.unprinted
+        said = _plain(" ".join(words)) if asked and (level or len(words[0]) < 300) else ""
+        waiting, self.waiting = self.waiting, []
+        printing, self.printing = self.printing, None
+        unprinted, self.unprinted = self.unprinted, None
+        if waiting:
+            *outer, entry = waiting
+            builder.marks += [(start, start, self.depth(other, 0), [other.label]) for other in outer]
+            label = _plain(entry.label)
+            if level or (said and (label == said or label.startswith(said + " "))):
+                self.printing = None if level or label == said else (entry, said)
+                return start, start, self.depth(entry, level), words
+            builder.marks.append((start, start, self.depth(entry, 0), [entry.label]))
+            self.unprinted = entry, len(builder.marks)
+            return None
+        if printing and said and not level:
+            label, whole = _plain(printing[0].label), f"{printing[1]} {said}"
+            if label == whole or label.startswith(whole + " "):
+                self.printing = (printing[0], whole) if label != whole else None
+                begun, _, depth, lines = builder.marks.pop()
+                return begun, start, depth, [*lines, *words]
+        if unprinted and said and len(builder.marks) == unprinted[1] and start - builder.marks[-1][0] < _NEAR:
+            entry = unprinted[0]
+            if _plain(entry.label) == said or (level and said in _plain(entry.label)):
+                begun = builder.marks.pop()[0]
+                return begun, start, self.depth(entry, level), words
+            self.unprinted = unprinted
+        return (
+            (start, start, (10 * self.current if self.nested else 0) + (level if self.nested else 10 * level), words)
+            if level
+            else None
+        )
+
+    def finish(self, builder: TextBuilder) -> None:
+        """Give sections without a printed heading the depth of the others, and headings their second lines."""
+        least = min((depth for _, _, depth, _ in builder.marks if depth), default=10)
+        builder.marks = [(start, end, depth or least, lines) for start, end, depth, lines in builder.marks]
+        join_titles(builder)
+        _mark_verse(builder)
+
+
+def _mark_verse(builder: TextBuilder) -> None:
+    """Mark the lines of sections that are verse though the source, which marks others, does not say so."""
+    if not builder.lines:
+        return
+    text = builder.text
+    starts = [0, *(end for _, end, _, _ in builder.marks)]
+    ends = [*(start for start, *_ in builder.marks), len(text)]
+    for start, end in zip(starts, ends, strict=True):
+        first, last = bisect_left(builder.lines, (start,)), bisect_left(builder.lines, (end,))
+        if first == last and is_verse(text[start:end]):
+            builder.lines[first:first] = [VerseLine(*span, None) for span in verse_spans(text, start, end)]
+
+
+def _without(entries: Sequence[ContentsEntry], apart: Collection[str]) -> list[ContentsEntry]:
+    """The entries whose pages are text; what stands below one of the others (a half title) moves up to its depth."""
+    left, above = [], list[int]()
+    for entry in entries:
+        above = [depth for depth in above if depth < entry.depth]
+        if entry.page in apart:
+            above.append(entry.depth)
+        else:
+            left.append(replace(entry, depth=entry.depth - len(above)))
+    return left
+
+
+def join_titles(builder: TextBuilder) -> None:
+    """Join a heading and the one right below it that is its title: *Capitolo I* and *La fornace*.
+
+    A title has no number of its own; smaller headings are titles where they never stand but right below larger ones.
+    """
+    marks, text = builder.marks, builder.text
+    if not marks:
+        return
+    follows = [False] + [
+        before[0] < before[1] and after[0] < after[1] and not text[before[1] : after[0]].strip()
+        for before, after in pairwise(marks)
+    ]
+    free = {mark[2] for mark, right in zip(marks, follows, strict=True) if not right}
+    joined: list[Mark] = []
+    for mark, right in zip(marks, follows, strict=True):
+        before = joined[-1] if joined else None
+        fits = before and (mark[2] == before[2] or (mark[2] > before[2] and mark[2] not in free))
+        if before and right and fits and number_of(before[3])[0] and _is_title(mark[3]):
+            joined[-1] = (before[0], mark[1], before[2], [*before[3], *mark[3]])
+        else:
+            joined.append(mark)
+    builder.marks = joined
+
+
+def _is_title(lines: Sequence[str]) -> bool:
+    """Whether a heading neither has a number nor says what it is (*Parte seconda*, *Prologo*)."""
+    return number_of(lines)[0] is None and not _NAMED.match(lines[0])
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", fold(text)))
+
+
+def _depth(element: Element, tag: str) -> int:
+    depth, here = 0, element.parent
+    while here is not None:
+        depth += here.tag == tag
+        here = here.parent
+    return depth
+
+
+def from_ncx(root: Element, path: str) -> list[ContentsEntry]:
+    """The entries of a `toc.ncx` at `path`."""
+    entries = []
+    for point in root.find("navpoint"):
+        children = [child for child in point.children if isinstance(child, Element)]
+        label = next((child.words() for child in children if child.tag == "navlabel"), "")
+        source = next((child.get("src") for child in children if child.tag == "content"), "")
+        if label and (target := place(path, source)):
+            entries.append(ContentsEntry(label, _depth(point, "navpoint") + 1, *target))
+    return entries
+
+
+def from_nav(root: Element, path: str) -> list[ContentsEntry]:
+    """The entries of the table of contents on a navigation page at `path`."""
+    tables = root.find("nav")
+    named = [nav for nav in tables if {"toc", "doc-toc"} & set(marks(nav)[0])]
+    table = (named or tables or [root])[0]
+    return [
+        ContentsEntry(label, max(1, _depth(link, "ol")), *target)
+        for link in table.find("a")
+        if (label := link.words()) and (target := place(path, link.get("href")))
+    ]
+
+
+def landmarks(root: Element, path: str) -> dict[str, str]:
+    """What the landmarks of a navigation page, or an EPUB 2 guide, say the pages are: the word of each page."""
+    words: dict[str, str] = {}
+    for nav in root.find("nav"):
+        if "landmarks" in marks(nav)[0]:
+            for link in nav.find("a"):
+                if target := place(path, link.get("href")):
+                    words[target[0]] = " ".join(marks(link)[0])
+    for reference in root.find("reference"):
+        if target := place(path, reference.get("href")):
+            words.setdefault(target[0], reference.get("type").lower())
+    return words
+
+
+def letters_of(text: str) -> int:
+    """How many letters and figures a text has."""
+    return sum(map(str.isalnum, text))
+
+
+def _counts(
+    root: Element, page: str, pages: Collection[str], notes: Collection[Element]
+) -> dict[Element, tuple[int, int, int, int]]:
+    """Letters, letters in links into the book, such links, and elements, in every element."""
+    counts: dict[Element, list[int]] = {}
+    for element in reversed(root.walk()):
+        count = counts.setdefault(element, [0, 0, 0, 1])
+        count[0] += sum(letters_of(child) for child in element.children if isinstance(child, str))
+        target = place(page, element.get("href")) if element.tag == "a" and element.get("href") else None
+        if target and (target[0] in pages or target[0] == page):
+            count[1:3] = count[0], 1
+        if element in notes:
+            count[:3] = 0, 0, 0
+        if element.parent is not None:
+            above = counts.setdefault(element.parent, [0, 0, 0, 1])
+            above[:] = [a + b for a, b in zip(above, count, strict=True)]
+    return {element: (count[0], count[1], count[2], count[3]) for element, count in counts.items()}
+
+
+def find_contents(
+    root: Element, page: str, pages: Collection[str], notes: Mapping[Element, ApparatusKind]
+) -> dict[Element, ApparatusKind]:
+    """Find tables of contents, and transcriber's notes, among the elements of a page beside its `notes`; all together."""
+    kinds: dict[Element, ApparatusKind] = dict(notes)
+    counts = _counts(root, page, pages, notes)
+
+    def linked(element: Element) -> bool:
+        letters, inside, links, _ = counts[element]
+        return links > 0 and inside >= _SHARE * letters > 0
+
+    for element in root.walk():
+        if (
+            element.tag in BLOCKS
+            and counts[element][0] <= 80
+            and counts[element][3] <= _FEW
+            and linked(element)
+            and _ELSEWHERE.fullmatch(element.words())
+        ):
+            kinds[element] = "contents"
+        if element.tag in ("ul", "ol", "table", "dl") and linked(element) and counts[element][2] >= _LINKS:
+            kinds[element] = "contents"
+        blocks = [child for child in element.children if isinstance(child, Element) and child.tag in BLOCKS]
+        run: list[Element] = []
+        for block in [*blocks, None]:
+            if block is not None and linked(block) and counts[block][0] < 2000:
+                run.append(block)
+            elif block is None or counts[block][0]:
+                if sum(counts[b][2] for b in run) >= _LINKS:
+                    kinds.update(dict.fromkeys(run, "contents"))
+                run = []
+        _under_titles(blocks, counts, kinds)
+    return kinds
+
+
+def _leads(element: Element, count: tuple[int, int, int, int]) -> bool:
+    """Whether a block is links, or ends in the number of a page; an empty one may stand among such."""
+    letters, inside, _, _ = count
+    return inside >= _SHARE * letters or (letters <= 90 and _TO_PAGE.search(element.words()) is not None)
+
+
+def _under_titles(
+    blocks: list[Element], counts: dict[Element, tuple[int, int, int, int]], kinds: dict[Element, ApparatusKind]
+) -> None:
+    """Take what follows a heading *Indice*, *Personaggi* or *Nota del trascrittore* for that, up to the next heading."""
+    for at, block in enumerate(blocks):
+        letters, _, _, elements = counts[block]
+        if not 0 < letters <= 60 or elements > _FEW or block.tag == "nav":
+            continue
+        title = block.words()
+        kind = next((kind for pattern, kind in _TITLES if pattern.fullmatch(title)), None)
+        if kind is None or (kind == "other" and not is_heading(block)):
+            continue
+        following = []
+        for other in blocks[at + 1 : at + 400]:
+            if is_heading(other) or other.tag in ("section", "article"):
+                break
+            following.append(other)
+        if kind == "contents" and not is_heading(
+            block
+        ):  # no heading may end it: only what leads somewhere belongs to it
+            following = list(takewhile(lambda e: _leads(e, counts[e]), following))
+        full = [other for other in following if counts[other][0]]
+        if not full:
+            continue
+        links = all(counts[other][1] >= _SHARE * counts[other][0] for other in full)
+        listed = (
+            links
+            or all(_TO_PAGE.search(other.words()[-80:]) for other in full[:50])
+            or len(full) >= _LINKS
+            or full[0].tag in ("ul", "ol", "table", "dl")
+        )
+        short = listed and all(kinds.get(other) == "contents" or counts[other][0] <= 90 for other in full)
+        if kind == "contents" and not short and kinds.get(full[0]) == "contents":
+            following = full[:1]
+        elif sum(counts[other][0] for other in full) > 3000 if kind == "transcriber" else not short:
+            continue
+        kinds.update(dict.fromkeys([block, *following], kind))
+
+
+_TITLES: tuple[tuple[re.Pattern[str], ApparatusKind], ...] = (
+    (CONTENTS_TITLE, "contents"),
+    (_TRANSCRIBER, "transcriber"),
+    (
+        re.compile(
+            r"\W*(?:personaggi|interlocutori|persone|dramatis person(?:ae|æ)|personnages|personajes|personen)\W*", re.I
+        ),
+        "other",
+    ),
+)

@@ -1,0 +1,1 @@
+"""Read plain text, and find the structure of texts that mark none."""

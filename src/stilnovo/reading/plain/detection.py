@@ -1,0 +1,184 @@
+"""Find the headings of a text that marks none: where its parts, chapters, cantos, letters and poems begin.
+
+Headings that say what they are come first, then dates, then chains of numerals, then titles in capitals; each of these
+has its own file. Here they are put together: titles are joined to their numbers, what is listed in a row is dropped, and
+levels are given.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from stilnovo.reading.headings import PARTS, Heading, label_for
+from stilnovo.reading.numerals import roman
+from stilnovo.reading.plain.capitals import CAPITALS, alone, glued
+from stilnovo.reading.plain.chains import bare, chain
+from stilnovo.reading.plain.letters import dated
+from stilnovo.reading.plain.worded import with_ornaments, worded
+from stilnovo.reading.verse import is_verse
+
+_RUN = re.compile(rf"[ \t\n:–—-]*(?P<title>{CAPITALS})(?:\.{{3}}|[.!?:…]?)(?=\s|\Z)(?!\s+[a-zà-ÿ])")
+# A title on a line: it ends in a full stop or before a blank line, as the first verse of a canto does not.
+_LINE = re.compile(r"[ \t.:)–—-]*(?P<below>\n\s*)?(?P<line>[^\n]{3,70})(?:(?<=\.)[ \t]*\n|[ \t]*\n[ \t]*\n|\Z)")
+#: A table of contents, or a list, is headings with hardly anything between them, and no sentence.
+_INDEX_RUN, _INDEX_BODY = 3, 150
+#: A line above so many headings is the name of their book.
+_BOOKS = 3
+_SENTENCE = re.compile(r"[.!?…:;][»”\"’')\]]*\s*\Z")
+
+
+def _titled(text: str, headings: Sequence[Heading], starts: Sequence[int]) -> list[Heading]:
+    """Give numbered headings the title that follows: capitals, or a short line when most of its kin have one.
+
+    `starts` are the places where headings begin, sorted: a title never reaches into the next heading.
+    """
+    starts = [*starts, len(text)]
+    limits = [starts[min(bisect_left(starts, heading.end), len(starts) - 1)] for heading in headings]
+    lines = [_LINE.match(text, heading.end, limit) for heading, limit in zip(headings, limits, strict=True)]
+    # Only a part may be all heading; any other title leaves words for its section.
+    spare = [heading.kind in PARTS and limit < len(text) for heading, limit in zip(headings, limits, strict=True)]
+    lines = [
+        line if line and _is_title(line) and (free or text[line.end() : limit].strip()) else None
+        for line, limit, free in zip(lines, limits, spare, strict=True)
+    ]
+    kinds = Counter(heading.kind for heading in headings)
+    lined = Counter(heading.kind for heading, line in zip(headings, lines, strict=True) if line)
+    titled = []
+    for heading, limit, line, free in zip(headings, limits, lines, spare, strict=True):
+        run = _RUN.match(text, heading.end, limit)
+        if (
+            run
+            and (free or text[run.end() : limit].strip())
+            and sum(char.isalpha() for char in run.group("title")) >= 4
+        ):
+            heading = replace(heading, end=run.end(), title=run.group("title").strip())
+        elif line and (
+            lined[heading.kind] >= max(2, 0.6 * kinds[heading.kind]) or not line.group().rstrip().endswith(".")
+        ):
+            heading = replace(heading, end=line.end("line"), title=line.group("line").strip(" ."))
+        titled.append(heading)
+    return titled
+
+
+def _is_title(match: re.Match[str]) -> bool:
+    line, beside = match["line"], not match["below"]
+    return line.lstrip(" ¡¿«“\"'(_")[:1].isupper() and (
+        line.rstrip()[-1] not in "?!:;,»”" or (beside and line.rstrip()[-1] in "?!»”")
+    )
+
+
+def _without_index(text: str, headings: list[Heading]) -> list[Heading]:
+    """Drop runs of headings with nothing between them: a table of contents, a numbered list."""
+    ends = [*(heading.start for heading in headings[1:]), len(text)][: len(headings)]
+    brief = [
+        end - heading.end < _INDEX_BODY and not _SENTENCE.search(text[heading.end : end])
+        for heading, end in zip(headings, ends, strict=True)
+    ]
+    remaining: list[Heading] = []
+    for nothing, group in groupby(zip(brief, headings, strict=True), key=lambda pair: pair[0]):
+        run = [heading for _, heading in group]
+        if not nothing or sum(heading.level == 2 for heading in run) < _INDEX_RUN:
+            remaining += run
+    return remaining
+
+
+def _under_books(text: str, headings: Sequence[Heading]) -> list[Heading]:
+    """Headings with the line right above them, where it is the same above several: *Inferno* above *Canto I*."""
+    above = []
+    for heading in headings:
+        before = text.rfind("\n", 0, max(0, text.rfind("\n", 0, heading.start))) + 1
+        line = text[before : heading.start]
+        above.append(before if heading.start and line.count("\n") == 1 and 3 < len(line.strip()) <= 40 else None)
+    lines = [
+        None if start is None else text[start : h.start].strip(" \t\n.*_")
+        for start, h in zip(above, headings, strict=True)
+    ]
+    counts = Counter(lines)
+    return [
+        replace(h, start=start, label=f"{line.capitalize()}, {h.label}")
+        if start is not None and line and counts[line] >= _BOOKS
+        else h
+        for start, line, h in zip(above, lines, headings, strict=True)
+    ]
+
+
+def _levelled(headings: Sequence[Heading]) -> list[Heading]:
+    """Give levels: kinds of parts in the order in which they first come, then what stands in them."""
+    parts = list(dict.fromkeys(heading.kind for heading in headings if heading.level == 1 and heading.kind in PARTS))
+    outer = max(1, len(parts))
+
+    def level(heading: Heading) -> int:
+        if heading.level == 1:
+            return parts.index(heading.kind) + 1 if heading.kind in PARTS else 1
+        return outer + heading.level - 1
+
+    return [replace(heading, level=level(heading)) for heading in headings]
+
+
+def _chained(text: str, parts: Sequence[Heading]) -> list[Heading]:
+    """Headings that are bare numerals: chapters, or poems where what follows them is verse."""
+    links = chain(text, bare(text, parts))
+    ends = [*(link.start for link in links[1:]), len(text)][: len(links)]
+    seen = range(0, len(links), max(1, len(links) // 12))
+    poems = sum(is_verse(text[links[i].end : ends[i]]) for i in seen) * 2 > len(seen)
+    kind = "poesia" if poems else "capitolo"
+    return [
+        Heading(
+            link.start, link.end, 2, kind, link.number, roman(link.number) if poems else label_for(kind, link.number)
+        )
+        for link in links
+    ]
+
+
+def _poem(heading: Heading) -> Heading:
+    """A numbered poem is called by its number and title: *XII. L'infinito*."""
+    if heading.kind != "poesia" or not heading.title:
+        return heading
+    return replace(heading, label=f"{heading.label}. {heading.title}", title="")
+
+
+def find(text: str) -> list[Heading]:
+    """Find the headings of a plain text, in order, not overlapping."""
+    said, lines = worded(text), alone(text)
+    parts = [with_ornaments(text, heading) for heading in said if heading.level == 1 and heading.kind != "nome"] + lines
+    parts.sort(key=lambda heading: heading.start)
+    numbered = _under_books(text, [heading for heading in said if heading.level == 2 and heading.kind != "nome"])
+    days = dated(text)
+    pieces: list[Heading] = []
+    if len(numbered) >= 2:
+        days = []
+    else:
+        pieces = glued(text)
+        links = _chained(text, [*parts, *pieces])
+        if len(days) < max(5, len(links)) and links:
+            days = []
+        if days:
+            pieces = []
+        else:
+            numbered += links
+            collection = len(numbered) < 5 or sum(heading.number == 1 for heading in numbered) > len(parts) + 2
+            pieces = pieces if collection and len(pieces) >= 3 else []
+    numbered.sort(key=lambda heading: heading.start)
+    named = [heading for heading in said if heading.kind == "nome" and not _follows(text, heading, numbered)]
+    numbered = [with_ornaments(text, heading) for heading in numbered]
+    said = sorted([*numbered, *(part for part in parts if part.kind != "nome")], key=lambda heading: heading.start)
+    parts = [part for part in parts if part.kind != "nome" or not _follows(text, part, said)]
+    pieces = [piece for piece in pieces if not _follows(text, piece, said)]
+    starts = sorted(heading.start for heading in [*numbered, *parts, *named, *days])
+    candidates = _titled(text, numbered, starts) + _titled(text, parts, starts) + named + pieces + days
+    ordered: list[Heading] = []
+    for heading in sorted(candidates, key=lambda h: (h.start, h.kind == "nome")):
+        if not ordered or heading.start >= ordered[-1].end:
+            ordered.append(heading)
+    return _levelled([_poem(heading) for heading in _without_index(text, ordered)])
+
+
+def _follows(text: str, heading: Heading, numbered: Sequence[Heading]) -> bool:
+    """Whether a heading stands right behind a numbered one, whose title it then is."""
+    at = bisect_left(numbered, heading.start + 1, key=lambda other: other.end) - 1
+    return at >= 0 and not text[numbered[at].end : heading.start].strip()

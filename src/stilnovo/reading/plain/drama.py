@@ -1,0 +1,153 @@
+"""Tell the words of a play's persons from their names and from what the stage does.
+
+Only where the text is a play by strong evidence: acts or scenes, and names that come again and again at the heads of
+speeches, in most paragraphs. Unusual: a novel may well call its chapters acts and scenes (Dossi does); it has no speakers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from stilnovo.reading.headings import Heading
+from stilnovo.reading.plain.frame import paragraphs
+from stilnovo.reading.text_builder import Book, Edit, disjoint, edited
+
+_NAME = r"[A-ZÀ-Þ][A-ZÀ-Þ'’.]*(?:[ ]+(?:[A-ZÀ-Þ][A-ZÀ-Þ'’.]*|[eE](?=[ ]))){0,4}"
+_SHORT = r"(?:(?:[A-ZÀ-Þ][a-zà-ÿ'’]{0,11}\.?[ ]){0,2}?[A-ZÀ-Þ][a-zà-ÿ'’]{0,13})"
+_DIRECTION = r"(?:[ ]*,?[ ]*[(\[][^()\[\]\n]{1,160}[)\]])?"
+# MARCHESE: …   CAVALIERE. – …   Mir. …   Mirandolina (ridendo): …
+_BESIDE = re.compile(
+    rf"[ \t]*(?P<name>{_NAME}|{_SHORT})(?P<direction>{_DIRECTION})[ ]*(?P<mark>[:.])[ ]*[–—-]*[ ]*(?=\S)"
+)
+# The name on a line of its own.
+_ABOVE = re.compile(rf"[ \t]*(?P<name>{_NAME})(?P<direction>{_DIRECTION})[ ]*[:.]?[ \t]*(?=\n[ \t]*\S|\Z)")
+_BRACKET = re.compile(r"[(\[](?P<words>[^()\[\]]{2,300})[)\]]")
+_STAGE_WORDS = re.compile(
+    r"\W*(?:da s[eéè]|a parte|parte|partono|via|entra\w*|esce|escono|ride\w*|piange\w*|al?\b|all[oa]?\b|agli|alle|verso|si \w+|s['’]\w+"
+    r"|come sopra|c\. s\.|piano|forte|con \w+|in (?:atto|disparte)|mostra\w*|legge\w*|siede\w*|guarda\w*|accenna\w*|interrompendo\w*)",
+    re.I,
+)
+_CAST = re.compile(
+    r"^[ \t_*]*(?:PERSONAGGI|Personaggi|PERSONE|INTERLOCUTORI|Interlocutori|ATTORI|DRAMATIS PERSONAE"
+    r"|P(?:ERSONNAGES|ersonnages))\b[^\n]{0,30}$",
+    re.M,
+)
+#: A name that speaks as often as this is a speaker's; so many of the paragraphs of scenes are speeches.
+_OFTEN, _SPEECHES = 3, 0.4
+
+
+def arrange(book: Book) -> Book:
+    """Keep names of speakers, stage directions and the list of persons of a play apart; other books come back as they are."""
+    headings = [_untitled(book.text, heading) for heading in book.headings or ()]
+    found = _edits(book.text, headings)
+    return edited(replace(book, headings=tuple(headings)), found) if found else book
+
+
+def _untitled(text: str, heading: Heading) -> Heading:
+    """A scene's heading without what stands below it, which in a play is no title but the stage."""
+    if heading.kind not in ("scena", "atto") or not heading.title:
+        return heading
+    end = heading.start + len(text[heading.start : text.find(heading.title, heading.start)].rstrip())
+    return replace(heading, end=end, title="")
+
+
+def _edits(text: str, headings: Sequence[Heading]) -> list[Edit]:
+    """Changes to a play, in order; none where the text is none."""
+    scenes = [
+        (h.end, following)
+        for h, following in zip(headings, [*(h.start for h in headings[1:]), len(text)], strict=True)
+        if h.kind in ("scena", "atto", "nome", "parte")
+    ] if any(h.kind in ("scena", "atto") for h in headings) else []  # fmt: skip
+    blocks = [block for start, end in scenes for block in _speeches(text, start, end)]
+    heads = [(start, end, _BESIDE.match(text, start, end) or _ABOVE.match(text, start, end)) for start, end in blocks]
+    names = Counter(_plain(match["name"]) for _, _, match in heads if match)
+    often = {name for name, n in names.items() if n >= _OFTEN}
+    speaking = [match for _, _, match in heads if match and _speaks(match, names, often)]
+    if len(often) < 2 or len(speaking) < _SPEECHES * len(blocks):
+        return []
+    speakers = {match.start(): match for match in speaking}
+    found = _cast(text, headings)
+    for start, end in scenes:
+        found += _scene(text, list(_speeches(text, start, end)), speakers)
+    return disjoint(found)
+
+
+def _plain(name: str) -> str:
+    return name.rstrip(".").upper()
+
+
+def _speaks(match: re.Match[str], names: Counter[str], often: set[str]) -> bool:
+    """A name that comes often speaks; so does one in capitals before a colon or a dash, or one that comes twice."""
+    name = match["name"]
+    beside = match.groupdict().get("mark")
+    return _plain(name) in often or (name.isupper() and len(name) > 1 and (beside == ":" or names[_plain(name)] > 1))
+
+
+def _speeches(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    """Paragraphs, and lines at which a new speech begins inside one."""
+    pieces = []
+    for begin, stop in paragraphs(text, start, end):
+        cuts = [begin]
+        at = text.find("\n", begin, stop)
+        while at >= 0:
+            if _BESIDE.match(text, at + 1, stop) or _ABOVE.match(text, at + 1, stop):
+                cuts.append(at + 1)
+            at = text.find("\n", at + 1, stop)
+        pieces += list(pairwise([*cuts, stop]))
+    return pieces
+
+
+def _scene(text: str, blocks: Sequence[tuple[int, int]], speakers: dict[int, re.Match[str]]) -> list[Edit]:
+    found: list[Edit] = []
+    spoken = False
+    for start, end in blocks:
+        match = speakers.get(start)
+        if match is None:
+            block = text[start:end].strip()
+            if not spoken or (block[:1] in "([" and block[-1:] in ")]." and _BRACKET.match(block)):
+                found.append(Edit(start, end, "stage"))  # who is on stage, and where; or what happens between speeches
+            else:
+                found += _directions(text, start, end)
+            continue
+        spoken = True
+        if match["direction"].strip():
+            found.append(Edit(match.start(), match.start("direction"), "speaker"))
+            found.append(Edit(match.start("direction"), match.end(), "stage"))
+        else:
+            found.append(Edit(match.start(), match.end(), "speaker"))
+        found += _directions(text, match.end(), end)
+    return found if spoken else []
+
+
+def _directions(text: str, start: int, end: int) -> list[Edit]:
+    """Stage directions in brackets inside a speech: at its head or end, or between sentences, in small letters."""
+    found = []
+    for match in _BRACKET.finditer(text, start, end):
+        words = match["words"]
+        before, after = text[start : match.start()].rstrip(), text[match.end() : end].lstrip(" \t")
+        apart = not before or before[-1] in ".!?…;:)" or not after or after[0] in ".\n"
+        if (
+            apart
+            and len(words) <= 160
+            and (words[:1].islower() or _STAGE_WORDS.match(words))
+            and words[-1:] not in "!?"
+        ):
+            stop = match.end() + (
+                1 if text[match.end() : match.end() + 1] == "." and before and before[-1] in ".!?…" else 0
+            )
+            left = match.start()
+            while left > start and text[left - 1] in " \t":
+                left -= 1
+            found.append(Edit(left, stop, "stage"))
+    return found
+
+
+def _cast(text: str, headings: Sequence[Heading]) -> list[Edit]:
+    """The list of persons before the first act."""
+    first = next((heading.start for heading in headings if heading.kind in ("atto", "scena")), 0)
+    match = next((match for match in _CAST.finditer(text, 0, first) if first - match.start() < 6000), None)
+    return [Edit(match.start(), first, "other")] if match else []
