@@ -3,7 +3,8 @@
 Older editions (TEI P4) write `&agrave;` and leave its meaning to a DTD on somebody's server. Nothing is fetched here: the
 parser is given a DTD of its own, which declares the named characters of HTML and ISO 8879, and an
 entity that is not among them is refused by name. Declarations in the file itself are refused, but for the switches of P4
-(`<!ENTITY % TEI.prose 'INCLUDE'>`), which cannot bring anything into the text.
+(`<!ENTITY % TEI.prose 'INCLUDE'>`), which cannot bring anything into the text, and single letters
+(`<!ENTITY agrave "&#224;">`).
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ def _named_characters() -> str:
     return f'{"".join(declarations)}<!ENTITY % unread SYSTEM "unread">%unread;'
 
 
+def _is_letter(value: str) -> bool:
+    """Whether a declared entity stands for a letter or a sign that is not on every keyboard, and so cannot grow."""
+    return len(value) <= 4 and not value.isascii() and not any(char in "&<%" for char in value)
+
+
 class _Parser:
     """One parse: expat's events build a tree, within bounds."""
 
@@ -89,8 +95,8 @@ class _Parser:
         return 1
 
     def declaration(self, _: str, is_parameter: bool, value: str | None, *where: str | None) -> None:
-        """Refuse what the file declares itself, but for switches, and pictures and other files that are not read."""
-        harmless = where[-1] if not is_parameter else value in (None, "INCLUDE", "IGNORE")
+        """Refuse what the file declares itself, but for switches, letters, and pictures and other files that are not read."""
+        harmless = value in (None, "INCLUDE", "IGNORE") if is_parameter else where[-1] or _is_letter(value or "")
         if not (self.inside or harmless):
             raise InputError(
                 f"{self.name} declares XML entities.", "They can hide an attack.", "Remove the DOCTYPE's declarations."

@@ -37,6 +37,7 @@ from stilnovo.reading.tei.tei_elements import (
     RUNNING,
     apart,
     is_division,
+    is_figure,
     is_raised,
     is_whole,
     readings,
@@ -80,6 +81,7 @@ class _Frame:
     embeds: bool = False
     division: Division | None = None
     heading: Division | None = None
+    inline: bool = False  # a phrase in a line
     joins: bool = False  # to what follows, whatever white space is between
     after: str = ""  # words that follow it
     reading: dict[ET.Element, ApparatusKind] = field(default_factory=dict)
@@ -87,7 +89,7 @@ class _Frame:
     @cached_property
     def running(self) -> bool:
         """Whether text runs on in the element, so that phrases in it stand in a line."""
-        if self.tag in RUNNING:
+        if self.inline or self.tag in RUNNING:
             return True
         own = [self.element.text, *(child.tail for child in self.element)]
         return any(text and not text.isspace() for text in own)
@@ -168,6 +170,8 @@ class _Walker(TeiWriter):
         kind = parent.reading.get(element) or apart(element, parent.element)
         if kind is None and tag in BREAKS and (element.text or len(element)):
             kind = "page"
+        if kind is None and tag == "head" and parent.tag == "lg" and element not in self.heads and is_figure(element):
+            kind = "line number"  # of a stanza
         if kind is None and is_raised(element) and is_note_mark((element.text or "").strip(), self.running.end):
             kind = "note"
         self.open_block(frame, parent, kind is not None)
@@ -223,6 +227,7 @@ class _Walker(TeiWriter):
         else:
             block = kept_apart or tag in BLOCKS or tag not in RUNNING or tag in ("label", "title", "gap") or division
         if not block:
+            frame.inline = parent.running and frame.tag not in CHOICES
             return
         frame.gap = "\n\n" if tag == "l" and parent.paragraphs else BLOCKS.get(tag, "\n\n")
         goes_on = (frame.element.get("part") or "").upper()[:1] in ("M", "F") or bool(frame.element.get("prev"))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from stilnovo.reading import numerals
 from stilnovo.reading.headings import PARTS, Heading, label_for, levels
 from stilnovo.reading.numerals import PATTERN, roman
-from stilnovo.reading.tei.tei_elements import BREAKS, apart, is_division, type_of
+from stilnovo.reading.tei.tei_elements import BREAKS, apart, is_division, type_of, words
 from stilnovo.reading.text_builder import tag_of
 from stilnovo.text.italian import fold
 
@@ -77,7 +77,17 @@ POEMS = frozenset([
     "sonetto", "poesia", "canzone", "ballata", "madrigale", "sestina", "ode", "inno", "idillio", "elegia", "egloga", "satira", "epigramma",
 ])  # fmt: skip
 #: Kinds that are cited by a printed name rather than by an `n` that is not printed.
-_BY_HEADING = _SINGLE | {"capitolo", "parte", "sezione", "lettera", "epistola", "novella", "racconto", "articolo"}
+_BY_HEADING = _SINGLE | {
+    "capitolo",
+    "parte",
+    "cantica",
+    "sezione",
+    "lettera",
+    "epistola",
+    "novella",
+    "racconto",
+    "articolo",
+}
 #: Kinds whose heading is cited as it is printed (*PARTE PRIMA*).
 _AS_PRINTED = frozenset(["parte", "libro", "volume", "tomo"])
 #: Types that only say that there is a division, or which edition it is of.
@@ -87,7 +97,7 @@ _NO_TYPE = frozenset([
 ])  # fmt: skip
 _AFTER = r"(?=[\s.:,;)\]—–-]|$)[\s.:,;)\]—–-]*"
 _WORDED = re.compile(
-    rf"\W*(?P<kind>[^\W\d_]{{3,12}})\.?\s+(?:n\.?\s*|nº\s*)?(?P<number>{PATTERN}|(?i:ultim[oa])){_AFTER}"
+    rf"\W*(?P<kind>[^\W\d_]{{3,12}})\.?\s+(?:n\.?\s*|nº\s*)?(?P<number>{PATTERN}|(?i:ultim[oa]|unic[oa])){_AFTER}"
 )
 _REVERSED = re.compile(r"\W*(?P<number>[^\W\d_]{4,14})\s+(?P<kind>[^\W\d_]{4,12})\W*\Z")
 _LEADING = re.compile(rf"[\s\[(]*(?P<number>{PATTERN})(?P<dot>\s*[.:)\]°—–-]+|(?=\s)|$)[\s.:)\]—–-]*")
@@ -248,7 +258,7 @@ def _of_heading(lines: Sequence[str], said: str, n: str, siblings: Siblings) -> 
         kind, printed = said or "capitolo", ""
         number, rest = _number_on_top(lines[0], siblings)
     title = " ".join([*([rest] if rest else []), *lines[1:]]).strip(" .")
-    if printed and number is None:  # the last scene
+    if printed and number is None:  # the last scene, the only act
         return kind, None, f"{kind.capitalize()} {worded['number'].lower() if worded else ''}", title
     if number is None:
         number = _plain_number(n)
@@ -278,12 +288,16 @@ def _plain_number(n: str) -> int | None:
 def _without_heading(element: ET.Element, said: str, siblings: Siblings) -> tuple[str, int | None, str, str] | None:
     """Kind, number, label and title of a division that prints no heading; None where it does not say what it is."""
     n = " ".join((element.get("n") or "").split())
-    number = _plain_number(n)
+    number, dateline = _plain_number(n), _dateline(element)
     if said in _SINGLE:
         return said, None, said.capitalize(), ""
     kind = said or ("sezione" if n else "")
-    if not kind or n.startswith("urn:"):
+    if not (kind or dateline) or n.startswith("urn:"):
         return None
+    if number is not None and kind in _KINDS.values():
+        return kind, number, label_for(kind, number), dateline
+    if dateline:
+        return kind or "lettera", number, dateline, ""
     if number is not None:
         return kind, number, label_for(kind, number), ""
     if n and not said and not re.match(r"[^\W\d_]{4,}", n):
@@ -297,6 +311,14 @@ def _without_heading(element: ET.Element, said: str, siblings: Siblings) -> tupl
     if type_of(element) in siblings.labelled:
         return kind, None, kind.capitalize(), ""
     return kind, siblings.counts[kind], label_for(kind, siblings.counts[kind]), ""
+
+
+def _dateline(element: ET.Element) -> str:
+    """Place and date that a letter or an entry of a diary begins with, as a label."""
+    first = next((child for child in element if tag_of(child) not in BREAKS and not apart(child, element)), None)
+    if first is not None and tag_of(first) == "opener":
+        first = first.find("{*}dateline")
+    return _label(words(first)) if first is not None and tag_of(first) in ("dateline", "date") else ""
 
 
 def arranged(headings: Sequence[Heading]) -> list[Heading]:

@@ -83,6 +83,8 @@ _CONTENTS = re.compile(
     r"(?:indice(?: generale| dei capitoli| del volume)?|sommario|table des mati[eè]res|(?:table of )?contents|inhalt)\W*\Z",
     re.I,
 )
+_ENTRY = re.compile(r"\d\W*\Z")
+_NOTES = re.compile(r"(?:note|notes|annotazioni|endnotes|footnotes|anmerkungen)(?: \w+){0,2}\W*\Z", re.I)
 _LICENCE = re.compile(
     r"(?:propriet[àa] letteraria|copyright|(?:tutti i )?diritti riservati|riservati tutti i diritti)\W*\Z", re.I
 )
@@ -90,6 +92,7 @@ _LICENCE = re.compile(
 _ALONE = frozenset(["castList", "note", "noteGrp", "listApp", "titlePage", "docImprint", "set"])
 _LINE_NUMBERS = frozenset(["linenumber", "linenum", "lineno", "versenumber", "versenum", "line"])
 _PRINTED_NUMBERS = frozenset(["seg", "label", "num", "hi", "ab", "p", "ref", "note"])
+_FIGURES = re.compile(r"[\W_]*(?:\d{1,5}[a-z]?|[IVXLCDMivxlcdm]+)[\W_]*\Z")
 _MARK = re.compile(r"[\s\[({]*(?:[0-9]{1,4}|[*†‡§¹²³⁰⁴-⁹]{1,4}|[a-z])[\s\])}.]*\Z")
 
 
@@ -128,6 +131,11 @@ def is_whole(tag: str) -> bool:
     return tag in WHOLE or tag not in RUNNING
 
 
+def is_figure(element: ET.Element) -> bool:
+    """Whether an element holds a number and nothing else."""
+    return bool(_FIGURES.match(words(element)))
+
+
 def words(element: ET.Element) -> str:
     """All the words of an element on one line."""
     return " ".join(" ".join(element.itertext()).split())
@@ -148,13 +156,26 @@ def apart(element: ET.Element, parent: ET.Element | None) -> ApparatusKind | Non
         return "contents"
     if tag in _PRINTED_NUMBERS and said in _FORMS:
         return "page"
-    if tag in _PRINTED_NUMBERS and said in _LINE_NUMBERS:
+    if tag in _PRINTED_NUMBERS and said in _LINE_NUMBERS and is_figure(element):
+        return "line number"
+    if parent is not None and _counts(element, parent):
         return "line number"
     if tag == "app" and (element.get("from") or element.get("loc")):
         return "reading"  # it only names the words, which stand where it points
     if tag == "span" and (element.get("from") or element.get("target")):
         return "other"
     return "note" if _is_note_mark(element) else None
+
+
+def _counts(element: ET.Element, parent: ET.Element) -> bool:
+    """Whether an element is the number of the stanza or the verse on whose top it stands."""
+    tag, above = tag_of(element), tag_of(parent)
+    if above not in ("lg", "l") or parent[0] is not element or (parent.text or "").strip():
+        return False
+    if above == "lg":
+        return tag in ("label", "num") and is_figure(element)
+    number = words(element).strip(" .()[]")
+    return number.isdigit() and (tag == "label" or (tag in ("num", "seg", "hi") and number == parent.get("n")))
 
 
 def _division(element: ET.Element, parent: ET.Element | None) -> ApparatusKind | None:
@@ -169,8 +190,12 @@ def _division(element: ET.Element, parent: ET.Element | None) -> ApparatusKind |
         return kind
     head, last = words(element[0]), tag_of(element[-1])
     inside = {tag_of(child) for child in element} - BREAKS
-    if _CONTENTS.match(head) and inside & {"list", "table"} and not inside & {"p", "div", "lg"}:
-        return "contents"
+    if _CONTENTS.match(head) and inside & {"list", "table", "p", "ab"} and not inside & {"div", "lg"}:
+        entries = [child for child in element if tag_of(child) in ("p", "ab")]
+        if sum(bool(_ENTRY.search(words(child))) for child in entries) * 2 >= len(entries):
+            return "contents"
+    if _NOTES.match(head) and parent is not None and tag_of(parent) == "back":
+        return "note"
     if _LICENCE.match(head):
         return "licence"
     if inside == {"head"} and parent is not None and tag_of(parent) == "front":
