@@ -579,3 +579,85 @@ def test_real_editions_keep_every_word(file: Path) -> None:
     result = compare(file.read_bytes(), file.name, book.text, book.apparatus)
     assert result.problems() == []
     assert result.share < 0.01
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            '<div type="cantica" n="1"><head>Inferno</head><div type="canto" n="1"><l>a</l></div></div>'
+            '<div type="cantica" n="2"><head>Purgatorio</head><div type="canto" n="1"><l>b</l></div></div>',
+            ["Inferno, Canto I", "Purgatorio, Canto I"],
+        ),
+        (
+            '<div type="act" n="1"><head>Atto unico</head><div type="scene" n="1"><p>a</p></div>'
+            '<div type="scene" n="2"><p>b</p></div></div>',
+            ["Atto unico, Scena I", "Atto unico, Scena II"],
+        ),
+        (
+            '<div type="entry"><dateline>2 gennaio, sera</dateline><p>a</p></div>'
+            '<div type="entry"><dateline>3 gennaio</dateline><p>b</p></div>',
+            ["2 gennaio, sera", "3 gennaio"],
+        ),
+        (
+            '<div type="letter"><opener><salute>Cara,</salute><dateline>Pisa, <date>2 maggio</date></dateline></opener><p>a</p></div>'
+            '<div type="letter"><opener><dateline>Pisa, 3 maggio</dateline></opener><p>b</p></div>',
+            ["Pisa, 2 maggio", "Pisa, 3 maggio"],
+        ),
+        (
+            '<div type="letter" n="12"><opener><dateline>Pisa, 2 maggio</dateline></opener><p>a</p></div>'
+            '<div type="letter" n="13"><p>b</p></div>',
+            ["Lettera XII", "Lettera XIII"],
+        ),
+    ],
+)
+def test_sections_are_named_as_the_edition_prints_them(body: str, said: list[str]) -> None:
+    assert labels(body) == said
+
+
+@pytest.mark.parametrize(
+    "stanza",
+    [
+        "<lg><head>{n}</head><l>Verso,</l></lg>",
+        "<lg><label>{n}.</label><l>Verso,</l></lg>",
+        "<lg><num>{n}</num><l>Verso,</l></lg>",
+        "<lg><l><label>{n}</label>Verso,</l></lg>",
+        '<lg><l n="{n}"><num>{n}</num> Verso,</l></lg>',
+    ],
+)
+def test_numbers_of_stanzas_and_verses_are_kept_apart(stanza: str) -> None:
+    stanzas = "".join(stanza.format(n=n) for n in (1, 2, 3))
+    book = tei(f'<body><div type="poem"><head>Il tuono</head>{stanzas}</div></body>')
+    assert book.text.split() == ["Il", "tuono", "Verso,", "Verso,", "Verso,"]
+    assert [kind for kind, _ in kept(book)] == ["line number"] * 3
+    assert [verses(section) for section in sections(book)] == [[1, 2, 3]]
+
+
+def test_words_that_only_a_type_calls_a_line_are_the_authors() -> None:
+    assert p("<seg type='line'>Quel che</seg> resta, <num>1300</num> anni") == "Quel che resta, 1300 anni"
+    assert tei("<body><div type='poem'><l><num>1300</num> anni</l></div></body>").text == "1300 anni"
+
+
+def test_a_phrase_in_a_phrase_goes_on_in_its_line() -> None:
+    assert p("Dice: <cit><quote>Amor</quote> (<bibl>Dante</bibl>)</cit>.") == "Dice: Amor (Dante)."
+    assert p("Dice <q><said>Vieni</said> <said>via</said></q>, e va.") == "Dice Vieni via, e va."
+
+
+@pytest.mark.parametrize("head", ["Indice dei capitoli", "INDICE", "Sommario"])
+def test_contents_may_be_paragraphs_that_end_in_pages(head: str) -> None:
+    pages = f"<div><head>{head}</head><p>I. La casa, 3</p><p>II. Il mare, 9</p></div>"
+    assert tei(f"<front>{pages}</front><body><div><p>Uno.</p></div></body>").text == "Uno."
+    words = f"<div><head>{head}</head><p>L'indice della mano.</p></div>"
+    assert "L'indice" in tei(f"<body>{words}<div><p>Uno.</p></div></body>").text
+
+
+def test_notes_at_the_back_may_be_paragraphs() -> None:
+    book = tei("<body><div><p>Uno.</p></div></body><back><div><head>Note</head><p>1. Una nota.</p></div></back>")
+    assert book.text == "Uno."
+    assert {kind for kind, _ in kept(book)} == {"note"}
+
+
+def test_letters_that_the_file_declares_are_read() -> None:
+    declared = '<!DOCTYPE TEI.2 SYSTEM "t.dtd" [<!ENTITY agrave "&#224;"><!ENTITY apc "&#8217;">]>'
+    xml = f"{declared}<TEI.2><text><body><p>Citt&agrave; dell&apc;oro &mdash; l&agrave;.</p></body></text></TEI.2>"
+    assert understand(xml.encode(), "prova.xml").text == "Città dell’oro — là."
