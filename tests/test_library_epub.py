@@ -11,6 +11,7 @@ import pytest
 
 from stilnovo.errors import InputError
 from stilnovo.library.read import read, understand
+from stilnovo.reading import archive
 from stilnovo.reading.html import epub
 from stilnovo.reading.names import Names
 from stilnovo.reading.sections import split
@@ -88,7 +89,7 @@ def test_broken_and_hostile_epubs(data: bytes, words: str) -> None:
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    bomb = book(OPS__bomba=b"\0" * (epub.LARGEST_MEMBER + 1))
+    bomb = book(OPS__bomba=b"\0" * (archive.LARGEST_MEMBER + 1))
     assert len(bomb) < 100_000
 
     def unpack(*_: object) -> None:
@@ -101,7 +102,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(monkeypatch: pytest.MonkeyP
 
 
 def test_a_member_larger_than_it_says_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(epub, "LARGEST_MEMBER", 2000)
+    monkeypatch.setattr(archive, "LARGEST_MEMBER", 2000)
     data = book(OPS__uno_xhtml="<p>" + "a" * 5000)
     monkeypatch.setattr(epub, "open_archive", lambda data, _: zipfile.ZipFile(io.BytesIO(data)))
     with pytest.raises(InputError, match="larger than it says"):

@@ -15,7 +15,7 @@ from stilnovo.errors import InputError, check_types, reported
 from stilnovo.reading.html import epub, markdown, markup
 from stilnovo.reading.names import Names, from_file_name, from_title_page, split_header
 from stilnovo.reading.pdf import pdf
-from stilnovo.reading.plain import frame, plain
+from stilnovo.reading.plain import licences, plain
 from stilnovo.reading.tei import tei
 from stilnovo.reading.text_builder import Book, Edit, edited, set_apart
 from stilnovo.reading.word import word
@@ -53,7 +53,7 @@ def understand(data: bytes, name: str, given: Names | None = None) -> Book:
         raise InputError(f"{file} is no {suffix[1:].upper()} file.", f"It begins with {data[:8]!r}.", "Check the file.")
     reader = READERS.get(suffix, plain.parse)
     book = reader(data, file)
-    spans, told = frame.surroundings(book.text)
+    spans, told = licences.surroundings(book.text)
     book = set_apart(book, spans)
     header, rest = split_header(book.text) if book.headings is None else (Names(), book.text)
     book = set_apart(book, [(0, len(book.text) - len(rest), "header")] if len(rest) < len(book.text) else [])

@@ -1,35 +1,28 @@
 """Read EPUB: a ZIP archive of web pages with a list that says in which order they are read.
 
-An archive is an attack until shown otherwise: what it says of its sizes is added up before anything is unpacked, every
-member is read only up to what it declared, nothing is written to disk, and member names are keys, never paths.
+Unusual: a page that is missing or damaged costs only itself. It is named in the book's warnings, and the others are read.
 """
 
 from __future__ import annotations
 
-import io
 import posixpath
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
+from zipfile import ZipFile
 
-from stilnovo.errors import InputError, needs, reported
+from stilnovo.errors import InputError
+from stilnovo.reading.archive import MOST_MEMBERS, member, open_archive
 from stilnovo.reading.html import markup
 from stilnovo.reading.html.html_tree import MOST_ELEMENTS, Element, page_text, parse_tree
 from stilnovo.reading.html.notes import find_notes
 from stilnovo.reading.html.outline import ContentsEntry, Outline, find_contents, from_nav, from_ncx, landmarks
 from stilnovo.reading.html.page_kind import page_kind
+from stilnovo.reading.html.title_page import is_title_page, without_title_page
 from stilnovo.reading.names import Names, direct_name, old_year
-from stilnovo.reading.plain.title_page import is_title_page, without_title_page
 from stilnovo.reading.text_builder import ApparatusKind, Book, TextBuilder
 
-if TYPE_CHECKING:
-    from lxml.etree import _Element
-
-#: A member larger than this, all together larger than that, or more of them, is no book.
-LARGEST_MEMBER, LARGEST, MOST_MEMBERS = 32 * 2**20, 256 * 2**20, 20_000
 #: Pages of more text than this, each counted as often as the reading order names it, are no book.
 LARGEST_TEXT = 64 * 2**20
 _PAGES = frozenset([".xhtml", ".html", ".htm", ".xht"])
@@ -38,60 +31,10 @@ _FALLBACKS = 10
 _FIRST = 8
 
 
-def open_archive(data: bytes, name: str) -> zipfile.ZipFile:
-    """Open a ZIP archive after checking its unpacked size.
-
-    Raises:
-        InputError: no ZIP archive, damaged, encrypted, or one that would fill the memory.
-    """
-    with reported(f"{name} is damaged.", "Take another copy."):
-        archive = zipfile.ZipFile(io.BytesIO(data))
-        members = archive.infolist()
-    total = sum(member.file_size for member in members)
-    if total > LARGEST or any(member.file_size > LARGEST_MEMBER for member in members) or len(members) > MOST_MEMBERS:
-        raise InputError(
-            f"{name} is refused: it unpacks to {total / 2**20:,.0f} MiB in {len(members)} files.",
-            f"Limits: {LARGEST >> 20} MiB, {LARGEST_MEMBER >> 20} MiB a file, {MOST_MEMBERS} files.",
-            "No book is that large; take another copy.",
-        )
-    if any(member.flag_bits & 1 for member in members):
-        raise InputError(f"{name} is encrypted.", "", "Take a copy without protection.")
-    return archive
-
-
-def member(archive: zipfile.ZipFile, path: str, name: str) -> bytes:
-    """Unpack a member of an archive, up to the largest size.
-
-    Raises:
-        InputError: missing, damaged, or larger than it says.
-    """
-    if path not in archive.NameToInfo:
-        raise InputError(f"{name} is damaged: {path} is missing.", "", "Take another copy.")
-    with reported(f"{name} is damaged: {path}.", "Take another copy."), archive.open(path) as opened:
-        data = opened.read(LARGEST_MEMBER + 1)
-    if len(data) > LARGEST_MEMBER:
-        raise InputError(f"{name} is refused: {path} is larger than it says.", "", "Take another copy.")
-    return data
-
-
-def xml_tree(data: bytes, name: str) -> _Element:
-    """Parse XML; no entity is resolved, nothing is fetched.
-
-    Raises:
-        InputError: not well-formed.
-        MissingExtra: lxml is not installed.
-    """
-    with needs("lxml", "documents"):
-        from lxml import etree
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
-    with reported(f"{name} is damaged.", "Take another copy.", errors=(etree.XMLSyntaxError, ValueError)):
-        return etree.fromstring(data, parser)
-
-
 class _Package:
     """What the package file of an EPUB says: its pages in reading order, its tables of contents, its names."""
 
-    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
+    def __init__(self, archive: ZipFile, name: str) -> None:
         self.archive, self.name, self.warnings = archive, name, list[str]()
         self.members = {path.casefold(): path for path in archive.namelist()}
         self.path = self._package_path()

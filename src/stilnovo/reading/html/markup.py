@@ -17,8 +17,8 @@ from stilnovo.reading.html.html_tree import BLOCKS, Element, page_text, parse_tr
 from stilnovo.reading.html.notes import find_notes, is_heading
 from stilnovo.reading.html.outline import ContentsEntry, Outline, find_contents
 from stilnovo.reading.html.roles import apparatus_kind, is_initial, is_line, is_poem, line_number
+from stilnovo.reading.html.title_page import without_title_page
 from stilnovo.reading.names import Names, direct_name, old_year
-from stilnovo.reading.plain.title_page import without_title_page
 from stilnovo.reading.text_builder import ApparatusKind, Book, TextBuilder
 
 _LEFT_OUT = frozenset(["script", "style", "head", "rp"])

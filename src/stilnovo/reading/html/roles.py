@@ -304,8 +304,3 @@ def is_line(element: Element) -> bool:
 def is_initial(element: Element) -> bool:
     """Whether an element is marked as the first letter of a chapter, set large."""
     return bool(element.attributes) and _INITIALS.search(element.get("class")) is not None
-
-
-def is_block(element: Element) -> bool:
-    """Whether an element stands on lines of its own."""
-    return element.tag in BLOCKS

@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from stilnovo.errors import InputError
-from stilnovo.reading.html.note_marks import is_note_mark
+from stilnovo.reading.note_marks import is_note_mark
 from stilnovo.reading.pdf.page_content import SOFT, make_plain
 from stilnovo.text.italian import STOP_WORDS, fold
 

@@ -1,8 +1,8 @@
 """Read plain text: of any age and encoding, hard-wrapped, one paragraph a line, or one novel a line.
 
 Nothing in it is marked, so what the author wrote is told from what the book and its printers added by rules, each in the
-file of its kind (`front`, `furniture`, `drama`, `stanzas`). Marks of italics (_so_) and entities (&egrave;) are spellings
-and no words: they are resolved before anything else, so that offsets are those of the text that is stored.
+file of its kind (`front_pages`, `page_apparatus`, `drama`, `stanzas`). Marks of italics (_so_) and entities (&egrave;) are
+spellings and no words: they are resolved before anything else, so that offsets are those of the text that is stored.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from dataclasses import replace
 
 from stilnovo.reading.decoding import decoded
 from stilnovo.reading.names import Names
-from stilnovo.reading.pdf import furniture
-from stilnovo.reading.plain import detection, drama, front, stanzas
+from stilnovo.reading.plain import detection, drama, front_pages, page_apparatus, stanzas
 from stilnovo.reading.text_builder import Book, edited, set_apart
 
 _ENTITY = re.compile(r"&(?:#\d{2,6}|#[xX][0-9a-fA-F]{2,5}|[A-Za-z]{2,8}[1-4]?);")
@@ -43,9 +42,9 @@ def parse(data: bytes, name: str) -> Book:
 
 def arrange(book: Book, names: Names) -> Book:
     """Keep apart what is not the author's running text, and find the headings, of a plain text."""
-    book = set_apart(book, front.contents(book.text))
-    if page := front.title_page(book.text, names):
+    book = set_apart(book, front_pages.contents(book.text))
+    if page := front_pages.title_page(book.text, names):
         book = set_apart(book, [page])
-    book = edited(book, furniture.edits(book.text))
+    book = edited(book, page_apparatus.edits(book.text))
     book = replace(book, headings=tuple(detection.find(book.text)))
     return stanzas.number(drama.arrange(book))

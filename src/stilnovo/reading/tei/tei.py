@@ -16,8 +16,8 @@ from itertools import pairwise
 
 from stilnovo.errors import InputError
 from stilnovo.reading import numerals
-from stilnovo.reading.html.note_marks import is_note_mark
 from stilnovo.reading.names import Names
+from stilnovo.reading.note_marks import is_note_mark
 from stilnovo.reading.tei.tei_divisions import (
     POEMS,
     Division,
@@ -47,8 +47,8 @@ from stilnovo.reading.tei.tei_elements import (
 )
 from stilnovo.reading.tei.tei_names import header_names
 from stilnovo.reading.tei.tei_writer import BlockStyle, TeiWriter
+from stilnovo.reading.tei.xml_tree import parse_tree
 from stilnovo.reading.text_builder import ApparatusKind, Book, tag_of
-from stilnovo.reading.xml_tree import parse_tree
 from stilnovo.text.italian import fold
 
 #: An `l` longer than this is a paragraph: some editions mark the lines of a letter so.

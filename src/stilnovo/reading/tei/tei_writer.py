@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from stilnovo.reading.headings import Heading
 from stilnovo.reading.hyphens import Hyphens
-from stilnovo.reading.running_text import RunningText
+from stilnovo.reading.tei.running_text import RunningText
 from stilnovo.reading.tei.tei_divisions import Division, Siblings
 from stilnovo.reading.text_builder import Apparatus, ApparatusKind, TextBuilder, VerseLine
 

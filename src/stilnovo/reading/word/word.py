@@ -14,9 +14,9 @@ from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from stilnovo.errors import reported
-from stilnovo.reading.html.epub import open_archive
-from stilnovo.reading.html.note_marks import is_note_mark
+from stilnovo.reading.archive import open_archive
 from stilnovo.reading.names import Names
+from stilnovo.reading.note_marks import is_note_mark
 from stilnovo.reading.text_builder import ApparatusKind, Book, TextBuilder, tag_of
 from stilnovo.reading.word.word_parts import WordParts, child, value
 

@@ -12,8 +12,8 @@ import re
 import zipfile
 from typing import TYPE_CHECKING, NamedTuple
 
-from stilnovo.errors import InputError
-from stilnovo.reading.html.epub import member, xml_tree
+from stilnovo.errors import InputError, needs, reported
+from stilnovo.reading.archive import member
 from stilnovo.reading.names import Names, direct_name
 from stilnovo.reading.text_builder import ApparatusKind, tag_of
 
@@ -62,6 +62,20 @@ def child(element: _Element | None, *path: str) -> _Element | None:
     return element
 
 
+def _xml_tree(data: bytes, name: str) -> _Element:
+    """Parse XML; no entity is resolved, nothing is fetched.
+
+    Raises:
+        InputError: not well-formed.
+        MissingExtra: lxml is not installed.
+    """
+    with needs("lxml", "documents"):
+        from lxml import etree
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
+    with reported(f"{name} is damaged.", "Take another copy.", errors=(etree.XMLSyntaxError, ValueError)):
+        return etree.fromstring(data, parser)
+
+
 class WordParts:
     """The parts of a document, each parsed when it is asked for; what cannot be read is named in `warnings`.
 
@@ -96,7 +110,7 @@ class WordParts:
         if path not in self.members:
             return None
         try:
-            return xml_tree(member(self.archive, path, self.name), f"{self.name}: {path}")
+            return _xml_tree(member(self.archive, path, self.name), f"{self.name}: {path}")
         except InputError as error:
             if path == self.main:
                 raise

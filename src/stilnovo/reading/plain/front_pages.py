@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 
 from stilnovo.reading import numerals
 from stilnovo.reading.names import Names
-from stilnovo.reading.plain.frame import paragraphs
 from stilnovo.reading.plain.letters import is_date
+from stilnovo.reading.plain.licences import paragraphs
 from stilnovo.reading.text_builder import Span
 from stilnovo.text.italian import fold
 
