@@ -309,3 +309,36 @@ def test_a_note_is_not_the_authors_word() -> None:
             verify("Il ramo di Lecco, detto anche lago di Lecco", section, library.text(section.work)).status
             == "unverified"
         )
+
+
+SINGLE_MARKS = (
+    "Il padre disse: 'Torna subito a casa, la mamma sta male', e partì. ‘Lasciate la casa,\nvoi ch’entrate’. Dammi un po' di pane, e "
+    "de' libri. Poi: 'Io andrò da lei, e le darò un po' di vino.'"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("claim", "status"),
+    [
+        ("la mamma sta male", "verified"), ("Torna subito a casa, la mamma sta male", "verified"), ("voi ch’entrate", "verified"),
+        ("Lasciate la casa, voi ch'entrate", "verified"), ("un po di pane", "repaired"), ("le darò un po", "repaired"),
+        ("Io andro da lei", "unverified"),
+    ],
+)  # fmt: skip
+def test_sources_that_quote_in_single_marks(claim: str, status: str) -> None:
+    with Library.open(None) as library:
+        library.add(Book(Names("Prova", "A"), SINGLE_MARKS, "a"))
+        section = library.sections(library.works()[0])[0]
+        quote = verify(claim, section, library.text(section.work))
+        assert quote.status == status and not quote.before
+
+
+@pytest.mark.parametrize(
+    ("claim", "sound"),
+    [("era di 5 °C", False), ("era di -5 °C", True), ("era di −5 °C", True), ("il 50%", True), ("il 50", False)],
+)
+def test_signs_and_units_belong_to_figures(claim: str, sound: bool) -> None:
+    with Library.open(None) as library:
+        library.add(Book(Names("Prova", "A"), "La temperatura era di -5 °C, e il 50% degli uomini tremava.", "a"))
+        section = library.sections(library.works()[0])[0]
+        assert verify(claim, section, library.text(section.work)).sound is sound

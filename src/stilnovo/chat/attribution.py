@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from stilnovo.chat.citing import NOTE_MARK, NamesOfWorks
@@ -17,14 +18,36 @@ from stilnovo.library.records import Chapter
 from stilnovo.reading import numerals
 from stilnovo.text.italian import STOP_WORDS, fold
 
-_SENTENCE_END = re.compile(r"[.!?…]+[»”\"’')\]]*(?=\s+[«“\"(·>—–]?\s*[A-ZÀ-Ý·])|(?<=[.!?…»”\"')])[ \t]*\n[ \t]*\n")
+#: Words that a full stop shortens; it ends no sentence.
+_SHORTENED = "cap p pp v vv vol cfr op ed inf purg par sec sig dott prof c n art sc"
+_ABBREVIATED = "".join(rf"(?<!\b(?i:{word}))" for word in _SHORTENED.split()) + r"(?<!\b[A-ZÀ-Ý])"
+_SENTENCE_END = re.compile(rf"{_ABBREVIATED}[.!?…]+[»”\"’')\]]*(?=\s+[«“\"(·>—–]?\s*[A-ZÀ-Ý·])")
+#: What is looked back at for the block of a quotation and the one that introduces it.
+_REACH = 600
+#: Where another block begins: a paragraph, a row, an item, a heading.
+_BLOCK = re.compile(r"\n[ \t]*\n\s*|(?<=\n)(?=[ \t]*(?:[-*+•][ \t]|\d{1,3}[.)][ \t]|#{1,6}[ \t]|\||>))")
+_HEADING = re.compile(r"[ \t]*#{1,6}[ \t][^\n]*\n")
+_ITEM = re.compile(r"\s*(?:[-*+•][ \t]|\d{1,3}[.)][ \t])")
+_SAID_BEFORE = re.compile(r"[^\W\d_]{2}")
 #: What a reference may hold beside names: places, editions, remarks.
 _NO_NAME = re.compile(
     r"\b(?:cap|capitol\w+|cant[oi]|vv?|pp?|pagg?|att[oi]|scen[ae]|libr[oi]|part[ei]|ivi|ibid\w*|op|cit|ed|vol|cfr|inf\w*|purg\w*|par|"
     r"paradiso|corsiv\w+|cors|trad|mi[oa]|nostr\w+|nota|[IVXLCDM]+)\b\.?", re.I,
 )  # fmt: skip
 _PERSON = re.compile(r"\b[A-ZÀ-Ý][a-zà-ÿ]{2,}")
+#: Authors whom nobody takes for a character, so that whatever verb says that they speak.
+_KNOWN = (
+    "Petrarca|Boccaccio|Cavalcanti|Guinizzelli|Poliziano|Boiardo|Ariosto|Machiavelli|Guicciardini|Castiglione|Tasso|Marino|Galilei|Vico|"
+    "Goldoni|Parini|Alfieri|Monti|Foscolo|Leopardi|Manzoni|Porta|Belli|Tommaseo|Grossi|Pellico|Nievo|Carducci|Verga|Capuana|Deledda|"
+    "Pascoli|D['’]Annunzio|Fogazzaro|Serao|Collodi|Svevo|Pirandello|Gozzano|Saba|Ungaretti|Montale|Quasimodo|Gadda|Pavese|Vittorini|"
+    "Moravia|Calvino|Pasolini|Fenoglio|Morante|Ginzburg|Sciascia|Eco|Omero|Virgilio|Orazio|Ovidio|Shakespeare|Cervantes|Goethe|Hugo|"
+    "Balzac|Flaubert|Baudelaire|Tolstoj|Dostoevskij|Proust|Kafka|Joyce"
+)
 _WRITERS = (
+    re.compile(
+        rf"\b({_KNOWN})\s+(?:(?:\w+mente|lo|ne|ci|vi|qui|poi|così|invece|stesso)\s+)?(?:dice|disse|canta|afferma|nota|osserva|ricorda|"
+        r"racconta|esclama|conclude|definisce|chiama|apre|inizia|chiude|parla)\b"
+    ),
     re.compile(
         r"\b(?:scriv\w+|scriss\w+|[Ss]econdo|parole di|[Cc]ome dice|[Cc]ome ricorda|[Cc]ome afferma|vers[oi] di)\s+"
         r"([A-ZÀ-Ý][a-zà-ÿ]{2,}(?:\s[A-ZÀ-Ý][a-zà-ÿ]+)?)"
@@ -171,14 +194,34 @@ def _named(text: str, names: NamesOfWorks, *, strict: bool) -> Attribution:
 
 
 def _contexts(masked: str, start: int, end: int) -> Iterator[str]:
-    """The sentence around a quotation, then the one before it in its paragraph, unless that has a quotation of its own."""
-    before, after = masked[max(0, start - 400) : start], masked[end : end + 200]
-    ends = list(_SENTENCE_END.finditer(before + "X"))
+    """The sentence around a quotation, then the one before it in its block, unless that has a quotation of its own.
+
+    Blocks are paragraphs, rows of a table, items of a list, headings. What introduces a quotation that has its block to itself
+    is the last sentence of the block before, or of the one before its list.
+    """
+    *earlier, own = _BLOCK.split(masked[max(0, start - _REACH) : start])
+    if heading := _HEADING.match(own):
+        earlier, own = [*earlier, heading.group()], own[heading.end() :]
+    after = _BLOCK.split(masked[end : end + 200], maxsplit=1)[0]
     stop = _SENTENCE_END.search(after)
-    yield f"{before[ends[-1].end() if ends else 0 :]} {after[: stop.end() if stop else len(after)]}"
-    previous = before[ends[-2].end() if len(ends) > 1 else 0 : ends[-1].end()] if ends else ""
-    if "·" not in previous and "\n\n" not in previous[-3:]:
-        yield previous
+    *previous, sentence = _sentences(own)
+    after = after[: stop.end() if stop else len(after)]
+    if not own.lstrip().startswith("|") and not _SAID_BEFORE.search(own):
+        item = _ITEM.match(own)
+        introducing = (block for block in reversed(earlier) if _SAID_BEFORE.search(block))
+        block = next((block for block in introducing if not (item and _ITEM.match(block))), "")
+        *previous, intro = _sentences(block.rstrip())
+        introduces = intro.endswith(":") or ("·" not in intro and not _SAID_BEFORE.search(after))
+        previous, sentence = (previous, intro) if introduces else ([], "")
+    yield f"{sentence} {after}"
+    if previous and "·" not in previous[-1]:
+        yield previous[-1]
+
+
+def _sentences(text: str) -> list[str]:
+    """The sentences of a text, the last of which goes on in what follows."""
+    ends = [0, *(match.end() for match in _SENTENCE_END.finditer(text + "X")), len(text)]
+    return [text[a:b] for a, b in pairwise(ends)]
 
 
 def is_foreign(reference: str) -> bool:

@@ -68,7 +68,7 @@ _OWN_LINK = re.compile(r"\W*(?:che|ch['’]|se|come|quasi|purch[éè]|a meno)(?!
 #: An infinitive says what the words before it make of it: *smise di* amare.
 _GOVERNS = re.compile(r"(?<![^\W_])(?:di|d['’]|dal|dall['’]|da|nel|per|a|ad)\s*$", re.I)
 _INFINITIVE = re.compile(r"\W*[^\W\d_]+[aei]r(?:e|si|mi|ti|ci|vi|gli|n?e|l[oaie])?(?![^\W_])", re.I)
-_SPEECH_BEGUN = re.compile(r"[«“„\"‘:—–][\s«“„\"‘—–]*$")
+_SPEECH_BEGUN = re.compile(r"(?:[«“„\"‘:—–]|(?<!\w)')[\s«“„\"‘—–']*$")
 _AGAINST = re.compile(
     rf"[\s,;:—–-]*(?:e\s+)?(?:{_ADVERSATIVES}|salvo|tranne|eccetto|purch[éè]|a meno|se non|invece|piuttosto|fuorch[éè])(?![^\W_])",
     re.I,
@@ -82,7 +82,7 @@ _CLAUSE = re.compile(r"[,;:—–]")
 _COORDINATE = re.compile(r"\s*(?:ed?|od?|poi|quindi|allora)\s", re.I)
 _DENIAL = _of(_DENIES)
 _CLOSED = '»”"’‘*_'
-_OPENING = ' \t\n«“„"‘'
+_OPENING = " \t\n«“„\"‘'"
 _CLOSING = "»”\"’')] \n"
 
 

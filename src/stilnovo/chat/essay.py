@@ -35,6 +35,11 @@ _WORK_WORD = re.compile(
     r"\b(?:romanz\w+|oper[ae]|poesi[ae]|poem\w+|sonett\w+|novell[ae]|raccont\w+|sagg\w+|libr\w+|film|titol\w+|intitolat\w+|"
     r"capitol\w+|cant[oi]|rivist[ae]|articol\w+|commedi[ae]|tragedi[ae]|raccolt[ae]|canzon[ei])\s+(?:\w+\s+){0,2}[*_]?\Z", re.I,
 )  # fmt: skip
+#: Verbs that introduce words as somebody's own, however few; others name (*detto «il Grande Vecchio»*).
+_SAID = re.compile(
+    r"\b(?:scriv\w+|scriss\w+|dice|disse|dicono|legg\w+|recita\w*|rispo\w+|esclam\w+|grid\w+|conclud\w+)(?:\s+che|\s+così)?\s*[:,]?\s*\Z",
+    re.I,
+)
 _DATED = re.compile(r"\s*(?:,|\()\s*\d{4}\b")
 
 
@@ -188,7 +193,8 @@ class _Check:
         if not count or self._names.is_title(claim.words):
             return False
         if count <= _STRESSED:
-            return count > 1 and bool(cited.references)
+            said = count == _STRESSED and claim.strong and _SAID.search(text, max(0, claim.start - 60), claim.start)
+            return count > 1 and bool(cited.references or said)
         if not claim.strong:
             return claim.introduced or cited.cites
         titled = count <= _TITLE and not cited.cites and claim.words[0].isupper() and claim.words[-1] not in ".!?…,;"

@@ -31,6 +31,7 @@ _SENTENCE_MARKS = frozenset(".?!")
 _JOINTS = frozenset("-'")
 _MAY_BE_ADDED = frozenset(',"—…()')
 _SIGNED = re.compile(r"(?:^|[\s(])[-−–+±][ \t]?\Z|[€$£]\s?\Z")
+_MINUS = re.compile(r"\s[-−–]\Z")
 _UNIT_BEHIND = re.compile(r"\s?[%‰°ºª½¼¾²³]|\s+per\s+cento\b")
 _GROUPS = re.compile(r"[ \u00a0\u2009\u202f]")
 
@@ -112,20 +113,23 @@ def _judged(claim: Parsed, first: int, source: IndexedText, dots: bool, exact: b
         return None
     offset, text, begin = window
     place = parsed(text)
-    if len(place.words) < begin + count or not _whole(place, begin, begin + count):
+    if len(place.words) < begin + count or not _whole(place, begin, begin + count, len(claim.gaps[-1])):
         return None
+    last = begin + count - 1
+    if place.marked[last] and not claim.marked[-1]:
+        place.marked[last] = not source.closes_quotation(offset + place.spans[last][1])
     same = exact and _verbatim(claim, place, begin, dots)
     if not same and not _repairable(claim, place, begin, source):
         return None
     head, tail = place.gaps[begin], place.gaps[begin + count]
-    start, end = place.spans[begin][0], place.spans[begin + count - 1][1]
+    start, end = place.spans[begin][0], place.spans[last][1]
     own = len(claim.gaps[0])
     if own and claim.keys(0) == sorted(mark.key for mark in head[-own:]):
         start = head[-own].start
     covered = _covered([mark.key for mark in claim.gaps[-1]], [mark.key for mark in tail], dots)
     quotes = sum(mark.key == '"' for gap in range(begin + 1, begin + count) for mark in place.gaps[gap])
     quotes += sum(mark.key == '"' and mark.start >= start for mark in head)
-    if quotes % 2 and not covered and [mark.key for mark in tail[:1]] == ['"'] and not place.marked[begin + count - 1]:
+    if quotes % 2 and not covered and [mark.key for mark in tail[:1]] == ['"'] and not place.marked[last]:
         covered = 1
     if covered:
         end = tail[covered - 1].end
@@ -133,8 +137,11 @@ def _judged(claim: Parsed, first: int, source: IndexedText, dots: bool, exact: b
     return Match(offset + start, offset + end, same, before, after)
 
 
-def _whole(place: Parsed, begin: int, end: int) -> bool:
-    """Whether words `begin` to `end` of the source are whole at both ends: no part of a compound, a figure, a number of several words."""
+def _whole(place: Parsed, begin: int, end: int, own: int) -> bool:
+    """Whether words `begin` to `end` of the source are whole at both ends: no part of a compound, a figure, a number of several words.
+
+    Of the marks behind them `own` are quoted too: a unit, it may be.
+    """
     first, last = place.words[begin], place.words[end - 1]
     if begin and _inside(place, begin):
         return False
@@ -142,6 +149,8 @@ def _whole(place: Parsed, begin: int, end: int) -> bool:
         return False
     if end < len(place.words) and (_inside(place, end) or [mark.key for mark in place.gaps[end]] == ["'"]):
         return False
+    if own and place.gaps[end] and place.gaps[end][0].key in "%‰°½¼¾":
+        return True
     behind = place.raw[end] + (place.words[end] if end < len(place.words) else "")
     behind += place.raw[end + 1] if end + 1 < len(place.raw) else ""
     return not (is_number(folded(last)[0]) and _UNIT_BEHIND.match(behind))
@@ -280,6 +289,9 @@ def _marks_agree(claim: Parsed, place: Parsed, begin: int) -> bool:
         beside_figure = claim.words[gap - 1].isdigit() or claim.words[gap].isdigit()
         if figures[0] != figures[1] or (beside_figure and ("-" in said) != ("-" in ours)):
             return False
+        signs = [_MINUS.search(raw) is not None for raw in (claim.raw[gap], place.raw[begin + gap])]
+        if claim.words[gap].isdigit() and signs[0] != signs[1]:
+            return False
         if not _moods_agree(claim.gaps[gap], place.gaps[begin + gap]):
             return False
         marks = _punctuation(said, claim.marked[gap - 1])
@@ -311,10 +323,13 @@ def _moods_agree(said: list[Mark], ours: list[Mark]) -> bool:
     return moods == source_moods if source_moods or "?" in moods else True
 
 
-def joined_pieces(claimed: str, source: IndexedText) -> Match | None:
-    """The place from the first to the last piece around `[…]`; None where one does not stand in order, or what is left out denies."""
+def joined_pieces(claimed: str, source: IndexedText, *, anything: bool = False) -> Match | None:
+    """The place from the first to the last piece around `[…]`; None where one does not stand in order.
+
+    None too where what is left out denies, or is long, unless `anything` may be left out.
+    """
     pieces = [piece for piece in _OMITTED.split(_bare(claimed)) if piece.strip()]
-    return _in_order(pieces, source) if len(pieces) > 1 else None
+    return _in_order(pieces, source, anything) if len(pieces) > 1 else None
 
 
 def _exact_places(piece: str, source: IndexedText) -> list[Match]:
@@ -325,7 +340,7 @@ def _exact_places(piece: str, source: IndexedText) -> list[Match]:
     return [match for match in judged if match is not None and match.exact]
 
 
-def _in_order(pieces: list[str], source: IndexedText) -> Match | None:
+def _in_order(pieces: list[str], source: IndexedText, anything: bool) -> Match | None:
     places = []
     for piece in pieces:
         places.append(_exact_places(piece, source))
@@ -339,7 +354,7 @@ def _in_order(pieces: list[str], source: IndexedText) -> Match | None:
                 return None
             chain.append(following)
         gaps = [source.text[a.end : b.start] for a, b in pairwise(chain)]
-        if chain[-1].end - first.start <= OMISSION and not any(map(_turns_pieces, gaps)):
+        if anything or (chain[-1].end - first.start <= OMISSION and not any(map(_turns_pieces, gaps))):
             return Match(first.start, chain[-1].end, False, first.before, chain[-1].after)
     return None
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
+from stilnovo.chat.matching import indexed, joined_pieces
 from stilnovo.chat.quotes import Quote, skeleton, verify
 from stilnovo.library.index import Sought
 from stilnovo.library.passages import TARGET
@@ -90,7 +91,7 @@ class Nearest:
             quote = verify(claimed, window, text)
             if quote.sound:
                 places.append(replace(quote, section=section, verses=section.verses(quote.start, quote.end)))
-            elif not places and (aligned := aligned_words(claimed, text, window)) is not None:
+            elif not places and (aligned := _pieces(claimed, text, window) or aligned_words(claimed, text, window)):
                 start, end, edits = aligned
                 verses = section.verses(start, end)
                 near.append((edits, Quote(claimed, "unverified", text[start:end], section, start, end, verses)))
@@ -125,6 +126,16 @@ class Nearest:
         scored.sort(key=lambda place: place[:2])
         named = [place for place in scored if not place[0]][:JUDGED]
         return [place[2:] for place in [*named, *[place for place in scored if place[0]][:JUDGED]]]
+
+
+def _pieces(claimed: str, text: str, window: Chapter) -> tuple[int, int, float] | None:
+    """Start and end in `text` of pieces joined by `[…]`, whatever was left out between them."""
+    match = (
+        joined_pieces(claimed, indexed(text, window.body, window.end), anything=True)
+        if "…" in claimed or ".." in claimed
+        else None
+    )
+    return (window.body + match.start, window.body + match.end, 0.0) if match else None
 
 
 def _cut(text: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
+from stilnovo.chat.marks import APHAERESIS, CLIPPED
 from stilnovo.text.italian import ELIDED, modern
 
 APOSTROPHES = "'’‘ʼʹ′＇`´‛"
@@ -204,6 +205,12 @@ def significant(key: str) -> bool:
     )
 
 
+#: A single mark that opens a quotation, and one that closes it; looked for within so many characters.
+_SINGLE_OPENS, _SINGLE_CLOSES = (
+    re.compile(r"(?<![\w.,;:!?…»”])['‘’](?=[^\W\d_])"),
+    re.compile(r"(?<=[\w.,;!?…])['’](?!\w)"),
+)
+_SINGLE_REACH = 1500
 #: More different words than characters to write them with: the rest is not found.
 _CODES = 0x10FFFF
 
@@ -246,6 +253,17 @@ class IndexedText:
     def ascii(self) -> bool:
         """Whether the source has no accented letter: it writes accents as apostrophes, or not at all."""
         return re.search("[àèéìíòóùúÀÈÉÌÍÒÓÙÚ\u0300\u0301]", self.text) is None
+
+    def closes_quotation(self, at: int) -> bool:
+        """Whether the apostrophe at `at` closes a quotation in single marks, and cuts no word short: *‘Vieni a casa’*."""
+        if self.ascii or CLIPPED.search(self.text, max(0, at - 12), at):
+            return False
+        first = max(0, at - _SINGLE_REACH)
+        opened = [
+            m.end() for m in _SINGLE_OPENS.finditer(self.text, first, at) if not APHAERESIS.match(self.text, m.end())
+        ]
+        closing = _SINGLE_CLOSES.finditer(self.text, opened[-1], at) if opened else ()
+        return bool(opened) and all(CLIPPED.search(self.text, max(0, m.start() - 12), m.start()) for m in closing)
 
     def __contains__(self, form: str) -> bool:
         return modern(form) in self._index[0]
