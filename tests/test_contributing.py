@@ -114,6 +114,19 @@ def test_a_reader(tmp_path: Path) -> None:
     ]
 
 
+def test_a_format_of_books(tmp_path: Path) -> None:
+    source = follow("Add a format of books", tmp_path)
+    text = "#+title: Il faro\n#+AUTHOR: Ada Prova\n\n* Capitolo I\nEra sera.\n# da rivedere\n* Capitolo II\nEra notte,\n\ne pioveva.\n"
+    (tmp_path / "faro.org").write_text(text, encoding="utf-8")
+    library = ["--library", str(tmp_path / "library.sqlite")]
+    (added,) = stilnovo(source, "library", "add", str(tmp_path / "faro.org"), *library)["works"]
+    assert (added["title"], added["author"]) == ("Il faro", "Ada Prova")
+    assert stilnovo(source, "library", "check", *library)["problems"] == []
+    shown = stilnovo(source, "library", "show", "faro", "--section", "II", *library)
+    assert "pioveva" in json.dumps(shown)
+    assert "rivedere" not in json.dumps(shown)
+
+
 def test_an_objective(tmp_path: Path, tiny_folder: Path) -> None:
     source = follow("Add an objective", tmp_path)
     (tmp_path / "testi.jsonl").write_text(
@@ -137,7 +150,7 @@ print(len(objective_of(recipe).documents(open_tokenizer({str(tiny_folder)!r}))[0
     assert run(source, "-c", code).strip() == "24"
 
 
-@pytest.mark.parametrize("heading", ["Add a benchmark", "Add a reader", "Add an objective"])
+@pytest.mark.parametrize("heading", ["Add a benchmark", "Add a reader", "Add a format of books", "Add an objective"])
 def test_the_examples_are_in_the_projects_style(heading: str) -> None:
     for kind, file, body in blocks(heading):
         if kind == "python":
