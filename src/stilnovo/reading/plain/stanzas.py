@@ -18,40 +18,44 @@ from stilnovo.reading.verse import is_verse, verse_spans
 
 _RIGHT = re.compile(r"(?<=\S)(?:[ ]{2,}|[ ]*\t[ \t]*)[(\[]?(\d{1,5})[)\]]?[ \t]*$", re.M)
 _LEFT = re.compile(r"^[ \t]*[(\[]?(\d{1,5})[)\].]?(?:[ ]{2,}|[ ]*\t[ \t]*)(?=\S)|^[ \t]*(\d{1,5})[ ](?=[^\W\d_])", re.M)
+# Where white space is not that of the print, as in pages and documents.
+_RIGHT_BLANK = re.compile(r"(?<=[^\s\d(\[])[ \t]*[(\[]?(\d{1,5})[)\]]?[ \t]*$", re.M)
 _NUMERAL = re.compile(r"^[ \t]*[\[(*—–-]*[ \t]*([IVXLC]{1,8}|\d{1,3})[ \t]*[.\])*—–-]*[ \t]*$", re.M)
 #: Lines of verse are shorter on the average.
 _LINE = 110
 
 
-def number(book: Book) -> Book:
+def number(book: Book, spaced: bool = True) -> Book:
     """Keep margin numbers and stanzas' numerals apart; verses that have a number of their own keep it.
 
     Args:
-        book: A plain text with its headings, and no lines of verse yet.
+        book: A text with its headings; where it has lines of verse, none of them is numbered.
+        spaced: Whether its white space is that of the print. Where it is not, only verse can have numbers.
     """
-    sections = split(book.text, book.headings)
-    margins = [found for section in sections for found in _margins(book.text, section)]
+    sections = split(book.text, book.headings, book.lines)
+    margins = [found for section in sections for found in _margins(book.text, section, spaced)]
     if margins:
         book = _with_lines(edited(book, [edit for edit, _ in margins]), margins)
         sections = split(book.text, book.headings, book.lines)
     return edited(book, [edit for section in sections for edit in _numerals(book.text, section)])
 
 
-def _margins(text: str, section: Section) -> list[tuple[Edit, int]]:
+def _margins(text: str, section: Section, spaced: bool) -> list[tuple[Edit, int]]:
     """Numbers in the margin of a section, each with what it says."""
     body = text[section.body : section.end]
     if (body.count("\n") + 1) * _LINE < len(body):
         return []
-    for pattern in (_RIGHT, _LEFT):
+    for pattern in (_RIGHT if spaced else _RIGHT_BLANK, _LEFT):
         found = [(match, int(match[match.lastindex or 1])) for match in pattern.finditer(body)]
         if not found or len(found) > 100_000:
             continue
         lines = [match.start() for match in re.finditer(r"^(?=[^\n]*[^\W_])", body, re.M)]
         at = list(_line_numbers(lines, [match.start() for match, _ in found]))
         steps = [b - a == j - i for (a, i), (b, j) in pairwise(zip([n for _, n in found], at, strict=True))]
-        if (steps and sum(steps) >= 0.7 * len(steps)) or (
+        counts = (steps and sum(steps) >= 0.7 * len(steps)) or (
             len(found) == 1 and found[0][1] == at[0] + 1 and len(lines) >= 4
-        ):
+        )
+        if counts and (spaced or section.verse or is_verse(pattern.sub("", body))):
             return [
                 (Edit(section.body + match.start(), section.body + match.end(), "line number"), said)
                 for match, said in found
@@ -69,22 +73,24 @@ def _line_numbers(lines: Sequence[int], offsets: Sequence[int]) -> Iterator[int]
 
 
 def _with_lines(book: Book, margins: Sequence[tuple[Edit, int]]) -> Book:
-    """All lines of verse of a text whose margins had numbers, each with its own."""
+    """All lines of verse of a text whose margins had numbers, each with its own; those that the source marks stay its lines."""
     removed, said = 0, {}
     for edit, n in margins:
         said[edit.start - removed] = n
         removed += edit.end - edit.start
     places = sorted(said)
-    lines: list[VerseLine] = []
-    i = 0
-    for section in split(book.text, book.headings):
-        spans = verse_spans(book.text, section.body, section.end) if section.verse else []
-        for start, end in spans:
-            while i < len(places) and places[i] < start:
-                i += 1
-            own = said[places[i]] if i < len(places) and places[i] <= end else None
-            lines.append(VerseLine(start, end, own))
-    return replace(book, lines=tuple(lines))
+    lines = book.lines or tuple(
+        VerseLine(start, end, None)
+        for section in split(book.text, book.headings)
+        for start, end in (verse_spans(book.text, section.body, section.end) if section.verse else ())
+    )
+    numbered, i = [], 0
+    for line in lines:
+        while i < len(places) and places[i] < line.start:
+            i += 1
+        here = i < len(places) and places[i] <= line.end
+        numbered.append(line._replace(number=said[places[i]]) if here else line)
+    return replace(book, lines=tuple(numbered))
 
 
 def _numerals(text: str, section: Section) -> list[Edit]:
