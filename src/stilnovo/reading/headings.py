@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from stilnovo.reading import numerals
 from stilnovo.reading.numerals import ORDINAL, roman
+from stilnovo.text.italian import fold
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ def kind_of(word: str) -> str:
     """The kind that a word of a heading names: *CAP.*, *Chapter* → `capitolo`."""
     kind = word.lower().replace("cap.", "capitolo")
     return FOREIGN.get(kind, kind)
+
+
+def compared(text: str) -> str:
+    """A heading as it is compared with another text: its words and figures in plain small letters."""
+    return " ".join(re.findall(r"\w+", fold(text)))
 
 
 _CASE = re.compile(rf"^(?:{CASES})\s+")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
-_MARK = re.compile(r"[\[(]?(?:\d{1,3}|\*{1,3}|[†‡§])[\])]?")
+_MARK = re.compile(r"[\[(]?(?:\d{1,3}|[*†‡§]{1,3})[\])]?")
 # A word, or a mark that ends one.
-_BEFORE = re.compile(r"(?:(?P<word>[^\W\d_]{2,})|[.,;:!?»”’\"')\]…])\s*\Z")
+_BEFORE = re.compile(r"(?:(?P<word>[^\W\d_]{2,})|[.,;:!?»”’\"')\]…(\[—–-])\s*\Z")
 _UNITS = frozenset(["mm", "cm", "dm", "dam", "hm", "km", "mq", "mc", "kg", "sec", "cmq", "kmq"])
 
 

@@ -90,6 +90,10 @@ class Flow:
         self.asides.append(Aside("other", letter))
         self.pieces.append(_INITIAL)
 
+    def last_words(self) -> str:
+        """The end of the block so far, without what stands apart."""
+        return "".join(self.pieces[-4:]).replace(_ASIDE, "")[-40:]
+
     def lines(self) -> list[_Line]:
         """The lines of the block so far, which is ended by that."""
         if not self.asides:

@@ -19,6 +19,7 @@ from stilnovo.reading.html.outline import ContentsEntry, Outline, find_contents
 from stilnovo.reading.html.roles import apparatus_kind, is_initial, is_line, is_poem, line_number
 from stilnovo.reading.html.title_page import without_title_page
 from stilnovo.reading.names import Names, direct_name, old_year
+from stilnovo.reading.note_marks import is_note_mark
 from stilnovo.reading.text_builder import ApparatusKind, Book, TextBuilder
 
 _LEFT_OUT = frozenset(["script", "style", "head", "rp"])
@@ -27,8 +28,6 @@ _LETTER_ALT = re.compile(
     r"(?:.{0,30}\b(?:initial|letter|lettera|capolettera|iniziale|lettrine|drop ?cap|initiale)\W+)?[«“\"]?([^\W\d_])[.\"”]?",
     re.I,
 )
-_NOTE_DIGITS = re.compile(r"[\[(]?(?:\d{1,3}|[*†‡§]{1,3})[\])]?")
-_UNIT = re.compile(r"(?:\A|[\W\d])(?:k|c|m|d|h|da)?m\Z|\d\Z|(?:\A|[\W\d_])[^\W\d_]\Z")
 
 
 class _Page:
@@ -106,11 +105,8 @@ class _Page:
             self.outline.reach(self.path, name)
 
     def raised(self, element: Element) -> ApparatusKind | None:
-        """A small raised number after a word is the mark of a note; after a figure, a letter or a unit (m²) it is none."""
-        if element.tag != "sup" or not _NOTE_DIGITS.fullmatch(element.words()):
-            return None
-        before = "".join(self.flow.pieces[-3:])[-12:]
-        return None if not before.strip() or _UNIT.search(before) else "note"
+        """What an element is that is set high: perhaps the mark of a note."""
+        return "note" if element.tag == "sup" and is_note_mark(element.words(), self.flow.last_words()) else None
 
     def close(self, gap: str, verse: bool = False) -> None:
         """End a line or paragraph; within a heading, only a line of it."""

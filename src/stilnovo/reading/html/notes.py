@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from stilnovo.reading.html.html_tree import BLOCKS, Element
-from stilnovo.reading.html.roles import apparatus_kind, is_note_mark, is_plain_mark
+from stilnovo.reading.html.roles import apparatus_kind, is_plain_mark, may_mark_note
 from stilnovo.reading.text_builder import ApparatusKind
 
 _NAME = re.compile(
@@ -140,7 +140,7 @@ class _Notes:
             (parent := element.parent) is not None
             and parent.tag in ("sup", "small", "span", "b", "i", "strong", "em")
             and len(parent.children) <= _FIRST
-            and is_note_mark(parent.words())
+            and may_mark_note(parent.words())
         ):
             element = parent
         self.brackets(element)
@@ -170,7 +170,7 @@ class _Notes:
         """Find marks and notes."""
         later = []
         for link, target in self.targets.items():
-            if not is_note_mark(text := link.words()):
+            if not may_mark_note(text := link.words()):
                 continue
             declared = "note" in (apparatus_kind(link), self.kind_around(link))
             named = _NAME.search(target[1]) or _NAME.search(link.get("id") or link.get("name"))

@@ -13,13 +13,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 
-from stilnovo.reading.headings import CHAPTERS, PARTS, number_of
+from stilnovo.reading.headings import CHAPTERS, PARTS, compared, number_of
 from stilnovo.reading.html.html_tree import BLOCKS, Element
 from stilnovo.reading.html.notes import Place, is_heading, place
 from stilnovo.reading.html.roles import marks
 from stilnovo.reading.text_builder import ApparatusKind, Mark, TextBuilder, VerseLine
 from stilnovo.reading.verse import is_verse, verse_spans
-from stilnovo.text.italian import fold
 
 CONTENTS_TITLE = re.compile(
     r"\W*(?:(?:table of )?contents|indice(?: (?:dei capitoli|generale|delle materie|del volume|dell'opera))?|sommario"
@@ -106,14 +105,14 @@ class Outline:
             level: 1 to 6 for a heading, 0 for other text.
         """
         asked = self.waiting or self.printing or self.unprinted
-        said = _plain(" ".join(words)) if asked and (level or len(words[0]) < 300) else ""
+        said = compared(" ".join(words)) if asked and (level or len(words[0]) < 300) else ""
         waiting, self.waiting = self.waiting, []
         printing, self.printing = self.printing, None
         unprinted, self.unprinted = self.unprinted, None
         if waiting:
             *outer, entry = waiting
             builder.marks += [(start, start, self.depth(other, 0), [other.label]) for other in outer]
-            label = _plain(entry.label)
+            label = compared(entry.label)
             if level or (said and (label == said or label.startswith(said + " "))):
                 self.printing = None if level or label == said else (entry, said)
                 return start, start, self.depth(entry, level), words
@@ -121,14 +120,14 @@ class Outline:
             self.unprinted = entry, len(builder.marks)
             return None
         if printing and said and not level:
-            label, whole = _plain(printing[0].label), f"{printing[1]} {said}"
+            label, whole = compared(printing[0].label), f"{printing[1]} {said}"
             if label == whole or label.startswith(whole + " "):
                 self.printing = (printing[0], whole) if label != whole else None
                 begun, _, depth, lines = builder.marks.pop()
                 return begun, start, depth, [*lines, *words]
         if unprinted and said and len(builder.marks) == unprinted[1] and start - builder.marks[-1][0] < _NEAR:
             entry = unprinted[0]
-            if _plain(entry.label) == said or (level and said in _plain(entry.label)):
+            if compared(entry.label) == said or (level and said in compared(entry.label)):
                 begun = builder.marks.pop()[0]
                 return begun, start, self.depth(entry, level), words
             self.unprinted = unprinted
@@ -198,10 +197,6 @@ def join_titles(builder: TextBuilder) -> None:
 def _is_title(lines: Sequence[str]) -> bool:
     """Whether a heading neither has a number nor says what it is (*Parte seconda*, *Prologo*)."""
     return number_of(lines)[0] is None and not _NAMED.match(lines[0])
-
-
-def _plain(text: str) -> str:
-    return " ".join(re.findall(r"\w+", fold(text)))
 
 
 def _depth(element: Element, tag: str) -> int:

@@ -190,7 +190,7 @@ def is_page_number(text: str) -> bool:
     return len(text) <= 40 and _PAGE.fullmatch(text) is not None
 
 
-def is_note_mark(text: str) -> bool:
+def may_mark_note(text: str) -> bool:
     """Whether a text can be the mark of a note: *1*, *[2]*, *(a)*, ***."""
     return len(text) <= 16 and _NOTE_MARK.fullmatch(text) is not None
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from stilnovo.errors import InputError, needs, reported
 from stilnovo.reading import numerals
+from stilnovo.reading.headings import compared
 from stilnovo.reading.hyphens import Hyphens
 from stilnovo.reading.names import Names, direct_name, from_file_name
 from stilnovo.reading.pdf.page_lines import PageText, page_text, with_accents
@@ -26,7 +27,6 @@ from stilnovo.reading.pdf.reflow import Row, reflow
 from stilnovo.reading.pdf.running_heads import apparatus, starts_note
 from stilnovo.reading.plain import detection
 from stilnovo.reading.text_builder import Book, Mark, TextBuilder, VerseLine
-from stilnovo.text.italian import fold
 
 _MOST_PAGES, _MOST_BOOKMARKS, _MOST_AGAIN = 10_000, 5000, 100
 #: A file unpacks to this many times its size at most, or to that many bytes if it is small.
@@ -195,10 +195,6 @@ def _word(letters: Sequence[str], apart: str) -> str:
     return apart if len(letters) < 3 or alphabet or vowels * 3 > 2 * len(letters) else "".join(letters)
 
 
-def _key(text: str) -> str:
-    return " ".join(re.findall(r"\w+", fold(text)))
-
-
 def _marks(
     text: str,
     rows: Sequence[Row],
@@ -246,7 +242,7 @@ def _listed(
         here = [i for i in pages[later[0]] if places[i][0] >= end] if later else []
         if not here:
             continue
-        span = _printed(rows, here[:200], _key(title))
+        span = _printed(rows, here[:200], compared(title))
         if span:
             start, end = places[span[0]][0], places[span[-1]][1]
             marks.append((start, end, depth, [rows[i].line.text for i in span]))
@@ -260,7 +256,7 @@ def _listed(
 
 def _printed(rows: Sequence[Row], here: Sequence[int], title: str) -> list[int]:
     """The lines in which a title is printed: those with just its words, or a heading that is its beginning or end."""
-    keys = [_key(rows[i].line.text) for i in here]
+    keys = [compared(rows[i].line.text) for i in here]
     for n, key in enumerate(keys):
         joined = key
         for length in range(1, 4):

@@ -17,7 +17,7 @@ from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
-from stilnovo.reading.headings import CHAPTERS, PARTS
+from stilnovo.reading.headings import CHAPTERS, PARTS, compared
 from stilnovo.reading.numerals import value as numeral_value
 from stilnovo.reading.pdf.page_lines import PageLine, width
 from stilnovo.reading.text_builder import ApparatusKind
@@ -130,7 +130,7 @@ class _Pages:
             gaps = sheet.lines[above].y - line.y, line.y - sheet.lines[below].y
             larger = line.size > 1.08 * self.size or line.text.isupper()
             if len(line.text) < 80 and (larger or min(gaps) >= _GAP * self.leading):
-                yield _key(line.text)
+                yield compared(line.text)
 
     def offsets(self) -> set[tuple[bool, int]]:
         """Differences between printed numbers and pages that hold all over: what counts on with the pages.
@@ -177,7 +177,7 @@ class _Pages:
             match = next((r for r in _readings(line.text) if r.rest and (r.roman, r.number - page) in offsets), None)
             words = match.rest if match else line.text
             heads.append(
-                _Head(page, i, _key(words), match is not None, bool(match and match.wide), gap, line.size, words)
+                _Head(page, i, compared(words), match is not None, bool(match and match.wide), gap, line.size, words)
             )
         return heads
 
@@ -290,10 +290,6 @@ def _is_known(head: _Head | None, repeated: set[str]) -> bool:
     if head is None:
         return False
     return head.key in repeated or bool(_NUMBERED.fullmatch(head.key)) or head.gap >= 1.8 or head.text.isupper()
-
-
-def _key(text: str) -> str:
-    return " ".join(re.findall(r"\w+", fold(text)))
 
 
 def starts_note(text: str) -> bool:
