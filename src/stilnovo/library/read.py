@@ -15,7 +15,7 @@ from stilnovo.errors import InputError, check_types, reported
 from stilnovo.reading.html import epub, markdown, markup
 from stilnovo.reading.names import Names, from_file_name, from_title_page, split_header
 from stilnovo.reading.pdf import pdf
-from stilnovo.reading.plain import licences, plain, stanzas
+from stilnovo.reading.plain import licences, plain
 from stilnovo.reading.tei import tei
 from stilnovo.reading.text_builder import Book, Edit, edited, set_apart
 from stilnovo.reading.word import word
@@ -65,7 +65,7 @@ def understand(data: bytes, name: str, given: Names | None = None) -> Book:
     if reader is plain.parse:
         book = plain.arrange(book, names)
     elif reader in (markup.parse, epub.parse, markdown.parse, word.parse):
-        book = stanzas.number(book, spaced=False)
+        book = plain.complete(book)
     end = len(book.text.rstrip("\n"))
     start = end - len(book.text[:end].lstrip("\n"))
     book = edited(book, [edit for edit in (Edit(0, start), Edit(end, len(book.text))) if edit.end > edit.start])

@@ -21,7 +21,7 @@ _SHORT = r"(?:(?:[A-ZÀ-Þ][a-zà-ÿ'’]{0,11}\.?[ ]){0,2}?[A-ZÀ-Þ][a-zà-ÿ'
 _DIRECTION = r"(?:[ ]*,?[ ]*[(\[][^()\[\]\n]{1,160}[)\]])?"
 # MARCHESE: …   CAVALIERE. – …   Mir. …   Mirandolina (ridendo): …
 _BESIDE = re.compile(
-    rf"[ \t]*(?P<name>{_NAME}|{_SHORT})(?P<direction>{_DIRECTION})[ ]*(?P<mark>[:.])[ ]*[–—-]*[ ]*(?=\S)"
+    rf"[ \t]*(?P<name>{_NAME}|{_SHORT})(?P<direction>{_DIRECTION})[ ]*(?P<mark>[:.]|\t|(?<=[)\]]))[ ]*[–—-]*[ ]*(?=\S)"
 )
 # The name on a line of its own.
 _ABOVE = re.compile(rf"[ \t]*(?P<name>{_NAME})(?P<direction>{_DIRECTION})[ ]*[:.]?[ \t]*(?=\n[ \t]*\S|\Z)")
@@ -63,7 +63,7 @@ def _edits(text: str, headings: Sequence[Heading]) -> list[Edit]:
         if h.kind in ("scena", "atto", "nome", "parte")
     ] if any(h.kind in ("scena", "atto") for h in headings) else []  # fmt: skip
     blocks = [block for start, end in scenes for block in _speeches(text, start, end)]
-    heads = [(start, end, _BESIDE.match(text, start, end) or _ABOVE.match(text, start, end)) for start, end in blocks]
+    heads = [(start, end, _head(text, start, end)) for start, end in blocks]
     names = Counter(_plain(match["name"]) for _, _, match in heads if match)
     often = {name for name, n in names.items() if n >= _OFTEN}
     speaking = [match for _, _, match in heads if match and _speaks(match, names, often)]
@@ -74,6 +74,14 @@ def _edits(text: str, headings: Sequence[Heading]) -> list[Edit]:
     for start, end in scenes:
         found += _scene(text, list(_speeches(text, start, end)), speakers)
     return disjoint(found)
+
+
+def _head(text: str, start: int, end: int) -> re.Match[str] | None:
+    """The name that may begin a speech. Without a stop, before a direction or in a cell of its own, it has to be in capitals."""
+    match = _BESIDE.match(text, start, end)
+    if match and (match["mark"] in (":", ".") or (match["name"].isupper() and len(match["name"]) > 2)):
+        return match
+    return _ABOVE.match(text, start, end)
 
 
 def _plain(name: str) -> str:
@@ -94,7 +102,7 @@ def _speeches(text: str, start: int, end: int) -> list[tuple[int, int]]:
         cuts = [begin]
         at = text.find("\n", begin, stop)
         while at >= 0:
-            if _BESIDE.match(text, at + 1, stop) or _ABOVE.match(text, at + 1, stop):
+            if _head(text, at + 1, stop):
                 cuts.append(at + 1)
             at = text.find("\n", at + 1, stop)
         pieces += list(pairwise([*cuts, stop]))

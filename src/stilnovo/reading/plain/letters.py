@@ -7,11 +7,12 @@ or under a preface, is none: a heading stands alone on its line, has words after
 from __future__ import annotations
 
 import re
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stilnovo.reading.headings import Heading
+from stilnovo.reading.headings import PARTS, Heading
 from stilnovo.text.italian import STOP_WORDS, fold
 
 _MONTH = (
@@ -71,6 +72,28 @@ def dated(text: str) -> list[Heading]:
     days = [day for day in _on_lines(text, _SHORT_LINE, _SHORT_DAY) if day.start not in starts]
     # A weekday alone is a heading only where days with their dates are.
     return _distinct(_with_words(text, sorted([*sure, *days], key=lambda heading: heading.start)))
+
+
+def in_sections(text: str, headings: Sequence[Heading]) -> tuple[Heading, ...]:
+    """Add the dates that head letters in the sections of a text: in each that holds several, unless it is a chapter of its own.
+
+    Args:
+        text: The text.
+        headings: Its headings, which its source marks.
+    """
+    days, starts = dated(text), [heading.start for heading in headings]
+    by_section: dict[int, list[Heading]] = defaultdict(list)
+    for day in days:
+        at = bisect_right(starts, day.start) - 1
+        if at < 0 or day.start >= headings[at].end:
+            by_section[at].append(day)
+    added: list[Heading] = []
+    for at, inside in by_section.items():
+        above = headings[at] if at >= 0 else None
+        if len(inside) >= _FEWEST and (above is None or above.number is None or above.kind in PARTS):
+            level = above.level + 1 if above else min(heading.level for heading in headings)
+            added += [replace(day, level=level) for day in inside]
+    return tuple(sorted([*headings, *added], key=lambda heading: heading.start))
 
 
 def _on_lines(text: str, lines: re.Pattern[str], date: re.Pattern[str]) -> list[Heading]:
