@@ -84,13 +84,13 @@ def search_apparatus(library: Library, query: str, limit: int = 10, works: Seque
             names = (work.author, work.title, section.label, section.title)
             yield number * _POSITIONS + position, item.text, names
 
-    found: dict[int, list[tuple[int, float]]] = {}
+    by_work: dict[int, list[tuple[int, float]]] = {}
     for key, score in library.apparatus_index(rows).match(wanted, limit, works):
         number, position = divmod(key, _POSITIONS)
-        found.setdefault(number, []).append((position, score))
+        by_work.setdefault(number, []).append((position, score))
     hits: list[PlacedApparatus] = []
     for work in library.works():  # an index that another process is still writing may know works that are gone
-        if scored := found.get(work.id):
+        if scored := by_work.get(work.id):
             items = library.apparatus(work)
             hits += placed(library, work, [(items[position], score) for position, score in scored])
     return sorted(hits, key=lambda hit: -hit.score)

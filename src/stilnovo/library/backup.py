@@ -45,12 +45,12 @@ def _read(copy: Path, path: Path) -> Backup:
     """Check a copy of a backup file, that nobody has open, and count what it holds; errors name the file itself."""
     bad = reported(f"{path} is no stilnovo library, or is damaged.", "Take another file.", errors=sqlite3.Error)
     with bad, closing(sqlite3.connect(copy, isolation_level=None)) as db:
-        tables, found = check_identity(db, path)
+        tables, version = check_identity(db, path)
         if not tables:
             raise InputError(f"{path} is empty.", "It holds no library.", "Take another file.")
         if problems := integrity(db):
             raise InputError(f"{path} is damaged.", problems[0], "Take another file.")
-        return Backup(path, found, _rows(db, "works"), _rows(db, "conversations"))
+        return Backup(path, version, _rows(db, "works"), _rows(db, "conversations"))
 
 
 def _rows(db: sqlite3.Connection, table: str) -> int:

@@ -175,10 +175,10 @@ def _nearest(a: list[str], i: int, i_end: int, b: list[str], j: int, j_end: int)
     """What agrees in two short pieces without an anchor, the nearest first."""
     while i < i_end and j < j_end and (i_end - i) * (j_end - j) <= _SHORT:
         pairs = sorted((x + y, x, y) for x in range(i, i_end) for y in range(j, j_end))
-        found = next(((x, y, ends) for _, x, y in pairs if (ends := _joined(a, x, i_end, b, y, j_end))), None)
-        if found is None:
+        nearest = next(((x, y, ends) for _, x, y in pairs if (ends := _joined(a, x, i_end, b, y, j_end))), None)
+        if nearest is None:
             return
-        x, y, (i, j) = found
+        x, y, (i, j) = nearest
         yield _Run(x, i, y, j, a[x] == b[y])
 
 
@@ -260,8 +260,8 @@ def _compared(source: Words, stored: _Stored, result: Conservation, until: int |
 def _missing(source: Words, stored: _Stored, runs: list[_Run], result: Conservation) -> None:
     """Add words that no run holds: lost, foreign, or moved."""
     agreed = [_Run(0, 0, 0, 0, True), *runs, _Run(len(source.letters), 0, len(stored.letters), 0, True)]
-    only_source = [n for one, two in pairwise(agreed) for n in range(one.i_end, two.i)]
-    only_stored = [n for one, two in pairwise(agreed) for n in range(one.j_end, two.j)]
+    only_source = [n for run, following in pairwise(agreed) for n in range(run.i_end, following.i)]
+    only_stored = [n for run, following in pairwise(agreed) for n in range(run.j_end, following.j)]
     elsewhere = Counter(stored.letters[n] for n in only_stored if not stored.author[n])
     elsewhere_author = Counter(stored.letters[n] for n in only_stored if stored.author[n])
     here = Counter(source.letters[n] for n in only_source)

@@ -94,15 +94,15 @@ def prepare(db: sqlite3.Connection, path: Path | None) -> None:
         db.execute("PRAGMA journal_mode = WAL")
     if not tables or _format(db) != SCHEMA:
         with guard(path), transaction(db):
-            found = _format(db)  # another process may have been first
-            if not found:
+            version = _format(db)  # another process may have been first
+            if not version:
                 run_script(db, TABLES)
                 _identify(db)
-            elif found != SCHEMA:
-                copy = copy_beside(path, f"format{found}") if path else None
-                upgrade(db, found)
+            elif version != SCHEMA:
+                copy = copy_beside(path, f"format{version}") if path else None
+                upgrade(db, version)
                 if copy:
-                    log.info("%s had format %s and has %s now. A copy as it was: %s", path, found, SCHEMA, copy)
+                    log.info("%s had format %s and has %s now. A copy as it was: %s", path, version, SCHEMA, copy)
             db.execute(f"PRAGMA application_id = {APPLICATION}")
             db.execute(f"PRAGMA user_version = {SCHEMA}")
     db.execute("PRAGMA synchronous = NORMAL")
@@ -115,14 +115,14 @@ def check_identity(db: sqlite3.Connection, path: Path | None) -> tuple[int, int]
         InputError: the file is something else, or from a newer stilnovo.
     """
     tables = int(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-    found = _format(db)
+    version = _format(db)
     if tables and db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
         raise InputError(f"{path} is no stilnovo library.", "Another program made it.", "Name another file.")
-    if tables and not 1 <= found <= SCHEMA:
+    if tables and not 1 <= version <= SCHEMA:
         raise InputError(
-            f"{path} has format {found}, of a newer stilnovo.", f"This version reads {SCHEMA}.", "Update stilnovo."
+            f"{path} has format {version}, of a newer stilnovo.", f"This version reads {SCHEMA}.", "Update stilnovo."
         )
-    return tables, found
+    return tables, version
 
 
 def _format(db: sqlite3.Connection) -> int:
@@ -133,15 +133,15 @@ def _identify(db: Any) -> None:
     db.execute("INSERT INTO facts VALUES ('library', ?)", (uuid.uuid4().hex,))
 
 
-def upgrade(db: Any, found: int, adapted: Callable[[str], str] = str) -> None:
+def upgrade(db: Any, version: int, adapted: Callable[[str], str] = str) -> None:
     """Bring the tables of an older format up to date, inside the caller's transaction.
 
     Args:
         db: SQLite's connection, or one with its methods.
-        found: The format now.
+        version: The format that they have.
         adapted: Adapts a script to another database.
     """
-    if found == 1:
+    if version == 1:
         run_script(db, adapted(_FROM_1))
         _identify(db)
     run_script(db, adapted(_FROM_2))

@@ -77,15 +77,15 @@ def page_words(text: str) -> str:
         if not head and data:
             pieces.append(html.unescape(data) if "&" in data else data)
 
-    while (found := _TAG.search(text, at)) is not None:
-        between, at = text[at : found.start()], found.end()
+    while (token := _TAG.search(text, at)) is not None:
+        between, at = text[at : token.start()], token.end()
         say(between)
         last = "" if between else last
-        if found["cdata"]:
-            say(found["cdata"])
-        if not found["tag"]:
+        if token["cdata"]:
+            say(token["cdata"])
+        if not token["tag"]:
             continue
-        tag, end, attributes = found["tag"].lower().rpartition(":")[2], bool(found["end"]), found["attributes"]
+        tag, end, attributes = token["tag"].lower().rpartition(":")[2], bool(token["end"]), token["attributes"]
         # The head ends where its end is said, or where something stands that is never in it.
         head = not (end and tag == "head") and (tag == "head" or (head and (end or tag in _HEAD)))
         if alternative := _ALTERNATIVE.search(attributes) if "alt" in attributes.lower() else None:

@@ -71,7 +71,7 @@ class Book:
 
 
 #: A heading marked in the source format: its start and end, depth (1 is the outermost) and lines.
-Mark = tuple[int, int, int, Sequence[str]]
+HeadingMark = tuple[int, int, int, Sequence[str]]
 
 
 def tag_of(element: Any) -> str:
@@ -85,7 +85,7 @@ class TextBuilder:
     def __init__(self) -> None:
         self.pieces: list[str] = []
         self.length = 0
-        self.marks: list[Mark] = []
+        self.heading_marks: list[HeadingMark] = []
         self.lines: list[VerseLine] = []
         self.apparatus: list[Apparatus] = []
         self.warnings: list[str] = []
@@ -110,7 +110,7 @@ class TextBuilder:
     def heading(self, lines: Sequence[str], depth: int) -> None:
         """Append a heading of one or several lines."""
         start = self.put("\n".join(lines), "\n\n\n")
-        self.marks.append((start, self.length, depth, lines))
+        self.heading_marks.append((start, self.length, depth, lines))
 
     @property
     def text(self) -> str:
@@ -122,14 +122,14 @@ class TextBuilder:
         return Book(
             names,
             self.text,
-            headings=_headings(self.marks, self.lines, self.length),
+            headings=_headings(self.heading_marks, self.lines, self.length),
             apparatus=tuple(self.apparatus),
             lines=tuple(self.lines) or None,
             warnings=tuple(self.warnings),
         )
 
 
-def _headings(marks: Sequence[Mark], lines: Sequence[VerseLine], length: int) -> tuple[Heading, ...] | None:
+def _headings(marks: Sequence[HeadingMark], lines: Sequence[VerseLine], length: int) -> tuple[Heading, ...] | None:
     """Convert marks to headings; None when there are fewer than two, too few to give a structure.
 
     What others stand below is a part. A lone outermost heading before all others is the work's title, and no section,
@@ -161,7 +161,7 @@ def _letters(lines: Sequence[VerseLine], start: int, end: int) -> int:
     return sum(line.end - line.start for line in lines[first:last])
 
 
-def _heading(mark: Mark, level: int, kind: str, split: tuple[int | None, str], poem: bool) -> Heading:
+def _heading(mark: HeadingMark, level: int, kind: str, split: tuple[int | None, str], poem: bool) -> Heading:
     """A heading of what was marked; a poem that has a number and a title is cited by both, *XII. L'infinito*."""
     start, end, _, lines = mark
     number, title = split

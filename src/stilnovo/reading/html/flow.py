@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from stilnovo.reading.text_builder import Apparatus, ApparatusKind, Mark, TextBuilder
+from stilnovo.reading.text_builder import Apparatus, ApparatusKind, HeadingMark, TextBuilder
 
 #: Stand in the text of a block for what stands apart and for the image of an initial; no page can hold them.
 _ASIDE, _INITIAL = "\x00", "\x01"
@@ -22,7 +22,7 @@ _LONE_INITIAL = re.compile(r"[«“\"„‘’'(—–-]*\s*[^\W\d_a-zß-ÿ]['�
 _NUMERAL = re.compile(r"[\[(]?(?:\d{1,3}|[IVXLC]{1,8})[\])]?\.?")
 _BROKEN = re.compile(r"[^\W\d_]-\Z")
 #: Says whether the block of these lines, which begins there, is a heading (level 0: not marked as one), and which.
-Begin = Callable[[TextBuilder, Sequence[str], int, int], Mark | None]
+Begin = Callable[[TextBuilder, Sequence[str], int, int], HeadingMark | None]
 #: A line of more characters is no verse, whatever the source calls it.
 _LONGEST_VERSE = 240
 #: Lines of prose that are broken where they are full are longer than this, as those of verse seldom are.
@@ -277,7 +277,7 @@ class MainFlow(Flow):
                 before.text = ""
             self.put_lines([before], wide, False, 0)
         full = [line for line in lines if line.text]
-        if len(full) == 1 and not heading and self.builder.marks and _NUMERAL.fullmatch(full[0].text):
+        if len(full) == 1 and not heading and self.builder.heading_marks and _NUMERAL.fullmatch(full[0].text):
             self.numeral = full[0], gap
         else:
             self.put_lines(lines, gap, verse, heading)
@@ -293,7 +293,7 @@ class MainFlow(Flow):
         """Put the lines of a block; what stands apart in them keeps its place."""
         words = [line.text for line in lines if line.text]
         builder, first, blank = self.builder, True, False
-        mark: Mark | None = None
+        mark: HeadingMark | None = None
         for line in lines:
             if not line.text:
                 start, blank = builder.length, blank or not first
@@ -314,6 +314,6 @@ class MainFlow(Flow):
                     Apparatus(aside.kind, unicodedata.normalize("NFC", aside.text), min(start + offset, builder.length))
                 )
         if mark:
-            builder.marks.append(
+            builder.heading_marks.append(
                 (mark[0], builder.length, mark[2], [unicodedata.normalize("NFC", word) for word in mark[3]])
             )

@@ -17,7 +17,7 @@ from stilnovo.reading.headings import CHAPTERS, PARTS, compared, number_of
 from stilnovo.reading.html.html_tree import BLOCKS, Element
 from stilnovo.reading.html.notes import Place, is_heading, place
 from stilnovo.reading.html.roles import marks
-from stilnovo.reading.text_builder import ApparatusKind, Mark, TextBuilder, VerseLine
+from stilnovo.reading.text_builder import ApparatusKind, HeadingMark, TextBuilder, VerseLine
 from stilnovo.reading.verse import is_verse, verse_spans
 
 CONTENTS_TITLE = re.compile(
@@ -95,7 +95,7 @@ class Outline:
         self.current = entry.depth
         return 10 * (entry.depth if self.nested else level)
 
-    def begin(self, builder: TextBuilder, words: Sequence[str], start: int, level: int) -> Mark | None:
+    def begin(self, builder: TextBuilder, words: Sequence[str], start: int, level: int) -> HeadingMark | None:
         """Say whether the block that was put last is a heading: its mark with an open end, which is the text's end.
 
         Args:
@@ -111,24 +111,29 @@ class Outline:
         unprinted, self.unprinted = self.unprinted, None
         if waiting:
             *outer, entry = waiting
-            builder.marks += [(start, start, self.depth(other, 0), [other.label]) for other in outer]
+            builder.heading_marks += [(start, start, self.depth(other, 0), [other.label]) for other in outer]
             label = compared(entry.label)
             if level or (said and (label == said or label.startswith(said + " "))):
                 self.printing = None if level or label == said else (entry, said)
                 return start, start, self.depth(entry, level), words
-            builder.marks.append((start, start, self.depth(entry, 0), [entry.label]))
-            self.unprinted = entry, len(builder.marks)
+            builder.heading_marks.append((start, start, self.depth(entry, 0), [entry.label]))
+            self.unprinted = entry, len(builder.heading_marks)
             return None
         if printing and said and not level:
             label, whole = compared(printing[0].label), f"{printing[1]} {said}"
             if label == whole or label.startswith(whole + " "):
                 self.printing = (printing[0], whole) if label != whole else None
-                begun, _, depth, lines = builder.marks.pop()
+                begun, _, depth, lines = builder.heading_marks.pop()
                 return begun, start, depth, [*lines, *words]
-        if unprinted and said and len(builder.marks) == unprinted[1] and start - builder.marks[-1][0] < _NEAR:
+        if (
+            unprinted
+            and said
+            and len(builder.heading_marks) == unprinted[1]
+            and start - builder.heading_marks[-1][0] < _NEAR
+        ):
             entry = unprinted[0]
             if compared(entry.label) == said or (level and said in compared(entry.label)):
-                begun = builder.marks.pop()[0]
+                begun = builder.heading_marks.pop()[0]
                 return begun, start, self.depth(entry, level), words
             self.unprinted = unprinted
         return (
@@ -139,8 +144,10 @@ class Outline:
 
     def finish(self, builder: TextBuilder) -> None:
         """Give sections without a printed heading the depth of the others, and headings their second lines."""
-        least = min((depth for _, _, depth, _ in builder.marks if depth), default=10)
-        builder.marks = [(start, end, depth or least, lines) for start, end, depth, lines in builder.marks]
+        least = min((depth for _, _, depth, _ in builder.heading_marks if depth), default=10)
+        builder.heading_marks = [
+            (start, end, depth or least, lines) for start, end, depth, lines in builder.heading_marks
+        ]
         join_titles(builder)
         _mark_verse(builder)
 
@@ -150,8 +157,8 @@ def _mark_verse(builder: TextBuilder) -> None:
     if not builder.lines:
         return
     text = builder.text
-    starts = [0, *(end for _, end, _, _ in builder.marks)]
-    ends = [*(start for start, *_ in builder.marks), len(text)]
+    starts = [0, *(end for _, end, _, _ in builder.heading_marks)]
+    ends = [*(start for start, *_ in builder.heading_marks), len(text)]
     for start, end in zip(starts, ends, strict=True):
         first, last = bisect_left(builder.lines, (start,)), bisect_left(builder.lines, (end,))
         if first == last and is_verse(text[start:end]):
@@ -175,7 +182,7 @@ def join_titles(builder: TextBuilder) -> None:
 
     A title has no number of its own; smaller headings are titles where they never stand but right below larger ones.
     """
-    marks, text = builder.marks, builder.text
+    marks, text = builder.heading_marks, builder.text
     if not marks:
         return
     follows = [False] + [
@@ -183,7 +190,7 @@ def join_titles(builder: TextBuilder) -> None:
         for before, after in pairwise(marks)
     ]
     free = {mark[2] for mark, right in zip(marks, follows, strict=True) if not right}
-    joined: list[Mark] = []
+    joined: list[HeadingMark] = []
     for mark, right in zip(marks, follows, strict=True):
         before = joined[-1] if joined else None
         fits = before and (mark[2] == before[2] or (mark[2] > before[2] and mark[2] not in free))
@@ -191,7 +198,7 @@ def join_titles(builder: TextBuilder) -> None:
             joined[-1] = (before[0], mark[1], before[2], [*before[3], *mark[3]])
         else:
             joined.append(mark)
-    builder.marks = joined
+    builder.heading_marks = joined
 
 
 def _is_title(lines: Sequence[str]) -> bool:

@@ -38,7 +38,7 @@ def _says_author(heading: str, names: Names) -> bool:
 
 def without_title_page(builder: TextBuilder, names: Names) -> Book:
     """The document that a builder holds, its title page kept apart when its first headings are one."""
-    marks, text = builder.marks, builder.text
+    marks, text = builder.heading_marks, builder.text
     first = next((at for at, mark in enumerate(marks) if not _EDITION.search(" ".join(mark[3]))), 0)
     last = first
     for (_, end, _, words), (start, *_) in pairwise(marks[first:]):
@@ -53,7 +53,7 @@ def without_title_page(builder: TextBuilder, names: Names) -> Book:
         last -= 1
     if last > first + 1 and marks[last][0] - marks[first][0] <= _LONGEST:
         start, end = marks[first][0], marks[last][0]
-        builder.marks = marks[:first] + marks[last:]
+        builder.heading_marks = marks[:first] + marks[last:]
     else:
         start, end = 0, _names_alone(builder, names)
     return set_apart(builder.book(names), [(start, end, "title page")] if end else [])
@@ -61,7 +61,7 @@ def without_title_page(builder: TextBuilder, names: Names) -> Book:
 
 def _names_alone(builder: TextBuilder, names: Names) -> int:
     """Where the first section begins, when what stands before it is no more than title, author and imprint; else 0."""
-    marks = builder.marks
+    marks = builder.heading_marks
     first = 1 if len(marks) > 2 and marks[0][2] < min(depth for _, _, depth, _ in marks[1:]) else 0
     if len(marks) - first < 2 or any(line.start < marks[first][0] for line in builder.lines):
         return 0

@@ -26,7 +26,7 @@ from stilnovo.reading.pdf.page_lines import PageText, page_text, with_accents
 from stilnovo.reading.pdf.reflow import Row, reflow
 from stilnovo.reading.pdf.running_heads import apparatus, starts_note
 from stilnovo.reading.plain import detection
-from stilnovo.reading.text_builder import Book, Mark, TextBuilder, VerseLine
+from stilnovo.reading.text_builder import Book, HeadingMark, TextBuilder, VerseLine
 
 _MOST_PAGES, _MOST_BOOKMARKS, _MOST_AGAIN = 10_000, 5000, 100
 #: A file unpacks to this many times its size at most, or to that many bytes if it is small.
@@ -78,7 +78,7 @@ def parse(data: bytes, name: str) -> Book:
     rows = reflow([[line for i, line in enumerate(page.lines) if i not in kinds[n]] for n, page in enumerate(pages)])
     writer = TextBuilder()
     places = _write(writer, pages, kinds, rows)
-    writer.marks = _marks(writer.text, rows, places, bookmarks)
+    writer.heading_marks = _marks(writer.text, rows, places, bookmarks)
     if any(row.number is not None for row in rows):
         writer.lines = [
             VerseLine(start, end, row.number)
@@ -200,7 +200,7 @@ def _marks(
     rows: Sequence[Row],
     places: Sequence[tuple[int, int]],
     bookmarks: Sequence[tuple[str, int, float | None, int]],
-) -> list[Mark]:
+) -> list[HeadingMark]:
     """Headings by bookmarks, or by larger type; none where the text shows more of them by itself."""
     detected = len(detection.find(text))
     listed = _listed(rows, places, bookmarks)
@@ -213,9 +213,9 @@ def _marks(
     return numbered if len(numbered) > max(2, detected) else []
 
 
-def _numbered(rows: Sequence[Row], places: Sequence[tuple[int, int]]) -> list[Mark]:
+def _numbered(rows: Sequence[Row], places: Sequence[tuple[int, int]]) -> list[HeadingMark]:
     """Headings that are a number alone on its line and count from one: the poems of a book, however short."""
-    marks: list[Mark] = []
+    marks: list[HeadingMark] = []
     for row, (start, end) in zip(rows, places, strict=True):
         number = numerals.value(row.line.text.strip(" .")) if row.heading else None
         if number == len(marks) + 1:
@@ -229,13 +229,13 @@ def _listed(
     rows: Sequence[Row],
     places: Sequence[tuple[int, int]],
     bookmarks: Sequence[tuple[str, int, float | None, int]],
-) -> list[Mark]:
+) -> list[HeadingMark]:
     """Find each bookmark's title in print on its page; where it is not printed, its section begins without a heading."""
     pages: dict[int, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         pages[row.page].append(i)
     numbers = sorted(pages)
-    marks: list[Mark] = []
+    marks: list[HeadingMark] = []
     end = 0
     for title, page, top, depth in bookmarks:
         later = numbers[bisect_left(numbers, page) :]
@@ -269,7 +269,7 @@ def _printed(rows: Sequence[Row], here: Sequence[int], title: str) -> list[int]:
     return []
 
 
-def _large(rows: Sequence[Row], places: Sequence[tuple[int, int]]) -> list[Mark]:
+def _large(rows: Sequence[Row], places: Sequence[tuple[int, int]]) -> list[HeadingMark]:
     """Headings in larger type, the largest outermost; lines of a title page are none."""
     text: dict[int, int] = defaultdict(int)
     for row in rows:

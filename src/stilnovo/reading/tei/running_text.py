@@ -19,8 +19,8 @@ _HYPHENS = frozenset("-‐‑¬\u00ad")
 _CLOSING = frozenset('.,;:!?…»”")]')
 _OPENING = frozenset('«“"„‘([¿¡')
 
-#: Words kept apart: their offset in the line, what they are, and they.
-Mark = tuple[int, ApparatusKind, str]
+#: Apparatus inside a line: its offset there, its kind, its words.
+_Placed = tuple[int, ApparatusKind, str]
 
 
 class RunningText:
@@ -32,7 +32,7 @@ class RunningText:
 
     def _begin(self) -> None:
         self.pieces: list[str] = []
-        self.marks: list[Mark] = []
+        self.marks: list[_Placed] = []
         self.space = False  # white space was read since the last word
         self.gap = " "  # what white space becomes: a blank, or a line end
         self.broken = ""  # a printed line ended: "no" inside a word, "yes" after one, "maybe"
@@ -115,7 +115,7 @@ class RunningText:
         self.marks.append((len(self.pieces), kind, text))
         self.seam = self.seam or kind not in ("reading", "deletion", "running head", "page", "line number")
 
-    def take(self) -> tuple[str, list[Mark]]:
+    def take(self) -> tuple[str, list[_Placed]]:
         """The line and the marks in it by their offsets; the next begins empty."""
         pieces = [unicodedata.normalize("NFC", piece.replace("\u00ad", "")) for piece in self.pieces]
         text, marks = unicodedata.normalize("NFC", "".join(pieces)).strip(), []
