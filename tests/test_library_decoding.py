@@ -46,12 +46,12 @@ def test_what_fits_two_encodings_or_none_is_refused_with_their_names() -> None:
         decode("Мой дядя самых честных правил".encode("cp1251"), "a.txt")
 
 
-def test_letters_that_were_encoded_twice_are_mended_and_it_is_said() -> None:
+def test_letters_that_were_encoded_twice_are_repaired_with_a_warning() -> None:
     text = "perché la città è “bella”, più là"
     twice = text.encode().decode("cp1252", errors="ignore")
     assert decoded(text.encode("utf-8").decode("latin-1").encode(), "a.txt").text == text
     blanks = "perchÃ© la citt\u00c3 \u00c3\u00a8 lontana"  # a no-break space that became a blank
     assert decode(blanks.encode(), "a.txt") == "perché la città è lontana"
-    assert "mended" in decoded(twice.encode(), "a.txt").warnings[0]
+    assert "repaired" in decoded(twice.encode(), "a.txt").warnings[0]
     once = "Chi legge Ã© per é ha sbagliato: così è, perché è così."
     assert decoded(once.encode(), "a.txt") == (once, ())

@@ -1,4 +1,4 @@
-"""The same file again, mended: it replaces its older self, and never another work that only bears its name."""
+"""The same file again, corrected: it replaces its older version, and never another work that only bears its name."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def titles(library: Library) -> list[str]:
     return [work.title for work in library.works()]
 
 
-def test_a_mended_file_replaces_its_older_self(tmp_path: Path) -> None:
+def test_a_corrected_file_replaces_its_older_version(tmp_path: Path) -> None:
     file, path = tmp_path / "b.txt", tmp_path / "libri.sqlite"
     file.write_text(BOAT, encoding="utf-8")
     assert run("add", str(file), library=path).returncode == 0
@@ -80,7 +80,7 @@ def book(text: str, title: str = "La barca", author: str = "Ada Rossi", file: st
 
 
 @pytest.mark.parametrize(
-    ("mended", "replaced"),
+    ("corrected", "replaced"),
     [
         (lambda text: text.replace("il ", "lo "), True),  # a systematic slip
         (lambda text: text.replace("\n", " ").upper(), True),  # another set-up of the page, another case
@@ -90,17 +90,17 @@ def book(text: str, title: str = "La barca", author: str = "Ada Rossi", file: st
         (lambda text: text[::-1], False),  # another work
     ],
 )
-def test_what_counts_as_the_same_work(mended: object, replaced: bool) -> None:
-    assert callable(mended)
+def test_what_counts_as_the_same_work(corrected: object, replaced: bool) -> None:
+    assert callable(corrected)
     with Library.open(None) as library:
         first = library.add(book(NOVELLA)).work
         for other in (
-            book(mended(NOVELLA)),  # the same names, the same file
-            book(mended(NOVELLA), file="altro.txt"),
-            book(mended(NOVELLA), title="Il faro", author="", file="testo.txt"),
+            book(corrected(NOVELLA)),  # the same names, the same file
+            book(corrected(NOVELLA), file="altro.txt"),
+            book(corrected(NOVELLA), title="Il faro", author="", file="testo.txt"),
         ):
             assert library.older(other) == (first if replaced else None)
-        assert library.older(book(mended(NOVELLA), "Il faro", "Ada Neri", "altro.txt")) is None  # nothing says so
+        assert library.older(book(corrected(NOVELLA), "Il faro", "Ada Neri", "altro.txt")) is None  # nothing says so
 
 
 def made(seed: int, length: int) -> str:
@@ -111,7 +111,7 @@ def made(seed: int, length: int) -> str:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_few_mended_words_are_the_same_work_and_other_texts_are_not(seed: int) -> None:
+def test_few_changed_words_are_the_same_work_and_other_texts_are_not(seed: int) -> None:
     draw = random.Random(seed)
     length, every = draw.randint(60, 900), draw.randint(12, 60)
     text = made(seed, length)
@@ -184,9 +184,9 @@ def test_a_work_of_an_older_format_is_completed_by_its_file(tmp_path: Path) -> N
         assert done.work.sha256 == before.sha256  # so that conversations still find it
         assert len(library.works()) == 2
         assert library.check() == []
-        mended = library.add(understand(PROSE.replace("fiume", "mare").encode(), "La barca.txt"))
-        assert mended.replaced == done.work
-        assert mended.work.author == "Ada Rossi"
+        corrected = library.add(understand(PROSE.replace("fiume", "mare").encode(), "La barca.txt"))
+        assert corrected.replaced == done.work
+        assert corrected.work.author == "Ada Rossi"
 
 
 def test_a_failing_replacement_leaves_the_old_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,8 +88,8 @@ def test_works_are_kept_with_their_file_and_replaced(address: str) -> None:
         assert other.source(first.work) == data
         assert (other.warnings(first.work), other.apparatus(first.work)) == (["Manca."], list(note))
         assert search_apparatus(other, "gatto Teresa")[0].item == note[0]
-        mended = PROSE.replace("lunedì", "martedì")
-        second = other.add(Book(Names("La barca", "Ada"), mended, "b.txt", data=mended.encode()))
+        corrected = PROSE.replace("lunedì", "martedì")
+        second = other.add(Book(Names("La barca", "Ada"), corrected, "b.txt", data=corrected.encode()))
         assert second.replaced == first.work
         assert library.works() == [second.work]
         assert search_apparatus(library, "gatto Teresa") == []

@@ -246,7 +246,7 @@ def test_what_stands_beside_the_authors_words_is_shown_in_its_place(browser: Any
         assert page.locator(".author h2").inner_text() == "Fuori dal testo dell’autore"
 
 
-def test_a_mended_file_says_what_it_replaces(browser: Any, tmp_path: Path) -> None:
+def test_a_corrected_file_says_what_it_replaces(browser: Any, tmp_path: Path) -> None:
     """The preview names the work; it is replaced unless both are to be kept."""
     with serving(sample_file(tmp_path)) as service, reading(browser, service.base_url) as page:
         page.click("#to-shelf")

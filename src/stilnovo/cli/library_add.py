@@ -107,15 +107,15 @@ def add(
         bool, typer.Option("--dry-run", help="Show what is recognised in the files; store nothing.")
     ] = False,
     keep_both: Annotated[
-        bool, typer.Option("--keep-both", help="Keep an older state of the same work beside the new one.")
+        bool, typer.Option("--keep-both", help="Keep an older version of the same work beside the new one.")
     ] = False,
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
     """Add works from files.
 
-    A text that is stored already stays as it is, with the names given here. A mended file replaces its older self: the
-    work of the same file name, or author and title, most of whose text stands in the new one.
+    A text that is stored already stays as it is, with the names given here. A corrected file replaces its older version:
+    the work of the same file name, or author and title, most of whose text stands in the new one.
     """
     files = files_in(paths or []) + (library_texts() if sample else [])
     if not files:

@@ -1,4 +1,4 @@
-"""Find the stored work that a document is another state of: the same file mended, or the same work read anew.
+"""Find the stored work that a document is another version of: the same file corrected, or the same work read anew.
 
 A name alone does not say so: two novels may both lie in `testo.txt`, and two volumes bear one title. So the name of the
 file, or author and title, must agree, and most of the stored text must stand in the new one.
@@ -15,7 +15,7 @@ from stilnovo.reading.text_builder import Book
 from stilnovo.text.italian import fold, words
 
 #: Of the runs of words of the stored text, how many must stand in the new one: less where the file has the same name.
-#: Two of 40 novels share 1.4 % at most; two transcriptions of one novel 96 %; a text with one word in twelve mended keeps
+#: Two of 40 novels share 1.4 % at most; two transcriptions of one novel 96 %; a text with one word in twelve changed keeps
 #: 71 %, with one in eight 60 %.
 SAME_FILE, SAME_NAMES = 0.5, 0.7
 #: Words in a run; single words where both texts have fewer than `SHORT`.

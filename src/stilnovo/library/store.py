@@ -1,7 +1,7 @@
 """Store a library in one SQLite file: texts, works, sections and passages are the truth, the index is derived.
 
 A work is stored in one transaction (write-ahead log), so a process killed at any moment leaves either the whole work
-or none of it, and a work that replaces an older state of itself either whole; the index catches up before the next
+or none of it, and a work that replaces an older version of itself either whole; the index catches up before the next
 search. The same text is never stored twice, whatever its file was called. Ids of works and passages are never given
 twice, so that an index that lags behind cannot point at other words.
 """
@@ -41,7 +41,7 @@ _QUICK = 1
 class Added:
     """Result of `add`: the work, and whether its text is new.
 
-    `replaced` is the older state of it that it replaced; `namesake` a work of its author and title with another text.
+    `replaced` is the older version that it replaced; `namesake` a work of its author and title with another text.
     """
 
     work: Work
@@ -169,7 +169,7 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
     def add(self, document: Book, *, keep_both: bool = False) -> Added:
         """Store a work with its sections and passages, unless its text is stored already.
 
-        A work of which the document is another state (see `older`) is replaced, with `keep_both` it is kept beside it.
+        A work of which the document is another version (see `older`) is replaced, with `keep_both` it is kept beside it.
         A text that was stored before files were kept is completed with its file.
         """
         same = self._same_text(document)
@@ -182,7 +182,7 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
         return replace(added, namesake=self.work(others[0])) if others else added
 
     def older(self, document: Book) -> Work | None:
-        """The stored work that the document is another state of; None: there is none, or the document's own text.
+        """The stored work that the document is another version of; None: there is none, or the document's own text.
 
         The name of the file, or author and title, must agree, and most of the work's text must stand in the document.
         """

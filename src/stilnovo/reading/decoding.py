@@ -44,7 +44,7 @@ def decode(data: bytes, name: str) -> str:
 
 
 def decoded(data: bytes, name: str) -> Decoded:
-    """Decode as `decode` does, and say what had to be mended."""
+    """Decode as `decode` does, and say what was repaired."""
     wide = _wide(data)
     if data.startswith(tuple(_MAGIC)) or (b"\x00" in data and not wide):
         kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "binary data")
@@ -53,13 +53,13 @@ def decoded(data: bytes, name: str) -> Decoded:
     text = _LINE_END.sub("\n", text.removeprefix("\ufeff"))
     if not text.strip():
         raise InputError(f"{name} is empty.", "It holds no text.", "Choose another file.")
-    text, mended = _mend_double(text)
+    text, repaired = _repair_double(text)
     strange = len(_CONTROL.findall(text))
     if strange * 200 > len(text):
         raise InputError(
             f"{name} is not plain text.", f"It holds {strange} control characters.", "Save it as UTF-8 text."
         )
-    warnings = (f"{mended} letters had been encoded twice (Ã¨ for è) and were mended.",) if mended else ()
+    warnings = (f"{repaired} letters had been encoded twice (Ã¨ for è) and were repaired.",) if repaired else ()
     return Decoded(unicodedata.normalize("NFC", text), warnings)
 
 
@@ -175,25 +175,25 @@ def _fit_accented(char: str, left: str, right: str) -> float:
     return -0.5 if left.isdigit() else 1.0
 
 
-def _mend_double(text: str) -> tuple[str, int]:
-    """Mend UTF-8 that was taken for Windows text and encoded again (*perchÃ©*); returns the text and how many letters.
+def _repair_double(text: str) -> tuple[str, int]:
+    """Repair UTF-8 that was taken for Windows text and encoded again (*perchÃ©*); returns the text and how many letters.
 
     Only where hardly any letter is accented otherwise: a text that speaks of Ã© stays as it is.
     """
     pairs = _DOUBLE.findall(text) if "Ã" in text or "â€" in text else []
     if not pairs or len(pairs) * 2 < sum(text.count(letter) for letter in "àèéìòùÈ"):
         return text, 0
-    mended = 0
+    repaired = 0
 
     def mend(match: re.Match[str]) -> str:
-        nonlocal mended
+        nonlocal repaired
         raw = b"".join(char.encode("cp1252") if ord(char) > 0xFF else char.encode("latin-1") for char in match.group())
         try:
             letter = raw.decode("utf-8")
         except UnicodeDecodeError:
             return match.group()
-        mended += 1
+        repaired += 1
         return letter
 
     whole = _DOUBLE.sub(mend, text)
-    return (whole.replace("Ã ", "à ") if mended else whole), mended
+    return (whole.replace("Ã ", "à ") if repaired else whole), repaired

@@ -36,7 +36,7 @@ class UploadName(BaseModel):
 
 
 class Confirmation(UploadName):
-    """Names of an uploaded work, and whether an older state of it is kept beside it."""
+    """Names of an uploaded work, and whether an older version of it is kept beside it."""
 
     keep_both: bool = False
 

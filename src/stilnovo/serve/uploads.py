@@ -159,7 +159,7 @@ def preview(staged: Staged, library: Library) -> dict[str, Any]:
 
 
 def confirm(staged: Staged, names: Names, library: Library, *, keep_both: bool = False) -> Added:
-    """Add a staged file to the library; an older state of the same work is replaced unless both are kept."""
+    """Add a staged file to the library; an older version of the same work is replaced unless both are kept."""
     added = library.add(staged.read(names), keep_both=keep_both)
     if not added.new:  # a text that is there already takes the names that were typed for it now
         added = replace(added, work=library.rename(added.work, names))
