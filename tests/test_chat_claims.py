@@ -283,6 +283,44 @@ def test_however_it_is_cut_an_answer_reads_the_same(library: Library, passages: 
         assert "Ada Rossi" not in bare
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"Si legge {FALSE}:\n[P1]", f"Brano:\n\n{FALSE}\n\n[P1]", f"&gt; {FALSE}\n[P1]", f":::quote\n{FALSE}\n:::\n[P1]",
+        f"{FALSE} / e poi fuggì nella notte [P1]", f"Nina venne,\n{FALSE}\n[P1].",
+    ],
+)  # fmt: skip
+def test_nothing_is_cited_that_lines_of_their_own_present(
+    library: Library, passages: list[Passage], answer: str
+) -> None:
+    shown, _ = checked(answer, passages, library)
+    assert "Ada Rossi" not in shown and FALSE in shown
+
+
+def test_a_line_after_a_colon_is_a_quotation_where_a_citation_follows(
+    library: Library, passages: list[Passage]
+) -> None:
+    shown_false(*checked(f"Vi si legge:\n\n{FALSE}\n\n(La barca, cap. I)", passages, library))
+    shown, _ = checked(f"Vi si legge:\n\n{TRUE}\n\n(La barca, cap. I)", passages, library)
+    assert f"«{TRUE}» {CITED}" in shown
+    shown, quotes = checked(f"Vi si legge:\n\n{FALSE}\n\nAltro.", passages, library)
+    assert not quotes and UNVERIFIED not in shown
+
+
+def test_a_word_or_two_are_shown_without_their_sentence(library: Library, passages: list[Passage]) -> None:
+    assert checked("L'«assassino» [P1] passa.", passages, library)[0] == "L'«assassino» passa."
+    assert "non" in checked("Nina «disse nulla» [P1].", passages, library)[0]
+
+
+@pytest.mark.parametrize(
+    "said", [" – dice Nina – ", ", – disse Nina, – ", " — scrive Ada Rossi — ", ", dice la Rossi, "]
+)
+def test_who_says_it_may_stand_inside_the_marks(library: Library, passages: list[Passage], said: str) -> None:
+    first, rest = TRUE[:25], TRUE[26:]
+    shown, (quote,) = checked(f"«{first}{said}{rest}» [P1]", passages, library)
+    assert shown == f"«{TRUE}» {CITED}" and quote.status == "repaired"
+
+
 def test_the_cases(shared_data: Path) -> None:
     cases = shared_data.parent / "cases" / "library"
     if not cases.is_dir():

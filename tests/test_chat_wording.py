@@ -342,3 +342,20 @@ def test_signs_and_units_belong_to_figures(claim: str, sound: bool) -> None:
         library.add(Book(Names("Prova", "A"), "La temperatura era di -5 °C, e il 50% degli uomini tremava.", "a"))
         section = library.sections(library.works()[0])[0]
         assert verify(claim, section, library.text(section.work)).sound is sound
+
+
+@pytest.mark.parametrize(
+    ("source", "claim", "shown"),
+    [
+        ("Fu un grande re: così vogliono i cortigiani.", "Fu un grande re", "Fu un grande re[: così vogliono i cortigiani.]"),
+        ("A sentir lui, il podestà era un ladro.", "il podestà era un ladro", "[A sentir lui,] il podestà era un ladro"),
+        ("Sono tutti uguali, a parole.", "Sono tutti uguali", "Sono tutti uguali[, a parole.]"),
+        ("Il fiume, che quasi s'asconde, esce, e l'ampia riva sale.", "l'ampia riva sale", "l'ampia riva sale"),
+        ("Venne 'Ntoni coi figli.", "Ntoni coi figli", "'Ntoni coi figli"),
+    ],
+)  # fmt: skip
+def test_views_are_shown_and_no_more_than_turns(source: str, claim: str, shown: str) -> None:
+    with Library.open(None) as library:
+        library.add(Book(Names("Prova", "A"), source, "a"))
+        section = library.sections(library.works()[0])[0]
+        assert verify(claim, section, library.text(section.work)).shown == shown

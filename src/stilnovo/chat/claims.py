@@ -334,7 +334,10 @@ def _fenced(text: str, at: int, fence: re.Match[str], final: bool, limit: int) -
 
 
 def announced_lines(text: str, at: int, *, final: bool) -> Claim | None:
-    """Lines of their own after *dice:*, a weak claim: several short ones (verse), or some that end in a hard break."""
+    """Lines of their own after *dice:*, a weak claim: several short ones (verse), or some that end in a hard break.
+
+    One line alone is introduced by nothing: it may as well be a summary, unless a citation follows.
+    """
     if not final and re.compile(r":\s*\Z").match(text, at):
         raise NeedMore
     colon = re.compile(r":[ \t]*\n\s*").match(text, at)
@@ -354,8 +357,9 @@ def announced_lines(text: str, at: int, *, final: bool) -> Claim | None:
     lines = lines[:cited]
     hard = len(lines) > 1 and all(re.search(r"(?:  |\\|<br\s*/?>)[ \t]*$", line) for line in lines[:-1])
     short = len(lines) > 1 and max(map(len, lines)) <= 72 and not any(map(LIST.match, lines))
-    if not hard and not short:
+    alone = len(lines) == 1 and len(lines[0]) <= HELD // 2 and not re.search(r"[«»“”„\"‹›<>*_`]", lines[0])
+    if not hard and not short and not alone:
         return None
     block = "\n".join(lines)
     stop = colon.end() + len(block.rstrip())
-    return Claim(colon.end(), stop, bare(block), False, True)
+    return Claim(colon.end(), stop, bare(block), False, len(lines) > 1)

@@ -21,6 +21,11 @@ _DENIES = (
     "|assurd[oaie]|errore|sbagli\\w+|guai|lungi|invece|anziché|anzichè|piuttosto|manc(?:a|ò|ava)|proibi\\w+|viet\\w+|impedi\\w+|rifiut\\w+"
     "|smett\\w+|smis\\w+|smess[oa]|cess(?:ò|a|ava|ato|arono)|rinunci\\w+|evit\\w+|dimentic\\w+"
 )
+#: Ways of saying that something is only somebody's view, or no fact.
+_VIEWS = (
+    "a\\s+(?:sentir\\w*|detta|parole|quanto\\s+(?:pare|dicono|si\\s+dice))|stando\\s+a\\w*|in\\s+(?:apparenza|sogno|teoria)|apparentemente|per\\s+(?:burla|finta|ridere)"
+    "|così\\s+(?:almeno\\s+)?(?:vogli|cred|dic|pens|vuol|vorrebb|pare|sembra|si\\s+dic|si\\s+cred)\\w*"
+)
 _CONDITIONS = (
     "se|qualora|purch[éè]|purche|caso|patto|condizione|meno|tranne|salvo|eccetto|fuorch[éè]|fuorche|soltanto|solo(?=\\s+(?:se|quando|per|in|a|chi|dopo|allora|così|con)\\b)|solamente"
     "|quasi|forse|magari|probabilmente|chiss[àa]|ove|allorch[éè]|allorquando"
@@ -40,14 +45,15 @@ def _of(words: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![^\W_])(?:{words})(?![^\W_])", re.I)
 
 
-_TURNS = _of(f"{_DENIES}|{_CONDITIONS}|{_OPINIONS}")
-_CONDITION = _of(_CONDITIONS)
+_TURNS = _of(f"{_DENIES}|{_CONDITIONS}|{_OPINIONS}|{_VIEWS}")
+#: These govern a whole sentence, the others a clause.
+_CONDITION = _of(f"se|qualora|purch[éè]|purche|caso|patto|condizione|meno\\s+che|{_VIEWS}")
 #: Behind a quotation: in its own clause; first in the next one; anywhere in the next one; in a later one.
 _TURNS_BEHIND = _of(
-    f"{_DENIES}|{_CONDITIONS}|(?:{_OPINIONS})(?!\\s+(?:che|di)\\b)|{_ADVERSATIVES}|quando|finch[éè]|come"
+    f"{_DENIES}|{_CONDITIONS}|{_VIEWS}|(?:{_OPINIONS})(?!\\s+(?:che|di)\\b)|{_ADVERSATIVES}|quando|finch[éè]|come"
 )
 _TURNS_FIRST = re.compile(
-    rf"[\s,;:—–»”\"-]*(?:(?:ed?|od?)\s+)?(?:{_DENIES}|{_CONDITIONS}|{_ADVERSATIVES}|quando|finch[éè]|come|mezz[oa])(?![^\W_])",
+    rf"[\s,;:—–»”\"-]*(?:(?:ed?|od?)\s+)?(?:{_DENIES}|{_CONDITIONS}|{_VIEWS}|{_ADVERSATIVES}|quando|finch[éè]|come|mezz[oa])(?![^\W_])",
     re.I,
 )
 _OPINION_NEXT = re.compile(
@@ -82,7 +88,7 @@ _CLAUSE = re.compile(r"[,;:—–]")
 _COORDINATE = re.compile(r"\s*(?:ed?|od?|poi|quindi|allora)\s", re.I)
 _DENIAL = _of(_DENIES)
 _CLOSED = '»”"’‘*_'
-_OPENING = " \t\n«“„\"‘'"
+_OPENING = ' \t\n«“„"‘'
 _CLOSING = "»”\"’')] \n"
 
 
@@ -95,6 +101,11 @@ _OMISSION_TURNS = _of(
 def denies(words: str) -> bool:
     """Whether words deny or condition what stands beside them."""
     return _OMISSION_TURNS.search(words) is not None
+
+
+def denied_beside(before: str, after: str) -> bool:
+    """Whether the clauses directly before and behind a quotation deny or condition it."""
+    return denies(_CLAUSE.split(before)[-1]) or denies(_CLAUSE.split(after, maxsplit=1)[0])
 
 
 def _said(rest: str) -> str:

@@ -68,7 +68,7 @@ SAYING = (
     r"says?|said|writes?|wrote|reads?|quotes?|words?)"
 )
 INTRODUCED = re.compile(
-    rf"(?:\b{SAYING}(?:\s+(?:che|così|come|con|di|in|questo|testualmente|infatti))?(?:(?:\s+(?-i:[A-ZÀ-Ý])\w+){{1,3}},)?\s*[,:—–-]?|:)"
+    rf"(?:\b{SAYING}(?:\s+(?:che|così|come|con|di|in|questo|testualmente|infatti))?(?:(?:\s+(?-i:[A-ZÀ-Ý])\w+){{1,3}},)?\s*[,:—–-]?|:[*_]{{0,3}})"
     r"\s*[(\[]?\s*\Z",
     re.I,
 )

@@ -14,6 +14,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from stilnovo.chat.cuts import denies, turned
+from stilnovo.chat.marks import APHAERESIS
 from stilnovo.chat.slips import is_number, same_word, shows_no_accents, typing_slip
 from stilnovo.chat.wording import UNSEEN, IndexedText, Mark, Parsed, folded, parsed, significant
 
@@ -126,6 +127,8 @@ def _judged(claim: Parsed, first: int, source: IndexedText, dots: bool, exact: b
     own = len(claim.gaps[0])
     if own and claim.keys(0) == sorted(mark.key for mark in head[-own:]):
         start = head[-own].start
+    elif place.text[start - 1 : start] in ("'", "’") and APHAERESIS.match(place.text, start):
+        start -= 1
     covered = _covered([mark.key for mark in claim.gaps[-1]], [mark.key for mark in tail], dots)
     quotes = sum(mark.key == '"' for gap in range(begin + 1, begin + count) for mark in place.gaps[gap])
     quotes += sum(mark.key == '"' and mark.start >= start for mark in head)

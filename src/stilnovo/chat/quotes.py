@@ -14,8 +14,8 @@ The rule, in full:
   left out or exchanged (never moved, and never «?», «!» and «.» for each other), spellings of one word (`slips.same_word`),
   and in one word of four a letter that makes no word at all (`slips.typing_slip`). Also: pieces joined by `[…]` that stand
   verbatim in this order within `OMISSION` characters, when what is left out denies nothing in their sentences; words that
-  the quoter put in, in brackets. It is replaced by the source's exact words (those left out included, those put in not):
-  what is shown is always the source.
+  the quoter put in, in brackets or as *– dice Lucia –*. It is replaced by the source's exact words (those left out included,
+  those put in not): what is shown is always the source.
 * **unverified**: everything else. A word left out, put in or exchanged, or lines joined that do not follow each other,
   is not repaired: it may change the sense.
 
@@ -30,7 +30,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from stilnovo.chat.cuts import denies
+from stilnovo.chat.cuts import denied_beside, denies
 from stilnovo.chat.matching import Match, best_match, indexed, joined_pieces
 from stilnovo.chat.slips import distance
 from stilnovo.chat.wording import LETTER, skeleton
@@ -85,6 +85,11 @@ class Quote:
         gap = "" if self.after[:1] in ",;:.!?" else " "
         after = f"{gap}[{self._one_line(self.after)}]" if self.after else ""
         return before + self._one_line(self.text) + after
+
+    @property
+    def brief(self) -> str:
+        """A word or two as shown in passing: what turns their sense only where it denies them directly."""
+        return self.shown if denied_beside(self.before, self.after) else self._one_line(self.text)
 
     def _one_line(self, text: str) -> str:
         text = _COMPOUND_AT_END.sub("-", text)
@@ -147,6 +152,16 @@ _INSERTED = re.compile(
 _BROKEN = re.compile(rf"(?<={LETTER})[-‐¬]\n\s*(?={LETTER})")
 
 
+#: Who says it, put in by the quoter: «Addio – dice Lucia – monti».
+_SAYS = (
+    r"(?:dice|disse|diceva|scrive|scrisse|rispond\w+|rispose|aggiun\w+|continua|continuò|prosegue|proseguì|esclam\w+|osserva|osservò|ricorda|spiega|grid\w+"
+    r"|replic\w+|afferm\w+|nota|narra|racconta|confess\w+|ammette|ammise|comment\w+|chiede|chiese|domand\w+|canta|conclude|concluse)"
+)
+_SPEAKER_PUT_IN = re.compile(
+    rf"(?<=[\w,;.!?…])\s*[–—-]\s?{_SAYS}\b[^–—«»“”\n]{{0,60}}[–—-]\s?(?=\S)|(?<=\w),\s{_SAYS}\s[^,–—«»“”\n]{{1,40}},\s"
+)
+
+
 def _forms(claimed: str) -> Iterator[tuple[str, bool]]:
     """Ways of reading a claim, and whether each can be verified: without its marks, with broken words joined, without insertions."""
     bare = _unwrapped(claimed)
@@ -163,6 +178,8 @@ def _forms(claimed: str) -> Iterator[tuple[str, bool]]:
             denies(m.group()) for m in _INSERTED.finditer(plain)
         ):
             yield without.strip(), False
+    if (said := _SPEAKER_PUT_IN.sub(" ", bare)) != bare:
+        yield said, False
 
 
 def verify(claimed: str, section: Chapter, text: str) -> Quote:

@@ -261,14 +261,16 @@ class Checker:
         said = _SENTENCE_END.split(text[max(0, key.start() - BEFORE) : key.start()])[-1]
         # Whatever encloses words beside a key may be meant as a mark.
         enclosed = text[: key.start()][-1:] in tuple(')]}|/=~>»”"›＂') and not self._titled
-        quoting = enclosed or self._beside_quotation() or _QUOTING.search(said) is not None
+        space = key.group()[: len(key.group()) - len(key.group().lstrip())]
+        # A key that has its line to itself may cite the lines above it; bars part verses.
+        apart = "\n" in space and not text[key.end() :].partition("\n")[0].strip(" .")
+        quoting = enclosed or apart or " / " in said or self._beside_quotation() or _QUOTING.search(said) is not None
         place = STARTS.search(text, key.end(), end)
         while place and not quoting:
             quotation = self._quotation_at(text, place.start(), final)
             quoting = quotation is not None and bool(quotation[0].words)
             place = STARTS.search(text, place.start() + 1, end)
         given = [] if quoting else [p for number in keys_of(key.group()) if (p := self._passage(number))]
-        space = key.group()[: len(key.group()) - len(key.group().lstrip())]
         if given:
             reference = f"(cfr. {'; '.join(dict.fromkeys(passage.citation for passage in given))})"
             self._show((space or " " * bool(self._length)) + reference)
@@ -296,7 +298,7 @@ class Checker:
         self._since = ""
         self._notes.update(cited.notes)
         if quote.sound and count < CLAIMED_WORDS:
-            self._show(f"«{quote.shown}»{cited.punctuation}")
+            self._show(f"«{quote.brief}»{cited.punctuation}")
             return cited.end
         if quote.sound:
             printed = quote.printed()
