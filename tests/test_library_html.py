@@ -333,7 +333,7 @@ def test_an_attribute_or_a_depth_without_end_costs_no_more_than_its_length() -> 
 
 def test_more_elements_than_any_book_has_are_refused() -> None:
     with pytest.raises(InputError, match="more elements than any book"):
-        html_tree.parse_tree("<b></b>" * 1000, "a.html", 999)
+        html_tree.parse_page("<b></b>" * 1000, "a.html", 999)
 
 
 @pytest.mark.parametrize(

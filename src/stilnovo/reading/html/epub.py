@@ -15,7 +15,7 @@ from zipfile import ZipFile
 from stilnovo.errors import InputError
 from stilnovo.reading.archive import MOST_MEMBERS, member, open_archive
 from stilnovo.reading.html import markup
-from stilnovo.reading.html.html_tree import MOST_ELEMENTS, Element, page_text, parse_tree
+from stilnovo.reading.html.html_tree import MOST_ELEMENTS, Element, page_text, parse_page
 from stilnovo.reading.html.notes import find_notes
 from stilnovo.reading.html.outline import ContentsEntry, Outline, find_contents, from_nav, from_ncx, landmarks
 from stilnovo.reading.html.page_kind import page_kind
@@ -44,7 +44,7 @@ class _Package:
 
     def tree(self, path: str) -> Element:
         """Parse a member of the archive."""
-        return parse_tree(page_text(member(self.archive, path, self.name), self.name), self.name)
+        return parse_page(page_text(member(self.archive, path, self.name), self.name), self.name)
 
     def _package_path(self) -> str:
         if "META-INF/container.xml" in self.archive.namelist():
@@ -164,7 +164,7 @@ def _roots(package: _Package, pages: Iterable[str]) -> dict[str, Element]:
         except InputError as error:
             package.warnings.append(f"{path} could not be read: {error}".replace("\n", " "))
             continue
-        roots[path] = parse_tree(content, package.name, left)
+        roots[path] = parse_page(content, package.name, left)
         left -= content.count("<")
     package.warnings += [
         f"{posixpath.basename(path)} is missing from the archive; the other pages were read." for path in missing[:20]

@@ -267,7 +267,7 @@ def _skip(content: str, mark: re.Match[str], last: dict[str, int]) -> int | None
     return content.index(">", at) + 1 if at <= last[">"] else None
 
 
-def parse_tree(content: str, name: str, most: int = MOST_ELEMENTS) -> Element:
+def parse_page(content: str, name: str, most: int = MOST_ELEMENTS) -> Element:
     """Parse a page; its root is an `html` element.
 
     Raises:

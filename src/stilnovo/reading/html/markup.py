@@ -13,7 +13,7 @@ from functools import cache
 
 from stilnovo.errors import InputError
 from stilnovo.reading.html.flow import ApartFlow, Aside, Flow, MainFlow
-from stilnovo.reading.html.html_tree import BLOCKS, Element, page_text, parse_tree
+from stilnovo.reading.html.html_tree import BLOCKS, Element, page_text, parse_page
 from stilnovo.reading.html.notes import find_notes, is_heading
 from stilnovo.reading.html.outline import ContentsEntry, Outline, find_contents
 from stilnovo.reading.html.roles import apparatus_kind, is_initial, is_line, is_poem, line_number
@@ -228,7 +228,7 @@ def page(content: str, name: str) -> Book:
     Raises:
         InputError: there is nothing in it.
     """
-    root = parse_tree(content, name)
+    root = parse_page(content, name)
     kinds = find_contents(root, "", [""], find_notes({"": root}))
     # A page without headings has its sections where its table of contents leads.
     headed = sum(map(is_heading, root.walk())) > 1

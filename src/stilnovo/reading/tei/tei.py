@@ -23,8 +23,8 @@ from stilnovo.reading.tei.tei_divisions import (
     Division,
     Siblings,
     arranged,
+    division_kind,
     is_poem,
-    kind_of,
     leading_heads,
     poems,
 )
@@ -104,7 +104,7 @@ class _Frame:
         """The groups of lines in it that are poems of their own."""
         if not (self.tag in ("body", "front", "back", "text") or is_division(self.tag)):
             return set()
-        return poems(self.element, kind_of(self.element) if is_division(self.tag) else "")
+        return poems(self.element, division_kind(self.element) if is_division(self.tag) else "")
 
     @cached_property
     def paragraphs(self) -> bool:
@@ -251,7 +251,7 @@ class _Walker(TeiWriter):
             return BlockStyle(True, verse_number(frame.element.get("n") or ""), part)
         if frame.tag == "lg":
             return BlockStyle(True, loose=True)
-        poem = type_of(frame.element) in ("verse", "versi", "poem", "poetry") or kind_of(parent.element) in POEMS
+        poem = type_of(frame.element) in ("verse", "versi", "poem", "poetry") or division_kind(parent.element) in POEMS
         if frame.tag in ("ab", "p") and poem and frame.element.find("{*}lb") is not None:
             return BlockStyle(True, loose=True)
         return BlockStyle()

@@ -162,12 +162,12 @@ class Division:
     def _heading(self, start: int, end: int) -> Heading | None:
         if self.label:
             return Heading(start, end, self.depth, "parte", None, self.label)
-        said = kind_of(self.element) or ("poesia" if self.poem else "")
+        said = division_kind(self.element) or ("poesia" if self.poem else "")
         described: tuple[str, int | None, str, str] | None
         if self.lines:
             described = _of_heading([*self.lines, *self.later], said, self.element.get("n") or "", self.siblings)
         else:
-            named = kind_of(self.element) or self.siblings.many or self.element.get("n")
+            named = division_kind(self.element) or self.siblings.many or self.element.get("n")
             nameless = not named or type_of(self.element) == "liminal"
             described = None if nameless else _without_heading(self.element, said, self.siblings)
         return Heading(start, end, self.depth, *described) if described else None
@@ -178,7 +178,7 @@ def _first_words(element: ET.Element) -> str:
     return "".join(head.itertext()).strip()[:40] if head is not None else ""
 
 
-def kind_of(element: ET.Element) -> str:
+def division_kind(element: ET.Element) -> str:
     """What a division is by its `type` or name, in Italian; empty where it does not say."""
     said = fold(type_of(element)) or tag_of(element)
     return _KINDS.get(said, "" if said in _NO_TYPE else said)
@@ -226,7 +226,7 @@ def poems(element: ET.Element, kind: str) -> set[ET.Element]:
     groups = [child for child in children if tag_of(child) == "lg"]
     if not groups or {tag_of(child) for child in children[children.index(groups[0]) :]} - {"lg", "div"}:
         return set()
-    typed = {group for group in groups if kind_of(group) in POEMS or kind_of(group) == "canto"}
+    typed = {group for group in groups if division_kind(group) in POEMS or division_kind(group) == "canto"}
     if kind in POEMS:
         return typed if len(typed) > 1 and groups[0] in typed else set()
     own = {group for group in groups if group in typed or tag_of(group[0] if len(group) else group) == "head"}

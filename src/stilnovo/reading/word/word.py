@@ -18,7 +18,7 @@ from stilnovo.reading.archive import open_archive
 from stilnovo.reading.names import Names
 from stilnovo.reading.note_marks import is_note_mark
 from stilnovo.reading.text_builder import ApparatusKind, Book, TextBuilder, tag_of
-from stilnovo.reading.word.word_parts import WordParts, child, value
+from stilnovo.reading.word.word_parts import WordParts, attribute_of, child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -121,9 +121,9 @@ class _Walk:
             if tag_of(element) == "instrText":
                 if waiting:
                     waiting[-1][1].append(element.text or "")
-            elif value(element, "fldCharType") == "begin":
+            elif attribute_of(element, "fldCharType") == "begin":
                 waiting.append((element, []))
-            elif value(element, "fldCharType") == "end" and waiting:
+            elif attribute_of(element, "fldCharType") == "end" and waiting:
                 begin, code = waiting.pop()  # a field that is never closed is none: it would swallow the document
                 self.closed[begin] = "".join(code)
         self.walk(root)
@@ -182,24 +182,26 @@ class _Walk:
     def on_sym(self, element: _Element) -> None:
         """A character by its number in a font."""
         code = (
-            int(value(element, "char") or "0", 16) if re.fullmatch(r"[0-9A-Fa-f]{1,4}", value(element, "char")) else 0
+            int(attribute_of(element, "char") or "0", 16)
+            if re.fullmatch(r"[0-9A-Fa-f]{1,4}", attribute_of(element, "char"))
+            else 0
         )
         code -= 0xF000 if code >= 0xF000 else 0
         letter = chr(code) if code >= 32 and not 0xD800 <= code < 0xE000 else ""
-        if value(element, "font").lower() == "symbol" and letter.isascii() and letter.isalpha():
+        if attribute_of(element, "font").lower() == "symbol" and letter.isascii() and letter.isalpha():
             letter = _GREEK[letter.islower()][ord(letter.lower()) - ord("a")]
-        elif re.match(r"wingdings|webdings|symbol|zapf", value(element, "font"), re.I):
+        elif re.match(r"wingdings|webdings|symbol|zapf", attribute_of(element, "font"), re.I):
             letter = ""  # an ornament
         self.say(letter)
 
     def on_r(self, element: _Element) -> None:
         """A run: hidden words and the numbers of notes are no text."""
         properties = child(element, "rPr")
-        if child(properties, "vanish") is not None and value(child(properties, "vanish")) not in ("0", "false"):
+        if child(properties, "vanish") is not None and attribute_of(child(properties, "vanish")) not in ("0", "false"):
             return self.within("other", element)
         if child(element, "footnoteReference") is not None or child(element, "endnoteReference") is not None:
             return self.within("note", element)  # with a mark of its own, if it has one
-        if value(child(properties, "vertAlign")) == "superscript" or self.parts.marks_note(properties):
+        if attribute_of(child(properties, "vertAlign")) == "superscript" or self.parts.marks_note(properties):
             mark = "".join(e.text or "" for e in element if tag_of(e) == "t").strip()
             before = "".join(piece.text for piece in self.pieces[-8:] if not piece.kind)
             if is_note_mark(mark, before):
@@ -207,7 +209,7 @@ class _Walk:
         return self.walk(element)
 
     def _note(self, sort: str, element: _Element) -> None:
-        note = self.notes.pop((sort, value(element, "id")), None)
+        note = self.notes.pop((sort, attribute_of(element, "id")), None)
         if note is not None:
             for piece in _note_words(self.parts, note):
                 self.say(piece.text, piece.kind)
@@ -226,7 +228,7 @@ class _Walk:
 
     def on_fldChar(self, element: _Element) -> None:
         """The code of a field begins, its result, its end."""
-        kind = value(element, "fldCharType")
+        kind = attribute_of(element, "fldCharType")
         if kind == "begin" and element in self.closed:
             self.fields.append((self.closed[element], False))
         elif kind == "separate" and self.fields:
@@ -236,14 +238,14 @@ class _Walk:
 
     def on_fldSimple(self, element: _Element) -> None:
         """A field with its result."""
-        self.fields.append((value(element, "instr"), True))
+        self.fields.append((attribute_of(element, "instr"), True))
         self.walk(element)
         self.fields.pop()
 
     def on_sdt(self, element: _Element) -> None:
         """A content control: perhaps a table of contents, or a prompt that nobody replaced."""
         properties = child(element, "sdtPr")
-        gallery = value(child(properties, "docPartObj", "docPartGallery"))
+        gallery = attribute_of(child(properties, "docPartObj", "docPartGallery"))
         prompt = child(properties, "showingPlcHdr") is not None
         self.within("contents" if gallery == "Table of Contents" else "other" if prompt else None, element)
         self.pieces.append(_Piece(None, ""))
@@ -257,7 +259,7 @@ class _Walk:
 
     def on_altChunk(self, element: _Element) -> None:
         """Another file inside this one."""
-        target = self.parts.related.get(value(element, "id"), ("", ""))[1]
+        target = self.parts.related.get(attribute_of(element, "id"), ("", ""))[1]
         self.parts.warnings.append(f"Another document inside this one was not read: {target or 'its file is missing'}.")
 
     def on_subDoc(self, element: _Element) -> None:
@@ -293,7 +295,7 @@ class _Walk:
         self.walk(element)
         self.inside -= 1
         pieces, level = _tidy(self.pieces), self.parts.level(properties)
-        initial = value(child(properties, "framePr"), "dropCap") in ("drop", "margin")
+        initial = attribute_of(child(properties, "framePr"), "dropCap") in ("drop", "margin")
         block = _Block(pieces, self.parts.kind(properties), level, initial)
         blocks = [block] if pieces or not self.tables else []
         if not self.inside and any(child(properties, "rPr", tag) is not None for tag in ("del", "moveFrom")):

@@ -48,7 +48,7 @@ class WordStyle(NamedTuple):
     based_on: str
 
 
-def value(element: _Element | None, attribute: str = "val") -> str:
+def attribute_of(element: _Element | None, attribute: str = "val") -> str:
     """An attribute by its local name; empty where the element or the attribute is absent."""
     if element is None:
         return ""
@@ -100,9 +100,12 @@ class WordParts:
         root = self.tree(posixpath.join(folder, "_rels", f"{file}.rels"))
         relations = {}
         for element in root if root is not None else ():
-            kind, target = value(element, "Type").rpartition("/")[2], value(element, "Target")
+            kind, target = attribute_of(element, "Type").rpartition("/")[2], attribute_of(element, "Target")
             inside = posixpath.normpath(posixpath.join("/", folder, target)).lstrip("/")
-            relations[value(element, "Id")] = (kind, "" if value(element, "TargetMode") == "External" else inside)
+            relations[attribute_of(element, "Id")] = (
+                kind,
+                "" if attribute_of(element, "TargetMode") == "External" else inside,
+            )
         return relations
 
     def tree(self, path: str) -> _Element | None:
@@ -125,10 +128,10 @@ class WordParts:
     def notes(self) -> dict[tuple[str, str], _Element]:
         """Footnotes, endnotes and comments by what they are and their identifier, without the rules between them."""
         return {
-            (tag_of(element), value(element, "id")): element
+            (tag_of(element), attribute_of(element, "id")): element
             for root in self.parts("footnotes", "endnotes", "comments")
             for element in root
-            if tag_of(element) in ("footnote", "endnote", "comment") and "eparator" not in value(element, "type")
+            if tag_of(element) in ("footnote", "endnote", "comment") and "eparator" not in attribute_of(element, "type")
         }
 
     def names(self) -> Names:
@@ -146,11 +149,11 @@ class WordParts:
         for root in self.parts("styles"):
             for element in root:
                 if tag_of(element) == "style":
-                    outline = value(child(element, "pPr", "outlineLvl"))
-                    styles[value(element, "styleId")] = WordStyle(
-                        value(child(element, "name")),
+                    outline = attribute_of(child(element, "pPr", "outlineLvl"))
+                    styles[attribute_of(element, "styleId")] = WordStyle(
+                        attribute_of(child(element, "name")),
                         int(outline) if outline.isdecimal() else None,
-                        value(child(element, "basedOn")),
+                        attribute_of(child(element, "basedOn")),
                     )
         return styles
 
@@ -163,8 +166,8 @@ class WordParts:
 
     def level(self, properties: _Element | None) -> int | None:
         """Depth of a paragraph as a heading, 1 the outermost and 0 the work's title; None: it is no heading."""
-        outlines = [value(child(properties, "outlineLvl"))]
-        chain = self._chain(value(child(properties, "pStyle")))
+        outlines = [attribute_of(child(properties, "outlineLvl"))]
+        chain = self._chain(attribute_of(child(properties, "pStyle")))
         if outlines[0].isdecimal():
             return int(outlines[0]) + 1 if int(outlines[0]) < 9 else None
         for style in chain:
@@ -178,10 +181,10 @@ class WordParts:
 
     def kind(self, properties: _Element | None) -> ApparatusKind | None:
         """What a paragraph is by its style, when that is not the author's running text."""
-        names = [style.name for style in self._chain(value(child(properties, "pStyle")))]
+        names = [style.name for style in self._chain(attribute_of(child(properties, "pStyle")))]
         return next((kind for name in names for pattern, kind in _KINDS if pattern.match(name)), None)
 
     def marks_note(self, properties: _Element | None) -> bool:
         """Whether a run has the style of the number of a note."""
-        name = " ".join(style.name for style in self._chain(value(child(properties, "rStyle"))))
+        name = " ".join(style.name for style in self._chain(attribute_of(child(properties, "rStyle"))))
         return bool(re.search(r"(?:foot|end)note (?:reference|anchor|symbol)|rimando nota", name, re.I))
