@@ -22,7 +22,6 @@ EIGHT_BIT = ("cp1252", "iso8859-15", "cp850", "cp437", "mac_roman")
 #: Places of accented letters and signs that are looked at; the rest of a novel is written like its beginning.
 _SEEN = 20_000
 _HIGH = re.compile(rb"(?s)(?<=(.))[\x80-\xff](?=(.))")
-_LINE_END = re.compile(r"\r+\n|[\r\f\x85]")
 _DOUBLE = re.compile(r"[ÂÃâ][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{1,2}")
 
 
@@ -50,7 +49,11 @@ def decoded(data: bytes, name: str) -> Decoded:
         kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "binary data")
         raise InputError(f"{name} is not plain text.", f"It is {kind}.", "Save it as plain text (.txt) and add that.")
     text = data.decode(wide, errors="replace") if wide else _decode_8_bit(data, name)
-    text = _LINE_END.sub("\n", text.removeprefix("\ufeff"))
+    text = text.removeprefix("\ufeff")
+    if "\r\r\n" in text:  # doubled by a transfer
+        text = re.sub(r"\r+\n", "\n", text)
+    for line_end in ("\r\n", "\r", "\f", "\x85"):
+        text = text.replace(line_end, "\n")
     if not text.strip():
         raise InputError(f"{name} is empty.", "It holds no text.", "Choose another file.")
     text, repaired = _repair_double(text)
@@ -82,7 +85,7 @@ def _decode_8_bit(data: bytes, name: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         pairs = len(re.findall(rb"[\xc3\xe2][\x80-\xbf]", data))
-        if pairs * 2 > sum(byte >= 0x80 for byte in data) * 0.8:
+        if pairs * 2 > len(re.findall(rb"[\x80-\xff]", data)) * 0.8:
             raise InputError(
                 f"{name} is damaged: it is UTF-8 with bytes that do not belong.",
                 f"Byte 0x{data[error.start]:02x} at offset {error.start}.",

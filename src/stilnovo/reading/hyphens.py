@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 _HYPHENS = "-‐‑¬\u00ad"
 _BROKEN = re.compile(rf"([^\W_]+(?:[-’'][^\W_]+)*)([{_HYPHENS}])\Z")
+_LINE_ENDS = re.compile(rf"(?<=[^\W_])[{_HYPHENS}]\n\s*")
 _BEGINS = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 _WORD = re.compile(r"[^\W\d_]+(?:[-‐‑][^\W\d_]+)*")
 #: First halves of compounds that are written with a hyphen.
@@ -33,14 +34,14 @@ class Hyphens:
     """Decides by the words of one text, given as its lines."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self.words: Counter[str] = Counter()
-        parted = False
-        for line in lines:
-            words = [word.lower().replace("‐", "-").replace("‑", "-") for word in _WORD.findall(line)]
-            now = broken(line)
-            # The halves of a broken word are no words.
-            self.words.update(words[int(parted) : len(words) - int(now)])
-            parted = now
+        text = "\n".join(lines).lower().replace("‐", "-").replace("‑", "-")
+        self.words = Counter(_WORD.findall(text))
+        for match in _LINE_ENDS.finditer(text):  # the halves of a broken word are no words
+            left, right = (
+                _WORD.findall(text[max(0, match.start() - 60) : match.start()]),
+                _WORD.match(text, match.end()),
+            )
+            self.words.subtract([*left[-1:], *([right.group()] if right else [])])
 
     def joined(self, line: str, following: str) -> str | None:
         """The end of a broken word's line as it goes on in the next: without hyphen, or with it; None: nothing to join."""

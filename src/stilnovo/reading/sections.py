@@ -82,6 +82,8 @@ def _lines(text: str, start: int, end: int, marked: Sequence[VerseLine] | None) 
             return False, ()
         return True, tuple(VerseLine(*span, number) for number, span in enumerate(verse_spans(text, start, end), 1))
     inside = marked[bisect_left(marked, (start,)) : bisect_left(marked, (end,))]
+    if not inside:
+        return False, ()
     letters = sum(not char.isspace() for char in text[start:end])
     verse = sum(not char.isspace() for line in inside for char in text[line.start : line.end]) * 2 > letters
     if not verse:

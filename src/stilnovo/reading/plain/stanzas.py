@@ -32,11 +32,12 @@ def number(book: Book, spaced: bool = True) -> Book:
         book: A text with its headings; where it has lines of verse, none of them is numbered.
         spaced: Whether its white space is that of the print. Where it is not, only verse can have numbers.
     """
-    sections = split(book.text, book.headings, book.lines)
+    # Whether a section is verse is asked only where it has numbers.
+    sections = split(book.text, book.headings, book.lines or ())
     margins = [found for section in sections for found in _margins(book.text, section, spaced)]
     if margins:
         book = _with_lines(edited(book, [edit for edit, _ in margins]), margins)
-        sections = split(book.text, book.headings, book.lines)
+        sections = split(book.text, book.headings, book.lines or ())
     return edited(book, [edit for section in sections for edit in _numerals(book.text, section)])
 
 
@@ -103,7 +104,7 @@ def _numerals(text: str, section: Section) -> list[Edit]:
     rising = sum(b == a + 1 for a, b in pairwise(numbers))
     if len(found) < 2 or rising < 0.8 * (len(found) - 1):
         return []
-    if not section.verse and not is_verse(_NUMERAL.sub("", body)):
+    if not section.verse and not is_verse(body) and not is_verse(_NUMERAL.sub("", body)):
         return []
     return [_between(text, section.body + match.start(), section.body + match.end()) for match in found]
 

@@ -88,12 +88,12 @@ def worded(text: str) -> list[Heading]:
         if heading is None:
             continue
         headings += _parts(heading, match, text)
-    if _TURNED_LINE.search("\n" + text):
-        headings += [
-            heading
-            for match in _TURNED.finditer(text)
-            if (heading := _heading(match.start("number"), match.end("kind"), match["kind"], match["number"]))
-        ]
+    headings += [
+        heading
+        for line in _TURNED_LINE.finditer("\n" + text)
+        if (match := _TURNED.match(text, line.start()))
+        and (heading := _heading(match.start("number"), match.end("kind"), match["kind"], match["number"]))
+    ]
     if _SPACED_LINE.search("\n" + text):
         headings += filter(None, map(_spaced, _SPACED.finditer(text)))
     forms = [form for name in NAMED for form in (name.upper(), name.capitalize()) if form in text]
