@@ -1,8 +1,8 @@
-"""Read a file of any supported format: detect its encoding, drop covers and licences, find its names.
+"""Read a file of any supported format: choose its reader, keep licences and colophons apart, find its names.
 
-Italian texts on people's disks are UTF-8 (with and without byte-order mark), Latin-1 or cp1252, hard-wrapped, one
-paragraph a line or one novel a line; or EPUB, HTML, TEI, Markdown, Word, PDF. What a file is, its first bytes say, not
-its name alone. What cannot be read is refused with the reason, before anything is stored.
+Italian texts on people's disks are plain text of any age, hard-wrapped, one paragraph a line or one novel a line; or EPUB,
+HTML, TEI, Markdown, Word, PDF. What a file is, its first bytes say, not its name alone. What cannot be read is refused
+with the reason, before anything is stored.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from stilnovo.errors import InputError, check_types, reported
+from stilnovo.reading import licences
 from stilnovo.reading.html import epub, markdown, markup
 from stilnovo.reading.names import Names, from_file_name, from_title_page, split_header
 from stilnovo.reading.pdf import pdf
-from stilnovo.reading.plain import licences, plain
+from stilnovo.reading.plain import plain
 from stilnovo.reading.tei import tei
 from stilnovo.reading.text_builder import Book, Edit, edited, set_apart
 from stilnovo.reading.word import word

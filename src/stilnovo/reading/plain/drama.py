@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from stilnovo.reading.headings import Heading
-from stilnovo.reading.plain.licences import paragraphs
+from stilnovo.reading.licences import paragraphs
 from stilnovo.reading.text_builder import Book, Edit, disjoint, edited
 
 _NAME = r"[A-ZÀ-Þ][A-ZÀ-Þ'’.]*(?:[ ]+(?:[A-ZÀ-Þ][A-ZÀ-Þ'’.]*|[eE](?=[ ]))){0,4}"
