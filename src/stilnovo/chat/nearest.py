@@ -15,7 +15,8 @@ from difflib import SequenceMatcher
 from typing import NamedTuple
 
 from stilnovo.chat.matching import indexed, joined_pieces
-from stilnovo.chat.quotes import Quote, skeleton, verify
+from stilnovo.chat.quotes import Quote, verify
+from stilnovo.chat.wording import skeleton
 from stilnovo.library.index import Sought
 from stilnovo.library.passages import TARGET
 from stilnovo.library.records import Chapter

@@ -115,7 +115,7 @@ def _named(name: str) -> str:
 
 
 class _XmlWords:
-    """Character data of XML: `open` and `close` say what stands for a tag, `takes` whether an element's data counts."""
+    """Character data of XML: `mark` gives what stands for a tag, `drops` says whether a reader may leave an element out."""
 
     def __init__(self) -> None:
         self.pieces: list[str] = []

@@ -46,7 +46,7 @@ _GAP, _SMALL = 1.3, 0.93
 
 
 class _Reading(NamedTuple):
-    """A line read as a number and the words beside it; `whole`: nothing but the number. `wide`: they stand apart."""
+    """A line read as a number and the words beside it, if there are any; `wide`: number and words stand far apart."""
 
     number: int
     roman: bool
@@ -188,16 +188,16 @@ class _Pages:
         for head in heads:
             if head.key:
                 groups[head.key].append(head)
-        usual = {(head.page): head for head in heads}
+        by_page = {head.page: head for head in heads}
         repeated = {key for key, group in groups.items() if len(group) > 1 or group[0].numbered}
         taken = False
         for group in groups.values():
-            for head in self.heads_in(group, usual, repeated):
+            for head in self.heads_in(group, by_page, repeated):
                 self.sheets[head.page].kinds[head.line] = "running head"
                 taken = True
         return taken
 
-    def heads_in(self, group: list[_Head], usual: dict[int, _Head], repeated: set[str]) -> list[_Head]:
+    def heads_in(self, group: list[_Head], by_page: dict[int, _Head], repeated: set[str]) -> list[_Head]:
         """Those of the edge lines with the same words that are running heads."""
         size = median(head.size for head in group)
         alike = [head for head in group if head.size <= 1.08 * size]  # a larger one is the title itself
@@ -207,12 +207,12 @@ class _Pages:
         counted = sum(head.numbered for head in alike)
         if counted:
             surely = set_off or caps or known or len(alike) > 1 or first.wide
-            return alike if surely and (counted * 3 >= len(alike) or self.exclusive(alike, usual, repeated)) else []
+            return alike if surely and (counted * 3 >= len(alike) or self.exclusive(alike, by_page, repeated)) else []
         near = sum(
-            b.page - a.page <= 3 or all(_is_known(usual.get(p), repeated) for p in range(a.page + 1, b.page))
+            b.page - a.page <= 3 or all(_is_known(by_page.get(p), repeated) for p in range(a.page + 1, b.page))
             for a, b in pairwise(alike)
         )
-        if near < max(1, len(alike) // 3) or text[:1].islower() or not self.exclusive(alike, usual, repeated):
+        if near < max(1, len(alike) // 3) or text[:1].islower() or not self.exclusive(alike, by_page, repeated):
             return []
         if _NUMBERED.fullmatch(first.key) and not self.titles[first.key]:
             return alike[1:]  # the chapter's own heading, and then its running head
@@ -226,13 +226,13 @@ class _Pages:
         named = caps or (known and short)
         return shown if (set_off and enough and (named or short)) or (many and short) or named else []
 
-    def exclusive(self, group: list[_Head], usual: dict[int, _Head], repeated: set[str]) -> bool:
+    def exclusive(self, group: list[_Head], by_page: dict[int, _Head], repeated: set[str]) -> bool:
         """Whether hardly any page between the first and the last has a line of its text at the height of these."""
         height = median(self.sheets[head.page].lines[head.line].y for head in group)
         others = [
             head
             for page in range(group[0].page, group[-1].page + 1)
-            if (head := usual.get(page)) and head.key != group[0].key
+            if (head := by_page.get(page)) and head.key != group[0].key
         ]
         same = sum(
             abs(self.sheets[head.page].lines[head.line].y - height) <= 2 and not _is_known(head, repeated)

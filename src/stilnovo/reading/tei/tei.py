@@ -29,10 +29,10 @@ from stilnovo.reading.tei.tei_divisions import (
     poems,
 )
 from stilnovo.reading.tei.tei_elements import (
+    ATTRIBUTE_READINGS,
     BLOCKS,
     BREAKS,
     CHOICES,
-    JANUS,
     METADATA,
     RUNNING,
     apart,
@@ -177,12 +177,12 @@ class _Walker(TeiWriter):
         self.open_block(frame, parent, kind is not None)
         if kind:
             frame.capture = self.keep_apart(kind, is_division(tag) or tag in _SEVERAL)
-        elif tag in JANUS and parent.tag not in CHOICES:
+        elif tag in ATTRIBUTE_READINGS and parent.tag not in CHOICES:
             self.two_readings(frame)
         if frame.gap:
             return frame
         if is_whole(tag) and not (element.text or len(element) or tag in _POINTS):
-            self.running.seam = True  # nobody knows what it is; it may well be a break
+            self.running.seam = True  # an unknown empty element may well be a break
         elif is_whole(tag) or (tag == "w" and self.tokens_touch):
             frame.whole = True
             self.running.phrase(begins=True)
@@ -271,7 +271,7 @@ class _Walker(TeiWriter):
 
     def two_readings(self, frame: _Frame) -> None:
         """P4's `<sic corr="…">`: the content is one reading, an attribute the other."""
-        attribute, is_text = JANUS[frame.tag]
+        attribute, is_text = ATTRIBUTE_READINGS[frame.tag]
         other = frame.element.get(attribute)
         if other is None or (is_text and not other.strip() and attribute != "corr"):
             return

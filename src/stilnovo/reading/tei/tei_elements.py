@@ -235,7 +235,7 @@ def readings(element: ET.Element) -> dict[ET.Element, ApparatusKind]:
 
 
 #: P4 writes the other reading in an attribute: `<sic corr="…">`. The attribute of each, and whether its words are the text.
-JANUS = {
+ATTRIBUTE_READINGS = {
     "sic": ("corr", True), "orig": ("reg", True), "abbr": ("expan", True), "corr": ("sic", False), "reg": ("orig", False),
     "expan": ("abbr", False),
 }  # fmt: skip
