@@ -385,3 +385,29 @@ def test_the_listed_files(shared_data: Path) -> None:
     with pytest.raises(InputError, match=r"a\.xhtml is named 5000 times"):
         read(cases / "serve" / "inputs" / "spine.epub")
     assert len(titled(read(cases / "serve" / "inputs" / "mugnaio.epub"))) == 5
+
+
+def test_a_number_above_a_heading_is_its_number() -> None:
+    page = '<html xmlns="http://www.w3.org/1999/xhtml"><body>{}</body></html>'
+    one = page.format(f"<div class='element-number'>1</div><h1>La partenza</h1><p>{PROSE}</p>")
+    two = page.format(f"<p>II</p><h1>Il ritorno</h1><p>{PROSE}</p><p>3</p><h1>Il mare</h1><p>{PROSE}</p>")
+    document = understand(book(OPS__uno_xhtml=one, **{"OPS__due b_xhtml": two}), "libro.epub")
+    sections = split(document.text, document.headings)
+    assert [(section.label, section.title) for section in sections] == [
+        ("Capitolo I", "La partenza"),
+        ("Capitolo II", "Il ritorno"),
+        ("Il mare", ""),
+    ]
+
+
+def test_numbers_that_the_contents_leave_out_are_headings_too() -> None:
+    page = '<html xmlns="http://www.w3.org/1999/xhtml"><body>{}</body></html>'
+    chapters = "".join(f"<p class='c'><b>{n}</b></p><p>{PROSE}</p><p>Anno 1628.</p>" for n in (1, 2, 3))
+    nav = "<nav epub:type='toc'><ol><li><a href='uno.xhtml'>1</a></li><li><a href='due%20b.xhtml'>4</a></li></ol></nav>"
+    members = {
+        "OPS__nav_xhtml": page.format(nav),
+        "OPS__uno_xhtml": page.format(chapters),
+        "OPS__due b_xhtml": page.format(f"<p class='c'><b>4</b></p><p>{PROSE}</p>"),
+    }
+    document = understand(book(**members), "libro.epub")
+    assert labels(document) == ["Capitolo I", "Capitolo II", "Capitolo III", "Capitolo IV"]

@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from stilnovo.errors import InputError
+from stilnovo.library.conservation import compare
 from stilnovo.library.read import read, understand
 from stilnovo.reading.html import html_tree
 from stilnovo.reading.names import Names
@@ -479,3 +480,64 @@ def test_a_page_without_headings_has_the_sections_that_its_contents_name() -> No
     assert labels(document) == ["LA PARTENZA", "IL RITORNO"]
     assert document.text.startswith("LA PARTENZA")
     assert {item.kind for item in document.apparatus} == {"contents", "title page"}
+
+
+SITE = (
+    "<html><head><title>A Zacinto</title></head><body><header class='top'><a href='/'>Poesie</a><nav><ul><li>Home</li></ul></nav></header>"
+    "<p>Home, Foscolo</p>{}<div>Questo sito usa i cookie.</div><footer>Tutti i diritti</footer></body></html>"
+)
+POEM = "<p>Né più mai toccherò le sacre sponde<br>ove il mio corpo fanciulletto giacque,<br>Zacinto mia, che te specchi nell'onde</p>"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<main>{}</main>",
+        "<article>{}</article>",
+        "<main><article>{}</article></main>",
+        "<div role='main'>{}</div>",
+        "<div id='content'><div>{}</div></div>",
+        "<main>{}<aside><p>Articoli</p></aside><div class='sharedaddy'>Condividi</div><footer>3 marzo</footer></main>",
+    ],
+)
+def test_what_a_site_puts_around_a_work_is_apart(content: str) -> None:
+    html = SITE.format(content.format(f"<h2>A Zacinto</h2>{POEM}<h2>Alla sera</h2>{POEM}"))
+    book = understand(html.encode(), "zacinto.html")
+    assert book.text.startswith("A Zacinto\n\nNé più mai")
+    assert book.text.endswith("Zacinto mia, che te specchi nell'onde")
+    assert not compare(html.encode(), "zacinto.html", book.text, book.apparatus).broken
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"<article><h2>I</h2>{POEM * 4}</article><article><h2>II</h2>{POEM}</article>",
+        f"<h2>I</h2>{POEM}<main><p>Avviso</p></main><h2>II</h2>{POEM}",
+    ],
+)
+def test_a_part_of_the_work_is_not_its_content(content: str) -> None:
+    book = understand(SITE.format(content).encode(), "zacinto.html")
+    assert book.text.count("Né più mai") == content.count("Né più mai")
+
+
+def test_a_page_of_wikisource_is_the_text_alone() -> None:
+    html = (
+        "<html><head><title>Canti (Leopardi)/XII. L'infinito - Wikisource</title></head><body>"
+        "<h1 id=firstHeading>Canti (Leopardi)/XII.</h1>"
+        "<div id=contentSub><div class=subpages>&lt; Canti</div></div><div id=mw-content-text><h2>XII. L'INFINITO</h2>"
+        f"{POEM}<h2>XIII. LA SERA</h2>{POEM}</div><footer><ul><li>Pagina modificata.</li></ul></footer></body></html>"
+    )
+    book = understand(html.encode(), "pagina.html")
+    assert book.names.title == "XII. L'infinito"
+    assert book.text.startswith("XII. L'INFINITO\n\nNé più")
+    assert "modificata" not in book.text
+
+
+def test_gutenbergs_header_says_the_author() -> None:
+    html = (
+        "<html><head><title>Cenere | Project Gutenberg</title></head><body><section class='pg-boilerplate pgheader' id='pg-header'>"
+        "<div id='pg-machine-header'><p><strong>Title</strong>: Cenere</p><p><strong>Author</strong>: Grazia Deledda</p></div></section>"
+        "<h2>I</h2><p>Cadeva la notte.</p><h2>II</h2><p>Anania dormiva.</p></body></html>"
+    )
+    names = understand(html.encode(), "libro.html").names
+    assert (names.title, names.author) == ("Cenere", "Grazia Deledda")

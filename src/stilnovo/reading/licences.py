@@ -69,7 +69,7 @@ _COLOPHON = re.compile(
     r"liber\s?liber|progetto manuzio|\be-text\b|edizione elettronica|e-?book|affidabilit|diritti d['’]autore\s*:|licenza\s*:|tratto da\s*:"
     r"|codice isbn|digitalizzazione\s*:|impaginazione\s*:|pubblicazione\s*:|pubblicato da\s*:|revisione\s*:|soggetto\s*:|copertina\s*:"
     r"|traduttore\s*:|curatore\s*:|traduzione\s*:|autore\s*:|titolo\s*:|\bnote\s*:\s*$|html\s*:|www\.|https?://|\S@\S+\.\w"
-    r"|^\s*\d\s*:\s*affidab|^\s*[A-Z]{3}\d{6}\b|manybooks|feedbooks|^informazioni\s*$"
+    r"|(?:libro|e-?book) ti è piaciuto|fai una donazione|^\s*\d\s*:\s*affidab|^\s*[A-Z]{3}\d{6}\b|manybooks|feedbooks|^informazioni\s*$"
     r"|^\s*informazioni (?:tecniche|sui? |sul )|[^\S\n]*-{10,}[^\S\n]*\Z",
     re.I | re.M,
 )  # fmt: skip

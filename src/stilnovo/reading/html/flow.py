@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from stilnovo.reading.headings import number_of
 from stilnovo.reading.text_builder import Apparatus, ApparatusKind, HeadingMark, TextBuilder
 
 #: Stand in the text of a block for what stands apart and for the image of an initial; no page can hold them.
@@ -264,21 +265,33 @@ class MainFlow(Flow):
         super().__init__(vocabulary)
         self.builder, self.begin = builder, begin
         self.numeral: tuple[_Line, str] | None = None
+        self.opens, self.numeral_opens = True, False  # no words were put yet; nor before the numeral
 
     def put(self, lines: list[_Line], gap: str, verse: bool, heading: int) -> None:
         """Put the lines of a block; what stands apart in them keeps its place.
 
-        A number alone before a stanza, under the heading of a section, is the stanza's, and stands apart.
+        A number alone before a stanza, under the heading of a section, is the stanza's, and stands apart; one that opens
+        a page, before a heading without a number, belongs to the heading.
         """
+        opens, self.opens = self.opens, self.opens and not any(line.text for line in lines)
         if self.numeral:
             (before, wide), self.numeral = self.numeral, None
+            words = [line.text for line in lines if line.text]
+            if heading and self.numeral_opens and words and number_of(words)[0] is None:
+                self.put_lines([before, *lines], wide, verse, heading)
+                return
             if verse and any(line.text for line in lines):
                 before.asides.append((0, Aside("line number", before.text)))
                 before.text = ""
             self.put_lines([before], wide, False, 0)
         full = [line for line in lines if line.text]
-        if len(full) == 1 and not heading and self.builder.heading_marks and _NUMERAL.fullmatch(full[0].text):
-            self.numeral = full[0], gap
+        if (
+            len(full) == 1
+            and not heading
+            and (opens or self.builder.heading_marks)
+            and _NUMERAL.fullmatch(full[0].text)
+        ):
+            self.numeral, self.numeral_opens = (full[0], gap), opens
         else:
             self.put_lines(lines, gap, verse, heading)
 

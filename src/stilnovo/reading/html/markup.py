@@ -16,9 +16,10 @@ from stilnovo.reading.html.flow import ApartFlow, Aside, Flow, MainFlow
 from stilnovo.reading.html.html_tree import BLOCKS, Element, page_text, parse_page
 from stilnovo.reading.html.notes import find_notes, is_heading
 from stilnovo.reading.html.outline import ContentsEntry, Outline, find_contents
-from stilnovo.reading.html.roles import apparatus_kind, is_initial, is_line, is_poem, line_number
+from stilnovo.reading.html.page_kind import around_work
+from stilnovo.reading.html.roles import apparatus_kind, is_initial, is_line, is_poem, line_number, marks
 from stilnovo.reading.html.title_page import without_title_page
-from stilnovo.reading.names import Names, direct_name, old_year
+from stilnovo.reading.names import Names, direct_name, from_header, old_year
 from stilnovo.reading.note_marks import is_note_mark
 from stilnovo.reading.text_builder import ApparatusKind, Book, TextBuilder
 
@@ -214,12 +215,15 @@ def named(root: Element) -> Names:
         key = (element.get("name") or element.get("property") or element.tag).lower()
         words = " ".join((element.get("content") or element.words()).split())
         fields.setdefault(key.removeprefix("dc.").removeprefix("dcterms.").removeprefix("og:"), words)
-    title = re.sub(r"\s*[|–—-]\s*(?:Wikisource|Project Gutenberg).*$", "", fields.get("title", ""))
+    title, source = re.subn(r"\s*[|–—-]\s*(Wikisource|Project Gutenberg).*$", "", fields.get("title", ""))
+    title = title.rpartition("/")[2] if source and "Wikisource" in fields["title"] else title
     title = re.sub(r"^The Project Gutenberg eBook of ", "", title, flags=re.I)
     parts = re.match(r"(.+), (?:by|di) (.+)$", title)
     title, author = parts.groups() if parts else (title, "")
     author = direct_name(fields.get("author") or fields.get("creator") or author)
-    return Names(title, author, old_year(fields.get("date", "")))
+    names = Names(title, author, old_year(fields.get("date", "")))
+    headers = [e for e in root.walk() if not {"pg-machine-header", "pg-header"}.isdisjoint(marks(e)[1])]
+    return names.over(from_header(headers[-1].lines())) if headers else names
 
 
 def page(content: str, name: str) -> Book:
@@ -229,7 +233,7 @@ def page(content: str, name: str) -> Book:
         InputError: there is nothing in it.
     """
     root = parse_page(content, name)
-    kinds = find_contents(root, "", [""], find_notes({"": root}))
+    kinds = {**around_work(root), **find_contents(root, "", [""], find_notes({"": root}))}
     # A page without headings has its sections where its table of contents leads.
     headed = sum(map(is_heading, root.walk())) > 1
     links = [] if headed else [e for listed, kind in kinds.items() if kind == "contents" for e in listed.find("a")]

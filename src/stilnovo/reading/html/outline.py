@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 
+from stilnovo.reading import numerals
 from stilnovo.reading.headings import CHAPTERS, PARTS, compared, number_of
 from stilnovo.reading.html.html_tree import BLOCKS, Element
 from stilnovo.reading.html.notes import Place, is_heading, place
@@ -40,6 +41,9 @@ _TO_PAGE = re.compile(r"(?:\.{3,}|…|\s)\s*(?:pag\.\s*)?\d{1,4}\W*\Z")
 _LINKS, _SHARE = 3, 0.6
 #: A title or a line of links consists of no more elements than this.
 _FEW = 30
+# A paragraph of a number alone; no more headings than that are missing in a row.
+_ALONE = re.compile(r"(?<=\n\n)[ \t]*(\d{1,3}|[IVXLC]{1,8})\.?[ \t]*(?=\n\n)")
+_MISSING = 200
 #: A label printed farther below than this where its section begins is not its heading.
 _NEAR = 300
 _NAMED = re.compile(
@@ -148,8 +152,27 @@ class Outline:
         builder.heading_marks = [
             (start, end, depth or least, lines) for start, end, depth, lines in builder.heading_marks
         ]
+        _mark_missing(builder)
         join_titles(builder)
         _mark_verse(builder)
+
+
+def _mark_missing(builder: TextBuilder) -> None:
+    """Mark the headings that are missing among headings of a number alone: a paragraph of that number, where all are there."""
+    text, added = builder.text, list[HeadingMark]()
+    numbers = [
+        numerals.value(lines[0].strip(" .")) if len(lines) == 1 and start < end else None
+        for start, end, _, lines in builder.heading_marks
+    ]
+    for (first, second), (mark, following) in zip(pairwise(numbers), pairwise(builder.heading_marks), strict=True):
+        if not first or not second or not 1 < second - first <= _MISSING or mark[2] != following[2]:
+            continue
+        at, between = mark[1], list[HeadingMark]()
+        for alone in _ALONE.finditer(text, mark[1], following[0]):
+            if numerals.value(alone[1]) == first + 1 + len(between) and alone.start() >= at:
+                between.append((alone.start(1), alone.end(1), mark[2], [alone[1]]))
+        added += between if len(between) == second - first - 1 else []
+    builder.heading_marks = sorted([*builder.heading_marks, *added], key=lambda mark: mark[:2])
 
 
 def _mark_verse(builder: TextBuilder) -> None:

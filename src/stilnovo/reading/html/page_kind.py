@@ -31,6 +31,44 @@ _PAGE_WORDS: tuple[tuple[re.Pattern[str], ApparatusKind, int], ...] = (
 _LICENCE = re.compile(r"©|copyright|isbn|diritti|licen[sc]|rights|gutenberg|creative commons|imprint|edizione", re.I)
 
 
+#: A site's page holds at least this share of its letters in what it calls its content.
+_CONTENT = 0.5
+
+
+def around_work(root: Element) -> dict[Element, ApparatusKind]:
+    """Find what a site puts around a work on its page: what stands outside the content that the page marks as such.
+
+    `main`, `article` and `role="main"` mark it, and what Wikisource calls it; a heading outside is the page's title and stays.
+    """
+    total = letters_of(root.words())
+    marked = [element for element in root.walk() if _is_content(element)]
+    articles = [element for element in marked if element.tag == "article"]
+    marked = marked if len(articles) == 1 else [element for element in marked if element.tag != "article"]
+    whole = [element for element in marked if letters_of(element.words()) >= _CONTENT * total]
+    if not whole:
+        return {}
+    content = whole[-1]
+    inside: Element | None = content
+    around: dict[Element, ApparatusKind] = {}
+    while inside is not None and inside.parent is not None:
+        for beside in inside.parent.children:
+            if isinstance(beside, Element) and beside is not inside and beside.tag != "head":
+                around[beside] = "title page" if is_heading(beside) else "other"
+        inside = inside.parent
+    for element in content.walk():
+        if element.tag in ("aside", "footer") and not element.get("epub:type") and element.parent in (content, *whole):
+            around[element] = "other"
+    return around
+
+
+def _is_content(element: Element) -> bool:
+    return (
+        element.tag in ("main", "article")
+        or element.get("role") == "main"
+        or element.get("id") in ("mw-content-text", "bodyContent", "content", "main-content")
+    )
+
+
 def page_kind(
     root: Element, path: str, kinds: Mapping[Element, ApparatusKind], words: Sequence[str], linear: bool
 ) -> ApparatusKind | None:

@@ -25,7 +25,7 @@ _TYPES = _table(
     contents="toc doc-toc landmarks loi lot loa lov index doc-index toc-brief directory",
     title_page="titlepage halftitlepage halftitle cover doc-cover seriespage",
     licence="copyright-page imprint imprimatur",
-    colophon="colophon doc-colophon publisher-logo",
+    colophon="colophon doc-colophon publisher-logo other-credits contributors",
     argument="bridgehead",
     speaker="persona",
     stage="stage-direction",
@@ -51,7 +51,11 @@ _CLASSES = _table(
     speaker="speaker persona personaggio",
     stage="stage stagedir stage-direction stagedirection stage-dir didascalia stagedirections",
     other="ws-noexport mw-editsection noprint catlinks printfooter mw-jump-link mw-indicators sistersitebox mw-navigation "
-    "mw-empty-elt sitesub navbox metadata-nav",
+    "mw-empty-elt sitesub navbox metadata-nav contentsub subpages "
+    "breadcrumb breadcrumbs site-header site-footer site-nav site-navigation skip-link widget-area share sharedaddy "
+    "share-buttons social-share addtoany post-meta entry-meta entry-footer postmetadata post-tags related-posts "
+    "post-navigation nav-links pagination comments-area comment-list comment-respond cookie-banner cookie-notice cookie-law-info-bar "
+    "cookie-consent newsletter advertisement",
 )
 # Ids that say what an element is; others (`contents`, `note`, `page`) name the whole of a site's page as often.
 _IDS = frozenset(
@@ -76,6 +80,11 @@ _IDS = frozenset(
         "footer",
         "mw-head",
         "mw-panel",
+        "contentsub",
+        "comments",
+        "sidebar",
+        "cookie-banner",
+        "cookie-notice",
     ]
 )
 _PAGES = frozenset(
