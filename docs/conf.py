@@ -30,6 +30,7 @@ CONTENTS = """
 docs/install
 docs/training
 docs/own_benchmarks
+docs/library
 docs/results
 docs/cli
 docs/api
