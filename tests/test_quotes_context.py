@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterator
 
 import pytest
 
 from stilnovo.chat.essay import check_text
+from stilnovo.chat.essay_text import read_essay
 from stilnovo.library.store import Library
 from stilnovo.reading.names import Names
 from stilnovo.reading.text_builder import Book
@@ -79,3 +82,53 @@ def test_words_left_out_are_shown_whatever_they_say(library: Library) -> None:
         (quotation,) = check_text(other, "Si legge: «che aveva studiato a Padova […] vinse la causa contro i frati».")
         assert quotation.status == "inexact" and quotation.source is not None
         assert "e non a Pavia" in quotation.source.text
+
+
+def test_items_rows_and_italics_of_a_page(library: Library) -> None:
+    page = (
+        f"<p>Tema.</p><ul><li>Bruno Neri: «{PANE}»</li><li>Bruno Neri: «{BARCA}»</li><li>Ada Rossi: «{BARCA}»</li></ul>"
+        f"<table><tr><td>Ada Rossi</td><td>«{BARCA}»</td></tr><tr><td>Bruno Neri</td><td>«{BARCA}»</td></tr></table>"
+        f"<p>Come si legge: <em>{BARCA}</em> (Neri, <i>Forno</i>).</p><p>È <i>una cosa</i> nota.</p>"
+    )
+    essay = read_essay(f"<html><body>{page}</body></html>".encode(), "tema.html")
+    expected = ["verified", "misattributed", "verified", "verified", "misattributed", "misattributed"]
+    assert [quotation.status for quotation in check_text(library, essay.text, essay.notes)] == expected
+
+
+def word_file(body: str) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        space = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+        archive.writestr("word/document.xml", f'<w:document xmlns:w="{space}"><w:body>{body}</w:body></w:document>')
+    return made.getvalue()
+
+
+def test_italics_and_tables_of_word(library: Library) -> None:
+    runs = "".join(
+        f'<w:r><w:rPr><w:i/></w:rPr><w:t xml:space="preserve">{part}</w:t></w:r>' for part in (BARCA[:20], BARCA[20:])
+    )
+    rows = "".join(
+        f"<w:tr><w:tc><w:p><w:r><w:t>{label}</w:t></w:r></w:p></w:tc><w:tc><w:p><w:r><w:t>«{BARCA}»</w:t></w:r></w:p></w:tc></w:tr>"
+        for label in ("Ada Rossi", "Bruno Neri")
+    )
+    body = f"<w:p><w:r><w:t>Neri scrive: </w:t></w:r>{runs}</w:p><w:tbl>{rows}</w:tbl><w:p><w:r><w:t>Fine.</w:t></w:r></w:p>"
+    essay = read_essay(word_file(body), "tema.docx")
+    checked = [quotation.status for quotation in check_text(library, essay.text, essay.notes)]
+    assert checked == ["misattributed", "verified", "misattributed"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Rossi scrisse *Il fu Mario Pascoli* (Rossi, 1904) e *Sei personaggi in cerca di casa* (1921).", []),
+        ("Come nota la critica in *La letteratura della nuova stagione* (vol. II, p. 33), è così.", []),
+        ("La novella «La giara rotta di casa» (Rossi) è breve; «Lingua e stile nella prosa» (Bologna, 1980).", []),
+        ("Rossi scrive: *La barca era rossa di vergogna* (cap. I).", ["not_found"]),
+        ("«La barca era rossa di vergogna» (Rossi, cap. I).", ["not_found"]),
+        (f"*{BARCA}* scrive Neri.", ["misattributed"]),
+        (f"\\begin{{quote}}\n{BARCA}\n\\end{{quote}}", ["verified"]),
+        (f"Prima «{BARCA}»[^1]\n\n- Bruno Neri: '{PANE}'\n\n[^1]: A. Rossi.", ["verified", "verified"]),
+    ],
+)  # fmt: skip
+def test_titles_and_other_signs(library: Library, text: str, expected: list[str]) -> None:
+    assert statuses(library, text) == expected

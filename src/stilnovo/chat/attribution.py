@@ -24,8 +24,8 @@ _ABBREVIATED = "".join(rf"(?<!\b(?i:{word}))" for word in _SHORTENED.split()) + 
 _SENTENCE_END = re.compile(rf"{_ABBREVIATED}[.!?…]+[»”\"’')\]]*(?=\s+[«“\"(·>—–]?\s*[A-ZÀ-Ý·])")
 #: What is looked back at for the block of a quotation and the one that introduces it.
 _REACH = 600
-#: Where another block begins: a paragraph, a row, an item, a heading.
-_BLOCK = re.compile(r"\n[ \t]*\n\s*|(?<=\n)(?=[ \t]*(?:[-*+•][ \t]|\d{1,3}[.)][ \t]|#{1,6}[ \t]|\||>))")
+#: Where another block begins: a paragraph, a row (of cells between bars or tabs), an item, a heading.
+_BLOCK = re.compile(r"\n[ \t]*\n\s*|(?<=\n)(?=[ \t]*(?:[-*+•][ \t]|\d{1,3}[.)][ \t]|#{1,6}[ \t]|\||>|[^\n]{1,300}\t))")
 _HEADING = re.compile(r"[ \t]*#{1,6}[ \t][^\n]*\n")
 _ITEM = re.compile(r"\s*(?:[-*+•][ \t]|\d{1,3}[.)][ \t])")
 _SAID_BEFORE = re.compile(r"[^\W\d_]{2}")
@@ -206,7 +206,7 @@ def _contexts(masked: str, start: int, end: int) -> Iterator[str]:
     stop = _SENTENCE_END.search(after)
     *previous, sentence = _sentences(own)
     after = after[: stop.end() if stop else len(after)]
-    if not own.lstrip().startswith("|") and not _SAID_BEFORE.search(own):
+    if "\t" not in own and not own.lstrip().startswith("|") and not _SAID_BEFORE.search(own):
         item = _ITEM.match(own)
         introducing = (block for block in reversed(earlier) if _SAID_BEFORE.search(block))
         block = next((block for block in introducing if not (item and _ITEM.match(block))), "")

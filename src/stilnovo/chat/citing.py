@@ -39,7 +39,8 @@ PARENTHESIS = re.compile(r"\((?P<round>(?:[^()\n]|\([^()\n]{0,60}\)){2,200})\)|\
 #: A reference is not longer; more words after a dash are a speech, in parentheses a remark.
 REFERENCE_WORDS = 14
 _AFTER_DASH = re.compile(
-    r"(?:[—–―]|--?(?= )|(?i:fonte|tratto da|da|source|rif|riferimento)[.]?[ \t]*:)[ \t]*(?P<reference>[^\n«“\"]{2,160})(?=\n|\Z)"
+    r"(?:[—–―]|--?(?= )|(?i:fonte|tratto da|da|source|rif|riferimento)[.]?[ \t]*:)[ \t]*"
+    r"(?![^\n]{0,120}:[ \t]*[‘’'„_*<`»›&])(?P<reference>[^\n«“\"]{2,160})(?=\n|\Z)"
 )
 _LETTER = r"[^\n;:«“\"()\[\]]"
 _AFTER_COMMA = re.compile(

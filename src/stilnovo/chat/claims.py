@@ -111,7 +111,7 @@ def claim_at(text: str, at: int, *, final: bool, limit: int = HELD) -> Claim | N
         return tagged
     if char == "&" and not final and ENTITY_BEGUN.match(text, at):
         raise NeedMore
-    if char == "\\" and not final and re.compile(r"\\[a-z]{0,9}\*?\Z").match(text, at):
+    if char == "\\" and not final and re.compile(r"\\[a-z]{0,9}\*?(?:\{[a-z]{0,12})?\Z").match(text, at):
         raise NeedMore
     if char in "'`<," and at + 1 == len(text) and not final:
         raise NeedMore
@@ -125,7 +125,7 @@ def claim_at(text: str, at: int, *, final: bool, limit: int = HELD) -> Claim | N
 
 def _opens(text: str, at: int, kind: str, final: bool) -> bool:
     """Whether a mark that can also close stands where one opens."""
-    if kind in ("«", "“", "„", "‹", "「", "<q", "<b", "\\"):
+    if kind in ("«", "“", "„", "‹", "「", "<q", "<b", "\\", "\\b"):
         return True
     before = text[at - 1] if at else " "
     opening = OPENING[kind].match(text, at)

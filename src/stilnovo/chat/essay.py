@@ -40,7 +40,13 @@ _SAID = re.compile(
     r"\b(?:scriv\w+|scriss\w+|dice|disse|dicono|legg\w+|recita\w*|rispo\w+|esclam\w+|grid\w+|conclud\w+)(?:\s+che|\s+così)?\s*[:,]?\s*\Z",
     re.I,
 )
-_DATED = re.compile(r"\s*(?:,|\()\s*\d{4}\b")
+_SAYS_BEHIND = re.compile(
+    r"\s*[,–—-]?\s*(?:(?:così|come)\s+)?(?:scriv\w+|scriss\w+|dice|disse|annota|afferm\w+|recita|esclama|legg\w+|si legge)\b",
+    re.I,
+)
+_DATED = re.compile(r"\s*(?:,|\()[^()\n]{0,40}?\b\d{4}\b")
+#: What cites on a line of its own, without a dash.
+_LINE_BEHIND, _QUOTED_NEXT = re.compile(r"[.,;:]?\s*\n\s*[^\W\d_]"), re.compile(r"[.:]?\s*\n\s*[«“„\"‘>*]")
 
 
 class NoteText(NamedTuple):
@@ -155,7 +161,9 @@ class _Check:
             origin = attribution(said, masked, claim.start, cited.end, self._names)
             place = bisect_right(starts, at if note else claim.start)
             bare = CheckedQuotation(claim.words, "not_found", claim.start, claim.end, place, note, origin.said, None)
-            yield self._looked_up(bare, origin)
+            checked = self._looked_up(bare, origin)
+            if checked.source or not _maybe_title(text, claim):
+                yield checked
 
     def _refer(self, text: str) -> bool:
         return refers(text, self._names) or is_foreign(text)
@@ -176,6 +184,8 @@ class _Check:
                 at += 1
                 continue
             cited = citation_after(text, claim.end, self._refer, self._names.is_reference, final=True)
+            if self._labelled(text, claim, cited):
+                cited = Citation(claim.end)
             if ending := ending_citation(claim.words, self._refer):
                 inner = ending.group().strip(" \n\t()[].,;—–-")
                 claim = claim._replace(words=claim.words[: ending.start()].rstrip())
@@ -188,6 +198,13 @@ class _Check:
                 continue
             at = max(claim.end, at + 1)
 
+    def _labelled(self, text: str, claim: Claim, cited: Citation) -> bool:
+        """Whether the line below a quotation is the label of the next one: labels stand above, or this one is inside a sentence."""
+        if not (_LINE_BEHIND.match(text, claim.end, cited.end) and _QUOTED_NEXT.match(text, cited.end)):
+            return False
+        above = text[max(0, claim.start - 200) : claim.start]
+        return not above.endswith("\n") or self._refer(above.rstrip().rpartition("\n")[2])
+
     def _counts(self, text: str, claim: Claim, cited: Citation) -> bool:
         count = len(words(claim.words))
         if not count or self._names.is_title(claim.words):
@@ -196,10 +213,10 @@ class _Check:
             said = count == _STRESSED and claim.strong and _SAID.search(text, max(0, claim.start - 60), claim.start)
             return count > 1 and bool(cited.references or said)
         if not claim.strong:
-            return claim.introduced or cited.cites
-        titled = count <= _TITLE and not cited.cites and claim.words[0].isupper() and claim.words[-1] not in ".!?…,;"
+            return claim.introduced or cited.cites or _SAYS_BEHIND.match(text, claim.end) is not None
         before = text[max(0, claim.start - 60) : claim.start]
-        return not (titled and (_WORK_WORD.search(before) or _DATED.match(text, claim.end)))
+        dated = _DATED.match(text, claim.end) and not any(map(self._names.named, cited.references))
+        return not (_like_title(claim) and ((_WORK_WORD.search(before) and not cited.cites) or dated))
 
     def _looked_up(self, bare: CheckedQuotation, origin: Attribution) -> CheckedQuotation:
         """Look a quotation up: the place that best fits what the text says, of those where its words stand, or nearly."""
@@ -225,6 +242,22 @@ class _Check:
             name = fold(origin.writer).split()[-1]
             return name in fold(f"{work.author} {work.title}") or origin.writer in self._library.text(work)
         return origin.fits(work.id)
+
+
+def _like_title(claim: Claim) -> bool:
+    return len(words(claim.words)) <= _TITLE and claim.words[0].isupper() and claim.words[-1] not in ".!?…,;"
+
+
+def _maybe_title(text: str, claim: Claim) -> bool:
+    """Whether words that stand nowhere may be a title that the library does not know: in italics, or behind *la novella*."""
+    before = text[max(0, claim.start - 60) : claim.start]
+    said = _SAID.search(before) is not None and not re.search(r"\bscriss\w+\s*\Z", before)  # *scrisse La giara*
+    return (
+        _like_title(claim)
+        and not said
+        and not before.rstrip().endswith(":")
+        and bool(not claim.strong or _WORK_WORD.search(before))
+    )
 
 
 def _place_difference(origin: Attribution, quote: Quote) -> PlaceDifference:

@@ -2,7 +2,8 @@
 
 Unusual: what a file only lays out as a quotation is put between « and » before it is read, as the library's readers keep words
 and not their layout: `blockquote` and `q` of HTML, paragraphs of Word in a style for quotations or indented on both sides. Plain
-text and Markdown are taken as they are typed, with their own signs.
+text and Markdown are taken as they are typed, with their own signs. Italics of four words or more stand between asterisks, and items of
+lists of HTML behind a bullet, as in Markdown.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ _TYPED = frozenset(["", ".txt", ".text", ".md", ".markdown"])
 _HTML = frozenset([".html", ".htm", ".xhtml"])
 _OPENS = re.compile(rb"(?i)(<(?:blockquote|q)\b[^<>]{0,500}>(?:\s|<(?:p|div|span|em|i)\b[^<>]{0,500}>){0,8})")
 _CLOSES = re.compile(rb"(?i)((?:\s|</(?:p|div|span|em|i)\s*>){0,8}</(?:blockquote|q)\s*>)")
+_ITALIC = re.compile(rb"(?i)<(em|i)((?:\s[^<>]{0,200})?)>((?:[^<>\s]+\s+){3}[^<>]{1,600}?)(\s{0,8})</\1\s*>")
+_ITEM = re.compile(rb"(?i)(<li(?:\s[^<>]{0,200})?>)")
+#: A run of Word in italics, and some of them in a row.
+_ITALIC_RUN = (
+    r'<w:r(?: [^<>]*)?>(?:(?!</?w:r[ >]).){0,1500}?<w:i(?: w:val="(?:1|true|on)")?/>(?:(?!</?w:r[ >]).){0,9999}</w:r>'
+)
+_ITALIC_RUNS = re.compile(rf"(?:{_ITALIC_RUN})+", re.S)
 _WORD_PART, _PART_BYTES = "word/document.xml", 50_000_000
 _PARAGRAPH = re.compile(r"<w:p(?: [^<>]*)?>(?:(?!</?w:p[ >]).)*</w:p>", re.S)
 _QUOTATION_STYLE = re.compile(r'<w:pStyle w:val="[^"]*(?:quot|citaz|blocktext)[^"]*"', re.I)
@@ -52,6 +60,7 @@ def read_essay(data: bytes, name: str) -> EssayText:
         text, warnings = decoded(data, file or "The text")
         return EssayText(file, text, (), warnings)
     if suffix in _HTML:
+        data = _ITEM.sub("\\1• ".encode(), _ITALIC.sub(rb"<\1\2>*\3*\4</\1>", data))
         data = _CLOSES.sub(rb"&raquo;\1", _OPENS.sub(rb"\1&laquo;", data))
     elif suffix == ".docx":
         data = _marked_word(data)
@@ -99,6 +108,12 @@ def _marked_word(data: bytes) -> bytes:
         return data  # the reader says what is wrong with it
 
 
+def _marked_italics(runs: re.Match[str]) -> str:
+    said = "".join(re.findall(r"<w:t(?: [^<>]*)?>([^<>]*)</w:t>", runs.group()))
+    mark = "<w:r><w:t>*</w:t></w:r>"
+    return f"{mark}{runs.group()}{mark}" if len(said.split()) > 3 and said == said.strip() else runs.group()
+
+
 def _marked_paragraph(paragraph: str) -> str:
     properties, end, rest = paragraph.partition("</w:pPr>")
     indent = _INDENT.search(properties)
@@ -107,6 +122,6 @@ def _marked_paragraph(paragraph: str) -> str:
     )
     quoted = _QUOTATION_STYLE.search(properties) or (len(sides) == 2 and min(sides) >= _INDENTED)
     if not end or not quoted or "<w:t" not in rest:
-        return paragraph
+        return _ITALIC_RUNS.sub(_marked_italics, paragraph) if "<w:i" in paragraph else paragraph
     left, right = (f"<w:r><w:t>{mark}</w:t></w:r>" for mark in "«»")
     return f"{properties}{end}{left}{rest.removesuffix('</w:p>')}{right}</w:p>"

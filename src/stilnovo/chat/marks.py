@@ -16,6 +16,8 @@ def forms(marks: str) -> str:
     return rf"(?:[{re.escape(marks)}]|&(?i:{'|'.join(sorted(names, key=len, reverse=True))});)"
 
 
+#: LaTeX's environments for quotations.
+_QUOTED_PLACE = r"(?:quot(?:e|ation)|displayquote|verse|citazione)"
 #: Pairs: opening pattern, closing pattern, whether opening and closing can be told apart (and so be nested).
 PAIRS: dict[str, tuple[str, str, bool]] = {
     "«": (forms("«"), forms("»"), True),
@@ -32,6 +34,7 @@ PAIRS: dict[str, tuple[str, str, bool]] = {
     ",,": (r",,", rf"(?:''|{forms('“”')}|\")", False),
     "「": ("[「『《〈❮⟪≪⟨❛]", "[」』》〉❯⟫≫⟩❜]", True),
     "\\": (r"\\(?:enquote|textquote)\*?\{", r"\}", False),
+    "\\b": (rf"\\begin\{{{_QUOTED_PLACE}\}}", rf"\\end\{{{_QUOTED_PLACE}\}}", True),
     "<q": (r"<(?i:q)\b[^<>]{0,200}>", r"</(?i:q)\s*>", True),
     "<b": (r"<(?i:blockquote|pre)\b[^<>]{0,200}>", r"</(?i:blockquote|pre)\s*>", True),
 }
