@@ -50,7 +50,8 @@ export function take(file) {
 }
 
 const found = () => result.quotations.length;
-const summary = () => (found() ? `${found() === 1 ? t("one_quotation") : t("quotations", { n: number(found()) })}: ${STATUSES.filter((one) => result.counts[one]).map((one) => `${number(result.counts[one])} ${t(`check_${one}`)}`).join(", ")}` : t("no_quotations"));
+const named = (status, count) => t(count === 1 ? `check_${status}` : `checks_${status}`);
+const summary = () => (found() ? `${found() === 1 ? t("one_quotation") : t("quotations", { n: number(found()) })}: ${STATUSES.filter((one) => result.counts[one]).map((one) => `${number(result.counts[one])} ${named(one, result.counts[one])}`).join(", ")}` : t("no_quotations"));
 
 /** The words around a quotation in the text. */
 function around(quotation) {
@@ -89,7 +90,7 @@ function card(quotation) {
 function tally() {
   const choose = (status) => () => { only = only === status ? "" : status; draw(); $(`only-${status}`)?.focus(); };
   return h("ul.tally", { id: "tally", tabindex: -1, "aria-label": summary() }, STATUSES.map((status) => h("li", {}, h("button", { type: "button", id: `only-${status}`, class: LOOKS[status][1], disabled: !result.counts[status], "aria-pressed": String(only === status), onclick: choose(status) },
-    h("strong", {}, number(result.counts[status] ?? 0)), h("span", {}, icon(LOOKS[status][0]), t(`check_${status}`))))));
+    h("strong", {}, number(result.counts[status] ?? 0)), h("span", {}, icon(LOOKS[status][0]), named(status, result.counts[status] ?? 0))))));
 }
 
 const report = () => JSON.stringify({ name: result.name, counts: result.counts, quotations: result.quotations }, null, 1);
