@@ -17,7 +17,8 @@ from stilnovo.reading.archive import MOST_MEMBERS, member, open_archive
 from stilnovo.reading.html import markup
 from stilnovo.reading.html.html_tree import MOST_ELEMENTS, Element, page_text, parse_page
 from stilnovo.reading.html.notes import find_notes
-from stilnovo.reading.html.outline import ContentsEntry, Outline, find_contents, from_nav, from_ncx, landmarks
+from stilnovo.reading.html.outline import ContentsEntry, Outline, from_nav, from_ncx, landmarks
+from stilnovo.reading.html.page_contents import find_contents
 from stilnovo.reading.html.page_kind import page_kind
 from stilnovo.reading.html.title_page import is_title_page, without_title_page
 from stilnovo.reading.names import Names, direct_name, old_year

@@ -15,7 +15,8 @@ from stilnovo.errors import InputError
 from stilnovo.reading.html.flow import ApartFlow, Aside, Flow, MainFlow
 from stilnovo.reading.html.html_tree import BLOCKS, Element, page_text, parse_page
 from stilnovo.reading.html.notes import find_notes, is_heading
-from stilnovo.reading.html.outline import ContentsEntry, Outline, find_contents
+from stilnovo.reading.html.outline import ContentsEntry, Outline
+from stilnovo.reading.html.page_contents import find_contents
 from stilnovo.reading.html.page_kind import around_work
 from stilnovo.reading.html.roles import apparatus_kind, is_initial, is_line, is_poem, line_number, marks
 from stilnovo.reading.html.title_page import without_title_page

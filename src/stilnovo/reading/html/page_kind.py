@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from stilnovo.reading.html.html_tree import Element
 from stilnovo.reading.html.notes import is_heading
-from stilnovo.reading.html.outline import letters_of
+from stilnovo.reading.html.page_contents import letters_of
 from stilnovo.reading.html.roles import apparatus_kind
 from stilnovo.reading.text_builder import ApparatusKind
 from stilnovo.text.italian import fold
