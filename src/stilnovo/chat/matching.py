@@ -119,7 +119,7 @@ def _judged(claim: Parsed, first: int, source: IndexedText, dots: bool, exact: b
     last = begin + count - 1
     if place.marked[last] and not claim.marked[-1]:
         place.marked[last] = not source.closes_quotation(offset + place.spans[last][1])
-    same = exact and _verbatim(claim, place, begin, dots)
+    same = exact and _verbatim(claim, place, begin)
     if not same and not _repairable(claim, place, begin, source):
         return None
     head, tail = place.gaps[begin], place.gaps[begin + count]
@@ -202,7 +202,7 @@ def _covered(own: list[str], marks: list[str], dots: bool) -> int:
     return upto if set(marks[count:upto]) & {"?", "!"} else count
 
 
-def _verbatim(claim: Parsed, place: Parsed, begin: int, dots: bool) -> bool:
+def _verbatim(claim: Parsed, place: Parsed, begin: int) -> bool:
     """Whether the claim has the source's letters and marks, but for what the quoter may leave out at the ends."""
     count, last = len(claim.words), begin + len(claim.words) - 1
     if place.marked[last] and not claim.marked[-1] and place.words[last][-1] in "aeiouAEIOU":

@@ -215,7 +215,7 @@ def line_number(text: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def _inline(element: Element, types: list[str], classes: list[str]) -> ApparatusKind | None:
+def _inline(element: Element, classes: list[str]) -> ApparatusKind | None:
     """Numbers in the text or its margin, where the text of the element is one."""
     floats = "style" in element.attributes and _FLOATS.search(element.get("style"))
     anchor = element.tag in ("a", "span") and _PAGE_ID.fullmatch(element.get("id") or element.get("name"))
@@ -251,7 +251,7 @@ def apparatus_kind(element: Element) -> ApparatusKind | None:
     for word in types:
         if word in _TYPES:
             return _TYPES[word]
-    kind = _inline(element, types, classes)
+    kind = _inline(element, classes)
     if kind or tag in ("body", "html"):
         return kind
     return _by_class(element, classes)
