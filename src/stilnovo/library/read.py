@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import Literal, NamedTuple
 
 from stilnovo.errors import InputError, check_types, reported
 from stilnovo.reading import licences
@@ -24,15 +25,29 @@ from stilnovo.reading.word import word
 MAXIMUM_BYTES = 64 * 2**20
 
 
-#: The reader of each suffix: bytes and the file's name to a `Book`. A new format is one function and its line here.
-READERS: dict[str, Callable[[bytes, str], Book]] = {
-    ".txt": plain.parse, ".text": plain.parse, ".md": markdown.parse, ".markdown": markdown.parse, ".xml": tei.parse, ".tei": tei.parse,
-    ".html": markup.parse, ".htm": markup.parse, ".xhtml": markup.parse, ".epub": epub.parse, ".docx": word.parse,
-    ".pdf": pdf.parse,
+class Format(NamedTuple):
+    """How files of a format are read: `parse` makes a `Book` of the bytes and the file's name.
+
+    `begins` is how every such file begins. `rules`: what is not marked is found by rules: *all* there is, where nothing is
+    marked; the *rest* (letters by their dates, speakers, numbers beside verses); or nothing. `names` says that the file
+    itself gives the work's names, so that they are not looked for on a title page.
+    """
+
+    parse: Callable[[bytes, str], Book]
+    begins: bytes = b""
+    rules: Literal["all", "rest", ""] = "rest"
+    names: bool = False
+
+
+_PLAIN, _MARKDOWN, _HTML = Format(plain.parse, rules="all"), Format(markdown.parse), Format(markup.parse)
+_TEI = Format(tei.parse, rules="", names=True)
+#: The format of each suffix. A new one is a function and its line here.
+FORMATS: dict[str, Format] = {
+    ".txt": _PLAIN, ".text": _PLAIN, ".md": _MARKDOWN, ".markdown": _MARKDOWN, ".xml": _TEI, ".tei": _TEI, ".html": _HTML, ".htm": _HTML,
+    ".xhtml": _HTML, ".epub": Format(epub.parse, b"PK\x03\x04"), ".docx": Format(word.parse, b"PK\x03\x04"),
+    ".pdf": Format(pdf.parse, b"%PDF-", rules=""),
 }  # fmt: skip
-SUFFIXES = frozenset(READERS)
-# How files of some suffixes must begin.
-_MAGIC = {".pdf": b"%PDF-", ".epub": b"PK\x03\x04", ".docx": b"PK\x03\x04"}
+SUFFIXES = frozenset(FORMATS)
 
 
 def understand(data: bytes, name: str, given: Names | None = None) -> Book:
@@ -48,25 +63,23 @@ def understand(data: bytes, name: str, given: Names | None = None) -> Book:
         raise InputError(
             f"{file}: files of this kind are not read.", f"Read are {', '.join(sorted(SUFFIXES))}.", "Save it as .txt."
         )
-    if not suffix and data.startswith(_MAGIC[".pdf"]):
+    if not suffix and data.startswith(FORMATS[".pdf"].begins):
         suffix = ".pdf"
-    if not data.startswith(_MAGIC.get(suffix, b"")):
+    reader = FORMATS.get(suffix, _PLAIN)
+    if not data.startswith(reader.begins):
         raise InputError(f"{file} is no {suffix[1:].upper()} file.", f"It begins with {data[:8]!r}.", "Check the file.")
-    reader = READERS.get(suffix, plain.parse)
-    book = reader(data, file)
+    book = reader.parse(data, file)
     spans, told = licences.surroundings(book.text)
     book = set_apart(book, spans)
     header, rest = split_header(book.text) if book.headings is None else (Names(), book.text)
     book = set_apart(book, [(0, len(book.text) - len(rest), "header")] if len(rest) < len(book.text) else [])
     hint = from_file_name(stem)
     names = (given or Names()).over(header).over(told).over(book.names)
-    if suffix not in (".xml", ".tei"):
+    if not reader.names:
         names = names.over(from_title_page(book.text, hint))
     names = names.over(hint)
-    if reader is plain.parse:
-        book = plain.arrange(book, names)
-    elif reader in (markup.parse, epub.parse, markdown.parse, word.parse):
-        book = plain.complete(book)
+    if reader.rules:
+        book = plain.arrange(book, names) if reader.rules == "all" else plain.complete(book)
     end = len(book.text.rstrip("\n"))
     start = end - len(book.text[:end].lstrip("\n"))
     book = edited(book, [edit for edit in (Edit(0, start), Edit(end, len(book.text))) if edit.end > edit.start])
