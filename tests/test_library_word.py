@@ -370,3 +370,62 @@ def test_the_listed_documents(shared_data: Path, tmp_path: Path) -> None:
         ):
             assert verify(words, first, text).status == "verified"
         assert first.label == "Capitolo I"
+
+
+NUMBERING = (
+    '<w:abstractNum w:abstractNumId="7"><w:lvl w:ilvl="0"><w:start w:val="{start}"/><w:numFmt w:val="{form}"/><w:lvlText w:val="{text}"/>'
+    '</w:lvl><w:lvl w:ilvl="1"><w:numFmt w:val="decimal"/><w:lvlText w:val="%1.%2"/></w:lvl></w:abstractNum>'
+    '<w:num w:numId="3"><w:abstractNumId w:val="7"/></w:num>'
+)
+LIST = '<w:numPr><w:ilvl w:val="0"/><w:numId w:val="3"/></w:numPr>'
+HEADING = '<w:style w:styleId="T1"><w:name w:val="heading 1"/>{}</w:style>'
+
+
+@pytest.mark.parametrize(
+    ("start", "form", "text", "said"),
+    [
+        (1, "upperRoman", "Capitolo %1", ["Capitolo I", "Capitolo II"]),
+        (3, "decimal", "%1.", ["Capitolo III", "Capitolo IV"]),
+        (1, "decimal", "Canto %1 –", ["Canto I", "Canto II"]),
+        (1, "bullet", "o", ["La partenza", "Il ritorno"]),
+    ],
+)
+@pytest.mark.parametrize("styled", [True, False])
+def test_automatic_numbers_of_headings_are_cited(
+    start: int, form: str, text: str, said: list[str], styled: bool
+) -> None:
+    heads = [par(run(title), style="T1", properties="" if styled else LIST) for title in ("La partenza", "Il ritorno")]
+    body = heads[0] + par(run("Partì.")) + heads[1] + par(run("Tornò."))
+    styles = HEADING.format(f"<w:pPr>{LIST}</w:pPr>" if styled else "")
+    data = docx(body, styles=styles, numbering=NUMBERING.format(start=start, form=form, text=text))
+    book = understand(data, "libro.docx")
+    assert [section.label for section in split(book.text, book.headings)] == said
+    assert book.text.split() == ["La", "partenza", "Partì.", "Il", "ritorno", "Tornò."]
+
+
+TEXT = "Partì di lunedì, e la barca era grande come la speranza di tutti noi, che la guardavamo andare."
+LOOKS = {
+    "in the middle": ('<w:jc w:val="center"/>', "<w:b/>"),
+    "larger": ("", '<w:b/><w:sz w:val="32"/>'),
+    "both": ('<w:jc w:val="center"/>', '<w:b/><w:sz w:val="28"/>'),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_titles_that_only_look_so(look: str) -> None:
+    place, letters = LOOKS[look]
+    title = par(run("La partenza", letters), properties=place), par(run("Il ritorno", letters), properties=place)
+    book = understand(docx(title[0] + par(run(TEXT)) * 2 + title[1] + par(run(TEXT)) * 2), "libro.docx")
+    assert [section.label for section in split(book.text, book.headings)] == ["La partenza", "Il ritorno"]
+
+
+def test_bold_lines_that_are_no_titles() -> None:
+    bold = par(run("Attenzione!", "<w:b/>"))
+    middle = '<w:jc w:val="center"/>'
+    for body in (
+        (bold + par(run(TEXT))) * 3,  # neither in the middle nor larger
+        par(run("Un titolo", "<w:b/>"), properties=middle) + par(run(TEXT)) * 3,  # one alone
+        par(run("Tanto ", "<w:b/>"), run("gentile"), properties=middle) * 4 + par(run(TEXT)),
+        (par(run("Tanto gentile", "<w:b/>"), properties=middle) + par(run("e tanto onesta"), properties=middle)) * 4,
+    ):
+        assert len(split((book := understand(docx(body), "libro.docx")).text, book.headings)) == 1

@@ -3,25 +3,28 @@
 The XML is walked, for words stand not only in paragraphs: in tables, text boxes (written twice over, for old and new
 programs), content controls, links, fields, tracked changes. What was inserted counts, what was deleted is kept apart, so
 that the text is what a reader sees who accepts all changes. Notes, comments, heads, tables of contents and captions are
-apparatus. Automatic numbers stand nowhere in the file and are no text.
+apparatus. Automatic numbers stand nowhere in the file and are no text; those of headings are cited.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from itertools import groupby, zip_longest
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 from stilnovo.errors import reported
 from stilnovo.reading.archive import open_archive
 from stilnovo.reading.names import Names
 from stilnovo.reading.note_marks import is_note_mark
 from stilnovo.reading.text_builder import ApparatusKind, Book, TextBuilder, tag_of
+from stilnovo.reading.word.numbering import Numbering, looks
+from stilnovo.reading.word.word_blocks import WordBlock, WordPiece, mark_titles, tidied, with_gaps
 from stilnovo.reading.word.word_parts import WordParts, attribute_of, child
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from lxml.etree import _Element
 
@@ -36,66 +39,8 @@ _FIELDS: dict[str, ApparatusKind] = {
 }  # fmt: skip
 _CONTENTS = re.compile(r"(?:indice|sommario|(?:table of )?contents|tavola|inhalt\w*|índice)\b[^\n]{0,30}\Z", re.I)
 _GREEK = "ΑΒΧΔΕΦΓΗΙϑΚΛΜΝΟΠΘΡΣΤΥςΩΞΨΖ", "αβχδεφγηιϕκλμνοπθρστυϖωξψζ"
-#: A longer paragraph in the style of a heading is none; a line longer than this is no verse.
-_LONGEST_HEADING, _LONGEST_VERSE = 400, 64
-
-
-class _Piece(NamedTuple):
-    """Words of a paragraph: the author's where `kind` is empty."""
-
-    kind: ApparatusKind | None
-    text: str
-
-
-@dataclass
-class _Block:
-    """A paragraph. `kind`: what it is as a whole; `initial`: a letter that opens the next one; `gap` stands before it."""
-
-    pieces: list[_Piece]
-    kind: ApparatusKind | None = None
-    level: int | None = None
-    initial: bool = False
-    gap: str = "\n\n"
-
-    @property
-    def words(self) -> str:
-        """Its words, without what stands apart in it."""
-        words = "".join(piece.text for piece in self.pieces if not piece.kind)
-        return words if words.strip() else ""
-
-    @property
-    def plain(self) -> bool:
-        """Whether it is running text."""
-        return bool(self.words) and self.kind is None and self.level is None and not self.initial
-
-
-def _tidy(pieces: Sequence[_Piece]) -> list[_Piece]:
-    """Join pieces of one kind that follow each other, and take out white space that says nothing."""
-    joined: list[list[str]] = []
-    kinds: list[ApparatusKind | None] = []
-    for kind, text in pieces:
-        if kinds and kinds[-1] == kind and kind != "note":
-            joined[-1].append(text)
-        else:
-            kinds.append(kind)
-            joined.append([text])
-    tidy: list[_Piece] = []
-    open_ended = True  # nothing, or white space, stands before
-    for kind, texts in zip(kinds, joined, strict=True):
-        text = re.sub(r" ?\n ?", "\n", re.sub(r"[ \t]+", " ", "".join(texts).replace("\u00ad", "")))
-        if kind:
-            text = text.strip()
-        else:
-            text = text.lstrip(" \n") if open_ended else text
-            open_ended = text[-1:] in ("", " ", "\n") and (open_ended or text != "")
-        if text:
-            tidy.append(_Piece(kind, text))
-    for i in range(len(tidy) - 1, -1, -1):
-        if not tidy[i].kind:
-            tidy[i] = _Piece(None, tidy[i].text.rstrip(" \n"))
-            if tidy[i].text:
-                break
-    return [piece for piece in tidy if piece.text]
+#: A longer paragraph in the style of a heading is none.
+_LONGEST_HEADING = 400
 
 
 @dataclass
@@ -104,17 +49,22 @@ class _Walk:
 
     parts: WordParts
     notes: dict[tuple[str, str], _Element]
-    blocks: list[_Block] = field(default_factory=list)
-    pieces: list[_Piece] = field(default_factory=list)
+    blocks: list[WordBlock] = field(default_factory=list)
+    pieces: list[WordPiece] = field(default_factory=list)
     kind: ApparatusKind | None = None
     fields: list[tuple[str, bool]] = field(default_factory=list)
     closed: dict[_Element, str] = field(default_factory=dict)
-    after: list[_Block] = field(default_factory=list)
+    after: list[WordBlock] = field(default_factory=list)
     worded: bool = False
     inside: int = 0
     tables: int = 0
 
-    def part(self, root: _Element) -> list[_Block]:
+    @cached_property
+    def numbering(self) -> Numbering:
+        """The automatic numbers of the headings."""
+        return Numbering(self.parts)
+
+    def part(self, root: _Element) -> list[WordBlock]:
         """Walk a whole part."""
         waiting: list[tuple[_Element, list[str]]] = []
         for element in root.iter("{*}fldChar", "{*}instrText"):
@@ -136,7 +86,7 @@ class _Walk:
         for code, shown in self.fields:
             name = code.split(maxsplit=1)[0].upper() if code.strip() else ""
             state = state or (_FIELDS.get(name) if shown else "other")
-        self.pieces.append(_Piece(state or kind, text))
+        self.pieces.append(WordPiece(state or kind, text))
         self.worded = self.worded or not (state or kind or text.isspace())
 
     def walk(self, element: _Element) -> None:
@@ -177,7 +127,7 @@ class _Walk:
     def on_rt(self, element: _Element) -> None:
         """The reading printed above a word."""
         self.within("other", element)
-        self.pieces.append(_Piece(None, ""))  # what follows is no part of it
+        self.pieces.append(WordPiece(None, ""))  # what follows is no part of it
 
     def on_sym(self, element: _Element) -> None:
         """A character by its number in a font."""
@@ -248,7 +198,7 @@ class _Walk:
         gallery = attribute_of(child(properties, "docPartObj", "docPartGallery"))
         prompt = child(properties, "showingPlcHdr") is not None
         self.within("contents" if gallery == "Table of Contents" else "other" if prompt else None, element)
-        self.pieces.append(_Piece(None, ""))
+        self.pieces.append(WordPiece(None, ""))
 
     def on_AlternateContent(self, element: _Element) -> None:
         """The same thing written for several programs: the first that has words counts."""
@@ -281,7 +231,7 @@ class _Walk:
     def flush(self) -> None:
         """End a paragraph whose mark was deleted, before something that it cannot join."""
         if not self.inside and self.pieces:
-            self.blocks.append(_Block(_tidy(self.pieces)))
+            self.blocks.append(WordBlock(tidied(self.pieces)))
             self.pieces, self.worded = [], False
 
     def on_p(self, element: _Element) -> None:
@@ -294,12 +244,16 @@ class _Walk:
         self.inside += 1
         self.walk(element)
         self.inside -= 1
-        pieces, level = _tidy(self.pieces), self.parts.level(properties)
+        pieces, level = tidied(self.pieces), self.parts.level(properties)
         initial = attribute_of(child(properties, "framePr"), "dropCap") in ("drop", "margin")
-        block = _Block(pieces, self.parts.kind(properties), level, initial)
+        block = WordBlock(pieces, self.parts.kind(properties), level, initial)
+        if level and block.words:
+            block.number = self.numbering.number(properties)
+        elif level is None and not self.tables and not self.inside:
+            block.looks = looks(element, block.words)
         blocks = [block] if pieces or not self.tables else []
         if not self.inside and any(child(properties, "rPr", tag) is not None for tag in ("del", "moveFrom")):
-            self.pieces.append(_Piece(None, " "))  # its end was deleted: the next one goes on here
+            self.pieces.append(WordPiece(None, " "))  # its end was deleted: the next one goes on here
             blocks, self.worded = [], False
         else:
             self.pieces, self.worded = (outer, worded) if self.inside else ([], False)
@@ -308,35 +262,15 @@ class _Walk:
         (self.after if self.inside and worded else self.blocks).extend(blocks)
 
 
-def _note_words(parts: WordParts, note: _Element) -> list[_Piece]:
+def _note_words(parts: WordParts, note: _Element) -> list[WordPiece]:
     """The words of a note as one piece, and what was deleted in it; notes that it calls itself wait for the end."""
     blocks = _Walk(parts, {}).part(note)
     words = " ".join(block.words.strip() for block in blocks if block.words.strip())
-    return [_Piece("note", words), *(piece for block in blocks for piece in block.pieces if piece.kind)]
+    return [WordPiece("note", words), *(piece for block in blocks for piece in block.pieces if piece.kind)]
 
 
-def _verse(group: Sequence[_Block]) -> bool:
-    """Whether paragraphs between blank ones are lines of a stanza."""
-    lines = [line for block in group for line in block.words.split("\n")]
-    return len(group) > 1 and max(map(len, lines)) <= _LONGEST_VERSE
-
-
-def _spaced(blocks: Sequence[_Block]) -> Iterator[_Block]:
-    """Give paragraphs the gaps before them: a line's end inside a stanza, nothing after an initial."""
-    separated = any(not block.pieces for block in blocks)
-    before: _Block | None = None
-    for plain, run in groupby(blocks, key=lambda block: block.plain):
-        group = list(run)
-        for block in group[1:] if plain and separated and _verse(group) else ():
-            block.gap = "\n"
-        if plain and before is not None and before.initial:
-            group[0].gap = ""
-        before = next((block for block in reversed(group) if block.words), before)
-        yield from (block for block in group if block.pieces)
-
-
-def _write(writer: TextBuilder, blocks: Sequence[_Block]) -> None:
-    shown = list(_spaced(blocks))
+def _write(writer: TextBuilder, blocks: Sequence[WordBlock]) -> None:
+    shown = list(with_gaps(blocks))
     for block, following in zip_longest(shown, shown[1:]):
         words, gap = block.words, block.gap
         contents = following is not None and "contents" in (following.kind, following.pieces[0].kind)
@@ -344,6 +278,9 @@ def _write(writer: TextBuilder, blocks: Sequence[_Block]) -> None:
         heading = words and not kind and block.level is not None and len(words) <= _LONGEST_HEADING
         if heading:
             writer.heading([line for line in words.split("\n") if line.strip()], block.level or 0)
+            if block.number:
+                start, end, depth, lines = writer.heading_marks[-1]
+                writer.heading_marks[-1] = (start, end, depth, [block.number, *lines])
         elif kind:
             writer.apart(kind, words)
         for piece in block.pieces:
@@ -375,6 +312,7 @@ def parse(data: bytes, name: str) -> Book:
         for root in heads:
             _running(writer, parts, root)
         blocks = _Walk(parts, notes).part(main) if main is not None else []
+        mark_titles(blocks)
         _write(writer, blocks)
         for note in notes.values():
             for kind, text in _note_words(parts, note):

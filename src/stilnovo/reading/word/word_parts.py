@@ -46,6 +46,8 @@ class WordStyle(NamedTuple):
     name: str
     outline: int | None
     based_on: str
+    list_id: str = ""
+    list_level: str = ""
 
 
 def attribute_of(element: _Element | None, attribute: str = "val") -> str:
@@ -154,6 +156,8 @@ class WordParts:
                         attribute_of(child(element, "name")),
                         int(outline) if outline.isdecimal() else None,
                         attribute_of(child(element, "basedOn")),
+                        attribute_of(child(element, "pPr", "numPr", "numId")),
+                        attribute_of(child(element, "pPr", "numPr", "ilvl")),
                     )
         return styles
 
@@ -178,6 +182,14 @@ class WordParts:
             if style.name.lower() in _NAMED:
                 return _NAMED[style.name.lower()]
         return None
+
+    def numbered(self, properties: _Element | None) -> tuple[str, int] | None:
+        """The list that a paragraph is numbered in, and how deep in it; None: it is not numbered."""
+        own = child(properties, "numPr")
+        chain = self._chain(attribute_of(child(properties, "pStyle")))
+        list_id = attribute_of(child(own, "numId")) or next((style.list_id for style in chain if style.list_id), "")
+        depth = attribute_of(child(own, "ilvl")) or next((style.list_level for style in chain if style.list_level), "0")
+        return (list_id, int(depth)) if list_id not in ("", "0") and re.fullmatch("[0-8]", depth) else None
 
     def kind(self, properties: _Element | None) -> ApparatusKind | None:
         """What a paragraph is by its style, when that is not the author's running text."""
