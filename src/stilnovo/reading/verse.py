@@ -24,6 +24,10 @@ _LETTER = re.compile(r"[^\W_]")
 _BLANK = re.compile(r"\n[ \t]*\n")
 _ELISION = re.compile(r"(?<=[aeiouàèéìòù])['’,;:.]?\s+(?=h?[aeiouàèéìòù])")
 _VOWELS = re.compile(r"[aeiouàèéìíòóùúâîôûäëïöüy]+")
+#: An indent as deep as this places a line by itself.
+_DEEP = 24
+#: A line that was broken once more is this full, its rest no longer than this; and so few lines were there before.
+_FULL, _REST, _ALTERNATE = 0.8, 0.5, 0.75
 _OPENING = "«“\"'‘’—–-( [_"
 #: Characters looked at: a poem of 20,000 verses is like its beginning.
 _SEEN = 60_000
@@ -48,12 +52,36 @@ class _Lines(NamedTuple):
 
 
 def _paragraphs(text: str) -> list[list[str]]:
-    """Lines with words in them, by paragraph; where nearly every line is a paragraph, all are one."""
-    blocks = [[line.strip() for line in block.split("\n") if _LETTER.search(line)] for block in _BLANK.split(text)]
+    """Lines with words in them, by paragraph; where nearly every line is a paragraph, all are one.
+
+    Their indents are kept, for a line's room is that on its right; but deep ones, of a signature, say nothing.
+    """
+    text = text.expandtabs(4)
+    blocks = [
+        [line.rstrip() if line[:_DEEP].strip() else line.strip() for line in block.split("\n") if _LETTER.search(line)]
+        for block in _BLANK.split(text)
+    ]
     blocks = [block for block in blocks if block]
     if sum(len(block) == 1 for block in blocks) >= 0.9 * len(blocks):
         return [[line for block in blocks for line in block]]
     return blocks
+
+
+def _unwrapped(blocks: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+    """Paragraphs with the lines that a narrower page has broken once more (a word or two behind each full line) made whole."""
+    lengths = sorted(len(line) for block in blocks for line in block)
+    full = lengths[int((len(lengths) - 1) * 0.97)]
+    whole = []
+    for block in blocks:
+        lines: list[str] = []
+        for before, line in zip(["", *block], block, strict=False):
+            if lines and len(line) < _REST * full and len(before) >= _FULL * full:
+                lines[-1] += " " + line.strip()
+            else:
+                lines.append(line)
+        whole.append(lines)
+    left = sum(map(len, whole))
+    return whole if left <= _ALTERNATE * len(lengths) else blocks
 
 
 def _syllables(line: str) -> int:
@@ -63,8 +91,8 @@ def _syllables(line: str) -> int:
 def _measure(blocks: Sequence[Sequence[str]]) -> _Lines:
     lines = [line for block in blocks for line in block]
     pairs = [pair for block in blocks for pair in pairwise(block)]
-    lengths = sorted(map(len, lines))
-    width = lengths[int((len(lengths) - 1) * 0.97)]
+    lengths, edges = sorted(len(line.strip()) for line in lines), sorted(map(len, lines))
+    width = edges[int((len(edges) - 1) * 0.97)]
     running = [pair for pair in pairs if not _STOP.search(pair[0])]
     counts = Counter(map(_syllables, lines))
     usual = max(counts, key=lambda n: counts[n])
@@ -79,7 +107,7 @@ def _measure(blocks: Sequence[Sequence[str]]) -> _Lines:
         share(sum(line.lstrip(_OPENING)[:1].isupper() for _, line in running), len(running)),
         len(running),
         share(sum(bool(_STOP.search(line)) for line in lines), len(lines)),
-        share(sum(a[-1] in "-\u00ad¬" and a[-2:-1].isalpha() and b[:1].islower() for a, b in pairs) - 1, len(pairs)),
+        share(sum(a[-1] in "-\u00ad¬" and a[-2:-1].isalpha() and b.strip()[:1].islower() for a, b in pairs) - 1, len(pairs)),
         share(within, len(lines)),
         share(sum(line[-1].isdigit() for line in lines), len(lines)),
     )  # fmt: skip
@@ -88,10 +116,10 @@ def _measure(blocks: Sequence[Sequence[str]]) -> _Lines:
 def is_verse(text: str) -> bool:
     """Whether a text is verse, as a whole."""
     blocks = _paragraphs(text[:_SEEN])
-    lengths = sorted(len(line) for block in blocks for line in block)
+    lengths = sorted(len(line.strip()) for block in blocks for line in block)
     if len(lengths) < _LINES or lengths[len(lengths) // 2] > _LONGEST or lengths[int(len(lengths) * 0.9)] > _PARAGRAPH:
         return False
-    lines = _measure(blocks)
+    lines = _measure(_unwrapped(blocks))
     if lines.hyphen > 0.06 or lines.number > 0.4:
         return False
     if lines.stop >= 0.8 or lines.running < 2:  # a rapid dialogue, unless its lines are measured
@@ -105,7 +133,7 @@ def is_verse(text: str) -> bool:
     ):
         return True
     # Lines of one length leave no room; but prose does not fill the last line of its paragraphs.
-    full = all(len(block[-1]) >= 0.8 * lines.middle for block in blocks)
+    full = all(len(block[-1].strip()) >= 0.8 * lines.middle for block in blocks)
     return full and lines.running < 16 and lines.regular >= 0.85 and lines.middle <= 48
 
 

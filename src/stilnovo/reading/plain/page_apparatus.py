@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -50,6 +51,10 @@ _NOTES = re.compile(r"^[ \t_*]*(?:NOTE|Note|NOTA|FOOTNOTES|Footnotes|NOTES)[ \t_
 _BROKEN = re.compile(r"[-‐‑¬\u00ad](?<=[^\W\d_].)[ \t]*\n[ \t]*(?=[^\W\d_])")
 #: A page of verse has at least so many lines.
 _PAGE_LINES = 16
+#: One in so many running heads stands in the middle of a sentence.
+_SENTENCES = 4
+#: The least of a page between two heads, and how much alike two readings of one are.
+_PAGE, _ALIKE = 250, 0.75
 _BLANKS = " \t\n"
 _ENDS = '.!?…:;»”")*_]—–'
 
@@ -67,7 +72,7 @@ class _Found(NamedTuple):
 def edits(text: str) -> list[Edit]:
     """Everything here, in order, not overlapping; what is found first goes before what is found later."""
     taken: list[_Found] = []
-    for found in (_arguments(text), _figures(text), _notes(text), _pages(text), _joins(text)):
+    for found in (_arguments(text), _figures(text), _notes(text), _pages_of(text), _joins(text)):
         taken = disjoint([*taken, *found])
     return _with_gaps(text, taken)
 
@@ -138,6 +143,11 @@ def _value(numeral: str) -> int:
     return int(numeral) if numeral.isdigit() else numerals.value(numeral.upper()) or 0
 
 
+def _pages_of(text: str) -> list[_Found]:
+    """Pages of a text; its first line is found like the others, which begin behind a line's end."""
+    return [item._replace(start=item.start - 1, end=item.end - 1) for item in _pages("\n" + text)]
+
+
 def _pages(text: str) -> list[_Found]:
     marked = [(match, _value(match[1] or match[2])) for match in _IN_PAGE.finditer(text)]
     found = []
@@ -200,11 +210,13 @@ def _running_heads(text: str, pages: Sequence[re.Match[str]]) -> list[_Found]:
         words = re.findall(r"[^\W\d_]+", fold(match[2] or match[3])) if match else []
         if match and words and not (len(words) == 1 and _KIND.match(words[0])):
             heads[" ".join(words)].append((line.start("line"), line.end(), int(match[1] or match[4])))
-    found = []
+    found: list[_Found] = []
     for places in heads.values():
         rising = all(a[2] < b[2] for a, b in pairwise(places))
-        if len(places) >= 3 and rising and any(_breaks(text, start, end) for start, end, _ in places):
+        broken = sum(_breaks(text, start, end) for start, end, _ in places)
+        if len(places) >= 3 and rising and broken * _SENTENCES >= len(places):
             found += [_Found(start, end, "running head", lines=True) for start, end, _ in places]
+    found += _heads_in_turn(text, sorted((*place, words) for words, places in heads.items() for place in places))
     beside: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for page in pages:
         for start, end in _neighbours(text, page.start("line"), page.end()):
@@ -212,6 +224,27 @@ def _running_heads(text: str, pages: Sequence[re.Match[str]]) -> list[_Found]:
     for spans in beside.values():
         if len(spans) >= 3:
             found += [_Found(start, end, "running head", lines=True) for start, end in spans]
+    return found
+
+
+def _heads_in_turn(text: str, heads: Sequence[tuple[int, int, int, str]]) -> list[_Found]:
+    """Heads of the few pages of an excerpt, or misread here and there: one for each page, by turns author and title."""
+    runs: list[list[tuple[int, int, int, str]]] = []
+    for head in heads:
+        at = next((run for run in reversed(runs[-8:]) if run[-1][2] + 1 == head[2] and head[0] - run[-1][1] > _PAGE), None)
+        if at is None:
+            runs.append([head])
+        else:
+            at.append(head)
+    found = []
+    for run in runs:
+        alike = [
+            any(SequenceMatcher(None, run[i][3], run[j][3]).ratio() > _ALIKE for j in (i - 2, i - 1, i + 1, i + 2) if 0 <= j < len(run))
+            for i in range(len(run))
+        ]
+        broken = sum(_breaks(text, start, end) for start, end, _, _ in run)
+        if len(run) >= 3 and sum(alike) >= 0.75 * len(run) and broken >= 0.5 * len(run):
+            found += [_Found(start, end, "running head", lines=True) for start, end, _, _ in run]
     return found
 
 
