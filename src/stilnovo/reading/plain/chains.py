@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from stilnovo.reading import numerals
 from stilnovo.reading.headings import Heading
+from stilnovo.reading.numerals import ORDINAL
 from stilnovo.reading.plain.worded import AFTER, begins
 from stilnovo.text.italian import STOP_WORDS, fold
 
@@ -21,6 +22,17 @@ _ORNATE = re.compile(
     r"^[ \t]*(?:[\[({*~§=_]+|[—–-]+(?=[ \t]*[IVXLC]))[ \t]*(?P<number>[IVXLC]{1,8}|\d{1,3})[ \t]*(?P<dot>[.\])}*~=_—–-]*)(?P<gap>[ \t]*)$",
     re.M,
 )
+#: Chapters that are counted in words, on lines of their own: *Primo*, *DUE*.
+_CARDINALS = (
+    "uno", "due", "tre", "quattro", "cinque", "sei", "sette", "otto", "nove", "dieci", "undici", "dodici", "tredici", "quattordici",
+    "quindici", "sedici", "diciassette", "diciotto", "diciannove", "venti",
+)  # fmt: skip
+_WORD = re.compile(
+    rf"\n\n[ \t*_=—–-]*(?P<number>(?i:{ORDINAL}(?:[ ]{ORDINAL})?|{'|'.join(sorted(_CARDINALS, key=len, reverse=True))}))"
+    r"(?P<dot>[.:]?)[ \t*_=—–-]*(?=\n[ \t]*\n)"
+)
+# 2 is no chapter in «Uova, n. 2.»
+_ABBREVIATED = re.compile(r"\b(?:n|nn|num|p|pp|pag|pagg|vol|cap|capp|art|v|vv|fig|tav|ediz|lib|sec|san)\.[ \t]*\Z", re.I)
 #: Numerals closer than this, with fewer lines between them, are sooner stanzas or a list than chapters.
 _NEAR, _NEAR_LINES = 600, 12
 #: The shortest chapter.
@@ -56,7 +68,8 @@ def bare(text: str, parts: Sequence[Heading]) -> list[Numeral]:
     numerals_at: dict[int, Numeral] = {}
 
     def add(start: int, end: int, numeral: str, weight: float) -> None:
-        number = numerals.value(numeral)
+        word = numeral.lower()
+        number = _CARDINALS.index(word) + 1 if word in _CARDINALS else numerals.value(numeral)
         if number and not (numeral.isdigit() and len(numeral) > 3):
             apart = _SHORT_LINE.match(text, end) is not None and text[max(0, start - 40) : start].rstrip(" \t[(§*—–-")[
                 -2:
@@ -72,7 +85,7 @@ def bare(text: str, parts: Sequence[Heading]) -> list[Numeral]:
             )
 
     for match in _BARE.finditer(text):
-        if not begins(text, match.start()):
+        if not begins(text, match.start()) or _ABBREVIATED.search(text[max(0, match.start() - 8) : match.start()]):
             continue
         arabic = match["number"].isdigit()
         alone = "\n" in match["gap"] or not match["gap"]
@@ -88,6 +101,8 @@ def bare(text: str, parts: Sequence[Heading]) -> list[Numeral]:
             add(
                 match.start() + len(match.group()) - len(match.group().lstrip()), match.end("dot"), match["number"], 1.0
             )
+    for match in _WORD.finditer("\n\n" + text):
+        add(match.start("number") - 2, match.end("dot") - 2, match["number"], 1.0)
     for end in [0, *(part.end for part in parts if part.level == 1)]:
         near = _FIRST.search(text, end, end + 160)
         if near and not re.search(r"[.!?»]\s", text[end : near.start()]):

@@ -25,6 +25,15 @@ from stilnovo.reading.verse import is_verse
 _RUN = re.compile(rf"[ \t\n:–—-]*(?P<title>{CAPITALS})(?:\.{{3}}|[.!?:…]?)(?=\s|\Z)(?!\s+[a-zà-ÿ])")
 # A title on a line: it ends in a full stop or before a blank line, as the first verse of a canto does not.
 _LINE = re.compile(r"[ \t.:)–—-]*(?P<below>\n\s*)?(?P<line>[^\n]{3,70})(?:(?<=\.)[ \t]*\n|[ \t]*\n[ \t]*\n|\Z)")
+# What may begin below a heading and its stop.
+_BELOW = re.compile(r"[ \t.:)–—-]*\n\s*(?=\S)")
+_RUBRIC = re.compile(
+    r"_?(?:[Cc]ome|[Dd]ove|[Nn]el(?:la)? qual[ei]|[Nn]e(?:i|lle) quali|[Ii]n cui|[Ss]i |[Dd]i |[Dd]el(?:l[ao'’])? ?|[Dd]e['’i]|[Cc]he|[Pp]erch[éè]"
+    r"|[Qq]uando|[Qq]ual[ei]|[Cc]ap|[Aa]rgomento)\b"
+)
+_INNER_STOP = re.compile(r"[.!?…][»”\"]?[ ]+[A-ZÀ-Þ«“\"—–]")
+#: The longest such title in letters and line ends; a title of one line is no longer than the last.
+_LONGEST, _TITLE_LINES, _LINE_TITLE = 400, 4, 70
 #: A table of contents, or a list, is headings with hardly anything between them, and no sentence.
 _INDEX_RUN, _INDEX_BODY = 3, 150
 #: A line above so many headings is the name of their book.
@@ -46,12 +55,18 @@ def _titled(text: str, headings: Sequence[Heading], starts: Sequence[int]) -> li
         line if line and _is_title(line) and (free or text[line.end() : limit].strip()) else None
         for line, limit, free in zip(lines, limits, spare, strict=True)
     ]
+    blocks = _rubrics(text, headings, limits)
     kinds = Counter(heading.kind for heading in headings)
     lined = Counter(heading.kind for heading, line in zip(headings, lines, strict=True) if line)
     titled = []
-    for heading, limit, line, free in zip(headings, limits, lines, spare, strict=True):
+    for heading, limit, line, free, block in zip(headings, limits, lines, spare, blocks, strict=True):
         run = _RUN.match(text, heading.end, limit)
-        if (
+        if run and _names_speaker(text, run):
+            run = None
+        if block:
+            title = " ".join(text[block[0] : block[1]].split()).strip(" ._")
+            heading = replace(heading, end=block[1], title=title)
+        elif (
             run
             and (free or text[run.end() : limit].strip())
             and sum(char.isalpha() for char in run.group("title")) >= 4
@@ -63,6 +78,42 @@ def _titled(text: str, headings: Sequence[Heading], starts: Sequence[int]) -> li
             heading = replace(heading, end=line.end("line"), title=line.group("line").strip(" ."))
         titled.append(heading)
     return titled
+
+
+def _names_speaker(text: str, run: re.Match[str]) -> bool:
+    """Whether capitals behind a heading are no title but the name that speaks first: it begins other lines, too."""
+    name = run.group().strip()
+    return text[run.end() : run.end() + 1] != "\n" and name[-1:] in ".:" and text.count(f"\n{name} ") >= 2
+
+
+def _block_below(text: str, start: int, limit: int) -> tuple[int, int] | None:
+    """The paragraph right below a heading that ends at `start`, if it is short and more stands behind it."""
+    match = _BELOW.match(text, start, limit)
+    end = text.find("\n\n", match.end(), min(limit, match.end() + _LONGEST + 2)) if match else -1
+    if not match or end < 0 or text.count("\n", match.end(), end) > _TITLE_LINES or not text[end:limit].strip():
+        return None
+    return match.end(), end
+
+
+def _rubrics(text: str, headings: Sequence[Heading], limits: Sequence[int]) -> list[tuple[int, int] | None]:
+    """Titles of more than a line: in capitals; or one sentence below each of a kind, *Nel quale si narra …*."""
+    blocks = [
+        None if heading.kind in PARTS else _block_below(text, heading.end, limit)
+        for heading, limit in zip(headings, limits, strict=True)
+    ]
+    words = [text[block[0] : block[1]].strip() if block else "" for block in blocks]
+    whole = [title[-1:] not in "?!:;,»”" and title[:1] not in "—–-«“\"(" and not _INNER_STOP.search(title) for title in words]
+    counts = Counter(heading.kind for heading in headings)
+    sentences = Counter(heading.kind for heading, one in zip(headings, whole, strict=True) if one)
+    rubrics = Counter(h.kind for h, one, title in zip(headings, whole, words, strict=True) if one and _RUBRIC.match(title))
+    titled = {
+        kind for kind, n in counts.items()
+        if sentences[kind] >= max(2, 0.8 * n) and (rubrics[kind] * 2 >= n or (n >= 3 and sentences[kind] >= 0.9 * n))
+    }  # fmt: skip
+    return [
+        block if (title.isupper() and "\n" in title) or (one and heading.kind in titled and ("\n" in title or len(title) > _LINE_TITLE)) else None
+        for heading, block, title, one in zip(headings, blocks, words, whole, strict=True)
+    ]
 
 
 def _is_title(match: re.Match[str]) -> bool:

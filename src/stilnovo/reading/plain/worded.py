@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import replace
 
 from stilnovo.reading import numerals
-from stilnovo.reading.headings import CASES, CHAPTERS, PARTS, Heading, kind_of, label_for
+from stilnovo.reading.headings import CASES, CHAPTERS, KINDS, PARTS, Heading, kind_of, label_for
 from stilnovo.reading.numerals import ORDINAL, PATTERN, roman
 
 #: Headings that are a name, with or without capitals.
@@ -36,6 +36,13 @@ _BOOK = re.compile(
 # LIBRO PRIMO, capitolo II
 _INNER = re.compile(rf",\s*(?P<kind>(?i:{CASES}))\s+(?P<number>{PATTERN})\b[.:]?{AFTER}")
 _TURNED = re.compile(rf"^[ \t*_=]*(?P<number>{ORDINAL}|{_LAST})[ \t]+(?P<kind>(?i:{CASES}))[ \t*_=.:]*$", re.I | re.M)
+# Other kinds, which are words of every text, are headings only on lines of their own: FAVOLA IV, Notte seconda.
+_OTHERS = tuple(kind for kind in KINDS if kind not in (*PARTS, *CHAPTERS))
+_HOLDING = ("cantica", "sezione", "notte", "veglia")
+_OTHER = re.compile(
+    rf"\n[ \t*_=—–-]*(?P<kind>{'|'.join(f'{kind.upper()}|{kind.capitalize()}' for kind in _OTHERS)})[ \t]+"
+    rf"(?P<number>{PATTERN}|{_LAST})(?P<end>[.:]?)[ \t*_=—–-]*(?=\n|\Z)"
+)
 # Cheap tests of whether a text has such lines at all.
 _TURNED_LINE = re.compile(r"\n[ \t*_=]*[A-Za-zÀ-ÿ]{4,20}(?: [A-Za-z]{4,12})?[ \t]+[A-Za-zÀ-ÿ]{3,9}[ \t*_=.:]*(?=\n|\Z)")
 _SPACED_LINE = re.compile(r"\n[ \t]*[A-ZÀ-Þ][ \t][A-ZÀ-Þ][ \t]")
@@ -88,6 +95,7 @@ def worded(text: str) -> list[Heading]:
         if heading is None:
             continue
         headings += _parts(heading, match, text)
+    headings += filter(None, map(_other, _OTHER.finditer("\n" + text)))
     headings += [
         heading
         for line in _TURNED_LINE.finditer("\n" + text)
@@ -107,6 +115,12 @@ def worded(text: str) -> list[Heading]:
             level = 1 if name.lower() in _AFTERWARDS else 2
             headings.append(Heading(match.start("name"), match.end("name"), level, "nome", None, name.capitalize()))
     return headings
+
+
+def _other(match: re.Match[str]) -> Heading | None:
+    """A heading on a line of its own, found in the text behind one line's end."""
+    heading = _heading(match.start("kind") - 1, match.end("end") - 1, match["kind"], match["number"])
+    return replace(heading, level=1) if heading and heading.kind in _HOLDING else heading
 
 
 def _parts(heading: Heading, match: re.Match[str], text: str) -> list[Heading]:
