@@ -27,7 +27,7 @@ _VOWELS = re.compile(r"[aeiouàèéìíòóùúâîôûäëïöüy]+")
 #: An indent as deep as this places a line by itself.
 _DEEP = 24
 #: A line that was broken once more is this full, its rest no longer than this; and so few lines were there before.
-_FULL, _REST, _ALTERNATE = 0.8, 0.5, 0.75
+_FULL, _REST, _ALTERNATE = 0.8, 0.5, 0.9
 _OPENING = "«“\"'‘’—–-( [_"
 #: Characters looked at: a poem of 20,000 verses is like its beginning.
 _SEEN = 60_000
@@ -68,20 +68,22 @@ def _paragraphs(text: str) -> list[list[str]]:
 
 
 def _unwrapped(blocks: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
-    """Paragraphs with the lines that a narrower page has broken once more (a word or two behind each full line) made whole."""
+    """Paragraphs with the lines that a narrower page has broken once more (a word or two behind each full line) made whole.
+
+    The last line of a paragraph is short anyway, and says nothing.
+    """
     lengths = sorted(len(line) for block in blocks for line in block)
     full = lengths[int((len(lengths) - 1) * 0.97)]
     whole = []
     for block in blocks:
-        lines: list[str] = []
-        for before, line in zip(["", *block], block, strict=False):
-            if lines and len(line) < _REST * full and len(before) >= _FULL * full:
+        lines = list(block[:1])
+        for n, (before, line) in enumerate(pairwise(block), 2):
+            if n < len(block) and len(line) < _REST * full and len(before) >= _FULL * full:
                 lines[-1] += " " + line.strip()
             else:
                 lines.append(line)
         whole.append(lines)
-    left = sum(map(len, whole))
-    return whole if left <= _ALTERNATE * len(lengths) else blocks
+    return whole if sum(map(len, whole)) <= _ALTERNATE * len(lengths) else blocks
 
 
 def _syllables(line: str) -> int:

@@ -17,6 +17,10 @@ _GLUED = re.compile(
 )
 _ALONE = re.compile(r"[ \t]*(?P<title>[^\sa-zà-ÿ][^\na-zà-ÿ]{3,80}(?:\n[^\na-zà-ÿ]{4,80})?)(?=\n[ \t]*\n|\Z)")
 _FINE = re.compile(r"\W*(?:FINE|FINIS|THE END|FIN|EXPLICIT)\b", re.I)
+# I SEPOLCRI: the article, which no other follows.
+_ARTICLE = re.compile(
+    r"I (?!(?:I|IL|LO|LA|LE|GLI|UN|UNA|UNO|DI|DA|DEL|DELLA|DELLO|DEI|L['’]|IN|NEL|NELLA|A|AL|ALLA)\b)[A-ZÀ-Þ]{3,}I\b"
+)
 #: Titles nearer than this are one title.
 _NEAR = 150
 
@@ -32,7 +36,8 @@ def alone(text: str) -> list[Heading]:
             continue
         if title.rstrip(" _*").endswith("!") or title[0] in '«"“—–-(':  # somebody shouts
             continue
-        if letters >= 4 and letters * 2 > len(title) and numerals.leading(title)[0] is None:
+        number = None if _ARTICLE.match(title) else numerals.leading(title)[0]
+        if letters >= 4 and letters * 2 > len(title) and number is None:
             headings.append(
                 Heading(match.start("title"), match.end("title"), 1, "nome", None, " ".join(title.split()).strip(" ."))
             )

@@ -32,7 +32,9 @@ _WORD = re.compile(
     r"(?P<dot>[.:]?)[ \t*_=—–-]*(?=\n[ \t]*\n)"
 )
 # 2 is no chapter in «Uova, n. 2.»
-_ABBREVIATED = re.compile(r"\b(?:n|nn|num|p|pp|pag|pagg|vol|cap|capp|art|v|vv|fig|tav|ediz|lib|sec|san)\.[ \t]*\Z", re.I)
+_ABBREVIATED = re.compile(
+    r"\b(?:n|nn|num|p|pp|pag|pagg|vol|cap|capp|art|v|vv|fig|tav|ediz|lib|sec|san)\.[ \t]*\Z", re.I
+)
 #: Numerals closer than this, with fewer lines between them, are sooner stanzas or a list than chapters.
 _NEAR, _NEAR_LINES = 600, 12
 #: The shortest chapter.

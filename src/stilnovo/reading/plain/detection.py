@@ -18,6 +18,7 @@ from stilnovo.reading.headings import PARTS, Heading, label_for
 from stilnovo.reading.numerals import roman
 from stilnovo.reading.plain.capitals import CAPITALS, alone, glued
 from stilnovo.reading.plain.chains import bare, chain
+from stilnovo.reading.plain.gaps import above_poem, between_gaps
 from stilnovo.reading.plain.letters import dated
 from stilnovo.reading.plain.worded import with_ornaments, worded
 from stilnovo.reading.verse import is_verse
@@ -28,12 +29,16 @@ _LINE = re.compile(r"[ \t.:)–—-]*(?P<below>\n\s*)?(?P<line>[^\n]{3,70})(?:(?
 # What may begin below a heading and its stop.
 _BELOW = re.compile(r"[ \t.:)–—-]*\n\s*(?=\S)")
 _RUBRIC = re.compile(
-    r"_?(?:[Cc]ome|[Dd]ove|[Nn]el(?:la)? qual[ei]|[Nn]e(?:i|lle) quali|[Ii]n cui|[Ss]i |[Dd]i |[Dd]el(?:l[ao'’])? ?|[Dd]e['’i]|[Cc]he|[Pp]erch[éè]"
-    r"|[Qq]uando|[Qq]ual[ei]|[Cc]ap|[Aa]rgomento)\b"
+    r"_?(?:come|dove|nel(?:la)? quale|ne(?:i|lle) quali|in cui|si|di|del(?:l[ao'’])?|de['’i]|che|perch[éè]|quando|qual[ei]|argomento)\b",
+    re.I,
 )
 _INNER_STOP = re.compile(r"[.!?…][»”\"]?[ ]+[A-ZÀ-Þ«“\"—–]")
-#: The longest such title in letters and line ends; a title of one line is no longer than the last.
-_LONGEST, _TITLE_LINES, _LINE_TITLE = 400, 4, 70
+#: As much stands between a letter's number and its date.
+_ADDRESS = 200
+#: Where a name comes again if it is a speaker's.
+_SPEECHES = 20_000
+#: The longest such title in letters and line ends.
+_LONGEST, _TITLE_LINES = 400, 4
 #: A table of contents, or a list, is headings with hardly anything between them, and no sentence.
 _INDEX_RUN, _INDEX_BODY = 3, 150
 #: A line above so many headings is the name of their book.
@@ -63,7 +68,7 @@ def _titled(text: str, headings: Sequence[Heading], starts: Sequence[int]) -> li
         run = _RUN.match(text, heading.end, limit)
         if run and _names_speaker(text, run):
             run = None
-        if block:
+        if block and not (run and not text[block[0] : block[1]].isupper()):
             title = " ".join(text[block[0] : block[1]].split()).strip(" ._")
             heading = replace(heading, end=block[1], title=title)
         elif (
@@ -83,7 +88,11 @@ def _titled(text: str, headings: Sequence[Heading], starts: Sequence[int]) -> li
 def _names_speaker(text: str, run: re.Match[str]) -> bool:
     """Whether capitals behind a heading are no title but the name that speaks first: it begins other lines, too."""
     name = run.group().strip()
-    return text[run.end() : run.end() + 1] != "\n" and name[-1:] in ".:" and text.count(f"\n{name} ") >= 2
+    return (
+        text[run.end() : run.end() + 1] != "\n"
+        and name[-1:] in ".:"
+        and text.count(f"\n{name} ", max(0, run.start() - _SPEECHES), run.end() + _SPEECHES) >= 2
+    )
 
 
 def _block_below(text: str, start: int, limit: int) -> tuple[int, int] | None:
@@ -92,26 +101,32 @@ def _block_below(text: str, start: int, limit: int) -> tuple[int, int] | None:
     end = text.find("\n\n", match.end(), min(limit, match.end() + _LONGEST + 2)) if match else -1
     if not match or end < 0 or text.count("\n", match.end(), end) > _TITLE_LINES or not text[end:limit].strip():
         return None
+    if "\n" in text[match.end() : end] and is_verse(text[start : min(limit, start + 3000)]):  # a stanza
+        return None
     return match.end(), end
 
 
 def _rubrics(text: str, headings: Sequence[Heading], limits: Sequence[int]) -> list[tuple[int, int] | None]:
     """Titles of more than a line: in capitals; or one sentence below each of a kind, *Nel quale si narra …*."""
     blocks = [
-        None if heading.kind in PARTS else _block_below(text, heading.end, limit)
+        None if heading.kind in (*PARTS, "scena") else _block_below(text, heading.end, limit)
         for heading, limit in zip(headings, limits, strict=True)
     ]
     words = [text[block[0] : block[1]].strip() if block else "" for block in blocks]
-    whole = [title[-1:] not in "?!:;,»”" and title[:1] not in "—–-«“\"(" and not _INNER_STOP.search(title) for title in words]
+    whole = [
+        title[-1:] not in "?!:;,»”" and title[:1] not in '—–-«“"(' and not _INNER_STOP.search(title) for title in words
+    ]
     counts = Counter(heading.kind for heading in headings)
     sentences = Counter(heading.kind for heading, one in zip(headings, whole, strict=True) if one)
-    rubrics = Counter(h.kind for h, one, title in zip(headings, whole, words, strict=True) if one and _RUBRIC.match(title))
+    rubrics = Counter(
+        h.kind for h, one, title in zip(headings, whole, words, strict=True) if one and _RUBRIC.match(title)
+    )
     titled = {
         kind for kind, n in counts.items()
         if sentences[kind] >= max(2, 0.8 * n) and (rubrics[kind] * 2 >= n or (n >= 3 and sentences[kind] >= 0.9 * n))
     }  # fmt: skip
     return [
-        block if (title.isupper() and "\n" in title) or (one and heading.kind in titled and ("\n" in title or len(title) > _LINE_TITLE)) else None
+        block if (title.isupper() and "\n" in title) or (one and heading.kind in titled) else None
         for heading, block, title, one in zip(headings, blocks, words, whole, strict=True)
     ]
 
@@ -206,7 +221,10 @@ def find(text: str) -> list[Heading]:
     else:
         pieces = glued(text)
         links = _chained(text, [*parts, *pieces])
-        if len(days) < max(5, len(links)) and links:
+        letters = _dated(links, days)
+        if letters:
+            links = [replace(h, kind="lettera", label=label_for("lettera", h.number or 0)) for h in links]
+        if links and (letters or len(days) < max(5, len(links))):
             days = []
         if days:
             pieces = []
@@ -220,6 +238,9 @@ def find(text: str) -> list[Heading]:
     said = sorted([*numbered, *(part for part in parts if part.kind != "nome")], key=lambda heading: heading.start)
     parts = [part for part in parts if part.kind != "nome" or not _follows(text, part, said)]
     pieces = [piece for piece in pieces if not _follows(text, piece, said)]
+    if not (numbered or parts or pieces or days):
+        parts = between_gaps(text) or above_poem(text)
+    named = [_with_name(text, heading, parts) for heading in named]
     starts = sorted(heading.start for heading in [*numbered, *parts, *named, *days])
     candidates = _titled(text, numbered, starts) + _titled(text, parts, starts) + named + pieces + days
     ordered: list[Heading] = []
@@ -227,6 +248,23 @@ def find(text: str) -> list[Heading]:
         if not ordered or heading.start >= ordered[-1].end:
             ordered.append(heading)
     return _levelled([_poem(heading) for heading in _without_index(text, ordered)])
+
+
+def _dated(links: Sequence[Heading], days: Sequence[Heading]) -> bool:
+    """Whether dates stand right below numerals: letters that are numbered."""
+    ends = [link.end for link in links]
+    below = sum(
+        i > 0 and day.start - ends[i - 1] < _ADDRESS for day in days for i in [bisect_left(ends, day.start + 1)]
+    )
+    return bool(links) and len(days) >= 2 and below >= 0.8 * len(links)
+
+
+def _with_name(text: str, heading: Heading, parts: Sequence[Heading]) -> Heading:
+    """A heading such as *Dedica* with the capitals right below it: *AL MAGNIFICO LORENZO*."""
+    after = next((part for part in parts if part.kind == "nome" and part.start >= heading.end), None)
+    if after is None or text[heading.end : after.start].strip(" \t\n._*"):
+        return heading
+    return replace(heading, end=after.end, title=after.label)
 
 
 def _follows(text: str, heading: Heading, numbered: Sequence[Heading]) -> bool:

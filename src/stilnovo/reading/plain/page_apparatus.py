@@ -231,7 +231,9 @@ def _heads_in_turn(text: str, heads: Sequence[tuple[int, int, int, str]]) -> lis
     """Heads of the few pages of an excerpt, or misread here and there: one for each page, by turns author and title."""
     runs: list[list[tuple[int, int, int, str]]] = []
     for head in heads:
-        at = next((run for run in reversed(runs[-8:]) if run[-1][2] + 1 == head[2] and head[0] - run[-1][1] > _PAGE), None)
+        at = next(
+            (run for run in reversed(runs[-8:]) if run[-1][2] + 1 == head[2] and head[0] - run[-1][1] > _PAGE), None
+        )
         if at is None:
             runs.append([head])
         else:
@@ -239,7 +241,11 @@ def _heads_in_turn(text: str, heads: Sequence[tuple[int, int, int, str]]) -> lis
     found = []
     for run in runs:
         alike = [
-            any(SequenceMatcher(None, run[i][3], run[j][3]).ratio() > _ALIKE for j in (i - 2, i - 1, i + 1, i + 2) if 0 <= j < len(run))
+            any(
+                SequenceMatcher(None, run[i][3], run[j][3]).ratio() > _ALIKE
+                for j in (i - 2, i - 1, i + 1, i + 2)
+                if 0 <= j < len(run)
+            )
             for i in range(len(run))
         ]
         broken = sum(_breaks(text, start, end) for start, end, _, _ in run)

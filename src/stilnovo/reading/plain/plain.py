@@ -47,7 +47,23 @@ def arrange(book: Book, names: Names) -> Book:
         book = set_apart(book, [page])
     book = edited(book, page_apparatus.edits(book.text))
     book = replace(book, headings=tuple(detection.find(book.text)))
-    return stanzas.number(drama.arrange(book))
+    return stanzas.number(_without_title(drama.arrange(book)))
+
+
+def _without_title(book: Book) -> Book:
+    """Keep a title apart that stands above the first chapter and above nothing else: it is the work's, and no part of it."""
+    headings = book.headings or ()
+    if len(headings) < 2 or headings[0].kind != "nome" or headings[1].number != 1:
+        return book
+    title, first = headings[:2]
+    others = any(heading.kind == "nome" and heading.level <= title.level for heading in headings[1:])
+    if (
+        others
+        or title.level >= first.level
+        or re.search(r"\w", book.text[: title.start] + book.text[title.end : first.start])
+    ):
+        return book
+    return set_apart(book, [(title.start, title.end, "title page")])
 
 
 def complete(book: Book) -> Book:

@@ -15,7 +15,10 @@ from stilnovo.reading.headings import CASES, CHAPTERS, KINDS, PARTS, Heading, ki
 from stilnovo.reading.numerals import ORDINAL, PATTERN, roman
 
 #: Headings that are a name, with or without capitals.
-NAMED = ("introduzione", "prefazione", "prologo", "epilogo", "conclusione", "proemio", "appendice", "glossario")
+NAMED = (
+    "introduzione", "prefazione", "prologo", "epilogo", "conclusione", "proemio", "appendice", "glossario", "dedica", "avvertenza",
+    "premessa", "postfazione", "preambolo",
+)  # fmt: skip
 _AFTERWARDS = ("appendice", "glossario")  # outside the last part
 # A heading begins the text or a line, or follows the end of a sentence. Looking for that at every letter of a novel is
 # slow, so patterns look for what is rare (a word, a capital) and `begins` then looks back.
@@ -38,9 +41,9 @@ _INNER = re.compile(rf",\s*(?P<kind>(?i:{CASES}))\s+(?P<number>{PATTERN})\b[.:]?
 _TURNED = re.compile(rf"^[ \t*_=]*(?P<number>{ORDINAL}|{_LAST})[ \t]+(?P<kind>(?i:{CASES}))[ \t*_=.:]*$", re.I | re.M)
 # Other kinds, which are words of every text, are headings only on lines of their own: FAVOLA IV, Notte seconda.
 _OTHERS = tuple(kind for kind in KINDS if kind not in (*PARTS, *CHAPTERS))
-_HOLDING = ("cantica", "sezione", "notte", "veglia")
+_HOLDING = ("cantica", "sezione", "notte", "veglia", "intermezzo")
 _OTHER = re.compile(
-    rf"\n[ \t*_=—–-]*(?P<kind>{'|'.join(f'{kind.upper()}|{kind.capitalize()}' for kind in _OTHERS)})[ \t]+"
+    rf"\n(?=[^\n]{{4,40}}(?:\n|\Z))[ \t*_=—–-]*(?P<kind>{'|'.join(f'{kind.upper()}|{kind.capitalize()}' for kind in _OTHERS)})[ \t]+"
     rf"(?P<number>{PATTERN}|{_LAST})(?P<end>[.:]?)[ \t*_=—–-]*(?=\n|\Z)"
 )
 # Cheap tests of whether a text has such lines at all.
@@ -105,7 +108,8 @@ def worded(text: str) -> list[Heading]:
     if _SPACED_LINE.search("\n" + text):
         headings += filter(None, map(_spaced, _SPACED.finditer(text)))
     forms = [form for name in NAMED for form in (name.upper(), name.capitalize()) if form in text]
-    named = list(re.finditer(_NAMED_HEADING.format("|".join(forms)), text)) if forms else []
+    # One by one: a pattern that begins with a word is found much faster than one that begins with any of several.
+    named = [match for form in forms for match in re.finditer(_NAMED_HEADING.format(form), text)]
     counts: Counter[str] = Counter(match["name"] for match in named)
     for match in named:
         name = match["name"]
