@@ -70,7 +70,7 @@ def _paragraphs(text: str) -> list[list[str]]:
 def _unwrapped(blocks: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
     """Paragraphs with the lines that a narrower page has broken once more (a word or two behind each full line) made whole.
 
-    The last line of a paragraph is short anyway, and says nothing.
+    The last line of a paragraph is short anyway, and so may be one that ends a sentence; they say nothing.
     """
     lengths = sorted(len(line) for block in blocks for line in block)
     full = lengths[int((len(lengths) - 1) * 0.97)]
@@ -78,7 +78,8 @@ def _unwrapped(blocks: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
     for block in blocks:
         lines = list(block[:1])
         for n, (before, line) in enumerate(pairwise(block), 2):
-            if n < len(block) and len(line) < _REST * full and len(before) >= _FULL * full:
+            rest = n < len(block) and len(line) < _REST * full and not _STOP.search(line)
+            if rest and len(before) >= _FULL * full:
                 lines[-1] += " " + line.strip()
             else:
                 lines.append(line)
