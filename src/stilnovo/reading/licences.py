@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
 
 from stilnovo.reading.names import Names, direct_name, from_header
-from stilnovo.reading.text_builder import Span
+from stilnovo.reading.text_builder import Span, paragraphs
 
 _GUTENBERG = r"(?:the\s+|this\s+|del\s+|di\s+questo\s+)*(?:project|progetto)\s+gutenberg"
 # The text begins after one of these lines …
@@ -91,12 +90,6 @@ _TAIL = re.compile(
     r"|[^\n]*(?:www\.)?(?:manybooks\.net|feedbooks\.com)[^\n]*|Ebook distribuito da[^\n]*)",
     re.I | re.M,
 )
-
-
-def paragraphs(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Paragraphs of `text[start:end]`, that is, runs of lines that are not blank."""
-    for match in re.finditer(r"[^\n]*\S[^\n]*(?:\n[^\n]*\S[^\n]*)*", text[start:end]):
-        yield start + match.start(), start + match.end()
 
 
 def surroundings(text: str) -> tuple[list[Span], Names]:
@@ -180,8 +173,8 @@ def _gutenberg_names(header: str) -> Names:
 def _colophon(text: str, start: int, end: int) -> tuple[list[Span], Names]:
     """The colophon that stands before the text, and its names."""
     head = text[start : min(end, start + 5000)]
-    if found := _BRANDED.search(head):
-        return _branded(text, start, start + found.end(), end)
+    if brand := _BRANDED.search(head):
+        return _branded(text, start, start + brand.end(), end)
     if not _LIBER_LIBER.search(head) or not (_FIELD.search(head) or re.search(r"e-?book|e-?text", head, re.I)):
         return [], Names()
     last, other = start, 0

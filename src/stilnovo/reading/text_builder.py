@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -77,6 +77,12 @@ HeadingMark = tuple[int, int, int, Sequence[str]]
 def tag_of(element: Any) -> str:
     """Name of an XML or HTML element without its namespace; empty for comments and the like."""
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+
+
+def paragraphs(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Spans of the paragraphs in `text[start:end]`: runs of lines that are not blank."""
+    for match in re.finditer(r"[^\n]*\S[^\n]*(?:\n[^\n]*\S[^\n]*)*", text[start:end]):
+        yield start + match.start(), start + match.end()
 
 
 class TextBuilder:

@@ -13,8 +13,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from stilnovo.reading.headings import Heading
-from stilnovo.reading.licences import paragraphs
-from stilnovo.reading.text_builder import Book, Edit, disjoint, edited
+from stilnovo.reading.text_builder import Book, Edit, disjoint, edited, paragraphs
 
 _NAME = r"[A-ZÀ-Þ][A-ZÀ-Þ'’.]*(?:[ ]+(?:[A-ZÀ-Þ][A-ZÀ-Þ'’.]*|[eE](?=[ ]))){0,4}"
 _SHORT = r"(?:(?:[A-ZÀ-Þ][a-zà-ÿ'’]{0,11}\.?[ ]){0,2}?[A-ZÀ-Þ][a-zà-ÿ'’]{0,13})"
@@ -59,8 +58,8 @@ _OFTEN, _SPEECHES = 3, 0.4
 def arrange(book: Book) -> Book:
     """Keep names of speakers, stage directions and the list of persons of a play apart; other books come back as they are."""
     headings = [_untitled(book.text, heading) for heading in book.headings or ()]
-    found = _edits(book.text, headings)
-    return edited(replace(book, headings=tuple(headings)), found) if found else book
+    edits = _edits(book.text, headings)
+    return edited(replace(book, headings=tuple(headings)), edits) if edits else book
 
 
 def _untitled(text: str, heading: Heading) -> Heading:
@@ -93,14 +92,14 @@ def _edits(text: str, headings: Sequence[Heading]) -> list[Edit]:
     if not play and len(often) > _PERSONS:
         return []
     speakers = {match.start(): match for match in speaking}
-    found = _cast(text, headings, min(speakers))
+    edits = _cast(text, headings, min(speakers))
     acts = {heading.end for heading in headings if heading.kind == "atto"}
     for start, end in scenes:
         if start in acts and not any(start <= at < end for at in speakers) and end - start < _SETTING:
-            found += [Edit(*block, "stage") for block in paragraphs(text, start, end)]
+            edits += [Edit(*block, "stage") for block in paragraphs(text, start, end)]
             continue
-        found += _scene(text, list(_speeches(text, start, end)), speakers, play)
-    return disjoint(found)
+        edits += _scene(text, list(_speeches(text, start, end)), speakers, play)
+    return disjoint(edits)
 
 
 def _head(text: str, start: int, end: int) -> re.Match[str] | None:
@@ -148,35 +147,35 @@ def _may_speak(text: str) -> bool:
 
 
 def _scene(text: str, blocks: Sequence[tuple[int, int]], speakers: dict[int, re.Match[str]], play: bool) -> list[Edit]:
-    found: list[Edit] = []
+    edits: list[Edit] = []
     spoken = False
     for start, end in blocks:
         match = speakers.get(start)
         if match is None:
             block = text[start:end].strip()
             if _CURTAIN.match(block):
-                found.append(Edit(start, end, "stage"))
+                edits.append(Edit(start, end, "stage"))
             elif not play:
                 continue
             elif not spoken or (block[:1] in "([" and block[-1:] in ")]." and _BRACKET.match(block)):
-                found.append(Edit(start, end, "stage"))  # who is on stage, and where; or what happens between speeches
+                edits.append(Edit(start, end, "stage"))  # who is on stage, and where; or what happens between speeches
             else:
-                found += _directions(text, start, end)
+                edits += _directions(text, start, end)
             continue
         spoken = True
         direction = "aside" if match.groupdict().get("capitals") else "direction"
         if match[direction].strip():
-            found.append(Edit(match.start(), match.start(direction), "speaker"))
-            found.append(Edit(match.start(direction), match.end(), "stage"))
+            edits.append(Edit(match.start(), match.start(direction), "speaker"))
+            edits.append(Edit(match.start(direction), match.end(), "stage"))
         else:
-            found.append(Edit(match.start(), match.end(), "speaker"))
-        found += _directions(text, match.end(), end)
-    return found if spoken else []
+            edits.append(Edit(match.start(), match.end(), "speaker"))
+        edits += _directions(text, match.end(), end)
+    return edits if spoken else []
 
 
 def _directions(text: str, start: int, end: int) -> list[Edit]:
     """Stage directions in brackets inside a speech: at its head or end, or between sentences, in small letters."""
-    found = []
+    edits = []
     for match in _BRACKET.finditer(text, start, end):
         words = match["words"]
         before, after = text[start : match.start()].rstrip(), text[match.end() : end].lstrip(" \t")
@@ -193,8 +192,8 @@ def _directions(text: str, start: int, end: int) -> list[Edit]:
             left = match.start()
             while left > start and text[left - 1] in " \t":
                 left -= 1
-            found.append(Edit(left, stop, "stage"))
-    return found
+            edits.append(Edit(left, stop, "stage"))
+    return edits
 
 
 def _cast(text: str, headings: Sequence[Heading], speech: int) -> list[Edit]:

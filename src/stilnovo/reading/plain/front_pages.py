@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from stilnovo.reading import numerals
-from stilnovo.reading.licences import paragraphs
 from stilnovo.reading.names import Names
 from stilnovo.reading.plain.letters import is_date
-from stilnovo.reading.text_builder import Span
+from stilnovo.reading.text_builder import Span, paragraphs
 from stilnovo.text.italian import fold
 
 _CONTENTS = re.compile(

@@ -32,9 +32,9 @@ def between_gaps(text: str) -> list[Heading]:
     """Find titles behind large gaps, each named once; none where other gaps are as large."""
     starts = [len(text) - len(text.lstrip()), *(match.end() for match in _GAP.finditer(text))]
     starts = [start for start in starts if start < len(text)]
-    found = [heading for start in starts if (heading := _title_at(text, text.rfind("\n", 0, start) + 1))]
-    counts = Counter(heading.label for heading in found)
-    alone = [heading for heading in found if counts[heading.label] == 1]
+    titles = [heading for start in starts if (heading := _title_at(text, text.rfind("\n", 0, start) + 1))]
+    counts = Counter(heading.label for heading in titles)
+    alone = [heading for heading in titles if counts[heading.label] == 1]
     return alone if len(alone) >= max(_FEWEST, _SHARE * len(starts)) else []
 
 

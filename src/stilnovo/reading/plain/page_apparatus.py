@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 from stilnovo.reading import numerals
 from stilnovo.reading.hyphens import Hyphens
-from stilnovo.reading.licences import paragraphs
-from stilnovo.reading.text_builder import ApparatusKind, Edit, disjoint
+from stilnovo.reading.text_builder import ApparatusKind, Edit, disjoint, paragraphs
 from stilnovo.reading.verse import is_verse
 from stilnovo.text.italian import fold
 

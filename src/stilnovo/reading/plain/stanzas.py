@@ -34,7 +34,7 @@ def number(book: Book, spaced: bool = True) -> Book:
     """
     # Whether a section is verse is asked only where it has numbers.
     sections = split(book.text, book.headings, book.lines or ())
-    margins = [found for section in sections for found in _margins(book.text, section, spaced)]
+    margins = [margin for section in sections for margin in _margins(book.text, section, spaced)]
     if margins:
         book = _with_lines(edited(book, [edit for edit, _ in margins]), margins)
         sections = split(book.text, book.headings, book.lines or ())
@@ -47,19 +47,19 @@ def _margins(text: str, section: Section, spaced: bool) -> list[tuple[Edit, int]
     if (body.count("\n") + 1) * _LINE < len(body):
         return []
     for pattern in (_RIGHT if spaced else _RIGHT_BLANK, _LEFT):
-        found = [(match, int(match[match.lastindex or 1])) for match in pattern.finditer(body)]
-        if not found or len(found) > 100_000:
+        matches = [(match, int(match[match.lastindex or 1])) for match in pattern.finditer(body)]
+        if not matches or len(matches) > 100_000:
             continue
         lines = [match.start() for match in re.finditer(r"^(?=[^\n]*[^\W_])", body, re.M)]
-        at = list(_line_numbers(lines, [match.start() for match, _ in found]))
-        steps = [b - a == j - i for (a, i), (b, j) in pairwise(zip([n for _, n in found], at, strict=True))]
+        at = list(_line_numbers(lines, [match.start() for match, _ in matches]))
+        steps = [b - a == j - i for (a, i), (b, j) in pairwise(zip([n for _, n in matches], at, strict=True))]
         counts = (steps and sum(steps) >= 0.7 * len(steps)) or (
-            len(found) == 1 and found[0][1] == at[0] + 1 and len(lines) >= 4
+            len(matches) == 1 and matches[0][1] == at[0] + 1 and len(lines) >= 4
         )
         if counts and (spaced or section.verse or is_verse(pattern.sub("", body))):
             return [
                 (Edit(section.body + match.start(), section.body + match.end(), "line number"), said)
-                for match, said in found
+                for match, said in matches
             ]
     return []
 
@@ -99,14 +99,14 @@ def _numerals(text: str, section: Section) -> list[Edit]:
     body = text[section.body : section.end]
     if (body.count("\n") + 1) * _LINE < len(body):
         return []
-    found = [match for match in _NUMERAL.finditer(body) if _lone(body, match.start(), match.end())]
-    numbers = [int(match[1]) if match[1].isdigit() else numerals.value(match[1]) or 0 for match in found]
+    matches = [match for match in _NUMERAL.finditer(body) if _lone(body, match.start(), match.end())]
+    numbers = [int(match[1]) if match[1].isdigit() else numerals.value(match[1]) or 0 for match in matches]
     rising = sum(b == a + 1 for a, b in pairwise(numbers))
-    if len(found) < 2 or rising < 0.8 * (len(found) - 1):
+    if len(matches) < 2 or rising < 0.8 * (len(matches) - 1):
         return []
     if not section.verse and not is_verse(body) and not is_verse(_NUMERAL.sub("", body)):
         return []
-    return [_between(text, section.body + match.start(), section.body + match.end()) for match in found]
+    return [_between(text, section.body + match.start(), section.body + match.end()) for match in matches]
 
 
 def _lone(body: str, start: int, end: int) -> bool:
