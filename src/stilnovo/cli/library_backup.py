@@ -58,7 +58,7 @@ def backup(
 
     A service may go on running on the library meanwhile. The index is left out, because it makes itself anew.
     """
-    path = _file(library, "Run: pg_dump --format=custom --file=library.dump CONNECTION")
+    path = _file(library, "Run: pg_dump -Fc -f library.dump CONNECTION")
     open_store(path).close()  # an older format is migrated first
     target = file or _new_file(path)
     with Progress("backup", 1) as bar:
@@ -83,7 +83,7 @@ def restore(
 
     What is replaced is copied beside the library first. A service may go on running on it and shows the new state.
     """
-    path = _file(library, "Run: pg_restore --clean --dbname=CONNECTION library.dump")
+    path = _file(library, "Run: pg_restore -c -d CONNECTION library.dump")
     with Progress("restore", 1) as bar:
         held, copy = restore_library(file, path, _with_conversations, _shown(bar, "tables"))
     with Library.open(path) as store, Progress("index", 1) as bar:
