@@ -185,20 +185,20 @@ def _forms(claimed: str) -> Iterator[tuple[str, bool]]:
 def verify(claimed: str, section: Chapter, text: str) -> Quote:
     """Verify a quotation against one section of a work whose stored source is `text`."""
     source = indexed(text, section.body, section.end)
-    found: Match | None = None
+    best: Match | None = None
     for form, exact in _forms(claimed):
         match = best_match(form, source, exact)
-        if match is not None and (found is None or match.rank < found.rank):
-            found = match
-        if found is not None and found.rank < 2:
+        if match is not None and (best is None or match.rank < best.rank):
+            best = match
+        if best is not None and best.rank < 2:
             break
-    if found is None:
-        found = joined_pieces(_unwrapped(claimed), source)
-    if found is None:
+    if best is None:
+        best = joined_pieces(_unwrapped(claimed), source)
+    if best is None:
         return Quote(claimed, "unverified", _unwrapped(claimed))
-    start, end = section.body + found.start, section.body + found.end
-    before, after = found.before, found.after
-    status: Status = "verified" if found.exact else "repaired"
+    start, end = section.body + best.start, section.body + best.end
+    before, after = best.before, best.after
+    status: Status = "verified" if best.exact else "repaired"
     return Quote(claimed, status, text[start:end], section, start, end, section.verses(start, end), before, after)
 
 
