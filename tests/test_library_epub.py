@@ -411,3 +411,20 @@ def test_numbers_that_the_contents_leave_out_are_headings_too() -> None:
     }
     document = understand(book(**members), "libro.epub")
     assert labels(document) == ["Capitolo I", "Capitolo II", "Capitolo III", "Capitolo IV"]
+
+
+def test_a_part_and_its_first_chapter_are_two_where_the_contents_name_both() -> None:
+    page = '<html xmlns="http://www.w3.org/1999/xhtml"><body>{}</body></html>'
+    nav = "".join(
+        f"<li><a href='{at}'>{label}</a></li>"
+        for label, at in (
+            ("PARTE PRIMA", "uno.xhtml#a"), ("La casa", "uno.xhtml#b"),
+            ("PARTE SECONDA", "due%20b.xhtml#a"), ("Il mare", "due%20b.xhtml#b"),
+        )
+    )  # fmt: skip
+    members = {
+        "OPS__nav_xhtml": page.format(f"<nav epub:type='toc'><ol>{nav}</ol></nav>"),
+        "OPS__uno_xhtml": page.format(f"<p id='a'>PARTE PRIMA</p><p id='b'>La casa</p><p>{PROSE}</p>"),
+        "OPS__due b_xhtml": page.format(f"<p id='a'>PARTE SECONDA</p><p id='b'>Il mare</p><p>{PROSE}</p>"),
+    }
+    assert labels(understand(book(**members), "libro.epub")) == ["Parte I, La casa", "Parte II, Il mare"]

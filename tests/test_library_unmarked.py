@@ -76,3 +76,38 @@ def test_dates_in_a_chapter_are_no_sections() -> None:
     html = f"<html><body><h2>Capitolo I</h2>{days}<h2>Capitolo II</h2><p>{LETTER}</p></body></html>"
     book = understand(html.encode(), "romanzo.html")
     assert [section.label for section in split(book.text, book.headings)] == ["Capitolo I", "Capitolo II"]
+
+
+@pytest.mark.parametrize("brackets", ["[{}]", "({})"])
+@pytest.mark.parametrize("mark", ["{}", "<b>{}</b>", "<span class='x'>{}</span>"])
+def test_notes_that_nothing_links(brackets: str, mark: str) -> None:
+    one, two = (brackets.format(n) for n in (1, 2))
+    chapter = (
+        f"<p>Quel ramo{mark.format(one)} del lago {mark.format(two)}, [sic] nel (1628).</p><p>Altro.</p>"
+        f"<hr><p>{one} Di Lecco.</p><p>{two} Di Como.</p>"
+    )
+    html = f"<html><body><h2>Capitolo I</h2>{chapter}<h2>Capitolo II</h2>{chapter}</body></html>"
+    book = understand(html.encode(), "romanzo.html")
+    said = ["Quel", "ramo", "del", "lago,", "[sic]", "nel", "(1628).", "Altro."]
+    assert book.text.split() == ["Capitolo", "I", *said, "Capitolo", "II", *said]
+    notes = [item.text for item in book.apparatus if item.kind == "note"]
+    assert notes == [one, two, f"{one} Di Lecco.", f"{two} Di Como."] * 2
+
+
+@pytest.mark.parametrize(
+    ("titles", "said"),
+    [
+        (["La barca", "La barca", "La barca"], ["", "Capitolo I", "Capitolo II", "Capitolo III"]),
+        (["Parte prima", "Parte prima", "Parte seconda"], ["Parte I, Capitolo I", "Parte I, Capitolo II", "Parte II, Capitolo III"]),
+        (["Inferno", "Inferno", "Inferno"], ["Inferno, Capitolo I", "Inferno, Capitolo II", "Inferno, Capitolo III"]),
+    ],
+)  # fmt: skip
+def test_a_title_above_every_chapter_is_a_running_head(titles: list[str], said: list[str]) -> None:
+    chapters = [f"<h1>{title}</h1><h2>Capitolo {n}</h2><p>{LETTER}</p>" for n, title in enumerate(titles, 1)]
+    html = f"<html><head><title>La barca</title></head><body>{''.join(chapters)}</body></html>"
+    book = understand(html.encode(), "libro.html")
+    assert [section.label for section in split(book.text, book.headings)] == said
+    assert [item.text for item in book.apparatus] == [
+        title for title, before in zip(titles[1:], titles, strict=False) if title == before
+    ]
+    assert "\n\n\n\n" not in book.text

@@ -17,7 +17,7 @@ from stilnovo.reading import licences
 from stilnovo.reading.html import epub, markdown, markup
 from stilnovo.reading.names import Names, from_file_name, from_title_page, split_header
 from stilnovo.reading.pdf import pdf
-from stilnovo.reading.plain import plain
+from stilnovo.reading.plain import plain, unmarked
 from stilnovo.reading.tei import tei
 from stilnovo.reading.text_builder import Book, Edit, edited, set_apart
 from stilnovo.reading.word import word
@@ -79,7 +79,7 @@ def understand(data: bytes, name: str, given: Names | None = None) -> Book:
         names = names.over(from_title_page(book.text, hint))
     names = names.over(hint)
     if reader.rules:
-        book = plain.arrange(book, names) if reader.rules == "all" else plain.complete(book)
+        book = plain.arrange(book, names) if reader.rules == "all" else unmarked.complete(book)
     end = len(book.text.rstrip("\n"))
     start = end - len(book.text[:end].lstrip("\n"))
     book = edited(book, [edit for edit in (Edit(0, start), Edit(end, len(book.text))) if edit.end > edit.start])

@@ -55,6 +55,7 @@ class Outline:
         self.nested = len({entry.depth for entry in entries}) > 1
         self.waiting: list[ContentsEntry] = []
         self.current = 0
+        self.named: set[int] = set()  # where headings begin that the table of contents names
         # The label that the last block began to print, and what of it; where a section began whose label is not printed yet.
         self.printing: tuple[ContentsEntry, str] | None = None
         self.unprinted: tuple[ContentsEntry, int] | None = None
@@ -95,6 +96,7 @@ class Outline:
         unprinted, self.unprinted = self.unprinted, None
         if waiting:
             *outer, entry = waiting
+            self.named.add(start)
             builder.heading_marks += [(start, start, self.depth(other, 0), [other.label]) for other in outer]
             label = compared(entry.label)
             if level or (said and (label == said or label.startswith(said + " "))):
@@ -133,7 +135,7 @@ class Outline:
             (start, end, depth or least, lines) for start, end, depth, lines in builder.heading_marks
         ]
         _mark_missing(builder)
-        join_titles(builder)
+        join_titles(builder, self.named)
         _mark_verse(builder)
 
 
@@ -180,10 +182,11 @@ def _without(entries: Sequence[ContentsEntry], apart: Collection[str]) -> list[C
     return left
 
 
-def join_titles(builder: TextBuilder) -> None:
+def join_titles(builder: TextBuilder, named: Collection[int]) -> None:
     """Join a heading and the one right below it that is its title: *Capitolo I* and *La fornace*.
 
-    A title has no number of its own; smaller headings are titles where they never stand but right below larger ones.
+    Two that the table of contents names, each by itself (`named`: where they begin), are two. A title has no number of its
+    own; smaller headings are titles where they never stand but right below larger ones.
     """
     marks, text = builder.heading_marks, builder.text
     if not marks:
@@ -197,7 +200,8 @@ def join_titles(builder: TextBuilder) -> None:
     for mark, right in zip(marks, follows, strict=True):
         before = joined[-1] if joined else None
         fits = before and (mark[2] == before[2] or (mark[2] > before[2] and mark[2] not in free))
-        if before and right and fits and number_of(before[3])[0] and _is_title(mark[3]):
+        two = before and before[0] in named and mark[0] in named
+        if before and right and fits and not two and number_of(before[3])[0] and _is_title(mark[3]):
             joined[-1] = (before[0], mark[1], before[2], [*before[3], *mark[3]])
         else:
             joined.append(mark)

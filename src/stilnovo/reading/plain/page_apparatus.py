@@ -76,6 +76,11 @@ def edits(text: str) -> list[Edit]:
     return _with_gaps(text, taken)
 
 
+def typed(text: str) -> list[Edit]:
+    """Of everything here what people type in documents, too: arguments, captions in brackets, notes with their marks."""
+    return _with_gaps(text, disjoint([*_arguments(text), *_figures(text), *_notes(text)]))
+
+
 def _with_gaps(text: str, found: Sequence[_Found]) -> list[Edit]:
     """Edits of what was found: whole lines go with the white space around, so that a sentence across them is one."""
     changes: list[Edit] = []

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from stilnovo.reading.decoding import decoded
 from stilnovo.reading.names import Names
-from stilnovo.reading.plain import detection, drama, front_pages, letters, page_apparatus, stanzas
+from stilnovo.reading.plain import detection, drama, front_pages, page_apparatus, stanzas
 from stilnovo.reading.text_builder import Book, edited, set_apart
 
 _ENTITY = re.compile(r"&(?:#\d{2,6}|#[xX][0-9a-fA-F]{2,5}|[A-Za-z]{2,8}[1-4]?);")
@@ -64,10 +64,3 @@ def _without_title(book: Book) -> Book:
     ):
         return book
     return set_apart(book, [(title.start, title.end, "title page")])
-
-
-def complete(book: Book) -> Book:
-    """Find in a page or a document what its marks leave untold: letters by their dates, speakers, numbers beside verses."""
-    if book.headings:
-        book = replace(book, headings=letters.in_sections(book.text, book.headings))
-    return stanzas.number(drama.arrange(book), spaced=False)
