@@ -17,6 +17,7 @@ from stilnovo.reading.headings import CHAPTERS, PARTS
 from stilnovo.reading.hyphens import broken
 from stilnovo.reading.numerals import PATTERN
 from stilnovo.reading.pdf.page_lines import PageLine, width
+from stilnovo.reading.verse import is_verse
 
 _STOP = re.compile(r"[.!?:;…][\"'”’»)\]]*\Z|[”»]\Z")
 _END = re.compile(r"[.!?…:][\"'”’»)\]]*\Z|[”»]\Z")
@@ -31,6 +32,8 @@ _NUMBERED_VERSE = re.compile(r"(?:(?P<left>\d{1,4})\s+(?P<verse>\D.*)|(?P<words>
 _EARLY, _FEW = 0.36, 3
 #: Lines as long as this, at the middle of all, are seldom verse.
 _LONG = 60
+#: So many lines are told to be verse as those of a plain text are.
+_POEM = 8
 #: A gap between lines this much larger than usual is a blank line; a line filled less than this is the last of its paragraph.
 _BLANK, _SHORT = 1.35, 0.86
 
@@ -80,10 +83,19 @@ def _is_verse(rows: Sequence[Row], otherwise: bool) -> bool:
     lengths = sorted(len(_words(row)) for row in rows)
     early = sum(_fits(a, b, full, lengths[-1]) for a, b in pairs) / len(pairs)
     capitals = sum(row.line.text.lstrip("«“\"'‘([—– ")[:1].isupper() for row in rows) / len(rows)
+    if len(rows) >= _POEM and is_verse(_stanzas(rows)):
+        return True
     # Where all of the text looks like verse, less says so of a part of it.
     return early > _EARLY * (0.5 if otherwise else 1) * (
         2 if lengths[len(lengths) // 2] > _LONG else 1 if capitals < 0.9 else 0.5
     )
+
+
+def _stanzas(rows: Sequence[Row]) -> str:
+    """The lines as a plain text has them, with blank lines between stanzas."""
+    return "".join(
+        ("\n" if row.distance is not None and row.distance < _BLANK else "\n\n") + _words(row) for row in rows
+    ).strip()
 
 
 def _mark_headings(rows: Sequence[Row], size: float) -> None:
@@ -180,7 +192,8 @@ def _gaps(rows: Sequence[Row], full: dict[int, float], left: dict[int, list[floa
             short = width(before.line.text) + 0.6 + width(row.line.text.split()[0]) <= _SHORT * full[before.page]
             ends = bool(_END.search(before.line.text))
             opens = indented and (not was or before.gap.startswith("\n\n"))  # that was a paragraph of one line
-            new = (ends and (opens or short)) or (indented and not was and short)
+            right = was and abs(row.line.x - before.line.x) > row.line.size  # lines that end at the right edge
+            new = (ends and (opens or short)) or (indented and short and (opens or right))
             row.gap = "\n\n" if new else " "
 
 

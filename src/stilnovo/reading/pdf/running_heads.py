@@ -221,7 +221,9 @@ class _Pages:
             width(head.text) < 0.6 * self.widest[head.page] for head in alike
         )
         enough = (known or caps) or len(alike) > 2
+        heights = [self.sheets[head.page].lines[head.line].y for head in alike]
         opens = first.gap > 1.5 * median(head.gap for head in alike) and len(alike) > 2
+        opens = opens and abs(heights[0] - median(heights)) > 0.5 * size
         shown = alike[1:] if opens and not known else alike
         named = caps or (known and short)
         return shown if (set_off and enough and (named or short)) or (many and short) or named else []
