@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 from stilnovo.reading.headings import CHAPTERS, PARTS, Heading, label_for, levels, numbers_of
 from stilnovo.reading.names import Names
 from stilnovo.reading.numerals import roman
+from stilnovo.reading.verse import is_verse
 
 #: What words that are not the author's running text are.
 ApparatusKind = Literal[
@@ -128,14 +129,14 @@ class TextBuilder:
         return Book(
             names,
             self.text,
-            headings=_headings(self.heading_marks, self.lines, self.length),
+            headings=_headings(self.heading_marks, self.lines, self.text),
             apparatus=tuple(self.apparatus),
             lines=tuple(self.lines) or None,
             warnings=tuple(self.warnings),
         )
 
 
-def _headings(marks: Sequence[HeadingMark], lines: Sequence[VerseLine], length: int) -> tuple[Heading, ...] | None:
+def _headings(marks: Sequence[HeadingMark], lines: Sequence[VerseLine], text: str) -> tuple[Heading, ...] | None:
     """Convert marks to headings; None when there are fewer than two, too few to give a structure.
 
     What others stand below is a part. A lone outermost heading before all others is the work's title, and no section,
@@ -151,8 +152,11 @@ def _headings(marks: Sequence[HeadingMark], lines: Sequence[VerseLine], length: 
     numbers = numbers_of([heads for *_, heads in marks])
     kinds = [kind or ("capitolo" if number else "") for kind, (number, _) in zip(said, numbers, strict=True)]
     holds = [after > depth for depth, after in zip(depths, [*depths[1:], 0], strict=True)]
-    ends = [*(start for start, *_ in marks[1:]), length]
-    verse = [_letters(lines, mark[1], end) * 2 > end - mark[1] for mark, end in zip(marks, ends, strict=True)]
+    ends = [*(start for start, *_ in marks[1:]), len(text)]
+    verse = [
+        _letters(lines, mark[1], end) * 2 > end - mark[1] if lines else bool(number) and is_verse(text[mark[1] : end])
+        for mark, end, (number, _) in zip(marks, ends, numbers, strict=True)
+    ]
     return tuple(
         _heading(mark, level, kind or ("parte" if below else ""), number, poem)
         for mark, level, kind, below, number, poem in zip(
@@ -168,7 +172,7 @@ def _letters(lines: Sequence[VerseLine], start: int, end: int) -> int:
 
 
 def _heading(mark: HeadingMark, level: int, kind: str, split: tuple[int | None, str], poem: bool) -> Heading:
-    """A heading of what was marked; a poem that has a number and a title is cited by both, *XII. L'infinito*."""
+    """A heading of what was marked; a poem that has a number and a title is cited by both, *XII. L'infinito*, one without by its number."""
     start, end, _, lines = mark
     number, title = split
     if number is None or (kind == "parte" and not _KIND.match(lines[0])):
@@ -176,8 +180,10 @@ def _heading(mark: HeadingMark, level: int, kind: str, split: tuple[int | None, 
         if kind and re.fullmatch(rf"\W*{kind}\s+ultim[ao]\W*", whole, re.I):
             whole = whole.strip(" .").capitalize()
         return Heading(start, end, level, kind or "capitolo", None, whole if len(whole) <= 120 else lines[0][:120])
-    if poem and title and not kind:
-        return Heading(start, end, level, "poesia", number, f"{roman(number)}. {title}", title)
+    if poem and not kind:
+        return Heading(
+            start, end, level, "poesia", number, f"{roman(number)}. {title}" if title else roman(number), title
+        )
     kind = kind or "capitolo"
     return Heading(start, end, level, kind, number, label_for(kind, number), title)
 
