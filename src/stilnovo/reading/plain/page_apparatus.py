@@ -58,8 +58,8 @@ _BLANKS = " \t\n"
 _ENDS = '.!?…:;»”")*_]—–'
 
 
-class _Found(NamedTuple):
-    """Something at `text[start:end]`; on `lines` of its own, or inside one, where `instead` takes its place."""
+class _Cut(NamedTuple):
+    """What is taken out at `text[start:end]`; on `lines` of its own, or inside one, where `instead` takes its place."""
 
     start: int
     end: int
@@ -69,41 +69,41 @@ class _Found(NamedTuple):
 
 
 def edits(text: str) -> list[Edit]:
-    """Everything here, in order, not overlapping; what is found first goes before what is found later."""
-    taken: list[_Found] = []
-    for found in (_arguments(text), _figures(text), _notes(text), _pages_of(text), _joins(text)):
-        taken = disjoint([*taken, *found])
+    """Find everything of these kinds, in order, without overlaps: arguments win over captions, those over notes, and so on."""
+    taken: list[_Cut] = []
+    for cuts in (_arguments(text), _figures(text), _notes(text), _pages_of(text), _joins(text)):
+        taken = disjoint([*taken, *cuts])
     return _with_gaps(text, taken)
 
 
 def typed(text: str) -> list[Edit]:
-    """Of everything here what people type in documents, too: arguments, captions in brackets, notes with their marks."""
+    """Find what people type in documents, too: arguments, captions in brackets, notes with their marks."""
     return _with_gaps(text, disjoint([*_arguments(text), *_figures(text), *_notes(text)]))
 
 
-def _with_gaps(text: str, found: Sequence[_Found]) -> list[Edit]:
+def _with_gaps(text: str, cuts: Sequence[_Cut]) -> list[Edit]:
     """Edits of what was found: whole lines go with the white space around, so that a sentence across them is one."""
     changes: list[Edit] = []
     i = 0
-    while i < len(found):
-        first, j = found[i], i
+    while i < len(cuts):
+        first, j = cuts[i], i
         if not first.lines:
             changes.append(Edit(first.start, first.end, first.kind, first.instead))
             i += 1
             continue
-        while j + 1 < len(found) and found[j + 1].lines and not text[found[j].end : found[j + 1].start].strip():
+        while j + 1 < len(cuts) and cuts[j + 1].lines and not text[cuts[j].end : cuts[j + 1].start].strip():
             j += 1
-        left, right = first.start, found[j].end
-        while left > 0 and text[left - 1] in _BLANKS and (not i or left > found[i - 1].end):
+        left, right = first.start, cuts[j].end
+        while left > 0 and text[left - 1] in _BLANKS and (not i or left > cuts[i - 1].end):
             left -= 1
-        while right < len(text) and text[right] in _BLANKS and (j + 1 == len(found) or right < found[j + 1].start):
+        while right < len(text) and text[right] in _BLANKS and (j + 1 == len(cuts) or right < cuts[j + 1].start):
             right += 1
-        ends = [*(item.start for item in found[i + 1 : j + 1]), right]
-        starts = [left, *(item.start for item in found[i + 1 : j + 1])]
-        gaps = [""] * (j - i) + [_gap(text, left, right, text[left : first.start], text[found[j].end : right])]
+        ends = [*(item.start for item in cuts[i + 1 : j + 1]), right]
+        starts = [left, *(item.start for item in cuts[i + 1 : j + 1])]
+        gaps = [""] * (j - i) + [_gap(text, left, right, text[left : first.start], text[cuts[j].end : right])]
         changes += [
             Edit(start, end, item.kind, gap)
-            for start, end, item, gap in zip(starts, ends, found[i : j + 1], gaps, strict=True)
+            for start, end, item, gap in zip(starts, ends, cuts[i : j + 1], gaps, strict=True)
         ]
         i = j + 1
     return changes
@@ -119,22 +119,22 @@ def _gap(text: str, left: int, right: int, before: str, after: str) -> str:
     return "\n" if within else "\n\n"
 
 
-def _arguments(text: str) -> list[_Found]:
+def _arguments(text: str) -> list[_Cut]:
     if "ARGOMENTO" not in text and "Argomento" not in text:
         return []
-    return [_Found(*match.span(), "argument", lines=True) for match in _ARGUMENT.finditer(text)]
+    return [_Cut(*match.span(), "argument", lines=True) for match in _ARGUMENT.finditer(text)]
 
 
-def _figures(text: str) -> list[_Found]:
-    found = []
+def _figures(text: str) -> list[_Cut]:
+    cuts = []
     for match in _FIGURE.finditer(text):
         depth = 1
         for bracket in re.compile(r"[\[\]]").finditer(text, match.end(), match.end() + 2000):
             depth += 1 if bracket.group() == "[" else -1
             if not depth:
-                found.append(_Found(match.start(), bracket.end(), "figure", lines=True))
+                cuts.append(_Cut(match.start(), bracket.end(), "figure", lines=True))
                 break
-    return found
+    return cuts
 
 
 def _increasing(numbers: Sequence[int], step: int) -> bool:
@@ -147,22 +147,22 @@ def _value(numeral: str) -> int:
     return int(numeral) if numeral.isdigit() else numerals.value(numeral.upper()) or 0
 
 
-def _pages_of(text: str) -> list[_Found]:
+def _pages_of(text: str) -> list[_Cut]:
     """Pages of a text; its first line is found like the others, which begin behind a line's end."""
     return [item._replace(start=item.start - 1, end=item.end - 1) for item in _pages("\n" + text)]
 
 
-def _pages(text: str) -> list[_Found]:
+def _pages(text: str) -> list[_Cut]:
     marked = [(match, _value(match[1] or match[2])) for match in _IN_PAGE.finditer(text)]
-    found = []
+    cuts = []
     if len(marked) >= 2 and _increasing([number for _, number in marked if number], 40):
-        found = [_within(text, match.start(), match.end()) for match, _ in marked]
+        cuts = [_within(text, match.start(), match.end()) for match, _ in marked]
     lone = _ascending(list(_ALONE.finditer(text)))
     breaking = sum(_breaks(text, match.start("line"), match.end()) for match in lone)
     if len(lone) >= 3 and breaking >= max(2, 0.25 * len(lone)) and not _stanzas(text, lone):
-        found += [_Found(match.start("line"), match.end(), "page", lines=True) for match in lone]
-    found += _running_heads(text, lone if found else [])
-    return found
+        cuts += [_Cut(match.start("line"), match.end(), "page", lines=True) for match in lone]
+    cuts += _running_heads(text, lone if cuts else [])
+    return cuts
 
 
 def _stanzas(text: str, lone: Sequence[re.Match[str]]) -> bool:
@@ -172,17 +172,17 @@ def _stanzas(text: str, lone: Sequence[re.Match[str]]) -> bool:
     return lines[len(lines) // 2] < _PAGE_LINES and is_verse("\n".join(bodies))
 
 
-def _within(text: str, start: int, end: int) -> _Found:
+def _within(text: str, start: int, end: int) -> _Cut:
     """A page's number: a line, or inside one, where white space beside it stays and none is made inside a word."""
     opens, closes = not text[:start].rpartition("\n")[2].strip(), not text[end : end + 200].partition("\n")[0].strip()
     if opens and closes:
-        return _Found(start, end, "page", lines=True)
+        return _Cut(start, end, "page", lines=True)
     while start and text[start - 1] in " \t":
         start -= 1
     blank = text[start] in " \t" or text[end : end + 1] in (" ", "\t")
     while end < len(text) and text[end] in " \t":
         end += 1
-    return _Found(start, end, "page", instead="" if opens or closes or not blank else " ")
+    return _Cut(start, end, "page", instead="" if opens or closes or not blank else " ")
 
 
 def _ascending(matches: Sequence[re.Match[str]]) -> list[re.Match[str]]:
@@ -206,7 +206,7 @@ def _breaks(text: str, start: int, end: int) -> bool:
     return bool(before and after) and (before[-1] not in _ENDS or after[0].islower())
 
 
-def _running_heads(text: str, pages: Sequence[re.Match[str]]) -> list[_Found]:
+def _running_heads(text: str, pages: Sequence[re.Match[str]]) -> list[_Cut]:
     """Lines that come again and again with a number that grows, or beside the numbers of pages."""
     heads: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
     for line in _SHORT_LINE.finditer(text):
@@ -214,24 +214,24 @@ def _running_heads(text: str, pages: Sequence[re.Match[str]]) -> list[_Found]:
         words = re.findall(r"[^\W\d_]+", fold(match[2] or match[3])) if match else []
         if match and words and not (len(words) == 1 and _KIND.match(words[0])):
             heads[" ".join(words)].append((line.start("line"), line.end(), int(match[1] or match[4])))
-    found: list[_Found] = []
+    cuts: list[_Cut] = []
     for places in heads.values():
         rising = all(a[2] < b[2] for a, b in pairwise(places))
         broken = sum(_breaks(text, start, end) for start, end, _ in places)
         if len(places) >= 3 and rising and broken * _SENTENCES >= len(places):
-            found += [_Found(start, end, "running head", lines=True) for start, end, _ in places]
-    found += _heads_in_turn(text, sorted((*place, words) for words, places in heads.items() for place in places))
+            cuts += [_Cut(start, end, "running head", lines=True) for start, end, _ in places]
+    cuts += _heads_in_turn(text, sorted((*place, words) for words, places in heads.items() for place in places))
     beside: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for page in pages:
         for start, end in _neighbours(text, page.start("line"), page.end()):
             beside[" ".join(fold(text[start:end]).split())].append((start, end))
     for spans in beside.values():
         if len(spans) >= 3:
-            found += [_Found(start, end, "running head", lines=True) for start, end in spans]
-    return found
+            cuts += [_Cut(start, end, "running head", lines=True) for start, end in spans]
+    return cuts
 
 
-def _heads_in_turn(text: str, heads: Sequence[tuple[int, int, int, str]]) -> list[_Found]:
+def _heads_in_turn(text: str, heads: Sequence[tuple[int, int, int, str]]) -> list[_Cut]:
     """Heads of the few pages of an excerpt, or misread here and there: one for each page, by turns author and title."""
     runs: list[list[tuple[int, int, int, str]]] = []
     for head in heads:
@@ -242,7 +242,7 @@ def _heads_in_turn(text: str, heads: Sequence[tuple[int, int, int, str]]) -> lis
             runs.append([head])
         else:
             at.append(head)
-    found = []
+    cuts = []
     for run in runs:
         alike = [
             any(
@@ -254,8 +254,8 @@ def _heads_in_turn(text: str, heads: Sequence[tuple[int, int, int, str]]) -> lis
         ]
         broken = sum(_breaks(text, start, end) for start, end, _, _ in run)
         if len(run) >= 3 and sum(alike) >= 0.75 * len(run) and broken >= 0.5 * len(run):
-            found += [_Found(start, end, "running head", lines=True) for start, end, _, _ in run]
-    return found
+            cuts += [_Cut(start, end, "running head", lines=True) for start, end, _, _ in run]
+    return cuts
 
 
 def _neighbours(text: str, start: int, end: int) -> list[tuple[int, int]]:
@@ -274,7 +274,7 @@ def _neighbours(text: str, start: int, end: int) -> list[tuple[int, int]]:
     return [(a, b) for a, b in spans if 3 <= b - a <= 60]
 
 
-def _notes(text: str) -> list[_Found]:
+def _notes(text: str) -> list[_Cut]:
     """Notes and their marks, where a mark in the text has a note, and a note its mark."""
     if not _BRACKET_LINE.search(text):
         return []
@@ -286,19 +286,19 @@ def _notes(text: str) -> list[_Found]:
     named = Counter(_name(match[1] or match[2], bool(match[1])) for match in marks)
     bodies = [match for match in bodies if named[_name(match["square"] or match["round"], bool(match["square"]))]]
     owned = {_name(match["square"] or match["round"], bool(match["square"])) for match in bodies}
-    found = [
-        _Found(*match.span(), "note", instead=" " if text[match.end() : match.end() + 1].isalnum() else "")
+    cuts = [
+        _Cut(*match.span(), "note", instead=" " if text[match.end() : match.end() + 1].isalnum() else "")
         for match in marks
         if _name(match[1] or match[2], bool(match[1])) in owned
     ]
     begins = [match.start() for match in bodies]
     for match, following in zip(bodies, [*begins[1:], len(text)][: len(bodies)], strict=True):
-        found.append(_Found(match.start(), _note_end(text, match, following), "note", lines=True))
+        cuts.append(_Cut(match.start(), _note_end(text, match, following), "note", lines=True))
     for heading in _NOTES.finditer(text):
         at = bisect_left(begins, heading.end())
         if at < len(begins) and not text[heading.end() : begins[at]].strip():
-            found.append(_Found(*heading.span(), "note", lines=True))
-    return found
+            cuts.append(_Cut(*heading.span(), "note", lines=True))
+    return cuts
 
 
 def _name(mark: str, square: bool) -> str:
@@ -331,13 +331,13 @@ def _note_end(text: str, match: re.Match[str], following: int) -> int:
     return min(end, following)
 
 
-def _joins(text: str) -> list[_Found]:
+def _joins(text: str) -> list[_Cut]:
     """Join words that the end of a line breaks, in prose."""
     breaks = list(_BROKEN.finditer(text))
     if not breaks:
         return []
     hyphens = Hyphens(text.split("\n"))
-    found: list[_Found] = []
+    cuts: list[_Cut] = []
     verse_until, prose_until = -1, -1
     for match in breaks:
         at = match.start()
@@ -352,5 +352,5 @@ def _joins(text: str) -> list[_Found]:
         line = text[text.rfind("\n", 0, at) + 1 : match.end()].rstrip()
         whole = hyphens.joined(line[-80:], text[match.end() : match.end() + 80])
         if whole is not None:
-            found.append(_Found(at, match.end(), None, instead="-" if whole.endswith("-") else ""))
-    return found
+            cuts.append(_Cut(at, match.end(), None, instead="-" if whole.endswith("-") else ""))
+    return cuts
