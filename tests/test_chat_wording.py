@@ -351,6 +351,7 @@ def test_signs_and_units_belong_to_figures(claim: str, sound: bool) -> None:
         ("A sentir lui, il podestà era un ladro.", "il podestà era un ladro", "[A sentir lui,] il podestà era un ladro"),
         ("Sono tutti uguali, a parole.", "Sono tutti uguali", "Sono tutti uguali[, a parole.]"),
         ("Il fiume, che quasi s'asconde, esce, e l'ampia riva sale.", "l'ampia riva sale", "l'ampia riva sale"),
+        ("O Renzo o Lucia partirà.", "Lucia partirà", "[O Renzo o] Lucia partirà"),
         ("Venne 'Ntoni coi figli.", "Ntoni coi figli", "'Ntoni coi figli"),
     ],
 )  # fmt: skip

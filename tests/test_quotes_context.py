@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import time
 import zipfile
 from collections.abc import Iterator
 
 import pytest
 
+from stilnovo.chat.attribution import stated_place
 from stilnovo.chat.essay import check_text
 from stilnovo.chat.essay_text import read_essay
 from stilnovo.library.store import Library
@@ -132,3 +134,24 @@ def test_italics_and_tables_of_word(library: Library) -> None:
 )  # fmt: skip
 def test_titles_and_other_signs(library: Library, text: str, expected: list[str]) -> None:
     assert statuses(library, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "status"), [("Forno, cap. I", "misattributed"), ("La barca venduta, cap. I", "verified"), ("*Forno*", "misattributed")]
+)  # fmt: skip
+def test_a_reference_begins_with_a_title(library: Library, reference: str, status: str) -> None:
+    assert statuses(library, f"Si legge «{BARCA}» ({reference}).") == [status]
+
+
+def test_the_short_names_of_the_cantiche() -> None:
+    assert [stated_place(f"({name} V, 103)").cantica for name in ("If", "Pg", "Pd", "Inf.", "Par.")] == [
+        "inferno", "purgatorio", "paradiso", "inferno", "paradiso",
+    ]  # fmt: skip
+    assert stated_place("(If only, 103)").cantica == ""
+
+
+@pytest.mark.parametrize("text", ["'a ", "'Ntoni e ", "\\begin{quote}\n", "[P1] "])
+def test_signs_without_an_end_are_looked_through_once(library: Library, text: str) -> None:
+    begun = time.perf_counter()
+    assert "verified" not in statuses(library, text * (60_000 // len(text)))
+    assert time.perf_counter() - begun < 20

@@ -62,9 +62,16 @@ _PLACED = re.compile(
     rf"(?P<what>(?i:{'|'.join(_KINDS)}))\b"
 )
 _CANTICA = re.compile(
-    r"\b(?P<name>[Ii]nf(?:erno)?|[Pp]urg(?:atorio)?|[Pp]ar(?:adiso)?)\b\.?(?:,?\s*(?P<number>[IVXLC]{1,6}|\d{1,2})\b)?"
+    r"\b(?P<name>[Ii]nf(?:erno)?|[Pp]urg(?:atorio)?|[Pp]ar(?:adiso)?|(?:If|Pg|Pd)(?=\.?,?\s*[IVXLC\d]))\b\.?(?:,?\s*(?P<number>[IVXLC]{1,6}|\d{1,2})\b)?"
 )
-_CANTICHE = {"inf": "inferno", "pur": "purgatorio", "par": "paradiso"}
+_CANTICHE = {
+    "inf": "inferno",
+    "pur": "purgatorio",
+    "par": "paradiso",
+    "if": "inferno",
+    "pg": "purgatorio",
+    "pd": "paradiso",
+}
 _VERSES = re.compile(r"(?:\bvv?\.\s*|(?<=[IVXLC]),\s*)(?P<first>\d{1,5})(?:\s*[-–]\s*(?P<last>\d{1,5}))?")
 
 #: How the place where words stand differs from the stated one: in a part of the work (a cantica), or in a smaller place.
@@ -181,7 +188,7 @@ def attribution(references: Sequence[str], masked: str, start: int, end: int, na
 
 
 def _named(text: str, names: NamesOfWorks, *, strict: bool) -> Attribution:
-    titled, by = names.titled(text), names.by(text)
+    titled, by = names.titled(text, reference=strict), names.by(text)
     said = re.sub("·+", "…", " ".join(text.split())).strip(" .,;:…")
     one_author = len({fold(work.author) for work in by}) == 1
     return Attribution(

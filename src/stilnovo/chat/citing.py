@@ -109,10 +109,17 @@ class NamesOfWorks:
             whole or any(title.endswith(" " + phrase) and len(phrase) > 5 for _, title in self._titles)
         )
 
-    def titled(self, text: str) -> list[Work]:
-        """The works whose titles stand in a text, with a capital: *nei Promessi sposi*, but no *occhi chiusi*."""
+    def titled(self, text: str, *, reference: bool = False) -> list[Work]:
+        """The works whose titles stand in a text, with a capital: *nei Promessi sposi*, but no *occhi chiusi*.
+
+        The first word of a sentence has one anyhow, that of a `reference` has not: *(Commedia, canto V)*.
+        """
         folded = f" {_phrase(text, bare=False)} "
-        return [work for work, title in self._titles if title and f" {title} " in folded and _written(title, text)]
+        return [
+            work
+            for work, title in self._titles
+            if title and f" {title} " in folded and _written(title, text, reference)
+        ]
 
     def by(self, text: str) -> list[Work]:
         """The works whose authors' surnames stand in a text, written with a capital."""
@@ -137,7 +144,7 @@ def _known_by(author: list[str]) -> list[str]:
     return [author[-1], *author[:1]] if author[:1] == ["dante"] else author[-1:]
 
 
-def _written(title: str, text: str) -> bool:
+def _written(title: str, text: str, reference: bool) -> bool:
     """Whether the words of a title stand in a text as a title: with a capital, which is not a sentence's."""
     found, wanted = [word for word in tokens(text) if not word.elided], title.split()
     for i in range(len(found) - len(wanted) + 1):
@@ -145,7 +152,7 @@ def _written(title: str, text: str) -> bool:
             continue
         first = i - 1 if i > 0 and found[i - 1].form in STOP_WORDS else i  # with its article
         capitals = sum(text[word.start].isupper() for word in found[first : i + len(wanted)])
-        begins = re.search(r"(?:\A|[.!?:]\s)\s*\Z", text[: found[first].start]) is not None
+        begins = not reference and re.search(r"(?:\A|[.!?:]\s)\s*\Z", text[: found[first].start]) is not None
         alone = (
             text[found[-1].end :].strip(" .,;()*_") == "" and found[first].start == 0 and i + len(wanted) == len(found)
         )

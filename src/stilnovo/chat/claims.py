@@ -42,6 +42,8 @@ from stilnovo.chat.marks import (
 
 #: A mark that is not closed within so many characters claims so many.
 HELD = 1200
+#: After so many apostrophes without an end, one that may open a word opened no quotation.
+_APOSTROPHES = 40
 #: Looked back at, to tell what introduces a quotation.
 BEFORE = 200
 
@@ -200,7 +202,9 @@ def _single(text: str, at: int, final: bool, limit: int) -> Claim | None:
     fallback, stop = 0, min(first + limit, len(text))
     blank = BLANK.search(text, first, stop)
     end = blank.start() if blank else stop
-    for match in SINGLE_FORMS.finditer(text, first + 1, end):
+    for count, match in enumerate(SINGLE_FORMS.finditer(text, first + 1, end)):
+        if clipped and count == _APOSTROPHES:
+            return None
         if not final and _WORD_BEGUN.match(text, match.end()):
             raise NeedMore
         left, right = text[match.start() - 1], text[match.end() : match.end() + 1]

@@ -71,6 +71,8 @@ _UNTRUE = _of(
 #: What a clause begins with that depends on the words before it.
 _LINK = re.compile(r"(?<![^\W_])(?:che|ch['’]|come|chi|quando|onde)(?![^\W_])[^,;:]*$", re.I)
 _OWN_LINK = re.compile(r"\W*(?:che|ch['’]|se|come|quasi|purch[éè]|a meno)(?![^\W_])", re.I)
+#: One of two things: *O Renzo o* Lucia partirà.
+_EITHER = re.compile(r"(?<![^\W_])(?:od?|oppure|ovvero)\s*$", re.I)
 #: An infinitive says what the words before it make of it: *smise di* amare.
 _GOVERNS = re.compile(r"(?<![^\W_])(?:di|d['’]|dal|dall['’]|da|nel|per|a|ad)\s*$", re.I)
 _INFINITIVE = re.compile(r"\W*[^\W\d_]+[aei]r(?:e|si|mi|ti|ci|vi|gli|n?e|l[oaie])?(?![^\W_])", re.I)
@@ -165,7 +167,7 @@ def _depends(head: str, quoted: str) -> bool:
     near = last if _COORDINATE.match(last) else f"{before},{last}"
     if _SPEECH_BEGUN.search(head):
         return any((_CONDITION.search(near), _DENIAL.search(near)))
-    governed = _GOVERNS.search(head) and _INFINITIVE.match(quoted)
+    governed = (_GOVERNS.search(head) and _INFINITIVE.match(quoted)) or _EITHER.search(head)
     return any((_CONDITION.search(head), _TURNS.search(near), _LINK.search(head), _OWN_LINK.match(quoted), governed))
 
 

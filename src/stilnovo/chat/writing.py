@@ -254,16 +254,17 @@ class Checker:
 
     def _show_key(self, text: str, key: re.Match[str], final: bool) -> int:
         """Show a key as a reference, where its sentence quotes nothing."""
-        stop = _SENTENCE_END.search(text, key.end())
-        if stop is None and not final and len(text) - key.end() < HELD:
+        limit = min(len(text), key.end() + HELD)
+        stop = _SENTENCE_END.search(text, key.end(), limit)
+        line = re.compile(r"[ .]*(?:\n|\Z)").match(text, key.end(), limit)
+        if (stop is None or (line and line.end() == len(text))) and not final and len(text) - key.end() < HELD:
             raise NeedMore
-        end = stop.end() if stop else len(text)
+        end = stop.end() if stop else limit
         said = _SENTENCE_END.split(text[max(0, key.start() - BEFORE) : key.start()])[-1]
-        # Whatever encloses words beside a key may be meant as a mark.
-        enclosed = text[: key.start()][-1:] in tuple(')]}|/=~>»”"›＂') and not self._titled
+        enclosed = text[max(0, key.start() - 1) : key.start()] in tuple(')]}|/=~>»”"›＂') and not self._titled
         space = key.group()[: len(key.group()) - len(key.group().lstrip())]
-        # A key that has its line to itself may cite the lines above it; bars part verses.
-        apart = "\n" in space and not text[key.end() :].partition("\n")[0].strip(" .")
+        # What encloses words beside a key may be meant as a mark; a key on its own line may cite those above; bars part verses.
+        apart = "\n" in space and line is not None
         quoting = enclosed or apart or " / " in said or self._beside_quotation() or _QUOTING.search(said) is not None
         place = STARTS.search(text, key.end(), end)
         while place and not quoting:
