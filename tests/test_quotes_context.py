@@ -128,6 +128,7 @@ def test_italics_and_tables_of_word(library: Library) -> None:
         ("Rossi scrive: *La barca era rossa di vergogna* (cap. I).", ["not_found"]),
         ("«La barca era rossa di vergogna» (Rossi, cap. I).", ["not_found"]),
         (f"*{BARCA}* scrive Neri.", ["misattributed"]),
+        (f"| Neri | *{BARCA}* |\n| Rossi | *Qui non si cita nulla, si riassume soltanto quello che accade* |", ["misattributed"]),
         (f"\\begin{{quote}}\n{BARCA}\n\\end{{quote}}", ["verified"]),
         (f"Prima «{BARCA}»[^1]\n\n- Bruno Neri: '{PANE}'\n\n[^1]: A. Rossi.", ["verified", "verified"]),
     ],

@@ -162,7 +162,8 @@ class _Check:
             place = bisect_right(starts, at if note else claim.start)
             bare = CheckedQuotation(claim.words, "not_found", claim.start, claim.end, place, note, origin.said, None)
             checked = self._looked_up(bare, origin)
-            if checked.source or not _maybe_title(text, claim):
+            asserted = claim.strong or _asserted(text, claim, cited)
+            if checked.source or (asserted and not _maybe_title(text, claim)):
                 yield checked
 
     def _refer(self, text: str) -> bool:
@@ -213,7 +214,7 @@ class _Check:
             said = count == _STRESSED and claim.strong and _SAID.search(text, max(0, claim.start - 60), claim.start)
             return count > 1 and bool(cited.references or said)
         if not claim.strong:
-            return claim.introduced or cited.cites or _SAYS_BEHIND.match(text, claim.end) is not None
+            return count > _TITLE or _asserted(text, claim, cited)
         before = text[max(0, claim.start - 60) : claim.start]
         dated = _DATED.match(text, claim.end) and not any(map(self._names.named, cited.references))
         return not (_like_title(claim) and ((_WORK_WORD.search(before) and not cited.cites) or dated))
@@ -242,6 +243,11 @@ class _Check:
             name = fold(origin.writer).split()[-1]
             return name in fold(f"{work.author} {work.title}") or origin.writer in self._library.text(work)
         return origin.fits(work.id)
+
+
+def _asserted(text: str, claim: Claim, cited: Citation) -> bool:
+    """Whether anything says that words in italics, or after a dash, are quoted; else they count only where they are found."""
+    return claim.introduced or cited.cites or _SAYS_BEHIND.match(text, claim.end) is not None
 
 
 def _like_title(claim: Claim) -> bool:
