@@ -541,3 +541,13 @@ def test_gutenbergs_header_says_the_author() -> None:
     )
     names = understand(html.encode(), "libro.html").names
     assert (names.title, names.author) == ("Cenere", "Grazia Deledda")
+
+
+def test_a_title_page_of_headings_may_say_di() -> None:
+    html = (
+        "<html><head><title>Senilità, di Italo Svevo</title></head><body><h1>SENILITÀ</h1><h4>DI</h4><h2>ITALO SVEVO</h2>"
+        "<h3>TRIESTE<br>1898</h3><h2>I.</h2><p>Subito, con le prime parole.</p><h2>II.</h2><p>Era.</p></body></html>"
+    )
+    book = understand(html.encode(), "libro.html")
+    assert labels(book) == ["Capitolo I", "Capitolo II"]
+    assert [item.kind for item in book.apparatus] == ["title page"]

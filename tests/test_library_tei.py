@@ -609,6 +609,14 @@ def test_real_editions_keep_every_word(file: Path) -> None:
             '<div type="letter" n="13"><p>b</p></div>',
             ["Lettera XII", "Lettera XIII"],
         ),
+        (
+            '<div type="giorno" n="1"><opener><date>3 maggio</date></opener><p>a</p></div><div type="giorno" n="2"><p>b</p></div>',
+            ["3 maggio", "Giorno II"],
+        ),
+        (
+            '<div type="dialogo" n="1"><head>Dialogo di Tristano</head><p>a</p></div><div type="dialogo" n="2"><p>b</p></div>',
+            ["Dialogo di Tristano", "Dialogo II"],
+        ),
     ],
 )
 def test_sections_are_named_as_the_edition_prints_them(body: str, said: list[str]) -> None:

@@ -33,6 +33,8 @@ _LICENCE = re.compile(r"©|copyright|isbn|diritti|licen[sc]|rights|gutenberg|cre
 
 #: A site's page holds at least this share of its letters in what it calls its content.
 _CONTENT = 0.5
+#: More elements than this do not mark the content of a page.
+_MARKED = 8
 
 
 def around_work(root: Element) -> dict[Element, ApparatusKind]:
@@ -44,7 +46,7 @@ def around_work(root: Element) -> dict[Element, ApparatusKind]:
     marked = [element for element in root.walk() if _is_content(element)]
     articles = [element for element in marked if element.tag == "article"]
     marked = marked if len(articles) == 1 else [element for element in marked if element.tag != "article"]
-    whole = [element for element in marked if letters_of(element.words()) >= _CONTENT * total]
+    whole = [element for element in marked[:_MARKED] if letters_of(element.words()) >= _CONTENT * total]
     if not whole:
         return {}
     content = whole[-1]

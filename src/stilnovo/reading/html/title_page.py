@@ -22,7 +22,7 @@ _LONGEST = 1800
 _NAMED = re.compile(
     rf"\W*(?:{'|'.join(sorted({*PARTS, *CHAPTERS, *KINDS}))}|chapter|part|book|act|scene|scène|acte|chapitre|kapitel"
     r"|introduzione|introduction|prefazione|preface|préface|vorwort|prologo|prologue|proemio|personaggi|dramatis|avvertenza|dedica|epigra(?:fe|ph))\b"
-    r"|\W*(?-i:[IVX]+|[IVXLCDM]{2,}|\d{1,3})\W*(?:[.:)—–-]|\Z)",
+    r"|\W*(?-i:(?!DI\b)(?:[IVX]+|[IVXLCDM]{2,}|\d{1,3}))\W*(?:[.:)—–-]|\Z)",
     re.I,
 )
 

@@ -87,6 +87,8 @@ _BY_HEADING = _SINGLE | {
     "novella",
     "racconto",
     "articolo",
+    "dialogo",
+    "discorso",
 }
 #: Kinds whose heading is cited as it is printed (*PARTE PRIMA*).
 _AS_PRINTED = frozenset(["parte", "libro", "volume", "tomo"])
@@ -317,7 +319,8 @@ def _dateline(element: ET.Element) -> str:
     """Place and date that a letter or an entry of a diary begins with, as a label."""
     first = next((child for child in element if tag_of(child) not in BREAKS and not apart(child, element)), None)
     if first is not None and tag_of(first) == "opener":
-        first = first.find("{*}dateline")
+        dateline = first.find("{*}dateline")
+        first = first.find("{*}date") if dateline is None else dateline
     return _label(words(first)) if first is not None and tag_of(first) in ("dateline", "date") else ""
 
 
