@@ -193,3 +193,23 @@ def test_prose_that_a_mail_program_broke_again_is_prose(width: int, less: int, f
         cut = line.rfind(" ", 0, width - less) if len(line) > width - less else -1
         lines += [line] if cut < 0 else [line[:cut], line[cut + 1 :]]
     assert not is_verse("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "La casa sul fiume\nEmilio Ferri\n\nCapitolo 1",
+        "Emilio Ferri\n\nLa casa sul fiume\n\nTreves, Milano, 1903\n\nEsportato da Wikisource il 12 marzo 2024\n\n\nCapitolo 1",
+        "La casa sul fiume\n\ndi Emilio Ferri\n\n\nCapitolo 1",
+        f"La casa sul fiume\nEmilio Ferri\n\nCapitolo 1\n{prose(width=9999)}",
+    ],
+)
+def test_a_title_page_of_two_lines_names_title_and_author(page: str) -> None:
+    book = book_of(f"{page}\n\n{prose()}\n\nCapitolo 2\n\n{prose(2)}\n")
+    assert (book.names.title, book.names.author) == ("La casa sul fiume", "Emilio Ferri")
+    assert [section.label for section in split(book.text, book.headings)] == ["Capitolo I", "Capitolo II"]
+
+
+def test_two_short_lines_that_are_the_text_are_no_title_page() -> None:
+    book = book_of(f"Piove a Milano\nMaria Rossi dorme.\n\n{prose()}\n")
+    assert book.apparatus == () and not book.names.author

@@ -47,7 +47,7 @@ _PRODUCED = re.compile(
     r"\s*[\[(]?(?:(?:This |The )?(?:e-?text|e-?book|file|html)(?: version)?(?: was| were)? )?"
     r"(?:produced|prepared|transcribed|digiti[sz]ed|scanned|prodotto|trascritto|digitalizzato|scansionato|a cura)"
     r" (?:by|from|for|da|dal|di|del)\b|\s*[\[(]?(?:HTML|E-?text|E-?book) (?:version|edition|prepared|produced)\b.{0,80}\bby\b"
-    r"|\s*\((?:This file|Questo file)\b"
+    r"|\s*\((?:This file|Questo file)\b|\s*Esportato da Wikisource\b"
     r"|\s*\[?This (?:e-?text|e-?book|text) (?:is|was|includes)\b",
     re.I,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from stilnovo.text.italian import fold
+from stilnovo.text.italian import STOP_WORDS, fold
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,14 @@ _FIELDS = {
 _HEADER_LINE = re.compile(r"^\s*([A-Za-zÀ-ÿ' ]{4,24}):[ \t]*(.*?)\s*$")
 _YEAR = re.compile(r"(?<!\d)(1[2-9][0-9]{2}|20[0-9]{2})(?!\d)")
 _OLD_YEAR = re.compile(r"(?<!\d)1[2-9]\d\d(?!\d)")  # of a work, never of its electronic edition
+_PERSON = re.compile(
+    r"(?:[A-ZÀ-Þ]\.|[A-ZÀ-Þ][a-zà-ÿ]+)(?:\s+(?:de|di|da|del|della|dei|[A-ZÀ-Þ]\.|(?:[A-ZÀ-Þ]['’])?[A-ZÀ-Þ][a-zà-ÿ]+)){1,3}"
+)
+_CHAPTER = re.compile(
+    r"(?:(?:capitolo|cap\.|canto|parte|libro|atto|scena|lettera|novella|giornata)\s+\S{1,20}(?:\s|\Z)|(?:prefazione|introduzione|prologo|proemio)\Z"
+    r"|(?:[IVX]{1,5}|\d{1,3})[.)]?\Z)",
+    re.I,
+)
 _PARTICLES = frozenset(["d", "da", "de", "dei", "del", "della", "delle", "di", "la", "lo"])
 _ELISIONS = frozenset(["l", "d", "dell", "all", "nell", "sull", "dall", "c", "quell"])
 
@@ -110,10 +118,22 @@ def from_file_name(stem: str) -> Names:
 
 
 def from_title_page(text: str, hint: Names) -> Names:
-    """Read names from the first two lines, when one is the author that the file name suggests and the other the title."""
-    lines = [line.strip() for line in text[:600].split("\n") if line.strip()][:2]
-    if len(lines) < 2 or not hint.author or any(len(line) > 70 for line in lines):
+    """Read names from the first two lines: one the author that the file name suggests, or a person's name, and the other the title.
+
+    Where the file name suggests none, the first chapter has to begin right below them.
+    """
+    first = [line.strip() for line in text[:600].split("\n") if line.strip()][:5]
+    lines = first[:2]
+    if len(lines) < 2 or any(len(line) > 70 for line in lines):
         return Names()
+    if not hint.author:
+        bare = [re.sub(r"^(?:di|by)\s+", "", line, flags=re.I) for line in lines]
+        persons = [line for line in bare if _PERSON.fullmatch(line) and fold(line).split()[0] not in STOP_WORDS]
+        begins = any(_CHAPTER.match(line) for line in first[2:]) and not any(_CHAPTER.match(line) for line in lines)
+        if len(persons) != 1 or not begins or any(line[-1] in ".,;:!?»”" for line in lines):
+            return Names()
+        title = lines[1 - bare.index(persons[0])]
+        return Names(title.capitalize() if title.isupper() else title, persons[0])
     surname = fold(hint.author).split()[-1]
     for author, title in (lines, lines[::-1]):
         if fold(author).split()[-1:] == [surname] and len(author.split()) <= 4:

@@ -163,10 +163,10 @@ def title_page(text: str, names: Names) -> Span | None:
         block = [line.strip() for line in text[begin:stop].split("\n")]
         named = any(_names_work(line, known, surname) for line in block)
         printed = any(_PRINT.search(line) or _YEAR.search(line) or _BY.match(line) for line in block)
-        if any(len(line) > 70 for line in block) or len(block) > 8 or is_date(block[0]):
-            break
         if _HEADING.match(block[0]):
             closed = True
+            break
+        if any(len(line) > 70 for line in block) or len(block) > 8 or is_date(block[0]):
             break
         if not named and (_DEDICATION.match(block[0]) and not _BY.match(block[0])):
             closed = True
