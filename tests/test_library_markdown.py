@@ -184,3 +184,10 @@ def test_the_listed_documents(shared_data: Path) -> None:
     assert "Don Abbondio tornava bel bello" in document.text
     assert "Renzo\tfilatore di seta" in document.text
     assert apart(document) == [("note", "Il curato.")]
+
+
+def test_links_and_highlights_of_note_takers() -> None:
+    text = b"# I\n\n[[Nota su Verga|Verga]] scrisse ==questo== nella [[casa]], a==b.\n\n# II\n\nFine.\n"
+    book = understand(text, "note.md")
+    assert "Verga scrisse questo nella casa, a==b." in book.text
+    assert [item.text for item in book.apparatus] == ["Nota su Verga"]

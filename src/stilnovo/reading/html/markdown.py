@@ -33,6 +33,9 @@ _DIV = re.compile(r" {0,3}:{3,}[ \t]*(?:\{([^}]*)\}|([\w-]+))?[ \t]*:*[ \t]*\Z")
 _RULE = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-*:?[ \t]*)*\|?[ \t]*\Z")
 _ATTRIBUTES = re.compile(r"(?<=[)\]`])\{[#.:][^{}\n]*\}|[ \t]*\{(?:[#.:][^{}\n]*|-)\}[ \t]*#*[ \t]*$")
 _SPAN = re.compile(r"(?<!\])\[([^\[\]\n]{1,500})\]\{[#.][^{}\n]*\}")
+# What note-takers write: a link to another note, with or without its own words; a highlight.
+_WIKI = re.compile(r"(?<!!)\[\[([^\[\]|\n]{1,200})(?:\|([^\[\]|\n]{1,200}))?\]\]")
+_HIGHLIGHT = re.compile(r"==(?=[^\s=])([^=\n]{1,300}?)(?<=[^\s=])==")
 _TIGHT_HEADING = re.compile(r"( {0,3}#{1,6})(?=[^\W\da-z_])")
 #: A paragraph of more characters than this over a line of dashes is no heading.
 _LONGEST_HEADING = 200
@@ -83,6 +86,10 @@ class _Source:
         target = _DEFINITION.match(line)
         if target and not re.search(r"[/.#:@]", target.group(1)):
             line = line.replace("[", "\\[", 1)  # it leads nowhere: a note as it was typed
+        if "[[" in line:
+            line = _WIKI.sub(lambda m: f"{m[2]}{_apart('noprint', escape(m[1]))}" if m[2] else m[1], line)
+        if "==" in line:
+            line = _HIGHLIGHT.sub(r"\1", line)
         if "{" in line:
             line = _ATTRIBUTES.sub("", _SPAN.sub(r"\1", line))
         return _TIGHT_HEADING.sub(r"\1 ", line)
