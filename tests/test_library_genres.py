@@ -134,7 +134,9 @@ SPOKEN = [
 def test_speakers_before_any_mark(between: str) -> None:
     speeches = "\n\n".join(f"{name}{between}{words}" for name, words in SPOKEN)
     scenes = "".join(f"SCENA {n}.\n\nLUISA e PAOLO.\n\n{speeches}\n\n" for n in ("I", "II"))
-    book = book_of(f"PERSONE\n\nLUISA\nPAOLO\n\nATTO UNICO\n\nUna stazione. È notte.\n\n{scenes}CALA LA TELA\n")
+    book = book_of(
+        f"ELENA\n\nPERSONE\n\nLUISA\nPAOLO\n\nATTO UNICO\n\nUna stazione. È notte.\n\n{scenes}CALA LA TELA\n"
+    )
     assert "LUISA" not in book.text and "TELA" not in book.text and "stazione" not in book.text
     assert "Non verrà più nessuno." in book.text
     assert [section.label for section in split(book.text, book.headings)] == [

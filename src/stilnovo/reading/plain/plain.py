@@ -13,6 +13,7 @@ import unicodedata
 from dataclasses import replace
 
 from stilnovo.reading.decoding import decoded
+from stilnovo.reading.headings import PARTS
 from stilnovo.reading.names import Names
 from stilnovo.reading.plain import detection, drama, front_pages, page_apparatus, stanzas
 from stilnovo.reading.text_builder import Book, edited, set_apart
@@ -53,13 +54,15 @@ def arrange(book: Book, names: Names) -> Book:
 def _without_title(book: Book) -> Book:
     """Keep a title apart that stands above the first chapter and above nothing else: it is the work's, and no part of it."""
     headings = book.headings or ()
-    if len(headings) < 2 or headings[0].kind != "nome" or headings[1].number != 1:
+    if len(headings) < 2 or headings[0].kind != "nome":
         return book
     title, first = headings[:2]
+    if first.number != 1 and first.kind != "atto":
+        return book
     others = any(heading.kind == "nome" and heading.level <= title.level for heading in headings[1:])
     if (
         others
-        or title.level >= first.level
+        or (title.level >= first.level and first.kind not in PARTS)
         or re.search(r"\w", book.text[: title.start] + book.text[title.end : first.start])
     ):
         return book
