@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from stilnovo.cli.common import AsJson, LibraryPath, emit, note
-from stilnovo.cli.library_common import apparatus_line, described, open_store, section_dict, work_named
+from stilnovo.cli.library_common import apparatus_line, counted, described, open_store, section_dict, work_named
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.io.sample import library_texts
 from stilnovo.library.apparatus import words_by_kind
@@ -39,7 +39,7 @@ def understood(document: Book) -> tuple[str, dict[str, object]]:
     count = sum(len(cut(document.text, part)) for part in parts)
     line = (
         f"{document.source}: {who} ({names.year or 'year unknown'}), {kind}, {len(document.text)} characters, "
-        f"{len(parts)} sections, {count} passages\n    {'; '.join(labels[:_SHOWN])}{more}"
+        f"{counted(len(parts), 'section')}, {counted(count, 'passage')}\n    {'; '.join(labels[:_SHOWN])}{more}"
     )
     apart = words_by_kind(document.apparatus)
     more_lines = [f"apparatus: {apparatus_line(apart)}"] * bool(apart) + [f"warning: {w}" for w in document.warnings]

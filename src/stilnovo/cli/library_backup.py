@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from stilnovo.cli.common import AsJson, LibraryPath, emit
-from stilnovo.cli.library_common import open_store
+from stilnovo.cli.library_common import counted, open_store
 from stilnovo.errors import InputError, MissingExtra
 from stilnovo.library.backup import back_up
 from stilnovo.library.backup import restore as restore_library
@@ -64,7 +64,9 @@ def backup(
     with Progress("backup", 1) as bar:
         held = back_up(path, target, _shown(bar, "pages"))
     size = target.stat().st_size
-    print(f"Backup: {target} ({held.works} works, {held.conversations} conversations, {size / 2**20:.1f} MiB)")
+    print(
+        f"Backup: {target} ({counted(held.works, 'work')}, {counted(held.conversations, 'conversation')}, {size / 2**20:.1f} MiB)"
+    )
     emit(
         {
             "library": str(path), "backup": str(target), "bytes": size, "format": held.format, "works": held.works,
@@ -88,7 +90,7 @@ def restore(
         held, copy = restore_library(file, path, _with_conversations, _shown(bar, "tables"))
     with Library.open(path) as store, Progress("index", 1) as bar:
         store.catch_up(_shown(bar, "works"))
-    print(f"Restored: {held.works} works, {held.conversations} conversations, from {file}")
+    print(f"Restored: {counted(held.works, 'work')}, {counted(held.conversations, 'conversation')}, from {file}")
     if copy:
         print(f"What was there before: {copy}")
     emit(

@@ -60,7 +60,12 @@ def described(work: Work) -> str:
     """A work on one line."""
     names = ", ".join(part for part in (work.author or "(author unknown: give --author)", work.title) if part)
     year = f" ({work.year})" if work.year else ""
-    return f"{names}{year}: {work.sections} sections, {work.passages} passages"
+    return f"{names}{year}: {counted(work.sections, 'section')}, {counted(work.passages, 'passage')}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in singular or plural."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def apparatus_line(words: dict[str, int]) -> str:

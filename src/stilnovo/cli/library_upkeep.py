@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stilnovo.cli.common import AsJson, EmbeddingModel, EmbeddingServer, LibraryPath, emit, note
-from stilnovo.cli.library_common import described, open_store, work_named
+from stilnovo.cli.library_common import counted, described, open_store, work_named
 from stilnovo.errors import StilnovoError
 from stilnovo.library.embedders import DEFAULT, open_embedder
 from stilnovo.progress import Progress
@@ -43,7 +43,7 @@ def rebuild(library: LibraryPath = None, as_json: AsJson = False) -> None:
         with Progress("index", 1) as bar:
             store.rebuild(lambda done, total: bar.update(done / total, f"{done} of {total} works"))
         works = store.works()
-    print(f"Indexed: {len(works)} works, {sum(work.passages for work in works)} passages.")
+    print(f"Indexed: {counted(len(works), 'work')}, {counted(sum(work.passages for work in works), 'passage')}.")
     emit({"works": len(works), "passages": sum(work.passages for work in works)}, as_json)
 
 
@@ -68,7 +68,7 @@ def check(
     for problem in problems:
         print(problem)
     passages = sum(work.passages for work in works)
-    print(f"{len(works)} works, {passages} passages, {len(problems)} problems.")
+    print(f"{counted(len(works), 'work')}, {counted(passages, 'passage')}, {counted(len(problems), 'problem')}.")
     result = {
         "works": len(works), "passages": passages, "problems": problems,
         "without_file": [work.id for work in without_file],
