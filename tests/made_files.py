@@ -9,18 +9,19 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from random import Random
 
 _SYLLABLES = [c + v for c in ("b", "c", "d", "f", "g", "l", "m", "n", "p", "r", "s", "t", "v", "z") for v in "aeiou"]
 
 
-class Maker:
+class Maker(ABC):
     """Makes words and remembers whose they are."""
 
+    @abstractmethod
     def file(self) -> tuple[bytes, str]:
         """The bytes of a file, and its name."""
-        raise NotImplementedError
 
     def __init__(self, random: Random) -> None:
         self.random = random

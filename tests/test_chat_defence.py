@@ -13,7 +13,7 @@ import pytest
 from stilnovo.chat.conversation import FROM_THE_LIBRARY, FROM_THE_MODEL, ChatSession
 from stilnovo.chat.events import Answer, TextToken, Turn
 from stilnovo.chat.followup import rewritten
-from stilnovo.chat.quotes import skeleton
+from stilnovo.chat.wording import skeleton
 from stilnovo.chat.writing import INSTRUCTIONS, UNVERIFIED, Checker, checked, framed, harmless
 from stilnovo.library.records import Passage
 from stilnovo.library.store import Library

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stilnovo.chat.quotes import Quote, distance, verify, verify_among
+from stilnovo.chat.quotes import Quote, verify, verify_among
+from stilnovo.chat.slips import distance
 from stilnovo.chat.units import units
 from stilnovo.library.location import sample_library
 from stilnovo.library.read import read

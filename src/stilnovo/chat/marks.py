@@ -60,8 +60,8 @@ APHAERESIS = re.compile(
 )
 #: Words that an apostrophe ends: de', po', piè', fra'; there it closes no quotation while another may.
 CLIPPED = re.compile(
-    r"(?<!\w)(?:po|mo|de|da|a|e|i|ne|co|be|ca|fa|va|di|sta|to|vo|vuo|pie|que|que|su|tra|fra|me|se|pe|to|ve|ma|bra|o|die|son|un|"
-    r"que|cotest|quest|pare|sie|altr|tut|mie|tuo|suo|cape|anima|figliuo|lacciuo|capei|tai|ta|qua|mar|lor|frate)\Z", re.I,
+    r"(?<!\w)(?:po|mo|de|da|a|e|i|ne|co|be|ca|fa|va|di|sta|to|vo|vuo|pie|que|su|tra|fra|me|se|pe|ve|ma|bra|o|die|son|un|"
+    r"cotest|quest|pare|sie|altr|tut|mie|tuo|suo|cape|anima|figliuo|lacciuo|capei|tai|ta|qua|mar|lor|frate)\Z", re.I,
 )  # fmt: skip
 BLANK = re.compile(r"\n[ \t]*\n")
 SAYING = (

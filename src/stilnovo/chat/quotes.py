@@ -32,12 +32,9 @@ from typing import Literal
 
 from stilnovo.chat.cuts import denied_beside, denies
 from stilnovo.chat.matching import Match, best_match, indexed, joined_pieces
-from stilnovo.chat.slips import distance
-from stilnovo.chat.wording import LETTER, skeleton
+from stilnovo.chat.wording import LETTER
 from stilnovo.library.records import Chapter, Passage, Work, citation
 from stilnovo.library.store import Library
-
-__all__ = ["Quote", "Status", "distance", "skeleton", "verify", "verify_among"]
 
 Status = Literal["verified", "repaired", "unverified"]
 _WRAPPING = ' \t\n«»“”"„'

@@ -14,15 +14,10 @@ import unicodedata
 from functools import lru_cache
 
 from stilnovo.chat.wording import skeleton
-from stilnovo.text.italian import STOP_WORDS, modern
-
-
-def _listed(words_in_a_row: str) -> frozenset[str]:
-    return frozenset(words_in_a_row.split())
-
+from stilnovo.text.italian import STOP_WORDS, listed, modern
 
 #: Unaccented, these are no words: whoever leaves the accent out means the accented one.
-_NO_WORDS = _listed(
+_NO_WORDS = listed(
     """
     perche poiche benche affinche purche finche giacche sicche dacche cosicche anziche allorche ancorche
     fuorche nonche acciocche imperciocche conciossiache macche cosi piu gia cio puo giu cioe percio lassu
@@ -30,20 +25,20 @@ _NO_WORDS = _listed(
     """
 )
 #: Ending in -ta or -tu without an accent, these are words of their own; the others are not.
-_WORDS_IN_TA = _listed(
+_WORDS_IN_TA = listed(
     """
     meta onesta felicita facilita debilita nobilita mobilita capacita abilita stabilita unita infinita
     gravita eredita pieta quantita regolarita
     """
 )
 #: With an accent, these are misspellings of the word without one.
-_MISSPELT = _listed(
+_MISSPELT = listed(
     """
     quì quà sù fù nò mè trè rè sò stò stà fà và pò blù dò
     """
 )
 #: Cut short, not accented: *de'* is *dei*, *ne'* is *nei*, *da'* is *dai* or *dà!*: no way of writing an accent.
-_CUT_SHORT = _listed(
+_CUT_SHORT = listed(
     """
     a be co da de di e fa fe fra ga i mo ne pe pie que qua se so sta sto su te to tra va ve vo
     """
@@ -53,7 +48,7 @@ _NUMBERS = re.compile(
     "|dod|tred|dicia|dicio|vent|trent|terz|cent|mill|mila$|prim|second|miliard|milion|zero|mezz|dopp|tripl|ambed|entramb)"
 )
 #: Words that are another word with one letter of a double consonant left out (*soleva*, *solleva*); that slip makes no word else.
-_SINGLE_CONSONANT = _listed(
+_SINGLE_CONSONANT = listed(
     """
     abiti accade accadono acceso adotta adotto adorno affido alato amala amalo amanti amare amarla amarlo amine amino annota appreso
     appresa aridi arida asseta assetato attero avide avidi aversi avero barato bari baro basano bruta bruti bruto bufalo cacio cader
@@ -76,7 +71,7 @@ _LEGAL_PAIRS = frozenset(
     + [a + b for a in "lrn" for b in "bcdfgpqstvz"]
     + [f"s{c}" for c in "bcdfglmnpqrtvz"]
     + list(
-        _listed(
+        listed(
             "rl rm rn lm ln nl nr nm mb mp mn cq ch gh gn gm ct pt ps pn tm dm cn ft bn bd bs bt dv cs tn gd ms th ph rh"
         )
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from html.entities import html5
 from xml.parsers import expat
@@ -114,8 +115,8 @@ def _named(name: str) -> str:
     return _GREEK.get(name, "ſ" if name == "longs" else "\ufffd")
 
 
-class _XmlWords:
-    """Character data of XML: `mark` gives what stands for a tag, `drops` says whether a reader may leave an element out."""
+class _XmlWords(ABC):
+    """Character data of XML."""
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
@@ -154,14 +155,17 @@ class _XmlWords:
             if self.skipped == 0:
                 self.pieces.append(REQUIRED)
 
+    @abstractmethod
     def say(self, data: str) -> None:
-        raise NotImplementedError
+        """Take character data."""
 
+    @abstractmethod
     def mark(self, tag: str, attributes: dict[str, str]) -> str:
-        raise NotImplementedError
+        """What stands for a tag."""
 
+    @abstractmethod
     def drops(self, tag: str) -> bool:
-        raise NotImplementedError
+        """Whether a reader may leave an element out."""
 
 
 class _TeiWords(_XmlWords):

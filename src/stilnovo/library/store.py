@@ -8,7 +8,6 @@ twice, so that an index that lags behind cannot point at other words.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
@@ -210,8 +209,7 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
         )
 
     def _same_text(self, document: Book) -> Work | None:
-        digest = hashlib.sha256(document.text.encode("utf-8")).hexdigest()
-        stored = self.connection.execute("SELECT id FROM works WHERE sha256 = ?", (digest,)).fetchone()
+        stored = self.connection.execute("SELECT id FROM works WHERE sha256 = ?", (document.sha256,)).fetchone()
         return self.work(stored[0]) if stored else None
 
     def replace(self, work: Work | None, document: Book) -> Added:
@@ -235,10 +233,9 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
     def _insert(self, document: Book, parts: Sequence[sections.Section]) -> int:
         """Insert a work with all that belongs to it; returns its id. Call inside a transaction."""
         work, now = self._next("work"), datetime.now(UTC).isoformat(timespec="seconds")
-        digest = hashlib.sha256(document.text.encode("utf-8")).hexdigest()
         self.connection.execute(
             "INSERT INTO works(id, title, author, year, source, sha256, added) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (work, *astuple(document.names), document.source, digest, now),
+            (work, *astuple(document.names), document.source, document.sha256, now),
         )
         self.connection.execute("INSERT INTO texts VALUES (?, ?)", (work, document.text))
         if document.data:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -69,6 +71,11 @@ class Book:
     warnings: tuple[str, ...] = ()
     data: bytes = b""
     given: Names = field(default_factory=Names)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the text, by which a library knows it again."""
+        return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
 
 
 #: A heading marked in the source format: its start and end, depth (1 is the outermost) and lines.

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
-from starlette.datastructures import UploadFile
 
 from stilnovo.io.sample import library_texts
 from stilnovo.library.apparatus import PlacedApparatus, placed, search_apparatus, words_by_kind
@@ -16,8 +15,8 @@ from stilnovo.library.records import Chapter, Passage, Work, citation
 from stilnovo.library.search import search
 from stilnovo.library.store import Library
 from stilnovo.reading.names import Names
-from stilnovo.serve.faults import Fault, not_found
-from stilnovo.serve.uploads import Uploads, confirm, preview, work_dict
+from stilnovo.serve.faults import not_found
+from stilnovo.serve.uploads import Uploads, confirm, preview, sent_file, work_dict
 from stilnovo.serve.workers import Workers
 
 HITS_AT_MOST, LONGEST_QUERY, LONGEST_NAME = 50, 1000, 300
@@ -181,9 +180,7 @@ def _upload_routes(routes: APIRouter, workers: Workers, uploads: Uploads) -> Non
     @routes.post("/uploads", status_code=201)
     async def upload(request: Request) -> dict[str, Any]:
         async with request.form(max_files=1, max_fields=4) as form:
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                raise Fault(422, "unusable", "The form has no file in the field 'file'.", "file")
+            file = sent_file(form)
 
             def stage(library: Library) -> dict[str, Any]:
                 staged = uploads.put(file.filename or "", file.file)

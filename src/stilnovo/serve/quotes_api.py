@@ -8,14 +8,14 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.datastructures import UploadFile
+from starlette.concurrency import run_in_threadpool
 
 from stilnovo.chat.essay import TEXT_AT_MOST, check_text, counts
 from stilnovo.chat.essay_text import EssayText, read_essay
 from stilnovo.library.store import Library
 from stilnovo.serve.faults import Fault
 from stilnovo.serve.settings import MEBIBYTE, ServeSettings
-from stilnovo.serve.uploads import clean_name
+from stilnovo.serve.uploads import clean_name, read_within, sent_file
 from stilnovo.serve.workers import Workers
 
 #: Bytes of a file; an essay with pictures has some.
@@ -47,15 +47,8 @@ def router(workers: Workers, settings: ServeSettings) -> APIRouter:
 
 async def _file(request: Request, limit: int) -> tuple[str, bytes]:
     async with request.form(max_files=1, max_fields=4) as form:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise Fault(422, "unusable", "The form has no file in the field 'file'.", "file")
-        data = await file.read(limit + 1)
-        if len(data) > limit:
-            raise Fault(413, "too_large", f"The file is larger than {limit >> 20} MB.", "file")
-        if not data:
-            raise Fault(422, "unusable", "The file is empty.", "file")
-        return clean_name(file.filename or ""), data
+        file = sent_file(form)
+        return clean_name(file.filename or ""), await run_in_threadpool(read_within, file.file, limit)
 
 
 async def _text(request: Request) -> str:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from starlette.datastructures import FormData, UploadFile
+
 from stilnovo.library import passages
 from stilnovo.library.apparatus import words_by_kind
 from stilnovo.library.read import understand
@@ -42,6 +44,32 @@ def clean_name(raw: str) -> str:
         tail = f"…{dot}{suffix}" if dot and len(suffix) < 10 else "…"
         name = (stem if dot else name)[: NAME_CHARACTERS - len(tail)] + tail
     return name if name.strip(".") else "senza nome"
+
+
+def sent_file(form: FormData) -> UploadFile:
+    """The file of a form.
+
+    Raises:
+        Fault: there is none.
+    """
+    file = form.get("file")
+    if not isinstance(file, UploadFile):
+        raise Fault(422, "unusable", "The form has no file in the field 'file'.", "file")
+    return file
+
+
+def read_within(content: IO[bytes], limit: int) -> bytes:
+    """Read a file that was sent.
+
+    Raises:
+        Fault: empty, or larger than `limit` bytes.
+    """
+    data = content.read(limit + 1)
+    if len(data) > limit:
+        raise Fault(413, "too_large", f"The file is larger than {limit >> 20} MB.", param="file")
+    if not data:
+        raise Fault(422, "unusable", "The file is empty.", param="file")
+    return data
 
 
 @dataclass(frozen=True)
@@ -86,11 +114,7 @@ class Uploads:
                 self.drop(staged.id)
         if len(self._staged) >= STAGED_AT_MOST:
             raise Fault(503, "busy", f"{STAGED_AT_MOST} uploads wait to be confirmed or dropped.", retry_after=60)
-        data = content.read(self.limit + 1)
-        if len(data) > self.limit:
-            raise Fault(413, "too_large", f"The file is larger than {self.limit >> 20} MB.", param="file")
-        if not data:
-            raise Fault(422, "unusable", "The file is empty.", param="file")
+        data = read_within(content, self.limit)
         shown, upload_id = clean_name(name), uuid.uuid4().hex
         suffix = "".join(re.findall(r"\.[A-Za-z0-9]{1,8}$", shown)).lower()
         staged = Staged(upload_id, shown, self.folder / (upload_id + suffix), time.monotonic())

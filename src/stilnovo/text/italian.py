@@ -32,17 +32,18 @@ _WORD = re.compile(rf"[^\W_]+(?:[{_INSIDE}]+[^\W_]*)*")
 _APOSTROPHE = frozenset("'") | {chr(code) for code in _APOSTROPHES}
 
 
-def _listed(words_in_a_row: str) -> frozenset[str]:
+def listed(words_in_a_row: str) -> frozenset[str]:
+    """A set of words written in a row."""
     return frozenset(words_in_a_row.split())
 
 
 #: What stands before an apostrophe and carries no meaning of its own.
-ELIDED = _listed(
+ELIDED = listed(
     "l un d s m t v c n ch gl dell all nell sull dall coll quell quest bell com cos dov ov anch quand sott dev"
 )
 
 #: Function words and interrogatives, folded: what a question is made of besides what it asks about.
-STOP_WORDS = _listed(
+STOP_WORDS = listed(
     """
     il lo la i gli le un uno una l d di a da in con su per tra fra del dello della dei degli delle dell al allo alla ai
     agli alle all dal dallo dalla dai dagli dalle dall nel nello nella nei negli nelle nell sul sullo sulla sui sugli
@@ -58,7 +59,7 @@ STOP_WORDS = _listed(
     """
 )
 
-_ABBREVIATIONS = _listed(
+_ABBREVIATIONS = listed(
     """
     sig sigg dott dottssa prof avv ing arch rag geom cav comm on mons rev s ss d st fr cap pag pagg p pp vol voll n nn
     num art artt fig figg vv v cfr es ecc etc ca vs mss edd trad tom lib op cit ibid id sec a.c d.c v.e v.s s.e v.m ill
@@ -66,7 +67,7 @@ _ABBREVIATIONS = _listed(
     """
 )
 # These end a sentence as often as not: they only hold it together before a small letter.
-_LOOSE = _listed("ecc etc cit id ibid v n p")
+_LOOSE = listed("ecc etc cit id ibid v n p")
 _STOP = re.compile(r"(?<![.!?…])[.!?…]++[»”\"’')\]]*+(?=\s)")
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _LAST_WORD = re.compile(r"[^«“\"(\[]*$")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ class _Pending:
     image: Aside | None
 
 
-class Flow:
+class Flow(ABC):
     """Collect a block's pieces; `close` ends it and hands its lines to `put`."""
 
     def __init__(self, vocabulary: Callable[[], Counter[str]]) -> None:
@@ -205,9 +206,9 @@ class Flow:
             self.pending = None
             self.put([pending.line] if not pending.image else [_Line("", [(0, pending.image)])], self.gap, False, 0)
 
+    @abstractmethod
     def put(self, lines: list[_Line], gap: str, verse: bool, heading: int) -> None:
         """Take in the lines of a block."""
-        raise NotImplementedError
 
 
 def _collapsed(line: str) -> str:
