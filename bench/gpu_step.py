@@ -91,7 +91,7 @@ def build(config: LlamaConfig, device: torch.device, dtype: torch.dtype) -> Llam
 def our_steps(model: Llama, levers: Levers, steps: int) -> Callable[[tuple[int, ...]], list[float]]:
     """A callable: seconds of each of `steps` whole steps over documents of given lengths."""
     from stilnovo.engine.product import HostAdapter
-    from stilnovo.recipe import TrainSection
+    from stilnovo.recipe_sections import TrainSection
     from stilnovo.train.loop import make_optimizer
 
     host = HostAdapter(model) if levers.optimizer_place == "host" else None

@@ -19,7 +19,7 @@ from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
 from stilnovo.model.lora import LoraLinear, adapters, merged_weight, replace_projection
 from stilnovo.model.quantize import quantized_linear
-from stilnovo.recipe import Scheme
+from stilnovo.recipe_sections import Scheme
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def run_ours(job: dict[str, Any]) -> list[dict[str, float]]:
     from stilnovo.plan.ledger import Run
     from stilnovo.plan.levers import Levers, all_layers
     from stilnovo.plan.shape import LoraConfig
-    from stilnovo.recipe import TrainSection
+    from stilnovo.recipe_sections import TrainSection
     from stilnovo.runlog import RunFolder
     from stilnovo.spec import ModelSpec
     from stilnovo.train.loop import Trainer

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from stilnovo.model.llama import Llama
-    from stilnovo.recipe import Scheme
+    from stilnovo.recipe_sections import Scheme
     from stilnovo.text.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[1]

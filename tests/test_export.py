@@ -30,7 +30,8 @@ from stilnovo.model.llama import Llama, RotaryTable
 from stilnovo.model.load import open_checkpoint, open_model
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.plan.shape import LoraConfig, RopeScaling
-from stilnovo.recipe import Recipe, Scheme
+from stilnovo.recipe import Recipe
+from stilnovo.recipe_sections import Scheme
 from stilnovo.spec import SCHEMES, ModelSpec, training_recipe
 from stilnovo.text.template import LLAMA3_JINJA, LLAMA3_SPECIALS, Message
 from stilnovo.text.tokenizer import from_folder, open_tokenizer

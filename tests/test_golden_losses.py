@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from stilnovo.recipe import OBJECTIVES, Recipe
+from stilnovo.recipe import Recipe
+from stilnovo.recipe_sections import OBJECTIVES
 from stilnovo.runlog import RunFolder
 from stilnovo.train.run import TrainingRun
 

@@ -21,7 +21,8 @@ from stilnovo.errors import InputError
 from stilnovo.forgetting.guard import Guard, guard_callback
 from stilnovo.forgetting.slice import measure
 from stilnovo.model import lora
-from stilnovo.recipe import GuardSection, Recipe
+from stilnovo.recipe import Recipe
+from stilnovo.recipe_sections import GuardSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train import checkpoint
 from stilnovo.train.run import TrainingRun

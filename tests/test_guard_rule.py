@@ -10,7 +10,7 @@ import pytest
 from stilnovo.benchmarks.task import MultipleChoice, Selection, Task
 from stilnovo.forgetting.guard import Guard, percent_gained, score_rooms, soft_scores, text_rooms
 from stilnovo.forgetting.slice import Answers, Slice
-from stilnovo.recipe import GuardSection
+from stilnovo.recipe_sections import GuardSection
 from stilnovo.statistics.estimates import normal_quantile
 from stilnovo.statistics.sequential import bound, quantiles, visible_loss
 

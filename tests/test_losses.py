@@ -16,7 +16,7 @@ from stilnovo.engine.loss import chunked_losses
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama, random_source
-from stilnovo.recipe import TrainSection
+from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train.loop import Trainer, learning_rate, planned_steps
 from training import planned

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from stilnovo.cli.main import app
 from stilnovo.errors import InputError
-from stilnovo.recipe import OBJECTIVES, ObjectiveEntry, Recipe
+from stilnovo.recipe import Recipe
+from stilnovo.recipe_sections import OBJECTIVES, ObjectiveEntry
 from stilnovo.train.run import TrainingRun
 
 

@@ -25,7 +25,8 @@ from stilnovo.model.load import open_model
 from stilnovo.plan.ledger import Run, ledger
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, LoraConfig, adapter_of, lora_parameters
-from stilnovo.recipe import LoraSection, Recipe, TrainSection, load, shipped
+from stilnovo.recipe import Recipe, load, shipped
+from stilnovo.recipe_sections import LoraSection, TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.spec import ModelSpec
 from stilnovo.train.corpus import Joined

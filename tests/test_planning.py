@@ -24,7 +24,8 @@ from stilnovo.plan.choice import Budget, plan_for
 from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LoraConfig
-from stilnovo.recipe import Recipe, TrainSection
+from stilnovo.recipe import Recipe
+from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train import planning
 from stilnovo.train.loop import Trainer

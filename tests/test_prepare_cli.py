@@ -12,7 +12,8 @@ import pytest
 
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
-from stilnovo.recipe import DataSection, Recipe
+from stilnovo.recipe import Recipe
+from stilnovo.recipe_sections import DataSection
 from stilnovo.text.tokenizer import from_folder
 
 

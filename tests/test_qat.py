@@ -19,7 +19,7 @@ from stilnovo.model.lora import LoraLinear, merged_weight
 from stilnovo.model.qat import QuantizationAwareLinear, make_aware
 from stilnovo.model.quantize import AffineLinear, DenseLinear, FourBitLinear, quantized_linear
 from stilnovo.plan.shape import LoraConfig
-from stilnovo.recipe import Scheme
+from stilnovo.recipe_sections import Scheme
 
 sys.path.append(str(ROOT / "bench"))
 from merging import merge

@@ -18,7 +18,7 @@ from stilnovo.model.quantize import (
     quantized_linear,
 )
 from stilnovo.plan.ledger import linear_bytes
-from stilnovo.recipe import Scheme
+from stilnovo.recipe_sections import Scheme
 from stilnovo.spec import SCHEMES, ModelSpec
 
 FOUR_BIT: tuple[Scheme, ...] = ("nf4", "fp4")

@@ -18,17 +18,8 @@ from stilnovo.plan.choice import Budget, best, wishes_of
 from stilnovo.plan.ledger import Run
 from stilnovo.plan.shape import LLAMA_3_8B, adapter_of
 from stilnovo.plan.speed import speed
-from stilnovo.recipe import (
-    OBJECTIVES,
-    Recipe,
-    ignored_keys,
-    keys,
-    load,
-    plain_reason,
-    refuse_ignored_keys,
-    shipped,
-    value_of,
-)
+from stilnovo.recipe import Recipe, ignored_keys, keys, load, plain_reason, refuse_ignored_keys, shipped, value_of
+from stilnovo.recipe_sections import OBJECTIVES
 from stilnovo.runlog import RunFolder
 from stilnovo.train.objectives.base import objective_of
 from stilnovo.train.run import TrainingRun

@@ -18,7 +18,8 @@ from stilnovo.data.packing import pack
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.recipe import Recipe, TrainSection
+from stilnovo.recipe import Recipe
+from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train.loop import Trainer
 from stilnovo.train.run import TrainingRun

@@ -9,7 +9,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.plan.choice import Plan
 from stilnovo.plan.ledger import Run
 from stilnovo.plan.shape import LoraConfig
-from stilnovo.recipe import TrainSection
+from stilnovo.recipe_sections import TrainSection
 from stilnovo.train import planning
 from stilnovo.train.objectives.text import NextToken
 from stilnovo.train.passes import Passes

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import get_args
 
 from stilnovo.errors import InputError, check_types
-from stilnovo.recipe import Recipe, Scheme, load
+from stilnovo.recipe import Recipe, load
+from stilnovo.recipe_sections import Scheme
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 

@@ -24,7 +24,7 @@ from typing import Literal
 from stilnovo.benchmarks.task import Draw, Selection, Task, select
 from stilnovo.benchmarks.tasks import OLDER
 from stilnovo.errors import InputError, did_you_mean
-from stilnovo.recipe import Scheme
+from stilnovo.recipe_sections import Scheme
 from stilnovo.text.tokenizer import Tokenizer
 
 EFFECTS_FILE = Path(__file__).with_name("protocol_effects.json")

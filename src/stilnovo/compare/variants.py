@@ -17,7 +17,7 @@ from stilnovo.generate.generator import Completion, Generator, Sampling
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import DenseLinear, quantized_linear
-from stilnovo.recipe import Scheme
+from stilnovo.recipe_sections import Scheme
 from stilnovo.scoring.perplexity import score_texts
 from stilnovo.statistics.estimates import Estimate
 from stilnovo.text.template import Message

@@ -22,7 +22,7 @@ from stilnovo.hub import ModelFiles
 from stilnovo.model.llama import RotaryTable
 from stilnovo.model.weights import GGUFReader, WeightReader
 from stilnovo.plan.shape import LlamaConfig, RopeScaling, read_json
-from stilnovo.recipe import Scheme
+from stilnovo.recipe_sections import Scheme
 from stilnovo.runlog import sha256_file
 from stilnovo.text.tokenizer import Tokenizer
 

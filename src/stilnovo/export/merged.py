@@ -43,7 +43,7 @@ from stilnovo.model.weights import WeightReader
 from stilnovo.plan.levers import DENSE_PART
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig
 from stilnovo.progress import Progress, bytes_text
-from stilnovo.recipe import Scheme
+from stilnovo.recipe_sections import Scheme
 from stilnovo.runlog import disk_errors, write_atomic
 from stilnovo.spec import ModelSpec
 

@@ -37,7 +37,8 @@ from stilnovo.hub import find_model
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.progress import seconds_text
-from stilnovo.recipe import GuardSection, Recipe
+from stilnovo.recipe import Recipe
+from stilnovo.recipe_sections import GuardSection
 from stilnovo.runlog import sha256_file, write_atomic
 from stilnovo.scoring.identity import FileHash, code_sha256, model_sha256
 from stilnovo.scoring.packed import TOKEN_BUDGET

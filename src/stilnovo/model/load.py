@@ -20,7 +20,7 @@ from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear, quantized_linear
 from stilnovo.model.weights import GGUFReader, SafetensorsReader, WeightReader
-from stilnovo.recipe import Scheme
+from stilnovo.recipe_sections import Scheme
 from stilnovo.spec import ModelSpec
 from stilnovo.text import tokenizer as tokenizers
 from stilnovo.text.tokenizer import Tokenizer
@@ -77,10 +77,14 @@ def open_checkpoint(files: ModelFiles) -> tuple[WeightReader, Tokenizer]:
     Raises:
         InputError: when one of them cannot be read or is not supported.
     """
-    if files.kind == "gguf":
-        gguf = GGUFReader(files.path)
-        return gguf, tokenizers.from_gguf(gguf.fields)
-    return SafetensorsReader(files.path), tokenizers.from_folder(files.path)
+    reader = _reader(files)
+    if isinstance(reader, GGUFReader):
+        return reader, tokenizers.from_gguf(reader.fields)
+    return reader, tokenizers.from_folder(files.path)
+
+
+def _reader(files: ModelFiles) -> WeightReader:
+    return GGUFReader(files.path) if files.kind == "gguf" else SafetensorsReader(files.path)
 
 
 def open_model(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> tuple[Llama, Tokenizer]:
@@ -89,13 +93,19 @@ def open_model(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> tuple[Ll
     Raises:
         InputError: when it cannot be found, read or is not a supported Llama.
     """
+    tokenizer = tokenizers.open_tokenizer(spec.model)  # a broken one is told before gigabytes are read
+    return open_llama(spec, dtype=dtype), tokenizer
+
+
+def open_llama(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> Llama:
+    """Load a model as `open_model` does, without its tokenizer."""
     place = choose_device(spec.device)
     if spec.adapter is not None:
         lora.read_config(spec.adapter)  # a wrong folder is told before gigabytes are read
-    reader, tokenizer = open_checkpoint(find_model(spec.model))
+    reader = _reader(find_model(spec.model))
     model = build(reader, spec.quantization, place, dtype or compute_dtype(place))
     del reader
     gc.collect()  # the file's pages and metadata go before training starts
     if spec.adapter is not None:
         lora.load(model, spec.adapter)
-    return model, tokenizer
+    return model

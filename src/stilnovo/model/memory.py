@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -32,3 +34,15 @@ def measure(model: Llama, optimizer: torch.optim.Optimizer) -> dict[str, int]:
         "gradients": sum(p.nbytes for p in trainable),
         "optimizer": storage_bytes(states),  # the 8-bit code tables are shared by all parameters
     }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak memory in bytes: of torch's allocator on a GPU, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":  # it has no `resource`
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kibibytes

@@ -29,7 +29,7 @@ from torch.autograd.function import once_differentiable
 
 from stilnovo.model import kernels
 from stilnovo.plan.levers import BLOCK, DENSE_PART, NESTED_BLOCK
-from stilnovo.recipe import Scheme
+from stilnovo.recipe_sections import Scheme
 
 PART = BLOCK * 2**15  # weights quantised at once: the working copies of a wide matrix would outweigh what is kept
 

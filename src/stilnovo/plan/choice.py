@@ -21,7 +21,7 @@ from stilnovo.plan.levers import HeadKind, LayerChoice, Levers, OptimizerChoice,
 from stilnovo.plan.speed import Speed, speed
 
 if TYPE_CHECKING:
-    from stilnovo.recipe import TrainSection
+    from stilnovo.recipe_sections import TrainSection
 
 HOST_RESERVE = 3 * GIB  # of host memory, for the system and this program
 TILE = 4096

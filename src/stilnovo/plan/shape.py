@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stilnovo.errors import InputError, reported
 
 if TYPE_CHECKING:
-    from stilnovo.recipe import LoraSection
+    from stilnovo.recipe_sections import LoraSection
 
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")

@@ -8,16 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-import resource
-import signal
 import statistics
-import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 import torch
@@ -30,15 +23,18 @@ from stilnovo.engine.stack import TrainingEngine
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.model.quantize import bitsandbytes_functional
+from stilnovo.model.memory import peak_memory
 from stilnovo.plan.choice import LOSS_CHUNK, Plan
-from stilnovo.plan.levers import Levers, OptimizerKind, all_layers, optimizer_kind
+from stilnovo.plan.levers import Levers, all_layers, optimizer_kind
 from stilnovo.progress import Progress, bytes_text
-from stilnovo.recipe import TrainSection
+from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train import checkpoint
 from stilnovo.train.callback import EvaluationCallback, Evaluations
+from stilnovo.train.interrupt import held_interrupt
 from stilnovo.train.objectives.text import NextToken
+from stilnovo.train.observers import Observers
+from stilnovo.train.optimizer import learning_rate, make_optimizer
 from stilnovo.train.passes import BatchLoss, Parts, Passes, added, means
 
 LAST_STEPS = 10  # over which a loss's own metrics are averaged: a single step has few pairs
@@ -66,71 +62,12 @@ class TrainResult:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def peak_memory(device: torch.device) -> int:
-    """Peak memory in bytes: of torch's allocator on a GPU, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kibibytes
-
-
 def planned_steps(corpus: PackedCorpus, settings: TrainSection) -> int:
     """Number of optimizer steps of the run."""
     if settings.steps is not None:
         return settings.steps
     batches = -(-len(corpus.packs) // settings.batch_packs)
     return max(1, math.ceil(batches * settings.epochs / settings.accumulation))
-
-
-def make_optimizer(
-    parameters: Sequence[nn.Parameter], settings: TrainSection, kind: OptimizerKind
-) -> torch.optim.Optimizer:
-    """Make AdamW (Loshchilov & Hutter 2019); `adamw8bit` keeps its two moments in 8 bits (Dettmers et al. 2022).
-
-    `paged_adamw8bit` lets the states move to host memory when a card is full.
-    """
-    options: dict[str, Any] = {
-        "lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay,
-    }  # fmt: skip
-    if kind == "adamw":
-        return torch.optim.AdamW(parameters, fused=True, **options)
-    bitsandbytes_functional()  # imports the package without its complaint
-    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
-
-    optimizer: torch.optim.Optimizer = (AdamW8bit if kind == "adamw8bit" else PagedAdamW8bit)(parameters, **options)
-    return optimizer
-
-
-def learning_rate(step: int, steps: int, settings: TrainSection) -> float:
-    """Learning rate of step `step` (from 0) of `steps`: linear warm-up, then the schedule down to `final_ratio` of the peak."""
-    warmup = math.ceil(settings.warmup_ratio * steps) if settings.warmup_steps is None else settings.warmup_steps
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    shares = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
-    return settings.learning_rate * (settings.final_ratio + (1 - settings.final_ratio) * shares[settings.schedule])
-
-
-@contextmanager
-def held_interrupt() -> Iterator[threading.Event]:
-    """Handle Ctrl-C: the first sets the event, so that the step ends and a checkpoint is saved; the second acts at once."""
-    asked = threading.Event()
-
-    def note(signal_number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        log.info("Stopping after this step; once more stops at once.")
-
-    main = threading.current_thread() is threading.main_thread()  # Python lets no other thread set handlers
-    before = {
-        signal_number: signal.signal(signal_number, note) for signal_number in (signal.SIGINT, signal.SIGTERM) if main
-    }
-    try:
-        yield asked
-    finally:
-        for signal_number, handler in before.items():
-            signal.signal(signal_number, handler)
 
 
 class Trainer:
@@ -144,17 +81,20 @@ class Trainer:
         loss: Of a batch; next-token prediction by default.
         plan: What the engine works by; None: by torch's autograd.
         callback: Evaluates the model during training.
+        observers: Told of every step and checkpoint.
     """
 
     def __init__(
         self, model: Llama, corpus: PackedCorpus, settings: TrainSection, run: RunFolder, *,
         loss: BatchLoss | None = None, plan: Plan | None = None, callback: EvaluationCallback | None = None,
+        observers: Observers | None = None,
     ) -> None:  # fmt: skip
         if not corpus.packs:
             raise InputError(
                 "There is nothing to learn from.", "No document has two tokens.", "Give more text with --data."
             )
         self.model, self.settings, self.run, self.batch_loss = model, settings, run, loss or NextToken()
+        self.observers = observers or Observers()
         self.levers = plan.levers if plan else Levers(
             layers=all_layers("keep", model.config.layers), loss_chunk=settings.loss_chunk or LOSS_CHUNK,
             optimizer=optimizer_kind(settings.optimizer, on_card=model.device.type == "cuda"),
@@ -256,6 +196,7 @@ class Trainer:
         """Save a checkpoint."""
         best = None if self.evaluations.callback is None else self.evaluations.best
         checkpoint.save(self.checkpoints, self.step, self.state(), self.settings.keep_checkpoints, best)
+        self.observers.checkpoint(self.step)
 
     def resume(self) -> None:
         """Continue from the newest whole checkpoint of the run folder."""
@@ -288,6 +229,7 @@ class Trainer:
                         self.stream.restore(place)
                         raise
                     self.run.append_metrics(row)
+                    self.observers.step(row)
                     progress.update(
                         self.step,
                         f"step {self.step}/{self.steps} loss {row['loss']:.3f} {row['tokens_per_second']:.0f} tok/s "

@@ -19,7 +19,7 @@ from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, evaluating
 from stilnovo.progress import Progress
-from stilnovo.recipe import TrainSection
+from stilnovo.recipe_sections import TrainSection
 
 #: Sums by name, each with what it is divided by for the metrics.
 Parts = dict[str, tuple[float, int]]

@@ -19,7 +19,8 @@ from stilnovo.plan import cards, choice
 from stilnovo.plan.ledger import CONTEXT_BYTES, Run
 from stilnovo.plan.shape import adapter_of, config_from_json
 from stilnovo.progress import bytes_text
-from stilnovo.recipe import Recipe, TrainSection
+from stilnovo.recipe import Recipe
+from stilnovo.recipe_sections import TrainSection
 
 CPU_SHARE = 0.67  # of the free memory, at most
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,15 @@ from typing import Any
 import torch
 
 from stilnovo.data.shards import HELD_OUT
-from stilnovo.errors import InputError, StilnovoError
+from stilnovo.errors import StilnovoError
 from stilnovo.model import lora, memory
 from stilnovo.model.llama import Llama
-from stilnovo.model.load import choose_device, open_model
+from stilnovo.model.load import open_llama
 from stilnovo.model.qat import make_aware
 from stilnovo.plan.ledger import MemoryItem, ledger
 from stilnovo.plan.shape import lora_parameters
 from stilnovo.progress import bytes_text
-from stilnovo.recipe import Recipe, keys, load, plain_reason, refuse_ignored_keys, value_of
+from stilnovo.recipe import Recipe
 from stilnovo.runlog import RunFolder, write_atomic
 from stilnovo.spec import ModelSpec
 from stilnovo.text.tokenizer import Tokenizer
@@ -33,7 +33,9 @@ from stilnovo.train import planning
 from stilnovo.train.callback import EvaluationCallback
 from stilnovo.train.corpus import Corpus, HeldOutRows
 from stilnovo.train.loop import Trainer, TrainResult
-from stilnovo.train.objectives.base import Objective, objective_of
+from stilnovo.train.objectives.base import Objective
+from stilnovo.train.observers import Observer, Observers
+from stilnovo.train.preparation import Preparation
 
 #: Makes the evaluation callback of a run from what was opened for it.
 MakeCallback = Callable[[Llama, Tokenizer, Corpus], EvaluationCallback]
@@ -48,31 +50,18 @@ class TrainingRun:
     """
 
     def __init__(
-        self, recipe: Recipe, folder: Path, *, resume: bool = False, make_callback: MakeCallback | None = None
-    ) -> None:
+        self, recipe: Recipe, folder: Path, *, resume: bool = False, make_callback: MakeCallback | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:  # fmt: skip
         if recipe.guard.every is not None and make_callback is None:
             raise ValueError("a recipe with a guard needs its callback (stilnovo.forgetting.guard.guard_callback)")
-        device = choose_device(recipe.model.device)
-        refuse_ignored_keys(recipe, on_card=device.type == "cuda")
-        before = _noted(folder, recipe, resume)
+        prepared = Preparation(recipe, folder, resume=resume)
         self.recipe, self.folder = recipe, RunFolder(folder)
-        self.shape = planning.run_of(recipe, device)
-        self.lora = self.shape.lora
-        plan = None if plain_reason(recipe) else planning.choose_plan(self.shape, recipe.train, device)
-        self.model, self.tokenizer = _open(recipe)
-        # Runs on conversations and pairs once learnt all of them whatever data.held_out said; begun so, they go on so.
-        whole = recipe.train.task != "text" and before.get("held_out_documents") == 0
-        self.objective = objective_of(recipe.changed({"data.held_out": 0}) if whole else recipe)
-        self.corpus = self.objective.read(self.tokenizer)
+        self.shape, self.plan, self.lora = prepared.shape, prepared.plan, prepared.shape.lora
+        self.tokenizer, self.objective, self.corpus = prepared.tokenizer, prepared.objective, prepared.corpus
+        self.observers = Observers(observers)
         self.measured: tuple[dict[str, float], str] | None = None
-        if before.get("data_sha256", self.corpus.sha256) != self.corpus.sha256:
-            # The same names may hold other texts by now; the position in the data would then mean something else.
-            raise InputError(
-                "The data differ from those this run began with.",
-                f"sha256 {self.corpus.sha256[:12]}, was {before['data_sha256'][:12]}.",
-                "Put the old files back, or start anew in another folder (--out).",
-            )
-        self.plan = None if plan is None else planning.shortened(plan, self.corpus.packed.tokens, device)
+        self.model = _open(recipe)
         self._attach()
         self.callback = None if make_callback is None else make_callback(self.model, self.tokenizer, self.corpus)
         self.trainer = self._trainer()
@@ -89,7 +78,7 @@ class TrainingRun:
     def _trainer(self) -> Trainer:
         return Trainer(
             self.model, self.corpus.packed, self.recipe.train, self.folder, loss=self.objective.loss(), plan=self.plan,
-            callback=self.callback,
+            callback=self.callback, observers=self.observers,
         )  # fmt: skip
 
     def _attach(self) -> None:
@@ -112,6 +101,19 @@ class TrainingRun:
         The held-out rows are evaluated then (`measured`), when everything else is written already.
         When the machine runs out of memory, the run goes on once with the next leaner plan, from the last finished step.
         """
+        self.observers.begin(self)
+        status = "failed"
+        try:
+            result, lines = self._train()
+            status = "stopped early" if self.trainer.evaluations.ended else "finished"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
+        finally:
+            self.observers.end(self, status)
+        return result, lines
+
+    def _train(self) -> tuple[TrainResult, list[MemoryItem]]:
         try:
             result = self.trainer.run_all()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -168,7 +170,7 @@ class TrainingRun:
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        self.model, _ = _open(self.recipe)
+        self.model = _open(self.recipe)
         self._attach()
         self.plan = plan
         self.trainer = self._trainer()
@@ -190,38 +192,8 @@ class TrainingRun:
         ]
 
 
-def _open(recipe: Recipe) -> tuple[Llama, Tokenizer]:
-    return open_model(ModelSpec(recipe.model.name, quantization=recipe.model.quantization, device=recipe.model.device))
-
-
-def _noted(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
-    """Read the manifest of the run to resume, empty for a new one; called before anything is loaded.
-
-    Raises:
-        InputError: where a run would overwrite another, or be resumed with another recipe.
-    """
-    if not resume:
-        if (folder / "metrics.jsonl").exists():
-            raise InputError(
-                f"{folder} holds a run already.",
-                "It has metrics.",
-                "Continue it with --resume, or choose another --out.",
-            )
-        return {}
-    if not (folder / "recipe.yaml").exists():
-        raise InputError(f"There is no run to resume in {folder}.", next="Start it without --resume.")
-    # Read as a recipe, so that keys which did not exist when the run began have their defaults.
-    before = load(folder / "recipe.yaml")
-    changed = [key for key in keys() if value_of(before, key) != value_of(recipe, key)]
-    if changed:
-        raise InputError(
-            "The recipe differs from the one this run began with.",
-            f"Changed: {', '.join(changed)}",
-            "Resume with the same settings.",
-        )
-    path = folder / "manifest.json"
-    noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return noted
+def _open(recipe: Recipe) -> Llama:
+    return open_llama(ModelSpec(recipe.model.name, quantization=recipe.model.quantization, device=recipe.model.device))
 
 
 def write_held_out(folder: Path, objective: Objective, rows: HeldOutRows) -> None:

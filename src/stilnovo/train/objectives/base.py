@@ -1,6 +1,6 @@
 """The interface of training objectives, and how a recipe's objective is found.
 
-A new objective is one file with a subclass of `Objective`, and one entry in `stilnovo.recipe.OBJECTIVES`. Such a file
+A new objective is one file with a subclass of `Objective`, and one entry in `stilnovo.recipe_sections.OBJECTIVES`. Such a file
 imports torch only inside its functions, so that `stilnovo plan` can ask for the cost at once.
 """
 
@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from stilnovo.plan.speed import ObjectiveCost
-from stilnovo.recipe import OBJECTIVES, Recipe
+from stilnovo.recipe import Recipe
+from stilnovo.recipe_sections import OBJECTIVES
 
 if TYPE_CHECKING:
     from stilnovo.text.tokenizer import Tokenizer

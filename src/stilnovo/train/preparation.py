@@ -1,0 +1,81 @@
+"""Check a recipe and read its data: everything of a training but the model's weights, so that a fault is told at once.
+
+Only the model's configuration and tokenizer are opened here. `TrainingRun` goes on from it; a dry run ends with it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stilnovo.errors import InputError
+from stilnovo.model.load import choose_device
+from stilnovo.recipe import Recipe, keys, load, plain_reason, refuse_ignored_keys, value_of
+from stilnovo.text.tokenizer import open_tokenizer
+from stilnovo.train import planning
+from stilnovo.train.objectives.base import objective_of
+
+
+class Preparation:
+    """A checked recipe with its data, ready for a model.
+
+    Attributes:
+        shape: What the memory plan knows of the training.
+        plan: What the step is done by; None where torch's autograd does it.
+        tokenizer, objective, corpus: As the training uses them.
+
+    Raises:
+        InputError: for everything that can be known to be wrong before the model is opened.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, *, resume: bool = False) -> None:
+        device = choose_device(recipe.model.device)
+        refuse_ignored_keys(recipe, on_card=device.type == "cuda")
+        before = _noted(folder, recipe, resume)
+        self.recipe = recipe
+        self.shape = planning.run_of(recipe, device)
+        plan = None if plain_reason(recipe) else planning.choose_plan(self.shape, recipe.train, device)
+        self.tokenizer = open_tokenizer(recipe.model.name)
+        # Runs on conversations and pairs once learnt all of them whatever data.held_out said; begun so, they go on so.
+        whole = recipe.train.task != "text" and before.get("held_out_documents") == 0
+        self.objective = objective_of(recipe.changed({"data.held_out": 0}) if whole else recipe)
+        self.corpus = self.objective.read(self.tokenizer)
+        if before.get("data_sha256", self.corpus.sha256) != self.corpus.sha256:
+            # The same names may hold other texts by now; the position in the data would then mean something else.
+            raise InputError(
+                "The data differ from those this run began with.",
+                f"sha256 {self.corpus.sha256[:12]}, was {before['data_sha256'][:12]}.",
+                "Put the old files back, or start anew in another folder (--out).",
+            )
+        self.plan = None if plan is None else planning.shortened(plan, self.corpus.packed.tokens, device)
+
+
+def _noted(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
+    """Read the manifest of the run to resume, empty for a new one; called before anything is loaded.
+
+    Raises:
+        InputError: where a run would overwrite another, or be resumed with another recipe.
+    """
+    if not resume:
+        if (folder / "metrics.jsonl").exists():
+            raise InputError(
+                f"{folder} holds a run already.",
+                "It has metrics.",
+                "Continue it with --resume, or choose another --out.",
+            )
+        return {}
+    if not (folder / "recipe.yaml").exists():
+        raise InputError(f"There is no run to resume in {folder}.", next="Start it without --resume.")
+    # Read as a recipe, so that keys which did not exist when the run began have their defaults.
+    before = load(folder / "recipe.yaml")
+    changed = [key for key in keys() if value_of(before, key) != value_of(recipe, key)]
+    if changed:
+        raise InputError(
+            "The recipe differs from the one this run began with.",
+            f"Changed: {', '.join(changed)}",
+            "Resume with the same settings.",
+        )
+    path = folder / "manifest.json"
+    noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return noted
