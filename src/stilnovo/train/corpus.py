@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,11 +32,15 @@ HeldOutRows = tuple[Any, ...]  # documents, conversations or pairs, as the objec
 
 @dataclass(frozen=True)
 class Corpus:
-    """Packed training documents and the held-out rows; the digest covers everything that was read."""
+    """Packed training documents and the held-out rows; the digest covers everything that was read.
+
+    `remarks` are the lines that were logged while it was read: what was left out and why, what is odd about the template.
+    """
 
     packed: PackedCorpus
     held_out: HeldOutRows
     sha256: str
+    remarks: tuple[str, ...] = ()
 
     @property
     def held_out_texts(self) -> list[str]:
@@ -105,6 +110,24 @@ def read_chats(
     rows, tally = reader(corpora.locate(paths), max_rows=max_rows)
     tally.warn()
     return rows, _sha256(rows)
+
+
+@contextmanager
+def remarks() -> Iterator[list[str]]:
+    """Collect the warnings that the package logs meanwhile, wherever a reader makes them, in order and each once."""
+    lines: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if (line := record.getMessage()) not in lines:
+                lines.append(line)
+
+    handler = Collect(logging.WARNING)
+    logging.getLogger("stilnovo").addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logging.getLogger("stilnovo").removeHandler(handler)
 
 
 def warn(lines: Iterable[str], prefix: str = "") -> None:

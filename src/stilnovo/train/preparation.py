@@ -6,6 +6,7 @@ Only the model's configuration and tokenizer are opened here. `TrainingRun` goes
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from stilnovo.model.load import choose_device
 from stilnovo.recipe import Recipe, keys, load, plain_reason, refuse_ignored_keys, value_of
 from stilnovo.text.tokenizer import open_tokenizer
 from stilnovo.train import planning
+from stilnovo.train.corpus import remarks
 from stilnovo.train.objectives.base import objective_of
 
 
@@ -40,7 +42,9 @@ class Preparation:
         # Runs on conversations and pairs once learnt all of them whatever data.held_out said; begun so, they go on so.
         whole = recipe.train.task != "text" and before.get("held_out_documents") == 0
         self.objective = objective_of(recipe.changed({"data.held_out": 0}) if whole else recipe)
-        self.corpus = self.objective.read(self.tokenizer)
+        with remarks() as lines:
+            read = self.objective.read(self.tokenizer)
+        self.corpus = replace(read, remarks=tuple(lines))
         if before.get("data_sha256", self.corpus.sha256) != self.corpus.sha256:
             # The same names may hold other texts by now; the position in the data would then mean something else.
             raise InputError(
