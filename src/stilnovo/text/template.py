@@ -12,7 +12,7 @@ header of an assistant's turn are separate pieces, so that training sees the tok
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from stilnovo.errors import InputError
@@ -27,6 +27,23 @@ class Message:
     role: Role
     content: str
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether training learns to write it: the assistant's turns."""
+        return self.role == "assistant"
+
+
+@dataclass(frozen=True)
+class MarkedMessage(Message):
+    """A turn of which the data say whether it is learnt; a class of its own, so that others keep their digests."""
+
+    learnt: bool = False
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether training learns to write it: as marked."""
+        return self.learnt
+
 
 @dataclass(frozen=True)
 class Special:
@@ -37,7 +54,7 @@ class Special:
 
 
 class AssistantText(str):
-    """Text of the assistant: its tokens have a loss."""
+    """Text that the assistant learns to write: its tokens have a loss."""
 
     __slots__ = ()
 
@@ -82,9 +99,9 @@ def _turns(
     pieces: list[TemplatePiece] = []
     for turn in messages:
         *header, gap = opening(turn.role)
-        learnt = turn.role == "assistant"
-        words = [gap, AssistantText(turn.content)] if learnt else [f"{gap}{turn.content}"]
-        pieces += [*header, *words, Special(end, learnt), *tail]
+        written = AssistantText if turn.has_loss else str
+        words = [gap, written(turn.content)] if turn.role == "assistant" else [written(f"{gap}{turn.content}")]
+        pieces += [*header, *words, Special(end, turn.has_loss), *tail]
     return pieces + (opening("assistant") if generation else [])
 
 
@@ -98,7 +115,7 @@ def chatml(messages: Sequence[Message], *, generation: bool) -> list[TemplatePie
 
 def llama3(messages: Sequence[Message], *, generation: bool) -> list[TemplatePiece]:
     """Llama 3's template: header, blank line, stripped content, end of turn."""
-    turns = [Message(turn.role, turn.content.strip()) for turn in messages]
+    turns = [replace(turn, content=turn.content.strip()) for turn in messages]
     return [BEGIN, *_turns(turns, generation, lambda role: [START_HEADER, role, END_HEADER, "\n\n"], EOT.token, [])]
 
 
@@ -107,7 +124,8 @@ def plain(messages: Sequence[Message], *, generation: bool) -> list[TemplatePiec
     pieces: list[TemplatePiece] = []
     for position, turn in enumerate(messages):
         gap = "\n\n" if generation or position + 1 < len(messages) else ""
-        pieces += [AssistantText(turn.content), gap] if turn.role == "assistant" else [turn.content + gap]
+        written = AssistantText if turn.has_loss else str
+        pieces += [written(turn.content), gap] if turn.role == "assistant" else [written(turn.content + gap)]
     return pieces
 
 

@@ -101,9 +101,9 @@ class Tokenizer:
         return [token for piece in pieces for token in self._piece(piece)]
 
     def supervised(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-        """Encode a conversation with its loss mask: the assistant's words and the end of its turns.
+        """Encode a conversation with its loss mask: the words and the end of the turns that have a loss.
 
-        A model without a chat template gets the end-of-text after the last turn, which is learnt too.
+        A model without a chat template gets the end-of-text after the last turn, which is learnt with it.
         """
         ids: list[int] = []
         learnt: list[bool] = []
@@ -112,7 +112,7 @@ class Tokenizer:
             ids += tokens
             learnt += [piece.learnt if isinstance(piece, Special) else isinstance(piece, AssistantText)] * len(tokens)
         if self.template == "plain":
-            ids, learnt = [*ids, self.end_of_text_id], [*learnt, True]
+            ids, learnt = [*ids, self.end_of_text_id], [*learnt, messages[-1].has_loss]
         return ids, learnt
 
     @cached_property

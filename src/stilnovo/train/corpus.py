@@ -21,7 +21,7 @@ from stilnovo.data.sources import Document, read_documents, training_text
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import Tally
 from stilnovo.text import lint
-from stilnovo.text.template import Message
+from stilnovo.text.template import MarkedMessage, Message
 from stilnovo.text.tokenizer import Tokenizer
 
 log = logging.getLogger("stilnovo.train")
@@ -149,9 +149,10 @@ def supervised(conversation: Conversation, tokenizer: Tokenizer) -> IntArray:
     return coded(*tokenizer.supervised(conversation.messages))
 
 
-def turns(*messages: Message) -> list[dict[str, str]]:
-    """Convert messages to JSON objects."""
-    return [{"role": message.role, "content": message.content} for message in messages]
+def turns(*messages: Message) -> list[dict[str, Any]]:
+    """Convert messages to JSON objects; `train` says so where the data marked a turn."""
+    marks = [{"train": message.has_loss} if isinstance(message, MarkedMessage) else {} for message in messages]
+    return [{"role": turn.role, "content": turn.content, **mark} for turn, mark in zip(messages, marks, strict=True)]
 
 
 def repeated(documents: list[IntArray], tokens: int, seed: int) -> list[IntArray]:
