@@ -44,6 +44,7 @@ CASES: dict[str, tuple[dict[str, Any], Any]] = {
     "train.kl_weight": ({**REHEARSAL, "train.rehearse_by": "both"}, 5.0),
     "train.beta": ({"train.task": "dpo", "data.paths": ["PAIRS"], "data.pack_tokens": 512}, 0.5),
     "train.gradient_checkpointing": ({}, True), "train.engine": ({}, "plain"), "train.loss_chunk": ({}, 16),
+    "train.trackers": ({}, ["tensorboard", "trackio"]),
     "train.checkpoint_every": ({}, 1), "train.keep_checkpoints": ({"train.checkpoint_every": 1}, 1), "train.seed": ({}, 7),
     "guard.every": (GUARD, 1), "guard.tasks": (GUARD, ["sample_completions"]), "guard.items": (GUARD, 4),
     "guard.texts": (GUARD, ["OTHERS"]), "guard.documents": (GUARD, 10), "guard.data_dir": (GUARD, "/no/such/folder"),
@@ -55,7 +56,7 @@ NOT_PLANNED = {
     "model.name", "model.device", "lora.alpha", "lora.rslora", "data.paths", "data.rows", "data.held_out", "data.max_documents",
     "data.comprehension", "train.steps", "train.epochs", "train.accumulation", "train.learning_rate", "train.schedule",
     "train.warmup_ratio", "train.warmup_steps", "train.final_ratio", "train.weight_decay", "train.betas", "train.clip_norm",
-    "train.kl_weight", "train.beta", "train.checkpoint_every", "train.keep_checkpoints", "train.seed",
+    "train.kl_weight", "train.beta", "train.trackers", "train.checkpoint_every", "train.keep_checkpoints", "train.seed",
     *(key for key in CASES if key.startswith("guard.")),
 }  # fmt: skip
 
@@ -128,12 +129,13 @@ def known() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("key", list(CASES))
 def test_a_key_acts_in_a_training_or_is_refused(
-    key: str, files: dict[str, str], known: dict[str, dict[str, Any]], tmp_path: Path
+    key: str, files: dict[str, str], known: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes, other = CASES[key]
+    monkeypatch.setattr("stilnovo.train.trackers.find_spec", lambda name: None)  # no tracker's package is installed
     before, after = described(files, changes), described(files, {**changes, key: other})
     assert value_of(before, key) != value_of(after, key)
-    if key in {"model.device", "guard.data_dir"}:
+    if key in {"model.device", "guard.data_dir", "train.trackers"}:
         with pytest.raises(InputError, match=key.partition(".")[2]):
             effects(after, tmp_path / "after")
         return

@@ -17,7 +17,7 @@ from stilnovo.progress import bytes_text
 #: What an extra adds, and a package by which it is known to be installed.
 EXTRAS = {
     "serve": "fastapi", "documents": "lxml", "embeddings": "sentence_transformers", "postgres": "psycopg",
-    "kernels": "triton",
+    "kernels": "triton", "tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio",
 }  # fmt: skip
 _NVIDIA = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
 

@@ -39,6 +39,13 @@ def train(
     epochs: Annotated[float | None, typer.Option(help="Epochs (default: the recipe's).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     quantization: OptionalQuantization = None,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Also log to tensorboard, wandb, mlflow or trackio; offline (may be given several times).",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,6 +65,7 @@ def train(
     given = {
         "model.name": model, "model.quantization": quantization, "model.device": device, "data.paths": data or None,
         "train.steps": steps, "train.epochs": epochs, "train.learning_rate": learning_rate,
+        "train.trackers": tracker or None,
     }  # fmt: skip
     chosen = recipes.load(recipe).changed(_changes(given, set_ or []))
 

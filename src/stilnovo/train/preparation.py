@@ -17,6 +17,7 @@ from stilnovo.text.tokenizer import open_tokenizer
 from stilnovo.train import planning
 from stilnovo.train.corpus import remarks
 from stilnovo.train.objectives.base import objective_of
+from stilnovo.train.trackers import check_installed
 
 
 class Preparation:
@@ -34,6 +35,7 @@ class Preparation:
     def __init__(self, recipe: Recipe, folder: Path, *, resume: bool = False) -> None:
         device = choose_device(recipe.model.device)
         refuse_ignored_keys(recipe, on_card=device.type == "cuda")
+        check_installed(recipe.train.trackers)
         before = _noted(folder, recipe, resume)
         self.recipe = recipe
         self.shape = planning.run_of(recipe, device)

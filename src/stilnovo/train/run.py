@@ -36,6 +36,7 @@ from stilnovo.train.loop import Trainer, TrainResult
 from stilnovo.train.objectives.base import Objective
 from stilnovo.train.observers import Observer, Observers
 from stilnovo.train.preparation import Preparation
+from stilnovo.train.trackers import trackers
 
 #: Makes the evaluation callback of a run from what was opened for it.
 MakeCallback = Callable[[Llama, Tokenizer, Corpus], EvaluationCallback]
@@ -59,7 +60,7 @@ class TrainingRun:
         self.recipe, self.folder = recipe, RunFolder(folder)
         self.shape, self.plan, self.lora = prepared.shape, prepared.plan, prepared.shape.lora
         self.tokenizer, self.objective, self.corpus = prepared.tokenizer, prepared.objective, prepared.corpus
-        self.observers = Observers(observers)
+        self.observers = Observers([*observers, *trackers(recipe.train.trackers)])
         self.measured: tuple[dict[str, float], str] | None = None
         self.model = _open(recipe)
         self._attach()
