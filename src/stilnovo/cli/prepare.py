@@ -125,9 +125,13 @@ def _is_encyclopaedia(names: list[str], paths: list[str]) -> bool:
 
 
 def _print_counts(report: dict[str, Any]) -> None:
-    first = report["left_out_first"]
+    first, places = report["left_out_first"], report.get("not_read_first", {})  # which older reports have not
     counts = {
         **{f"left out: {reason} (first: {first[reason][0]})": count for reason, count in report["left_out"].items()},
+        **{
+            f"rows whose `{name}` is not read (first: {places[name]})": count
+            for name, count in report.get("not_read", {}).items()
+        },
         **{f"lines removed: {kind}": count for kind, count in report["lines_cleaned"].items()},
         "left out: near-duplicates": report["near_duplicates"],
         **{

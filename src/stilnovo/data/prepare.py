@@ -163,13 +163,15 @@ def _finish(folder: Path, records: list[Record], settings: PreparationSettings, 
         tally.add(record.tally)
     if not any(record.shard.documents for record in records):
         shown = tally.lines()[0] if tally.left else "no rows"
-        raise InputError("Nothing is left to learn from.", shown, "Give more text, or loosen the filters.")
+        advice = next(iter(tally.advice.values()), "Give more text, or loosen the filters.")
+        raise InputError("Nothing is left to learn from.", shown, advice)
     dropped, held_gone, repeats = _duplicates(folder, records, settings.duplicates)
     save_array(folder / "dropped.npy", dropped)
     _merge_held_out(folder, records, held_gone)
     report = {
         "rows": tally.taken + sum(tally.left.values()), "taken": tally.taken, "left_out": dict(tally.left),
-        "left_out_first": tally.places, "lines_cleaned": sum((record.cleaned for record in records), Counter[str]()),
+        "left_out_first": tally.places, "not_read": dict(tally.unread), "not_read_first": tally.first_unread,
+        "lines_cleaned": sum((record.cleaned for record in records), Counter[str]()),
         "long": [document for record in records for document in record.long][:100],
         "near_duplicates": len(dropped) + len(held_gone), "near_duplicates_first": repeats,
         "benchmark_passages": sum((record.passages for record in records), Counter[str]()),

@@ -1,20 +1,25 @@
-"""Documents of a corpus: rows with a `text`, and maybe `id` and `title`, as `wikimedia/wikipedia` has them."""
+"""Documents of a corpus: rows with a `text`, and maybe `id` and `title`, as `wikimedia/wikipedia` has them.
+
+Every other column that holds something is said to be not read, but what data sets say of themselves (`METADATA`).
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from stilnovo.data.conversations import SHAPES, shape_of
+from stilnovo.data.turns import METADATA, is_blank
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import BadRow, Tally, refuse_if, stop
 from stilnovo.io.formats import Row
-from stilnovo.io.rows import RowBlock, blocks, files_of, parsed, rows_of
+from stilnovo.io.rows import RowBlock, blocks, files_of, parsed, place_of, rows_of
 
+_READ = METADATA | {"text", "title"}
 _NO_TEXT = ("empty row", "not an article", "redirect")
 _DROPPED_TAGS = frozenset(
     {"ref", "references", "gallery", "table", "math", "score", "timeline", "imagemap", "syntaxhighlight"}
@@ -24,11 +29,12 @@ _DROPPED_LINKS = re.compile(r"(?i)^:?(file|image|immagine|categoria|category|por
 
 @dataclass(frozen=True)
 class Document:
-    """One text of a corpus."""
+    """One text of a corpus; `unread` names what of its row was not read."""
 
     id: str
     title: str
     text: str
+    unread: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
 
 def document(row: Row, row_number: int) -> Document:
@@ -43,20 +49,31 @@ def document(row: Row, row_number: int) -> Document:
         return Document(row["id"], row["title"], plain_text(row["wikitext"]))
     refuse_if("text" not in row, "missing columns", f"no `text`; has {', '.join(row)}")
     text, title, identity = row["text"], row.get("title"), row.get("id")
-    refuse_if(text is None or (isinstance(text, str) and not text.strip()), "empty row", "no text")
+    refuse_if(is_blank(text), "empty row", "no text")
     refuse_if(not isinstance(text, str), "not text", f"`text` is {type(text).__name__}")
-    return Document(str(row_number if identity is None else identity), "" if title is None else str(title), text)
+    unread = frozenset(name for name in row.keys() - _READ if not is_blank(row[name]))
+    return Document(
+        str(row_number if identity is None else identity), "" if title is None else str(title), text, unread
+    )
 
 
-def read_documents(paths: Sequence[str | Path], max_documents: int | None = None) -> list[Document]:
-    """Every document of the files, in order; `sample` is the project's encyclopaedia. Rows without text are left out, counted and logged.
+def read_documents(
+    paths: Sequence[str | Path], max_documents: int | None = None, tally: Tally | None = None
+) -> list[Document]:
+    """Every document of the files, in order; `sample` is the project's encyclopaedia.
+
+    Args:
+        paths: Files and folders.
+        max_documents: Read no more than these.
+        tally: Where rows without text are counted as left out, and columns that are not read; both are logged.
 
     Raises:
         InputError: for a file that is missing, empty or broken, or a row that cannot be used, with its place.
     """
-    tally = Tally()
+    tally = Tally() if tally is None else tally
     documents = (document for path in files_of(paths) for document in _read_file(path, tally))
     taken = list(islice(documents, max_documents))
+    tally.taken += len(taken)
     tally.warn()
     return taken
 
@@ -86,10 +103,16 @@ def _read_file(path: Path, tally: Tally) -> Iterator[Document]:
     def leave(place: str, bad: BadRow) -> None:
         (tally.leave if bad.reason in _NO_TEXT else stop)(place, bad)
 
+    def noted(row: Row, row_number: int) -> Document:
+        found = document(row, row_number)
+        if found.unread:
+            tally.note(found.unread, place_of(str(path), row_number))
+        return found
+
     parts = blocks([path])
     opening = next(parts)
     check_columns(opening, conversations=False)
-    documents = parsed(chain([opening], parts), document, leave)
+    documents = parsed(chain([opening], parts), noted, leave)
     first = next(documents, None)
     if first is None:
         raise InputError(f"{path} holds no text.", "It is empty, or every text in it is.", "Leave it out.")

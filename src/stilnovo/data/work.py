@@ -104,9 +104,10 @@ class Worker:
         record = Record(block.number, block.source, items=self.items.items, too_short=self.items.too_short)
 
         def take(row: Row, row_number: int) -> Taken:
+            place = place_of(block.source, row_number)
             if "text" not in row and "wikitext" not in row:
-                return row_number, *self._conversation(row, row_number, record)
-            return row_number, self._text(document(row, row_number), place_of(block.source, row_number), record), None
+                return row_number, *self._conversation(row, row_number, place, record)
+            return row_number, self._text(document(row, row_number), place, record), None
 
         def leave(place: str, bad: BadRow) -> None:
             if self.settings.on_bad == "stop" and bad.reason not in FILTERS:
@@ -121,9 +122,11 @@ class Worker:
         self._write(record, held, [row for row, held_out in zip(rows, is_held_out, strict=True) if not held_out])
         return record
 
-    def _conversation(self, row: Row, row_number: int, record: Record) -> tuple[str, IntArray]:
+    def _conversation(self, row: Row, row_number: int, place: str, record: Record) -> tuple[str, IntArray]:
         refuse_if(shape_of(row) == "preference", "preference pair", "it is learnt with DPO, not prepared as text")
-        messages = conversation(row, row_number).messages
+        talk = conversation(row, row_number)
+        record.tally.note(talk.unread, place)
+        messages = talk.messages
         text = "\n".join(turn.content for turn in messages)
         if hit := self.items.find(text):
             raise self._overlap(record, hit)
@@ -131,6 +134,7 @@ class Worker:
         return text, coded(*self.tokenizer.supervised(messages))
 
     def _text(self, source: Document, place: str, record: Record) -> str:
+        record.tally.note(source.unread, place)
         size, body = len(source.text.encode()), source.text
         refuse_if(size > self.settings.max_document_bytes, "too long", f"{size / 2**20:.0f} MiB")
         if size > LONG_BYTES:
