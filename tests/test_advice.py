@@ -20,7 +20,7 @@ CALL = re.compile(r"stilnovo ([a-z]+)(?: ([a-z]+))?([^`\n]*)")
 OTHERS = {
     "--no-deps": "pip", "--nproc-per-node": "torchrun", "--standalone": "torchrun", "--query-gpu": "nvidia-smi",
     "--format": "nvidia-smi", "--abbrev": "git", "--always": "git", "--dirty": "git", "--build-arg": "docker",
-    "--gpus": "docker", "--rm": "docker", "--pip-args": "pipx", "--python": "uv tool",
+    "--gpus": "docker", "--repo-type": "hf download", "--rm": "docker", "--pip-args": "pipx", "--python": "uv tool",
 }  # fmt: skip
 GROUPS = {"library"}
 

@@ -175,3 +175,12 @@ def test_steps_follow_from_the_data(changes: dict[str, object], steps: int) -> N
 def test_nothing_to_learn_from(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing to learn from"):
         trainer(tmp_path, pack([[5]], 32))
+
+
+@pytest.mark.parametrize(
+    ("warmup", "steps", "says"),
+    [(100, 20, "only reaches 20 %"), (12, 20, "12 steps and the run has 20."), (10, 20, ""), (1, 1, ""), (None, 20, "")],
+)
+def test_a_warm_up_longer_than_half_the_run_is_said(warmup: int | None, steps: int, says: str) -> None:
+    note = warmup_note(steps, TrainSection(warmup_steps=warmup, warmup_ratio=0.9))
+    assert says in note and bool(note) == bool(says)

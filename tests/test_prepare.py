@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from stilnovo.data import corpora, work
 from stilnovo.data import prepare as preparing
 from stilnovo.data.batches import BatchStream
+from stilnovo.data.conversations import read_conversations
 from stilnovo.data.packing import pack
 from stilnovo.data.prepare import Prepared, prepare
 from stilnovo.data.shards import open_prepared
@@ -30,6 +31,7 @@ from stilnovo.errors import InputError
 from stilnovo.io import rows, sample
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer, from_folder
+from stilnovo.train.corpus import read_chats
 
 TEXTS = [f"Testo numero {n}. " + "Una frase che si ripete, ma non troppo. " * (n % 7) + str(n * n) for n in range(120)]
 
@@ -368,6 +370,22 @@ def test_corpora_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert corpora.locate(["sample", "wikipedia-it"]) == ["sample", *expected]
     assert corpora.find("testi/mancanti.jsonl") is None
     assert corpora.find("./testi") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "tried"), [("anita-sft", "--data sample-chat"), ("anita-dpo", "--data sample-pairs"), ("owner/name", "hf download owner/name")]
+)  # fmt: skip
+def test_a_training_asks_no_network_for_its_data(name: str, tried: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def absent(*_: Any, local_files_only: bool = False, **__: Any) -> str:
+        assert local_files_only, "the network was asked"
+        raise FileNotFoundError
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", absent)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_a, **_k: pytest.fail("the network was asked"))
+    with pytest.raises(InputError, match=tried):
+        read_chats(read_conversations, [name], None)
 
 
 def test_a_download_is_shown_and_agreed_to_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

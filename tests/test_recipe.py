@@ -17,6 +17,19 @@ def test_shipped_recipes_load_and_survive_a_round_trip(name: str, tmp_path: Path
     assert recipes.load(tmp_path / "r.yaml") == loaded
 
 
+@pytest.mark.parametrize("name", recipes.shipped())
+def test_shipped_recipes_suit_a_cpu_or_say_what_does(name: str) -> None:
+    """The 2024 report's own optimizer needs a card; the refusal names what runs without."""
+    recipe = recipes.load(name)
+    if name != "report2024-wikipedia":
+        assert recipe.train.optimizer == "auto"
+        recipes.refuse_ignored_keys(recipe, on_card=False)
+        return
+    with pytest.raises(InputError, match=r"--set train\.optimizer=auto"):
+        recipes.refuse_ignored_keys(recipe, on_card=False)
+    recipes.refuse_ignored_keys(recipe.changed({"train.optimizer": "auto"}), on_card=False)
+
+
 def test_all_problems_at_once(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("lora: {rank: 8, alpha: -1}\ntrain: {epochs: many}\nextra: {}\n")

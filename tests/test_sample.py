@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from stilnovo.data.conversations import read_conversations, read_preferences
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
 
@@ -24,8 +25,21 @@ def test_counts_and_lengths() -> None:
         "completions.jsonl",
         "prompts.jsonl",
         "library_questions.jsonl",
+        "conversations.jsonl",
+        "pairs.jsonl",
     ):
         assert max(Counter(row["id"] for row in read_rows(sample.path(name))).values()) == 1
+
+
+def test_conversations_and_pairs_are_read_whole() -> None:
+    conversations, left = read_conversations(["sample-chat"])
+    assert len(conversations) == 24 and not left.left
+    assert sum(talk.messages[0].role == "system" for talk in conversations) == 2
+    assert sum(len(talk.messages) > 3 for talk in conversations) >= 4, "some have several turns"
+    pairs, left = read_preferences(["sample-pairs"])
+    assert len(pairs) == 12 and not left.left
+    said = Counter(message.content for talk in conversations for message in talk.messages)
+    assert max(said.values()) == 1
 
 
 def test_answers_are_balanced() -> None:

@@ -32,7 +32,7 @@ def train(
     model: OptionalModel = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Training data: file, folder or `sample` (may be given several times)."),
+        typer.Option(metavar="PATH", help="Training data: file, folder, or built-in `sample`, `sample-chat`, `sample-pairs` (may be given several times)."),
     ] = None,
     out: Out = Path("runs/train"),
     steps: Steps = None,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from stilnovo.errors import InputError, reported
+from stilnovo.io import sample
 from stilnovo.io.formats import READERS
 from stilnovo.io.streams import COMPRESSIONS, suffix_of
 from stilnovo.progress import bytes_text
@@ -73,13 +74,14 @@ def find(name: str) -> Source | None:
 
 
 def locate(
-    names: Sequence[str], *, mirror: Path | None = None, agree: Callable[[str], bool] = lambda _text: False
+    names: Sequence[str], *, mirror: Path | None = None,
+    agree: Callable[[str], bool] | None = lambda _text: False,
 ) -> list[str]:
-    """Resolve each name to paths: files and folders as they are, `sample`, and corpora in the mirror, the cache, or from the hub.
+    """Resolve each name to paths: files and folders as they are, the samples, and corpora in the mirror, the cache, or from the hub.
 
     Args:
         mirror: A folder of `owner/name/…`; else the one that STILNOVO_DATA names.
-        agree: Shown what a download is, its licence and its size; False refuses it.
+        agree: Shown what a download is, its licence and its size; False refuses it. None: the hub is not asked at all.
 
     Raises:
         InputError: when a corpus is nowhere, or its download was refused or failed.
@@ -87,12 +89,12 @@ def locate(
     root = mirror or (Path(os.environ[MIRROR]) if os.environ.get(MIRROR) else None)
     paths: list[str] = []
     for name in names:
-        source = None if name == "sample" or Path(name).expanduser().exists() else find(name)
+        source = None if name in sample.NAMED or Path(name).expanduser().exists() else find(name)
         paths += [name] if source is None else [str(path) for path in _files(source, root, agree)]
     return paths
 
 
-def _files(source: Source, mirror: Path | None, agree: Callable[[str], bool]) -> list[Path]:
+def _files(source: Source, mirror: Path | None, agree: Callable[[str], bool] | None) -> list[Path]:
     if mirror is not None:
         if not mirror.is_dir():
             raise InputError(f"There is no folder {mirror}.", "It was named as the mirror of data sets.")
@@ -114,7 +116,7 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
     ]  # fmt: skip
 
 
-def _from_hub(source: Source, agree: Callable[[str], bool]) -> list[Path]:
+def _from_hub(source: Source, agree: Callable[[str], bool] | None) -> list[Path]:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import HfApi, snapshot_download
 
@@ -125,6 +127,12 @@ def _from_hub(source: Source, agree: Callable[[str], bool]) -> list[Path]:
     with suppress(Exception):
         if files := _matching(Path(fetch(local_files_only=True)), source.patterns):
             return files
+    if agree is None:
+        raise InputError(
+            f"{source.repository} is a data set of the hub and not on this machine.", source.about,
+            f"Fetch it once with: hf download {source.repository} --repo-type dataset; or name files of your own. Built in, to "
+            "try: --data sample-chat (as rehearsal: --set data.rehearsal=[sample-chat]); of pairs, --data sample-pairs.",
+        )  # fmt: skip
     with reported(
         f"{source.repository} is not on this machine and could not be fetched from the hub.",
         "Connect to a network, or give a local copy with --mirror FOLDER.",

@@ -59,7 +59,7 @@ def place_of(source: str, number: int) -> str:
 
 
 def files_of(paths: Iterable[str | Path]) -> list[Path]:
-    """List every file that the paths name, folders in sorted order; `sample` is the project's own encyclopaedia.
+    """List every file that the paths name, folders in sorted order; `sample`, `sample-chat` and `sample-pairs` are the project's own.
 
     Raises:
         InputError: for a path that does not exist, holds nothing, or is of a kind that is not read.
@@ -68,8 +68,8 @@ def files_of(paths: Iterable[str | Path]) -> list[Path]:
     known = f"Kinds read: {', '.join(READERS)}; each also as {', '.join(COMPRESSIONS)}."
     for given in paths:
         path = Path(given).expanduser()
-        if str(given) == "sample":
-            files += [sample.path(name) for name in sample.ENCYCLOPAEDIA]
+        if str(given) in sample.NAMED:
+            files += [sample.path(name) for name in sample.NAMED[str(given)]]
         elif path.is_dir():
             inside = list(_inside(path))
             if not inside:

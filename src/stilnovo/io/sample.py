@@ -6,6 +6,8 @@ from importlib import resources
 from pathlib import Path
 
 ENCYCLOPAEDIA = ("encyclopaedia_a.jsonl", "encyclopaedia_b.jsonl")
+#: What may be named instead of files wherever rows are read: articles, conversations, and preference pairs.
+NAMED = {"sample": ENCYCLOPAEDIA, "sample-chat": ("conversations.jsonl",), "sample-pairs": ("pairs.jsonl",)}
 
 
 def path(name: str) -> Path:

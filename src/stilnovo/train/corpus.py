@@ -97,7 +97,7 @@ def read_texts(paths: Sequence[str], max_rows: int | None, model: str) -> tuple[
             raise InputError(
                 f"{name} is a corpus that is prepared once, and no folder of that name is here.",
                 corpora.SOURCES[name].about,
-                f"Run: stilnovo prepare {name} --model {model} --out prepared; then train with --data prepared",
+                f"Run: stilnovo prepare {name} --model {model} --out prepared; then train with --data prepared. To try: --data sample",
             )
     documents = read_documents(paths, max_rows)
     return documents, _sha256(documents)
@@ -107,7 +107,7 @@ def read_chats(
     reader: Callable[..., tuple[list[Chat], Tally]], paths: Sequence[str], max_rows: int | None
 ) -> tuple[list[Chat], str]:
     """Read conversations or pairs, and the digest of all of them; unusable rows are logged."""
-    rows, tally = reader(corpora.locate(paths), max_rows=max_rows)
+    rows, tally = reader(corpora.locate(paths, agree=None), max_rows=max_rows)
     tally.warn()
     return rows, _sha256(rows)
 

@@ -33,9 +33,24 @@ def make_optimizer(
     return optimizer
 
 
+def warmup_of(steps: int, settings: TrainSection) -> int:
+    """Number of warm-up steps of a run of `steps`."""
+    return math.ceil(settings.warmup_ratio * steps) if settings.warmup_steps is None else settings.warmup_steps
+
+
+def warmup_note(steps: int, settings: TrainSection) -> str:
+    """Say that `train.warmup_steps` takes more than half of the run; empty where it does not."""
+    warmup = settings.warmup_steps or 0
+    if warmup < 2 or 2 * warmup <= steps:
+        return ""
+    reached = f", so that the learning rate only reaches {100 * steps / warmup:.0f} % of its peak" if warmup > steps else ""
+    fitting = max(1, steps // 10)
+    return f"The warm-up takes {warmup:,} steps and the run has {steps:,}{reached}. A tenth of it: --set train.warmup_steps={fitting}"
+
+
 def learning_rate(step: int, steps: int, settings: TrainSection) -> float:
     """Learning rate of step `step` (from 0) of `steps`: linear warm-up, then the schedule down to `final_ratio` of the peak."""
-    warmup = math.ceil(settings.warmup_ratio * steps) if settings.warmup_steps is None else settings.warmup_steps
+    warmup = warmup_of(steps, settings)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)

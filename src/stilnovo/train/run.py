@@ -35,6 +35,7 @@ from stilnovo.train.corpus import Corpus, HeldOutRows
 from stilnovo.train.loop import Trainer, TrainResult
 from stilnovo.train.objectives.base import Objective
 from stilnovo.train.observers import Observer, Observers
+from stilnovo.train.optimizer import warmup_note
 from stilnovo.train.preparation import Preparation
 from stilnovo.train.trackers import trackers
 
@@ -66,6 +67,8 @@ class TrainingRun:
         self._attach()
         self.callback = None if make_callback is None else make_callback(self.model, self.tokenizer, self.corpus)
         self.trainer = self._trainer()
+        if text := warmup_note(self.trainer.steps, recipe.train):
+            logging.getLogger(__name__).warning(text)
         if resume:
             self.trainer.resume()
         write_held_out(folder, self.objective, self.corpus.held_out)
