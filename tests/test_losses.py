@@ -18,7 +18,8 @@ from stilnovo.model import lora
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder
-from stilnovo.train.loop import Trainer, learning_rate, planned_steps
+from stilnovo.train.loop import Trainer, planned_steps
+from stilnovo.train.optimizer import learning_rate, warmup_note
 from training import planned
 
 
@@ -179,7 +180,13 @@ def test_nothing_to_learn_from(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("warmup", "steps", "says"),
-    [(100, 20, "only reaches 20 %"), (12, 20, "12 steps and the run has 20."), (10, 20, ""), (1, 1, ""), (None, 20, "")],
+    [
+        (100, 20, "only reaches 20 %"),
+        (12, 20, "12 steps and the run has 20."),
+        (10, 20, ""),
+        (1, 1, ""),
+        (None, 20, ""),
+    ],
 )
 def test_a_warm_up_longer_than_half_the_run_is_said(warmup: int | None, steps: int, says: str) -> None:
     note = warmup_note(steps, TrainSection(warmup_steps=warmup, warmup_ratio=0.9))

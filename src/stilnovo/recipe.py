@@ -153,7 +153,11 @@ def ignored_keys(recipe: Recipe, *, on_card: bool) -> dict[str, str]:
         (train.rehearse_by != "learn", "train.rehearse_by: anchor or both", ("train.kl_weight",)),
         (not data.rehearsal, "no data.rehearsal", ("data.rows",)),
         (train.schedule != "constant", "train.schedule: linear or cosine", ("train.final_ratio",)),
-        (on_card or train.optimizer != "paged_adamw8bit", "a card (elsewhere: --set train.optimizer=auto)", ("train.optimizer",)),
+        (
+            on_card or train.optimizer != "paged_adamw8bit",
+            "a card (elsewhere: --set train.optimizer=auto)",
+            ("train.optimizer",),
+        ),
         (guard.every, "guard.every", guard_keys),
         (guard.tasks, "guard.tasks", ("guard.items", "guard.data_dir", "guard.tolerance_points")),
         (guard.texts, "guard.texts", ("guard.tolerance_percent",)),

@@ -32,7 +32,10 @@ def train(
     model: OptionalModel = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Training data: file, folder, or built-in `sample`, `sample-chat`, `sample-pairs` (may be given several times)."),
+        typer.Option(
+            metavar="PATH",
+            help="Training data: file, folder, `sample`, `sample-chat` or `sample-pairs` (may be given several times).",
+        ),
     ] = None,
     out: Out = Path("runs/train"),
     steps: Steps = None,

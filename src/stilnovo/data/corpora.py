@@ -74,7 +74,9 @@ def find(name: str) -> Source | None:
 
 
 def locate(
-    names: Sequence[str], *, mirror: Path | None = None,
+    names: Sequence[str],
+    *,
+    mirror: Path | None = None,
     agree: Callable[[str], bool] | None = lambda _text: False,
 ) -> list[str]:
     """Resolve each name to paths: files and folders as they are, the samples, and corpora in the mirror, the cache, or from the hub.

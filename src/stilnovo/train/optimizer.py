@@ -43,7 +43,9 @@ def warmup_note(steps: int, settings: TrainSection) -> str:
     warmup = settings.warmup_steps or 0
     if warmup < 2 or 2 * warmup <= steps:
         return ""
-    reached = f", so that the learning rate only reaches {100 * steps / warmup:.0f} % of its peak" if warmup > steps else ""
+    reached = (
+        f", so that the learning rate only reaches {100 * steps / warmup:.0f} % of its peak" if warmup > steps else ""
+    )
     fitting = max(1, steps // 10)
     return f"The warm-up takes {warmup:,} steps and the run has {steps:,}{reached}. A tenth of it: --set train.warmup_steps={fitting}"
 
