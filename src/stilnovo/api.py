@@ -107,11 +107,18 @@ def generate_text(model: Generator, prompt: str, sampling: Sampling = Sampling()
 
 
 def open_training(recipe: Recipe, out: Path, *, resume: bool = False, note: Note = _silent) -> TrainingRun:
-    """Open a training by recipe: read the data, load the model, attach the recipe's guard; `note` receives the guard's rule."""
+    """Open a training by recipe: read the data, load the model, attach the recipe's guard; `note` receives the guard's rule.
+
+    The training writes its page, `report.html`, into the run folder.
+    """
+    from stilnovo.report.training import TrainingReport
+
+    observers = [TrainingReport()]
     if recipe.guard.every is None:
-        return TrainingRun(recipe, out, resume=resume)
+        return TrainingRun(recipe, out, resume=resume, observers=observers)
     with AnswerCache(default_folder(), note) as answers:  # only for what it knows of big files
-        run = TrainingRun(recipe, out, resume=resume, make_callback=guard_callback(recipe, out, answers.file_sha256))
+        callback = guard_callback(recipe, out, answers.file_sha256)
+        run = TrainingRun(recipe, out, resume=resume, make_callback=callback, observers=observers)
     assert isinstance(run.callback, Guard)
     for line in run.callback.rule():
         note(line)

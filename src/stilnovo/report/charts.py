@@ -1,4 +1,4 @@
-"""The charts of one run: intervals on an axis and the loss curve.
+"""The charts of one run: intervals on an axis, the loss curve, and curves of other figures over the steps.
 
 Each chart is drawn for a width in CSS pixels, so that the page can hold a wide and a narrow one and text is never
 scaled down to nothing on a phone. A chart that has nothing to show is None, and the page says so in words.
@@ -6,18 +6,21 @@ scaled down to nothing on a phone. A chart that has nothing to show is None, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
-from stilnovo.report.numbers import drawable, rate
+from stilnovo.report.numbers import decimal, drawable, rate
+from stilnovo.report.page import both_widths
 from stilnovo.report.plot import CHARACTER, EDGE, Drawing, Plane, Scale, fit, interval_text, numbers_of
 from stilnovo.statistics.estimates import Estimate
 
 _HOVER_COLUMNS = 120
 _DRAWN_POINTS = 400
+_TABLE_ROWS = 24
 _TOP = 6
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -111,11 +114,28 @@ def smoothing_span(count: int) -> int:
     return max(3, round(count / 10))
 
 
+def loss_values(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Collect what the section `loss` shows of a run's `metrics.jsonl`: the chart, some of its rows, and its legend."""
+    usable = sum(drawable(row["loss"]) for row in metrics)
+    return {
+        "loss_chart": both_widths(loss_chart, metrics, key="loss"), "loss_rows": evenly(metrics, _TABLE_ROWS),
+        "loss_span": smoothing_span(usable), "loss_unusable": len(metrics) - usable,
+        "loss_held_out": any(drawable(row.get("held_out_loss")) for row in metrics),
+        "loss_base": any(drawable(row.get("base_held_out_loss")) for row in metrics),
+    }  # fmt: skip
+
+
+def evenly(rows: Sequence[Row], most: int) -> list[Row]:
+    """Choose at most `most` evenly spaced rows, the first and the last included."""
+    places = {round(row * (len(rows) - 1) / (most - 1)) for row in range(most)} if rows else ()
+    return [rows[place] for place in sorted(places)]
+
+
 def loss_chart(metrics: Sequence[Mapping[str, Any]], *, width: int, key: str) -> str | None:
     """Draw training loss over steps, raw (thin) and smoothed (bold); `metrics` are rows of a run's `metrics.jsonl`.
 
-    Losses that cannot be drawn are left out. Long runs are thinned to what the eye can resolve, keeping the lowest and
-    the highest raw value of every stretch.
+    Held-out losses are marks joined by a line, the base's is dashed. Losses that cannot be drawn are left out. Long runs
+    are thinned to what the eye can resolve, keeping the lowest and the highest raw value of every stretch.
 
     Returns:
         An `<svg>` element, or None with fewer than two losses that can be drawn.
@@ -125,35 +145,78 @@ def loss_chart(metrics: Sequence[Mapping[str, Any]], *, width: int, key: str) ->
         return None
     losses = [row["loss"] for row in logged]
     means = smooth(losses, smoothing_span(len(logged)))
+    evaluated = evenly([row for row in logged if drawable(row.get("held_out_loss"))], _HOVER_COLUMNS)
+    base = next((row["base_held_out_loss"] for row in logged if drawable(row.get("base_held_out_loss"))), None)
+    held_out = [row["held_out_loss"] for row in evaluated]
     ends = [f"{mean:.3f} at step {row['step']}" for mean, row in ((means[0], logged[0]), (means[-1], logged[-1]))]
+    words = f" Held-out loss {held_out[-1]:.3f} at step {evaluated[-1]['step']}." if held_out else ""
     plane = Plane(
-        losses, ("loss, nats per token", "training step"), width=width, height=290 if width > 500 else 230, key=key,
-        title="Loss against training step", description=f"Smoothed training loss {', '.join(ends)}.",
+        [*losses, *held_out, *([base] if base is not None else [])], ("loss, nats per token", "training step"),
+        width=width, height=290 if width > 500 else 230, key=key, title="Loss against training step",
+        description=f"Smoothed training loss {', '.join(ends)}.{words}",
     )  # fmt: skip
-    x = Scale([row["step"] for row in logged], plane.left, plane.right, 7 if width > 500 else 5, whole=True)
-    for tick in x.ticks:
-        plane.line(x(tick), plane.bottom, x(tick), plane.bottom + 5, "axis")
-    plane.labels_below(x, plane.bottom + 18)
+    x = _steps_axis(plane, logged)
     plane.points("polyline", [(x(logged[i]["step"]), plane.y(losses[i])) for i in _thin(losses)], "raw")
     drawn = sorted({*range(0, len(logged), max(1, len(logged) // _DRAWN_POINTS)), len(logged) - 1})
     plane.points("polyline", [(x(logged[i]["step"]), plane.y(means[i])) for i in drawn], "smooth")
-    _hover_columns(plane, logged, means, x)
+    if base is not None:
+        plane.line(plane.left, plane.y(base), plane.right, plane.y(base), "guide")
+
+    def words_at(i: int) -> str:
+        row = logged[i]
+        return (
+            f"step {row['step']:,}, {row['tokens']:,} tokens: loss {row['loss']:.3f}, smoothed {means[i]:.3f}, "
+            f"learning rate {rate(row['learning_rate'])}"
+        )
+
+    _hover_columns(plane, logged, words_at, x)
+    plane.points("polyline", [(x(row["step"]), plane.y(row["held_out_loss"])) for row in evaluated], "curve curve-1")
+    for row in evaluated:
+        hover = f"step {row['step']:,}: held-out loss {row['held_out_loss']:.3f}"
+        plane.mark(x(row["step"]), plane.y(row["held_out_loss"]), 1, hover=hover)
     return plane.markup()
 
 
-def _hover_columns(plane: Plane, logged: Sequence[Mapping[str, Any]], means: Sequence[float], x: Scale) -> None:
+def step_chart(
+    metrics: Sequence[Mapping[str, Any]], name: str, caption: str, *, width: int, key: str,
+    format: Callable[[float], str] = decimal,
+) -> str | None:  # fmt: skip
+    """Draw one figure of `metrics.jsonl` over the steps, thinned as the loss is; `caption` says what it is, and its unit.
+
+    Returns:
+        An `<svg>` element, or None with fewer than two values that can be drawn.
+    """
+    logged = sorted((row for row in metrics if drawable(row.get(name))), key=lambda row: row["step"])
+    if len(logged) < 2 or logged[0]["step"] == logged[-1]["step"]:
+        return None
+    values = [row[name] for row in logged]
+    plane = Plane(
+        [0.0, *values], (caption, "training step"), width=width, height=170, key=key, title=f"{caption} against training step",
+        description=f"From {format(values[0])} to {format(values[-1])}, at most {format(max(values))}.",
+    )  # fmt: skip
+    x = _steps_axis(plane, logged)
+    plane.points("polyline", [(x(logged[i]["step"]), plane.y(values[i])) for i in _thin(values)], "curve curve-0")
+    _hover_columns(plane, logged, lambda i: f"step {logged[i]['step']:,}: {format(values[i])}", x)
+    return plane.markup()
+
+
+def _steps_axis(plane: Plane, logged: Sequence[Mapping[str, Any]]) -> Scale:
+    """Draw the horizontal axis of the steps."""
+    x = Scale([row["step"] for row in logged], plane.left, plane.right, 7 if plane.width > 500 else 5, whole=True)
+    for tick in x.ticks:
+        plane.line(x(tick), plane.bottom, x(tick), plane.bottom + 5, "axis")
+    plane.labels_below(x, plane.bottom + 18)
+    return x
+
+
+def _hover_columns(plane: Plane, logged: Sequence[Mapping[str, Any]], words_at: Callable[[int], str], x: Scale) -> None:
     """Draw invisible full-height columns with tooltips for the nearest logged step."""
     chosen = range(0, len(logged), max(1, -(-len(logged) // _HOVER_COLUMNS)))
     centres = [x(logged[i]["step"]) for i in chosen]
     edges = [plane.left, *((a + b) / 2 for a, b in pairwise(centres)), plane.right]
     for i, (start, stop) in zip(chosen, pairwise(edges), strict=True):
-        row = logged[i]
-        words = (
-            f"step {row['step']:,}, {row['tokens']:,} tokens: loss {row['loss']:.3f}, smoothed {means[i]:.3f}, "
-            f"learning rate {rate(row['learning_rate'])}"
-        )
         place = {"x": start, "y": plane.top, "width": max(0.0, stop - start), "height": plane.bottom - plane.top}
-        plane.add("rect", "hover", words, **place)
+        plane.add("rect", "hover", words_at(i), **place)
 
 
 def _thin(values: Sequence[float]) -> Sequence[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from stilnovo.compare.verdict import BITS, Verdict
 from stilnovo.generate.generator import Sampling
 from stilnovo.plan.ledger import MemoryItem
 from stilnovo.recipe import Recipe
-from stilnovo.report.charts import IntervalRow, interval_plot, loss_chart, smoothing_span
+from stilnovo.report.charts import IntervalRow, interval_plot, loss_values
 from stilnovo.report.comparison import VERDICTS_NOTE, verdict_values
-from stilnovo.report.numbers import byte_size, decimal, drawable, duration, p_value, percent
+from stilnovo.report.numbers import byte_size, decimal, duration, p_value, percent
 from stilnovo.report.page import Section, both_widths, compose, text_table
 from stilnovo.report.plot import interval_text
 from stilnovo.scoring.result import EvaluationResult
@@ -28,7 +28,6 @@ NAMES = {
     "sample_questions": "Questions",
     "sample_completions": "Sentence completion",
 }
-_LOSS_ROWS = 24
 _SMALL = 10**9  # parameters below which a model is said to be a beginner
 
 
@@ -107,19 +106,18 @@ def demo_page(result: DemoResult) -> str:
     ]  # fmt: skip
     costs, tasks = result.quantisation, result.before.tasks if result.before else {}
     schemes = [IntervalRow(cost.scheme, cost.bits_per_byte, filled=index > 0) for index, cost in enumerate(costs)]
-    usable = sum(drawable(row["loss"]) for row in result.metrics)
     return compose(
         result.title, result.headline, result.manifest, result.manifest.get("command", []), sections,
         prose="demo", names=NAMES, small=_SMALL, recipe=result.recipe.to_yaml() if result.total else "",
         result=result, tiles=tiles(result),
-        loss_chart=both_widths(loss_chart, result.metrics, key="loss"), loss_rows=_some(result.metrics),
-        loss_span=smoothing_span(usable), loss_unusable=len(result.metrics) - usable,
+        peak_memory=result.train.peak_memory_bytes if result.train else None,
         memory_most=max((max(line.size, line.measured or 0) for line in result.memory), default=0),
         quantisation_plot=both_widths(
             interval_plot, schemes, BITS, 3, key="quantisation", title="Bits per byte by scheme",
             guide=costs[0].bits_per_byte.value if costs else None,
             caption=f"{BITS}, lower is better",
         ),
+        **loss_values(result.metrics),
         **verdict_values(_named(result.verdicts), {NAMES.get(name, name): task.chance for name, task in tasks.items()}),
     )  # fmt: skip
 
@@ -166,9 +164,3 @@ def tiles(result: DemoResult) -> list[tuple[str, str, str, str, str]]:
 
 def _named(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
     return {NAMES.get(name, name): verdict for name, verdict in verdicts.items()}
-
-
-def _some(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Choose evenly spaced rows, the first and the last included."""
-    places = {round(row * (len(metrics) - 1) / (_LOSS_ROWS - 1)) for row in range(_LOSS_ROWS)} if metrics else ()
-    return [metrics[place] for place in sorted(places)]

@@ -77,7 +77,7 @@ class TrainingRun:
             recipe=recipe.model_dump(mode="json"), data_sha256=self.corpus.sha256, trainable_parameters=self.trainable,
             total_parameters=self.model.config.parameters(), documents=len(self.corpus.packed.documents),
             held_out_documents=len(self.corpus.held_out), tokens_per_epoch=self.corpus.packed.tokens, levers=self._levers(),
-            packs=len(self.corpus.packed.packs), remarks=self.corpus.remarks,
+            packs=len(self.corpus.packed.packs), remarks=self.corpus.remarks, steps=self.trainer.steps,
         )  # fmt: skip
 
     def _trainer(self) -> Trainer:
