@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from conftest import TINY
 from stilnovo.cli.main import app
+from stilnovo.data import corpora
 from stilnovo.data.batches import Batch
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.errors import InputError
@@ -28,7 +29,7 @@ from stilnovo.plan.ledger import Run, ledger, saved_bytes
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, SMOLLM2_135M, LoraConfig, config_from_numbers, lora_parameters
 from stilnovo.plan.speed import ObjectiveCost, matrix_weights, speed
-from stilnovo.recipe import Recipe
+from stilnovo.recipe import Recipe, load
 from stilnovo.train.objectives.base import objective_of
 from stilnovo.train.objectives.text import NextToken
 from stilnovo.train.passes import Passes
@@ -304,3 +305,34 @@ def test_a_tied_model_keeps_its_table_on_the_card() -> None:
     plan = best(run, Budget(2 * GIB, 8 * GIB), CARD, Wishes())
     assert plan is not None
     assert (plan.levers.embedding, plan.levers.head) == ("card", "dense")
+
+
+def test_one_epoch_of_wikipedia_is_forecast_in_days() -> None:
+    code, out = invoke("--days", "3", "--json")
+    assert code == 0
+    assert "all of wikipedia-it, an estimate" in out and " days." in out and "a forecast" in out
+    figures = json.loads(out.splitlines()[-1])
+    assert 1.2e9 < figures["epoch_tokens"] < 1.6e9, "4.7 GB at 0.29 tokens a byte"
+    assert 14 < figures["hours_per_epoch"] / 24 < 60, "weeks"
+    step = 2048 * load("wikipedia-it").train.accumulation
+    assert figures["seconds_per_step"] == pytest.approx(step / figures["tokens_per_second"])
+    assert figures["steps_in_days"] == int(3 * 86_400 / figures["seconds_per_step"])
+    assert f"--steps {figures['steps_in_days']}" in out
+
+
+def test_what_an_epoch_is_assumed_to_be_is_said() -> None:
+    assert "an example: give your own with --epoch-tokens" in invoke("--recipe", "anita-sft")[1]
+    assert "One epoch of 5,000,000 tokens (as given)" in invoke("--epoch-tokens", "5e6")[1]
+    assert "--days 3" in invoke()[1] and "--days 3" not in invoke("--epoch-tokens", "5e6")[1]
+    assert invoke("--days", "0")[0] == 2
+    rehearsal = json.loads(invoke("--recipe", "rehearsal", "--json")[1].splitlines()[-1])
+    assert rehearsal["epoch_tokens"] == pytest.approx(1.4e9 / (1 - 0.125))
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "tokens"), [(49_152, 1.6e9), (128_256, 1.4e9), (32_000, 1.6e9), (256_000, 1.4e9)]
+)
+def test_tokens_of_a_corpus_depend_on_the_vocabulary(vocabulary: int, tokens: float) -> None:
+    assert corpora.tokens_of("wikipedia-it", vocabulary) == pytest.approx(tokens)
+    assert corpora.tokens_of("anita-sft", vocabulary) is None
+    assert corpora.tokens_of("mine.jsonl", vocabulary) is None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
 from stilnovo.cli.common import ADVANCED, AsJson, RecipeName, emit
+from stilnovo.data.corpora import tokens_of
 from stilnovo.errors import InputError
 from stilnovo.plan import cards
 from stilnovo.plan.choice import Budget, Plan, best, leanest, longest, wishes_of
@@ -16,6 +17,7 @@ from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import HeadKind
 from stilnovo.plan.shape import KNOWN, LlamaConfig, adapter_of, config_from_json, config_from_numbers
 from stilnovo.plan.speed import ObjectiveCost, speed
+from stilnovo.progress import seconds_text
 from stilnovo.recipe import Recipe, load, plain_reason, refuse_ignored_keys
 from stilnovo.train.objectives.base import objective_of
 
@@ -29,7 +31,12 @@ def plan(
     ram: Annotated[str, typer.Option(metavar="SIZE", help="Host memory.")] = "32GB",
     tokens: Annotated[int | None, typer.Option(help="Tokens per forward pass (default: the recipe's).")] = None,
     card: Annotated[str, typer.Option(metavar="NAME", help="GPU for the time estimate.")] = "rtx-4060",
-    epoch_tokens: Annotated[float, typer.Option(help="Tokens of one epoch, for the hours.", show_default="1e8")] = 1e8,
+    epoch_tokens: Annotated[
+        float | None, typer.Option(help="Tokens of one epoch (default: estimated for a known corpus, else 1e8).")
+    ] = None,
+    days: Annotated[
+        float | None, typer.Option(help="Also say how many steps and tokens so many days have room for.")
+    ] = None,
     as_json: AsJson = False,
     shape: Annotated[
         str | None,
@@ -68,8 +75,11 @@ def plan(
     if head not in (None, *get_args(HeadKind)):
         raise InputError(f"There is no output head {head!r}.", next=f"Choose {', '.join(get_args(HeadKind))}.")
     length = tokens if tokens is not None else chosen.data.pack_tokens * chosen.train.batch_packs
-    if length < 1 or epoch_tokens <= 0:
-        raise InputError("Tokens must be at least 1.", f"Found: {length}, {epoch_tokens}.")
+    epoch = _epoch(chosen, config, epoch_tokens)
+    if length < 1 or epoch.tokens <= 0:
+        raise InputError("Tokens must be at least 1.", f"Found: {length}, {epoch.tokens:g}.")
+    if days is not None and days <= 0:
+        raise InputError("Days must be more than 0.", f"Found: {days:g}.")
     speeds = cards.measured(measured) if measured else cards.named(card)
     budget = Budget(cards.bytes_of(vram), cards.bytes_of(ram))
     wishes = wishes_of(chosen.train, head, document)  # type: ignore[arg-type]
@@ -94,14 +104,18 @@ def plan(
         f"(allocator {_gib(budget.allocator)}), host {ram}\n"
     )
     _table(setting, budget)
+    rate, accumulation = length / setting.speed.seconds, chosen.train.accumulation
     print(
-        f"\n{_speed_text(setting, speeds, epoch_tokens)}\n{_beside(asked)}Longest context that fits: {reach:,} tokens."
+        f"\n{_speed_text(setting, speeds)}\n{_beside(asked)}{epoch.text(rate)}\n"
+        f"{_room(rate, length, accumulation, days, epoch.tokens)}Longest context that fits: {reach:,} tokens."
     )
     emit(
         {
             "tokens": length, "longest_context_tokens": reach, "peak_bytes": setting.peak, "host_bytes": setting.ledger.host,
             "budget_bytes": budget.allocator, "flops_per_token": setting.speed.flops_per_token, "times_n": setting.speed.times_n,
-            "tokens_per_second": length / setting.speed.seconds, "hours_per_epoch": epoch_tokens * setting.speed.seconds / length / 3600,
+            "tokens_per_second": rate, "measured": speeds.measured, "epoch_tokens": epoch.tokens, "epoch_tokens_source": epoch.source,
+            "hours_per_epoch": epoch.tokens / rate / 3600, "seconds_per_step": length * accumulation / rate,
+            "days": days, "steps_in_days": None if days is None else _steps(rate, length, accumulation, days),
             "items": [{"name": item.name, "place": item.place, "bytes": item.size, "note": item.note} for item in setting.ledger.items],
             "moments": setting.ledger.moments, "levers": asdict(setting.levers), "objective": asdict(asked),
         },
@@ -118,12 +132,58 @@ def _planned_recipe(name: str) -> Recipe:
     return recipe
 
 
-def _speed_text(setting: Plan, card: cards.Card, epoch_tokens: float) -> str:
+@dataclass(frozen=True)
+class _Epoch:
+    """Tokens of one epoch, and where the figure is from."""
+
+    tokens: float
+    source: str
+
+    def text(self, rate: float) -> str:
+        """Say what one epoch takes at `rate` tokens a second."""
+        seconds = self.tokens / rate
+        time = f"{seconds / 86_400:,.0f} days" if seconds > 3 * 86_400 else seconds_text(seconds)
+        return f"One epoch of {self.tokens:,.0f} tokens ({self.source}): {time}."
+
+
+def _epoch(recipe: Recipe, config: LlamaConfig, given: float | None) -> _Epoch:
+    """Tokens of the recipe's epoch: as given, or estimated for a known corpus, or an example."""
+    if given is not None:
+        return _Epoch(given, "as given")
+    sizes = [tokens_of(path, config.vocab_size) for path in recipe.data.paths]
+    if all(sizes) and recipe.data.rows == "packed":
+        share = recipe.data.rehearsal_share if recipe.data.rehearsal else 0.0
+        total = sum(size for size in sizes if size) / (1 - share)
+        return _Epoch(total, f"all of {' and '.join(recipe.data.paths)}, an estimate from the size of the text")
+    return _Epoch(1e8, "an example: give your own with --epoch-tokens")
+
+
+def _steps(rate: float, tokens: int, accumulation: int, days: float) -> int:
+    return int(days * 86_400 * rate / (tokens * accumulation))
+
+
+def _room(rate: float, tokens: int, accumulation: int, days: float | None, epoch: float) -> str:
+    """Say how many steps `days` have room for; without, what to choose instead of an epoch that takes long."""
+    if days is None:
+        long = epoch / rate > 3 * 86_400
+        return (
+            "To train on a part of it: `stilnovo plan --days 3` counts the steps that fit, for `stilnovo train --steps`; "
+            "--set data.max_documents=N reads fewer documents.\n"
+            if long
+            else ""
+        )
+    steps, each = _steps(rate, tokens, accumulation, days), tokens * accumulation
+    return (
+        f"{days:g} days have room for {steps:,} steps of {each:,} tokens ({steps * each:,} in all): --steps {steps}.\n"
+    )
+
+
+def _speed_text(setting: Plan, card: cards.Card) -> str:
     source = "measured" if card.measured else "a forecast from its maker's sheet, not a measurement"
     speed, rate = setting.speed, setting.run.tokens / setting.speed.seconds
     return (
         f"{speed.flops_per_token / 1e9:.1f} GFLOP a token ({speed.times_n:.2f} N; a plain step's floor is 4 N). "
-        f"On {card.name}, {source}: {rate:,.0f} tokens/s, {epoch_tokens / rate / 3600:,.1f} hours for {epoch_tokens:,.0f} tokens."
+        f"On {card.name}, {source}: {rate:,.0f} tokens/s."
     )
 
 

@@ -6,6 +6,7 @@ the hub states have been shown and agreed to.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,6 +36,7 @@ class Source:
         patterns: Which of its files are the corpus, against the path inside the data set.
         licence: As its card states it.
         clean: How its texts are cleaned unless told otherwise.
+        text_bytes: About how many bytes of text it holds, as the hub lists it; None: not known.
     """
 
     repository: str
@@ -42,12 +44,13 @@ class Source:
     licence: str = "not known: see its card"
     about: str = ""
     clean: Literal["wikipedia", "none"] = "none"
+    text_bytes: float | None = None
 
 
 SOURCES = {
     "wikipedia-it": Source(
         "wikimedia/wikipedia", ("20231101.it/*.parquet",), "CC BY-SA 3.0 and GFDL",
-        "Italian Wikipedia of 1 November 2023: id, url, title, text", "wikipedia",
+        "Italian Wikipedia of 1 November 2023: id, url, title, text", "wikipedia", 4.7e9,
     ),
     "clean-mc4-it": Source(
         "gsarti/clean_mc4_it", ("*-of-*.json.gz", "*.parquet"), "ODC-BY, and Common Crawl's terms",
@@ -58,6 +61,20 @@ SOURCES = {
     ),
     "anita-dpo": Source("mlabonne/orpo-dpo-mix-40k", ("data/*.parquet",), "Apache-2.0", "prompt, chosen, rejected"),
 }  # fmt: skip
+
+
+def tokens_of(name: str, vocabulary: int) -> float | None:
+    """Estimate the tokens of a corpus: its bytes, times the tokens of a byte of Italian; None where its size is not known.
+
+    Measured on 64 articles of the sample and 800 passages of Italian Wikipedia: Llama 3's tokenizer (128,256) needs 0.29 to
+    0.30 tokens a byte, SmolLM2's (49,152) 0.35. Other vocabularies are put between them by the logarithm of their size.
+    """
+    source = find(name)
+    if source is None or source.text_bytes is None:
+        return None
+    (small, many), (large, few) = (49_152, 0.35), (128_256, 0.29)
+    share = min(1.0, max(0.0, math.log(vocabulary / small) / math.log(large / small)))
+    return float(f"{source.text_bytes * (many + share * (few - many)):.2g}")
 
 
 def find(name: str) -> Source | None:
