@@ -28,11 +28,12 @@ from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FourBitLinear
+from stilnovo.plan.adapter import module_path
 from stilnovo.plan.cards import CARDS, GIB
 from stilnovo.plan.choice import Budget, best, leanest
 from stilnovo.plan.ledger import Run, ledger
 from stilnovo.plan.levers import Levers, all_layers
-from stilnovo.plan.shape import LLAMA_3_8B, LlamaConfig, LoraConfig
+from stilnovo.plan.shape import LLAMA_3_8B, PROJECTIONS, LlamaConfig, LoraConfig
 from stilnovo.plan.speed import matrix_weights, speed
 from stilnovo.runlog import environment, write_atomic
 from tracking import LiveBytes
@@ -41,22 +42,28 @@ CARD = torch.device("meta")
 ADAPTER = LoraConfig(r=32)
 
 
-def empty_model(config: LlamaConfig) -> Llama:
-    """The shape in NF4 with its adapter, on the device that plays the card."""
+def empty_model(config: LlamaConfig, frozen: int = 0) -> Llama:
+    """The shape in NF4 with its adapter, on a frozen one of that rank if any, on the device that plays the card."""
     model = Llama(
         config,
         lambda _name, shape: torch.empty(shape, device=CARD, dtype=torch.bfloat16),
         lambda weight: FourBitLinear.of_shape(*weight.shape, "nf4", CARD),
     )
     model.rotary.frequencies = model.rotary.frequencies.to(CARD)
+    for index, shapes in enumerate([config.linear_shapes()] * config.layers if frozen else []):
+        for name, (outputs, inputs) in shapes.items():
+            path = module_path(index, name)
+            update = lora.LowRank(torch.empty(frozen, inputs), torch.empty(outputs, frozen), 1.0)
+            base = model.get_submodule(path.removeprefix("model."))
+            lora.replace_projection(model, path, lora.FrozenLoraLinear(base, update, torch.bfloat16))  # type: ignore[arg-type]
     lora.attach(model, ADAPTER)
     return model
 
 
-def track(config: LlamaConfig, levers: Levers, tokens: int) -> dict[str, Any]:
+def track(config: LlamaConfig, levers: Levers, tokens: int, frozen: int = 0) -> dict[str, Any]:
     """One real step without storage: peak bytes of the card, FLOPs."""
     with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
-        model = empty_model(config)
+        model = empty_model(config, frozen)
         sink = HostAdapter(model) if levers.optimizer_place == "host" else None
         engine = TrainingEngine(model, levers, sink)
         gc.collect()
@@ -106,11 +113,12 @@ def optimizer_states(model: Llama, levers: Levers) -> list[torch.Tensor]:
     return held
 
 
-def row(name: str, levers: Levers, tokens: int, config: LlamaConfig) -> dict[str, Any]:
+def row(name: str, levers: Levers, tokens: int, config: LlamaConfig, frozen: int = 0) -> dict[str, Any]:
     """Predicted beside tracked."""
-    run = Run(config=config, lora=ADAPTER, tokens=tokens)
+    ranks = ((frozen,) * len(PROJECTIONS),) * config.layers if frozen else ()
+    run = Run(config=config, lora=ADAPTER, tokens=tokens, frozen=ranks)
     predicted = ledger(run, levers)
-    found = track(config, levers, tokens)
+    found = track(config, levers, tokens, frozen)
     return {
         "plan": name, "tokens": tokens, "predicted_bytes": predicted.peak, "host_bytes": predicted.host,
         "moment": predicted.moment, **found, "times_n": found["flops_per_token"] / matrix_weights(run),
@@ -151,12 +159,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--tokens", type=int, nargs="*", default=[2048, 8192, 16_384, 32_768, 65_536, 102_400])
     parser.add_argument("--no-peer", action="store_true", help="leave transformers + PEFT out")
+    parser.add_argument("--frozen-rank", type=int, default=0, help="rank of a frozen adapter under the one that learns")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rows = []
     for tokens in options.tokens:
         for name, levers in plans(tokens).items():
-            rows.append(row(name, levers, tokens, LLAMA_3_8B))
+            rows.append(row(name, levers, tokens, LLAMA_3_8B, options.frozen_rank))
             found = rows[-1]
             print(
                 f"{tokens:>7} {name:<36} predicted {found['predicted_bytes'] / GIB:7.3f}  tracked {found['tracked_bytes'] / GIB:7.3f} GiB "

@@ -13,10 +13,13 @@ import pytest
 from conftest import CHATML, SPECIALS, TINY, write_byte_tokenizer, write_weights
 from stilnovo.errors import InputError
 from stilnovo.forgetting.guard import guard_callback
+from stilnovo.model import lora
+from stilnovo.model.llama import Llama
+from stilnovo.plan.adapter import frozen_ranks
 from stilnovo.plan.cards import CARDS, GIB
 from stilnovo.plan.choice import Budget, best, wishes_of
 from stilnovo.plan.ledger import Run
-from stilnovo.plan.shape import LLAMA_3_8B, adapter_of
+from stilnovo.plan.shape import LLAMA_3_8B, LoraConfig, adapter_of, config_from_json
 from stilnovo.plan.speed import speed
 from stilnovo.recipe import Recipe, ignored_keys, keys, load, plain_reason, refuse_ignored_keys, shipped, value_of
 from stilnovo.recipe_sections import OBJECTIVES
@@ -29,7 +32,7 @@ REHEARSAL = {"data.rehearsal": ["CHATS"], "data.pack_tokens": 128}
 LOSING = {**GUARD, "train.learning_rate": 0.05, "guard.tolerance_percent": 0, "train.steps": 6}
 #: For each key: a recipe in which it may act, and the value to which it is changed. FILES are names of files made below.
 CASES: dict[str, tuple[dict[str, Any], Any]] = {
-    "model.name": ({}, "OTHER"), "model.quantization": ({}, "int8"), "model.device": ({}, "cuda:9"),
+    "model.name": ({}, "OTHER"), "model.quantization": ({}, "int8"), "model.device": ({}, "cuda:9"), "model.adapter": ({}, "ADAPTER"),
     "lora.r": ({}, 8), "lora.alpha": ({}, 64.0), "lora.dropout": ({}, 0.3), "lora.rslora": ({}, False),
     "lora.projections": ({}, ["q_proj", "v_proj"]), "lora.upper_share": ({}, 0.5), "lora.quantization_aware": ({}, "int4"),
     "data.paths": ({}, ["CHATS"]), "data.pack_tokens": ({}, 32), "data.rows": ({"data.pack_tokens": 32}, "truncated"),
@@ -76,8 +79,14 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> dict[s
     other = tmp_path_factory.mktemp("other-model")
     write_weights(other, replace(TINY, vocab_size=256 + len(SPECIALS), tie_embeddings=True, max_positions=512), std=0.2)
     write_byte_tokenizer(other, SPECIALS, eos_token="<|im_end|>", chat_template=CHATML)
+    earlier = Llama(config_from_json(tiny_folder / "config.json"))
+    lora.attach(earlier, config := LoraConfig(r=2))
+    for module in lora.adapters(earlier).values():
+        module.lora_B.data += 0.1
+    lora.save(earlier, config, adapter := tmp_path_factory.mktemp("earlier"), "tiny")
     return {name: str(folder / f"{name.lower()}.jsonl") for name in rows} | {
         "TINY": str(tiny_folder),
+        "ADAPTER": str(adapter),
         "OTHER": str(other),
     }
 
@@ -150,7 +159,8 @@ def planned(recipe: Recipe) -> str:
     if reason := plain_reason(recipe):
         raise InputError(f"{reason} has no plan.")
     adapter, tokens = adapter_of(recipe.lora, 32), recipe.data.pack_tokens * recipe.train.batch_packs
-    run = Run(config=LLAMA_3_8B, lora=adapter, scheme=recipe.model.quantization, tokens=tokens)
+    ranks = frozen_ranks(Path(recipe.model.adapter), LLAMA_3_8B) if recipe.model.adapter else ()
+    run = Run(config=LLAMA_3_8B, lora=adapter, scheme=recipe.model.quantization, tokens=tokens, frozen=ranks)
     card, objective = CARDS["rtx-4060"], objective_of(recipe)
     plan = best(run, Budget(8 * GIB, 32 * GIB), card, wishes_of(recipe.train))
     assert plan is not None

@@ -31,6 +31,10 @@ WritingModel = Annotated[
     typer.Option(metavar="NAME", help="Model that writes the answers; `none`: quotations from the library only."),
 ]
 Adapter = Annotated[Path | None, typer.Option(metavar="DIR", help="LoRA adapter (PEFT format).")]
+FrozenAdapter = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Frozen LoRA adapter of an earlier stage, on which the new one is learnt."),
+]
 _QUANTIZATION = "nf4, fp4, int8, int4 or none"
 Quantization = Annotated[str, typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION}.")]
 OptionalQuantization = Annotated[

@@ -8,14 +8,15 @@ from typing import Annotated, get_args
 
 import typer
 
-from stilnovo.cli.common import ADVANCED, AsJson, RecipeName, emit
+from stilnovo.cli.common import ADVANCED, AsJson, FrozenAdapter, RecipeName, emit
 from stilnovo.data.corpora import tokens_of
 from stilnovo.errors import InputError
 from stilnovo.plan import cards
+from stilnovo.plan.adapter import frozen_ranks
 from stilnovo.plan.choice import Budget, Plan, best, leanest, longest, wishes_of
 from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import HeadKind
-from stilnovo.plan.shape import KNOWN, LlamaConfig, adapter_of, config_from_json, config_from_numbers
+from stilnovo.plan.shape import KNOWN, PROJECTIONS, LlamaConfig, adapter_of, config_from_json, config_from_numbers
 from stilnovo.plan.speed import ObjectiveCost, speed
 from stilnovo.progress import seconds_text
 from stilnovo.recipe import Recipe, load, plain_reason, refuse_ignored_keys
@@ -36,6 +37,11 @@ def plan(
     ] = None,
     days: Annotated[
         float | None, typer.Option(help="Also say how many steps and tokens so many days have room for.")
+    ] = None,
+    adapter: FrozenAdapter = None,
+    adapter_rank: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rank of a frozen adapter on all projections, where none exists yet."),
     ] = None,
     as_json: AsJson = False,
     shape: Annotated[
@@ -85,12 +91,9 @@ def plan(
     wishes = wishes_of(chosen.train, head, document)  # type: ignore[arg-type]
     # A card without bf16 computes in fp16: as wide.
     run = Run(
-        config=config,
-        lora=adapter_of(chosen.lora, config.layers),
-        scheme=chosen.model.quantization,
-        tokens=length,
-        value_bytes=2,
-    )
+        config=config, lora=adapter_of(chosen.lora, config.layers), scheme=chosen.model.quantization, tokens=length,
+        value_bytes=2, frozen=_frozen(adapter, adapter_rank, chosen, config),
+    )  # fmt: skip
     reach = longest(run, budget, speeds, wishes)
     setting = best(run, budget, speeds, wishes)
     if setting is None:
@@ -130,6 +133,16 @@ def _planned_recipe(name: str) -> Recipe:
     if reason := plain_reason(recipe):
         raise InputError(f"{reason} is trained by torch's autograd, which has no plan.", next="Leave this key out.")
     return recipe
+
+
+def _frozen(adapter: Path | None, rank: int | None, recipe: Recipe, config: LlamaConfig) -> tuple[tuple[int, ...], ...]:
+    """Ranks of the frozen adapter, layer by layer: the given folder's, the given rank, or the recipe's adapter."""
+    if adapter is not None and rank is not None:
+        raise InputError("--adapter has its own rank.", f"Found: --adapter-rank {rank}.", "Give one of the two.")
+    if rank is not None:
+        return ((rank,) * len(PROJECTIONS),) * config.layers
+    named = adapter or (Path(recipe.model.adapter) if recipe.model.adapter else None)
+    return () if named is None else frozen_ranks(named.expanduser(), config)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import typer
 
 from stilnovo.cli.common import (
     AsJson,
+    FrozenAdapter,
     OptionalDevice,
     OptionalModel,
     OptionalQuantization,
@@ -49,6 +50,7 @@ def train(
             help="Also log to tensorboard, wandb, mlflow or trackio; offline (may be given several times).",
         ),
     ] = None,
+    adapter: FrozenAdapter = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,7 +68,8 @@ def train(
     from stilnovo import recipe as recipes
 
     given = {
-        "model.name": model, "model.quantization": quantization, "model.device": device, "data.paths": data or None,
+        "model.name": model, "model.quantization": quantization, "model.device": device,
+        "model.adapter": None if adapter is None else str(adapter), "data.paths": data or None,
         "train.steps": steps, "train.epochs": epochs, "train.learning_rate": learning_rate,
         "train.trackers": tracker or None,
     }  # fmt: skip

@@ -28,6 +28,7 @@ from stilnovo.engine.product import Product, Sink
 from stilnovo.model import kernels
 from stilnovo.model.functions import at_least_single
 from stilnovo.model.llama import Layer
+from stilnovo.model.lora import LoraLinear
 from stilnovo.plan.levers import FUSED_BYTES, LayerChoice, Levers, sub_tile
 
 
@@ -303,7 +304,8 @@ class LayerEngine:
                 slope, local = d_qkv[:, group.columns[position]], group.local[position]
                 b = adapter.lora_B.detach()[local].to(x.dtype)
                 d_low[:, ranks].addmm_(slope, b, alpha=adapter.scale)
-                sink.add(adapter.lora_B, (slope.T @ low[:, ranks]).mul_(adapter.scale), local)
+                if isinstance(adapter, LoraLinear):
+                    sink.add(adapter.lora_B, (slope.T @ low[:, ranks]).mul_(adapter.scale), local)
             del d_qkv, matrix
         del dense, d_out, out
         down = self.qkv.down(x)

@@ -1,4 +1,7 @@
-"""Explicit matrix products of frozen projections with their adapters: y = x Wᵀ + s (x Aᵀ) Bᵀ, and its gradients.
+"""Explicit matrix products of frozen projections with their adapters: y = x Wᵀ + Σ s (x Aᵀ) Bᵀ, and its gradients.
+
+A projection may have two adapters, one that learns and a frozen one of an earlier training, which is never switched off. Their
+ranks stand side by side, those that learn first, so that only these are multiplied again in backward.
 
 One `Product` takes all projections that read the same input (q, k, v; gate and up of a small model): one matrix is made
 dense, one product computed. Nothing is saved for backward but the input itself. Gradients of A and B go into a sink as
@@ -18,7 +21,7 @@ from torch import Tensor, nn
 from stilnovo.engine.link import Link, Ticket
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.model.lora import LoraLinear
+from stilnovo.model.lora import FrozenLoraLinear, LoraLinear
 from stilnovo.model.quantize import FrozenLinear
 
 
@@ -99,11 +102,13 @@ class HostAdapter(Sink):
 
 
 class ProductPart:
-    """One projection of a product: its frozen matrix, its adapter if it is adapted and switched on, its output columns."""
+    """One projection of a product: its frozen matrix, its adapters (a learning one only while enabled), its output columns."""
 
     def __init__(self, module: nn.Module, start: int) -> None:
         self.lora = module if isinstance(module, LoraLinear) else None
         base = module.base if isinstance(module, LoraLinear) else module
+        self.frozen = base if isinstance(base, FrozenLoraLinear) else None
+        base = base.base if isinstance(base, FrozenLoraLinear) else base
         assert isinstance(base, FrozenLinear)
         self.base = base
         self.columns = slice(start, start + base.out_features)
@@ -142,24 +147,30 @@ class Product:
             self._dense = dense
         return dense
 
-    def low(self, x: Tensor) -> Tensor:
-        """Low-rank product of the adapted parts: x (t, I) → x Aᵀ side by side, (t, R); R is 0 where none is adapted."""
-        return x @ self.down(x).T
+    def low(self, x: Tensor, *, learning: bool = False) -> Tensor:
+        """Low-rank product of the adapted parts: x (t, I) → x Aᵀ side by side, (t, R); R is 0 where none is adapted.
 
-    def down(self, like: Tensor) -> Tensor:
-        """A of all adapted parts, (R, I), of `like`'s type."""
-        matrices = [part.adapter.lora_A.detach().to(like.dtype) for part in self.parts if part.adapter is not None]
+        With `learning`, of those adapters alone that learn.
+        """
+        return x @ self.down(x, learning=learning).T
+
+    def down(self, like: Tensor, *, learning: bool = False) -> Tensor:
+        """A of all adapters, (R, I), of `like`'s type; with `learning`, of those that learn."""
+        adapters = [adapter for _, adapter, _ in self.adapted() if not learning or isinstance(adapter, LoraLinear)]
+        matrices = [adapter.lora_A.detach().to(like.dtype) for adapter in adapters]
         return matrices[0] if len(matrices) == 1 else torch.cat([like.new_empty(0, self.inputs), *matrices])
 
-    def adapted(self) -> list[tuple[ProductPart, LoraLinear, slice]]:
-        """(part, adapter, its columns of `low`) of each adapted part."""
-        parts, start = [], 0
-        for part in self.parts:
-            if part.adapter is not None:
-                stop = start + part.adapter.lora_A.shape[0]
-                parts.append((part, part.adapter, slice(start, stop)))
-                start = stop
-        return parts
+    def adapted(self) -> list[tuple[ProductPart, LoraLinear | FrozenLoraLinear, slice]]:
+        """(part, adapter, its columns of `low`) of each adapter, those that learn first."""
+        found: list[tuple[ProductPart, LoraLinear | FrozenLoraLinear]] = []
+        found += [(part, part.adapter) for part in self.parts if part.adapter is not None]
+        found += [(part, part.frozen) for part in self.parts if part.frozen is not None]
+        placed, start = [], 0
+        for part, adapter in found:
+            stop = start + adapter.lora_A.shape[0]
+            placed.append((part, adapter, slice(start, stop)))
+            start = stop
+        return placed
 
     def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Forward: x (t, I) → (t, O), into `out` where given."""
@@ -178,18 +189,21 @@ class Product:
 
     def adapter_backward(self, grad: Tensor, x: Tensor, sink: Sink) -> Tensor:
         """Backward of the adapters only: gradient (t, O) of the output → (t, R) of `low`; A's and B's go to the sink."""
-        low = self.low(x)
-        d_low = torch.empty_like(low)
-        for part, adapter, ranks in self.adapted():
+        low, places = self.low(x, learning=True), self.adapted()
+        d_low = grad.new_empty(len(grad), places[-1][2].stop if places else 0)
+        for part, adapter, ranks in places:
             slope = grad[:, part.columns]
             torch.mm(slope, adapter.lora_B.detach().to(grad.dtype), out=d_low[:, ranks])
-            sink.add(adapter.lora_B, (slope.T @ low[:, ranks]).mul_(adapter.scale))
+            if isinstance(adapter, LoraLinear):
+                sink.add(adapter.lora_B, (slope.T @ low[:, ranks]).mul_(adapter.scale))
             d_low[:, ranks].mul_(adapter.scale)
         self.finish(d_low, x, sink)
         return d_low
 
     def finish(self, d_low: Tensor, x: Tensor, sink: Sink) -> None:
-        """Compute the gradient of every A from that of `low` (t, R) and the input (t, I)."""
-        d_down = d_low.T @ x
-        for _, adapter, ranks in self.adapted():
-            sink.add(adapter.lora_A, d_down[ranks])
+        """Compute the gradient of every learning A from that of `low` (t, R) and the input (t, I)."""
+        learning = [(adapter, ranks) for _, adapter, ranks in self.adapted() if isinstance(adapter, LoraLinear)]
+        if learning:
+            d_down = d_low[:, : learning[-1][1].stop].T @ x
+            for adapter, ranks in learning:
+                sink.add(adapter.lora_A, d_down[ranks])

@@ -100,9 +100,9 @@ def open_model(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> tuple[Ll
 def open_llama(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> Llama:
     """Load a model as `open_model` does, without its tokenizer."""
     place = choose_device(spec.device)
-    if spec.adapter is not None:
-        lora.read_config(spec.adapter)  # a wrong folder is told before gigabytes are read
     reader = _reader(find_model(spec.model))
+    if spec.adapter is not None:
+        lora.stored(spec.adapter, reader.config, weights=False)  # a wrong one is told before gigabytes are read
     model = build(reader, spec.quantization, place, dtype or compute_dtype(place))
     del reader
     gc.collect()  # the file's pages and metadata go before training starts

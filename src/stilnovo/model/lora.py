@@ -7,14 +7,19 @@ must be zero and the other not.
 
 The scale s is α/r, or α/√r with rsLoRA (Kalajdzievski 2023). Adapters are kept and learn in fp32 whatever the model's
 type, and are stored in PEFT's format, names included.
+
+An adapter may be learnt on another one that is frozen: y = W x + s₁ B₁ (A₁ x) + s₂ B₂ (A₂ x). The frozen one stays a low-rank
+product of its own, in the model's type; added to W it would be rounded to W's grid, which in 4 bits erases it. What is stored
+then is one adapter, the sum of both, because ranks add up: [s₁/s₂ · B₁, B₂] · [A₁; A₂].
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +32,20 @@ from torch.autograd.function import once_differentiable
 from stilnovo.errors import InputError, reported
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear
-from stilnovo.plan.shape import ATTENTION_PROJECTIONS, PROJECTIONS, LoraConfig
+from stilnovo.plan.adapter import module_path, read_adapter_config
+from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig
 from stilnovo.runlog import write_atomic
 
-_UNSUPPORTED = ("use_dora", "use_qalora", "modules_to_save", "rank_pattern", "alpha_pattern")
+_PREFIX = "base_model.model."  # of tensor names in PEFT's files
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """A low-rank update s · B·A of one matrix: A (r, in), B (out, r)."""
+
+    a: Tensor
+    b: Tensor
+    scale: float
 
 
 class _LoraLinear(Function):
@@ -57,15 +72,21 @@ class _LoraLinear(Function):
 class LoraLinear(nn.Module):
     """A frozen projection with its LoRA adapter; `enabled = False` gives the base alone."""
 
-    def __init__(self, base: FrozenLinear, config: LoraConfig, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, base: FrozenLinear, config: LoraConfig, generator: torch.Generator | None = None,
+        update: LowRank | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.base, self.scale, self.dropout, self.enabled = base, config.scale, config.dropout, True
+        self.base, self.dropout, self.enabled = base, config.dropout, True
         device = next(base.buffers()).device
-        # Kaiming-uniform with a = √5, i.e. uniform in ±1/√in, as PEFT starts A.
-        bound = 1 / math.sqrt(base.in_features)
-        a = torch.empty(config.r, base.in_features).uniform_(-bound, bound, generator=generator)
-        self.lora_A = nn.Parameter(a.to(device))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, config.r, device=device))
+        if update is None:  # a new one
+            # Kaiming-uniform with a = √5, i.e. uniform in ±1/√in, as PEFT starts A.
+            bound = 1 / math.sqrt(base.in_features)
+            a = torch.empty(config.r, base.in_features).uniform_(-bound, bound, generator=generator)
+            update = LowRank(a, torch.zeros(base.out_features, config.r, device=device), config.scale)
+        self.scale = update.scale
+        self.lora_A = nn.Parameter(update.a.to(device, torch.float32))
+        self.lora_B = nn.Parameter(update.b.to(device, torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the projection with its adapter: x (T, in) → (T, out)."""
@@ -74,15 +95,48 @@ class LoraLinear(nn.Module):
         if self.dropout and self.training:
             low = F.linear(F.dropout(x, self.dropout), self.lora_A.to(x.dtype))
             return self.base(x) + self.scale * F.linear(low, self.lora_B.to(x.dtype))  # type: ignore[no-any-return]
-        return _LoraLinear.apply(x, self.base, self.lora_A, self.lora_B, self.scale)  # type: ignore[no-untyped-call, no-any-return]
+        frozen = self.base if isinstance(self.base, FrozenLoraLinear) else None
+        weight = self.base if frozen is None else frozen.base
+        y: Tensor = _LoraLinear.apply(x, weight, self.lora_A, self.lora_B, self.scale)  # type: ignore[no-untyped-call]
+        return y if frozen is None else y + frozen.low_rank(x)
+
+
+class FrozenLoraLinear(FrozenLinear):
+    """A frozen projection with a frozen adapter, a low-rank product of its own; A and B are kept in the model's type.
+
+    Its `dense()` is the merged W + s · B·A, for those who need one matrix (`merged_weight`, quantisation-aware training).
+    """
+
+    def __init__(self, base: FrozenLinear, update: LowRank, dtype: torch.dtype) -> None:
+        super().__init__(base.out_features, base.in_features)
+        device = next(base.buffers()).device
+        self.base, self.scale = base, update.scale
+        self.lora_A: Tensor = nn.Buffer(update.a.to(device, dtype))
+        self.lora_B: Tensor = nn.Buffer(update.b.to(device, dtype))
+
+    def _make_dense(self, dtype: torch.dtype) -> Tensor:
+        wide = torch.promote_types(dtype, torch.float32)
+        update = self.lora_B.to(wide) @ self.lora_A.to(wide)
+        return self.base.dense(wide).add(update, alpha=self.scale).to(dtype)
+
+    def keep_dense(self, dtype: torch.dtype | None) -> None:
+        """See `FrozenLinear.keep_dense`; nothing here, the base beneath keeps its own."""
+
+    def low_rank(self, x: Tensor) -> Tensor:
+        """The adapter's part of the output, s · B (A x)."""
+        return self.scale * F.linear(F.linear(x, self.lora_A.to(x.dtype)), self.lora_B.to(x.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Output of the projection with its adapter: x (T, in) → (T, out)."""
+        return self.base(x) + self.low_rank(x)  # type: ignore[no-any-return]
 
 
 def _sites(model: Llama, first_layer: int = 0) -> Iterator[tuple[str, nn.Module, str]]:
     """List (PEFT's module name, parent, attribute) of every projection from a layer on, in order."""
     for index, layer in enumerate(list(model.layers)[first_layer:], first_layer):
         for name in PROJECTIONS:
-            part = "self_attn" if name in ATTENTION_PROJECTIONS else "mlp"
-            yield f"model.layers.{index}.{part}.{name}", getattr(layer, part), name
+            path = module_path(index, name)
+            yield path, getattr(layer, path.split(".")[-2]), name
 
 
 def attach(model: Llama, config: LoraConfig, seed: int = 42) -> None:
@@ -99,13 +153,16 @@ def attach(model: Llama, config: LoraConfig, seed: int = 42) -> None:
         )
     if not 0 <= config.first_layer < len(model.layers):
         raise InputError(f"There is no layer {config.first_layer}.", f"The model has {len(model.layers)}.")
+    _refuse_second(model)
     generator = torch.Generator().manual_seed(seed)
     for _, parent, name in _sites(model, config.first_layer):
-        base = getattr(parent, name)
-        if isinstance(base, LoraLinear):
-            raise InputError("The model has an adapter already.", next="Load the base without --adapter.")
         if name in config.projections:
-            setattr(parent, name, LoraLinear(base, config, generator))
+            setattr(parent, name, LoraLinear(getattr(parent, name), config, generator))
+
+
+def _refuse_second(model: Llama) -> None:
+    if adapters(model):
+        raise InputError("The model has an adapter already.", next="Load the base without --adapter.")
 
 
 def adapters(model: Llama) -> dict[str, LoraLinear]:
@@ -155,9 +212,13 @@ def disabled(model: Llama) -> Iterator[None]:
 
 
 def save(
-    model: Llama, lora: LoraConfig, folder: Path, base_model: str, factors: Mapping[LoraLinear, float] | None = None
-) -> None:
+    model: Llama, lora: LoraConfig, folder: Path, base_model: str, factors: Mapping[LoraLinear, float] | None = None,
+    *, frozen: Path | None = None,
+) -> None:  # fmt: skip
     """Write `adapter_model.safetensors` and `adapter_config.json` as PEFT reads them, each atomically.
+
+    All projections get one rank and one scale, which every program reads; where they differ, zeros fill up the ranks and the
+    rest of a scale goes into B.
 
     Args:
         model: The model with the adapter.
@@ -165,97 +226,130 @@ def save(
         folder: Where the files go.
         base_model: The base's name, for the file.
         factors: What each B is multiplied by on the way; None: 1.
+        frozen: The adapter under this one, if any: what is written is the sum of both. It is read again, since the model
+            holds it in its own type.
     """
     from safetensors.torch import save as to_bytes
 
-    tensors = {
-        f"base_model.model.{path}.{which}.weight": (parameter.detach() * factor).float().cpu().contiguous()
-        for path, module in adapters(model).items()
-        for which, parameter, factor in (
-            ("lora_A", module.lora_A, 1),
-            ("lora_B", module.lora_B, factors[module] if factors else 1),
-        )
-    }
+    updates: dict[str, list[LowRank]] = {}
+    if frozen is not None:
+        for path, update in stored(frozen, model.config).items():
+            updates[path] = [update]
+    for path, module in adapters(model).items():
+        scale = module.scale * (factors[module] if factors else 1)
+        updates.setdefault(path, []).append(LowRank(module.lora_A.detach(), module.lora_B.detach(), scale))
+    rank = max(sum(len(update.a) for update in parts) for parts in updates.values())
+    plain = frozen is None and rank == lora.r
+    layers = sorted({int(path.split(".")[2]) for path in updates})
+    names = {path.rpartition(".")[2] for path in updates}
+    projections = [*lora.projections, *(name for name in PROJECTIONS if name in names and name not in lora.projections)]
+    tensors: dict[str, Tensor] = {}
+    shapes = model.config.linear_shapes()
+    for layer in layers:
+        for name in projections:
+            path = module_path(layer, name)
+            a, b = stacked(updates.get(path, []), rank, shapes[name], lora.scale)
+            tensors[f"{_PREFIX}{path}.lora_A.weight"] = a.float()
+            tensors[f"{_PREFIX}{path}.lora_B.weight"] = b.float()
     settings = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model, "inference_mode": True,
-        "r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "use_rslora": lora.rslora,
-        "target_modules": list(lora.projections), "bias": "none", "fan_in_fan_out": False, "use_dora": False,
+        "r": rank, "lora_alpha": lora.alpha if plain else lora.scale * rank, "lora_dropout": lora.dropout,
+        "use_rslora": lora.rslora and plain, "target_modules": projections, "bias": "none", "fan_in_fan_out": False,
+        "use_dora": False,
     }  # fmt: skip
-    if lora.first_layer:
-        settings["layers_to_transform"] = list(range(lora.first_layer, len(model.layers)))
+    if len(layers) < len(model.layers):
+        settings["layers_to_transform"] = layers
     write_atomic(folder / "adapter_model.safetensors", to_bytes(tensors, metadata={"format": "pt"}))
     write_atomic(folder / "adapter_config.json", json.dumps(settings, indent=1) + "\n")
 
 
+def stacked(updates: list[LowRank], rank: int, shape: tuple[int, int], scale: float) -> tuple[Tensor, Tensor]:
+    """One update that is the sum of several, in double precision: A (rank, in), B (out, rank), to be scaled by `scale`.
+
+    Ranks stand one after another, zeros behind them. Each B takes what its scale has beyond `scale`.
+    """
+    a, b = torch.zeros(rank, shape[1], dtype=torch.float64), torch.zeros(shape[0], rank, dtype=torch.float64)
+    start = 0
+    for update in updates:
+        stop = start + len(update.a)
+        a[start:stop] = update.a
+        b[:, start:stop] = update.b.cpu().double() * (update.scale / scale)
+        start = stop
+    return a, b
+
+
 def read_config(folder: Path) -> LoraConfig:
-    """Read an adapter's settings from its folder.
+    """Read an adapter's settings from its folder, as of a plain adapter; see `AdapterConfig.summary`.
 
     Raises:
-        InputError: when the folder holds no adapter, or one that is more than plain LoRA.
+        InputError: when the folder holds no adapter, or one that is more than LoRA.
     """
-    path = folder / "adapter_config.json"
-    if not path.is_file():
-        raise InputError(
-            f"There is no adapter in {folder}.", "No adapter_config.json.", "Give a run's `adapter` folder."
-        )
-    not_json = (OSError, ValueError, AttributeError)  # the last: valid JSON, but no object
-    with reported(f"{path} is not valid JSON of an adapter.", "Train or fetch it again.", errors=not_json):
-        c = json.loads(path.read_text(encoding="utf-8"))
-        odd = [option for option in _UNSUPPORTED if c.get(option)]
-    odd += [] if c.get("peft_type") == "LORA" and c.get("bias", "none") == "none" else ["peft_type or bias"]
-    if odd:
-        raise InputError("The adapter uses options that are not supported.", ", ".join(odd), f"In {path}.")
+    return read_adapter_config(folder).summary()
+
+
+def stored(folder: Path, model: LlamaConfig, *, weights: bool = True) -> dict[str, LowRank]:
+    """Read the adapter in `folder` (PEFT's format) for a model of this shape: module name → its update, as stored.
+
+    Without `weights` only their shapes are checked, from the file's header, and the tensors have no storage.
+
+    Raises:
+        InputError: when it does not fit this model, or holds what it has no place for.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    config, shapes = read_adapter_config(folder), model.linear_shapes()
+    updates: dict[str, LowRank] = {}
     with reported(
-        f"{path} does not describe a whole adapter.",
-        "Train or fetch it again.",
-        errors=(KeyError, TypeError, ValueError),
+        f"The adapter's weights cannot be read: {folder}", "Train or fetch it again.", errors=(OSError, SafetensorError)
     ):
-        rank, alpha, dropout = int(c["r"]), float(c["lora_alpha"]), float(c.get("lora_dropout") or 0.0)
-        targets = c["target_modules"]
-        names: Sequence[str] = PROJECTIONS if targets == "all-linear" else [p for p in PROJECTIONS if p in targets]
-        if rank < 1:
-            raise ValueError(f"r is {rank}")
-        layers = c.get("layers_to_transform") or [0]
-        first = min(layers)
-        if sorted(layers) != list(range(first, first + len(layers))):
-            raise ValueError(f"its layers are not the upper ones: {layers}")
-    return LoraConfig(rank, alpha, dropout, bool(c.get("use_rslora")), tuple(names), first)
+        file: Any = safe_open(folder / "adapter_model.safetensors", framework="pt")
+        left = dict.fromkeys(file.keys())
+        for path, module in config.modules(model.layers).items():
+            outputs, inputs = shapes[module.projections[0]]
+            pair = []
+            for which, shape in (("lora_A", (module.r, inputs)), ("lora_B", (outputs, module.r))):
+                name = f"{_PREFIX}{path}.{which}.weight"
+                found = tuple(file.get_slice(name).get_shape()) if name in left else None
+                if found != shape:
+                    by = " (rank_pattern)" if module.r != config.r else ""
+                    raise InputError(
+                        "The adapter does not fit this model.",
+                        f"{path}.{which}: {found or 'missing'}, expected {shape}{by}",
+                        f"It was made for: {config.base_model or 'a model it does not name'}",
+                    )
+                left.pop(name)
+                pair.append(file.get_tensor(name) if weights else torch.empty(shape, device="meta"))
+            updates[path] = LowRank(pair[0], pair[1], module.scale)
+    if left:
+        raise InputError("The adapter holds tensors that this model has no place for.", f"First: {next(iter(left))}")
+    return updates
+
+
+def attach_frozen(model: Llama, folder: Path) -> None:
+    """Attach the adapter in `folder` for good, in place: it belongs to the base, and another one may be attached on it.
+
+    Raises:
+        InputError: when it does not fit this model; the model is then as it was.
+    """
+    _refuse_second(model)
+    for path, update in stored(folder, model.config).items():
+        replace_projection(model, path, FrozenLoraLinear(_projection(model, path), update, model.dtype))
+
+
+def _projection(model: Llama, path: str) -> FrozenLinear:
+    base = model.get_submodule(path.removeprefix("model."))
+    assert isinstance(base, FrozenLinear)
+    return base
 
 
 def load(model: Llama, folder: Path) -> LoraConfig:
     """Attach the adapter in `folder` (PEFT's format) to the model, in place.
 
     Raises:
-        InputError: when it does not fit this model.
+        InputError: when it does not fit this model; the model is then as it was.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    config = read_config(folder)
-    with reported(
-        f"The adapter's weights cannot be read: {folder}", "Train or fetch it again.", errors=(OSError, SafetensorError)
-    ):
-        tensors = load_file(folder / "adapter_model.safetensors")
-    made_for = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
-    attach(model, config)
-    try:
-        _fill(model, tensors, made_for or "a model it does not name")
-    except InputError:
-        detach(model)  # a refused adapter leaves the base as it was
-        raise
+    config, updates = read_config(folder), stored(folder, model.config)
+    _refuse_second(model)
+    for path, update in updates.items():
+        replace_projection(model, path, LoraLinear(_projection(model, path), config, update=update))
     return config
-
-
-def _fill(model: Llama, tensors: dict[str, Tensor], made_for: str) -> None:
-    for path, module in adapters(model).items():
-        for which, parameter in (("lora_A", module.lora_A), ("lora_B", module.lora_B)):
-            stored = tensors.pop(f"base_model.model.{path}.{which}.weight", None)
-            if stored is None or stored.shape != parameter.shape:
-                raise InputError(
-                    "The adapter does not fit this model.",
-                    f"{path}.{which}: {'missing' if stored is None else tuple(stored.shape)}, expected {tuple(parameter.shape)}",
-                    f"It was made for: {made_for}",
-                )
-            parameter.data.copy_(stored)
-    if tensors:
-        raise InputError("The adapter holds tensors that this model has no place for.", f"First: {next(iter(tensors))}")

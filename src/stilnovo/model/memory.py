@@ -25,8 +25,10 @@ def measure(model: Llama, optimizer: torch.optim.Optimizer) -> dict[str, int]:
     states = [
         v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor) and v.numel() > 1
     ]
+    frozen = [m for m in model.modules() if isinstance(m, lora.FrozenLoraLinear)]
     return {
-        "frozen projections": sum(m.nbytes for m in model.modules() if isinstance(m, FrozenLinear)),
+        "frozen projections": sum(m.nbytes for m in model.modules() if isinstance(m, FrozenLinear) and m not in frozen),
+        "frozen adapter": sum(m.nbytes for m in frozen),
         "embedding": model.embed_tokens.nbytes,
         "head": 0 if model.lm_head is None else model.lm_head.nbytes,
         "norms": sum(b.nbytes for name, b in model.named_buffers() if name.endswith("layernorm") or name == "norm"),

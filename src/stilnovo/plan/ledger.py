@@ -23,7 +23,7 @@ from stilnovo.plan.levers import (
     size_class,
     sub_tile,
 )
-from stilnovo.plan.shape import LlamaConfig, LoraConfig, lora_parameters
+from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig, lora_parameters
 
 OPTIMIZER_BLOCK = 256  # values that share a scale in 8-bit optimizer states
 CONTEXT_BYTES = 512 * 2**20  # what a CUDA context and the libraries' workspaces take outside torch's allocator
@@ -38,6 +38,7 @@ class Run:
         tokens: T, the tokens of one forward pass, all documents together.
         value_bytes: Bytes of the type the model computes in: 2 on cards, 4 on a CPU.
         flash: Whether attention is one kernel for all documents (its workspace is counted).
+        frozen: Ranks of a frozen adapter under the one that learns, layer by layer, in the order of `PROJECTIONS`; empty: none.
     """
 
     config: LlamaConfig
@@ -46,6 +47,18 @@ class Run:
     tokens: int = 2048
     value_bytes: int = 2
     flash: bool = True
+    frozen: tuple[tuple[int, ...], ...] = ()
+
+    def frozen_values(self, index: int) -> int:
+        """Values of the frozen adapter in one layer: r · (in + out) of each projection."""
+        if not self.frozen:
+            return 0
+        shapes = self.config.linear_shapes()
+        return sum(r * sum(shapes[name]) for r, name in zip(self.frozen[index], PROJECTIONS, strict=True))
+
+    def frozen_bytes(self, first: int, stop: int) -> list[int]:
+        """Bytes of the frozen adapter in each of these layers, in the model's type."""
+        return [self.value_bytes * self.frozen_values(index) for index in range(first, stop)]
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,9 @@ def _weights(run: Run, levers: Levers) -> list[MemoryItem]:
     layer = layer_bytes(c, run.scheme, w)
     arena = layer + 7 * ALIGN * (6 if run.scheme in ("nf4", "fp4") else 3) // 2  # each tensor starts aligned
     streamed = levers.streamed_layers
+    if run.frozen and streamed:
+        arena += max(run.frozen_bytes(0, streamed)) + 14 * ALIGN // 2
+    beside = sum(run.frozen_bytes(streamed, c.layers))
     table = c.vocab_size * c.hidden_size * w
     copies = c.layers * c.layer_matrix() * w if levers.keep_dense and run.scheme != "none" else 0
     tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
@@ -121,6 +137,7 @@ def _weights(run: Run, levers: Levers) -> list[MemoryItem]:
     tiles = 2 * tile * c.hidden_size * w if levers.head == "streamed" else 0
     return [
         MemoryItem("frozen projections", "card", (c.layers - streamed) * layer, f"{c.layers - streamed} layers, {run.scheme}"),
+        MemoryItem("frozen adapter", "card", beside, f"of {c.layers - streamed} layers, in the model's type"),
         MemoryItem("slots of streamed layers", "card", min(levers.slots, streamed) * arena, f"{min(levers.slots, streamed)} of them"),
         MemoryItem("streamed layers", "host", streamed * arena, f"{streamed} layers, {run.scheme}"),
         MemoryItem("embedding", levers.embedding, table, "and head, tied" if c.tie_embeddings else ""),
@@ -297,6 +314,7 @@ def _backward_mlp(run: Run, levers: Levers, index: int) -> int:
 def _backward_attention(run: Run, levers: Levers, index: int) -> int:
     c, w, t, n = run.config, run.value_bytes, _tile(run, levers), levers.attention_groups
     heads, kv, ranks = c.heads * c.head_dim, c.kv_heads * c.head_dim, 3 * run.lora.r
+    ranks += max((sum(layer[:3]) for layer in run.frozen), default=0)  # of q, k and v
     width = (heads + 2 * kv) // n
     stream = _backward_stream(run, levers, index)
     if levers.layers[index] == "attention" and n == 1:

@@ -63,6 +63,7 @@ def layer_flops(run: Run, choice: LayerChoice, groups: int, document: int) -> tu
     sizes = {name: rows * columns for name, (rows, columns) in shapes.items()}
     matrix = sum(sizes.values())
     low = sum(run.lora.r * sum(shapes[name]) for name in run.lora.projections)
+    frozen = _frozen_flops(run)
     attention = 2 * c.heads * c.head_dim * document
     qkv = 2 * (sizes["q_proj"] + sizes["k_proj"] + sizes["v_proj"])
     again = 0.0
@@ -70,13 +71,21 @@ def layer_flops(run: Run, choice: LayerChoice, groups: int, document: int) -> tu
         again = 2.0 * (sizes["o_proj"] + sizes["gate_proj"] + sizes["up_proj"]) + qkv
     if choice == "recompute":
         again += attention + (qkv if groups > 1 else 0)
-    # adapter: two thin products forward; backward the low product again, its gradient, A's, B's and the input's
-    return plain_flops(run, document) + 2 * low, 2 * matrix + 5 * low + 2.5 * attention + again
+    # adapter: two thin products forward; backward the low product again, its gradient, A's, B's and the input's;
+    # a frozen one: the low product's gradient and the input's, and both products where the forward is computed again
+    if choice in ("recompute", "attention"):
+        again += frozen
+    return plain_flops(run, document) + 2 * low, 2 * matrix + 5 * low + frozen + 2.5 * attention + again
 
 
 def plain_flops(run: Run, document: int) -> float:
-    """FLOPs per token of one layer's forward without an adapter."""
-    return 2.0 * run.config.layer_matrix() + 2 * run.config.heads * run.config.head_dim * document
+    """FLOPs per token of one layer's forward without the adapter that learns."""
+    return 2.0 * run.config.layer_matrix() + 2 * run.config.heads * run.config.head_dim * document + _frozen_flops(run)
+
+
+def _frozen_flops(run: Run) -> float:
+    """FLOPs per token of a frozen adapter's two thin products, in the mean layer."""
+    return 2.0 * sum(map(run.frozen_values, range(run.config.layers))) / run.config.layers
 
 
 def speed(
@@ -100,6 +109,7 @@ def speed(
     flops = forward + backward + head + base
     offloaded = [saved_bytes(run, levers, i) for i in range(c.layers) if on_host(levers, i)]
     streamed = levers.streamed_layers * layer_bytes(c, run.scheme, run.value_bytes)
+    streamed += sum(run.frozen_bytes(0, levers.streamed_layers))
     visits = c.vocab_size * c.hidden_size * run.value_bytes * -(-tokens // levers.loss_chunk)
     up = streamed + (visits if levers.head == "streamed" else 0)
     tiles = -(-tokens // (levers.tile or tokens))

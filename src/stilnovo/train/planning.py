@@ -7,6 +7,7 @@ there is one memory: the fastest setting that leaves a third of it free is taken
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import torch
@@ -16,6 +17,7 @@ from stilnovo.hub import find_model
 from stilnovo.model.load import compute_dtype
 from stilnovo.model.weights import GGUFReader
 from stilnovo.plan import cards, choice
+from stilnovo.plan.adapter import frozen_ranks
 from stilnovo.plan.ledger import CONTEXT_BYTES, Run
 from stilnovo.plan.shape import adapter_of, config_from_json
 from stilnovo.progress import bytes_text
@@ -25,14 +27,14 @@ from stilnovo.recipe_sections import TrainSection
 CPU_SHARE = 0.67  # of the free memory, at most
 
 
-def run_of(recipe: Recipe, device: torch.device) -> Run:
-    """Collect what the ledger needs to know of a training, from files and recipe alone."""
+def run_of(recipe: Recipe, device: torch.device, adapter: Path | None = None) -> Run:
+    """Collect what the ledger needs to know of a training, from files and recipe alone; `adapter` is the frozen one."""
     files = find_model(recipe.model.name)
     config = GGUFReader(files.path).config if files.kind == "gguf" else config_from_json(files.path / "config.json")
     return Run(
         config=config, lora=adapter_of(recipe.lora, config.layers), scheme=recipe.model.quantization,
         tokens=recipe.data.pack_tokens * recipe.train.batch_packs, value_bytes=compute_dtype(device).itemsize,
-        flash=device.type == "cuda",
+        flash=device.type == "cuda", frozen=() if adapter is None else frozen_ranks(adapter, config),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from stilnovo.text.tokenizer import open_tokenizer
 from stilnovo.train import planning
 from stilnovo.train.corpus import remarks
 from stilnovo.train.objectives.base import objective_of
+from stilnovo.train.stage import check_frozen, find_frozen
 from stilnovo.train.trackers import check_installed
 
 
@@ -26,6 +27,7 @@ class Preparation:
     Attributes:
         shape: What the memory plan knows of the training.
         plan: What the step is done by; None where torch's autograd does it.
+        frozen: The folder of the adapter on which the new one is learnt; None: on the base alone.
         tokenizer, objective, corpus: As the training uses them.
 
     Raises:
@@ -38,7 +40,10 @@ class Preparation:
         check_installed(recipe.train.trackers)
         before = _noted(folder, recipe, resume)
         self.recipe = recipe
-        self.shape = planning.run_of(recipe, device)
+        self.frozen = find_frozen(recipe, folder, resume=resume)
+        self.shape = planning.run_of(recipe, device, self.frozen)
+        if self.frozen is not None:
+            check_frozen(self.frozen, recipe, self.shape.config)
         plan = None if plain_reason(recipe) else planning.choose_plan(self.shape, recipe.train, device)
         self.tokenizer = open_tokenizer(recipe.model.name)
         # Runs on conversations and pairs once learnt all of them whatever data.held_out said; begun so, they go on so.

@@ -1,7 +1,8 @@
 """Run a training: from a recipe to a trained adapter in a run folder.
 
 A run folder holds manifest.json, recipe.yaml, held_out.jsonl, metrics.jsonl, checkpoints/step-N/ and, at the end,
-adapter/ (PEFT) and train.json; with a guard also guard.jsonl, and the base's answers in guard/.
+adapter/ (PEFT) and train.json; with a guard also guard.jsonl, and the base's answers in guard/; with a frozen adapter its
+copy in frozen_adapter/, and adapter/ is then the sum of both.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from stilnovo.train.objectives.base import Objective
 from stilnovo.train.observers import Observer, Observers
 from stilnovo.train.optimizer import warmup_note
 from stilnovo.train.preparation import Preparation
+from stilnovo.train.stage import keep_frozen
 from stilnovo.train.trackers import trackers
 
 #: Makes the evaluation callback of a run from what was opened for it.
@@ -63,6 +65,7 @@ class TrainingRun:
         self.tokenizer, self.objective, self.corpus = prepared.tokenizer, prepared.objective, prepared.corpus
         self.observers = Observers([*observers, *trackers(recipe.train.trackers)])
         self.measured: tuple[dict[str, float], str] | None = None
+        self.frozen = None if prepared.frozen is None else keep_frozen(prepared.frozen, folder)
         self.model = _open(recipe)
         self._attach()
         self.callback = None if make_callback is None else make_callback(self.model, self.tokenizer, self.corpus)
@@ -87,6 +90,8 @@ class TrainingRun:
         )  # fmt: skip
 
     def _attach(self) -> None:
+        if self.frozen is not None:
+            lora.attach_frozen(self.model, self.frozen)
         lora.attach(self.model, self.lora, self.recipe.train.seed)
         aware = self.recipe.lora.quantization_aware
         if aware != "none":
@@ -127,7 +132,8 @@ class TrainingRun:
                 raise
             self._lean(error)
             result = self.trainer.run_all()
-        lora.save(self.model, self.lora, self.folder.path / "adapter", self.recipe.model.name)
+        adapter = self.folder.path / "adapter"
+        lora.save(self.model, self.lora, adapter, self.recipe.model.name, frozen=self.frozen)
         lines = self._ledger()
         self._write(result, lines)
         try:
