@@ -36,6 +36,7 @@ CASES: dict[str, tuple[dict[str, Any], Any]] = {
     "lora.r": ({}, 8), "lora.alpha": ({}, 64.0), "lora.dropout": ({}, 0.3), "lora.rslora": ({}, False),
     "lora.projections": ({}, ["q_proj", "v_proj"]), "lora.upper_share": ({}, 0.5), "lora.quantization_aware": ({}, "int4"),
     "data.paths": ({}, ["CHATS"]), "data.pack_tokens": ({}, 32), "data.rows": ({"data.pack_tokens": 32}, "truncated"),
+    "data.completion_only": ({"train.task": "sft", "data.paths": ["PROMPTS"]}, False),
     "data.held_out": ({}, 0.5), "data.max_documents": ({}, 10),
     "data.comprehension": ({"data.paths": ["sample"], "data.max_documents": 6}, 0.5), "data.rehearsal": ({}, ["CHATS"]),
     "data.rehearsal_share": (REHEARSAL, 0.4), "train.task": ({"data.paths": ["CHATS"]}, "sft"),
@@ -56,7 +57,8 @@ CASES: dict[str, tuple[dict[str, Any], Any]] = {
 }  # fmt: skip
 #: What a plan does not depend on: the same code on a CPU and on a card, so that the training here shows its effect.
 NOT_PLANNED = {
-    "model.name", "model.device", "lora.alpha", "lora.rslora", "data.paths", "data.rows", "data.held_out", "data.max_documents",
+    "model.name", "model.device", "lora.alpha", "lora.rslora", "data.paths", "data.rows", "data.held_out", "data.completion_only",
+    "data.max_documents",
     "data.comprehension", "train.steps", "train.epochs", "train.accumulation", "train.learning_rate", "train.schedule",
     "train.warmup_ratio", "train.warmup_steps", "train.final_ratio", "train.weight_decay", "train.betas", "train.clip_norm",
     "train.kl_weight", "train.beta", "train.trackers", "train.checkpoint_every", "train.keep_checkpoints", "train.seed",
@@ -73,7 +75,15 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> dict[s
     ]
     pairs = [{"prompt": f"Il numero {n}?", "chosen": f"Sì, {n}.", "rejected": f"No, {n + 1}."} for n in range(24)]
     protected = [{"text": f"{n}: " + "ЯЖФЩ" * (2 + n % 5)} for n in range(30)]
-    rows = {"TEXTS": texts, "CHATS": chats, "PAIRS": pairs, "PROTECTED": protected, "OTHERS": protected[::-2]}
+    prompts = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in pairs]
+    rows = {
+        "TEXTS": texts,
+        "CHATS": chats,
+        "PAIRS": pairs,
+        "PROMPTS": prompts,
+        "PROTECTED": protected,
+        "OTHERS": protected[::-2],
+    }
     for name, lines in rows.items():
         (folder / f"{name.lower()}.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     other = tmp_path_factory.mktemp("other-model")

@@ -30,7 +30,7 @@ OBJECTIVES = {
     "text": ObjectiveEntry(
         "stilnovo.train.objectives.text:TextObjective", (*_REHEARSAL, "data.rows", "data.comprehension")
     ),
-    "sft": ObjectiveEntry("stilnovo.train.objectives.sft:ConversationObjective", _REHEARSAL),
+    "sft": ObjectiveEntry("stilnovo.train.objectives.sft:ConversationObjective", (*_REHEARSAL, "data.completion_only")),
     "dpo": ObjectiveEntry("stilnovo.train.objectives.dpo:PreferenceObjective", ("train.beta",)),
 }
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stilnovo.data.conversations import read_conversations
+from stilnovo.data.conversations import conversation, read_items
 from stilnovo.data.packing import IntArray, pack
+from stilnovo.errors import InputError
 from stilnovo.train import corpus
 from stilnovo.train.objectives.text import NextToken, TextObjective
 
@@ -22,9 +26,26 @@ class ConversationObjective(TextObjective):
     def documents(self, tokenizer: Tokenizer) -> tuple[list[IntArray], corpus.HeldOutRows, str]:
         """See `TextObjective.documents`."""
         data = self.recipe.data
-        conversations, digest = corpus.read_chats(read_conversations, data.paths, data.max_documents)
+        reader = partial(read_items, partial(conversation, completion_only=data.completion_only))
+        conversations, digest = corpus.read_chats(reader, data.paths, data.max_documents)
+        if not data.completion_only and not any(
+            turn.has_loss and turn.role == "user" for talk in conversations for turn in talk.messages
+        ):
+            raise InputError(
+                "data.completion_only has no effect on these rows.", "None of them has a prompt and a completion.",
+                "Leave it out.",
+            )  # fmt: skip
         learnt, held_out = corpus.split_distinct(conversations, data.held_out, self.recipe.train.seed)
-        return [corpus.supervised(conversation, tokenizer) for conversation in learnt], tuple(held_out), digest
+        return [corpus.supervised(talk, tokenizer) for talk in learnt], tuple(held_out), digest
+
+    def _prepared(self, folder: Path, tokenizer: Tokenizer) -> tuple[Sequence[IntArray], corpus.HeldOutRows, str]:
+        if not self.recipe.data.completion_only:
+            raise InputError(
+                "data.completion_only has no effect on a prepared corpus.",
+                f"In {folder} only completions have a loss.",
+                "Leave it out, or give the rows themselves with --data.",
+            )
+        return super()._prepared(folder, tokenizer)
 
     def held_out_row(self, row: Any) -> dict[str, Any]:
         """See `Objective.held_out_row`."""
