@@ -10,7 +10,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
+import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -29,6 +31,9 @@ Reader = Callable[[Any, Path], Iterator[Part]]
 LONGEST_ROW = 256 << 20  # bytes; a longer line is no row but a file without line ends
 _JSON = json.JSONDecoder(parse_constant=lambda _: None)  # bare NaN and infinities, which JSON has not, are nulls
 _ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"  # of a whole stream; one that is cut between two batches lacks it
+_BLANK = re.compile(r"[ \t\r\n]*")
+_OPENED = re.compile(rb"\{[ \t]*\r?\n")  # an object that goes on in the next line
+_PEEKED = 4096  # bytes
 _PLAIN = (str, int, float, bool, list, dict, type(None))
 
 
@@ -72,7 +77,14 @@ def _text(stream: Any, path: Path) -> Iterator[Part]:
             yield bad
 
 
-def _json_lines(stream: Any, path: Path) -> Iterator[bytes]:
+def _json_lines(stream: Any, path: Path) -> Iterator[Part]:
+    """Read objects line by line; what many call so and is an array, or objects over several lines, as what it is."""
+    head = stream.peek(_PEEKED)[:_PEEKED].removeprefix(BOM_UTF8).lstrip()
+    is_whole = head.startswith(b"[") or _OPENED.match(head)
+    yield from (_json if is_whole else _lines)(stream, path)
+
+
+def _lines(stream: Any, path: Path) -> Iterator[bytes]:
     for number, line in enumerate(iter(partial(stream.readline, LONGEST_ROW), b""), 1):
         if number == 1:
             check_head(line, path)
@@ -84,31 +96,47 @@ def _json_lines(stream: Any, path: Path) -> Iterator[bytes]:
 
 
 def _json(stream: Any, path: Path) -> Iterator[Part]:
-    """Read an array of objects, one object (one row), or objects line by line, which many data sets call `.json`."""
-    lines = _json_lines(stream, path)
+    """Read an array of objects, or objects one after another: each on a line, or over several.
+
+    A file of lines is read line by line, so that a broken one costs a row and no memory.
+    """
+    lines = _lines(stream, path)
     first = next(lines, b"")
+    second = b""
     if first.lstrip().startswith(b"{") and isinstance(json_row(first), dict) and (second := next(lines, b"")):
         yield from chain((first, second), lines)
         return
     raw = first + b"".join(lines)
+    text = decode(raw, path)
     try:
-        content = _JSON.decode(decode(raw, path)) if raw.strip() else []
+        content = list(_values(text))
     except (ValueError, RecursionError) as error:
         place = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise InputError(f"{path}{place}: invalid JSON.", _why(error), "Correct it, or get it again.") from error
     escapes = b"\\ud" in raw or b"\\uD" in raw
-    yield from (_checked(row, escapes) for row in (content if isinstance(content, list) else [content]))
+    rows = content[0] if len(content) == 1 and isinstance(content[0], list) else content
+    yield from (_checked(row, escapes) for row in rows)
+
+
+def _values(text: str) -> Iterator[Any]:
+    """The values of JSON that follow each other in a text."""
+    at = _BLANK.match(text).end()  # type: ignore[union-attr]
+    while at < len(text):
+        value, end = _JSON.raw_decode(text, at)
+        yield value
+        at = _BLANK.match(text, end).end()  # type: ignore[union-attr]
 
 
 def _csv(stream: Any, path: Path) -> Iterator[Part]:
-    """Read a table with a header; every cell is text. Semicolons separate the cells where the header has no comma."""
+    """Read a table with a header; every cell is text. Semicolons or tabs separate the cells where the header has no comma."""
     csv.field_size_limit(LONGEST_ROW)
     lines = text_lines(stream, path)
     head = next(lines, "")
-    delimiter = "\t" if suffix_of(path) == ".tsv" else ";" if ";" in head and "," not in head else ","
+    others = (mark for mark in (",", ";", "\t") if mark in head)
+    delimiter = "\t" if suffix_of(path) == ".tsv" else next(others, ",")
     table = csv.reader(chain([head] if head else [], lines), delimiter=delimiter, strict=True)
-    columns = next(table, [])
-    if repeated := [name for at, name in enumerate(columns) if name in columns[:at]]:
+    columns = [name.strip() for name in next(table, [])]
+    if repeated := [name for at, name in enumerate(columns) if name and name in columns[:at]]:
         raise InputError(
             f"{path} has two columns named {repeated[0]!r}.", f"Found: {', '.join(columns)}", "Rename one."
         )
@@ -160,10 +188,16 @@ def _columns(schema: Any, path: Path) -> list[str]:
 
 
 def _records(batches: Iterable[Any], columns: list[str]) -> Iterator[Row]:
-    """Convert Arrow batches to rows; dates and decimals become text, as in JSON."""
+    """Convert Arrow batches to rows; dates and decimals become text, maps objects and NaN null, as in JSON."""
     for batch in batches:
-        for row in batch.select(columns).to_pylist():
-            yield {key: value if isinstance(value, _PLAIN) else str(value) for key, value in row.items()}
+        for row in batch.select(columns).to_pylist(maps_as_pydicts="lossy"):
+            yield {key: _cell(value) for key, value in row.items()}
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, _PLAIN) else str(value)
 
 
 def _pages(stream: Any, path: Path) -> Iterator[Part]:
