@@ -89,10 +89,16 @@ def check_columns(block: RowBlock, *, conversations: bool) -> None:
         return
     shape, name = shape_of(row), Path(block.source).name
     if shape == "preference":
-        raise InputError(f"{name} holds preference pairs.", "They are learnt with DPO.", "Name it in a DPO recipe.")
+        raise InputError(
+            f"{name} holds preference pairs.",
+            "They are learnt with DPO.",
+            "Add --set train.task=dpo, or --recipe anita-dpo.",
+        )
     if shape is None or not conversations:
         others = (
-            f"; or {SHAPES}" if conversations else " (conversations are learnt with train.task sft, pairs with dpo)"
+            f"; or {SHAPES}"
+            if conversations
+            else " (conversations are learnt with --set train.task=sft, pairs with --set train.task=dpo)"
         )
         raise InputError(
             f"{name} has no columns that can be read here.", f"Found: {', '.join(row) or 'none'}", f"Expected: text{others}."
