@@ -29,6 +29,7 @@ COMMANDS = {
         "plan": "Plan a training run: memory, hours, longest context.",
         "prepare": "Turn a corpus into token shards, once; resumable.",
         "train": "Fine-tune a model with LoRA on a quantized base; resumable.",
+        "runs": "List the runs under a folder: status, steps, losses, model.",
         "export": "Merge an adapter into its base, as a Hugging Face folder.",
     },
     "Evaluate": {

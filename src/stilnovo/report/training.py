@@ -8,6 +8,8 @@ less than a hundredth of the time; at the end it is always written.
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shlex
 import sys
 import time
@@ -53,7 +55,7 @@ class TrainingReport(Observer):
     def _write(self, status: str, why: str = "") -> None:
         started = time.monotonic()
         folder, plan = self._run.folder, self._run.plan
-        folder.write_json(STATUS, {"status": status, "why": why})
+        folder.write_json(STATUS, {"status": status, "why": why, "process": os.getpid(), "host": platform.node()})
         record = read_training(folder, plan.ledger.items if plan else (), plan.peak if plan else None)
         record.status, record.why = status, why
         write_atomic(folder.path / FILE, training_page(record))
