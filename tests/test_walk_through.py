@@ -58,6 +58,23 @@ def test_the_walk_through_works_as_written(tiny_folder: Path, tmp_path: Path, mo
         assert (tmp_path / made).is_dir()
 
 
+def test_the_recipes_can_be_tried_as_the_training_page_says(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    tried = [
+        words
+        for words in commands(page)
+        if {"sample", "sample-chat", "sample-pairs"} & {*words} and "--tracker" not in words
+    ]
+    assert {words[words.index("--recipe") + 1] for words in tried} >= {"anita-sft", "anita-dpo", "rehearsal"}
+    for words in tried:
+        given = [*shortened(words, str(tiny_folder)), "--set", "data.pack_tokens=512"]
+        result = CliRunner().invoke(app, given, catch_exceptions=True)
+        assert result.exit_code == 0, f"{' '.join(words)}: {result.exception or result.output}"
+
+
 def test_before_and_after_are_read_under_the_same_scheme() -> None:
     """What was trained on NF4 weights is compared with NF4 weights."""
     schemes = [words[words.index("--quantization") + 1] for words in lines() if words[0] == "evaluate"]
