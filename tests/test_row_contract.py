@@ -177,6 +177,9 @@ def test_earlier_turns_of_alpaca_stand_before_the_question(tmp_path: Path) -> No
         Message("user", "E poi?"),
         Message("assistant", "Niente."),
     )
+    others = [{"prompt": "E poi?", "completion": "Niente."}, {"messages": objects(list(talk[2:]))}]
+    found, _ = read(tmp_path, *({**other, "history": row["history"]} for other in others))
+    assert [[turn.content for turn in turns] for turns in found] == [[turn.content for turn in talk]] * 2
     broken = [{**row, "history": history} for history in ("prima", [["sola"]], [["a", 3]], [["a", ""]])]
     found, tally = read(tmp_path, row, {**row, "history": [["Ciao?", "Sì."]], "system": ""}, *broken)
     assert found == [talk, talk]

@@ -115,8 +115,7 @@ def conversation(row: Row, row_number: int, *, completion_only: bool = True) -> 
     elif shape == "completion":
         turns = _completion(cells, completion_only)
     else:
-        column = next((name for name in _TURNS if not is_blank(row.get(name))), _TURNS[0])
-        turns = _opened(turns_of(cells.get(*_TURNS), cells, column), cells)
+        turns = _asked(cells, next(iter(cells.filled(_TURNS)), next(name for name in _TURNS if name in row)))
     _check(turns)
     refuse_if(turns[-1].role != "assistant", "no answer at the end", f"ends with {turns[-1].role}")
     refuse_if(not any(turn.has_loss for turn in turns), "no turn is learnt", "all are marked as not learnt")
@@ -218,33 +217,30 @@ def _history(cells: Cells) -> tuple[Message, ...]:
     return tuple(turn for asked, said in pairs for turn in (Message("user", asked), Message("assistant", said)))
 
 
+def _asked(cells: Cells, column: str) -> tuple[Message, ...]:
+    """What a column asks, text or turns, with the system turn and the earlier turns of other columns before it."""
+    value = cells.row[column]
+    if isinstance(value, str) and column not in _TURNS and not are_turns(value):
+        text = cells.text(column) if column in _MORE else _question(cells, column)
+        return (*_opening(cells), *_history(cells), *([Message("user", text)] if text else ()))
+    turns = (*_history(cells), *turns_of(cells.get(column), cells, column))
+    return turns if turns and turns[0].role == "system" else (*_opening(cells), *turns)
+
+
 def _completion(cells: Cells, completion_only: bool) -> tuple[Message, ...]:
-    prompt, completion = (_texts_or_turns(cells, *of) for of in (("prompt", "user"), ("completion", "assistant")))
+    said = cells.get("completion")
+    is_text = isinstance(said, str) and not are_turns(said)
+    completion = (Message("assistant", said),) if is_text else turns_of(said, cells, "completion")
     refuse_if(not completion, "empty answer", "completion")
-    turns = (*_opened(prompt, cells), *completion)
+    asked = _asked(cells, "prompt")
     if not completion_only:
-        return tuple(MarkedMessage(turn.role, turn.content, learnt=True) for turn in turns)
-    learnt = len(turns) - len(completion)
-    earlier = (MarkedMessage(turn.role, turn.content) if turn.has_loss else turn for turn in turns[:learnt])
-    return (*earlier, *turns[learnt:])
-
-
-def _texts_or_turns(cells: Cells, column: str, role: Literal["user", "assistant"]) -> tuple[Message, ...]:
-    value = cells.get(column)
-    if value is None or (isinstance(value, str) and not are_turns(value)):
-        return (Message(role, value),) if value else ()
-    return turns_of(value, cells, column)
+        return tuple(MarkedMessage(turn.role, turn.content, learnt=True) for turn in (*asked, *completion))
+    return (*(MarkedMessage(turn.role, turn.content) if turn.has_loss else turn for turn in asked), *completion)
 
 
 def _prompt(cells: Cells) -> tuple[Message, ...]:
-    for name in cells.filled(_PROMPT):
-        value = cells.row[name]
-        if isinstance(value, str) and not are_turns(value):
-            asked = _question(cells, name) if name not in _MORE else cells.text(name)
-            return (*_opening(cells), *_history(cells), Message("user", asked))
-        turns = turns_of(cells.get(name), cells, name)
-        return _opened(tuple(Message(turn.role, turn.content) for turn in turns), cells)
-    return ()
+    column = next(iter(cells.filled(_PROMPT)), None)
+    return () if column is None else tuple(Message(turn.role, turn.content) for turn in _asked(cells, column))
 
 
 def _side(cells: Cells, column: str) -> tuple[tuple[Message, ...], str]:
@@ -261,10 +257,6 @@ def _side(cells: Cells, column: str) -> tuple[tuple[Message, ...], str]:
 def _opening(cells: Cells) -> tuple[Message, ...]:
     text = cells.text(*_SYSTEM)
     return (Message("system", text),) if text else ()
-
-
-def _opened(turns: tuple[Message, ...], cells: Cells) -> tuple[Message, ...]:
-    return turns if turns and turns[0].role == "system" else (*_opening(cells), *turns)
 
 
 def _check(turns: Sequence[Message]) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from stilnovo.errors import InputError
-from stilnovo.io.bad_rows import BadRow
+from stilnovo.io.bad_rows import BadRow, log
 from stilnovo.io.streams import check_head, decode, suffix_of, text_lines, uncompressed_name
 
 Row = dict[str, Any]
@@ -34,6 +34,7 @@ _ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"  # of a whole stream; one that is cut b
 _BLANK = re.compile(r"[ \t\r\n]*")
 _OPENED = re.compile(rb"\{[ \t]*\r?\n")  # an object that goes on in the next line
 _PEEKED = 4096  # bytes
+_BINARY = ("binary", "large_binary", "fixed_size_binary")
 _PLAIN = (str, int, float, bool, list, dict, type(None))
 
 
@@ -181,10 +182,12 @@ def _arrow(stream: Any, path: Path) -> Iterator[Part]:
 
 
 def _columns(schema: Any, path: Path) -> list[str]:
-    columns = [field.name for field in schema if str(field.type) != "binary"]
-    if not columns:
+    binary = [field.name for field in schema if str(field.type).startswith(_BINARY)]
+    if len(binary) == len(schema.names):
         raise InputError(f"{path} has no columns but binary ones.", f"Found: {', '.join(schema.names)}")
-    return columns
+    if binary:
+        log.warning("%s: binary columns are not read: %s", path.name, ", ".join(binary))
+    return [name for name in schema.names if name not in binary]
 
 
 def _records(batches: Iterable[Any], columns: list[str]) -> Iterator[Row]:

@@ -3,10 +3,9 @@
 | suffix | rows |
 |---|---|
 | .txt .md | one: id, title (both from the file's name) and text |
-| .jsonl .ndjson | objects, one a line |
-| .json | an array of objects, or objects one a line |
-| .csv .tsv | a table with a header; cells are text |
-| .parquet .arrow | columns, binary ones left out; dates and decimals as text |
+| .jsonl .ndjson .json | objects, one a line or each over several lines; or an array of them |
+| .csv .tsv | a table with a header; cells are text, between commas, semicolons or tabs |
+| .parquet .arrow | columns, binary ones left out; dates and decimals as text, NaN as null |
 | .xml | pages of a MediaWiki dump |
 
 Each may be compressed (.gz, .bz2, .xz, .zst). A folder is all such files in it, in sorted order; one that `datasets`
