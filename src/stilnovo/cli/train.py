@@ -92,6 +92,7 @@ def train(
         {
             **run.figures(result), "model": chosen.model.name, "run": str(out), "adapter": str(out / "adapter"),
             "trainable_parameters": run.trainable, "total_parameters": total, "held_out_file": held_out_file,
+            "report": str(out / "report.html"),
         },
         as_json,
     )  # fmt: skip
@@ -141,5 +142,5 @@ def _print(
         f"{result.steps} steps, {result.tokens:,} tokens in {seconds_text(result.seconds)} ({result.tokens_per_second:.0f} tok/s); "
         f"loss {result.first_loss:.3f} → {result.last_loss:.3f}; peak memory {bytes_text(result.peak_memory_bytes)}"
         f"{predicted}\n"
-        f"Adapter: {out / 'adapter'}"
+        f"Adapter: {out / 'adapter'}\nReport: {out / 'report.html'}"
     )

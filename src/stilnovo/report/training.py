@@ -165,7 +165,7 @@ def _model(recipe: Mapping[str, Any]) -> str:
 
 def _trained(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The sections of the recipe that the prose speaks of, whatever version wrote them."""
-    return {name: recipe.get(name, {}) for name in ("model", "lora", "train")}
+    return {"model": {"adapter": None, **recipe.get("model", {})}, "lora": recipe.get("lora", {})}
 
 
 def _headline(record: TrainingRecord) -> str:
