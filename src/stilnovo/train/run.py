@@ -2,7 +2,7 @@
 
 A run folder holds manifest.json, recipe.yaml, held_out.jsonl, metrics.jsonl, checkpoints/step-N/ and, at the end,
 adapter/ (PEFT) and train.json; with a guard also guard.jsonl, and the base's answers in guard/; with a frozen adapter its
-copy in frozen_adapter/, and adapter/ is then the sum of both.
+copy in frozen_adapter/, and adapter/ is then the sum of both. Observers add theirs: report.html, status.json, trackers.json.
 """
 
 from __future__ import annotations
