@@ -14,16 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stilnovo.data.conversations import SHAPES, conversation, read_conversations, read_preferences, shape_of
+from stilnovo.data.conversations import SHAPES, conversation, preference, read_conversations, read_preferences, shape_of
 from stilnovo.data.prepare import prepare
-from stilnovo.data.sources import read_documents
+from stilnovo.data.sources import document, read_documents
 from stilnovo.data.work import PreparationSettings
 from stilnovo.errors import InputError
-from stilnovo.io.bad_rows import Tally
+from stilnovo.io.bad_rows import BadRow, Tally
 from stilnovo.io.rows import read_rows
 from stilnovo.scoring.perplexity import held_out_texts
 from stilnovo.text.template import TEMPLATES, AssistantText, MarkedMessage, Message, Special, TemplatePiece
 from stilnovo.text.tokenizer import from_folder
+from stilnovo.train.corpus import split_distinct
 
 ROME = Message("user", "Chi la scrisse?")
 DANTE = Message("assistant", "Dante.")
@@ -305,3 +306,41 @@ def test_shapes_are_known_by_their_columns() -> None:
     shapes = {shape_of(SHAPED[name]([ROME, DANTE])) for name in SHAPED}
     assert shapes == {"messages", "sharegpt", "alpaca", "completion", "preference"}
     assert shape_of(["question", "answers"]) is shape_of(["text"]) is shape_of(["input", "label"]) is None
+
+
+def test_rows_that_all_repeat_a_held_out_one_are_refused_as_such() -> None:
+    talks = [conversation(GOOD, number) for number in range(3)]
+    assert split_distinct(talks, 0, 1) == (talks, [])
+    with pytest.raises(InputError, match="beside the held-out rows"):
+        split_distinct(talks, 0.3, 1)
+
+
+def test_whatever_the_cells_hold_a_row_is_read_or_left_out_with_a_reason() -> None:
+    rng = random.Random(5)
+    turn_keys = ["role", "from", "content", "value", "tool_calls", "train", "weight", "mask", "train_detail", "name"]
+    names = [
+        "messages", "conversations", "instruction", "prompt", "question", "output", "completion", "response", "input", "system",
+        "history", "chosen", "rejected", "tools", "images", "label", "kto_tag", "responses", "text", "title", "id", "x",
+    ]  # fmt: skip
+    scalars = [
+        None, "", "a", "[1]", "{", "[{'role': 'user', 'content': 'x'}]", "[{'role': 'user'}\n {'role': 'x'}]", '{"from": 3}', "user",
+        "assistant", "system", 0, 1, 2.5, True, float("nan"), b"x", "[[", "[{'from': '\\d'}", "[" * 3000 + "role", "[{'role': \"\"\"",
+    ]  # fmt: skip
+
+    def cell(depth: int = 0) -> Any:
+        kind = rng.random()
+        if depth > 2 or kind < 0.5:
+            return rng.choice(scalars)
+        if kind < 0.85:
+            return [{key: cell(depth + 1) for key in rng.sample(turn_keys, 3)} for _ in range(rng.randint(0, 3))]
+        return [cell(depth + 1) for _ in range(rng.randint(0, 3))]
+
+    reasons = set()
+    for _ in range(3000):
+        row = {name: cell() for name in rng.sample(names, rng.randint(0, 6))}
+        for parse in (conversation, preference, document):
+            try:
+                parse(row, 1)
+            except BadRow as bad:
+                reasons.add(bad.reason)
+    assert len(reasons) > 12

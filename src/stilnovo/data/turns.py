@@ -40,7 +40,8 @@ _MARKS = {
     "masked": False,
 }
 _PART_MARKS = ("train_detail", "training_detail")
-_READ = frozenset({"role", "from", "content", "value", "text", *_CALLS, *_MARKS, *_PART_MARKS})
+_CONTENT = ("content", "value", "text")
+_SPOKEN = frozenset({"role", "from", *_CONTENT})
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
 #: What rows say about themselves and no training reads; nothing is said of it.
 METADATA = frozenset({
@@ -48,6 +49,8 @@ METADATA = frozenset({
     "license", "licence", "date", "timestamp", "created", "model", "metadata", "conversation_id", "turn_id", "message_id",
     "prompt_id", "__index_level_0__", "Unnamed: 0",
 })  # fmt: skip
+
+_KNOWN = METADATA | {*_CALLS, *_MARKS, *_PART_MARKS}
 
 
 def is_blank(value: Any) -> bool:
@@ -165,14 +168,14 @@ def _message(turn: Row, cells: Cells, column: str) -> Message:
     name = next((turn[key] for key in ("role", "from") if turn.get(key) is not None), None)
     known = name.strip().lower() if isinstance(name, str) else ""
     refuse_if(known in _TOOL_ROLES, "tool turns, which are not learnt", repr(name))
-    calls = next((key for key in _CALLS if not is_blank(turn.get(key))), None)
+    others = turn.keys() - _SPOKEN
+    calls = next((key for key in _CALLS if key in others and not is_blank(turn[key])), None)
     refuse_if(calls, "tool calls, which are not learnt", f"{column}: {calls}")
     refuse_if(known not in _ROLES, "unknown role", repr(name)[:40])
     role = _ROLES[known]
-    if extra := turn.keys() - _READ - METADATA:
-        cells.within |= {f"{column}[].{key}" for key in extra if not is_blank(turn[key])}
-    content = _content(next((turn[key] for key in ("content", "value", "text") if turn.get(key) is not None), None))
-    learnt = _mark(turn)
+    content = _content(next((turn[key] for key in _CONTENT if turn.get(key) is not None), None))
+    learnt = _mark(turn) if others else None
+    cells.within |= {f"{column}[].{key}" for key in others - _KNOWN if not is_blank(turn[key])}
     if role != "assistant" and learnt:
         cells.within.add(f"{column}[] marks to learn a turn of the {role}")
     return MarkedMessage(role, content) if role == "assistant" and learnt is False else Message(role, content)

@@ -72,12 +72,21 @@ def split(rows: Sequence[Row], held_out: float, seed: int) -> tuple[list[Row], l
 
 
 def split_distinct(rows: Sequence[Chat], held_out: float, seed: int) -> tuple[list[Chat], list[Chat]]:
-    """Split rows as `split`, dropping training rows that repeat a held-out one: chat data often hold a row twice."""
+    """Split rows as `split`, dropping training rows that repeat a held-out one: chat data often hold a row twice.
+
+    Raises:
+        InputError: when nothing is left to learn from.
+    """
     learnt, apart = split(rows, held_out, seed)
     contents = {replace(row, id="") for row in apart}
     distinct = [row for row in learnt if replace(row, id="") not in contents]
     if repeats := len(learnt) - len(distinct):
         warn([f"{repeats:,} left out, equal to a held-out row"])
+    if rows and not distinct:
+        raise InputError(
+            "Nothing is left to learn from beside the held-out rows.", f"Rows: {len(rows):,}, and all repeat one of those.",
+            "Give more rows, or hold none out with --set data.held_out=0.",
+        )  # fmt: skip
     return distinct, apart
 
 
