@@ -131,6 +131,27 @@ def test_an_interrupted_and_a_failed_training_have_one_and_a_resumed_one_shows_a
     assert "Finished after 3 of 3 steps" in (out / "report.html").read_text()
 
 
+def test_pairs_have_their_own_figures_and_the_end_is_told(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "run", 3)
+    recipe = Recipe().changed({"train.task": "dpo"}).model_dump(mode="json")
+    folder.write_manifest(recipe=recipe, steps=3)
+    rows = [{**row, "margin": -0.25 * row["step"], "accuracy": 0.5} for row in folder.metrics()]
+    (folder.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stop = {"ended": True, "adapter_step": 2, "why": "regressed <much>"}
+    folder.write_json("train.json", {"held_out": {"n": 4, "loss": 0.5}, "guard": stop, "memory": []})
+    page = training_page(read_training(folder))
+    for shown in (
+        "nats per pair",
+        "margin against training step",
+        "From −0.250 to −0.750",
+        "held-out loss",
+        "0.5000",
+        "regressed &lt;much&gt;",
+    ):
+        assert shown in page
+    assert "held_out_loss against" not in page and "nats per token" not in page
+
+
 def test_renewals_take_less_than_a_hundredth_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, written = [0.0], []
     monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock[0]))

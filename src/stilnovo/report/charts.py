@@ -114,11 +114,11 @@ def smoothing_span(count: int) -> int:
     return max(3, round(count / 10))
 
 
-def loss_values(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Collect what the section `loss` shows of a run's `metrics.jsonl`: the chart, some of its rows, and its legend."""
+def loss_values(metrics: Sequence[Mapping[str, Any]], unit: str = "nats per token") -> dict[str, Any]:
+    """Collect what the section `loss` shows of a run's `metrics.jsonl`: the chart in `unit`, some of its rows, and its legend."""
     usable = sum(drawable(row["loss"]) for row in metrics)
     return {
-        "loss_chart": both_widths(loss_chart, metrics, key="loss"), "loss_rows": evenly(metrics, _TABLE_ROWS),
+        "loss_chart": both_widths(loss_chart, metrics, key="loss", unit=unit), "loss_rows": evenly(metrics, _TABLE_ROWS),
         "loss_span": smoothing_span(usable), "loss_unusable": len(metrics) - usable,
         "loss_held_out": any(drawable(row.get("held_out_loss")) for row in metrics),
         "loss_base": any(drawable(row.get("base_held_out_loss")) for row in metrics),
@@ -131,7 +131,9 @@ def evenly(rows: Sequence[Row], most: int) -> list[Row]:
     return [rows[place] for place in sorted(places)]
 
 
-def loss_chart(metrics: Sequence[Mapping[str, Any]], *, width: int, key: str) -> str | None:
+def loss_chart(
+    metrics: Sequence[Mapping[str, Any]], *, width: int, key: str, unit: str = "nats per token"
+) -> str | None:
     """Draw training loss over steps, raw (thin) and smoothed (bold); `metrics` are rows of a run's `metrics.jsonl`.
 
     Held-out losses are marks joined by a line, the base's is dashed. Losses that cannot be drawn are left out. Long runs
@@ -151,7 +153,7 @@ def loss_chart(metrics: Sequence[Mapping[str, Any]], *, width: int, key: str) ->
     ends = [f"{mean:.3f} at step {row['step']}" for mean, row in ((means[0], logged[0]), (means[-1], logged[-1]))]
     words = f" Held-out loss {held_out[-1]:.3f} at step {evaluated[-1]['step']}." if held_out else ""
     plane = Plane(
-        [*losses, *held_out, *([base] if base is not None else [])], ("loss, nats per token", "training step"),
+        [*losses, *held_out, *([base] if base is not None else [])], (f"loss, {unit}", "training step"),
         width=width, height=290 if width > 500 else 230, key=key, title="Loss against training step",
         description=f"Smoothed training loss {', '.join(ends)}.{words}",
     )  # fmt: skip

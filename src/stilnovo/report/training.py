@@ -13,7 +13,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,12 +24,18 @@ from stilnovo.report.charts import evenly, loss_values, smooth, smoothing_span, 
 from stilnovo.report.numbers import byte_size, decimal, drawable, duration, percent, rate
 from stilnovo.report.page import Section, both_widths, compose
 from stilnovo.runlog import RunFolder, write_atomic
+from stilnovo.train.loop import STEP_METRICS
 from stilnovo.train.observers import ObservedRun, Observer
 
 FILE = "report.html"
 STATUS = "status.json"
+_COURSE_NOTE = (
+    "Learning rate, gradient norm before clipping, loss tokens per second, and what the loss reports beside itself."
+)
 _PATIENCE = 100  # a renewal waits at least so many times as long as the last one took
-_EVALUATIONS, _SAMPLES, _PROMPTS, _LETTERS, _REMARKS = 24, 8, 20, 1500, 50
+_EVALUATIONS, _SAMPLES, _PROMPTS, _LETTERS, _REMARKS, _OWN = 24, 8, 20, 1500, 50, 6
+#: Figures of an evaluation, which are shown elsewhere than among those of every step.
+_EVALUATION = frozenset(("held_out_loss", "base_held_out_loss", "evaluation_seconds"))
 
 
 class TrainingReport(Observer):
@@ -136,7 +142,8 @@ def training_page(record: TrainingRecord) -> str:
         ("evaluations", "Held-out loss", "Lower is better. These rows are never trained on.", bool(record.evaluations)),
         ("generations", "Samples", "The same prompts, answered at each evaluation.", bool(samples)),
         ("guard", "The guard", "What the guard against forgetting found.", bool(record.guard)),
-        ("course", "Rate, norm and speed", "Learning rate, gradient norm before clipping, and loss tokens per second.", len(metrics) > 1),
+        ("course", "Rate, norm and speed", _COURSE_NOTE, len(metrics) > 1),
+        ("outcome", "At the end", "What was measured when the training had ended.", bool(_outcome(record.train))),
         ("memory", "Memory, line by line", "Outlined bars: predicted. Filled bars: measured.", bool(record.memory)),
         ("data", "The data", "What was read, and what was said of it.", True),
     ]  # fmt: skip
@@ -146,16 +153,13 @@ def training_page(record: TrainingRecord) -> str:
         result=record, run=record.folder, resume=f"stilnovo train --resume --out {shlex.quote(str(record.folder))}",
         evaluations=evenly(record.evaluations, _EVALUATIONS), samples=samples, guard=evenly(record.guard, _EVALUATIONS),
         courses=[
-            both_widths(step_chart, metrics, name, caption, key=name, format=shown)
-            for name, caption, shown in (
-                ("learning_rate", "learning rate", rate),
-                ("gradient_norm", "gradient norm", decimal),
-                ("tokens_per_second", "tokens per second", lambda value: decimal(value, 1)),
-            )
+            both_widths(step_chart, metrics, name, caption, key=name.replace(" ", "-"), format=shown)
+            for name, caption, shown in _courses(metrics)
         ],
         peak_memory=record.peak_memory_bytes,
         memory_most=max((max(item.size, item.measured or 0) for item in record.memory), default=0),
-        data=_data(manifest, recipe), remarks=_remarks(manifest), trained=_trained(recipe), **loss_values(metrics),
+        outcome=_outcome(record.train), preferences=_preferences(recipe), data=_data(manifest, recipe), remarks=_remarks(manifest), trained=_trained(recipe),
+        **loss_values(metrics, "nats per pair" if _preferences(recipe) else "nats per token"),
     )  # fmt: skip
 
 
@@ -219,6 +223,41 @@ def _tiles(record: TrainingRecord) -> list[tuple[str, str, str, str, str]]:
             ("Time in steps", duration(last.get("seconds")), f"{last.get('tokens', 0):,} tokens", "", ""),
         ]  # fmt: skip
     return tiles
+
+
+def _preferences(recipe: Mapping[str, Any]) -> bool:
+    """Whether pairs are learnt: their loss is per pair."""
+    return bool(recipe.get("train", {}).get("task") == "dpo")
+
+
+def _courses(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, Callable[[float], str]]]:
+    """Choose the figures to draw over the steps: those of every step, then what this loss reports beside itself."""
+    last = metrics[-1] if metrics else {}
+    own = [
+        name
+        for name, value in last.items()
+        if isinstance(value, int | float) and name not in STEP_METRICS | _EVALUATION and not isinstance(value, bool)
+    ]
+    return [
+        ("learning_rate", "learning rate", rate),
+        ("gradient_norm", "gradient norm", decimal),
+        ("tokens_per_second", "tokens per second", lambda value: decimal(value, 1)),
+        *((name, name.replace("_", " "), decimal) for name in own[:_OWN]),
+    ]
+
+
+def _outcome(train: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What `train.json` says beyond the steps: held-out figures, and why a training stopped and which adapter it kept."""
+    rows = [
+        (f"held-out {name.replace('_', ' ')}", f"{value:,}" if isinstance(value, int) else decimal(value, 4))
+        for name, value in (train.get("held_out") or {}).items()
+        if isinstance(value, int | float)
+    ]
+    for name, stop in train.items():
+        if isinstance(stop, dict) and "adapter_step" in stop:
+            rows += [(f"{name}: adapter of step", f"{stop['adapter_step']:,}")]
+            rows += [(f"{name}: why", str(stop["why"]))] * bool(stop.get("why"))
+    return rows
 
 
 def _samples(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
