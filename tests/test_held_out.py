@@ -30,7 +30,7 @@ from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train import passes
-from stilnovo.train.corpus import Corpus
+from stilnovo.train.corpus import Corpus, split
 from stilnovo.train.objectives.base import objective_of
 from stilnovo.train.run import TrainingRun, write_held_out
 
@@ -273,3 +273,15 @@ def test_messages_of_every_role_are_kept() -> None:
     turns = (Message("user", "a\r\nb"), Message("assistant", "c"), Message("user", "d"), Message("assistant", "e"))
     row = objective_of(Recipe().changed({"train.task": "sft"})).held_out_row(Conversation("x", turns))
     assert [(turn["role"], turn["content"]) for turn in row["messages"]] == [(t.role, t.content) for t in turns]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.15, 0.9])
+def test_a_single_row_is_learnt_and_that_nothing_is_held_out_is_said(
+    share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert split(["uno"], share, 3) == (["uno"], [])
+    assert "Nothing is held out" in caplog.text
+    caplog.clear()
+    learnt, apart = split(["uno", "due"], share, 3)
+    assert len(learnt) == len(apart) == 1 and not caplog.text
+    assert split(["uno"], 0, 3) == (["uno"], []) and not caplog.text

@@ -67,6 +67,13 @@ def split(rows: Sequence[Row], held_out: float, seed: int) -> tuple[list[Row], l
     count = round(held_out * len(rows))
     if held_out and len(rows) > 1:
         count = min(max(1, count), len(rows) - 1)
+    elif held_out and rows:
+        count = 0
+        warn(
+            [
+                "Nothing is held out: the data are one row (a text file is one). Give several files or rows to have a held-out set."
+            ]
+        )
     chosen = set(np.random.default_rng(seed).permutation(len(rows))[:count].tolist())
     return [r for i, r in enumerate(rows) if i not in chosen], [r for i, r in enumerate(rows) if i in chosen]
 
