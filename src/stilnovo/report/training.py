@@ -158,7 +158,8 @@ def training_page(record: TrainingRecord) -> str:
         ],
         peak_memory=record.peak_memory_bytes,
         memory_most=max((max(item.size, item.measured or 0) for item in record.memory), default=0),
-        outcome=_outcome(record.train), preferences=_preferences(recipe), data=_data(manifest, recipe), remarks=_remarks(manifest), trained=_trained(recipe),
+        outcome=_outcome(record.train), preferences=_preferences(recipe),
+        data=_data(manifest, recipe), remarks=_remarks(manifest), trained=_trained(recipe),
         **loss_values(metrics, "nats per pair" if _preferences(recipe) else "nats per token"),
     )  # fmt: skip
 
