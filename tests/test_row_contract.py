@@ -275,6 +275,16 @@ def test_an_input_and_earlier_turns_belong_to_the_prompt_of_a_pair(tmp_path: Pat
     assert not tally.unread
 
 
+def test_pairs_written_as_dialogues(tmp_path: Path) -> None:
+    begun = "\n\nHuman: Chi?\n\nAssistant: Dante: lui.\n\nHuman: E\n\npoi?\n\nAssistant:"
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"chosen": f"{begun} Boh.", "rejected": f"{begun} No\nno."}))
+    (pair,), _ = read_preferences([tmp_path / "pairs.jsonl"])
+    assert [turn.content for turn in pair.prompt] == ["Chi?", "Dante: lui.", "E\n\npoi?"]
+    assert (pair.chosen, pair.rejected) == ("Boh.", "No\nno.")
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "a", "chosen": f"{begun} Boh.", "rejected": "b"}))
+    assert read_preferences([tmp_path / "pairs.jsonl"])[0][0].chosen == f"{begun} Boh."
+
+
 def test_texts_without_text_are_left_out_by_every_reader(tmp_path: Path, tiny_folder: Path) -> None:
     texts: list[Any] = [None, "uno", "", " \n", None, "due", "tre"]
     rows = [{"text": text, "label": 1, "url": "u"} for text in texts]

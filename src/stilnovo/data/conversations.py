@@ -8,9 +8,10 @@
 | completion | prompt and completion: texts or messages | TRL |
 | preference | chosen and rejected, and a question or messages before them, or nothing | mlabonne/orpo-dpo-mix-40k, UltraFeedback |
 
-An answer of a pair is a string, a message, or the whole conversation; then what stands before the last message is the
-prompt, which both sides must share. A turn with `train: false`, `loss: false`, `weight: 0` or `mask: true` has no loss. A row
-that cannot be used raises `BadRow`, whose reason is counted; what of a row is not read, it says itself (`unread`).
+An answer of a pair is a string, a message, or the whole conversation (also as one text of `Human:` and `Assistant:`);
+then what stands before the last message is the prompt, which both sides must share. A turn with `train: false`,
+`loss: false`, `weight: 0` or `mask: true` has no loss. A row that cannot be used raises `BadRow`, whose reason is counted;
+what of a row is not read, it says itself (`unread`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from stilnovo.data.turns import Cells, are_turns, is_blank, nested, truth, turns_of
+from stilnovo.data.turns import Cells, are_turns, is_blank, nested, transcript, truth, turns_of
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import BadRow, OnBad, Tally, refuse_if, stop
 from stilnovo.io.formats import Row
@@ -247,8 +248,11 @@ def _side(cells: Cells, column: str) -> tuple[tuple[Message, ...], str]:
     """Split one side of a preference pair into prompt and answer."""
     value = cells.get(column)
     if value is None or (isinstance(value, str) and not are_turns(value)):
-        return (), value or ""
-    turns = turns_of(value, cells, column)
+        turns = () if value is None or cells.filled(_PROMPT) else transcript(value)
+        if not turns:
+            return (), value or ""
+    else:
+        turns = turns_of(value, cells, column)
     last = turns[-1].role if turns else "no turns"
     refuse_if(last != "assistant", "no answer at the end", f"ends with {last}")
     return tuple(Message(turn.role, turn.content) for turn in turns[:-1]), turns[-1].content

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import re
 import tokenize
 import warnings
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ _TOOL_ROLES = frozenset({
     "tool", "tools", "tool_call", "tool_calls", "tool_response", "tool_result", "function", "function_call", "function-call",
     "function_response", "function-response", "observation", "ipython",
 })  # fmt: skip
+_SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 _CALLS = ("tool_calls", "function_call")
 #: Whether a turn is learnt, as others write it, and what `true` means there.
 _MARKS = {
@@ -162,6 +164,15 @@ def turns_of(value: Any, cells: Cells, column: str) -> tuple[Message, ...]:
     is_list = isinstance(value, list) and all(isinstance(turn, dict) for turn in value)
     refuse_if(value is not None and not is_list, "not a list of messages", f"{column} is {type(value).__name__}")
     return tuple(_message(turn, cells, column) for turn in value or ())
+
+
+def transcript(text: str) -> tuple[Message, ...]:
+    """Read a dialogue written as one text, each turn after `Human:` or `Assistant:`; nothing where it is none."""
+    opening, *parts = _SPEAKER.split(text.lstrip())
+    if opening or "Assistant" not in parts[::2]:
+        return ()
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return tuple(Message("user" if speaker == "Human" else "assistant", said.strip()) for speaker, said in turns)
 
 
 def _message(turn: Row, cells: Cells, column: str) -> Message:
