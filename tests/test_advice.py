@@ -22,7 +22,7 @@ OTHERS = {
     "--format": "nvidia-smi", "--abbrev": "git", "--always": "git", "--dirty": "git", "--build-arg": "docker",
     "--gpus": "docker", "--repo-type": "hf download", "--rm": "docker", "--pip-args": "pipx", "--python": "uv tool",
 }  # fmt: skip
-GROUPS = {"library"}
+GROUPS = {"data", "library"}
 
 
 def commands() -> dict[str, Any]:

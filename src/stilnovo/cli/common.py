@@ -52,6 +52,13 @@ Device = Annotated[str, _DEVICE]
 OptionalDevice = Annotated[str | None, _DEVICE]
 
 RecipeName = Annotated[str, typer.Option(metavar="NAME", help="Name of a shipped recipe, or a YAML file.")]
+RecipeKeys = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key, section.key=value (may be given several times)."),
+]
+ShownRows = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Rendered examples that are shown (train: of a dry run).")
+]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps (default: the recipe's).")]
 
@@ -113,6 +120,26 @@ MaxNewTokens = Annotated[int, typer.Option(help="Maximum number of new tokens.",
 SamplingSeed = Annotated[int, typer.Option(help="Sampling seed.", rich_help_panel=SAMPLING)]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+
+
+def recipe_changes(given: dict[str, Any], sets: list[str]) -> dict[str, Any]:
+    """Collect the recipe keys that options and `--set` change.
+
+    Raises:
+        InputError: for a `--set` that is no KEY=VALUE.
+    """
+    import yaml
+
+    changes = {key: value for key, value in given.items() if value is not None}
+    for item in sets:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {item} changes no key.", next="Write --set section.key=value.")
+        with reported(
+            f"--set {item}: the value is not YAML.", "Close brackets and quotes.", errors=(yaml.YAMLError, ValueError)
+        ):
+            changes[key] = yaml.safe_load(value)
+    return changes
 
 
 def sections_of(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:

@@ -27,6 +27,7 @@ COMMANDS = {
     },
     "Train": {
         "plan": "Plan a training run: memory, hours, longest context.",
+        "data": "Show what a training would read in data files: `data show`.",
         "prepare": "Turn a corpus into token shards, once; resumable.",
         "train": "Fine-tune a model with LoRA on a quantized base; resumable.",
         "runs": "List the runs under a folder: status, steps, losses, model.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,12 +14,14 @@ from stilnovo.cli.common import (
     OptionalModel,
     OptionalQuantization,
     Out,
+    RecipeKeys,
     RecipeName,
+    ShownRows,
     Steps,
     emit,
     note,
+    recipe_changes,
 )
-from stilnovo.errors import InputError, reported
 from stilnovo.progress import bytes_text, seconds_text
 
 if TYPE_CHECKING:
@@ -51,12 +53,14 @@ def train(
         ),
     ] = None,
     adapter: FrozenAdapter = None,
-    set_: Annotated[
-        list[str] | None,
+    set_: RecipeKeys = None,
+    dry_run: Annotated[
+        bool,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any recipe key, section.key=value (may be given several times)."
+            "--dry-run", help="Say what would be learnt and how, in seconds; writes nothing, opens no weights."
         ),
-    ] = None,
+    ] = False,
+    rows: ShownRows = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest checkpoint in --out.")] = False,
     as_json: AsJson = False,
     device: OptionalDevice = None,
@@ -73,7 +77,12 @@ def train(
         "train.steps": steps, "train.epochs": epochs, "train.learning_rate": learning_rate,
         "train.trackers": tracker or None,
     }  # fmt: skip
-    chosen = recipes.load(recipe).changed(_changes(given, set_ or []))
+    chosen = recipes.load(recipe).changed(recipe_changes(given, set_ or []))
+
+    if dry_run:
+        from stilnovo.cli.data_common import print_dry_run
+
+        return print_dry_run(chosen, out, resume=resume, rows=rows, as_json=as_json)
 
     from stilnovo.api import open_training
     from stilnovo.data.shards import HELD_OUT
@@ -96,22 +105,6 @@ def train(
         },
         as_json,
     )  # fmt: skip
-
-
-def _changes(given: dict[str, Any], sets: list[str]) -> dict[str, Any]:
-    """Collect the recipe keys that the options change."""
-    import yaml
-
-    changes = {key: value for key, value in given.items() if value is not None}
-    for item in sets:
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise InputError(f"--set {item} changes no key.", next="Write --set section.key=value.")
-        with reported(
-            f"--set {item}: the value is not YAML.", "Close brackets and quotes.", errors=(yaml.YAMLError, ValueError)
-        ):
-            changes[key] = yaml.safe_load(value)
-    return changes
 
 
 def _print(

@@ -86,6 +86,10 @@ class Tokenizer:
         """Decode token ids; special tokens are left out, broken UTF-8 becomes the replacement character."""
         return str(self._fast.decode(list(ids), skip_special_tokens=True))
 
+    def spelt(self, ids: Sequence[int]) -> str:
+        """Decode token ids with the special tokens spelt out; broken UTF-8 becomes the replacement character."""
+        return str(self._fast.decode(list(ids), skip_special_tokens=False))
+
     @property
     def opening(self) -> list[int]:
         """The opening token, or none where the model has none."""
