@@ -21,14 +21,7 @@ from stilnovo.recipe import Recipe
 from stilnovo.train.dry_run import dry_run, look, task_for
 from stilnovo.train.run import TrainingRun
 
-WORDS = ("casa", "mare", "monte", "parola", "luce", "tempo", "anno", "città", "storia", "poeta", "canto", "verso", "libro")
-    "il",
-    "la",
-    "un",
-    "di",
-    "che",
-    "per",
-    "con",
+WORDS = (
     "casa",
     "mare",
     "monte",
@@ -42,7 +35,7 @@ WORDS = ("casa", "mare", "monte", "parola", "luce", "tempo", "anno", "città", "
     "canto",
     "verso",
     "libro",
-]
+)
 
 
 def words(source: random.Random, most: int) -> str:
