@@ -204,8 +204,10 @@ def test_an_excerpt_holds_whole_rows_of_every_kind(tmp_path: Path) -> None:
         assert not excerpt.whole and 20 < len(taken) < 1500, path.name
         assert all(known[row["id"]] == row["text"] for row in taken), path.name
         assert len({row["id"] for row in taken}) == len(taken), path.name
-        # What a decompressor has read ahead counts in so small a file.
-        assert 0.5 < len(taken) * excerpt.scale / len(given) < 1.7, (path.name, len(taken), excerpt.scale)
+        if path.suffix in (".gz", ".bz2", ".xz", ".zst"):  # in so small a file most is what a decompressor read ahead
+            assert excerpt.scale > 1, path.name
+        else:
+            assert 0.65 < len(taken) * excerpt.scale / len(given) < 1.35, (path.name, len(taken), excerpt.scale)
         if path.name in ("a.jsonl", "a.json", "a.parquet", "a.arrow", "b.arrow"):
             assert excerpt.beginnings == () and int(taken[-1]["id"]) > 2500, path.name
         else:
