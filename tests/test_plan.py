@@ -321,7 +321,7 @@ def test_one_epoch_of_wikipedia_is_forecast_in_days() -> None:
 
 
 def test_what_an_epoch_is_assumed_to_be_is_said() -> None:
-    assert "an example: give your own with --epoch-tokens" in invoke("--recipe", "anita-sft")[1]
+    assert "an example: give your own, which" in invoke("--recipe", "anita-sft")[1]
     assert "One epoch of 5,000,000 tokens (as given)" in invoke("--epoch-tokens", "5e6")[1]
     assert "--days 3" in invoke()[1] and "--days 3" not in invoke("--epoch-tokens", "5e6")[1]
     assert invoke("--days", "0")[0] == 2

@@ -168,7 +168,7 @@ def _epoch(recipe: Recipe, config: LlamaConfig, given: float | None) -> _Epoch:
         share = recipe.data.rehearsal_share if recipe.data.rehearsal else 0.0
         total = sum(size for size in sizes if size) / (1 - share)
         return _Epoch(total, f"all of {' and '.join(recipe.data.paths)}, an estimate from the size of the text")
-    return _Epoch(1e8, "an example: give your own with --epoch-tokens")
+    return _Epoch(1e8, "an example: give your own, which `stilnovo train --dry-run` counts, with --epoch-tokens")
 
 
 def _steps(rate: float, tokens: int, accumulation: int, days: float) -> int:
