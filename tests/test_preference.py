@@ -399,7 +399,7 @@ def recipe_of(tiny_folder: Path, data: str, **changes: Any) -> Recipe:
     settings: dict[str, Any] = {
         "model.name": str(tiny_folder), "model.device": "cpu", "model.quantization": "none", "lora.r": 8, "lora.alpha": 8,
         "data.paths": [data], "data.pack_tokens": 512, "train.steps": 14, "train.accumulation": 2, "train.learning_rate": 5e-3,
-        "train.optimizer": "adamw", "train.checkpoint_every": 3, "train.beta": 0.1,
+        "train.optimizer": "adamw", "train.checkpoint_every": 3, "train.beta": 0.1, "data.held_out": 0,
     }  # fmt: skip
     return load("anita-dpo").changed({**settings, **changes})
 
