@@ -122,7 +122,7 @@ def test_a_second_ctrl_c_drops_the_step(tmp_path: Path) -> None:
         one.run_all()
     early = trainer(tmp_path / "early")
     interrupting(early, at=1, times=2)
-    with pytest.raises(KeyboardInterrupt, match=r"step 0 of 20\. There is no checkpoint yet"):
+    with pytest.raises(KeyboardInterrupt, match=r"step 0 of 20\. Continue from step 0"):
         early.run_all()
 
 

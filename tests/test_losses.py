@@ -18,8 +18,9 @@ from stilnovo.model import lora
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder
-from stilnovo.train.loop import Trainer, planned_steps
+from stilnovo.train.loop import Trainer
 from stilnovo.train.optimizer import learning_rate, warmup_note
+from stilnovo.train.steps import planned_steps
 from training import planned
 
 

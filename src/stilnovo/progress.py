@@ -1,8 +1,13 @@
-"""Progress on stderr: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""Progress on stderr: a bar on a terminal, a plain line every few seconds elsewhere.
+
+Unusual: where nothing is reported for a while, the last line is repeated with the time that has gone by, so that a slow
+step shows that it lives.
+"""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from typing import Any
 
@@ -29,29 +34,39 @@ def bytes_text(count: float) -> str:
 
 
 class Progress:
-    """Progress bar: `with Progress("train", total) as progress: progress.update(done, "loss 2.31")`."""
+    """Progress bar: `with Progress("train", total) as progress: progress.update(done, "loss 2.31")`.
 
-    def __init__(self, label: str, total: float) -> None:
-        self.label, self.total = label, total
+    `begun` is what was done before, whose time does not count in the forecast.
+    """
+
+    def __init__(self, label: str, total: float, begun: float = 0.0) -> None:
+        self.label, self.total, self.begun = label, total, begun
         self._started = self._printed = time.monotonic()
         self._bar: Any = None
+        self._last: tuple[float, str] = (begun, "")
+        self._ended, self._printing = threading.Event(), threading.Lock()
+        self._signs: threading.Thread | None = None
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
             self._bar = Bar(
                 TextColumn("{task.description:<10}"),
                 BarColumn(),
                 TextColumn("{task.fields[facts]}"),
+                TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.label, total=self.total, facts="")
+            self._task = self._bar.add_task(self.label, total=self.total, completed=self.begun, facts="")
+        else:
+            self._signs = threading.Thread(target=self._show_life, daemon=True)
+            self._signs.start()
         return self
 
     def update(self, done: float, facts: str = "") -> None:
@@ -59,17 +74,29 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, completed=done, facts=facts)
             return
-        now = time.monotonic()
-        if now - self._printed < _LINE_SECONDS and done < self.total:
-            return
-        self._printed = now
-        elapsed = now - self._started
-        left = elapsed / done * (self.total - done) if done else 0.0
-        print(
-            f"{self.label}: {done / self.total if self.total else 1:.0%} {facts} ({seconds_text(elapsed)} gone, {seconds_text(left)} left)",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        self._last = done, facts
+        if time.monotonic() - self._printed >= _LINE_SECONDS or done >= self.total:
+            self._print()
+
+    def _print(self) -> None:
+        with self._printing:
+            (done, facts), now = self._last, time.monotonic()
+            self._printed = now
+            elapsed, new = now - self._started, done - self.begun
+            left = f", {seconds_text(elapsed / new * (self.total - done))} left" if new > 0 else ""
+            share = done / self.total if self.total else 1
+            print(
+                f"{self.label}: {share:.0%} {facts} ({seconds_text(elapsed)} gone{left})", file=sys.stderr, flush=True
+            )
+
+    def _show_life(self) -> None:
+        while not self._ended.wait(_LINE_SECONDS / 2):
+            if time.monotonic() - self._printed >= _LINE_SECONDS:
+                self._print()
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._signs is not None:
+            self._signs.join()
         if self._bar is not None:
             self._bar.stop()

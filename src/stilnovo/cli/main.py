@@ -49,8 +49,19 @@ COMMANDS = {
 }
 
 
+class _Interrupted(Exception):
+    """Ctrl-C or SIGTERM on its way to `main`: typer would make an exit without words of a KeyboardInterrupt."""
+
+
 class CommandGroup(TyperGroup):
     """The commands of the table, each imported when it is asked for."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an interrupt keeps what it says."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted(str(error)) from error
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names in the order of the table."""
@@ -106,7 +117,7 @@ def main() -> None:
         app(standalone_mode=True)
     except StilnovoError as error:
         _failed(str(error), error.exit_code)
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, _Interrupted) as error:
         _failed(str(error) or "Interrupted; nothing half-written was left behind.", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -47,7 +47,7 @@ from stilnovo.statistics.sequential import FEWEST_UNITS, bound, visible_loss
 from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train.callback import StepEvaluation, check_every, evaluation_steps
 from stilnovo.train.corpus import Corpus
-from stilnovo.train.loop import planned_steps
+from stilnovo.train.steps import planned_steps
 
 BENCHMARKS = "benchmarks"
 # What a model that learns changes, item by item: standard deviations measured with SmolLM2 (bench/guard.py).

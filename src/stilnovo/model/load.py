@@ -20,6 +20,8 @@ from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear, quantized_linear
 from stilnovo.model.weights import GGUFReader, SafetensorsReader, WeightReader
+from stilnovo.plan.shape import PROJECTIONS
+from stilnovo.progress import Progress
 from stilnovo.recipe_sections import Scheme
 from stilnovo.spec import ModelSpec
 from stilnovo.text import tokenizer as tokenizers
@@ -61,6 +63,9 @@ def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: tor
         return reader.tensor(name, shape).to(device=device, dtype=dtype)
 
     def linear(weight: Tensor) -> FrozenLinear:
+        nonlocal done
+        progress.update(done, f"matrix {done + 1} of {total}")  # before the work: nothing is said of a quick one
+        done += 1
         module = quantized_linear(weight, scheme)
         del weight
         # glibc keeps freed blocks under 32 MiB for later; over a whole model they would add up to more than it takes.
@@ -68,7 +73,9 @@ def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: tor
             ctypes.CDLL(None).malloc_trim(0)
         return module
 
-    return Llama(reader.config, tensor, linear).to(device).requires_grad_(False).eval()
+    done, total = 0, reader.config.layers * len(PROJECTIONS)
+    with Progress("open the model", total) as progress:
+        return Llama(reader.config, tensor, linear).to(device).requires_grad_(False).eval()
 
 
 def open_checkpoint(files: ModelFiles) -> tuple[WeightReader, Tokenizer]:

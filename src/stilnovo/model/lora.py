@@ -157,7 +157,7 @@ def attach(model: Llama, config: LoraConfig, seed: int = 42) -> None:
     generator = torch.Generator().manual_seed(seed)
     for _, parent, name in _sites(model, config.first_layer):
         if name in config.projections:
-            setattr(parent, name, LoraLinear(getattr(parent, name), config, generator))
+            setattr(parent, name, LoraLinear(getattr(parent, name), config, generator).train(model.training))  # no dropout at inference
 
 
 def _refuse_second(model: Llama) -> None:
@@ -174,7 +174,7 @@ def adapters(model: Llama) -> dict[str, LoraLinear]:
 def replace_projection(model: Llama, path: str, module: nn.Module) -> None:
     """Replace the projection of that name (PEFT's) by `module`."""
     parent, _, name = path.removeprefix("model.").rpartition(".")
-    setattr(model.get_submodule(parent), name, module)
+    setattr(model.get_submodule(parent), name, module.train(model.training))
 
 
 def detach(model: Llama) -> None:

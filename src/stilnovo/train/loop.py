@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import statistics
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +28,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.model.memory import peak_memory
 from stilnovo.plan.choice import LOSS_CHUNK, Plan
 from stilnovo.plan.levers import Levers, all_layers, optimizer_kind
-from stilnovo.progress import Progress, bytes_text
+from stilnovo.progress import Progress, bytes_text, seconds_text
 from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train import checkpoint
@@ -36,6 +38,7 @@ from stilnovo.train.objectives.text import NextToken
 from stilnovo.train.observers import Observers
 from stilnovo.train.optimizer import learning_rate, make_optimizer
 from stilnovo.train.passes import BatchLoss, Parts, Passes, added, means
+from stilnovo.train.steps import batches_of_step, planned_steps
 
 LAST_STEPS = 10  # over which a loss's own metrics are averaged: a single step has few pairs
 log = logging.getLogger(__name__)
@@ -60,14 +63,6 @@ class TrainResult:
     seconds: float
     peak_memory_bytes: int
     metrics: dict[str, float] = field(default_factory=dict)
-
-
-def planned_steps(corpus: PackedCorpus, settings: TrainSection) -> int:
-    """Number of optimizer steps of the run."""
-    if settings.steps is not None:
-        return settings.steps
-    batches = -(-len(corpus.packs) // settings.batch_packs)
-    return max(1, math.ceil(batches * settings.epochs / settings.accumulation))
 
 
 class Trainer:
@@ -109,6 +104,7 @@ class Trainer:
         self.steps = planned_steps(corpus, settings)
         self.step = self.tokens = 0
         self.seconds = 0.0
+        self._saved = time.monotonic()
         self.evaluations = Evaluations(callback, run, self.steps)
         model.checkpointing = settings.gradient_checkpointing and self.engine is None
         model.train()
@@ -129,6 +125,13 @@ class Trainer:
             InputError: when it belongs to a run of another length or adapter.
         """
         shapes = [tuple(p.shape) for p in state["parameters"]]
+        if state["steps"] != self.steps and self.settings.steps is None:
+            raise InputError(
+                "The checkpoint belongs to a run of another length.",
+                f"It has {state['steps']} steps; {self.settings.epochs:g} epochs of these data are {self.steps}. "
+                "Earlier versions let a step go on into the next pass over the data.",
+                f"Finish the run as it was begun with --set train.steps={state['steps']}, or start anew in another folder (--out).",
+            )
         if state["steps"] != self.steps or shapes != [tuple(p.shape) for p in self.parameters]:
             raise InputError(
                 "The checkpoint belongs to another run.",
@@ -148,8 +151,8 @@ class Trainer:
         if self.host is not None:
             self.host.publish()
 
-    def train_step(self, batches: list[Batch]) -> dict[str, Any]:
-        """One optimizer step over the batches; returns the step's metrics."""
+    def train_step(self, batches: list[Batch], sign: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
+        """One optimizer step over the batches; returns the step's metrics. `sign` is told how many batches are done."""
         started = time.perf_counter()
         count = max(1, sum(self.batch_loss.count(batch) for batch in batches))
         rate = learning_rate(self.step, self.steps, self.settings)
@@ -158,12 +161,13 @@ class Trainer:
         sums: Parts = {}
         # fp16 (cards without bf16) loses what is under 6e-8: backward runs on about the sum, not the mean; powers of two are exact.
         scale = 2.0 ** math.ceil(math.log2(count)) if self.model.dtype == torch.float16 else 1.0
-        for batch in batches:
+        for done, batch in enumerate(batches, 1):
             loss, parts = self.batch_loss(self.passes, batch)
             (loss * scale / count).backward()  # type: ignore[no-untyped-call]
             sums = added(sums, parts)
             if not math.isfinite(loss.item()):
                 raise self._no_number(loss.item(), batch)
+            sign(done)
         if self.host is not None:
             self.host.collect()
         for parameter in self.parameters:
@@ -187,15 +191,15 @@ class Trainer:
         place = self.stream.state()
         return StilnovoError(
             f"The {what} is {value} at step {self.step + 1}.",
-            f"Batch {place['index']} of epoch {place['epoch'] + 1}: {batch.targets.numel():,} tokens in {len(batch.lengths)} pieces. "
-            f"The last checkpoint is whole.",
-            "Lower train.learning_rate, or look at that batch's texts; --resume continues from the checkpoint.",
+            f"Batch {place['index']} of epoch {place['epoch'] + 1}: {batch.targets.numel():,} tokens in {len(batch.lengths)} pieces.",
+            "Lower train.learning_rate, or look at that batch's texts.",
         )
 
     def save(self) -> None:
         """Save a checkpoint."""
         best = None if self.evaluations.callback is None else self.evaluations.best
         checkpoint.save(self.checkpoints, self.step, self.state(), self.settings.keep_checkpoints, best)
+        self._saved = time.monotonic()
         self.observers.checkpoint(self.step)
 
     def resume(self) -> None:
@@ -205,57 +209,79 @@ class Trainer:
             log.warning("Checkpoint %s is damaged and was passed over.", name)
         self.restore(state)
         self.run.keep_metrics_until(self.step)
-        log.info("Resumed at step %d of %d.", self.step, self.steps)
+        over = ": nothing is left to learn, only its end is done again" if self.step == self.steps else ""
+        log.info("Resumed at step %d of %d%s.", self.step, self.steps, over)
 
     def run_all(self) -> TrainResult:
         """Train to the last step, or until an evaluation stops the training; with progress, metrics, checkpoints.
 
-        The first Ctrl-C ends the step, writes a checkpoint and stops; a second one drops the step.
+        The first Ctrl-C ends the step, writes a checkpoint and stops; a second one drops the step. Whatever stops the
+        training says as its last line at which step it stands and where it goes on.
         """
-        stream = iter(self.stream)
-        with Progress("train", self.steps) as progress, held_interrupt() as asked:
+        with Progress("train", self.steps, self.step) as progress, held_interrupt() as asked:
             try:
-                self.evaluations.begin(self.model)
-                # The base is the best until something better is known.
-                base = self.step == 0 and self.evaluations.returns_to_best
-                # An evaluation is due at once where the machine had no memory for it.
-                if base or self.evaluations.evaluate(self.step, self.model):
-                    self.save()
-                while self.step < self.steps and not self.evaluations.ended:
-                    place = self.stream.state()
-                    try:
-                        row = self.train_step([next(stream) for _ in range(self.settings.accumulation)])
-                    except RuntimeError:  # a step that failed has read nothing: it may be tried again
-                        self.stream.restore(place)
-                        raise
-                    self.run.append_metrics(row)
-                    self.observers.step(row)
-                    progress.update(
-                        self.step,
-                        f"step {self.step}/{self.steps} loss {row['loss']:.3f} {row['tokens_per_second']:.0f} tok/s "
-                        f"{bytes_text(row['memory_bytes'])}",
-                    )
-                    evaluated = self.evaluations.evaluate(self.step, self.model)
-                    due = self.step % self.settings.checkpoint_every == 0 or self.step == self.steps
-                    if asked.is_set() or evaluated or due:
-                        self.save()
-                    if asked.is_set() and self.step < self.steps and not self.evaluations.ended:
-                        raise KeyboardInterrupt
+                self._run(progress, asked)
             except KeyboardInterrupt:
                 # An interrupted step is dropped: its gradients must not leak into the state that is kept.
-                saved = checkpoint.steps(self.checkpoints)
-                way = (
-                    f"Continue from step {saved[-1]} with --resume."
-                    if saved
-                    else "There is no checkpoint yet: start anew."
-                )
-                raise KeyboardInterrupt(f"Stopped at step {self.step} of {self.steps}. {way}") from None
+                raise KeyboardInterrupt(self._way_on()) from None
+            except StilnovoError as error:
+                raise type(error)(error.what, error.found, f"{error.next}\n{self._way_on()}") from error
         if self.evaluations.ended and self.evaluations.returns_to_best:
             self._take(checkpoint.at(self.checkpoints, self.evaluations.best)["parameters"])
         self.model.eval()
         if self.host is not None:
             self.host.restore()
         return self._result()
+
+    def _run(self, progress: Progress, asked: threading.Event) -> None:
+        """The loop itself; raises KeyboardInterrupt once a checkpoint is saved after `asked`."""
+        stream = iter(self.stream)
+        self.evaluations.begin(self.model)
+        # The base is kept too: it is the best until something better is known, and what stops early goes on from it.
+        # An evaluation is due at once where the machine had no memory for it.
+        if self.step == 0 or self.evaluations.evaluate(self.step, self.model):
+            self.save()
+        while self.step < self.steps and not self.evaluations.ended:
+            place = self.stream.state()
+            count = batches_of_step(self.stream.corpus, self.settings, **place)
+            try:
+                row = self.train_step([next(stream) for _ in range(count)], self._signs(progress, count))
+            except RuntimeError:  # a step that failed has read nothing: it may be tried again
+                self.stream.restore(place)
+                raise
+            self.run.append_metrics(row)
+            self.observers.step(row)
+            progress.update(
+                self.step,
+                f"step {self.step}/{self.steps} loss {row['loss']:.3f} {row['tokens_per_second']:.0f} tok/s "
+                f"{bytes_text(row['memory_bytes'])}",
+            )
+            evaluated = self.evaluations.evaluate(self.step, self.model)
+            due = self.step % self.settings.checkpoint_every == 0 or self.step == self.steps
+            late = time.monotonic() - self._saved >= 60 * self.settings.checkpoint_minutes
+            if asked.is_set() or evaluated or due or late:
+                self.save()
+            if asked.is_set() and self.step < self.steps and not self.evaluations.ended:
+                raise KeyboardInterrupt
+
+    def _signs(self, progress: Progress, count: int) -> Callable[[int], None]:
+        """Report progress inside a step of `count` batches."""
+        started, step = time.monotonic(), self.step
+
+        def sign(done: int) -> None:
+            gone = time.monotonic() - started
+            progress.update(
+                step + done / (count + 1),  # the optimizer's share is still to come
+                f"step {step + 1}/{self.steps}: batch {done} of {count}, {seconds_text(gone)} of about {seconds_text(gone / done * count)}",
+            )
+
+        progress.update(step, f"step {step + 1}/{self.steps}: {count} batches")
+        return sign
+
+    def _way_on(self) -> str:
+        saved = checkpoint.steps(self.checkpoints)
+        way = f"Continue from step {saved[-1]} with --resume." if saved else "There is no checkpoint yet: start anew."
+        return f"Stopped at step {self.step} of {self.steps}. {way}"
 
     def _result(self) -> TrainResult:
         rows = self.run.metrics()
