@@ -39,6 +39,7 @@ from stilnovo.spec import ModelSpec, spec_of
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train.loop import TrainResult
+from stilnovo.train.preparation import begun_recipe
 from stilnovo.train.run import TrainingRun
 
 __all__ = [
@@ -125,8 +126,19 @@ def open_training(recipe: Recipe, out: Path, *, resume: bool = False, note: Note
     return run
 
 
+def chosen_recipe(recipe: Path | str | None, out: Path, *, resume: bool) -> Recipe:
+    """Load the recipe of that name; for None the folder's own at a resume, else `demo`.
+
+    Raises:
+        InputError: when there is none.
+    """
+    if recipe is None and resume:
+        return begun_recipe(out)
+    return load_recipe("demo" if recipe is None else recipe)
+
+
 def train_recipe(
-    recipe: Recipe | Path | str = "demo",
+    recipe: Recipe | Path | str | None = None,
     out: Path | str = "runs/train",
     *,
     changes: Mapping[str, Any] = MappingProxyType({}),
@@ -136,7 +148,7 @@ def train_recipe(
     """Fine-tune a model by a recipe; the run folder gets the adapter (`adapter/`), checkpoints, metrics and the recipe.
 
     Args:
-        recipe: A recipe, the name of a shipped one, or a YAML file.
+        recipe: A recipe, the name of a shipped one, or a YAML file; None: `demo`, or at a resume the folder's own.
         out: The run folder.
         changes: Recipe keys to change, such as `{"train.steps": 20, "data.paths": ["texts"]}`.
         resume: Whether the run in `out` goes on from its newest checkpoint.
@@ -145,9 +157,10 @@ def train_recipe(
     Raises:
         InputError: when the recipe, the data or the model cannot be used.
     """
-    check_types(Recipe, Path, str, recipe=recipe, out=out)
+    check_types(Recipe, Path, str, type(None), recipe=recipe)
+    check_types(Path, str, out=out)
     check_types(Mapping, changes=changes)
-    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    chosen = recipe if isinstance(recipe, Recipe) else chosen_recipe(recipe, Path(out), resume=resume)
     return open_training(chosen.changed(dict(changes)), Path(out), resume=resume, note=note).train()[0]
 
 

@@ -108,6 +108,13 @@ def _validated(data: dict[str, Any], where: str) -> Recipe:
         raise InputError(f"{where} cannot be used; problems: {len(problems)}.", " · ".join(problems)) from None
 
 
+#: Keys that change nothing of what is learnt: a resumed run may have others than it began with.
+FREE_AT_RESUME = (
+    "train.checkpoint_every", "train.checkpoint_minutes", "train.keep_checkpoints", "train.samples", "train.sample_tokens",
+    "train.trackers",
+)  # fmt: skip
+
+
 def keys() -> list[str]:
     """List every recipe key as `section.key`."""
     return [f"{name}.{key}" for name in Recipe.model_fields for key in type(getattr(Recipe(), name)).model_fields]

@@ -15,13 +15,13 @@ from stilnovo.cli.common import (
     OptionalQuantization,
     Out,
     RecipeKeys,
-    RecipeName,
     ShownRows,
     Steps,
     emit,
     note,
     recipe_changes,
 )
+from stilnovo.errors import StilnovoError
 from stilnovo.progress import bytes_text, seconds_text
 
 if TYPE_CHECKING:
@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: RecipeName = "demo",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name of a shipped recipe, or a YAML file (default: demo; with --resume the one of the run in --out).",
+        ),
+    ] = None,
     model: OptionalModel = None,
     data: Annotated[
         list[str] | None,
@@ -69,7 +75,8 @@ def train(
 
     Writes a run folder with the adapter (PEFT format), checkpoints, metrics and the recipe.
     """
-    from stilnovo import recipe as recipes
+    from stilnovo.api import chosen_recipe, open_training
+    from stilnovo.data.shards import HELD_OUT
 
     given = {
         "model.name": model, "model.quantization": quantization, "model.device": device,
@@ -77,16 +84,11 @@ def train(
         "train.steps": steps, "train.epochs": epochs, "train.learning_rate": learning_rate,
         "train.trackers": tracker or None,
     }  # fmt: skip
-    chosen = recipes.load(recipe).changed(recipe_changes(given, set_ or []))
-
+    chosen = chosen_recipe(recipe, out, resume=resume).changed(recipe_changes(given, set_ or []))
     if dry_run:
         from stilnovo.cli.data_common import print_dry_run
 
         return print_dry_run(chosen, out, resume=resume, rows=rows, as_json=as_json)
-
-    from stilnovo.api import open_training
-    from stilnovo.data.shards import HELD_OUT
-
     run = open_training(chosen, out, resume=resume, note=note)
     total, packed = run.model.config.parameters(), run.corpus.packed
     note(
@@ -94,7 +96,11 @@ def train(
         f"({100 * run.trainable / total:.2f} %). {len(packed.documents):,} documents, {packed.tokens:,} tokens in "
         f"{len(packed.packs):,} packs; {run.trainer.steps} steps; {len(run.corpus.held_out):,} held out."
     )
-    result, memory = run.train()
+    try:
+        result, memory = run.train()
+    except (KeyboardInterrupt, StilnovoError):
+        note(f"To go on: stilnovo train --resume --out {out}")
+        raise
     held_out_file = str(out / HELD_OUT) if run.corpus.held_out else None
     _print(run, result, memory, out, held_out_file)
     emit(

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
+from stilnovo import folderlock
 from stilnovo.data import shards
 from stilnovo.data.duplicates import near_duplicates
 from stilnovo.data.sources import check_columns
@@ -75,9 +76,18 @@ def prepare(
         "settings": asdict(settings), "tokenizer": {"name": name, "fingerprint": tokenizer.fingerprint()},
         "source_files": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files],
     }  # fmt: skip
-    _claim(folder, described)
-    if shards.is_prepared(folder):
+    if shards.is_prepared(folder):  # nothing is written: others may read it meanwhile, and it may be read-only
+        _claim(folder, described)
         return _described(folder, len(shards.read_manifest(folder)["shards"]))
+    with folderlock.locked(folder, "a preparation"):
+        return _prepare(files, described, settings, tokenizer, folder, processes, warn)
+
+
+def _prepare(
+    files: list[Path], described: dict[str, Any], settings: PreparationSettings, tokenizer: Tokenizer, folder: Path, processes: int,
+    warn: Callable[[str], None],
+) -> Prepared:  # fmt: skip
+    _claim(folder, described)
     for finding in check(tokenizer):
         warn(f"{finding.rule}: {finding.text}")
     benchmarks = [path for path in files_of(settings.benchmarks) if suffix_of(path) != ".md"]  # a folder's README
@@ -94,7 +104,7 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
     described = json.loads(json.dumps(described))
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     if before is None:
-        if folder.is_dir() and any(folder.iterdir()):
+        if any(entry.name != folderlock.FILE for entry in folder.iterdir()):
             raise InputError(f"{folder} is not empty.", "It holds no preparation.", "Choose another --out.")
         write_atomic(path, json.dumps(described, ensure_ascii=False, indent=1) + "\n")
     elif before != described:

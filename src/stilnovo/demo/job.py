@@ -22,6 +22,8 @@ from stilnovo.chat.conversation import ask
 from stilnovo.compare.paired import compare
 from stilnovo.compare.variants import SchemeCost, scheme_costs, side_by_side
 from stilnovo.errors import InputError
+from stilnovo.folderlock import FILE as LOCK_FILE
+from stilnovo.folderlock import locked
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
@@ -51,16 +53,24 @@ def clear(folder: Path) -> None:
     Raises:
         InputError: when the folder holds something that no demo wrote.
     """
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / "demo.json").exists():
-            raise InputError(f"{folder} holds something that is not a demo.", next="Choose another --out or remove it.")
-        shutil.rmtree(folder)
+    entries = [entry for entry in folder.iterdir() if entry.name != LOCK_FILE] if folder.exists() else []
+    if entries and not (folder / "demo.json").exists():
+        raise InputError(f"{folder} holds something that is not a demo.", next="Choose another --out or remove it.")
+    for entry in entries:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def run(recipe: Recipe, folder: Path, *, prompt_count: int, new_tokens: int, questions: int) -> DemoResult:
     """Run all stages. `prompt_count` prompts are answered by both models in at most `new_tokens` tokens each."""
+    with locked(folder, "a demo"):
+        return _run(recipe, folder, prompt_count, new_tokens, questions)
+
+
+def _run(recipe: Recipe, folder: Path, prompt_count: int, new_tokens: int, questions: int) -> DemoResult:
     clear(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "demo.json").write_text(json.dumps({"finished": False}) + "\n", encoding="utf-8")
     result = DemoResult(recipe, folder)
 
@@ -71,7 +81,7 @@ def run(recipe: Recipe, folder: Path, *, prompt_count: int, new_tokens: int, que
         result.stages[name] = time.perf_counter() - started
 
     with stage("load"):
-        training = TrainingRun(recipe, folder)
+        training = TrainingRun(recipe, folder, locked=True)
         result.trainable, result.total = training.trainable, training.model.config.parameters()
     selections = [select(task) for task in find_tasks(TASKS)]
     with stage("evaluate before"):

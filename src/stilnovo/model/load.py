@@ -58,6 +58,7 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 
 def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: torch.dtype) -> Llama:
     """Build a model from a checkpoint, quantising each weight as it is read."""
+    done, total = 0, reader.config.layers * len(PROJECTIONS)
 
     def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
         return reader.tensor(name, shape).to(device=device, dtype=dtype)
@@ -73,7 +74,6 @@ def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: tor
             ctypes.CDLL(None).malloc_trim(0)
         return module
 
-    done, total = 0, reader.config.layers * len(PROJECTIONS)
     with Progress("open the model", total) as progress:
         return Llama(reader.config, tensor, linear).to(device).requires_grad_(False).eval()
 

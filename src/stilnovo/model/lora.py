@@ -157,7 +157,9 @@ def attach(model: Llama, config: LoraConfig, seed: int = 42) -> None:
     generator = torch.Generator().manual_seed(seed)
     for _, parent, name in _sites(model, config.first_layer):
         if name in config.projections:
-            setattr(parent, name, LoraLinear(getattr(parent, name), config, generator).train(model.training))  # no dropout at inference
+            setattr(
+                parent, name, LoraLinear(getattr(parent, name), config, generator).train(model.training)
+            )  # no dropout at inference
 
 
 def _refuse_second(model: Llama) -> None:

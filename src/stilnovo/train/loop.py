@@ -105,6 +105,7 @@ class Trainer:
         self.step = self.tokens = 0
         self.seconds = 0.0
         self._saved = time.monotonic()
+        self._sign: Callable[[int], None] = lambda done: None  # told how many batches of the step are done
         self.evaluations = Evaluations(callback, run, self.steps)
         model.checkpointing = settings.gradient_checkpointing and self.engine is None
         model.train()
@@ -151,8 +152,8 @@ class Trainer:
         if self.host is not None:
             self.host.publish()
 
-    def train_step(self, batches: list[Batch], sign: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
-        """One optimizer step over the batches; returns the step's metrics. `sign` is told how many batches are done."""
+    def train_step(self, batches: list[Batch]) -> dict[str, Any]:
+        """One optimizer step over the batches; returns the step's metrics."""
         started = time.perf_counter()
         count = max(1, sum(self.batch_loss.count(batch) for batch in batches))
         rate = learning_rate(self.step, self.steps, self.settings)
@@ -167,7 +168,7 @@ class Trainer:
             sums = added(sums, parts)
             if not math.isfinite(loss.item()):
                 raise self._no_number(loss.item(), batch)
-            sign(done)
+            self._sign(done)
         if self.host is not None:
             self.host.collect()
         for parameter in self.parameters:
@@ -245,7 +246,8 @@ class Trainer:
             place = self.stream.state()
             count = batches_of_step(self.stream.corpus, self.settings, **place)
             try:
-                row = self.train_step([next(stream) for _ in range(count)], self._signs(progress, count))
+                self._sign = self._signs(progress, count)
+                row = self.train_step([next(stream) for _ in range(count)])
             except RuntimeError:  # a step that failed has read nothing: it may be tried again
                 self.stream.restore(place)
                 raise

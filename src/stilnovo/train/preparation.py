@@ -12,7 +12,7 @@ from typing import Any
 
 from stilnovo.errors import InputError
 from stilnovo.model.load import choose_device
-from stilnovo.recipe import Recipe, keys, load, plain_reason, refuse_ignored_keys, value_of
+from stilnovo.recipe import FREE_AT_RESUME, Recipe, keys, load, plain_reason, refuse_ignored_keys, value_of
 from stilnovo.text.tokenizer import open_tokenizer
 from stilnovo.train import planning
 from stilnovo.train.corpus import remarks
@@ -62,6 +62,17 @@ class Preparation:
         self.plan = None if plan is None else planning.shortened(plan, self.corpus.packed.tokens, device)
 
 
+def begun_recipe(folder: Path) -> Recipe:
+    """The recipe of the run in a folder; keys which did not exist when it began have their defaults.
+
+    Raises:
+        InputError: when the folder holds no run.
+    """
+    if not (folder / "recipe.yaml").exists():
+        raise InputError(f"There is no run to resume in {folder}.", next="Start it without --resume.")
+    return load(folder / "recipe.yaml")
+
+
 def _noted(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
     """Read the manifest of the run to resume, empty for a new one; called before anything is loaded.
 
@@ -76,16 +87,14 @@ def _noted(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
                 "Continue it with --resume, or choose another --out.",
             )
         return {}
-    if not (folder / "recipe.yaml").exists():
-        raise InputError(f"There is no run to resume in {folder}.", next="Start it without --resume.")
-    # Read as a recipe, so that keys which did not exist when the run began have their defaults.
-    before = load(folder / "recipe.yaml")
-    changed = [key for key in keys() if value_of(before, key) != value_of(recipe, key)]
+    before = begun_recipe(folder)
+    free = {*FREE_AT_RESUME, *(["train.steps"] if before.train.steps is None else [])}  # the checkpoint knows its steps
+    changed = [key for key in keys() if key not in free and value_of(before, key) != value_of(recipe, key)]
     if changed:
         raise InputError(
             "The recipe differs from the one this run began with.",
             f"Changed: {', '.join(changed)}",
-            "Resume with the same settings.",
+            "Resume with the same settings; --resume with --out alone takes them from the folder.",
         )
     path = folder / "manifest.json"
     noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -19,6 +19,7 @@ import torch
 
 from stilnovo.data.shards import HELD_OUT
 from stilnovo.errors import StilnovoError
+from stilnovo.folderlock import FolderLock
 from stilnovo.model import lora, memory
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_llama
@@ -41,12 +42,15 @@ from stilnovo.train.preparation import Preparation
 from stilnovo.train.stage import keep_frozen
 from stilnovo.train.trackers import trackers
 
+log = logging.getLogger(__name__)
 #: Makes the evaluation callback of a run from what was opened for it.
 MakeCallback = Callable[[Llama, Tokenizer, Corpus], EvaluationCallback]
 
 
 class TrainingRun:
     """A recipe opened on a run folder: model, adapter, data and trainer, ready to go.
+
+    The folder is locked until `train` ends, unless the caller holds its lock (`locked`).
 
     Attributes:
         plan: What the step is done by; None where torch's autograd does it.
@@ -55,10 +59,21 @@ class TrainingRun:
 
     def __init__(
         self, recipe: Recipe, folder: Path, *, resume: bool = False, make_callback: MakeCallback | None = None,
-        observers: Sequence[Observer] = (),
+        observers: Sequence[Observer] = (), locked: bool = False,
     ) -> None:  # fmt: skip
         if recipe.guard.every is not None and make_callback is None:
             raise ValueError("a recipe with a guard needs its callback (stilnovo.forgetting.guard.guard_callback)")
+        self._lock = None if locked else FolderLock(folder, "a training")
+        try:
+            self._begin(recipe, folder, resume, make_callback, observers)
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _begin(
+        self, recipe: Recipe, folder: Path, resume: bool, make_callback: MakeCallback | None, observers: Sequence[Observer]
+    ) -> None:  # fmt: skip
+        log.info("Reading the data …")
         prepared = Preparation(recipe, folder, resume=resume)
         self.recipe, self.folder = recipe, RunFolder(folder)
         self.shape, self.plan, self.lora = prepared.shape, prepared.plan, prepared.shape.lora
@@ -66,12 +81,13 @@ class TrainingRun:
         self.observers = Observers([*observers, *trackers(recipe.train.trackers)])
         self.measured: tuple[dict[str, float], str] | None = None
         self.frozen = None if prepared.frozen is None else keep_frozen(prepared.frozen, folder)
+        log.info("Opening %s …", recipe.model.name)
         self.model = _open(recipe)
         self._attach()
         self.callback = None if make_callback is None else make_callback(self.model, self.tokenizer, self.corpus)
         self.trainer = self._trainer()
         if text := warmup_note(self.trainer.steps, recipe.train):
-            logging.getLogger(__name__).warning(text)
+            log.warning(text)
         if resume:
             self.trainer.resume()
         write_held_out(folder, self.objective, self.corpus.held_out)
@@ -82,6 +98,10 @@ class TrainingRun:
             held_out_documents=len(self.corpus.held_out), tokens_per_epoch=self.corpus.packed.tokens, levers=self._levers(),
             packs=len(self.corpus.packed.packs), remarks=self.corpus.remarks, steps=self.trainer.steps,
         )  # fmt: skip
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _trainer(self) -> Trainer:
         return Trainer(
@@ -121,6 +141,7 @@ class TrainingRun:
             raise
         finally:
             self.observers.end(self, status)
+            self._unlock()
         return result, lines
 
     def _train(self) -> tuple[TrainResult, list[MemoryItem]]:
@@ -172,7 +193,7 @@ class TrainingRun:
                 str(error).splitlines()[0][:200],
                 "Lower data.pack_tokens or train.batch_packs; `stilnovo plan` shows what fits. --resume continues.",
             ) from error
-        logging.getLogger(__name__).warning(
+        log.warning(
             "Out of memory at step %d: going on with a leaner plan (%s instead of %s).",
             self.trainer.step + 1, bytes_text(plan.peak), bytes_text(self.plan.peak),
         )  # fmt: skip

@@ -41,5 +41,3 @@ def batches_of_step(corpus: PackedCorpus, settings: TrainSection, epoch: int, in
         if epoch == whole and rest > index:
             end = rest
     return min(settings.accumulation, end - index)
-
-
