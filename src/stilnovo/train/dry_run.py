@@ -28,10 +28,10 @@ from stilnovo.recipe import Recipe
 from stilnovo.text.tokenizer import Tokenizer, open_tokenizer
 from stilnovo.train import corpus as training_data
 from stilnovo.train.corpus import Corpus, lengths_of
-from stilnovo.train.loop import planned_steps
 from stilnovo.train.objectives.base import objective_of
 from stilnovo.train.optimizer import warmup_of
 from stilnovo.train.preparation import Preparation
+from stilnovo.train.steps import planned_steps
 
 COUNTED = 20_000  # documents that are compared and counted token by token; more are mapped from a prepared corpus
 
