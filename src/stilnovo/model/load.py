@@ -91,7 +91,9 @@ def open_checkpoint(files: ModelFiles) -> tuple[WeightReader, Tokenizer]:
 
 
 def _reader(files: ModelFiles) -> WeightReader:
-    return GGUFReader(files.path) if files.kind == "gguf" else SafetensorsReader(files.path)
+    reader = GGUFReader(files.path) if files.kind == "gguf" else SafetensorsReader(files.path)
+    reader.check()
+    return reader
 
 
 def open_model(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> tuple[Llama, Tokenizer]:

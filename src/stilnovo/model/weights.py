@@ -38,6 +38,24 @@ def _checked(tensor: Tensor, name: str, shape: tuple[int, ...], path: Path) -> T
     return tensor
 
 
+def _check_names(left: list[str], missing: str | None, path: Path) -> None:
+    if left:
+        told = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
+        raise InputError(
+            f"The checkpoint holds {len(left)} tensors that this architecture does not read.", f"{told} in {path}.",
+            "The model computes something else than its config.json says; give the model as its makers publish it.",
+        )  # fmt: skip
+    if missing is not None:
+        raise InputError(f"The checkpoint has no tensor {missing}.", f"Folder: {path}", "Is it a whole model?")
+
+
+def _beside(name: str) -> str:
+    """The weight beside which bitsandbytes stores scales and tables: `….weight.absmax` → `….weight`."""
+    return re.sub(
+        r"\.weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+)$", ".weight", name
+    )
+
+
 class SafetensorsReader:
     """A Hugging Face folder: one `model.safetensors` or several with an index."""
 
@@ -79,6 +97,28 @@ class SafetensorsReader:
             )
         return _checked(stored, name, shape, self.folder)
 
+    def check(self) -> None:
+        """Check that what is stored is what the model reads, by name, before any of it is read.
+
+        Raises:
+            InputError: for a tensor that is missing, or one that nobody would read. Harmless are rotary tables, and a head
+                that repeats the embedding to which it is tied.
+        """
+        wanted = set(self.config.weight_names())
+        left = [
+            name for name in self._file_of
+            if name not in wanted and not name.endswith(".rotary_emb.inv_freq") and _beside(name) not in wanted
+        ]  # fmt: skip
+        if left == ["lm_head.weight"] and self._head_is_embedding():
+            left = []
+        missing = next((name for name in self.config.weight_names() if name not in self._file_of), None)
+        _check_names(left, missing, self.folder)
+
+    def _head_is_embedding(self) -> bool:
+        shape = (self.config.vocab_size, self.config.hidden_size)
+        head, table = (self.tensor(name, shape) for name in ("lm_head.weight", "model.embed_tokens.weight"))
+        return torch.equal(head, table)
+
     def _four_bit(self, name: str, packed: Tensor) -> Tensor:
         from stilnovo.model.quantize import bitsandbytes_functional, decode_four_bit
 
@@ -103,6 +143,10 @@ _GGUF_NAMES = (
     (re.compile(r"model\.layers\.(\d+)\.input_layernorm\.weight"), r"blk.\1.attn_norm.weight"),
     (re.compile(r"model\.layers\.(\d+)\.post_attention_layernorm\.weight"), r"blk.\1.ffn_norm.weight"),
 )
+
+
+def _gguf_name(name: str) -> str:
+    return next((p.sub(new, name) for p, new in _GGUF_NAMES if p.fullmatch(name)), name)
 
 
 class GGUFReader:
@@ -161,11 +205,17 @@ class GGUFReader:
             max_positions=min(context, field("attention.sliding_window", context) or context),
         )
 
+    def check(self) -> None:
+        """See `SafetensorsReader.check`; a table of rotary divisors is read with the metadata."""
+        names = [_gguf_name(name) for name in self.config.weight_names()]
+        left = [name for name in self._tensors if name not in names and name != "rope_freqs.weight"]
+        _check_names(left, next((name for name in names if name not in self._tensors), None), self.path)
+
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """One tensor by its Hugging Face name, dequantised to fp32, checked against `shape`."""
         from gguf.quants import dequantize
 
-        stored_name = next((p.sub(new, name) for p, new in _GGUF_NAMES if p.fullmatch(name)), name)
+        stored_name = _gguf_name(name)
         if stored_name not in self._tensors:
             raise InputError(f"The GGUF file has no tensor {stored_name}.", f"In {self.path}.", "Is it a whole model?")
         entry = self._tensors[stored_name]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stilnovo.errors import InputError, reported
+from stilnovo.plan.model_options import unsupported_options
 
 if TYPE_CHECKING:
     from stilnovo.recipe_sections import LoraSection
@@ -56,6 +57,14 @@ class LlamaConfig:
             "q_proj": (self.heads * d, c), "k_proj": (self.kv_heads * d, c), "v_proj": (self.kv_heads * d, c),
             "o_proj": (c, self.heads * d), "gate_proj": (f, c), "up_proj": (f, c), "down_proj": (c, f),
         }  # fmt: skip
+
+    def weight_names(self) -> list[str]:
+        """Hugging Face names of all weights of the base; a tied head is none of them."""
+        parts = [f"self_attn.{name}" for name in ATTENTION_PROJECTIONS] + [f"mlp.{name}" for name in MLP_PROJECTIONS]
+        parts += ["input_layernorm", "post_attention_layernorm"]
+        layers = [f"model.layers.{index}.{part}.weight" for index in range(self.layers) for part in parts]
+        head = [] if self.tie_embeddings else ["lm_head.weight"]
+        return ["model.embed_tokens.weight", *layers, "model.norm.weight", *head]
 
     def layer_matrix(self) -> int:
         """Weights of the seven projections of one layer."""
@@ -115,10 +124,6 @@ SMOLLM2_135M = LlamaConfig(
 KNOWN = {"anita": LLAMA_3_8B, "smollm2": SMOLLM2_135M}
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
-#: Options of a `config.json`, and what they may be.
-_SUPPORTED: dict[str, tuple[object, ...]] = {
-    "attention_bias": (None, False), "mlp_bias": (None, False), "hidden_act": ("silu",), "rope_type": ("default", "llama3"),
-}  # fmt: skip
 
 
 def config_from_json(path: Path) -> LlamaConfig:
@@ -137,8 +142,7 @@ def config_from_json(path: Path) -> LlamaConfig:
         )
     rope = dict(c.get("rope_parameters") or c.get("rope_scaling") or {})
     kind = str(rope.get("rope_type", rope.get("type", "default")))
-    options = {"attention_bias": None, "mlp_bias": None, "hidden_act": "silu"} | c | {"rope_type": kind}
-    if odd := [f"{name}={options[name]}" for name, ours in _SUPPORTED.items() if options[name] not in ours]:
+    if odd := unsupported_options(c, rope, kind):
         raise InputError("The model uses options that are not supported.", ", ".join(odd), f"In {path}.")
     faults = (KeyError, TypeError, ValueError, ZeroDivisionError)
     with reported(f"{path} does not describe a whole model.", "Fetch the model again.", errors=faults):
