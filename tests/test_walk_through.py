@@ -33,8 +33,6 @@ def shortened(words: list[str], model: str) -> list[str]:
             "data.pack_tokens=64",
             "--set",
             "train.accumulation=1",
-            "--set",
-            "train.evaluate_every=0",
             "--device",
             "cpu",
         ]

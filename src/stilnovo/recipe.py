@@ -32,8 +32,8 @@ _ELSEWHERE = {
     "gradient_accumulation_steps": "train.accumulation", "num_train_epochs": "train.epochs", "max_steps": "train.steps",
     "max_seq_length": "data.pack_tokens", "max_length": "data.pack_tokens", "lr": "train.learning_rate",
     "lr_scheduler_type": "train.schedule", "optim": "train.optimizer", "max_grad_norm": "train.clip_norm",
-    "save_steps": "train.checkpoint_every", "save_total_limit": "train.keep_checkpoints", "eval_steps": "train.evaluate_every",
-    "early_stopping_patience": "train.patience", "report_to": "train.trackers", "completion_only_loss": "data.completion_only",
+    "save_steps": "train.checkpoint_every", "save_total_limit": "train.keep_checkpoints",
+    "report_to": "train.trackers", "completion_only_loss": "data.completion_only",
 }  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def _validated(data: dict[str, Any], where: str) -> Recipe:
 
 #: Keys that change nothing of what is learnt: a resumed run may have others than it began with.
 FREE_AT_RESUME = (
-    "train.checkpoint_every", "train.checkpoint_minutes", "train.keep_checkpoints", "train.samples", "train.sample_tokens",
+    "train.checkpoint_every", "train.checkpoint_minutes", "train.keep_checkpoints",
     "train.trackers",
 )  # fmt: skip
 

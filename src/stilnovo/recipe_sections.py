@@ -102,10 +102,6 @@ class DataSection(RecipeSection):
     comprehension: float = Field(
         default=0.0, ge=0, le=1, description="Share of the documents that are also read as questions and answers."
     )
-    long_conversations: Literal["split", "leave_out"] = Field(
-        default="split",
-        description="Conversations longer than a pack: split at turns, each answer with its question, or left out; both are counted.",
-    )
     completion_only: bool = Field(
         default=True, description="Of rows with prompt and completion, only the completion has loss; false: both have."
     )
@@ -160,21 +156,6 @@ class TrainSection(RecipeSection):
         description="Minutes after which a checkpoint is written even before `checkpoint_every` steps.",
     )
     keep_checkpoints: int = Field(default=2, ge=1, description="Checkpoints to keep.")
-    evaluate_every: int | None = Field(
-        default=None, ge=0, description="Steps between evaluations of the held-out loss; None: ten in a run; 0: none."
-    )
-    evaluation_tokens: int | None = Field(
-        default=None,
-        ge=16,
-        description="Held-out tokens of one evaluation; None: as many as cost about 2 % of the training.",
-    )
-    patience: int | None = Field(
-        default=None,
-        ge=1,
-        description="Early stopping: evaluations without a lower held-out loss; the step with the lowest is then the adapter's.",
-    )
-    samples: tuple[str, ...] = Field(default=(), description="Prompts that the model answers at each evaluation.")
-    sample_tokens: int = Field(default=64, ge=1, description="Maximum new tokens of such an answer.")
     trackers: tuple[Tracker, ...] = Field(
         default=(), description="Also log the metrics to: tensorboard, wandb, mlflow, trackio."
     )

@@ -165,6 +165,60 @@ def supervised(conversation: Conversation, tokenizer: Tokenizer) -> IntArray:
     return coded(*tokenizer.supervised(conversation.messages))
 
 
+def supervised_all(
+    conversations: Sequence[Conversation], tokenizer: Tokenizer, pack_tokens: int, what: str = "conversations"
+) -> list[IntArray]:
+    """Encode conversations with a loss on the assistant's turns; none is longer than a pack, and none is without loss.
+
+    A conversation that is longer is split at its turns: every piece begins with the system turn and a question, and holds as
+    many whole exchanges as fit. An exchange that is longer than a pack by itself is left out, since its answer would be
+    learnt without its question. Both are counted and said.
+    """
+    documents, split_talks, left, longest = list[IntArray](), 0, 0, 0
+    for conversation in conversations:
+        whole = supervised(conversation, tokenizer)
+        if len(whole) - 1 <= pack_tokens:
+            documents += [whole] if bool((whole[1:] >= 0).any()) else []
+            continue
+        pieces, lost, length = _split_at_turns(conversation, tokenizer, pack_tokens)
+        documents += pieces
+        split_talks, left, longest = split_talks + bool(pieces), left + lost, max(longest, length)
+    lines = (
+        [f"{split_talks:,} {what} longer than {pack_tokens:,} tokens were split at their turns"] if split_talks else []
+    )
+    if left:
+        lines.append(
+            f"{left:,} left out, a question with its answer longer than {pack_tokens:,} tokens (data.pack_tokens); "
+            f"the longest has {longest:,}"
+        )
+    warn(lines, "" if what == "conversations" else f"{what}: ")
+    return documents
+
+
+def _split_at_turns(
+    conversation: Conversation, tokenizer: Tokenizer, pack_tokens: int
+) -> tuple[list[IntArray], int, int]:
+    """Pieces of a conversation that fit; also how many exchanges do not, and the length of the longest of them."""
+    messages = conversation.messages
+    opening = messages[:1] if messages[0].role == "system" else ()
+    ends = [at + 1 for at, turn in enumerate(messages) if turn.role == "assistant"]
+    exchanges = [messages[a:b] for a, b in itertools.pairwise([len(opening), *ends])]
+    pieces, lost, longest = list[IntArray](), 0, 0
+    held: tuple[Message, ...] = ()
+    encoded: IntArray | None = None
+    for exchange in exchanges:
+        longer = coded(*tokenizer.supervised((*opening, *held, *exchange)))
+        if len(longer) - 1 > pack_tokens and held:
+            pieces, held = [*pieces, *([] if encoded is None else [encoded])], ()
+            longer = coded(*tokenizer.supervised((*opening, *exchange)))
+        if len(longer) - 1 > pack_tokens:
+            lost, longest, encoded = lost + 1, max(longest, len(longer)), None
+        else:
+            held, encoded = (*held, *exchange), longer
+    pieces += [] if encoded is None else [encoded]
+    return [piece for piece in pieces if bool((piece[1:] >= 0).any())], lost, longest
+
+
 def turns(*messages: Message) -> list[dict[str, Any]]:
     """Convert messages to JSON objects; `train` says so where the data marked a turn."""
     marks = [{"train": message.has_loss} if isinstance(message, MarkedMessage) else {} for message in messages]

@@ -15,7 +15,7 @@ from stilnovo.model.load import choose_device
 from stilnovo.recipe import FREE_AT_RESUME, Recipe, keys, load, plain_reason, refuse_ignored_keys, value_of
 from stilnovo.text.tokenizer import open_tokenizer
 from stilnovo.train import planning
-from stilnovo.train.corpus import remarks
+from stilnovo.train.corpus import Corpus, remarks
 from stilnovo.train.objectives.base import objective_of
 from stilnovo.train.stage import check_frozen, find_frozen
 from stilnovo.train.trackers import check_installed
@@ -52,6 +52,7 @@ class Preparation:
         with remarks() as lines:
             read = self.objective.read(self.tokenizer)
         self.corpus = replace(read, remarks=tuple(lines))
+        _check_length(self.corpus, self.shape.config.max_positions)
         if before.get("data_sha256", self.corpus.sha256) != self.corpus.sha256:
             # The same names may hold other texts by now; the position in the data would then mean something else.
             raise InputError(
@@ -60,6 +61,17 @@ class Preparation:
                 "Put the old files back, or start anew in another folder (--out).",
             )
         self.plan = None if plan is None else planning.shortened(plan, self.corpus.packed.tokens, device)
+
+
+def _check_length(corpus: Corpus, longest: int) -> None:
+    """Refuse pieces that are longer than the model's context or attention window."""
+    pieces = corpus.packed.packs.length
+    if len(pieces) and int(pieces.max()) > longest:
+        raise InputError(
+            f"A document of {int(pieces.max()):,} tokens is longer than the model reads at once.",
+            f"Its context or attention window has {longest:,} tokens.",
+            f"Lower data.pack_tokens to at most {longest:,}: --set data.pack_tokens={longest}.",
+        )
 
 
 def begun_recipe(folder: Path) -> Recipe:

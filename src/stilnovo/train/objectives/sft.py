@@ -36,7 +36,7 @@ class ConversationObjective(TextObjective):
                 "Leave it out.",
             )  # fmt: skip
         learnt, held_out = corpus.split_distinct(conversations, data.held_out, self.recipe.train.seed)
-        return [corpus.supervised(talk, tokenizer) for talk in learnt], tuple(held_out), digest
+        return corpus.supervised_all(learnt, tokenizer, data.pack_tokens), tuple(held_out), digest
 
     def _prepared(self, folder: Path, tokenizer: Tokenizer) -> tuple[Sequence[IntArray], corpus.HeldOutRows, str]:
         if not self.recipe.data.completion_only:
@@ -57,7 +57,8 @@ class ConversationObjective(TextObjective):
         """Mean loss in nats per token of the assistant's turns, without and with the adapter."""
         from stilnovo.train.passes import figures_of
 
-        packed = pack([corpus.supervised(row, tokenizer) for row in rows], self.recipe.data.pack_tokens)
+        room = self.recipe.data.pack_tokens
+        packed = pack(corpus.supervised_all(rows, tokenizer, room, "held-out conversations"), room)
         after = figures_of(passes, NextToken(), packed, self.recipe.train)
         with passes.base():
             before = figures_of(passes, NextToken(), packed, self.recipe.train)

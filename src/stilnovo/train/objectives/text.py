@@ -47,9 +47,8 @@ class TextObjective(Objective):
         learnt, held_out = corpus.split(rows, data.held_out, seed)
         documents = Encoder(tokenizer).documents([training_text(row) for row in learnt])
         if data.comprehension:
-            documents += [
-                corpus.supervised(talk, tokenizer) for talk in comprehension(learnt, seed, data.comprehension)
-            ]
+            talks = comprehension(learnt, seed, data.comprehension)
+            documents += corpus.supervised_all(talks, tokenizer, data.pack_tokens, "comprehension conversations")
         return documents, tuple(held_out), digest
 
     def read(self, tokenizer: Tokenizer) -> corpus.Corpus:
@@ -59,13 +58,23 @@ class TextObjective(Objective):
             corpus.warn_of_template(tokenizer)
         documents: Sequence[IntArray]
         folder = Path(data.paths[0])
-        prepared = len(data.paths) == 1 and is_prepared(folder)
+        prepared = is_prepared(folder)
+        if len(data.paths) > 1 and (corpora := [path for path in data.paths if is_prepared(Path(path))]):
+            raise InputError(
+                "A prepared corpus is learnt alone.", f"Named together: {', '.join(data.paths)}; prepared: {', '.join(corpora)}.",
+                "Name one, or prepare all files into one folder: stilnovo prepare FILE FILE --out prepared.",
+            )  # fmt: skip
         documents, held_out, digest = self._prepared(folder, tokenizer) if prepared else self.documents(tokenizer)
         lengths, anchored = corpus.lengths_of(documents), None
         if data.rehearsal:
             conversations, rehearsal_digest = corpus.read_chats(read_conversations, data.rehearsal, None)
             wanted = round(data.rehearsal_share / (1 - data.rehearsal_share) * int(lengths.sum()))
-            talks = [corpus.supervised(conversation, tokenizer) for conversation in conversations]
+            talks = corpus.supervised_all(conversations, tokenizer, data.pack_tokens, "rehearsal conversations")
+            if not talks:
+                raise InputError(
+                    "No rehearsal conversation fits a pack.", f"data.pack_tokens is {data.pack_tokens:,}.",
+                    "Raise it: --set data.pack_tokens=N.",
+                )  # fmt: skip
             rehearsal = corpus.repeated(talks, wanted, self.recipe.train.seed)
             anchored, documents = len(documents), corpus.Joined(documents, rehearsal)
             lengths = np.concatenate([lengths, corpus.lengths_of(rehearsal)])
