@@ -49,7 +49,8 @@ CASES: dict[str, tuple[dict[str, Any], Any]] = {
     "train.beta": ({"train.task": "dpo", "data.paths": ["PAIRS"], "data.pack_tokens": 512}, 0.5),
     "train.gradient_checkpointing": ({}, True), "train.engine": ({}, "plain"), "train.loss_chunk": ({}, 16),
     "train.trackers": ({}, ["tensorboard", "trackio"]),
-    "train.checkpoint_every": ({}, 1), "train.checkpoint_minutes": ({}, 1e-9), "train.keep_checkpoints": ({"train.checkpoint_every": 1}, 1), "train.seed": ({}, 7),
+    "train.checkpoint_every": ({}, 1), "train.checkpoint_minutes": ({}, 1e-9),
+    "train.keep_checkpoints": ({"train.checkpoint_every": 1}, 1), "train.seed": ({}, 7),
     "guard.every": (GUARD, 1), "guard.tasks": (GUARD, ["sample_completions"]), "guard.items": (GUARD, 4),
     "guard.texts": (GUARD, ["OTHERS"]), "guard.documents": (GUARD, 10), "guard.data_dir": (GUARD, "/no/such/folder"),
     "guard.tolerance_points": (GUARD, 9.0), "guard.tolerance_percent": (GUARD, 9.0), "guard.alpha": (GUARD, 0.2),
@@ -61,7 +62,8 @@ NOT_PLANNED = {
     "data.max_documents",
     "data.comprehension", "train.steps", "train.epochs", "train.accumulation", "train.learning_rate", "train.schedule",
     "train.warmup_ratio", "train.warmup_steps", "train.final_ratio", "train.weight_decay", "train.betas", "train.clip_norm",
-    "train.kl_weight", "train.beta", "train.trackers", "train.checkpoint_minutes", "train.checkpoint_every", "train.keep_checkpoints", "train.seed",
+    "train.kl_weight", "train.beta", "train.trackers", "train.checkpoint_minutes",
+    "train.checkpoint_every", "train.keep_checkpoints", "train.seed",
     *(key for key in CASES if key.startswith("guard.")),
 }  # fmt: skip
 
