@@ -73,7 +73,6 @@ class TrainingRun:
     def _begin(
         self, recipe: Recipe, folder: Path, resume: bool, make_callback: MakeCallback | None, observers: Sequence[Observer]
     ) -> None:  # fmt: skip
-        log.info("Reading the data …")
         prepared = Preparation(recipe, folder, resume=resume)
         self.recipe, self.folder = recipe, RunFolder(folder)
         self.shape, self.plan, self.lora = prepared.shape, prepared.plan, prepared.shape.lora
