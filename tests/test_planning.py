@@ -30,6 +30,7 @@ from stilnovo.runlog import RunFolder
 from stilnovo.train import planning
 from stilnovo.train.loop import Trainer
 from stilnovo.train.run import TrainingRun
+from stilnovo.train.steps import batches_of_step
 from training import planned
 
 GIB = 2**30
@@ -84,7 +85,8 @@ def test_the_adapters_masters_are_resumed(tmp_path: Path) -> None:
     cut = trainer(tmp_path / "cut", optimizer_place="host")
     stream = iter(cut.stream)
     for _ in range(3):
-        cut.run.append_metrics(cut.train_step([next(stream) for _ in range(2)]))
+        count = batches_of_step(cut.stream.corpus, cut.settings, **cut.stream.state())
+        cut.run.append_metrics(cut.train_step([next(stream) for _ in range(count)]))
     cut.save()
     again = trainer(tmp_path / "cut", optimizer_place="host")
     again.resume()

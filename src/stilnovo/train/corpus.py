@@ -171,8 +171,8 @@ def supervised_all(
     """Encode conversations with a loss on the assistant's turns; none is longer than a pack, and none is without loss.
 
     A conversation that is longer is split at its turns: every piece begins with the system turn and a question, and holds as
-    many whole exchanges as fit. An exchange that is longer than a pack by itself is left out, since its answer would be
-    learnt without its question. Both are counted and said.
+    many whole exchanges as fit. Of an exchange that is longer than a pack by itself, the question loses its beginning. Both
+    are counted and said.
     """
     documents, split_talks, left, longest = list[IntArray](), 0, 0, 0
     for conversation in conversations:
@@ -188,8 +188,8 @@ def supervised_all(
     )
     if left:
         lines.append(
-            f"{left:,} left out, a question with its answer longer than {pack_tokens:,} tokens (data.pack_tokens); "
-            f"the longest has {longest:,}"
+            f"{left:,} questions lost their beginning: with the answer they are longer than {pack_tokens:,} tokens "
+            f"(data.pack_tokens); the longest has {longest:,}"
         )
     warn(lines, "" if what == "conversations" else f"{what}: ")
     return documents
@@ -213,6 +213,9 @@ def _split_at_turns(
             longer = coded(*tokenizer.supervised((*opening, *exchange)))
         if len(longer) - 1 > pack_tokens:
             lost, longest, encoded = lost + 1, max(longest, len(longer)), None
+            begin = int(np.argmax(longer >= 0)) if bool((longer >= 0).any()) else 0
+            # An answer that is itself longer is cut like a document, the end of its question before it.
+            pieces.append(longer[max(0, min(len(longer) - pack_tokens - 1, begin - pack_tokens // 2)) :])
         else:
             held, encoded = (*held, *exchange), longer
     pieces += [] if encoded is None else [encoded]
