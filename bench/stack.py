@@ -2,6 +2,8 @@
 
 Both in double precision: a small random model with two updates of other ranks, scales, modules and layers as products of
 their own, and the same model with W + s₁ B₁ A₁ + s₂ B₂ A₂ for W, by way of the one adapter that a run stores. One JSON line.
+
+Needs: stilnovo[bench].
 """
 
 from __future__ import annotations

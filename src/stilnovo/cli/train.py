@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stilnovo.cli.common import (
+    ADVANCED,
     AsJson,
     FrozenAdapter,
     OptionalDevice,
@@ -48,8 +49,10 @@ def train(
     ] = None,
     out: Out = Path("runs/train"),
     steps: Steps = None,
-    epochs: Annotated[float | None, typer.Option(help="Epochs (default: the recipe's).")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Epochs (default: the recipe's).", rich_help_panel=ADVANCED)
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel=ADVANCED)] = None,
     quantization: OptionalQuantization = None,
     tracker: Annotated[
         list[str] | None,
