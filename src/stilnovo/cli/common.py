@@ -119,6 +119,7 @@ TopP = Annotated[float, typer.Option(help="Nucleus sampling: probability mass ke
 MaxNewTokens = Annotated[int, typer.Option(help="Maximum number of new tokens.", rich_help_panel=SAMPLING)]
 SamplingSeed = Annotated[int, typer.Option(help="Sampling seed.", rich_help_panel=SAMPLING)]
 
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 
@@ -140,6 +141,13 @@ def recipe_changes(given: dict[str, Any], sets: list[str]) -> dict[str, Any]:
         ):
             changes[key] = yaml.safe_load(value)
     return changes
+
+
+def command_group(text: str) -> typer.Typer:
+    """A command with commands of its own; `text` is its line of help."""
+    return typer.Typer(
+        help=text, no_args_is_help=True, rich_markup_mode=None, add_completion=False, context_settings=HELP_OPTIONS
+    )
 
 
 def sections_of(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:

@@ -6,15 +6,19 @@ from typing import Annotated
 
 import typer
 
-from stilnovo.cli.common import AsJson, OptionalModel, RecipeKeys, RecipeName, ShownRows, emit, recipe_changes, show
-
-app = typer.Typer(
-    help="Show what a training would read in data files: `data show`.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+from stilnovo.cli.common import (
+    AsJson,
+    OptionalModel,
+    RecipeKeys,
+    RecipeName,
+    ShownRows,
+    command_group,
+    emit,
+    recipe_changes,
+    show,
 )
+
+app = command_group("Show what a training would read in data files: `data show`.")
 
 
 @app.callback()

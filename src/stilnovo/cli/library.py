@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import typer
-
+from stilnovo.cli.common import command_group
 from stilnovo.cli.library_add import add, fetch_work, list_catalogue, reread
 from stilnovo.cli.library_backup import backup, restore
 from stilnovo.cli.library_show import list_works, search, show
 from stilnovo.cli.library_upkeep import check, embed, rebuild, remove
 
-app = typer.Typer(
-    help="Manage a library of texts: add, list, search, check and more.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_group("Manage a library of texts: add, list, search, check and more.")
 app.command("add")(add)
 app.command("catalogue")(list_catalogue)
 app.command("fetch")(fetch_work)

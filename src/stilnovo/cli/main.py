@@ -16,7 +16,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from stilnovo.cli.common import GroupedCommand
+from stilnovo.cli.common import HELP_OPTIONS, GroupedCommand
 from stilnovo.errors import StilnovoError
 
 COMMANDS = {
@@ -74,7 +74,7 @@ class CommandGroup(TyperGroup):
         module = import_module(f"stilnovo.cli.{cmd_name}")
         if hasattr(module, "app"):
             return typer.main.get_command(module.app)
-        single = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS)
+        single = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=HELP_OPTIONS)
         single.command(cmd_name, cls=GroupedCommand)(getattr(module, cmd_name))
         return typer.main.get_command(single)
 
@@ -85,7 +85,6 @@ class CommandGroup(TyperGroup):
                 formatter.write_dl(list(commands.items()))
 
 
-_SETTINGS = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="stilnovo",
     cls=CommandGroup,
@@ -94,7 +93,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings=_SETTINGS,
+    context_settings=HELP_OPTIONS,
 )
 
 

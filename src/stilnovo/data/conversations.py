@@ -27,7 +27,7 @@ from stilnovo.data.turns import Cells, are_turns, is_blank, nested, transcript, 
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import BadRow, OnBad, Tally, refuse_if, stop
 from stilnovo.io.formats import Row
-from stilnovo.io.rows import blocks, files_of, parsed, place_of
+from stilnovo.io.rows import blocks, files_of, parsed
 from stilnovo.text.template import MarkedMessage, Message
 
 RowShape = Literal["messages", "sharegpt", "alpaca", "completion", "preference"]
@@ -285,19 +285,7 @@ def read_items(
         InputError: for files without the columns, or with `stop`, for the first row that cannot be used.
     """
     tally = Tally()
-
-    def noted(row: Row, row_number: int, source: str) -> Item:
-        item = parse(row, row_number)
-        if item.unread:
-            tally.note(item.unread, place_of(source, row_number))
-        return item
-
-    leave = stop if on_bad == "stop" else tally.leave
-    rows = (
-        item
-        for block in blocks(files_of(paths))
-        for item in parsed([block], partial(noted, source=block.source), leave)
-    )
+    rows = parsed(blocks(files_of(paths)), parse, stop if on_bad == "stop" else tally.leave, tally)
     items = list(itertools.islice(rows, max_rows))
     tally.taken = len(items)
     if not items:

@@ -17,7 +17,7 @@ from stilnovo.data.turns import METADATA, is_blank
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import BadRow, Tally, refuse_if, stop
 from stilnovo.io.formats import Row
-from stilnovo.io.rows import RowBlock, blocks, files_of, parsed, place_of, rows_of
+from stilnovo.io.rows import RowBlock, blocks, files_of, parsed, rows_of
 
 _READ = METADATA | {"text", "title"}
 _NO_TEXT = ("empty row", "not an article", "redirect")
@@ -109,16 +109,10 @@ def _read_file(path: Path, tally: Tally) -> Iterator[Document]:
     def leave(place: str, bad: BadRow) -> None:
         (tally.leave if bad.reason in _NO_TEXT else stop)(place, bad)
 
-    def noted(row: Row, row_number: int) -> Document:
-        found = document(row, row_number)
-        if found.unread:
-            tally.note(found.unread, place_of(str(path), row_number))
-        return found
-
     parts = blocks([path])
     opening = next(parts)
     check_columns(opening, conversations=False)
-    documents = parsed(chain([opening], parts), noted, leave)
+    documents = parsed(chain([opening], parts), document, leave, tally)
     first = next(documents, None)
     if first is None:
         raise InputError(f"{path} holds no text.", "It is empty, or every text in it is.", "Leave it out.")

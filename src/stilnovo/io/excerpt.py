@@ -8,17 +8,14 @@ files reads it in the same way, so that what is said of it is what would be said
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import json
-import lzma
 from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from stilnovo.io.streams import COMPRESSIONS, suffix_of, uncompressed_name
+from stilnovo.io.streams import COMPRESSIONS, decompressed, suffix_of, uncompressed_name
 
 EXCERPT_BYTES = 4 << 20  # of all files together
 SLICES = 16  # of a large file
@@ -48,6 +45,12 @@ class FileExcerpt:
         return self.scale == 1
 
 
+def even_places(most: int, total: int) -> list[int]:
+    """Choose at most `most` evenly spaced places among `total`, the first and the last included, in order."""
+    count = min(most, total)
+    return sorted({round(at * (total - 1) / max(1, count - 1)) for at in range(count)})
+
+
 def excerpt_of(
     files: Sequence[Path], folder: Path, *, most: int = EXCERPT_BYTES, spread: bool = True
 ) -> FileExcerpt:  # fmt: skip
@@ -62,8 +65,7 @@ def excerpt_of(
     sizes = [path.stat().st_size for path in files]
     if sum(sizes) <= most and not any(path.suffix.lower() in COMPRESSIONS for path in files):
         return FileExcerpt(tuple(files), 1.0, sum(sizes))
-    count = min(len(files), MOST_FILES)
-    chosen = [round(at * (len(files) - 1) / max(1, count - 1)) for at in range(count)] if spread else range(count)
+    chosen = even_places(MOST_FILES, len(files)) if spread else range(min(len(files), MOST_FILES))
     budget = sum(sizes[at] for at in chosen)
     taken = total = 0
     written, beginnings = list[Path](), list[str]()
@@ -90,7 +92,7 @@ def _take(path: Path, place: Path, most: int, spread: bool) -> tuple[int, int, b
         return _COLUMNS[kind](path, place, most)
     size = path.stat().st_size
     with path.open("rb") as raw:
-        stream: Any = _unpacked(path, raw)
+        stream: Any = decompressed(raw, path)
         head = stream.read(most)
         if packed:
             ended = not stream.read(1)
@@ -104,18 +106,6 @@ def _take(path: Path, place: Path, most: int, spread: bool) -> tuple[int, int, b
     kept = _CUTS.get(kind, _whole_lines)(head) if not lines else _whole_lines(head)
     place.write_bytes(kept)
     return len(kept), size, False
-
-
-def _unpacked(path: Path, raw: IO[bytes]) -> Any:
-    suffix = path.suffix.lower()
-    if suffix == ".zst":
-        import pyarrow
-
-        return pyarrow.CompressedInputStream(raw, "zstd")
-    openers: dict[str, Callable[..., Any]] = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile}
-    return openers[suffix](filename=raw) if suffix in (".bz2", ".xz") else (
-        gzip.GzipFile(fileobj=raw) if suffix == ".gz" else raw
-    )  # fmt: skip
 
 
 def _is_lines(head: bytes) -> bool:
@@ -157,21 +147,13 @@ def _whole_lines(head: bytes) -> bytes:
 
 def _whole_records(head: bytes) -> bytes:
     """A table's whole records: line ends inside quotes end none."""
-    end, parity = 0, 0
-    for at, line in _lines(head):
-        parity ^= line.count(b'"') & 1
-        if not parity:
-            end = at
-    return head[:end] if end else head
-
-
-def _lines(head: bytes) -> list[tuple[int, bytes]]:
-    at, found = 0, []
+    end = at = parity = 0
     for line in head.splitlines(keepends=True):
         at += len(line)
-        if line.endswith(b"\n"):
-            found.append((at, line))
-    return found
+        parity ^= line.count(b'"') & 1
+        if not parity and line.endswith(b"\n"):
+            end = at
+    return head[:end] if end else head
 
 
 def _whole_text(head: bytes) -> bytes:
@@ -229,7 +211,7 @@ def _parquet(path: Path, place: Path, most: int) -> tuple[int, int, bool]:
         wanted = max(1, rows * most // max(1, unpacked) // count)
         taken = 0
         with pq.ParquetWriter(place, file.schema_arrow) as out:
-            for group in sorted({round(at * (groups - 1) / max(1, count - 1)) for at in range(count)}):
+            for group in even_places(SLICES, groups):
                 batch = next(file.iter_batches(batch_size=wanted, row_groups=[group]), None)
                 if batch is not None:
                     out.write_batch(batch)
@@ -257,7 +239,7 @@ def _arrow(path: Path, place: Path, most: int) -> tuple[int, int, bool]:
         count = min(SLICES, len(batches))
         wanted, taken = max(1, rows * most // size // count), 0
         with pa.ipc.new_stream(str(place), schema) as out:
-            for at in sorted({round(at * (len(batches) - 1) / max(1, count - 1)) for at in range(count)}):
+            for at in even_places(SLICES, len(batches)):
                 part = batches[at].slice(0, wanted)
                 out.write_batch(part)
                 taken += part.num_rows

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from stilnovo.errors import InputError, reported
 from stilnovo.io import sample
-from stilnovo.io.bad_rows import BadRow, stop
+from stilnovo.io.bad_rows import BadRow, Tally, stop
 from stilnovo.io.formats import READERS, Part, Row, json_row
 from stilnovo.io.streams import COMPRESSIONS, open_stream, suffix_of
 
@@ -144,9 +144,12 @@ def rows_of(block: RowBlock) -> Iterator[tuple[int, Row | BadRow]]:
 
 
 def parsed(
-    blocks: Iterable[RowBlock], parse: Callable[[Row, int], Parsed], on_bad: Callable[[str, BadRow], None] = stop
-) -> Iterator[Parsed]:
+    blocks: Iterable[RowBlock], parse: Callable[[Row, int], Parsed], on_bad: Callable[[str, BadRow], None] = stop,
+    tally: Tally | None = None,
+) -> Iterator[Parsed]:  # fmt: skip
     """Parse each row with `parse` (row, number); `on_bad` is called with place and fault of each bad row.
+
+    What an item says of its row that was not read (`unread`) is noted in `tally`, where there is one.
 
     Raises:
         InputError: for a file that cannot be read, or whatever `on_bad` raises: by default at the first bad row.
@@ -160,6 +163,8 @@ def parsed(
             except BadRow as bad:
                 on_bad(place_of(block.source, number), bad)
             else:
+                if tally is not None and (unread := getattr(item, "unread", None)):
+                    tally.note(unread, place_of(block.source, number))
                 yield item
 
 

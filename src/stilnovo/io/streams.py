@@ -22,13 +22,13 @@ _MARKS = {
 }  # fmt: skip
 
 
-def _zstd(path: Path) -> IO[bytes]:
+def _zstd(source: Path | IO[bytes]) -> IO[bytes]:
     import pyarrow
 
-    return BufferedReader(pyarrow.input_stream(path, compression="zstd"))
+    return BufferedReader(pyarrow.input_stream(source, compression="zstd"))
 
 
-_OPENERS: dict[str, Callable[[Path], Any]] = {
+_OPENERS: dict[str, Callable[[Any], Any]] = {
     ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstd,
 }  # fmt: skip
 COMPRESSIONS = tuple(_OPENERS)
@@ -42,6 +42,12 @@ def uncompressed_name(path: Path) -> str:
 def suffix_of(path: Path) -> str:
     """Suffix that decides a file's format, in lower case, without that of its compression."""
     return Path(uncompressed_name(path)).suffix.lower()
+
+
+def decompressed(raw: IO[bytes], path: Path) -> Any:
+    """Decompress an open file as its name says; as it is where the name says nothing."""
+    opener = _OPENERS.get(path.suffix.lower())
+    return raw if opener is None else opener(raw)
 
 
 @contextmanager

@@ -102,19 +102,26 @@ def open_model(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> tuple[Ll
     Raises:
         InputError: when it cannot be found, read or is not a supported Llama.
     """
-    tokenizer = tokenizers.open_tokenizer(spec.model)  # a broken one is told before gigabytes are read
-    return open_llama(spec, dtype=dtype), tokenizer
+    place = choose_device(spec.device)
+    reader, tokenizer = open_checkpoint(find_model(spec.model))
+    model = _placed(reader, spec, place, dtype)
+    del reader
+    gc.collect()  # the file's pages and metadata go before training starts
+    return model, tokenizer
 
 
 def open_llama(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> Llama:
     """Load a model as `open_model` does, without its tokenizer."""
     place = choose_device(spec.device)
-    reader = _reader(find_model(spec.model))
+    model = _placed(_reader(find_model(spec.model)), spec, place, dtype)
+    gc.collect()  # as there
+    return model
+
+
+def _placed(reader: WeightReader, spec: ModelSpec, place: torch.device, dtype: torch.dtype | None) -> Llama:
     if spec.adapter is not None:
         lora.stored(spec.adapter, reader.config, weights=False)  # a wrong one is told before gigabytes are read
     model = build(reader, spec.quantization, place, dtype or compute_dtype(place))
-    del reader
-    gc.collect()  # the file's pages and metadata go before training starts
     if spec.adapter is not None:
         lora.load(model, spec.adapter)
     return model

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from stilnovo.io.excerpt import even_places
 from stilnovo.report.numbers import decimal, drawable, rate
 from stilnovo.report.page import both_widths
 from stilnovo.report.plot import CHARACTER, EDGE, Drawing, Plane, Scale, fit, interval_text, numbers_of
@@ -127,8 +128,7 @@ def loss_values(metrics: Sequence[Mapping[str, Any]], unit: str = "nats per toke
 
 def evenly(rows: Sequence[Row], most: int) -> list[Row]:
     """Choose at most `most` evenly spaced rows, the first and the last included."""
-    places = {round(row * (len(rows) - 1) / (most - 1)) for row in range(most)} if rows else ()
-    return [rows[place] for place in sorted(places)]
+    return [rows[place] for place in even_places(most, len(rows))]
 
 
 def loss_chart(

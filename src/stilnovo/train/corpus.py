@@ -168,58 +168,55 @@ def supervised(conversation: Conversation, tokenizer: Tokenizer) -> IntArray:
 def supervised_all(
     conversations: Sequence[Conversation], tokenizer: Tokenizer, pack_tokens: int, what: str = "conversations"
 ) -> list[IntArray]:
-    """Encode conversations with a loss on the assistant's turns; none is longer than a pack, and none is without loss.
+    """Encode conversations with a loss on the assistant's turns; a piece without any loss token is dropped.
 
-    A conversation that is longer is split at its turns: every piece begins with the system turn and a question, and holds as
-    many whole exchanges as fit. Of an exchange that is longer than a pack by itself, the question loses its beginning. Both
-    are counted and said.
+    A conversation that is longer than a pack is split at its turns: every piece begins with the system turn and a question,
+    and holds as many whole exchanges as fit. Of an exchange that is longer than a pack by itself, the question loses its
+    beginning. Both are counted and said, of `what`.
     """
-    documents, split_talks, left, longest = list[IntArray](), 0, 0, 0
+    documents, split_talks, cut = list[IntArray](), 0, list[int]()
     for conversation in conversations:
-        whole = supervised(conversation, tokenizer)
-        if len(whole) - 1 <= pack_tokens:
-            documents += [whole] if bool((whole[1:] >= 0).any()) else []
-            continue
-        pieces, lost, length = _split_at_turns(conversation, tokenizer, pack_tokens)
-        documents += pieces
-        split_talks, left, longest = split_talks + bool(pieces), left + lost, max(longest, length)
-    lines = (
-        [f"{split_talks:,} {what} longer than {pack_tokens:,} tokens were split at their turns"] if split_talks else []
-    )
-    if left:
-        lines.append(
-            f"{left:,} questions lost their beginning: with the answer they are longer than {pack_tokens:,} tokens "
-            f"(data.pack_tokens); the longest has {longest:,}"
-        )
-    warn(lines, "" if what == "conversations" else f"{what}: ")
+        pieces = [supervised(conversation, tokenizer)]
+        if len(pieces[0]) - 1 > pack_tokens:
+            split_talks += 1
+            pieces, lengths = _split_at_turns(conversation, tokenizer, pack_tokens)
+            cut += lengths
+        documents += [piece for piece in pieces if (piece[1:] >= 0).any()]
+    if split_talks:
+        warn([f"{split_talks:,} {what} longer than {pack_tokens:,} tokens were split at their turns"])
+    if cut:
+        warn([
+            f"{len(cut):,} questions of {what} lost their beginning: with the answer they are longer than {pack_tokens:,} tokens "
+            f"(data.pack_tokens); the longest has {max(cut):,}"
+        ])  # fmt: skip
     return documents
 
 
 def _split_at_turns(
     conversation: Conversation, tokenizer: Tokenizer, pack_tokens: int
-) -> tuple[list[IntArray], int, int]:
-    """Pieces of a conversation that fit; also how many exchanges do not, and the length of the longest of them."""
+) -> tuple[list[IntArray], list[int]]:
+    """Split a conversation into pieces that fit; also returns the lengths of exchanges that do not by themselves."""
     messages = conversation.messages
     opening = messages[:1] if messages[0].role == "system" else ()
     ends = [at + 1 for at, turn in enumerate(messages) if turn.role == "assistant"]
-    exchanges = [messages[a:b] for a, b in itertools.pairwise([len(opening), *ends])]
-    pieces, lost, longest = list[IntArray](), 0, 0
-    held: tuple[Message, ...] = ()
-    encoded: IntArray | None = None
-    for exchange in exchanges:
-        longer = coded(*tokenizer.supervised((*opening, *held, *exchange)))
-        if len(longer) - 1 > pack_tokens and held:
-            pieces, held = [*pieces, *([] if encoded is None else [encoded])], ()
-            longer = coded(*tokenizer.supervised((*opening, *exchange)))
-        if len(longer) - 1 > pack_tokens:
-            lost, longest, encoded = lost + 1, max(longest, len(longer)), None
-            begin = int(np.argmax(longer >= 0)) if bool((longer >= 0).any()) else 0
+    pieces, cut = list[IntArray](), list[int]()
+    begun: tuple[Message, ...] = ()  # exchanges of the last piece, while more of them fit
+    for begin, end in itertools.pairwise([len(opening), *ends]):
+        exchange = messages[begin:end]
+        piece = coded(*tokenizer.supervised((*opening, *begun, *exchange)))
+        if begun and len(piece) - 1 <= pack_tokens:
+            pieces[-1], begun = piece, (*begun, *exchange)
+            continue
+        if begun:
+            piece = coded(*tokenizer.supervised((*opening, *exchange)))
+        begun = exchange
+        if len(piece) - 1 > pack_tokens:
+            cut.append(len(piece))
             # An answer that is itself longer is cut like a document, the end of its question before it.
-            pieces.append(longer[max(0, min(len(longer) - pack_tokens - 1, begin - pack_tokens // 2)) :])
-        else:
-            held, encoded = (*held, *exchange), longer
-    pieces += [] if encoded is None else [encoded]
-    return [piece for piece in pieces if bool((piece[1:] >= 0).any())], lost, longest
+            answer = int((piece >= 0).argmax())
+            piece, begun = piece[max(0, min(len(piece) - pack_tokens - 1, answer - pack_tokens // 2)) :], ()
+        pieces.append(piece)
+    return pieces, cut
 
 
 def turns(*messages: Message) -> list[dict[str, Any]]:

@@ -21,15 +21,16 @@ from stilnovo.data.packing import IntArray, PackedCorpus, PackIndex
 from stilnovo.data.shards import MappedDocuments, is_prepared
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import BadRow
-from stilnovo.io.excerpt import FileExcerpt, excerpt_of
+from stilnovo.io.excerpt import FileExcerpt, even_places, excerpt_of
 from stilnovo.io.rows import files_of, iter_rows
 from stilnovo.plan.choice import Plan
+from stilnovo.plan.speed import speed
 from stilnovo.recipe import Recipe
 from stilnovo.text.tokenizer import Tokenizer, open_tokenizer
-from stilnovo.train import corpus as training_data
 from stilnovo.train.corpus import Corpus, lengths_of
-from stilnovo.train.objectives.base import objective_of
+from stilnovo.train.objectives.base import objective_of, read_corpus
 from stilnovo.train.optimizer import warmup_of
+from stilnovo.train.planning import card_of
 from stilnovo.train.preparation import Preparation
 from stilnovo.train.steps import planned_steps
 
@@ -102,7 +103,7 @@ class DataSeen:
         """
         documents, sides = self.corpus.packed.documents, 2 if self.recipe.train.task == "dpo" else 1
         count = len(self.lengths) // sides
-        chosen = sorted({round(at * (count - 1) / max(1, rows - 1)) for at in range(min(rows, count))})
+        chosen = even_places(rows, count)
         return [self._runs(documents[sides * at + side]) for at in chosen for side in range(sides)]
 
     def _runs(self, document: IntArray) -> list[tuple[str, bool]]:
@@ -141,10 +142,7 @@ def look(recipe: Recipe) -> DataSeen:
     """
     with _excerpted(recipe) as (chosen, excerpt):
         tokenizer = open_tokenizer(recipe.model.name)
-        with training_data.remarks() as said:
-            read = objective_of(chosen).read(tokenizer)
-        read = Corpus(read.packed, read.held_out, read.sha256, tuple(said))
-        return _seen(recipe, read, tokenizer, excerpt)
+        return _seen(recipe, read_corpus(objective_of(chosen), tokenizer), tokenizer, excerpt)
 
 
 def dry_run(recipe: Recipe, folder: Path, *, resume: bool = False) -> DryRun:
@@ -165,27 +163,11 @@ def dry_run(recipe: Recipe, folder: Path, *, resume: bool = False) -> DryRun:
     packed = prepared.corpus.packed if seen.scale == 1 else PackedCorpus((), whole, recipe.data.pack_tokens)
     steps = planned_steps(packed, recipe.train)
     plan, seconds = prepared.plan, None
-    if plan is not None and plan.speed.seconds and _on_card(prepared):
-        cost = objective_of(recipe).cost(seen.loss_share)
-        once = _speed(plan, prepared, cost)
-        seconds = steps * recipe.train.accumulation * once
+    if plan is not None and plan.speed.seconds and prepared.device.type == "cuda":
+        cost, length = prepared.objective.cost(seen.loss_share), prepared.objective.document_tokens(plan.run.tokens)
+        once = speed(plan.run, plan.levers, card_of(prepared.device), length, cost)
+        seconds = steps * recipe.train.accumulation * once.seconds
     return DryRun(seen, plan, steps, warmup_of(steps, recipe.train), seconds)
-
-
-def _on_card(prepared: Preparation) -> bool:
-    from stilnovo.model.load import choose_device
-
-    return choose_device(prepared.recipe.model.device).type == "cuda"
-
-
-def _speed(plan: Plan, prepared: Preparation, cost: object) -> float:
-    from stilnovo.model.load import choose_device
-    from stilnovo.plan.speed import speed
-    from stilnovo.train.planning import card_of
-
-    card = card_of(choose_device(prepared.recipe.model.device))
-    length = prepared.objective.document_tokens(plan.run.tokens)
-    return speed(plan.run, plan.levers, card, length, cost).seconds  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -262,9 +244,5 @@ def task_for(paths: Sequence[str]) -> str:
     if any(is_prepared(Path(path).expanduser()) for path in paths):
         return "text"
     files = files_of(path for path in paths if path not in corpora.SOURCES or Path(path).exists())
-    shapes = [shape for rows in _first_rows(files[:1]) if (shape := shape_of(rows)) is not None]
-    return "text" if not shapes else "dpo" if shapes[0] == "preference" else "sft"
-
-
-def _first_rows(files: Sequence[Path]) -> list[tuple[str, ...]]:
-    return [seen.columns for seen in _rows(files)]
+    shape = next((shape_of(seen.columns) for seen in _rows(files[:1])), None)
+    return "text" if shape is None else "dpo" if shape == "preference" else "sft"

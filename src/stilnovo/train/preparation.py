@@ -6,7 +6,6 @@ Only the model's configuration and tokenizer are opened here. `TrainingRun` goes
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from stilnovo.model.load import choose_device
 from stilnovo.recipe import FREE_AT_RESUME, Recipe, keys, load, plain_reason, refuse_ignored_keys, value_of
 from stilnovo.text.tokenizer import open_tokenizer
 from stilnovo.train import planning
-from stilnovo.train.corpus import Corpus, remarks
-from stilnovo.train.objectives.base import objective_of
+from stilnovo.train.corpus import Corpus
+from stilnovo.train.objectives.base import objective_of, read_corpus
 from stilnovo.train.stage import check_frozen, find_frozen
 from stilnovo.train.trackers import check_installed
 
@@ -25,6 +24,7 @@ class Preparation:
     """A checked recipe with its data, ready for a model.
 
     Attributes:
+        device: Where the training runs.
         shape: What the memory plan knows of the training.
         plan: What the step is done by; None where torch's autograd does it.
         frozen: The folder of the adapter on which the new one is learnt; None: on the base alone.
@@ -35,7 +35,7 @@ class Preparation:
     """
 
     def __init__(self, recipe: Recipe, folder: Path, *, resume: bool = False) -> None:
-        device = choose_device(recipe.model.device)
+        self.device = device = choose_device(recipe.model.device)
         refuse_ignored_keys(recipe, on_card=device.type == "cuda")
         check_installed(recipe.train.trackers)
         before = _noted(folder, recipe, resume)
@@ -49,9 +49,7 @@ class Preparation:
         # Runs on conversations and pairs once learnt all of them whatever data.held_out said; begun so, they go on so.
         whole = recipe.train.task != "text" and before.get("held_out_documents") == 0
         self.objective = objective_of(recipe.changed({"data.held_out": 0}) if whole else recipe)
-        with remarks() as lines:
-            read = self.objective.read(self.tokenizer)
-        self.corpus = replace(read, remarks=tuple(lines))
+        self.corpus = read_corpus(self.objective, self.tokenizer)
         _check_length(self.corpus, self.shape.config.max_positions)
         if before.get("data_sha256", self.corpus.sha256) != self.corpus.sha256:
             # The same names may hold other texts by now; the position in the data would then mean something else.

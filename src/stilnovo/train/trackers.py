@@ -14,6 +14,7 @@ import math
 import os
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
@@ -42,7 +43,7 @@ def scalars(row: dict[str, Any]) -> dict[str, float]:
     }
 
 
-class Tracker(Observer):
+class Tracker(Observer, ABC):
     """An observer that sends every step's figures to a package; a resumed training appends to its earlier run.
 
     Attributes:
@@ -74,21 +75,21 @@ class Tracker(Observer):
         """See `Observer.end`."""
         self.close(status)
 
+    @abstractmethod
     def open(self, run: ObservedRun) -> None:
         """Open the tracker's run, or go on with it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log(self, step: int, figures: dict[str, float]) -> None:
         """Log the figures of a step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log_samples(self, step: int, samples: list[dict[str, str]]) -> None:
         """Log the answers (`prompt`, `answer`) generated at a step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self, status: str) -> None:
         """Close the tracker's run."""
-        raise NotImplementedError
 
 
 class TensorBoard(Tracker):

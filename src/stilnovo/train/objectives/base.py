@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stilnovo.plan.speed import ObjectiveCost
@@ -53,6 +54,15 @@ class Objective(ABC):
     def evaluate(self, passes: Passes, rows: HeldOutRows, tokenizer: Tokenizer) -> tuple[dict[str, float], str] | None:
         """Evaluate the held-out rows with the trained model: figures and one line of text; None where there are none."""
         return None
+
+
+def read_corpus(objective: Objective, tokenizer: Tokenizer) -> Corpus:
+    """Read an objective's data as `Objective.read` does, with what was said meanwhile as the corpus's `remarks`."""
+    from stilnovo.train.corpus import remarks
+
+    with remarks() as lines:
+        read = objective.read(tokenizer)
+    return replace(read, remarks=tuple(lines))
 
 
 def objective_of(recipe: Recipe) -> Objective:
