@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections.abc import Sequence
@@ -237,6 +238,8 @@ def test_a_run_begun_before_goes_on_as_it_began(
         stream = iter(old.trainer.stream)
         old.folder.append_metrics(old.trainer.train_step([next(stream)]))
         old.trainer.save()
+    del old, stream  # its process is gone, and with it the lock on the folder
+    gc.collect()
     again = TrainingRun(recipe, tmp_path / "run", resume=True)
     assert len(again.corpus.packed.documents) == len(CHATS) and not again.corpus.held_out
     again.train()

@@ -28,7 +28,7 @@ from stilnovo.train.objectives.base import objective_of
 from stilnovo.train.run import TrainingRun
 
 GUARD = {"guard.every": 2, "guard.tasks": ["sample_questions"], "guard.items": 8, "guard.texts": ["PROTECTED"]}
-REHEARSAL = {"data.rehearsal": ["CHATS"], "data.pack_tokens": 128}
+REHEARSAL = {"data.rehearsal": ["CHATS"], "data.pack_tokens": 160}
 LOSING = {**GUARD, "train.learning_rate": 0.05, "guard.tolerance_percent": 0, "train.steps": 6}
 #: For each key: a recipe in which it may act, and the value to which it is changed. FILES are names of files made below.
 CASES: dict[str, tuple[dict[str, Any], Any]] = {
