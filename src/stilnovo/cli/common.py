@@ -52,6 +52,13 @@ Device = Annotated[str, _DEVICE]
 OptionalDevice = Annotated[str | None, _DEVICE]
 
 RecipeName = Annotated[str, typer.Option(metavar="NAME", help="Name of a shipped recipe, or a YAML file.")]
+OptionalRecipe = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Name of a shipped recipe, or a YAML file (default: demo; with --resume the one of the run in --out).",
+    ),
+]
 RecipeKeys = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key, section.key=value (may be given several times)."),

@@ -14,6 +14,7 @@ from stilnovo.cli.common import (
     OptionalDevice,
     OptionalModel,
     OptionalQuantization,
+    OptionalRecipe,
     Out,
     RecipeKeys,
     ShownRows,
@@ -32,13 +33,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Name of a shipped recipe, or a YAML file (default: demo; with --resume the one of the run in --out).",
-        ),
-    ] = None,
+    recipe: OptionalRecipe = None,
     model: OptionalModel = None,
     data: Annotated[
         list[str] | None,
