@@ -36,7 +36,7 @@ class Source:
         patterns: Which of its files are the corpus, against the path inside the data set.
         licence: As its card states it.
         clean: How its texts are cleaned unless told otherwise.
-        text_bytes: About how many bytes of text it holds, as the hub lists it; None: not known.
+        text_bytes: About how many bytes of text it holds, an estimate from listed sizes; None: not known.
     """
 
     repository: str
