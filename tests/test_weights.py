@@ -24,8 +24,12 @@ from conftest import TINY, write_weights
 from stilnovo.errors import InputError
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, LlamaConfig, random_source
-from stilnovo.model.load import build, choose_device
+from stilnovo.model.load import build, choose_device, open_llama
 from stilnovo.model.weights import GGUF_TYPES, GGUFReader, SafetensorsReader
+from stilnovo.recipe import Recipe
+from stilnovo.spec import ModelSpec
+from stilnovo.text.tokenizer import open_tokenizer
+from stilnovo.train.planning import run_of
 
 CPU = torch.device("cpu")
 CONFIG = LlamaConfig(
@@ -213,6 +217,30 @@ def test_truncated_gguf_is_refused(keep: float, tmp_path: Path) -> None:
         load(path)
     assert 2 <= len(str(caught.value).splitlines()) <= 3
     assert "m.gguf" in str(caught.value)
+
+
+def test_a_training_reads_the_metadata_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plan, tokenizer and weights of a GGUF file come from one reading, which the opened model does not keep."""
+
+    def more(writer: gguf.GGUFWriter) -> None:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_token_list(["a", "b", "ab", *(f"t{i}" for i in range(61))])
+        writer.add_token_merges(["a b"])
+        writer.add_eos_token_id(63)
+
+    readings = []
+    begin = gguf.GGUFReader.__init__
+    monkeypatch.setattr(
+        gguf.GGUFReader, "__init__", lambda self, path, *more: readings.append(path) or begin(self, path, *more)
+    )
+    path = tmp_path / "m.gguf"
+    for number in (1, 2):
+        write(path, Kind.Q8_0, drop="tokens", more=more)
+        recipe = Recipe().changed({"model.name": str(path), "model.quantization": "none", "model.device": "cpu"})
+        assert run_of(recipe, torch.device("cpu")).config.layers == 1
+        assert open_tokenizer(str(path)).encode("ab") == [2]
+        open_llama(ModelSpec(str(path), quantization="none", device="cpu"))
+        assert len(readings) == number
 
 
 def test_wrong_magic(tmp_path: Path) -> None:

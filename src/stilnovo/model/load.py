@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles, find_model
+from stilnovo.io import gguf_file
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear, quantized_linear
@@ -106,6 +107,7 @@ def open_model(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> tuple[Ll
     reader, tokenizer = open_checkpoint(find_model(spec.model))
     model = _placed(reader, spec, place, dtype)
     del reader
+    gguf_file.forget()
     gc.collect()  # the file's pages and metadata go before training starts
     return model, tokenizer
 
@@ -114,6 +116,7 @@ def open_llama(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> Llama:
     """Load a model as `open_model` does, without its tokenizer."""
     place = choose_device(spec.device)
     model = _placed(_reader(find_model(spec.model)), spec, place, dtype)
+    gguf_file.forget()
     gc.collect()  # as there
     return model
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stilnovo.errors import InputError, reported
+from stilnovo.io.gguf_file import gguf_contents
 from stilnovo.plan.shape import LlamaConfig, config_from_json, read_json, sensible
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -153,21 +154,19 @@ class GGUFReader:
     """A GGUF file of a Llama; `fields` holds its metadata as plain Python values."""
 
     def __init__(self, path: Path) -> None:
-        import gguf
-
         self.path = path
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise InputError(f"{path} is not a GGUF file.", "It does not begin with 'GGUF'.", "Give another file.")
         with _damage(path):  # the package raises whatever numpy does on a short file
-            reader = gguf.GGUFReader(str(path))
-            self.fields: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
+            contents = gguf_contents(path)
+        self.fields = contents.fields
         if (architecture := self.fields.get("general.architecture")) != "llama":
             raise InputError(
                 f"The GGUF architecture {architecture!r} is not supported.", f"In {path}.", "Supported: 'llama'."
             )
-        self._tensors = {t.name: t for t in reader.tensors}
-        if unknown := sorted({t.tensor_type.name for t in reader.tensors} - set(GGUF_TYPES)):
+        self._tensors = {t.name: t for t in contents.tensors}
+        if unknown := sorted({t.tensor_type.name for t in contents.tensors} - set(GGUF_TYPES)):
             raise InputError(
                 f"The GGUF file uses a tensor type that is not supported: {', '.join(unknown)}.",
                 f"In {path}.", f"Supported: {', '.join(GGUF_TYPES)}.",

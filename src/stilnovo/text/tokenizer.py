@@ -21,6 +21,7 @@ from tokenizers import Tokenizer as Fast
 
 from stilnovo.errors import InputError, reported
 from stilnovo.hub import find_model
+from stilnovo.io.gguf_file import gguf_contents
 from stilnovo.text import template as chat
 from stilnovo.text.template import AssistantText, Message, Special, TemplatePiece
 
@@ -163,15 +164,11 @@ def open_tokenizer(name: str) -> Tokenizer:
     if path.is_dir() and not (path / "config.json").is_file() and (path / "tokenizer.model").is_file():
         return from_folder(path)
     files = find_model(name)
-    return from_folder(files.path) if files.kind == "folder" else from_gguf(_gguf_fields(files.path))
-
-
-def _gguf_fields(path: Path) -> dict[str, Any]:
-    import gguf
-
-    with reported(f"{path} cannot be read as GGUF.", "Fetch the file again."):  # the package raises whatever numpy does
-        fields = gguf.GGUFReader(str(path)).fields
-        return {key: field.contents() for key, field in fields.items() if key.startswith("tokenizer.")}
+    if files.kind == "folder":
+        return from_folder(files.path)
+    with reported(f"{files.path} cannot be read as GGUF.", "Fetch the file again."):  # whatever numpy raises
+        fields = gguf_contents(files.path).fields
+    return from_gguf(fields)
 
 
 def from_folder(folder: Path) -> Tokenizer:
