@@ -31,6 +31,7 @@ def data_parts(seen: DataSeen, rows: int) -> Iterator[object]:
         )
     for rows_seen in seen.rows:
         yield f"{rows_seen.file}: rows of the shape {rows_seen.shape}; columns {', '.join(rows_seen.columns)}"
+    yield from seen.corpus.prepared
     yield from _examples(seen, rows)
     own = len(seen.lengths)
     mean = sum(seen.lengths) / max(1, own)
@@ -98,6 +99,7 @@ def data_facts(seen: DataSeen, rows: int) -> dict[str, Any]:
         "packs": seen.packs, "loss_share": seen.loss_share, "longest": max(seen.lengths, default=0), "longer_than_a_pack": seen.longer,
         "duplicates": seen.duplicates, "lengths": {str(limit): count for limit, count in buckets(seen.lengths).items()},
         "rows": [asdict(each) for each in seen.rows], "remarks": list(seen.corpus.remarks),
+        "prepared": list(seen.corpus.prepared),
         "examples": [[{"text": text, "loss": learnt} for text, learnt in runs] for runs in seen.rendered(rows)],
     }  # fmt: skip
 

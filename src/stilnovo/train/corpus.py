@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 import logging
@@ -34,13 +35,15 @@ HeldOutRows = tuple[Any, ...]  # documents, conversations or pairs, as the objec
 class Corpus:
     """Packed training documents and the held-out rows; the digest covers everything that was read.
 
-    `remarks` are the lines that were logged while it was read: what was left out and why, what is odd about the template.
+    `remarks` are the lines that were logged while it was read: what was left out and why, what is odd about the template;
+    `prepared` says of each prepared corpus what it holds.
     """
 
     packed: PackedCorpus
     held_out: HeldOutRows
     sha256: str
     remarks: tuple[str, ...] = ()
+    prepared: tuple[str, ...] = ()
 
     @property
     def held_out_texts(self) -> list[str]:
@@ -49,17 +52,19 @@ class Corpus:
 
 
 class Joined(LazySequence[IntArray]):
-    """Two lists of documents as one, without copying."""
+    """Several lists of documents as one, without copying."""
 
-    def __init__(self, first: Sequence[IntArray], second: Sequence[IntArray]) -> None:
-        self._first, self._second = first, second
+    def __init__(self, *parts: Sequence[IntArray]) -> None:
+        self.parts = parts
+        self._ends = list(itertools.accumulate(len(part) for part in parts))
 
     def __len__(self) -> int:
-        return len(self._first) + len(self._second)
+        return self._ends[-1] if self._ends else 0
 
     def item(self, at: int) -> IntArray:
         """One document."""
-        return self._first[at] if at < len(self._first) else self._second[at - len(self._first)]
+        part = bisect.bisect_right(self._ends, at)
+        return self.parts[part][at - (self._ends[part - 1] if part else 0)]
 
 
 def split(rows: Sequence[Row], held_out: float, seed: int) -> tuple[list[Row], list[Row]]:
@@ -238,5 +243,7 @@ def repeated(documents: list[IntArray], tokens: int, seed: int) -> list[IntArray
 
 def lengths_of(documents: Sequence[IntArray]) -> LongArray:
     """Length in tokens of each document; mapped ones know theirs."""
+    if isinstance(documents, Joined):
+        return np.concatenate([np.empty(0, np.int64), *map(lengths_of, documents.parts)])
     counted = documents.lengths if isinstance(documents, MappedDocuments) else [len(document) for document in documents]
     return np.asarray(counted, dtype=np.int64)

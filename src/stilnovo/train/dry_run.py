@@ -18,7 +18,7 @@ import numpy as np
 from stilnovo.data import corpora
 from stilnovo.data.conversations import shape_of
 from stilnovo.data.packing import IntArray, PackedCorpus, PackIndex
-from stilnovo.data.shards import MappedDocuments, is_prepared
+from stilnovo.data.shards import is_prepared
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import BadRow
 from stilnovo.io.excerpt import FileExcerpt, even_places, excerpt_of
@@ -208,15 +208,14 @@ def _seen(recipe: Recipe, read: Corpus, tokenizer: Tokenizer, excerpt: FileExcer
     if most is not None and scale > 1:
         scale = min(scale, max(1.0, most / max(1, taken)))
     documents = packed.documents
-    counted = [documents[at] for at in range(min(own, COUNTED))]
-    lengths = lengths_of(documents) if isinstance(documents, MappedDocuments) else lengths_of(counted)
+    counted = [documents[at] for at in even_places(COUNTED, own)]
     every = counted + [documents[at] for at in range(own, min(len(documents), own + COUNTED))]
     total = sum(max(0, len(document) - 1) for document in every)
     learnt = sum(int((document[1:] >= 0).sum()) for document in every)
     return DataSeen(
         recipe, read, tokenizer, () if excerpt is None else _rows(excerpt.files), scale,
         0 if excerpt is None else round(excerpt.total / excerpt.scale), 0 if excerpt is None else excerpt.total,
-        () if excerpt is None else excerpt.beginnings, [int(length) for length in lengths[:own]],
+        () if excerpt is None else excerpt.beginnings, lengths_of(documents)[:own].tolist(),
         learnt / max(1, total), len(counted) - len({document.tobytes() for document in counted}),
     )  # fmt: skip
 

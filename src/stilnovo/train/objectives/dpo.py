@@ -40,7 +40,7 @@ class PreferenceObjective(Objective):
     def read(self, tokenizer: Tokenizer) -> corpus.Corpus:
         """See `Objective.read`."""
         data = self.recipe.data
-        if any(is_prepared(Path(path)) for path in data.paths):
+        if any(is_prepared(Path(path).expanduser()) for path in data.paths):
             raise InputError(
                 "DPO learns from preference pairs.",
                 f"{', '.join(data.paths)}: a prepared corpus.",

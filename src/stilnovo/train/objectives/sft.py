@@ -12,6 +12,7 @@ from stilnovo.data.packing import IntArray, pack
 from stilnovo.errors import InputError
 from stilnovo.train import corpus
 from stilnovo.train.objectives.text import NextToken, TextObjective
+from stilnovo.train.prepared import OpenedTogether
 
 if TYPE_CHECKING:
     from stilnovo.text.tokenizer import Tokenizer
@@ -38,14 +39,14 @@ class ConversationObjective(TextObjective):
         learnt, held_out = corpus.split_distinct(conversations, data.held_out, self.recipe.train.seed)
         return corpus.supervised_all(learnt, tokenizer, data.pack_tokens), tuple(held_out), digest
 
-    def _prepared(self, folder: Path, tokenizer: Tokenizer) -> tuple[Sequence[IntArray], corpus.HeldOutRows, str]:
+    def _prepared(self, folders: Sequence[Path], tokenizer: Tokenizer) -> OpenedTogether:
         if not self.recipe.data.completion_only:
             raise InputError(
                 "data.completion_only has no effect on a prepared corpus.",
-                f"In {folder} only completions have a loss.",
+                f"In {', '.join(map(str, folders))} only completions have a loss.",
                 "Leave it out, or give the rows themselves with --data.",
             )
-        return super()._prepared(folder, tokenizer)
+        return super()._prepared(folders, tokenizer)
 
     def held_out_row(self, row: Any) -> dict[str, Any]:
         """See `Objective.held_out_row`."""

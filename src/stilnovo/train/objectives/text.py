@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from stilnovo.data.conversations import read_conversations
 from stilnovo.data.packing import IntArray, PackedCorpus, pack_index, truncated_index
-from stilnovo.data.shards import is_prepared, open_prepared
-from stilnovo.data.sources import Document, training_text
+from stilnovo.data.sources import training_text
 from stilnovo.errors import InputError
 from stilnovo.plan.speed import ObjectiveCost
 from stilnovo.train import corpus
 from stilnovo.train.objectives.base import Objective
+from stilnovo.train.prepared import OpenedTogether, open_together, prepared_folders
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class TextObjective(Objective):
-    """Language modelling on texts or on a prepared corpus; some texts may become reading-comprehension conversations."""
+    """Language modelling on texts or on prepared corpora; some texts may become reading-comprehension conversations."""
 
     answers_only = False
 
@@ -52,23 +50,20 @@ class TextObjective(Objective):
         return documents, tuple(held_out), digest
 
     def read(self, tokenizer: Tokenizer) -> corpus.Corpus:
-        """See `Objective.read`; a prepared folder is opened as it is."""
+        """See `Objective.read`; prepared folders are opened as they are."""
         data = self.recipe.data
         if data.rehearsal or data.comprehension or self.answers_only:
             corpus.warn_of_template(tokenizer)
+        folders, prepared = prepared_folders(data.paths), tuple[str, ...]()
         documents: Sequence[IntArray]
-        folder = Path(data.paths[0])
-        prepared = is_prepared(folder)
-        if len(data.paths) > 1 and (corpora := [path for path in data.paths if is_prepared(Path(path))]):
-            raise InputError(
-                "A prepared corpus is learnt alone.", f"Named together: {', '.join(data.paths)}; prepared: {', '.join(corpora)}.",
-                "Name one, or prepare all files into one folder: stilnovo prepare FILE FILE --out prepared.",
-            )  # fmt: skip
-        documents, held_out, digest = self._prepared(folder, tokenizer) if prepared else self.documents(tokenizer)
-        lengths, anchored = corpus.lengths_of(documents), None
+        if folders:
+            documents, held_out, digest, prepared = self._prepared(folders, tokenizer)
+        else:
+            documents, held_out, digest = self.documents(tokenizer)
+        anchored = None
         if data.rehearsal:
             conversations, rehearsal_digest = corpus.read_chats(read_conversations, data.rehearsal, None)
-            wanted = round(data.rehearsal_share / (1 - data.rehearsal_share) * int(lengths.sum()))
+            wanted = round(data.rehearsal_share / (1 - data.rehearsal_share) * int(corpus.lengths_of(documents).sum()))
             talks = corpus.supervised_all(conversations, tokenizer, data.pack_tokens, "rehearsal conversations")
             if not talks:
                 raise InputError(
@@ -77,23 +72,21 @@ class TextObjective(Objective):
                 )  # fmt: skip
             rehearsal = corpus.repeated(talks, wanted, self.recipe.train.seed)
             anchored, documents = len(documents), corpus.Joined(documents, rehearsal)
-            lengths = np.concatenate([lengths, corpus.lengths_of(rehearsal)])
             digest = hashlib.sha256(f"{digest}{rehearsal_digest}".encode()).hexdigest()
         index = truncated_index if data.rows == "truncated" else pack_index
-        packed = PackedCorpus(documents, index(lengths, data.pack_tokens), data.pack_tokens, anchored)
-        return corpus.Corpus(packed, held_out, digest)
+        packed = PackedCorpus(
+            documents, index(corpus.lengths_of(documents), data.pack_tokens), data.pack_tokens, anchored
+        )
+        return corpus.Corpus(packed, held_out, digest, prepared=prepared)
 
-    def _prepared(self, folder: Path, tokenizer: Tokenizer) -> tuple[Sequence[IntArray], corpus.HeldOutRows, str]:
-        data = self.recipe.data
-        if data.comprehension:
+    def _prepared(self, folders: Sequence[Path], tokenizer: Tokenizer) -> OpenedTogether:
+        if self.recipe.data.comprehension:
             raise InputError(
-                "data.comprehension has no effect on a prepared corpus.", f"{folder} holds tokens, not texts.",
+                "data.comprehension has no effect on a prepared corpus.",
+                f"{', '.join(map(str, folders))}: tokens, not texts.",
                 "Leave it out, or give the texts themselves with --data.",
-            )  # fmt: skip
-        opened = open_prepared(folder, tokenizer.fingerprint())
-        texts = opened.held_out[: round(data.held_out * (len(opened.documents) + len(opened.held_out)))]
-        documents = opened.documents if data.max_documents is None else opened.documents[: data.max_documents]
-        return documents, tuple(Document(str(at), "", text) for at, text in enumerate(texts)), opened.sha256
+            )
+        return open_together(folders, tokenizer, self.recipe.data)
 
     def loss(self) -> NextToken:
         """See `Objective.loss`."""

@@ -1,0 +1,170 @@
+"""Several prepared corpora are learnt together, each whole, and what one holds out is never learnt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stilnovo.data.prepare import prepare
+from stilnovo.data.shards import open_prepared
+from stilnovo.data.work import PreparationSettings
+from stilnovo.errors import InputError
+from stilnovo.recipe import Recipe
+from stilnovo.runlog import RunFolder
+from stilnovo.text.tokenizer import Tokenizer, open_tokenizer
+from stilnovo.train.corpus import Corpus
+from stilnovo.train.dry_run import look
+from stilnovo.train.objectives.base import objective_of, read_corpus
+from stilnovo.train.run import TrainingRun
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_folder: Path) -> Tokenizer:
+    return open_tokenizer(str(tiny_folder))
+
+
+def rows(folder: Path, name: str, objects: list[dict[str, Any]]) -> Path:
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in objects), encoding="utf-8")
+    return path
+
+
+def made(folder: Path, tokenizer: Tokenizer, name: str, count: int, held_out: float = 0.2) -> Path:
+    """A prepared corpus of `count` texts, some of them held out."""
+    texts = [{"text": f"Testo {name} numero {at}: " + "parola " * (at % 7 + 1)} for at in range(count)]
+    source = rows(folder, name, texts)
+    return prepare(
+        PreparationSettings((str(source),), held_out=held_out), tokenizer, "tiny", folder / f"p{name}"
+    ).folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> list[Path]:
+    work = tmp_path_factory.mktemp("prepared")
+    return [made(work, tokenizer, name, count) for name, count in (("a", 60), ("b", 50), ("c", 9))]
+
+
+def recipe(model: Path, *paths: Path | str, **data: Any) -> Recipe:
+    return Recipe.model_validate({
+        "model": {"name": str(model), "quantization": "none", "device": "cpu"},
+        "lora": {"r": 2, "dropout": 0.1}, "data": {"paths": [str(path) for path in paths], "pack_tokens": 64, **data},
+        "train": {"steps": 6, "accumulation": 2, "checkpoint_every": 2},
+    })  # fmt: skip
+
+
+def read(chosen: Recipe, tokenizer: Tokenizer) -> Corpus:
+    return read_corpus(objective_of(chosen), tokenizer)
+
+
+def texts_of(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
+    return [tokenizer.decode(document.tolist()) for document in corpus.packed.documents]
+
+
+def test_every_corpus_is_learnt_and_none_of_the_held_out(
+    tiny_folder: Path, folders: list[Path], tokenizer: Tokenizer
+) -> None:
+    opened = [open_prepared(folder) for folder in folders]
+    expected = [tokenizer.decode(each.tolist()) for part in opened for each in part.documents]
+    corpus = read(recipe(tiny_folder, *folders, held_out=0.5), tokenizer)
+    assert texts_of(corpus, tokenizer) == expected
+    assert corpus.held_out_texts == [text for part in opened for text in part.held_out]
+    assert corpus.held_out_texts
+    assert not {*corpus.held_out_texts} & {text.removesuffix("<|im_end|>") for text in expected}
+    assert corpus.packed.tokens == sum(int((part.documents.lengths - 1).sum()) for part in opened)
+    assert [line.partition(":")[0] for line in corpus.prepared] == list(map(str, folders))
+
+
+def test_one_alone_is_as_it_was(tiny_folder: Path, folders: list[Path], tokenizer: Tokenizer) -> None:
+    corpus = read(recipe(tiny_folder, folders[0], held_out=0), tokenizer)
+    assert corpus.sha256 == open_prepared(folders[0]).sha256
+    assert len(corpus.packed.documents) == len(open_prepared(folders[0]).documents)
+    assert corpus.held_out == ()
+
+
+def test_the_digest_knows_the_corpora_and_their_order(
+    tiny_folder: Path, folders: list[Path], tokenizer: Tokenizer
+) -> None:
+    a, b, c = folders
+    digests = [
+        read(recipe(tiny_folder, *named), tokenizer).sha256 for named in ((a, b), (b, a), (a, c), (a,), (a, b, c))
+    ]
+    assert len({*digests}) == len(digests)
+
+
+def test_as_many_as_asked_for_of_all(tiny_folder: Path, folders: list[Path], tokenizer: Tokenizer) -> None:
+    every = texts_of(read(recipe(tiny_folder, *folders), tokenizer), tokenizer)
+    for most in (1, 55, 1000):
+        some = read(recipe(tiny_folder, *folders, max_documents=most), tokenizer)
+        assert texts_of(some, tokenizer) == every[:most]
+
+
+def test_with_rehearsal(tiny_folder: Path, folders: list[Path], tokenizer: Tokenizer, tmp_path: Path) -> None:
+    talk = {"prompt": "Come stai?", "completion": "Bene."}
+    more = {"rehearsal": [str(rows(tmp_path, "talks", [talk]))], "rehearsal_share": 0.3}
+    corpus = read(recipe(tiny_folder, *folders, **more), tokenizer)
+    own = sum(len(open_prepared(folder).documents) for folder in folders)
+    assert corpus.packed.anchored == own < len(corpus.packed.documents)
+
+
+def test_a_resumed_run_ends_as_if_nothing_had_been(tiny_folder: Path, folders: list[Path], tmp_path: Path) -> None:
+    chosen = recipe(tiny_folder, *folders[:2])
+    TrainingRun(chosen, tmp_path / "whole").train()
+    cut = TrainingRun(chosen, tmp_path / "cut")
+    step = cut.trainer.train_step
+
+    def stopped(batches: list[Any]) -> dict[str, Any]:
+        if cut.trainer.step == 3:
+            raise KeyboardInterrupt
+        return step(batches)
+
+    cut.trainer.train_step = stopped  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        cut.train()
+    TrainingRun(chosen, tmp_path / "cut", resume=True).train()
+    whole, resumed = ([row["loss"] for row in RunFolder(tmp_path / name).metrics()] for name in ("whole", "cut"))
+    assert whole == resumed
+    others = recipe(tiny_folder, *folders[1::-1])
+    with pytest.raises(InputError, match=r"data\.paths"):
+        TrainingRun(others, tmp_path / "cut", resume=True)
+
+
+def test_the_description_names_each(tiny_folder: Path, folders: list[Path]) -> None:
+    seen = look(recipe(tiny_folder, *folders, held_out=0))
+    own = [len(open_prepared(folder).documents) for folder in folders]
+    assert seen.documents == sum(own) == len(seen.lengths)
+    for line, folder, count in zip(seen.corpus.prepared, folders, own, strict=True):
+        assert f"{folder}: a prepared corpus of {count:,} documents" in line
+
+
+def test_with_other_files_it_is_refused_by_name(
+    tiny_folder: Path, folders: list[Path], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    plain = rows(tmp_path, "plain", [{"text": "Una riga."}])
+    for paths in ((folders[0], plain), (plain, folders[0]), ("sample", *folders)):
+        with pytest.raises(InputError, match=r"(?s)not learnt together.*stilnovo prepare (\S*plain|sample)"):
+            read(recipe(tiny_folder, *paths), tokenizer)
+    with pytest.raises(InputError, match="named twice"):
+        read(recipe(tiny_folder, folders[0], folders[1], folders[0] / ".." / folders[0].name), tokenizer)
+
+
+def test_one_for_another_tokenizer_is_refused_by_name(
+    tiny_folder: Path, folders: list[Path], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    other = made(tmp_path, tokenizer, "other", 4)
+    manifest = json.loads((other / "corpus.json").read_text(encoding="utf-8"))
+    manifest["tokenizer"]["fingerprint"] = "0" * 64
+    (other / "corpus.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(InputError, match="pother was prepared for another tokeniser"):
+        read(recipe(tiny_folder, folders[0], other), tokenizer)
+
+
+def test_a_home_folder_is_understood(
+    tiny_folder: Path, folders: list[Path], tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folders[0].parent))
+    assert (
+        read(recipe(tiny_folder, "~/pa"), tokenizer).sha256 == read(recipe(tiny_folder, folders[0]), tokenizer).sha256
+    )
