@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from stilnovo.data.prepare import prepare
 from stilnovo.data.shards import open_prepared
 from stilnovo.data.work import PreparationSettings
 from stilnovo.errors import InputError
+from stilnovo.io.rows import files_of
 from stilnovo.recipe import Recipe
 from stilnovo.runlog import RunFolder
 from stilnovo.text.tokenizer import Tokenizer, open_tokenizer
@@ -168,3 +170,45 @@ def test_a_home_folder_is_understood(
     assert (
         read(recipe(tiny_folder, "~/pa"), tokenizer).sha256 == read(recipe(tiny_folder, folders[0]), tokenizer).sha256
     )
+
+
+def other_folders(work: Path, model: Path, prepared: Path) -> dict[str, Path]:
+    """A folder of each kind that holds no rows, with the words that it is refused by."""
+    run = work / "run"
+    TrainingRun(recipe(model, rows(work, "plain", [{"text": f"Riga {at}."} for at in range(5)])), run).train()
+    unfinished = work / "unfinished"
+    shutil.copytree(prepared, unfinished)
+    (unfinished / "corpus.json").unlink()
+    (unfinished / "journal.jsonl").write_text("{}\n", encoding="utf-8")
+    return {
+        "the folder of a training run": run, "an adapter": run / "adapter", "a model": model,
+        "a preparation that is not finished": unfinished, "a prepared corpus": prepared,
+    }  # fmt: skip
+
+
+def test_folders_that_hold_no_rows_are_refused_by_name(
+    tiny_folder: Path, folders: list[Path], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    for name, folder in other_folders(tmp_path, tiny_folder, folders[0]).items():
+        said = f"{folder} is {name}, not a folder of rows."
+        asked = [recipe(tiny_folder, "sample", rehearsal=[str(folder)], rehearsal_share=0.1)]
+        if name != "a prepared corpus":
+            asked.append(recipe(tiny_folder, folder))
+        for chosen in asked:
+            with pytest.raises(InputError) as caught:
+                read(chosen, tokenizer)
+            assert caught.value.what == said
+            assert caught.value.next
+        inside = tmp_path / "inside" / name
+        shutil.copytree(folder, inside / "below")
+        rows(inside, "above", [{"text": "Un testo."}])
+        with pytest.raises(InputError, match=f"below is {name}"):
+            files_of([inside])
+
+
+def test_rows_in_a_file_of_the_manifests_name_are_rows(tiny_folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "corpus.json").write_text(
+        json.dumps([{"text": "Uno, due, tre."}, {"text": "Quattro."}]), encoding="utf-8"
+    )
+    (tmp_path / "settings.json").write_text(json.dumps([{"text": "Cinque."}]), encoding="utf-8")
+    assert len(read(recipe(tiny_folder, tmp_path, held_out=0), tokenizer).packed.documents) == 3

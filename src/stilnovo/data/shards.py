@@ -21,11 +21,12 @@ import numpy as np
 
 from stilnovo.data.packing import IntArray, LazySequence, LongArray, PackedCorpus, documents_sha256, pack_index
 from stilnovo.errors import InputError, reported
+from stilnovo.io.folders import PREPARED, UNFINISHED, kind_of
 from stilnovo.io.rows import read_rows
 from stilnovo.runlog import sha256_file, write_atomic
 
 FORMAT = 1
-MANIFEST, HELD_OUT = "corpus.json", "held_out.jsonl"
+MANIFEST, HELD_OUT = PREPARED.files[0], "held_out.jsonl"
 FILES = ("dropped.npy", HELD_OUT, "report.json")
 
 
@@ -105,7 +106,7 @@ class PreparedCorpus:
 
 def is_prepared(path: Path) -> bool:
     """Whether a folder is one that `stilnovo prepare` has finished."""
-    return (path / MANIFEST).is_file()
+    return kind_of(path) is PREPARED
 
 
 def open_prepared(folder: Path, fingerprint: str | None = None) -> PreparedCorpus:
@@ -155,11 +156,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        if (folder / "journal.jsonl").exists():
-            raise InputError(
-                f"The preparation of {folder} is not finished.",
-                next="Run the same `stilnovo prepare` again: it goes on.",
-            )
+        if kind_of(folder) is UNFINISHED:
+            raise InputError(f"The preparation of {folder} is not finished.", next=UNFINISHED.advice)
         raise InputError(f"{folder} is no prepared corpus.", next="Run: stilnovo prepare")
     with reported(
         f"{path} is damaged.", "Delete the folder and prepare again.", errors=(ValueError, KeyError, TypeError)

@@ -24,6 +24,7 @@ from typing import TypeVar
 from stilnovo.errors import InputError, reported
 from stilnovo.io import sample
 from stilnovo.io.bad_rows import BadRow, Tally, stop
+from stilnovo.io.folders import refuse_other_kinds
 from stilnovo.io.formats import READERS, Part, Row, json_row
 from stilnovo.io.streams import COMPRESSIONS, open_stream, suffix_of
 
@@ -61,7 +62,7 @@ def files_of(paths: Iterable[str | Path]) -> list[Path]:
     """List every file that the paths name, folders in sorted order; `sample`, `sample-chat` and `sample-pairs` are the project's own.
 
     Raises:
-        InputError: for a path that does not exist, holds nothing, or is of a kind that is not read.
+        InputError: for a path that does not exist, holds nothing, or is a file or folder of a kind that is not read.
     """
     files: list[Path] = []
     known = f"Kinds read: {', '.join(READERS)}; each also as {', '.join(COMPRESSIONS)}."
@@ -85,6 +86,7 @@ def files_of(paths: Iterable[str | Path]) -> list[Path]:
 
 def _inside(folder: Path) -> Iterator[Path]:
     """List the files of a folder; of one saved by `datasets`, only its data."""
+    refuse_other_kinds(folder)
     splits, state = folder / "dataset_dict.json", folder / "state.json"
     with reported(
         f"{folder} is no whole data set: its list of files is damaged.", errors=(KeyError, TypeError, ValueError)

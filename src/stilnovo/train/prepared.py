@@ -31,8 +31,8 @@ class OpenedTogether(NamedTuple):
     lines: tuple[str, ...]
 
 
-def prepared_folders(paths: Sequence[str]) -> list[Path]:
-    """The paths as prepared corpora; none where they are files of rows.
+def prepared_folders(paths: Sequence[str], model: str) -> list[Path]:
+    """The paths as prepared corpora; none where they are files of rows. `model` is named in the advice to prepare those.
 
     Raises:
         InputError: for both together, or a folder that is named twice.
@@ -43,7 +43,7 @@ def prepared_folders(paths: Sequence[str]) -> list[Path]:
         raise InputError(
             "Prepared corpora and other files are not learnt together.",
             f"Prepared: {', '.join(map(str, folders))}; other files: {', '.join(others)}.",
-            f"Prepare these too, and name both folders: stilnovo prepare {' '.join(others)} --out another",
+            f"Prepare these too, and name both folders: stilnovo prepare {' '.join(others)} --model {model} --out another",
         )
     resolved = [folder.resolve() for folder in folders]
     if twice := next((folder for folder in folders if resolved.count(folder.resolve()) > 1), None):

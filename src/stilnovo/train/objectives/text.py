@@ -54,7 +54,7 @@ class TextObjective(Objective):
         data = self.recipe.data
         if data.rehearsal or data.comprehension or self.answers_only:
             corpus.warn_of_template(tokenizer)
-        folders, prepared = prepared_folders(data.paths), tuple[str, ...]()
+        folders, prepared = prepared_folders(data.paths, self.recipe.model.name), tuple[str, ...]()
         documents: Sequence[IntArray]
         if folders:
             documents, held_out, digest, prepared = self._prepared(folders, tokenizer)
