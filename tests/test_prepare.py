@@ -25,10 +25,11 @@ from stilnovo.data.conversations import read_conversations
 from stilnovo.data.packing import pack
 from stilnovo.data.prepare import Prepared, prepare
 from stilnovo.data.shards import open_prepared
-from stilnovo.data.sources import Document, training_text
+from stilnovo.data.sources import Document, read_documents, training_text
 from stilnovo.data.work import PreparationSettings
 from stilnovo.errors import InputError
 from stilnovo.io import rows, sample
+from stilnovo.io.bad_rows import Tally
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer, from_folder
 from stilnovo.train.corpus import read_chats
@@ -217,6 +218,9 @@ def test_bad_rows_are_named_counted_and_can_stop(tmp_path: Path, tokenizer: Toke
     done = prepare(settings, tokenizer, "tiny", tmp_path / "out")
     assert (done.report["left_out"], done.documents, done.report["rows"]) == ({reason: 1}, 2, 3)
     assert done.report["left_out_first"][reason][0].startswith("a.jsonl, line 2")
+    if reason in ("empty row", "not text"):  # a training counts the same; it stops at a damaged file
+        read_documents([source], tally=(tally := Tally()))
+        assert tally.places == done.report["left_out_first"]  # what a training counts
     for processes in (1, 2) if reason == "invalid UTF-8" else (1,):
         with pytest.raises(InputError, match="line 2") as caught:
             prepare(

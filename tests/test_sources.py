@@ -11,6 +11,7 @@ import pytest
 
 from stilnovo.data.sources import Document, read_documents, training_text
 from stilnovo.errors import InputError
+from stilnovo.io.bad_rows import Tally
 
 ROWS = [
     {"id": "1", "url": "u", "title": "Luna", "text": "È un satellite.\nGira."},
@@ -44,17 +45,23 @@ def test_text_is_one_document_with_plain_line_ends(tmp_path: Path) -> None:
         ("a.txt", b" \n ", ["is empty"]),
         ("a.txt", b"abc\0def", ["binary", "offset 3"]),
         ("a.txt", "prima\nperch\xe9".encode("latin-1"), ["invalid UTF-8", "0xe9", "offset 11", "line 2", "iconv"]),
-        ("a.jsonl", b'{"text": "a"}\n{"text": \n', ["line 2", "invalid JSON"]),
-        ("a.jsonl", b'{"text": "a"}\n["b"]\n', ["line 2", "not an object", "list"]),
-        ("a.jsonl", b'{"testo": "a"}\n', ["a.jsonl has no columns", "Found: testo", "Expected: text"]),
-        ("a.jsonl", b'{"text": "a"}\n{"testo": "a"}\n', ["line 2", "no `text`", "testo"]),
+        (
+            "a.jsonl",
+            b'{"testo": "a"}\n',
+            ["a.jsonl has no columns", "Found: testo", "Expected: text", "If testo is the text, rename it to text."],
+        ),
+        (
+            "a.csv",
+            b"id,titolo,body\n1,Luna,Un satellite lontano.\n2,Po,Un fiume lungo.\n",
+            ["Found: id, titolo, body", "If body is the text, rename it to text."],
+        ),
+        ("a.jsonl", b'{"text": 3}\n{"text": ["a"]}\n', ["2 left out, not text", "line 1: `text` is int"]),
         ("a.jsonl", b'{"messages": []}\n', ["Found: messages", "sft"]),
         ("a.jsonl", b'{"text": "a\x01"}\n', ["Invalid control character at column"]),
         ("a.jsonl", b'{"text": ""}\n', ["holds no text"]),
-        ("a.jsonl", b'{"text": "a"}\n{"text": 3}\n', ["line 2", "not text", "`text`"]),
         ("a.jsonl", b'{"text": ' + b"[" * 100_000, ["line 1", "invalid JSON", "too deep"]),
-        ("a.jsonl", b'{"text": "a", "id": ' + b"1" * 5000 + b"}", ["line 1", "invalid JSON"]),
         ("a.jsonl", b'{"text": "a"}\n{"text": "x\\ud800"}\n', ["line 2", "half a character"]),
+        ("a.jsonl", b'{"text": "a", "id": ' + b"1" * 5000 + b"}", ["line 1", "invalid JSON"]),
         ("a.txt", b"\xef\xbb\xbf" + "prima\nperch\xe9".encode("latin-1"), ["0xe9", "offset 14", "line 2"]),
         ("a.txt", b"\xef\xbb\xbf", ["holds no text"]),
         ("a.txt", "ciao".encode("utf-16"), ["0xff", "offset 0", "iconv -f utf-16"]),
@@ -68,6 +75,26 @@ def test_bad_files_are_refused_with_the_place(tmp_path: Path, name: str, content
         read_documents([tmp_path / name])
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.jsonl", b'{"text": "a"}\n{"testo": "a"}\n', ["line 2", "no `text`", "testo"]),
+        ("a.jsonl", b'{"text": "a"}\n{"text": 3}\n', ["line 2", "not text", "`text`"]),
+        ("a.jsonl", b'{"text": "a"}\n{"text": ["b"]}\n', ["line 2", "not text", "list"]),
+        ("a.csv", b"id,text\n1,a\n2,\n", ["row 2", "empty row"]),
+    ],
+)
+def test_rows_without_a_text_are_counted_and_named(
+    tmp_path: Path, name: str, content: bytes, words: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    tally = Tally()
+    assert [document.text for document in read_documents([tmp_path / name], tally=tally)] == ["a"]
+    assert (tally.taken, tally.left.total()) == (1, 1)
+    (said,) = caplog.messages
+    assert said.startswith("1 left out") and all(word in said for word in words), said
 
 
 def test_absent_and_null_titles_are_none(tmp_path: Path) -> None:

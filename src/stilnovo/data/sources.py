@@ -6,6 +6,7 @@ Every other column that holds something is said to be not read, but what data se
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -19,8 +20,9 @@ from stilnovo.io.bad_rows import BadRow, Tally, refuse_if, stop
 from stilnovo.io.formats import Row
 from stilnovo.io.rows import RowBlock, blocks, files_of, parsed, rows_of
 
+_LOOKED_AT = 20  # rows of a file whose columns are not known
 _READ = METADATA | {"text", "title"}
-_NO_TEXT = ("empty row", "not an article", "redirect")
+_NO_TEXT = ("empty row", "not text", "missing columns", "not an article", "redirect")  # what `document` finds
 _DROPPED_TAGS = frozenset(
     {"ref", "references", "gallery", "table", "math", "score", "timeline", "imagemap", "syntaxhighlight"}
 )
@@ -65,10 +67,10 @@ def read_documents(
     Args:
         paths: Files and folders.
         max_documents: Read no more than these.
-        tally: Where rows without text are counted as left out, and columns that are not read; both are logged.
+        tally: Where rows without a text are counted as left out, and columns that are not read; both are logged.
 
     Raises:
-        InputError: for a file that is missing, empty or broken, or a row that cannot be used, with its place.
+        InputError: for a file that is missing, without any text, or damaged, with the place.
     """
     tally = Tally() if tally is None else tally
     documents = (document for path in files_of(paths) for document in _read_file(path, tally))
@@ -84,7 +86,8 @@ def check_columns(block: RowBlock, *, conversations: bool) -> None:
     Raises:
         InputError: when they have no `text`, and are not `conversations` either where these are read.
     """
-    row = next((row for _, row in rows_of(block) if isinstance(row, dict)), None)
+    rows = [row for _, row in islice(rows_of(block), _LOOKED_AT) if isinstance(row, dict)]
+    row = next(iter(rows), None)
     if row is None or "text" in row or "wikitext" in row:
         return
     shape, name = shape_of(row), Path(block.source).name
@@ -100,22 +103,41 @@ def check_columns(block: RowBlock, *, conversations: bool) -> None:
             if conversations
             else " (conversations are learnt with --set train.task=sft, pairs with --set train.task=dpo)"
         )
+        advice = (
+            f" If {likely} is the text, rename it to text." if shape is None and (likely := _likely_text(rows)) else ""
+        )
         raise InputError(
-            f"{name} has no columns that can be read here.", f"Found: {', '.join(row) or 'none'}", f"Expected: text{others}."
+            f"{name} has no columns that can be read here.", f"Found: {', '.join(row) or 'none'}",
+            f"Expected: text{others}.{advice}",
         )  # fmt: skip
 
 
-def _read_file(path: Path, tally: Tally) -> Iterator[Document]:
-    def leave(place: str, bad: BadRow) -> None:
-        (tally.leave if bad.reason in _NO_TEXT else stop)(place, bad)
+def _likely_text(rows: Sequence[Row]) -> str | None:
+    """The column that holds the most text, which is probably what is to be learnt."""
+    sizes = Counter[str]()
+    for row in rows:
+        sizes.update({name: len(cell) for name, cell in row.items() if isinstance(cell, str) and name not in _READ})
+    return max(sizes, key=lambda name: sizes[name], default=None)
 
-    parts = blocks([path])
+
+def _read_file(path: Path, tally: Tally) -> Iterator[Document]:
+    parts, of_file = blocks([path]), Tally()
+
+    def leave(place: str, bad: BadRow) -> None:
+        if bad.reason not in _NO_TEXT:  # the file is damaged
+            stop(place, bad)
+        of_file.leave(place, bad)
+        tally.leave(place, bad)
+
     opening = next(parts)
     check_columns(opening, conversations=False)
     documents = parsed(chain([opening], parts), document, leave, tally)
     first = next(documents, None)
     if first is None:
-        raise InputError(f"{path} holds no text.", "It is empty, or every text in it is.", "Leave it out.")
+        found, advice = of_file.lines(), of_file.advice.values()
+        raise InputError(
+            f"{path} holds no text.", found[0] if found else "It is empty.", next(iter(advice), "Leave it out.")
+        )
     yield first
     yield from documents
 
