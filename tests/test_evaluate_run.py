@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -200,8 +201,11 @@ def test_infinities_become_null() -> None:
 def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
     """The two commands over a tiny model, in an empty folder."""
 
-    def open_tiny(spec: ModelSpec) -> tuple[Llama, Tokenizer]:
-        return tiny_llama(seed=int(spec.model)), byte_tokenizer(True)
+    def checkpoint(spec: ModelSpec) -> SimpleNamespace:
+        return SimpleNamespace(spec=spec, tokenizer=byte_tokenizer(True), config=tiny_llama(seed=0).config)
+
+    def open_tiny(opened: SimpleNamespace) -> tuple[Llama, Tokenizer]:
+        return tiny_llama(seed=int(opened.spec.model)), opened.tokenizer
 
     def find_tiny(name: str) -> ModelFiles:
         path = tmp_path / "weights" / name
@@ -209,6 +213,7 @@ def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> typer.Typer:
         path.write_text(name, encoding="utf-8")
         return ModelFiles(name, "gguf", path)
 
+    monkeypatch.setattr("stilnovo.model.load.ModelCheckpoint", checkpoint)
     monkeypatch.setattr("stilnovo.model.load.open_model", open_tiny)
     monkeypatch.setattr("stilnovo.scoring.identity.find_model", find_tiny)
     monkeypatch.setattr("stilnovo.hub.find_model", find_tiny)

@@ -20,6 +20,7 @@ BESIDE = {
     ("train", "engine"),
     ("progress", "errors"),
     ("runlog", "errors"),
+    ("runlog", "progress"),
     ("folderlock", "errors"),
     ("folderlock", "runlog"),
     ("hub", "errors"),

@@ -35,6 +35,7 @@ from stilnovo.scoring.identity import Identity, adapter_sha256, identify, model_
 from stilnovo.scoring.perplexity import SHORT, TEXT, held_out_texts
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult, load_result
+from stilnovo.scoring.written import check_room
 from stilnovo.spec import ModelSpec, spec_of
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
@@ -95,7 +96,7 @@ def open_model(
         InputError: when it cannot be found or read, or is not a supported model.
     """
     check_types(Path, str, type(None), adapter=adapter)
-    return open_engine(spec_of(str(model), Path(adapter) if adapter else None, quantization, device))
+    return open_engine(spec_of(str(model), Path(adapter) if adapter else None, quantization, device)).load()
 
 
 def generate_text(model: Generator, prompt: str, sampling: Sampling = Sampling(), system: str = "") -> str:  # noqa: B008 - frozen
@@ -213,6 +214,9 @@ def evaluate_model(
         for task in (find_tasks(names) if names else [])
     ]
     documents = held_out_texts(texts, draw) if texts else []
+    checkpoint = load.ModelCheckpoint(spec)
+    for selection in selections:
+        check_room(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
     settings = {
         "shots": shots, "tasks": [selection.task.name for selection in selections], "split": split, "limit": draw.limit,
         "data_dir": str(data_dir) if data_dir else None, "seed": draw.seed, "text": [str(path) for path in texts],
@@ -221,13 +225,13 @@ def evaluate_model(
         } or None,
     }  # fmt: skip
     with AnswerCache(Path(cache or default_folder()) if use_cache else None, note) as answers:
-        result = _scored(spec, protocol, selections, documents, settings, answers, note, progress)
+        result = _scored(checkpoint, protocol, selections, documents, settings, answers, note, progress)
     dist.stop()
     return result
 
 
 def _scored(
-    spec: ModelSpec,
+    checkpoint: load.ModelCheckpoint,
     protocol: Protocol,
     selections: Sequence[Selection],
     documents: Sequence[str],
@@ -237,6 +241,7 @@ def _scored(
     progress: ProgressCallback,
 ) -> EvaluationResult:
     """Print the expectation, load the model and score it; files are hashed before and after they are read."""
+    spec = checkpoint.spec
     adapter_hash = adapter_sha256(spec.adapter) if spec.adapter else None
     setting, text_name = speed_setting(spec), ", ".join(settings["text"]) or None
     for selection in selections:
@@ -246,7 +251,7 @@ def _scored(
     if documents:
         note(f"{text_name}: {len(documents):,} documents, {sum(len(text.encode()) for text in documents):,} bytes.")
     dist.start()  # under torchrun
-    model, tokenizer, identity = open_identified(spec, protocol, answers)
+    model, tokenizer, identity = open_identified(checkpoint, protocol, answers)
     differs = differences(protocol, spec.quantization, tokenizer, selections)
     for item in differs if protocol.name != "stilnovo" else ():
         effect = f" Measured: {item.effect}." if item.effect else ""
@@ -273,11 +278,12 @@ def _scored(
 
 
 def open_identified(
-    spec: ModelSpec, protocol: Protocol, answers: AnswerCache
+    checkpoint: load.ModelCheckpoint, protocol: Protocol, answers: AnswerCache
 ) -> tuple[Llama, Tokenizer, Callable[[Path | None, str | None], Identity]]:
     """Load a model and its tokenizer, with the identity under which its answers are cached (adapter included)."""
+    spec = checkpoint.spec
     weights = model_sha256(hub.find_model(spec.model), answers.file_sha256)
-    model, tokenizer = load.open_model(spec)
+    model, tokenizer = load.open_model(checkpoint)
 
     def identity(adapter: Path | None, digest: str | None) -> Identity:
         return identify(

@@ -37,11 +37,12 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path, what: str) -> None:
+        made = [part for part in (folder, *folder.parents) if not part.exists()]
         handle = _held(folder)
         self._free: weakref.finalize[..., FolderLock] | None = None
         if handle is None:
             return
-        self._free = weakref.finalize(self, _free, handle, folder, os.getpid())
+        self._free = weakref.finalize(self, _free, handle, folder, made, os.getpid())
         os.ftruncate(handle, 0)
         with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
             os.write(handle, f"{what}, process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
@@ -81,11 +82,12 @@ def _held(folder: Path) -> int | None:
         os.close(handle)
 
 
-def _free(handle: int, folder: Path, owner: int) -> None:
+def _free(handle: int, folder: Path, made: list[Path], owner: int) -> None:
     if os.getpid() == owner:  # a forked child has the handle too, but not the lock
         with contextlib.suppress(OSError):  # Windows removes no open file
             os.unlink(folder / FILE)
-            folder.rmdir()  # only an empty one
+            for part in (folder, *made[1:]):
+                part.rmdir()  # only an empty one
     os.close(handle)
 
 

@@ -38,7 +38,7 @@ OBJECTIVES = {
 class RecipeSection(BaseModel):
     """A strict, frozen group of recipe keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(RecipeSection):
@@ -120,7 +120,7 @@ class TrainSection(RecipeSection):
     epochs: float = Field(default=1.0, gt=0, description="Epochs.")
     batch_packs: int = Field(default=2, ge=1, description="Batch size: packed rows per forward pass.")
     accumulation: int = Field(default=1, ge=1, description="Gradient accumulation steps.")
-    learning_rate: float = Field(default=2e-4, gt=0, allow_inf_nan=False, description="Peak learning rate.")
+    learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate.")
     schedule: Literal["linear", "cosine", "constant"] = Field(
         default="cosine", description="Learning rate schedule after warm-up, down to `final_ratio`."
     )

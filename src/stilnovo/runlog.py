@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stilnovo.errors import StilnovoError
+from stilnovo.errors import InputError, StilnovoError
+from stilnovo.progress import bytes_text
 
 # No right to write there, or a file where a folder should be (or the reverse).
 _NOT_OURS = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
@@ -42,10 +44,41 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "Free some space and run again.",
             ) from error
         if error.errno in _NOT_OURS:
-            raise StilnovoError(
+            raise InputError(
                 f"Cannot write {path}.", str(error.strerror), "Choose another folder with --out."
             ) from error
         raise
+
+
+def standing(path: Path) -> Path:
+    """The nearest folder above a path, or the path itself, that exists already."""
+    whole = path.expanduser().absolute()
+    return next(part for part in (whole, *whole.parents) if part.exists())
+
+
+def check_writable(folder: Path) -> None:
+    """Check that a folder can be made, or written into, before there is anything to write.
+
+    Raises:
+        InputError: when it cannot.
+    """
+    with disk_errors(folder), tempfile.TemporaryFile(dir=standing(folder)):
+        pass
+
+
+def check_room(path: Path, needed: int, next: str) -> None:
+    """Check that a file system has room for so many bytes in `path`, which need not exist yet.
+
+    Raises:
+        StilnovoError: with both numbers, and `next` for advice.
+    """
+    free = shutil.disk_usage(standing(path)).free
+    if free < needed:
+        raise StilnovoError(
+            f"The disk has no room for {path}.",
+            f"It takes {bytes_text(needed)}, and {bytes_text(free)} are free.",
+            next,
+        )
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -31,6 +31,7 @@ from stilnovo.cli.common import (
     Temperature,
     TopP,
     emit,
+    load_weights,
     note,
     system_of,
     writer_of,
@@ -136,7 +137,11 @@ def chat(
         store = None
         if library is not None or not writes:
             store = stack.enter_context(sample_library() if str(library) == "sample" else open_or_sample(library)[0])
-        writer = writer_of(named, adapter, quantization, server, server_model, server_context, device)
+        writer = writer_of(
+            named, adapter, quantization, server, server_model, server_context, device,
+            system=prompt, new_tokens=max_new_tokens,
+        )  # fmt: skip
+        load_weights(writer)
         talk = ChatSession(writer, prompt, library=store, rewrite=rewrite)
         _converse(talk, lambda line: talk.reply(line, mode, sampling(len(talk.turns) + talk.dropped)))
     emit(

@@ -6,6 +6,7 @@ Tables go to stdout, notes to stderr, and with `--json` one JSON object is the l
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -169,7 +170,16 @@ def sections_of(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
 
 
 class GroupedCommand(TyperCommand):
-    """A command whose help lists its options under their headings."""
+    """A command whose help lists its options under their headings, and which takes only finite numbers."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse as always; infinity and NaN pass every limit of an option, and are refused here."""
+        left = super().parse_args(ctx, args)
+        for parameter in self.get_params(ctx):
+            value = ctx.params.get(parameter.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{parameter.opts[0]} {value:g} cannot be used.", next="Give a finite number.")
+        return left
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write one list for every heading."""
@@ -186,11 +196,14 @@ def writer_of(
     server_model: str | None,
     server_context: int | None,
     device: str = "auto",
+    *,
+    system: str = "",
+    new_tokens: int = 1,
 ) -> AnswerWriter | None:
-    """The writer of answers that the options name; None for quotations only.
+    """The writer of answers that the options name, checked; None for quotations only. `load_weights` makes it ready.
 
     Raises:
-        InputError: they contradict each other.
+        InputError: they contradict each other, the model cannot be used, or `system` leaves it no room for `new_tokens`.
     """
     if server is not None:
         if model not in (None, "none") or adapter is not None:
@@ -208,8 +221,17 @@ def writer_of(
         return None
     from stilnovo.generate.generator import open_engine
     from stilnovo.spec import spec_of
+    from stilnovo.text.template import Message
 
-    return open_engine(spec_of(model, adapter, quantization, device))
+    engine = open_engine(spec_of(model, adapter, quantization, device))
+    engine.check_opening([Message("system", system), Message("user", "")], new_tokens)
+    return engine
+
+
+def load_weights(writer: AnswerWriter | None) -> None:
+    """Read the weights of a model that was opened here, once everything else is known to be right."""
+    if load := getattr(writer, "load", None):
+        load()
 
 
 def system_of(text: str | None, file: Path | None) -> str:
@@ -227,7 +249,7 @@ def system_of(text: str | None, file: Path | None) -> str:
     with reported(f"Cannot read the system prompt {file}.", "It must be a UTF-8 text."):
         prompt = file.read_text(encoding="utf-8").strip()
     if not prompt:
-        raise InputError(f"The system prompt {file} is empty.")
+        raise InputError(f"The system prompt {file} is empty.", next="Write it there, or leave --system-file out.")
     return prompt
 
 

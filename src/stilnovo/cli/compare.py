@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,24 +32,29 @@ def compare(
     Prints a verdict for each task with its interval: improved, regressed or inconclusive.
     """
     from stilnovo.compare.paired import compare as pair_up
+    from stilnovo.errors import InputError
+    from stilnovo.folderlock import locked
     from stilnovo.report.comparison import comparison_figures, comparison_page, comparison_text
     from stilnovo.runlog import RunFolder, environment, write_atomic
     from stilnovo.scoring.result import finite, load_result
 
+    if data_dir is not None and not data_dir.is_dir():
+        raise InputError(f"There is no folder {data_dir}.", next="Give the folder of the benchmarks with --data-dir.")
     first, second = load_result(before), load_result(after)
     comparison = pair_up(first, second)
     for what, was, became in comparison.differences[:8]:
         note(f"differs: {what}: {was} / {became}")
-    show(comparison_text(first, second, comparison))
     result: dict[str, Any] = {"before": str(before), "after": str(after), **finite(comparison_figures(comparison))}
-    if out is not None:
-        folder = data_dir or (Path(first.settings["data_dir"]) if first.settings.get("data_dir") else None)
-        own_files = first.settings.get("task_files") or {}
-        page = comparison_page(first, second, comparison, lambda task: _texts(task, folder, own_files), sys.argv)
-        write_atomic(out / "report.html", page)
-        RunFolder(out).write_json("comparison.json", {"command": sys.argv, **environment(), **result})
-        result["report"] = str(out / "report.html")
-        print(f"Report: {result['report']}")
+    with nullcontext() if out is None else locked(out, "a comparison"):
+        show(comparison_text(first, second, comparison))
+        if out is not None:
+            folder = data_dir or (Path(first.settings["data_dir"]) if first.settings.get("data_dir") else None)
+            own_files = first.settings.get("task_files") or {}
+            page = comparison_page(first, second, comparison, lambda task: _texts(task, folder, own_files), sys.argv)
+            write_atomic(out / "report.html", page)
+            RunFolder(out).write_json("comparison.json", {"command": sys.argv, **environment(), **result})
+            result["report"] = str(out / "report.html")
+            print(f"Report: {result['report']}")
     emit(result, as_json)
 
 

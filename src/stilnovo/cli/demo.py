@@ -15,8 +15,8 @@ def demo(
     out: Out = Path("runs/demo"),
     recipe: RecipeName = "demo",
     steps: Steps = None,
-    prompts: Annotated[int, typer.Option(help="Prompts to answer before and after training.")] = 4,
-    new_tokens: Annotated[int, typer.Option(help="Maximum new tokens of each answer.")] = 64,
+    prompts: Annotated[int, typer.Option(min=0, help="Prompts to answer before and after training.")] = 4,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Maximum new tokens of each answer.")] = 64,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:

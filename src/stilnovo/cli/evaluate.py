@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -78,6 +79,7 @@ def evaluate(
         return _list_tasks(as_json)
     from stilnovo import api, dist
     from stilnovo.benchmarks.protocol import find_protocol
+    from stilnovo.folderlock import locked
     from stilnovo.progress import Progress
     from stilnovo.report.evaluation import evaluation_page, evaluation_text
     from stilnovo.runlog import write_atomic
@@ -86,18 +88,19 @@ def evaluate(
     spec = spec_of(model, adapter, quantization or find_protocol(protocol).quantization, device)
     files = [str(path) for path in task_file or []]
     names = None if tasks is None and not files else [*(tasks.split(",") if tasks is not None else []), *files]
-    with Progress("evaluate", 1) as bar:
+    folder = out or Path("runs") / f"evaluate-{Path(model).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    # Of several processes all have the result, one writes it.
+    with locked(folder, "an evaluation") if dist.is_first() else nullcontext(), Progress("evaluate", 1) as bar:
         result = api.evaluate_model(
             spec, names, text or (), draw=api.Draw(limit, seed, protocol),
             split=split, shots=shots, data_dir=data_dir, download=download, cache=cache, use_cache=not no_cache, note=note,
             progress=lambda what, done, total: bar.update(done / total, what),
         )  # fmt: skip
-    if not dist.is_first():  # all have the result, one writes it
-        return
-    folder = out or Path("runs") / f"evaluate-{Path(model).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        if not dist.is_first():
+            return
+        path, page = str(result.save(folder)), str(folder / "report.html")
+        write_atomic(folder / "report.html", evaluation_page(result))
     beside_report = f"{model} in {spec.quantization}, this run" if protocol == "report2024" else None
-    path, page = str(result.save(folder)), str(folder / "report.html")
-    write_atomic(folder / "report.html", evaluation_page(result))
     show([*evaluation_text(result, beside_report), f"Result: {path}\nReport: {page}"])
     emit({**result.summary(), "protocol": result.settings["protocol"], "result": path, "report": page}, as_json)
 

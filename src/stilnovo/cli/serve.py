@@ -20,6 +20,7 @@ from stilnovo.cli.common import (
     SystemFile,
     WritingModel,
     emit,
+    load_weights,
     note,
     system_of,
     writer_of,
@@ -75,6 +76,7 @@ def serve(
     from stilnovo.library.store import Library, default_path
     from stilnovo.progress import Progress
     from stilnovo.serve.answering import LibraryResponder
+    from stilnovo.serve.app import check_address
     from stilnovo.serve.app import serve as run  # first: without the extra, nothing is loaded in vain
     from stilnovo.serve.settings import MEBIBYTE, ServeSettings
 
@@ -90,6 +92,8 @@ def serve(
         answers=1 if writes else 4,
         waiting=waiting,
     )
+    check_address(settings)
+    writer = writer_of(model, adapter, quantization, server, server_model, server_context, device, system=prompt)
     with Library.open(settings.library) as store:
         for path in library_texts() if sample else []:
             store.add(read(path))
@@ -102,7 +106,7 @@ def serve(
                 store.embed(lambda done, total: bar.update(done / max(total, 1), f"{done} of {total}"))
     if writes:
         note(f"Loading {model} …")
-    writer = writer_of(model, adapter, quantization, server, server_model, server_context, device)
+    load_weights(writer)
     name = server_model or (model if writes and model else "")
 
     def started(address: str) -> None:

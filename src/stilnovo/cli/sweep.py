@@ -27,12 +27,15 @@ from stilnovo.cli.common import (
     show,
 )
 from stilnovo.errors import InputError
+from stilnovo.folderlock import locked
 from stilnovo.progress import Progress
-from stilnovo.spec import spec_of
+from stilnovo.spec import ModelSpec, spec_of
 
 if TYPE_CHECKING:
+    from stilnovo.benchmarks.task import Selection
     from stilnovo.forgetting.scales import Probes
     from stilnovo.forgetting.tradeoff import Tradeoff
+    from stilnovo.model.load import ModelCheckpoint
     from stilnovo.model.scaling import Scaling
 
 RECOMMENDED = "recommended"
@@ -120,21 +123,16 @@ def sweep(
     from stilnovo.benchmarks.tasks import find_tasks
     from stilnovo.forgetting.scales import Probes, SweepCandidate, fitted, run_sweep
     from stilnovo.forgetting.tradeoff import weigh
-    from stilnovo.model import lora
     from stilnovo.report.sweep import sweep_text
     from stilnovo.scoring.answer_cache import AnswerCache, default_folder
     from stilnovo.scoring.chat_answers import choose_conversations
     from stilnovo.scoring.evaluate import expectation
-    from stilnovo.scoring.identity import adapter_sha256
     from stilnovo.scoring.perplexity import held_out_texts
 
     spec, conditions = spec_of(model, None, quantization, device), find_protocol("stilnovo")  # all is checked first
     paths, texts = _named(adapter, "--adapter"), _named(protect or [], "--protect")
     settings = _scalings(scales, lines)
-    wanted = _wanted(save, paths)
-    hashes = {name: adapter_sha256(path) for name, path in paths.items()}
-    for path in paths.values():
-        lora.read_config(path)
+    wanted, hashes = _wanted(save, paths), _hashes(paths)
     names = [] if tasks == "none" else tasks.split(",")
     chosen_tasks = find_tasks(names) if names else []
     selections = [conditions.select(task, data_dir, split, api.Draw(limit, seed)) for task in chosen_tasks]
@@ -142,34 +140,60 @@ def sweep(
     own = held_out_texts(held_out, api.Draw(documents, seed))
     protected = {name: held_out_texts([path], api.Draw(documents, seed)) for name, path in texts.items()}
     talks, left_out = choose_conversations(chat, api.Draw(conversations, seed)) if chat else ([], [])
+    checkpoint = _opened(spec, paths, selections)
+    tokenizer, reads = conditions.tokenizer(checkpoint.tokenizer), checkpoint.config.max_positions
     for line in [*left_out, *(expectation(selection) for selection in selections)]:
         note(line)
-    with AnswerCache(None if no_cache else cache or default_folder(), note) as answers:
-        llama, tokenizer, identity = api.open_identified(spec, conditions, answers)
-        tokenizer = conditions.tokenizer(tokenizer)
+    probes = Probes(own, selections, protected, talks, (), max_new_tokens, positions)
+    probes = fitted(probes, prompts, seed, tokenizer, reads, note)
+    cached_in = None if no_cache else cache or default_folder()
+    with locked(out, "a sweep"), AnswerCache(cached_in, note) as answers:
+        llama, _, identity = api.open_identified(checkpoint, conditions, answers)
         candidates = [
             SweepCandidate(name, path, identity(path, hashes[name]), settings) for name, path in paths.items()
         ]
-        probes = Probes(own, selections, protected, talks, (), max_new_tokens, positions)
-        probes = fitted(probes, prompts, seed, tokenizer, llama.config.max_positions, note)
         note(f"{len(candidates)} × {len(settings)} settings, {probes.items:,} items each.")
         with api.resumable(answers, note), Progress("sweep", 1) as bar:
             sweep_result = run_sweep(
                 llama, tokenizer, identity(None, None), candidates, probes, answers,
                 progress=lambda what, done, total: bar.update(done / total, what),
             )  # fmt: skip
-    tradeoff = weigh(sweep_result, tolerance)
-    given = {
-        "model": model, "quantization": quantization, "held_out": [str(path) for path in held_out],
-        "adapters": {name: str(path) for name, path in paths.items()}, "chat": str(chat) if chat else None,
-        "data_dir": str(data_dir) if data_dir else None, "seed": seed,
-    }  # fmt: skip
-    result = _write(out, tradeoff, given, probes, hashes)
-    show(sweep_text(tradeoff))
-    if wanted is not None:
-        _save(tradeoff, wanted, paths, llama, model)
+        tradeoff = weigh(sweep_result, tolerance)
+        given = {
+            "model": model, "quantization": quantization, "held_out": [str(path) for path in held_out],
+            "adapters": {name: str(path) for name, path in paths.items()}, "chat": str(chat) if chat else None,
+            "data_dir": str(data_dir) if data_dir else None, "seed": seed,
+        }  # fmt: skip
+        result = _write(out, tradeoff, given, probes, hashes)
+        show(sweep_text(tradeoff))
+        if wanted is not None:
+            _save(tradeoff, wanted, paths, llama, model)
     print(f"Report: {out / 'report.html'}")
     emit(result, as_json)
+
+
+def _hashes(adapters: dict[str, Path]) -> dict[str, str]:
+    """Hash the adapters, each checked as far as it can be without the model."""
+    from stilnovo.model.lora import check_files
+    from stilnovo.scoring.identity import adapter_sha256
+
+    for path in adapters.values():
+        check_files(path)
+    return {name: adapter_sha256(path) for name, path in adapters.items()}
+
+
+def _opened(spec: ModelSpec, adapters: dict[str, Path], selections: list[Selection]) -> ModelCheckpoint:
+    """Open the model without its weights, and check adapters and tasks against it."""
+    from stilnovo.model.load import ModelCheckpoint
+    from stilnovo.model.lora import stored
+    from stilnovo.scoring.written import check_room
+
+    checkpoint = ModelCheckpoint(spec)
+    for path in adapters.values():
+        stored(path, checkpoint.config, weights=False)
+    for selection in selections:
+        check_room(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
+    return checkpoint
 
 
 def _named(given: list[str], option: str) -> dict[str, Path]:
@@ -208,12 +232,14 @@ def _scalings(scales: str, lines: str | None) -> tuple[Scaling, ...]:
 def _wanted(save: tuple[str, Path] | None, paths: dict[str, Path]) -> tuple[str | None, Scaling | None, Path] | None:
     """Parse --save: the adapter's name and scaling (None each for the recommended setting), and the target folder."""
     from stilnovo.model.scaling import parse
+    from stilnovo.runlog import check_writable
 
     if save is None:
         return None
     text, folder = save
     if (folder / "adapter_config.json").exists():
         raise InputError(f"There is an adapter in {folder} already.", next="Choose another folder for --save.")
+    check_writable(folder)
     if text == RECOMMENDED:
         return None, None, folder
     name, _, scaling = text.partition(":")

@@ -28,7 +28,7 @@ from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
 from stilnovo.library.location import sample_library
-from stilnovo.model.load import open_model
+from stilnovo.model.load import ModelCheckpoint, open_model
 from stilnovo.progress import Progress
 from stilnovo.recipe import Recipe
 from stilnovo.report.demo import DemoResult
@@ -70,6 +70,11 @@ def run(recipe: Recipe, folder: Path, *, prompt_count: int, new_tokens: int, que
 
 
 def _run(recipe: Recipe, folder: Path, prompt_count: int, new_tokens: int, questions: int) -> DemoResult:
+    if recipe.guard.every is not None:
+        raise InputError(
+            "The demo has no guard.", "The recipe sets guard.every.", "Train with it: stilnovo train --recipe …"
+        )
+    ModelCheckpoint(ModelSpec(recipe.model.name, device=recipe.model.device))  # before the last demo is removed
     clear(folder)
     (folder / "demo.json").write_text(json.dumps({"finished": False}) + "\n", encoding="utf-8")
     result = DemoResult(recipe, folder)

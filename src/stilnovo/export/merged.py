@@ -21,30 +21,29 @@ import contextlib
 import json
 import math
 import os
-import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stilnovo.errors import InputError, StilnovoError
+from stilnovo.errors import InputError
 from stilnovo.export.folder import companions
 from stilnovo.hub import find_model
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.model.load import open_checkpoint
+from stilnovo.model.load import ModelCheckpoint
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.model.weights import WeightReader
 from stilnovo.plan.levers import DENSE_PART
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig
 from stilnovo.progress import Progress, bytes_text
 from stilnovo.recipe_sections import Scheme
-from stilnovo.runlog import disk_errors, write_atomic
+from stilnovo.runlog import check_room, check_writable, disk_errors, write_atomic
 from stilnovo.spec import ModelSpec
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -107,17 +106,18 @@ def export_model(
     _check_out(out)
     if shard_bytes < 1:
         raise InputError("A weight file needs a size.", f"Found: {shard_bytes} bytes.", "Such as 5 gigabytes.")
-    if spec.adapter is not None:
-        lora.read_config(spec.adapter)  # a wrong folder is told before anything else is read
-    files = find_model(spec.model)
-    reader, tokenizer = open_checkpoint(files)
+    checkpoint = ModelCheckpoint(replace(spec, device="cpu"))
+    files, reader, tokenizer = find_model(spec.model), checkpoint.reader, checkpoint.tokenizer
     shell, shapes = _shell(reader.config)
     if spec.adapter is not None:
         lora.load(shell, spec.adapter)
     texts = companions(files, reader, tokenizer, dtype, spec.adapter, spec.quantization)
     shards = _shards(shapes, dtype.itemsize, shard_bytes)
     size = dtype.itemsize * sum(math.prod(shape) for shape in shapes.values())
-    _check_room(out, size + sum(len(text) for text in texts.values()))
+    check_room(
+        out, size + sum(len(text) for text in texts.values()),
+        "Free some space, choose another --out, or a smaller --dtype.",
+    )  # fmt: skip
     source = _Merging(reader, shell, spec.quantization, dtype)
     written = 0
     with _beside(out) as folder, Progress("export", size) as progress:
@@ -250,16 +250,7 @@ def _check_out(out: Path) -> None:
             raise InputError(f"{out} is not empty.", f"It holds {', '.join(held[:3])}.", "Choose another --out.")
     elif out.exists():
         raise InputError(f"{out} is a file.", next="Choose a folder with --out.")
-
-
-def _check_room(out: Path, needed: int) -> None:
-    free = shutil.disk_usage(next(parent for parent in out.parents if parent.exists())).free
-    if free < needed:
-        raise StilnovoError(
-            f"The disk has no room for {out}.",
-            f"It takes {bytes_text(needed)}, and {bytes_text(free)} are free.",
-            "Free some space, choose another --out, or a smaller --dtype.",
-        )
+    check_writable(out)
 
 
 @contextlib.contextmanager

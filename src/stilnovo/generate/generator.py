@@ -17,7 +17,7 @@ from stilnovo.errors import InputError
 from stilnovo.generate.kv_cache import KVCache
 from stilnovo.generate.sampling import Sampling, stop_at
 from stilnovo.model.llama import Llama
-from stilnovo.model.load import open_model
+from stilnovo.model.load import ModelCheckpoint, open_model
 from stilnovo.model.quantize import FrozenLinear
 from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
@@ -90,11 +90,41 @@ class _Text:
 
 
 class Generator:
-    """A model and its tokenizer, for text generation."""
+    """A model and its tokenizer, for text generation.
 
-    def __init__(self, model: Llama, tokenizer: Tokenizer) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    Of a `ModelCheckpoint` the weights are read when they are first wanted (`model`): what cannot be answered, for its length or
+    its template, is refused before.
+    """
+
+    def __init__(self, model: Llama | ModelCheckpoint, tokenizer: Tokenizer) -> None:
+        self._model, self.tokenizer = model, tokenizer
         self.context_tokens = model.config.max_positions
+
+    @property
+    def model(self) -> Llama:
+        """The model, with its weights."""
+        if isinstance(self._model, ModelCheckpoint):
+            with torch.inference_mode(False):  # whoever asks first: the weights are ordinary tensors
+                self._model, _ = open_model(self._model)
+        return self._model
+
+    def load(self) -> Generator:
+        """Read the weights now; returns itself."""
+        assert self.model is not None
+        return self
+
+    def check_opening(self, messages: Sequence[Message], new_tokens: int = 1) -> None:
+        """Check that a conversation can be begun with these messages, before the weights are read.
+
+        Raises:
+            InputError: when there is no template for them, or they leave no room for `new_tokens`.
+        """
+        if (tokens := self.count(messages)) + new_tokens > self.context_tokens:
+            raise InputError(
+                "The system prompt and the answer do not fit into the model's context.",
+                f"{tokens:,} tokens, and {new_tokens:,} for the answer; the model reads {self.context_tokens:,}.",
+                "Shorten the prompt or lower --max-new-tokens." if new_tokens > 1 else "Shorten it.",
+            )
 
     def count(self, messages: Sequence[Message]) -> int:
         """Count the tokens of a conversation, the opening of the answer included."""
@@ -175,5 +205,10 @@ def dense_weights(model: Llama) -> Iterator[None]:
 
 
 def open_engine(spec: ModelSpec) -> Generator:
-    """Load a model for generation; see `stilnovo.model.load.open_model`."""
-    return Generator(*open_model(spec))
+    """Open a model for generation; its weights are read when they are first wanted.
+
+    Raises:
+        InputError: see `stilnovo.model.load.ModelCheckpoint`.
+    """
+    checkpoint = ModelCheckpoint(spec)
+    return Generator(checkpoint, checkpoint.tokenizer)

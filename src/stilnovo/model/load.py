@@ -83,12 +83,15 @@ def open_checkpoint(files: ModelFiles) -> tuple[WeightReader, Tokenizer]:
     """Open a checkpoint's weights (lazily) and its tokenizer.
 
     Raises:
-        InputError: when one of them cannot be read or is not supported.
+        InputError: when one of them cannot be read, is not supported, or does not go with the other.
     """
     reader = _reader(files)
     if isinstance(reader, GGUFReader):
-        return reader, tokenizers.from_gguf(reader.fields)
-    return reader, tokenizers.from_folder(files.path)
+        tokenizer = tokenizers.from_gguf(reader.fields)
+    else:
+        tokenizer = tokenizers.from_folder(files.path)
+    tokenizer.check_vocabulary(reader.config.vocab_size)
+    return reader, tokenizer
 
 
 def _reader(files: ModelFiles) -> WeightReader:
@@ -97,33 +100,63 @@ def _reader(files: ModelFiles) -> WeightReader:
     return reader
 
 
-def open_model(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> tuple[Llama, Tokenizer]:
+class ModelCheckpoint:
+    """A model's files with its adapter, opened and checked: everything but the weights, which `load` reads.
+
+    Attributes:
+        spec: What was named.
+        reader: The weights, by name; none is read yet.
+        config: The model's shape.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        InputError: for everything that can be known to be wrong before a weight is read.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec, self._device = spec, choose_device(spec.device)
+        if spec.adapter is not None:
+            lora.check_files(spec.adapter)  # before the model, which may have to be fetched
+        self.reader, self.tokenizer = open_checkpoint(find_model(spec.model))
+        self.config = self.reader.config
+        if spec.adapter is not None:
+            lora.stored(spec.adapter, self.config, weights=False)
+
+    def load(self, dtype: torch.dtype | None = None) -> Llama:
+        """Read the weights, quantize one after another, and attach the adapter; once, then the files are let go."""
+        model = _placed(self.reader, self.spec, self._device, dtype)
+        del self.reader
+        return model
+
+
+def open_model(model: ModelSpec | ModelCheckpoint, *, dtype: torch.dtype | None = None) -> tuple[Llama, Tokenizer]:
     """Load a model and its tokenizer: weights are quantized one after another, then the adapter is attached.
 
     Raises:
         InputError: when it cannot be found, read or is not a supported Llama.
     """
-    place = choose_device(spec.device)
-    reader, tokenizer = open_checkpoint(find_model(spec.model))
-    model = _placed(reader, spec, place, dtype)
-    del reader
+    checkpoint = ModelCheckpoint(model) if isinstance(model, ModelSpec) else model
+    llama, tokenizer = checkpoint.load(dtype), checkpoint.tokenizer
+    del model, checkpoint
     gguf_file.forget()
     gc.collect()  # the file's pages and metadata go before training starts
-    return model, tokenizer
+    return llama, tokenizer
 
 
 def open_llama(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> Llama:
     """Load a model as `open_model` does, without its tokenizer."""
     place = choose_device(spec.device)
-    model = _placed(_reader(find_model(spec.model)), spec, place, dtype)
+    reader = _reader(find_model(spec.model))
+    if spec.adapter is not None:
+        lora.stored(spec.adapter, reader.config, weights=False)  # a wrong one is told before gigabytes are read
+    model = _placed(reader, spec, place, dtype)
+    del reader
     gguf_file.forget()
     gc.collect()  # as there
     return model
 
 
 def _placed(reader: WeightReader, spec: ModelSpec, place: torch.device, dtype: torch.dtype | None) -> Llama:
-    if spec.adapter is not None:
-        lora.stored(spec.adapter, reader.config, weights=False)  # a wrong one is told before gigabytes are read
     model = build(reader, spec.quantization, place, dtype or compute_dtype(place))
     if spec.adapter is not None:
         lora.load(model, spec.adapter)

@@ -36,6 +36,7 @@ from stilnovo.plan.adapter import module_path, read_adapter_config
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig
 from stilnovo.runlog import write_atomic
 
+WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # of tensor names in PEFT's files
 
 
@@ -261,7 +262,7 @@ def save(
     }  # fmt: skip
     if len(layers) < len(model.layers):
         settings["layers_to_transform"] = layers
-    write_atomic(folder / "adapter_model.safetensors", to_bytes(tensors, metadata={"format": "pt"}))
+    write_atomic(folder / WEIGHTS, to_bytes(tensors, metadata={"format": "pt"}))
     write_atomic(folder / "adapter_config.json", json.dumps(settings, indent=1) + "\n")
 
 
@@ -289,6 +290,17 @@ def read_config(folder: Path) -> LoraConfig:
     return read_adapter_config(folder).summary()
 
 
+def check_files(folder: Path) -> None:
+    """Check what an adapter's folder holds, without any model.
+
+    Raises:
+        InputError: as `read_config`, and when the weights are missing.
+    """
+    read_config(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise InputError(f"The adapter in {folder} has no weights.", f"No {WEIGHTS}.", "Train or fetch it again.")
+
+
 def stored(folder: Path, model: LlamaConfig, *, weights: bool = True) -> dict[str, LowRank]:
     """Read the adapter in `folder` (PEFT's format) for a model of this shape: module name → its update, as stored.
 
@@ -304,7 +316,7 @@ def stored(folder: Path, model: LlamaConfig, *, weights: bool = True) -> dict[st
     with reported(
         f"The adapter's weights cannot be read: {folder}", "Train or fetch it again.", errors=(OSError, SafetensorError)
     ):
-        file: Any = safe_open(folder / "adapter_model.safetensors", framework="pt")
+        file: Any = safe_open(folder / WEIGHTS, framework="pt")
         left = dict.fromkeys(file.keys())
         for path, module in config.modules(model.layers).items():
             outputs, inputs = shapes[module.projections[0]]

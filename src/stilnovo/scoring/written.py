@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from stilnovo.benchmarks.task import SEED, Generation
+from stilnovo.benchmarks.task import SEED, Decoding, Generation, Selection
 from stilnovo.errors import InputError
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.model.llama import Llama, evaluating
@@ -60,15 +60,31 @@ def write(
 
 def encode_prompt(tokenizer: Tokenizer, item: Generation, max_positions: int) -> tuple[list[int], bool]:
     """Tokenise the prompt, truncated on the left to leave room for the answer; also whether it was."""
-    opening = tokenizer.opening
     tokens = tokenizer.encode(item.context)
-    room = max_positions - item.decoding.max_tokens - len(opening)
+    room = _room(tokenizer, item.decoding, max_positions)
+    return tokenizer.opening + tokens[-room:], len(tokens) > room
+
+
+def check_room(selection: Selection, tokenizer: Tokenizer, max_positions: int) -> None:
+    """Check that the answers of a task fit into a model's context.
+
+    Raises:
+        InputError: with both numbers.
+    """
+    for decoding in {item.decoding for item in selection.items if isinstance(item, Generation)}:
+        _room(tokenizer, decoding, max_positions)
+
+
+def _room(tokenizer: Tokenizer, decoding: Decoding, max_positions: int) -> int:
+    """Tokens of a prompt that the model can read before an answer."""
+    room = max_positions - decoding.max_tokens - len(tokenizer.opening)
     if room < 1:
         raise InputError(
             "The answers are longer than the model's context.",
-            f"{item.decoding.max_tokens} tokens; the model reads {max_positions}.",
+            f"{decoding.max_tokens} tokens; the model reads {max_positions}.",
+            "Leave this task out, or use a model with a longer context.",
         )
-    return opening + tokens[-room:], len(tokens) > room
+    return room
 
 
 def _batches(

@@ -168,6 +168,15 @@ def _listen(settings: ServeSettings) -> socket.socket:
         ) from error
 
 
+def check_address(settings: ServeSettings) -> None:
+    """Check that the service could listen where the settings say, before anything is loaded for it.
+
+    Raises:
+        InputError: another service does, or the address is not this machine's.
+    """
+    _listen(settings).close()
+
+
 def serve(
     settings: ServeSettings, responder: LibraryResponder, embedder: Embedder | None, started: Callable[[str], None]
 ) -> None:

@@ -130,6 +130,28 @@ class Tokenizer:
         rest = [sorted(self._specials.items()), self.bos_id, self.eos_id, self.end_of_text_id, self.template]
         return hashlib.sha256(f"{self.definition}{json.dumps(rest)}".encode()).hexdigest()
 
+    def check_vocabulary(self, rows: int) -> None:
+        """Check that a model whose embedding has so many rows has one for every id that can be made here.
+
+        Special tokens that no template and no document uses may lie beyond: many files name one for padding.
+
+        Raises:
+            InputError: naming the largest id.
+        """
+        said = (Message("system", ""), Message("user", ""), Message("assistant", ""))
+        pieces = chat.TEMPLATES[self.template](said, generation=True)
+        used = [self._specials.get(piece.token, 0) for piece in pieces if isinstance(piece, Special)]
+        words = self._fast.get_vocab(with_added_tokens=False).values()
+        added = [index for index, token in self._fast.get_added_tokens_decoder().items() if not token.special]
+        largest = max(*words, *added, *used, *self.opening, self.eos_id, self.end_of_text_id)
+        if largest >= rows:
+            raise InputError(
+                "The tokenizer does not go with the model.",
+                f"Its ids go up to {largest:,} ({self._fast.id_to_token(largest)!r}); the model's embedding has {rows:,} rows, "
+                f"0 to {rows - 1:,}.",
+                "Put the tokenizer that the model was trained with into its folder.",
+            )
+
     def special_text(self, token: int | None) -> str | None:
         """Text of a special token; None for an ordinary one."""
         return next((text for text, index in self._specials.items() if index == token), None)

@@ -19,10 +19,12 @@ from stilnovo.model.weights import GGUFReader
 from stilnovo.plan import cards, choice
 from stilnovo.plan.adapter import frozen_ranks
 from stilnovo.plan.ledger import CONTEXT_BYTES, Run
-from stilnovo.plan.shape import adapter_of, config_from_json
+from stilnovo.plan.levers import optimizer_kind
+from stilnovo.plan.shape import adapter_of, config_from_json, lora_parameters
 from stilnovo.progress import bytes_text
 from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import TrainSection
+from stilnovo.runlog import check_room
 
 CPU_SHARE = 0.67  # of the free memory, at most
 
@@ -78,6 +80,30 @@ def choose_plan(
             _what_would(run, budget, card, wishes),
         )
     return plan
+
+
+def disk_bytes(run: Run, settings: TrainSection, device: torch.device, *, resume: bool = False) -> int:
+    """Bytes that a run writes at most at one time: its checkpoints, the one that is being written, and the adapter.
+
+    At a resume the older checkpoints lie there already.
+    """
+    trained = lora_parameters(run.config, run.lora)
+    frozen = lora_parameters(run.config, replace(run.lora, r=1)) * max(map(max, run.frozen), default=0)
+    moments = 8 if optimizer_kind(settings.optimizer, on_card=device.type == "cuda") == "adamw" else 2
+    count = 1 if resume else settings.keep_checkpoints + 1
+    return count * (4 + moments) * trained + 4 * (trained + frozen)  # parameters are kept in fp32
+
+
+def check_disk(run: Run, settings: TrainSection, folder: Path, device: torch.device, *, resume: bool = False) -> None:
+    """Check that the disk has room for what the run writes.
+
+    Raises:
+        StilnovoError: when it has not, with both numbers.
+    """
+    check_room(
+        folder, disk_bytes(run, settings, device, resume=resume),
+        "Free some space, choose another --out, or keep fewer checkpoints: --set train.keep_checkpoints=1.",
+    )  # fmt: skip
 
 
 def shortened(plan: choice.Plan, tokens: int, device: torch.device) -> choice.Plan:

@@ -44,8 +44,10 @@ class Preparation:
         self.shape = planning.run_of(recipe, device, self.frozen)
         if self.frozen is not None:
             check_frozen(self.frozen, recipe, self.shape.config)
+        planning.check_disk(self.shape, recipe.train, folder, device, resume=resume)
         plan = None if plain_reason(recipe) else planning.choose_plan(self.shape, recipe.train, device)
         self.tokenizer = open_tokenizer(recipe.model.name)
+        self.tokenizer.check_vocabulary(self.shape.config.vocab_size)
         # Runs on conversations and pairs once learnt all of them whatever data.held_out said; begun so, they go on so.
         whole = recipe.train.task != "text" and before.get("held_out_documents") == 0
         self.objective = objective_of(recipe.changed({"data.held_out": 0}) if whole else recipe)
