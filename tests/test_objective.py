@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from conftest import TINY
 from stilnovo.data.batches import Batch, BatchStream
-from stilnovo.data.packing import PackedCorpus, coded, pack_index, truncated_index
+from stilnovo.data.packing import PackedCorpus, beginnings, coded, pack_index
 from stilnovo.engine.link import Link
 from stilnovo.engine.loss import Head, tiled_divergence
 from stilnovo.errors import InputError
@@ -145,7 +145,7 @@ def test_a_batch_knows_its_rehearsal() -> None:
 def test_truncated_rows_hold_the_beginning_alone() -> None:
     """As TRL cuts rows without packing: at most 32 tokens in, 31 of them predicted, one document a row."""
     lengths = np.array([100, 32, 5, 1, 0, 33])
-    index = truncated_index(lengths, 32)
+    index = beginnings(lengths, 32).rows()
     assert [index.pieces([row]) for row in range(len(index))] == [
         [(0, 0, 31)],
         [(1, 0, 31)],

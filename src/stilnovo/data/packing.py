@@ -61,6 +61,42 @@ class PackIndex:
 
 
 @dataclass(frozen=True)
+class Pieces:
+    """Pieces of documents, as in `PackIndex`, in the order of the documents.
+
+    Attributes:
+        split: Conversations that were cut at their turns.
+        shortened: Questions that lost their beginning.
+        idle: Pieces without a loss token, which are left out.
+    """
+
+    document: IntArray
+    start: LongArray
+    length: IntArray
+    split: int = 0
+    shortened: int = 0
+    idle: int = 0
+
+    def packed(self, pack_tokens: int) -> PackIndex:
+        """Their packs, best-fit."""
+        order, offsets = best_fit_order(self.length, pack_tokens)
+        return PackIndex(self.document[order], self.start[order], self.length[order], offsets)
+
+    def rows(self) -> PackIndex:
+        """A pack for each."""
+        return PackIndex(self.document, self.start, self.length, np.arange(len(self.document) + 1, dtype=np.int64))
+
+    def lines(self, pack_tokens: int) -> list[str]:
+        """Summary lines for the user."""
+        lines = {
+            "conversations longer than {0:,} tokens were cut at their turns; their system turn stays with the first piece": self.split,
+            "questions lost their beginning: with the answer they are longer than {0:,} tokens (data.pack_tokens)": self.shortened,
+            "pieces of conversations without any loss token were left out": self.idle,
+        }  # fmt: skip
+        return [f"{count:,} {line.format(pack_tokens)}" for line, count in lines.items() if count]
+
+
+@dataclass(frozen=True)
 class PackedCorpus:
     """Tokenised documents and their packs; those from `anchored` on are rehearsal, not what is to be learnt."""
 
@@ -99,15 +135,25 @@ def pack(documents: Iterable[Sequence[int] | IntArray], pack_tokens: int) -> Pac
 
 
 def pack_index(lengths: LongArray, pack_tokens: int) -> PackIndex:
-    """The packs of documents of these lengths (n,) in tokens; a document of fewer than two gives nothing."""
+    """The packs of documents of these lengths (n,) in tokens."""
+    return cut(lengths, pack_tokens).packed(pack_tokens)
+
+
+def cut(lengths: LongArray, pack_tokens: int) -> Pieces:
+    """Cut documents of these lengths (n,) in tokens wherever a piece is full; a document of fewer than two gives nothing."""
     inputs = np.maximum(lengths - 1, 0)
     counts = -(-inputs // pack_tokens)  # pieces of each document
     document = np.repeat(np.arange(len(lengths), dtype=np.int32), counts)
     within = np.arange(len(document), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
     start = within * pack_tokens
-    length = np.minimum(inputs[document] - start, pack_tokens).astype(np.int32)
-    order, offsets = best_fit_order(length, pack_tokens)
-    return PackIndex(document[order], start[order], length[order], offsets)
+    return Pieces(document, start, np.minimum(inputs[document] - start, pack_tokens).astype(np.int32))
+
+
+def beginnings(lengths: LongArray, row_tokens: int) -> Pieces:
+    """The first `row_tokens` tokens of each document; the rest is never read (TRL without packing; report §3)."""
+    length = np.minimum(lengths, row_tokens) - 1
+    document = np.flatnonzero(length > 0).astype(np.int32)
+    return Pieces(document, np.zeros(len(document), np.int64), length[document].astype(np.int32))
 
 
 def best_fit_order(lengths: IntArray, capacity: int) -> tuple[LongArray, LongArray]:
@@ -117,14 +163,6 @@ def best_fit_order(lengths: IntArray, capacity: int) -> tuple[LongArray, LongArr
     packs = int(rows.max()) + 1 if len(rows) else 0
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=packs))]).astype(np.int64)
     return order[np.argsort(rows, kind="stable")], offsets
-
-
-def truncated_index(lengths: LongArray, row_tokens: int) -> PackIndex:
-    """Index of one row per document: its first `row_tokens` tokens, the rest never read (TRL without packing; report §3)."""
-    length = np.minimum(lengths, row_tokens) - 1
-    document = np.flatnonzero(length > 0).astype(np.int32)
-    offsets = np.arange(len(document) + 1, dtype=np.int64)
-    return PackIndex(document, np.zeros(len(document), np.int64), length[document].astype(np.int32), offsets)
 
 
 def best_fit(lengths: IntArray, capacity: int) -> IntArray:

@@ -59,9 +59,10 @@ def write_shard(folder: Path, name: str, documents: Sequence[IntArray]) -> Shard
 
 
 class MappedDocuments(LazySequence[IntArray]):
-    """The documents that are learnt, as views of the mapped shards."""
+    """The documents that are learnt, as views of the mapped shards; `plain`: every token of theirs has a loss."""
 
-    def __init__(self, folder: Path, shards: Sequence[Shard], dropped: LongArray) -> None:
+    def __init__(self, folder: Path, shards: Sequence[Shard], dropped: LongArray, *, plain: bool = False) -> None:
+        self.plain = plain
         self._maps = [
             np.memmap(folder / f"{s.name}.tokens", "<i4", "r", shape=(s.tokens,)) if s.tokens else np.empty(0, np.int32)
             for s in shards
@@ -144,7 +145,8 @@ def open_prepared(folder: Path, fingerprint: str | None = None) -> PreparedCorpu
             if sha != expected:
                 raise InputError(f"{path} was changed on disk.", f"sha256 {sha[:12]}, was {expected[:12]}.", advice)
     held_out = tuple(row["text"] for row in read_rows(folder / HELD_OUT)) if (folder / HELD_OUT).stat().st_size else ()
-    documents = MappedDocuments(folder / "shards", shards, np.load(folder / "dropped.npy"))
+    plain = manifest.get("conversations") == 0
+    documents = MappedDocuments(folder / "shards", shards, np.load(folder / "dropped.npy"), plain=plain)
     return PreparedCorpus(manifest, documents, held_out, manifest["sha256"])
 
 

@@ -16,11 +16,13 @@ import numpy as np
 
 from stilnovo.data import corpora
 from stilnovo.data.conversations import Conversation, Preference
-from stilnovo.data.packing import IntArray, LazySequence, LongArray, PackedCorpus, coded
+from stilnovo.data.packing import IntArray, LazySequence, LongArray, PackedCorpus, beginnings, coded, cut
+from stilnovo.data.pieces import at_turns, shortened_to, without_idle
 from stilnovo.data.shards import MappedDocuments
 from stilnovo.data.sources import Document, read_documents, training_text
 from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import Tally
+from stilnovo.recipe_sections import DataSection
 from stilnovo.text import lint
 from stilnovo.text.template import MarkedMessage, Message
 from stilnovo.text.tokenizer import Tokenizer
@@ -217,9 +219,7 @@ def _split_at_turns(
         begun = exchange
         if len(piece) - 1 > pack_tokens:
             cut.append(len(piece))
-            # An answer that is itself longer is cut like a document, the end of its question before it.
-            answer = int((piece >= 0).argmax())
-            piece, begun = piece[max(0, min(len(piece) - pack_tokens - 1, answer - pack_tokens // 2)) :], ()
+            piece, begun = piece[shortened_to(int((piece >= 0).argmax()), len(piece), pack_tokens) :], ()
         pieces.append(piece)
     return pieces, cut
 
@@ -247,3 +247,35 @@ def lengths_of(documents: Sequence[IntArray]) -> LongArray:
         return np.concatenate([np.empty(0, np.int64), *map(lengths_of, documents.parts)])
     counted = documents.lengths if isinstance(documents, MappedDocuments) else [len(document) for document in documents]
     return np.asarray(counted, dtype=np.int64)
+
+
+def packed(documents: Sequence[IntArray], data: DataSection, anchored: int | None = None) -> PackedCorpus:
+    """Pack documents as the recipe's `data` section says; what was cut or left out is logged.
+
+    Raises:
+        InputError: when no piece holds a loss token.
+    """
+    lengths = lengths_of(documents)
+    if data.rows == "truncated":
+        pieces = without_idle(beginnings(lengths, data.pack_tokens), documents, _conversations(documents))
+        index = pieces.rows()
+    else:
+        pieces = at_turns(cut(lengths, data.pack_tokens), documents, _conversations(documents), data.pack_tokens)
+        index = pieces.packed(data.pack_tokens)
+    if pieces.idle and not len(index):
+        raise InputError(
+            "Nothing is left to learn from.", f"Pieces of conversations without any loss token: {pieces.idle:,}.",
+            f"Raise data.pack_tokens, now {data.pack_tokens:,}: --set data.pack_tokens=N.",
+        )  # fmt: skip
+    warn(pieces.lines(data.pack_tokens))
+    return PackedCorpus(documents, index, data.pack_tokens, anchored)
+
+
+def _conversations(documents: Sequence[IntArray]) -> Iterator[int]:
+    """Places of the documents of which not every token has a loss."""
+    if isinstance(documents, Joined):
+        begins = [0, *itertools.accumulate(map(len, documents.parts))]
+        for begin, part in zip(begins, documents.parts, strict=False):
+            yield from (begin + at for at in _conversations(part))
+    elif not (isinstance(documents, MappedDocuments) and documents.plain):
+        yield from (at for at, document in enumerate(documents) if (document < 0).any())

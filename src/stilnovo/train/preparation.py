@@ -60,6 +60,13 @@ class Preparation:
                 f"sha256 {self.corpus.sha256[:12]}, was {before['data_sha256'][:12]}.",
                 "Put the old files back, or start anew in another folder (--out).",
             )
+        packs = len(self.corpus.packed.packs)
+        if before.get("packs", packs) != packs:  # a version that cut conversations otherwise began it
+            raise InputError(
+                "The data are packed otherwise than when this run began.",
+                f"Packs: {packs:,}, were {before['packs']:,}.",
+                "Start anew in another folder (--out), or finish it with the version that began it.",
+            )
         self.plan = None if plan is None else planning.shortened(plan, self.corpus.packed.tokens, device)
 
 

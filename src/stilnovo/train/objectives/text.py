@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stilnovo.data.conversations import read_conversations
-from stilnovo.data.packing import IntArray, PackedCorpus, pack_index, truncated_index
+from stilnovo.data.packing import IntArray
 from stilnovo.data.sources import training_text
 from stilnovo.errors import InputError
 from stilnovo.plan.speed import ObjectiveCost
@@ -73,11 +73,7 @@ class TextObjective(Objective):
             rehearsal = corpus.repeated(talks, wanted, self.recipe.train.seed)
             anchored, documents = len(documents), corpus.Joined(documents, rehearsal)
             digest = hashlib.sha256(f"{digest}{rehearsal_digest}".encode()).hexdigest()
-        index = truncated_index if data.rows == "truncated" else pack_index
-        packed = PackedCorpus(
-            documents, index(corpus.lengths_of(documents), data.pack_tokens), data.pack_tokens, anchored
-        )
-        return corpus.Corpus(packed, held_out, digest, prepared=prepared)
+        return corpus.Corpus(corpus.packed(documents, data, anchored), held_out, digest, prepared=prepared)
 
     def _prepared(self, folders: Sequence[Path], tokenizer: Tokenizer) -> OpenedTogether:
         if self.recipe.data.comprehension:
