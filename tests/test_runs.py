@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.table import Table
 from typer.testing import CliRunner
 
 from stilnovo.api import train_recipe
 from stilnovo.cli.main import app
 from stilnovo.errors import InputError
+from stilnovo.folderlock import locked
 from stilnovo.recipe import Recipe
 from stilnovo.report.runs import find_runs, runs_text
 
@@ -36,18 +37,16 @@ def made(folder: Path, status: dict[str, Any] | None = None, **files: Any) -> Pa
     return folder
 
 
-HERE = {"host": platform.node(), "process": os.getpid()}
+RUNNING = {"status": "running"}
+LEFT_BEHIND = "a training, process 1 on {}, since 2026-01-02 03:04:05\n"
 
 
 @pytest.mark.parametrize(
     ("expected", "status", "files"),
     [
-        ("running", {"status": "running", **HERE}, {}),
-        ("interrupted", {"status": "running", **HERE, "process": 2**30}, {}),
-        ("interrupted", {"status": "running", **HERE, "process": "?"}, {}),
-        ("running", {"status": "running", "host": "another machine", "process": 1}, {}),
-        ("failed", {"status": "failed", **HERE}, {}),
-        ("stopped early", {"status": "stopped early", **HERE}, {"train": {"steps": 3}}),
+        ("interrupted", RUNNING, {}),
+        ("failed", {"status": "failed"}, {}),
+        ("stopped early", {"status": "stopped early"}, {"train": {"steps": 3}}),
         ("interrupted", None, {}),
         ("finished", None, {"train": {"steps": 3, "guard": None}}),
         ("stopped early", None, {"train": {"guard": {"ended": True}}}),
@@ -73,10 +72,31 @@ def test_status(expected: str, status: dict[str, Any] | None, files: dict[str, A
     assert run.damaged == []
 
 
-def test_a_process_that_is_younger_than_the_file_is_another_one(tmp_path: Path) -> None:
-    folder = made(tmp_path / "run", {"status": "running", **HERE})
-    os.utime(folder / "status.json", (1, 1))
+def test_a_training_runs_while_its_folder_is_locked(tmp_path: Path) -> None:
+    folder = made(tmp_path / "run", RUNNING)
+    with locked(folder, "a training"):
+        assert [find_runs(tmp_path)[0].status for _ in range(2)] == ["running", "running"]
     assert find_runs(tmp_path)[0].status == "interrupted"
+    for host, status in ((platform.node(), "interrupted"), ("another machine", "running")):
+        (folder / ".lock").write_text(LEFT_BEHIND.format(host))  # of a process that was killed, or cannot be seen
+        assert find_runs(tmp_path)[0].status == status
+
+
+@pytest.mark.parametrize(
+    ("tasks", "caption"),
+    [
+        (["text", "sft"], "nats per loss token;"),
+        (["dpo"], "nats per pair;"),
+        (["dpo", "sft"], "nats per loss token, of dpo per pair;"),
+    ],
+)
+def test_the_unit_of_losses_is_the_objectives(tasks: list[str], caption: str, tmp_path: Path) -> None:
+    for task in tasks:
+        made(tmp_path / task, manifest=MANIFEST | {"recipe": {"train": {"task": task}}})
+    runs = find_runs(tmp_path)
+    (table,) = runs_text(runs)
+    assert isinstance(table, Table) and caption in str(table.caption)
+    assert {run.objective for run in runs} == {*tasks}
 
 
 def test_a_run_itself_an_empty_folder_and_no_folder(tmp_path: Path) -> None:
@@ -99,7 +119,7 @@ def test_the_newest_is_first_and_a_runs_own_parts_are_no_runs(tmp_path: Path) ->
 def test_damage_is_named_and_never_fatal(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)
     whole = made(tmp_path / "whole")
-    hurt = made(tmp_path / "hurt", {"status": "finished", **HERE}, train={"steps": 3, "guard": {"ended": False}})
+    hurt = made(tmp_path / "hurt", {"status": "finished"}, train={"steps": 3, "guard": {"ended": False}})
     name = chance.choice(["manifest.json", "train.json", "status.json", "metrics.jsonl"])
     content = (hurt / name).read_bytes()
     cut = chance.randrange(1, len(content) - 2)

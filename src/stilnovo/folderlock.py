@@ -1,8 +1,9 @@
 """A lock on a folder, so that two processes never write into it at once.
 
 The system frees the lock when the process that holds it ends, however that happens: nothing is left behind that a later
-start would have to clear. The file `.lock` says who holds it; left behind by a kill, it means nothing by itself.
-Where a file system knows no locks, the folder is used without one, and that is said.
+start would have to clear. The file `.lock` says who holds it; left behind by a kill, it means nothing by itself. So the
+lock is also what tells whether somebody still works in a folder (`is_held`). Where a file system knows no locks, the
+folder is used without one, and that is said.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import contextlib
 import errno
 import logging
 import os
+import platform
+import time
 import weakref
 from collections.abc import Iterator
 from datetime import datetime
@@ -21,6 +24,7 @@ from stilnovo.runlog import disk_errors
 
 FILE = ".lock"
 _HELD = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
+_ASKED = 0.05  # seconds after which `is_held` has let go again
 _FAR = 2**30  # the byte that Windows locks: it must not be one that others read
 log = logging.getLogger(__name__)
 
@@ -45,7 +49,8 @@ class FolderLock:
         self._free = weakref.finalize(self, _free, handle, folder, made, os.getpid())
         os.ftruncate(handle, 0)
         with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-            os.write(handle, f"{what}, process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
+            since = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+            os.write(handle, f"{what}, process {os.getpid()} on {platform.node()}, since {since}\n".encode())
 
     def release(self) -> None:
         """Free the folder; a second call does nothing."""
@@ -66,7 +71,7 @@ def _held(folder: Path) -> int | None:
         try:
             _lock(handle)
         except OSError as error:
-            noted = os.read(handle, 200).decode("utf-8", "replace").strip()
+            noted = _noted(handle)
             os.close(handle)
             if error.errno not in _HELD:
                 log.warning("%s cannot be locked (%s): start nothing else in it.", folder, error.strerror)
@@ -91,8 +96,41 @@ def _free(handle: int, folder: Path, made: list[Path], owner: int) -> None:
     os.close(handle)
 
 
+def is_held(folder: Path) -> bool | None:
+    """Whether somebody holds the lock on a folder; None where that cannot be known: of another machine, or without locks."""
+    try:
+        handle = os.open(folder / FILE, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        noted = _noted(handle)
+        _lock(handle)
+    except OSError as error:
+        return True if error.errno in _HELD else None
+    finally:
+        os.close(handle)
+    # A lock of another machine is not always seen here.
+    return False if not noted or f" on {platform.node()}, since " in noted else None
+
+
+def _noted(handle: int) -> str:
+    return os.read(handle, 400).decode("utf-8", "replace").strip()
+
+
 def _lock(handle: int) -> None:
-    """Lock an open file for this process, without waiting."""
+    """Lock an open file for this process; where it is locked, once more after as long as somebody needs who only asks."""
+    try:
+        _lock_now(handle)
+    except OSError as error:
+        if error.errno not in _HELD:
+            raise
+        time.sleep(_ASKED)
+        _lock_now(handle)
+
+
+def _lock_now(handle: int) -> None:
     try:
         import fcntl
     except ImportError:  # Windows

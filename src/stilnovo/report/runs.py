@@ -1,7 +1,7 @@
 """List runs: what every run folder under a folder says of itself, read from its files alone.
 
-A damaged file spoils nothing but its own figures, and is named. Whether a training still runs is known from the process
-that wrote `status.json`: one that was ended by force is told as interrupted.
+A damaged file spoils nothing but its own figures, and is named. Whether a training still runs is known from the lock on
+its folder: one that was ended by force is told as interrupted.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.table import Table
 
 from stilnovo.errors import InputError
+from stilnovo.folderlock import is_held
 from stilnovo.report.numbers import MISSING, decimal, drawable, duration
 from stilnovo.report.page import text_table
-from stilnovo.report.training import STATUS
+from stilnovo.report.training import STATUS, learns_pairs
 from stilnovo.scoring.result import FILE_NAME as EVALUATION
 
 _DEPTH = 3  # folders below the one that is listed
@@ -35,6 +34,7 @@ class RunSummary:
     Attributes:
         kind: `training` or `evaluation`.
         status: running, interrupted, finished, stopped early, failed, or unknown.
+        objective: What a training learnt by; losses of `dpo` are per pair, others per loss token.
         held_out_loss: The lowest, reached at `held_out_step`.
         data: Names of the training data, or of what was evaluated.
         seconds: Time in training steps, or of an evaluation.
@@ -49,6 +49,7 @@ class RunSummary:
     held_out_loss: float | None = None
     held_out_step: int | None = None
     model: str = ""
+    objective: str = ""
     data: list[str] = field(default_factory=list)
     date: str = ""
     seconds: float | None = None
@@ -71,11 +72,13 @@ def find_runs(folder: Path) -> list[RunSummary]:
 def runs_text(runs: Sequence[RunSummary]) -> Iterator[str | Table]:
     """Render the list for the terminal."""
     if runs:
+        pairs = {learns_pairs({"train": {"task": run.objective}}) for run in runs if run.kind == "training"}
+        per = {frozenset({True}): "pair", frozenset({True, False}): "loss token, of dpo per pair"}
         yield text_table(
-            "Losses are nats per loss token; of the held-out loss the lowest, with its step.",
-            ("run", "status", "step", "loss", "held-out loss", "model", "data", "date", "time"),
+            f"Losses are nats per {per.get(frozenset(pairs), 'loss token')}; of the held-out loss the lowest, with its step.",
+            ("run", "status", "step", "loss", "held-out loss", "objective", "model", "data", "date", "time"),
             [_cells(run) for run in runs],
-            left=("status", "model", "data", "date"),
+            left=("status", "objective", "model", "data", "date"),
         )
     for run in runs:
         if run.damaged:
@@ -88,7 +91,8 @@ def _cells(run: RunSummary) -> tuple[str, ...]:
     data = ", ".join(Path(name).name for name in run.data[:3]) + (" …" if len(run.data) > 3 else "")
     return (
         run.path, run.status if run.kind == "training" else f"{run.kind}, {run.status}", step, decimal(run.loss),
-        decimal(run.held_out_loss) + best, Path(run.model).name, data, run.date[:16].replace("T", " "), duration(run.seconds),
+        decimal(run.held_out_loss) + best, run.objective, Path(run.model).name, data, run.date[:16].replace("T", " "),
+        duration(run.seconds),
     )  # fmt: skip
 
 
@@ -115,6 +119,7 @@ def _training(path: Path) -> RunSummary:
     manifest, train, status = (_read(path / name, run) for name in ("manifest.json", "train.json", STATUS))
     rows, recipe = _metrics(path / "metrics.jsonl", run), _section(manifest, "recipe")
     run.model, run.date = _words(_section(recipe, "model").get("name")), _words(manifest.get("date"))
+    run.objective = _words(_section(recipe, "train").get("task"))
     paths = _section(recipe, "data").get("paths")
     run.data = [str(name) for name in paths] if isinstance(paths, list) else []
     guard = _section(train, "guard")
@@ -146,15 +151,9 @@ def _evaluation(path: Path) -> RunSummary:
 
 
 def _status(noted: dict[str, Any], path: Path) -> str:
-    """The status that the run's own file tells, corrected where its process is gone; empty where it tells none."""
+    """The status that the run's own file tells, corrected where nobody works in its folder; empty where it tells none."""
     status = _words(noted.get("status"))
-    if status != "running" or noted.get("host") != platform.node():
-        return status
-    with contextlib.suppress(psutil.Error, TypeError, ValueError, OSError):
-        # A later process may have the number: the one that wrote the file is older than the file.
-        if psutil.Process(noted["process"]).create_time() <= (path / STATUS).stat().st_mtime:
-            return status
-    return "interrupted"
+    return "interrupted" if status == "running" and is_held(path) is False else status
 
 
 def _read(path: Path, run: RunSummary) -> dict[str, Any]:

@@ -8,8 +8,6 @@ less than a hundredth of the time; at the end it is always written.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shlex
 import sys
 import time
@@ -61,7 +59,7 @@ class TrainingReport(Observer):
     def _write(self, status: str, why: str = "") -> None:
         started = time.monotonic()
         folder, plan = self._run.folder, self._run.plan
-        folder.write_json(STATUS, {"status": status, "why": why, "process": os.getpid(), "host": platform.node()})
+        folder.write_json(STATUS, {"status": status, "why": why})
         record = read_training(folder, plan.ledger.items if plan else (), plan.peak if plan else None)
         record.status, record.why = status, why
         write_atomic(folder.path / FILE, training_page(record))
@@ -158,9 +156,9 @@ def training_page(record: TrainingRecord) -> str:
         ],
         peak_memory=record.peak_memory_bytes,
         memory_most=max((max(item.size, item.measured or 0) for item in record.memory), default=0),
-        outcome=_outcome(record.train), preferences=_preferences(recipe),
+        outcome=_outcome(record.train), preferences=learns_pairs(recipe),
         data=_data(manifest, recipe), remarks=_remarks(manifest), trained=_trained(recipe),
-        **loss_values(metrics, "nats per pair" if _preferences(recipe) else "nats per token"),
+        **loss_values(metrics, "nats per pair" if learns_pairs(recipe) else "nats per token"),
     )  # fmt: skip
 
 
@@ -226,8 +224,8 @@ def _tiles(record: TrainingRecord) -> list[tuple[str, str, str, str, str]]:
     return tiles
 
 
-def _preferences(recipe: Mapping[str, Any]) -> bool:
-    """Whether pairs are learnt: their loss is per pair."""
+def learns_pairs(recipe: Mapping[str, Any]) -> bool:
+    """Whether a recipe, as plain data, learns pairs: their loss is per pair."""
     return bool(recipe.get("train", {}).get("task") == "dpo")
 
 
