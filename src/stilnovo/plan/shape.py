@@ -126,6 +126,12 @@ KNOWN = {"anita": LLAMA_3_8B, "smollm2": SMOLLM2_135M}
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
 
 
+#: What transformers takes where a `config.json` leaves it out, unlike a Llama's.
+_LEFT_OUT = {
+    "MistralForCausalLM": {"sliding_window": 4096, "max_position_embeddings": 131_072, "num_key_value_heads": 8}
+}
+
+
 def config_from_json(path: Path) -> LlamaConfig:
     """Read a model's shape from `config.json`.
 
@@ -167,7 +173,8 @@ def _config(c: dict[str, Any], rope: dict[str, Any], kind: str) -> LlamaConfig:
     if kind == "llama3":
         low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
         scaling = RopeScaling(float(rope["factor"]), low, high, int(rope["original_max_position_embeddings"]))
-    heads, positions = c["num_attention_heads"], c.get("max_position_embeddings", 2048)
+    heads, given = c["num_attention_heads"], (_LEFT_OUT.get(c["architectures"][0], {}) | c)
+    positions = given.get("max_position_embeddings", 2048)
     return sensible(
         LlamaConfig(
             vocab_size=c["vocab_size"],
@@ -175,14 +182,14 @@ def _config(c: dict[str, Any], rope: dict[str, Any], kind: str) -> LlamaConfig:
             intermediate_size=c["intermediate_size"],
             layers=c["num_hidden_layers"],
             heads=heads,
-            kv_heads=c.get("num_key_value_heads") or heads,
+            kv_heads=given.get("num_key_value_heads") or heads,
             head_dim=c.get("head_dim") or c["hidden_size"] // heads,
             rms_eps=c.get("rms_norm_eps", 1e-6),
             rope_theta=float(rope.get("rope_theta") or c.get("rope_theta") or 10_000.0),
             rope_scaling=scaling,
             tie_embeddings=bool(c.get("tie_word_embeddings", False)),
             # Within its window, a sliding-window model is an ordinary one: longer documents are refused.
-            max_positions=min(positions, c.get("sliding_window") or positions),
+            max_positions=min(positions, given.get("sliding_window") or positions),
         )
     )
 

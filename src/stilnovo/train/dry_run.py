@@ -32,7 +32,7 @@ from stilnovo.train.objectives.base import objective_of, read_corpus
 from stilnovo.train.optimizer import warmup_of
 from stilnovo.train.planning import card_of
 from stilnovo.train.preparation import Preparation
-from stilnovo.train.steps import planned_steps
+from stilnovo.train.steps import planned_batches, planned_steps
 
 COUNTED = 20_000  # documents that are compared and counted token by token; more are mapped from a prepared corpus
 
@@ -166,7 +166,7 @@ def dry_run(recipe: Recipe, folder: Path, *, resume: bool = False) -> DryRun:
     if plan is not None and plan.speed.seconds and prepared.device.type == "cuda":
         cost, length = prepared.objective.cost(seen.loss_share), prepared.objective.document_tokens(plan.run.tokens)
         once = speed(plan.run, plan.levers, card_of(prepared.device), length, cost)
-        seconds = steps * recipe.train.accumulation * once.seconds
+        seconds = planned_batches(packed, recipe.train) * once.seconds
     return DryRun(seen, plan, steps, warmup_of(steps, recipe.train), seconds)
 
 

@@ -33,6 +33,18 @@ def planned_steps(corpus: PackedCorpus, settings: TrainSection) -> int:
     return whole * -(-batches // settings.accumulation) + -(-rest // settings.accumulation)
 
 
+def planned_batches(corpus: PackedCorpus, settings: TrainSection) -> int:
+    """Number of batches of all steps of the run."""
+    batches = _batches(corpus, settings)
+    if not batches:
+        return 0
+    if settings.steps is None:
+        whole, rest = _last_pass(batches, settings.epochs)
+        return whole * batches + rest
+    whole, steps = divmod(settings.steps, -(-batches // settings.accumulation))
+    return whole * batches + min(batches, steps * settings.accumulation)
+
+
 def batches_of_step(corpus: PackedCorpus, settings: TrainSection, epoch: int, index: int) -> int:
     """Number of batches of the step that begins at batch `index` of pass `epoch` (both from 0)."""
     end = batches = _batches(corpus, settings)

@@ -81,7 +81,8 @@ class PreferenceObjective(Objective):
         """Mean loss and margin over the held-out pairs; the base's margin is 0 by definition, its loss log 2."""
         from stilnovo.train.passes import figures_of
 
-        packed = pack_pairs(rows, tokenizer, self.recipe.data.pack_tokens)
+        room = min(self.recipe.data.pack_tokens, 2 * passes.model.config.max_positions)  # a side has half of it
+        packed = pack_pairs(rows, tokenizer, room)
         corpus.warn(packed.lines(), "held-out: ")
         figures = figures_of(passes, self.loss(), packed.corpus, self.recipe.train)
         means = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if name != "n")

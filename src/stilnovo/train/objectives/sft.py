@@ -58,7 +58,7 @@ class ConversationObjective(TextObjective):
         """Mean loss in nats per token of the assistant's turns, without and with the adapter."""
         from stilnovo.train.passes import figures_of
 
-        room = self.recipe.data.pack_tokens
+        room = min(self.recipe.data.pack_tokens, passes.model.config.max_positions)
         packed = pack(corpus.supervised_all(rows, tokenizer, room, "held-out conversations"), room)
         after = figures_of(passes, NextToken(), packed, self.recipe.train)
         with passes.base():
