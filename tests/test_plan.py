@@ -336,3 +336,28 @@ def test_tokens_of_a_corpus_depend_on_the_vocabulary(vocabulary: int, tokens: fl
     assert corpora.tokens_of("wikipedia-it", vocabulary) == pytest.approx(tokens)
     assert corpora.tokens_of("anita-sft", vocabulary) is None
     assert corpora.tokens_of("mine.jsonl", vocabulary) is None
+
+
+def test_documents_are_no_longer_than_the_model_reads(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shape = LLAMA_3_8B
+    settings = {
+        "architectures": ["MistralForCausalLM"], "vocab_size": shape.vocab_size, "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size, "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads, "max_position_embeddings": 8192,
+        "sliding_window": 4096,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    refused = CliRunner().invoke(app, ["plan", "--model", str(folder), "--document", "5000"])
+    assert isinstance(refused.exception, InputError)
+    assert all(words in str(refused.exception) for words in ("5,000", "4,096"))
+    said = [
+        CliRunner().invoke(app, ["plan", "--model", str(folder), "--tokens", "16384", *document, "--json"]).stdout
+        for document in ((), ("--document", "4096"))
+    ]
+    assert "the model reads 4,096 at once" in said[0]
+    assert (
+        json.loads(said[0].splitlines()[-1])["flops_per_token"]
+        == json.loads(said[1].splitlines()[-1])["flops_per_token"]
+    )

@@ -54,7 +54,7 @@ def plan(
     ] = None,
     document: Annotated[
         int | None,
-        typer.Option(help="Document length in tokens (default: one fills the pass).", rich_help_panel=ADVANCED),
+        typer.Option(min=1, help="Document length in tokens (default: one fills the pass).", rich_help_panel=ADVANCED),
     ] = None,
     learnt: Annotated[
         float, typer.Option(min=0, max=1, help="Fraction of tokens with loss (answers).", rich_help_panel=ADVANCED)
@@ -86,6 +86,7 @@ def plan(
         raise InputError("Tokens must be at least 1.", f"Found: {length}, {epoch.tokens:g}.")
     if days is not None and days <= 0:
         raise InputError("Days must be more than 0.", f"Found: {days:g}.")
+    reads = None if shape else _context(model, config, document)  # a shape alone has no context
     speeds = cards.measured(measured) if measured else cards.named(card)
     budget = Budget(cards.bytes_of(vram), cards.bytes_of(ram))
     wishes = wishes_of(chosen.train, head, document)  # type: ignore[arg-type]
@@ -100,7 +101,8 @@ def plan(
         raise _too_large(run, budget, f"{vram} of GPU and {ram} of host memory", reach)
     # The levers are those that the training will choose; what its objective computes beside is forecast with them.
     objective = objective_of(chosen)
-    asked, documents = objective.cost(learnt), document or objective.document_tokens(length)
+    asked, filled = objective.cost(learnt), objective.document_tokens(length) or length
+    documents = document or min(filled, reads or filled)
     setting = replace(setting, speed=speed(run, setting.levers, speeds, documents, asked))
     print(
         f"{shape or model}, {chosen.model.quantization}, r = {run.lora.r}: one pass of {length:,} tokens on {vram} "
@@ -110,7 +112,8 @@ def plan(
     rate, accumulation = length / setting.speed.seconds, chosen.train.accumulation
     print(
         f"\n{_speed_text(setting, speeds)}\n{_beside(asked)}{epoch.text(rate)}\n"
-        f"{_room(rate, length, accumulation, days, epoch.tokens)}Longest context that fits: {reach:,} tokens."
+        f"{_room(rate, length, accumulation, days, epoch.tokens)}Longest context that fits: {reach:,} tokens"
+        f"{f'; the model reads {reads:,} at once' if reads and reads < reach else ''}."
     )
     emit(
         {
@@ -133,6 +136,18 @@ def _planned_recipe(name: str) -> Recipe:
     if reason := plain_reason(recipe):
         raise InputError(f"{reason} is trained by torch's autograd, which has no plan.", next="Leave this key out.")
     return recipe
+
+
+def _context(model: str, config: LlamaConfig, document: int | None) -> int:
+    """Tokens that the model reads at once; refuse longer documents."""
+    reads = config.max_positions
+    if document is not None and document > reads:
+        raise InputError(
+            f"Documents of {document:,} tokens are longer than {model} reads at once.",
+            f"Its context or attention window has {reads:,} tokens.",
+            f"Lower --document to at most {reads:,}.",
+        )
+    return reads
 
 
 def _frozen(adapter: Path | None, rank: int | None, recipe: Recipe, config: LlamaConfig) -> tuple[tuple[int, ...], ...]:

@@ -26,7 +26,7 @@ from stilnovo.data import shards
 from stilnovo.data.duplicates import near_duplicates
 from stilnovo.data.sources import check_columns
 from stilnovo.data.work import SHOWN_HITS, PreparationSettings, Record, run_blocks, save_array
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, StilnovoError
 from stilnovo.io.bad_rows import Tally
 from stilnovo.io.rows import RowBlock, blocks, files_of, place_of
 from stilnovo.io.streams import suffix_of
@@ -146,14 +146,14 @@ def _work(
             if block.number not in records:
                 yield block
 
-    with (
-        Progress("prepare", sum(sizes.values())) as progress,
-        disk_errors(folder),
-        (folder / JOURNAL).open("a", encoding="utf-8") as journal,
-    ):
-        if journal.tell():
-            journal.write("\n")  # after a line that a kill cut short
-        try:
+    try:
+        with (
+            Progress("prepare", sum(sizes.values())) as progress,
+            disk_errors(folder),
+            (folder / JOURNAL).open("a", encoding="utf-8") as journal,
+        ):
+            if journal.tell():
+                journal.write("\n")  # after a line that a kill cut short
             for record in run_blocks(wanted(), processes, arguments):
                 journal.write(_RECORDS.dump_json(record).decode() + "\n")
                 journal.flush()
@@ -161,10 +161,15 @@ def _work(
                 records[record.block] = record
                 tokens += record.shard.tokens
                 progress.update(sum(seen.values()), f"{tokens:,} tokens in {len(records):,} shards")
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"Stopped after {len(records)} blocks. Run the same command again: it goes on from there."
-            ) from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"Stopped after {len(records)} blocks. Run the same command again: it goes on from there."
+        ) from None
+    except StilnovoError as error:
+        if isinstance(error, InputError):
+            raise
+        way = f"Stopped after {len(records)} blocks. Run the same command again: it goes on from there."
+        raise StilnovoError(error.what, error.found, "\n".join(line for line in (error.next, way) if line)) from error
 
 
 def _finish(folder: Path, records: list[Record], settings: PreparationSettings, described: dict[str, Any]) -> None:
