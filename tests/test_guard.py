@@ -239,7 +239,7 @@ def test_a_look_that_fails_is_made_again(guarded: Recipe, tmp_path: Path) -> Non
 def test_the_best_checkpoint_outlives_newer_ones(tmp_path: Path) -> None:
     state = {"step": 0, "parameters": [torch.zeros(2)]}
     for step, best in ((0, 0), (2, 2), (4, 2), (6, 2), (8, 8), (9, 8), (10, 8)):
-        checkpoint.save(tmp_path, step, {**state, "step": step}, keep=1, best=best)
+        checkpoint.save(tmp_path, step, {**state, "step": step}, keep=1, best={best})
         assert best in checkpoint.steps(tmp_path)
         assert len(checkpoint.steps(tmp_path)) <= 2
     assert checkpoint.at(tmp_path, 8)["step"] == 8

@@ -13,6 +13,7 @@ import pytest
 from conftest import CHATML, SPECIALS, TINY, write_byte_tokenizer, write_weights
 from stilnovo.errors import InputError
 from stilnovo.forgetting.guard import guard_callback
+from stilnovo.generate.generator import sample_answers
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.plan.adapter import frozen_ranks
@@ -30,6 +31,7 @@ from stilnovo.train.run import TrainingRun
 GUARD = {"guard.every": 2, "guard.tasks": ["sample_questions"], "guard.items": 8, "guard.texts": ["PROTECTED"]}
 REHEARSAL = {"data.rehearsal": ["CHATS"], "data.pack_tokens": 160}
 LOSING = {**GUARD, "train.learning_rate": 0.05, "guard.tolerance_percent": 0, "train.steps": 6}
+RISING = {"train.learning_rate": 0.5, "train.steps": 8, "train.evaluate_every": 1}
 #: For each key: a recipe in which it may act, and the value to which it is changed. FILES are names of files made below.
 CASES: dict[str, tuple[dict[str, Any], Any]] = {
     "model.name": ({}, "OTHER"), "model.quantization": ({}, "int8"), "model.device": ({}, "cuda:9"), "model.adapter": ({}, "ADAPTER"),
@@ -48,6 +50,8 @@ CASES: dict[str, tuple[dict[str, Any], Any]] = {
     "train.kl_weight": ({**REHEARSAL, "train.rehearse_by": "both"}, 5.0),
     "train.beta": ({"train.task": "dpo", "data.paths": ["PAIRS"], "data.pack_tokens": 512}, 0.5),
     "train.gradient_checkpointing": ({}, True), "train.engine": ({}, "plain"), "train.loss_chunk": ({}, 16),
+    "train.evaluate_every": ({}, 2), "train.evaluation_tokens": ({}, 200), "train.patience": (RISING, 1),
+    "train.samples": ({}, ["Chi sei?"]), "train.sample_tokens": ({"train.samples": ["Chi sei?"]}, 3),
     "train.trackers": ({}, ["tensorboard", "trackio"]),
     "train.checkpoint_every": ({}, 1), "train.checkpoint_minutes": ({}, 1e-9),
     "train.keep_checkpoints": ({"train.checkpoint_every": 1}, 1), "train.seed": ({}, 7),
@@ -63,7 +67,8 @@ NOT_PLANNED = {
     "data.comprehension", "train.steps", "train.epochs", "train.accumulation", "train.learning_rate", "train.schedule",
     "train.warmup_ratio", "train.warmup_steps", "train.final_ratio", "train.weight_decay", "train.betas", "train.clip_norm",
     "train.kl_weight", "train.beta", "train.trackers", "train.checkpoint_minutes",
-    "train.checkpoint_every", "train.keep_checkpoints", "train.seed",
+    "train.checkpoint_every", "train.keep_checkpoints", "train.seed", "train.evaluate_every", "train.evaluation_tokens",
+    "train.patience", "train.samples", "train.sample_tokens",
     *(key for key in CASES if key.startswith("guard.")),
 }  # fmt: skip
 
@@ -119,14 +124,14 @@ def described(files: dict[str, str], changes: dict[str, Any]) -> Recipe:
 def effects(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """What a training leaves behind, without what the clock decides, and without the recipe itself."""
     if recipe.guard.every is None:
-        run, rule = TrainingRun(recipe, folder), []
+        run, rule = TrainingRun(recipe, folder, sampler=sample_answers), []
     else:
         run = TrainingRun(recipe, folder, make_callback=guard_callback(recipe, folder))
         rule = run.callback.rule()  # type: ignore[union-attr]
     run.train()
-    timed = ("seconds", "tokens_per_second", "memory_bytes")
+    timed = ("seconds", "tokens_per_second", "memory_bytes", "evaluation_seconds")
     metrics = [{name: value for name, value in row.items() if name not in timed} for row in RunFolder(folder).metrics()]
-    guard = [re.sub(r'"seconds": [^,}]*', "", json.dumps(run.trainer.evaluations.summary())), rule]
+    guard = [re.sub(r'"seconds": [^,}]*', "", json.dumps(run.trainer.guard_summary())), rule]
     if (folder / "guard.jsonl").exists():
         guard.append(re.sub(r'"seconds": [^,}]*', "", (folder / "guard.jsonl").read_text()))
     return {
@@ -208,6 +213,12 @@ IGNORED: list[tuple[dict[str, Any], str]] = [
     ({"data.rehearsal": ["x"], "train.kl_weight": 2}, "train.kl_weight needs train.rehearse_by: anchor or both"),
     ({"train.schedule": "constant", "train.final_ratio": 0}, "train.final_ratio needs train.schedule"),
     ({"train.optimizer": "paged_adamw8bit"}, "train.optimizer needs a card"),
+    ({"train.sample_tokens": 3}, "train.sample_tokens needs train.samples"),
+    ({"data.held_out": 0, "train.evaluate_every": 3}, "train.evaluate_every needs data.held_out or train.samples"),
+    ({"data.held_out": 0, "train.patience": 3}, "train.patience needs data.held_out"),
+    ({"data.held_out": 0, "train.evaluation_tokens": 3}, "train.evaluation_tokens needs data.held_out"),
+    ({"train.evaluate_every": 0, "train.patience": 3}, "train.patience needs train.evaluate_every above 0"),
+    ({"train.evaluate_every": 0, "train.samples": ["x"]}, "train.samples needs train.evaluate_every above 0"),
     ({"guard.alpha": 0.1}, "guard.alpha needs guard.every"),
     ({"guard.every": 5, "guard.texts": ["x"], "guard.items": 3}, "guard.items needs guard.tasks"),
     ({"guard.every": 5, "guard.tasks": ["x"], "guard.tolerance_percent": 3}, "guard.tolerance_percent needs guard.texts"),

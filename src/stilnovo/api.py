@@ -22,7 +22,7 @@ from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
 from stilnovo.compare.paired import Comparison, compare
 from stilnovo.errors import InputError, check_types
 from stilnovo.forgetting.guard import Guard, guard_callback
-from stilnovo.generate.generator import Generator, open_engine
+from stilnovo.generate.generator import Generator, open_engine, sample_answers
 from stilnovo.generate.sampling import Sampling
 from stilnovo.model import load
 from stilnovo.model.llama import Llama
@@ -117,10 +117,12 @@ def open_training(recipe: Recipe, out: Path, *, resume: bool = False, note: Note
 
     observers = [TrainingReport()]
     if recipe.guard.every is None:
-        return TrainingRun(recipe, out, resume=resume, observers=observers)
+        return TrainingRun(recipe, out, resume=resume, sampler=sample_answers, observers=observers)
     with AnswerCache(default_folder(), note) as answers:  # only for what it knows of big files
         callback = guard_callback(recipe, out, answers.file_sha256)
-        run = TrainingRun(recipe, out, resume=resume, make_callback=callback, observers=observers)
+        run = TrainingRun(
+            recipe, out, resume=resume, make_callback=callback, sampler=sample_answers, observers=observers
+        )
     assert isinstance(run.callback, Guard)
     for line in run.callback.rule():
         note(line)

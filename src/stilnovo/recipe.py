@@ -33,6 +33,7 @@ _ELSEWHERE = {
     "max_seq_length": "data.pack_tokens", "max_length": "data.pack_tokens", "lr": "train.learning_rate",
     "lr_scheduler_type": "train.schedule", "optim": "train.optimizer", "max_grad_norm": "train.clip_norm",
     "save_steps": "train.checkpoint_every", "save_total_limit": "train.keep_checkpoints",
+    "eval_steps": "train.evaluate_every", "early_stopping_patience": "train.patience",
     "report_to": "train.trackers", "completion_only_loss": "data.completion_only",
 }  # fmt: skip
 
@@ -111,7 +112,7 @@ def _validated(data: dict[str, Any], where: str) -> Recipe:
 #: Keys that change nothing of what is learnt: a resumed run may have others than it began with.
 FREE_AT_RESUME = (
     "train.checkpoint_every", "train.checkpoint_minutes", "train.keep_checkpoints",
-    "train.trackers",
+    "train.trackers", "train.samples", "train.sample_tokens",
 )  # fmt: skip
 
 
@@ -164,6 +165,14 @@ def ignored_keys(recipe: Recipe, *, on_card: bool) -> dict[str, str]:
             on_card or train.optimizer != "paged_adamw8bit",
             "a card (elsewhere: --set train.optimizer=auto)",
             ("train.optimizer",),
+        ),
+        (train.samples, "train.samples", ("train.sample_tokens",)),
+        (data.held_out, "data.held_out", ("train.patience", "train.evaluation_tokens")),
+        (data.held_out or train.samples, "data.held_out or train.samples", ("train.evaluate_every",)),
+        (
+            train.evaluate_every != 0,
+            "train.evaluate_every above 0",
+            ("train.patience", "train.evaluation_tokens", "train.samples", "train.sample_tokens"),
         ),
         (guard.every, "guard.every", guard_keys),
         (guard.tasks, "guard.tasks", ("guard.items", "guard.data_dir", "guard.tolerance_points")),

@@ -156,6 +156,23 @@ class TrainSection(RecipeSection):
         description="Minutes after which a checkpoint is written even before `checkpoint_every` steps.",
     )
     keep_checkpoints: int = Field(default=2, ge=1, description="Checkpoints to keep.")
+    evaluate_every: int | None = Field(
+        default=None,
+        ge=0,
+        description="Steps between held-out evaluations; None: 5 to 50 in a run, as it can afford; 0: none.",
+    )
+    evaluation_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Held-out tokens of an evaluation; None: so many that all together take about 2 % of the time.",
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Early stopping: evaluations without a lower held-out loss; the adapter of the lowest is kept.",
+    )
+    samples: tuple[str, ...] = Field(default=(), description="Prompts that are answered at each evaluation.")
+    sample_tokens: int = Field(default=64, ge=1, description="Maximum tokens of such an answer.")
     trackers: tuple[Tracker, ...] = Field(
         default=(), description="Also log the metrics to: tensorboard, wandb, mlflow, trackio."
     )

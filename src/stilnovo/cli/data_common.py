@@ -119,11 +119,29 @@ def print_dry_run(recipe: Recipe, out: Path, *, resume: bool, rows: int, as_json
     emit(
         {
             **data_facts(run.data, rows), "steps": run.steps, "warmup_steps": run.warmup, "tokens_per_step": run.tokens_per_step,
+            "evaluation_steps": run.schedule.due if run.schedule else [],
             "seconds": run.seconds, "predicted_peak_bytes": None if plan is None else plan.peak,
             "levers": None if plan is None else asdict(plan.levers), "sha256": run.data.corpus.sha256,
         },
         as_json,
     )  # fmt: skip
+
+
+def _evaluation_lines(run: DryRun) -> Iterator[str]:
+    schedule, train = run.schedule, run.data.recipe.train
+    if schedule is None:
+        yield "Evaluation: none" + ("." if train.evaluate_every == 0 else "; no row is held out.")
+        return
+    times = (
+        f"every {schedule.every:,} steps, {len(schedule.due):,} times"
+        if schedule.every < run.steps
+        else "after the last step"
+    )
+    about = "" if run.data.scale == 1 else "about "
+    what = [f"the loss on {about}{schedule.tokens:,} held-out tokens"] if schedule.tokens else []
+    what += [f"{len(train.samples):,} prompts answered"] if train.samples else []
+    stops = "" if train.patience is None else f"; it ends early after {train.patience:,} of them without a lower loss"
+    yield f"Evaluation: {times}: {' and '.join(what)}{stops}."
 
 
 def _plan_lines(run: DryRun) -> Iterator[str]:
@@ -134,6 +152,7 @@ def _plan_lines(run: DryRun) -> Iterator[str]:
         f"Training: {about}{run.steps:,} steps of about {run.tokens_per_step:,} tokens ({train.batch_packs} packs × {train.accumulation}), "
         f"{run.warmup:,} of them warm-up; a checkpoint every {train.checkpoint_every:,} steps."
     )
+    yield from _evaluation_lines(run)
     if said := warmup_note(run.steps, train):
         yield said
     if run.plan is None:

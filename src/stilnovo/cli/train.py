@@ -121,13 +121,20 @@ def _print(
     for line in memory:
         measured = bytes_text(line.measured) if line.measured is not None else ""
         print(f"{line.name:<24}{bytes_text(line.size):>12} {measured:>12}  {line.note}")
-    if guard := run.trainer.evaluations.summary():
+    if guard := run.trainer.guard_summary():
         whose = "" if guard["adapter_step"] == result.steps else f"; the adapter is step {guard['adapter_step']}'s"
         verdict = f"ended the training at step {guard['step']}" if guard["ended"] else "let the training pass"
         print(
             f"The guard {verdict}: {guard['why']}{whose}. {guard['evaluations']} evaluations took "
             f"{seconds_text(guard['seconds'])} beside {seconds_text(result.seconds)} of training."
         )
+    if early := run.trainer.held_out.summary(run.trainer.adapter_step):
+        ended = (
+            f"Stopped early at step {result.steps}"
+            if early["ended"] and result.steps < run.trainer.steps
+            else "Not stopped early"
+        )
+        print(f"{ended}; the adapter is step {early['adapter_step']}'s, with the lowest held-out loss.")
     if result.metrics:
         means = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
         print(f"Training metrics, mean of the last {min(LAST_STEPS, result.steps)} steps: {means}")

@@ -204,6 +204,21 @@ def dense_weights(model: Llama) -> Iterator[None]:
             linear.keep_dense(None)
 
 
+def sample_answers(
+    model: Llama, tokenizer: Tokenizer, prompts: Sequence[str], max_new_tokens: int
+) -> list[dict[str, str]]:
+    """Answer prompts greedily, as `{"prompt": …, "answer": …}`: as a user's messages, or continued where there is no chat template."""
+    generator, greedy = Generator(model, tokenizer), Sampling(temperature=0, max_new_tokens=max_new_tokens)
+    read = [
+        [*tokenizer.opening, *tokenizer.encode(prompt)]
+        if tokenizer.template == "plain"
+        else tokenizer.render([Message("user", prompt)], generation=True)
+        for prompt in prompts
+    ]
+    answers = generator.continue_tokens(read, [greedy] * len(prompts))
+    return [{"prompt": prompt, "answer": answer.text} for prompt, answer in zip(prompts, answers, strict=True)]
+
+
 def open_engine(spec: ModelSpec) -> Generator:
     """Open a model for generation; its weights are read when they are first wanted.
 

@@ -206,12 +206,14 @@ def set_enabled(model: Llama, enabled: bool) -> None:
 
 @contextmanager
 def disabled(model: Llama) -> Iterator[None]:
-    """Context manager: the model with its adapter disabled, enabled again at the end whatever happens."""
+    """Context manager: the model with its adapter disabled; at the end it is as before, whatever happens."""
+    before = {module: module.enabled for module in adapters(model).values()}
     set_enabled(model, False)
     try:
         yield
     finally:
-        set_enabled(model, True)
+        for module, enabled in before.items():
+            module.enabled = enabled
 
 
 def save(

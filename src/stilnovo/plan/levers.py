@@ -62,6 +62,11 @@ class Levers:
     optimizer_place: Place = "card"
     keep_dense: bool = False
 
+    @property
+    def moves_weights(self) -> bool:
+        """Whether frozen weights live in host memory, where only the engine finds them."""
+        return self.streamed_layers > 0 or self.embedding == "host"
+
 
 def optimizer_kind(choice: OptimizerChoice, *, on_card: bool) -> OptimizerKind:
     """Resolve `auto`: 8-bit states on a GPU, where memory counts; fp32 on a CPU, where 8-bit steps take thirty times as long."""

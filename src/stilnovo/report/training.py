@@ -22,6 +22,7 @@ from stilnovo.report.charts import evenly, loss_values, smooth, smoothing_span, 
 from stilnovo.report.numbers import byte_size, decimal, drawable, duration, percent, rate
 from stilnovo.report.page import Section, both_widths, compose
 from stilnovo.runlog import RunFolder, write_atomic
+from stilnovo.train.held_out import is_evaluation
 from stilnovo.train.loop import STEP_METRICS
 from stilnovo.train.observers import ObservedRun, Observer
 
@@ -32,8 +33,6 @@ _COURSE_NOTE = (
 )
 _PATIENCE = 100  # a renewal waits at least so many times as long as the last one took
 _EVALUATIONS, _SAMPLES, _PROMPTS, _LETTERS, _REMARKS, _OWN = 24, 8, 20, 1500, 50, 6
-#: Figures of an evaluation, which are shown elsewhere than among those of every step.
-_EVALUATION = frozenset(("held_out_loss", "base_held_out_loss", "evaluation_seconds"))
 
 
 class TrainingReport(Observer):
@@ -235,7 +234,10 @@ def _courses(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, Calla
     own = [
         name
         for name, value in last.items()
-        if isinstance(value, int | float) and name not in STEP_METRICS | _EVALUATION and not isinstance(value, bool)
+        if isinstance(value, int | float)
+        and name not in STEP_METRICS
+        and not is_evaluation(name)
+        and not isinstance(value, bool)
     ]
     return [
         ("learning_rate", "learning rate", rate),

@@ -161,15 +161,18 @@ class Evaluations:
             self.history = [StepEvaluation(**row) for row in json.loads(state["history"])]
             self.callback.restore(state["watch"])
 
-    def summary(self) -> dict[str, Any] | None:
-        """Summary for `train.json`: whether, when and why training stopped early, and which step's adapter was saved."""
+    def summary(self, step: int, taken: int) -> dict[str, Any] | None:
+        """Summary for `train.json`: whether, when and why training stopped early, and which step's adapter was saved.
+
+        Args:
+            step: Steps made.
+            taken: The step whose adapter was saved.
+        """
         if self.callback is None:
             return None
         ended = self.ended
-        last = ended.step if ended else self.planned
         return {
-            "ended": ended is not None, "step": last, "planned_steps": self.planned,
-            "adapter_step": self.best if ended and self.returns_to_best else last, "best_step": self.best,
+            "ended": ended is not None, "step": step, "planned_steps": self.planned, "adapter_step": taken, "best_step": self.best,
             "on_loss": self.callback.on_loss, "why": ended.text if ended else "nothing was lost",
             "evaluations": len(self.history), "seconds": math.fsum(result.seconds for result in self.history),
         }  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from stilnovo.errors import InputError
 from stilnovo.runlog import disk_errors, sha256_file, write_atomic
 
 
-def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: int | None = None) -> Path:
+def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: Collection[int] = ()) -> Path:
     """Write `folder/step-N/` and remove all but the newest `keep`. Returns its path.
 
-    `best` is the step that a guarded training would go back to; of every checkpoint that stays, its best stays too.
+    `best` are the steps to which the training may go back; of every checkpoint that stays, its best ones stay too.
     """
     target, partial = folder / f"step-{step}", folder / f".step-{step}.partial"
     with disk_errors(target):
@@ -32,7 +33,9 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: int | 
             _write_state(partial / "state.pt", state)
             write_atomic(
                 partial / "checkpoint.json",
-                json.dumps({"step": step, "best": best, "sha256": {"state.pt": sha256_file(partial / "state.pt")}}),
+                json.dumps(
+                    {"step": step, "best": sorted(best), "sha256": {"state.pt": sha256_file(partial / "state.pt")}}
+                ),
             )
             shutil.rmtree(target, ignore_errors=True)
             os.replace(partial, target)
@@ -40,7 +43,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: int | 
             shutil.rmtree(partial, ignore_errors=True)
             raise
     saved = steps(folder)
-    bests = {_noted(folder / f"step-{newer}").get("best") for newer in saved[-keep:]}
+    bests = {kept for newer in saved[-keep:] for kept in _best_of(folder / f"step-{newer}")}
     for old in set(saved[:-keep]) - bests:
         shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
     return target
@@ -53,6 +56,12 @@ def _noted(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return noted if isinstance(noted, dict) else {}
+
+
+def _best_of(path: Path) -> list[int]:
+    """Read the steps to which a checkpoint may go back; earlier versions noted at most one."""
+    best = _noted(path).get("best")
+    return best if isinstance(best, list) else [] if best is None else [best]
 
 
 def _write_state(path: Path, state: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from stilnovo.plan.speed import speed
 from stilnovo.recipe import Recipe
 from stilnovo.text.tokenizer import Tokenizer, open_tokenizer
 from stilnovo.train.corpus import Corpus, lengths_of
+from stilnovo.train.held_out import EvaluationSchedule, schedule_of
 from stilnovo.train.objectives.base import objective_of, read_corpus
 from stilnovo.train.optimizer import warmup_of
 from stilnovo.train.planning import card_of
@@ -118,12 +119,18 @@ class DataSeen:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a training would do: its data, its steps, its memory; `seconds` where the speed of the device is known."""
+    """What a training would do: its data, its steps, its memory.
+
+    Attributes:
+        schedule: When it is evaluated and on how many held-out tokens; None where it is not.
+        seconds: How long it takes; None where the speed of the device is not known.
+    """
 
     data: DataSeen
     plan: Plan | None
     steps: int
     warmup: int
+    schedule: EvaluationSchedule | None
     seconds: float | None
 
     @property
@@ -167,7 +174,18 @@ def dry_run(recipe: Recipe, folder: Path, *, resume: bool = False) -> DryRun:
         cost, length = prepared.objective.cost(seen.loss_share), prepared.objective.document_tokens(plan.run.tokens)
         once = speed(plan.run, plan.levers, card_of(prepared.device), length, cost)
         seconds = planned_batches(packed, recipe.train) * once.seconds
-    return DryRun(seen, plan, steps, warmup_of(steps, recipe.train), seconds)
+    return DryRun(seen, plan, steps, warmup_of(steps, recipe.train), _schedule(prepared, seen, steps), seconds)
+
+
+def _schedule(prepared: Preparation, seen: DataSeen, steps: int) -> EvaluationSchedule | None:
+    """The evaluations: those prepared, or, of an excerpt, those that all of the data will have."""
+    train, packed, found = seen.recipe.train, seen.corpus.packed, prepared.held_out
+    if train.evaluate_every == 0 or (found is None and not train.samples):
+        return None
+    if seen.scale == 1:
+        return replace(prepared.schedule, tokens=0 if found is None else found.tokens)
+    step_tokens = packed.tokens / max(1, len(packed.packs)) * train.batch_packs * train.accumulation
+    return schedule_of(steps, step_tokens, packed.pack_tokens, train)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train import checkpoint
 from stilnovo.train.callback import EvaluationCallback, Evaluations
+from stilnovo.train.held_out import HeldOutEvaluation, is_evaluation, schedule_for
 from stilnovo.train.interrupt import held_interrupt
 from stilnovo.train.objectives.text import NextToken
 from stilnovo.train.observers import Observers
@@ -75,14 +76,15 @@ class Trainer:
         run: Where metrics and checkpoints go.
         loss: Of a batch; next-token prediction by default.
         plan: What the engine works by; None: by torch's autograd.
-        callback: Evaluates the model during training.
+        callback: Evaluates the model during training, and may end it.
+        held_out: Evaluates the held-out rows and makes samples during training; the loss may end it too.
         observers: Told of every step and checkpoint.
     """
 
     def __init__(
         self, model: Llama, corpus: PackedCorpus, settings: TrainSection, run: RunFolder, *,
         loss: BatchLoss | None = None, plan: Plan | None = None, callback: EvaluationCallback | None = None,
-        observers: Observers | None = None,
+        held_out: HeldOutEvaluation | None = None, observers: Observers | None = None,
     ) -> None:  # fmt: skip
         if not corpus.packs:
             raise InputError(
@@ -107,6 +109,7 @@ class Trainer:
         self._saved = time.monotonic()
         self._sign: Callable[[int], None] = lambda done: None  # told how many batches of the step are done
         self.evaluations = Evaluations(callback, run, self.steps)
+        self.held_out = held_out or HeldOutEvaluation(schedule_for(corpus, settings), None)
         model.checkpointing = settings.gradient_checkpointing and self.engine is None
         model.train()
         torch.manual_seed(settings.seed)
@@ -117,6 +120,7 @@ class Trainer:
             "step": self.step, "steps": self.steps, "tokens": self.tokens, "seconds": self.seconds, "data": self.stream.state(),
             "random": checkpoint.random_state(self.model.device), "parameters": [p.detach().cpu() for p in self.parameters],
             "optimizer": self.optimizer.state_dict(), "watching": self.evaluations.state(),
+            "held_out": self.held_out.state(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -145,6 +149,19 @@ class Trainer:
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         checkpoint.set_random_state(state["random"], self.model.device)
         self.evaluations.restore(state.get("watching"))
+        self.held_out.restore(state.get("held_out"))
+
+    @property
+    def ended(self) -> bool:
+        """Whether an evaluation has ended the training before its last step, by the guard or by the held-out loss."""
+        return self.evaluations.ended is not None or (self.held_out.ended and self.step < self.steps)
+
+    @property
+    def adapter_step(self) -> int:
+        """The step whose adapter is the run's when it ends here: the last, or the best to which it goes back."""
+        if self.evaluations.ended is not None:  # what the guard protects comes first
+            return self.evaluations.best if self.evaluations.returns_to_best else self.step
+        return self.step if self.held_out.best is None else self.held_out.best
 
     def _take(self, parameters: list[Tensor]) -> None:
         for parameter, stored in zip(self.parameters, parameters, strict=True):
@@ -196,9 +213,15 @@ class Trainer:
             "Lower train.learning_rate, or look at that batch's texts.",
         )
 
+    def guard_summary(self) -> dict[str, Any] | None:
+        """What the guard found, for `train.json`; None without one."""
+        return self.evaluations.summary(self.step, self.adapter_step)
+
     def save(self) -> None:
         """Save a checkpoint."""
-        best = None if self.evaluations.callback is None else self.evaluations.best
+        best = {*([] if self.evaluations.callback is None else [self.evaluations.best])}
+        if self.held_out.best is not None:
+            best.add(self.held_out.best)
         checkpoint.save(self.checkpoints, self.step, self.state(), self.settings.keep_checkpoints, best)
         self._saved = time.monotonic()
         self.observers.checkpoint(self.step)
@@ -227,8 +250,8 @@ class Trainer:
                 raise KeyboardInterrupt(self._way_on()) from None
             except StilnovoError as error:
                 raise type(error)(error.what, error.found, f"{error.next}\n{self._way_on()}") from error
-        if self.evaluations.ended and self.evaluations.returns_to_best:
-            self._take(checkpoint.at(self.checkpoints, self.evaluations.best)["parameters"])
+        if self.adapter_step != self.step:
+            self._take(checkpoint.at(self.checkpoints, self.adapter_step)["parameters"])
         self.model.eval()
         if self.host is not None:
             self.host.restore()
@@ -238,11 +261,12 @@ class Trainer:
         """The loop itself; raises KeyboardInterrupt once a checkpoint is saved after `asked`."""
         stream = iter(self.stream)
         self.evaluations.begin(self.model)
+        self.held_out.begin(self.passes, self.batch_loss, self.settings)
         # The base is kept too: it is the best until something better is known, and what stops early goes on from it.
         # An evaluation is due at once where the machine had no memory for it.
         if self.step == 0 or self.evaluations.evaluate(self.step, self.model):
             self.save()
-        while self.step < self.steps and not self.evaluations.ended:
+        while self.step < self.steps and not self.ended:
             place = self.stream.state()
             count = batches_of_step(self.stream.corpus, self.settings, **place)
             try:
@@ -251,7 +275,10 @@ class Trainer:
             except RuntimeError:  # a step that failed has read nothing: it may be tried again
                 self.stream.restore(place)
                 raise
-            self.run.append_metrics(row)
+            try:
+                row |= self.held_out.evaluate(self.step, self.passes, self.batch_loss, self.settings)
+            finally:  # one row a step, whatever becomes of its evaluation
+                self.run.append_metrics(row)
             self.observers.step(row)
             progress.update(
                 self.step,
@@ -261,9 +288,9 @@ class Trainer:
             evaluated = self.evaluations.evaluate(self.step, self.model)
             due = self.step % self.settings.checkpoint_every == 0 or self.step == self.steps
             late = time.monotonic() - self._saved >= 60 * self.settings.checkpoint_minutes
-            if asked.is_set() or evaluated or due or late:
+            if asked.is_set() or evaluated or due or late or self.ended or self.held_out.best == self.step:
                 self.save()
-            if asked.is_set() and self.step < self.steps and not self.evaluations.ended:
+            if asked.is_set() and self.step < self.steps and not self.ended:
                 raise KeyboardInterrupt
 
     def _signs(self, progress: Progress, count: int) -> Callable[[int], None]:
@@ -288,8 +315,8 @@ class Trainer:
     def _result(self) -> TrainResult:
         rows = self.run.metrics()
         last = rows[-LAST_STEPS:]
-        names = [name for name in {name: None for row in last for name in row} if name not in STEP_METRICS]
-        metrics = {name: statistics.fmean(row[name] for row in last if name in row) for name in names}
+        own = {name: None for row in last for name in row if name not in STEP_METRICS and not is_evaluation(name)}
+        metrics = {name: statistics.fmean(row[name] for row in last if name in row) for name in own}
         return TrainResult(
             self.step, self.tokens, rows[0]["loss"], rows[-1]["loss"],
             statistics.median_high(row["tokens_per_second"] for row in rows), self.seconds,

@@ -15,6 +15,7 @@ from stilnovo.recipe import FREE_AT_RESUME, Recipe, keys, load, plain_reason, re
 from stilnovo.text.tokenizer import open_tokenizer
 from stilnovo.train import planning
 from stilnovo.train.corpus import Corpus
+from stilnovo.train.held_out import check_patience, held_out_slice, schedule_for
 from stilnovo.train.objectives.base import objective_of, read_corpus
 from stilnovo.train.stage import check_frozen, find_frozen
 from stilnovo.train.trackers import check_installed
@@ -29,6 +30,8 @@ class Preparation:
         plan: What the step is done by; None where torch's autograd does it.
         frozen: The folder of the adapter on which the new one is learnt; None: on the base alone.
         tokenizer, objective, corpus: As the training uses them.
+        schedule: When the training is evaluated.
+        held_out: The packs of held-out rows that are read then; None: there are none.
 
     Raises:
         InputError: for everything that can be known to be wrong before the model is opened.
@@ -68,6 +71,10 @@ class Preparation:
                 "Start anew in another folder (--out), or finish it with the version that began it.",
             )
         self.plan = None if plan is None else planning.shortened(plan, self.corpus.packed.tokens, device)
+        self.schedule = schedule_for(self.corpus.packed, recipe.train)
+        longest = self.shape.config.max_positions
+        self.held_out = held_out_slice(self.objective, self.corpus, self.tokenizer, self.schedule, longest)
+        check_patience(recipe.train, self.held_out)
 
 
 def _check_length(corpus: Corpus, longest: int) -> None:

@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train import planning
 from stilnovo.train.callback import EvaluationCallback
 from stilnovo.train.corpus import Corpus, HeldOutRows
+from stilnovo.train.held_out import HeldOutEvaluation
 from stilnovo.train.loop import Trainer, TrainResult
 from stilnovo.train.objectives.base import Objective
 from stilnovo.train.observers import Observer, Observers
@@ -45,6 +47,8 @@ from stilnovo.train.trackers import trackers
 log = logging.getLogger(__name__)
 #: Makes the evaluation callback of a run from what was opened for it.
 MakeCallback = Callable[[Llama, Tokenizer, Corpus], EvaluationCallback]
+#: Answers prompts with the model as it is (`stilnovo.generate.generator.sample_answers`).
+Sampler = Callable[..., list[dict[str, str]]]
 
 
 class TrainingRun:
@@ -59,24 +63,26 @@ class TrainingRun:
 
     def __init__(
         self, recipe: Recipe, folder: Path, *, resume: bool = False, make_callback: MakeCallback | None = None,
-        observers: Sequence[Observer] = (), locked: bool = False,
+        sampler: Sampler | None = None, observers: Sequence[Observer] = (), locked: bool = False,
     ) -> None:  # fmt: skip
         if recipe.guard.every is not None and make_callback is None:
             raise ValueError("a recipe with a guard needs its callback (stilnovo.forgetting.guard.guard_callback)")
         self._lock = None if locked else FolderLock(folder, "a training")
         try:
-            self._begin(recipe, folder, resume, make_callback, observers)
+            self._begin(recipe, folder, resume, make_callback, sampler, observers)
         except BaseException:
             self._unlock()
             raise
 
     def _begin(
-        self, recipe: Recipe, folder: Path, resume: bool, make_callback: MakeCallback | None, observers: Sequence[Observer]
+        self, recipe: Recipe, folder: Path, resume: bool, make_callback: MakeCallback | None, sampler: Sampler | None,
+        observers: Sequence[Observer],
     ) -> None:  # fmt: skip
         prepared = Preparation(recipe, folder, resume=resume)
         self.recipe, self.folder = recipe, RunFolder(folder)
         self.shape, self.plan, self.lora = prepared.shape, prepared.plan, prepared.shape.lora
         self.tokenizer, self.objective, self.corpus = prepared.tokenizer, prepared.objective, prepared.corpus
+        self.prepared, self._sampler = prepared, sampler
         self.observers = Observers([*observers, *trackers(recipe.train.trackers)])
         self.measured: tuple[dict[str, float], str] | None = None
         self.frozen = None if prepared.frozen is None else keep_frozen(prepared.frozen, folder)
@@ -105,8 +111,23 @@ class TrainingRun:
     def _trainer(self) -> Trainer:
         return Trainer(
             self.model, self.corpus.packed, self.recipe.train, self.folder, loss=self.objective.loss(), plan=self.plan,
-            callback=self.callback, observers=self.observers,
+            callback=self.callback, held_out=self._evaluation(), observers=self.observers,
         )  # fmt: skip
+
+    def _evaluation(self) -> HeldOutEvaluation:
+        """The evaluations of the run; samples need all weights where they were opened."""
+        settings, sample = self.recipe.train, None
+        if settings.samples and self._sampler is not None:
+            if self.plan is not None and self.plan.levers.moves_weights:
+                log.warning("No samples are made: the plan keeps a part of the model in host memory.")
+            else:
+                sample = partial(
+                    self._sampler,
+                    tokenizer=self.tokenizer,
+                    prompts=settings.samples,
+                    max_new_tokens=settings.sample_tokens,
+                )
+        return HeldOutEvaluation(self.prepared.schedule, self.prepared.held_out, settings.patience, sample)
 
     def _attach(self) -> None:
         if self.frozen is not None:
@@ -134,7 +155,7 @@ class TrainingRun:
         status = "failed"
         try:
             result, lines = self._train()
-            status = "stopped early" if self.trainer.evaluations.ended else "finished"
+            status = "stopped early" if self.trainer.ended else "finished"
         except KeyboardInterrupt:
             status = "interrupted"
             raise
@@ -173,7 +194,8 @@ class TrainingRun:
         metrics = known.pop("metrics")
         return {
             **known, **metrics, "predicted_peak_bytes": None if self.plan is None else self.plan.peak,
-            "guard": self.trainer.evaluations.summary(), "held_out": None if self.measured is None else self.measured[0],
+            "guard": self.trainer.guard_summary(), "early_stopping": self.trainer.held_out.summary(self.trainer.adapter_step),
+            "held_out": None if self.measured is None else self.measured[0],
         }  # fmt: skip
 
     def _write(self, result: TrainResult, lines: list[MemoryItem]) -> None:

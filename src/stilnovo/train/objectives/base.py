@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import OBJECTIVES
 
 if TYPE_CHECKING:
+    from stilnovo.data.packing import PackedCorpus
     from stilnovo.text.tokenizer import Tokenizer
     from stilnovo.train.corpus import Corpus, HeldOutRows
     from stilnovo.train.passes import BatchLoss, Passes
@@ -46,6 +48,13 @@ class Objective(ABC):
     def document_tokens(self, tokens: int) -> int | None:
         """Length over which attention runs in a pass of so many tokens; None for the whole pass."""
         return None
+
+    @abstractmethod
+    def pack_held_out(self, rows: Sequence[Any], tokenizer: Tokenizer, longest: int) -> PackedCorpus:
+        """Tokenise and pack held-out rows as the training rows are, so that `loss` can be evaluated on them.
+
+        `longest` is how many tokens the model reads at once.
+        """
 
     @abstractmethod
     def held_out_row(self, row: Any) -> dict[str, Any]:

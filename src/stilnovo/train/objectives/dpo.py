@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stilnovo.data.batches import Batch
+    from stilnovo.data.packing import PackedCorpus
     from stilnovo.text.tokenizer import Tokenizer
     from stilnovo.train.passes import Parts, Passes
 
@@ -70,6 +71,13 @@ class PreferenceObjective(Objective):
         """See `Objective.document_tokens`: a side has half a pack."""
         return min(tokens, self.recipe.data.pack_tokens // 2)
 
+    def pack_held_out(self, rows: Sequence[Any], tokenizer: Tokenizer, longest: int) -> PackedCorpus:
+        """See `Objective.pack_held_out`."""
+        room = min(self.recipe.data.pack_tokens, 2 * longest)  # a side has half of it
+        packed = pack_pairs(rows, tokenizer, room)
+        corpus.warn(packed.lines(), "held-out: ")
+        return packed.corpus
+
     def held_out_row(self, row: Any) -> dict[str, Any]:
         """See `Objective.held_out_row`."""
         chosen, rejected = (corpus.turns(Message("assistant", answer)) for answer in (row.chosen, row.rejected))
@@ -81,10 +89,8 @@ class PreferenceObjective(Objective):
         """Mean loss and margin over the held-out pairs; the base's margin is 0 by definition, its loss log 2."""
         from stilnovo.train.passes import figures_of
 
-        room = min(self.recipe.data.pack_tokens, 2 * passes.model.config.max_positions)  # a side has half of it
-        packed = pack_pairs(rows, tokenizer, room)
-        corpus.warn(packed.lines(), "held-out: ")
-        figures = figures_of(passes, self.loss(), packed.corpus, self.recipe.train)
+        packed = self.pack_held_out(rows, tokenizer, passes.model.config.max_positions)
+        figures = figures_of(passes, self.loss(), packed, self.recipe.train)
         means = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if name != "n")
         return (figures, f"{figures['n']:,} pairs: {means}") if figures["n"] else None
 

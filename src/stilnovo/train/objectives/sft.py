@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stilnovo.data.conversations import conversation, read_items
-from stilnovo.data.packing import IntArray, pack
+from stilnovo.data.packing import IntArray, PackedCorpus, pack
 from stilnovo.errors import InputError
 from stilnovo.train import corpus
 from stilnovo.train.objectives.text import NextToken, TextObjective
@@ -48,6 +48,11 @@ class ConversationObjective(TextObjective):
             )
         return super()._prepared(folders, tokenizer)
 
+    def pack_held_out(self, rows: Sequence[Any], tokenizer: Tokenizer, longest: int) -> PackedCorpus:
+        """See `Objective.pack_held_out`."""
+        room = min(self.recipe.data.pack_tokens, longest)
+        return pack(corpus.supervised_all(rows, tokenizer, room, "held-out conversations"), room)
+
     def held_out_row(self, row: Any) -> dict[str, Any]:
         """See `Objective.held_out_row`."""
         return {"messages": corpus.turns(*row.messages)}
@@ -58,8 +63,7 @@ class ConversationObjective(TextObjective):
         """Mean loss in nats per token of the assistant's turns, without and with the adapter."""
         from stilnovo.train.passes import figures_of
 
-        room = min(self.recipe.data.pack_tokens, passes.model.config.max_positions)
-        packed = pack(corpus.supervised_all(rows, tokenizer, room, "held-out conversations"), room)
+        packed = self.pack_held_out(rows, tokenizer, passes.model.config.max_positions)
         after = figures_of(passes, NextToken(), packed, self.recipe.train)
         with passes.base():
             before = figures_of(passes, NextToken(), packed, self.recipe.train)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stilnovo.data.batches import Batch
+    from stilnovo.data.packing import PackedCorpus
     from stilnovo.text.tokenizer import Tokenizer
     from stilnovo.train.passes import Parts, Passes
 
@@ -97,6 +98,14 @@ class TextObjective(Objective):
             return ObjectiveCost(learnt=own + rehearsal * learnt)
         answers = rehearsal * learnt if rehearse_by == "both" else 0.0
         return ObjectiveCost(learnt=own + answers, base=rehearsal, anchored=rehearsal)
+
+    def pack_held_out(self, rows: Sequence[Any], tokenizer: Tokenizer, longest: int) -> PackedCorpus:
+        """See `Objective.pack_held_out`."""
+        from stilnovo.text.encoder import Encoder
+
+        data = self.recipe.data
+        data = data.model_copy(update={"pack_tokens": min(data.pack_tokens, longest)})
+        return corpus.packed(Encoder(tokenizer).documents([training_text(row) for row in rows]), data)
 
     def held_out_row(self, row: Any) -> dict[str, Any]:
         """See `Objective.held_out_row`."""
