@@ -212,3 +212,26 @@ def test_rows_in_a_file_of_the_manifests_name_are_rows(tiny_folder: Path, tokeni
     )
     (tmp_path / "settings.json").write_text(json.dumps([{"text": "Cinque."}]), encoding="utf-8")
     assert len(read(recipe(tiny_folder, tmp_path, held_out=0), tokenizer).packed.documents) == 3
+
+
+@pytest.mark.parametrize("held_out", [0, 0.5])
+def test_what_another_corpus_holds_out_is_not_learnt(
+    held_out: float, tiny_folder: Path, folders: list[Path], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """Two folders that hold the same texts, split by different seeds."""
+    again = prepare(
+        PreparationSettings((str(folders[0].parent / "a.jsonl"),), held_out=0.3, seed=7),
+        tokenizer,
+        "m",
+        tmp_path / "again",
+    ).folder
+    corpus = read(recipe(tiny_folder, folders[0], again, held_out=held_out), tokenizer)
+    learnt = {text.removesuffix("<|im_end|>") for text in texts_of(corpus, tokenizer)}
+    assert not learnt & {*corpus.held_out_texts}
+    both = [open_prepared(folder) for folder in (folders[0], again)]
+    everything = sum(len(part.documents) for part in both)
+    if held_out:
+        assert {*corpus.held_out_texts} == {text for part in both for text in part.held_out}
+        assert len(learnt) == 60 - len({*corpus.held_out_texts})
+        assert len([line for line in corpus.remarks if "equal to a held-out text" in line]) == 2
+    assert (len(corpus.packed.documents) < everything) == bool(held_out)

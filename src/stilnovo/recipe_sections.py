@@ -85,7 +85,7 @@ class DataSection(RecipeSection):
     paths: tuple[str, ...] = Field(
         default=("sample",),
         min_length=1,
-        description="Files of texts, conversations or pairs, or a prepared corpus; `sample` is built in.",
+        description="Files of texts, conversations or pairs, or prepared corpora; `sample` is built in.",
     )
     pack_tokens: int = Field(default=512, ge=16, description="Sequence length: tokens of one packed row.")
     rows: Literal["packed", "truncated"] = Field(

@@ -8,6 +8,7 @@ Opening one costs an index of some bytes a document; the tokens stay on disk unt
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -83,6 +84,13 @@ class MappedDocuments(LazySequence[IntArray]):
         """One document's tokens."""
         start = int(self._start[at])
         return self._maps[int(self._shard[at])][start : start + int(self.lengths[at])]
+
+    def without(self, places: Sequence[int]) -> MappedDocuments:
+        """The documents but those at these places."""
+        kept, others = np.ones(len(self), dtype=bool), copy.copy(self)
+        kept[places] = False
+        others._shard, others._start, others.lengths = self._shard[kept], self._start[kept], self.lengths[kept]
+        return others
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,25 @@
 """The prepared corpora that a training names: one, or several that are learnt together.
 
-Their documents follow each other as the folders were named, and of each the held-out texts stay held out. A single folder
-keeps the digest that it was prepared with.
+Their documents follow each other as the folders were named, and of each the held-out texts stay held out: a document that
+repeats one of another folder is not learnt. A single folder keeps the digest that it was prepared with.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from stilnovo.data.packing import IntArray
-from stilnovo.data.shards import is_prepared, open_prepared
+from stilnovo.data.shards import MappedDocuments, is_prepared, open_prepared
 from stilnovo.data.sources import Document
 from stilnovo.errors import InputError
 from stilnovo.recipe_sections import DataSection
+from stilnovo.text.encoder import Encoder
 from stilnovo.train import corpus
 
 if TYPE_CHECKING:
@@ -60,20 +64,36 @@ def open_together(folders: Sequence[Path], tokenizer: Tokenizer, data: DataSecti
         InputError: for a folder that is damaged or was prepared for another tokeniser.
     """
     opened = [open_prepared(folder, tokenizer.fingerprint()) for folder in folders]
-    held_out, lines = list[str](), list[str]()
-    for folder, part in zip(folders, opened, strict=True):
-        documents, tokens = len(part.documents), int(part.documents.lengths.sum())
-        kept = part.held_out[: round(data.held_out * (documents + len(part.held_out)))]
-        held_out += kept
-        lines.append(
-            f"{folder}: a prepared corpus of {documents:,} documents, {tokens:,} tokens; {len(kept):,} of its "
-            f"{len(part.held_out):,} held-out texts are evaluated"
-        )
-    together = opened[0].documents if len(opened) == 1 else corpus.Joined(*(part.documents for part in opened))
+    held_out = [part.held_out[: round(data.held_out * (len(part.documents) + len(part.held_out)))] for part in opened]
+    texts = list(itertools.chain.from_iterable(held_out))
+    parts = [part.documents for part in opened]
+    if len(parts) > 1:  # each was split by itself: one may learn what another holds out
+        parts = [_without_repeats(*part, texts, tokenizer) for part in zip(folders, parts, strict=True)]
+    lines = [
+        f"{folder}: a prepared corpus of {len(documents):,} documents, {int(documents.lengths.sum()):,} tokens; "
+        f"{len(kept):,} of its {len(whole.held_out):,} held-out texts are evaluated"
+        for folder, whole, documents, kept in zip(folders, opened, parts, held_out, strict=True)
+    ]
+    together: Sequence[IntArray] = parts[0] if len(parts) == 1 else corpus.Joined(*parts)
     digests = [part.sha256 for part in opened]
     return OpenedTogether(
         together if data.max_documents is None else together[: data.max_documents],
-        tuple(Document(str(at), "", text) for at, text in enumerate(held_out)),
+        tuple(Document(str(at), "", text) for at, text in enumerate(texts)),
         digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest(),
         tuple(lines),
     )
+
+
+def _without_repeats(
+    folder: Path, documents: MappedDocuments, held_out: Sequence[str], tokenizer: Tokenizer
+) -> MappedDocuments:
+    """Leave out the documents that are a held-out text, and say so."""
+
+    texts = Encoder(tokenizer).documents(list(held_out))
+    known = {text.tobytes() for text in texts}
+    alike = np.flatnonzero(np.isin(documents.lengths, [len(text) for text in texts])).tolist()
+    repeats = [at for at in alike if documents[at].tobytes() in known]
+    if not repeats:
+        return documents
+    corpus.warn([f"{folder}: {len(repeats):,} left out, equal to a held-out text of another prepared corpus"])
+    return documents.without(repeats)

@@ -56,6 +56,8 @@ class TextObjective(Objective):
         if data.rehearsal or data.comprehension or self.answers_only:
             corpus.warn_of_template(tokenizer)
         folders, prepared = prepared_folders(data.paths, self.recipe.model.name), tuple[str, ...]()
+        if data.rehearsal:  # few beside the documents: a fault in them is told first
+            conversations, rehearsal_digest = corpus.read_chats(read_conversations, data.rehearsal, None)
         documents: Sequence[IntArray]
         if folders:
             documents, held_out, digest, prepared = self._prepared(folders, tokenizer)
@@ -63,7 +65,6 @@ class TextObjective(Objective):
             documents, held_out, digest = self.documents(tokenizer)
         anchored = None
         if data.rehearsal:
-            conversations, rehearsal_digest = corpus.read_chats(read_conversations, data.rehearsal, None)
             wanted = round(data.rehearsal_share / (1 - data.rehearsal_share) * int(corpus.lengths_of(documents).sum()))
             talks = corpus.supervised_all(conversations, tokenizer, data.pack_tokens, "rehearsal conversations")
             if not talks:
