@@ -19,7 +19,6 @@ from stilnovo.data.shards import MappedDocuments, is_prepared, open_prepared
 from stilnovo.data.sources import Document
 from stilnovo.errors import InputError
 from stilnovo.recipe_sections import DataSection
-from stilnovo.text.encoder import Encoder
 from stilnovo.train import corpus
 
 if TYPE_CHECKING:
@@ -88,6 +87,8 @@ def _without_repeats(
     folder: Path, documents: MappedDocuments, held_out: Sequence[str], tokenizer: Tokenizer
 ) -> MappedDocuments:
     """Leave out the documents that are a held-out text, and say so."""
+
+    from stilnovo.text.encoder import Encoder
 
     texts = Encoder(tokenizer).documents(list(held_out))
     known = {text.tobytes() for text in texts}
