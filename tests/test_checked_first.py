@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from stilnovo.cli.main import app
@@ -46,6 +47,25 @@ def good(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config_file = folder / "short_rows" / "config.json"
     shape = json.loads(config_file.read_text(encoding="utf-8"))
     config_file.write_text(json.dumps(shape | {"vocab_size": shape["vocab_size"] - 1}), encoding="utf-8")
+    weights = load_file(tiny_folder / "model.safetensors")
+    weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"][:-1].clone()
+    save_file(weights, folder / "short_rows" / "model.safetensors")
+    # A weight of another shape, and a file that was cut short, behind whole ones.
+    shutil.copytree(tiny_folder, folder / "other_shape")
+    (folder / "other_shape" / "config.json").write_text(
+        json.dumps(shape | {"intermediate_size": shape["intermediate_size"] + 8}), encoding="utf-8"
+    )
+    shutil.copytree(tiny_folder, folder / "cut_short")
+    weights = load_file(tiny_folder / "model.safetensors")
+    last = {name: weights.pop(name) for name in ("model.norm.weight",)}
+    (folder / "cut_short" / "model.safetensors").unlink()
+    places = dict.fromkeys(weights, "a.safetensors") | dict.fromkeys(last, "b.safetensors")
+    save_file(weights, folder / "cut_short" / "a.safetensors")
+    save_file(last, folder / "cut_short" / "b.safetensors")
+    whole = (folder / "cut_short" / "b.safetensors").read_bytes()
+    (folder / "cut_short" / "b.safetensors").write_bytes(whole[:-8])
+    index = json.dumps({"weight_map": places})
+    (folder / "cut_short" / "model.safetensors.index.json").write_text(index, encoding="utf-8")
     # A model that reads 64 tokens: by its context, and by its attention window.
     for name, change in (("context64", {"max_position_embeddings": 64}), ("window64", {"sliding_window": 64})):
         shutil.copytree(tiny_folder, folder / name)
@@ -115,7 +135,9 @@ ADAPTER_WORDS = [words for _ in range(6) for _, words in ADAPTERS]
 MODELS = [
     (name, command, words)
     for name, words in (
-        ("short_rows", "258 rows"), ("absent", "no model 'absent'"), ("strange", "chat template is not supported"),
+        ("short_rows", "258 rows"), ("absent", "no model 'absent'"),
+        ("strange", "chat template is not supported"), ("other_shape", "gate_proj.weight has an unexpected shape"),
+        ("cut_short", "b.safetensors cannot be read"),
     )
     for command in (GENERATE, CHAT, ASK, SERVE, (*SWEEP, "--adapter", "adapter"), (*EXPORT, "--out", "o"), TRAIN)
 ]  # fmt: skip

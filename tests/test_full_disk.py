@@ -115,6 +115,16 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(
     assert [row["step"] for row in rows(work / "run")] == [1, 2, 3, 4, 5, 6]
 
 
+def test_an_adapter_that_does_not_fit_is_written_by_a_resume(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        replace_fails(full, lambda target: target.name == "adapter_model.safetensors")
+        stopped = invoke(*TRAIN, "--out", "run")
+    assert type(stopped.exception) is StilnovoError
+    assert "To go on: stilnovo train --resume --out run" in stopped.output
+    assert invoke("train", "--resume", "--out", "run").exit_code == 0
+    assert (work / "run" / "adapter" / "adapter_model.safetensors").is_file()
+
+
 def test_a_training_that_has_no_room_is_refused(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5000))
     result = invoke(*TRAIN, "--out", "run")

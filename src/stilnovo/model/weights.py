@@ -33,9 +33,16 @@ def _damage(
     )
 
 
+def _check_shape(found: tuple[int, ...], name: str, shape: tuple[int, ...], path: Path) -> None:
+    if found != shape:
+        raise InputError(
+            f"{name} has an unexpected shape.", f"{found} instead of {shape} in {path}.",
+            "The weights and what describes the model do not belong together: fetch both again.",
+        )  # fmt: skip
+
+
 def _checked(tensor: Tensor, name: str, shape: tuple[int, ...], path: Path) -> Tensor:
-    if tuple(tensor.shape) != shape:
-        raise InputError(f"{name} has an unexpected shape.", f"{tuple(tensor.shape)} instead of {shape} in {path}.")
+    _check_shape(tuple(tensor.shape), name, shape, path)
     return tensor
 
 
@@ -99,21 +106,28 @@ class SafetensorsReader:
         return _checked(stored, name, shape, self.folder)
 
     def check(self) -> None:
-        """Check that what is stored is what the model reads, by name, before any of it is read.
+        """Check that what is stored is what the model reads, by name and shape, before any of it is read.
 
         Raises:
-            InputError: for a tensor that is missing, or one that nobody would read. Harmless are rotary tables, and a head
-                that repeats the embedding to which it is tied.
+            InputError: for a tensor that is missing or of another shape, one that nobody would read, or a file that was cut
+                short. Harmless are rotary tables, and a head that repeats the embedding to which it is tied.
         """
-        wanted = set(self.config.weight_names())
+        wanted = self.config.weight_shapes()
         left = [
             name for name in self._file_of
             if name not in wanted and not name.endswith(".rotary_emb.inv_freq") and _beside(name) not in wanted
         ]  # fmt: skip
         if left == ["lm_head.weight"] and self._head_is_embedding():
             left = []
-        missing = next((name for name in self.config.weight_names() if name not in self._file_of), None)
+        missing = next((name for name in wanted if name not in self._file_of), None)
         _check_names(left, missing, self.folder)
+        for file_name in sorted({self._file_of[name] for name in wanted}):
+            file = self._open(file_name)
+            for name in (name for name in wanted if self._file_of[name] == file_name):
+                with _damage(self.folder / file_name):  # the index may name a file that does not hold it
+                    stored = file.get_slice(name)
+                if stored.get_dtype() != "U8":  # in 4 bits the shape is kept beside
+                    _check_shape(tuple(stored.get_shape()), name, wanted[name], self.folder)
 
     def _head_is_embedding(self) -> bool:
         shape = (self.config.vocab_size, self.config.hidden_size)
@@ -206,9 +220,11 @@ class GGUFReader:
 
     def check(self) -> None:
         """See `SafetensorsReader.check`; a table of rotary divisors is read with the metadata."""
-        names = [_gguf_name(name) for name in self.config.weight_names()]
-        left = [name for name in self._tensors if name not in names and name != "rope_freqs.weight"]
-        _check_names(left, next((name for name in names if name not in self._tensors), None), self.path)
+        wanted = {_gguf_name(name): shape for name, shape in self.config.weight_shapes().items()}
+        left = [name for name in self._tensors if name not in wanted and name != "rope_freqs.weight"]
+        _check_names(left, next((name for name in wanted if name not in self._tensors), None), self.path)
+        for name, shape in wanted.items():
+            _check_shape(tuple(map(int, reversed(self._tensors[name].shape))), name, shape, self.path)
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """One tensor by its Hugging Face name, dequantised to fp32, checked against `shape`."""

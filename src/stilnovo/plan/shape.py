@@ -58,13 +58,21 @@ class LlamaConfig:
             "o_proj": (c, self.heads * d), "gate_proj": (f, c), "up_proj": (f, c), "down_proj": (c, f),
         }  # fmt: skip
 
-    def weight_names(self) -> list[str]:
-        """Hugging Face names of all weights of the base; a tied head is none of them."""
-        parts = [f"self_attn.{name}" for name in ATTENTION_PROJECTIONS] + [f"mlp.{name}" for name in MLP_PROJECTIONS]
-        parts += ["input_layernorm", "post_attention_layernorm"]
-        layers = [f"model.layers.{index}.{part}.weight" for index in range(self.layers) for part in parts]
-        head = [] if self.tie_embeddings else ["lm_head.weight"]
-        return ["model.embed_tokens.weight", *layers, "model.norm.weight", *head]
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all weights of the base by their Hugging Face names; a tied head is none of them."""
+        table, width = (self.vocab_size, self.hidden_size), (self.hidden_size,)
+        parts: dict[str, tuple[int, ...]] = {
+            f"{'self_attn' if name in ATTENTION_PROJECTIONS else 'mlp'}.{name}": shape
+            for name, shape in self.linear_shapes().items()
+        }
+        parts |= {"input_layernorm": width, "post_attention_layernorm": width}
+        layers = {
+            f"model.layers.{index}.{part}.weight": shape
+            for index in range(self.layers)
+            for part, shape in parts.items()
+        }
+        head = {} if self.tie_embeddings else {"lm_head.weight": table}
+        return {"model.embed_tokens.weight": table, **layers, "model.norm.weight": width, **head}
 
     def layer_matrix(self) -> int:
         """Weights of the seven projections of one layer."""
