@@ -21,7 +21,7 @@ from stilnovo.cli.main import app
 from stilnovo.errors import StilnovoError
 from stilnovo.runlog import RunFolder
 
-CLOCKS = {"seconds", "tokens_per_second", "memory_bytes"}
+CLOCKS = {"seconds", "evaluation_seconds", "tokens_per_second", "memory_bytes"}
 
 
 @pytest.fixture
