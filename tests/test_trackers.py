@@ -40,9 +40,14 @@ class Calls:
 
     def __call__(self, *values: Any, **named: Any) -> Any:
         self._log.append((self._name, values, named))
-        return {"get_experiment_by_name": None, "create_experiment": "1"}.get(
-            self._name, SimpleNamespace(info=SimpleNamespace(run_id="r1")) if self._name == "create_run" else self
-        )
+        logged = [values for what, values, _ in self._log if what == "Metric"]
+        answers: dict[str, Any] = {
+            "get_experiment_by_name": None, "create_experiment": "1",
+            "create_run": SimpleNamespace(info=SimpleNamespace(run_id="r1")),
+            "get_run": SimpleNamespace(data=SimpleNamespace(metrics={name: value for name, value, *_ in logged})),
+            "get_metric_history": [SimpleNamespace(step=one[3]) for one in logged if one[0] == values[-1:][0]] if values else [],
+        }  # fmt: skip
+        return answers.get(self._name, self)
 
 
 @pytest.fixture
@@ -119,12 +124,42 @@ def test_a_tracker_logs_and_goes_on_after_a_resume(name: str, tmp_path: Path, ca
         assert len(made) == 1 and key == "r1"
         assert by_name["MlflowClient"] == (((tmp_path / "run" / "mlruns").as_uri(),), {})
         logged = [values[:2] + values[3:] for what, values, _ in calls if what == "Metric"]
-        assert logged == 2 * [(figure, value, 7) for figure, value in figures.items()]
+        assert logged == [(figure, value, 7) for figure, value in figures.items()]
         assert by_name["set_terminated"] == (("r1",), {"status": "KILLED"})
     else:
         assert [named["resume"] for _, _, named in made] == ["allow", "allow"]
         assert made[0][2]["name"] == made[1][2]["name"] == f"run-{key[:6]}"
         assert ("log", (figures,), {"step": 7}) in calls
+
+
+def test_no_step_is_logged_twice_after_a_kill(
+    tmp_path: Path, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at step 6, in the middle of what it sends to MLflow; resumed from the checkpoint of step 3."""
+    monkeypatch.setattr(Calls, "_next_step", 0, raising=False)
+    monkeypatch.setattr(Calls, "summary", {}, raising=False)
+    names = ["wandb", "mlflow", "trackio"]
+    run = observed(tmp_path / "run")
+    for tracker in trackers(names):
+        tracker.begin(run)
+        for step in range(1, 7):
+            tracker.step({**ROW, "step": step})
+    cut = max(at for at, (what, _, _) in enumerate(calls) if what == "Metric")
+    calls[cut] = ("lost", (), {})
+    for step in range(1, 4):
+        run.folder.append_metrics({"step": step})
+    monkeypatch.setattr(Calls, "_next_step", 7)
+    monkeypatch.setattr(Calls, "summary", {"train/global_step": 6})
+    for tracker in trackers(names):
+        tracker.begin(run)
+        for step in range(4, 9):
+            tracker.step({**ROW, "step": step})
+    figures = scalars(ROW)
+    held = [(values[0], values[3]) for what, values, _ in calls if what == "Metric"]
+    assert sorted(held) == sorted((figure, step) for figure in figures for step in range(1, 9))
+    sent = [(values[0], named) for what, values, named in calls if what == "log" and "train/loss" in values[0]]
+    assert [row["train/global_step"] for row, _ in sent if "train/global_step" in row] == [*range(1, 9)]
+    assert [named["step"] for _, named in sent if "step" in named] == [*range(1, 9)]
 
 
 def test_the_users_environment_decides_where_they_go(

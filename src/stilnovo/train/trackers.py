@@ -46,9 +46,13 @@ def scalars(row: dict[str, Any]) -> dict[str, float]:
 class Tracker(Observer, ABC):
     """An observer that sends every step's figures to a package; a resumed training appends to its earlier run.
 
+    After a kill a training goes on from its checkpoint, and makes again steps that the tracker may hold already. They are
+    the same to the last bit, so that those are not sent again.
+
     Attributes:
         package: What is imported, and installed by this name.
         resumed: Step from which the training goes on; 0 for a new one.
+        logged: Last step that the tracker holds already; 0 where it replaces what it is sent again.
         key: The run's identity at the tracker, kept in the run folder.
     """
 
@@ -57,7 +61,7 @@ class Tracker(Observer, ABC):
     def begin(self, run: ObservedRun) -> None:
         """See `Observer.begin`."""
         rows = run.folder.metrics()
-        self.resumed = rows[-1]["step"] if rows else 0
+        self.resumed, self.logged = rows[-1]["step"] if rows else 0, 0
         self.folder = run.folder.path
         known = _known(self.folder)
         self.key = known.get(self.package) or uuid.uuid4().hex[:12]
@@ -67,6 +71,8 @@ class Tracker(Observer, ABC):
 
     def step(self, row: dict[str, Any]) -> None:
         """See `Observer.step`."""
+        if row["step"] <= self.logged:
+            return
         self.log(row["step"], scalars(row))
         if samples := row.get("samples"):
             self.log_samples(row["step"], samples)
@@ -77,7 +83,7 @@ class Tracker(Observer, ABC):
 
     @abstractmethod
     def open(self, run: ObservedRun) -> None:
-        """Open the tracker's run, or go on with it."""
+        """Open the tracker's run, or go on with it; sets `logged` where the tracker can be asked."""
 
     @abstractmethod
     def log(self, step: int, figures: dict[str, float]) -> None:
@@ -147,6 +153,8 @@ class WeightsAndBiases(Tracker):
         # An axis of its own: W&B's counter cannot go back to a checkpoint's step.
         self.run.define_metric("train/global_step")
         self.run.define_metric("*", step_metric="train/global_step", step_sync=True)
+        # Known of a run at the server only; of an offline one, a step that comes again is drawn at the same place.
+        self.logged = _whole(self.run.summary.get("train/global_step"))
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         """See `Tracker.log`."""
@@ -176,8 +184,12 @@ class MLflow(Tracker):
         uri = os.environ.get("MLFLOW_TRACKING_URI") or (self.folder / "mlruns").resolve().as_uri()
         self.metric = import_module("mlflow.entities").Metric
         self.client: Any = import_module("mlflow.tracking").MlflowClient(uri)
+        self.held: dict[str, int] = {}  # last step by figure: a kill may leave a part of a step's
         if self.key in _known(self.folder).values():
             self.client.update_run(self.key, status="RUNNING")
+            for figure in self.client.get_run(self.key).data.metrics:
+                history = self.client.get_metric_history(self.key, figure)
+                self.held[figure] = max((metric.step for metric in history), default=0)
             return
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         experiment = self.client.get_experiment_by_name(name)
@@ -190,8 +202,10 @@ class MLflow(Tracker):
     def log(self, step: int, figures: dict[str, float]) -> None:
         """See `Tracker.log`."""
         now = int(1000 * time.time())
-        metrics = [self.metric(name, value, now, step) for name, value in figures.items()]
-        self.client.log_batch(self.key, metrics=metrics)
+        new = {name: value for name, value in figures.items() if step > self.held.get(name, 0)}
+        if new:
+            metrics = [self.metric(name, value, now, step) for name, value in new.items()]
+            self.client.log_batch(self.key, metrics=metrics)
 
     def log_samples(self, step: int, samples: list[dict[str, str]]) -> None:
         """See `Tracker.log_samples`."""
@@ -217,6 +231,8 @@ class Trackio(Tracker):
                 project=os.environ.get("TRACKIO_PROJECT", PROJECT), name=self.title, resume="allow", embed=False,
                 config=run.recipe.model_dump(mode="json"), auto_log_cpu=False, auto_log_gpu=False,
             )  # fmt: skip
+        # What its own counter goes on from: it has asked its database, or the server.
+        self.logged = _whole(getattr(self.run, "_next_step", 0)) - 1
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         """See `Tracker.log`."""
@@ -265,6 +281,10 @@ def _known(folder: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _dialogue(sample: dict[str, str]) -> str:
