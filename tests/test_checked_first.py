@@ -81,6 +81,8 @@ def good(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "task.yaml").write_text("task: [", encoding="utf-8")
     chat = {"messages": [{"role": "user", "content": "Chi sei?"}, {"role": "assistant", "content": "Un libro."}]}
     (folder / "chat.jsonl").write_text((json.dumps(chat) + "\n") * 12, encoding="utf-8")
+    chat["messages"][0]["content"] = LONG
+    (folder / "long_chat.jsonl").write_text((json.dumps(chat) + "\n") * 12, encoding="utf-8")
     (folder / "file").write_text("x", encoding="utf-8")
     return folder
 
@@ -180,6 +182,7 @@ CASES = [
     ((*SWEEP, "--adapter", "adapter", "--protect", "x=absent.txt"), "absent.txt"),
     ((*SWEEP, "--adapter", "adapter", "--scales", "2"), "2"),
     ((*GUARDED, "--set", "guard.texts=[absent.jsonl]"), "absent.jsonl"),
+    ((*GUARDED, "--set", "guard.texts=[long_chat.jsonl]"), "no assistant tokens within the first 512 tokens"),
     ((*GUARDED, "--set", "guard.tasks=[arc_it]", "--set", "guard.data_dir=absent"), "absent"),
     ((*GUARDED, "--set", "guard.tasks=[arc_i]"), "no task 'arc_i'"),
     ((*TRAIN, "--set", "data.rehearsal=[absent.jsonl]"), "absent.jsonl"),

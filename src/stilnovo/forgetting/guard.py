@@ -32,10 +32,11 @@ import torch
 from stilnovo.benchmarks.task import Draw, MultipleChoice, Selection
 from stilnovo.data.conversations import Conversation
 from stilnovo.errors import InputError
-from stilnovo.forgetting.slice import DOCUMENT_TOKENS, GAIN, Answers, Slice, SliceDocument, measure, read_slice
+from stilnovo.forgetting.slice import GAIN, Answers, Slice, SliceDocument, check_answers, measure, read_slice
 from stilnovo.hub import find_model
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
+from stilnovo.model.load import config_of
 from stilnovo.progress import seconds_text
 from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import GuardSection
@@ -44,7 +45,7 @@ from stilnovo.scoring.identity import FileHash, code_sha256, model_sha256
 from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.statistics.estimates import Floats, cluster_sums
 from stilnovo.statistics.sequential import FEWEST_UNITS, bound, visible_loss
-from stilnovo.text.tokenizer import Tokenizer
+from stilnovo.text.tokenizer import Tokenizer, open_tokenizer
 from stilnovo.train.callback import StepEvaluation, check_every, evaluation_steps
 from stilnovo.train.corpus import Corpus
 from stilnovo.train.steps import planned_steps
@@ -137,11 +138,6 @@ class Guard:
             self.base = measure(model, self.tokenizer, self.what, token_budget=self.token_budget)
         if not self.base.finite:
             raise InputError("The base model's scores are not finite.", next="Check it with `stilnovo evaluate`.")
-        if empty := [name for name, nats in self.base.nats.items() if not sum(nats)]:
-            raise InputError(
-                f"Protected text {empty[0]} has no assistant tokens within the first {DOCUMENT_TOKENS} tokens.",
-                next="Give guard.texts shorter conversations.",
-            )
         write_atomic(path, json.dumps({"key": key, "answers": asdict(self.base)}))
         took = time.perf_counter() - began
         logging.getLogger(__name__).info(
@@ -257,6 +253,7 @@ def guard_callback(
             f"{few[0]} has {len(what.texts[few[0]])} documents.", f"A test needs at least {FEWEST_UNITS}.",
             "Give guard.texts more of them.",
         )  # fmt: skip
+    check_answers(what, open_tokenizer(recipe.model.name), config_of(recipe.model.name).max_positions)
 
     def make(model: Llama, tokenizer: Tokenizer, corpus: Corpus) -> Guard:
         conversations = [row for row in corpus.held_out if isinstance(row, Conversation)]

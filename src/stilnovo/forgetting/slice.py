@@ -129,6 +129,21 @@ def read(path: str) -> list[SliceDocument]:
     return list(talks)
 
 
+def check_answers(what: Slice, tokenizer: Tokenizer, max_positions: int) -> None:
+    """Check that something of every protected text is scored, without the model.
+
+    Raises:
+        InputError: for conversations whose answers lie beyond what is read of them.
+    """
+    longest = min(DOCUMENT_TOKENS, max_positions)
+    for name, documents in what.texts.items():
+        if not any(_reading(index, document, tokenizer, longest).targets for index, document in enumerate(documents)):
+            raise InputError(
+                f"Protected text {name} has no assistant tokens within the first {longest} tokens.",
+                next="Give guard.texts shorter conversations.",
+            )
+
+
 def measure(model: Llama, tokenizer: Tokenizer, what: Slice, *, token_budget: int = TOKEN_BUDGET) -> Answers:
     """Evaluate the current model on the whole slice."""
     scores = iter(score(model, tokenizer, what.items, token_budget=token_budget) if what.selections else ())

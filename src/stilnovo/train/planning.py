@@ -13,14 +13,12 @@ import psutil
 import torch
 
 from stilnovo.errors import InputError
-from stilnovo.hub import find_model
-from stilnovo.model.load import compute_dtype
-from stilnovo.model.weights import GGUFReader
+from stilnovo.model.load import compute_dtype, config_of
 from stilnovo.plan import cards, choice
 from stilnovo.plan.adapter import frozen_ranks
 from stilnovo.plan.ledger import CONTEXT_BYTES, Run
 from stilnovo.plan.levers import optimizer_kind
-from stilnovo.plan.shape import adapter_of, config_from_json, lora_parameters
+from stilnovo.plan.shape import adapter_of, lora_parameters
 from stilnovo.progress import bytes_text
 from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import TrainSection
@@ -31,8 +29,7 @@ CPU_SHARE = 0.67  # of the free memory, at most
 
 def run_of(recipe: Recipe, device: torch.device, adapter: Path | None = None) -> Run:
     """Collect what the ledger needs to know of a training, from files and recipe alone; `adapter` is the frozen one."""
-    files = find_model(recipe.model.name)
-    config = GGUFReader(files.path).config if files.kind == "gguf" else config_from_json(files.path / "config.json")
+    config = config_of(recipe.model.name)
     return Run(
         config=config, lora=adapter_of(recipe.lora, config.layers), scheme=recipe.model.quantization,
         tokens=recipe.data.pack_tokens * recipe.train.batch_packs, value_bytes=compute_dtype(device).itemsize,
