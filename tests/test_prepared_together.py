@@ -235,3 +235,23 @@ def test_what_another_corpus_holds_out_is_not_learnt(
         assert len(learnt) == 60 - len({*corpus.held_out_texts})
         assert len([line for line in corpus.remarks if "equal to a held-out text" in line]) == 2
     assert (len(corpus.packed.documents) < everything) == bool(held_out)
+
+
+def test_conversations_beside_held_out_texts(
+    tiny_folder: Path, folders: list[Path], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """With the objective sft too: the held-out texts of a prepared corpus are evaluated as the texts that they are."""
+    talks = rows(
+        tmp_path, "talks", [{"prompt": f"Quanto fa {at} più uno?", "completion": str(at + 1)} for at in range(9)]
+    )
+    prepare(PreparationSettings((str(talks),)), tokenizer, "tiny", tmp_path / "talks")
+    chosen = recipe(tiny_folder, tmp_path / "talks", folders[0], held_out=0.5).changed({"train.task": "sft"})
+    run = TrainingRun(chosen, tmp_path / "run")
+    run.train()
+    assert run.measured is not None
+    assert run.measured[0]["n"] == len(open_prepared(folders[0]).held_out)
+    assert "texts: loss" in run.measured[1]
+    held_out = [json.loads(line) for line in (tmp_path / "run" / "held_out.jsonl").read_text("utf-8").splitlines()]
+    assert [row["text"] for row in held_out] == list(open_prepared(folders[0]).held_out)
+    with pytest.raises(InputError, match=r"(?s)no conversations.*texts alone.*train\.task=text"):
+        read(recipe(tiny_folder, *folders).changed({"train.task": "sft"}), tokenizer)

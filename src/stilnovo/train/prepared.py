@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 
 
 class OpenedTogether(NamedTuple):
-    """Documents and held-out texts of prepared corpora, the digest of all, and a line about each."""
+    """Documents and held-out texts of prepared corpora, the digest of all, and a line about each.
+
+    `plain`: every token of the documents has a loss, since none is a conversation.
+    """
 
     documents: Sequence[IntArray]
     held_out: tuple[Document, ...]
     sha256: str
     lines: tuple[str, ...]
+    plain: bool
 
 
 def prepared_folders(paths: Sequence[str], model: str) -> list[Path]:
@@ -80,6 +84,7 @@ def open_together(folders: Sequence[Path], tokenizer: Tokenizer, data: DataSecti
         tuple(Document(str(at), "", text) for at, text in enumerate(texts)),
         digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest(),
         tuple(lines),
+        all(part.plain for part in parts),
     )
 
 

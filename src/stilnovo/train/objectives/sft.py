@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stilnovo.data.conversations import conversation, read_items
 from stilnovo.data.packing import IntArray, PackedCorpus, pack
+from stilnovo.data.sources import Document
 from stilnovo.errors import InputError
 from stilnovo.train import corpus
 from stilnovo.train.objectives.text import NextToken, TextObjective
@@ -46,21 +47,31 @@ class ConversationObjective(TextObjective):
                 f"In {', '.join(map(str, folders))} only completions have a loss.",
                 "Leave it out, or give the rows themselves with --data.",
             )
-        return super()._prepared(folders, tokenizer)
+        opened = super()._prepared(folders, tokenizer)
+        if opened.plain:
+            raise InputError(
+                "There are no conversations to learn from.", f"In {', '.join(map(str, folders))}: texts alone.",
+                "Texts are learnt with --set train.task=text.",
+            )  # fmt: skip
+        return opened
 
     def pack_held_out(self, rows: Sequence[Any], tokenizer: Tokenizer, longest: int) -> PackedCorpus:
-        """See `Objective.pack_held_out`."""
+        """See `Objective.pack_held_out`; what a prepared corpus holds out are texts."""
+        if any(isinstance(row, Document) for row in rows):
+            return super().pack_held_out(rows, tokenizer, longest)
         room = min(self.recipe.data.pack_tokens, longest)
         return pack(corpus.supervised_all(rows, tokenizer, room, "held-out conversations"), room)
 
     def held_out_row(self, row: Any) -> dict[str, Any]:
         """See `Objective.held_out_row`."""
+        if isinstance(row, Document):
+            return super().held_out_row(row)
         return {"messages": corpus.turns(*row.messages)}
 
     def evaluate(
         self, passes: Passes, rows: corpus.HeldOutRows, tokenizer: Tokenizer
     ) -> tuple[dict[str, float], str] | None:
-        """Mean loss in nats per token of the assistant's turns, without and with the adapter."""
+        """Mean loss in nats per token of the assistant's turns, or of held-out texts, without and with the adapter."""
         from stilnovo.train.passes import figures_of
 
         packed = self.pack_held_out(rows, tokenizer, passes.model.config.max_positions)
@@ -71,4 +82,5 @@ class ConversationObjective(TextObjective):
             return None
         figures = {"n": len(rows), "tokens": after["n"], "loss_before": before["loss"], "loss_after": after["loss"]}
         losses = f"loss {before['loss']:.3f} → {after['loss']:.3f} nats per loss token"
-        return figures, f"{len(rows):,} conversations: {losses}"
+        what = "texts" if isinstance(rows[0], Document) else "conversations"
+        return figures, f"{len(rows):,} {what}: {losses}"

@@ -60,7 +60,7 @@ class TextObjective(Objective):
             conversations, rehearsal_digest = corpus.read_chats(read_conversations, data.rehearsal, None)
         documents: Sequence[IntArray]
         if folders:
-            documents, held_out, digest, prepared = self._prepared(folders, tokenizer)
+            documents, held_out, digest, prepared, _ = self._prepared(folders, tokenizer)
         else:
             documents, held_out, digest = self.documents(tokenizer)
         anchored = None
