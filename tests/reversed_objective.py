@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,9 @@ class ReversedObjective(Objective):
     def cost(self, learnt: float = 1.0) -> ObjectiveCost:
         return ObjectiveCost(learnt=0.5)
 
+    def pack_held_out(self, rows: Sequence[Any], tokenizer: Tokenizer, longest: int) -> PackedCorpus:
+        return self._packed([row.text for row in rows], tokenizer)
+
     def held_out_row(self, row: Any) -> dict[str, Any]:
         return {"text": row.text}
 
@@ -45,6 +49,6 @@ class ReversedObjective(Objective):
     ) -> tuple[dict[str, float], str] | None:
         from stilnovo.train.passes import figures_of
 
-        packed = self._packed([row.text for row in rows], tokenizer)
+        packed = self.pack_held_out(rows, tokenizer, passes.model.config.max_positions)
         figures = figures_of(passes, self.loss(), packed, self.recipe.train)
         return figures, f"{len(rows)} texts from back to front: loss {figures['loss']:.3f}"
