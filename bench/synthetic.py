@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stilnovo.model.quantize import bitsandbytes_functional
+from stilnovo.model.four_bit import bitsandbytes_functional
 from stilnovo.plan.levers import BLOCK, NESTED_BLOCK
 from stilnovo.plan.shape import ATTENTION_PROJECTIONS, LlamaConfig
 

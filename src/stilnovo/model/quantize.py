@@ -2,7 +2,7 @@
 
 Schemes (report §5.1):
 - `nf4`, `fp4`: blocks of 64 weights, 4 bits each, absolute maximum per block, itself quantised to 8 bits
-  ("double quantisation"; Dettmers et al. 2023, §3). bitsandbytes packs and unpacks, on CPU and CUDA.
+  ("double quantisation"; Dettmers et al. 2023, §3). bitsandbytes packs on CUDA and unpacks; on a CPU `four_bit` packs.
 - `int8`, `int4`: affine, one scale and zero point per group of 64 along the input (report eq. 6): with q in 0 … 2^b − 1,
   w ≈ s·(q − z), s = (max − min)/(2^b − 1). Ours, because bitsandbytes' int8 is symmetric per row.
 - `none`: the weight itself.
@@ -13,12 +13,11 @@ Two shortcuts of bitsandbytes on a CPU are avoided, so that every processor comp
 kernel begins new blocks in every row of a 2-D weight and reads wrong scales where a row is no multiple of the block
 (`decode_four_bit` decodes such a weight as one row). On one with avx512_bf16 its layer `Linear4bit` repacks the weight in the
 first forward pass in eval mode, in place: scales in bf16, products in bf16, and an error unless both sides fit its tiles. We
-take its quantisation and its decoding only, never its layer.
+take its quantisation (on CUDA) and its decoding only, never its layer.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Literal
 
 import torch
@@ -27,24 +26,12 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from stilnovo.model import kernels
+from stilnovo.model import four_bit, kernels
+from stilnovo.model.four_bit import FourBits, bitsandbytes_functional
 from stilnovo.plan.levers import BLOCK, DENSE_PART, NESTED_BLOCK
 from stilnovo.recipe_sections import Scheme
 
 PART = BLOCK * 2**15  # weights quantised at once: the working copies of a wide matrix would outweigh what is kept
-
-
-def bitsandbytes_functional() -> Any:
-    """Import `bitsandbytes.functional` lazily, without its log message about an optional package."""
-    # bitsandbytes logs an error when an optional kernel package is absent; we never use that kernel.
-    logger = logging.getLogger("bitsandbytes")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        import bitsandbytes.functional as functional
-    finally:
-        logger.setLevel(level)
-    return functional
 
 
 def decode_four_bit(packed: Tensor, state: Any) -> Tensor:
@@ -131,27 +118,20 @@ class FourBitLinear(_QuantizedLinear):
     Unusual: the pieces of bitsandbytes' quantisation state are plain buffers, so that `.to(device)` moves all of them.
     """
 
-    def __init__(self, weight: Tensor, scheme: Literal["nf4", "fp4"]) -> None:
+    def __init__(self, weight: Tensor, scheme: FourBits) -> None:
         functional = bitsandbytes_functional()
-        wide = weight.float() if weight.dtype == torch.float64 else weight
-        parts = [
-            functional.quantize_4bit(
-                part, blocksize=BLOCK, quant_type=scheme, compress_statistics=False, quant_storage=torch.uint8
-            )
-            for part in torch.split(wide.reshape(-1), PART)
-        ]
-        packed, states = zip(*parts, strict=True)
+        if weight.device.type == "cpu":
+            packed, absmax = four_bit.encode(weight.reshape(-1), scheme)
+        else:
+            packed, absmax = _encoded_on_card(weight, scheme)
         # Double quantisation, over all the blocks at once: what bitsandbytes does with `compress_statistics`.
-        absmax = torch.cat([state.absmax for state in states])
         offset = absmax.mean()
-        nested, nested_state = functional.quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK)
-        self._hold(
-            weight.shape, scheme, torch.cat(packed), nested, states[-1].code, offset,
-            nested_state.absmax, nested_state.code,
-        )  # fmt: skip
+        nested, state = functional.quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK)
+        code = functional.get_4bit_type(scheme, device=weight.device)
+        self._hold(weight.shape, scheme, packed, nested, code, offset, state.absmax, state.code)
 
     def _hold(
-        self, shape: tuple[int, ...], scheme: Literal["nf4", "fp4"], packed: Tensor, absmax: Tensor, code: Tensor,
+        self, shape: tuple[int, ...], scheme: FourBits, packed: Tensor, absmax: Tensor, code: Tensor,
         offset: Tensor, nested_absmax: Tensor, nested_code: Tensor,
     ) -> None:  # fmt: skip
         super().__init__(*shape)
@@ -164,7 +144,7 @@ class FourBitLinear(_QuantizedLinear):
         self.nested_code: Tensor = nn.Buffer(nested_code)
 
     @classmethod
-    def of_shape(cls, rows: int, columns: int, scheme: Literal["nf4", "fp4"], device: torch.device) -> FourBitLinear:
+    def of_shape(cls, rows: int, columns: int, scheme: FourBits, device: torch.device) -> FourBitLinear:
         """A projection of this shape with arbitrary weights, made without a dense matrix: for plans and benchmarks.
 
         Its scales are all the same and small; on the device `meta` it has no storage at all.
@@ -197,6 +177,17 @@ class FourBitLinear(_QuantizedLinear):
             ),
         )  # fmt: skip
         return decode_four_bit(self.packed, state).to(dtype)
+
+
+def _encoded_on_card(weight: Tensor, scheme: FourBits) -> tuple[Tensor, Tensor]:
+    """Encode a weight by bitsandbytes: packed bytes, and the blocks' absolute maxima."""
+    wide = weight.float() if weight.dtype == torch.float64 else weight
+    parts = [
+        bitsandbytes_functional().quantize_4bit(part, blocksize=BLOCK, quant_type=scheme, quant_storage=torch.uint8)
+        for part in torch.split(wide.reshape(-1), PART)
+    ]
+    packed, states = zip(*parts, strict=True)
+    return torch.cat(packed), torch.cat([state.absmax for state in states])
 
 
 class AffineLinear(_QuantizedLinear):

@@ -135,7 +135,8 @@ class SafetensorsReader:
         return torch.equal(head, table)
 
     def _four_bit(self, name: str, packed: Tensor) -> Tensor:
-        from stilnovo.model.quantize import bitsandbytes_functional, decode_four_bit
+        from stilnovo.model.four_bit import bitsandbytes_functional
+        from stilnovo.model.quantize import decode_four_bit
 
         parts = {
             key: self._open(file).get_tensor(key) for key, file in self._file_of.items() if key.startswith(f"{name}.")

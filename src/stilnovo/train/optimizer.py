@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stilnovo.model.quantize import bitsandbytes_functional
+from stilnovo.model.four_bit import bitsandbytes_functional
 from stilnovo.plan.levers import OptimizerKind
 from stilnovo.recipe_sections import TrainSection
 
