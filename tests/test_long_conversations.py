@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stilnovo.data.conversations import Conversation
-from stilnovo.data.packing import IntArray, Pieces, beginnings, coded, cut, pack
+from stilnovo.data.conversations import Conversation, Preference
+from stilnovo.data.packing import IntArray, PackedCorpus, Pieces, beginnings, coded, cut, pack
+from stilnovo.data.pairs import pack_pairs
 from stilnovo.data.pieces import at_turns, without_idle
 from stilnovo.data.prepare import prepare
 from stilnovo.data.work import PreparationSettings
@@ -209,3 +210,35 @@ def test_a_run_of_other_packs_is_not_resumed(talks: Path, tiny_folder: Path, tmp
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "packs": 1}), encoding="utf-8")
     with pytest.raises(InputError, match=r"(?s)packed otherwise.*were 1\."):
         TrainingRun(chosen, tmp_path, resume=True)
+
+
+def idle_packs(packed: PackedCorpus) -> int:
+    """Number of packs without a loss token."""
+    pieces = (packed.packs.pieces([pack]) for pack in range(len(packed.packs)))
+    targets = ([packed.documents[at][start + 1 : start + length + 1] for at, start, length in each] for each in pieces)
+    return sum(not any((piece >= 0).any() for piece in each) for each in targets)
+
+
+@pytest.mark.parametrize("letters", range(100, 100 + ROOM))
+def test_held_out_packs_have_something_to_measure(letters: int, tiny_folder: Path, tokenizer: Tokenizer) -> None:
+    """Of an answer that ends with a pack, what follows its turn is no pack of its own."""
+    objective = objective_of(recipe(tiny_folder, Path("none")))
+    talk = Conversation("1", (Message("user", "Racconta."), Message("assistant", "x" * letters)))
+    packed = objective.pack_held_out([talk], tokenizer, 512)
+    assert len(packed.packs) > 1
+    assert idle_packs(packed) == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pairs_that_are_taken_teach(seed: int, tokenizer: Tokenizer) -> None:
+    draw = random.Random(3000 + seed)
+    pairs = []
+    for number in range(8):
+        *prompt, answer = made_talk(draw, number).messages
+        pairs.append(
+            Preference(str(number), tuple(Message(turn.role, turn.content) for turn in prompt), answer.content, "No.")
+        )
+    packed = pack_pairs(pairs, tokenizer, 4 * ROOM)
+    assert packed.tally.taken + sum(packed.tally.left.values()) == len(pairs)
+    assert idle_packs(packed.corpus) == 0
+    assert all((document[1:] >= 0).any() for document in packed.corpus.documents)

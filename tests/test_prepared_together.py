@@ -101,6 +101,9 @@ def test_as_many_as_asked_for_of_all(tiny_folder: Path, folders: list[Path], tok
     for most in (1, 55, 1000):
         some = read(recipe(tiny_folder, *folders, max_documents=most), tokenizer)
         assert texts_of(some, tokenizer) == every[:most]
+        assert [str(folder) for folder in folders if f"Nothing of {folder} is learnt" in "\n".join(some.remarks)] == [
+            str(folder) for folder in folders[{1: 1, 55: 2, 1000: 3}[most] :]
+        ]
 
 
 def test_with_rehearsal(tiny_folder: Path, folders: list[Path], tokenizer: Tokenizer, tmp_path: Path) -> None:

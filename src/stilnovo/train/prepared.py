@@ -77,6 +77,10 @@ def open_together(folders: Sequence[Path], tokenizer: Tokenizer, data: DataSecti
         f"{len(kept):,} of its {len(whole.held_out):,} held-out texts are evaluated"
         for folder, whole, documents, kept in zip(folders, opened, parts, held_out, strict=True)
     ]
+    begins = itertools.accumulate((len(documents) for documents in parts), initial=0)
+    if most := data.max_documents:
+        none = (folder for folder, begin in zip(folders, begins, strict=False) if begin >= most)
+        corpus.warn(f"Nothing of {folder} is learnt: data.max_documents is {most:,}" for folder in none)
     together: Sequence[IntArray] = parts[0] if len(parts) == 1 else corpus.Joined(*parts)
     digests = [part.sha256 for part in opened]
     return OpenedTogether(

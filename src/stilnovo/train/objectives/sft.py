@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stilnovo.data.conversations import conversation, read_items
-from stilnovo.data.packing import IntArray, PackedCorpus, pack
+from stilnovo.data.packing import IntArray, PackedCorpus
 from stilnovo.data.sources import Document
 from stilnovo.errors import InputError
 from stilnovo.train import corpus
@@ -59,8 +59,10 @@ class ConversationObjective(TextObjective):
         """See `Objective.pack_held_out`; what a prepared corpus holds out are texts."""
         if any(isinstance(row, Document) for row in rows):
             return super().pack_held_out(rows, tokenizer, longest)
-        room = min(self.recipe.data.pack_tokens, longest)
-        return pack(corpus.supervised_all(rows, tokenizer, room, "held-out conversations"), room)
+        data = self.recipe.data
+        data = data.model_copy(update={"pack_tokens": min(data.pack_tokens, longest)})
+        talks = corpus.supervised_all(rows, tokenizer, data.pack_tokens, "held-out conversations")
+        return corpus.packed(talks, data)
 
     def held_out_row(self, row: Any) -> dict[str, Any]:
         """See `Objective.held_out_row`."""
