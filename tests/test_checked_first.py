@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from stilnovo.cli.main import app
+from stilnovo.cli.main import COMMANDS, app
 from stilnovo.errors import InputError
 from stilnovo.model import lora
-from stilnovo.model.load import open_model
+from stilnovo.model.load import ModelCheckpoint, open_model
 from stilnovo.plan.shape import LoraConfig
 from stilnovo.spec import ModelSpec
 
@@ -202,6 +203,14 @@ CASES = [
     )),
     ((*SWEEP, "--adapter", "adapter", "--save", "recommended", "file/inside"), "file"),
     ((*EXPORT, "--out", "model"), "not empty"),
+    (("prepare", "text.txt", "--model", "model", "--benchmarks", "absent", "--out", "o"), "no file absent"),
+    (("prepare", "absent.txt", "--model", "model", "--out", "o"), "absent.txt"),
+    (("prepare", "text.txt", "--model", "absent", "--out", "o"), "no model 'absent'"),
+    (("prepare", "text.txt", "--model", "model", "--out", "file/inside"), "file"),
+    (("compare", "absent", "absent"), "no evaluation"),
+    (("plan", "--days", "inf"), "--days inf"),
+    (("plan", "--epoch-tokens", "nan"), "--epoch-tokens nan"),
+    (("plan", "--adapter", "absent"), "no adapter in absent"),
     ((*EXPORT, "--out", "o", "--dtype", "int8"), "int8"),
 ]  # fmt: skip
 
@@ -215,3 +224,46 @@ def test_bad_input_is_told_before_weights_are_read(poisoned: Path, arguments: tu
     assert words in str(error)
     assert error.next or error.found, "it says what was found, or what to do"
     assert set(poisoned.rglob("*")) == before, "nothing was written, nothing is gone"
+
+
+def test_a_port_in_use_is_told_before_weights_are_read(poisoned: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        result = CliRunner().invoke(app, ("serve", *MODEL, "--port", str(other.getsockname()[1])))
+    assert isinstance(result.exception, InputError)
+    assert "--port 0" in str(result.exception)
+    assert not list(poisoned.parent.glob("library.sqlite*")), "no library was made for a service that cannot be"
+
+
+def test_a_question_that_the_library_refuses_needs_no_weights(poisoned: Path) -> None:
+    """What is too long for the model with its passages is told from the tokenizer and the model's shape alone."""
+    result = CliRunner().invoke(app, ("ask", LONG, "--model", "window64", "--library", "sample"))
+    assert isinstance(result.exception, InputError)
+
+
+def test_every_command_that_opens_a_model_is_tried() -> None:
+    tried = {arguments[0] for arguments, _ in CASES}
+    without = {"doctor", "models", "data", "runs", "quotes", "library"}
+    assert tried | without == {name for section in COMMANDS.values() for name in section}
+
+
+def test_ids_beyond_the_embedding(good: Path, tmp_path: Path) -> None:
+    """Tokens that text or template make are refused; a special token that nothing uses, as for padding, is not."""
+    shutil.copytree(good / "model", tmp_path / "padded")
+    file = tmp_path / "padded" / "tokenizer.json"
+    definition = json.loads(file.read_text(encoding="utf-8"))
+    token = {
+        "id": 259,
+        "content": "<|pad|>",
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+    }
+    for special in (True, False):
+        written = definition | {"added_tokens": [*definition["added_tokens"], token | {"special": special}]}
+        file.write_text(json.dumps(written), encoding="utf-8")
+        if special:
+            assert ModelCheckpoint(ModelSpec(str(tmp_path / "padded"), device="cpu")).config.vocab_size == 259
+        else:
+            with pytest.raises(InputError, match=r"259 \('<\|pad\|>'\); the model's embedding has 259 rows"):
+                ModelCheckpoint(ModelSpec(str(tmp_path / "padded"), device="cpu"))

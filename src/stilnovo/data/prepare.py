@@ -87,10 +87,10 @@ def _prepare(
     files: list[Path], described: dict[str, Any], settings: PreparationSettings, tokenizer: Tokenizer, folder: Path, processes: int,
     warn: Callable[[str], None],
 ) -> Prepared:  # fmt: skip
+    benchmarks = [path for path in files_of(settings.benchmarks) if suffix_of(path) != ".md"]  # a folder's README
     _claim(folder, described)
     for finding in check(tokenizer):
         warn(f"{finding.rule}: {finding.text}")
-    benchmarks = [path for path in files_of(settings.benchmarks) if suffix_of(path) != ".md"]  # a folder's README
     records = _done(folder)
     resumed = len(records)
     _work(files, records, processes, (settings, tokenizer, folder, benchmarks), folder)
