@@ -214,6 +214,26 @@ def test_an_excerpt_holds_whole_rows_of_every_kind(tmp_path: Path) -> None:
             assert excerpt.beginnings == (path.name,)
 
 
+def test_a_row_longer_than_the_excerpt_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    for path in kinds([{"id": "0", "text": "".join(random.Random(1).choices("abcdefgh ", k=300_000))}], files):
+        folder = tmp_path / f"excerpt of {path.name}"
+        folder.mkdir()
+        excerpt = excerpt_of([path], folder, most=20_000)
+        assert read_rows(excerpt.files[0]) == read_rows(path), path.name
+
+
+def test_of_many_small_files_enough_are_taken(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number:04}.txt" for number in range(900)]
+    for path in files:
+        path.write_text(f"{path.name} " * 20)
+    (tmp_path / "excerpt").mkdir()
+    excerpt = excerpt_of(files, tmp_path / "excerpt", most=60_000)
+    assert 200 < len(excerpt.files) < 400 and set(excerpt.files) <= set(files)
+    assert excerpt.scale == pytest.approx(900 / len(excerpt.files))
+
+
 def test_small_files_are_taken_whole(tmp_path: Path) -> None:
     rows = texts(30)
     for path in kinds(rows, tmp_path):

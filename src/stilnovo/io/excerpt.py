@@ -19,7 +19,8 @@ from stilnovo.io.streams import COMPRESSIONS, decompressed, suffix_of, uncompres
 
 EXCERPT_BYTES = 4 << 20  # of all files together
 SLICES = 16  # of a large file
-MOST_FILES = 64  # from which slices are taken, spread over the list
+MOST_FILES = 64  # from which slices are taken, spread over the list; of small files, so many that the excerpt is full
+MOST_SMALL_FILES = 2048
 _HEAD = 8  # bytes that tell a kind of JSON
 
 
@@ -65,7 +66,8 @@ def excerpt_of(
     sizes = [path.stat().st_size for path in files]
     if sum(sizes) <= most and not any(path.suffix.lower() in COMPRESSIONS for path in files):
         return FileExcerpt(tuple(files), 1.0, sum(sizes))
-    chosen = even_places(MOST_FILES, len(files)) if spread else range(min(len(files), MOST_FILES))
+    room = min(MOST_SMALL_FILES, max(MOST_FILES, most * len(files) // max(1, sum(sizes))))
+    chosen = even_places(room, len(files)) if spread else range(min(len(files), room))
     budget = sum(sizes[at] for at in chosen)
     taken = total = 0
     written, beginnings = list[Path](), list[str]()
@@ -102,8 +104,11 @@ def _take(path: Path, place: Path, most: int, spread: bool) -> tuple[int, int, b
             return size, size, True
         lines = kind in (".jsonl", ".ndjson") or (kind == ".json" and _is_lines(head))
         if lines and not packed and spread:
-            return _slices(raw, place, size, most), size, True
+            got = _slices(raw, place, size, most)
+            return got or size, size, True
     kept = _CUTS.get(kind, _whole_lines)(head) if not lines else _whole_lines(head)
+    if not kept:  # the first row is longer than the excerpt: only the file itself tells what becomes of it
+        return size, size, True
     place.write_bytes(kept)
     return len(kept), size, False
 
@@ -121,28 +126,28 @@ def _slices(raw: IO[bytes], place: Path, size: int, most: int) -> int:
     """Whole lines from places spread over the file, the first from its beginning."""
     part, got = max(1, most // SLICES), 0
     with place.open("wb") as out:
-        reached = 0
+        reached, inside = 0, False  # inside: of a line that is longer than the whole excerpt, and left out
         for number in range(SLICES):
             begin = number * (size - part) // max(1, SLICES - 1)
-            if begin and begin >= reached:
+            if begin > reached:
                 raw.seek(begin - 1)
-                raw.readline(most)  # the rest of a line that began before
+                inside = True
             else:
                 raw.seek(reached)
-            begun = raw.tell()
+            if inside and not raw.readline(most).endswith(b"\n"):  # the rest of a line that began before
+                reached = raw.tell()
+                continue
             lines = raw.read(part)
             if not lines.endswith(b"\n"):
                 lines += raw.readline(most)
-            reached = max(reached, begun + len(lines))
-            if lines and not lines.endswith(b"\n") and reached < size:  # a line longer than the whole excerpt
-                lines = b""
-            got += out.write(lines)
+            reached = raw.tell()
+            inside = not lines.endswith(b"\n") and reached < size
+            got += out.write(b"" if inside else lines)
     return got
 
 
 def _whole_lines(head: bytes) -> bytes:
-    end = head.rfind(b"\n") + 1
-    return head[:end] if end else head
+    return head[: head.rfind(b"\n") + 1]
 
 
 def _whole_records(head: bytes) -> bytes:
@@ -153,7 +158,7 @@ def _whole_records(head: bytes) -> bytes:
         parity ^= line.count(b'"') & 1
         if not parity and line.endswith(b"\n"):
             end = at
-    return head[:end] if end else head
+    return head[:end] if head[:end].count(b"\n") > 1 else b""  # more than the header
 
 
 def _whole_text(head: bytes) -> bytes:
@@ -181,15 +186,15 @@ def _whole_objects(head: bytes) -> bytes:
         except (ValueError, RecursionError):
             break
         rows.append(row)
-    return json.dumps(rows, ensure_ascii=True).encode() if rows else head
+    return json.dumps(rows, ensure_ascii=True).encode() if rows else b""
 
 
 def _whole_pages(head: bytes) -> bytes:
     end = head.rfind(b"</page>")
-    return head if end < 0 else head[: end + len(b"</page>")] + b"\n</mediawiki>\n"
+    return b"" if end < 0 else head[: end + len(b"</page>")] + b"\n</mediawiki>\n"
 
 
-#: How the beginning of a file is cut to whole rows, by kind; others are cut at the last line end.
+#: How the beginning of a file is cut to whole rows, by kind; others are cut at the last line end. Nothing is left where none is whole.
 _CUTS: dict[str, Callable[[bytes], bytes]] = {
     ".csv": _whole_records, ".tsv": _whole_records, ".json": _whole_objects, ".xml": _whole_pages, ".txt": _whole_text,
     ".md": _whole_text,

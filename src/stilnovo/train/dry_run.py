@@ -7,6 +7,8 @@ large ones an excerpt is read (`stilnovo.io.excerpt`), and totals are extrapolat
 from __future__ import annotations
 
 import itertools
+import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -207,9 +209,9 @@ def _excerpted(recipe: Recipe, *, whole: bool = False) -> Iterator[tuple[Recipe,
         try:
             yield recipe.changed(changes) if changes else recipe, excerpt
         except InputError as error:  # a place in an excerpt is named by its file
-            for folder in (f"{temporary}/{kind}/{at}/" for kind in ("data", "rehearsal") for at in range(64)):
-                for part in ("what", "found", "next"):
-                    setattr(error, part, getattr(error, part).replace(folder, ""))
+            folder = re.compile(re.escape(f"{temporary}{os.sep}") + r"(data|rehearsal)[/\\]\d+[/\\]")
+            for part in ("what", "found", "next"):
+                setattr(error, part, folder.sub("", getattr(error, part)))
             error.args = ("\n".join(line for line in (error.what, error.found, error.next) if line),)
             raise
 
