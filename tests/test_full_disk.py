@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,7 @@ def test_an_adapter_that_does_not_fit_is_written_by_a_resume(work: Path, monkeyp
         replace_fails(full, lambda target: target.name == "adapter_model.safetensors")
         stopped = invoke(*TRAIN, "--out", "run")
     assert type(stopped.exception) is StilnovoError
+    assert re.search(r"Stopped at step (\d+) of \1\. Continue from step \1 with --resume\.$", str(stopped.exception))
     assert "To go on: stilnovo train --resume --out run" in stopped.output
     assert invoke("train", "--resume", "--out", "run").exit_code == 0
     assert (work / "run" / "adapter" / "adapter_model.safetensors").is_file()

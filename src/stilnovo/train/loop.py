@@ -11,7 +11,8 @@ import math
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -242,14 +243,8 @@ class Trainer:
         The first Ctrl-C ends the step, writes a checkpoint and stops; a second one drops the step. Whatever stops the
         training says as its last line at which step it stands and where it goes on.
         """
-        with Progress("train", self.steps, self.step) as progress, held_interrupt() as asked:
-            try:
-                self._run(progress, asked)
-            except KeyboardInterrupt:
-                # An interrupted step is dropped: its gradients must not leak into the state that is kept.
-                raise KeyboardInterrupt(self._way_on()) from None
-            except StilnovoError as error:
-                raise type(error)(error.what, error.found, f"{error.next}\n{self._way_on()}") from error
+        with Progress("train", self.steps, self.step) as progress, held_interrupt() as asked, self.way_on():
+            self._run(progress, asked)
         if self.adapter_step != self.step:
             self._take(checkpoint.at(self.checkpoints, self.adapter_step)["parameters"])
         self.model.eval()
@@ -306,6 +301,17 @@ class Trainer:
 
         progress.update(step, f"step {step + 1}/{self.steps}: {count} batches")
         return sign
+
+    @contextmanager
+    def way_on(self) -> Iterator[None]:
+        """Context manager: what stops the training in it says as its last line at which step it stands and where it goes on."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            # An interrupted step is dropped: its gradients must not leak into the state that is kept.
+            raise KeyboardInterrupt(self._way_on()) from None
+        except StilnovoError as error:
+            raise type(error)(error.what, error.found, f"{error.next}\n{self._way_on()}") from error
 
     def _way_on(self) -> str:
         saved = checkpoint.steps(self.checkpoints)

@@ -174,9 +174,10 @@ class TrainingRun:
             self._lean(error)
             result = self.trainer.run_all()
         adapter = self.folder.path / "adapter"
-        lora.save(self.model, self.lora, adapter, self.recipe.model.name, frozen=self.frozen)
         lines = self._ledger()
-        self._write(result, lines)
+        with self.trainer.way_on():  # the disk may be full by now
+            lora.save(self.model, self.lora, adapter, self.recipe.model.name, frozen=self.frozen)
+            self._write(result, lines)
         try:
             self.measured = self.objective.evaluate(self.trainer.passes, self.corpus.held_out, self.tokenizer)
         except KeyboardInterrupt:
