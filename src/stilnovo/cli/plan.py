@@ -11,12 +11,14 @@ import typer
 from stilnovo.cli.common import ADVANCED, AsJson, FrozenAdapter, RecipeName, emit
 from stilnovo.data.corpora import tokens_of
 from stilnovo.errors import InputError
+from stilnovo.hub import UnknownModel
 from stilnovo.plan import cards
 from stilnovo.plan.adapter import frozen_ranks
 from stilnovo.plan.choice import Budget, Plan, best, leanest, longest, wishes_of
 from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import HeadKind
-from stilnovo.plan.shape import KNOWN, PROJECTIONS, LlamaConfig, adapter_of, config_from_json, config_from_numbers
+from stilnovo.plan.model_shape import known_config
+from stilnovo.plan.shape import KNOWN, PROJECTIONS, LlamaConfig, adapter_of, config_from_numbers
 from stilnovo.plan.speed import ObjectiveCost, speed
 from stilnovo.progress import seconds_text
 from stilnovo.recipe import Recipe, load, plain_reason, refuse_ignored_keys
@@ -26,7 +28,11 @@ from stilnovo.train.objectives.base import objective_of
 def plan(
     recipe: RecipeName = "wikipedia-it",
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="A known model (anita, smollm2) or a folder with a config.json.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Short name, folder, .gguf file, or Hugging Face id, of which config.json alone is fetched.",
+        ),
     ] = "anita",
     vram: Annotated[str, typer.Option(metavar="SIZE", help="GPU memory.")] = "8GB",
     ram: Annotated[str, typer.Option(metavar="SIZE", help="Host memory.")] = "32GB",
@@ -226,15 +232,14 @@ def _beside(asked: ObjectiveCost) -> str:
 def _shape(model: str, shape: str | None) -> LlamaConfig:
     if shape is not None:
         return config_from_numbers(shape)
-    if model in KNOWN:
-        return KNOWN[model]
-    folder = Path(model).expanduser()
-    if (folder / "config.json").is_file():
-        return config_from_json(folder / "config.json")
-    raise InputError(
-        f"The shape of {model!r} is not known.",
-        next=f"Known: {', '.join(KNOWN)}; or give a folder with a config.json, or --shape.",
-    )
+    try:
+        return known_config(model)
+    except UnknownModel as error:
+        raise InputError(
+            f"The shape of {model!r} is not known.",
+            error.found,
+            f"Known: {', '.join(KNOWN)}; or give a folder, a .gguf file, a Hugging Face id, or --shape.",
+        ) from error
 
 
 def _too_large(run: Run, budget: Budget, memory: str, reach: int) -> InputError:

@@ -36,7 +36,7 @@ from stilnovo.forgetting.slice import GAIN, Answers, Slice, SliceDocument, check
 from stilnovo.hub import find_model
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.model.load import config_of
+from stilnovo.plan.model_shape import config_of
 from stilnovo.progress import seconds_text
 from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import GuardSection

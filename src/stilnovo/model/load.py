@@ -21,7 +21,7 @@ from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear, quantized_linear
 from stilnovo.model.weights import GGUFReader, SafetensorsReader, WeightReader
-from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, config_from_json
+from stilnovo.plan.shape import PROJECTIONS
 from stilnovo.progress import Progress
 from stilnovo.recipe_sections import Scheme
 from stilnovo.spec import ModelSpec
@@ -98,16 +98,6 @@ def _reader(files: ModelFiles) -> WeightReader:
     reader = GGUFReader(files.path) if files.kind == "gguf" else SafetensorsReader(files.path)
     reader.check()
     return reader
-
-
-def config_of(model: str) -> LlamaConfig:
-    """Read a model's shape by its name, without its weights.
-
-    Raises:
-        InputError: when it cannot be found, read or is not a supported Llama.
-    """
-    files = find_model(model)
-    return GGUFReader(files.path).config if files.kind == "gguf" else config_from_json(files.path / "config.json")
 
 
 class ModelCheckpoint:

@@ -1,8 +1,8 @@
 """Read weights from disk, one tensor at a time: safetensors (single, sharded, bitsandbytes 4-bit) and GGUF.
 
 Unusual: nothing is loaded ahead. A reader gives a tensor when it is asked for by its Hugging Face name, so that building
-a quantised model holds one dense matrix at most. GGUF stores Llama's query and key rows in another order (pairs of
-rotary dimensions side by side); the reader undoes it.
+a quantised model holds one dense matrix at most, and of a GGUF file some dequantised rows beside it. GGUF stores Llama's
+query and key rows in another order (pairs of rotary dimensions side by side); the reader undoes it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from stilnovo.errors import InputError, reported
-from stilnovo.io.gguf_file import gguf_contents
-from stilnovo.plan.shape import LlamaConfig, config_from_json, read_json, sensible
+from stilnovo.plan.model_shape import config_from_gguf, read_gguf
+from stilnovo.plan.shape import config_from_json, read_json
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 
 
 def _damage(
@@ -169,55 +167,9 @@ class GGUFReader:
     """A GGUF file of a Llama; `fields` holds its metadata as plain Python values."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise InputError(f"{path} is not a GGUF file.", "It does not begin with 'GGUF'.", "Give another file.")
-        with _damage(path):  # the package raises whatever numpy does on a short file
-            contents = gguf_contents(path)
-        self.fields = contents.fields
-        if (architecture := self.fields.get("general.architecture")) != "llama":
-            raise InputError(
-                f"The GGUF architecture {architecture!r} is not supported.", f"In {path}.", "Supported: 'llama'."
-            )
-        self._tensors = {t.name: t for t in contents.tensors}
-        if unknown := sorted({t.tensor_type.name for t in contents.tensors} - set(GGUF_TYPES)):
-            raise InputError(
-                f"The GGUF file uses a tensor type that is not supported: {', '.join(unknown)}.",
-                f"In {path}.", f"Supported: {', '.join(GGUF_TYPES)}.",
-            )  # fmt: skip
-        with _damage(path, (TypeError, ValueError, ZeroDivisionError)):
-            self.config = sensible(self._config())
-
-    def _config(self) -> LlamaConfig:
-        def field(key: str, default: Any = None) -> Any:
-            value = self.fields.get(f"llama.{key}", default)
-            if value is None:
-                raise InputError(f"The GGUF file lacks llama.{key}.", f"In {self.path}.")
-            return value
-
-        odd = [f"rope.scaling.type={t}" for t in [field("rope.scaling.type", "none")] if t != "none"]
-        odd += [name for name in self._tensors if name.endswith(".bias")][:1]
-        if odd:
-            raise InputError("The GGUF model uses options that are not supported.", ", ".join(odd), f"In {self.path}.")
-        if (tokens := self.fields.get("tokenizer.ggml.tokens")) is None:
-            raise InputError("The GGUF file has no vocabulary.", f"In {self.path}.", "Give a file of a whole model.")
-        heads, hidden, context = field("attention.head_count"), field("embedding_length"), field("context_length")
-        freqs = self._tensors.get("rope_freqs.weight")
-        return LlamaConfig(
-            vocab_size=len(tokens),
-            hidden_size=hidden,
-            intermediate_size=field("feed_forward_length"),
-            layers=field("block_count"),
-            heads=heads,
-            kv_heads=field("attention.head_count_kv", heads),
-            head_dim=field("attention.key_length", hidden // heads),
-            rms_eps=field("attention.layer_norm_rms_epsilon"),
-            rope_theta=field("rope.freq_base", 10_000.0),
-            rope_factors=None if freqs is None else tuple(float(f) for f in np.asarray(freqs.data).ravel()),
-            tie_embeddings="output.weight" not in self._tensors,
-            max_positions=min(context, field("attention.sliding_window", context) or context),
-        )
+        contents = read_gguf(path)
+        self.path, self.fields, self._tensors = path, contents.fields, contents.tensors
+        self.config = config_from_gguf(contents, path)
 
     def check(self) -> None:
         """See `SafetensorsReader.check`; a table of rotary divisors is read with the metadata."""
@@ -225,23 +177,29 @@ class GGUFReader:
         left = [name for name in self._tensors if name not in wanted and name != "rope_freqs.weight"]
         _check_names(left, next((name for name in wanted if name not in self._tensors), None), self.path)
         for name, shape in wanted.items():
-            _check_shape(tuple(map(int, reversed(self._tensors[name].shape))), name, shape, self.path)
+            _check_shape(self._tensors[name].shape, name, shape, self.path)
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """One tensor by its Hugging Face name, dequantised to fp32, checked against `shape`."""
-        from gguf.quants import dequantize
-
+    def tensor(self, name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        """One tensor by its Hugging Face name, dequantised to `dtype` some rows after others, checked against `shape`."""
         stored_name = _gguf_name(name)
         if stored_name not in self._tensors:
             raise InputError(f"The GGUF file has no tensor {stored_name}.", f"In {self.path}.", "Is it a whole model?")
         entry = self._tensors[stored_name]
+        _check_shape(entry.shape, name, shape, self.path)
+        dense = torch.empty(shape, dtype=dtype)
+        rows, places = dense.view(-1, shape[-1]), self._places(stored_name, shape)
         with _damage(self.path):
-            dense = torch.from_numpy(np.array(dequantize(entry.data, entry.tensor_type), dtype=np.float32))
-        dense = _checked(dense, name, shape, self.path)
-        if re.fullmatch(r"blk\.\d+\.attn_[qk]\.weight", stored_name):
-            heads = self.config.heads if stored_name.endswith("q.weight") else self.config.kv_heads
-            dense = dense.view(heads, -1, 2, dense.shape[-1]).transpose(1, 2).reshape(dense.shape)
+            for start, values in entry.pieces():
+                here = slice(start, start + len(values))
+                rows[here if places is None else places[here]] = torch.from_numpy(values).to(dtype)
         return dense
+
+    def _places(self, stored_name: str, shape: tuple[int, ...]) -> Tensor | None:
+        """Where each stored row belongs; None where it stays. A head's pairs of rotary dimensions become its two halves."""
+        if not re.fullmatch(r"blk\.\d+\.attn_[qk]\.weight", stored_name):
+            return None
+        heads = self.config.heads if stored_name.endswith("q.weight") else self.config.kv_heads
+        return torch.arange(shape[0]).view(heads, 2, -1).transpose(1, 2).reshape(-1)
 
 
 WeightReader = SafetensorsReader | GGUFReader

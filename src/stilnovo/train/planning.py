@@ -13,11 +13,12 @@ import psutil
 import torch
 
 from stilnovo.errors import InputError
-from stilnovo.model.load import compute_dtype, config_of
+from stilnovo.model.load import compute_dtype
 from stilnovo.plan import cards, choice
 from stilnovo.plan.adapter import frozen_ranks
 from stilnovo.plan.ledger import CONTEXT_BYTES, Run
 from stilnovo.plan.levers import optimizer_kind
+from stilnovo.plan.model_shape import config_of
 from stilnovo.plan.shape import adapter_of, lora_parameters
 from stilnovo.progress import bytes_text
 from stilnovo.recipe import Recipe

@@ -1,0 +1,104 @@
+"""The shape of a model by its name, from the one file that says it, without its weights.
+
+A folder has `config.json`, a GGUF file its metadata. Of a Hugging Face id whose files are not on this machine `config.json`
+alone is fetched: what will not fit is told before gigabytes are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stilnovo.errors import InputError, reported
+from stilnovo.hub import find_config
+from stilnovo.io.gguf_file import GGUFContents, gguf_contents, readable_kinds, unreadable
+from stilnovo.plan.shape import KNOWN, LlamaConfig, config_from_json, sensible
+
+
+def known_config(name: str) -> LlamaConfig:
+    """The shape of a model by its name; that of a short name without a file.
+
+    Raises:
+        InputError: see `config_of`.
+    """
+    return KNOWN[name] if name in KNOWN else config_of(name)
+
+
+def config_of(name: str) -> LlamaConfig:
+    """Read a model's shape by its name, without its weights.
+
+    Raises:
+        InputError: when it cannot be found, read or is not a supported Llama.
+    """
+    files = find_config(name)
+    if files.kind == "gguf":
+        return config_from_gguf(read_gguf(files.path), files.path)
+    return config_from_json(files.path / "config.json")
+
+
+def read_gguf(path: Path) -> GGUFContents:
+    """Read the metadata of a GGUF file of a Llama.
+
+    Raises:
+        InputError: when it is damaged or none, of another architecture, or of tensor types that cannot be read.
+    """
+    with reported(f"{path} cannot be read.", errors=OSError), path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise InputError(f"{path} is not a GGUF file.", "It does not begin with 'GGUF'.", "Give another file.")
+    # The package raises whatever numpy does on a short file.
+    with reported(f"The weight file {path.name} cannot be read.", f"It may be truncated: fetch {path} again."):
+        contents = gguf_contents(path)
+    if (architecture := contents.fields.get("general.architecture")) != "llama":
+        raise InputError(
+            f"The GGUF architecture {architecture!r} is not supported.", f"In {path}.", "Supported: 'llama'."
+        )
+    if unknown := sorted(unreadable(tensor.kind for tensor in contents.tensors.values())):
+        raise InputError(
+            f"The GGUF file uses a tensor type that is not supported: {', '.join(unknown)}.",
+            f"In {path}.", f"Supported: {', '.join(readable_kinds())}.",
+        )  # fmt: skip
+    return contents
+
+
+def config_from_gguf(contents: GGUFContents, path: Path) -> LlamaConfig:
+    """Take a model's shape from the metadata of a GGUF file.
+
+    Raises:
+        InputError: when something is missing, or one of its options is not ours.
+    """
+    faults = (TypeError, ValueError, ZeroDivisionError)
+    with reported(
+        f"The weight file {path.name} cannot be read.", f"It may be truncated: fetch {path} again.", errors=faults
+    ):
+        return sensible(_config(contents, path))
+
+
+def _config(contents: GGUFContents, path: Path) -> LlamaConfig:
+    def field(key: str, default: Any = None) -> Any:
+        value = contents.fields.get(f"llama.{key}", default)
+        if value is None:
+            raise InputError(f"The GGUF file lacks llama.{key}.", f"In {path}.")
+        return value
+
+    odd = [f"rope.scaling.type={t}" for t in [field("rope.scaling.type", "none")] if t != "none"]
+    odd += [name for name in contents.tensors if name.endswith(".bias")][:1]
+    if odd:
+        raise InputError("The GGUF model uses options that are not supported.", ", ".join(odd), f"In {path}.")
+    if (tokens := contents.fields.get("tokenizer.ggml.tokens")) is None:
+        raise InputError("The GGUF file has no vocabulary.", f"In {path}.", "Give a file of a whole model.")
+    heads, hidden, context = field("attention.head_count"), field("embedding_length"), field("context_length")
+    divisors = contents.tensors.get("rope_freqs.weight")
+    return LlamaConfig(
+        vocab_size=len(tokens),
+        hidden_size=hidden,
+        intermediate_size=field("feed_forward_length"),
+        layers=field("block_count"),
+        heads=heads,
+        kv_heads=field("attention.head_count_kv", heads),
+        head_dim=field("attention.key_length", hidden // heads),
+        rms_eps=field("attention.layer_norm_rms_epsilon"),
+        rope_theta=field("rope.freq_base", 10_000.0),
+        rope_factors=None if divisors is None else tuple(map(float, next(divisors.pieces())[1].ravel())),
+        tie_embeddings="output.weight" not in contents.tensors,
+        max_positions=min(context, field("attention.sliding_window", context) or context),
+    )
