@@ -269,3 +269,23 @@ def test_the_reports_recipe_is_the_reports() -> None:
     assert (train.learning_rate, train.batch_packs, train.accumulation, train.schedule) == (2e-4, 8, 4, "linear")
     assert (train.optimizer, train.seed, train.epochs, train.final_ratio) == ("paged_adamw8bit", 42, 1, 0)
     assert replace(adapter_of(recipe.lora, 32), first_layer=0).scale == pytest.approx(8 / 32**0.5)
+
+
+def test_a_step_of_rehearsal_alone_takes_the_mean_over_its_tokens(tmp_path: Path) -> None:
+    """Anchored rehearsal has no loss token; its gradient must not be the sum, hundreds of times the usual one."""
+    document = np.arange(40, dtype=np.int32)
+    packed = PackedCorpus([document], pack_index(np.array([40]), 64), 64, anchored=0)
+    norms = []
+    for seed, weight in enumerate((1.0, 39.0)):
+        trainer = Trainer(
+            adapted(), packed, TrainSection(steps=1, optimizer="adamw", clip_norm=1e9), RunFolder(tmp_path / str(seed)),
+            loss=NextToken("anchor", weight),
+        )  # fmt: skip
+        batch = next(iter(trainer.stream))
+        assert trainer.batch_loss.count(batch) == 0 and batch.targets.numel() == 39
+        trainer.batch_loss(trainer.passes, batch)[0].backward()  # type: ignore[no-untyped-call]
+        whole = torch.stack([p.grad.norm() for p in trainer.parameters if p.grad is not None]).norm()
+        trainer.optimizer.zero_grad(set_to_none=True)
+        norms.append((trainer.train_step([batch])["gradient_norm"], float(whole)))
+    assert all(step == pytest.approx(whole / 39, rel=1e-5) for step, whole in norms)
+    assert norms[1][0] == pytest.approx(39 * norms[0][0], rel=1e-5) and norms[0][0] > 0

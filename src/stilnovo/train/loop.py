@@ -173,7 +173,8 @@ class Trainer:
     def train_step(self, batches: list[Batch]) -> dict[str, Any]:
         """One optimizer step over the batches; returns the step's metrics."""
         started = time.perf_counter()
-        count = max(1, sum(self.batch_loss.count(batch) for batch in batches))
+        # A step of rehearsal alone, which is only held near the base, has no loss token: its mean is over what it reads.
+        count = sum(map(self.batch_loss.count, batches)) or sum(batch.targets.numel() for batch in batches)
         rate = learning_rate(self.step, self.steps, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
