@@ -7,6 +7,7 @@ else, and turns `exit_code` into the process's exit status. Bad input is 2, a fa
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -40,6 +41,24 @@ class MissingExtra(InputError):
         super().__init__(
             f"This needs the package '{package}', which is not installed.", next=f"Run: pip install 'stilnovo[{extra}]'"
         )
+
+
+#: What the allocators of torch, of a card and of the system say where they raise no `MemoryError`.
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of a card or of the machine.
+
+    Torch raises an `OutOfMemoryError` for a card, a plain `RuntimeError` for a processor; a file that cannot be mapped is
+    an `OSError`, or its reader's own.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    known = isinstance(error, RuntimeError) or type(error).__name__ == "SafetensorError"
+    return known and any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 def check_types(*kinds: type, **arguments: object) -> None:

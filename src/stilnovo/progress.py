@@ -33,6 +33,13 @@ def bytes_text(count: float) -> str:
     return f"{count:.2f} GiB"
 
 
+def rate_text(rate: float) -> str:
+    """Format a number of things a second: `1,240`, `3.4`, `0.052`; never a rounded 0."""
+    if rate >= 10 or rate <= 0:
+        return f"{rate:,.0f}"
+    return f"{rate:.2g}" if rate >= 0.001 else f"{rate:.1e}"
+
+
 class Progress:
     """Progress bar: `with Progress("train", total) as progress: progress.update(done, "loss 2.31")`.
 

@@ -260,6 +260,15 @@ def emit(result: dict[str, Any], as_json: bool) -> None:
     sys.stdout.flush()
 
 
+def memory_message(error: BaseException) -> str:
+    """What a person reads when memory ran out: what was asked for, what the account of the model was, and what helps."""
+    said = (str(error).strip() or "no details").splitlines()[0][:200]
+    return (
+        f"The machine ran out of memory.\n{said}\n"
+        "`stilnovo plan` shows what each command needs: use --quantization nf4, a smaller model, or close other programs."
+    )
+
+
 def show(parts: Iterable[object]) -> None:
     """Print texts and rich's tables on stdout; tables are laid out for 150 columns where stdout is no terminal."""
     from rich.console import Console

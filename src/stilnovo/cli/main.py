@@ -16,8 +16,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from stilnovo.cli.common import HELP_OPTIONS, GroupedCommand
-from stilnovo.errors import StilnovoError
+from stilnovo.cli.common import HELP_OPTIONS, GroupedCommand, memory_message
+from stilnovo.errors import StilnovoError, is_out_of_memory
 
 COMMANDS = {
     "Start": {
@@ -121,9 +121,9 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except MemoryError:
-        _failed("The machine ran out of memory.\nUse a smaller model, --quantization nf4, or fewer tokens at once.", 1)
     except Exception as error:
+        if is_out_of_memory(error):
+            _failed(memory_message(error), 1)
         _failed(
             f"Unexpected {type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}\n"
             "This is a fault of stilnovo: run again with --debug and report it.",

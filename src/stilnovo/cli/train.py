@@ -24,7 +24,7 @@ from stilnovo.cli.common import (
     recipe_changes,
 )
 from stilnovo.errors import StilnovoError
-from stilnovo.progress import bytes_text, seconds_text
+from stilnovo.progress import bytes_text, rate_text, seconds_text
 
 if TYPE_CHECKING:
     from stilnovo.plan.ledger import MemoryItem
@@ -143,7 +143,7 @@ def _print(
     if held_out_file:
         print(f"Held-out set: {held_out_file}")
     print(
-        f"{result.steps} steps, {result.tokens:,} tokens in {seconds_text(result.seconds)} ({result.tokens_per_second:.0f} tok/s); "
+        f"{result.steps} steps, {result.tokens:,} tokens in {seconds_text(result.seconds)} ({rate_text(result.tokens_per_second)} tok/s); "
         f"loss {result.first_loss:.3f} → {result.last_loss:.3f}; peak memory {bytes_text(result.peak_memory_bytes)}"
         f"{predicted}\n"
         f"Adapter: {out / 'adapter'}\nReport: {out / 'report.html'}"

@@ -1,9 +1,20 @@
-"""Measure the memory of a training run, item by item, as `stilnovo.plan.ledger` predicts it."""
+"""Memory of this machine and of this process: what is free, what a run holds at most, and what its items weigh.
+
+What is free is asked before a model is opened, never after: what this program holds by then is its own. On a processor
+"free" is the least of what the system has available, what a container may still take and what the process may still map;
+`STILNOVO_RAM` and `STILNOVO_VRAM` state a smaller machine (`16GB`), as `stilnovo plan` has options for it.
+
+Unusual: Linux lets a process forget the most that it ever held; elsewhere a thread looks every so often.
+"""
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import ctypes
+import os
+import threading
 from collections.abc import Iterable
+from pathlib import Path
 
 import psutil
 import torch
@@ -12,6 +23,125 @@ from torch import Tensor
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear
+from stilnovo.plan.cards import bytes_of
+from stilnovo.plan.choice import HOST_RESERVE, Budget
+from stilnovo.plan.ledger import CONTEXT_BYTES
+
+CPU_RESERVE = 2**30  # of what is free on a processor, at most an eighth of it: for other programs
+_SAMPLE_SECONDS = 0.05
+_CGROUPS = (  # of a container: what it may take, what it takes, and what of that is only cached files
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file "),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+     "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file "),
+)  # fmt: skip
+
+
+def budget_of(device: torch.device) -> Budget:
+    """Measure free memory, on the card and on the host.
+
+    On a processor there is one memory, and both are it.
+
+    Raises:
+        InputError: when `STILNOVO_RAM` or `STILNOVO_VRAM` is no size.
+    """
+    free_host = free_memory()
+    if device.type != "cuda":
+        room = free_host - min(CPU_RESERVE, free_host // 8)
+        if stated := _stated("STILNOVO_RAM"):
+            room = min(room, max(0, stated - HOST_RESERVE))
+        return Budget(room, room, context=0, reserve=0)
+    free, total = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_reserved(device)
+    capped = round(torch.cuda.get_per_process_memory_fraction(device) * total)
+    # The context exists by now: what is free is for the allocator alone.
+    card = min(free + held, capped) + CONTEXT_BYTES
+    return Budget(min(card, _stated("STILNOVO_VRAM") or card), min(free_host, _stated("STILNOVO_RAM") or free_host))
+
+
+def _stated(variable: str) -> int | None:
+    text = os.environ.get(variable)
+    return bytes_of(text) if text else None
+
+
+def free_memory() -> int:
+    """Bytes of host memory that this process may still take."""
+    free = psutil.virtual_memory().available
+    for limit, usage, stat, cached in _CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # `max`: no limit
+            left = int(Path(limit).read_text()) - int(Path(usage).read_text())
+            lines = Path(stat).read_text().splitlines()
+            left += next((int(line.split()[1]) for line in lines if line.startswith(cached)), 0)
+            free = min(free, left)
+    return max(0, min(free, _mappable()))
+
+
+def _mappable() -> int:
+    """Bytes that the process may still map (`ulimit -v`)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 2**62
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return 2**62 if limit == resource.RLIM_INFINITY else limit - psutil.Process().memory_info().vms
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now; what its allocator keeps unused is given back first."""
+    with contextlib.suppress(AttributeError, TypeError, OSError):  # only glibc has the call
+        ctypes.CDLL(None).malloc_trim(0)
+    return psutil.Process().memory_info().rss
+
+
+class PeakMemory:
+    """The most memory that a piece of work holds, from now on: of torch's allocator on a card, else of this process.
+
+    Args:
+        device: Where the work is done.
+        program: Bytes that the process held before the work, which are not counted (a card's context is not either).
+    """
+
+    def __init__(self, device: torch.device, program: int = 0) -> None:
+        self._device, self._program = device, program
+        self._sampled, self._ended = 0, threading.Event()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        elif not _forget_peak():
+            threading.Thread(target=self._sample, daemon=True).start()
+
+    @property
+    def bytes(self) -> int:
+        """The most so far."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        return max(0, (self._sampled or _most_resident()) - self._program)
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._ended.set()
+
+    def _sample(self) -> None:
+        while True:
+            self._sampled = max(self._sampled, psutil.Process().memory_info().rss)
+            if self._ended.wait(_SAMPLE_SECONDS):
+                return
+
+
+def _forget_peak() -> bool:
+    """Make the kernel forget the most that this process held; False where it cannot."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _most_resident() > 0
+    except OSError:
+        return False
+
+
+def _most_resident() -> int:
+    """Most bytes that this process held since the kernel forgot; 0 where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
@@ -33,18 +163,5 @@ def measure(model: Llama, optimizer: torch.optim.Optimizer) -> dict[str, int]:
         "head": 0 if model.lm_head is None else model.lm_head.nbytes,
         "norms": sum(b.nbytes for name, b in model.named_buffers() if name.endswith("layernorm") or name == "norm"),
         "adapter": sum(p.nbytes for p in trainable),
-        "gradients": sum(p.nbytes for p in trainable),
         "optimizer": storage_bytes(states),  # the 8-bit code tables are shared by all parameters
     }
-
-
-def peak_memory(device: torch.device) -> int:
-    """Peak memory in bytes: of torch's allocator on a GPU, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":  # it has no `resource`
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kibibytes

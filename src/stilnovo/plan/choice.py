@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HOST_RESERVE = 3 * GIB  # of host memory, for the system and this program
 TILE = 4096
+COPIES_SHARE = 0.67  # of a processor's free memory, with copies of the weights that only save time
 LOSS_CHUNK = 256  # tokens whose logits exist at once, unless the recipe says otherwise
 
 
@@ -100,7 +101,9 @@ def best(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None) -> 
     if card is CPU:
         return _on_cpu(run, budget, wishes)
     plans = (plan_for(run, levers, card, wishes.document) for levers in _settings(run, wishes))
-    fitting = [plan for plan in plans if fits(plan, budget)]
+    fitting = [plan for plan in plans if fits(plan, budget)] or [
+        plan for levers in _leanest(run, wishes, card) if fits(plan := plan_for(run, levers, card), budget)
+    ]
     # What is left over may make a slower setting the faster one: of each number of streamed layers, the fastest and the
     # smallest are tried.
     tried = []
@@ -112,17 +115,24 @@ def best(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None) -> 
     return min(tried, key=_merit, default=None)
 
 
-def _on_cpu(run: Run, budget: Budget, wishes: Wishes) -> Plan | None:
-    """The fastest of the few settings that make sense on a CPU and fit: copies kept, nothing kept, layers recomputed."""
+def _cpu_settings(run: Run, wishes: Wishes) -> Iterator[Levers]:
+    """The few settings that make sense on a CPU, fastest first: copies kept, nothing kept, layers recomputed."""
     keep, recompute = (all_layers(choice, run.config.layers) for choice in ("keep", "recompute"))
     copies = run.scheme != "none"
     alike = [(recompute, copies)] if wishes.recompute else [(keep, copies), (keep, False)]
     optimizer, chunk = optimizer_kind(wishes.optimizer, on_card=False), min(wishes.loss_chunk or LOSS_CHUNK, run.tokens)
-    levers = (
-        Levers(layers=ls, keep_dense=copies, optimizer=optimizer, loss_chunk=chunk)
-        for ls, copies in [*alike, (recompute, False)]
-    )
-    return next((plan for each in levers if fits(plan := plan_for(run, each, CPU), budget)), None)
+    for layers, kept in [*alike, (recompute, False)]:
+        yield Levers(layers=layers, keep_dense=kept, optimizer=optimizer, loss_chunk=chunk)
+
+
+def _on_cpu(run: Run, budget: Budget, wishes: Wishes) -> Plan | None:
+    """The fastest setting for a CPU that fits; copies of weights leave a third of the memory to other programs."""
+    for levers in _cpu_settings(run, wishes):
+        plan = plan_for(run, levers, CPU)
+        room = replace(budget, card=round(COPIES_SHARE * budget.card)) if levers.keep_dense else budget
+        if fits(plan, room):
+            return plan
+    return None
 
 
 def _merit(plan: Plan) -> tuple[float, int, int]:
@@ -131,14 +141,15 @@ def _merit(plan: Plan) -> tuple[float, int, int]:
 
 
 def longest(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None, step: int = 64) -> int:
-    """The most tokens in one pass for which a plan fits, a multiple of `step`; 0 where none does."""
+    """The most tokens in one pass for which a plan fits, a multiple of `step` unless there are fewer; 0 where none does."""
     wishes = wishes or Wishes()
 
     def impossible(tokens: int) -> bool:
         longer = replace(run, tokens=tokens)
-        return not any(fits(plan_for(longer, levers, card), budget) for levers in _leanest(longer, wishes))
+        return not any(fits(plan_for(longer, levers, card), budget) for levers in _leanest(longer, wishes, card))
 
-    return step * bisect.bisect(range(step, 2**24, step), False, key=impossible)
+    reach = step * bisect.bisect(range(step, 2**24, step), False, key=impossible)
+    return reach or bisect.bisect(range(1, step), False, key=impossible)
 
 
 def leaner(plan: Plan, budget: Budget, card: Card, wishes: Wishes | None = None) -> Plan | None:
@@ -149,7 +160,7 @@ def leaner(plan: Plan, budget: Budget, card: Card, wishes: Wishes | None = None)
 
 def leanest(run: Run, card: Card, wishes: Wishes | None = None) -> Plan:
     """The plan with the smallest peak on the card, whether it fits or not."""
-    plans = (plan_for(run, levers, card) for levers in _leanest(run, wishes or Wishes()))
+    plans = (plan_for(run, levers, card) for levers in _leanest(run, wishes or Wishes(), card))
     return min(plans, key=lambda plan: plan.peak)
 
 
@@ -195,14 +206,18 @@ def _settings(run: Run, wishes: Wishes) -> Iterator[Levers]:
             yield _setting(run, wishes, choice, streamed, head, embedding, place, inputs, tile, count, prefetch)
 
 
-def _leanest(run: Run, wishes: Wishes) -> Iterator[Levers]:
-    embedding = "card" if run.config.tie_embeddings else "host"
-    # Streaming costs host memory, which may be the scarcer.
-    for streamed, place in itertools.product((run.config.layers, 0), ("host", "card")):
+def _leanest(run: Run, wishes: Wishes, card: Card) -> Iterator[Levers]:
+    if card is CPU:
+        yield from (levers for levers in _cpu_settings(run, wishes) if not levers.keep_dense)
+        return
+    # Streaming, and whatever else waits on the host, costs host memory, which may be the scarcer.
+    embeddings = ("card",) if run.config.tie_embeddings else ("host", "card")
+    for streamed, place, embedding, inputs, head in itertools.product(
+        (run.config.layers, 0), ("host", "card"), embeddings, ("host", "card"), reversed(_heads(run, wishes))
+    ):
         yield _setting(
-            run, wishes, "recompute", streamed, _heads(run, wishes)[-1], embedding, place, "host", 2048,
-            _groups(run)[-1], prefetch=False,
-        )  # fmt: skip
+            run, wishes, "recompute", streamed, head, embedding, place, inputs, 2048, _groups(run)[-1], prefetch=False
+        )
 
 
 def _bought_back(plan: Plan, budget: Budget, card: Card, wishes: Wishes) -> Plan:

@@ -17,7 +17,7 @@ from stilnovo.plan.ledger import MemoryItem
 from stilnovo.recipe import Recipe
 from stilnovo.report.charts import IntervalRow, interval_plot, loss_values
 from stilnovo.report.comparison import VERDICTS_NOTE, verdict_values
-from stilnovo.report.numbers import byte_size, decimal, duration, p_value, percent
+from stilnovo.report.numbers import byte_size, decimal, duration, p_value, per_second, percent
 from stilnovo.report.page import Section, both_widths, compose, text_table
 from stilnovo.report.plot import interval_text
 from stilnovo.scoring.result import EvaluationResult
@@ -156,7 +156,7 @@ def tiles(result: DemoResult) -> list[tuple[str, str, str, str, str]]:
     if result.train is not None:
         speed, peak = result.train.tokens_per_second, result.train.peak_memory_bytes
         shown += [
-            ("Training speed", decimal(speed, 0 if speed >= 100 else 1), "tokens per second", "", ""),
+            ("Training speed", per_second(speed), "tokens per second", "", ""),
             ("Peak memory", byte_size(peak), "", "", f"{peak:,} bytes"),
         ]
     return [*shown, ("Whole run", duration(result.seconds), "", "", f"{result.seconds:,.1f} seconds")]

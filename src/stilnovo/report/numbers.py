@@ -45,6 +45,12 @@ def decimal(value: float | None, digits: int = 3, unit: str = "") -> str:
     return f"{text}{NARROW}{unit}" if unit else text
 
 
+def per_second(value: float | None) -> str:
+    """Format a number of things a second; a slow one keeps its digits."""
+    digits = 0 if not finite(value) or abs(value) >= 100 else 1 if abs(value) >= 1 else 3
+    return decimal(value, digits)
+
+
 def signed(value: float | None, digits: int = 3, unit: str = "") -> str:
     """Format like `decimal`, with an explicit plus sign: for differences."""
     text = decimal(value, digits, unit)

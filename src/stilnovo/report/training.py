@@ -19,7 +19,7 @@ from typing import Any
 
 from stilnovo.plan.ledger import MemoryItem
 from stilnovo.report.charts import evenly, loss_values, smooth, smoothing_span, step_chart
-from stilnovo.report.numbers import byte_size, decimal, drawable, duration, percent, rate
+from stilnovo.report.numbers import byte_size, decimal, drawable, duration, per_second, percent, rate
 from stilnovo.report.page import Section, both_widths, compose
 from stilnovo.runlog import RunFolder, write_atomic
 from stilnovo.train.held_out import is_evaluation
@@ -216,7 +216,7 @@ def _tiles(record: TrainingRecord) -> list[tuple[str, str, str, str, str]]:
         speed, peak = speeds[len(speeds) // 2] if speeds else None, record.peak_memory_bytes
         predicted = f"the plan: {byte_size(record.predicted)}" if record.predicted else ""
         tiles += [
-            ("Training speed", decimal(speed, 0 if speed and speed >= 100 else 1), "tokens per second, median of the steps", "", ""),
+            ("Training speed", per_second(speed), "tokens per second, median of the steps", "", ""),
             ("Peak memory", byte_size(peak), predicted, "", f"{peak:,} bytes" if peak else ""),
             ("Time in steps", duration(last.get("seconds")), f"{last.get('tokens', 0):,} tokens", "", ""),
         ]  # fmt: skip
@@ -242,7 +242,7 @@ def _courses(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, Calla
     return [
         ("learning_rate", "learning rate", rate),
         ("gradient_norm", "gradient norm", decimal),
-        ("tokens_per_second", "tokens per second", lambda value: decimal(value, 1)),
+        ("tokens_per_second", "tokens per second", per_second),
         *((name, name.replace("_", " "), decimal) for name in own[:_OWN]),
     ]
 

@@ -6,7 +6,7 @@ import errno
 import sqlite3
 from typing import Any
 
-from stilnovo.errors import InputError, StilnovoError
+from stilnovo.errors import InputError, StilnovoError, is_out_of_memory
 
 _DATABASE = {
     "SQLITE_BUSY": (503, "locked", 5),
@@ -72,6 +72,6 @@ def fault_of(error: BaseException) -> Fault:
         return Fault(400, "unusable", message)
     if isinstance(error, StilnovoError):
         return Fault(502, "failed", message)
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return Fault(503, "memory", "The machine ran out of memory for this request.", retry_after=10)
     return Fault(500, "internal", f"Unexpected {type(error).__name__}; the service's log has the rest.")

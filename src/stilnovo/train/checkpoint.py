@@ -83,6 +83,17 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
+def check_any(folder: Path) -> None:
+    """Check that a folder holds a whole checkpoint, without loading it.
+
+    Raises:
+        InputError: when it does not.
+    """
+    saved = steps(folder)
+    if not any(_is_whole(folder / f"step-{step}") for step in reversed(saved)):
+        raise _none([f"step-{step}" for step in saved], folder)
+
+
 def newest(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """Load the newest whole checkpoint; also returns the names of damaged ones that were skipped.
 
@@ -94,8 +105,12 @@ def newest(folder: Path) -> tuple[dict[str, Any], list[str]]:
         if (state := _read(folder / f"step-{step}")) is not None:
             return state, damaged
         damaged.append(f"step-{step}")
+    raise _none(damaged, folder)
+
+
+def _none(damaged: list[str], folder: Path) -> InputError:
     why = f"Damaged: {', '.join(damaged)}." if damaged else "The folder holds none."
-    raise InputError(
+    return InputError(
         f"There is no checkpoint to resume from in {folder}.", why, "Start anew in another folder (--out)."
     )
 
@@ -116,12 +131,16 @@ def at(folder: Path, step: int) -> dict[str, Any]:
     return state
 
 
+def _is_whole(path: Path) -> bool:
+    try:
+        return bool(_noted(path)["sha256"]["state.pt"] == sha256_file(path / "state.pt"))
+    except (OSError, KeyError, TypeError):
+        return False
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     """Load a checkpoint; None where it is not whole."""
-    try:
-        if _noted(path)["sha256"]["state.pt"] != sha256_file(path / "state.pt"):
-            return None
-    except (OSError, KeyError, TypeError):
+    if not _is_whole(path):
         return None
     state: dict[str, Any] = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
     return state

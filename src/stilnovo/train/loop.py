@@ -26,10 +26,10 @@ from stilnovo.engine.stack import TrainingEngine
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.model.memory import peak_memory
+from stilnovo.model.memory import PeakMemory
 from stilnovo.plan.choice import LOSS_CHUNK, Plan
 from stilnovo.plan.levers import Levers, all_layers, optimizer_kind
-from stilnovo.progress import Progress, bytes_text, seconds_text
+from stilnovo.progress import Progress, bytes_text, rate_text, seconds_text
 from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train import checkpoint
@@ -54,6 +54,7 @@ STEP_METRICS = frozenset(
 class TrainResult:
     """Figures of a finished training; throughput counts loss tokens and is the median over the steps.
 
+    The peak of memory is that of this process's steps, not of one from which it was resumed.
     `metrics` holds what the loss reports beside itself (margin and accuracy, KL), means over the last `LAST_STEPS` steps.
     """
 
@@ -80,12 +81,13 @@ class Trainer:
         callback: Evaluates the model during training, and may end it.
         held_out: Evaluates the held-out rows and makes samples during training; the loss may end it too.
         observers: Told of every step and checkpoint.
+        program: Bytes that the process held before the model was opened; its memory is counted without them.
     """
 
     def __init__(
         self, model: Llama, corpus: PackedCorpus, settings: TrainSection, run: RunFolder, *,
         loss: BatchLoss | None = None, plan: Plan | None = None, callback: EvaluationCallback | None = None,
-        held_out: HeldOutEvaluation | None = None, observers: Observers | None = None,
+        held_out: HeldOutEvaluation | None = None, observers: Observers | None = None, program: int = 0,
     ) -> None:  # fmt: skip
         if not corpus.packs:
             raise InputError(
@@ -105,7 +107,8 @@ class Trainer:
         self.optimizer = make_optimizer(self.parameters, settings, self.levers.optimizer)
         self.stream = BatchStream(corpus, settings.batch_packs, settings.seed)
         self.steps = planned_steps(corpus, settings)
-        self.step = self.tokens = 0
+        self.step = self.tokens = self._begun = 0
+        self.memory, self.gradient_bytes = PeakMemory(model.device, program), 0
         self.seconds = 0.0
         self._saved = time.monotonic()
         self._sign: Callable[[int], None] = lambda done: None  # told how many batches of the step are done
@@ -147,7 +150,8 @@ class Trainer:
         self._take(state["parameters"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.stream.restore(state["data"])
-        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        self.step = self._begun = state["step"]
+        self.tokens, self.seconds = state["tokens"], state["seconds"]
         checkpoint.set_random_state(state["random"], self.model.device)
         self.evaluations.restore(state.get("watching"))
         self.held_out.restore(state.get("held_out"))
@@ -190,6 +194,7 @@ class Trainer:
             self._sign(done)
         if self.host is not None:
             self.host.collect()
+        self.gradient_bytes = sum(p.grad.nbytes for p in self.parameters if p.grad is not None)
         for parameter in self.parameters:
             if parameter.grad is not None and scale != 1.0:
                 parameter.grad.div_(scale)
@@ -204,7 +209,7 @@ class Trainer:
         self.step, self.tokens, self.seconds = self.step + 1, self.tokens + learnt, self.seconds + seconds
         return {
             "step": self.step, **means(sums), "learning_rate": rate, "gradient_norm": norm, "tokens": self.tokens,
-            "tokens_per_second": learnt / seconds, "seconds": self.seconds, "memory_bytes": peak_memory(self.model.device),
+            "tokens_per_second": learnt / seconds, "seconds": self.seconds, "memory_bytes": self.memory.bytes,
         }  # fmt: skip
 
     def _no_number(self, value: float, batch: Batch, what: str = "loss") -> StilnovoError:
@@ -249,6 +254,7 @@ class Trainer:
         if self.adapter_step != self.step:
             self._take(checkpoint.at(self.checkpoints, self.adapter_step)["parameters"])
         self.model.eval()
+        self.memory.close()
         if self.host is not None:
             self.host.restore()
         return self._result()
@@ -278,7 +284,7 @@ class Trainer:
             self.observers.step(row)
             progress.update(
                 self.step,
-                f"step {self.step}/{self.steps} loss {row['loss']:.3f} {row['tokens_per_second']:.0f} tok/s "
+                f"step {self.step}/{self.steps} loss {row['loss']:.3f} {rate_text(row['tokens_per_second'])} tok/s "
                 f"{bytes_text(row['memory_bytes'])}",
             )
             evaluated = self.evaluations.evaluate(self.step, self.model)
@@ -327,5 +333,5 @@ class Trainer:
         return TrainResult(
             self.step, self.tokens, rows[0]["loss"], rows[-1]["loss"],
             statistics.median_high(row["tokens_per_second"] for row in rows), self.seconds,
-            max(row["memory_bytes"] for row in rows), metrics,
+            max((row["memory_bytes"] for row in rows if row["step"] > self._begun), default=self.memory.bytes), metrics,
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """Plan a training: a recipe and this machine's free memory become the engine's settings, before anything is loaded.
 
-On a card the budget is what is free on it now, other programs' share taken off, and the host's free memory. On a CPU
-there is one memory: the fastest setting that leaves a third of it free is taken.
+The budget is what is free before the model is opened (`stilnovo.model.memory.budget_of`), asked once: what this run holds
+later is its own, and a leaner plan after an out-of-memory error is measured by the same budget.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import torch
 
 from stilnovo.errors import InputError
 from stilnovo.model.load import compute_dtype
+from stilnovo.model.memory import budget_of
 from stilnovo.plan import cards, choice
 from stilnovo.plan.adapter import frozen_ranks
-from stilnovo.plan.ledger import CONTEXT_BYTES, Run
+from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import optimizer_kind
 from stilnovo.plan.model_shape import config_of
 from stilnovo.plan.shape import adapter_of, lora_parameters
@@ -24,8 +24,6 @@ from stilnovo.progress import bytes_text
 from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import check_room
-
-CPU_SHARE = 0.67  # of the free memory, at most
 
 
 def run_of(recipe: Recipe, device: torch.device, adapter: Path | None = None) -> Run:
@@ -46,18 +44,6 @@ def card_of(device: torch.device) -> cards.Card:
     name = properties.name.lower().replace(" ", "-")
     known = next((card for key, card in cards.CARDS.items() if key in name), cards.CARDS[cards.DEFAULT])
     return replace(known, memory=properties.total_memory)
-
-
-def budget_of(device: torch.device) -> choice.Budget:
-    """Measure free memory, on GPU and host; what this process holds already counts as free."""
-    free_host = psutil.virtual_memory().available
-    if device.type != "cuda":
-        return choice.Budget(round(CPU_SHARE * free_host), free_host, context=0, reserve=0)
-    free, total = torch.cuda.mem_get_info(device)
-    held = torch.cuda.memory_reserved(device)
-    capped = round(torch.cuda.get_per_process_memory_fraction(device) * total)
-    # The context exists by now: what is free is for the allocator alone.
-    return choice.Budget(min(free + held, capped) + CONTEXT_BYTES, free_host)
 
 
 def choose_plan(
@@ -124,6 +110,8 @@ def _what_would(run: Run, budget: choice.Budget, card: cards.Card, wishes: choic
     return "Use a smaller model."
 
 
-def leaner(plan: choice.Plan, settings: TrainSection, device: torch.device) -> choice.Plan | None:
-    """Choose the next plan after an out-of-memory error; None where there is none."""
-    return choice.leaner(plan, budget_of(device), card_of(device), choice.wishes_of(settings))
+def leaner(
+    plan: choice.Plan, settings: TrainSection, device: torch.device, budget: choice.Budget
+) -> choice.Plan | None:
+    """Choose the next plan after an out-of-memory error, for the memory that was free before the model was opened."""
+    return choice.leaner(plan, budget, card_of(device), choice.wishes_of(settings))

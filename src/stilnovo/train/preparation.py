@@ -11,9 +11,10 @@ from typing import Any
 
 from stilnovo.errors import InputError
 from stilnovo.model.load import choose_device
+from stilnovo.model.memory import budget_of
 from stilnovo.recipe import FREE_AT_RESUME, Recipe, keys, load, plain_reason, refuse_ignored_keys, value_of
 from stilnovo.text.tokenizer import open_tokenizer
-from stilnovo.train import planning
+from stilnovo.train import checkpoint, planning
 from stilnovo.train.corpus import Corpus
 from stilnovo.train.held_out import check_patience, held_out_slice, schedule_for
 from stilnovo.train.objectives.base import objective_of, read_corpus
@@ -27,6 +28,7 @@ class Preparation:
     Attributes:
         device: Where the training runs.
         shape: What the memory plan knows of the training.
+        budget: The memory that was free before the model was opened.
         plan: What the step is done by; None where torch's autograd does it.
         frozen: The folder of the adapter on which the new one is learnt; None: on the base alone.
         tokenizer, objective, corpus: As the training uses them.
@@ -42,13 +44,16 @@ class Preparation:
         refuse_ignored_keys(recipe, on_card=device.type == "cuda")
         check_installed(recipe.train.trackers)
         before = _noted(folder, recipe, resume)
+        if resume:
+            checkpoint.check_any(folder / "checkpoints")
         self.recipe = recipe
         self.frozen = find_frozen(recipe, folder, resume=resume)
         self.shape = planning.run_of(recipe, device, self.frozen)
         if self.frozen is not None:
             check_frozen(self.frozen, recipe, self.shape.config)
         planning.check_disk(self.shape, recipe.train, folder, device, resume=resume)
-        plan = None if plain_reason(recipe) else planning.choose_plan(self.shape, recipe.train, device)
+        self.budget = budget_of(device)
+        plan = None if plain_reason(recipe) else planning.choose_plan(self.shape, recipe.train, device, self.budget)
         self.tokenizer = open_tokenizer(recipe.model.name)
         self.tokenizer.check_vocabulary(self.shape.config.vocab_size)
         # Runs on conversations and pairs once learnt all of them whatever data.held_out said; begun so, they go on so.

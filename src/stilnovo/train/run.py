@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from stilnovo.data.shards import HELD_OUT
-from stilnovo.errors import StilnovoError
+from stilnovo.errors import StilnovoError, is_out_of_memory
 from stilnovo.folderlock import FolderLock
 from stilnovo.model import lora, memory
 from stilnovo.model.llama import Llama
@@ -87,6 +87,7 @@ class TrainingRun:
         self.measured: tuple[dict[str, float], str] | None = None
         self.frozen = None if prepared.frozen is None else keep_frozen(prepared.frozen, folder)
         log.info("Opening %s …", recipe.model.name)
+        self._program = memory.resident()
         self.model = _open(recipe)
         self._attach()
         self.callback = None if make_callback is None else make_callback(self.model, self.tokenizer, self.corpus)
@@ -112,6 +113,7 @@ class TrainingRun:
         return Trainer(
             self.model, self.corpus.packed, self.recipe.train, self.folder, loss=self.objective.loss(), plan=self.plan,
             callback=self.callback, held_out=self._evaluation(), observers=self.observers,
+            program=self._program,
         )  # fmt: skip
 
     def _evaluation(self) -> HeldOutEvaluation:
@@ -168,13 +170,12 @@ class TrainingRun:
         try:
             result = self.trainer.run_all()
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            # torch's CPU allocator raises a plain RuntimeError.
-            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             self._lean(error)
             result = self.trainer.run_all()
         adapter = self.folder.path / "adapter"
-        lines = self._ledger()
+        lines = self._ledger(result.peak_memory_bytes)
         with self.trainer.way_on():  # the disk may be full by now
             lora.save(self.model, self.lora, adapter, self.recipe.model.name, frozen=self.frozen)
             self._write(result, lines)
@@ -208,7 +209,9 @@ class TrainingRun:
     def _lean(self, error: BaseException) -> None:
         """Reload everything under the next leaner plan, and continue from the last finished step."""
         device = self.model.device
-        plan = None if self.plan is None else planning.leaner(self.plan, self.recipe.train, device)
+        plan = (
+            None if self.plan is None else planning.leaner(self.plan, self.recipe.train, device, self.prepared.budget)
+        )
         if self.plan is None or plan is None:
             raise StilnovoError(
                 "The machine ran out of memory, and no leaner plan is left.",
@@ -230,14 +233,18 @@ class TrainingRun:
         self.trainer = self._trainer()
         self.trainer.restore(state)
 
-    def _ledger(self) -> list[MemoryItem]:
-        measured = memory.measure(self.model, self.trainer.optimizer)
-        if self.plan is not None and self.trainer.engine is not None:
-            measured["saved for backward"] = self.trainer.engine.saved_bytes
+    def _ledger(self, peak: int) -> list[MemoryItem]:
+        """The plan's items beside what each was; `peak` is the most that was held at once."""
+        trainer = self.trainer
+        measured = memory.measure(self.model, trainer.optimizer) | {"gradients": trainer.gradient_bytes}
+        if self.plan is not None and trainer.engine is not None:
+            measured["saved for backward"] = trainer.engine.saved_bytes
             items = self.plan.ledger.items
+            lasting = sum(measured.get(item.name, 0) for item in items if item.place == "card")
+            measured["peak inside the step"] = max(0, peak - lasting)
         else:  # there is no plan; what lasts can be weighed all the same
-            lasting = ledger(replace(self.shape, tokens=1), self.trainer.levers).items
-            items = tuple(item for item in lasting if item.name in measured)
+            lasting_items = ledger(replace(self.shape, tokens=1), trainer.levers).items
+            items = tuple(item for item in lasting_items if item.name in measured)
         return [
             replace(item, name=f"{item.name} (host)")
             if item.place == "host"
