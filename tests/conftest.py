@@ -21,6 +21,7 @@ from stilnovo.plan.shape import LlamaConfig
 if TYPE_CHECKING:
     import torch
 
+    from stilnovo.generate.generator import Generator
     from stilnovo.model.llama import Llama
     from stilnovo.recipe_sections import Scheme
     from stilnovo.text.tokenizer import Tokenizer
@@ -169,3 +170,14 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_weights(folder, replace(TINY, vocab_size=256 + len(SPECIALS), tie_embeddings=True, max_positions=512))
     write_byte_tokenizer(folder, SPECIALS, eos_token="<|im_end|>", chat_template=CHATML)
     return folder
+
+
+@pytest.fixture(scope="module")
+def bytewise(tiny_folder: Path) -> Generator:
+    """A random model that writes single bytes, most of them no whole character; kept in four bits."""
+    from stilnovo.generate.generator import Generator
+    from stilnovo.model.load import open_model
+    from stilnovo.spec import ModelSpec
+
+    model, tokenizer = open_model(ModelSpec(str(tiny_folder), quantization="nf4", device="cpu"))
+    return Generator(model, tokenizer)

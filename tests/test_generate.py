@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +12,6 @@ from stilnovo.generate.generator import Generator, Sampler, Sampling, _Text, nuc
 from stilnovo.generate.kv_cache import KVCache
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
-from stilnovo.model.load import open_model
-from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -91,13 +88,6 @@ def test_a_prompt_longer_than_the_context(smollm2: tuple[Llama, Tokenizer]) -> N
         Generator(*smollm2).complete([[Message("user", "parola " * 9000)]], [GREEDY])
 
 
-@pytest.fixture(scope="module")
-def bytewise(tiny_folder: Path) -> Generator:
-    """A random model that writes single bytes, most of them no whole character; kept in four bits."""
-    model, tokenizer = open_model(ModelSpec(str(tiny_folder), quantization="nf4", device="cpu"))
-    return Generator(model, tokenizer)
-
-
 TALK = [Message("user", "Ciao!")]
 
 
@@ -172,7 +162,7 @@ def test_the_callers_code_does_not_run_in_inference_mode(bytewise: Generator) ->
 
 def test_an_abandoned_stream_lets_the_dense_weights_go(bytewise: Generator) -> None:
     linear = bytewise.model.layers[0].self_attn.q_proj  # type: ignore[union-attr]
-    stream = bytewise.stream(TALK, Sampling(max_new_tokens=30))
+    stream = Generator(bytewise.model, bytewise.tokenizer, products="fp32").stream(TALK, Sampling(max_new_tokens=30))
     next(stream)
     assert linear._kept is not None  # type: ignore[union-attr]
     stream.close()
@@ -215,6 +205,17 @@ def test_nucleus_is_the_smallest_set_that_reaches_p() -> None:
         if p < 1:
             assert set(found.nonzero().flatten().tolist()) == kept
         assert float(found.sum()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 4.0])  # from even, where no token is likely, to peaked
+@pytest.mark.parametrize("p", [0.3, 0.9, 0.9999, 1.0])
+def test_nucleus_of_a_whole_vocabulary_is_that_of_sorting_it(spread: float, p: float) -> None:
+    generator = torch.Generator().manual_seed(7)
+    probabilities = torch.softmax(spread * torch.randn(30_000, generator=generator), -1)
+    ordered, index = probabilities.sort(descending=True, stable=True)
+    members = ordered.masked_fill(ordered.cumsum(-1) - ordered >= p, 0.0)
+    expected = torch.zeros_like(probabilities).scatter(-1, index, members / members.sum())
+    assert torch.allclose(nucleus(probabilities, p), expected, rtol=1e-5, atol=0)
 
 
 def test_sampling_follows_the_probabilities_and_the_seed() -> None:

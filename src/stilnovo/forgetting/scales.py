@@ -183,7 +183,7 @@ def measure(
         score_conversations(model, tokenizer, probes.conversations, options=options) if probes.conversations else None
     )
     answers = write_answers(
-        Generator(model, tokenizer), probes.prompts, max_new_tokens=probes.max_new_tokens, cache=cache, progress=report
+        Generator(model, tokenizer, products="fp32"), probes.prompts, max_new_tokens=probes.max_new_tokens, cache=cache, progress=report
     ) if probes.prompts else ()  # fmt: skip
     by_position = probes.positions and "scaling" not in cache.identity.protocol
     options = ReadOptions(token_budget, cache=cache)

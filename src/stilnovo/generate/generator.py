@@ -1,23 +1,25 @@
 """Text generation: conversations in, streamed or complete answers out, batched where that is faster.
 
-Unusual: on a CPU the quantised weights of a small model are kept densely while it writes, because one token a step is
-too little work to unpack them for; the results are the same.
+Unusual: on a CPU the weights are kept a second time in a form that is fast to multiply with few tokens (`generate.decoder`), for as
+long as the `Generator` lives. `products="fp32"` computes as everywhere else, the same on every processor: evaluation asks for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from stilnovo.errors import InputError
+from stilnovo.generate.decoder import Decoder, projection_weights
 from stilnovo.generate.kv_cache import KVCache
 from stilnovo.generate.sampling import Sampling, stop_at
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import ModelCheckpoint, open_model
+from stilnovo.model.processor import SMALL_BYTES, CpuProducts, cpu_products
 from stilnovo.model.quantize import FrozenLinear
 from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
@@ -25,7 +27,7 @@ from stilnovo.text.tokenizer import Tokenizer
 
 __all__ = ["Completion", "Generator", "Sampling", "open_engine"]
 
-KEEP_DENSE_BYTES = 2 * 2**30  # on a CPU, keep dense weights while writing when they fit in this
+SURE = 1e-4  # tokens less likely than this are looked at only where the others do not make up the nucleus
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,14 @@ class Sampler:
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     """Top-p filter: the smallest set of likeliest tokens with mass `top_p`, renormalised (Holtzman et al. 2020, §3.1)."""
-    ordered, index = probabilities.sort(descending=True)
+    likely = (
+        (probabilities > SURE).nonzero().flatten()
+    )  # sorting a whole vocabulary costs more than a small model's step
+    ordered, index = probabilities[likely].sort(descending=True, stable=True)
+    if top_p >= 1 or not float(ordered.sum()) > top_p + SURE:
+        ordered, index = probabilities.sort(descending=True, stable=True)
+    else:
+        index = likely[index]
     before = ordered.cumsum(-1) - ordered  # mass of the likelier ones: below top_p for every member of the set
     members = ordered.masked_fill(before >= top_p, 0.0)
     return torch.zeros_like(probabilities).scatter(-1, index, members / members.sum())
@@ -94,10 +103,18 @@ class Generator:
 
     Of a `ModelCheckpoint` the weights are read when they are first wanted (`model`): what cannot be answered, for its length or
     its template, is refused before.
+
+    Args:
+        model: The model, or where it comes from.
+        tokenizer: Its tokenizer.
+        products: How a CPU computes; None: what `STILNOVO_CPU` says, else the fastest way (`stilnovo.model.processor`).
     """
 
-    def __init__(self, model: Llama | ModelCheckpoint, tokenizer: Tokenizer) -> None:
-        self._model, self.tokenizer = model, tokenizer
+    def __init__(
+        self, model: Llama | ModelCheckpoint, tokenizer: Tokenizer, *, products: CpuProducts | None = None
+    ) -> None:
+        self._model, self.tokenizer, self._products = model, tokenizer, products
+        self._decoder: Decoder | None = None
         self.context_tokens = model.config.max_positions
 
     @property
@@ -112,6 +129,19 @@ class Generator:
         """Read the weights now; returns itself."""
         assert self.model is not None
         return self
+
+    def _writer(self) -> tuple[Llama | Decoder, AbstractContextManager[None]]:
+        """What computes, and what holds while it does."""
+        model = self.model
+        if model.device.type != "cpu" or model.dtype != torch.float32:
+            return model, nullcontext()
+        way = self._products or cpu_products(projection_weights(model))
+        if way == "fp32":
+            return model, dense_weights(model)
+        if self._decoder is None or not self._decoder.made_of(model, way):
+            self._decoder = None  # its copies go before new ones are made
+            self._decoder = Decoder(model, way)
+        return self._decoder, nullcontext()
 
     def check_opening(self, messages: Sequence[Message], new_tokens: int = 1) -> None:
         """Check that a conversation can be begun with these messages, before the weights are read.
@@ -142,11 +172,11 @@ class Generator:
                 yield piece
 
     def complete(self, conversations: Sequence[Sequence[Message]], sampling: Sequence[Sampling]) -> list[Completion]:
-        """Generate the answers to several conversations as a batch; each equals its answer alone."""
+        """Generate the answers to several conversations as a batch; each equals its answer alone, up to rounding."""
         return self.continue_tokens([self.tokenizer.render(talk, generation=True) for talk in conversations], sampling)
 
     def continue_tokens(self, prompts: Sequence[Sequence[int]], sampling: Sequence[Sampling]) -> list[Completion]:
-        """Generate continuations of several token sequences as a batch; each equals its continuation alone."""
+        """Generate continuations of several token sequences as a batch; each equals its continuation alone, up to rounding."""
         texts = [_Text(self.tokenizer, settings) for settings in sampling]
         for _ in self._write(prompts, texts):
             pass
@@ -168,16 +198,17 @@ class Generator:
             text.left = min(text.left, room)
         longest = max(len(prompt) + text.left for prompt, text in zip(prompts, texts, strict=True))
         model = self.model
-        with dense_weights(model):
+        writer, held = self._writer()
+        with held:
             cache = KVCache(model.config, len(texts), longest, model.device, model.dtype)
             writing, incoming = list(texts), [list(prompt) for prompt in prompts]
             while True:
                 counts = [len(tokens) for tokens in incoming]
                 stream = torch.tensor([t for tokens in incoming for t in tokens], device=model.device)
-                hidden = model.hidden(stream, cache.expect(counts), cache)
+                hidden = writer.hidden(stream, cache.expect(counts), cache)
                 cache.advance()
                 last = torch.tensor(counts, device=model.device).cumsum(0) - 1
-                for text, row in zip(writing, model.logits(hidden[last]), strict=True):
+                for text, row in zip(writing, writer.logits(hidden[last]), strict=True):
                     text.add(text.sampler.choose(row))
                 yield
                 unfinished = [index for index, text in enumerate(writing) if not text.done]
@@ -191,10 +222,10 @@ class Generator:
 
 @contextmanager
 def dense_weights(model: Llama) -> Iterator[None]:
-    """Context manager: on a CPU, keep the frozen weights dense if they are small enough (see the module)."""
+    """Context manager: on a CPU, keep the frozen weights dense if they are small enough: the results are the same."""
     linears = [module for module in model.modules() if isinstance(module, FrozenLinear)]
     size = sum(linear.out_features * linear.in_features for linear in linears) * model.dtype.itemsize
-    keep = model.device.type == "cpu" and size <= KEEP_DENSE_BYTES
+    keep = model.device.type == "cpu" and size <= SMALL_BYTES
     try:
         for linear in linears if keep else ():
             linear.keep_dense(model.dtype)

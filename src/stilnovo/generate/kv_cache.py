@@ -29,6 +29,9 @@ class KVCache:
         self._values = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = [0] * texts
         self._incoming: list[int] = []
+        self._one_each = False
+        self._texts = torch.arange(texts, device=device)
+        self._places = self._texts  # where each text's next token goes, when it is one
         self._mask: Tensor | None = None
 
     def expect(self, counts: Sequence[int]) -> Tensor:
@@ -36,9 +39,15 @@ class KVCache:
         assert len(counts) == len(self.lengths)
         self._incoming = list(counts)
         device = self._keys.device
-        if all(count == 1 for count in counts):
-            places = torch.arange(max(self.lengths) + 1, device=device)
-            self._mask = (places <= torch.tensor(self.lengths, device=device)[:, None])[:, None, None]  # (B, 1, 1, S)
+        self._one_each = all(count == 1 for count in counts)
+        if self._one_each:
+            self._places = torch.tensor(self.lengths, device=device)
+            self._mask = None
+            if min(self.lengths) < max(self.lengths):
+                seen = torch.arange(max(self.lengths) + 1, device=device) <= self._places[:, None]
+                # As numbers that are added: torch would make them of a bool mask again in every layer.
+                hidden = torch.full((), -torch.inf, device=device, dtype=self._keys.dtype)
+                self._mask = torch.zeros_like(hidden).where(seen, hidden)[:, None, None]  # (B, 1, 1, S)
         return torch.cat(
             [torch.arange(done, done + new, device=device) for done, new in zip(self.lengths, counts, strict=True)]
         )
@@ -52,10 +61,11 @@ class KVCache:
         index = torch.tensor(list(texts), device=self._keys.device)
         self._keys, self._values = self._keys[:, index], self._values[:, index]
         self.lengths = [self.lengths[i] for i in texts]
+        self._texts = torch.arange(len(index), device=index.device)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
         """See `Attention.attend`; also stores the new keys and values."""
-        if all(count == 1 for count in self._incoming):
+        if self._one_each:
             return self._attend_one_each(q, k, v, layer)
         outs, start = [], 0
         for text, (done, new) in enumerate(zip(self.lengths, self._incoming, strict=True)):
@@ -74,11 +84,14 @@ class KVCache:
 
     def _attend_one_each(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
         texts, heads, size = q.shape
-        for text, done in enumerate(self.lengths):
-            self._keys[layer, text, :, done] = k[text]
-            self._values[layer, text, :, done] = v[text]
-        assert self._mask is not None
-        longest = self._mask.shape[-1]
-        keys, values = self._keys[layer, :, :, :longest], self._values[layer, :, :, :longest]  # (B, K, S, D)
+        room = max(self.lengths) + 1
+        keys, values = self._keys[layer], self._values[layer]  # (B, K, S, D)
+        if texts == 1:
+            keys[0, :, room - 1] = k[0]
+            values[0, :, room - 1] = v[0]
+        else:
+            keys[self._texts, :, self._places] = k
+            values[self._texts, :, self._places] = v
+        keys, values = keys[:, :, :room], values[:, :, :room]
         grouped = q.view(texts, keys.shape[1], -1, size)  # the G queries of one head are rows of one product
         return F.scaled_dot_product_attention(grouped, keys, values, attn_mask=self._mask).reshape(texts, heads, size)

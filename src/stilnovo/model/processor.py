@@ -1,9 +1,10 @@
 """What this processor can do, and the one choice of how products are computed on it.
 
-Three ways, by name:
-- `bf16`: weights and activations in bf16, 4-bit weights multiplied as they are stored (bitsandbytes' fused product); where the
+Four ways, by name:
+- `fp16`: activations in fp32, weights kept a second time in fp16; for writing with models whose copy is small.
+- `bf16`: activations in bf16, 4-bit weights multiplied as they are stored (bitsandbytes' fused product); where the
   processor has avx512_bf16.
-- `int8`: activations in fp32, weights in 8 bits a number, one scale a row, while text is written; everywhere else.
+- `int8`: activations in bf16, weights kept a second time in 8 bits, one scale a row, for writing; everywhere else.
 - `fp32`: every matrix dequantised to fp32 for its product: the reference, whose numbers all processors share.
 
 `STILNOVO_CPU` forces one of them. Evaluation asks for `fp32` by itself, so that its scores do not depend on the machine.
@@ -21,10 +22,11 @@ from typing import Any, Literal, cast
 
 from stilnovo.errors import InputError, did_you_mean
 
-CpuProducts = Literal["bf16", "int8", "fp32"]
+CpuProducts = Literal["fp16", "bf16", "int8", "fp32"]
 
 VARIABLE = "STILNOVO_CPU"
-WAYS = ("bf16", "int8", "fp32")
+WAYS = ("fp16", "bf16", "int8", "fp32")
+SMALL_BYTES = 2 * 2**30  # while a model writes, a copy in fp16 of this size may be kept
 #: Our names of instruction sets, by torch's; Linux calls them in /proc/cpuinfo as we do, AVX-512 and AMX excepted.
 _SETS = {
     "avx2": "avx2", "avx512_f": "avx512", "avx512_vnni": "avx512_vnni", "avx512_bf16": "avx512_bf16", "amx_bf16": "amx",
@@ -58,26 +60,32 @@ def linux_sets() -> set[str]:
     return {_LINUX.get(flag, flag) for flag in flags} & set(_SETS.values())
 
 
-def cpu_products() -> CpuProducts:
+def cpu_products(weights: int | None = None) -> CpuProducts:
     """How products are computed on this processor: what `STILNOVO_CPU` says, else the fastest way that it has.
+
+    Args:
+        weights: How many weights the matrices of the model have that is to write; None for other work, which keeps no copies.
 
     Raises:
         InputError: when the variable names no way, or one that this processor has not.
     """
     asked = os.environ.get(VARIABLE, "").strip() or "auto"
-    has_bf16 = "avx512_bf16" in instruction_sets()
+    sets = instruction_sets()
     if asked == "auto":
-        return "bf16" if has_bf16 else "int8"
+        if weights is not None and 2 * weights <= SMALL_BYTES and "avx2" in sets:
+            return "fp16"
+        return "bf16" if "avx512_bf16" in sets else "int8"
     if asked not in WAYS:
         known = ("auto", *WAYS)
         raise InputError(
             f"{VARIABLE} names no way to compute: {asked!r}.", f"There are {', '.join(known)}.",
             did_you_mean(asked, known, f"Leave {VARIABLE} unset, or set it to auto."),
         )  # fmt: skip
-    if asked == "bf16" and not has_bf16:
+    needed = {"bf16": "avx512_bf16", "fp16": "avx2"}.get(asked)
+    if needed is not None and needed not in sets:
         raise InputError(
-            f"{VARIABLE}=bf16 needs a processor with avx512_bf16.",
-            f"torch uses {', '.join(instruction_sets()) or 'no vector instructions that it names'} here.",
+            f"{VARIABLE}={asked} needs a processor with {needed}.",
+            f"torch uses {', '.join(sets) or 'no vector instructions that it names'} here.",
             f"Set {VARIABLE} to auto, int8 or fp32.",
         )
     return cast(CpuProducts, asked)
@@ -86,7 +94,8 @@ def cpu_products() -> CpuProducts:
 def products_text(way: CpuProducts) -> str:
     """Say what a way of computing means, for a person."""
     return {
-        "bf16": "writes in bf16 with fused products of 4-bit weights",
-        "int8": "writes with weights in 8 bits",
+        "fp16": "writes with weights in fp16",
+        "bf16": "writes in bf16 with fused products of 4-bit weights, small models with weights in fp16",
+        "int8": "writes with weights in 8 bits, small models with weights in fp16",
         "fp32": "writes in fp32, dequantising each matrix",
     }[way]

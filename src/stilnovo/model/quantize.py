@@ -80,6 +80,11 @@ class FrozenLinear(nn.Module):
         self._kept = None if dtype is None else self._make_dense(dtype)
 
     @property
+    def kept_as_is(self) -> bool:
+        """Whether W is stored as it is multiplied, so that `dense` costs nothing."""
+        return False
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the stored form of W."""
         return sum(buffer.nbytes for buffer in self.buffers(recurse=False) if buffer is not None)
@@ -95,6 +100,11 @@ class DenseLinear(FrozenLinear):
     def __init__(self, weight: Tensor) -> None:
         super().__init__(*weight.shape)
         self.weight: Tensor = nn.Buffer(weight)
+
+    @property
+    def kept_as_is(self) -> bool:
+        """See `FrozenLinear.kept_as_is`."""
+        return True
 
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
         return self.weight.detach().to(dtype)  # the buffer itself cannot be an attribute under a second name
@@ -160,6 +170,15 @@ class FourBitLinear(_QuantizedLinear):
             torch.zeros(-(-blocks // NESTED_BLOCK), device=device), torch.zeros(256, device=device),
         )  # fmt: skip
         return made
+
+    def scales(self) -> Tensor:
+        """Dequantise the blocks' scales, fp32, in the order of the weights."""
+        functional = bitsandbytes_functional()
+        state = functional.QuantState(
+            absmax=self.nested_absmax, code=self.nested_code, blocksize=NESTED_BLOCK, dtype=torch.float32
+        )
+        scales: Tensor = functional.dequantize_blockwise(self.absmax, state)
+        return scales + self.offset
 
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
         if kernels.wanted(self.packed.device):
