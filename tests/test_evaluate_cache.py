@@ -19,9 +19,10 @@ import pytest
 from stilnovo.benchmarks.task import MultipleChoice, item_sha256
 from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles
+from stilnovo.runlog import cache_folder
 from stilnovo.scoring import answer_cache as module
 from stilnovo.scoring import identity as identities
-from stilnovo.scoring.answer_cache import FILE_NAME, AnswerCache, default_folder
+from stilnovo.scoring.answer_cache import FILE_NAME, AnswerCache
 from stilnovo.scoring.identity import Identity, adapter_sha256, code_sha256, model_sha256
 
 ONE = Identity("weights", None, "none", "float32", "cpu", {"bos": True}, "code")
@@ -367,9 +368,9 @@ def test_speeds(cache: Cache) -> None:
 
 def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STILNOVO_CACHE", str(tmp_path / "mine"))
-    assert default_folder() == tmp_path / "mine"
+    assert cache_folder() == tmp_path / "mine"
     monkeypatch.delenv("STILNOVO_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "stilnovo"
+    assert cache_folder() == tmp_path / "stilnovo"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_folder() == Path.home() / ".cache" / "stilnovo"
+    assert cache_folder() == Path.home() / ".cache" / "stilnovo"

@@ -28,7 +28,8 @@ from stilnovo.model import load
 from stilnovo.model.llama import Llama
 from stilnovo.recipe import Recipe
 from stilnovo.recipe import load as load_recipe
-from stilnovo.scoring.answer_cache import AnswerCache, ModelCache, default_folder
+from stilnovo.runlog import cache_folder
+from stilnovo.scoring.answer_cache import AnswerCache, ModelCache
 from stilnovo.scoring.evaluate import evaluate as score
 from stilnovo.scoring.evaluate import expectation, speed_setting
 from stilnovo.scoring.identity import Identity, adapter_sha256, identify, model_sha256
@@ -118,7 +119,7 @@ def open_training(recipe: Recipe, out: Path, *, resume: bool = False, note: Note
     observers = [TrainingReport()]
     if recipe.guard.every is None:
         return TrainingRun(recipe, out, resume=resume, sampler=sample_answers, observers=observers)
-    with AnswerCache(default_folder(), note) as answers:  # only for what it knows of big files
+    with AnswerCache(cache_folder(), note) as answers:  # only for what it knows of big files
         callback = guard_callback(recipe, out, answers.file_sha256)
         run = TrainingRun(
             recipe, out, resume=resume, make_callback=callback, sampler=sample_answers, observers=observers
@@ -226,7 +227,7 @@ def evaluate_model(
             part.task.name: next(iter(part.task.files)) for part in selections if part.task.files
         } or None,
     }  # fmt: skip
-    with AnswerCache(Path(cache or default_folder()) if use_cache else None, note) as answers:
+    with AnswerCache(Path(cache or cache_folder()) if use_cache else None, note) as answers:
         result = _scored(checkpoint, protocol, selections, documents, settings, answers, note, progress)
     dist.stop()
     return result

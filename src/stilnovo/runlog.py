@@ -110,6 +110,19 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_state(path: Path) -> str:
+    """Size, times and inode of a file: while they are unchanged at a path, so is its content."""
+    status = path.stat()  # the device's number is another after a restart on some file systems
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+
+def cache_folder() -> Path:
+    """Folder of everything that can be computed again: `$STILNOVO_CACHE`, else `stilnovo` in `$XDG_CACHE_HOME` or in `~/.cache`."""
+    if chosen := os.environ.get("STILNOVO_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stilnovo"
+
+
 def _commit() -> str:
     try:
         return subprocess.run(

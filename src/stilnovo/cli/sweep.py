@@ -124,7 +124,8 @@ def sweep(
     from stilnovo.forgetting.scales import Probes, SweepCandidate, fitted, run_sweep
     from stilnovo.forgetting.tradeoff import weigh
     from stilnovo.report.sweep import sweep_text
-    from stilnovo.scoring.answer_cache import AnswerCache, default_folder
+    from stilnovo.runlog import cache_folder
+    from stilnovo.scoring.answer_cache import AnswerCache
     from stilnovo.scoring.chat_answers import choose_conversations
     from stilnovo.scoring.evaluate import expectation
     from stilnovo.scoring.perplexity import held_out_texts
@@ -146,7 +147,7 @@ def sweep(
         note(line)
     probes = Probes(own, selections, protected, talks, (), max_new_tokens, positions)
     probes = fitted(probes, prompts, seed, tokenizer, reads, note)
-    cached_in = None if no_cache else cache or default_folder()
+    cached_in = None if no_cache else cache or cache_folder()
     with locked(out, "a sweep"), AnswerCache(cached_in, note) as answers:
         llama, _, identity = api.open_identified(checkpoint, conditions, answers)
         candidates = [

@@ -29,6 +29,7 @@ from torch.autograd.function import Function, once_differentiable
 
 from stilnovo.engine.blocks import tiles
 from stilnovo.engine.link import Link
+from stilnovo.model.llama import narrow_rows
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.plan.levers import HeadKind
 
@@ -47,12 +48,15 @@ class Head:
         kind: How it is kept from now on.
         tile: Rows of a tile; None: all at once.
         link: The road to the host (for `streamed`).
+        dtype: The type of the products, where it is not that of the weight, which then becomes wide a tile at a time.
     """
 
-    def __init__(self, weight: Tensor, kind: HeadKind, tile: int | None, link: Link) -> None:
-        self.kind, self.link, self.dtype = kind, link, weight.dtype
+    def __init__(
+        self, weight: Tensor, kind: HeadKind, tile: int | None, link: Link, dtype: torch.dtype | None = None
+    ) -> None:  # fmt: skip
+        self.kind, self.link, self.dtype = kind, link, dtype or weight.dtype
         self.vocab_size, self.width = weight.shape
-        step = tile or self.vocab_size
+        step = narrow_rows(weight, self.dtype, tile)
         self.spans = [(start, min(start + step, self.vocab_size)) for start in range(0, self.vocab_size, step)]
         if kind == "dense":
             self._weight = weight
@@ -70,7 +74,8 @@ class Head:
             yield from self._streamed()
             return
         for index, (start, stop) in enumerate(self.spans):
-            weight = self._weight[start:stop] if self.kind == "dense" else self._tiles[index].dense(self.dtype)
+            dense = self.kind == "dense"
+            weight = self._weight[start:stop].to(self.dtype) if dense else self._tiles[index].dense(self.dtype)
             yield start, stop, weight
             del weight
 

@@ -75,7 +75,7 @@ class TrainingEngine:
         self.sink = sink or Sink()
         self.link = Link(model.device)
         self.store = ActivationStore(self.link)
-        self.head = Head(model.head, levers.head, levers.head_tile, self.link)
+        self.head = Head(model.head, levers.head, levers.head_tile, self.link, model.dtype)
         if levers.head != "dense":
             model.replace_head(self.head.logits)
         if levers.embedding == "host":

@@ -36,8 +36,7 @@ from stilnovo.export.folder import companions
 from stilnovo.hub import find_model
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.model.load import ModelCheckpoint
-from stilnovo.model.quantize import quantized_linear
+from stilnovo.model.load import ModelCheckpoint, frozen_projection
 from stilnovo.model.weights import WeightReader
 from stilnovo.plan.levers import DENSE_PART
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig
@@ -197,13 +196,11 @@ class _Merging:
 
     def tensor(self, name: str, shape: ExportShape) -> Tensor:
         """The weight of that name: read, rounded and merged."""
-        stored = self.reader.tensor(name, shape)
         path = name.removesuffix(".weight")
         module = self.adapted.get(path)
         if path.rpartition(".")[2] not in PROJECTIONS or (module is None and self.scheme == "none"):
-            return stored
-        base = quantized_linear(stored.float(), self.scheme)
-        del stored
+            return self.reader.tensor(name, shape)
+        base = frozen_projection(self.reader, name, shape, self.scheme, torch.device("cpu"), torch.float32)
         if module is None:
             return base.dense(torch.float32)
         empty, module.base = module.base, base

@@ -27,6 +27,8 @@ from stilnovo.model.functions import rms_norm, rotate, swiglu
 from stilnovo.model.quantize import DenseLinear, FrozenLinear
 from stilnovo.plan.shape import ATTENTION_PROJECTIONS, LlamaConfig, RopeScaling
 
+HEAD_TILE_BYTES = 2**26  # what is made wide at once of a table that is kept in a narrower type
+
 TensorSource = Callable[[str, tuple[int, ...]], Tensor]
 LinearMaker = Callable[[Tensor], FrozenLinear]
 
@@ -178,7 +180,7 @@ class Llama(nn.Module):
     def embed(self, tokens: Tensor) -> Tensor:
         """Embed token ids (T,) as vectors (T, C), from wherever the table lies."""
         table = self.embed_tokens
-        return F.embedding(tokens.to(table.device), table).to(self.device)
+        return F.embedding(tokens.to(table.device), table).to(self.device, self.dtype)
 
     def hidden(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Compute final normalised hidden states (T, C) of tokens (T,) at positions (T,)."""
@@ -201,11 +203,29 @@ class Llama(nn.Module):
         """Compute logits (R, V) in fp32 from hidden states (R, C)."""
         if self.head_logits is not None:
             return self.head_logits(hidden)
-        return F.linear(hidden, self.head).float()
+        if self.head.dtype == hidden.dtype:
+            return F.linear(hidden, self.head).float()
+        return torch.cat([F.linear(hidden, part).float() for _, part in row_tiles(self.head, hidden.dtype)], dim=-1)
 
     def forward(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Compute logits (T, V) of every token; for tests and short texts (V is large)."""
         return self.logits(self.hidden(tokens, positions, attention))
+
+
+def narrow_rows(table: Tensor, dtype: torch.dtype, most: int | None = None) -> int:
+    """Rows of an embedding or head that a product takes at once: `most` (all), fewer of a table of another type.
+
+    Such a table, of 16 bits beside products in fp32, becomes wide a tile at a time: whole it would be twice what is kept.
+    """
+    rows = most or len(table)
+    return rows if table.dtype == dtype else max(1, min(rows, HEAD_TILE_BYTES // (dtype.itemsize * table.shape[1])))
+
+
+def row_tiles(table: Tensor, dtype: torch.dtype, most: int | None = None) -> Iterator[tuple[int, Tensor]]:
+    """Iterate over (first row, rows in `dtype`) of an embedding or head; see `narrow_rows`."""
+    step = narrow_rows(table, dtype, most)
+    for start in range(0, len(table), step):
+        yield start, table[start : start + step].to(dtype)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Load a model by name: read, quantise and place one weight after another, then attach the adapter.
 
 Peak host memory is the quantised model plus one dense matrix, because nothing is read before it is wanted and each
-projection is quantised as soon as it is read.
+projection is quantised as soon as it is read. A big model is quantised once (`kept_bases`); so opened, or from a folder that
+bitsandbytes quantised, its projections are mapped, and what no product has touched takes no memory.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import logging
 import re
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -17,16 +20,21 @@ from torch import Tensor
 from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles, find_model
 from stilnovo.io import gguf_file
-from stilnovo.model import lora
+from stilnovo.model import kept_bases, lora
+from stilnovo.model.base_file import BaseLayout
+from stilnovo.model.kept_bases import KeptBases
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear, quantized_linear
 from stilnovo.model.weights import GGUFReader, SafetensorsReader, WeightReader
-from stilnovo.plan.shape import PROJECTIONS
 from stilnovo.progress import Progress
 from stilnovo.recipe_sections import Scheme
 from stilnovo.spec import ModelSpec
 from stilnovo.text import tokenizer as tokenizers
 from stilnovo.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+TABLE_BYTES = 2**28  # an embedding or head that would be larger in the model's type stays in its stored one on a CPU
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -57,26 +65,71 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: torch.dtype) -> Llama:
-    """Build a model from a checkpoint, quantising each weight as it is read."""
-    done, total = 0, reader.config.layers * len(PROJECTIONS)
+def frozen_projection(
+    reader: WeightReader, name: str, shape: tuple[int, ...], scheme: Scheme, device: torch.device, dtype: torch.dtype
+) -> FrozenLinear:
+    """Read one projection and keep it as the scheme says; one that is stored under the scheme is taken as it is.
+
+    On a CPU it is quantised from its stored type, whatever the model computes in; on a card from the type of the products.
+    """
+    if isinstance(reader, SafetensorsReader) and (stored := reader.four_bit(name, shape, scheme)) is not None:
+        return stored.to(device)
+    weight = reader.tensor(name, shape).to(device)
+    if scheme == "none" or device.type != "cpu":
+        weight = weight.to(dtype)
+    return quantized_linear(weight, scheme)
+
+
+def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: torch.dtype, name: str = "model") -> Llama:
+    """Build a model from a checkpoint: its projections from the kept base, or quantised as each is read.
+
+    Embedding and head stay in their stored type on a CPU where that is narrower and they are large (`TABLE_BYTES`).
+    `name` is what the user calls the model.
+    """
+    shapes = {key: shape for key, shape in reader.config.weight_shapes().items() if key.endswith("_proj.weight")}
 
     def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
-        return reader.tensor(name, shape).to(device=device, dtype=dtype)
+        if name in shapes:
+            return torch.empty(shape, device="meta")
+        stored = reader.tensor(name, shape)
+        narrow = stored.dtype.itemsize < dtype.itemsize and stored.numel() * dtype.itemsize > TABLE_BYTES
+        return stored if narrow and device.type == "cpu" else stored.to(device=device, dtype=dtype)
 
-    def linear(weight: Tensor) -> FrozenLinear:
-        nonlocal done
-        progress.update(done, f"matrix {done + 1} of {total}")  # before the work: nothing is said of a quick one
-        done += 1
-        module = quantized_linear(weight, scheme)
-        del weight
-        # glibc keeps freed blocks under 32 MiB for later; over a whole model they would add up to more than it takes.
-        with contextlib.suppress(AttributeError, TypeError, OSError):  # other C libraries have no such call
-            ctypes.CDLL(None).malloc_trim(0)
-        return module
+    model = Llama(reader.config, tensor)
+    for weight, projection in _projections(reader, scheme, device, dtype, shapes, name):
+        lora.replace_projection(model, weight.removesuffix(".weight"), projection)
+    return model.to(device).requires_grad_(False).eval()
 
-    with Progress("open the model", total) as progress:
-        return Llama(reader.config, tensor, linear).to(device).requires_grad_(False).eval()
+
+def _projections(
+    reader: WeightReader, scheme: Scheme, device: torch.device, dtype: torch.dtype,
+    shapes: dict[str, tuple[int, ...]], name: str,
+) -> Iterator[tuple[str, FrozenLinear]]:  # fmt: skip
+    """Every projection by the name of its weight: as stored, of the kept base, or quantised as it is read."""
+
+    def quantize() -> Iterator[tuple[str, FrozenLinear]]:
+        with Progress("open the model", len(shapes)) as progress:
+            for done, (weight, shape) in enumerate(shapes.items()):
+                progress.update(done, f"matrix {done + 1} of {len(shapes)}")  # before the work: nothing of a quick one
+                yield weight, frozen_projection(reader, weight, shape, scheme, device, dtype)
+                # glibc keeps freed blocks under 32 MiB for later; over a whole model they would be more than it takes.
+                with contextlib.suppress(AttributeError, TypeError, OSError):  # other C libraries have no such call
+                    ctypes.CDLL(None).malloc_trim(0)
+
+    stored = reader.four_bit_kind() if isinstance(reader, SafetensorsReader) else None
+    if stored is not None and not stored.taken_as(scheme) and scheme != "none":
+        log.warning("%s is stored in %s; it is quantised a second time, to %s.", name, stored, scheme)
+    folder = kept_bases.bases_folder()
+    as_stored = stored is not None and stored.taken_as(scheme)
+    if folder is None or as_stored or not kept_bases.worth_keeping(scheme, shapes):
+        yield from quantize()
+        return
+    made_on = "cpu" if device.type == "cpu" else f"{device.type} {str(dtype).removeprefix('torch.')}"
+    layout = BaseLayout(scheme, made_on, shapes)
+    kept = KeptBases(folder).projections(name, reader.files, layout, quantize)
+    while kept:
+        weight = next(iter(kept))
+        yield weight, kept.pop(weight).to(device)  # one after another: a card's copy is made of one at a time
 
 
 def open_checkpoint(files: ModelFiles) -> tuple[WeightReader, Tokenizer]:
@@ -157,7 +210,7 @@ def open_llama(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> Llama:
 
 
 def _placed(reader: WeightReader, spec: ModelSpec, place: torch.device, dtype: torch.dtype | None) -> Llama:
-    model = build(reader, spec.quantization, place, dtype or compute_dtype(place))
+    model = build(reader, spec.quantization, place, dtype or compute_dtype(place), spec.model)
     if spec.adapter is not None:
         lora.load(model, spec.adapter)
     return model

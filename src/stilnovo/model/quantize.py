@@ -18,6 +18,7 @@ take its quantisation (on CUDA) and its decoding only, never its layer.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -122,6 +123,29 @@ class _QuantizedLinear(FrozenLinear):
         return self
 
 
+@dataclass(frozen=True)
+class FourBitKind:
+    """How bitsandbytes stored a 4-bit weight: its levels, and how many weights and block maxima share a scale."""
+
+    levels: str
+    block: int
+    nested_block: int | None
+
+    @classmethod
+    def of(cls, state: Any) -> FourBitKind:
+        """The kind of a weight with this `QuantState`."""
+        return cls(state.quant_type, state.blocksize, None if state.state2 is None else state.state2.blocksize)
+
+    def taken_as(self, scheme: Scheme) -> bool:
+        """Whether it is what the scheme keeps, packed bytes and all; maxima in fp32 are quantised alone."""
+        return self.levels == scheme and self.block == BLOCK and self.nested_block in (None, NESTED_BLOCK)
+
+    def __str__(self) -> str:
+        return f"{self.levels}, blocks of {self.block}" + (
+            f", {self.nested_block} block maxima to a scale" if self.nested_block not in (None, NESTED_BLOCK) else ""
+        )
+
+
 class FourBitLinear(_QuantizedLinear):
     """A frozen projection in NF4 or FP4 with double quantisation.
 
@@ -129,16 +153,13 @@ class FourBitLinear(_QuantizedLinear):
     """
 
     def __init__(self, weight: Tensor, scheme: FourBits) -> None:
-        functional = bitsandbytes_functional()
         if weight.device.type == "cpu":
             packed, absmax = four_bit.encode(weight.reshape(-1), scheme)
         else:
             packed, absmax = _encoded_on_card(weight, scheme)
-        # Double quantisation, over all the blocks at once: what bitsandbytes does with `compress_statistics`.
-        offset = absmax.mean()
-        nested, state = functional.quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK)
-        code = functional.get_4bit_type(scheme, device=weight.device)
-        self._hold(weight.shape, scheme, packed, nested, code, offset, state.absmax, state.code)
+        nested, nested_absmax, nested_code, offset = _doubly_quantized(absmax)
+        code = bitsandbytes_functional().get_4bit_type(scheme, device=weight.device)
+        self._hold(weight.shape, scheme, packed, nested, code, offset, nested_absmax, nested_code)
 
     def _hold(
         self, shape: tuple[int, ...], scheme: FourBits, packed: Tensor, absmax: Tensor, code: Tensor,
@@ -171,6 +192,37 @@ class FourBitLinear(_QuantizedLinear):
         )  # fmt: skip
         return made
 
+    @classmethod
+    def of_state(cls, packed: Tensor, state: Any) -> FourBitLinear:
+        """A projection from a weight of bitsandbytes, its packed bytes and its `QuantState`; see `FourBitKind`.
+
+        Raises:
+            ValueError: when what is stored are not the parts of a weight of that shape.
+        """
+        made, blocks = cls.__new__(cls), -(-state.shape.numel() // BLOCK)
+        if state.state2 is None:
+            absmax, nested_absmax, nested_code, offset = _doubly_quantized(state.absmax.float())
+        else:
+            absmax, offset = state.absmax, state.offset.float()
+            nested_absmax, nested_code = state.state2.absmax.float(), state.state2.code.float()
+        code = bitsandbytes_functional().get_4bit_type(state.quant_type, device="cpu")
+        sizes = (packed.numel(), absmax.numel(), nested_absmax.numel(), nested_code.numel(), state.code.numel())
+        if sizes != (-(-state.shape.numel() // 2), blocks, -(-blocks // NESTED_BLOCK), 256, 16):
+            raise ValueError(f"Its parts do not belong to a weight of {tuple(state.shape)}.")
+        if not torch.allclose(state.code.float(), code, atol=1e-3):
+            raise ValueError(f"Its levels are not those of {state.quant_type}.")
+        made._hold(
+            tuple(state.shape),
+            state.quant_type,
+            packed.reshape(-1, 1),
+            absmax,
+            code,
+            offset,
+            nested_absmax,
+            nested_code,
+        )
+        return made
+
     def scales(self) -> Tensor:
         """Dequantise the blocks' scales, fp32, in the order of the weights."""
         functional = bitsandbytes_functional()
@@ -196,6 +248,16 @@ class FourBitLinear(_QuantizedLinear):
             ),
         )  # fmt: skip
         return decode_four_bit(self.packed, state).to(dtype)
+
+
+def _doubly_quantized(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Quantise a weight's block maxima to 8 bits, as bitsandbytes does with `compress_statistics`.
+
+    Gives them, their scales, the table of levels, and the mean, which was taken away before.
+    """
+    offset = absmax.mean()
+    nested, state = bitsandbytes_functional().quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK)
+    return nested, state.absmax, state.code, offset
 
 
 def _encoded_on_card(weight: Tensor, scheme: FourBits) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,10 @@ from torch import Tensor
 from stilnovo.errors import InputError, reported
 from stilnovo.plan.model_shape import config_from_gguf, read_gguf
 from stilnovo.plan.shape import config_from_json, read_json
+from stilnovo.recipe_sections import Scheme
+
+if TYPE_CHECKING:
+    from stilnovo.model.quantize import FourBitKind, FrozenLinear
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -63,7 +67,11 @@ def _beside(name: str) -> str:
 
 
 class SafetensorsReader:
-    """A Hugging Face folder: one `model.safetensors` or several with an index."""
+    """A Hugging Face folder: one `model.safetensors` or several with an index.
+
+    Attributes:
+        files: Its weight files.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -79,6 +87,7 @@ class SafetensorsReader:
             self._file_of = dict.fromkeys(self._open("model.safetensors").keys(), "model.safetensors")
         else:
             raise InputError(f"No model.safetensors in {folder}.", next="Only safetensors and GGUF weights are read.")
+        self.files = [folder / name for name in sorted(set(self._file_of.values()))]
 
     def _open(self, name: str) -> Any:
         from safetensors import SafetensorError, safe_open
@@ -93,8 +102,11 @@ class SafetensorsReader:
         file = self._open(self._file_of[name])
         with _damage(self.folder / self._file_of[name]):  # the index may name a file that does not hold it
             stored: Tensor = file.get_tensor(name)
-        if stored.dtype == torch.uint8:  # saved by bitsandbytes in 4 bits
-            stored = self._four_bit(name, stored)
+        if stored.dtype == torch.uint8 or self._state_name(name) is not None:  # saved by bitsandbytes in 4 bits
+            from stilnovo.model.quantize import decode_four_bit
+
+            with self._four_bit_damage(name):
+                stored = decode_four_bit(stored.view(torch.uint8), self._four_bit_state(name))
         if stored.dtype not in FLOATS:  # other quantisations keep scales beside; without them the weights are nonsense
             raise InputError(
                 f"The weights are stored as {str(stored.dtype).removeprefix('torch.')}, which is not supported.",
@@ -124,7 +136,7 @@ class SafetensorsReader:
             for name in (name for name in wanted if self._file_of[name] == file_name):
                 with _damage(self.folder / file_name):  # the index may name a file that does not hold it
                     stored = file.get_slice(name)
-                if stored.get_dtype() != "U8":  # in 4 bits the shape is kept beside
+                if stored.get_dtype() != "U8" and self._state_name(name) is None:  # in 4 bits the shape is kept beside
                     _check_shape(tuple(stored.get_shape()), name, wanted[name], self.folder)
 
     def _head_is_embedding(self) -> bool:
@@ -132,19 +144,52 @@ class SafetensorsReader:
         head, table = (self.tensor(name, shape) for name in ("lm_head.weight", "model.embed_tokens.weight"))
         return torch.equal(head, table)
 
-    def _four_bit(self, name: str, packed: Tensor) -> Tensor:
+    def four_bit(self, name: str, shape: tuple[int, ...], scheme: Scheme) -> FrozenLinear | None:
+        """A projection that bitsandbytes saved under this scheme, taken as it is; None where it is kept otherwise.
+
+        Packed weights and block maxima are mapped, not read. Where the maxima are in fp32, they alone are quantised
+        ("double quantisation"), as everywhere here.
+        """
+        from stilnovo.model.quantize import FourBitKind, FourBitLinear
+
+        if self._state_name(name) is None or scheme not in ("nf4", "fp4"):
+            return None
+        with self._four_bit_damage(name):
+            state = self._four_bit_state(name)
+            if not FourBitKind.of(state).taken_as(scheme):
+                return None
+            packed = self._open(self._file_of[name]).get_tensor(name)
+            _check_shape(tuple(state.shape), name, shape, self.folder)
+            return FourBitLinear.of_state(packed.view(torch.uint8), state)
+
+    def four_bit_kind(self) -> FourBitKind | None:
+        """How bitsandbytes saved the projections (the first of them that it did); None where it did not."""
+        from stilnovo.model.quantize import FourBitKind
+
+        for name in self.config.weight_shapes():
+            if name in self._file_of and self._state_name(name) is not None:
+                with self._four_bit_damage(name):
+                    return FourBitKind.of(self._four_bit_state(name))
+        return None
+
+    def _state_name(self, name: str) -> str | None:
+        """Name of the tensor in which bitsandbytes describes a 4-bit weight; None beside any other weight."""
+        names = (f"{name}.quant_state.bitsandbytes__{kind}" for kind in ("nf4", "fp4"))
+        return next((key for key in names if key in self._file_of), None)
+
+    def _four_bit_state(self, name: str) -> Any:
         from stilnovo.model.four_bit import bitsandbytes_functional
-        from stilnovo.model.quantize import decode_four_bit
 
         parts = {
             key: self._open(file).get_tensor(key) for key, file in self._file_of.items() if key.startswith(f"{name}.")
         }
-        with reported(
+        return bitsandbytes_functional().QuantState.from_dict(parts, device=torch.device("cpu"))
+
+    def _four_bit_damage(self, name: str) -> AbstractContextManager[None]:
+        return reported(
             f"{name} is no bitsandbytes 4-bit weight.",
             f"It may be truncated: fetch {self.folder / self._file_of[name]} again.",
-        ):
-            state = bitsandbytes_functional().QuantState.from_dict(parts, device=torch.device("cpu"))
-            return decode_four_bit(packed, state)
+        )
 
 
 _GGUF_NAMES = (
@@ -164,11 +209,12 @@ def _gguf_name(name: str) -> str:
 
 
 class GGUFReader:
-    """A GGUF file of a Llama; `fields` holds its metadata as plain Python values."""
+    """A GGUF file of a Llama; `fields` holds its metadata as plain Python values, `files` itself alone."""
 
     def __init__(self, path: Path) -> None:
         contents = read_gguf(path)
-        self.path, self.fields, self._tensors = path, contents.fields, contents.tensors
+        self.path, self.files = path, [path]
+        self.fields, self._tensors = contents.fields, contents.tensors
         self.config = config_from_gguf(contents, path)
 
     def check(self) -> None:

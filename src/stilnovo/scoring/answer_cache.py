@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 import time
 import zlib
@@ -24,11 +23,10 @@ from typing import Any
 
 from stilnovo import dist
 from stilnovo.progress import bytes_text
-from stilnovo.runlog import sha256_file
+from stilnovo.runlog import file_state, sha256_file
 from stilnovo.scoring.identity import Identity
 
 FILE_NAME = "answers-2.sqlite"  # the number is the layout's: another layout is another file
-VARIABLE = "STILNOVO_CACHE"
 
 _BUSY_SECONDS = 5.0  # how long another process may hold the file before we go on without it
 _RETRY_SECONDS = 30.0
@@ -47,13 +45,6 @@ CREATE TABLE IF NOT EXISTS speeds (setting TEXT NOT NULL, task TEXT NOT NULL, it
 
 Answer = dict[str, Any]  # as JSON values
 Progress = Callable[[str, int, int], None]  # (what, done, in all)
-
-
-def default_folder() -> Path:
-    """Default cache folder: `$STILNOVO_CACHE`, else `stilnovo` in `$XDG_CACHE_HOME` or in `~/.cache`."""
-    if chosen := os.environ.get(VARIABLE):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stilnovo"
 
 
 class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
@@ -118,15 +109,14 @@ class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
 
         Without a file to remember it in, it is remembered as long as this object lives.
         """
-        place, status = path.resolve(), path.stat()
-        state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino} {status.st_dev}"
+        place, state = path.resolve(), file_state(path)
         if (str(place), state) in self._hashes:
             return self._hashes[str(place), state]
         rows = self._read("SELECT sha256 FROM files WHERE path = ? AND state = ?", (str(place), state))
         if rows:
             return str(rows[0][0])
-        if status.st_size > _LARGE:
-            self._warn(f"{place.name} is identified by its content: {bytes_text(status.st_size)} to read, once.")
+        if (size := path.stat().st_size) > _LARGE:
+            self._warn(f"{place.name} is identified by its content: {bytes_text(size)} to read, once.")
         sha256 = self._hashes[str(place), state] = sha256_file(place)
         self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (str(place), state, sha256))
         return sha256

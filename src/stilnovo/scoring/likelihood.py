@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from stilnovo.model.llama import Llama
+from stilnovo.model.llama import Llama, narrow_rows, row_tiles
 
 TILE_BYTES = 8 * 2**20  # of fp32 logits at once: larger leaves the cache, smaller wastes the product
 TILE_ROWS = 1024
@@ -76,8 +76,8 @@ def _tiles(model: Llama, hidden: Tensor) -> Iterator[tuple[int, Tensor]]:
         return
     head = model.head
     width = max(256, TILE_BYTES // (4 * len(hidden)))
+    width = narrow_rows(head, hidden.dtype, width)
     room = torch.empty(len(hidden) * min(width, len(head)), device=hidden.device, dtype=hidden.dtype)
-    for start in range(0, len(head), width):
-        part = head[start : start + width]
+    for start, part in row_tiles(head, hidden.dtype, width):
         logits = torch.mm(hidden, part.T, out=room[: len(hidden) * len(part)].view(len(hidden), -1))
         yield start, logits.float()

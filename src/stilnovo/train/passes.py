@@ -48,7 +48,7 @@ class Passes:
 
     def __init__(self, model: Llama, engine: TrainingEngine | None, chunk: int) -> None:
         self.model, self.engine, self.chunk = model, engine, chunk
-        self.head = engine.head if engine else Head(model.head, "dense", None, Link(model.device))
+        self.head = engine.head if engine else Head(model.head, "dense", None, Link(model.device), model.dtype)
 
     def hidden(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
         """Compute final hidden states (T, C), differentiable, from token ids (T,) of documents of these lengths."""
@@ -61,7 +61,7 @@ class Passes:
     def losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy −log p of each of the rows (T, C) in nats, (T,)."""
         targets = targets.to(hidden.device)
-        if self.engine is None:
+        if self.engine is None and self.model.head.dtype == hidden.dtype:
             return chunked_losses(hidden, self.model.head, targets, self.chunk)
         return tiled_losses(hidden, self.head, targets, self.chunk)
 

@@ -1,0 +1,165 @@
+"""The file of a kept base: quantised projections as they are held in memory, to be mapped.
+
+It is an ordinary safetensors file: `model.layers.0.mlp.up_proj.weight.packed` and so on, one tensor for each buffer of the
+projection's module. Which there are, and where they lie, follows from the shapes and the scheme, so that the header is
+written first and each projection after it as it comes; and a file whose header is another is another base.
+
+Unusual: the tensors lie by the size of their elements, the widest first, and begin at a whole page, because a mapped tensor
+must be aligned. The content's hash is one over the hashes of header and tensors, so that it is known once all is written,
+in whatever order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stilnovo.model.quantize import FrozenLinear, quantized_linear
+from stilnovo.recipe_sections import Scheme
+
+FORMAT = 1
+PAGE = 4096  # bytes: a multiple of it is where the tensors begin
+_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.uint8: "U8"}
+_PIECE = 2**24  # bytes read at once by `content_sha256`
+
+
+@dataclass(frozen=True)
+class BaseTensor:
+    """Place of a tensor in the file: type, shape, first byte, and the one behind its last."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class BaseLayout:
+    """What a base's file looks like.
+
+    Attributes:
+        scheme: How the projections are quantised.
+        made_on: Where, and from which type if not the stored one: another processor may round otherwise.
+        shapes: (out, in) of each projection by the name of its weight.
+    """
+
+    scheme: Scheme
+    made_on: str
+    shapes: dict[str, tuple[int, ...]]
+
+    def shell(self, name: str) -> FrozenLinear:
+        """A projection without storage: its buffers say which tensors there are."""
+        return quantized_linear(torch.empty(self.shapes[name], device="meta"), self.scheme)
+
+    @cached_property
+    def tensors(self) -> dict[str, BaseTensor]:
+        """All tensors in the file's order; their places count from the file's beginning."""
+        parts = [
+            (f"{name}.{part}", buffer.dtype, tuple(buffer.shape))
+            for name in self.shapes
+            for part, buffer in self.shell(name).named_buffers(recurse=False)
+        ]
+        placed, stop = dict[str, BaseTensor](), 0
+        for name, dtype, shape in sorted(parts, key=lambda part: -part[1].itemsize):
+            start, stop = stop, stop + dtype.itemsize * torch.Size(shape).numel()
+            placed[name] = BaseTensor(dtype, shape, start, stop)
+        return placed
+
+    @cached_property
+    def header(self) -> bytes:
+        """The file's first bytes, up to the first tensor."""
+        about = {"format": "pt", "base": str(FORMAT), "scheme": self.scheme, "made_on": self.made_on}
+        entries: dict[str, object] = {"__metadata__": about}
+        for name, tensor in self.tensors.items():
+            places = [tensor.start, tensor.stop]
+            entries[name] = {"dtype": _TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": places}
+        text = json.dumps(entries, separators=(",", ":")).encode()
+        text += b" " * (-(8 + len(text)) % PAGE)
+        return struct.pack("<Q", len(text)) + text
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return len(self.header) + max(tensor.stop for tensor in self.tensors.values())
+
+    def fits(self, path: Path) -> bool:
+        """Whether a file has this size and this header."""
+        with path.open("rb") as file:
+            return path.stat().st_size == self.size and file.read(len(self.header)) == self.header
+
+    def content_sha256(self, path: Path) -> str:
+        """Hash the content of a whole file."""
+        hashes = list[str]()
+        with path.open("rb") as file:
+            for start, stop in [(-len(self.header), 0), *((t.start, t.stop) for t in self.tensors.values())]:
+                digest = hashlib.sha256()
+                file.seek(len(self.header) + start)
+                for done in range(start, stop, _PIECE):
+                    digest.update(file.read(min(_PIECE, stop - done)))
+                hashes.append(digest.hexdigest())
+        return joined_sha256(hashes)
+
+    def projections(self, path: Path) -> dict[str, FrozenLinear]:
+        """Map a file: every projection by the name of its weight; nothing is read or copied before it is wanted."""
+        from safetensors import safe_open
+
+        mapped = dict[str, FrozenLinear]()
+        with safe_open(path, framework="pt") as file:
+            for name in self.shapes:
+                mapped[name] = shell = self.shell(name)
+                for part, _ in list(shell.named_buffers(recurse=False)):
+                    setattr(shell, part, file.get_tensor(f"{name}.{part}"))
+        return mapped
+
+
+def joined_sha256(hashes: list[str]) -> str:
+    """One hash of several."""
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+class BaseWriter:
+    """Writes a base's file, one projection after another in any order.
+
+    Attributes:
+        content: The content's hash, once `close` was called.
+    """
+
+    def __init__(self, path: Path, layout: BaseLayout) -> None:
+        self.layout, self.content = layout, ""
+        self._hashes = {"": hashlib.sha256(layout.header).hexdigest()}
+        self._file = path.open("wb")
+        self._file.write(layout.header)
+
+    def add(self, name: str, projection: FrozenLinear) -> None:
+        """Write one projection by the name of its weight."""
+        for part, buffer in projection.named_buffers(recurse=False):
+            place = self.layout.tensors[f"{name}.{part}"]
+            assert (buffer.dtype, tuple(buffer.shape)) == (place.dtype, place.shape), f"{name}.{part}"
+            content = _bytes(buffer)
+            self._hashes[f"{name}.{part}"] = hashlib.sha256(content).hexdigest()
+            self._file.seek(len(self.layout.header) + place.start)
+            self._file.write(content)
+
+    def close(self) -> None:
+        """Bring the file to the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self.content = joined_sha256([self._hashes[name] for name in ("", *self.layout.tensors)])
+
+    def abandon(self) -> None:
+        """Close the file, unfinished as it is."""
+        self._file.close()
+
+
+def _bytes(buffer: Tensor) -> memoryview:
+    plain = buffer.detach().cpu().contiguous().reshape(-1)
+    return plain.view(torch.uint8).numpy().data
