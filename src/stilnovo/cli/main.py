@@ -23,7 +23,7 @@ COMMANDS = {
     "Start": {
         "doctor": "Check this machine: PyTorch, GPU, memory, and what fits.",
         "demo": "Run the whole workflow once, on a small model; writes a report.",
-        "models": "List the models that have a short name.",
+        "models": "List models with a short name, or the quantised bases that are kept.",
     },
     "Train": {
         "plan": "Plan a training run: memory, hours, longest context.",

@@ -25,7 +25,7 @@ def models(
     cache: ShowCache = False, check: Check = False, prune: Prune = False, unused_days: UnusedDays = 0,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """List the models that have a short name, or the quantised bases that are kept.
+    """List models with a short name, or the quantised bases that are kept.
 
     Any local GGUF file, Hugging Face folder or Hugging Face id can be given to `--model` as well.
 
@@ -84,7 +84,7 @@ def _show(rows: list[dict[str, Any]], folder: str) -> None:
         return
     table = Table("model", "scheme", "size", "last opened", "state")
     for row in rows:
-        state = "as its model" if row["current"] else "its model changed or is gone"
+        state = "current" if row["current"] else "its model changed or is gone"
         if "whole" in row:
             state += ", checksum right" if row["whole"] else ", damaged: the next opening writes it anew"
         table.add_row(row["model"], row["scheme"], bytes_text(row["bytes"]), row["used"][:16].replace("T", " "), state)

@@ -269,7 +269,7 @@ def _save(path: Path, record: BaseRecord) -> None:
 
 
 def _whole(path: Path, layout: BaseLayout) -> bool:
-    """Whether a base is there and whole; says so where it is damaged."""
+    """Whether a base is there and whole; says so, and removes its record, where it is damaged."""
     base = _base(path.with_suffix(".json"))
     if base is None:
         return False
@@ -282,4 +282,5 @@ def _whole(path: Path, layout: BaseLayout) -> bool:
                 _save(path, BaseRecord(**{**asdict(base.record), "state": state}))
             return True
     log.warning("The kept base %s is damaged: it is written anew.", path)
+    path.with_suffix(".json").unlink(missing_ok=True)
     return False
