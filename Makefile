@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help check demo test test-fast test-slow test-gpu test-kernels lint types docs site bench bench-gpu format clean
+.PHONY: help check demo test test-fast test-slow test-gpu test-kernels lint types docs site bench bench-gpu real-size format clean
 
 help:  ## the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -81,6 +81,9 @@ bench: $(VENV)/.bench  ## speed and memory against TRL + PEFT + bitsandbytes, qu
 
 bench-gpu: $(VENV)/.core  ## the 8B training step under 7.5 GiB on a CUDA card
 	$(BIN)/python bench/gpu.py
+
+real-size: $(VENV)/.bench  ## an 8B model at its real size on the processor: make real-size FOLDER=DIR, resumable (40 GB)
+	$(BIN)/python bench/real_size.py --folder $(or $(FOLDER),runs/real-size) $(if $(MODEL),--model $(MODEL))
 
 clean:  ## the environment and the runs
 	rm -rf $(VENV) runs
