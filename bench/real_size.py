@@ -104,7 +104,7 @@ class RealSize:
         if "--resume" not in more:
             shutil.rmtree(target, ignore_errors=True)
         given = [
-            "train", "--model", str(self.model), "--device", "cpu", "--data", "sample", "--out", str(target), "--steps", "2",
+            "train", "--recipe", "wikipedia-it", "--model", str(self.model), "--device", "cpu", "--data", "sample", "--out", str(target), "--steps", "2",
             "--set", f"data.pack_tokens={TOKENS}", "--set", "train.batch_packs=1", "--set", "train.accumulation=1",
             "--set", "train.checkpoint_every=1", "--set", "train.samples=[]", "--json",
         ]  # fmt: skip
