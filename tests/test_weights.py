@@ -184,6 +184,24 @@ def test_pieces_of_any_size_make_the_same_matrix(
         assert torch.equal(reader.tensor(name, tuple(weight.shape), dtype), weight.to(dtype))
 
 
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("F32", torch.float32), ("BF16", torch.bfloat16), ("F16", torch.float16), ("Q5_K", torch.float16)],
+)
+def test_large_tables_stay_in_sixteen_bits_on_a_processor(
+    kind: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = write(tmp_path / "m.gguf", Kind[kind])
+    wide = load(tmp_path / "m.gguf")
+    monkeypatch.setattr("stilnovo.model.load.TABLE_BYTES", 4 * 64 * 256 - 1)
+    narrow = load(tmp_path / "m.gguf")
+    assert (wide.embed_tokens.dtype, narrow.embed_tokens.dtype) == (torch.float32, dtype)
+    assert narrow.norm.dtype == torch.float32
+    assert torch.equal(narrow.embed_tokens, expected["model.embed_tokens.weight"].to(dtype))
+    tokens = torch.arange(20)
+    torch.testing.assert_close(logits(narrow, tokens), logits(wide, tokens), atol=2e-3, rtol=0)
+
+
 def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     write(path, Kind.F16)

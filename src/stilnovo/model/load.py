@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import gc
 import logging
+import math
 import re
 from collections.abc import Iterator
 
@@ -83,7 +84,8 @@ def frozen_projection(
 def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: torch.dtype, name: str = "model") -> Llama:
     """Build a model from a checkpoint: its projections from the kept base, or quantised as each is read.
 
-    Embedding and head stay in their stored type on a CPU where that is narrower and they are large (`TABLE_BYTES`).
+    Embedding and head stay in their stored type on a CPU where that is narrower and they are large (`TABLE_BYTES`); those that a
+    GGUF file quantises are kept in 16 bits.
     `name` is what the user calls the model.
     """
     shapes = {key: shape for key, shape in reader.config.weight_shapes().items() if key.endswith("_proj.weight")}
@@ -91,9 +93,13 @@ def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: tor
     def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
         if name in shapes:
             return torch.empty(shape, device="meta")
-        stored = reader.tensor(name, shape)
-        narrow = stored.dtype.itemsize < dtype.itemsize and stored.numel() * dtype.itemsize > TABLE_BYTES
-        return stored if narrow and device.type == "cpu" else stored.to(device=device, dtype=dtype)
+        large = device.type == "cpu" and math.prod(shape) * dtype.itemsize > TABLE_BYTES
+        if isinstance(reader, GGUFReader):
+            stored = reader.tensor(name, shape, reader.stored_dtype(name) if large else dtype)
+        else:
+            stored = reader.tensor(name, shape)
+        narrow = large and stored.dtype.itemsize < dtype.itemsize
+        return stored if narrow else stored.to(device=device, dtype=dtype)
 
     model = Llama(reader.config, tensor)
     for weight, projection in _projections(reader, scheme, device, dtype, shapes, name):

@@ -240,6 +240,11 @@ class GGUFReader:
                 rows[here if places is None else places[here]] = torch.from_numpy(values).to(dtype)
         return dense
 
+    def stored_dtype(self, name: str) -> torch.dtype:
+        """Type of a stored tensor; fp16 for a quantised one, whose steps are wider than fp16's."""
+        kind = self._tensors[_gguf_name(name)].kind
+        return {"F32": torch.float32, "BF16": torch.bfloat16}.get(kind, torch.float16)
+
     def _places(self, stored_name: str, shape: tuple[int, ...]) -> Tensor | None:
         """Where each stored row belongs; None where it stays. A head's pairs of rotary dimensions become its two halves."""
         if not re.fullmatch(r"blk\.\d+\.attn_[qk]\.weight", stored_name):
