@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -103,10 +104,13 @@ class RealSize:
         target = self.folder / out
         if "--resume" not in more:
             shutil.rmtree(target, ignore_errors=True)
+        keys = (
+            f"data.pack_tokens={TOKENS}", "train.batch_packs=1", "train.accumulation=1", "train.checkpoint_every=1",
+            "train.samples=[]",
+        )  # fmt: skip
         given = [
-            "train", "--recipe", "wikipedia-it", "--model", str(self.model), "--device", "cpu", "--data", "sample", "--out", str(target), "--steps", "2",
-            "--set", f"data.pack_tokens={TOKENS}", "--set", "train.batch_packs=1", "--set", "train.accumulation=1",
-            "--set", "train.checkpoint_every=1", "--set", "train.samples=[]", "--json",
+            "train", "--recipe", "wikipedia-it", "--model", str(self.model), "--device", "cpu", "--data", "sample", "--out",
+            str(target), "--steps", "2", "--json", *(word for key in keys for word in ("--set", key)),
         ]  # fmt: skip
         if "--resume" in more:
             given = ["train", "--out", str(target), "--json"]
@@ -159,10 +163,10 @@ class RealSize:
     def write(self) -> Row:
         """Tokens a processor second beside the older path and llama.cpp."""
         try:
-            import writing_cpu
-        except ImportError as error:
+            ratios = importlib.import_module("writing_cpu").ratios
+        except (ImportError, AttributeError) as error:
             raise StageError(f"{error}") from error
-        return writing_cpu.ratios()  # type: ignore[no-any-return]
+        return dict(ratios())
 
 
 class StageError(Exception):
