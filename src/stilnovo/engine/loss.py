@@ -87,7 +87,7 @@ class Head:
         ticket = bring(0)
         for index, (start, stop) in enumerate(self.spans):
             following = bring(index + 1) if index + 1 < len(self.spans) else None
-            yield start, stop, self.link.wait(ticket)  # type: ignore[arg-type]
+            yield start, stop, self.link.wait(ticket).to(self.dtype)  # type: ignore[arg-type]
             ticket = following
 
     def logits(self, hidden: Tensor) -> Tensor:

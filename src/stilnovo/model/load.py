@@ -93,7 +93,7 @@ def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: tor
     def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
         if name in shapes:
             return torch.empty(shape, device="meta")
-        large = device.type == "cpu" and math.prod(shape) * dtype.itemsize > TABLE_BYTES
+        large = device.type == "cpu" and len(shape) == 2 and math.prod(shape) * dtype.itemsize > TABLE_BYTES
         if isinstance(reader, GGUFReader):
             stored = reader.tensor(name, shape, reader.stored_dtype(name) if large else dtype)
         else:
