@@ -9,7 +9,15 @@ from torch import Tensor
 from stilnovo.model.four_bit import bitsandbytes_functional
 from stilnovo.model.lora import FrozenLoraLinear, LoraLinear, LowRank
 from stilnovo.model.processor import CpuProducts, cpu_products, instruction_sets
-from stilnovo.model.products import FusedFourBit, HalfWeights, Int8Weights, kernel_order, product, table_product
+from stilnovo.model.products import (
+    BfloatTable,
+    FusedFourBit,
+    HalfWeights,
+    Int8Weights,
+    kernel_order,
+    product,
+    table_product,
+)
 from stilnovo.model.quantize import FourBitLinear, FrozenLinear, quantized_linear
 from stilnovo.plan.shape import LoraConfig
 from stilnovo.recipe_sections import Scheme
@@ -75,6 +83,17 @@ def test_the_form_follows_the_way_and_what_has_no_place_in_it_is_dequantised() -
         assert isinstance(product([fits], "fp16"), HalfWeights)
         assert isinstance(table_product(plain.dense(torch.float32), "int8"), HalfWeights)
     assert table_product(plain.dense(torch.float32), "fp32") is None
+
+
+@pytest.mark.parametrize("rows", [100, 3000])
+def test_the_largest_logits_of_a_table_in_bf16_are_exact(rows: int) -> None:
+    table, x = matrix(rows, 64).bfloat16(), torch.randn(3, 64, generator=torch.Generator().manual_seed(2))
+    multiply = table_product(table, "bf16")
+    assert isinstance(multiply, BfloatTable)
+    found, expected = multiply(x), x @ table.float().T
+    best = expected.topk(100).indices
+    assert torch.allclose(found.gather(-1, best), expected.gather(-1, best), rtol=1e-5, atol=1e-6)
+    assert error(found, expected) < 0.005
 
 
 @pytest.mark.parametrize("rows", [32, 96])

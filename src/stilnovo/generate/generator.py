@@ -52,22 +52,27 @@ class Sampler:
         if self.sampling.temperature == 0:
             return int(logits.argmax())
         probabilities = torch.softmax(logits.float().cpu() / self.sampling.temperature, dim=-1)
-        return int(torch.multinomial(nucleus(probabilities, self.sampling.top_p), 1, generator=self._generator))
+        tokens, weights = nucleus(probabilities, self.sampling.top_p)
+        return int(tokens[torch.multinomial(weights, 1, generator=self._generator)])
 
 
-def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """Top-p filter: the smallest set of likeliest tokens with mass `top_p`, renormalised (Holtzman et al. 2020, §3.1)."""
+def nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """Top-p filter: the smallest set of likeliest tokens with mass `top_p` (Holtzman et al. 2020, §3.1).
+
+    Returns:
+        Their ids (N,), the likeliest first, and their probabilities (N,), renormalised.
+    """
     likely = (
         (probabilities > SURE).nonzero().flatten()
     )  # sorting a whole vocabulary costs more than a small model's step
-    ordered, index = probabilities[likely].sort(descending=True, stable=True)
-    if top_p >= 1 or not float(ordered.sum()) > top_p + SURE:
-        ordered, index = probabilities.sort(descending=True, stable=True)
-    else:
+    mass, index = probabilities[likely].sort(descending=True, stable=True)
+    if float(mass.sum()) > top_p + SURE:
         index = likely[index]
-    before = ordered.cumsum(-1) - ordered  # mass of the likelier ones: below top_p for every member of the set
-    members = ordered.masked_fill(before >= top_p, 0.0)
-    return torch.zeros_like(probabilities).scatter(-1, index, members / members.sum())
+    else:
+        mass, index = probabilities.sort(descending=True, stable=True)
+    before = mass.cumsum(-1) - mass  # mass of the likelier ones: below top_p for every member of the set
+    members = int((before < top_p).sum())
+    return index[:members], mass[:members] / mass[:members].sum()
 
 
 class _Text:
