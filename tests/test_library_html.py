@@ -310,9 +310,9 @@ NOTED = '<p>Parola<a href="#n{}">[1]</a><p id="n{}">Nota.'
 
 def test_an_attribute_or_a_depth_without_end_costs_no_more_than_its_length() -> None:
     def seconds(page: str) -> float:
-        begun = time.perf_counter()
+        begun = time.process_time()
         assert "fondo" in understand(page.encode(), "a.html").text
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
     made = {
         "attributes": lambda n: "<p " + " ".join(f'a{i}="{i}"' for i in range(n)) + ">fondo</p>",
