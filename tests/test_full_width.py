@@ -157,7 +157,7 @@ def test_serve(wide: Wide) -> None:
                 "model": "any",
             }
             request = urllib.request.Request(
-                f"{said['url'].rstrip('/')}/v1/chat/completions",
+                f"{said['address'].rstrip('/')}/v1/chat/completions",
                 json.dumps(body).encode(),
                 {"Content-Type": "application/json"},
             )
