@@ -22,12 +22,12 @@ from typer.testing import CliRunner
 from conftest import TINY, write_weights
 from stilnovo.cli.main import app
 from stilnovo.errors import InputError, StilnovoError
-from stilnovo.model import base_file, kept_bases, lora
+from stilnovo.model import base_file, kept_bases, load, lora
 from stilnovo.model.attention import Blocks
 from stilnovo.model.kept_bases import KeptBases
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_llama
-from stilnovo.model.weights import SafetensorsReader
+from stilnovo.model.weights import GGUFReader, SafetensorsReader
 from stilnovo.plan.shape import LoraConfig
 from stilnovo.recipe_sections import Scheme
 from stilnovo.spec import ModelSpec
@@ -121,6 +121,30 @@ def test_a_gguf_file_is_kept_too(bases: Path, smollm2_gguf: Path) -> None:
     first, again = short_smollm2(smollm2_gguf, 1, "nf4"), short_smollm2(smollm2_gguf, 1, "nf4")
     assert len(list(bases.glob("*.json"))) == 1
     assert all(torch.equal(tensor, parts(first)[name]) for name, tensor in parts(again).items())
+
+
+def test_tables_that_a_gguf_file_quantises_are_kept_with_it(
+    bases: Path, smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from conftest import short_smollm2
+
+    monkeypatch.setattr(load, "TABLE_BYTES", 1)
+    first = short_smollm2(smollm2_gguf, 1, "nf4")
+    assert first.embed_tokens.dtype == torch.float16
+    names, honest = list[str](), GGUFReader.tensor
+
+    def tensor(self: GGUFReader, name: str, *rest: Any) -> Tensor:
+        names.append(name)
+        return honest(self, name, *rest)
+
+    monkeypatch.setattr(GGUFReader, "tensor", tensor)
+    again = short_smollm2(smollm2_gguf, 1, "nf4")
+    assert names and all("norm" in name for name in names)  # no matrix is read again
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STILNOVO_BASES", "none")
+        without = short_smollm2(smollm2_gguf, 1, "nf4")
+    for model in (first, again):
+        assert all(torch.equal(tensor, parts(without)[name]) for name, tensor in parts(model).items())
 
 
 def test_the_file_is_an_ordinary_one_with_aligned_tensors(bases: Path, model: Path) -> None:
@@ -328,6 +352,16 @@ def test_no_room_is_said_before_anything_is_quantised(
     assert not [path for path in bases.rglob("*") if path.is_file()]
 
 
+def test_an_interrupted_writing_leaves_nothing(bases: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(base_file.BaseWriter, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        opened(model)
+    assert not [path for path in bases.rglob("*") if path.is_file()]
+
+
 @pytest.mark.parametrize("call", ["add", "close"])
 def test_a_disk_that_becomes_full_is_said_and_the_model_opens(
     call: str, bases: Path, model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -387,5 +421,9 @@ def test_the_command_lists_checks_and_prunes(bases: Path, model: Path) -> None:
     os.utime(model / "model.safetensors")
     assert not any(row["current"] for row in run("--cache")["bases"])
     assert run("--prune", "--unused-days", "1")["removed"] == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+        refused = CliRunner().invoke(app, ("models", "--prune"))
+        assert isinstance(refused.exception, InputError)
     assert len(run("--prune")["removed"]) == 2
     assert not [path for path in bases.rglob("*") if path.is_file()]

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -23,12 +23,12 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from stilnovo.model.quantize import FrozenLinear, quantized_linear
+from stilnovo.model.quantize import DenseLinear, FrozenLinear, quantized_linear
 from stilnovo.recipe_sections import Scheme
 
 FORMAT = 1
 PAGE = 4096  # bytes: a multiple of it is where the tensors begin
-_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.uint8: "U8"}
+_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8"}
 _PIECE = 2**24  # bytes read at once by `content_sha256`
 
 
@@ -49,15 +49,19 @@ class BaseLayout:
     Attributes:
         scheme: How the projections are quantised.
         made_on: Where, and from which type if not the stored one: another processor may round otherwise.
-        shapes: (out, in) of each projection by the name of its weight.
+        shapes: (out, in) of each projection and each table by the name of its weight.
+        tables: Types of the embedding and head, where they are kept too: of files whose tables are slow to read.
     """
 
     scheme: Scheme
     made_on: str
     shapes: dict[str, tuple[int, ...]]
+    tables: dict[str, torch.dtype] = field(default_factory=dict)
 
     def shell(self, name: str) -> FrozenLinear:
-        """A projection without storage: its buffers say which tensors there are."""
+        """A projection or table without storage: its buffers say which tensors there are."""
+        if name in self.tables:
+            return DenseLinear(torch.empty(self.shapes[name], dtype=self.tables[name], device="meta"))
         return quantized_linear(torch.empty(self.shapes[name], device="meta"), self.scheme)
 
     @cached_property
@@ -96,17 +100,17 @@ class BaseLayout:
         with path.open("rb") as file:
             return path.stat().st_size == self.size and file.read(len(self.header)) == self.header
 
-    def projections(self, path: Path) -> dict[str, FrozenLinear]:
-        """Map a file: every projection by the name of its weight; nothing is read or copied before it is wanted."""
+    def mapped(self, path: Path) -> dict[str, FrozenLinear]:
+        """Map a file: everything in it by the name of its weight; nothing is read or copied before it is wanted."""
         from safetensors import safe_open
 
-        mapped = dict[str, FrozenLinear]()
+        found = dict[str, FrozenLinear]()
         with safe_open(path, framework="pt") as file:
             for name in self.shapes:
-                mapped[name] = shell = self.shell(name)
+                found[name] = shell = self.shell(name)
                 for part, _ in list(shell.named_buffers(recurse=False)):
                     setattr(shell, part, file.get_tensor(f"{name}.{part}"))
-        return mapped
+        return found
 
 
 def content_sha256(path: Path) -> str:
@@ -156,7 +160,7 @@ class BaseWriter:
         self._file.write(layout.header)
 
     def add(self, name: str, projection: FrozenLinear) -> None:
-        """Write one projection by the name of its weight."""
+        """Write one projection or table by the name of its weight."""
         for part, buffer in projection.named_buffers(recurse=False):
             place = self.layout.tensors[f"{name}.{part}"]
             assert (buffer.dtype, tuple(buffer.shape)) == (place.dtype, place.shape), f"{name}.{part}"

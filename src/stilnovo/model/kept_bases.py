@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from stilnovo.errors import InputError, StilnovoError
+from stilnovo.errors import InputError, StilnovoError, reported
 from stilnovo.folderlock import FolderLock, is_held
 from stilnovo.model.base_file import BaseLayout, BaseWriter, content_sha256
 from stilnovo.model.quantize import FrozenLinear
@@ -134,16 +134,14 @@ class KeptBases:
             return content_sha256(base.path) == base.record.content
         return False
 
-    def projections(
-        self, model: str, files: list[Path], layout: BaseLayout, quantize: Quantize
-    ) -> dict[str, FrozenLinear]:
-        """The projections of a base by weight name: mapped, after they were quantised and kept where they are not yet.
+    def opened(self, model: str, files: list[Path], layout: BaseLayout, quantize: Quantize) -> dict[str, FrozenLinear]:
+        """What is kept of a base, by weight name: mapped, after it was quantised and written where it is not kept yet.
 
         Args:
             model: What the user called it.
             files: Its weight files.
             layout: How it is quantised.
-            quantize: Gives its projections in any order; asked where they are not kept.
+            quantize: Gives its projections and tables in any order; asked where they are not kept.
         """
         try:
             with _keeping():
@@ -153,7 +151,7 @@ class KeptBases:
             if not whole:
                 path = self._write(path, model, sources, layout, quantize)
             with _keeping():
-                mapped = layout.projections(path)
+                mapped = layout.mapped(path)
                 with contextlib.suppress(OSError):
                     os.utime(path.with_suffix(".json"))  # last used
                 return mapped
@@ -162,17 +160,22 @@ class KeptBases:
             return dict(quantize())
 
     def prune(self, unused_seconds: float = 0.0) -> list[tuple[Path, int]]:
-        """Remove the bases that were not opened for so long, and what killed processes left: each file and its bytes."""
+        """Remove the bases that were not opened for so long, and what killed processes left: each file and its bytes.
+
+        Raises:
+            InputError: when one cannot be removed.
+        """
         now, removed = time.time(), list[tuple[Path, int]]()
-        for base in self.bases():
-            if now - base.used >= unused_seconds:
-                removed.append((base.path, base.path.stat().st_size))
-                base.remove()
-        for path in sorted(self.folder.glob("*.safetensors")) + sorted(self.folder.glob(".*.part")):
-            stem = path.name.lstrip(".").partition(".")[0]
-            if not (self.folder / f"{stem}.json").exists() and not is_held(self._lock(stem)):
-                removed.append((path, path.stat().st_size))
-                path.unlink(missing_ok=True)
+        with reported("A kept base cannot be removed.", f"Remove {self.folder} yourself.", errors=OSError):
+            for base in self.bases():
+                if now - base.used >= unused_seconds:
+                    removed.append((base.path, base.path.stat().st_size))
+                    base.remove()
+            for path in sorted(self.folder.glob("*.safetensors")) + sorted(self.folder.glob(".*.part")):
+                stem = path.name.lstrip(".").partition(".")[0]
+                if not (self.folder / f"{stem}.json").exists() and not is_held(self._lock(stem)):
+                    removed.append((path, path.stat().st_size))
+                    path.unlink(missing_ok=True)
         return removed
 
     def _path(self, model: str, sources: list[list[str]], layout: BaseLayout) -> Path:
@@ -225,6 +228,7 @@ class KeptBases:
             for name, projection in quantize():
                 with _keeping():
                     writer.add(name, projection)
+                del projection  # before the next one is made
             with _keeping():
                 writer.close()
                 if _states([Path(source) for source, _ in sources]) != sources:

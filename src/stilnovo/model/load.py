@@ -25,7 +25,7 @@ from stilnovo.model import kept_bases, lora
 from stilnovo.model.base_file import BaseLayout
 from stilnovo.model.kept_bases import KeptBases
 from stilnovo.model.llama import Llama
-from stilnovo.model.quantize import FrozenLinear, quantized_linear
+from stilnovo.model.quantize import DenseLinear, FrozenLinear, quantized_linear
 from stilnovo.model.weights import GGUFReader, SafetensorsReader, WeightReader
 from stilnovo.progress import Progress
 from stilnovo.recipe_sections import Scheme
@@ -88,54 +88,84 @@ def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: tor
     GGUF file quantises are kept in 16 bits.
     `name` is what the user calls the model.
     """
-    shapes = {key: shape for key, shape in reader.config.weight_shapes().items() if key.endswith("_proj.weight")}
+    source = _Weights(reader, scheme, device, dtype)
+    kept = source.kept(name)
 
     def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
-        if name in shapes:
+        if name in source.projections:
             return torch.empty(shape, device="meta")
-        large = device.type == "cpu" and len(shape) == 2 and math.prod(shape) * dtype.itemsize > TABLE_BYTES
-        if isinstance(reader, GGUFReader):
-            stored = reader.tensor(name, shape, reader.stored_dtype(name) if large else dtype)
-        else:
-            stored = reader.tensor(name, shape)
-        narrow = large and stored.dtype.itemsize < dtype.itemsize
-        return stored if narrow else stored.to(device=device, dtype=dtype)
+        return kept.pop(name).weight if name in kept else source.table(name, shape)  # type: ignore[return-value]
 
     model = Llama(reader.config, tensor)
-    for weight, projection in _projections(reader, scheme, device, dtype, shapes, name):
+    for weight, projection in source.taken(kept) if kept else source.quantized():
         lora.replace_projection(model, weight.removesuffix(".weight"), projection)
     return model.to(device).requires_grad_(False).eval()
 
 
-def _projections(
-    reader: WeightReader, scheme: Scheme, device: torch.device, dtype: torch.dtype,
-    shapes: dict[str, tuple[int, ...]], name: str,
-) -> Iterator[tuple[str, FrozenLinear]]:  # fmt: skip
-    """Every projection by the name of its weight: as stored, of the kept base, or quantised as it is read."""
+class _Weights:
+    """A checkpoint's weights as a model on this device wants them.
 
-    def quantize() -> Iterator[tuple[str, FrozenLinear]]:
-        with Progress("open the model", len(shapes)) as progress:
-            for done, (weight, shape) in enumerate(shapes.items()):
-                progress.update(done, f"matrix {done + 1} of {len(shapes)}")  # before the work: nothing of a quick one
-                yield weight, frozen_projection(reader, weight, shape, scheme, device, dtype)
+    Attributes:
+        projections: (out, in) of each projection by the name of its weight.
+        narrow: Types of the tables that are kept narrower than the model computes in, and must be made for that.
+    """
+
+    def __init__(self, reader: WeightReader, scheme: Scheme, device: torch.device, dtype: torch.dtype) -> None:
+        self.reader, self.scheme, self.device, self.dtype = reader, scheme, device, dtype
+        shapes = reader.config.weight_shapes()
+        self.projections = {key: shape for key, shape in shapes.items() if key.endswith("_proj.weight")}
+        self.tables = {
+            key: shape for key, shape in shapes.items()
+            if key not in self.projections and len(shape) == 2 and math.prod(shape) * dtype.itemsize > TABLE_BYTES
+        }  # fmt: skip
+        types = dict[str, torch.dtype]()
+        if isinstance(reader, GGUFReader) and device.type == "cpu":
+            types = {key: reader.stored_dtype(key) for key in self.tables}
+        self.narrow = {key: kind for key, kind in types.items() if kind.itemsize < dtype.itemsize}
+
+    def table(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """An embedding, head or norm; large tables stay in a narrower stored type on a CPU."""
+        if isinstance(self.reader, GGUFReader):
+            return self.reader.tensor(name, shape, self.narrow.get(name, self.dtype)).to(self.device)
+        stored = self.reader.tensor(name, shape)
+        narrow = name in self.tables and self.device.type == "cpu" and stored.dtype.itemsize < self.dtype.itemsize
+        return stored if narrow else stored.to(device=self.device, dtype=self.dtype)
+
+    def quantized(self) -> Iterator[tuple[str, FrozenLinear]]:
+        """Every projection by the name of its weight, read and quantised one after another."""
+        with Progress("open the model", len(self.projections)) as progress:
+            for done, (weight, shape) in enumerate(self.projections.items()):
+                # before the work: nothing is said of a quick one
+                progress.update(done, f"matrix {done + 1} of {len(self.projections)}")
+                yield weight, frozen_projection(self.reader, weight, shape, self.scheme, self.device, self.dtype)
                 # glibc keeps freed blocks under 32 MiB for later; over a whole model they would be more than it takes.
                 with contextlib.suppress(AttributeError, TypeError, OSError):  # other C libraries have no such call
                     ctypes.CDLL(None).malloc_trim(0)
 
-    stored = reader.four_bit_kind() if isinstance(reader, SafetensorsReader) else None
-    if stored is not None and not stored.taken_as(scheme) and scheme != "none":
-        log.warning("%s is stored in %s; it is quantised a second time, to %s.", name, stored, scheme)
-    folder = kept_bases.bases_folder()
-    as_stored = stored is not None and stored.taken_as(scheme)
-    if folder is None or as_stored or not kept_bases.worth_keeping(scheme, shapes):
-        yield from quantize()
-        return
-    made_on = "cpu" if device.type == "cpu" else f"{device.type} {str(dtype).removeprefix('torch.')}"
-    layout = BaseLayout(scheme, made_on, shapes)
-    kept = KeptBases(folder).projections(name, reader.files, layout, quantize)
-    while kept:
-        weight = next(iter(kept))
-        yield weight, kept.pop(weight).to(device)  # one after another: a card's copy is made of one at a time
+    def kept(self, model: str) -> dict[str, FrozenLinear]:
+        """Projections, and tables that had to be made, of the kept base; empty where none is kept of such a model."""
+        kind = self.reader.four_bit_kind() if isinstance(self.reader, SafetensorsReader) else None
+        as_stored = kind is not None and kind.taken_as(self.scheme)
+        if kind is not None and not as_stored and self.scheme != "none":
+            log.warning("%s is stored in %s; it is quantised a second time, to %s.", model, kind, self.scheme)
+        folder = kept_bases.bases_folder()
+        if folder is None or as_stored or not kept_bases.worth_keeping(self.scheme, self.projections):
+            return {}
+        on_card = f"{self.device.type} {str(self.dtype).removeprefix('torch.')}"
+        shapes = {**self.projections, **{name: self.tables[name] for name in self.narrow}}
+        layout = BaseLayout(self.scheme, "cpu" if self.device.type == "cpu" else on_card, shapes, self.narrow)
+        return KeptBases(folder).opened(model, self.reader.files, layout, self._to_keep)
+
+    def _to_keep(self) -> Iterator[tuple[str, FrozenLinear]]:
+        for name in self.narrow:
+            yield name, DenseLinear(self.table(name, self.tables[name]))
+        yield from self.quantized()
+
+    def taken(self, kept: dict[str, FrozenLinear]) -> Iterator[tuple[str, FrozenLinear]]:
+        """What is kept, out of its dictionary, on the device: a card's copies are made one after another."""
+        while kept:
+            name = next(iter(kept))
+            yield name, kept.pop(name).to(self.device)
 
 
 def open_checkpoint(files: ModelFiles) -> tuple[WeightReader, Tokenizer]:
