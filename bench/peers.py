@@ -70,7 +70,7 @@ def compute_dtype(job: dict[str, Any]) -> Any:
     if job.get("cuda") and job.get("cap"):
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, job["cap"] / total))
-    return getattr(torch, job.get("half", "float32")) if job.get("cuda") else torch.float32
+    return getattr(torch, job.get("half", "float32") if job.get("cuda") else job.get("dtype", "float32"))
 
 
 def timed(trainer: Any, job: dict[str, Any]) -> list[dict[str, float]]:

@@ -39,6 +39,12 @@ TRL = {
     "trl, batch 1, padding-free": {"batch": 1, "checkpointing": False, "sft": {"packing": False, "padding_free": True}},
     "trl, batch 1, 8-bit AdamW": {"batch": 1, "checkpointing": False, "optimizer": "adamw_bnb_8bit"},
 }
+#: Only where the processor multiplies in bf16: elsewhere these are many times slower.
+TRL_BF16 = {
+    "trl, batch 1, bf16": {"batch": 1, "checkpointing": False, "dtype": "bfloat16"},
+    "trl, batch 2, bf16": {"batch": 2, "checkpointing": False, "dtype": "bfloat16"},
+    "trl, batch 1, bf16 autocast": {"batch": 1, "checkpointing": False, "dtype": "bfloat16", "sft": {"bf16": True}},
+}
 UNSLOTH = {"unsloth": {"batch": 1, "checkpointing": False}}
 HERE = Path(__file__).parent
 
@@ -47,7 +53,7 @@ def run_ours(job: dict[str, Any]) -> list[dict[str, float]]:
     """Steps of stilnovo's own trainer, as `stilnovo train` makes them."""
     from stilnovo.data.packing import pack
     from stilnovo.model import lora
-    from stilnovo.model.load import open_model
+    from stilnovo.model.load import open_model, step_dtype
     from stilnovo.plan.cards import CPU
     from stilnovo.plan.choice import plan_for
     from stilnovo.plan.ledger import Run
@@ -69,7 +75,7 @@ def run_ours(job: dict[str, Any]) -> list[dict[str, float]]:
     levers = Levers(layers=all_layers("keep", model.config.layers), keep_dense=job["keep_dense"], optimizer="adamw")
     run = Run(
         config=model.config, lora=adapter, scheme="nf4", tokens=job["pack"] * job["batch"], flash=False,
-        value_bytes=model.dtype.itemsize,
+        value_bytes=step_dtype(model.device).itemsize, weight_bytes=model.dtype.itemsize,
     )  # fmt: skip
     plan = plan_for(run, levers, CPU)
     trainer = Trainer(model, corpus, section, RunFolder(Path(job["folder"]) / f"ours-{os.getpid()}"), plan=plan)
@@ -102,7 +108,7 @@ class Contest:
     def run(self, name: str, steps: int) -> dict[str, Any] | None:
         """One run of a contestant: speeds over the counted steps, memory, losses; None where it failed."""
         side = name.split(",")[0]
-        settings = {**OURS, **TRL, **UNSLOTH}[name]
+        settings = {**OURS, **TRL, **TRL_BF16, **UNSLOTH}[name]
         job = self.folder / "job.json"
         job.write_text(json.dumps({**self.common, **settings, "side": side, "steps": steps}))
         python = self.options.unsloth_python if side == "unsloth" else sys.executable
@@ -206,7 +212,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3, help="a contestant's steps in a round, the first not counted")
     parser.add_argument("--ours", choices=list(OURS), help="skip the search of our setting")
-    parser.add_argument("--trl", choices=list(TRL), help="skip the search of TRL's setting")
+    parser.add_argument("--trl", choices=[*TRL, *TRL_BF16], help="skip the search of TRL's setting")
     parser.add_argument("--unsloth-python", help="Python of an environment that has Unsloth")
     parser.add_argument("--model", help="folder of the dense copy; made anew where not given")
     parser.add_argument("--out", type=Path)
@@ -218,6 +224,7 @@ def main() -> None:
     if options.child:
         child(options.child)
         return
+    from stilnovo.model.processor import cpu_products, instruction_sets
     from stilnovo.runlog import environment, write_atomic
 
     with tempfile.TemporaryDirectory() as name:
@@ -230,7 +237,7 @@ def main() -> None:
         if ours is None:
             ours, searched["ours"] = contest.best(list(OURS))
         if trl is None:
-            trl, searched["trl"] = contest.best(list(TRL))
+            trl, searched["trl"] = contest.best([*TRL, *(TRL_BF16 if "avx512_bf16" in instruction_sets() else ())])
         turn = [ours, trl, *(["unsloth"] if options.unsloth_python else [])]
         rounds = [
             {name: found for name in turn if (found := contest.run(name, options.steps))} for _ in range(options.rounds)
@@ -238,6 +245,9 @@ def main() -> None:
     outcome = summarise(rounds, ours, trl)
     record = {
         **environment(), "command": " ".join(sys.argv), "pack": options.pack, "searched": searched, "rounds": rounds, **outcome,
+    }  # fmt: skip
+    record["processor"] = {
+        "name": record["hardware"]["processor"], "instruction_sets": list(instruction_sets()), "products": cpu_products(),
     }  # fmt: skip
     if options.out:
         write_atomic(options.out, json.dumps(record, indent=1) + "\n")

@@ -240,7 +240,10 @@ def shape_of(folder: Path) -> Any:
     return config_from_json(folder / "config.json")
 
 
-def test_both_paths_learn_the_same_on_a_frozen_adapter(tmp_path: Path, tiny_folder: Path) -> None:
+def test_both_paths_learn_the_same_on_a_frozen_adapter(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILNOVO_CPU", "fp32")
     folder = earlier(tmp_path / "first", LoraConfig(r=2), shape_of(tiny_folder))
     losses = []
     for engine in ("auto", "plain"):

@@ -57,8 +57,8 @@ class Stream:
 
 
 def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm (report eq. 1) of (t, C), in sub-tiles."""
-    out = torch.empty_like(x)
+    """RMSNorm (report eq. 1) of (t, C), in sub-tiles; the weight is taken in x's type."""
+    out, weight = torch.empty_like(x), weight.to(x.dtype)
     if kernels.wanted(x.device):
         return _elementwise().rms_norm(x, weight, eps, out)  # type: ignore[no-any-return]
     for rows in _sub_tiles(x):
@@ -70,6 +70,7 @@ def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def norm_backward_(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Gradient of x from that of `normed(x)`, written over `grad`: with n = x·r, r (w g − n · mean(n w g))."""
+    weight = weight.to(x.dtype)
     if kernels.wanted(x.device):
         return _elementwise().rms_norm_backward_(grad, x, weight, eps)  # type: ignore[no-any-return]
     for rows in _sub_tiles(x):
@@ -131,15 +132,15 @@ def _sub_tiles(x: Tensor) -> Iterator[slice]:
 
 
 class LayerEngine:
-    """One layer's explicit passes under the levers."""
+    """One layer's explicit passes under the levers, in `dtype`."""
 
-    def __init__(self, layer: Layer, head_dim: int, levers: Levers) -> None:
+    def __init__(self, layer: Layer, head_dim: int, levers: Levers, dtype: torch.dtype) -> None:
         self.layer, self.levers, self.head_dim = layer, levers, head_dim
         attn, mlp, keep = layer.self_attn, layer.mlp, levers.keep_dense
         self.qkv = Product([attn.q_proj, attn.k_proj, attn.v_proj], keep_dense=keep)
         self.o = Product([attn.o_proj], keep_dense=keep)
         both = [mlp.gate_proj, mlp.up_proj]
-        size = sum(Product([m]).outputs for m in both) * self.qkv.inputs * layer.input_layernorm.element_size()
+        size = sum(Product([m]).outputs for m in both) * self.qkv.inputs * dtype.itemsize
         fused = size <= FUSED_BYTES
         self.gate_up = [Product(both, keep_dense=keep)] if fused else [Product([m], keep_dense=keep) for m in both]
         self.down = Product([mlp.down_proj], keep_dense=keep)

@@ -92,7 +92,7 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute all logits (R, V) in fp32 from hidden states (R, C)."""
-        return torch.cat([(hidden @ weight.T).float() for _, _, weight in self.tiles()], dim=-1)
+        return torch.cat([(hidden @ weight.to(hidden.dtype).T).float() for _, _, weight in self.tiles()], dim=-1)
 
 
 class _Known(Function):

@@ -68,7 +68,7 @@ class PerDocument:
             for span, _ in self.whole
             for first in range(span.start, span.stop, self.QUERIES)
         ]
-        self._masks: dict[tuple[int, int], Tensor] = {}
+        self._masks: dict[tuple[tuple[int, int], torch.dtype], Tensor] = {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
         """See `FlashVarlen.forward`."""
@@ -99,24 +99,53 @@ class PerDocument:
                 gradients = _aten._scaled_dot_product_efficient_attention_backward(
                     slope.contiguous(), *part, None, result, *rest, 0.0, every, True
                 )
+            elif q.dtype.itemsize == 2:
+                query, key, value = part
+                gradients = _block_backward(
+                    slope, query, key, value, result, rest[0], self._mask(rows, keys, torch.float32)
+                )
             else:
                 gradients = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
                     slope, *part, result, *rest, 0.0, False, attn_mask=self._mask(rows, keys, q.dtype)
                 )
             _by_group(d_q[rows], groups).copy_(gradients[0])
-            d_k[keys] += (
-                gradients[1].sum(1).transpose(0, 1)
-            )  # (K, G, L, D) → (L, K, D): queries that share a key add up
-            d_v[keys] += gradients[2].sum(1).transpose(0, 1)
+            for whole, part in ((d_k, gradients[1]), (d_v, gradients[2])):
+                # (K, G, S, D) → (S, K, D): queries that share a key add up
+                whole[keys] += (part.sum(1) if part.dim() == 4 else part).transpose(0, 1)
         return d_q, d_k, d_v
 
     def _mask(self, rows: slice, keys: slice, dtype: torch.dtype) -> Tensor:
         """(queries, keys): 0 where a query may look, −∞ beyond it; the last query sees every key."""
         shape = (rows.stop - rows.start, keys.stop - keys.start)
-        if shape not in self._masks:
+        if (shape, dtype) not in self._masks:
             above = torch.ones(shape, dtype=torch.bool).triu_(shape[1] - shape[0] + 1)
-            self._masks[shape] = torch.zeros(shape, dtype=dtype).masked_fill_(above, -torch.inf)
-        return self._masks[shape]
+            self._masks[shape, dtype] = torch.zeros(shape, dtype=dtype).masked_fill_(above, -torch.inf)
+        return self._masks[shape, dtype]
+
+
+def _block_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, logsumexp: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of a block of queries in a 16-bit type on a CPU: q, grad, out (K, G, L, D), k and v expanded (K, G, S, D).
+
+    The probabilities P are made again from the kept `logsumexp` (K, G, L), their scores in fp32; all other products are of the
+    type. With D = rowsum(dO · O): dS = P · (dO Vᵀ − D), dQ = dS K, dK = dSᵀ Q, dV = Pᵀ dO (Dao 2023, eq. 4). The queries that
+    share a key are rows of one matrix, so the gradients of k and v come out added up, (K, S, D).
+    """
+    groups, shared, count, width = q.shape
+    scale = width**-0.5
+    k, v = k[:, 0], v[:, 0]  # (K, S, D)
+    rows = [x.reshape(groups, shared * count, width) for x in (grad, q, out)]
+    slope, queries, result = rows
+    scores = torch.bmm(queries.float().mul_(scale), k.float().transpose(1, 2))  # (K, G·L, S)
+    scores.view(groups, shared, count, -1)[..., -count:].add_(mask[:, -count:])  # earlier keys are seen by all
+    share = scores.sub_(logsumexp.reshape(groups, -1, 1)).exp_()
+    d_v = torch.bmm(share.to(q.dtype).transpose(1, 2), slope)
+    inner = (slope.float() * result.float()).sum(-1, keepdim=True)
+    d_scores = torch.bmm(slope, v.transpose(1, 2)).float().sub_(inner).mul_(share).to(q.dtype)
+    d_q = torch.bmm(d_scores, k).mul_(scale).view_as(q)
+    d_k = torch.bmm(d_scores.transpose(1, 2), queries).mul_(scale)
+    return d_q, d_k, d_v
 
 
 def _by_group(x: Tensor, groups: int) -> Tensor:

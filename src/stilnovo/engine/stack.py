@@ -67,15 +67,22 @@ class TrainingEngine:
         model: Its frozen parts are moved where the levers say; it stays usable by everybody else.
         levers: The setting.
         sink: Where the adapter's gradients go; None: into `parameter.grad`.
+        dtype: The type of activations, products and kept dense copies; None: the model's. The model itself, which others evaluate
+            meanwhile, keeps its own.
     """
 
-    def __init__(self, model: Llama, levers: Levers, sink: Sink | None = None) -> None:
+    def __init__(
+        self, model: Llama, levers: Levers, sink: Sink | None = None, dtype: torch.dtype | None = None
+    ) -> None:  # fmt: skip
         assert len(levers.layers) == model.config.layers
-        self.model, self.levers = model, levers
+        self.model, self.levers, self.dtype = model, levers, dtype or model.dtype
         self.sink = sink or Sink()
         self.link = Link(model.device)
         self.store = ActivationStore(self.link)
-        self.head = Head(model.head, levers.head, levers.head_tile, self.link, model.dtype)
+        table = model.head
+        if table.dtype.itemsize > self.dtype.itemsize:  # narrowed once; what is kept in 16 bits becomes another type tile by tile
+            table = table.to(self.dtype)
+        self.head = Head(table, levers.head, levers.head_tile, self.link, self.dtype)
         if levers.head != "dense":
             model.replace_head(self.head.logits)
         if levers.embedding == "host":
@@ -85,7 +92,10 @@ class TrainingEngine:
         self.stream = (
             LayerStream(model, levers.streamed_layers, levers.slots, self.link) if levers.streamed_layers else None
         )
-        self.layers = [LayerEngine(layer, model.config.head_dim, levers) for layer in model.layers]  # type: ignore[arg-type]
+        self.layers = [
+            LayerEngine(layer, model.config.head_dim, levers, self.dtype)  # type: ignore[arg-type]
+            for layer in model.layers
+        ]
         learning = [scaling.layer_of(path) for path in lora.adapters(model)]
         self.lowest = min(learning, default=model.config.layers)  # below it no gradient is wanted
         self.saved_bytes = 0  # on the card, by the fullest forward pass
@@ -100,7 +110,7 @@ class TrainingEngine:
     def _forward(self, tokens: Tensor, lengths: Sequence[int], *, training: bool) -> tuple[Tensor, _Pass]:
         with torch.no_grad():
             model, device = self.model, self.model.device
-            x = model.embed(tokens)
+            x = model.embed(tokens).to(self.dtype)
             cos, sin = model.rotary(positions_of(lengths, device), x.dtype)
             waiting = _Pass(Stream(cos, sin, kernel_for(lengths, device, x.dtype)), cos)
             # A pass whose backward never comes (an error in between) gives its host buffers back when it is forgotten.

@@ -25,6 +25,7 @@ from stilnovo.model import kept_bases, lora
 from stilnovo.model.base_file import BaseLayout
 from stilnovo.model.kept_bases import KeptBases
 from stilnovo.model.llama import Llama
+from stilnovo.model.processor import cpu_products
 from stilnovo.model.quantize import DenseLinear, FrozenLinear, quantized_linear
 from stilnovo.model.weights import GGUFReader, SafetensorsReader, WeightReader
 from stilnovo.progress import Progress
@@ -60,10 +61,20 @@ def choose_device(device: str = "auto") -> torch.device:
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
-    """Choose the dtype: fp32 on CPU (16-bit products are slow there), bf16 on GPUs that have it, else fp16."""
+    """Choose the dtype: fp32 on CPU (every processor computes the same there), bf16 on GPUs that have it, else fp16."""
     if device.type == "cpu":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def step_dtype(device: torch.device) -> torch.dtype:
+    """Choose the type of a training step: bf16 where a processor multiplies in it (`cpu_products`), else the model's.
+
+    Adapter, optimizer and losses are in fp32 all the same, and the model itself keeps `compute_dtype`: who evaluates it during the
+    training computes in that, as on every processor.
+    """
+    on_cpu = device.type == "cpu"
+    return torch.bfloat16 if on_cpu and cpu_products() == "bf16" else compute_dtype(device)
 
 
 def frozen_projection(

@@ -7,6 +7,8 @@ Four ways, by name:
 - `int8`: activations in bf16, weights kept a second time in 8 bits, one scale a row, for writing; everywhere else.
 - `fp32`: every matrix dequantised to fp32 for its product: the reference, whose numbers all processors share.
 
+Training computes in bf16 under `bf16` (`stilnovo.model.load.step_dtype`), else in fp32.
+
 `STILNOVO_CPU` forces one of them. Evaluation asks for `fp32` by itself, so that its scores do not depend on the machine.
 
 Unusual: what counts is what torch uses, not what the processor has: with `ATEN_CPU_CAPABILITY=avx2` a processor with AVX-512 is
@@ -94,8 +96,8 @@ def cpu_products(weights: int | None = None) -> CpuProducts:
 def products_text(way: CpuProducts) -> str:
     """Say what a way of computing means, for a person."""
     return {
-        "fp16": "writes with weights in fp16",
-        "bf16": "writes in bf16 with fused products of 4-bit weights, small models with weights in fp16",
-        "int8": "writes with weights in 8 bits, small models with weights in fp16",
-        "fp32": "writes in fp32, dequantising each matrix",
+        "fp16": "trains in fp32; writes with weights in fp16",
+        "bf16": "trains in bf16; writes in bf16 with fused products of 4-bit weights, small models with weights in fp16",
+        "int8": "trains in fp32; writes with weights in 8 bits, small models with weights in fp16",
+        "fp32": "trains and writes in fp32, dequantising each matrix",
     }[way]

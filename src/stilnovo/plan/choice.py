@@ -118,7 +118,7 @@ def best(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None) -> 
 def _cpu_settings(run: Run, wishes: Wishes) -> Iterator[Levers]:
     """The few settings that make sense on a CPU, fastest first: copies kept, nothing kept, layers recomputed."""
     keep, recompute = (all_layers(choice, run.config.layers) for choice in ("keep", "recompute"))
-    copies = run.scheme != "none"
+    copies = run.scheme != "none" or run.own_bytes != run.value_bytes
     alike = [(recompute, copies)] if wishes.recompute else [(keep, copies), (keep, False)]
     optimizer, chunk = optimizer_kind(wishes.optimizer, on_card=False), min(wishes.loss_chunk or LOSS_CHUNK, run.tokens)
     for layers, kept in [*alike, (recompute, False)]:

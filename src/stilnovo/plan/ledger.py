@@ -36,7 +36,8 @@ class Run:
 
     Attributes:
         tokens: T, the tokens of one forward pass, all documents together.
-        value_bytes: Bytes of the type the model computes in: 2 on cards, 4 on a CPU.
+        value_bytes: Bytes of the type in which the step computes: 2 on cards and on a CPU that multiplies in bf16, else 4.
+        weight_bytes: Bytes of the model's own type, in which tables, norms and plain projections are kept; None: the step's.
         flash: Whether attention is one kernel for all documents (its workspace is counted).
         frozen: Ranks of a frozen adapter under the one that learns, layer by layer, in the order of `PROJECTIONS`; empty: none.
     """
@@ -46,8 +47,14 @@ class Run:
     scheme: str = "nf4"
     tokens: int = 2048
     value_bytes: int = 2
+    weight_bytes: int | None = None
     flash: bool = True
     frozen: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def own_bytes(self) -> int:
+        """Bytes of the model's own type."""
+        return self.weight_bytes or self.value_bytes
 
     def frozen_values(self, index: int) -> int:
         """Values of the frozen adapter in one layer: r · (in + out) of each projection."""
@@ -58,7 +65,7 @@ class Run:
 
     def frozen_bytes(self, first: int, stop: int) -> list[int]:
         """Bytes of the frozen adapter in each of these layers, in the model's type."""
-        return [self.value_bytes * self.frozen_values(index) for index in range(first, stop)]
+        return [self.own_bytes * self.frozen_values(index) for index in range(first, stop)]
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ def ledger(run: Run, levers: Levers) -> Ledger:
 
 
 def _weights(run: Run, levers: Levers) -> list[MemoryItem]:
-    c, w = run.config, run.value_bytes
+    c, w = run.config, run.own_bytes
     layer = layer_bytes(c, run.scheme, w)
     arena = layer + 7 * ALIGN * (6 if run.scheme in ("nf4", "fp4") else 3) // 2  # each tensor starts aligned
     streamed = levers.streamed_layers
@@ -127,9 +134,12 @@ def _weights(run: Run, levers: Levers) -> list[MemoryItem]:
         arena += max(run.frozen_bytes(0, streamed)) + 14 * ALIGN // 2
     beside = sum(run.frozen_bytes(streamed, c.layers))
     table = c.vocab_size * c.hidden_size * w
-    copies = c.layers * c.layer_matrix() * w if levers.keep_dense and run.scheme != "none" else 0
+    others = run.scheme != "none" or w != run.value_bytes  # than what is kept anyway
+    copies = c.layers * c.layer_matrix() * run.value_bytes if levers.keep_dense and others else 0
     tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
     head, head_note = 0 if levers.head == "dense" and c.tie_embeddings else table, "as it is"
+    if levers.head == "dense" and w != run.value_bytes:
+        head, head_note = head + table * run.value_bytes // w, "and a copy in the step's type"
     if levers.head in ("int8", "nf4"):
         spans = [min(tile, c.vocab_size - start) for start in range(0, c.vocab_size, tile)]
         head = sum(linear_bytes(rows, c.hidden_size, levers.head, w) for rows in spans)
@@ -243,7 +253,7 @@ def _dense(run: Run, levers: Levers, rows: int, columns: int) -> int:
     if run.scheme in ("nf4", "fp4"):
         return dense + 4 * -(-rows * columns // BLOCK)  # the block maxima in fp32
     if run.scheme == "none":
-        return 0
+        return 0 if run.own_bytes == run.value_bytes else dense
     return dense + 6 * min(rows * columns, DENSE_PART)
 
 

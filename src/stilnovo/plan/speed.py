@@ -108,7 +108,7 @@ def speed(
     base = asked.base * c.layers * plain
     flops = forward + backward + head + base
     offloaded = [saved_bytes(run, levers, i) for i in range(c.layers) if on_host(levers, i)]
-    streamed = levers.streamed_layers * layer_bytes(c, run.scheme, run.value_bytes)
+    streamed = levers.streamed_layers * layer_bytes(c, run.scheme, run.own_bytes)
     streamed += sum(run.frozen_bytes(0, levers.streamed_layers))
     visits = c.vocab_size * c.hidden_size * run.value_bytes * -(-tokens // levers.loss_chunk)
     up = streamed + (visits if levers.head == "streamed" else 0)

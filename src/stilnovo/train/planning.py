@@ -6,13 +6,16 @@ later is its own, and a leaner plan after an out-of-memory error is measured by 
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from stilnovo.errors import InputError
-from stilnovo.model.load import compute_dtype
+from stilnovo.model.load import compute_dtype, step_dtype
 from stilnovo.model.memory import budget_of
 from stilnovo.plan import cards, choice
 from stilnovo.plan.adapter import frozen_ranks
@@ -25,15 +28,47 @@ from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import check_room
 
+log = logging.getLogger(__name__)
 
-def run_of(recipe: Recipe, device: torch.device, adapter: Path | None = None) -> Run:
-    """Collect what the ledger needs to know of a training, from files and recipe alone; `adapter` is the frozen one."""
+
+def run_of(
+    recipe: Recipe, device: torch.device, adapter: Path | None = None, dtype: torch.dtype | None = None
+) -> Run:  # fmt: skip
+    """Collect what the ledger needs to know of a training, from files and recipe alone.
+
+    Args:
+        recipe: The training.
+        device: Where it runs.
+        adapter: The frozen one under the one that learns.
+        dtype: The type of its step; None: as this machine chooses (`step_dtype`).
+    """
     config = config_of(recipe.model.name)
+    own, step = compute_dtype(device), dtype or step_dtype(device)
     return Run(
         config=config, lora=adapter_of(recipe.lora, config.layers), scheme=recipe.model.quantization,
-        tokens=recipe.data.pack_tokens * recipe.train.batch_packs, value_bytes=compute_dtype(device).itemsize,
+        tokens=recipe.data.pack_tokens * recipe.train.batch_packs, value_bytes=step.itemsize, weight_bytes=own.itemsize,
         flash=device.type == "cuda", frozen=() if adapter is None else frozen_ranks(adapter, config),
     )  # fmt: skip
+
+
+def resumed_dtype(manifest: Mapping[str, Any], device: torch.device) -> torch.dtype:
+    """The type in which a run goes on: that in which it began, if this machine computes in it."""
+    own, chosen = compute_dtype(device), step_dtype(device)
+    if (
+        manifest.get("computes_in", type_name(own)) != "bfloat16"
+    ):  # versions before this entry computed in the model's type
+        return own
+    if chosen != torch.bfloat16:
+        log.warning(
+            "The run began in bf16 and goes on in %s here: its losses differ a little from what they would have been.",
+            type_name(chosen),
+        )
+    return chosen
+
+
+def type_name(dtype: torch.dtype) -> str:
+    """A type's name as the manifest has it: `bfloat16`, `float32`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def card_of(device: torch.device) -> cards.Card:

@@ -48,7 +48,8 @@ class Preparation:
             checkpoint.check_any(folder / "checkpoints")
         self.recipe = recipe
         self.frozen = find_frozen(recipe, folder, resume=resume)
-        self.shape = planning.run_of(recipe, device, self.frozen)
+        dtype = planning.resumed_dtype(before, device) if resume else None
+        self.shape = planning.run_of(recipe, device, self.frozen, dtype)
         if self.frozen is not None:
             check_frozen(self.frozen, recipe, self.shape.config)
         planning.check_disk(self.shape, recipe.train, folder, device, resume=resume)

@@ -103,6 +103,7 @@ class TrainingRun:
             total_parameters=self.model.config.parameters(), documents=len(self.corpus.packed.documents),
             held_out_documents=len(self.corpus.held_out), tokens_per_epoch=self.corpus.packed.tokens, levers=self._levers(),
             packs=len(self.corpus.packed.packs), remarks=self.corpus.remarks, steps=self.trainer.steps,
+            computes_in=planning.type_name(self.trainer.dtype),
         )  # fmt: skip
 
     def _unlock(self) -> None:
