@@ -33,7 +33,7 @@ BLIND_TORCH = {"version": "2.9", "cuda": "12.8", "cards": [], "four_bit_error": 
         ({"torch": CPU_TORCH}, "PyTorch", "a build for the CPU only"),
         ({"torch": None}, "PyTorch", "not installed"),
         ({"wsl": True}, "python", "Windows (WSL2)"),
-        ({}, "processor", "avx2, avx512 (int8: writes with weights in 8 bits"),
+        ({}, "processor", "avx2, avx512 (int8: trains in fp32; writes with weights in 8 bits"),
         ({"cpu_products": "bf16"}, "processor", "fused products of 4-bit weights"),
         ({"instructions": []}, "processor", "no avx2"),
         ({"instructions": None}, "processor", "unknown"),
