@@ -156,7 +156,7 @@ def write_older(streams: int, tokens: int) -> Any:
     from stilnovo.generate.kv_cache import KVCache
 
     model, generator = wide_model(), torch.Generator().manual_seed(1)
-    head = model.lm_head.float()
+    model.lm_head = head = model.lm_head.float()
 
     def choose(logits: torch.Tensor) -> int:
         ordered, index = torch.softmax(logits / 0.7, -1).sort(descending=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from stilnovo.errors import InputError
+from stilnovo.generate import generator
 from stilnovo.generate.decoder import Decoder, projection_weights
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.generate.kv_cache import KVCache
@@ -13,6 +17,7 @@ from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.processor import VARIABLE, CpuProducts, instruction_sets
 from stilnovo.plan.shape import LlamaConfig, LoraConfig
+from stilnovo.spec import ModelSpec
 
 HAS_AVX2 = "avx2" in instruction_sets()
 ERROR = {"fp32": 1e-5, "fp16": 2e-3, "int8": 5e-2, "bf16": 5e-2}  # through all layers
@@ -46,9 +51,9 @@ def run(decoder: Llama | Decoder, parts: list[list[torch.Tensor]], texts: int) -
 
 
 def steps(texts: int) -> list[list[torch.Tensor]]:
-    generator = torch.Generator().manual_seed(texts)
-    first = [torch.randint(0, 97, (3 + 2 * text,), generator=generator) for text in range(texts)]
-    return [first, *([torch.randint(0, 97, (1,), generator=generator) for _ in range(texts)] for _ in range(5))]
+    numbers = torch.Generator().manual_seed(texts)
+    first = [torch.randint(0, 97, (3 + 2 * text,), generator=numbers) for text in range(texts)]
+    return [first, *([torch.randint(0, 97, (1,), generator=numbers) for _ in range(texts)] for _ in range(5))]
 
 
 def error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -93,18 +98,29 @@ def test_copies_are_made_once_and_again_when_the_model_has_other_projections(
 
     monkeypatch.setattr(Decoder, "__init__", counted)
     monkeypatch.setenv(VARIABLE, "int8")
-    generator, two = Generator(bytewise.model, bytewise.tokenizer), [Sampling(max_new_tokens=2)]
+    engine, two = Generator(bytewise.model, bytewise.tokenizer), [Sampling(max_new_tokens=2)]
     for _ in range(2):
-        generator.continue_tokens([[1, 2, 3]], two)
+        engine.continue_tokens([[1, 2, 3]], two)
     assert made_in == ["int8"]
     lora.attach(bytewise.model, LoraConfig(r=2))
-    generator.continue_tokens([[1, 2, 3]], two)
+    engine.continue_tokens([[1, 2, 3]], two)
     lora.detach(bytewise.model)
     monkeypatch.setenv(VARIABLE, "fp32")
-    generator.continue_tokens([[1, 2, 3]], two)
+    engine.continue_tokens([[1, 2, 3]], two)
     assert made_in == ["int8", "int8"]
     Generator(bytewise.model, bytewise.tokenizer, products="fp32").continue_tokens([[1, 2, 3]], two)
     assert made_in == ["int8", "int8"]
+
+
+def test_a_way_that_the_processor_has_not_is_refused_before_the_weights(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generator.ModelCheckpoint, "load", lambda *_: pytest.fail("the weights were read"))
+    monkeypatch.setenv(VARIABLE, "int7")
+    with pytest.raises(InputError, match="Did you mean int8"):
+        generator.open_engine(ModelSpec(str(tiny_folder), device="cpu"))
+    monkeypatch.setenv(VARIABLE, "int8")
+    generator.open_engine(ModelSpec(str(tiny_folder), device="cpu"))
 
 
 def test_what_is_counted_as_weights() -> None:

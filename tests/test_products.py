@@ -10,10 +10,10 @@ from stilnovo.model.four_bit import bitsandbytes_functional
 from stilnovo.model.lora import FrozenLoraLinear, LoraLinear, LowRank
 from stilnovo.model.processor import CpuProducts, cpu_products, instruction_sets
 from stilnovo.model.products import (
-    BfloatTable,
     FusedFourBit,
     HalfWeights,
     Int8Weights,
+    ScreenedTable,
     kernel_order,
     product,
     table_product,
@@ -81,19 +81,20 @@ def test_the_form_follows_the_way_and_what_has_no_place_in_it_is_dequantised() -
     assert error(product([huge], "fp16")(x), x @ huge.dense(torch.float32).T) < 1e-5  # out of fp16's range
     if HAS_AVX2:
         assert isinstance(product([fits], "fp16"), HalfWeights)
-        assert isinstance(table_product(plain.dense(torch.float32), "int8"), HalfWeights)
+        assert isinstance(table_product(plain.dense(torch.float32), "fp16"), HalfWeights)
     assert table_product(plain.dense(torch.float32), "fp32") is None
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("rows", [100, 3000])
-def test_the_largest_logits_of_a_table_in_bf16_are_exact(rows: int) -> None:
-    table, x = matrix(rows, 64).bfloat16(), torch.randn(3, 64, generator=torch.Generator().manual_seed(2))
-    multiply = table_product(table, "bf16")
-    assert isinstance(multiply, BfloatTable)
+def test_the_largest_logits_of_a_large_table_are_exact(rows: int, dtype: torch.dtype) -> None:
+    table, x = matrix(rows, 64).to(dtype), torch.randn(3, 64, generator=torch.Generator().manual_seed(2))
+    multiply = table_product(table, "int8")
+    assert isinstance(multiply, ScreenedTable)
     found, expected = multiply(x), x @ table.float().T
     best = expected.topk(100).indices
     assert torch.allclose(found.gather(-1, best), expected.gather(-1, best), rtol=1e-5, atol=1e-6)
-    assert error(found, expected) < 0.005
+    assert error(found, expected) < ERROR["int8"]
 
 
 @pytest.mark.parametrize("rows", [32, 96])

@@ -18,7 +18,7 @@ from stilnovo.generate.decoder import Decoder, projection_weights
 from stilnovo.generate.kv_cache import KVCache
 from stilnovo.generate.sampling import Sampling, stop_at
 from stilnovo.model.llama import Llama
-from stilnovo.model.load import ModelCheckpoint, open_model
+from stilnovo.model.load import ModelCheckpoint, choose_device, open_model
 from stilnovo.model.processor import SMALL_BYTES, CpuProducts, cpu_products
 from stilnovo.model.quantize import FrozenLinear
 from stilnovo.spec import ModelSpec
@@ -259,7 +259,9 @@ def open_engine(spec: ModelSpec) -> Generator:
     """Open a model for generation; its weights are read when they are first wanted.
 
     Raises:
-        InputError: see `stilnovo.model.load.ModelCheckpoint`.
+        InputError: see `stilnovo.model.load.ModelCheckpoint`; also when `STILNOVO_CPU` asks for what the processor has not.
     """
+    if choose_device(spec.device).type == "cpu":
+        cpu_products()
     checkpoint = ModelCheckpoint(spec)
     return Generator(checkpoint, checkpoint.tokenizer)

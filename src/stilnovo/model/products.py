@@ -33,7 +33,7 @@ Product = Callable[[Tensor], Tensor]  # (T, in) fp32 → (T, out) fp32
 
 _FUSED_ROWS = 32  # bitsandbytes' kernel computes so many outputs at once
 _FUSED_TOKENS = 160  # with more of them, dequantising once and multiplying in bf16 is faster
-_EXACT = 256  # outputs of a table that are computed exactly
+_EXACT = 256  # outputs of a large table that are computed exactly
 _TILE = 2**26  # weights dequantised at once while a copy is made
 _CACHED = 2**18  # weights rounded at once: they stay in the processor's cache meanwhile
 _LEAST, _MOST = (
@@ -61,10 +61,10 @@ def product(modules: Sequence[nn.Module], way: CpuProducts) -> Product:
 
 def table_product(table: Tensor, way: CpuProducts) -> Product | None:
     """Make the product with an output head (V, C); None where it is best computed as it lies."""
-    if way in ("bf16", "int8") and table.dtype == torch.bfloat16:
-        return BfloatTable(table)
+    if way == "fp32":
+        return None
     rows = max(1, _TILE // table.shape[1])
-    return None if way == "fp32" else HalfWeights.of(torch.split(table, rows))
+    return HalfWeights.of(torch.split(table, rows)) if way == "fp16" else ScreenedTable(table)
 
 
 def _base(module: nn.Module) -> FrozenLinear | None:
@@ -143,18 +143,20 @@ class HalfWeights:
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
-class BfloatTable:
-    """A product with a table in bf16 as it lies; torch rounds its outputs to bf16, so the largest are computed once more in fp32.
+class ScreenedTable:
+    """A product with a large table: all outputs from a copy in 8 bits, the largest of them once more from the table itself.
 
-    Of logits the largest decide what is written; the others keep an error of 0.4 %.
+    Of logits the largest decide what is written; the others keep the error of 8 bits.
     """
 
     def __init__(self, table: Tensor) -> None:
         self._table = table
+        pieces = ((place, table[place].float()) for place in _places(*table.shape))
+        (self._numbers, self._scales), _ = _rounded(pieces, (table.shape[0], table.shape[1]))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Multiply: x (T, in) fp32 → (T, out) fp32."""
-        y = F.linear(x.to(torch.bfloat16), self._table).float()
+        y = torch._weight_int8pack_mm(x.to(torch.bfloat16), self._numbers, self._scales).float()
         largest = y.topk(min(_EXACT, y.shape[1]), -1, sorted=False).indices  # (T, E)
         exact = torch.bmm(F.embedding(largest, self._table).float(), x[:, :, None])[:, :, 0]
         return y.scatter_(-1, largest, exact)
@@ -215,19 +217,12 @@ class Int8Weights:
         """Round the matrices; None where nothing is gained or the kernel has no place for them."""
         if any(base.kept_as_is for base in bases) or bases[0].in_features % BLOCK:
             return None
-        width = bases[0].in_features
-        shape = (sum(base.out_features for base in bases), width)
-        first, kept = _empty_rows(shape), 0.0
-        for place, rows in _pieces(bases):
-            _round_rows(rows, first, place)
-            kept += float(rows.square().sum())
-        lost = width * float(first[1].float().square().sum()) / 12  # of a rounding to steps of one scale
-        if lost <= _INT8_ERROR**2 * kept:
+        shape = (sum(base.out_features for base in bases), bases[0].in_features)
+        first, error = _rounded(_pieces(bases), shape)
+        if error <= _INT8_ERROR:
             return cls([first])
-        second = _empty_rows(shape)
-        for place, rows in _pieces(bases):
-            _round_rows(rows - first[0][place] * first[1][place, None].float(), second, place)
-        return cls([first, second])
+        rest = ((place, rows - first[0][place] * first[1][place, None].float()) for place, rows in _pieces(bases))
+        return cls([first, _rounded(rest, shape)[0]])
 
     def __call__(self, x: Tensor) -> Tensor:
         """Multiply: x (T, in) fp32 → (T, out) fp32, rounded to bf16 on both sides."""
@@ -236,22 +231,33 @@ class Int8Weights:
         return sum((part.float() for part in others), first.float())
 
 
+def _places(rows: int, width: int) -> Iterator[slice]:
+    """Cut a matrix into pieces of its rows that stay in the processor's cache while they are rounded."""
+    step = max(1, _CACHED // width)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
 def _pieces(bases: Sequence[FrozenLinear]) -> Iterator[tuple[slice, Tensor]]:
     """The rows of several matrices one below the other, some at a time, in fp32, with their place."""
     start = 0
     for base in bases:
-        for rows in torch.split(base.dense(torch.float32), max(1, _CACHED // base.in_features)):
-            place = slice(start, start + len(rows))
-            yield place, rows
-            start = place.stop
+        dense = base.dense(torch.float32)
+        for place in _places(*dense.shape):
+            yield slice(start + place.start, start + place.stop), dense[place]
+        start += len(dense)
 
 
-def _empty_rows(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    return torch.empty(shape, dtype=torch.int8), torch.empty(shape[0], dtype=torch.bfloat16)
+def _rounded(pieces: Iterator[tuple[slice, Tensor]], shape: tuple[int, int]) -> tuple[tuple[Tensor, Tensor], float]:
+    """Round a matrix to 8 bits, a scale a row: (numbers, scales), and the error relative to its norm.
 
-
-def _round_rows(rows: Tensor, into: tuple[Tensor, Tensor], place: slice) -> None:
-    """Round rows to 8 bits, in place of some rows of (numbers, scales). A scale is a bf16 number before it is divided by."""
-    scale = (torch.linalg.vector_norm(rows, torch.inf, 1) / 127).clamp_(min=2**-100).to(torch.bfloat16)
-    into[1][place] = scale
-    into[0][place] = (rows / scale.float()[:, None]).round_().clamp_(-127, 127)
+    A scale is a bf16 number before it is divided by, so that nothing more is lost in the product.
+    """
+    numbers, scales = torch.empty(shape, dtype=torch.int8), torch.empty(shape[0], dtype=torch.bfloat16)
+    whole = 0.0
+    for place, rows in pieces:
+        scale = (torch.linalg.vector_norm(rows, torch.inf, 1) / 127).clamp_(min=2**-100).to(torch.bfloat16)
+        scales[place] = scale
+        numbers[place] = (rows / scale.float()[:, None]).round_().clamp_(-127, 127)
+        whole += float(rows.square().sum())
+    lost = shape[1] * float(scales.float().square().sum()) / 12  # of a rounding to whole multiples of the scale
+    return (numbers, scales), (lost / whole) ** 0.5 if whole else 0.0
