@@ -1,14 +1,15 @@
 """An 8B Llama 3 at its real size on this machine's processor: what opening, training, evaluating and exporting it take.
 
 The way of a user, one command after another, each a process of its own (`measured.py`) with the memory that its account predicts
-beside what it held: the plan; the first opening, which quantises, and the second, which maps what the first kept; two training
-steps at 64 tokens; the same killed after the first and resumed, which must give the same adapter; four items evaluated; the
-merged folder exported, and opened by transformers. Then what writing costs beside this project's own path of commit ab7a126, and beside
-llama.cpp (`writing_cpu.py`).
+beside what it held: the plan with every command's account; the first opening, which quantises, and the second, which maps what
+the first kept; two training steps at 64 tokens; the same killed after the first and resumed, which must give the same adapter;
+four items evaluated, four tokens written; the merged folder exported, and opened by transformers. Then what writing costs beside
+this project's own path of commit ab7a126, and beside llama.cpp (`writing_cpu.py`).
 
-The checkpoint is synthetic (`real_checkpoint.py`), unless --model names one. Everything lies in --folder, with a journal of what is
-measured: the same command goes on where it was stopped. --layers 2 tries it out in minutes, at full width. The last line is one
-JSON object; a figure that could not be measured is null in it, and `why_not` says why.
+The checkpoint is synthetic (`real_checkpoint.py`), unless --model names one. Everything lies in --folder, with a journal of what
+is measured, each row with its commit: the same command goes on where it was stopped, and does again what failed. --layers 2
+tries it out in minutes, at full width. The last line is one JSON object; a figure that could not be measured is null in it, and
+`why_not` says why.
 
 Needs: stilnovo[bench].
 """
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import real_checkpoint
+import writing_cpu
 from measured import Measured, measure, stilnovo
 from stilnovo.plan.shape import LLAMA_3_8B
 from stilnovo.runlog import environment, write_atomic
@@ -50,7 +51,8 @@ class RealSize:
         self.model = model or folder / f"llama3-8b-{layers}-layers"
         self.made = model is None
         self.journal = folder / "journal.json"
-        self.facts = {"commit": environment()["commit"], "model": str(self.model), "layers": layers}
+        self.facts = {"model": str(self.model), "layers": layers}
+        self.commit = environment()["commit"]
         self.rows: dict[str, Row] = {}
         if self.journal.is_file():
             kept = json.loads(self.journal.read_text())
@@ -67,6 +69,7 @@ class RealSize:
                 self.rows[name] = work()
             except StageError as error:
                 self.rows[name] = {"failed": str(error)}
+            self.rows[name]["commit"] = self.commit
             write_atomic(self.journal, json.dumps({"facts": self.facts, "rows": self.rows}, indent=1) + "\n")
         print(line(name, self.rows[name]), flush=True)
         return self.rows[name]
@@ -139,21 +142,35 @@ class RealSize:
 
     def evaluate(self) -> Row:
         """Four questions of the sample, as README has it: the scheme is the adapter's own."""
-        done, row = self.run(
-            "evaluate", "evaluate", "--model", str(self.model), "--adapter", str(self.folder / "train" / "adapter"), "--tasks",
-            "sample_questions", "--limit", "4", "--no-cache", "--device", "cpu", "--out", str(self.folder / "evaluation"), "--json",
-        )  # fmt: skip
-        return row | accounted(done)
+        return self.command(
+            "evaluate",
+            "--tasks",
+            "sample_questions",
+            "--limit",
+            "4",
+            "--no-cache",
+            "--out",
+            str(self.folder / "evaluation"),
+        )
+
+    def generate(self) -> Row:
+        """Four tokens of an answer."""
+        return self.command("generate", "Dove nasce il Po?", "--max-new-tokens", "4")
 
     def export(self) -> Row:
         """The merged folder."""
         target = self.folder / "merged"
         shutil.rmtree(target, ignore_errors=True)
-        done, row = self.run(
-            "export", "export", "--model", str(self.model), "--adapter", str(self.folder / "train" / "adapter"), "--out",
-            str(target), "--json",
-        )  # fmt: skip
-        return row | accounted(done)
+        return self.command("export", "--out", str(target))
+
+    def command(self, name: str, *arguments: str) -> Row:
+        """A command on the trained adapter; what its account predicts beside what it held more than the program alone."""
+        given = ["--model", str(self.model), "--adapter", str(self.folder / "train" / "adapter")]
+        place = [] if name == "export" else ["--device", "cpu"]
+        account, _ = self.run("plan", "plan", *given, "--command", name, "--device", "cpu", "--json")
+        _, row = self.run(name, name, *arguments, *given, *place, "--json")
+        own = measure([sys.executable, "-c", "import stilnovo.api, stilnovo.model.load, bitsandbytes"]).resident_bytes
+        return row | {"predicted_bytes": account.result["host_bytes"], "measured_bytes": row["resident_bytes"] - own}
 
     def transformers(self) -> Row:
         """The merged folder as transformers opens it, its first two layers alone."""
@@ -162,11 +179,7 @@ class RealSize:
 
     def write(self) -> Row:
         """Tokens a processor second beside the older path and llama.cpp."""
-        try:
-            ratios = importlib.import_module("writing_cpu").ratios
-        except (ImportError, AttributeError) as error:
-            raise StageError(f"{error}") from error
-        return dict(ratios())
+        return dict(writing_cpu.ratios())
 
 
 class StageError(Exception):
@@ -182,14 +195,6 @@ def measured_row(name: str, done: Measured, *, killed: bool = False) -> tuple[Me
         "cpu_seconds": done.cpu_seconds, "seconds": done.seconds, "resident_bytes": done.resident_bytes,
         "anonymous_bytes": done.anonymous_bytes,
     }  # fmt: skip
-
-
-def accounted(done: Measured) -> Row:
-    """Predicted and measured memory as the command itself says them."""
-    return {
-        "predicted_bytes": done.result.get("predicted_peak_bytes"),
-        "measured_bytes": done.result.get("peak_memory_bytes"),
-    }
 
 
 def line(name: str, row: Row) -> str:
@@ -215,8 +220,11 @@ def figures(rows: dict[str, Row]) -> Row:
         "resident_bytes": second.get("resident_bytes"), "train_predicted_bytes": train.get("predicted_bytes"),
         "train_measured_bytes": train.get("measured_bytes"), **{key: write.get(key) for key in FIGURES if key.startswith("write_")},
     }  # fmt: skip
-    failed = {name: row["failed"] for name, row in rows.items() if "failed" in row}
-    return {**{key: values[key] for key in FIGURES}, "why_not": failed}
+    why = {name: row["failed"] for name, row in rows.items() if "failed" in row}
+    if write and "failed" not in write:
+        missing = "this processor cannot compute it, or the package of the other side is not installed"
+        why |= {key: missing for key in FIGURES if key.startswith("write_") and values[key] is None}
+    return {**{key: values[key] for key in FIGURES}, "why_not": why}
 
 
 def open_here(model: str) -> None:
@@ -284,6 +292,9 @@ def main() -> None:
     )
     parser.add_argument("--layers", type=int, default=LLAMA_3_8B.layers, help="layers of the synthetic one")
     parser.add_argument("--out", type=Path, help="file for the result")
+    parser.add_argument(
+        "--again", nargs="*", default=[], metavar="STAGE", help="measure these once more, such as train"
+    )
     parser.add_argument("--child-opens", help=argparse.SUPPRESS)
     parser.add_argument("--child-transformers", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -293,6 +304,7 @@ def main() -> None:
         return transformers_here(options.child_transformers)
     options.folder.mkdir(parents=True, exist_ok=True)
     stages = RealSize(options.folder.resolve(), options.model and options.model.resolve(), options.layers)
+    stages.rows = {name: row for name, row in stages.rows.items() if name not in options.again}
     stages.stage("checkpoint", stages.checkpoint)
     stages.stage("plan", stages.plan)
     stages.stage("load first", lambda: stages.load(first=True))
@@ -301,6 +313,7 @@ def main() -> None:
     stages.stage("killed", stages.killed)
     stages.stage("resumed", stages.resumed)
     stages.stage("evaluate", stages.evaluate)
+    stages.stage("generate", stages.generate)
     stages.stage("export", stages.export)
     stages.stage("transformers", stages.transformers)
     stages.stage("write", stages.write)
@@ -315,7 +328,7 @@ def main() -> None:
     }
     if options.out:
         write_atomic(options.out, json.dumps(record, indent=1) + "\n")
-    print(json.dumps({**figures(stages.rows), "folder": str(stages.folder), "commit": record["commit"]}))
+    print(json.dumps({**figures(stages.rows), "folder": str(stages.folder), "commit": stages.commit}))
 
 
 if __name__ == "__main__":

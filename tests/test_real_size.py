@@ -95,10 +95,12 @@ def test_a_stage_is_measured_once_and_a_failed_one_again(tmp_path: Path) -> None
             raise real_size.StageError("no room")
         return {"predicted_bytes": 2**30, "measured_bytes": 2**30, "opening_cpu_seconds": 3.0}
 
-    assert real_size.RealSize(tmp_path, None, 2).stage("train", work) == {"failed": "no room"}
+    assert real_size.RealSize(tmp_path, None, 2).stage("train", work)["failed"] == "no room"
     for _ in range(2):
         stages = real_size.RealSize(tmp_path, None, 2)
-        assert stages.stage("train", work)["predicted_bytes"] == 2**30
+        row = stages.stage("train", work)
+        assert row["predicted_bytes"] == 2**30
+        assert row["commit"]
     assert len(done) == 2
     figures = real_size.figures({**stages.rows, "write": {"failed": "it is not there"}})
     assert figures["train_predicted_bytes"] == 2**30
@@ -113,7 +115,9 @@ def test_every_stage_runs_on_a_small_model(
 ) -> None:
     import real_size
 
-    monkeypatch.setattr(real_size.RealSize, "write", lambda _: {"write_ratio_llama_cpp_1": 0.5})
+    monkeypatch.setattr(
+        real_size.RealSize, "write", lambda _: {key: 0.5 for key in real_size.FIGURES if key.startswith("write_")}
+    )
     arguments = [
         "real_size.py",
         "--model",
