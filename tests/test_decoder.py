@@ -112,6 +112,17 @@ def test_copies_are_made_once_and_again_when_the_model_has_other_projections(
     assert made_in == ["int8", "int8"]
 
 
+def test_a_trainings_samples_make_no_copies_of_a_large_model(
+    bytewise: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "int8")
+    sample = lambda: generator.sample_answers(bytewise.model, bytewise.tokenizer, ["Ciao"], 2)  # noqa: E731
+    assert sample()
+    monkeypatch.setattr(generator, "SMALL_BYTES", 1000)
+    monkeypatch.setattr(Decoder, "__init__", lambda *_: pytest.fail("copies were made"))
+    assert sample()
+
+
 def test_a_way_that_the_processor_has_not_is_refused_before_the_weights(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

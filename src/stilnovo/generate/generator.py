@@ -243,8 +243,13 @@ def dense_weights(model: Llama) -> Iterator[None]:
 def sample_answers(
     model: Llama, tokenizer: Tokenizer, prompts: Sequence[str], max_new_tokens: int
 ) -> list[dict[str, str]]:
-    """Answer prompts greedily, as `{"prompt": …, "answer": …}`: as a user's messages, or continued where there is no chat template."""
-    generator, greedy = Generator(model, tokenizer), Sampling(temperature=0, max_new_tokens=max_new_tokens)
+    """Answer prompts greedily, as `{"prompt": …, "answer": …}`: as a user's messages, or continued where there is no chat template.
+
+    For a training's samples: on a CPU, copies of a large model's weights would have to fit beside the training step, so none are made.
+    """
+    products: CpuProducts | None = None if 2 * projection_weights(model) <= SMALL_BYTES else "fp32"
+    generator = Generator(model, tokenizer, products=products)
+    greedy = Sampling(temperature=0, max_new_tokens=max_new_tokens)
     read = [
         [*tokenizer.opening, *tokenizer.encode(prompt)]
         if tokenizer.template == "plain"
