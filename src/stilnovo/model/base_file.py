@@ -23,6 +23,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from stilnovo.model.mapped_file import header_of, mapped_tensor
 from stilnovo.model.quantize import DenseLinear, FrozenLinear, quantized_linear
 from stilnovo.recipe_sections import Scheme
 
@@ -102,14 +103,11 @@ class BaseLayout:
 
     def mapped(self, path: Path) -> dict[str, FrozenLinear]:
         """Map a file: everything in it by the name of its weight; nothing is read or copied before it is wanted."""
-        from safetensors import safe_open
-
-        found = dict[str, FrozenLinear]()
-        with safe_open(path, framework="pt") as file:
-            for name in self.shapes:
-                found[name] = shell = self.shell(name)
-                for part, _ in list(shell.named_buffers(recurse=False)):
-                    setattr(shell, part, file.get_tensor(f"{name}.{part}"))
+        found, (header, begin) = dict[str, FrozenLinear](), header_of(path)
+        for name in self.shapes:
+            found[name] = shell = self.shell(name)
+            for part, _ in list(shell.named_buffers(recurse=False)):
+                setattr(shell, part, mapped_tensor(path, header[f"{name}.{part}"], begin))
         return found
 
 
@@ -120,17 +118,10 @@ def content_sha256(path: Path) -> str:
         OSError: when it cannot be read.
         ValueError: when it does not begin with a header.
     """
+    header, begin = header_of(path)
+    places = [(begin + a, begin + b) for a, b in (entry["data_offsets"] for entry in header.values())]
     with path.open("rb") as file:
-        size = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0]
-        if size > path.stat().st_size:
-            raise ValueError("The header is longer than the file.")
-        tensors = [
-            entry["data_offsets"] for name, entry in json.loads(file.read(size)).items() if name != "__metadata__"
-        ]
-        hashes = [
-            _range_sha256(file, *place)
-            for place in [(0, 8 + size), *((8 + size + a, 8 + size + b) for a, b in tensors)]
-        ]
+        hashes = [_range_sha256(file, *place) for place in [(0, begin), *places]]
     return _joined_sha256(hashes)
 
 

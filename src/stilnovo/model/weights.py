@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from stilnovo.errors import InputError, reported
+from stilnovo.model.mapped_file import header_of, mapped_tensor
 from stilnovo.plan.model_shape import config_from_gguf, read_gguf
 from stilnovo.plan.shape import config_from_json, read_json
 from stilnovo.recipe_sections import Scheme
@@ -87,21 +88,30 @@ class SafetensorsReader:
             self._file_of = dict.fromkeys(self._open("model.safetensors").keys(), "model.safetensors")
         else:
             raise InputError(f"No model.safetensors in {folder}.", next="Only safetensors and GGUF weights are read.")
+        self._headers = dict[str, tuple[dict[str, Any], int]]()
         self.files = [folder / name for name in sorted(set(self._file_of.values()))]
 
     def _open(self, name: str) -> Any:
         from safetensors import SafetensorError, safe_open
 
         with _damage(self.folder / name, (SafetensorError, OSError)):
-            return safe_open(self.folder / name, framework="pt")
+            return safe_open(self.folder / name, framework="np")  # torch would map the file a second time
+
+    def _stored(self, name: str) -> Tensor:
+        """Map a tensor as it is stored."""
+        file = self._file_of[name]
+        path = self.folder / file
+        with _damage(path):  # the index may name a file that does not hold it
+            if file not in self._headers:
+                self._headers[file] = header_of(path)
+            header, begin = self._headers[file]
+            return mapped_tensor(path, header[name], begin)
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """One tensor by its Hugging Face name, as stored, checked against `shape`."""
         if name not in self._file_of:
             raise InputError(f"The checkpoint has no tensor {name}.", f"Folder: {self.folder}", "Is it a whole model?")
-        file = self._open(self._file_of[name])
-        with _damage(self.folder / self._file_of[name]):  # the index may name a file that does not hold it
-            stored: Tensor = file.get_tensor(name)
+        stored = self._stored(name)
         if stored.dtype == torch.uint8 or self._state_name(name) is not None:  # saved by bitsandbytes in 4 bits
             from stilnovo.model.quantize import decode_four_bit
 
@@ -158,7 +168,7 @@ class SafetensorsReader:
             state = self._four_bit_state(name)
             if not FourBitKind.of(state).taken_as(scheme):
                 return None
-            packed = self._open(self._file_of[name]).get_tensor(name)
+            packed = self._stored(name)
             _check_shape(tuple(state.shape), name, shape, self.folder)
             return FourBitLinear.of_state(packed.view(torch.uint8), state)
 
@@ -180,9 +190,7 @@ class SafetensorsReader:
     def _four_bit_state(self, name: str) -> Any:
         from stilnovo.model.four_bit import bitsandbytes_functional
 
-        parts = {
-            key: self._open(file).get_tensor(key) for key, file in self._file_of.items() if key.startswith(f"{name}.")
-        }
+        parts = {key: self._stored(key) for key in self._file_of if key.startswith(f"{name}.")}
         return bitsandbytes_functional().QuantState.from_dict(parts, device=torch.device("cpu"))
 
     def _four_bit_damage(self, name: str) -> AbstractContextManager[None]:
