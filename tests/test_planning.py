@@ -122,7 +122,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_loaded(
     described: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stilnovo.train.preparation.budget_of", lambda _device: Budget(10_000, 10_000, 0, 0))
-    monkeypatch.setattr("stilnovo.train.run._open", lambda _recipe: pytest.fail("loaded"))
+    monkeypatch.setattr("stilnovo.train.run.open_llama", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(InputError, match="does not fit"):
         TrainingRun(described, tmp_path / "run")
 

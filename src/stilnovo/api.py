@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from stilnovo import dist, hub
 from stilnovo.benchmarks.protocol import Protocol, differences, find_protocol
-from stilnovo.benchmarks.task import Draw, Selection
+from stilnovo.benchmarks.task import Draw, Generation, Selection
 from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
 from stilnovo.compare.paired import Comparison, compare
 from stilnovo.errors import InputError, check_types
 from stilnovo.forgetting.guard import Guard, guard_callback
 from stilnovo.generate.generator import Generator, open_engine, sample_answers
 from stilnovo.generate.sampling import Sampling
-from stilnovo.model import load
+from stilnovo.model import budget, load
 from stilnovo.model.llama import Llama
+from stilnovo.plan.account import SCORED_TOKENS, Command, ModelUse
 from stilnovo.recipe import Recipe
 from stilnovo.recipe import load as load_recipe
 from stilnovo.runlog import cache_folder
@@ -186,7 +187,7 @@ def evaluate_model(
     """Score a model on benchmarks and held-out text; everything given is checked before the model is loaded.
 
     Args:
-        spec: The model; a name alone is opened with the protocol's quantization.
+        spec: The model; a name alone is opened with the protocol's quantization (`evaluation_spec`).
         tasks: Benchmarks or task files (YAML, Python), or one; default: the protocol's, or our samples unless `texts` are given.
         texts: Files or folders of held-out text, or one, for bits per byte.
         draw: How many items and documents, the seed, and the protocol.
@@ -206,7 +207,11 @@ def evaluate_model(
     check_types(ModelSpec, Path, str, spec=spec)
     check_types(Sequence, Path, type(None), tasks=tasks, texts=texts)
     protocol = find_protocol(draw.protocol)
-    spec = spec if isinstance(spec, ModelSpec) else spec_of(str(spec), None, protocol.quantization)
+    spec = (
+        spec
+        if isinstance(spec, ModelSpec)
+        else evaluation_spec(str(spec), None, None, protocol=protocol.name, note=note)
+    )
     texts = [texts] if isinstance(texts, Path | str) else texts or ()
     named = tasks if tasks is not None else () if texts else protocol.tasks or SAMPLES
     names = [str(named)] if isinstance(named, Path | str) else [*map(str, named)]
@@ -220,6 +225,7 @@ def evaluate_model(
     checkpoint = load.ModelCheckpoint(spec)
     for selection in selections:
         check_room(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
+    budget.admit(scoring_use("evaluate", checkpoint, selections), spec)
     settings = {
         "shots": shots, "tasks": [selection.task.name for selection in selections], "split": split, "limit": draw.limit,
         "data_dir": str(data_dir) if data_dir else None, "seed": draw.seed, "text": [str(path) for path in texts],
@@ -231,6 +237,33 @@ def evaluate_model(
         result = _scored(checkpoint, protocol, selections, documents, settings, answers, note, progress)
     dist.stop()
     return result
+
+
+def evaluation_spec(
+    model: str, adapter: Path | None, quantization: str | None, device: str = "auto", *, protocol: str = "stilnovo",
+    note: Note = _silent,
+) -> ModelSpec:  # fmt: skip
+    """The model as an evaluation opens it; `note` receives why in this quantization, where none was given.
+
+    That is the given one, else the protocol's own, else that of the adapter's training, else none where that fits in memory.
+    """
+    asked = find_protocol(protocol).scheme(quantization)
+    given = ModelSpec(model, adapter, asked or "none", device)  # type: ignore[arg-type]  # checked there
+    spec, why = budget.fitting_spec("evaluate", given, None if asked is None else given.quantization, SCORED_TOKENS)
+    if why:
+        note(why)
+    return spec
+
+
+def scoring_use(command: Command, checkpoint: load.ModelCheckpoint, selections: Sequence[Selection]) -> ModelUse:
+    """What scoring does with a model: passes of the usual size; written answers keep twice as many tokens at once."""
+    writes = any(isinstance(item, Generation) for selection in selections for item in selection.items)
+    headers = {item.header for selection in selections for item in selection.items}
+    most = max((len(checkpoint.tokenizer.encode(header)) for header in headers if header), default=0)
+    tokens = 2 * SCORED_TOKENS if writes else SCORED_TOKENS
+    device = load.choose_device(checkpoint.spec.device)
+    cached = max(tokens if writes else 0, min(most, checkpoint.config.max_positions))
+    return budget.use_of(command, checkpoint.spec, checkpoint.config, device, tokens, cached)
 
 
 def _scored(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -51,6 +53,21 @@ def training_recipe(adapter: Path) -> Recipe | None:
     return load(path) if path.is_file() else None
 
 
+def trained_scheme(adapter: Path) -> Scheme | None:
+    """The quantization of the base in an adapter's training, by its run or by the base that it names; None where neither says.
+
+    Raises:
+        InputError: when the run's recipe cannot be read.
+    """
+    if recipe := training_recipe(adapter):
+        return recipe.model.quantization
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # what is wrong with it is told where it is opened
+        named = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        if "bnb-4bit" in str(named.get("base_model_name_or_path")):  # as Unsloth names its 4-bit bases
+            return "nf4"
+    return None
+
+
 def spec_of(
     model: str, adapter: Path | None, quantization: str | None, device: str = "auto", default: Scheme = "nf4"
 ) -> ModelSpec:
@@ -59,6 +76,6 @@ def spec_of(
     Raises:
         InputError: when the quantization does not exist, or the adapter's recipe cannot be read.
     """
-    recipe = training_recipe(adapter) if adapter is not None and quantization is None else None
-    scheme = quantization or (recipe.model.quantization if recipe else default)
+    trained = trained_scheme(adapter) if adapter is not None and quantization is None else None
+    scheme = quantization or trained or default
     return ModelSpec(model, adapter, scheme, device)  # type: ignore[arg-type]  # checked there

@@ -37,7 +37,7 @@ class Protocol:
 
     Attributes:
         name: As typed after `--protocol`.
-        quantization: Of the weights, unless asked otherwise.
+        quantization: Of the weights, unless asked otherwise (`scheme`).
         opening: Token before every prompt: `model` where the model has one, `none` never, `always` also where the model
             has none (its end-of-text token then).
         share: Of the items of a task that lm-evaluation-harness has; None for all.
@@ -61,6 +61,10 @@ class Protocol:
         changed = copy.copy(tokenizer)
         changed.bos_id = None if self.opening == "none" else tokenizer.end_of_text_id
         return changed
+
+    def scheme(self, given: str | None) -> str | None:
+        """The quantization that is asked for; None where the default protocol leaves it to the adapter and to what fits."""
+        return given or (None if self.name == "stilnovo" else self.quantization)
 
     def task(self, task: Task) -> Task:
         """Get the task in this protocol's version."""

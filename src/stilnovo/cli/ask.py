@@ -53,7 +53,9 @@ def ask(
     with store:
         if is_sample:
             note("Your library is empty: the built-in sample answers. Add works with: stilnovo library add FILE …")
-        writer = writer_of(model, adapter, quantization, server, server_model, server_context, device, system=system)
+        writer = writer_of(
+            model, adapter, quantization, server, server_model, server_context, device, command="ask", system=system
+        )
         answer = answer_from(store, question, writer, limit, mode, system)
         for notice in answer.notices:
             note(notice.text)

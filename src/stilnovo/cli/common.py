@@ -19,6 +19,7 @@ from stilnovo.errors import InputError, reported
 
 if TYPE_CHECKING:
     from stilnovo.chat.writing import AnswerWriter
+    from stilnovo.plan.account import Command
 
 ADVANCED, BENCHMARKS, CLEANING, PROBES = "Advanced", "Benchmarks", "Cleaning", "What is measured"
 SAMPLING, SEARCH, SERVER = "Sampling", "Search by meaning", "External server"
@@ -37,12 +38,19 @@ FrozenAdapter = Annotated[
     typer.Option(metavar="DIR", help="Frozen LoRA adapter of an earlier stage, on which the new one is learnt."),
 ]
 _QUANTIZATION = "nf4, fp4, int8, int4 or none"
-Quantization = Annotated[str, typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION}.")]
 OptionalQuantization = Annotated[
     str | None, typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION} (default: the recipe's).")
 ]
 ProtocolQuantization = Annotated[
-    str | None, typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION} (default: the protocol's; of `stilnovo` none).")
+    str | None,
+    typer.Option(
+        metavar="SCHEME",
+        help=f"{_QUANTIZATION}; default: the protocol's, else as in the adapter's training, else none or what fits.",
+    ),
+]
+ScoringQuantization = Annotated[
+    str | None,
+    typer.Option(metavar="SCHEME", help=f"{_QUANTIZATION}; default: as in the adapters' training."),
 ]
 AdapterQuantization = Annotated[
     str | None,
@@ -197,6 +205,7 @@ def writer_of(
     server_context: int | None,
     device: str = "auto",
     *,
+    command: Command = "chat",
     system: str = "",
     new_tokens: int = 1,
 ) -> AnswerWriter | None:
@@ -223,7 +232,7 @@ def writer_of(
     from stilnovo.spec import spec_of
     from stilnovo.text.template import Message
 
-    engine = open_engine(spec_of(model, adapter, quantization, device))
+    engine = open_engine(spec_of(model, adapter, quantization, device), command)
     engine.check_opening([Message("system", system), Message("user", "")], new_tokens)
     return engine
 
@@ -263,8 +272,10 @@ def emit(result: dict[str, Any], as_json: bool) -> None:
 def memory_message(error: BaseException) -> str:
     """What a person reads when memory ran out: what was asked for, what the account of the model was, and what helps."""
     said = (str(error).strip() or "no details").splitlines()[0][:200]
+    budget = sys.modules.get("stilnovo.model.budget")  # where a model was opened
+    account = f"{budget.opened()}\n" if budget is not None and budget.opened() else ""
     return (
-        f"The machine ran out of memory.\n{said}\n"
+        f"The machine ran out of memory.\n{account}{said}\n"
         "`stilnovo plan` shows what each command needs: use --quantization nf4, a smaller model, or close other programs."
     )
 

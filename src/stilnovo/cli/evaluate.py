@@ -78,14 +78,12 @@ def evaluate(
     if tasks == "list":
         return _list_tasks(as_json)
     from stilnovo import api, dist
-    from stilnovo.benchmarks.protocol import find_protocol
     from stilnovo.folderlock import locked
     from stilnovo.progress import Progress
     from stilnovo.report.evaluation import evaluation_page, evaluation_text
     from stilnovo.runlog import write_atomic
-    from stilnovo.spec import spec_of
 
-    spec = spec_of(model, adapter, quantization or find_protocol(protocol).quantization, device)
+    spec = api.evaluation_spec(model, adapter, quantization, device, protocol=protocol, note=note)
     files = [str(path) for path in task_file or []]
     names = None if tasks is None and not files else [*(tasks.split(",") if tasks is not None else []), *files]
     folder = out or Path("runs") / f"evaluate-{Path(model).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"

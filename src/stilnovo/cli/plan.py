@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
-from stilnovo.cli.common import ADVANCED, AsJson, FrozenAdapter, RecipeName, emit
+from stilnovo.cli.common import ADVANCED, AdapterQuantization, AsJson, FrozenAdapter, RecipeName, emit
+from stilnovo.cli.plan_tables import Planned, gib, plan_command, print_commands, print_plan
 from stilnovo.data.corpora import tokens_of
 from stilnovo.errors import InputError
 from stilnovo.hub import UnknownModel
 from stilnovo.plan import cards
+from stilnovo.plan.account import COMMANDS, Command
 from stilnovo.plan.adapter import frozen_ranks
-from stilnovo.plan.choice import Budget, Plan, best, leanest, longest, wishes_of
+from stilnovo.plan.choice import HOST_RESERVE, Budget, Plan, best, leanest, longest, wishes_of
 from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import HeadKind
 from stilnovo.plan.model_shape import known_config
@@ -36,6 +38,13 @@ def plan(
     ] = "anita",
     vram: Annotated[str, typer.Option(metavar="SIZE", help="GPU memory.")] = "8GB",
     ram: Annotated[str, typer.Option(metavar="SIZE", help="Host memory.")] = "32GB",
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="cuda (a GPU of --vram) or cpu (a processor, with --ram alone).")
+    ] = "cuda",
+    command: Annotated[
+        str, typer.Option(metavar="NAME", help="Only the memory of this command: evaluate, generate, chat, serve, …")
+    ] = "train",
+    quantization: AdapterQuantization = None,
     tokens: Annotated[int | None, typer.Option(help="Tokens per forward pass (default: the recipe's).")] = None,
     card: Annotated[str, typer.Option(metavar="NAME", help="GPU for the time estimate.")] = "rtx-4060",
     epoch_tokens: Annotated[
@@ -47,7 +56,9 @@ def plan(
     adapter: FrozenAdapter = None,
     adapter_rank: Annotated[
         int | None,
-        typer.Option(min=1, help="Rank of a frozen adapter on all projections, where none exists yet."),
+        typer.Option(
+            min=1, help="Rank of a frozen adapter on all projections, where none exists yet.", rich_help_panel=ADVANCED
+        ),
     ] = None,
     as_json: AsJson = False,
     shape: Annotated[
@@ -93,46 +104,128 @@ def plan(
     if days is not None and days <= 0:
         raise InputError("Days must be more than 0.", f"Found: {days:g}.")
     reads = None if shape else _context(model, config, document)  # a shape alone has no context
-    speeds = cards.measured(measured) if measured else cards.named(card)
-    budget = Budget(cards.bytes_of(vram), cards.bytes_of(ram))
+    on_card, budget = _memory(device, vram, ram)
+    speeds = cards.CPU if not on_card else cards.measured(measured) if measured else cards.named(card)
+    planned = Planned(
+        model=None if shape else model,
+        config=config,
+        scheme=quantization,
+        adapter=adapter,
+        budget=budget,
+        on_card=on_card,
+    )
+    if (name := _command(command)) != "train":
+        return emit(plan_command(planned, name) if name else _compare(), as_json)
     wishes = wishes_of(chosen.train, head, document)  # type: ignore[arg-type]
-    # A card without bf16 computes in fp16: as wide.
-    run = Run(
-        config=config, lora=adapter_of(chosen.lora, config.layers), scheme=chosen.model.quantization, tokens=length,
-        value_bytes=2, frozen=_frozen(adapter, adapter_rank, chosen, config),
-    )  # fmt: skip
+    run = _run(planned, chosen, length, _frozen(adapter, adapter_rank, chosen, config))
     reach = longest(run, budget, speeds, wishes)
     setting = best(run, budget, speeds, wishes)
+    memory = f"{vram} of GPU and {ram} of host memory" if on_card else f"{ram} of memory, on a processor"
     if setting is None:
-        raise _too_large(run, budget, f"{vram} of GPU and {ram} of host memory", reach)
+        raise _too_large(run, budget, memory, reach, speeds)
     # The levers are those that the training will choose; what its objective computes beside is forecast with them.
     objective = objective_of(chosen)
     asked, filled = objective.cost(learnt), objective.document_tokens(length) or length
     documents = document or min(filled, reads or filled)
     setting = replace(setting, speed=speed(run, setting.levers, speeds, documents, asked))
     print(
-        f"{shape or model}, {chosen.model.quantization}, r = {run.lora.r}: one pass of {length:,} tokens on {vram} "
-        f"(allocator {_gib(budget.allocator)}), host {ram}\n"
+        f"{shape or model}, {run.scheme}, r = {run.lora.r}: one pass of {length:,} tokens in {memory} "
+        f"({gib(budget.allocator)} for the step)\n"
     )
-    _table(setting, budget)
-    rate, accumulation = length / setting.speed.seconds, chosen.train.accumulation
-    print(
-        f"\n{_speed_text(setting, speeds)}\n{_beside(asked)}{epoch.text(rate)}\n"
-        f"{_room(rate, length, accumulation, days, epoch.tokens)}Longest context that fits: {reach:,} tokens"
-        f"{f'; the model reads {reads:,} at once' if reads and reads < reach else ''}."
-    )
+    print_plan(setting, budget)
+    forecast = _Forecast(setting, speeds if on_card else None, epoch, chosen.train.accumulation, days)
+    print(f"\n{forecast.text(_beside(asked))}{_context_text(reach, reads)}")
     emit(
         {
-            "tokens": length, "longest_context_tokens": reach, "peak_bytes": setting.peak, "host_bytes": setting.ledger.host,
+            "tokens": length, "longest_context_tokens": min(reach, reads or reach), "longest_pass_tokens": reach,
+            "peak_bytes": setting.peak, "load_bytes": setting.load, "host_bytes": setting.ledger.host,
             "budget_bytes": budget.allocator, "flops_per_token": setting.speed.flops_per_token, "times_n": setting.speed.times_n,
-            "tokens_per_second": rate, "measured": speeds.measured, "epoch_tokens": epoch.tokens, "epoch_tokens_source": epoch.source,
-            "hours_per_epoch": epoch.tokens / rate / 3600, "seconds_per_step": length * accumulation / rate,
-            "days": days, "steps_in_days": None if days is None else _steps(rate, length, accumulation, days),
+            "measured": speeds.measured, **forecast.figures(),
             "items": [{"name": item.name, "place": item.place, "bytes": item.size, "note": item.note} for item in setting.ledger.items],
             "moments": setting.ledger.moments, "levers": asdict(setting.levers), "objective": asdict(asked),
+            "commands": print_commands(planned),
         },
         as_json,
     )  # fmt: skip
+
+
+def _memory(device: str, vram: str, ram: str) -> tuple[bool, Budget]:
+    """Whether a card is planned for, and the memory that there is."""
+    if device not in ("cuda", "cpu"):
+        raise InputError(f"A plan has no device {device!r}.", next="Choose --device cuda or --device cpu.")
+    host = cards.bytes_of(ram)
+    if device == "cuda":
+        return True, Budget(cards.bytes_of(vram), host)
+    room = max(0, host - HOST_RESERVE)
+    return False, Budget(room, room, context=0, reserve=0)
+
+
+def _command(name: str) -> Command | None:
+    """The command that is planned; None for `compare`, which opens no model."""
+    if name in COMMANDS:
+        return name
+    if name == "compare":
+        return None
+    raise InputError(f"No plan is made for {name!r}.", next=f"Choose {', '.join(COMMANDS)}.")
+
+
+def _compare() -> dict[str, Any]:
+    print("`stilnovo compare` opens no model: it reads two results.")
+    return {"command": "compare", "card_bytes": 0, "host_bytes": 0, "fits": True}
+
+
+def _run(planned: Planned, recipe: Recipe, tokens: int, frozen: tuple[tuple[int, ...], ...]) -> Run:
+    use = planned.use("train")
+    return Run(
+        config=planned.config, lora=adapter_of(recipe.lora, planned.config.layers),
+        scheme=planned.scheme or recipe.model.quantization, tokens=tokens, value_bytes=use.value_bytes,
+        table_bytes=use.table_bytes, mapped=use.mapped, flash=planned.on_card, frozen=frozen,
+    )  # fmt: skip
+
+
+def _context_text(reach: int, reads: int | None) -> str:
+    """What fits at once, and what of it a single document may have."""
+    if reads is None or reads >= reach:
+        return f"Longest context that fits: {reach:,} tokens."
+    return f"Longest context that fits: {reads:,} tokens; the model reads {reads:,} at once, and a pass may hold {reach:,}."
+
+
+@dataclass(frozen=True)
+class _Forecast:
+    """Time of a training; without a card's speeds only its arithmetic is known."""
+
+    setting: Plan
+    speeds: cards.Card | None
+    epoch: _Epoch
+    accumulation: int
+    days: float | None
+
+    @property
+    def rate(self) -> float | None:
+        """Tokens a second; None where the speed is not known."""
+        return None if self.speeds is None else self.setting.run.tokens / self.setting.speed.seconds
+
+    def text(self, beside: str) -> str:
+        """Say it in lines; `beside` is what the objective computes besides."""
+        tokens = self.setting.run.tokens
+        if self.rate is None or self.speeds is None:
+            speed = self.setting.speed
+            return (
+                f"{speed.flops_per_token / 1e9:.1f} GFLOP a token ({speed.times_n:.2f} N). No forecast of time on a processor: "
+                f"the first steps of a training say it.\n{beside}"
+            )
+        room = _room(self.rate, tokens, self.accumulation, self.days, self.epoch.tokens)
+        return f"{_speed_text(self.setting, self.speeds)}\n{beside}{self.epoch.text(self.rate)}\n{room}"
+
+    def figures(self) -> dict[str, Any]:
+        """The same as plain data."""
+        tokens, rate, days = self.setting.run.tokens, self.rate, self.days
+        return {
+            "tokens_per_second": rate, "epoch_tokens": self.epoch.tokens, "epoch_tokens_source": self.epoch.source,
+            "hours_per_epoch": None if rate is None else self.epoch.tokens / rate / 3600,
+            "seconds_per_step": None if rate is None else tokens * self.accumulation / rate, "days": days,
+            "steps_in_days": None if days is None or rate is None else _steps(rate, tokens, self.accumulation, days),
+        }  # fmt: skip
 
 
 def _planned_recipe(name: str) -> Recipe:
@@ -242,64 +335,17 @@ def _shape(model: str, shape: str | None) -> LlamaConfig:
         ) from error
 
 
-def _too_large(run: Run, budget: Budget, memory: str, reach: int) -> InputError:
-    lean, least = (leanest(asked, cards.CARDS[cards.DEFAULT]) for asked in (run, replace(run, tokens=1)))
+def _too_large(run: Run, budget: Budget, memory: str, reach: int, speeds: cards.Card) -> InputError:
+    lean, least = (leanest(asked, speeds) for asked in (run, replace(run, tokens=1)))
+    if not run.flash:
+        return InputError(
+            f"{run.tokens:,} tokens in one pass do not fit in {memory}.",
+            f"The leanest plan needs {gib(max(lean.peak, lean.load))} of {gib(budget.allocator)} ({gib(least.peak)} before any token).",
+            f"At most {reach:,} tokens fit; or give more memory." if reach else "Nothing fits: use a smaller model.",
+        )
     return InputError(
         f"{run.tokens:,} tokens in one pass do not fit in {memory}.",
-        f"The leanest plan needs {_gib(lean.peak)} of {_gib(budget.allocator)} on the GPU ({_gib(least.peak)} before any token) "
-        f"and {_gib(lean.ledger.host)} of {_gib(budget.host_room)} on the host.",
+        f"The leanest plan needs {gib(lean.peak)} of {gib(budget.allocator)} on the GPU ({gib(least.peak)} before any token) "
+        f"and {gib(lean.ledger.host)} of {gib(budget.host_room)} on the host.",
         f"At most {reach:,} tokens fit; or give more memory." if reach else "Nothing fits: use a larger GPU.",
     )
-
-
-def _table(setting: Plan, budget: Budget) -> None:
-    totals = {
-        "card": [
-            ("fragmentation", setting.fragmentation, "3 % of what is allocated and freed"),
-            ("= peak of the allocator", setting.peak, f"of {_size(budget.allocator)}"),
-            ("CUDA context, libraries", budget.context, "outside the allocator"),
-        ],
-        "host": [("= host", setting.ledger.host, f"of {_size(budget.host_room)}; 3 GiB left for the system")],
-    }
-    for place, title in (("card", "GPU memory"), ("host", "Host memory")):
-        if items := [(item.name, item.size, item.note) for item in setting.ledger.items if item.place == place]:
-            print(f"{title}:")
-            for name, size, why in items + totals[place]:
-                print(f"  {name:<28}{_size(size):>14}  {why}")
-    moments = sorted(((size, name) for name, size in setting.ledger.moments.items()), reverse=True)
-    others = [f"{name} {_size(size)}" for size, name in moments if name != setting.ledger.moment]
-    print("  other moments: " + ", ".join(others))
-    for name, value, why in _levers(setting):
-        print(f"  {name:<20}{value:<26}{why}")
-
-
-def _levers(setting: Plan) -> list[tuple[str, str, str]]:
-    """(lever, its setting, why) in plain words."""
-    levers, layers = setting.levers, setting.run.config.layers
-    counts = {name: levers.layers.count(name) for name in dict.fromkeys(levers.layers)}
-    saved = ", ".join(f"{count} {name}" for name, count in counts.items())
-    again = [name for name in ("attention", "recompute") if name in counts]
-    streamed = levers.streamed_layers
-    return [
-        ("lever", "setting", "why"),
-        ("layers", saved, "nothing is computed twice" if not again else "recomputed in backward, to save memory"),
-        ("saved inputs", levers.inputs, "they leave while the layer computes" if levers.inputs == "host" else "there is room"),
-        ("frozen layers", f"{layers - streamed} here, {streamed} streamed",
-         "all fit" if not streamed else f"{levers.slots} slots; the next comes while one computes"),
-        ("embedding", levers.embedding, "looked up on the host, rows sent" if levers.embedding == "host" else "there is room"),
-        ("head", levers.head, {"dense": "there is room", "streamed": "comes tile by tile, exact"}.get(
-            levers.head, "another matrix: the loss is that of the model with this head")),
-        ("tile", "whole stream" if levers.tile is None else f"{levers.tile:,} tokens", "token-wise parts at once"),
-        ("attention groups", str(levers.attention_groups),
-         "all heads at once" if levers.attention_groups == 1 else "backward one group of heads at a time"),
-        ("optimizer", f"{levers.optimizer}, {levers.optimizer_place}",
-         "there is room" if levers.optimizer_place == "card" else "masters and moments on the host"),
-    ]  # fmt: skip
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB"
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**20:,.1f} MiB"

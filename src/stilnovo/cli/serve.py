@@ -93,7 +93,9 @@ def serve(
         waiting=waiting,
     )
     check_address(settings)
-    writer = writer_of(model, adapter, quantization, server, server_model, server_context, device, system=prompt)
+    writer = writer_of(
+        model, adapter, quantization, server, server_model, server_context, device, command="serve", system=prompt
+    )
     with Library.open(settings.library) as store:
         for path in library_texts() if sample else []:
             store.add(read(path))

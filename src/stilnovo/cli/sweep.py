@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,7 @@ from stilnovo.cli.common import (
     Model,
     NoCache,
     Out,
-    Quantization,
+    ScoringQuantization,
     Seed,
     Split,
     emit,
@@ -29,7 +30,7 @@ from stilnovo.cli.common import (
 from stilnovo.errors import InputError
 from stilnovo.folderlock import locked
 from stilnovo.progress import Progress
-from stilnovo.spec import ModelSpec, spec_of
+from stilnovo.spec import ModelSpec
 
 if TYPE_CHECKING:
     from stilnovo.benchmarks.task import Selection
@@ -53,7 +54,7 @@ def sweep(
         ),
     ],
     model: Model = "smollm2",
-    quantization: Quantization = "none",
+    quantization: ScoringQuantization = None,
     scales: Annotated[
         str, typer.Option(metavar="LIST", help="Adapter scales from 0 to 1.25; 0 is the base.")
     ] = "0,0.25,0.5,0.75,1",
@@ -130,7 +131,7 @@ def sweep(
     from stilnovo.scoring.evaluate import expectation
     from stilnovo.scoring.perplexity import held_out_texts
 
-    spec, conditions = spec_of(model, None, quantization, device), find_protocol("stilnovo")  # all is checked first
+    conditions = find_protocol("stilnovo")  # all is checked first
     paths, texts = _named(adapter, "--adapter"), _named(protect or [], "--protect")
     settings = _scalings(scales, lines)
     wanted, hashes = _wanted(save, paths), _hashes(paths)
@@ -141,7 +142,7 @@ def sweep(
     own = held_out_texts(held_out, api.Draw(documents, seed))
     protected = {name: held_out_texts([path], api.Draw(documents, seed)) for name, path in texts.items()}
     talks, left_out = choose_conversations(chat, api.Draw(conversations, seed)) if chat else ([], [])
-    checkpoint = _opened(spec, paths, selections)
+    checkpoint = _opened(_spec(model, quantization, device, paths), paths, selections)
     tokenizer, reads = conditions.tokenizer(checkpoint.tokenizer), checkpoint.config.max_positions
     for line in [*left_out, *(expectation(selection) for selection in selections)]:
         note(line)
@@ -161,7 +162,7 @@ def sweep(
             )  # fmt: skip
         tradeoff = weigh(sweep_result, tolerance)
         given = {
-            "model": model, "quantization": quantization, "held_out": [str(path) for path in held_out],
+            "model": model, "quantization": checkpoint.spec.quantization, "held_out": [str(path) for path in held_out],
             "adapters": {name: str(path) for name, path in paths.items()}, "chat": str(chat) if chat else None,
             "data_dir": str(data_dir) if data_dir else None, "seed": seed,
         }  # fmt: skip
@@ -171,6 +172,22 @@ def sweep(
             _save(tradeoff, wanted, paths, llama, model)
     print(f"Report: {out / 'report.html'}")
     emit(result, as_json)
+
+
+def _spec(model: str, quantization: str | None, device: str, adapters: dict[str, Path]) -> ModelSpec:
+    """The base as the adapters were trained on it, unless a quantization is given; where their trainings differ, none."""
+    from stilnovo import api
+    from stilnovo.spec import trained_scheme
+
+    trained = {name: trained_scheme(path) for name, path in adapters.items()}
+    known = {scheme for scheme in trained.values() if scheme}
+    spec = api.evaluation_spec(
+        model, None, quantization or (known.pop() if len(known) == 1 else None), device, note=note
+    )
+    for name, scheme in trained.items():
+        if scheme and scheme != spec.quantization:
+            note(f"{name} was trained on the base in {scheme}, and is used on it in {spec.quantization}.")
+    return spec
 
 
 def _hashes(adapters: dict[str, Path]) -> dict[str, str]:
@@ -185,8 +202,11 @@ def _hashes(adapters: dict[str, Path]) -> dict[str, str]:
 
 def _opened(spec: ModelSpec, adapters: dict[str, Path], selections: list[Selection]) -> ModelCheckpoint:
     """Open the model without its weights, and check adapters and tasks against it."""
+    from stilnovo import api
+    from stilnovo.model.budget import admit
     from stilnovo.model.load import ModelCheckpoint
     from stilnovo.model.lora import stored
+    from stilnovo.plan.adapter import adapter_values
     from stilnovo.scoring.written import check_room
 
     checkpoint = ModelCheckpoint(spec)
@@ -194,6 +214,8 @@ def _opened(spec: ModelSpec, adapters: dict[str, Path], selections: list[Selecti
         stored(path, checkpoint.config, weights=False)
     for selection in selections:
         check_room(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
+    largest = max((adapter_values(path, checkpoint.config) for path in adapters.values()), default=0)
+    admit(replace(api.scoring_use("sweep", checkpoint, selections), adapter=largest), spec)
     return checkpoint
 
 

@@ -35,6 +35,7 @@ from stilnovo.errors import InputError
 from stilnovo.export.folder import companions
 from stilnovo.hub import find_model
 from stilnovo.model import lora
+from stilnovo.model.budget import admit, use_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import ModelCheckpoint, frozen_projection
 from stilnovo.model.weights import WeightReader
@@ -106,6 +107,8 @@ def export_model(
     if shard_bytes < 1:
         raise InputError("A weight file needs a size.", f"Found: {shard_bytes} bytes.", "Such as 5 gigabytes.")
     checkpoint = ModelCheckpoint(replace(spec, device="cpu"))
+    device = torch.device("cpu")
+    admit(use_of("export", checkpoint.spec, checkpoint.config, device, tokens=1), checkpoint.spec)
     files, reader, tokenizer = find_model(spec.model), checkpoint.reader, checkpoint.tokenizer
     shell, shapes = _shell(reader.config)
     if spec.adapter is not None:

@@ -17,10 +17,12 @@ from stilnovo.errors import InputError
 from stilnovo.generate.decoder import Decoder, projection_weights
 from stilnovo.generate.kv_cache import KVCache
 from stilnovo.generate.sampling import Sampling, stop_at
+from stilnovo.model.budget import writing_room
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import ModelCheckpoint, choose_device, open_model
-from stilnovo.model.processor import SMALL_BYTES, CpuProducts, cpu_products
+from stilnovo.model.processor import CpuProducts, cpu_products
 from stilnovo.model.quantize import FrozenLinear
+from stilnovo.plan.account import SMALL_BYTES, Command, ModelUse
 from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
@@ -112,13 +114,16 @@ class Generator:
     Args:
         model: The model, or where it comes from.
         tokenizer: Its tokenizer.
-        products: How a CPU computes; None: what `STILNOVO_CPU` says, else the fastest way (`stilnovo.model.processor`).
+        products: How a CPU computes; None: what `STILNOVO_CPU` says, else the fastest way (`stilnovo.model.processor`)
+            for which there is memory where the weights are read here.
+        command: For which the weights are read here, as its account of memory calls it.
     """
 
     def __init__(
-        self, model: Llama | ModelCheckpoint, tokenizer: Tokenizer, *, products: CpuProducts | None = None
-    ) -> None:
-        self._model, self.tokenizer, self._products = model, tokenizer, products
+        self, model: Llama | ModelCheckpoint, tokenizer: Tokenizer, *, products: CpuProducts | None = None,
+        command: Command = "generate",
+    ) -> None:  # fmt: skip
+        self._model, self.tokenizer, self._products, self._command = model, tokenizer, products, command
         self._decoder: Decoder | None = None
         self.context_tokens = model.config.max_positions
 
@@ -126,9 +131,16 @@ class Generator:
     def model(self) -> Llama:
         """The model, with its weights."""
         if isinstance(self._model, ModelCheckpoint):
-            with torch.inference_mode(False):  # whoever asks first: the weights are ordinary tensors
-                self._model, _ = open_model(self._model)
+            self.context_tokens = self._open(self._model, self.context_tokens).tokens
+        assert isinstance(self._model, Llama)
         return self._model
+
+    def _open(self, checkpoint: ModelCheckpoint, tokens: int, cached: int | None = None) -> ModelUse:
+        """Read the weights, if what is to be written fits in memory with them; see `stilnovo.model.budget.writing_room`."""
+        use, self._products = writing_room(checkpoint, self._command, tokens, cached, products=self._products)
+        with torch.inference_mode(False):  # whoever asks first: the weights are ordinary tensors
+            self._model, _ = open_model(checkpoint)
+        return use
 
     def load(self) -> Generator:
         """Read the weights now; returns itself."""
@@ -202,6 +214,8 @@ class Generator:
                 )
             text.left = min(text.left, room)
         longest = max(len(prompt) + text.left for prompt, text in zip(prompts, texts, strict=True))
+        if isinstance(self._model, ModelCheckpoint):
+            self._open(self._model, sum(map(len, prompts)), longest * len(texts))
         model = self.model
         writer, held = self._writer()
         with held:
@@ -260,8 +274,8 @@ def sample_answers(
     return [{"prompt": prompt, "answer": answer.text} for prompt, answer in zip(prompts, answers, strict=True)]
 
 
-def open_engine(spec: ModelSpec) -> Generator:
-    """Open a model for generation; its weights are read when they are first wanted.
+def open_engine(spec: ModelSpec, command: Command = "generate") -> Generator:
+    """Open a model for generation, for a command; its weights are read when they are first wanted.
 
     Raises:
         InputError: see `stilnovo.model.load.ModelCheckpoint`; also when `STILNOVO_CPU` asks for what the processor has not.
@@ -269,4 +283,4 @@ def open_engine(spec: ModelSpec) -> Generator:
     if choose_device(spec.device).type == "cpu":
         cpu_products()
     checkpoint = ModelCheckpoint(spec)
-    return Generator(checkpoint, checkpoint.tokenizer)
+    return Generator(checkpoint, checkpoint.tokenizer, command=command)

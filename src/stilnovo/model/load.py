@@ -13,7 +13,7 @@ import gc
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ from stilnovo.text import tokenizer as tokenizers
 from stilnovo.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
+#: Whether a weight of that name stays in host memory.
+OnHost = Callable[[str], bool]
 
 TABLE_BYTES = 2**28  # an embedding or head that would be larger in the model's type stays in its stored one on a CPU
 
@@ -92,14 +94,20 @@ def frozen_projection(
     return quantized_linear(weight, scheme)
 
 
-def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: torch.dtype, name: str = "model") -> Llama:
+def build(
+    reader: WeightReader, scheme: Scheme, device: torch.device, dtype: torch.dtype, name: str = "model",
+    on_host: OnHost | None = None,
+) -> Llama:  # fmt: skip
     """Build a model from a checkpoint: its projections from the kept base, or quantised as each is read.
 
     Embedding and head stay in their stored type on a CPU where that is narrower and they are large (`TABLE_BYTES`); those that a
     GGUF file quantises are kept in 16 bits.
-    `name` is what the user calls the model.
+
+    Args:
+        name: What the user calls the model.
+        on_host: Which weights, by name, stay in host memory: a card need not have room for them even while they are read.
     """
-    source = _Weights(reader, scheme, device, dtype)
+    source = _Weights(reader, scheme, device, dtype, on_host)
     kept = source.kept(name)
 
     def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -108,9 +116,11 @@ def build(reader: WeightReader, scheme: Scheme, device: torch.device, dtype: tor
         return kept.pop(name).weight if name in kept else source.table(name, shape)  # type: ignore[return-value]
 
     model = Llama(reader.config, tensor)
+    model.rotary.to(device)
     for weight, projection in source.taken(kept) if kept else source.quantized():
-        lora.replace_projection(model, weight.removesuffix(".weight"), projection)
-    return model.to(device).requires_grad_(False).eval()
+        # one after another: a card has one of them at a time beside those that stay there
+        lora.replace_projection(model, weight.removesuffix(".weight"), projection.to(source.place(weight)))
+    return model.requires_grad_(False).eval()
 
 
 class _Weights:
@@ -121,8 +131,10 @@ class _Weights:
         narrow: Types of the tables that are kept narrower than the model computes in, and must be made for that.
     """
 
-    def __init__(self, reader: WeightReader, scheme: Scheme, device: torch.device, dtype: torch.dtype) -> None:
-        self.reader, self.scheme, self.device, self.dtype = reader, scheme, device, dtype
+    def __init__(
+        self, reader: WeightReader, scheme: Scheme, device: torch.device, dtype: torch.dtype, on_host: OnHost | None
+    ) -> None:
+        self.reader, self.scheme, self.device, self.dtype, self._on_host = reader, scheme, device, dtype, on_host
         shapes = reader.config.weight_shapes()
         self.projections = {key: shape for key, shape in shapes.items() if key.endswith("_proj.weight")}
         self.tables = {
@@ -134,13 +146,17 @@ class _Weights:
             types = {key: reader.stored_dtype(key) for key in self.tables}
         self.narrow = {key: kind for key, kind in types.items() if kind.itemsize < dtype.itemsize}
 
+    def place(self, name: str) -> torch.device:
+        """Where a weight is kept."""
+        return torch.device("cpu") if self._on_host is not None and self._on_host(name) else self.device
+
     def table(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """An embedding, head or norm; large tables stay in a narrower stored type on a CPU."""
         if isinstance(self.reader, GGUFReader):
-            return self.reader.tensor(name, shape, self.narrow.get(name, self.dtype)).to(self.device)
+            return self.reader.tensor(name, shape, self.narrow.get(name, self.dtype)).to(self.place(name))
         stored = self.reader.tensor(name, shape)
         narrow = name in self.tables and self.device.type == "cpu" and stored.dtype.itemsize < self.dtype.itemsize
-        return stored if narrow else stored.to(device=self.device, dtype=self.dtype)
+        return stored if narrow else stored.to(device=self.place(name), dtype=self.dtype)
 
     def quantized(self) -> Iterator[tuple[str, FrozenLinear]]:
         """Every projection by the name of its weight, read and quantised one after another."""
@@ -173,10 +189,10 @@ class _Weights:
         yield from self.quantized()
 
     def taken(self, kept: dict[str, FrozenLinear]) -> Iterator[tuple[str, FrozenLinear]]:
-        """What is kept, out of its dictionary, on the device: a card's copies are made one after another."""
+        """What is kept, out of its dictionary, one after another."""
         while kept:
             name = next(iter(kept))
-            yield name, kept.pop(name).to(self.device)
+            yield name, kept.pop(name)
 
 
 def open_checkpoint(files: ModelFiles) -> tuple[WeightReader, Tokenizer]:
@@ -243,21 +259,23 @@ def open_model(model: ModelSpec | ModelCheckpoint, *, dtype: torch.dtype | None 
     return llama, tokenizer
 
 
-def open_llama(spec: ModelSpec, *, dtype: torch.dtype | None = None) -> Llama:
-    """Load a model as `open_model` does, without its tokenizer."""
+def open_llama(spec: ModelSpec, *, dtype: torch.dtype | None = None, on_host: OnHost | None = None) -> Llama:
+    """Load a model as `open_model` does, without its tokenizer; `on_host` as in `build`."""
     place = choose_device(spec.device)
     reader = _reader(find_model(spec.model))
     if spec.adapter is not None:
         lora.stored(spec.adapter, reader.config, weights=False)  # a wrong one is told before gigabytes are read
-    model = _placed(reader, spec, place, dtype)
+    model = _placed(reader, spec, place, dtype, on_host)
     del reader
     gguf_file.forget()
     gc.collect()  # as there
     return model
 
 
-def _placed(reader: WeightReader, spec: ModelSpec, place: torch.device, dtype: torch.dtype | None) -> Llama:
-    model = build(reader, spec.quantization, place, dtype or compute_dtype(place), spec.model)
+def _placed(
+    reader: WeightReader, spec: ModelSpec, place: torch.device, dtype: torch.dtype | None, on_host: OnHost | None = None
+) -> Llama:
+    model = build(reader, spec.quantization, place, dtype or compute_dtype(place), spec.model, on_host)
     if spec.adapter is not None:
         lora.load(model, spec.adapter)
     return model

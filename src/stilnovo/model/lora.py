@@ -75,11 +75,11 @@ class LoraLinear(nn.Module):
 
     def __init__(
         self, base: FrozenLinear, config: LoraConfig, generator: torch.Generator | None = None,
-        update: LowRank | None = None,
+        update: LowRank | None = None, device: torch.device | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.base, self.dropout, self.enabled = base, config.dropout, True
-        device = next(base.buffers()).device
+        device = device or next(base.buffers()).device
         if update is None:  # a new one
             # Kaiming-uniform with a = √5, i.e. uniform in ±1/√in, as PEFT starts A.
             bound = 1 / math.sqrt(base.in_features)
@@ -159,7 +159,9 @@ def attach(model: Llama, config: LoraConfig, seed: int = 42) -> None:
     for _, parent, name in _sites(model, config.first_layer):
         if name in config.projections:
             setattr(
-                parent, name, LoraLinear(getattr(parent, name), config, generator).train(model.training)
+                parent,
+                name,
+                LoraLinear(getattr(parent, name), config, generator, device=model.device).train(model.training),
             )  # no dropout at inference
 
 

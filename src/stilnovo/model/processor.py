@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from stilnovo.errors import InputError, did_you_mean
+from stilnovo.plan.account import SMALL_BYTES
 
 CpuProducts = Literal["fp16", "bf16", "int8", "fp32"]
 
 VARIABLE = "STILNOVO_CPU"
 WAYS = ("fp16", "bf16", "int8", "fp32")
-SMALL_BYTES = 2 * 2**30  # while a model writes, a copy in fp16 of this size may be kept
 #: Our names of instruction sets, by torch's; Linux calls them in /proc/cpuinfo as we do, AVX-512 and AMX excepted.
 _SETS = {
     "avx2": "avx2", "avx512_f": "avx512", "avx512_vnni": "avx512_vnni", "avx512_bf16": "avx512_bf16", "amx_bf16": "amx",

@@ -178,5 +178,12 @@ def frozen_ranks(folder: Path, model: LlamaConfig) -> tuple[tuple[int, ...], ...
     )
 
 
+def adapter_values(folder: Path, model: LlamaConfig) -> int:
+    """Values of an adapter on a model of this shape: r · (in + out) of each projection that has one."""
+    shapes = model.linear_shapes()
+    modules = read_adapter_config(folder).modules(model.layers)
+    return sum(module.r * sum(shapes[path.rpartition(".")[2]]) for path, module in modules.items())
+
+
 def _names(value: Any) -> str | tuple[str, ...]:
     return value if isinstance(value, str) else tuple(value)

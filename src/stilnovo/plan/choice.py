@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stilnovo.plan.cards import CPU, GIB, Card
-from stilnovo.plan.ledger import CONTEXT_BYTES, FRAGMENTATION, Ledger, Run, ledger
+from stilnovo.plan.ledger import CONTEXT_BYTES, FRAGMENTATION, Ledger, Run, ledger, load_bytes
 from stilnovo.plan.levers import HeadKind, LayerChoice, Levers, OptimizerChoice, all_layers, optimizer_kind
 from stilnovo.plan.speed import Speed, speed
 
@@ -37,6 +37,7 @@ class Budget:
     host: int
     context: int = CONTEXT_BYTES
     reserve: int = HOST_RESERVE
+    load: int | None = None  # of the card, while the model is opened; None: as later
 
     @property
     def allocator(self) -> int:
@@ -65,8 +66,13 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        """Bytes of the allocator at its fullest, blocks it cannot use included."""
+        """Bytes of the allocator at the step's fullest, blocks it cannot use included."""
         return self.ledger.peak + self.fragmentation
+
+    @property
+    def load(self) -> int:
+        """Bytes of the allocator while the model is opened."""
+        return load_bytes(self.run, self.levers)
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,9 @@ def plan_for(run: Run, levers: Levers, card: Card, document: int | None = None) 
 
 
 def fits(plan: Plan, budget: Budget) -> bool:
-    """Whether a plan fits both memories."""
-    return plan.peak <= budget.allocator and plan.ledger.host <= budget.host_room
+    """Whether a plan fits both memories, its load too."""
+    room = budget.allocator if budget.load is None else budget.load - budget.context
+    return plan.load <= room and plan.peak <= budget.allocator and plan.ledger.host <= budget.host_room
 
 
 def best(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None) -> Plan | None:
@@ -154,7 +161,7 @@ def longest(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None, 
 
 def leaner(plan: Plan, budget: Budget, card: Card, wishes: Wishes | None = None) -> Plan | None:
     """The next plan after an out-of-memory error: one that needs at least an eighth less of the card."""
-    cut = replace(budget, card=min(budget.card, plan.peak + budget.context) * 7 // 8)
+    cut = replace(budget, card=min(budget.card, plan.peak + budget.context) * 7 // 8, load=budget.load or budget.card)
     return best(plan.run, cut, card, wishes)
 
 
@@ -175,6 +182,11 @@ def _groups(run: Run) -> list[int]:
     return [count for count in (1, 2, 4, 8) if count <= kv and kv % count == 0]
 
 
+def _streams(run: Run) -> list[int]:
+    layers = run.config.layers
+    return sorted({0, layers // 4, layers // 2, 3 * layers // 4, layers})
+
+
 def _setting(
     run: Run, wishes: Wishes, choice: LayerChoice, streamed: int, head: HeadKind, embedding: str, place: str,
     inputs: str, tile: int | None, groups: int, prefetch: bool,
@@ -189,9 +201,8 @@ def _setting(
 
 
 def _settings(run: Run, wishes: Wishes) -> Iterator[Levers]:
-    layers = run.config.layers
     embeddings = ("card",) if run.config.tie_embeddings else ("card", "host")
-    streams = sorted({0, layers // 4, layers // 2, 3 * layers // 4, layers})
+    streams = _streams(run)
     tiles = (None,) if run.tokens <= TILE else (TILE, 2048)
     choices: tuple[LayerChoice, ...] = ("recompute",) if wishes.recompute else ("recompute", "attention")
     # Only these make sense together: inputs on the card want no prefetch, small parts only where the stream is long.
@@ -213,7 +224,7 @@ def _leanest(run: Run, wishes: Wishes, card: Card) -> Iterator[Levers]:
     # Streaming, and whatever else waits on the host, costs host memory, which may be the scarcer.
     embeddings = ("card",) if run.config.tie_embeddings else ("host", "card")
     for streamed, place, embedding, inputs, head in itertools.product(
-        (run.config.layers, 0), ("host", "card"), embeddings, ("host", "card"), reversed(_heads(run, wishes))
+        reversed(_streams(run)), ("host", "card"), embeddings, ("host", "card"), reversed(_heads(run, wishes))
     ):
         yield _setting(
             run, wishes, "recompute", streamed, head, embedding, place, inputs, 2048, _groups(run)[-1], prefetch=False

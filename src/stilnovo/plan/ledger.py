@@ -27,6 +27,8 @@ from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig, lora_param
 
 OPTIMIZER_BLOCK = 256  # values that share a scale in 8-bit optimizer states
 CONTEXT_BYTES = 512 * 2**20  # what a CUDA context and the libraries' workspaces take outside torch's allocator
+HEAD_TILE_BYTES = 2**26  # of a head that is kept narrower than the products, made wide at once
+MAPPED_AROUND = 2**16  # bytes that the kernel maps of a file around what is read
 FRAGMENTATION = 0.03  # of what comes and goes
 
 
@@ -38,6 +40,8 @@ class Run:
         tokens: T, the tokens of one forward pass, all documents together.
         value_bytes: Bytes of the type in which the step computes: 2 on cards and on a CPU that multiplies in bf16, else 4.
         weight_bytes: Bytes of the model's own type, in which tables, norms and plain projections are kept; None: the step's.
+        table_bytes: Bytes of a value of embedding and head, where they are kept in a narrower type.
+        mapped: Whether they are mapped from their file.
         flash: Whether attention is one kernel for all documents (its workspace is counted).
         frozen: Ranks of a frozen adapter under the one that learns, layer by layer, in the order of `PROJECTIONS`; empty: none.
     """
@@ -48,6 +52,8 @@ class Run:
     tokens: int = 2048
     value_bytes: int = 2
     weight_bytes: int | None = None
+    table_bytes: int | None = None
+    mapped: bool = False
     flash: bool = True
     frozen: tuple[tuple[int, ...], ...] = ()
 
@@ -111,6 +117,12 @@ def linear_bytes(rows: int, columns: int, scheme: str, value_bytes: int) -> int:
     return groups * BLOCK * (8 if scheme == "int8" else 4) // 8 + 3 * groups  # 16-bit scale, 8-bit zero point
 
 
+def embedding_bytes(config: LlamaConfig, tokens: int, value_bytes: int, *, mapped: bool = False) -> int:
+    """Bytes of the input table; of one that a processor maps from its file, no more than is read for so many tokens."""
+    table = config.vocab_size * config.hidden_size * value_bytes
+    return min(table, tokens * MAPPED_AROUND) if mapped and not config.tie_embeddings else table
+
+
 def layer_bytes(config: LlamaConfig, scheme: str, value_bytes: int) -> int:
     """Bytes of the seven frozen projections of one layer."""
     return sum(linear_bytes(*shape, scheme, value_bytes) for shape in config.linear_shapes().values())
@@ -133,13 +145,14 @@ def _weights(run: Run, levers: Levers) -> list[MemoryItem]:
     if run.frozen and streamed:
         arena += max(run.frozen_bytes(0, streamed)) + 14 * ALIGN // 2
     beside = sum(run.frozen_bytes(streamed, c.layers))
-    table = c.vocab_size * c.hidden_size * w
+    table = c.vocab_size * c.hidden_size * (run.table_bytes or w)
     others = run.scheme != "none" or w != run.value_bytes  # than what is kept anyway
     copies = c.layers * c.layer_matrix() * run.value_bytes if levers.keep_dense and others else 0
     tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
     head, head_note = 0 if levers.head == "dense" and c.tie_embeddings else table, "as it is"
-    if levers.head == "dense" and w != run.value_bytes:
-        head, head_note = head + table * run.value_bytes // w, "and a copy in the step's type"
+    kept = run.table_bytes or w
+    if levers.head == "dense" and kept > run.value_bytes:
+        head, head_note = head + table * run.value_bytes // kept, "and a copy in the step's type"
     if levers.head in ("int8", "nf4"):
         spans = [min(tile, c.vocab_size - start) for start in range(0, c.vocab_size, tile)]
         head = sum(linear_bytes(rows, c.hidden_size, levers.head, w) for rows in spans)
@@ -150,7 +163,8 @@ def _weights(run: Run, levers: Levers) -> list[MemoryItem]:
         MemoryItem("frozen adapter", "card", beside, f"of {c.layers - streamed} layers, in the model's type"),
         MemoryItem("slots of streamed layers", "card", min(levers.slots, streamed) * arena, f"{min(levers.slots, streamed)} of them"),
         MemoryItem("streamed layers", "host", streamed * arena, f"{streamed} layers, {run.scheme}"),
-        MemoryItem("embedding", levers.embedding, table, "and head, tied" if c.tie_embeddings else ""),
+        MemoryItem("embedding", levers.embedding, embedding_bytes(c, run.tokens, run.table_bytes or w, mapped=run.mapped),
+                   "and head, tied" if c.tie_embeddings else "mapped, as far as it is read" if run.mapped else ""),
         MemoryItem("dense copies", "card", copies, "kept between products"),
         MemoryItem("norms", "card", (2 * c.layers + 1) * c.hidden_size * w),
         MemoryItem("head", "host" if levers.head == "streamed" else "card", head, head_note),
@@ -245,22 +259,45 @@ def _moments(run: Run, levers: Levers) -> dict[str, int]:
     return largest
 
 
+def dense_bytes(scheme: str, rows: int, columns: int, value_bytes: int) -> int:
+    """Bytes of a projection that is made dense for a product, and of the workspace of its making; 0 where it is dense."""
+    dense = rows * columns * value_bytes
+    if scheme in ("nf4", "fp4"):
+        return dense + 4 * -(-rows * columns // BLOCK)  # the block maxima in fp32
+    return 0 if scheme == "none" else dense + 6 * min(rows * columns, DENSE_PART)
+
+
 def _dense(run: Run, levers: Levers, rows: int, columns: int) -> int:
-    """Bytes of a dequantised projection and of its workspace."""
     if levers.keep_dense:
         return 0
-    dense = rows * columns * run.value_bytes
-    if run.scheme in ("nf4", "fp4"):
-        return dense + 4 * -(-rows * columns // BLOCK)  # the block maxima in fp32
-    if run.scheme == "none":
-        return 0 if run.own_bytes == run.value_bytes else dense
-    return dense + 6 * min(rows * columns, DENSE_PART)
+    if run.scheme == "none" and run.own_bytes != run.value_bytes:
+        return rows * columns * run.value_bytes
+    return dense_bytes(run.scheme, rows, columns, run.value_bytes)
+
+
+def load_extra(config: LlamaConfig, scheme: str, value_bytes: int) -> int:
+    """Bytes that come and go while the last projection is placed: its dense matrix, and what is made of it."""
+    rows, columns = max(config.linear_shapes().values(), key=lambda shape: shape[0] * shape[1])
+    return rows * columns * value_bytes + (0 if scheme == "none" else linear_bytes(rows, columns, scheme, value_bytes))
+
+
+def load_bytes(run: Run, levers: Levers) -> int:
+    """Bytes that the card holds at most while the model is opened: what stays on the host is placed there at once."""
+    c, w = run.config, run.own_bytes
+    table = c.vocab_size * c.hidden_size * (run.table_bytes or w)
+    tables = 0 if levers.embedding == "host" else embedding_bytes(c, 0, run.table_bytes or w, mapped=run.mapped)
+    tables += 0 if c.tie_embeddings or levers.head == "streamed" else table
+    here = c.layers - levers.streamed_layers
+    placed = here * layer_bytes(c, run.scheme, w) + (2 * c.layers + 1) * c.hidden_size * w + tables
+    return placed + load_extra(c, run.scheme, w)
 
 
 def _loss(run: Run, levers: Levers) -> int:
     c, w = run.config, run.value_bytes
     rows = min(levers.loss_chunk, run.tokens)
     tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
+    narrow = (run.table_bytes or run.own_bytes) < w  # tiles of the head become wide one after another
+    tile = min(tile, HEAD_TILE_BYTES // (w * c.hidden_size)) if narrow else tile
     stream = run.tokens * c.hidden_size * w  # last layer's output, hidden states, their gradient
     logits = rows * tile * (4 + (w if w < 4 else 0))
     wide = rows * c.hidden_size * (4 + 2 * w)  # running mean, one tile's part, the targets' rows
@@ -269,7 +306,7 @@ def _loss(run: Run, levers: Levers) -> int:
         dense = tile * c.hidden_size * w + (
             6 * DENSE_PART if levers.head == "int8" else 4 * tile * c.hidden_size // BLOCK
         )
-    return 3 * stream + logits + wide + dense
+    return 3 * stream + logits + wide + dense + (HEAD_TILE_BYTES if narrow else 0)
 
 
 def _tile(run: Run, levers: Levers) -> int:

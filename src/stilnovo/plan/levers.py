@@ -67,6 +67,15 @@ class Levers:
         """Whether frozen weights live in host memory, where only the engine finds them."""
         return self.streamed_layers > 0 or self.embedding == "host"
 
+    def stays_on_host(self, weight: str) -> bool:
+        """Whether a weight, by its Hugging Face name, lives in host memory: it need not visit the card to be loaded."""
+        if weight == "model.embed_tokens.weight":
+            return self.embedding == "host"
+        if weight == "lm_head.weight":
+            return self.head == "streamed"
+        layer = weight.removeprefix("model.layers.").partition(".")[0]
+        return weight.endswith("_proj.weight") and layer.isdigit() and int(layer) < self.streamed_layers
+
 
 def optimizer_kind(choice: OptimizerChoice, *, on_card: bool) -> OptimizerKind:
     """Resolve `auto`: 8-bit states on a GPU, where memory counts; fp32 on a CPU, where 8-bit steps take thirty times as long."""

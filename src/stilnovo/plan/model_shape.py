@@ -12,7 +12,9 @@ from typing import Any
 from stilnovo.errors import InputError, reported
 from stilnovo.hub import find_config
 from stilnovo.io.gguf_file import GGUFContents, gguf_contents, readable_kinds, unreadable
-from stilnovo.plan.shape import KNOWN, LlamaConfig, config_from_json, sensible
+from stilnovo.plan.shape import KNOWN, LlamaConfig, config_from_json, read_json, sensible
+
+LARGE_TABLE = 2**28  # bytes of an embedding or head in the type of the products
 
 
 def known_config(name: str) -> LlamaConfig:
@@ -102,3 +104,31 @@ def _config(contents: GGUFContents, path: Path) -> LlamaConfig:
         tie_embeddings="output.weight" not in contents.tensors,
         max_positions=min(context, field("attention.sliding_window", context) or context),
     )
+
+
+def tables_of(name: str, config: LlamaConfig, value_bytes: int) -> tuple[int | None, bool]:
+    """How a processor keeps embedding and head: bytes of a value where they stay narrower than the products, and whether mapped.
+
+    Large tables of a folder in 16 bits are mapped as they are, those that a GGUF file quantises are kept in 16 bits
+    (`stilnovo.model.load`).
+    """
+    if config.vocab_size * config.hidden_size * value_bytes <= LARGE_TABLE or value_bytes <= 2:
+        return None, False
+    if name in KNOWN:
+        return 2, not KNOWN[name].tie_embeddings
+    files = find_config(name)
+    if files.kind == "gguf":
+        return 2, True
+    stored = read_json(files.path / "config.json")
+    narrow = str(stored.get("dtype") or stored.get("torch_dtype")) in ("bfloat16", "float16")
+    return (2, True) if narrow else (None, False)
+
+
+def stored_scheme(name: str) -> str | None:
+    """The scheme in which bitsandbytes stored a folder's weights in 4 bits; None for any other model."""
+    if name in KNOWN or (files := find_config(name)).kind == "gguf":
+        return None
+    kept = read_json(files.path / "config.json").get("quantization_config")
+    if not isinstance(kept, dict) or not (kept.get("load_in_4bit") or kept.get("_load_in_4bit")):
+        return None
+    return "fp4" if kept.get("bnb_4bit_quant_type") == "fp4" else "nf4"

@@ -21,7 +21,7 @@ from stilnovo.plan import cards, choice
 from stilnovo.plan.adapter import frozen_ranks
 from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import optimizer_kind
-from stilnovo.plan.model_shape import config_of
+from stilnovo.plan.model_shape import config_of, tables_of
 from stilnovo.plan.shape import adapter_of, lora_parameters
 from stilnovo.progress import bytes_text
 from stilnovo.recipe import Recipe
@@ -43,11 +43,12 @@ def run_of(
         dtype: The type of its step; None: as this machine chooses (`step_dtype`).
     """
     config = config_of(recipe.model.name)
-    own, step = compute_dtype(device), dtype or step_dtype(device)
+    own, step, on_card = compute_dtype(device), dtype or step_dtype(device), device.type == "cuda"
+    tables, mapped = (None, False) if on_card else tables_of(recipe.model.name, config, own.itemsize)
     return Run(
         config=config, lora=adapter_of(recipe.lora, config.layers), scheme=recipe.model.quantization,
         tokens=recipe.data.pack_tokens * recipe.train.batch_packs, value_bytes=step.itemsize, weight_bytes=own.itemsize,
-        flash=device.type == "cuda", frozen=() if adapter is None else frozen_ranks(adapter, config),
+        table_bytes=tables, mapped=mapped, flash=on_card, frozen=() if adapter is None else frozen_ranks(adapter, config),
     )  # fmt: skip
 
 
@@ -133,16 +134,25 @@ def shortened(plan: choice.Plan, tokens: int, device: torch.device) -> choice.Pl
 
 
 def _what_would(run: Run, budget: choice.Budget, card: cards.Card, wishes: choice.Wishes) -> str:
-    tokens = choice.longest(run, budget, card, wishes)
-    if tokens:
-        return f"At most {tokens:,} tokens fit: lower data.pack_tokens or train.batch_packs."
-    for more in range(1, 512):
-        larger = choice.Budget(
-            budget.card + more * cards.GIB // 2, budget.host + more * cards.GIB // 2, budget.context, budget.reserve
-        )
-        if choice.longest(run, larger, card, wishes):
-            return f"Even the shortest context needs {more / 2:.1f} GiB more: close other programs, or use a smaller model."
-    return "Use a smaller model."
+    """What makes a training fit that does not, by the rule that refuses it: fewer tokens, a leaner scheme, more memory."""
+    ways = []
+    if tokens := choice.longest(run, budget, card, wishes):
+        ways.append(f"at most {tokens:,} tokens fit: lower data.pack_tokens or train.batch_packs")
+    leaner_run = replace(run, scheme="nf4")
+    if run.scheme not in ("nf4", "fp4") and choice.best(leaner_run, budget, card, wishes):
+        ways.append("in nf4 it fits: use --quantization nf4")
+    if not ways:
+        ways.append("use a smaller model")
+        for more in range(1, 512):
+            extra = more * cards.GIB // 2
+            larger = replace(budget, card=budget.card + extra, host=budget.host + extra)
+            if choice.longest(run, larger, card, wishes):
+                ways = [
+                    f"even the shortest context needs {more / 2:.1f} GiB more: close other programs, or use a smaller model"
+                ]
+                break
+    text = "; or ".join(ways)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def leaner(

@@ -22,6 +22,7 @@ from stilnovo.data.shards import HELD_OUT
 from stilnovo.errors import StilnovoError, is_out_of_memory
 from stilnovo.folderlock import FolderLock
 from stilnovo.model import lora, memory
+from stilnovo.model.budget import admit, use_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_llama
 from stilnovo.model.qat import make_aware
@@ -86,9 +87,14 @@ class TrainingRun:
         self.observers = Observers([*observers, *trackers(recipe.train.trackers)])
         self.measured: tuple[dict[str, float], str] | None = None
         self.frozen = None if prepared.frozen is None else keep_frozen(prepared.frozen, folder)
+        if self.plan is not None:
+            spec, place = _spec(recipe), prepared.device
+            admit(
+                use_of("train", spec, self.shape.config, place, self.plan.run.tokens), spec, prepared.budget, self.plan
+            )
         log.info("Opening %s …", recipe.model.name)
         self._program = memory.resident()
-        self.model = _open(recipe)
+        self.model = self._open()
         self._attach()
         self.callback = None if make_callback is None else make_callback(self.model, self.tokenizer, self.corpus)
         self.trainer = self._trainer()
@@ -105,6 +111,9 @@ class TrainingRun:
             packs=len(self.corpus.packed.packs), remarks=self.corpus.remarks, steps=self.trainer.steps,
             computes_in=planning.type_name(self.trainer.dtype),
         )  # fmt: skip
+
+    def _open(self) -> Llama:
+        return open_llama(_spec(self.recipe), on_host=None if self.plan is None else self.plan.levers.stays_on_host)
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -228,9 +237,9 @@ class TrainingRun:
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        self.model = _open(self.recipe)
-        self._attach()
         self.plan = plan
+        self.model = self._open()
+        self._attach()
         self.trainer = self._trainer()
         self.trainer.restore(state)
 
@@ -254,8 +263,8 @@ class TrainingRun:
         ]
 
 
-def _open(recipe: Recipe) -> Llama:
-    return open_llama(ModelSpec(recipe.model.name, quantization=recipe.model.quantization, device=recipe.model.device))
+def _spec(recipe: Recipe) -> ModelSpec:
+    return ModelSpec(recipe.model.name, quantization=recipe.model.quantization, device=recipe.model.device)
 
 
 def write_held_out(folder: Path, objective: Objective, rows: HeldOutRows) -> None:

@@ -1,0 +1,132 @@
+"""A command's account against this machine's memory: said, and refused, before a weight is read.
+
+`stilnovo.plan.account` knows what a command needs, `stilnovo.model.memory` what is free. Here both meet, for every command alike:
+which scheme a model is opened in where none was asked for, and how long a conversation may become.
+
+The account of what was opened last is kept (`opened`): should memory run out all the same, it belongs into the message.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import torch
+
+from stilnovo.errors import InputError
+from stilnovo.model.load import ModelCheckpoint, choose_device, compute_dtype
+from stilnovo.model.memory import budget_of
+from stilnovo.model.processor import CpuProducts, cpu_products
+from stilnovo.plan.account import (
+    COMMANDS,
+    Account,
+    Command,
+    ModelUse,
+    account,
+    needs_text,
+    scoring_copies,
+    truest_scheme,
+    what_would,
+    writing_use,
+    writing_weights,
+)
+from stilnovo.plan.adapter import adapter_values
+from stilnovo.plan.choice import Budget, Plan
+from stilnovo.plan.model_shape import config_of, stored_scheme, tables_of
+from stilnovo.plan.shape import LlamaConfig
+from stilnovo.recipe_sections import Scheme
+from stilnovo.spec import ModelSpec, trained_scheme
+
+log = logging.getLogger(__name__)
+_opened: list[str] = []
+
+
+def opened() -> str:
+    """The account of the model that was opened last, in a line; empty before."""
+    return _opened[-1] if _opened else ""
+
+
+def use_of(
+    command: Command, spec: ModelSpec, config: LlamaConfig, device: torch.device, tokens: int, cached: int = 0
+) -> ModelUse:
+    """What a command does with a model: passes of so many tokens, and so many whose keys and values are kept."""
+    on_card, width = device.type == "cuda", compute_dtype(device).itemsize
+    tables, mapped = (None, False) if on_card else tables_of(spec.model, config, width)
+    copies = 0.0 if on_card else scoring_copies(config, spec.quantization, width)
+    return ModelUse(
+        command=command, config=config, scheme=spec.quantization, on_card=on_card, value_bytes=width,
+        table_bytes=tables, mapped=mapped,
+        adapter=0 if spec.adapter is None else adapter_values(spec.adapter, config),
+        tokens=tokens, cached=cached, copies=copies,
+    )  # fmt: skip
+
+
+def admit(use: ModelUse, spec: ModelSpec, budget: Budget | None = None, plan: Plan | None = None) -> Account:
+    """Say what a command will need, before the model is opened; the account is returned.
+
+    Raises:
+        InputError: when it does not fit, with what would.
+    """
+    budget = budget or budget_of(choose_device(spec.device))
+    made = account(use, plan)
+    line = f"Memory: {COMMANDS[use.command]} with {spec.model} in {use.scheme} needs {needs_text(made, budget)}."
+    _opened[:] = [line]
+    if not made.fits(budget):
+        raise InputError(
+            f"{spec.model} in {use.scheme} does not fit in memory for {COMMANDS[use.command]}.",
+            f"It needs {needs_text(made, budget)}.",
+            what_would(use, budget),
+        )
+    log.info(line)
+    return made
+
+
+def writing_room(
+    checkpoint: ModelCheckpoint, command: Command, tokens: int, cached: int | None = None, *,
+    products: CpuProducts | None = None,
+) -> tuple[ModelUse, CpuProducts | None]:  # fmt: skip
+    """Admit a model that writes: passes of `tokens`, room for `cached` (None: a whole conversation of `tokens`).
+
+    On a processor the fast form of its products is taken where there is memory for the copies, else none are kept. A whole
+    conversation gets as many tokens as fit: those of the use that is returned, with the form of the products.
+
+    Raises:
+        InputError: see `admit`; a conversation is refused where not even a short one fits.
+    """
+    spec, device, config = checkpoint.spec, choose_device(checkpoint.spec.device), checkpoint.config
+    budget = budget_of(device)
+    plain = use_of(command, spec, config, device, tokens, tokens if cached is None else cached)
+    fast: CpuProducts | None = None if plain.on_card else products or cpu_products(writing_weights(config))
+    use, kept = writing_use(plain, budget, fast, whole=cached is None)
+    if cached is None and use.cached < tokens:
+        log.info("A conversation may have up to %s tokens: more do not fit in memory.", f"{use.cached:,}")
+    return admit(use, spec, budget).use, fast if kept else "fp32"
+
+
+def fitting_spec(command: Command, spec: ModelSpec, asked: Scheme | None, tokens: int) -> tuple[ModelSpec, str]:
+    """The scheme in which a model is scored, and why, in a line (empty where nothing is to be said).
+
+    What was asked for; else that of the adapter's training, whose weights make up for that rounding; else as it is stored;
+    else the truest that fits. `spec.quantization` is not read.
+    """
+    trained = None if spec.adapter is None else trained_scheme(spec.adapter)
+    if asked is not None:
+        spec = replace(spec, quantization=asked)
+        differs = trained is not None and trained != asked
+        return (
+            spec,
+            f"The adapter was trained on the base in {trained}, and is used on it in {asked}." if differs else "",
+        )
+    if trained is not None:
+        return replace(spec, quantization=trained), f"The base is opened in {trained}, as in the adapter's training."
+    try:
+        if stored := stored_scheme(spec.model):
+            return replace(spec, quantization=stored), ""  # type: ignore[arg-type]
+        config, device = config_of(spec.model), choose_device(spec.device)
+    except InputError:  # what is wrong is told where the model is opened, after what is told before
+        return replace(spec, quantization="none"), ""
+    budget = budget_of(device)
+    dense = use_of(command, replace(spec, quantization="none"), config, device, tokens)
+    scheme = truest_scheme(dense, budget)
+    why = f"Unquantized, {spec.model} needs {needs_text(account(dense), budget)}: it is opened in {scheme}."
+    return replace(spec, quantization=scheme), "" if scheme == "none" else why  # type: ignore[arg-type]
