@@ -131,7 +131,7 @@ class RealSize:
     def killed(self) -> Row:
         """The same training, killed when its first checkpoint lies there."""
         checkpoints = self.folder / "killed" / "checkpoints"
-        return self.train("killed", kill_when=lambda: any(checkpoints.glob("step-*")))
+        return self.train("killed", kill_when=(checkpoints / "step-1").is_dir)
 
     def resumed(self) -> Row:
         """What was killed, to its end; the adapter must be the uninterrupted run's."""
