@@ -99,7 +99,9 @@ class TrainingRun:
         self.callback = None if make_callback is None else make_callback(self.model, self.tokenizer, self.corpus)
         self.trainer = self._trainer()
         if self.trainer.dtype != self.model.dtype:
-            log.info("Steps compute in bf16; the model stays as it is for evaluations (STILNOVO_CPU=fp32 chooses fp32).")
+            log.info(
+                "Steps compute in bf16; the model stays as it is for evaluations (STILNOVO_CPU=fp32 chooses fp32)."
+            )
         if text := warmup_note(self.trainer.steps, recipe.train):
             log.warning(text)
         if resume:
