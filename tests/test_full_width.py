@@ -189,7 +189,8 @@ def test_export(wide: Wide, adapter: Path) -> None:
         assert theirs(**ids).logits.isfinite().all()
 
 
-def test_the_quantised_base_was_kept(wide: Wide) -> None:
+def test_the_quantised_base_was_kept(wide: Wide, adapter: Path) -> None:
+    assert adapter.is_dir()
     kept = list((wide.folder / "cache" / "bases").glob("*.safetensors"))
     assert len(kept) == 1, kept
     assert kept[0].name in wide.run("models", "--cache")["said"]
