@@ -13,7 +13,7 @@ from stilnovo.cli.plan_tables import Planned, gib, plan_command, print_commands,
 from stilnovo.data.corpora import tokens_of
 from stilnovo.errors import InputError
 from stilnovo.hub import UnknownModel
-from stilnovo.model.processor import linux_sets
+from stilnovo.model.processor import planned_products
 from stilnovo.plan import cards
 from stilnovo.plan.account import COMMANDS, Command
 from stilnovo.plan.adapter import frozen_ranks
@@ -177,9 +177,7 @@ def _compare() -> dict[str, Any]:
 
 def _run(planned: Planned, recipe: Recipe, tokens: int, frozen: tuple[tuple[int, ...], ...]) -> Run:
     use = planned.use("train")
-    in_bf16 = (
-        not planned.on_card and "avx512_bf16" in linux_sets()
-    )  # as `stilnovo.model.load.step_dtype`, without torch
+    in_bf16 = not planned.on_card and planned_products() == "bf16"  # as `stilnovo.model.load.step_dtype`, without torch
     return Run(
         config=planned.config, lora=adapter_of(recipe.lora, planned.config.layers),
         scheme=planned.scheme or recipe.model.quantization, tokens=tokens, value_bytes=2 if in_bf16 else use.value_bytes,

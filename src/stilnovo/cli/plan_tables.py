@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from stilnovo.errors import InputError
-from stilnovo.model.processor import linux_sets
+from stilnovo.model.processor import planned_products
 from stilnovo.plan.account import (
     COMMANDS,
     SCORED_TOKENS,
-    SMALL_BYTES,
     WRITES,
     Account,
     Command,
@@ -120,17 +119,10 @@ class Planned:
         if command in WRITES:
             tokens = min(GENERATED, config.max_positions) if command == "generate" else config.max_positions
             plain = replace(use, tokens=tokens, cached=tokens)
-            return writing_use(plain, self.budget, self._way(), whole=command != "generate")[0]
+            way = None if self.on_card else planned_products(writing_weights(config))
+            return writing_use(plain, self.budget, way, whole=command != "generate")[0]
         use = in_scheme(replace(use, tokens=SCORED_TOKENS), scheme or "none")
         return use if scheme else in_scheme(use, truest_scheme(use, self.budget))
-
-    def _way(self) -> str | None:
-        """The form of a processor's products, as `stilnovo.model.processor` chooses it, without asking torch."""
-        if self.on_card:
-            return None
-        if 2 * writing_weights(self.config) <= SMALL_BYTES:
-            return "fp16"
-        return "bf16" if "avx512_bf16" in linux_sets() else "int8"
 
 
 def print_account(made: Account, budget: Budget) -> None:
@@ -139,7 +131,7 @@ def print_account(made: Account, budget: Budget) -> None:
         print(f"  {item.name:<28}{size_text(item.size):>14}  {item.place if made.use.on_card else ''}  {item.note}")
     for phase, sizes in made.phases.items():
         held = ", ".join(f"{size_text(size)} on the {place}" for place, size in sizes.items() if size)
-        print(f"  = held in the {phase:<15}{held}")
+        print(f"  = {'held in the ' + phase:<32}{held}")
     print(f"  Needs {needs_text(made, budget)}.")
 
 

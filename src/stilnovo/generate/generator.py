@@ -125,6 +125,7 @@ class Generator:
     ) -> None:  # fmt: skip
         self._model, self.tokenizer, self._products, self._command = model, tokenizer, products, command
         self._decoder: Decoder | None = None
+        self._copies = True  # whether there is memory for dense copies of a small model's weights
         self.context_tokens = model.config.max_positions
 
     @property
@@ -138,6 +139,7 @@ class Generator:
     def _open(self, checkpoint: ModelCheckpoint, tokens: int, cached: int | None = None) -> ModelUse:
         """Read the weights, if what is to be written fits in memory with them; see `stilnovo.model.budget.writing_room`."""
         use, self._products = writing_room(checkpoint, self._command, tokens, cached, products=self._products)
+        self._copies = use.copies > 0
         with torch.inference_mode(False):  # whoever asks first: the weights are ordinary tensors
             self._model, _ = open_model(checkpoint)
         return use
@@ -154,7 +156,7 @@ class Generator:
             return model, nullcontext()
         way = self._products or cpu_products(projection_weights(model))
         if way == "fp32":
-            return model, dense_weights(model)
+            return model, dense_weights(model) if self._copies else nullcontext()
         if self._decoder is None or not self._decoder.made_of(model, way):
             self._decoder = None  # its copies go before new ones are made
             self._decoder = Decoder(model, way)

@@ -19,6 +19,7 @@ from stilnovo.model.memory import budget_of
 from stilnovo.model.processor import CpuProducts, cpu_products
 from stilnovo.plan.account import (
     COMMANDS,
+    WRITES,
     Account,
     Command,
     ModelUse,
@@ -52,7 +53,7 @@ def use_of(
     """What a command does with a model: passes of so many tokens, and so many whose keys and values are kept."""
     on_card, width = device.type == "cuda", compute_dtype(device).itemsize
     tables, mapped = (None, False) if on_card else tables_of(spec.model, config, width)
-    copies = 0.0 if on_card else scoring_copies(config, spec.quantization, width)
+    copies = 0.0 if on_card or command in WRITES else scoring_copies(config, spec.quantization, width)
     return ModelUse(
         command=command, config=config, scheme=spec.quantization, on_card=on_card, value_bytes=width,
         table_bytes=tables, mapped=mapped,

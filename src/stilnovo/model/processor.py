@@ -93,6 +93,16 @@ def cpu_products(weights: int | None = None) -> CpuProducts:
     return cast(CpuProducts, asked)
 
 
+def planned_products(weights: int | None = None) -> CpuProducts:
+    """How products will be computed (`cpu_products`), without asking torch: by what `STILNOVO_CPU` says and Linux lists."""
+    asked = os.environ.get(VARIABLE, "").strip()
+    if asked in WAYS:
+        return cast(CpuProducts, asked)
+    if weights is not None and 2 * weights <= SMALL_BYTES:
+        return "fp16"
+    return "bf16" if "avx512_bf16" in linux_sets() else "int8"
+
+
 def products_text(way: CpuProducts) -> str:
     """Say what a way of computing means, for a person."""
     return {

@@ -206,15 +206,15 @@ def writing_copies(config: LlamaConfig, scheme: str, way: str, value_bytes: int)
     """Bytes of a weight, and of a value of the head, that a processor keeps a second time while it writes.
 
     `way` names the form (`stilnovo.model.processor`): 16 bits, the fused 4 bits with a 16-bit scale a block, 8 bits; the head
-    is in 16 bits beside all of them.
+    is in 16 bits beside the first, in 8 bits beside the others.
     """
     if way == "fp32":
         return scoring_copies(config, scheme, value_bytes), 0
     if way == "fp16":
         return 2.0, 2
     if scheme == "none":  # multiplied as it lies
-        return 0.0, 2
-    return (0.5 + 2 / BLOCK if way == "bf16" and scheme in ("nf4", "fp4") else 1.0), 2
+        return 0.0, 1
+    return (0.5 + 2 / BLOCK if way == "bf16" and scheme in ("nf4", "fp4") else 1.0), 1
 
 
 def longest_context(use: ModelUse, budget: Budget, step: int = 64) -> int:
