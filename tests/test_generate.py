@@ -12,6 +12,7 @@ from stilnovo.generate.generator import Generator, Sampler, Sampling, _Text, nuc
 from stilnovo.generate.kv_cache import KVCache
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
+from stilnovo.model.processor import VARIABLE
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -181,7 +182,8 @@ def test_writing_ends_where_the_context_ends(bytewise: Generator) -> None:
     assert bytewise.complete([], []) == []
 
 
-def test_many_of_different_lengths_equal_each_alone(bytewise: Generator) -> None:
+def test_many_of_different_lengths_equal_each_alone(bytewise: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)  # in bf16 a product of many rows rounds otherwise than one of a few
     talks = [[Message("user", "x" * length)] for length in (1, 40, 7, 90)]
     settings = [Sampling(max_new_tokens=n, seed=n, temperature=1.2) for n in (30, 3, 17, 9)]
     together = bytewise.complete(talks, settings)
