@@ -208,16 +208,16 @@ def test_what_stays_on_the_host_is_loaded_there(tiny_folder: Path) -> None:
 
 
 MEASURED = """
-import json, sys
+import ctypes, gc, json, sys
 from pathlib import Path
 import torch
 from stilnovo import api
 from stilnovo.model import memory
 import stilnovo.model.budget as budget
 from stilnovo.model.budget import admit
-folder, command = sys.argv[1:]
+tiny, folder, command = sys.argv[1:]
 torch.set_num_threads(1)
-seen = []
+seen, text = [], Path(folder) / "text.txt"
 real = budget.admit
 def watched(*arguments, **named):
     made = real(*arguments, **named)
@@ -225,15 +225,17 @@ def watched(*arguments, **named):
     seen.append((made.host, memory.PeakMemory(torch.device("cpu"), base)))
     return made
 budget.admit = watched
-def work():
+def work(folder):
     if command == "evaluate":
-        api.evaluate_model(api.ModelSpec(folder, quantization="nf4", device="cpu"), (), [Path(folder) / "text.txt"], use_cache=False)
+        api.evaluate_model(api.ModelSpec(folder, quantization="nf4", device="cpu"), (), [text], use_cache=False)
         return
     model = api.open_engine(api.ModelSpec(folder, quantization="nf4", device="cpu"))
-    prompt = [5 + i % 80 for i in range(700)]
+    prompt = [5 + i % 80 for i in range(min(700, model.context_tokens - 8))]
     model.continue_tokens([prompt], [api.Sampling(temperature=0, max_new_tokens=4)])
-work()  # what is imported and made ready at the first use is the program's own
-work()
+work(tiny)  # what is imported and made ready at the first use is the program's own
+gc.collect()
+ctypes.CDLL(None).malloc_trim(0)
+work(folder)
 predicted, peak = seen[-1]
 print(json.dumps([predicted, peak.bytes]))
 """
@@ -260,7 +262,10 @@ def test_the_account_is_near_what_the_process_holds(tiny_folder: Path, tmp_path:
     list(write_safetensors(folder / "model.safetensors", shapes, torch.float32, source))
     (folder / "text.txt").write_text("Nel mezzo del cammin di nostra vita. " * 60)
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(folder), command], capture_output=True, text=True, check=False
+        [sys.executable, "-c", MEASURED, str(tiny_folder), str(folder), command],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     predicted, measured = json.loads(done.stdout.splitlines()[-1])

@@ -7,6 +7,7 @@ and attention stay in fp32. `Llama.hidden` is the reference (`tests/test_decoder
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from stilnovo.model.attention import Attention
 from stilnovo.model.llama import MLP, Layer, Llama, SelfAttention
+from stilnovo.model.memory import give_back
 from stilnovo.model.processor import CpuProducts
 from stilnovo.model.products import Product, product, table_product
 from stilnovo.model.quantize import FrozenLinear
@@ -52,6 +54,13 @@ def projection_weights(model: Llama) -> int:
     return sum(linear.out_features * linear.in_features for linear in linears) + model.head.numel()
 
 
+def _products(groups: list[list[nn.Module]], way: CpuProducts) -> Iterator[Product]:
+    """Make the products one after another; the dense matrices that it takes are given back."""
+    for group in groups:
+        yield product(group, way)
+        give_back()
+
+
 class Decoder:
     """A model with its weights in a form for writing; the copies are made here and go with it.
 
@@ -63,7 +72,7 @@ class Decoder:
     def __init__(self, model: Llama, way: CpuProducts) -> None:
         self.model, self._way, self._groups = model, way, projections(model)
         with torch.no_grad():
-            products = iter([product(group, way) for group in self._groups])
+            products = _products(self._groups, way)
             self._layers = [
                 _Layer(cast(Layer, layer), next(products), next(products), next(products), next(products))
                 for layer in model.layers

@@ -7,8 +7,6 @@ bitsandbytes quantised, its projections are mapped, and what no product has touc
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import logging
 import math
@@ -25,6 +23,7 @@ from stilnovo.model import kept_bases, lora
 from stilnovo.model.base_file import BaseLayout
 from stilnovo.model.kept_bases import KeptBases
 from stilnovo.model.llama import Llama
+from stilnovo.model.memory import give_back
 from stilnovo.model.processor import cpu_products
 from stilnovo.model.quantize import DenseLinear, FrozenLinear, quantized_linear
 from stilnovo.model.weights import GGUFReader, SafetensorsReader, WeightReader
@@ -165,9 +164,7 @@ class _Weights:
                 # before the work: nothing is said of a quick one
                 progress.update(done, f"matrix {done + 1} of {len(self.projections)}")
                 yield weight, frozen_projection(self.reader, weight, shape, self.scheme, self.device, self.dtype)
-                # glibc keeps freed blocks under 32 MiB for later; over a whole model they would be more than it takes.
-                with contextlib.suppress(AttributeError, TypeError, OSError):  # other C libraries have no such call
-                    ctypes.CDLL(None).malloc_trim(0)
+                give_back()
 
     def kept(self, model: str) -> dict[str, FrozenLinear]:
         """Projections, and tables that had to be made, of the kept base; empty where none is kept of such a model."""

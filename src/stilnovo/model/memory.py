@@ -85,10 +85,15 @@ def _mappable() -> int:
     return 2**62 if limit == resource.RLIM_INFINITY else limit - psutil.Process().memory_info().vms
 
 
+def give_back() -> None:
+    """Give freed memory back to the system: glibc keeps blocks under 32 MiB, a whole model's being more than it takes."""
+    with contextlib.suppress(AttributeError, TypeError, OSError):  # other C libraries have no such call
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def resident() -> int:
     """Bytes of memory that this process holds now; what its allocator keeps unused is given back first."""
-    with contextlib.suppress(AttributeError, TypeError, OSError):  # only glibc has the call
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()
     return psutil.Process().memory_info().rss
 
 
