@@ -263,6 +263,8 @@ def _base(path: Path) -> KeptBase | None:
     """Read a record, by its path; None where it or its base is none."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         record = BaseRecord(**json.loads(path.read_text(encoding="utf-8")))
+        if [(str(source), str(state)) for source, state in record.sources] != [tuple(pair) for pair in record.sources]:
+            return None
         if path.with_suffix(".safetensors").is_file():
             return KeptBase(path.with_suffix(".safetensors"), record, path.stat().st_mtime)
     return None
