@@ -9,13 +9,14 @@ import torch
 
 from stilnovo.errors import InputError
 from stilnovo.generate import generator
-from stilnovo.generate.decoder import Decoder, projection_weights
+from stilnovo.generate.decoder import Decoder
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.generate.kv_cache import KVCache
 from stilnovo.model import lora, qat
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.processor import VARIABLE, CpuProducts, instruction_sets
+from stilnovo.plan.account import writing_weights
 from stilnovo.plan.shape import LlamaConfig, LoraConfig
 from stilnovo.spec import ModelSpec
 
@@ -136,7 +137,7 @@ def test_a_way_that_the_processor_has_not_is_refused_before_the_weights(
 
 def test_what_is_counted_as_weights() -> None:
     per_layer = 128 * (128 + 64 + 64 + 128) + 3 * 128 * 192
-    assert projection_weights(made()) == 3 * per_layer + 97 * 128
+    assert writing_weights(made().config) == 3 * per_layer + 97 * 128
 
 
 def test_positions_are_the_models_own() -> None:

@@ -37,7 +37,7 @@ from stilnovo.scoring.identity import Identity, adapter_sha256, identify, model_
 from stilnovo.scoring.perplexity import SHORT, TEXT, held_out_texts
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult, load_result
-from stilnovo.scoring.written import check_room
+from stilnovo.scoring.written import check_context
 from stilnovo.spec import ModelSpec, spec_of
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
@@ -224,7 +224,7 @@ def evaluate_model(
     documents = held_out_texts(texts, draw) if texts else []
     checkpoint = load.ModelCheckpoint(spec)
     for selection in selections:
-        check_room(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
+        check_context(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
     budget.admit(scoring_use("evaluate", checkpoint, selections), spec)
     settings = {
         "shots": shots, "tasks": [selection.task.name for selection in selections], "split": split, "limit": draw.limit,

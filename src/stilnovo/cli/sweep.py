@@ -207,13 +207,13 @@ def _opened(spec: ModelSpec, adapters: dict[str, Path], selections: list[Selecti
     from stilnovo.model.load import ModelCheckpoint
     from stilnovo.model.lora import stored
     from stilnovo.plan.adapter import adapter_values
-    from stilnovo.scoring.written import check_room
+    from stilnovo.scoring.written import check_context
 
     checkpoint = ModelCheckpoint(spec)
     for path in adapters.values():
         stored(path, checkpoint.config, weights=False)
     for selection in selections:
-        check_room(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
+        check_context(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
     largest = max((adapter_values(path, checkpoint.config) for path in adapters.values()), default=0)
     admit(replace(api.scoring_use("sweep", checkpoint, selections), adapter=largest), spec)
     return checkpoint

@@ -20,7 +20,6 @@ from stilnovo.model.llama import MLP, Layer, Llama, SelfAttention
 from stilnovo.model.memory import give_back
 from stilnovo.model.processor import CpuProducts
 from stilnovo.model.products import Product, product, table_product
-from stilnovo.model.quantize import FrozenLinear
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,6 @@ def projections(model: Llama) -> list[list[nn.Module]]:
             [mlp.down_proj],
         ]
     return groups
-
-
-def projection_weights(model: Llama) -> int:
-    """Count the weights of the model's matrices, the output head included."""
-    linears = (module for module in model.modules() if isinstance(module, FrozenLinear))
-    return sum(linear.out_features * linear.in_features for linear in linears) + model.head.numel()
 
 
 def _products(groups: list[list[nn.Module]], way: CpuProducts) -> Iterator[Product]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stilnovo.errors import InputError
-from stilnovo.generate.decoder import Decoder, projection_weights
+from stilnovo.generate.decoder import Decoder
 from stilnovo.generate.kv_cache import KVCache
 from stilnovo.generate.sampling import Sampling, stop_at
 from stilnovo.model.budget import writing_room
@@ -22,7 +22,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.model.load import ModelCheckpoint, choose_device, open_model
 from stilnovo.model.processor import CpuProducts, cpu_products
 from stilnovo.model.quantize import FrozenLinear
-from stilnovo.plan.account import SMALL_BYTES, Command, ModelUse
+from stilnovo.plan.account import SMALL_BYTES, Command, ModelUse, writing_weights
 from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
@@ -154,7 +154,7 @@ class Generator:
         model = self.model
         if model.device.type != "cpu" or model.dtype != torch.float32:
             return model, nullcontext()
-        way = self._products or cpu_products(projection_weights(model))
+        way = self._products or cpu_products(writing_weights(model.config))
         if way == "fp32":
             return model, dense_weights(model) if self._copies else nullcontext()
         if self._decoder is None or not self._decoder.made_of(model, way):
@@ -263,7 +263,7 @@ def sample_answers(
 
     For a training's samples: on a CPU, copies of a large model's weights would have to fit beside the training step, so none are made.
     """
-    products: CpuProducts | None = None if 2 * projection_weights(model) <= SMALL_BYTES else "fp32"
+    products: CpuProducts | None = None if 2 * writing_weights(model.config) <= SMALL_BYTES else "fp32"
     generator = Generator(model, tokenizer, products=products)
     greedy = Sampling(temperature=0, max_new_tokens=max_new_tokens)
     read = [

@@ -18,6 +18,7 @@ taken for one without, and another machine's path can be tried on this one.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -74,9 +75,7 @@ def cpu_products(weights: int | None = None) -> CpuProducts:
     asked = os.environ.get(VARIABLE, "").strip() or "auto"
     sets = instruction_sets()
     if asked == "auto":
-        if weights is not None and 2 * weights <= SMALL_BYTES and "avx2" in sets:
-            return "fp16"
-        return "bf16" if "avx512_bf16" in sets else "int8"
+        return _fastest(sets, weights)
     if asked not in WAYS:
         known = ("auto", *WAYS)
         raise InputError(
@@ -96,11 +95,14 @@ def cpu_products(weights: int | None = None) -> CpuProducts:
 def planned_products(weights: int | None = None) -> CpuProducts:
     """How products will be computed (`cpu_products`), without asking torch: by what `STILNOVO_CPU` says and Linux lists."""
     asked = os.environ.get(VARIABLE, "").strip()
-    if asked in WAYS:
-        return cast(CpuProducts, asked)
-    if weights is not None and 2 * weights <= SMALL_BYTES:
+    return cast(CpuProducts, asked) if asked in WAYS else _fastest(linux_sets(), weights)
+
+
+def _fastest(sets: Collection[str], weights: int | None) -> CpuProducts:
+    """The fastest way of a processor with these instruction sets; `weights` as for `cpu_products`."""
+    if weights is not None and 2 * weights <= SMALL_BYTES and "avx2" in sets:
         return "fp16"
-    return "bf16" if "avx512_bf16" in linux_sets() else "int8"
+    return "bf16" if "avx512_bf16" in sets else "int8"
 
 
 def products_text(way: CpuProducts) -> str:

@@ -65,7 +65,7 @@ def encode_prompt(tokenizer: Tokenizer, item: Generation, max_positions: int) ->
     return tokenizer.opening + tokens[-room:], len(tokens) > room
 
 
-def check_room(selection: Selection, tokenizer: Tokenizer, max_positions: int) -> None:
+def check_context(selection: Selection, tokenizer: Tokenizer, max_positions: int) -> None:
     """Check that the answers of a task fit into a model's context.
 
     Raises:

@@ -35,7 +35,7 @@ from stilnovo.train.objectives.base import objective_of, read_corpus
 from stilnovo.train.optimizer import warmup_of
 from stilnovo.train.planning import card_of
 from stilnovo.train.preparation import Preparation
-from stilnovo.train.steps import planned_batches, planned_steps
+from stilnovo.train.steps import planned_batches, planned_steps, step_tokens
 
 COUNTED = 20_000  # documents that are compared and counted token by token; more are mapped from a prepared corpus
 
@@ -138,9 +138,7 @@ class DryRun:
     @property
     def tokens_per_step(self) -> int:
         """Tokens of a full step, on average."""
-        train, packed = self.data.recipe.train, self.data.corpus.packed
-        packs = min(train.batch_packs * train.accumulation, self.data.packs)
-        return round(packs * packed.tokens / max(1, len(packed.packs)))
+        return round(step_tokens(self.data.corpus.packed, self.data.packs, self.data.recipe.train))
 
 
 def look(recipe: Recipe) -> DataSeen:
@@ -186,8 +184,7 @@ def _schedule(prepared: Preparation, seen: DataSeen, steps: int) -> EvaluationSc
         return None
     if seen.scale == 1:
         return replace(prepared.schedule, tokens=0 if found is None else found.tokens)
-    step_tokens = packed.tokens / max(1, len(packed.packs)) * train.batch_packs * train.accumulation
-    return schedule_of(steps, step_tokens, packed.pack_tokens, train)
+    return schedule_of(steps, step_tokens(packed, seen.packs, train), packed.pack_tokens, train)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from stilnovo.train.callback import evaluation_steps, undisturbed
 from stilnovo.train.corpus import Corpus
 from stilnovo.train.objectives.base import Objective
 from stilnovo.train.passes import BatchLoss, Passes, figures_of
-from stilnovo.train.steps import planned_steps
+from stilnovo.train.steps import planned_steps, step_tokens
 
 log = logging.getLogger(__name__)
 
@@ -66,16 +66,16 @@ class EvaluationSchedule:
         return evaluation_steps(self.steps, self.every) if self.every else []
 
 
-def schedule_of(steps: int, step_tokens: float, pack_tokens: int, settings: TrainSection) -> EvaluationSchedule:
+def schedule_of(steps: int, tokens_per_step: float, pack_tokens: int, settings: TrainSection) -> EvaluationSchedule:
     """Choose interval and size of the evaluations, where the recipe leaves them open, by what they cost.
 
     Args:
         steps: Of the run.
-        step_tokens: Tokens of a step, on average.
+        tokens_per_step: Tokens of a full step, on average.
         pack_tokens: Tokens of a pack; an evaluation reads one at least.
         settings: The recipe's `train` section.
     """
-    budget, every = OVERHEAD * FORWARDS * steps * step_tokens, settings.evaluate_every
+    budget, every = OVERHEAD * FORWARDS * steps * tokens_per_step, settings.evaluate_every
     if every is None:
         wanted = min(max(int(budget / max(WORTH_READING, pack_tokens)) - 1, FEWEST), MOST)
         every = -(-steps // wanted)
@@ -85,9 +85,8 @@ def schedule_of(steps: int, step_tokens: float, pack_tokens: int, settings: Trai
 
 def schedule_for(packed: PackedCorpus, settings: TrainSection) -> EvaluationSchedule:
     """The schedule of a training on a packed corpus."""
-    step_packs = min(settings.batch_packs * settings.accumulation, len(packed.packs))
-    step_tokens = packed.tokens / max(1, len(packed.packs)) * step_packs
-    return schedule_of(planned_steps(packed, settings), step_tokens, packed.pack_tokens, settings)
+    tokens_per_step = step_tokens(packed, len(packed.packs), settings)
+    return schedule_of(planned_steps(packed, settings), tokens_per_step, packed.pack_tokens, settings)
 
 
 def held_out_slice(
@@ -125,7 +124,7 @@ class HeldOutEvaluation:
     """The evaluations of one run: their schedule, the base's loss, the losses so far, and early stopping on them.
 
     Args:
-        schedule: When.
+        due: The steps after which an evaluation is made.
         packed: The held-out packs; None: only samples are made.
         patience: Evaluations without a new lowest loss after which the training ends; None: it does not end early, and
             the last step's adapter is the run's.
@@ -136,11 +135,11 @@ class HeldOutEvaluation:
     """
 
     def __init__(
-        self, schedule: EvaluationSchedule, packed: PackedCorpus | None, patience: int | None = None,
+        self, due: Collection[int] = (), packed: PackedCorpus | None = None, patience: int | None = None,
         make_samples: MakeSamples | None = None,
     ) -> None:  # fmt: skip
         self.packed, self.patience, self.make_samples = packed, patience, make_samples
-        self.due = set(schedule.due) if packed is not None or make_samples is not None else set[int]()
+        self.due = set(due) if packed is not None or make_samples is not None else set[int]()
         self.base: float | None = None
         self.history: list[tuple[int, float]] = []
 

@@ -34,7 +34,7 @@ from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train import checkpoint
 from stilnovo.train.callback import EvaluationCallback, Evaluations
-from stilnovo.train.held_out import HeldOutEvaluation, is_evaluation, schedule_for
+from stilnovo.train.held_out import HeldOutEvaluation, is_evaluation
 from stilnovo.train.interrupt import held_interrupt
 from stilnovo.train.objectives.text import NextToken
 from stilnovo.train.observers import Observers
@@ -116,7 +116,7 @@ class Trainer:
         self._saved = time.monotonic()
         self._sign: Callable[[int], None] = lambda done: None  # told how many batches of the step are done
         self.evaluations = Evaluations(callback, run, self.steps)
-        self.held_out = held_out or HeldOutEvaluation(schedule_for(corpus, settings), None)
+        self.held_out = held_out or HeldOutEvaluation()
         model.checkpointing = settings.gradient_checkpointing and self.engine is None
         model.train()
         torch.manual_seed(settings.seed)
@@ -319,11 +319,11 @@ class Trainer:
             yield
         except KeyboardInterrupt:
             # An interrupted step is dropped: its gradients must not leak into the state that is kept.
-            raise KeyboardInterrupt(self._way_on()) from None
+            raise KeyboardInterrupt(self._standing()) from None
         except StilnovoError as error:
-            raise type(error)(error.what, error.found, f"{error.next}\n{self._way_on()}") from error
+            raise type(error)(error.what, error.found, f"{error.next}\n{self._standing()}") from error
 
-    def _way_on(self) -> str:
+    def _standing(self) -> str:
         saved = checkpoint.steps(self.checkpoints)
         way = f"Continue from step {saved[-1]} with --resume." if saved else "There is no checkpoint yet: start anew."
         return f"Stopped at step {self.step} of {self.steps}. {way}"

@@ -143,7 +143,7 @@ class TrainingRun:
                     prompts=settings.samples,
                     max_new_tokens=settings.sample_tokens,
                 )
-        return HeldOutEvaluation(self.prepared.schedule, self.prepared.held_out, settings.patience, sample)
+        return HeldOutEvaluation(self.prepared.schedule.due, self.prepared.held_out, settings.patience, sample)
 
     def _attach(self) -> None:
         if self.frozen is not None:

@@ -22,6 +22,11 @@ def _last_pass(batches: int, epochs: float) -> tuple[int, int]:
     return divmod(total, batches)
 
 
+def step_tokens(packed: PackedCorpus, packs: int, settings: TrainSection) -> float:
+    """Tokens of a full step, on average, of a corpus of so many packs; `packed` is that corpus or a part of it."""
+    return min(settings.batch_packs * settings.accumulation, packs) * packed.tokens / max(1, len(packed.packs))
+
+
 def planned_steps(corpus: PackedCorpus, settings: TrainSection) -> int:
     """Number of optimizer steps of the run."""
     if settings.steps is not None:

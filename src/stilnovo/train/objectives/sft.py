@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stilnovo.data.conversations import conversation, read_items
-from stilnovo.data.packing import IntArray, PackedCorpus
+from stilnovo.data.packing import IntArray
 from stilnovo.data.sources import Document
 from stilnovo.errors import InputError
 from stilnovo.train import corpus
@@ -55,14 +55,11 @@ class ConversationObjective(TextObjective):
             )  # fmt: skip
         return opened
 
-    def pack_held_out(self, rows: Sequence[Any], tokenizer: Tokenizer, longest: int) -> PackedCorpus:
-        """See `Objective.pack_held_out`; what a prepared corpus holds out are texts."""
+    def held_out_documents(self, rows: Sequence[Any], tokenizer: Tokenizer, pack_tokens: int) -> list[IntArray]:
+        """See `TextObjective.held_out_documents`; what a prepared corpus holds out are texts."""
         if any(isinstance(row, Document) for row in rows):
-            return super().pack_held_out(rows, tokenizer, longest)
-        data = self.recipe.data
-        data = data.model_copy(update={"pack_tokens": min(data.pack_tokens, longest)})
-        talks = corpus.supervised_all(rows, tokenizer, data.pack_tokens, "held-out conversations")
-        return corpus.packed(talks, data)
+            return super().held_out_documents(rows, tokenizer, pack_tokens)
+        return corpus.supervised_all(rows, tokenizer, pack_tokens, "held-out conversations")
 
     def held_out_row(self, row: Any) -> dict[str, Any]:
         """See `Objective.held_out_row`."""

@@ -102,11 +102,15 @@ class TextObjective(Objective):
 
     def pack_held_out(self, rows: Sequence[Any], tokenizer: Tokenizer, longest: int) -> PackedCorpus:
         """See `Objective.pack_held_out`."""
-        from stilnovo.text.encoder import Encoder
-
         data = self.recipe.data
         data = data.model_copy(update={"pack_tokens": min(data.pack_tokens, longest)})
-        return corpus.packed(Encoder(tokenizer).documents([training_text(row) for row in rows]), data)
+        return corpus.packed(self.held_out_documents(rows, tokenizer, data.pack_tokens), data)
+
+    def held_out_documents(self, rows: Sequence[Any], tokenizer: Tokenizer, pack_tokens: int) -> list[IntArray]:
+        """Tokenise held-out rows as documents of packs of so many tokens."""
+        from stilnovo.text.encoder import Encoder
+
+        return Encoder(tokenizer).documents([training_text(row) for row in rows])
 
     def held_out_row(self, row: Any) -> dict[str, Any]:
         """See `Objective.held_out_row`."""
