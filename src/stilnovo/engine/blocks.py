@@ -29,7 +29,7 @@ from stilnovo.model import kernels
 from stilnovo.model.functions import at_least_single
 from stilnovo.model.llama import Layer
 from stilnovo.model.lora import LoraLinear
-from stilnovo.plan.levers import FUSED_BYTES, LayerChoice, Levers, sub_tile
+from stilnovo.plan.levers import ELEMENTWISE_BYTES, FUSED_BYTES, LayerChoice, Levers, sub_tile
 
 
 @dataclass
@@ -56,24 +56,24 @@ class Stream:
     kernel: Kernel
 
 
-def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm (report eq. 1) of (t, C), in sub-tiles; the weight is taken in x's type."""
+def normed(x: Tensor, weight: Tensor, eps: float, part: int = ELEMENTWISE_BYTES) -> Tensor:
+    """RMSNorm (report eq. 1) of (t, C), in sub-tiles of `part` bytes in fp32; the weight is taken in x's type."""
     out, weight = torch.empty_like(x), weight.to(x.dtype)
     if kernels.wanted(x.device):
         return _elementwise().rms_norm(x, weight, eps, out)  # type: ignore[no-any-return]
-    for rows in _sub_tiles(x):
+    for rows in _sub_tiles(x, part):
         wide = at_least_single(x[rows])
         scale = torch.rsqrt((wide * wide).mean(-1, keepdim=True).add_(eps))
         torch.mul((wide * scale).to(x.dtype), weight, out=out[rows])
     return out
 
 
-def norm_backward_(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def norm_backward_(grad: Tensor, x: Tensor, weight: Tensor, eps: float, part: int = ELEMENTWISE_BYTES) -> Tensor:
     """Gradient of x from that of `normed(x)`, written over `grad`: with n = x·r, r (w g − n · mean(n w g))."""
     weight = weight.to(x.dtype)
     if kernels.wanted(x.device):
         return _elementwise().rms_norm_backward_(grad, x, weight, eps)  # type: ignore[no-any-return]
-    for rows in _sub_tiles(x):
+    for rows in _sub_tiles(x, part):
         wide = at_least_single(x[rows])
         scale = torch.rsqrt((wide * wide).mean(-1, keepdim=True).add_(eps))
         wide = wide * scale
@@ -83,31 +83,33 @@ def norm_backward_(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tenso
     return grad
 
 
-def gated(gate: Tensor, up: Tensor) -> Tensor:
+def gated(gate: Tensor, up: Tensor, part: int = ELEMENTWISE_BYTES) -> Tensor:
     """Gated activation SiLU(gate) · up (report eq. 5), (t, F)."""
     out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
     if kernels.wanted(gate.device):
         return _elementwise().swiglu(gate, up, out)  # type: ignore[no-any-return]
-    for rows in _sub_tiles(gate):
+    for rows in _sub_tiles(gate, part):
         torch.mul(F.silu(gate[rows]), up[rows], out=out[rows])
     return out
 
 
-def gated_backward_(grad: Tensor, gate: Tensor, up: Tensor) -> None:
+def gated_backward_(grad: Tensor, gate: Tensor, up: Tensor, part: int = ELEMENTWISE_BYTES) -> None:
     """Gradients of gate and up, written over them."""
     if kernels.wanted(gate.device):
         _elementwise().swiglu_backward_(grad, gate, up)
         return
-    for rows in _sub_tiles(gate):
+    for rows in _sub_tiles(gate, part):
         slope = torch.ops.aten.silu_backward(grad[rows] * up[rows], gate[rows])
         torch.mul(F.silu(gate[rows]), grad[rows], out=up[rows])
         gate[rows] = slope
 
 
-def rotate_(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> None:
+def rotate_(
+    x: Tensor, cos: Tensor, sin: Tensor, part: int = ELEMENTWISE_BYTES, *, back: bool = False
+) -> None:  # fmt: skip
     """Rotary embedding (report eq. 3) of (T, heads, D), in place; `back` undoes it, which is also its gradient."""
     sign = -1 if back else 1
-    for rows in _sub_tiles(x):
+    for rows in _sub_tiles(x, part):
         first, second = x[rows].chunk(2, dim=-1)
         before = first.clone()
         first.mul_(cos[rows]).addcmul_(second, sin[rows], value=-sign)
@@ -127,15 +129,15 @@ def _elementwise() -> Any:
     return elementwise
 
 
-def _sub_tiles(x: Tensor) -> Iterator[slice]:
-    return tiles(x.shape[0], sub_tile(x[0].numel()))
+def _sub_tiles(x: Tensor, part: int) -> Iterator[slice]:
+    return tiles(x.shape[0], sub_tile(x[0].numel(), part))
 
 
 class LayerEngine:
     """One layer's explicit passes under the levers, in `dtype`."""
 
     def __init__(self, layer: Layer, head_dim: int, levers: Levers, dtype: torch.dtype) -> None:
-        self.layer, self.levers, self.head_dim = layer, levers, head_dim
+        self.layer, self.levers, self.head_dim, self.part = layer, levers, head_dim, levers.elementwise_bytes
         attn, mlp, keep = layer.self_attn, layer.mlp, levers.keep_dense
         self.qkv = Product([attn.q_proj, attn.k_proj, attn.v_proj], keep_dense=keep)
         self.o = Product([attn.o_proj], keep_dense=keep)
@@ -159,11 +161,11 @@ class LayerEngine:
             saved.gate_up = [x.new_empty(x.shape[0], product.outputs) for product in self.gate_up]
         for rows in tiles(x.shape[0], self.levers.tile):
             h = self.o.forward(out[rows], saved.h[rows] if saved.h is not None else None).add_(x[rows])
-            wide = normed(h, self.layer.post_attention_layernorm, self.layer.eps)
+            wide = normed(h, self.layer.post_attention_layernorm, self.layer.eps, self.part)
             places = [whole[rows] for whole in saved.gate_up] if keep else [None] * len(self.gate_up)
             branches = [p.forward(wide, place) for p, place in zip(self.gate_up, places, strict=True)]
             del wide
-            act = gated(*_two(branches))
+            act = gated(*_two(branches), self.part)
             del branches
             torch.add(self.down.forward(act), h, out=y[rows])
         return y, saved
@@ -185,9 +187,11 @@ class LayerEngine:
             del d_out, out
             weight, eps = self.layer.input_layernorm, self.layer.eps
             for rows in tiles(x.shape[0], self.levers.tile):  # through the projections and the first norm
-                wide = normed(x[rows], weight, eps)
+                wide = normed(x[rows], weight, eps, self.part)
                 if wanted:
-                    grad[rows] += norm_backward_(self.qkv.backward(d_qkv[rows], wide, sink), x[rows], weight, eps)
+                    grad[rows] += norm_backward_(
+                        self.qkv.backward(d_qkv[rows], wide, sink), x[rows], weight, eps, self.part
+                    )
                 else:
                     self.qkv.adapter_backward(d_qkv[rows], wide, sink)
         else:
@@ -223,7 +227,7 @@ class LayerEngine:
         down = self.qkv.down(x)
         low = x.new_empty(x.shape[0], down.shape[0])
         for rows in tiles(x.shape[0], self.levers.tile) if len(down) else ():
-            torch.mm(normed(x[rows], self.layer.input_layernorm, self.layer.eps), down.T, out=low[rows])
+            torch.mm(normed(x[rows], self.layer.input_layernorm, self.layer.eps, self.part), down.T, out=low[rows])
         return low
 
     def _group_qkv(self, x: Tensor, group: _Heads, dense: Tensor | None, low: Tensor | None, stream: Stream) -> Tensor:
@@ -231,7 +235,7 @@ class LayerEngine:
         qkv = x.new_empty(x.shape[0], group.columns[2].stop)
         weight = None if dense is None else torch.cat([dense[rows] for rows in group.rows])
         for rows in tiles(x.shape[0], self.levers.tile):
-            wide = normed(x[rows], self.layer.input_layernorm, self.layer.eps)
+            wide = normed(x[rows], self.layer.input_layernorm, self.layer.eps, self.part)
             if weight is None:
                 self.qkv.forward(wide, qkv[rows])
                 continue
@@ -241,7 +245,7 @@ class LayerEngine:
                 index = self.qkv.parts.index(part)
                 b = adapter.lora_B.detach()[group.local[index]].to(x.dtype)
                 qkv[rows, group.columns[index]].addmm_(low[rows, ranks], b.T, alpha=adapter.scale)
-        rotate_(group.rotating(qkv, self.head_dim), stream.cos, stream.sin)
+        rotate_(group.rotating(qkv, self.head_dim), stream.cos, stream.sin, self.part)
         return qkv
 
     def _token_wise_backward(
@@ -250,22 +254,22 @@ class LayerEngine:
         """Backward MLP, second norm and output projection: `grad[rows]` becomes the gradient of the attention residual."""
         eps, weight = self.layer.eps, self.layer.post_attention_layernorm
         h = self.o.forward(out[rows]).add_(x[rows]) if saved.h is None else saved.h[rows]
-        wide = normed(h, weight, eps)
+        wide = normed(h, weight, eps, self.part)
         if saved.gate_up:
             branches = [whole[rows] for whole in saved.gate_up]
         else:
             branches = [product.forward(wide) for product in self.gate_up]
         slope = grad[rows]
-        act = gated(*_two(branches))
+        act = gated(*_two(branches), self.part)
         d_act = self.down.backward(slope, act, sink)
         del act
-        gated_backward_(d_act, *_two(branches))
+        gated_backward_(d_act, *_two(branches), self.part)
         del d_act
         d_wide = self.gate_up[0].backward(branches[0], wide, sink)
         for product, branch in zip(self.gate_up[1:], branches[1:], strict=True):
             d_wide.add_(product.backward(branch, wide, sink))
         del wide, branches
-        slope += norm_backward_(d_wide, h, weight, eps)
+        slope += norm_backward_(d_wide, h, weight, eps, self.part)
         d_out[rows] = self.o.backward(slope, out[rows], sink)
 
     def _attend_backward(
@@ -281,7 +285,7 @@ class LayerEngine:
         )
         for part, target in zip(gradients, group.heads(qkv, self.head_dim), strict=True):
             target.copy_(part)  # over q, k and v, which nobody needs any more
-        rotate_(group.rotating(qkv, self.head_dim), stream.cos, stream.sin, back=True)
+        rotate_(group.rotating(qkv, self.head_dim), stream.cos, stream.sin, self.part, back=True)
         return qkv
 
     def _grouped_backward(
@@ -313,8 +317,8 @@ class LayerEngine:
         for rows in tiles(x.shape[0], self.levers.tile):
             if len(down):
                 d_wide[rows].addmm_(d_low[rows], down)
-                self.qkv.finish(d_low[rows], normed(x[rows], weight, eps), sink)
-            grad[rows] += norm_backward_(d_wide[rows], x[rows], weight, eps)
+                self.qkv.finish(d_low[rows], normed(x[rows], weight, eps, self.part), sink)
+            grad[rows] += norm_backward_(d_wide[rows], x[rows], weight, eps, self.part)
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ class TrainingEngine:
             waiting.last = x  # not before: a reference to the first layer's input would live through the whole pass
             leaves = tree_leaves([vars(saved) for saved in waiting.saved.values()])
             self.saved_bytes = max(self.saved_bytes, storage_bytes(filter(torch.is_tensor, leaves)))
-            return normed(x, model.norm, model.config.rms_eps), waiting
+            return normed(x, model.norm, model.config.rms_eps, self.levers.elementwise_bytes), waiting
 
     def _layer_forward(self, index: int, x: Tensor, waiting: _Pass, *, training: bool) -> Tensor:
         if self.stream is not None:
@@ -148,7 +148,8 @@ class TrainingEngine:
 
     def _backward(self, grad: Tensor, waiting: _Pass) -> None:
         with torch.no_grad():
-            grad = norm_backward_(grad.contiguous(), waiting.last, self.model.norm, self.model.config.rms_eps)
+            weight, eps, part = self.model.norm, self.model.config.rms_eps, self.levers.elementwise_bytes
+            grad = norm_backward_(grad.contiguous(), waiting.last, weight, eps, part)
             del waiting.last
             for index in range(len(self.layers) - 1, self.lowest - 1, -1):
                 if self.stream is not None:

@@ -352,7 +352,7 @@ def _backward_mlp(run: Run, levers: Levers, index: int) -> int:
     saved = levers.layers[index] in ("keep", "offload")
     inside = t * h * w + (0 if saved else t * (h + 2 * f) * w)  # the normed input; the residual, gate and up
     down = t * 2 * f * w + _dense(run, levers, h, f)  # the product, its gradient
-    elementwise = t * f * w + 4 * min(t, sub_tile(f)) * f * w
+    elementwise = t * f * w + 4 * min(t, sub_tile(f, levers.elementwise_bytes)) * f * w
     fused = 2 * f * h * w <= FUSED_BYTES  # gate and up are made dense together
     up = 2 * t * h * w + _dense(run, levers, (2 if fused else 1) * f, h)
     return _backward_stream(run, levers, index) + inside + max(down, elementwise, up)
@@ -366,7 +366,7 @@ def _backward_attention(run: Run, levers: Levers, index: int) -> int:
     stream = _backward_stream(run, levers, index)
     if levers.layers[index] == "attention" and n == 1:
         stream += run.tokens * (heads + 2 * kv) * w
-    norm = 3 * min(t, sub_tile(c.hidden_size)) * c.hidden_size * 4
+    norm = 3 * min(t, sub_tile(c.hidden_size, levers.elementwise_bytes)) * c.hidden_size * 4
     if n == 1:
         kernel = run.tokens * (heads + 2 * kv) * w + _workspace(run, heads, kv, copies=False)
         last = t * 2 * c.hidden_size * w + _dense(run, levers, heads + 2 * kv, c.hidden_size) + norm

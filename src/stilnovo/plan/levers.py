@@ -18,7 +18,7 @@ OptimizerKind = Literal["adamw", "adamw8bit", "paged_adamw8bit"]
 OptimizerChoice = Literal["auto", "adamw", "adamw8bit", "paged_adamw8bit"]
 
 # Block and buffer sizes that the step and its ledger share.
-ELEMENTWISE_BYTES = 32 * 2**20  # an elementwise step takes rows of this size in fp32: its temporaries stay small
+ELEMENTWISE_BYTES = 32 * 2**20  # an elementwise step takes rows of this size in fp32, unless there is memory for more
 FUSED_BYTES = 32 * 2**20  # projections of one input are made dense together up to this size
 DENSE_PART = 2**22  # weights made dense at once under int8 and int4
 BLOCK = 64  # weights that share an absolute maximum (nf4, fp4) or a scale and zero point (int8, int4)
@@ -44,7 +44,8 @@ class Levers:
         loss_chunk: Tokens whose logits exist at once.
         optimizer: AdamW with 8-bit moments, paged 8-bit ones (unified memory), or fp32 ones.
         optimizer_place: `host`: master weights, gradients and moments live in host memory; the card has the adapter in the model's type.
-        keep_dense: Whether dequantised projections are kept (a CPU with memory to spare) or made for each product anew.
+        keep_dense: Whether dequantised projections are kept (memory to spare) or made for each product anew.
+        elementwise_bytes: Size in fp32 of the rows that an elementwise step takes at once where no kernel fuses it.
     """
 
     layers: tuple[LayerChoice, ...]
@@ -61,6 +62,7 @@ class Levers:
     optimizer: OptimizerKind = "adamw8bit"
     optimizer_place: Place = "card"
     keep_dense: bool = False
+    elementwise_bytes: int = ELEMENTWISE_BYTES
 
     @property
     def moves_weights(self) -> bool:
@@ -89,9 +91,9 @@ def all_layers(choice: LayerChoice, layers: int) -> tuple[LayerChoice, ...]:
     return (choice,) * layers
 
 
-def sub_tile(columns: int) -> int:
-    """Rows that an elementwise step over rows of `columns` values processes at once."""
-    return max(1, ELEMENTWISE_BYTES // (4 * columns))
+def sub_tile(columns: int, part: int = ELEMENTWISE_BYTES) -> int:
+    """Rows that an elementwise step over rows of `columns` values processes at once, `part` bytes of them in fp32."""
+    return max(1, part // (4 * columns))
 
 
 def size_class(size: int) -> int:
