@@ -114,7 +114,7 @@ class TrainingEngine:
             model, device = self.model, self.model.device
             x = model.embed(tokens).to(self.dtype)
             cos, sin = model.rotary(positions_of(lengths, device), x.dtype)
-            waiting = _Pass(Stream(cos, sin, kernel_for(lengths, device, x.dtype)), cos)
+            waiting = _Pass(Stream(cos, sin, kernel_for(lengths, device, x.dtype, model.config.head_dim)), cos)
             # A pass whose backward never comes (an error in between) gives its host buffers back when it is forgotten.
             weakref.finalize(waiting, self.store.drop, waiting.keys).atexit = False
             for index in range(len(self.layers)):
