@@ -52,7 +52,13 @@ def print_plan(setting: Plan, budget: Budget) -> None:
             ("while the model is opened", setting.load, "before the step; of the same memory"),
             *([("CUDA context, libraries", budget.context, "outside the allocator")] if on_card else []),
         ],
-        "host": [("= host", setting.ledger.host, f"of {size_text(budget.host_room)}; 3 GiB left for the system")],
+        "host": [
+            (
+                "= host",
+                setting.ledger.host,
+                f"of {size_text(budget.host_room)}; 3 GiB left for the system; pinned while 2 GiB stay free",
+            )
+        ],
     }
     for place, title in (("card", "GPU memory" if on_card else "Memory"), ("host", "Host memory")):
         if items := [(item.name, item.size, item.note) for item in setting.ledger.items if item.place == place]:

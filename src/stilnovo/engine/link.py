@@ -3,15 +3,12 @@
 A copy is a `Ticket`; it holds both ends until somebody has waited for it, so that neither is freed or written over while
 bytes are on the way. Where there are no streams (a CPU, shapes without storage) a copy is done when it returns.
 
-Unusual: host memory is taken pageable, in exact sizes, and then registered with the driver, because torch's own pinned
-allocator rounds every block up to a power of two. Where the driver refuses (WSL often does), it stays pageable: slower,
-never wrong; a warning says so.
+All host memory for it comes from `Link.host`, pinned where that is possible (`stilnovo.engine.pinned`).
 """
 
 from __future__ import annotations
 
 import logging
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stilnovo.engine.pinned import NotPinnedError, pinned_memory
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear
 from stilnovo.plan.levers import ALIGN, size_class
@@ -46,16 +44,13 @@ class Link:
 
     def host(self, size: int) -> Tensor:
         """Allocate `size` bytes of host memory (uint8), pinned where possible."""
-        buffer = torch.empty(size, dtype=torch.uint8, device="cpu")
         if self._pin and size:
-            runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-            status = runtime.cudaHostRegister(buffer.data_ptr(), size, 0)
-            if int(status) == 0:
-                weakref.finalize(buffer, runtime.cudaHostUnregister, buffer.data_ptr())
-            else:
+            try:
+                return pinned_memory(size, self.device)
+            except NotPinnedError as reason:
                 self._pin = False
-                logging.getLogger(__name__).warning("The driver refused to pin host memory: copies are slower.")
-        return buffer
+                logging.getLogger(__name__).warning("%s: copies are slower.", reason)
+        return torch.empty(size, dtype=torch.uint8, device="cpu")
 
     def copy(self, source: Tensor, target: Tensor) -> Ticket:
         """Start copying, to the card or from it."""

@@ -61,6 +61,7 @@ class HostAdapter(Sink):
             card.data = card.data.to(model.dtype)
         self._layer: dict[int, Tensor] = {}
         self._leaving: list[tuple[int, Ticket]] = []
+        self._free: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}  # host buffers, used again for every layer
 
     def add(self, parameter: nn.Parameter, gradient: Tensor, rows: slice | None = None) -> None:
         """See `Sink.add`."""
@@ -75,15 +76,19 @@ class HostAdapter(Sink):
         """Send the gradients of the finished layer to the host; add in those of the layer before."""
         before, self._leaving = self._leaving, []
         for index, gradient in self._layer.items():
-            home = torch.empty(gradient.shape, dtype=gradient.dtype, pin_memory=self.link.asynchronous)
-            self._leaving.append((index, self.link.copy(gradient, home)))
+            self._leaving.append((index, self.link.copy(gradient, self._home(gradient))))
         self._layer.clear()
         for index, ticket in before:
             if ticket.done is not None:
                 ticket.done.synchronize()
             master = self.masters[index]
-            arrived = ticket.target.float()
-            master.grad = arrived if master.grad is None else master.grad.add_(arrived)
+            arrived = ticket.target
+            master.grad = arrived.to(torch.float32, copy=True) if master.grad is None else master.grad.add_(arrived)
+            self._free.setdefault((arrived.shape, arrived.dtype), []).append(arrived)
+
+    def _home(self, gradient: Tensor) -> Tensor:
+        free = self._free.get((gradient.shape, gradient.dtype))
+        return free.pop() if free else self.link.host(gradient.nbytes).view(gradient.dtype).view(gradient.shape)
 
     def collect(self) -> None:
         """Wait until every gradient has arrived; call before reading them."""

@@ -26,7 +26,7 @@ from stilnovo.engine.blocks import LayerEngine, Saved, Stream, norm_backward_, n
 from stilnovo.engine.link import ActivationStore, HostKey, LayerStream, Link
 from stilnovo.engine.loss import Head
 from stilnovo.engine.packed_attention import kernel_for
-from stilnovo.engine.product import Sink
+from stilnovo.engine.product import HostAdapter, Sink
 from stilnovo.model import lora, scaling
 from stilnovo.model.attention import positions_of
 from stilnovo.model.llama import Llama
@@ -77,7 +77,7 @@ class TrainingEngine:
         assert len(levers.layers) == model.config.layers
         self.model, self.levers, self.dtype = model, levers, dtype or model.dtype
         self.sink = sink or Sink()
-        self.link = Link(model.device)
+        self.link = sink.link if isinstance(sink, HostAdapter) else Link(model.device)
         self.store = ActivationStore(self.link)
         table = model.head
         if (

@@ -23,6 +23,9 @@ FUSED_BYTES = 32 * 2**20  # projections of one input are made dense together up 
 DENSE_PART = 2**22  # weights made dense at once under int8 and int4
 BLOCK = 64  # weights that share an absolute maximum (nf4, fp4) or a scale and zero point (int8, int4)
 NESTED_BLOCK = 256  # block maxima that share a scale under double quantisation
+LEFT_PAGEABLE = (
+    2 * 2**30
+)  # bytes of host memory that pinning leaves free: what is pinned, no other program can push out
 ALIGN = 256  # bytes: what a card's loads and bitsandbytes' kernels expect of the start of a tensor
 
 
