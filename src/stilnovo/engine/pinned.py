@@ -32,7 +32,7 @@ class NotPinnedError(Exception):
     """Why memory stays pageable."""
 
 
-class _Pages(mmap.mmap):
+class _Mapping(mmap.mmap):
     """Memory whose registration ends before it does.
 
     By `__del__`: a weak reference's callback comes when the pages are gone already.
@@ -54,7 +54,7 @@ def pinned_memory(size: int, device: torch.device) -> Tensor:
     if free_memory() - size < LEFT_PAGEABLE:
         raise NotPinnedError(f"Less than {LEFT_PAGEABLE / 2**30:.0f} GiB of host memory would be left unpinned")
     try:
-        pages = _Pages(-1, size, **_PRIVATE)
+        pages = _Mapping(-1, size, **_PRIVATE)
     except (OSError, ValueError) as error:
         raise NotPinnedError(f"Host memory could not be mapped ({error})") from error
     memory = torch.frombuffer(pages, dtype=torch.uint8)
