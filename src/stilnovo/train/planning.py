@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from stilnovo.errors import InputError
+from stilnovo.model import kernels
 from stilnovo.model.load import compute_dtype, step_dtype
 from stilnovo.model.memory import budget_of
 from stilnovo.plan import cards, choice
@@ -73,13 +74,20 @@ def type_name(dtype: torch.dtype) -> str:
 
 
 def card_of(device: torch.device) -> cards.Card:
-    """Look up the GPU's speeds by its name, else take the default GPU's."""
+    """The GPU's speeds: by its name where the table knows it, else derived from what its driver says."""
     if device.type != "cuda":
         return cards.CPU
     properties = torch.cuda.get_device_properties(device)
-    name = properties.name.lower().replace(" ", "-")
-    known = next((card for key, card in cards.CARDS.items() if key in name), cards.CARDS[cards.DEFAULT])
-    return replace(known, memory=properties.total_memory)
+    card = cards.find(properties.name, properties.total_memory)
+    if card is None and hasattr(properties, "multi_processor_count"):
+        # Clocks in kHz and the bus in bits, where this torch says them; memory moves twice a clock.
+        memory_clock, bus = (getattr(properties, name, 0) for name in ("memory_clock_rate", "memory_bus_width"))
+        card = cards.derived(
+            properties.name, (properties.major, properties.minor), properties.multi_processor_count,
+            properties.total_memory, getattr(properties, "clock_rate", 0) * 1e3, 2e3 * memory_clock * bus / 8,
+        )  # fmt: skip
+    card = card or cards.find(properties.name) or cards.CARDS[cards.DEFAULT]
+    return replace(card, memory=properties.total_memory, fused=kernels.wanted(device))
 
 
 def choose_plan(
@@ -92,6 +100,11 @@ def choose_plan(
     """
     budget = budget or budget_of(device)
     card, wishes = card_of(device), choice.wishes_of(settings)
+    if card.derived:
+        log.info(
+            "%s is not in the table of cards: its speeds are derived, %.0f TFLOP/s and %.0f GB/s (`make bench-gpu` measures them).",
+            card.name, card.flops / 1e12, card.memory_speed / cards.GB,
+        )  # fmt: skip
     plan = choice.best(run, budget, card, wishes)
     if plan is None:
         raise InputError(
