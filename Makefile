@@ -79,8 +79,8 @@ bench: $(VENV)/.bench  ## speed and memory against TRL + PEFT + bitsandbytes, qu
 	$(BIN)/python bench/quantization.py
 	$(BIN)/python bench/data.py
 
-bench-gpu: $(VENV)/.core  ## the 8B training step under 7.5 GiB on a CUDA card
-	$(BIN)/python bench/gpu.py
+bench-gpu: $(VENV)/.core  ## the 8B step and writing on a CUDA card, in stages: make bench-gpu MINUTES=9
+	$(BIN)/python bench/gpu.py --minutes $(or $(MINUTES),9)
 
 real-size: $(VENV)/.bench  ## an 8B model at its real size on the processor: make real-size FOLDER=DIR, resumable (40 GB)
 	$(BIN)/python bench/real_size.py --folder $(or $(FOLDER),runs/real-size) $(if $(MODEL),--model $(MODEL))

@@ -1,14 +1,19 @@
-"""The 8B training step on a CUDA card, with its allocator capped at 7.5 GiB and without; no checkpoint, no network.
+"""The 8B training step and writing on a CUDA card, in stages inside a budget of minutes; no checkpoint, no network, no installation.
 
-Four parts, each in child processes so that nothing one leaves behind helps or hinders another:
-1. the card: bf16 products, memory and link, measured (`stilnovo plan --measured` reads the file);
-2. parity: every lever in bf16 against the plain setting, on a small shape;
-3. the step: packed documents at 2k, 4k and 8k tokens, by turns with TRL + PEFT + bitsandbytes and Unsloth where they are
-   installed (A B A B): tokens a second, predicted beside measured peak, the share of the FLOP floor (4N a token) reached;
-4. the longest context under the cap, beside the plan's.
+Each part runs in a child process with its own limit, and its rows are in the file as soon as they are measured (JSON lines):
+whatever hangs, crashes or runs out of memory costs its own time and no more. The most valuable comes first; what no longer
+fits into the budget is left out by name. `--resume` goes on in a file, `--plan` prints stages and their budgets as JSON.
 
-The 8B shape gets random packed weights (`synthetic.py`). Out of memory is a result too. `--tiny-cpu` runs the same lines
-on a tiny shape without a card; its figures mean nothing.
+a starts    does each part work on this card: 4-bit weights and products, attention, pinned memory, kernels, captured graphs
+b parity    every lever, kernels off and on, against autograd in fp32
+c memory    an RTX 4060's own plan (8 GB, host 32 GB) under a 7.5 GiB cap: allocated, reserved, predicted
+d speeds    tokens/s at 2,048, 4,096 and 8,192, capped and not, kernels off and on in turn
+e long      65,536 tokens in one document under that plan
+f decoding  tokens/s while writing, one text and eight
+g peers     the same step by TRL and by Unsloth, where they are installed
+
+`--tiny-cpu` runs the same lines on a tiny shape without a card; its rows say so and its figures mean nothing. This file needs
+Python alone; its children need what bench/README.md lists. The last line is one JSON object.
 
 Needs: stilnovo.
 """
@@ -16,258 +21,331 @@ Needs: stilnovo.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
-import statistics
+import platform
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-import torch
+import gpu_table
+from gpu_runner import Journal, Part, Row, Runner, whole_rows
 
-from gpu_step import ADAPTER, CAP, EIGHT_B, GIB, TINY, budget, documents, median_seconds, our_row
-from stilnovo.engine.loss import tiled_losses
-from stilnovo.engine.stack import TrainingEngine
-from stilnovo.model import lora
-from stilnovo.model.llama import Llama, random_source
-from stilnovo.model.quantize import quantized_linear
-from stilnovo.plan.cards import CARDS, Card
-from stilnovo.plan.choice import longest
-from stilnovo.plan.ledger import Run
-from stilnovo.plan.levers import Levers, all_layers
-from stilnovo.plan.shape import LoraConfig
-from stilnovo.runlog import environment, write_atomic
-
-HERE = Path(__file__).parent
-PEERS: dict[str, dict[str, Any]] = {
-    "trl": {"side": "trl"},
-    "unsloth": {"side": "unsloth"},
-    "unsloth, offload_layers": {"side": "unsloth", "load": {"offload_layers": "auto"}},
-    "unsloth, offload_layers and tiled MLP": {
-        "side": "unsloth", "load": {"offload_layers": "auto", "unsloth_tiled_mlp": True},
-    },
+HERE = Path(__file__).resolve().parent
+CAP = int(7.5 * 2**30)
+STAGES = {
+    "starts": "does each part work on this card?", "parity": "does every lever compute the same?",
+    "memory": "what does an RTX 4060's plan hold?", "speeds": "how fast is the step, kernels off and on?",
+    "long": "does the longest context run?", "decoding": "how fast is writing?", "peers": "how fast are the others?",
 }  # fmt: skip
-
-
-def measured_card(device: torch.device) -> Card:
-    """The card as it computes here: products (4,096 wide, in its training type), copies on it, copies to it."""
-    if device.type != "cuda":
-        return replace(CARDS["rtx-4060"], name="tiny-cpu")
-    properties = torch.cuda.get_device_properties(0)
-    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    a = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16 if bf16 else torch.float16)
-    big = torch.empty(GIB // 4, dtype=torch.uint8, device=device)
-    other, host = torch.empty_like(big), torch.empty(GIB // 4, dtype=torch.uint8, pin_memory=True)
-    product = median_seconds(lambda: a @ a, 20)
-    copy = median_seconds(lambda: other.copy_(big), 10)
-    link = median_seconds(lambda: big.copy_(host, non_blocking=True), 5)
-    return Card(
-        properties.name, 2 * 4096**3 / product, properties.total_memory, 2 * big.nbytes / copy, big.nbytes / link, bf16, True
-    )  # fmt: skip
-
-
-def levers_to_try(layers: int) -> dict[str, Levers]:
-    """The plain setting first, then each lever by itself, then all that save memory together."""
-    plain = Levers(layers=all_layers("keep", layers), optimizer="adamw")
-    alone: dict[str, dict[str, Any]] = {
-        "recompute": {"layers": all_layers("recompute", layers)},
-        "attention kept": {"layers": all_layers("attention", layers)},
-        "offload": {"layers": all_layers("offload", layers)},
-        "inputs on the host": {"layers": all_layers("recompute", layers), "inputs": "host"},
-        "streamed layers": {"streamed_layers": layers}, "embedding on the host": {"embedding": "host"},
-        "streamed head": {"head": "streamed", "head_tile": 100}, "tiled": {"tile": 48},
-        "head groups": {"attention_groups": 2},
-    }  # fmt: skip
-    together = {key: value for lever in alone.values() for key, value in lever.items()}
-    together["layers"] = all_layers("recompute", layers)
-    return {"plain": plain, **{n: replace(plain, **c) for n, c in {**alone, "together": together}.items()}}
-
-
-def parity(device: torch.device, dtype: torch.dtype) -> list[dict[str, Any]]:
-    """Loss and gradients of every lever against the plain setting: |Δ| / |·|, and whether it is at rounding level."""
-    config = replace(TINY, hidden_size=256, intermediate_size=512, heads=8, kv_heads=4, head_dim=32, layers=4)
-    lengths, rows, reference = (130, 1, 75, 50), [], None
-    ids = torch.randint(0, config.vocab_size, (257,), generator=torch.Generator().manual_seed(3)).to(device)
-    for name, levers in levers_to_try(config.layers).items():
-        model = Llama(config, random_source(3, std=0.05), lambda weight: quantized_linear(weight, "nf4"))
-        model = model.to(device=device, dtype=dtype)
-        lora.attach(model, LoraConfig(r=8))
-        generator = torch.Generator().manual_seed(5)
-        for module in lora.adapters(model).values():
-            module.lora_B.data.copy_(torch.randn(module.lora_B.shape, generator=generator) * 0.05)
-        engine = TrainingEngine(model, levers)
-        loss = tiled_losses(engine.hidden(ids[:-1], lengths), engine.head, ids[1:], levers.loss_chunk).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        gradient = torch.cat([p.grad.float().flatten().cpu() for p in lora.parameters(model) if p.grad is not None])
-        found = (loss.item(), gradient)
-        reference = reference or found
-        off = float((gradient - reference[1]).norm() / reference[1].norm())
-        loss_off = abs(found[0] / reference[0] - 1)
-        limit = 0.02 if dtype != torch.float32 else 1e-4
-        rows.append({"lever": name, "loss": loss_off, "gradient": off, "same": off < limit and loss_off < limit})
-    return rows
-
-
-def spawn(command: list[str], job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """One child process; its last line of output, or the reason it failed."""
-    path = folder / "job.json"
-    path.write_text(json.dumps(job))
-    settings = {**os.environ, "HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1"}
-    try:
-        done = subprocess.run(
-            [*command, str(path)], capture_output=True, text=True, cwd=folder, env=settings, timeout=job["patience"]
-        )
-    except subprocess.TimeoutExpired:
-        return {"note": f"more than {job['patience']} s"}
-    if done.returncode:
-        short = "out of memory" if "OutOfMemoryError" in done.stderr else done.stderr.strip()[-300:]
-        return {"note": short}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def peer_row(found: dict[str, Any]) -> dict[str, Any]:
-    """A peer's outcome in the form of ours."""
-    rows = found.get("rows", [])[1:]
-    if not rows:
-        return {"note": found.get("note", "no counted step")}
-    speed = statistics.median(row["tokens"] / row["seconds"] for row in rows)
-    return {"note": "", "tokens_per_second": speed, "peak_bytes": found["peak_memory_bytes"]}
-
-
-def speeds(options: argparse.Namespace, card: Card, folder: Path, started: float) -> list[dict[str, Any]]:
-    """Every length, capped and not, contestants in turn; stops beginning new rows when the time is over."""
-    base = {
-        "device": options.device, "shape": options.shape, "card": asdict(card), "steps": options.steps, "patience": options.patience,
-    }  # fmt: skip
-    rows = []
-    peers = installed(options)
-    model = None
-    if peers:
-        from synthetic import write
-
-        dtype = torch.float32 if options.device == "cpu" else torch.bfloat16 if card.bf16 else torch.float16
-        model = str(write(folder / "model", EIGHT_B if options.shape == "8b" else TINY, dtype))
-    for tokens in options.tokens:
-        for cap in (CAP, None):
-            for turn in range(options.rounds):
-                for name in ("stilnovo", *peers):
-                    if time.monotonic() - started > options.minutes * 60:
-                        print("The time is over; what was measured stands.", file=sys.stderr)
-                        return rows
-                    job = {**base, "tokens": tokens, "cap": cap}
-                    if name == "stilnovo":
-                        found = spawn([sys.executable, __file__, "--child"], job, folder)
-                    else:
-                        found = peer_row(
-                            spawn([peers[name], str(HERE / "peers.py")], peer_job(job, name, model), folder)
-                        )
-                    rows.append({"contestant": name, "tokens": tokens, "cap_bytes": cap, "turn": turn, **found})
-                    speed, note = found.get("tokens_per_second", float("nan")), found.get("note", "")
-                    limit = "7.5 GiB" if cap else "no cap"
-                    print(f"{name:<38}{tokens:>7} tokens {limit:>8} {speed:>9.1f} tok/s  {note}", file=sys.stderr)
-    return rows
-
-
-def peer_job(job: dict[str, Any], name: str, model: str | None) -> dict[str, Any]:
-    """What `peers.py` needs to do the same step."""
-    lengths = documents(job["tokens"])
-    stream = [[(7 * i + 11 * n) % 200 + 3 for i in range(length)] for n, length in enumerate(lengths)] * job["steps"]
-    ids = Path(model or "").parent / "ids.json"
-    ids.write_text(json.dumps(stream))
-    return {
-        **job, **PEERS[name], "model": model, "ids": str(ids), "folder": str(ids.parent), "pack": job["tokens"], "batch": 1,
-        "packs_a_step": 1, "rate": 1e-4, "optimizer": "adamw_bnb_8bit", "checkpointing": True,
-        "cuda": job["device"] == "cuda", "half": "bfloat16" if job["card"]["bf16"] else "float16",
-    }  # fmt: skip
-
-
-def installed(options: argparse.Namespace) -> dict[str, str]:
-    """Each peer that can run here, with the Python that has it."""
-    import importlib.util
-
-    found = {}
-    if options.peers and all(importlib.util.find_spec(name) for name in ("trl", "peft", "datasets")):
-        found["trl"] = sys.executable
-    if options.peers and options.unsloth_python:
-        found |= {name: options.unsloth_python for name in PEERS if name.startswith("unsloth")}
-    return found
-
-
-def longest_context(options: argparse.Namespace, card: Card, folder: Path) -> dict[str, Any]:
-    """The plan's longest context under the cap, then what really ran: that, and a little less where it did not."""
-    shape = EIGHT_B if options.shape == "8b" else TINY
-    run = Run(config=shape, lora=ADAPTER, value_bytes=4 if options.device == "cpu" else 2)
-    predicted = min(longest(run, budget(CAP, card), card), options.longest or shape.max_positions)
-    tried = []
-    for share in (1.0, 0.95, 0.85, 0.7):
-        tokens = int(predicted * share) // 64 * 64
-        job = {
-            "device": options.device, "shape": options.shape, "card": asdict(card), "steps": 2, "tokens": tokens, "cap": CAP,
-            "one_document": True, "patience": options.patience,
-        }  # fmt: skip
-        found = spawn([sys.executable, __file__, "--child"], job, folder)
-        tried.append({"tokens": tokens, **found})
-        if not found["note"]:
-            break
-    ran = next((row["tokens"] for row in tried if not row["note"]), 0)
-    return {"predicted_tokens": predicted, "longest_context_tokens": ran, "tried": tried}
+#: The most that a stage may take, as a share of all: what hangs in an early one leaves time for the others.
+SHARES = {"starts": 0.2, "parity": 0.25, "memory": 0.25, "speeds": 0.5, "long": 0.3, "decoding": 0.3, "peers": 1.0}
+LETTERS = dict(zip("abcdefg", STAGES, strict=True))
+UNSLOTH = ("unsloth", "unsloth, offload_layers", "unsloth, offload_layers and tiled MLP")
+LAST = 4.0  # seconds kept for the table
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, nargs="*", default=[2048, 4096, 8192])
-    parser.add_argument("--steps", type=int, default=4, help="the first is not counted")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=9.0, help="no new row of the speeds begins after this")
-    parser.add_argument("--patience", type=int, default=180, help="seconds that one row may take")
-    parser.add_argument("--longest", type=int, help="try no longer context than this")
-    parser.add_argument("--no-peers", dest="peers", action="store_false")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for everything; nothing runs longer [9]")
+    parser.add_argument("--stages", default="a,b,c,d,e,f,g", help="letters or names, with commas")
+    parser.add_argument(
+        "--tokens", type=int, nargs="+", default=[2048, 8192, 4096], help="lengths of the speeds, in this order"
+    )
+    parser.add_argument("--steps", type=int, default=3, help="counted steps of a turn [3]")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each contestant [2]")
+    parser.add_argument("--longest", type=int, default=65_536, help="tokens of stage e [65536]")
+    parser.add_argument("--host-memory", metavar="SIZE", help="of the machine, where it says less than it has: 128GB")
+    parser.add_argument("--commit", help="of this checkout, where there is no repository to ask")
     parser.add_argument("--unsloth-python", help="Python of an environment that has Unsloth")
     parser.add_argument("--tiny-cpu", action="store_true", help="dry run of the logic without a card")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help="file of results [results/gpu_llama3-8b_CARD_DATE.jsonl]")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on in --out: what is finished there is not done again"
+    )
+    parser.add_argument("--plan", action="store_true", help="print the stages and their budgets as JSON")
     options = parser.parse_args()
+    names = [LETTERS.get(name.strip(), name.strip()) for name in options.stages.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in STAGES]:
+        parser.error(
+            f"there is no stage {', '.join(unknown)}; there are {', '.join(f'{a} {b}' for a, b in LETTERS.items())}"
+        )
+    if not 0 < options.minutes < 24 * 60 or min(options.tokens) < 64 or options.rounds < 1 or options.steps < 1:
+        parser.error("--minutes must be above 0, --tokens at least 64, --rounds and --steps at least 1")
+    if options.host_memory and not re.fullmatch(r"\d+(\.\d+)? ?[GT]i?B", options.host_memory, re.IGNORECASE):
+        parser.error(f"--host-memory {options.host_memory} is no size: write 128GB")
+    if options.resume and (options.out is None or not options.out.is_file()):
+        parser.error("--resume needs the file that --out names")
+    if options.out is not None and options.out.exists() and not options.resume:
+        parser.error(f"{options.out} exists: go on in it with --resume, or name another file")
+    options.chosen = [name for name in STAGES if name in names]
     options.device, options.shape = ("cpu", "tiny") if options.tiny_cpu else ("cuda", "8b")
     return options
 
 
-def main() -> None:
-    """All parts; the last line is one JSON object."""
-    options, started = arguments(), time.monotonic()
-    if options.child:
-        print(json.dumps(our_row(json.loads(options.child.read_text()))))
-        return
-    if not options.tiny_cpu and not torch.cuda.is_available():
-        print("This benchmark needs a CUDA card.\ntorch.cuda.is_available() is False.", file=sys.stderr)
-        sys.exit(2)
-    device = torch.device(options.device)
-    card = measured_card(device)
-    dtype = torch.float32 if options.tiny_cpu else torch.bfloat16 if card.bf16 else torch.float16
-    same = parity(device, dtype)
-    for row in same:
-        print(
-            f"{row['lever']:<24} loss {row['loss']:.1e} gradient {row['gradient']:.1e} {'' if row['same'] else 'DIFFERS'}"
-        )
-    with tempfile.TemporaryDirectory() as name:
-        context = longest_context(options, card, Path(name))
-        rows = speeds(options, card, Path(name), started)
-    record = {
-        **environment(), "command": " ".join(sys.argv), "card": asdict(card), "cap_bytes": CAP, "parity": same, "context": context,
-        "rows": rows, "n": options.rounds, "minutes": (time.monotonic() - started) / 60,
-    }  # fmt: skip
+class Stages:
+    """The parts of every stage, in the order of their value.
+
+    Args:
+        options: The command line.
+        machine: What the first part found: names of what can be tried, and the card.
+        folder: Where the peers' checkpoint goes.
+    """
+
+    def __init__(self, options: argparse.Namespace, machine: Row, folder: Path) -> None:
+        self.options, self.machine, self.folder = options, machine, folder
+        self.base: Row = {
+            "device": options.device, "shape": options.shape, "host_memory": options.host_memory, "card": machine.get("card"),
+        }  # fmt: skip
+        self.kernels = [False, True] if machine.get("kernels_available", True) else [False]
+
+    def groups(self, stage: str) -> list[list[Part]]:
+        """Its parts, in groups that share a process."""
+        found: list[list[Part]] = getattr(self, stage)()
+        return found
+
+    def part(self, stage: str, name: str, call: str, seconds: float, limit: float, **job: Any) -> Part:
+        """One part with the job that all have."""
+        return Part(stage, name, call, {**self.base, **job}, seconds, limit)
+
+    def starts(self) -> list[list[Part]]:
+        """Each trial."""
+        names = self.machine.get("trials", ["…"])
+        return [[self.part("starts", name, "gpu_starts:trial", 3, 60, trial=name) for name in names]]
+
+    def parity(self) -> list[list[Part]]:
+        """Each lever, first without kernels."""
+        names = self.machine.get("levers", ["…"])
+        return [
+            [
+                self.part("parity", f"{name}{', kernels' * on}", "gpu_parity:parity", 3, 60, lever=name, kernels=on)
+                for name in names
+            ]
+            for on in self.kernels
+        ]
+
+    def memory(self) -> list[list[Part]]:
+        """The small card's plan, a process for each: an allocator that others have used is no measure."""
+        lengths = sorted({min(self.options.tokens), max(self.options.tokens)})
+        return [
+            [
+                self.part(
+                    "memory", f"{tokens:,} tokens", "gpu_step:memory", 12, 90, tokens=tokens, cap=CAP, small_card=True,
+                    kernels=on, steps=2,
+                )
+            ]
+            for tokens in lengths
+            for on in self.kernels[-1:]
+        ]  # fmt: skip
+
+    def speeds(self) -> list[list[Part]]:
+        """Capped before uncapped, each length by itself."""
+        return [
+            [
+                self.part(
+                    "speeds", f"{tokens:,} tokens, {'7.5 GiB' if cap else 'no cap'}", "gpu_step:speeds", 15, 120, tokens=tokens,
+                    cap=cap, kernels=self.kernels, steps=self.options.steps, rounds=self.options.rounds,
+                )
+            ]
+            for tokens in self.options.tokens
+            for cap in (CAP, None)
+        ]  # fmt: skip
+
+    def long(self) -> list[list[Part]]:
+        """One document."""
+        tokens = self.options.longest
+        job = {
+            "tokens": tokens,
+            "cap": CAP,
+            "small_card": True,
+            "one_document": True,
+            "kernels": self.kernels[-1],
+            "steps": 1,
+        }
+        return [[self.part("long", f"{tokens:,} tokens", "gpu_step:memory", 40, 240, **job)]]
+
+    def decoding(self) -> list[list[Part]]:
+        """Each way of writing."""
+        lengths = (4, 12) if self.options.tiny_cpu else (16, 80)
+        return [
+            [
+                self.part(
+                    "decoding", f"{way}, {streams} at once", "gpu_decoding:decoding", 10, 60, way=way, streams=streams,
+                    tokens=lengths, rounds=3,
+                )
+            ]
+            for way in self.machine.get("ways", ["…"])
+            for streams in (1, 8)
+        ]  # fmt: skip
+
+    def peers(self) -> list[list[Part]]:
+        """The checkpoint, then each peer by turns of length; its Python is that which has it."""
+        contestants = dict.fromkeys(UNSLOTH, self.options.unsloth_python) if self.options.unsloth_python else {}
+        if all(importlib.util.find_spec(name) for name in ("trl", "peft", "datasets")):
+            contestants = {"trl": sys.executable, **contestants}
+        model = {"model": str(self.folder / "model")}
+        write = self.part("peers", "checkpoint", "gpu_peers:write_checkpoint", 20, 90, **model)
+        rows = []
+        for tokens in sorted({min(self.options.tokens), max(self.options.tokens)}):
+            for cap in (CAP, None):
+                for name, python in contestants.items():
+                    part = self.part(
+                        "peers", f"{name}, {tokens:,} tokens, {'7.5 GiB' if cap else 'no cap'}", "gpu_peers:peer", 25, 120,
+                        peer=name, tokens=tokens, cap=cap, steps=self.options.steps + 1, **model,
+                    )  # fmt: skip
+                    rows.append([Part(**{**vars(part), "python": python})])
+        return [[write], *rows] if rows else []
+
+
+def plan_of(options: argparse.Namespace) -> Row:
+    """The stages and their budgets, for machines."""
+    stages = Stages(options, {}, Path())
+    rows = []
+    for name in options.chosen:
+        parts = [part for group in stages.groups(name) for part in group]
+        rows.append(
+            {
+                "stage": name, "question": STAGES[name], "seconds": sum(part.seconds for part in parts),
+                "limit_seconds": SHARES[name] * options.minutes * 60,
+                "parts": [{"part": part.name, "seconds": part.seconds, "limit_seconds": part.limit} for part in parts],
+            }
+        )  # fmt: skip
+    return {
+        "minutes": options.minutes,
+        "cap_bytes": CAP,
+        "device": options.device,
+        "shape": options.shape,
+        "stages": rows,
+    }
+
+
+def opened(options: argparse.Namespace, started: float) -> Journal:
+    """The file of results with its first row; says why it cannot be written."""
     place = options.out
-    if place is None and not options.tiny_cpu:
-        place = Path("results") / f"gpu-step_8b_{card.name.replace(' ', '-').lower()}_{datetime.now(UTC):%Y-%m-%d}.json"
-    if place is not None:
-        write_atomic(place, json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record))
+    if place is None:
+        where = Path(tempfile.gettempdir()) if options.tiny_cpu else HERE.parent / "results"
+        name = f"gpu_llama3-8b_{card_name()}_{datetime.now(UTC):%Y-%m-%d_%H%M%S}.jsonl"
+        place = where / name
+    try:
+        journal = Journal(place, started)
+    except OSError as error:
+        print(f"{place} cannot be written: {error.strerror}.\nName another file with --out.", file=sys.stderr)
+        sys.exit(2)
+    first = {
+        "stage": "run", "part": "begin", "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"), "minutes": options.minutes, "device": options.device,
+        "shape": options.shape, "python": platform.python_version(), "stages": options.chosen,
+    }  # fmt: skip
+    journal.append({**first, **({"commit": options.commit} if options.commit else {})})
+    return journal
+
+
+def card_name() -> str:
+    """The card as the driver names it, for the file's name."""
+    try:
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        found = "card"
+    return re.sub(r"[^a-z0-9]+", "-", found.splitlines()[0].lower() if found.strip() else "card").strip("-")
+
+
+def shown(row: Row) -> None:
+    """A row as it comes, on stderr."""
+    if row.get("ended"):
+        note = f": {row['note']}" if row.get("note") else ""
+        print(
+            f"{row['at']:7.1f} s  {row['stage']:<9}{row['part']}: {row['outcome']}{note}"[:160],
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def run(options: argparse.Namespace, runner: Runner, folder: Path) -> Iterator[str]:
+    """Run the machine's part, then every stage; yields the name of a stage before it begins."""
+    base = {"device": options.device, "shape": options.shape}
+    yield "machine"
+    runner.again("machine")  # a file may be gone on with on another day: what the machine is, is asked each time
+    runner.run([Part("machine", "machine", "gpu_starts:machine", base, 5, 120)])
+    machine = found_machine(runner.journal.rows)
+    if machine.get("outcome") == "no card":
+        return
+    stages = Stages(options, machine, folder)
+    for name in options.chosen:
+        yield name
+        until = time.monotonic() + SHARES[name] * options.minutes * 60
+        for group in stages.groups(name):
+            runner.run(group, until)
+
+
+def found_machine(rows: Sequence[Row]) -> Row:
+    """What the last machine's rows say, together."""
+    facts: Row = {}
+    for row in rows:
+        if row["stage"] == "machine" and not row.get("ended"):
+            facts |= {name: value for name, value in row.items() if value is not None}
+    return facts
+
+
+def stopped(_signal: int, _frame: FrameType | None) -> None:
+    """A request to end is as Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """All stages; ends with a table and one JSON line."""
+    options, started = arguments(), time.monotonic()
+    if options.plan:
+        print(json.dumps(plan_of(options)))
+        return
+    signal.signal(signal.SIGTERM, stopped)
+    journal = opened(options, started)
+    interrupted = False
+    with tempfile.TemporaryDirectory(prefix="gpu-", ignore_cleanup_errors=True) as name:
+        runner = Runner(
+            journal,
+            started + options.minutes * 60 - LAST,
+            Path(name),
+            shown,
+            ("torch", "gpu_step"),
+            ahead=(os.cpu_count() or 1) > 4,
+        )
+        try:
+            for stage in run(options, runner, Path(name)):
+                print(f"{time.monotonic() - started:7.1f} s  {stage} …", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            runner.stop()
+    machine = found_machine(journal.rows)
+    if machine.get("outcome") == "no card":
+        journal.close()
+        if len(whole_rows(journal.path)) < 4 and not options.resume:
+            os.unlink(journal.path)
+        print(f"This benchmark needs a CUDA card.\n{machine['note']}.\nWithout one: --tiny-cpu.", file=sys.stderr)
+        sys.exit(2)
+    counts = gpu_table.counts(journal.rows)
+    last = {
+        "stage": "run", "part": "end", "interrupted": interrupted, "seconds": round(time.monotonic() - started, 1),
+        "file": str(journal.path), "device": options.device, "shape": options.shape, "counts": counts,
+        "figures": gpu_table.figures(journal.rows), "left_out": gpu_table.parts_that(journal.rows, "left out"),
+        "failures": gpu_table.failures(journal.rows),
+    }  # fmt: skip
+    journal.append(last)
+    journal.close()
+    print("\n".join(gpu_table.table(journal.rows)))
+    print(json.dumps(journal.rows[-1]))
+    sys.exit(130 if interrupted else 0)
 
 
 if __name__ == "__main__":

@@ -20,16 +20,18 @@ from stilnovo.plan.levers import BLOCK, NESTED_BLOCK
 from stilnovo.plan.shape import ATTENTION_PROJECTIONS, LlamaConfig
 
 
-def linear_entries(name: str, rows: int, columns: int, code: Tensor, nested: Tensor) -> dict[str, Tensor]:
-    """The tensors under which bitsandbytes serialises one 4-bit weight."""
+def linear_entries(
+    name: str, rows: int, columns: int, code: Tensor, nested: Tensor, device: torch.device
+) -> dict[str, Tensor]:
+    """The tensors under which bitsandbytes serialises one 4-bit weight; drawn on `device`."""
     blocks = -(-rows * columns // BLOCK)
     state = {
         "quant_type": "nf4", "blocksize": BLOCK, "dtype": "bfloat16", "shape": [rows, columns], "nested_blocksize": NESTED_BLOCK,
         "nested_dtype": "float32", "nested_offset": 0.02,
     }  # fmt: skip
     return {
-        name: torch.randint(0, 256, (rows * columns // 2, 1), dtype=torch.uint8),
-        f"{name}.absmax": torch.randint(0, 256, (blocks,), dtype=torch.uint8),
+        name: torch.randint(0, 256, (rows * columns // 2, 1), dtype=torch.uint8, device=device).cpu(),
+        f"{name}.absmax": torch.randint(0, 256, (blocks,), dtype=torch.uint8, device=device).cpu(),
         f"{name}.quant_map": code.clone(),
         f"{name}.nested_absmax": torch.full((-(-blocks // NESTED_BLOCK),), 0.005),
         f"{name}.nested_quant_map": nested.clone(),
@@ -39,8 +41,11 @@ def linear_entries(name: str, rows: int, columns: int, code: Tensor, nested: Ten
     }
 
 
-def write(folder: Path, config: LlamaConfig, dtype: torch.dtype = torch.bfloat16) -> Path:
-    """Write config, tokeniser and one safetensors file a layer."""
+def write(
+    folder: Path, config: LlamaConfig, dtype: torch.dtype = torch.bfloat16, device: torch.device | None = None
+) -> Path:
+    """Write config, tokeniser and one safetensors file a layer; random numbers are drawn on `device` (a card: in seconds)."""
+    place = device or torch.device("cpu")
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,9 +64,9 @@ def write(folder: Path, config: LlamaConfig, dtype: torch.dtype = torch.bfloat16
             tensors[f"{prefix}.{norm}.weight"] = torch.ones(config.hidden_size, dtype=dtype)
         for name, (rows, columns) in config.linear_shapes().items():
             part = "self_attn" if name in ATTENTION_PROJECTIONS else "mlp"
-            tensors |= linear_entries(f"{prefix}.{part}.{name}.weight", rows, columns, code, nested)
+            tensors |= linear_entries(f"{prefix}.{part}.{name}.weight", rows, columns, code, nested, place)
         save(f"layer-{index:03d}.safetensors", tensors)
-    table = torch.randn(config.vocab_size, config.hidden_size).mul_(0.02).to(dtype)
+    table = torch.randn(config.vocab_size, config.hidden_size, device=place).mul_(0.02).to(dtype).cpu()
     ends = {"model.embed_tokens.weight": table, "model.norm.weight": torch.ones(config.hidden_size, dtype=dtype)}
     if not config.tie_embeddings:
         ends["lm_head.weight"] = table.clone()

@@ -1,0 +1,94 @@
+"""What the machine is, and whether each part of a step works on it: the first minute of `gpu.py`.
+
+Needs: stilnovo.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+
+import torch
+
+from gpu_runner import Row
+from gpu_step import GIB, synchronize
+from stilnovo.model import kernels
+from stilnovo.model.memory import free_memory
+from stilnovo.plan.cards import CARDS, Card
+from stilnovo.runlog import environment
+from stilnovo.train.trials import attempt, half_type, trials
+
+OUTCOMES = {"works": "ok", "not here": "not here", "wrong": "differs", "fails": "failed"}
+
+
+def machine(job: Row) -> Iterator[Row]:
+    """What is here and can be tried; then the card's speeds as `stilnovo plan --measured` reads them."""
+    device = torch.device(job["device"])
+    if device.type == "cuda" and not torch.cuda.is_available():
+        yield {"outcome": "no card", "note": "torch.cuda.is_available() is False"}
+        return
+    from gpu_decoding import WAYS
+    from gpu_parity import levers_to_try
+
+    facts: Row = {
+        **environment(), "trials": list(trials(device)), "levers": list(levers_to_try(1)), "ways": WAYS, "host_free_bytes": free_memory(),
+    }  # fmt: skip
+    facts["versions"] |= {
+        name: version(name) for name in ("triton", "pydantic", "transformers", "peft", "trl", "unsloth")
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        facts |= {
+            "capability": list(torch.cuda.get_device_capability(device)), "multiprocessors": properties.multi_processor_count,
+            "cuda": torch.version.cuda, "kernels_available": kernels.available(device),
+        }  # fmt: skip
+    yield facts
+    yield {"card": asdict(measured_card(device))}
+
+
+def version(package: str) -> str | None:
+    """A package's version; None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def measured_card(device: torch.device) -> Card:
+    """The card as it computes here: products (4,096 wide, in its training type), copies on it, copies to it."""
+    if device.type != "cuda":
+        return replace(CARDS["rtx-4060"], name="tiny-cpu")
+    properties, dtype = torch.cuda.get_device_properties(device), half_type(device)
+    a = torch.randn(4096, 4096, device=device, dtype=dtype)
+    big = torch.empty(GIB // 4, dtype=torch.uint8, device=device)
+    other, host = torch.empty_like(big), torch.empty(GIB // 4, dtype=torch.uint8, pin_memory=True)
+    product = median_seconds(lambda: a @ a, 20)
+    copy = median_seconds(lambda: other.copy_(big), 10)
+    link = median_seconds(lambda: big.copy_(host, non_blocking=True), 5)
+    return Card(
+        properties.name, 2 * 4096**3 / product, properties.total_memory, 2 * big.nbytes / copy, big.nbytes / link,
+        dtype == torch.bfloat16, True,
+    )  # fmt: skip
+
+
+def median_seconds(action: Callable[[], object], times: int) -> float:
+    """Seconds of an action on the card."""
+    seconds = []
+    for _ in range(times + 2):
+        synchronize()
+        started = time.perf_counter()
+        action()
+        synchronize()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[2:])
+
+
+def trial(job: Row) -> Iterator[Row]:
+    """One part of a step."""
+    found = attempt(job["trial"], torch.device(job["device"]))
+    yield {"outcome": OUTCOMES[found.outcome], "note": found.note, "figures": found.figures}
+    if found.outcome == "fails":  # what an error leaves behind is for the next child to be without
+        raise RuntimeError(found.note)
