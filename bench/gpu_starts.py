@@ -15,10 +15,12 @@ import torch
 
 from gpu_runner import Row
 from gpu_step import GIB, synchronize
+from stilnovo.engine.link import Link
 from stilnovo.model import kernels
 from stilnovo.model.memory import free_memory
 from stilnovo.plan.cards import CARDS, Card
 from stilnovo.runlog import environment
+from stilnovo.train.planning import card_of
 from stilnovo.train.trials import attempt, half_type, trials
 
 OUTCOMES = {"works": "ok", "not here": "not here", "wrong": "differs", "fails": "failed"}
@@ -61,16 +63,15 @@ def measured_card(device: torch.device) -> Card:
     """The card as it computes here: products (4,096 wide, in its training type), copies on it, copies to it."""
     if device.type != "cuda":
         return replace(CARDS["rtx-4060"], name="tiny-cpu")
-    properties, dtype = torch.cuda.get_device_properties(device), half_type(device)
-    a = torch.randn(4096, 4096, device=device, dtype=dtype)
+    a = torch.randn(4096, 4096, device=device, dtype=half_type(device))
     big = torch.empty(GIB // 4, dtype=torch.uint8, device=device)
-    other, host = torch.empty_like(big), torch.empty(GIB // 4, dtype=torch.uint8, pin_memory=True)
+    other, host = torch.empty_like(big), Link(device).host(GIB // 4)
     product = median_seconds(lambda: a @ a, 20)
     copy = median_seconds(lambda: other.copy_(big), 10)
     link = median_seconds(lambda: big.copy_(host, non_blocking=True), 5)
-    return Card(
-        properties.name, 2 * 4096**3 / product, properties.total_memory, 2 * big.nbytes / copy, big.nbytes / link,
-        dtype == torch.bfloat16, True,
+    return replace(
+        card_of(device), name=torch.cuda.get_device_name(device), flops=2 * 4096**3 / product, memory_speed=2 * big.nbytes / copy,
+        link_speed=big.nbytes / link, attention=0.0, measured=True, derived=False,
     )  # fmt: skip
 
 

@@ -224,6 +224,10 @@ def test_measured_cards(tmp_path: Path) -> None:
         "name": "x", "flops": 1e13, "memory": 8 * GIB, "memory_speed": 3e11, "link_speed": 1e10, "bf16": True,
     }}))  # fmt: skip
     assert cards.measured(path).measured
+    one = json.loads(path.read_text())
+    rows = [{"stage": "run"}, {"card": {**one["card"], "name": "before"}}, one, {"card": None}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"stage": "cut o')
+    assert cards.measured(path).name == one["card"]["name"]
     path.write_text("{}")
     with pytest.raises(InputError, match="does not hold a measured card"):
         cards.measured(path)

@@ -8,11 +8,13 @@ Sheets promise more than programs reach. Products of matrices are taken at `REAC
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from stilnovo.errors import InputError
 from stilnovo.plan.card_table import ROWS
@@ -182,13 +184,13 @@ def named(name: str) -> Card:
 
 
 def measured(path: Path) -> Card:
-    """Load a GPU's speeds as `make bench-gpu` measured them.
+    """Load a GPU's speeds as `make bench-gpu` measured them: the last `card` in a file of JSON lines, or of one JSON object.
 
     Raises:
         InputError: when the file holds no such measurement.
     """
     try:
-        figures = json.loads(path.read_text(encoding="utf-8"))["card"]
+        figures = _last_card(path.read_text(encoding="utf-8"))
         known = find(str(figures["name"]), int(figures["memory"]))
         return Card(
             str(figures["name"]), float(figures["flops"]), int(figures["memory"]), float(figures["memory_speed"]),
@@ -199,6 +201,20 @@ def measured(path: Path) -> Card:
         raise InputError(
             f"{path} does not hold a measured card.", f"{type(error).__name__}: {error}", "Run: make bench-gpu"
         ) from error
+
+
+def _last_card(text: str) -> dict[str, Any]:
+    try:
+        objects = [json.loads(text)]
+    except ValueError:
+        objects = []
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError):  # cut off
+                objects.append(json.loads(line))
+    found = [one["card"] for one in objects if isinstance(one, dict) and isinstance(one.get("card"), dict)]
+    if not found:
+        raise ValueError("no object in it has a card")
+    return dict(found[-1])
 
 
 _UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}

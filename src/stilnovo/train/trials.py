@@ -156,7 +156,7 @@ def _packed_attention(device: torch.device) -> Figures:
     dtype = half_type(device)
     errors: Figures = {}
     for heads, groups, width in ((8, 2, 64), (4, 4, 128)):
-        found = _attention(device, dtype, kernel_for(LENGTHS, device, dtype), heads, groups, width)
+        found = _attention(device, dtype, kernel_for(LENGTHS, device, dtype, width), heads, groups, width)
         errors |= {f"{name}, {heads} on {groups}": error for name, error in found.items()}
     return errors
 
