@@ -14,22 +14,27 @@ Shape letters: T tokens, t of a tile, C hidden size, F feed-forward size, H quer
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from stilnovo.engine.elementwise import (
+    added_normed,
+    gated,
+    gated_backward_,
+    norm_backward_add,
+    normed,
+    rotate_,
+    tiles,
+)
 from stilnovo.engine.packed_attention import Kernel
 from stilnovo.engine.product import Product, Sink
-from stilnovo.model import kernels
-from stilnovo.model.functions import at_least_single
 from stilnovo.model.llama import Layer
 from stilnovo.model.lora import LoraLinear
-from stilnovo.plan.levers import ELEMENTWISE_BYTES, FUSED_BYTES, LayerChoice, Levers, sub_tile
+from stilnovo.plan.levers import FUSED_BYTES, LayerChoice, Levers
 
 
 @dataclass
@@ -54,83 +59,6 @@ class Stream:
     cos: Tensor
     sin: Tensor
     kernel: Kernel
-
-
-def normed(x: Tensor, weight: Tensor, eps: float, part: int = ELEMENTWISE_BYTES) -> Tensor:
-    """RMSNorm (report eq. 1) of (t, C), in sub-tiles of `part` bytes in fp32; the weight is taken in x's type."""
-    out, weight = torch.empty_like(x), weight.to(x.dtype)
-    if kernels.wanted(x.device):
-        return _elementwise().rms_norm(x, weight, eps, out)  # type: ignore[no-any-return]
-    for rows in _sub_tiles(x, part):
-        wide = at_least_single(x[rows])
-        scale = torch.rsqrt((wide * wide).mean(-1, keepdim=True).add_(eps))
-        torch.mul((wide * scale).to(x.dtype), weight, out=out[rows])
-    return out
-
-
-def norm_backward_(grad: Tensor, x: Tensor, weight: Tensor, eps: float, part: int = ELEMENTWISE_BYTES) -> Tensor:
-    """Gradient of x from that of `normed(x)`, written over `grad`: with n = x·r, r (w g − n · mean(n w g))."""
-    weight = weight.to(x.dtype)
-    if kernels.wanted(x.device):
-        return _elementwise().rms_norm_backward_(grad, x, weight, eps)  # type: ignore[no-any-return]
-    for rows in _sub_tiles(x, part):
-        wide = at_least_single(x[rows])
-        scale = torch.rsqrt((wide * wide).mean(-1, keepdim=True).add_(eps))
-        wide = wide * scale
-        slope = at_least_single(grad[rows] * weight)
-        inner = (slope * wide).mean(-1, keepdim=True)
-        grad[rows] = slope.sub_(wide.mul_(inner)).mul_(scale)
-    return grad
-
-
-def gated(gate: Tensor, up: Tensor, part: int = ELEMENTWISE_BYTES) -> Tensor:
-    """Gated activation SiLU(gate) · up (report eq. 5), (t, F)."""
-    out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
-    if kernels.wanted(gate.device):
-        return _elementwise().swiglu(gate, up, out)  # type: ignore[no-any-return]
-    for rows in _sub_tiles(gate, part):
-        torch.mul(F.silu(gate[rows]), up[rows], out=out[rows])
-    return out
-
-
-def gated_backward_(grad: Tensor, gate: Tensor, up: Tensor, part: int = ELEMENTWISE_BYTES) -> None:
-    """Gradients of gate and up, written over them."""
-    if kernels.wanted(gate.device):
-        _elementwise().swiglu_backward_(grad, gate, up)
-        return
-    for rows in _sub_tiles(gate, part):
-        slope = torch.ops.aten.silu_backward(grad[rows] * up[rows], gate[rows])
-        torch.mul(F.silu(gate[rows]), grad[rows], out=up[rows])
-        gate[rows] = slope
-
-
-def rotate_(
-    x: Tensor, cos: Tensor, sin: Tensor, part: int = ELEMENTWISE_BYTES, *, back: bool = False
-) -> None:  # fmt: skip
-    """Rotary embedding (report eq. 3) of (T, heads, D), in place; `back` undoes it, which is also its gradient."""
-    sign = -1 if back else 1
-    for rows in _sub_tiles(x, part):
-        first, second = x[rows].chunk(2, dim=-1)
-        before = first.clone()
-        first.mul_(cos[rows]).addcmul_(second, sin[rows], value=-sign)
-        second.mul_(cos[rows]).addcmul_(before, sin[rows], value=sign)
-
-
-def tiles(tokens: int, size: int | None) -> Iterator[slice]:
-    """Slices of at most `size` that cover 0 … tokens-1."""
-    step = size or tokens
-    for start in range(0, tokens, step):
-        yield slice(start, min(start + step, tokens))
-
-
-def _elementwise() -> Any:
-    from stilnovo.model.kernels import elementwise  # needs Triton, which only CUDA builds bring
-
-    return elementwise
-
-
-def _sub_tiles(x: Tensor, part: int) -> Iterator[slice]:
-    return tiles(x.shape[0], sub_tile(x[0].numel(), part))
 
 
 class LayerEngine:
@@ -160,8 +88,8 @@ class LayerEngine:
             saved.h = torch.empty_like(x)
             saved.gate_up = [x.new_empty(x.shape[0], product.outputs) for product in self.gate_up]
         for rows in tiles(x.shape[0], self.levers.tile):
-            h = self.o.forward(out[rows], saved.h[rows] if saved.h is not None else None).add_(x[rows])
-            wide = normed(h, self.layer.post_attention_layernorm, self.layer.eps, self.part)
+            h = self.o.forward(out[rows], saved.h[rows] if saved.h is not None else None)
+            wide = added_normed(h, x[rows], self.layer.post_attention_layernorm, self.layer.eps, self.part)
             places = [whole[rows] for whole in saved.gate_up] if keep else [None] * len(self.gate_up)
             branches = [p.forward(wide, place) for p, place in zip(self.gate_up, places, strict=True)]
             del wide
@@ -189,9 +117,7 @@ class LayerEngine:
             for rows in tiles(x.shape[0], self.levers.tile):  # through the projections and the first norm
                 wide = normed(x[rows], weight, eps, self.part)
                 if wanted:
-                    grad[rows] += norm_backward_(
-                        self.qkv.backward(d_qkv[rows], wide, sink), x[rows], weight, eps, self.part
-                    )
+                    norm_backward_add(self.qkv.backward(d_qkv[rows], wide, sink), x[rows], weight, eps, grad[rows], self.part)
                 else:
                     self.qkv.adapter_backward(d_qkv[rows], wide, sink)
         else:
@@ -253,23 +179,26 @@ class LayerEngine:
     ) -> None:
         """Backward MLP, second norm and output projection: `grad[rows]` becomes the gradient of the attention residual."""
         eps, weight = self.layer.eps, self.layer.post_attention_layernorm
-        h = self.o.forward(out[rows]).add_(x[rows]) if saved.h is None else saved.h[rows]
-        wide = normed(h, weight, eps, self.part)
+        if saved.h is None:
+            h = self.o.forward(out[rows])
+            wide = added_normed(h, x[rows], weight, eps, self.part)
+        else:
+            h = saved.h[rows]
+            wide = normed(h, weight, eps, self.part)
         if saved.gate_up:
             branches = [whole[rows] for whole in saved.gate_up]
         else:
             branches = [product.forward(wide) for product in self.gate_up]
         slope = grad[rows]
-        act = gated(*_two(branches), self.part)
-        d_act = self.down.backward(slope, act, sink)
-        del act
-        gated_backward_(d_act, *_two(branches), self.part)
-        del d_act
+        act, d_low = self.down.backward_input(slope)  # the gradient of the product, until the product takes its place
+        gated_backward_(act, *_two(branches), self.part)
+        self.down.adapter_backward(slope, act, sink, d_low)
+        del act, d_low
         d_wide = self.gate_up[0].backward(branches[0], wide, sink)
         for product, branch in zip(self.gate_up[1:], branches[1:], strict=True):
             d_wide.add_(product.backward(branch, wide, sink))
         del wide, branches
-        slope += norm_backward_(d_wide, h, weight, eps, self.part)
+        norm_backward_add(d_wide, h, weight, eps, slope, self.part)
         d_out[rows] = self.o.backward(slope, out[rows], sink)
 
     def _attend_backward(
@@ -318,7 +247,7 @@ class LayerEngine:
             if len(down):
                 d_wide[rows].addmm_(d_low[rows], down)
                 self.qkv.finish(d_low[rows], normed(x[rows], weight, eps, self.part), sink)
-            grad[rows] += norm_backward_(d_wide[rows], x[rows], weight, eps, self.part)
+            norm_backward_add(d_wide[rows], x[rows], weight, eps, grad[rows], self.part)
 
 
 @dataclass(frozen=True)

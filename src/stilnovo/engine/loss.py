@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from stilnovo.engine.blocks import tiles
+from stilnovo.engine.elementwise import tiles
 from stilnovo.engine.link import Link
 from stilnovo.model.llama import narrow_rows
 from stilnovo.model.quantize import quantized_linear

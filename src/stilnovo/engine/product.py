@@ -189,21 +189,32 @@ class Product:
 
     def backward(self, grad: Tensor, x: Tensor, sink: Sink) -> Tensor:
         """Backward: gradient (t, O) of the output → gradient (t, I) of x; A's and B's go to the sink."""
-        d_x = grad @ self.dense(grad.dtype)
-        return d_x.addmm_(self.adapter_backward(grad, x, sink), self.down(grad))
+        d_x, d_low = self.backward_input(grad)
+        self.adapter_backward(grad, x, sink, d_low)
+        return d_x
 
-    def adapter_backward(self, grad: Tensor, x: Tensor, sink: Sink) -> Tensor:
-        """Backward of the adapters only: gradient (t, O) of the output → (t, R) of `low`; A's and B's go to the sink."""
-        low, places = self.low(x, learning=True), self.adapted()
+    def backward_input(self, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Backward to the input alone, which need not be known: gradient (t, O) → gradients of x (t, I) and of `low` (t, R)."""
+        d_x = grad @ self.dense(grad.dtype)
+        d_low = self.low_backward(grad)
+        return d_x.addmm_(d_low, self.down(grad)), d_low
+
+    def low_backward(self, grad: Tensor) -> Tensor:
+        """Gradient (t, R) of `low` from that of the output (t, O)."""
+        places = self.adapted()
         d_low = grad.new_empty(len(grad), places[-1][2].stop if places else 0)
         for part, adapter, ranks in places:
-            slope = grad[:, part.columns]
-            torch.mm(slope, adapter.lora_B.detach().to(grad.dtype), out=d_low[:, ranks])
-            if isinstance(adapter, LoraLinear):
-                sink.add(adapter.lora_B, (slope.T @ low[:, ranks]).mul_(adapter.scale))
+            torch.mm(grad[:, part.columns], adapter.lora_B.detach().to(grad.dtype), out=d_low[:, ranks])
             d_low[:, ranks].mul_(adapter.scale)
-        self.finish(d_low, x, sink)
         return d_low
+
+    def adapter_backward(self, grad: Tensor, x: Tensor, sink: Sink, d_low: Tensor | None = None) -> None:
+        """Backward of the adapters only: A's and B's gradients, from that of the output (t, O) and the input, to the sink."""
+        low = self.low(x, learning=True)
+        for part, adapter, ranks in self.adapted():
+            if isinstance(adapter, LoraLinear):
+                sink.add(adapter.lora_B, (grad[:, part.columns].T @ low[:, ranks]).mul_(adapter.scale))
+        self.finish(self.low_backward(grad) if d_low is None else d_low, x, sink)
 
     def finish(self, d_low: Tensor, x: Tensor, sink: Sink) -> None:
         """Compute the gradient of every learning A from that of `low` (t, R) and the input (t, I)."""

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from stilnovo.engine.blocks import LayerEngine, Saved, Stream, norm_backward_, normed
+from stilnovo.engine.blocks import LayerEngine, Saved, Stream
+from stilnovo.engine.elementwise import norm_backward_, normed
 from stilnovo.engine.link import ActivationStore, HostKey, LayerStream, Link
 from stilnovo.engine.loss import Head
 from stilnovo.engine.packed_attention import kernel_for

@@ -29,6 +29,7 @@ from torch.autograd.function import once_differentiable
 
 from stilnovo.model import four_bit, kernels
 from stilnovo.model.four_bit import FourBits, bitsandbytes_functional
+from stilnovo.model.kernels import operators
 from stilnovo.plan.levers import BLOCK, DENSE_PART, NESTED_BLOCK
 from stilnovo.recipe_sections import Scheme
 
@@ -234,11 +235,10 @@ class FourBitLinear(_QuantizedLinear):
 
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
         if kernels.wanted(self.packed.device):
-            from stilnovo.model.kernels import nf4
-
-            if nf4.can(self):
-                out = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.packed.device)
-                return nf4.dequantize(self, out)
+            out = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.packed.device)
+            parts = (self.packed, self.absmax, self.code, self.offset, self.nested_absmax, self.nested_code)
+            operators.dequantize_4bit(*parts, out)
+            return out
         functional = bitsandbytes_functional()
         state = functional.QuantState(
             absmax=self.absmax, shape=torch.Size((self.out_features, self.in_features)), code=self.code, blocksize=BLOCK,
@@ -300,6 +300,9 @@ class AffineLinear(_QuantizedLinear):
 
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
         out = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.packed.device)
+        if kernels.wanted(self.packed.device):
+            operators.dequantize_affine(self.packed, self.scale, self.zero, self.bits, out)
+            return out
         step = max(1, DENSE_PART // self.in_features)
         for start in range(0, self.out_features, step):  # fp32 copies of a whole matrix would be three times its size
             rows = slice(start, start + step)

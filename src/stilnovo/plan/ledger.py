@@ -351,7 +351,7 @@ def _backward_mlp(run: Run, levers: Levers, index: int) -> int:
     f, h = c.intermediate_size, c.hidden_size
     saved = levers.layers[index] in ("keep", "offload")
     inside = t * h * w + (0 if saved else t * (h + 2 * f) * w)  # the normed input; the residual, gate and up
-    down = t * 2 * f * w + _dense(run, levers, h, f)  # the product, its gradient
+    down = t * f * w + _dense(run, levers, h, f)  # the product's gradient
     elementwise = t * f * w + 4 * min(t, sub_tile(f, levers.elementwise_bytes)) * f * w
     fused = 2 * f * h * w <= FUSED_BYTES  # gate and up are made dense together
     up = 2 * t * h * w + _dense(run, levers, (2 if fused else 1) * f, h)

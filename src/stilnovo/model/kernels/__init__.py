@@ -1,27 +1,49 @@
 """Triton kernels of the training step, for CUDA only; each must equal its torch counterpart.
 
-Triton comes with torch's CUDA builds and with nothing else, so it is imported when a kernel is first called; `available()`
-says whether that can succeed. Their arithmetic is tested without a card through Triton's interpreter (TRITON_INTERPRET=1).
+`operators.py` declares them to torch (`torch.ops.stilnovo.…`), the other files hold them. Triton comes with torch's CUDA
+builds and with nothing else, so it is imported when a kernel is first called. Here alone is decided where kernels are used.
+Unusual: shapes without storage can use them too (a plan's arithmetic), and so can a CPU under Triton's interpreter
+(TRITON_INTERPRET=1), which tests every kernel without a card.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 
 import torch
 
+from stilnovo.errors import InputError
+
 SWITCH = "STILNOVO_KERNELS"
 
 
-def available(device: torch.device) -> bool:
-    """Whether kernels may be used for tensors on `device`: a CUDA card, and Triton installed."""
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
-
-
 def wanted(device: torch.device) -> bool:
-    """Whether kernels are used: available, and asked for by STILNOVO_KERNELS=1.
+    """Whether kernels are used for tensors on `device`: STILNOVO_KERNELS=1 and 0 decide.
 
-    Off unless asked for, because no card has measured them yet; `make bench-gpu` compares both.
+    Raises:
+        InputError: when the variable is set to anything else.
     """
-    return os.environ.get(SWITCH) == "1" and available(device)
+    return _decided(os.environ.get(SWITCH, ""), device)
+
+
+@functools.cache
+def _decided(switch: str, device: torch.device) -> bool:
+    if switch not in ("", "0", "1"):
+        raise InputError(f"{SWITCH} is {switch!r}.", "1 switches the Triton kernels on, 0 off.")
+    return switch == "1" and possible(device)
+
+
+def possible(device: torch.device) -> bool:
+    """Whether kernels can be called for tensors on `device`, which need not be real."""
+    if device.type == "cpu":
+        return os.environ.get("TRITON_INTERPRET") == "1" and installed()
+    if device.type == "cuda":  # without a card, tensors that say so are shapes alone
+        return installed() or not torch.cuda.is_available()
+    return device.type == "meta"
+
+
+def installed() -> bool:
+    """Whether Triton is installed."""
+    return importlib.util.find_spec("triton") is not None
