@@ -9,32 +9,97 @@ import importlib.util
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from stilnovo.model.kernels import available
+from kernels_child import CHECKS
+from stilnovo.engine import elementwise
+from stilnovo.errors import InputError
+from stilnovo.model import kernels
+from stilnovo.model.kernels import operators
+from stilnovo.model.quantize import AffineLinear, FourBitLinear
 
 CHILD = Path(__file__).with_name("kernels_child.py")
 
 
-def test_kernels_are_for_cards_alone() -> None:
-    assert not available(torch.device("cpu"))
-    assert not available(torch.device("meta"))
+def test_one_variable_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, shapes, card = torch.device("cpu"), torch.device("meta"), torch.device("cuda")
+    for value in (None, "", "0"):
+        monkeypatch.delenv(kernels.SWITCH, raising=False) if value is None else monkeypatch.setenv(
+            kernels.SWITCH, value
+        )
+        assert not any(kernels.wanted(device) for device in (cpu, shapes))
+    monkeypatch.setenv(kernels.SWITCH, "1")
+    assert kernels.wanted(shapes) and not kernels.wanted(cpu)
+    assert kernels.wanted(card) is (kernels.installed() or not torch.cuda.is_available())
+    monkeypatch.setenv(kernels.SWITCH, "yes")
+    with pytest.raises(InputError, match="STILNOVO_KERNELS is 'yes'"):
+        kernels.wanted(shapes)
+
+
+class Seen(TorchDispatchMode):
+    """Names of the project's own operators, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.namespace == "stilnovo":
+            self.names.append(function._opname)
+            assert function._schema.is_mutable
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda"])
+@pytest.mark.parametrize("fake", [True, False])
+def test_shapes_without_storage_pass_through_the_operators(
+    device: str, fake: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device == "cuda" and not fake:
+        pytest.skip("needs a card: test_gpu.py")
+    monkeypatch.setenv(kernels.SWITCH, "1")
+    with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext(), Seen() as seen:
+        x = torch.empty(6, 64, device=device, dtype=torch.bfloat16)
+        weight, total = torch.empty(64, device=device), torch.empty_like(x)
+        assert elementwise.normed(x, weight, 1e-5).shape == x.shape
+        assert elementwise.added_normed(x, total, weight, 1e-5).shape == x.shape
+        elementwise.norm_backward_(x, total, weight, 1e-5)
+        elementwise.norm_backward_add(x, x, weight, 1e-5, total)
+        assert elementwise.gated(x, total).dtype == x.dtype
+        elementwise.gated_backward_(x, total, torch.empty_like(x))
+        angles = torch.empty(6, 1, 16, device=device, dtype=torch.bfloat16)
+        elementwise.rotate_(x.view(6, 2, 32), angles, angles)
+        byte = torch.empty(512, device=device, dtype=torch.uint8)
+        operators.dequantize_4bit(byte, byte, weight, weight, weight, weight, x)
+        operators.dequantize_affine(byte, byte, byte, 8, x)
+        assert all(t.device.type == device for t in (x, byte))
+        if device == "meta":  # as the modules call them
+            assert FourBitLinear.of_shape(8, 64, "nf4", x.device).dense(torch.bfloat16).shape == (8, 64)
+            assert AffineLinear(torch.empty(8, 100, device=device), 4).dense(torch.float16).shape == (8, 100)
+    assert set(seen.names) == {
+        "rms_norm", "add_rms_norm", "rms_norm_backward_", "rms_norm_backward_add", "swiglu", "swiglu_backward", "rotate",
+        "dequantize_4bit", "dequantize_affine",
+    }  # fmt: skip
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
     reason="needs Triton (286 MB): make test-kernels, or pip install -e '.[kernels]'",
 )
-@pytest.mark.parametrize("check", ["nf4", "fp4", "swiglu", "swiglu_backward", "rms_norm", "rms_norm_backward"])
+@pytest.mark.parametrize("check", list(CHECKS))
 def test_kernel_equals_torch(check: str) -> None:
     done = subprocess.run(
         [sys.executable, str(CHILD), check],
         capture_output=True,
         text=True,
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "TRITON_INTERPRET": "1", kernels.SWITCH: "1", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.startswith("compared "), done.stdout

@@ -117,7 +117,9 @@ class LayerEngine:
             for rows in tiles(x.shape[0], self.levers.tile):  # through the projections and the first norm
                 wide = normed(x[rows], weight, eps, self.part)
                 if wanted:
-                    norm_backward_add(self.qkv.backward(d_qkv[rows], wide, sink), x[rows], weight, eps, grad[rows], self.part)
+                    norm_backward_add(
+                        self.qkv.backward(d_qkv[rows], wide, sink), x[rows], weight, eps, grad[rows], self.part
+                    )
                 else:
                     self.qkv.adapter_backward(d_qkv[rows], wide, sink)
         else:

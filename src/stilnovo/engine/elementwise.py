@@ -1,7 +1,7 @@
 """The element-wise parts of a layer, in torch or by one kernel each: chosen here, by `kernels.wanted`, and nowhere else.
 
-All of them work in place where they can. In torch they go in sub-tiles of `part` bytes in fp32, so that their temporaries in fp32 stay small; the
-kernels have none. Shape letters as in `blocks.py`: T tokens, t of a tile, C hidden size, F feed-forward size, D head size.
+All of them work in place where they can. In torch they go in sub-tiles of `part` bytes in fp32, so that their temporaries
+stay small; the kernels have none. Shape letters as in `blocks.py`: T tokens, t of a tile, C hidden size, F feed-forward size, D head size.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def norm_backward_(grad: Tensor, x: Tensor, weight: Tensor, eps: float, part: in
     """Gradient of x from that of `normed(x)`, written over `grad`: with n = x·r, r (w g − n · mean(n w g))."""
     weight = weight.to(x.dtype)
     if kernels.wanted(x.device):
-        operators.rms_norm_backward_(grad, x, weight, eps, part)
+        operators.rms_norm_backward_(grad, x, weight, eps)
         return grad
     for rows in _sub_tiles(x, part):
         wide = at_least_single(x[rows])
@@ -83,12 +83,12 @@ def gated_backward_(grad: Tensor, gate: Tensor, up: Tensor, part: int = ELEMENTW
         operators.swiglu_backward(grad, gate, up)
         return
     for rows in _sub_tiles(gate, part):
-        slope = torch.ops.aten.silu_backward(grad[rows] * up[rows], gate[rows])
-        silu = F.silu(gate[rows])
-        gate[rows] = slope
-        slope = silu * up[rows]
+        silu, slope = F.silu(gate[rows]), grad[rows] * up[rows]
+        torch.ops.aten.silu_backward.grad_input(slope, gate[rows], grad_input=gate[rows])
+        torch.mul(silu, up[rows], out=slope)
         torch.mul(silu, grad[rows], out=up[rows])
         grad[rows] = slope
+        del silu, slope
 
 
 def rotate_(x: Tensor, cos: Tensor, sin: Tensor, part: int = ELEMENTWISE_BYTES, *, back: bool = False) -> None:

@@ -352,7 +352,7 @@ def _backward_mlp(run: Run, levers: Levers, index: int) -> int:
     saved = levers.layers[index] in ("keep", "offload")
     inside = t * h * w + (0 if saved else t * (h + 2 * f) * w)  # the normed input; the residual, gate and up
     down = t * f * w + _dense(run, levers, h, f)  # the product's gradient
-    elementwise = t * f * w + 4 * min(t, sub_tile(f, levers.elementwise_bytes)) * f * w
+    elementwise = t * f * w + 2 * min(t, sub_tile(f, levers.elementwise_bytes)) * f * w
     fused = 2 * f * h * w <= FUSED_BYTES  # gate and up are made dense together
     up = 2 * t * h * w + _dense(run, levers, (2 if fused else 1) * f, h)
     return _backward_stream(run, levers, index) + inside + max(down, elementwise, up)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-_LIBRARY: Any = torch.library.Library("stilnovo", "DEF")
+_LIBRARY: Any = torch.library.Library("stilnovo", "DEF")  # type: ignore[no-untyped-call]
 
 
 def _nothing(*_arguments: Any) -> None:
