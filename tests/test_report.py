@@ -31,7 +31,7 @@ from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
 from stilnovo.scoring.result import EvaluationResult, TaskResult
 from stilnovo.statistics.estimates import Estimate
-from stilnovo.train.loop import TrainResult
+from stilnovo.train.outcome import TrainResult
 
 NAN, INF = math.nan, math.inf
 HOSTILE = (

@@ -41,7 +41,7 @@ from stilnovo.scoring.written import check_context
 from stilnovo.spec import ModelSpec, spec_of
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
-from stilnovo.train.loop import TrainResult
+from stilnovo.train.outcome import TrainResult
 from stilnovo.train.preparation import begun_recipe
 from stilnovo.train.run import TrainingRun
 

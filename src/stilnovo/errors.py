@@ -44,7 +44,40 @@ class MissingExtra(InputError):
 
 
 #: What the allocators of torch, of a card and of the system say where they raise no `MemoryError`.
-_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
+_NO_MEMORY = (
+    "can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "std::bad_alloc",
+    "cublas_status_alloc_failed", "cudnn_status_alloc_failed", "cudaerrormemoryallocation",
+    "calling `cublascreate(handle)`", "calling `cublasltcreate(",  # a handle that cannot be made has no room for its workspace
+)  # fmt: skip
+#: What CUDA's own errors begin with, as torch, its libraries and Triton pass them on.
+_CARD = (
+    "cuda error", "cuda driver error", "cublas error", "cudnn error", "cublas_status_", "cudnn_status_", "triton error [cuda]",
+    "nvrtc", "nvml_success", "found no nvidia driver", "the nvidia driver on your system is too old", "no cuda gpus are available",
+)  # fmt: skip
+_CARD_ADVICE = (
+    (
+        ("no kernel image", "invalid device function", "unsupported toolchain", "ptx jit"),
+        "This build of torch, or a kernel, was not made for this card.",
+        "Install the torch build for it (docs/install.md); `stilnovo doctor` names both.",
+    ),
+    (
+        ("driver version is insufficient", "driver on your system is too old", "no nvidia driver", "no cuda gpus are available",
+         "no cuda-capable device", "initialization error", "system not yet initialized"),
+        "The driver does not offer the card to this torch.",
+        "Update the NVIDIA driver, or use --device cpu; `stilnovo doctor` shows what torch finds.",
+    ),
+    (
+        ("launch timed out", "gpu is lost", "unknown error", "ecc error", "busy or unavailable", "device is lost", "hardware"),
+        "The driver has lost the card, or took it away: it hung, was reset, or sleeps.",
+        "Look at `nvidia-smi`; restart the computer if it does not show the card.",
+    ),
+    (
+        (),
+        "A kernel on the card failed; this process cannot use the card any more.",
+        "Run it again. Should it fail at the same place: STILNOVO_KERNELS=0 leaves this project's own kernels out, and "
+        "CUDA_LAUNCH_BLOCKING=1 with --debug names the kernel.",
+    ),
+)  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -59,6 +92,27 @@ def is_out_of_memory(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     known = isinstance(error, RuntimeError) or type(error).__name__ == "SafetensorError"
     return known and any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+def card_fault(error: BaseException) -> StilnovoError | None:
+    """A CUDA error that is no lack of memory, as one that says what to do; None for any other error.
+
+    Torch raises an `AcceleratorError` or a plain `RuntimeError`, whose first line is CUDA's own word.
+    """
+    if (
+        isinstance(error, StilnovoError)
+        or not isinstance(error, (RuntimeError, AssertionError))
+        or is_out_of_memory(error)
+    ):
+        return None
+    said = str(error).strip()
+    low = said.lower()
+    if type(error).__name__ not in ("AcceleratorError", "CudaError") and not any(words in low for words in _CARD):
+        return None
+    what, advice = next(
+        (what, advice) for words, what, advice in _CARD_ADVICE if not words or any(word in low for word in words)
+    )
+    return StilnovoError(what, f"CUDA says: {said.splitlines()[0][:200] if said else type(error).__name__}", advice)
 
 
 def check_types(*kinds: type, **arguments: object) -> None:

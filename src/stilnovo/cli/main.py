@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from stilnovo.cli.common import HELP_OPTIONS, GroupedCommand, memory_message
-from stilnovo.errors import StilnovoError, is_out_of_memory
+from stilnovo.errors import StilnovoError, card_fault, is_out_of_memory
 
 COMMANDS = {
     "Start": {
@@ -124,6 +124,8 @@ def main() -> None:
     except Exception as error:
         if is_out_of_memory(error):
             _failed(memory_message(error), 1)
+        if (fault := card_fault(error)) is not None:
+            _failed(str(fault), 1)
         _failed(
             f"Unexpected {type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}\n"
             "This is a fault of stilnovo: run again with --debug and report it.",

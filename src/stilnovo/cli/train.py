@@ -28,7 +28,7 @@ from stilnovo.progress import bytes_text, rate_text, seconds_text
 
 if TYPE_CHECKING:
     from stilnovo.plan.ledger import MemoryItem
-    from stilnovo.train.loop import TrainResult
+    from stilnovo.train.outcome import TrainResult
     from stilnovo.train.run import TrainingRun
 
 
@@ -114,7 +114,7 @@ def train(
 def _print(
     run: TrainingRun, result: TrainResult, memory: list[MemoryItem], out: Path, held_out_file: str | None
 ) -> None:
-    from stilnovo.train.loop import LAST_STEPS
+    from stilnovo.train.outcome import LAST_STEPS
 
     whole = "" if run.model.device.type == "cuda" else ", the program itself not counted"
     predicted = "" if run.plan is None else f" (the plan: {bytes_text(run.plan.peak)}{whole})"

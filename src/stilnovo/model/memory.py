@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import threading
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -89,6 +91,28 @@ def give_back() -> None:
     """Give freed memory back to the system: glibc keeps blocks under 32 MiB, a whole model's being more than it takes."""
     with contextlib.suppress(AttributeError, TypeError, OSError):  # other C libraries have no such call
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def let_go(error: BaseException) -> None:
+    """Clear the frames that an error's traceback holds, and those of the errors behind it, so that what they held is free.
+
+    To be called where the error is caught; frames that still run keep what they have.
+    """
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        behind = (one.__cause__, one.__context__)
+        waiting += [other for other in behind if other is not None and id(other) not in seen]
+
+
+def free_unused(device: torch.device) -> None:
+    """Free what nothing refers to any more, and give its memory back: the card's to the driver, the host's to the system."""
+    gc.collect()
+    give_back()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def resident() -> int:

@@ -21,7 +21,7 @@ from stilnovo.report.numbers import byte_size, decimal, duration, p_value, per_s
 from stilnovo.report.page import Section, both_widths, compose, text_table
 from stilnovo.report.plot import interval_text
 from stilnovo.scoring.result import EvaluationResult
-from stilnovo.train.loop import TrainResult
+from stilnovo.train.outcome import TrainResult
 
 NAMES = {
     "bits_per_byte": "Held-out Italian",

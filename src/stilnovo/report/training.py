@@ -23,8 +23,8 @@ from stilnovo.report.numbers import byte_size, decimal, drawable, duration, per_
 from stilnovo.report.page import Section, both_widths, compose
 from stilnovo.runlog import RunFolder, write_atomic
 from stilnovo.train.held_out import is_evaluation
-from stilnovo.train.loop import STEP_METRICS
 from stilnovo.train.observers import ObservedRun, Observer
+from stilnovo.train.outcome import STEP_METRICS
 
 FILE = "report.html"
 STATUS = "status.json"

@@ -83,6 +83,12 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
+def way_on(folder: Path) -> str:
+    """Say from which step a run with these checkpoints goes on."""
+    saved = steps(folder)
+    return f"Continue from step {saved[-1]} with --resume." if saved else "There is no checkpoint yet: start anew."
+
+
 def check_any(folder: Path) -> None:
     """Check that a folder holds a whole checkpoint, without loading it.
 
@@ -153,7 +159,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Restore `random_state`."""
+    """Restore `random_state`; a card's is left out on another kind of device, where the run goes on with other numbers."""
     torch.set_rng_state(state["cpu"])
-    if "cuda" in state:
+    if "cuda" in state and device.type == "cuda":  # a run may go on on a processor
         torch.cuda.set_rng_state(state["cuda"], device)

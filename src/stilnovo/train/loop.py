@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import math
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from stilnovo.data.batches import Batch, BatchStream
 from stilnovo.data.packing import PackedCorpus
 from stilnovo.engine.product import HostAdapter
 from stilnovo.engine.stack import TrainingEngine
-from stilnovo.errors import InputError, StilnovoError
+from stilnovo.errors import InputError, StilnovoError, card_fault
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.memory import PeakMemory
@@ -34,38 +33,18 @@ from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train import checkpoint
 from stilnovo.train.callback import EvaluationCallback, Evaluations
-from stilnovo.train.held_out import HeldOutEvaluation, is_evaluation
+from stilnovo.train.held_out import HeldOutEvaluation
 from stilnovo.train.interrupt import held_interrupt
+from stilnovo.train.loss_scale import LossScale
+from stilnovo.train.moments import load_moments, stored_moments
 from stilnovo.train.objectives.text import NextToken
 from stilnovo.train.observers import Observers
 from stilnovo.train.optimizer import learning_rate, make_optimizer
+from stilnovo.train.outcome import TrainResult, result_of
 from stilnovo.train.passes import BatchLoss, Parts, Passes, added, means
 from stilnovo.train.steps import batches_of_step, planned_steps
 
-LAST_STEPS = 10  # over which a loss's own metrics are averaged: a single step has few pairs
 log = logging.getLogger(__name__)
-#: What every row of `metrics.jsonl` holds, whatever the loss.
-STEP_METRICS = frozenset(
-    ("step", "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second", "seconds", "memory_bytes")
-)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """Figures of a finished training; throughput counts loss tokens and is the median over the steps.
-
-    The peak of memory is that of this process's steps, not of one from which it was resumed.
-    `metrics` holds what the loss reports beside itself (margin and accuracy, KL), means over the last `LAST_STEPS` steps.
-    """
-
-    steps: int
-    tokens: int
-    first_loss: float
-    last_loss: float
-    tokens_per_second: float
-    seconds: float
-    peak_memory_bytes: int
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -108,6 +87,8 @@ class Trainer:
         self.checkpoints = run.path / "checkpoints"
         self.parameters = lora.parameters(model) if self.host is None else self.host.masters
         self.optimizer = make_optimizer(self.parameters, settings, self.levers.optimizer)
+        self.scale = LossScale() if self.dtype == torch.float16 else None
+        self._updating = False  # whether the optimizer is at work
         self.stream = BatchStream(corpus, settings.batch_packs, settings.seed)
         self.steps = planned_steps(corpus, settings)
         self.step = self.tokens = self._begun = 0
@@ -126,9 +107,24 @@ class Trainer:
         return {
             "step": self.step, "steps": self.steps, "tokens": self.tokens, "seconds": self.seconds, "data": self.stream.state(),
             "random": checkpoint.random_state(self.model.device), "parameters": [p.detach().cpu() for p in self.parameters],
-            "optimizer": self.optimizer.state_dict(), "watching": self.evaluations.state(),
-            "held_out": self.held_out.state(),
+            "optimizer": stored_moments(self.optimizer), "watching": self.evaluations.state(),
+            "held_out": self.held_out.state(), "loss_scale": None if self.scale is None else self.scale.state(),
         }  # fmt: skip
+
+    def state_to_go_on(self) -> dict[str, Any]:
+        """State after the last whole step, once a step has failed, all of it in host memory.
+
+        Where the optimizer was at work then, some parameters have moved and some not: the newest checkpoint has the state.
+        """
+        if not self._updating:
+            return self.state()
+        state, _ = checkpoint.newest(self.checkpoints)
+        self.run.keep_metrics_until(state["step"])
+        return state
+
+    def close(self) -> None:
+        """End what runs beside the training."""
+        self.memory.close()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore a checkpoint's state.
@@ -151,7 +147,13 @@ class Trainer:
                 "Resume with the recipe and data it was started with.",
             )
         self._take(state["parameters"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if converted := load_moments(self.optimizer, state["optimizer"]):
+            log.warning(
+                "The optimizer's moments were converted %s: the losses differ a little from what they would have been.",
+                converted,
+            )
+        if self.scale is not None:
+            self.scale.restore(state.get("loss_scale"))
         self.stream.restore(state["data"])
         self.step = self._begun = state["step"]
         self.tokens, self.seconds = state["tokens"], state["seconds"]
@@ -185,35 +187,60 @@ class Trainer:
         rate = learning_rate(self.step, self.steps, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self._clear_gradients()
         sums: Parts = {}
-        # fp16 (cards without bf16) loses what is under 6e-8: backward runs on about the sum, not the mean; powers of two are exact.
-        scale = 2.0 ** math.ceil(math.log2(count)) if self.model.dtype == torch.float16 else 1.0
+        scale = 1.0 if self.scale is None else self.scale.value
         for done, batch in enumerate(batches, 1):
             loss, parts = self.batch_loss(self.passes, batch)
             (loss * scale / count).backward()  # type: ignore[no-untyped-call]
             sums = added(sums, parts)
-            if not math.isfinite(loss.item()):
+            if self.scale is None and not math.isfinite(loss.item()):
                 raise self._no_number(loss.item(), batch)
             self._sign(done)
         if self.host is not None:
             self.host.collect()
-        self.gradient_bytes = sum(p.grad.nbytes for p in self.parameters if p.grad is not None)
-        for parameter in self.parameters:
-            if parameter.grad is not None and scale != 1.0:
-                parameter.grad.div_(scale)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.gradient_bytes = sum(gradient.nbytes for gradient in gradients)
+        if self.scale is not None and gradients:
+            torch._foreach_div_(gradients, scale)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm))
-        if not math.isfinite(norm):
+        if self.scale is None and not math.isfinite(norm):
             raise self._no_number(norm, batches[-1], "gradient's norm")
-        self.optimizer.step()
-        if self.host is not None:
-            self.host.publish()
-        self.optimizer.zero_grad(set_to_none=True)
+        if math.isfinite(norm):
+            self._update()
         seconds, learnt = time.perf_counter() - started, sum(batch.predictions for batch in batches)
         self.step, self.tokens, self.seconds = self.step + 1, self.tokens + learnt, self.seconds + seconds
-        return {
+        row = {
             "step": self.step, **means(sums), "learning_rate": rate, "gradient_norm": norm, "tokens": self.tokens,
             "tokens_per_second": learnt / seconds, "seconds": self.seconds, "memory_bytes": self.memory.bytes,
         }  # fmt: skip
+        return row if self.scale is None else row | self._scaled(row, self.scale)
+
+    def _clear_gradients(self) -> None:
+        """Zero the gradients where they lie, before a step, so that one that failed leaves nothing behind.
+
+        They are taken once, ahead of all that comes and goes in a step: what is freed and taken anew each time leaves fragments.
+        """
+        self.optimizer.zero_grad(set_to_none=False)
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+    def _update(self) -> None:
+        self._updating = True
+        self.optimizer.step()
+        if self.host is not None:
+            self.host.publish()
+        self._updating = False
+
+    def _scaled(self, row: dict[str, Any], scale: LossScale) -> dict[str, Any]:
+        """What an fp16 step has otherwise in its row: its scale, the steps skipped so far, and no figure that is no number."""
+        used, finite = scale.value, math.isfinite(row["gradient_norm"])
+        scale.update(finite=finite)
+        if not finite:
+            log.info("Step %d overflowed fp16 and was skipped; the loss scale is %g now.", self.step, scale.value)
+        none = {name: None for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)}
+        return {"loss_scale": used, "skipped_steps": scale.skipped, **none}
 
     def _no_number(self, value: float, batch: Batch, what: str = "loss") -> StilnovoError:
         place = self.stream.state()
@@ -257,10 +284,12 @@ class Trainer:
         if self.adapter_step != self.step:
             self._take(checkpoint.at(self.checkpoints, self.adapter_step)["parameters"])
         self.model.eval()
-        self.memory.close()
+        self.close()
+        self.optimizer.zero_grad(set_to_none=True)
         if self.host is not None:
             self.host.restore()
-        return self._result()
+        result = result_of(self.run.metrics(), self._begun, self.memory.bytes)
+        return replace(result, steps=self.step, tokens=self.tokens, seconds=self.seconds)
 
     def _run(self, progress: Progress, asked: threading.Event) -> None:
         """The loop itself; raises KeyboardInterrupt once a checkpoint is saved after `asked`."""
@@ -277,7 +306,7 @@ class Trainer:
             try:
                 self._sign = self._signs(progress, count)
                 row = self.train_step([next(stream) for _ in range(count)])
-            except RuntimeError:  # a step that failed has read nothing: it may be tried again
+            except Exception:  # a step that failed has read nothing: it may be tried again
                 self.stream.restore(place)
                 raise
             try:
@@ -287,7 +316,7 @@ class Trainer:
             self.observers.step(row)
             progress.update(
                 self.step,
-                f"step {self.step}/{self.steps} loss {row['loss']:.3f} {rate_text(row['tokens_per_second'])} tok/s "
+                f"step {self.step}/{self.steps} {_loss_text(row)} {rate_text(row['tokens_per_second'])} tok/s "
                 f"{bytes_text(row['memory_bytes'])}",
             )
             evaluated = self.evaluations.evaluate(self.step, self.model)
@@ -322,19 +351,15 @@ class Trainer:
             raise KeyboardInterrupt(self._standing()) from None
         except StilnovoError as error:
             raise type(error)(error.what, error.found, f"{error.next}\n{self._standing()}") from error
+        except (RuntimeError, AssertionError) as error:
+            fault = card_fault(error)
+            if fault is None:
+                raise
+            raise StilnovoError(fault.what, fault.found, f"{fault.next}\n{self._standing()}") from error
 
     def _standing(self) -> str:
-        saved = checkpoint.steps(self.checkpoints)
-        way = f"Continue from step {saved[-1]} with --resume." if saved else "There is no checkpoint yet: start anew."
-        return f"Stopped at step {self.step} of {self.steps}. {way}"
+        return f"Stopped at step {self.step} of {self.steps}. {checkpoint.way_on(self.checkpoints)}"
 
-    def _result(self) -> TrainResult:
-        rows = self.run.metrics()
-        last = rows[-LAST_STEPS:]
-        own = {name: None for row in last for name in row if name not in STEP_METRICS and not is_evaluation(name)}
-        metrics = {name: statistics.fmean(row[name] for row in last if name in row) for name in own}
-        return TrainResult(
-            self.step, self.tokens, rows[0]["loss"], rows[-1]["loss"],
-            statistics.median_high(row["tokens_per_second"] for row in rows), self.seconds,
-            max((row["memory_bytes"] for row in rows if row["step"] > self._begun), default=self.memory.bytes), metrics,
-        )  # fmt: skip
+
+def _loss_text(row: dict[str, Any]) -> str:
+    return "overflowed" if row["loss"] is None else f"loss {row['loss']:.3f}"

@@ -7,7 +7,6 @@ copy in frozen_adapter/, and adapter/ is then the sum of both. Observers add the
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -15,8 +14,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from stilnovo.data.shards import HELD_OUT
 from stilnovo.errors import StilnovoError, is_out_of_memory
@@ -26,6 +23,7 @@ from stilnovo.model.budget import admit, use_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_llama
 from stilnovo.model.qat import make_aware
+from stilnovo.plan.choice import Plan
 from stilnovo.plan.ledger import MemoryItem, ledger
 from stilnovo.plan.shape import lora_parameters
 from stilnovo.progress import bytes_text
@@ -33,14 +31,15 @@ from stilnovo.recipe import Recipe
 from stilnovo.runlog import RunFolder, write_atomic
 from stilnovo.spec import ModelSpec
 from stilnovo.text.tokenizer import Tokenizer
-from stilnovo.train import planning
+from stilnovo.train import checkpoint, planning
 from stilnovo.train.callback import EvaluationCallback
 from stilnovo.train.corpus import Corpus, HeldOutRows
 from stilnovo.train.held_out import HeldOutEvaluation
-from stilnovo.train.loop import Trainer, TrainResult
+from stilnovo.train.loop import Trainer
 from stilnovo.train.objectives.base import Objective
 from stilnovo.train.observers import Observer, Observers
 from stilnovo.train.optimizer import warmup_note
+from stilnovo.train.outcome import TrainResult
 from stilnovo.train.preparation import Preparation
 from stilnovo.train.stage import keep_frozen
 from stilnovo.train.trackers import trackers
@@ -80,10 +79,11 @@ class TrainingRun:
         observers: Sequence[Observer],
     ) -> None:  # fmt: skip
         prepared = Preparation(recipe, folder, resume=resume)
-        self.recipe, self.folder = recipe, RunFolder(folder)
+        self.recipe, self.folder, self.device = recipe, RunFolder(folder), prepared.device
         self.shape, self.plan, self.lora = prepared.shape, prepared.plan, prepared.shape.lora
         self.tokenizer, self.objective, self.corpus = prepared.tokenizer, prepared.objective, prepared.corpus
         self.prepared, self._sampler = prepared, sampler
+        self._make_callback = make_callback
         self.observers = Observers([*observers, *trackers(recipe.train.trackers)])
         self.measured: tuple[dict[str, float], str] | None = None
         self.frozen = None if prepared.frozen is None else keep_frozen(prepared.frozen, folder)
@@ -94,10 +94,7 @@ class TrainingRun:
             )
         log.info("Opening %s …", recipe.model.name)
         self._program = memory.resident()
-        self.model = self._open()
-        self._attach()
-        self.callback = None if make_callback is None else make_callback(self.model, self.tokenizer, self.corpus)
-        self.trainer = self._trainer()
+        self._open()
         if self.trainer.dtype != self.model.dtype:
             log.info(
                 "Steps compute in bf16; the model stays as it is for evaluations (STILNOVO_CPU=fp32 chooses fp32)."
@@ -116,8 +113,14 @@ class TrainingRun:
             computes_in=planning.type_name(self.trainer.dtype),
         )  # fmt: skip
 
-    def _open(self) -> Llama:
-        return open_llama(_spec(self.recipe), on_host=None if self.plan is None else self.plan.levers.stays_on_host)
+    def _open(self) -> None:
+        """Open the model by the plan, and everything that holds it."""
+        on_host = None if self.plan is None else self.plan.levers.stays_on_host
+        self.model = open_llama(_spec(self.recipe), on_host=on_host)
+        self._attach()
+        make = self._make_callback
+        self.callback = None if make is None else make(self.model, self.tokenizer, self.corpus)
+        self.trainer = self._trainer()
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -181,13 +184,7 @@ class TrainingRun:
         return result, lines
 
     def _train(self) -> tuple[TrainResult, list[MemoryItem]]:
-        try:
-            result = self.trainer.run_all()
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self._lean(error)
-            result = self.trainer.run_all()
+        result = self._learn()
         adapter = self.folder.path / "adapter"
         lines = self._ledger(result.peak_memory_bytes)
         with self.trainer.way_on():  # the disk may be full by now
@@ -220,32 +217,60 @@ class TrainingRun:
         ]
         self.folder.write_json("train.json", self.figures(result) | {"memory": memory_lines, "levers": self._levers()})
 
-    def _lean(self, error: BaseException) -> None:
-        """Reload everything under the next leaner plan, and continue from the last finished step."""
-        device = self.model.device
-        plan = (
-            None if self.plan is None else planning.leaner(self.plan, self.recipe.train, device, self.prepared.budget)
-        )
-        if self.plan is None or plan is None:
-            raise StilnovoError(
-                "The machine ran out of memory, and no leaner plan is left.",
-                str(error).splitlines()[0][:200],
-                "Lower data.pack_tokens or train.batch_packs; `stilnovo plan` shows what fits. --resume continues.",
-            ) from error
+    def _learn(self) -> TrainResult:
+        """Train to the last step; once, when memory runs out, under the next leaner plan from the last finished step."""
+        try:
+            return self.trainer.run_all()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            plan = self._leaner(error)
+            memory.let_go(error)
+        # Only here: inside the `except` the error's traceback holds the first model while the second is opened.
+        state = self.trainer.state_to_go_on()
+        self._close()
+        self.plan = plan
+        try:
+            self._open()
+            self.trainer.restore(state)
+            del state
+            return self.trainer.run_all()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._ran_out(error) from error
+
+    def _leaner(self, error: BaseException) -> Plan:
+        """The next leaner plan after an out-of-memory error.
+
+        Raises:
+            StilnovoError: when none is left.
+        """
+        before = self.plan
+        plan = before and planning.leaner(before, self.recipe.train, self.device, self.prepared.budget)
+        if before is None or plan is None:
+            raise self._ran_out(error) from error
         log.warning(
             "Out of memory at step %d: going on with a leaner plan (%s instead of %s).",
-            self.trainer.step + 1, bytes_text(plan.peak), bytes_text(self.plan.peak),
+            self.trainer.step + 1, bytes_text(plan.peak), bytes_text(before.peak),
         )  # fmt: skip
-        state = self.trainer.state()
-        del self.trainer, self.model
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        self.plan = plan
-        self.model = self._open()
-        self._attach()
-        self.trainer = self._trainer()
-        self.trainer.restore(state)
+        return plan
+
+    def _close(self) -> None:
+        """Let go of the model and of everything that holds it, and give its memory back."""
+        self.trainer.close()
+        del self.trainer, self.model, self.callback
+        memory.free_unused(self.device)
+
+    def _ran_out(self, error: BaseException) -> StilnovoError:
+        stated = "STILNOVO_VRAM" if self.device.type == "cuda" else "STILNOVO_RAM"
+        way = checkpoint.way_on(self.folder.path / "checkpoints")
+        return StilnovoError(
+            "The machine ran out of memory, and no leaner plan is left to try.",
+            (str(error).strip() or type(error).__name__).splitlines()[0][:200],
+            f"Close other programs, or state less memory than there is ({stated}=6GB), so that a leaner plan is chosen. In a "
+            f"new run, lower data.pack_tokens or train.batch_packs; `stilnovo plan` shows what fits.\n{way}",
+        )
 
     def _ledger(self, peak: int) -> list[MemoryItem]:
         """The plan's items beside what each was; `peak` is the most that was held at once."""
