@@ -107,6 +107,8 @@ class _Known(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
+        if gradient.dtype == torch.float16:  # a loss scale may be beyond its range where the product is not
+            return torch.mul(gradient, grad[..., None], out=torch.empty_like(gradient)), None, None
         return gradient * grad.to(gradient.dtype)[..., None], None, None
 
 

@@ -23,9 +23,8 @@ from stilnovo.plan.levers import (
     size_class,
     sub_tile,
 )
-from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig, lora_parameters
+from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig, lora_parameters, moment_bytes
 
-OPTIMIZER_BLOCK = 256  # values that share a scale in 8-bit optimizer states
 CONTEXT_BYTES = 512 * 2**20  # what a CUDA context and the libraries' workspaces take outside torch's allocator
 HEAD_TILE_BYTES = 2**26  # of a head that is kept narrower than the products, made wide at once
 MAPPED_AROUND = 2**16  # bytes that the kernel maps of a file around what is read
@@ -174,9 +173,8 @@ def _weights(run: Run, levers: Levers) -> list[MemoryItem]:
 
 def _adapter(run: Run, levers: Levers) -> list[MemoryItem]:
     count = lora_parameters(run.config, run.lora)
-    full = levers.optimizer == "adamw"
-    states = 2 * count * 4 if full else 2 * count + 2 * 4 * (count // OPTIMIZER_BLOCK)
-    moments = "two moments in fp32" if full else "two moments, 8 bits each"
+    states = moment_bytes(run.config, run.lora, levers.optimizer)
+    moments = "two moments in fp32" if levers.optimizer == "adamw" else "two moments, 8 bits each"
     if levers.optimizer_place == "card":
         return [
             MemoryItem("adapter", "card", 4 * count, f"{count:,} values in fp32"),

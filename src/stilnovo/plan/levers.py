@@ -23,6 +23,8 @@ FUSED_BYTES = 32 * 2**20  # projections of one input are made dense together up 
 DENSE_PART = 2**22  # weights made dense at once under int8 and int4
 BLOCK = 64  # weights that share an absolute maximum (nf4, fp4) or a scale and zero point (int8, int4)
 NESTED_BLOCK = 256  # block maxima that share a scale under double quantisation
+OPTIMIZER_BLOCK = 256  # values that share a scale in 8-bit optimizer states
+OPTIMIZER_SMALLEST = 4096  # values of a matrix whose states are kept in 8 bits
 LEFT_PAGEABLE = (
     2 * 2**30
 )  # bytes of host memory that pinning leaves free: what is pinned, no other program can push out

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stilnovo.errors import InputError, reported
+from stilnovo.plan.levers import OPTIMIZER_BLOCK, OPTIMIZER_SMALLEST, OptimizerKind
 from stilnovo.plan.model_options import unsupported_options
 
 if TYPE_CHECKING:
@@ -118,6 +119,17 @@ def lora_parameters(config: LlamaConfig, lora: LoraConfig) -> int:
     """
     shapes = config.linear_shapes()
     return (config.layers - lora.first_layer) * lora.r * sum(sum(shapes[name]) for name in lora.projections)
+
+
+def moment_bytes(config: LlamaConfig, lora: LoraConfig, kind: OptimizerKind) -> int:
+    """Bytes of the two moments of AdamW; of 8-bit kinds, those of small matrices stay in fp32."""
+    shapes = config.linear_shapes()
+    sizes = [lora.r * side for name in lora.projections for side in shapes[name]]
+    packed = [size if kind != "adamw" and size >= OPTIMIZER_SMALLEST else 0 for size in sizes]
+    states = [
+        size + 4 * -(-size // OPTIMIZER_BLOCK) if size else 4 * whole for size, whole in zip(packed, sizes, strict=True)
+    ]
+    return 2 * (config.layers - lora.first_layer) * sum(states)
 
 
 LLAMA_3_8B = LlamaConfig(

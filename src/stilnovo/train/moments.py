@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from stilnovo.model.four_bit import bitsandbytes_functional
-from stilnovo.plan.ledger import OPTIMIZER_BLOCK
+from stilnovo.plan.levers import OPTIMIZER_BLOCK
 
 _WRAPPED = "__bnb_optimizer_quant_state__"  # under which bitsandbytes hides its tensors from FSDP
 #: Of both moments: torch's name, and bitsandbytes' names of values, block maxima and levels.

@@ -21,9 +21,9 @@ from stilnovo.model.memory import budget_of
 from stilnovo.plan import cards, choice
 from stilnovo.plan.adapter import frozen_ranks
 from stilnovo.plan.ledger import Run
-from stilnovo.plan.levers import optimizer_kind
+from stilnovo.plan.levers import OptimizerKind
 from stilnovo.plan.model_shape import config_of, tables_of
-from stilnovo.plan.shape import adapter_of, lora_parameters
+from stilnovo.plan.shape import adapter_of, lora_parameters, moment_bytes
 from stilnovo.progress import bytes_text
 from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import TrainSection
@@ -115,26 +115,26 @@ def choose_plan(
     return plan
 
 
-def disk_bytes(run: Run, settings: TrainSection, device: torch.device, *, resume: bool = False) -> int:
+def disk_bytes(run: Run, settings: TrainSection, kind: OptimizerKind, *, resume: bool = False) -> int:
     """Bytes that a run writes at most at one time: its checkpoints, the one that is being written, and the adapter.
 
     At a resume the older checkpoints lie there already.
     """
     trained = lora_parameters(run.config, run.lora)
     frozen = lora_parameters(run.config, replace(run.lora, r=1)) * max(map(max, run.frozen), default=0)
-    moments = 8 if optimizer_kind(settings.optimizer, on_card=device.type == "cuda") == "adamw" else 2
     count = 1 if resume else settings.keep_checkpoints + 1
-    return count * (4 + moments) * trained + 4 * (trained + frozen)  # parameters are kept in fp32
+    state = 4 * trained + moment_bytes(run.config, run.lora, kind)  # parameters are kept in fp32
+    return count * state + 4 * (trained + frozen)
 
 
-def check_disk(run: Run, settings: TrainSection, folder: Path, device: torch.device, *, resume: bool = False) -> None:
+def check_disk(run: Run, settings: TrainSection, folder: Path, kind: OptimizerKind, *, resume: bool = False) -> None:
     """Check that the disk has room for what the run writes.
 
     Raises:
         StilnovoError: when it has not, with both numbers.
     """
     check_room(
-        folder, disk_bytes(run, settings, device, resume=resume),
+        folder, disk_bytes(run, settings, kind, resume=resume),
         "Free some space, choose another --out, or keep fewer checkpoints: --set train.keep_checkpoints=1.",
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from typing import Any
 from stilnovo.errors import InputError
 from stilnovo.model.load import choose_device
 from stilnovo.model.memory import budget_of
+from stilnovo.plan.levers import optimizer_kind
 from stilnovo.recipe import FREE_AT_RESUME, Recipe, keys, load, plain_reason, refuse_ignored_keys, value_of
 from stilnovo.text.tokenizer import open_tokenizer
 from stilnovo.train import checkpoint, planning
@@ -52,9 +53,10 @@ class Preparation:
         self.shape = planning.run_of(recipe, device, self.frozen, dtype)
         if self.frozen is not None:
             check_frozen(self.frozen, recipe, self.shape.config)
-        planning.check_disk(self.shape, recipe.train, folder, device, resume=resume)
         self.budget = budget_of(device)
         plan = None if plain_reason(recipe) else planning.choose_plan(self.shape, recipe.train, device, self.budget)
+        kind = plan.levers.optimizer if plan else optimizer_kind(recipe.train.optimizer, on_card=device.type == "cuda")
+        planning.check_disk(self.shape, recipe.train, folder, kind, resume=resume)
         self.tokenizer = open_tokenizer(recipe.model.name)
         self.tokenizer.check_vocabulary(self.shape.config.vocab_size)
         # Runs on conversations and pairs once learnt all of them whatever data.held_out said; begun so, they go on so.
