@@ -150,7 +150,6 @@ def pretend_card(monkeypatch: Any, *, flash: bool) -> CardKernels:
 
     kernels = CardKernels()
     monkeypatch.setattr(packed_attention, "_aten", kernels)
-    monkeypatch.setattr(packed_attention, "_on_card", lambda _: True)
     make = packed_attention.FlashVarlen if flash else lambda lengths, _: packed_attention.PerDocument(lengths)
     monkeypatch.setattr(stack, "kernel_for", lambda lengths, device, _dtype, _size: make(lengths, device))
     return kernels

@@ -17,6 +17,7 @@ import test_engine
 from card_kernels import CardKernels, as_read, pretend_card
 from stilnovo.engine import packed_attention
 from stilnovo.engine.packed_attention import FlashVarlen, PerDocument, kernel_for
+from stilnovo.engine.query_blocks import QueryBlocks
 from stilnovo.plan.levers import all_layers
 
 CPU = torch.device("cpu")
@@ -95,7 +96,7 @@ def test_the_flash_kernel_gets_what_it_reads(seed: int, dtype: torch.dtype, monk
 @pytest.mark.parametrize("seed", range(12))
 def test_the_processor_s_kernels_get_what_they_read(seed: int, dtype: torch.dtype) -> None:
     lengths, parts = made(seed, dtype)
-    agree(PerDocument(lengths), lengths, parts, CARD[dtype])
+    agree(QueryBlocks(lengths), lengths, parts, CARD[dtype])
 
 
 def test_the_emulation_reads_wrong_numbers_where_the_kernel_would(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +155,7 @@ def test_each_generation_has_its_kernel(
     monkeypatch.setattr(packed_attention, "FlashVarlen", lambda *_: "flash")
     kernel = kernel_for([3, 4], torch.device("cuda"), dtype, size)
     assert (kernel == "flash") == flash
-    assert isinstance(kernel_for([3], CPU, dtype, size), PerDocument)
+    assert isinstance(kernel_for([3], CPU, dtype, size), QueryBlocks)
 
 
 STEPS = {

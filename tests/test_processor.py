@@ -6,7 +6,15 @@ import pytest
 
 from stilnovo.errors import InputError
 from stilnovo.model import processor
-from stilnovo.model.processor import VARIABLE, WAYS, cpu_products, instruction_sets, linux_sets, products_text
+from stilnovo.model.processor import (
+    VARIABLE,
+    WAYS,
+    cpu_products,
+    instruction_sets,
+    linux_sets,
+    planned_products,
+    products_text,
+)
 
 WITH_BF16 = ("avx2", "avx512", "avx512_vnni", "avx512_bf16")
 
@@ -65,6 +73,35 @@ def test_what_counts_is_what_torch_uses(
     monkeypatch.setattr(processor, "linux_sets", lambda: {"avx2", "avx512", "avx512_bf16"})
     older = {"AVX2": ("avx2",), "AVX512": ("avx2", "avx512", "avx512_bf16"), "DEFAULT": ()}
     assert instruction_sets.__wrapped__() == older[level]
+
+
+@pytest.mark.parametrize(
+    ("limit", "has"),
+    [
+        ("AVX512_CORE", ("avx2", "avx512", "avx512_vnni")), ("avx2", ("avx2", "avx512", "avx512_vnni")),
+        ("AVX512_CORE_BF16", WITH_BF16), ("DEFAULT", (*WITH_BF16, "amx")), ("", (*WITH_BF16, "amx")),
+    ],
+)  # fmt: skip
+def test_what_onednn_may_not_use_is_not_there(
+    limit: str, has: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    everything = {*WITH_BF16, "amx"}
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(processor, "_reported", lambda _: set(everything))
+    monkeypatch.setattr(processor, "linux_sets", lambda: set(everything))
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert instruction_sets.__wrapped__() == has
+    assert planned_products() == ("bf16" if "avx512_bf16" in has else "int8")  # torch is not asked
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    monkeypatch.setenv("DNNL_MAX_CPU_ISA", limit)  # its older name
+    assert instruction_sets.__wrapped__() == has
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    assert planned_products() == "int8"
 
 
 def test_this_machine_has_a_way_and_it_has_words() -> None:

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from conftest import TINY
-from stilnovo.engine.packed_attention import PerDocument
+from stilnovo.engine import query_blocks
+from stilnovo.engine.query_blocks import QueryBlocks
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora, processor
 from stilnovo.model.llama import Llama, random_source
@@ -96,17 +97,23 @@ def _one_document() -> object:
     return Blocks([9])
 
 
+@pytest.mark.parametrize(("dtype", "most"), [(torch.bfloat16, 0.02), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("seed", range(12))
-def test_attention_in_16_bits_has_the_gradients_of_exact_attention(seed: int) -> None:
+def test_attention_in_blocks_is_exact_attention_with_its_gradients(
+    seed: int, dtype: torch.dtype, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(processor.VARIABLE, raising=False)
+    monkeypatch.setattr(query_blocks, "_CACHED", 2 ** (8 + seed))  # heads together, or one by one
     generator = random.Random(seed)
     lengths = [generator.randrange(1, 300) for _ in range(generator.randrange(1, 4))]
     groups, shared, width = generator.randrange(1, 4), generator.randrange(1, 4), generator.choice([16, 64, 80])
     rows = torch.Generator().manual_seed(seed)
     sizes = (groups * shared, groups, groups, groups * shared)
-    q, k, v, slope = (torch.randn(sum(lengths), n, width, generator=rows).bfloat16() for n in sizes)
-    kernel = PerDocument(lengths)
+    q, k, v, slope = (torch.randn(sum(lengths), n, width, generator=rows).to(dtype) for n in sizes)
+    kernel = QueryBlocks(lengths)
     out, saved = kernel.forward(q, k, v)
-    gradients = kernel.backward(slope, q, k, v, out, saved)
+    found = (out, *kernel.backward(slope, q, k, v, out, saved))
+    wanted = torch.empty(out.shape, dtype=torch.float64)
     exact = [x.double().requires_grad_() for x in (q, k, v)]
     ends = torch.tensor(lengths).cumsum(0).tolist()
     for end, length in zip(ends, lengths, strict=True):
@@ -115,11 +122,12 @@ def test_attention_in_16_bits_has_the_gradients_of_exact_attention(seed: int) ->
         two, three = (x.repeat_interleave(shared, 0) for x in (two, three))
         scores = one @ two.transpose(1, 2) * width**-0.5
         scores = scores.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), -torch.inf)
-        ((scores.softmax(-1) @ three).transpose(0, 1) * slope[part].double()).sum().backward()
-    for found, wanted in zip(gradients, exact, strict=True):
-        assert found.dtype == torch.bfloat16 and wanted.grad is not None
-        error = (found.double() - wanted.grad).norm() / wanted.grad.norm().clamp(min=1e-3 * len(q))
-        assert error < 0.02
+        wanted[part] = (scores.softmax(-1) @ three).transpose(0, 1)
+        (wanted[part] * slope[part].double()).sum().backward()
+        wanted = wanted.detach()
+    for ours, theirs in zip(found, (wanted, *(x.grad for x in exact)), strict=True):
+        assert ours.dtype == dtype and theirs is not None
+        assert (ours.double() - theirs).norm() / theirs.norm().clamp(min=1e-3 * len(q)) < most
 
 
 @pytest.mark.parametrize("scheme", ["nf4", "none"])

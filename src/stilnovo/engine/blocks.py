@@ -30,6 +30,7 @@ from stilnovo.engine.elementwise import (
     rotate_,
     tiles,
 )
+from stilnovo.engine.matmul import add_matmul_, matmul
 from stilnovo.engine.packed_attention import Kernel
 from stilnovo.engine.product import Product, Sink
 from stilnovo.model.llama import Layer
@@ -155,7 +156,7 @@ class LayerEngine:
         down = self.qkv.down(x)
         low = x.new_empty(x.shape[0], down.shape[0])
         for rows in tiles(x.shape[0], self.levers.tile) if len(down) else ():
-            torch.mm(normed(x[rows], self.layer.input_layernorm, self.layer.eps, self.part), down.T, out=low[rows])
+            matmul(normed(x[rows], self.layer.input_layernorm, self.layer.eps, self.part), down.T, low[rows])
         return low
 
     def _group_qkv(self, x: Tensor, group: _Heads, dense: Tensor | None, low: Tensor | None, stream: Stream) -> Tensor:
@@ -167,12 +168,12 @@ class LayerEngine:
             if weight is None:
                 self.qkv.forward(wide, qkv[rows])
                 continue
-            torch.mm(wide, weight.T, out=qkv[rows])
+            matmul(wide, weight.T, qkv[rows])
             for part, adapter, ranks in self.qkv.adapted():
                 assert low is not None
                 index = self.qkv.parts.index(part)
                 b = adapter.lora_B.detach()[group.local[index]].to(x.dtype)
-                qkv[rows, group.columns[index]].addmm_(low[rows, ranks], b.T, alpha=adapter.scale)
+                add_matmul_(qkv[rows, group.columns[index]], low[rows, ranks], b.T, adapter.scale)
         rotate_(group.rotating(qkv, self.head_dim), stream.cos, stream.sin, self.part)
         return qkv
 
@@ -234,20 +235,20 @@ class LayerEngine:
             del part
             matrix = torch.cat([dense[rows] for rows in group.rows])
             for rows in tiles(x.shape[0], self.levers.tile):
-                d_wide[rows].addmm_(d_qkv[rows], matrix)
+                add_matmul_(d_wide[rows], d_qkv[rows], matrix)
             for which, adapter, ranks in self.qkv.adapted():
                 position = self.qkv.parts.index(which)
                 slope, local = d_qkv[:, group.columns[position]], group.local[position]
                 b = adapter.lora_B.detach()[local].to(x.dtype)
-                d_low[:, ranks].addmm_(slope, b, alpha=adapter.scale)
+                add_matmul_(d_low[:, ranks], slope, b, adapter.scale)
                 if isinstance(adapter, LoraLinear):
-                    sink.add(adapter.lora_B, (slope.T @ low[:, ranks]).mul_(adapter.scale), local)
+                    sink.add(adapter.lora_B, matmul(slope.T, low[:, ranks]).mul_(adapter.scale), local)
             del d_qkv, matrix
         del dense, d_out, out
         down = self.qkv.down(x)
         for rows in tiles(x.shape[0], self.levers.tile):
             if len(down):
-                d_wide[rows].addmm_(d_low[rows], down)
+                add_matmul_(d_wide[rows], d_low[rows], down)
                 self.qkv.finish(d_low[rows], normed(x[rows], weight, eps, self.part), sink)
             norm_backward_add(d_wide[rows], x[rows], weight, eps, grad[rows], self.part)
 

@@ -29,6 +29,7 @@ from torch.autograd.function import Function, once_differentiable
 
 from stilnovo.engine.elementwise import tiles
 from stilnovo.engine.link import Link
+from stilnovo.engine.matmul import matmul
 from stilnovo.model.llama import narrow_rows
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.plan.levers import HeadKind
@@ -143,7 +144,7 @@ def _cross_entropy(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | No
     mass, picked = torch.zeros_like(peak), torch.zeros_like(peak)
     mean = own = None
     for start, stop, weight in head.tiles():
-        logits = F.linear(hidden, weight).to(wide)  # (R, W)
+        logits = matmul(hidden, weight.T).to(wide)  # (R, W)
         local = (targets - start).clamp_(0, stop - start - 1)[:, None]
         inside = ((targets >= start) & (targets < stop))[:, None]
         picked += torch.where(inside, logits.gather(1, local), 0.0)
@@ -153,7 +154,7 @@ def _cross_entropy(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | No
         mass.mul_(shrink).add_(logits.sum(1, keepdim=True))
         peak = higher
         if out is not None:
-            part = logits.to(hidden.dtype) @ weight  # (R, C)
+            part = matmul(logits.to(hidden.dtype), weight)  # (R, C)
             mean = part.to(wide) if mean is None else mean.mul_(shrink).add_(part)
             del part
             row = F.embedding(local[:, 0], weight)
@@ -218,7 +219,7 @@ def _divergence(student: Tensor, teacher: Tensor, head: Head, out: Tensor | None
         share = log_p.exp()
         total += share.mul(log_p.sub_(log_q)).sum()
         if out is not None:
-            out += log_q.exp_().sub_(share).to(out.dtype) @ weight
+            out += matmul(log_q.exp_().sub_(share).to(out.dtype), weight)
     return total
 
 
@@ -227,7 +228,7 @@ def _both_logits(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Iterate over the vocabulary's tiles: weights (W, C) and both logits (R, W)."""
     for _, _, weight in head.tiles():
-        yield weight, F.linear(student, weight).to(wide), F.linear(teacher, weight).to(wide)
+        yield weight, matmul(student, weight.T).to(wide), matmul(teacher, weight.T).to(wide)
 
 
 def tiled_divergence(student: Tensor, teacher: Tensor, head: Head, chunk: int) -> Tensor:

@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stilnovo.engine.link import Link, Ticket
+from stilnovo.engine.matmul import add_matmul_, matmul
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.lora import FrozenLoraLinear, LoraLinear
@@ -157,7 +157,7 @@ class Product:
 
         With `learning`, of those adapters alone that learn.
         """
-        return x @ self.down(x, learning=learning).T
+        return matmul(x, self.down(x, learning=learning).T)
 
     def down(self, like: Tensor, *, learning: bool = False) -> Tensor:
         """A of all adapters, (R, I), of `like`'s type; with `learning`, of those that learn."""
@@ -180,11 +180,11 @@ class Product:
     def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Forward: x (t, I) → (t, O), into `out` where given."""
         dense = self.dense(x.dtype)
-        y = F.linear(x, dense) if out is None else torch.mm(x, dense.T, out=out)
+        y = matmul(x, dense.T, out)
         del dense
         low = self.low(x)
         for part, adapter, ranks in self.adapted():
-            y[:, part.columns].addmm_(low[:, ranks], adapter.lora_B.detach().to(x.dtype).T, alpha=adapter.scale)
+            add_matmul_(y[:, part.columns], low[:, ranks], adapter.lora_B.detach().to(x.dtype).T, adapter.scale)
         return y
 
     def backward(self, grad: Tensor, x: Tensor, sink: Sink) -> Tensor:
@@ -195,16 +195,16 @@ class Product:
 
     def backward_input(self, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Backward to the input alone, which need not be known: gradient (t, O) → gradients of x (t, I) and of `low` (t, R)."""
-        d_x = grad @ self.dense(grad.dtype)
+        d_x = matmul(grad, self.dense(grad.dtype))
         d_low = self.low_backward(grad)
-        return d_x.addmm_(d_low, self.down(grad)), d_low
+        return add_matmul_(d_x, d_low, self.down(grad)), d_low
 
     def low_backward(self, grad: Tensor) -> Tensor:
         """Gradient (t, R) of `low` from that of the output (t, O)."""
         places = self.adapted()
         d_low = grad.new_empty(len(grad), places[-1][2].stop if places else 0)
         for part, adapter, ranks in places:
-            torch.mm(grad[:, part.columns], adapter.lora_B.detach().to(grad.dtype), out=d_low[:, ranks])
+            matmul(grad[:, part.columns], adapter.lora_B.detach().to(grad.dtype), d_low[:, ranks])
             d_low[:, ranks].mul_(adapter.scale)
         return d_low
 
@@ -213,13 +213,13 @@ class Product:
         low = self.low(x, learning=True)
         for part, adapter, ranks in self.adapted():
             if isinstance(adapter, LoraLinear):
-                sink.add(adapter.lora_B, (grad[:, part.columns].T @ low[:, ranks]).mul_(adapter.scale))
+                sink.add(adapter.lora_B, matmul(grad[:, part.columns].T, low[:, ranks]).mul_(adapter.scale))
         self.finish(self.low_backward(grad) if d_low is None else d_low, x, sink)
 
     def finish(self, d_low: Tensor, x: Tensor, sink: Sink) -> None:
         """Compute the gradient of every learning A from that of `low` (t, R) and the input (t, I)."""
         learning = [(adapter, ranks) for _, adapter, ranks in self.adapted() if isinstance(adapter, LoraLinear)]
         if learning:
-            d_down = d_low[:, : learning[-1][1].stop].T @ x
+            d_down = matmul(d_low[:, : learning[-1][1].stop].T, x)
             for adapter, ranks in learning:
                 sink.add(adapter.lora_A, d_down[ranks])

@@ -11,8 +11,11 @@ Training computes in bf16 under `bf16` (`stilnovo.model.load.step_dtype`), else 
 
 `STILNOVO_CPU` forces one of them. Evaluation asks for `fp32` by itself, so that its scores do not depend on the machine.
 
+A training's products in fp32 are oneDNN's (`stilnovo.engine.matmul`) except under `fp32`, whose numbers stay as they were.
+
 Unusual: what counts is what torch uses, not what the processor has: with `ATEN_CPU_CAPABILITY=avx2` a processor with AVX-512 is
-taken for one without, and another machine's path can be tried on this one.
+taken for one without, with `ONEDNN_MAX_CPU_ISA=AVX512_CORE` for one without bf16, and another machine's path can be tried on
+this one.
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ _SETS = {
     "avx2": "avx2", "avx512_f": "avx512", "avx512_vnni": "avx512_vnni", "avx512_bf16": "avx512_bf16", "amx_bf16": "amx",
 }  # fmt: skip
 _LINUX = {"avx512f": "avx512", "amx_bf16": "amx"}
+#: Limits of oneDNN, which multiplies in bf16 for torch, that leave it without.
+_BELOW_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+_BELOW_AMX = (*_BELOW_BF16, "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512")
 
 
 @cache
@@ -45,7 +51,7 @@ def instruction_sets() -> tuple[str, ...]:
     level = torch.backends.cpu.get_cpu_capability()
     if level not in ("AVX2", "AVX512"):
         return ()
-    there = _reported(torch)
+    there = _reported(torch) - _hidden()
     return tuple(name for name in _SETS.values() if name in there and (level == "AVX512" or name == "avx2"))
 
 
@@ -54,6 +60,12 @@ def _reported(torch: Any) -> set[str]:
         reported = torch.cpu.get_capabilities()
         return {ours for theirs, ours in _SETS.items() if reported.get(theirs)}
     return linux_sets()
+
+
+def _hidden() -> set[str]:
+    """Instruction sets that oneDNN was told not to use."""
+    limit = (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "").strip().upper()
+    return {name for name, below in (("avx512_bf16", _BELOW_BF16), ("amx", _BELOW_AMX)) if limit in below}
 
 
 def linux_sets() -> set[str]:
@@ -95,7 +107,27 @@ def cpu_products(weights: int | None = None) -> CpuProducts:
 def planned_products(weights: int | None = None) -> CpuProducts:
     """How products will be computed (`cpu_products`), without asking torch: by what `STILNOVO_CPU` says and Linux lists."""
     asked = os.environ.get(VARIABLE, "").strip()
-    return cast(CpuProducts, asked) if asked in WAYS else _fastest(linux_sets(), weights)
+    return cast(CpuProducts, asked) if asked in WAYS else _fastest(_expected_sets(), weights)
+
+
+def _expected_sets() -> set[str]:
+    """What `instruction_sets` will find, by Linux's list and the limits that torch and oneDNN were given."""
+    level = os.environ.get("ATEN_CPU_CAPABILITY", "").strip().lower()
+    most = {"default": set[str](), "avx2": {"avx2"}}.get(level, set(_SETS.values()))
+    return (linux_sets() - _hidden()) & most
+
+
+def onednn_products() -> bool:
+    """Whether a training step's fp32 products are oneDNN's: where torch has them with vectors, but not under `STILNOVO_CPU=fp32`."""
+    return os.environ.get(VARIABLE, "").strip() != "fp32" and _has_onednn()
+
+
+@cache
+def _has_onednn() -> bool:
+    import torch
+
+    there = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return there and "avx2" in instruction_sets()
 
 
 def _fastest(sets: Collection[str], weights: int | None) -> CpuProducts:
