@@ -1,4 +1,7 @@
-"""`stilnovo doctor`: what this machine has, what of it stilnovo can use, which models fit, and what to run next."""
+"""`stilnovo doctor`: what this machine has, what of it stilnovo can use, which models fit, and what to run next.
+
+On a card it tries the parts of a training step and of writing, each against plain arithmetic, in a process of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import importlib.util
 import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from stilnovo.cli.card_trials import try_card
 from stilnovo.cli.common import AsJson, emit
 from stilnovo.model.processor import CpuProducts, products_text
 from stilnovo.progress import bytes_text
@@ -36,6 +41,9 @@ def doctor(
     from stilnovo.runlog import environment
 
     facts = machine()
+    if facts["torch"] and facts["torch"]["cards"]:
+        print("Trying the parts of a training step on the card …", file=sys.stderr)
+        facts |= try_card()
     checks = findings(facts)
     for name, value in checks.items():
         print(f"{name:<14}{value}")
@@ -109,10 +117,27 @@ def findings(facts: dict[str, Any]) -> dict[str, str]:
         "what fits": what_fits(torch["cards"][0][1] if torch and torch["cards"] else None, facts["memory_total"]),
     }
     if torch is not None:
+        checks |= _on_card(facts.get("trials", []), facts.get("uses", {}))
         works = "work" if torch["four_bit_error"] < 0.1 else "WRONG"
         checks["4-bit weights"] = f"{works} (mean NF4 error {torch['four_bit_error']:.3f} on a ramp)"
     ready = torch is not None and facts["smollm2"]
+    if wrong := [trial["name"] for trial in facts.get("trials", []) if trial["outcome"] == "wrong"]:
+        return {**checks, "next": f"update the driver and PyTorch: on this card {', '.join(wrong)} give wrong numbers"}
     return {**checks, "next": "stilnovo demo" if ready else "install what is missing above, then: stilnovo demo"}
+
+
+def _on_card(trials: list[dict[str, Any]], uses: dict[str, str]) -> dict[str, str]:
+    """What works on the card, what does not and why, and what will be used; nothing where nothing was tried."""
+    if not trials:
+        return {}
+    names = {outcome: [one for one in trials if one["outcome"] == outcome] for outcome in ("works", "wrong", "fails")}
+    lines = {"card works": ", ".join(one["name"] for one in names["works"]) or "nothing"}
+    for outcome in ("wrong", "fails"):
+        if names[outcome]:
+            lines[f"card {outcome}"] = "; ".join(f"{one['name']}: {one['note']}" for one in names[outcome])
+    speed: dict[str, float] = next((one["figures"] for one in trials if one["name"] == "pinned memory"), {})
+    pinned = f"pinned ({speed['pinned bytes a second'] / 1e9:.1f} GB/s)" if speed else "pageable: slower"
+    return {**lines, "card uses": "; ".join([*uses.values(), f"host memory {pinned}"])}
 
 
 def _gpu(facts: dict[str, Any]) -> str:

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stilnovo.engine.link import Link
-from stilnovo.engine.packed_attention import Kernel, PerDocument, kernel_for
+from stilnovo.engine.packed_attention import FlashVarlen, Kernel, PerDocument, kernel_for
+from stilnovo.model import kernels
 from stilnovo.model.four_bit import bitsandbytes_functional
 from stilnovo.model.quantize import FourBitLinear, quantized_linear
 from stilnovo.plan.levers import BLOCK, NESTED_BLOCK
@@ -282,6 +283,19 @@ def trials(device: torch.device) -> dict[str, Callable[[torch.device], Figures]]
     if device.type == "cuda":
         found["attention by document, fp32"] = _attention_by_document(torch.float32)
     return found
+
+
+def uses(device: torch.device) -> dict[str, str]:
+    """What a training and a command that writes will use on a card, by topic."""
+    half = half_type(device)
+    flash = isinstance(kernel_for((1,), device, half, 128), FlashVarlen)
+    return {
+        "type": "bf16" if half == torch.bfloat16 else "fp16 with a dynamic loss scale",
+        "attention": "flash attention, all documents at once"
+        if flash
+        else "memory-efficient attention, document by document",
+        "elementwise": "Triton kernels" if kernels.wanted(device) else "torch's operators",
+    }
 
 
 def attempt(name: str, device: torch.device) -> Trial:
