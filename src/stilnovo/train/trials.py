@@ -91,15 +91,21 @@ def _random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _weights(scheme: Scheme, device: torch.device) -> Figures:
-    """A matrix quantised on the device: its dense form as the CPU makes it, and near what it was made of."""
-    weight = _random(192, 320, seed=1) * 0.05
-    linear = quantized_linear(weight.to(device), scheme)
-    half = half_type(device)
-    there = linear.dense(half)
-    here = linear.to("cpu").dense(half)
-    near(0.12, weights=(there, weight))
-    return near(1e-3, dense=(there, here))
+def _weights(scheme: Scheme) -> Callable[[torch.device], Figures]:
+    """A matrix quantised on the device: its dense form is the CPU's of the same codes, and near what it was made of."""
+
+    def trial(device: torch.device) -> Figures:
+        errors: Figures = {}
+        for rows, columns in ((192, 320), (5, 37)):  # the second ends with part of a block
+            weight = _random(rows, columns, seed=1) * 0.05
+            linear = quantized_linear(weight.to(device), scheme)
+            there = linear.dense(half_type(device))
+            here = linear.to("cpu").dense(there.dtype)
+            near(0.2, weights=(there, weight))
+            errors |= near(1e-3, **{f"{rows} × {columns}": (there, here)})
+        return errors
+
+    return trial
 
 
 def _four_bit_product(device: torch.device) -> Figures:
@@ -162,11 +168,11 @@ def _packed_attention(device: torch.device) -> Figures:
     return errors
 
 
-def _attention_by_document(dtype: torch.dtype) -> Callable[[torch.device], Figures]:
-    """The kernel of cards without flash attention, which later cards have too."""
+def _attention_by_document(dtype: torch.dtype | None = None) -> Callable[[torch.device], Figures]:
+    """The kernel of cards without flash attention, which later cards have too; of the type that trains here, or of another."""
 
     def trial(device: torch.device) -> Figures:
-        return _attention(device, dtype, PerDocument(LENGTHS), 8, 2, 64)
+        return _attention(device, dtype or half_type(device), PerDocument(LENGTHS), 8, 2, 64)
 
     return trial
 
@@ -266,23 +272,22 @@ def _captured(device: torch.device) -> Figures:
 
 def trials(device: torch.device) -> dict[str, Callable[[torch.device], Figures]]:
     """The parts that can be tried on a device, by name, those first on which all others stand."""
-    half = half_type(device)
-    found: dict[str, Callable[[torch.device], Figures]] = {
-        "NF4 weights": lambda place: _weights("nf4", place),
-        "int8 weights": lambda place: _weights("int8", place),
+    return {
+        "NF4 weights": _weights("nf4"),
+        "FP4 weights": _weights("fp4"),
+        "int8 weights": _weights("int8"),
+        "int4 weights": _weights("int4"),
         "4-bit product": _four_bit_product,
         "packed attention": _packed_attention,
-        "attention by document": _attention_by_document(half),
+        "attention by document": _attention_by_document(),
         "attention by document, fp16": _attention_by_document(torch.float16),
+        "attention by document, fp32": _attention_by_document(torch.float32),
         "pinned memory": _pinned,
         "order of copies": _order,
         "fp32 optimizer": _optimizer("adamw"),
         "8-bit optimizer": _optimizer("adamw8bit"),
         "captured graph": _captured,
     }
-    if device.type == "cuda":
-        found["attention by document, fp32"] = _attention_by_document(torch.float32)
-    return found
 
 
 def uses(device: torch.device) -> dict[str, str]:
