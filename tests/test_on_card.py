@@ -98,17 +98,17 @@ def test_a_training_lowers_its_loss(optimizer: str, device: torch.device, tmp_pa
 
 
 def test_an_overflow_in_fp16_ends_no_training(device: torch.device, tmp_path: Path) -> None:
-    found = trainer(device, tmp_path, torch.float16, steps=8)
-    scale = found.loss_scale
-    assert scale is not None
-    scale.value = 2.0**60  # overflows, whatever the loss
+    found = trainer(device, tmp_path, torch.float16, steps=100)
+    assert found.scale is not None
+    found.scale.value = 2.0**30  # too large for any gradient in fp16
     before = [parameter.detach().clone() for parameter in found.parameters]
     batch = next(iter(found.stream))
-    row = found.train_step([batch])
-    assert row["loss_scale"] < 2.0**60
+    first = found.train_step([batch])
+    assert found.scale.value == 2.0**29 and found.scale.skipped == 1
     assert all(torch.equal(old, new) for old, new in zip(before, found.parameters, strict=True))
-    rows = [found.train_step([batch]) for _ in range(60)]
-    assert rows[-1]["loss"] < row["loss"]
+    rows = [found.train_step([batch]) for _ in range(40)]
+    assert 1 < found.scale.skipped < 40
+    assert rows[-1]["loss"] < first["loss"]
 
 
 @pytest.fixture
@@ -152,8 +152,7 @@ def test_a_training_goes_on_after_memory_ran_out(
     monkeypatch.setattr(
         run_module, "open_llama", lambda *given, **more: (opened.append(1), really(*given, **more))[1]
     )  # fmt: skip
-    result = TrainingRun(recipe, tmp_path / "run").train()
-    assert result.steps == 4
+    TrainingRun(recipe, tmp_path / "run").train()
     assert len(opened) == 2
     assert [row["step"] for row in RunFolder(tmp_path / "run").metrics()] == [1, 2, 3, 4]
 
@@ -186,17 +185,6 @@ def test_a_recorded_step_writes_what_single_calls_write(
     assert captured == written(model, "captured", sampling, monkeypatch)
     alone = [written(model, "captured", [one], monkeypatch)[0] for one in sampling[:1]]
     assert [len(ids) for ids in (*captured, *alone)] == [40] * 4
-
-
-def test_tokens_are_drawn_where_the_logits_lie(device: torch.device) -> None:
-    from stilnovo.generate.sampler import draw
-
-    logits = 3 * torch.randn(64, 4000, generator=torch.Generator().manual_seed(1))
-    uniform = torch.rand(64, generator=torch.Generator().manual_seed(2))
-    columns = torch.full((64,), 0.7), torch.full((64,), 0.9), uniform
-    here = draw(logits, *columns, 4000)
-    there = draw(logits.to(device), *(column.to(device) for column in columns), 4000).cpu()
-    assert int((here != there).sum()) <= 1  # a number may fall on the other side of a bound by rounding
 
 
 @pytest.mark.parametrize("scheme", ["nf4", "int8", "none"])
