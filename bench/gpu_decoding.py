@@ -8,6 +8,7 @@ Needs: stilnovo.
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -22,7 +23,11 @@ from stilnovo.generate.sampling import Sampling
 from stilnovo.model import lora
 
 PROMPT = 64
-WAYS = ["as chosen"]  # in which a token's products can be computed
+WAYS = [
+    "captured",
+    "fused",
+    "plain",
+]  # of `STILNOVO_CARD`: one graph, 4-bit products one by one, every matrix dequantised
 
 
 class NoWords:
@@ -38,6 +43,7 @@ class NoWords:
 def decoding(job: Row) -> Iterator[Row]:
     """One way of writing, with so many texts at once."""
     device = torch.device(job["device"])
+    os.environ["STILNOVO_CARD"] = job["way"]
     config = SHAPES[job["shape"]]
     model = build(config, device, step_type(device)).eval()
     lora.detach(model)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from stilnovo.engine.link import Link
 from stilnovo.engine.packed_attention import FlashVarlen, Kernel, PerDocument, kernel_for
+from stilnovo.engine.pinned import pinned_memory
 from stilnovo.model import kernels
 from stilnovo.model.four_bit import bitsandbytes_functional
 from stilnovo.model.quantize import FourBitLinear, quantized_linear
@@ -179,34 +180,35 @@ def _attention_by_document(dtype: torch.dtype | None = None) -> Callable[[torch.
 
 def _pinned(device: torch.device) -> Figures:
     """Host memory as the engine takes it: pinned as long as anything of it lives, by the driver's word, and how fast it copies."""
-    link, size = Link(device), 64 * MIB
-    if not link.asynchronous:
+    if device.type != "cuda":
         raise NotHere("copies to a processor need no pinned memory")
-    view = link.host(size).view(torch.float16).view(-1, 1024)[1:]
-    gc.collect()  # the first tensor is gone, its storage is not
+    view = pinned_memory(64 * MIB, device).view(torch.float16).view(-1, 1024)[1:]
+    gc.collect()  # the first tensor is gone, its memory is not
     if not view.is_pinned():
-        raise Wrong(
-            "host memory is pageable: the driver refused to pin it, or it was unpinned too early; copies are slower"
-        )
+        raise Wrong("the memory was unpinned while it was in use; copies are slower")
     view.copy_(torch.arange(view.numel()).remainder(1000).view_as(view))
-    there = torch.empty_like(view, device=device)
+    there, link = torch.empty_like(view, device=device), Link(device)
     link.wait(link.copy(view, there))
     if not torch.equal(there.cpu(), view):
         raise Wrong("a copy from pinned memory brought other bytes")
-    pageable = torch.empty_like(view)
-    speeds = {}
-    for name, source in (("pinned", view), ("pageable", pageable)):
-        best = min(_copy_seconds(there, source) for _ in range(3))
-        speeds[f"{name} bytes a second"] = view.nbytes / best
+    speeds: Figures = {}
+    for name, source in (("pinned", view), ("pageable", torch.empty(view.shape, dtype=view.dtype))):
+        called, copied = min((_copy_seconds(there, source) for _ in range(3)), key=lambda pair: pair[1])
+        speeds |= {
+            f"{name} bytes a second": view.nbytes / copied,
+            f"{name} copy, share until its call returns": called / copied,
+        }
     return speeds
 
 
-def _copy_seconds(target: Tensor, source: Tensor) -> float:
+def _copy_seconds(target: Tensor, source: Tensor) -> tuple[float, float]:
+    """Seconds until a copy's call returns, and until it is done: from pinned memory it returns at once."""
     torch.cuda.synchronize()
     started = time.perf_counter()
     target.copy_(source, non_blocking=True)
+    called = time.perf_counter() - started
     torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return called, time.perf_counter() - started
 
 
 def _order(device: torch.device) -> Figures:
