@@ -170,10 +170,12 @@ def _packed_attention(device: torch.device) -> Figures:
 
 
 def _attention_by_document(dtype: torch.dtype | None = None) -> Callable[[torch.device], Figures]:
-    """The kernel of cards without flash attention, which later cards have too; of the type that trains here, or of another."""
+    """The kernel of cards without flash attention, which later cards have too, in the type that trains here or another; a processor's own."""
 
     def trial(device: torch.device) -> Figures:
-        return _attention(device, dtype or half_type(device), PerDocument(LENGTHS), 8, 2, 64)
+        which = dtype or half_type(device)
+        kernel = PerDocument(LENGTHS) if device.type == "cuda" else kernel_for(LENGTHS, device, which, 64)
+        return _attention(device, which, kernel, 8, 2, 64)
 
     return trial
 
