@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import sys
 from dataclasses import asdict, replace
@@ -31,9 +32,10 @@ from stilnovo.model.quantize import FourBitLinear
 from stilnovo.plan.adapter import module_path
 from stilnovo.plan.cards import CARDS, GIB
 from stilnovo.plan.choice import Budget, best, leanest
-from stilnovo.plan.ledger import Run, ledger
+from stilnovo.plan.ledger import ledger
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, PROJECTIONS, LlamaConfig, LoraConfig
+from stilnovo.plan.sizes import Run
 from stilnovo.plan.speed import matrix_weights, speed
 from stilnovo.runlog import environment, write_atomic
 from tracking import LiveBytes
@@ -60,8 +62,11 @@ def empty_model(config: LlamaConfig, frozen: int = 0) -> Llama:
     return model
 
 
-def track(config: LlamaConfig, levers: Levers, tokens: int, frozen: int = 0) -> dict[str, Any]:
-    """One real step without storage: peak bytes of the card, FLOPs."""
+def track(
+    config: LlamaConfig, levers: Levers, tokens: int, frozen: int = 0, document: int | None = None
+) -> dict[str, Any]:  # fmt: skip
+    """One real step without storage: peak bytes of the card, FLOPs; `document` is the length of each (None: one fills the pass)."""
+    lengths = documents(tokens, document)
     with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
         model = empty_model(config, frozen)
         sink = HostAdapter(model) if levers.optimizer_place == "host" else None
@@ -75,7 +80,7 @@ def track(config: LlamaConfig, levers: Levers, tokens: int, frozen: int = 0) -> 
         ids = torch.zeros(tokens, dtype=torch.int64, device=CARD)
         with flop_counter() as counter:
             live.phase = "forward"
-            hidden = engine.hidden(ids, (tokens,))
+            hidden = engine.hidden(ids, lengths)
             live.phase = "loss"
             loss = tiled_losses(hidden, engine.head, ids, levers.loss_chunk).sum()
             del hidden
@@ -89,6 +94,12 @@ def track(config: LlamaConfig, levers: Levers, tokens: int, frozen: int = 0) -> 
             "flops_per_token": (counter.get_total_flops() - attention / 2) / tokens,
             "matrix_flops_per_token": (counter.get_total_flops() - attention) / tokens,
         }  # fmt: skip
+
+
+def documents(tokens: int, length: int | None) -> tuple[int, ...]:
+    """Documents of one length, the last with what is left."""
+    whole, rest = divmod(tokens, length or tokens)
+    return (length or tokens,) * whole + ((rest,) if rest else ())
 
 
 def flop_counter() -> FlopCounterMode:
@@ -113,16 +124,19 @@ def optimizer_states(model: Llama, levers: Levers) -> list[torch.Tensor]:
     return held
 
 
-def row(name: str, levers: Levers, tokens: int, config: LlamaConfig, frozen: int = 0) -> dict[str, Any]:
+def row(
+    name: str, levers: Levers, tokens: int, config: LlamaConfig, frozen: int = 0, document: int | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Predicted beside tracked."""
     ranks = ((frozen,) * len(PROJECTIONS),) * config.layers if frozen else ()
-    run = Run(config=config, lora=ADAPTER, tokens=tokens, frozen=ranks)
+    count = len(documents(tokens, document))
+    run = Run(config=config, lora=ADAPTER, tokens=tokens, frozen=ranks, documents=count)
     predicted = ledger(run, levers)
-    found = track(config, levers, tokens, frozen)
+    found = track(config, levers, tokens, frozen, document)
     return {
-        "plan": name, "tokens": tokens, "predicted_bytes": predicted.peak, "host_bytes": predicted.host,
+        "plan": name, "tokens": tokens, "document": document or tokens, "predicted_bytes": predicted.peak, "host_bytes": predicted.host,
         "moment": predicted.moment, **found, "times_n": found["flops_per_token"] / matrix_weights(run),
-        "predicted_times_n": speed(run, levers, CARDS["rtx-4060"]).times_n, "levers": asdict(levers),
+        "predicted_times_n": speed(run, levers, CARDS["rtx-4060"], document).times_n, "levers": asdict(levers),
     }  # fmt: skip
 
 
@@ -160,15 +174,17 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="*", default=[2048, 8192, 16_384, 32_768, 65_536, 102_400])
     parser.add_argument("--no-peer", action="store_true", help="leave transformers + PEFT out")
     parser.add_argument("--frozen-rank", type=int, default=0, help="rank of a frozen adapter under the one that learns")
+    parser.add_argument("--document", type=int, nargs="*", default=[], help="also in documents of this length, each")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rows = []
     for tokens in options.tokens:
-        for name, levers in plans(tokens).items():
-            rows.append(row(name, levers, tokens, LLAMA_3_8B, options.frozen_rank))
+        for (name, levers), document in itertools.product(plans(tokens).items(), (None, *options.document)):
+            rows.append(row(name, levers, tokens, LLAMA_3_8B, options.frozen_rank, document))
             found = rows[-1]
             print(
-                f"{tokens:>7} {name:<36} predicted {found['predicted_bytes'] / GIB:7.3f}  tracked {found['tracked_bytes'] / GIB:7.3f} GiB "
+                f"{tokens:>7} {name:<36} in documents of {found['document']:>6,}: "
+                f"predicted {found['predicted_bytes'] / GIB:7.3f}  tracked {found['tracked_bytes'] / GIB:7.3f} GiB "
                 f"({100 * (found['predicted_bytes'] / found['tracked_bytes'] - 1):+.2f} %)  host {found['host_bytes'] / GIB:5.1f}  "
                 f"{found['times_n']:.2f} N, predicted {found['predicted_times_n']:.2f}",
                 flush=True,

@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stilnovo.engine.link import Link
 from stilnovo.engine.loss import Head, tiled_losses
-from stilnovo.plan.ledger import layer_bytes
 from stilnovo.plan.shape import LlamaConfig
+from stilnovo.plan.sizes import layer_bytes
 from tracking import LiveBytes
 
 NAME = "transformers + PEFT, checkpointing"

@@ -2,9 +2,12 @@
 
 Everything on the device `meta` plays the card, everything on the CPU the host; under `FakeTensorMode` neither has storage.
 A storage counts from the operation that made it until nobody holds it (a weak reference says when). Nothing here knows
-the ledger. Flash attention's backward allocates workspace inside its kernel, where no mode can see it: what its source
-takes (dq accumulated in fp32, one softmax sum a row, keys' and values' gradients a query head before they are summed,
-contiguous copies of strided arguments) is added while the operation runs.
+the ledger. Two things are allocated where no mode can see them, and are added as their sources have it:
+- while flash attention's backward runs (`mha_varlen_bwd` of torch 2.9 to 2.13), dq accumulated in fp32 and one softmax sum a row and
+  head, both with 128 rows more a document, keys' and values' gradients a query head before they are summed, contiguous copies of
+  strided arguments;
+- from the first product of a thread on, the workspace of its handle of cuBLAS. Forward and loss are one thread, backward is
+  another.
 
 Needs: stilnovo.
 """
@@ -20,6 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 _aten = torch.ops.aten
+_PRODUCTS = (_aten.mm, _aten.addmm, _aten.addmm_, _aten.bmm)
+BLAS_BYTES = (
+    4096 * 2048 + 16 * 8192
+)  # torch's choice (`getChosenWorkspaceSize`), except on Hopper: 2 of 4 MiB, 8 of 16 KiB
 
 
 class LiveBytes(TorchDispatchMode):
@@ -30,6 +37,7 @@ class LiveBytes(TorchDispatchMode):
         self.device, self.now, self.peak, self.at = device, 0, 0, ""
         self.phase = ""
         self._live: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._threads: set[bool] = set()
 
     def reset(self) -> None:
         """Start a new peak from what is alive now."""
@@ -38,6 +46,10 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         extra = _workspace(args) if function is _aten._flash_attention_backward.default else 0
         result = function(*args, **(kwargs or {}))
+        if function._overloadpacket in _PRODUCTS and _device(args[0]).type == self.device:
+            thread = self.phase == "backward"
+            self.now += BLAS_BYTES if thread not in self._threads else 0
+            self._threads.add(thread)
         for leaf in tree_leaves(result):
             # A fake tensor's own attribute: asking for `.device` would be one more operation each time.
             if isinstance(leaf, Tensor) and _device(leaf).type == self.device:
@@ -61,9 +73,10 @@ class LiveBytes(TorchDispatchMode):
 
 
 def _workspace(args: Any) -> int:
-    grad, q, k, out = args[0], args[1], args[2], args[4]
+    grad, q, k, out, bounds = args[0], args[1], args[2], args[4], args[6]
     tokens, heads, size = q.shape
-    total = tokens * heads * size * 4 + tokens * heads * 4
+    rows = tokens + 128 * (bounds.shape[0] - 1)
+    total = rows * heads * 4 * (-(-size // 32) * 32 + 1)
     if k.shape[1] != heads:
         total += 2 * tokens * heads * size * k.element_size()
     return total + sum(t.nbytes for t in (grad, out) if not t.is_contiguous())

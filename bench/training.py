@@ -56,9 +56,9 @@ def run_ours(job: dict[str, Any]) -> list[dict[str, float]]:
     from stilnovo.model.load import open_model, step_dtype
     from stilnovo.plan.cards import CPU
     from stilnovo.plan.choice import plan_for
-    from stilnovo.plan.ledger import Run
     from stilnovo.plan.levers import Levers, all_layers
     from stilnovo.plan.shape import LoraConfig
+    from stilnovo.plan.sizes import Run
     from stilnovo.recipe_sections import TrainSection
     from stilnovo.runlog import RunFolder
     from stilnovo.spec import ModelSpec

@@ -39,9 +39,10 @@ from stilnovo.plan.account import (
 )
 from stilnovo.plan.cards import CARDS, CPU, GIB
 from stilnovo.plan.choice import Budget, Wishes, best, fits, longest
-from stilnovo.plan.ledger import Run, load_bytes
+from stilnovo.plan.ledger import load_bytes
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, SMOLLM2_135M, LlamaConfig, LoraConfig, config_from_json
+from stilnovo.plan.sizes import Run
 from stilnovo.progress import rate_text
 from stilnovo.spec import ModelSpec
 from stilnovo.train import checkpoint

@@ -14,8 +14,8 @@ from stilnovo.errors import InputError
 from stilnovo.plan import cards
 from stilnovo.plan.cards import CARDS, GIB, Card, derived, find, named
 from stilnovo.plan.choice import Budget
-from stilnovo.plan.ledger import Run
 from stilnovo.plan.shape import LLAMA_3_8B, LoraConfig
+from stilnovo.plan.sizes import Run
 from stilnovo.recipe_sections import TrainSection
 from stilnovo.train import planning
 

@@ -22,9 +22,10 @@ from stilnovo.model import lora
 from stilnovo.model.attention import Blocks
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.load import open_model
-from stilnovo.plan.ledger import Run, ledger
+from stilnovo.plan.ledger import ledger
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, LoraConfig, adapter_of, lora_parameters
+from stilnovo.plan.sizes import Run
 from stilnovo.recipe import Recipe, load, shipped
 from stilnovo.recipe_sections import LoraSection, TrainSection
 from stilnovo.runlog import RunFolder

@@ -26,9 +26,10 @@ from stilnovo.model.llama import Llama, random_source
 from stilnovo.plan import cards
 from stilnovo.plan.cards import CARDS, GIB, bytes_of
 from stilnovo.plan.choice import Budget, Wishes, best, fits, leaner, leanest, longest, plan_for
-from stilnovo.plan.ledger import Run, ledger, saved_bytes
+from stilnovo.plan.ledger import ledger
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, SMOLLM2_135M, LoraConfig, config_from_numbers, lora_parameters
+from stilnovo.plan.sizes import Run, saved_bytes
 from stilnovo.plan.speed import ObjectiveCost, matrix_weights, speed
 from stilnovo.recipe import Recipe, load
 from stilnovo.train.objectives.base import objective_of

@@ -21,9 +21,9 @@ from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.qat import QuantizationAwareLinear
 from stilnovo.plan.cards import CPU
 from stilnovo.plan.choice import Budget, plan_for
-from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LoraConfig
+from stilnovo.plan.sizes import Run
 from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder

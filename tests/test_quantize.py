@@ -17,7 +17,7 @@ from stilnovo.model.quantize import (
     FourBitLinear,
     quantized_linear,
 )
-from stilnovo.plan.ledger import linear_bytes
+from stilnovo.plan.sizes import linear_bytes
 from stilnovo.recipe_sections import Scheme
 from stilnovo.spec import SCHEMES, ModelSpec
 

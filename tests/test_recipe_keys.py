@@ -19,8 +19,8 @@ from stilnovo.model.llama import Llama
 from stilnovo.plan.adapter import frozen_ranks
 from stilnovo.plan.cards import CARDS, GIB
 from stilnovo.plan.choice import Budget, best, wishes_of
-from stilnovo.plan.ledger import Run
 from stilnovo.plan.shape import LLAMA_3_8B, LoraConfig, adapter_of, config_from_json
+from stilnovo.plan.sizes import Run
 from stilnovo.plan.speed import speed
 from stilnovo.recipe import Recipe, ignored_keys, keys, load, plain_reason, refuse_ignored_keys, shipped, value_of
 from stilnovo.recipe_sections import OBJECTIVES

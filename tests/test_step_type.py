@@ -23,9 +23,10 @@ from stilnovo.model.load import compute_dtype, step_dtype
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.plan.choice import Wishes
 from stilnovo.plan.choice import best as best_plan
-from stilnovo.plan.ledger import Run, ledger
+from stilnovo.plan.ledger import ledger
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import SMOLLM2_135M, LoraConfig
+from stilnovo.plan.sizes import Run
 from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import Scheme
 from stilnovo.runlog import RunFolder

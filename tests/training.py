@@ -7,8 +7,8 @@ import torch
 from stilnovo.data.batches import Batch
 from stilnovo.model.llama import Llama
 from stilnovo.plan.choice import Plan
-from stilnovo.plan.ledger import Run
 from stilnovo.plan.shape import LoraConfig
+from stilnovo.plan.sizes import Run
 from stilnovo.recipe_sections import TrainSection
 from stilnovo.train import planning
 from stilnovo.train.objectives.text import NextToken

@@ -168,8 +168,8 @@ def what_fits(card: int | None, host: int) -> str:
     from stilnovo import recipe as recipes
     from stilnovo.plan import cards
     from stilnovo.plan.choice import Budget, longest
-    from stilnovo.plan.ledger import Run
     from stilnovo.plan.shape import KNOWN, adapter_of
+    from stilnovo.plan.sizes import Run
 
     config, section = KNOWN["anita"], recipes.load("wikipedia-it").lora
     run = Run(config=config, lora=adapter_of(section, config.layers), tokens=64)

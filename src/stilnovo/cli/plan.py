@@ -18,10 +18,10 @@ from stilnovo.plan import cards
 from stilnovo.plan.account import COMMANDS, Command
 from stilnovo.plan.adapter import frozen_ranks
 from stilnovo.plan.choice import HOST_RESERVE, Budget, Plan, best, leanest, longest, wishes_of
-from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import HeadKind
 from stilnovo.plan.model_shape import known_config
 from stilnovo.plan.shape import KNOWN, PROJECTIONS, LlamaConfig, adapter_of, config_from_numbers
+from stilnovo.plan.sizes import Run
 from stilnovo.plan.speed import ObjectiveCost, speed
 from stilnovo.progress import seconds_text
 from stilnovo.recipe import Recipe, load, plain_reason, refuse_ignored_keys

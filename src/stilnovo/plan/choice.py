@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stilnovo.plan.cards import CPU, GIB, Card
-from stilnovo.plan.ledger import CONTEXT_BYTES, FRAGMENTATION, Ledger, Run, ledger, load_bytes
+from stilnovo.plan.ledger import CONTEXT_BYTES, FRAGMENTATION, Ledger, ledger, load_bytes
 from stilnovo.plan.levers import HeadKind, LayerChoice, Levers, OptimizerChoice, all_layers, optimizer_kind
+from stilnovo.plan.sizes import Run
 from stilnovo.plan.speed import Speed, speed
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stilnovo.plan.cards import Card
-from stilnovo.plan.ledger import Run, layer_bytes, on_host, saved_bytes
 from stilnovo.plan.levers import LayerChoice, Levers
 from stilnovo.plan.shape import lora_parameters
+from stilnovo.plan.sizes import Run, layer_bytes, on_host, saved_bytes
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from stilnovo.data.packing import PackedCorpus
 from stilnovo.errors import InputError
 from stilnovo.model import kernels
 from stilnovo.model.load import compute_dtype, step_dtype
 from stilnovo.model.memory import budget_of
 from stilnovo.plan import cards, choice
 from stilnovo.plan.adapter import frozen_ranks
-from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import OptimizerKind
 from stilnovo.plan.model_shape import config_of, tables_of
 from stilnovo.plan.shape import adapter_of, lora_parameters, moment_bytes
+from stilnovo.plan.sizes import Run
 from stilnovo.progress import bytes_text
 from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import TrainSection
@@ -50,6 +52,7 @@ def run_of(
         config=config, lora=adapter_of(recipe.lora, config.layers), scheme=recipe.model.quantization,
         tokens=recipe.data.pack_tokens * recipe.train.batch_packs, value_bytes=step.itemsize, weight_bytes=own.itemsize,
         table_bytes=tables, mapped=mapped, flash=on_card, frozen=() if adapter is None else frozen_ranks(adapter, config),
+        capability=card_of(device).capability, accumulation=recipe.train.accumulation,
     )  # fmt: skip
 
 
@@ -139,11 +142,19 @@ def check_disk(run: Run, settings: TrainSection, folder: Path, kind: OptimizerKi
     )  # fmt: skip
 
 
-def shortened(plan: choice.Plan, tokens: int, device: torch.device) -> choice.Plan:
-    """Adapt the levers to a corpus that has fewer tokens than a whole pass."""
-    if not 0 < tokens < plan.run.tokens:
-        return plan
-    return choice.plan_for(replace(plan.run, tokens=tokens), plan.levers, card_of(device))
+def for_corpus(
+    plan: choice.Plan, corpus: PackedCorpus, settings: TrainSection, device: torch.device, budget: choice.Budget
+) -> choice.Plan:  # fmt: skip
+    """The plan for the passes that a corpus really has: perhaps fewer tokens than a whole one, and so many documents.
+
+    Raises:
+        InputError: when it does not fit: short documents take more memory than long ones.
+    """
+    pieces = np.sort(np.diff(corpus.packs.offsets))[::-1]  # of the packs with most pieces first
+    tokens = min(plan.run.tokens, corpus.tokens) or plan.run.tokens
+    run = replace(plan.run, tokens=tokens, documents=max(1, int(pieces[: settings.batch_packs].sum())))
+    same = choice.plan_for(run, plan.levers, card_of(device))
+    return same if choice.fits(same, budget) else choose_plan(run, settings, device, budget)
 
 
 def _what_would(run: Run, budget: choice.Budget, card: cards.Card, wishes: choice.Wishes) -> str:

@@ -78,7 +78,7 @@ class Preparation:
                 f"Packs: {packs:,}, were {before['packs']:,}.",
                 "Start anew in another folder (--out), or finish it with the version that began it.",
             )
-        self.plan = None if plan is None else planning.shortened(plan, self.corpus.packed.tokens, device)
+        self.plan = plan and planning.for_corpus(plan, self.corpus.packed, recipe.train, device, self.budget)
         self.schedule = schedule_for(self.corpus.packed, recipe.train)
         longest = self.shape.config.max_positions
         self.held_out = held_out_slice(self.objective, self.corpus, self.tokenizer, self.schedule, longest)

@@ -1,0 +1,121 @@
+"""What a pass is, and the bytes of its parts: weights in each scheme, what layers save, what products are made dense in.
+
+`ledger.py` sums what lasts, `moments.py` what comes and goes. Shape letters as there; all sizes in bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stilnovo.plan.levers import BLOCK, DENSE_PART, NESTED_BLOCK, Levers
+from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig
+
+MAPPED_AROUND = 2**16  # bytes that the kernel maps of a file around what is read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Facts of a training step, beside the levers, on which its memory depends.
+
+    Attributes:
+        tokens: T, the tokens of one forward pass, all documents together.
+        value_bytes: Bytes of the type in which the step computes: 2 on cards and on a CPU that multiplies in bf16, else 4.
+        weight_bytes: Bytes of the model's own type, in which tables, norms and plain projections are kept; None: the step's.
+        table_bytes: Bytes of a value of embedding and head, where they are kept in a narrower type.
+        mapped: Whether they are mapped from their file.
+        flash: Whether it runs on a card (what its kernels take beside their results is counted).
+        capability: Compute capability of that card: before 8.0 attention goes one document after another.
+        documents: Documents in a pass; attention's backward pads each.
+        accumulation: Passes whose gradients are added up before the optimizer steps.
+        frozen: Ranks of a frozen adapter under the one that learns, layer by layer, in the order of `PROJECTIONS`; empty: none.
+    """
+
+    config: LlamaConfig
+    lora: LoraConfig
+    scheme: str = "nf4"
+    tokens: int = 2048
+    value_bytes: int = 2
+    weight_bytes: int | None = None
+    table_bytes: int | None = None
+    mapped: bool = False
+    flash: bool = True
+    frozen: tuple[tuple[int, ...], ...] = ()
+    capability: float = 8.9
+    documents: int = 1
+    accumulation: int = 1
+
+    @property
+    def own_bytes(self) -> int:
+        """Bytes of the model's own type."""
+        return self.weight_bytes or self.value_bytes
+
+    def frozen_values(self, index: int) -> int:
+        """Values of the frozen adapter in one layer: r · (in + out) of each projection."""
+        if not self.frozen:
+            return 0
+        shapes = self.config.linear_shapes()
+        return sum(r * sum(shapes[name]) for r, name in zip(self.frozen[index], PROJECTIONS, strict=True))
+
+    def frozen_bytes(self, first: int, stop: int) -> list[int]:
+        """Bytes of the frozen adapter in each of these layers, in the model's type."""
+        return [self.own_bytes * self.frozen_values(index) for index in range(first, stop)]
+
+
+def linear_bytes(rows: int, columns: int, scheme: str, value_bytes: int) -> int:
+    """Bytes that a projection (rows × columns) takes under a scheme, tables included."""
+    size = rows * columns
+    if scheme == "none":
+        return size * value_bytes
+    if scheme in ("nf4", "fp4"):
+        blocks = -(-size // BLOCK)
+        # packed, 8-bit block maxima, their scales, two code tables (16 and 256 values) and the offset
+        return -(-size // 2) + blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 * (16 + 256 + 1)
+    groups = rows * -(-columns // BLOCK)
+    return groups * BLOCK * (8 if scheme == "int8" else 4) // 8 + 3 * groups  # 16-bit scale, 8-bit zero point
+
+
+def embedding_bytes(config: LlamaConfig, tokens: int, value_bytes: int, *, mapped: bool = False) -> int:
+    """Bytes of the input table; of one that a processor maps from its file, no more than is read for so many tokens."""
+    table = config.vocab_size * config.hidden_size * value_bytes
+    return min(table, tokens * MAPPED_AROUND) if mapped and not config.tie_embeddings else table
+
+
+def layer_bytes(config: LlamaConfig, scheme: str, value_bytes: int) -> int:
+    """Bytes of the seven frozen projections of one layer."""
+    return sum(linear_bytes(*shape, scheme, value_bytes) for shape in config.linear_shapes().values())
+
+
+def saved_bytes(run: Run, levers: Levers, index: int) -> int:
+    """Bytes that layer `index` saves for backward, wherever they are stored."""
+    c, w = run.config, run.value_bytes
+    if index < run.lora.first_layer:  # no gradient is wanted there
+        return 0
+    heads, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    values = {
+        "recompute": c.hidden_size,
+        "attention": c.hidden_size + heads,
+        # input, q, k, v, attention's output, the residual after it, gate and up
+        "keep": 2 * c.hidden_size + 2 * heads + 2 * kv + 2 * c.intermediate_size,
+    }
+    values["offload"] = values["keep"]
+    return run.tokens * values[levers.layers[index]] * w
+
+
+def on_host(levers: Levers, index: int) -> bool:
+    """Whether a layer's saved activations are offloaded to host memory."""
+    choice = levers.layers[index]
+    return choice == "offload" or (choice != "keep" and levers.inputs == "host")
+
+
+def dense_bytes(scheme: str, rows: int, columns: int, value_bytes: int) -> int:
+    """Bytes of a projection that is made dense for a product, and of the workspace of its making; 0 where it is dense."""
+    dense = rows * columns * value_bytes
+    if scheme in ("nf4", "fp4"):
+        return dense + 4 * -(-rows * columns // BLOCK)  # the block maxima in fp32
+    return 0 if scheme == "none" else dense + 6 * min(rows * columns, DENSE_PART)
+
+
+def load_extra(config: LlamaConfig, scheme: str, value_bytes: int) -> int:
+    """Bytes that come and go while the last projection is placed: its dense matrix, and what is made of it."""
+    rows, columns = max(config.linear_shapes().values(), key=lambda shape: shape[0] * shape[1])
+    return rows * columns * value_bytes + (0 if scheme == "none" else linear_bytes(rows, columns, scheme, value_bytes))
