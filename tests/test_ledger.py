@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 from memory import row
 from stilnovo.plan.ledger import ledger
 from stilnovo.plan.levers import Levers, all_layers
-from stilnovo.plan.moments import moments_of
 from stilnovo.plan.shape import LLAMA_3_8B, LoraConfig
 from stilnovo.plan.sizes import Run
+from stilnovo.plan.temporaries import moments_of
 
 LAYERS = 2
 SHAPE = replace(LLAMA_3_8B, layers=LAYERS, vocab_size=32_000)

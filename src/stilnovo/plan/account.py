@@ -17,9 +17,9 @@ from typing import Literal
 from stilnovo.plan.choice import Budget, Plan
 from stilnovo.plan.ledger import FRAGMENTATION, MemoryItem
 from stilnovo.plan.levers import BLOCK, Place
-from stilnovo.plan.moments import HEAD_TILE_BYTES
 from stilnovo.plan.shape import LlamaConfig
 from stilnovo.plan.sizes import dense_bytes, embedding_bytes, layer_bytes, load_extra
+from stilnovo.plan.temporaries import HEAD_TILE_BYTES
 from stilnovo.progress import bytes_text
 
 Command = Literal["train", "evaluate", "sweep", "generate", "chat", "ask", "serve", "export"]

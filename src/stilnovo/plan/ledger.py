@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from stilnovo.plan.levers import ALIGN, Levers, Place, size_class
-from stilnovo.plan.moments import moments_of
 from stilnovo.plan.shape import lora_parameters, moment_bytes
 from stilnovo.plan.sizes import (
     Run,
@@ -24,6 +23,7 @@ from stilnovo.plan.sizes import (
     on_host,
     saved_bytes,
 )
+from stilnovo.plan.temporaries import moments_of
 
 CONTEXT_BYTES = 512 * 2**20  # what a CUDA context and the libraries' own memory take outside torch's allocator
 #: Of what comes and goes: blocks that are free and fit nothing. A share that is assumed: torch's allocator rounds blocks to

@@ -1,6 +1,6 @@
 """What a pass is, and the bytes of its parts: weights in each scheme, what layers save, what products are made dense in.
 
-`ledger.py` sums what lasts, `moments.py` what comes and goes. Shape letters as there; all sizes in bytes.
+`ledger.py` sums what lasts, `temporaries.py` what comes and goes. Shape letters as there; all sizes in bytes.
 """
 
 from __future__ import annotations
