@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from conftest import TINY
 from stilnovo.data.packing import pack
+from stilnovo.engine.stack import TrainingEngine
+from stilnovo.errors import InputError
 from stilnovo.model import lora, memory
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.plan.cards import CPU
@@ -22,12 +25,14 @@ from stilnovo.plan.choice import plan_for
 from stilnovo.plan.ledger import Run, ledger
 from stilnovo.plan.levers import Levers, OptimizerKind, all_layers
 from stilnovo.plan.shape import LoraConfig
+from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train import checkpoint
 from stilnovo.train.loop import Trainer
 from stilnovo.train.moments import load_moments, stored_moments
 from stilnovo.train.optimizer import make_optimizer
+from stilnovo.train.run import TrainingRun
 
 KINDS: tuple[OptimizerKind, ...] = ("adamw", "adamw8bit", "paged_adamw8bit")
 SHAPES = ((64, 128), (16, 16), (400, 300), (5000,))  # large enough for 8 bits and for paging, and smaller
@@ -205,3 +210,30 @@ def test_the_ledger_counts_the_moments_that_are_made(kind: OptimizerKind, place:
     tables = 2 * 4 * 256 if "8bit" in kind else 0
     assert counted.place == place
     assert memory.measure(model, one.optimizer)["optimizer"] == pytest.approx(counted.size, abs=tables + 1)
+
+
+def test_a_run_is_resumed_with_another_optimizer_and_device(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"text": f"{i}: " + "parola " * 9}) for i in range(30)))
+    recipe = Recipe().changed({
+        "model.name": str(tiny_folder), "model.device": "cpu", "lora.r": 64, "data.paths": [str(tmp_path / "rows.jsonl")],
+        "data.pack_tokens": 64, "train.steps": 6, "train.checkpoint_every": 2, "train.optimizer": "adamw8bit",
+    })  # fmt: skip
+    hidden, passes = TrainingEngine.hidden, [0]
+
+    def failing(self: TrainingEngine, *arguments: Any) -> Any:
+        passes[0] += torch.is_grad_enabled()
+        if passes[0] == 4 and torch.is_grad_enabled():
+            raise RuntimeError("killed")
+        return hidden(self, *arguments)
+
+    monkeypatch.setattr(TrainingEngine, "hidden", failing)
+    with pytest.raises(RuntimeError, match="killed"):
+        TrainingRun(recipe, tmp_path / "run").train()
+    elsewhere = recipe.changed({"model.device": "auto", "train.optimizer": "auto"})
+    result, _ = TrainingRun(elsewhere, tmp_path / "run", resume=True).train()
+    assert result.steps == 6
+    assert "from 8 bits into fp32" in caplog.text
+    with pytest.raises(InputError, match=r"Changed: train\.learning_rate"):
+        TrainingRun(elsewhere.changed({"train.learning_rate": 1.0}), tmp_path / "run", resume=True)

@@ -54,7 +54,7 @@ CASES: dict[str, tuple[dict[str, Any], Any]] = {
     "train.samples": ({}, ["Chi sei?"]), "train.sample_tokens": ({"train.samples": ["Chi sei?"]}, 3),
     "train.trackers": ({}, ["tensorboard", "trackio"]),
     "train.checkpoint_every": ({}, 1), "train.checkpoint_minutes": ({}, 1e-9),
-    "train.keep_checkpoints": ({"train.checkpoint_every": 1}, 1), "train.seed": ({}, 7),
+    "train.keep_checkpoints": ({"train.checkpoint_every": 1}, 1), "train.seed": ({}, 7), "train.deterministic": ({}, True),
     "guard.every": (GUARD, 1), "guard.tasks": (GUARD, ["sample_completions"]), "guard.items": (GUARD, 4),
     "guard.texts": (GUARD, ["OTHERS"]), "guard.documents": (GUARD, 10), "guard.data_dir": (GUARD, "/no/such/folder"),
     "guard.tolerance_points": (GUARD, 9.0), "guard.tolerance_percent": (GUARD, 9.0), "guard.alpha": (GUARD, 0.2),
@@ -68,7 +68,7 @@ NOT_PLANNED = {
     "train.warmup_ratio", "train.warmup_steps", "train.final_ratio", "train.weight_decay", "train.betas", "train.clip_norm",
     "train.kl_weight", "train.beta", "train.trackers", "train.checkpoint_minutes",
     "train.checkpoint_every", "train.keep_checkpoints", "train.seed", "train.evaluate_every", "train.evaluation_tokens",
-    "train.patience", "train.samples", "train.sample_tokens",
+    "train.patience", "train.samples", "train.sample_tokens", "train.deterministic",
     *(key for key in CASES if key.startswith("guard.")),
 }  # fmt: skip
 
@@ -161,7 +161,7 @@ def test_a_key_acts_in_a_training_or_is_refused(
     monkeypatch.setattr("stilnovo.train.trackers.find_spec", lambda name: None)  # no tracker's package is installed
     before, after = described(files, changes), described(files, {**changes, key: other})
     assert value_of(before, key) != value_of(after, key)
-    if key in {"model.device", "guard.data_dir", "train.trackers"}:
+    if key in {"model.device", "guard.data_dir", "train.trackers", "train.deterministic"}:
         with pytest.raises(InputError, match=key.partition(".")[2]):
             effects(after, tmp_path / "after")
         return
@@ -213,6 +213,7 @@ IGNORED: list[tuple[dict[str, Any], str]] = [
     ({"data.rehearsal": ["x"], "train.kl_weight": 2}, "train.kl_weight needs train.rehearse_by: anchor or both"),
     ({"train.schedule": "constant", "train.final_ratio": 0}, "train.final_ratio needs train.schedule"),
     ({"train.optimizer": "paged_adamw8bit"}, "train.optimizer needs a card"),
+    ({"train.deterministic": True}, "train.deterministic needs a card"),
     ({"train.sample_tokens": 3}, "train.sample_tokens needs train.samples"),
     ({"data.held_out": 0, "train.evaluate_every": 3}, "train.evaluate_every needs data.held_out or train.samples"),
     ({"data.held_out": 0, "train.patience": 3}, "train.patience needs data.held_out"),

@@ -51,8 +51,9 @@ _NO_MEMORY = (
 )  # fmt: skip
 #: What CUDA's own errors begin with, as torch, its libraries and Triton pass them on.
 _CARD = (
-    "cuda error", "cuda driver error", "cublas error", "cudnn error", "cublas_status_", "cudnn_status_", "triton error [cuda]",
-    "nvrtc", "nvml_success", "found no nvidia driver", "the nvidia driver on your system is too old", "no cuda gpus are available",
+    "cuda error", "cuda driver error", "unexpected error from cuda", "cublas error", "cudnn error", "cublas_status_",
+    "cudnn_status_", "triton error [cuda]", "nvrtc", "found no nvidia driver", "the nvidia driver on your system is too old",
+    "no cuda gpus are available",
 )  # fmt: skip
 _CARD_ADVICE = (
     (
@@ -67,7 +68,7 @@ _CARD_ADVICE = (
         "Update the NVIDIA driver, or use --device cpu; `stilnovo doctor` shows what torch finds.",
     ),
     (
-        ("launch timed out", "gpu is lost", "unknown error", "ecc error", "busy or unavailable", "device is lost", "hardware"),
+        ("launch timed out", "gpu is lost", "unknown error", "ecc error", "busy or unavailable", "device is lost"),
         "The driver has lost the card, or took it away: it hung, was reset, or sleeps.",
         "Look at `nvidia-smi`; restart the computer if it does not show the card.",
     ),

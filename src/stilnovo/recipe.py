@@ -109,10 +109,10 @@ def _validated(data: dict[str, Any], where: str) -> Recipe:
         raise InputError(f"{where} cannot be used; problems: {len(problems)}.", " · ".join(problems)) from None
 
 
-#: Keys that change nothing of what is learnt: a resumed run may have others than it began with.
+#: Keys that change nothing of what is learnt, or only how it is computed: a resumed run may have others than it began with.
 FREE_AT_RESUME = (
     "train.checkpoint_every", "train.checkpoint_minutes", "train.keep_checkpoints",
-    "train.trackers", "train.samples", "train.sample_tokens",
+    "train.trackers", "train.samples", "train.sample_tokens", "model.device", "train.optimizer", "train.deterministic",
 )  # fmt: skip
 
 
@@ -166,6 +166,7 @@ def ignored_keys(recipe: Recipe, *, on_card: bool) -> dict[str, str]:
             "a card (elsewhere: --set train.optimizer=auto)",
             ("train.optimizer",),
         ),
+        (on_card, "a card (a processor's steps repeat as they are)", ("train.deterministic",)),
         (train.samples, "train.samples", ("train.sample_tokens",)),
         (data.held_out, "data.held_out", ("train.patience", "train.evaluation_tokens")),
         (data.held_out or train.samples, "data.held_out or train.samples", ("train.evaluate_every",)),

@@ -149,6 +149,10 @@ class TrainSection(RecipeSection):
     loss_chunk: int | None = Field(
         default=None, ge=1, description="Logit chunk size: tokens whose logits exist at once; None: as the plan says."
     )
+    deterministic: bool = Field(
+        default=False,
+        description="On a card, a run that is repeated or resumed has the same losses to the last bit; attention's backward is slower.",
+    )
     checkpoint_every: int = Field(default=50, ge=1, description="Steps between checkpoints.")
     checkpoint_minutes: float = Field(
         default=15.0,

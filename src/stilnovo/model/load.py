@@ -19,7 +19,7 @@ from torch import Tensor
 from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles, find_model
 from stilnovo.io import gguf_file
-from stilnovo.model import kept_bases, lora
+from stilnovo.model import card, kept_bases, lora
 from stilnovo.model.base_file import BaseLayout
 from stilnovo.model.kept_bases import KeptBases
 from stilnovo.model.llama import Llama
@@ -47,7 +47,7 @@ def choose_device(device: str = "auto") -> torch.device:
         InputError: when it is no such name, or a card is asked for and there is none.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _prepared(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise InputError(f"There is no device {device!r}.", next="Choose auto, cpu, cuda or cuda:N.")
     chosen = torch.device(device)
@@ -58,7 +58,13 @@ def choose_device(device: str = "auto") -> torch.device:
             f"torch finds {cards} of them.",
             "Use --device cpu." if not cards else f"Use --device cuda:0 … cuda:{cards - 1}.",
         )
-    return chosen
+    return _prepared(chosen)
+
+
+def _prepared(device: torch.device) -> torch.device:
+    if device.type == "cuda":
+        card.prepare()
+    return device
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:

@@ -6,7 +6,7 @@ import errno
 import sqlite3
 from typing import Any
 
-from stilnovo.errors import InputError, StilnovoError, is_out_of_memory
+from stilnovo.errors import InputError, StilnovoError, card_fault, is_out_of_memory
 
 _DATABASE = {
     "SQLITE_BUSY": (503, "locked", 5),
@@ -74,4 +74,6 @@ def fault_of(error: BaseException) -> Fault:
         return Fault(502, "failed", message)
     if is_out_of_memory(error):
         return Fault(503, "memory", "The machine ran out of memory for this request.", retry_after=10)
+    if (lost := card_fault(error)) is not None:
+        return Fault(503, "card", str(lost).replace("\n", " "))
     return Fault(500, "internal", f"Unexpected {type(error).__name__}; the service's log has the rest.")

@@ -5,8 +5,8 @@ the result (`guard.jsonl`), remembers the best step and obeys. What is measured,
 affair (`stilnovo.forgetting.guard`).
 
 Unusual: an evaluation leaves no trace in the training (random states, mode and gradients are as before), and everything
-that a later one depends on lies in the checkpoint, so that a training that was killed repeats its evaluations to the last
-bit.
+that a later one depends on lies in the checkpoint, so that a training that was killed repeats its evaluations as exactly as
+its steps.
 """
 
 from __future__ import annotations

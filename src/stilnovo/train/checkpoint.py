@@ -1,8 +1,9 @@
 """Atomic checkpoints: written beside their place, checksummed, then renamed, so that a kill at any moment spoils none.
 
 A checkpoint holds the adapter (PEFT's format), the optimizer's states, the random states, the position in the data and
-the step. Resuming from it repeats the uninterrupted run exactly. A damaged newest checkpoint is passed over for the one
-before, and said so.
+the step. Resuming from it repeats the uninterrupted run: on a processor to the last bit; on a card only with
+`train.deterministic`, for there attention's backward adds up in an order that no two runs share. A damaged newest checkpoint
+is passed over for the one before, and said so.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 At each evaluation the same few packs of held-out rows are read, and the same prompts answered. Unusual: what is read is
 chosen so that all evaluations of a run together take about 2 % of its time, and an evaluation leaves no trace in the
-training: the losses of the steps are to the last bit those of a run without it.
+training: where steps repeat (a processor, `train.deterministic`) their losses are to the last bit those of a run without it.
 """
 
 from __future__ import annotations

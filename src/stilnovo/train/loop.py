@@ -1,7 +1,8 @@
 """The training loop, top to bottom: batch → loss → gradients → clipped step → metrics → checkpoint.
 
 It knows a model with an adapter, a stream of batches, a loss and the recipe's `train` section. It can be killed at any
-moment and resumed; the losses that follow are those of the uninterrupted run.
+moment and resumed; the losses that follow are those of the uninterrupted run (on a card to the last bit where
+`train.deterministic` says so).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from stilnovo.data.packing import PackedCorpus
 from stilnovo.engine.product import HostAdapter
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.errors import InputError, StilnovoError, card_fault
-from stilnovo.model import lora
+from stilnovo.model import card, lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.memory import PeakMemory
 from stilnovo.plan.choice import LOSS_CHUNK, Plan
@@ -305,7 +306,8 @@ class Trainer:
             count = batches_of_step(self.stream.corpus, self.settings, **place)
             try:
                 self._sign = self._signs(progress, count)
-                row = self.train_step([next(stream) for _ in range(count)])
+                with card.repeating(self.settings.deterministic):
+                    row = self.train_step([next(stream) for _ in range(count)])
             except Exception:  # a step that failed has read nothing: it may be tried again
                 self.stream.restore(place)
                 raise

@@ -18,7 +18,7 @@ from typing import Any
 from stilnovo.data.shards import HELD_OUT
 from stilnovo.errors import StilnovoError, is_out_of_memory
 from stilnovo.folderlock import FolderLock
-from stilnovo.model import lora, memory
+from stilnovo.model import card, lora, memory
 from stilnovo.model.budget import admit, use_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_llama
@@ -92,6 +92,8 @@ class TrainingRun:
             admit(
                 use_of("train", spec, self.shape.config, place, self.plan.run.tokens), spec, prepared.budget, self.plan
             )
+        if recipe.train.deterministic:
+            card.prepare_repeating()
         log.info("Opening %s …", recipe.model.name)
         self._program = memory.resident()
         self._open()
@@ -121,6 +123,7 @@ class TrainingRun:
         make = self._make_callback
         self.callback = None if make is None else make(self.model, self.tokenizer, self.corpus)
         self.trainer = self._trainer()
+        memory.free_unused(self.device)  # what was placed otherwise while it was read
 
     def _unlock(self) -> None:
         if self._lock is not None:

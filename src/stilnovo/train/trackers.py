@@ -47,7 +47,7 @@ class Tracker(Observer, ABC):
     """An observer that sends every step's figures to a package; a resumed training appends to its earlier run.
 
     After a kill a training goes on from its checkpoint, and makes again steps that the tracker may hold already. They are
-    the same to the last bit, so that those are not sent again.
+    the same (on a card but for their last digits), so that those are not sent again.
 
     Attributes:
         package: What is imported, and installed by this name.
