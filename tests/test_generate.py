@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from stilnovo.errors import InputError
-from stilnovo.generate.generator import Generator, Sampler, Sampling, _Text, nucleus
+from stilnovo.generate.generator import Generator, Sampling, _Text
 from stilnovo.generate.kv_cache import KVCache
+from stilnovo.generate.sampler import Sampler, nucleus
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.processor import VARIABLE

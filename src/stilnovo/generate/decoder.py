@@ -1,25 +1,33 @@
-"""A model as it writes on a processor: the same layers, computed for a few tokens at a time with as few calls as possible.
+"""A model as it writes: the same layers, computed for a few tokens at a time with as few calls as possible.
 
 At one token a call of torch costs as much as the arithmetic in it. So q, k and v are one product, gate and up another, both
-rotations one, and results are added in place. Weights are in the form that `stilnovo.model.products` makes of them; the stream, norms
-and attention stay in fp32. `Llama.hidden` is the reference (`tests/test_decoder.py`).
+rotations one, and results are added in place. On a processor weights are in the form that `stilnovo.model.products` makes of them, and
+the stream, norms and attention stay in fp32; on a card they are multiplied as they are (`stilnovo.model.card_products`), all in the
+model's type, and nothing is asked of the host. `Llama.hidden` is the reference (`tests/test_decoder.py`, `tests/test_card_writer.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stilnovo.model.attention import Attention
+from stilnovo.model.card_products import CardProduct
 from stilnovo.model.llama import MLP, Layer, Llama, SelfAttention
 from stilnovo.model.memory import give_back
 from stilnovo.model.processor import CpuProducts
 from stilnovo.model.products import Product, product, table_product
+
+
+class RowAttention(Protocol):
+    """Interface of attention over queries, keys and values that lie side by side; `layer` lets a cache find its own keys."""
+
+    def attend_rows(self, rows: Tensor, layer: int) -> Tensor:
+        """Attention output: rows (T, H + 2K, D) → (T, H, D)."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +55,12 @@ def projections(model: Llama) -> list[list[nn.Module]]:
     return groups
 
 
-def _products(groups: list[list[nn.Module]], way: CpuProducts) -> Iterator[Product]:
+def _products(groups: list[list[nn.Module]], way: CpuProducts | None, dtype: torch.dtype) -> Iterator[Product]:
     """Make the products one after another; the dense matrices that it takes are given back."""
     for group in groups:
+        if way is None:
+            yield CardProduct(group, dtype)
+            continue
         yield product(group, way)
         give_back()
 
@@ -58,26 +69,44 @@ class Decoder:
     """A model with its weights in a form for writing; the copies are made here and go with it.
 
     Args:
-        model: Any Llama on a CPU; adapters are read at each step as they then are.
-        way: The form of the weights.
+        model: Any Llama. On a CPU adapters are read at each step as they then are, on a card as they were at the last `refresh`.
+        way: The form of the weights on a CPU; None: as they are, on a card.
     """
 
-    def __init__(self, model: Llama, way: CpuProducts) -> None:
+    def __init__(self, model: Llama, way: CpuProducts | None) -> None:
         self.model, self._way, self._groups = model, way, projections(model)
         with torch.no_grad():
-            products = _products(self._groups, way)
+            made = list(_products(self._groups, way, model.dtype))
+            products = iter(made)
             self._layers = [
                 _Layer(cast(Layer, layer), next(products), next(products), next(products), next(products))
                 for layer in model.layers
             ]
-            self._head = table_product(model.head, way) if model.head_logits is None else None
+            plain = way is None or model.head_logits is not None
+            self._head = None if plain else table_product(model.head, cast(CpuProducts, way))
+        self._on_card = [part for part in made if isinstance(part, CardProduct)]
 
-    def made_of(self, model: Llama, way: CpuProducts) -> bool:
+    def refresh(self) -> None:
+        """Copy the adapters' present parameters, where copies are kept (on a card)."""
+        for part in self._on_card:
+            part.refresh()
+
+    @property
+    def enabled(self) -> tuple[bool, ...]:
+        """Which adapters count now, of a model on a card."""
+        return tuple(enabled for part in self._on_card for enabled in part.enabled)
+
+    @property
+    def known(self) -> bool:
+        """Whether a step on a card depends on nothing that its tensors and `enabled` do not say."""
+        return all(part.known for part in self._on_card)
+
+    def made_of(self, model: Llama, way: CpuProducts | None) -> bool:
         """Whether the copies were made of what this model computes with now, in this way."""
         mine, now = ([module for group in groups for module in group] for groups in (self._groups, projections(model)))
         return self.model is model and self._way == way and all(a is b for a, b in zip(mine, now, strict=True))
 
-    def hidden(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+    def hidden(self, tokens: Tensor, positions: Tensor, attention: RowAttention) -> Tensor:
         """Compute final normalised hidden states (T, C) of tokens (T,) at positions (T,)."""
         model, config = self.model, self.model.config
         x = model.embed(tokens).clone()
@@ -90,10 +119,8 @@ class Decoder:
             rows = read.view(len(x), heads + config.kv_heads, config.head_dim)
             qk = rows[:, :heads]
             # Dimension i turns with i + D/2: the halves change places, one of them with its sign changed (in `sin`).
-            turned = (qk * cos).addcmul_(qk.roll(config.head_dim // 2, -1), sin)
-            attended = attention.attend(
-                turned[:, : config.heads], turned[:, config.heads :], rows[:, heads:], layer.index
-            )
+            torch.addcmul(qk * cos, qk.roll(config.head_dim // 2, -1), sin, out=qk)
+            attended = attention.attend_rows(rows, layer.index)
             x.add_(part.o(attended.reshape(len(x), -1)))
             gate_up = part.gate_up(F.rms_norm(x, width, layer.post_attention_layernorm, layer.eps))
             gate, up = gate_up.chunk(2, -1)

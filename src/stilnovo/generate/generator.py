@@ -2,6 +2,7 @@
 
 Unusual: on a CPU the weights are kept a second time in a form that is fast to multiply with few tokens (`generate.decoder`), for as
 long as the `Generator` lives. `products="fp32"` computes as everywhere else, the same on every processor: evaluation asks for it.
+On a card the tokens are drawn there, and a step is recorded once and repeated (`generate.card_writer`).
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from stilnovo.errors import InputError
+from stilnovo.generate.card_writer import CardWriter, cuda_graph
 from stilnovo.generate.decoder import Decoder
-from stilnovo.generate.kv_cache import KVCache
 from stilnovo.generate.sampling import Sampling, stop_at
+from stilnovo.generate.texts import HostTexts, Texts
 from stilnovo.model.budget import writing_room
+from stilnovo.model.card_products import card_writing
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import ModelCheckpoint, choose_device, open_model
 from stilnovo.model.processor import CpuProducts, cpu_products
@@ -28,8 +30,6 @@ from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 
 __all__ = ["Completion", "Generator", "Sampling", "open_engine"]
-
-SURE = 1e-4  # tokens less likely than this are looked at only where the others do not make up the nucleus
 
 
 @dataclass(frozen=True)
@@ -42,46 +42,11 @@ class Completion:
     ids: tuple[int, ...] = ()
 
 
-class Sampler:
-    """Chooses one text's tokens, with its own random numbers (on the CPU, so that they are the same on every device)."""
-
-    def __init__(self, sampling: Sampling) -> None:
-        self.sampling = sampling
-        self._generator = torch.Generator().manual_seed(sampling.seed)
-
-    def choose(self, logits: Tensor) -> int:
-        """Token id for logits (V,)."""
-        if self.sampling.temperature == 0:
-            return int(logits.argmax())
-        probabilities = torch.softmax(logits.float().cpu() / self.sampling.temperature, dim=-1)
-        tokens, weights = nucleus(probabilities, self.sampling.top_p)
-        return int(tokens[torch.multinomial(weights, 1, generator=self._generator)])
-
-
-def nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """Top-p filter: the smallest set of likeliest tokens with mass `top_p` (Holtzman et al. 2020, §3.1).
-
-    Returns:
-        Their ids (N,), the likeliest first, and their probabilities (N,), renormalised.
-    """
-    likely = (
-        (probabilities > SURE).nonzero().flatten()
-    )  # sorting a whole vocabulary costs more than a small model's step
-    mass, index = probabilities[likely].sort(descending=True, stable=True)
-    if float(mass.sum()) > top_p + SURE:
-        index = likely[index]
-    else:
-        mass, index = probabilities.sort(descending=True, stable=True)
-    before = mass.cumsum(-1) - mass  # mass of the likelier ones: below top_p for every member of the set
-    members = int((before < top_p).sum())
-    return index[:members], mass[:members] / mass[:members].sum()
-
-
 class _Text:
     """A text being generated: its tokens, and how much of it is safe to show."""
 
     def __init__(self, tokenizer: Tokenizer, sampling: Sampling) -> None:
-        self.tokenizer, self.sampler, self.stop = tokenizer, Sampler(sampling), sampling.stop
+        self.tokenizer, self.sampling, self.stop = tokenizer, sampling, sampling.stop
         self.left, self.ids, self.shown = sampling.max_new_tokens, list[int](), 0
         self.done = self.stopped = False
 
@@ -117,14 +82,17 @@ class Generator:
         products: How a CPU computes; None: what `STILNOVO_CPU` says, else the fastest way (`stilnovo.model.processor`)
             for which there is memory where the weights are read here.
         command: For which the weights are read here, as its account of memory calls it.
+        captured: Whether a card's step may be recorded as a CUDA graph, which takes memory of its own.
     """
 
     def __init__(
         self, model: Llama | ModelCheckpoint, tokenizer: Tokenizer, *, products: CpuProducts | None = None,
-        command: Command = "generate",
+        command: Command = "generate", captured: bool = True,
     ) -> None:  # fmt: skip
         self._model, self.tokenizer, self._products, self._command = model, tokenizer, products, command
         self._decoder: Decoder | None = None
+        self._on_card: CardWriter | None = None
+        self._captured = captured
         self._copies = True  # whether there is memory for dense copies of a small model's weights
         self.context_tokens = model.config.max_positions
 
@@ -149,9 +117,23 @@ class Generator:
         assert self.model is not None
         return self
 
-    def _writer(self) -> tuple[Llama | Decoder, AbstractContextManager[None]]:
-        """What computes, and what holds while it does."""
+    @contextmanager
+    def _texts(self, samplings: Sequence[Sampling], room: int) -> Iterator[Texts]:
+        """Context manager: texts to be written where the model lies, with room for `room` tokens each, prompts included."""
         model = self.model
+        if writes_on_card(model) and (way := card_writing()) != "plain":
+            if self._on_card is None or not self._on_card.made_of(model):
+                self._on_card = None  # its buffers go before new ones are made
+                self._on_card = CardWriter(model, cuda_graph if way == "captured" and self._captured else None)
+            with self._on_card.texts(samplings, room) as on_card:
+                yield on_card
+            return
+        writer, held = self._writer(model)
+        with held:
+            yield HostTexts(writer, model, samplings, room)
+
+    def _writer(self, model: Llama) -> tuple[Llama | Decoder, AbstractContextManager[None]]:
+        """What computes where the host chooses, and what holds while it does."""
         if model.device.type != "cpu" or model.dtype != torch.float32:
             return model, nullcontext()
         way = self._products or cpu_products(writing_weights(model.config))
@@ -218,27 +200,25 @@ class Generator:
         longest = max(len(prompt) + text.left for prompt, text in zip(prompts, texts, strict=True))
         if isinstance(self._model, ModelCheckpoint):
             self._open(self._model, sum(map(len, prompts)), longest * len(texts))
-        model = self.model
-        writer, held = self._writer()
-        with held:
-            cache = KVCache(model.config, len(texts), longest, model.device, model.dtype)
-            writing, incoming = list(texts), [list(prompt) for prompt in prompts]
+        with self._texts([text.sampling for text in texts], longest) as passes:
+            writing, tokens = list(texts), passes.read(prompts)
             while True:
-                counts = [len(tokens) for tokens in incoming]
-                stream = torch.tensor([t for tokens in incoming for t in tokens], device=model.device)
-                hidden = writer.hidden(stream, cache.expect(counts), cache)
-                cache.advance()
-                last = torch.tensor(counts, device=model.device).cumsum(0) - 1
-                for text, row in zip(writing, writer.logits(hidden[last]), strict=True):
-                    text.add(text.sampler.choose(row))
+                for text, token in zip(writing, tokens, strict=True):
+                    text.add(token)
                 yield
                 unfinished = [index for index, text in enumerate(writing) if not text.done]
                 if not unfinished:
                     return
                 if len(unfinished) < len(writing):
-                    cache.keep(unfinished)
+                    passes.keep(unfinished)
                     writing = [writing[index] for index in unfinished]
-                incoming = [[text.ids[-1]] for text in writing]
+                tokens = passes.next([text.ids[-1] for text in writing])
+
+
+def writes_on_card(model: Llama) -> bool:
+    """Whether all of a model lies on one card, where it can write without the host; a training's plan may move parts of it."""
+    together = model.embed_tokens.device == model.device and model.head_logits is None
+    return model.device.type == "cuda" and together
 
 
 @contextmanager
@@ -261,10 +241,11 @@ def sample_answers(
 ) -> list[dict[str, str]]:
     """Answer prompts greedily, as `{"prompt": …, "answer": …}`: as a user's messages, or continued where there is no chat template.
 
-    For a training's samples: on a CPU, copies of a large model's weights would have to fit beside the training step, so none are made.
+    For a training's samples: what is kept has to fit beside the training step. So no copies of a large model's weights are made on a
+    CPU, and no graph on a card.
     """
     products: CpuProducts | None = None if 2 * writing_weights(model.config) <= SMALL_BYTES else "fp32"
-    generator = Generator(model, tokenizer, products=products)
+    generator = Generator(model, tokenizer, products=products, captured=False)
     greedy = Sampling(temperature=0, max_new_tokens=max_new_tokens)
     read = [
         [*tokenizer.opening, *tokenizer.encode(prompt)]

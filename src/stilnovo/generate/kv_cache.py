@@ -82,6 +82,11 @@ class KVCache:
             outs.append(grouped_attention(q[rows], *read, places <= places[done:, None], causal=False))
         return torch.cat(outs)
 
+    def attend_rows(self, rows: Tensor, layer: int) -> Tensor:
+        """Attention of queries, keys and values side by side (T, H + 2K, D) → (T, H, D); see `attend`."""
+        kv = self._keys.shape[2]
+        return self.attend(rows[:, : -2 * kv], rows[:, -2 * kv : -kv], rows[:, -kv:], layer)
+
     def _attend_one_each(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
         texts, heads, size = q.shape
         room = max(self.lengths) + 1

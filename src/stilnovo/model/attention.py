@@ -47,6 +47,14 @@ def grouped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, c
     return out[0].transpose(0, 1)
 
 
+def has_flash(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+    """Whether torch's flash attention computes heads of this size there; on shapes alone (meta) what a newer card would do."""
+    fits = dtype in (torch.bfloat16, torch.float16) and size % 8 == 0 and size <= 256
+    return fits and (
+        device.type == "meta" or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0))
+    )
+
+
 class Blocks:
     """Causal attention inside consecutive documents of the given lengths."""
 
