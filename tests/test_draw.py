@@ -75,7 +75,9 @@ def test_the_ends_of_the_range_fall_on_members(uniform: float, top_p: float) -> 
     logits = peaked(50, 4.0)
     for row, token in zip(logits, drawn(logits, 1.0, top_p, torch.full((50,), uniform), V), strict=True):
         ids, _ = nucleus(torch.softmax(row, -1), top_p)
-        assert int(token) in (range(V) if top_p == 1 else ids.tolist())  # of all, the last ones are a matter of rounding
+        assert int(token) in (
+            range(V) if top_p == 1 else ids.tolist()
+        )  # of all, the last ones are a matter of rounding
 
 
 def test_random_numbers_depend_on_the_seed_and_not_on_how_many_are_wanted() -> None:
