@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stilnovo.engine import elementwise
-from stilnovo.model import kernels
+from stilnovo.engine import blocks, elementwise, product
+from stilnovo.engine.loss import tiled_losses
+from stilnovo.engine.stack import TrainingEngine
+from stilnovo.model import kernels, lora
 from stilnovo.model.functions import rms_norm, rotate, swiglu
 from stilnovo.model.kernels import operators
-from stilnovo.model.quantize import AffineLinear, FourBitLinear
+from stilnovo.model.llama import Llama, random_source
+from stilnovo.model.quantize import AffineLinear, FourBitLinear, quantized_linear
+from stilnovo.plan.levers import Levers
+from stilnovo.plan.shape import LlamaConfig, LoraConfig
+from stilnovo.recipe_sections import Scheme
 
 GENERATOR = torch.Generator().manual_seed(11)
 EPS = 1e-5
@@ -178,10 +185,49 @@ def check_softmax() -> int:
     return compared
 
 
+def check_engine() -> int:
+    """A whole step of a tiny model, every kernel in its place: loss and gradients as with torch alone."""
+    compared, one = 0, product.on_card(torch.empty(0))
+    assert not one
+    product.on_card = blocks.on_card = lambda _: True  # type: ignore[assignment]
+    for scheme, change in ENGINES:
+        expected = in_torch(lambda: step(scheme, change))  # noqa: B023
+        for found, right in zip(step(scheme, change), expected, strict=True):
+            torch.testing.assert_close(found, right, atol=2e-5, rtol=2e-4)
+            compared += found.numel()
+    return compared
+
+
+ENGINES: list[tuple[Scheme, dict[str, Any]]] = [
+    ("nf4", {"layers": ("keep", "attention")}),
+    ("int8", {"layers": ("recompute", "offload"), "tile": 9, "attention_groups": 2, "head_tile": 20}),
+    ("int4", {"layers": ("recompute", "recompute"), "head": "int8", "head_tile": 30, "loss_chunk": 7}),
+]
+
+
+def step(scheme: Scheme, change: dict[str, Any]) -> list[Tensor]:
+    """Loss and gradients."""
+    shape = LlamaConfig(
+        vocab_size=53, hidden_size=40, intermediate_size=48, layers=2, heads=4, kv_heads=2, head_dim=10, max_positions=64
+    )  # fmt: skip
+    source = random_source(3, std=0.2)
+    made = Llama(shape, lambda n, s: source(n, s), lambda w: quantized_linear(w, scheme))
+    lora.attach(made, LoraConfig(r=4))
+    generator = torch.Generator().manual_seed(5)
+    for module in lora.adapters(made).values():
+        module.lora_B.data = torch.randn(module.lora_B.shape, generator=generator) * 0.1
+    tokens = torch.randint(0, shape.vocab_size, (18,), generator=generator)
+    levers = Levers(**{"loss_chunk": 16, **change})
+    engine = TrainingEngine(made, levers)
+    loss = tiled_losses(engine.hidden(tokens[:-1], (5, 12)), engine.head, tokens[1:], levers.loss_chunk).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    return [loss.detach(), *(p.grad for p in lora.parameters(made) if p.grad is not None)]
+
+
 CHECKS: dict[str, Callable[[], int]] = {
     "nf4": lambda: check_four_bit("nf4"), "fp4": lambda: check_four_bit("fp4"), "affine": check_affine,
     "swiglu": check_swiglu, "swiglu_backward": check_swiglu_backward, "rms_norm": check_rms_norm,
-    "rms_norm_backward": check_rms_norm_backward, "rotate": check_rotate, "softmax": check_softmax,
+    "rms_norm_backward": check_rms_norm_backward, "rotate": check_rotate, "softmax": check_softmax, "engine": check_engine,
 }  # fmt: skip
 
 if __name__ == "__main__":

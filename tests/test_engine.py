@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from stilnovo.engine import blocks, product
 from stilnovo.engine.loss import tiled_losses
 from stilnovo.engine.stack import TrainingEngine, supports
 from stilnovo.model import lora
@@ -99,6 +100,23 @@ CHANGES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", list(CHANGES))
 def test_a_lever_changes_nothing(name: str) -> None:
     same(engine(model(), replace(PLAIN, **CHANGES[name])), plain(model()))
+
+
+@pytest.mark.parametrize("name", list(CHANGES))
+def test_a_cards_order_of_products_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (blocks, product):
+        monkeypatch.setattr(module, "on_card", lambda _: True)
+    same(engine(model(), replace(PLAIN, **CHANGES[name])), plain(model()))
+
+
+@pytest.mark.parametrize("projections", [("gate_proj", "down_proj"), ("q_proj",), ("k_proj", "o_proj")])
+def test_a_cards_order_of_products_with_some_projections_alone(
+    projections: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (blocks, product):
+        monkeypatch.setattr(module, "on_card", lambda _: True)
+    levers = replace(PLAIN, layers=("attention", "keep", "recompute", "keep"))
+    same(engine(model(projections=projections), levers), plain(model(projections=projections)))
 
 
 @pytest.mark.parametrize("scheme", ["none", "fp4", "int8", "int4"])

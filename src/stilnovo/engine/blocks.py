@@ -26,13 +26,15 @@ from stilnovo.engine.elementwise import (
     gated,
     gated_backward_,
     norm_backward_add,
+    norm_backward_again,
     normed,
     rotate_,
+    rotated_back,
     tiles,
 )
 from stilnovo.engine.matmul import add_matmul_, matmul
 from stilnovo.engine.packed_attention import Kernel
-from stilnovo.engine.product import Product, Sink
+from stilnovo.engine.product import Product, Sink, on_card
 from stilnovo.model.llama import Layer
 from stilnovo.model.lora import LoraLinear
 from stilnovo.plan.levers import FUSED_BYTES, LayerChoice, Levers
@@ -88,15 +90,16 @@ class LayerEngine:
             saved.qkv = qkv
             saved.h = torch.empty_like(x)
             saved.gate_up = [x.new_empty(x.shape[0], product.outputs) for product in self.gate_up]
+        inside = on_card(x) and choice in ("attention", "recompute")  # the residual's sum grows in the output's place
         for rows in tiles(x.shape[0], self.levers.tile):
-            h = self.o.forward(out[rows], saved.h[rows] if saved.h is not None else None)
+            h = self.o.forward(out[rows], saved.h[rows] if saved.h is not None else y[rows] if inside else None)
             wide = added_normed(h, x[rows], self.layer.post_attention_layernorm, self.layer.eps, self.part)
             places = [whole[rows] for whole in saved.gate_up] if keep else [None] * len(self.gate_up)
             branches = [p.forward(wide, place) for p, place in zip(self.gate_up, places, strict=True)]
             del wide
             act = gated(*_two(branches), self.part)
             del branches
-            torch.add(self.down.forward(act), h, out=y[rows])
+            self.down.forward_add(act, h, None if inside else y[rows])
         return y, saved
 
     def backward(self, grad: Tensor, saved: Saved, stream: Stream, sink: Sink, *, wanted: bool) -> None:
@@ -116,13 +119,12 @@ class LayerEngine:
             del d_out, out
             weight, eps = self.layer.input_layernorm, self.layer.eps
             for rows in tiles(x.shape[0], self.levers.tile):  # through the projections and the first norm
-                wide = normed(x[rows], weight, eps, self.part)
-                if wanted:
-                    norm_backward_add(
-                        self.qkv.backward(d_qkv[rows], wide, sink), x[rows], weight, eps, grad[rows], self.part
-                    )
-                else:
-                    self.qkv.adapter_backward(d_qkv[rows], wide, sink)
+                if not wanted:
+                    self.qkv.adapter_backward(d_qkv[rows], normed(x[rows], weight, eps, self.part), sink)
+                    continue
+                wide, d_low = self.qkv.backward_input(d_qkv[rows])  # the norm's gradient, then the norm itself
+                norm_backward_again(wide, x[rows], weight, eps, grad[rows], self.part)
+                self.qkv.adapter_backward(d_qkv[rows], wide, sink, d_low)
         else:
             self._grouped_backward(grad, x, d_out, out, qkv, kernel, stream, sink)
 
@@ -182,26 +184,33 @@ class LayerEngine:
     ) -> None:
         """Backward MLP, second norm and output projection: `grad[rows]` becomes the gradient of the attention residual."""
         eps, weight = self.layer.eps, self.layer.post_attention_layernorm
+        wide = None
         if saved.h is None:
             h = self.o.forward(out[rows])
             wide = added_normed(h, x[rows], weight, eps, self.part)
         else:
             h = saved.h[rows]
-            wide = normed(h, weight, eps, self.part)
         if saved.gate_up:
             branches = [whole[rows] for whole in saved.gate_up]
         else:
+            wide = normed(h, weight, eps, self.part) if wide is None else wide
             branches = [product.forward(wide) for product in self.gate_up]
         slope = grad[rows]
         act, d_low = self.down.backward_input(slope)  # the gradient of the product, until the product takes its place
         gated_backward_(act, *_two(branches), self.part)
         self.down.adapter_backward(slope, act, sink, d_low)
         del act, d_low
-        d_wide = self.gate_up[0].backward(branches[0], wide, sink)
+        d_wide, *lows = self.gate_up[0].backward_input(branches[0])
         for product, branch in zip(self.gate_up[1:], branches[1:], strict=True):
-            d_wide.add_(product.backward(branch, wide, sink))
-        del wide, branches
-        norm_backward_add(d_wide, h, weight, eps, slope, self.part)
+            lows.append(product.backward_input(branch, d_wide)[1])
+        if wide is None:
+            wide = norm_backward_again(d_wide, h, weight, eps, slope, self.part)
+        else:
+            norm_backward_add(d_wide, h, weight, eps, slope, self.part)
+        del d_wide
+        for product, branch, d_low in zip(self.gate_up, branches, lows, strict=True):
+            product.adapter_backward(branch, wide, sink, d_low)
+        del wide, branches, branch
         d_out[rows] = self.o.backward(slope, out[rows], sink)
 
     def _attend_backward(
@@ -215,9 +224,8 @@ class LayerEngine:
         gradients = stream.kernel.backward(
             d_out[:, columns].reshape(shape), q, k, v, out[:, columns].reshape(shape), kernel
         )
-        for part, target in zip(gradients, group.heads(qkv, self.head_dim), strict=True):
-            target.copy_(part)  # over q, k and v, which nobody needs any more
-        rotate_(group.rotating(qkv, self.head_dim), stream.cos, stream.sin, self.part, back=True)
+        # over q, k and v, which nobody needs any more
+        rotated_back(gradients, group.heads(qkv, self.head_dim), stream.cos, stream.sin, self.part)
         return qkv
 
     def _grouped_backward(
@@ -249,8 +257,8 @@ class LayerEngine:
         for rows in tiles(x.shape[0], self.levers.tile):
             if len(down):
                 add_matmul_(d_wide[rows], d_low[rows], down)
-                self.qkv.finish(d_low[rows], normed(x[rows], weight, eps, self.part), sink)
-            norm_backward_add(d_wide[rows], x[rows], weight, eps, grad[rows], self.part)
+            wide = norm_backward_again(d_wide[rows], x[rows], weight, eps, grad[rows], self.part)
+            self.qkv.finish(d_low[rows], wide, sink)
 
 
 @dataclass(frozen=True)

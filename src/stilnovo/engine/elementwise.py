@@ -6,7 +6,7 @@ stay small; the kernels have none. Shape letters as in `blocks.py`: T tokens, t 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,9 @@ from stilnovo.model.kernels import operators
 from stilnovo.plan.levers import ELEMENTWISE_BYTES, sub_tile
 
 
-def normed(x: Tensor, weight: Tensor, eps: float, part: int = ELEMENTWISE_BYTES) -> Tensor:
-    """RMSNorm (report eq. 1) of (t, C); the weight is taken in x's type."""
-    out, weight = torch.empty_like(x), weight.to(x.dtype)
+def normed(x: Tensor, weight: Tensor, eps: float, part: int = ELEMENTWISE_BYTES, out: Tensor | None = None) -> Tensor:
+    """RMSNorm (report eq. 1) of (t, C), into `out` where given (not x); the weight is taken in x's type."""
+    out, weight = torch.empty_like(x) if out is None else out, weight.to(x.dtype)
     if kernels.wanted(x.device):
         operators.rms_norm(x, weight, eps, out)
         return out
@@ -66,6 +66,17 @@ def norm_backward_add(
         total += norm_backward_(grad, x, weight, eps, part)
 
 
+def norm_backward_again(
+    grad: Tensor, x: Tensor, weight: Tensor, eps: float, total: Tensor, part: int = ELEMENTWISE_BYTES
+) -> Tensor:
+    """The same, and `normed(x)` over `grad`, which is returned."""
+    if kernels.wanted(x.device):
+        operators.rms_norm_backward_again(grad, x, weight.to(x.dtype), eps, total)
+        return grad
+    norm_backward_add(grad, x, weight, eps, total, part)
+    return normed(x, weight, eps, part, grad)
+
+
 def gated(gate: Tensor, up: Tensor, part: int = ELEMENTWISE_BYTES) -> Tensor:
     """Gated activation SiLU(gate) · up (report eq. 5), (t, F)."""
     out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
@@ -102,6 +113,18 @@ def rotate_(x: Tensor, cos: Tensor, sin: Tensor, part: int = ELEMENTWISE_BYTES, 
         before = first.clone()
         first.mul_(cos[rows]).addcmul_(second, sin[rows], value=-sign)
         second.mul_(cos[rows]).addcmul_(before, sin[rows], value=sign)
+
+
+def rotated_back(gradients: Sequence[Tensor], places: Sequence[Tensor], cos: Tensor, sin: Tensor, part: int) -> None:
+    """Gradients of rotated q and k and of v (T, heads, D) into `places`, those of q and k rotated back."""
+    turned = kernels.wanted(cos.device)
+    for index, (gradient, place) in enumerate(zip(gradients, places, strict=True)):
+        if turned and index < 2:
+            operators.rotate(gradient, cos, sin, True, place)
+            continue
+        place.copy_(gradient)
+        if index < 2:
+            rotate_(place, cos, sin, part, back=True)
 
 
 def tiles(tokens: int, size: int | None) -> Iterator[slice]:

@@ -30,6 +30,8 @@ from torch.autograd.function import Function, once_differentiable
 from stilnovo.engine.elementwise import tiles
 from stilnovo.engine.link import Link
 from stilnovo.engine.matmul import matmul
+from stilnovo.model import kernels
+from stilnovo.model.kernels import operators
 from stilnovo.model.llama import narrow_rows
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.plan.levers import HeadKind
@@ -140,31 +142,57 @@ def wide_type(dtype: torch.dtype) -> torch.dtype:
 def _cross_entropy(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | None) -> Tensor:
     """Cross-entropy (R,) of a chunk (R, C); its gradients go into `out`."""
     wide, count = wide_type(hidden.dtype), hidden.shape[0]
+    if len(head.spans) == 1 and kernels.wanted(hidden.device):
+        return _whole_cross_entropy(hidden, head, targets, out)
     peak = torch.full((count, 1), -torch.inf, dtype=wide, device=hidden.device)
     mass, picked = torch.zeros_like(peak), torch.zeros_like(peak)
     mean = own = None
     for start, stop, weight in head.tiles():
-        logits = matmul(hidden, weight.T).to(wide)  # (R, W)
         local = (targets - start).clamp_(0, stop - start - 1)[:, None]
         inside = ((targets >= start) & (targets < stop))[:, None]
-        picked += torch.where(inside, logits.gather(1, local), 0.0)
-        higher = torch.maximum(peak, logits.amax(1, keepdim=True))
-        shrink = (peak - higher).exp_()
-        logits.sub_(higher).exp_()
-        mass.mul_(shrink).add_(logits.sum(1, keepdim=True))
-        peak = higher
+        peak, shrink, share = _enter(hidden, weight, targets, start, local, inside, peak, mass, picked)
         if out is not None:
-            part = matmul(logits.to(hidden.dtype), weight)  # (R, C)
+            part = matmul(share.to(hidden.dtype), weight)  # (R, C)
             mean = part.to(wide) if mean is None else mean.mul_(shrink).add_(part)
             del part
             row = F.embedding(local[:, 0], weight)
             own = row if own is None else torch.where(inside, row, own)
             del row
-        del logits
+        del share
     if out is not None:
         assert mean is not None and own is not None
         out.copy_(mean.div_(mass).sub_(own))  # Σ p w − w_target
     return mass.log_().add_(peak).sub_(picked)[:, 0]
+
+
+def _enter(
+    hidden: Tensor, weight: Tensor, targets: Tensor, start: int, local: Tensor, inside: Tensor,
+    peak: Tensor, mass: Tensor, picked: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Let a tile's logits (R, W) enter the running softmax: the new peak, what earlier sums shrink by, exp(logits − peak)."""
+    logits = matmul(hidden, weight.T)
+    if kernels.wanted(logits.device):
+        shrink = torch.empty_like(peak)
+        operators.softmax_tile(logits, targets, start, peak, mass, picked, shrink, True)
+        return peak, shrink, logits
+    logits = logits.to(peak.dtype)
+    picked += torch.where(inside, logits.gather(1, local), 0.0)
+    higher = torch.maximum(peak, logits.amax(1, keepdim=True))
+    shrink = (peak - higher).exp_()
+    logits.sub_(higher).exp_()
+    mass.mul_(shrink).add_(logits.sum(1, keepdim=True))
+    return higher, shrink, logits
+
+
+def _whole_cross_entropy(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | None) -> Tensor:
+    """The same by a kernel, with a head of one tile: the logits turn into their own gradient."""
+    ((_, _, weight),) = head.tiles()
+    logits = F.linear(hidden, weight)
+    losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+    operators.softmax_whole(logits, targets, out is not None, losses)
+    if out is not None:
+        torch.mm(logits, weight, out=out)
+    return losses
 
 
 def tiled_losses(hidden: Tensor, head: Head, targets: Tensor, chunk: int) -> Tensor:

@@ -124,6 +124,10 @@ class ProductPart:
         return self.lora if self.lora is not None and self.lora.enabled else None
 
 
+#: A part of a product, one of its adapters, and that one's columns of the low-rank product.
+Adapted = tuple[ProductPart, LoraLinear | FrozenLoraLinear, slice]
+
+
 class Product:
     """Projections of one input, computed together."""
 
@@ -142,12 +146,9 @@ class Product:
         if len(self.parts) == 1:
             dense = self.parts[0].base.dense(dtype)
         else:
-            first = self.parts[0].base.dense(dtype)
-            dense = torch.empty(self.outputs, self.inputs, dtype=dtype, device=first.device)
-            dense[self.parts[0].columns] = first
-            del first
-            for part in self.parts[1:]:
-                dense[part.columns] = part.base.dense(dtype)
+            dense = torch.empty(self.outputs, self.inputs, dtype=dtype, device=self.parts[0].base.device)
+            for part in self.parts:
+                part.base.dense_into(dense[part.columns])
         if self._keep:
             self._dense = dense
         return dense
@@ -165,7 +166,7 @@ class Product:
         matrices = [adapter.lora_A.detach().to(like.dtype) for adapter in adapters]
         return matrices[0] if len(matrices) == 1 else torch.cat([like.new_empty(0, self.inputs), *matrices])
 
-    def adapted(self) -> list[tuple[ProductPart, LoraLinear | FrozenLoraLinear, slice]]:
+    def adapted(self) -> list[Adapted]:
         """(part, adapter, its columns of `low`) of each adapter, those that learn first."""
         found: list[tuple[ProductPart, LoraLinear | FrozenLoraLinear]] = []
         found += [(part, part.adapter) for part in self.parts if part.adapter is not None]
@@ -179,13 +180,42 @@ class Product:
 
     def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Forward: x (t, I) → (t, O), into `out` where given."""
+        places = self.adapted()
+        if on_card(x) and places:
+            out = x.new_empty(len(x), self.outputs) if out is None else out
+            return self._adapters_first(x, out, places, fresh=True)
         dense = self.dense(x.dtype)
         y = matmul(x, dense.T, out)
         del dense
         low = self.low(x)
-        for part, adapter, ranks in self.adapted():
+        for part, adapter, ranks in places:
             add_matmul_(y[:, part.columns], low[:, ranks], adapter.lora_B.detach().to(x.dtype).T, adapter.scale)
         return y
+
+    def forward_add(self, x: Tensor, total: Tensor, out: Tensor | None = None) -> None:
+        """Forward and add: x (t, I) and `total` (t, O) → their sum, into `out` or over `total`."""
+        if not on_card(x):
+            torch.add(self.forward(x), total, out=total if out is None else out)
+            return
+        y = total if out is None else out.copy_(total)
+        self._adapters_first(x, y, self.adapted(), fresh=False)
+
+    def _adapters_first(self, x: Tensor, y: Tensor, places: list[Adapted], *, fresh: bool) -> Tensor:
+        """Add to y, or write over it if `fresh`: the adapters' small products, which wait for memory, and then the large one.
+
+        In this order y is read again inside the large product, which waits for arithmetic.
+        """
+        low = self.low(x)
+        begun: set[int] = set()
+        for part, adapter, ranks in places:
+            beta = 0 if fresh and part.columns.start not in begun else 1
+            b = adapter.lora_B.detach().to(x.dtype)
+            y[:, part.columns].addmm_(low[:, ranks], b.T, beta=beta, alpha=adapter.scale)
+            begun.add(part.columns.start)
+        for part in self.parts if fresh else ():
+            if part.columns.start not in begun:
+                y[:, part.columns].zero_()
+        return y.addmm_(x, self.dense(x.dtype).T)
 
     def backward(self, grad: Tensor, x: Tensor, sink: Sink) -> Tensor:
         """Backward: gradient (t, O) of the output → gradient (t, I) of x; A's and B's go to the sink."""
@@ -193,11 +223,21 @@ class Product:
         self.adapter_backward(grad, x, sink, d_low)
         return d_x
 
-    def backward_input(self, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Backward to the input alone, which need not be known: gradient (t, O) → gradients of x (t, I) and of `low` (t, R)."""
-        d_x = matmul(grad, self.dense(grad.dtype))
+    def backward_input(self, grad: Tensor, total: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Backward to the input alone, which need not be known: gradient (t, O) → gradients of x (t, I) and of `low` (t, R).
+
+        That of x is added to `total` where there is one.
+        """
+        if not on_card(grad):
+            d_x = matmul(grad, self.dense(grad.dtype))
+            d_low = self.low_backward(grad)
+            add_matmul_(d_x, d_low, self.down(grad))
+            return d_x if total is None else total.add_(d_x), d_low
         d_low = self.low_backward(grad)
-        return add_matmul_(d_x, d_low, self.down(grad)), d_low
+        if total is None and d_low.shape[1] == 0:
+            return grad @ self.dense(grad.dtype), d_low
+        d_x = d_low @ self.down(grad) if total is None else total.addmm_(d_low, self.down(grad))
+        return d_x.addmm_(grad, self.dense(grad.dtype)), d_low
 
     def low_backward(self, grad: Tensor) -> Tensor:
         """Gradient (t, R) of `low` from that of the output (t, O)."""
@@ -223,3 +263,8 @@ class Product:
             d_down = matmul(d_low[:, : learning[-1][1].stop].T, x)
             for adapter, ranks in learning:
                 sink.add(adapter.lora_A, d_down[ranks])
+
+
+def on_card(x: Tensor) -> bool:
+    """Whether products are a card's, whose rounding differs between generations anyway; shapes alone play a card."""
+    return x.device.type != "cpu"

@@ -77,6 +77,15 @@ class FrozenLinear(nn.Module):
             return self._kept
         return self._make_dense(dtype)
 
+    def dense_into(self, out: Tensor) -> None:
+        """Dequantise W into `out` (out, in), contiguous, in its type."""
+        out.copy_(self.dense(out.dtype))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the stored form lies."""
+        return next(self.buffers(recurse=False)).device
+
     def keep_dense(self, dtype: torch.dtype | None) -> None:
         """Cache the dense W in `dtype` (for generation, memory permitting); None frees it."""
         self._kept = None if dtype is None else self._make_dense(dtype)
@@ -122,6 +131,22 @@ class _QuantizedLinear(FrozenLinear):
 
         super()._apply(move_only, recurse)  # type: ignore[no-untyped-call]
         return self
+
+    def _launch(self, out: Tensor) -> None:
+        """Dequantise by a kernel into `out`."""
+        raise AssertionError("a subclass says how")
+
+    def _by_kernel(self, dtype: torch.dtype) -> Tensor:
+        out = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.device)
+        self._launch(out)
+        return out
+
+    def dense_into(self, out: Tensor) -> None:
+        """See `FrozenLinear.dense_into`."""
+        if self._kept is None and kernels.wanted(self.device):
+            self._launch(out)
+        else:
+            super().dense_into(out)
 
 
 @dataclass(frozen=True)
@@ -233,12 +258,13 @@ class FourBitLinear(_QuantizedLinear):
         scales: Tensor = functional.dequantize_blockwise(self.absmax, state)
         return scales + self.offset
 
+    def _launch(self, out: Tensor) -> None:
+        parts = (self.packed, self.absmax, self.code, self.offset, self.nested_absmax, self.nested_code)
+        operators.dequantize_4bit(*parts, out)
+
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
         if kernels.wanted(self.packed.device):
-            out = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.packed.device)
-            parts = (self.packed, self.absmax, self.code, self.offset, self.nested_absmax, self.nested_code)
-            operators.dequantize_4bit(*parts, out)
-            return out
+            return self._by_kernel(dtype)
         functional = bitsandbytes_functional()
         state = functional.QuantState(
             absmax=self.absmax, shape=torch.Size((self.out_features, self.in_features)), code=self.code, blocksize=BLOCK,
@@ -298,11 +324,13 @@ class AffineLinear(_QuantizedLinear):
         q = (groups / scale[..., None] + zero[..., None]).round().clamp(0, top).to(torch.uint8).view(rows, -1)
         return q if self.bits == 8 else q[:, ::2] | (q[:, 1::2] << 4), scale.to(torch.float16), zero.to(torch.uint8)
 
+    def _launch(self, out: Tensor) -> None:
+        operators.dequantize_affine(self.packed, self.scale, self.zero, self.bits, out)
+
     def _make_dense(self, dtype: torch.dtype) -> Tensor:
-        out = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.packed.device)
         if kernels.wanted(self.packed.device):
-            operators.dequantize_affine(self.packed, self.scale, self.zero, self.bits, out)
-            return out
+            return self._by_kernel(dtype)
+        out = torch.empty(self.out_features, self.in_features, dtype=dtype, device=self.packed.device)
         step = max(1, DENSE_PART // self.in_features)
         for start in range(0, self.out_features, step):  # fp32 copies of a whole matrix would be three times its size
             rows = slice(start, start + step)

@@ -57,7 +57,7 @@ def _rms_norm_backward(
 def _width(columns: int) -> tuple[int, int]:
     """Columns rounded up to a power of two, and the warps that share a row."""
     width = 1 << (columns - 1).bit_length()
-    return width, min(16, max(1, width // 1024))
+    return width, min(16, max(1, width // 512))
 
 
 def _norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float, out: Tensor, add: bool) -> None:
