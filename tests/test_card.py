@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from stilnovo.engine.stack import TrainingEngine
 from stilnovo.errors import InputError, StilnovoError, card_fault, is_out_of_memory
 from stilnovo.model import card
 from stilnovo.model.load import choose_device
+from stilnovo.plan.ledger import ledger
+from stilnovo.plan.levers import Levers, all_layers
+from stilnovo.plan.shape import LLAMA_3_8B, LoraConfig
+from stilnovo.plan.sizes import Run
 from stilnovo.recipe import Recipe
 from stilnovo.serve.faults import fault_of
 from stilnovo.train.run import TrainingRun
@@ -237,3 +242,17 @@ def test_a_command_says_it_without_a_traceback(
         command.main()
     assert ended.value.code == 1
     assert "was not made for this card" in capsys.readouterr().err
+
+
+def test_the_plan_counts_the_sums_that_a_repeating_backward_keeps_apart() -> None:
+    """As many copies of the queries' gradients, in fp32, as the card's multiprocessors are more than documents times heads."""
+    run = Run(config=LLAMA_3_8B, lora=LoraConfig(), tokens=2048)
+    levers = Levers(layers=all_layers("recompute", 32), head="streamed", head_tile=8192)
+
+    def moment(multiprocessors: int, documents: int = 1) -> int:
+        found = replace(run, multiprocessors=multiprocessors, documents=documents)
+        return ledger(found, levers).moments["backward, attention"]
+
+    assert moment(0) == moment(24) == moment(32)  # an RTX 4060 has 24, and the model 32 heads
+    assert moment(192) - moment(160) == 4 * (2048 + 128) * 4096
+    assert moment(132, 8) == moment(0, 8)

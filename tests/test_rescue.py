@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.plan.shape import LoraConfig, config_from_json
 from stilnovo.recipe import Recipe
 from stilnovo.runlog import RunFolder
+from stilnovo.serve.workers import Group
 from stilnovo.train import run as run_module
 from stilnovo.train.observers import Observer
 from stilnovo.train.run import TrainingRun
@@ -240,3 +242,26 @@ def test_what_an_error_holds_is_let_go_of_with_all_the_errors_behind_it() -> Non
         memory.let_go(error)
         memory.free_unused(torch.device("cpu"))
         assert not any(reference() is not None for reference in held)
+
+
+def test_a_thread_that_waits_holds_nothing_of_the_request_that_failed(tmp_path: Path) -> None:
+    """Else a service's idle writer keeps the cache of an answer for which memory ran out while another one writes."""
+    group = Group("writer", 1, tmp_path / "library.sqlite")
+    held: list[weakref.ref[Any]] = []
+
+    def failing(_: Any) -> None:
+        cache = Llama(TINY)
+        held.append(weakref.ref(cache))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    future = group.submit(failing)
+    with pytest.raises(torch.OutOfMemoryError):
+        future.result(60)
+    del future
+    for _ in range(200):  # the thread has still to come round
+        memory.free_unused(torch.device("cpu"))
+        if held[0]() is None:
+            break
+        time.sleep(0.01)
+    assert held[0]() is None
+    group.close()

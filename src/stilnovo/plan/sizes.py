@@ -26,6 +26,8 @@ class Run:
         flash: Whether it runs on a card (what its kernels take beside their results is counted).
         capability: Compute capability of that card: before 8.0 attention goes one document after another.
         documents: Documents in a pass; attention's backward pads each.
+        multiprocessors: Of a card on which the queries' gradients repeat to the last bit: it keeps several sums of them where the heads
+            are fewer than these. 0: one sum, whose order changes from run to run.
         accumulation: Passes whose gradients are added up before the optimizer steps.
         frozen: Ranks of a frozen adapter under the one that learns, layer by layer, in the order of `PROJECTIONS`; empty: none.
     """
@@ -42,6 +44,7 @@ class Run:
     frozen: tuple[tuple[int, ...], ...] = ()
     capability: float = 8.9
     documents: int = 1
+    multiprocessors: int = 0
     accumulation: int = 1
 
     @property

@@ -147,7 +147,9 @@ def _workspace(run: Run, heads: int, kv: int, *, copies: bool) -> int:
         return _per_document(run, heads, kv)
     rounded = -(-size // 32) * 32 if size <= 128 else -(-size // 64) * 64
     rows = run.tokens + PADDED_ROWS * run.documents
-    total = 4 * rows * (heads // size) * (rounded + 1)
+    count = heads // size
+    sums = max(1, -(-run.multiprocessors // (run.documents * count)))
+    total = 4 * rows * count * (rounded * sums + 1)
     total += 2 * run.tokens * heads * w if heads != kv else 0
     return total + (2 * run.tokens * heads * w if copies else 0)
 

@@ -42,6 +42,18 @@ def _opened(path: Path, embedder: Embedder | None) -> Library:
     return library
 
 
+def _done(job: _Job, library: Library | None, path: Path, embedder: Embedder | None) -> Library | None:
+    """Do one piece of work; returns the thread's library, opened if it was not."""
+    future, work = job
+    if future.set_running_or_notify_cancel():
+        try:
+            library = library or _opened(path, embedder)
+            future.set_result(work(library))
+        except BaseException as error:
+            future.set_exception(error)
+    return library
+
+
 class Group:
     """A thread pool with one library connection per thread, and its queue."""
 
@@ -59,13 +71,8 @@ class Group:
         # Ready before the first question; what is wrong is told to the first client.
         job: _Job | None = (Future(), Library.catch_up)
         while job is not None:
-            future, work = job
-            if future.set_running_or_notify_cancel():
-                try:
-                    library = library or _opened(path, embedder)
-                    future.set_result(work(library))
-                except BaseException as error:
-                    future.set_exception(error)
+            library = _done(job, library, path, embedder)
+            job = None  # one that failed keeps what its work held, a model's cache say, as long as this thread knows it
             job = self._jobs.get()
         if library is not None:
             library.close()

@@ -53,6 +53,8 @@ def run_of(
         tokens=recipe.data.pack_tokens * recipe.train.batch_packs, value_bytes=step.itemsize, weight_bytes=own.itemsize,
         table_bytes=tables, mapped=mapped, flash=on_card, frozen=() if adapter is None else frozen_ranks(adapter, config),
         capability=card_of(device).capability, accumulation=recipe.train.accumulation,
+        multiprocessors=torch.cuda.get_device_properties(device).multi_processor_count
+        if on_card and recipe.train.deterministic else 0,
     )  # fmt: skip
 
 
