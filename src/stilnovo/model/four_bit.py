@@ -27,6 +27,7 @@ SMALLEST = 1e-38  # a block's maximum below this counts as this: its inverse wou
 _UNDECIDED = 16  # marks a cell with a bound inside it
 
 
+@cache
 def bitsandbytes_functional() -> Any:
     """Import `bitsandbytes.functional` lazily, without its log message about an optional package."""
     # bitsandbytes logs an error when an optional kernel package is absent; we never use that kernel.
