@@ -170,7 +170,7 @@ def _packed_attention(device: torch.device) -> Figures:
 
 
 def _attention_by_document(dtype: torch.dtype | None = None) -> Callable[[torch.device], Figures]:
-    """The kernel of cards without flash attention, which later cards have too, in the type that trains here or another; a processor's own."""
+    """The kernel of cards without flash attention, which later cards have too, in the step's type or another; a processor's own."""
 
     def trial(device: torch.device) -> Figures:
         which = dtype or half_type(device)
