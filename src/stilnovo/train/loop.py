@@ -222,6 +222,8 @@ class Trainer:
 
         They are taken once, ahead of all that comes and goes in a step: what is freed and taken anew each time leaves fragments.
         """
+        if self.host is not None:
+            self.host.collect()  # what a failed step has still on its way
         self.optimizer.zero_grad(set_to_none=False)
         for parameter in self.parameters:
             if parameter.grad is None:
