@@ -23,6 +23,7 @@ from stilnovo.plan.shape import LoraConfig, config_from_json
 from stilnovo.recipe import Recipe
 from stilnovo.runlog import RunFolder
 from stilnovo.serve.workers import Group
+from stilnovo.train import held_out
 from stilnovo.train import run as run_module
 from stilnovo.train.observers import Observer
 from stilnovo.train.run import TrainingRun
@@ -181,6 +182,50 @@ def test_the_hosts_memory_may_run_out_too(
     opened(recipe, tmp_path / "hungry").train()
     found, expected = ([row["loss"] for row in RunFolder(tmp_path / name).metrics()] for name in ("hungry", "whole"))
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("where", ["an evaluation", "samples"])
+def test_memory_that_runs_out_in_an_evaluation_makes_no_step_twice(
+    where: str, recipe_of: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: list[int]
+) -> None:
+    recipe = recipe_of(CASES["evaluations and samples"])
+    opened(recipe, tmp_path / "whole").train()
+    name = "figures_of" if where == "an evaluation" else "_line"
+    method, calls = getattr(held_out, name), [0]
+
+    def hungry(*arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return method(*arguments)
+
+    monkeypatch.setattr(held_out, name, hungry)
+    opened(recipe, tmp_path / "hungry").train()
+    assert alive[2] == 0
+    found, expected = (RunFolder(tmp_path / name).metrics() for name in ("hungry", "whole"))
+    assert [row["step"] for row in found] == [row["step"] for row in expected]
+    assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in expected], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "Memory ran out"),
+        (torch.AcceleratorError("CUDA error: unknown error"), "The card failed"),
+    ],
+)
+def test_the_last_evaluation_says_that_the_training_is_finished(
+    error: Exception, said: str, recipe_of: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = opened(recipe_of({"train.task": "dpo", "data.paths": ["PAIRS"], "data.pack_tokens": 256}), tmp_path / "run")
+
+    def failing(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(type(run.objective), "evaluate", failing)
+    with pytest.raises(StilnovoError, match=f"(?s){said} while the held-out rows were evaluated.*training is finished"):
+        run.train()
+    assert (tmp_path / "run" / "adapter" / "adapter_config.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stilnovo.data.shards import HELD_OUT
-from stilnovo.errors import StilnovoError, is_out_of_memory
+from stilnovo.errors import StilnovoError, card_fault, is_out_of_memory
 from stilnovo.folderlock import FolderLock
 from stilnovo.model import card, lora, memory
 from stilnovo.model.budget import admit, use_of
@@ -193,16 +193,25 @@ class TrainingRun:
         with self.trainer.way_on():  # the disk may be full by now
             lora.save(self.model, self.lora, adapter, self.recipe.model.name, frozen=self.frozen)
             self._write(result, lines)
-        try:
-            self.measured = self.objective.evaluate(self.trainer.passes, self.corpus.held_out, self.tokenizer)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                "Stopped while the held-out rows were evaluated. The training is finished and its adapter written; "
-                "--resume evaluates them again."
-            ) from None
+        self._evaluate_held_out()
         if self.measured is not None:
             self._write(result, lines)
         return result, lines
+
+    def _evaluate_held_out(self) -> None:
+        """Evaluate the held-out rows; what stops it says that the training itself is finished."""
+        standing = "The training is finished and its adapter written; --resume evaluates them again."
+        try:
+            self.measured = self.objective.evaluate(self.trainer.passes, self.corpus.held_out, self.tokenizer)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"Stopped while the held-out rows were evaluated. {standing}") from None
+        except Exception as error:
+            fault = card_fault(error)
+            if fault is None and not is_out_of_memory(error):
+                raise
+            what = "Memory ran out" if fault is None else "The card failed"
+            found = _first_line(error) if fault is None else f"{fault.what} {fault.found}"
+            raise StilnovoError(f"{what} while the held-out rows were evaluated.", found, standing) from error
 
     def figures(self, result: TrainResult) -> dict[str, Any]:
         """Figures of the finished training, as plain data."""
@@ -270,7 +279,7 @@ class TrainingRun:
         way = checkpoint.way_on(self.folder.path / "checkpoints")
         return StilnovoError(
             "The machine ran out of memory, and no leaner plan is left to try.",
-            (str(error).strip() or type(error).__name__).splitlines()[0][:200],
+            _first_line(error),
             f"Close other programs, or state less memory than there is ({stated}=6GB), so that a leaner plan is chosen. In a "
             f"new run, lower data.pack_tokens or train.batch_packs; `stilnovo plan` shows what fits.\n{way}",
         )
@@ -293,6 +302,10 @@ class TrainingRun:
             else replace(item, measured=measured.get(item.name))
             for item in items
         ]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _spec(recipe: Recipe) -> ModelSpec:
