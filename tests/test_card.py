@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from stilnovo.cli import main as command
 from stilnovo.engine.stack import TrainingEngine
@@ -26,6 +28,7 @@ from stilnovo.plan.sizes import Run
 from stilnovo.recipe import Recipe
 from stilnovo.serve.faults import fault_of
 from stilnovo.train.run import TrainingRun
+from test_golden_losses import ROWS
 
 NAMES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 
@@ -256,3 +259,47 @@ def test_the_plan_counts_the_sums_that_a_repeating_backward_keeps_apart() -> Non
     assert moment(0) == moment(24) == moment(32)  # an RTX 4060 has 24, and the model 32 heads
     assert moment(192) - moment(160) == 4 * (2048 + 128) * 4096
     assert moment(132, 8) == moment(0, 8)
+
+
+#: Operators of which torch says that a card has no deterministic form (`torch.use_deterministic_algorithms`), as far as a step could use them.
+NEVER_REPEATING = {
+    "cumsum", "cumprod", "histc", "bincount", "kthvalue", "median", "put_", "scatter_reduce", "resize_", "_embedding_bag", "nll_loss2d_forward",
+    "_ctc_loss", "grid_sampler_2d_backward", "index_reduce",
+}  # fmt: skip
+
+
+class Operators(TorchDispatchMode):
+    """Notes the operators that are called with a floating-point tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(isinstance(value, torch.Tensor) and value.is_floating_point() for value in tree_leaves(args)):
+            self.names.add(func.__name__.partition(".")[0])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("engine", ["auto", "plain"])
+@pytest.mark.parametrize("task", ["text", "sft", "dpo"])
+def test_a_step_uses_nothing_that_cannot_repeat(
+    task: str, engine: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In deterministic mode torch would refuse it, in the middle of a training on a card."""
+    monkeypatch.setenv("STILNOVO_CPU", "fp32")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(json.dumps(row) for row in ROWS[task]))
+    recipe = Recipe().changed({
+        "model.name": str(tiny_folder), "model.device": "cpu", "lora.r": 4, "data.paths": [str(rows)], "data.pack_tokens": 256,
+        "train.task": task, "train.steps": 2, "train.engine": engine, "train.evaluate_every": 0,
+    })  # fmt: skip
+    if task == "text":  # the divergence from the base too
+        chats = tmp_path / "chats.jsonl"
+        chats.write_text("\n".join(json.dumps(row) for row in ROWS["sft"]))
+        recipe = recipe.changed({"data.rehearsal": [str(chats)], "train.rehearse_by": "both"})
+    run = TrainingRun(recipe, tmp_path / "run")
+    with Operators() as seen, card.repeating(True):
+        run.trainer.train_step([next(iter(run.trainer.stream))])
+    assert "mm" in seen.names
+    assert not seen.names & NEVER_REPEATING
