@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -317,6 +321,33 @@ def test_four_bits_go_to_the_kernel_with_their_nested_scales_as_they_are() -> No
     assert (tuple(shape), block, kind, bias, offset.dim()) == ((64, 128), 64, "nf4", None, 0)
 
 
+def shapes(scheme: str, dtype: torch.dtype) -> Llama:
+    """A model without storage, with an adapter."""
+    from stilnovo.model.quantize import AffineLinear, FourBitLinear, quantized_linear
+
+    card = torch.device("meta")
+
+    def linear(weight: Tensor) -> FrozenLinear:
+        if scheme == "nf4":
+            return FourBitLinear.of_shape(weight.shape[0], weight.shape[1], "nf4", card)
+        made = quantized_linear(torch.zeros(weight.shape, dtype=dtype), scheme)  # type: ignore[arg-type]
+        return made.to(card) if isinstance(made, AffineLinear) else DenseLinear(weight)
+
+    model = Llama(CONFIG, lambda _, shape: torch.empty(shape, device=card, dtype=dtype), linear).eval()
+    model.rotary.to(card)
+    lora.attach(model, LoraConfig(r=4))
+    return model
+
+
+def test_a_steps_kernels_compute_what_torch_does() -> None:
+    pytest.importorskip("triton")
+    child = Path(recorded.__file__).with_name("step_child.py")
+    done = subprocess.run(
+        [sys.executable, str(child)], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "same", done.stderr
+
+
 # Nothing for the host
 
 
@@ -335,20 +366,8 @@ class NoHost(recorded.Recording):
 @pytest.mark.parametrize("flash", [False, True])
 def test_a_step_asks_nothing_of_the_host(scheme: str, flash: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The device `meta` plays the card: what lies there the host cannot read."""
-    from stilnovo.model.quantize import AffineLinear, FourBitLinear, quantized_linear
-
     monkeypatch.setattr("stilnovo.generate.card_cache.has_flash", lambda *_: flash)
-    card, dtype = torch.device("meta"), torch.bfloat16 if flash else torch.float16
-
-    def linear(weight: Tensor) -> FrozenLinear:
-        if scheme == "nf4":
-            return FourBitLinear.of_shape(weight.shape[0], weight.shape[1], "nf4", card)
-        made = quantized_linear(torch.zeros(weight.shape, dtype=dtype), scheme)  # type: ignore[arg-type]
-        return made.to(card) if isinstance(made, AffineLinear) else DenseLinear(weight)
-
-    model = Llama(CONFIG, lambda _, shape: torch.empty(shape, device=card, dtype=dtype), linear).eval()
-    model.rotary.to(card)
-    lora.attach(model, LoraConfig(r=4))
+    model = shapes(scheme, torch.bfloat16 if flash else torch.float16)
     writer = CardWriter(model, None)
     with torch.inference_mode(), writer.texts([GREEDY, DRAWN[0]], 50) as texts:
         texts._lengths = [3, 4]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stilnovo.generate.elementwise_step import step_functions
 from stilnovo.model.card_products import CardProduct
 from stilnovo.model.llama import MLP, Layer, Llama, SelfAttention
 from stilnovo.model.memory import give_back
@@ -84,6 +84,7 @@ class Decoder:
             ]
             plain = way is None or model.head_logits is not None
             self._head = None if plain else table_product(model.head, cast(CpuProducts, way))
+        self._elementwise = step_functions(model.device)
         self._on_card = [part for part in made if isinstance(part, CardProduct)]
 
     def refresh(self) -> None:
@@ -109,23 +110,19 @@ class Decoder:
     def hidden(self, tokens: Tensor, positions: Tensor, attention: RowAttention) -> Tensor:
         """Compute final normalised hidden states (T, C) of tokens (T,) at positions (T,)."""
         model, config = self.model, self.model.config
-        x = model.embed(tokens).clone()
-        cos, sin = model.rotary(positions, x.dtype)
-        cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)  # (T, 1, D)
-        heads, width = config.heads + config.kv_heads, (config.hidden_size,)
+        x, by = model.embed(tokens).clone(), self._elementwise
+        angles = by.angles(*model.rotary(positions, x.dtype))
+        heads = config.heads + config.kv_heads
+        added: Tensor | None = None
         for part in self._layers:
             layer = part.layer
-            read = part.qkv(F.rms_norm(x, width, layer.input_layernorm, layer.eps))
+            read = part.qkv(by.normed(x, added, layer.input_layernorm, layer.eps))
             rows = read.view(len(x), heads + config.kv_heads, config.head_dim)
-            qk = rows[:, :heads]
-            # Dimension i turns with i + D/2: the halves change places, one of them with its sign changed (in `sin`).
-            torch.addcmul(qk * cos, qk.roll(config.head_dim // 2, -1), sin, out=qk)
+            by.turn_(rows[:, :heads], angles)
             attended = attention.attend_rows(rows, layer.index)
-            x.add_(part.o(attended.reshape(len(x), -1)))
-            gate_up = part.gate_up(F.rms_norm(x, width, layer.post_attention_layernorm, layer.eps))
-            gate, up = gate_up.chunk(2, -1)
-            x.add_(part.down(F.silu(gate).mul_(up)))
-        return F.rms_norm(x, width, model.norm, config.rms_eps)
+            added = part.o(attended.reshape(len(x), -1))
+            added = part.down(by.gated(part.gate_up(by.normed(x, added, layer.post_attention_layernorm, layer.eps))))
+        return by.normed(x, added, model.norm, config.rms_eps)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute logits (R, V) in fp32 from hidden states (R, C)."""
