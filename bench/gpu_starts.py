@@ -45,7 +45,7 @@ def machine(job: Row) -> Iterator[Row]:
         properties = torch.cuda.get_device_properties(device)
         facts |= {
             "capability": list(torch.cuda.get_device_capability(device)), "multiprocessors": properties.multi_processor_count,
-            "cuda": torch.version.cuda, "kernels_available": kernels.available(device),
+            "cuda": torch.version.cuda, "kernels_available": kernels.possible(device),
         }  # fmt: skip
     yield facts
     yield {"card": asdict(measured_card(device))}

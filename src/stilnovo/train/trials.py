@@ -13,7 +13,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -130,8 +130,7 @@ def _four_bit_product(device: torch.device) -> Figures:
 def attended(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
     """Causal attention within documents by its formula: q (T, H, D), k and v (T, K, D) → (T, H, D), for autograd."""
     share, outs = q.shape[1] // k.shape[1], []
-    bounds = torch.tensor([0, *lengths]).cumsum(0).tolist()
-    for start, stop in pairwise(bounds):
+    for start, stop in pairwise(accumulate(lengths, initial=0)):
         rows = slice(start, stop)
         queries, keys, values = q[rows], *(x[rows].repeat_interleave(share, 1) for x in (k, v))
         scores = torch.einsum("qhd,khd->hqk", queries, keys) * q.shape[2] ** -0.5
@@ -170,7 +169,7 @@ def _packed_attention(device: torch.device) -> Figures:
 
 
 def _attention_by_document(dtype: torch.dtype | None = None) -> Callable[[torch.device], Figures]:
-    """The kernel of cards without flash attention, which later cards have too, in the step's type or another; a processor's own."""
+    """The kernel of cards without flash attention, which later cards have too, in the type that trains or another; a CPU's own."""
 
     def trial(device: torch.device) -> Figures:
         which = dtype or half_type(device)
