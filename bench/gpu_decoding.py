@@ -14,10 +14,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
 from gpu_runner import Row
-from gpu_step import SHAPES, build, step_type, synchronize
+from gpu_step import SHAPES, build, device_of, step_type, synchronize
 from stilnovo.generate.generator import Generator
 from stilnovo.generate.sampling import Sampling
 from stilnovo.model import lora
@@ -42,7 +40,7 @@ class NoWords:
 
 def decoding(job: Row) -> Iterator[Row]:
     """One way of writing, with so many texts at once."""
-    device = torch.device(job["device"])
+    device = device_of(job)
     os.environ["STILNOVO_CARD"] = job["way"]
     config = SHAPES[job["shape"]]
     model = build(config, device, step_type(device)).eval()

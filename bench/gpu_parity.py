@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gpu_runner import Row
-from gpu_step import TINY, kernels_set, step_type
+from gpu_step import TINY, device_of, kernels_set, step_type
 from stilnovo.engine.loss import chunked_losses, tiled_losses
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora
@@ -101,7 +101,7 @@ def yardstick(device: torch.device, dtype: torch.dtype) -> tuple[tuple[float, Te
 
 def parity(job: Row) -> Iterator[Row]:
     """One lever, kernels off or on."""
-    device = torch.device(job["device"])
+    device = device_of(job)
     dtype = step_type(device)
     exact, rounding = yardstick(device, dtype)
     limit = TIMES * max(rounding, FLOOR)

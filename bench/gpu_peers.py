@@ -27,7 +27,7 @@ def write_checkpoint(job: Row) -> Iterator[Row]:
     import torch
 
     from gpu_step import SHAPES
-    from stilnovo.train.trials import half_type
+    from stilnovo.trials.trial import half_type
     from synthetic import write
 
     device = torch.device(job["device"])

@@ -14,21 +14,22 @@ from dataclasses import asdict, replace
 import torch
 
 from gpu_runner import Row
-from gpu_step import GIB, synchronize
+from gpu_step import GIB, device_of, synchronize
 from stilnovo.engine.link import Link
 from stilnovo.model import kernels
 from stilnovo.model.memory import free_memory
 from stilnovo.plan.cards import CARDS, Card
 from stilnovo.runlog import environment
 from stilnovo.train.planning import card_of
-from stilnovo.train.trials import attempt, half_type, trials
+from stilnovo.trials.parts import attempt, trials
+from stilnovo.trials.trial import half_type
 
 OUTCOMES = {"works": "ok", "not here": "not here", "wrong": "differs", "fails": "failed"}
 
 
 def machine(job: Row) -> Iterator[Row]:
     """What is here and can be tried; then the card's speeds as `stilnovo plan --measured` reads them."""
-    device = torch.device(job["device"])
+    device = device_of(job)
     if device.type == "cuda" and not torch.cuda.is_available():
         yield {"outcome": "no card", "note": "torch.cuda.is_available() is False"}
         return
@@ -89,7 +90,7 @@ def median_seconds(action: Callable[[], object], times: int) -> float:
 
 def trial(job: Row) -> Iterator[Row]:
     """One part of a step."""
-    found = attempt(job["trial"], torch.device(job["device"]))
+    found = attempt(job["trial"], device_of(job))
     yield {"outcome": OUTCOMES[found.outcome], "note": found.note, "figures": found.figures}
     if found.outcome == "fails":  # what an error leaves behind is for the next child to be without
         raise RuntimeError(found.note)

@@ -25,7 +25,7 @@ import torch
 from gpu_runner import Row
 from stilnovo.data.batches import Batch
 from stilnovo.data.packing import pack
-from stilnovo.model import kernels, lora
+from stilnovo.model import card, kernels, lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.memory import free_memory
 from stilnovo.model.quantize import FourBitLinear
@@ -38,7 +38,7 @@ from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder
 from stilnovo.train.loop import Trainer
 from stilnovo.train.planning import card_of
-from stilnovo.train.trials import half_type
+from stilnovo.trials.trial import half_type
 
 TINY = LlamaConfig(
     vocab_size=256, hidden_size=64, intermediate_size=128, layers=2, heads=4, kv_heads=2, head_dim=16, max_positions=4096,
@@ -63,6 +63,14 @@ def synchronize() -> None:
     """Wait for the card, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def device_of(job: Row) -> torch.device:
+    """Where the job computes; torch's allocator is set up for it as for a training."""
+    device = torch.device(job["device"])
+    if device.type == "cuda":
+        card.prepare()
+    return device
 
 
 def step_type(device: torch.device) -> torch.dtype:
@@ -106,12 +114,14 @@ def build(config: LlamaConfig, device: torch.device, dtype: torch.dtype, levers:
     return model
 
 
-def budget(job: Row, card: Card) -> Budget:
+def budget(job: Row, measured: Card) -> Budget:
     """What the step may hold: the small card's, the cap, or nine tenths of the card; of the host what it has, or was said to have."""
     if job.get("small_card"):
         return SMALL_CARD
     host = bytes_of(job["host_memory"]) if job.get("host_memory") else free_memory()
-    return Budget(card=job["cap"] or card.memory * 9 // 10, host=min(host, 32 * GIB) if job["cap"] else host, context=0)
+    return Budget(
+        card=job["cap"] or measured.memory * 9 // 10, host=min(host, 32 * GIB) if job["cap"] else host, context=0
+    )
 
 
 def card_for(job: Row, device: torch.device) -> Card:
@@ -119,7 +129,7 @@ def card_for(job: Row, device: torch.device) -> Card:
     return Card(**job["card"]) if job.get("card") else card_of(device)
 
 
-def plan_for(job: Row, card: Card, value_bytes: int) -> Plan:
+def plan_for(job: Row, measured: Card, value_bytes: int) -> Plan:
     """The plan that `stilnovo train` would choose.
 
     Raises:
@@ -129,9 +139,9 @@ def plan_for(job: Row, card: Card, value_bytes: int) -> Plan:
         config=SHAPES[job["shape"]], lora=ADAPTER, tokens=job["tokens"], value_bytes=value_bytes,
         flash=job["device"] == "cuda",
     )  # fmt: skip
-    plan = best(run, budget(job, card), CARDS["rtx-4060"] if job.get("small_card") else card)
+    plan = best(run, budget(job, measured), CARDS["rtx-4060"] if job.get("small_card") else measured)
     if plan is None:
-        raise RuntimeError(f"no plan fits for {job['tokens']:,} tokens in {budget(job, card)}")
+        raise RuntimeError(f"no plan fits for {job['tokens']:,} tokens in {budget(job, measured)}")
     return plan
 
 
@@ -159,7 +169,7 @@ class Steps:
     """A trainer on random documents, one pass a step."""
 
     def __init__(self, job: Row, folder: Path) -> None:
-        self.device = torch.device(job["device"])
+        self.device = device_of(job)
         self.card = card_for(job, self.device)
         dtype = step_type(self.device)
         self.plan = plan_for(job, self.card, dtype.itemsize)

@@ -31,7 +31,8 @@ from stilnovo.train import run as run_module
 from stilnovo.train.loop import Trainer
 from stilnovo.train.planning import choose_plan
 from stilnovo.train.run import TrainingRun
-from stilnovo.train.trials import attempt, half_type, relative, trials
+from stilnovo.trials.parts import attempt, trials
+from stilnovo.trials.trial import half_type, relative
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 

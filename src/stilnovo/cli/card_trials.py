@@ -1,4 +1,4 @@
-"""The trials of a training step's parts on the card (`stilnovo.train.trials`), in a process that may break.
+"""The trials of a training step's parts on the card (`stilnovo.trials.parts`), in a process that may break.
 
 `stilnovo doctor` starts this file as a program, reads a line for each part and goes on after what ends the process: a
 kernel that is broken, or one that never comes back.
@@ -26,7 +26,7 @@ def try_card(device: str = "cuda", patience: float = PATIENCE, program: Sequence
         program: What runs the trials in place of this file.
 
     Returns:
-        `trials`, a list of `stilnovo.train.trials.Trial` as objects, and `uses`, see there.
+        `trials`, a list of `stilnovo.trials.trial.Trial` as objects, and `uses`, see there.
     """
     command = [*(program or (sys.executable, "-m", "stilnovo.cli.card_trials")), device]
     trials: list[dict[str, Any]] = []
@@ -75,14 +75,14 @@ def main(device: str, *done: str) -> None:
     """Try the parts that are not done yet; prints a line before each and one after."""
     import torch
 
-    from stilnovo.train import trials
+    from stilnovo.trials import parts
 
     where = torch.device(device)
-    print(json.dumps({"uses": trials.uses(where)}), flush=True)
-    for name in trials.trials(where):
+    print(json.dumps({"uses": parts.uses(where)}), flush=True)
+    for name in parts.trials(where):
         if name not in done:
             print(json.dumps({"begin": name}), flush=True)
-            print(json.dumps(asdict(trials.attempt(name, where))), flush=True)
+            print(json.dumps(asdict(parts.attempt(name, where))), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Parts of a training step and of writing, tried on a device."""
