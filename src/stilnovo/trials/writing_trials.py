@@ -59,7 +59,7 @@ def written(device: torch.device) -> Figures:
     """A step of writing recorded as a graph writes what its calls write one by one."""
     if device.type != "cuda":
         raise NotHere("a processor records no graph")
-    model = Llama(SMALL, random_source(3, std=0.1), lambda weight: quantized_linear(weight, "nf4"))
+    model = Llama(SMALL, random_source(3, std=0.1), lambda weight: quantized_linear(weight.to(device), "nf4"))
     model = model.to(device=device, dtype=half_type(device)).requires_grad_(False).eval()
     samplings = [Sampling(temperature=temperature, seed=7) for temperature in (0.0, 0.8)]
     found = []
