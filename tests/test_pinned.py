@@ -217,7 +217,7 @@ def test_the_streamed_head_and_the_embedding_stay_pinned(monkeypatch: pytest.Mon
     assert engine.stream is not None and engine.link is adapter.link
     buffers = [b for pool in (*engine.store._free.values(), *adapter._free.values()) for b in pool]
     assert buffers
-    for memory in (engine.head._host, tiny.embed_tokens, engine.stream._host, *buffers):
+    for memory in (engine.head._host, tiny.embed_tokens, *engine.stream._homes, *buffers):
         assert driver.covers(memory)
     for parameter in adapter.masters:  # which the optimizer reads, and no card
         assert parameter.grad is not None and not driver.covers(parameter.grad)

@@ -144,7 +144,7 @@ _Place = tuple[nn.Module, str, slice, torch.dtype, torch.Size]
 class LayerStream:
     """Streams the first `count` layers of a model: they live on the host and are fetched when used, one after another.
 
-    Every streamed layer's kept form (packed weights, scales, tables) lies in one host arena, pinned once; the card has a few
+    Every streamed layer's kept form (packed weights, scales, tables) lies in host memory in one piece, pinned; the card has a few
     slots of one layer's size. Nothing ever goes back: the host's copy is the truth. While one layer computes, the next is on
     its way, in the direction in which the pass runs.
 
@@ -156,7 +156,7 @@ class LayerStream:
         self.link, self.count, self.model = link, count, model
         self._places, ends = zip(*(_places(model.layers[index]) for index in range(count)), strict=True)
         self.layer_bytes = max(ends)
-        self._host = link.host(self.layer_bytes * count)
+        self._homes = list[Tensor]()
         self._slots = [
             torch.empty(self.layer_bytes, dtype=torch.uint8, device=link.device) for _ in range(min(slots, count))
         ]
@@ -166,7 +166,10 @@ class LayerStream:
         self._current = -1
         for index in range(count):
             before = [getattr(module, name) for module, name, *_ in self._places[index]]
-            self._bind(index, self._home(index))
+            self._homes.append(
+                link.host(self.layer_bytes)
+            )  # one after another: two copies of all would need twice the memory
+            self._bind(index, self._homes[index])
             for (module, name, *_), tensor in zip(self._places[index], before, strict=True):
                 getattr(module, name).copy_(tensor)
             del before, tensor  # the card's copy goes before the next layer's is made room for
@@ -198,11 +201,8 @@ class LayerStream:
         if left is not None and left in self._coming:
             self.link.wait(self._coming.pop(left))
         self._holds[slot] = index
-        self._coming[index] = self.link.copy(self._home(index), self._slots[slot])
+        self._coming[index] = self.link.copy(self._homes[index], self._slots[slot])
         self._bind(index, self._slots[slot])
-
-    def _home(self, index: int) -> Tensor:
-        return self._host[index * self.layer_bytes : (index + 1) * self.layer_bytes]
 
     def _bind(self, index: int, memory: Tensor) -> None:
         for module, name, place, dtype, shape in self._places[index]:

@@ -69,7 +69,7 @@ class Head:
             shape = (2, min(step, self.vocab_size), self.width)
             self._slots = torch.empty(shape, dtype=weight.dtype, device=link.device)
         else:
-            self._tiles = [quantized_linear(weight[start:stop], kind) for start, stop in self.spans]
+            self._tiles = [quantized_linear(weight[start:stop].to(link.device), kind) for start, stop in self.spans]
 
     def tiles(self) -> Iterator[HeadTile]:
         """Iterate over the tiles; a tile is valid only until the next one is requested."""

@@ -137,11 +137,13 @@ class KeptBases:
     def opened(self, model: str, files: list[Path], layout: BaseLayout, quantize: Quantize) -> dict[str, FrozenLinear]:
         """What is kept of a base, by weight name: mapped, after it was quantised and written where it is not kept yet.
 
+        Nothing where it cannot be kept: a whole base in memory might have no room where one matrix after another has.
+
         Args:
             model: What the user called it.
             files: Its weight files.
             layout: How it is quantised.
-            quantize: Gives its projections and tables in any order; asked where they are not kept.
+            quantize: Gives its projections and tables in any order; asked where they are to be written.
         """
         try:
             with _keeping():
@@ -157,7 +159,7 @@ class KeptBases:
                 return mapped
         except _NotKeptError as reason:
             log.warning("The quantised base is not kept: %s The model opens all the same.", reason)
-            return dict(quantize())
+            return {}
 
     def prune(self, unused_seconds: float = 0.0) -> list[tuple[Path, int]]:
         """Remove the bases that were not opened for so long, and what killed processes left: each file and its bytes.

@@ -85,18 +85,21 @@ def step_dtype(device: torch.device) -> torch.dtype:
 
 
 def frozen_projection(
-    reader: WeightReader, name: str, shape: tuple[int, ...], scheme: Scheme, device: torch.device, dtype: torch.dtype
-) -> FrozenLinear:
-    """Read one projection and keep it as the scheme says; one that is stored under the scheme is taken as it is.
+    reader: WeightReader, name: str, shape: tuple[int, ...], scheme: Scheme, device: torch.device, dtype: torch.dtype,
+    place: torch.device | None = None,
+) -> FrozenLinear:  # fmt: skip
+    """Read one projection and keep it as the scheme says, in `place` (None: on the device); one stored so is taken as it is.
 
-    On a CPU it is quantised from its stored type, whatever the model computes in; on a card from the type of the products.
+    On a CPU it is quantised from its stored type, whatever the model computes in; on a card from the type of the products, which
+    it has before it goes there.
     """
     if isinstance(reader, SafetensorsReader) and (stored := reader.four_bit(name, shape, scheme)) is not None:
-        return stored.to(device)
-    weight = reader.tensor(name, shape).to(device)
+        return stored.to(place or device)
+    weight = reader.tensor(name, shape)
     if scheme == "none" or device.type != "cpu":
         weight = weight.to(dtype)
-    return quantized_linear(weight, scheme)
+    # only to be quantised does a weight go to a card where it does not stay
+    return quantized_linear(weight.to(device if scheme != "none" else place or device), scheme).to(place or device)
 
 
 def build(
@@ -123,7 +126,7 @@ def build(
     model = Llama(reader.config, tensor)
     model.rotary.to(device)
     for weight, projection in source.taken(kept) if kept else source.quantized():
-        # one after another: a card has one of them at a time beside those that stay there
+        # one after another: a card has one of them at a time beside those that stay there; a kept one is in host memory
         lora.replace_projection(model, weight.removesuffix(".weight"), projection.to(source.place(weight)))
     return model.requires_grad_(False).eval()
 
@@ -169,7 +172,8 @@ class _Weights:
             for done, (weight, shape) in enumerate(self.projections.items()):
                 # before the work: nothing is said of a quick one
                 progress.update(done, f"matrix {done + 1} of {len(self.projections)}")
-                yield weight, frozen_projection(self.reader, weight, shape, self.scheme, self.device, self.dtype)
+                place = self.place(weight)
+                yield weight, frozen_projection(self.reader, weight, shape, self.scheme, self.device, self.dtype, place)
                 give_back()
 
     def kept(self, model: str) -> dict[str, FrozenLinear]:

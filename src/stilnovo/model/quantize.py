@@ -30,10 +30,8 @@ from torch.autograd.function import once_differentiable
 from stilnovo.model import four_bit, kernels
 from stilnovo.model.four_bit import FourBits, bitsandbytes_functional
 from stilnovo.model.kernels import operators
-from stilnovo.plan.levers import BLOCK, DENSE_PART, NESTED_BLOCK
+from stilnovo.plan.levers import BLOCK, DENSE_PART, NESTED_BLOCK, QUANTIZED_PART
 from stilnovo.recipe_sections import Scheme
-
-PART = BLOCK * 2**15  # weights quantised at once: the working copies of a wide matrix would outweigh what is kept
 
 
 def decode_four_bit(packed: Tensor, state: Any) -> Tensor:
@@ -288,13 +286,16 @@ def _doubly_quantized(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _encoded_on_card(weight: Tensor, scheme: FourBits) -> tuple[Tensor, Tensor]:
     """Encode a weight by bitsandbytes: packed bytes, and the blocks' absolute maxima."""
-    wide = weight.float() if weight.dtype == torch.float64 else weight
-    parts = [
-        bitsandbytes_functional().quantize_4bit(part, blocksize=BLOCK, quant_type=scheme, quant_storage=torch.uint8)
-        for part in torch.split(wide.reshape(-1), PART)
-    ]
-    packed, states = zip(*parts, strict=True)
-    return torch.cat(packed), torch.cat([state.absmax for state in states])
+    wide = (weight.float() if weight.dtype == torch.float64 else weight).reshape(-1)
+    packed = torch.empty(-(-len(wide) // 2), 1, dtype=torch.uint8, device=weight.device)
+    absmax = torch.empty(-(-len(wide) // BLOCK), device=weight.device)
+    for start in range(0, len(wide), QUANTIZED_PART):
+        part, state = bitsandbytes_functional().quantize_4bit(
+            wide[start : start + QUANTIZED_PART], blocksize=BLOCK, quant_type=scheme, quant_storage=torch.uint8
+        )
+        packed[start // 2 :][: len(part)] = part
+        absmax[start // BLOCK :][: len(state.absmax)] = state.absmax
+    return packed, absmax
 
 
 class AffineLinear(_QuantizedLinear):
@@ -303,8 +304,14 @@ class AffineLinear(_QuantizedLinear):
     def __init__(self, weight: Tensor, bits: Literal[8, 4]) -> None:
         super().__init__(*weight.shape)
         self.bits = bits
-        parts = [self._quantized(part) for part in torch.split(weight, max(1, PART // weight.shape[1]))]
-        packed, scale, zero = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+        (rows, columns), step = weight.shape, max(1, QUANTIZED_PART // weight.shape[1])
+        groups = -(-columns // BLOCK)
+        packed = torch.empty(rows, groups * BLOCK * bits // 8, dtype=torch.uint8, device=weight.device)
+        scale = torch.empty(rows, groups, dtype=torch.float16, device=weight.device)
+        zero = torch.empty(rows, groups, dtype=torch.uint8, device=weight.device)
+        for start in range(0, rows, step):
+            part = slice(start, start + step)
+            packed[part], scale[part], zero[part] = self._quantized(weight[part])
         self.packed: Tensor = nn.Buffer(packed)
         self.scale: Tensor = nn.Buffer(scale)
         self.zero: Tensor = nn.Buffer(zero)
@@ -321,7 +328,7 @@ class AffineLinear(_QuantizedLinear):
         low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
         scale = _half_rounded_up((high - low) / top).float().clamp(min=2**-24)
         zero = (-low / scale).round().clamp(0, top)
-        q = (groups / scale[..., None] + zero[..., None]).round().clamp(0, top).to(torch.uint8).view(rows, -1)
+        q = groups.div(scale[..., None]).add_(zero[..., None]).round_().clamp_(0, top).to(torch.uint8).view(rows, -1)
         return q if self.bits == 8 else q[:, ::2] | (q[:, 1::2] << 4), scale.to(torch.float16), zero.to(torch.uint8)
 
     def _launch(self, out: Tensor) -> None:

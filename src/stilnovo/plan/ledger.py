@@ -159,7 +159,8 @@ def load_bytes(run: Run, levers: Levers) -> int:
     c, w = run.config, run.own_bytes
     table = c.vocab_size * c.hidden_size * (run.table_bytes or w)
     tables = 0 if levers.embedding == "host" else embedding_bytes(c, 0, run.table_bytes or w, mapped=run.mapped)
-    tables += 0 if c.tie_embeddings or levers.head == "streamed" else table
+    tables += 0 if c.tie_embeddings or levers.head != "dense" else table
     here = c.layers - levers.streamed_layers
     placed = here * layer_bytes(c, run.scheme, w) + (2 * c.layers + 1) * c.hidden_size * w + tables
-    return placed + load_extra(c, run.scheme, w)
+    # what is not quantised is made narrow on the host and goes where it stays
+    return placed + (load_extra(c, run.scheme, w) if run.scheme != "none" else 0)

@@ -22,6 +22,9 @@ ELEMENTWISE_BYTES = 32 * 2**20  # an elementwise step takes rows of this size in
 FUSED_BYTES = 32 * 2**20  # projections of one input are made dense together up to this size
 DENSE_PART = 2**22  # weights made dense at once under int8 and int4
 BLOCK = 64  # weights that share an absolute maximum (nf4, fp4) or a scale and zero point (int8, int4)
+QUANTIZED_PART = (
+    BLOCK * 2**15
+)  # weights quantised at once: the working copies of a wide matrix would outweigh what is kept
 NESTED_BLOCK = 256  # block maxima that share a scale under double quantisation
 OPTIMIZER_BLOCK = 256  # values that share a scale in 8-bit optimizer states
 OPTIMIZER_SMALLEST = 4096  # values of a matrix whose states are kept in 8 bits
@@ -75,11 +78,11 @@ class Levers:
         return self.streamed_layers > 0 or self.embedding == "host"
 
     def stays_on_host(self, weight: str) -> bool:
-        """Whether a weight, by its Hugging Face name, lives in host memory: it need not visit the card to be loaded."""
+        """Whether a weight, by its Hugging Face name, is loaded to host memory: it lives there, or goes to the card in another form."""
         if weight == "model.embed_tokens.weight":
             return self.embedding == "host"
         if weight == "lm_head.weight":
-            return self.head == "streamed"
+            return self.head != "dense"
         layer = weight.removeprefix("model.layers.").partition(".")[0]
         return weight.endswith("_proj.weight") and layer.isdigit() and int(layer) < self.streamed_layers
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stilnovo.plan.levers import BLOCK, DENSE_PART, NESTED_BLOCK, Levers
+from stilnovo.plan.levers import BLOCK, DENSE_PART, NESTED_BLOCK, QUANTIZED_PART, Levers
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig
 
 MAPPED_AROUND = 2**16  # bytes that the kernel maps of a file around what is read
@@ -121,4 +121,9 @@ def dense_bytes(scheme: str, rows: int, columns: int, value_bytes: int) -> int:
 def load_extra(config: LlamaConfig, scheme: str, value_bytes: int) -> int:
     """Bytes that come and go while the last projection is placed: its dense matrix, and what is made of it."""
     rows, columns = max(config.linear_shapes().values(), key=lambda shape: shape[0] * shape[1])
-    return rows * columns * value_bytes + (0 if scheme == "none" else linear_bytes(rows, columns, scheme, value_bytes))
+    size = rows * columns
+    if scheme == "none":
+        return size * value_bytes
+    # block maxima in fp32, and less their mean; or two copies in fp32 of what is quantised at once, and its numbers
+    working = 8 * -(-size // BLOCK) if scheme in ("nf4", "fp4") else 9 * min(size, QUANTIZED_PART)
+    return size * value_bytes + linear_bytes(rows, columns, scheme, value_bytes) + working
