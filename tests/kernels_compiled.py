@@ -21,7 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from stilnovo.model.kernels import operators
+from stilnovo.model.kernels import dequantization, gates, norms, rotation, softmax
 
 NAMES = {
     torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.int64: "i64", torch.uint8: "u8",
@@ -48,8 +48,6 @@ def calls(dtype: torch.dtype) -> Iterator[None]:
 
     def empty(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
-
-    from stilnovo.model.kernels import dequantization, gates, norms, rotation, softmax
 
     rows, width, inside = 256, 4096, 14_336
     x, weight, wide, single = empty(rows, width), empty(width), empty(rows, inside), empty(rows, dtype=torch.float32)
@@ -124,7 +122,7 @@ def resources(cubin: bytes) -> dict[str, int]:
 def main(capability: int) -> None:
     launches = Launches()
     JITFunction.run = lambda self, *args, **options: launches(self, *args, **options)
-    types = (torch.float16,) if capability < 80 else (torch.bfloat16, torch.float16)
+    types = (torch.float16, torch.float32) if capability < 80 else (torch.bfloat16, torch.float16)
     for dtype in types:
         for _ in calls(dtype):
             pass
@@ -134,5 +132,4 @@ def main(capability: int) -> None:
 
 
 if __name__ == "__main__":
-    assert operators
     main(int(sys.argv[1]))

@@ -5,7 +5,7 @@ The interpreter is chosen by an environment variable when a kernel is defined, h
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -18,14 +18,12 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kernels_child import CHECKS
+from kernels_child import WHOLE
 from stilnovo.engine import elementwise
 from stilnovo.errors import InputError
 from stilnovo.model import kernels
-from stilnovo.model.kernels import operators
+from stilnovo.model.kernels import operators, parity
 from stilnovo.model.quantize import AffineLinear, FourBitLinear
-
-CHILD = Path(__file__).with_name("kernels_child.py")
 
 
 def test_one_variable_decides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +61,7 @@ def test_shapes_without_storage_pass_through_the_operators(
     device: str, fake: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if device == "cuda" and not fake:
-        pytest.skip("needs a card: test_gpu.py")
+        pytest.skip("needs a card: test_on_card.py")
     monkeypatch.setenv(kernels.SWITCH, "1")
     with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext(), Seen() as seen:
         x = torch.empty(6, 64, device=device, dtype=torch.bfloat16)
@@ -89,17 +87,49 @@ def test_shapes_without_storage_pass_through_the_operators(
     }  # fmt: skip
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None,
-    reason="needs Triton (286 MB): make test-kernels, or pip install -e '.[kernels]'",
+needs_triton = pytest.mark.skipif(
+    not kernels.installed(), reason="needs Triton (286 MB): make test-kernels, or pip install -e '.[kernels]'"
 )
-@pytest.mark.parametrize("check", list(CHECKS))
-def test_kernel_equals_torch(check: str) -> None:
+
+
+def run(program: str, *arguments: str, **variables: str) -> str:
     done = subprocess.run(
-        [sys.executable, str(CHILD), check],
+        [sys.executable, "-W", "ignore", str(Path(__file__).with_name(program)), *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "TRITON_INTERPRET": "1", kernels.SWITCH: "1", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.startswith("compared "), done.stdout
+    return done.stdout
+
+
+@needs_triton
+@pytest.mark.parametrize("check", [*parity.COMPARISONS, *WHOLE])
+def test_kernel_equals_torch(check: str) -> None:
+    said = run("kernels_child.py", check, TRITON_INTERPRET="1", **{kernels.SWITCH: "1"})
+    assert said.startswith("compared "), said
+
+
+def test_every_operator_is_compared() -> None:
+    assert set(parity.COMPARISONS) == {str(name).split("::")[1] for name in operators._LIBRARY._op_defs}
+
+
+@needs_triton
+@pytest.mark.parametrize("capability", [75, 80, 86, 89, 90, 100, 120])
+def test_kernels_compile_for_every_generation_of_cards(capability: int, tmp_path: Path) -> None:
+    lines = run(
+        "kernels_compiled.py", str(capability), TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0"
+    ).splitlines()
+    made = [json.loads(line) for line in lines]
+    assert {one["kernel"] for one in made} == {
+        "_rms_norm", "_rms_norm_backward", "_swiglu", "_swiglu_backward", "_rotate", "_four_bit", "_affine", "_tile", "_whole",
+    }  # fmt: skip
+    for one in made:
+        assert one["target"].startswith(f"sm_{capability}"), one
+        assert one["local"] == one["stack"] == 0, one  # nothing is spilled
+        assert one["reg"] <= 128, one
+        assert max(one["shared"], one["shared_asked"]) <= 48 * 1024, one  # what every card gives without being asked
+        if one["kernel"] in ("_four_bit", "_affine"):
+            assert one["fma"] == 0, one  # product and sum are rounded apart, as bitsandbytes rounds them
+        else:
+            assert one["wide_loads"] > 0, one  # several values at once

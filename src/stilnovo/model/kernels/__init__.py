@@ -15,12 +15,16 @@ import os
 import torch
 
 from stilnovo.errors import InputError
+from stilnovo.model.kernels import remembered
 
 SWITCH = "STILNOVO_KERNELS"
 
 
 def wanted(device: torch.device) -> bool:
-    """Whether kernels are used for tensors on `device`: STILNOVO_KERNELS=1 and 0 decide.
+    """Whether kernels are used for tensors on `device`.
+
+    STILNOVO_KERNELS=1 and 0 decide. Where it is not set they are used on a card on which they were tried and agreed with torch;
+    the first process that asks tries them. Shapes without storage use them only where they are asked for.
 
     Raises:
         InputError: when the variable is set to anything else.
@@ -32,10 +36,14 @@ def wanted(device: torch.device) -> bool:
 def _decided(switch: str, device: torch.device) -> bool:
     if switch not in ("", "0", "1"):
         raise InputError(f"{SWITCH} is {switch!r}.", "1 switches the Triton kernels on, 0 off.")
-    return switch == "1" and possible(device)
+    if switch:
+        return switch == "1" and available(device)
+    if device.type != "cuda" or not torch.cuda.is_available() or not installed():
+        return False
+    return remembered.agreed(device)
 
 
-def possible(device: torch.device) -> bool:
+def available(device: torch.device) -> bool:
     """Whether kernels can be called for tensors on `device`, which need not be real."""
     if device.type == "cpu":
         return os.environ.get("TRITON_INTERPRET") == "1" and installed()
