@@ -152,7 +152,7 @@ def test_how_the_trials_process_may_end(program: str, expected: Parity, monkeypa
     monkeypatch.setattr(remembered, "PATIENCE", 5.0 if "sleep" in program else 60.0)
     monkeypatch.setattr(subprocess, "run", instead)
     assert remembered._outcome(torch.device("cuda", 3)) == expected
-    assert ran == [[sys.executable, "-m", "stilnovo.model.kernels.parity", "3"]]
+    assert ran == [[sys.executable, "-c", remembered.PROGRAM, "3"]]
 
 
 def test_the_trials_process_finds_the_package_and_fails_plainly_where_there_is_no_card() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-PATIENCE = 90.0  # seconds that the trials may take: the first compiles kernels
+PATIENCE = 360.0  # seconds that the trials may take: they compile kernels
 
 
 def try_card(device: str = "cuda", patience: float = PATIENCE, program: Sequence[str] = ()) -> dict[str, Any]:
@@ -78,11 +78,11 @@ def main(device: str, *done: str) -> None:
     from stilnovo.trials import parts
 
     where = torch.device(device)
-    print(json.dumps({"uses": parts.uses(where)}), flush=True)
     for name in parts.trials(where):
         if name not in done:
             print(json.dumps({"begin": name}), flush=True)
             print(json.dumps(asdict(parts.attempt(name, where))), flush=True)
+    print(json.dumps({"uses": parts.uses(where)}), flush=True)  # last: the kernels are used as their trial went
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch import Tensor
 from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles, find_model
 from stilnovo.io import gguf_file
-from stilnovo.model import card, kept_bases, lora
+from stilnovo.model import card, kept_bases, kernels, lora
 from stilnovo.model.base_file import BaseLayout
 from stilnovo.model.kept_bases import KeptBases
 from stilnovo.model.llama import Llama
@@ -282,6 +282,9 @@ def open_llama(spec: ModelSpec, *, dtype: torch.dtype | None = None, on_host: On
 def _placed(
     reader: WeightReader, spec: ModelSpec, place: torch.device, dtype: torch.dtype | None, on_host: OnHost | None = None
 ) -> Llama:
+    kernels.wanted(
+        place
+    )  # the first use of a card tries them, in a process that needs room there: before anything lies on it
     model = build(reader, spec.quantization, place, dtype or compute_dtype(place), spec.model, on_host)
     if spec.adapter is not None:
         lora.load(model, spec.adapter)

@@ -44,6 +44,7 @@ def trials(device: torch.device) -> dict[str, Callable[[torch.device], Figures]]
         "fp32 optimizer": step_trials.optimizer_steps("adamw"),
         "8-bit optimizer": step_trials.optimizer_steps("adamw8bit"),
         "repeated attention": step_trials.repeated,
+        "Triton kernels": step_trials.triton,
         "drawn tokens": writing_trials.drawn,
         "recorded step of writing": writing_trials.written,
     }

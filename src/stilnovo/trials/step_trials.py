@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stilnovo.engine.link import Link
 from stilnovo.engine.packed_attention import Kernel, PerDocument, kernel_for
 from stilnovo.engine.pinned import pinned_memory
-from stilnovo.model import card
+from stilnovo.model import card, kernels
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.plan.levers import OptimizerKind
 from stilnovo.recipe_sections import Scheme, TrainSection
@@ -181,3 +181,13 @@ def repeated(device: torch.device) -> Figures:
     if others:
         raise Wrong(f"{others} gradients of the same step differ")
     return {}
+
+
+def triton(device: torch.device) -> Figures:
+    """Each Triton kernel against its formula, in a process of its own; what comes of it decides whether they are used."""
+    if device.type != "cuda" or not kernels.installed():
+        raise NotHere("the kernels are for cards, and need Triton")
+    found = kernels.tried_again(device)
+    if not found.passed:
+        raise (Wrong if "is off by" in found.reason else RuntimeError)(found.reason)
+    return found.errors or {}

@@ -16,6 +16,7 @@ import torch
 
 from stilnovo.errors import InputError
 from stilnovo.model.kernels import remembered
+from stilnovo.model.kernels.remembered import Parity
 
 SWITCH = "STILNOVO_KERNELS"
 
@@ -41,6 +42,12 @@ def _decided(switch: str, device: torch.device) -> bool:
     if device.type != "cuda" or not torch.cuda.is_available() or not installed():
         return False
     return remembered.agreed(device)
+
+
+def tried_again(device: torch.device) -> Parity:
+    """Try the kernels on a card now, whatever was remembered of it; `wanted` goes by the new outcome."""
+    _decided.cache_clear()
+    return remembered.trial(device)
 
 
 def available(device: torch.device) -> bool:

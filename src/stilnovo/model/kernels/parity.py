@@ -1,7 +1,7 @@
 """Each kernel against its formula in double precision, on a card or in Triton's interpreter, in seconds.
 
-Used three ways: on the first use of a card and by `stilnovo doctor` (`python -m stilnovo.model.kernels.parity 0`, in a process of
-its own, because a broken kernel takes its process along), by the card's benchmark, and by the tests without a card.
+Used three ways: on the first use of a card and by `stilnovo doctor` (`remembered.py`, in a process of its own), by the card's
+benchmark, and by the tests without a card.
 
 Unusual: an error is relative to the value or to the root mean square of its tensor, whichever is larger, and the largest counts:
 one wrong column of thousands is not averaged away. Where the reference is no number, so must be what is found.
@@ -9,8 +9,6 @@ one wrong column of thousands is not averaged away. Where the reference is no nu
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -240,11 +238,6 @@ def _checked(name: str, device: torch.device) -> float:
     return largest
 
 
-def main(device: str) -> None:
-    """Check every operator; prints its errors as one JSON object."""
-    where = torch.device("cuda", int(device)) if device.isdigit() else torch.device(device)
-    print(json.dumps({name: check(where) for name, check in checks().items()}))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def errors(card: int) -> dict[str, float]:
+    """Check every operator on a card; raises as a check does."""
+    return {name: check(torch.device("cuda", card)) for name, check in checks().items()}

@@ -25,6 +25,11 @@ from stilnovo.errors import StilnovoError
 from stilnovo.runlog import cache_folder, write_atomic
 
 PATIENCE = 300.0  # seconds: each kernel is compiled for each type and width
+PROGRAM = """
+import json, sys
+from stilnovo.model.kernels import parity
+json.dump(parity.errors(int(sys.argv[1])), sys.stdout)
+"""
 log = logging.getLogger(__name__)
 
 
@@ -109,7 +114,7 @@ def _outcome(device: torch.device) -> Parity:
     index = torch.cuda.current_device() if device.index is None else device.index
     package = str(Path(__file__).parents[3])  # the child must find the package that we are
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])}
-    command = [sys.executable, "-m", "stilnovo.model.kernels.parity", str(index)]
+    command = [sys.executable, "-c", PROGRAM, str(index)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE, env=env)
     except subprocess.TimeoutExpired:
