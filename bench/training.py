@@ -55,7 +55,7 @@ def run_ours(job: dict[str, Any]) -> list[dict[str, float]]:
     from stilnovo.model import lora
     from stilnovo.model.load import open_model, step_dtype
     from stilnovo.plan.cards import CPU
-    from stilnovo.plan.choice import plan_for
+    from stilnovo.plan.choice import CPU_HEAD_TILE, plan_for
     from stilnovo.plan.levers import Levers, all_layers
     from stilnovo.plan.shape import LoraConfig
     from stilnovo.plan.sizes import Run
@@ -72,10 +72,14 @@ def run_ours(job: dict[str, Any]) -> list[dict[str, float]]:
         steps=job["steps"], batch_packs=job["batch"], accumulation=job["packs_a_step"] // job["batch"],
         learning_rate=RATE, schedule="constant", warmup_ratio=0, seed=42,
     )  # fmt: skip
-    levers = Levers(layers=all_layers("keep", model.config.layers), keep_dense=job["keep_dense"], optimizer="adamw")
+    dtype = step_dtype(model.device)
+    levers = Levers(
+        layers=all_layers("keep", model.config.layers), keep_dense=job["keep_dense"], optimizer="adamw",
+        head_tile=CPU_HEAD_TILE if dtype.itemsize == 2 else None,
+    )  # fmt: skip
     run = Run(
         config=model.config, lora=adapter, scheme="nf4", tokens=job["pack"] * job["batch"], flash=False,
-        value_bytes=step_dtype(model.device).itemsize, weight_bytes=model.dtype.itemsize,
+        value_bytes=dtype.itemsize, weight_bytes=model.dtype.itemsize,
     )  # fmt: skip
     plan = plan_for(run, levers, CPU)
     trainer = Trainer(model, corpus, section, RunFolder(Path(job["folder"]) / f"ours-{os.getpid()}"), plan=plan)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stilnovo.model.four_bit import bitsandbytes_functional
 from stilnovo.model.lora import FrozenLoraLinear, LoraLinear, LowRank
-from stilnovo.model.processor import CpuProducts, cpu_products, instruction_sets
+from stilnovo.model.processor import VARIABLE, CpuProducts, cpu_products, instruction_sets
 from stilnovo.model.products import (
     FusedFourBit,
     HalfWeights,
@@ -120,7 +120,10 @@ def test_outliers_take_a_second_number_a_weight() -> None:
 
 
 @pytest.mark.skipif("avx512_bf16" not in instruction_sets(), reason="needs avx512_bf16")
-def test_four_bits_are_multiplied_as_they_are_where_the_kernel_has_a_place_for_them() -> None:
+def test_four_bits_are_multiplied_as_they_are_where_the_kernel_has_a_place_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
     assert cpu_products() == "bf16"
     for rows, columns, fused in ((64, 128, True), (50, 128, False), (64, 100, False)):
         base = quantized_linear(matrix(rows, columns), "nf4")

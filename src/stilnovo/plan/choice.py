@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 HOST_RESERVE = 3 * GIB  # of host memory, for the system and this program
 TILE = 4096
 COPIES_SHARE = 0.67  # of a processor's free memory, with copies of the weights that only save time
+CPU_HEAD_TILE = 4096  # rows of the vocabulary whose logits stay in a processor's cache, in a step of 16 bits
 LOSS_CHUNK = 256  # tokens whose logits exist at once, unless the recipe says otherwise
 
 
@@ -129,8 +130,9 @@ def _cpu_settings(run: Run, wishes: Wishes) -> Iterator[Levers]:
     copies = run.scheme != "none" or run.own_bytes != run.value_bytes
     alike = [(recompute, copies)] if wishes.recompute else [(keep, copies), (keep, False)]
     optimizer, chunk = optimizer_kind(wishes.optimizer, on_card=False), min(wishes.loss_chunk or LOSS_CHUNK, run.tokens)
+    tile = CPU_HEAD_TILE if run.value_bytes == 2 else None  # in fp32 a sum's order is kept
     for layers, kept in [*alike, (recompute, False)]:
-        yield Levers(layers=layers, keep_dense=kept, optimizer=optimizer, loss_chunk=chunk)
+        yield Levers(layers=layers, keep_dense=kept, optimizer=optimizer, loss_chunk=chunk, head_tile=tile)
 
 
 def _on_cpu(run: Run, budget: Budget, wishes: Wishes) -> Plan | None:
