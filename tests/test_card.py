@@ -261,10 +261,10 @@ def test_the_plan_counts_the_sums_that_a_repeating_backward_keeps_apart() -> Non
     assert moment(132, 8) == moment(0, 8)
 
 
-#: Operators of which torch says that a card has no deterministic form (`torch.use_deterministic_algorithms`), as far as a step could use them.
+#: Operators that have no deterministic form on a card, as far as a step could use them (`torch.use_deterministic_algorithms`).
 NEVER_REPEATING = {
-    "cumsum", "cumprod", "histc", "bincount", "kthvalue", "median", "put_", "scatter_reduce", "resize_", "_embedding_bag", "nll_loss2d_forward",
-    "_ctc_loss", "grid_sampler_2d_backward", "index_reduce",
+    "cumsum", "cumprod", "histc", "bincount", "kthvalue", "median", "put_", "scatter_reduce", "resize_", "_embedding_bag",
+    "nll_loss2d_forward", "_ctc_loss", "grid_sampler_2d_backward", "index_reduce",
 }  # fmt: skip
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
 from conftest import TINY
 from stilnovo.data.packing import pack
@@ -144,6 +146,20 @@ def test_a_parameter_without_a_gradient_so_far_has_no_state() -> None:
     second = optimizer_of("adamw", ours)
     load_moments(second, stored_moments(first))
     assert list(second.state) == [ours[0]]
+
+
+def test_what_is_stored_lies_on_the_host_wherever_the_optimizer_is() -> None:
+    """A second model is opened while it waits: nothing of it may stay on the card."""
+    with FakeTensorMode():
+        parameter = nn.Parameter(torch.empty(64, 128, device="cuda"))
+        optimizer = torch.optim.AdamW([parameter])
+        table = torch.empty(256, device="cuda")
+        moments = {name: torch.empty(64, 128, device="cuda") for name in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = {"step": torch.empty((), device="cuda"), **moments, "qmap1": table, "qmap2": table}
+        found = tree_leaves(stored_moments(optimizer))
+    tensors = [value for value in found if isinstance(value, Tensor)]
+    assert len(tensors) == 5 and len({id(tensor) for tensor in tensors}) == 4
+    assert {tensor.device.type for tensor in tensors} == {"cpu"}
 
 
 def trainer(folder: Path, kind: OptimizerKind, place: str = "card") -> Trainer:

@@ -284,9 +284,28 @@ def test_what_an_error_holds_is_let_go_of_with_all_the_errors_behind_it() -> Non
             memory.free_unused(torch.device("cpu"))
     except RuntimeError as error:
         assert all(reference() is not None for reference in held)
-        memory.let_go(error)
+        memory.let_go(error, torch.device("cpu"))
         memory.free_unused(torch.device("cpu"))
         assert not any(reference() is not None for reference in held)
+
+
+def test_copies_on_their_way_end_before_their_memory_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[Any]] = []
+    alive_then: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: alive_then.append(held[0]() is not None))
+
+    def failing() -> None:
+        buffer = Llama(TINY)
+        held.append(weakref.ref(buffer))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    try:
+        failing()
+    except torch.OutOfMemoryError as error:
+        memory.let_go(error, torch.device("cuda"))
+    memory.free_unused(torch.device("cpu"))
+    assert alive_then == [True]
+    assert held[0]() is None
 
 
 def test_a_thread_that_waits_holds_nothing_of_the_request_that_failed(tmp_path: Path) -> None:

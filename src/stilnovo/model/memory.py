@@ -93,11 +93,14 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def let_go(error: BaseException) -> None:
+def let_go(error: BaseException, device: torch.device) -> None:
     """Clear the frames that an error's traceback holds, and those of the errors behind it, so that what they held is free.
 
-    To be called where the error is caught; frames that still run keep what they have.
+    To be called where the error is caught; frames that still run keep what they have. Copies to and from a card that the error
+    left on their way end before: they read and write what is freed here.
     """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     waiting, seen = [error], set[int]()
     while waiting:
         one = waiting.pop()

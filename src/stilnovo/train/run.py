@@ -237,7 +237,7 @@ class TrainingRun:
             if not is_out_of_memory(error):
                 raise
             plan = self._leaner(error)
-            memory.let_go(error)
+            memory.let_go(error, self.device)
         # Only here: inside the `except` the error's traceback holds the first model while the second is opened.
         state = self.trainer.state_to_go_on()
         self._close()
