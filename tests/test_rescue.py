@@ -6,6 +6,7 @@ import json
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from stilnovo.forgetting.guard import guard_callback
 from stilnovo.generate.generator import sample_answers
 from stilnovo.model import lora, memory
 from stilnovo.model.llama import Llama
+from stilnovo.plan.choice import Budget
 from stilnovo.plan.shape import LoraConfig, config_from_json
 from stilnovo.recipe import Recipe
 from stilnovo.runlog import RunFolder
@@ -243,7 +245,7 @@ def test_a_second_time_it_says_what_helps(
         return hidden(self, *arguments)
 
     monkeypatch.setattr(TrainingEngine, "hidden", hungry)
-    with pytest.raises(StilnovoError, match=r"(?s)ran out of memory.*STILNOVO_RAM=.*from step 2 with --resume"):
+    with pytest.raises(StilnovoError, match=r"(?s)ran out of memory.*STILNOVO_RAM=.*from step 3 with --resume"):
         opened(recipe_of({}), tmp_path / "run").train()
 
 
@@ -257,8 +259,42 @@ def test_memory_that_is_short_when_the_second_is_opened_says_so_too(
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(run_module, "open_llama", short)
-    with pytest.raises(StilnovoError, match=r"(?s)ran out of memory.*from step 2 with --resume"):
+    with pytest.raises(StilnovoError, match=r"(?s)ran out of memory.*from step 3 with --resume"):
         run.train()
+
+
+def test_the_leaner_plan_fits_what_is_free_by_then(
+    recipe_of: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: list[int]
+) -> None:
+    """Another program may have taken the memory: an eighth less than before would run out again."""
+    run = opened(recipe_of({}), tmp_path / "run")
+    running_out(monkeypatch, "hidden", at=4)
+    first = run.plan
+    assert first is not None
+    asked: list[int] = []
+
+    def free(_: torch.device) -> Budget:
+        asked.append(len(alive))
+        return replace(run.prepared.budget, card=first.peak * 2 // 3)
+
+    monkeypatch.setattr("stilnovo.train.planning.budget_of", free)
+    run.train()
+    assert run.plan is not None and run.plan.peak <= first.peak * 2 // 3
+    assert asked == [1]  # once the first model is closed, and before the second is opened
+
+
+def test_where_no_leaner_plan_is_left_nothing_is_lost(
+    recipe_of: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of({})
+    run = opened(recipe, tmp_path / "run")
+    with monkeypatch.context() as patched:
+        running_out(patched, "hidden", at=6)
+        patched.setattr("stilnovo.train.planning.budget_of", lambda _: Budget(10, 10, 0, 0))
+        with pytest.raises(StilnovoError, match=r"(?s)no leaner plan is left.*from step 5 with --resume"):
+            run.train()
+    result, _ = TrainingRun(recipe, tmp_path / "run", resume=True).train()
+    assert result.steps == STEPS
 
 
 def test_what_an_error_holds_is_let_go_of_with_all_the_errors_behind_it() -> None:

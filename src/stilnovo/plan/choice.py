@@ -164,7 +164,7 @@ def longest(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None, 
 
 def leaner(plan: Plan, budget: Budget, card: Card, wishes: Wishes | None = None) -> Plan | None:
     """The next plan after an out-of-memory error: one that needs at least an eighth less of the card."""
-    cut = replace(budget, card=min(budget.card, plan.peak + budget.context) * 7 // 8, load=budget.load or budget.card)
+    cut = replace(budget, card=min(budget.card, (plan.peak + budget.context) * 7 // 8), load=budget.load or budget.card)
     return best(plan.run, cut, card, wishes)
 
 

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -118,6 +118,8 @@ class Trainer:
         Where the optimizer was at work then, some parameters have moved and some not: the newest checkpoint has the state.
         """
         if not self._updating:
+            with suppress(StilnovoError):  # on a full disk it goes on all the same
+                self.save()  # should what follows fail too, nothing is lost
             return self.state()
         state, _ = checkpoint.newest(self.checkpoints)
         self.run.keep_metrics_until(state["step"])

@@ -1,7 +1,7 @@
 """Plan a training: a recipe and this machine's free memory become the engine's settings, before anything is loaded.
 
 The budget is what is free before the model is opened (`stilnovo.model.memory.budget_of`), asked once: what this run holds
-later is its own, and a leaner plan after an out-of-memory error is measured by the same budget.
+later is its own. Only a leaner plan after an out-of-memory error is measured by what is free then, when the model is closed.
 """
 
 from __future__ import annotations
@@ -184,5 +184,11 @@ def _what_would(run: Run, budget: choice.Budget, card: cards.Card, wishes: choic
 def leaner(
     plan: choice.Plan, settings: TrainSection, device: torch.device, budget: choice.Budget
 ) -> choice.Plan | None:
-    """Choose the next plan after an out-of-memory error, for the memory that was free before the model was opened."""
-    return choice.leaner(plan, budget, card_of(device), choice.wishes_of(settings))
+    """Choose the next plan after an out-of-memory error, once the model is closed.
+
+    Its memory is what was free before the model was opened, or what is free now where that is less: another program may have
+    taken some.
+    """
+    now = budget_of(device)
+    least = replace(budget, card=min(budget.card, now.card), host=min(budget.host, now.host))
+    return choice.leaner(plan, least, card_of(device), choice.wishes_of(settings))

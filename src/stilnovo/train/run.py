@@ -236,12 +236,14 @@ class TrainingRun:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            plan = self._leaner(error)
+            if self.plan is None:
+                raise self._ran_out(error) from error
             memory.let_go(error, self.device)
+            found = error.with_traceback(None)
         # Only here: inside the `except` the error's traceback holds the first model while the second is opened.
-        state = self.trainer.state_to_go_on()
+        step, state = self.trainer.step, self.trainer.state_to_go_on()
         self._close()
-        self.plan = plan
+        self.plan = self._leaner(self.plan, step, found)
         try:
             self._open()
             self.trainer.restore(state)
@@ -252,19 +254,18 @@ class TrainingRun:
                 raise
             raise self._ran_out(error) from error
 
-    def _leaner(self, error: BaseException) -> Plan:
-        """The next leaner plan after an out-of-memory error.
+    def _leaner(self, before: Plan, step: int, error: BaseException) -> Plan:
+        """The next leaner plan after an out-of-memory error, for the memory that is free now.
 
         Raises:
             StilnovoError: when none is left.
         """
-        before = self.plan
-        plan = before and planning.leaner(before, self.recipe.train, self.device, self.prepared.budget)
-        if before is None or plan is None:
-            raise self._ran_out(error) from error
+        plan = planning.leaner(before, self.recipe.train, self.device, self.prepared.budget)
+        if plan is None:
+            raise self._ran_out(error)
         log.warning(
             "Out of memory at step %d: going on with a leaner plan (%s instead of %s).",
-            self.trainer.step + 1, bytes_text(plan.peak), bytes_text(before.peak),
+            step + 1, bytes_text(plan.peak), bytes_text(before.peak),
         )  # fmt: skip
         return plan
 
