@@ -49,7 +49,15 @@ def machine(job: Row) -> Iterator[Row]:
             "cuda": torch.version.cuda, "kernels_available": kernels.possible(device),
         }  # fmt: skip
     yield facts
-    yield {"card": asdict(measured_card(device))}
+    yield {"card": asdict(measured_card(device)), "expandable_segments": segments(device)}
+
+
+def segments(device: torch.device) -> bool | None:
+    """Whether torch's allocator grows its segments (`stilnovo.model.card`); None where it does not say."""
+    try:
+        return bool(torch.cuda.memory._snapshot(device)["allocator_settings"]["expandable_segments"])
+    except Exception:  # a private function: whatever it raises, it does not say
+        return None
 
 
 def version(package: str) -> str | None:

@@ -98,6 +98,18 @@ def test_a_training_lowers_its_loss(optimizer: str, device: torch.device, tmp_pa
     assert result.last_loss < result.first_loss
 
 
+def test_a_deterministic_training_repeats_to_the_last_bit(
+    device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    losses = []
+    for turn in range(2):
+        folder = tmp_path / str(turn)
+        trainer(device, folder, deterministic=True).run_all()
+        losses.append([row["loss"] for row in RunFolder(folder).metrics()])
+    assert len(losses[0]) == 6 and losses[0] == losses[1]
+
+
 def test_an_overflow_in_fp16_ends_no_training(device: torch.device, tmp_path: Path) -> None:
     found = trainer(device, tmp_path, torch.float16, steps=100)
     assert found.scale is not None
