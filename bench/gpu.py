@@ -35,7 +35,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import gpu_table
 from gpu_runner import Journal, Part, Row, Runner, whole_rows
@@ -239,8 +239,9 @@ def opened(options: argparse.Namespace, started: float) -> Journal:
     try:
         journal = Journal(place, started)
     except OSError as error:
-        print(f"{place} cannot be written: {error.strerror}.\nName another file with --out.", file=sys.stderr)
-        sys.exit(2)
+        refuse(f"{place} cannot be written: {error.strerror}.\nName another file with --out.")
+    if options.resume and (other := of_another(journal.rows, options)):
+        refuse(f"{place} is of {other}.\nName another file with --out.")
     first = {
         "stage": "run", "part": "begin", "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "minutes": options.minutes, "device": options.device,
@@ -250,14 +251,35 @@ def opened(options: argparse.Namespace, started: float) -> Journal:
     return journal
 
 
+def refuse(text: str) -> NoReturn:
+    """Say what is wrong with the input, and end."""
+    print(text, file=sys.stderr)
+    sys.exit(2)
+
+
+def of_another(rows: Sequence[Row], options: argparse.Namespace) -> str:
+    """What another machine or shape a file's rows are of; empty where it can be gone on with."""
+    begun = next((row for row in rows if row.get("stage") == "run"), {})
+    if begun.get("device") != options.device:
+        return "a dry run without a card" if begun.get("device") == "cpu" else "a card" if begun else "something else"
+    gpu = found_machine(rows).get("hardware", {}).get("gpu")
+    here = card_name()
+    return f"another card: {gpu}" if gpu and here != "card" and slug(gpu) != here else ""
+
+
+def slug(name: str) -> str:
+    """A name as a file's name has it."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
 def card_name() -> str:
-    """The card as the driver names it, for the file's name."""
+    """The card as the driver names it, for the file's name; `card` where it does not answer."""
     try:
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        found = "card"
-    return re.sub(r"[^a-z0-9]+", "-", found.splitlines()[0].lower() if found.strip() else "card").strip("-")
+        found = ""
+    return slug(found.strip().partition("\n")[0]) or "card"
 
 
 def shown(row: Row) -> None:
@@ -325,6 +347,8 @@ def main() -> None:
                 print(f"{time.monotonic() - started:7.1f} s  {stage} …", file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             interrupted = True
+            for number in (signal.SIGINT, signal.SIGTERM):  # the end is written, whoever else asks
+                signal.signal(number, signal.SIG_IGN)
         finally:
             runner.stop()
     machine = found_machine(journal.rows)
@@ -332,8 +356,7 @@ def main() -> None:
         journal.close()
         if len(whole_rows(journal.path)) < 4 and not options.resume:
             os.unlink(journal.path)
-        print(f"This benchmark needs a CUDA card.\n{machine['note']}.\nWithout one: --tiny-cpu.", file=sys.stderr)
-        sys.exit(2)
+        refuse(f"This benchmark needs a CUDA card.\n{machine['note']}.\nWithout one: --tiny-cpu.")
     counts = gpu_table.counts(journal.rows)
     last = {
         "stage": "run", "part": "end", "interrupted": interrupted, "seconds": round(time.monotonic() - started, 1),

@@ -232,6 +232,16 @@ def test_bad_input_is_refused_at_once(arguments: Sequence[str], words: str) -> N
     assert words in done.stderr
 
 
+def test_a_file_of_another_machine_is_not_gone_on_with(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text(json.dumps({"stage": "run", "part": "begin", "device": "cuda"}) + "\n")
+    before = out.read_bytes()
+    done = command("--tiny-cpu", "--resume", "--out", str(out))
+    assert done.returncode == 2
+    assert "is of a card" in done.stderr
+    assert out.read_bytes() == before
+
+
 def test_without_a_card_it_says_so(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a card")
@@ -273,6 +283,14 @@ def test_it_needs_no_installation(tmp_path: Path) -> None:
     assert found["failures"] == found["left_out"] == [], found
     assert len(shown) <= 23 and max(map(len, shown)) < 80
     assert [json.loads(line) for line in out.read_text().splitlines()][-1] == found
+
+
+def test_what_waits_for_its_turn_holds_nothing_of_the_card() -> None:
+    """The next child imports while another measures: a CUDA context of its own would be missing there."""
+    code = "import sys, gpu_step, torch; print('bitsandbytes' in sys.modules, torch.cuda.is_initialized())"
+    settings = {**os.environ, "PYTHONPATH": os.pathsep.join([str(BENCH), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=settings)
+    assert done.stdout == "False False\n", done.stderr
 
 
 def test_an_interrupted_run_ends_with_its_table_and_a_valid_file(tmp_path: Path) -> None:
