@@ -51,6 +51,7 @@ STAGES = {
 SHARES = {"starts": 0.2, "parity": 0.25, "memory": 0.25, "speeds": 0.5, "long": 0.3, "decoding": 0.3, "peers": 1.0}
 LETTERS = dict(zip("abcdefg", STAGES, strict=True))
 UNSLOTH = ("unsloth", "unsloth, offload_layers", "unsloth, offload_layers and tiled MLP")
+KERNELS = "Triton kernels"  # the trial of all of them
 LAST = 4.0  # seconds kept for the table
 
 
@@ -107,7 +108,7 @@ class Stages:
         self.base: Row = {
             "device": options.device, "shape": options.shape, "host_memory": options.host_memory, "card": machine.get("card"),
         }  # fmt: skip
-        self.kernels = [False, True] if machine.get("kernels_available", True) else [False]
+        self.kernels = [False, True] if machine.get("kernels", True) else [False]
 
     def groups(self, stage: str) -> list[list[Part]]:
         """Its parts, in groups that share a process."""
@@ -119,13 +120,23 @@ class Stages:
         return Part(stage, name, call, {**self.base, **job}, seconds, limit)
 
     def starts(self) -> list[list[Part]]:
-        """Each trial."""
-        names = self.machine.get("trials", ["…"])
-        return [[self.part("starts", name, "gpu_starts:trial", 3, 60, trial=name) for name in names]]
+        """Each trial, and each kernel; last the kernels' own trial, whose outcome is remembered."""
+        names = self.machine.get("trials", ["each trial"])
+        first = [name for name in names if name != KERNELS]
+        last = [self.part("starts", name, "gpu_starts:trial", 3, 150, trial=name) for name in names if name == KERNELS]
+        kernels = [
+            self.part("starts", f"kernel {name}", "gpu_starts:kernel", 3, 90, kernel=name)
+            for name in self.machine.get("kernels", ["of each name"] if not self.machine else [])
+        ]
+        return [
+            [self.part("starts", name, "gpu_starts:trial", 3, 60, trial=name) for name in first],
+            kernels,
+            last,
+        ]
 
     def parity(self) -> list[list[Part]]:
         """Each lever, first without kernels."""
-        names = self.machine.get("levers", ["…"])
+        names = self.machine.get("levers", ["each lever"])
         return [
             [
                 self.part("parity", f"{name}{', kernels' * on}", "gpu_parity:parity", 3, 60, lever=name, kernels=on)
@@ -180,11 +191,11 @@ class Stages:
         return [
             [
                 self.part(
-                    "decoding", f"{way}, {streams} at once", "gpu_decoding:decoding", 10, 60, way=way, streams=streams,
+                    "decoding", f"{way}, {streams} at once", "gpu_decoding:decoding", 10, 60, way=way, streams=streams, kernels=self.kernels[-1],
                     tokens=lengths, rounds=3,
                 )
             ]
-            for way in self.machine.get("ways", ["…"])
+            for way in self.machine.get("ways", ["each way"])
             for streams in (1, 8)
         ]  # fmt: skip
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpu_runner import Row
-from gpu_step import SHAPES, build, device_of, step_type, synchronize
+from gpu_step import SHAPES, build, device_of, kernels_set, step_type, synchronize
 from stilnovo.generate.generator import Generator
 from stilnovo.generate.sampling import Sampling
 from stilnovo.model import lora
@@ -57,6 +57,12 @@ def decoding(job: Row) -> Iterator[Row]:
         assert all(answer.tokens == tokens for answer in found), "a text ended early"
         return time.perf_counter() - started
 
+    with kernels_set(job["kernels"]):
+        yield row_of(job, seconds)
+
+
+def row_of(job: Row, seconds: Callable[[int], float]) -> Row:
+    """A token's time from texts of two lengths."""
     short, long = job["tokens"]
     first = seconds(short)
     each: list[float] = []
@@ -64,7 +70,8 @@ def decoding(job: Row) -> Iterator[Row]:
     while not each or (len(each) < job["rounds"] and 2 * time.monotonic() - began < job["until"]):
         each.append((seconds(long) - seconds(short)) / (long - short))
     token = statistics.median(each)
-    yield {
+    streams = job["streams"]
+    return {
         "streams": streams, "way": job["way"], "first_seconds": first, "seconds_a_token": token,
         "tokens_per_second": streams / token, "n": len(each),
     }  # fmt: skip

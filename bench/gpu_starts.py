@@ -17,6 +17,7 @@ from gpu_runner import Row
 from gpu_step import GIB, device_of, synchronize
 from stilnovo.engine.link import Link
 from stilnovo.model import kernels
+from stilnovo.model.kernels import parity
 from stilnovo.model.memory import free_memory
 from stilnovo.plan.cards import CARDS, Card
 from stilnovo.runlog import environment
@@ -37,7 +38,8 @@ def machine(job: Row) -> Iterator[Row]:
     from gpu_parity import levers_to_try
 
     facts: Row = {
-        **environment(), "trials": list(trials(device)), "levers": list(levers_to_try(1)), "ways": WAYS, "host_free_bytes": free_memory(),
+        **environment(), "trials": list(trials(device)), "levers": list(levers_to_try(1)), "ways": WAYS,
+        "kernels": list(parity.COMPARISONS) if kernels.available(device) else [], "host_free_bytes": free_memory(),
     }  # fmt: skip
     facts["versions"] |= {
         name: version(name) for name in ("triton", "pydantic", "transformers", "peft", "trl", "unsloth")
@@ -46,7 +48,7 @@ def machine(job: Row) -> Iterator[Row]:
         properties = torch.cuda.get_device_properties(device)
         facts |= {
             "capability": list(torch.cuda.get_device_capability(device)), "multiprocessors": properties.multi_processor_count,
-            "cuda": torch.version.cuda, "kernels_available": kernels.possible(device),
+            "cuda": torch.version.cuda,
         }  # fmt: skip
     yield facts
     yield {"card": asdict(measured_card(device)), "expandable_segments": segments(device)}
@@ -94,6 +96,14 @@ def median_seconds(action: Callable[[], object], times: int) -> float:
         synchronize()
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[2:])
+
+
+def kernel(job: Row) -> Iterator[Row]:
+    """One Triton kernel: its largest error against its formula."""
+    try:
+        yield {"largest_error": parity.checks()[job["kernel"]](device_of(job))}
+    except ValueError as error:
+        yield {"outcome": "differs", "note": str(error)}
 
 
 def trial(job: Row) -> Iterator[Row]:
