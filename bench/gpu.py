@@ -191,7 +191,8 @@ class Stages:
         return [
             [
                 self.part(
-                    "decoding", f"{way}, {streams} at once", "gpu_decoding:decoding", 10, 60, way=way, streams=streams, kernels=self.kernels[-1],
+                    "decoding", f"{way}, {streams} at once", "gpu_decoding:decoding", 10, 60, way=way, streams=streams,
+                    kernels=self.kernels[-1],
                     tokens=lengths, rounds=3,
                 )
             ]

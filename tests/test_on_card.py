@@ -18,6 +18,7 @@ from stilnovo.data.batches import Batch
 from stilnovo.data.packing import pack
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.model import lora
+from stilnovo.model.kernels import parity as parity_of_kernels
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.load import open_llama
 from stilnovo.model.quantize import quantized_linear
@@ -70,6 +71,15 @@ def test_every_lever_computes_the_same(kernels: bool, device: torch.device, pari
     for name in names if device.type == "cuda" else ("plain", "together"):  # the rest of them: test_engine.py
         (row,) = parity.parity({"device": device.type, "lever": name, "kernels": kernels})
         assert row["outcome"] == "ok", row
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", parity_of_kernels.COMPARISONS)
+def test_each_kernel_computes_its_formula(name: str) -> None:
+    """On a processor Triton's interpreter runs the same comparisons: test_kernels.py."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA card")
+    parity_of_kernels.checks()[name](torch.device("cuda"))
 
 
 def small(device: torch.device, scheme: Any = "nf4", dtype: torch.dtype | None = None) -> Llama:
