@@ -160,16 +160,19 @@ class Stages:
         ]  # fmt: skip
 
     def speeds(self) -> list[list[Part]]:
-        """Capped before uncapped, each length by itself."""
+        """Capped before uncapped, each length by itself; then the plan that recomputes every layer, as others do, uncapped."""
+        ends = sorted({min(self.options.tokens), max(self.options.tokens)})
+        wanted = [(tokens, cap, False) for tokens in self.options.tokens for cap in (CAP, None)]
+        job = {"steps": self.options.steps, "rounds": self.options.rounds}
         return [
             [
                 self.part(
-                    "speeds", f"{tokens:,} tokens, {'7.5 GiB' if cap else 'no cap'}", "gpu_step:speeds", 15, 120, tokens=tokens,
-                    cap=cap, kernels=self.kernels, steps=self.options.steps, rounds=self.options.rounds,
+                    "speeds", f"{tokens:,} tokens, {'7.5 GiB' if cap else 'no cap'}{', all recomputed' * recompute}",
+                    "gpu_step:speeds", 15, 120, tokens=tokens, cap=cap, recompute=recompute,
+                    kernels=self.kernels[-1:] if recompute else self.kernels, **job,
                 )
             ]
-            for tokens in self.options.tokens
-            for cap in (CAP, None)
+            for tokens, cap, recompute in [*wanted, *((tokens, None, True) for tokens in ends)]
         ]  # fmt: skip
 
     def long(self) -> list[list[Part]]:

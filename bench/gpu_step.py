@@ -30,7 +30,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.model.memory import free_memory
 from stilnovo.model.quantize import FourBitLinear
 from stilnovo.plan.cards import CARDS, Card, bytes_of
-from stilnovo.plan.choice import HOST_RESERVE, Budget, Plan, best
+from stilnovo.plan.choice import HOST_RESERVE, Budget, Plan, Wishes, best
 from stilnovo.plan.ledger import Run
 from stilnovo.plan.levers import Levers
 from stilnovo.plan.shape import LLAMA_3_8B, LlamaConfig, LoraConfig
@@ -139,7 +139,8 @@ def plan_for(job: Row, measured: Card, value_bytes: int) -> Plan:
         config=SHAPES[job["shape"]], lora=ADAPTER, tokens=job["tokens"], value_bytes=value_bytes,
         flash=job["device"] == "cuda",
     )  # fmt: skip
-    plan = best(run, budget(job, measured), CARDS["rtx-4060"] if job.get("small_card") else measured)
+    wishes = Wishes(recompute=bool(job.get("recompute")))
+    plan = best(run, budget(job, measured), CARDS["rtx-4060"] if job.get("small_card") else measured, wishes)
     if plan is None:
         raise RuntimeError(f"no plan fits for {job['tokens']:,} tokens in {budget(job, measured)}")
     return plan
@@ -234,7 +235,7 @@ def memory(job: Row) -> Iterator[Row]:
 
 def speeds(job: Row) -> Iterator[Row]:
     """Tokens a second with kernels off and on in turn (A B A B), one trainer for both."""
-    facts = {"tokens": job["tokens"], "cap_bytes": job["cap"]}
+    facts = {"tokens": job["tokens"], "cap_bytes": job["cap"], "recompute": bool(job.get("recompute"))}
     with tempfile.TemporaryDirectory() as folder:
         steps = Steps(job, Path(folder))
         yield {**facts, **steps.planned()}

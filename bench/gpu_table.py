@@ -74,15 +74,18 @@ def speeds(rows: Sequence[Row], stage: str, *names: str) -> dict[tuple[Any, ...]
 
 def figures(rows: Sequence[Row]) -> Row:
     """The figures of every stage; what was not measured is not in them."""
-    steps = speeds(rows, "speeds", "tokens", "cap_bytes", "kernels")
+    steps = speeds(rows, "speeds", "tokens", "cap_bytes", "recompute", "kernels")
     both: list[Row] = []
     for tokens, cap in dict.fromkeys(key[:2] for key in steps):
-        off, on = (steps.get((tokens, cap, kernels)) for kernels in (False, True))
+        off, on = (steps.get((tokens, cap, False, kernels)) for kernels in (False, True))
+        again = steps.get((tokens, cap, True, True)) or steps.get((tokens, cap, True, False))
         row: Row = {"tokens": tokens, "cap_bytes": cap}
         if off:
             row |= {"tokens_per_second_kernels_off": off[0], "n": off[1]}
         if on:
             row |= {"tokens_per_second_kernels_on": on[0], "n": on[1]}
+        if again:
+            row["all_recomputed_tokens_per_second"] = again[0]
         if off and on:
             row["ratio"] = on[0] / off[0]
         both.append(row)
@@ -142,6 +145,8 @@ def _speed_lines(found: Row) -> list[str]:
             if (peer["tokens"], peer["cap_bytes"]) == (row["tokens"], row["cap_bytes"])
         ]
         both = f"kernels off {_rate(off)}, on {_rate(on)}{ratio} tok/s"
+        if "all_recomputed_tokens_per_second" in row:
+            peers.insert(0, f"recomputing {_rate(row['all_recomputed_tokens_per_second'])}")
         lines.append("; ".join([f"speeds   {row['tokens']:>6,} tokens, {_cap(row)}: {both}", *peers]))
     return lines
 

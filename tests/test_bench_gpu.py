@@ -336,7 +336,8 @@ def made_rows(bench: Any) -> list[dict[str, Any]]:
     ]
     rows += [{"stage": "parity", "part": "parity 0", "outcome": "ok", "gradient": 0.02, "loss": 0.0}]
     rows += [
-        {"stage": "speeds", "part": f"{tokens} {limit}", "tokens": tokens, "cap_bytes": limit, "kernels": on, "outcome": "ok",
+        {"stage": "speeds", "part": f"{tokens} {limit}", "tokens": tokens, "cap_bytes": limit, "kernels": on,
+         "outcome": "ok", "recompute": False,
          "tokens_per_second": 17192.3 + on}
         for tokens in (2048, 4096, 8192) for limit in (cap, None) for on in (False, True)
     ]  # fmt: skip
@@ -368,7 +369,15 @@ def test_the_table_fits_a_screen(bench: Any) -> None:
 def test_what_was_measured_is_summed_up_by_its_last_attempt(bench: Any) -> None:
     import gpu_table
 
-    common = {"stage": "speeds", "part": "p", "tokens": 2048, "cap_bytes": None, "kernels": True, "outcome": "ok"}
+    common = {
+        "stage": "speeds",
+        "part": "p",
+        "tokens": 2048,
+        "cap_bytes": None,
+        "kernels": True,
+        "recompute": False,
+        "outcome": "ok",
+    }
     rows = [
         {**common, "tokens_per_second": 1.0}, {**common, "ended": True, "outcome": "killed", "note": "hung"},
         {**common, "attempt": 2, "tokens_per_second": 3.0}, {**common, "attempt": 2, "tokens_per_second": 5.0},
@@ -437,6 +446,7 @@ def test_every_stage_runs_on_a_tiny_shape(tmp_path: Path) -> None:
     figures = record["figures"]
     assert [row["cap_bytes"] is None for row in figures["speeds"]] == [False, True]
     assert all(row["tokens_per_second_kernels_off"] > 10 and row["ratio"] > 0 for row in figures["speeds"])
+    assert figures["speeds"][1]["all_recomputed_tokens_per_second"] > 10
     assert {row["peer"] for row in figures["peers"]} == {"trl"}
     assert figures["long"][0]["tokens"] == 256
     assert figures["memory"][0]["predicted_bytes"] > 0
