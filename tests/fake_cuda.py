@@ -2,7 +2,7 @@
 
 Fake tensors have shapes, types and devices but no values. An operation on tensors of two devices, or on types that do not go
 together, fails as it would on a card; what a card allocates can be followed (`LiveBytes`). Streams and events are doubles.
-A number that is read from a fake tensor is 1, a truth is true.
+A number that is read from a fake tensor is 1, a truth is true, and so is every one of a mask.
 """
 
 from __future__ import annotations
@@ -129,7 +129,10 @@ class FakeCard:
         patch.setattr(fake_tensor, "init_gpu_context", lambda *_: None)
         patch.setattr(Tensor, "backward", _backward)
         patch.setattr(torch, "tensor", _tensor)
-        patch.setitem(fake_impls.op_implementations_dict, torch.ops.aten._local_scalar_dense.default, _number)
+        aten = torch.ops.aten
+        values = {aten._local_scalar_dense.default: _number, aten.nonzero.default: _places, aten.equal.default: _alike}
+        for operator, made in values.items():
+            patch.setitem(fake_impls.op_implementations_dict, operator, made)
 
 
 class _Shapes(FakeTensorMode):
@@ -209,6 +212,15 @@ def _run(node: Any, parts: dict[int, Tensor]) -> list[Tensor | None]:
     results = node(*gradients)
     results = results if isinstance(results, tuple) else (results,)
     return [result for result, edge in zip(results, node.next_functions, strict=False) if edge[0] is not None]
+
+
+def _places(mode: FakeTensorMode, _function: Any, tensor: Tensor) -> Tensor:
+    with mode:
+        return torch.zeros(tensor.numel(), tensor.dim(), dtype=torch.int64, device=tensor.device)
+
+
+def _alike(_mode: FakeTensorMode, _function: Any, one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape
 
 
 def _number(_mode: Any, _function: Any, tensor: Tensor) -> Any:
