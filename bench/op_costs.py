@@ -100,7 +100,7 @@ class OpCosts(TorchDispatchMode):
 
 
 def _moved(function: Any, args: Any, kwargs: Any, read: list[Tensor], made: list[Tensor]) -> int:
-    """Bytes read and written: an argument that is written over counts twice, unless it is only written (`out`, a copy's target)."""
+    """Bytes read and written: what is written over counts twice, unless it is only written (`out`, a copy's target)."""
     name = str(function)
     if name.startswith(_LOOKUPS):
         return 2 * sum(map(_bytes, made))
@@ -110,12 +110,12 @@ def _moved(function: Any, args: Any, kwargs: Any, read: list[Tensor], made: list
         if isinstance(value, Tensor) and argument.alias_info is not None and argument.alias_info.is_write:
             (only_written if argument.name == "out" or "copy_" in name or "fill_" in name else written).append(value)
     places = {id(tensor) for tensor in (*written, *only_written)}
-    inputs = sum(_bytes(tensor) for tensor in read if id(tensor) not in places)
+    written += [tensor for tensor in only_written if sum(tensor is other for other in read) > 1]  # in place after all
+    only_written = [tensor for tensor in only_written if all(tensor is not other for other in written)]
+    inputs = {id(tensor): _bytes(tensor) for tensor in read if id(tensor) not in places}  # given twice, read once
     fresh = sum(_bytes(tensor) for tensor in made if id(tensor) not in places)
-    total = inputs + fresh + 2 * sum(map(_bytes, written)) + sum(map(_bytes, only_written))
-    if (
-        "_flash_attention_backward" in name
-    ):  # dq is accumulated in fp32 and converted, dk and dv of the queries are summed
+    total = sum(inputs.values()) + fresh + 2 * sum(map(_bytes, written)) + sum(map(_bytes, only_written))
+    if "_flash_attention_backward" in name:  # dq is added up in fp32 and converted, dk and dv of the queries are summed
         queries, keys = args[1], args[2]
         total += queries.numel() * 12 + (8 * queries.numel() if keys.shape[1] != queries.shape[1] else 0)
     return total

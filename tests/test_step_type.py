@@ -21,7 +21,7 @@ from stilnovo.model import lora, processor
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.load import compute_dtype, step_dtype
 from stilnovo.model.quantize import quantized_linear
-from stilnovo.plan.choice import Wishes
+from stilnovo.plan.candidates import Wishes
 from stilnovo.plan.choice import best as best_plan
 from stilnovo.plan.ledger import ledger
 from stilnovo.plan.levers import Levers, all_layers

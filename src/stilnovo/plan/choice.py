@@ -1,34 +1,43 @@
 """Choose a plan: the fastest engine settings that fit a memory budget, and the longest context that fits at all.
 
-The search is plain: for each way of making the fixed part smaller (embedding, head, optimizer, streamed layers) and each
-way of making a token's part smaller (tiles, groups of heads, where inputs wait) the ledger is summed; what is left over
-buys back recomputation, layer by layer, on the card and over the link. The fastest forecast wins; among equals the one
-with more room.
+The search is exhaustive over the settings of `candidates.py`, which are the same for every budget: more memory, or a faster part,
+never gives a slower forecast. For each place of what lasts, each choice of what layers save and each size of the parts, the most layers
+are kept that fit. Places are tried in the order of what they could reach at best, and the search ends where that is slower than
+what was found.
 """
 
 from __future__ import annotations
 
 import bisect
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from stilnovo.plan.candidates import (
+    LOSS_CHUNK,
+    Sums,
+    Wishes,
+    choices,
+    loss_parts,
+    parts,
+    places,
+    sized,
+    spread,
+    steps_of,
+)
 from stilnovo.plan.cards import CPU, GIB, Card
 from stilnovo.plan.ledger import CONTEXT_BYTES, FRAGMENTATION, Ledger, ledger, load_bytes
-from stilnovo.plan.levers import HeadKind, LayerChoice, Levers, OptimizerChoice, all_layers, optimizer_kind
-from stilnovo.plan.sizes import Run
-from stilnovo.plan.speed import Speed, speed
+from stilnovo.plan.levers import HeadKind, LayerChoice, Levers, Place, all_layers, optimizer_kind
+from stilnovo.plan.sizes import Run, saved_values
+from stilnovo.plan.speed import Clock, Speed, speed
 
 if TYPE_CHECKING:
     from stilnovo.recipe_sections import TrainSection
 
 HOST_RESERVE = 3 * GIB  # of host memory, for the system and this program
-TILE = 4096
 COPIES_SHARE = 0.67  # of a processor's free memory, with copies of the weights that only save time
 CPU_HEAD_TILE = 4096  # rows of the vocabulary whose logits stay in a processor's cache, in a step of 16 bits
-LOSS_CHUNK = 256  # tokens whose logits exist at once, unless the recipe says otherwise
 
 
 @dataclass(frozen=True)
@@ -77,17 +86,6 @@ class Plan:
         return load_bytes(self.run, self.levers)
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """Settings that the user has fixed; `recompute`: every layer is recomputed in backward (gradient checkpointing)."""
-
-    optimizer: OptimizerChoice = "adamw8bit"
-    head: HeadKind | None = None
-    document: int | None = None
-    loss_chunk: int | None = None
-    recompute: bool = False
-
-
 def wishes_of(settings: TrainSection, head: HeadKind | None = None, document: int | None = None) -> Wishes:
     """Settings that a recipe fixes."""
     return Wishes(settings.optimizer, head, document, settings.loss_chunk, settings.gradient_checkpointing)
@@ -109,19 +107,113 @@ def best(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None) -> 
     wishes = wishes or Wishes()
     if card is CPU:
         return _on_cpu(run, budget, wishes)
-    plans = (plan_for(run, levers, card, wishes.document) for levers in _settings(run, wishes))
-    fitting = [plan for plan in plans if fits(plan, budget)] or [
-        plan for levers in _leanest(run, wishes, card) if fits(plan := plan_for(run, levers, card), budget)
-    ]
-    # What is left over may make a slower setting the faster one: of each number of streamed layers, the fastest and the
-    # smallest are tried.
-    tried = []
-    for streamed in {plan.levers.streamed_layers for plan in fitting}:
-        alike = [plan for plan in fitting if plan.levers.streamed_layers == streamed]
-        tried += [min(alike, key=_merit), min(alike, key=lambda plan: (plan.peak, _merit(plan)))]
-    if not wishes.recompute:
-        tried = [_bought_back(plan, budget, card, wishes) for plan in tried]
-    return min(tried, key=_merit, default=None)
+    found = _Search(run, budget, card, wishes).found()
+    return None if found is None else plan_for(run, found, card, wishes.document)
+
+
+class _Search:
+    """A search for the fastest setting within a budget."""
+
+    def __init__(self, run: Run, budget: Budget, card: Card, wishes: Wishes) -> None:
+        self.run, self.budget, self.wishes = run, budget, wishes
+        self.sums, self.clock = Sums(run), Clock(run, card, wishes.document)
+        self.layers = run.config.layers
+        self.parts, self.losses = parts(run), loss_parts(run, wishes)
+        self._best: tuple[tuple[float, int, int], Levers] | None = None
+
+    def found(self) -> Levers | None:
+        """The fastest setting; among equals that with the least host memory, then the smallest on the card."""
+        for start in sorted(self._starts(), key=lambda start: start.seconds):
+            if self._best is not None and start.seconds > self._best[0][0]:
+                break
+            self._try(start)
+        return None if self._best is None else self._best[1]
+
+    def _seconds(self, levers: Levers) -> float:
+        return sum(self.clock.seconds(levers))
+
+    def _starts(self) -> Iterator[_Start]:
+        """Every place and choice, with the most layers that could be kept if nothing came and went."""
+        room = self.budget.allocator if self.budget.load is None else self.budget.load - self.budget.context
+        counts = [0] if self.wishes.recompute else steps_of(self.layers)
+        for place in places(self.run, self.wishes):
+            if self.sums.load(place) > room:
+                continue
+            for (kind, inputs, prefetch), sent in itertools.product(choices(self.wishes), counts):
+                base = replace(place, inputs=inputs, prefetch=prefetch)
+                if (inputs == "card" and prefetch and not sent) or (kept := self._most(base, kind, sent)) is None:
+                    continue
+                levers = sized(self._layered(base, kept, sent, kind), self.parts[0], self.losses[0])
+                yield _Start(self._seconds(levers), kept, sent, kind, levers)
+
+    def _layered(self, levers: Levers, kept: int, sent: int, kind: LayerChoice) -> Levers:
+        return replace(levers, layers=spread(self.layers, kept, sent, kind))
+
+    def _most(self, base: Levers, kind: LayerChoice, sent: int) -> int | None:
+        """The most layers that can be kept by what lasts alone; None where not even none can."""
+        fixed = self.sums.lasting(replace(base, head_tile=self.losses[-1][1]))
+
+        def too_many(kept: int) -> bool:
+            return fixed[0] + self.sums.waiting(self._layered(base, kept, sent, kind))[0] > self.budget.allocator
+
+        most = 0 if self.wishes.recompute else self.layers - sent
+        kept = bisect.bisect(range(most + 1), False, key=too_many) - 1
+        if kept < 0 or fixed[1] + self.sums.waiting(self._layered(base, kept, sent, kind))[1] > self.budget.host_room:
+            return None  # with fewer layers kept, more waits on the host
+        return kept
+
+    def _try(self, start: _Start) -> None:
+        """Offer the fastest setting of a start that fits: with each size of the parts, the most layers kept."""
+        sizes = sorted(
+            ((self._seconds(sized(start.levers, part, self.losses[0])), part) for part in self.parts),
+            key=lambda pair: pair[0],
+        )
+        for bound, part in sizes:
+            if self._best is not None and bound > self._best[0][0]:
+                return
+            kept = start.kept
+            while kept >= 0:
+                levers = self._layered(start.levers, kept, start.sent, start.kind)
+                lacking, fastest = self._try_losses(levers, part)
+                if fastest:
+                    break
+                kept -= max(1, lacking)
+
+    def _try_losses(self, levers: Levers, part: tuple[int | None, int, int]) -> tuple[int, bool]:
+        """Offer a setting with the fastest loss that fits: layers that must be kept less, and whether none need be."""
+        excess: list[int] = []
+        for loss in self.losses:
+            tried = sized(levers, part, loss)
+            seconds = self._seconds(tried)
+            if self._best is not None and seconds > self._best[0][0]:
+                return (
+                    0,
+                    not excess,
+                )  # whatever follows is slower, unless fewer layers are kept and the loss is in larger parts
+            lacking = self._peak(tried) - self.budget.allocator
+            if lacking <= 0:
+                host = self.sums.host(tried)
+                merit = (seconds, host, self._peak(tried))
+                if host <= self.budget.host_room and (self._best is None or merit < self._best[0]):
+                    self._best = merit, tried
+                return 0, not excess or host > self.budget.host_room
+            excess.append(lacking)
+        each = self.run.tokens * self.run.value_bytes * saved_values(self.run.config, "keep")
+        return min(excess) // each, False
+
+    def _peak(self, levers: Levers) -> int:
+        moment = self.sums.moment(levers)
+        return self.sums.lasting(levers)[0] + self.sums.waiting(levers)[0] + moment + round(FRAGMENTATION * moment)
+
+
+class _Start(NamedTuple):
+    """Where a search begins: seconds at best, layers kept then, layers sent, what the others save, and the setting."""
+
+    seconds: float
+    kept: int
+    sent: int
+    kind: LayerChoice
+    levers: Levers
 
 
 def _cpu_settings(run: Run, wishes: Wishes) -> Iterator[Levers]:
@@ -145,17 +237,17 @@ def _on_cpu(run: Run, budget: Budget, wishes: Wishes) -> Plan | None:
     return None
 
 
-def _merit(plan: Plan) -> tuple[float, int, int]:
-    """Sort key: fastest first; within half a percent, the one with the least host memory, then the smallest on the card."""
-    return (round(math.log(plan.speed.seconds) * 200), plan.ledger.host, plan.peak)
-
-
 def longest(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None, step: int = 64) -> int:
-    """The most tokens in one pass for which a plan fits, a multiple of `step` unless there are fewer; 0 where none does."""
+    """The most tokens in one pass for which a plan fits, a multiple of `step` unless there are fewer; 0 where none does.
+
+    In documents as long as those of `run`; where that has one, in one.
+    """
     wishes = wishes or Wishes()
 
     def impossible(tokens: int) -> bool:
-        longer = replace(run, tokens=tokens)
+        longer = replace(
+            run, tokens=tokens, documents=-(-tokens * run.documents // run.tokens) if run.documents > 1 else 1
+        )
         return not any(fits(plan_for(longer, levers, card), budget) for levers in _leanest(longer, wishes, card))
 
     reach = step * bisect.bisect(range(step, 2**24, step), False, key=impossible)
@@ -174,90 +266,13 @@ def leanest(run: Run, card: Card, wishes: Wishes | None = None) -> Plan:
     return min(plans, key=lambda plan: plan.peak)
 
 
-def _heads(run: Run, wishes: Wishes) -> tuple[HeadKind, ...]:
-    if wishes.head is not None:
-        return (wishes.head,)
-    return ("dense",) if run.config.tie_embeddings else ("dense", "streamed")
-
-
-def _groups(run: Run) -> list[int]:
-    kv = run.config.kv_heads
-    return [count for count in (1, 2, 4, 8) if count <= kv and kv % count == 0]
-
-
-def _streams(run: Run) -> list[int]:
-    layers = run.config.layers
-    return sorted({0, layers // 4, layers // 2, 3 * layers // 4, layers})
-
-
-def _setting(
-    run: Run, wishes: Wishes, choice: LayerChoice, streamed: int, head: HeadKind, embedding: str, place: str,
-    inputs: str, tile: int | None, groups: int, prefetch: bool,
-) -> Levers:  # fmt: skip
-    tiled_head = head != "dense" or run.config.vocab_size * run.config.hidden_size > 2**28
-    return Levers(
-        layers=all_layers(choice, run.config.layers), inputs=inputs, streamed_layers=streamed, embedding=embedding,  # type: ignore[arg-type]
-        head=head, head_tile=8192 if tiled_head else None, tile=tile, attention_groups=groups, prefetch=prefetch,
-        loss_chunk=wishes.loss_chunk or (min(2048, run.tokens) if tiled_head else LOSS_CHUNK), optimizer_place=place,  # type: ignore[arg-type]
-        optimizer=optimizer_kind(wishes.optimizer, on_card=place == "card"),
-    )  # fmt: skip
-
-
-def _settings(run: Run, wishes: Wishes) -> Iterator[Levers]:
-    embeddings = ("card",) if run.config.tie_embeddings else ("card", "host")
-    streams = _streams(run)
-    tiles = (None,) if run.tokens <= TILE else (TILE, 2048)
-    choices: tuple[LayerChoice, ...] = ("recompute",) if wishes.recompute else ("recompute", "attention")
-    # Only these make sense together: inputs on the card want no prefetch, small parts only where the stream is long.
-    waits = (("card", False), ("host", True), ("host", False))
-    groups = _groups(run) if run.tokens > TILE else [1]
-    for head, embedding, place, streamed in itertools.product(
-        _heads(run, wishes), embeddings, ("card", "host"), streams
-    ):
-        if (head == "streamed" or place == "host" or streamed) and embedding == "card" and len(embeddings) > 1:
-            continue  # the embedding is the cheapest thing to move: it goes first
-        for choice, (inputs, prefetch), tile, count in itertools.product(choices, waits, tiles, groups):
-            yield _setting(run, wishes, choice, streamed, head, embedding, place, inputs, tile, count, prefetch)
-
-
 def _leanest(run: Run, wishes: Wishes, card: Card) -> Iterator[Levers]:
     if card is CPU:
         yield from (levers for levers in _cpu_settings(run, wishes) if not levers.keep_dense)
         return
     # Streaming, and whatever else waits on the host, costs host memory, which may be the scarcer.
-    embeddings = ("card",) if run.config.tie_embeddings else ("host", "card")
-    for streamed, place, embedding, inputs, head in itertools.product(
-        reversed(_streams(run)), ("host", "card"), embeddings, ("host", "card"), reversed(_heads(run, wishes))
-    ):
-        yield _setting(
-            run, wishes, "recompute", streamed, head, embedding, place, inputs, 2048, _groups(run)[-1], prefetch=False
-        )
-
-
-def _bought_back(plan: Plan, budget: Budget, card: Card, wishes: Wishes) -> Plan:
-    """Undo recomputation as far as spare memory and the link allow: keep activations of some layers, offload others'."""
-    layers = plan.run.config.layers
-    fastest = plan
-    for sent in sorted({0, layers // 4, layers // 2, 3 * layers // 4, layers}):
-        low, high = 0, layers - sent  # the most that can be kept beside them
-        base = plan.levers.layers[0]
-        while True:
-            middle = (low + high + 1) // 2
-            levers = replace(plan.levers, layers=_spread(layers, middle, sent, base))
-            tried = plan_for(plan.run, levers, card, wishes.document)
-            if fits(tried, budget):
-                fastest = min(fastest, tried, key=_merit)
-                low = middle
-            else:
-                high = middle - 1
-            if low >= high:
-                break
-    return fastest
-
-
-def _spread(layers: int, kept: int, sent: int, base: LayerChoice) -> tuple[LayerChoice, ...]:
-    """Assign `kept` layers to the top (backward frees them first), spread `sent` ones evenly among the rest."""
-    rest = layers - kept
-    sent = min(sent, rest)
-    chosen = {round((i + 0.5) * rest / sent - 0.5) for i in range(sent)} if sent else set()
-    return tuple("keep" if i >= rest else "offload" if i in chosen else base for i in range(layers))
+    waits: tuple[Place, ...] = ("host", "card")
+    part, loss = parts(run)[-1], loss_parts(run, wishes)[-1]
+    for place, where in itertools.product(reversed(list(places(run, wishes))), waits):
+        if not place.keep_dense:
+            yield replace(sized(place, part, loss), inputs=where, prefetch=False)

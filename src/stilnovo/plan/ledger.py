@@ -10,6 +10,7 @@ D head size, V vocabulary, r rank, n groups of heads. All sizes in bytes.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from stilnovo.plan.levers import ALIGN, Levers, Place, size_class
@@ -20,8 +21,8 @@ from stilnovo.plan.sizes import (
     layer_bytes,
     linear_bytes,
     load_extra,
-    on_host,
-    saved_bytes,
+    saved_values,
+    waits_on_host,
 )
 from stilnovo.plan.temporaries import moments_of
 
@@ -69,9 +70,28 @@ def ledger(run: Run, levers: Levers) -> Ledger:
     """Compute every item of the step, the peak's moment last."""
     moments = moments_of(run, levers)
     moment = max(moments, key=moments.__getitem__)
-    items = [*_weights(run, levers), *_adapter(run, levers), *_waiting(run, levers)]
+    items = [*lasting_items(run, levers), *_waiting(run, levers)]
     items.append(MemoryItem("peak inside the step", "card", moments[moment], moment))
     return Ledger(tuple(item for item in items if item.size), moments, moment)
+
+
+def lasting_items(run: Run, levers: Levers) -> list[MemoryItem]:
+    """What lives through the step, whatever layers save."""
+    tables = 2 * run.tokens * (run.config.head_dim // 2) * run.value_bytes
+    tokens = MemoryItem("tokens, targets, rotary tables", "card", 16 * run.tokens + tables)
+    return [*_weights(run, levers), *_adapter(run, levers), tokens]
+
+
+def waiting_bytes(run: Run, levers: Levers) -> tuple[int, int]:
+    """Bytes on the card and on the host of what layers save for backward."""
+    c, card, host = run.config, 0, 0
+    for choice, count in Counter(levers.layers[run.lora.first_layer :]).items():
+        size = run.tokens * saved_values(c, choice) * run.value_bytes
+        kernel = 0 if choice == "recompute" else 4 * run.tokens * c.heads
+        sent = waits_on_host(choice, levers.inputs)
+        host += count * size_class(size) if sent else 0
+        card += count * (kernel + (0 if sent else size))
+    return card, host
 
 
 def _weights(run: Run, levers: Levers) -> list[MemoryItem]:
@@ -139,18 +159,12 @@ def _adapter(run: Run, levers: Levers) -> list[MemoryItem]:
 
 
 def _waiting(run: Run, levers: Levers) -> list[MemoryItem]:
-    c = run.config
-    sizes = [(saved_bytes(run, levers, index), on_host(levers, index)) for index in range(c.layers)]
-    host = sum(size_class(size) for size, sent in sizes if sent)
-    card = sum(size for size, sent in sizes if not sent)
-    kernels = 4 * run.tokens * c.heads * sum(choice != "recompute" for choice in levers.layers[run.lora.first_layer :])
-    counts = {name: levers.layers.count(name) for name in ("keep", "offload", "attention", "recompute")}
-    note = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    tables = 2 * run.tokens * (c.head_dim // 2) * run.value_bytes
+    card, host = waiting_bytes(run, levers)
+    counts = Counter(levers.layers)
+    note = ", ".join(f"{counts[name]} {name}" for name in ("keep", "offload", "attention", "recompute") if counts[name])
     return [
-        MemoryItem("saved for backward", "card", card + kernels, note),
+        MemoryItem("saved for backward", "card", card, note),
         MemoryItem("saved for backward", "host", host, note),
-        MemoryItem("tokens, targets, rotary tables", "card", 16 * run.tokens + tables),
     ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stilnovo.plan.levers import BLOCK, DENSE_PART, NESTED_BLOCK, QUANTIZED_PART, Levers
+from stilnovo.plan.levers import BLOCK, DENSE_PART, NESTED_BLOCK, QUANTIZED_PART, LayerChoice, Levers, Place
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig
 
 MAPPED_AROUND = 2**16  # bytes that the kernel maps of a file around what is read
@@ -88,26 +88,32 @@ def layer_bytes(config: LlamaConfig, scheme: str, value_bytes: int) -> int:
     return sum(linear_bytes(*shape, scheme, value_bytes) for shape in config.linear_shapes().values())
 
 
+def saved_values(config: LlamaConfig, choice: LayerChoice) -> int:
+    """Values per token that a layer of this choice saves for backward."""
+    heads, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    if choice == "recompute":
+        return config.hidden_size
+    if choice == "attention":
+        return config.hidden_size + heads
+    # input, q, k, v, attention's output, the residual after it, gate and up
+    return 2 * config.hidden_size + 2 * heads + 2 * kv + 2 * config.intermediate_size
+
+
 def saved_bytes(run: Run, levers: Levers, index: int) -> int:
     """Bytes that layer `index` saves for backward, wherever they are stored."""
-    c, w = run.config, run.value_bytes
     if index < run.lora.first_layer:  # no gradient is wanted there
         return 0
-    heads, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
-    values = {
-        "recompute": c.hidden_size,
-        "attention": c.hidden_size + heads,
-        # input, q, k, v, attention's output, the residual after it, gate and up
-        "keep": 2 * c.hidden_size + 2 * heads + 2 * kv + 2 * c.intermediate_size,
-    }
-    values["offload"] = values["keep"]
-    return run.tokens * values[levers.layers[index]] * w
+    return run.tokens * saved_values(run.config, levers.layers[index]) * run.value_bytes
+
+
+def waits_on_host(choice: LayerChoice, inputs: Place) -> bool:
+    """Whether what a layer of this choice saves waits in host memory, where `inputs` wait there."""
+    return choice == "offload" or (choice != "keep" and inputs == "host")
 
 
 def on_host(levers: Levers, index: int) -> bool:
     """Whether a layer's saved activations are offloaded to host memory."""
-    choice = levers.layers[index]
-    return choice == "offload" or (choice != "keep" and levers.inputs == "host")
+    return waits_on_host(levers.layers[index], levers.inputs)
 
 
 def dense_bytes(scheme: str, rows: int, columns: int, value_bytes: int) -> int:

@@ -9,6 +9,8 @@ Shape letters as in `ledger.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from stilnovo.plan.levers import BLOCK, DENSE_PART, FUSED_BYTES, Levers, sub_tile
 from stilnovo.plan.sizes import Run, dense_bytes, on_host, saved_bytes
 
@@ -17,28 +19,51 @@ PADDED_ROWS = 128  # beside each document's own, in the workspace of flash atten
 
 
 def moments_of(run: Run, levers: Levers) -> dict[str, int]:
-    """Bytes of all temporary tensors at each moment that may be the peak.
+    """Bytes of all temporary tensors at each moment that may be the peak."""
+    known: dict[tuple[str, str, int], dict[str, int]] = {}  # layers whose neighbour below is alike cost alike
+
+    def of(index: int) -> dict[str, int]:
+        kind = kind_of(run, levers, index)
+        if kind not in known:
+            known[kind] = layer_moments(run, levers, index)
+        return known[kind]
+
+    return peak_moments(run, levers, loss_moment(run, levers), of)
+
+
+def peak_moments(run: Run, levers: Levers, loss: int, of: Callable[[int], dict[str, int]]) -> dict[str, int]:
+    """The largest of each moment, given those of the loss and `of` each layer.
 
     What layers save is counted once, whole, as lasting; at a layer's turn those above it have saved nothing yet, or no
     longer, which is taken off.
     """
-    largest = {"loss": _loss(run, levers)}
-    above = 0
-    known: dict[tuple[str, str], dict[str, int]] = {}  # layers whose neighbour below is alike cost alike
+    largest, above = {"loss": loss}, 0
     for index in reversed(range(run.config.layers)):
-        kind = (levers.layers[index], levers.layers[index - 1] if index else "")
-        if kind not in known:
-            known[kind] = {
-                "forward, MLP": _forward(run, levers, index),
-                "backward, MLP": _backward_mlp(run, levers, index),
-                "backward, attention": _backward_attention(run, levers, index),
-            }
-        for name, size in known[kind].items():
-            if index < run.lora.first_layer and name.startswith("backward"):
-                continue
+        for name, size in of(index).items():
             largest[name] = max(largest.get(name, 0), size - above)
         above += 0 if on_host(levers, index) else saved_bytes(run, levers, index)
     return largest
+
+
+def kind_of(run: Run, levers: Levers, index: int) -> tuple[str, str, int]:
+    """What a layer's moments depend on beside the levers that all share: its choice, that below it, whether either learns."""
+    first = run.lora.first_layer
+    return (
+        levers.layers[index],
+        levers.layers[index - 1] if index else "",
+        max(-1, min(index - first, 1 if index else 0)),
+    )
+
+
+def layer_moments(run: Run, levers: Levers, index: int) -> dict[str, int]:
+    """Bytes of temporary tensors at each moment of one layer's turn; no backward where nothing learns."""
+    ahead = {"forward, MLP": _forward(run, levers, index)}
+    if index < run.lora.first_layer:
+        return ahead
+    return ahead | {
+        "backward, MLP": _backward_mlp(run, levers, index),
+        "backward, attention": _backward_attention(run, levers, index),
+    }
 
 
 def _dense(run: Run, levers: Levers, rows: int, columns: int) -> int:
@@ -49,7 +74,8 @@ def _dense(run: Run, levers: Levers, rows: int, columns: int) -> int:
     return dense_bytes(run.scheme, rows, columns, run.value_bytes)
 
 
-def _loss(run: Run, levers: Levers) -> int:
+def loss_moment(run: Run, levers: Levers) -> int:
+    """Bytes of temporary tensors while losses are computed."""
     c, w = run.config, run.value_bytes
     rows = min(levers.loss_chunk, run.tokens)
     tile = min(levers.head_tile or c.vocab_size, c.vocab_size)

@@ -27,7 +27,8 @@ from stilnovo.errors import InputError, StilnovoError, card_fault
 from stilnovo.model import card, lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.memory import PeakMemory
-from stilnovo.plan.choice import LOSS_CHUNK, Plan
+from stilnovo.plan.candidates import LOSS_CHUNK
+from stilnovo.plan.choice import Plan
 from stilnovo.plan.levers import Levers, all_layers, optimizer_kind
 from stilnovo.progress import Progress, bytes_text, rate_text, seconds_text
 from stilnovo.recipe_sections import TrainSection

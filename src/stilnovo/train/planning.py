@@ -22,6 +22,7 @@ from stilnovo.model.load import compute_dtype, step_dtype
 from stilnovo.model.memory import budget_of
 from stilnovo.plan import cards, choice
 from stilnovo.plan.adapter import frozen_ranks
+from stilnovo.plan.candidates import Wishes
 from stilnovo.plan.levers import OptimizerKind
 from stilnovo.plan.model_shape import config_of, tables_of
 from stilnovo.plan.shape import adapter_of, lora_parameters, moment_bytes
@@ -159,7 +160,7 @@ def for_corpus(
     return same if choice.fits(same, budget) else choose_plan(run, settings, device, budget)
 
 
-def _what_would(run: Run, budget: choice.Budget, card: cards.Card, wishes: choice.Wishes) -> str:
+def _what_would(run: Run, budget: choice.Budget, card: cards.Card, wishes: Wishes) -> str:
     """What makes a training fit that does not, by the rule that refuses it: fewer tokens, a leaner scheme, more memory."""
     ways = []
     if tokens := choice.longest(run, budget, card, wishes):
