@@ -293,7 +293,7 @@ def test_the_command_refuses(arguments: tuple[str, ...], message: str) -> None:
 
 def test_what_does_not_fit_says_what_would() -> None:
     _, out = invoke("--tokens", "200000")
-    assert "At most 9" in out or "At most 8" in out
+    assert "At most 10" in out or "At most 9" in out
     assert "GiB on the host" in out
 
 

@@ -117,17 +117,18 @@ def plan(
     )
     if (name := _command(command)) != "train":
         return emit(plan_command(planned, name) if name else _compare(), as_json)
-    wishes = wishes_of(chosen.train, head, document)  # type: ignore[arg-type]
+    objective = objective_of(chosen)
+    asked, filled = objective.cost(learnt), objective.document_tokens(length) or length
+    documents = document or min(filled, reads or filled)
+    wishes = wishes_of(chosen.train, head, documents)  # type: ignore[arg-type]
     run = _run(planned, chosen, length, _frozen(adapter, adapter_rank, chosen, config))
+    run = replace(run, capability=speeds.capability, documents=-(-length // (document or length)))
     reach = longest(run, budget, speeds, wishes)
     setting = best(run, budget, speeds, wishes)
     memory = f"{vram} of GPU and {ram} of host memory" if on_card else f"{ram} of memory, on a processor"
     if setting is None:
         raise _too_large(run, budget, memory, reach, speeds)
     # The levers are those that the training will choose; what its objective computes beside is forecast with them.
-    objective = objective_of(chosen)
-    asked, filled = objective.cost(learnt), objective.document_tokens(length) or length
-    documents = document or min(filled, reads or filled)
     setting = replace(setting, speed=speed(run, setting.levers, speeds, documents, asked))
     print(
         f"{shape or model}, {run.scheme}, r = {run.lora.r}: one pass of {length:,} tokens in {memory} "
@@ -183,6 +184,7 @@ def _run(planned: Planned, recipe: Recipe, tokens: int, frozen: tuple[tuple[int,
         scheme=planned.scheme or recipe.model.quantization, tokens=tokens, value_bytes=2 if in_bf16 else use.value_bytes,
         weight_bytes=use.value_bytes,
         table_bytes=use.table_bytes, mapped=use.mapped, flash=planned.on_card, frozen=frozen,
+        accumulation=recipe.train.accumulation,
     )  # fmt: skip
 
 

@@ -138,11 +138,11 @@ class Sums:
             )
         return self._lasting[key]
 
-    def waiting(self, levers: Levers) -> tuple[int, int]:
+    def waiting(self, layers: tuple[LayerChoice, ...], inputs: Place) -> tuple[int, int]:
         """Bytes on the card and on the host of what layers save."""
-        key = (levers.layers, levers.inputs)
+        key = (layers, inputs)
         if key not in self._waiting:
-            self._waiting[key] = waiting_bytes(self.run, levers)
+            self._waiting[key] = waiting_bytes(self.run, layers, inputs)
         return self._waiting[key]
 
     def load(self, levers: Levers) -> int:
@@ -151,7 +151,7 @@ class Sums:
 
     def host(self, levers: Levers) -> int:
         """Bytes of host memory."""
-        return self.lasting(levers)[1] + self.waiting(levers)[1]
+        return self.lasting(levers)[1] + self.waiting(levers.layers, levers.inputs)[1]
 
     def moment(self, levers: Levers) -> int:
         """Bytes of what comes and goes, at the peak."""
@@ -172,4 +172,4 @@ class Sums:
 
     def card(self, levers: Levers) -> int:
         """Most bytes of the card's allocator, blocks that it cannot use left out."""
-        return self.lasting(levers)[0] + self.waiting(levers)[0] + self.moment(levers)
+        return self.lasting(levers)[0] + self.waiting(levers.layers, levers.inputs)[0] + self.moment(levers)

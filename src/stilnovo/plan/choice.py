@@ -102,6 +102,20 @@ def fits(plan: Plan, budget: Budget) -> bool:
     return plan.load <= room and plan.peak <= budget.allocator and plan.ledger.host <= budget.host_room
 
 
+def _setting_fits(sums: Sums, levers: Levers, budget: Budget) -> bool:
+    """As `fits`, of a setting without its plan."""
+    room = budget.allocator if budget.load is None else budget.load - budget.context
+    peak = with_fragmentation(
+        sums.lasting(levers)[0] + sums.waiting(levers.layers, levers.inputs)[0], sums.moment(levers)
+    )
+    return sums.load(levers) <= room and peak <= budget.allocator and sums.host(levers) <= budget.host_room
+
+
+def with_fragmentation(lasting: int, moment: int) -> int:
+    """Bytes of the allocator at the peak: what lasts, what comes and goes, and the blocks beside it that cannot be used."""
+    return lasting + moment + round(FRAGMENTATION * moment)
+
+
 def best(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None) -> Plan | None:
     """The fastest plan that fits, None where none does."""
     wishes = wishes or Wishes()
@@ -136,29 +150,35 @@ class _Search:
         """Every place and choice, with the most layers that could be kept if nothing came and went."""
         room = self.budget.allocator if self.budget.load is None else self.budget.load - self.budget.context
         counts = [0] if self.wishes.recompute else steps_of(self.layers)
-        for place in places(self.run, self.wishes):
+        leanest = self.losses[-1]  # no place takes less
+        for place in (sized(each, self.parts[-1], leanest) for each in places(self.run, self.wishes)):
             if self.sums.load(place) > room:
                 continue
             for (kind, inputs, prefetch), sent in itertools.product(choices(self.wishes), counts):
-                base = replace(place, inputs=inputs, prefetch=prefetch)
-                if (inputs == "card" and prefetch and not sent) or (kept := self._most(base, kind, sent)) is None:
+                if (inputs == "card" and prefetch and not sent) or (
+                    kept := self._most(place, inputs, kind, sent)
+                ) is None:
                     continue
+                base = replace(place, inputs=inputs, prefetch=prefetch)
                 levers = sized(self._layered(base, kept, sent, kind), self.parts[0], self.losses[0])
                 yield _Start(self._seconds(levers), kept, sent, kind, levers)
 
     def _layered(self, levers: Levers, kept: int, sent: int, kind: LayerChoice) -> Levers:
         return replace(levers, layers=spread(self.layers, kept, sent, kind))
 
-    def _most(self, base: Levers, kind: LayerChoice, sent: int) -> int | None:
+    def _most(self, base: Levers, inputs: Place, kind: LayerChoice, sent: int) -> int | None:
         """The most layers that can be kept by what lasts alone; None where not even none can."""
-        fixed = self.sums.lasting(replace(base, head_tile=self.losses[-1][1]))
+        fixed = self.sums.lasting(base)
+
+        def waiting(kept: int) -> tuple[int, int]:
+            return self.sums.waiting(spread(self.layers, kept, sent, kind), inputs)
 
         def too_many(kept: int) -> bool:
-            return fixed[0] + self.sums.waiting(self._layered(base, kept, sent, kind))[0] > self.budget.allocator
+            return fixed[0] + waiting(kept)[0] > self.budget.allocator
 
         most = 0 if self.wishes.recompute else self.layers - sent
         kept = bisect.bisect(range(most + 1), False, key=too_many) - 1
-        if kept < 0 or fixed[1] + self.sums.waiting(self._layered(base, kept, sent, kind))[1] > self.budget.host_room:
+        if kept < 0 or fixed[1] + waiting(kept)[1] > self.budget.host_room:
             return None  # with fewer layers kept, more waits on the host
         return kept
 
@@ -202,8 +222,8 @@ class _Search:
         return min(excess) // each, False
 
     def _peak(self, levers: Levers) -> int:
-        moment = self.sums.moment(levers)
-        return self.sums.lasting(levers)[0] + self.sums.waiting(levers)[0] + moment + round(FRAGMENTATION * moment)
+        lasting = self.sums.lasting(levers)[0] + self.sums.waiting(levers.layers, levers.inputs)[0]
+        return with_fragmentation(lasting, self.sums.moment(levers))
 
 
 class _Start(NamedTuple):
@@ -248,7 +268,8 @@ def longest(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None, 
         longer = replace(
             run, tokens=tokens, documents=-(-tokens * run.documents // run.tokens) if run.documents > 1 else 1
         )
-        return not any(fits(plan_for(longer, levers, card), budget) for levers in _leanest(longer, wishes, card))
+        sums = Sums(longer)
+        return not any(_setting_fits(sums, levers, budget) for levers in _leanest(longer, wishes, card))
 
     reach = step * bisect.bisect(range(step, 2**24, step), False, key=impossible)
     return reach or bisect.bisect(range(1, step), False, key=impossible)

@@ -11,9 +11,10 @@ D head size, V vocabulary, r rank, n groups of heads. All sizes in bytes.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from stilnovo.plan.levers import ALIGN, Levers, Place, size_class
+from stilnovo.plan.levers import ALIGN, LayerChoice, Levers, Place, size_class
 from stilnovo.plan.shape import lora_parameters, moment_bytes
 from stilnovo.plan.sizes import (
     Run,
@@ -82,13 +83,13 @@ def lasting_items(run: Run, levers: Levers) -> list[MemoryItem]:
     return [*_weights(run, levers), *_adapter(run, levers), tokens]
 
 
-def waiting_bytes(run: Run, levers: Levers) -> tuple[int, int]:
+def waiting_bytes(run: Run, layers: Sequence[LayerChoice], inputs: Place) -> tuple[int, int]:
     """Bytes on the card and on the host of what layers save for backward."""
     c, card, host = run.config, 0, 0
-    for choice, count in Counter(levers.layers[run.lora.first_layer :]).items():
+    for choice, count in Counter(layers[run.lora.first_layer :]).items():
         size = run.tokens * saved_values(c, choice) * run.value_bytes
         kernel = 0 if choice == "recompute" else 4 * run.tokens * c.heads
-        sent = waits_on_host(choice, levers.inputs)
+        sent = waits_on_host(choice, inputs)
         host += count * size_class(size) if sent else 0
         card += count * (kernel + (0 if sent else size))
     return card, host
@@ -159,7 +160,7 @@ def _adapter(run: Run, levers: Levers) -> list[MemoryItem]:
 
 
 def _waiting(run: Run, levers: Levers) -> list[MemoryItem]:
-    card, host = waiting_bytes(run, levers)
+    card, host = waiting_bytes(run, levers.layers, levers.inputs)
     counts = Counter(levers.layers)
     note = ", ".join(f"{counts[name]} {name}" for name in ("keep", "offload", "attention", "recompute") if counts[name])
     return [

@@ -106,7 +106,7 @@ def _frozen_flops(run: Run) -> float:
 
 
 @dataclass(frozen=True)
-class Passes:
+class ElementwiseCost:
     """Times that element-wise steps read or write a value of their input, and their launches.
 
     Counted from the operations of `stilnovo.engine.elementwise` and `stilnovo.engine.loss`; an fp32 value counts twice.
@@ -124,12 +124,12 @@ class Passes:
     launches: tuple[int, int, int, int, int, int]
 
 
-UNFUSED = Passes(18, 46, 5, 17, 6, 36.0, 28.0, 0.65, (8, 15, 2, 6, 5, 4))
-FUSED = Passes(2, 4, 3, 6, 2, 6.0, 28.0, 0.52, (1, 1, 1, 1, 1, 1))
+UNFUSED = ElementwiseCost(18, 46, 5, 17, 6, 36.0, 28.0, 0.65, (8, 15, 2, 6, 5, 4))
+FUSED = ElementwiseCost(2, 4, 3, 6, 2, 6.0, 28.0, 0.52, (1, 1, 1, 1, 1, 1))
 
 
 @dataclass(frozen=True)
-class Work:
+class CardWork:
     """Work of a phase: FLOPs of products and of attention, bytes of the card's memory, launches."""
 
     flops: float = 0.0
@@ -137,13 +137,13 @@ class Work:
     moved: float = 0.0
     launches: float = 0.0
 
-    def __add__(self, other: Work) -> Work:
-        return Work(
+    def __add__(self, other: CardWork) -> CardWork:
+        return CardWork(
             self.flops + other.flops, self.attention + other.attention, self.moved + other.moved, self.launches + other.launches
         )  # fmt: skip
 
-    def __mul__(self, count: float) -> Work:
-        return Work(self.flops * count, self.attention * count, self.moved * count, self.launches * count)
+    def __mul__(self, count: float) -> CardWork:
+        return CardWork(self.flops * count, self.attention * count, self.moved * count, self.launches * count)
 
     def seconds(self, card: Card) -> float:
         """Seconds on a card: its own, or the host's that launches."""
@@ -151,7 +151,9 @@ class Work:
         return max(own, self.launches * LAUNCH if card.capability else 0.0)
 
 
-def layer_work(run: Run, levers: Levers, choice: LayerChoice, document: int, passes: Passes) -> tuple[Work, Work]:
+def layer_work(
+    run: Run, levers: Levers, choice: LayerChoice, document: int, passes: ElementwiseCost
+) -> tuple[CardWork, CardWork]:
     """Work of one layer in one pass, forward and backward."""
     c, w, tokens = run.config, run.value_bytes, run.tokens
     h, f, q, kv = c.hidden_size, c.intermediate_size, c.heads * c.head_dim, c.kv_heads * c.head_dim
@@ -159,23 +161,23 @@ def layer_work(run: Run, levers: Levers, choice: LayerChoice, document: int, pas
     tiles = -(-tokens // (levers.tile or tokens))
     groups = levers.attention_groups
     dense = _dense_work(run, levers, passes)
-    dense, again_dense = dense * tiles, Work()
+    dense, again_dense = dense * tiles, CardWork()
     inputs, outputs = 3 * h + q + f, joint + 2 * h + 2 * f  # of all products
     norm, rotate = passes.norm * h, passes.rotate * turned
     steps = _launches(run, levers, passes, tiles)
     ahead_values = 2 * norm + 2 * h + passes.gate * f + rotate + inputs + 2 * outputs
     back_values = 2 * norm + 2 * passes.norm_backward * h + 5 * h + passes.gate_backward * f + rotate + 2 * joint
     back_values += 2 * inputs + 2 * outputs + 2 * inputs
-    ahead = Work(moved=tokens * w * ahead_values, launches=steps[0] + 16 * tiles)
-    back = Work(moved=tokens * w * back_values, launches=steps[1] + 70 * tiles)
+    ahead = CardWork(moved=tokens * w * ahead_values, launches=steps[0] + 16 * tiles)
+    back = CardWork(moved=tokens * w * back_values, launches=steps[1] + 70 * tiles)
     if choice in ("recompute", "attention"):
         extra = (
             h + norm + rotate + 2 * h + q + 2 * (joint + h + 2 * f)
         )  # the residual, the norm, q and k; products with their adapters
-        back = back + Work(moved=tokens * w * extra, launches=steps[2] + 12 * tiles)
+        back = back + CardWork(moved=tokens * w * extra, launches=steps[2] + 12 * tiles)
         again_dense = dense * ((c.layer_matrix() - h * f) / c.layer_matrix())
     if choice == "recompute" and groups > 1:
-        back = back + Work(moved=tokens * w * (norm + rotate + h + 2 * joint), launches=20 * groups * tiles)
+        back = back + CardWork(moved=tokens * w * (norm + rotate + h + 2 * joint), launches=20 * groups * tiles)
     flops_ahead, flops_back = layer_flops(run, choice, groups, document)
     attention = tokens * 2.0 * c.heads * c.head_dim * document
     held = 2.5 * attention + (attention if choice == "recompute" else 0)
@@ -193,19 +195,19 @@ def _thin_flops(run: Run, choice: LayerChoice) -> tuple[float, float]:
     return 2 * low + frozen, 5 * low + frozen * (2 if choice in ("recompute", "attention") else 1)
 
 
-def _dense_work(run: Run, levers: Levers, passes: Passes) -> Work:
+def _dense_work(run: Run, levers: Levers, passes: ElementwiseCost) -> CardWork:
     """Making all matrices of a layer dense once: quantised bytes read, 16 bits written; q, k and v are copied side by side."""
     c = run.config
     if run.scheme == "none" or levers.keep_dense:
-        return Work()
+        return CardWork()
     shapes = c.linear_shapes()
     kept = {"nf4": passes.dense, "fp4": passes.dense, "int8": 1.05, "int4": 0.55}[run.scheme]
     joint = sum(rows * columns for name, (rows, columns) in shapes.items() if name in ("q_proj", "k_proj", "v_proj"))
     moved = c.layer_matrix() * (kept + run.value_bytes) + 2 * run.value_bytes * joint
-    return Work(moved=moved, launches=7 * passes.launches[5] + 3)
+    return CardWork(moved=moved, launches=7 * passes.launches[5] + 3)
 
 
-def _launches(run: Run, levers: Levers, passes: Passes, tiles: int) -> tuple[float, float, float]:
+def _launches(run: Run, levers: Levers, passes: ElementwiseCost, tiles: int) -> tuple[float, float, float]:
     """Launches of a layer's element-wise steps: forward, backward, and what is computed again."""
     c, fused = run.config, passes is FUSED
     t = min(levers.tile or run.tokens, run.tokens)
@@ -220,7 +222,7 @@ def _launches(run: Run, levers: Levers, passes: Passes, tiles: int) -> tuple[flo
     return ahead, back, norm * wide + rotate * wide + 2 * tiles
 
 
-def loss_work(run: Run, levers: Levers, asked: ObjectiveCost, passes: Passes) -> Work:
+def loss_work(run: Run, levers: Levers, asked: ObjectiveCost, passes: ElementwiseCost) -> CardWork:
     """Work of the losses: two products with the head for each, and what is done to the logits."""
     c, tokens = run.config, run.tokens
     tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
@@ -232,7 +234,14 @@ def loss_work(run: Run, levers: Levers, asked: ObjectiveCost, passes: Passes) ->
     if levers.head in ("int8", "nf4"):
         moved += visits * tile * c.hidden_size * (2 + passes.dense)
     flops = 2.0 * tokens * products * c.vocab_size * c.hidden_size
-    return Work(flops=flops, moved=moved, launches=visits * (25 if passes is UNFUSED else 15))
+    return CardWork(flops=flops, moved=moved, launches=visits * (25 if passes is UNFUSED else 15))
+
+
+@dataclass(frozen=True)
+class _Link:
+    streamed: int
+    sent: int
+    head: int
 
 
 class Clock:
@@ -251,22 +260,33 @@ class Clock:
         self.run, self.card, self.asked = run, card, objective or ObjectiveCost()
         self.document = document or -(-run.tokens // run.documents)
         self.passes = FUSED if card.fused else UNFUSED
-        self._layers: dict[Any, tuple[Work, Work]] = {}
-        self._losses: dict[Any, Work] = {}
+        self._layers: dict[Any, tuple[CardWork, CardWork]] = {}
+        self._losses: dict[Any, CardWork] = {}
+        self._layer_bytes = layer_bytes(run.config, run.scheme, run.own_bytes)
 
-    def layer(self, levers: Levers, choice: LayerChoice) -> tuple[Work, Work]:
+    def layer(self, levers: Levers, choice: LayerChoice) -> tuple[CardWork, CardWork]:
         """Work of a layer of this choice, forward and backward."""
         key = (choice, levers.tile, levers.attention_groups, levers.elementwise_bytes, levers.keep_dense)
         if key not in self._layers:
             self._layers[key] = layer_work(self.run, levers, choice, self.document, self.passes)
         return self._layers[key]
 
-    def loss(self, levers: Levers) -> Work:
+    def loss(self, levers: Levers) -> CardWork:
         """Work of the losses."""
         key = (levers.head, levers.head_tile, levers.loss_chunk)
         if key not in self._losses:
             self._losses[key] = loss_work(self.run, levers, self.asked, self.passes)
         return self._losses[key]
+
+    def _link(self, levers: Levers) -> _Link:
+        """Bytes that cross the link in a pass: streamed layers in each direction, saved activations, the streamed head."""
+        run, c, sent = self.run, self.run.config, 0
+        for choice, count in Counter(levers.layers[run.lora.first_layer :]).items():
+            if waits_on_host(choice, levers.inputs):
+                sent += count * run.tokens * saved_values(c, choice) * run.value_bytes
+        streamed = levers.streamed_layers * self._layer_bytes + sum(run.frozen_bytes(0, levers.streamed_layers))
+        visits = -(-run.tokens // levers.loss_chunk) if levers.head == "streamed" else 0
+        return _Link(streamed, sent, visits * c.vocab_size * c.hidden_size * run.value_bytes)
 
     def flops_per_token(self, levers: Levers) -> float:
         """FLOPs of all products and of attention."""
@@ -287,11 +307,11 @@ class Clock:
         """Seconds of forward and backward."""
         run, card = self.run, self.card
         kept = self.layer(levers, "keep")[0]
-        ahead, back = kept * run.lora.first_layer, Work()  # below the adapter nothing more is wanted
+        ahead, back = kept * run.lora.first_layer, CardWork()  # below the adapter nothing more is wanted
         for choice, count in Counter(levers.layers[run.lora.first_layer :]).items():
             there, again = self.layer(levers, choice)
             ahead, back = ahead + there * count, back + again * count
-        link = _link_bytes(run, levers)
+        link = self._link(levers)
         copied = (link.streamed + link.sent) / card.memory_speed  # copies read and write the card's memory too
         forward = max(ahead.seconds(card) + copied, max(link.streamed, link.sent) / card.link_speed)
         forward += max(self.loss(levers).seconds(card), link.head / card.link_speed)
@@ -311,26 +331,6 @@ def speed(
 ) -> Speed:
     """Estimate FLOPs and time of one pass; see `Clock`."""
     return Clock(run, card, document, objective).speed(levers)
-
-
-@dataclass(frozen=True)
-class _Link:
-    streamed: int
-    sent: int
-    head: int
-
-
-def _link_bytes(run: Run, levers: Levers) -> _Link:
-    """Bytes that cross the link in a pass: streamed layers in each direction, saved activations, the streamed head."""
-    c = run.config
-    sent = 0
-    for choice, count in Counter(levers.layers[run.lora.first_layer :]).items():
-        if waits_on_host(choice, levers.inputs):
-            sent += count * run.tokens * saved_values(c, choice) * run.value_bytes
-    streamed = levers.streamed_layers * layer_bytes(c, run.scheme, run.own_bytes)
-    streamed += sum(run.frozen_bytes(0, levers.streamed_layers))
-    visits = -(-run.tokens // levers.loss_chunk) if levers.head == "streamed" else 0
-    return _Link(streamed, sent, visits * c.vocab_size * c.hidden_size * run.value_bytes)
 
 
 def optimizer_seconds(run: Run, levers: Levers, card: Card) -> float:
