@@ -21,7 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from stilnovo.model.kernels import dequantization, gates, norms, rotation, softmax
+from stilnovo.model.kernels import dequantization, few_tokens, gates, norms, rotation, softmax
 
 NAMES = {
     torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.int64: "i64", torch.uint8: "u8",
@@ -71,6 +71,7 @@ def calls(dtype: torch.dtype) -> Iterator[None]:
         packed = empty(width, inside * bits // 8, dtype=byte)
         scale, zero = empty(width, inside // 64, dtype=torch.float16), empty(width, inside // 64, dtype=byte)
         dequantization.dequantize_affine(packed, scale, zero, bits, empty(width, inside))
+        few_tokens.affine_product(empty(1, inside), packed, scale, zero, bits, empty(1, width))
     targets = empty(rows, dtype=torch.int64)
     for gradient in (True, False):
         softmax.softmax_whole(empty(rows, 128_256), targets, gradient, single)

@@ -348,6 +348,19 @@ def test_a_steps_kernels_compute_what_torch_does() -> None:
     assert done.stdout.strip() == "same", done.stderr
 
 
+@pytest.mark.parametrize(("tokens", "by_kernel"), [(1, True), (4, True), (5, False)])
+def test_affine_weights_go_to_our_kernel_for_a_few_tokens(
+    tokens: int, by_kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stilnovo.model.quantize import quantized_linear
+
+    monkeypatch.setattr("stilnovo.model.kernels.wanted", lambda device: device.type == "meta")
+    product = card_products.few_tokens_product(quantized_linear(torch.randn(64, 128), "int8").to("meta"))
+    with torch.inference_mode(), recorded.Recording() as recording:
+        assert product(torch.empty(tokens, 128, device="meta")).shape == (tokens, 64)
+    assert any("stilnovo.affine_product" in str(call[0]) for call in recording.calls) is by_kernel
+
+
 # Nothing for the host
 
 

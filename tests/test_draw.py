@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -39,7 +41,7 @@ def test_each_token_of_the_nucleus_is_as_wide_as_it_is_likely(spread: float, tem
 def test_of_the_likeliest_alone_it_is_the_same_token_or_none() -> None:
     logits = torch.cat([peaked(200, spread, seed=int(spread)) for spread in (0.5, 3.0, 8.0)])
     uniform = torch.rand(len(logits), generator=torch.Generator().manual_seed(1))
-    for most in (1, 16, LIKELIEST):
+    for most in (2, 16, LIKELIEST):
         first, every = drawn(logits, 0.8, 0.9, uniform, most), drawn(logits, 0.8, 0.9, uniform, V)
         decided = first != UNDECIDED
         assert torch.equal(first[decided], every[decided])
@@ -92,3 +94,7 @@ def test_all_tokens_are_looked_at_where_the_nucleus_is_the_vocabulary() -> None:
     assert looked_at([Sampling(), Sampling(top_p=1, temperature=0)], 5000) == LIKELIEST
     assert looked_at([Sampling(), Sampling(top_p=1)], 5000) == 5000
     assert looked_at([Sampling()], 100) == 100
+    greedy = Sampling(temperature=0)
+    assert looked_at([greedy, replace(greedy, top_p=1)], 5000) == 1
+    logits = peaked(3, 1.0)
+    assert torch.equal(drawn(logits, 0.0, 0.9, torch.rand(3), 1), logits.argmax(-1))

@@ -122,7 +122,8 @@ def test_kernels_compile_for_every_generation_of_cards(capability: int, tmp_path
     ).splitlines()
     made = [json.loads(line) for line in lines]
     assert {one["kernel"] for one in made} == {
-        "_rms_norm", "_rms_norm_backward", "_swiglu", "_swiglu_backward", "_rotate", "_four_bit", "_affine", "_tile", "_whole",
+        "_rms_norm", "_rms_norm_backward", "_swiglu", "_swiglu_backward", "_rotate", "_four_bit", "_affine", "_affine_product", "_tile",
+        "_whole",
     }  # fmt: skip
     for one in made:
         assert one["target"].startswith(f"sm_{capability}"), one

@@ -261,9 +261,12 @@ def open_engine(spec: ModelSpec, command: Command = "generate") -> Generator:
     """Open a model for generation, for a command; its weights are read when they are first wanted.
 
     Raises:
-        InputError: see `stilnovo.model.load.ModelCheckpoint`; also when `STILNOVO_CPU` asks for what the processor has not.
+        InputError: see `stilnovo.model.load.ModelCheckpoint`; also when `STILNOVO_CPU` asks for what the processor has not, or
+            `STILNOVO_CARD` for what no card has.
     """
     if choose_device(spec.device).type == "cpu":
         cpu_products()
+    else:
+        card_writing()
     checkpoint = ModelCheckpoint(spec)
     return Generator(checkpoint, checkpoint.tokenizer, command=command)

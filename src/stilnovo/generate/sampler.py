@@ -65,9 +65,10 @@ def uniforms(sampling: Sampling, count: int) -> Tensor:
 
 
 def looked_at(samplings: Sequence[Sampling], vocabulary: int) -> int:
-    """How many of the likeliest tokens `draw` looks at first: all of them where a text's nucleus is the whole vocabulary."""
-    whole = any(sampling.top_p >= 1 and sampling.temperature > 0 for sampling in samplings)
-    return vocabulary if whole else min(LIKELIEST, vocabulary)
+    """How many of the likeliest tokens `draw` looks at first: one if no text is drawn, all where a nucleus is the whole vocabulary."""
+    drawn = [sampling.top_p for sampling in samplings if sampling.temperature > 0]
+    most = LIKELIEST if drawn else 1
+    return vocabulary if any(top_p >= 1 for top_p in drawn) else min(most, vocabulary)
 
 
 def draw(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor, most: int) -> Tensor:
@@ -81,11 +82,13 @@ def draw(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor, mo
         temperature: (B,); 0: the likeliest token.
         top_p: (B,).
         uniform: Random numbers in [0, 1) (B,).
-        most: Look at so many of the likeliest tokens.
+        most: Look at so many of the likeliest tokens; 1: no text is drawn, each gets the likeliest.
 
     Returns:
         (B,) int64; `UNDECIDED` where the nucleus has more than `most` tokens, or the logits are no numbers.
     """
+    if most == 1:
+        return logits.argmax(-1)
     greedy = temperature == 0
     scaled = logits / temperature.masked_fill(greedy, 1.0)[:, None]
     largest, index = scaled.topk(most, -1)

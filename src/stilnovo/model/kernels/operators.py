@@ -69,6 +69,10 @@ dequantize_4bit = _operator(
 dequantize_affine = _operator(
     "dequantization", "dequantize_affine", "Tensor packed, Tensor scale, Tensor zero, int bits, Tensor(a!) out"
 )
+#: Product of one token, or a few, x (T, I) with affine weights (O, I) in 8 or 4 bits, as they are kept.
+affine_product = _operator(
+    "few_tokens", "affine_product", "Tensor x, Tensor packed, Tensor scale, Tensor zero, int bits, Tensor(a!) out"
+)
 #: A tile of logits (R, W), columns `start` … of the vocabulary, enters a running softmax (`peak`, `mass`, `picked`, all (R, 1));
 #: `shrink` is what earlier sums are multiplied by. With `gradient` the logits become exp(logit − peak).
 softmax_tile = _operator(

@@ -155,6 +155,17 @@ def _dequantize_affine(inputs: Inputs, rows: int, columns: int) -> Pairs:
         yield out, wide.view(rows, -1)[:, :columns]
 
 
+def _affine_product(inputs: Inputs, tokens: int, rows: int, groups: int) -> Pairs:
+    byte, x = torch.uint8, inputs.apart(tokens, 64 * groups)
+    scale = inputs.wide(rows, groups).abs().to(inputs.device, torch.float16)
+    for bits in (8, 4):
+        zero, out = inputs.whole(2**bits, rows, groups, dtype=byte), torch.empty_like(x[:, :1]).repeat(1, rows)
+        q = inputs.whole(2**bits, rows, groups * 64, dtype=byte)
+        operators.affine_product(x, q if bits == 8 else q[:, ::2] | (q[:, 1::2] << 4), scale, zero, bits, out)
+        wide = (q.view(rows, groups, 64).double() - zero[..., None].double()) * scale[..., None].double()
+        yield out, x.double() @ wide.view(rows, -1).T
+
+
 def _softmax_whole(inputs: Inputs, rows: int, columns: int, _: int) -> Pairs:
     logits, targets = 3 * inputs.values(rows, columns), inputs.whole(columns, rows)
     losses = torch.empty(rows, device=inputs.device)
@@ -196,6 +207,7 @@ COMPARISONS: dict[str, tuple[Comparison, Sequence[tuple[int, ...]]]] = {
     "rotate": (_rotate, [(1, 1, 2), (3, 5, 64), (2, 40, 128), (4, 3, 96)]),
     "dequantize_4bit": (_dequantize_4bit, _MATRICES),
     "dequantize_affine": (_dequantize_affine, _MATRICES),
+    "affine_product": (_affine_product, [(1, 48, 5), (4, 37, 1), (2, 5, 17), (1, 1, 64)]),
     "softmax_tile": (_softmax_tile, _LOGITS),
     "softmax_whole": (_softmax_whole, _LOGITS),
 }
