@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpu_runner import Row
-from gpu_step import SHAPES, build, device_of, kernels_set, step_type, synchronize
+from gpu_step import SHAPES, build, device_of, step_type, synchronize
 from stilnovo.generate.generator import Generator
 from stilnovo.generate.sampling import Sampling
-from stilnovo.model import lora
+from stilnovo.model import kernels, lora
 
 PROMPT = 64
 WAYS = [
@@ -57,7 +57,7 @@ def decoding(job: Row) -> Iterator[Row]:
         assert all(answer.tokens == tokens for answer in found), "a text ended early"
         return time.perf_counter() - started
 
-    with kernels_set(job["kernels"]):
+    with kernels.switched(job["kernels"]):
         yield row_of(job, seconds)
 
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from gpu_runner import Row
-from gpu_step import TINY, device_of, kernels_set, step_type
+from gpu_step import TINY, device_of, step_type
 from stilnovo.engine.loss import chunked_losses, tiled_losses
 from stilnovo.engine.stack import TrainingEngine
-from stilnovo.model import lora
+from stilnovo.model import kernels, lora
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.quantize import quantized_linear
@@ -95,8 +95,9 @@ def distance(found: tuple[float, Tensor], exact: tuple[float, Tensor]) -> tuple[
 @functools.cache
 def yardstick(device: torch.device, dtype: torch.dtype) -> tuple[tuple[float, Tensor], float]:
     """Loss and gradients in fp32, and how far from them rounding alone leads."""
-    exact = by_autograd(model_of(torch.device("cpu"), dtype).float())
-    return exact, distance(by_autograd(model_of(device, dtype)), exact)[1]
+    with kernels.switched(False):
+        exact = by_autograd(model_of(torch.device("cpu"), dtype).float())
+        return exact, distance(by_autograd(model_of(device, dtype)), exact)[1]
 
 
 def parity(job: Row) -> Iterator[Row]:
@@ -106,7 +107,7 @@ def parity(job: Row) -> Iterator[Row]:
     exact, rounding = yardstick(device, dtype)
     limit = TIMES * max(rounding, FLOOR)
     levers = levers_to_try(CONFIG.layers)[job["lever"]]
-    with kernels_set(job["kernels"]):
+    with kernels.switched(job["kernels"]):
         loss, gradient = distance(by_engine(model_of(device, dtype), levers), exact)
     same = gradient <= limit and loss <= limit
     yield {

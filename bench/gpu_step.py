@@ -9,9 +9,7 @@ Needs: stilnovo.
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import os
 import statistics
 import tempfile
 import time
@@ -76,20 +74,6 @@ def device_of(job: Row) -> torch.device:
 def step_type(device: torch.device) -> torch.dtype:
     """The type of the step."""
     return torch.float32 if device.type == "cpu" else half_type(device)
-
-
-@contextlib.contextmanager
-def kernels_set(on: bool) -> Iterator[None]:
-    """Context manager: Triton kernels on or off."""
-    before = os.environ.get(kernels.SWITCH)
-    os.environ[kernels.SWITCH] = "1" if on else "0"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[kernels.SWITCH]
-        else:
-            os.environ[kernels.SWITCH] = before
 
 
 def build(config: LlamaConfig, device: torch.device, dtype: torch.dtype, levers: Levers | None = None) -> Llama:
@@ -219,7 +203,7 @@ class Steps:
 def memory(job: Row) -> Iterator[Row]:
     """A plan under its cap: what it holds beside what was predicted, and its speed."""
     facts = {"tokens": job["tokens"], "cap_bytes": job["cap"]}
-    with tempfile.TemporaryDirectory() as folder, kernels_set(job["kernels"]):
+    with tempfile.TemporaryDirectory() as folder, kernels.switched(job["kernels"]):
         steps = Steps(job, Path(folder))
         yield {**facts, **steps.planned()}
         first = steps.step()
@@ -237,7 +221,8 @@ def speeds(job: Row) -> Iterator[Row]:
     """Tokens a second with kernels off and on in turn (A B A B), one trainer for both."""
     facts = {"tokens": job["tokens"], "cap_bytes": job["cap"], "recompute": bool(job.get("recompute"))}
     with tempfile.TemporaryDirectory() as folder:
-        steps = Steps(job, Path(folder))
+        with kernels.switched(job["kernels"][-1]):
+            steps = Steps(job, Path(folder))
         yield {**facts, **steps.planned()}
         floor = 4 * steps.plan.speed.flops_per_token / steps.plan.speed.times_n
         used = 0.0
@@ -247,7 +232,7 @@ def speeds(job: Row) -> Iterator[Row]:
                     yield {**facts, "note": f"{turn} of {job['rounds']} rounds: no time"}
                     return
                 started = time.monotonic()
-                with kernels_set(on):
+                with kernels.switched(on):
                     if not turn:
                         steps.step()  # compiles, and fills the allocator
                     seconds = [steps.step() for _ in range(job["steps"])]

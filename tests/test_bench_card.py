@@ -15,6 +15,7 @@ import torch
 
 from conftest import ROOT
 from fake_cuda import CARD, fake_card
+from stilnovo.model import kernels
 from stilnovo.trials import step_trials
 from stilnovo.trials.parts import attempt, trials, uses
 
@@ -85,15 +86,22 @@ def test_the_machine_is_asked() -> None:
     [((7, 5), {"cap": CAP}), (HOPPER, {"cap": CAP, "small_card": True, "one_document": True})],
     ids=["fp16", "an 8 GB card's plan"],
 )
-def test_a_plans_memory_and_the_speeds(more: dict[str, Any], generation: tuple[int, int]) -> None:
+def test_a_plans_memory_and_the_speeds(
+    more: dict[str, Any], generation: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import gpu_step
 
+    monkeypatch.setattr(kernels, "installed", lambda: True)
+    kernels._decided.cache_clear()
     with fake_card(generation):
         planned, measured = gpu_step.memory(job(kernels=False, steps=1, **more))
-        rows = list(gpu_step.speeds(job(kernels=[False], steps=1, rounds=2, **more)))
+        rows = list(gpu_step.speeds(job(kernels=[False, True], steps=1, rounds=2, **more)))
+    kernels._decided.cache_clear()
     assert planned["predicted_bytes"] > 0 and planned["planned"]
     assert measured["allocated_bytes"] is not None and len(measured["step_seconds"]) == 1
-    assert [row.get("turn") for row in rows] == [None, 0, 1]
+    assert [(row.get("turn"), row.get("kernels")) for row in rows] == [
+        (None, None), (0, False), (0, True), (1, False), (1, True),
+    ]  # fmt: skip
     assert all(row["tokens_per_second"] > 0 for row in rows[1:])
 
 

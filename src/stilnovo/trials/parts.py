@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import torch
 
@@ -20,6 +21,7 @@ from stilnovo.model.card_products import card_writing
 from stilnovo.trials import step_trials, writing_trials
 from stilnovo.trials.trial import Figures, NotHere, Trial, Wrong, half_type
 
+KERNELS = "Triton kernels"
 WRITING = {
     "captured": "writes with 4-bit products in one graph", "fused": "writes with 4-bit products one by one",
     "plain": "writes with dequantised weights",
@@ -44,7 +46,7 @@ def trials(device: torch.device) -> dict[str, Callable[[torch.device], Figures]]
         "fp32 optimizer": step_trials.optimizer_steps("adamw"),
         "8-bit optimizer": step_trials.optimizer_steps("adamw8bit"),
         "repeated attention": step_trials.repeated,
-        "Triton kernels": step_trials.triton,
+        KERNELS: step_trials.triton,
         "drawn tokens": writing_trials.drawn,
         "recorded step of writing": writing_trials.written,
     }
@@ -70,7 +72,10 @@ def attempt(name: str, device: torch.device) -> Trial:
     if device.type == "cuda":
         card.prepare()
     try:
-        figures = trials(device)[name](device)
+        with (
+            nullcontext() if name == KERNELS else kernels.switched(False)
+        ):  # parts are torch's, until the kernels are tried
+            figures = trials(device)[name](device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # an error of a kernel shows itself here at the latest
         outcome, note = "works", ""

@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -42,6 +44,20 @@ def _decided(switch: str, device: torch.device) -> bool:
     if device.type != "cuda" or not torch.cuda.is_available() or not installed():
         return False
     return remembered.agreed(device)
+
+
+@contextmanager
+def switched(on: bool) -> Iterator[None]:
+    """Context manager: kernels on or off in this process, whatever `STILNOVO_KERNELS` says: for comparisons."""
+    before = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "1" if on else "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SWITCH]
+        else:
+            os.environ[SWITCH] = before
 
 
 def tried_again(device: torch.device) -> Parity:
