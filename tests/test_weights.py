@@ -531,3 +531,16 @@ def test_peak_memory_of_loading_a_gguf_file_is_its_tables_and_one_matrix(tmp_pat
     table, matrix = 4 * rows * columns, 4 * inner * columns
     metadata = 64 * 2**20  # the package's own lists of the vocabulary, and the rows that are dequantised
     assert peak < kept + 2 * table + 3 * matrix + metadata, f"{kept=} {peak=} {after=}"
+
+
+@pytest.mark.parametrize("rows", [1, 5, 64])
+def test_a_weight_in_parts_is_the_weight(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Blocks of rows in order, each alone; a vector is one."""
+    reader = SafetensorsReader(tiny_folder)
+    monkeypatch.setattr("stilnovo.model.weights.ROWS_PART", rows * reader.config.hidden_size)
+    for name, shape in reader.config.weight_shapes().items():
+        parts = list(reader.parts(name, shape))
+        assert torch.equal(torch.cat(parts), reader.tensor(name, shape))
+        assert len(shape) == 1 or all(part.numel() <= max(rows * reader.config.hidden_size, shape[1]) for part in parts)
+    with pytest.raises(InputError, match="has no tensor"):
+        next(reader.parts("model.layers.9.mlp.up_proj.weight", (1, 1)))

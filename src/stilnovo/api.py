@@ -225,7 +225,7 @@ def evaluate_model(
     checkpoint = load.ModelCheckpoint(spec)
     for selection in selections:
         check_context(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
-    budget.admit(scoring_use("evaluate", checkpoint, selections), spec)
+    admitted = budget.admit(scoring_use("evaluate", checkpoint, selections), spec)
     settings = {
         "shots": shots, "tasks": [selection.task.name for selection in selections], "split": split, "limit": draw.limit,
         "data_dir": str(data_dir) if data_dir else None, "seed": draw.seed, "text": [str(path) for path in texts],
@@ -236,7 +236,7 @@ def evaluate_model(
     with AnswerCache(Path(cache or cache_folder()) if use_cache else None, note) as answers:
         result = _scored(checkpoint, protocol, selections, documents, settings, answers, note, progress)
     dist.stop()
-    return result
+    return replace(result, memory=admitted.figures())
 
 
 def evaluation_spec(

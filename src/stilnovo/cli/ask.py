@@ -21,6 +21,7 @@ from stilnovo.cli.common import (
     emit,
     note,
     system_of,
+    writer_memory,
     writer_of,
 )
 from stilnovo.errors import InputError
@@ -66,6 +67,14 @@ def ask(
         print(f"[{shown}; {', '.join(quote.status for quote in answer.quotes)}]")
     else:
         print("[nothing found, nothing quoted]" if answer.kind == "extractive" else f"[{shown}; nothing quoted]")
-    emit({**answer.as_dict(), "model": by, "library": "sample" if is_sample else str(store.path)}, as_json)
+    emit(
+        {
+            **answer.as_dict(),
+            "model": by,
+            "library": "sample" if is_sample else str(store.path),
+            **writer_memory(writer),
+        },
+        as_json,
+    )
     if not answer.complete:
         raise typer.Exit(1)

@@ -34,6 +34,7 @@ from stilnovo.cli.common import (
     load_weights,
     note,
     system_of,
+    writer_memory,
     writer_of,
 )
 from stilnovo.errors import InputError
@@ -151,6 +152,7 @@ def chat(
                 {"question": turn.user, "answer": turn.assistant, "citations": [quote.as_dict() for quote in turn.quotes]}
                 for turn in talk.turns
             ],
+            **writer_memory(writer),
         },
         as_json,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from stilnovo.errors import InputError, reported
+from stilnovo.progress import bytes_text
 
 if TYPE_CHECKING:
     from stilnovo.chat.writing import AnswerWriter
@@ -243,6 +244,12 @@ def load_weights(writer: AnswerWriter | None) -> None:
         load()
 
 
+def writer_memory(writer: object) -> dict[str, int]:
+    """What a model that was opened here needed by its account and held, for a command's JSON; of another: empty."""
+    figures: dict[str, int] = getattr(writer, "memory", dict)()
+    return figures
+
+
 def system_of(text: str | None, file: Path | None) -> str:
     """The system prompt: as given, from a file, or the Italian default.
 
@@ -273,11 +280,24 @@ def memory_message(error: BaseException) -> str:
     """What a person reads when memory ran out: what was asked for, what the account of the model was, and what helps."""
     said = (str(error).strip() or "no details").splitlines()[0][:200]
     budget = sys.modules.get("stilnovo.model.budget")  # where a model was opened
-    account = f"{budget.opened()}\n" if budget is not None and budget.opened() else ""
+    from stilnovo.plan.account import COMMANDS
+
+    made = None if budget is None else budget.opened()
+    account, leaner = "", "--quantization nf4, "
+    if made is not None:
+        predicted, use = bytes_text(made.card if made.use.on_card else made.host), made.use
+        account = f"By its account {COMMANDS[use.command]} in {use.scheme} needs {predicted}.\n"
+        leaner = "" if use.scheme in ("nf4", "fp4") else leaner
     return (
         f"The machine ran out of memory.\n{account}{said}\n"
-        "`stilnovo plan` shows what each command needs: use --quantization nf4, a smaller model, or close other programs."
+        f"`stilnovo plan` shows what each command needs: use {leaner}a smaller model, or close other programs."
     )
+
+
+def memory_text(figures: Mapping[str, int]) -> str:
+    """Say what a command held beside what was predicted, from the two figures of its JSON."""
+    held, predicted = figures["peak_memory_bytes"], figures["predicted_peak_bytes"]
+    return f"Memory: at most {bytes_text(held)}, predicted {bytes_text(predicted)}."
 
 
 def show(parts: Iterable[object]) -> None:

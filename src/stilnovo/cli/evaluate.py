@@ -24,6 +24,7 @@ from stilnovo.cli.common import (
     Split,
     Tasks,
     emit,
+    memory_text,
     note,
     show,
 )
@@ -99,7 +100,7 @@ def evaluate(
         path, page = str(result.save(folder)), str(folder / "report.html")
         write_atomic(folder / "report.html", evaluation_page(result))
     beside_report = f"{model} in {spec.quantization}, this run" if protocol == "report2024" else None
-    show([*evaluation_text(result, beside_report), f"Result: {path}\nReport: {page}"])
+    show([*evaluation_text(result, beside_report), f"{memory_text(result.memory)}\nResult: {path}\nReport: {page}"])
     emit({**result.summary(), "protocol": result.settings["protocol"], "result": path, "report": page}, as_json)
 
 

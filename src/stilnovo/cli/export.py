@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stilnovo.cli.common import Adapter, AdapterQuantization, AsJson, Model, emit, note
+from stilnovo.cli.common import Adapter, AdapterQuantization, AsJson, Model, emit, memory_text, note
 from stilnovo.errors import InputError
 from stilnovo.progress import bytes_text, seconds_text
 from stilnovo.spec import ModelSpec, spec_of, training_recipe
@@ -52,12 +52,13 @@ def export(
             if spec.quantization != "int8"
             else "Train on and evaluate the folder with --quantization none, or measure what int8 keeps of it."
         )
-    print(f"Model: {out}")
+    print(f"{memory_text(made.memory)}\nModel: {out}")
     emit(
         {
             "model": model, "adapter": None if adapter is None else str(adapter), "out": str(out), "dtype": dtype,
             "quantization": spec.quantization, "files": list(made.files), "bytes": made.size, "tensors": made.tensors,
             "merged": made.merged, "arrived": made.arrived, "seconds": seconds,
+            **made.memory,
         },
         as_json,
     )  # fmt: skip

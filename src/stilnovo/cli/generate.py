@@ -41,8 +41,8 @@ def generate(
 
     sampling = Sampling(temperature, top_p, max_new_tokens, seed)
     messages = ([Message("system", system)] if system else []) + [Message("user", prompt)]
-    pieces = []
-    for piece in open_engine(spec_of(model, adapter, quantization, device)).stream(messages, sampling):
+    pieces, engine = [], open_engine(spec_of(model, adapter, quantization, device))
+    for piece in engine.stream(messages, sampling):
         pieces.append(piece)
         print(piece, end="", flush=True)
     print()
@@ -53,6 +53,7 @@ def generate(
             "prompt": prompt,
             "text": "".join(pieces),
             "seed": seed,
+            **engine.memory(),
         },
         as_json,
     )

@@ -23,6 +23,7 @@ from stilnovo.cli.common import (
     load_weights,
     note,
     system_of,
+    writer_memory,
     writer_of,
 )
 
@@ -115,6 +116,15 @@ def serve(
         print(f"Serving at {address} (Ctrl-C stops it)\nLibrary: {settings.library}, {works} works")
         if not works:
             note("The library is empty: add texts on the page, or start with --sample.")
-        emit({"address": address, "library": str(settings.library), "works": works, "model": name}, as_json)
+        emit(
+            {
+                "address": address,
+                "library": str(settings.library),
+                "works": works,
+                "model": name,
+                **writer_memory(writer),
+            },
+            as_json,
+        )
 
     run(settings, LibraryResponder(writer, name, prompt), embedding, started)

@@ -24,6 +24,7 @@ from stilnovo.cli.common import (
     Seed,
     Split,
     emit,
+    memory_text,
     note,
     show,
 )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from stilnovo.benchmarks.task import Selection
     from stilnovo.forgetting.scales import Probes
     from stilnovo.forgetting.tradeoff import Tradeoff
+    from stilnovo.model.budget import Admitted
     from stilnovo.model.load import ModelCheckpoint
     from stilnovo.model.scaling import Scaling
 
@@ -142,7 +144,7 @@ def sweep(
     own = held_out_texts(held_out, api.Draw(documents, seed))
     protected = {name: held_out_texts([path], api.Draw(documents, seed)) for name, path in texts.items()}
     talks, left_out = choose_conversations(chat, api.Draw(conversations, seed)) if chat else ([], [])
-    checkpoint = _opened(_spec(model, quantization, device, paths), paths, selections)
+    checkpoint, admitted = _opened(_spec(model, quantization, device, paths), paths, selections)
     tokenizer, reads = conditions.tokenizer(checkpoint.tokenizer), checkpoint.config.max_positions
     for line in [*left_out, *(expectation(selection) for selection in selections)]:
         note(line)
@@ -166,11 +168,11 @@ def sweep(
             "adapters": {name: str(path) for name, path in paths.items()}, "chat": str(chat) if chat else None,
             "data_dir": str(data_dir) if data_dir else None, "seed": seed,
         }  # fmt: skip
-        result = _write(out, tradeoff, given, probes, hashes)
+        result = _write(out, tradeoff, given | admitted.figures(), probes, hashes)
         show(sweep_text(tradeoff))
         if wanted is not None:
             _save(tradeoff, wanted, paths, llama, model)
-    print(f"Report: {out / 'report.html'}")
+    print(f"{memory_text(admitted.figures())}\nReport: {out / 'report.html'}")
     emit(result, as_json)
 
 
@@ -200,7 +202,9 @@ def _hashes(adapters: dict[str, Path]) -> dict[str, str]:
     return {name: adapter_sha256(path) for name, path in adapters.items()}
 
 
-def _opened(spec: ModelSpec, adapters: dict[str, Path], selections: list[Selection]) -> ModelCheckpoint:
+def _opened(
+    spec: ModelSpec, adapters: dict[str, Path], selections: list[Selection]
+) -> tuple[ModelCheckpoint, Admitted]:
     """Open the model without its weights, and check adapters and tasks against it."""
     from stilnovo import api
     from stilnovo.model.budget import admit
@@ -215,8 +219,8 @@ def _opened(spec: ModelSpec, adapters: dict[str, Path], selections: list[Selecti
     for selection in selections:
         check_context(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
     largest = max((adapter_values(path, checkpoint.config) for path in adapters.values()), default=0)
-    admit(replace(api.scoring_use("sweep", checkpoint, selections), adapter=largest), spec)
-    return checkpoint
+    use = replace(api.scoring_use("sweep", checkpoint, selections), adapter=largest)
+    return checkpoint, admit(use, spec)
 
 
 def _named(given: list[str], option: str) -> dict[str, Path]:

@@ -3,8 +3,9 @@
 That is how one training follows another: the next adapter is learnt on the result of the last.
 
 Unusual: no model is ever built. A safetensors file is a header, which the shapes alone decide, and the weights one after
-another; so each weight is read, merged, rounded and written before the next one, and what is held is the adapter and one
-dense matrix, whatever the model. The parts of a sharded model are for their readers; they save nothing here.
+another; so each weight is read, merged, rounded and written before the next one, some rows at a time; what is held is the
+adapter and, of a quantised base, one dense matrix, whatever the model. The parts of a sharded model are for their readers; they
+save nothing here.
 
 Which W: an adapter learnt beside the base as that was kept in its training (NF4, say), and makes up for its rounding too.
 So each projection, with an adapter or not, is first rounded under that scheme and taken back, from the stored weight in
@@ -26,7 +27,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -38,8 +39,9 @@ from stilnovo.model import lora
 from stilnovo.model.budget import admit, use_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import ModelCheckpoint, frozen_projection
-from stilnovo.model.weights import WeightReader
-from stilnovo.plan.levers import DENSE_PART
+from stilnovo.model.memory import give_back
+from stilnovo.model.weights import WeightReader, row_blocks
+from stilnovo.plan.account import ROWS_PART
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig
 from stilnovo.progress import Progress, bytes_text
 from stilnovo.recipe_sections import Scheme
@@ -63,6 +65,7 @@ class Exported:
         merged: How many of them had an adapter.
         arrived: ⟨R(W + ΔW) − R(W), ΔW⟩ / ⟨ΔW, ΔW⟩ over all merged weights, R being the rounding to the written type: 1 where
             the whole update arrives, less where some was too small to change a weight. None without an update.
+        memory: Bytes as predicted and as measured; see `stilnovo.model.budget.Admitted`.
     """
 
     files: tuple[str, ...]
@@ -70,6 +73,7 @@ class Exported:
     tensors: int
     merged: int
     arrived: float | None
+    memory: dict[str, int]
 
 
 def checked_dtype(name: str) -> torch.dtype:
@@ -108,7 +112,7 @@ def export_model(
         raise InputError("A weight file needs a size.", f"Found: {shard_bytes} bytes.", "Such as 5 gigabytes.")
     checkpoint = ModelCheckpoint(replace(spec, device="cpu"))
     device = torch.device("cpu")
-    admit(use_of("export", checkpoint.spec, checkpoint.config, device, tokens=1), checkpoint.spec)
+    admitted = admit(use_of("export", checkpoint.spec, checkpoint.config, device, tokens=1), checkpoint.spec)
     files, reader, tokenizer = find_model(spec.model), checkpoint.reader, checkpoint.tokenizer
     shell, shapes = _shell(reader.config)
     if spec.adapter is not None:
@@ -124,7 +128,7 @@ def export_model(
     written = 0
     with _beside(out) as folder, Progress("export", size) as progress:
         for file, tensors in shards.items():
-            for count in write_safetensors(folder / file, tensors, dtype, source.tensor):
+            for count in write_safetensors(folder / file, tensors, dtype, source.parts):
                 written += count
                 progress.update(written, f"{bytes_text(written)} of {bytes_text(size)}")
         if len(shards) > 1:
@@ -134,14 +138,14 @@ def export_model(
         for file, text in texts.items():
             write_atomic(folder / file, text)
     arrived = source.along / source.update if source.update else None
-    return Exported(tuple(shards), size, len(shapes), len(source.adapted), arrived)
+    return Exported(tuple(shards), size, len(shapes), len(source.adapted), arrived, admitted.figures())
 
 
 def write_safetensors(
     path: Path,
     tensors: Sequence[tuple[str, ExportShape]],
     dtype: torch.dtype,
-    source: Callable[[str, ExportShape], Tensor],
+    source: Callable[[str, ExportShape], Tensor | Iterator[Tensor]],
 ) -> Iterator[int]:
     """Write a safetensors file, asking `source` for each tensor when its turn comes; yields bytes as they are written.
 
@@ -153,7 +157,7 @@ def write_safetensors(
         path: The file.
         tensors: Names and shapes, in order.
         dtype: The type of all of them.
-        source: Gives a tensor of any floating type; it is written in `dtype`, a few megabytes at a time.
+        source: Gives a tensor of any floating type, or its rows in parts; it is written in `dtype`, some of it at a time.
 
     Raises:
         InputError: when a value does not fit in `dtype`, or is none.
@@ -168,18 +172,30 @@ def write_safetensors(
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, shape in tensors:
-            for part in torch.split(source(name, shape).reshape(-1), DENSE_PART):
-                rounded = part.to(dtype)
-                if not rounded.isfinite().all():
-                    raise InputError(
-                        f"{name} holds values that {str(dtype).removeprefix('torch.')} cannot.",
-                        f"The largest: {part.abs().max().item():.4g}.",
-                        "Choose --dtype bfloat16 or float32; infinite or missing values mean a damaged checkpoint.",
-                    )
-                file.write(rounded.view(torch.uint8).numpy().data)
-                yield rounded.nbytes
+            for part in _pieces(source(name, shape)):
+                yield _write(file, name, part, dtype)
+                del part
         file.flush()
         os.fsync(file.fileno())
+
+
+def _pieces(weight: Tensor | Iterator[Tensor]) -> Iterator[Tensor]:
+    """A weight's values in order, some at a time."""
+    for part in (weight,) if isinstance(weight, Tensor) else weight:
+        yield from torch.split(part.reshape(-1), ROWS_PART)
+
+
+def _write(file: BinaryIO, name: str, values: Tensor, dtype: torch.dtype) -> int:
+    """Round values and write them; returns the bytes."""
+    rounded = values.to(dtype)
+    if not rounded.isfinite().all():
+        raise InputError(
+            f"{name} holds values that {str(dtype).removeprefix('torch.')} cannot.",
+            f"The largest: {values.abs().max().item():.4g}.",
+            "Choose --dtype bfloat16 or float32; infinite or missing values mean a damaged checkpoint.",
+        )
+    file.write(rounded.view(torch.uint8).numpy().data)
+    return rounded.nbytes
 
 
 class _Merging:
@@ -197,24 +213,38 @@ class _Merging:
         self.adapted = lora.adapters(shell)
         self.along, self.update = 0.0, 0.0  # numerator and denominator of `Exported.arrived`
 
-    def tensor(self, name: str, shape: ExportShape) -> Tensor:
-        """The weight of that name: read, rounded and merged."""
+    def parts(self, name: str, shape: ExportShape) -> Iterator[Tensor]:
+        """The weight of that name as blocks of rows in order: read, rounded and merged."""
         path = name.removesuffix(".weight")
         module = self.adapted.get(path)
         if path.rpartition(".")[2] not in PROJECTIONS or (module is None and self.scheme == "none"):
-            return self.reader.tensor(name, shape)
-        base = frozen_projection(self.reader, name, shape, self.scheme, torch.device("cpu"), torch.float32)
-        if module is None:
-            return base.dense(torch.float32)
-        empty, module.base = module.base, base
-        merged = lora.merged_weight(module)
-        module.base = empty
-        dense = base.dense(torch.float32)
+            yield from self.reader.parts(name, shape)
+            return
+        row = 0
+        for dense in self._base(name, shape):
+            rows = slice(row, row := row + len(dense))
+            yield dense if module is None else self._merged(dense, module, rows)
+
+    def _merged(self, dense: Tensor, module: lora.LoraLinear, rows: slice) -> Tensor:
+        """Merge the adapter into some rows of the base's weight, and measure what arrives."""
+        b, a = module.lora_B.detach()[rows].float(), module.lora_A.detach().float()
+        merged = torch.addmm(dense, b, a, alpha=module.scale)
         update = merged - dense
         self.update += float(update.square().sum())
         moved = merged.to(self.dtype).float() - dense.to(self.dtype).float()
         self.along += float(moved.mul_(update).sum())
         return merged
+
+    def _base(self, name: str, shape: ExportShape) -> Iterator[Tensor]:
+        """The base's weight in fp32, as its scheme keeps it, as blocks of rows in order."""
+        if self.scheme == "none":
+            yield from (part.float() for part in self.reader.parts(name, shape))
+            return
+        base = frozen_projection(self.reader, name, shape, self.scheme, torch.device("cpu"), torch.float32)
+        dense = base.dense(torch.float32)
+        del base
+        give_back()
+        yield from (dense[first:stop] for first, stop in row_blocks(shape))
 
 
 def _shell(config: LlamaConfig) -> tuple[Llama, dict[str, ExportShape]]:

@@ -18,13 +18,13 @@ from stilnovo.generate.card_writer import CardWriter, cuda_graph
 from stilnovo.generate.decoder import Decoder
 from stilnovo.generate.sampling import Sampling, stop_at
 from stilnovo.generate.texts import HostTexts, Texts
-from stilnovo.model.budget import writing_room
+from stilnovo.model.budget import Admitted, writing_room
 from stilnovo.model.card_products import card_writing
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import ModelCheckpoint, choose_device, open_model
 from stilnovo.model.processor import CpuProducts, cpu_products
 from stilnovo.model.quantize import FrozenLinear
-from stilnovo.plan.account import SMALL_BYTES, Command, ModelUse, writing_weights
+from stilnovo.plan.account import SMALL_BYTES, Command, writing_weights
 from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
@@ -94,23 +94,28 @@ class Generator:
         self._on_card: CardWriter | None = None
         self._captured = captured
         self._copies = True  # whether there is memory for dense copies of a small model's weights
+        self.admitted: Admitted | None = None
         self.context_tokens = model.config.max_positions
 
     @property
     def model(self) -> Llama:
         """The model, with its weights."""
         if isinstance(self._model, ModelCheckpoint):
-            self.context_tokens = self._open(self._model, self.context_tokens).tokens
+            self.context_tokens = self._open(self._model, self.context_tokens).use.tokens
         assert isinstance(self._model, Llama)
         return self._model
 
-    def _open(self, checkpoint: ModelCheckpoint, tokens: int, cached: int | None = None) -> ModelUse:
+    def _open(self, checkpoint: ModelCheckpoint, tokens: int, cached: int | None = None) -> Admitted:
         """Read the weights, if what is to be written fits in memory with them; see `stilnovo.model.budget.writing_room`."""
-        use, self._products = writing_room(checkpoint, self._command, tokens, cached, products=self._products)
-        self._copies = use.copies > 0
+        made, self._products = writing_room(checkpoint, self._command, tokens, cached, products=self._products)
+        self.admitted, self._copies = made, made.use.copies > 0
         with torch.inference_mode(False):  # whoever asks first: the weights are ordinary tensors
             self._model, _ = open_model(checkpoint)
-        return use
+        return made
+
+    def memory(self) -> dict[str, int]:
+        """Memory as predicted and as measured, in bytes, of a model whose weights were read here; else empty."""
+        return {} if self.admitted is None else self.admitted.figures()
 
     def load(self) -> Generator:
         """Read the weights now; returns itself."""

@@ -3,7 +3,8 @@
 `stilnovo.plan.account` knows what a command needs, `stilnovo.model.memory` what is free. Here both meet, for every command alike:
 which scheme a model is opened in where none was asked for, and how long a conversation may become.
 
-The account of what was opened last is kept (`opened`): should memory run out all the same, it belongs into the message.
+What was admitted is measured from then on (`Admitted`), so that each command says what it held beside what was predicted. The
+account of what was opened last is kept (`opened`): should memory run out all the same, it belongs into the message.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 
 from stilnovo.errors import InputError
 from stilnovo.model.load import ModelCheckpoint, choose_device, compute_dtype
-from stilnovo.model.memory import budget_of
+from stilnovo.model.memory import PeakMemory, budget_of, resident, warm_up
 from stilnovo.model.processor import CpuProducts, cpu_products
 from stilnovo.plan.account import (
     COMMANDS,
@@ -39,12 +40,37 @@ from stilnovo.recipe_sections import Scheme
 from stilnovo.spec import ModelSpec, trained_scheme
 
 log = logging.getLogger(__name__)
-_opened: list[str] = []
+_opened: list[Account] = []
 
 
-def opened() -> str:
-    """The account of the model that was opened last, in a line; empty before."""
-    return _opened[-1] if _opened else ""
+def opened() -> Account | None:
+    """The account of the model that was opened last, whether it fitted or not; None before."""
+    return _opened[-1] if _opened else None
+
+
+class Admitted:
+    """A command with a model, from its admission on: what it needs by its account, and the most that it really holds.
+
+    Attributes:
+        account: What was predicted.
+        program: Bytes that the process held before, libraries included; they are no part of either figure.
+    """
+
+    def __init__(self, made: Account, device: torch.device) -> None:
+        self.account = made
+        warm_up(made.use.scheme)
+        self.program = resident()
+        self._peak = PeakMemory(device, self.program)
+
+    @property
+    def use(self) -> ModelUse:
+        """What the command does with the model."""
+        return self.account.use
+
+    def figures(self) -> dict[str, int]:
+        """Both figures in bytes, on the card where there is one, else on the host: for a command's JSON."""
+        predicted = self.account.card if self.use.on_card else self.account.host
+        return {"predicted_peak_bytes": predicted, "peak_memory_bytes": self._peak.bytes}
 
 
 def use_of(
@@ -62,30 +88,32 @@ def use_of(
     )  # fmt: skip
 
 
-def admit(use: ModelUse, spec: ModelSpec, budget: Budget | None = None, plan: Plan | None = None) -> Account:
-    """Say what a command will need, before the model is opened; the account is returned.
+def admit(use: ModelUse, spec: ModelSpec, budget: Budget | None = None, plan: Plan | None = None) -> Admitted:
+    """Say what a command will need, before the model is opened, and measure what it holds from now on.
 
     Raises:
         InputError: when it does not fit, with what would.
     """
-    budget = budget or budget_of(choose_device(spec.device))
+    device = choose_device(spec.device)
+    budget = budget or budget_of(device)
     made = account(use, plan)
-    line = f"Memory: {COMMANDS[use.command]} with {spec.model} in {use.scheme} needs {needs_text(made, budget)}."
-    _opened[:] = [line]
+    _opened[:] = [made]
     if not made.fits(budget):
         raise InputError(
             f"{spec.model} in {use.scheme} does not fit in memory for {COMMANDS[use.command]}.",
             f"It needs {needs_text(made, budget)}.",
             what_would(use, budget),
         )
-    log.info(line)
-    return made
+    log.info(
+        "Memory: %s with %s in %s needs %s.", COMMANDS[use.command], spec.model, use.scheme, needs_text(made, budget)
+    )
+    return Admitted(made, device)
 
 
 def writing_room(
     checkpoint: ModelCheckpoint, command: Command, tokens: int, cached: int | None = None, *,
     products: CpuProducts | None = None,
-) -> tuple[ModelUse, CpuProducts | None]:  # fmt: skip
+) -> tuple[Admitted, CpuProducts | None]:  # fmt: skip
     """Admit a model that writes: passes of `tokens`, room for `cached` (None: a whole conversation of `tokens`).
 
     On a processor the fast form of its products is taken where there is memory for the copies, else none are kept. A whole
@@ -101,7 +129,7 @@ def writing_room(
     use, kept = writing_use(plain, budget, fast, whole=cached is None)
     if cached is None and use.cached < tokens:
         log.info("A conversation may have up to %s tokens: more do not fit in memory.", f"{use.cached:,}")
-    return admit(use, spec, budget).use, fast if kept else "fp32"
+    return admit(use, spec, budget), fast if kept else "fp32"
 
 
 def fitting_spec(command: Command, spec: ModelSpec, asked: Scheme | None, tokens: int) -> tuple[ModelSpec, str]:

@@ -2,7 +2,7 @@
 
 What is free is asked before a model is opened, never after: what this program holds by then is its own. On a processor
 "free" is the least of what the system has available, what a container may still take and what the process may still map;
-`STILNOVO_RAM` and `STILNOVO_VRAM` state a smaller machine (`16GB`), as `stilnovo plan` has options for it.
+`STILNOVO_RAM` and `STILNOVO_VRAM` state a smaller machine (`16GB`), for `stilnovo plan` too, whose options are stronger.
 
 Unusual: Linux lets a process forget the most that it ever held; elsewhere a thread looks every so often.
 """
@@ -12,10 +12,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import os
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -23,19 +22,19 @@ import torch
 from torch import Tensor
 
 from stilnovo.model import lora
+from stilnovo.model.four_bit import bitsandbytes_functional
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear
-from stilnovo.plan.cards import bytes_of
+from stilnovo.plan.account import stated_memory
 from stilnovo.plan.choice import HOST_RESERVE, Budget
 from stilnovo.plan.ledger import CONTEXT_BYTES
 
 CPU_RESERVE = 2**30  # of what is free on a processor, at most an eighth of it: for other programs
 _SAMPLE_SECONDS = 0.05
-_CGROUPS = (  # of a container: what it may take, what it takes, and what of that is only cached files
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file "),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-     "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file "),
-)  # fmt: skip
+_CGROUP_FILES = {  # of a group, by its controllers in /proc: what it may take, what it takes, and what of that is only cached files
+    "": ("memory.max", "memory.current", "memory.stat", "inactive_file "),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat", "total_inactive_file "),
+}
 
 
 def budget_of(device: torch.device) -> Budget:
@@ -48,33 +47,45 @@ def budget_of(device: torch.device) -> Budget:
     """
     free_host = free_memory()
     if device.type != "cuda":
-        room = free_host - min(CPU_RESERVE, free_host // 8)
-        if stated := _stated("STILNOVO_RAM"):
-            room = min(room, max(0, stated - HOST_RESERVE))
-        return Budget(room, room, context=0, reserve=0)
+        measured, stated = (free_host, min(CPU_RESERVE, free_host // 8)), stated_memory("STILNOVO_RAM")
+        given = [] if stated is None else [(stated, HOST_RESERVE)]
+        host, reserve = min([measured, *given], key=lambda memory: memory[0] - memory[1])
+        return Budget(max(0, host - reserve), host, context=0, reserve=min(host, reserve))
     free, total = torch.cuda.mem_get_info(device)
     held = torch.cuda.memory_reserved(device)
     capped = round(torch.cuda.get_per_process_memory_fraction(device) * total)
     # The context exists by now: what is free is for the allocator alone.
     card = min(free + held, capped) + CONTEXT_BYTES
-    return Budget(min(card, _stated("STILNOVO_VRAM") or card), min(free_host, _stated("STILNOVO_RAM") or free_host))
-
-
-def _stated(variable: str) -> int | None:
-    text = os.environ.get(variable)
-    return bytes_of(text) if text else None
+    stated_card, stated_host = stated_memory("STILNOVO_VRAM"), stated_memory("STILNOVO_RAM")
+    return Budget(min(card, stated_card or card), min(free_host, stated_host or free_host))
 
 
 def free_memory() -> int:
     """Bytes of host memory that this process may still take."""
     free = psutil.virtual_memory().available
-    for limit, usage, stat, cached in _CGROUPS:
+    for limit, usage, stat, cached in _groups():
         with contextlib.suppress(OSError, ValueError):  # `max`: no limit
-            left = int(Path(limit).read_text()) - int(Path(usage).read_text())
-            lines = Path(stat).read_text().splitlines()
+            left = int(limit.read_text()) - int(usage.read_text())
+            lines = stat.read_text().splitlines()
             left += next((int(line.split()[1]) for line in lines if line.startswith(cached)), 0)
             free = min(free, left)
     return max(0, min(free, _mappable()))
+
+
+def _groups(
+    listing: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> Iterator[tuple[Path, Path, Path, str]]:
+    """The files of the groups that hold this process, each inside the next; a container sees the outermost as its root."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in listing.read_text().splitlines():
+            _, controllers, place = line.split(":", 2)
+            if controllers in ("", "memory"):
+                limit, usage, stat, cached = _CGROUP_FILES[controllers]
+                folder, top = root / controllers / place.strip("/"), root / controllers
+                for group in (folder, *folder.parents):
+                    yield group / limit, group / usage, group / stat, cached
+                    if group == top:
+                        break
 
 
 def _mappable() -> int:
@@ -116,6 +127,18 @@ def free_unused(device: torch.device) -> None:
     give_back()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def warm_up(scheme: str) -> None:
+    """Make the libraries take what they take at their first use: it is the program's, and no part of a model's account."""
+    if scheme in ("nf4", "fp4"):
+        bitsandbytes_functional().get_4bit_type(scheme, device="cpu")
+    for dtype in (torch.float32, torch.bfloat16):
+        rows = torch.ones(256, 256, dtype=dtype)
+        torch.mm(rows, rows)
+    weight = torch.ones(8, 8, requires_grad=True)
+    with torch.inference_mode(False), torch.enable_grad():
+        (weight * 1.0).sum().backward()  # type: ignore[no-untyped-call]
 
 
 def resident() -> int:

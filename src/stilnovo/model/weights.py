@@ -8,6 +8,7 @@ query and key rows in another order (pairs of rotary dimensions side by side); t
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from stilnovo.errors import InputError, reported
 from stilnovo.model.mapped_file import header_of, mapped_tensor
+from stilnovo.plan.account import ROWS_PART
 from stilnovo.plan.model_shape import config_from_gguf, read_gguf
 from stilnovo.plan.shape import config_from_json, read_json
 from stilnovo.recipe_sections import Scheme
@@ -67,6 +69,12 @@ def _beside(name: str) -> str:
     )
 
 
+def row_blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """First row and the one behind the last of each block in which a weight is read, `ROWS_PART` values or a row."""
+    rows = max(1, ROWS_PART // max(1, shape[-1]))
+    return ((first, min(first + rows, shape[0])) for first in range(0, shape[0], rows))
+
+
 class SafetensorsReader:
     """A Hugging Face folder: one `model.safetensors` or several with an index.
 
@@ -97,15 +105,19 @@ class SafetensorsReader:
         with _damage(self.folder / name, (SafetensorError, OSError)):
             return safe_open(self.folder / name, framework="np")  # torch would map the file a second time
 
+    def _entry(self, name: str) -> tuple[dict[str, Any], int]:
+        """A tensor's entry in the header of its file, and where that file's tensors begin."""
+        file = self._file_of[name]
+        if file not in self._headers:
+            self._headers[file] = header_of(self.folder / file)
+        header, begin = self._headers[file]
+        return header[name], begin
+
     def _stored(self, name: str) -> Tensor:
         """Map a tensor as it is stored."""
-        file = self._file_of[name]
-        path = self.folder / file
+        path = self.folder / self._file_of[name]
         with _damage(path):  # the index may name a file that does not hold it
-            if file not in self._headers:
-                self._headers[file] = header_of(path)
-            header, begin = self._headers[file]
-            return mapped_tensor(path, header[name], begin)
+            return mapped_tensor(path, *self._entry(name))
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """One tensor by its Hugging Face name, as stored, checked against `shape`."""
@@ -153,6 +165,21 @@ class SafetensorsReader:
         shape = (self.config.vocab_size, self.config.hidden_size)
         head, table = (self.tensor(name, shape) for name in ("lm_head.weight", "model.embed_tokens.weight"))
         return torch.equal(head, table)
+
+    def parts(self, name: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
+        """The same tensor as blocks of rows in order, each mapped alone: what was used of the file takes no memory any more."""
+        whole = self.tensor(name, shape)
+        entry, begin = self._entry(name)
+        if self._state_name(name) is not None or entry["dtype"] == "U8" or len(shape) == 1:
+            yield whole
+            return
+        row = whole[0].nbytes
+        del whole
+        path, start = self.folder / self._file_of[name], entry["data_offsets"][0]
+        for first, stop in row_blocks(shape):
+            places = [start + first * row, start + stop * row]
+            block = {"dtype": entry["dtype"], "shape": [stop - first, *shape[1:]], "data_offsets": places}
+            yield mapped_tensor(path, block, begin)
 
     def four_bit(self, name: str, shape: tuple[int, ...], scheme: Scheme) -> FrozenLinear | None:
         """A projection that bitsandbytes saved under this scheme, taken as it is; None where it is kept otherwise.
@@ -247,6 +274,18 @@ class GGUFReader:
                 here = slice(start, start + len(values))
                 rows[here if places is None else places[here]] = torch.from_numpy(values).to(dtype)
         return dense
+
+    def parts(self, name: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
+        """The same tensor as blocks of rows in order, in fp32, of which one is held at a time where rows lie in their order."""
+        stored_name = _gguf_name(name)
+        if stored_name not in self._tensors or self._places(stored_name, shape) is not None:
+            yield self.tensor(name, shape)
+            return
+        entry = self._tensors[stored_name]
+        _check_shape(entry.shape, name, shape, self.path)
+        for _, values in entry.pieces():
+            with _damage(self.path):
+                yield torch.from_numpy(values).to(torch.float32).view(-1, *shape[1:])
 
     def stored_dtype(self, name: str) -> torch.dtype:
         """Type of a stored tensor; fp16 for a quantised one, whose steps are wider than fp16's."""

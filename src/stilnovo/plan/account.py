@@ -10,15 +10,17 @@ Shape letters as in `stilnovo.plan.ledger`. All sizes in bytes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from stilnovo.plan.cards import bytes_of
 from stilnovo.plan.choice import Budget, Plan
 from stilnovo.plan.ledger import FRAGMENTATION, MemoryItem
 from stilnovo.plan.levers import BLOCK, Place
 from stilnovo.plan.shape import LlamaConfig
-from stilnovo.plan.sizes import dense_bytes, embedding_bytes, layer_bytes, load_extra
+from stilnovo.plan.sizes import dense_bytes, embedding_bytes, layer_bytes, linear_bytes, load_extra
 from stilnovo.plan.temporaries import HEAD_TILE_BYTES
 from stilnovo.progress import bytes_text
 
@@ -34,7 +36,14 @@ SMALL_BYTES = 2 * 2**30  # on a processor, copies of weights up to this size are
 LEAST_CONTEXT = 512  # tokens of a conversation: with fewer it is refused
 ENOUGH_CONTEXT = 4096  # with as many, copies of the weights for fast products are worth more than longer conversations
 _SCORE_TILES = 3 * 8 * 2**20  # tiles of logits while log-probabilities are taken
-_EXPORTED = 5  # copies of one matrix in fp32 while it is merged
+ROWS_PART = 2**20  # values of a weight that are read, merged and written at once
+_ROUNDED = 12  # bytes of a value of some rows of a weight while they are rounded and written
+_MERGED = 24  # the same while an adapter is merged into them, and what arrives of it is measured
+_BLOCKS = 3 * 2**24  # what the C library keeps of small blocks while a matrix is quantised and made dense
+_TEXTS, _TEXTS_MADE = (
+    134,
+    2**10,
+)  # bytes a token of the vocabulary that a folder's texts take, and take while they are made
 #: Schemes from the truest to the leanest: what is tried when one does not fit.
 LEANER = ("none", "int8", "nf4")
 
@@ -180,14 +189,39 @@ def _training(use: ModelUse, plan: Plan) -> Account:
 
 
 def _export(use: ModelUse) -> Account:
-    """An export's account: one matrix at a time, on the processor, whatever the model."""
+    """An export's account: some rows of a weight at a time, on the processor; of a quantised base one whole matrix.
+
+    A quantised matrix is read as it is stored, quantised, made dense in fp32, and let go before its rows are merged.
+    """
     c = use.config
-    largest = max(rows * columns for rows, columns in c.linear_shapes().values())
-    table = c.vocab_size * c.hidden_size * (use.table_bytes or 4)
-    copies = _EXPORTED * 4 * largest if use.adapter or use.scheme != "none" else 4 * largest
-    adapter = MemoryItem("adapter", "host", 4 * use.adapter, f"{use.adapter:,} values in fp32")
-    items = [adapter] if use.adapter else []
-    return Account(use, tuple(items), {"one weight": {"host": 4 * use.adapter + _spare(max(table, copies))}})
+    rows, columns = max(c.linear_shapes().values(), key=lambda shape: shape[0] * shape[1])
+    part = min(ROWS_PART, rows * columns)
+    written = part * (_MERGED if use.adapter else _ROUNDED)
+    matrix = 0
+    if use.scheme != "none":
+        kept, dense = linear_bytes(rows, columns, use.scheme, 4), 4 * rows * columns
+        matrix = max(kept + dense_bytes(use.scheme, rows, columns, 4), dense + written)
+    items = (
+        MemoryItem("adapter", "host", 4 * use.adapter, f"{use.adapter:,} values in fp32"),
+        MemoryItem("tokenizer and texts", "host", _TEXTS * c.vocab_size),
+    )
+    lasting = sum(item.size for item in items)
+    weight = max(matrix, written) + min(_BLOCKS, matrix)
+    phases: dict[str, dict[Place, int]] = {
+        "texts": {"host": 4 * use.adapter + _TEXTS_MADE * c.vocab_size},
+        "one weight": {"host": lasting + _spare(weight)},
+    }
+    return Account(use, tuple(item for item in items if item.size), phases)
+
+
+def stated_memory(variable: str) -> int | None:
+    """The memory that STILNOVO_RAM or STILNOVO_VRAM states, for this command as for a plan; None: none.
+
+    Raises:
+        InputError: when it is no size.
+    """
+    text = os.environ.get(variable)
+    return bytes_of(text) if text else None
 
 
 def scoring_copies(config: LlamaConfig, scheme: str, value_bytes: int) -> float:
@@ -276,13 +310,14 @@ def in_scheme(use: ModelUse, scheme: str) -> ModelUse:
 
 
 def needs_text(made: Account, budget: Budget) -> str:
-    """What an account needs and what is free, in words."""
+    """What an account needs and what is free, in words; what is left to the system is said where it matters."""
+    room, reserve = max(0, budget.host_room), budget.reserve
+    host = f"{bytes_text(made.host)} of {bytes_text(room)}"
+    kept = f" ({bytes_text(reserve)} of {bytes_text(budget.host)} are left for the system and this program)"
+    kept = kept if reserve and made.host > room else ""
     if not made.use.on_card:
-        return f"{bytes_text(made.host)} of {bytes_text(budget.host_room)} free"
-    return (
-        f"{bytes_text(made.card)} of {bytes_text(budget.allocator)} free on the card and {bytes_text(made.host)} of "
-        f"{bytes_text(budget.host_room)} on the host"
-    )
+        return f"{host} free{kept}"
+    return f"{bytes_text(made.card)} of {bytes_text(budget.allocator)} free on the card and {host} on the host{kept}"
 
 
 def what_would(use: ModelUse, budget: Budget) -> str:

@@ -103,7 +103,8 @@ class EvaluationResult:
 
     `model`, `quantization`, `adapter` and `settings` are what the command was given, `command` is the whole of it;
     `identity` holds the hashes of weights, adapter and code (None for a model that lives in memory only); `environment`
-    is commit, versions, hardware and date.
+    is commit, versions, hardware and date. `memory` is in bytes, as predicted and as measured (`predicted_peak_bytes`,
+    `peak_memory_bytes`); empty for a model that was open before.
     """
 
     model: str
@@ -117,6 +118,7 @@ class EvaluationResult:
     environment: dict[str, Any] = field(default_factory=dict)
     identity: dict[str, Any] | None = None
     command: list[str] = field(default_factory=list)
+    memory: dict[str, int] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """The figures without the items, as `--json` prints them."""
@@ -140,7 +142,7 @@ class EvaluationResult:
             }  # fmt: skip
             if (short := self.text.perplexity_of_short_windows()) is not None:
                 figures["text"] |= {"perplexity_64": short.value, "perplexity_64_interval": [short.low, short.high]}
-        return dict(finite(figures | {"seconds": self.seconds}))
+        return dict(finite(figures | self.memory | {"seconds": self.seconds}))
 
     def save(self, folder: Path | str) -> Path:
         """Write `evaluation.json` atomically into a run folder; returns its path."""
