@@ -450,3 +450,45 @@ def test_a_model_that_was_opened_is_not_weighed_again() -> None:
 
     model = Llama(TINY, random_source(1))
     assert Generator(model, None).model is model  # type: ignore[arg-type]
+
+
+def test_a_plan_takes_the_memory_that_the_other_commands_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rule: what is stated in the environment, unless an option says otherwise."""
+    monkeypatch.setenv("STILNOVO_RAM", "24GB")
+    monkeypatch.setenv("STILNOVO_VRAM", "12GB")
+    for given, card, host in (([], 12, 24), (["--vram", "6GB", "--ram", "16GB"], 6, 16)):
+        found = CliRunner().invoke(app, ["plan", "--command", "evaluate", "--quantization", "none", *given])
+        refused = CliRunner().invoke(
+            app, ["plan", "--device", "cpu", "--command", "evaluate", "--quantization", "none", *given]
+        )
+        assert f"of {card - 0.5:.2f} GiB free on the card" in str(found.exception or found.stdout)
+        assert f"of {host - 3}.00 GiB free" in str(refused.exception or refused.stdout)
+
+
+@pytest.mark.parametrize("command", sorted(WRITES))
+def test_what_lacks_is_by_the_least_context(command: Command) -> None:
+    """With as much more as the message says a short conversation fits; the whole context needs more."""
+    use = ModelUse(command=command, config=LLAMA_3_8B, tokens=8192, cached=8192)
+    short = account(replace(use, tokens=512, cached=512))
+    advice = what_would(use, Budget(short.card - 2**30, 2 * GIB, context=0, reserve=0))
+    assert "1.00 GiB more would do" in advice
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("scheme", ["none", "int8", "nf4"])
+@pytest.mark.parametrize("ram", ["16GB", "8GB", "2GB"])
+def test_every_command_with_a_stated_memory_fits_or_says_why(
+    command: Command, scheme: str, ram: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By shapes alone, on a processor: nothing is read."""
+    if command == "train":  # `plan` without a command; its refusal is the planner's
+        arguments = ["plan", "--device", "cpu", "--tokens", "64", "--quantization", scheme]
+    else:
+        arguments = ["plan", "--device", "cpu", "--command", command, "--quantization", scheme]
+    monkeypatch.setenv("STILNOVO_RAM", ram)
+    run = CliRunner().invoke(app, arguments)
+    if ram == "16GB" and (scheme == "nf4" or command == "export"):
+        assert run.exit_code == 0, run.exception
+    elif run.exit_code:
+        assert isinstance(run.exception, InputError)
+        assert "free" in str(run.exception) or "do not fit in" in str(run.exception)

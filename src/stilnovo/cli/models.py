@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stilnovo.cli.common import AsJson, emit, show
+from stilnovo.errors import InputError
 from stilnovo.hub import SHORT_NAMES, smollm2_path
 from stilnovo.progress import bytes_text
 
@@ -50,6 +51,12 @@ def _bases(check: bool, prune: bool, unused_days: int, as_json: bool) -> None:
         print("No quantised bases are kept: $STILNOVO_BASES is none.")
         emit({"folder": None, "bases": []}, as_json)
         return
+    if folder.exists() and not folder.is_dir():
+        raise InputError(
+            f"{folder} is a file, and no folder of kept bases.",
+            "It is where $STILNOVO_BASES or the cache folder says that they lie.",
+            "Name a folder in $STILNOVO_BASES, or none.",
+        )
     kept = KeptBases(folder)
     if prune:
         removed = kept.prune(unused_days * 86_400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -37,8 +38,12 @@ def plan(
             help="Short name, folder, .gguf file, or Hugging Face id, of which config.json alone is fetched.",
         ),
     ] = "anita",
-    vram: Annotated[str, typer.Option(metavar="SIZE", help="GPU memory.")] = "8GB",
-    ram: Annotated[str, typer.Option(metavar="SIZE", help="Host memory.")] = "32GB",
+    vram: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="GPU memory (default: $STILNOVO_VRAM, else 8GB).")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Host memory (default: $STILNOVO_RAM, else 32GB).")
+    ] = None,
     device: Annotated[
         str, typer.Option(metavar="DEVICE", help="cuda (a GPU of --vram) or cpu (a processor, with --ram alone).")
     ] = "cuda",
@@ -105,6 +110,7 @@ def plan(
     if days is not None and days <= 0:
         raise InputError("Days must be more than 0.", f"Found: {days:g}.")
     reads = None if shape else _context(model, config, document)  # a shape alone has no context
+    vram, ram = vram or os.environ.get("STILNOVO_VRAM") or "8GB", ram or os.environ.get("STILNOVO_RAM") or "32GB"
     on_card, budget = _memory(device, vram, ram)
     speeds = cards.CPU if not on_card else cards.measured(measured) if measured else cards.named(card)
     planned = Planned(
@@ -158,8 +164,7 @@ def _memory(device: str, vram: str, ram: str) -> tuple[bool, Budget]:
     host = cards.bytes_of(ram)
     if device == "cuda":
         return True, Budget(cards.bytes_of(vram), host)
-    room = max(0, host - HOST_RESERVE)
-    return False, Budget(room, room, context=0, reserve=0)
+    return False, Budget(max(0, host - HOST_RESERVE), host, context=0, reserve=min(host, HOST_RESERVE))
 
 
 def _command(name: str) -> Command | None:

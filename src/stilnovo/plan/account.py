@@ -40,10 +40,7 @@ ROWS_PART = 2**20  # values of a weight that are read, merged and written at onc
 _ROUNDED = 12  # bytes of a value of some rows of a weight while they are rounded and written
 _MERGED = 24  # the same while an adapter is merged into them, and what arrives of it is measured
 _BLOCKS = 3 * 2**24  # what the C library keeps of small blocks while a matrix is quantised and made dense
-_TEXTS, _TEXTS_MADE = (
-    134,
-    2**10,
-)  # bytes a token of the vocabulary that a folder's texts take, and take while they are made
+_TEXTS, _TEXTS_MADE = 134, 2**10  # bytes a token of the vocabulary that a folder's texts take, at last and while made
 #: Schemes from the truest to the leanest: what is tried when one does not fit.
 LEANER = ("none", "int8", "nf4")
 
@@ -335,7 +332,10 @@ def what_would(use: ModelUse, budget: Budget) -> str:
         if account(in_scheme(on_host, scheme)).fits(room):
             ways.append("use --device cpu" + (f" --quantization {scheme}" if scheme != use.scheme else ""))
     if not ways:
-        made = account(use)
+        # by the least that the command accepts: the whole context is no need
+        shortest = min(LEAST_CONTEXT, use.tokens)
+        whole = use.command in WRITES and use.cached == use.tokens
+        made = account(replace(use, tokens=shortest, cached=shortest) if whole else use)
         lacking = max(made.card - budget.allocator if use.on_card else 0, made.host - budget.host_room)
         ways.append(f"{bytes_text(lacking)} more would do: close other programs, or use a smaller model")
     text = "; or ".join(ways)
