@@ -264,7 +264,9 @@ def test_the_account_is_near_what_the_process_holds(tiny_folder: Path, tmp_path:
     found = json.loads(done.stdout.splitlines()[-1])
     predicted, measured = found["predicted_peak_bytes"], found["peak_memory_bytes"]
     # What libraries and the allocator hold beside is no part of the account, and outweighs a fifth of so small a model.
-    assert 0.75 * measured - BESIDE < predicted < 1.25 * measured
+    # An export is so lean that what its account adds for the C library's small blocks outweighs a matrix of this size.
+    blocks = 48 * 2**20 if command == "export" else 0
+    assert 0.75 * measured - BESIDE < predicted < 1.25 * measured + blocks
 
 
 def test_free_memory_is_the_least_of_what_limits_it(monkeypatch: pytest.MonkeyPatch) -> None:

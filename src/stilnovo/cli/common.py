@@ -16,7 +16,6 @@ import typer
 from typer.core import TyperCommand
 
 from stilnovo.errors import InputError, reported
-from stilnovo.progress import bytes_text
 
 if TYPE_CHECKING:
     from stilnovo.chat.writing import AnswerWriter
@@ -281,6 +280,7 @@ def memory_message(error: BaseException) -> str:
     said = (str(error).strip() or "no details").splitlines()[0][:200]
     budget = sys.modules.get("stilnovo.model.budget")  # where a model was opened
     from stilnovo.plan.account import COMMANDS
+    from stilnovo.progress import bytes_text
 
     made = None if budget is None else budget.opened()
     account, leaner = "", "--quantization nf4, "
@@ -296,6 +296,8 @@ def memory_message(error: BaseException) -> str:
 
 def memory_text(figures: Mapping[str, int]) -> str:
     """Say what a command held beside what was predicted, from the two figures of its JSON."""
+    from stilnovo.progress import bytes_text
+
     held, predicted = figures["peak_memory_bytes"], figures["predicted_peak_bytes"]
     return f"Memory: at most {bytes_text(held)}, predicted {bytes_text(predicted)}."
 
