@@ -34,7 +34,8 @@ def test_a_plan_of_a_conversation_is_what_it_gets(
         model=str(tiny_folder), config=replace(config, max_positions=512), scheme="nf4", adapter=None, budget=budget,
         on_card=False,
     ).use("chat")  # fmt: skip
-    use, form = writing_room(ModelCheckpoint(spec), "chat", 512)
+    admitted, form = writing_room(ModelCheckpoint(spec), "chat", 512)
+    use = admitted.use
     assert replace(use, config=planned.config) == planned
     assert form == (way if use.copies else "fp32")
     assert way != "fp32" or bool(use.copies) == (share > 1)
