@@ -18,6 +18,7 @@ from card_kernels import CardKernels, as_read, pretend_card
 from stilnovo.engine import packed_attention
 from stilnovo.engine.packed_attention import FlashVarlen, PerDocument, kernel_for
 from stilnovo.engine.query_blocks import QueryBlocks
+from stilnovo.errors import InputError
 from stilnovo.plan.levers import all_layers
 
 CPU = torch.device("cpu")
@@ -155,6 +156,14 @@ def test_each_generation_has_its_kernel(
     monkeypatch.setattr(packed_attention, "FlashVarlen", lambda *_: "flash")
     kernel = kernel_for([3, 4], torch.device("cuda"), dtype, size)
     assert (kernel == "flash") == flash
+    assert isinstance(kernel_for([3], CPU, dtype, size), QueryBlocks)
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(20, torch.bfloat16), (20, torch.float16), (6, torch.float32)])
+def test_heads_that_no_kernel_reads_are_refused(size: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
+    with pytest.raises(InputError, match=f"heads of {size} values"):
+        kernel_for([3], torch.device("cuda"), dtype, size)
     assert isinstance(kernel_for([3], CPU, dtype, size), QueryBlocks)
 
 

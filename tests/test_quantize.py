@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stilnovo.errors import InputError
+from stilnovo.model import quantize
 from stilnovo.model.quantize import (
     BLOCK,
     AffineLinear,
@@ -144,3 +145,35 @@ def test_keep_dense_gives_the_same_and_lets_go() -> None:
 def test_unknown_scheme_names_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"(?s)int3.*nf4, fp4, int8, int4, none"):
         ModelSpec(quantization="int3")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scheme", ["nf4", "fp4", "int8", "int4"])
+@pytest.mark.parametrize("shape", [(96, 160), (7, 33), (130, 64), (33, 66)])
+def test_what_is_quantised_part_by_part_is_what_is_quantised_at_once(
+    scheme: Scheme, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = random(*shape).bfloat16()
+    found = []
+    for size in (BLOCK * 2, BLOCK * 2**15):
+        monkeypatch.setattr(quantize, "QUANTIZED_PART", size)
+        if scheme in FOUR_BIT:  # as on a card
+            found.append(quantize._encoded_on_card(weight, scheme))
+        else:
+            made = quantized_linear(weight, scheme)
+            found.append(tuple(buffer for _, buffer in made.named_buffers()))
+    for one, other in zip(*found, strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+
+
+@pytest.mark.parametrize("part", ["packed", "absmax", "nested_absmax", "nested_code", "code"])
+def test_parts_that_bitsandbytes_kernels_would_misread_are_refused(part: str) -> None:
+    """They get the first byte of each part, and take the rest for granted."""
+    whole = quantized_linear(random(128, 256), "nf4")
+    parts = {name: buffer.clone() for name, buffer in whole.named_buffers()}
+    names = ("packed", "absmax", "code", "offset", "nested_absmax", "nested_code")
+    made = FourBitLinear.__new__(FourBitLinear)
+    made._hold((128, 256), "nf4", *(parts[name] for name in names))
+    assert torch.equal(made.dense(torch.float32), whole.dense(torch.float32))
+    for wrong in (parts[part].half(), torch.stack([parts[part]] * 2, -1)[..., 0]):
+        with pytest.raises(AssertionError):
+            made._hold((128, 256), "nf4", *(wrong if name == part else parts[name] for name in names))

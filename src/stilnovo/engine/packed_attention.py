@@ -23,19 +23,22 @@ import torch
 from torch import Tensor
 
 from stilnovo.engine.query_blocks import QueryBlocks
+from stilnovo.errors import InputError
+from stilnovo.model.attention import has_flash
 
 _aten = torch.ops.aten
 
 VECTOR_BYTES = 16  # what the card's kernels load at once: a head's first value must be aligned to it
-FLASH_HEAD = 256  # the widest head of the flash kernel
-FLASH_BACKWARD_HEAD = 192  # and of its backward, but on the data centre's cards (8.0, 9.0, 10.0)
+FLASH_BACKWARD_HEAD = (
+    192  # the widest head of the flash kernel's backward, but on the data centre's cards (8.0, 9.0, 10.0): 256
+)
 
 
 class FlashVarlen:
     """torch's variable-length flash attention: one launch for all documents.
 
     What `aten._flash_attention_forward` and `_backward` read: q, k and v (T, heads, D) of one 16-bit type, D a multiple of 8 and at
-    most `FLASH_HEAD`, with any strides between tokens and heads that keep a head's values side by side and aligned
+    most 256 (`has_flash`), with any strides between tokens and heads that keep a head's values side by side and aligned
     (`_readable`); H a multiple of K; bounds in int32, on the card, from 0 to T. `out` and its gradient are made contiguous by
     torch before the backward kernel sees them; softmax sums are those of the forward call, fp32 (H, T).
     """
@@ -71,7 +74,7 @@ class FlashVarlen:
     def _check(self, q: Tensor, k: Tensor, v: Tensor) -> None:
         """The kernel's contract; see the class."""
         assert self.bounds.dtype == torch.int32 and self.bounds.is_contiguous()
-        assert q.dtype in (torch.float16, torch.bfloat16) and q.shape[2] <= FLASH_HEAD and q.shape[1] % k.shape[1] == 0
+        assert q.dtype in (torch.float16, torch.bfloat16) and q.shape[2] <= 256 and q.shape[1] % k.shape[1] == 0
         assert all(x.dtype == q.dtype and _readable(x) for x in (q, k, v))
 
 
@@ -143,13 +146,22 @@ Kernel = FlashVarlen | PerDocument | QueryBlocks
 
 
 def kernel_for(lengths: Sequence[int], device: torch.device, dtype: torch.dtype, head_dim: int) -> Kernel:
-    """The fastest attention kernel for this device and type, for documents of these lengths and heads of this size."""
+    """The fastest attention kernel for this device and type, for documents of these lengths and heads of this size.
+
+    Raises:
+        InputError: for heads that no kernel of a card reads.
+    """
     if device.type == "meta":  # shapes alone: what a card would do
         return FlashVarlen(lengths, device)
     if device.type == "cpu":
         return QueryBlocks(lengths)
-    if dtype not in (torch.bfloat16, torch.float16):
-        return PerDocument(lengths)
-    generation = torch.cuda.get_device_capability(device)
-    widest = FLASH_HEAD if generation in ((8, 0), (9, 0), (10, 0)) else FLASH_BACKWARD_HEAD
-    return FlashVarlen(lengths, device) if generation >= (8, 0) and head_dim <= widest else PerDocument(lengths)
+    if head_dim * dtype.itemsize % VECTOR_BYTES:
+        raise InputError(
+            f"A model with heads of {head_dim} values cannot be trained on a card.",
+            f"Its kernels read {VECTOR_BYTES // dtype.itemsize} values of a head at once.",
+            "Train it on the processor: --set model.device=cpu",
+        )
+    flash = has_flash(device, dtype, head_dim)
+    if flash and head_dim > FLASH_BACKWARD_HEAD:
+        flash = torch.cuda.get_device_capability(device) in ((8, 0), (9, 0), (10, 0))
+    return FlashVarlen(lengths, device) if flash else PerDocument(lengths)

@@ -173,7 +173,9 @@ class FourBitKind:
 class FourBitLinear(_QuantizedLinear):
     """A frozen projection in NF4 or FP4 with double quantisation.
 
-    Unusual: the pieces of bitsandbytes' quantisation state are plain buffers, so that `.to(device)` moves all of them.
+    Unusual: the pieces of bitsandbytes' quantisation state are plain buffers, so that `.to(device)` moves all of them. Its kernels
+    get their first bytes and nothing else, neither strides nor types: they are contiguous, packed weights and block maxima in
+    bytes, all others in fp32.
     """
 
     def __init__(self, weight: Tensor, scheme: FourBits) -> None:
@@ -190,6 +192,9 @@ class FourBitLinear(_QuantizedLinear):
         offset: Tensor, nested_absmax: Tensor, nested_code: Tensor,
     ) -> None:  # fmt: skip
         super().__init__(*shape)
+        wide = (code, offset, nested_absmax, nested_code)
+        assert packed.dtype == absmax.dtype == torch.uint8 and all(part.dtype == torch.float32 for part in wide)
+        assert all(part.is_contiguous() for part in (packed, absmax, *wide))
         self.scheme = scheme
         self.packed: Tensor = nn.Buffer(packed)
         self.absmax: Tensor = nn.Buffer(absmax)
