@@ -138,17 +138,18 @@ def _speed_lines(found: Row) -> list[str]:
     lines = []
     for row in found["speeds"]:
         off, on = (row.get(f"tokens_per_second_kernels_{name}") for name in ("off", "on"))
-        ratio = f" ({row['ratio']:.2f} ×)" if "ratio" in row else ""
-        peers = [
-            f"{peer['peer']} {_rate(peer['tokens_per_second'])}"
-            for peer in found["peers"]
-            if (peer["tokens"], peer["cap_bytes"]) == (row["tokens"], row["cap_bytes"])
-        ]
-        both = f"kernels off {_rate(off)}, on {_rate(on)}{ratio} tok/s"
+        parts = [f"{_rate(off)} off, {_rate(on)} on" + (f" ({row['ratio']:.2f} ×)" if "ratio" in row else "")]
         if "all_recomputed_tokens_per_second" in row:
-            peers.insert(0, f"recomputing {_rate(row['all_recomputed_tokens_per_second'])}")
-        lines.append("; ".join([f"speeds   {row['tokens']:>6,} tokens, {_cap(row)}: {both}", *peers]))
+            parts.append(f"{_rate(row['all_recomputed_tokens_per_second'])} all recomputed")
+        lines.append(f"speeds   {row['tokens']:>6,} {_cap(row)}: kernels {', '.join(parts)} tok/s")
     return lines
+
+
+def _peer_lines(found: Row) -> list[str]:
+    lengths: dict[tuple[int, str], list[str]] = defaultdict(list)
+    for row in found["peers"]:
+        lengths[row["tokens"], _cap(row)].append(f"{row['peer']} {_rate(row['tokens_per_second'])}")
+    return [f"peers    {tokens:>6,} {cap}: {', '.join(peers)} tok/s" for (tokens, cap), peers in lengths.items()]
 
 
 def _decoding_lines(found: Row) -> list[str]:
@@ -171,7 +172,7 @@ def table(rows: Sequence[Row]) -> list[str]:
     begun, found = next(row for row in rows if row["stage"] == "run"), figures(rows)
     hardware, versions = machine.get("hardware", {}), machine.get("versions", {})
     name = hardware.get(
-        "gpu", "no card (tiny shape: the figures mean nothing)" if begun["device"] == "cpu" else "card unknown"
+        "gpu", "no card: the figures mean nothing" if begun["device"] == "cpu" else "card unknown"
     )
     lines = [
         f"{name}, torch {versions.get('torch', '?')}, {rows[-1].get('at', 0) / 60:.1f} of {begun['minutes']:g} minutes"
@@ -184,6 +185,7 @@ def table(rows: Sequence[Row]) -> list[str]:
             lines.append(f"{stage:<9}" + ", ".join(f"{count} {outcome}" for outcome, count in by.items()) + more)
     lines += (
         _held("memory", found["memory"]) + _speed_lines(found) + _held("long", found["long"]) + _decoding_lines(found)
+    lines += _peer_lines(found)
     )
     wrong, missing = failures(rows), parts_that(rows, "left out")
     if missing:

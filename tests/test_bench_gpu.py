@@ -361,7 +361,7 @@ def test_the_table_fits_a_screen(bench: Any) -> None:
     lines = gpu_table.table(rows)
     assert len(lines) <= gpu_table.LINES
     assert max(map(len, lines)) < 80
-    assert any("17,192, on 17,193 (1.00 ×)" in line for line in lines)
+    assert any("no cap: kernels 17,192 off, 17,193 on (1.00 ×) tok/s" in line for line in lines)
     assert lines[-1].startswith("… and") and "more in the file" in lines[-1]
     assert len(gpu_table.table(rows[:1])) == 1
 
@@ -442,10 +442,10 @@ def test_every_stage_runs_on_a_tiny_shape(tmp_path: Path) -> None:
     assert record == rows[-1]
     assert record["failures"] == record["left_out"] == []
     assert list(record["counts"]) == ["machine", "starts", "parity", "memory", "speeds", "long", "decoding", "peers"]
-    assert record["counts"]["parity"]["ok"] >= 24
+    assert record["counts"]["parity"]["ok"] == 12  # kernels are for cards
     figures = record["figures"]
     assert [row["cap_bytes"] is None for row in figures["speeds"]] == [False, True]
-    assert all(row["tokens_per_second_kernels_off"] > 10 and row["ratio"] > 0 for row in figures["speeds"])
+    assert all(row["tokens_per_second_kernels_off"] > 10 for row in figures["speeds"])
     assert figures["speeds"][1]["all_recomputed_tokens_per_second"] > 10
     assert {row["peer"] for row in figures["peers"]} == {"trl"}
     assert figures["long"][0]["tokens"] == 256
