@@ -372,17 +372,20 @@ def main() -> None:
         if len(whole_rows(journal.path)) < 4 and not options.resume:
             os.unlink(journal.path)
         refuse(f"This benchmark needs a CUDA card.\n{machine['note']}.\nWithout one: --tiny-cpu.")
-    counts = gpu_table.counts(journal.rows)
     last = {
         "stage": "run", "part": "end", "interrupted": interrupted, "seconds": round(time.monotonic() - started, 1),
-        "file": str(journal.path), "device": options.device, "shape": options.shape, "counts": counts,
-        "figures": gpu_table.figures(journal.rows), "left_out": gpu_table.parts_that(journal.rows, "left out"),
-        "failures": gpu_table.failures(journal.rows),
+        "file": str(journal.path), "device": options.device, "shape": options.shape,
     }  # fmt: skip
-    journal.append(last)
+    try:  # the rows are there whatever becomes of their summary
+        last |= gpu_table.summary(journal.rows)
+        lines = gpu_table.table(journal.rows)
+    except Exception as error:
+        last["summary_failed"] = repr(error)
+        lines = [f"{len(journal.rows)} rows; their summary failed: {error!r}"]
+    last = journal.append(last)
     journal.close()
-    print("\n".join(gpu_table.table(journal.rows)))
-    print(json.dumps(journal.rows[-1]))
+    print("\n".join(lines))
+    print(json.dumps(last))
     sys.exit(130 if interrupted else 0)
 
 

@@ -113,6 +113,14 @@ def figures(rows: Sequence[Row]) -> Row:
     }  # fmt: skip
 
 
+def summary(rows: Sequence[Row]) -> Row:
+    """What the last row of a run says beside its own facts."""
+    return {
+        "counts": counts(rows), "figures": figures(rows), "left_out": parts_that(rows, "left out"),
+        "failures": failures(rows),
+    }  # fmt: skip
+
+
 def _cap(row: Row) -> str:
     return "7.5 GiB" if row["cap_bytes"] else "no cap"
 
@@ -171,9 +179,7 @@ def table(rows: Sequence[Row]) -> list[str]:
             machine |= row
     begun, found = next(row for row in rows if row["stage"] == "run"), figures(rows)
     hardware, versions = machine.get("hardware", {}), machine.get("versions", {})
-    name = hardware.get(
-        "gpu", "no card: the figures mean nothing" if begun["device"] == "cpu" else "card unknown"
-    )
+    name = hardware.get("gpu", "no card: the figures mean nothing" if begun["device"] == "cpu" else "card unknown")
     lines = [
         f"{name}, torch {versions.get('torch', '?')}, {rows[-1].get('at', 0) / 60:.1f} of {begun['minutes']:g} minutes"
     ]
@@ -183,10 +189,8 @@ def table(rows: Sequence[Row]) -> list[str]:
             worst = found["parity"]["worst_gradient"] if stage == "parity" else None
             more = "" if worst is None else f"; gradients within {100 * worst:.2g} %"
             lines.append(f"{stage:<9}" + ", ".join(f"{count} {outcome}" for outcome, count in by.items()) + more)
-    lines += (
-        _held("memory", found["memory"]) + _speed_lines(found) + _held("long", found["long"]) + _decoding_lines(found)
-    lines += _peer_lines(found)
-    )
+    lines += [*_held("memory", found["memory"]), *_speed_lines(found), *_held("long", found["long"])]
+    lines += [*_decoding_lines(found), *_peer_lines(found)]
     wrong, missing = failures(rows), parts_that(rows, "left out")
     if missing:
         stages = Counter(part.partition(":")[0] for part in missing)

@@ -366,6 +366,25 @@ def test_the_table_fits_a_screen(bench: Any) -> None:
     assert len(gpu_table.table(rows[:1])) == 1
 
 
+def test_rows_are_kept_whatever_becomes_of_their_summary(
+    tmp_path: Path, bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gpu
+    import gpu_table
+
+    out, shown = tmp_path / "out.jsonl", list[str]()
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--tiny-cpu", "--out", str(out)])
+    monkeypatch.setattr(gpu, "run", lambda *_: iter(()))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(gpu_table, "figures", lambda rows: 1 / 0)
+    monkeypatch.setattr("builtins.print", lambda text, **_: shown.append(text))
+    with pytest.raises(SystemExit) as end:
+        gpu.main()
+    assert end.value.code == 0
+    assert "ZeroDivisionError" in json.loads(shown[-1])["summary_failed"]
+    assert bench.whole_rows(out)[-1] == json.loads(shown[-1])
+
+
 def test_what_was_measured_is_summed_up_by_its_last_attempt(bench: Any) -> None:
     import gpu_table
 
