@@ -111,6 +111,8 @@ def _moved(function: Any, args: Any, kwargs: Any, read: list[Tensor], made: list
             (only_written if argument.name == "out" or "copy_" in name or "fill_" in name else written).append(value)
     places = {id(tensor) for tensor in (*written, *only_written)}
     written += [tensor for tensor in only_written if sum(tensor is other for other in read) > 1]  # in place after all
+    if kwargs.get("beta") == 0:  # a sum that is begun anew
+        only_written, written = only_written + written, []
     only_written = [tensor for tensor in only_written if all(tensor is not other for other in written)]
     inputs = {id(tensor): _bytes(tensor) for tensor in read if id(tensor) not in places}  # given twice, read once
     fresh = sum(_bytes(tensor) for tensor in made if id(tensor) not in places)
@@ -141,6 +143,9 @@ def step_costs(config: LlamaConfig, levers: Levers, lengths: Sequence[int]) -> l
         model = empty_model(config)
         sink = HostAdapter(model) if levers.optimizer_place == "host" else None
         engine = TrainingEngine(model, levers, sink)
+        for layer in engine.layers if levers.keep_dense else ():  # made in the first step, and there from then on
+            for product in (layer.qkv, layer.o, *layer.gate_up, layer.down):
+                product.dense(engine.dtype)
         costs.ops.clear()
         ids = torch.zeros(tokens, dtype=torch.int64, device="meta")
         costs.phase = "forward"

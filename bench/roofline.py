@@ -34,11 +34,11 @@ from stilnovo.plan.choice import Budget, Plan, best
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B
 from stilnovo.plan.sizes import Run
-from stilnovo.plan.speed import FUSED, LAUNCH, ObjectiveCost, layer_work, loss_work, optimizer_seconds
+from stilnovo.plan.speed import FUSED, LAUNCH, ObjectiveCost, layer_work, loss_work, optimizer_seconds, speed
 from stilnovo.runlog import environment, write_atomic
 
 #: Cards and what the step may hold of their memory: an RTX 4060 in a computer of 32 GB, an H200 without a limit.
-CASES = {"rtx-4060": Budget(8 * GIB, 32 * GIB), "h200": Budget(CARDS["h200"].memory, 128 * GIB)}
+CASES = {"rtx-4060": Budget(8 * GIB, 32 * GIB), "h200": Budget(139 * GIB, 128 * GIB)}
 
 
 def mean_square(lengths: Sequence[int]) -> int:
@@ -98,7 +98,7 @@ def row(name: str, tokens: int) -> dict[str, Any]:
         plan = best(run, CASES[name], fitting)
         assert plan is not None, "the card is too small"
         line = roofline(step_costs(LLAMA_3_8B, plan.levers, lengths), plan, fitting)
-        line["plan_tokens_per_second"] = tokens / plan_seconds(plan, fitting, document)
+        line["plan_tokens_per_second"] = tokens / speed(run, plan.levers, fitting, document).seconds
         line |= {"peak_bytes": plan.peak, "host_bytes": plan.ledger.host, "levers": asdict(plan.levers)}
         if kernels:
             found |= line
@@ -106,13 +106,6 @@ def row(name: str, tokens: int) -> dict[str, Any]:
             found["without_kernels"] = line
     other = recompute_everything(run, card, document)
     return {**found, "recompute_everything_tokens_per_second": other, "ratio": found["tokens_per_second"] / other}
-
-
-def plan_seconds(plan: Plan, card: Card, document: int) -> float:
-    """The plan's own forecast for these documents."""
-    from stilnovo.plan.speed import speed
-
-    return speed(plan.run, plan.levers, card, document).seconds
 
 
 def say(found: dict[str, Any]) -> None:

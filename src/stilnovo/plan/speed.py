@@ -107,25 +107,35 @@ def _frozen_flops(run: Run) -> float:
 
 @dataclass(frozen=True)
 class ElementwiseCost:
-    """Times that element-wise steps read or write a value of their input, and their launches.
+    """Values that element-wise steps read and write for each value of their width, and their launches.
 
     Counted from the operations of `stilnovo.engine.elementwise` and `stilnovo.engine.loss`; an fp32 value counts twice.
-    `loss` is bytes a logit, `gathered` bytes a value of the hidden size and tile of the head, `dense` bytes read for a weight.
+
+    Attributes:
+        ahead, back, again: Of the hidden size in a layer's forward and backward, and in what is computed again: norms, residuals.
+        gate, gate_backward: Of the feed-forward size.
+        turn, turn_back: Of queries and keys, which are rotated.
+        loss: Bytes a logit.
+        gathered: Bytes a value of the hidden size and tile of the head: the sums that tiles add to.
+        dense: Bytes read for a weight in 4 bits.
+        launches: Of a norm, its backward, a gate, its backward, a rotation, a matrix made dense.
     """
 
-    norm: int
-    norm_backward: int
+    ahead: int
+    back: int
+    again: int
     gate: int
     gate_backward: int
-    rotate: int
+    turn: int
+    turn_back: int
     loss: float
     gathered: float
     dense: float
     launches: tuple[int, int, int, int, int, int]
 
 
-UNFUSED = ElementwiseCost(18, 46, 5, 17, 6, 36.0, 28.0, 0.65, (8, 15, 2, 6, 5, 4))
-FUSED = ElementwiseCost(2, 4, 3, 6, 2, 6.0, 28.0, 0.52, (1, 1, 1, 1, 1, 1))
+UNFUSED = ElementwiseCost(41, 130, 39, 5, 17, 6, 6, 36.0, 28.0, 0.76, (8, 15, 2, 6, 5, 4))
+FUSED = ElementwiseCost(8, 12, 6, 3, 6, 2, 0, 4.0, 28.0, 0.52, (1, 1, 1, 1, 1, 1))
 
 
 @dataclass(frozen=True)
@@ -163,21 +173,20 @@ def layer_work(
     dense = _dense_work(run, levers, passes)
     dense, again_dense = dense * tiles, CardWork()
     inputs, outputs = 3 * h + q + f, joint + 2 * h + 2 * f  # of all products
-    norm, rotate = passes.norm * h, passes.rotate * turned
     steps = _launches(run, levers, passes, tiles)
-    ahead_values = 2 * norm + 2 * h + passes.gate * f + rotate + inputs + 2 * outputs
-    back_values = 2 * norm + 2 * passes.norm_backward * h + 5 * h + passes.gate_backward * f + rotate + 2 * joint
-    back_values += 2 * inputs + 2 * outputs + 2 * inputs
-    ahead = CardWork(moved=tokens * w * ahead_values, launches=steps[0] + 16 * tiles)
-    back = CardWork(moved=tokens * w * back_values, launches=steps[1] + 70 * tiles)
-    if choice in ("recompute", "attention"):
-        extra = (
-            h + norm + rotate + 2 * h + q + 2 * (joint + h + 2 * f)
-        )  # the residual, the norm, q and k; products with their adapters
-        back = back + CardWork(moved=tokens * w * extra, launches=steps[2] + 12 * tiles)
+    # Products of the adapter: each input is read, each output begun; backward reads each input twice more and each slope twice.
+    ahead_values = passes.ahead * h + passes.gate * f + passes.turn * turned + inputs + outputs
+    back_values = passes.back * h + passes.gate_backward * f + passes.turn_back * turned + 2 * joint
+    back_values += 3 * inputs + 2 * outputs
+    ahead = CardWork(moved=tokens * w * ahead_values, launches=steps[0] + 30 * tiles)
+    back = CardWork(moved=tokens * w * back_values, launches=steps[1] + 75 * tiles)
+    if choice in ("recompute", "attention"):  # all but the down projection
+        extra = passes.again * h + passes.turn * turned + inputs + outputs - f - h
+        back = back + CardWork(moved=tokens * w * extra, launches=steps[2] + 30 * tiles)
         again_dense = dense * ((c.layer_matrix() - h * f) / c.layer_matrix())
     if choice == "recompute" and groups > 1:
-        back = back + CardWork(moved=tokens * w * (norm + rotate + h + 2 * joint), launches=20 * groups * tiles)
+        more = passes.again * h / 2 + passes.turn * turned + h + joint
+        back = back + CardWork(moved=tokens * w * more, launches=20 * groups * tiles)
     flops_ahead, flops_back = layer_flops(run, choice, groups, document)
     attention = tokens * 2.0 * c.heads * c.head_dim * document
     held = 2.5 * attention + (attention if choice == "recompute" else 0)
