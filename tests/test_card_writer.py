@@ -23,6 +23,7 @@ from stilnovo.model import card_products, lora, qat
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import DenseLinear, FrozenLinear
+from stilnovo.plan.account import ModelUse, account
 from stilnovo.plan.shape import LlamaConfig, LoraConfig
 from stilnovo.text.template import Message
 
@@ -222,6 +223,21 @@ def test_two_streams_at_a_time_have_buffers_of_their_own() -> None:
             found[1] += second.next([])
     assert found == [greedy(model, [5, 6], 10), greedy(model, [9], 10)]
     assert len(writer._idle) == 1
+
+
+def test_the_account_counts_what_a_card_keeps() -> None:
+    model = adapted(made())
+    adapter = sum(parameter.numel() for parameter in lora.parameters(model))
+    use = ModelUse(command="chat", config=CONFIG, adapter=adapter, cached=100, tokens=100, value_bytes=4)
+    items = {item.name: item.size for item in account(use).items}
+    writer = CardWriter(model, recorded.played)
+    with torch.inference_mode(), writer.texts([GREEDY], 100) as texts:
+        assert texts._buffers.cache.nbytes == items["keys and values"]
+        others = [x for x in vars(texts._buffers).values() if isinstance(x, Tensor)]
+        parts = [part for product in writer.decoder._on_card for part in product._parts]
+        copies = {id(x): x.nbytes for part in parts for x in (part.stacked, part.b)}
+        assert sum(copies.values()) == items["copies of the adapter"]
+        assert 0 < sum(x.nbytes for x in others) < items["recorded step"]
 
 
 # The cache

@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stilnovo.model.attention import grouped_attention, has_flash, positions_of
+from stilnovo.plan.account import CARD_ROOM
 from stilnovo.plan.shape import LlamaConfig
-
-ROUND = 64  # room is a multiple of it: masks of the memory-efficient kernel have to be aligned
 
 
 class CardCache:
@@ -31,7 +30,9 @@ class CardCache:
     """
 
     def __init__(self, config: LlamaConfig, texts: int, room: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.room = self.reach = -(-room // ROUND) * ROUND
+        self.room = self.reach = (
+            -(-room // CARD_ROOM) * CARD_ROOM
+        )  # masks of the memory-efficient kernel have to be aligned
         self._heads, self._kv, self._size = config.heads, config.kv_heads, config.head_dim
         shape = (config.layers, texts, self.room, 2 * config.kv_heads, config.head_dim)
         self._rows = torch.zeros(shape, device=device, dtype=dtype)  # what is masked must be a number

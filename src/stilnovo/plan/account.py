@@ -35,6 +35,10 @@ SCORED_TOKENS = 2048  # of one pass of an evaluation, and what one keeps of a he
 SMALL_BYTES = 2 * 2**30  # on a processor, copies of weights up to this size are kept for speed, whatever the model
 LEAST_CONTEXT = 512  # tokens of a conversation: with fewer it is refused
 ENOUGH_CONTEXT = 4096  # with as many, copies of the weights for fast products are worth more than longer conversations
+CARD_ROOM = 64  # tokens of which a card's cache has room for a multiple
+RECORDED_BYTES = (
+    48 * 2**20
+)  # of a step that is recorded on a card: cuBLAS's workspace (32 MiB on Hopper), temporaries, the graph itself
 _SCORE_TILES = 3 * 8 * 2**20  # tiles of logits while log-probabilities are taken
 ROWS_PART = 2**20  # values of a weight that are read, merged and written at once
 _ROUNDED = 12  # bytes of a value of some rows of a weight while they are rounded and written
@@ -148,10 +152,15 @@ def weight_items(use: ModelUse) -> list[MemoryItem]:
 def _kept(use: ModelUse) -> Iterator[MemoryItem]:
     """What is kept beside the weights while a command works."""
     c = use.config
-    cache = 2 * use.cached * c.layers * c.kv_heads * c.head_dim * use.value_bytes
+    single = use.on_card and use.command in WRITES  # tokens are written one at a time by a step of its own
+    cached = -(-use.cached // CARD_ROOM) * CARD_ROOM if single else use.cached
+    cache = 2 * cached * c.layers * c.kv_heads * c.head_dim * use.value_bytes
     yield MemoryItem("keys and values", use.place, cache, f"{use.cached:,} tokens")
     copies = round(c.layers * c.layer_matrix() * use.copies) + c.vocab_size * c.hidden_size * use.head_copy
     yield MemoryItem("copies of weights", use.place, copies, "in the form of the processor's fast products")
+    if single:
+        yield MemoryItem("copies of the adapter", use.place, use.value_bytes * use.adapter, "in the model's type")
+        yield MemoryItem("recorded step", use.place, RECORDED_BYTES, "a CUDA graph's temporaries and workspace")
 
 
 def _load_bytes(use: ModelUse) -> int:
