@@ -68,6 +68,44 @@ def test_divergence_equals_torch(tile: int | None, chunk: int) -> None:
     assert torch.allclose(ours.grad, theirs.grad, atol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_divergence_in_tiles_is_true_near_the_base_too(seed: int, dtype: torch.dtype) -> None:
+    """However near the model is to its base, whatever all logits of a row have in common: nothing large is taken from a large."""
+    generator = torch.Generator().manual_seed(seed)
+    apart, vocabulary, tile = 10.0 ** -(seed % 3), 90 + 7 * seed, 11 + 5 * seed
+    weight = torch.randn(vocabulary, 24, generator=generator) + 0.5  # with a direction along which all logits move
+    teacher = torch.randn(9, 24, generator=generator).to(dtype)
+    moved = (teacher.float() * (1 + apart) + apart * torch.rand(9, 1, generator=generator)).to(dtype)
+    found = {}
+    for how, width in (("tiled", tile), ("whole", None), ("exact", None)):
+        exact = how == "exact"
+        head = Head((weight.to(dtype).double() if exact else weight.to(dtype)), "dense", width, Link(CPU))
+        ours, base = (rows.double() if exact else rows for rows in (moved, teacher))
+        ours = ours.clone().requires_grad_()
+        loss = tiled_divergence(ours, base, head, 4)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert ours.grad is not None
+        found[how] = (loss.item(), ours.grad.double())
+    assert found["tiled"][0] == pytest.approx(found["whole"][0], rel=1e-3, abs=1e-5)  # the logits are rounded alike
+    tiled, whole = ((found[how][1] - found["exact"][1]).norm() / found["exact"][1].norm() for how in ("tiled", "whole"))
+    assert tiled < 1.3 * whole + 3e-3
+
+
+@pytest.mark.parametrize("rows", [None, 8])
+def test_each_tile_is_visited_once(rows: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, visits = Head(torch.randn(40, 16), "dense", rows, Link(CPU)), [0]
+    real = Head.tiles
+
+    def counted(self: Head) -> object:
+        visits[0] += 1
+        return real(self)
+
+    monkeypatch.setattr(Head, "tiles", counted)
+    tiled_divergence(torch.randn(5, 16, requires_grad=True), torch.randn(5, 16), head, 5).backward()  # type: ignore[no-untyped-call]
+    assert visits[0] == 1
+
+
 def test_no_divergence_from_oneself() -> None:
     hidden = torch.randn(5, 16, requires_grad=True)
     found = tiled_divergence(hidden, hidden.detach(), Head(torch.randn(97, 16), "dense", 30, Link(CPU)), 2)

@@ -12,7 +12,8 @@ a dense head and the plain softmax.
 KL(base ‖ model): the base is the model with its adapter off, so the teacher costs one more forward pass and no memory. Its
 gradient with respect to the student's hidden states is made in the forward pass too: ∂ Σ_j p_j (log p_j − log q_j) / ∂ logits_q
 = q − p, with p the base's and q the model's probabilities. Both normalisers must be known before p and q are; a head of one
-tile keeps its logits meanwhile, one of many is visited twice.
+tile keeps its logits meanwhile (three products a token). Of many tiles each is visited once, too: two running sums, of
+w (e^q − e^p) and of w e^p, give Σ (q − p) w once the normalisers are known (four products), and stay exact where p is near q.
 
 Shape letters: T tokens, R of a chunk, V vocabulary, W rows of a tile, C hidden size.
 """
@@ -235,28 +236,45 @@ def chunked_losses(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int) ->
     return by_chunks(hidden, chunk, losses, step)
 
 
-def _divergence(student: Tensor, teacher: Tensor, head: Head, out: Tensor | None, wide: torch.dtype) -> Tensor:
-    """Summed divergence of a chunk (R, C); its gradient is added to `out`."""
-    pairs = list(_both_logits(student, teacher, head, wide)) if len(head.spans) == 1 else None
-    norms = torch.full((2, student.shape[0], 1), -torch.inf, dtype=wide, device=student.device)
-    for _, q, p in pairs or _both_logits(student, teacher, head, wide):
-        norms = torch.logaddexp(norms, torch.stack([t.logsumexp(1, keepdim=True) for t in (q, p)]))
-    total = torch.zeros((), dtype=wide, device=student.device)
-    for weight, q, p in pairs or _both_logits(student, teacher, head, wide):
-        log_q, log_p = q.sub_(norms[0]), p.sub_(norms[1])
-        share = log_p.exp()
-        total += share.mul(log_p.sub_(log_q)).sum()
-        if out is not None:
-            out += matmul(log_q.exp_().sub_(share).to(out.dtype), weight)
-    return total
-
-
-def _both_logits(
-    student: Tensor, teacher: Tensor, head: Head, wide: torch.dtype
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Iterate over the vocabulary's tiles: weights (W, C) and both logits (R, W)."""
+def _divergence(student: Tensor, teacher: Tensor, head: Head, out: Tensor | None) -> Tensor:
+    """Summed divergence of a chunk (R, C); its gradient goes into `out`."""
+    if len(head.spans) == 1:
+        return _whole_divergence(student, teacher, head, out)
+    wide = wide_type(student.dtype)
+    peaks = torch.full((2, student.shape[0], 1), -torch.inf, dtype=wide, device=student.device)
+    masses, apart = torch.zeros_like(peaks), torch.zeros_like(peaks[0])
+    means = None if out is None else torch.zeros((2, *student.shape), dtype=wide, device=student.device)
     for _, _, weight in head.tiles():
-        yield weight, matmul(student, weight.T).to(wide), matmul(teacher, weight.T).to(wide)
+        q, p = (matmul(rows, weight.T).to(wide) for rows in (student, teacher))
+        higher = torch.maximum(peaks, torch.stack([q.amax(1, keepdim=True), p.amax(1, keepdim=True)]))
+        shrink, peaks = (peaks - higher).exp_(), higher
+        gap = p - q
+        q.sub_(peaks[0]).exp_()
+        p.sub_(peaks[1]).exp_()
+        apart.mul_(shrink[1]).add_(gap.mul_(p).sum(1, keepdim=True))
+        del gap
+        masses.mul_(shrink).add_(torch.stack([q.sum(1, keepdim=True), p.sum(1, keepdim=True)]))
+        if means is not None:  # of w by q − p, and by p: the difference of two large means would be rounding
+            means[0].mul_(shrink[0]).add_(means[1] * (shrink[0] - shrink[1]))
+            means[0].add_(matmul(q.sub_(p).to(student.dtype), weight))
+            means[1].mul_(shrink[1]).add_(matmul(p.to(student.dtype), weight))
+        del q, p
+    if out is not None and means is not None:
+        out.copy_(means[0].div_(masses[0]).add_(means[1].mul_((masses[1] - masses[0]) / (masses[0] * masses[1]))))
+    # Σ p (log p − log q): the mean gap of the logits, and that of the normalisers
+    return apart.div_(masses[1]).add_((masses[0] / masses[1]).log_()).add_(peaks[0] - peaks[1]).sum()
+
+
+def _whole_divergence(student: Tensor, teacher: Tensor, head: Head, out: Tensor | None) -> Tensor:
+    """The same with a head of one tile, whose logits wait for their normalisers."""
+    ((_, _, weight),) = head.tiles()
+    q, p = (matmul(rows, weight.T).to(wide_type(rows.dtype)) for rows in (student, teacher))
+    log_q, log_p = (logits.sub_(logits.logsumexp(1, keepdim=True)) for logits in (q, p))
+    share = log_p.exp()
+    divergence = share.mul(log_p.sub_(log_q)).sum()
+    if out is not None:
+        out.copy_(matmul(log_q.exp_().sub_(share).to(out.dtype), weight))
+    return divergence
 
 
 def tiled_divergence(student: Tensor, teacher: Tensor, head: Head, chunk: int) -> Tensor:
@@ -268,9 +286,9 @@ def tiled_divergence(student: Tensor, teacher: Tensor, head: Head, chunk: int) -
         head: The frozen output head of both.
         chunk: Tokens whose two rows of logits exist at once.
     """
-    wide = wide_type(student.dtype)
 
     def step(rows: slice, total: Tensor, gradient: Tensor | None) -> None:
-        total += _divergence(student[rows], teacher[rows], head, gradient, wide)
+        total += _divergence(student[rows], teacher[rows], head, gradient)
 
-    return by_chunks(student, chunk, torch.zeros((), dtype=wide, device=student.device), step)
+    total = torch.zeros((), dtype=wide_type(student.dtype), device=student.device)
+    return by_chunks(student, chunk, total, step)

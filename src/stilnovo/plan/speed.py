@@ -44,7 +44,7 @@ class ObjectiveCost:
         learnt: Tokens whose −log p is computed: two products with the head.
         base: Tokens that the base reads too: all layers forward, adapter off.
         compared: Tokens whose −log p is also the base's (DPO): one product more.
-        anchored: Tokens of which KL(base ‖ model) is computed: three products, five where the head comes in tiles.
+        anchored: Tokens of which KL(base ‖ model) is computed: three products, four where the head comes in tiles.
     """
 
     learnt: float = 1.0
@@ -236,7 +236,7 @@ def loss_work(run: Run, levers: Levers, asked: ObjectiveCost, passes: Elementwis
     c, tokens = run.config, run.tokens
     tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
     tiled = tile < c.vocab_size
-    products = 2 * asked.learnt + asked.compared + (5 if tiled else 3) * asked.anchored
+    products = 2 * asked.learnt + asked.compared + (4 if tiled else 3) * asked.anchored
     share = asked.learnt + asked.compared / 2 + 2 * asked.anchored
     visits = -(-round(tokens * max(share, 1 / tokens)) // levers.loss_chunk) * -(-c.vocab_size // tile)
     moved = tokens * share * (c.vocab_size * passes.loss + -(-c.vocab_size // tile) * c.hidden_size * passes.gathered)
