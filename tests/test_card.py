@@ -170,6 +170,7 @@ SAID: list[tuple[type[Exception], str, str]] = [
     (torch.AcceleratorError, "CUDA error: uncorrectable ECC error encountered", "nvidia-smi"),
     (torch.AcceleratorError, "CUDA error: all CUDA-capable devices are busy or unavailable", "nvidia-smi"),
     (torch.AcceleratorError, "", "cannot use the card any more"),
+    (torch.cuda.DeferredCudaCallError, "CUDA call failed lazily at initialization with error: device >= 0", "cannot use the card"),
 ]  # fmt: skip
 
 

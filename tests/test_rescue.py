@@ -45,8 +45,14 @@ CASES: dict[str, dict[str, Any]] = {
 class Watcher(Observer):
     """An observer that keeps the run, as pages and trackers may."""
 
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
     def begin(self, run: Any) -> None:
         self.run = run
+
+    def step(self, row: dict[str, Any]) -> None:
+        self.steps.append(row["step"])
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +89,10 @@ def recipe_of(files: dict[str, str], tiny_folder: Path) -> Callable[[dict[str, A
 
 def opened(recipe: Recipe, folder: Path) -> TrainingRun:
     guard = None if recipe.guard.every is None else guard_callback(recipe, folder)
-    return TrainingRun(recipe, folder, make_callback=guard, sampler=sample_answers, observers=[Watcher()])
+    watcher = Watcher()
+    run = TrainingRun(recipe, folder, make_callback=guard, sampler=sample_answers, observers=[watcher])
+    run.watcher = watcher  # type: ignore[attr-defined]
+    return run
 
 
 def running_out(monkeypatch: pytest.MonkeyPatch, where: str, at: int, times: int = 1) -> None:
@@ -202,9 +211,11 @@ def test_memory_that_runs_out_in_an_evaluation_makes_no_step_twice(
         return method(*arguments)
 
     monkeypatch.setattr(held_out, name, hungry)
-    opened(recipe, tmp_path / "hungry").train()
+    run = opened(recipe, tmp_path / "hungry")
+    run.train()
     assert alive[2] == 0
     found, expected = (RunFolder(tmp_path / name).metrics() for name in ("hungry", "whole"))
+    assert run.watcher.steps == [row["step"] for row in found]  # type: ignore[attr-defined]
     assert [row["step"] for row in found] == [row["step"] for row in expected]
     assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in expected], rel=1e-5)
 

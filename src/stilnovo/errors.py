@@ -55,6 +55,7 @@ _CARD = (
     "cudnn_status_", "triton error [cuda]", "nvrtc", "found no nvidia driver", "the nvidia driver on your system is too old",
     "no cuda gpus are available",
 )  # fmt: skip
+#: What an error says (in small letters), what that means, and what helps; the first that fits.
 _CARD_ADVICE = (
     (
         ("no kernel image", "invalid device function", "unsupported toolchain", "ptx jit"),
@@ -100,15 +101,12 @@ def card_fault(error: BaseException) -> StilnovoError | None:
 
     Torch raises an `AcceleratorError` or a plain `RuntimeError`, whose first line is CUDA's own word.
     """
-    if (
-        isinstance(error, StilnovoError)
-        or not isinstance(error, (RuntimeError, AssertionError))
-        or is_out_of_memory(error)
-    ):
+    if isinstance(error, StilnovoError) or is_out_of_memory(error):
         return None
     said = str(error).strip()
     low = said.lower()
-    if type(error).__name__ not in ("AcceleratorError", "CudaError") and not any(words in low for words in _CARD):
+    told = isinstance(error, (RuntimeError, AssertionError)) and any(words in low for words in _CARD)
+    if not told and type(error).__name__ not in ("AcceleratorError", "CudaError", "DeferredCudaCallError"):
         return None
     what, advice = next(
         (what, advice) for words, what, advice in _CARD_ADVICE if not words or any(word in low for word in words)

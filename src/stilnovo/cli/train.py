@@ -135,6 +135,10 @@ def _print(
             else "Not stopped early"
         )
         print(f"{ended}; the adapter is step {early['adapter_step']}'s, with the lowest held-out loss.")
+    if result.skipped_steps:
+        print(
+            f"{result.skipped_steps} of {result.steps} steps overflowed fp16 and changed nothing; the loss scale followed."
+        )
     if result.metrics:
         means = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
         print(f"Training metrics, mean of the last {min(LAST_STEPS, result.steps)} steps: {means}")

@@ -320,7 +320,7 @@ class Trainer:
                 row |= self.held_out.evaluate(self.step, self.passes, self.batch_loss, self.settings)
             finally:  # one row a step, whatever becomes of its evaluation
                 self.run.append_metrics(row)
-            self.observers.step(row)
+                self.observers.step(row)
             progress.update(
                 self.step,
                 f"step {self.step}/{self.steps} {_loss_text(row)} {rate_text(row['tokens_per_second'])} tok/s "
@@ -358,7 +358,7 @@ class Trainer:
             raise KeyboardInterrupt(self._standing()) from None
         except StilnovoError as error:
             raise type(error)(error.what, error.found, f"{error.next}\n{self._standing()}") from error
-        except (RuntimeError, AssertionError) as error:
+        except Exception as error:
             fault = card_fault(error)
             if fault is None:
                 raise
