@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -106,6 +107,18 @@ def test_a_torch_that_knows_no_such_setting_goes_on_without(
 
 def test_this_torch_takes_the_setting() -> None:
     assert any(hasattr(torch._C, setter) for setter in card._SETTERS)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+def test_the_segments_of_a_card_grow() -> None:
+    """In a process of its own: it is decided before the first allocation."""
+    told = (
+        "import torch; from stilnovo.model.load import choose_device; choose_device('cuda'); torch.zeros(1, device='cuda'); "
+        "print(torch.cuda.memory._snapshot()['allocator_settings']['expandable_segments'])"
+    )
+    found = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=120)
+    assert found.stdout.split()[-1] == str(card.segments_wanted() or "expandable_segments:True" in str(os.environ))
 
 
 def test_repeating_is_torchs_deterministic_mode_and_ends_with_it() -> None:
