@@ -96,7 +96,7 @@ def test_the_load_is_what_the_plan_says(scheme: Scheme, place: str) -> None:
     with fake_card(), LiveBytes() as live:
         model = opened(WIDE, scheme, levers)
         said = load_bytes(run, levers)
-        assert live.peak <= 1.01 * said + 2**16, f"{live.peak / GIB:.3f} of {said / GIB:.3f} GiB, in {live.at}"
+        assert live.peak <= 1.01 * said, f"{live.peak / GIB:.3f} of {said / GIB:.3f} GiB, in {live.at}"
         assert live.peak >= 0.9 * said, "the plan asks for more than the load takes"
         for name, buffer in model.named_buffers():
             weight = f"{name.rpartition('.')[0]}.weight" if "_proj." in name else name
@@ -118,21 +118,25 @@ def test_weights_that_are_stored_wide_come_narrow() -> None:
         assert live.peak <= 1.01 * load_bytes(Run(config=WIDE, lora=ADAPTER, tokens=512), levers)
 
 
-@pytest.mark.parametrize(("size", "tokens"), [(2, 512), (2, 8192), (3, 2048), (4, 512), (6, 4096), (8, 2048)])
+@pytest.mark.parametrize(
+    ("size", "tokens", "scheme"),
+    [(2, 512, "nf4"), (2, 8192, "nf4"), (3, 2048, "nf4"), (4, 512, "nf4"), (6, 4096, "nf4"), (8, 2048, "nf4"),
+     (4, 512, "none"), (8, 2048, "none")],
+)  # fmt: skip
 def test_every_plan_s_model_can_be_opened_and_made_ready(
-    size: int, tokens: int, monkeypatch: pytest.MonkeyPatch
+    size: int, tokens: int, scheme: Scheme, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole 8B model from its kept base, under the plans for small cards."""
-    run = Run(config=LLAMA_3_8B, lora=ADAPTER, tokens=tokens)
+    """The whole 8B model, from its kept base or its 16-bit weights, under the plans for small cards."""
+    run = Run(config=LLAMA_3_8B, lora=ADAPTER, tokens=tokens, scheme=scheme)
     budget = Budget(size * GIB, 64 * GIB)
     plan = best(run, budget, CARDS["rtx-4060"])
     if plan is None:
         pytest.skip("nothing fits")
     with fake_card(memory=size * GIB):
-        base = kept_base(LLAMA_3_8B)
+        base = kept_base(LLAMA_3_8B) if scheme == "nf4" else {}
         monkeypatch.setattr(load._Weights, "kept", lambda *_: base)
         with LiveBytes() as live:
-            model = opened(LLAMA_3_8B, "nf4", plan.levers)
+            model = opened(LLAMA_3_8B, scheme, plan.levers)
             assert live.peak <= plan.load, f"{live.peak / GIB:.3f} of {plan.load / GIB:.3f} GiB, in {live.at}"
             engine = made_ready(model, plan.levers)
             assert live.peak <= max(plan.load, plan.peak), f"{live.peak / GIB:.3f} GiB, in {live.at}"

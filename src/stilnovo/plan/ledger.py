@@ -176,6 +176,9 @@ def load_bytes(run: Run, levers: Levers) -> int:
     tables = 0 if levers.embedding == "host" else embedding_bytes(c, 0, run.table_bytes or w, mapped=run.mapped)
     tables += 0 if c.tie_embeddings or levers.head != "dense" else table
     here = c.layers - levers.streamed_layers
-    placed = here * layer_bytes(c, run.scheme, w) + (2 * c.layers + 1) * c.hidden_size * w + tables
+    small = (
+        2 * c.layers + 1
+    ) * c.hidden_size * w + 2 * c.head_dim  # norms, and the frequencies of the positions in fp32
+    placed = here * layer_bytes(c, run.scheme, w) + small + tables
     # what is not quantised is made narrow on the host and goes where it stays
     return placed + (load_extra(c, run.scheme, w) if run.scheme != "none" else 0)
