@@ -135,10 +135,10 @@ class _Search:
         self.parts, self.losses = parts(run), loss_parts(run, wishes)
         self._best: tuple[tuple[float, int, int], Levers] | None = None
 
-    def found(self) -> Levers | None:
+    def found(self, *, any_will_do: bool = False) -> Levers | None:
         """The fastest setting; among equals that with the least host memory, then the smallest on the card."""
         for start in sorted(self._starts(), key=lambda start: start.seconds):
-            if self._best is not None and start.seconds > self._best[0][0]:
+            if self._best is not None and (any_will_do or start.seconds > self._best[0][0]):
                 break
             self._try(start)
         return None if self._best is None else self._best[1]
@@ -265,14 +265,25 @@ def longest(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None, 
     wishes = wishes or Wishes()
 
     def impossible(tokens: int) -> bool:
-        longer = replace(
-            run, tokens=tokens, documents=-(-tokens * run.documents // run.tokens) if run.documents > 1 else 1
-        )
-        sums = Sums(longer)
-        return not any(_setting_fits(sums, levers, budget) for levers in _leanest(longer, wishes, card))
+        sums = Sums(_in_documents(run, tokens))
+        return not any(_setting_fits(sums, levers, budget) for levers in _leanest(sums.run, wishes, card))
+
+    def none(tokens: int) -> bool:  # of all settings; where the leanest do not fit, one between them may
+        return _Search(_in_documents(run, tokens), budget, card, wishes).found(any_will_do=True) is None
 
     reach = step * bisect.bisect(range(step, 2**24, step), False, key=impossible)
-    return reach or bisect.bisect(range(1, step), False, key=impossible)
+    if card is CPU:
+        return reach or bisect.bisect(range(1, step), False, key=impossible)
+    further = 1
+    while not none(reach + further * step):
+        further *= 2
+    reach += step * bisect.bisect(range(reach + step, reach + further * step, step), False, key=none)
+    return reach or bisect.bisect(range(1, step), False, key=none)
+
+
+def _in_documents(run: Run, tokens: int) -> Run:
+    """A pass of so many tokens, in documents as long as those of `run`."""
+    return replace(run, tokens=tokens, documents=-(-tokens * run.documents // run.tokens) if run.documents > 1 else 1)
 
 
 def leaner(plan: Plan, budget: Budget, card: Card, wishes: Wishes | None = None) -> Plan | None:

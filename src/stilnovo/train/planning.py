@@ -6,6 +6,7 @@ later is its own. Only a leaner plan after an out-of-memory error is measured by
 
 from __future__ import annotations
 
+import bisect
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -170,14 +171,19 @@ def _what_would(run: Run, budget: choice.Budget, card: cards.Card, wishes: Wishe
         ways.append("in nf4 it fits: use --quantization nf4")
     if not ways:
         ways.append("use a smaller model")
-        for more in range(1, 512):
-            extra = more * cards.GIB // 2
-            larger = replace(budget, card=budget.card + extra, host=budget.host + extra)
-            if choice.longest(run, larger, card, wishes):
-                ways = [
-                    f"even the shortest context needs {more / 2:.1f} GiB more: close other programs, or use a smaller model"
-                ]
-                break
+
+        def enough(halves: int) -> bool:
+            extra = halves * cards.GIB // 2
+            return (
+                choice.longest(run, replace(budget, card=budget.card + extra, host=budget.host + extra), card, wishes)
+                > 0
+            )
+
+        more = 1 + bisect.bisect(range(1, 512), False, key=enough)
+        if more < 512:
+            ways = [
+                f"even the shortest context needs {more / 2:.1f} GiB more: close other programs, or use a smaller model"
+            ]
     text = "; or ".join(ways)
     return f"{text[0].upper()}{text[1:]}."
 
