@@ -48,7 +48,7 @@ STAGES = {
     "long": "does the longest context run?", "decoding": "how fast is writing?", "peers": "how fast are the others?",
 }  # fmt: skip
 #: The most that a stage may take, as a share of all: what hangs in an early one leaves time for the others.
-SHARES = {"starts": 0.2, "parity": 0.25, "memory": 0.25, "speeds": 0.5, "long": 0.3, "decoding": 0.3, "peers": 1.0}
+SHARES = {"starts": 0.25, "parity": 0.25, "memory": 0.25, "speeds": 0.5, "long": 0.3, "decoding": 0.3, "peers": 1.0}
 LETTERS = dict(zip("abcdefg", STAGES, strict=True))
 UNSLOTH = ("unsloth", "unsloth, offload_layers", "unsloth, offload_layers and tiled MLP")
 KERNELS = "Triton kernels"  # the trial of all of them

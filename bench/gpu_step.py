@@ -57,6 +57,11 @@ def documents(tokens: int) -> tuple[int, ...]:
     return tuple(lengths)
 
 
+def lengths_of(job: Row) -> tuple[int, ...]:
+    """Lengths of the job's documents."""
+    return (job["tokens"],) if job.get("one_document") else documents(job["tokens"])
+
+
 def synchronize() -> None:
     """Wait for the card, if there is one."""
     if torch.cuda.is_available():
@@ -120,8 +125,8 @@ def plan_for(job: Row, measured: Card, value_bytes: int) -> Plan:
         RuntimeError: when none fits.
     """
     run = Run(
-        config=SHAPES[job["shape"]], lora=ADAPTER, tokens=job["tokens"], value_bytes=value_bytes,
-        flash=job["device"] == "cuda",
+        config=SHAPES[job["shape"]], lora=ADAPTER, tokens=job["tokens"], documents=len(lengths_of(job)), value_bytes=value_bytes,
+        flash=job["device"] == "cuda", capability=measured.capability,
     )  # fmt: skip
     wishes = Wishes(recompute=bool(job.get("recompute")))
     plan = best(run, budget(job, measured), CARDS["rtx-4060"] if job.get("small_card") else measured, wishes)
@@ -161,7 +166,7 @@ class Steps:
         if job.get("host_memory") and self.device.type == "cuda":
             grow(self.plan.ledger.host)
         cap_allocator(self.device, job["cap"])
-        lengths = (job["tokens"],) if job.get("one_document") else documents(job["tokens"])
+        lengths = lengths_of(job)
         config = SHAPES[job["shape"]]
         model = build(config, self.device, dtype, self.plan.levers)
         corpus = pack([range(10)], 16)  # the trainer wants one; the batches are ours
