@@ -152,6 +152,7 @@ def test_a_training_goes_on_after_memory_ran_out(
     device: torch.device, tiny_folder: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under a cap that holds one small model and its step, but is full when the error comes."""
+    pytest.importorskip("Stemmer", reason="reading a corpus needs PyStemmer")
     recipe = Recipe().changed(
         {
             "model.name": str(tiny_folder), "model.device": device.type, "lora.r": 4, "data.paths": [str(texts)],
