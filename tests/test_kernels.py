@@ -87,6 +87,29 @@ def test_shapes_without_storage_pass_through_the_operators(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("current", [0, 1])
+def test_a_kernel_is_launched_on_the_card_of_its_tensors(current: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = [current]
+
+    class Chosen:
+        def __init__(self, index: int) -> None:
+            self.index = index
+
+        def __enter__(self) -> None:
+            cards.append(self.index)
+
+        def __exit__(self, *_: object) -> None:
+            cards.pop()
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: cards[-1])
+    monkeypatch.setattr(torch.cuda, "device", Chosen)
+    seen: list[int] = []
+    with FakeTensorMode():
+        x = torch.empty(2, device="cuda:1")
+    operators.on_its_card(lambda *_: seen.append(cards[-1]), x, x)
+    assert seen == [1] and cards == [current]
+
+
 needs_triton = pytest.mark.skipif(
     not kernels.installed(), reason="needs Triton (286 MB): make test-kernels, or pip install -e '.[kernels]'"
 )

@@ -24,7 +24,7 @@ from stilnovo.errors import InputError, check_types
 from stilnovo.forgetting.guard import Guard, guard_callback
 from stilnovo.generate.generator import Generator, open_engine, sample_answers
 from stilnovo.generate.sampling import Sampling
-from stilnovo.model import budget, load
+from stilnovo.model import budget, kernels, load
 from stilnovo.model.llama import Llama
 from stilnovo.plan.account import SCORED_TOKENS, Command, ModelUse
 from stilnovo.recipe import Recipe
@@ -320,10 +320,11 @@ def open_identified(
     spec = checkpoint.spec
     weights = model_sha256(hub.find_model(spec.model), answers.file_sha256)
     model, tokenizer = load.open_model(checkpoint)
+    device = model.device.type + (" with kernels" if kernels.wanted(model.device) else "")  # they round otherwise
 
     def identity(adapter: Path | None, digest: str | None) -> Identity:
         return identify(
-            replace(spec, adapter=adapter), weights, digest, str(model.dtype).removeprefix("torch."), model.device.type,
+            replace(spec, adapter=adapter), weights, digest, str(model.dtype).removeprefix("torch."), device,
             answers.file_sha256, protocol.identity(),
         )  # fmt: skip
 

@@ -78,6 +78,7 @@ class LayerEngine:
         self.gate_up = [Product(both, keep_dense=keep)] if fused else [Product([m], keep_dense=keep) for m in both]
         self.down = Product([mlp.down_proj], keep_dense=keep)
         self.groups = _head_groups(self.qkv, head_dim, levers.attention_groups)
+        self.products = (self.qkv, self.o, *self.gate_up, self.down)
 
     def forward(self, x: Tensor, stream: Stream, choice: LayerChoice | None) -> tuple[Tensor, Saved]:
         """Forward one layer: x (T, C) → (T, C), and the activations `choice` saves; None saves nothing and overwrites x."""
@@ -174,7 +175,7 @@ class LayerEngine:
             for part, adapter, ranks in self.qkv.adapted():
                 assert low is not None
                 index = self.qkv.parts.index(part)
-                b = adapter.lora_B.detach()[group.local[index]].to(x.dtype)
+                b = self.qkv.narrow(adapter.lora_B, x.dtype)[group.local[index]]
                 add_matmul_(qkv[rows, group.columns[index]], low[rows, ranks], b.T, adapter.scale)
         rotate_(group.rotating(qkv, self.head_dim), stream.cos, stream.sin, self.part)
         return qkv
@@ -247,7 +248,7 @@ class LayerEngine:
             for which, adapter, ranks in self.qkv.adapted():
                 position = self.qkv.parts.index(which)
                 slope, local = d_qkv[:, group.columns[position]], group.local[position]
-                b = adapter.lora_B.detach()[local].to(x.dtype)
+                b = self.qkv.narrow(adapter.lora_B, x.dtype)[local]
                 add_matmul_(d_low[:, ranks], slope, b, adapter.scale)
                 if isinstance(adapter, LoraLinear):
                     sink.add(adapter.lora_B, matmul(slope.T, low[:, ranks]).mul_(adapter.scale), local)

@@ -12,7 +12,8 @@ Shape letters: t tokens of a tile, I inputs, O outputs of all parts together, R 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -138,6 +139,7 @@ class Product:
         self.outputs, self.inputs = self.parts[-1].columns.stop, self.parts[0].base.in_features
         self._keep = keep_dense
         self._dense: Tensor | None = None
+        self._narrow: dict[int, Tensor] = {}
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """All frozen matrices stacked, (O, I)."""
@@ -163,8 +165,13 @@ class Product:
     def down(self, like: Tensor, *, learning: bool = False) -> Tensor:
         """A of all adapters, (R, I), of `like`'s type; with `learning`, of those that learn."""
         adapters = [adapter for _, adapter, _ in self.adapted() if not learning or isinstance(adapter, LoraLinear)]
-        matrices = [adapter.lora_A.detach().to(like.dtype) for adapter in adapters]
+        matrices = [self.narrow(adapter.lora_A, like.dtype) for adapter in adapters]
         return matrices[0] if len(matrices) == 1 else torch.cat([like.new_empty(0, self.inputs), *matrices])
+
+    def narrow(self, matrix: Tensor, dtype: torch.dtype) -> Tensor:
+        """An adapter's matrix in the type of the products: its copy inside `narrowed`, else made now."""
+        made = self._narrow.get(id(matrix))
+        return matrix.detach().to(dtype) if made is None else made
 
     def adapted(self) -> list[Adapted]:
         """(part, adapter, its columns of `low`) of each adapter, those that learn first."""
@@ -189,7 +196,7 @@ class Product:
         del dense
         low = self.low(x)
         for part, adapter, ranks in places:
-            add_matmul_(y[:, part.columns], low[:, ranks], adapter.lora_B.detach().to(x.dtype).T, adapter.scale)
+            add_matmul_(y[:, part.columns], low[:, ranks], self.narrow(adapter.lora_B, x.dtype).T, adapter.scale)
         return y
 
     def forward_add(self, x: Tensor, total: Tensor, out: Tensor | None = None) -> None:
@@ -209,7 +216,7 @@ class Product:
         begun: set[int] = set()
         for part, adapter, ranks in places:
             beta = 0 if fresh and part.columns.start not in begun else 1
-            b = adapter.lora_B.detach().to(x.dtype)
+            b = self.narrow(adapter.lora_B, x.dtype)
             y[:, part.columns].addmm_(low[:, ranks], b.T, beta=beta, alpha=adapter.scale)
             begun.add(part.columns.start)
         for part in self.parts if fresh else ():
@@ -244,8 +251,12 @@ class Product:
         places = self.adapted()
         d_low = grad.new_empty(len(grad), places[-1][2].stop if places else 0)
         for part, adapter, ranks in places:
-            matmul(grad[:, part.columns], adapter.lora_B.detach().to(grad.dtype), d_low[:, ranks])
-            d_low[:, ranks].mul_(adapter.scale)
+            slope, b = grad[:, part.columns], self.narrow(adapter.lora_B, grad.dtype)
+            if on_card(grad):
+                d_low[:, ranks].addmm_(slope, b, beta=0, alpha=adapter.scale)
+            else:
+                matmul(slope, b, d_low[:, ranks])
+                d_low[:, ranks].mul_(adapter.scale)
         return d_low
 
     def adapter_backward(self, grad: Tensor, x: Tensor, sink: Sink, d_low: Tensor | None = None) -> None:
@@ -268,3 +279,25 @@ class Product:
 def on_card(x: Tensor) -> bool:
     """Whether products are a card's, whose rounding differs between generations anyway; shapes alone play a card."""
     return x.device.type != "cpu"
+
+
+@contextmanager
+def narrowed(products: Sequence[Product], dtype: torch.dtype) -> Iterator[None]:
+    """Context manager in which the adapters of these products have copies in `dtype`, made in one launch on a card."""
+    wide = {
+        id(matrix): matrix.detach()
+        for product in products
+        for _, adapter, _ in product.adapted()
+        for matrix in (adapter.lora_A, adapter.lora_B)
+        if matrix.dtype != dtype and on_card(matrix)
+    }
+    made = [torch.empty_like(matrix, dtype=dtype) for matrix in wide.values()]
+    if made:
+        torch._foreach_copy_(made, list(wide.values()))
+    try:
+        for product in products:
+            product._narrow = dict(zip(wide, made, strict=True))
+        yield
+    finally:
+        for product in products:
+            product._narrow = {}

@@ -27,7 +27,7 @@ from stilnovo.engine.elementwise import norm_backward_, normed
 from stilnovo.engine.link import ActivationStore, HostKey, LayerStream, Link
 from stilnovo.engine.loss import Head
 from stilnovo.engine.packed_attention import kernel_for
-from stilnovo.engine.product import HostAdapter, Sink
+from stilnovo.engine.product import HostAdapter, Sink, narrowed
 from stilnovo.model import lora, scaling
 from stilnovo.model.attention import positions_of
 from stilnovo.model.llama import Llama
@@ -130,10 +130,11 @@ class TrainingEngine:
         if self.stream is not None:
             self.stream.use(index)
             self.stream.prefetch(index + 1)
-        choice = self.levers.layers[index]
+        choice, layer = self.levers.layers[index], self.layers[index]
+        with narrowed(layer.products, self.dtype):
+            y, saved = layer.forward(x, waiting.stream, choice if training else None)
         if not training:
-            return self.layers[index].forward(x, waiting.stream, None)[0]
-        y, saved = self.layers[index].forward(x, waiting.stream, choice)
+            return y
         if choice == "offload" or (choice != "keep" and self.levers.inputs == "host"):
             self.store.settle()  # the layer before has had this one's time to leave
             kernel, saved.kernel = saved.kernel, []
@@ -159,7 +160,9 @@ class TrainingEngine:
                 saved = Saved(**tree_map_only(HostKey, self.store.get, vars(waiting.saved.pop(index))))
                 if index > self.lowest and self.levers.prefetch:
                     tree_map_only(HostKey, self.store.prefetch, vars(waiting.saved[index - 1]))
-                self.layers[index].backward(grad, saved, waiting.stream, self.sink, wanted=index > self.lowest)
+                layer = self.layers[index]
+                with narrowed(layer.products, self.dtype):
+                    layer.backward(grad, saved, waiting.stream, self.sink, wanted=index > self.lowest)
                 self.sink.flush()
                 del saved
 

@@ -35,8 +35,8 @@ ANSWERING_ROOMS = ("generate", "model", "plan", "scoring", "text")
 class Identity:
     """Identity of a model and its settings: evaluations share cached answers only if all fields are equal.
 
-    `weights_sha256` and `adapter_sha256` are over contents (`model_sha256`, `adapter_sha256`); `device` is `cpu` or
-    `cuda`; `protocol` holds what else changes a number, such as whether an opening token is given.
+    `weights_sha256` and `adapter_sha256` are over contents (`model_sha256`, `adapter_sha256`); `device` is `cpu`,
+    `cuda` or `cuda with kernels`; `protocol` holds what else changes a number, such as whether an opening token is given.
     """
 
     weights_sha256: str

@@ -19,6 +19,16 @@ def _nothing(*_arguments: Any) -> None:
     """On shapes alone."""
 
 
+def on_its_card(launch: Callable[..., None], *values: Any) -> None:
+    """Launch on the card of the first tensor: Triton itself takes the current one, wherever the tensors lie."""
+    index = values[0].device.index
+    if index == torch.cuda.current_device():
+        launch(*values)
+        return
+    with torch.cuda.device(index):
+        launch(*values)
+
+
 def _operator(module: str, name: str, arguments: str) -> Callable[..., None]:
     """Declare an operator, launched by the function of its name in `module`, which is imported at its first call."""
     launch: Callable[..., None] | None = None
@@ -29,8 +39,11 @@ def _operator(module: str, name: str, arguments: str) -> Callable[..., None]:
             launch = getattr(importlib.import_module(f"{__package__}.{module}"), name)
         launch(*values)
 
+    def on_card(*values: Any) -> None:
+        on_its_card(launched, *values)
+
     _LIBRARY.define(f"{name}({arguments}) -> ()")
-    _LIBRARY.impl(name, launched, "CUDA")
+    _LIBRARY.impl(name, on_card, "CUDA")
     _LIBRARY.impl(name, launched, "CPU")  # Triton's interpreter
     _LIBRARY.impl(name, _nothing, "Meta")
     operator: Callable[..., None] = getattr(torch.ops.stilnovo, name).default
