@@ -51,7 +51,7 @@ test-slow: $(VENV)/.dev  ## the tests that take longer
 test-gpu: $(VENV)/.dev  ## the tests that need a CUDA card
 	$(BIN)/python -m pytest -m gpu
 
-test-kernels: $(VENV)/.dev  ## the Triton kernels through Triton's interpreter, without a card
+test-kernels: $(VENV)/.dev  ## the Triton kernels without a card: interpreted, and compiled for every generation of cards
 	$(PIP) install -c constraints.txt -e '.[kernels]'
 	$(BIN)/python -m pytest tests/test_kernels.py
 

@@ -111,6 +111,19 @@ def test_a_cache_that_cannot_be_written_is_no_error(machine: Machine, tmp_path: 
     assert asked() and asked() and machine.trials == 2
 
 
+def test_a_broken_triton_is_no_error(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: torch.device) -> dict[str, str]:
+        raise ImportError("libtriton.so: undefined symbol")
+
+    monkeypatch.setattr(remembered, "facts", broken)
+    assert not asked() and machine.trials == 0
+    assert "undefined symbol" in caplog.records[0].getMessage()
+    machine.outcome = Parity(False, "ImportError: libtriton.so: undefined symbol.")
+    assert not remembered.trial(CARD).passed
+
+
 @pytest.mark.parametrize(("value", "expected"), [("0", False), ("1", True)])
 def test_the_variable_asks_nobody(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, value: str, expected: bool

@@ -143,7 +143,8 @@ def wide_type(dtype: torch.dtype) -> torch.dtype:
 def _cross_entropy(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | None) -> Tensor:
     """Cross-entropy (R,) of a chunk (R, C); its gradients go into `out`."""
     wide, count = wide_type(hidden.dtype), hidden.shape[0]
-    if len(head.spans) == 1 and kernels.wanted(hidden.device):
+    # Probabilities of a vocabulary are too small for fp16; relative to the largest, as below, more of them are not.
+    if len(head.spans) == 1 and hidden.dtype != torch.float16 and kernels.wanted(hidden.device):
         return _whole_cross_entropy(hidden, head, targets, out)
     peak = torch.full((count, 1), -torch.inf, dtype=wide, device=hidden.device)
     mass, picked = torch.zeros_like(peak), torch.zeros_like(peak)

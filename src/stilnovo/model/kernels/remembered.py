@@ -52,8 +52,11 @@ class Parity:
 
 def agreed(device: torch.device) -> bool:
     """Whether the kernels passed their trial on this card; the first time it is made, and what came of it is logged."""
-    path = _path(facts(device))
-    parity = _read(path)
+    try:
+        parity = _read(_path(facts(device)))
+    except Exception as error:  # a Triton that is installed and cannot be imported
+        log.warning("The Triton kernels are not used: %s: %s", type(error).__name__, error)
+        return False
     if parity is None:
         log.info("The Triton kernels are tried on this card, once (it takes up to a minute).")
         parity = trial(device)
@@ -69,10 +72,10 @@ def trial(device: torch.device) -> Parity:
     """Try all kernels on this card now, in a process of its own, and remember the outcome."""
     parity = _outcome(device)
     if parity.lasting:
-        known = facts(device)
         try:
+            known = facts(device)
             write_atomic(_path(known), json.dumps({"facts": known, "parity": asdict(parity)}, indent=1) + "\n")
-        except (StilnovoError, OSError) as error:
+        except (StilnovoError, OSError, ImportError) as error:
             log.debug("The kernels' trial is not remembered: %s", error)
     return parity
 
