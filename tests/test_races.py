@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import test_fake_card
 from fake_cuda import CARD, Event, Stream, fake_card
@@ -20,6 +21,7 @@ from fake_modes import LiveBytes, Races
 from stilnovo.engine.link import ActivationStore, LayerStream, Link, Ticket
 from stilnovo.engine.loss import Head
 from stilnovo.engine.product import HostAdapter
+from stilnovo.model import kernels
 from stilnovo.plan.levers import all_layers
 
 FOUR = all_layers("recompute", 2)
@@ -47,6 +49,35 @@ def test_no_lever_races(name: str) -> None:
 
 def test_no_lever_races_on_turing() -> None:
     assert races(MORE["mixed"], (7, 5)) == []
+
+
+class _Operators(TorchDispatchMode):
+    """Which of the project's own operators are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called = set[str]()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.namespace == "stilnovo":
+            self.called.add(function._schema.name.partition("::")[2])
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("generation", "scheme"), [((7, 5), "nf4"), ((8, 9), "int8"), ((9, 0), "nf4")])
+def test_with_kernels(generation: tuple[int, int], scheme: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same step with the Triton kernels, which fake tensors know as operators."""
+    monkeypatch.setattr(kernels, "installed", lambda: True)
+    monkeypatch.setenv(kernels.SWITCH, "1")
+    kernels._decided.cache_clear()
+    name = "attention kept" if generation == (9, 0) else "offloaded"
+    with fake_card(generation) as card, _Operators() as operators, Races(card) as seen:
+        assert kernels.wanted(CARD)
+        test_fake_card.step(scheme, replace(test_fake_card.PLAIN, **test_fake_card.SETTINGS[name]))
+    kernels._decided.cache_clear()
+    assert seen.found == []
+    dense = "dequantize_4bit" if scheme == "nf4" else "dequantize_affine"
+    assert {"rms_norm", "swiglu", "rotate", dense} <= operators.called
 
 
 def no_wait(_self: Link, ticket: Ticket) -> Tensor:
