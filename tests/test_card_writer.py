@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,7 +158,9 @@ def test_an_adapter_on_a_frozen_one_and_a_rounding_behind(counted: dict[str, int
     assert write(writer, [[5, 6, 7]], [GREEDY]) == [greedy(model, [5, 6, 7], 30)]
     other = adapted(made())
     qat.make_aware(other, 4)
-    assert not writer.made_of(other)
+    assert writer.made_of(model, recorded.played)
+    assert not writer.made_of(other, recorded.played)
+    assert not writer.made_of(model, None)
     before = counted["recorded"]
     assert write(CardWriter(other, recorded.played), [[5, 6, 7]], [GREEDY]) == [greedy(other, [5, 6, 7], 30)]
     assert counted["recorded"] == before  # what is not known is not recorded
@@ -464,3 +467,11 @@ def test_a_trainings_samples_record_nothing(bytewise: Generator, on_card: None, 
     assert sample_answers(bytewise.model, bytewise.tokenizer, ["Ciao"], 6)
     assert counted["recorded"] == 0
     assert counted["steps"] > 0
+
+
+def test_threads_that_write_at_once_do_not_disturb_each_other(bytewise: Generator, on_card: None) -> None:
+    engine = Generator(bytewise.model, bytewise.tokenizer)
+    settings = [Sampling(max_new_tokens=25, temperature=1.3, seed=seed) for seed in range(6)]
+    alone = ["".join(engine.stream(TALK, one)) for one in settings]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(lambda one: "".join(engine.stream(TALK, one)), settings)) == alone

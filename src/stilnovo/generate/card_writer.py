@@ -53,13 +53,13 @@ class CardWriter:
     """
 
     def __init__(self, model: Llama, recorder: Recorder | None = cuda_graph) -> None:
-        self.model, self.recorder = model, recorder
+        self.model, self.recorder, self._asked = model, recorder, recorder
         self.decoder = Decoder(model, None)
         self._idle: list[_Buffers] = []
 
-    def made_of(self, model: Llama) -> bool:
-        """Whether this model still computes with what the writer was made of."""
-        return self.decoder.made_of(model, None)
+    def made_of(self, model: Llama, recorder: Recorder | None) -> bool:
+        """Whether this model still computes with what the writer was made of, and is recorded as it was asked to."""
+        return self._asked is recorder and self.decoder.made_of(model, None)
 
     @contextmanager
     def texts(self, samplings: Sequence[Sampling], room: int) -> Iterator[CardTexts]:

@@ -127,11 +127,13 @@ class Generator:
         """Context manager: texts to be written where the model lies, with room for `room` tokens each, prompts included."""
         model = self.model
         if writes_on_card(model) and (way := card_writing()) != "plain":
-            if self._on_card is None or not self._on_card.made_of(model):
-                self._on_card = None  # its buffers go before new ones are made
-                self._on_card = CardWriter(model, cuda_graph if way == "captured" and self._captured else None)
-            with self._on_card.texts(samplings, room) as on_card:
-                yield on_card
+            recorder = cuda_graph if way == "captured" and self._captured else None
+            on_card = self._on_card  # another thread may put a new one in its place meanwhile
+            if on_card is None or not on_card.made_of(model, recorder):
+                self._on_card = on_card = None  # its buffers go before new ones are made
+                self._on_card = on_card = CardWriter(model, recorder)
+            with on_card.texts(samplings, room) as texts:
+                yield texts
             return
         writer, held = self._writer(model)
         with held:
