@@ -120,7 +120,7 @@ def print_dry_run(recipe: Recipe, out: Path, *, resume: bool, rows: int, as_json
         {
             **data_facts(run.data, rows), "steps": run.steps, "warmup_steps": run.warmup, "tokens_per_step": run.tokens_per_step,
             "evaluation_steps": run.schedule.due if run.schedule else [],
-            "seconds": run.seconds, "predicted_peak_bytes": None if plan is None else plan.peak,
+            "seconds": run.seconds, "predicted_peak_bytes": run.step.peak,
             "levers": None if plan is None else asdict(plan.levers), "sha256": run.data.corpus.sha256,
         },
         as_json,
@@ -155,11 +155,9 @@ def _plan_lines(run: DryRun) -> Iterator[str]:
     yield from _evaluation_lines(run)
     if said := warmup_note(run.steps, train):
         yield said
-    if run.plan is None:
-        yield "Memory: no plan, since torch's autograd does the step."
-    else:
-        yield f"Memory: predicted peak {bytes_text(run.plan.peak)}; host {bytes_text(run.plan.ledger.host)}."
-        yield from (f"  {item.name:<28}{bytes_text(item.size):>12}  {item.note}" for item in run.plan.ledger.items)
+    ledger, by = run.step.ledger, "" if run.plan else "; torch's autograd does the step"
+    yield f"Memory: predicted peak {bytes_text(run.step.peak)}; host {bytes_text(ledger.host)}{by}."
+    yield from (f"  {item.name:<28}{bytes_text(item.size):>12}  {item.note}" for item in ledger.items)
     if run.seconds is not None:
         yield f"Time: about {seconds_text(run.seconds)}, a forecast from the card's data sheet."
     else:

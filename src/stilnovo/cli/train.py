@@ -117,7 +117,7 @@ def _print(
     from stilnovo.train.outcome import LAST_STEPS
 
     whole = "" if run.model.device.type == "cuda" else ", the program itself not counted"
-    predicted = "" if run.plan is None else f" (the plan: {bytes_text(run.plan.peak)}{whole})"
+    predicted = f" (predicted: {bytes_text(run.step.peak)}{whole})"
     for line in memory:
         measured = bytes_text(line.measured) if line.measured is not None else ""
         print(f"{line.name:<24}{bytes_text(line.size):>12} {measured:>12}  {line.note}")

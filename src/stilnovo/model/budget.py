@@ -33,6 +33,7 @@ from stilnovo.plan.account import (
     writing_weights,
 )
 from stilnovo.plan.adapter import adapter_values
+from stilnovo.plan.autograd import AutogradStep
 from stilnovo.plan.choice import Budget, Plan
 from stilnovo.plan.model_shape import config_of, stored_scheme, tables_of
 from stilnovo.plan.shape import LlamaConfig
@@ -88,7 +89,9 @@ def use_of(
     )  # fmt: skip
 
 
-def admit(use: ModelUse, spec: ModelSpec, budget: Budget | None = None, plan: Plan | None = None) -> Admitted:
+def admit(
+    use: ModelUse, spec: ModelSpec, budget: Budget | None = None, plan: Plan | AutogradStep | None = None
+) -> Admitted:
     """Say what a command will need, before the model is opened, and measure what it holds from now on.
 
     Raises:

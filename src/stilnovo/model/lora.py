@@ -190,7 +190,7 @@ def detach(model: Llama) -> None:
 
 def merged_weight(module: LoraLinear) -> Tensor:
     """Merge: W + s · B·A (out, in) in fp32, with W as the base computes it: dequantised, not the original checkpoint."""
-    weight = module.base.dense(torch.float32).clone()
+    weight = module.base.dense_of_its_own(torch.float32)
     a, b = module.lora_A.detach().float(), module.lora_B.detach().float()
     return weight.addmm_(b, a, alpha=module.scale)
 

@@ -65,8 +65,9 @@ class QuantizationAwareLinear(LoraLinear):
 
     def effective(self, dtype: torch.dtype) -> Tensor:
         """Rounded merged weight Q(W + s · B·A) (out, in) in `dtype`."""
-        merged = merged_weight(self)
-        return merged.to(dtype) if self.bits is None else AffineLinear(merged, self.bits).dense(dtype)
+        if self.bits is None:
+            return merged_weight(self).to(dtype)
+        return AffineLinear(merged_weight(self), self.bits).dense(dtype)  # the merged one is let go of between
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the projection: x (T, in) → (T, out)."""

@@ -75,6 +75,11 @@ class FrozenLinear(nn.Module):
             return self._kept
         return self._make_dense(dtype)
 
+    def dense_of_its_own(self, dtype: torch.dtype) -> Tensor:
+        """Dequantise W (out, in) to `dtype`, always as a fresh tensor that may be written to."""
+        dense = self.dense(dtype)
+        return dense.clone() if self._kept is not None or self.kept_as_is else dense
+
     def dense_into(self, out: Tensor) -> None:
         """Dequantise W into `out` (out, in), contiguous, in its type."""
         out.copy_(self.dense(out.dtype))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from stilnovo.plan.autograd import AutogradStep
 from stilnovo.plan.cards import bytes_of
 from stilnovo.plan.choice import Budget, Plan
 from stilnovo.plan.ledger import FRAGMENTATION, MemoryItem
@@ -107,8 +108,8 @@ class Account:
         return self.card <= budget.allocator and self.host <= budget.host_room
 
 
-def account(use: ModelUse, plan: Plan | None = None) -> Account:
-    """Compute the account of a command; `plan` is a training's."""
+def account(use: ModelUse, plan: Plan | AutogradStep | None = None) -> Account:
+    """Compute the account of a command; `plan` is a training's, or its step where torch's autograd does it."""
     if use.command == "export":
         return _export(use)
     if use.command == "train":
@@ -185,7 +186,7 @@ def pass_bytes(use: ModelUse) -> int:
     return max(mlp, attention, norm, scores)
 
 
-def _training(use: ModelUse, plan: Plan) -> Account:
+def _training(use: ModelUse, plan: Plan | AutogradStep) -> Account:
     """A training's account: the plan's items and its step, and the load before it."""
     on_card = use.on_card
     items = tuple(item if on_card else replace(item, place="host") for item in plan.ledger.items)

@@ -214,7 +214,7 @@ def _tiles(record: TrainingRecord) -> list[tuple[str, str, str, str, str]]:
     if metrics:
         speeds = sorted(row["tokens_per_second"] for row in metrics if drawable(row.get("tokens_per_second")))
         speed, peak = speeds[len(speeds) // 2] if speeds else None, record.peak_memory_bytes
-        predicted = f"the plan: {byte_size(record.predicted)}" if record.predicted else ""
+        predicted = f"predicted: {byte_size(record.predicted)}" if record.predicted else ""
         tiles += [
             ("Training speed", per_second(speed), "tokens per second, median of the steps", "", ""),
             ("Peak memory", byte_size(peak), predicted, "", f"{peak:,} bytes" if peak else ""),

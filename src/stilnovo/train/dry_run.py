@@ -25,6 +25,7 @@ from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import BadRow
 from stilnovo.io.excerpt import FileExcerpt, even_places, excerpt_of
 from stilnovo.io.rows import files_of, iter_rows
+from stilnovo.plan.autograd import AutogradStep
 from stilnovo.plan.choice import Plan
 from stilnovo.plan.speed import speed
 from stilnovo.recipe import Recipe
@@ -124,12 +125,14 @@ class DryRun:
     """What a training would do: its data, its steps, its memory.
 
     Attributes:
+        step: The plan, or autograd's step where there is none.
         schedule: When it is evaluated and on how many held-out tokens; None where it is not.
         seconds: How long it takes; None where the speed of the device is not known.
     """
 
     data: DataSeen
     plan: Plan | None
+    step: Plan | AutogradStep
     steps: int
     warmup: int
     schedule: EvaluationSchedule | None
@@ -174,7 +177,8 @@ def dry_run(recipe: Recipe, folder: Path, *, resume: bool = False) -> DryRun:
         cost, length = prepared.objective.cost(seen.loss_share), prepared.objective.document_tokens(plan.run.tokens)
         once = speed(plan.run, plan.levers, card_of(prepared.device), length, cost)
         seconds = planned_batches(packed, recipe.train) * once.seconds
-    return DryRun(seen, plan, steps, warmup_of(steps, recipe.train), _schedule(prepared, seen, steps), seconds)
+    warmup, schedule = warmup_of(steps, recipe.train), _schedule(prepared, seen, steps)
+    return DryRun(seen, plan, prepared.step, steps, warmup, schedule, seconds)
 
 
 def _schedule(prepared: Preparation, seen: DataSeen, steps: int) -> EvaluationSchedule | None:

@@ -27,9 +27,7 @@ from stilnovo.errors import InputError, StilnovoError, card_fault
 from stilnovo.model import card, lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.memory import PeakMemory
-from stilnovo.plan.candidates import LOSS_CHUNK
 from stilnovo.plan.choice import Plan
-from stilnovo.plan.levers import Levers, all_layers, optimizer_kind
 from stilnovo.progress import Progress, bytes_text, rate_text, seconds_text
 from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import RunFolder
@@ -44,6 +42,7 @@ from stilnovo.train.observers import Observers
 from stilnovo.train.optimizer import learning_rate, make_optimizer
 from stilnovo.train.outcome import TrainResult, result_of
 from stilnovo.train.passes import BatchLoss, Parts, Passes, added, means
+from stilnovo.train.planning import autograd_levers
 from stilnovo.train.steps import batches_of_step, planned_steps
 
 log = logging.getLogger(__name__)
@@ -76,10 +75,8 @@ class Trainer:
             )
         self.model, self.settings, self.run, self.batch_loss = model, settings, run, loss or NextToken()
         self.observers = observers or Observers()
-        self.levers = plan.levers if plan else Levers(
-            layers=all_layers("keep", model.config.layers), loss_chunk=settings.loss_chunk or LOSS_CHUNK,
-            optimizer=optimizer_kind(settings.optimizer, on_card=model.device.type == "cuda"),
-        )  # fmt: skip
+        on_card = model.device.type == "cuda"
+        self.levers = plan.levers if plan else autograd_levers(model.config, settings, on_card=on_card)
         self.host = HostAdapter(model) if self.levers.optimizer_place == "host" else None
         # The plan counts on a type: the model's, or the narrower one in which a processor multiplies faster.
         narrower = plan is not None and plan.run.value_bytes < model.dtype.itemsize

@@ -23,13 +23,14 @@ from stilnovo.model.load import compute_dtype, step_dtype
 from stilnovo.model.memory import budget_of
 from stilnovo.plan import cards, choice
 from stilnovo.plan.adapter import frozen_ranks
-from stilnovo.plan.candidates import Wishes
-from stilnovo.plan.levers import OptimizerKind
+from stilnovo.plan.autograd import AutogradStep
+from stilnovo.plan.candidates import LOSS_CHUNK, Wishes
+from stilnovo.plan.levers import Levers, OptimizerKind, all_layers, optimizer_kind
 from stilnovo.plan.model_shape import config_of, tables_of
-from stilnovo.plan.shape import adapter_of, lora_parameters, moment_bytes
+from stilnovo.plan.shape import LlamaConfig, adapter_of, lora_parameters, moment_bytes
 from stilnovo.plan.sizes import Run
 from stilnovo.progress import bytes_text
-from stilnovo.recipe import Recipe
+from stilnovo.recipe import Recipe, plain_reason
 from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import check_room
 
@@ -122,6 +123,35 @@ def choose_plan(
     return plan
 
 
+def autograd_levers(config: LlamaConfig, settings: TrainSection, *, on_card: bool) -> Levers:
+    """What is to be chosen where torch's autograd does the step: tokens of a chunk of logits, and the optimizer."""
+    return Levers(
+        layers=all_layers("keep", config.layers), loss_chunk=settings.loss_chunk or LOSS_CHUNK,
+        optimizer=optimizer_kind(settings.optimizer, on_card=on_card),
+    )  # fmt: skip
+
+
+def autograd_step(run: Run, recipe: Recipe, budget: choice.Budget) -> AutogradStep:
+    """The step of a training that torch's autograd does, for one pass of `run.tokens`.
+
+    Raises:
+        InputError: when it does not fit, with what would.
+    """
+    aware, settings = recipe.lora.quantization_aware, recipe.train
+    step = AutogradStep(
+        run=replace(run, value_bytes=run.own_bytes), levers=autograd_levers(run.config, settings, on_card=run.flash),
+        aware="" if aware == "none" else aware, dropout=recipe.lora.dropout > 0,
+        checkpointing=settings.gradient_checkpointing,
+    )  # fmt: skip
+    if not step.fits(budget):
+        raise InputError(
+            f"A pass of {run.tokens:,} tokens does not fit, by torch's autograd ({plain_reason(recipe)}).",
+            f"It needs {bytes_text(max(step.peak, step.load))}, and {bytes_text(budget.allocator)} are free.",
+            step.what_would(budget),
+        )
+    return step
+
+
 def disk_bytes(run: Run, settings: TrainSection, kind: OptimizerKind, *, resume: bool = False) -> int:
     """Bytes that a run writes at most at one time: its checkpoints, the one that is being written, and the adapter.
 
@@ -154,11 +184,16 @@ def for_corpus(
     Raises:
         InputError: when it does not fit: short documents take more memory than long ones.
     """
-    pieces = np.sort(np.diff(corpus.packs.offsets))[::-1]  # of the packs with most pieces first
-    tokens = min(plan.run.tokens, corpus.tokens) or plan.run.tokens
-    run = replace(plan.run, tokens=tokens, documents=max(1, int(pieces[: settings.batch_packs].sum())))
+    run = run_for(plan.run, corpus, settings)
     same = choice.plan_for(run, plan.levers, card_of(device))
     return same if choice.fits(same, budget) else choose_plan(run, settings, device, budget)
+
+
+def run_for(run: Run, corpus: PackedCorpus, settings: TrainSection) -> Run:
+    """The largest pass that a corpus really has."""
+    pieces = np.sort(np.diff(corpus.packs.offsets))[::-1]  # of the packs with most pieces first
+    tokens = min(run.tokens, corpus.tokens) or run.tokens
+    return replace(run, tokens=tokens, documents=max(1, int(pieces[: settings.batch_packs].sum())))
 
 
 def _what_would(run: Run, budget: choice.Budget, card: cards.Card, wishes: Wishes) -> str:

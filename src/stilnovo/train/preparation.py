@@ -12,7 +12,6 @@ from typing import Any
 from stilnovo.errors import InputError
 from stilnovo.model.load import choose_device
 from stilnovo.model.memory import budget_of
-from stilnovo.plan.levers import optimizer_kind
 from stilnovo.recipe import FREE_AT_RESUME, Recipe, keys, load, plain_reason, refuse_ignored_keys, value_of
 from stilnovo.text.tokenizer import open_tokenizer
 from stilnovo.train import checkpoint, planning
@@ -31,6 +30,7 @@ class Preparation:
         shape: What the memory plan knows of the training.
         budget: The memory that was free before the model was opened.
         plan: What the step is done by; None where torch's autograd does it.
+        step: The plan, or else autograd's step: what the training needs.
         frozen: The folder of the adapter on which the new one is learnt; None: on the base alone.
         tokenizer, objective, corpus: As the training uses them.
         schedule: When the training is evaluated.
@@ -54,14 +54,15 @@ class Preparation:
         if self.frozen is not None:
             check_frozen(self.frozen, recipe, self.shape.config)
         self.budget = budget_of(device)
-        plan = None if plain_reason(recipe) else planning.choose_plan(self.shape, recipe.train, device, self.budget)
-        kind = plan.levers.optimizer if plan else optimizer_kind(recipe.train.optimizer, on_card=device.type == "cuda")
-        planning.check_disk(self.shape, recipe.train, folder, kind, resume=resume)
+        plain = plain_reason(recipe)
+        plan = None if plain else planning.choose_plan(self.shape, recipe.train, device, self.budget)
+        planned = plan or planning.autograd_step(self.shape, recipe, self.budget)
+        planning.check_disk(self.shape, recipe.train, folder, planned.levers.optimizer, resume=resume)
         self.tokenizer = open_tokenizer(recipe.model.name)
         self.tokenizer.check_vocabulary(self.shape.config.vocab_size)
         # Runs on conversations and pairs once learnt all of them whatever data.held_out said; begun so, they go on so.
-        whole = recipe.train.task != "text" and before.get("held_out_documents") == 0
-        self.objective = objective_of(recipe.changed({"data.held_out": 0}) if whole else recipe)
+        unheld = recipe.train.task != "text" and before.get("held_out_documents") == 0
+        self.objective = objective_of(recipe.changed({"data.held_out": 0}) if unheld else recipe)
         self.corpus = read_corpus(self.objective, self.tokenizer)
         _check_length(self.corpus, self.shape.config.max_positions)
         if before.get("data_sha256", self.corpus.sha256) != self.corpus.sha256:
@@ -79,6 +80,8 @@ class Preparation:
                 "Start anew in another folder (--out), or finish it with the version that began it.",
             )
         self.plan = plan and planning.for_corpus(plan, self.corpus.packed, recipe.train, device, self.budget)
+        largest = planning.run_for(self.shape, self.corpus.packed, recipe.train)
+        self.step = self.plan or planning.autograd_step(largest, recipe, self.budget)
         self.schedule = schedule_for(self.corpus.packed, recipe.train)
         longest = self.shape.config.max_positions
         self.held_out = held_out_slice(self.objective, self.corpus, self.tokenizer, self.schedule, longest)

@@ -24,7 +24,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_llama
 from stilnovo.model.qat import make_aware
 from stilnovo.plan.choice import Plan
-from stilnovo.plan.ledger import MemoryItem, ledger
+from stilnovo.plan.ledger import MemoryItem
 from stilnovo.plan.shape import lora_parameters
 from stilnovo.progress import bytes_text
 from stilnovo.recipe import Recipe
@@ -58,6 +58,7 @@ class TrainingRun:
 
     Attributes:
         plan: What the step is done by; None where torch's autograd does it.
+        step: The plan, or else autograd's step: what the training needs.
         measured: Figures of the held-out rows under the trained model, and a line that says them; None before, and for texts.
     """
 
@@ -87,11 +88,9 @@ class TrainingRun:
         self.observers = Observers([*observers, *trackers(recipe.train.trackers)])
         self.measured: tuple[dict[str, float], str] | None = None
         self.frozen = None if prepared.frozen is None else keep_frozen(prepared.frozen, folder)
-        if self.plan is not None:
-            spec, place = _spec(recipe), prepared.device
-            admit(
-                use_of("train", spec, self.shape.config, place, self.plan.run.tokens), spec, prepared.budget, self.plan
-            )
+        self.step = prepared.step
+        use = use_of("train", _spec(recipe), self.shape.config, prepared.device, self.step.run.tokens)
+        admit(use, _spec(recipe), prepared.budget, self.step)
         if recipe.train.deterministic:
             card.prepare_repeating()
         log.info("Opening %s …", recipe.model.name)
@@ -218,7 +217,7 @@ class TrainingRun:
         known = asdict(result)
         metrics = known.pop("metrics")
         return {
-            **known, **metrics, "predicted_peak_bytes": None if self.plan is None else self.plan.peak,
+            **known, **metrics, "predicted_peak_bytes": self.step.peak,
             "guard": self.trainer.guard_summary(), "early_stopping": self.trainer.held_out.summary(self.trainer.adapter_step),
             "held_out": None if self.measured is None else self.measured[0],
         }  # fmt: skip
@@ -243,7 +242,7 @@ class TrainingRun:
         # Only here: inside the `except` the error's traceback holds the first model while the second is opened.
         step, state = self.trainer.step, self.trainer.state_to_go_on()
         self._close()
-        self.plan = self._leaner(self.plan, step, found)
+        self.step = self.plan = self._leaner(self.plan, step, found)
         try:
             self._open()
             self.trainer.restore(state)
@@ -289,14 +288,11 @@ class TrainingRun:
         """The plan's items beside what each was; `peak` is the most that was held at once."""
         trainer = self.trainer
         measured = memory.measure(self.model, trainer.optimizer) | {"gradients": trainer.gradient_bytes}
-        if self.plan is not None and trainer.engine is not None:
+        if trainer.engine is not None:
             measured["saved for backward"] = trainer.engine.saved_bytes
-            items = self.plan.ledger.items
-            lasting = sum(measured.get(item.name, 0) for item in items if item.place == "card")
-            measured["peak inside the step"] = max(0, peak - lasting)
-        else:  # there is no plan; what lasts can be weighed all the same
-            lasting_items = ledger(replace(self.shape, tokens=1), trainer.levers).items
-            items = tuple(item for item in lasting_items if item.name in measured)
+        items = self.step.ledger.items
+        lasting = sum(measured.get(item.name, 0) for item in items if item.place == "card")
+        measured["peak inside the step"] = max(0, peak - lasting)
         return [
             replace(item, name=f"{item.name} (host)")
             if item.place == "host"
