@@ -117,7 +117,9 @@ class AutogradStep:
         return {
             "forward": made + 2 * stream + (0 if "down_proj" in run.lora.projections else inside),
             "loss": self._loss(),
-            "backward, MLP": again + stream + max(made + inside + (stream if learnt else 0), (2 if self.dropout else 3) * inside),
+            "backward, MLP": again
+            + stream
+            + max(made + inside + (stream if learnt else 0), (2 if self.dropout else 3) * inside),
         }
 
     def _loss(self) -> int:
