@@ -19,6 +19,8 @@ from stilnovo.plan.sizes import Run, dense_bytes, linear_bytes
 from stilnovo.plan.temporaries import loss_moment
 from stilnovo.progress import bytes_text
 
+HEAP_BLOCK = 2**25  # on a processor glibc gives larger blocks back at once; of smaller ones it keeps what fits nothing
+HEAP_SHARE = 0.43  # of what comes and goes, measured: without its keeping (MALLOC_MMAP_THRESHOLD_) a step holds 3 % more than the sum
 LEAST_TOKENS = 16  # of a pass: what data.pack_tokens accepts at least
 
 
@@ -54,7 +56,10 @@ class AutogradStep:
     @property
     def peak(self) -> int:
         """Bytes at the step's fullest, blocks that cannot be used included."""
-        return self.ledger.peak + round(FRAGMENTATION * self.ledger.moments[self.ledger.moment])
+        run = self.run
+        small = run.tokens * run.config.intermediate_size * run.value_bytes < HEAP_BLOCK
+        share = HEAP_SHARE if small and not run.flash else FRAGMENTATION
+        return self.ledger.peak + round(share * self.ledger.moments[self.ledger.moment])
 
     @property
     def load(self) -> int:
