@@ -10,8 +10,10 @@ import typer
 from typer.testing import CliRunner
 
 from stilnovo.cli.demo import demo as command
+from stilnovo.demo import job
 from stilnovo.demo.job import TASKS
 from stilnovo.errors import InputError
+from stilnovo.recipe import load as load_recipe
 from test_report import Page
 
 
@@ -60,3 +62,11 @@ def test_only_an_earlier_demo_is_replaced(app: typer.Typer, tiny_folder: Path, t
     result = CliRunner().invoke(app, ["--model", str(tiny_folder), "--out", "mine"])
     assert isinstance(result.exception, InputError) and "not a demo" in str(result.exception)
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_a_table_for_which_there_is_no_room_is_left_out(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe("demo").changed({"model.name": str(tiny_folder), "model.device": "cpu"})
+    monkeypatch.setenv("STILNOVO_RAM", "2MB")
+    assert job._scheme_costs(recipe, ["Un testo."]) == []
+    monkeypatch.delenv("STILNOVO_RAM")
+    assert job._scheme_costs(recipe, ["Un testo."])[0].scheme == "none"

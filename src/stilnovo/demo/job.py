@@ -6,11 +6,12 @@ The base and the tuned model are the same object: a fresh adapter changes nothin
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
 from stilnovo.library.location import sample_library
-from stilnovo.model.load import ModelCheckpoint, open_model
+from stilnovo.model.budget import use_of
+from stilnovo.model.load import ModelCheckpoint, choose_device, open_model
+from stilnovo.model.memory import budget_of
+from stilnovo.plan.account import SCORED_TOKENS, account, needs_text
 from stilnovo.progress import Progress
 from stilnovo.recipe import Recipe
 from stilnovo.report.demo import DemoResult
@@ -38,6 +42,7 @@ from stilnovo.scoring.result import EvaluationResult
 from stilnovo.spec import ModelSpec
 from stilnovo.train.run import TrainingRun
 
+log = logging.getLogger(__name__)
 TASKS = ("sample_questions", "sample_completions")
 QUESTIONS = (
     "Chi ha insegnato a leggere a Tecla?", "In che anno fu edificata la torre del faro?",
@@ -108,7 +113,9 @@ def _run(recipe: Recipe, folder: Path, prompt_count: int, new_tokens: int, quest
     with stage("ask the library"), sample_library() as library:
         result.answers = [ask(library, question) for question in QUESTIONS[:questions]]
     with stage("compare quantizations"):
-        result.quantisation = _scheme_costs(training, recipe)
+        texts = training.corpus.held_out_texts[:QUANTISATION_TEXTS]
+        training.close()  # the trained model makes room for the dense one
+        result.quantisation = _scheme_costs(recipe, texts)
     result.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return result
 
@@ -148,12 +155,20 @@ def _evaluate(training: TrainingRun, selections: list[Selection], when: str) -> 
     return result
 
 
-def _scheme_costs(training: TrainingRun, recipe: Recipe) -> list[SchemeCost]:
-    if training.model.config.parameters() > QUANTISATION_LARGEST:
+def _scheme_costs(recipe: Recipe, texts: list[str]) -> list[SchemeCost]:
+    """What each quantization costs on some texts; none of a model that is large, or for which there is no room densely."""
+    checkpoint = ModelCheckpoint(ModelSpec(recipe.model.name, quantization="none", device=recipe.model.device))
+    if checkpoint.config.parameters() > QUANTISATION_LARGEST:
         return []
-    model, tokenizer = open_model(ModelSpec(recipe.model.name, quantization="none", device=recipe.model.device))
+    device = choose_device(recipe.model.device)
+    use = use_of("evaluate", checkpoint.spec, checkpoint.config, device, SCORED_TOKENS)
+    made = account(replace(use, copies=float(use.value_bytes)))  # both the weights and what each scheme makes of them
+    budget = budget_of(device)
+    if not made.fits(budget):
+        log.warning("The cost of each quantization is left out: it needs %s.", needs_text(made, budget))
+        return []
+    model, tokenizer = open_model(checkpoint)
     with Progress("quantize", 5) as bar:
-        texts = training.corpus.held_out_texts[:QUANTISATION_TEXTS]
         return scheme_costs(
             model, tokenizer, texts, progress=lambda done, total: bar.update(done, f"{done}/{total} schemes")
         )

@@ -241,7 +241,7 @@ class TrainingRun:
             found = error.with_traceback(None)
         # Only here: inside the `except` the error's traceback holds the first model while the second is opened.
         step, state = self.trainer.step, self.trainer.state_to_go_on()
-        self._close()
+        self.close()
         self.step = self.plan = self._leaner(self.plan, step, found)
         try:
             self._open()
@@ -268,7 +268,7 @@ class TrainingRun:
         )  # fmt: skip
         return plan
 
-    def _close(self) -> None:
+    def close(self) -> None:
         """Let go of the model and of everything that holds it, and give its memory back."""
         self.trainer.close()
         del self.trainer, self.model, self.callback
