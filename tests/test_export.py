@@ -325,8 +325,8 @@ def test_the_scheme_is_the_runs_own(tiny_folder: Path, adapter: Path, tmp_path: 
     base = ["export", "--model", str(tiny_folder), "--dtype", "float32", "--json"]
     for where, more, scheme, told in (
         (run / "adapter", [], "int4", "was trained on the base in int4"),
-        (run / "adapter", ["--quantization", "nf4"], "nf4", "in int4, not nf4"),
-        (adapter, [], "none", "is not in a run folder"),
+        (run / "adapter", ["--quantization", "nf4"], "nf4", "trained on the base in int4, and is used on it in nf4"),
+        (adapter, [], "none", "does not say beside which quantization"),
     ):
         out = tmp_path / f"{scheme}-out"
         result = CliRunner().invoke(app, [*base, "--adapter", str(where), "--out", str(out), *more])

@@ -25,7 +25,7 @@ SHORT_NAMES = {
     "anita-4bit": "the same as its makers publish it in 4 bits (GGUF Q4_K_M, from the hub, 4.9 GB)",
 }
 _ANITA = "swap-uniba/LLaMAntino-3-ANITA-8B-Inst-DPO-ITA"
-_HUB_IDS = {"anita": _ANITA, "anita-4bit": _ANITA}  # whose config.json says the shape
+_HUB_IDS = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct", "anita": _ANITA, "anita-4bit": _ANITA}
 _HUB_FILES = {  # one GGUF file of a repository
     "anita-4bit": (f"{_ANITA}_GGUF", f"{_ANITA.partition('/')[2]}.Q4_K_M.gguf"),
 }
@@ -53,6 +53,11 @@ def smollm2_path() -> Path | None:
     return min(Path(spec.origin).parent.glob("*.gguf"), default=None)
 
 
+def hub_id(name: str) -> str:
+    """The Hugging Face id of a short name; any other name as it is."""
+    return _HUB_IDS.get(name, name)
+
+
 def find_model(name: str) -> ModelFiles:
     """Find the files of a model by name, path or Hugging Face id.
 
@@ -64,7 +69,7 @@ def find_model(name: str) -> ModelFiles:
     if name in _HUB_FILES:
         repository, file = _HUB_FILES[name]
         return ModelFiles(name, "gguf", _from_hub(repository, (file,)) / file)
-    return ModelFiles(name, "folder", _from_hub(_HUB_IDS.get(name, name)))
+    return ModelFiles(name, "folder", _from_hub(hub_id(name)))
 
 
 def find_config(name: str) -> ModelFiles:
@@ -73,7 +78,7 @@ def find_config(name: str) -> ModelFiles:
     Raises:
         InputError: when nothing is found, with what would help.
     """
-    return _local(name) or ModelFiles(name, "folder", _config_from_hub(_HUB_IDS.get(name, name)))
+    return _local(name) or ModelFiles(name, "folder", _config_from_hub(hub_id(name)))
 
 
 def _local(name: str) -> ModelFiles | None:

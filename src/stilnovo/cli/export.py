@@ -11,7 +11,7 @@ import typer
 from stilnovo.cli.common import Adapter, AdapterQuantization, AsJson, Model, emit, memory_text, note
 from stilnovo.errors import InputError
 from stilnovo.progress import bytes_text, seconds_text
-from stilnovo.spec import ModelSpec, spec_of, training_recipe
+from stilnovo.spec import ModelSpec, adapter_differences, spec_of, trained_scheme, training_recipe
 
 
 def export(
@@ -69,17 +69,19 @@ ENOUGH = 0.95  # of an update; below, the type is worth a word
 
 def _say_training(given: str | None, spec: ModelSpec) -> None:
     """Print on which model and quantization the adapter was trained, where that is known."""
-    recipe = training_recipe(spec.adapter) if spec.adapter is not None else None
-    if recipe is None:
-        if spec.adapter is not None and given is None:
-            note("The adapter is not in a run folder: it is merged into the weights as stored (--quantization).")
+    if spec.adapter is None:
         return
-    if recipe.model.name != spec.model:
-        note(f"The adapter was trained on {recipe.model.name!r} and is merged into {spec.model!r}.")
-    trained, aware = recipe.model.quantization, recipe.lora.quantization_aware
-    if given is None:
+    from stilnovo.model.lora import check_files
+
+    check_files(spec.adapter)
+    for difference in adapter_differences(spec):
+        note(difference)
+    trained, recipe = trained_scheme(spec.adapter), training_recipe(spec.adapter)
+    if given is None and trained is not None:
         note(f"The adapter was trained on the base in {trained}: it is merged into that.")
-    elif given != trained:
-        note(f"The adapter was trained on the base in {trained}, not {given}.")
-    if aware != "none":
+    elif given is None:
+        note(
+            "The adapter does not say beside which quantization it learnt: it is merged into the weights as stored (--quantization)."
+        )
+    if recipe is not None and (aware := recipe.lora.quantization_aware) != "none":
         note(f"Its training was aware of a quantization to {aware}: open the folder with --quantization {aware}.")

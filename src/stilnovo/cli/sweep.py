@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -179,16 +178,15 @@ def sweep(
 def _spec(model: str, quantization: str | None, device: str, adapters: dict[str, Path]) -> ModelSpec:
     """The base as the adapters were trained on it, unless a quantization is given; where their trainings differ, none."""
     from stilnovo import api
-    from stilnovo.spec import trained_scheme
+    from stilnovo.spec import adapter_differences, trained_scheme
 
-    trained = {name: trained_scheme(path) for name, path in adapters.items()}
-    known = {scheme for scheme in trained.values() if scheme}
+    known = {scheme for path in adapters.values() if (scheme := trained_scheme(path))}
     spec = api.evaluation_spec(
         model, None, quantization or (known.pop() if len(known) == 1 else None), device, note=note
     )
-    for name, scheme in trained.items():
-        if scheme and scheme != spec.quantization:
-            note(f"{name} was trained on the base in {scheme}, and is used on it in {spec.quantization}.")
+    for name, path in adapters.items():
+        for difference in adapter_differences(replace(spec, adapter=path)):
+            note(f"{name}: {difference}")
     return spec
 
 
@@ -286,6 +284,7 @@ def _save(
 ) -> None:
     from stilnovo.model import lora
     from stilnovo.model.scaling import save_scaled
+    from stilnovo.spec import trained_base, trained_scheme
 
     name, scaling, folder = wanted
     if name is None or scaling is None:
@@ -294,8 +293,8 @@ def _save(
             return
         name, scaling = tradeoff.recommended.name, tradeoff.recommended.scaling
     config = lora.load(llama, paths[name])
-    made_for = json.loads((paths[name] / "adapter_config.json").read_text(encoding="utf-8"))
-    save_scaled(llama, config, scaling, folder, made_for.get("base_model_name_or_path") or model)
+    adapter = paths[name]
+    save_scaled(llama, config, scaling, folder, trained_base(adapter) or model, trained_scheme(adapter))
     print(f"Saved: {name} at {scaling} in {folder}")
 
 

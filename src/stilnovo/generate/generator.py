@@ -7,6 +7,7 @@ On a card the tokens are drawn there, and a step is recorded once and repeated (
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ from stilnovo.model.load import ModelCheckpoint, choose_device, open_model
 from stilnovo.model.processor import CpuProducts, cpu_products
 from stilnovo.model.quantize import FrozenLinear
 from stilnovo.plan.account import SMALL_BYTES, Command, writing_weights
-from stilnovo.spec import ModelSpec
+from stilnovo.spec import ModelSpec, adapter_differences
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
+
+log = logging.getLogger("stilnovo.generate")
 
 __all__ = ["Completion", "Generator", "Sampling", "open_engine"]
 
@@ -276,4 +279,6 @@ def open_engine(spec: ModelSpec, command: Command = "generate") -> Generator:
     else:
         card_writing()
     checkpoint = ModelCheckpoint(spec)
+    for difference in adapter_differences(spec):
+        log.info(difference)
     return Generator(checkpoint, checkpoint.tokenizer, command=command)

@@ -38,7 +38,7 @@ from stilnovo.plan.choice import Budget, Plan
 from stilnovo.plan.model_shape import config_of, stored_scheme, tables_of
 from stilnovo.plan.shape import LlamaConfig
 from stilnovo.recipe_sections import Scheme
-from stilnovo.spec import ModelSpec, trained_scheme
+from stilnovo.spec import ModelSpec, adapter_differences, trained_scheme
 
 log = logging.getLogger(__name__)
 _opened: list[Account] = []
@@ -142,15 +142,10 @@ def fitting_spec(command: Command, spec: ModelSpec, asked: Scheme | None, tokens
     else the truest that fits. `spec.quantization` is not read.
     """
     trained = None if spec.adapter is None else trained_scheme(spec.adapter)
-    if asked is not None:
-        spec = replace(spec, quantization=asked)
-        differs = trained is not None and trained != asked
-        return (
-            spec,
-            f"The adapter was trained on the base in {trained}, and is used on it in {asked}." if differs else "",
-        )
-    if trained is not None:
-        return replace(spec, quantization=trained), f"The base is opened in {trained}, as in the adapter's training."
+    if chosen := asked or trained:
+        spec = replace(spec, quantization=chosen)
+        how = [] if asked else [f"The base is opened in {trained}, as in the adapter's training."]
+        return spec, " ".join([*how, *adapter_differences(spec)])
     try:
         if stored := stored_scheme(spec.model):
             return replace(spec, quantization=stored), ""  # type: ignore[arg-type]

@@ -34,7 +34,9 @@ from stilnovo.model.llama import Llama
 from stilnovo.model.quantize import FrozenLinear
 from stilnovo.plan.adapter import module_path, read_adapter_config
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig
+from stilnovo.recipe_sections import Scheme
 from stilnovo.runlog import write_atomic
+from stilnovo.spec import BASE_SCHEME
 
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # of tensor names in PEFT's files
@@ -220,7 +222,7 @@ def disabled(model: Llama) -> Iterator[None]:
 
 def save(
     model: Llama, lora: LoraConfig, folder: Path, base_model: str, factors: Mapping[LoraLinear, float] | None = None,
-    *, frozen: Path | None = None,
+    *, frozen: Path | None = None, scheme: Scheme | None = None,
 ) -> None:  # fmt: skip
     """Write `adapter_model.safetensors` and `adapter_config.json` as PEFT reads them, each atomically.
 
@@ -235,6 +237,7 @@ def save(
         factors: What each B is multiplied by on the way; None: 1.
         frozen: The adapter under this one, if any: what is written is the sum of both. It is read again, since the model
             holds it in its own type.
+        scheme: The quantization of the base beside which it learnt, for the file (`stilnovo.spec.trained_scheme`).
     """
     from safetensors.torch import save as to_bytes
 
@@ -266,7 +269,9 @@ def save(
     }  # fmt: skip
     if len(layers) < len(model.layers):
         settings["layers_to_transform"] = layers
-    write_atomic(folder / WEIGHTS, to_bytes(tensors, metadata={"format": "pt"}))
+    write_atomic(
+        folder / WEIGHTS, to_bytes(tensors, metadata={"format": "pt", **({BASE_SCHEME: scheme} if scheme else {})})
+    )
     write_atomic(folder / "adapter_config.json", json.dumps(settings, indent=1) + "\n")
 
 

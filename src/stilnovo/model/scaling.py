@@ -22,6 +22,7 @@ from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.lora import LoraLinear
 from stilnovo.plan.shape import LoraConfig
+from stilnovo.recipe_sections import Scheme
 
 MOST = 1.25  # beyond, the update is extrapolated further than anybody has found useful
 
@@ -103,13 +104,15 @@ def scaled(model: Llama, scaling: Scaling) -> Iterator[None]:
             module.scale = scale
 
 
-def save_scaled(model: Llama, config: LoraConfig, scaling: Scaling, folder: Path, base_model: str) -> None:
-    """Save the scaled adapter in PEFT's format, with the factors folded into B.
+def save_scaled(
+    model: Llama, config: LoraConfig, scaling: Scaling, folder: Path, base_model: str, scheme: Scheme | None = None
+) -> None:
+    """Save the scaled adapter in PEFT's format, with the factors folded into B; its base as `stilnovo.model.lora.save` notes it.
 
     Raises:
         InputError: the model has no adapter.
     """
-    lora.save(model, config, folder, base_model, _scales(model, scaling))
+    lora.save(model, config, folder, base_model, _scales(model, scaling), scheme=scheme)
 
 
 def layer_of(path: str) -> int:

@@ -190,7 +190,8 @@ class TrainingRun:
         adapter = self.folder.path / "adapter"
         lines = self._ledger(result.peak_memory_bytes)
         with self.trainer.way_on():  # the disk may be full by now
-            lora.save(self.model, self.lora, adapter, self.recipe.model.name, frozen=self.frozen)
+            base = self.recipe.model
+            lora.save(self.model, self.lora, adapter, base.name, frozen=self.frozen, scheme=base.quantization)
             self._write(result, lines)
         self._evaluate_held_out()
         if self.measured is not None:

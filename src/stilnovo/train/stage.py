@@ -16,7 +16,7 @@ from stilnovo.model import lora
 from stilnovo.plan.shape import LlamaConfig
 from stilnovo.recipe import Recipe
 from stilnovo.runlog import disk_errors
-from stilnovo.spec import training_recipe
+from stilnovo.spec import ModelSpec, adapter_differences
 
 FOLDER = "frozen_adapter"
 _FILES = ("adapter_model.safetensors", "adapter_config.json")  # the second tells that the first is whole
@@ -40,15 +40,8 @@ def check_frozen(adapter: Path, recipe: Recipe, model: LlamaConfig) -> None:
         InputError: when it is no LoRA adapter, or of another shape.
     """
     lora.stored(adapter, model, weights=False)
-    earlier = training_recipe(adapter)
-    if earlier is None:
-        return
-    for what, then, now in (
-        ("base", earlier.model.name, recipe.model.name),
-        ("quantization", earlier.model.quantization, recipe.model.quantization),
-    ):
-        if then != now:
-            log.warning("The frozen adapter was learnt with the %s %s, this training has %s.", what, then, now)
+    for difference in adapter_differences(ModelSpec(recipe.model.name, adapter, recipe.model.quantization)):
+        log.warning("Frozen adapter: %s", difference)
 
 
 def keep_frozen(adapter: Path, run: Path) -> Path:
