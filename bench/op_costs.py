@@ -117,6 +117,8 @@ def _moved(function: Any, args: Any, kwargs: Any, read: list[Tensor], made: list
     inputs = {id(tensor): _bytes(tensor) for tensor in read if id(tensor) not in places}  # given twice, read once
     fresh = sum(_bytes(tensor) for tensor in made if id(tensor) not in places)
     total = sum(inputs.values()) + fresh + 2 * sum(map(_bytes, written)) + sum(map(_bytes, only_written))
+    if name.startswith("stilnovo.softmax"):  # the second reading of the logits, not all of which a cache still has
+        total += _bytes(args[0])
     if "_flash_attention_backward" in name:  # dq is added up in fp32 and converted, dk and dv of the queries are summed
         queries, keys = args[1], args[2]
         total += queries.numel() * 12 + (8 * queries.numel() if keys.shape[1] != queries.shape[1] else 0)

@@ -135,7 +135,7 @@ class ElementwiseCost:
 
 
 UNFUSED = ElementwiseCost(41, 130, 39, 5, 17, 6, 6, 36.0, 28.0, 0.76, (8, 15, 2, 6, 5, 4))
-FUSED = ElementwiseCost(8, 12, 6, 3, 6, 2, 0, 4.0, 28.0, 0.52, (1, 1, 1, 1, 1, 1))
+FUSED = ElementwiseCost(8, 12, 6, 3, 6, 2, 0, 6.0, 28.0, 0.52, (1, 1, 1, 1, 1, 1))
 
 
 @dataclass(frozen=True)
