@@ -266,7 +266,7 @@ def longest(run: Run, budget: Budget, card: Card, wishes: Wishes | None = None, 
 
     def impossible(tokens: int) -> bool:
         sums = Sums(_in_documents(run, tokens))
-        return not any(_setting_fits(sums, levers, budget) for levers in _leanest(sums.run, wishes, card))
+        return not any(_setting_fits(sums, levers, budget) for levers in _leanest(sums.run, wishes, card, sums))
 
     def none(tokens: int) -> bool:  # of all settings; where the leanest do not fit, one between them may
         return _Search(_in_documents(run, tokens), budget, card, wishes).found(any_will_do=True) is None
@@ -294,17 +294,24 @@ def leaner(plan: Plan, budget: Budget, card: Card, wishes: Wishes | None = None)
 
 def leanest(run: Run, card: Card, wishes: Wishes | None = None) -> Plan:
     """The plan with the smallest peak on the card, whether it fits or not."""
-    plans = (plan_for(run, levers, card) for levers in _leanest(run, wishes or Wishes(), card))
+    plans = (plan_for(run, levers, card) for levers in _leanest(run, wishes or Wishes(), card, Sums(run)))
     return min(plans, key=lambda plan: plan.peak)
 
 
-def _leanest(run: Run, wishes: Wishes, card: Card) -> Iterator[Levers]:
+def _leanest(run: Run, wishes: Wishes, card: Card, sums: Sums) -> Iterator[Levers]:
     if card is CPU:
         yield from (levers for levers in _cpu_settings(run, wishes) if not levers.keep_dense)
         return
     # Streaming, and whatever else waits on the host, costs host memory, which may be the scarcer.
-    waits: tuple[Place, ...] = ("host", "card")
-    part, loss = parts(run)[-1], loss_parts(run, wishes)[-1]
-    for place, where in itertools.product(reversed(list(places(run, wishes))), waits):
-        if not place.keep_dense:
-            yield replace(sized(place, part, loss), inputs=where, prefetch=False)
+    loss, layers, smallest = loss_parts(run, wishes)[-1], run.config.layers, dict[object, Levers]()
+    waits: list[tuple[LayerChoice, Place]] = [("recompute", "host"), ("recompute", "card")]
+    waits += [] if wishes.recompute else [("attention", "host"), ("offload", "host")]
+    for place, (kind, inputs) in itertools.product(reversed(list(places(run, wishes))), waits):
+        if place.keep_dense:
+            continue
+        levers = replace(place, inputs=inputs, prefetch=False, layers=all_layers(kind, layers))
+        key = (place.head, kind, inputs)  # on which alone depends what parts take least
+        if key not in smallest:
+            smallest[key] = min((sized(levers, part, loss) for part in parts(run)), key=sums.moment)
+        best_part = smallest[key]
+        yield sized(levers, (best_part.tile, best_part.elementwise_bytes, best_part.attention_groups), loss)
