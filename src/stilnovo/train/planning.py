@@ -144,9 +144,10 @@ def autograd_step(run: Run, recipe: Recipe, budget: choice.Budget) -> AutogradSt
         checkpointing=settings.gradient_checkpointing,
     )  # fmt: skip
     if not step.fits(budget):
+        kept = f" ({bytes_text(budget.reserve)} are left for the system and this program)" if budget.reserve else ""
         raise InputError(
             f"A pass of {run.tokens:,} tokens does not fit, by torch's autograd ({plain_reason(recipe)}).",
-            f"It needs {bytes_text(max(step.peak, step.load))}, and {bytes_text(budget.allocator)} are free.",
+            f"It needs {bytes_text(max(step.peak, step.load))}, and {bytes_text(budget.allocator)} are free{kept}.",
             step.what_would(budget),
         )
     return step
