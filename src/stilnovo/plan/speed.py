@@ -178,11 +178,11 @@ def layer_work(
     ahead_values = passes.ahead * h + passes.gate * f + passes.turn * turned + inputs + outputs
     back_values = passes.back * h + passes.gate_backward * f + passes.turn_back * turned + 2 * joint
     back_values += 3 * inputs + 2 * outputs
-    ahead = CardWork(moved=tokens * w * ahead_values, launches=steps[0] + 30 * tiles)
-    back = CardWork(moved=tokens * w * back_values, launches=steps[1] + 75 * tiles)
+    ahead = CardWork(moved=tokens * w * ahead_values, launches=steps[0] + 20 * tiles)
+    back = CardWork(moved=tokens * w * back_values, launches=steps[1] + 48 * tiles)
     if choice in ("recompute", "attention"):  # all but the down projection
         extra = passes.again * h + passes.turn * turned + inputs + outputs - f - h
-        back = back + CardWork(moved=tokens * w * extra, launches=steps[2] + 30 * tiles)
+        back = back + CardWork(moved=tokens * w * extra, launches=steps[2] + 14 * tiles)
         again_dense = dense * ((c.layer_matrix() - h * f) / c.layer_matrix())
     if choice == "recompute" and groups > 1:
         more = passes.again * h / 2 + passes.turn * turned + h + joint
