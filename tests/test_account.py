@@ -34,6 +34,7 @@ from stilnovo.plan.account import (
     longest_context,
     truest_scheme,
     what_would,
+    within,
     would_fit,
     writing_use,
 )
@@ -103,7 +104,7 @@ def test_what_is_advised_fits(seed: int) -> None:
         scheme = would_fit(use, budget)
         if scheme is not None:
             assert f"--quantization {scheme}" in advice
-            assert account(in_scheme(use, scheme)).fits(budget)
+            assert account(within(in_scheme(use, scheme), budget)).fits(budget)
         if use.command in WRITES and (tokens := longest_context(use, budget)) >= 512:
             assert f"{tokens:,} tokens fit" in advice
             assert account(replace(use, tokens=tokens, cached=tokens)).fits(budget)

@@ -20,6 +20,7 @@ from stilnovo.plan.account import (
     needs_text,
     truest_scheme,
     what_would,
+    within,
     writing_use,
     writing_weights,
 )
@@ -157,7 +158,7 @@ def print_commands(planned: Planned) -> list[dict[str, Any]]:
     print("\nOther commands with this model, on the same memory:")
     figures = []
     for command in (name for name in COMMANDS if name != "train"):
-        made = account(planned.use(command))
+        made = account(within(planned.use(command), planned.budget))
         use, fits = made.use, made.fits(planned.budget)
         what = f"{use.scheme}, {use.tokens:,} tokens" if command != "export" else "one weight at a time"
         where = f"{gib(made.card)} GPU, {gib(made.host)} host" if use.on_card else gib(made.host)
@@ -173,7 +174,7 @@ def plan_command(planned: Planned, command: Command) -> dict[str, Any]:
     Raises:
         InputError: when it does not fit, with what would.
     """
-    made = account(planned.use(command))
+    made = account(within(planned.use(command), planned.budget))
     use, budget = made.use, planned.budget
     if not made.fits(budget):
         raise InputError(

@@ -19,7 +19,7 @@ from stilnovo.generate.card_writer import CardWriter, cuda_graph
 from stilnovo.generate.decoder import Decoder
 from stilnovo.generate.sampling import Sampling, stop_at
 from stilnovo.generate.texts import HostTexts, Texts
-from stilnovo.model.budget import Admitted, writing_room
+from stilnovo.model.budget import Admitted, dense_copies_fit, writing_room
 from stilnovo.model.card_products import card_writing
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import ModelCheckpoint, choose_device, open_model
@@ -233,10 +233,10 @@ def writes_on_card(model: Llama) -> bool:
 
 @contextmanager
 def dense_weights(model: Llama) -> Iterator[None]:
-    """Context manager: on a CPU, keep the frozen weights dense if they are small enough: the results are the same."""
+    """Context manager: on a CPU, keep the frozen weights dense if they are small enough and fit: the results are the same."""
     linears = [module for module in model.modules() if isinstance(module, FrozenLinear)]
     size = sum(linear.out_features * linear.in_features for linear in linears) * model.dtype.itemsize
-    keep = model.device.type == "cpu" and size <= SMALL_BYTES
+    keep = model.device.type == "cpu" and size <= SMALL_BYTES and dense_copies_fit()
     try:
         for linear in linears if keep else ():
             linear.keep_dense(model.dtype)

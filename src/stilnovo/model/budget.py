@@ -29,6 +29,7 @@ from stilnovo.plan.account import (
     scoring_copies,
     truest_scheme,
     what_would,
+    within,
     writing_use,
     writing_weights,
 )
@@ -47,6 +48,12 @@ _opened: list[Account] = []
 def opened() -> Account | None:
     """The account of the model that was opened last, whether it fitted or not; None before."""
     return _opened[-1] if _opened else None
+
+
+def dense_copies_fit() -> bool:
+    """Whether the model that was opened last may keep its quantized weights densely while it scores; yes before any was."""
+    made = opened()
+    return made is None or made.use.command in ("train", *WRITES) or made.use.copies > 0
 
 
 class Admitted:
@@ -99,7 +106,7 @@ def admit(
     """
     device = choose_device(spec.device)
     budget = budget or budget_of(device)
-    made = account(use, plan)
+    made = account(use if plan is not None else within(use, budget), plan)
     _opened[:] = [made]
     if not made.fits(budget):
         raise InputError(

@@ -298,6 +298,13 @@ def _shortened(use: ModelUse, budget: Budget) -> ModelUse:
     return replace(use, tokens=reach, cached=reach) if reach >= min(LEAST_CONTEXT, use.tokens) else use
 
 
+def within(use: ModelUse, budget: Budget) -> ModelUse:
+    """The same work without the dense copies of an evaluation where there is no memory for them: they only save time."""
+    if use.command in WRITES or account(use).fits(budget):
+        return use
+    return replace(use, copies=0.0)
+
+
 def truest_scheme(dense: ModelUse, budget: Budget) -> str:
     """The truest scheme under which an unquantized use fits: the leanest where none does."""
     return dense.scheme if account(dense).fits(budget) else would_fit(dense, budget) or LEANER[-1]
@@ -306,7 +313,7 @@ def truest_scheme(dense: ModelUse, budget: Budget) -> str:
 def would_fit(use: ModelUse, budget: Budget) -> str | None:
     """The truest of the leaner schemes under which a command fits; None where none does."""
     leaner = LEANER[LEANER.index(use.scheme) + 1 :] if use.scheme in LEANER else LEANER[-1:]
-    return next((scheme for scheme in leaner if account(in_scheme(use, scheme)).fits(budget)), None)
+    return next((scheme for scheme in leaner if account(within(in_scheme(use, scheme), budget)).fits(budget)), None)
 
 
 def in_scheme(use: ModelUse, scheme: str) -> ModelUse:
@@ -339,13 +346,13 @@ def what_would(use: ModelUse, budget: Budget) -> str:
         on_host = replace(use, on_card=False, value_bytes=4)
         room = replace(budget, card=budget.host_room, host=budget.host_room, context=0, reserve=0)
         scheme = truest_scheme(on_host, room)
-        if account(in_scheme(on_host, scheme)).fits(room):
+        if account(within(in_scheme(on_host, scheme), room)).fits(room):
             ways.append("use --device cpu" + (f" --quantization {scheme}" if scheme != use.scheme else ""))
     if not ways:
         # by the least that the command accepts: the whole context is no need
         shortest = min(LEAST_CONTEXT, use.tokens)
         whole = use.command in WRITES and use.cached == use.tokens
-        made = account(replace(use, tokens=shortest, cached=shortest) if whole else use)
+        made = account(replace(use, tokens=shortest, cached=shortest) if whole else within(use, budget))
         lacking = max(made.card - budget.allocator if use.on_card else 0, made.host - budget.host_room)
         ways.append(f"{bytes_text(lacking)} more would do: close other programs, or use a smaller model")
     text = "; or ".join(ways)
