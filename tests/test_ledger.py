@@ -44,6 +44,13 @@ def test_predicted_is_tracked(name: str, document: int | None) -> None:
         assert found["predicted_times_n"] == pytest.approx(found["times_n"], rel=0.03)
 
 
+def test_what_has_left_is_not_held_by_the_layers_after_it() -> None:
+    """An offloaded layer's activations are freed one layer later, though that one and all after it keep theirs."""
+    layers = (*("offload",) * 2, *("keep",) * 3)
+    found = row("mixed", replace(PLAIN, layers=layers), 2048, replace(SHAPE, layers=len(layers)))
+    assert found["predicted_bytes"] == pytest.approx(found["tracked_bytes"], rel=0.02)
+
+
 def test_short_documents_take_more() -> None:
     """8,192 tokens in documents of 60: 128 rows more for each of 137, in fp32, of 32 heads of 128 and a sum."""
     run = Run(config=LLAMA_3_8B, lora=LoraConfig(r=32), tokens=8192)

@@ -135,8 +135,8 @@ class TrainingEngine:
             y, saved = layer.forward(x, waiting.stream, choice if training else None)
         if not training:
             return y
+        self.store.settle()  # the layer before has had this one's time to leave, whatever this one does
         if choice == "offload" or (choice != "keep" and self.levers.inputs == "host"):
-            self.store.settle()  # the layer before has had this one's time to leave
             kernel, saved.kernel = saved.kernel, []
             saved = Saved(**tree_map_only(Tensor, partial(self._send, waiting.keys), vars(saved)))
             saved.kernel = kernel
