@@ -269,10 +269,19 @@ def save(
     }  # fmt: skip
     if len(layers) < len(model.layers):
         settings["layers_to_transform"] = layers
-    write_atomic(
-        folder / WEIGHTS, to_bytes(tensors, metadata={"format": "pt", **({BASE_SCHEME: scheme} if scheme else {})})
-    )
+    metadata = {"format": "pt", **({BASE_SCHEME: scheme} if scheme else {})}
+    write_atomic(folder / WEIGHTS, _repeatable(to_bytes(tensors, metadata=metadata)))
     write_atomic(folder / "adapter_config.json", json.dumps(settings, indent=1) + "\n")
+
+
+def _repeatable(data: bytes) -> bytes:
+    """The same safetensors file with its metadata in the order of their names: the library writes them in a random one."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    assert len(text) <= size, "the order of names changes no length"
+    return data[:8] + text.ljust(size) + data[8 + size :]
 
 
 def stacked(updates: list[LowRank], rank: int, shape: tuple[int, int], scale: float) -> tuple[Tensor, Tensor]:
