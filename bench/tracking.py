@@ -24,39 +24,30 @@ from torch.utils._pytree import tree_leaves
 
 _aten = torch.ops.aten
 _PRODUCTS = (_aten.mm, _aten.addmm, _aten.addmm_, _aten.bmm)
-BLAS_BYTES = (
-    4096 * 2048 + 16 * 8192
-)  # torch's choice (`getChosenWorkspaceSize`), except on Hopper: 2 of 4 MiB, 8 of 16 KiB
+#: torch's choice (`getChosenWorkspaceSize`), except on Hopper: 2 of 4 MiB, 8 of 16 KiB.
+BLAS_BYTES = 4096 * 2048 + 16 * 8192
 
 
-class LiveBytes(TorchDispatchMode):
-    """Bytes of live storages on one device; `peak` and the operation it was reached in."""
+class LiveStorages(TorchDispatchMode):
+    """Bytes of live storages on one device: `now`, and the `peak` with the operation it was reached in."""
 
-    def __init__(self, device: str = "meta") -> None:
+    def __init__(self, device: str) -> None:
         super().__init__()
         self.device, self.now, self.peak, self.at = device, 0, 0, ""
-        self.phase = ""
-        self._live: dict[int, tuple[weakref.ref[Any], int]] = {}
-        self._threads: set[bool] = set()
-
-    def reset(self) -> None:
-        """Start a new peak from what is alive now."""
-        self.peak, self.at = self.now, ""
+        self._live: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        extra = _workspace(args) if function is _aten._flash_attention_backward.default else 0
         result = function(*args, **(kwargs or {}))
-        if function._overloadpacket in _PRODUCTS and _device(args[0]).type == self.device:
-            thread = self.phase == "backward"
-            self.now += BLAS_BYTES if thread not in self._threads else 0
-            self._threads.add(thread)
         for leaf in tree_leaves(result):
             # A fake tensor's own attribute: asking for `.device` would be one more operation each time.
             if isinstance(leaf, Tensor) and _device(leaf).type == self.device:
                 self._see(leaf)
-        if self.now + extra > self.peak:
-            self.peak, self.at = self.now + extra, f"{self.phase} {function}".strip()
+        self._note(self.now, str(function))
         return result
+
+    def _note(self, held: int, at: str) -> None:
+        if held > self.peak:
+            self.peak, self.at = held, at
 
     def _see(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
@@ -68,8 +59,33 @@ class LiveBytes(TorchDispatchMode):
             if self._live.pop(key, None) is not None:
                 self.now -= size
 
-        self._live[key] = (weakref.ref(storage, gone), size)
+        self._live[key] = weakref.ref(storage, gone)
         self.now += size
+
+
+class LiveBytes(LiveStorages):
+    """The same of a whole step, with what is allocated where no mode can see it."""
+
+    def __init__(self, device: str = "meta") -> None:
+        super().__init__(device)
+        self.phase = ""
+        self._threads: set[bool] = set()
+        self._extra = 0
+
+    def reset(self) -> None:
+        """Start a new peak from what is alive now."""
+        self.peak, self.at = self.now, ""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function._overloadpacket in _PRODUCTS and _device(args[0]).type == self.device:
+            thread = self.phase == "backward"
+            self.now += BLAS_BYTES if thread not in self._threads else 0
+            self._threads.add(thread)
+        self._extra = _workspace(args) if function is _aten._flash_attention_backward.default else 0
+        return super().__torch_dispatch__(function, types, args, kwargs)
+
+    def _note(self, held: int, at: str) -> None:
+        super()._note(held + self._extra, f"{self.phase} {at}".strip())
 
 
 def _workspace(args: Any) -> int:

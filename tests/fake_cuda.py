@@ -1,8 +1,8 @@
 """A CUDA card without a card: the real code under torch's fake tensors, whose device is `cuda`, on any build of torch.
 
 Fake tensors have shapes, types and devices but no values. An operation on tensors of two devices, or on types that do not go
-together, fails as it would on a card; what a card allocates can be followed (`LiveBytes`). Streams and events are doubles.
-A number that is read from a fake tensor is 1, a truth is true, and so is every one of a mask.
+together, fails as it would on a card; what a card allocates can be followed (`LiveStorages` of `bench/tracking.py`). Streams and
+events are doubles. A number that is read from a fake tensor is 1, a truth is true, and so is every one of a mask.
 """
 
 from __future__ import annotations

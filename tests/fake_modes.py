@@ -1,4 +1,4 @@
-"""What can be followed while the real code runs on a fake card (`fake_cuda`): live bytes, and who touches which memory when.
+"""Who touches which memory when, followed while the real code runs on a fake card (`fake_cuda`).
 
 `Races` is a race detector by happens-before: each stream counts its operations and knows how many of every other stream's are
 done when one of its own begins (by waiting for events and streams); the processor is one more, which knows what it has
@@ -21,37 +21,6 @@ from fake_cuda import Clock, FakeCard, Stream, joined, place_of
 
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-
-
-class LiveBytes(TorchDispatchMode):
-    """Bytes of live storages on the card: `now`, and the `peak` with the operation it was reached in."""
-
-    def __init__(self, device: str = "cuda") -> None:
-        super().__init__()
-        self.device, self.now, self.peak, self.at = device, 0, 0, ""
-        self._live: dict[int, weakref.ref[Any]] = {}
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for tensor in _tensors(result):
-            if place_of(tensor) == self.device:
-                self._see(tensor)
-        if self.now > self.peak:
-            self.peak, self.at = self.now, str(function)
-        return result
-
-    def _see(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._live:
-            return
-
-        def gone(_: Any) -> None:
-            if self._live.pop(key, None) is not None:
-                self.now -= size
-
-        self._live[key] = weakref.ref(storage, gone)
-        self.now += size
 
 
 class _Access(NamedTuple):

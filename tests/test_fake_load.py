@@ -7,14 +7,16 @@ quantised. Live storages on the card are followed one by one.
 from __future__ import annotations
 
 import gc
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 from fake_cuda import CARD, GIB, fake_card, place_of
-from fake_modes import LiveBytes
 from stilnovo.engine.product import HostAdapter
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import kept_bases, load, lora
@@ -28,6 +30,7 @@ from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, LlamaConfig, LoraConfig
 from stilnovo.plan.sizes import Run
 from stilnovo.recipe_sections import Scheme
+from tracking import LiveStorages
 
 WIDE = replace(LLAMA_3_8B, layers=2)
 ADAPTER = LoraConfig(r=32)
@@ -93,7 +96,7 @@ CASES = [(scheme, name) for scheme in ("nf4", "none") for name in PLACES] + [
 def test_the_load_is_what_the_plan_says(scheme: Scheme, place: str) -> None:
     levers = replace(Levers(layers=all_layers("recompute", 2)), **PLACES[place])
     run = Run(config=WIDE, lora=ADAPTER, scheme=scheme, tokens=2048)
-    with fake_card(), LiveBytes() as live:
+    with fake_card(), LiveStorages("cuda") as live:
         model = opened(WIDE, scheme, levers)
         said = load_bytes(run, levers)
         assert live.peak <= 1.01 * said, f"{live.peak / GIB:.3f} of {said / GIB:.3f} GiB, in {live.at}"
@@ -113,7 +116,7 @@ def test_the_load_is_what_the_plan_says(scheme: Scheme, place: str) -> None:
 def test_weights_that_are_stored_wide_come_narrow() -> None:
     """A checkpoint in fp32: no matrix crosses the link, or lies on the card, in four bytes a weight."""
     levers = Levers(layers=all_layers("recompute", 2))
-    with fake_card(), LiveBytes() as live:
+    with fake_card(), LiveStorages("cuda") as live:
         opened(WIDE, "nf4", levers, torch.float32)
         assert live.peak <= 1.01 * load_bytes(Run(config=WIDE, lora=ADAPTER, tokens=512), levers)
 
@@ -135,7 +138,7 @@ def test_every_plan_s_model_can_be_opened_and_made_ready(
     with fake_card(memory=size * GIB):
         base = kept_base(LLAMA_3_8B) if scheme == "nf4" else {}
         monkeypatch.setattr(load._Weights, "kept", lambda *_: base)
-        with LiveBytes() as live:
+        with LiveStorages("cuda") as live:
             model = opened(LLAMA_3_8B, scheme, plan.levers)
             assert live.peak <= plan.load, f"{live.peak / GIB:.3f} of {plan.load / GIB:.3f} GiB, in {live.at}"
             engine = made_ready(model, plan.levers)
@@ -157,7 +160,7 @@ def test_a_base_that_cannot_be_kept_is_not_held_whole(
     monkeypatch.setattr(kept_bases, "bases_folder", lambda: tmp_path)
     monkeypatch.setattr(kept_bases, "check_room", _no_room)
     levers = replace(Levers(layers=all_layers("recompute", 2)), **PLACES["leanest"])
-    with fake_card(), LiveBytes() as live:
+    with fake_card(), LiveStorages("cuda") as live:
         model = opened(WIDE, "nf4", levers)
         assert live.peak <= 1.01 * load_bytes(Run(config=WIDE, lora=ADAPTER, tokens=512), levers)
         assert model.device == CARD

@@ -6,8 +6,10 @@ shown by leaving one of the step's waits out.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +17,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import test_fake_card
 from fake_cuda import CARD, Event, Stream, fake_card
-from fake_modes import LiveBytes, Races
+from fake_modes import Races
 from stilnovo.engine.link import ActivationStore, LayerStream, Link, Ticket
 from stilnovo.engine.loss import Head
 from stilnovo.engine.product import HostAdapter
 from stilnovo.model import kernels
 from stilnovo.plan.levers import all_layers
+from tracking import LiveStorages
 
 FOUR = all_layers("recompute", 2)
 MORE: dict[str, dict[str, Any]] = {
@@ -173,7 +177,7 @@ def test_the_detector_itself() -> None:
 
 
 def test_live_bytes_are_those_that_are_held() -> None:
-    with fake_card(), LiveBytes() as live:
+    with fake_card(), LiveStorages("cuda") as live:
         first = torch.zeros(1000, dtype=torch.uint8, device=CARD)
         view = first[10:]
         second, host = torch.empty(500, dtype=torch.uint8, device=CARD), torch.empty(900)

@@ -1,4 +1,7 @@
-"""The element-wise parts of a layer, in torch or by one kernel each: chosen here, by `kernels.wanted`, and nowhere else.
+"""The element-wise parts of a layer's explicit step, in torch or by one kernel each, as `kernels.wanted` says.
+
+Where no gradient is wanted `stilnovo.model.functions` chooses in the same way, and `stilnovo.generate.elementwise_step` while
+a card writes.
 
 All of them work in place where they can. In torch they go in sub-tiles of `part` bytes in fp32, so that their temporaries
 stay small; the kernels have none. Shape letters as in `blocks.py`: T tokens, t of a tile, C hidden size, F feed-forward size, D head size.

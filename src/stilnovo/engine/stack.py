@@ -81,9 +81,8 @@ class TrainingEngine:
         self.link = sink.link if isinstance(sink, HostAdapter) else Link(model.device)
         self.store = ActivationStore(self.link)
         table = model.head
-        if (
-            table.dtype.itemsize > self.dtype.itemsize
-        ):  # narrowed once; what is kept in 16 bits becomes another type tile by tile
+        # Narrowed once; what is kept in 16 bits becomes another type tile by tile.
+        if table.dtype.itemsize > self.dtype.itemsize:
             table = table.to(self.dtype)
         self.head = Head(table, levers.head, levers.head_tile, self.link, self.dtype)
         if levers.head != "dense":

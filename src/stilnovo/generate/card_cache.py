@@ -30,9 +30,8 @@ class CardCache:
     """
 
     def __init__(self, config: LlamaConfig, texts: int, room: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.room = self.reach = (
-            -(-room // CARD_ROOM) * CARD_ROOM
-        )  # masks of the memory-efficient kernel have to be aligned
+        # Masks of the memory-efficient kernel have to be aligned.
+        self.room = self.reach = -(-room // CARD_ROOM) * CARD_ROOM
         self._heads, self._kv, self._size = config.heads, config.kv_heads, config.head_dim
         shape = (config.layers, texts, self.room, 2 * config.kv_heads, config.head_dim)
         self._rows = torch.zeros(shape, device=device, dtype=dtype)  # what is masked must be a number

@@ -20,7 +20,6 @@ would move more bytes than their products do.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -30,11 +29,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stilnovo.errors import InputError, did_you_mean
 from stilnovo.model import kernels
 from stilnovo.model.four_bit import bitsandbytes_functional
 from stilnovo.model.kernels import operators
 from stilnovo.model.lora import FrozenLoraLinear, LoraLinear
+from stilnovo.model.processor import chosen_way
 from stilnovo.model.quantize import AffineLinear, FourBitLinear, FrozenLinear
 from stilnovo.plan.levers import BLOCK
 
@@ -56,13 +55,7 @@ def card_writing() -> CardWriting:
     Raises:
         InputError: when the variable names no way.
     """
-    asked = os.environ.get(VARIABLE, "").strip() or "auto"
-    known = ("auto", *WAYS)
-    if asked not in known:
-        raise InputError(
-            f"{VARIABLE} names no way to write: {asked!r}.", f"There are {', '.join(known)}.",
-            did_you_mean(asked, known, f"Leave {VARIABLE} unset, or set it to auto."),
-        )  # fmt: skip
+    asked = chosen_way(VARIABLE, WAYS, "write")
     return "captured" if asked == "auto" else cast(CardWriting, asked)
 
 

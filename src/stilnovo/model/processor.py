@@ -21,7 +21,7 @@ this one.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -75,6 +75,21 @@ def linux_sets() -> set[str]:
     return {_LINUX.get(flag, flag) for flag in flags} & set(_SETS.values())
 
 
+def chosen_way(variable: str, ways: Sequence[str], purpose: str) -> str:
+    """What an environment variable chooses: one of `ways`, or `auto`, also where it is not set.
+
+    Raises:
+        InputError: when it names none of them.
+    """
+    asked, known = os.environ.get(variable, "").strip() or "auto", ("auto", *ways)
+    if asked not in known:
+        raise InputError(
+            f"{variable} names no way to {purpose}: {asked!r}.", f"There are {', '.join(known)}.",
+            did_you_mean(asked, known, f"Leave {variable} unset, or set it to auto."),
+        )  # fmt: skip
+    return asked
+
+
 def cpu_products(weights: int | None = None) -> CpuProducts:
     """How products are computed on this processor: what `STILNOVO_CPU` says, else the fastest way that it has.
 
@@ -84,16 +99,9 @@ def cpu_products(weights: int | None = None) -> CpuProducts:
     Raises:
         InputError: when the variable names no way, or one that this processor has not.
     """
-    asked = os.environ.get(VARIABLE, "").strip() or "auto"
-    sets = instruction_sets()
+    asked, sets = chosen_way(VARIABLE, WAYS, "compute"), instruction_sets()
     if asked == "auto":
         return _fastest(sets, weights)
-    if asked not in WAYS:
-        known = ("auto", *WAYS)
-        raise InputError(
-            f"{VARIABLE} names no way to compute: {asked!r}.", f"There are {', '.join(known)}.",
-            did_you_mean(asked, known, f"Leave {VARIABLE} unset, or set it to auto."),
-        )  # fmt: skip
     needed = {"bf16": "avx512_bf16", "fp16": "avx2"}.get(asked)
     if needed is not None and needed not in sets:
         raise InputError(
