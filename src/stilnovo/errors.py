@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -130,6 +130,12 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, most: 
     """`Did you mean …?` with the known names nearest to `name`, or `otherwise` where none is near."""
     near = difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)
     return f"Did you mean {' or '.join(near)}?" if near else otherwise
+
+
+def any_of(ways: Sequence[str]) -> str:
+    """One sentence of advice out of several ways, each of which does."""
+    text = "; or ".join(ways)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 @contextmanager

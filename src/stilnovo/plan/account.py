@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from stilnovo.errors import any_of
 from stilnovo.plan.autograd import AutogradStep
 from stilnovo.plan.cards import bytes_of
 from stilnovo.plan.choice import Budget, Plan
@@ -355,5 +356,4 @@ def what_would(use: ModelUse, budget: Budget) -> str:
         made = account(replace(use, tokens=shortest, cached=shortest) if whole else within(use, budget))
         lacking = max(made.card - budget.allocator if use.on_card else 0, made.host - budget.host_room)
         ways.append(f"{bytes_text(lacking)} more would do: close other programs, or use a smaller model")
-    text = "; or ".join(ways)
-    return f"{text[0].upper()}{text[1:]}."
+    return any_of(ways)

@@ -12,6 +12,7 @@ import bisect
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from stilnovo.errors import any_of
 from stilnovo.plan.choice import Budget
 from stilnovo.plan.ledger import FRAGMENTATION, Ledger, MemoryItem, lasting_items, load_bytes
 from stilnovo.plan.levers import DENSE_PART, QUANTIZED_PART, Levers
@@ -159,5 +160,4 @@ class AutogradStep:
             least = self.with_tokens(min(run.tokens, LEAST_TOKENS))
             lacking = max(least.peak, least.load) - budget.allocator, least.ledger.host - budget.host_room
             ways.append(f"{bytes_text(max(lacking))} more would do: close other programs, or use a smaller model")
-        text = "; or ".join(ways)
-        return f"{text[0].upper()}{text[1:]}."
+        return any_of(ways)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from stilnovo.data.packing import PackedCorpus
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, any_of
 from stilnovo.model import kernels
 from stilnovo.model.load import compute_dtype, step_dtype
 from stilnovo.model.memory import budget_of
@@ -220,8 +220,7 @@ def _what_would(run: Run, budget: choice.Budget, card: cards.Card, wishes: Wishe
             ways = [
                 f"even the shortest context needs {more / 2:.1f} GiB more: close other programs, or use a smaller model"
             ]
-    text = "; or ".join(ways)
-    return f"{text[0].upper()}{text[1:]}."
+    return any_of(ways)
 
 
 def leaner(
