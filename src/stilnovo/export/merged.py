@@ -1,31 +1,19 @@
-"""Merge an adapter into its base, W' = W + s · B·A, and write a Hugging Face folder.
+"""Write a model with its adapter merged in, W' = W + s · B·A, as a Hugging Face folder.
 
 That is how one training follows another: the next adapter is learnt on the result of the last.
 
-Unusual: no model is ever built. A safetensors file is a header, which the shapes alone decide, and the weights one after
-another; so each weight is read, merged, rounded and written before the next one, some rows at a time; what is held is the
-adapter and, of a quantised base, one dense matrix, whatever the model. The parts of a sharded model are for their readers; they
-save nothing here.
-
-Which W: an adapter learnt beside the base as that was kept in its training (NF4, say), and makes up for its rounding too.
-So each projection, with an adapter or not, is first rounded under that scheme and taken back, from the stored weight in
-fp32; then s · B·A is added in fp32, and the sum is rounded once, to the type that is written. Embedding, norms and head are
-no part of any scheme. The folder computes what the base under that scheme computes with its adapter on.
-
-An update far smaller than the weight it is added to may be lost in a 16-bit type; how much of it
-arrives is measured on the way.
+Unusual: a safetensors file is a header, which the shapes alone decide, and the weights one after another; so each weight is
+written as it comes from `stilnovo.export.opened`. The parts of a sharded model are for their readers; they save nothing here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import struct
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,24 +22,14 @@ from torch import Tensor
 
 from stilnovo.errors import InputError
 from stilnovo.export.folder import companions
-from stilnovo.hub import find_model
-from stilnovo.model import lora
-from stilnovo.model.budget import admit, use_of
-from stilnovo.model.llama import Llama
-from stilnovo.model.load import ModelCheckpoint, frozen_projection
-from stilnovo.model.memory import give_back
-from stilnovo.model.weights import WeightReader, row_blocks
+from stilnovo.export.opened import ExportShape, beside, check_out, open_source
 from stilnovo.plan.account import ROWS_PART
-from stilnovo.plan.shape import PROJECTIONS, LlamaConfig
 from stilnovo.progress import Progress, bytes_text
-from stilnovo.recipe_sections import Scheme
-from stilnovo.runlog import check_room, check_writable, disk_errors, write_atomic
+from stilnovo.runlog import check_room, write_atomic
 from stilnovo.spec import ModelSpec
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _STORED = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
-
-ExportShape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -63,8 +41,7 @@ class Exported:
         size: Bytes of all weights.
         tensors: How many weights there are.
         merged: How many of them had an adapter.
-        arrived: ⟨R(W + ΔW) − R(W), ΔW⟩ / ⟨ΔW, ΔW⟩ over all merged weights, R being the rounding to the written type: 1 where
-            the whole update arrives, less where some was too small to change a weight. None without an update.
+        arrived: See `stilnovo.export.opened.MergedWeights`.
         memory: Bytes as predicted and as measured; see `stilnovo.model.budget.Admitted`.
     """
 
@@ -97,7 +74,7 @@ def export_model(
     """Merge the adapter into the model and write it to the folder `out`, which appears only when complete.
 
     Args:
-        spec: The model, its adapter if any, and how the base was kept while the adapter learnt (see the module).
+        spec: The model, its adapter if any, and how the base was kept while the adapter learnt.
         out: A folder that does not exist, or is empty.
         dtype: What the weights are written in: one of `DTYPES`.
         shard_bytes: Most bytes of weights in one file; a single larger weight has a file of its own.
@@ -107,28 +84,22 @@ def export_model(
         StilnovoError: when the disk has no room for it.
     """
     out = out.expanduser().resolve()
-    _check_out(out)
+    check_out(out)
     if shard_bytes < 1:
         raise InputError("A weight file needs a size.", f"Found: {shard_bytes} bytes.", "Such as 5 gigabytes.")
-    checkpoint = ModelCheckpoint(replace(spec, device="cpu"))
-    device = torch.device("cpu")
-    admitted = admit(use_of("export", checkpoint.spec, checkpoint.config, device, tokens=1), checkpoint.spec)
-    files, reader, tokenizer = find_model(spec.model), checkpoint.reader, checkpoint.tokenizer
-    shell, shapes = _shell(reader.config)
-    if spec.adapter is not None:
-        lora.load(shell, spec.adapter)
-    texts = companions(files, reader, tokenizer, dtype, spec.adapter, spec.quantization)
+    opened = open_source(spec, dtype)
+    shapes, weights = opened.shapes, opened.weights
+    texts = companions(opened.files, opened.reader, opened.tokenizer, dtype, spec.adapter, spec.quantization)
     shards = _shards(shapes, dtype.itemsize, shard_bytes)
     size = dtype.itemsize * sum(math.prod(shape) for shape in shapes.values())
     check_room(
         out, size + sum(len(text) for text in texts.values()),
         "Free some space, choose another --out, or a smaller --dtype.",
     )  # fmt: skip
-    source = _Merging(reader, shell, spec.quantization, dtype)
     written = 0
-    with _beside(out) as folder, Progress("export", size) as progress:
+    with beside(out) as folder, Progress("export", size) as progress:
         for file, tensors in shards.items():
-            for count in write_safetensors(folder / file, tensors, dtype, source.parts):
+            for count in write_safetensors(folder / file, tensors, dtype, weights.parts):
                 written += count
                 progress.update(written, f"{bytes_text(written)} of {bytes_text(size)}")
         if len(shards) > 1:
@@ -137,8 +108,8 @@ def export_model(
             write_atomic(folder / "model.safetensors.index.json", json.dumps(index, indent=1) + "\n")
         for file, text in texts.items():
             write_atomic(folder / file, text)
-    arrived = source.along / source.update if source.update else None
-    return Exported(tuple(shards), size, len(shapes), len(source.adapted), arrived, admitted.figures())
+    admitted = opened.admitted.figures()
+    return Exported(tuple(shards), size, len(shapes), len(weights.adapted), weights.arrived, admitted)
 
 
 def write_safetensors(
@@ -198,66 +169,6 @@ def _write(file: BinaryIO, name: str, values: Tensor, dtype: torch.dtype) -> int
     return rounded.nbytes
 
 
-class _Merging:
-    """The weights to be written, by name.
-
-    Args:
-        reader: The base's.
-        shell: The model's shape with the adapter on it.
-        scheme: How the base was kept in training.
-        dtype: What will be written: only for `arrived`.
-    """
-
-    def __init__(self, reader: WeightReader, shell: Llama, scheme: Scheme, dtype: torch.dtype) -> None:
-        self.reader, self.scheme, self.dtype = reader, scheme, dtype
-        self.adapted = lora.adapters(shell)
-        self.along, self.update = 0.0, 0.0  # numerator and denominator of `Exported.arrived`
-
-    def parts(self, name: str, shape: ExportShape) -> Iterator[Tensor]:
-        """The weight of that name as blocks of rows in order: read, rounded and merged."""
-        path = name.removesuffix(".weight")
-        module = self.adapted.get(path)
-        if path.rpartition(".")[2] not in PROJECTIONS or (module is None and self.scheme == "none"):
-            yield from self.reader.parts(name, shape)
-            return
-        row = 0
-        for dense in self._base(name, shape):
-            rows = slice(row, row := row + len(dense))
-            yield dense if module is None else self._merged(dense, module, rows)
-
-    def _merged(self, dense: Tensor, module: lora.LoraLinear, rows: slice) -> Tensor:
-        """Merge the adapter into some rows of the base's weight, and measure what arrives."""
-        b, a = module.lora_B.detach()[rows].float(), module.lora_A.detach().float()
-        merged = torch.addmm(dense, b, a, alpha=module.scale)
-        update = merged - dense
-        self.update += float(update.square().sum())
-        moved = merged.to(self.dtype).float() - dense.to(self.dtype).float()
-        self.along += float(moved.mul_(update).sum())
-        return merged
-
-    def _base(self, name: str, shape: ExportShape) -> Iterator[Tensor]:
-        """The base's weight in fp32, as its scheme keeps it, as blocks of rows in order."""
-        if self.scheme == "none":
-            yield from (part.float() for part in self.reader.parts(name, shape))
-            return
-        base = frozen_projection(self.reader, name, shape, self.scheme, torch.device("cpu"), torch.float32)
-        dense = base.dense(torch.float32)
-        del base
-        give_back()
-        yield from (dense[first:stop] for first, stop in row_blocks(shape))
-
-
-def _shell(config: LlamaConfig) -> tuple[Llama, dict[str, ExportShape]]:
-    """A model of this shape without storage, on which to load an adapter, and its weights' shapes by name, in order."""
-    shapes: dict[str, ExportShape] = {}
-
-    def tensor(name: str, shape: ExportShape) -> Tensor:
-        shapes[name] = shape
-        return torch.zeros(1).expand(shape)  # one number seen from everywhere
-
-    return Llama(config, tensor).requires_grad_(False), shapes
-
-
 def _shards(shapes: dict[str, ExportShape], itemsize: int, limit: int) -> dict[str, list[tuple[str, ExportShape]]]:
     """Assign weights to files by name; files are filled in order."""
     parts: list[list[tuple[str, ExportShape]]] = [[]]
@@ -272,35 +183,3 @@ def _shards(shapes: dict[str, ExportShape], itemsize: int, limit: int) -> dict[s
     if len(parts) == 1:
         return {"model.safetensors": parts[0]}
     return {f"model-{number:05}-of-{len(parts):05}.safetensors": part for number, part in enumerate(parts, 1)}
-
-
-def _check_out(out: Path) -> None:
-    if out.is_dir():
-        if held := sorted(path.name for path in out.iterdir()):
-            raise InputError(f"{out} is not empty.", f"It holds {', '.join(held[:3])}.", "Choose another --out.")
-    elif out.exists():
-        raise InputError(f"{out} is a file.", next="Choose a folder with --out.")
-    check_writable(out)
-
-
-@contextlib.contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """Context manager: a temporary folder that becomes `out` at the end; on any error it is removed."""
-    new_parents = [parent for parent in out.parents if not parent.exists()]
-    with disk_errors(out):
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(
-                dir=out.parent, prefix=f".{out.name}.", ignore_cleanup_errors=True
-            ) as name:
-                folder = Path(name) / out.name
-                folder.mkdir()
-                yield folder
-                if out.is_dir():
-                    out.rmdir()  # it was empty
-                os.replace(folder, out)
-        except BaseException:
-            for parent in new_parents:
-                with contextlib.suppress(OSError):
-                    parent.rmdir()
-            raise

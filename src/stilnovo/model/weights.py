@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stilnovo.errors import InputError, reported
+from stilnovo.io.gguf_names import ROPE_FREQS, gguf_name, paired_heads, stored_rows
 from stilnovo.model.mapped_file import header_of, mapped_tensor
 from stilnovo.plan.account import ROWS_PART
 from stilnovo.plan.model_shape import config_from_gguf, read_gguf
@@ -227,22 +228,6 @@ class SafetensorsReader:
         )
 
 
-_GGUF_NAMES = (
-    (re.compile(r"model\.embed_tokens\.weight"), "token_embd.weight"),
-    (re.compile(r"model\.norm\.weight"), "output_norm.weight"),
-    (re.compile(r"lm_head\.weight"), "output.weight"),
-    (re.compile(r"model\.layers\.(\d+)\.self_attn\.([qkv])_proj\.weight"), r"blk.\1.attn_\2.weight"),
-    (re.compile(r"model\.layers\.(\d+)\.self_attn\.o_proj\.weight"), r"blk.\1.attn_output.weight"),
-    (re.compile(r"model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\.weight"), r"blk.\1.ffn_\2.weight"),
-    (re.compile(r"model\.layers\.(\d+)\.input_layernorm\.weight"), r"blk.\1.attn_norm.weight"),
-    (re.compile(r"model\.layers\.(\d+)\.post_attention_layernorm\.weight"), r"blk.\1.ffn_norm.weight"),
-)
-
-
-def _gguf_name(name: str) -> str:
-    return next((p.sub(new, name) for p, new in _GGUF_NAMES if p.fullmatch(name)), name)
-
-
 class GGUFReader:
     """A GGUF file of a Llama; `fields` holds its metadata as plain Python values, `files` itself alone."""
 
@@ -254,15 +239,15 @@ class GGUFReader:
 
     def check(self) -> None:
         """See `SafetensorsReader.check`; a table of rotary divisors is read with the metadata."""
-        wanted = {_gguf_name(name): shape for name, shape in self.config.weight_shapes().items()}
-        left = [name for name in self._tensors if name not in wanted and name != "rope_freqs.weight"]
+        wanted = {gguf_name(name): shape for name, shape in self.config.weight_shapes().items()}
+        left = [name for name in self._tensors if name not in wanted and name != ROPE_FREQS]
         _check_names(left, next((name for name in wanted if name not in self._tensors), None), self.path)
         for name, shape in wanted.items():
             _check_shape(self._tensors[name].shape, name, shape, self.path)
 
     def tensor(self, name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
         """One tensor by its Hugging Face name, dequantised to `dtype` some rows after others, checked against `shape`."""
-        stored_name = _gguf_name(name)
+        stored_name = gguf_name(name)
         if stored_name not in self._tensors:
             raise InputError(f"The GGUF file has no tensor {stored_name}.", f"In {self.path}.", "Is it a whole model?")
         entry = self._tensors[stored_name]
@@ -277,7 +262,7 @@ class GGUFReader:
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
         """The same tensor as blocks of rows in order, in fp32, of which one is held at a time where rows lie in their order."""
-        stored_name = _gguf_name(name)
+        stored_name = gguf_name(name)
         if stored_name not in self._tensors or self._places(stored_name, shape) is not None:
             yield self.tensor(name, shape)
             return
@@ -289,15 +274,13 @@ class GGUFReader:
 
     def stored_dtype(self, name: str) -> torch.dtype:
         """Type of a stored tensor; fp16 for a quantised one, whose steps are wider than fp16's."""
-        kind = self._tensors[_gguf_name(name)].kind
+        kind = self._tensors[gguf_name(name)].kind
         return {"F32": torch.float32, "BF16": torch.bfloat16}.get(kind, torch.float16)
 
     def _places(self, stored_name: str, shape: tuple[int, ...]) -> Tensor | None:
         """Where each stored row belongs; None where it stays. A head's pairs of rotary dimensions become its two halves."""
-        if not re.fullmatch(r"blk\.\d+\.attn_[qk]\.weight", stored_name):
-            return None
-        heads = self.config.heads if stored_name.endswith("q.weight") else self.config.kv_heads
-        return torch.arange(shape[0]).view(heads, 2, -1).transpose(1, 2).reshape(-1)
+        heads = paired_heads(stored_name, self.config.heads, self.config.kv_heads)
+        return None if heads is None else torch.tensor(stored_rows(shape[0], heads))
 
 
 WeightReader = SafetensorsReader | GGUFReader

@@ -12,6 +12,7 @@ from typing import Any
 from stilnovo.errors import InputError, reported
 from stilnovo.hub import find_config
 from stilnovo.io.gguf_file import GGUFContents, gguf_contents, readable_kinds, unreadable
+from stilnovo.io.gguf_names import ROPE_FREQS
 from stilnovo.plan.shape import KNOWN, LlamaConfig, config_from_json, read_json, sensible
 
 LARGE_TABLE = 2**28  # bytes of an embedding or head in the type of the products
@@ -89,7 +90,7 @@ def _config(contents: GGUFContents, path: Path) -> LlamaConfig:
     if (tokens := contents.fields.get("tokenizer.ggml.tokens")) is None:
         raise InputError("The GGUF file has no vocabulary.", f"In {path}.", "Give a file of a whole model.")
     heads, hidden, context = field("attention.head_count"), field("embedding_length"), field("context_length")
-    divisors = contents.tensors.get("rope_freqs.weight")
+    divisors = contents.tensors.get(ROPE_FREQS)
     return LlamaConfig(
         vocab_size=len(tokens),
         hidden_size=hidden,
