@@ -13,8 +13,9 @@ from stilnovo.io.rows import read_rows
 from stilnovo.model.llama import Llama
 from stilnovo.text import template
 from stilnovo.text.encoder import Encoder
+from stilnovo.text.splits import LLAMA3_SPLIT
 from stilnovo.text.template import Message
-from stilnovo.text.tokenizer import LLAMA3_SPLIT, Tokenizer, from_folder, from_gguf, from_tiktoken, open_tokenizer
+from stilnovo.text.tokenizer import Tokenizer, from_folder, from_gguf, from_tiktoken, open_tokenizer
 
 NASTY = [
     "", " ", "\n\n\t x", "C'è perché! «così» – l’amore", "1234567890 3,14", "日本語 🙂🙂 \u200b", "a" * 300, "  doppi  spazi ",
@@ -142,8 +143,8 @@ def test_a_small_vocabulary_is_read() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"tokenizer.ggml.model": "llama"}, "'llama'; supported: 'gpt2'"),
-        ({"tokenizer.ggml.pre": "qwen2"}, "'qwen2'; supported"),
+        ({"tokenizer.ggml.model": "t5"}, "'t5'; supported: 'gpt2'"),
+        ({"tokenizer.ggml.pre": "bloom"}, "'bloom'; supported"),
         ({"tokenizer.ggml.tokens": None}, "tokenizer.ggml.tokens"),
         ({"tokenizer.ggml.merges": None}, "tokenizer.ggml.merges"),
         ({"tokenizer.ggml.eos_token_id": None}, "tokenizer.ggml.eos_token_id"),

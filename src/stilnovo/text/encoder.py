@@ -25,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stilnovo.text.tokenizer import LLAMA3_SPLIT, Tokenizer
+from stilnovo.text.splits import LLAMA3_SPLIT
+from stilnovo.text.tokenizer import Tokenizer
 
 _SPLITS = frozenset({LLAMA3_SPLIT, LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")})  # the second is Qwen's
 # What a memory holds at most, twice: the newest and those before them. All together stay below 150 megabytes.

@@ -16,20 +16,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Fast
 
 from stilnovo.errors import InputError, reported
 from stilnovo.hub import find_model
 from stilnovo.io.gguf_file import gguf_contents
 from stilnovo.text import template as chat
+from stilnovo.text.stored_vocabulary import CONTROL, check_vocabulary_fields, stored_vocabulary
 from stilnovo.text.template import AssistantText, Message, Special, TemplatePiece
-
-# Split patterns by the name that GGUF gives them (llama.cpp's `tokenizer.ggml.pre`); GPT-2's own is the ByteLevel default.
-LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_CONTROL = 3  # gguf.TokenType.CONTROL
-_REQUIRED = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.eos_token_id")
-
 
 # GPT-2's printable letter for each byte: itself where it is visible Latin-1, else the next letter from U+0100 on.
 _VISIBLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
@@ -156,6 +150,10 @@ class Tokenizer:
         """Text of a special token; None for an ordinary one."""
         return next((text for text, index in self._specials.items() if index == token), None)
 
+    def special_id(self, text: str) -> int | None:
+        """Id of a special token by its text; None where there is none."""
+        return self._specials.get(text)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "definition": self.definition, "_fast": None}
 
@@ -240,45 +238,21 @@ def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
     """Load the tokeniser from a GGUF file's metadata (keys `tokenizer.ggml.*`, already plain Python values).
 
     Raises:
-        InputError: when the vocabulary is not byte-level BPE, or not whole.
+        InputError: when the vocabulary is of another kind, or not whole.
     """
-    kind, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre", "default")
-    if kind != "gpt2":
-        raise InputError(
-            "The GGUF file's tokeniser is not supported.", f"Found {kind!r}; supported: 'gpt2' (byte-level BPE)."
-        )
-    missing = [key for key in _REQUIRED if fields.get(key) is None]
-    if missing:
-        raise InputError(f"The GGUF file lacks {missing[0]}.", next="Give a file of a whole model.")
+    check_vocabulary_fields(fields)
     # The library raises bare Exception; lists of other lengths, ids beyond the end.
     with reported("The GGUF file's vocabulary does not fit together.", "Fetch the file again."):
-        return _from_vocabulary(fields, pre)
+        return _from_vocabulary(fields)
 
 
-def _from_vocabulary(fields: Mapping[str, Any], pre: str) -> Tokenizer:
+def _from_vocabulary(fields: Mapping[str, Any]) -> Tokenizer:
+    fast, specials = stored_vocabulary(fields)
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
-    fast = Fast(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, ignore_merges=pre == "llama-bpe"))
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    split, bare = Regex(LLAMA3_SPLIT), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    steps: dict[str, list[Any]] = {
-        "llama-bpe": [pre_tokenizers.Split(split, "isolated"), bare],
-        "smollm": [pre_tokenizers.Digits(individual_digits=True), byte_level],
-        "default": [byte_level],
-        "gpt-2": [byte_level],
-    }
-    if pre not in steps:
-        raise InputError(
-            "The GGUF file's pre-tokeniser is not supported.", f"Found {pre!r}; supported: llama-bpe, smollm, gpt-2."
-        )
-    fast.pre_tokenizer = pre_tokenizers.Sequence(steps[pre])
-    fast.decoder = decoders.ByteLevel()
-    types: Sequence[int] = fields.get("tokenizer.ggml.token_type", [1] * len(tokens))
-    specials = {token: index for index, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind == _CONTROL}
-    fast.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
     eos = tokens[int(fields["tokenizer.ggml.eos_token_id"])]
     specials.setdefault(eos, int(fields["tokenizer.ggml.eos_token_id"]))
-    opens = fields.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe")
+    opening = fields["tokenizer.ggml.model"] == "llama" or fields.get("tokenizer.ggml.pre") == "llama-bpe"
+    opens = fields.get("tokenizer.ggml.add_bos_token", opening)
     bos = tokens[int(fields["tokenizer.ggml.bos_token_id"])] if opens else None
     jinja, padding = fields.get("tokenizer.chat_template"), fields.get("tokenizer.ggml.padding_token_id")
     pad = None if padding is None else tokens[int(padding)]
@@ -316,14 +290,14 @@ def from_tiktoken(path: Path) -> Tokenizer:
         " ".join("".join(_BYTE_LETTERS[byte] for byte in part) for part in pair) for pair in pairs if len(pair) == 2
     ]
     fields = {
-        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.merges": merges,
         "tokenizer.ggml.tokens": [*sorted(written, key=written.__getitem__), *chat.LLAMA3_SPECIALS],
-        "tokenizer.ggml.token_type": [1] * len(ranks) + [_CONTROL] * len(chat.LLAMA3_SPECIALS),
+        "tokenizer.ggml.token_type": [1] * len(ranks) + [CONTROL] * len(chat.LLAMA3_SPECIALS),
         "tokenizer.ggml.bos_token_id": len(ranks),
         "tokenizer.ggml.eos_token_id": len(ranks) + chat.LLAMA3_SPECIALS.index(chat.EOT.token),
         "tokenizer.chat_template": chat.LLAMA3_JINJA,
     }  # fmt: skip
-    return _from_vocabulary(fields, "llama-bpe")
+    return _from_vocabulary(fields)
 
 
 def _last_pair(token: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
