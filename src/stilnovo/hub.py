@@ -1,8 +1,8 @@
 """Find a model's files by name, and fetch them from the Hugging Face hub.
 
-A model is named by a short name (`smollm2`, `anita`), a local folder or `.gguf` file, or a Hugging Face id. Only the last,
-when the files are not already in the local cache, reaches the network; the user asked for it by naming it. To plan, its
-`config.json` is enough.
+A model is named by a short name (`smollm2`, `anita`), a local `.gguf` file, a folder of Hugging Face's form or with one such file,
+or a Hugging Face id. Only the last, when the files are not already in the local cache, reaches the network; the user asked for it
+by naming it. To plan, its `config.json` is enough.
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ def _local(name: str) -> ModelFiles | None:
         return ModelFiles(name, "gguf", path)
     if path.is_dir():
         if not (path / "config.json").is_file():
+            if len(files := sorted(path.glob("*.gguf"))) == 1:  # as `stilnovo export --format gguf` writes it
+                return ModelFiles(name, "gguf", files[0])
             held = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
             raise InputError(
                 f"No config.json in {path}.", f"The folder holds: {held}", "Give a Hugging Face model folder."

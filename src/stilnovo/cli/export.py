@@ -1,4 +1,4 @@
-"""`stilnovo export`: merge an adapter into its base and write an ordinary Hugging Face folder."""
+"""`stilnovo export`: merge an adapter into its base and write a Hugging Face folder or a GGUF file."""
 
 from __future__ import annotations
 
@@ -13,38 +13,78 @@ from stilnovo.errors import InputError
 from stilnovo.progress import bytes_text, seconds_text
 from stilnovo.spec import ModelSpec, adapter_differences, spec_of, trained_scheme, training_recipe
 
+_TYPES = ("q8_0", "bf16", "f16", "f32")
+
 
 def export(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder; it must be new or empty.")],
     model: Model = "smollm2",
     adapter: Adapter = None,
     quantization: AdapterQuantization = None,
-    dtype: Annotated[str, typer.Option(help="Type of the written weights: bfloat16, float16 or float32.")] = "bfloat16",
-    shard_gigabytes: Annotated[float, typer.Option(help="Maximum shard size in gigabytes (10^9 bytes).")] = 5.0,
+    form: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="huggingface, or gguf (llama.cpp, Ollama, LM Studio).")
+    ] = "huggingface",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Weights of a huggingface folder: bfloat16 (default), float16 or float32."),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--type", help=f"Weights of a gguf file: {', '.join(_TYPES)} (default: {_TYPES[0]})."),
+    ] = None,
+    shard_gigabytes: Annotated[
+        float | None,
+        typer.Option(help="Maximum shard size of a huggingface folder in gigabytes, 10^9 bytes (default: 5)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Merge an adapter into its base, as a Hugging Face folder.
+    """Merge an adapter into its base: a Hugging Face folder or GGUF file.
 
     Weights are streamed: memory for a single matrix is enough, whatever the model's size.
     """
-    from stilnovo.export.merged import checked_dtype, export_model
+    _check_form(form, {"--dtype": dtype, "--shard-gigabytes": shard_gigabytes}, {"--type": kind})
+    if form == "gguf":
+        from stilnovo.export.gguf_types import checked_type
 
-    kind = checked_dtype(dtype)
-    if not 0 < shard_gigabytes < 1e6:
-        raise InputError(f"--shard-gigabytes {shard_gigabytes:g} is no size.", next="Such as 5.")
+        type_name = checked_type(kind or _TYPES[0])
+        spec = spec_of(model, adapter, quantization, default="none")
+        _say_training(quantization, spec)
+        _export_gguf(spec, out, type_name, as_json)
+        return
+    from stilnovo.export.merged import checked_dtype
+
+    shard = 5.0 if shard_gigabytes is None else shard_gigabytes
+    checked_dtype(dtype := dtype or "bfloat16")
+    if not 0 < shard < 1e6:
+        raise InputError(f"--shard-gigabytes {shard:g} is no size.", next="Such as 5.")
     spec = spec_of(model, adapter, quantization, default="none")
     _say_training(quantization, spec)
+    _export_folder(spec, out, dtype, max(1, round(shard * 10**9)), as_json)
+
+
+def _check_form(form: str, of_folder: dict[str, object], of_gguf: dict[str, object]) -> None:
+    """Check the format's name, and that no option of the other one is given."""
+    if form not in ("huggingface", "gguf"):
+        raise InputError(f"There is no format {form!r}.", next="Choose a --format: huggingface or gguf.")
+    other = of_folder if form == "gguf" else of_gguf
+    if given := [name for name, value in other.items() if value is not None]:
+        raise InputError(
+            f"{given[0]} says nothing about --format {form}.",
+            next="Use --type for GGUF files." if form == "gguf" else "Add --format gguf, or use --dtype.",
+        )
+
+
+def _export_folder(spec: ModelSpec, out: Path, dtype: str, shard_bytes: int, as_json: bool) -> None:
+    from stilnovo.export.merged import checked_dtype, export_model
+
     started = time.monotonic()
-    made = export_model(spec, out, dtype=kind, shard_bytes=max(1, round(shard_gigabytes * 10**9)))
+    made = export_model(spec, out, dtype=checked_dtype(dtype), shard_bytes=shard_bytes)
     seconds = time.monotonic() - started
     files = f"{len(made.files)} files" if len(made.files) > 1 else made.files[0]
     print(
         f"{made.tensors} weights, {made.merged} of them merged, {bytes_text(made.size)} in {files}, {seconds_text(seconds)}"
     )
-    if made.arrived is not None:
-        print(f"Of the adapter's update {100 * made.arrived:.1f} % arrives in {dtype}.")
-        if made.arrived < ENOUGH:
-            note("The rest is below this type's precision: choose --dtype float16 or float32 to keep more of it.")
+    _say_arrived(made.arrived, dtype, "--dtype float16 or float32")
     if made.merged and spec.quantization != "none":
         note(
             f"Quantized to {spec.quantization} again, the folder may lose most of the update. Train on and evaluate it with "
@@ -55,13 +95,52 @@ def export(
     print(f"{memory_text(made.memory)}\nModel: {out}")
     emit(
         {
-            "model": model, "adapter": None if adapter is None else str(adapter), "out": str(out), "dtype": dtype,
-            "quantization": spec.quantization, "files": list(made.files), "bytes": made.size, "tensors": made.tensors,
-            "merged": made.merged, "arrived": made.arrived, "seconds": seconds,
-            **made.memory,
+            **_source(spec, out), "format": "huggingface", "dtype": dtype, "files": list(made.files), "bytes": made.size,
+            "tensors": made.tensors, "merged": made.merged, "arrived": made.arrived, "seconds": seconds, **made.memory,
         },
         as_json,
     )  # fmt: skip
+
+
+def _export_gguf(spec: ModelSpec, out: Path, type_name: str, as_json: bool) -> None:
+    from stilnovo.export.gguf_model import export_gguf
+
+    started = time.monotonic()
+    made = export_gguf(spec, out, type_name=type_name)
+    seconds = time.monotonic() - started
+    kinds = ", ".join(f"{count} in {kind}" for kind, count in made.kinds().items())
+    print(
+        f"{len(made.entries)} tensors ({kinds}), {made.merged} of them merged, {bytes_text(made.size)} in {made.file}, "
+        f"{seconds_text(seconds)}"
+    )
+    for (wanted, written), count in made.fallen_back().items():
+        note(
+            f"{count} tensors are in {written} instead of {wanted}: their rows are no multiple of {wanted}'s blocks; "
+            "llama.cpp writes the same."
+        )
+    _say_arrived(made.arrived, type_name, "--type f32")
+    print(f"{memory_text(made.memory)}\nModel: {out / made.file}")
+    emit(
+        {
+            **_source(spec, out), "format": "gguf", "type": type_name, "file": made.file, "bytes": made.size,
+            "tensors": len(made.entries), "kinds": made.kinds(), "merged": made.merged, "arrived": made.arrived,
+            "seconds": seconds, **made.memory,
+        },
+        as_json,
+    )  # fmt: skip
+
+
+def _source(spec: ModelSpec, out: Path) -> dict[str, str | None]:
+    adapter = None if spec.adapter is None else str(spec.adapter)
+    return {"model": spec.model, "adapter": adapter, "out": str(out), "quantization": spec.quantization}
+
+
+def _say_arrived(arrived: float | None, dtype: str, finer: str) -> None:
+    if arrived is None:
+        return
+    print(f"Of the adapter's update {100 * arrived:.1f} % arrives in {dtype}.")
+    if arrived < ENOUGH:
+        note(f"The rest is below this type's precision: choose {finer} to keep more of it.")
 
 
 ENOUGH = 0.95  # of an update; below, the type is worth a word

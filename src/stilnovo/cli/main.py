@@ -31,7 +31,7 @@ COMMANDS = {
         "prepare": "Turn a corpus into token shards, once; resumable.",
         "train": "Fine-tune a model with LoRA on a quantized base; resumable.",
         "runs": "List the runs under a folder: status, steps, losses, model.",
-        "export": "Merge an adapter into its base, as a Hugging Face folder.",
+        "export": "Merge an adapter into its base: a Hugging Face folder or GGUF file.",
     },
     "Evaluate": {
         "evaluate": "Evaluate a model on Italian benchmarks and held-out text.",
