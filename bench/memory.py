@@ -28,6 +28,7 @@ from stilnovo.engine.product import HostAdapter
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
+from stilnovo.model.lora_linear import FrozenLoraLinear, LowRank
 from stilnovo.model.quantize import FourBitLinear
 from stilnovo.plan.adapter import module_path
 from stilnovo.plan.cards import CARDS, GIB
@@ -55,9 +56,9 @@ def empty_model(config: LlamaConfig, frozen: int = 0) -> Llama:
     for index, shapes in enumerate([config.linear_shapes()] * config.layers if frozen else []):
         for name, (outputs, inputs) in shapes.items():
             path = module_path(index, name)
-            update = lora.LowRank(torch.empty(frozen, inputs), torch.empty(outputs, frozen), 1.0)
+            update = LowRank(torch.empty(frozen, inputs), torch.empty(outputs, frozen), 1.0)
             base = model.get_submodule(path.removeprefix("model."))
-            lora.replace_projection(model, path, lora.FrozenLoraLinear(base, update, torch.bfloat16))  # type: ignore[arg-type]
+            lora.replace_projection(model, path, FrozenLoraLinear(base, update, torch.bfloat16))  # type: ignore[arg-type]
     lora.attach(model, ADAPTER)
     return model
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
-from stilnovo.model.lora import LoraLinear, adapters, merged_weight, replace_projection
+from stilnovo.model.lora import adapters, replace_projection
+from stilnovo.model.lora_linear import LoraLinear, merged_weight
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.recipe_sections import Scheme
 

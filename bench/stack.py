@@ -15,6 +15,7 @@ import torch
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, random_source
+from stilnovo.model.lora_linear import FrozenLoraLinear, LowRank
 from stilnovo.model.quantize import DenseLinear
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig
 
@@ -31,16 +32,16 @@ def stack_equals_merge_max_difference(seed: int = 7) -> float:
     generator = torch.Generator().manual_seed(seed)
     model = Llama(SHAPE, random_source(3, std=0.1)).double().requires_grad_(False)
     merged = Llama(SHAPE, random_source(3, std=0.1)).double().requires_grad_(False)
-    updates: dict[str, list[lora.LowRank]] = {}
+    updates: dict[str, list[LowRank]] = {}
     for config, frozen in ((EARLIER, True), (LATER, False)):
         lora.attach(model, config, seed)
         for path, module in lora.adapters(model).items():
             module.double()
             module.lora_B.data = 0.1 * torch.randn(module.lora_B.shape, generator=generator, dtype=torch.float64)
-            update = lora.LowRank(module.lora_A.detach(), module.lora_B.detach(), module.scale)
+            update = LowRank(module.lora_A.detach(), module.lora_B.detach(), module.scale)
             updates.setdefault(path, []).append(update)
             if frozen:
-                lora.replace_projection(model, path, lora.FrozenLoraLinear(module.base, update, torch.float64))
+                lora.replace_projection(model, path, FrozenLoraLinear(module.base, update, torch.float64))
     for path, parts in updates.items():
         base = merged.get_submodule(path.removeprefix("model."))
         assert isinstance(base, DenseLinear)

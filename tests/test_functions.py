@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from stilnovo.model.functions import rms_norm, rotate, swiglu
-from stilnovo.model.lora import LoraConfig, LoraLinear
+from stilnovo.model.lora import LoraConfig
+from stilnovo.model.lora_linear import LoraLinear
 from stilnovo.model.quantize import DenseLinear, quantized_linear
 
 

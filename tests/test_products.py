@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stilnovo.model.four_bit import bitsandbytes_functional
-from stilnovo.model.lora import FrozenLoraLinear, LoraLinear, LowRank
+from stilnovo.model.lora_linear import FrozenLoraLinear, LoraLinear, LowRank
 from stilnovo.model.processor import VARIABLE, CpuProducts, cpu_products, instruction_sets
 from stilnovo.model.products import (
     FusedFourBit,

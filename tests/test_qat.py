@@ -15,7 +15,7 @@ from stilnovo.errors import InputError
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, random_source
-from stilnovo.model.lora import LoraLinear, merged_weight
+from stilnovo.model.lora_linear import LoraLinear, merged_weight
 from stilnovo.model.qat import QuantizationAwareLinear, make_aware
 from stilnovo.model.quantize import AffineLinear, DenseLinear, FourBitLinear, quantized_linear
 from stilnovo.plan.shape import LoraConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from stilnovo.errors import InputError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.lora import detach
+from stilnovo.model.lora_linear import merged_weight
 from stilnovo.model.scaling import Scaling, layer_of, parse, save_scaled, scaled
 from stilnovo.plan.shape import LoraConfig
 from test_lora import disturb, logits, pair, their_logits
@@ -56,12 +58,12 @@ def test_a_scaled_layer_is_its_base_and_a_part_of_the_update(tiny: Llama) -> Non
     """Against merged weights: W + f · s · B·A in every layer."""
     adapted(tiny)
     scaling = Scaling(0.3, 0.9)
-    whole = {path: lora.merged_weight(module) for path, module in lora.adapters(tiny).items()}
+    whole = {path: merged_weight(module) for path, module in lora.adapters(tiny).items()}
     with scaled(tiny, scaling):
         for path, module in lora.adapters(tiny).items():
             base = module.base.dense(torch.float32)
             expected = base + (0.3, 0.9)[layer_of(path)] * (whole[path] - base)
-            assert torch.allclose(lora.merged_weight(module), expected, atol=1e-6)
+            assert torch.allclose(merged_weight(module), expected, atol=1e-6)
             assert torch.allclose(module(torch.eye(base.shape[1])).T, expected, atol=1e-5)
 
 
@@ -94,5 +96,6 @@ def test_peft_reads_the_scaled_adapter(pair: tuple[Llama, LlamaForCausalLM, Path
     assert (found - expected).abs().max() <= 1e-4
     assert (found - whole).abs().max() > 0.05
     detach(ours)
-    assert lora.load(ours, folder / "scaled") == CONFIG
+    read = lora.load(ours, folder / "scaled")
+    assert read == replace(CONFIG, alpha=CONFIG.scale * CONFIG.r, rslora=False)  # the same strength, for every reader
     assert (logits(ours) - expected).abs().max() <= 1e-4

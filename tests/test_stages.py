@@ -20,6 +20,7 @@ from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, random_source
 from stilnovo.model.load import open_llama
+from stilnovo.model.lora_linear import merged_weight
 from stilnovo.model.qat import make_aware
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.plan.shape import LoraConfig
@@ -148,7 +149,7 @@ def test_quantisation_aware_training_rounds_the_sum_of_all(tmp_path: Path) -> No
     again = base()
     lora.load(again, tmp_path / "both")
     for path in lora.adapters(model):
-        assert torch.allclose(lora.merged_weight(_at(model, path)), lora.merged_weight(_at(again, path)), atol=1e-6)
+        assert torch.allclose(merged_weight(_at(model, path)), merged_weight(_at(again, path)), atol=1e-6)
     make_aware(model, 8)
     make_aware(again, 8)
     module, same = (_at(one, "model.layers.3.mlp.down_proj") for one in (model, again))

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ _HUB_IDS = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct", "anita": _ANITA, "
 _HUB_FILES = {  # one GGUF file of a repository
     "anita-4bit": (f"{_ANITA}_GGUF", f"{_ANITA.partition('/')[2]}.Q4_K_M.gguf"),
 }
+_CACHED = re.compile(r"/models--([^/]+)/snapshots/([0-9a-f]{40})/")  # where the hub's client keeps a repository's files
 _PATTERNS = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json", "chat_template.jinja")
 
 
@@ -56,6 +58,27 @@ def smollm2_path() -> Path | None:
 def hub_id(name: str) -> str:
     """The Hugging Face id of a short name; any other name as it is."""
     return _HUB_IDS.get(name, name)
+
+
+def base_reference(name: str) -> tuple[str, str | None]:
+    """What other programs find a model by, and its revision where that is known: a Hugging Face id, else an absolute path.
+
+    A path inside the hub's cache is the id and the revision that it lies under. A name that is neither stays as it is.
+    """
+    path = Path(name).expanduser()
+    if name not in _HUB_IDS and path.exists():
+        path = Path(os.path.abspath(path))
+        if found := _CACHED.search(f"{path.as_posix()}/"):
+            return found[1].replace("--", "/", 1), found[2]
+        return str(path), None
+    repository, revision = hub_id(name), None
+    if name != "smollm2" and name not in _HUB_FILES and repository.count("/") == 1:
+        with contextlib.suppress(Exception):  # of the cache's format: then no revision is known
+            from huggingface_hub import try_to_load_from_cache
+
+            if isinstance(kept := try_to_load_from_cache(repository, "config.json"), str):
+                revision = Path(kept).parent.name
+    return repository, revision
 
 
 def find_model(name: str) -> ModelFiles:

@@ -21,6 +21,8 @@ from stilnovo.recipe_sections import Scheme
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 #: The name in the metadata of an adapter's weights under which `trained_scheme` finds the quantization of its base.
 BASE_SCHEME = "base_quantization"
+#: The name there under which stands how an adapter's scale was made, where its α alone does not tell.
+TRAINED_AS = "trained_as"
 _MOST_METADATA = 2**26  # bytes of a header; a longer one is no adapter's
 #: Ends of names by which a model's makers tell apart how it is kept: another form of the same base.
 _FORM = re.compile(r"((-unsloth)?-bnb-4bit|[-_.]gguf|([-.](\w*q\d\w*|b?f(16|32)))?\.gguf)$")

@@ -36,7 +36,7 @@ from stilnovo.engine.matmul import add_matmul_, matmul
 from stilnovo.engine.packed_attention import Kernel
 from stilnovo.engine.product import Product, Sink, on_card
 from stilnovo.model.llama import Layer
-from stilnovo.model.lora import LoraLinear
+from stilnovo.model.lora_linear import LoraLinear
 from stilnovo.plan.levers import FUSED_BYTES, LayerChoice, Levers
 
 

@@ -22,7 +22,7 @@ from stilnovo.engine.link import Link, Ticket
 from stilnovo.engine.matmul import add_matmul_, matmul
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.model.lora import FrozenLoraLinear, LoraLinear
+from stilnovo.model.lora_linear import FrozenLoraLinear, LoraLinear
 from stilnovo.model.quantize import FrozenLinear
 
 

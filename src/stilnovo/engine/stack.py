@@ -31,7 +31,7 @@ from stilnovo.engine.product import HostAdapter, Sink, narrowed
 from stilnovo.model import lora, scaling
 from stilnovo.model.attention import positions_of
 from stilnovo.model.llama import Llama
-from stilnovo.model.lora import LoraLinear
+from stilnovo.model.lora_linear import LoraLinear
 from stilnovo.model.memory import storage_bytes
 from stilnovo.model.quantize import FrozenLinear
 from stilnovo.plan.levers import Levers

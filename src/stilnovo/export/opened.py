@@ -30,6 +30,7 @@ from stilnovo.model import lora
 from stilnovo.model.budget import Admitted, admit, use_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import ModelCheckpoint, frozen_projection
+from stilnovo.model.lora_linear import LoraLinear
 from stilnovo.model.memory import give_back
 from stilnovo.model.weights import WeightReader, row_blocks
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig
@@ -124,7 +125,7 @@ class MergedWeights:
             rows = slice(row, row := row + len(dense))
             yield dense if module is None else self._merged(dense, module, rows)
 
-    def _merged(self, dense: Tensor, module: lora.LoraLinear, rows: slice) -> Tensor:
+    def _merged(self, dense: Tensor, module: LoraLinear, rows: slice) -> Tensor:
         """Merge the adapter into some rows of the base's weight, and measure what arrives."""
         b, a = module.lora_B.detach()[rows].float(), module.lora_A.detach().float()
         merged = torch.addmm(dense, b, a, alpha=module.scale)

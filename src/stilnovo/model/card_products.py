@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from stilnovo.model import kernels
 from stilnovo.model.four_bit import bitsandbytes_functional
 from stilnovo.model.kernels import operators
-from stilnovo.model.lora import FrozenLoraLinear, LoraLinear
+from stilnovo.model.lora_linear import FrozenLoraLinear, LoraLinear
 from stilnovo.model.processor import chosen_way
 from stilnovo.model.quantize import AffineLinear, FourBitLinear, FrozenLinear
 from stilnovo.plan.levers import BLOCK

@@ -1,12 +1,7 @@
-"""LoRA adapters, the only trained parameters: y = W x + s · B (A x), with W frozen (Hu et al. 2022, eq. 3; report eq. 7–8).
+"""LoRA adapters on a model, the only trained parameters: attached, merged and stored (`model/lora_linear.py` computes one).
 
-A starts random, B at zero, so that training starts exactly at the base model. The 2024 report says that both are drawn
-from a Gaussian: then B·A ≠ 0, the model is perturbed by noise of size s·r·σ² before the first step, and "before" would
-no longer be the base. With both at zero no gradient would ever flow (∂L/∂A contains B, ∂L/∂B contains A): one of them
-must be zero and the other not.
-
-The scale s is α/r, or α/√r with rsLoRA (Kalajdzievski 2023). Adapters are kept and learn in fp32 whatever the model's
-type, and are stored in PEFT's format, names included.
+They are stored in PEFT's format, names included, and at a strength that every reader takes for the same: α is written as s · r
+with `use_rslora: false`, whichever rule made the scale s. Programs that know only α/r would give an rsLoRA adapter a √r-th of it.
 
 An adapter may be learnt on another one that is frozen: y = W x + s₁ B₁ (A₁ x) + s₂ B₂ (A₂ x). The frozen one stays a low-rank
 product of its own, in the model's type; added to W it would be rounded to W's grid, which in 4 bits erases it. What is stored
@@ -17,121 +12,28 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from stilnovo.errors import InputError, reported
+from stilnovo.hub import base_reference
 from stilnovo.model.llama import Llama
+from stilnovo.model.lora_linear import FrozenLoraLinear, LoraLinear, LowRank
 from stilnovo.model.quantize import FrozenLinear
 from stilnovo.plan.adapter import module_path, read_adapter_config
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig
 from stilnovo.recipe_sections import Scheme
 from stilnovo.runlog import write_atomic
-from stilnovo.spec import BASE_SCHEME
+from stilnovo.spec import BASE_SCHEME, TRAINED_AS
 
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # of tensor names in PEFT's files
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """A low-rank update s · B·A of one matrix: A (r, in), B (out, r)."""
-
-    a: Tensor
-    b: Tensor
-    scale: float
-
-
-class _LoraLinear(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, base: FrozenLinear, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        ctx.kept_dtype = a.dtype
-        a, b = a.to(x.dtype), b.to(x.dtype)
-        low = x @ a.T
-        ctx.base, ctx.scale = base, scale
-        ctx.save_for_backward(x, low, a, b)
-        return F.linear(x, base.dense(x.dtype)).addmm_(low, b.T, alpha=scale)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
-        x, low, a, b = ctx.saved_tensors
-        d_low = (grad @ b).mul_(ctx.scale)  # (T, r): the small products first
-        d_b = (grad.T @ low).mul_(ctx.scale).to(ctx.kept_dtype)
-        d_a = (d_low.T @ x).to(ctx.kept_dtype)
-        d_x = (grad @ ctx.base.dense(x.dtype)).addmm_(d_low, a) if ctx.needs_input_grad[0] else None
-        return d_x, None, d_a, d_b, None
-
-
-class LoraLinear(nn.Module):
-    """A frozen projection with its LoRA adapter; `enabled = False` gives the base alone."""
-
-    def __init__(
-        self, base: FrozenLinear, config: LoraConfig, generator: torch.Generator | None = None,
-        update: LowRank | None = None, device: torch.device | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.base, self.dropout, self.enabled = base, config.dropout, True
-        device = device or next(base.buffers()).device
-        if update is None:  # a new one
-            # Kaiming-uniform with a = √5, i.e. uniform in ±1/√in, as PEFT starts A.
-            bound = 1 / math.sqrt(base.in_features)
-            a = torch.empty(config.r, base.in_features).uniform_(-bound, bound, generator=generator)
-            update = LowRank(a, torch.zeros(base.out_features, config.r, device=device), config.scale)
-        self.scale = update.scale
-        self.lora_A = nn.Parameter(update.a.to(device, torch.float32))
-        self.lora_B = nn.Parameter(update.b.to(device, torch.float32))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Output of the projection with its adapter: x (T, in) → (T, out)."""
-        if not self.enabled:
-            return self.base(x)  # type: ignore[no-any-return]
-        if self.dropout and self.training:
-            low = F.linear(F.dropout(x, self.dropout), self.lora_A.to(x.dtype))
-            return self.base(x) + self.scale * F.linear(low, self.lora_B.to(x.dtype))  # type: ignore[no-any-return]
-        frozen = self.base if isinstance(self.base, FrozenLoraLinear) else None
-        weight = self.base if frozen is None else frozen.base
-        y: Tensor = _LoraLinear.apply(x, weight, self.lora_A, self.lora_B, self.scale)  # type: ignore[no-untyped-call]
-        return y if frozen is None else y + frozen.low_rank(x)
-
-
-class FrozenLoraLinear(FrozenLinear):
-    """A frozen projection with a frozen adapter, a low-rank product of its own; A and B are kept in the model's type.
-
-    Its `dense()` is the merged W + s · B·A, for those who need one matrix (`merged_weight`, quantisation-aware training).
-    """
-
-    def __init__(self, base: FrozenLinear, update: LowRank, dtype: torch.dtype) -> None:
-        super().__init__(base.out_features, base.in_features)
-        device = next(base.buffers()).device
-        self.base, self.scale = base, update.scale
-        self.lora_A: Tensor = nn.Buffer(update.a.to(device, dtype))
-        self.lora_B: Tensor = nn.Buffer(update.b.to(device, dtype))
-
-    def _make_dense(self, dtype: torch.dtype) -> Tensor:
-        wide = torch.promote_types(dtype, torch.float32)
-        update = self.lora_B.to(wide) @ self.lora_A.to(wide)
-        return self.base.dense(wide).add(update, alpha=self.scale).to(dtype)
-
-    def keep_dense(self, dtype: torch.dtype | None) -> None:
-        """See `FrozenLinear.keep_dense`; nothing here, the base beneath keeps its own."""
-
-    def low_rank(self, x: Tensor) -> Tensor:
-        """The adapter's part of the output, s · B (A x)."""
-        return self.scale * F.linear(F.linear(x, self.lora_A.to(x.dtype)), self.lora_B.to(x.dtype))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Output of the projection with its adapter: x (T, in) → (T, out)."""
-        return self.base(x) + self.low_rank(x)  # type: ignore[no-any-return]
 
 
 def _sites(model: Llama, first_layer: int = 0) -> Iterator[tuple[str, nn.Module, str]]:
@@ -190,13 +92,6 @@ def detach(model: Llama) -> None:
         replace_projection(model, path, module.base)
 
 
-def merged_weight(module: LoraLinear) -> Tensor:
-    """Merge: W + s · B·A (out, in) in fp32, with W as the base computes it: dequantised, not the original checkpoint."""
-    weight = module.base.dense_of_its_own(torch.float32)
-    a, b = module.lora_A.detach().float(), module.lora_B.detach().float()
-    return weight.addmm_(b, a, alpha=module.scale)
-
-
 def parameters(model: Llama) -> list[nn.Parameter]:
     """The trainable parameters, in a fixed order."""
     return [p for module in adapters(model).values() for p in (module.lora_A, module.lora_B)]
@@ -222,22 +117,24 @@ def disabled(model: Llama) -> Iterator[None]:
 
 def save(
     model: Llama, lora: LoraConfig, folder: Path, base_model: str, factors: Mapping[LoraLinear, float] | None = None,
-    *, frozen: Path | None = None, scheme: Scheme | None = None,
+    *, frozen: Path | None = None, scheme: Scheme | None = None, readme: str | None = None,
 ) -> None:  # fmt: skip
-    """Write `adapter_model.safetensors` and `adapter_config.json` as PEFT reads them, each atomically.
+    """Write `adapter_model.safetensors`, `adapter_config.json` and README.md as PEFT and the hub read them, each atomically.
 
     All projections get one rank and one scale, which every program reads; where they differ, zeros fill up the ranks and the
-    rest of a scale goes into B.
+    rest of a scale goes into B. By which rule the scale was made is said in the weights' metadata (`stilnovo.spec.TRAINED_AS`):
+    a key that PEFT does not know in its own file makes it warn, and older ones fail.
 
     Args:
         model: The model with the adapter.
         lora: The adapter's settings.
         folder: Where the files go.
-        base_model: The base's name, for the file.
+        base_model: The base's name, for the file; see `stilnovo.hub.base_reference`.
         factors: What each B is multiplied by on the way; None: 1.
         frozen: The adapter under this one, if any: what is written is the sum of both. It is read again, since the model
             holds it in its own type.
         scheme: The quantization of the base beside which it learnt, for the file (`stilnovo.spec.trained_scheme`).
+        readme: Text of a model card; None: none is written. One of somebody else's stays.
     """
     from safetensors.torch import save as to_bytes
 
@@ -249,29 +146,54 @@ def save(
         scale = module.scale * (factors[module] if factors else 1)
         updates.setdefault(path, []).append(LowRank(module.lora_A.detach(), module.lora_B.detach(), scale))
     rank = max(sum(len(update.a) for update in parts) for parts in updates.values())
-    plain = frozen is None and rank == lora.r
-    layers = sorted({int(path.split(".")[2]) for path in updates})
-    names = {path.rpartition(".")[2] for path in updates}
-    projections = [*lora.projections, *(name for name in PROJECTIONS if name in names and name not in lora.projections)]
+    alpha = _whole_alpha(lora.scale or 1.0, rank)
     tensors: dict[str, Tensor] = {}
     shapes = model.config.linear_shapes()
+    layers, projections = _covered(updates, lora.projections)
     for layer in layers:
         for name in projections:
             path = module_path(layer, name)
-            a, b = stacked(updates.get(path, []), rank, shapes[name], lora.scale)
+            a, b = stacked(updates.get(path, []), rank, shapes[name], alpha / rank)
             tensors[f"{_PREFIX}{path}.lora_A.weight"] = a.float()
             tensors[f"{_PREFIX}{path}.lora_B.weight"] = b.float()
-    settings = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model, "inference_mode": True,
-        "r": rank, "lora_alpha": lora.alpha if plain else lora.scale * rank, "lora_dropout": lora.dropout,
-        "use_rslora": lora.rslora and plain, "target_modules": projections, "bias": "none", "fan_in_fan_out": False,
+    named, revision = base_reference(base_model)
+    settings: dict[str, object] = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": named, "revision": revision,
+        "inference_mode": True, "r": rank, "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
+        "lora_dropout": lora.dropout, "use_rslora": False, "target_modules": projections, "bias": "none", "fan_in_fan_out": False,
         "use_dora": False,
     }  # fmt: skip
     if len(layers) < len(model.layers):
         settings["layers_to_transform"] = layers
     metadata = {"format": "pt", **({BASE_SCHEME: scheme} if scheme else {})}
+    if lora.rslora and frozen is None and not factors:
+        metadata[TRAINED_AS] = f"r={lora.r}, lora_alpha={lora.alpha:g}, use_rslora=true"
     write_atomic(folder / WEIGHTS, _repeatable(to_bytes(tensors, metadata=metadata)))
+    if readme is not None and _ours(folder / "README.md"):
+        write_atomic(folder / "README.md", readme)
     write_atomic(folder / "adapter_config.json", json.dumps(settings, indent=1) + "\n")
+
+
+def _whole_alpha(scale: float, rank: int) -> float:
+    """The α that divided by the rank gives exactly the scale; where no double does, the nearest."""
+    alpha = scale * rank
+    near = (alpha, math.nextafter(alpha, math.inf), math.nextafter(alpha, 0.0))
+    return next((value for value in near if value / rank == scale), alpha)
+
+
+def _covered(updates: Mapping[str, object], first: tuple[str, ...]) -> tuple[list[int], list[str]]:
+    """The layers and the projections that any of these modules belongs to; `first` are the first of the projections."""
+    names = {path.rpartition(".")[2] for path in updates}
+    layers = sorted({int(path.split(".")[2]) for path in updates})
+    return layers, [*first, *(name for name in PROJECTIONS if name in names and name not in first)]
+
+
+def _ours(readme: Path) -> bool:
+    """Whether a model card may be written there: there is none yet, or one with our tag in its front matter."""
+    if not readme.is_file():
+        return True
+    front = readme.read_text(encoding="utf-8", errors="replace").split("\n---", 1)[0]
+    return front.startswith("---") and re.search(r"^\s*- stilnovo$", front, re.MULTILINE) is not None
 
 
 def _repeatable(data: bytes) -> bytes:

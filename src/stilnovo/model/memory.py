@@ -24,6 +24,7 @@ from torch import Tensor
 from stilnovo.model import lora
 from stilnovo.model.four_bit import bitsandbytes_functional
 from stilnovo.model.llama import Llama
+from stilnovo.model.lora_linear import FrozenLoraLinear
 from stilnovo.model.quantize import FrozenLinear
 from stilnovo.plan.account import stated_memory
 from stilnovo.plan.choice import HOST_RESERVE, Budget
@@ -210,7 +211,7 @@ def measure(model: Llama, optimizer: torch.optim.Optimizer) -> dict[str, int]:
     states = [
         v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor) and v.numel() > 1
     ]
-    frozen = [m for m in model.modules() if isinstance(m, lora.FrozenLoraLinear)]
+    frozen = [m for m in model.modules() if isinstance(m, FrozenLoraLinear)]
     return {
         "frozen projections": sum(m.nbytes for m in model.modules() if isinstance(m, FrozenLinear) and m not in frozen),
         "frozen adapter": sum(m.nbytes for m in frozen),

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stilnovo.model.four_bit import bitsandbytes_functional
-from stilnovo.model.lora import FrozenLoraLinear, LoraLinear
+from stilnovo.model.lora_linear import FrozenLoraLinear, LoraLinear
 from stilnovo.model.processor import CpuProducts
 from stilnovo.model.quantize import FourBitLinear, FrozenLinear
 from stilnovo.plan.levers import BLOCK

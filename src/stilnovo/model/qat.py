@@ -22,7 +22,8 @@ from torch.autograd.function import once_differentiable
 
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
-from stilnovo.model.lora import LoraLinear, adapters, merged_weight, replace_projection
+from stilnovo.model.lora import adapters, replace_projection
+from stilnovo.model.lora_linear import LoraLinear, merged_weight
 from stilnovo.model.quantize import AffineLinear
 
 Bits = Literal[8, 4]

@@ -20,7 +20,7 @@ from pathlib import Path
 from stilnovo.errors import InputError, reported
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
-from stilnovo.model.lora import LoraLinear
+from stilnovo.model.lora_linear import LoraLinear
 from stilnovo.plan.shape import LoraConfig
 from stilnovo.recipe_sections import Scheme
 
