@@ -20,9 +20,10 @@ from stilnovo.compare.paired import compare
 from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles
 from stilnovo.model.llama import Llama
+from stilnovo.runlog import finite
 from stilnovo.scoring.evaluate import evaluate, expectation
 from stilnovo.scoring.reading import ReadOptions
-from stilnovo.scoring.result import EvaluationResult, TaskResult, finite, load_result
+from stilnovo.scoring.result import EvaluationResult, TaskResult, load_result
 from stilnovo.spec import ModelSpec
 from stilnovo.statistics.estimates import holm
 from stilnovo.text.tokenizer import Tokenizer

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -40,6 +41,24 @@ class MissingExtra(InputError):
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
             f"This needs the package '{package}', which is not installed.", next=f"Run: pip install 'stilnovo[{extra}]'"
+        )
+
+
+class NonFiniteScore(InputError):
+    """A model, or a task's own grading, gave no finite number where a score is made of it; exit status 2.
+
+    Args:
+        where: The item or document, as a person finds it again.
+        value: What was found instead of a number; None for a gap in a file.
+    """
+
+    def __init__(self, where: str, value: float | None = math.nan) -> None:
+        self.where = where
+        found = "no number" if value is None or math.isnan(value) else "an infinite number"
+        super().__init__(
+            f"The model's scores are no numbers: {where} gave {found}.",
+            "Its weights or its adapter hold such values, or a product overflows.",
+            "Leave --adapter out to see whether the base is sound; should it overflow, try another --device or --quantization.",
         )
 
 

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -104,6 +105,23 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             raise
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON of a value, as every figure is written: what is not finite, such as an interval without ends, is null.
+
+    Python's own writer would put `NaN` and `Infinity`, which JSON has not and other programs refuse.
+    """
+    return json.dumps(finite(value), ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """Replace infinities and NaN by None, for JSON."""
+    if isinstance(value, dict):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file, read in pieces."""
     with path.open("rb") as file:
@@ -175,12 +193,12 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file atomically."""
-        write_atomic(self.path / name, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+        write_atomic(self.path / name, json_text(value, indent=1) + "\n")
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Append one line to `metrics.jsonl` and flush it."""
         with disk_errors(self.path), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json_text(row) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read `metrics.jsonl`; a last line cut by a crash is left out."""
@@ -194,4 +212,4 @@ class RunFolder:
     def keep_metrics_until(self, step: int) -> None:
         """Drop the metrics after `step`: a resumed run writes those steps again."""
         rows = [row for row in self.metrics() if row.get("step", 0) <= step]
-        write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write_atomic(self.path / "metrics.jsonl", "".join(json_text(row) + "\n" for row in rows))

@@ -5,7 +5,6 @@ Tables go to stdout, notes to stderr, and with `--json` one JSON object is the l
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterable, Mapping
@@ -271,7 +270,9 @@ def system_of(text: str | None, file: Path | None) -> str:
 def emit(result: dict[str, Any], as_json: bool) -> None:
     """Print `result` as one JSON line on stdout when `as_json`."""
     if as_json:
-        print(json.dumps(result, ensure_ascii=False))
+        from stilnovo.runlog import json_text  # not for --help
+
+        print(json_text(result))
     sys.stdout.flush()
 
 

@@ -36,7 +36,7 @@ def compare(
     from stilnovo.folderlock import locked
     from stilnovo.report.comparison import comparison_figures, comparison_page, comparison_text
     from stilnovo.runlog import RunFolder, environment, write_atomic
-    from stilnovo.scoring.result import finite, load_result
+    from stilnovo.scoring.result import load_result
 
     if data_dir is not None and not data_dir.is_dir():
         raise InputError(f"There is no folder {data_dir}.", next="Give the folder of the benchmarks with --data-dir.")
@@ -44,7 +44,7 @@ def compare(
     comparison = pair_up(first, second)
     for what, was, became in comparison.differences[:8]:
         note(f"differs: {what}: {was} / {became}")
-    result: dict[str, Any] = {"before": str(before), "after": str(after), **finite(comparison_figures(comparison))}
+    result: dict[str, Any] = {"before": str(before), "after": str(after), **comparison_figures(comparison)}
     with nullcontext() if out is None else locked(out, "a comparison"):
         show(comparison_text(first, second, comparison))
         if out is not None:

@@ -33,12 +33,11 @@ def demo(
     from stilnovo.demo.job import run, written
     from stilnovo.report.demo import demo_figures, demo_page, demo_text
     from stilnovo.runlog import RunFolder, write_atomic
-    from stilnovo.scoring.result import finite
 
     result = run(chosen, out, prompt_count=prompts, new_tokens=new_tokens, questions=3)
     page = out / "report.html"
-    figures = finite(demo_figures(result, str(page)))
+    figures = demo_figures(result, str(page))
     write_atomic(page, demo_page(result))
-    RunFolder(out).write_json("demo.json", {"finished": True, **figures, **finite(written(result))})
+    RunFolder(out).write_json("demo.json", {"finished": True, **figures, **written(result)})
     show([demo_text(result), f"Report: {page}"])
     emit(figures, as_json)

@@ -310,13 +310,12 @@ def _write(
 
     from stilnovo.report.sweep import answers_of, sweep_facts, sweep_figures, sweep_page
     from stilnovo.runlog import RunFolder, environment, write_atomic
-    from stilnovo.scoring.result import finite
 
     title, facts = f"{given['model']}: gained and lost", sweep_facts(given, hashes, probes)
     write_atomic(out / "report.html", sweep_page(tradeoff, title=title, command=sys.argv, facts=facts))
-    result = {**given, **finite(sweep_figures(tradeoff)), "report": str(out / "report.html"), "command": sys.argv}
+    result = {**given, **sweep_figures(tradeoff), "report": str(out / "report.html"), "command": sys.argv}
     answers = {
         f"{point.name} {point.scaling}": answers_of(point.measured) for point in (tradeoff.base, *tradeoff.points)
     }
-    RunFolder(out).write_json("sweep.json", finite({**result, **environment(), "answers": answers}))
+    RunFolder(out).write_json("sweep.json", {**result, **environment(), "answers": answers})
     return result

@@ -16,9 +16,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stilnovo.scoring.boundary import check_finite
 from stilnovo.statistics.estimates import (
     FEWEST_CLUSTERS,
     Estimate,
+    Floats,
     bootstrap_ratios,
     holm,
     mcnemar,
@@ -140,7 +142,7 @@ def score_verdict(
     Raises:
         ValueError: the two runs do not have the same number of items, or none.
     """
-    first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
+    first, second = _scores(before, "item"), _scores(after, "item")
     n, clustered = len(first), clusters is not None and len(set(clusters)) < len(first)
     difference = paired_difference(first, second, clusters if clustered else None)
     gained, lost = int(np.sum(second > first)), int(np.sum(second < first))
@@ -176,7 +178,7 @@ def bits_per_byte_verdict(before_nats: ArrayLike, after_nats: ArrayLike, sizes: 
     Raises:
         ValueError: the lengths differ, or there are no documents.
     """
-    first, second = np.asarray(before_nats, dtype=np.float64), np.asarray(after_nats, dtype=np.float64)
+    first, second = _scores(before_nats, "document"), _scores(after_nats, "document")
     if first.shape != second.shape or first.size == 0:
         raise ValueError(f"a paired comparison needs the same documents on both sides: {first.shape}, {second.shape}")
     bits = np.asarray(sizes, dtype=np.float64) * math.log(2)
@@ -188,6 +190,14 @@ def bits_per_byte_verdict(before_nats: ArrayLike, after_nats: ArrayLike, sizes: 
         # rounded up, so that the claim is never too bold
         limit = f"this text could only have shown changes of {math.ceil(visible * 1000 - 1e-9) / 1000:.3f} or more"
     return Verdict(BITS, before, after, difference, sign_flip(second - first), "sign-flip", visible, limit)
+
+
+def _scores(values: ArrayLike, what: str) -> Floats:
+    """What was measured, (N,); refused where it is not finite, by the number of the item or document."""
+    scores = np.asarray(values, dtype=np.float64)
+    for index, value in enumerate(scores.tolist()):
+        check_finite(f"{what} {index + 1:,}", value)
+    return scores
 
 
 def _signed(value: float, digits: int) -> str:

@@ -140,7 +140,7 @@ def write_answers(
             yield group, [asdict(completion) for completion in written]
 
     with evaluating(engine.model):
-        rows = answered(cache, FORM, version, hashes, groups, progress)
+        rows = answered(cache, FORM, version, hashes, lambda index: f"prompt {prompts[index].id}", groups, progress)
     completions = [Completion(**{**row, "ids": tuple(row["ids"])}) for row in rows]
     return tuple(form_of(engine.tokenizer, prompt, text) for prompt, text in zip(prompts, completions, strict=True))
 

@@ -31,7 +31,7 @@ import torch
 
 from stilnovo.benchmarks.task import Draw, MultipleChoice, Selection
 from stilnovo.data.conversations import Conversation
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, NonFiniteScore
 from stilnovo.forgetting.slice import GAIN, Answers, Slice, SliceDocument, check_answers, measure, read_slice
 from stilnovo.hub import find_model
 from stilnovo.model import lora
@@ -40,7 +40,7 @@ from stilnovo.plan.model_shape import config_of
 from stilnovo.progress import seconds_text
 from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import GuardSection
-from stilnovo.runlog import sha256_file, write_atomic
+from stilnovo.runlog import json_text, sha256_file, write_atomic
 from stilnovo.scoring.identity import FileHash, code_sha256, model_sha256
 from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.statistics.estimates import Floats, cluster_sums
@@ -136,9 +136,7 @@ class Guard:
         began = time.perf_counter()
         with lora.disabled(model):
             self.base = measure(model, self.tokenizer, self.what, token_budget=self.token_budget)
-        if not self.base.finite:
-            raise InputError("The base model's scores are not finite.", next="Check it with `stilnovo evaluate`.")
-        write_atomic(path, json.dumps({"key": key, "answers": asdict(self.base)}))
+        write_atomic(path, json_text({"key": key, "answers": asdict(self.base)}))
         took = time.perf_counter() - began
         logging.getLogger(__name__).info(
             "Guard: the base was evaluated in %s; %d evaluations take about %s.",
@@ -149,9 +147,10 @@ class Guard:
         """See `EvaluationCallback.evaluate`."""
         assert self.base is not None, "the base was asked first"
         began = time.perf_counter()
-        now = measure(model, self.tokenizer, self.what, token_budget=self.token_budget)
-        if not now.finite:
-            return StepEvaluation(step, True, False, None, "regressed: the model's scores are not finite")
+        try:
+            now = measure(model, self.tokenizer, self.what, token_budget=self.token_budget)
+        except NonFiniteScore as error:
+            return StepEvaluation(step, True, False, None, f"regressed: {error.what}")
         protected = self.judge(now)
         gain = percent_gained(self.base, now, GAIN) if self.what.gain else None
         lost = [part.text for part in protected if part.lost]

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +78,6 @@ class Answers:
     nats: Mapping[str, Sequence[float]]
     sizes: Mapping[str, Sequence[int]]
 
-    @property
-    def finite(self) -> bool:
-        """Whether every figure is a finite number."""
-        rows = [*chain.from_iterable(self.loglikelihoods), *self.nats.values()]
-        return all(map(math.isfinite, chain.from_iterable(rows)))
-
 
 def read_slice(
     tasks: Sequence[str], items: int, texts: Sequence[str], documents: int, data_dir: Path | None, seed: int
@@ -145,23 +138,27 @@ def check_answers(what: Slice, tokenizer: Tokenizer, max_positions: int) -> None
 
 
 def measure(model: Llama, tokenizer: Tokenizer, what: Slice, *, token_budget: int = TOKEN_BUDGET) -> Answers:
-    """Evaluate the current model on the whole slice."""
+    """Evaluate the current model on the whole slice.
+
+    Raises:
+        NonFiniteScore: an item or a document got no finite number.
+    """
     scores = iter(score(model, tokenizer, what.items, token_budget=token_budget) if what.selections else ())
     loglikelihoods = [
         [list(item.loglikelihoods) for item in islice(scores, len(part.items))] for part in what.selections
     ]
     longest, options = min(DOCUMENT_TOKENS, model.config.max_positions), ReadOptions(token_budget)
 
-    def read_all(documents: Sequence[SliceDocument]) -> list[dict[str, Any]]:
+    def read_all(name: str, documents: Sequence[SliceDocument]) -> list[dict[str, Any]]:
         readings = [_reading(index, document, tokenizer, longest) for index, document in enumerate(documents)]
         sizes = [{"size": len(tokenizer.decode(document.targets).encode())} for document in readings]
         rows = reading.read_documents(
-            model, "", "", [""] * len(readings), lambda index: [readings[index]],
+            model, f"text {name}", "", [""] * len(readings), lambda index: [readings[index]],
             lambda parts: {"nats": -float(parts[0].sum())}, options,
         )  # fmt: skip
         return [row | size for row, size in zip(rows, sizes, strict=True)]
 
-    rows = {name: read_all(documents) for name, documents in what.documents.items()}
+    rows = {name: read_all(name, documents) for name, documents in what.documents.items()}
     nats, sizes = ({name: [row[key] for row in rows[name]] for name in rows} for key in ("nats", "size"))
     return Answers(loglikelihoods, nats, sizes)
 

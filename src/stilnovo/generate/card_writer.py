@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stilnovo.errors import StilnovoError
+from stilnovo.errors import NonFiniteScore
 from stilnovo.generate.card_cache import CardCache
 from stilnovo.generate.decoder import Decoder
 from stilnovo.generate.sampler import UNDECIDED, draw, looked_at, uniforms
@@ -219,8 +219,5 @@ class CardTexts:
             every = draw(self._logits, *settings, self._uniform, self._logits.shape[-1])
             found = tokens.copy_(torch.where(tokens == UNDECIDED, every, tokens)).tolist()
             if UNDECIDED in found:
-                raise StilnovoError(
-                    "The model's scores are no numbers.", "A product overflowed, or weights are damaged.",
-                    "Check the model: stilnovo models; give it as its makers publish it.",
-                )  # fmt: skip
+                raise NonFiniteScore("a token that was to be written")
         return [found[row] for row in self._rows]

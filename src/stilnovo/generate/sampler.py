@@ -10,11 +10,13 @@ gets them as a table before the first token (`uniforms`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from stilnovo.errors import NonFiniteScore
 from stilnovo.generate.sampling import Sampling
 
 SURE = 1e-4  # tokens less likely than this are looked at only where the others do not make up the nucleus
@@ -31,9 +33,16 @@ class Sampler:
         self._generator = torch.Generator().manual_seed(sampling.seed)
 
     def choose(self, logits: Tensor) -> int:
-        """Token id for logits (V,)."""
+        """Token id for logits (V,).
+
+        Raises:
+            NonFiniteScore: the logits hold something that is no number, or none is finite.
+        """
+        likeliest = int(logits.argmax())  # of a NaN, where there is one
+        if not math.isfinite(peak := float(logits[likeliest])):
+            raise NonFiniteScore("a token that was to be written", peak)
         if self.sampling.temperature == 0:
-            return int(logits.argmax())
+            return likeliest
         probabilities = torch.softmax(logits.float().cpu() / self.sampling.temperature, dim=-1)
         tokens, weights = nucleus(probabilities, self.sampling.top_p)
         return int(tokens[torch.multinomial(weights, 1, generator=self._generator)])
@@ -87,8 +96,11 @@ def draw(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor, mo
     Returns:
         (B,) int64; `UNDECIDED` where the nucleus has more than `most` tokens, or the logits are no numbers.
     """
+    likeliest = logits.argmax(-1)  # of a NaN, where there is one
+    finite = logits.gather(-1, likeliest[:, None])[:, 0].isfinite()
+    likeliest = likeliest.masked_fill(~finite, UNDECIDED)
     if most == 1:
-        return logits.argmax(-1)
+        return likeliest
     greedy = temperature == 0
     scaled = logits / temperature.masked_fill(greedy, 1.0)[:, None]
     largest, index = scaled.topk(most, -1)
@@ -100,4 +112,4 @@ def draw(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor, mo
     place = place.minimum(members.sum(-1) - 1).clamp_(min=0)
     chosen = index.gather(-1, place[:, None])[:, 0]
     decided = mass[:, -1] >= top_p if most < logits.shape[-1] else mass[:, -1] > 0
-    return torch.where(greedy, logits.argmax(-1), chosen.masked_fill(~decided, UNDECIDED))
+    return torch.where(greedy, likeliest, chosen.masked_fill(~decided, UNDECIDED))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sqlite3
 import time
 import zlib
@@ -22,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from stilnovo import dist
+from stilnovo.errors import NonFiniteScore
 from stilnovo.progress import bytes_text
 from stilnovo.runlog import file_state, sha256_file
+from stilnovo.scoring.boundary import check_finite, numbers_in
 from stilnovo.scoring.identity import Identity
 
 FILE_NAME = "answers-2.sqlite"  # the number is the layout's: another layout is another file
@@ -93,16 +96,23 @@ class AnswerCache(contextlib.AbstractContextManager["AnswerCache"]):
         for item in items:
             key = (sha256, task, version, item)
             rows = self._read(query, key)
-            yield next((json.loads(answer) for answer, checksum in rows if checksum == _checksum(*key, answer)), None)
+            found = next((json.loads(answer) for answer, checksum in rows if checksum == _checksum(*key, answer)), None)
+            yield found if all(map(math.isfinite, numbers_in(found))) else None  # of an older version: asked again
 
     def keep(self, identity: Identity, task: str, version: str, rows: Iterable[tuple[str, Answer]]) -> None:
         """Save (item hash, answer as JSON values) pairs in one transaction."""
         if self._connection is None or not self._writable:
             return
         sha256 = identity.sha256()
-        keys = ((sha256, task, version, item, json.dumps(answer)) for item, answer in rows)
+        keys = ((sha256, task, version, item, json.dumps(answer, allow_nan=False)) for item, answer in rows)
         self._pending += [(*key, _checksum(*key)) for key in keys]
         self._flush()
+
+    def forget(self, identity: Identity) -> None:
+        """Remove every answer of a model: it gave something that is no number, so none of them is to be believed."""
+        sha256 = identity.sha256()
+        self._pending = [row for row in self._pending if row[0] != sha256]
+        self._write("DELETE FROM answers WHERE identity = ?", (sha256,))
 
     def file_sha256(self, path: Path) -> str:
         """Hash a file's content, cached while size, times and inode are unchanged.
@@ -209,6 +219,7 @@ def answered(
     name: str,
     version: str,
     hashes: Sequence[str],
+    places: Callable[[int], str],
     ask: Callable[[list[int]], Iterable[tuple[Sequence[int], Sequence[Answer]]]],
     progress: Progress | None = None,
     *,
@@ -221,9 +232,13 @@ def answered(
         name: What the items are, in the cache and in progress.
         version: How they are read.
         hashes: One each, of everything about the item that its answer depends on.
+        places: From an item's number to how an error calls it.
         ask: From the numbers of the items that are missing to groups of them with their answers.
         progress: Called with (`name`, items done, items in all) after every group.
         shared: Whether all processes of `torchrun` call this, each asking its share of the missing items.
+
+    Raises:
+        NonFiniteScore: an answer holds something that is no finite number; nothing of the model stays in the cache.
     """
     looked_up = cache.answers.find(cache.identity, name, version, hashes) if cache is not None else ()
     answers = {index: answer for index, answer in enumerate(looked_up) if answer is not None}
@@ -232,13 +247,20 @@ def answered(
         answers = dist.same(answers)  # all must see the same ones missing
     missing, cached = [index for index in range(len(hashes)) if index not in answers], len(answers)
     own: dict[int, Answer] = {}
-    for group, asked in ask(dist.share(missing) if shared else missing) if missing else ():
-        own |= zip(group, asked, strict=True)
+    try:
+        for group, asked in ask(dist.share(missing) if shared else missing) if missing else ():
+            for index, answer in zip(group, asked, strict=True):
+                check_finite(places(index), answer)
+                own[index] = answer
+            if cache is not None:
+                rows = zip([hashes[index] for index in group], asked, strict=True)
+                cache.answers.keep(cache.identity, name, version, rows)
+            if progress is not None and group:
+                progress(name, min(cached + len(own) * processes, len(hashes)), len(hashes))
+    except NonFiniteScore:
         if cache is not None:
-            rows = zip([hashes[index] for index in group], asked, strict=True)
-            cache.answers.keep(cache.identity, name, version, rows)
-        if progress is not None and group:
-            progress(name, min(cached + len(own) * processes, len(hashes)), len(hashes))
+            cache.answers.forget(cache.identity)
+        raise
     if not missing and progress is not None:
         progress(name, len(hashes), len(hashes))
     for part in dist.gather(own) if shared else [own]:

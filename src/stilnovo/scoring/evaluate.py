@@ -21,7 +21,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.progress import seconds_text
 from stilnovo.runlog import environment
 from stilnovo.scoring.answer_cache import Answer, answered
-from stilnovo.scoring.packed import ModelAnswer, answers, item_score
+from stilnovo.scoring.packed import ModelAnswer, answers, item_place, item_score
 from stilnovo.scoring.perplexity import score_texts
 from stilnovo.scoring.reading import DEFAULTS, ReadOptions
 from stilnovo.scoring.result import EvaluationResult, TaskResult
@@ -158,7 +158,11 @@ def _run_task(
 
     drawn = any(isinstance(item, Generation) and item.decoding.temperature > 0 for item in items)
     version = f"{task.version}, seed {selection.seed}" if drawn else task.version
-    rows = answered(cache, task.name, version, hashes, ask, progress, shared=True)
+
+    def place(index: int) -> str:
+        return item_place(items[index].id, task.name)
+
+    rows = answered(cache, task.name, version, hashes, place, ask, progress, shared=True)
     given = [ModelAnswer(tuple(row["loglikelihoods"]), row["truncated"], row["text"]) for row in rows]
     result = TaskResult(
         **{key.name: getattr(task, key.name) for key in fields(TaskFacts)},

@@ -25,6 +25,7 @@ from stilnovo.benchmarks.task import Generation
 from stilnovo.errors import needs
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
+from stilnovo.scoring.boundary import check_finite
 from stilnovo.scoring.encode import Endings
 from stilnovo.scoring.packed import TOKEN_BUDGET, answers
 from stilnovo.scoring.perplexity import score_texts
@@ -64,6 +65,7 @@ class HarnessModel(LM):  # type: ignore[misc]
             for index, answer in batch:
                 pairs = zip(answer.loglikelihoods, answer.greedy, strict=True)
                 for place, pair in enumerate(pairs, firsts[index]):
+                    check_finite(f"request {place + 1:,}", pair[0])
                     scores[place] = pair
                     self.cache_hook.add_partial("loglikelihood", requests[place].args, pair)
         return [pair for pair in scores if pair is not None]

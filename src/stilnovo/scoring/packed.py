@@ -23,6 +23,7 @@ from stilnovo.benchmarks.task import Generation, Item, Metric, MultipleChoice, T
 from stilnovo.generate.generator import dense_weights
 from stilnovo.model.forest import Forest, Prefix, Recorder
 from stilnovo.model.llama import Llama, evaluating
+from stilnovo.scoring.boundary import check_finite
 from stilnovo.scoring.encode import Encoded, Endings, encode, filled
 from stilnovo.scoring.likelihood import token_scores
 from stilnovo.text.tokenizer import Tokenizer
@@ -53,6 +54,9 @@ class ItemScore:
     `loglikelihoods` in nats, one an ending; `choice` is their argmax, `choice_norm` the argmax per character, the first
     of equals in both; all -1 or empty for a written answer, which is `text`. `values` are the item's metrics;
     `truncated` says that the context was cut on the left to fit the model.
+
+    Raises:
+        NonFiniteScore: a log-likelihood or a value is no finite number.
     """
 
     id: str
@@ -66,10 +70,19 @@ class ItemScore:
     values: dict[Metric, float] = field(default_factory=dict)
     text: str = ""
 
+    def __post_init__(self) -> None:
+        check_finite(item_place(self.id), [self.loglikelihoods, self.values])
+
+
+def item_place(id: str, task: str = "") -> str:
+    """How an error calls an item."""
+    return f"item {id} of task {task}" if task else f"item {id}"
+
 
 def item_score(item: Item, answer: ModelAnswer, task: Task | None = None) -> ItemScore:
     """Score an item from the model's answer; `task` grades written answers."""
     sums = answer.loglikelihoods
+    check_finite(item_place(item.id, task.name if task else ""), sums)
     if isinstance(item, Generation):
         assert task is not None and task.grade is not None, "a task with written answers grades them"
         values, picks = dict(task.grade(answer.text, item)), (-1, -1, -1)

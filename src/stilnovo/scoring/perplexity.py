@@ -27,9 +27,10 @@ from stilnovo.data import sources
 from stilnovo.model.llama import Llama
 from stilnovo.scoring import reading
 from stilnovo.scoring.answer_cache import Answer
+from stilnovo.scoring.boundary import check_finite
 from stilnovo.scoring.encode import filled
 from stilnovo.scoring.packed import TOKEN_BUDGET
-from stilnovo.scoring.reading import DEFAULTS, Reading, ReadOptions, read_documents
+from stilnovo.scoring.reading import DEFAULTS, Reading, ReadOptions, document_place, read_documents
 from stilnovo.statistics.estimates import Estimate, bootstrap_ratio
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -42,7 +43,11 @@ MOST_NATS = 700.0  # exp of more is infinite
 
 @dataclass(frozen=True)
 class HeldOutScore:
-    """Negative log-likelihood of D documents: `nats`, `sizes` in UTF-8 bytes and `tokens`, all (D,)."""
+    """Negative log-likelihood of D documents: `nats`, `sizes` in UTF-8 bytes and `tokens`, all (D,).
+
+    Raises:
+        NonFiniteScore: a document's nats are no finite number.
+    """
 
     nats: tuple[float, ...]
     sizes: tuple[int, ...]
@@ -52,6 +57,11 @@ class HeldOutScore:
     stride: int
     short_losses: tuple[float, ...] = ()
     short_windows: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, values in ((TEXT, self.nats), (SHORT, self.short_losses)):
+            for index, nats in enumerate(values):
+                check_finite(document_place(name, index), nats)
 
     def perplexity_of_short_windows(self) -> Estimate | None:
         """Perplexity as in the 2024 report, with a bootstrap interval; None if not measured.

@@ -23,9 +23,10 @@ from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
 from stilnovo.scoring import reading
 from stilnovo.scoring.answer_cache import Answer
+from stilnovo.scoring.boundary import check_finite
 from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.scoring.perplexity import texts_sha256
-from stilnovo.scoring.reading import DEFAULTS, ReadOptions, read_documents
+from stilnovo.scoring.reading import DEFAULTS, ReadOptions, document_place, read_documents
 from stilnovo.statistics.estimates import Estimate, bootstrap_ratio
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -45,6 +46,10 @@ class PositionScores:
     edges: tuple[int, ...]
     window: int
     texts_sha256: str
+
+    def __post_init__(self) -> None:
+        for index, row in enumerate(self.nats):
+            check_finite(document_place("text by position", index), row)
 
     @property
     def names(self) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import torch
@@ -126,7 +127,13 @@ def read_documents(
         yield list(values), [measure(parts) for parts in values.values()]  # of which nothing is read
 
     hashes = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
-    return answered(options.cache, name, version, hashes, ask, options.progress)
+    places = partial(document_place, name)
+    return answered(options.cache, name, version, hashes, places, ask, options.progress)
+
+
+def document_place(name: str, index: int) -> str:
+    """How an error calls a document: by its place among those that were read."""
+    return f"document {index + 1:,} of the {name}"
 
 
 @torch.inference_mode()

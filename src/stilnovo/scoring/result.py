@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stilnovo.benchmarks.task import Metric, TaskFacts, cluster_names, joined_sha256
-from stilnovo.errors import InputError
-from stilnovo.runlog import write_atomic
+from stilnovo.errors import InputError, NonFiniteScore
+from stilnovo.runlog import finite, json_text, write_atomic
 from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
 from stilnovo.statistics.estimates import Estimate, mean, smallest_visible_difference
@@ -146,11 +146,11 @@ class EvaluationResult:
 
     def save(self, folder: Path | str) -> Path:
         """Write `evaluation.json` atomically into a run folder; returns its path."""
-        content = finite({"format": FORMAT, "summary": self.summary(), **asdict(self)})
+        content = {"format": FORMAT, "summary": self.summary(), **asdict(self)}
         for name, task in self.tasks.items():
             content["tasks"][name] |= {key: getattr(task, key) for key in _DERIVED}
         path = Path(folder) / FILE_NAME
-        write_atomic(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+        write_atomic(path, json_text(content, indent=1) + "\n")
         return path
 
 
@@ -177,6 +177,7 @@ def load_result(path: Path) -> EvaluationResult:
 
     Raises:
         InputError: there is no such file, or it is not an evaluation.
+        NonFiniteScore: one of its answers is no finite number.
     """
     from pydantic import TypeAdapter
 
@@ -187,10 +188,16 @@ def load_result(path: Path) -> EvaluationResult:
             raise InputError(
                 "The evaluation was written by another version.", f"{file}: format {content['format']}", "Run it again."
             )
+        for task in content["tasks"].values():
+            task["items"] = _with_gaps(task["items"])
+        if content["text"]:
+            content["text"] = _with_gaps(content["text"])
         result = TypeAdapter(EvaluationResult).validate_python(content)
         if any(not task.n == len(task.hashes) == content["tasks"][name]["n"] for name, task in result.tasks.items()):
             raise ValueError("some answers or hashes are missing")
         return result
+    except NonFiniteScore as error:
+        raise NonFiniteScore(f"{error.where}, in {file},") from error
     except FileNotFoundError as error:
         raise InputError(
             "There is no evaluation here.", f"Not found: {file}", "Make one: stilnovo evaluate … --out DIR"
@@ -203,10 +210,10 @@ def load_result(path: Path) -> EvaluationResult:
         ) from error
 
 
-def finite(value: Any) -> Any:
-    """Replace infinities and NaN by None, for JSON."""
-    if isinstance(value, dict):
-        return {key: finite(entry) for key, entry in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _with_gaps(content: Any) -> Any:
+    """Stored answers with NaN in place of null, which an older version wrote for it: the item is then refused by name."""
+    if isinstance(content, dict):
+        return {key: _with_gaps(entry) for key, entry in content.items()}
+    if isinstance(content, list):
+        return [_with_gaps(entry) for entry in content]
+    return math.nan if content is None else content

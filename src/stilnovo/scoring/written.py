@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from stilnovo.benchmarks.task import SEED, Decoding, Generation, Selection
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, NonFiniteScore
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.model.llama import Llama, evaluating
 from stilnovo.scoring.encode import filled
@@ -42,14 +42,18 @@ def write(
 
     Raises:
         InputError: an answer is allowed to be as long as the whole context of the model.
+        NonFiniteScore: the model's logits are no finite numbers.
     """
     engine = Generator(model, tokenizer, products="fp32")  # scores are the same on every processor
     done = 0
     with evaluating(model):
         for batch in _batches(items, tokenizer, engine.context_tokens, _BATCH * token_budget):
-            completions = engine.continue_tokens(
-                [tokens for _, tokens, _ in batch], [_sampling(item, seed) for item, _, _ in batch]
-            )
+            prompts, samplings = [tokens for _, tokens, _ in batch], [_sampling(item, seed) for item, _, _ in batch]
+            try:
+                completions = engine.continue_tokens(prompts, samplings)
+            except NonFiniteScore as error:
+                beside = f" or one of the {len(batch) - 1} written beside it" if len(batch) > 1 else ""
+                raise NonFiniteScore(f"the answer to item {batch[0][0].id}{beside}") from error
             answers = [
                 ModelAnswer((), cut, completion.text)
                 for (_, _, cut), completion in zip(batch, completions, strict=True)

@@ -23,7 +23,7 @@ import torch
 
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama, evaluating
-from stilnovo.runlog import RunFolder, write_atomic
+from stilnovo.runlog import RunFolder, json_text, write_atomic
 
 FILE = "guard.jsonl"
 
@@ -144,7 +144,7 @@ class Evaluations:
         return True
 
     def _write(self) -> None:
-        rows = (json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in self.history)
+        rows = (json_text(asdict(result)) + "\n" for result in self.history)
         write_atomic(self.run.path / FILE, "".join(rows))
 
     def state(self) -> dict[str, Any] | None:
