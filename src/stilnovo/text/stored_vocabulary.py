@@ -71,7 +71,7 @@ def _byte_level(fields: Mapping[str, Any], tokens: list[str]) -> Fast:
 
 
 def _listed(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
-    pairs = (merge.split(" ", 1) for merge in fields["tokenizer.ggml.merges"])
+    pairs = (merge.split(" ", 1) for merge in fields["tokenizer.ggml.merges"] if merge)  # [""] where there are none
     return [(left, right) for left, right in pairs]
 
 
