@@ -26,10 +26,12 @@ from stilnovo.export.merged import export_model, write_safetensors
 from stilnovo.hub import ModelFiles
 from stilnovo.model import lora
 from stilnovo.model.attention import Blocks, positions_of
-from stilnovo.model.llama import Llama, RotaryTable
+from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_checkpoint, open_model
 from stilnovo.model.quantize import quantized_linear
-from stilnovo.plan.shape import LoraConfig, RopeScaling
+from stilnovo.model.rotary import RotaryTable
+from stilnovo.plan.rope import RopeScaling
+from stilnovo.plan.shape import LoraConfig
 from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import Scheme
 from stilnovo.spec import SCHEMES, ModelSpec, training_recipe
@@ -234,6 +236,40 @@ def test_a_document_opens_for_others_as_for_us(tmp_path: Path) -> None:
     ids = theirs.apply_chat_template(turns, return_dict=False)
     assert ids == ours.render([Message("user", "Ciao"), Message("assistant", "Salve")], generation=False)
     assert ids.count(ours.bos_id) == 1
+
+
+def test_the_folder_ends_where_a_training_taught_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base's own end stays, the template's joins it; what else the base says of its sampling is taken over."""
+    source = tmp_path / "source"
+    source.mkdir()
+    specials = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+    write_weights(source, replace(TINY, vocab_size=256 + len(specials)))
+    write_byte_tokenizer(
+        source, specials, bos_token=specials[0], eos_token="<|end_of_text|>", chat_template=LLAMA3_JINJA
+    )
+    said = {"eos_token_id": 1, "bos_token_id": 0, "temperature": 0.6, "top_p": 0.9, "do_sample": True}
+    (source / "generation_config.json").write_text(json.dumps(said), encoding="utf-8")
+    export_model(ModelSpec(str(source), quantization="none"), tmp_path / "m", dtype=torch.float32)
+    read = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in (tmp_path / "m").iterdir()
+        if path.suffix != ".safetensors"
+    }
+    generation = json.loads(read["generation_config.json"])
+    assert generation == {**said, "eos_token_id": [1, 4]}
+    config = json.loads(read["config.json"])
+    assert config["eos_token_id"] == [1, 4] and config["dtype"] == config["torch_dtype"] == "float32"
+    assert read["chat_template.jinja"] == LLAMA3_JINJA
+    assert json.loads(read["special_tokens_map.json"]) == {"bos_token": specials[0], "eos_token": "<|end_of_text|>"}
+    # transformers stops at the taught token.
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "m").eval()
+    assert model.generation_config.eos_token_id == [1, 4]
+    after = {token: torch.eye(model.config.vocab_size)[token] for token in (70, 71, 4)}
+    ends = iter((70, 71, 4, 70))
+    monkeypatch.setattr(model.lm_head, "forward", lambda hidden: after[next(ends)].expand(1, 1, -1))
+    asked = torch.tensor([[0, 2, 60]])
+    written = model.generate(asked, attention_mask=torch.ones_like(asked), max_new_tokens=8, do_sample=False)
+    assert written.tolist() == [[0, 2, 60, 70, 71, 4]]
 
 
 def test_llama_31s_stretching_is_recognised_in_a_gguf_files_divisors() -> None:

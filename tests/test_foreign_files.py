@@ -147,12 +147,14 @@ def test_configs_of_transformers_open(theirs: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("attention_bias", True), ("mlp_bias", True), ("hidden_act", "gelu"), ("attn_logit_softcapping", 50.0),
+        ("hidden_act", "gelu"), ("attn_logit_softcapping", 50.0),
         ("num_experts", 8), ("num_local_experts", 8), ("partial_rotary_factor", 0.5),
         ("layer_types", ["full_attention", "linear_attention"]),
-        ("quantization_config", {"quant_method": "gptq", "bits": 4}), ("embedding_multiplier", 12.0), ("qk_norm", True),
+        ("quantization_config", {"quant_method": "gptq", "bits": 4}), ("quantization_config", {"quant_method": "awq"}),
+        ("quantization_config", {"quant_method": "fp8"}), ("quantization_config", {"quant_method": "compressed-tensors"}),
+        ("quantization_config", {"quant_method": "bitsandbytes", "load_in_8bit": True}), ("embedding_multiplier", 12.0), ("qk_norm", True),
         ("auto_map", {"AutoModelForCausalLM": "modeling.Mine"}), ("alibi", True),
-        ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}), ("rope_scaling", {"type": "dynamic", "factor": 2.0}),
+        ("rope_scaling", {"rope_type": "longrope", "factor": 4.0}), ("rope_scaling", {"type": "su", "factor": 2.0}),
         ("rope_parameters", {"rope_type": "default", "partial_rotary_factor": 0.25}),
         ("rope_parameters", {"rope_type": "default", "mrope_section": [1, 2]}),
     ],

@@ -126,7 +126,57 @@ def test_the_cache_is_asked_before_the_network(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "one.safetensors").write_bytes(b"")
     asked.clear()
     hub.find_model("owner/name")
-    assert asked == [True, False]  # one shard is missing
+    assert asked == [True, False, False]  # one shard is missing, and its name is known from the index alone
+
+
+HELD = (
+    "README.md", "config.json", "generation_config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer.model",
+    "tokenizer_config.json", "chat_template.jinja", "LICENSE", "USE_POLICY.md", "model.safetensors.index.json",
+    "model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors",
+)  # fmt: skip
+COPIES = (
+    "consolidated.safetensors", "params.json", "original/consolidated.00.pth", "original/params.json", "original/tokenizer.model",
+    "pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "model.fp16.safetensors", "model.gguf", "onnx/model.onnx",
+    "tf_model.h5", "flax_model.msgpack", "gguf/model-q4.gguf", "diffusion_pytorch_model.safetensors",
+)  # fmt: skip
+
+
+def test_one_copy_of_a_repository_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights once, and everything that an export takes over; shards of other names by the index that names them."""
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    held = [*HELD, *COPIES]
+    asked: list[list[str]] = []
+
+    def snapshot(*_: object, allow_patterns: list[str], local_files_only: bool = False) -> str:
+        if not local_files_only:
+            asked.append(sorted(filter_repo_objects(held, allow_patterns=allow_patterns)))
+            for name in asked[-1]:
+                index = {
+                    "weight_map": {str(n): name for n, name in enumerate(held) if name.endswith("-of-3.safetensors")}
+                }
+                (tmp_path / name).write_text(json.dumps(index) if name.endswith("index.json") else "{}")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    hub.find_model("owner/name")
+    assert asked == [sorted({*HELD} - {"README.md", "tokenizer.model"})]
+    held = [
+        "config.json",
+        "model.safetensors.index.json",
+        "part-1-of-3.safetensors",
+        "part-2-of-3.safetensors",
+        *COPIES,
+    ]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    asked.clear()
+    hub.find_model("owner/name")
+    assert asked == [
+        ["config.json", "model.safetensors.index.json"],
+        ["part-1-of-3.safetensors", "part-2-of-3.safetensors"],
+    ]
 
 
 def test_the_real_client_offline(tmp_path: Path) -> None:

@@ -27,11 +27,17 @@ SHORT_NAMES = {
 }
 _ANITA = "swap-uniba/LLaMAntino-3-ANITA-8B-Inst-DPO-ITA"
 _HUB_IDS = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct", "anita": _ANITA, "anita-4bit": _ANITA}
+_INDEX = "model.safetensors.index.json"
 _HUB_FILES = {  # one GGUF file of a repository
     "anita-4bit": (f"{_ANITA}_GGUF", f"{_ANITA.partition('/')[2]}.Q4_K_M.gguf"),
 }
 _CACHED = re.compile(r"/models--([^/]+)/snapshots/([0-9a-f]{40})/")  # where the hub's client keeps a repository's files
-_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json", "chat_template.jinja")
+#: Of a repository, one copy of the weights and what describes them: by whole names, because many hold further copies
+#: (`consolidated.safetensors`, `original/`, `model.fp16.safetensors`, GGUF, ONNX, pickles) of the same gigabytes.
+_PATTERNS = (
+    "model.safetensors", "model-?????-of-?????.safetensors", _INDEX, "config.json", "generation_config.json", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "LICENSE*", "USE_POLICY*", "NOTICE*",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,10 @@ def _from_hub(repository: str, patterns: tuple[str, ...] = _PATTERNS) -> Path:
             if _complete(cached) if patterns is _PATTERNS else (cached / patterns[0]).is_file():
                 return cached
         logging.getLogger(__name__).info("Fetching %s from the Hugging Face hub …", repository)
-        return Path(snapshot_download(repository, allow_patterns=list(patterns)))
+        folder = Path(snapshot_download(repository, allow_patterns=list(patterns)))
+        if others := [name for name in _parts(folder) if not (folder / name).is_file()]:  # shards of other names
+            snapshot_download(repository, allow_patterns=others)
+        return folder
 
 
 @contextlib.contextmanager
@@ -208,6 +217,10 @@ def _unreachable(repository: str, error: Exception) -> InputError:
 
 
 def _complete(folder: Path) -> bool:
-    index = folder / "model.safetensors.index.json"
-    parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"] if index.is_file() else {}
-    return all((folder / name).is_file() for name in {"config.json", *(parts.values() or ["model.safetensors"])})
+    return all((folder / name).is_file() for name in ("config.json", *(_parts(folder) or ["model.safetensors"])))
+
+
+def _parts(folder: Path) -> list[str]:
+    """The weight files that the folder's index names; none where it has no index."""
+    index = folder / _INDEX
+    return sorted({*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}) if index.is_file() else []

@@ -70,13 +70,16 @@ class LayerEngine:
     def __init__(self, layer: Layer, head_dim: int, levers: Levers, dtype: torch.dtype) -> None:
         self.layer, self.levers, self.head_dim, self.part = layer, levers, head_dim, levers.elementwise_bytes
         attn, mlp, keep = layer.self_attn, layer.mlp, levers.keep_dense
-        self.qkv = Product([attn.q_proj, attn.k_proj, attn.v_proj], keep_dense=keep)
-        self.o = Product([attn.o_proj], keep_dense=keep)
-        both = [mlp.gate_proj, mlp.up_proj]
+        self.qkv = Product(
+            [attn.q_proj, attn.k_proj, attn.v_proj], [attn.q_bias, attn.k_bias, attn.v_bias], keep_dense=keep
+        )
+        self.o = Product([attn.o_proj], [attn.o_bias], keep_dense=keep)
+        both, biases = [mlp.gate_proj, mlp.up_proj], [mlp.gate_bias, mlp.up_bias]
         size = sum(Product([m]).outputs for m in both) * self.qkv.inputs * dtype.itemsize
         fused = size <= FUSED_BYTES
-        self.gate_up = [Product(both, keep_dense=keep)] if fused else [Product([m], keep_dense=keep) for m in both]
-        self.down = Product([mlp.down_proj], keep_dense=keep)
+        parts = [(both, biases)] if fused else [([m], [bias]) for m, bias in zip(both, biases, strict=True)]
+        self.gate_up = [Product(modules, vectors, keep_dense=keep) for modules, vectors in parts]
+        self.down = Product([mlp.down_proj], [mlp.down_bias], keep_dense=keep)
         self.groups = _head_groups(self.qkv, head_dim, levers.attention_groups)
         self.products = (self.qkv, self.o, *self.gate_up, self.down)
 
@@ -177,6 +180,8 @@ class LayerEngine:
                 index = self.qkv.parts.index(part)
                 b = self.qkv.narrow(adapter.lora_B, x.dtype)[group.local[index]]
                 add_matmul_(qkv[rows, group.columns[index]], low[rows, ranks], b.T, adapter.scale)
+            for index, bias in self.qkv.biases:
+                qkv[rows, group.columns[index]] += bias[group.local[index]]
         rotate_(group.rotating(qkv, self.head_dim), stream.cos, stream.sin, self.part)
         return qkv
 

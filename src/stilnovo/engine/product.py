@@ -132,11 +132,15 @@ Adapted = tuple[ProductPart, LoraLinear | FrozenLoraLinear, slice]
 class Product:
     """Projections of one input, computed together."""
 
-    def __init__(self, modules: Sequence[nn.Module], *, keep_dense: bool = False) -> None:
+    def __init__(
+        self, modules: Sequence[nn.Module], biases: Sequence[Tensor | None] = (), *, keep_dense: bool = False
+    ) -> None:
         self.parts: list[ProductPart] = []
         for module in modules:
             self.parts.append(ProductPart(module, self.parts[-1].columns.stop if self.parts else 0))
         self.outputs, self.inputs = self.parts[-1].columns.stop, self.parts[0].base.in_features
+        #: (index of the part, its bias), of those that have one; what backward computes does not depend on them
+        self.biases = [(index, bias) for index, bias in enumerate(biases) if bias is not None]
         self._keep = keep_dense
         self._dense: Tensor | None = None
         self._narrow: dict[int, Tensor] = {}
@@ -190,13 +194,18 @@ class Product:
         places = self.adapted()
         if on_card(x) and places:
             out = x.new_empty(len(x), self.outputs) if out is None else out
-            return self._adapters_first(x, out, places, fresh=True)
+            return self._add_biases_(self._adapters_first(x, out, places, fresh=True))
         dense = self.dense(x.dtype)
         y = matmul(x, dense.T, out)
         del dense
         low = self.low(x)
         for part, adapter, ranks in places:
             add_matmul_(y[:, part.columns], low[:, ranks], self.narrow(adapter.lora_B, x.dtype).T, adapter.scale)
+        return self._add_biases_(y)
+
+    def _add_biases_(self, y: Tensor) -> Tensor:
+        for index, bias in self.biases:
+            y[:, self.parts[index].columns] += bias
         return y
 
     def forward_add(self, x: Tensor, total: Tensor, out: Tensor | None = None) -> None:
@@ -205,7 +214,7 @@ class Product:
             torch.add(self.forward(x), total, out=total if out is None else out)
             return
         y = total if out is None else out.copy_(total)
-        self._adapters_first(x, y, self.adapted(), fresh=False)
+        self._add_biases_(self._adapters_first(x, y, self.adapted(), fresh=False))
 
     def _adapters_first(self, x: Tensor, y: Tensor, places: list[Adapted], *, fresh: bool) -> Tensor:
         """Add to y, or write over it if `fresh`: the adapters' small products, which wait for memory, and then the large one.

@@ -19,16 +19,21 @@ from tokenizers.processors import TemplateProcessing
 
 from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles
-from stilnovo.model.llama import RotaryTable
+from stilnovo.model.rotary import RotaryTable
 from stilnovo.model.weights import GGUFReader, WeightReader
-from stilnovo.plan.shape import LlamaConfig, RopeScaling, read_json
+from stilnovo.plan.rope import RopeScaling
+from stilnovo.plan.shape import FAMILIES, LlamaConfig, family_of, read_json
 from stilnovo.recipe_sections import Scheme
 from stilnovo.runlog import sha256_file
 from stilnovo.text.tokenizer import Tokenizer
 
-_TAKEN = ("tokenizer.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
+_TAKEN = (
+    "tokenizer.json", "tokenizer.model", "added_tokens.json", "vocab.json", "merges.txt", "special_tokens_map.json",
+    "chat_template.jinja",
+)  # fmt: skip
 # What Llama 3.1 and 3.2 were stretched from, and between which wavelengths; GGUF keeps the result alone.
 _STRETCHED = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positions": 8192}
+_SPECIALS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 def companions(
@@ -47,6 +52,7 @@ def companions(
     type_name = str(dtype).removeprefix("torch.")
     taken: dict[str, bytes] = {}
     settings: dict[str, Any] = {}
+    generation: dict[str, Any] = {}
     if isinstance(reader, GGUFReader):
         config = _config(reader.config, tokenizer)
         opens = reader.fields.get("tokenizer.ggml.bos_token_id")
@@ -59,22 +65,39 @@ def companions(
         taken = {name: (files.path / name).read_bytes() for name in _TAKEN if (files.path / name).is_file()}
         if (files.path / "tokenizer_config.json").is_file():
             settings = read_json(files.path / "tokenizer_config.json")
-    for key in ("quantization_config", "dtype", "_name_or_path"):
+        if (files.path / "generation_config.json").is_file():
+            generation = read_json(files.path / "generation_config.json")
+    for key in ("quantization_config", "_name_or_path"):
         config.pop(key, None)
-    config["torch_dtype"] = type_name
+    family = family_of(config, files.path)
+    config |= {"architectures": [FAMILIES[family]], "model_type": family}
+    config |= {"dtype": type_name, "torch_dtype": type_name}  # newer and older programs' name of it
     starts = {key: config[key] for key in ("bos_token_id", "pad_token_id") if config.get(key) is not None}
+    ends = _turn_ends(generation.get("eos_token_id", config.get("eos_token_id")), tokenizer)
+    settings = _tokenizer_settings(settings, tokenizer, reader.config.max_positions)
+    if isinstance(settings.get("chat_template"), str):
+        taken.setdefault("chat_template.jinja", settings["chat_template"].encode())
+    specials = {name: settings[name] for name in _SPECIALS if settings.get(name) is not None}
     return {
-        "config.json": _json(config),
-        "generation_config.json": _json({**starts, "eos_token_id": sorted(tokenizer.turn_end_ids)}),
+        "config.json": _json({**config, "eos_token_id": ends}),
+        "generation_config.json": _json({**starts, **generation, "eos_token_id": ends}),
+        "special_tokens_map.json": _json(specials),
         **taken,
         "tokenizer.json": taken.get("tokenizer.json") or _definition(tokenizer),
-        "tokenizer_config.json": _json(_tokenizer_settings(settings, tokenizer, reader.config.max_positions)),
+        "tokenizer_config.json": _json(settings),
         "README.md": _card(files.name, adapter, scheme, type_name).encode(),
     }
 
 
 def _json(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def _turn_ends(given: Any, tokenizer: Tokenizer) -> list[int]:
+    """What ends a generation, of the base and of what a training teaches: its own tokens first."""
+    own = given if isinstance(given, list) else [given]
+    ends = [int(token) for token in own if isinstance(token, int)]
+    return list(dict.fromkeys([*ends, *sorted(tokenizer.turn_end_ids)]))
 
 
 def _config(config: LlamaConfig, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -96,6 +119,8 @@ def _rope_scaling(config: LlamaConfig) -> dict[str, Any] | None:
     Raises:
         InputError: when it is not Llama 3.1's.
     """
+    if config.rope_scaling is not None:
+        return config.rope_scaling.settings()
     if config.rope_factors is None or set(config.rope_factors) == {1.0}:
         return None
     scaling = RopeScaling(factor=max(config.rope_factors), **_STRETCHED)  # type: ignore[arg-type]

@@ -41,6 +41,23 @@ class _Layer:
     down: Product
 
 
+def _layer(layer: Layer, products: Iterator[Product]) -> _Layer:
+    """One layer with the next four products, which add its biases."""
+    attn, mlp = layer.self_attn, layer.mlp
+    biases = ([attn.q_bias, attn.k_bias, attn.v_bias], [attn.o_bias], [mlp.gate_bias, mlp.up_bias], [mlp.down_bias])
+    qkv, o, gate_up, down = (_biased(next(products), group) for group in biases)
+    return _Layer(layer, qkv, o, gate_up, down)
+
+
+def _biased(plain: Product, biases: list[Tensor | None]) -> Product:
+    """A product that adds the biases of its projections, which have all one or none."""
+    vectors = [bias for bias in biases if bias is not None]
+    if not vectors:
+        return plain
+    vector = torch.cat(vectors)
+    return lambda x: plain(x).add_(vector)
+
+
 def projections(model: Llama) -> list[list[nn.Module]]:
     """The model's projections by the activation that they read: q, k, v; o; gate, up; down of each layer."""
     groups: list[list[nn.Module]] = []
@@ -78,10 +95,7 @@ class Decoder:
         with torch.no_grad():
             made = list(_products(self._groups, way, model.dtype))
             products = iter(made)
-            self._layers = [
-                _Layer(cast(Layer, layer), next(products), next(products), next(products), next(products))
-                for layer in model.layers
-            ]
+            self._layers = [_layer(cast(Layer, layer), products) for layer in model.layers]
             plain = way is None or model.head_logits is not None
             self._head = None if plain else table_product(model.head, cast(CpuProducts, way))
         self._elementwise = step_functions(model.device)

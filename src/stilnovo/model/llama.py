@@ -12,7 +12,6 @@ Shape letters: T tokens, C hidden size, H query heads, K key/value heads, D head
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,12 +24,14 @@ from torch.utils.checkpoint import checkpoint
 from stilnovo.model.attention import Attention
 from stilnovo.model.functions import rms_norm, rotate, swiglu
 from stilnovo.model.quantize import DenseLinear, FrozenLinear
-from stilnovo.plan.shape import ATTENTION_PROJECTIONS, LlamaConfig, RopeScaling
+from stilnovo.model.rotary import RotaryTable
+from stilnovo.plan.shape import ATTENTION_PROJECTIONS, LlamaConfig
 
 HEAD_TILE_BYTES = 2**26  # what is made wide at once of a table that is kept in a narrower type
 
 TensorSource = Callable[[str, tuple[int, ...]], Tensor]
 LinearMaker = Callable[[Tensor], FrozenLinear]
+BiasMaker = Callable[[str], Tensor | None]
 
 
 def random_source(seed: int = 0, std: float = 0.02) -> TensorSource:
@@ -44,70 +45,51 @@ def random_source(seed: int = 0, std: float = 0.02) -> TensorSource:
     return tensor
 
 
-class RotaryTable(nn.Module):
-    """Rotary position embedding; frequencies in fp32 whatever the model's type."""
-
-    def __init__(self, config: LlamaConfig) -> None:
-        super().__init__()
-        exponents = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
-        frequencies = 1.0 / config.rope_theta**exponents
-        if config.rope_scaling is not None:
-            frequencies = _stretched(frequencies, config.rope_scaling)
-        if config.rope_factors is not None:
-            frequencies = frequencies / torch.tensor(config.rope_factors)
-        self.frequencies: Tensor = nn.Buffer(frequencies, persistent=False)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> RotaryTable:
-        exact = self.frequencies
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.frequencies = exact.to(self.frequencies.device)  # moves with the model, never changes type
-        return self
-
-    def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Compute cos and sin (T, 1, D/2) of positions (T,)."""
-        angles = positions[:, None].float() * self.frequencies
-        return angles.cos()[:, None].to(dtype), angles.sin()[:, None].to(dtype)
-
-
-def _stretched(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
-    # Long wavelengths are slowed by `factor`, short ones kept, those between blended by how often they turn.
-    turns = scaling.original_max_positions * frequencies / (2 * math.pi)
-    blend = ((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)).clamp(0, 1)
-    return (1 - blend) * frequencies / scaling.factor + blend * frequencies
-
-
 class SelfAttention(nn.Module):
     """Grouped-query attention: H query heads share K key/value heads."""
 
-    def __init__(self, config: LlamaConfig, projection: Callable[[str], FrozenLinear]) -> None:
+    def __init__(self, config: LlamaConfig, projection: Callable[[str], FrozenLinear], bias: BiasMaker) -> None:
         super().__init__()
         self.head_dim = config.head_dim
-        self.q_proj: nn.Module = projection("q_proj")
-        self.k_proj: nn.Module = projection("k_proj")
-        self.v_proj: nn.Module = projection("v_proj")
-        self.o_proj: nn.Module = projection("o_proj")
+        self.q_proj, self.q_bias = _projection("q_proj", projection, bias)
+        self.k_proj, self.k_bias = _projection("k_proj", projection, bias)
+        self.v_proj, self.v_bias = _projection("v_proj", projection, bias)
+        self.o_proj, self.o_bias = _projection("o_proj", projection, bias)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention, layer: int) -> Tensor:
         """Attention output: x (T, C) → (T, C)."""
-        q = self.q_proj(x).unflatten(-1, (-1, self.head_dim))  # (T, H, D)
-        k = self.k_proj(x).unflatten(-1, (-1, self.head_dim))  # (T, K, D)
-        v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
+        q = _biased(self.q_proj(x), self.q_bias).unflatten(-1, (-1, self.head_dim))  # (T, H, D)
+        k = _biased(self.k_proj(x), self.k_bias).unflatten(-1, (-1, self.head_dim))  # (T, K, D)
+        v = _biased(self.v_proj(x), self.v_bias).unflatten(-1, (-1, self.head_dim))
         out = attention.attend(rotate(q, cos, sin), rotate(k, cos, sin), v, layer)
-        return self.o_proj(out.flatten(1))  # type: ignore[no-any-return]
+        return _biased(self.o_proj(out.flatten(1)), self.o_bias)  # type: ignore[no-any-return]
 
 
 class MLP(nn.Module):
     """The gated feed-forward block."""
 
-    def __init__(self, projection: Callable[[str], FrozenLinear]) -> None:
+    def __init__(self, projection: Callable[[str], FrozenLinear], bias: BiasMaker) -> None:
         super().__init__()
-        self.gate_proj: nn.Module = projection("gate_proj")
-        self.up_proj: nn.Module = projection("up_proj")
-        self.down_proj: nn.Module = projection("down_proj")
+        self.gate_proj, self.gate_bias = _projection("gate_proj", projection, bias)
+        self.up_proj, self.up_bias = _projection("up_proj", projection, bias)
+        self.down_proj, self.down_bias = _projection("down_proj", projection, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Feed-forward output: x (T, C) → (T, C)."""
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))  # type: ignore[no-any-return]
+        gate, up = _biased(self.gate_proj(x), self.gate_bias), _biased(self.up_proj(x), self.up_bias)
+        return _biased(self.down_proj(swiglu(gate, up)), self.down_bias)  # type: ignore[no-any-return]
+
+
+def _projection(
+    name: str, projection: Callable[[str], FrozenLinear], bias: BiasMaker
+) -> tuple[nn.Module, Tensor | None]:
+    """A projection and its bias, in the order of the weights; the bias is no part of the module, which others replace."""
+    made, vector = projection(name), bias(name)
+    return made, None if vector is None else nn.Buffer(vector)
+
+
+def _biased(y: Any, bias: Tensor | None) -> Any:
+    return y if bias is None else y + bias
 
 
 class Layer(nn.Module):
@@ -122,11 +104,15 @@ class Layer(nn.Module):
             part = "self_attn" if name in ATTENTION_PROJECTIONS else "mlp"
             return linear(tensor(f"{prefix}.{part}.{name}.weight", shapes[name]))
 
+        def bias(name: str) -> Tensor | None:
+            part = "self_attn" if name in ATTENTION_PROJECTIONS else "mlp"
+            return tensor(f"{prefix}.{part}.{name}.bias", shapes[name][:1]) if name in config.biases else None
+
         width = (config.hidden_size,)
         self.input_layernorm: Tensor = nn.Buffer(tensor(f"{prefix}.input_layernorm.weight", width))
         self.post_attention_layernorm: Tensor = nn.Buffer(tensor(f"{prefix}.post_attention_layernorm.weight", width))
-        self.self_attn = SelfAttention(config, projection)
-        self.mlp = MLP(projection)
+        self.self_attn = SelfAttention(config, projection, bias)
+        self.mlp = MLP(projection, bias)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention) -> Tensor:
         """Layer output: x (T, C) → (T, C)."""

@@ -8,7 +8,7 @@ query and key rows in another order (pairs of rotary dimensions side by side); t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from stilnovo.io.gguf_names import ROPE_FREQS, gguf_name, paired_heads, stored_r
 from stilnovo.model.mapped_file import header_of, mapped_tensor
 from stilnovo.plan.account import ROWS_PART
 from stilnovo.plan.model_shape import config_from_gguf, read_gguf
-from stilnovo.plan.shape import config_from_json, read_json
+from stilnovo.plan.shape import LlamaConfig, config_from_json, read_json
 from stilnovo.recipe_sections import Scheme
 
 if TYPE_CHECKING:
@@ -63,6 +63,46 @@ def _check_names(left: list[str], missing: str | None, path: Path) -> None:
         raise InputError(f"The checkpoint has no tensor {missing}.", f"Folder: {path}", "Is it a whole model?")
 
 
+def _full_names(stored: Iterable[str], config: LlamaConfig, folder: Path) -> dict[str, str]:
+    """Stored names by the full ones: of a model that was saved without its head `layers.0.…` is `model.layers.0.…`.
+
+    Raises:
+        InputError: when a weight is there under both names.
+    """
+    full: dict[str, str] = {}
+    for called in stored:
+        name = called if not re.match(r"(embed_tokens|layers|norm|rotary_emb)\.", called) else f"model.{called}"
+        if name in full:
+            raise InputError(
+                f"The checkpoint holds {name} twice.", f"As {full[name]} and as {called} in {folder}.",
+                "Leave one copy of the weights in the folder.",
+            )  # fmt: skip
+        full[name] = called
+    if config.tie_embeddings and "model.embed_tokens.weight" not in full and "lm_head.weight" in full:
+        full["model.embed_tokens.weight"] = full.pop("lm_head.weight")  # one of two tied ones is enough
+    return full
+
+
+def _no_weights(folder: Path) -> InputError:
+    """What a folder without `model.safetensors` holds instead, and what to do with it."""
+    held = sorted(path.name for path in folder.iterdir())
+    if pickled := [name for name in held if name.endswith((".bin", ".pth", ".pt", ".ckpt"))]:
+        found, next = (
+            f"It holds {pickled[0]}: a pickle, which may run code of its maker's when it is opened.",
+            "Convert it where you trust it: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW) of transformers.",
+        )
+    elif ggufs := [name for name in held if name.endswith(".gguf")]:
+        found, next = f"It holds {ggufs[0]}.", f"Give that file: --model {folder / ggufs[0]}"
+    elif others := [name for name in held if name.endswith(".safetensors")]:
+        found, next = (
+            f"It holds {', '.join(others[:3])}.",
+            "Weights are read from model.safetensors, or from the files that model.safetensors.index.json names: fetch it too.",
+        )
+    else:
+        found, next = f"It holds {', '.join(held[:5]) or 'nothing'}.", "Only safetensors and GGUF weights are read."
+    return InputError(f"No model.safetensors in {folder}.", found, next)
+
+
 def _beside(name: str) -> str:
     """The weight beside which bitsandbytes stores scales and tables: `….weight.absmax` → `….weight`."""
     return re.sub(
@@ -88,15 +128,18 @@ class SafetensorsReader:
         self.config = config_from_json(folder / "config.json")
         index = folder / "model.safetensors.index.json"
         if index.is_file():
-            self._file_of: dict[str, str] = read_json(index).get("weight_map", {})
-            if missing := sorted(f for f in set(self._file_of.values()) if not (folder / f).is_file()):
+            stored: dict[str, str] = read_json(index).get("weight_map", {})
+            if missing := sorted(f for f in set(stored.values()) if not (folder / f).is_file()):
                 raise InputError(
                     f"{len(missing)} weight files are missing in {folder}.", f"First: {missing[0]}", "Fetch them."
                 )
         elif (folder / "model.safetensors").is_file():
-            self._file_of = dict.fromkeys(self._open("model.safetensors").keys(), "model.safetensors")
+            stored = dict.fromkeys(self._open("model.safetensors").keys(), "model.safetensors")
         else:
-            raise InputError(f"No model.safetensors in {folder}.", next="Only safetensors and GGUF weights are read.")
+            raise _no_weights(folder)
+        #: Names in the files by the names that are asked for.
+        self._called = _full_names(stored, self.config, folder)
+        self._file_of = {name: stored[called] for name, called in self._called.items()}
         self._headers = dict[str, tuple[dict[str, Any], int]]()
         self.files = [folder / name for name in sorted(set(self._file_of.values()))]
 
@@ -112,7 +155,7 @@ class SafetensorsReader:
         if file not in self._headers:
             self._headers[file] = header_of(self.folder / file)
         header, begin = self._headers[file]
-        return header[name], begin
+        return header[self._called[name]], begin
 
     def _stored(self, name: str) -> Tensor:
         """Map a tensor as it is stored."""
@@ -150,22 +193,39 @@ class SafetensorsReader:
             name for name in self._file_of
             if name not in wanted and not name.endswith(".rotary_emb.inv_freq") and _beside(name) not in wanted
         ]  # fmt: skip
-        if left == ["lm_head.weight"] and self._head_is_embedding():
+        if left == ["lm_head.weight"]:
+            self._check_tied_head()
             left = []
         missing = next((name for name in wanted if name not in self._file_of), None)
+        if missing == "lm_head.weight" and not left:
+            raise InputError(
+                "The checkpoint has no output head.",
+                f"No lm_head.weight in {self.folder}, and its config.json does not tie the head to the embedding.",
+                'It was saved without: give the whole model, or set "tie_word_embeddings": true where it is tied.',
+            )
         _check_names(left, missing, self.folder)
         for file_name in sorted({self._file_of[name] for name in wanted}):
             file = self._open(file_name)
             for name in (name for name in wanted if self._file_of[name] == file_name):
                 with _damage(self.folder / file_name):  # the index may name a file that does not hold it
-                    stored = file.get_slice(name)
+                    stored = file.get_slice(self._called[name])
                 if stored.get_dtype() != "U8" and self._state_name(name) is None:  # in 4 bits the shape is kept beside
                     _check_shape(tuple(stored.get_shape()), name, wanted[name], self.folder)
 
-    def _head_is_embedding(self) -> bool:
+    def _check_tied_head(self) -> None:
+        """Check that a head beside the embedding to which it is tied only repeats it.
+
+        Raises:
+            InputError: when it is another: then programs differ in which of them they read.
+        """
         shape = (self.config.vocab_size, self.config.hidden_size)
         head, table = (self.tensor(name, shape) for name in ("lm_head.weight", "model.embed_tokens.weight"))
-        return torch.equal(head, table)
+        if not torch.equal(head, table):
+            raise InputError(
+                "config.json ties the output head to the embedding, but the checkpoint holds another head.",
+                f"lm_head.weight is not model.embed_tokens.weight in {self.folder}.",
+                'Set "tie_word_embeddings": false in config.json if the head is right, or remove lm_head.weight.',
+            )
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
         """The same tensor as blocks of rows in order, each mapped alone: what was used of the file takes no memory any more."""

@@ -145,7 +145,7 @@ def weight_items(use: ModelUse) -> list[MemoryItem]:
             embedding_bytes(c, use.tokens, use.table_bytes or use.value_bytes, mapped=use.mapped),
             "and head, tied" if c.tie_embeddings else "mapped, as far as it is read" if use.mapped else "",
         ),
-        MemoryItem("norms", place, (2 * c.layers + 1) * c.hidden_size * use.value_bytes),
+        MemoryItem("norms and biases" if c.biases else "norms", place, c.vectors() * use.value_bytes),
         MemoryItem("head", place, 0 if c.tie_embeddings else table),
         MemoryItem("adapter", place, 4 * use.adapter, f"{use.adapter:,} values in fp32"),
     ]

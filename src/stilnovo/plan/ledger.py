@@ -124,7 +124,7 @@ def _weights(run: Run, levers: Levers) -> list[MemoryItem]:
         MemoryItem("embedding", levers.embedding, embedding_bytes(c, run.tokens, run.table_bytes or w, mapped=run.mapped),
                    "and head, tied" if c.tie_embeddings else "mapped, as far as it is read" if run.mapped else ""),
         MemoryItem("dense copies", "card", copies, f"kept between products, in {8 * run.value_bytes} bits"),
-        MemoryItem("norms", "card", (2 * c.layers + 1) * c.hidden_size * w),
+        MemoryItem("norms and biases" if c.biases else "norms", "card", c.vectors() * w),
         MemoryItem("head", "host" if levers.head == "streamed" else "card", head, head_note),
         MemoryItem("tiles of the head", "card", tiles, f"2 of {tile:,} rows"),
         MemoryItem("workspaces of products", "card", blas_bytes(run), "cuBLAS's, of forward and backward"),

@@ -5,8 +5,10 @@ Kept apart from the model so that a plan is made in a moment: torch alone takes 
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stilnovo.errors import InputError, reported
 from stilnovo.plan.levers import OPTIMIZER_BLOCK, OPTIMIZER_SMALLEST, OptimizerKind
 from stilnovo.plan.model_options import unsupported_options
+from stilnovo.plan.rope import RopeScaling, rope_scaling, rope_settings, rope_theta
 
 if TYPE_CHECKING:
     from stilnovo.recipe_sections import LoraSection
@@ -21,16 +24,6 @@ if TYPE_CHECKING:
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 PROJECTIONS = ATTENTION_PROJECTIONS + MLP_PROJECTIONS
-
-
-@dataclass(frozen=True)
-class RopeScaling:
-    """Llama 3.1's RoPE scaling of the low frequencies (Grattafiori et al. 2024; the rule of Meta's reference code)."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_positions: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +41,7 @@ class LlamaConfig:
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
     rope_factors: tuple[float, ...] | None = None  # GGUF keeps the scaling worked out, one divisor a frequency
+    biases: tuple[str, ...] = ()  # projections that add a bias
     tie_embeddings: bool = False
     max_positions: int = 2048
 
@@ -60,17 +54,17 @@ class LlamaConfig:
         }  # fmt: skip
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of all weights of the base by their Hugging Face names; a tied head is none of them."""
+        """Shapes of all weights of the base by their Hugging Face names, biases too; a tied head is none of them."""
         table, width = (self.vocab_size, self.hidden_size), (self.hidden_size,)
-        parts: dict[str, tuple[int, ...]] = {
-            f"{'self_attn' if name in ATTENTION_PROJECTIONS else 'mlp'}.{name}": shape
-            for name, shape in self.linear_shapes().items()
-        }
-        parts |= {"input_layernorm": width, "post_attention_layernorm": width}
+        parts: dict[str, tuple[int, ...]] = {}
+        for name, shape in self.linear_shapes().items():
+            path = f"{'self_attn' if name in ATTENTION_PROJECTIONS else 'mlp'}.{name}"
+            parts[f"{path}.weight"] = shape
+            if name in self.biases:
+                parts[f"{path}.bias"] = shape[:1]
+        parts |= {"input_layernorm.weight": width, "post_attention_layernorm.weight": width}
         layers = {
-            f"model.layers.{index}.{part}.weight": shape
-            for index in range(self.layers)
-            for part, shape in parts.items()
+            f"model.layers.{index}.{part}": shape for index in range(self.layers) for part, shape in parts.items()
         }
         head = {} if self.tie_embeddings else {"lm_head.weight": table}
         return {"model.embed_tokens.weight": table, **layers, "model.norm.weight": width, **head}
@@ -79,9 +73,18 @@ class LlamaConfig:
         """Weights of the seven projections of one layer."""
         return sum(rows * columns for rows, columns in self.linear_shapes().values())
 
+    def layer_vectors(self) -> int:
+        """Weights of one layer that are no matrix: two norms, and biases."""
+        shapes = self.linear_shapes()
+        return 2 * self.hidden_size + sum(shapes[name][0] for name in self.biases)
+
+    def vectors(self) -> int:
+        """Weights of the base that are no matrix: every norm, and biases."""
+        return self.layers * self.layer_vectors() + self.hidden_size
+
     def parameters(self) -> int:
         """Parameters of the base model; a tied head counts once."""
-        layer = self.layer_matrix() + 2 * self.hidden_size
+        layer = self.layer_matrix() + self.layer_vectors()
         tables = self.vocab_size * self.hidden_size * (1 if self.tie_embeddings else 2)
         return self.layers * layer + tables + self.hidden_size
 
@@ -143,12 +146,15 @@ SMOLLM2_135M = LlamaConfig(
 #: Shapes known without their weights, by the short names of `stilnovo.hub`.
 KNOWN = {"anita": LLAMA_3_8B, "smollm2": SMOLLM2_135M}
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
-
+#: Families that open, by their `model_type`; each as its makers save it, with its head or the model alone.
+FAMILIES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+ARCHITECTURES = tuple(FAMILIES.values())
 
 #: What transformers takes where a `config.json` leaves it out, unlike a Llama's.
-_LEFT_OUT = {
-    "MistralForCausalLM": {"sliding_window": 4096, "max_position_embeddings": 131_072, "num_key_value_heads": 8}
+_LEFT_OUT: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"sliding_window": 4096, "max_position_embeddings": 131_072, "num_key_value_heads": 8},
+    "qwen2": {"max_position_embeddings": 32_768, "num_key_value_heads": 32},
 }
 
 
@@ -159,20 +165,38 @@ def config_from_json(path: Path) -> LlamaConfig:
         InputError: when the architecture, or one of its options, is not ours.
     """
     c = read_json(path)
-    architecture = (c.get("architectures") or ["?"])[0]
-    if architecture not in ARCHITECTURES:
+    family = family_of(c, path)
+    rope, kind = rope_settings(c)
+    if odd := unsupported_options(c, rope, kind, family):
+        quantised = any(option.startswith("quantization_config") for option in odd)
         raise InputError(
-            f"The architecture {architecture} is not supported.",
-            f"In {path}.",
-            f"Supported: {', '.join(ARCHITECTURES)}.",
-        )
-    rope = dict(c.get("rope_parameters") or c.get("rope_scaling") or {})
-    kind = str(rope.get("rope_type", rope.get("type", "default")))
-    if odd := unsupported_options(c, rope, kind):
-        raise InputError("The model uses options that are not supported.", ", ".join(odd), f"In {path}.")
+            "The model uses options that are not supported.", f"{', '.join(odd)} in {path}.",
+            "Give the model before it was quantised, or a GGUF file of it; --quantization makes it small here."
+            if quantised else "Computed without them it would answer wrongly: give another model.",
+        )  # fmt: skip
     faults = (KeyError, TypeError, ValueError, ZeroDivisionError)
     with reported(f"{path} does not describe a whole model.", "Fetch the model again.", errors=faults):
-        return _config(c, rope, kind)
+        return _config(c, rope, kind, family)
+
+
+def family_of(c: dict[str, Any], path: Path) -> str:
+    """The family of a model by its `config.json`: by its architecture, or where it names none by `model_type`.
+
+    Raises:
+        InputError: naming the nearest that is supported.
+    """
+    given = c.get("architectures")
+    name = str(given[0] if isinstance(given, list) and given else given or c.get("model_type") or "?")
+    for family, architecture in FAMILIES.items():
+        if name in (architecture, architecture.replace("ForCausalLM", "Model")) or (not given and name == family):
+            return family
+    bare = {known.removesuffix("ForCausalLM").lower(): known for known in ARCHITECTURES}
+    like = re.sub(r"(For[A-Z]\w*|Model|LMHeadModel)$", "", name).lower()
+    nearest = difflib.get_close_matches(like, bare, 1, 0.0)
+    raise InputError(
+        f"The architecture {name} is not supported.", f"In {path}.",
+        f"Supported: {', '.join(ARCHITECTURES)}; the nearest is {bare[nearest[0]] if nearest else ARCHITECTURES[0]}.",
+    )  # fmt: skip
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -188,13 +212,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _config(c: dict[str, Any], rope: dict[str, Any], kind: str) -> LlamaConfig:
-    scaling = None
-    if kind == "llama3":
-        low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
-        scaling = RopeScaling(float(rope["factor"]), low, high, int(rope["original_max_position_embeddings"]))
-    heads, given = c["num_attention_heads"], (_LEFT_OUT.get(c["architectures"][0], {}) | c)
+def _config(c: dict[str, Any], rope: dict[str, Any], kind: str, family: str) -> LlamaConfig:
+    heads, given = c["num_attention_heads"], (_LEFT_OUT[family] | c)
     positions = given.get("max_position_embeddings", 2048)
+    window = given.get("sliding_window") if family != "qwen2" or given.get("use_sliding_window") else None
     return sensible(
         LlamaConfig(
             vocab_size=c["vocab_size"],
@@ -205,13 +226,21 @@ def _config(c: dict[str, Any], rope: dict[str, Any], kind: str) -> LlamaConfig:
             kv_heads=given.get("num_key_value_heads") or heads,
             head_dim=c.get("head_dim") or c["hidden_size"] // heads,
             rms_eps=c.get("rms_norm_eps", 1e-6),
-            rope_theta=float(rope.get("rope_theta") or c.get("rope_theta") or 10_000.0),
-            rope_scaling=scaling,
+            rope_theta=rope_theta(c, rope),
+            rope_scaling=rope_scaling(c, rope, kind, positions),
             tie_embeddings=bool(c.get("tie_word_embeddings", False)),
             # Within its window, a sliding-window model is an ordinary one: longer documents are refused.
-            max_positions=min(positions, given.get("sliding_window") or positions),
+            max_positions=min(positions, window or positions),
+            biases=_biases(c, family),
         )
     )
+
+
+def _biases(c: dict[str, Any], family: str) -> tuple[str, ...]:
+    if family == "qwen2":
+        return ("q_proj", "k_proj", "v_proj")
+    attention = ATTENTION_PROJECTIONS if c.get("attention_bias") else ()
+    return attention + (MLP_PROJECTIONS if c.get("mlp_bias") else ())
 
 
 _SIZES = (
