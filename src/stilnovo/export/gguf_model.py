@@ -20,7 +20,7 @@ from stilnovo.export.gguf_writer import write_gguf
 from stilnovo.export.modelfile import gguf_companions
 from stilnovo.export.opened import Opened, beside, check_out, open_source
 from stilnovo.io.gguf_names import ROPE_FREQS, paired_heads, stored_rows
-from stilnovo.model.llama import RotaryTable
+from stilnovo.model.rotary import RotaryTable
 from stilnovo.plan.shape import LlamaConfig
 from stilnovo.progress import Progress, bytes_text
 from stilnovo.runlog import check_room, write_atomic
