@@ -34,9 +34,12 @@ class LlamaCpp:
         params.model.path, params.n_ctx, params.n_parallel, params.verbosity = str(path), context, 1, -1
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
         params.warmup, params.port, params.fit_params = False, 0, False
+        params.flash_attn_type = (
+            xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )  # it rounds keys to fp16
         params.cache_type_k = params.cache_type_v = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{kind}")
         if adapter is not None:
-            params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0, "", "")]
+            params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
         self._server = xllamacpp.Server(params)
         self.url = self._server.listening_address
         self._client = httpx.Client(base_url=self.url, timeout=600, trust_env=False)
@@ -63,14 +66,10 @@ class LlamaCpp:
     def likeliest(self, tokens: Tokens, count: int) -> dict[int, float]:
         """Log-probabilities of the likeliest tokens after these."""
         body = {
-            "prompt": list(tokens),
-            "n_predict": 1,
-            "n_probs": count,
-            "temperature": 1.0,
-            "top_k": 0,
-            "cache_prompt": True,
-            "samplers": [],
-        }
+            "prompt": list(tokens), "n_predict": 1, "n_probs": count, "temperature": 0.0, "cache_prompt": True,
+            # It writes no probabilities beside a special token or half a character, so a letter is drawn; they are those before that.
+            "logit_bias": [[self.tokenize("a")[-1], 1000.0]],
+        }  # fmt: skip
         step = self._post("/completion", body)["completion_probabilities"][0]
         return {entry["id"]: entry["logprob"] for entry in step["top_logprobs"]}
 

@@ -19,6 +19,7 @@ BESIDE = {
     ("spec", "recipe_sections"),
     ("recipe", "recipe_sections"),
     ("train", "engine"),
+    ("export", "generate"),
     ("progress", "errors"),
     ("runlog", "errors"),
     ("runlog", "progress"),

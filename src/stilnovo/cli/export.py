@@ -32,6 +32,12 @@ def export(
         str | None,
         typer.Option("--type", help=f"Weights of a gguf file: {', '.join(_TYPES)} (default: {_TYPES[0]})."),
     ] = None,
+    adapter_only: Annotated[
+        bool,
+        typer.Option(
+            "--adapter-only", help="Write the adapter alone, as a gguf file for a base that is run elsewhere."
+        ),
+    ] = False,
     shard_gigabytes: Annotated[
         float | None,
         typer.Option(help="Maximum shard size of a huggingface folder in gigabytes, 10^9 bytes (default: 5)."),
@@ -42,7 +48,14 @@ def export(
 
     Weights are streamed: memory for a single matrix is enough, whatever the model's size.
     """
-    _check_form(form, {"--dtype": dtype, "--shard-gigabytes": shard_gigabytes}, {"--type": kind})
+    _check_form(
+        form,
+        {"--dtype": dtype, "--shard-gigabytes": shard_gigabytes},
+        {"--type": kind, "--adapter-only": adapter_only or None},
+    )
+    if adapter_only:
+        _export_adapter(model, adapter, out, kind, quantization, as_json)
+        return
     if form == "gguf":
         from stilnovo.export.gguf_types import checked_type
 
@@ -125,6 +138,36 @@ def _export_gguf(spec: ModelSpec, out: Path, type_name: str, as_json: bool) -> N
             **_source(spec, out), "format": "gguf", "type": type_name, "file": made.file, "bytes": made.size,
             "tensors": len(made.entries), "kinds": made.kinds(), "merged": made.merged, "arrived": made.arrived,
             "seconds": seconds, **made.memory,
+        },
+        as_json,
+    )  # fmt: skip
+
+
+def _export_adapter(
+    model: str, adapter: Path | None, out: Path, kind: str | None, quantization: str | None, as_json: bool
+) -> None:
+    if adapter is None:
+        raise InputError("--adapter-only needs an adapter.", next="Name its folder with --adapter.")
+    if kind is not None or quantization is not None:
+        given = "--type" if kind is not None else "--quantization"
+        raise InputError(
+            f"{given} says nothing about an adapter alone.", "A and B are written in fp32.", f"Leave out {given}."
+        )
+    from stilnovo.export.gguf_adapter import export_adapter
+    from stilnovo.model.lora import check_files
+
+    check_files(adapter)
+    made = export_adapter(model, adapter, out)
+    print(f"An adapter of {made.modules} projections, {bytes_text(made.size)} in {made.file}")
+    if (trained := trained_scheme(adapter)) not in (None, "none"):
+        note(
+            f"It was trained beside the base in {trained}; beside another quantization of the base its answers may differ."
+        )
+    print(f"Adapter: {out / made.file}")
+    emit(
+        {
+            "model": model, "adapter": str(adapter), "out": str(out), "format": "gguf", "adapter_only": True, "file": made.file,
+            "bytes": made.size, "modules": made.modules, "alpha": made.alpha,
         },
         as_json,
     )  # fmt: skip
