@@ -65,7 +65,7 @@ def spec(base: Path, adapter: Path | None = None) -> ModelSpec:
 @pytest.fixture
 def likeliest() -> Iterator[Any]:
     pytest.importorskip("xllamacpp", reason="needs a real llama.cpp: pip install xllamacpp")
-    from llama_cpp import LlamaCpp
+    from llama_server import LlamaCpp
 
     opened = []
 

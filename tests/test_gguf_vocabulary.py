@@ -52,7 +52,7 @@ def drawn(count: int) -> list[str]:
 @pytest.fixture
 def llama_cpp() -> Iterator[Any]:
     pytest.importorskip("xllamacpp", reason="needs a real llama.cpp: pip install xllamacpp")
-    from llama_cpp import LlamaCpp
+    from llama_server import LlamaCpp
 
     opened: list[LlamaCpp] = []
 
