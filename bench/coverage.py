@@ -1,11 +1,14 @@
-"""Do the intervals hold the truth 95 % of the time, and do the tests cry wolf 5 % of the time? By simulation.
+"""Do the intervals hold the truth 95 % of the time, the tests cry wolf 5 % of the time, and do 80 % see what they should?
 
-No model: answers are drawn where the truth is known, with and without groups of items that lean together, and each
-procedure of `statistics/estimates.py` is asked. Beside it stands what the same data would give if the groups were ignored.
+No model: values are drawn where the truth is known, and the procedures of `statistics/` are asked, nothing else. Measures
+(bits per byte is one) are normal or lognormal (σ = 1), of single units or in groups of 1 to 20 items, of which a part
+(none, half, all) of what differs is the group's. Beside each row stands what Student's t would hold on the same units, or
+what the same data would give if the groups were ignored. Below eight units no interval is printed, and none is counted.
 
     python bench/coverage.py --draws 3000 --out results/coverage_…json
 
-The last line is one JSON object: for each procedure the share it reached, its standard error and the share without groups.
+The last line is one JSON object: `worst_coverage` of all printed intervals, `best_coverage` of those of measures (shares
+may be held more often), `power_at_visible_min`, the lowest power at a printed smallest visible difference, and `rows`.
 
 Needs: stilnovo.
 """
@@ -17,17 +20,129 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from stilnovo.runlog import environment, write_atomic
-from stilnovo.statistics import estimates
+from stilnovo.statistics import estimates, power
+from stilnovo.statistics.sequential import bound
 
-SIZES = {"30 groups of 10": [10] * 30, "12 groups of 40": [40] * 12, "24 groups of 5 to 40": [5, 10, 20, 40] * 6}
-RESAMPLES = 500  # of each bootstrap; more changes nothing that so many draws could show
+UNITS = (8, 10, 12, 16, 20, 30, 40, 60)
+TRUTH = {"normal": 0.0, "lognormal": math.exp(0.5)}
+FLIPS = 400  # sign patterns of each test; more changes nothing that so many draws could show
 GAIN, LOSS = 0.15, 0.05
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one procedure reached: `kind` is measure, share, test or power; `beside` what a simpler one would have."""
+
+    kind: str
+    what: str
+    draws: int
+    wanted: float
+    reached: float
+    beside: float | None = None
+
+    @property
+    def error(self) -> float:
+        """Standard error of `reached`."""
+        return math.sqrt(self.reached * (1 - self.reached) / self.draws)
+
+    def __str__(self) -> str:
+        beside = "" if self.beside is None else f"   else {100 * self.beside:5.1f} %"
+        return f"{self.kind:<8}{self.what:<62}{100 * self.reached:6.1f} % ± {100 * self.error:.1f}{beside}"
+
+
+def groups_of(rng: np.random.Generator, units: int) -> np.ndarray:
+    """The group of each item, (N,), for groups of 1 to 20 items."""
+    return np.repeat(np.arange(units), rng.integers(1, 21, size=units))
+
+
+def student(values: np.ndarray, truth: float) -> bool:
+    """Whether Student's t alone holds the truth."""
+    half = estimates.student_quantile(estimates.UPPER, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return bool(abs(values.mean() - truth) <= half)
+
+
+def measures(draws: int) -> list[Row]:
+    """Coverage of a mean of measurements, in units of one size and in groups, and of bits per byte."""
+    rows = []
+    for units in UNITS:
+        for kind, truth in TRUTH.items():
+            shape = np.exp if kind == "lognormal" else np.asarray
+            rng, held, plain = np.random.default_rng(units), 0, 0
+            for _ in range(draws):
+                values = shape(rng.standard_normal(units))
+                estimate = estimates.ratio(values, np.ones(units))
+                held, plain = held + (estimate.low <= truth <= estimate.high), plain + student(values, truth)
+            rows.append(Row("measure", f"{units} units, {kind}", draws, 0.95, held / draws, plain / draws))
+            for shared in (0.0, 0.5, 1.0):
+                held = plain = 0
+                for _ in range(draws):
+                    index = groups_of(rng, units)
+                    apart = rng.standard_normal(units)[index] * math.sqrt(shared)
+                    values = shape(apart + rng.standard_normal(len(index)) * math.sqrt(1 - shared))
+                    estimate = estimates.ratio(values, np.ones(len(index)), index.tolist())
+                    held, plain = held + (estimate.low <= truth <= estimate.high), plain + student(values, truth)
+                what = f"{units} groups of 1 to 20, {kind}, {100 * shared:.0f} % the group's"
+                rows.append(Row("measure", what, draws, 0.95, held / draws, plain / draws))
+    for units in (8, 12, 30):
+        rng, held = np.random.default_rng(units), 0
+        for _ in range(draws):
+            sizes, bits = rng.lognormal(7, 0.6, size=units), rng.normal(2.4, 0.15, size=units)
+            estimate = estimates.ratio(bits * sizes, sizes)
+            held += estimate.low <= 2.4 <= estimate.high
+        rows.append(Row("measure", f"bits per byte, {units} documents of lognormal length", draws, 0.95, held / draws))
+    return rows
+
+
+def shares(draws: int) -> list[Row]:
+    """Coverage of accuracies and of scores between zero and one, alone and in groups, and of paired differences."""
+    rows = []
+    for n, p in ((10, 0.3), (60, 0.3), (234, 0.75)):
+        rng = np.random.default_rng(n)
+        ends = {
+            right: estimates.wilson(right / n, n, estimates.normal_quantile(estimates.UPPER)) for right in range(n + 1)
+        }
+        held = np.mean([ends[right][0] <= p <= ends[right][1] for right in rng.binomial(n, p, size=draws).tolist()])
+        rows.append(Row("share", f"accuracy, {n} items, {100 * p:.0f} % right", draws, 0.95, float(held)))
+    for units in (8, 12, 30):
+        for p, alike in ((0.1, 0.1), (0.5, 0.1), (0.5, 0.4), (0.9, 0.3)):
+            rng, held, plain = np.random.default_rng(units), 0, 0
+            for _ in range(draws):
+                index = groups_of(rng, units)
+                rates = rng.beta(p * (1 / alike - 1), (1 - p) * (1 / alike - 1), size=units)
+                right = (rng.random(len(index)) < rates[index]).astype(float)
+                grouped, alone = estimates.mean(right, index.tolist()), estimates.mean(right)
+                held, plain = held + (grouped.low <= p <= grouped.high), plain + (alone.low <= p <= alone.high)
+            what = f"accuracy, {units} groups of 1 to 20, {100 * p:.0f} %, correlation {alike}"
+            rows.append(Row("share", what, draws, 0.95, held / draws, plain / draws))
+    for n, a, b in ((8, 0.5, 0.5), (10, 8, 1), (30, 0.5, 4)):
+        rng, held = np.random.default_rng(n), 0
+        for values in rng.beta(a, b, size=(draws, n)):
+            estimate = estimates.mean(values, shares=True)
+            held += estimate.low <= a / (a + b) <= estimate.high
+        rows.append(Row("share", f"F1 or mc2, {n} items, beta({a}, {b})", draws, 0.95, held / draws))
+    for name, sizes in {
+        "30 groups of 10": [10] * 30,
+        "12 of 40": [40] * 12,
+        "24 of 5 to 40": [5, 10, 20, 40] * 6,
+    }.items():
+        rng, index, truth = np.random.default_rng(1), np.repeat(np.arange(len(sizes)), sizes), GAIN - LOSS
+        held = plain = 0
+        for _ in range(draws):
+            found = changes(rng, index, GAIN, LOSS)
+            estimate = estimates.ratio(found, np.ones_like(found), index.tolist())
+            low, high = estimates.tango(int(np.sum(found > 0)), int(np.sum(found < 0)), len(found))
+            held, plain = held + (estimate.low <= truth <= estimate.high), plain + (low <= truth <= high)
+        rows.append(Row("share", f"paired difference, {name}", draws, 0.95, held / draws, plain / draws))
+    counts = np.random.default_rng(4).multinomial(234, [0.125, 0.075, 0.8], size=draws)[:, :2].tolist()
+    held = np.mean([low <= 0.05 <= high for low, high in (estimates.tango(*pair, 234) for pair in counts)])
+    return [*rows, Row("share", "paired difference, 234 items", draws, 0.95, float(held))]
 
 
 def changes(rng: np.random.Generator, groups: np.ndarray, gain: float, loss: float) -> np.ndarray:
@@ -37,57 +152,89 @@ def changes(rng: np.random.Generator, groups: np.ndarray, gain: float, loss: flo
     return (draws < 2 * gain * lean).astype(float) - (draws > 1 - 2 * loss * (1 - lean))
 
 
-def paired(sizes: list[int], draws: int) -> tuple[float, float]:
-    """Coverage of the paired difference, with groups and ignoring them."""
-    rng, groups = np.random.default_rng(1), np.repeat(np.arange(len(sizes)), sizes)
-    names, truth, held, ignoring = groups.tolist(), GAIN - LOSS, 0, 0
+def tests(draws: int) -> list[Row]:
+    """How often the tests find what is not there: alone, over groups (beside: McNemar's, which ignores them), of five."""
+    null = np.random.default_rng(4).multinomial(234, [0.1, 0.1, 0.8], size=draws)[:, :2].tolist()
+    exact, middle = (np.mean([test(*pair) < 0.05 for pair in null]) for test in (estimates.mcnemar, estimates.mid_p))
+    rng, index, claims, ignoring = np.random.default_rng(3), np.repeat(np.arange(30), 10), 0, 0
     for seed in range(draws):
-        found = changes(rng, groups, GAIN, LOSS)
-        estimate = estimates.bootstrap_ratio(found, np.ones_like(found), names, resamples=RESAMPLES, seed=seed)
-        held += estimate.low <= truth <= estimate.high
-        low, high = estimates.tango(int(np.sum(found > 0)), int(np.sum(found < 0)), len(found))
-        ignoring += low <= truth <= high
-    return held / draws, ignoring / draws
-
-
-def score(draws: int) -> tuple[float, float]:
-    """Coverage of an accuracy over 30 passages of 10 questions."""
-    rng, names = np.random.default_rng(2), np.repeat(np.arange(30), 10).tolist()
-    held = ignoring = 0
-    for _ in range(draws):
-        answers = rng.binomial(1, np.repeat(rng.beta(1.5, 1.5, size=30), 10))
-        grouped, alone = estimates.mean(answers, names), estimates.mean(answers)
-        held += grouped.low <= 0.5 <= grouped.high
-        ignoring += alone.low <= 0.5 <= alone.high
-    return held / draws, ignoring / draws
-
-
-def level(draws: int) -> tuple[float, float]:
-    """How often the sign-flip test over 30 passages, and McNemar's which ignores them, find what is not there."""
-    rng, groups = np.random.default_rng(3), np.repeat(np.arange(30), 10)
-    names, claims, ignoring = groups.tolist(), 0, 0
-    for seed in range(draws):
-        found = changes(rng, groups, 0.3, 0.3)
-        claims += estimates.sign_flip(found, names, resamples=RESAMPLES, seed=seed) < 0.05
+        found = changes(rng, index, 0.3, 0.3)
+        claims += estimates.sign_flip(found, index.tolist(), resamples=FLIPS, seed=seed) < 0.05
         ignoring += estimates.mcnemar(int(np.sum(found > 0)), int(np.sum(found < 0))) < 0.05
-    return claims / draws, ignoring / draws
+    five = np.random.default_rng(5).random((draws, 5))
+    corrected = np.mean([min(estimates.holm(row)) < 0.05 for row in five.tolist()])
+    return [
+        Row("test", "McNemar, exact, 234 items", draws, 0.05, float(exact)),
+        Row("test", "McNemar, mid-p, 234 items", draws, 0.05, float(middle)),
+        Row("test", "sign-flip, 30 groups of 10", draws, 0.05, claims / draws, ignoring / draws),
+        Row("test", "any of five, Holm", draws, 0.05, float(corrected), float(np.mean(five.min(axis=1) < 0.05))),
+        *guard(draws // 3),
+    ]
 
 
-def independent(draws: int) -> tuple[float, float]:
-    """Coverage of Tango's interval on 234 independent items (a fifth of ARC-IT), and the level of McNemar's test."""
-    rng = np.random.default_rng(4)
-    counts = rng.multinomial(234, [0.125, 0.075, 0.8], size=draws)
-    ends = {(g, lo): estimates.tango(g, lo, 234) for g, lo in {(int(c[0]), int(c[1])) for c in counts}}
-    held = np.mean([ends[int(c[0]), int(c[1])][0] <= 0.05 <= ends[int(c[0]), int(c[1])][1] for c in counts])
-    null = rng.multinomial(234, [0.1, 0.1, 0.8], size=draws)
-    return float(held), float(np.mean([estimates.mcnemar(int(c[0]), int(c[1])) < 0.05 for c in null]))
+def guard(draws: int) -> list[Row]:
+    """False alarms of the guard's rule over five evaluations of the same units, with and without skewed changes."""
+    rows = []
+    for units in (16, 48):
+        for kind, truth in TRUTH.items():
+            for sign in (1, -1) if kind == "lognormal" else (1,):
+                rng, alarms = np.random.default_rng(units), 0
+                for _ in range(draws):
+                    walk = np.cumsum(rng.standard_normal((5, units)), axis=0) / np.sqrt(np.arange(1, 6))[:, None]
+                    rooms = sign * ((np.exp(walk) if kind == "lognormal" else walk) - truth)
+                    alarms += any(bound(rooms[: k + 1], 5, 0.05).most < 0 for k in range(5))
+                side = "" if kind == "normal" else ", a few lose much" if sign < 0 else ", a few gain much"
+                rows.append(Row("test", f"guard, {units} units, {kind}{side}", draws, 0.05, alarms / draws))
+    return rows
 
 
-def familywise(draws: int) -> tuple[float, float]:
-    """How often at least one of five benchmarks without a difference is called, with Holm's correction and without."""
-    p_values = np.random.default_rng(5).random((draws, 5))
-    corrected = np.mean([min(estimates.holm(row)) < 0.05 for row in p_values.tolist()])
-    return float(corrected), float(np.mean(p_values.min(axis=1) < 0.05))
+def powers(draws: int) -> list[Row]:
+    """How often a difference is shown that is just the smallest visible one; a verdict needs test and interval."""
+    rows = []
+    for n in (10, 20, 60, 234, 1169):
+        visible = power.smallest_visible_difference(n)
+        changing = max(power.ASSUMED_DISCORDANCE, visible)
+        cells = [(changing + visible) / 2, (changing - visible) / 2, 1 - changing]
+        pairs = np.random.default_rng(n).multinomial(n, cells, size=draws)[:, :2].tolist()
+        seen = np.mean([estimates.mcnemar(*pair) < 0.05 and estimates.tango(*pair, n)[0] > 0 for pair in pairs])
+        rows.append(Row("power", f"{n} items, exact test, {100 * visible:.1f} points", draws, 0.8, float(seen)))
+    for sizes in ([10] * 8, [6] * 15, [1, 5, 10, 20] * 5, [12] * 40):
+        index, n = np.repeat(np.arange(len(sizes)), sizes), sum(sizes)
+        visible = power.smallest_visible_difference(n, clusters=index.tolist())
+        changing = max(power.ASSUMED_DISCORDANCE, visible)
+
+        def answers(
+            rng: np.random.Generator,
+            n: int = n,
+            gain: float = (changing + visible) / 2,
+            loss: float = (changing - visible) / 2,
+        ) -> np.ndarray:
+            drawn = rng.random(n)
+            return (drawn < gain).astype(float) - (drawn > 1 - loss)
+
+        what = f"{len(sizes)} groups, {min(sizes)} to {max(sizes)} items, {100 * visible:.1f} points"
+        rows.append(Row("power", what, draws, 0.8, _seen(draws, answers, np.ones(n), index.tolist())))
+    for units in UNITS:
+        shift = power.smallest_visible_shift(1 / math.sqrt(units), [1.0] * units)
+
+        def bits(rng: np.random.Generator, units: int = units, shift: float = shift) -> np.ndarray:
+            return rng.standard_normal(units) + shift
+
+        rows.append(
+            Row("power", f"{units} documents of one size", draws, 0.8, _seen(draws, bits, np.ones(units), None))
+        )
+    return rows
+
+
+def _seen(
+    draws: int, sample: Callable[[np.random.Generator], np.ndarray], sizes: np.ndarray, names: list[int] | None
+) -> float:
+    rng, seen = np.random.default_rng(6), 0
+    for seed in range(draws):
+        values = sample(rng)
+        shown = estimates.ratio(values, sizes, names).low > 0
+        seen += shown and estimates.sign_flip(values, names, resamples=FLIPS, seed=seed) < 0.05
+    return seen / draws
 
 
 def main() -> None:
@@ -96,36 +243,18 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3000)
     parser.add_argument("--out", type=Path, help="a file for the JSON record")
     options = parser.parse_args()
-    began, draws = time.perf_counter(), options.draws
-    tango, mcnemar = independent(10 * draws)
-    many = 10 * draws  # where a draw costs nothing
-    rows: list[tuple[str, int, float, float, float | None]] = [
-        ("95 % interval, paired, 234 items", many, 0.95, tango, None)
-    ]
-    for name, sizes in SIZES.items():
-        held, ignoring = paired(sizes, draws)
-        rows.append((f"95 % interval, paired, {name}", draws, 0.95, held, ignoring))
-    rows.append(("95 % interval, accuracy, 30 groups of 10", draws, 0.95, *score(draws)))
-    rows.append(("McNemar at 5 %, 234 items", many, 0.05, mcnemar, None))
-    rows.append(("sign-flip at 5 %, 30 groups of 10", draws, 0.05, *level(draws)))
-    rows.append(("any of five benchmarks at 5 %, Holm", many, 0.05, *familywise(many)))
-    found: list[dict[str, Any]] = []
-    for name, count, wanted, reached, without in rows:
-        error = math.sqrt(reached * (1 - reached) / count)
-        found.append(
-            {
-                "what": name,
-                "draws": count,
-                "wanted": wanted,
-                "reached": reached,
-                "standard_error": error,
-                "uncorrected": without,
-            }
-        )
-        beside = "" if without is None else f"   uncorrected {100 * without:5.1f} %"
-        print(f"{name:<44}{100 * reached:6.1f} % ± {100 * error:.1f}{beside}")
+    began, rows = time.perf_counter(), list[Row]()
+    for part in (measures, shares, tests, powers):
+        for row in part(options.draws):
+            print(row)
+            rows.append(row)
+    intervals = [row for row in rows if row.kind in ("measure", "share")]
     record = {
-        **environment(), "command": " ".join(["python", *sys.argv]), "draws": draws, "rows": found,
+        **environment(), "command": " ".join(["python", *sys.argv]), "draws": options.draws,
+        "worst_coverage": min(row.reached for row in intervals),
+        "best_coverage": max(row.reached for row in intervals if row.kind == "measure"),
+        "power_at_visible_min": min(row.reached for row in rows if row.kind == "power"),
+        "fewest_units": estimates.FEWEST_UNITS, "rows": [{**asdict(row), "standard_error": row.error} for row in rows],
         "seconds": time.perf_counter() - began,
     }  # fmt: skip
     if options.out is not None:

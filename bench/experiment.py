@@ -211,7 +211,7 @@ def read_again(name: str, adapter: Path | None, folder: Path) -> dict[str, dict[
 
 def short_summary(name: str, run: Path, folder: Path) -> dict[str, Any]:
     """A short run: what one change does to what is gained and what is kept, against the base."""
-    from stilnovo.statistics.estimates import bootstrap_ratio
+    from stilnovo.statistics.estimates import ratio
 
     entry: dict[str, Any] = {
         "name": name,
@@ -220,7 +220,7 @@ def short_summary(name: str, run: Path, folder: Path) -> dict[str, Any]:
     base, now = read_again("base", None, folder), read_again(name, run / "adapter", folder)
     for language, after in now.items():
         sizes, before = np.array(after["sizes"]), np.array(base[language]["nats"])
-        change = bootstrap_ratio(100 * (np.array(after["nats"]) - before), before)
+        change = ratio(100 * (np.array(after["nats"]) - before), before)
         entry[language] = {
             "n": len(sizes), "bits_per_byte": float(np.sum(after["nats"]) / np.log(2) / sizes.sum()),
             "change_percent": change.value, "interval": [change.low, change.high],

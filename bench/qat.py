@@ -2,7 +2,7 @@
 
 Both arms start from the same base and the same A, see the same batches in the same order, and are measured on the same
 held-out Italian: the base rounded, the plain adapter before its merge, and both adapters merged and rounded. Differences
-are paired by document, with a bootstrap interval.
+are paired by document, with an interval.
 
 Needs: stilnovo.
 """
@@ -35,7 +35,7 @@ from stilnovo.progress import Progress
 from stilnovo.runlog import environment, write_atomic
 from stilnovo.scoring.perplexity import HeldOutScore, held_out_texts, score_texts
 from stilnovo.spec import ModelSpec
-from stilnovo.statistics.estimates import bootstrap_ratio
+from stilnovo.statistics.estimates import ratio
 from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train.objectives.text import NextToken
 from stilnovo.train.passes import Passes
@@ -123,7 +123,7 @@ def report(found: dict[str, Any], options: argparse.Namespace) -> None:
     for name, bits in rows.items():
         print(f"{name:<20} {bits.value:.4f} bits per byte [{bits.low:.4f}, {bits.high:.4f}]")
     plain, aware = scores[f"plain, {scheme}"], scores[f"aware, {scheme}"]
-    saved = bootstrap_ratio(
+    saved = ratio(
         [p - a for p, a in zip(plain.nats, aware.nats, strict=True)], [size * math.log(2) for size in plain.sizes]
     )
     print(f"plain − aware, merged and rounded: {saved.value:+.4f} bits per byte [{saved.low:+.4f}, {saved.high:+.4f}]")

@@ -72,11 +72,12 @@ def test_sliding_windows_are_what_they_say() -> None:
     assert found.tokens == (len(tokens) - 1,)
 
 
-def test_one_document_has_no_interval() -> None:
+def test_few_documents_have_no_interval() -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(True)
     alone = score_texts(model, tokenizer, TEXTS[:1]).bits_per_byte()
-    assert alone.between(2) == "(one document: no interval)"
-    several = score_texts(model, tokenizer, TEXTS).bits_per_byte()
+    assert alone.between(2) == "(no interval: units 1, at least 8 needed)"
+    several = score_texts(model, tokenizer, [f"{text} {place}" for text in TEXTS for place in range(4)]).bits_per_byte()
+    assert several.has_interval
     assert several.between(2) == f"({several.low:.2f}–{several.high:.2f})"
 
 

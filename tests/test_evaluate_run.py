@@ -104,7 +104,7 @@ def test_guessing_with_several_true_answers_is_equal_mass() -> None:
 def test_expectation_of_grouped_items() -> None:
     items = tuple(MultipleChoice(str(number), "?", (" a", " b"), 0, f"p{number // 10}") for number in range(40))
     selection = Selection(TASKS["sample_questions"], "test", items, 40, 42)
-    assert "at best: the items lie in 4 groups that may change together, and fewer than 6" in expectation(selection)
+    assert "at best: the items lie in 4 groups that may change together, and fewer than 8" in expectation(selection)
 
 
 def test_several_verdicts_are_corrected_for_their_number() -> None:

@@ -24,7 +24,7 @@ def test_noise_is_called_noise() -> None:
     assert verdict.p == mcnemar(7, 6) == 1.0
     assert re.fullmatch(
         r"Inconclusive: accuracy 28\.3 % → 30\.0 % \(\+1\.7 points, 95 % interval −\d+\.\d to \+\d+\.\d, "
-        r"McNemar p = 1\.00, 60 items\); this test could only have seen changes of 17 points or more\.",
+        r"McNemar p = 1\.00 \(mid-p \.79\), 60 items\); this test could only have seen changes of 17 points or more\.",
         verdict.sentence,
     )
 
@@ -33,7 +33,7 @@ def test_a_clear_gain_and_a_clear_loss() -> None:
     gain = score_verdict(*answers(both=80, gained=30, lost=8, neither=116), metric="normalised accuracy")
     assert gain.outcome == "improved"
     assert gain.sentence.startswith("Improved: normalised accuracy 37.6 % → 47.0 % (+9.4 points, 95 % interval +")
-    assert "McNemar p < .001, 234 items)." in gain.sentence
+    assert "McNemar p < .001 (mid-p < .001), 234 items)." in gain.sentence
     assert gain.difference.low < gain.difference.value < gain.difference.high
     loss = score_verdict(*answers(both=80, gained=8, lost=30, neither=116))
     assert loss.outcome == "regressed"
@@ -82,9 +82,14 @@ def test_bits_per_byte() -> None:
 def test_too_few_documents_say_so() -> None:
     verdict = bits_per_byte_verdict([10.0, 20.0, 30.0], [9.0, 18.0, 27.0], [10, 20, 30])
     assert verdict.outcome == "inconclusive"
-    assert verdict.sentence.endswith("3 documents are too few to tell, at least 6 are needed.")
+    assert verdict.sentence.endswith(
+        "no verdict can be reached: 3 independent documents are too few, at least 8 are needed."
+    )
+    assert "(−0.144, no interval, sign-flip p = .25, 3 documents)" in verdict.sentence
+    assert not verdict.can_decide
     single = bits_per_byte_verdict([10.0], [9.0], [10])
-    assert "interval −∞ to +∞" in single.sentence
+    assert "no interval" in single.sentence
+    assert single.sentence.endswith("1 independent document is too few, at least 8 are needed.")
     assert single.outcome == "inconclusive"
 
 
@@ -94,7 +99,7 @@ def test_clustered_runs_that_agree_do_not_claim_to_see_everything() -> None:
     assert verdict.outcome == "inconclusive"
     assert verdict.smallest_visible > 0.2
     few = score_verdict(before, before, clusters=[index // 20 for index in range(40)])
-    assert few.sentence.endswith("2 groups of items are too few to tell, at least 6 are needed.")
+    assert few.sentence.endswith("no verdict can be reached: 2 independent groups are too few, at least 8 are needed.")
 
 
 def test_scores_between_zero_and_one() -> None:

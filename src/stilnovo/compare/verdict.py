@@ -18,18 +18,19 @@ from numpy.typing import ArrayLike
 
 from stilnovo.scoring.boundary import check_finite
 from stilnovo.statistics.estimates import (
-    FEWEST_CLUSTERS,
+    FEWEST_UNITS,
     Estimate,
     Floats,
-    bootstrap_ratios,
+    cluster_sums,
     holm,
     mcnemar,
     mean,
+    mid_p,
     paired_difference,
+    ratios,
     sign_flip,
-    smallest_visible_difference,
-    smallest_visible_shift,
 )
+from stilnovo.statistics.power import smallest_visible_difference, smallest_visible_shift
 
 ALPHA = 0.05
 BITS = "bits per byte"
@@ -44,7 +45,8 @@ class Verdict:
     Scores lie in [0, 1]; bits per byte are what they are. `difference` is after minus before with the interval of the
     *paired* difference, which alone decides. `p` comes from `test`, `p_corrected` from Holm's correction over
     `comparisons` of them; `smallest_visible` is the absolute difference that these items show with 80 % power, `limit`
-    the same in words. `gained` and `lost` count the items that scored more and less, where there are such.
+    the same in words. `gained` and `lost` count the items that scored more and less, where there are such; `mid_p` is
+    McNemar's mid-p beside the exact `p`, which decides.
     """
 
     metric: str
@@ -59,6 +61,7 @@ class Verdict:
     lost: int | None = None
     p_corrected: float | None = None
     comparisons: int = 1
+    mid_p: float | None = None
 
     @property
     def lower_is_better(self) -> bool:
@@ -79,6 +82,11 @@ class Verdict:
     def digits(self) -> int:
         """Decimals of a shown value."""
         return 3 if self.lower_is_better else 1
+
+    @property
+    def can_decide(self) -> bool:
+        """Whether any difference could have been shown with these units."""
+        return self.smallest_visible < (math.inf if self.lower_is_better else 1.0)
 
     @property
     def decisive_p(self) -> float:
@@ -105,10 +113,12 @@ class Verdict:
         before, after = (f"{self.scale * end.value:.{self.digits}f}{mark}" for end in (self.before, self.after))
         change = self.difference.times(self.scale)
         value, low, high = (_signed(end, self.digits) for end in (change.value, change.low, change.high))
-        groups = "" if change.clusters == change.n else f" in {change.clusters:,} groups"
+        interval = f"95 % interval {low} to {high}" if change.has_interval else "no interval"
+        middle = "" if self.mid_p is None else f" (mid-p {_p(self.mid_p).removeprefix('p ').removeprefix('= ')})"
+        groups = "" if change.clusters == change.n else f" in {counted(change.clusters, 'group')}"
         return (
-            f"{self.metric} {before} → {after} ({value}{points}, 95 % interval {low} to {high}, {self.test} {_p(self.p)}, "
-            f"{change.n:,} {noun}{'' if change.n == 1 else 's'}{groups})"
+            f"{self.metric} {before} → {after} ({value}{points}, {interval}, {self.test} {_p(self.p)}{middle}, "
+            f"{counted(change.n, noun)}{groups})"
         )
 
     def _outcome(self, p: float) -> Outcome:
@@ -146,34 +156,39 @@ def score_verdict(
     n, clustered = len(first), clusters is not None and len(set(clusters)) < len(first)
     difference = paired_difference(first, second, clusters if clustered else None)
     gained, lost = int(np.sum(second > first)), int(np.sum(second < first))
-    binary = bool(np.isin([first, second], (0.0, 1.0)).all())
+    binary, middle = bool(np.isin([first, second], (0.0, 1.0)).all()), None
     # no change at all is compatible with up to 3 / n of it (the rule of three)
     effective = difference.clusters if clustered and not gained + lost else n
     visible = smallest_visible_difference(effective, max((gained + lost) / n, min(1.0, 3 / effective)))
     if binary and not clustered:
-        p, test = mcnemar(gained, lost), "McNemar"
+        p, test, middle = mcnemar(gained, lost), "McNemar", mid_p(gained, lost)
     else:
         p, test = sign_flip(second - first, clusters), "sign-flip"
-        shift = smallest_visible_shift(difference.standard_error)
-        visible = max(visible, shift) if binary else shift or visible
-    if difference.clusters < FEWEST_CLUSTERS and test == "sign-flip":
-        limit = (
-            f"{difference.clusters} group{'' if difference.clusters == 1 else 's'} of items are too few to tell, at least "
-            f"{FEWEST_CLUSTERS} are needed"
+        shift = smallest_visible_shift(
+            difference.standard_error, cluster_sums(np.ones(n), clusters if clustered else None).tolist()
         )
+        visible = max(visible, shift) if binary else shift or visible
+    visible = min(1.0, visible)
+    if difference.clusters < FEWEST_UNITS and test == "sign-flip":
+        limit = too_few(difference.clusters, "group" if clustered else "item")
+    elif visible >= 1:
+        limit = f"{counted(n, 'item')} can show no change at all"
     else:
-        limit = f"this test could only have seen changes of {math.ceil(min(1.0, visible) * 100 - 1e-9)} points or more"
+        limit = f"this test could only have seen changes of {math.ceil(visible * 100 - 1e-9)} points or more"
     start, end = (mean(values, clusters, shares=True) for values in (first, second))
-    return Verdict(metric, start, end, difference, p, test, visible, limit, gained, lost)
+    return Verdict(metric, start, end, difference, p, test, visible, limit, gained, lost, mid_p=middle)
 
 
-def bits_per_byte_verdict(before_nats: ArrayLike, after_nats: ArrayLike, sizes: ArrayLike) -> Verdict:
+def bits_per_byte_verdict(
+    before_nats: ArrayLike, after_nats: ArrayLike, sizes: ArrayLike, clusters: Sequence[Hashable] | None = None
+) -> Verdict:
     """The paired verdict on held-out text, lower being better.
 
     Args:
         before_nats: (D,) negative log-likelihood of each document, in nats, under the first model.
         after_nats: (D,) the same under the second.
         sizes: (D,) UTF-8 bytes of each document.
+        clusters: (D,) what each is a piece of, where they are pieces.
 
     Raises:
         ValueError: the lengths differ, or there are no documents.
@@ -182,14 +197,28 @@ def bits_per_byte_verdict(before_nats: ArrayLike, after_nats: ArrayLike, sizes: 
     if first.shape != second.shape or first.size == 0:
         raise ValueError(f"a paired comparison needs the same documents on both sides: {first.shape}, {second.shape}")
     bits = np.asarray(sizes, dtype=np.float64) * math.log(2)
-    before, after, difference = bootstrap_ratios([first, second, second - first], bits)
-    visible = smallest_visible_shift(difference.standard_error)
-    if difference.clusters < FEWEST_CLUSTERS:
-        limit = f"{difference.clusters} documents are too few to tell, at least {FEWEST_CLUSTERS} are needed"
+    before, after, difference = ratios([first, second, second - first], bits, clusters)
+    visible = smallest_visible_shift(difference.standard_error, cluster_sums(bits, clusters).tolist())
+    if difference.clusters < FEWEST_UNITS:
+        limit = too_few(difference.clusters, "document")
     else:
         # rounded up, so that the claim is never too bold
         limit = f"this text could only have shown changes of {math.ceil(visible * 1000 - 1e-9) / 1000:.3f} or more"
-    return Verdict(BITS, before, after, difference, sign_flip(second - first), "sign-flip", visible, limit)
+    p = sign_flip(second - first, clusters)
+    return Verdict(BITS, before, after, difference, p, "sign-flip", visible, limit)
+
+
+def counted(count: int, noun: str) -> str:
+    """Format a number of things: "1 item", "1,200 items"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def too_few(units: int, noun: str) -> str:
+    """Say that no verdict can be reached with so few independent units."""
+    return (
+        f"no verdict can be reached: {counted(units, 'independent ' + noun)} {'is' if units == 1 else 'are'} too few, at "
+        f"least {FEWEST_UNITS} are needed"
+    )
 
 
 def _scores(values: ArrayLike, what: str) -> Floats:

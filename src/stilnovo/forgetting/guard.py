@@ -43,8 +43,8 @@ from stilnovo.recipe_sections import GuardSection
 from stilnovo.runlog import json_text, sha256_file, write_atomic
 from stilnovo.scoring.identity import FileHash, code_sha256, model_sha256
 from stilnovo.scoring.packed import TOKEN_BUDGET
-from stilnovo.statistics.estimates import Floats, cluster_sums
-from stilnovo.statistics.sequential import FEWEST_UNITS, bound, visible_loss
+from stilnovo.statistics.estimates import FEWEST_UNITS, Floats, cluster_sums
+from stilnovo.statistics.sequential import bound, visible_loss
 from stilnovo.text.tokenizer import Tokenizer, open_tokenizer
 from stilnovo.train.callback import StepEvaluation, check_every, evaluation_steps
 from stilnovo.train.corpus import Corpus

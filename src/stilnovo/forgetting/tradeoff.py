@@ -25,7 +25,7 @@ from stilnovo.forgetting.form import form_share
 from stilnovo.forgetting.scales import BASE, ScaleAnswers, Sweep
 from stilnovo.model.scaling import Scaling
 from stilnovo.scoring.perplexity import HeldOutScore
-from stilnovo.statistics.estimates import Estimate, bootstrap_ratio, paired_difference
+from stilnovo.statistics.estimates import Estimate, paired_difference, ratio
 
 Front = Literal["accuracy", "chat"]
 ALL_TASKS, CHAT, FORM, LANGUAGE = "all tasks", "chat", "form", "language"  # measures beside the tasks' own names
@@ -106,7 +106,7 @@ def weigh(sweep: Sweep, tolerance: float = 0.0) -> Tradeoff:
 def saved_share(before: HeldOutScore, after: HeldOutScore) -> Estimate:
     """Share of the nats that `after` saves, paired by document, in percent: 100 · Σ (before − after) / Σ before."""
     saved = [first - second for first, second in zip(before.nats, after.nats, strict=True)]
-    return bootstrap_ratio(saved, before.nats).times(100)
+    return ratio(saved, before.nats).times(100)
 
 
 def _point(base: Point, name: str, scaling: Scaling, measured: ScaleAnswers, tolerance: float) -> Point:

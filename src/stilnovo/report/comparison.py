@@ -21,7 +21,7 @@ from stilnovo.report.page import Section, both_widths, compose, text_table
 from stilnovo.report.plot import interval_text, numbers_of
 from stilnovo.runlog import environment
 from stilnovo.scoring.packed import ItemScore
-from stilnovo.scoring.result import EvaluationResult, TaskResult
+from stilnovo.scoring.result import EvaluationResult, TaskResult, units_of
 
 MOST_ITEMS = 1000  # of one task on the page; a browser scrolls through them without effort
 RIGHT = 0.5  # from which score on an item counts as right, where scores lie between 0 and 1
@@ -71,17 +71,29 @@ def comparison_text(before: EvaluationResult, after: EvaluationResult, compariso
         change = verdict.difference.times(scale)
         rows.append(
             (
-                name, f"{change.n:,}", f"{scale * verdict.before.value:.{digits}f}",
+                name, f"{change.n:,}", f"{change.clusters:,}", f"{scale * verdict.before.value:.{digits}f}",
                 f"{scale * verdict.after.value:.{digits}f}", f"{change.value:+.{digits}f}",
-                f"{change.low:+.{digits}f} to {change.high:+.{digits}f}",
+                f"{change.low:+.{digits}f} to {change.high:+.{digits}f}" if change.has_interval else "none",
                 "–" if verdict.gained is None else f"{verdict.gained:,}, {verdict.lost:,}", f"{verdict.decisive_p:.3f}",
-                f"{scale * verdict.smallest_visible:.{digits}f}", verdict.outcome,
+                f"{scale * verdict.smallest_visible:.{digits}f}" if verdict.can_decide else "none", verdict.outcome,
             )
         )  # fmt: skip
     yield text_table(
-        "shares in %, differences in points; 95 % intervals; p corrected for the number of comparisons (Holm); visible: the "
-        "smallest difference with 80 % power",
-        ("task", "n", "before", "after", "difference", "interval", "gained, lost", "p", "visible", "verdict"),
+        "shares in %, differences in points; 95 % intervals over the independent units; p corrected for the number of "
+        "comparisons (Holm); visible: the smallest difference with 80 % power",
+        (
+            "task",
+            "n",
+            "units",
+            "before",
+            "after",
+            "difference",
+            "interval",
+            "gained, lost",
+            "corrected p",
+            "visible",
+            "verdict",
+        ),
         rows,
         left=("verdict",),
     )
@@ -94,8 +106,8 @@ def comparison_figures(comparison: Comparison) -> dict[str, Any]:
             "n": verdict.difference.n, "metric": verdict.metric, "before": verdict.before.value,
             "after": verdict.after.value, "difference": verdict.difference.value,
             "interval": [verdict.difference.low, verdict.difference.high], "p_value": verdict.p,
-            "p_corrected": verdict.p_corrected, "correction": "Holm", "comparisons": verdict.comparisons,
-            "test": verdict.test, "clusters": verdict.difference.clusters, "gained": verdict.gained,
+            "mid_p": verdict.mid_p, "p_corrected": verdict.p_corrected, "correction": "Holm", "comparisons": verdict.comparisons,
+            "test": verdict.test, "clusters": verdict.difference.clusters, **units_of(verdict.difference), "gained": verdict.gained,
             "lost": verdict.lost, "outcome": verdict.outcome, "verdict": verdict.sentence,
             "smallest_visible_difference": verdict.smallest_visible,
         }

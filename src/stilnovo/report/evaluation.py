@@ -8,16 +8,20 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from stilnovo.benchmarks.task import METRIC_NAMES
+from stilnovo.compare.verdict import counted
 from stilnovo.report.charts import IntervalRow, interval_plot
 from stilnovo.report.page import both_widths, command_text, compose, text_table
 from stilnovo.report.report2024 import published_tables
 from stilnovo.scoring.perplexity import SHORT_WINDOW
 from stilnovo.scoring.result import EvaluationResult
-from stilnovo.statistics.estimates import ASSUMED_DISCORDANCE, Estimate, smallest_visible_difference
+from stilnovo.statistics.estimates import FEWEST_UNITS, Estimate
+from stilnovo.statistics.power import ASSUMED_DISCORDANCE
 
 TERMS = (
     "Guessing: the score of answers at random. Smallest visible: the smallest difference that a paired test with another "
-    f"run on the same items would show (80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing)."
+    f"run on the same items would show (80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing; items of a group "
+    f"at best, changing independently). Units: items, or groups of them that share a passage or a subject; {FEWEST_UNITS} "
+    "groups are the fewest that can show a difference."
 )
 UNFOLDED = 12  # categories of a task that are shown without being asked for
 
@@ -36,8 +40,9 @@ def evaluation_page(result: EvaluationResult) -> str:
              "chance always exists.", bool(categories)),
         ],
         prose="evaluation", discordance=ASSUMED_DISCORDANCE, terms=TERMS, facts=_facts(result),
-        result=result, tasks=tasks, counts=_counts, visible=smallest_visible_difference,
-        metric_names=METRIC_NAMES, short=short_perplexity(result), categories=categories, unfolded=UNFOLDED,
+        result=result, tasks=tasks, counts=_counts,
+        metric_names=METRIC_NAMES, documents=documents_text, fewest=FEWEST_UNITS, short=short_perplexity(result), categories=categories,
+        unfolded=UNFOLDED,
         plot=both_widths(
             interval_plot, [IntervalRow(task.name, task.score().times(100), chance=100 * task.chance or None) for task in tasks],
             "%", 1, caption="%, higher is better", key="scores", title="Scores with their 95 % intervals",
@@ -59,12 +64,12 @@ def evaluation_text(result: EvaluationResult, published_beside: str | None = Non
     if tasks:
         yield text_table(
             f"95 % intervals; a verdict is about the first score of a task. {TERMS}",
-            ("task", "items", "score", "guessing", "smallest visible", "items/s"),
+            ("task", "items", "units", "score", "guessing", "smallest visible", "items/s"),
             [
                 (
-                    task.name, f"{task.n:,}", "\n".join(f"{m} {_share(task.score(m))}" for m in task.metrics),
+                    task.name, f"{task.n:,}", f"{task.score().clusters:,}", "\n".join(f"{m} {_share(task.score(m))}" for m in task.metrics),
                     f"{100 * task.chance:.1f} %" if task.chance else "–",
-                    f"{100 * smallest_visible_difference(task.n):.1f} points",
+                    visible_text(task.smallest_visible),
                     f"{task.items_per_second:.2f}" if task.items_per_second else "cached",
                 )
                 for task in tasks
@@ -75,12 +80,23 @@ def evaluation_text(result: EvaluationResult, published_beside: str | None = Non
         bits = result.text.bits_per_byte()
         yield (
             f"{result.text_name}: {bits.value:.4f} bits per byte {bits.between(4)}, "
-            f"{bits.n:,} documents, {sum(result.text.sizes):,} bytes, {sum(result.text.tokens):,} tokens"
+            f"{documents_text(bits)}, {sum(result.text.sizes):,} bytes, {sum(result.text.tokens):,} tokens"
         )
     if short := short_perplexity(result):
         yield f"{result.text_name}: {short}"
     if published_beside is not None:
         yield published_tables(result, published_beside)
+
+
+def visible_text(share: float) -> str:
+    """Format the smallest visible difference."""
+    return f"{100 * share:.1f} points" if share < 1 else "none"
+
+
+def documents_text(bits: Estimate) -> str:
+    """Describe what bits per byte were measured on: "24 documents", "36 pieces of 6 documents"."""
+    whole = counted(bits.clusters, "document")
+    return whole if bits.clusters == bits.n else f"{counted(bits.n, 'piece')} of {whole}"
 
 
 def short_perplexity(result: EvaluationResult) -> str:

@@ -68,7 +68,9 @@ def sweep_text(tradeoff: Tradeoff) -> Iterator[str | Table]:
 
 
 def _change(change: Estimate | None) -> str:
-    return "–" if change is None else f"{change.value:+.2f} ({change.low:+.2f} to {change.high:+.2f})"
+    if change is None or not change.has_interval:
+        return "–" if change is None else f"{change.value:+.2f}"
+    return f"{change.value:+.2f} ({change.low:+.2f} to {change.high:+.2f})"
 
 
 def sweep_facts(given: Mapping[str, Any], adapters: Mapping[str, str], probes: Probes) -> list[tuple[str, str]]:
@@ -89,10 +91,12 @@ def headline(tradeoff: Tradeoff) -> str:
         if any(point.gained and point.gained.outcome == "improved" for point in tradeoff.points):
             return f"Every setting that gains on the held-out text regresses significantly elsewhere{beyond}: keep the base."
         return "No setting is sure to gain on the held-out text: keep the base."
-    gain, most_lost = best.gain, None if best.accuracy is None else max(0.0, -100 * best.accuracy.low)
-    unseen = "" if most_lost is None else f"; up to {most_lost:.1f} points of accuracy may be lost unseen"
+    gain, unseen = best.gain, ""
+    if best.accuracy is not None:
+        most = f"up to {max(0.0, -100 * best.accuracy.low):.1f}" if best.accuracy.has_interval else "any number of"
+        unseen = f"; {most} points of accuracy may be lost unseen"
     return (
-        f"{best.name} at {best.scaling}: {gain.value:.1f} % fewer bits per byte ({gain.low:.1f}–{gain.high:.1f}), and "
+        f"{best.name} at {best.scaling}: {gain.value:.1f} % fewer bits per byte {gain.between(1)}, and "
         f"no significant regression{beyond}{unseen}."
     )
 

@@ -27,13 +27,8 @@ from stilnovo.scoring.reading import DEFAULTS, ReadOptions
 from stilnovo.scoring.result import EvaluationResult, TaskResult
 from stilnovo.scoring.written import write
 from stilnovo.spec import ModelSpec
-from stilnovo.statistics.estimates import (
-    ASSUMED_DISCORDANCE,
-    FEWEST_CLUSTERS,
-    normal_quantile,
-    smallest_visible_difference,
-    wilson,
-)
+from stilnovo.statistics.estimates import FEWEST_UNITS, normal_quantile, wilson
+from stilnovo.statistics.power import ASSUMED_DISCORDANCE, smallest_visible_difference
 from stilnovo.text.tokenizer import Tokenizer
 
 _GRADED = ("mc2", "f1", "rouge1_precision")  # scores between right and wrong
@@ -109,24 +104,25 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
     part = f"all {n:,} items" if n == selection.available else share
     low, high = wilson(0.5, n, normal_quantile(0.975))
     graded = ", if each were right or wrong" if task.metric in _GRADED else ""
-    groups, left = len(set(selection.clusters or ())), selection.available - n
+    clusters, left = selection.clusters, selection.available - n
+    groups = len(set(clusters or ()))
     seconds = seconds_text((left or n) / items_per_second) if items_per_second else ""
     grouped = f", at best: the items lie in {groups:,} group{'' if groups == 1 else 's'} that may change together"
     return "".join([
         f"{task.name} {task.version}, split {selection.split}: {part}. The score will be known to about ",
-        f"±{50 * (high - low):.1f} points; against another run on the same items, {_visible(n)} can be seen ",
+        f"±{50 * (high - low):.1f} points; against another run on the same items, {_visible(n, clusters)} can be seen ",
         f"(80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing{graded})",
         grouped if groups else "",
-        f", and fewer than {FEWEST_CLUSTERS} can show no change at all" if 0 < groups < FEWEST_CLUSTERS else "",
-        f". With all {selection.available:,} items, {_visible(selection.available)}" if left else "",
-        f"; they take {seconds} more" if left and seconds else "",
+        f", and fewer than {FEWEST_UNITS} can show no change at all" if 0 < groups < FEWEST_UNITS else "",
+        f". With all {selection.available:,} items, {_visible(selection.available)}" if left and not groups else "",
+        f"{'. All items' if groups else '; they'} take {seconds} more" if left and seconds else "",
         f". It takes at most about {seconds}" if seconds and not left else "",
         ".",
     ])  # fmt: skip
 
 
-def _visible(n: int) -> str:
-    share = smallest_visible_difference(n)
+def _visible(n: int, clusters: Sequence[str] | None = None) -> str:
+    share = smallest_visible_difference(n, clusters=clusters)
     return "no change" if share >= 1 else f"nothing under {100 * share:.0f} points"
 
 

@@ -31,7 +31,7 @@ from stilnovo.scoring.boundary import check_finite
 from stilnovo.scoring.encode import filled
 from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.scoring.reading import DEFAULTS, Reading, ReadOptions, document_place, read_documents
-from stilnovo.statistics.estimates import Estimate, bootstrap_ratio
+from stilnovo.statistics.estimates import Estimate, ratio
 from stilnovo.text.tokenizer import Tokenizer
 
 TEXT, SHORT = "held-out text", "held-out text in short windows"  # as named in progress and in the cache
@@ -64,7 +64,7 @@ class HeldOutScore:
                 check_finite(document_place(name, index), nats)
 
     def perplexity_of_short_windows(self) -> Estimate | None:
-        """Perplexity as in the 2024 report, with a bootstrap interval; None if not measured.
+        """Perplexity as in the 2024 report, with its interval; None if not measured.
 
         `short_losses` are the sums over a document's short windows of their mean losses in nats, (D,), `short_windows`
         how many there are.
@@ -72,13 +72,13 @@ class HeldOutScore:
         if not sum(self.short_windows):
             return None
         pairs = [(loss, count) for loss, count in zip(self.short_losses, self.short_windows, strict=True) if count]
-        loss = bootstrap_ratio([part for part, _ in pairs], [count for _, count in pairs])
+        loss = ratio([part for part, _ in pairs], [count for _, count in pairs])
         value, low, high = (math.exp(min(nats, MOST_NATS)) for nats in (loss.value, loss.low, loss.high))
         return Estimate(value, low, high, value * loss.standard_error, loss.n, loss.clusters)
 
     def bits_per_byte(self) -> Estimate:
-        """Bits per byte over all documents, with a bootstrap interval over documents."""
-        return bootstrap_ratio(self.nats, [size * math.log(2) for size in self.sizes])
+        """Bits per byte over all documents, with an interval over documents."""
+        return ratio(self.nats, [size * math.log(2) for size in self.sizes])
 
 
 def held_out_texts(paths: Sequence[str | Path], draw: Draw = Draw()) -> list[str]:  # noqa: B008 - frozen

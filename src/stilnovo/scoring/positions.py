@@ -27,7 +27,7 @@ from stilnovo.scoring.boundary import check_finite
 from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.scoring.perplexity import texts_sha256
 from stilnovo.scoring.reading import DEFAULTS, ReadOptions, document_place, read_documents
-from stilnovo.statistics.estimates import Estimate, bootstrap_ratio
+from stilnovo.statistics.estimates import Estimate, ratio
 from stilnovo.text.tokenizer import Tokenizer
 
 EDGES = (1, 32, 64, 128, 256, 512)  # where each range of positions begins; the last one is open
@@ -58,7 +58,7 @@ class PositionScores:
         return [*ends, f"{self.edges[-1]}+"]
 
     def nats_per_token(self) -> list[Estimate | None]:
-        """Mean loss by position range, (P,), with bootstrap intervals over documents; None where no document reaches."""
+        """Mean loss by position range, (P,), with intervals over documents; None where no document reaches."""
         return [_ratio([row[p] for row in self.nats], self.tokens, p) for p in range(len(self.edges))]
 
 
@@ -119,7 +119,7 @@ def differences(before: PositionScores, after: PositionScores) -> list[Estimate 
 
 def _ratio(nats: Sequence[float], tokens: Sequence[Sequence[int]], p: int) -> Estimate | None:
     pairs = [(value, row[p]) for value, row in zip(nats, tokens, strict=True) if row[p]]
-    return bootstrap_ratio([value for value, _ in pairs], [count for _, count in pairs]) if pairs else None
+    return ratio([value for value, _ in pairs], [count for _, count in pairs]) if pairs else None
 
 
 def _sums(values: Tensor, edges: Sequence[int]) -> Answer:

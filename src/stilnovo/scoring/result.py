@@ -18,7 +18,8 @@ from stilnovo.errors import InputError, NonFiniteScore
 from stilnovo.runlog import finite, json_text, write_atomic
 from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
-from stilnovo.statistics.estimates import Estimate, mean, smallest_visible_difference
+from stilnovo.statistics.estimates import Estimate, mean
+from stilnovo.statistics.power import smallest_visible_difference
 
 FILE_NAME = "evaluation.json"
 FORMAT = 2
@@ -72,6 +73,11 @@ class TaskResult(TaskFacts):
     def score(self, metric: Metric | None = None) -> Estimate:
         """Mean of a metric with its interval; the task's main metric by default."""
         return mean(self.values(metric), self.clusters, shares=True)
+
+    @property
+    def smallest_visible(self) -> float:
+        """The smallest difference to another run on these items that a paired test would show (80 % power), as a share."""
+        return smallest_visible_difference(self.n, clusters=self.clusters)
 
     @property
     def items_per_second(self) -> float | None:
@@ -129,14 +135,14 @@ class EvaluationResult:
         if self.text is not None:
             bits = self.text.bits_per_byte()
             figures["text"] = {
-                "name": self.text_name, "documents": len(self.text.sizes), "bytes": sum(self.text.sizes),
+                "name": self.text_name, "documents": len(self.text.sizes), **units_of(bits), "bytes": sum(self.text.sizes),
                 "tokens": sum(self.text.tokens),
                 "bits_per_byte": bits.value, "bits_per_byte_interval": [bits.low, bits.high],
                 "texts_sha256": self.text.texts_sha256,
             }  # fmt: skip
             # the same as a task, for whoever reads all of them alike
             tasks["bits_per_byte"] = {
-                "n": len(self.text.sizes), "metric": "bits_per_byte", "bits_per_byte": bits.value,
+                "n": len(self.text.sizes), **units_of(bits), "metric": "bits_per_byte", "bits_per_byte": bits.value,
                 "bits_per_byte_interval": [bits.low, bits.high], "items_sha256": self.text.texts_sha256,
                 "seconds": max(0.0, self.seconds - sum(task.seconds for task in self.tasks.values())),
             }  # fmt: skip
@@ -154,11 +160,17 @@ class EvaluationResult:
         return path
 
 
+def units_of(estimate: Estimate) -> dict[str, int | None]:
+    """Independent units that an interval rests on, and the groups of its items, None where they stand alone."""
+    return {"units": estimate.clusters, "groups": estimate.clusters if estimate.clusters < estimate.n else None}
+
+
 def _task_figures(task: TaskResult) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "n": task.n, "available": task.available, "split": task.split, "version": task.version, "shots": task.shots,
         "seed": task.seed, "first": task.first, "metric": task.metric, "chance": task.chance,
-        "truncated": task.truncated, "smallest_visible_difference": smallest_visible_difference(task.n),
+        "truncated": task.truncated, "smallest_visible_difference": task.smallest_visible,
+        **units_of(task.score()),
         "items_sha256": task.items_sha256, "seconds": task.seconds, "cached": task.cached,
     }  # fmt: skip
     for metric in task.metrics:
@@ -166,7 +178,7 @@ def _task_figures(task: TaskResult) -> dict[str, Any]:
         figures |= {metric: estimate.value, f"{metric}_interval": [estimate.low, estimate.high]}
     if categories := task.by_category():
         figures["categories"] = {
-            name: {"n": score.n, task.metric: score.value, "interval": [score.low, score.high]}
+            name: {"n": score.n, **units_of(score), task.metric: score.value, "interval": [score.low, score.high]}
             for name, score in categories.items()
         }
     return figures

@@ -29,7 +29,6 @@ from stilnovo.statistics.estimates import Floats, normal_quantile, student_quant
 DRAWS = 100_000  # of the joint distribution: a critical value is then known to about 1 %
 MOST_NUMBERS = 2**24  # held for them, 128 MiB: more than 160 evaluations get fewer draws
 SEED = 42
-FEWEST_UNITS = 8  # fewer say nothing at a small share of α: Student's quantile alone would be above 5
 
 
 @dataclass(frozen=True)
