@@ -17,7 +17,9 @@ from stilnovo.statistics import power
 def test_wilson_is_scipys(right: int, n: int) -> None:
     expected = stats.binomtest(right, n).proportion_ci(method="wilson")
     estimate = ours.mean([1] * right + [0] * (n - right))
-    assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    interval = ours.wilson(right / n, n, ours.normal_quantile(0.975))
+    assert interval == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert estimate.low <= interval[0] and interval[1] <= estimate.high, "a little wider, for few items"
     assert (estimate.value, estimate.n, estimate.clusters) == (right / n, n, n)
 
 
@@ -246,6 +248,16 @@ def test_mid_p(gained: int, lost: int) -> None:
     half = stats.binom.cdf(fewer, changed, 0.5) - 0.5 * stats.binom.pmf(fewer, changed, 0.5)
     assert ours.mid_p(gained, lost) == pytest.approx(min(1.0, 2 * half) if gained != lost else 1.0, rel=1e-9)
     assert ours.mid_p(gained, lost) <= ours.mcnemar(gained, lost)
+
+
+def test_coverage_of_an_accuracy_is_never_low() -> None:
+    """Exact, over all outcomes: whatever is right, from 5 to 95 %, and however few the items."""
+    for n in (5, 7, 10, 18, 40, 100):
+        rights = np.arange(n + 1)
+        ends = [ours.mean([1] * right + [0] * (n - right)) for right in rights.tolist()]
+        low, high = np.array([end.low for end in ends]), np.array([end.high for end in ends])
+        for p in np.linspace(0.05, 0.95, 91):
+            assert stats.binom.pmf(rights, n, p)[(low <= p) & (p <= high)].sum() >= 0.93
 
 
 def test_coverage_of_the_accuracy_interval() -> None:

@@ -126,7 +126,8 @@ def clustered_standard_error(residuals: ArrayLike, clusters: Sequence[Hashable] 
 def mean(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, shares: bool = False) -> Estimate:
     """Mean of `values` (N,) with its interval.
 
-    Independent zeros and ones get Wilson's interval. `shares`, in [0, 1] by their nature (mc2, F1), get it with Student's
+    Independent zeros and ones get Wilson's interval, of which the quantile is 1 + 2 / n times as large: as it is, it holds
+    .89 for some shares of few items, so never less than .93 from 5 to 95 %. `shares`, in [0, 1] by their nature (mc2, F1), get it with Student's
     quantile on the effective sample size, value * (1 - value) / standard error^2: n over the design effect (Kish 1965),
     which for shares is below one because they vary less than zeros and ones. So do zeros and ones in clusters, where it
     is widened by the correction for skewness: few of them may be unlike the others. Other values get that of `ratio`.
@@ -146,7 +147,7 @@ def mean(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, share
     if not (binary or shares):
         return ratio(data, np.ones(n), clusters)
     if binary and groups == n:
-        low, high = wilson(centre, n, normal_quantile(UPPER))
+        low, high = wilson(centre, n, normal_quantile(UPPER) * (1 + 2 / n))
     elif groups < 2:
         low, high = 0.0, 1.0
     else:
