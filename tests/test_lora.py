@@ -145,7 +145,7 @@ def test_an_adapter_of_another_model_is_refused(tiny: Llama, tmp_path: Path) -> 
         ({"target_modules": ["q_proj"]}, "no place for"),
         ({"use_dora": True}, "use_dora"),
         ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
-        ({"bias": "all"}, "bias"),
+        ({"layers_to_transform": [0], "target_modules": ".*_proj"}, "layers_to_transform"),
         ({"peft_type": "IA3"}, "peft_type"),
         ("{", "not valid JSON"),
         ("[]", "not valid JSON"),

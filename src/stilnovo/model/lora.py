@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from stilnovo.hub import base_reference
 from stilnovo.model.llama import Llama
 from stilnovo.model.lora_linear import FrozenLoraLinear, LoraLinear, LowRank
 from stilnovo.model.quantize import FrozenLinear
-from stilnovo.plan.adapter import module_path, read_adapter_config
+from stilnovo.plan.adapter import AdapterConfig, module_path, read_adapter_config
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig
 from stilnovo.recipe_sections import Scheme
 from stilnovo.runlog import write_atomic
@@ -34,6 +34,7 @@ from stilnovo.spec import BASE_SCHEME, TRAINED_AS
 
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # of tensor names in PEFT's files
+_USUAL = re.compile(r"base_model\.model\.model\.layers\.\d+\.(self_attn|mlp)\.\w+\.lora_[AB]\.weight")
 
 
 def _sites(model: Llama, first_layer: int = 0) -> Iterator[tuple[str, nn.Module, str]]:
@@ -234,23 +235,31 @@ def check_files(folder: Path) -> None:
     """Check what an adapter's folder holds, without any model.
 
     Raises:
-        InputError: as `read_config`, and when the weights are missing.
+        InputError: as `read_config`, and when the weights are missing or in a file that runs code when it is read.
     """
     read_config(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise InputError(f"The adapter in {folder} has no weights.", f"No {WEIGHTS}.", "Train or fetch it again.")
+    if (folder / WEIGHTS).is_file():
+        return
+    if (folder / "adapter_model.bin").is_file():
+        raise InputError(
+            f"The adapter in {folder} has its weights in adapter_model.bin.",
+            f"That is a pickle, which may run any code when it is read; no {WEIGHTS}.",
+            "Where you trust it, write it anew with PEFT: PeftModel.from_pretrained(base, folder).save_pretrained(new_folder).",
+        )
+    raise InputError(f"The adapter in {folder} has no weights.", f"No {WEIGHTS}.", "Train or fetch it again.")
 
 
 def stored(folder: Path, model: LlamaConfig, *, weights: bool = True) -> dict[str, LowRank]:
     """Read the adapter in `folder` (PEFT's format) for a model of this shape: module name → its update, as stored.
 
-    Without `weights` only their shapes are checked, from the file's header, and the tensors have no storage.
+    Every value is looked at; without `weights` none is kept, and the tensors have no storage.
 
     Raises:
-        InputError: when it does not fit this model, or holds what it has no place for.
+        InputError: when it does not fit this model, holds what it has no place for, or values that are no finite numbers.
     """
     from safetensors import SafetensorError, safe_open
 
+    check_files(folder)
     config, shapes = read_adapter_config(folder), model.linear_shapes()
     updates: dict[str, LowRank] = {}
     with reported(
@@ -265,18 +274,60 @@ def stored(folder: Path, model: LlamaConfig, *, weights: bool = True) -> dict[st
                 name = f"{_PREFIX}{path}.{which}.weight"
                 found = tuple(file.get_slice(name).get_shape()) if name in left else None
                 if found != shape:
-                    by = " (rank_pattern)" if module.r != config.r else ""
-                    raise InputError(
-                        "The adapter does not fit this model.",
-                        f"{path}.{which}: {found or 'missing'}, expected {shape}{by}",
-                        f"It was made for: {config.base_model or 'a model it does not name'}",
-                    )
+                    raise _misfit(f"{path}.{which}", found, shape, config, module.r, left)
                 left.pop(name)
-                pair.append(file.get_tensor(name) if weights else torch.empty(shape, device="meta"))
+                values = _finite(file.get_tensor(name), name, folder)
+                pair.append(values if weights else torch.empty(shape, device="meta"))
             updates[path] = LowRank(pair[0], pair[1], module.scale)
     if left:
-        raise InputError("The adapter holds tensors that this model has no place for.", f"First: {next(iter(left))}")
+        raise InputError(
+            "The adapter holds tensors that this model has no place for.", f"{_some(left)} in {folder / WEIGHTS}.",
+            "LoRA on the projections of attention and MLP is supported: merge it with the program that made it, and give the "
+            "merged model.",
+        )  # fmt: skip
     return updates
+
+
+def _finite(values: Tensor, name: str, folder: Path) -> Tensor:
+    """The tensor, where it holds finite numbers of a type that adapters have."""
+    usual = values.dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+    if usual and bool(torch.isfinite(values).all()):
+        return values
+    what = (
+        f"{int((~torch.isfinite(values)).sum()):,} of {values.numel():,} values are not finite"
+        if usual
+        else f"it holds {values.dtype}"
+    )
+    raise InputError(
+        "The adapter holds values that are no finite numbers."
+        if usual
+        else "The adapter's numbers have a type that none has.",
+        f"{name}: {what}, in {folder / WEIGHTS}.",
+        "Its training went wrong, or the file is damaged: take an earlier checkpoint, or fetch it again.",
+    )
+
+
+def _misfit(
+    name: str,
+    found: tuple[int, ...] | None,
+    shape: tuple[int, ...],
+    config: AdapterConfig,
+    rank: int,
+    left: Iterable[str],
+) -> InputError:
+    by = " (rank_pattern)" if rank != config.r else ""
+    others = f"\nIt holds {_some(left)}" if found is None else ""
+    way = f"It was made for: {config.base_model or 'a model it does not name'}"
+    if found is None and any("lora_A" in other and not _USUAL.fullmatch(other) for other in left):
+        way = "Its names are not those that PEFT reads: write it anew with PEFT's save_pretrained."
+    return InputError(
+        "The adapter does not fit this model.", f"{name}: {found or 'missing'}, expected {shape}{by}{others}", way
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    first, *more = names or ["no tensor"]
+    return f"{first} and {len(more)} more" if more else first
 
 
 def attach_frozen(model: Llama, folder: Path) -> None:

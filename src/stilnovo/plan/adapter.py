@@ -22,20 +22,26 @@ _OFF: tuple[object, ...] = (None, False, "", [], {})
 #: Options that change nothing in what is computed, whatever their value.
 _INFORMATIVE = frozenset(
     ("base_model_name_or_path", "revision", "task_type", "inference_mode", "auto_mapping", "peft_version", "runtime_config",
+     # of matrices that are stored as (in, out), which a Llama has none of; PEFT takes it back
+     "fan_in_fan_out",
+     # what it trained beside, if anything, stands among the weights
+     "bias", "ensure_weight_tying",
      # read only beside an option that is refused, or an initialisation that is
      "megatron_core", "qalora_group_size", "loftq_config", "eva_config", "corda_config", "lora_ga_config")
 )  # fmt: skip
 #: Options that are followed.
 _FOLLOWED = frozenset(
-    ("r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "exclude_modules", "layers_to_transform", "rank_pattern",
-     "alpha_pattern")
+    ("r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
+     "rank_pattern", "alpha_pattern")
 )  # fmt: skip
 #: Options with an effect of which only some values are supported.
 _LIMITED: dict[str, tuple[object, ...]] = {
-    "peft_type": ("LORA",), "bias": (None, "none"), "layers_pattern": (*_OFF, "layers", ["layers"]),
-    # How A and B began; the other ways (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) take something out of the base.
-    "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal"),
+    "peft_type": ("LORA",),
+    # How A and B began; other ways take something out of the base, or change it.
+    "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal", "mica"),
 }  # fmt: skip
+#: Beginnings that PEFT takes back into an ordinary adapter where it is told to when it saves.
+_CONVERTIBLE = ("pissa", "olora", "corda", "lora_ga")
 _MOST_LAYERS = 512  # of any model whose adapter is summarised without it
 
 
@@ -48,6 +54,7 @@ class AdapterConfig:
         targets: Names of modules, whole or from the end; a str is a regular expression of whole names.
         exclude: Modules that have none, written likewise.
         layers: The only layers that have one; None: all.
+        containers: What the list of layers is called, each a regular expression; none: whatever it is called.
         ranks, alphas: Other values by pattern of module names, the first that matches.
         base_model: The model that it was made for, as far as it says.
     """
@@ -59,6 +66,7 @@ class AdapterConfig:
     targets: str | tuple[str, ...]
     exclude: str | tuple[str, ...] = ()
     layers: tuple[int, ...] | None = None
+    containers: tuple[str, ...] = ()
     ranks: dict[str, int] = field(default_factory=dict)
     alphas: dict[str, float] = field(default_factory=dict)
     base_model: str | None = None
@@ -78,7 +86,8 @@ class AdapterConfig:
     def _targeted(self, path: str, index: int) -> bool:
         if isinstance(self.targets, str) or path in self.targets or self.layers is None:
             return _named(path, self.targets)
-        return _named(path, self.targets) and index in self.layers
+        found = not self.containers or any(re.match(rf"(?:^|.*?\.){name}\.\d+\.", path) for name in self.containers)
+        return _named(path, self.targets) and found and index in self.layers
 
     def summary(self) -> LoraConfig:
         """The settings as of a plain adapter: the projections that any layer adapts, and the lowest layer.
@@ -122,18 +131,16 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     """
     path = folder / "adapter_config.json"
     if not path.is_file():
-        raise InputError(
-            f"There is no adapter in {folder}.", "No adapter_config.json.", "Give a run's `adapter` folder."
-        )
+        raise _no_adapter(folder)
     c = read_json(path)
-    odd = [f"{name}={c.get(name)!r}" for name in ("peft_type", *c) if not _known(name, c.get(name))]
-    if odd:
-        taken = "init_lora_weights" in c and not _known("init_lora_weights", c["init_lora_weights"])
+    if odd := [name for name in dict.fromkeys(("peft_type", *c)) if not _known(name, c.get(name))]:
+        odd = odd[:1] if odd[0] == "peft_type" else odd  # of another kind, all are
+        taken = str(c.get("init_lora_weights")).lower().startswith(_CONVERTIBLE)
         raise InputError(
             "The adapter uses options that are not supported.",
-            f"{', '.join(dict.fromkeys(odd))} in {path}.",
+            f"{', '.join(f'{name}={c.get(name)!r}' for name in odd)} in {path}.",
             "It belongs to a base of which a part was taken away: save it with PEFT's path_initial_model_for_weight_conversion."
-            if taken
+            if taken and odd == ["init_lora_weights"]
             else "Merge it with the program that made it, and give the merged model.",
         )
     with reported(
@@ -146,8 +153,23 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         return config
 
 
+def _no_adapter(folder: Path) -> InputError:
+    """What is wrong with a folder that holds no adapter; those in the folders within are named."""
+    within = sorted(path.parent for path in folder.glob("*/adapter_config.json")) if folder.is_dir() else []
+    if not within:
+        return InputError(
+            f"There is no adapter in {folder}.", "No adapter_config.json.", "Give a run's `adapter` folder."
+        )
+    names = ", ".join(path.name for path in within[:9])
+    return InputError(
+        f"There is no adapter in {folder} itself.", f"In folders of its own it holds: {names}.",
+        f"Give one of them: {within[0]}."
+    )  # fmt: skip
+
+
 def _known(option: str, value: object) -> bool:
     if option in _LIMITED:  # not by `in` alone: 1 == True
+        value = value.lower() if isinstance(value, str) and option != "peft_type" else value
         return any(value == known and type(value) is type(known) for known in _LIMITED[option])
     return option in _INFORMATIVE or option in _FOLLOWED or value in _OFF
 
@@ -162,9 +184,14 @@ def _config(c: dict[str, Any]) -> AdapterConfig:
     if not all(map(math.isfinite, (alpha, *alphas.values()))):
         raise ValueError(f"lora_alpha is {alpha}")
     layers = [layers] if isinstance(layers, int) else layers
+    targets, containers = _names(c["target_modules"]), _names(c.get("layers_pattern") or ())
+    if containers and layers is None:
+        raise ValueError("layers_pattern without layers_to_transform")
+    if isinstance(targets, str) and targets != "all-linear" and layers is not None:
+        raise ValueError("layers_to_transform beside target_modules that is a regular expression")
     return AdapterConfig(
-        rank, alpha, float(c.get("lora_dropout") or 0.0), bool(c.get("use_rslora")), _names(c["target_modules"]),
-        _names(c.get("exclude_modules") or ()), tuple(map(int, layers)) if layers else None, ranks, alphas,
+        rank, alpha, float(c.get("lora_dropout") or 0.0), bool(c.get("use_rslora")), targets, _names(c.get("exclude_modules") or ()),
+        tuple(map(int, layers)) if layers else None, (containers,) if isinstance(containers, str) else containers, ranks, alphas,
         c.get("base_model_name_or_path"),
     )  # fmt: skip
 
