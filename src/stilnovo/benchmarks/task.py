@@ -26,7 +26,9 @@ class MissingData(InputError):
     """Benchmark data is not on this machine."""
 
 
-Metric = Literal["acc", "acc_norm", "mc1", "mc2", "exact_match", "exact_match_flexible", "f1", "rouge1_precision"]
+Metric = Literal[
+    "acc", "acc_norm", "mc1", "mc2", "exact_match", "exact_match_flexible", "number_match", "f1", "rouge1_precision"
+]
 METRIC_NAMES: dict[Metric, str] = {
     "acc": "accuracy",
     "acc_norm": "normalised accuracy",
@@ -34,6 +36,7 @@ METRIC_NAMES: dict[Metric, str] = {
     "mc2": "probability of the true answers (mc2)",
     "exact_match": "exact match",
     "exact_match_flexible": "exact match, last number",
+    "number_match": "the number given, by value",
     "f1": "F1 over words",
     "rouge1_precision": "ROUGE-1 precision",
 }

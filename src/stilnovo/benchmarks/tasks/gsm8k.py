@@ -5,7 +5,9 @@ A row (our own words): {"question": "A box holds 6 eggs. How many do 3 boxes hol
 18"}
 
 Protocol: task `gsm8k` 3.0 of lm-evaluation-harness: greedy, at most 256 tokens, ended by `Question:`; `exact_match`
-(strict) wants the number after `####`, `exact_match_flexible` takes the last number written. One difference: the
+(strict) wants the number after `####`, `exact_match_flexible` takes the last number written; both drop commas, so that 3,5 is
+35. Beside them ours: `number_match` compares the number that the answer gives by value, in Italian or English writing
+(`italian_numbers.py`). One difference: the
 harness draws five other examples from train for every question, which depend on the order of the questions; here the
 five are always the same and were written for this project, so that all items share one header.
 Checked: prompts without examples and both metrics equal the harness's (tests/test_evaluate_reference.py).
@@ -16,6 +18,7 @@ from __future__ import annotations
 import re
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, text
+from stilnovo.benchmarks.italian_numbers import same_number
 from stilnovo.benchmarks.task import Decoding, Generation, Metric, Request, Task
 
 EXAMPLES = (
@@ -79,7 +82,7 @@ def make_item(row: Row, place: str, header: str = "") -> Generation:
 
 
 def grade(written: str, item: Generation) -> dict[Metric, float]:
-    """Strict and flexible exact match of the number."""
+    """The harness's strict and flexible exact match of the number, and ours by its value."""
     strict = _STRICT.findall(written)
     flexible = _FLEXIBLE.findall(written)
     last = next((group for group in flexible[-1] if group), _NOTHING).strip() if flexible else _NOTHING
@@ -87,6 +90,7 @@ def grade(written: str, item: Generation) -> dict[Metric, float]:
     return {
         "exact_match": float(_plain(strict[0] if strict else _NOTHING) == wanted),
         "exact_match_flexible": float(_plain(last) == wanted),
+        "number_match": float(same_number(written, item.references[0], item.context)),
     }
 
 
@@ -101,7 +105,7 @@ TASK = Task(
     version="3.0",
     source="https://huggingface.co/datasets/openai/gsm8k",
     licence="MIT",
-    metrics=("exact_match", "exact_match_flexible"),
+    metrics=("exact_match", "exact_match_flexible", "number_match"),
     splits=("test",),
     load=load,
     shots=5,

@@ -6,9 +6,8 @@ A row (our own words): {"Prova_PK": "14", "ID": "6", "question": "Chi parla?", "
 "options": [{"scelta": "A. la volpe"}, …], "answer": ["B"], "Grado": "5", "section": "Comprensione del testo", …}
 
 Protocol: ours. The 583 items with lettered options: passage, question, options, `Risposta:`, the letters' log-likelihood.
-The 35 open ones are written, greedily, one line of at most 48 tokens, and are right where an accepted answer stands in
-what was written, word for word after SQuAD's normalisation, or shares with it words of F1 0.7 (the suite's own measure
-takes sentence embeddings of similarity 0.7). An answer of several parts needs all of them. All items count once in
+The 35 open ones are written, greedily, one line of at most 48 tokens, and are right where a teacher would accept them by the
+key (`open_answers.py`; the suite's own measure takes sentence embeddings of similarity 0.7). All items count once in
 `acc`; chance is one over the number of options. Passages are clusters; the breakdown is by grade. The suite itself
 counts a question of several items as right only when all are: that score is lower.
 Checked: 618 items, 583 of them with a key among their letters (tests/test_evaluate_benchmarks.py).
@@ -19,12 +18,10 @@ from __future__ import annotations
 import re
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
-from stilnovo.benchmarks.grading import f1, words
+from stilnovo.benchmarks.open_answers import PARTS, accepted
 from stilnovo.benchmarks.task import Decoding, Generation, Item, Metric, MultipleChoice, Request, Task
 
 _LETTER = re.compile(r"^\s*([A-Z])\W\s*")
-_ENOUGH = 0.7
-_PARTS = "\n"  # between the parts of an answer that needs all of them
 DECODING = Decoding(max_tokens=48, stop=("\n",))
 DATA = Dataset(folder="invalsi", files={"test": ("invalsi.jsonl",)})
 
@@ -66,24 +63,20 @@ def make_item(row: Row, passages: dict[str, int]) -> Item:
 
 
 def _references(answers: list[str | list[str]], all_of_them: bool) -> tuple[str, ...]:
-    joined = [answer if isinstance(answer, str) else _PARTS.join(answer) for answer in answers]
-    return (_PARTS.join(joined),) if all_of_them else tuple(joined)
+    joined = [answer if isinstance(answer, str) else PARTS.join(answer) for answer in answers]
+    return (PARTS.join(joined),) if all_of_them else tuple(joined)
 
 
 def grade(written: str, item: Generation) -> dict[Metric, float]:
     """1 where an accepted answer was written (see the module), as both metrics of the other items."""
-    right = float(any(all(_has(written, part) for part in ref.split(_PARTS)) for ref in item.references))
+    question = item.context.removeprefix(item.header).rstrip().removesuffix("Risposta:")
+    right = float(accepted(written, item.references, question))
     return {"acc": right, "acc_norm": right}
-
-
-def _has(written: str, wanted: str) -> bool:
-    inside = f" {' '.join(words(wanted))} " in f" {' '.join(words(written))} "
-    return inside or f1(written, wanted) >= _ENOUGH
 
 
 TASK = Task(
     name="invalsi",
-    version="1.0",
+    version="1.1",
     source="https://github.com/Crisp-Unimib/INVALSI-Eval-Suite",
     licence="MIT claimed",
     metrics=("acc", "acc_norm"),

@@ -8,8 +8,9 @@ riccio.\nC. …\nD. …", "risposta_corretta": "A"}]}
 Two tasks. `invalsi_report`: the letters' log-likelihood after passage, question and `Risposta:` (accuracy, `acc`).
 `invalsi_report_written`: as the report did, four tokens are written at temperature 0.6, top-p 0.95, and the measure is
 ROUGE-1 precision against "B."; that measures whether a bare letter is written more than whether it is right, so
-`exact_match` of the first letter written stands beside it. The report's own prompt was not published with its figures;
-both tasks use ours. 0-shot. Questions on one passage are a cluster: six of them, so intervals are wide and honest.
+`exact_match` of the option that the answer settles on (`option_letters.py`) stands beside it. The report's own prompt was
+not published with its figures; both tasks use ours. 0-shot. Questions on one passage are a cluster: six of them, so
+intervals are wide and honest.
 Checked: 11 + 40 + 25 questions, each with options A to D and a key among them (tests/test_evaluate_benchmarks.py).
 """
 
@@ -21,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
+from stilnovo.benchmarks.option_letters import options_in, settled_letter
 from stilnovo.benchmarks.task import Decoding, Generation, Metric, MultipleChoice, Request, Task
 from stilnovo.io.rows import read_rows
 
@@ -73,13 +75,13 @@ def make_item(row: Row, year: str) -> MultipleChoice:
 
 
 def grade(written: str, item: Generation) -> dict[Metric, float]:
-    """ROUGE-1 precision (Lin 2004: shared words over words written) and whether the first letter is the right one."""
+    """ROUGE-1 precision (Lin 2004: shared words over words written) and whether the right option was given."""
     words, reference = _words(written), _words(item.references[0])
     shared = sum((Counter(words) & Counter(reference)).values())
-    first = re.search(r"\b([A-D])\b", written)
+    given = settled_letter(written, options_in(item.context), _LETTERS)
     return {
         "rouge1_precision": shared / len(words) if words else 0.0,
-        "exact_match": float(first is not None and first.group(1) == item.references[0][0]),
+        "exact_match": float(given == item.references[0][0]),
     }
 
 
@@ -99,5 +101,10 @@ TASK = Task(
     categories="year",
 )
 TASK_WRITTEN = replace(
-    TASK, name="invalsi_report_written", metrics=("rouge1_precision", "exact_match"), load=load_written, grade=grade
+    TASK,
+    name="invalsi_report_written",
+    version="1.1",
+    metrics=("rouge1_precision", "exact_match"),
+    load=load_written,
+    grade=grade,
 )

@@ -8,7 +8,8 @@ A row (our own words): {"id": "d1", "context": "Il Po nasce dal Monviso …", "q
 
 Protocol: ours, since lm-evaluation-harness has no Italian SQuAD: paragraph, question and `Risposta:`, 0-shot, greedy, one
 line of at most 32 tokens; F1 over words and exact match, the best over the given answers, after the normalisation of
-SQuAD 1.1 (small letters, no punctuation, no articles) with the Italian articles, also elided, beside the English ones.
+SQuAD 1.1 (small letters, no punctuation, no articles) with the Italian articles, also elided, beside the English ones, and
+with what that rule leaves out for Italian (`grading.py`). Version 1.1: an article only before a word, accents, numbers.
 The questions of one article are a cluster.
 Checked: F1 beside a plain count of shared words, articles and elisions (tests/test_evaluate_benchmarks.py).
 """
@@ -76,7 +77,7 @@ def make_item(row: Row, place: str = "") -> Generation:
 
 TASK = Task(
     name="squad_it",
-    version="1.0",
+    version="1.1",
     source="https://github.com/crux82/squad-it",
     licence="CC BY-SA 4.0",
     metrics=("f1", "exact_match"),
