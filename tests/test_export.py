@@ -30,6 +30,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_checkpoint, open_model
 from stilnovo.model.quantize import quantized_linear
 from stilnovo.model.rotary import RotaryTable
+from stilnovo.modelcard.provenance import provenance
 from stilnovo.plan.rope import RopeScaling
 from stilnovo.plan.shape import LoraConfig
 from stilnovo.recipe import Recipe
@@ -39,6 +40,7 @@ from stilnovo.text.template import LLAMA3_JINJA, LLAMA3_SPECIALS, Message
 from stilnovo.text.tokenizer import from_folder, open_tokenizer
 from stilnovo.train.run import TrainingRun
 
+SMOLLM2 = ModelSpec("smollm2", quantization="none")
 TOKENS = torch.tensor([3, 40, 99, 7, 200, 31, 5, 258, 17, 60])
 MESSAGES = (Message("system", "Rispondi in breve."), Message("user", "Chi è Dante?"))
 
@@ -213,7 +215,7 @@ def test_tokeniser_and_template_go_along(tiny_folder: Path, tmp_path: Path) -> N
     rendered = theirs.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
     assert rendered == ours.render(MESSAGES, generation=True)
     card = (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
-    assert str(source) in card and "license: unknown" in card
+    assert "# source" in card and "license: unknown" in card and str(tmp_path) not in card
 
 
 def test_a_document_opens_for_others_as_for_us(tmp_path: Path) -> None:
@@ -226,7 +228,9 @@ def test_a_document_opens_for_others_as_for_us(tmp_path: Path) -> None:
     files = ModelFiles("source", "folder", source)
     reader, tokenizer = open_checkpoint(files)
     (source / "tokenizer.json").unlink()
-    texts = companions(files, reader, tokenizer, torch.float32, None, "none")
+    texts = companions(
+        files, reader, tokenizer, torch.float32, ModelSpec(str(source), quantization="none"), provenance(str(source))
+    )
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (source / name).write_bytes(texts[name])
     theirs, ours = AutoTokenizer.from_pretrained(source), from_folder(source)
@@ -455,7 +459,7 @@ def test_a_value_beyond_the_type_is_named(tiny_folder: Path, tmp_path: Path) -> 
 def test_the_tokeniser_of_a_gguf_file_is_opened_by_others(smollm2_gguf: Path, tmp_path: Path) -> None:
     files = ModelFiles("smollm2", "gguf", smollm2_gguf)
     reader, before = open_checkpoint(files)
-    for name, text in companions(files, reader, before, torch.bfloat16, None, "none").items():
+    for name, text in companions(files, reader, before, torch.bfloat16, SMOLLM2, provenance("smollm2")).items():
         (tmp_path / name).write_bytes(text)
     theirs, ours = AutoTokenizer.from_pretrained(tmp_path), from_folder(tmp_path)
     assert ours.fingerprint() == before.fingerprint()

@@ -172,6 +172,21 @@ def _from_hub(repository: str, patterns: tuple[str, ...] = _PATTERNS) -> Path:
         return folder
 
 
+def hub_readme(repository: str, kind: Literal["model", "dataset"] = "model", *, fetch: bool) -> str | None:
+    """Text of a repository's card: the cached one, else with `fetch` the hub's; None where neither can be had."""
+    with contextlib.suppress(Exception):  # a card is wanted, not needed
+        from huggingface_hub import hf_hub_download
+
+        with contextlib.suppress(Exception):
+            kept = hf_hub_download(repository, "README.md", repo_type=kind, local_files_only=True)
+            return Path(kept).read_text(encoding="utf-8")
+        if not fetch:
+            return None
+        fetched = hf_hub_download(repository, "README.md", repo_type=kind, etag_timeout=5)
+        return Path(fetched).read_text(encoding="utf-8")
+    return None
+
+
 @contextlib.contextmanager
 def _hub_errors(repository: str) -> Iterator[None]:
     """Context manager that makes of what the hub's client raises an error that says what to do."""

@@ -167,15 +167,30 @@ def _export_adapter(
     emit(
         {
             "model": model, "adapter": str(adapter), "out": str(out), "format": "gguf", "adapter_only": True, "file": made.file,
-            "bytes": made.size, "modules": made.modules, "alpha": made.alpha,
+            "bytes": made.size, "modules": made.modules, "alpha": made.alpha, **_terms(model, adapter),
         },
         as_json,
     )  # fmt: skip
 
 
-def _source(spec: ModelSpec, out: Path) -> dict[str, str | None]:
+def _source(spec: ModelSpec, out: Path) -> dict[str, object]:
+    """What was exported, and under which terms."""
     adapter = None if spec.adapter is None else str(spec.adapter)
-    return {"model": spec.model, "adapter": adapter, "out": str(out), "quantization": spec.quantization}
+    said = {"model": spec.model, "adapter": adapter, "out": str(out), "quantization": spec.quantization}
+    return {**said, **_terms(spec.model, spec.adapter)}
+
+
+def _terms(model: str, adapter: Path | None) -> dict[str, object]:
+    """The licences of base and data; what whoever passes the result on should know of them is printed."""
+    from stilnovo.modelcard.provenance import provenance
+
+    origin = provenance(model, adapter)
+    for warning in origin.warnings():
+        note(warning)
+    return {
+        "licence": origin.terms.name, "data_licences": {terms.of: terms.name for terms in origin.data},
+        "non_commercial": bool(origin.non_commercial),
+    }  # fmt: skip
 
 
 def _say_arrived(arrived: float | None, dtype: str, finer: str) -> None:

@@ -10,7 +10,6 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,10 +20,12 @@ from stilnovo.errors import InputError
 from stilnovo.hub import ModelFiles
 from stilnovo.model.rotary import RotaryTable
 from stilnovo.model.weights import GGUFReader, WeightReader
+from stilnovo.modelcard.provenance import Provenance
+from stilnovo.modelcard.readme import licence_files, model_card
 from stilnovo.plan.rope import RopeScaling
 from stilnovo.plan.shape import FAMILIES, LlamaConfig, family_of, read_json
-from stilnovo.recipe_sections import Scheme
 from stilnovo.runlog import sha256_file
+from stilnovo.spec import ModelSpec
 from stilnovo.text.tokenizer import Tokenizer
 
 _TAKEN = (
@@ -41,8 +42,8 @@ def companions(
     reader: WeightReader,
     tokenizer: Tokenizer,
     dtype: torch.dtype,
-    adapter: Path | None,
-    scheme: Scheme,
+    spec: ModelSpec,
+    origin: Provenance,
 ) -> dict[str, bytes]:
     """Contents of the files beside the weights, by file name.
 
@@ -85,7 +86,8 @@ def companions(
         **taken,
         "tokenizer.json": taken.get("tokenizer.json") or _definition(tokenizer),
         "tokenizer_config.json": _json(settings),
-        "README.md": _card(files.name, adapter, scheme, type_name).encode(),
+        **licence_files(origin),
+        "README.md": model_card(origin, made_lines(spec, type_name)).encode(),
     }
 
 
@@ -161,17 +163,18 @@ def _definition(tokenizer: Tokenizer) -> bytes:
     return str(fast.to_str()).encode()
 
 
-def _card(base: str, adapter: Path | None, scheme: Scheme, dtype: str) -> str:
-    name = base if adapter is None else f"{base} with {adapter}"
-    merged = [] if adapter is None else [
-        f"- Adapter: `{adapter}`, sha256 of its weights {sha256_file(adapter / 'adapter_model.safetensors')}",
-        "- Made by adding the adapter to the base: W + s · B·A in float32, rounded once",
+def made_lines(spec: ModelSpec, kind: str) -> list[str]:
+    """How an exported model was made, for its card; `kind` is the type of its weights."""
+    lines = []
+    if spec.adapter is not None:
+        lines += [
+            f"Adapter: `{spec.adapter.resolve().name}`, sha256 of its weights {sha256_file(spec.adapter / 'adapter_model.safetensors')}",
+            "Made by adding the adapter to the base: W + s · B·A in float32, rounded once",
+        ]
+    if spec.quantization != "none":
+        lines.append(
+            f"The base's projections were first rounded to {spec.quantization} and taken back, as in the adapter's training"
+        )
+    return [
+        *lines, f"Written in {kind} by `stilnovo export` {version('stilnovo')} on {datetime.now(UTC):%Y-%m-%d}",
     ]  # fmt: skip
-    rounded = f"- The base's projections were first rounded to {scheme} and taken back, as in the adapter's training"
-    lines = [
-        "---", "license: unknown", "library_name: transformers", "---", "", f"# {name}", "", f"- Base: `{base}`",
-        *merged, *([rounded] if scheme != "none" else []),
-        f"- Written in {dtype} by `stilnovo export` {version('stilnovo')} on {datetime.now(UTC):%Y-%m-%d}",
-        "- Licence: unknown here; the base's own applies, and the training data may add to it", "",
-    ]  # fmt: skip
-    return "\n".join(lines)

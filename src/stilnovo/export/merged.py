@@ -89,7 +89,7 @@ def export_model(
         raise InputError("A weight file needs a size.", f"Found: {shard_bytes} bytes.", "Such as 5 gigabytes.")
     opened = open_source(spec, dtype)
     shapes, weights = opened.shapes, opened.weights
-    texts = companions(opened.files, opened.reader, opened.tokenizer, dtype, spec.adapter, spec.quantization)
+    texts = companions(opened.files, opened.reader, opened.tokenizer, dtype, spec, opened.origin)
     shards = _shards(shapes, dtype.itemsize, shard_bytes)
     size = dtype.itemsize * sum(math.prod(shape) for shape in shapes.values())
     check_room(

@@ -19,6 +19,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ from stilnovo.model.load import ModelCheckpoint, frozen_projection
 from stilnovo.model.lora_linear import LoraLinear
 from stilnovo.model.memory import give_back
 from stilnovo.model.weights import WeightReader, row_blocks
+from stilnovo.modelcard.provenance import Provenance, provenance
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig
 from stilnovo.recipe_sections import Scheme
 from stilnovo.runlog import check_writable, disk_errors
@@ -68,6 +70,11 @@ class Opened:
     def config(self) -> LlamaConfig:
         """The model's shape."""
         return self.reader.config
+
+    @cached_property
+    def origin(self) -> Provenance:
+        """Where it comes from: its base, what was learnt, and the terms of both."""
+        return provenance(self.spec.model, self.spec.adapter)
 
 
 def open_source(spec: ModelSpec, dtype: torch.dtype | None) -> Opened:
