@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import test_engine
@@ -48,7 +49,22 @@ def earlier(folder: Path, config: LoraConfig = EARLIER, shape: Any = test_engine
     lora.attach(model, config)
     disturb(model, seed)
     lora.save(model, config, folder, "tiny")
+    if config is EARLIER:
+        own_ranks(folder)
     return folder
+
+
+def own_ranks(folder: Path) -> None:
+    """Give an adapter's modules ranks and scales of their own, as PEFT's `rank_pattern` and `alpha_pattern` say them."""
+    tensors = load_file(folder / lora.WEIGHTS)
+    for name in tensors:
+        if (rank := 2 if "q_proj" in name else 1 if ".3.mlp.up_proj" in name else 3) < 3:
+            whole = tensors[name]
+            tensors[name] = whole[:rank] if "lora_A" in name else whole[:, :rank].contiguous()
+    save_file(tensors, folder / lora.WEIGHTS)
+    path = folder / "adapter_config.json"
+    own = {"rank_pattern": {"q_proj": 2, r"layers\.3\.mlp\.up_proj": 1}, "alpha_pattern": {"down_proj": 9}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
 
 
 def two_stages(folder: Path, scheme: str = "nf4", dtype: torch.dtype = torch.float64) -> Llama:

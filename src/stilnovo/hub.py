@@ -62,8 +62,15 @@ def smollm2_path() -> Path | None:
 
 
 def hub_id(name: str) -> str:
-    """The Hugging Face id of a short name; any other name as it is."""
-    return _HUB_IDS.get(name, name)
+    """The Hugging Face id of a short name, or of a path inside the hub's cache; any other name as it is."""
+    cached = _cached(Path(name)) if "snapshots" in name else None
+    return _HUB_IDS.get(name, name) if cached is None else cached[0]
+
+
+def _cached(path: Path) -> tuple[str, str] | None:
+    """The Hugging Face id and the revision of a path inside the hub's cache."""
+    found = _CACHED.search(f"{Path(os.path.abspath(path)).as_posix()}/")
+    return None if found is None else (found[1].replace("--", "/", 1), found[2])
 
 
 def base_reference(name: str) -> tuple[str, str | None]:
@@ -71,12 +78,8 @@ def base_reference(name: str) -> tuple[str, str | None]:
 
     A path inside the hub's cache is the id and the revision that it lies under. A name that is neither stays as it is.
     """
-    path = Path(name).expanduser()
-    if name not in _HUB_IDS and path.exists():
-        path = Path(os.path.abspath(path))
-        if found := _CACHED.search(f"{path.as_posix()}/"):
-            return found[1].replace("--", "/", 1), found[2]
-        return str(path), None
+    if name not in _HUB_IDS and (path := Path(name).expanduser()).exists():
+        return _cached(path) or (os.path.abspath(path), None)
     repository, revision = hub_id(name), None
     if name != "smollm2" and name not in _HUB_FILES and repository.count("/") == 1:
         with contextlib.suppress(Exception):  # of the cache's format: then no revision is known

@@ -101,6 +101,15 @@ def _metadata(adapter: Path) -> dict[str, Any]:
     return {}
 
 
+def scheme_for(adapter: Path | None, asked: Scheme | str | None) -> str | None:
+    """The quantization in which every command opens a base: what is asked for, else that of the adapter's training; None: its own.
+
+    Raises:
+        InputError: when the adapter's recipe cannot be read.
+    """
+    return asked or (None if adapter is None else trained_scheme(adapter))
+
+
 def adapter_differences(spec: ModelSpec) -> list[str]:
     """In what the base that is opened differs from that of the adapter's training, a sentence each.
 
@@ -130,6 +139,5 @@ def spec_of(
     Raises:
         InputError: when the quantization does not exist, or the adapter's recipe cannot be read.
     """
-    trained = trained_scheme(adapter) if adapter is not None and quantization is None else None
-    scheme = quantization or trained or default
+    scheme = scheme_for(adapter, quantization) or default
     return ModelSpec(model, adapter, scheme, device)  # type: ignore[arg-type]  # checked there

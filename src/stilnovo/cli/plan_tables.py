@@ -28,7 +28,7 @@ from stilnovo.plan.adapter import adapter_values
 from stilnovo.plan.choice import Budget, Plan
 from stilnovo.plan.model_shape import tables_of
 from stilnovo.plan.shape import LlamaConfig
-from stilnovo.spec import trained_scheme
+from stilnovo.spec import scheme_for
 
 GENERATED = 1024  # tokens of prompt and answer that `generate` is planned for
 
@@ -111,7 +111,7 @@ class Planned:
     def use(self, command: Command) -> ModelUse:
         """What a command does with the model, as it would open it on this memory."""
         config, width = self.config, 2 if self.on_card else 4
-        scheme = self.scheme or (trained_scheme(self.adapter) if self.adapter else None)
+        scheme = scheme_for(self.adapter, self.scheme)
         dense = self.on_card or self.model is None
         tables, mapped = (None, False) if dense else tables_of(self.model or "", config, width)
         use = ModelUse(

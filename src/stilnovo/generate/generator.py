@@ -21,7 +21,7 @@ from stilnovo.generate.sampling import Sampling, stop_at
 from stilnovo.generate.texts import HostTexts, Texts
 from stilnovo.model.budget import Admitted, dense_copies_fit, writing_room
 from stilnovo.model.card_products import card_writing
-from stilnovo.model.llama import Llama
+from stilnovo.model.llama import Llama, evaluating
 from stilnovo.model.load import ModelCheckpoint, choose_device, open_model
 from stilnovo.model.processor import CpuProducts, cpu_products
 from stilnovo.model.quantize import FrozenLinear
@@ -210,7 +210,7 @@ class Generator:
         longest = max(len(prompt) + text.left for prompt, text in zip(prompts, texts, strict=True))
         if isinstance(self._model, ModelCheckpoint):
             self._open(self._model, sum(map(len, prompts)), longest * len(texts))
-        with self._texts([text.sampling for text in texts], longest) as passes:
+        with evaluating(self.model), self._texts([text.sampling for text in texts], longest) as passes:
             writing, tokens = list(texts), passes.read(prompts)
             while True:
                 for text, token in zip(writing, tokens, strict=True):

@@ -39,7 +39,7 @@ from stilnovo.plan.choice import Budget, Plan
 from stilnovo.plan.model_shape import config_of, stored_scheme, tables_of
 from stilnovo.plan.shape import LlamaConfig
 from stilnovo.recipe_sections import Scheme
-from stilnovo.spec import ModelSpec, adapter_differences, trained_scheme
+from stilnovo.spec import ModelSpec, adapter_differences, scheme_for
 
 log = logging.getLogger(__name__)
 _opened: list[Account] = []
@@ -148,10 +148,9 @@ def fitting_spec(command: Command, spec: ModelSpec, asked: Scheme | None, tokens
     What was asked for; else that of the adapter's training, whose weights make up for that rounding; else as it is stored;
     else the truest that fits. `spec.quantization` is not read.
     """
-    trained = None if spec.adapter is None else trained_scheme(spec.adapter)
-    if chosen := asked or trained:
-        spec = replace(spec, quantization=chosen)
-        how = [] if asked else [f"The base is opened in {trained}, as in the adapter's training."]
+    if chosen := scheme_for(spec.adapter, asked):
+        spec = replace(spec, quantization=chosen)  # type: ignore[arg-type]  # checked there
+        how = [] if asked else [f"The base is opened in {chosen}, as in the adapter's training."]
         return spec, " ".join([*how, *adapter_differences(spec)])
     try:
         if stored := stored_scheme(spec.model):
