@@ -105,10 +105,8 @@ def shares(draws: int) -> list[Row]:
     rows = []
     for n, p in ((10, 0.3), (60, 0.3), (234, 0.75)):
         rng = np.random.default_rng(n)
-        ends = {
-            right: estimates.wilson(right / n, n, estimates.normal_quantile(estimates.UPPER)) for right in range(n + 1)
-        }
-        held = np.mean([ends[right][0] <= p <= ends[right][1] for right in rng.binomial(n, p, size=draws).tolist()])
+        ends = [estimates.mean([1] * right + [0] * (n - right)) for right in range(n + 1)]
+        held = np.mean([ends[right].low <= p <= ends[right].high for right in rng.binomial(n, p, size=draws).tolist()])
         rows.append(Row("share", f"accuracy, {n} items, {100 * p:.0f} % right", draws, 0.95, float(held)))
     for units in (8, 12, 30):
         for p, alike in ((0.1, 0.1), (0.5, 0.1), (0.5, 0.4), (0.9, 0.3)):

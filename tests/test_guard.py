@@ -278,7 +278,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("no data", {"guard.tasks": ["arc_it"]}, "arc_it"),
     ("no file", {"guard.texts": ["/nowhere.jsonl"]}, "nowhere.jsonl"),
     ("learnt and protected", {"guard.texts": ["X"], "data.rehearsal": ["X"]}, "X is training data and protected"),
-    ("few documents", {"guard.texts": ["SHORT"]}, r"(?s)has 1 documents.*at least 8"),
+    ("few documents", {"guard.texts": ["SHORT"]}, r"(?s)has 1 document\..*at least 8"),
     ("no items", {"guard.items": 0}, r"guard\.items"),
     ("few documents asked", {"guard.documents": 3}, r"guard\.documents"),
 ]

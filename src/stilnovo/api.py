@@ -34,7 +34,7 @@ from stilnovo.scoring.answer_cache import AnswerCache, ModelCache
 from stilnovo.scoring.evaluate import evaluate as score
 from stilnovo.scoring.evaluate import expectation, speed_setting
 from stilnovo.scoring.identity import Identity, adapter_sha256, identify, model_sha256
-from stilnovo.scoring.perplexity import SHORT, TEXT, held_out_texts
+from stilnovo.scoring.perplexity import SHORT, TEXT, HeldOutTexts, held_out_texts, what_text_can_show
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult, load_result
 from stilnovo.scoring.written import check_context
@@ -221,7 +221,7 @@ def evaluate_model(
         protocol.select(task, Path(data_dir) if data_dir else None, split, draw, shots=shots, download=download)
         for task in (find_tasks(names) if names else [])
     ]
-    documents = held_out_texts(texts, draw) if texts else []
+    documents = held_out_texts(texts, draw) if texts else HeldOutTexts((), ())
     checkpoint = load.ModelCheckpoint(spec)
     for selection in selections:
         check_context(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
@@ -270,7 +270,7 @@ def _scored(
     checkpoint: load.ModelCheckpoint,
     protocol: Protocol,
     selections: Sequence[Selection],
-    documents: Sequence[str],
+    documents: HeldOutTexts,
     settings: dict[str, Any],
     answers: AnswerCache,
     note: Note,
@@ -285,7 +285,7 @@ def _scored(
             note(f"{selection.task.name}: no split {selection.task.splits[0]} here; evaluating {selection.split}.")
         note(expectation(selection, answers.speed(setting, selection.task.name)))
     if documents:
-        note(f"{text_name}: {len(documents):,} documents, {sum(len(text.encode()) for text in documents):,} bytes.")
+        note(f"{text_name}: {what_text_can_show(documents)}.")
     dist.start()  # under torchrun
     model, tokenizer, identity = open_identified(checkpoint, protocol, answers)
     differs = differences(protocol, spec.quantization, tokenizer, selections)

@@ -90,7 +90,7 @@ def compare(before: EvaluationResult, after: EvaluationResult) -> Comparison:
                 verdicts[name] = pairs[name].verdict()
             elif before.text is not None and after.text is not None:
                 _check_same_texts(before.text, after.text)
-                verdicts[name] = bits_per_byte_verdict(before.text.nats, after.text.nats, before.text.sizes)
+                verdicts[name] = text_verdict(before.text, after.text)
         except InputError as error:
             refused[name] = error
     if refused and not verdicts:
@@ -107,6 +107,11 @@ def compare(before: EvaluationResult, after: EvaluationResult) -> Comparison:
         )
     reasons = {name: f"{error.what} {error.found}" for name, error in refused.items()}
     return Comparison(corrected(verdicts), pairs, reasons, differences(before, after))
+
+
+def text_verdict(before: HeldOutScore, after: HeldOutScore) -> Verdict:
+    """The paired verdict on one text that both runs have read."""
+    return bits_per_byte_verdict(before.nats, after.nats, before.sizes, before.clusters or after.clusters)
 
 
 def pair(before: TaskResult, after: TaskResult) -> Pairs:

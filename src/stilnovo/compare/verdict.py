@@ -22,6 +22,7 @@ from stilnovo.statistics.estimates import (
     Estimate,
     Floats,
     cluster_sums,
+    counted,
     holm,
     mcnemar,
     mean,
@@ -206,11 +207,6 @@ def bits_per_byte_verdict(
         limit = f"this text could only have shown changes of {math.ceil(visible * 1000 - 1e-9) / 1000:.3f} or more"
     p = sign_flip(second - first, clusters)
     return Verdict(BITS, before, after, difference, p, "sign-flip", visible, limit)
-
-
-def counted(count: int, noun: str) -> str:
-    """Format a number of things: "1 item", "1,200 items"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def too_few(units: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -21,7 +21,8 @@ from stilnovo.io.formats import Row
 from stilnovo.io.rows import RowBlock, blocks, files_of, parsed, rows_of
 
 _LOOKED_AT = 20  # rows of a file whose columns are not known
-_READ = METADATA | {"text", "title"}
+_READ = METADATA | {"text", "title", "group", "path"}
+_ORIGINS = ("group", "path", "source")  # columns that say what a row is a piece of
 _NO_TEXT = ("empty row", "not text", "missing columns", "not an article", "redirect")  # what `document` finds
 _DROPPED_TAGS = frozenset(
     {"ref", "references", "gallery", "table", "math", "score", "timeline", "imagemap", "syntaxhighlight"}
@@ -31,12 +32,13 @@ _DROPPED_LINKS = re.compile(r"(?i)^:?(file|image|immagine|categoria|category|por
 
 @dataclass(frozen=True)
 class Document:
-    """One text of a corpus; `unread` names what of its row was not read."""
+    """One text of a corpus; `origins` say what it is a piece of, `unread` what of its row was not read."""
 
     id: str
     title: str
     text: str
     unread: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 def document(row: Row, row_number: int) -> Document:
@@ -54,9 +56,25 @@ def document(row: Row, row_number: int) -> Document:
     refuse_if(is_blank(text), "empty row", "no text")
     refuse_if(not isinstance(text, str), "not text", f"`text` is {type(text).__name__}")
     unread = frozenset(name for name in row.keys() - _READ if not is_blank(row[name]))
+    origins = {name: str(row[name]) for name in _ORIGINS if not is_blank(row.get(name))}
     return Document(
-        str(row_number if identity is None else identity), "" if title is None else str(title), text, unread
+        str(row_number if identity is None else identity), "" if title is None else str(title), text, unread, origins
     )
+
+
+def groups_of(documents: Sequence[Document]) -> list[str]:
+    """Name what each document is a piece of: its `group`, else its `path`, `source` or title, else itself.
+
+    A `source` that all documents share (the name of the data set) is passed over where their titles tell them apart.
+    """
+    titles = {document.title for document in documents}
+    for column in _ORIGINS:
+        names = [document.origins.get(column, "") for document in documents]
+        if any(names) and (column != "source" or len(set(names)) > 1 or len(titles) == 1):
+            break
+    else:
+        names = [document.title for document in documents]
+    return [name or f"document {number}" for number, name in enumerate(names, start=1)]
 
 
 def read_documents(

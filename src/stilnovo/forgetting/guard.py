@@ -43,6 +43,7 @@ from stilnovo.recipe_sections import GuardSection
 from stilnovo.runlog import json_text, sha256_file, write_atomic
 from stilnovo.scoring.identity import FileHash, code_sha256, model_sha256
 from stilnovo.scoring.packed import TOKEN_BUDGET
+from stilnovo.scoring.perplexity import documents_text
 from stilnovo.statistics.estimates import FEWEST_UNITS, Floats, cluster_sums
 from stilnovo.statistics.sequential import bound, visible_loss
 from stilnovo.text.tokenizer import Tokenizer, open_tokenizer
@@ -182,7 +183,10 @@ class Guard:
                 left, strata = score_rooms(self.what.selections, self.base, now, allowed)
             else:
                 allowed, unit = self.section.tolerance_percent, "percent"
-                left, strata = text_rooms(self.base.nats[name], now.nats[name], allowed), None
+                left = cluster_sums(
+                    text_rooms(self.base.nats[name], now.nats[name], allowed), self.what.groups.get(name)
+                )
+                left, strata = left * (len(left) / len(now.nats[name])), None
             rooms.append(left)
             result = bound(rooms, self.planned, alpha / len(self._rooms), strata)
             protected.append(
@@ -215,7 +219,7 @@ class Guard:
                 )
             else:
                 allowed, unit, deviation = section.tolerance_percent, "% of bits per byte", TEXT_DEVIATION
-                units = len(what.texts[name])
+                units = len(set(what.groups.get(name, range(len(what.texts[name])))))
             seen = visible_loss(deviation, units, self.planned, section.alpha / len(self._rooms), allowed)
             few = "" if units >= FEWEST_SEEN else f"; only {units} independent units"
             lines.append(
@@ -247,11 +251,13 @@ def guard_callback(
         )  # fmt: skip
     seed = recipe.train.seed
     what = read_slice(section.tasks, section.items, section.texts, section.documents, data_dir, seed)
-    if few := [name for name, documents in what.texts.items() if len(documents) < FEWEST_UNITS]:
-        raise InputError(
-            f"{few[0]} has {len(what.texts[few[0]])} documents.", f"A test needs at least {FEWEST_UNITS}.",
-            "Give guard.texts more of them.",
-        )  # fmt: skip
+    for name, documents in what.texts.items():
+        if (units := len(set(what.groups.get(name, range(len(documents)))))) < FEWEST_UNITS:
+            found = documents_text(len(documents), units)
+            raise InputError(
+                f"{name} has {found}.", f"A test needs at least {FEWEST_UNITS} independent documents.",
+                "Give guard.texts more of them.",
+            )  # fmt: skip
     check_answers(what, open_tokenizer(recipe.model.name), config_of(recipe.model.name).max_positions)
 
     def make(model: Llama, tokenizer: Tokenizer, corpus: Corpus) -> Guard:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from stilnovo.io.rows import iter_rows
 from stilnovo.model.llama import Llama
 from stilnovo.scoring import reading
 from stilnovo.scoring.packed import TOKEN_BUDGET, score
-from stilnovo.scoring.perplexity import held_out_texts
+from stilnovo.scoring.perplexity import HeldOutTexts, held_out_texts
 from stilnovo.scoring.reading import Reading, ReadOptions
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -38,11 +38,15 @@ SliceDocument = str | Conversation
 
 @dataclass(frozen=True)
 class Slice:
-    """Items of benchmarks, documents of each protected text, and those that measure the gain."""
+    """Items of benchmarks, documents of each protected text, and those that measure the gain.
+
+    `groups` name what the documents of a text are pieces of, (D,); a text that is not there has independent documents.
+    """
 
     selections: tuple[Selection, ...]
     texts: dict[str, tuple[SliceDocument, ...]]
     gain: tuple[SliceDocument, ...] = ()
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def items(self) -> list[MultipleChoice]:
@@ -102,12 +106,12 @@ def read_slice(
             f"The guard cannot use {generated[0]}.", "Its answers are generated, which takes too long.",
             "Choose multiple-choice tasks.",
         )  # fmt: skip
-    return Slice(
-        tuple(selections), {_name(path, texts): tuple(Draw(documents, seed).sample(read(path))) for path in texts}
-    )
+    drawn = {_name(path, texts): _drawn(read(path), Draw(documents, seed)) for path in texts}
+    groups = {name: part.groups for name, part in drawn.items() if isinstance(part, HeldOutTexts)}
+    return Slice(tuple(selections), {name: tuple(part) for name, part in drawn.items()}, groups=groups)
 
 
-def read(path: str) -> list[SliceDocument]:
+def read(path: str) -> HeldOutTexts | list[Conversation]:
     """Read the documents of a file or folder, or its conversations where the first row holds one.
 
     Raises:
@@ -116,10 +120,14 @@ def read(path: str) -> list[SliceDocument]:
     first = next(iter_rows(path, lambda _place, _bad: None), None)
     conversations = first is not None and shape_of(list(first)) is not None
     if not conversations:
-        return list(held_out_texts([path]))
+        return held_out_texts([path])
     talks, tally = read_conversations([path])
     tally.warn()
     return list(talks)
+
+
+def _drawn(documents: HeldOutTexts | list[Conversation], draw: Draw) -> HeldOutTexts | list[Conversation]:
+    return documents.sample(draw) if isinstance(documents, HeldOutTexts) else draw.sample(documents)
 
 
 def check_answers(what: Slice, tokenizer: Tokenizer, max_positions: int) -> None:

@@ -19,8 +19,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from stilnovo.compare.paired import Pairs, pair
-from stilnovo.compare.verdict import Verdict, bits_per_byte_verdict, score_verdict
+from stilnovo.compare.paired import Pairs, pair, text_verdict
+from stilnovo.compare.verdict import Verdict, score_verdict
 from stilnovo.forgetting.form import form_share
 from stilnovo.forgetting.scales import BASE, ScaleAnswers, Sweep
 from stilnovo.model.scaling import Scaling
@@ -106,7 +106,7 @@ def weigh(sweep: Sweep, tolerance: float = 0.0) -> Tradeoff:
 def saved_share(before: HeldOutScore, after: HeldOutScore) -> Estimate:
     """Share of the nats that `after` saves, paired by document, in percent: 100 · Σ (before − after) / Σ before."""
     saved = [first - second for first, second in zip(before.nats, after.nats, strict=True)]
-    return ratio(saved, before.nats).times(100)
+    return ratio(saved, before.nats, before.clusters).times(100)
 
 
 def _point(base: Point, name: str, scaling: Scaling, measured: ScaleAnswers, tolerance: float) -> Point:
@@ -121,7 +121,7 @@ def _point(base: Point, name: str, scaling: Scaling, measured: ScaleAnswers, tol
             losses[ALL_TASKS] = score_verdict(first, second, metric="score", clusters=clusters)
     texts = {CHAT: (before.chat, after.chat)} if before.chat is not None and after.chat is not None else {}
     texts |= {name: (before.protected[name], after.protected[name]) for name in before.protected}
-    losses |= {name: _text_verdict(*scores) for name, scores in texts.items()}
+    losses |= {name: text_verdict(*scores) for name, scores in texts.items()}
     changes = {name: saved_share(*scores).times(-1) for name, scores in texts.items()}
     if before.answers:
         for measure, part, metric in _FORM_MEASURES:
@@ -131,7 +131,7 @@ def _point(base: Point, name: str, scaling: Scaling, measured: ScaleAnswers, tol
     lost = tuple(measure for measure in regressed if measure not in changes or changes[measure].low > tolerance)
     return Point(
         name, scaling, measured, saved_share(before.held_out, after.held_out),
-        _text_verdict(before.held_out, after.held_out), accuracy, changes, losses, lost,
+        text_verdict(before.held_out, after.held_out), accuracy, changes, losses, lost,
     )  # fmt: skip
 
 
@@ -148,10 +148,6 @@ def _pooled(pairs: Mapping[str, Pairs]) -> tuple[list[float], list[float], list[
         for name in names or [answer.id for answer, _ in common.items]
     ]
     return first, second, clusters
-
-
-def _text_verdict(before: HeldOutScore, after: HeldOutScore) -> Verdict:
-    return bits_per_byte_verdict(before.nats, after.nats, before.sizes)
 
 
 def _with_fronts(points: Sequence[Point]) -> list[Point]:

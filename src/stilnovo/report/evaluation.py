@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from stilnovo.benchmarks.task import METRIC_NAMES
-from stilnovo.compare.verdict import counted
 from stilnovo.report.charts import IntervalRow, interval_plot
 from stilnovo.report.page import both_widths, command_text, compose, text_table
 from stilnovo.report.report2024 import published_tables
-from stilnovo.scoring.perplexity import SHORT_WINDOW
+from stilnovo.scoring.perplexity import SHORT_WINDOW, documents_text
 from stilnovo.scoring.result import EvaluationResult
 from stilnovo.statistics.estimates import FEWEST_UNITS, Estimate
 from stilnovo.statistics.power import ASSUMED_DISCORDANCE
@@ -80,7 +79,7 @@ def evaluation_text(result: EvaluationResult, published_beside: str | None = Non
         bits = result.text.bits_per_byte()
         yield (
             f"{result.text_name}: {bits.value:.4f} bits per byte {bits.between(4)}, "
-            f"{documents_text(bits)}, {sum(result.text.sizes):,} bytes, {sum(result.text.tokens):,} tokens"
+            f"{documents_text(bits.n, bits.clusters)}, {sum(result.text.sizes):,} bytes, {sum(result.text.tokens):,} tokens"
         )
     if short := short_perplexity(result):
         yield f"{result.text_name}: {short}"
@@ -91,12 +90,6 @@ def evaluation_text(result: EvaluationResult, published_beside: str | None = Non
 def visible_text(share: float) -> str:
     """Format the smallest visible difference."""
     return f"{100 * share:.1f} points" if share < 1 else "none"
-
-
-def documents_text(bits: Estimate) -> str:
-    """Describe what bits per byte were measured on: "24 documents", "36 pieces of 6 documents"."""
-    whole = counted(bits.clusters, "document")
-    return whole if bits.clusters == bits.n else f"{counted(bits.n, 'piece')} of {whole}"
 
 
 def short_perplexity(result: EvaluationResult) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from stilnovo.scoring.boundary import check_finite
 from stilnovo.scoring.encode import filled
 from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.scoring.reading import DEFAULTS, Reading, ReadOptions, document_place, read_documents
-from stilnovo.statistics.estimates import Estimate, ratio
+from stilnovo.statistics.estimates import FEWEST_UNITS, Estimate, counted, ratio
 from stilnovo.text.tokenizer import Tokenizer
 
 TEXT, SHORT = "held-out text", "held-out text in short windows"  # as named in progress and in the cache
@@ -57,6 +57,12 @@ class HeldOutScore:
     stride: int
     short_losses: tuple[float, ...] = ()
     short_windows: tuple[int, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    @property
+    def clusters(self) -> list[str] | None:
+        """What each document is a piece of, (D,), or None where all stand alone."""
+        return list(self.groups) if len(set(self.groups)) < len(self.groups) else None
 
     def __post_init__(self) -> None:
         for name, values in ((TEXT, self.nats), (SHORT, self.short_losses)):
@@ -71,29 +77,67 @@ class HeldOutScore:
         """
         if not sum(self.short_windows):
             return None
-        pairs = [(loss, count) for loss, count in zip(self.short_losses, self.short_windows, strict=True) if count]
-        loss = ratio([part for part, _ in pairs], [count for _, count in pairs])
+        read = [index for index, count in enumerate(self.short_windows) if count]
+        losses, counts = ([part[index] for index in read] for part in (self.short_losses, self.short_windows))
+        loss = ratio(losses, counts, [self.clusters[index] for index in read] if self.clusters else None)
         value, low, high = (math.exp(min(nats, MOST_NATS)) for nats in (loss.value, loss.low, loss.high))
+        if not loss.has_interval:
+            low, high = loss.low, loss.high
         return Estimate(value, low, high, value * loss.standard_error, loss.n, loss.clusters)
 
     def bits_per_byte(self) -> Estimate:
         """Bits per byte over all documents, with an interval over documents."""
-        return ratio(self.nats, [size * math.log(2) for size in self.sizes])
+        return ratio(self.nats, [size * math.log(2) for size in self.sizes], self.clusters)
 
 
-def held_out_texts(paths: Sequence[str | Path], draw: Draw = Draw()) -> list[str]:  # noqa: B008 - frozen
+class HeldOutTexts(list[str]):
+    """Texts in a list, with `groups`: what each is a piece of, (D,); pieces of one book are no independent documents."""
+
+    def __init__(self, texts: Iterable[str], groups: Iterable[str]) -> None:
+        super().__init__(texts)
+        self.groups = tuple(groups)
+
+    def sample(self, draw: Draw) -> HeldOutTexts:
+        """Sample some of them, in their order."""
+        chosen = draw.sample(range(len(self)))
+        return HeldOutTexts((self[index] for index in chosen), (self.groups[index] for index in chosen))
+
+
+def held_out_texts(paths: Sequence[str | Path], draw: Draw = Draw()) -> HeldOutTexts:  # noqa: B008 - frozen
     """Read and sample the documents of the files, formatted as in training.
 
-    A bootstrap over documents needs documents: where the files hold few, each is cut at line breaks into pieces of some
-    thousand characters (`pieces`), and every piece starts anew. Nothing is dropped but the line break at a cut.
+    Where the files hold few, each is cut at line breaks into pieces of some thousand characters (`pieces`), and every
+    piece starts anew: the sample then comes from all of them. Nothing is dropped but the line break at a cut. The pieces
+    keep their document as their group, and so do rows the `group`, path or source that they name (`sources.groups_of`).
 
     Raises:
         InputError: a file is missing, empty or unreadable, or the limit makes no sense.
     """
-    texts = [sources.training_text(document) for document in sources.read_documents(paths)]
-    if len(texts) < ENOUGH_DOCUMENTS:
-        texts = [piece for text in texts for piece in pieces(text)]
-    return draw.sample(texts)
+    documents = sources.read_documents(paths)
+    named = list(zip(map(sources.training_text, documents), sources.groups_of(documents), strict=True))
+    if len(named) < ENOUGH_DOCUMENTS:
+        named = [(piece, group) for text, group in named for piece in pieces(text)]
+    return HeldOutTexts((text for text, _ in named), (group for _, group in named)).sample(draw)
+
+
+def groups_of(texts: Sequence[str]) -> tuple[str, ...]:
+    """What each text is a piece of, (D,); empty where that is not known."""
+    return texts.groups if isinstance(texts, HeldOutTexts) else ()
+
+
+def documents_text(n: int, units: int) -> str:
+    """Describe what bits per byte were measured on: "24 documents", "36 pieces of 6 documents"."""
+    return counted(n, "document") if units == n else f"{counted(n, 'piece')} of {counted(units, 'document')}"
+
+
+def what_text_can_show(texts: HeldOutTexts) -> str:
+    """Describe held-out texts before a run, and what they are too few for."""
+    units = len(set(texts.groups))
+    size = sum(len(text.encode("utf-8")) for text in texts)
+    few = (
+        "" if units >= FEWEST_UNITS else f"; fewer than {FEWEST_UNITS} independent ones have no interval and no verdict"
+    )
+    return f"{documents_text(len(texts), units)}, {size:,} bytes{few}"
 
 
 def pieces(text: str, characters: int = PIECE_CHARACTERS) -> list[str]:
@@ -149,6 +193,7 @@ def score_texts(
         window,
         stride,
         *short,
+        groups_of(texts),
     )
 
 

@@ -25,7 +25,7 @@ from stilnovo.scoring import reading
 from stilnovo.scoring.answer_cache import Answer
 from stilnovo.scoring.boundary import check_finite
 from stilnovo.scoring.packed import TOKEN_BUDGET
-from stilnovo.scoring.perplexity import texts_sha256
+from stilnovo.scoring.perplexity import groups_of, texts_sha256
 from stilnovo.scoring.reading import DEFAULTS, ReadOptions, document_place, read_documents
 from stilnovo.statistics.estimates import Estimate, ratio
 from stilnovo.text.tokenizer import Tokenizer
@@ -46,6 +46,7 @@ class PositionScores:
     edges: tuple[int, ...]
     window: int
     texts_sha256: str
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for index, row in enumerate(self.nats):
@@ -59,7 +60,7 @@ class PositionScores:
 
     def nats_per_token(self) -> list[Estimate | None]:
         """Mean loss by position range, (P,), with intervals over documents; None where no document reaches."""
-        return [_ratio([row[p] for row in self.nats], self.tokens, p) for p in range(len(self.edges))]
+        return [_ratio([row[p] for row in self.nats], self.tokens, p, self.groups) for p in range(len(self.edges))]
 
 
 def score_positions(
@@ -96,7 +97,7 @@ def score_positions(
         options,
     )
     nats, tokens = (tuple(tuple(row[key]) for row in rows) for key in ("nats", "tokens"))
-    return PositionScores(nats, tokens, tuple(edges), window, texts_sha256(texts))
+    return PositionScores(nats, tokens, tuple(edges), window, texts_sha256(texts), groups_of(texts))
 
 
 def differences(before: PositionScores, after: PositionScores) -> list[Estimate | None]:
@@ -114,12 +115,13 @@ def differences(before: PositionScores, after: PositionScores) -> list[Estimate 
     if before.tokens != after.tokens:
         raise InputError("The two models cut the texts into different tokens.", next="Compare bits per byte instead.")
     changes = [[b - a for a, b in zip(*rows, strict=True)] for rows in zip(before.nats, after.nats, strict=True)]
-    return [_ratio([row[p] for row in changes], before.tokens, p) for p in range(len(before.edges))]
+    return [_ratio([row[p] for row in changes], before.tokens, p, before.groups) for p in range(len(before.edges))]
 
 
-def _ratio(nats: Sequence[float], tokens: Sequence[Sequence[int]], p: int) -> Estimate | None:
-    pairs = [(value, row[p]) for value, row in zip(nats, tokens, strict=True) if row[p]]
-    return ratio([value for value, _ in pairs], [count for _, count in pairs]) if pairs else None
+def _ratio(nats: Sequence[float], tokens: Sequence[Sequence[int]], p: int, groups: Sequence[str]) -> Estimate | None:
+    read = [index for index, row in enumerate(tokens) if row[p]]
+    clusters = [groups[index] for index in read] if groups else None
+    return ratio([nats[index] for index in read], [tokens[index][p] for index in read], clusters) if read else None
 
 
 def _sums(values: Tensor, edges: Sequence[int]) -> Answer:

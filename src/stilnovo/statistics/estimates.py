@@ -73,6 +73,11 @@ class Estimate:
         return f"({self.low:.{places}f}–{self.high:.{places}f})"
 
 
+def counted(count: int, noun: str) -> str:
+    """Format a number of things: "1 item", "1,200 items"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def normal_quantile(probability: float) -> float:
     """Standard normal quantile: the z with P(Z <= z) = `probability`."""
     return NormalDist().inv_cdf(probability)
@@ -127,7 +132,9 @@ def mean(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, share
     """Mean of `values` (N,) with its interval.
 
     Independent zeros and ones get Wilson's interval, of which the quantile is 1 + 2 / n times as large: as it is, it holds
-    .89 for some shares of few items, so never less than .93 from 5 to 95 %. `shares`, in [0, 1] by their nature (mc2, F1), get it with Student's
+    .89 for some shares of few items, so never less than .93 from 5 to 95 %.
+
+    `shares`, in [0, 1] by their nature (mc2, F1), get it with Student's
     quantile on the effective sample size, value * (1 - value) / standard error^2: n over the design effect (Kish 1965),
     which for shares is below one because they vary less than zeros and ones. So do zeros and ones in clusters, where it
     is widened by the correction for skewness: few of them may be unlike the others. Other values get that of `ratio`.
@@ -219,19 +226,28 @@ def _moved(plain: tuple[float, float], residuals: Floats, sizes: Floats) -> tupl
     errors; solved for T at plus and minus Student's quantile. Units of different sizes count as fewer (`_effective`) and
     leave the quantile fewer degrees (Satterthwaite), as if a unit's items moved together.
     """
-    units, variance = _effective(sizes), float((residuals**2).mean())
-    if units <= 2.5 or variance <= 0:
+    units = _effective(sizes)
+    if units <= 2.5 or not residuals.any():
         return plain
     quantile = student_quantile(UPPER, max(1.0, _effective(sizes, 2) - 1))
     quantile *= 1 + MORE * (1 - units / len(sizes)) / len(sizes)
-    skewness = float((residuals**3).mean()) / variance**1.5 * math.sqrt(units * (units - 1)) / (units - 2)
-    a = (1 + MORE / units) * skewness / math.sqrt(units)
-    error, limit = _leveraged_error(residuals, sizes), FARTHEST * quantile
-    # T at its upper quantile puts the truth below the ratio, at its lower one above
-    upper, lower = (t if abs(a) < 1e-9 else 3 / a * (math.cbrt(1 + a * (t - a / 6)) - 1) for t in (quantile, -quantile))
-    ends = (error * min(limit, max(0.0, t)) for t in (upper, -lower))
+    error = _leveraged_error(residuals, sizes)
+    ends = (error * end for end in hall(residuals, quantile, units))
     below, above = (end if end > own else own - NEARER * (own - end) for own, end in zip(plain, ends, strict=True))
     return below, above
+
+
+def hall(residuals: Floats, quantile: float, units: float) -> tuple[float, float]:
+    """How many standard errors below and above a mean Hall's interval reaches, for `quantile` of them without skewness.
+
+    `residuals` (G,) are not all zero; `units` is how many of one size they are worth.
+    """
+    skewness = float((residuals**3).mean()) / float((residuals**2).mean()) ** 1.5
+    a = (1 + MORE / units) * skewness * math.sqrt(units * (units - 1)) / (units - 2) / math.sqrt(units)
+    # T at its upper quantile puts the truth below the mean, at its lower one above
+    upper, lower = (t if abs(a) < 1e-9 else 3 / a * (math.cbrt(1 + a * (t - a / 6)) - 1) for t in (quantile, -quantile))
+    limit = FARTHEST * quantile
+    return min(limit, max(0.0, upper)), min(limit, max(0.0, -lower))
 
 
 def tango(gained: int, lost: int, n: int) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stilnovo.statistics.estimates import Floats, normal_quantile, student_quantile
+from stilnovo.statistics.estimates import Floats, hall, normal_quantile, student_quantile
 
 DRAWS = 100_000  # of the joint distribution: a critical value is then known to about 1 %
 MOST_NUMBERS = 2**24  # held for them, 128 MiB: more than 160 evaluations get fewer draws
@@ -65,7 +65,10 @@ def bound(rooms: ArrayLike, evaluations: int, alpha: float, strata: ArrayLike | 
         residuals[:, groups == group] -= rows[:, groups == group].mean(axis=1, keepdims=True)
     error = math.sqrt(float(residuals[-1] @ residuals[-1]) / freedom / units)
     normal = quantiles(residuals, evaluations, alpha)[-1]
-    return Bound(float(rows[-1].mean()), error, student_quantile(NormalDist().cdf(normal), freedom))
+    quantile = student_quantile(NormalDist().cdf(normal), freedom)
+    if freedom > 2 and residuals[-1].any():
+        quantile = max(quantile, hall(residuals[-1], quantile, freedom + 1)[1])
+    return Bound(float(rows[-1].mean()), error, quantile)
 
 
 def quantiles(
