@@ -274,12 +274,17 @@ def test_unsupported_type_and_architecture(tmp_path: Path) -> None:
 
 def test_options_that_would_change_the_result_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
+    write(path, Kind.F16, more=lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE))
+    with pytest.raises(InputError, match="longrope"):
+        GGUFReader(path)
     write(path, Kind.F16, more=lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.YARN))
-    with pytest.raises(InputError, match="yarn"):
+    with pytest.raises(InputError, match=r"lacks llama\.rope\.scaling\.factor"):
         GGUFReader(path)
+    write(path, Kind.F16, more=lambda writer: writer.add_tensor("blk.0.attn_norm.bias", np.ones(256, np.float32)))
+    with pytest.raises(InputError, match=r"attn_norm\.bias"):
+        GGUFReader(path).check()
     write(path, Kind.F16, more=lambda writer: writer.add_tensor("blk.0.attn_q.bias", np.ones(256, np.float32)))
-    with pytest.raises(InputError, match=r"attn_q\.bias"):
-        GGUFReader(path)
+    assert GGUFReader(path).config.biases == ("q_proj",)
     write(path, Kind.F16, more=lambda writer: writer.add_sliding_window(96))
     assert GGUFReader(path).config.max_positions == 96
 

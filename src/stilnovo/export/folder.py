@@ -23,7 +23,7 @@ from stilnovo.model.weights import GGUFReader, WeightReader
 from stilnovo.modelcard.provenance import Provenance
 from stilnovo.modelcard.readme import licence_files, model_card
 from stilnovo.plan.rope import RopeScaling
-from stilnovo.plan.shape import FAMILIES, LlamaConfig, family_of, read_json
+from stilnovo.plan.shape import ATTENTION_PROJECTIONS, FAMILIES, MLP_PROJECTIONS, LlamaConfig, family_of, read_json
 from stilnovo.runlog import sha256_file
 from stilnovo.spec import ModelSpec
 from stilnovo.text.tokenizer import Tokenizer
@@ -103,16 +103,34 @@ def _turn_ends(given: Any, tokenizer: Tokenizer) -> list[int]:
 
 
 def _config(config: LlamaConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    family, switches = _biases(config.biases)
     return {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": config.vocab_size,
+        "architectures": [FAMILIES[family]], "model_type": family, "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size,
         "num_hidden_layers": config.layers, "num_attention_heads": config.heads, "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_dim, "hidden_act": "silu", "rms_norm_eps": config.rms_eps,
         "rope_theta": config.rope_theta, "rope_scaling": _rope_scaling(config),
         "tie_word_embeddings": config.tie_embeddings, "max_position_embeddings": config.max_positions,
-        "attention_bias": False, "mlp_bias": False, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id,
+        **switches, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id,
         "pad_token_id": tokenizer.pad_id,
     }  # fmt: skip
+
+
+def _biases(names: tuple[str, ...]) -> tuple[str, dict[str, bool]]:
+    """The family of a GGUF file's model whose projections have these biases, and how its config.json says so.
+
+    Raises:
+        InputError: when none has.
+    """
+    if names == ("q_proj", "k_proj", "v_proj"):
+        return "qwen2", {}
+    attention, mlp = names[:4] == ATTENTION_PROJECTIONS, names[-3:] == MLP_PROJECTIONS
+    if len(names) != 4 * attention + 3 * mlp:
+        raise InputError(
+            "The model's biases cannot be written to a config.json.", f"Only {', '.join(names)} have one.",
+            "Export from the model's Hugging Face folder instead.",
+        )  # fmt: skip
+    return "llama", {"attention_bias": attention, "mlp_bias": mlp}
 
 
 def _rope_scaling(config: LlamaConfig) -> dict[str, Any] | None:
@@ -125,9 +143,13 @@ def _rope_scaling(config: LlamaConfig) -> dict[str, Any] | None:
         return config.rope_scaling.settings()
     if config.rope_factors is None or set(config.rope_factors) == {1.0}:
         return None
-    scaling = RopeScaling(factor=max(config.rope_factors), **_STRETCHED)  # type: ignore[arg-type]
+    least, most = min(config.rope_factors), max(config.rope_factors)
+    if most - least < 1e-4 * most and config.attention_factor == 1:
+        return RopeScaling(most, kind="linear").settings()
+    scaling = RopeScaling(factor=most, **_STRETCHED)  # type: ignore[arg-type]
     stretched = RotaryTable(replace(config, rope_factors=None, rope_scaling=scaling)).frequencies
-    if not torch.allclose(stretched, RotaryTable(config).frequencies, rtol=1e-4, atol=0):
+    same = torch.allclose(stretched, RotaryTable(config).frequencies, rtol=1e-4, atol=0)
+    if not same or config.attention_factor != 1:
         raise InputError(
             "The model's rotary scaling cannot be written to a config.json.",
             f"Its divisors, up to {scaling.factor:g}, are not those of Llama 3.1's rule.",

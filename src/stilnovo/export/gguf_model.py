@@ -162,11 +162,11 @@ def _rotary_entries(config: LlamaConfig) -> tuple[GGUFEntry, ...]:
 
 def rope_divisors(config: LlamaConfig) -> Tensor:
     """What each rotary frequency is divided by (head_dim / 2)."""
-    if config.rope_factors is not None:
+    if config.rope_factors is not None and config.rope_scaling is None:
         return torch.tensor(config.rope_factors)
     from dataclasses import replace
 
-    plain = RotaryTable(replace(config, rope_scaling=None)).frequencies
+    plain = RotaryTable(replace(config, rope_scaling=None, rope_factors=None)).frequencies
     return plain / RotaryTable(config).frequencies
 
 
@@ -187,6 +187,8 @@ def _described(opened: Opened, type_name: str) -> gguf.GGUFWriter:
     writer.add_value_length(config.head_dim)
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_rope_freq_base(config.rope_theta)
+    if config.attention_factor != 1:  # YaRN's; its frequencies are among the divisors, so no scaling type is named
+        writer.add_rope_scaling_attn_factors(config.attention_factor)
     writer.add_layer_norm_rms_eps(config.rms_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_file_type(TYPES[type_name].number)

@@ -25,7 +25,7 @@ from stilnovo.model.attention import Attention
 from stilnovo.model.functions import rms_norm, rotate, swiglu
 from stilnovo.model.quantize import DenseLinear, FrozenLinear
 from stilnovo.model.rotary import RotaryTable
-from stilnovo.plan.shape import ATTENTION_PROJECTIONS, LlamaConfig
+from stilnovo.plan.shape import LlamaConfig, projection_path
 
 HEAD_TILE_BYTES = 2**26  # what is made wide at once of a table that is kept in a narrower type
 
@@ -101,12 +101,10 @@ class Layer(nn.Module):
         self.index, self.eps = index, config.rms_eps
 
         def projection(name: str) -> FrozenLinear:
-            part = "self_attn" if name in ATTENTION_PROJECTIONS else "mlp"
-            return linear(tensor(f"{prefix}.{part}.{name}.weight", shapes[name]))
+            return linear(tensor(f"{prefix}.{projection_path(name)}.weight", shapes[name]))
 
         def bias(name: str) -> Tensor | None:
-            part = "self_attn" if name in ATTENTION_PROJECTIONS else "mlp"
-            return tensor(f"{prefix}.{part}.{name}.bias", shapes[name][:1]) if name in config.biases else None
+            return tensor(f"{prefix}.{projection_path(name)}.bias", shapes[name][:1]) if name in config.biases else None
 
         width = (config.hidden_size,)
         self.input_layernorm: Tensor = nn.Buffer(tensor(f"{prefix}.input_layernorm.weight", width))

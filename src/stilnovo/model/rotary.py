@@ -29,7 +29,7 @@ class RotaryTable(nn.Module):
         if config.rope_factors is not None:
             frequencies = frequencies / torch.tensor(config.rope_factors)
         self.frequencies: Tensor = nn.Buffer(frequencies, persistent=False)
-        self.scale = 1.0 if config.rope_scaling is None else config.rope_scaling.attention_factor
+        self.scale = config.attention_factor
 
     def _apply(self, fn: Any, recurse: bool = True) -> RotaryTable:
         exact = self.frequencies

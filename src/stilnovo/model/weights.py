@@ -317,7 +317,10 @@ class GGUFReader:
         with _damage(self.path):
             for start, values in entry.pieces():
                 here = slice(start, start + len(values))
-                rows[here if places is None else places[here]] = torch.from_numpy(values).to(dtype)
+                if places is not None and len(shape) == 1:  # a bias is one row of them
+                    dense[places] = torch.from_numpy(values[0]).to(dtype)
+                else:
+                    rows[here if places is None else places[here]] = torch.from_numpy(values).to(dtype)
         return dense
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Iterator[Tensor]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stilnovo.errors import InputError, reported
-from stilnovo.plan.shape import ATTENTION_PROJECTIONS, PROJECTIONS, LlamaConfig, LoraConfig, read_json
+from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig, projection_path, read_json
 
 _OFF: tuple[object, ...] = (None, False, "", [], {})
 #: Options that change nothing in what is computed, whatever their value.
@@ -109,8 +109,7 @@ class AdapterConfig:
 
 def module_path(layer: int, projection: str) -> str:
     """PEFT's name of a projection, `model.layers.7.mlp.up_proj`."""
-    part = "self_attn" if projection in ATTENTION_PROJECTIONS else "mlp"
-    return f"model.layers.{layer}.{part}.{projection}"
+    return f"model.layers.{layer}.{projection_path(projection)}"
 
 
 def _named(path: str, names: str | tuple[str, ...]) -> bool:

@@ -6,14 +6,17 @@ alone is fetched: what will not fit is told before gigabytes are.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from stilnovo.errors import InputError, reported
 from stilnovo.hub import find_config
 from stilnovo.io.gguf_file import GGUFContents, gguf_contents, readable_kinds, unreadable
-from stilnovo.io.gguf_names import ROPE_FREQS
-from stilnovo.plan.shape import KNOWN, LlamaConfig, config_from_json, read_json, sensible
+from stilnovo.io.gguf_names import ROPE_FREQS, gguf_name
+from stilnovo.plan.rope import RopeScaling
+from stilnovo.plan.shape import KNOWN, PROJECTIONS, LlamaConfig, config_from_json, projection_path, read_json, sensible
 
 LARGE_TABLE = 2**28  # bytes of an embedding or head in the type of the products
 
@@ -83,14 +86,10 @@ def _config(contents: GGUFContents, path: Path) -> LlamaConfig:
             raise InputError(f"The GGUF file lacks llama.{key}.", f"In {path}.")
         return value
 
-    odd = [f"rope.scaling.type={t}" for t in [field("rope.scaling.type", "none")] if t != "none"]
-    odd += [name for name in contents.tensors if name.endswith(".bias")][:1]
-    if odd:
-        raise InputError("The GGUF model uses options that are not supported.", ", ".join(odd), f"In {path}.")
     if (tokens := contents.fields.get("tokenizer.ggml.tokens")) is None:
         raise InputError("The GGUF file has no vocabulary.", f"In {path}.", "Give a file of a whole model.")
     heads, hidden, context = field("attention.head_count"), field("embedding_length"), field("context_length")
-    divisors = contents.tensors.get(ROPE_FREQS)
+    divisors, scaling = contents.tensors.get(ROPE_FREQS), _scaling(field, context, path)
     return LlamaConfig(
         vocab_size=len(tokens),
         hidden_size=hidden,
@@ -101,10 +100,40 @@ def _config(contents: GGUFContents, path: Path) -> LlamaConfig:
         head_dim=field("attention.key_length", hidden // heads),
         rms_eps=field("attention.layer_norm_rms_epsilon"),
         rope_theta=field("rope.freq_base", 10_000.0),
+        rope_scaling=scaling,
+        rope_magnitude=float(field("rope.scaling.attn_factor", 1.0)) if scaling is None else 1.0,
         rope_factors=None if divisors is None else tuple(map(float, next(divisors.pieces())[1].ravel())),
         tie_embeddings="output.weight" not in contents.tensors,
         max_positions=min(context, field("attention.sliding_window", context) or context),
-    )
+        biases=tuple(
+            name for name in PROJECTIONS
+            if gguf_name(f"model.layers.0.{projection_path(name)}.bias") in contents.tensors
+        ),
+    )  # fmt: skip
+
+
+def _scaling(field: Callable[[str, Any], Any], context: int, path: Path) -> RopeScaling | None:
+    """A scaling rule that the file's metadata state, as llama.cpp computes it.
+
+    Raises:
+        InputError: for a rule that is not known here.
+    """
+    kind = field("rope.scaling.type", "none")
+    if kind == "none":
+        return None
+    if kind not in ("linear", "yarn"):
+        raise InputError(
+            "The GGUF model uses options that are not supported.", f"rope.scaling.type={kind} in {path}.",
+            "Give the model's Hugging Face folder.",
+        )  # fmt: skip
+    factor = float(field("rope.scaling.factor", None))
+    if kind == "linear":
+        return RopeScaling(factor, kind="linear")
+    return RopeScaling(
+        factor, original_max_positions=int(field("rope.scaling.original_context_length", context)), kind="yarn",
+        beta_fast=float(field("rope.scaling.yarn_beta_fast", 32.0)), beta_slow=float(field("rope.scaling.yarn_beta_slow", 1.0)),
+        attention_factor=float(field("rope.scaling.attn_factor", 1.0)) * (0.1 * math.log(factor) + 1.0),
+    )  # fmt: skip
 
 
 def tables_of(name: str, config: LlamaConfig, value_bytes: int) -> tuple[int | None, bool]:

@@ -26,6 +26,11 @@ MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 PROJECTIONS = ATTENTION_PROJECTIONS + MLP_PROJECTIONS
 
 
+def projection_path(name: str) -> str:
+    """A projection's name inside its layer: `q_proj` → `self_attn.q_proj`."""
+    return f"{'self_attn' if name in ATTENTION_PROJECTIONS else 'mlp'}.{name}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class LlamaConfig:
     """The shape of a Llama. `max_positions` is the longest document it can read."""
@@ -41,9 +46,15 @@ class LlamaConfig:
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
     rope_factors: tuple[float, ...] | None = None  # GGUF keeps the scaling worked out, one divisor a frequency
+    rope_magnitude: float = 1.0  # what GGUF says beside them: cosines and sines times this
     biases: tuple[str, ...] = ()  # projections that add a bias
     tie_embeddings: bool = False
     max_positions: int = 2048
+
+    @property
+    def attention_factor(self) -> float:
+        """What rotary cosines and sines are multiplied by."""
+        return self.rope_magnitude if self.rope_scaling is None else self.rope_scaling.attention_factor
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """(out, in) of each projection of one layer, by name."""
@@ -58,7 +69,7 @@ class LlamaConfig:
         table, width = (self.vocab_size, self.hidden_size), (self.hidden_size,)
         parts: dict[str, tuple[int, ...]] = {}
         for name, shape in self.linear_shapes().items():
-            path = f"{'self_attn' if name in ATTENTION_PROJECTIONS else 'mlp'}.{name}"
+            path = projection_path(name)
             parts[f"{path}.weight"] = shape
             if name in self.biases:
                 parts[f"{path}.bias"] = shape[:1]
