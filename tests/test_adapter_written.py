@@ -20,8 +20,12 @@ from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_llama
 from stilnovo.model.lora_linear import merged_weight
 from stilnovo.model.scaling import parse, save_scaled
+from stilnovo.modelcard.readme import write_readme
+from stilnovo.modelcard.terms import folder_card
 from stilnovo.plan.shape import LoraConfig
+from stilnovo.recipe import Recipe
 from stilnovo.spec import ModelSpec
+from stilnovo.train.run import TrainingRun
 from test_lora import disturb, logits, their_logits
 
 
@@ -141,11 +145,38 @@ def test_what_the_hub_keeps_has_a_revision(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_card_of_somebody_else_stays(tmp_path: Path) -> None:
-    model, config = Llama(TINY), LoraConfig(r=2)
-    lora.attach(model, config)
     ours = "---\ntags:\n- lora\n- stilnovo\n---\n\n# one\n"
-    for before, after in ((None, ours), (ours.replace("one", "old"), ours), ("# My project\n- stilnovo\n", None)):
+    for before, after in (
+        (None, ours),
+        (ours.replace("one", "old"), ours),
+        ("# My project\n- stilnovo\n", None),
+        ("---\n: [", None),
+    ):
         if before is not None:
             (tmp_path / "README.md").write_text(before)
-        lora.save(model, config, tmp_path, "tiny", readme=ours)
+        assert write_readme(tmp_path, ours) is (after is not None)
         assert (tmp_path / "README.md").read_text() == (after or before)
+
+
+def test_every_adapter_has_a_card(tmp_path: Path, tiny_folder: Path) -> None:
+    """Of a training, of one on a frozen adapter, and of a scaled adapter; each with what is known of base, data and strength."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": f"Una riga di prova, la numero {n}."}) + "\n" for n in range(6)))
+    recipe = Recipe().changed({
+        "model.name": str(tiny_folder), "model.quantization": "none", "model.device": "cpu", "data.paths": [str(rows)],
+        "data.pack_tokens": 64, "train.steps": 1, "lora.r": 3, "data.held_out": 0,
+    })  # fmt: skip
+    first, second = tmp_path / "first", tmp_path / "second"
+    TrainingRun(recipe, first).train()
+    TrainingRun(recipe.changed({"model.adapter": str(first / "adapter")}), second).train()
+    assert (second / "frozen_adapter" / "README.md").read_bytes() == (first / "adapter" / "README.md").read_bytes()
+    for folder in (first / "adapter", second / "adapter"):
+        card = folder_card(folder)
+        assert card["library_name"] == "peft" and {"lora", "peft", "stilnovo"} <= set(card["tags"])
+        assert "base_model" not in card  # a folder of this machine: the hub knows none
+        text = (folder / "README.md").read_text()
+        strength = f"{settings(folder)['lora_alpha']:.6g}"
+        assert (
+            f"Stored with lora_alpha {strength} and use_rslora false" in text and "rsLoRA" in text and rows.name in text
+        )
+        assert str(tmp_path) not in text.replace(str(rows), "")

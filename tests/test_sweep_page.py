@@ -224,6 +224,7 @@ def test_from_adapters_to_a_picture(app: typer.Typer, tiny_folder: Path, tmp_pat
         expected = logits(model)
     saved, _ = open_model(ModelSpec(str(tiny_folder), quantization="none", device="cpu", adapter=tmp_path / "lines"))
     assert (logits(saved) - expected).abs().max() <= 1e-5
+    assert "Scaled by 0.25:1" in (tmp_path / "lines" / "README.md").read_text()
 
 
 def test_the_same_command_reads_nothing_again(

@@ -283,7 +283,9 @@ def _save(
     model: str,
 ) -> None:
     from stilnovo.model import lora
+    from stilnovo.model.lora import storage_line
     from stilnovo.model.scaling import save_scaled
+    from stilnovo.modelcard.readme import adapter_card, write_readme
     from stilnovo.spec import trained_base, trained_scheme
 
     name, scaling, folder = wanted
@@ -294,7 +296,10 @@ def _save(
         name, scaling = tradeoff.recommended.name, tradeoff.recommended.scaling
     config = lora.load(llama, paths[name])
     adapter = paths[name]
-    save_scaled(llama, config, scaling, folder, trained_base(adapter) or model, trained_scheme(adapter))
+    base = trained_base(adapter) or model
+    save_scaled(llama, config, scaling, folder, base, trained_scheme(adapter))
+    scaled = f"Scaled by {scaling} after its training (`stilnovo sweep`); figures of the training are those before"
+    write_readme(folder, adapter_card(adapter, base, None, [scaled, storage_line(folder)]))
     print(f"Saved: {name} at {scaling} in {folder}")
 
 

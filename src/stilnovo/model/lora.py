@@ -118,9 +118,9 @@ def disabled(model: Llama) -> Iterator[None]:
 
 def save(
     model: Llama, lora: LoraConfig, folder: Path, base_model: str, factors: Mapping[LoraLinear, float] | None = None,
-    *, frozen: Path | None = None, scheme: Scheme | None = None, readme: str | None = None,
+    *, frozen: Path | None = None, scheme: Scheme | None = None,
 ) -> None:  # fmt: skip
-    """Write `adapter_model.safetensors`, `adapter_config.json` and README.md as PEFT and the hub read them, each atomically.
+    """Write `adapter_model.safetensors` and `adapter_config.json` as PEFT reads them, each atomically.
 
     All projections get one rank and one scale, which every program reads; where they differ, zeros fill up the ranks and the
     rest of a scale goes into B. By which rule the scale was made is said in the weights' metadata (`stilnovo.spec.TRAINED_AS`):
@@ -135,7 +135,6 @@ def save(
         frozen: The adapter under this one, if any: what is written is the sum of both. It is read again, since the model
             holds it in its own type.
         scheme: The quantization of the base beside which it learnt, for the file (`stilnovo.spec.trained_scheme`).
-        readme: Text of a model card; None: none is written. One of somebody else's stays.
     """
     from safetensors.torch import save as to_bytes
 
@@ -170,8 +169,6 @@ def save(
     if lora.rslora and frozen is None and not factors:
         metadata[TRAINED_AS] = f"r={lora.r}, lora_alpha={lora.alpha:g}, use_rslora=true"
     write_atomic(folder / WEIGHTS, _repeatable(to_bytes(tensors, metadata=metadata)))
-    if readme is not None and _ours(folder / "README.md"):
-        write_atomic(folder / "README.md", readme)
     write_atomic(folder / "adapter_config.json", json.dumps(settings, indent=1) + "\n")
 
 
@@ -189,12 +186,13 @@ def _covered(updates: Mapping[str, object], first: tuple[str, ...]) -> tuple[lis
     return layers, [*first, *(name for name in PROJECTIONS if name in names and name not in first)]
 
 
-def _ours(readme: Path) -> bool:
-    """Whether a model card may be written there: there is none yet, or one with our tag in its front matter."""
-    if not readme.is_file():
-        return True
-    front = readme.read_text(encoding="utf-8", errors="replace").split("\n---", 1)[0]
-    return front.startswith("---") and re.search(r"^\s*- stilnovo$", front, re.MULTILINE) is not None
+def storage_line(folder: Path) -> str:
+    """How an adapter that `save` wrote is stored, in a sentence for its card."""
+    config = read_config(folder)
+    return (
+        f"Stored with lora_alpha {config.alpha:.6g} and use_rslora false at rank {config.r}: α/r is the strength that was learnt, "
+        f"{config.scale:.6g} times B·A, also for programs that know no other rule"
+    )
 
 
 def _repeatable(data: bytes) -> bytes:

@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from stilnovo.modelcard.provenance import Provenance, TrainingFacts, provenance, training_facts
-from stilnovo.modelcard.terms import LicenceTerms
+from stilnovo.modelcard.terms import LicenceTerms, folder_card
 from stilnovo.recipe import Recipe
+from stilnovo.runlog import write_atomic
 
 _FIGURES = {
     "loss_before": "loss without the adapter", "loss_after": "loss with it", "tokens": "tokens", "n": "rows",
@@ -28,12 +29,12 @@ def adapter_card(folder: Path, base: str, recipe: Recipe | None, written: Sequen
     Args:
         folder: The adapter's folder, or that of its run; what the run has written so far is told.
         base: The model that the adapter was learnt on.
-        recipe: Its recipe; None: the run's, where there is one.
+        recipe: Its recipe; None: the run's, where there is one, with the data that the folder's own card lists.
         written: Lines on the adapter itself: how it is stored.
     """
-    facts = training_facts(folder)
+    facts, given = training_facts(folder), recipe
     recipe = recipe or (facts.recipe if facts else None)
-    origin = provenance(base, None, recipe)
+    origin = provenance(base, folder if given is None else None, recipe)
     name = origin.base_id or base
     use = [
         "```python", "from peft import AutoPeftModelForCausalLM", "",
@@ -50,6 +51,17 @@ def adapter_card(folder: Path, base: str, recipe: Recipe | None, written: Sequen
         "tags": ["stilnovo", "lora", "peft", "italian"],
     }
     return _card(f"LoRA adapter for {origin.title}", metadata, sections, origin, use)
+
+
+def write_readme(folder: Path, card: str) -> bool:
+    """Write a card as the README.md of a folder, atomically; one of somebody else stays, and False is returned."""
+    path = folder / "README.md"
+    if path.is_file():
+        tags = folder_card(folder).get("tags")
+        if not isinstance(tags, list) or "stilnovo" not in tags:
+            return False
+    write_atomic(path, card)
+    return True
 
 
 def model_card(

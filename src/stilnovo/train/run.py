@@ -1,8 +1,9 @@
 """Run a training: from a recipe to a trained adapter in a run folder.
 
 A run folder holds manifest.json, recipe.yaml, held_out.jsonl, metrics.jsonl, checkpoints/step-N/ and, at the end,
-adapter/ (PEFT) and train.json; with a guard also guard.jsonl, and the base's answers in guard/; with a frozen adapter its
-copy in frozen_adapter/, and adapter/ is then the sum of both. Observers add theirs: report.html, status.json, trackers.json.
+adapter/ (PEFT, with its model card) and train.json; with a guard also guard.jsonl, and the base's answers in guard/; with a
+frozen adapter its copy in frozen_adapter/, and adapter/ is then the sum of both. Observers add theirs: report.html, status.json,
+trackers.json.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from stilnovo.model.budget import admit, use_of
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_llama
 from stilnovo.model.qat import make_aware
+from stilnovo.modelcard.readme import adapter_card, write_readme
 from stilnovo.plan.choice import Plan
 from stilnovo.plan.ledger import MemoryItem
 from stilnovo.plan.shape import lora_parameters
@@ -198,6 +200,12 @@ class TrainingRun:
             self._write(result, lines)
         return result, lines
 
+    def _write_card(self) -> None:
+        """Write the adapter's model card, by what the run folder says by now."""
+        base, adapter = self.recipe.model.name, self.folder.path / "adapter"
+        recipe = self.recipe if self.frozen is None else self.recipe.changed({"model.adapter": str(self.frozen)})
+        write_readme(adapter, adapter_card(self.folder.path, base, recipe, [lora.storage_line(adapter)]))
+
     def _evaluate_held_out(self) -> None:
         """Evaluate the held-out rows; what stops it says that the training itself is finished."""
         standing = "The training is finished and its adapter written; --resume evaluates them again."
@@ -228,6 +236,7 @@ class TrainingRun:
             {"item": item.name, "predicted": item.size, "measured": item.measured, "note": item.note} for item in lines
         ]
         self.folder.write_json("train.json", self.figures(result) | {"memory": memory_lines, "levers": self._levers()})
+        self._write_card()
 
     def _learn(self) -> TrainResult:
         """Train to the last step; once, when memory runs out, under the next leaner plan from the last finished step."""

@@ -19,7 +19,7 @@ from stilnovo.runlog import disk_errors
 from stilnovo.spec import ModelSpec, adapter_differences
 
 FOLDER = "frozen_adapter"
-_FILES = ("adapter_model.safetensors", "adapter_config.json")  # the second tells that the first is whole
+_FILES = ("README.md", "adapter_model.safetensors", "adapter_config.json")  # the last tells that the others are whole
 log = logging.getLogger("stilnovo.train")
 
 
@@ -56,7 +56,7 @@ def keep_frozen(adapter: Path, run: Path) -> Path:
     with disk_errors(kept):
         shutil.rmtree(kept, ignore_errors=True)
         kept.mkdir(parents=True)
-        for name in _FILES:
+        for name in (name for name in _FILES if name != "README.md" or (adapter / name).is_file()):
             partial = kept / f".{name}.partial"
             shutil.copyfile(adapter / name, partial)
             os.replace(partial, kept / name)
