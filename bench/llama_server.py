@@ -14,7 +14,7 @@ import httpx
 Tokens = Sequence[int]
 
 
-class LlamaCpp:
+class LlamaServer:
     """llama.cpp with a model; `url` is where its server listens.
 
     Args:
@@ -44,6 +44,12 @@ class LlamaCpp:
         self.url = self._server.listening_address
         self._client = httpx.Client(base_url=self.url, timeout=600, trust_env=False)
 
+    def __enter__(self) -> LlamaServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Let go of the connection; the model goes with the object."""
         self._client.close()
@@ -72,6 +78,18 @@ class LlamaCpp:
         }  # fmt: skip
         step = self._post("/completion", body)["completion_probabilities"][0]
         return {entry["id"]: entry["logprob"] for entry in step["top_logprobs"]}
+
+    def logprob(self, tokens: Tokens, following: int) -> float:
+        """Log-probability of one token after these."""
+        body = {
+            "prompt": list(tokens), "n_predict": 1, "n_probs": 1, "temperature": 0.0, "cache_prompt": True,
+            "logit_bias": [[following, 1000.0]],
+        }  # fmt: skip
+        steps = self._post("/completion", body).get("completion_probabilities")
+        if not steps:  # half a character: told only among the others
+            return self.likeliest(tokens, 10**6)[following]
+        assert steps[0]["id"] == following, steps[0]
+        return float(steps[0]["logprob"])
 
     def greedy(self, tokens: Tokens, count: int) -> list[int]:
         """The likeliest continuation, token by token; ends with the end of a turn."""

@@ -65,13 +65,13 @@ def spec(base: Path, adapter: Path | None = None) -> ModelSpec:
 @pytest.fixture
 def likeliest() -> Iterator[Any]:
     pytest.importorskip("xllamacpp", reason="needs a real llama.cpp: pip install xllamacpp")
-    from llama_server import LlamaCpp
+    from llama_server import LlamaServer
 
     opened = []
 
     def ask(path: Path, adapter: Path | None = None) -> Tensor:
         """Log-probabilities of all tokens after each prompt (prompts, vocabulary)."""
-        opened.append(LlamaCpp(path, adapter=adapter))
+        opened.append(LlamaServer(path, adapter=adapter))
         found = [opened[-1].likeliest(prompt, 260) for prompt in PROMPTS]
         return torch.tensor([[logs[token] for token in range(260)] for logs in found])
 

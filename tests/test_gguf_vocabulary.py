@@ -52,12 +52,12 @@ def drawn(count: int) -> list[str]:
 @pytest.fixture
 def llama_cpp() -> Iterator[Any]:
     pytest.importorskip("xllamacpp", reason="needs a real llama.cpp: pip install xllamacpp")
-    from llama_server import LlamaCpp
+    from llama_server import LlamaServer
 
-    opened: list[LlamaCpp] = []
+    opened: list[LlamaServer] = []
 
-    def open_file(path: Path) -> LlamaCpp:
-        opened.append(LlamaCpp(path))
+    def open_file(path: Path) -> LlamaServer:
+        opened.append(LlamaServer(path))
         return opened[-1]
 
     yield open_file

@@ -169,6 +169,32 @@ def test_values_are_read_as_they_were(value: str) -> None:
     assert instructions(f"FROM x\nSYSTEM {quoted(value)}\nPARAMETER seed 1\n")[1] == ("system", value)
 
 
+def test_licence_card_and_sampling_lie_beside_a_file(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from conftest import TINY, write_weights
+    from stilnovo.export.gguf_model import export_gguf
+    from stilnovo.io.gguf_file import gguf_contents
+    from stilnovo.spec import ModelSpec
+
+    model = tmp_path / "model"
+    model.mkdir()
+    write_weights(model, replace(TINY, vocab_size=260, max_positions=512))
+    write_byte_tokenizer(model, SPECIALS, eos_token="<|im_end|>", chat_template=CHATML)
+    (model / "README.md").write_text("---\nlicense: mit\n---\n")
+    (model / "LICENSE").write_text('As it is, \n"""without""" warranty.')
+    (model / "generation_config.json").write_text('{"temperature": 0.3, "top_k": 20}')
+    made = export_gguf(ModelSpec(str(model), quantization="none", device="cpu"), tmp_path / "out", type_name="f16")
+    found = instructions((tmp_path / "out" / "Modelfile").read_text())
+    assert [value for name, value in found if name == "license"][-1] == "As it is, \n'''without''' warranty."
+    read = dict(found)
+    assert (read["from"], read["temperature"], read["top_k"], read["num_ctx"]) == (f"./{made.file}", "0.3", "20", "512")
+    assert gguf_contents(tmp_path / "out" / made.file).fields["general.license"] == "mit"
+    assert (tmp_path / "out" / "LICENSE").exists() and "library_name: gguf" in (
+        tmp_path / "out" / "README.md"
+    ).read_text()
+
+
 def test_triple_quotes_are_refused() -> None:
     with pytest.raises(InputError, match="triple quotes"):
         quoted('a """ b')

@@ -22,6 +22,7 @@ from stilnovo.export.opened import beside, check_out
 from stilnovo.io.gguf_names import gguf_name, paired_heads, stored_rows
 from stilnovo.model import lora
 from stilnovo.model.lora_linear import LowRank
+from stilnovo.modelcard.provenance import provenance
 from stilnovo.plan.model_shape import config_of
 from stilnovo.plan.shape import LlamaConfig
 from stilnovo.runlog import check_room, write_atomic
@@ -69,7 +70,7 @@ def export_adapter(model: str, adapter: Path, out: Path) -> ExportedAdapter:
     alpha = first.scale * len(first.a) or 1.0  # 0 would say that there is none
     tensors = dict(_tensors(updates, config, alpha))
     entries = [GGUFEntry(name, tuple(tensor.shape), "F32") for name, tensor in tensors.items()]
-    texts = adapter_companions(model, ADAPTER_FILE)
+    texts = adapter_companions(model, adapter, ADAPTER_FILE)
     check_room(out, sum(entry.size for entry in entries) + 2**16, "Free some space, or choose another --out.")
     with beside(out) as folder:
         for _ in write_gguf(
@@ -99,6 +100,6 @@ def _described(model: str, adapter: Path, alpha: float) -> gguf.GGUFWriter:
     writer = gguf.GGUFWriter(None, "llama")
     add_fields(writer, {
         "general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": float(alpha), "general.file_type": 0,
-        **general_fields(model, adapter),
+        **general_fields(provenance(model, adapter), adapter),
     })  # fmt: skip
     return writer

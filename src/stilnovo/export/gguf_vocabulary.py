@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer as Fast
 
 from stilnovo.errors import InputError
-from stilnovo.hub import hub_id
 from stilnovo.model.weights import GGUFReader
+from stilnovo.modelcard.provenance import Provenance
 from stilnovo.plan.shape import read_json
 from stilnovo.text.sentencepiece import SPACE, scores_of
 from stilnovo.text.splits import SPLITS, find_split
@@ -35,11 +35,6 @@ if TYPE_CHECKING:
     from stilnovo.export.opened import Opened
 
 Fields = dict[str, Any]
-#: What is taken over from a GGUF base beside its vocabulary.
-_KEPT = (
-    "general.license", "general.base_model.", "general.languages", "general.tags", "general.author", "general.organization",
-    "general.url", "general.source.", "general.repo_url", "general.basename", "general.size_label",
-)  # fmt: skip
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -221,22 +216,27 @@ def add_vocabulary(writer: gguf.GGUFWriter, opened: Opened) -> None:
     """
     reader, tokenizer = opened.reader, opened.tokenizer
     if isinstance(reader, GGUFReader):
-        fields = {key: value for key, value in reader.fields.items() if key.startswith(("tokenizer.", *_KEPT))}
+        fields = {key: value for key, value in reader.fields.items() if key.startswith("tokenizer.")}
         end = turn_end(tokenizer)
         if end != fields.get("tokenizer.ggml.eos_token_id"):
             fields["tokenizer.ggml.eot_token_id"] = end
     else:
         fields = vocabulary_fields(tokenizer, opened.config.vocab_size, opened.files.path)
-    add_fields(writer, general_fields(opened.files.name, opened.spec.adapter) | fields)
+    add_fields(writer, fields | general_fields(opened.origin, opened.spec.adapter))
 
 
-def general_fields(model: str, adapter: Path | None) -> Fields:
-    """The keys `general.*` of a model by its name: what it is and where it comes from."""
-    base = hub_id(model)
-    owner, _, short = base.rpartition("/") if not Path(model).expanduser().exists() else ("", "", Path(model).stem)
-    fields: Fields = {"general.name": short if adapter is None else f"{short} with an adapter"}
-    fields["general.languages"] = ["it"]
-    if owner:
+def general_fields(origin: Provenance, adapter: Path | None) -> Fields:
+    """The keys `general.*` of a model: what it is called, its licence, and where it comes from."""
+    fields: Fields = {"general.name": origin.title if adapter is None else f"{origin.title} with an adapter"}
+    fields |= {"general.languages": ["it"]} if adapter is not None or origin.training is not None else {}
+    names = {
+        "license": "general.license",
+        "license_name": "general.license.name",
+        "license_link": "general.license.link",
+    }
+    fields |= {names[key]: value for key, value in origin.licence.items()}
+    if (base := origin.base_id) is not None:
+        owner, _, short = base.partition("/")
         fields |= {
             "general.base_model.count": 1, "general.base_model.0.name": short, "general.base_model.0.organization": owner,
             "general.base_model.0.repo_url": f"https://huggingface.co/{base}",

@@ -1,4 +1,4 @@
-"""What lies beside a GGUF file: a Modelfile, by which Ollama runs it.
+"""What lies beside a GGUF file: a model card, licences, and a Modelfile, by which Ollama runs it.
 
 A Modelfile (github.com/ollama/ollama, docs/modelfile.mdx and parser/parser.go) is a list of instructions, each a word and a value; a
 value of several lines stands between triple quotes, and nothing in it can be escaped. TEMPLATE is in Go's template language, the
@@ -15,12 +15,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stilnovo.errors import InputError
+from stilnovo.export.folder import made_lines
 from stilnovo.export.gguf_vocabulary import turn_end
 from stilnovo.export.opened import Opened
 from stilnovo.generate.sampling import Sampling
+from stilnovo.modelcard.provenance import provenance
+from stilnovo.modelcard.readme import licence_files, model_card
+from stilnovo.modelcard.terms import LicenceTerms
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer, open_tokenizer
 
@@ -131,24 +136,44 @@ def _rendered(tokenizer: Tokenizer, messages: list[Message]) -> str | None:
     return tokenizer.spelt(ids[1:] if ids[:1] == [tokenizer.bos_id] else ids)
 
 
-def gguf_companions(opened: Opened, gguf_name: str, _type_name: str) -> dict[str, bytes]:
-    """Contents of the files beside a GGUF file, by name."""
+def gguf_companions(opened: Opened, gguf_name: str, type_name: str) -> dict[str, bytes]:
+    """Contents of the files beside a GGUF file, by name: Modelfile, model card, licences."""
     config = opened.files.path / "generation_config.json"
     given = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
     settings = {**_sampling(given), "num_ctx": min(opened.config.max_positions, _CONTEXT)}
-    return {"Modelfile": modelfile(f"./{gguf_name}", opened.tokenizer, settings).encode()}
+    text = modelfile(f"./{gguf_name}", opened.tokenizer, settings, terms=opened.origin.terms)
+    card = model_card(
+        opened.origin, made_lines(opened.spec, type_name.upper()), library="gguf", use=_use(f"-m {gguf_name}")
+    )
+    return {**licence_files(opened.origin), "Modelfile": text.encode(), "README.md": card.encode()}
 
 
-def adapter_companions(model: str, gguf_name: str) -> dict[str, bytes]:
-    """Contents of the files beside an adapter's GGUF file, by name."""
-    return {
-        "Modelfile": modelfile(
-            "./model-Q8_0.gguf", open_tokenizer(model), _sampling({}), adapter=f"./{gguf_name}"
-        ).encode()
-    }
+def adapter_companions(model: str, adapter: Path, gguf_name: str) -> dict[str, bytes]:
+    """Contents of the files beside an adapter's GGUF file, by name: Modelfile, model card, licences."""
+    origin = provenance(model, adapter)
+    tokenizer = open_tokenizer(model)
+    text = modelfile("./model-Q8_0.gguf", tokenizer, _sampling({}), adapter=f"./{gguf_name}", terms=origin.terms)
+    made = [f"A LoRA adapter alone, for the base as a GGUF file; made from `{adapter.resolve().name}`"]
+    card = model_card(origin, made, library="gguf", use=_use(f"-m BASE.gguf --lora {gguf_name}"))
+    return {**licence_files(origin), "Modelfile": text.encode(), "README.md": card.encode()}
 
 
-def modelfile(base: str, tokenizer: Tokenizer, settings: dict[str, Any], *, adapter: str | None = None) -> str:
+def _use(arguments: str) -> list[str]:
+    """Lines of a model card that show how a GGUF file is run."""
+    return [
+        "```", "ollama create NAME -f Modelfile && ollama run NAME", f"llama-cli {arguments}", "```", "",
+        "LM Studio: put the folder into its folder of models, or open the file there.",
+    ]  # fmt: skip
+
+
+def modelfile(
+    base: str,
+    tokenizer: Tokenizer,
+    settings: dict[str, Any],
+    *,
+    adapter: str | None = None,
+    terms: LicenceTerms | None = None,
+) -> str:
     """Text of a Modelfile.
 
     Args:
@@ -156,6 +181,7 @@ def modelfile(base: str, tokenizer: Tokenizer, settings: dict[str, Any], *, adap
         tokenizer: The model's.
         settings: Values of Ollama's parameters.
         adapter: Path of an adapter's GGUF file.
+        terms: The base's licence.
     """
     lines = ["# For Ollama: ollama create NAME -f Modelfile"]
     if adapter is not None:
@@ -175,6 +201,7 @@ def modelfile(base: str, tokenizer: Tokenizer, settings: dict[str, Any], *, adap
     ends = dict.fromkeys(tokenizer.spelt([index]) for index in (turn_end(tokenizer), tokenizer.eos_id))
     lines += [f"PARAMETER stop {quoted(end)}" for end in ends]
     lines += [f"PARAMETER {name} {value}" for name, value in settings.items()]
+    lines += [] if terms is None else [f"LICENSE {quoted(text)}" for text in _licence(terms)]
     return "\n".join(lines) + "\n"
 
 
@@ -191,6 +218,13 @@ def quoted(text: str) -> str:
     if "\n" in text or '"' in text:
         return f'"""{text}"""'
     return f'"{text}"'
+
+
+def _licence(terms: LicenceTerms) -> list[str]:
+    """The base's licence: its name, where it is found, what it asks to be said; then its own files."""
+    head = [terms.title, *([terms.link] if terms.link else []), *terms.notices]
+    files = [file.read_text(encoding="utf-8", errors="replace") for file in terms.files]
+    return [text.replace('"""', "'''") for text in ("\n".join(head), *files)]
 
 
 def _sampling(given: dict[str, Any]) -> dict[str, Any]:
