@@ -118,7 +118,7 @@ def test_letters_need_one_row_of_the_head() -> None:
     item = headed(1)[0]
     found = encode(byte_tokenizer(True), MultipleChoice("x", item.context, ("A", "B", "C", "D"), 0), 512)
     assert len({row for ending in found.rows for row in ending}) == 1
-    assert found.tree.parents == list(range(-1, len(found.tree) - 1))  # one sequence without branches
+    assert found.trees[0].parents == list(range(-1, found.size - 1))  # one sequence without branches
 
 
 def test_greedy_says_what_greedy_decoding_would_write() -> None:

@@ -99,8 +99,8 @@ def test_the_page_of_one_evaluation() -> None:
     score = AFTER.score()
     assert f"prova {100 * score.value:.1f} % ({100 * score.low:.1f}–{100 * score.high:.1f}, guessing 33 %)" in text
     for words in (
-        "of 40, test, drawn with seed 42, 1 examples", "normalised accuracy 75.0 [", "accuracy 75.0 [",
-        "2 answers were taken from the cache of an earlier run", "1 items were longer than the model's context", "prova: 2 categories",
+        "of 40, test, drawn with seed 42, 1 example", "normalised accuracy 75.0 [", "accuracy 75.0 [",
+        "2 answers were taken from the cache of an earlier run", "1 item was longer than the model's context", "prova: 2 categories",
         "nothing under", "nuovi.txt:", "3 documents, 2,800 bytes, 700 tokens",
         "stilnovo evaluate --limit 12 --text 'con spazio.txt'", "a" * 64, "b" * 64, "f" * 64, '{"bos": true}', "limit 12",
     ):  # fmt: skip

@@ -18,7 +18,7 @@ from stilnovo.benchmarks.task import Decoding, Draw, Generation, Metric, Multipl
 from stilnovo.benchmarks.tasks import TASKS
 from stilnovo.cli.main import app
 from stilnovo.compare.verdict import bits_per_byte_verdict, score_verdict
-from stilnovo.errors import NonFiniteScore
+from stilnovo.errors import InputError, NonFiniteScore
 from stilnovo.forgetting.guard import Guard
 from stilnovo.forgetting.slice import Slice
 from stilnovo.generate.sampler import UNDECIDED, Sampler, draw
@@ -234,9 +234,9 @@ def test_the_command_refuses_a_broken_adapter(tiny_folder: Path, tmp_path: Path)
     lora.attach(model, lora.LoraConfig(r=2), seed=1)
     lora.save(model, lora.LoraConfig(r=2), tmp_path / "adapter", str(tiny_folder))
     file = tmp_path / "adapter/adapter_model.safetensors"
-    tensors = load_file(file)
-    tensors[max(tensors)][0, 0] = math.nan
-    save_file(tensors, file)
+    save_file(
+        {name: torch.full_like(tensor, 1e30) for name, tensor in load_file(file).items()}, file
+    )  # finite, but not its product
     asked = [
         "evaluate", "--model", str(tiny_folder), "--quantization", "none", "--tasks", "sample_questions", "--limit", "6",
         "--device", "cpu", "--cache", str(tmp_path / "cache"),
@@ -245,6 +245,10 @@ def test_the_command_refuses_a_broken_adapter(tiny_folder: Path, tmp_path: Path)
     assert isinstance(ran.exception, NonFiniteScore) and ran.exception.exit_code == 2, ran.output
     assert "of task sample_questions gave no number" in ran.exception.what
     assert not (tmp_path / "out/evaluation.json").exists() and kept_rows(tmp_path / "cache") == 0
+    save_file({name: torch.full_like(tensor, math.nan) for name, tensor in load_file(file).items()}, file)
+    ran = CliRunner().invoke(app, [*asked, "--adapter", str(tmp_path / "adapter"), "--out", str(tmp_path / "out")])
+    assert isinstance(ran.exception, InputError) and not (tmp_path / "out/evaluation.json").exists(), ran.output
+    assert kept_rows(tmp_path / "cache") == 0
     assert CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "base")]).exit_code == 0
 
 

@@ -15,7 +15,7 @@ from stilnovo.benchmarks.task import Draw, select
 from stilnovo.benchmarks.tasks import TASKS
 from stilnovo.data.conversations import Conversation
 from stilnovo.errors import InputError
-from stilnovo.forgetting.form import AnswerForm, Prompt, choose_prompts, form_of, language, leaks, loops, write_answers
+from stilnovo.forgetting.form import AnswerForm, Prompt, choose_prompts, form_of, leaks, loops, write_answers
 from stilnovo.forgetting.scales import Probes, ScaleAnswers, Sweep, SweepCandidate, identity_under, measure, run_sweep
 from stilnovo.forgetting.tradeoff import ALL_TASKS, CHAT, FORM, front, weigh
 from stilnovo.generate.generator import Completion, Generator, Sampling
@@ -31,6 +31,7 @@ from stilnovo.scoring.identity import Identity, adapter_sha256
 from stilnovo.scoring.perplexity import HeldOutScore
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.spec import ModelSpec
+from stilnovo.text.language import language
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 from test_evaluate_pages import QUESTIONS, RIGHT, answered, task

@@ -33,6 +33,11 @@ def bytes_text(count: float) -> str:
     return f"{count:.2f} GiB"
 
 
+def counted(count: int, noun: str) -> str:
+    """Format a number of things: "1 item", "1,200 items"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def rate_text(rate: float) -> str:
     """Format a number of things a second: `1,240`, `3.4`, `0.052`; never a rounded 0."""
     if rate >= 10 or rate <= 0:

@@ -18,12 +18,13 @@ from collections.abc import Iterable, Sequence
 
 from stilnovo.benchmarks.grading import all_words, plain_marks, words
 from stilnovo.benchmarks.italian_numbers import cardinal
+from stilnovo.text.italian import listed
 
 PARTS = "\n"  # between the parts of an accepted answer that needs all of them
 _ENOUGH = 0.8  # of the words of a long accepted answer
 _LONG = 5  # words that say something, from which an answer counts as long
 _STEM = 4  # letters at least that two forms of a word share
-_FUNCTION_WORDS = (
+_FUNCTION = listed(
     "a ad al allo alla ai agli alle con col coi da dal dallo dalla dai dagli dalle di del dello della dei degli "
     "delle in nel nello nella nei negli nelle su sul sullo sulla sui sugli sulle per tra fra e ed o od ma che chi "
     "cui se come quando dove perchè poichè mentre anche io tu lui lei noi voi loro mi ti ci vi si ne lo la li le "
@@ -31,14 +32,11 @@ _FUNCTION_WORDS = (
     "hanno aveva avevano avere abbia questo questa questi queste quello quella quel suo sua suoi sue mio mia più "
     "molto già poi cioè ecco quale quali risposta parola parole giusta corretta"
 )
-_FUNCTION = frozenset(_FUNCTION_WORDS.split())
-_ASIDE_WORDS = (
+_ASIDE = listed(
     "credo penso forse direi probabilmente sicuramente certamente sì no certo ovvero grazie esatto secondo me pare "
     "sembra dico risposta"
 )
-_ASIDE = frozenset(_ASIDE_WORDS.split())
-_NEGATION_WORDS = "non nè mai nessuno nessuna nessun niente nulla senza nemmeno neppure neanche"
-_NEGATION = frozenset(_NEGATION_WORDS.split())
+_NEGATION = listed("non nè mai nessuno nessuna nessun niente nulla senza nemmeno neppure neanche")
 _CORRECTION = re.compile(r"\b(?:anzi|o meglio|mi correggo|no,|invece)[\s,:]+", re.IGNORECASE)
 _BREAK = re.compile(r"[,;:.!?\n]|\b(?:ma|bensì|però|mentre|perché|perchè|poiché)\b", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[,;\n•/]|\s[-–]\s|\b(?:e|ed|o|od|oppure|ovvero)\b", re.IGNORECASE)

@@ -101,6 +101,14 @@ class MultipleChoice:
         return self.rivals or range(len(self.endings))
 
     @property
+    def repeats_an_option(self) -> bool:
+        """Whether the answer repeats an option before it: of equals the first is chosen, as in the reference, so it is never right."""
+        pairs = self.pairs
+        return not self.labels and pairs[self.answer] in [
+            pairs[index] for index in self.competing if index < self.answer
+        ]
+
+    @property
     def chance(self) -> float:
         """Score of random guessing; with several true answers that of mc2, their share."""
         asked = [label for label in self.labels if label >= 0]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from stilnovo.cli.common import AsJson, LibraryPath, emit, note
-from stilnovo.cli.library_common import apparatus_line, counted, described, open_store, section_dict, work_named
+from stilnovo.cli.library_common import apparatus_line, described, open_store, section_dict, work_named
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.io.sample import library_texts
 from stilnovo.library.apparatus import words_by_kind
@@ -20,7 +20,7 @@ from stilnovo.library.passages import cut
 from stilnovo.library.read import MAXIMUM_BYTES, files_in, read, understand
 from stilnovo.library.records import Work
 from stilnovo.library.store import Added, Library, default_path
-from stilnovo.progress import Progress, bytes_text
+from stilnovo.progress import Progress, bytes_text, counted
 from stilnovo.reading.names import Names
 from stilnovo.reading.sections import split
 from stilnovo.reading.text_builder import Book

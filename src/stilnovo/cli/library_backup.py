@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from stilnovo.cli.common import AsJson, LibraryPath, emit
-from stilnovo.cli.library_common import counted, open_store
+from stilnovo.cli.library_common import open_store
 from stilnovo.errors import InputError, MissingExtra
 from stilnovo.library.backup import back_up
 from stilnovo.library.backup import restore as restore_library
 from stilnovo.library.location import is_served
 from stilnovo.library.store import Library, default_path
-from stilnovo.progress import Progress
+from stilnovo.progress import Progress, counted
 
 
 def _file(library: Path | None, advice: str) -> Path:

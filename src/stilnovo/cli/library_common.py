@@ -10,6 +10,7 @@ from stilnovo.errors import InputError
 from stilnovo.library.location import is_served, open_library
 from stilnovo.library.records import Chapter, Passage, Work
 from stilnovo.library.store import Library, default_path
+from stilnovo.progress import counted
 from stilnovo.reading.sections import Section
 from stilnovo.text.italian import fold
 
@@ -61,11 +62,6 @@ def described(work: Work) -> str:
     names = ", ".join(part for part in (work.author or "(author unknown: give --author)", work.title) if part)
     year = f" ({work.year})" if work.year else ""
     return f"{names}{year}: {counted(work.sections, 'section')}, {counted(work.passages, 'passage')}"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, in singular or plural."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def apparatus_line(words: dict[str, int]) -> str:

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from stilnovo.cli.common import AsJson, EmbeddingModel, EmbeddingServer, LibraryPath, emit, note
-from stilnovo.cli.library_common import counted, described, open_store, work_named
+from stilnovo.cli.library_common import described, open_store, work_named
 from stilnovo.errors import StilnovoError
 from stilnovo.library.embedders import DEFAULT, open_embedder
-from stilnovo.progress import Progress
+from stilnovo.progress import Progress, counted
 
 #: Works that are named one by one.
 _SHOWN = 6

@@ -29,7 +29,7 @@ from stilnovo.cli.common import (
 )
 from stilnovo.errors import InputError
 from stilnovo.folderlock import locked
-from stilnovo.progress import Progress
+from stilnovo.progress import Progress, counted
 from stilnovo.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def sweep(
         candidates = [
             SweepCandidate(name, path, identity(path, hashes[name]), settings) for name, path in paths.items()
         ]
-        note(f"{len(candidates)} × {len(settings)} settings, {probes.items:,} items each.")
+        note(f"{len(candidates)} × {counted(len(settings), 'setting')}, {counted(probes.items, 'item')} each.")
         with api.resumable(answers, note), Progress("sweep", 1) as bar:
             sweep_result = run_sweep(
                 llama, tokenizer, identity(None, None), candidates, probes, answers,

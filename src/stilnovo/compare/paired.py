@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from stilnovo.benchmarks.task import METRIC_NAMES, cluster_names
 from stilnovo.compare.verdict import Verdict, bits_per_byte_verdict, corrected, score_verdict
 from stilnovo.errors import InputError
+from stilnovo.progress import counted
 from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
 from stilnovo.scoring.result import EvaluationResult, TaskResult
@@ -57,7 +58,7 @@ class Pairs:
         """Describe the items left out of the comparison; empty where both runs asked the same."""
         sides = ((self.only_before, "before"), (self.only_after, "after"))
         left = " and ".join(f"{count:,} asked only {when}" for count, when in sides if count)
-        note = f"{self.before.name}: compared on the {len(self.items):,} items that both runs asked; {left} left out."
+        note = f"{self.before.name}: compared on the {counted(len(self.items), 'item')} that both runs asked; {left} left out."
         return note if left else ""
 
 
@@ -176,7 +177,7 @@ def _check_same_texts(before: HeldOutScore, after: HeldOutScore) -> None:
     if before.texts_sha256 != after.texts_sha256:
         raise InputError(
             "The two evaluations read different held-out texts; their bits per byte cannot be compared.",
-            f"Before: {len(before.sizes)} documents, sha256 {before.texts_sha256[:12]}; "
+            f"Before: {counted(len(before.sizes), 'document')}, sha256 {before.texts_sha256[:12]}; "
             f"after: {len(after.sizes)}, {after.texts_sha256[:12]}.",
             "Evaluate both with the same --text.",
         )
@@ -190,4 +191,4 @@ def _check_same_texts(before: HeldOutScore, after: HeldOutScore) -> None:
 
 def _describe(task: TaskResult) -> str:
     shots = f", {task.shots} examples" if task.shots else ""
-    return f"version {task.version}{shots}, {task.split}, {task.n} items, sha256 {task.items_sha256[:12]}"
+    return f"version {task.version}{shots}, {task.split}, {counted(task.n, 'item')}, sha256 {task.items_sha256[:12]}"

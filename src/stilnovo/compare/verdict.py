@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stilnovo.progress import counted
 from stilnovo.scoring.boundary import check_finite
 from stilnovo.statistics.estimates import (
     FEWEST_UNITS,

@@ -28,6 +28,7 @@ from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
 from stilnovo.model.llama import evaluating
 from stilnovo.scoring.answer_cache import ModelCache, Progress, answered
+from stilnovo.text.language import language
 from stilnovo.text.template import DOCUMENT_BEGINS, TEMPLATES, TURN_ENDS, Message, Special
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -49,21 +50,6 @@ _HEADING = re.compile(
     r"|#{2,3}\s*(?:instruction|input|response|istruzione|risposta)\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-_FUNCTION_WORDS = {
-    code: frozenset(re.findall(r"\w+", words))
-    for code, words in (
-        (
-            "it",
-            "il lo gli le un uno una di del della dei delle degli che è non con sono nel nella più anche questo questa si da dal"
-            " al alla ai su sul tra fra ma se quando dove perché molto essere ha hanno può suo sua loro cui",
-        ),
-        (
-            "en",
-            "the of and to is that it for are with as this be you your an can by from was were has have not they their there"
-            " which what when will would should these those its at",
-        ),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -179,10 +165,3 @@ def loops(ids: Sequence[int]) -> bool:
             return True
     grams = [tuple(ids[place : place + 4]) for place in range(count - 3)]
     return len(grams) >= _LEAST_TOKENS and 1 - len(set(grams)) / len(grams) > _MOST_REPEATED
-
-
-def language(text: str) -> str:
-    """Detect the language, `it` or `en`, by function words; empty where undecided."""
-    words = re.findall(r"[a-zà-ù]+", text.lower())
-    counts = {code: sum(word in known for word in words) for code, known in _FUNCTION_WORDS.items()}
-    return max(counts, key=counts.__getitem__) if len(set(counts.values())) > 1 else ""

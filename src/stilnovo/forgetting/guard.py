@@ -37,7 +37,7 @@ from stilnovo.hub import find_model
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.plan.model_shape import config_of
-from stilnovo.progress import seconds_text
+from stilnovo.progress import counted, seconds_text
 from stilnovo.recipe import Recipe
 from stilnovo.recipe_sections import GuardSection
 from stilnovo.runlog import json_text, sha256_file, write_atomic
@@ -207,7 +207,7 @@ class Guard:
         section, what = self.section, self.what
         lines = [
             f"Guard: an evaluation every {self.every} steps and after the last, {self.planned} in all, of "
-            f"{len(what.items):,} items and {sum(map(len, what.documents.values())):,} documents, paired with the base "
+            f"{counted(len(what.items), 'item')} and {counted(sum(map(len, what.documents.values())), 'document')}, paired with the base "
             f"model. False alarms: at most {100 * section.alpha:g} % over all evaluations and {len(self._rooms)} protected. "
             f"On a regression: {'stop there' if section.on_loss == 'stop' else 'back to the best step'}."
         ]

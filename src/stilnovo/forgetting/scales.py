@@ -20,6 +20,7 @@ from stilnovo.generate.generator import Generator
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.scaling import Scaling, scaled
+from stilnovo.progress import counted
 from stilnovo.scoring.answer_cache import AnswerCache, ModelCache, Progress
 from stilnovo.scoring.chat_answers import fitting, score_conversations
 from stilnovo.scoring.evaluate import evaluate
@@ -63,7 +64,9 @@ def fitted(
     """Keep the conversations that fit the model's context, and draw prompts from them; `note` reports the others."""
     fit = fitting(probes.conversations, tokenizer, context)
     if len(fit) < len(probes.conversations):
-        note(f"{len(probes.conversations) - len(fit):,} conversations are longer than the context and are left out.")
+        longer = len(probes.conversations) - len(fit)
+        verb = "is" if longer == 1 else "are"
+        note(f"{counted(longer, 'conversation')} {verb} longer than the context and {verb} left out.")
     return replace(probes, conversations=fit, prompts=choose_prompts(prompts, fit, seed) if prompts else ())
 
 

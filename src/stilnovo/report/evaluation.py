@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from stilnovo.benchmarks.task import METRIC_NAMES
+from stilnovo.progress import counted
 from stilnovo.report.charts import IntervalRow, interval_plot
 from stilnovo.report.page import both_widths, command_text, compose, text_table
 from stilnovo.report.report2024 import published_tables
@@ -116,14 +117,19 @@ def _headline(result: EvaluationResult) -> str:
         bits = result.text.bits_per_byte()
         parts.append(f"{bits.value:.3f} bits per byte {bits.between(3)}")
     if len(parts) > 4:
-        return f"{len(result.tasks)} tasks, {sum(task.n for task in result.tasks.values()):,} items."
+        return (
+            f"{counted(len(result.tasks), 'task')}, {counted(sum(task.n for task in result.tasks.values()), 'item')}."
+        )
     return "; ".join(parts) + "."
 
 
 def _counts(cached: int, truncated: int) -> list[str]:
     """Describe cached and truncated answers; no sentences where there are none."""
-    again = f"{cached:,} answers were taken from the cache of an earlier run of the same model (--no-cache asks anew)."
-    short = f"{truncated:,} items were longer than the model's context and were truncated on the left."
+    again = (
+        f"{counted(cached, 'answer')} {'was' if cached == 1 else 'were'} taken from the cache of an earlier run of the same model "
+        "(--no-cache asks anew)."
+    )
+    short = f"{counted(truncated, 'item')} {'was' if truncated == 1 else 'were'} longer than the model's context and truncated on the left."
     return [again] * bool(cached) + [short] * bool(truncated)
 
 

@@ -21,8 +21,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from stilnovo.progress import counted
 from stilnovo.report import numbers
 from stilnovo.report.plot import ends_text
+from stilnovo.text.language import language
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _WIDTHS = (736, 350)
@@ -99,6 +101,11 @@ def text_table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[st
     return table
 
 
+def _language_attribute(text: str) -> Markup:
+    """The attribute of an element with this text: what is read aloud as Italian, since the pages are English."""
+    return Markup(' lang="it"') if language(text) == "it" else Markup("")
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -116,5 +123,7 @@ def _environment() -> Environment:
         "rate": numbers.rate,
         "duration": numbers.duration,
         "span": ends_text,
+        "counted": counted,
+        "lang": _language_attribute,
     }
     return environment

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stilnovo.progress import counted
 from stilnovo.scoring.result import EvaluationResult
 from stilnovo.statistics.estimates import Estimate
 
@@ -56,7 +57,10 @@ def published_tables(result: EvaluationResult, name: str) -> str:
     rouge = result.tasks.get("invalsi_report_written")
     own: tuple[Figures, ...] = (
         (_range(short, 2) if short else None,),
-        tuple(f"{_range(task.score('acc_norm'), 4, short=True)}, {task.n:,} items" if task else None for task in tasks),
+        tuple(
+            f"{_range(task.score('acc_norm'), 4, short=True)}, {counted(task.n, 'item')}" if task else None
+            for task in tasks
+        ),
         (_range(rouge.score("rouge1_precision").times(100), 1, " %") if rouge else None,),
     )
     tables = [

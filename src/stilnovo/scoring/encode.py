@@ -6,8 +6,12 @@ sequence and may attend to itself and its ancestors only, so every path from the
 
 The rules are those of lm-evaluation-harness (`_encode_pair`): context and ending are tokenised together, and the ending
 is what follows the tokens of the context alone; trailing spaces of the context belong to the ending; the opening token
-is prepended where the model has one. What a question shares with its header is found in the tokens, not in the text: a
+is prepended where the model has one; what is longer than the model's context loses tokens on the left, each ending by itself,
+so that a long one takes nothing from its rivals. What a question shares with its header is found in the tokens, not in the text: a
 tokeniser may merge across the seam.
+
+Unusual: an ending that is longer than the whole context, which the reference refuses, is read in windows: each of its tokens is
+predicted once, after half a context at least. Otherwise its rivals, none of whose tokens were left, would score 0 and win.
 
 Shape letters: L nodes of a tree.
 """
@@ -16,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import TypeVar
 
 import torch
@@ -91,17 +95,22 @@ class TokenTree:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A tokenised question: the tree that follows the header's first `shared` tokens.
+    """A tokenised question: trees that follow the header's first `shared` tokens, the first of all endings that fit.
 
-    For each ending `rows` are the nodes that predict its tokens and `targets` those tokens; `truncated` says that the
-    contexts were cut on the left.
+    For each ending `rows` are the nodes that predict its tokens, numbered over all trees, and `targets` those tokens;
+    `truncated` says that an ending's context was cut on the left.
     """
 
-    tree: TokenTree
+    trees: tuple[TokenTree, ...]
     rows: tuple[list[int], ...]
     targets: tuple[list[int], ...]
     truncated: bool
     shared: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of nodes of all trees."""
+        return sum(map(len, self.trees))
 
 
 def encode_endings(tokenizer: Tokenizer, context: str, endings: Sequence[str]) -> list[tuple[list[int], int]]:
@@ -125,17 +134,35 @@ def encode(
     sequences: list[tuple[list[int], int]] = []
     for context, pairs in groupby(question.pairs, key=lambda pair: pair[0]):
         sequences += encode_endings(tokenizer, context, [ending for _, ending in pairs])
-    # The last token is only predicted, never read. All endings lose the same tokens on the left: they still share.
-    excess = max(0, max(len(tokens) - 1 for tokens, _ in sequences) - max_positions)
-    shared = 0 if excess else _shared(sequences, list(header))
-    tree = TokenTree(shared)
-    rows, targets = [], []
+    longest = max(len(tokens) - 1 for tokens, _ in sequences)  # the last token is only predicted, never read
+    shared = 0 if longest > max_positions else _shared(sequences, list(header))
+    trees: list[TokenTree] = [TokenTree(shared)]
+    paths: list[list[tuple[int, list[int]]]] = []  # by ending: the tree, and its nodes that predict
+    targets = []
     for tokens, start in sequences:
-        read, first = tokens[excess:], max(start - excess, 1)
-        path = tree.add(read[shared:-1])
-        rows.append(path[first - 1 - shared :])
-        targets.append(read[first:])
-    return Encoded(tree, tuple(rows), tuple(targets), excess > 0, shared)
+        first = max(start, 1)
+        targets.append(tokens[first:])
+        if len(tokens) - 1 <= max_positions:
+            paths.append([(0, trees[0].add(tokens[shared:-1])[first - 1 - shared :])])
+            continue
+        paths.append([])
+        for begin, stop, predicted in _windows(len(tokens), first, max_positions):
+            trees.append(TokenTree())  # of its own: nothing is shared where the beginnings differ
+            paths[-1].append((len(trees) - 1, trees[-1].add(tokens[begin:stop])[predicted - 1 - begin :]))
+    offsets = list(accumulate(map(len, trees), initial=0))
+    rows = tuple([offsets[tree] + node for tree, nodes in parts for node in nodes] for parts in paths)
+    read = tuple(tree for tree in trees if len(tree))
+    return Encoded(read, rows, tuple(targets), longest > max_positions, shared)
+
+
+def _windows(tokens: int, first: int, limit: int) -> list[tuple[int, int, int]]:
+    """What is read for the tokens from `first` on, one window where they fit into one, as (begin, stop, first predicted).
+
+    A window reads begin … stop - 1, `limit` tokens, and predicts up to stop.
+    """
+    step = limit if tokens - first <= limit else max(1, limit // 2)
+    stops = [min(start + step, tokens) - 1 for start in range(first, tokens, step)]
+    return [(max(0, stop - limit), stop, start) for start, stop in zip(range(first, tokens, step), stops, strict=True)]
 
 
 def _shared(sequences: Sequence[tuple[list[int], int]], header: list[int]) -> int:

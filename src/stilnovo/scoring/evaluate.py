@@ -18,7 +18,7 @@ from typing import Any
 from stilnovo import dist
 from stilnovo.benchmarks.task import Generation, Item, MultipleChoice, Selection, TaskFacts, item_sha256
 from stilnovo.model.llama import Llama
-from stilnovo.progress import seconds_text
+from stilnovo.progress import counted, seconds_text
 from stilnovo.runlog import environment
 from stilnovo.scoring.answer_cache import Answer, answered
 from stilnovo.scoring.packed import ModelAnswer, answers, item_place, item_score
@@ -100,12 +100,13 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
     """Describe what a selection can and cannot show, before the run; with a speed also the time for all items."""
     n, task = len(selection.items), selection.task
     how = "simply the first ones" if selection.first else f"drawn at random, seed {selection.seed}"
-    share = f"{n:,} of {selection.available:,} items ({100 * n / selection.available:.0f} %, {how})"
-    part = f"all {n:,} items" if n == selection.available else share
+    share = f"{n:,} of {counted(selection.available, 'item')} ({100 * n / selection.available:.0f} %, {how})"
+    part = f"all {counted(n, 'item')}" if n == selection.available else share
     low, high = wilson(0.5, n, normal_quantile(0.975))
     graded = ", if each were right or wrong" if task.metric in _GRADED else ""
     clusters, left = selection.clusters, selection.available - n
     groups = len(set(clusters or ()))
+    repeats = sum(isinstance(item, MultipleChoice) and item.repeats_an_option for item in selection.items)
     seconds = seconds_text((left or n) / items_per_second) if items_per_second else ""
     grouped = f", at best: the items lie in {groups:,} group{'' if groups == 1 else 's'} that may change together"
     return "".join([
@@ -114,9 +115,10 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
         f"(80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing{graded})",
         grouped if groups else "",
         f", and fewer than {FEWEST_UNITS} can show no change at all" if 0 < groups < FEWEST_UNITS else "",
-        f". With all {selection.available:,} items, {_visible(selection.available)}" if left and not groups else "",
+        f". With all {counted(selection.available, 'item')}, {_visible(selection.available)}" if left and not groups else "",
         f"{'. All items' if groups else '; they'} take {seconds} more" if left and seconds else "",
         f". It takes at most about {seconds}" if seconds and not left else "",
+        f". {counted(repeats, 'item')} can never be right: the answer repeats an option before it" if repeats else "",
         ".",
     ])  # fmt: skip
 
@@ -147,7 +149,7 @@ def _run_task(
         spent = time.perf_counter() - began
         if note is not None and timed and done > cached and spent >= _TIMING_SECONDS:
             rest = seconds_text(left * spent / (done - cached))
-            note(f"{name}: at this speed all {selection.available:,} items would take {rest} more.")
+            note(f"{name}: at this speed all {counted(selection.available, 'item')} would take {rest} more.")
             timed = False
         if options.progress is not None:
             options.progress(name, done, total)

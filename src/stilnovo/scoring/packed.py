@@ -179,10 +179,10 @@ def _window(source: Iterator[tuple[int, MultipleChoice | Endings]], headers: _He
         max_positions, header = headers.model.config.max_positions, headers.tokens(question.header)
         encoded = encode(headers.tokenizer, question, max_positions, header)
         window.append((question.header if encoded.shared else "", index, encoded))
-        size += len(encoded.tree)
+        size += encoded.size
         if size >= tokens:
             break
-    return sorted(window, key=lambda entry: (entry[0], entry[2].shared, -len(entry[2].tree)))
+    return sorted(window, key=lambda entry: (entry[0], entry[2].shared, -entry[2].size))
 
 
 def _packs(window: Pack, token_budget: int) -> Iterator[Pack]:
@@ -190,7 +190,7 @@ def _packs(window: Pack, token_budget: int) -> Iterator[Pack]:
 
     def fits(pack: Sequence[tuple[str, int, Encoded]], entry: tuple[str, int, Encoded]) -> bool:
         alike = (pack[0][0], pack[0][2].shared) == (entry[0], entry[2].shared)
-        return alike and sum(len(encoded.tree) for _, _, encoded in (*pack, entry)) <= token_budget
+        return alike and sum(encoded.size for _, _, encoded in (*pack, entry)) <= token_budget
 
     return filled(window, fits)
 
@@ -198,10 +198,10 @@ def _packs(window: Pack, token_budget: int) -> Iterator[Pack]:
 @torch.inference_mode()
 def _forward(model: Llama, pack: Sequence[Encoded], prefix: Prefix | None) -> list[ModelAnswer]:
     """Forward pass over several trees that follow the same part of one header."""
-    device, trees = model.device, [encoded.tree for encoded in pack]
+    device, trees = model.device, [tree for encoded in pack for tree in encoded.trees]
     tokens = torch.tensor([token for tree in trees for token in tree.tokens], device=device)
     positions = torch.tensor([position for tree in trees for position in tree.positions], device=device)
-    begins = accumulate(map(len, trees), initial=0)
+    begins = accumulate((encoded.size for encoded in pack), initial=0)
     rows = [first + node for first, encoded in zip(begins, pack, strict=False) for node in chain(*encoded.rows)]
     targets = [token for encoded in pack for token in chain(*encoded.targets)]
     forest = Forest([tree.mask() for tree in trees], device, model.dtype, prefix, pack[0].shared)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
+from stilnovo.progress import counted
 from stilnovo.scoring import reading
 from stilnovo.scoring.answer_cache import Answer
 from stilnovo.scoring.boundary import check_finite
@@ -109,7 +110,7 @@ def differences(before: PositionScores, after: PositionScores) -> list[Estimate 
     if (before.texts_sha256, before.window, before.edges) != (after.texts_sha256, after.window, after.edges):
         raise InputError(
             "The two models have read different texts; their losses by position cannot be compared.",
-            f"Before: {len(before.nats)} documents, window {before.window}; after: {len(after.nats)}, {after.window}.",
+            f"Before: {counted(len(before.nats), 'document')}, window {before.window}; after: {len(after.nats)}, {after.window}.",
             "Read the same texts with both.",
         )
     if before.tokens != after.tokens:

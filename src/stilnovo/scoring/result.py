@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -85,7 +86,7 @@ class TaskResult(TaskFacts):
         return (self.n - self.cached) / self.seconds if self.n > self.cached and self.seconds > 0 else None
 
     def by_category(self, metric: Metric | None = None) -> dict[str, Estimate]:
-        """Score by category, in order of first appearance; empty if items have none.
+        """Score by category, in order of first appearance, or of their numbers (`grade 2`, `grade 10`); empty if items have none.
 
         Clusters count inside a category too, unless the category is one cluster: then its items are all there is.
         """
@@ -96,7 +97,10 @@ class TaskResult(TaskFacts):
             return {}
         values, clusters = self.values(metric), self.clusters
         scores = {}
-        for name, indices in members.items():
+        numbers = {name: [int(digits) for digits in re.findall(r"\d+", name)] for name in members if name}
+        ordered = sorted(numbers, key=lambda name: numbers[name]) if all(numbers.values()) else [*numbers]
+        for name in [*ordered, *([""] if "" in members else [])]:
+            indices = members[name]
             names = [clusters[index] for index in indices] if clusters else []
             inside = names if len(set(names)) > 1 else None
             scores[name or "other"] = mean([values[i] for i in indices], inside, shares=True)
