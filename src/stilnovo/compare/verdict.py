@@ -23,7 +23,6 @@ from stilnovo.statistics.estimates import (
     Estimate,
     Floats,
     cluster_sums,
-    counted,
     holm,
     mcnemar,
     mean,

@@ -25,13 +25,14 @@ from torch import Tensor
 from stilnovo.benchmarks.task import Draw
 from stilnovo.data import sources
 from stilnovo.model.llama import Llama
+from stilnovo.progress import counted
 from stilnovo.scoring import reading
 from stilnovo.scoring.answer_cache import Answer
 from stilnovo.scoring.boundary import check_finite
 from stilnovo.scoring.encode import filled
 from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.scoring.reading import DEFAULTS, Reading, ReadOptions, document_place, read_documents
-from stilnovo.statistics.estimates import FEWEST_UNITS, Estimate, counted, ratio
+from stilnovo.statistics.estimates import FEWEST_UNITS, Estimate, ratio
 from stilnovo.text.tokenizer import Tokenizer
 
 TEXT, SHORT = "held-out text", "held-out text in short windows"  # as named in progress and in the cache

@@ -73,11 +73,6 @@ class Estimate:
         return f"({self.low:.{places}f}–{self.high:.{places}f})"
 
 
-def counted(count: int, noun: str) -> str:
-    """Format a number of things: "1 item", "1,200 items"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def normal_quantile(probability: float) -> float:
     """Standard normal quantile: the z with P(Z <= z) = `probability`."""
     return NormalDist().inv_cdf(probability)
