@@ -1,6 +1,8 @@
 """A real llama.cpp (the wheel `xllamacpp`) as the benchmarks and tests ask it: tokens, templates, log-probabilities, texts.
 
 Unusual: it is asked through its own HTTP server, which is what people run; a LoRA adapter is applied at its scale of 1.
+
+Needs: stilnovo[bench].
 """
 
 from __future__ import annotations
