@@ -19,6 +19,7 @@ import torch
 from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig as TheirLlama
 from transformers import LlamaForCausalLM
 
 from conftest import TINY, write_weights
@@ -238,3 +239,32 @@ def test_another_kind_of_adapter_is_named_alone(tmp_path: Path) -> None:
         (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
         with pytest.raises(InputError, match=rf"\npeft_type={kind!r} in "):
             lora.check_files(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def biased(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LlamaForCausalLM]:
+    """A base whose projections add biases."""
+    theirs = LlamaForCausalLM(TheirLlama(
+        vocab_size=97, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        attention_bias=True, mlp_bias=True,
+    )).eval()  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    for parameter in theirs.parameters():
+        if parameter.dim() == 1:
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    theirs.save_pretrained(folder := tmp_path_factory.mktemp("biased"))
+    return folder, theirs
+
+
+@pytest.mark.parametrize("kind", ["none", "lora_only", "all"])
+def test_biases_of_the_base_stay_and_learnt_ones_are_refused(
+    biased: tuple[Path, LlamaForCausalLM], tmp_path: Path, kind: str
+) -> None:
+    folder, theirs = biased
+    adapter = peft_folder(theirs, tmp_path, r=3, target_modules=["q_proj", "o_proj", "up_proj"], bias=kind)
+    expected = in_peft(theirs, adapter)
+    if kind == "none":
+        assert (opened(folder, adapter) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    else:
+        with pytest.raises(InputError, match=r"(?s)no place for.*\.bias"):
+            opened(folder, adapter)
