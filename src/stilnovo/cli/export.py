@@ -13,7 +13,7 @@ from stilnovo.errors import InputError
 from stilnovo.progress import bytes_text, seconds_text
 from stilnovo.spec import ModelSpec, adapter_differences, spec_of, trained_scheme, training_recipe
 
-_TYPES = ("q8_0", "bf16", "f16", "f32")
+_TYPES = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "bf16", "f16", "f32")
 
 
 def export(

@@ -68,7 +68,7 @@ class ExportedGGUF:
         return counts
 
 
-def export_gguf(spec: ModelSpec, out: Path, *, type_name: str = "q8_0") -> ExportedGGUF:
+def export_gguf(spec: ModelSpec, out: Path, *, type_name: str = "q4_k_m") -> ExportedGGUF:
     """Merge the adapter into the model and write it as a GGUF file in the folder `out`, which appears only when complete.
 
     Args:

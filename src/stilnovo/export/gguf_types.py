@@ -30,6 +30,7 @@ class GGUFType:
 
 TYPES = {
     "f32": GGUFType("F32", 0), "f16": GGUFType("F16", 1), "bf16": GGUFType("BF16", 32), "q8_0": GGUFType("Q8_0", 7),
+    "q6_k": GGUFType("Q6_K", 18), "q5_k_m": GGUFType("Q5_K", 17), "q4_k_m": GGUFType("Q4_K", 15),
 }  # fmt: skip
 #: Values and bytes of a block.
 BLOCKS = {

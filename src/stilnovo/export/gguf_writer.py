@@ -16,7 +16,8 @@ from torch import Tensor
 
 from stilnovo.errors import InputError
 from stilnovo.export.gguf_types import GGUFEntry
-from stilnovo.export.small_blocks import float_bytes, q8_0
+from stilnovo.export.k_quants import q4_k, q5_k, q6_k
+from stilnovo.export.small_blocks import float_bytes, q5_0, q5_1, q8_0
 
 if TYPE_CHECKING:
     import gguf
@@ -75,8 +76,13 @@ def _written(file: BinaryIO, entry: GGUFEntry, part: Tensor) -> Iterator[int]:
         yield stored.numel()
 
 
-def encode(rows: Tensor, entry: GGUFEntry) -> Tensor:
+def encode(rows: Tensor, entry: GGUFEntry, importance: Tensor | None = None) -> Tensor:
     """Encode rows (R, C) in fp32 as a tensor's type: bytes (R, n).
+
+    Args:
+        rows: The values.
+        entry: What they are part of.
+        importance: How much the squared error of each column counts (C,); None: all alike.
 
     Raises:
         InputError: when a value is none, or does not fit in the type.
@@ -92,15 +98,18 @@ def encode(rows: Tensor, entry: GGUFEntry) -> Tensor:
             f"{entry.name} holds values that {entry.kind} cannot.", f"The largest: {largest:.4g}.",
             "Choose --type bf16; values so large mean a damaged checkpoint.",
         )  # fmt: skip
-    return _ENCODERS[entry.kind](rows)
+    return _ENCODERS[entry.kind](rows, importance)
 
 
 _FP16 = 65504.0
-#: The largest value that a type can hold: blocks have a scale in fp16.
-_LARGEST = {"F32": float("inf"), "BF16": 3.38e38, "F16": _FP16, "Q8_0": 127 * _FP16}
-_ENCODERS: dict[str, Callable[[Tensor], Tensor]] = {
-    "F32": lambda rows: float_bytes(rows, torch.float32),
-    "F16": lambda rows: float_bytes(rows, torch.float16),
-    "BF16": lambda rows: float_bytes(rows, torch.bfloat16),
-    "Q8_0": q8_0,
-}
+#: The largest value that a type can hold: blocks have their scales, and Q5_1 its least values, in fp16.
+_LARGEST = {
+    "F32": float("inf"), "BF16": 3.38e38, "F16": _FP16, "Q5_1": _FP16, "Q5_0": 15 * _FP16, "Q8_0": 127 * _FP16,
+    "Q4_K": 15 * _FP16, "Q5_K": 31 * _FP16, "Q6_K": 31 * _FP16,
+}  # fmt: skip
+_ENCODERS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+    "F32": lambda rows, _: float_bytes(rows, torch.float32),
+    "F16": lambda rows, _: float_bytes(rows, torch.float16),
+    "BF16": lambda rows, _: float_bytes(rows, torch.bfloat16),
+    "Q8_0": q8_0, "Q5_0": q5_0, "Q5_1": q5_1, "Q4_K": q4_k, "Q5_K": q5_k, "Q6_K": q6_k,
+}  # fmt: skip
