@@ -38,6 +38,10 @@ def export(
             "--adapter-only", help="Write the adapter alone, as a gguf file for a base that is run elsewhere."
         ),
     ] = False,
+    importance_text: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Text that the model reads to weigh what q4_k_m, q5_k_m and q6_k keep best."),
+    ] = None,
     shard_gigabytes: Annotated[
         float | None,
         typer.Option(help="Maximum shard size of a huggingface folder in gigabytes, 10^9 bytes (default: 5)."),
@@ -51,10 +55,11 @@ def export(
     _check_form(
         form,
         {"--dtype": dtype, "--shard-gigabytes": shard_gigabytes},
-        {"--type": kind, "--adapter-only": adapter_only or None},
+        {"--type": kind, "--importance-text": importance_text, "--adapter-only": adapter_only or None},
     )
     if adapter_only:
-        _export_adapter(model, adapter, out, kind, quantization, as_json)
+        useless = {"--type": kind, "--quantization": quantization, "--importance-text": importance_text}
+        _export_adapter(model, adapter, out, [name for name, value in useless.items() if value is not None], as_json)
         return
     if form == "gguf":
         from stilnovo.export.gguf_types import checked_type
@@ -62,7 +67,7 @@ def export(
         type_name = checked_type(kind or _TYPES[0])
         spec = spec_of(model, adapter, quantization, default="none")
         _say_training(quantization, spec)
-        _export_gguf(spec, out, type_name, as_json)
+        _export_gguf(spec, out, type_name, importance_text, as_json)
         return
     from stilnovo.export.merged import checked_dtype
 
@@ -115,11 +120,11 @@ def _export_folder(spec: ModelSpec, out: Path, dtype: str, shard_bytes: int, as_
     )  # fmt: skip
 
 
-def _export_gguf(spec: ModelSpec, out: Path, type_name: str, as_json: bool) -> None:
+def _export_gguf(spec: ModelSpec, out: Path, type_name: str, text: str | None, as_json: bool) -> None:
     from stilnovo.export.gguf_model import export_gguf
 
     started = time.monotonic()
-    made = export_gguf(spec, out, type_name=type_name)
+    made = export_gguf(spec, out, type_name=type_name, importance_text=text)
     seconds = time.monotonic() - started
     kinds = ", ".join(f"{count} in {kind}" for kind, count in made.kinds().items())
     print(
@@ -131,27 +136,28 @@ def _export_gguf(spec: ModelSpec, out: Path, type_name: str, as_json: bool) -> N
             f"{count} tensors are in {written} instead of {wanted}: their rows are no multiple of {wanted}'s blocks; "
             "llama.cpp writes the same."
         )
+    if text is not None:
+        print(f"Columns weighed by {made.importance_tokens:,} tokens of {text}.")
     _say_arrived(made.arrived, type_name, "--type f32")
     print(f"{memory_text(made.memory)}\nModel: {out / made.file}")
     emit(
         {
             **_source(spec, out), "format": "gguf", "type": type_name, "file": made.file, "bytes": made.size,
             "tensors": len(made.entries), "kinds": made.kinds(), "merged": made.merged, "arrived": made.arrived,
-            "seconds": seconds, **made.memory,
+            "importance_text": text, "importance_tokens": made.importance_tokens, "seconds": seconds, **made.memory,
         },
         as_json,
     )  # fmt: skip
 
 
-def _export_adapter(
-    model: str, adapter: Path | None, out: Path, kind: str | None, quantization: str | None, as_json: bool
-) -> None:
+def _export_adapter(model: str, adapter: Path | None, out: Path, useless: list[str], as_json: bool) -> None:
     if adapter is None:
         raise InputError("--adapter-only needs an adapter.", next="Name its folder with --adapter.")
-    if kind is not None or quantization is not None:
-        given = "--type" if kind is not None else "--quantization"
+    if useless:
         raise InputError(
-            f"{given} says nothing about an adapter alone.", "A and B are written in fp32.", f"Leave out {given}."
+            f"{useless[0]} says nothing about an adapter alone.",
+            "A and B are written in fp32.",
+            f"Leave out {useless[0]}.",
         )
     from stilnovo.export.gguf_adapter import export_adapter
     from stilnovo.model.lora import check_files

@@ -12,6 +12,7 @@ processor does for many groups at once. Errors are never computed: with the sums
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,6 +30,10 @@ def divisor(values: Tensor) -> Tensor:
 def inverse(values: Tensor) -> Tensor:
     """1 / values; 0 where they are almost zero."""
     return torch.where(values.abs() < TINY, 0.0, 1.0 / values)
+
+
+def _as_it_is(values: Tensor) -> Tensor:
+    return values
 
 
 def half(values: Tensor) -> Tensor:
@@ -105,12 +110,13 @@ class Groups:
         square = minimum * (2 * self.total + minimum * self.count)
         return self.scale_gain(sums, scale) + 2 * scale * minimum * sums.q - square
 
-    def best_scales(self, shifts: list[float], turns: int) -> Tensor:
+    def best_scales(self, shifts: list[float], turns: int, kept: Callable[[Tensor], Tensor] = _as_it_is) -> Tensor:
         """Search the scale of each group (G,) for x ≈ s · q; it is negative where the largest value is better kept by the lowest code.
 
         Args:
             shifts: First guesses: the lowest code less each of these is where the largest value falls.
             turns: How often codes and scale of the best one are refined.
+            kept: What a scale becomes where it is kept.
         """
         top, bottom = self.x.amax(0), self.x.amin(0)
         largest = divisor(torch.where(top > -bottom, top, bottom))
@@ -118,19 +124,22 @@ class Groups:
         for turn in range(len(shifts) + turns):
             self.encode(largest / (self.low - shifts[turn]) if turn < len(shifts) else found)
             sums = self.sums()
-            scale = sums.xq / divisor(sums.qq)
-            gain = scale * sums.xq
+            scale = kept(sums.xq / divisor(sums.qq))
+            gain = self.scale_gain(sums, scale)
             better = gain > best
             best, found = torch.where(better, gain, best), torch.where(better, scale, found)
         return found
 
-    def best_pairs(self, shifts: list[float], turns: int, *, signed: bool = False) -> tuple[Tensor, Tensor]:
+    def best_pairs(
+        self, shifts: list[float], turns: int, kept: Callable[[Tensor], Tensor] = _as_it_is, *, signed: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Search scale and minimum of each group (G,) for x ≈ s · q − m; neither is negative.
 
         Args:
             shifts: First guesses: the highest code and each of these is where the largest value falls, the smallest one, or
                 zero where all are positive, at zero.
             turns: How often codes, scale and minimum of the best one are refined.
+            kept: What scale and minimum become where they are kept.
             signed: The minimum m may be negative: zero is no bound where all values are positive.
         """
         smallest = self.x.amin(0)
@@ -138,14 +147,14 @@ class Groups:
             smallest.clamp_(max=0)
         span = divisor(self.x.amax(0) - smallest)
         best = torch.zeros_like(span)
-        scale, minimum = torch.zeros_like(span), -smallest
+        scale, minimum = torch.zeros_like(span), kept(-smallest)
         for turn in range(len(shifts) + turns):
             if turn < len(shifts):
                 self.encode(span / (self.high + shifts[turn]), -smallest)
             else:
                 self.encode(scale, minimum)
             sums = self.sums()
-            new_scale, new_minimum = self._fitted(sums, signed)
+            new_scale, new_minimum = (kept(found) for found in self._fitted(sums, signed))
             gain = self.pair_gain(sums, new_scale, new_minimum)
             better = gain > best
             best = torch.where(better, gain, best)

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from stilnovo.export.gguf_types import TYPES, GGUFEntry, checked_type, model_entries
+from stilnovo.errors import InputError
+from stilnovo.export.gguf_types import TYPES, WEIGHED, GGUFEntry, checked_type, model_entries
 from stilnovo.export.gguf_vocabulary import add_vocabulary
 from stilnovo.export.gguf_writer import write_gguf
+from stilnovo.export.importance import PIECE_TOKENS, Importance, importance_of
 from stilnovo.export.modelfile import gguf_companions
 from stilnovo.export.opened import Opened, beside, check_out, open_source
-from stilnovo.io.gguf_names import ROPE_FREQS, paired_heads, stored_rows
+from stilnovo.io.gguf_names import ROPE_FREQS, gguf_name, paired_heads, stored_rows
 from stilnovo.model.rotary import RotaryTable
 from stilnovo.plan.shape import LlamaConfig
 from stilnovo.progress import Progress, bytes_text
@@ -42,6 +44,7 @@ class ExportedGGUF:
         entries: Its tensors, in order.
         merged: How many of them had an adapter.
         arrived: See `stilnovo.export.opened.MergedWeights`; None for types with blocks.
+        importance_tokens: How many tokens were read to weigh columns; 0: they are weighed alike.
         memory: Bytes as predicted and as measured; see `stilnovo.model.budget.Admitted`.
     """
 
@@ -50,6 +53,7 @@ class ExportedGGUF:
     entries: tuple[GGUFEntry, ...]
     merged: int
     arrived: float | None
+    importance_tokens: int
     memory: dict[str, int]
 
     def kinds(self) -> dict[str, int]:
@@ -68,13 +72,16 @@ class ExportedGGUF:
         return counts
 
 
-def export_gguf(spec: ModelSpec, out: Path, *, type_name: str = "q4_k_m") -> ExportedGGUF:
+def export_gguf(
+    spec: ModelSpec, out: Path, *, type_name: str = "q4_k_m", importance_text: str | Path | None = None
+) -> ExportedGGUF:
     """Merge the adapter into the model and write it as a GGUF file in the folder `out`, which appears only when complete.
 
     Args:
         spec: The model, its adapter if any, and how the base was kept while the adapter learnt.
         out: A folder that does not exist, or is empty.
         type_name: One of `TYPES`.
+        importance_text: A text by whose reading the quantiser weighs the columns of a matrix; see `stilnovo.export.importance`.
 
     Raises:
         InputError: when model or adapter cannot be read or do not fit together, or `out` holds something.
@@ -83,8 +90,16 @@ def export_gguf(spec: ModelSpec, out: Path, *, type_name: str = "q4_k_m") -> Exp
     type_name = checked_type(type_name)
     out = out.expanduser().resolve()
     check_out(out)
+    if importance_text is not None and type_name not in WEIGHED:
+        raise InputError(
+            f"--importance-text changes nothing in a file of type {type_name}.",
+            next=f"Leave it out, or choose a --type: {', '.join(WEIGHED)}.",
+        )
+    weighed = None if importance_text is None else importance_of(spec, importance_text)
     opened = open_source(spec, _FLOATS.get(type_name))
     writer = _described(opened, type_name)
+    if weighed is not None:
+        add_importance(writer, weighed, str(importance_text))
     names = model_entries(opened.config, type_name)
     rotary = _rotary_entries(opened.config)
     entries = (*rotary, *names.values())
@@ -95,17 +110,22 @@ def export_gguf(spec: ModelSpec, out: Path, *, type_name: str = "q4_k_m") -> Exp
         out, size + _METADATA * opened.config.vocab_size + sum(map(len, texts.values())),
         "Free some space, choose another --out, or a smaller --type.",
     )  # fmt: skip
+    columns = {gguf_name(name): found for name, found in (weighed.columns if weighed else {}).items()}
     source = _Rows(opened, {entry.name: name for name, entry in names.items()})
     written = 0
     with beside(out) as folder, Progress("export", size) as progress:
-        for count in write_gguf(folder / file, writer, entries, source):
+        for count in write_gguf(folder / file, writer, entries, source, columns):
             written += count
             progress.update(written, f"{bytes_text(written)} of {bytes_text(size)}")
         for name, text in texts.items():
             write_atomic(folder / name, text)
         size = (folder / file).stat().st_size
     weights = opened.weights
-    return ExportedGGUF(file, size, entries, len(weights.adapted), weights.arrived, opened.admitted.figures())
+    memory = opened.admitted.figures()
+    if weighed is not None:
+        memory = {key: max(value, weighed.memory[key]) for key, value in memory.items()}
+    tokens = 0 if weighed is None else weighed.tokens
+    return ExportedGGUF(file, size, entries, len(weights.adapted), weights.arrived, tokens, memory)
 
 
 _METADATA = 64  # bytes of metadata for each token of the vocabulary, merges included: more than any known file has
@@ -168,6 +188,13 @@ def rope_divisors(config: LlamaConfig) -> Tensor:
 
     plain = RotaryTable(replace(config, rope_scaling=None, rope_factors=None)).frequencies
     return plain / RotaryTable(config).frequencies
+
+
+def add_importance(writer: gguf.GGUFWriter, weighed: Importance, text: str) -> None:
+    """Say by which text the columns were weighed, under llama.cpp's keys."""
+    writer.add_string("quantize.imatrix.dataset", Path(text).name)
+    writer.add_uint32("quantize.imatrix.entries_count", len(weighed.columns))
+    writer.add_uint32("quantize.imatrix.chunks_count", -(-weighed.tokens // PIECE_TOKENS))
 
 
 def _described(opened: Opened, type_name: str) -> gguf.GGUFWriter:

@@ -32,6 +32,8 @@ TYPES = {
     "f32": GGUFType("F32", 0), "f16": GGUFType("F16", 1), "bf16": GGUFType("BF16", 32), "q8_0": GGUFType("Q8_0", 7),
     "q6_k": GGUFType("Q6_K", 18), "q5_k_m": GGUFType("Q5_K", 17), "q4_k_m": GGUFType("Q4_K", 15),
 }  # fmt: skip
+#: Types of files in whose tensors some columns may be kept better than others.
+WEIGHED = ("q4_k_m", "q5_k_m", "q6_k")
 #: Values and bytes of a block.
 BLOCKS = {
     "F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (32, 34), "Q5_0": (32, 22), "Q5_1": (32, 24),

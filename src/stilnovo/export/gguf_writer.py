@@ -7,7 +7,7 @@ some rows at a time, so that what is held does not grow with the model. The same
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -28,7 +28,10 @@ _ALIGNMENT = 32  # bytes: a multiple of it is where a tensor begins
 RowSource = Callable[[GGUFEntry], Iterator[Tensor]]
 
 
-def write_gguf(path: Path, writer: gguf.GGUFWriter, entries: Sequence[GGUFEntry], source: RowSource) -> Iterator[int]:
+def write_gguf(
+    path: Path, writer: gguf.GGUFWriter, entries: Sequence[GGUFEntry], source: RowSource,
+    importance: Mapping[str, Tensor] | None = None,
+) -> Iterator[int]:  # fmt: skip
     """Write a GGUF file; yields the bytes of tensors as they are written.
 
     Args:
@@ -36,6 +39,7 @@ def write_gguf(path: Path, writer: gguf.GGUFWriter, entries: Sequence[GGUFEntry]
         writer: Holds the metadata, and no tensor.
         entries: The tensors, in order.
         source: Gives a tensor's rows in order, in parts, in any floating type.
+        importance: How much the columns of a tensor matter (C,), by its name; all alike where it says nothing.
 
     Raises:
         InputError: when a value is none, or does not fit in a tensor's type.
@@ -54,8 +58,9 @@ def write_gguf(path: Path, writer: gguf.GGUFWriter, entries: Sequence[GGUFEntry]
         file = writer.fout[0]
         _align(file)
         for entry in entries:
+            columns = (importance or {}).get(entry.name)
             for part in source(entry):
-                yield from _written(file, entry, part)
+                yield from _written(file, entry, part, columns)
             _align(file)
         file.flush()
         os.fsync(file.fileno())
@@ -67,11 +72,11 @@ def _align(file: BinaryIO) -> None:
     file.write(bytes(-file.tell() % _ALIGNMENT))
 
 
-def _written(file: BinaryIO, entry: GGUFEntry, part: Tensor) -> Iterator[int]:
+def _written(file: BinaryIO, entry: GGUFEntry, part: Tensor, importance: Tensor | None) -> Iterator[int]:
     """Encode and write some rows; yields the bytes."""
     rows = part.reshape(-1, entry.shape[-1])
     for piece in torch.split(rows, max(1, PIECE // entry.shape[-1])):
-        stored = encode(piece.float(), entry)
+        stored = encode(piece.float(), entry, importance)
         file.write(stored.contiguous().numpy().data)
         yield stored.numel()
 

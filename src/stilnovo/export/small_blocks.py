@@ -11,8 +11,8 @@ from torch import Tensor
 from stilnovo.export.block_search import Groups, half, inverse
 
 BLOCK = 32
-_SCALE_SHIFTS = [-3 + 0.4 * step for step in range(12)]
-_PAIR_SHIFTS = [-3 + 0.4 * step for step in range(14)]
+_SCALE_SHIFTS = [-3.2 + 0.4 * step for step in range(13)]
+_PAIR_SHIFTS = [-3.2 + 0.4 * step for step in range(15)]
 
 
 def float_bytes(rows: Tensor, dtype: torch.dtype) -> Tensor:
@@ -31,7 +31,7 @@ def q8_0(rows: Tensor, _importance: Tensor | None = None) -> Tensor:
 def q5_0(rows: Tensor, importance: Tensor | None = None) -> Tensor:
     """Round rows (R, C) to Q5_0: bytes (R, n). A block is a scale in fp16, 32 fifth bits and 32 nibbles."""
     groups = Groups(rows, BLOCK, -16, 15, importance)
-    scale = half(groups.best_scales(_SCALE_SHIFTS, 2))
+    scale = groups.best_scales(_SCALE_SHIFTS, 2, half)
     groups.encode(scale)
     fifth, nibbles = _five_bits((groups.codes + 16).to(torch.uint8).t())
     return _bytes(rows, scale.to(torch.float16)[:, None].view(torch.uint8), fifth, nibbles)
@@ -40,7 +40,7 @@ def q5_0(rows: Tensor, importance: Tensor | None = None) -> Tensor:
 def q5_1(rows: Tensor, importance: Tensor | None = None) -> Tensor:
     """Round rows (R, C) to Q5_1: bytes (R, n). A block is a scale and its least value in fp16, 32 fifth bits and 32 nibbles."""
     groups = Groups(rows, BLOCK, 0, 31, importance)
-    scale, minimum = (half(found) for found in groups.best_pairs(_PAIR_SHIFTS, 2, signed=True))
+    scale, minimum = groups.best_pairs(_PAIR_SHIFTS, 2, half, signed=True)
     groups.encode(scale, minimum)
     fifth, nibbles = _five_bits(groups.codes.to(torch.uint8).t())
     head = torch.stack([scale, -minimum], dim=1).to(torch.float16).view(torch.uint8)
