@@ -7,13 +7,14 @@ The models: two layers of an 8B Llama's width with normal weights, and SmolLM2; 
 Where llama-cpp-python is not installed (it is compiled for a quarter of an hour) its side is taken from `llama_cpp_quants.json`, which
 `--write` makes anew. `--small` leaves the wide model out.
 
-Needs: the `bench` extra; with llama-cpp-python 0.3.36 llama.cpp runs itself.
+Needs: stilnovo.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib
 import json
 import math
 import re
@@ -64,11 +65,11 @@ def deep(layers: int, *, tied: bool = False, columns: int = 256) -> LlamaConfig:
 def llama_cpp() -> Any | None:
     """The package llama-cpp-python; None where it is not installed."""
     try:
-        import llama_cpp
+        package = importlib.import_module("llama_cpp")  # in no extra: it is compiled where it is installed
     except ImportError:
         return None
-    llama_cpp.llama_backend_init()
-    return llama_cpp
+    package.llama_backend_init()
+    return package
 
 
 def quantise(package: Any, source: Path, out: Path, type_name: str) -> float:
