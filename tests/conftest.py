@@ -138,6 +138,22 @@ def write_byte_tokenizer(folder: Path, specials: tuple[str, ...], **settings: An
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
+def chat_tokenizer(folder: Path, template: str) -> Tokenizer:
+    """A tokeniser of bytes with a chat template that has a name: `chatml`, `llama3` or `plain`."""
+    from stilnovo.text.template import LLAMA3_JINJA, SMOLLM2_JINJA
+    from stilnovo.text.tokenizer import from_folder
+
+    specials, source = {
+        "chatml": (SPECIALS, SMOLLM2_JINJA),
+        "llama3": (("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"), LLAMA3_JINJA),
+        "plain": (SPECIALS[:1], None),
+    }[template]  # fmt: skip
+    write_byte_tokenizer(folder, specials, eos_token=specials[-1], chat_template=source)
+    tokenizer = from_folder(folder)
+    assert tokenizer.template == template
+    return tokenizer
+
+
 def write_weights(folder: Path, config: LlamaConfig, dtype: torch.dtype | None = None, std: float = 0.1) -> None:
     """A random model as a Hugging Face folder: `config.json` and `model.safetensors` (fp32 unless told otherwise)."""
     import torch

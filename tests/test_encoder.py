@@ -40,7 +40,7 @@ def trained(step: object, normalizer: object = None, added: bool = False) -> Tok
     fast.train_from_iterator((row["text"] for row in read_rows(sample.path("encyclopaedia_a.jsonl"))), trainer)
     if added:
         fast.add_tokens([AddedToken("  ", special=False, normalized=False)])
-    return Tokenizer(fast, specials={"<e>": 0}, bos=None, eos="<e>", template="plain")
+    return Tokenizer(fast, specials={"<e>": 0}, bos=None, eos="<e>")
 
 
 def random_text(rng: random.Random) -> str:

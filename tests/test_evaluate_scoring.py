@@ -40,7 +40,7 @@ def byte_tokenizer(bos: bool) -> Tokenizer:
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     fast.decoder = decoders.ByteLevel()
     specials = {"<s>": 0, "</s>": 1}
-    return Tokenizer(fast, specials=specials, bos="<s>" if bos else None, eos="</s>", template="plain")
+    return Tokenizer(fast, specials=specials, bos="<s>" if bos else None, eos="</s>")
 
 
 def tiny_llama(max_positions: int = 512, seed: int = 0) -> Llama:

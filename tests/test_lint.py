@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,9 @@ import pytest
 from conftest import CHATML, SPECIALS, write_byte_tokenizer
 from stilnovo.errors import InputError
 from stilnovo.model.llama import Llama
-from stilnovo.text import lint, template
+from stilnovo.text import lint
 from stilnovo.text.lint import PROBE, check
-from stilnovo.text.template import Message, Special
+from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer, from_folder, from_tiktoken
 
 
@@ -69,35 +68,51 @@ def test_a_padding_token_that_is_an_end_is_told(tmp_path: Path) -> None:
 
 def test_a_template_without_an_end_stops(tmp_path: Path) -> None:
     write_byte_tokenizer(tmp_path, ("<|endoftext|>", "<|im_start|>"), eos_token="<|endoftext|>", chat_template=CHATML)
-    with pytest.raises(InputError, match="no end") as caught:
-        check(from_folder(tmp_path))
-    assert len(str(caught.value).splitlines()) <= 3
+    tokenizer = from_folder(tmp_path)  # `<|im_end|>` is only text in this vocabulary
+    assert levels(tokenizer)["end of turn inside the loss"] == "warning"
+    assert tokenizer.turn_end_id is None
+    ids, learnt = tokenizer.supervised(PROBE)
+    assert (ids[-1], learnt[-1]) == (tokenizer.end_of_text_id, True)
 
 
-@pytest.mark.parametrize("mistake", ["end outside the loss", "other prompt", "two openings"])
-def test_broken_templates_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
-    def broken(messages: list[Message], *, generation: bool) -> list[template.TemplatePiece]:
-        pieces = template.chatml(messages, generation=generation)
-        if mistake == "end outside the loss":
-            return [Special(p.token) if isinstance(p, Special) else p for p in pieces]
-        if mistake == "other prompt" and generation:
-            return [*pieces[:-1], "assistant:\n"]
-        return [Special("<|endoftext|>"), Special("<|endoftext|>"), *pieces] if mistake == "two openings" else pieces
+BROKEN = {
+    "end outside the loss": (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% generation %}{{ m['content'] }}{% endgeneration %}"
+        "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+        "end of turn",
+    ),
+    "other prompt": (CHATML.replace("'<|im_start|>assistant\n'", "'<|im_start|>assistant:\n'"), "generation template"),
+    "two openings": ("{{ bos_token + bos_token }}" + CHATML, "doubled"),
+    "nothing of the conversation": ("[INST]", "leaves out"),
+    "no template at all": (CHATML + "{% if %}", "no valid Jinja"),
+    "refuses everything": (CHATML + "{{ raise_exception('no') }}", "cannot be used"),
+}  # fmt: skip
 
-    tokenizer = folder(tmp_path)
-    if mistake == "two openings":
-        tokenizer.bos_id = 0
-    monkeypatch.setitem(template.TEMPLATES, "chatml", broken)
-    rule = {"end outside the loss": "end of turn", "other prompt": "generation template", "two openings": "doubled"}[
-        mistake
-    ]
-    with pytest.raises(InputError, match=rule):
+
+@pytest.mark.parametrize("mistake", BROKEN)
+def test_broken_templates_stop(tmp_path: Path, mistake: str) -> None:
+    source, rule = BROKEN[mistake]
+    tokenizer = folder(tmp_path, chat_template=source, bos_token="<|endoftext|>")
+    with pytest.raises(InputError, match=rule) as caught:
         check(tokenizer)
+    assert len(str(caught.value).splitlines()) <= 3
+    check(tokenizer, conversations=False)  # texts need no template
+    assert tokenizer.document("Ciao")[-1] == tokenizer.end_of_text_id
 
 
-def test_a_model_whose_own_template_differs_is_told(tmp_path: Path) -> None:
-    other = json.dumps(CHATML.replace("'<|im_end|>'", "'</s><|im_end|>'"))
-    found = levels(folder(tmp_path, chat_template=json.loads(other)))
-    assert found["our template writes what the model's own writes"] == "warning"
-    broken = folder(tmp_path, chat_template=CHATML + "{{ raise_exception('no') }}")
-    assert levels(broken)["our template writes what the model's own writes"] == "warning"
+def test_the_models_own_template_is_what_is_taught(tmp_path: Path) -> None:
+    tokenizer = folder(tmp_path, chat_template=CHATML.replace("'<|im_end|>'", "'</s><|im_end|>'"))
+    ids, learnt = tokenizer.supervised(PROBE)
+    assert "Roma.</s><|im_end|>" in tokenizer.spelt([token for token, taken in zip(ids, learnt, strict=True) if taken])
+    assert set(levels(tokenizer).values()) == {"ok"}
+
+
+def test_a_template_that_takes_no_system_turn_is_told(tmp_path: Path) -> None:
+    source = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHATML
+    )
+    tokenizer = folder(tmp_path, chat_template=source)
+    assert levels(tokenizer)["the chat template renders a conversation"] == "warning"
+    assert [found.level for found in check(tokenizer)] == ["warning"]
+    with pytest.raises(InputError, match="turn 1, system: System role not supported"):
+        tokenizer.render(PROBE, generation=False)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conftest import write_byte_tokenizer
+from conftest import chat_tokenizer
 from stilnovo.data.batches import Batch, BatchStream
 from stilnovo.data.conversations import Preference, read_preferences
 from stilnovo.data.pairs import EQUAL, NO_ROOM, pack_pairs, side
@@ -32,7 +32,7 @@ from stilnovo.recipe import Recipe, load
 from stilnovo.runlog import RunFolder
 from stilnovo.spec import ModelSpec
 from stilnovo.text.template import Message
-from stilnovo.text.tokenizer import Tokenizer, from_folder
+from stilnovo.text.tokenizer import Tokenizer
 from stilnovo.train.loop import Trainer
 from stilnovo.train.objectives.dpo import DirectPreference, answers, dpo, log_ratios
 from stilnovo.train.passes import Passes
@@ -335,14 +335,7 @@ def test_the_order_is_restored_exactly(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("template", ["chatml", "llama3", "plain"])
 def test_earlier_answers_belong_to_the_prompt(template: str, tmp_path: Path) -> None:
-    specials = {
-        "chatml": ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
-        "llama3": ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-        "plain": ("<|endoftext|>",),
-    }[template]
-    write_byte_tokenizer(tmp_path, specials, eos_token=specials[-1])
-    made = from_folder(tmp_path)
-    made.template = template
+    made = chat_tokenizer(tmp_path, template)
     prompt = (user("Ciao"), Message("assistant", "Salve."), user("Come va?"))
     ids, begin = side(made, prompt, "Bene.")
     assert made.decode(ids[begin:]) == "Bene." and ids[-1] == made.eos_id

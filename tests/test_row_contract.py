@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from conftest import chat_tokenizer
 from stilnovo.data.conversations import SHAPES, conversation, preference, read_conversations, read_preferences, shape_of
 from stilnovo.data.prepare import prepare
 from stilnovo.data.sources import document, read_documents
@@ -22,7 +23,7 @@ from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import BadRow, Tally
 from stilnovo.io.rows import read_rows
 from stilnovo.scoring.perplexity import held_out_texts
-from stilnovo.text.template import TEMPLATES, AssistantText, MarkedMessage, Message, Special, TemplatePiece
+from stilnovo.text.template import MarkedMessage, Message
 from stilnovo.text.tokenizer import from_folder
 from stilnovo.train.corpus import split_distinct
 
@@ -30,24 +31,21 @@ ROME = Message("user", "Chi la scrisse?")
 DANTE = Message("assistant", "Dante.")
 
 
-def spelt(pieces: list[TemplatePiece]) -> list[str]:
-    return [piece.token if isinstance(piece, Special) else str(piece) for piece in pieces]
-
-
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_marks_change_the_loss_and_no_piece(template: str) -> None:
+@pytest.mark.parametrize("template", ["chatml", "llama3", "plain"])
+def test_marks_change_the_loss_and_no_piece(template: str, tmp_path: Path) -> None:
     talk = [ROME, DANTE, Message("user", "E poi?"), Message("assistant", "Boh.")]
     marked = [ROME, MarkedMessage("assistant", "Dante."), MarkedMessage("user", "E poi?", learnt=True), talk[3]]
-    pieces = TEMPLATES[template](marked, generation=False)
-    assert spelt(pieces) == spelt(TEMPLATES[template](talk, generation=False))
-    learnt = "".join(piece for piece in pieces if isinstance(piece, AssistantText))
+    tokenizer = chat_tokenizer(tmp_path, template)
+    ids, taken = tokenizer.supervised(marked)
+    assert ids == tokenizer.supervised(talk)[0]
+    learnt = tokenizer.spelt([token for token, take in zip(ids, taken, strict=True) if take])
     assert "Dante." not in learnt
     assert "E poi?" in learnt
-    assert learnt.endswith("Boh.")
-    ends = [
-        piece.learnt for piece in pieces if isinstance(piece, Special) and piece.token in ("<|im_end|>", "<|eot_id|>")
-    ]
-    assert ends[-4:] == ([] if template == "plain" else [False, False, True, True])
+    assert learnt.endswith(
+        "Boh." + {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "plain": "<|endoftext|>"}[template]
+    )
+    ends = [take for token, take in zip(ids, taken, strict=True) if token == tokenizer.eos_id]
+    assert ends[-4:] == ([True] if template == "plain" else [False, False, True, True])
 
 
 def objects(talk: list[Message], role: str = "role", content: str = "content", **names: str) -> list[dict[str, Any]]:

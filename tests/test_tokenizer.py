@@ -11,7 +11,6 @@ from stilnovo.errors import InputError
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
 from stilnovo.model.llama import Llama
-from stilnovo.text import template
 from stilnovo.text.encoder import Encoder
 from stilnovo.text.splits import LLAMA3_SPLIT
 from stilnovo.text.template import Message
@@ -119,10 +118,9 @@ def test_rank_files_that_are_refused(tmp_path: Path, content: bytes, words: str)
             open_tokenizer(str(name))
 
 
-def test_llama3_template_pieces() -> None:
-    pieces = template.llama3([Message("user", " Ciao ")], generation=True)
-    text = "".join(p if isinstance(p, str) else p.token for p in pieces)
-    assert text == (
+def test_llama3_template(llama3: Tokenizer) -> None:
+    assert llama3.chat is not None
+    assert llama3.chat.prompt([Message("user", " Ciao ")]).text == (
         "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nCiao<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
     )
@@ -167,7 +165,6 @@ def test_gguf_vocabularies_that_are_refused(changes: dict[str, object], words: s
         ("tokenizer_config.json", "{", "cannot be read"),
         ("tokenizer_config.json", "[]", "cannot be read"),
         ("tokenizer_config.json", '{"eos_token": "<none>"}', "no end-of-text token"),
-        ("tokenizer_config.json", '{"chat_template": "[INST]"}', "template is not supported"),
     ],
 )
 def test_folders_that_are_refused(
@@ -180,9 +177,3 @@ def test_folders_that_are_refused(
         (tmp_path / file).write_text(content)
     with pytest.raises(InputError, match=words):
         from_folder(tmp_path)
-
-
-def test_unknown_templates_are_refused() -> None:
-    assert template.detect(None, set()) == "plain"
-    with pytest.raises(InputError, match="not supported"):
-        template.detect("[INST] {{ messages }} [/INST]", {"[INST]"})

@@ -20,11 +20,13 @@ from stilnovo.data.conversations import Preference
 from stilnovo.data.packing import IntArray, PackedCorpus, PackIndex, best_fit_order, coded
 from stilnovo.io.bad_rows import BadRow, Tally
 from stilnovo.progress import Progress
+from stilnovo.text.chat_template import REFUSED, TemplateRefusal
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 
 NO_ROOM = "the prompt leaves no room for an answer"
 EQUAL = "answers equal up to the cut"
+OTHER_PROMPT = "the chat template writes another prompt before each answer"
 
 
 @dataclass
@@ -52,6 +54,8 @@ class PackedPairs:
 def side(tokenizer: Tokenizer, prompt: Sequence[Message], answer: str) -> tuple[list[int], int]:
     """Encode a prompt and an answer up to the end of its turn; also returns where the answer begins."""
     ids, learnt = tokenizer.supervised([*prompt, Message("assistant", answer)])
+    if True not in learnt:
+        raise TemplateRefusal("The model's chat template leaves the answer out.")
     stop = len(learnt) - learnt[::-1].index(True)
     return ids[:stop], stop - learnt[stop - 1 :: -1].index(False)  # earlier answers belong to the prompt
 
@@ -67,10 +71,18 @@ def pack_pairs(pairs: Sequence[Preference], tokenizer: Tokenizer, pack_tokens: i
     documents, longest, tally, cut = list[IntArray](), pack_tokens // 2, Tally(), 0
     with Progress("pairs", len(pairs)) as progress:
         for count, pair in enumerate(pairs, 1):
-            (chosen, begin), (rejected, other) = (side(tokenizer, pair.prompt, a) for a in (pair.chosen, pair.rejected))
-            assert begin == other, "a prompt's tokens do not depend on its answer"
-            place, sizes = f"pair {pair.id}", f"prompt {begin:,} tokens, sides {len(chosen):,} and {len(rejected):,}"
-            if begin >= longest:
+            place = f"pair {pair.id}"
+            try:
+                (chosen, begin), (rejected, other) = (
+                    side(tokenizer, pair.prompt, a) for a in (pair.chosen, pair.rejected)
+                )
+            except TemplateRefusal as refusal:
+                tally.leave(place, BadRow(REFUSED, refusal.found))
+                continue
+            sizes = f"prompt {begin:,} tokens, sides {len(chosen):,} and {len(rejected):,}"
+            if begin != other:
+                tally.leave(place, BadRow(OTHER_PROMPT, sizes))
+            elif begin >= longest:
                 tally.leave(place, BadRow(NO_ROOM, sizes))
             elif chosen[:longest] == rejected[:longest]:
                 tally.leave(place, BadRow(EQUAL, sizes))

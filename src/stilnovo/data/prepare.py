@@ -89,7 +89,7 @@ def _prepare(
 ) -> Prepared:  # fmt: skip
     benchmarks = [path for path in files_of(settings.benchmarks) if suffix_of(path) != ".md"]  # a folder's README
     _claim(folder, described)
-    for finding in check(tokenizer):
+    for finding in check(tokenizer, conversations=False):  # a conversation among the rows asks for more (`Worker`)
         warn(f"{finding.rule}: {finding.text}")
     records = _done(folder)
     resumed = len(records)

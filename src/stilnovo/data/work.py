@@ -35,7 +35,9 @@ from stilnovo.io.bad_rows import BadRow, OnBad, Tally, refuse_if, stop
 from stilnovo.io.formats import Row
 from stilnovo.io.rows import RowBlock, parsed, place_of
 from stilnovo.runlog import write_atomic
+from stilnovo.text.chat_template import REFUSED, TemplateRefusal
 from stilnovo.text.encoder import Encoder
+from stilnovo.text.lint import check
 from stilnovo.text.tokenizer import Tokenizer
 
 LONG_BYTES = 10 << 20  # a longer document is learnt all the same, and named in the report
@@ -94,6 +96,7 @@ class Worker:
     def __init__(self, settings: PreparationSettings, tokenizer: Tokenizer, folder: Path, files: list[Path]) -> None:
         self.settings, self.tokenizer, self.folder = settings, tokenizer, folder
         self.encoder, self.items = Encoder(tokenizer), ItemIndex(files)
+        self._fit_for_conversations = False  # looked at with the first one
 
     def run(self, block: RowBlock) -> Record:
         """Prepare one block and write its files.
@@ -130,8 +133,15 @@ class Worker:
         text = "\n".join(turn.content for turn in messages)
         if hit := self.items.find(text):
             raise self._overlap(record, hit)
+        if not self._fit_for_conversations:
+            check(self.tokenizer)
+            self._fit_for_conversations = True
+        try:
+            tokens = coded(*self.tokenizer.supervised(messages))
+        except TemplateRefusal as refusal:
+            raise BadRow(REFUSED, refusal.found) from refusal
         record.conversations += 1
-        return text, coded(*self.tokenizer.supervised(messages))
+        return text, tokens
 
     def _text(self, source: Document, place: str, record: Record) -> str:
         record.tally.note(source.unread, place)

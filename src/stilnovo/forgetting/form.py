@@ -29,7 +29,7 @@ from stilnovo.io.rows import read_rows
 from stilnovo.model.llama import evaluating
 from stilnovo.scoring.answer_cache import ModelCache, Progress, answered
 from stilnovo.text.language import language
-from stilnovo.text.template import DOCUMENT_BEGINS, TEMPLATES, TURN_ENDS, Message, Special
+from stilnovo.text.template import TURN_SIGNS, Message
 from stilnovo.text.tokenizer import Tokenizer
 
 FORM = "form of answers"  # as named in progress and in the cache
@@ -40,10 +40,6 @@ PARTS = ("ended", "clean", "no_loop", "language", "kept")
 _TOGETHER = 8  # answers written side by side; each group is kept as soon as it is done
 _PERIODS, _LEAST_TOKENS = 3, 24
 _MOST_REPEATED = 0.5
-_TURNS = (Message("system", ""), Message("user", ""), Message("assistant", ""))
-_MARKERS = {
-    piece.token for render in TEMPLATES.values() for piece in render(_TURNS, generation=True) if isinstance(piece, Special)
-} | {*TURN_ENDS, *DOCUMENT_BEGINS}  # fmt: skip
 # A line that opens another turn: ChatML's bare role, the word with a colon, Alpaca's headings.
 _HEADING = re.compile(
     r"^\s*(?:(?:user|assistant|system)\s*$|(?:user|assistant|human|utente|assistente)\s*:"
@@ -153,7 +149,7 @@ def form_share(answers: Sequence[AnswerForm], part: str) -> float:
 
 def leaks(text: str) -> bool:
     """Whether template markup leaks into the text: a special token spelt out, or a line that opens another turn."""
-    return any(marker in text for marker in _MARKERS) or _HEADING.search(text) is not None
+    return any(sign in text for sign in TURN_SIGNS) or _HEADING.search(text) is not None
 
 
 def loops(ids: Sequence[int]) -> bool:

@@ -259,7 +259,7 @@ def sample_answers(
     greedy = Sampling(temperature=0, max_new_tokens=max_new_tokens)
     read = [
         [*tokenizer.opening, *tokenizer.encode(prompt)]
-        if tokenizer.template == "plain"
+        if not tokenizer.converses
         else tokenizer.render([Message("user", prompt)], generation=True)
         for prompt in prompts
     ]

@@ -18,7 +18,7 @@ from stilnovo.model.llama import Llama
 from stilnovo.scoring import reading
 from stilnovo.scoring.perplexity import HeldOutScore, texts_sha256
 from stilnovo.scoring.reading import DEFAULTS, ReadOptions, read_documents
-from stilnovo.text.template import TEMPLATES, AssistantText
+from stilnovo.text.chat_template import TemplateRefusal
 from stilnovo.text.tokenizer import Tokenizer
 
 CHAT = "chat answers"  # as named in progress and in the cache
@@ -35,12 +35,19 @@ def choose_conversations(path: Path, draw: Draw = Draw()) -> tuple[list[Conversa
 
 
 def fitting(conversations: Sequence[Conversation], tokenizer: Tokenizer, max_positions: int) -> list[Conversation]:
-    """Keep the conversations that fit the model's context.
+    """Keep the conversations that the model's chat template takes and that fit its context.
 
     Raises:
-        InputError: it can read none of them.
+        InputError: it takes, or can read, none of them.
     """
-    fitted = [talk for talk in conversations if len(tokenizer.supervised(talk.messages)[0]) <= max_positions]
+    fitted, refused = list[Conversation](), list[TemplateRefusal]()
+    for talk in conversations:
+        try:
+            fitted += [talk] * (len(tokenizer.supervised(talk.messages)[0]) <= max_positions)
+        except TemplateRefusal as refusal:
+            refused.append(refusal)
+    if refused and len(refused) == len(conversations):
+        raise refused[0]
     if conversations and not fitted:
         raise InputError("No conversation fits the model's context.", f"It reads {max_positions} tokens.")
     return fitted
@@ -66,7 +73,7 @@ def score_conversations(
     rows = read_documents(
         model,
         CHAT,
-        f"template {tokenizer.template}",
+        f"template {tokenizer.template_id}",
         texts,
         lambda index: [reading.of_answers(index, conversations[index], tokenizer)],
         lambda parts: {"nats": -float(parts[0].sum()), "tokens": len(parts[0])},
@@ -79,5 +86,6 @@ def score_conversations(
 
 def answer_bytes(tokenizer: Tokenizer, conversation: Conversation) -> int:
     """UTF-8 bytes of the assistant turns as formatted by the template."""
-    pieces = TEMPLATES[tokenizer.template](conversation.messages, generation=False)
-    return sum(len(piece.encode("utf-8")) for piece in pieces if isinstance(piece, AssistantText))
+    rendered = tokenizer.rendered(conversation.messages)
+    taught = [turn for turn in rendered.turns if conversation.messages[turn.message].has_loss]
+    return sum(len(rendered.text[turn.start : turn.words_end].encode("utf-8")) for turn in taught)

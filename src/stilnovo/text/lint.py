@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 from stilnovo.errors import InputError
-from stilnovo.text import template as chat
-from stilnovo.text.template import Message, Special
+from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 
 Level = Literal["ok", "warning", "error"]
@@ -39,69 +39,110 @@ Outcome = tuple[Level, str]
 
 
 def lint(tokenizer: Tokenizer) -> list[Finding]:
-    """Run all rules on a conversation of two questions with a system turn."""
-    findings = []
-    for name, rule in _RULES.items():
-        try:
-            findings.append(Finding(name, *rule(tokenizer)))
-        except InputError as error:
-            findings.append(Finding(name, "error", f"the template has no end, or lacks another token: {error.what}"))
-    return findings
+    """Run all rules: those of documents, then those of a conversation of two questions."""
+    return [*_run(tokenizer, _OF_DOCUMENTS), *_run(tokenizer, _OF_CONVERSATIONS)]
 
 
-def check(tokenizer: Tokenizer) -> list[Finding]:
-    """Run `lint` before a training and return the warnings.
+def check(tokenizer: Tokenizer, *, conversations: bool = True) -> list[Finding]:
+    """Run `lint` before a training and return the warnings; for texts alone, what spoils conversations is a warning too.
 
     Raises:
         InputError: when a rule is broken, with every broken one.
     """
-    findings = lint(tokenizer)
-    broken = [f"{finding.rule}: {finding.text}" for finding in findings if finding.level == "error"]
+    needed = lint(tokenizer) if conversations else _run(tokenizer, _OF_DOCUMENTS)
+    broken = [f"{finding.rule}: {finding.text}" for finding in needed if finding.level == "error"]
     if broken:
         raise InputError(
             f"The chat template ({tokenizer.template}) is not fit for training.", " · ".join(broken),
             "See `stilnovo doctor --model NAME`; train on plain text, or give a model whose tokeniser is whole.",
         )  # fmt: skip
-    return [finding for finding in findings if finding.level == "warning"]
+    return [finding for finding in lint(tokenizer) if finding.level != "ok"]
+
+
+def _run(tokenizer: Tokenizer, rules: dict[str, Callable[[Tokenizer], Outcome]]) -> list[Finding]:
+    findings = []
+    for name, rule in rules.items():
+        try:
+            findings.append(Finding(name, *rule(tokenizer)))
+        except InputError as error:
+            findings.append(Finding(name, "error", " ".join(filter(None, (error.what, error.found)))))
+    return findings
+
+
+def _probe(tokenizer: Tokenizer) -> Sequence[Message]:
+    """The conversation that is tried: without its system turn where the template refuses one."""
+    try:
+        tokenizer.rendered(PROBE)
+    except InputError:
+        return PROBE[1:]
+    return PROBE
+
+
+def _renders(tokenizer: Tokenizer) -> Outcome:
+    if tokenizer.chat is None:
+        return "ok", "the model has no chat template; texts follow each other"
+    probe = _probe(tokenizer)
+    text = tokenizer.rendered(probe).text
+    if lost := [turn.content for turn in probe if turn.content not in text]:
+        return "error", f"the template leaves out {lost[0]!r}"
+    if probe is not PROBE:
+        return "warning", "the template refuses a system turn: conversations that have one are refused"
+    if "strftime_now" in tokenizer.chat.source:
+        return (
+            "warning",
+            "the template may write the day's date; SOURCE_DATE_EPOCH fixes it for a training that is to be repeated",
+        )
+    added = tokenizer.rendered(PROBE[1:]).text.partition(PROBE[1].content)[0]
+    return "ok", f"a conversation without a system turn begins {added[:120]!r}"
 
 
 def _end_of_turn(tokenizer: Tokenizer) -> Outcome:
-    ids, learnt = tokenizer.supervised(PROBE)
-    # The last learnt token of each run of learnt tokens.
-    ends = [token for token, now, then in zip(ids, learnt, [*learnt[1:], False], strict=True) if now and not then]
-    turns = sum(turn.role == "assistant" for turn in PROBE)
-    wrong = [token for token in ends if token not in tokenizer.turn_end_ids]
-    if tokenizer.template == "plain":
+    probe = _probe(tokenizer)
+    ids, learnt = tokenizer.supervised(probe)
+    runs = [
+        [token for token, _ in run]
+        for taken, run in groupby(zip(ids, learnt, strict=True), lambda pair: pair[1])
+        if taken
+    ]
+    ends = [next((token for token in run if token in tokenizer.turn_end_ids), None) for run in runs]
+    turns = sum(turn.role == "assistant" for turn in probe)
+    if tokenizer.turn_end_id is None:
+        what = "no chat template" if tokenizer.chat is None else "the chat template ends an answer with no token"
         return (
-            "error" if wrong[-1:] == ends[-1:] else "warning",
-            "no chat template: only the last turn ends, with the end-of-text; fit for plain text, not for conversations",
+            "error" if ends[-1:] in ([], [None]) else "warning",
+            f"{what}: only the last turn ends, with the end-of-text; fit for plain text, not for conversations",
         )
-    if wrong or len(ends) != turns:
-        return "error", f"{len(ends) - len(wrong)} of {turns} assistant's turns end inside the loss"
+    if None in ends or len(ends) != turns:
+        return "error", f"{len(ends) - ends.count(None)} of {turns} assistant's turns end inside the loss"
     return "ok", f"all {turns} turns end with {tokenizer.special_text(ends[0])}, which is learnt"
 
 
 def _same_prompt(tokenizer: Tokenizer) -> Outcome:
-    for position, turn in enumerate(PROBE):
+    probe = _probe(tokenizer)
+    for position, turn in enumerate(probe):
         if turn.role == "assistant":
-            prompt = tokenizer.render(PROBE[:position], generation=True)
-            ids, learnt = tokenizer.supervised(PROBE[: position + 1])
+            prompt = tokenizer.render(probe[:position], generation=True)
+            ids, learnt = tokenizer.supervised(probe[: position + 1])
             start = len(ids) - learnt[::-1].index(False, learnt[::-1].index(True)) if any(learnt) else len(ids)
             if ids[:start] != prompt:
                 return "error", f"before turn {position + 1} training sees {start} tokens, generation {len(prompt)}"
     return "ok", "what comes before an answer is the same, token by token"
 
 
-def _one_opening(tokenizer: Tokenizer) -> Outcome:
+def _document_opening(tokenizer: Tokenizer) -> Outcome:
     if tokenizer.bos_id is None:
         return "ok", "the model uses none"
-    spelt = f"{tokenizer.special_text(tokenizer.bos_id)} Ciao"
-    texts = [tokenizer.supervised(PROBE)[0], tokenizer.document(spelt)]
-    counts = [ids.count(tokenizer.bos_id) for ids in texts[tokenizer.template == "plain" :]]
-    return (
-        "ok" if set(counts) == {1} else "error",
-        f"it stands {' and '.join(map(str, counts))} time(s) in a conversation and a document",
-    )
+    count = tokenizer.document(f"{tokenizer.special_text(tokenizer.bos_id)} Ciao").count(tokenizer.bos_id)
+    return "ok" if count == 1 else "error", f"it stands {count} time(s) in a document"
+
+
+def _chat_opening(tokenizer: Tokenizer) -> Outcome:
+    spelt = tokenizer.chat.variables.get("bos_token") if tokenizer.chat else None
+    if not spelt:
+        return "ok", "the chat template can write none"
+    if 2 * spelt in tokenizer.rendered(_probe(tokenizer)).text:
+        return "error", f"the chat template writes {2 * spelt}"
+    return "ok", f"the chat template does not write {spelt} twice"
 
 
 def _document_end(tokenizer: Tokenizer) -> Outcome:
@@ -121,46 +162,14 @@ def _padding(tokenizer: Tokenizer) -> Outcome:
     return "ok", f"{spelt} is no end"
 
 
-def _own_template(tokenizer: Tokenizer) -> Outcome:
-    if tokenizer.jinja is None:
-        return "ok", "the model has none of its own"
-    try:
-        for generation, turns in ((False, PROBE), (True, PROBE[:2])):
-            pieces = chat.TEMPLATES[tokenizer.template](turns, generation=generation)
-            ours = "".join(piece.token if isinstance(piece, Special) else piece for piece in pieces)
-            theirs = _run_jinja(tokenizer, turns, generation)
-            # Some templates leave the opening token to the tokeniser.
-            opening = tokenizer.special_text(tokenizer.bos_id) or ""
-            if ours.removeprefix(opening) != theirs.removeprefix(opening):
-                at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), -1)
-                return (
-                    "warning",
-                    f"they part at character {at}: ours {ours[at : at + 40]!r}, the model's {theirs[at : at + 40]!r}",
-                )
-    except Exception as error:  # a template is somebody else's program; whatever it raises, it could not be compared
-        return "warning", f"it could not be run: {type(error).__name__}: {str(error)[:100]}"
-    return "ok", "the same text for a conversation and for a prompt"
-
-
-def _run_jinja(tokenizer: Tokenizer, turns: Sequence[Message], generation: bool) -> str:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> str:
-        raise ValueError(message)
-
-    world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    return world.from_string(tokenizer.jinja or "").render(
-        messages=[{"role": turn.role, "content": turn.content} for turn in turns],
-        add_generation_prompt=generation, bos_token=tokenizer.special_text(tokenizer.bos_id) or "",
-        eos_token=tokenizer.special_text(tokenizer.eos_id) or "", raise_exception=refuse,
-    )  # fmt: skip
-
-
-_RULES: dict[str, Callable[[Tokenizer], Outcome]] = {
-    "end of turn inside the loss": _end_of_turn,
-    "training template equals generation template": _same_prompt,
-    "no doubled opening token": _one_opening,
+_OF_DOCUMENTS: dict[str, Callable[[Tokenizer], Outcome]] = {
+    "one opening token in a document": _document_opening,
     "a document ends": _document_end,
     "padding is not an end": _padding,
-    "our template writes what the model's own writes": _own_template,
+}
+_OF_CONVERSATIONS: dict[str, Callable[[Tokenizer], Outcome]] = {
+    "the chat template renders a conversation": _renders,
+    "end of turn inside the loss": _end_of_turn,
+    "training template equals generation template": _same_prompt,
+    "no doubled opening token": _chat_opening,
 }

@@ -1,21 +1,15 @@
-"""Chat templates: the only file in which special tokens are spelt.
+"""What a conversation is, before and after a chat template: messages, and the rendered text with the place of every turn.
 
-A template turns messages into pieces that are either literal special tokens or plain text; the tokeniser maps the first
-to ids and encodes the second, so text typed by a person can never smuggle a control token in. Training and generation
-use the same pieces. Two templates exist, because the models this project loads use two: ChatML (SmolLM2) and Llama 3
-(LLaMAntino-3-ANITA); a model without a chat template is a base model and gets plain text.
-
-What is learnt in training is marked here too: an assistant's words (`AssistantText`) and the token that ends its turn. Words and
-header of an assistant's turn are separate pieces, so that training sees the tokens that generation will have seen.
+The template itself is the model's own (`stilnovo.text.chat_template`). Two forms are ours: `plain`, for a base model without
+a chat template, and Llama 3's, for its rank files, which come without one. Here also stand the spellings of control
+tokens that this project knows by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
-
-from stilnovo.errors import InputError
 
 Role = Literal["system", "user", "assistant"]
 
@@ -46,37 +40,55 @@ class MarkedMessage(Message):
 
 
 @dataclass(frozen=True)
-class Special:
-    """A special token by its text; the tokeniser knows its id. `learnt`: it ends an assistant turn and has a loss."""
+class RenderedTurn:
+    """Where a message stands in a rendered text, in characters.
 
-    token: str
-    learnt: bool = False
+    Attributes:
+        message: Its number in the conversation.
+        start: Where what has a loss begins: an answer begins where the prompt of a generation ends.
+        words_end: Where the words end.
+        end: Where what has a loss ends: behind the token that ends the turn; without one, behind all that closes it.
+    """
+
+    message: int
+    start: int
+    words_end: int
+    end: int
 
 
-class AssistantText(str):
-    """Text that the assistant learns to write: its tokens have a loss."""
+@dataclass(frozen=True)
+class RenderedChat:
+    """A conversation as text.
 
-    __slots__ = ()
+    Attributes:
+        text: What the template wrote.
+        inert: Parts written by people, as (start, end): the spelling of a control token in them is only text.
+        turns: The turns that were found, in order.
+        cuts: Places at which the text is encoded separately: where an answer begins.
+        closed: Whether something ends the last turn.
+    """
+
+    text: str
+    inert: tuple[tuple[int, int], ...] = ()
+    turns: tuple[RenderedTurn, ...] = ()
+    cuts: frozenset[int] = frozenset()
+    closed: bool = True
 
 
-TemplatePiece = Special | str
-
-IM_START, IM_END = Special("<|im_start|>"), Special("<|im_end|>")
-BEGIN, START_HEADER, END_HEADER, EOT = (
-    Special("<|begin_of_text|>"),
-    Special("<|start_header_id|>"),
-    Special("<|end_header_id|>"),
-    Special("<|eot_id|>"),
-)
 # Any of these ends an assistant's turn, whichever of them the model was trained to write; the second closes a document.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
 DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>")
 DOCUMENT_BEGINS = ("<|begin_of_text|>", "<s>")
+# What shows through in an answer when a model has lost its template: the signs that common templates put around a turn.
+TURN_SIGNS = frozenset({
+    *TURN_ENDS, *DOCUMENT_BEGINS, "<|im_start|>", "<|start_header_id|>", "<|end_header_id|>", "[INST]", "[/INST]", "<<SYS>>",
+    "<start_of_turn>", "<end_of_turn>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>",
+})  # fmt: skip
 
 # Llama 3's 256 special tokens in the order of their ids, which follow the vocabulary's.
 LLAMA3_SPECIALS = (
-    BEGIN.token, "<|end_of_text|>", *(f"<|reserved_special_token_{n}|>" for n in range(4)), START_HEADER.token,
-    END_HEADER.token, "<|reserved_special_token_4|>", EOT.token, *(f"<|reserved_special_token_{n}|>" for n in range(5, 251)),
+    "<|begin_of_text|>", "<|end_of_text|>", *(f"<|reserved_special_token_{n}|>" for n in range(4)), "<|start_header_id|>",
+    "<|end_header_id|>", "<|reserved_special_token_4|>", "<|eot_id|>", *(f"<|reserved_special_token_{n}|>" for n in range(5, 251)),
 )  # fmt: skip
 # Llama 3's template as Jinja, for rank files, which come without one.
 LLAMA3_JINJA = (
@@ -84,67 +96,21 @@ LLAMA3_JINJA = (
     " + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
-
-SMOLLM_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-
-
-def _turns(
-    messages: Sequence[Message],
-    generation: bool,
-    opening: Callable[[str], list[TemplatePiece]],
-    end: str,
-    tail: Sequence[str],
-) -> list[TemplatePiece]:
-    """Format a conversation as pieces: `opening` gives what precedes a role's words, its last piece being text."""
-    pieces: list[TemplatePiece] = []
-    for turn in messages:
-        *header, gap = opening(turn.role)
-        written = AssistantText if turn.has_loss else str
-        words = [gap, written(turn.content)] if turn.role == "assistant" else [written(f"{gap}{turn.content}")]
-        pieces += [*header, *words, Special(end, turn.has_loss), *tail]
-    return pieces + (opening("assistant") if generation else [])
+# SmolLM2's ChatML, by which prepared corpora of models that render the same are recognised (`Tokenizer.template`).
+SMOLLM2_JINJA = (
+    "{% if messages and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM,"
+    " trained by Hugging Face<|im_end|>\n' }}{% endif %}{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n'"
+    " + message['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
-def chatml(messages: Sequence[Message], *, generation: bool) -> list[TemplatePiece]:
-    """ChatML as SmolLM2 uses it: adds a default system turn when there is none."""
-    turns = list(messages)
-    if turns and turns[0].role != "system":
-        turns.insert(0, Message("system", SMOLLM_SYSTEM))
-    return _turns(turns, generation, lambda role: [IM_START, f"{role}\n"], IM_END.token, ["\n"])
-
-
-def llama3(messages: Sequence[Message], *, generation: bool) -> list[TemplatePiece]:
-    """Llama 3's template: header, blank line, stripped content, end of turn."""
-    turns = [replace(turn, content=turn.content.strip()) for turn in messages]
-    return [BEGIN, *_turns(turns, generation, lambda role: [START_HEADER, role, END_HEADER, "\n\n"], EOT.token, [])]
-
-
-def plain(messages: Sequence[Message], *, generation: bool) -> list[TemplatePiece]:
-    """Plain template for a base model without turns: texts follow each other, a blank line between."""
-    pieces: list[TemplatePiece] = []
-    for position, turn in enumerate(messages):
-        gap = "\n\n" if generation or position + 1 < len(messages) else ""
-        written = AssistantText if turn.has_loss else str
-        pieces += [written(turn.content), gap] if turn.role == "assistant" else [written(turn.content + gap)]
-    return pieces
-
-
-TEMPLATES = {"chatml": chatml, "llama3": llama3, "plain": plain}
-
-
-def detect(template: str | None, vocabulary: set[str]) -> str:
-    """Detect the template from a model's own Jinja template and special tokens.
-
-    Raises:
-        InputError: when the model has a chat template that is none of ours; a wrong one would be worse than none.
-    """
-    if not template:
-        return "plain"
-    for name, begin in (("chatml", IM_START.token), ("llama3", START_HEADER.token)):
-        if begin in template and begin in vocabulary:
-            return name
-    raise InputError(
-        "The model's chat template is not supported.",
-        f"It begins: {template[:80]!r}",
-        f"Supported: {', '.join(TEMPLATES)}.",
-    )
+def plain(messages: Sequence[Message], *, generation: bool) -> RenderedChat:
+    """Render for a base model without turns: texts follow each other, a blank line between; every text is encoded separately."""
+    text, turns, cuts = "", list[RenderedTurn](), set[int]()
+    for number, message in enumerate(messages):
+        start, gap = len(text), "\n\n" if generation or number + 1 < len(messages) else ""
+        words_end = start + len(message.content)
+        text += message.content + gap
+        turns.append(RenderedTurn(number, start, words_end, words_end if message.role == "assistant" else len(text)))
+        cuts |= {start, words_end, len(text)} if message.role == "assistant" else {start, len(text)}
+    return RenderedChat(text, ((0, len(text)),), tuple(turns), frozenset(cuts), closed=False)

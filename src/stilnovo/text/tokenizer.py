@@ -1,16 +1,20 @@
-"""Encode text to token ids and back, for byte-level BPE models: `tokenizer.json`, the vocabulary inside a GGUF file, or the
-rank file that Llama 3 was published with.
+"""Encode text and conversations to token ids and back: `tokenizer.json`, the vocabulary inside a GGUF file, or the rank file that
+Llama 3 was published with.
 
-Unusual: special tokens are never parsed out of text. They come only from `stilnovo.text.template`, piece by piece, so a
-document or a user that contains the characters of a control token gets ordinary tokens for them.
+Unusual: special tokens are never parsed out of text. They come only from what the model's chat template writes around people's
+words (`stilnovo.text.chat_template`), so a document or a user that contains the characters of a control token gets ordinary
+tokens for them.
+
+In training the text before an answer is encoded separately from the answer, as a generation will have encoded it. Where the whole
+would join the last sign of a header and the first of an answer in one token, training and generation agree and the whole does not.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
+import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +26,21 @@ from stilnovo.errors import InputError, reported
 from stilnovo.hub import find_model
 from stilnovo.io.gguf_file import gguf_contents
 from stilnovo.text import template as chat
-from stilnovo.text.stored_vocabulary import CONTROL, check_vocabulary_fields, stored_vocabulary
-from stilnovo.text.template import AssistantText, Message, Special, TemplatePiece
+from stilnovo.text.chat_template import ChatTemplate
+from stilnovo.text.rank_file import BYTE_LETTERS, gguf_fields
+from stilnovo.text.section_encoder import SectionEncoder
+from stilnovo.text.stored_vocabulary import check_vocabulary_fields, stored_vocabulary
+from stilnovo.text.template import Message, RenderedChat
+from stilnovo.text.tokenizer_files import (
+    chat_template_of,
+    named_tokens,
+    tokenizer_settings,
+    with_listed_tokens,
+    with_turn_tokens,
+)
 
-# GPT-2's printable letter for each byte: itself where it is visible Latin-1, else the next letter from U+0100 on.
-_VISIBLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-_HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
-_BYTE_LETTERS = {byte: chr(byte) for byte in _VISIBLE} | {byte: chr(256 + at) for at, byte in enumerate(_HIDDEN)}
+_VARIABLES = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")  # some files call these special; they are what a text's bytes become
 
 
 class Tokenizer:
@@ -36,12 +48,10 @@ class Tokenizer:
 
     Attributes:
         bos_id: Token that opens a document, None when the model uses none.
-        eos_id: Token that ends an assistant's turn.
+        eos_id: Token that the model's files name as its end.
         end_of_text_id: Token that closes a document in training.
-        turn_end_ids: Every token that ends a generation.
-        template: Name of the chat template.
         pad_id: Token that the model's files name for padding; nothing here pads, `text.lint` looks at it.
-        jinja: The model's own chat template, None when it has none; `text.lint` compares it with ours.
+        jinja: The model's own chat template, None when it has none.
     """
 
     def __init__(
@@ -51,18 +61,50 @@ class Tokenizer:
         specials: Mapping[str, int],
         bos: str | None,
         eos: str,
-        template: str,
         pad: str | None = None,
         jinja: str | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         fast.encode_special_tokens = True  # special strings inside text become ordinary tokens
-        self._fast, self._specials, self.template, self.jinja = fast, dict(specials), template, jinja
+        self._fast, self._specials, self.jinja = fast, dict(specials), jinja
         self.pad_id = specials.get(pad) if pad else None
         self.vocab_size = fast.get_vocab_size(with_added_tokens=True)
         self.bos_id = specials.get(bos) if bos else None
         self.eos_id = specials[eos]
         self.end_of_text_id = next((specials[t] for t in chat.DOCUMENT_ENDS if t in specials), self.eos_id)
-        self.turn_end_ids = frozenset({self.eos_id, *(specials[t] for t in chat.TURN_ENDS if t in specials)})
+        variables = {**({"bos_token": bos} if bos else {}), "eos_token": eos} if variables is None else variables
+        self.chat = None if jinja is None else ChatTemplate(jinja, variables, specials)
+
+    @cached_property
+    def template(self) -> str:
+        """Name of what the chat template writes: `plain` without one, `chatml` as SmolLM2's, `llama3`, or `own`."""
+        return "plain" if self.chat is None else self.chat.family
+
+    @cached_property
+    def converses(self) -> bool:
+        """Whether the model has a chat template that can be used."""
+        return self.chat is not None and self.chat.takes([Message("user", "?")])
+
+    @cached_property
+    def turn_end_id(self) -> int | None:
+        """The token with which the chat template ends an assistant's turn; None where it ends it with none."""
+        end = self.chat.turn_end() if self.chat else None
+        return None if end is None else self._specials[end]
+
+    @cached_property
+    def turn_end_ids(self) -> frozenset[int]:
+        """Every token that ends a generation."""
+        known = {self._specials[token] for token in chat.TURN_ENDS if token in self._specials}
+        return frozenset({self.eos_id, *known, *([] if self.turn_end_id is None else [self.turn_end_id])})
+
+    @cached_property
+    def _sections(self) -> SectionEncoder:
+        return SectionEncoder(self._fast, self._specials)
+
+    @cached_property
+    def _hidden(self) -> frozenset[int]:
+        added = self._fast.get_added_tokens_decoder().items()
+        return frozenset(index for index, token in added if token.special and not _BYTE_TOKEN.fullmatch(token.content))
 
     def encode(self, text: str) -> list[int]:
         """Encode plain text; nothing is added and no special token is recognised."""
@@ -70,7 +112,7 @@ class Tokenizer:
 
     def merge(self, word: str) -> list[int]:
         """Encode one pre-token (a run of letters, a space before it or not), without looking for cuts in it."""
-        letters = word.encode().decode("latin-1").translate(_BYTE_LETTERS)
+        letters = word.encode().decode("latin-1").translate(BYTE_LETTERS)
         return [token.id for token in self._fast.model.tokenize(letters)]
 
     def pre_tokens(self, text: str) -> list[str]:
@@ -79,7 +121,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode token ids; special tokens are left out, broken UTF-8 becomes the replacement character."""
-        return str(self._fast.decode(list(ids), skip_special_tokens=True))
+        return str(self._fast.decode([index for index in ids if index not in self._hidden], skip_special_tokens=False))
 
     def spelt(self, ids: Sequence[int]) -> str:
         """Decode token ids with the special tokens spelt out; broken UTF-8 becomes the replacement character."""
@@ -95,22 +137,47 @@ class Tokenizer:
         return [*self.opening, *self.encode(text), self.end_of_text_id]
 
     def render(self, messages: Sequence[Message], *, generation: bool) -> list[int]:
-        """Apply the chat template to a conversation and encode it; `generation` opens the assistant's turn."""
-        pieces = chat.TEMPLATES[self.template](messages, generation=generation)
-        return [token for piece in pieces for token in self._piece(piece)]
+        """Apply the chat template to a conversation and encode it; `generation` opens the assistant's turn.
+
+        Raises:
+            InputError: when the model's template refuses the conversation, or cannot be used.
+        """
+        if self.chat is None:
+            rendered = chat.plain(messages, generation=generation)
+            return [
+                token for _, ids in self._sections.encode(rendered.text, rendered.inert, rendered.cuts) for token in ids
+            ]
+        rendered = self.chat.prompt(messages) if generation else self.chat.conversation(messages)
+        return [token for _, ids in self._sections.encode(rendered.text, rendered.inert) for token in ids]
+
+    def rendered(self, messages: Sequence[Message]) -> RenderedChat:
+        """Render a whole conversation as text, with the place of every turn.
+
+        Raises:
+            InputError: when the model's template refuses the conversation, or cannot be used.
+        """
+        return self.chat.conversation(messages) if self.chat else chat.plain(messages, generation=False)
 
     def supervised(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
         """Encode a conversation with its loss mask: the words and the end of the turns that have a loss.
 
-        A model without a chat template gets the end-of-text after the last turn, which is learnt with it.
+        Where nothing ends the last turn (a model without a chat template, or whose template has no end) it gets the end-of-text,
+        which is learnt with it.
+
+        Raises:
+            InputError: when the model's template refuses the conversation, or cannot be used.
         """
+        rendered = self.rendered(messages)
+        taught = [turn for turn in rendered.turns if messages[turn.message].has_loss]
+        starts = [turn.start for turn in taught]
         ids: list[int] = []
         learnt: list[bool] = []
-        for piece in chat.TEMPLATES[self.template](messages, generation=False):
-            tokens = self._piece(piece)
-            ids += tokens
-            learnt += [piece.learnt if isinstance(piece, Special) else isinstance(piece, AssistantText)] * len(tokens)
-        if self.template == "plain":
+        ends = [turn.end for turn in taught]
+        for place, part in self._sections.encode(rendered.text, rendered.inert, rendered.cuts, ends):
+            turn = bisect_right(starts, place) - 1
+            ids += part
+            learnt += [turn >= 0 and place < taught[turn].end] * len(part)
+        if not rendered.closed:
             ids, learnt = [*ids, self.end_of_text_id], [*learnt, messages[-1].has_loss]
         return ids, learnt
 
@@ -119,9 +186,17 @@ class Tokenizer:
         """The tokenizer as the text of a `tokenizer.json`; written once, since it never changes."""
         return str(self._fast.to_str())
 
+    @property
+    def template_id(self) -> str:
+        """The template's name; with the digest of its source and tokens where it writes what no named one writes."""
+        if self.chat is None or self.template != "own":
+            return self.template
+        parts = [self.chat.source, sorted(self.chat.variables.items())]
+        return f"own {hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
+
     def fingerprint(self) -> str:
         """Hex sha256 of everything that decides which ids a text or a conversation gets."""
-        rest = [sorted(self._specials.items()), self.bos_id, self.eos_id, self.end_of_text_id, self.template]
+        rest = [sorted(self._specials.items()), self.bos_id, self.eos_id, self.end_of_text_id, self.template_id]
         return hashlib.sha256(f"{self.definition}{json.dumps(rest)}".encode()).hexdigest()
 
     def check_vocabulary(self, rows: int) -> None:
@@ -132,9 +207,7 @@ class Tokenizer:
         Raises:
             InputError: naming the largest id.
         """
-        said = (Message("system", ""), Message("user", ""), Message("assistant", ""))
-        pieces = chat.TEMPLATES[self.template](said, generation=True)
-        used = [self._specials.get(piece.token, 0) for piece in pieces if isinstance(piece, Special)]
+        used = [self._specials[token] for token in self.chat.written()] if self.chat else []
         words = self._fast.get_vocab(with_added_tokens=False).values()
         added = [index for index, token in self._fast.get_added_tokens_decoder().items() if not token.special]
         largest = max(*words, *added, *used, *self.opening, self.eos_id, self.end_of_text_id)
@@ -155,19 +228,13 @@ class Tokenizer:
         return self._specials.get(text)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "definition": self.definition, "_fast": None}
+        kept = {key: value for key, value in self.__dict__.items() if key != "_sections"}
+        return {**kept, "definition": self.definition, "_fast": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._fast = Fast.from_str(state["definition"])
         self._fast.encode_special_tokens = True
-
-    def _piece(self, piece: TemplatePiece) -> list[int]:
-        if not isinstance(piece, Special):
-            return self.encode(piece)
-        if piece.token not in self._specials:
-            raise InputError(f"The vocabulary has no special token {piece.token}.", f"Template: {self.template}")
-        return [self._specials[piece.token]]
 
 
 def open_tokenizer(name: str) -> Tokenizer:
@@ -202,36 +269,26 @@ def from_folder(folder: Path) -> Tokenizer:
         return from_tiktoken(folder / "tokenizer.model")
     if not path.is_file():
         raise InputError("The model folder has no tokenizer.json.", f"Folder: {folder}", "Download the model again.")
-    settings = _settings(folder / "tokenizer_config.json")
+    settings = tokenizer_settings(folder / "tokenizer_config.json")
     with reported(f"{path} cannot be read.", "Download the model again."):  # the library raises bare Exception
         fast = Fast.from_file(str(path))
     fast.no_padding()
     fast.no_truncation()
+    named = named_tokens(folder, settings)
+    jinja = chat_template_of(folder, settings)
+    with reported(f"{folder} has tokens that its tokenizer.json cannot hold.", "Download the model again."):
+        fast = with_listed_tokens(fast, settings, named)
     specials = {token.content: index for index, token in fast.get_added_tokens_decoder().items()}
-
-    def named(key: str) -> str | None:
-        value = settings.get(key)
-        return value["content"] if isinstance(value, dict) else value
-
-    jinja = settings.get("chat_template")
-    if jinja is None and (folder / "chat_template.jinja").is_file():
-        jinja = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    if isinstance(jinja, list):  # several named templates
-        jinja = next((entry["template"] for entry in jinja if entry["name"] == "default"), None)
-    eos = named("eos_token") or next((t for t in chat.TURN_ENDS if t in specials), None)
+    eos = named.get("eos_token") or next((t for t in chat.TURN_ENDS if t in specials), None)
     if eos is None or eos not in specials:
         raise InputError("The tokeniser names no end-of-text token.", f"eos_token: {eos!r}", f"Check {folder}.")
-    bos = named("bos_token")
+    bos = named.get("bos_token")
     opens = bos if bos in chat.DOCUMENT_BEGINS and settings.get("add_bos_token", True) else None
-    template = chat.detect(jinja, set(specials))
+    if jinja is not None:
+        fast = with_turn_tokens(fast, jinja, named)
     return Tokenizer(
-        fast, specials=specials, bos=opens, eos=eos, template=template, pad=named("pad_token"), jinja=jinja
+        fast, specials=specials, bos=opens, eos=eos, pad=named.get("pad_token"), jinja=jinja, variables=named
     )
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    with reported(f"{path} cannot be read.", "Download the model again.", errors=(OSError, ValueError, TypeError)):
-        return dict(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
@@ -252,60 +309,23 @@ def _from_vocabulary(fields: Mapping[str, Any]) -> Tokenizer:
     eos = tokens[int(fields["tokenizer.ggml.eos_token_id"])]
     specials.setdefault(eos, int(fields["tokenizer.ggml.eos_token_id"]))
     opening = fields["tokenizer.ggml.model"] == "llama" or fields.get("tokenizer.ggml.pre") == "llama-bpe"
-    opens = fields.get("tokenizer.ggml.add_bos_token", opening)
-    bos = tokens[int(fields["tokenizer.ggml.bos_token_id"])] if opens else None
-    jinja, padding = fields.get("tokenizer.chat_template"), fields.get("tokenizer.ggml.padding_token_id")
-    pad = None if padding is None else tokens[int(padding)]
-    template = chat.detect(jinja, set(specials))
-    return Tokenizer(fast, specials=specials, bos=bos, eos=eos, template=template, pad=pad, jinja=jinja)
+    opens, jinja = fields.get("tokenizer.ggml.add_bos_token", opening), fields.get("tokenizer.chat_template")
+    named = {
+        variable: tokens[int(fields[f"tokenizer.ggml.{name}_token_id"])] for variable, name in _VARIABLES.items()
+        if fields.get(f"tokenizer.ggml.{name}_token_id") is not None
+    }  # fmt: skip
+    if jinja is not None:
+        fast = with_turn_tokens(fast, jinja, named)
+    return Tokenizer(
+        fast, specials=specials, bos=named["bos_token"] if opens else None, eos=eos, pad=named.get("pad_token"), jinja=jinja,
+        variables=named,
+    )  # fmt: skip
 
 
 def from_tiktoken(path: Path) -> Tokenizer:
-    """Load the tokeniser from Llama 3's `tokenizer.model`: each line has a token in base64 and its rank.
-
-    A rank file has no merges. A token's are found by merging its bytes with the ranks below its own: the last two parts
-    are the pair that makes it. The 256 special tokens are not in the file; they follow the ranks in the order of
-    `stilnovo.text.template.LLAMA3_SPECIALS`.
+    """Load the tokeniser from Llama 3's `tokenizer.model`; see `stilnovo.text.rank_file`.
 
     Raises:
         InputError: when the file is another kind (SentencePiece) or is broken, with the line.
     """
-    ranks: dict[bytes, int] = {}
-    for line_number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            token, rank = line.split()
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
-        except (ValueError, binascii.Error) as error:
-            raise InputError(
-                f"{path} is not a tiktoken rank file.", f"Line {line_number}: {line[:40]!r}",
-                "SentencePiece models are not supported; give a tokenizer.json.",
-            ) from error  # fmt: skip
-    if sorted(ranks.values()) != list(range(len(ranks))) or any(bytes([byte]) not in ranks for byte in range(256)):
-        raise InputError(
-            f"{path} is not whole.", f"{len(ranks)} ranks, not 0 … n − 1 with every byte.", "Fetch it again."
-        )
-    written = {"".join(_BYTE_LETTERS[byte] for byte in token): rank for token, rank in ranks.items()}
-    pairs = [_last_pair(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1]
-    merges = [
-        " ".join("".join(_BYTE_LETTERS[byte] for byte in part) for part in pair) for pair in pairs if len(pair) == 2
-    ]
-    fields = {
-        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.merges": merges,
-        "tokenizer.ggml.tokens": [*sorted(written, key=written.__getitem__), *chat.LLAMA3_SPECIALS],
-        "tokenizer.ggml.token_type": [1] * len(ranks) + [CONTROL] * len(chat.LLAMA3_SPECIALS),
-        "tokenizer.ggml.bos_token_id": len(ranks),
-        "tokenizer.ggml.eos_token_id": len(ranks) + chat.LLAMA3_SPECIALS.index(chat.EOT.token),
-        "tokenizer.chat_template": chat.LLAMA3_JINJA,
-    }  # fmt: skip
-    return _from_vocabulary(fields)
-
-
-def _last_pair(token: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
-    below = ranks[token]
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 2:
-        best, at = min((ranks.get(parts[i] + parts[i + 1], below), i) for i in range(len(parts) - 1))
-        if best >= below:
-            break
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return parts
+    return _from_vocabulary(gguf_fields(path))

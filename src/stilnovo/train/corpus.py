@@ -24,6 +24,7 @@ from stilnovo.errors import InputError
 from stilnovo.io.bad_rows import Tally
 from stilnovo.recipe_sections import DataSection
 from stilnovo.text import lint
+from stilnovo.text.chat_template import REFUSED, TemplateRefusal
 from stilnovo.text.template import MarkedMessage, Message
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -179,16 +180,28 @@ def supervised_all(
 
     A conversation that is longer than a pack is split at its turns: every piece begins with the system turn and a question,
     and holds as many whole exchanges as fit. Of an exchange that is longer than a pack by itself, the question loses its
-    beginning. Both are counted and said, of `what`.
+    beginning. Both are counted and said, of `what`, and so are conversations that the model's chat template refuses.
+
+    Raises:
+        TemplateRefusal: when it refuses every one.
     """
     documents, split_talks, cut = list[IntArray](), 0, list[int]()
+    refused = list[TemplateRefusal]()
     for conversation in conversations:
-        pieces = [supervised(conversation, tokenizer)]
+        try:
+            pieces = [supervised(conversation, tokenizer)]
+        except TemplateRefusal as refusal:
+            refused.append(refusal)
+            continue
         if len(pieces[0]) - 1 > pack_tokens:
             split_talks += 1
             pieces, lengths = _split_at_turns(conversation, tokenizer, pack_tokens)
             cut += lengths
         documents += [piece for piece in pieces if (piece[1:] >= 0).any()]
+    if refused and len(refused) == len(conversations):
+        raise refused[0]
+    if refused:
+        warn([f"{len(refused):,} {what} left out, {REFUSED}: {refused[0].found}"])
     if split_talks:
         warn([f"{split_talks:,} {what} longer than {pack_tokens:,} tokens were split at their turns"])
     if cut:
