@@ -182,9 +182,11 @@ def write_weights(folder: Path, config: LlamaConfig, dtype: torch.dtype | None =
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random chat model on disk, with a tokeniser of bytes: everything that `open_model` reads."""
+    from stilnovo.text.template import SMOLLM2_JINJA
+
     folder = tmp_path_factory.mktemp("tiny-model")
     write_weights(folder, replace(TINY, vocab_size=256 + len(SPECIALS), tie_embeddings=True, max_positions=512))
-    write_byte_tokenizer(folder, SPECIALS, eos_token="<|im_end|>", chat_template=CHATML)
+    write_byte_tokenizer(folder, SPECIALS, eos_token="<|im_end|>", chat_template=SMOLLM2_JINJA)
     return folder
 
 

@@ -102,7 +102,7 @@ def _spaces(
         raise _unknown("neither byte-level nor with ▁ for spaces")
     if not definition["model"].get("byte_fallback"):
         logging.getLogger(__name__).info("The vocabulary has no bytes: what it lacks has no tokens in llama.cpp.")
-    starts = tokenizer.jinja is not None and _opens_with_special(tokenizer)
+    starts = tokenizer.converses and _opens_with_special(tokenizer)
     before = prefix == "always" or (prefix == "first" and not starts)
     normal = {word: index for word, index in words.items() if word not in added and not _BYTE_TOKEN.fullmatch(word)}
     cut = any(
@@ -183,7 +183,7 @@ def _special(tokenizer: Tokenizer, rows: int, folder: Path | None, tokens: set[s
         text = value.get("content") if isinstance(value, dict) else value
         return tokenizer.special_id(text) if isinstance(text, str) and text in tokens else None
 
-    conversation = tokenizer.jinja is not None and tokenizer.render([Message("user", "a")], generation=True)[:1]
+    conversation = tokenizer.converses and tokenizer.render([Message("user", "a")], generation=True)[:1]
     bos = tokenizer.bos_id if tokenizer.bos_id is not None else named("bos_token")
     fields: Fields = {
         "tokenizer.ggml.add_bos_token": bos is not None
@@ -203,9 +203,7 @@ def _special(tokenizer: Tokenizer, rows: int, folder: Path | None, tokens: set[s
 
 def turn_end(tokenizer: Tokenizer) -> int:
     """The token that ends an assistant's turn as training teaches it."""
-    ids, learnt = tokenizer.supervised([Message("user", "a"), Message("assistant", "b")])
-    last = [index for index, has_loss in zip(ids, learnt, strict=True) if has_loss][-1]
-    return last if tokenizer.special_text(last) is not None else tokenizer.eos_id
+    return tokenizer.eos_id if tokenizer.turn_end_id is None else tokenizer.turn_end_id
 
 
 def add_vocabulary(writer: gguf.GGUFWriter, opened: Opened) -> None:
