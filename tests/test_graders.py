@@ -274,3 +274,18 @@ def test_the_cases_of_open_answers_and_every_key(shared_data: Path) -> None:
         if isinstance(one, Generation) and "tre parole" not in one.context:
             for reference in one.references:
                 assert invalsi.grade(reference.replace("\n", ", "), one)["acc"] == 1, (one.id, reference)
+
+
+def test_no_text_breaks_a_grader() -> None:
+    """Whatever a model writes: each grader says right or wrong, and an empty answer to anything is wrong."""
+    rng = random.Random(5)
+    stock = ["1", "0" * 9, "A", "b)", "/", ".", ",", "'", "’", " non ", "\n", "####", "=", "è", "e\u0301", "€", "−", "mila", "\x00",
+             "\ud800", "中", "«", "}", "\\", "La risposta è ", "Torino", " o ", "1/0", ":", "(", "9" * 400]  # fmt: skip
+    asked = item("Torino", "12 km", "oggi\nmai", context="Quanti km?\nA. Torino\nB. Bari\nC. Roma\nD. 12\nRisposta:")
+    for _ in range(1500):
+        text = "".join(rng.choices(stock, k=rng.randint(0, 12)))
+        for grade in (grading.grade, invalsi.grade, invalsi_report.grade):
+            assert all(0 <= value <= 1 for value in grade(text, asked).values()), text
+        assert gsm8k.grade(text, item("#### 12"))["number_match"] in (0, 1)
+    assert grading.words("14/05/1998") != grading.words("28/10/1998")
+    assert not any(grading.grade("", asked).values()) and not any(invalsi.grade("", asked).values())

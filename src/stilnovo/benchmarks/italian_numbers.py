@@ -20,6 +20,7 @@ _UNITS_WORDS = (
 _UNITS = _UNITS_WORDS.split()
 _TENS_WORDS = "venti trenta quaranta cinquanta sessanta settanta ottanta novanta"
 _TENS = _TENS_WORDS.split()
+_MOST_DIGITS, _MOST_PLACES = 60, 12
 _SCALES = {"mila": 10**3, "milione": 10**6, "milioni": 10**6, "miliardo": 10**9, "miliardi": 10**9}
 ARTICLES = ("un", "uno", "una")
 _DIGITS = (
@@ -27,7 +28,7 @@ _DIGITS = (
     r"|\d{1,3}(?:[ \u00a0\u202f'’]\d{3})+(?:,\d+)?(?![.,]?\d)|\d+[.,]\d+(?![.,]?\d)|\d+(?![.,:]\d)"
 )
 _NUMBER = re.compile(
-    rf"(?:(?<![\w.,)])(?P<sign>[-−–]))?(?<![\d.,:/])(?P<digits>{_DIGITS})(?P<part>(?:\s+\d)?/\d+)?(?!\d)"
+    rf"(?:(?<![\w.,)])(?P<sign>[-−–]))?(?<![\d.,:/])(?P<digits>{_DIGITS})(?P<part>(?:\s+\d)?/\d+(?![\d/]))?(?!\d)"
     rf"(?:\s+(?P<scale>{'|'.join(_SCALES)})\b)?|(?P<word>[^\W\d_]+)",
 )
 _MARK, _EQUALS, _WORD = re.compile("####"), re.compile("[=≈]"), re.compile(r"[^\W\d_]+")
@@ -58,9 +59,12 @@ class Number:
     def plain(self) -> str:
         """The value in digits, with a point before decimals; a fraction that has no end as one."""
         value, places = self.value, 0
-        while (value * 10**places).denominator != 1 and places < 12:
+        while (value * 10**places).denominator != 1 and places < _MOST_PLACES:
             places += 1
-        return f"{float(value):.{places}f}" if places < 12 else str(value)
+        if places == _MOST_PLACES:
+            return str(value)
+        digits = str(abs(value.numerator * 10**places // value.denominator)).rjust(places + 1, "0")
+        return ("-" if value < 0 else "") + (f"{digits[:-places]}.{digits[-places:]}" if places else digits)
 
 
 def find_numbers(text: str) -> list[Number]:
@@ -76,6 +80,8 @@ def find_numbers(text: str) -> list[Number]:
                 minus = match.start() > 0 and text[match.start() - 1] == "-" and not text[: match.start() - 1].strip()
                 found.append(Number(match.start() - minus, match.end(), (Fraction(-value if minus else value),)))
             continue
+        if len(match["digits"]) > _MOST_DIGITS or len(match["part"] or "") > _MOST_DIGITS:
+            continue  # a model that repeats itself
         readings = _readings(match["digits"])
         if match["part"]:
             whole, _, under = match["part"].strip().partition("/")
