@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import random
 import re
 import warnings
@@ -27,7 +28,7 @@ from stilnovo.errors import InputError
 from stilnovo.model import lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_llama
-from stilnovo.plan.adapter import adapter_values, frozen_ranks
+from stilnovo.plan.adapter import adapter_values, frozen_ranks, read_adapter_config
 from stilnovo.plan.shape import PROJECTIONS
 from stilnovo.spec import ModelSpec
 from test_lora import logits, their_logits
@@ -268,3 +269,36 @@ def test_biases_of_the_base_stay_and_learnt_ones_are_refused(
     else:
         with pytest.raises(InputError, match=r"(?s)no place for.*\.bias"):
             opened(folder, adapter)
+
+
+#: What may stand in a damaged or hand-written file.
+VALUES: list[Any] = [
+    None, True, False, 0, 1, -1, 4.5, float("inf"), float("nan"), 10**400, "", "x", "8", "(", "false", [], [1], ["q_proj"],
+    [None], [["a"]], ["("], {}, {"q_proj": 1}, {"(": 1}, {"q_proj": None}, {"q_proj": "x"}, {"q_proj": float("inf")}, {"q_proj": -2},
+    {"q_proj": 2.5}, {"q_proj": True},
+]  # fmt: skip
+
+
+def test_any_value_of_any_option_opens_or_is_refused(tmp_path: Path) -> None:
+    ours(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    written = json.loads(path.read_text())
+    read = set[tuple[str, str]]()
+    lists = [
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "rank_pattern",
+        "alpha_pattern",
+    ]
+    for option in ("r", "lora_alpha", "lora_dropout", "use_rslora", "bias", *lists):
+        for value in VALUES:
+            path.write_text(json.dumps(written | {option: value}))
+            with suppress(InputError):
+                config = read_adapter_config(tmp_path)
+                assert all(type(c.r) is int and c.r > 0 and math.isfinite(c.scale) for c in config.modules(2).values())
+                read.add((option, repr(value)))
+    assert {value for option, value in read if option == "r"} == {"1"}
+    assert {value for option, value in read if option == "use_rslora"} == {"None", "True", "False"}
+    assert {value for option, value in read if option == "lora_alpha"} == {"0", "1", "-1", "4.5"}

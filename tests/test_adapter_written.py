@@ -113,6 +113,9 @@ def test_peft_finds_the_base_and_merges_what_we_merge(
     theirs = AutoPeftModelForCausalLM.from_pretrained(tmp_path).eval()
     assert isinstance(theirs, PeftModel)
     assert (logits(ours) - their_logits(theirs)).abs().max() <= 1e-5 * logits(ours).abs().max()
+    transformed = LlamaForCausalLM.from_pretrained(base)
+    transformed.load_adapter(str(tmp_path))  # as transformers itself opens it
+    assert (logits(ours) - their_logits(transformed.eval())).abs().max() <= 1e-5 * logits(ours).abs().max()
     merged = theirs.merge_and_unload()
     assert isinstance(merged, LlamaForCausalLM)
     for path, module in lora.adapters(ours).items():

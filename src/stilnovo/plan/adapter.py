@@ -24,24 +24,26 @@ _INFORMATIVE = frozenset(
     ("base_model_name_or_path", "revision", "task_type", "inference_mode", "auto_mapping", "peft_version", "runtime_config",
      # of matrices that are stored as (in, out), which a Llama has none of; PEFT takes it back
      "fan_in_fan_out",
-     # what it trained beside, if anything, stands among the weights
-     "bias", "ensure_weight_tying",
+     # what was learnt beside, if anything, stands among the weights
+     "ensure_weight_tying",
      # read only beside an option that is refused, or an initialisation that is
      "megatron_core", "qalora_group_size", "loftq_config", "eva_config", "corda_config", "lora_ga_config")
 )  # fmt: skip
 #: Options that are followed.
 _FOLLOWED = frozenset(
-    ("r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
+    ("r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
      "rank_pattern", "alpha_pattern")
 )  # fmt: skip
 #: Options with an effect of which only some values are supported.
 _LIMITED: dict[str, tuple[object, ...]] = {
-    "peft_type": ("LORA",),
+    "peft_type": ("LORA",), "use_rslora": (None, True, False),
+    "bias": (None, "none", "all", "lora_only"),  # those that were learnt stand among the weights, and are refused there
     # How A and B began; other ways take something out of the base, or change it.
     "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal", "mica"),
 }  # fmt: skip
 #: Beginnings that PEFT takes back into an ordinary adapter where it is told to when it saves.
 _CONVERTIBLE = ("pissa", "olora", "corda", "lora_ga")
+_MOST_RANK = 2**20  # far beyond any matrix
 _MOST_LAYERS = 512  # of any model whose adapter is summarised without it
 
 
@@ -145,7 +147,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     with reported(
         f"{path} does not describe a whole adapter.",
         "Train or fetch it again.",
-        errors=(KeyError, TypeError, ValueError, AttributeError, re.error),
+        errors=(KeyError, TypeError, ValueError, AttributeError, OverflowError, re.error),
     ):
         config = _config(c)
         config.summary()
@@ -174,14 +176,12 @@ def _known(option: str, value: object) -> bool:
 
 
 def _config(c: dict[str, Any]) -> AdapterConfig:
-    ranks = {key: int(rank) for key, rank in (c.get("rank_pattern") or {}).items()}
-    alphas = {key: float(alpha) for key, alpha in (c.get("alpha_pattern") or {}).items()}
-    rank, alpha, layers = int(c["r"]), float(c["lora_alpha"]), c.get("layers_to_transform")
+    ranks = {key: _whole(rank) for key, rank in (c.get("rank_pattern") or {}).items()}
+    alphas = {key: _number(alpha) for key, alpha in (c.get("alpha_pattern") or {}).items()}
+    rank, alpha, layers = _whole(c["r"]), _number(c["lora_alpha"]), c.get("layers_to_transform")
     for value in (rank, *ranks.values()):
-        if value < 1:
+        if not 1 <= value <= _MOST_RANK:
             raise ValueError(f"r is {value}")
-    if not all(map(math.isfinite, (alpha, *alphas.values()))):
-        raise ValueError(f"lora_alpha is {alpha}")
     layers = [layers] if isinstance(layers, int) else layers
     targets, containers = _names(c["target_modules"]), _names(c.get("layers_pattern") or ())
     if containers and layers is None:
@@ -189,8 +189,8 @@ def _config(c: dict[str, Any]) -> AdapterConfig:
     if isinstance(targets, str) and targets != "all-linear" and layers is not None:
         raise ValueError("layers_to_transform beside target_modules that is a regular expression")
     return AdapterConfig(
-        rank, alpha, float(c.get("lora_dropout") or 0.0), bool(c.get("use_rslora")), targets, _names(c.get("exclude_modules") or ()),
-        tuple(map(int, layers)) if layers else None, (containers,) if isinstance(containers, str) else containers, ranks, alphas,
+        rank, alpha, _number(c.get("lora_dropout") or 0.0), bool(c.get("use_rslora")), targets, _names(c.get("exclude_modules") or ()),
+        tuple(map(_whole, layers)) if layers else None, (containers,) if isinstance(containers, str) else containers, ranks, alphas,
         c.get("base_model_name_or_path"),
     )  # fmt: skip
 
@@ -211,5 +211,19 @@ def adapter_values(folder: Path, model: LlamaConfig) -> int:
     return sum(module.r * sum(shapes[path.rpartition(".")[2]]) for path, module in modules.items())
 
 
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or int(value) != value:
+        raise ValueError(f"{value!r} is no whole number")
+    return int(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool | str) or not math.isfinite(number := float(value)):
+        raise ValueError(f"{value!r} is no number")
+    return number
+
+
 def _names(value: Any) -> str | tuple[str, ...]:
+    if not isinstance(value, str) and not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{value!r} are no names")
     return value if isinstance(value, str) else tuple(value)
