@@ -232,16 +232,19 @@ def _moved(plain: tuple[float, float], residuals: Floats, sizes: Floats) -> tupl
     return below, above
 
 
-def hall(residuals: Floats, quantile: float, units: float) -> tuple[float, float]:
+def hall(
+    residuals: Floats, quantile: float, units: float, more: float = MORE, farthest: float = FARTHEST
+) -> tuple[float, float]:
     """How many standard errors below and above a mean Hall's interval reaches, for `quantile` of them without skewness.
 
-    `residuals` (G,) are not all zero; `units` is how many of one size they are worth.
+    `residuals` (G,) are not all zero; `units` is how many of one size they are worth; `more` and `farthest` as the
+    constants that they are by default.
     """
     skewness = float((residuals**3).mean()) / float((residuals**2).mean()) ** 1.5
-    a = (1 + MORE / units) * skewness * math.sqrt(units * (units - 1)) / (units - 2) / math.sqrt(units)
+    a = (1 + more / units) * skewness * math.sqrt(units * (units - 1)) / (units - 2) / math.sqrt(units)
     # T at its upper quantile puts the truth below the mean, at its lower one above
     upper, lower = (t if abs(a) < 1e-9 else 3 / a * (math.cbrt(1 + a * (t - a / 6)) - 1) for t in (quantile, -quantile))
-    limit = FARTHEST * quantile
+    limit = farthest * quantile
     return min(limit, max(0.0, upper)), min(limit, max(0.0, -lower))
 
 
