@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from stilnovo.benchmarks.task import MultipleChoice, Selection, Task
 from stilnovo.forgetting.guard import Guard, percent_gained, score_rooms, soft_scores, text_rooms
 from stilnovo.forgetting.slice import Answers, Slice
 from stilnovo.recipe_sections import GuardSection
+from stilnovo.statistics import sequential
 from stilnovo.statistics.estimates import normal_quantile
 from stilnovo.statistics.sequential import bound, quantiles, visible_loss
 

@@ -281,8 +281,10 @@ def _scored(
     adapter_hash = adapter_sha256(spec.adapter) if spec.adapter else None
     setting, text_name = speed_setting(spec), ", ".join(settings["text"]) or None
     for selection in selections:
-        if selection.split != selection.task.splits[0] and settings["split"] is None:
-            note(f"{selection.task.name}: no split {selection.task.splits[0]} here; evaluating {selection.split}.")
+        if selection.instead_of:
+            note(f"{selection.task.name}: no split {selection.instead_of} here; evaluating {selection.split}.")
+        if not selection.known:
+            note(f"{selection.task.name}: {selection.task.source}.")
         note(expectation(selection, answers.speed(setting, selection.task.name)))
     if documents:
         note(f"{text_name}: {what_text_can_show(documents)}.")

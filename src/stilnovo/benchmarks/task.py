@@ -1,8 +1,7 @@
 """Benchmark tasks and their items, and how a run samples them.
 
 A task only says how a row of its dataset becomes an item, a `MultipleChoice` or a `Generation`; scoring, statistics and
-reports know nothing of any particular benchmark. What makes two results comparable travels with them: the number of
-items and a hash of them.
+reports know nothing of any benchmark. What makes results comparable travels with them: number and hash of the items.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from stilnovo.errors import InputError, check_types
-
-SEED = 42
-T = TypeVar("T")
+from stilnovo.benchmarks.draw import SEED as SEED
+from stilnovo.benchmarks.draw import Draw as Draw
+from stilnovo.benchmarks.known_files import FilesRead, users_rows
+from stilnovo.errors import InputError
 
 
 class MissingData(InputError):
@@ -192,46 +191,14 @@ Item = MultipleChoice | Generation
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Sampling of items, documents or conversations: `limit` of them, drawn with `seed`, under `protocol`.
-
-    A limit is a number of items, or a share of them below 1; None takes all. `protocol` is a name in
-    `stilnovo.benchmarks.protocol.PROTOCOLS`.
-    """
-
-    limit: int | float | None = None
-    seed: int = SEED
-    protocol: str = "stilnovo"
-
-    def __post_init__(self) -> None:
-        limit = self.limit
-        check_types(int, float, type(None), limit=limit)
-        if limit is not None and (not limit > 0 or (limit >= 1 and limit % 1)):  # NaN and infinity are refused too
-            raise InputError("The limit must be a share below 1, or a whole number of at least 1.", f"Found: {limit}.")
-
-    def count(self, available: int) -> int | None:
-        """The limit as a number of items: a share is rounded up, as lm-evaluation-harness does; None for all."""
-        limit = self.limit
-        if limit is None:
-            return None
-        return math.ceil(limit * available) if limit < 1 else int(limit)
-
-    def sample(self, members: Sequence[T]) -> list[T]:
-        """Sample members at random, in their order, ignoring groups."""
-        count = self.count(len(members))
-        if count is None or count >= len(members):
-            return list(members)
-        return [members[index] for index in sorted(random.Random(self.seed).sample(range(len(members)), count))]
-
-
-@dataclass(frozen=True)
 class Request:
-    """A request to load a task: split, few-shot examples, and where its data may come from."""
+    """A request to load a task: split, few-shot examples, and where its data may come from; `read` notes what was read."""
 
     split: str
     data_dir: Path | None = None
     shots: int = 0
     download: bool = False
+    read: FilesRead = field(default_factory=FilesRead, compare=False)
 
 
 @dataclass(frozen=True)
@@ -288,6 +255,8 @@ class Selection:
     """Items selected from a task: `items` out of `available`.
 
     Chosen with `seed`, or simply the first ones where a protocol asks for them (`first`); `shots` examples before each.
+    `files` hold the rows (name → sha256), `known` if they are the benchmark's; else source and licence of `task` say so.
+    `instead_of` is the task's own split, where that is not here and another is.
     """
 
     task: Task
@@ -297,6 +266,9 @@ class Selection:
     seed: int
     shots: int = 0
     first: bool = False
+    files: Mapping[str, str] = field(default_factory=dict)
+    known: bool = True
+    instead_of: str = ""
 
     @property
     def clusters(self) -> list[str] | None:
@@ -308,7 +280,7 @@ def select(
     task: Task,
     data_dir: Path | None = None,
     split: str | None = None,
-    draw: Draw = Draw(),
+    draw: Draw = Draw(),  # noqa: B008 - frozen
     *,
     shots: int | None = None,
     download: bool = False,
@@ -341,7 +313,7 @@ def select(
     missing: MissingData | None = None
     for chosen in candidates:
         try:
-            items = task.load(Request(chosen, data_dir, wanted, download))
+            items = task.load(request := Request(chosen, data_dir, wanted, download))
             break
         except MissingData as error:
             missing = missing or error
@@ -353,7 +325,12 @@ def select(
             raise InputError(f"Rows {first_row} and {row} of task {task.name} have the same id.", f"Found: {item.id}.")
     count = draw.count(len(items))
     taken = list(items[:count]) if first else subset(items, count, draw.seed)
-    return Selection(task, chosen, tuple(taken), len(items), draw.seed, wanted, first and len(taken) < len(items))
+    files, known = request.read.provenance()
+    task = task if known else replace(task, source=users_rows(task.source, files), licence="not known")
+    return Selection(
+        task, chosen, tuple(taken), len(items), draw.seed, wanted, first and len(taken) < len(items), files, known,
+        "" if chosen == candidates[0] else candidates[0],
+    )  # fmt: skip
 
 
 def subset(items: Sequence[Item], limit: int | None, seed: int = SEED) -> list[Item]:

@@ -67,7 +67,7 @@ def _texts(task: TaskResult, data_dir: Path | None, own_files: Mapping[str, str]
 
     known = OLDER.get(f"{task.name}@{task.version}") or TASKS.get(task.name)
     try:
-        if task.files:
+        if task.name in own_files:
             known = reopen_task_file(Path(own_files.get(task.name, "")), task.files)
         if known is None:
             return {}

@@ -44,7 +44,7 @@ def evaluation_page(result: EvaluationResult) -> str:
         metric_names=METRIC_NAMES, documents=documents_text, fewest=FEWEST_UNITS, short=short_perplexity(result), categories=categories,
         unfolded=UNFOLDED,
         plot=both_widths(
-            interval_plot, [IntervalRow(task.name, task.score().times(100), chance=100 * task.chance or None) for task in tasks],
+            interval_plot, [IntervalRow(task.label, task.score().times(100), chance=100 * task.chance or None) for task in tasks],
             "%", 1, caption="%, higher is better", key="scores", title="Scores with their 95 % intervals",
         ),
         category_plots=[
@@ -67,7 +67,8 @@ def evaluation_text(result: EvaluationResult, published_beside: str | None = Non
             ("task", "items", "units", "score", "guessing", "smallest visible", "items/s"),
             [
                 (
-                    task.name, f"{task.n:,}", f"{task.score().clusters:,}", "\n".join(f"{m} {_share(task.score(m))}" for m in task.metrics),
+                    task.label, f"{task.n:,}", f"{task.score().clusters:,}",
+                    "\n".join(f"{m} {_share(task.score(m))}" for m in task.metrics),
                     f"{100 * task.chance:.1f} %" if task.chance else "–",
                     visible_text(task.smallest_visible),
                     f"{task.items_per_second:.2f}" if task.items_per_second else "cached",
@@ -110,8 +111,8 @@ def _share(estimate: Estimate, remark: str = "") -> str:
 
 def _headline(result: EvaluationResult) -> str:
     parts = [
-        f"{name} {_share(task.score(), f', guessing {100 * task.chance:.0f} %' if task.chance else '')}"
-        for name, task in result.tasks.items()
+        f"{task.label} {_share(task.score(), f', guessing {100 * task.chance:.0f} %' if task.chance else '')}"
+        for task in result.tasks.values()
     ]
     if result.text is not None:
         bits = result.text.bits_per_byte()
@@ -150,7 +151,7 @@ def _facts(result: EvaluationResult) -> list[tuple[str, str]]:
         for name, task in result.tasks.items()
         for what, digest in (
             (f"{name} items sha256", task.items_sha256),
-            *((f"{name}: the user's own file {file}, sha256", digest) for file, digest in task.files.items()),
+            *((f"{name}: {file}, sha256", digest) for file, digest in task.files.items()),
         )
     ]
     return facts if result.text is None else [*facts, ("held-out text sha256", result.text.texts_sha256)]

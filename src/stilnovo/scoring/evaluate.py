@@ -174,7 +174,9 @@ def _run_task(
         shots=selection.shots,
         first=selection.first,
         cached=cached,
-        files={Path(path).name: digest for path, digest in task.files.items()},
+        files={Path(path).name: digest for path, digest in task.files.items()} or dict(selection.files),
+        known=selection.known,
+        instead_of=selection.instead_of,
     )
     if cache is not None and result.items_per_second and result.seconds >= _TIMING_SECONDS:
         cache.answers.keep_speed(cache.setting, task.name, result.items_per_second)

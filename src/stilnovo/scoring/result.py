@@ -32,7 +32,8 @@ class TaskResult(TaskFacts):
     """Result of a task: `n` of `available` items, `cached` of them answered by an earlier run, the rest in `seconds`.
 
     `chance` is what guessing scores; `shots` examples stood before each question; `first` says that the items are the
-    first ones and no draw; `hashes` (`item_sha256`) go with `items`, one each; `files` as in `Task`, by file name.
+    first ones and no draw; `hashes` (`item_sha256`) go with `items`, one each; `files` are those of its rows, file name →
+    sha256; `known` and `instead_of` as in `Selection`.
     """
 
     split: str
@@ -46,6 +47,14 @@ class TaskResult(TaskFacts):
     first: bool = False
     cached: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
+    known: bool = True
+    instead_of: str = ""
+
+    @property
+    def label(self) -> str:
+        """What it is called where it is shown: rows that are not known to be the benchmark's, by their hash."""
+        name = self.name if self.known else f"{self.name}'s form, rows {next(iter(self.files.values()), '')[:12]}"
+        return f"{name} ({self.split}, not {self.instead_of})" if self.instead_of else name
 
     @property
     def n(self) -> int:
@@ -172,6 +181,7 @@ def units_of(estimate: Estimate) -> dict[str, int | None]:
 def _task_figures(task: TaskResult) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "n": task.n, "available": task.available, "split": task.split, "version": task.version, "shots": task.shots,
+        "instead_of": task.instead_of or None, "known": task.known, "source": task.source, "licence": task.licence,
         "seed": task.seed, "first": task.first, "metric": task.metric, "chance": task.chance,
         "truncated": task.truncated, "smallest_visible_difference": task.smallest_visible,
         **units_of(task.score()),

@@ -20,7 +20,11 @@ DATA = Dataset(
     folder="xcopa_it",
     hub="cambridgeltl/xcopa",
     config="it",
-    files={"test": ("test.it.jsonl",), "validation": ("val.it.jsonl",)},
+    names={"validation": ("val",)},
+    files={
+        split: (f"{name}.it.jsonl", f"data/it/{name}.it.jsonl", f"it/{name}.it.jsonl")
+        for split, name in (("test", "test"), ("validation", "val"))
+    },
 )
 
 
