@@ -169,7 +169,14 @@ class Generator:
 
     def count(self, messages: Sequence[Message]) -> int:
         """Count the tokens of a conversation, the opening of the answer included."""
-        return len(self.tokenizer.render(messages, generation=True))
+        return len(self._prompt(messages))
+
+    def _prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Encode a conversation; a system turn that the model's template refuses stands at the beginning of the first question."""
+        if len(messages) > 1 and messages[0].role == "system" and not self.tokenizer.takes_system:
+            system, first, *others = messages
+            messages = [Message("user", f"{system.content}\n\n{first.content}"), *others]
+        return self.tokenizer.render(messages, generation=True)
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
         """Stream the answer in pieces.
@@ -178,13 +185,13 @@ class Generator:
             InputError: when the conversation leaves no room in the model's context.
         """
         text = _Text(self.tokenizer, sampling)
-        for _ in self._write([self.tokenizer.render(messages, generation=True)], [text]):
+        for _ in self._write([self._prompt(messages)], [text]):
             if piece := text.fresh():
                 yield piece
 
     def complete(self, conversations: Sequence[Sequence[Message]], sampling: Sequence[Sampling]) -> list[Completion]:
         """Generate the answers to several conversations as a batch; each equals its answer alone, up to rounding."""
-        return self.continue_tokens([self.tokenizer.render(talk, generation=True) for talk in conversations], sampling)
+        return self.continue_tokens([self._prompt(talk) for talk in conversations], sampling)
 
     def continue_tokens(self, prompts: Sequence[Sequence[int]], sampling: Sequence[Sampling]) -> list[Completion]:
         """Generate continuations of several token sequences as a batch; each equals its continuation alone, up to rounding."""

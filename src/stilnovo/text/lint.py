@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import Literal
 
 from stilnovo.errors import InputError
+from stilnovo.text.chat_template import TemplateRefusal
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -60,10 +61,12 @@ def check(tokenizer: Tokenizer, *, conversations: bool = True) -> list[Finding]:
 
 
 def _run(tokenizer: Tokenizer, rules: dict[str, Callable[[Tokenizer], Outcome]]) -> list[Finding]:
-    findings = []
+    findings = list[Finding]()
     for name, rule in rules.items():
         try:
             findings.append(Finding(name, *rule(tokenizer)))
+        except TemplateRefusal as refusal:  # the other rules of conversations would say the same
+            return [*findings, Finding(name, "error", f"{refusal.what} {refusal.found}")]
         except InputError as error:
             findings.append(Finding(name, "error", " ".join(filter(None, (error.what, error.found)))))
     return findings

@@ -86,6 +86,12 @@ class Tokenizer:
         return self.chat is not None and self.chat.takes([Message("user", "?")])
 
     @cached_property
+    def takes_system(self) -> bool:
+        """Whether the model's chat template takes a system turn."""
+        asked = Message("user", "?")
+        return self.chat is None or self.chat.takes([Message("system", "?"), asked]) or not self.chat.takes([asked])
+
+    @cached_property
     def turn_end_id(self) -> int | None:
         """The token with which the chat template ends an assistant's turn; None where it ends it with none."""
         end = self.chat.turn_end() if self.chat else None
@@ -283,7 +289,8 @@ def from_folder(folder: Path) -> Tokenizer:
     if eos is None or eos not in specials:
         raise InputError("The tokeniser names no end-of-text token.", f"eos_token: {eos!r}", f"Check {folder}.")
     bos = named.get("bos_token")
-    opens = bos if bos in chat.DOCUMENT_BEGINS and settings.get("add_bos_token", True) else None
+    known = bos in chat.DOCUMENT_BEGINS or fast.encode("a").ids[:1] == [specials.get(bos or "")]
+    opens = bos if known and settings.get("add_bos_token", True) else None
     if jinja is not None:
         fast = with_turn_tokens(fast, jinja, named)
     return Tokenizer(

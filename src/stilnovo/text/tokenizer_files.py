@@ -45,13 +45,17 @@ def chat_template_of(folder: Path, settings: Mapping[str, Any]) -> str | None:
         with reported(f"{path} cannot be read.", "Download the model again.", errors=(OSError, ValueError)):
             return path.read_text(encoding="utf-8")
     found = settings.get("chat_template")
-    if isinstance(found, list):
-        found = {entry["name"]: entry["template"] for entry in found}
-    if not isinstance(found, dict):
-        return found
-    if "default" in found or len(found) == 1:
-        return str(found.get("default", *found.values()))
-    names = ", ".join(sorted(found))
+    if not found or isinstance(found, str):
+        return found or None
+    advice = "Put the model's own chat_template.jinja into its folder."
+    with reported(
+        f"{folder} has a chat template that cannot be read.", advice, errors=(KeyError, TypeError, ValueError)
+    ):
+        entries = found.items() if isinstance(found, dict) else [(entry["name"], entry["template"]) for entry in found]
+        named = {str(name): str(template) for name, template in entries}
+    if "default" in named or len(named) == 1:
+        return named["default"] if "default" in named else next(iter(named.values()))
+    names = ", ".join(sorted(named))
     return f"{{{{ raise_exception({f'The model has several chat templates ({names}) and calls none of them default.'!r}) }}}}"
 
 
