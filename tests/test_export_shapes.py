@@ -6,7 +6,9 @@ bare model, a GGUF file, with an adapter on it.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from conftest import CHATML, SPECIALS, write_byte_tokenizer
-from stilnovo.errors import InputError
+from stilnovo.errors import InputError, StilnovoError
 from stilnovo.export.gguf_model import export_gguf
 from stilnovo.export.merged import export_model
 from stilnovo.model import lora
@@ -160,3 +162,29 @@ def test_rows_beyond_the_vocabulary_stay_and_missing_ones_are_told(tmp_path: Pat
     with pytest.raises(InputError, match=r"(?s)does not go with the model.*258.*256 rows"):
         export_model(spec(source), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "full", ["model-00002", "config.json", "README.md", "tokenizer.json", "model.safetensors.index.json"]
+)
+def test_a_disk_that_ends_at_any_file_leaves_nothing(
+    full: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn_folder(1, tmp_path / "source")
+    (tmp_path / "parent").mkdir()
+    opening, replacing = Path.open, os.replace
+
+    def opened(self: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        into = Path("/dev/full") if mode == "wb" and self.name.startswith(full) else self
+        return opening(into, mode, *rest, **options)
+
+    def replaced(source: Any, target: Any) -> None:
+        if Path(target).name == full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replacing(source, target)
+
+    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(os, "replace", replaced)
+    with pytest.raises(StilnovoError, match="disk is full"):
+        export_model(spec(tmp_path / "source"), tmp_path / "parent" / "deep" / "out", shard_bytes=20_000)
+    assert not list((tmp_path / "parent").iterdir())

@@ -39,7 +39,7 @@ def models(
     path = smollm2_path()
     for name, what in SHORT_NAMES.items():
         print(f"{name:<12}{what}" + (f"\n{'':<12}here: {path}" if name == "smollm2" and path else ""))
-    print("Also: any local GGUF file, local Hugging Face folder, or Hugging Face id of a Llama or Mistral.")
+    print("Also: any local GGUF file, local Hugging Face folder, or Hugging Face id of a Llama, Mistral or Qwen2.")
     emit({"models": {**SHORT_NAMES}, "smollm2_path": str(path) if path else None}, as_json)
 
 
