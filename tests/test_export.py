@@ -251,8 +251,8 @@ def test_the_folder_ends_where_a_training_taught_to_end(tmp_path: Path, monkeypa
     write_byte_tokenizer(
         source, specials, bos_token=specials[0], eos_token="<|end_of_text|>", chat_template=LLAMA3_JINJA
     )
-    said = {"eos_token_id": 1, "bos_token_id": 0, "temperature": 0.6, "top_p": 0.9, "do_sample": True}
-    (source / "generation_config.json").write_text(json.dumps(said), encoding="utf-8")
+    said: dict[str, Any] = {"eos_token_id": 1, "bos_token_id": 0, "temperature": 0.6, "top_p": 0.9, "do_sample": True}
+    (source / "generation_config.json").write_text(json.dumps({**said, "_from_model_config": True}), encoding="utf-8")
     export_model(ModelSpec(str(source), quantization="none"), tmp_path / "m", dtype=torch.float32)
     read = {
         path.name: path.read_text(encoding="utf-8")

@@ -41,10 +41,10 @@ def readme(folder: Path, **metadata: Any) -> Path:
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    def absent(*_: object, **__: object) -> str:
+    def absent() -> None:
         raise OSError("no network in tests")
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", absent)
+    monkeypatch.setattr(huggingface_hub, "get_session", absent)
 
 
 # — What stands under which licence —
@@ -268,3 +268,25 @@ def test_a_card_of_the_hub_is_asked_for_where_a_model_is_named_by_its_id(
         False,
     )  # no network for a folder
     assert hub.hub_readme("owner/name", fetch=False) is None
+
+
+def test_a_card_is_fetched_once_and_only_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    class Answer:
+        text = "---\nlicense: mit\n---\n"
+
+        def raise_for_status(self) -> Answer:
+            return self
+
+    asked: list[str] = []
+
+    class Session:
+        def get(self, url: str, **_: object) -> Answer:
+            asked.append(url)
+            return Answer()
+
+    monkeypatch.setattr(huggingface_hub, "get_session", Session)
+    assert hub.hub_readme("owner/name", fetch=False) is None and not asked
+    assert terms_of_model("owner/name").name == "mit" and len(asked) == 1 and "owner/name" in asked[0]
+    assert terms_of_data(["owner/corpus"])[0].name == "mit" and "datasets/owner/corpus" in asked[1]

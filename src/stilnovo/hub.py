@@ -178,15 +178,15 @@ def _from_hub(repository: str, patterns: tuple[str, ...] = _PATTERNS) -> Path:
 def hub_readme(repository: str, kind: Literal["model", "dataset"] = "model", *, fetch: bool) -> str | None:
     """Text of a repository's card: the cached one, else with `fetch` the hub's; None where neither can be had."""
     with contextlib.suppress(Exception):  # a card is wanted, not needed
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_session, hf_hub_url, try_to_load_from_cache
+        from huggingface_hub.utils._headers import build_hf_headers
 
-        with contextlib.suppress(Exception):
-            kept = hf_hub_download(repository, "README.md", repo_type=kind, local_files_only=True)
+        if isinstance(kept := try_to_load_from_cache(repository, "README.md", repo_type=kind), str):
             return Path(kept).read_text(encoding="utf-8")
-        if not fetch:
-            return None
-        fetched = hf_hub_download(repository, "README.md", repo_type=kind, etag_timeout=5)
-        return Path(fetched).read_text(encoding="utf-8")
+        if fetch:  # once: the library's own downloads try again for half a minute
+            url = hf_hub_url(repository, "README.md", repo_type=kind)
+            answer = get_session().get(url, headers=build_hf_headers(), timeout=5, follow_redirects=True)
+            return str(answer.raise_for_status().text)
     return None
 
 

@@ -68,6 +68,7 @@ def companions(
             settings = read_json(files.path / "tokenizer_config.json")
         if (files.path / "generation_config.json").is_file():
             generation = read_json(files.path / "generation_config.json")
+            generation.pop("_from_model_config", None)  # then transformers would make it anew
     for key in ("quantization_config", "_name_or_path"):
         config.pop(key, None)
     family = family_of(config, files.path)

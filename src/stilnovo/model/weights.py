@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stilnovo.errors import InputError, reported
+from stilnovo.hub import base_reference
 from stilnovo.io.gguf_names import ROPE_FREQS, gguf_name, paired_heads, stored_rows
 from stilnovo.model.mapped_file import header_of, mapped_tensor
 from stilnovo.plan.account import ROWS_PART
@@ -100,6 +101,8 @@ def _no_weights(folder: Path) -> InputError:
         )
     else:
         found, next = f"It holds {', '.join(held[:5]) or 'nothing'}.", "Only safetensors and GGUF weights are read."
+        if (repository := base_reference(str(folder))[0]).count("/") == 1:  # of the hub only what is read was fetched
+            next = f"{next} Look at what https://huggingface.co/{repository}/tree/main has; of GGUF, fetch a file and give it."
     return InputError(f"No model.safetensors in {folder}.", found, next)
 
 
