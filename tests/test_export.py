@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from conftest import CHATML, SPECIALS, TINY, write_byte_tokenizer, write_weights
+from conftest import SPECIALS, TINY, write_byte_tokenizer, write_weights
 from stilnovo.cli.main import app
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.export import merged as exporting
@@ -203,13 +203,14 @@ def test_tokeniser_and_template_go_along(tiny_folder: Path, tmp_path: Path) -> N
     source = tmp_path / "source"
     shutil.copytree(tiny_folder, source)
     settings = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
-    (source / "chat_template.jinja").write_text(settings.pop("chat_template"), encoding="utf-8")
+    template = settings.pop("chat_template")
+    (source / "chat_template.jinja").write_text(template, encoding="utf-8")
     (source / "tokenizer_config.json").write_text(json.dumps({**settings, "pad_token": None}), encoding="utf-8")
     export_model(ModelSpec(str(source), quantization="none"), tmp_path / "m")
     ours, before = from_folder(tmp_path / "m"), from_folder(source)
     assert ours.fingerprint() == before.fingerprint()
     written = json.loads((tmp_path / "m" / "tokenizer_config.json").read_text(encoding="utf-8"))
-    assert written["chat_template"] == CHATML and written["eos_token"] == "<|im_end|>"
+    assert written["chat_template"] == template and written["eos_token"] == "<|im_end|>"
     theirs = AutoTokenizer.from_pretrained(tmp_path / "m")
     turns = [{"role": m.role, "content": m.content} for m in MESSAGES]
     rendered = theirs.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)

@@ -105,7 +105,8 @@ def _card(
     base = {"base_model": origin.base_id} if origin.base_id else {}
     relation = metadata.pop("base_model_relation")
     head: dict[str, Any] = {
-        **base, **({"base_model_relation": relation} if base else {}), **origin.licence, **({"language": ["it"]} if "italian" in metadata["tags"] else {}),
+        **base, **({"base_model_relation": relation} if base else {}), **origin.licence,
+        **({"language": ["it"]} if "italian" in metadata["tags"] else {}),
         "pipeline_tag": "text-generation", **metadata,
     }  # fmt: skip
     if datasets:
