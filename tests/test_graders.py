@@ -172,6 +172,8 @@ def test_letters_out_of_made_answers() -> None:
                 assert settled_letter(frame.format(other, letter)) == letter, frame.format(other, letter)
         for small in ("{})", "({})", "direi {}", "la {}", "opzione {}", "Risposta: {}."):
             assert settled_letter(small.format(letter.lower())) == letter, small
+    assert settled_letter("A. Torino\nB. Milano\nC. Roma\nLa risposta è B") == "B"
+    assert settled_letter("B. Milano\n\nDomanda: un'altra\nA. uno\nB. due\nRisposta: C") == "B"
     for nothing in (
         "",
         "Non lo so",

@@ -43,6 +43,7 @@ _DENIED_AFTER = re.compile(
 )
 _BETWEEN = re.compile(r"\b(?:tra|fra)\s+(?:la\s+)?[A-E]\s+[eo]\s+(?:la\s+)?[A-E]\b", re.IGNORECASE)
 _ALTERNATIVE = r"\)?\s*(?:o|e|oppure|/|,)\s*(?:la\s+|forse\s+)?[{}]\b(?!')"  # another letter beside it
+_NEXT_QUESTION = re.compile(r"\n\s*(?:Domanda|Question)\b")  # a model goes on with one of its own
 _ALONE = re.compile(r"\(?([A-Za-z])[).:]?\s*(?:\n|$)")
 _ORDINALS = ("prim", "second", "terz", "quart", "quint")
 _PLACE = re.compile(
@@ -62,24 +63,26 @@ def settled_letter(written: str, options: Sequence[str] = (), letters: str = "AB
         letters: Of the options.
     """
     text = _MARKUP.sub(" ", plain_marks(written).replace("\\", " \\")).strip()
-    text = _BETWEEN.sub(" ", text)
+    text = _BETWEEN.sub(" ", _NEXT_QUESTION.split(text)[0])
     corrected = [match.end() for match in _CORRECTED.finditer(text)]
     if corrected and (after := settled_letter(text[corrected[-1] :], options, letters)):
         return after
     if alone := _ALONE.match(text):
         letter = alone.group(1).upper()
         return letter if letter in letters else ""
-    if _copied(text, letters):
-        return ""
+    copied = _copied(text, letters)
     concluded = [
         match
         for match in _CONCLUSION.finditer(text)
         if match["letter"].upper() in letters
         and not _DENIED_AFTER.match(text[match.end() :])
         and _stands(text, match.start("letter"), letters)
+        and not (copied and "\n" in match.group())
     ]
     if concluded and not re.match(_ALTERNATIVE.format(letters), text[concluded[-1].end() :], re.IGNORECASE):
         return concluded[-1]["letter"].upper()
+    if copied:
+        return ""
     led = re.match(r"\(?([A-Za-z])(?:[).:]|\s*[-–]\s|$)", text)
     if led and not _DENIED_AFTER.match(text[led.end(1) :]):
         letter = led.group(1).upper()
