@@ -63,7 +63,10 @@ def write(
 
 
 def encode_prompt(tokenizer: Tokenizer, item: Generation, max_positions: int) -> tuple[list[int], bool]:
-    """Tokenise the prompt, truncated on the left to leave room for the answer; also whether it was."""
+    """Tokenise the prompt, truncated on the left to leave room for the answer; also whether it was.
+
+    The opening token stays at the front, where lm-evaluation-harness would cut it off with the rest.
+    """
     tokens = tokenizer.encode(item.context)
     room = _room(tokenizer, item.decoding, max_positions)
     return tokenizer.opening + tokens[-room:], len(tokens) > room
