@@ -33,7 +33,8 @@ TOKENS = 8192  # read in all; more change the errors by less than a thousandth
 PIECE_TOKENS = 512  # tokens of a piece
 _DOCUMENTS = 256
 _CHARACTERS = 8  # that are more than a token
-_PACK = 2048  # tokens of a pass
+_PACK = 1024  # tokens of a pass
+_ADMITTED = 2048  # tokens for which memory is asked: a pass, and the squares of what it reads
 _FEWEST = 256
 _LEAST = 1e-3  # of a projection's mean: an input that the text never used may be used by another
 #: The projections that read the same input as one that is looked at.
@@ -69,11 +70,11 @@ def importance_of(spec: ModelSpec, text: str | Path) -> Importance:
         InputError: when the text cannot be read or is too short, or the model cannot be opened.
     """
     asked = None if spec.quantization == "none" else spec.quantization
-    spec, _ = fitting_spec("evaluate", spec, asked, _PACK)
+    spec, _ = fitting_spec("evaluate", spec, asked, _ADMITTED)
     checkpoint = ModelCheckpoint(spec)
     pieces = _pieces(checkpoint.tokenizer, text, min(PIECE_TOKENS, checkpoint.config.max_positions))
     device = choose_device(spec.device)
-    admitted = admit(use_of("evaluate", spec, checkpoint.config, device, _PACK), spec)
+    admitted = admit(use_of("evaluate", spec, checkpoint.config, device, _ADMITTED), spec)
     model, _ = open_model(checkpoint)
     del checkpoint
     columns = mean_squares(model, pieces)
@@ -144,7 +145,7 @@ def _watched(model: Llama, sums: dict[str, Tensor]) -> Iterator[torch.utils.hook
 def _add(sums: dict[str, Tensor], names: list[str], read: Tensor) -> None:
     """Add the squares of what was read (T, C) to the sums of those weights that are there."""
     wide = read.detach().flatten(0, -2).float()
-    found = torch.linalg.vector_norm(wide, dim=0, dtype=torch.float64).square_().cpu()
+    found = torch.linalg.vector_norm(wide, dim=0).double().square_().cpu()
     for name in names:
         if name in sums:
             sums[name] += found
