@@ -103,7 +103,7 @@ def _pieces(numbers: torch.Tensor, start: int, count: int) -> Iterator[torch.Ten
 def _settings(config: LlamaConfig, specials: dict[str, int]) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": False, "hidden_act": "silu",
-        "bos_token_id": specials["<|begin_of_text|>"], "eos_token_id": specials[template.EOT.token], "hidden_size": config.hidden_size,
+        "bos_token_id": specials["<|begin_of_text|>"], "eos_token_id": specials["<|eot_id|>"], "hidden_size": config.hidden_size,
         "initializer_range": 0.02, "intermediate_size": config.intermediate_size, "head_dim": config.head_dim,
         "max_position_embeddings": config.max_positions, "num_attention_heads": config.heads, "num_hidden_layers": config.layers,
         "num_key_value_heads": config.kv_heads, "rms_norm_eps": config.rms_eps, "rope_theta": config.rope_theta,
@@ -139,7 +139,7 @@ def _write_tokenizer(folder: Path, size: int) -> dict[str, int]:
     fast.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in template.LLAMA3_SPECIALS])
     fast.save(str(folder / "tokenizer.json"))
     named = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin_of_text|>", "eos_token": template.EOT.token,
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>",
         "chat_template": template.LLAMA3_JINJA,
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(named))
