@@ -94,12 +94,12 @@ def write_adapter(base: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(7))
 def test_a_drawn_model_is_the_same_in_transformers(seed: int, tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     drawn = drawn_folder(seed, source)
     adapter = write_adapter(source, tmp_path / "adapter") if seed % 2 else None
-    if seed in (0, 8):  # from a GGUF file of it: one plain, one with a linear scaling
+    if seed in (0, 1):  # from a GGUF file of it: one plain, one with a linear scaling
         file = export_gguf(spec(source), tmp_path / "gguf", type_name="f32").file
         source = tmp_path / "gguf" / file
     dtype = torch.float32 if seed % 3 else torch.bfloat16
@@ -164,9 +164,7 @@ def test_rows_beyond_the_vocabulary_stay_and_missing_ones_are_told(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "full", ["model-00002", "config.json", "README.md", "tokenizer.json", "model.safetensors.index.json"]
-)
+@pytest.mark.parametrize("full", ["model-00002", "README.md", "model.safetensors.index.json"])
 def test_a_disk_that_ends_at_any_file_leaves_nothing(
     full: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

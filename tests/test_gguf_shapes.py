@@ -80,15 +80,12 @@ def test_a_gguf_file_computes_what_the_folder_computes(name: str, tmp_path: Path
 @pytest.mark.parametrize("name", SHAPES)
 def test_llama_cpp_computes_what_the_folder_computes(name: str, tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp", reason="needs a real llama.cpp: pip install xllamacpp")
-    from llama_server import LlamaCpp  # of bench/
+    from llama_server import LlamaServer  # of bench/
 
     folder = folder_of(tmp_path / "m", SHAPES[name])
     file = tmp_path / "gguf" / export_gguf(spec(folder), tmp_path / "gguf", type_name="f32").file
-    theirs = LlamaCpp(file)
-    try:
+    with LlamaServer(file) as theirs:
         found = theirs.likeliest(PROMPT, 256 + len(SPECIALS))
-    finally:
-        theirs.close()
     expected = last_logits(folder)
     assert max(abs(value - float(expected[token])) for token, value in found.items()) <= 2e-3
 
