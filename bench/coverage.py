@@ -166,7 +166,7 @@ def tests(draws: int) -> list[Row]:
         Row("test", "McNemar, mid-p, 234 items", draws, 0.05, float(middle)),
         Row("test", "sign-flip, 30 groups of 10", draws, 0.05, claims / draws, ignoring / draws),
         Row("test", "any of five, Holm", draws, 0.05, float(corrected), float(np.mean(five.min(axis=1) < 0.05))),
-        *guard(draws // 3),
+        *guard(max(50, draws // 20)),
     ]
 
 

@@ -126,13 +126,11 @@ def clustered_standard_error(residuals: ArrayLike, clusters: Sequence[Hashable] 
 def mean(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, shares: bool = False) -> Estimate:
     """Mean of `values` (N,) with its interval.
 
-    Independent zeros and ones get Wilson's interval, of which the quantile is 1 + 2 / n times as large: as it is, it holds
-    .89 for some shares of few items, so never less than .93 from 5 to 95 %.
-
-    `shares`, in [0, 1] by their nature (mc2, F1), get it with Student's
+    Independent zeros and ones get Wilson's interval. `shares`, in [0, 1] by their nature (mc2, F1), get it with Student's
     quantile on the effective sample size, value * (1 - value) / standard error^2: n over the design effect (Kish 1965),
     which for shares is below one because they vary less than zeros and ones. So do zeros and ones in clusters, where it
-    is widened by the correction for skewness: few of them may be unlike the others. Other values get that of `ratio`.
+    is moved by the correction for skewness: few of them may be unlike the others. Either quantile is a little larger for
+    few, by simulation: as they are, .89 of the intervals hold for some accuracies. Other values get that of `ratio`.
 
     Raises:
         ValueError: there are no values, or shares outside [0, 1].
@@ -156,7 +154,7 @@ def mean(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, share
         # all alike shows no variance: then only the clusters count as evidence
         exact, alike = _leveraged_error(sums, sizes), _effective(sizes)
         effective = centre * (1 - centre) / exact**2 if exact > 0 else alike
-        low, high = wilson(centre, effective, student_quantile(UPPER, max(1.0, alike - 1)))
+        low, high = wilson(centre, effective, student_quantile(UPPER, max(1.0, alike - 1)) * (1 + 0.5 / groups))
         if groups < n:
             below, above = _moved((centre - low, high - centre), sums, sizes)
             low, high = max(0.0, centre - below), min(1.0, centre + above)
