@@ -83,7 +83,7 @@ def measured_card(device: torch.device) -> Card:
     copy = median_seconds(lambda: other.copy_(big), 10)
     link = median_seconds(lambda: big.copy_(host, non_blocking=True), 5)
     return replace(
-        known, fused=kernels.available(device), name=torch.cuda.get_device_name(device),
+        known, name=torch.cuda.get_device_name(device),
         flops=2 * 4096**3 / product, memory_speed=2 * big.nbytes / copy,
         link_speed=big.nbytes / link, attention=0.0, measured=True, derived=False,
     )  # fmt: skip

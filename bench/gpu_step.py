@@ -119,14 +119,15 @@ def card_for(job: Row, device: torch.device) -> Card:
 
 
 def plan_for(job: Row, measured: Card, value_bytes: int) -> Plan:
-    """The plan that `stilnovo train` would choose.
+    """The plan that `stilnovo train` would choose; of a job with kernels off in some turns, that without them.
 
     Raises:
         RuntimeError: when none fits.
     """
+    turns = job["kernels"] if isinstance(job["kernels"], list) else [job["kernels"]]
     run = Run(
         config=SHAPES[job["shape"]], lora=ADAPTER, tokens=job["tokens"], documents=len(lengths_of(job)), value_bytes=value_bytes,
-        flash=job["device"] == "cuda", capability=measured.capability,
+        flash=job["device"] == "cuda", kernels=all(turns), capability=measured.capability,
     )  # fmt: skip
     wishes = Wishes(recompute=bool(job.get("recompute")))
     plan = best(run, budget(job, measured), CARDS["rtx-4060"] if job.get("small_card") else measured, wishes)

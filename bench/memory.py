@@ -14,6 +14,7 @@ import gc
 import itertools
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,19 @@ import memory_peer
 from stilnovo.engine.loss import tiled_losses
 from stilnovo.engine.product import HostAdapter
 from stilnovo.engine.stack import TrainingEngine
-from stilnovo.model import lora
+from stilnovo.model import kernels, lora
 from stilnovo.model.llama import Llama
 from stilnovo.model.lora_linear import FrozenLoraLinear, LowRank
-from stilnovo.model.quantize import FourBitLinear
+from stilnovo.model.quantize import quantized_linear
 from stilnovo.plan.adapter import module_path
 from stilnovo.plan.cards import CARDS, GIB
 from stilnovo.plan.choice import Budget, best, leanest
-from stilnovo.plan.ledger import ledger
+from stilnovo.plan.ledger import blas_bytes, ledger
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, PROJECTIONS, LlamaConfig, LoraConfig
 from stilnovo.plan.sizes import Run
 from stilnovo.plan.speed import matrix_weights, speed
+from stilnovo.recipe_sections import Scheme
 from stilnovo.runlog import environment, write_atomic
 from tracking import LiveBytes
 
@@ -45,12 +47,12 @@ CARD = torch.device("meta")
 ADAPTER = LoraConfig(r=32)
 
 
-def empty_model(config: LlamaConfig, frozen: int = 0) -> Llama:
-    """The shape in NF4 with its adapter, on a frozen one of that rank if any, on the device that plays the card."""
+def empty_model(config: LlamaConfig, frozen: int = 0, scheme: Scheme = "nf4") -> Llama:
+    """The shape with its adapter, on a frozen one of that rank if any, on the device that plays the card."""
     model = Llama(
         config,
         lambda _name, shape: torch.empty(shape, device=CARD, dtype=torch.bfloat16),
-        lambda weight: FourBitLinear.of_shape(*weight.shape, "nf4", CARD),
+        lambda weight: quantized_linear(weight, scheme),
     )
     model.rotary.frequencies = model.rotary.frequencies.to(CARD)
     for index, shapes in enumerate([config.linear_shapes()] * config.layers if frozen else []):
@@ -63,13 +65,11 @@ def empty_model(config: LlamaConfig, frozen: int = 0) -> Llama:
     return model
 
 
-def track(
-    config: LlamaConfig, levers: Levers, tokens: int, frozen: int = 0, document: int | None = None
-) -> dict[str, Any]:  # fmt: skip
-    """One real step without storage: peak bytes of the card, FLOPs; `document` is the length of each (None: one fills the pass)."""
-    lengths = documents(tokens, document)
-    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
-        model = empty_model(config, frozen)
+def track(run: Run, levers: Levers, lengths: Sequence[int]) -> dict[str, Any]:
+    """One real step without storage: peak bytes of the card, FLOPs; documents of these lengths fill the pass."""
+    tokens, blas = run.tokens, blas_bytes(run) // 2
+    with kernels.switched(run.kernels), FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(blas=blas) as live:
+        model = empty_model(run.config, run.frozen[0][0] if run.frozen else 0, run.scheme)  # type: ignore[arg-type]
         sink = HostAdapter(model) if levers.optimizer_place == "host" else None
         engine = TrainingEngine(model, levers, sink)
         gc.collect()
@@ -125,18 +125,16 @@ def optimizer_states(model: Llama, levers: Levers) -> list[torch.Tensor]:
     return held
 
 
-def row(
-    name: str, levers: Levers, tokens: int, config: LlamaConfig, frozen: int = 0, document: int | None = None
-) -> dict[str, Any]:  # fmt: skip
-    """Predicted beside tracked."""
-    ranks = ((frozen,) * len(PROJECTIONS),) * config.layers if frozen else ()
-    count = len(documents(tokens, document))
-    run = Run(config=config, lora=ADAPTER, tokens=tokens, frozen=ranks, documents=count)
+def row(name: str, levers: Levers, run: Run, document: int | None = None) -> dict[str, Any]:
+    """Predicted beside tracked; `document` is the length of each (None: one fills the pass)."""
+    lengths = documents(run.tokens, document)
+    run = replace(run, documents=len(lengths))
     predicted = ledger(run, levers)
-    found = track(config, levers, tokens, frozen, document)
+    found = track(run, levers, lengths)
     return {
-        "plan": name, "tokens": tokens, "document": document or tokens, "predicted_bytes": predicted.peak, "host_bytes": predicted.host,
-        "moment": predicted.moment, **found, "times_n": found["flops_per_token"] / matrix_weights(run),
+        "plan": name, "scheme": run.scheme, "kernels": run.kernels, "tokens": run.tokens, "document": lengths[0],
+        "predicted_bytes": predicted.peak, "host_bytes": predicted.host, "moment": predicted.moment, **found,
+        "times_n": found["flops_per_token"] / matrix_weights(run),
         "predicted_times_n": speed(run, levers, CARDS["rtx-4060"], document).times_n, "levers": asdict(levers),
     }  # fmt: skip
 
@@ -151,10 +149,9 @@ def peer(tokens: int) -> dict[str, Any]:
     return {"plan": PEER, "tokens": tokens, **found, "times_n": found["flops_per_token"] / weights}
 
 
-def plans(tokens: int) -> dict[str, Levers]:
-    """The settings whose ledger is put to the test at this length."""
-    run = Run(config=LLAMA_3_8B, lora=ADAPTER, tokens=tokens)
-    card = CARDS["rtx-4060"]
+def plans(run: Run) -> dict[str, Levers]:
+    """The settings whose ledger is put to the test on this pass."""
+    card, tokens = CARDS["rtx-4060"], run.tokens
     found = {"leanest": leanest(run, card).levers} if tokens <= 8192 else {}
     for ram in (32, 64):
         plan = best(run, Budget(8 * GIB, ram * GIB), card)
@@ -178,19 +175,21 @@ def main() -> None:
     parser.add_argument("--document", type=int, nargs="*", default=[], help="also in documents of this length, each")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    rows = []
-    for tokens in options.tokens:
-        for (name, levers), document in itertools.product(plans(tokens).items(), (None, *options.document)):
-            rows.append(row(name, levers, tokens, LLAMA_3_8B, options.frozen_rank, document))
+    rows, rank = [], options.frozen_rank
+    ranks = ((rank,) * len(PROJECTIONS),) * LLAMA_3_8B.layers if rank else ()
+    for tokens, on in itertools.product(options.tokens, (True, False)):
+        run = Run(config=LLAMA_3_8B, lora=ADAPTER, tokens=tokens, frozen=ranks, kernels=on)
+        for (name, levers), document in itertools.product(plans(run).items(), (None, *options.document)):
+            rows.append(row(name, levers, run, document))
             found = rows[-1]
             print(
-                f"{tokens:>7} {name:<36} in documents of {found['document']:>6,}: "
+                f"{tokens:>7} {name:<36} kernels {'on ' if on else 'off'} in documents of {found['document']:>6,}: "
                 f"predicted {found['predicted_bytes'] / GIB:7.3f}  tracked {found['tracked_bytes'] / GIB:7.3f} GiB "
                 f"({100 * (found['predicted_bytes'] / found['tracked_bytes'] - 1):+.2f} %)  host {found['host_bytes'] / GIB:5.1f}  "
                 f"{found['times_n']:.2f} N, predicted {found['predicted_times_n']:.2f}",
                 flush=True,
             )
-        if not options.no_peer and tokens <= 8192:
+        if not options.no_peer and tokens <= 8192 and not on:
             rows.append(peer(tokens))
             print(
                 f"{tokens:>7} {rows[-1]['plan']:<36} tracked {rows[-1]['tracked_bytes'] / GIB:7.3f} GiB  {rows[-1]['times_n']:.2f} N"

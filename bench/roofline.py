@@ -94,11 +94,11 @@ def row(name: str, tokens: int) -> dict[str, Any]:
     found: dict[str, Any] = {"card": name, "tokens": tokens, "forecast": True}
     for kernels in (False, True):
         os.environ[SWITCH] = "1" if kernels else "0"
-        fitting = replace(card, fused=kernels)
-        plan = best(run, CASES[name], fitting)
+        fitting = replace(run, kernels=kernels)
+        plan = best(fitting, CASES[name], card)
         assert plan is not None, "the card is too small"
-        line = roofline(step_costs(LLAMA_3_8B, plan.levers, lengths), plan, fitting)
-        line["plan_tokens_per_second"] = tokens / speed(run, plan.levers, fitting, document).seconds
+        line = roofline(step_costs(LLAMA_3_8B, plan.levers, lengths), plan, card)
+        line["plan_tokens_per_second"] = tokens / speed(fitting, plan.levers, card, document).seconds
         line |= {"peak_bytes": plan.peak, "host_bytes": plan.ledger.host, "levers": asdict(plan.levers)}
         if kernels:
             found |= line

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 _aten = torch.ops.aten
 _PRODUCTS = (_aten.mm, _aten.addmm, _aten.addmm_, _aten.bmm)
-#: torch's choice (`getChosenWorkspaceSize`), except on Hopper: 2 of 4 MiB, 8 of 16 KiB.
+#: torch's choice (`getChosenWorkspaceSize`), except on Hopper and the large Blackwell (32 MiB): 2 of 4 MiB, 8 of 16 KiB.
 BLAS_BYTES = 4096 * 2048 + 16 * 8192
 
 
@@ -66,9 +66,9 @@ class LiveStorages(TorchDispatchMode):
 class LiveBytes(LiveStorages):
     """The same of a whole step, with what is allocated where no mode can see it."""
 
-    def __init__(self, device: str = "meta") -> None:
+    def __init__(self, device: str = "meta", blas: int = BLAS_BYTES) -> None:
         super().__init__(device)
-        self.phase = ""
+        self.phase, self.blas = "", blas
         self._threads: set[bool] = set()
         self._extra = 0
 
@@ -79,7 +79,7 @@ class LiveBytes(LiveStorages):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function._overloadpacket in _PRODUCTS and _device(args[0]).type == self.device:
             thread = self.phase == "backward"
-            self.now += BLAS_BYTES if thread not in self._threads else 0
+            self.now += self.blas if thread not in self._threads else 0
             self._threads.add(thread)
         self._extra = _workspace(args) if function is _aten._flash_attention_backward.default else 0
         return super().__torch_dispatch__(function, types, args, kwargs)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from stilnovo.cli.card_trials import try_card
-from stilnovo.cli.doctor import doctor, findings, machine, what_fits
+from stilnovo.cli.doctor import KERNELS, doctor, findings, machine, what_fits
+from stilnovo.plan.cards import bytes_of
+from stilnovo.trials import parts
 
 GIB = 2**30
 MACHINE: dict[str, Any] = {
@@ -79,7 +81,7 @@ GOOD = [trial("NF4 weights"), trial("packed attention"), trial("pinned memory", 
 def test_what_is_said_of_a_card(
     trials: list[dict[str, Any]], finding: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stilnovo.cli.doctor.what_fits", lambda card, host: "")  # the planner takes a second
+    monkeypatch.setattr("stilnovo.cli.doctor.what_fits", lambda card, host, kernels: "")  # the planner takes a second
     assert words in findings({**MACHINE, "trials": trials, "uses": USES})[finding]
 
 
@@ -137,10 +139,23 @@ def test_the_trials_themselves_run_as_a_program() -> None:
     assert set(found["uses"]) == set(USES)
 
 
+def _tokens(text: str) -> int:
+    return int(text.split("up to ")[1].split()[0].replace(",", ""))
+
+
 def test_more_memory_reads_longer_contexts() -> None:
-    tokens = [int(what_fits(size * GIB, 32 * GIB).split("up to ")[1].split()[0].replace(",", "")) for size in (8, 24)]
+    tokens = [_tokens(what_fits(size * GIB, 32 * GIB)) for size in (8, 24)]
     assert 2048 < tokens[0] < tokens[1]
     assert "no 8B training" in what_fits(GIB, 4 * GIB)
+
+
+def test_a_card_sold_as_8_gb_is_one_size_everywhere() -> None:
+    """Without a card, and with one of 8 GiB, the same is said to fit as `stilnovo plan --vram 8GB` plans for."""
+    there, absent = (what_fits(card, 32 * GIB).split(" (details")[0] for card in (bytes_of("8GB"), None))
+    assert absent.endswith(there)
+    assert KERNELS == parts.KERNELS
+    slower = what_fits(8 * GIB, 32 * GIB, kernels=False)  # torch's operators take more memory
+    assert _tokens(slower) <= _tokens(there)
 
 
 def test_the_facts_of_this_machine_have_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,11 +42,11 @@ def made_case(generator: random.Random) -> tuple[Run, Card, Wishes]:
     run = Run(
         config=config, lora=LoraConfig(r=generator.choice([8, 32, 64]), first_layer=first),
         scheme=generator.choice(["nf4", "nf4", "int8", "none"]), tokens=round(512 * 2 ** generator.uniform(0, 7)),
-        documents=generator.choice([1, 1, 9]), accumulation=generator.choice([1, 16]),
+        documents=generator.choice([1, 1, 9]), accumulation=generator.choice([1, 16]), kernels=generator.random() < 0.5,
     )  # fmt: skip
     optimizer = generator.choice(["auto", "adamw8bit", "adamw"])
     wishes = Wishes(optimizer=optimizer, recompute=generator.random() < 0.1)  # type: ignore[arg-type]
-    return run, replace(CARDS[generator.choice(KNOWN)], fused=generator.random() < 0.5), wishes
+    return run, CARDS[generator.choice(KNOWN)], wishes
 
 
 def check(seed: int) -> None:
@@ -109,7 +109,8 @@ def test_a_large_card_takes_the_largest_parts_and_keeps_all() -> None:
     assert plan is not None
     assert (plan.levers.tile, plan.levers.attention_groups, plan.levers.head_tile) == (None, 1, None)
     assert plan.levers.keep_dense and set(plan.levers.layers) == {"keep"}
-    small = plan_for(run, replace(plan.levers, tile=1024, elementwise_bytes=2**25), replace(CARDS["h200"], fused=False))
+    parts = replace(plan.levers, tile=1024, elementwise_bytes=2**25)
+    small = plan_for(replace(run, kernels=False), parts, CARDS["h200"])
     assert small.speed.seconds > plan.speed.seconds
 
 

@@ -166,7 +166,6 @@ def ignored_keys(recipe: Recipe, *, on_card: bool) -> dict[str, str]:
             "a card (elsewhere: --set train.optimizer=auto)",
             ("train.optimizer",),
         ),
-        (on_card, "a card (a processor's steps repeat as they are)", ("train.deterministic",)),
         (train.samples, "train.samples", ("train.sample_tokens",)),
         (data.held_out, "data.held_out", ("train.patience", "train.evaluation_tokens")),
         (data.held_out or train.samples, "data.held_out or train.samples", ("train.evaluate_every",)),

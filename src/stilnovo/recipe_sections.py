@@ -151,7 +151,8 @@ class TrainSection(RecipeSection):
     )
     deterministic: bool = Field(
         default=False,
-        description="On a card, a run that is repeated or resumed has the same losses to the last bit; attention's backward is slower.",
+        description="A run that is repeated or resumed has the same losses to the last bit. On a card attention's backward is slower; "
+        "a processor's steps repeat in any case.",
     )
     checkpoint_every: int = Field(default=50, ge=1, description="Steps between checkpoints.")
     checkpoint_minutes: float = Field(

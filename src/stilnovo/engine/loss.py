@@ -160,7 +160,7 @@ def _cross_entropy(hidden: Tensor, head: Head, targets: Tensor, out: Tensor | No
             row = F.embedding(local[:, 0], weight)
             own = row if own is None else torch.where(inside, row, own)
             del row
-        del share
+        del share, weight
     if out is not None:
         assert mean is not None and own is not None
         out.copy_(mean.div_(mass).sub_(own))  # Σ p w − w_target
@@ -259,7 +259,7 @@ def _divergence(student: Tensor, teacher: Tensor, head: Head, out: Tensor | None
             means[0].mul_(shrink[0]).add_(means[1] * (shrink[0] - shrink[1]))
             means[0].add_(matmul(q.sub_(p).to(student.dtype), weight))
             means[1].mul_(shrink[1]).add_(matmul(p.to(student.dtype), weight))
-        del q, p
+        del q, p, weight
     if out is not None and means is not None:
         out.copy_(means[0].div_(masses[0]).add_(means[1].mul_((masses[1] - masses[0]) / (masses[0] * masses[1]))))
     # Σ p (log p − log q): the mean gap of the logits, and that of the normalisers

@@ -357,6 +357,7 @@ class AffineLinear(_QuantizedLinear):
             values = q.view(q.shape[0], -1, BLOCK).to(torch.float32)
             values.sub_(self.zero[rows, :, None]).mul_(self.scale[rows, :, None].float())
             out[rows] = values.view(q.shape[0], -1)[:, : self.in_features]
+            del q, values  # before the next rows' are made
         return out
 
 

@@ -49,7 +49,6 @@ class Card:
         measured: Whether the speeds were measured here.
         capability: Generation (compute capability).
         attention: FLOP/s of attention; 0: as products.
-        fused: Whether elementwise steps run in kernels of our own (`stilnovo.model.kernels`).
         derived: Whether the speeds were derived because the table does not know it.
     """
 
@@ -62,7 +61,6 @@ class Card:
     measured: bool = False
     capability: float = 8.9
     attention: float = 0.0
-    fused: bool = True
     derived: bool = False
 
     @property
@@ -94,7 +92,7 @@ def _read(rows: str) -> dict[str, Card]:
 
 CARDS = _read(ROWS)
 DEFAULT = "rtx-4060"
-CPU = Card("this CPU", 1e11, 0, 2e10, 1e10, capability=0.0, fused=False)
+CPU = Card("this CPU", 1e11, 0, 2e10, 1e10, capability=0.0)
 
 _NOISE = {
     "nvidia",

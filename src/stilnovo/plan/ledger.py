@@ -19,13 +19,14 @@ from stilnovo.plan.shape import lora_parameters, moment_bytes
 from stilnovo.plan.sizes import (
     Run,
     embedding_bytes,
+    joined_values,
     layer_bytes,
     linear_bytes,
     load_extra,
     saved_values,
     waits_on_host,
 )
-from stilnovo.plan.temporaries import moments_of
+from stilnovo.plan.temporaries import layer_gradients, moments_of
 
 CONTEXT_BYTES = 512 * 2**20  # what a CUDA context and the libraries' own memory take outside torch's allocator
 #: Of what comes and goes: blocks that are free and fit nothing. A share that is assumed: torch's allocator rounds blocks to
@@ -105,7 +106,8 @@ def _weights(run: Run, levers: Levers) -> list[MemoryItem]:
     beside = sum(run.frozen_bytes(streamed, c.layers))
     table = c.vocab_size * c.hidden_size * (run.table_bytes or w)
     others = run.scheme != "none" or w != run.value_bytes  # than what is kept anyway
-    copies = c.layers * c.layer_matrix() * run.value_bytes if levers.keep_dense and others else 0
+    matrices = c.layer_matrix() if others else joined_values(c, run.value_bytes)
+    copies = c.layers * matrices * run.value_bytes if levers.keep_dense else 0
     tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
     head, head_note = 0 if levers.head == "dense" and c.tie_embeddings else table, "as it is"
     kept = run.table_bytes or w
@@ -148,12 +150,7 @@ def _adapter(run: Run, levers: Levers) -> list[MemoryItem]:
         ]
     return [
         MemoryItem("adapter", "card", run.value_bytes * count, f"{count:,} values in the model's type"),
-        MemoryItem(
-            "gradients of one layer",
-            "card",
-            4 * count // (run.config.layers - run.lora.first_layer),
-            "sent to the host as they appear",
-        ),
+        MemoryItem("gradients of one layer", "card", layer_gradients(run), "sent to the host as they appear"),
         MemoryItem("adapter and gradients", "host", 8 * count, "fp32"),
         MemoryItem("optimizer", "host", states, moments),
     ]

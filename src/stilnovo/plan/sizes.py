@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stilnovo.plan.levers import BLOCK, DENSE_PART, NESTED_BLOCK, QUANTIZED_PART, LayerChoice, Levers, Place
+from stilnovo.plan.levers import (
+    BLOCK,
+    DENSE_PART,
+    FUSED_BYTES,
+    NESTED_BLOCK,
+    QUANTIZED_PART,
+    LayerChoice,
+    Levers,
+    Place,
+)
 from stilnovo.plan.shape import PROJECTIONS, LlamaConfig, LoraConfig
 
 MAPPED_AROUND = 2**16  # bytes that the kernel maps of a file around what is read
@@ -24,6 +33,7 @@ class Run:
         table_bytes: Bytes of a value of embedding and head, where they are kept in a narrower type.
         mapped: Whether they are mapped from their file.
         flash: Whether it runs on a card (what its kernels take beside their results is counted).
+        kernels: Whether that card's elementwise steps run in kernels of our own (`stilnovo.model.kernels`).
         capability: Compute capability of that card: before 8.0 attention goes one document after another.
         documents: Documents in a pass; attention's backward pads each.
         multiprocessors: Of a card on which the queries' gradients repeat to the last bit: it keeps several sums of them where the heads
@@ -41,11 +51,22 @@ class Run:
     table_bytes: int | None = None
     mapped: bool = False
     flash: bool = True
+    kernels: bool = True
     frozen: tuple[tuple[int, ...], ...] = ()
     capability: float = 8.9
     documents: int = 1
     multiprocessors: int = 0
     accumulation: int = 1
+
+    @property
+    def fused(self) -> bool:
+        """Whether elementwise steps run in kernels of our own, of which a processor has none."""
+        return self.flash and self.kernels
+
+    @property
+    def half_is_bf16(self) -> bool:
+        """Whether the step's 16 bits are bf16: probabilities of a vocabulary are too small for fp16."""
+        return self.capability >= 8
 
     @property
     def own_bytes(self) -> int:
@@ -116,12 +137,25 @@ def on_host(levers: Levers, index: int) -> bool:
     return waits_on_host(levers.layers[index], levers.inputs)
 
 
-def dense_bytes(scheme: str, rows: int, columns: int, value_bytes: int) -> int:
-    """Bytes of a projection that is made dense for a product, and of the workspace of its making; 0 where it is dense."""
+def dense_bytes(scheme: str, rows: int, columns: int, value_bytes: int, *, fused: bool = False) -> int:
+    """Bytes of a projection that is made dense for a product, and of the workspace of its making; 0 where it is dense.
+
+    With `fused` a kernel of our own makes it, which needs no workspace.
+    """
     dense = rows * columns * value_bytes
+    if fused and scheme != "none":
+        return dense
     if scheme in ("nf4", "fp4"):
         return dense + 4 * -(-rows * columns // BLOCK)  # the block maxima in fp32
-    return 0 if scheme == "none" else dense + 6 * min(rows * columns, DENSE_PART)
+    # some rows in fp32, of 4 bits also as bytes
+    return 0 if scheme == "none" else dense + (4 if scheme == "int8" else 5) * min(rows * columns, DENSE_PART)
+
+
+def joined_values(config: LlamaConfig, value_bytes: int) -> int:
+    """Values of the projections of a layer that products put together: q, k and v; gate and up where they are small."""
+    h, both = config.hidden_size, 2 * config.intermediate_size
+    qkv = (config.heads + 2 * config.kv_heads) * config.head_dim
+    return h * (qkv + (both if both * h * value_bytes <= FUSED_BYTES else 0))
 
 
 def load_extra(config: LlamaConfig, scheme: str, value_bytes: int) -> int:

@@ -268,7 +268,7 @@ class Clock:
     ) -> None:
         self.run, self.card, self.asked = run, card, objective or ObjectiveCost()
         self.document = document or -(-run.tokens // run.documents)
-        self.passes = FUSED if card.fused else UNFUSED
+        self.passes = FUSED if run.fused else UNFUSED
         self._layers: dict[Any, tuple[CardWork, CardWork]] = {}
         self._losses: dict[Any, CardWork] = {}
         self._layer_bytes = layer_bytes(run.config, run.scheme, run.own_bytes)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stilnovo.plan.levers import BLOCK, DENSE_PART, FUSED_BYTES, Levers, sub_tile
+from stilnovo.plan.levers import FUSED_BYTES, Levers, sub_tile
+from stilnovo.plan.shape import lora_parameters
 from stilnovo.plan.sizes import Run, dense_bytes, on_host, saved_bytes
 
 HEAD_TILE_BYTES = 2**26  # of a head that is kept narrower than the products, made wide at once
@@ -66,12 +67,46 @@ def layer_moments(run: Run, levers: Levers, index: int) -> dict[str, int]:
     }
 
 
-def _dense(run: Run, levers: Levers, rows: int, columns: int) -> int:
+def _dense(run: Run, levers: Levers, rows: int, columns: int, joined: int = 0) -> int:
+    """Bytes while a product's matrix is made dense; `joined`: rows of the largest of several that are put together in it."""
     if levers.keep_dense:
         return 0
-    if run.scheme == "none" and run.own_bytes != run.value_bytes:
-        return rows * columns * run.value_bytes
-    return dense_bytes(run.scheme, rows, columns, run.value_bytes)
+    w = run.value_bytes
+    wide = run.scheme == "none" and run.own_bytes != w  # another type than what is kept
+    if not joined:
+        return rows * columns * w if wide else dense_bytes(run.scheme, rows, columns, w, fused=run.fused)
+    part = joined * columns * w if wide else dense_bytes(run.scheme, joined, columns, w, fused=run.fused)
+    return rows * columns * w + (0 if run.fused else part)  # a kernel writes each where it belongs
+
+
+def _qkv_dense(run: Run, levers: Levers) -> int:
+    """The same of q, k and v together."""
+    c = run.config
+    heads, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    return _dense(run, levers, heads + 2 * kv, c.hidden_size, max(heads, kv))
+
+
+def _gate_dense(run: Run, levers: Levers) -> int:
+    """The same of gate and up, which are put together where they are small (`joined_values`)."""
+    f, h = run.config.intermediate_size, run.config.hidden_size
+    if 2 * f * h * run.value_bytes <= FUSED_BYTES:
+        return _dense(run, levers, 2 * f, h, f)
+    return _dense(run, levers, f, h)
+
+
+def _narrowed(run: Run, levers: Levers) -> int:
+    """Copies of a layer's adapters in the step's type, which a card makes for the time of its turn."""
+    if not run.flash or run.value_bytes >= 4:
+        return 0
+    learning = run.config.layers - run.lora.first_layer
+    own = lora_parameters(run.config, run.lora) // learning if levers.optimizer_place == "card" else 0
+    kept = max(map(run.frozen_values, range(run.config.layers)), default=0) if run.own_bytes != run.value_bytes else 0
+    return (own + kept) * run.value_bytes
+
+
+def layer_gradients(run: Run) -> int:
+    """Bytes of the gradients of one layer's adapter, in fp32."""
+    return 4 * lora_parameters(run.config, run.lora) // (run.config.layers - run.lora.first_layer)
 
 
 def loss_moment(run: Run, levers: Levers) -> int:
@@ -81,15 +116,23 @@ def loss_moment(run: Run, levers: Levers) -> int:
     tile = min(levers.head_tile or c.vocab_size, c.vocab_size)
     narrow = (run.table_bytes or run.own_bytes) < w  # tiles of the head become wide one after another
     tile = min(tile, HEAD_TILE_BYTES // (w * c.hidden_size)) if narrow else tile
-    stream = run.tokens * c.hidden_size * w  # last layer's output, hidden states, their gradient
-    logits = rows * tile * (4 + (w if w < 4 else 0))
-    wide = rows * c.hidden_size * (4 + 2 * w)  # running mean, one tile's part, the targets' rows
-    dense = 0
+    logits, hidden = rows * tile, rows * c.hidden_size
+    several = tile < c.vocab_size
+    sums = (4 + w) * hidden if several else 0  # running mean, and the targets' rows
+    if run.fused and not several and run.half_is_bf16:
+        work = w * logits  # the gradient takes their place
+    elif run.fused:
+        work = w * logits + max(w * hidden + sums, (4 + w) * hidden, (4 + 3 * w) * hidden if several else 0)
+    else:  # in fp32, and again in the step's type; then what is multiplied of them, a tile's part, the targets' rows
+        wide = 4 * logits
+        copy = w * logits if w < 4 else 0
+        work = max(wide + copy + w * hidden + sums, wide + (4 + (3 if several else 1) * w) * hidden)
+    making, held = 0, HEAD_TILE_BYTES if narrow else 0
     if levers.head in ("int8", "nf4"):
-        dense = tile * c.hidden_size * w + (
-            6 * DENSE_PART if levers.head == "int8" else 4 * tile * c.hidden_size // BLOCK
-        )
-    return 3 * stream + logits + wide + dense + (HEAD_TILE_BYTES if narrow else 0)
+        held = tile * c.hidden_size * w
+        making = dense_bytes(levers.head, tile, c.hidden_size, w, fused=run.fused) - held
+    stream = run.tokens * c.hidden_size * w  # last layer's output, hidden states, their gradient
+    return 3 * stream + held + max(work, making + sums)
 
 
 def _tile(run: Run, levers: Levers) -> int:
@@ -102,24 +145,39 @@ def _sent(run: Run, levers: Levers, index: int) -> int:
     return saved_bytes(run, levers, index) if known else 0
 
 
+def _part(run: Run, levers: Levers, columns: int) -> int:
+    """Values of the rows that an elementwise step takes at once where no kernel does it; 0: one does."""
+    return 0 if run.fused else columns * min(_tile(run, levers), sub_tile(columns, levers.elementwise_bytes))
+
+
 def _forward(run: Run, levers: Levers, index: int) -> int:
     c, w, t, choice = run.config, run.value_bytes, _tile(run, levers), levers.layers[index]
-    stream = run.tokens * c.hidden_size * w  # the output; the input is what is saved
-    if choice == "recompute":
+    h, f = c.hidden_size, c.intermediate_size
+    learning = index >= run.lora.first_layer
+    kept = learning and choice in ("keep", "offload")
+    stream = _narrowed(run, levers) if learning else 0
+    stream += run.tokens * h * w  # the output, or the input that it takes the place of; another input is what is saved
+    if not learning or choice == "recompute":
         stream += run.tokens * c.heads * c.head_dim * w  # attention's output
     # what this layer saves, until it has left, and what the layer before it saved, on its way
     stream += _sent(run, levers, index) + _sent(run, levers, index - 1)
-    inside = c.hidden_size + c.intermediate_size  # the down projection's output, the gated product
-    if choice in ("recompute", "attention"):
-        inside += c.hidden_size + 2 * c.intermediate_size  # the residual, gate and up
-    return stream + t * inside * w + _dense(run, levers, c.hidden_size, c.intermediate_size)
+    if not kept and not (run.flash and learning):
+        stream += t * h * w  # the residual, which else grows where the output will be, or is saved
+    branches = 0 if kept else 2 * t * f * w
+    norm = t * h * w + 3 * 4 * _part(run, levers, h)
+    up = t * h * w + branches + _gate_dense(run, levers)
+    gated = t * f * w + branches + w * _part(run, levers, f)
+    down = t * f * w + _dense(run, levers, h, f) + (0 if run.flash else t * h * w)
+    return stream + max(norm, up, gated, down)
 
 
 def _backward_stream(run: Run, levers: Levers, index: int) -> int:
     """Whole-stream tensors of a layer's backward: gradient, recomputed input, attention's output and its gradient."""
     c, w = run.config, run.value_bytes
     heads, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
-    stream = run.tokens * (c.hidden_size + heads) * w + _sent(run, levers, index)
+    stream = run.tokens * (c.hidden_size + heads) * w + _sent(run, levers, index) + _narrowed(run, levers)
+    if levers.optimizer_place == "host" and index + 1 < c.layers:
+        stream += layer_gradients(run)  # those of the layer above are on their way
     if levers.prefetch:
         stream += _sent(run, levers, index - 1)
     if levers.layers[index] == "recompute":
@@ -133,35 +191,38 @@ def _backward_mlp(run: Run, levers: Levers, index: int) -> int:
     c, w, t = run.config, run.value_bytes, _tile(run, levers)
     f, h = c.intermediate_size, c.hidden_size
     saved = levers.layers[index] in ("keep", "offload")
-    inside = t * h * w + (0 if saved else t * (h + 2 * f) * w)  # the normed input; the residual, gate and up
+    inside = 0 if saved else t * (2 * h + 2 * f) * w  # the residual and its norm, gate and up
     down = t * f * w + _dense(run, levers, h, f)  # the product's gradient
-    elementwise = t * f * w + 2 * min(t, sub_tile(f, levers.elementwise_bytes)) * f * w
-    fused = 2 * f * h * w <= FUSED_BYTES  # gate and up are made dense together
-    up = 2 * t * h * w + _dense(run, levers, (2 if fused else 1) * f, h)
-    return _backward_stream(run, levers, index) + inside + max(down, elementwise, up)
+    gated = t * f * w + 2 * w * _part(run, levers, f)
+    up = (1 if run.flash else 2) * t * h * w + _gate_dense(run, levers)
+    norm = t * h * w + 3 * 4 * _part(run, levers, h)
+    return _backward_stream(run, levers, index) + inside + max(down, gated, up, norm)
 
 
 def _backward_attention(run: Run, levers: Levers, index: int) -> int:
     c, w, t, n = run.config, run.value_bytes, _tile(run, levers), levers.attention_groups
     heads, kv, ranks = c.heads * c.head_dim, c.kv_heads * c.head_dim, 3 * run.lora.r
     ranks += max((sum(layer[:3]) for layer in run.frozen), default=0)  # of q, k and v
-    width = (heads + 2 * kv) // n
+    saved = levers.layers[index] in ("keep", "offload")
     stream = _backward_stream(run, levers, index)
-    if levers.layers[index] in ("keep", "offload"):  # the residual, gate and up are of no more use
+    outputs = run.tokens * heads * w * (2 if levers.layers[index] == "recompute" else 1)  # until attention is done
+    if saved:  # the residual, gate and up are of no more use
         stream -= run.tokens * (c.hidden_size + 2 * c.intermediate_size) * w
     if levers.layers[index] == "attention" and n == 1:
         stream += run.tokens * (heads + 2 * kv) * w
-    norm = 3 * min(t, sub_tile(c.hidden_size, levers.elementwise_bytes)) * c.hidden_size * 4
+    norm, dense = 3 * 4 * _part(run, levers, c.hidden_size), _qkv_dense(run, levers)
     if n == 1:
+        again = t * c.hidden_size * w + dense if levers.layers[index] == "attention" else 0
         kernel = run.tokens * (heads + 2 * kv) * w + _workspace(run, heads, kv, copies=False)
-        last = t * 2 * c.hidden_size * w + _dense(run, levers, heads + 2 * kv, c.hidden_size) + norm
-        return stream + max(kernel, last)
-    dense = _dense(run, levers, heads + 2 * kv, c.hidden_size)
+        last = t * c.hidden_size * w + max(dense, norm) - outputs
+        return stream + max(again, kernel, last)
+    width = (heads + 2 * kv) // n
     whole = run.tokens * (c.hidden_size + 2 * ranks) * w  # gradient of the normed input; low ranks
-    group = run.tokens * width * w  # q, k and v
+    group = 0 if saved else run.tokens * width * w  # q, k and v
     kernel = run.tokens * width * w + _workspace(run, heads // n, kv // n, copies=True)
     matrix = width * c.hidden_size * w
-    return stream + whole + dense + group + max(kernel, matrix + t * c.hidden_size * w, norm)
+    again = matrix + t * c.hidden_size * w + norm
+    return stream + whole + max(dense + group + max(kernel, again), norm - outputs)
 
 
 def _workspace(run: Run, heads: int, kv: int, *, copies: bool) -> int:

@@ -54,7 +54,8 @@ def run_of(
     return Run(
         config=config, lora=adapter_of(recipe.lora, config.layers), scheme=recipe.model.quantization,
         tokens=recipe.data.pack_tokens * recipe.train.batch_packs, value_bytes=step.itemsize, weight_bytes=own.itemsize,
-        table_bytes=tables, mapped=mapped, flash=on_card, frozen=() if adapter is None else frozen_ranks(adapter, config),
+        table_bytes=tables, mapped=mapped, flash=on_card, kernels=kernels.wanted(device),
+        frozen=() if adapter is None else frozen_ranks(adapter, config),
         capability=card_of(device).capability, accumulation=recipe.train.accumulation,
         multiprocessors=torch.cuda.get_device_properties(device).multi_processor_count
         if on_card and recipe.train.deterministic else 0,
@@ -95,7 +96,7 @@ def card_of(device: torch.device) -> cards.Card:
             properties.total_memory, getattr(properties, "clock_rate", 0) * 1e3, 2e3 * memory_clock * bus / 8,
         )  # fmt: skip
     card = card or cards.find(properties.name) or cards.CARDS[cards.DEFAULT]
-    return replace(card, memory=properties.total_memory, fused=kernels.wanted(device))
+    return replace(card, memory=properties.total_memory)
 
 
 def choose_plan(

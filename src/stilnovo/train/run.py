@@ -93,7 +93,7 @@ class TrainingRun:
         self.step = prepared.step
         use = use_of("train", _spec(recipe), self.shape.config, prepared.device, self.step.run.tokens)
         admit(use, _spec(recipe), prepared.budget, self.step)
-        if recipe.train.deterministic:
+        if recipe.train.deterministic and prepared.device.type == "cuda":
             card.prepare_repeating()
         log.info("Opening %s …", recipe.model.name)
         self._program = memory.resident()
