@@ -173,23 +173,24 @@ def main() -> None:
     parser.add_argument("--no-peer", action="store_true", help="leave transformers + PEFT out")
     parser.add_argument("--frozen-rank", type=int, default=0, help="rank of a frozen adapter under the one that learns")
     parser.add_argument("--document", type=int, nargs="*", default=[], help="also in documents of this length, each")
+    parser.add_argument("--kernels", nargs="*", choices=["on", "off"], default=["on", "off"], help="our kernels")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rows, rank = [], options.frozen_rank
     ranks = ((rank,) * len(PROJECTIONS),) * LLAMA_3_8B.layers if rank else ()
-    for tokens, on in itertools.product(options.tokens, (True, False)):
-        run = Run(config=LLAMA_3_8B, lora=ADAPTER, tokens=tokens, frozen=ranks, kernels=on)
+    for tokens, kernel in itertools.product(options.tokens, options.kernels):
+        run = Run(config=LLAMA_3_8B, lora=ADAPTER, tokens=tokens, frozen=ranks, kernels=kernel == "on")
         for (name, levers), document in itertools.product(plans(run).items(), (None, *options.document)):
             rows.append(row(name, levers, run, document))
             found = rows[-1]
             print(
-                f"{tokens:>7} {name:<36} kernels {'on ' if on else 'off'} in documents of {found['document']:>6,}: "
+                f"{tokens:>7} {name:<36} kernels {kernel:<3} in documents of {found['document']:>6,}: "
                 f"predicted {found['predicted_bytes'] / GIB:7.3f}  tracked {found['tracked_bytes'] / GIB:7.3f} GiB "
                 f"({100 * (found['predicted_bytes'] / found['tracked_bytes'] - 1):+.2f} %)  host {found['host_bytes'] / GIB:5.1f}  "
                 f"{found['times_n']:.2f} N, predicted {found['predicted_times_n']:.2f}",
                 flush=True,
             )
-        if not options.no_peer and tokens <= 8192 and not on:
+        if not options.no_peer and tokens <= 8192 and kernel == options.kernels[-1]:
             rows.append(peer(tokens))
             print(
                 f"{tokens:>7} {rows[-1]['plan']:<36} tracked {rows[-1]['tracked_bytes'] / GIB:7.3f} GiB  {rows[-1]['times_n']:.2f} N"
