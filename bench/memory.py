@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import memory_peer
-from stilnovo.engine.loss import tiled_losses
+from stilnovo.engine.loss import tiled_divergence, tiled_losses
 from stilnovo.engine.product import HostAdapter
 from stilnovo.engine.stack import TrainingEngine
 from stilnovo.model import kernels, lora
@@ -83,8 +83,16 @@ def track(run: Run, levers: Levers, lengths: Sequence[int]) -> dict[str, Any]:
             live.phase = "forward"
             hidden = engine.hidden(ids, lengths)
             live.phase = "loss"
-            loss = tiled_losses(hidden, engine.head, ids, levers.loss_chunk).sum()
-            del hidden
+            learnt = hidden[torch.arange(tokens, device=CARD)] if run.gathered else hidden
+            loss = tiled_losses(learnt, engine.head, ids, levers.loss_chunk).sum()
+            if run.anchored:
+                with lora.disabled(model), torch.no_grad():
+                    base = engine.hidden(ids, lengths)
+                loss = loss + tiled_divergence(
+                    hidden[torch.arange(tokens, device=CARD)], base, engine.head, levers.loss_chunk // 2
+                )
+                del base
+            del hidden, learnt
             live.phase = "backward"
             loss.backward()  # type: ignore[no-untyped-call]
         counts = {str(name): count for name, count in counter.get_flop_counts()["Global"].items()}

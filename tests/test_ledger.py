@@ -60,6 +60,18 @@ def test_predicted_is_tracked(name: str, kernels: bool) -> None:
     track(name, run, 60)
 
 
+@pytest.mark.parametrize("anchored", [False, True])
+@pytest.mark.parametrize("tile", [None, 8000])
+def test_some_tokens_and_the_divergence_from_the_base(tile: int | None, anchored: bool) -> None:
+    """Hidden states of the tokens that are learnt are copied; the base reads while all that is saved waits."""
+    levers = Levers(layers=all_layers("keep", 2), loss_chunk=2048, head_tile=tile)
+    run = Run(
+        config=replace(SHAPE, layers=2), lora=LoraConfig(r=32), tokens=2048, gathered=True, anchored=anchored
+    )  # fmt: skip
+    found = row("parts", levers, run)
+    assert -0.01 <= found["predicted_bytes"] / found["tracked_bytes"] - 1 <= 0.03, found
+
+
 def test_arithmetic_is_counted() -> None:
     """Of one long document."""
     found = track("recompute", Run(config=SHAPE, lora=LoraConfig(r=32), tokens=2048), None)

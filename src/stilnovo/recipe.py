@@ -146,6 +146,16 @@ def plain_reason(recipe: Recipe) -> str:
     return "" if aware == "none" else f"lora.quantization_aware: {aware}"
 
 
+def anchors(recipe: Recipe) -> bool:
+    """Whether the divergence from the base on rehearsed texts is a part of the loss."""
+    return bool(recipe.data.rehearsal) and recipe.train.rehearse_by != "learn"
+
+
+def learns_parts(recipe: Recipe) -> bool:
+    """Whether some tokens may have no loss: prompts, or what is rehearsed."""
+    return recipe.train.task != "text" or bool(recipe.data.rehearsal or recipe.data.comprehension)
+
+
 def ignored_keys(recipe: Recipe, *, on_card: bool) -> dict[str, str]:
     """List recipe keys that the run would ignore, whatever their value, each with what it needs."""
     data, train, guard = recipe.data, recipe.train, recipe.guard

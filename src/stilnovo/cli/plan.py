@@ -25,7 +25,7 @@ from stilnovo.plan.shape import KNOWN, PROJECTIONS, LlamaConfig, adapter_of, con
 from stilnovo.plan.sizes import Run
 from stilnovo.plan.speed import ObjectiveCost, speed
 from stilnovo.progress import seconds_text
-from stilnovo.recipe import Recipe, load, plain_reason, refuse_ignored_keys
+from stilnovo.recipe import Recipe, anchors, learns_parts, load, plain_reason, refuse_ignored_keys
 from stilnovo.train.objectives.base import objective_of
 
 
@@ -189,7 +189,7 @@ def _run(planned: Planned, recipe: Recipe, tokens: int, frozen: tuple[tuple[int,
         scheme=planned.scheme or recipe.model.quantization, tokens=tokens, value_bytes=2 if in_bf16 else use.value_bytes,
         weight_bytes=use.value_bytes,
         table_bytes=use.table_bytes, mapped=use.mapped, flash=planned.on_card, frozen=frozen,
-        accumulation=recipe.train.accumulation,
+        accumulation=recipe.train.accumulation, gathered=learns_parts(recipe), anchored=anchors(recipe),
     )  # fmt: skip
 
 

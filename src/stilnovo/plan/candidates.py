@@ -155,12 +155,12 @@ class Sums:
 
     def moment(self, levers: Levers) -> int:
         """Bytes of what comes and goes, at the peak."""
-        loss = (levers.head, levers.head_tile, levers.loss_chunk)
-        if loss not in self._losses:
-            self._losses[loss] = loss_moment(self.run, levers)
         small = (
             levers.inputs, levers.prefetch, levers.tile, levers.elementwise_bytes, levers.attention_groups, levers.keep_dense,
         )  # fmt: skip
+        loss = (levers.head, levers.head_tile, levers.loss_chunk, *(small if self.run.anchored else ()))
+        if loss not in self._losses:
+            self._losses[loss] = loss_moment(self.run, levers)
 
         def of(index: int) -> dict[str, int]:
             key = (kind_of(self.run, levers, index), small)

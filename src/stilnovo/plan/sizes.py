@@ -38,6 +38,8 @@ class Run:
         documents: Documents in a pass; attention's backward pads each.
         multiprocessors: Of a card on which the queries' gradients repeat to the last bit: it keeps several sums of them where the heads
             are fewer than these. 0: one sum, whose order changes from run to run.
+        gathered: Whether losses are those of some tokens alone, whose hidden states are copied: answers, what is not rehearsed.
+        anchored: Whether the divergence from the base is a part of the loss: the base reads while all that is saved waits.
         accumulation: Passes whose gradients are added up before the optimizer steps.
         frozen: Ranks of a frozen adapter under the one that learns, layer by layer, in the order of `PROJECTIONS`; empty: none.
     """
@@ -56,6 +58,8 @@ class Run:
     capability: float = 8.9
     documents: int = 1
     multiprocessors: int = 0
+    gathered: bool = False
+    anchored: bool = False
     accumulation: int = 1
 
     @property

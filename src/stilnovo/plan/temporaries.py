@@ -131,8 +131,24 @@ def loss_moment(run: Run, levers: Levers) -> int:
     if levers.head in ("int8", "nf4"):
         held = tile * c.hidden_size * w
         making = dense_bytes(levers.head, tile, c.hidden_size, w, fused=run.fused) - held
-    stream = run.tokens * c.hidden_size * w  # last layer's output, hidden states, their gradient
-    return 3 * stream + held + max(work, making + sums)
+    # last layer's output, hidden states, perhaps those of some tokens, their gradient
+    streams = (4 if run.gathered else 3) * run.tokens * c.hidden_size * w
+    learnt = streams + held + max(work, making + sums)
+    return max(learnt, streams + _anchor(run, levers, tile, held, making)) if run.anchored else learnt
+
+
+def _anchor(run: Run, levers: Levers, tile: int, held: int, making: int) -> int:
+    """The same of the divergence from the base, and of the base's pass before it, should all tokens be rehearsed ones."""
+    c, w, t = run.config, run.value_bytes, _tile(run, levers)
+    h, f, heads, kv = c.hidden_size, c.intermediate_size, c.heads * c.head_dim, c.kv_heads * c.head_dim
+    rows = max(1, min(levers.loss_chunk, run.tokens) // 2)
+    means = 2 * 4 * rows * h if tile < c.vocab_size else 0
+    # both rows of logits in fp32 and their difference; of one tile also the base's shares
+    logits = (3 if means else 4) * 4 * rows * tile
+    divergence = 3 * run.tokens * h * w + means + held + max(logits, making)  # both hidden states and a gradient
+    attention = run.tokens * (2 * heads + 2 * kv) * w + t * h * w + _qkv_dense(run, levers)
+    products = run.tokens * heads * w + t * (2 * h + 2 * f) * w + max(_gate_dense(run, levers), w * t * f)
+    return max(divergence, run.tokens * h * w + max(attention, products))
 
 
 def _tile(run: Run, levers: Levers) -> int:

@@ -30,7 +30,7 @@ from stilnovo.plan.model_shape import config_of, tables_of
 from stilnovo.plan.shape import LlamaConfig, adapter_of, lora_parameters, moment_bytes
 from stilnovo.plan.sizes import Run
 from stilnovo.progress import bytes_text
-from stilnovo.recipe import Recipe, plain_reason
+from stilnovo.recipe import Recipe, anchors, learns_parts, plain_reason
 from stilnovo.recipe_sections import TrainSection
 from stilnovo.runlog import check_room
 
@@ -56,6 +56,7 @@ def run_of(
         tokens=recipe.data.pack_tokens * recipe.train.batch_packs, value_bytes=step.itemsize, weight_bytes=own.itemsize,
         table_bytes=tables, mapped=mapped, flash=on_card, kernels=kernels.wanted(device),
         frozen=() if adapter is None else frozen_ranks(adapter, config),
+        gathered=learns_parts(recipe), anchored=anchors(recipe),
         capability=card_of(device).capability, accumulation=recipe.train.accumulation,
         multiprocessors=torch.cuda.get_device_properties(device).multi_processor_count
         if on_card and recipe.train.deterministic else 0,
