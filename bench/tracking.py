@@ -66,9 +66,9 @@ class LiveStorages(TorchDispatchMode):
 class LiveBytes(LiveStorages):
     """The same of a whole step, with what is allocated where no mode can see it."""
 
-    def __init__(self, device: str = "meta", blas: int = BLAS_BYTES) -> None:
+    def __init__(self, device: str = "meta", blas: int | None = None) -> None:
         super().__init__(device)
-        self.phase, self.blas = "", blas
+        self.phase, self.blas = "", BLAS_BYTES if blas is None else blas
         self._threads: set[bool] = set()
         self._extra = 0
 
