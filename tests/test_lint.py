@@ -69,8 +69,17 @@ def test_a_padding_token_that_is_an_end_is_told(tmp_path: Path) -> None:
 def test_a_template_without_an_end_stops(tmp_path: Path) -> None:
     write_byte_tokenizer(tmp_path, ("<|endoftext|>", "<|im_start|>"), eos_token="<|endoftext|>", chat_template=CHATML)
     tokenizer = from_folder(tmp_path)  # `<|im_end|>` is only text in this vocabulary
-    assert levels(tokenizer)["end of turn inside the loss"] == "warning"
+    with pytest.raises(InputError, match="no end") as caught:
+        check(tokenizer)
+    assert len(str(caught.value).splitlines()) <= 3
     assert tokenizer.turn_end_id is None
+
+
+def test_a_template_whose_turns_end_with_a_blank_line_is_told(tmp_path: Path) -> None:
+    source = "{% for m in messages %}{{ '### ' + m['role'] + ':\n' + m['content'] + '\n\n' }}{% endfor %}"
+    source += "{% if add_generation_prompt %}{{ '### assistant:\n' }}{% endif %}"
+    tokenizer = folder(tmp_path, chat_template=source)
+    assert [found.rule for found in check(tokenizer)] == ["end of turn inside the loss"]
     ids, learnt = tokenizer.supervised(PROBE)
     assert (ids[-1], learnt[-1]) == (tokenizer.end_of_text_id, True)
 

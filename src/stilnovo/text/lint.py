@@ -110,6 +110,10 @@ def _end_of_turn(tokenizer: Tokenizer) -> Outcome:
     ends = [next((token for token in run if token in tokenizer.turn_end_ids), None) for run in runs]
     turns = sum(turn.role == "assistant" for turn in probe)
     if tokenizer.turn_end_id is None:
+        rendered = tokenizer.rendered(probe)
+        closing = rendered.text[rendered.turns[-1].words_end : rendered.turns[-1].end].strip() if rendered.turns else ""
+        if tokenizer.chat is not None and closing:
+            return "error", f"the template has no end: {closing[:40]!r} is no token of this vocabulary"
         what = "no chat template" if tokenizer.chat is None else "the chat template ends an answer with no token"
         return (
             "error" if ends[-1:] in ([], [None]) else "warning",
