@@ -75,6 +75,15 @@ TEMPLATES = {
     "{%- set content = content.split('</think>')[-1].lstrip('\n') %}{%- endif %}"
     "{{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}",
+    "reasoning": "{%- for message in messages %}{%- set content = message.content %}{%- set reasoning = '' %}"
+    "{%- if message.role == 'assistant' and '</think>' in content %}"
+    "{%- set reasoning = content.split('</think>')[0].split('<think>')[-1].strip('\n') %}"
+    "{%- set content = content.split('</think>')[-1].lstrip('\n') %}{%- endif %}{{- '<|im_start|>' + message.role + '\n' }}"
+    "{%- if message.role == 'assistant' and loop.last %}{{- '<think>\n' + reasoning + '\n</think>\n\n' }}{%- endif %}"
+    "{{- content + '<|im_end|>\n' }}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}",
+    "last": "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{{ '<|end|>' if loop.last and message['role'] == 'assistant' else '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
     "upper": "{% for message in messages %}{{ '<|im_start|>' + message.role | upper + '\n' }}"
     "{{ message.content | replace('a', 'A') + '<|im_end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>ASSISTANT\n' }}{% endif %}",
@@ -195,7 +204,8 @@ def test_what_is_learnt_is_what_a_generation_would_write(name: str, vocabulary: 
         ids, learnt = ours.supervised(marked)
         assert ids == ours.supervised(talk)[0]
         taken = [token for token, take in zip(ids, learnt, strict=True) if take]
-        assert same(talk[-1].content) in same(ours.spelt(taken))
+        if name != "reasoning" or "think" not in talk[-1].content:
+            assert same(talk[-1].content) in same(ours.spelt(taken))
         assert taken[-1] == (ours.end_of_text_id if ours.turn_end_id is None else ours.turn_end_id)
         if len(talk) <= 3:  # an earlier answer is cut from its header there too
             assert ids[: learnt.index(True)] == ours.render(talk[:-1], generation=True)
@@ -228,7 +238,22 @@ def test_no_content_holds_a_control_token(name: str, vocabulary: Fast, tmp_path:
         assert same(talk[-1].content)[-3:] in same(words)
 
 
-def test_every_template_meets_every_kind(vocabulary: Fast, tmp_path: Path) -> None:
+def test_every_answer_is_learnt_though_earlier_ones_change(vocabulary: Fast, tmp_path: Path) -> None:
+    for name, last in (("reasoning", "<|im_end|>"), ("last", "<|end|>")):
+        ours, _ = pair(tmp_path, vocabulary, TEMPLATES[name])
+        answers = [
+            Message("assistant", text)
+            for text in ("<think>uno</think>\nDante.", "Virgilio.", "<think>due</think>\nStazio.")
+        ]
+        ids, learnt = ours.supervised([turn for answer in answers for turn in (Message("user", "Chi?"), answer)])
+        taken = ours.spelt([token for token, take in zip(ids, learnt, strict=True) if take])
+        assert [word in taken for word in ("Dante.<|im_end|>", "Virgilio.<|im_end|>", f"Stazio.{last}", "due")] == [
+            True
+        ] * 4
+        assert "Chi" not in taken and "user" not in taken
+
+
+def test_a_tokeniser_with_its_template_survives_pickling(vocabulary: Fast, tmp_path: Path) -> None:
     ours, _ = pair(tmp_path, vocabulary, TEMPLATES["chatml"])
     again = pickle.loads(pickle.dumps(ours))
     talk = [Message("user", "Ciao"), Message("assistant", "Salve")]

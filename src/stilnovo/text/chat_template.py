@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -101,16 +101,24 @@ class ChatTemplate:
         source: The Jinja program.
         variables: The special tokens that it may write, by transformers' names (`bos_token`, `eos_token`, …).
         tokens: Spellings of the tokeniser's added tokens: what ends a turn is one of them.
+        controls: Those that no content may hold, the special ones; others (`<think>`, say) an assistant writes itself.
     """
 
-    def __init__(self, source: str, variables: Mapping[str, str], tokens: Collection[str]) -> None:
-        self.source, self.variables = source, dict(variables)
+    def __init__(
+        self, source: str, variables: Mapping[str, str], tokens: Collection[str], controls: Collection[str] = ()
+    ) -> None:
+        self.source, self.variables, self.controls = source, dict(variables), frozenset(controls)
         self.tokens = frozenset(token for token in tokens if not token.isspace())
-        self._spelt = spellings(self.tokens)
+        self._spelt, self._forbidden = spellings(self.tokens), spellings(self.controls)
         self._skeletons: dict[tuple[tuple[Role, ...], bool], _Skeleton | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"source": self.source, "variables": self.variables, "tokens": self.tokens}
+        return {
+            "source": self.source,
+            "variables": self.variables,
+            "tokens": self.tokens,
+            "controls": self.controls,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # a compiled template cannot be copied
@@ -194,12 +202,12 @@ class ChatTemplate:
             places = None if skeleton is None else skeleton.places(run.text, [content for _, content in turns])
             if places is not None:
                 return _Rendering(run.text, run.blocks, tuple(places), skeleton)
-            if not any(self._spelt.search(content) for _, content in turns):
+            if not any(self._forbidden.search(content) for _, content in turns):
                 return run
             # Signs around each control token that a content spells tell it from the template's own.
             begin, end = _absent(turns, 2)
             enclosed = [
-                (role, self._spelt.sub(lambda token: f"{begin}{token[0]}{end}", words)) for role, words in turns
+                (role, self._forbidden.sub(lambda token: f"{begin}{token[0]}{end}", words)) for role, words in turns
             ]
             return _without_signs(self._run(enclosed, generation), begin, end)
         except Exception as error:  # a template is somebody else's program: whatever it raises, it is its refusal
@@ -259,10 +267,12 @@ class ChatTemplate:
         at = skeleton.text.index(sign)
         before, (head, behind) = 0, (skeleton.text[:at], skeleton.text[at + 1 :])
         alone = self._skeleton(roles[: number + 1], False)
-        closing = behind
+        closing = _SIGN.split(behind)[0]
         if alone is not None and sign in alone.text:
-            closing = _common(behind, alone.text[alone.text.index(sign) + 1 :])
-        token = self._spelt.search(_SIGN.split(closing)[0])
+            last = alone.text[alone.text.index(sign) + 1 :]
+            if closing.startswith(last) or self._spelt.search(_common(closing, last)):
+                closing = _common(closing, last)  # else the template ends its last turn with another token
+        token = self._spelt.search(closing)
         if roles[number] != "assistant":
             spelt = [match.end() for match in self._spelt.finditer(head)]
             words = max([*spelt, *(match.end() for match in _SIGN.finditer(head)), 0])
@@ -273,24 +283,35 @@ class ChatTemplate:
         return before, token.end() if token else len(closing)
 
     def _compared(self, messages: Sequence[Message], run: _Rendering) -> list[RenderedTurn]:
-        """Find the answers by what the conversation's beginnings render to."""
+        """Find the answers by what changes in the text when another word stands in place of each."""
         turns, behind, tokens = list[RenderedTurn](), 0, masked(run.text, run.inert)
+        ending = self.turn_end()
         for number, message in enumerate(messages):
             if message.role != "assistant":
                 continue
-            prompt = self._tried(messages[:number], generation=True)
-            opened = prompt is not None and run.text.startswith(prompt) and len(prompt) >= behind
-            so_far = len(_common(run.text, self._tried(messages[: number + 1], generation=False) or run.text))
-            words = message.content.strip()
-            at = run.text.find(words, behind) if words else -1
-            start = len(prompt) if prompt is not None and opened else max(at, behind)
-            if so_far <= start or (at < 0 and not opened):
-                continue
-            begin = at + len(words) if at >= start else start
-            token = self._spelt.search(tokens, begin, so_far)
-            end = token.end() if token else so_far
-            turns.append(RenderedTurn(number, start, token.start() if token else max(begin, start), end))
-            behind = end
+            other = replace(message, content=chr(_FIRST_SIGN))
+            changed = self._tried([*messages[:number], other, *messages[number + 1 :]], generation=False)
+            if changed is None or changed == run.text:
+                continue  # the template leaves this answer out
+            first = len(_common(run.text, changed))
+            words_end = len(run.text) - len(_common(run.text[first:][::-1], changed[first:][::-1]))
+            prompt = self._tried(messages[:number], generation=True) or ""
+            opened = len(_common(run.text, prompt))
+            if opened < len(prompt):  # another prompt; what is alike ends before the token in which they part
+                opened = next((m.start() for m in self._spelt.finditer(prompt) if m.start() < opened < m.end()), opened)
+            start = opened if prompt and behind <= opened <= first else max(first, behind)
+            at = run.text.find(message.content.strip() or "\0", start)
+            if (
+                opened < len(prompt) and at >= 0
+            ):  # where what is written before depends on the answer, it begins with its words
+                start = at
+            place = tokens.find(ending, max(words_end, start)) if ending else -1
+            token = self._spelt.search(tokens, max(words_end, start)) if place < 0 and ending else None
+            place, end = (
+                (place, place + len(ending or "")) if place >= 0 else token.span() if token else (words_end, words_end)
+            )
+            turns.append(RenderedTurn(number, start, max(place, start), max(end, start)))
+            behind = turns[-1].end
         return turns
 
     def _tried(self, messages: Sequence[Message], *, generation: bool) -> str | None:

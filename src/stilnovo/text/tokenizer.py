@@ -73,7 +73,8 @@ class Tokenizer:
         self.eos_id = specials[eos]
         self.end_of_text_id = next((specials[t] for t in chat.DOCUMENT_ENDS if t in specials), self.eos_id)
         variables = {**({"bos_token": bos} if bos else {}), "eos_token": eos} if variables is None else variables
-        self.chat = None if jinja is None else ChatTemplate(jinja, variables, specials)
+        controls = [token.content for token in fast.get_added_tokens_decoder().values() if token.special]
+        self.chat = None if jinja is None else ChatTemplate(jinja, variables, specials, controls)
 
     @cached_property
     def template(self) -> str:
