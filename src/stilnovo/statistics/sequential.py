@@ -10,7 +10,7 @@ Bonferroni's. Textbook group-sequential bounds would be wrong: no items are adde
 Where a few units gain much and the others lose a little, a mean looks too low and its standard error too small: with Student's
 quantile alone such trainings would be stopped without a loss 14 to 30 % of the time instead of 5. The bound is therefore moved by
 Hall's correction for skewness (`estimates.hall`), whose constants were chosen by simulation (`bench/coverage.py`, lognormal
-rooms with σ = 1): 5 to 7 % from 16 units on. Few units then need a larger loss to be sure of it.
+rooms with σ = 1): 5 to 9 % from 16 units on. Few units then need a larger loss to be sure of it.
 
 What is tested is the *room* left: how much better the model is than the base, plus what is allowed to be lost. Room
 that is surely negative is a loss. The bounds of all evaluations hold together with probability 1 − α, whatever was truly lost
