@@ -213,7 +213,7 @@ def test_smallest_visible_difference_of_groups() -> None:
     few = [name for name, size in enumerate([11, 13, 14, 13, 13, 12]) for _ in range(size)]
     assert power.smallest_visible_difference(76, clusters=few) == 1.0
     eight, fifty = [index % 8 for index in range(80)], [index % 50 for index in range(100)]
-    assert power.smallest_visible_difference(80, clusters=eight) > 1.4 * power.smallest_visible_difference(80)
+    assert power.smallest_visible_difference(80, clusters=eight) > 1.2 * power.smallest_visible_difference(80)
     many = power.smallest_visible_difference(100, clusters=fifty)
     assert many == pytest.approx(power.smallest_visible_difference(100), rel=0.1), "one test is exact, the other is not"
     alone = [str(index) for index in range(80)]
