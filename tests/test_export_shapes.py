@@ -112,7 +112,7 @@ def test_a_drawn_model_is_the_same_in_transformers(seed: int, tmp_path: Path) ->
         assert (theirs(loaded) - expected).abs().max() <= 1e-5
         assert (ours(out) - expected).abs().max() <= 1e-5
         if adapter is not None:  # and PEFT on the base as it was
-            base = AutoModelForCausalLM.from_pretrained(source)
+            base = AutoModelForCausalLM.from_pretrained(tmp_path / "source")
             assert (theirs(PeftModel.from_pretrained(base, adapter)) - expected).abs().max() <= 1e-5
     else:
         stored = {name: tensor for file in made.files for name, tensor in load_file(out / file).items()}
