@@ -46,7 +46,7 @@ _LICENCES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "llama3.3": ("Llama 3.3 Community License", "https://www.llama.com/llama3_3/license/", (
         "Built with Llama", _META.format("Llama 3.3"))),
 }  # fmt: skip
-#: Licences of models by their Hugging Face id, as their cards stated them in November 2026; the first that fits.
+#: Licences of families by their Hugging Face id, as commonly known and not read from their cards; what a card or file says goes before.
 _MODELS = (
     (r"HuggingFaceTB/SmolLM.*", "apache-2.0"),
     (r"swap-uniba/LLaMAntino-3-.*", "llama3"),
