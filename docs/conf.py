@@ -29,6 +29,7 @@ CONTENTS = """
 
 docs/install
 docs/training
+docs/travel
 docs/own_benchmarks
 docs/library
 docs/results
