@@ -21,7 +21,7 @@ OTHERS = {
     "--no-deps": "pip", "--nproc-per-node": "torchrun", "--standalone": "torchrun", "--query-gpu": "nvidia-smi",
     "--format": "nvidia-smi", "--abbrev": "git", "--always": "git", "--dirty": "git", "--build-arg": "docker",
     "--gpus": "docker", "--repo-type": "hf download", "--rm": "docker", "--pip-args": "pipx", "--python": "uv tool",
-    "--lora": "llama-cli", "--show": "bench/graders.py",
+    "--lora": "llama-cli", "--llama-cpp": "bench/travel.py", "--show": "bench/graders.py",
 }  # fmt: skip
 GROUPS = {"data", "library"}
 

@@ -129,11 +129,13 @@ def _parts(tokenizer: Tokenizer, messages: list[Message]) -> list[str] | None:
 
 def _rendered(tokenizer: Tokenizer, messages: list[Message]) -> str | None:
     """The text of a conversation behind its opening token, which Ollama adds itself; None where the template refuses it."""
+    if tokenizer.chat is None:
+        return None
     try:
-        ids = tokenizer.render(messages, generation=True)
+        text = tokenizer.chat.prompt(messages).text
     except InputError:
         return None
-    return tokenizer.spelt(ids[1:] if ids[:1] == [tokenizer.bos_id] else ids)
+    return text.removeprefix(tokenizer.special_text(tokenizer.bos_id) or "")
 
 
 def gguf_companions(opened: Opened, gguf_name: str, type_name: str) -> dict[str, bytes]:
