@@ -151,6 +151,35 @@ def test_a_disk_that_ends_leaves_nothing(folder: Path, tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interrupted_export_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    encode = gguf_writer.encode
+
+    def interrupted(*given: Any) -> Tensor:
+        calls.append(given)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        return encode(*given)
+
+    monkeypatch.setattr(gguf_writer, "encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_gguf(spec(folder), tmp_path / "out", type_name="q8_0")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["q6_k", "q5_k_m", "q4_k_m"])
+def test_files_of_k_quants_open_again_close_to_the_exact_one(tmp_path: Path, kind: str) -> None:
+    model = folder_of(tmp_path / "model", hidden_size=256, intermediate_size=512, heads=4, kv_heads=2, head_dim=64)
+    made = export_gguf(spec(model), tmp_path / "out", type_name=kind)
+    assert made.fallen_back() == {} and made.kinds()["Q6_K"] >= 3
+    exact = logits(model)
+    difference = (logits(tmp_path / "out") - exact).std() / exact.std()
+    assert difference <= {"q6_k": 0.15, "q5_k_m": 0.25, "q4_k_m": 0.45}[kind]
+    again = export_gguf(spec(tmp_path / "out"), tmp_path / "again", type_name=kind)  # a GGUF file as base
+    assert (logits(tmp_path / "again") - logits(tmp_path / "out")).std() <= 0.01 * exact.std()
+    assert again.kinds() == made.kinds()
+
+
 def test_no_room_is_told_before_anything_is_written(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

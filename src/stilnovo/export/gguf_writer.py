@@ -53,6 +53,7 @@ def write_gguf(
     try:
         writer.write_header_to_file(path)
         writer.write_kv_data_to_file()
+        writer.kv_data = [{}]  # a vocabulary takes more memory than some rows
         writer.write_ti_data_to_file()
         assert writer.fout is not None
         file = writer.fout[0]
@@ -61,6 +62,7 @@ def write_gguf(
             columns = (importance or {}).get(entry.name)
             for part in source(entry):
                 yield from _written(file, entry, part, columns)
+                del part  # it may be a view of a whole matrix, beside which the next one would be read
             _align(file)
         file.flush()
         os.fsync(file.fileno())
