@@ -163,7 +163,7 @@ def _of_folder(folder: Path) -> LicenceTerms:
 def _of_id(repository: str, *, fetch: bool = False) -> LicenceTerms:
     """The licence of a model of the hub: of a known one as known, else as its card says; `fetch`: which may be asked for."""
     known = next((name for pattern, name in _MODELS if re.fullmatch(pattern, repository)), None)
-    found = _named(repository, known, "", f"its card, https://huggingface.co/{repository}")
+    found = _named(repository, known, "", f"what is commonly known (its card: https://huggingface.co/{repository})")
     if found is None and repository.count("/") == 1 and not repository.startswith("/"):
         found = _stated(front_matter(hub_readme(repository, fetch=fetch) or ""), repository, "its card")
     found = found or LicenceTerms(repository)
