@@ -128,6 +128,16 @@ def test_pairs_whose_prompt_depends_on_the_answer_are_left_out(made: Callable[..
     assert packed.tally.left == {OTHER_PROMPT: 1}
 
 
+def test_a_template_whose_text_is_never_its_words_is_rendered(made: Callable[..., Tokenizer]) -> None:
+    source = "{% for m in messages %}{{ '<|im_start|>' + m.content | reverse + '..<|im_end|>' }}{% endfor %}"
+    tokenizer = made(source)
+    ids, learnt = tokenizer.supervised([USER, Message("assistant", "abc!")])
+    assert (
+        tokenizer.spelt([token for token, taken in zip(ids, learnt, strict=True) if taken])
+        == "<|im_start|>!cba..<|im_end|>"
+    )
+
+
 def test_a_system_turn_that_is_refused_stands_in_the_first_question(
     tiny: Llama, made: Callable[..., Tokenizer]
 ) -> None:

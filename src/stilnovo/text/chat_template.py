@@ -130,6 +130,10 @@ class ChatTemplate:
             TemplateRefusal: with the template's own message and the turn.
         """
         run = self._rendered(messages, generation=True)
+        if run.skeleton is not None and messages and len(messages) - 1 not in run.skeleton.order:
+            raise TemplateRefusal(
+                "The model's chat template leaves out what is said.", f"It writes {run.text[:80]!r}.", _UNUSABLE
+            )
         return RenderedChat(run.text, run.inert)
 
     def conversation(self, messages: Sequence[Message]) -> RenderedChat:
@@ -174,16 +178,21 @@ class ChatTemplate:
 
     def takes(self, messages: Sequence[Message]) -> bool:
         """Whether the template renders a prompt for these turns."""
-        return self._tried(messages, generation=True) is not None
+        try:
+            self.prompt(messages)
+        except TemplateRefusal:
+            return False
+        return True
 
     def turn_end(self) -> str | None:
         """The token that ends an assistant's turn: the first that the template writes behind its words; None for none."""
-        try:
-            rendered = self.conversation([Message("user", "?"), Message("assistant", "!")])
-        except InputError:
-            return None
-        found = [self._spelt.search(rendered.text, turn.words_end) for turn in rendered.turns if turn.message == 1]
-        return found[0][0] if found and found[0] else None
+        skeleton = self._skeleton(("user", "assistant"), False)
+        found = (
+            self._spelt.search(skeleton.text.rpartition(chr(_FIRST_SIGN + 1))[2])
+            if skeleton and 1 in skeleton.order
+            else None
+        )
+        return found[0] if found else None
 
     def written(self) -> set[str]:
         """The added tokens with which the template opens and ends turns."""
@@ -334,7 +343,7 @@ class ChatTemplate:
                 "The model's chat template is no valid Jinja.", f"Line {error.lineno}: {error.message}", _UNUSABLE
             )
         said = str(error).strip()[:300] or type(error).__name__
-        if not self.takes([Message("user", "?")]):
+        if self._tried([Message("user", "?")], generation=True) is None:
             return TemplateRefusal("The model's chat template cannot be used.", f"It says: {said}", _UNUSABLE)
         turn = next(
             (n for n in range(1, len(messages) + 1) if self._tried(messages[:n], generation=False) is None), None
