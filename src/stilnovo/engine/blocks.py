@@ -257,6 +257,7 @@ class LayerEngine:
                 add_matmul_(d_low[:, ranks], slope, b, adapter.scale)
                 if isinstance(adapter, LoraLinear):
                     sink.add(adapter.lora_B, matmul(slope.T, low[:, ranks]).mul_(adapter.scale), local)
+                del slope  # a view: the next group would be computed beside all of this one's gradients
             del d_qkv, matrix
         del dense, d_out, out
         down = self.qkv.down(x)
