@@ -60,12 +60,23 @@ def test_private_questions_in_a_benchmarks_folder_are_not_that_benchmark(tmp_pat
 
 def test_known_files_keep_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = lay(tmp_path / "arc_it" / "test.jsonl", ARC)
-    monkeypatch.setattr(known_files, "KNOWN", {sha256_file(file): "arc_it"})
+    monkeypatch.setattr(known_files, "KNOWN", {sha256_file(file): ("arc_it", "test")})
     task = measured(tmp_path, "arc_it").tasks["arc_it"]
     assert task.known and task.label == "arc_it" and task.licence == TASKS["arc_it"].licence
     assert task.files == {"test.jsonl": sha256_file(file)}
-    monkeypatch.setattr(known_files, "KNOWN", {sha256_file(file): "mmlu_it"})
+    monkeypatch.setattr(known_files, "KNOWN", {sha256_file(file): ("mmlu_it", "test")})
     assert not select(TASKS["arc_it"], tmp_path).known, "another benchmark's file"
+
+
+def test_training_rows_under_the_test_files_name_are_said_to_be_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = lay(tmp_path / "arc_it" / "it_test.json", ARC)
+    monkeypatch.setattr(known_files, "KNOWN", {sha256_file(file): ("arc_it", "train")})
+    found = select(TASKS["arc_it"], tmp_path)
+    assert not found.known and "its train split, not test" in found.task.source
+    file.rename(file.with_name("it_train.json"))
+    assert select(TASKS["arc_it"], tmp_path, "train").known
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))

@@ -70,12 +70,12 @@ class Dataset:
             own = [f"{self.folder}/{pattern}" for pattern in self._patterns(split)]
             for pattern in (*self.elsewhere.get(split, ()), *own):
                 if paths := sorted(request.data_dir.glob(pattern)):
-                    request.read.folders.update(dict.fromkeys(paths, self.folder))
+                    request.read.folders.update(dict.fromkeys(paths, (self.folder, split)))
                     return paths
             looked = f"Not found: {request.data_dir / own[0]} (or the same split in another layout)"
         if request.download and self.hub:
             paths = self._download(split)
-            request.read.folders.update(dict.fromkeys(paths, ""))
+            request.read.folders.update(dict.fromkeys(paths, ("", split)))
             return paths
         what = f"The data of benchmark {self.folder} are missing (split {split})."
         raise MissingData(what, looked, self._advice(split))

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from stilnovo.benchmarks.draw import SEED as SEED
 from stilnovo.benchmarks.draw import Draw as Draw
-from stilnovo.benchmarks.known_files import FilesRead, users_rows
+from stilnovo.benchmarks.known_files import FilesRead
 from stilnovo.errors import InputError
 
 
@@ -326,7 +326,7 @@ def select(
     count = draw.count(len(items))
     taken = list(items[:count]) if first else subset(items, count, draw.seed)
     files, known = request.read.provenance()
-    task = task if known else replace(task, source=users_rows(task.source, files), licence="not known")
+    task = task if known else replace(task, source=request.read.users_rows(task.source), licence="not known")
     return Selection(
         task, chosen, tuple(taken), len(items), draw.seed, wanted, first and len(taken) < len(items), files, known,
         "" if chosen == candidates[0] else candidates[0],
