@@ -161,6 +161,18 @@ UNSAID = (
 )
 
 
+@pytest.mark.parametrize("value", [3, 18, 42, 1250, 20000])
+def test_numbers_that_stand_beside_the_answer(value: int) -> None:
+    """Denied ones, parts in parentheses, percent in words; a half that is said after the number counts."""
+    other = value + 7
+    for frame in ("La risposta non è {1} ma {0}", "Non {1}, {0}", "Sono {0} e non {1}", "{0} in tutto ({1} meno 7)",
+                  "{0} mele, di cui 2 rosse e {1} verdi", "il {0} per cento", "Non sono {1}. Sono {0}."):  # fmt: skip
+        text = frame.format(value, other)
+        assert same_number(text, str(value)) and not same_number(text, str(other)), text
+    assert not same_number(f"La risposta non è {value}", str(value))
+    assert same_number(f"{value} e mezzo", f"{value},5") and same_number("2 milioni e mezzo", "2.500.000")
+
+
 def test_letters_out_of_made_answers() -> None:
     for letter in "ABCD":
         for frame in SAID:
@@ -168,7 +180,13 @@ def test_letters_out_of_made_answers() -> None:
         for other in set("ABCD") - {letter}:
             for frame in UNSAID:
                 assert settled_letter(frame.format(letter, other)) == "", frame.format(letter, other)
-            for frame in ("Non la {}, ma la {}", "{}, anzi {}", "La {} è sbagliata, quindi {}", "{}? No, {}"):
+            for frame in (
+                "Non la {}, ma la {}",
+                "{}, anzi {}",
+                "La {} è sbagliata, quindi {}",
+                "{}? No, {}",
+                "Non {}: <b>{}</b>",
+            ):
                 assert settled_letter(frame.format(other, letter)) == letter, frame.format(other, letter)
         for small in ("{})", "({})", "direi {}", "la {}", "opzione {}", "Risposta: {}."):
             assert settled_letter(small.format(letter.lower())) == letter, small
@@ -236,6 +254,8 @@ def test_a_word_of_the_key_in_made_answers() -> None:
             "Non viveva a {0}",
             "{0} {1} Napoli Pisa",
             "{0}? No, {1}",
+            "{0} non è la città della protagonista",
+            "a {0} o in {1}",
             "",
         ):
             assert not accepted(frame.format(place, other), [place], question), frame
@@ -256,6 +276,11 @@ def test_a_word_of_the_key_in_made_answers() -> None:
         ("Inserisci la punteggiatura.", ["Disse: \"Vieni!\".", "Disse: 'Vieni!'."], "Disse: «Vieni!»", "Disse vieni"),
         ("Quanto è lungo?", ["12 km"], "È lungo dodici chilometri", "12 m"),
         ("Il lupo attacca?", ["No"], "No, ha paura", "Sì"),
+        ("Il lupo attacca?", ["Sì"], "Si, ha fame", "Si ferma"),
+        ("Trascrivi il verbo.", ["era andato"], "«era andato»", "è andato"),
+        ("Trascrivi il verbo.", ["era andato"], "era andato", "era andato, era venuto"),
+        ("Quale parola collega le due frasi?", ["perché"], "La parola «perchè»", "perché, quindi, ma"),
+        ("Quale parola collega le due frasi?", ["ma"], "ma", "però, ma"),
         ("Perché?", ["In India provoca solo un danno al paesaggio naturale"], "perché in India provoca un danno solo al paesaggio naturale",
          "in Cina provoca solo un danno al paesaggio naturale"),
     ],

@@ -40,6 +40,12 @@ _SIGN = re.compile(r"(?:^|(?<=[(:]))\s*meno\s+(?=\w)|[−–](?=\d)", re.IGNOREC
 _LAST_RESORT = {"mezzo": Fraction(1, 2), "mezza": Fraction(1, 2), **dict.fromkeys(ARTICLES, Fraction(1))}
 _COUNTED = re.compile(r"\b(?:quant[aeio]|how many)\s+([^\W\d_]+)", re.IGNORECASE)
 _NOTHING = re.compile(r"\bness?un[oa]?\b", re.IGNORECASE)
+_HALF = re.compile(r"\s+e\s+mezz[oa]\b", re.IGNORECASE)
+_DENIED = re.compile(
+    r"\b(?:non|not)\s+(?:(?:è|sono|era|erano|fa|fanno|vale|sarà|saranno|più)\s+)?[€$(*]*\s*$", re.IGNORECASE
+)
+_PER = re.compile(r"\bper\s+$", re.IGNORECASE)  # cento
+_ASIDE = re.compile(r"\([^()]*\)|\bdi cui\b[^.\n]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -73,25 +79,40 @@ def find_numbers(text: str) -> list[Number]:
     for match in _NUMBER.finditer(text):
         if match["word"] is not None:
             word = match["word"].lower()
+            if word == "cento" and _PER.search(text, max(0, match.start() - 8), match.start()):
+                continue
             if word in _SCALES and found and not text[found[-1].end : match.start()].strip():
                 last = found.pop()
                 found.append(Number(last.start, match.end(), tuple(one * _SCALES[word] for one in last.readings)))
             elif word not in ARTICLES and (value := cardinal(word)) is not None:
                 minus = match.start() > 0 and text[match.start() - 1] == "-" and not text[: match.start() - 1].strip()
                 found.append(Number(match.start() - minus, match.end(), (Fraction(-value if minus else value),)))
-            continue
-        if len(match["digits"]) > _MOST_DIGITS or len(match["part"] or "") > _MOST_DIGITS:
-            continue  # a model that repeats itself
-        readings = _readings(match["digits"])
-        if match["part"]:
-            whole, _, under = match["part"].strip().partition("/")
-            if not int(under):
-                continue
-            over = readings[0] if not whole else Fraction(int(whole))
-            readings = (over / int(under) + (readings[0] if whole else 0),)
-        factor = (-1 if match["sign"] else 1) * _SCALES.get(match["scale"] or "", 1)
-        found.append(Number(match.start(), match.end(), tuple(factor * one for one in readings)))
+        elif number := _in_digits(match):
+            found.append(number)
+    for place, number in enumerate(found):
+        if half := _HALF.match(text, number.end):  # 8 e mezzo, 2 milioni e mezzo
+            last = next(
+                (scale for word, scale in _SCALES.items() if text[: number.end].lower().endswith(f" {word}")), 1
+            )
+            found[place] = Number(
+                number.start, half.end(), tuple(one + Fraction(last, -2 if one < 0 else 2) for one in number.readings)
+            )
     return found
+
+
+def _in_digits(match: re.Match[str]) -> Number | None:
+    """The number of a match in digits; None for one without an end, or over nothing."""
+    if len(match["digits"]) > _MOST_DIGITS or len(match["part"] or "") > _MOST_DIGITS:
+        return None  # a model that repeats itself
+    readings = _readings(match["digits"])
+    if match["part"]:
+        whole, _, under = match["part"].strip().partition("/")
+        if not int(under):
+            return None
+        over = readings[0] if not whole else Fraction(int(whole))
+        readings = (over / int(under) + (readings[0] if whole else 0),)
+    factor = (-1 if match["sign"] else 1) * _SCALES.get(match["scale"] or "", 1)
+    return Number(match.start(), match.end(), tuple(factor * one for one in readings))
 
 
 def _readings(digits: str) -> tuple[Fraction, ...]:
@@ -113,16 +134,22 @@ def same_number(written: str, reference: str, question: str = "") -> bool:
 def answered_number(text: str, question: str = "") -> Number | None:
     """The number that an answer gives; None where there is none.
 
-    The one after `####`; else after *la risposta è*; else after the last equals sign; else the only one; else the one before the
-    noun that the question counts (*quanti libri*); else the first, where the answer begins with it and goes on about it (*8, cioè 12
-    meno 4*); else the last. An article counts where nothing else does.
+    One that is denied (*non 18 ma 20*) is none. The one after `####`; else after *la risposta è*; else after the last equals sign;
+    else, asides (in parentheses, *di cui 5 rosse*) left out, the only one; else the one before the noun that the question counts
+    (*quanti libri*); else the first, where the answer begins with it and goes on about it (*8, cioè 12 meno 4*); else the last. An
+    article counts where nothing else does.
     """
     text = _SIGN.sub("-", _COINS.sub(r"\1,\2 euro", text.replace("$", " ")))
+    everyone = find_numbers(text)
+    numbers = [one for one in everyone if not _DENIED.search(text, max(0, one.start - 20), one.start)]
+    if everyone and not numbers:
+        return None
     for mark in (_MARK, _SAID, _EQUALS):
-        for part in [text[match.end() :] for match in mark.finditer(text)][:: 1 if mark is _MARK else -1]:
-            if numbers := find_numbers(part):
-                return numbers[0]
-    numbers = find_numbers(text)
+        for end in [match.end() for match in mark.finditer(text)][:: 1 if mark is _MARK else -1]:
+            if after := [one for one in numbers if one.start >= end]:
+                return after[0]
+    asides = [range(*match.span()) for match in _ASIDE.finditer(text)]
+    numbers = [one for one in numbers if not any(one.start in aside for aside in asides)] or numbers
     if not numbers:
         said = next(
             ((match, value) for match in _WORD.finditer(text) if (value := _LAST_RESORT.get(match[0].lower()))), None

@@ -37,9 +37,11 @@ _ASIDE = listed(
     "sembra dico risposta"
 )
 _NEGATION = listed("non nè mai nessuno nessuna nessun niente nulla senza nemmeno neppure neanche")
+_BEING = listed("è sono era erano fu furono sarebbe")
 _CORRECTION = re.compile(r"\b(?:anzi|o meglio|mi correggo|no,|invece)[\s,:]+", re.IGNORECASE)
 _BREAK = re.compile(r"[,;:.!?\n]|\b(?:ma|bensì|però|mentre|perché|perchè|poiché)\b", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[,;\n•/]|\s[-–]\s|\b(?:e|ed|o|od|oppure|ovvero)\b", re.IGNORECASE)
+_OR = re.compile(r"\b(?:o|od|oppure)\b", re.IGNORECASE)
 _MARKS_ASKED = re.compile(r"\b(?:punteggiatura|virgolette|apostrof\w+|maiuscol\w+)\b", re.IGNORECASE)
 _WORDING_ASKED = re.compile(r"\b(?:riscriv\w+|trascriv\w+|ricopi\w+|copia|trasforma\w*|volgi)\b", re.IGNORECASE)
 _COUNTED = re.compile(
@@ -100,7 +102,7 @@ def _said(written: str, reference: str, references: Sequence[str], question: str
     if not wanted or not given:
         return False
     exactly = _place_of(wanted, given)
-    if _WORDING_ASKED.search(question) and len(wanted) > 3:
+    if _WORDING_ASKED.search(question) and len(wanted) > 1 and (exactly is None or len(wanted) > 3):
         return exactly is not None and not _denied(wanted, written, reference, question)
     if _other_names(written, reference):
         return False
@@ -155,7 +157,10 @@ def _denied(wanted: Sequence[str], written: str, reference: str, question: str) 
         found = _compared(clause)
         places = [place for place, word in enumerate(found) if word in said]
         if places:
-            verdicts.append(_negates(found, places[-1], set(_content(words(question)))) != negated)
+            last, asked = places[-1], set(_content(words(question)))
+            is_not = found[last + 1 : last + 2] == ["non"] and set(found[last + 2 : last + 3]) & _BEING
+            after = bool(is_not) and set(_content(found[:last])) <= said  # Torino non è la città
+            verdicts.append((after or _negates(found, last, asked)) != negated)
     whole = bool(_NEGATION & set(words(written)))
     return all(verdicts) if verdicts and not negated else negated != whole and negated
 
@@ -179,14 +184,26 @@ def _rivals(written: str, references: Sequence[str], size: int) -> bool:
     if len(given) >= size + 3 and _without_grammar(written):
         return True
     keys = [_compared(part) for reference in references for part in reference.split(PARTS)]
-    bare = [piece for piece in _pieces(written) if _is_bare(piece) and not _NEGATION & set(piece)]
-    fits = [any(_place_of(_content(key) or key, piece) is not None for key in keys) for piece in bare]
+    grammar = any(not _content(key) for key in keys)  # a conjunction is what is asked for: any word is another one
+    bare = [
+        piece
+        for piece in _pieces(written)
+        if (_is_bare(piece) or (grammar and len(piece) == 1 and piece[0] not in _ASIDE)) and not _NEGATION & set(piece)
+    ]
+
+    def fitting(piece: list[str]) -> bool:
+        return any(_place_of(_content(key) or key, piece) is not None for key in keys)
+
+    offered = [found for part in re.split(_OR, written) if _is_bare(found := _compared(part))]
+    if len(offered) > 1 and not all(map(fitting, offered)):
+        return any(map(fitting, offered))  # al mare o in montagna
+    fits = [fitting(piece) for piece in bare]
     if not any(fits):
         return False
     opened = {piece[0] for piece, fit in zip(bare, fits, strict=True) if fit and piece[0] in _FUNCTION}
     others = [piece for piece, fit in zip(bare, fits, strict=True) if not fit]
     return any(
-        piece[0] not in _FUNCTION or piece[0] in opened for piece in others
+        grammar or piece[0] not in _FUNCTION or piece[0] in opened for piece in others
     )  # *a Torino, in Piemonte* offers one
 
 
@@ -246,6 +263,8 @@ def _asked_for(question: str, references: Sequence[str]) -> int:
 def _yes_or_no(written: str, question: str) -> str:
     """`sì` or `no`: the word, else whether the answer repeats the question's words with a negation or without; empty for neither."""
     said = words(written)
+    if re.match(r"\s*si\s*(?:[,.;:!\n]|$)", written, re.IGNORECASE):
+        return "sì"
     if said and said[0] in ("sì", "no"):
         return said[0]
     asked = set(_content(words(question)))

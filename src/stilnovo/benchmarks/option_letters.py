@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from stilnovo.benchmarks.grading import plain_marks, words
 
 LETTERS = "ABCDE"
-_MARKUP = re.compile(r"\\(?:boxed|text|textbf)|[*_`#${}\"«»“”\[\]]|(?<!\w)'|'(?!\w)")
+_MARKUP = re.compile(r"\\(?:boxed|text|textbf)|</?[A-Za-z]+\s*/?>|[*_`#${}\"«»“”\[\]]|(?<!\w)'|'(?!\w)")
 _NAMES = r"(?:risposta|lettera|opzione|alternativa|scelta|soluzione|answer|option)"
 # What comes before a letter that stands for an option, also a small one or an A.
 _INTRODUCED = re.compile(
