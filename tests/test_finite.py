@@ -194,6 +194,33 @@ def test_a_result_that_holds_none_is_refused_by_item(tmp_path: Path, written: st
         load_result(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["text"].update(sizes=[3, 0]),
+        lambda content: content["text"].update(sizes=[3]),
+        lambda content: content["text"].update(nats=[], sizes=[], tokens=[]),
+        lambda content: content["tasks"]["sample_questions"]["items"][1]["values"].update(acc_norm=2.0),
+        lambda content: content["tasks"]["sample_questions"]["items"][1]["values"].pop("acc_norm"),
+        lambda content: content["tasks"]["sample_questions"]["items"][1].update(
+            id=content["tasks"]["sample_questions"]["items"][0]["id"]
+        ),
+    ],
+)
+def test_a_result_that_no_evaluation_gives_is_refused(tmp_path: Path, change: Any) -> None:
+    """Numbers that are finite and cannot be: no bytes, a share of two, one item twice, a metric that is gone."""
+    path = evaluate(
+        tiny_llama(), byte_tokenizer(True), [select(TASKS["sample_questions"], draw=Draw(3))], texts=["uno", "due"],
+        model_name="m",
+    ).save(tmp_path)  # fmt: skip
+    content = json.loads(path.read_text(encoding="utf-8"))
+    load_result(tmp_path)
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match="is not an evaluation"):
+        load_result(tmp_path)
+
+
 def test_the_guard_names_the_item_and_ends_the_training(tmp_path: Path) -> None:
     slice = Slice((selection(GOOD, REACHED),), {"testo": ("uno " * 9,) * 6})
     guard = Guard(slice, GuardSection(every=1), byte_tokenizer(True), steps=2, folder=tmp_path)

@@ -89,15 +89,17 @@ def find_numbers(text: str) -> list[Number]:
                 found.append(Number(match.start() - minus, match.end(), (Fraction(-value if minus else value),)))
         elif number := _in_digits(match):
             found.append(number)
-    for place, number in enumerate(found):
-        if half := _HALF.match(text, number.end):  # 8 e mezzo, 2 milioni e mezzo
-            last = next(
-                (scale for word, scale in _SCALES.items() if text[: number.end].lower().endswith(f" {word}")), 1
-            )
-            found[place] = Number(
-                number.start, half.end(), tuple(one + Fraction(last, -2 if one < 0 else 2) for one in number.readings)
-            )
-    return found
+    return [_with_half(number, text) for number in found]
+
+
+def _with_half(number: Number, text: str) -> Number:
+    """The number with the half that is said after it: *8 e mezzo*, *2 milioni e mezzo*."""
+    half = _HALF.match(text, number.end)
+    if half is None:
+        return number
+    unit = _SCALES.get(text[number.start : number.end].lower().split()[-1], 1)
+    readings = tuple(one + Fraction(-unit if one < 0 else unit, 2) for one in number.readings)
+    return Number(number.start, half.end(), readings)
 
 
 def _in_digits(match: re.Match[str]) -> Number | None:

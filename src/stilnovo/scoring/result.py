@@ -221,6 +221,7 @@ def load_result(path: Path) -> EvaluationResult:
         result = TypeAdapter(EvaluationResult).validate_python(content)
         if any(not task.n == len(task.hashes) == content["tasks"][name]["n"] for name, task in result.tasks.items()):
             raise ValueError("some answers or hashes are missing")
+        _check(result)
         return result
     except NonFiniteScore as error:
         raise NonFiniteScore(f"{error.where}, in {file},") from error
@@ -234,6 +235,20 @@ def load_result(path: Path) -> EvaluationResult:
             f"{file}: {type(error).__name__}: {error}",
             "Make one: stilnovo evaluate … --out DIR",
         ) from error
+
+
+def _check(result: EvaluationResult) -> None:
+    """Refuse, by ValueError, answers that no evaluation gives: a changed file would be compared without a word."""
+    for name, task in result.tasks.items():
+        if len({item.id for item in task.items}) < task.n or not task.n:
+            raise ValueError(f"{name} has no items, or two of one id")
+        for item in task.items:
+            if not set(task.metrics) <= set(item.values) or not all(0 <= value <= 1 for value in item.values.values()):
+                raise ValueError(f"item {item.id} of {name} has no {', '.join(task.metrics)} between 0 and 1")
+    if result.text is not None:
+        text = result.text
+        if not len(text.nats) == len(text.sizes) == len(text.tokens) or min(text.sizes, default=0) <= 0:
+            raise ValueError("the held-out text needs as many sizes above 0 as documents")
 
 
 def _with_gaps(content: Any) -> Any:
