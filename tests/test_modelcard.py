@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from conftest import TINY, write_weights
 from stilnovo import hub
 from stilnovo.cli.main import app
+from stilnovo.export.gguf_model import export_gguf
 from stilnovo.export.merged import export_model
 from stilnovo.model import lora
 from stilnovo.model.load import open_model
@@ -249,6 +250,81 @@ def test_the_terms_travel_from_folder_to_folder(tiny_folder: Path, tmp_path: Pat
     ):
         export_model(spec, tmp_path / f"next-{number}", dtype=torch.float32)
         assert card_of(tmp_path / f"next-{number}")["training_data"][0]["license"] == "cc-by-nc-4.0"
+
+
+def test_an_adapter_of_others_stands_under_its_own_terms(tiny_folder: Path, tmp_path: Path) -> None:
+    """What its card says goes into every card that follows; what it does not say is told."""
+    base, adapter = tmp_path / "base", tmp_path / "theirs"
+    shutil.copytree(tiny_folder, base)
+    readme(base, license="apache-2.0")
+    trained_run(base, tmp_path / "run", tmp_path)
+    shutil.copytree(tmp_path / "run" / "adapter", adapter)
+    silent = provenance(str(base), adapter)
+    assert silent.licence == {"license": "apache-2.0"}
+    assert any("No licence is stated for the adapter theirs" in warning for warning in silent.warnings())
+    readme(adapter, license="cc-by-nc-4.0", datasets=["wikimedia/wikipedia", "owner/unknown"])
+    export_model(ModelSpec(str(base), adapter, "none"), tmp_path / "one", dtype=torch.float32)
+    shutil.rmtree(adapter)
+    export_model(ModelSpec(str(tmp_path / "one"), None, "none"), tmp_path / "two", dtype=torch.float32)
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        card, text = card_of(folder), (folder / "README.md").read_text(encoding="utf-8")
+        assert card["license_name"] == "apache-2.0-and-cc-by-nc-4.0" and "language" not in card
+        assert card["datasets"] == ["owner/unknown", "wikimedia/wikipedia"]
+        assert "No commercial use, by the terms of the adapter theirs: CC BY-NC 4.0" in text
+        assert "The adapter theirs is under: CC BY-NC 4.0" in text and "| the adapter" not in text
+    trained = Recipe().changed({"model.name": str(base), "model.adapter": str(adapter), "data.paths": ["sample"]})
+    readme(adapter, license="llama3")
+    below = provenance(str(base), None, trained)  # a training on it contains it
+    assert below.licence["license_name"] == "apache-2.0-and-llama3"
+    assert "Built with Meta Llama 3" in model_card(below, ["Made so."])
+
+
+@pytest.mark.parametrize(
+    "licence", [{"license": "llama3"}, {"license": "mit"}, {"license": "other", "license_name": "own-terms"}, {}]
+)
+def test_the_bases_terms_stay_the_same_from_card_to_card(licence: dict[str, Any], tmp_path: Path) -> None:
+    base, first = readme(tmp_path / "0", **licence), ""
+    data = readme(tmp_path / "corpus", license="cc-by-nc-4.0")
+    (base / "LICENSE").write_text("The terms.", encoding="utf-8")
+    for number in range(3):
+        origin = provenance(str(tmp_path / str(number)), None, Recipe().changed({"data.paths": [str(data)]}))
+        made = model_card(origin, ["Made so."]).replace(f"{number}, trained further", "0, trained further")
+        lines = made.split("## Licence")[1].split("##")[0].replace(f"The base, {number}", "The base, 0")
+        assert number == 0 or (lines.count("Built with") == first.count("Built with") and "-and-" not in lines)
+        first = first or lines
+        below = tmp_path / str(number + 1)
+        below.mkdir()
+        (below / "README.md").write_text(made, encoding="utf-8")
+        (below / "LICENSE").write_text("The terms.", encoding="utf-8")
+        assert card_of(below)["license_name"].count("cc-by-nc-4.0") == 1
+    assert {**provenance(str(tmp_path / "3")).base_licence, "license_link": 0} == {
+        "license": "unknown",
+        **licence,
+        "license_link": 0,
+    } or not licence  # without any word the file beside it is all that is known
+
+
+def test_a_gguf_file_carries_its_terms_with_its_card_and_without(tiny_folder: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_folder, base)
+    readme(base, license="llama3")
+    adapter = trained_run(base, tmp_path / "run", readme(tmp_path / "corpus", license="cc-by-nc-4.0"))
+    file = tmp_path / "one" / export_gguf(ModelSpec(str(base), adapter, "none"), tmp_path / "one", type_name="f16").file
+    beside = provenance(str(file))
+    assert beside.terms.name == "llama3" and [terms.name for terms in beside.data] == ["cc-by-nc-4.0"]
+    (tmp_path / "one" / "README.md").unlink()
+    alone = provenance(str(file))
+    assert alone.terms.name == "llama3-and-cc-by-nc-4.0" and alone.non_commercial
+    assert alone.licence == {"license": "other", "license_name": "llama3-and-cc-by-nc-4.0"}
+
+
+def test_an_adapters_card_names_no_file_that_is_not_beside_it(tmp_path: Path) -> None:
+    base = readme(tmp_path / "base", license="mit")
+    (base / "LICENSE").write_text("MIT License", encoding="utf-8")
+    recipe = Recipe().changed({"model.name": str(base), "data.paths": ["sample"]})
+    assert "Copied from" not in adapter_card(tmp_path, str(base), recipe)
+    assert "Copied from the base: LICENSE" in model_card(provenance(str(base), None, recipe), [])
+    assert "trained by stilnovo" not in adapter_card(tmp_path, str(base), None)
 
 
 def test_a_card_of_the_hub_is_asked_for_where_a_model_is_named_by_its_id(

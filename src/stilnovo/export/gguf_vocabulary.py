@@ -226,7 +226,7 @@ def add_vocabulary(writer: gguf.GGUFWriter, opened: Opened) -> None:
 def general_fields(origin: Provenance, adapter: Path | None) -> Fields:
     """The keys `general.*` of a model: what it is called, its licence, and where it comes from."""
     fields: Fields = {"general.name": origin.title if adapter is None else f"{origin.title} with an adapter"}
-    fields |= {"general.languages": ["it"]} if adapter is not None or origin.training is not None else {}
+    fields |= {"general.languages": ["it"]} if origin.italian else {}
     names = {
         "license": "general.license",
         "license_name": "general.license.name",

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from stilnovo.hub import base_reference
-from stilnovo.modelcard.terms import UNKNOWN, LicenceTerms, folder_card, terms_of_data, terms_of_model
+from stilnovo.modelcard.terms import (
+    UNKNOWN,
+    LicenceTerms,
+    beside_file,
+    folder_card,
+    terms_of_adapter,
+    terms_of_data,
+    terms_of_model,
+)  # fmt: skip
 from stilnovo.recipe import Recipe, load
 
 
@@ -54,7 +62,7 @@ class Provenance:
         model: The base as the user names it.
         reference: The base as other programs find it: a Hugging Face id, or a path of this machine.
         terms: The base's licence.
-        data: Those of all data that are known to have been learnt.
+        data: Those of all data that are known to have been learnt, and of adapters that others made.
         training: The last training, where its run is known.
     """
 
@@ -79,19 +87,30 @@ class Provenance:
         return Path(self.base_id or self.reference).name
 
     @property
+    def italian(self) -> bool:
+        """Whether it was trained here, for Italian; of an adapter that others made the language is not known."""
+        return self.training is not None or (bool(self.data) and not any(terms.weights for terms in self.data))
+
+    @property
     def non_commercial(self) -> tuple[LicenceTerms, ...]:
         """What of base and data forbids commercial use."""
         return tuple(terms for terms in (self.terms, *self.data) if terms.non_commercial)
 
     @property
     def licence(self) -> dict[str, str]:
-        """The licence as a card's metadata: the base's, and where data forbid commercial use, both by name."""
-        stricter = sorted({terms.name for terms in self.data if terms.non_commercial} - {self.terms.name})
+        """The licence as a card's metadata: the base's; all by name where data forbid commercial use, or weights have their own."""
+        names = {terms.name for terms in self.data if terms.non_commercial or terms.weights}
+        stricter = sorted(names - {self.terms.name, UNKNOWN})
         if stricter:
             return {"license": "other", "license_name": "-and-".join([_slug(self.terms.name), *map(_slug, stricter)])}
+        return self.base_licence
+
+    @property
+    def base_licence(self) -> dict[str, str]:
+        """The base's licence as a card's metadata."""
         if self.terms.name == UNKNOWN:
             return {"license": UNKNOWN}
-        if " " in self.terms.name or self.terms.name == "other":
+        if self.terms.custom or " " in self.terms.name or self.terms.name == "other":
             said = {"license": "other", "license_name": _slug(self.terms.name)}
             return {**said, "license_link": self.terms.link} if self.terms.link else said
         return {"license": self.terms.name}
@@ -128,8 +147,8 @@ def provenance(model: str, adapter: Path | None = None, recipe: Recipe | None = 
         InputError: when the recipe of the adapter's run cannot be read.
     """
     path, data = Path(model).expanduser(), list[LicenceTerms]()
-    if path.is_dir():
-        data += _carried(folder_card(path))
+    if path.exists():
+        data += _carried(folder_card(path) if path.is_dir() else beside_file(path))
     training = None if adapter is None else training_facts(adapter)
     if recipe is None and training is not None:
         recipe = training.recipe
@@ -138,6 +157,8 @@ def provenance(model: str, adapter: Path | None = None, recipe: Recipe | None = 
         learnt = list(terms_of_data([*recipe.data.paths, *recipe.data.rehearsal]))
         if recipe.model.adapter is not None:  # learnt on another, which the result contains
             learnt = [*provenance(model, Path(recipe.model.adapter)).data, *learnt]
+    elif not learnt and adapter is not None:
+        learnt = list(terms_of_adapter(adapter))
     unique = {(terms.of, terms.name): terms for terms in (*data, *learnt)}
     return Provenance(model, base_reference(model)[0], terms_of_model(model), tuple(unique.values()), training)
 
@@ -149,7 +170,7 @@ def _carried(card: dict[str, Any]) -> Sequence[LicenceTerms]:
     return [
         LicenceTerms(
             str(row["name"]), str(row.get("license") or UNKNOWN), str(row.get("link") or ""), "the card of the model",
-            row.get("repository"),
+            row.get("repository"), weights=row.get("part") == "weights",
         )
         for row in rows
     ]  # fmt: skip

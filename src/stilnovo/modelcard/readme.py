@@ -42,7 +42,8 @@ def adapter_card(folder: Path, base: str, recipe: Recipe | None, written: Sequen
         f"With stilnovo: `stilnovo chat --model {base if origin.base_id else origin.title} --adapter FOLDER`.",
     ]  # fmt: skip
     about = [
-        f"A LoRA adapter for `{name if origin.base_id else origin.title}`, trained by stilnovo {version('stilnovo')}."
+        f"A LoRA adapter for `{name if origin.base_id else origin.title}`, {'written' if recipe is None else 'trained'} by stilnovo "
+        f"{version('stilnovo')}."
     ]
     sections = [("", about), *([("The adapter", _list(written))] if written else []), *_training(recipe, facts)]
     metadata = {
@@ -85,7 +86,7 @@ def model_card(
     trained = origin.training is not None or bool(origin.data)
     title = f"{origin.title}, trained further" if trained else origin.title
     relation = {"base_model_relation": "finetune" if trained else "quantized" if library == "gguf" else "finetune"}
-    metadata = {**relation, "library_name": library, "tags": ["stilnovo", *(["italian"] if trained else [])]}
+    metadata = {**relation, "library_name": library, "tags": ["stilnovo", *(["italian"] if origin.italian else [])]}
     recipe = origin.training.recipe if origin.training else None
     return _card(title, metadata, [("", _list(made)), *_training(recipe, origin.training)], origin, list(use))
 
@@ -111,15 +112,19 @@ def _card(
     }  # fmt: skip
     if datasets:
         head["datasets"] = datasets
+    if origin.licence != origin.base_licence:  # what the next card finds the base's own in
+        head["base_license"] = origin.base_licence
     if origin.data:
         head["training_data"] = [_row(terms) for terms in origin.data]
-    parts = [*sections, *_data(origin.data), ("Licence", _licence(origin)), ("How to open it", use)]
+    lines = _licence(origin, copied=metadata["library_name"] != "peft")
+    parts = [*sections, *_data(origin.data), ("Licence", lines), ("How to open it", use)]
     body = "\n\n".join("\n".join([*([f"## {name}", ""] if name else []), *lines]) for name, lines in parts if lines)
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n# {title}\n\n{body}\n"
 
 
 def _row(terms: LicenceTerms) -> dict[str, str]:
     row = {"name": terms.of, "license": terms.name, "link": terms.link, "repository": terms.repository}
+    row["part"] = "weights" if terms.weights else None
     return {key: value for key, value in row.items() if value}
 
 
@@ -166,19 +171,18 @@ def _number(value: float) -> str:
 
 
 def _data(data: Sequence[LicenceTerms]) -> list[tuple[str, list[str]]]:
-    if not data:
-        return []
-    rows = [f"| {terms.of} | {terms.title}{f' ({terms.link})' if terms.link else ''} |" for terms in data]
-    return [("Data", ["| data | licence |", "|---|---|", *rows])]
+    rows = [f"| {terms.of} | {_titled(terms)} |" for terms in data if not terms.weights]
+    return [("Data", ["| data | licence |", "|---|---|", *rows])] if rows else []
 
 
-def _licence(origin: Provenance) -> list[str]:
-    """The terms of base and data in sentences."""
+def _titled(terms: LicenceTerms) -> str:
+    return f"{terms.title} ({terms.link})" if terms.link else terms.title
+
+
+def _licence(origin: Provenance, *, copied: bool) -> list[str]:
+    """The terms of base and data in sentences; `copied`: whether the base's licence files lie beside the card."""
     base = origin.terms
-    link = f" ({base.link})" if base.link else ""
-    lines = [f"The base, {origin.title}, is under: {base.title}{link}."]
-    if base.source:
-        lines[0] = f"{lines[0][:-1]}, by {base.source}."
+    lines = [f"The base, {origin.title}, is under: {_titled(base)}{f', by {base.source}' if base.source else ''}."]
     lines += base.notices
     if base.name.startswith("llama"):
         family = base.name.replace("llama", "Llama ").strip()
@@ -191,9 +195,14 @@ def _licence(origin: Provenance) -> list[str]:
         )  # fmt: skip
     if base.repository and base.name != "apache-2.0":
         lines.append(f"What its makers ask beyond that stands on its card: https://huggingface.co/{base.repository}")
-    if base.files:
+    if base.files and copied:
         lines.append(f"Copied from the base: {', '.join(file.name for file in base.files)}.")
-    lines += [f"{terms.of} is under {terms.title}: no commercial use." for terms in origin.non_commercial]
-    if any(terms.name != origin.terms.name for terms in origin.data):
+    for terms in (terms for terms in origin.data if terms.weights):
+        lines += [
+            f"T{terms.of[1:]} is under: {_titled(terms)}.",
+            *(line for line in terms.notices if line not in lines),
+        ]
+    lines += [f"No commercial use, by the terms of {terms.of}: {terms.title}." for terms in origin.non_commercial]
+    if any(terms.name != origin.terms.name for terms in origin.data if not terms.weights):
         lines.append("The licences of the data are listed above; some ask for their authors to be named.")
     return _list(lines)

@@ -14,7 +14,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,8 @@ class LicenceTerms:
         source: Where it is stated.
         repository: The Hugging Face id of what stands under it, where it has one.
         files: Licence files that go along with a copy.
+        weights: Whether it is a part of the result's weights, an adapter of others, and no data.
+        custom: Whether the name is no licence of the hub's list but what a card calls its own.
     """
 
     of: str
@@ -92,6 +94,8 @@ class LicenceTerms:
     source: str = ""
     repository: str | None = None
     files: tuple[Path, ...] = ()
+    weights: bool = False
+    custom: bool = False
 
     @property
     def title(self) -> str:
@@ -135,18 +139,37 @@ def terms_of_model(name: str) -> LicenceTerms:
     if path.is_dir():
         return _of_folder(path)
     if path.is_file():
-        said = None
-        with contextlib.suppress(Exception):  # what is wrong with the file is told where it is opened
-            said = gguf_contents(path).fields.get("general.license")
-        return _named(path.name, said, "", "the file's general.license") or LicenceTerms(path.name)
+        return _of_file(path)
     return _of_id(base_reference(name)[0], fetch=True)
+
+
+def _of_file(path: Path) -> LicenceTerms:
+    card = beside_file(path)
+    if isinstance(own := card.get("base_license"), dict):
+        return _stated(own, path.name, "the README.md beside it") or LicenceTerms(path.name)
+    said: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # what is wrong with the file is told where it is opened
+        fields = gguf_contents(path).fields
+        said = {
+            name: fields.get(f"general.{name.replace('_', '.')}")
+            for name in ("license", "license_name", "license_link")
+        }
+    return _stated(said, path.name, "the file's general.license") or LicenceTerms(path.name)
+
+
+def beside_file(path: Path) -> dict[str, Any]:
+    """The metadata of the card that an export wrote beside a GGUF file; empty where it has none."""
+    card = folder_card(path.parent)
+    ours = isinstance(tags := card.get("tags"), list) and "stilnovo" in tags and card.get("library_name") == "gguf"
+    return card if ours else {}
 
 
 def _of_folder(folder: Path) -> LicenceTerms:
     card, repository = folder_card(folder), base_reference(str(folder))[0]
     files = tuple(sorted({path for pattern in _CARRIED for path in folder.glob(pattern) if path.is_file()}))
     of = repository if not repository.startswith("/") else folder.resolve().name
-    found = _stated(card, of, "its README.md")
+    own = card.get("base_license")  # of a card of ours whose licence names those of adapter and data too
+    found = _stated(own if isinstance(own, dict) else card, of, "its README.md")
     for file in files if found is None else ():
         found = found or _named(of, _recognised(file), file.name, f"its {file.name}")
     if found is None and not repository.startswith("/"):
@@ -157,7 +180,7 @@ def _of_folder(folder: Path) -> LicenceTerms:
     if found is None and files:
         found = LicenceTerms(of, "other", files[0].name, f"its {files[0].name}")
     found = found or LicenceTerms(of)
-    return LicenceTerms(of, found.name, found.link, found.source, found.repository, files)
+    return replace(found, of=of, files=files)
 
 
 def _of_id(repository: str, *, fetch: bool = False) -> LicenceTerms:
@@ -167,7 +190,7 @@ def _of_id(repository: str, *, fetch: bool = False) -> LicenceTerms:
     if found is None and repository.count("/") == 1 and not repository.startswith("/"):
         found = _stated(front_matter(hub_readme(repository, fetch=fetch) or ""), repository, "its card")
     found = found or LicenceTerms(repository)
-    return LicenceTerms(found.of, found.name, found.link, found.source, repository)
+    return replace(found, repository=repository)
 
 
 def _stated(card: dict[str, Any], of: str, source: str) -> LicenceTerms | None:
@@ -177,7 +200,8 @@ def _stated(card: dict[str, Any], of: str, source: str) -> LicenceTerms | None:
     if said in (None, UNKNOWN) or not str(said).strip():
         return None
     own = card.get("license_name") if said == "other" else None
-    return _named(of, str(own or said), str(card.get("license_link") or ""), source)
+    found = _named(of, str(own or said), str(card.get("license_link") or ""), source)
+    return replace(found, custom=own is not None) if found is not None else None
 
 
 def _named(of: str, name: str | None, link: str, source: str) -> LicenceTerms | None:
@@ -205,7 +229,19 @@ def _recognised(file: Path) -> str | None:
     return None
 
 
-# — Data —
+# — Adapters and data —
+
+
+def terms_of_adapter(folder: Path) -> tuple[LicenceTerms, ...]:
+    """The licences of an adapter that others made, and of the data sets that its card lists; nobody is asked for theirs."""
+    card, of = folder_card(folder), f"the adapter {folder.resolve().name}"
+    stated = _stated(card, of, "its README.md")
+    for file in sorted(folder.glob("LICEN[SC]E*")) if stated is None else ():
+        stated = stated or _named(of, _recognised(file), "", f"its {file.name}")
+    own, listed = stated or LicenceTerms(of), card.get("datasets")
+    names = [name for name in listed if isinstance(name, str) and name] if isinstance(listed, list) else []
+    rows = [terms for name in names for terms in _of_data(name, fetch=False)]
+    return (LicenceTerms(of, own.name, own.link, own.source, weights=True), *rows)
 
 
 def terms_of_data(names: Sequence[str]) -> tuple[LicenceTerms, ...]:
@@ -217,7 +253,7 @@ def terms_of_data(names: Sequence[str]) -> tuple[LicenceTerms, ...]:
     return tuple(found.values())
 
 
-def _of_data(name: str) -> Iterator[LicenceTerms]:
+def _of_data(name: str, *, fetch: bool = True) -> Iterator[LicenceTerms]:
     if name in NAMED:
         yield LicenceTerms(f"{name} (built into stilnovo)", "apache-2.0", _LICENCES["apache-2.0"][1], "the project")
         return
@@ -229,7 +265,7 @@ def _of_data(name: str) -> Iterator[LicenceTerms]:
         stated = _stated(_data_card(path) if path.exists() else {}, source.repository, "its card")
         if stated is None and licence is None:
             stated = _stated(
-                front_matter(hub_readme(source.repository, "dataset", fetch=not path.exists()) or ""),
+                front_matter(hub_readme(source.repository, "dataset", fetch=fetch and not path.exists()) or ""),
                 source.repository,
                 "its card",
             )
