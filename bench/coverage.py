@@ -119,7 +119,7 @@ def shares(draws: int) -> list[Row]:
                 held, plain = held + (grouped.low <= p <= grouped.high), plain + (alone.low <= p <= alone.high)
             what = f"accuracy, {units} groups of 1 to 20, {100 * p:.0f} %, correlation {alike}"
             rows.append(Row("share", what, draws, 0.95, held / draws, plain / draws))
-    for n, a, b in ((8, 0.5, 0.5), (10, 8, 1), (30, 0.5, 4)):
+    for n, a, b in ((8, 0.5, 0.5), (10, 8, 1), (30, 0.5, 4), (8, 0.2, 2), (20, 0.2, 2)):
         rng, held = np.random.default_rng(n), 0
         for values in rng.beta(a, b, size=(draws, n)):
             estimate = estimates.mean(values, shares=True)

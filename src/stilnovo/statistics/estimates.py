@@ -37,6 +37,7 @@ SEED = 42
 FEWEST_UNITS = 8  # of a measure; with fewer no interval is given
 MORE = 6.0  # over the number of units: by how much few of them are taken to be more skewed than they look
 FARTHEST = 3.0  # the correction for skewness moves an end no farther than so many times Student's quantile
+SHARES_ALONE, SHARES_GROUPED = 1.0, 0.5  # so many more units of shares are taken to vary as zeros and ones do
 NEARER = 0.3  # how much of the correction is believed where it brings an end nearer
 
 _CHUNK_DRAWS = 2_000_000  # random draws held at once, so that memory stays flat in the number of items
@@ -130,7 +131,9 @@ def mean(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, share
     quantile on the effective sample size, value * (1 - value) / standard error^2: n over the design effect (Kish 1965),
     which for shares is below one because they vary less than zeros and ones. So do zeros and ones in clusters, where it
     is moved by the correction for skewness: few of them may be unlike the others. Either quantile is a little larger for
-    few, by simulation: as they are, .89 of the intervals hold for some accuracies. Other values get that of `ratio`.
+    few, by simulation: as they are, .89 of the intervals hold for some accuracies. Few shares may not show how far they
+    can lie apart, most of all where they crowd at an end (.84 of the intervals held then): one more unit is taken to vary
+    as zeros and ones do, half a one of clusters. Other values get that of `ratio`.
 
     Raises:
         ValueError: there are no values, or shares outside [0, 1].
@@ -153,7 +156,9 @@ def mean(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, share
     else:
         # all alike shows no variance: then only the clusters count as evidence
         exact, alike = _leveraged_error(sums, sizes), _effective(sizes)
-        effective = centre * (1 - centre) / exact**2 if exact > 0 else alike
+        square, more = exact**2, 0.0 if binary else SHARES_ALONE if groups == n else SHARES_GROUPED
+        square = ((alike - 1) * square + more * centre * (1 - centre) / alike) / (alike - 1 + more)
+        effective = centre * (1 - centre) / square if exact > 0 else alike
         low, high = wilson(centre, effective, student_quantile(UPPER, max(1.0, alike - 1)) * (1 + 0.5 / groups))
         if groups < n:
             below, above = _moved((centre - low, high - centre), sums, sizes)
