@@ -19,9 +19,9 @@ CALL = re.compile(r"stilnovo ([a-z]+)(?: ([a-z]+))?([^`\n]*)")
 #: Options of other programs, each where its program is named beside it.
 OTHERS = {
     "--no-deps": "pip", "--nproc-per-node": "torchrun", "--standalone": "torchrun", "--query-gpu": "nvidia-smi",
-    "--format": "nvidia-smi", "--abbrev": "git", "--always": "git", "--dirty": "git", "--build-arg": "docker",
+    "--abbrev": "git", "--always": "git", "--dirty": "git", "--build-arg": "docker",
     "--gpus": "docker", "--repo-type": "hf download", "--rm": "docker", "--pip-args": "pipx", "--python": "uv tool",
-    "--lora": "llama-cli", "--llama-cpp": "bench/travel.py", "--show": "bench/graders.py",
+    "--lora": "llama-cli", "--llama-cpp": "bench/travel.py", "--show": "bench/graders.py", "--kernels": "bench/memory.py",
 }  # fmt: skip
 GROUPS = {"data", "library"}
 
