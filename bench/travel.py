@@ -168,14 +168,34 @@ class Journey:
         with LlamaServer(self.gguf("f32")) as server:
             self.figures["f32_max_logprob_difference"] = largest_difference(server, self.logs, self.tokens, self.places)
 
-        floor = (self._rounded_logs() - self.logs)[list(self.places)].gather(1, self.wanted)
-        self.figures["f16_rounding_alone_max_logprob_difference"] = float(floor.abs().max())
+        rounded = self._rounded_logs(torch.float32)
+        self.figures["f16_rounding_alone_max_logprob_difference"] = self._furthest(rounded, self.logs)
+        # The same arithmetic, its sums in another order of rounding: what any two programs may differ by.
+        again = self._rounded_logs(torch.float64)
+        self.figures["f16_arithmetic_beside_itself_max_logprob_difference"] = self._furthest(again, rounded)
 
-    def _rounded_logs(self) -> Tensor:
+    def _furthest(self, logs: Tensor, others: Tensor) -> float:
+        return float((logs - others)[list(self.places)].gather(1, self.wanted).abs().max())
+
+    def _rounded_logs(self, sums: torch.dtype) -> Tensor:
         """Ours with the weights of the F16 file and every product's input rounded to fp16, as llama.cpp computes with such files."""
         model, linear = open_model(replace(self.spec, model=str(self.gguf("f16"))))[0], functional.linear
-        with mock.patch.object(functional, "linear", lambda x, *rest: linear(x.half().float(), *rest)):
+
+        def product(x: Tensor, *rest: Tensor) -> Tensor:
+            return linear(x.half().to(sums), *(part.to(sums) for part in rest)).float()
+
+        with mock.patch.object(functional, "linear", product):
             return our_logs(model, self.tokens)
+
+    def sixteen_bit_weights(self) -> None:
+        """The weights of the F16 file, in fp32 arithmetic in both programs: the file written once more as F32."""
+        spec = replace(self.spec, model=str(self.gguf("f16")))
+        out = self.folder / "f16-as-f32"
+        logs = our_logs(open_model(spec)[0], self.tokens)
+        with LlamaServer(out / export_gguf(spec, out, type_name="f32").file) as server:
+            self.figures["f16_weights_max_logprob_difference"] = largest_difference(
+                server, logs, self.tokens, self.places
+            )
 
     def sixteen_bits(self) -> None:
         """F16: log-probabilities, conversations, greedy writing, and `stilnovo chat --server`."""
@@ -300,6 +320,7 @@ def travel(model: str, positions: int, llama_cpp: Path | None) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as name:
         journey = Journey(model, Path(name), positions)
         journey.exact()
+        journey.sixteen_bit_weights()
         journey.sixteen_bits()
         journey.fewer_bits()
         journey.adapter(llama_cpp)

@@ -184,6 +184,43 @@ def test_llama_cpp_makes_our_tokens_of_vocabularies_with_spaces(
     assert theirs.tokenize(CANTO, special=True)[0] == 1 == ours.bos_id
 
 
+BEHIND = {  # what the template writes behind [INST] and before an answer
+    "space": (" ", " "),
+    "none": ("", ""),
+    "both": (" ", ""),
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize("kind", ["normalizer", "always", "first", "never"])
+def test_spaces_behind_special_tokens_are_those_of_conversations_or_refused(
+    kind: str, behind: str, tmp_path: Path, llama_cpp: Any
+) -> None:
+    fast = with_spaces(kind, every_pair=True)
+    fast.add_special_tokens([AddedToken(token, normalized=False) for token in ("[INST]", "[/INST]")])
+    asked, said = BEHIND[behind]
+    template = (
+        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST]"
+        + asked
+        + "' + m['content'] + '[/INST]' }}"
+        "{% else %}{{ '" + said + "' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+    )
+    settings = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "chat_template": template}
+    folder = folder_of(tmp_path / "m", fast, fast.get_vocab_size(), **settings)
+    if (kind, behind) == (
+        "always",
+        "both",
+    ):  # a space before the answer, none before the question: llama.cpp has one switch
+        with pytest.raises(InputError, match="tokens of its conversations change"):
+            exported(folder, tmp_path / "out")
+        return
+    ours, theirs = from_folder(folder), llama_cpp(exported(folder, tmp_path / "out"))
+    for talk in (TALK[1:2], TALK[1:4]):
+        talk = [replace(turn, content=turn.content.replace("<|im_end|>", "")) for turn in talk]
+        asked_there = [{"role": turn.role, "content": turn.content} for turn in talk]
+        assert theirs.conversation(asked_there) == ours.render(talk, generation=True)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -27,7 +27,7 @@ from stilnovo.text.sentencepiece import SPACE, scores_of
 from stilnovo.text.splits import SPLITS, find_split
 from stilnovo.text.stored_vocabulary import BYTE, CONTROL, NORMAL, PAIRS, UNKNOWN, UNUSED, USER
 from stilnovo.text.template import Message
-from stilnovo.text.tokenizer import Tokenizer
+from stilnovo.text.tokenizer import Tokenizer, from_gguf
 
 if TYPE_CHECKING:
     import gguf
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Fields = dict[str, Any]
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+_SPACE_BEFORE = "tokenizer.ggml.add_space_prefix"
 
 
 def vocabulary_fields(tokenizer: Tokenizer, rows: int, folder: Path | None = None) -> Fields:
@@ -69,12 +70,37 @@ def vocabulary_fields(tokenizer: Tokenizer, rows: int, folder: Path | None = Non
         form["tokenizer.ggml.scores"] = [scores.get(token, 0.0) for token in tokens]
     else:
         form["tokenizer.ggml.merges"] = [" ".join(pair) for pair in pairs] or [""]  # a list must hold something
-    return {
+    fields = {
         **form,
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": types,
         **_special(tokenizer, rows, folder, set(tokens)),
     }
+    return _read_back(tokenizer, fields) if tokenizer.converses else fields
+
+
+def _read_back(tokenizer: Tokenizer, fields: Fields) -> Fields:
+    """These keys, with the space before a text as the model's conversations need it.
+
+    Where a template writes spaces of its own behind special tokens, a Metaspace that puts none before a space is one that puts none
+    at all.
+
+    Raises:
+        InputError: when either way some conversation would get other tokens.
+    """
+    asked, said = Message("user", "Ciao!"), Message("assistant", "Bene, grazie.")
+    talks = [
+        [asked],
+        [asked, said, asked],
+        *([[Message("system", "Rispondi."), asked]] if tokenizer.takes_system else []),
+    ]
+    expected = [tokenizer.render(talk, generation=True) for talk in talks]
+    switch = fields.get(_SPACE_BEFORE)
+    for choice in [{}] if switch is None else [{}, {_SPACE_BEFORE: not switch}]:
+        again = from_gguf(tried := fields | choice)
+        if [again.render(talk, generation=True) for talk in talks] == expected:
+            return tried
+    raise _unknown("the tokens of its conversations change, those behind special tokens for instance")
 
 
 def _byte_level(tokenizer: Tokenizer, definition: dict[str, Any]) -> Fields:
@@ -115,14 +141,14 @@ def _spaces(
         return {
             "tokenizer.ggml.model": "llama",
             "tokenizer.ggml.pre": "default",
-            "tokenizer.ggml.add_space_prefix": before,
+            _SPACE_BEFORE: before,
             "scores": scores,
         }
     if before:
         raise _unknown("its pairs are no order of tokens, and it puts a space before texts")
     if any("\n" in word.strip("\n") or word != word.strip("\n") != "" for word in normal):
         raise _unknown("its pairs are no order of tokens, and some go across the end of a line")
-    return {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": PAIRS, "tokenizer.ggml.add_space_prefix": False}
+    return {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": PAIRS, _SPACE_BEFORE: False}
 
 
 def _prefix(definition: dict[str, Any]) -> str | None:
