@@ -13,11 +13,13 @@ import pytest
 
 from stilnovo import hub
 from stilnovo.errors import InputError, StilnovoError
-from stilnovo.runlog import RunFolder, environment, write_atomic
+from stilnovo.runlog import RunFolder, check_writable, environment, write_atomic
 
 
 @pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
-@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "Cannot write")])
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EFBIG, "too large"), (errno.EROFS, "Cannot write")]
+)
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int, words: str
 ) -> None:
@@ -190,3 +192,9 @@ def test_the_real_client_offline(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "could not be reached" in done.stdout
     assert len(done.stdout.splitlines()) <= 3
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux")
+def test_a_folder_where_nothing_can_be_made_is_no_fault_of_the_program() -> None:
+    with pytest.raises(InputError, match=r"(?s)Cannot write /proc/none.*Choose another folder"):
+        check_writable(Path("/proc/none"))

@@ -34,7 +34,7 @@ _PACKAGES = ("torch", "bitsandbytes", "safetensors", "gguf", "tokenizers", "nump
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Report a full disk or a read-only folder as such; other errors pass through."""
+    """Report a full disk, a file too large for it or a read-only folder as such; other errors pass through."""
     try:
         yield
     except OSError as error:
@@ -43,6 +43,12 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"The disk is full: {path} could not be written.",
                 "Nothing was replaced.",
                 "Free some space and run again.",
+            ) from error
+        if error.errno == errno.EFBIG:
+            raise StilnovoError(
+                f"A file was too large for where {path} lies: it could not be written.",
+                "Nothing was replaced. Some disks hold no file of 4 GB (FAT32), and a limit may be set (ulimit -f).",
+                "Write to another disk, or raise the limit.",
             ) from error
         if error.errno in _NOT_OURS:
             raise InputError(
@@ -63,8 +69,13 @@ def check_writable(folder: Path) -> None:
     Raises:
         InputError: when it cannot.
     """
-    with disk_errors(folder), tempfile.TemporaryFile(dir=standing(folder)):
-        pass
+    try:
+        with disk_errors(folder), tempfile.TemporaryFile(dir=standing(folder)):
+            pass
+    except FileNotFoundError as error:  # in /proc, say
+        raise InputError(
+            f"Cannot write {folder}.", "Nothing can be made there.", "Choose another folder with --out."
+        ) from error
 
 
 def check_room(path: Path, needed: int, next: str) -> None:
