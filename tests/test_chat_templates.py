@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
+from stilnovo.text.lint import lint
 from stilnovo.text.splits import LLAMA3_SPLIT
 from stilnovo.text.template import LLAMA3_JINJA, SMOLLM2_JINJA, MarkedMessage, Message
 from stilnovo.text.tokenizer import Tokenizer, from_folder
@@ -236,6 +237,14 @@ def test_no_content_holds_a_control_token(name: str, vocabulary: Fast, tmp_path:
         tokens, learnt = ours.supervised(talk)
         words = ours.decode([token for token, taken in zip(tokens, learnt, strict=True) if taken])
         assert same(talk[-1].content)[-3:] in same(words)
+
+
+def test_templates_are_fit_though_answers_join_their_headers(vocabulary: Fast, tmp_path: Path) -> None:
+    for name in ("vicuna", "llama3", "mistral"):
+        ours, _ = pair(tmp_path, vocabulary, TEMPLATES[name])
+        assert [finding for finding in lint(ours) if finding.level == "error"] == []
+    opened, _ = pair(tmp_path, vocabulary, TEMPLATES["vicuna"].replace("ASSISTANT:{%", "ASSISTANT: {%"))
+    assert [finding for finding in lint(opened) if finding.level == "error"] == []
 
 
 def test_every_answer_is_learnt_though_earlier_ones_change(vocabulary: Fast, tmp_path: Path) -> None:

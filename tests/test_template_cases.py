@@ -20,6 +20,7 @@ from stilnovo.generate.generator import Generator, sample_answers
 from stilnovo.model.llama import Llama
 from stilnovo.scoring.chat_answers import answer_bytes, fitting
 from stilnovo.text.chat_template import REFUSED, TemplateRefusal
+from stilnovo.text.lint import check
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer, from_folder
 from stilnovo.train.corpus import remarks, supervised_all
@@ -206,3 +207,81 @@ def test_the_sandbox_holds(made: Callable[..., Tokenizer]) -> None:
     ):
         with pytest.raises(TemplateRefusal):
             made(source).render([USER], generation=True)
+
+
+THINKING = CHATML.replace("'<|im_start|>assistant\n'", "'<|im_start|>assistant\n<think>\n'")
+
+
+def test_a_token_that_begins_an_answer_is_the_assistants_own(made: Callable[..., Tokenizer], tmp_path: Path) -> None:
+    made(THINKING)
+    definition = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    size = len(definition["model"]["vocab"])
+    like = definition["added_tokens"][0]
+    definition["added_tokens"] += [
+        {**like, "id": size + place, "content": token, "special": False}
+        for place, token in enumerate(("<think>", "</think>"))
+    ]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition), encoding="utf-8")
+    tokenizer = from_folder(tmp_path)
+    ids, learnt = tokenizer.supervised([USER, Message("assistant", "<think>\nuno\n</think>\n\ndue")])
+    taken = [token for token, take in zip(ids, learnt, strict=True) if take]
+    assert size + 1 in taken and ids.count(size) == 1
+    assert size in tokenizer.render([USER], generation=True)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "{{ '<|im_start|>assistant\n' + message.content + '<|im_end|>\n' }}",
+        "{{ '<|im_start|>assistant\n' }}{% generation %}{{ message.content + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}",
+    ],
+    ids=["whole turns", "words and end"],
+)
+def test_of_a_marked_block_the_answer_is_learnt(block: str, made: Callable[..., Tokenizer]) -> None:
+    if "generation" not in block:
+        block = f"{{% generation %}}{block}{{% endgeneration %}}"
+    tokenizer = made(
+        f"{{% for message in messages %}}{{% if message.role == 'assistant' %}}{block}{{% else %}}"
+        "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    ids, learnt = tokenizer.supervised([*TALK, *TALK])
+    taken = [token for token, take in zip(ids, learnt, strict=True) if take]
+    assert tokenizer.spelt(taken) == 2 * "Buongiorno.<|im_end|>"
+    assert tokenizer.render(TALK[:1], generation=True) == ids[: learnt.index(True)]
+
+
+def test_an_answer_of_which_nothing_is_written_is_not_found_in_a_later_one(made: Callable[..., Tokenizer]) -> None:
+    source = (
+        "{% for m in messages %}{% set words = m.content.split('</t>')[-1] %}{{ '<|im_start|>' + m.role + '\n' }}"
+        "{% if loop.last and m.role == 'assistant' %}{{ '<t></t>' }}{% endif %}{{ words + '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<t>' }}{% endif %}"
+    )
+    tokenizer = made(source)
+    ids, learnt = tokenizer.supervised([USER, Message("assistant", "<t></t>"), USER, ANSWER, USER, ANSWER])
+    taken = tokenizer.spelt([token for token, take in zip(ids, learnt, strict=True) if take])
+    assert taken == "<|im_end|>Buongiorno.<|im_end|></t>Buongiorno.<|im_end|>"
+
+
+def test_a_system_turn_that_is_left_out_is_told_and_stands_in_the_first_question(
+    tiny: Llama, made: Callable[..., Tokenizer]
+) -> None:
+    system = Message("system", "Sii breve.")
+    silent = made("{% for message in messages if message.role != 'system' %}" + CHATML.partition("%}")[2])
+    assert not silent.takes_system
+    joined = silent.render([Message("user", "Sii breve.\n\nCiao!")], generation=True)
+    assert Generator(tiny, silent).count([system, USER]) == len(joined)
+    last = made(
+        "{% for m in messages %}{% if m.role != 'system' %}{{ '<|im_start|>' + m.role + '\n' }}"
+        "{% if loop.last and messages[0].role == 'system' and m.role == 'user' %}{{ messages[0].content + '\n\n' }}{% endif %}"
+        "{{ m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    assert last.takes_system
+    for tokenizer in (silent, last):
+        assert any("leaves a system turn out" in warning.text for warning in check(tokenizer))
+
+
+def test_another_prompt_than_that_of_a_generation_is_shown(made: Callable[..., Tokenizer]) -> None:
+    with pytest.raises(InputError, match="reads '' where generation reads '<think>"):
+        check(made(THINKING))

@@ -13,18 +13,23 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stilnovo.errors import InputError
 from stilnovo.text.sandbox import BLOCK_SIGNS, compiled
-from stilnovo.text.section_encoder import masked, spellings
-from stilnovo.text.template import LLAMA3_JINJA, SMOLLM2_JINJA, Message, RenderedChat, RenderedTurn, Role
-
-if TYPE_CHECKING:
-    pass
+from stilnovo.text.section_encoder import disjoint, masked, spellings
+from stilnovo.text.template import (
+    LLAMA3_JINJA,
+    SMOLLM2_JINJA,
+    Message,
+    RenderedChat,
+    RenderedTurn,
+    Role,
+    common_beginning,
+)
 
 # Signs are taken from Unicode's last private plane: one a message for skeletons, others where no content holds them.
 _FIRST_SIGN, _SIGNS = 0x100000, 0xF000
@@ -149,13 +154,8 @@ class ChatTemplate:
         else:
             turns = self._compared(messages, run)
         if run.blocks:
-            marked = [
-                RenderedTurn(number, start, start + self._words(run.text[start:end]), end)
-                for number, (start, end) in zip(answers, run.blocks, strict=False)
-            ]
-            turns = sorted(
-                [*marked, *(turn for turn in turns if turn.message not in answers)], key=lambda turn: turn.message
-            )
+            others = [turn for turn in turns if turn.message not in answers]
+            turns = sorted([*others, *self._marked(run, answers, turns)], key=lambda turn: turn.message)
         spoken = [turn for turn in turns if messages[turn.message].role == "assistant"]
         cuts = frozenset(turn.start for turn in spoken)
         last = turns[-1] if turns and turns[-1].message == len(messages) - 1 else None
@@ -184,6 +184,11 @@ class ChatTemplate:
             return False
         return True
 
+    def leaves_system_out(self) -> bool:
+        """Whether the template takes a system turn and writes nothing of it."""
+        skeleton = self._skeleton(("system", "user"), True)
+        return skeleton is not None and 1 in skeleton.order and 0 not in skeleton.order
+
     def turn_end(self) -> str | None:
         """The token that ends an assistant's turn: the first that the template writes behind its words; None for none."""
         skeleton = self._skeleton(("user", "assistant"), False)
@@ -194,12 +199,15 @@ class ChatTemplate:
         )
         return found[0] if found else None
 
-    def written(self) -> set[str]:
-        """The added tokens with which the template opens and ends turns."""
+    def written(self, *, generation: bool = True) -> set[str]:
+        """The added tokens with which the template opens and ends turns; without `generation`, those of whole conversations.
+
+        The opening of a generation may already begin the answer (`<think>`): such a token is the assistant's own.
+        """
         tokens = {self.turn_end()} - {None}
         asked: tuple[tuple[Role, ...], ...] = (("user",), ("system", "user"), ("user", "assistant", "user"))
         for roles in asked:
-            skeleton = self._skeleton(roles, True)
+            skeleton = self._skeleton(roles, generation)
             tokens |= set(self._spelt.findall(skeleton.text)) if skeleton else set()
         return {token for token in tokens if token}
 
@@ -279,8 +287,8 @@ class ChatTemplate:
         closing = _SIGN.split(behind)[0]
         if alone is not None and sign in alone.text:
             last = alone.text[alone.text.index(sign) + 1 :]
-            if closing.startswith(last) or self._spelt.search(_common(closing, last)):
-                closing = _common(closing, last)  # else the template ends its last turn with another token
+            if closing.startswith(last) or self._spelt.search(common_beginning(closing, last)):
+                closing = common_beginning(closing, last)  # else the template ends its last turn with another token
         token = self._spelt.search(closing)
         if roles[number] != "assistant":
             spelt = [match.end() for match in self._spelt.finditer(head)]
@@ -302,26 +310,36 @@ class ChatTemplate:
             changed = self._tried([*messages[:number], other, *messages[number + 1 :]], generation=False)
             if changed is None or changed == run.text:
                 continue  # the template leaves this answer out
-            first = len(_common(run.text, changed))
-            words_end = len(run.text) - len(_common(run.text[first:][::-1], changed[first:][::-1]))
+            first = len(common_beginning(run.text, changed))
+            words_end = len(run.text) - len(common_beginning(run.text[first:][::-1], changed[first:][::-1]))
             prompt = self._tried(messages[:number], generation=True) or ""
-            opened = len(_common(run.text, prompt))
+            opened = len(common_beginning(run.text, prompt))
             if opened < len(prompt):  # another prompt; what is alike ends before the token in which they part
                 opened = next((m.start() for m in self._spelt.finditer(prompt) if m.start() < opened < m.end()), opened)
             start = opened if prompt and behind <= opened <= first else max(first, behind)
-            at = run.text.find(message.content.strip() or "\0", start)
-            if (
-                opened < len(prompt) and at >= 0
-            ):  # where what is written before depends on the answer, it begins with its words
+            at = run.text.find(message.content.strip() or "\0", start, max(words_end, start))
+            if at >= 0 and opened < len(prompt):  # what is written before depends on the answer, which begins here
                 start = at
-            place = tokens.find(ending, max(words_end, start)) if ending else -1
-            token = self._spelt.search(tokens, max(words_end, start)) if place < 0 and ending else None
-            place, end = (
-                (place, place + len(ending or "")) if place >= 0 else token.span() if token else (words_end, words_end)
-            )
+            closing = list(self._spelt.finditer(tokens, max(words_end, start))) if ending else []
+            token = next((m for m in closing if m[0] == ending), next(iter(closing), None))
+            place, end = token.span() if token else (words_end, words_end)
             turns.append(RenderedTurn(number, start, max(place, start), max(end, start)))
             behind = turns[-1].end
         return turns
+
+    def _marked(self, run: _Rendering, answers: Sequence[int], found: Sequence[RenderedTurn]) -> Iterator[RenderedTurn]:
+        """The answers as far as blocks mark them: a block may hold the answer's header too, or what follows its end."""
+        whole = [turn for turn in found if turn.message in answers]
+        marked = list(zip(answers, run.blocks, strict=False))  # where not all were found, the blocks stand in order
+        if len(whole) == len(answers):
+            inside = [
+                (turn.message, (max(start, turn.start), min(end, turn.end)))
+                for turn in whole
+                for start, end in run.blocks
+            ]
+            marked = [(number, span) for number, span in inside if span[0] < span[1]]
+        for number, (start, end) in marked:
+            yield RenderedTurn(number, start, start + self._words(run.text[start:end]), end)
 
     def _tried(self, messages: Sequence[Message], *, generation: bool) -> str | None:
         try:
@@ -367,23 +385,7 @@ def _without_signs(run: _Rendering, begin: str, end: str) -> _Rendering:
             inert.append((at - before, at - before + 1) if opened is None else (opened, at - before))
             opened = None
     blocks = tuple((start - bisect_left(signs, start), stop - bisect_left(signs, stop)) for start, stop in run.blocks)
-    return _Rendering(bare, blocks, tuple(_disjoint(span for span in inert if span[0] < len(bare))))
-
-
-def _disjoint(spans: Iterable[Span]) -> list[Span]:
-    merged = list[Span]()
-    for start, end in sorted(spans):
-        if merged and start < merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
-
-
-def _common(one: str, other: str) -> str:
-    """What both texts begin with."""
-    shorter = min(len(one), len(other))
-    return one[: next((at for at in range(shorter) if one[at] != other[at]), shorter)]
+    return _Rendering(bare, blocks, tuple(disjoint(span for span in inert if span[0] < len(bare))))
 
 
 def _spoken(messages: Sequence[Message]) -> list[Spoken]:

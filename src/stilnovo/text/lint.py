@@ -14,7 +14,7 @@ from typing import Literal
 
 from stilnovo.errors import InputError
 from stilnovo.text.chat_template import TemplateRefusal
-from stilnovo.text.template import Message
+from stilnovo.text.template import Message, common_beginning
 from stilnovo.text.tokenizer import Tokenizer
 
 Level = Literal["ok", "warning", "error"]
@@ -73,12 +73,11 @@ def _run(tokenizer: Tokenizer, rules: dict[str, Callable[[Tokenizer], Outcome]])
 
 
 def _probe(tokenizer: Tokenizer) -> Sequence[Message]:
-    """The conversation that is tried: without its system turn where the template refuses one."""
+    """The conversation that is tried: without its system turn where the template refuses one or leaves it out."""
     try:
-        tokenizer.rendered(PROBE)
+        return PROBE if PROBE[0].content in tokenizer.rendered(PROBE).text else PROBE[1:]
     except InputError:
         return PROBE[1:]
-    return PROBE
 
 
 def _renders(tokenizer: Tokenizer) -> Outcome:
@@ -89,6 +88,11 @@ def _renders(tokenizer: Tokenizer) -> Outcome:
     if lost := [turn.content for turn in probe if turn.content not in text]:
         return "error", f"the template leaves out {lost[0]!r}"
     if probe is not PROBE:
+        if tokenizer.chat.takes(PROBE[:2]):
+            left = (
+                "the template leaves a system turn out of conversations that end with an answer: it is not learnt from"
+            )
+            return "warning", f"{left}; put its words at the beginning of the first question"
         return "warning", "the template refuses a system turn: conversations that have one are refused"
     if "strftime_now" in tokenizer.chat.source:
         return (
@@ -132,7 +136,13 @@ def _same_prompt(tokenizer: Tokenizer) -> Outcome:
             ids, learnt = tokenizer.supervised(probe[: position + 1])
             start = len(ids) - learnt[::-1].index(False, learnt[::-1].index(True)) if any(learnt) else len(ids)
             if ids[:start] != prompt:
-                return "error", f"before turn {position + 1} training sees {start} tokens, generation {len(prompt)}"
+                seen, given = tokenizer.spelt(ids[:start]), tokenizer.spelt(prompt)
+                if seen == given:
+                    joined = "generation reads what came before as one text, training each answer from where it begins"
+                    return "warning", f"before turn {position + 1} the same text is cut into other tokens: {joined}"
+                alike = len(common_beginning(seen, given))
+                what = f"training reads {seen[alike:][-40:]!r} where generation reads {given[alike:][-40:]!r}"
+                return "error", f"before turn {position + 1} {what}"
     return "ok", "what comes before an answer is the same, token by token"
 
 

@@ -39,6 +39,17 @@ def masked(text: str, spans: Spans) -> str:
     return "".join([*parts, text[behind:]])
 
 
+def disjoint(spans: Spans) -> list[tuple[int, int]]:
+    """Join spans that overlap; the result is in order."""
+    merged = list[tuple[int, int]]()
+    for start, end in sorted(spans):
+        if merged and start < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
 class SectionEncoder:
     """Encodes rendered texts section by section.
 

@@ -114,3 +114,9 @@ def plain(messages: Sequence[Message], *, generation: bool) -> RenderedChat:
         turns.append(RenderedTurn(number, start, words_end, words_end if message.role == "assistant" else len(text)))
         cuts |= {start, words_end, len(text)} if message.role == "assistant" else {start, len(text)}
     return RenderedChat(text, ((0, len(text)),), tuple(turns), frozenset(cuts), closed=False)
+
+
+def common_beginning(one: str, other: str) -> str:
+    """What both texts begin with."""
+    shorter = min(len(one), len(other))
+    return one[: next((at for at in range(shorter) if one[at] != other[at]), shorter)]

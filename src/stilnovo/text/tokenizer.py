@@ -88,9 +88,11 @@ class Tokenizer:
 
     @cached_property
     def takes_system(self) -> bool:
-        """Whether the model's chat template takes a system turn."""
+        """Whether the model's chat template takes a system turn, and writes it."""
         asked = Message("user", "?")
-        return self.chat is None or self.chat.takes([Message("system", "?"), asked]) or not self.chat.takes([asked])
+        if self.chat is None or not self.chat.takes([asked]):
+            return True
+        return self.chat.takes([Message("system", "?"), asked]) and not self.chat.leaves_system_out()
 
     @cached_property
     def turn_end_id(self) -> int | None:

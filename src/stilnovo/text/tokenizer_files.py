@@ -80,7 +80,7 @@ def with_turn_tokens(fast: Fast, source: str, named: Mapping[str, str]) -> Fast:
     ordinary = {token.content for token in added if not token.special and not token.content.isspace()}
     if not any(token in source for token in ordinary):
         return fast
-    turned = ordinary & ChatTemplate(source, named, [token.content for token in added]).written()
+    turned = ordinary & ChatTemplate(source, named, [token.content for token in added]).written(generation=False)
     if not turned:
         return fast
     definition = json.loads(fast.to_str())
