@@ -268,6 +268,19 @@ def test_further_copies_beside_the_weights_are_not_read(tmp_path: Path) -> None:
     assert torch.equal(ours(opened(tmp_path), tokens_of(1, 9) % 97), expected)
 
 
+@pytest.mark.parametrize("option", ["rms_norm_eps", "rope_theta", "hidden_size", "num_attention_heads", "vocab_size"])
+@pytest.mark.parametrize("value", [None, "x", -1, float("nan"), float("inf"), []])
+def test_a_number_that_is_none_is_no_model(option: str, value: Any, tmp_path: Path) -> None:
+    write_weights(tmp_path, TINY)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {option: value}))
+    if option == "rope_theta" and value in (None, []):  # left out
+        assert config_of(str(tmp_path)).rope_theta == 10_000
+        return
+    with pytest.raises(InputError):
+        opened(tmp_path)
+
+
 @pytest.mark.parametrize(
     "quantization",
     [{"quant_method": "gptq", "bits": 4}, {"quant_method": "fp8"}, {"load_in_8bit": True, "quant_method": "bitsandbytes"}],

@@ -268,6 +268,10 @@ def sensible(config: LlamaConfig) -> LlamaConfig:
     for name in _SIZES:
         if not isinstance(getattr(config, name), int) or getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)!r}.")
+    for name in ("rms_eps", "rope_theta"):
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value!r}.")
     if config.heads % config.kv_heads or config.head_dim % 2:
         raise ValueError(f"{config.heads} heads of {config.head_dim} do not go with {config.kv_heads} key/value heads.")
     return config
