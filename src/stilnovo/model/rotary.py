@@ -32,9 +32,8 @@ class RotaryTable(nn.Module):
         self.scale = config.attention_factor
 
     def _apply(self, fn: Any, recurse: bool = True) -> RotaryTable:
-        exact = self.frequencies
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.frequencies = exact.to(self.frequencies.device)  # moves with the model, never changes type
+        # moves with the model, never changes type, and nothing is made of it on the way
+        self.frequencies = self.frequencies.to(fn(self.frequencies.new_empty(0)).device)
         return self
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
