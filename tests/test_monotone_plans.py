@@ -8,13 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from stilnovo.plan.candidates import Sums, Wishes
+from stilnovo.plan.candidates import Sums, Wishes, choices, loss_parts, parts, places, sized, spread
 from stilnovo.plan.cards import CARDS, GIB, Card
 from stilnovo.plan.choice import Budget, best, fits, leaner, leanest, longest, plan_for
+from stilnovo.plan.ledger import ledger
 from stilnovo.plan.levers import Levers, all_layers
 from stilnovo.plan.shape import LLAMA_3_8B, SMOLLM2_135M, LlamaConfig, LoraConfig
 from stilnovo.plan.sizes import Run
 from stilnovo.plan.speed import HOST_ADAM_BYTES, HOST_MEMORY_SPEED, speed
+from stilnovo.plan.temporaries import layer_moments, loss_moment, moments_of, peak_moments
 
 SMALL = LlamaConfig(
     vocab_size=32_000, hidden_size=2048, intermediate_size=5632, layers=22, heads=32, kv_heads=4, head_dim=64,
@@ -80,6 +82,26 @@ def test_less_memory_is_never_faster_on_an_rtx_4060(tokens: int) -> None:
     run = Run(config=LLAMA_3_8B, lora=LoraConfig(r=32), tokens=tokens)
     found = [seconds(run, gib, 32, CARDS["rtx-4060"]) for gib in (2, 3, 4, 5.5, 6, 7, 8)]
     assert found == sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_settings_share_is_what_each_would_have_alone(seed: int) -> None:
+    generator = random.Random(seed)
+    run, _, wishes = made_case(generator)
+    sums, everywhere = Sums(run), list(places(run, wishes))
+    for _ in range(25):
+        kind, inputs, prefetch = generator.choice(list(choices(wishes)))
+        levers = sized(
+            generator.choice(everywhere), generator.choice(parts(run)), generator.choice(loss_parts(run, wishes))
+        )
+        kept = generator.randint(0, run.config.layers)
+        layers = spread(run.config.layers, kept, generator.randint(0, run.config.layers - kept), kind)
+        levers = replace(levers, layers=layers, inputs=inputs, prefetch=prefetch)
+        alone = peak_moments(
+            run, levers, loss_moment(run, levers), lambda index, each=levers: layer_moments(run, each, index)
+        )
+        assert moments_of(run, levers) == alone
+        assert (sums.card(levers), sums.host(levers)) == (ledger(run, levers).peak, ledger(run, levers).host)
 
 
 @pytest.mark.parametrize("gib", [2, 3, 4, 5, 6])

@@ -151,7 +151,9 @@ def test_the_ledger_counts_both_types(scheme: str) -> None:
     assert sizes[2]["norms"] == sizes[4]["norms"]
     assert sizes[2]["head"] == 2 * table and "head" not in sizes[4]  # tied: a copy only where the types differ
     assert sizes[2]["dense copies"] == 2 * matrix
-    joined = SMOLLM2_135M.layers * 576 * (576 + 2 * 192 + 2 * 1536)  # q, k and v; gate and up: one matrix each for a product
+    joined = (
+        SMOLLM2_135M.layers * 576 * (576 + 2 * 192 + 2 * 1536)
+    )  # q, k and v; gate and up: one matrix each for a product
     assert sizes[4]["dense copies"] == 4 * (matrix if scheme == "nf4" else joined)
     assert sizes[2]["saved for backward"] < 0.6 * sizes[4]["saved for backward"]
 

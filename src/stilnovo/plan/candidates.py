@@ -157,6 +157,7 @@ class Sums:
         """Bytes of what comes and goes, at the peak."""
         small = (
             levers.inputs, levers.prefetch, levers.tile, levers.elementwise_bytes, levers.attention_groups, levers.keep_dense,
+            levers.optimizer_place,
         )  # fmt: skip
         loss = (levers.head, levers.head_tile, levers.loss_chunk, *(small if self.run.anchored else ()))
         if loss not in self._losses:

@@ -21,7 +21,7 @@ PADDED_ROWS = 128  # beside each document's own, in the workspace of flash atten
 
 def moments_of(run: Run, levers: Levers) -> dict[str, int]:
     """Bytes of all temporary tensors at each moment that may be the peak."""
-    known: dict[tuple[str, str, int], dict[str, int]] = {}  # layers whose neighbour below is alike cost alike
+    known: dict[tuple[str, str, int, bool], dict[str, int]] = {}  # layers whose neighbour below is alike cost alike
 
     def of(index: int) -> dict[str, int]:
         kind = kind_of(run, levers, index)
@@ -46,13 +46,14 @@ def peak_moments(run: Run, levers: Levers, loss: int, of: Callable[[int], dict[s
     return largest
 
 
-def kind_of(run: Run, levers: Levers, index: int) -> tuple[str, str, int]:
-    """What a layer's moments depend on beside the levers that all share: its choice, that below it, whether either learns."""
+def kind_of(run: Run, levers: Levers, index: int) -> tuple[str, str, int, bool]:
+    """What a layer's moments depend on beside the levers that all share: its choice, that below it, whether either learns, the last."""
     first = run.lora.first_layer
     return (
         levers.layers[index],
         levers.layers[index - 1] if index else "",
         max(-1, min(index - first, 1 if index else 0)),
+        index + 1 == run.config.layers,
     )
 
 
