@@ -47,12 +47,20 @@ def test_the_walk_through_works_as_written(tiny_folder: Path, tmp_path: Path, mo
     shutil.copy(sample.path("conversations.jsonl"), "chat.jsonl")
     written = lines()
     assert [words[0] for words in written] == [
-        "train", "train", "evaluate", "evaluate", "compare", "generate", "export", "plan", "prepare", "train",
+        "train", "train", "evaluate", "evaluate", "compare", "generate", "export", "export", "plan", "prepare", "train",
     ]  # fmt: skip
     for words in written:
         result = CliRunner().invoke(app, shortened(words, str(tiny_folder)), catch_exceptions=True)
         assert result.exit_code == 0, f"{' '.join(words)}: {result.exception or result.output}"
-    for made in ("runs/first/adapter", "runs/before", "runs/after", "models/first", "prepared", "runs/wiki/adapter"):
+    for made in (
+        "runs/first/adapter",
+        "runs/before",
+        "runs/after",
+        "models/first",
+        "models/first-gguf",
+        "prepared",
+        "runs/wiki/adapter",
+    ):
         assert (tmp_path / made).is_dir()
 
 
