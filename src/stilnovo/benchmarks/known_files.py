@@ -44,18 +44,24 @@ class FilesRead:
     """
 
     folders: dict[Path, tuple[str, str]] = field(default_factory=dict)
+    _digests: dict[Path, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def _digest(self, path: Path) -> str:
+        """A file's sha256, read once."""
+        if path not in self._digests:
+            self._digests[path] = sha256_file(path)
+        return self._digests[path]
 
     def provenance(self) -> tuple[dict[str, str], bool]:
         """Hash them: file name → hex sha256, and whether all are known to be the benchmark's, and the splits asked for."""
-        digests = {path: sha256_file(path) for path in self.folders}
-        known = all(not place[0] or KNOWN.get(digests[path]) == place for path, place in self.folders.items())
-        return {path.name: digest for path, digest in digests.items()}, known
+        known = all(not place[0] or KNOWN.get(self._digest(path)) == place for path, place in self.folders.items())
+        return {path.name: self._digest(path) for path in self.folders}, known
 
     def users_rows(self, source: str) -> str:
         """Describe rows that are in the form of a benchmark and not known to be those that were asked for."""
         listed = []
         for path, (folder, split) in self.folders.items():
-            digest = sha256_file(path)
+            digest = self._digest(path)
             found, held = KNOWN.get(digest, ("", split))
             other = f": its {held} split, not {split}" if folder and found == folder and held != split else ""
             listed.append(f"{path.name} (sha256 {digest[:12]}{other})")

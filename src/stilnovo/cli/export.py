@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stilnovo.cli.common import Adapter, AdapterQuantization, AsJson, Model, emit, memory_text, note
 from stilnovo.errors import InputError
+from stilnovo.export.gguf_types import TYPES, checked_type
 from stilnovo.progress import bytes_text, seconds_text
 from stilnovo.spec import ModelSpec, adapter_differences, spec_of, trained_scheme, training_recipe
 
-_TYPES = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "bf16", "f16", "f32")
+if TYPE_CHECKING:
+    from stilnovo.modelcard.provenance import Provenance
+
+_TYPES = tuple(reversed(TYPES))
 
 
 def export(
@@ -62,8 +66,6 @@ def export(
         _export_adapter(model, adapter, out, [name for name, value in useless.items() if value is not None], as_json)
         return
     if form == "gguf":
-        from stilnovo.export.gguf_types import checked_type
-
         type_name = checked_type(kind or _TYPES[0])
         spec = spec_of(model, adapter, quantization, default="none")
         _say_training(quantization, spec)
@@ -113,7 +115,7 @@ def _export_folder(spec: ModelSpec, out: Path, dtype: str, shard_bytes: int, as_
     print(f"{memory_text(made.memory)}\nModel: {out}")
     emit(
         {
-            **_source(spec, out), "format": "huggingface", "dtype": dtype, "files": list(made.files), "bytes": made.size,
+            **_source(spec, out, made.origin), "format": "huggingface", "dtype": dtype, "files": list(made.files), "bytes": made.size,
             "tensors": made.tensors, "merged": made.merged, "arrived": made.arrived, "seconds": seconds, **made.memory,
         },
         as_json,
@@ -142,7 +144,7 @@ def _export_gguf(spec: ModelSpec, out: Path, type_name: str, text: str | None, a
     print(f"{memory_text(made.memory)}\nModel: {out / made.file}")
     emit(
         {
-            **_source(spec, out), "format": "gguf", "type": type_name, "file": made.file, "bytes": made.size,
+            **_source(spec, out, made.origin), "format": "gguf", "type": type_name, "file": made.file, "bytes": made.size,
             "tensors": len(made.entries), "kinds": made.kinds(), "merged": made.merged, "arrived": made.arrived,
             "importance_text": text, "importance_tokens": made.importance_tokens, "seconds": seconds, **made.memory,
         },
@@ -173,24 +175,21 @@ def _export_adapter(model: str, adapter: Path | None, out: Path, useless: list[s
     emit(
         {
             "model": model, "adapter": str(adapter), "out": str(out), "format": "gguf", "adapter_only": True, "file": made.file,
-            "bytes": made.size, "modules": made.modules, "alpha": made.alpha, **_terms(model, adapter),
+            "bytes": made.size, "modules": made.modules, "alpha": made.alpha, **_terms(made.origin),
         },
         as_json,
     )  # fmt: skip
 
 
-def _source(spec: ModelSpec, out: Path) -> dict[str, object]:
+def _source(spec: ModelSpec, out: Path, origin: Provenance) -> dict[str, object]:
     """What was exported, and under which terms."""
     adapter = None if spec.adapter is None else str(spec.adapter)
     said = {"model": spec.model, "adapter": adapter, "out": str(out), "quantization": spec.quantization}
-    return {**said, **_terms(spec.model, spec.adapter)}
+    return {**said, **_terms(origin)}
 
 
-def _terms(model: str, adapter: Path | None) -> dict[str, object]:
+def _terms(origin: Provenance) -> dict[str, object]:
     """The licences of base and data; what whoever passes the result on should know of them is printed."""
-    from stilnovo.modelcard.provenance import provenance
-
-    origin = provenance(model, adapter)
     for warning in origin.warnings():
         note(warning)
     return {

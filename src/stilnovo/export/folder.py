@@ -156,11 +156,7 @@ def _rope_scaling(config: LlamaConfig) -> dict[str, Any] | None:
             f"Its divisors, up to {scaling.factor:g}, are not those of Llama 3.1's rule.",
             "Export from the model's Hugging Face folder instead.",
         )
-    return {
-        "rope_type": "llama3", "factor": scaling.factor, "low_freq_factor": scaling.low_freq_factor,
-        "high_freq_factor": scaling.high_freq_factor,
-        "original_max_position_embeddings": scaling.original_max_positions,
-    }  # fmt: skip
+    return scaling.settings()
 
 
 def _tokenizer_settings(given: dict[str, Any], tokenizer: Tokenizer, positions: int) -> dict[str, Any]:

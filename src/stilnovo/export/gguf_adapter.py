@@ -22,7 +22,7 @@ from stilnovo.export.opened import beside, check_out
 from stilnovo.io.gguf_names import gguf_name, paired_heads, stored_rows
 from stilnovo.model import lora
 from stilnovo.model.lora_linear import LowRank
-from stilnovo.modelcard.provenance import provenance
+from stilnovo.modelcard.provenance import Provenance, provenance
 from stilnovo.plan.model_shape import config_of
 from stilnovo.plan.shape import LlamaConfig
 from stilnovo.runlog import check_room, write_atomic
@@ -42,12 +42,14 @@ class ExportedAdapter:
         size: Its bytes.
         modules: How many projections it adapts.
         alpha: α as llama.cpp reads it: a pair of rank r is applied at α / r.
+        origin: Where it comes from, and under which terms.
     """
 
     file: str
     size: int
     modules: int
     alpha: float
+    origin: Provenance
 
 
 def export_adapter(model: str, adapter: Path, out: Path) -> ExportedAdapter:
@@ -70,17 +72,21 @@ def export_adapter(model: str, adapter: Path, out: Path) -> ExportedAdapter:
     alpha = first.scale * len(first.a) or 1.0  # 0 would say that there is none
     tensors = dict(_tensors(updates, config, alpha))
     entries = [GGUFEntry(name, tuple(tensor.shape), "F32") for name, tensor in tensors.items()]
-    texts = adapter_companions(model, adapter, ADAPTER_FILE)
+    origin = provenance(model, adapter)
+    texts = adapter_companions(origin, adapter, ADAPTER_FILE)
     check_room(out, sum(entry.size for entry in entries) + 2**16, "Free some space, or choose another --out.")
     with beside(out) as folder:
         for _ in write_gguf(
-            folder / ADAPTER_FILE, _described(model, adapter, alpha), entries, lambda entry: iter([tensors[entry.name]])
+            folder / ADAPTER_FILE,
+            _described(origin, adapter, alpha),
+            entries,
+            lambda entry: iter([tensors[entry.name]]),
         ):
             pass
         for name, text in texts.items():
             write_atomic(folder / name, text)
         size = (folder / ADAPTER_FILE).stat().st_size
-    return ExportedAdapter(ADAPTER_FILE, size, len(updates), alpha)
+    return ExportedAdapter(ADAPTER_FILE, size, len(updates), alpha, origin)
 
 
 def _tensors(updates: dict[str, LowRank], config: LlamaConfig, alpha: float) -> Iterator[tuple[str, Tensor]]:
@@ -94,12 +100,12 @@ def _tensors(updates: dict[str, LowRank], config: LlamaConfig, alpha: float) -> 
         yield f"{name}.lora_b", b.float().contiguous()
 
 
-def _described(model: str, adapter: Path, alpha: float) -> gguf.GGUFWriter:
+def _described(origin: Provenance, adapter: Path, alpha: float) -> gguf.GGUFWriter:
     import gguf
 
     writer = gguf.GGUFWriter(None, "llama")
     add_fields(writer, {
         "general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": float(alpha), "general.file_type": 0,
-        **general_fields(provenance(model, adapter), adapter),
+        **general_fields(origin, adapter),
     })  # fmt: skip
     return writer

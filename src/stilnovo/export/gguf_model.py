@@ -6,8 +6,9 @@ of `stilnovo.io.gguf_names`, one head at a time.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from stilnovo.export.modelfile import gguf_companions
 from stilnovo.export.opened import Opened, beside, check_out, open_source
 from stilnovo.io.gguf_names import ROPE_FREQS, gguf_name, paired_heads, stored_rows
 from stilnovo.model.rotary import RotaryTable
+from stilnovo.modelcard.provenance import Provenance
 from stilnovo.plan.shape import LlamaConfig
 from stilnovo.progress import Progress, bytes_text
 from stilnovo.runlog import check_room, write_atomic
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import gguf
 
 _FLOATS = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
+_METADATA = 64  # bytes of metadata for each token of the vocabulary, merges included: more than any known file has
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class ExportedGGUF:
         arrived: See `stilnovo.export.opened.MergedWeights`; None for types with blocks.
         importance_tokens: How many tokens were read to weigh columns; 0: they are weighed alike.
         memory: Bytes as predicted and as measured; see `stilnovo.model.budget.Admitted`.
+        origin: Where it comes from, and under which terms.
     """
 
     file: str
@@ -55,21 +59,15 @@ class ExportedGGUF:
     arrived: float | None
     importance_tokens: int
     memory: dict[str, int]
+    origin: Provenance
 
     def kinds(self) -> dict[str, int]:
         """How many tensors have which type."""
-        counts: dict[str, int] = {}
-        for entry in self.entries:
-            counts[entry.kind] = counts.get(entry.kind, 0) + 1
-        return counts
+        return Counter(entry.kind for entry in self.entries)
 
     def fallen_back(self) -> dict[tuple[str, str], int]:
         """How many tensors have another type than their file's mix says, by both types: their rows do not hold its blocks."""
-        counts: dict[tuple[str, str], int] = {}
-        for entry in self.entries:
-            if entry.wanted != entry.kind:
-                counts[entry.wanted, entry.kind] = counts.get((entry.wanted, entry.kind), 0) + 1
-        return counts
+        return Counter((entry.wanted, entry.kind) for entry in self.entries if entry.wanted != entry.kind)
 
 
 def export_gguf(
@@ -125,10 +123,7 @@ def export_gguf(
     if weighed is not None:
         memory = {key: max(value, weighed.memory[key]) for key, value in memory.items()}
     tokens = 0 if weighed is None else weighed.tokens
-    return ExportedGGUF(file, size, entries, len(weights.adapted), weights.arrived, tokens, memory)
-
-
-_METADATA = 64  # bytes of metadata for each token of the vocabulary, merges included: more than any known file has
+    return ExportedGGUF(file, size, entries, len(weights.adapted), weights.arrived, tokens, memory, opened.origin)
 
 
 class _Rows:
@@ -184,8 +179,6 @@ def rope_divisors(config: LlamaConfig) -> Tensor:
     """What each rotary frequency is divided by (head_dim / 2)."""
     if config.rope_factors is not None and config.rope_scaling is None:
         return torch.tensor(config.rope_factors)
-    from dataclasses import replace
-
     plain = RotaryTable(replace(config, rope_scaling=None, rope_factors=None)).frequencies
     return plain / RotaryTable(config).frequencies
 

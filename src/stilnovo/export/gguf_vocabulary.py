@@ -25,7 +25,7 @@ from stilnovo.modelcard.provenance import Provenance
 from stilnovo.plan.shape import read_json
 from stilnovo.text.sentencepiece import SPACE, scores_of
 from stilnovo.text.splits import SPLITS, find_split
-from stilnovo.text.stored_vocabulary import BYTE, CONTROL, NORMAL, PAIRS, UNKNOWN, UNUSED, USER
+from stilnovo.text.stored_vocabulary import BYTE, BYTE_TOKEN, CONTROL, NORMAL, PAIRS, UNKNOWN, UNUSED, USER
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer, from_gguf
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from stilnovo.export.opened import Opened
 
 Fields = dict[str, Any]
-_BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACE_BEFORE = "tokenizer.ggml.add_space_prefix"
 
 
@@ -130,7 +129,7 @@ def _spaces(
         logging.getLogger(__name__).info("The vocabulary has no bytes: what it lacks has no tokens in llama.cpp.")
     starts = tokenizer.converses and _opens_with_special(tokenizer)
     before = prefix == "always" or (prefix == "first" and not starts)
-    normal = {word: index for word, index in words.items() if word not in added and not _BYTE_TOKEN.fullmatch(word)}
+    normal = {word: index for word, index in words.items() if word not in added and not BYTE_TOKEN.fullmatch(word)}
     cut = any(
         step["type"] == "Metaspace" and step.get("split", True)
         for step in _steps(definition.get("pre_tokenizer"), "pretokenizers")
@@ -180,11 +179,11 @@ def _tokens(words: dict[str, int], added: dict[str, Any], rows: int, with_bytes:
     types = [UNUSED] * rows
     for word, index in words.items():
         if index < rows:
-            tokens[index], types[index] = word, BYTE if with_bytes and _BYTE_TOKEN.fullmatch(word) else NORMAL
+            tokens[index], types[index] = word, BYTE if with_bytes and BYTE_TOKEN.fullmatch(word) else NORMAL
     for text, token in added.items():
         kind = CONTROL if token["special"] else USER
         if with_bytes:
-            kind = UNKNOWN if text == "<unk>" else BYTE if _BYTE_TOKEN.fullmatch(text) else kind
+            kind = UNKNOWN if text == "<unk>" else BYTE if BYTE_TOKEN.fullmatch(text) else kind
         tokens[token["id"]], types[token["id"]] = text, kind
     taken = {token for token in tokens if token is not None}
     filled = []

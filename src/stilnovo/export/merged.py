@@ -23,6 +23,7 @@ from torch import Tensor
 from stilnovo.errors import InputError
 from stilnovo.export.folder import companions
 from stilnovo.export.opened import ExportShape, beside, check_out, open_source
+from stilnovo.modelcard.provenance import Provenance
 from stilnovo.plan.account import ROWS_PART
 from stilnovo.progress import Progress, bytes_text
 from stilnovo.runlog import check_room, write_atomic
@@ -43,6 +44,7 @@ class Exported:
         merged: How many of them had an adapter.
         arrived: See `stilnovo.export.opened.MergedWeights`.
         memory: Bytes as predicted and as measured; see `stilnovo.model.budget.Admitted`.
+        origin: Where it comes from, and under which terms.
     """
 
     files: tuple[str, ...]
@@ -51,6 +53,7 @@ class Exported:
     merged: int
     arrived: float | None
     memory: dict[str, int]
+    origin: Provenance
 
 
 def checked_dtype(name: str) -> torch.dtype:
@@ -108,8 +111,8 @@ def export_model(
             write_atomic(folder / "model.safetensors.index.json", json.dumps(index, indent=1) + "\n")
         for file, text in texts.items():
             write_atomic(folder / file, text)
-    admitted = opened.admitted.figures()
-    return Exported(tuple(shards), size, len(shapes), len(weights.adapted), weights.arrived, admitted)
+    memory = opened.admitted.figures()
+    return Exported(tuple(shards), size, len(shapes), len(weights.adapted), weights.arrived, memory, opened.origin)
 
 
 def write_safetensors(

@@ -12,7 +12,6 @@ the template inside the GGUF file.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,10 @@ from stilnovo.export.folder import made_lines
 from stilnovo.export.gguf_vocabulary import turn_end
 from stilnovo.export.opened import Opened
 from stilnovo.generate.sampling import Sampling
-from stilnovo.modelcard.provenance import provenance
+from stilnovo.modelcard.provenance import Provenance
 from stilnovo.modelcard.readme import licence_files, model_card
 from stilnovo.modelcard.terms import LicenceTerms
+from stilnovo.plan.shape import read_json
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer, open_tokenizer
 
@@ -141,7 +141,7 @@ def _rendered(tokenizer: Tokenizer, messages: list[Message]) -> str | None:
 def gguf_companions(opened: Opened, gguf_name: str, type_name: str) -> dict[str, bytes]:
     """Contents of the files beside a GGUF file, by name: Modelfile, model card, licences."""
     config = opened.files.path / "generation_config.json"
-    given = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    given = read_json(config) if config.is_file() else {}
     settings = {**_sampling(given), "num_ctx": min(opened.config.max_positions, _CONTEXT)}
     text = modelfile(f"./{gguf_name}", opened.tokenizer, settings, terms=opened.origin.terms)
     card = model_card(
@@ -150,10 +150,9 @@ def gguf_companions(opened: Opened, gguf_name: str, type_name: str) -> dict[str,
     return {**licence_files(opened.origin), "Modelfile": text.encode(), "README.md": card.encode()}
 
 
-def adapter_companions(model: str, adapter: Path, gguf_name: str) -> dict[str, bytes]:
+def adapter_companions(origin: Provenance, adapter: Path, gguf_name: str) -> dict[str, bytes]:
     """Contents of the files beside an adapter's GGUF file, by name: Modelfile, model card, licences."""
-    origin = provenance(model, adapter)
-    tokenizer = open_tokenizer(model)
+    tokenizer = open_tokenizer(origin.model)
     text = modelfile("./model-Q8_0.gguf", tokenizer, _sampling({}), adapter=f"./{gguf_name}", terms=origin.terms)
     made = [f"A LoRA adapter alone, for the base as a GGUF file; made from `{adapter.resolve().name}`"]
     card = model_card(origin, made, library="gguf", use=_use(f"-m BASE.gguf --lora {gguf_name}"))

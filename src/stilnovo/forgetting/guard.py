@@ -219,7 +219,7 @@ class Guard:
                 )
             else:
                 allowed, unit, deviation = section.tolerance_percent, "% of bits per byte", TEXT_DEVIATION
-                units = len(set(what.groups.get(name, range(len(what.texts[name])))))
+                units = what.units(name)
             seen = visible_loss(deviation, units, self.planned, section.alpha / len(self._rooms), allowed)
             few = "" if units >= FEWEST_SEEN else f"; only {units} independent units"
             lines.append(
@@ -252,7 +252,7 @@ def guard_callback(
     seed = recipe.train.seed
     what = read_slice(section.tasks, section.items, section.texts, section.documents, data_dir, seed)
     for name, documents in what.texts.items():
-        if (units := len(set(what.groups.get(name, range(len(documents)))))) < FEWEST_UNITS:
+        if (units := what.units(name)) < FEWEST_UNITS:
             found = documents_text(len(documents), units)
             raise InputError(
                 f"{name} has {found}.", f"A test needs at least {FEWEST_UNITS} independent documents.",

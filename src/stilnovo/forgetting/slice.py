@@ -48,6 +48,10 @@ class Slice:
     gain: tuple[SliceDocument, ...] = ()
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    def units(self, name: str) -> int:
+        """How many independent documents a protected text has: the pieces of one source are one."""
+        return len(set(self.groups.get(name, range(len(self.texts[name])))))
+
     @property
     def items(self) -> list[MultipleChoice]:
         """The items of all benchmarks, one after another."""

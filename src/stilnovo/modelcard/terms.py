@@ -68,6 +68,7 @@ _TEXTS = (
     (r"Open Data Commons Attribution License", "odc-by"),
     (r"GNU Free Documentation License", "gfdl"),
 )
+_CC = re.compile(r"cc-(by(?:-nc|-sa|-nd)*)-(\d\.\d)")
 _CREATIVE = re.compile(r"(?i)Attribution(-NonCommercial)?(-ShareAlike|-NoDerivatives)?\s+(\d\.\d)")
 _NON_COMMERCIAL = re.compile(r"(?i)(\b|-)nc(\b|-)|non[- ]?commercial|research[- ]only")
 _CARRIED = ("LICENSE*", "LICENCE*", "USE_POLICY*", "NOTICE*")
@@ -102,7 +103,7 @@ class LicenceTerms:
         """The licence written out."""
         if self.name in _LICENCES:
             return _LICENCES[self.name][0]
-        found = re.fullmatch(r"cc-(by(?:-nc|-sa|-nd)*)-(\d\.\d)", self.name)
+        found = _CC.fullmatch(self.name)
         return f"CC {found[1].upper()} {found[2]}" if found else self.name
 
     @property
@@ -208,9 +209,15 @@ def _named(of: str, name: str | None, link: str, source: str) -> LicenceTerms | 
     if not name:
         return None
     plain = name.strip().lower() if name.strip().lower() in _LICENCES else name.strip()
-    if not link and (creative := re.fullmatch(r"cc-(by(?:-nc|-sa|-nd)*)-(\d\.\d)", plain)):
+    if not link and (creative := _CC.fullmatch(plain)):
         link = f"https://creativecommons.org/licenses/{creative[1]}/{creative[2]}/"
     return LicenceTerms(of, plain, link or (_LICENCES[plain][1] if plain in _LICENCES else ""), source)
+
+
+def _of_licence_file(folder: Path, of: str, source: str) -> LicenceTerms | None:
+    """The licence of the first licence file of a folder whose text is known; `source`: where it is stated, {} for the file's name."""
+    named = (_named(of, _recognised(file), "", source.format(file.name)) for file in sorted(folder.glob("LICEN[SC]E*")))
+    return next((terms for terms in named if terms is not None), None)
 
 
 def _recognised(file: Path) -> str | None:
@@ -236,8 +243,7 @@ def terms_of_adapter(folder: Path) -> tuple[LicenceTerms, ...]:
     """The licences of an adapter that others made, and of the data sets that its card lists; nobody is asked for theirs."""
     card, of = folder_card(folder), f"the adapter {folder.resolve().name}"
     stated = _stated(card, of, "its README.md")
-    for file in sorted(folder.glob("LICEN[SC]E*")) if stated is None else ():
-        stated = stated or _named(of, _recognised(file), "", f"its {file.name}")
+    stated = stated or _of_licence_file(folder, of, "its {}")
     own, listed = stated or LicenceTerms(of), card.get("datasets")
     names = [name for name in listed if isinstance(name, str) and name] if isinstance(listed, list) else []
     rows = [terms for name in names for terms in _of_data(name, fetch=False)]
@@ -279,8 +285,8 @@ def _of_data(name: str, *, fetch: bool = True) -> Iterator[LicenceTerms]:
         return
     of, folder = path.name or name, path if path.is_dir() else path.parent
     stated = _stated(_data_card(path), of, "the README.md beside it")
-    for file in sorted(folder.glob("LICEN[SC]E*")) if stated is None and path.exists() else ():
-        stated = stated or _named(of, _recognised(file), "", f"the {file.name} beside it")
+    if stated is None and path.exists():
+        stated = _of_licence_file(folder, of, "the {} beside it")
     yield stated or LicenceTerms(of)
 
 

@@ -6,6 +6,7 @@ which the pairs are made again (`stilnovo.text.sentencepiece`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from stilnovo.text.sentencepiece import SPACE, pairs_of
 from stilnovo.text.splits import BY_NAME
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)  # gguf.TokenType
+#: Spelling of a token that stands for a byte of what the vocabulary lacks.
+BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 #: llama.cpp's name for merging by a list of pairs over whole lines, spaces as ▁ (since 2026).
 PAIRS = "sarvam-moe"
 _REQUIRED = {"gpt2": ("tokens", "merges", "eos_token_id"), "llama": ("tokens", "scores", "token_type", "eos_token_id")}

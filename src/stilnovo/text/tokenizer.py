@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -29,7 +28,7 @@ from stilnovo.text import template as chat
 from stilnovo.text.chat_template import ChatTemplate
 from stilnovo.text.rank_file import BYTE_LETTERS, gguf_fields
 from stilnovo.text.section_encoder import SectionEncoder
-from stilnovo.text.stored_vocabulary import check_vocabulary_fields, stored_vocabulary
+from stilnovo.text.stored_vocabulary import BYTE_TOKEN, check_vocabulary_fields, stored_vocabulary
 from stilnovo.text.template import Message, RenderedChat
 from stilnovo.text.tokenizer_files import (
     chat_template_of,
@@ -40,7 +39,6 @@ from stilnovo.text.tokenizer_files import (
 )
 
 _VARIABLES = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
-_BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")  # some files call these special; they are what a text's bytes become
 
 
 class Tokenizer:
@@ -112,8 +110,9 @@ class Tokenizer:
 
     @cached_property
     def _hidden(self) -> frozenset[int]:
+        # some files call bytes special; they are what a text is made of
         added = self._fast.get_added_tokens_decoder().items()
-        return frozenset(index for index, token in added if token.special and not _BYTE_TOKEN.fullmatch(token.content))
+        return frozenset(index for index, token in added if token.special and not BYTE_TOKEN.fullmatch(token.content))
 
     def encode(self, text: str) -> list[int]:
         """Encode plain text; nothing is added and no special token is recognised."""
