@@ -19,7 +19,18 @@ from stilnovo.benchmarks.task import Draw, Generation, MissingData, MultipleChoi
 from stilnovo.benchmarks.tasks import OLDER, TASKS, find_tasks, invalsi, invalsi_report, squad_it, winogrande
 from stilnovo.errors import InputError
 from stilnovo.io.rows import read_rows
-from test_evaluate_reference import ARC, HELLASWAG, MMLU, MMLU_IT, TRUTHFUL, XCOPA
+from test_evaluate_reference import (
+    ARC,
+    BELEBELE,
+    GLOBAL_MMLU,
+    HELLASWAG,
+    INCLUDE,
+    ITALIC,
+    MMLU,
+    MMLU_IT,
+    TRUTHFUL,
+    XCOPA,
+)
 from twin_files import FILES
 
 COUNTS = {
@@ -44,6 +55,11 @@ HUB_ROWS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "truthfulqa": ("multiple_choice/validation", TRUTHFUL),
     "mmlu": ("all/test", MMLU),
     "mmlu_it": ("it/test", MMLU_IT),
+    "italic": ("default/train", ITALIC),
+    "include_it": ("Italian/test", INCLUDE),
+    "global_mmlu_full_it": ("it/test", GLOBAL_MMLU),
+    "global_mmlu_it": ("it/test", GLOBAL_MMLU),
+    "belebele_it": ("ita_Latn/test", BELEBELE),
     "winogrande": (
         "winogrande_xl/validation",
         [{"sentence": "Anna thanked Maria because _ helped.", "option1": "Anna", "option2": "Maria", "answer": "2"}],
@@ -218,6 +234,15 @@ def test_shots_are_a_shared_header(shared_data: Path) -> None:
         ("mmlu_it", [{**MMLU_IT[0], "answer": ""}], "answer '' is none"),
         ("mmlu_it", [{**MMLU_IT[0], "option_b": None}], "option is empty"),
         ("mmlu_it", [MMLU_IT[0], MMLU_IT[0]], "same id"),
+        ("italic", [{**ITALIC[0], "answer": "C"}], "answer 'C' is none of its options A, B"),
+        ("italic", [{**ITALIC[0], "options": [{"B": "x"}, {"A": "y"}]}], "the options are BA"),
+        ("italic", [{**ITALIC[0], "options": ["x", "y"]}], "Row 1"),
+        ("italic", [{**ITALIC[0], "options": [{"A": "x"}, {"B": " "}]}], "an option is empty"),
+        ("include_it", [{**INCLUDE[0], "answer": 4}], "answer 4 of 4"),
+        ("include_it", [{**INCLUDE[0], "domain": None}], "domain"),
+        ("global_mmlu_full_it", [GLOBAL_MMLU[0], GLOBAL_MMLU[0]], "same id"),
+        ("belebele_it", [{**BELEBELE[0], "correct_answer_num": "5"}], "answer '5' is none"),
+        ("belebele_it", [{**BELEBELE[0], "flores_passage": ""}], "flores_passage"),
         ("xcopa_it", [{**XCOPA[0], "label": 2}], "answer 2 of 2 endings"),
         ("xcopa_it", [{**XCOPA[0], "question": "why"}], "neither cause nor effect"),
         ("xcopa_it", [{key: value for key, value in XCOPA[0].items() if key != "premise"}], "'premise' is missing"),
@@ -237,6 +262,36 @@ def test_broken_rows_are_bad_input(name: str, rows: list[dict[str, Any]], messag
     (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     with pytest.raises(InputError, match=re.escape(message)):
         select(TASKS[name], tmp_path, split, shots=0 if TASKS[name].shots else None)
+
+
+def test_knowledge_benchmarks_in_their_other_forms(tmp_path: Path) -> None:
+    """Parquet gives every option of ITALIC all letters; INCLUDE had a list of choices; what items share is a cluster."""
+    for name, rows in {
+        "italic": [
+            {**row, "options": [dict.fromkeys("ABCDE") | option for option in row["options"]]} for row in ITALIC
+        ],
+        "include_it": [
+            {**{key: row[key] for key in row if "option" not in key}, "choices": list("abcd")} for row in INCLUDE
+        ],
+        "belebele_it": [{**row, "correct_answer_num": int(str(row["correct_answer_num"]))} for row in BELEBELE],
+        "global_mmlu_it": GLOBAL_MMLU,
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "test.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    chosen = {
+        path.name: select(TASKS[path.name], tmp_path, shots=0 if path.name == "italic" else None)
+        for path in tmp_path.iterdir()
+    }
+    italic = chosen["italic"].items
+    assert [len(item.endings) for item in italic if isinstance(item, MultipleChoice)] == [2, 2, 3, 2, 2, 3, 2]
+    assert "\nA. a\nB. b\nC. c\n D. d\nAnswer:" in chosen["include_it"].items[0].context
+    assert {item.category for item in chosen["include_it"].items} == {"Arts & Humanities"}
+    passages = chosen["belebele_it"]
+    assert len(set(passages.clusters or ())) == 3 and len({item.header for item in passages.items}) == 3
+    assert set(chosen["global_mmlu_it"].clusters or ()) == {"anatomy"}
+    assert Counter(item.category for item in chosen["global_mmlu_it"].items) == {
+        "culturally agnostic": 3, "culturally sensitive": 2, "not judged": 2,
+    }  # fmt: skip
 
 
 def test_other_broken_files_are_bad_input(tmp_path: Path) -> None:

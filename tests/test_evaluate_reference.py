@@ -95,6 +95,39 @@ TRUTHFUL_IT = [
     }
     for number in range(3)
 ]  # fmt: skip
+INCLUDE = [
+    {
+        "language": "Italian", "country": "Italy", "domain": "Arts & Humanities", "subject": "History", "level": "Academic",
+        "regional_feature": "agnostic", "question": f" Chi costruì il ponte numero {number}? ", "option_a": "i Romani",
+        "option_b": "gli Etruschi ", "option_c": "i Sanniti", "option_d": "i Greci", "answer": number % 4,
+    }
+    for number in range(5)
+]  # fmt: skip
+GLOBAL_MMLU = [
+    {
+        "sample_id": f"anatomy/test/{number}", "subject": "anatomy", "subject_category": "STEM",
+        "question": f"Quale osso è il numero {number}?\n", "option_a": "il femore", "option_b": "la tibia", "option_c": "{x}",
+        "option_d": "il radio", "answer": "ABCD"[number % 4], "cultural_sensitivity_label": ("CA", "CS", "-")[number % 3],
+        "is_annotated": number % 3 < 2,
+    }
+    for number in range(7)
+]  # fmt: skip
+BELEBELE = [
+    {
+        "link": f"https://it.example.org/{number // 2}", "question_number": 1 + number % 2,
+        "flores_passage": f"La volpe numero {number // 2} vide l'uva. Era acerba.", "question": f" Che cosa vide ({number})? ",
+        "mc_answer1": "l'uva", "mc_answer2": "un corvo ", "mc_answer3": "{{nulla}}", "mc_answer4": "una gru",
+        "correct_answer_num": str(1 + number % 4), "dialect": "ita_Latn", "ds": "2023-05-03",
+    }
+    for number in range(6)
+]  # fmt: skip
+ITALIC = [
+    {
+        "question": f"Quale parola è sdrucciola ({number})?", "category": "lexicon", "macro_category": "x", "answer": "ABC"[number % 3],
+        "options": [{"A": "tavolo"}, {"B": "{albero}"}, *([{"C": "città"}] if number % 3 == 2 else [])],
+    }
+    for number in range(7)
+]  # fmt: skip
 HELLASWAG_TEXT = """\
 Canoeing: Two women sit in a canoe. the other
 2
@@ -145,6 +178,16 @@ CASES = {
     "hellaswag": Case("hellaswag", "hellaswag/hellaswag.yaml", HELLASWAG, "validation"),
     "mmlu, 5 shots": Case("mmlu", "mmlu/default/mmlu_anatomy.yaml", MMLU, "test", shots=5, examples=MMLU),
     "mmlu, 0 shots": Case("mmlu", "mmlu/default/mmlu_anatomy.yaml", MMLU, "test"),
+    "include_it": Case("include_it", "include/default/Italian/include_base_44_italian_arts_humanities.yaml", INCLUDE, "test"),
+    "global_mmlu_full_it": Case(
+        "global_mmlu_full_it", "global_mmlu/full/it/global_mmlu_full_it_anatomy.yaml", GLOBAL_MMLU, "test"
+    ),
+    "global_mmlu_full_it, 3 shots": Case(
+        "global_mmlu_full_it", "global_mmlu/full/it/global_mmlu_full_it_anatomy.yaml", GLOBAL_MMLU, "test", shots=3,
+        examples=GLOBAL_MMLU,
+    ),
+    "global_mmlu_it": Case("global_mmlu_it", "global_mmlu/default/it/global_mmlu_it_stem.yaml", GLOBAL_MMLU, "test"),
+    "belebele_it": Case("belebele_it", "belebele/belebele_ita_Latn.yaml", BELEBELE, "test"),
     "winogrande": Case("winogrande", "winogrande/default.yaml", "winogrande_en/test.json", "validation", winogrande.plain),
 }  # fmt: skip
 TRUE_CASES = {
@@ -205,7 +248,7 @@ def ours(case: Case, rows: Sequence[Row], examples: Sequence[Row], folder: Path)
     for name in ("train", "dev"):
         (data / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in examples) or "{}", encoding="utf-8")
     (task,) = find_tasks([case.ours])
-    shots = case.shots if task.shots else None
+    shots = case.shots if task.shots_rule else None
     return [
         item
         for item in select(task, folder / "data", case.split, shots=shots).items
@@ -244,6 +287,37 @@ def test_prompts_choices_and_accuracies_are_the_references(name: str, tmp_path: 
 def test_all_of_them_are(name: str, tmp_path: Path, shared_data: Path) -> None:
     case = CASES[name]
     compare(case, rows_of(case.rows), rows_of(case.examples), tmp_path)
+
+
+def test_italic_asks_as_its_authors_do(tmp_path: Path) -> None:
+    """Its authors' program asks in a chat; here the same words stand one after another, each example with its letter."""
+    asked = (
+        "Rispondi alla seguente domanda a scelta multipla sull'argomento '{}'. La tua risposta deve essere nel seguente formato: "
+        "'LETTERA' (senza virgolette) dove LETTERA è una tra {}. Scrivi solo la lettera corrispondente alla tua risposta senza "
+        "spiegazioni."
+    )
+
+    def words(row: Row) -> str:
+        letters, lines = "".join(key for option in row["options"] for key in option), []
+        for option in row["options"]:
+            lines += [f"{letter}) {value}" for letter, value in option.items()]
+        listed = "\n".join(lines)
+        return f"{asked.format(row['category'], letters)}\n\n{row['question']}\n\n{listed}\n\nRisposta:"
+
+    (tmp_path / "italic").mkdir()
+    for name, rows in (("italic", ITALIC[5:]), ("5_shots", ITALIC[:5])):
+        (tmp_path / f"italic/{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (task,) = find_tasks(["italic"])
+    begin = "".join(f"{words(row)} {row['answer']}\n\n" for row in ITALIC[:5])
+    for shots, header in ((None, begin), (0, "")):
+        items = select(task, tmp_path, shots=shots).items
+        assert [item.context for item in items] == [header + words(row) for row in ITALIC[5:]]
+        assert {item.header for item in items} == {header} and {item.category for item in items} == {"lexicon"}
+        for item, row in zip(items, ITALIC[5:], strict=True):
+            assert isinstance(item, MultipleChoice)
+            assert item.endings == tuple(f" {key}" for option in row["options"] for key in option)
+            assert item.endings[item.answer].strip() == row["answer"]
+            assert item.chance == 1 / len(row["options"])
 
 
 def test_hellaswag_as_text_is_the_references(tmp_path: Path) -> None:

@@ -238,6 +238,7 @@ class Task(TaskFacts):
         reference: The task of lm-evaluation-harness that this one equals; empty where it has none.
         categories: What `category` of its items is, such as "subject".
         files: For a user's own task: path of its file and of its data → hex sha256.
+        untried: Whether it was only ever run on made-up rows in the benchmark's form: its own were not at hand.
     """
 
     splits: tuple[str, ...]
@@ -248,6 +249,7 @@ class Task(TaskFacts):
     reference: str = ""
     categories: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
+    untried: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,16 @@ from stilnovo.benchmarks.task_file import SUFFIXES, open_task_file
 from stilnovo.benchmarks.tasks import (
     arc_challenge,
     arc_it,
+    belebele_it,
     exams_it,
+    global_mmlu_it,
     gsm8k,
     hellaswag,
     hellaswag_it,
+    include_it,
     invalsi,
     invalsi_report,
+    italic,
     mmlu,
     mmlu_it,
     sample_completions,
@@ -28,13 +32,15 @@ from stilnovo.benchmarks.tasks import (
 )
 from stilnovo.errors import InputError, did_you_mean
 
-_ITALIAN = (arc_it, hellaswag_it, mmlu_it, truthfulqa_it, xcopa_it, exams_it, invalsi, invalsi_report, squad_it)
+_ITALIAN = (
+    arc_it, hellaswag_it, mmlu_it, truthfulqa_it, xcopa_it, exams_it, invalsi, invalsi_report, squad_it, italic, include_it,
+    global_mmlu_it, belebele_it,
+)  # fmt: skip
 _ENGLISH = (arc_challenge, hellaswag, mmlu, truthfulqa, winogrande, gsm8k)
+_MORE = {invalsi_report: (invalsi_report.TASK_WRITTEN,), global_mmlu_it: (global_mmlu_it.TASK_LITE,)}  # of one file
 _SAMPLES = (sample_questions, sample_completions)
 TASKS: dict[str, Task] = {
-    task.name: task
-    for module in (*_ITALIAN, *_ENGLISH, *_SAMPLES)
-    for task in (module.TASK, *([invalsi_report.TASK_WRITTEN] if module is invalsi_report else []))
+    task.name: task for module in (*_ITALIAN, *_ENGLISH, *_SAMPLES) for task in (module.TASK, *_MORE.get(module, ()))
 }
 OLDER = {f"{task.name}@{task.version}": task for task in (arc_it.TASK_1_0,)}  # known, but not offered
 SAMPLES = tuple(module.TASK.name for module in _SAMPLES)  # what needs no data folder

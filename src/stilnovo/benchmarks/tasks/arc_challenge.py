@@ -6,7 +6,8 @@ A row (our own words): {"id": "…", "question": "Which body shines by itself?",
 Sun"], "label": ["A", "B"]}, "answerKey": "B"}
 
 Protocol: task `arc_challenge` 1.0 of lm-evaluation-harness, 0-shot, accuracy by characters (`acc_norm`).
-Checked: contexts, choices and answers equal the harness's on rows of this form (tests/test_evaluate_reference.py).
+Checked: contexts, choices and answers equal the harness's on rows of this form (tests/test_evaluate_reference.py). Untried on
+real rows, which were not at hand.
 """
 
 from __future__ import annotations
@@ -36,4 +37,5 @@ TASK = Task(
     splits=("test", "validation", "train"),
     load=DATA.loader(make_item),
     reference="arc_challenge",
+    untried=True,
 )

@@ -8,7 +8,8 @@ A row (our own words): {"question": "Which planet is closest to the Sun?", "subj
 Protocol: group `mmlu` 2 of lm-evaluation-harness, 5-shot: one line that names the subject, the first five rows of its
 dev set, letters after `Answer:`, accuracy (`acc`) over all items. The items of a subject share their header; subjects
 are clusters and categories.
-Checked: contexts and answers equal the harness's, 0- and 5-shot (tests/test_evaluate_reference.py).
+Checked: contexts and answers equal the harness's, 0- and 5-shot (tests/test_evaluate_reference.py). Untried on
+real rows, which were not at hand.
 """
 
 from __future__ import annotations
@@ -42,23 +43,32 @@ def load(request: Request) -> list[MultipleChoice]:
 def make_item(row: Row, place: str, begin: str = "") -> MultipleChoice:
     """Convert a row to a question after the header `begin`."""
     subject = text(row, "subject")
-    question, answer = text(row, "question").strip(), int(row["answer"])
-    return lettered(f"{subject}/{place}", begin, question, row["choices"], answer, subject)
+    asked = "\n".join([text(row, "question").strip(), *lettered(row["choices"]), "Answer:"])
+    return letter_item(f"{subject}/{place}", begin, asked, len(row["choices"]), int(row["answer"]), subject, subject)
 
 
-def lettered(id: str, header: str, question: str, options: Sequence[str], answer: int, subject: str) -> MultipleChoice:
-    """Format a question: `header`, `question`, lettered options, `Answer:`; the endings are the letters."""
-    if not question or not all(isinstance(option, str) and option.strip() for option in options):
-        raise ValueError("the question or an option is empty")
-    letters = "ABCDEFGHI"[: len(options)]
-    lines = [question, *(f"{letter}. {option}" for letter, option in zip(letters, options, strict=True)), "Answer:"]
+def lettered(options: Sequence[str], layout: str = "{}. {}") -> list[str]:
+    """Format options, each after its letter.
+
+    Raises:
+        ValueError: one is empty, or no text.
+    """
+    if not all(isinstance(option, str) and option.strip() for option in options):
+        raise ValueError("an option is empty")
+    return [layout.format(letter, option) for letter, option in zip("ABCDEFGHI", options, strict=False)]
+
+
+def letter_item(
+    id: str, header: str, asked: str, options: int, answer: int, cluster: str = "", category: str = ""
+) -> MultipleChoice:
+    """A question whose endings are the letters of its options, with `asked` after its header."""
     return MultipleChoice(
         id=id,
-        context=header + "\n".join(lines),
-        endings=tuple(f" {letter}" for letter in letters),
+        context=header + asked,
+        endings=tuple(f" {letter}" for letter in "ABCDEFGHI"[:options]),
         answer=answer,
-        cluster=subject,
-        category=subject,
+        cluster=cluster,
+        category=category,
         header=header,
     )
 
@@ -86,4 +96,5 @@ TASK = Task(
     shots_rule="the first five rows of the subject's own dev set, as lm-evaluation-harness has it",
     reference="mmlu",
     categories="subject",
+    untried=True,
 )

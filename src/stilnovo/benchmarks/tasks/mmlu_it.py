@@ -13,9 +13,9 @@ Checked: contexts and answers equal the harness's, 0- and 5-shot (tests/test_eva
 
 from __future__ import annotations
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index
+from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
 from stilnovo.benchmarks.task import MultipleChoice, Request, Task
-from stilnovo.benchmarks.tasks.mmlu import LETTERS, header, lettered
+from stilnovo.benchmarks.tasks.mmlu import LETTERS, header, letter_item, lettered
 
 DATA = Dataset(
     folder="mmlu_it",
@@ -41,8 +41,9 @@ def make_item(row: Row, place: str, begin: str = "") -> MultipleChoice:
     """Convert a row to a question after the header `begin`."""
     subject = str(row["id"]).split("/")[0]
     options = [row[f"option_{letter.lower()}"] for letter in LETTERS]
-    return lettered(
-        str(row["id"]), begin, row["instruction"].strip(), options, letter_index(row["answer"], LETTERS), subject
+    asked = "\n".join([text(row, "instruction").strip(), *lettered(options), "Answer:"])
+    return letter_item(
+        str(row["id"]), begin, asked, len(options), letter_index(row["answer"], LETTERS), subject, subject
     )
 
 

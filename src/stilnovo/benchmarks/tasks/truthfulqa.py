@@ -9,7 +9,8 @@ Protocol: tasks `truthfulqa_mc1` 2.0 and `truthfulqa_mc2` 3.0 of lm-evaluation-h
 question-answer pairs, which all items share as their header. mc1: the one true answer of the first list is the most
 probable; mc2: the share of probability that the true answers of the second list have. Both come from one tree: an
 answer in both lists is scored once.
-Checked: contexts, choices and both metrics equal the harness's (tests/test_evaluate_reference.py).
+Checked: contexts, choices and both metrics equal the harness's (tests/test_evaluate_reference.py). Untried on
+real rows, which were not at hand.
 """
 
 from __future__ import annotations
@@ -70,4 +71,5 @@ TASK = Task(
     splits=("validation",),
     load=DATA.loader(make_item),
     reference="truthfulqa_mc1, truthfulqa_mc2",
+    untried=True,
 )

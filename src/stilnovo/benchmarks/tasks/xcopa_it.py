@@ -7,7 +7,8 @@ A row (our own words): {"premise": "Il bicchiere si è rotto.", "choice1": "È c
 
 Protocol: task `xcopa_it` 1.0 of lm-evaluation-harness, 0-shot: the premise without its full stop, `perché` or `quindi`,
 and the choice with a small first letter; accuracy (`acc`). The breakdown is by cause and effect.
-Checked: contexts and choices equal the harness's on rows of this form (tests/test_evaluate_reference.py).
+Checked: contexts and choices equal the harness's on rows of this form (tests/test_evaluate_reference.py). Untried on
+real rows, which were not at hand.
 """
 
 from __future__ import annotations
@@ -52,4 +53,5 @@ TASK = Task(
     load=DATA.loader(make_item),
     reference="xcopa_it",
     categories="question",
+    untried=True,
 )

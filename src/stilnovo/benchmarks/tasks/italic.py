@@ -1,0 +1,65 @@
+"""ITALIC: 10,000 questions of Italian public competitions on language and culture, not translated (Seveso et al. 2025).
+
+Dataset: `italic.jsonl` of https://github.com/Crisp-Unimib/ITALIC (also https://huggingface.co/datasets/Crisp-Unimib/ITALIC,
+split train, which is the test). Licence: MIT. Two to five options; twelve categories in two macro categories, language
+capability and culture and commonsense.
+A row (our own words): {"question": "Chi scrisse il «Cuore»?", "options": [{"A": "De Amicis"}, {"B": "Collodi"}, …],
+"answer": "A", "category": "literature", "macro_category": …}; Parquet makes every option a mapping of all letters, of which one has a text.
+
+Protocol: the authors' own prompt for a bare letter ("fast"), 5-shot with the rows of their `5_shots.jsonl`, the same for all
+questions. They write an answer in a chat and take its first capital; here the letters' log-likelihoods follow the same words
+as plain text, without their system prompt ("Sei un assistente utile."); accuracy (`acc`). The breakdown is by category.
+Checked: the prompt against the authors' template, on rows of this form (tests/test_evaluate_reference.py). Untried on real
+rows, which were not at hand.
+"""
+
+from __future__ import annotations
+
+from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
+from stilnovo.benchmarks.task import MultipleChoice, Request, Task
+from stilnovo.benchmarks.tasks.mmlu import header, letter_item, lettered
+
+_PROMPT = (
+    "Rispondi alla seguente domanda a scelta multipla sull'argomento '{topic}'. La tua risposta deve essere nel seguente "
+    "formato: 'LETTERA' (senza virgolette) dove LETTERA è una tra {letters}. Scrivi solo la lettera corrispondente alla tua "
+    "risposta senza spiegazioni.\n\n{question}\n\n{options}\n\nRisposta:"
+)
+DATA = Dataset(
+    folder="italic", hub="Crisp-Unimib/ITALIC", names={"test": ("train",)}, files={"test": ("italic.jsonl",)}
+)
+EXAMPLES = Dataset(folder="italic", files={"5_shots": ("5_shots.jsonl",)})
+
+
+def load(request: Request) -> list[MultipleChoice]:
+    """Load the items, each after the same examples."""
+    shots, where = EXAMPLES.rows(request, "5_shots") if request.shots else ([], "")
+    begin = header(build(shots[: request.shots], where, make_item, "5_shots"), request.shots, where)
+    return build(*DATA.rows(request), lambda row, place: make_item(row, place, begin), request.split)
+
+
+def make_item(row: Row, place: str, begin: str = "") -> MultipleChoice:
+    """Convert a row to a question after the header `begin`."""
+    given = [pair for option in row["options"] for pair in option.items() if pair[1] is not None]
+    letters, options = "".join(letter for letter, _ in given), [option for _, option in given]
+    if letters != "ABCDEFGHI"[: len(letters)]:
+        raise ValueError(f"the options are {letters or 'none'}, not letters from A on")
+    category = text(row, "category")
+    asked = _PROMPT.format(
+        topic=category, letters=letters, question=text(row, "question"), options="\n".join(lettered(options, "{}) {}"))
+    )
+    return letter_item(place, begin, asked, len(letters), letter_index(row["answer"], letters), category=category)
+
+
+TASK = Task(
+    name="italic",
+    version="1.0",
+    source="https://github.com/Crisp-Unimib/ITALIC",
+    licence="MIT",
+    metrics=("acc", "acc_norm"),
+    splits=("test",),
+    load=load,
+    shots=5,
+    shots_rule="the first rows of the authors' 5_shots.jsonl, the same for all questions",
+    categories="category",
+    untried=True,
+)
