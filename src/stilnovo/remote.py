@@ -1,8 +1,9 @@
-"""Client of OpenAI-compatible servers: llama.cpp, Ollama, vLLM, LM Studio.
+"""Client of OpenAI-compatible servers (llama.cpp, Ollama, vLLM, LM Studio), for chats and for scores.
 
-Only `POST …/chat/completions` with `stream: true` is needed; what a server tells of its context is asked of it and
-believed. Unusual: tokens are counted by an upper estimate (`BYTES_A_TOKEN`), because the server's tokeniser is not ours;
-and an answer that ends without the server saying so counts as broken off, however plausible it reads.
+A chat needs only `POST …/chat/completions` with `stream: true`; what a server tells of its context is asked of it and
+believed. Scores are whole replies, asked for until they come (`ServerConnection.reply`); `scoring` reads what they mean.
+Unusual: tokens are counted by an upper estimate (`BYTES_A_TOKEN`), because the server's tokeniser is not ours; and an
+answer that ends without the server saying so counts as broken off, however plausible it reads.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import json
 import math
 import os
 import re
+import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -29,10 +33,153 @@ UNTOLD_CONTEXT = 4096
 CONNECT, SILENCE, ABOUT = 10.0, 120.0, 5.0
 #: Characters of one line of a stream, and of an answer to a question about the server; beyond, it is no such server.
 LONGEST_LINE, LONGEST_BODY = 2**20, 2**22
+#: Characters of a scored answer: the log-probabilities of a whole vocabulary fit.
+LONGEST_REPLY = 2**26
 #: The environment variable with the key of a server that asks for one.
 KEY_VARIABLE = "STILNOVO_SERVER_KEY"
 #: A server that says it read less than this share of the estimate has probably cut the prompt.
 CUT = 0.5
+
+
+#: Answers that are asked for again, with seconds of waiting that double; a server may name its own, up to the longest.
+RETRIED, RETRIES, FIRST_WAIT, LONGEST_WAIT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529}), 6, 0.5, 120.0
+
+
+class ServerTrouble(StilnovoError):
+    """A request failed in a way that may pass: the server is busy, silent, unreachable, or broke off.
+
+    Args:
+        wait: Seconds after which it wants to be asked again; None where it does not say.
+    """
+
+    def __init__(self, what: str, found: str = "", next: str = "", *, wait: float | None = None) -> None:
+        super().__init__(what, found, next)
+        self.wait = wait
+
+
+class ServerConnection(AbstractContextManager["ServerConnection"]):
+    """Requests to one OpenAI-compatible server, and to no other; inside `with` its connections stay open.
+
+    Attributes:
+        url: As it was given.
+    """
+
+    def __init__(self, url: str, silence: float = SILENCE, *, first_wait: float = FIRST_WAIT) -> None:
+        """Check the address; nothing is sent yet.
+
+        Args:
+            url: Such as http://127.0.0.1:8080/v1.
+            silence: Seconds without a piece after which the server counts as dead.
+            first_wait: Seconds before a failed request is repeated for the first time.
+
+        Raises:
+            InputError: this is not a server's address.
+        """
+        try:
+            address = httpx.URL(url if "//" in url else f"http://{url}")
+        except httpx.InvalidURL:
+            address = httpx.URL()
+        if address.scheme not in ("http", "https") or not address.host or address.query or address.userinfo:
+            raise InputError(f"{url} is no server's address.", "Wanted: http://HOST:PORT/v1", "Give it with --server.")
+        self._root = str(address).rstrip("/").removesuffix("/v1")
+        self.url, self._silence, self._first_wait = url, silence, first_wait
+        self._client: httpx.Client | None = None
+        self._ended = threading.Event()
+
+    def __enter__(self) -> ServerConnection:
+        self._client = _client()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    @contextmanager
+    def asked(self, method: str, path: str, body: object = None, silence: float = ABOUT) -> Iterator[httpx.Response]:
+        """Open a streaming response of the server; network errors until it is closed become `StilnovoError`.
+
+        Raises:
+            ServerTrouble: nobody answers, the connection broke, or the server is busy.
+            StilnovoError: the server refuses.
+        """
+        timeout = httpx.Timeout(silence, connect=CONNECT)
+        try:
+            with (
+                nullcontext(self._client) if self._client is not None else _client() as client,
+                client.stream(method, self._root + path, json=body, headers=_headers(), timeout=timeout) as response,
+            ):
+                if not response.is_success:
+                    text, status = _read(response), f"{response.status_code} {response.reason_phrase}"
+                    what, why = f"The model server refused: {status}.", _secret(_reason(_loose(text) or text))
+                    if response.status_code in RETRIED:
+                        raise ServerTrouble(what, why, wait=_named_wait(response.headers.get("retry-after", "")))
+                    locked = response.status_code in (401, 403)
+                    raise StilnovoError(what, why, f"Put its key into the variable {KEY_VARIABLE}." if locked else "")
+                yield response
+        except httpx.ReadTimeout as error:
+            raise ServerTrouble(
+                f"The model server has sent nothing for {silence:g} s.", f"Server: {self.url}"
+            ) from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise ServerTrouble(
+                f"No model server answers at {self.url}.", str(error), "Start it, or give another --server."
+            ) from error
+        except httpx.HTTPError as error:
+            raise ServerTrouble("The connection to the model server broke.", f"{self.url}: {error}") from error
+
+    def about(self, method: str, path: str, body: object = None) -> Any:
+        """Fetch a server's description of itself from a path that it may not have; None then."""
+        try:
+            with self.asked(method, path, body) as response:
+                return _loose(_read(response))
+        except StilnovoError as error:
+            if error.what.startswith("No model server"):
+                raise
+            return None
+
+    def reply(self, path: str, body: object, retries: int = RETRIES) -> dict[str, Any]:
+        """Post a request until it is answered whole; returns the JSON object. May be called by several threads at once.
+
+        What may pass is asked again, after the wait that the server names, or twice as long each time.
+
+        Raises:
+            StilnovoError: the server refuses, or is still in trouble after all tries.
+        """
+        for attempt in range(retries + 1):
+            try:
+                with self.asked("POST", path, body, self._silence) as response:
+                    text = _read(response, LONGEST_REPLY)
+                if not isinstance(reply := _loose(text), dict):
+                    raise ServerTrouble("The model server sent something that is no answer.", text[-80:])
+                if reply.get("error"):
+                    raise StilnovoError("The model server refused.", _secret(_reason(reply["error"])))
+                return reply
+            except ServerTrouble as trouble:
+                seconds = trouble.wait if trouble.wait is not None else self._first_wait * 2**attempt
+                if attempt == retries or seconds > LONGEST_WAIT or self._ended.wait(seconds):
+                    tries = f" (asked {attempt + 1} times)" if attempt else ""
+                    raise StilnovoError(trouble.what, trouble.found + tries, trouble.next) from trouble
+        raise AssertionError("the last try returns or raises")
+
+    def told_context(self, name: str) -> int | None:
+        """Context length by the server: vLLM's `max_model_len`, llama.cpp's `n_ctx`, Ollama's `num_ctx`; None if not stated."""
+        for model in self.models():
+            if _at(model, "id") == name and isinstance(size := _at(model, "max_model_len"), int):
+                return size
+        props = self.about("GET", "/props")
+        size = _at(props, "default_generation_settings", "n_ctx") or _at(props, "n_ctx")
+        if isinstance(size, int) and size > 0:
+            return size
+        parameters = _at(self.about("POST", "/api/show", {"model": name}), "parameters")
+        told = re.search(r"^num_ctx +(\d+)\s*$", str(parameters), re.MULTILINE)
+        return int(told[1]) if told else None
+
+    def models(self) -> list[dict[str, Any]]:
+        """What the server says of the models that it serves; empty where it does not."""
+        listed = _at(self.about("GET", "/v1/models"), "data")
+        return [model for model in listed if isinstance(model, dict)] if isinstance(listed, list) else []
 
 
 class ServerWriter:
@@ -56,17 +203,11 @@ class ServerWriter:
             InputError: this is not a server's address.
             StilnovoError: nobody answers there.
         """
-        try:
-            address = httpx.URL(url if "//" in url else f"http://{url}")
-        except httpx.InvalidURL:
-            address = httpx.URL()
-        if address.scheme not in ("http", "https") or not address.host or address.query or address.userinfo:
-            raise InputError(f"{url} is no server's address.", "Wanted: http://HOST:PORT/v1", "Give it with --server.")
-        self._root = str(address).rstrip("/").removesuffix("/v1")
+        self._server = ServerConnection(url, silence)
         self.url, self.model, self._silence = url, model, silence
         self.warnings: list[tuple[str, int, str]] = []
         self.finish = "stop"
-        told = self._told_context()
+        told = self._server.told_context(model)
         wanted = context or told or UNTOLD_CONTEXT
         self.context_tokens = min(wanted, told or wanted)
         if told and context and context > told:
@@ -97,7 +238,7 @@ class ServerWriter:
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
         }
         self.finish = "stop"
-        with self._asked("POST", "/v1/chat/completions", body, self._silence) as response:
+        with self._server.asked("POST", "/v1/chat/completions", body, self._silence) as response:
             if "json" in response.headers.get("content-type", ""):
                 yield _whole(_read(response))
             else:
@@ -133,66 +274,39 @@ class ServerWriter:
                 "Look at the server's own messages, then ask again.",
             )
 
-    @contextmanager
-    def _asked(self, method: str, path: str, body: object = None, silence: float = ABOUT) -> Iterator[httpx.Response]:
-        """Open a streaming response of the server; network errors until it is closed become `StilnovoError`."""
-        key = os.environ.get(KEY_VARIABLE)
-        headers = {"Accept": "text/event-stream, application/json"} | (
-            {"Authorization": f"Bearer {key}"} if key else {}
-        )
-        timeout = httpx.Timeout(silence, connect=CONNECT)
-        try:
-            with (
-                httpx.Client(trust_env=False, timeout=timeout, headers=headers) as client,
-                client.stream(method, self._root + path, json=body) as response,
-            ):
-                if not response.is_success:
-                    text, status = _read(response), f"{response.status_code} {response.reason_phrase}"
-                    raise StilnovoError(f"The model server refused: {status}.", _reason(_loose(text) or text))
-                yield response
-        except httpx.ReadTimeout as error:
-            raise StilnovoError(
-                f"The model server has sent nothing for {silence:g} s.", f"Server: {self.url}"
-            ) from error
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise StilnovoError(
-                f"No model server answers at {self.url}.", str(error), "Start it, or give another --server."
-            ) from error
-        except httpx.HTTPError as error:
-            raise StilnovoError("The connection to the model server broke.", f"{self.url}: {error}") from error
 
-    def _about(self, method: str, path: str, body: object = None) -> Any:
-        """Fetch a server's description of itself from a path that it may not have; None then."""
-        try:
-            with self._asked(method, path, body) as response:
-                return _loose(_read(response))
-        except StilnovoError as error:
-            if error.what.startswith("No model server"):
-                raise
-            return None
-
-    def _told_context(self) -> int | None:
-        """Context length by the server: vLLM's `max_model_len`, llama.cpp's `n_ctx`, Ollama's `num_ctx`; None if not stated."""
-        listed = _at(self._about("GET", "/v1/models"), "data")
-        for model in listed if isinstance(listed, list) else ():
-            if _at(model, "id") == self.model and isinstance(size := _at(model, "max_model_len"), int):
-                return size
-        props = self._about("GET", "/props")
-        size = _at(props, "default_generation_settings", "n_ctx") or _at(props, "n_ctx")
-        if isinstance(size, int) and size > 0:
-            return size
-        parameters = _at(self._about("POST", "/api/show", {"model": self.model}), "parameters")
-        told = re.search(r"^num_ctx +(\d+)\s*$", str(parameters), re.MULTILINE)
-        return int(told[1]) if told else None
+def _client() -> httpx.Client:
+    return httpx.Client(trust_env=False, limits=httpx.Limits(max_connections=None))
 
 
-def _read(response: httpx.Response) -> str:
-    text = ""
+def _headers() -> dict[str, str]:
+    key = os.environ.get(KEY_VARIABLE)
+    return {"Accept": "text/event-stream, application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+
+
+def _secret(text: str) -> str:
+    """A server's words without the key, should it repeat it."""
+    key = os.environ.get(KEY_VARIABLE)
+    return text.replace(key, "…") if key else text
+
+
+def _named_wait(header: str) -> float | None:
+    """Seconds that a `Retry-After` header names, as a number or as a date; None without one."""
+    with suppress(ValueError):
+        return max(0.0, float(header)) if math.isfinite(float(header or "nan")) else None
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    return None
+
+
+def _read(response: httpx.Response, longest: int = LONGEST_BODY) -> str:
+    pieces, size = [], 0
     for piece in response.iter_text():
-        text += piece
-        if len(text) > LONGEST_BODY:
+        pieces.append(piece)
+        size += len(piece)
+        if size > longest:
             break
-    return text
+    return "".join(pieces)
 
 
 def _lines(response: httpx.Response) -> Iterator[str]:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from stilnovo.statistics.estimates import FEWEST_UNITS, normal_quantile, wilson
 from stilnovo.statistics.power import ASSUMED_DISCORDANCE, smallest_visible_difference
 from stilnovo.text.tokenizer import Tokenizer
 
+#: From items, and a seed for answers that are drawn, to (index, answer) lists, in any order.
+Scorer = Callable[[Sequence[Item], int], Iterator[list[tuple[int, ModelAnswer]]]]
 _GRADED = ("mc2", "f1", "rouge1_precision")  # scores between right and wrong
 _TIMING_SECONDS = 5.0  # after which a speed is believed
 
@@ -70,7 +73,8 @@ def evaluate(
         short_windows: Whether the texts are also read in windows of 64 tokens, as the report of 2024 did.
     """
     began = time.perf_counter()
-    tasks = {selection.task.name: _run_task(model, tokenizer, selection, options, note) for selection in selections}
+    scorer = partial(_answers, model, tokenizer, token_budget=options.token_budget)
+    tasks = {selection.task.name: run_task(scorer, selection, options, note) for selection in selections}
     reads = bool(texts) and dist.is_first()
     text = score_texts(model, tokenizer, texts, short_windows=short_windows, options=options) if reads else None
     return EvaluationResult(
@@ -128,9 +132,17 @@ def _visible(n: int, clusters: Sequence[str] | None = None) -> str:
     return "no change" if share >= 1 else f"nothing under {100 * share:.0f} points"
 
 
-def _run_task(
-    model: Llama, tokenizer: Tokenizer, selection: Selection, options: ReadOptions, note: Callable[[str], None] | None
+def run_task(
+    scorer: Scorer, selection: Selection, options: ReadOptions, note: Callable[[str], None] | None = None
 ) -> TaskResult:
+    """Answer and score the items of a task, through the answer cache.
+
+    Args:
+        scorer: From items and the seed of drawn answers to lists of (index, answer), one after every pass.
+        selection: The items.
+        options: Progress (by task name) and cache.
+        note: Called with a line about what the whole set would take, once the speed is known.
+    """
     task, items, cache = selection.task, selection.items, options.cache
     began = time.perf_counter()
     hashes = tuple(map(item_sha256, items))
@@ -141,7 +153,7 @@ def _run_task(
         nonlocal cached
         cached -= sum(dist.gather(len(missing)))
         asked = [items[index] for index in missing]
-        for group in _answers(model, tokenizer, asked, selection.seed, options.token_budget):
+        for group in scorer(asked, selection.seed):
             yield [missing[index] for index, _ in group], [asdict(answer) for _, answer in group]
 
     def progress(name: str, done: int, total: int) -> None:
@@ -161,7 +173,10 @@ def _run_task(
         return item_place(items[index].id, task.name)
 
     rows = answered(cache, task.name, version, hashes, place, ask, progress, shared=True)
-    given = [ModelAnswer(tuple(row["loglikelihoods"]), row["truncated"], row["text"]) for row in rows]
+    given = [
+        ModelAnswer(tuple(row["loglikelihoods"]), row["truncated"], row["text"], remark=row.get("remark", ""))
+        for row in rows
+    ]
     result = TaskResult(
         **{key.name: getattr(task, key.name) for key in fields(TaskFacts)},
         split=selection.split,
@@ -184,7 +199,7 @@ def _run_task(
 
 
 def _answers(
-    model: Llama, tokenizer: Tokenizer, items: Sequence[Item], seed: int, token_budget: int
+    model: Llama, tokenizer: Tokenizer, items: Sequence[Item], seed: int, *, token_budget: int
 ) -> Iterator[list[tuple[int, ModelAnswer]]]:
     """Answer items by log-likelihood or generation; yields (index, answer) lists after every pass."""
     choices = {index: item for index, item in enumerate(items) if isinstance(item, MultipleChoice)}

@@ -38,13 +38,15 @@ class ModelAnswer:
 
     `loglikelihoods` in nats, one an ending, and whether each ending is what `greedy` decoding would have written; or the
     `text` that was written. `truncated` says that the context was cut on the left to fit the model. What follows from it
-    (choice, metrics, grades) is computed anew from the item and its task.
+    (choice, metrics, grades) is computed anew from the item and its task. `remark` is what a server's answer needs said of it
+    (`server_answers.REMARKS`).
     """
 
     loglikelihoods: tuple[float, ...] = ()
     truncated: bool = False
     text: str = ""
     greedy: tuple[bool, ...] = ()
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class ItemScore:
 
     `loglikelihoods` in nats, one an ending; `choice` is their argmax, `choice_norm` the argmax per character, the first
     of equals in both; all -1 or empty for a written answer, which is `text`. `values` are the item's metrics;
-    `truncated` says that the context was cut on the left to fit the model.
+    `truncated` says that the context was cut on the left to fit the model; `remark` as in `ModelAnswer`.
 
     Raises:
         NonFiniteScore: a log-likelihood or a value is no finite number.
@@ -69,6 +71,7 @@ class ItemScore:
     category: str = ""
     values: dict[Metric, float] = field(default_factory=dict)
     text: str = ""
+    remark: str = ""
 
     def __post_init__(self) -> None:
         check_finite(item_place(self.id), [self.loglikelihoods, self.values])
@@ -89,7 +92,8 @@ def item_score(item: Item, answer: ModelAnswer, task: Task | None = None) -> Ite
     else:
         values, picks = item.values(sums), (item.answer, item.choice(sums), item.choice_norm(sums))
     return ItemScore(
-        item.id, *picks, sums, item.cluster, answer.truncated, item.category, values, answer.text
+        item.id, *picks, sums, item.cluster, answer.truncated, item.category, values, answer.text,
+        answer.remark,
     )  # fmt: skip
 
 
