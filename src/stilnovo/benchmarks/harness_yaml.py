@@ -22,7 +22,7 @@ from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
 from stilnovo.benchmarks.dataset_files import Row, build
-from stilnovo.benchmarks.task import Decoding, Generation, Item, Metric, MultipleChoice, Request, Task
+from stilnovo.benchmarks.task import Decoding, FewShot, Generation, Item, Metric, MultipleChoice, Request, Task
 from stilnovo.errors import InputError, did_you_mean
 from stilnovo.io.rows import read_rows
 from stilnovo.runlog import sha256_file
@@ -121,23 +121,26 @@ class _Prompt:
     def item(self, row: Row, place: str) -> Item:
         """Format a row as a question after its few-shot examples."""
         description = self.settings.get("description")
-        header = str(value_of(row, "description", description)) if description else ""
-        header += "".join(map(self._example, self._examples(row)))
-        name, context = str(row.get("id") or place), header + self._text(row)
+        before = FewShot(
+            str(value_of(row, "description", description)) if description else "",
+            tuple(map(self._example, self._examples(row))), self.delimiter, self.between,
+        )  # fmt: skip
+        name, context = str(row.get("id") or place), before.text + self._text(row)
         choices, target = self._choices(row), self._target(row)
         if self.settings.get("output_type") != "multiple_choice":
             references = (
                 [choices[_index(target, choices)]] if choices else target if isinstance(target, list) else [target]
             )
             how = {"until": [self.between], **(self.settings.get("generation_kwargs") or {})}
-            return Generation(name, context, tuple(map(str, references)), decoding(how))
+            return Generation(name, context, tuple(map(str, references)), decoding(how), few_shot=before)
         return MultipleChoice(
             id=name,
             context=context,
             endings=tuple(f"{self.delimiter}{choice}" for choice in choices),
             answer=_index(target, choices),
-            header=header if self.first else "",
+            header=before.text if self.first else "",
             lengths=tuple(map(len, choices)),
+            few_shot=before,
         )
 
     def _examples(self, row: Row) -> list[Row]:
@@ -159,11 +162,11 @@ class _Prompt:
     def _sample(self, rows: Sequence[Row], count: int) -> list[Row]:
         return self.random.sample(rows, min(count, len(rows)))
 
-    def _example(self, row: Row) -> str:
+    def _example(self, row: Row) -> tuple[str, str]:
         try:
             choices, target = self._choices(row), self._target(row)
             answer = choices[_index(target, choices)] if choices else target[0] if isinstance(target, list) else target
-            return f"{self._text(row)}{self.delimiter}{answer}{self.between}"
+            return self._text(row), str(answer)
         except (ValueError, LookupError) as error:
             place = f"Row {self.pool.index(row) + 1} of the few-shot examples of task {self.settings['task']}"
             raise InputError(f"{place} cannot be used: {error}.", f"File: {self.origin}") from error

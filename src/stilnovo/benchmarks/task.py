@@ -1,22 +1,30 @@
-"""Benchmark tasks and their items, and how a run samples them.
+"""Benchmark tasks, and how a run selects items from them: split, sample, prompt, examples, repeats.
 
-A task only says how a row of its dataset becomes an item, a `MultipleChoice` or a `Generation`; scoring, statistics and
-reports know nothing of any benchmark. What makes results comparable travels with them: number and hash of the items.
+A task only says how a row of its dataset becomes an item (`items.py`); scoring, statistics and reports know nothing of any
+benchmark. A selection is of one prompt: a task with several is asked by several selections of the same items.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
 from stilnovo.benchmarks.draw import SEED as SEED
 from stilnovo.benchmarks.draw import Draw as Draw
+from stilnovo.benchmarks.examples import SPLITS, behind, draw_examples, few_shot
+from stilnovo.benchmarks.items import METRIC_NAMES as METRIC_NAMES
+from stilnovo.benchmarks.items import Decoding as Decoding
+from stilnovo.benchmarks.items import FewShot as FewShot
+from stilnovo.benchmarks.items import Generation as Generation
+from stilnovo.benchmarks.items import Item as Item
+from stilnovo.benchmarks.items import Metric as Metric
+from stilnovo.benchmarks.items import MultipleChoice as MultipleChoice
+from stilnovo.benchmarks.items import cluster_names as cluster_names
+from stilnovo.benchmarks.items import item_sha256 as item_sha256
+from stilnovo.benchmarks.items import items_sha256 as items_sha256
+from stilnovo.benchmarks.items import joined_sha256 as joined_sha256
 from stilnovo.benchmarks.known_files import FilesRead
 from stilnovo.errors import InputError
 
@@ -25,179 +33,18 @@ class MissingData(InputError):
     """Benchmark data is not on this machine."""
 
 
-Metric = Literal[
-    "acc", "acc_norm", "mc1", "mc2", "exact_match", "exact_match_flexible", "number_match", "f1", "rouge1_precision"
-]
-METRIC_NAMES: dict[Metric, str] = {
-    "acc": "accuracy",
-    "acc_norm": "normalised accuracy",
-    "mc1": "accuracy with one true answer (mc1)",
-    "mc2": "probability of the true answers (mc2)",
-    "exact_match": "exact match",
-    "exact_match_flexible": "exact match, last number",
-    "number_match": "the number given, by value",
-    "f1": "F1 over words",
-    "rouge1_precision": "ROUGE-1 precision",
-}
-
-
-def _check(rules: Mapping[str, bool]) -> None:
-    """Refuse a question by the first broken rule; each rule is a condition with the error to show where it fails."""
-    if broken := [fault for fault, holds in rules.items() if not holds]:
-        raise ValueError(broken[0])
-
-
-@dataclass(frozen=True)
-class MultipleChoice:
-    """A multiple-choice question.
-
-    Attributes:
-        id: Unique in its task.
-        context: What every ending follows; of `contexts`, the beginning that they share.
-        endings: Appended as they are, a leading space included.
-        answer: Index of the right one.
-        cluster: What the item shares with others (a passage, a subject); empty for an item on its own.
-        category: The group that a breakdown of the score puts it in; empty for none.
-        header: The beginning of `context` that many items share, a few-shot header; empty for none.
-        contexts: One a choice, where the choices differ before the ending (Winogrande); empty otherwise.
-        rivals: Indices that compete for `choice`; empty when all do.
-        labels: For several true answers, one an ending: 1 true, 0 false, -1 not asked; empty otherwise.
-        lengths: Characters of each ending for `acc_norm`; by default all but one leading space.
-    """
-
-    id: str
-    context: str
-    endings: tuple[str, ...]
-    answer: int
-    cluster: str = ""
-    category: str = ""
-    header: str = ""
-    contexts: tuple[str, ...] = ()
-    rivals: tuple[int, ...] = ()
-    labels: tuple[int, ...] = ()
-    lengths: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        count = len(self.endings)
-        choices_follow = all(context.startswith(self.context) for context in self.contexts)
-        _check({
-            f"answer {self.answer} of {count} endings": count >= 2 and 0 <= self.answer < count,
-            "an ending is empty": all(ending.removeprefix(" ") for ending in self.endings),
-            "the context does not begin with its header": self.context.startswith(self.header),
-            "a choice's context does not begin with the context": choices_follow,
-            "contexts and labels need one entry an ending": {len(self.contexts), len(self.labels)} <= {0, count},
-            "the answer is not among the endings that compete": not self.rivals or self.answer in self.rivals,
-        })  # fmt: skip
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """(context, ending) of every choice, as they are scored."""
-        return list(zip(self.contexts or (self.context,) * len(self.endings), self.endings, strict=True))
-
-    @property
-    def competing(self) -> Sequence[int]:
-        """Indices of the endings among which the answer is chosen."""
-        return self.rivals or range(len(self.endings))
-
-    @property
-    def repeats_an_option(self) -> bool:
-        """Whether the answer repeats an option before it: of equals the first is chosen, as in the reference, so it is never right."""
-        pairs = self.pairs
-        return not self.labels and pairs[self.answer] in [
-            pairs[index] for index in self.competing if index < self.answer
-        ]
-
-    @property
-    def chance(self) -> float:
-        """Score of random guessing; with several true answers that of mc2, their share."""
-        asked = [label for label in self.labels if label >= 0]
-        return sum(asked) / len(asked) if asked else 1 / len(self.competing)
-
-    def values(self, loglikelihoods: Sequence[float]) -> dict[Metric, float]:
-        """Compute the item's metrics from its endings' log-likelihoods in nats.
-
-        acc: the most probable ending is right; acc_norm: the most probable per character, without the leading space;
-        the first of equals in both. mc1 is acc where there are labels too; mc2 is the share of the probability of all
-        labelled endings that the true ones have (TruthfulQA, Lin et al. 2022).
-        """
-        right = float(self.choice(loglikelihoods) == self.answer)
-        if not self.labels:
-            return {"acc": right, "acc_norm": float(self.choice_norm(loglikelihoods) == self.answer)}
-        asked = [(value, label) for value, label in zip(loglikelihoods, self.labels, strict=True) if label >= 0]
-        peak = max(value for value, _ in asked)
-        masses = [(math.exp(value - peak), label) for value, label in asked]
-        true = sum(mass for mass, label in masses if label)
-        return {"mc1": right, "mc2": true / sum(mass for mass, _ in masses)}
-
-    def choice(self, loglikelihoods: Sequence[float]) -> int:
-        """Index of the most probable ending among those that compete."""
-        return max(self.competing, key=lambda index: loglikelihoods[index])
-
-    def choice_norm(self, loglikelihoods: Sequence[float]) -> int:
-        """Index of the ending most probable per character."""
-        lengths = self.lengths or [len(ending.removeprefix(" ")) for ending in self.endings]
-        return max(self.competing, key=lambda index: loglikelihoods[index] / lengths[index])
-
-    def identity(self) -> list[Any]:
-        """The values that identify this question, for the hash."""
-        extras = (self.contexts, self.rivals, self.labels)
-        own = [self.id, self.context, list(self.endings), self.answer]
-        return [*own, *map(list, extras)] if any(extras) else own
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Generation settings: at most `max_tokens`, cut before any of `stop`; temperature 0 is greedy."""
-
-    max_tokens: int
-    stop: tuple[str, ...] = ()
-    temperature: float = 0.0
-    top_p: float = 1.0
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A question answered by generated text.
-
-    `references` are right answers; `context` is the prompt, `header` its beginning that many items share; `cluster` and
-    `category` as in `MultipleChoice`.
-    """
-
-    chance = 0.0  # the score of random guessing
-
-    id: str
-    context: str
-    references: tuple[str, ...]
-    decoding: Decoding
-    cluster: str = ""
-    category: str = ""
-    header: str = ""
-
-    def __post_init__(self) -> None:
-        _check({
-            "a question needs a prompt and an answer": bool(self.context and self.references),
-            "the context does not begin with its header": self.context.startswith(self.header),
-        })  # fmt: skip
-
-    def identity(self) -> list[Any]:
-        """The values that identify this question, for the hash."""
-        how = self.decoding
-        return [
-            self.id, self.context, list(self.references), how.max_tokens, list(how.stop), how.temperature, how.top_p,
-        ]  # fmt: skip
-
-
-Item = MultipleChoice | Generation
-
-
 @dataclass(frozen=True)
 class Request:
-    """A request to load a task: split, few-shot examples, and where its data may come from; `read` notes what was read."""
+    """A request to load a task: split, few-shot examples, and where its data may come from; `read` notes what was read.
+
+    `prompt` is one of the task's `prompts`, empty for a task that has one only.
+    """
 
     split: str
     data_dir: Path | None = None
     shots: int = 0
     download: bool = False
+    prompt: str = ""
     read: FilesRead = field(default_factory=FilesRead, compare=False)
 
 
@@ -233,12 +80,15 @@ class Task(TaskFacts):
         splits: Names for `--split`; the first is the default.
         load: Request → items.
         shots: Examples before each question, unless asked otherwise.
-        shots_rule: Which examples those are.
+        shots_rule: Which examples those are, where `load` puts them before the questions; without a rule they are drawn
+            from another split (`examples.py`).
         grade: For `Generation` items: (written answer, item) → metrics.
         reference: The task of lm-evaluation-harness that this one equals; empty where it has none.
         categories: What `category` of its items is, such as "subject".
         files: For a user's own task: path of its file and of its data → hex sha256.
         untried: Whether it was only ever run on made-up rows in the benchmark's form: its own were not at hand.
+        prompts: Names of the wordings in which it can be asked, the default first; empty for one only.
+        example_splits: Splits that are not evaluated and can give examples, beside those of `splits`.
     """
 
     splits: tuple[str, ...]
@@ -250,6 +100,27 @@ class Task(TaskFacts):
     categories: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     untried: bool = False
+    prompts: tuple[str, ...] = ()
+    example_splits: tuple[str, ...] = ()
+
+    def prompts_of(self, asked: str | None) -> list[str]:
+        """The prompts that `asked` names: `default` (also None), `all`, or names with commas; `[""]` for a task with one.
+
+        Raises:
+            InputError: one of the names is not a prompt of the task.
+        """
+        if asked in (None, "default", "all"):
+            return [*self.prompts] if asked == "all" and self.prompts else [*self.prompts[:1]] or [""]
+        names = list(dict.fromkeys(name.strip() for name in str(asked).split(",") if name.strip()))
+        for name in names or [""]:
+            if name not in self.prompts:
+                has = f"It has: {', '.join(self.prompts)}." if self.prompts else "It has one prompt, without a name."
+                raise InputError(
+                    f"Task {self.name} has no prompt '{name}'.",
+                    has,
+                    "Change --prompts; `default` and `all` go with any task.",
+                )
+        return names
 
 
 @dataclass(frozen=True)
@@ -258,7 +129,8 @@ class Selection:
 
     Chosen with `seed`, or simply the first ones where a protocol asks for them (`first`); `shots` examples before each.
     `files` hold the rows (name → sha256), `known` if they are the benchmark's; else source and licence of `task` say so.
-    `instead_of` is the task's own split, where that is not here and another is.
+    `instead_of` is the task's own split, where that is not here and another is. `prompt` is the name of the prompt, empty
+    for a task that has one only; `examples` are the drawn examples, SPLIT:ID; written answers are drawn `repeats` times.
     """
 
     task: Task
@@ -271,6 +143,18 @@ class Selection:
     files: Mapping[str, str] = field(default_factory=dict)
     known: bool = True
     instead_of: str = ""
+    prompt: str = ""
+    examples: tuple[str, ...] = ()
+    repeats: int = 1
+
+    @property
+    def label(self) -> str:
+        """The task, with the prompt where it is not the default."""
+        return (
+            f"{self.task.name}, prompt {self.prompt}"
+            if self.prompt not in (*self.task.prompts[:1], "")
+            else self.task.name
+        )
 
     @property
     def clusters(self) -> list[str] | None:
@@ -287,6 +171,7 @@ def select(
     shots: int | None = None,
     download: bool = False,
     first: bool = False,
+    prompt: str = "",
 ) -> Selection:
     """Load a task's items and sample them as `draw` says.
 
@@ -294,13 +179,14 @@ def select(
         task: From `stilnovo.benchmarks.tasks`.
         data_dir: A folder with one folder a benchmark.
         split: Instead of the task's own; where nothing is said and its own is not here, the next one that is.
-        draw: How many items, and the seed that `subset` draws them with.
+        draw: How many items, and the seed that `subset` draws them with, and examples where the task has no rule for them.
         shots: Examples before each question instead of the task's own number.
         download: Whether data that are not here may be fetched from the hub.
         first: Take the first items instead of drawing; only the 2024 protocol does.
+        prompt: One of the task's prompts; by default its first.
 
     Raises:
-        InputError: unknown split, missing or unusable data, a limit or shots that make no sense.
+        InputError: unknown split or prompt, missing or unusable data, a limit or shots that make no sense.
     """
     if split is not None and split not in task.splits:
         raise InputError(
@@ -308,14 +194,17 @@ def select(
         )
     candidates = [split] if split is not None else task.splits[: 1 if data_dir is None else 2]
     draw.count(1)  # a limit that makes no sense is said before anything is read
-    if shots is not None and (shots < 0 or (shots and not task.shots_rule)):
-        raise InputError(f"Task {task.name} cannot be asked with {shots} examples.", next="Leave --shots out.")
+    (prompt,) = task.prompts_of(prompt or None)
     wanted = task.shots if shots is None else shots
+    if wanted < 0:
+        raise InputError(f"Task {task.name} cannot be asked with {wanted} examples.", next="Leave --shots out.")
+    drawn = 0 if task.shots_rule else wanted
     items: Sequence[Item] = ()
     missing: MissingData | None = None
     for chosen in candidates:
         try:
-            items = task.load(request := Request(chosen, data_dir, wanted, download))
+            request = Request(chosen, data_dir, wanted - drawn, download, prompt)
+            items = task.load(request)
             break
         except MissingData as error:
             missing = missing or error
@@ -325,14 +214,43 @@ def select(
     for row, item in enumerate(items, start=1):
         if (first_row := rows.setdefault(item.id, row)) != row:
             raise InputError(f"Rows {first_row} and {row} of task {task.name} have the same id.", f"Found: {item.id}.")
+    examples: tuple[str, ...] = ()
+    files, known = request.read.provenance()
+    own = task if known else replace(task, source=request.read.users_rows(task.source), licence="not known")
+    if drawn:
+        items, examples, read = _with_examples(task, request, items, drawn, draw.seed)
+        files = {**read, **files}
     count = draw.count(len(items))
     taken = list(items[:count]) if first else subset(items, count, draw.seed)
-    files, known = request.read.provenance()
-    task = task if known else replace(task, source=request.read.users_rows(task.source), licence="not known")
     return Selection(
-        task, chosen, tuple(taken), len(items), draw.seed, wanted, first and len(taken) < len(items), files, known,
-        "" if chosen == candidates[0] else candidates[0],
+        own, chosen, tuple(taken), len(items), draw.seed, wanted, first and len(taken) < len(items), files, known,
+        "" if chosen == candidates[0] else candidates[0], prompt, examples,
     )  # fmt: skip
+
+
+def _with_examples(
+    task: Task, request: Request, items: Sequence[Item], count: int, seed: int
+) -> tuple[Sequence[Item], tuple[str, ...], dict[str, str]]:
+    """Put drawn examples before every item; also which they are, as SPLIT:ID, and the hashes of their files."""
+    sources = [name for name in SPLITS if name in (*task.example_splits, *task.splits) and name != request.split]
+    missing: MissingData | None = None
+    for source in sources:
+        try:
+            asked = replace(request, split=source, read=FilesRead())
+            pool = task.load(asked)
+            chosen = draw_examples(pool, items, count, seed, task.name)
+            before = few_shot(chosen)
+            names = tuple(f"{source}:{item.id}" for item in chosen)
+            return [behind(item, before) for item in items], names, asked.read.provenance()[0]
+        except MissingData as error:
+            missing = missing or error
+    if missing is not None:
+        raise missing
+    raise InputError(
+        f"Task {task.name} cannot be asked with {count} examples.",
+        f"It has no split to take them from, only {request.split}, which is measured.",
+        "Leave --shots out.",
+    )
 
 
 def subset(items: Sequence[Item], limit: int | None, seed: int = SEED) -> list[Item]:
@@ -354,24 +272,3 @@ def subset(items: Sequence[Item], limit: int | None, seed: int = SEED) -> list[I
         offset = rng.random()
         marks += [((rank + offset) / len(members), index) for rank, index in enumerate(members)]
     return [items[index] for index in sorted(index for _, index in sorted(marks)[:limit])]
-
-
-def cluster_names(members: Iterable[tuple[str, str]]) -> list[str] | None:
-    """Cluster name of each (id, cluster), its own for one without; None if none has a cluster."""
-    listed = list(members)
-    return [cluster or f"\0{name}" for name, cluster in listed] if any(cluster for _, cluster in listed) else None
-
-
-def item_sha256(item: Item) -> str:
-    """Hash a question: all that its answer depends on, group names left out."""
-    return hashlib.sha256(json.dumps(item.identity(), separators=(",", ":")).encode()).hexdigest()
-
-
-def items_sha256(items: Iterable[Item]) -> str:
-    """Hash several questions, in order."""
-    return joined_sha256(map(item_sha256, items))
-
-
-def joined_sha256(hashes: Iterable[str]) -> str:
-    """Hash a sequence of hashes."""
-    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

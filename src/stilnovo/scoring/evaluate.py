@@ -11,18 +11,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from stilnovo import dist
-from stilnovo.benchmarks.task import Generation, Item, MultipleChoice, Selection, TaskFacts, item_sha256
+from stilnovo.benchmarks.task import Generation, Item, MultipleChoice, Selection, item_sha256
 from stilnovo.model.llama import Llama
 from stilnovo.progress import counted, seconds_text
 from stilnovo.runlog import environment
 from stilnovo.scoring.answer_cache import Answer, answered
-from stilnovo.scoring.packed import ModelAnswer, answers, item_place, item_score
+from stilnovo.scoring.asking import askings, is_drawn, joined, task_result
+from stilnovo.scoring.packed import ModelAnswer, answers, item_place
 from stilnovo.scoring.perplexity import score_texts
 from stilnovo.scoring.reading import DEFAULTS, ReadOptions
 from stilnovo.scoring.result import EvaluationResult, TaskResult
@@ -74,7 +74,7 @@ def evaluate(
     """
     began = time.perf_counter()
     scorer = partial(_answers, model, tokenizer, token_budget=options.token_budget)
-    tasks = {selection.task.name: run_task(scorer, selection, options, note) for selection in selections}
+    tasks = run_tasks(scorer, selections, options, note)
     reads = bool(texts) and dist.is_first()
     text = score_texts(model, tokenizer, texts, short_windows=short_windows, options=options) if reads else None
     return EvaluationResult(
@@ -132,10 +132,20 @@ def _visible(n: int, clusters: Sequence[str] | None = None) -> str:
     return "no change" if share >= 1 else f"nothing under {100 * share:.0f} points"
 
 
+def run_tasks(
+    scorer: Scorer, selections: Sequence[Selection], options: ReadOptions, note: Callable[[str], None] | None = None
+) -> dict[str, TaskResult]:
+    """Answer and score selections (`run_task`), one result a task: several prompts of one task are joined."""
+    prompts: dict[str, list[TaskResult]] = {}
+    for selection in selections:
+        prompts.setdefault(selection.task.name, []).append(run_task(scorer, selection, options, note))
+    return {name: joined(results) for name, results in prompts.items()}
+
+
 def run_task(
     scorer: Scorer, selection: Selection, options: ReadOptions, note: Callable[[str], None] | None = None
 ) -> TaskResult:
-    """Answer and score the items of a task, through the answer cache.
+    """Answer and score what is asked of a selection, through the answer cache; `run_tasks` joins several prompts of a task.
 
     Args:
         scorer: From items and the seed of drawn answers to lists of (index, answer), one after every pass.
@@ -143,56 +153,40 @@ def run_task(
         options: Progress (by task name) and cache.
         note: Called with a line about what the whole set would take, once the speed is known.
     """
-    task, items, cache = selection.task, selection.items, options.cache
+    task, asked, cache = selection.task, askings(selection), options.cache
     began = time.perf_counter()
-    hashes = tuple(map(item_sha256, items))
-    cached, left = len(items), selection.available - len(items)
+    cached, left = len(asked), selection.available - len(selection.items)
     timed = note is not None and left and not (cache and cache.answers.speed(cache.setting, task.name))
 
     def ask(missing: list[int]) -> Iterator[tuple[list[int], list[Answer]]]:
         nonlocal cached
         cached -= sum(dist.gather(len(missing)))
-        asked = [items[index] for index in missing]
-        for group in scorer(asked, selection.seed):
+        for group in scorer([asked[index].item for index in missing], selection.seed):
             yield [missing[index] for index, _ in group], [asdict(answer) for _, answer in group]
 
     def progress(name: str, done: int, total: int) -> None:
         nonlocal timed
         spent = time.perf_counter() - began
         if note is not None and timed and done > cached and spent >= _TIMING_SECONDS:
-            rest = seconds_text(left * spent / (done - cached))
+            rest = seconds_text(left * selection.repeats * spent / (done - cached))
             note(f"{name}: at this speed all {counted(selection.available, 'item')} would take {rest} more.")
             timed = False
         if options.progress is not None:
-            options.progress(name, done, total)
+            options.progress(selection.label, done, total)
 
-    drawn = any(isinstance(item, Generation) and item.decoding.temperature > 0 for item in items)
+    drawn = any(is_drawn(item) for item in selection.items)
     version = f"{task.version}, seed {selection.seed}" if drawn else task.version
 
     def place(index: int) -> str:
-        return item_place(items[index].id, task.name)
+        return item_place(asked[index].item.id, task.name)
 
+    hashes = [item_sha256(asking.item) for asking in asked]
     rows = answered(cache, task.name, version, hashes, place, ask, progress, shared=True)
     given = [
         ModelAnswer(tuple(row["loglikelihoods"]), row["truncated"], row["text"], remark=row.get("remark", ""))
         for row in rows
     ]
-    result = TaskResult(
-        **{key.name: getattr(task, key.name) for key in fields(TaskFacts)},
-        split=selection.split,
-        available=selection.available,
-        seed=selection.seed,
-        chance=sum(item.chance for item in items) / len(items),
-        seconds=time.perf_counter() - began,
-        items=tuple(item_score(item, answer, task) for item, answer in zip(items, given, strict=True)),
-        hashes=hashes,
-        shots=selection.shots,
-        first=selection.first,
-        cached=cached,
-        files={Path(path).name: digest for path, digest in task.files.items()} or dict(selection.files),
-        known=selection.known,
-        instead_of=selection.instead_of,
-    )
+    result = task_result(selection, asked, given, time.perf_counter() - began, cached)
     if cache is not None and result.items_per_second and result.seconds >= _TIMING_SECONDS:
         cache.answers.keep_speed(cache.setting, task.name, result.items_per_second)
     return result
@@ -201,7 +195,8 @@ def run_task(
 def _answers(
     model: Llama, tokenizer: Tokenizer, items: Sequence[Item], seed: int, *, token_budget: int
 ) -> Iterator[list[tuple[int, ModelAnswer]]]:
-    """Answer items by log-likelihood or generation; yields (index, answer) lists after every pass."""
+    """Answer by log-likelihood or generation; yields (index, answer) lists after every pass."""
+    budget = options.token_budget
     choices = {index: item for index, item in enumerate(items) if isinstance(item, MultipleChoice)}
     written = {index: item for index, item in enumerate(items) if isinstance(item, Generation)}
     for indices, passes in (

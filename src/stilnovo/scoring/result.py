@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from stilnovo.errors import InputError, NonFiniteScore
 from stilnovo.runlog import finite, json_text, write_atomic
 from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
+from stilnovo.scoring.rounds import Round, averaged, one_repeat
 from stilnovo.statistics.estimates import Estimate, mean
 from stilnovo.statistics.power import smallest_visible_difference
+from stilnovo.statistics.spread import spread_of
 
 FILE_NAME = "evaluation.json"
 FORMAT = 2
@@ -33,7 +35,9 @@ class TaskResult(TaskFacts):
 
     `chance` is what guessing scores; `shots` examples stood before each question; `first` says that the items are the
     first ones and no draw; `hashes` (`item_sha256`) go with `items`, one each; `files` are those of its rows, file name →
-    sha256; `known` and `instead_of` as in `Selection`.
+    sha256; `known`, `instead_of`, `examples` and `repeats` as in `Selection`; `prompts` names the prompts of a task that has
+    several. Where it was asked in several `rounds`, the values of `items` are means over them, and what else stands there is
+    the first round's.
     """
 
     split: str
@@ -49,6 +53,10 @@ class TaskResult(TaskFacts):
     files: Mapping[str, str] = field(default_factory=dict)
     known: bool = True
     instead_of: str = ""
+    prompts: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    repeats: int = 1
+    rounds: tuple[Round, ...] = ()
 
     @property
     def label(self) -> str:
@@ -60,6 +68,42 @@ class TaskResult(TaskFacts):
     def n(self) -> int:
         """Number of items."""
         return len(self.items)
+
+    @property
+    def all_rounds(self) -> tuple[Round, ...]:
+        """Its rounds, also where it is one."""
+        return self.rounds or (Round(next(iter(self.prompts), ""), 0, self.items, self.hashes),)
+
+    @property
+    def asked(self) -> int:
+        """How many answers were asked for: items, with every prompt and repeat."""
+        return sum(len(part.items) for part in self.all_rounds)
+
+    def by_prompt(self) -> dict[str, TaskResult]:
+        """Its result with each prompt, by name; empty where it was asked with one."""
+        if len(self.prompts) < 2:
+            return {}
+        parts = {name: tuple(part for part in self.rounds if part.prompt == name) for name in self.prompts}
+        return {name: replace(self._of(rounds), prompts=(name,)) for name, rounds in parts.items()}
+
+    def by_repeat(self) -> list[TaskResult]:
+        """Its result in each repeat; empty where nothing was repeated."""
+        if self.repeats < 2:
+            return []
+        return [replace(self._of(one_repeat(self.rounds, number)), repeats=1) for number in range(self.repeats)]
+
+    def _of(self, rounds: tuple[Round, ...]) -> TaskResult:
+        """The result of some of its rounds."""
+        return replace(self, items=averaged(rounds), hashes=rounds[0].hashes, rounds=rounds if len(rounds) > 1 else ())
+
+    def right_again(self, metric: Metric | None = None) -> dict[str, float]:
+        """Shares of items that are right (1) in all and in any of the repeats, over all prompts; empty without repeats."""
+        rows = list(zip(*(part.values(metric) for part in self.by_repeat()), strict=True))
+        counts = {
+            "right_in_all": sum(min(row) == 1 for row in rows),
+            "right_in_any": sum(max(row) == 1 for row in rows),
+        }
+        return {key: count / self.n for key, count in counts.items()} if rows else {}
 
     @property
     def truncated(self) -> int:
@@ -92,7 +136,7 @@ class TaskResult(TaskFacts):
     @property
     def items_per_second(self) -> float | None:
         """Speed of what was answered in this run; None where nothing was."""
-        return (self.n - self.cached) / self.seconds if self.n > self.cached and self.seconds > 0 else None
+        return (self.asked - self.cached) / self.seconds if self.asked > self.cached and self.seconds > 0 else None
 
     def by_category(self, metric: Metric | None = None) -> dict[str, Estimate]:
         """Score by category, in order of first appearance, or of their numbers (`grade 2`, `grade 10`); empty if items have none.
@@ -190,11 +234,28 @@ def _task_figures(task: TaskResult) -> dict[str, Any]:
     for metric in task.metrics:
         estimate = task.score(metric)
         figures |= {metric: estimate.value, f"{metric}_interval": [estimate.low, estimate.high]}
+    figures |= _round_figures(task)
     if categories := task.by_category():
         figures["categories"] = {
             name: {"n": score.n, **units_of(score), task.metric: score.value, "interval": [score.low, score.high]}
             for name, score in categories.items()
         }
+    return figures
+
+
+def _round_figures(task: TaskResult) -> dict[str, Any]:
+    """What several prompts and repeats show; nothing where there is one of each."""
+    figures: dict[str, Any] = {"prompt": task.prompts[0]} if len(task.prompts) == 1 else {}
+    if task.examples:
+        figures["examples"] = list(task.examples)
+    by_prompt = {name: part.score() for name, part in task.by_prompt().items()}
+    if by_prompt:
+        figures["prompts"] = {
+            name: {task.metric: score.value, "interval": [score.low, score.high]} for name, score in by_prompt.items()
+        }
+        figures["prompt_spread"] = asdict(spread_of([score.value for score in by_prompt.values()]))
+    if by_repeat := [part.score().value for part in task.by_repeat()]:
+        figures |= {"repeats": task.repeats, "repeat_spread": asdict(spread_of(by_repeat)), **task.right_again()}
     return figures
 
 
@@ -216,6 +277,7 @@ def load_result(path: Path) -> EvaluationResult:
             )
         for task in content["tasks"].values():
             task["items"] = _with_gaps(task["items"])
+            task["rounds"] = _with_gaps(task.get("rounds", []))
         if content["text"]:
             content["text"] = _with_gaps(content["text"])
         result = TypeAdapter(EvaluationResult).validate_python(content)
@@ -242,7 +304,7 @@ def _check(result: EvaluationResult) -> None:
     for name, task in result.tasks.items():
         if len({item.id for item in task.items}) < task.n or not task.n:
             raise ValueError(f"{name} has no items, or two of one id")
-        for item in task.items:
+        for item in (*task.items, *(score for part in task.rounds for score in part.items)):
             if not set(task.metrics) <= set(item.values) or not all(0 <= value <= 1 for value in item.values.values()):
                 raise ValueError(f"item {item.id} of {name} has no {', '.join(task.metrics)} between 0 and 1")
     if result.text is not None:

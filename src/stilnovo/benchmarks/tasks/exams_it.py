@@ -7,7 +7,7 @@ A row (our own words): {"id": "…", "question": {"stem": "Quale gas respiriamo?
 "text": "l'ossigeno"}, …]}, "answerKey": "A", "info": {"subject": "Biology", "language": "Italian"}}
 
 Protocol: ours, since lm-evaluation-harness has no Italian EXAMS: that of ARC with Italian labels (`Domanda:`,
-`Risposta:`), 0-shot, the texts of the options as endings, accuracy by characters (`acc_norm`). The breakdown is by
+`Risposta:`; two other wordings, `--prompts all`), 0-shot, the texts of the options as endings, accuracy by characters (`acc_norm`). The breakdown is by
 subject. Checked: counts, and every answer key among its options (tests/test_evaluate_benchmarks.py).
 """
 
@@ -16,6 +16,11 @@ from __future__ import annotations
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index
 from stilnovo.benchmarks.task import MultipleChoice, Request, Task
 
+_WORDINGS = {
+    "domanda": "Domanda: {}\nRisposta:",
+    "esame": "Da un esame di maturità. {}\nLa risposta esatta è:",
+    "sola": "{}\nRisposta:",
+}
 DATA = Dataset(
     folder="exams_it",
     hub="mhardalov/exams",
@@ -31,10 +36,11 @@ def load(request: Request) -> list[MultipleChoice]:
     """Load the Italian items of the split."""
     rows, origin = DATA.rows(request)
     italian = [row for row in rows if (row.get("info") or {}).get("language", "Italian") == "Italian"]
-    return build(italian, origin, make_item)
+    wording = _WORDINGS[request.prompt or "domanda"]
+    return build(italian, origin, lambda row, _: make_item(row, wording))
 
 
-def make_item(row: Row, place: str = "") -> MultipleChoice:
+def make_item(row: Row, wording: str = _WORDINGS["domanda"]) -> MultipleChoice:
     """One row as a question; the hub keeps the choices as two lists, the original as a list of pairs."""
     question = row["question"]
     choices = question["choices"]
@@ -44,7 +50,7 @@ def make_item(row: Row, place: str = "") -> MultipleChoice:
         ]
     return MultipleChoice(
         id=str(row["id"]),
-        context=f"Domanda: {question['stem'].strip()}\nRisposta:",
+        context=wording.format(question["stem"].strip()),
         endings=tuple(f" {choice['text'].strip()}" for choice in choices),
         answer=letter_index(row["answerKey"], [choice["label"] for choice in choices]),
         category=row["info"]["subject"],
@@ -60,4 +66,5 @@ TASK = Task(
     splits=("test", "validation", "train"),
     load=load,
     categories="subject",
+    prompts=tuple(_WORDINGS),
 )

@@ -21,8 +21,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
-from stilnovo.benchmarks.task import MultipleChoice, Request, Task
-from stilnovo.benchmarks.tasks.mmlu import LETTERS, header, letter_item, lettered
+from stilnovo.benchmarks.items import NO_EXAMPLES
+from stilnovo.benchmarks.task import FewShot, MultipleChoice, Request, Task
+from stilnovo.benchmarks.tasks.mmlu import LETTERS, first_examples, letter_item, lettered
 
 DATA = Dataset(folder="global_mmlu_full_it", hub="CohereForAI/Global-MMLU", config="it")
 DATA_LITE = Dataset(folder="global_mmlu_it", hub="CohereForAI/Global-MMLU-Lite", config="it")
@@ -38,21 +39,21 @@ def loader(data: Dataset) -> Callable[[Request], list[MultipleChoice]]:
         examples: dict[str, list[MultipleChoice]] = {}
         for item in build(shots, where, make_item, "dev"):
             examples.setdefault(item.cluster, []).append(item)
-        begins = {
-            subject: header(examples.get(subject, [])[: request.shots], request.shots, where)
+        before = {
+            subject: first_examples(examples.get(subject, []), request.shots, where)
             for subject in dict.fromkeys(str(row.get("subject")) for row in rows)
         }
-        return build(rows, origin, lambda row, place: make_item(row, place, begins[str(row.get("subject"))]))
+        return build(rows, origin, lambda row, place: make_item(row, place, before[str(row.get("subject"))]))
 
     return load
 
 
-def make_item(row: Row, place: str, begin: str = "") -> MultipleChoice:
-    """Convert a row to a question after the header `begin`."""
+def make_item(row: Row, place: str, before: FewShot = NO_EXAMPLES) -> MultipleChoice:
+    """Convert a row to a question after its examples."""
     options = lettered([row[f"option_{letter.lower()}"] for letter in LETTERS])
     return letter_item(
         text(row, "sample_id"),
-        begin,
+        before,
         "\n".join([text(row, "question").strip(), *options, "Answer:"]),
         len(options),
         letter_index(row["answer"], LETTERS),

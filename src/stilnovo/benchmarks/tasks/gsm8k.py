@@ -19,7 +19,9 @@ import re
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, text
 from stilnovo.benchmarks.italian_numbers import same_number
-from stilnovo.benchmarks.task import Decoding, Generation, Metric, Request, Task
+from stilnovo.benchmarks.items import NO_EXAMPLES
+from stilnovo.benchmarks.task import Decoding, FewShot, Generation, Metric, Request, Task
+from stilnovo.errors import InputError
 
 EXAMPLES = (
     (
@@ -62,22 +64,24 @@ DATA = Dataset(
 
 def load(request: Request) -> list[Generation]:
     """Load all items of the split, each after the first `shots` of our examples."""
-    shots = EXAMPLES[: request.shots]
-    header = "".join(f"Question: {question}\nAnswer: {answer}\n\n" for question, answer in shots)
-    return build(*DATA.rows(request), lambda row, place: make_item(row, place, header), request.split)
+    if request.shots > len(EXAMPLES):
+        raise InputError(f"There are only {len(EXAMPLES)} examples for {request.shots} shots.", next="Lower --shots.")
+    shots = tuple((f"Question: {question}\nAnswer:", answer) for question, answer in EXAMPLES[: request.shots])
+    return build(*DATA.rows(request), lambda row, place: make_item(row, place, FewShot(examples=shots)), request.split)
 
 
-def make_item(row: Row, place: str, header: str = "") -> Generation:
-    """Convert a row to a question after the header."""
+def make_item(row: Row, place: str, before: FewShot = NO_EXAMPLES) -> Generation:
+    """Convert a row to a question after its examples."""
     answer = text(row, "answer")
     if not _STRICT.search(answer):
         raise ValueError("the answer has no '#### number'")
     return Generation(
         id=place,
-        context=f"{header}Question: {text(row, 'question')}\nAnswer:",
+        context=f"{before.text}Question: {text(row, 'question')}\nAnswer:",
         references=(answer,),
         decoding=DECODING,
-        header=header,
+        header=before.text,
+        few_shot=before,
     )
 
 
@@ -90,7 +94,7 @@ def grade(written: str, item: Generation) -> dict[Metric, float]:
     return {
         "exact_match": float(_plain(strict[0] if strict else _NOTHING) == wanted),
         "exact_match_flexible": float(_plain(last) == wanted),
-        "number_match": float(same_number(written, item.references[0], item.context)),
+        "number_match": float(same_number(written, item.references[0], item.question)),
     }
 
 

@@ -91,6 +91,7 @@ TASK = Task(
     licence="MIT",
     metrics=("acc_norm", "acc"),
     splits=("validation",),
+    example_splits=("train",),
     load=load,
     reference="hellaswag",
     categories="source",

@@ -16,7 +16,7 @@ rows, which were not at hand.
 from __future__ import annotations
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, letter_index, text
-from stilnovo.benchmarks.task import MultipleChoice, Task
+from stilnovo.benchmarks.task import FewShot, MultipleChoice, Task
 from stilnovo.benchmarks.tasks.mmlu import LETTERS, letter_item, lettered
 
 _TITLE = "The following is multiple-choice question about {}."
@@ -30,7 +30,7 @@ def make_item(row: Row, place: str) -> MultipleChoice:
     answer = row["answer"]
     return letter_item(
         place,
-        _TITLE.format(domain),
+        FewShot(_TITLE.format(domain)),
         "\n".join([text(row, "question").strip(), *lines, f" {last}", "Answer:"]),
         len(options),
         letter_index(answer, LETTERS) if isinstance(answer, str) else int(answer),

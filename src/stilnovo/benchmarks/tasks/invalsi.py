@@ -21,6 +21,11 @@ from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index,
 from stilnovo.benchmarks.open_answers import PARTS, accepted
 from stilnovo.benchmarks.task import Decoding, Generation, Item, Metric, MultipleChoice, Request, Task
 
+_WORDINGS = {
+    "risposta": ("", "Risposta:"),
+    "domanda": ("Domanda: ", "Risposta corretta:"),
+    "prova": ("Dalla prova INVALSI. ", "La risposta giusta è:"),
+}
 _LETTER = re.compile(r"^\s*([A-Z])\W\s*")
 DECODING = Decoding(max_tokens=48, stop=("\n",))
 DATA = Dataset(folder="invalsi", files={"test": ("invalsi.jsonl",)})
@@ -29,11 +34,12 @@ DATA = Dataset(folder="invalsi", files={"test": ("invalsi.jsonl",)})
 def load(request: Request) -> list[Item]:
     """Load all items: questions with lettered options and open ones."""
     passages: dict[str, int] = {}
-    return build(*DATA.rows(request), lambda row, _: make_item(row, passages))
+    return build(*DATA.rows(request), lambda row, _: make_item(row, passages, request.prompt))
 
 
-def make_item(row: Row, passages: dict[str, int]) -> Item:
+def make_item(row: Row, passages: dict[str, int], prompt: str = "") -> Item:
     """Convert a row to a question; `passages` numbers those seen so far."""
+    begin, label = _WORDINGS[prompt or "risposta"]
     given = (row["context"] or "").strip()
     passage = f"{given}\n\n" if given else ""
     place = passages.setdefault(given, len(passages) + 1) if given else 0
@@ -44,7 +50,7 @@ def make_item(row: Row, passages: dict[str, int]) -> Item:
     letters = [match.group(1) for option in options if (match := _LETTER.match(option))]
     if not options or not letters:  # one item lists nine words, several of which are wanted
         listed = f"\n{', '.join(options)}" if options else ""
-        context = f"{passage}{question}{listed}\nRisposta:"
+        context = f"{passage}{begin}{question}{listed}\n{label}"
         return Generation(
             name, context, _references(row["answer"], bool(options)), DECODING, cluster, category, passage
         )
@@ -53,7 +59,7 @@ def make_item(row: Row, passages: dict[str, int]) -> Item:
     lines = [f"{letter}. {_LETTER.sub('', option).strip()}" for letter, option in zip(letters, options, strict=True)]
     return MultipleChoice(
         id=name,
-        context=passage + "\n".join([question, *lines, "Risposta:"]),
+        context=passage + "\n".join([begin + question, *lines, label]),
         endings=tuple(f" {letter}" for letter in letters),
         answer=letter_index(row["answer"][0], letters),
         cluster=cluster,
@@ -69,7 +75,12 @@ def _references(answers: list[str | list[str]], all_of_them: bool) -> tuple[str,
 
 def grade(written: str, item: Generation) -> dict[Metric, float]:
     """1 where an accepted answer was written (see the module), as both metrics of the other items."""
-    question = item.context.removeprefix(item.header).rstrip().removesuffix("Risposta:")
+    question = item.context.removeprefix(item.header).rstrip()
+    wordings = (
+        words for words in reversed(_WORDINGS.values()) if question.startswith(words[0]) and question.endswith(words[1])
+    )
+    begin, label = next(wordings, ("", ""))
+    question = question.removeprefix(begin).removesuffix(label)
     right = float(accepted(written, item.references, question))
     return {"acc": right, "acc_norm": right}
 
@@ -84,4 +95,5 @@ TASK = Task(
     load=load,
     grade=grade,
     categories="grade",
+    prompts=tuple(_WORDINGS),
 )

@@ -78,7 +78,7 @@ def grade(written: str, item: Generation) -> dict[Metric, float]:
     """ROUGE-1 precision (Lin 2004: shared words over words written) and whether the right option was given."""
     words, reference = _words(written), _words(item.references[0])
     shared = sum((Counter(words) & Counter(reference)).values())
-    given = settled_letter(written, options_in(item.context), _LETTERS)
+    given = settled_letter(written, options_in(item.question), _LETTERS)
     return {
         "rouge1_precision": shared / len(words) if words else 0.0,
         "exact_match": float(given == item.references[0][0]),

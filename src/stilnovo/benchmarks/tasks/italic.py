@@ -16,8 +16,9 @@ rows, which were not at hand.
 from __future__ import annotations
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
-from stilnovo.benchmarks.task import MultipleChoice, Request, Task
-from stilnovo.benchmarks.tasks.mmlu import header, letter_item, lettered
+from stilnovo.benchmarks.items import NO_EXAMPLES
+from stilnovo.benchmarks.task import FewShot, MultipleChoice, Request, Task
+from stilnovo.benchmarks.tasks.mmlu import first_examples, letter_item, lettered
 
 _PROMPT = (
     "Rispondi alla seguente domanda a scelta multipla sull'argomento '{topic}'. La tua risposta deve essere nel seguente "
@@ -33,12 +34,12 @@ EXAMPLES = Dataset(folder="italic", files={"5_shots": ("5_shots.jsonl",)})
 def load(request: Request) -> list[MultipleChoice]:
     """Load the items, each after the same examples."""
     shots, where = EXAMPLES.rows(request, "5_shots") if request.shots else ([], "")
-    begin = header(build(shots[: request.shots], where, make_item, "5_shots"), request.shots, where)
-    return build(*DATA.rows(request), lambda row, place: make_item(row, place, begin), request.split)
+    before = first_examples(build(shots[: request.shots], where, make_item, "5_shots"), request.shots, where)
+    return build(*DATA.rows(request), lambda row, place: make_item(row, place, before), request.split)
 
 
-def make_item(row: Row, place: str, begin: str = "") -> MultipleChoice:
-    """Convert a row to a question after the header `begin`."""
+def make_item(row: Row, place: str, before: FewShot = NO_EXAMPLES) -> MultipleChoice:
+    """Convert a row to a question after its examples."""
     given = [pair for option in row["options"] for pair in option.items() if pair[1] is not None]
     letters, options = "".join(letter for letter, _ in given), [option for _, option in given]
     if letters != "ABCDEFGHI"[: len(letters)]:
@@ -47,7 +48,7 @@ def make_item(row: Row, place: str, begin: str = "") -> MultipleChoice:
     asked = _PROMPT.format(
         topic=category, letters=letters, question=text(row, "question"), options="\n".join(lettered(options, "{}) {}"))
     )
-    return letter_item(place, begin, asked, len(letters), letter_index(row["answer"], letters), category=category)
+    return letter_item(place, before, asked, len(letters), letter_index(row["answer"], letters), category=category)
 
 
 TASK = Task(

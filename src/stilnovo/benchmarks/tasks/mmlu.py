@@ -17,7 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, text
-from stilnovo.benchmarks.task import MultipleChoice, Request, Task
+from stilnovo.benchmarks.examples import few_shot
+from stilnovo.benchmarks.items import NO_EXAMPLES
+from stilnovo.benchmarks.task import FewShot, MultipleChoice, Request, Task
 from stilnovo.errors import InputError
 
 LETTERS = "ABCD"
@@ -26,25 +28,26 @@ DATA = Dataset(folder="mmlu", hub="cais/mmlu", config="all", names={"dev": ("dev
 
 
 def load(request: Request) -> list[MultipleChoice]:
-    """Load the items of the split, each after its subject's header."""
+    """Load the items of the split, each after its subject's examples."""
     shots, where = DATA.rows(request, "dev") if request.shots else ([], "")
     rows, origin = DATA.rows(request)
     examples: dict[str, list[MultipleChoice]] = {}
     for item in build(shots, where, make_item, "dev"):
         examples.setdefault(item.category, []).append(item)
-    headers = {
-        subject: _TITLE.format(subject.replace("_", " "))
-        + header(examples.get(subject, [])[: request.shots], request.shots, where)
+    before = {
+        subject: first_examples(
+            examples.get(subject, []), request.shots, where, _TITLE.format(subject.replace("_", " "))
+        )
         for subject in dict.fromkeys(str(row.get("subject")) for row in rows)
     }
-    return build(rows, origin, lambda row, place: make_item(row, place, headers[text(row, "subject")]), request.split)
+    return build(rows, origin, lambda row, place: make_item(row, place, before[text(row, "subject")]), request.split)
 
 
-def make_item(row: Row, place: str, begin: str = "") -> MultipleChoice:
-    """Convert a row to a question after the header `begin`."""
+def make_item(row: Row, place: str, before: FewShot = NO_EXAMPLES) -> MultipleChoice:
+    """Convert a row to a question after its examples."""
     subject = text(row, "subject")
     asked = "\n".join([text(row, "question").strip(), *lettered(row["choices"]), "Answer:"])
-    return letter_item(f"{subject}/{place}", begin, asked, len(row["choices"]), int(row["answer"]), subject, subject)
+    return letter_item(f"{subject}/{place}", before, asked, len(row["choices"]), int(row["answer"]), subject, subject)
 
 
 def lettered(options: Sequence[str], layout: str = "{}. {}") -> list[str]:
@@ -59,9 +62,10 @@ def lettered(options: Sequence[str], layout: str = "{}. {}") -> list[str]:
 
 
 def letter_item(
-    id: str, header: str, asked: str, options: int, answer: int, cluster: str = "", category: str = ""
+    id: str, before: FewShot | str, asked: str, options: int, answer: int, cluster: str = "", category: str = ""
 ) -> MultipleChoice:
-    """A question whose endings are the letters of its options, with `asked` after its header."""
+    """A question whose endings are the letters of its options, with `asked` after its examples, or after a passage."""
+    header, before = (before.text, before) if isinstance(before, FewShot) else (before, NO_EXAMPLES)
     return MultipleChoice(
         id=id,
         context=header + asked,
@@ -70,18 +74,19 @@ def letter_item(
         cluster=cluster,
         category=category,
         header=header,
+        few_shot=before,
     )
 
 
-def header(examples: Sequence[MultipleChoice], wanted: int, origin: str) -> str:
-    """Format the few-shot examples with their answers, a blank line after each.
+def first_examples(examples: Sequence[MultipleChoice], wanted: int, origin: str, description: str = "") -> FewShot:
+    """The first of these questions as examples, after a description.
 
     Raises:
         InputError: there are fewer of them than wanted.
     """
     if len(examples) < wanted:
         raise InputError(f"There are only {len(examples)} examples for {wanted} shots.", f"File: {origin}")
-    return "".join(f"{item.context}{item.endings[item.answer]}\n\n" for item in examples)
+    return few_shot(examples[:wanted], description)
 
 
 TASK = Task(

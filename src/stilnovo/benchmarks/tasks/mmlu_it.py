@@ -14,8 +14,9 @@ Checked: contexts and answers equal the harness's, 0- and 5-shot (tests/test_eva
 from __future__ import annotations
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
-from stilnovo.benchmarks.task import MultipleChoice, Request, Task
-from stilnovo.benchmarks.tasks.mmlu import LETTERS, header, letter_item, lettered
+from stilnovo.benchmarks.items import NO_EXAMPLES
+from stilnovo.benchmarks.task import FewShot, MultipleChoice, Request, Task
+from stilnovo.benchmarks.tasks.mmlu import LETTERS, first_examples, letter_item, lettered
 
 DATA = Dataset(
     folder="mmlu_it",
@@ -33,17 +34,17 @@ DATA = Dataset(
 def load(request: Request) -> list[MultipleChoice]:
     """Load the items of the split, each after the first examples of train."""
     shots, where = DATA.rows(request, "train") if request.shots else ([], "")
-    begin = header(build(shots[: request.shots], where, make_item), request.shots, where)
-    return build(*DATA.rows(request), lambda row, place: make_item(row, place, begin))
+    before = first_examples(build(shots[: request.shots], where, make_item), request.shots, where)
+    return build(*DATA.rows(request), lambda row, place: make_item(row, place, before))
 
 
-def make_item(row: Row, place: str, begin: str = "") -> MultipleChoice:
-    """Convert a row to a question after the header `begin`."""
+def make_item(row: Row, place: str, before: FewShot = NO_EXAMPLES) -> MultipleChoice:
+    """Convert a row to a question after its examples."""
     subject = str(row["id"]).split("/")[0]
     options = [row[f"option_{letter.lower()}"] for letter in LETTERS]
     asked = "\n".join([text(row, "instruction").strip(), *lettered(options), "Answer:"])
     return letter_item(
-        str(row["id"]), begin, asked, len(options), letter_index(row["answer"], LETTERS), subject, subject
+        str(row["id"]), before, asked, len(options), letter_index(row["answer"], LETTERS), subject, subject
     )
 
 

@@ -24,18 +24,25 @@ from stilnovo.benchmarks.task import Decoding, Generation, Request, Task
 from stilnovo.errors import reported
 from stilnovo.io.rows import read_rows
 
+_WORDINGS = {
+    "testo": ("Testo: {}\n", "Domanda: {}\nRisposta:"),
+    "lettura": ("Leggi il brano e rispondi con le sue parole.\n\n{}\n\n", "{}\nRisposta:"),
+    "breve": ("Testo: {}\n", "Rispondi in poche parole alla domanda: {}\nRisposta breve:"),
+}
 DECODING = Decoding(max_tokens=32, stop=("\n",))
 DATA = Dataset(
-    folder="squad_it", hub="crux82/squad_it", files={"test": ("SQuAD_it-test.json", "SQuAD_it-dev-half.json")}
+    folder="squad_it",
+    hub="crux82/squad_it",
+    files={"test": ("SQuAD_it-test.json", "SQuAD_it-dev-half.json"), "train": ("SQuAD_it-train.json",)},
 )
 
 
 def load(request: Request) -> list[Generation]:
     """Load all questions of the split, from SQuAD's nested form or from rows."""
     paths = DATA.find(request, request.split)
-    if paths[0].suffix != ".json":
-        return build(*DATA.rows(request), make_item)
-    return build(nested_rows(paths[0]), str(paths[0]), make_item)
+    nested = paths[0].suffix == ".json"
+    rows, origin = (nested_rows(paths[0]), str(paths[0])) if nested else DATA.rows(request)
+    return build(rows, origin, lambda row, _: make_item(row, request.prompt))
 
 
 def nested_rows(path: Path) -> list[Row]:
@@ -62,12 +69,13 @@ def nested_rows(path: Path) -> list[Row]:
         ]
 
 
-def make_item(row: Row, place: str = "") -> Generation:
+def make_item(row: Row, prompt: str = "") -> Generation:
     """Convert a row to a question."""
-    passage = f"Testo: {text(row, 'context').strip()}\n"
+    about, question = _WORDINGS[prompt or "testo"]
+    passage = about.format(text(row, "context").strip())
     return Generation(
         id=str(row["id"]),
-        context=f"{passage}Domanda: {text(row, 'question').strip()}\nRisposta:",
+        context=passage + question.format(text(row, "question").strip()),
         references=tuple(dict.fromkeys(row["answers"]["text"])),
         decoding=DECODING,
         cluster=str(row.get("title") or ""),
@@ -82,6 +90,8 @@ TASK = Task(
     licence="CC BY-SA 4.0",
     metrics=("f1", "exact_match"),
     splits=("test",),
+    example_splits=("train",),
     load=load,
     grade=grade,
+    prompts=tuple(_WORDINGS),
 )

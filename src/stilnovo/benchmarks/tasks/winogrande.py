@@ -61,6 +61,7 @@ TASK = Task(
     licence="CC BY",
     metrics=("acc", "acc_norm"),
     splits=("validation",),
+    example_splits=("train",),
     load=DATA.loader(make_item),
     reference="winogrande",
 )
