@@ -224,7 +224,7 @@ def test_shots_are_a_shared_header(shared_data: Path) -> None:
     assert all(row["instruction"].strip() in header for row in first)
     assert [item.context.removeprefix(header) for item in five] == [item.context for item in none]
     with pytest.raises(InputError, match="cannot be asked with 3 examples"):
-        select(TASKS["arc_it"], folder, shots=3)
+        select(TASKS["invalsi"], folder, shots=3)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stilnovo import dist, hub
+from stilnovo.benchmarks.prompting import Prompting
 from stilnovo.benchmarks.protocol import Protocol, differences, find_protocol
 from stilnovo.benchmarks.task import Draw, Generation, Selection
 from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
@@ -46,8 +47,8 @@ from stilnovo.train.preparation import begun_recipe
 from stilnovo.train.run import TrainingRun
 
 __all__ = [
-    "CheckedQuotation", "Comparison", "Draw", "EvaluationResult", "Generator", "Library", "Message", "ModelSpec", "Quote", "Recipe",
-    "Sampling", "TrainResult", "ask_library", "check_quotes", "check_text", "compare_runs", "evaluate_model", "generate_text",
+    "CheckedQuotation", "Comparison", "Draw", "EvaluationResult", "Generator", "Library", "Message", "ModelSpec", "Prompting", "Quote",
+    "Recipe", "Sampling", "TrainResult", "ask_library", "check_quotes", "check_text", "compare_runs", "evaluate_model", "generate_text",
     "load_recipe", "open_library", "open_model", "read_work", "search_library", "train_recipe",
 ]  # fmt: skip
 
@@ -177,6 +178,7 @@ def evaluate_model(
     draw: Draw = Draw(),  # noqa: B008 - frozen
     split: str | None = None,
     shots: int | None = None,
+    prompting: Prompting = Prompting(),  # noqa: B008 - frozen
     data_dir: Path | str | None = None,
     download: bool = False,
     cache: Path | str | None = None,
@@ -192,7 +194,8 @@ def evaluate_model(
         texts: Files or folders of held-out text, or one, for bits per byte.
         draw: How many items and documents, the seed, and the protocol.
         split: Instead of each task's own.
-        shots: Few-shot examples, instead of each task's own.
+        shots: Few-shot examples, instead of each task's own (also `prompting.shots`).
+        prompting: Prompts, repeats and temperature.
         data_dir: Folder with the benchmarks' files.
         download: Whether missing benchmarks may be downloaded.
         cache: Folder of the cache of scored items; by default the user's.
@@ -217,17 +220,17 @@ def evaluate_model(
     names = [str(named)] if isinstance(named, Path | str) else [*map(str, named)]
     if not names and not texts:
         raise InputError("Nothing is to be evaluated.", "No task and no text was named.", "Give tasks or texts.")
-    selections = [
-        protocol.select(task, Path(data_dir) if data_dir else None, split, draw, shots=shots, download=download)
-        for task in (find_tasks(names) if names else [])
-    ]
+    how = prompting if shots is None else replace(prompting, shots=shots)
+    folder, wanted = Path(data_dir) if data_dir else None, find_tasks(names) if names else []
+    selections = how.selections(wanted, protocol, draw, folder, split, download=download)
     documents = held_out_texts(texts, draw) if texts else HeldOutTexts((), ())
     checkpoint = load.ModelCheckpoint(spec)
     for selection in selections:
         check_context(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
     admitted = budget.admit(scoring_use("evaluate", checkpoint, selections), spec)
     settings = {
-        "shots": shots, "tasks": [selection.task.name for selection in selections], "split": split, "limit": draw.limit,
+        "shots": how.shots, **how.settings(), "tasks": list(dict.fromkeys(part.task.name for part in selections)),
+        "split": split, "limit": draw.limit,
         "data_dir": str(data_dir) if data_dir else None, "seed": draw.seed, "text": [str(path) for path in texts],
         "task_files": {
             part.task.name: next(iter(part.task.files)) for part in selections if part.task.files
@@ -280,7 +283,7 @@ def _scored(
     spec = checkpoint.spec
     adapter_hash = adapter_sha256(spec.adapter) if spec.adapter else None
     setting, text_name = speed_setting(spec), ", ".join(settings["text"]) or None
-    for selection in selections:
+    for selection in {part.task.name: part for part in reversed(selections)}.values():
         if selection.instead_of:
             note(f"{selection.task.name}: no split {selection.instead_of} here; evaluating {selection.split}.")
         if not selection.known:
@@ -298,7 +301,7 @@ def _scored(
     dtype = str(model.dtype).removeprefix("torch.")
     named = {"name": protocol.name, "differs": [asdict(difference) for difference in differs]}
     settings |= {"protocol": named, "device": str(model.device), "dtype": dtype}
-    sizes = {selection.task.name: len(selection.items) for selection in selections}
+    sizes = {selection.label: len(selection.items) * selection.repeats for selection in selections}
     sizes |= {TEXT: len(documents), SHORT: len(documents)} if documents else {}
     before = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
 

@@ -80,11 +80,13 @@ class Protocol:
         *,
         shots: int | None = None,
         download: bool = False,
+        prompt: str = "",
     ) -> Selection:
         """Load and sample a task under this protocol; an explicit limit takes precedence over its share."""
         if draw.limit is None and task.reference:
             draw = replace(draw, limit=self.share)
-        return select(self.task(task), data_dir, split, draw, shots=shots, download=download, first=self.first)
+        task = self.task(task)
+        return select(task, data_dir, split, draw, shots=shots, download=download, first=self.first, prompt=prompt)
 
     def identity(self) -> dict[str, str]:
         """Settings that change an answer to the same item, for the cache key."""

@@ -244,12 +244,11 @@ def _with_examples(
             return [behind(item, before) for item in items], names, asked.read.provenance()[0]
         except MissingData as error:
             missing = missing or error
-    if missing is not None:
-        raise missing
+    only = f"It has no split to take them from, only {request.split}, which is measured."
     raise InputError(
         f"Task {task.name} cannot be asked with {count} examples.",
-        f"It has no split to take them from, only {request.split}, which is measured.",
-        "Leave --shots out.",
+        f"{missing.what} {missing.found}" if missing else only,
+        missing.next if missing else "Leave --shots out.",
     )
 
 

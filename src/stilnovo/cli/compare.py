@@ -60,7 +60,7 @@ def compare(
 
 def _texts(task: TaskResult, data_dir: Path | None, own_files: Mapping[str, str]) -> Mapping[str, Item]:
     """Load the questions of a task by id, from its data; empty where the data are missing."""
-    from stilnovo.benchmarks.task import select
+    from stilnovo.benchmarks.task import Draw, select
     from stilnovo.benchmarks.task_file import reopen_task_file
     from stilnovo.benchmarks.tasks import OLDER, TASKS
     from stilnovo.errors import InputError
@@ -71,7 +71,8 @@ def _texts(task: TaskResult, data_dir: Path | None, own_files: Mapping[str, str]
             known = reopen_task_file(Path(own_files.get(task.name, "")), task.files)
         if known is None:
             return {}
-        selection = select(known, data_dir, task.split, shots=task.shots if known.shots_rule else None)
+        prompt = next(iter(task.prompts), "")
+        selection = select(known, data_dir, task.split, Draw(seed=task.seed), shots=task.shots, prompt=prompt)
     except InputError as error:
         note(f"{task.name}: the page shows no texts. {error.what} {error.found}")
         return {}

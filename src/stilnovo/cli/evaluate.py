@@ -62,6 +62,21 @@ def evaluate(
         int | None,
         typer.Option(min=0, help="Few-shot examples (default: the task's).", rich_help_panel=BENCHMARKS),
     ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Prompts of tasks that have several: default, all, or names.",
+            rich_help_panel=BENCHMARKS,
+        ),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option(min=1, metavar="K", help="Written answers drawn for each item.", rich_help_panel=BENCHMARKS)
+    ] = 1,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0, help="Temperature of written answers (default: the task's).", rich_help_panel=BENCHMARKS),
+    ] = None,
     split: Split = None,
     data_dir: DataDir = None,
     download: Annotated[
@@ -91,8 +106,9 @@ def evaluate(
     # Of several processes all have the result, one writes it.
     with locked(folder, "an evaluation") if dist.is_first() else nullcontext(), Progress("evaluate", 1) as bar:
         result = api.evaluate_model(
-            spec, names, text or (), draw=api.Draw(limit, seed, protocol),
-            split=split, shots=shots, data_dir=data_dir, download=download, cache=cache, use_cache=not no_cache, note=note,
+            spec, names, text or (), draw=api.Draw(limit, seed, protocol), split=split, data_dir=data_dir,
+            download=download, cache=cache, use_cache=not no_cache, note=note,
+            prompting=api.Prompting(shots, prompts, repeats, temperature),
             progress=lambda what, done, total: bar.update(done / total, what),
         )  # fmt: skip
         if not dist.is_first():
@@ -130,7 +146,7 @@ def _list_tasks(as_json: bool) -> None:
             name: {
                 "version": task.version, "splits": task.splits, "metrics": task.metrics, "shots": task.shots,
                 "shots_rule": task.shots_rule, "licence": task.licence, "source": task.source,
-                "reference": task.reference, "untried": task.untried,
+                "reference": task.reference, "prompts": task.prompts, "untried": task.untried,
             }
             for name, task in named.items()
         },

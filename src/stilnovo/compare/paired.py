@@ -121,11 +121,12 @@ def pair(before: TaskResult, after: TaskResult) -> Pairs:
     Raises:
         InputError: another version or number of examples, the same id with another content, or no common item.
     """
-    if (before.version, before.shots, before.metrics) != (after.version, after.shots, after.metrics):
+    prompts = before.prompts != after.prompts and bool(before.prompts and after.prompts)
+    if prompts or (before.version, before.shots, before.metrics) != (after.version, after.shots, after.metrics):
         raise InputError(
             f"The two evaluations asked {before.name} in different ways; they cannot be compared item by item.",
             f"Before: {_describe(before)}; after: {_describe(after)}.",
-            "Evaluate both with the same version, --protocol and --shots.",
+            "Evaluate both with the same version, --protocol, --shots and --prompts.",
         )
     first, second = (
         {item.id: (item, digest) for item, digest in zip(r.items, r.hashes, strict=True)} for r in (before, after)
@@ -191,4 +192,5 @@ def _check_same_texts(before: HeldOutScore, after: HeldOutScore) -> None:
 
 def _describe(task: TaskResult) -> str:
     shots = f", {task.shots} examples" if task.shots else ""
-    return f"version {task.version}{shots}, {task.split}, {counted(task.n, 'item')}, sha256 {task.items_sha256[:12]}"
+    prompts = f", prompt{'s' * (len(task.prompts) > 1)} {', '.join(task.prompts)}" if task.prompts else ""
+    return f"version {task.version}{shots}{prompts}, {task.split}, {counted(task.n, 'item')}, sha256 {task.items_sha256[:12]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
@@ -13,9 +13,10 @@ from stilnovo.report.charts import IntervalRow, interval_plot
 from stilnovo.report.page import both_widths, command_text, compose, text_table
 from stilnovo.report.report2024 import published_tables
 from stilnovo.scoring.perplexity import SHORT_WINDOW, documents_text
-from stilnovo.scoring.result import EvaluationResult
+from stilnovo.scoring.result import EvaluationResult, TaskResult
 from stilnovo.statistics.estimates import FEWEST_UNITS, Estimate
 from stilnovo.statistics.power import ASSUMED_DISCORDANCE
+from stilnovo.statistics.spread import spread_of
 
 TERMS = (
     "Guessing: the score of answers at random. Smallest visible: the smallest difference that a paired test with another "
@@ -40,7 +41,7 @@ def evaluation_page(result: EvaluationResult) -> str:
              "chance always exists.", bool(categories)),
         ],
         prose="evaluation", discordance=ASSUMED_DISCORDANCE, terms=TERMS, facts=_facts(result),
-        result=result, tasks=tasks, counts=_counts,
+        result=result, tasks=tasks, counts=_counts, spreads=spread_lines(tasks),
         metric_names=METRIC_NAMES, documents=documents_text, fewest=FEWEST_UNITS, short=short_perplexity(result), categories=categories,
         unfolded=UNFOLDED,
         plot=both_widths(
@@ -66,16 +67,25 @@ def evaluation_text(result: EvaluationResult, published_beside: str | None = Non
             f"95 % intervals; a verdict is about the first score of a task. {TERMS}",
             ("task", "items", "units", "score", "guessing", "smallest visible", "items/s"),
             [
-                (
-                    task.label, f"{task.n:,}", f"{task.score().clusters:,}",
-                    "\n".join(f"{m} {_share(task.score(m))}" for m in task.metrics),
-                    f"{100 * task.chance:.1f} %" if task.chance else "–",
-                    visible_text(task.smallest_visible),
-                    f"{task.items_per_second:.2f}" if task.items_per_second else "cached",
-                )
+                row
                 for task in tasks
+                for row in (
+                    (
+                        task.label, f"{task.n:,}", f"{task.score().clusters:,}",
+                        "\n".join(f"{m} {_share(task.score(m))}" for m in task.metrics),
+                        f"{100 * task.chance:.1f} %" if task.chance else "–",
+                        visible_text(task.smallest_visible),
+                        f"{task.items_per_second:.2f}" if task.items_per_second else "cached",
+                    ),
+                    *(
+                        (f"  prompt {name}", f"{part.n:,}", f"{part.score().clusters:,}",
+                         "\n".join(f"{m} {_share(part.score(m))}" for m in task.metrics), "", "", "")
+                        for name, part in task.by_prompt().items()
+                    ),
+                )
             ],
         )  # fmt: skip
+    yield from spread_lines(tasks)
     yield from _counts(sum(task.cached for task in tasks), sum(task.truncated for task in tasks))
     if result.text is not None:
         bits = result.text.bits_per_byte()
@@ -87,6 +97,27 @@ def evaluation_text(result: EvaluationResult, published_beside: str | None = Non
         yield f"{result.text_name}: {short}"
     if published_beside is not None:
         yield published_tables(result, published_beside)
+
+
+def spread_lines(tasks: Sequence[TaskResult]) -> list[str]:
+    """Describe what several prompts, repeats and drawn examples of the tasks were, and how far apart their scores lie."""
+    lines = []
+    for task in tasks:
+        parts = (("prompt", list(task.by_prompt().values())), ("repeat", task.by_repeat()))
+        for noun, scores in ((noun, [part.score().value for part in parts]) for noun, parts in parts if parts):
+            spread = spread_of(scores)
+            lines.append(
+                f"{task.label}: the score is the mean over {counted(len(scores), noun)}; with each, {100 * spread.lowest:.1f} to "
+                f"{100 * spread.highest:.1f} %, standard deviation {100 * spread.standard_deviation:.1f} points"
+            )
+        if again := task.right_again():
+            shares = (
+                f"{100 * again['right_in_all']:.1f} % of the items in all, {100 * again['right_in_any']:.1f} % in any"
+            )
+            lines.append(f"{task.label}: right in the repeats: {shares}")
+        if task.examples:
+            lines.append(f"{task.label}: examples, drawn with seed {task.seed}: {', '.join(task.examples)}")
+    return lines
 
 
 def visible_text(share: float) -> str:

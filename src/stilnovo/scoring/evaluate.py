@@ -196,7 +196,6 @@ def _answers(
     model: Llama, tokenizer: Tokenizer, items: Sequence[Item], seed: int, *, token_budget: int
 ) -> Iterator[list[tuple[int, ModelAnswer]]]:
     """Answer by log-likelihood or generation; yields (index, answer) lists after every pass."""
-    budget = options.token_budget
     choices = {index: item for index, item in enumerate(items) if isinstance(item, MultipleChoice)}
     written = {index: item for index, item in enumerate(items) if isinstance(item, Generation)}
     for indices, passes in (

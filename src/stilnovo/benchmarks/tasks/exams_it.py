@@ -7,8 +7,8 @@ A row (our own words): {"id": "…", "question": {"stem": "Quale gas respiriamo?
 "text": "l'ossigeno"}, …]}, "answerKey": "A", "info": {"subject": "Biology", "language": "Italian"}}
 
 Protocol: ours, since lm-evaluation-harness has no Italian EXAMS: that of ARC with Italian labels (`Domanda:`,
-`Risposta:`; two other wordings, `--prompts all`), 0-shot, the texts of the options as endings, accuracy by characters (`acc_norm`). The breakdown is by
-subject. Checked: counts, and every answer key among its options (tests/test_evaluate_benchmarks.py).
+`Risposta:`; with two other wordings in `--prompts`), 0-shot, the texts of the options as endings, accuracy by characters
+(`acc_norm`). The breakdown is by subject. Checked: counts, and every answer key among its options (tests/test_evaluate_benchmarks.py).
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ Licence: MIT claimed.
 A row (our own words): {"Prova_PK": "14", "ID": "6", "question": "Chi parla?", "context": "Una volpe …" or NaN,
 "options": [{"scelta": "A. la volpe"}, …], "answer": ["B"], "Grado": "5", "section": "Comprensione del testo", …}
 
-Protocol: ours. The 583 items with lettered options: passage, question, options, `Risposta:`, the letters' log-likelihood.
+Protocol: ours. The 583 items with lettered options: passage, question, options, `Risposta:`, the letters' log-likelihood;
+two other wordings in `--prompts`.
 The 35 open ones are written, greedily, one line of at most 48 tokens, and are right where a teacher would accept them by the
 key (`open_answers.py`; the suite's own measure takes sentence embeddings of similarity 0.7). All items count once in
 `acc`; chance is one over the number of options. Passages are clusters; the breakdown is by grade. The suite itself

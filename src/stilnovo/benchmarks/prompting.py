@@ -1,0 +1,97 @@
+"""How the selected tasks are asked: examples, prompts, repeats, temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stilnovo.benchmarks.draw import Draw
+from stilnovo.benchmarks.items import Generation, Item
+from stilnovo.benchmarks.protocol import Protocol
+from stilnovo.benchmarks.task import Selection, Task
+from stilnovo.errors import InputError, check_types
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How tasks are asked, where that is not left to them.
+
+    Attributes:
+        shots: Examples before each question.
+        prompts: Which wordings of a task that has several: `default`, `all`, or names with commas.
+        repeats: How often a written answer is drawn; an item's value is its mean over them.
+        temperature: Of written answers, instead of the task's.
+    """
+
+    shots: int | None = None
+    prompts: str | None = None
+    repeats: int = 1
+    temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        check_types(int, type(None), shots=self.shots, repeats=self.repeats)
+        check_types(str, type(None), prompts=self.prompts)
+        check_types(int, float, type(None), temperature=self.temperature)
+        if self.repeats < 1:
+            raise InputError(f"Answers cannot be repeated {self.repeats} times.", next="Give --repeats 1 or more.")
+        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
+            raise InputError(f"The temperature {self.temperature:g} cannot be used.", next="Give 0, or a little more.")
+
+    def selections(
+        self,
+        tasks: Sequence[Task],
+        protocol: Protocol,
+        draw: Draw,
+        data_dir: Path | None = None,
+        split: str | None = None,
+        *,
+        download: bool = False,
+    ) -> list[Selection]:
+        """Load and sample tasks, one selection a prompt.
+
+        Raises:
+            InputError: one cannot be asked so.
+        """
+        chosen = [
+            protocol.select(task, data_dir, split, draw, shots=self.shots, download=download, prompt=name)
+            for task in tasks
+            for name in task.prompts_of(self.prompts)
+        ]
+        if chosen and (self.repeats > 1 or self.temperature is not None) and not any(map(_writes, chosen)):
+            option = "--repeats" if self.repeats > 1 else "--temperature"
+            raise InputError(
+                f"{option} is about written answers.", "The tasks are scored by log-likelihood, which is always the same.",
+                f"Leave {option} out.",
+            )  # fmt: skip
+        return [self._sampled(selection) for selection in chosen]
+
+    def settings(self) -> dict[str, Any]:
+        """What differs from the defaults, for a result."""
+        usual = Prompting()
+        given = {key: getattr(self, key) for key in ("prompts", "repeats", "temperature")}
+        return {key: value for key, value in given.items() if value != getattr(usual, key)}
+
+    def _sampled(self, selection: Selection) -> Selection:
+        if not _writes(selection):
+            return selection  # log-likelihoods come out the same again
+        items: tuple[Item, ...] = selection.items
+        if self.temperature is not None:
+            items = tuple(
+                replace(item, decoding=replace(item.decoding, temperature=float(self.temperature)))
+                if isinstance(item, Generation)
+                else item
+                for item in items
+            )
+        if self.repeats > 1 and not any(isinstance(item, Generation) and item.decoding.temperature for item in items):
+            raise InputError(
+                f"Task {selection.task.name} is written greedily: every repeat would be the same.",
+                "Its temperature is 0.",
+                "Add --temperature 0.7, say, or leave --repeats out.",
+            )
+        return replace(selection, items=items, repeats=self.repeats)
+
+
+def _writes(selection: Selection) -> bool:
+    return any(isinstance(item, Generation) for item in selection.items)
