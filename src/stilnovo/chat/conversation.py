@@ -19,7 +19,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 from stilnovo.chat import followup, scope, writing
 from stilnovo.chat.events import MODES, Answer, Code, Event, Finish, Kind, Mode, Notice, TextToken, Turn
-from stilnovo.chat.extract import Extract, extract
+from stilnovo.chat.extract import extract
+from stilnovo.chat.extracted import Extract
 from stilnovo.chat.followup import self_contained
 from stilnovo.chat.question import Question
 from stilnovo.chat.quotes import Quote

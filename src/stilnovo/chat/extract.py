@@ -7,14 +7,14 @@ and is said: `sure`, or only the nearest passage, or nothing at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from stilnovo.chat.choose import Choice, choose, named_works, unknown_names
+from stilnovo.chat.extracted import Extract, quoted
 from stilnovo.chat.question import Question
-from stilnovo.chat.quotes import Quote, verify
+from stilnovo.chat.quotes import Quote
 from stilnovo.chat.scope import heading, scope, without_section
 from stilnovo.chat.units import central
-from stilnovo.library.records import Chapter, Passage, Work
+from stilnovo.library.records import Chapter, Work
 from stilnovo.library.store import Library
 
 NOTHING_FOUND = "Nella biblioteca non trovo nulla che risponda a questa domanda."
@@ -27,37 +27,6 @@ OFFERED = 5
 SHOWN, SHELF = 0.58, 1000
 #: Sections named when a question fits several.
 NAMED = 12
-
-
-@dataclass(frozen=True)
-class Extract:
-    """An extractive answer: its text, its quotations, the passages behind it, best first or, for a chapter, in order.
-
-    Passages without a quotation are what was read in vain: a model may see more in them than the rules do.
-
-    `section` is the chapter told as a whole; `asks_back` that the question fits several.
-    """
-
-    text: str
-    quotes: tuple[Quote, ...] = ()
-    passages: tuple[Passage, ...] = ()
-    sure: bool = False
-    section: Chapter | None = None
-    asks_back: bool = False
-
-
-def _answered(opening: str, choices: Sequence[Choice], library: Library) -> tuple[str, tuple[Quote, ...]]:
-    """The opening and the verified quotations, a line each; an ellipsis shows where a sentence was entered midway."""
-    text, quotes = opening, list[Quote]()
-    for choice in choices:
-        section = choice.passage.section
-        quote = verify(choice.text, section, library.text(section.work))
-        assert quote.status == "verified", f"a stored sentence is not in its section: {choice.text!r}"
-        printed = quote.printed("… " if quote.shown[:1].islower() else "")
-        text += "\n" if quotes else ""
-        quotes.append(quote.at(len(text), len(printed)))
-        text += printed
-    return text, tuple(quotes)
 
 
 def extract(library: Library, question: str, limit: int = 1, before: Work | None = None) -> Extract:
@@ -91,6 +60,10 @@ def extract(library: Library, question: str, limit: int = 1, before: Work | None
         return Extract(NOTHING_FOUND, passages=passages)
     text, quotes = _answered("" if chosen[0].sure else NEAREST, chosen[:limit], library)
     return Extract(text, quotes, passages, chosen[0].sure)
+
+
+def _answered(opening: str, choices: Sequence[Choice], library: Library) -> tuple[str, tuple[Quote, ...]]:
+    return quoted(opening, [(choice.passage.section, choice.text) for choice in choices], library)
 
 
 def _told(section: Chapter, library: Library) -> Extract:
