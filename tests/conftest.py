@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 # Real texts and benchmarks that are not shipped. `STILNOVO_TEST_DATA=none` runs the tests as a stranger would.
 REAL_DATA = Path(os.environ.get("STILNOVO_TEST_DATA", ROOT.parent / "shared" / "data"))
+os.environ.setdefault("STILNOVO_EMBED", "0")  # `library add` leaves no process behind that outlives its test
 # Files whose tests need neither torch nor a model nor a browser, and end within seconds: marked `fast`, run by `make check`.
 FAST = {
     "test_chat_data", "test_chat_quotes", "test_docs", "test_door_files", "test_evaluate_benchmarks",

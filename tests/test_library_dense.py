@@ -19,8 +19,9 @@ from stilnovo.io import sample
 from stilnovo.library.embedders import LocalEmbedder, ServedEmbedder, nearest, open_embedder
 from stilnovo.library.location import is_served, open_library
 from stilnovo.library.read import read
-from stilnovo.library.search import fused, search
+from stilnovo.library.search import MEANING, added, search, sought
 from stilnovo.library.store import Library
+from stilnovo.library.vectors import embedded_text
 from stilnovo.reading.names import Names
 from stilnovo.reading.text_builder import Book
 from stilnovo.text.italian import tokens
@@ -66,29 +67,63 @@ def test_nearest_is_brute_force() -> None:
         nearest(matrix, ids, query[:8], 5)
 
 
-def test_reciprocal_rank_fusion() -> None:
-    found = fused([[1, 2, 3], [3, 4]], 10)
-    assert dict(found) == pytest.approx({3: 1 / 63 + 1 / 61, 1: 1 / 61, 2: 1 / 62, 4: 1 / 62})
-    assert [number for number, _ in found] == [3, 1, 2, 4]
-    assert fused([[1, 2, 3]], 2) == [(1, pytest.approx(1 / 61)), (2, pytest.approx(1 / 62))]
+def test_further_rows_come_wherever_they_stand_and_others_are_left_out() -> None:
+    matrix = np.eye(6, dtype=np.float32)
+    ids = np.array([3, -1, 9, 4, 7, 1])
+    query = np.array([0.1, 0.9, 0.2, 0.3, 0.0, 0.4], dtype=np.float32)
+    assert [number for number, _ in nearest(matrix, ids, query, 2)] == [1, 4]
+    assert [number for number, _ in nearest(matrix, ids, query, 2, also=[7, 1, 50])] == [1, 4, 7]
+    assert [number for number, _ in nearest(matrix, ids, query, 10)] == [1, 4, 9, 3, 7]
+
+
+def test_scores_are_added_after_scaling() -> None:
+    draw = np.random.default_rng(5)
+    for _ in range(20):
+        count = int(draw.integers(3, 30))
+        words, cosines = draw.gamma(2.0, 5.0, count), draw.uniform(0.7, 0.9, count)
+        sums = sum(
+            share * (values - values.mean()) / values.std()
+            for share, values in ((1 - MEANING, words), (MEANING, cosines))
+        )
+        expected = (sums - sums.min()) / (sums.max() - sums.min())
+        found = added(dict(enumerate(words)), dict(enumerate(cosines)))
+        assert [key for key, _ in found] == list(np.argsort(-expected))
+        assert [score for _, score in found] == pytest.approx(sorted(expected, reverse=True))
+        # neither the unit nor the zero of a score matters, only one candidate or equal ones are no fault
+        again = added(dict(enumerate(3 * words)), dict(enumerate(cosines / 2 + 0.1)))
+        assert [key for key, _ in again] == [key for key, _ in found]
+    assert added({7: 2.5}, {7: 0.8}) == [(7, 1.0)]
+    assert added({1: 2.0, 2: 2.0}, {1: 0.5, 2: 0.5}) == [(1, 1.0), (2, 1.0)]
+    assert added({}, {}) == []
+
+
+def test_a_passage_without_a_vector_counts_as_the_mean_of_the_others() -> None:
+    words = {1: 9.0, 2: 5.0, 3: 5.0, 4: 5.0}
+    places = [key for key, _ in added(words, {2: 0.9, 3: 0.7})]
+    assert places.index(2) < places.index(4) < places.index(3)
 
 
 def test_vectors_are_made_once_follow_their_passages_and_are_fused(library: Library) -> None:
     embedder = Letters()
     count = sum(work.passages for work in library.works())
-    lexical = [hit.passage.id for hit in search(library, "la lanterna del faro", 100)]
+    query = "la lanterna del faro"
+    words = library.index.match(sought(query), 100)
+    lexical = [(hit.passage.id, hit.score) for hit in search(library, query, 100)]
     library.embedder = embedder  # type: ignore[assignment]
     assert library.embed() == embedder.calls == count
     assert library.embed() == 0
     target = library.passages([5])[0]
     work = target.section.work
-    text = f"{work.author}, {work.title}, {target.section.label}\n{target.text}"
+    text = embedded_text(target)
+    assert text.startswith(f"{work.author}, {work.title}, {target.section.label}") and text.endswith(f"\n{target.text}")
     assert library.nearest(text, 1) == [(5, pytest.approx(1.0, abs=1e-5))]
     poem = library.works()[1]
     assert all(p.section.work == poem for p in library.passages([n for n, _ in library.nearest("faro", 50, [poem.id])]))
-    both = search(library, "la lanterna del faro", 100)
-    near = [number for number, _ in library.nearest("la lanterna del faro", 100)]
-    assert [(hit.passage.id, hit.score) for hit in both] == fused([lexical, near], 100)
+    both = search(library, query, 100)
+    near = dict(library.nearest(query, 100, also=dict(words)))
+    others = library.index.scores(sought(query), [number for number in near if number not in dict(words)])
+    assert [(hit.passage.id, hit.score) for hit in both] == added({**dict(words), **others}, near)[:100]
+    assert [(hit.passage.id, hit.score) for hit in search(library, query, 100, words_only=True)] == lexical
     quoted = search(library, '"secca delle monache"', 50)
     assert all("Secca delle Monache" in hit.passage.text for hit in quoted)
     library.remove(poem)

@@ -330,7 +330,7 @@ class _Reply:
 
 def _nearest(library: Library) -> Callable[[str], list[Passage]]:
     """Find the passages that may contain a quotation from memory: those nearest to its words."""
-    return lambda claimed: [hit.passage for hit in search(library, claimed, LOOKED_THROUGH)]
+    return lambda claimed: [hit.passage for hit in search(library, claimed, LOOKED_THROUGH, words_only=True)]
 
 
 def _work_of(quotes: Sequence[Quote]) -> Work | None:

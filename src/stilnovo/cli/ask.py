@@ -12,7 +12,10 @@ from stilnovo.cli.common import (
     AdapterQuantization,
     AsJson,
     Device,
+    Embedder,
+    EmbedderUrl,
     LibraryPath,
+    Reranker,
     Server,
     ServerContext,
     ServerModel,
@@ -24,6 +27,7 @@ from stilnovo.cli.common import (
     writer_memory,
     writer_of,
 )
+from stilnovo.cli.library_common import search_with
 from stilnovo.errors import InputError
 from stilnovo.library.location import open_or_sample
 
@@ -40,6 +44,9 @@ def ask(
     ] = "library",
     limit: Annotated[int, typer.Option(min=1, max=10, help="Maximum quotations of an answer without a model.")] = 1,
     as_json: AsJson = False,
+    embedder: Embedder = None,
+    embedder_url: EmbedderUrl = None,
+    reranker: Reranker = None,
     device: Device = "auto",
     system_file: SystemFile = None,
     server: Server = None,
@@ -54,6 +61,7 @@ def ask(
     with store:
         if is_sample:
             note("Your library is empty: the built-in sample answers. Add works with: stilnovo library add FILE …")
+        search_with(store, embedder, embedder_url, reranker)
         writer = writer_of(
             model, adapter, quantization, server, server_model, server_context, device, command="ask", system=system
         )

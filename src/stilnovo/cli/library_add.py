@@ -10,7 +10,14 @@ from typing import Annotated
 import typer
 
 from stilnovo.cli.common import AsJson, LibraryPath, emit, note
-from stilnovo.cli.library_common import apparatus_line, described, open_store, section_dict, work_named
+from stilnovo.cli.library_common import (
+    apparatus_line,
+    described,
+    embed_later,
+    open_store,
+    section_dict,
+    work_named,
+)
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.io.sample import library_texts
 from stilnovo.library.apparatus import words_by_kind
@@ -27,6 +34,14 @@ from stilnovo.reading.text_builder import Book
 
 #: Of a preview, how many sections are named; of works without author or year, how many.
 _SHOWN = 6
+
+
+EmbedLater = Annotated[
+    bool,
+    typer.Option(
+        "--embed/--no-embed", envvar="STILNOVO_EMBED", help="Make the vectors for search by meaning in the background."
+    ),
+]
 
 
 def understood(document: Book) -> tuple[str, dict[str, object]]:
@@ -109,6 +124,7 @@ def add(
     keep_both: Annotated[
         bool, typer.Option("--keep-both", help="Keep an older version of the same work beside the new one.")
     ] = False,
+    embed: EmbedLater = True,
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
@@ -132,6 +148,7 @@ def add(
     failed: list[dict[str, str]] = []
     sizes = [file.stat().st_size for file in files]
     with open_store(library, create=True) as store:
+        first = not store.works()
         with Progress("add", sum(sizes)) as bar:
             for number, file in enumerate(files, start=1):
                 try:
@@ -152,7 +169,8 @@ def add(
             store.catch_up(lambda count, total: bar.update(count * len(works) / total, f"{count} of {total} works"))
         _ask_for_names([(file, done.work) for file, done in works if not (done.work.author and done.work.year)])
         print(f"Library: {store.path}")
-        emit({"library": str(store.path), "works": added, "failed": failed}, as_json)
+        later = embed_later(store, embed, first)
+        emit({"library": str(store.path), "works": added, "failed": failed, "embedding_runs": later}, as_json)
     if failed:
         raise InputError(
             f"{len(failed)} of {len(files)} files could not be added.",
@@ -186,6 +204,7 @@ def fetch_work(
     ] = None,
     mirror: Annotated[str, typer.Option(help="Web address to fetch from instead of the site's own.")] = "",
     add_it: Annotated[bool, typer.Option("--add/--no-add", help="Add it to the library, too.")] = True,
+    embed: EmbedLater = True,
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
@@ -199,9 +218,11 @@ def fetch_work(
     work = None
     if add_it:
         with open_store(library, create=True) as store:
+            first = not store.works()
             document = read(file, Names(entry.title, entry.author, entry.year))
             work = _told(document, store.add(document))
             store.catch_up()
+            embed_later(store, embed, first)
     emit({"file": str(file), "work": work}, as_json)
 
 
@@ -210,6 +231,7 @@ def reread(
         str | None, typer.Argument(help="Number (see `list`) or a part of the title (default: all works).")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; store nothing.")] = False,
+    embed: EmbedLater = True,
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
@@ -226,6 +248,7 @@ def reread(
                 results[state].append(facts)
                 bar.update(number, stored.title)
         store.catch_up()
+        embed_later(store, embed and bool(results["changed"]) and not dry_run, first=False)
     counts = ", ".join(f"{len(items)} {state.replace('_', ' ')}" for state, items in results.items() if items)
     print(f"{counts or 'No works'}.{' Nothing was stored.' if dry_run else ''}")
     emit({"dry_run": dry_run, **results}, as_json)

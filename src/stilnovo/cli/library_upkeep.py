@@ -10,7 +10,8 @@ import typer
 from stilnovo.cli.common import AsJson, EmbeddingModel, EmbeddingServer, LibraryPath, emit, note
 from stilnovo.cli.library_common import described, open_store, work_named
 from stilnovo.errors import StilnovoError
-from stilnovo.library.embedders import DEFAULT, open_embedder
+from stilnovo.library import embedding
+from stilnovo.library.embedders import DEFAULT, LocalEmbedder, open_embedder
 from stilnovo.progress import Progress, counted
 
 #: Works that are named one by one.
@@ -24,17 +25,22 @@ def embed(
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute embeddings for search by meaning; resumable."""
-    embedder = open_embedder(model or (None if url else DEFAULT), url)
-    assert embedder is not None
+    """Compute embeddings for search by meaning; resumable.
+
+    While another process makes them, such as the one that `add` leaves behind, its progress is shown.
+    """
+    embedder = open_embedder(model, url) or LocalEmbedder(DEFAULT)
     with open_store(library) as store:
         if again:
             store.drop_vectors(embedder.name)
         store.embedder = embedder
         with Progress("embed", 1) as bar:
-            count = store.embed(lambda done, total: bar.update(done / total, f"{done} of {total} passages"))
-    print(f"{count} passages embedded with {embedder.name}.")
-    emit({"model": embedder.name, "embedded": count}, as_json)
+            count = embedding.embed(
+                store, lambda done, total: bar.update(done / max(total, 1), f"{done} of {total} passages")
+            )
+        vectors, passages = store.embedded(embedder.name)
+    print(f"{count} passages embedded with {embedder.name}; {vectors} of {passages} have their vectors.")
+    emit({"model": embedder.name, "embedded": count, "vectors": vectors, "passages": passages}, as_json)
 
 
 def rebuild(library: LibraryPath = None, as_json: AsJson = False) -> None:

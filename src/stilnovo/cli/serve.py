@@ -8,11 +8,13 @@ import typer
 
 from stilnovo.cli.common import (
     ADVANCED,
-    SEARCH,
     Adapter,
     AdapterQuantization,
     Device,
+    Embedder,
+    EmbedderUrl,
     LibraryPath,
+    Reranker,
     Server,
     ServerContext,
     ServerModel,
@@ -40,13 +42,9 @@ def serve(
         str, typer.Option(envvar="STILNOVO_TOKEN", help="Bearer token that clients must send.", show_envvar=True)
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line once the port is open.")] = False,
-    embedder: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Embedding model, also for /v1/embeddings.", rich_help_panel=SEARCH),
-    ] = None,
-    embedder_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Server with OpenAI's /v1/embeddings.", rich_help_panel=SEARCH)
-    ] = None,
+    embedder: Embedder = None,
+    embedder_url: EmbedderUrl = None,
+    reranker: Reranker = None,
     server: Server = None,
     server_model: ServerModel = None,
     server_context: ServerContext = None,
@@ -70,9 +68,12 @@ def serve(
     system: System = None,
     system_file: SystemFile = None,
 ) -> None:
-    """Serve the chat page and an OpenAI-compatible API."""
+    """Serve the chat page and an OpenAI-compatible API.
+
+    The embedding model also answers /v1/embeddings.
+    """
     from stilnovo.io.sample import library_texts
-    from stilnovo.library.embedders import open_embedder
+    from stilnovo.library.embedders import LocalReranker, open_embedder
     from stilnovo.library.read import read
     from stilnovo.library.store import Library, default_path
     from stilnovo.progress import Progress
@@ -94,6 +95,7 @@ def serve(
         waiting=waiting,
     )
     check_address(settings)
+    embedding, ordering = open_embedder(embedder, embedder_url), LocalReranker(reranker) if reranker else None
     writer = writer_of(
         model, adapter, quantization, server, server_model, server_context, device, command="serve", system=prompt
     )
@@ -103,10 +105,6 @@ def serve(
         with Progress("index", 1) as bar:
             store.catch_up(lambda done, total: bar.update(done / max(total, 1), f"{done} of {total} works"))
         works = len(store.works())
-        store.embedder = embedding = open_embedder(embedder, embedder_url)
-        if embedding is not None:
-            with Progress("embed", 1) as bar:
-                store.embed(lambda done, total: bar.update(done / max(total, 1), f"{done} of {total}"))
     if writes:
         note(f"Loading {model} …")
     load_weights(writer)
@@ -127,4 +125,4 @@ def serve(
             as_json,
         )
 
-    run(settings, LibraryResponder(writer, name, prompt), embedding, started)
+    run(settings, LibraryResponder(writer, name, prompt), embedding, started, ordering)

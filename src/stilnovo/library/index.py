@@ -215,10 +215,22 @@ class Index:
             return self._term("surface", forms[0])[1]
         return tantivy.Query.phrase_query(self._index.schema, "surface", list(forms))
 
+    def _alternatives(self, sought: Sought) -> list[tuple[tantivy.Occur, tantivy.Query]]:
+        wanted = self._weighed("surface", sought.surface, SURFACE_WEIGHT) + self._weighed("stem", sought.stem)
+        return wanted + self._weighed("context", sought.context, CONTEXT_WEIGHT)
+
+    def scores(self, sought: Sought, passages: Sequence[int]) -> dict[int, float]:
+        """BM25 scores of some passages by the words of a query, its phrases aside; 0 for one that has none of them."""
+        if not passages:
+            return {}
+        among = tantivy.Query.term_set_query(self._index.schema, "id", list(passages))
+        only = (tantivy.Occur.Must, tantivy.Query.boost_query(among, 0.0))
+        found = self._hits(tantivy.Query.boolean_query([only, *self._alternatives(sought)]), len(passages), ())
+        return {passage: found.get(passage, 0.0) for passage in passages}
+
     def match(self, sought: Sought, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
         """Passage ids and BM25 scores, best first; restricted to some works, if given."""
-        wanted = self._weighed("surface", sought.surface, SURFACE_WEIGHT) + self._weighed("stem", sought.stem)
-        wanted += self._weighed("context", sought.context, CONTEXT_WEIGHT)
+        wanted = self._alternatives(sought)
         must = [(tantivy.Occur.Must, self._phrase(phrase)) for phrase in sought.demanded]
         scores: dict[int, float] = {}
         if sought.phrase and not must:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
@@ -116,19 +116,23 @@ class PostgresLibrary(Library):
     def _stored(self, row: embedders.Matrix) -> str:
         return "[" + ",".join(f"{value:.8g}" for value in row) + "]"
 
-    def nearest(self, query: str, limit: int, works: Sequence[int] = ()) -> list[tuple[int, float]]:
-        """Passage ids and cosine similarities, nearest first (exact, by pgvector); restricted to some works, if given."""
-        assert self.embedder is not None, "set the embedder first"
+    def nearest(
+        self, query: str, limit: int, works: Sequence[int] = (), also: Collection[int] = ()
+    ) -> list[tuple[int, float]]:
+        """Passage ids and cosine similarities, nearest first (exact, by pgvector); see `StoredVectors.nearest`."""
+        embedder = self.searching()
+        assert embedder is not None, "set the embedder first"
+        vector = self._stored(embedder.query(query))
         with self._guarded():
-            rows = self.connection.execute(
+            statement = (
                 "SELECT v.passage, 1 - (v.vector <=> ?::vector) AS cosine FROM vectors v "
                 "JOIN passages p ON p.id = v.passage JOIN sections s ON s.id = p.section "
-                f"WHERE v.model = ?{' AND s.work = ANY(?)' if works else ''} ORDER BY cosine DESC, v.passage LIMIT ?",
-                (
-                    self._stored(self.embedder.query(query)),
-                    self.embedder.name,
-                    *([list(works)] if works else []),
-                    limit,
-                ),
+                f"WHERE v.model = ?{' AND s.work = ANY(?)' if works else ''}"
             )
-            return [(int(passage), float(cosine)) for passage, cosine in rows.fetchall()]
+            values = [vector, embedder.name, *([list(works)] if works else [])]
+            rows = self.connection.execute(f"{statement} ORDER BY cosine DESC, v.passage LIMIT ?", [*values, limit])
+            found = {int(passage): float(cosine) for passage, cosine in rows.fetchall()}
+            if also:
+                rows = self.connection.execute(f"{statement} AND v.passage = ANY(?)", [*values, list(also)])
+                found |= {int(passage): float(cosine) for passage, cosine in rows.fetchall()}
+        return sorted(found.items(), key=lambda hit: (-hit[1], hit[0]))

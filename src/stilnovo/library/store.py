@@ -22,16 +22,17 @@ from pathlib import Path
 from stilnovo.errors import reported
 from stilnovo.library import conservation, editions, passages
 from stilnovo.library.database import guard, integrity, problems, transaction
+from stilnovo.library.embedders import Reranker
 from stilnovo.library.index import Index, Row
 from stilnovo.library.records import Work, packed_lines
 from stilnovo.library.schema import prepare
-from stilnovo.library.vectors import StoredVectors
+from stilnovo.library.vectors import StoredVectors, embedded_text
 from stilnovo.reading import sections
 from stilnovo.reading.names import Names
 from stilnovo.reading.text_builder import Book
 
-#: Passages whose vectors are made and stored at once.
-EMBEDDED_AT_ONCE = 256
+#: Passages whose vectors are made and stored at once: what a process that is killed loses, a few seconds of work.
+EMBEDDED_AT_ONCE = 128
 # Of zlib: files are kept at 80 MB a second rather than at 20, and take a fifth more room.
 _QUICK = 1
 
@@ -72,7 +73,7 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
     def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
         super().__init__(connection, path)
         self._indexed_at: int | None = None  # the revision that the index is of
-        self.reranker: Callable[[str, Sequence[str]], Sequence[float]] | None = None
+        self.reranker: Reranker | None = None
 
     @classmethod
     def open(cls, path: Path | None) -> Library:
@@ -223,10 +224,14 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
             names = editions.names_of(document, Names(work.title, work.author, work.year), before)
             document = replace(document, names=names, given=document.given.over(before or Names()))
         with self._transaction():
+            known = {}
             if work is not None:
+                known = self.vectors_by_text(work)
                 self.connection.execute("DELETE FROM works WHERE id = ?", (work.id,))
             stored = self._same_text(document)  # another process may have been faster
             number = stored.id if stored else self._insert(document, parts)
+            if known and not stored:
+                self.reuse_vectors(self.work(number), known)
         new = stored is None and (work is None or work.sha256 != self.work(number).sha256)
         return Added(self.work(number), new=new, replaced=work if new else None)
 
@@ -281,6 +286,12 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
                 "UPDATE works SET title = ?, author = ?, year = ? WHERE id = ?", (*astuple(now), work.id)
             )
             self.connection.execute("UPDATE sources SET given = ? WHERE work = ?", (_packed(given), work.id))
+            if (now.title, now.author) != (work.title, work.author):  # they are embedded with every passage
+                self.connection.execute(
+                    "DELETE FROM vectors WHERE passage IN "
+                    "(SELECT p.id FROM passages p JOIN sections s ON s.id = p.section WHERE s.work = ?)",
+                    (work.id,),
+                )
         return self.work(work.id)
 
     def remove(self, work: Work) -> None:
@@ -291,22 +302,23 @@ class Library(StoredVectors, AbstractContextManager["Library"]):
     def embed(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
         """Store vectors of all passages that have none of the embedder's yet; can be interrupted and continued.
 
+        Works that are added meanwhile are embedded too. See `stilnovo.library.embedding` for a process beside others.
+
         Returns:
             How many were added.
         """
         assert self.embedder is not None, "set the embedder first"
-        missing = self.without_vector(self.embedder.name)
-        for start in range(0, len(missing), EMBEDDED_AT_ONCE):
-            batch = self.passages(missing[start : start + EMBEDDED_AT_ONCE])
-            texts = [f"{p.section.work.author}, {p.section.work.title}, {p.section.label}\n{p.text}" for p in batch]
-            vectors = map(self._stored, self.embedder.passages(texts))
-            with self._transaction():
-                self.connection.executemany(
-                    "INSERT INTO vectors(passage, model, vector) VALUES (?, ?, ?)",
-                    [(p.id, self.embedder.name, vector) for p, vector in zip(batch, vectors, strict=True)],
-                )
-            progress(min(start + EMBEDDED_AT_ONCE, len(missing)), len(missing))
-        return len(missing)
+        done = 0
+        while missing := self.without_vector(self.embedder.name):
+            for start in range(0, len(missing), EMBEDDED_AT_ONCE):
+                batch = self.passages(missing[start : start + EMBEDDED_AT_ONCE])
+                vectors = map(self._stored, self.embedder.passages([embedded_text(passage) for passage in batch]))
+                rows = zip((passage.id for passage in batch), vectors, strict=True)
+                with self._transaction():
+                    self._insert_vectors((number, self.embedder.name, vector) for number, vector in rows)
+                progress(done + min(start + EMBEDDED_AT_ONCE, len(missing)), done + len(missing))
+            done += len(missing)
+        return done
 
     def drop_vectors(self, model: str) -> None:
         """Delete the vectors of a model."""

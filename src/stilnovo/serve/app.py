@@ -22,7 +22,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from stilnovo.errors import InputError, StilnovoError
-from stilnovo.library.embedders import Embedder
+from stilnovo.library import embedding
+from stilnovo.library.embedders import Embedder, Reranker
 from stilnovo.library.read import SUFFIXES
 from stilnovo.library.store import Library
 from stilnovo.serve import library_api, openai_api, quotes_api, talk_api
@@ -42,13 +43,20 @@ CONNECTIONS_AT_MOST = 512
 GRACE_SECONDS = 5
 
 
-def create_app(settings: ServeSettings, responder: LibraryResponder, embedder: Embedder | None = None) -> FastAPI:
+def create_app(
+    settings: ServeSettings,
+    responder: LibraryResponder,
+    embedder: Embedder | None = None,
+    reranker: Reranker | None = None,
+) -> FastAPI:
     """Create the service as an ASGI application.
 
     Args:
         settings: Where, for whom, how much.
         responder: Who answers.
-        embedder: Who makes vectors, if anybody: for the search beside the words, and for `/v1/embeddings`.
+        embedder: Who makes vectors, if anybody: for the search beside the words, and for `/v1/embeddings`. What is
+            missing of them is made while the service runs.
+        reranker: Who reorders the passages found, if anybody.
 
     Raises:
         StilnovoError: the library file cannot be opened or written.
@@ -58,11 +66,12 @@ def create_app(settings: ServeSettings, responder: LibraryResponder, embedder: E
         library.catch_up()  # the first question must not wait for the index
     uploads = Uploads(settings.library, settings.upload_bytes)
     uploads.clear()
-    metrics, workers = Metrics(), Workers(settings, embedder)
+    metrics, workers = Metrics(), Workers(settings, embedder, reranker)
     answering = Answering(responder, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        workers.embed()
         yield
         workers.close()
         uploads.clear()
@@ -117,6 +126,7 @@ def _own_routes(
             "modes": responder.modes,
             "writer": responder.writer_name,
             "works": len(library.works()),
+            **_meaning(library),
             "kinds": sorted(SUFFIXES),
             "upload_megabytes": settings.upload_bytes >> 20,
             "locked": bool(settings.token),
@@ -135,6 +145,13 @@ def _own_routes(
     @app.delete("/api/session", status_code=204)
     async def log_out(response: Response) -> None:
         response.delete_cookie(COOKIE)
+
+
+def _meaning(library: Library) -> dict[str, Any]:
+    """How many passages there are and can be found by meaning, and whether more are being made so."""
+    model = library.searching()
+    vectors, passages = library.embedded(model.name if model else "")
+    return {"passages": passages, "embedded": vectors, "embedding_runs": embedding.is_running(library.path)}
 
 
 async def _shown(_: Request, error: Exception) -> JSONResponse:
@@ -178,10 +195,14 @@ def check_address(settings: ServeSettings) -> None:
 
 
 def serve(
-    settings: ServeSettings, responder: LibraryResponder, embedder: Embedder | None, started: Callable[[str], None]
+    settings: ServeSettings,
+    responder: LibraryResponder,
+    embedder: Embedder | None,
+    started: Callable[[str], None],
+    reranker: Reranker | None = None,
 ) -> None:
     """Serve until interrupted; `started` is told the page's address once the port is open."""
-    app = create_app(settings, responder, embedder)
+    app = create_app(settings, responder, embedder, reranker)
     with _listen(settings) as listening:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         config = uvicorn.Config(

@@ -157,6 +157,7 @@ def router(workers: Workers, uploads: Uploads) -> APIRouter:
     def add_sample(library: Library) -> dict[str, Any]:
         works = [library.add(read(path)).work for path in library_texts()]
         library.catch_up()
+        workers.embed()
         return {"works": [work_dict(work) for work in works]}
 
     @routes.get("/search")
@@ -199,7 +200,7 @@ def _upload_routes(routes: APIRouter, workers: Workers, uploads: Uploads) -> Non
         added = confirm(uploads.get(upload_id), names, library, keep_both=body.keep_both)
         uploads.drop(upload_id)
         # The words can be searched before the vectors are there.
-        workers.later(lambda library: library.embed() if library.embedder is not None else 0)
+        workers.embed()
         replaced = work_dict(added.replaced) if added.replaced else None
         return {**work_dict(added.work), "new": added.new, "replaced": replaced}
 

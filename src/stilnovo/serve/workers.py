@@ -1,9 +1,9 @@
 """Worker threads with one library connection each, and a bounded queue for answers.
 
-An SQLite connection belongs to one thread, so every worker opens its own and keeps it. Two groups share the work: a few
-quick ones (lists, chapters, uploads) and as many writers as answers may be written at once; a long answer never keeps
-the page from listing conversations. Who finds all writers busy waits in a bounded queue, first come first served; who
-finds that full too is told when to come back.
+An SQLite connection belongs to one thread, so every worker opens its own and keeps it. Three groups share the work: a few
+quick ones (lists, chapters, uploads), as many writers as answers may be written at once, and one that makes vectors; a
+long answer never keeps the page from listing conversations. Who finds all writers busy waits in a
+bounded queue, first come first served; who finds that full too is told when to come back.
 
 A client that goes away closes its stream: the worker sees it at the next piece, closes the generator and is free.
 """
@@ -13,14 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import logging
 import queue
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, TypeVar
 
-from stilnovo.library.embedders import Embedder
+from stilnovo.library import embedding
+from stilnovo.library.embedders import Embedder, Reranker
 from stilnovo.library.store import Library
 from stilnovo.serve.faults import Fault
 from stilnovo.serve.settings import ServeSettings
@@ -32,22 +33,15 @@ QUICK_WORKERS = 4
 BUSY_MILLISECONDS = 4000
 #: What a client that was sent away is told to wait.
 RETRY_SECONDS = 5
+log = logging.getLogger("stilnovo.serve")
 
 
-def _opened(path: Path, embedder: Embedder | None) -> Library:
-    """Open a worker's library connection; it sees changes made by other connections."""
-    library = Library.open(path)
-    library.connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-    library.embedder = embedder
-    return library
-
-
-def _done(job: _Job, library: Library | None, path: Path, embedder: Embedder | None) -> Library | None:
+def _done(job: _Job, library: Library | None, opened: Callable[[], Library]) -> Library | None:
     """Do one piece of work; returns the thread's library, opened if it was not."""
     future, work = job
     if future.set_running_or_notify_cancel():
         try:
-            library = library or _opened(path, embedder)
+            library = library or opened()
             future.set_result(work(library))
         except BaseException as error:
             future.set_exception(error)
@@ -57,21 +51,20 @@ def _done(job: _Job, library: Library | None, path: Path, embedder: Embedder | N
 class Group:
     """A thread pool with one library connection per thread, and its queue."""
 
-    def __init__(self, name: str, size: int, path: Path, embedder: Embedder | None = None) -> None:
+    def __init__(self, name: str, size: int, opened: Callable[[], Library]) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._work, args=(path, embedder), name=f"{name}-{i}", daemon=True)
-            for i in range(size)
+            threading.Thread(target=self._work, args=(opened,), name=f"{name}-{i}", daemon=True) for i in range(size)
         ]
         for thread in self._threads:
             thread.start()
 
-    def _work(self, path: Path, embedder: Embedder | None) -> None:
+    def _work(self, opened: Callable[[], Library]) -> None:
         library: Library | None = None
         # Ready before the first question; what is wrong is told to the first client.
         job: _Job | None = (Future(), Library.catch_up)
         while job is not None:
-            library = _done(job, library, path, embedder)
+            library = _done(job, library, opened)
             job = None  # one that failed keeps what its work held, a model's cache say, as long as this thread knows it
             job = self._jobs.get()
         if library is not None:
@@ -91,20 +84,37 @@ class Group:
             thread.join(timeout=10)
 
 
-class Workers:
-    """The two thread pools of one service. Its coroutines belong to one event loop."""
+class _ClosingError(Exception):
+    """The service ends."""
 
-    def __init__(self, settings: ServeSettings, embedder: Embedder | None = None) -> None:
-        self._quick = Group("quick", QUICK_WORKERS, settings.library, embedder)
-        self._writing = Group("writer", settings.answers, settings.library, embedder)
+
+class Workers:
+    """The thread pools of one service. Its coroutines belong to one event loop."""
+
+    def __init__(
+        self, settings: ServeSettings, embedder: Embedder | None = None, reranker: Reranker | None = None
+    ) -> None:
+        def opened() -> Library:
+            """Open a worker's library connection; it sees changes made by other connections."""
+            library = Library.open(settings.library)
+            library.connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+            library.embedder, library.reranker = embedder, reranker
+            return library
+
+        self._quick = Group("quick", QUICK_WORKERS, opened)
+        self._writing = Group("writer", settings.answers, opened)
+        self._vectors = None if embedder is None else Group("vectors", 1, opened)
+        self._closing = threading.Event()
         self._turns = asyncio.Semaphore(settings.answers)
         self._room = settings.waiting
         self.waiting = self.running = 0
 
     def close(self) -> None:
-        """End all threads."""
-        self._quick.close()
-        self._writing.close()
+        """End all threads; vectors that are made are stored, the others made another time."""
+        self._closing.set()
+        for group in (self._quick, self._writing, self._vectors):
+            if group is not None:
+                group.close()
 
     async def run(self, work: Callable[[Library], T]) -> T:
         """Run a quick function with a library, in a thread."""
@@ -124,6 +134,24 @@ class Workers:
     def later(self, work: Callable[[Library], object]) -> None:
         """Fire-and-forget work; exceptions are suppressed."""
         self._quick.submit(work)
+
+    def embed(self) -> None:
+        """Make what vectors are missing, in a thread of their own, where there is an embedding model; exceptions are logged."""
+
+        def work(library: Library) -> None:
+            try:
+                embedding.embed(library, self._go_on)
+            except _ClosingError:
+                log.info("The service ends: the vectors that are missing are made another time.")
+            except Exception:
+                log.exception("Vectors could not be made: passages are found by their words.")
+
+        if self._vectors is not None:
+            self._vectors.submit(work)
+
+    def _go_on(self, _done: int, _total: int) -> None:
+        if self._closing.is_set():
+            raise _ClosingError
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
