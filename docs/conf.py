@@ -31,6 +31,7 @@ docs/install
 docs/training
 docs/travel
 docs/own_benchmarks
+docs/bundles
 docs/library
 docs/results
 docs/cli

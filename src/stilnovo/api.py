@@ -21,6 +21,7 @@ from stilnovo.benchmarks.protocol import Protocol, differences, find_protocol
 from stilnovo.benchmarks.task import Draw, Generation, Selection
 from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
 from stilnovo.compare.paired import Comparison, compare
+from stilnovo.data.inputs import input_files
 from stilnovo.errors import InputError, check_types
 from stilnovo.forgetting.guard import Guard, guard_callback
 from stilnovo.generate.generator import Generator, open_engine, sample_answers
@@ -34,7 +35,7 @@ from stilnovo.runlog import cache_folder
 from stilnovo.scoring.answer_cache import AnswerCache, ModelCache
 from stilnovo.scoring.evaluate import evaluate as score
 from stilnovo.scoring.evaluate import expectation, speed_setting
-from stilnovo.scoring.identity import Identity, adapter_sha256, identify, model_sha256
+from stilnovo.scoring.identity import Identity, adapter_sha256, hub_origin, identify, model_origin, model_sha256
 from stilnovo.scoring.perplexity import SHORT, TEXT, HeldOutTexts, held_out_texts, what_text_can_show
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult, load_result
@@ -42,9 +43,11 @@ from stilnovo.scoring.written import check_context
 from stilnovo.spec import ModelSpec, spec_of
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import Tokenizer
+from stilnovo.train.observers import Observer
 from stilnovo.train.outcome import TrainResult
 from stilnovo.train.preparation import begun_recipe
 from stilnovo.train.run import TrainingRun
+from stilnovo.train.stage import FOLDER as FROZEN
 
 __all__ = [
     "CheckedQuotation", "Comparison", "Draw", "EvaluationResult", "Generator", "Library", "Message", "ModelSpec", "Prompting", "Quote",
@@ -111,23 +114,23 @@ def generate_text(model: Generator, prompt: str, sampling: Sampling = Sampling()
     return "".join(model.stream(messages, sampling))
 
 
-def open_training(recipe: Recipe, out: Path, *, resume: bool = False, note: Note = _silent) -> TrainingRun:
+def open_training(
+    recipe: Recipe, out: Path, *, resume: bool = False, note: Note = _silent, observers: Sequence[Observer] = ()
+) -> TrainingRun:
     """Open a training by recipe: read the data, load the model, attach the recipe's guard; `note` receives the guard's rule.
 
-    The training writes its page, `report.html`, into the run folder.
+    The training writes its page, `report.html`, into the run folder, and into its manifest whose weights it opened.
     """
     from stilnovo.report.training import TrainingReport
 
-    observers = [TrainingReport()]
-    if recipe.guard.every is None:
-        return TrainingRun(recipe, out, resume=resume, sampler=sample_answers, observers=observers)
+    frozen = out / FROZEN if recipe.model.adapter else None  # the run's own copy
     with AnswerCache(cache_folder(), note) as answers:  # only for what it knows of big files
-        callback = guard_callback(recipe, out, answers.file_sha256)
         run = TrainingRun(
-            recipe, out, resume=resume, make_callback=callback, sampler=sample_answers, observers=observers
-        )
-    assert isinstance(run.callback, Guard)
-    for line in run.callback.rule():
+            recipe, out, resume=resume, sampler=sample_answers, observers=[TrainingReport(), *observers],
+            make_callback=None if recipe.guard.every is None else guard_callback(recipe, out, answers.file_sha256),
+            identity=lambda: model_origin(recipe.model.name, frozen, answers.file_sha256),
+        )  # fmt: skip
+    for line in run.callback.rule() if isinstance(run.callback, Guard) else ():
         note(line)
     return run
 
@@ -239,7 +242,8 @@ def evaluate_model(
     with AnswerCache(Path(cache or cache_folder()) if use_cache else None, note) as answers:
         result = _scored(checkpoint, protocol, selections, documents, settings, answers, note, progress)
     dist.stop()
-    return replace(result, memory=admitted.figures())
+    inputs = [{"use": "model", **hub_origin(spec.model)}, *input_files(texts, "held-out text")]
+    return replace(result, memory=admitted.figures(), inputs=inputs)
 
 
 def evaluation_spec(

@@ -162,17 +162,40 @@ def _from_hub(repository: str, patterns: tuple[str, ...] = _PATTERNS) -> Path:
     with _hub_errors(repository):
         from huggingface_hub import snapshot_download
 
-        # The cache first: a model that is here must not depend on the network. The library's "not cached" errors differ
-        # between versions; the next call tells the truth.
-        with contextlib.suppress(Exception):
-            cached = Path(snapshot_download(repository, allow_patterns=list(patterns), local_files_only=True))
-            if _complete(cached) if patterns is _PATTERNS else (cached / patterns[0]).is_file():
-                return cached
+        # The cache first: a model that is here must not depend on the network.
+        if (cached := _in_cache(repository, patterns)) is not None:
+            return cached
         logging.getLogger(__name__).info("Fetching %s from the Hugging Face hub …", repository)
         folder = Path(snapshot_download(repository, allow_patterns=list(patterns)))
         if others := [name for name in _parts(folder) if not (folder / name).is_file()]:  # shards of other names
             snapshot_download(repository, allow_patterns=others)
         return folder
+
+
+def _in_cache(repository: str, patterns: tuple[str, ...]) -> Path | None:
+    """Folder of a repository's files where all of them are in the local cache; no network is asked."""
+    # The library's "not cached" errors differ between versions; who asks the network then hears the truth.
+    with contextlib.suppress(Exception):
+        from huggingface_hub import snapshot_download
+
+        cached = Path(snapshot_download(repository, allow_patterns=list(patterns), local_files_only=True))
+        if _complete(cached) if patterns is _PATTERNS else (cached / patterns[0]).is_file():
+            return cached
+    return None
+
+
+def is_local(name: str) -> bool:
+    """Whether a model's files are here, so that `find_model` asks no network.
+
+    Raises:
+        InputError: the name is no model's.
+    """
+    if _local(name) is not None:
+        return True
+    repository, patterns = (
+        (_HUB_FILES[name][0], _HUB_FILES[name][1:]) if name in _HUB_FILES else (hub_id(name), _PATTERNS)
+    )
+    return _in_cache(repository, patterns) is not None
 
 
 def hub_readme(repository: str, kind: Literal["model", "dataset"] = "model", *, fetch: bool) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -29,7 +30,12 @@ from stilnovo.progress import bytes_text
 
 # No right to write there, or a file where a folder should be (or the reverse).
 _NOT_OURS = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
-_PACKAGES = ("torch", "bitsandbytes", "safetensors", "gguf", "tokenizers", "numpy")
+_PACKAGES = ("torch", "bitsandbytes", "safetensors", "gguf", "tokenizers", "numpy", "jinja2", "pyarrow")
+#: What a user may set outside that changes how numbers are computed, none of it a path or a name.
+VARIABLES = (
+    "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA",
+    "STILNOVO_CPU", "STILNOVO_KERNELS", "STILNOVO_RAM", "STILNOVO_VRAM",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -170,8 +176,29 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+@functools.cache
+def source_sha256(package: Path = Path(__file__).parent) -> str:
+    """Hash every source of the package as it is installed: what a commit cannot say of a changed or an installed copy."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()}\0{sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _computing(torch: Any) -> dict[str, Any]:
+    """What changes the last bits of a number on one and the same machine; `torch` is None where nothing has loaded it."""
+    known: dict[str, Any] = {"variables": {name: os.environ[name] for name in VARIABLES if name in os.environ}}
+    if torch is not None:
+        known |= {
+            "threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability(),
+            "matmul_precision": torch.get_float32_matmul_precision(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(), "cuda": torch.version.cuda,
+        }  # fmt: skip
+    return known
+
+
 def environment() -> dict[str, Any]:
-    """Collect commit, versions, hardware and date, which every written figure carries."""
+    """Collect commit, hash of the sources, versions, hardware, how it computes, and date, which every written figure carries."""
     versions = {"python": platform.python_version()}
     for package in ("stilnovo", *_PACKAGES):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -184,8 +211,10 @@ def environment() -> dict[str, Any]:
         hardware["gpu_memory_bytes"] = torch.cuda.get_device_properties(0).total_memory
     return {
         "commit": _commit(),
+        "source_sha256": source_sha256(),
         "versions": versions,
         "hardware": hardware,
+        "computing": _computing(torch),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from stilnovo.errors import InputError, reported
 
@@ -165,10 +165,15 @@ def recipe_changes(given: dict[str, Any], sets: list[str]) -> dict[str, Any]:
     return changes
 
 
-def command_group(text: str) -> typer.Typer:
+def command_group(text: str, cls: type[TyperGroup] = TyperGroup) -> typer.Typer:
     """A command with commands of its own; `text` is its line of help."""
     return typer.Typer(
-        help=text, no_args_is_help=True, rich_markup_mode=None, add_completion=False, context_settings=HELP_OPTIONS
+        help=text,
+        cls=cls,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        add_completion=False,
+        context_settings=HELP_OPTIONS,
     )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stilnovo.errors import InputError
-from stilnovo.hub import ModelFiles, find_model
+from stilnovo.hub import ModelFiles, base_reference, find_model
 from stilnovo.runlog import sha256_file
 from stilnovo.spec import ModelSpec
 
@@ -85,6 +85,20 @@ def model_sha256(files: ModelFiles, file_hash: FileHash = sha256_file) -> str:
         return file_hash(files.path)
     chosen = sorted(path for path in files.path.iterdir() if path.suffix in _MODEL_SUFFIXES and path.is_file())
     return _joined((path.name, file_hash(path)) for path in chosen)
+
+
+def hub_origin(model: str) -> dict[str, str | None]:
+    """Where others find a model: `model_id` on the hub and `model_revision`; None where that is not known."""
+    reference, revision = base_reference(model)
+    return {"model_id": None if Path(reference).is_absolute() else reference, "model_revision": revision}
+
+
+def model_origin(model: str, adapter: Path | None, file_hash: FileHash = sha256_file) -> dict[str, str | None]:
+    """Say whose weights a training opens: where others find them, and the hashes of base and frozen adapter."""
+    return hub_origin(model) | {
+        "weights_sha256": model_sha256(find_model(model), file_hash),
+        "frozen_adapter_sha256": None if adapter is None else adapter_sha256(adapter),
+    }
 
 
 def adapter_sha256(folder: Path) -> str:

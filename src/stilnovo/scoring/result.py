@@ -167,7 +167,8 @@ class EvaluationResult:
     `model`, `quantization`, `adapter` and `settings` are what the command was given, `command` is the whole of it;
     `identity` holds the hashes of weights, adapter and code (None for a model that lives in memory only); `environment`
     is commit, versions, hardware and date. `memory` is in bytes, as predicted and as measured (`predicted_peak_bytes`,
-    `peak_memory_bytes`); empty for a model that was open before.
+    `peak_memory_bytes`); empty for a model that was open before. `inputs`: where others find the model, and the files of the
+    held-out text by size and hash.
     """
 
     model: str
@@ -182,6 +183,7 @@ class EvaluationResult:
     identity: dict[str, Any] | None = None
     command: list[str] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
+    inputs: list[dict[str, Any]] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """The figures without the items, as `--json` prints them."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stilnovo.data.inputs import recipe_inputs
 from stilnovo.data.shards import HELD_OUT
 from stilnovo.errors import StilnovoError, card_fault, is_out_of_memory
 from stilnovo.folderlock import FolderLock
@@ -56,7 +57,8 @@ Sampler = Callable[..., list[dict[str, str]]]
 class TrainingRun:
     """A recipe opened on a run folder: model, adapter, data and trainer, ready to go.
 
-    The folder is locked until `train` ends, unless the caller holds its lock (`locked`).
+    The folder is locked until `train` ends, unless the caller holds its lock (`locked`). What `identity` returns, once everything
+    is open, goes into the manifest: whose weights these are.
 
     Attributes:
         plan: What the step is done by; None where torch's autograd does it.
@@ -67,12 +69,14 @@ class TrainingRun:
     def __init__(
         self, recipe: Recipe, folder: Path, *, resume: bool = False, make_callback: MakeCallback | None = None,
         sampler: Sampler | None = None, observers: Sequence[Observer] = (), locked: bool = False,
+        identity: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:  # fmt: skip
         if recipe.guard.every is not None and make_callback is None:
             raise ValueError("a recipe with a guard needs its callback (stilnovo.forgetting.guard.guard_callback)")
         self._lock = None if locked else FolderLock(folder, "a training")
         try:
             self._begin(recipe, folder, resume, make_callback, sampler, observers)
+            self._write_manifest(identity())
         except BaseException:
             self._unlock()
             raise
@@ -108,12 +112,14 @@ class TrainingRun:
             self.trainer.resume()
         write_held_out(folder, self.objective, self.corpus.held_out)
         write_atomic(folder / "recipe.yaml", recipe.to_yaml())
+
+    def _write_manifest(self, identity: Mapping[str, Any]) -> None:
         self.folder.write_manifest(
-            recipe=recipe.model_dump(mode="json"), data_sha256=self.corpus.sha256, trainable_parameters=self.trainable,
+            recipe=self.recipe.model_dump(mode="json"), data_sha256=self.corpus.sha256, trainable_parameters=self.trainable,
             total_parameters=self.model.config.parameters(), documents=len(self.corpus.packed.documents),
             held_out_documents=len(self.corpus.held_out), tokens_per_epoch=self.corpus.packed.tokens, levers=self._levers(),
             packs=len(self.corpus.packed.packs), remarks=self.corpus.remarks, steps=self.trainer.steps,
-            computes_in=planning.type_name(self.trainer.dtype),
+            computes_in=planning.type_name(self.trainer.dtype), inputs=recipe_inputs(self.recipe), **identity,
         )  # fmt: skip
 
     def _open(self) -> None:
