@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Metric = Literal[
-    "acc", "acc_norm", "mc1", "mc2", "exact_match", "exact_match_flexible", "number_match", "f1", "rouge1_precision"
-]
+    "acc", "acc_norm", "mc1", "mc2", "exact_match", "exact_match_flexible", "number_match", "f1", "rouge1_precision",
+    "mcc", "macro_f1", "f1_positive",
+]  # fmt: skip
 METRIC_NAMES: dict[Metric, str] = {
     "acc": "accuracy",
     "acc_norm": "normalised accuracy",
@@ -26,6 +27,9 @@ METRIC_NAMES: dict[Metric, str] = {
     "number_match": "the number given, by value",
     "f1": "F1 over words",
     "rouge1_precision": "ROUGE-1 precision",
+    "mcc": "Matthews correlation (MCC)",
+    "macro_f1": "F1, mean over the classes",
+    "f1_positive": "F1 of the positive class",
 }
 
 

@@ -57,7 +57,7 @@ class TaskFacts:
         version: Of the protocol; changes whenever prompts or items do.
         source: Address of the dataset.
         licence: Of the dataset.
-        metrics: What each item is measured by; a verdict is about the first.
+        metrics: What items are measured by, each or all together (`corpus_metrics.py`); a verdict is about the first.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Task(TaskFacts):
         shots_rule: Which examples those are, where `load` puts them before the questions; without a rule they are drawn
             from another split (`examples.py`).
         grade: For `Generation` items: (written answer, item) → metrics.
+        count: For `Generation` items of corpus metrics: (written answer, item) → the row of counts that it adds.
         reference: The task of lm-evaluation-harness that this one equals; empty where it has none.
         categories: What `category` of its items is, such as "subject".
         files: For a user's own task: path of its file and of its data → hex sha256.
@@ -96,6 +97,7 @@ class Task(TaskFacts):
     shots: int = 0
     shots_rule: str = ""
     grade: Callable[[str, Generation], Mapping[Metric, float]] | None = None
+    count: Callable[[str, Generation], tuple[float, ...]] | None = None
     reference: str = ""
     categories: str = ""
     files: Mapping[str, str] = field(default_factory=dict)

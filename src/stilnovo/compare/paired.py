@@ -7,15 +7,17 @@ changed between the runs: then nothing can be said about the task, and it is ref
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 
+from stilnovo.benchmarks.corpus_metrics import is_corpus_metric, item_metric
 from stilnovo.benchmarks.task import METRIC_NAMES, cluster_names
-from stilnovo.compare.verdict import Verdict, bits_per_byte_verdict, corrected, score_verdict
+from stilnovo.compare.verdict import Verdict, bits_per_byte_verdict, corpus_verdict, corrected, score_verdict
 from stilnovo.errors import InputError
 from stilnovo.progress import counted
 from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
-from stilnovo.scoring.result import EvaluationResult, TaskResult
+from stilnovo.scoring.result import EvaluationResult, TaskResult, counted_by
 
 TEXT = "bits_per_byte"
 
@@ -37,11 +39,11 @@ class Pairs:
     only_after: int
 
     def scores(self) -> tuple[list[float], list[float], list[str] | None]:
-        """Scores of the items before and after by the task's main metric, and their clusters.
+        """Scores of the items before and after by the first metric that single items have, and their clusters.
 
         These are those of the run that has them; of two different groupings the one with fewer clusters, in either order.
         """
-        metric = self.before.metric
+        metric = item_metric(self.before.metrics)
         first, second = ([answers[side].values[metric] for answers in self.items] for side in (0, 1))
         clusters = [
             cluster_names((answers[side].id, answers[side].cluster) for answers in self.items) for side in (0, 1)
@@ -51,7 +53,12 @@ class Pairs:
     def verdict(self) -> Verdict:
         """The paired verdict on the task."""
         first, second, clusters = self.scores()
-        return score_verdict(first, second, metric=METRIC_NAMES[self.before.metric], clusters=clusters)
+        metric, name = self.before.metric, METRIC_NAMES[self.before.metric]
+        if not is_corpus_metric(metric):
+            return score_verdict(first, second, metric=name, clusters=clusters)
+        (measure, before), (_, after) = (counted_by(metric, [pair[side] for pair in self.items]) for side in (0, 1))
+        gained, lost = (sum(map(operator.lt, *sides)) for sides in ((first, second), (second, first)))
+        return corpus_verdict(measure, before, after, metric=name, clusters=clusters, changed=(gained, lost))
 
     @property
     def note(self) -> str:

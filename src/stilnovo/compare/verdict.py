@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike
 
 from stilnovo.progress import counted
 from stilnovo.scoring.boundary import check_finite
+from stilnovo.statistics import corpus_level
+from stilnovo.statistics.corpus_level import CorpusMeasure
 from stilnovo.statistics.estimates import (
     FEWEST_UNITS,
     Estimate,
@@ -178,6 +180,39 @@ def score_verdict(
         limit = f"this test could only have seen changes of {math.ceil(visible * 100 - 1e-9)} points or more"
     start, end = (mean(values, clusters, shares=True) for values in (first, second))
     return Verdict(metric, start, end, difference, p, test, visible, limit, gained, lost, mid_p=middle)
+
+
+def corpus_verdict(
+    measure: CorpusMeasure,
+    before: Floats,
+    after: Floats,
+    *,
+    metric: str,
+    changed: tuple[int, int],
+    clusters: Sequence[Hashable] | None = None,
+) -> Verdict:
+    """The paired verdict on a measure of all items together, such as Matthews correlation, higher being better.
+
+    Args:
+        measure: Of sums of what the items add.
+        before: (N, C), what each adds under the first run.
+        after: (N, C), the same under the second.
+        metric: What it is called.
+        changed: How many items are better and worse than before, each by itself.
+        clusters: (N,) groups of items that may change together.
+
+    Raises:
+        ValueError: the two runs do not have the same number of items, or none.
+    """
+    change = corpus_level.difference(measure, before, after, clusters)
+    visible = smallest_visible_shift(change.standard_error, cluster_sums(np.ones(len(before)), clusters).tolist())
+    if change.clusters < FEWEST_UNITS:
+        limit = too_few(change.clusters, "item" if change.clusters == change.n else "group")
+    else:
+        limit = f"this test could only have seen changes of {math.ceil(visible * 100 - 1e-9)} points or more"
+    p = corpus_level.swap_test(measure, before, after, clusters)
+    ends = (corpus_level.estimate(measure, counts, clusters) for counts in (before, after))
+    return Verdict(metric, *ends, change, p, "exchange test", min(1.0, visible), limit, *changed)
 
 
 def bits_per_byte_verdict(

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stilnovo.benchmarks.corpus_metrics import item_metric
 from stilnovo.benchmarks.task import Draw, MultipleChoice, Selection
 from stilnovo.data.conversations import Conversation
 from stilnovo.errors import InputError, NonFiniteScore
@@ -286,7 +287,8 @@ def soft_scores(selection: Selection, base: Sequence[Sequence[float]], now: Sequ
     """
     items = [item for item in selection.items if isinstance(item, MultipleChoice)]
     both = [
-        [_logits(i, v, selection.task.metric) for i, v in zip(items, values, strict=True)] for values in (base, now)
+        [_logits(i, v, item_metric(selection.task.metrics)) for i, v in zip(items, values, strict=True)]
+        for values in (base, now)
     ]
     tau = temperature(both[0])
     return np.array([[soft_score(row, tau) for row in rows] for rows in both])
@@ -327,7 +329,8 @@ def score_rooms(
 
 def _accuracy(selection: Selection, values: Sequence[Sequence[float]]) -> float:
     items = [item for item in selection.items if isinstance(item, MultipleChoice)]
-    return float(np.mean([i.values(v)[selection.task.metric] for i, v in zip(items, values, strict=True)]))
+    metric = item_metric(selection.task.metrics)
+    return float(np.mean([i.values(v)[metric] for i, v in zip(items, values, strict=True)]))
 
 
 def text_rooms(base: Sequence[float], now: Sequence[float], allowed: float) -> Floats:

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from rich.table import Table
 
+from stilnovo.benchmarks.corpus_metrics import item_metric
 from stilnovo.benchmarks.task import Item, Metric, MultipleChoice, item_sha256
 from stilnovo.compare.paired import TEXT, Comparison, Pairs
 from stilnovo.compare.verdict import Outcome, Verdict
@@ -174,7 +175,8 @@ def differing(pairs: Pairs, texts: Mapping[str, Item]) -> dict[str, Any]:
     `gained` became right, `lost` wrong; `other` is another answer that is as wrong or as right as before.
     """
     task = pairs.before
-    changed = [(*both, change) for both in pairs.items if (change := _change(*both, task.metric)) is not None]
+    metric = item_metric(task.metrics)
+    changed = [(*both, change) for both in pairs.items if (change := _change(*both, metric)) is not None]
     step = max(1.0, len(changed) / MOST_ITEMS)
     shown = [changed[int(index * step)] for index in range(min(len(changed), MOST_ITEMS))]
     hashes = dict(zip((item.id for item in task.items), task.hashes, strict=True))
@@ -184,7 +186,7 @@ def differing(pairs: Pairs, texts: Mapping[str, Item]) -> dict[str, Any]:
         "task": task, "unknown": len(shown) - len(asked), "n": len(pairs.items), "counts": Counter(change for *_, change in changed),
         "all": len(changed),
         "shown": [
-            {"change": change, "before": first, "after": second, **_content(first, second, task.metric, asked.get(first.id))}
+            {"change": change, "before": first, "after": second, **_content(first, second, metric, asked.get(first.id))}
             for first, second, change in shown
         ],
     }  # fmt: skip

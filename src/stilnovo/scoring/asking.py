@@ -73,7 +73,7 @@ def task_result(
         split=selection.split,
         available=selection.available,
         seed=selection.seed,
-        chance=sum(item.chance for item in items) / len(items),
+        chance=chance_of(task.metric, items),
         seconds=seconds,
         items=averaged(rounds),
         hashes=hashes,

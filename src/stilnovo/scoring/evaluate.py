@@ -16,7 +16,8 @@ from functools import partial
 from typing import Any
 
 from stilnovo import dist
-from stilnovo.benchmarks.task import Generation, Item, MultipleChoice, Selection, item_sha256
+from stilnovo.benchmarks.corpus_metrics import is_corpus_metric, item_metric
+from stilnovo.benchmarks.task import METRIC_NAMES, Generation, Item, MultipleChoice, Selection, item_sha256
 from stilnovo.model.llama import Llama
 from stilnovo.progress import counted, seconds_text
 from stilnovo.runlog import environment
@@ -108,6 +109,9 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
     part = f"all {counted(n, 'item')}" if n == selection.available else share
     low, high = wilson(0.5, n, normal_quantile(0.975))
     graded = ", if each were right or wrong" if task.metric in _GRADED else ""
+    graded += f", for {METRIC_NAMES[item_metric(task.metrics)]}; that of {METRIC_NAMES[task.metric]} stands beside the score" * (
+        is_corpus_metric(task.metric)
+    )
     clusters, left = selection.clusters, selection.available - n
     groups = len(set(clusters or ()))
     repeats = sum(isinstance(item, MultipleChoice) and item.repeats_an_option for item in selection.items)

@@ -19,6 +19,7 @@ from itertools import accumulate, chain, islice
 
 import torch
 
+from stilnovo.benchmarks.corpus_metrics import is_corpus_metric, table_row
 from stilnovo.benchmarks.task import Generation, Item, Metric, MultipleChoice, Task
 from stilnovo.generate.generator import dense_weights
 from stilnovo.model.forest import Forest, Prefix, Recorder
@@ -55,7 +56,8 @@ class ItemScore:
 
     `loglikelihoods` in nats, one an ending; `choice` is their argmax, `choice_norm` the argmax per character, the first
     of equals in both; all -1 or empty for a written answer, which is `text`. `values` are the item's metrics;
-    `truncated` says that the context was cut on the left to fit the model; `remark` as in `ModelAnswer`.
+    `truncated` says that the context was cut on the left to fit the model; `remark` as in `ModelAnswer`. `counts` is what
+    the item adds to the sums that corpus metrics are computed from, one row for every time that it was asked.
 
     Raises:
         NonFiniteScore: a log-likelihood or a value is no finite number.
@@ -72,9 +74,10 @@ class ItemScore:
     values: dict[Metric, float] = field(default_factory=dict)
     text: str = ""
     remark: str = ""
+    counts: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        check_finite(item_place(self.id), [self.loglikelihoods, self.values])
+        check_finite(item_place(self.id), [self.loglikelihoods, self.values, self.counts])
 
 
 def item_place(id: str, task: str = "") -> str:
@@ -89,11 +92,14 @@ def item_score(item: Item, answer: ModelAnswer, task: Task | None = None) -> Ite
     if isinstance(item, Generation):
         assert task is not None and task.grade is not None, "a task with written answers grades them"
         values, picks = dict(task.grade(answer.text, item)), (-1, -1, -1)
+        row = task.count(answer.text, item) if task.count is not None else ()
     else:
         values, picks = item.values(sums), (item.answer, item.choice(sums), item.choice_norm(sums))
+        counted = task is not None and any(map(is_corpus_metric, task.metrics))
+        row = table_row(item.answer, item.choice(sums), len(sums)) if counted else ()
     return ItemScore(
         item.id, *picks, sums, item.cluster, answer.truncated, item.category, values, answer.text,
-        answer.remark,
+        answer.remark, (row,) if row else (),
     )  # fmt: skip
 
 

@@ -9,19 +9,23 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from stilnovo.benchmarks.corpus_metrics import corpus_measure, is_corpus_metric
 from stilnovo.benchmarks.task import Metric, TaskFacts, cluster_names, joined_sha256
 from stilnovo.errors import InputError, NonFiniteScore
 from stilnovo.runlog import finite, json_text, write_atomic
 from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
 from stilnovo.scoring.rounds import Round, averaged, one_repeat
-from stilnovo.statistics.estimates import Estimate, mean
-from stilnovo.statistics.power import smallest_visible_difference
+from stilnovo.statistics.corpus_level import CorpusMeasure, change_error, estimate
+from stilnovo.statistics.estimates import Estimate, Floats, cluster_sums, mean
+from stilnovo.statistics.power import ASSUMED_DISCORDANCE, smallest_visible_difference, smallest_visible_shift
 from stilnovo.statistics.spread import spread_of
 
 FILE_NAME = "evaluation.json"
@@ -125,13 +129,21 @@ class TaskResult(TaskFacts):
         return [item.values[metric or self.metric] for item in self.items]
 
     def score(self, metric: Metric | None = None) -> Estimate:
-        """Mean of a metric with its interval; the task's main metric by default."""
-        return mean(self.values(metric), self.clusters, shares=True)
+        """Value of a metric with its interval; the task's main metric by default."""
+        return self._estimate(metric or self.metric, self.items, self.clusters)
+
+    def _estimate(self, metric: Metric, items: Sequence[ItemScore], clusters: list[str] | None) -> Estimate:
+        if is_corpus_metric(metric):
+            return estimate(*counted_by(metric, items), clusters)
+        return mean([item.values[metric] for item in items], clusters, shares=True)
 
     @property
     def smallest_visible(self) -> float:
         """The smallest difference to another run on these items that a paired test would show (80 % power), as a share."""
-        return smallest_visible_difference(self.n, clusters=self.clusters)
+        if not is_corpus_metric(self.metric):
+            return smallest_visible_difference(self.n, clusters=self.clusters)
+        error = change_error(*counted_by(self.metric, self.items), ASSUMED_DISCORDANCE)
+        return min(1.0, smallest_visible_shift(error, cluster_sums(np.ones(self.n), self.clusters).tolist()))
 
     @property
     def items_per_second(self) -> float | None:
@@ -148,15 +160,14 @@ class TaskResult(TaskFacts):
             members.setdefault(item.category, []).append(index)
         if set(members) <= {""}:
             return {}
-        values, clusters = self.values(metric), self.clusters
-        scores = {}
+        clusters, scores = self.clusters, {}
         numbers = {name: [int(digits) for digits in re.findall(r"\d+", name)] for name in members if name}
         ordered = sorted(numbers, key=lambda name: numbers[name]) if all(numbers.values()) else [*numbers]
         for name in [*ordered, *([""] if "" in members else [])]:
             indices = members[name]
             names = [clusters[index] for index in indices] if clusters else []
             inside = names if len(set(names)) > 1 else None
-            scores[name or "other"] = mean([values[i] for i in indices], inside, shares=True)
+            scores[name or "other"] = self._estimate(metric or self.metric, [self.items[i] for i in indices], inside)
         return scores
 
 
@@ -219,9 +230,15 @@ class EvaluationResult:
         return path
 
 
-def units_of(estimate: Estimate) -> dict[str, int | None]:
+def counted_by(metric: Metric, items: Sequence[ItemScore]) -> tuple[CorpusMeasure, Floats]:
+    """A corpus metric's measure, and what each item adds to it, (N, C)."""
+    rows = np.asarray([item.counts for item in items])  # (N, rounds, C)
+    return corpus_measure(metric, rows.shape[2]).averaged(rows.shape[1]), rows.reshape(len(items), -1)
+
+
+def units_of(found: Estimate) -> dict[str, int | None]:
     """Independent units that an interval rests on, and the groups of its items, None where they stand alone."""
-    return {"units": estimate.clusters, "groups": estimate.clusters if estimate.clusters < estimate.n else None}
+    return {"units": found.clusters, "groups": found.clusters if found.clusters < found.n else None}
 
 
 def _task_figures(task: TaskResult) -> dict[str, Any]:
@@ -307,7 +324,8 @@ def _check(result: EvaluationResult) -> None:
         if len({item.id for item in task.items}) < task.n or not task.n:
             raise ValueError(f"{name} has no items, or two of one id")
         for item in (*task.items, *(score for part in task.rounds for score in part.items)):
-            if not set(task.metrics) <= set(item.values) or not all(0 <= value <= 1 for value in item.values.values()):
+            known = {*item.values} | {metric for metric in task.metrics if is_corpus_metric(metric) and item.counts}
+            if not set(task.metrics) <= known or not all(0 <= value <= 1 for value in item.values.values()):
                 raise ValueError(f"item {item.id} of {name} has no {', '.join(task.metrics)} between 0 and 1")
     if result.text is not None:
         text = result.text

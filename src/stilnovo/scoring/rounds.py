@@ -44,4 +44,6 @@ def _mean(score: ItemScore, answers: Sequence[Sequence[ItemScore]]) -> ItemScore
         metric: sum(sum(one.values[metric] for one in repeats) / len(repeats) for repeats in answers) / len(answers)
         for metric in score.values
     }
-    return replace(score, values=values, truncated=any(one.truncated for repeats in answers for one in repeats))
+    every = [one for repeats in answers for one in repeats]
+    counts = tuple(row for one in every for row in one.counts)
+    return replace(score, values=values, truncated=any(one.truncated for one in every), counts=counts)

@@ -1,0 +1,110 @@
+"""Metrics that are computed from all items together: Matthews correlation, F1 of classes, and shares of counted parts.
+
+A mean over items says nothing where one class is rare: who never calls a sentence unacceptable is right four times out of
+five. These metrics are functions of how often which class was given for which; what an item adds to that table is its row
+of counts, and `statistics/corpus_level.py` gives them intervals, paired differences and tests. Definitions are those of
+scikit-learn (a class that nobody named and no item has is left out of macro F1; a correlation without spread is 0).
+
+A task that is measured by one of these has also a metric of single items, by which a page shows what was gained and lost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from stilnovo.benchmarks.task import Item, Metric, MultipleChoice
+from stilnovo.statistics.corpus_level import CorpusMeasure
+from stilnovo.statistics.estimates import Floats
+
+
+def matthews(sums: Floats, classes: int) -> Floats:
+    """Matthews correlation of a table of right by given class, (..., K * K): from -1 to 1, 0 for guessing.
+
+    With more than two classes its generalisation R_K (Gorodkin 2004).
+    """
+    table = _table(sums, classes)
+    n, true, given = table.sum((-1, -2)), table.sum(-1), table.sum(-2)
+    agreeing = np.trace(table, axis1=-2, axis2=-1)
+    spread = np.sqrt((n**2 - (given**2).sum(-1)) * (n**2 - (true**2).sum(-1)))
+    return _quotient(agreeing * n - (true * given).sum(-1), spread)
+
+
+def class_f1(sums: Floats, classes: int) -> Floats:
+    """F1 of every class, (..., K); 0 for one that was neither asked nor given."""
+    table = _table(sums, classes)
+    return _quotient(2 * np.diagonal(table, axis1=-2, axis2=-1), table.sum(-1) + table.sum(-2))
+
+
+def macro_f1(sums: Floats, classes: int) -> Floats:
+    """Mean F1 over the classes that were asked or given."""
+    table = _table(sums, classes)
+    present = (table.sum(-1) + table.sum(-2) > 0).sum(-1)
+    return _quotient(class_f1(sums, classes).sum(-1), present)
+
+
+def positive_f1(sums: Floats, classes: int) -> Floats:
+    """F1 of the last class: of two, the one that is said to be positive."""
+    found: Floats = class_f1(sums, classes)[..., -1]
+    return found
+
+
+def share(sums: Floats) -> Floats:
+    """First column over the second: of all that was asked, what was done."""
+    return _quotient(sums[..., 0], sums[..., 1])
+
+
+def _table(sums: Floats, classes: int) -> Floats:
+    return sums.reshape(*sums.shape[:-1], classes, classes)
+
+
+def _quotient(above: Floats, below: Floats) -> Floats:
+    """`above` / `below`, 0 where nothing is below."""
+    found: Floats = np.where(below > 0, above / np.where(below > 0, below, 1.0), 0.0)
+    return found
+
+
+def of_table(of: Callable[[Floats, int], Floats], classes: int, low: float = 0.0) -> CorpusMeasure:
+    """A measure of the table of right by given class, (K * K), to which every item adds one."""
+    rows = np.eye(classes * classes)
+    return CorpusMeasure(lambda sums: of(sums, classes), rows, 1 / classes, low, classes)
+
+
+TABLES: dict[Metric, tuple[Callable[[Floats, int], Floats], float]] = {
+    "mcc": (matthews, -1.0),
+    "macro_f1": (macro_f1, 0.0),
+    "f1_positive": (positive_f1, 0.0),
+}
+COUNTS: dict[Metric, CorpusMeasure] = {}
+
+
+def is_corpus_metric(metric: Metric) -> bool:
+    """Whether a metric is no mean over items."""
+    return metric in TABLES or metric in COUNTS
+
+
+def item_metric(metrics: Sequence[Metric]) -> Metric:
+    """The first metric that single items have."""
+    return next(metric for metric in metrics if not is_corpus_metric(metric))
+
+
+def corpus_measure(metric: Metric, width: int) -> CorpusMeasure:
+    """The measure behind a metric's name, of rows of `width` counts."""
+    return COUNTS[metric] if metric in COUNTS else of_table(TABLES[metric][0], math.isqrt(width), TABLES[metric][1])
+
+
+def table_row(answer: int, choice: int, classes: int) -> tuple[float, ...]:
+    """What an item adds to the table of right by given class: K * K counts, one of them 1."""
+    return tuple(float(cell == answer * classes + choice) for cell in range(classes * classes))
+
+
+def chance_of(metric: Metric, items: Sequence[Item]) -> float:
+    """What guessing scores: of a corpus metric, all options being given equally often for every right answer."""
+    questions = [item for item in items if isinstance(item, MultipleChoice)]
+    if metric not in TABLES or not questions:
+        return sum(item.chance for item in items) / len(items)
+    classes = max(len(item.endings) for item in questions)
+    asked = np.bincount([item.answer for item in questions], minlength=classes)
+    return float(corpus_measure(metric, classes * classes).of(np.repeat(asked / classes, classes)))
