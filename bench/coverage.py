@@ -16,6 +16,7 @@ Needs: stilnovo.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
@@ -26,8 +27,10 @@ from pathlib import Path
 
 import numpy as np
 
+from stilnovo.benchmarks.corpus_metrics import corpus_measure, table_rows
 from stilnovo.runlog import environment, write_atomic
 from stilnovo.statistics import estimates, power
+from stilnovo.statistics.corpus_level import CorpusMeasure, change_error, difference, estimate, swap_test
 from stilnovo.statistics.sequential import bound
 
 UNITS = (8, 10, 12, 16, 20, 30, 40, 60)
@@ -143,6 +146,120 @@ def shares(draws: int) -> list[Row]:
     return [*rows, Row("share", "paired difference, 234 items", draws, 0.95, float(held))]
 
 
+def corpus(draws: int) -> list[Row]:
+    """Coverage, false alarms and power of Matthews correlation and macro F1, beside the delete-one jackknife with Fisher's z."""
+    rows = []
+    for metric in ("mcc", "macro_f1"):
+        measure = corpus_measure(metric, 2)
+        for n, rare, before, after in itertools.product((50, 100, 300, 1000), (0.5, 0.1), (RIGHT,), (RIGHT_AFTER,)):
+            pairs = answer_pairs(np.asarray([1 - rare, rare]), np.asarray(before), np.asarray(after))
+            truth, later = (float(measure.of(pairs.sum(axis=axis).ravel())) for axis in (2, 1))
+            rng, held, plain, shown = np.random.default_rng(n), 0, 0, 0
+            for index in rng.choice(8, size=(draws, n), p=pairs.ravel()):
+                first, second = (np.eye(4)[index // 4 * 2 + given] for given in (index // 2 % 2, index % 2))
+                found, change = estimate(measure, first), difference(measure, first, second)
+                held += found.low <= truth <= found.high
+                plain += jackknife(measure, first.sum(axis=0), truth)
+                shown += change.low <= later - truth <= change.high
+            what = f"{metric}, {n} items, {100 * rare:.0f} % in the rarer class"
+            rows.append(Row("share", what, draws, 0.95, held / draws, plain / draws))
+            rows.append(Row("share", f"paired difference of {what}", draws, 0.95, shown / draws))
+    return [*rows, *corpus_groups(draws), *corpus_tests(draws)]
+
+
+RIGHT, RIGHT_AFTER = (0.9, 0.6), (0.92, 0.7)  # share of right answers to either class
+
+
+def answer_pairs(classes: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Probability of (class, answer before, answer after), (2, 2, 2); half of what could be answered alike is."""
+    both = (np.minimum(before, after) + before * after) / 2
+    right = np.array(
+        [[both, before - both], [after - both, 1 - before - after + both]]
+    )  # (before wrong, after wrong, class)
+    table = np.zeros((2, 2, 2))
+    for kind, first, second in itertools.product((0, 1), repeat=3):
+        table[kind, first, second] = classes[kind] * right[int(second != kind), int(first != kind), kind]
+    return table
+
+
+def jackknife(measure: CorpusMeasure, sums: np.ndarray, truth: float) -> bool:
+    """Whether Fisher's z with the delete-one jackknife's error holds the truth."""
+    n, value = sums.sum(), float(measure.of(sums))
+    if abs(value) >= 1:
+        return truth == value
+    left_out = np.array(
+        [value - float(measure.of(sums - step)) if has else 0.0 for step, has in zip(np.eye(4), sums > 0, strict=True)]
+    )
+    error = (n - 1) * math.sqrt(float(sums @ left_out**2) / n / (n - 1)) / (1 - value**2)
+    return abs(math.atanh(value) - math.atanh(truth)) <= estimates.student_quantile(estimates.UPPER, n - 1) * error
+
+
+def corpus_groups(draws: int) -> list[Row]:
+    """Coverage of Matthews correlation where groups of 1 to 20 items are easy or hard together (beside: groups ignored)."""
+    rows, measure = [], corpus_measure("mcc", 2)
+    for units in (8, 12, 30):
+        rng, held, plain = np.random.default_rng(units), 0, 0
+        for _ in range(draws):
+            index = groups_of(rng, units)
+            kind = (rng.random(len(index)) < 0.4).astype(int)
+            right = rng.random(len(index)) < rng.beta(0.75 * 4, 0.25 * 4, size=units)[index]  # correlation 1/5
+            table = table_rows(kind, np.where(right, kind, 1 - kind), 2)
+            truth = float(measure.of(np.array([0.45, 0.15, 0.1, 0.3])))
+            grouped, alone = estimate(measure, table, index.tolist()), estimate(measure, table)
+            held, plain = held + (grouped.low <= truth <= grouped.high), plain + (alone.low <= truth <= alone.high)
+        rows.append(Row("share", f"mcc, {units} groups of 1 to 20", draws, 0.95, held / draws, plain / draws))
+    return rows
+
+
+def corpus_tests(draws: int) -> list[Row]:
+    """False alarms of the exchange test, and its power where the visible difference of Matthews correlation is the truth."""
+    rows, measure = [], corpus_measure("mcc", 2)
+    for n, rare in ((60, 0.3), (300, 0.3), (300, 0.1)):
+        rng, claims, shown = np.random.default_rng(n), 0, 0
+        classes, right = np.asarray([1 - rare, rare]), np.asarray([0.75, 0.75])
+        null = answer_pairs(classes, right, right)
+        typical = np.repeat(np.eye(4), np.round(null.sum(axis=2).ravel() * n).astype(int), axis=0)
+        error = change_error(measure, typical, power.ASSUMED_DISCORDANCE)
+        visible = power.smallest_visible_shift(error, [1.0] * len(typical))
+        changing = truth_of_change(measure, classes, right, visible)
+        for seed in range(draws):
+            for table in (null, changing):
+                index = rng.choice(8, size=n, p=table.ravel())
+                first, second = (np.eye(4)[index // 4 * 2 + given] for given in (index // 2 % 2, index % 2))
+                low = swap_test(measure, first, second, resamples=FLIPS, seed=seed) < 0.05
+                if table is null:
+                    claims += low
+                else:
+                    shown += low and difference(measure, first, second).low > 0
+        what = f"{n} items, {100 * rare:.0f} % in the rarer class"
+        rows.append(Row("test", f"exchange test of mcc, {what}", draws, 0.05, claims / draws))
+        rows.append(Row("power", f"mcc, {what}, {100 * visible:.1f} points", draws, 0.8, shown / draws))
+    return rows
+
+
+def truth_of_change(measure: CorpusMeasure, classes: np.ndarray, right: np.ndarray, shift: float) -> np.ndarray:
+    """(2, 2, 2) of runs that differ on a fifth of the answers to either class and by `shift` in the measure."""
+
+    def table(lean: float) -> np.ndarray:
+        gain, loss = (power.ASSUMED_DISCORDANCE / 2 + sign * lean for sign in (1, -1))
+        found = np.zeros((2, 2, 2))
+        for kind in (0, 1):
+            other = 1 - kind
+            found[kind, kind, kind], found[kind, kind, other] = (
+                classes[kind] * (right[kind] - loss),
+                classes[kind] * loss,
+            )
+            found[kind, other, kind] = classes[kind] * gain
+            found[kind, other, other] = classes[kind] * (1 - right[kind] - gain)
+        return found
+
+    def change(lean: float) -> float:
+        first, second = (float(measure.of(table(lean).sum(axis=axis).ravel())) for axis in (2, 1))
+        return second - first
+
+    return table(estimates.root(lambda lean: shift - change(lean), 0.0, power.ASSUMED_DISCORDANCE / 2))
+
+
 def changes(rng: np.random.Generator, groups: np.ndarray, gain: float, loss: float) -> np.ndarray:
     """-1, 0 or 1 an item (N,): answers lost, kept and gained, leaning one way or the other group by group."""
     lean = rng.beta(2, 2, size=groups.max() + 1)[groups]  # mean 1/2
@@ -242,7 +359,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a file for the JSON record")
     options = parser.parse_args()
     began, rows = time.perf_counter(), list[Row]()
-    for part in (measures, shares, tests, powers):
+    for part in (measures, shares, tests, powers, lambda draws: corpus(max(20, draws // 3))):
         for row in part(options.draws):
             print(row)
             rows.append(row)

@@ -68,11 +68,13 @@ def test_intervals_shrink_and_few_units_give_none() -> None:
         found = estimate(measure, table_rows(*drawn(rng, n), 2))
         assert -1 <= found.low <= found.value <= found.high <= 1
         widths.append(found.high - found.low)
-    assert widths[0] > 1.6 * widths[1] > 2.5 * widths[2]
+    assert widths[0] > 1.3 * widths[1] > 1.3 * 1.3 * widths[2]
     rows = table_rows(*drawn(rng, 140), 2)
     grouped = estimate(measure, rows, [index // 20 for index in range(140)])
     assert (grouped.low, grouped.high, grouped.clusters) == (-1.0, 1.0, 7)
-    alone, alike = (estimate(measure, np.repeat(rows[:20], 7, axis=0), names) for names in (None, np.repeat(range(20), 7)))
+    alone, alike = (
+        estimate(measure, np.repeat(rows[:20], 7, axis=0), names) for names in (None, np.repeat(range(20), 7))
+    )
     assert alike.high - alike.low > 2 * (alone.high - alone.low), "seven copies are no new evidence"
     with pytest.raises(ValueError, match="no items"):
         estimate(measure, np.zeros((0, 4)))
@@ -120,8 +122,9 @@ def test_the_error_of_a_change_is_that_of_changes() -> None:
     for _ in range(400):
         changing = rng.random(400) < 0.2
         found.append(float(measure.of(table_rows(answers, np.where(changing, 1 - choices, choices), 2).sum(axis=0))))
-    assert change_error(measure, rows, 0.2) == pytest.approx(np.std(found), rel=0.35)
-    assert change_error(measure, rows, 0.2) >= 0.9 * np.std(found), "promises no more than can be seen"
+    assert 0.95 * np.std(found) <= change_error(measure, rows, 0.2) <= 1.6 * np.std(found), (
+        "promises no more than is seen"
+    )
 
 
 def test_guessing() -> None:
@@ -162,7 +165,9 @@ def test_a_result_is_saved_compared_and_shown(tmp_path: Path) -> None:
     verdict = comparison.verdicts["made"]
     assert verdict.outcome == "improved"
     assert verdict.before.value == 0.0
-    assert re.search(r"Matthews correlation \(MCC\) 0\.0 % → 9\d\.\d % .*exchange test p < \.001, 200 items", verdict.sentence)
+    assert re.search(
+        r"Matthews correlation \(MCC\) 0\.0 % → 9\d\.\d % .*exchange test p < \.001, 200 items", verdict.sentence
+    )
     assert compare(loaded, weak).verdicts["made"].outcome == "regressed"
     assert compare(weak, weak).verdicts["made"].outcome == "inconclusive"
     assert comparison_figures(comparison)["tasks"]["made"]["gained"] == verdict.gained > 0
@@ -176,6 +181,8 @@ def test_few_groups_reach_no_verdict() -> None:
     rng, measure = np.random.default_rng(7), corpus_measure("mcc", 4)
     answers, choices = drawn(rng, 70)
     before, after = table_rows(answers, choices, 2), table_rows(answers, answers, 2)
-    verdict = corpus_verdict(measure, before, after, metric="mcc", changed=(1, 0), clusters=np.repeat(range(7), 10).tolist())
+    verdict = corpus_verdict(
+        measure, before, after, metric="mcc", changed=(1, 0), clusters=np.repeat(range(7), 10).tolist()
+    )
     assert verdict.outcome == "inconclusive"
     assert "no verdict can be reached: 7 independent groups" in verdict.sentence

@@ -211,8 +211,8 @@ def corpus_verdict(
     else:
         limit = f"this test could only have seen changes of {math.ceil(visible * 100 - 1e-9)} points or more"
     p = corpus_level.swap_test(measure, before, after, clusters)
-    ends = (corpus_level.estimate(measure, counts, clusters) for counts in (before, after))
-    return Verdict(metric, *ends, change, p, "exchange test", min(1.0, visible), limit, *changed)
+    start, end = (corpus_level.estimate(measure, counts, clusters) for counts in (before, after))
+    return Verdict(metric, start, end, change, p, "exchange test", min(1.0, visible), limit, *changed)
 
 
 def bits_per_byte_verdict(

@@ -109,8 +109,9 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
     part = f"all {counted(n, 'item')}" if n == selection.available else share
     low, high = wilson(0.5, n, normal_quantile(0.975))
     graded = ", if each were right or wrong" if task.metric in _GRADED else ""
-    graded += f", for {METRIC_NAMES[item_metric(task.metrics)]}; that of {METRIC_NAMES[task.metric]} stands beside the score" * (
-        is_corpus_metric(task.metric)
+    graded += (
+        f", for {METRIC_NAMES[item_metric(task.metrics)]}; that of {METRIC_NAMES[task.metric]} stands beside the score"
+        * (is_corpus_metric(task.metric))
     )
     clusters, left = selection.clusters, selection.available - n
     groups = len(set(clusters or ()))

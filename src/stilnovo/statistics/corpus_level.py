@@ -21,6 +21,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stilnovo.statistics.estimates import (
     FEWEST_UNITS,
@@ -127,23 +128,32 @@ def swap_test(
 
 
 def change_error(measure: CorpusMeasure, counts: Floats, discordance: float) -> float:
-    """Standard error of the measure's difference from another run that changes a share `discordance` of these answers.
+    """Standard error of the measure's difference from another run that changes a share `discordance` of the answers.
 
     Linearised: what an item adds moves the measure by the gradient times that row. A changed answer is one of the other
-    `answers` that the item could have had; where these are not known, that of another item whose row is another.
+    `answers` that the item could have had; where these are not known, that of another item whose row is another. Of the
+    errors here and where most of the changes have made it better, the larger: a better run's measure may vary more.
     """
     n, sums = len(counts), counts.sum(axis=0) + measure.weight * measure.possible.sum(axis=0)
-    steps = np.eye(counts.shape[1]) * 0.5
-    gradient = n * (measure.of(sums + steps) - measure.of(sums - steps))
-    moves = counts @ gradient
-    if measure.answers:
-        others = (measure.possible @ gradient).reshape(-1, measure.answers)
-        own = np.argmax(counts @ measure.possible.T, axis=1) // measure.answers
-        squares = ((others[own] - moves[:, None]) ** 2).sum(axis=1) / (measure.answers - 1)
-        return math.sqrt(discordance * float(squares.mean()) / n)
-    shares = _distinct(counts)[1] / n
-    differing = 1 - float(shares @ shares)
-    return math.sqrt(discordance * 2 * float(moves.var()) / differing / n) if differing else 0.0
+    gradient = _gradient(measure, sums)
+    if not measure.answers:
+        shares = _distinct(counts)[1] / n
+        differing = 1 - float(shares @ shares)
+        return math.sqrt(discordance * 2 * float((counts @ gradient).var()) * n / differing) if differing else 0.0
+    own, errors = np.argmax(counts @ measure.possible.T, axis=1), []
+    asked, blocks = own // measure.answers, measure.possible.reshape(-1, measure.answers, counts.shape[1])
+    best = blocks[asked, np.argmax(blocks @ gradient, axis=1)[asked]]
+    gained = (best - counts) * min(1.0, discordance / 3 / max(1e-9, float((best != counts).any(axis=1).mean())))
+    for slope in (gradient, _gradient(measure, sums + gained.sum(axis=0))):
+        squares = (((blocks @ slope)[asked] - (counts @ slope)[:, None]) ** 2).sum(axis=1) / (measure.answers - 1)
+        errors.append(math.sqrt(discordance * float(squares.sum())))
+    return max(errors)
+
+
+def _gradient(measure: CorpusMeasure, sums: Floats) -> Floats:
+    """(C,), how much one more of each count adds to the measure."""
+    steps = np.eye(len(sums)) * 0.5
+    return measure.of(sums + steps) - measure.of(sums - steps)
 
 
 def _interval(
@@ -181,7 +191,7 @@ def _unit_sums(counts: Floats, clusters: Sequence[Hashable] | None) -> Floats:
     return np.stack([cluster_sums(column, clusters) for column in counts.T], axis=1)
 
 
-def _distinct(rows: Floats) -> tuple[Floats, Floats]:
+def _distinct(rows: Floats) -> tuple[Floats, NDArray[np.intp]]:
     """Distinct rows and how often each occurs."""
     distinct, repeats = np.unique(rows, axis=0, return_counts=True)
-    return distinct, repeats
+    return distinct, repeats.astype(np.intp)
