@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stilnovo.benchmarks.corpus_metrics import corpus_measure, table_rows
+from stilnovo.benchmarks.corpus_metrics import corpus_measure
 from stilnovo.runlog import environment, write_atomic
 from stilnovo.statistics import estimates, power
 from stilnovo.statistics.corpus_level import CorpusMeasure, change_error, difference, estimate, swap_test
@@ -150,7 +150,7 @@ def corpus(draws: int) -> list[Row]:
     """Coverage, false alarms and power of Matthews correlation and macro F1, beside the delete-one jackknife with Fisher's z."""
     rows = []
     for metric in ("mcc", "macro_f1"):
-        measure = corpus_measure(metric, 2)
+        measure = corpus_measure(metric, 4)
         for n, rare, before, after in itertools.product((50, 100, 300, 1000), (0.5, 0.1), (RIGHT,), (RIGHT_AFTER,)):
             pairs = answer_pairs(np.asarray([1 - rare, rare]), np.asarray(before), np.asarray(after))
             truth, later = (float(measure.of(pairs.sum(axis=axis).ravel())) for axis in (2, 1))
@@ -196,14 +196,14 @@ def jackknife(measure: CorpusMeasure, sums: np.ndarray, truth: float) -> bool:
 
 def corpus_groups(draws: int) -> list[Row]:
     """Coverage of Matthews correlation where groups of 1 to 20 items are easy or hard together (beside: groups ignored)."""
-    rows, measure = [], corpus_measure("mcc", 2)
+    rows, measure = [], corpus_measure("mcc", 4)
     for units in (8, 12, 30):
         rng, held, plain = np.random.default_rng(units), 0, 0
         for _ in range(draws):
             index = groups_of(rng, units)
             kind = (rng.random(len(index)) < 0.4).astype(int)
             right = rng.random(len(index)) < rng.beta(0.75 * 4, 0.25 * 4, size=units)[index]  # correlation 1/5
-            table = table_rows(kind, np.where(right, kind, 1 - kind), 2)
+            table = np.eye(4)[2 * kind + np.where(right, kind, 1 - kind)]
             truth = float(measure.of(np.array([0.45, 0.15, 0.1, 0.3])))
             grouped, alone = estimate(measure, table, index.tolist()), estimate(measure, table)
             held, plain = held + (grouped.low <= truth <= grouped.high), plain + (alone.low <= truth <= alone.high)
@@ -213,7 +213,7 @@ def corpus_groups(draws: int) -> list[Row]:
 
 def corpus_tests(draws: int) -> list[Row]:
     """False alarms of the exchange test, and its power where the visible difference of Matthews correlation is the truth."""
-    rows, measure = [], corpus_measure("mcc", 2)
+    rows, measure = [], corpus_measure("mcc", 4)
     for n, rare in ((60, 0.3), (300, 0.3), (300, 0.1)):
         rng, claims, shown = np.random.default_rng(n), 0, 0
         classes, right = np.asarray([1 - rare, rare]), np.asarray([0.75, 0.75])

@@ -136,8 +136,18 @@ def test_guessing() -> None:
 
 
 def result(choices: list[int], answers: list[int], clusters: list[str] | None = None) -> EvaluationResult:
+    groups = clusters or [""] * len(answers)
     items = tuple(
-        ItemScore(f"{n}", a, c, c, (-1.0, -2.0), (clusters or [""] * len(answers))[n], values={"acc": float(a == c)}, counts=(table_row(a, c, 2),))
+        ItemScore(
+            f"{n}",
+            a,
+            c,
+            c,
+            (-1.0, -2.0),
+            groups[n],
+            values={"acc": float(a == c)},
+            counts=(table_row(a, c, 2),),
+        )
         for n, (a, c) in enumerate(zip(answers, choices, strict=True))
     )
     task = TaskResult(
@@ -175,6 +185,30 @@ def test_a_result_is_saved_compared_and_shown(tmp_path: Path) -> None:
     assert list(evaluation_text(loaded))
     assert "exchange test" in comparison_page(weak, loaded, comparison, lambda task: {})
     assert list(comparison_text(weak, loaded, comparison))
+
+
+def test_several_rounds_are_averaged() -> None:
+    """The measure of a task asked twice is the mean of both, not that of all answers together."""
+    from dataclasses import replace
+
+    from stilnovo.scoring.rounds import Round, averaged
+
+    rng = np.random.default_rng(8)
+    answers = (rng.random(120) < 0.7).astype(int)
+    tasks = [
+        result(np.where(rng.random(120) < share, answers, 1 - answers).tolist(), answers.tolist()).tasks["made"]
+        for share in (0.6, 0.95)
+    ]
+    rounds = tuple(Round(name, 0, task.items, task.hashes) for name, task in zip(("a", "b"), tasks, strict=True))
+    both = replace(tasks[0], items=averaged(rounds), prompts=("a", "b"), rounds=rounds)
+    scores = [task.score() for task in tasks]
+    assert both.score().value == pytest.approx((scores[0].value + scores[1].value) / 2)
+    assert both.score().low < both.score().value < both.score().high
+    assert [part.score() for part in both.by_prompt().values()] == scores
+    assert 0 < both.smallest_visible < 1
+    once = EvaluationResult("tiny", "none", None, {"made": replace(tasks[1], prompts=())}, None, None, 1.0)
+    twice = EvaluationResult("tiny", "none", None, {"made": both}, None, None, 1.0)
+    assert compare(once, twice).verdicts["made"].difference.value == pytest.approx(both.score().value - scores[1].value)
 
 
 def test_few_groups_reach_no_verdict() -> None:

@@ -7,8 +7,9 @@ changed between the runs: then nothing can be said about the task, and it is ref
 
 from __future__ import annotations
 
+import math
 import operator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stilnovo.benchmarks.corpus_metrics import is_corpus_metric, item_metric
 from stilnovo.benchmarks.task import METRIC_NAMES, cluster_names
@@ -56,8 +57,15 @@ class Pairs:
         metric, name = self.before.metric, METRIC_NAMES[self.before.metric]
         if not is_corpus_metric(metric):
             return score_verdict(first, second, metric=name, clusters=clusters)
-        (measure, before), (_, after) = (counted_by(metric, [pair[side] for pair in self.items]) for side in (0, 1))
-        gained, lost = (sum(map(operator.lt, *sides)) for sides in ((first, second), (second, first)))
+        rounds = math.lcm(
+            *(len(answer.counts) for answer in self.items[0])
+        )  # an average is the same of rounds told twice
+        sides = [
+            [replace(pair[side], counts=pair[side].counts * (rounds // len(pair[side].counts))) for pair in self.items]
+            for side in (0, 1)
+        ]
+        (measure, before), (_, after) = (counted_by(metric, side) for side in sides)
+        gained, lost = (sum(map(operator.lt, *scores)) for scores in ((first, second), (second, first)))
         return corpus_verdict(measure, before, after, metric=name, clusters=clusters, changed=(gained, lost))
 
     @property

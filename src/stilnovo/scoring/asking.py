@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from stilnovo.benchmarks.corpus_metrics import chance_of
 from stilnovo.benchmarks.items import Generation, Item, item_sha256, joined_sha256
 from stilnovo.benchmarks.task import Selection, TaskFacts
 from stilnovo.errors import InputError

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from stilnovo.benchmarks.corpus_metrics import corpus_measure, is_corpus_metric
+from stilnovo.benchmarks.corpus_metrics import corpus_measure, is_corpus_metric, item_metric
 from stilnovo.benchmarks.task import Metric, TaskFacts, cluster_names, joined_sha256
 from stilnovo.errors import InputError, NonFiniteScore
 from stilnovo.runlog import finite, json_text, write_atomic
@@ -125,8 +125,8 @@ class TaskResult(TaskFacts):
         return cluster_names((item.id, item.cluster) for item in self.items)
 
     def values(self, metric: Metric | None = None) -> list[float]:
-        """Every item's value of a metric, (N,) in [0, 1]; the task's main metric by default."""
-        return [item.values[metric or self.metric] for item in self.items]
+        """Every item's value of a metric, (N,) in [0, 1]; by default of the first that single items have."""
+        return [item.values[metric or item_metric(self.metrics)] for item in self.items]
 
     def score(self, metric: Metric | None = None) -> Estimate:
         """Value of a metric with its interval; the task's main metric by default."""

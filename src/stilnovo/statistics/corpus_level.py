@@ -63,7 +63,8 @@ class CorpusMeasure:
             return self
 
         def of(sums: Floats) -> Floats:
-            return self.of(sums.reshape(*sums.shape[:-1], rounds, -1)).mean(axis=-1)
+            found: Floats = np.mean(self.of(sums.reshape(*sums.shape[:-1], rounds, -1)), axis=-1)
+            return found
 
         return replace(self, of=of, possible=np.tile(self.possible, rounds))
 
