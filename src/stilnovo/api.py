@@ -16,9 +16,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stilnovo import dist, hub
+from stilnovo.benchmarks.chat_form import ChatForm
 from stilnovo.benchmarks.prompting import Prompting
 from stilnovo.benchmarks.protocol import Protocol, differences, find_protocol
-from stilnovo.benchmarks.task import Draw, Generation, Selection
+from stilnovo.benchmarks.task import Draw, Selection
 from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
 from stilnovo.compare.paired import Comparison, compare
 from stilnovo.data.inputs import input_files
@@ -28,13 +29,14 @@ from stilnovo.generate.generator import Generator, open_engine, sample_answers
 from stilnovo.generate.sampling import Sampling
 from stilnovo.model import budget, kernels, load
 from stilnovo.model.llama import Llama
-from stilnovo.plan.account import SCORED_TOKENS, Command, ModelUse
+from stilnovo.plan.account import SCORED_TOKENS
 from stilnovo.recipe import Recipe
 from stilnovo.recipe import load as load_recipe
 from stilnovo.runlog import cache_folder
 from stilnovo.scoring.answer_cache import AnswerCache, ModelCache
+from stilnovo.scoring.chat_prompts import ChatPrompts, chat_prompts
 from stilnovo.scoring.evaluate import evaluate as score
-from stilnovo.scoring.evaluate import expectation, speed_setting
+from stilnovo.scoring.evaluate import expectation, scoring_use, speed_setting
 from stilnovo.scoring.identity import Identity, adapter_sha256, hub_origin, identify, model_origin, model_sha256
 from stilnovo.scoring.perplexity import SHORT, TEXT, HeldOutTexts, held_out_texts, what_text_can_show
 from stilnovo.scoring.reading import ReadOptions
@@ -50,9 +52,9 @@ from stilnovo.train.run import TrainingRun
 from stilnovo.train.stage import FOLDER as FROZEN
 
 __all__ = [
-    "CheckedQuotation", "Comparison", "Draw", "EvaluationResult", "Generator", "Library", "Message", "ModelSpec", "Prompting", "Quote",
-    "Recipe", "Sampling", "TrainResult", "ask_library", "check_quotes", "check_text", "compare_runs", "evaluate_model", "generate_text",
-    "load_recipe", "open_library", "open_model", "read_work", "search_library", "train_recipe",
+    "ChatForm", "CheckedQuotation", "Comparison", "Draw", "EvaluationResult", "Generator", "Library", "Message", "ModelSpec",
+    "Prompting", "Quote", "Recipe", "Sampling", "TrainResult", "ask_library", "check_quotes", "check_text", "compare_runs",
+    "evaluate_model", "generate_text", "load_recipe", "open_library", "open_model", "read_work", "search_library", "train_recipe",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -228,9 +230,10 @@ def evaluate_model(
     selections = how.selections(wanted, protocol, draw, folder, split, download=download)
     documents = held_out_texts(texts, draw) if texts else HeldOutTexts((), ())
     checkpoint = load.ModelCheckpoint(spec)
+    chat = chat_prompts(protocol.tokenizer(checkpoint.tokenizer), how, note if selections else _silent)
     for selection in selections:
         check_context(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
-    admitted = budget.admit(scoring_use("evaluate", checkpoint, selections), spec)
+    admitted = budget.admit(scoring_use("evaluate", checkpoint, selections, chat), spec)
     settings = {
         "shots": how.shots, **how.settings(), "tasks": list(dict.fromkeys(part.task.name for part in selections)),
         "split": split, "limit": draw.limit,
@@ -240,7 +243,7 @@ def evaluate_model(
         } or None,
     }  # fmt: skip
     with AnswerCache(Path(cache or cache_folder()) if use_cache else None, note) as answers:
-        result = _scored(checkpoint, protocol, selections, documents, settings, answers, note, progress)
+        result = _scored(checkpoint, protocol, selections, documents, settings, answers, note, progress, chat)
     dist.stop()
     inputs = [{"use": "model", **hub_origin(spec.model)}, *input_files(texts, "held-out text")]
     return replace(result, memory=admitted.figures(), inputs=inputs)
@@ -262,17 +265,6 @@ def evaluation_spec(
     return spec
 
 
-def scoring_use(command: Command, checkpoint: load.ModelCheckpoint, selections: Sequence[Selection]) -> ModelUse:
-    """What scoring does with a model: passes of the usual size; written answers keep twice as many tokens at once."""
-    writes = any(isinstance(item, Generation) for selection in selections for item in selection.items)
-    headers = {item.header for selection in selections for item in selection.items}
-    most = max((len(checkpoint.tokenizer.encode(header)) for header in headers if header), default=0)
-    tokens = 2 * SCORED_TOKENS if writes else SCORED_TOKENS
-    device = load.choose_device(checkpoint.spec.device)
-    cached = max(tokens if writes else 0, min(most, checkpoint.config.max_positions))
-    return budget.use_of(command, checkpoint.spec, checkpoint.config, device, tokens, cached)
-
-
 def _scored(
     checkpoint: load.ModelCheckpoint,
     protocol: Protocol,
@@ -282,6 +274,7 @@ def _scored(
     answers: AnswerCache,
     note: Note,
     progress: ProgressCallback,
+    chat: ChatPrompts | None,
 ) -> EvaluationResult:
     """Print the expectation, load the model and score it; files are hashed before and after they are read."""
     spec = checkpoint.spec
@@ -301,10 +294,14 @@ def _scored(
     for item in differs if protocol.name != "stilnovo" else ():
         effect = f" Measured: {item.effect}." if item.effect else ""
         note(f"{protocol.name}: {item.what} is {item.here}, by default {item.default}. {item.why}{effect}")
-    cache = ModelCache(answers, identity(spec.adapter, adapter_hash), setting)
+    named = identity(spec.adapter, adapter_hash)
+    cache = ModelCache(answers, chat.identity(named) if chat else named, setting)
     dtype = str(model.dtype).removeprefix("torch.")
-    named = {"name": protocol.name, "differs": [asdict(difference) for difference in differs]}
-    settings |= {"protocol": named, "device": str(model.device), "dtype": dtype}
+    settings |= {
+        "protocol": {"name": protocol.name, "differs": list(map(asdict, differs))},
+        "device": str(model.device),
+        "dtype": dtype,
+    }
     sizes = {selection.label: len(selection.items) * selection.repeats for selection in selections}
     sizes |= {TEXT: len(documents), SHORT: len(documents)} if documents else {}
     before = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
@@ -318,7 +315,7 @@ def _scored(
             model, protocol.tokenizer(tokenizer), selections, texts=documents, text_name=text_name, model_name=spec.model,
             quantization=spec.quantization, adapter=str(spec.adapter) if spec.adapter else None, note=note,
             short_windows=True, options=ReadOptions(progress=report, cache=cache),
-            settings=settings,
+            settings=settings, chat=chat,
         )  # fmt: skip
 
 

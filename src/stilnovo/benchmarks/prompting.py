@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stilnovo.benchmarks.chat_form import USUAL_FORM, ChatForm
 from stilnovo.benchmarks.draw import Draw
 from stilnovo.benchmarks.items import Generation, Item
 from stilnovo.benchmarks.protocol import Protocol
@@ -23,17 +24,25 @@ class Prompting:
         prompts: Which wordings of a task that has several: `default`, `all`, or names with commas.
         repeats: How often a written answer is drawn; an item's value is its mean over them.
         temperature: Of written answers, instead of the task's.
+        chat_template: Whether items are asked under the model's chat template; None as False, to a model that has one with a note.
+        chat: Its system prompt, and where the examples stand.
     """
 
     shots: int | None = None
     prompts: str | None = None
     repeats: int = 1
     temperature: float | None = None
+    chat_template: bool | None = None
+    chat: ChatForm = USUAL_FORM
 
     def __post_init__(self) -> None:
         check_types(int, type(None), shots=self.shots, repeats=self.repeats)
         check_types(str, type(None), prompts=self.prompts)
         check_types(int, float, type(None), temperature=self.temperature)
+        check_types(bool, type(None), chat_template=self.chat_template)
+        if self.chat != USUAL_FORM and not self.chat_template:
+            option = "--system" if self.chat.system else "--single-turn"
+            raise InputError(f"{option} is about the chat template.", next="Add --chat-template.")
         if self.repeats < 1:
             raise InputError(f"Answers cannot be repeated {self.repeats} times.", next="Give --repeats 1 or more.")
         if self.temperature is not None and not 0 <= self.temperature < float("inf"):

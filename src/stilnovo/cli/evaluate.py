@@ -22,11 +22,14 @@ from stilnovo.cli.common import (
     ProtocolQuantization,
     Seed,
     Split,
+    System,
+    SystemFile,
     Tasks,
     emit,
     memory_text,
     note,
     show,
+    system_of,
 )
 
 
@@ -62,6 +65,25 @@ def evaluate(
         int | None,
         typer.Option(min=0, help="Few-shot examples (default: the task's).", rich_help_panel=BENCHMARKS),
     ] = None,
+    chat_template: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat-template/--no-chat-template",
+            help="Ask through the model's chat template (instruct models).",
+            rich_help_panel=BENCHMARKS,
+            show_default=False,
+        ),
+    ] = None,
+    single_turn: Annotated[
+        bool,
+        typer.Option(
+            "--single-turn",
+            help="Few-shot examples in the user's one turn (default: turns of their own).",
+            rich_help_panel=BENCHMARKS,
+        ),
+    ] = False,
+    system: System = None,
+    system_file: SystemFile = None,
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -99,6 +121,7 @@ def evaluate(
     from stilnovo.report.evaluation import evaluation_page, evaluation_text
     from stilnovo.runlog import write_atomic
 
+    form = api.ChatForm(system_of(system, system_file) if system or system_file else "", single_turn)
     spec = api.evaluation_spec(model, adapter, quantization, device, protocol=protocol, note=note)
     files = [str(path) for path in task_file or []]
     names = None if tasks is None and not files else [*(tasks.split(",") if tasks is not None else []), *files]
@@ -108,7 +131,7 @@ def evaluate(
         result = api.evaluate_model(
             spec, names, text or (), draw=api.Draw(limit, seed, protocol), split=split, data_dir=data_dir,
             download=download, cache=cache, use_cache=not no_cache, note=note,
-            prompting=api.Prompting(shots, prompts, repeats, temperature),
+            prompting=api.Prompting(shots, prompts, repeats, temperature, chat_template, form),
             progress=lambda what, done, total: bar.update(done / total, what),
         )  # fmt: skip
         if not dist.is_first():

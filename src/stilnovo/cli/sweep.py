@@ -204,11 +204,11 @@ def _opened(
     spec: ModelSpec, adapters: dict[str, Path], selections: list[Selection]
 ) -> tuple[ModelCheckpoint, Admitted]:
     """Open the model without its weights, and check adapters and tasks against it."""
-    from stilnovo import api
     from stilnovo.model.budget import admit
     from stilnovo.model.load import ModelCheckpoint
     from stilnovo.model.lora import stored
     from stilnovo.plan.adapter import adapter_values
+    from stilnovo.scoring.evaluate import scoring_use
     from stilnovo.scoring.written import check_context
 
     checkpoint = ModelCheckpoint(spec)
@@ -217,7 +217,7 @@ def _opened(
     for selection in selections:
         check_context(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
     largest = max((adapter_values(path, checkpoint.config) for path in adapters.values()), default=0)
-    use = replace(api.scoring_use("sweep", checkpoint, selections), adapter=largest)
+    use = replace(scoring_use("sweep", checkpoint, selections), adapter=largest)
     return checkpoint, admit(use, spec)
 
 

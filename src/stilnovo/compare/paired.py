@@ -7,6 +7,7 @@ changed between the runs: then nothing can be said about the task, and it is ref
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 from dataclasses import dataclass, field, replace
@@ -170,6 +171,8 @@ def differences(before: EvaluationResult, after: EvaluationResult) -> tuple[tupl
     """List the settings in which the two runs differ: (what, before, after)."""
     inputs = [(result.model, result.quantization, result.adapter or "none") for result in (before, after)]
     rows = list(zip(("model", "quantization", "adapter"), *inputs, strict=True))
+    templates = [json.dumps(result.settings.get("chat_template"), ensure_ascii=False) for result in (before, after)]
+    rows.append(("chat template", *(text if text != "null" else "none" for text in templates)))
     rows += [
         (f"{name}: {file}, sha256", task.files.get(file, "none")[:12], after.tasks[name].files.get(file, "none")[:12])
         for name, task in before.tasks.items()
@@ -184,7 +187,7 @@ def differences(before: EvaluationResult, after: EvaluationResult) -> tuple[tupl
     rows += [
         (key, str(first.get(key, "unknown")), str(second.get(key, "unknown")))
         for key in dict.fromkeys([*first, *second])
-        if key not in ("quantization", "protocol")
+        if key not in ("quantization", "protocol", "chat_template")
     ]
     return tuple(row for row in rows if row[1] != row[2])
 

@@ -19,7 +19,7 @@ Shape letters: L nodes of a tree.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby, pairwise
 from typing import TypeVar
 
@@ -27,9 +27,11 @@ import torch
 from torch import Tensor
 
 from stilnovo.benchmarks.task import MultipleChoice
+from stilnovo.text.template import RenderedChat
 from stilnovo.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
+Context = str | RenderedChat  # plain text, or a conversation as the model's chat template writes it
 WORTH_SHARING = 16  # tokens; a shorter header is simply read again
 
 
@@ -47,10 +49,10 @@ def filled(members: Iterable[T], fits: Callable[[Sequence[T], T], bool]) -> Iter
 
 @dataclass(frozen=True)
 class Endings:
-    """Endings after contexts outside of any benchmark: `pairs` (context, ending), and the `header` of all contexts."""
+    """Endings after contexts: `pairs` (context, ending), and the `header` of all contexts, or a text that begins like them."""
 
-    pairs: Sequence[tuple[str, str]]
-    header: str = ""
+    pairs: Sequence[tuple[Context, str]]
+    header: Context = ""
 
 
 @dataclass
@@ -113,12 +115,16 @@ class Encoded:
         return sum(map(len, self.trees))
 
 
-def encode_endings(tokenizer: Tokenizer, context: str, endings: Sequence[str]) -> list[tuple[list[int], int]]:
+def encode_endings(tokenizer: Tokenizer, context: Context, endings: Sequence[str]) -> list[tuple[list[int], int]]:
     """Tokenise context + ending for each ending, with the index at which the ending begins.
 
     An empty context becomes the opening token, or the end-of-text token where the model has none. Tokenising both
     together may merge across the seam; the cut stays where the context alone would have ended, as in the reference.
     """
+    if isinstance(context, RenderedChat):
+        cut = len(tokenizer.encode_rendered(replace(context, text=context.text.rstrip())))
+        rendered = [tokenizer.encode_rendered(context, ending) for ending in endings]
+        return [(tokens, min(cut, len(tokens) - 1)) for tokens in rendered]
     stem = context.rstrip()
     seam = context[len(stem) :]
     opening = tokenizer.opening or ([] if stem else [tokenizer.end_of_text_id])
@@ -132,7 +138,8 @@ def encode(
 ) -> Encoded:
     """Tokenise a question as a tree; `header` is its header's tokens if they are cached."""
     sequences: list[tuple[list[int], int]] = []
-    for context, pairs in groupby(question.pairs, key=lambda pair: pair[0]):
+    listed: Sequence[tuple[Context, str]] = question.pairs
+    for context, pairs in groupby(listed, key=lambda pair: pair[0]):
         sequences += encode_endings(tokenizer, context, [ending for _, ending in pairs])
     longest = max(len(tokens) - 1 for tokens, _ in sequences)  # the last token is only predicted, never read
     shared = 0 if longest > max_positions else _shared(sequences, list(header))

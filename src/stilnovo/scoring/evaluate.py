@@ -18,16 +18,20 @@ from typing import Any
 from stilnovo import dist
 from stilnovo.benchmarks.corpus_metrics import is_corpus_metric, item_metric
 from stilnovo.benchmarks.task import METRIC_NAMES, Generation, Item, MultipleChoice, Selection, item_sha256
+from stilnovo.model.budget import use_of
 from stilnovo.model.llama import Llama
+from stilnovo.model.load import ModelCheckpoint, choose_device
+from stilnovo.plan.account import SCORED_TOKENS, Command, ModelUse
 from stilnovo.progress import counted, seconds_text
 from stilnovo.runlog import environment
 from stilnovo.scoring.answer_cache import Answer, answered
 from stilnovo.scoring.asking import askings, is_drawn, joined, task_result
+from stilnovo.scoring.chat_prompts import ChatPrompts
 from stilnovo.scoring.packed import ModelAnswer, answers, item_place
 from stilnovo.scoring.perplexity import score_texts
 from stilnovo.scoring.reading import DEFAULTS, ReadOptions
 from stilnovo.scoring.result import EvaluationResult, TaskResult
-from stilnovo.scoring.written import write
+from stilnovo.scoring.written import plain_prompt, write
 from stilnovo.spec import ModelSpec
 from stilnovo.statistics.estimates import FEWEST_UNITS, normal_quantile, wilson
 from stilnovo.statistics.power import ASSUMED_DISCORDANCE, smallest_visible_difference
@@ -53,6 +57,7 @@ def evaluate(
     options: ReadOptions = DEFAULTS,
     note: Callable[[str], None] | None = None,
     short_windows: bool = False,
+    chat: ChatPrompts | None = None,
 ) -> EvaluationResult:
     """Evaluate a model on the selected items and held-out texts.
 
@@ -72,9 +77,10 @@ def evaluate(
         options: Token budget, progress (by task name) and cache.
         note: Called with a line about what the whole set would take, once the speed is known.
         short_windows: Whether the texts are also read in windows of 64 tokens, as the report of 2024 did.
+        chat: The model's chat template, under which the items are asked; without one they are plain text.
     """
     began = time.perf_counter()
-    scorer = partial(_answers, model, tokenizer, token_budget=options.token_budget)
+    scorer = partial(_answers, model, tokenizer, token_budget=options.token_budget, chat=chat)
     tasks = run_tasks(scorer, selections, options, note)
     reads = bool(texts) and dist.is_first()
     text = score_texts(model, tokenizer, texts, short_windows=short_windows, options=options) if reads else None
@@ -86,7 +92,9 @@ def evaluate(
         text=dist.same(text),
         text_name=text_name,
         seconds=time.perf_counter() - began,
-        settings={**(settings or {}), "token_budget": options.token_budget},
+        settings=(settings or {})
+        | {"token_budget": options.token_budget}
+        | ({"chat_template": chat.settings()} if chat else {}),
         environment=environment(),
         identity=asdict(options.cache.identity) if options.cache is not None else None,
         command=list(sys.argv),
@@ -99,6 +107,21 @@ def speed_setting(spec: ModelSpec) -> str:
     machine = ", ".join(str(hardware[key]) for key in ("processor", "cores", "gpu") if key in hardware)
     processes = f" in {dist.world_size()} processes" if dist.world_size() > 1 else ""
     return f"{spec.model} in {spec.quantization}{' with adapter' if spec.adapter else ''}, {spec.device}{processes}: {machine}"
+
+
+def scoring_use(
+    command: Command, checkpoint: ModelCheckpoint, selections: Sequence[Selection], chat: ChatPrompts | None = None
+) -> ModelUse:
+    """What scoring does with a model: passes of the usual size; written answers keep twice as many tokens at once."""
+    tokenizer, items = checkpoint.tokenizer, [item for selection in selections for item in selection.items]
+    writes = any(isinstance(item, Generation) for item in items)
+    if chat is not None:
+        most = max((len(tokenizer.encode_rendered(header)) for header in set(map(chat.header, items))), default=0)
+    else:
+        most = max((len(tokenizer.encode(header)) for header in {item.header for item in items} if header), default=0)
+    tokens = 2 * SCORED_TOKENS if writes else SCORED_TOKENS
+    cached = max(tokens if writes else 0, min(most, checkpoint.config.max_positions))
+    return use_of(command, checkpoint.spec, checkpoint.config, choose_device(checkpoint.spec.device), tokens, cached)
 
 
 def expectation(selection: Selection, items_per_second: float | None = None) -> str:
@@ -198,14 +221,25 @@ def run_task(
 
 
 def _answers(
-    model: Llama, tokenizer: Tokenizer, items: Sequence[Item], seed: int, *, token_budget: int
+    model: Llama,
+    tokenizer: Tokenizer,
+    items: Sequence[Item],
+    seed: int,
+    *,
+    token_budget: int,
+    chat: ChatPrompts | None,
 ) -> Iterator[list[tuple[int, ModelAnswer]]]:
     """Answer by log-likelihood or generation; yields (index, answer) lists after every pass."""
     choices = {index: item for index, item in enumerate(items) if isinstance(item, MultipleChoice)}
     written = {index: item for index, item in enumerate(items) if isinstance(item, Generation)}
+    questions = map(chat.endings, choices.values()) if chat else list(choices.values())
+    prompt = chat.prompt if chat else plain_prompt
     for indices, passes in (
-        (list(choices), answers(model, tokenizer, list(choices.values()), token_budget=token_budget)),
-        (list(written), write(model, tokenizer, list(written.values()), seed=seed, token_budget=token_budget)),
+        (list(choices), answers(model, tokenizer, questions, token_budget=token_budget)),
+        (
+            list(written),
+            write(model, tokenizer, list(written.values()), seed=seed, token_budget=token_budget, prompt=prompt),
+        ),
     ):
         for group in passes if indices else ():
             yield [(indices[place], answer) for place, answer in group]

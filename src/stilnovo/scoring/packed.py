@@ -12,7 +12,7 @@ sees what it would see alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate, chain, islice
@@ -25,7 +25,7 @@ from stilnovo.generate.generator import dense_weights
 from stilnovo.model.forest import Forest, Prefix, Recorder
 from stilnovo.model.llama import Llama, evaluating
 from stilnovo.scoring.boundary import check_finite
-from stilnovo.scoring.encode import Encoded, Endings, encode, filled
+from stilnovo.scoring.encode import Context, Encoded, Endings, encode, filled
 from stilnovo.scoring.likelihood import token_scores
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -131,7 +131,7 @@ def score(
 def answers(
     model: Llama,
     tokenizer: Tokenizer,
-    questions: Sequence[MultipleChoice | Endings],
+    questions: Iterable[MultipleChoice | Endings],
     *,
     token_budget: int = TOKEN_BUDGET,
 ) -> Iterator[list[tuple[int, ModelAnswer]]]:
@@ -159,14 +159,19 @@ class _Headers:
     def __init__(self, model: Llama, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.tokens = lru_cache(256)(self._tokenise)
-        self._current: tuple[str, Prefix] | None = None
+        self._current: tuple[Context, Prefix] | None = None
 
-    def _tokenise(self, header: str) -> list[int]:
-        tokens = self.tokenizer.opening + self.tokenizer.encode(header)
-        return tokens[: self.model.config.max_positions] if header else []
+    def _tokenise(self, header: Context) -> list[int]:
+        if not header:
+            return []
+        if isinstance(header, str):
+            tokens = self.tokenizer.opening + self.tokenizer.encode(header)
+        else:
+            tokens = self.tokenizer.encode_rendered(header)
+        return tokens[: self.model.config.max_positions]
 
     @torch.inference_mode()
-    def prefix(self, header: str) -> Prefix | None:
+    def prefix(self, header: Context) -> Prefix | None:
         """Keys and values of a header, computed unless it was the last one used."""
         if not header:
             return None
@@ -178,7 +183,7 @@ class _Headers:
         return self._current[1]
 
 
-Pack = list[tuple[str, int, Encoded]]  # the header that the questions share, each one's index, the question
+Pack = list[tuple[Context, int, Encoded]]  # the header that the questions share, each one's index, the question
 
 
 def _window(source: Iterator[tuple[int, MultipleChoice | Endings]], headers: _Headers, tokens: int) -> Pack:
@@ -192,13 +197,17 @@ def _window(source: Iterator[tuple[int, MultipleChoice | Endings]], headers: _He
         size += encoded.size
         if size >= tokens:
             break
-    return sorted(window, key=lambda entry: (entry[0], entry[2].shared, -entry[2].size))
+    return sorted(window, key=lambda entry: (_text(entry[0]), entry[2].shared, -entry[2].size))
+
+
+def _text(header: Context) -> str:
+    return header if isinstance(header, str) else header.text
 
 
 def _packs(window: Pack, token_budget: int) -> Iterator[Pack]:
     """Split a window into passes that fit the token budget, one header each."""
 
-    def fits(pack: Sequence[tuple[str, int, Encoded]], entry: tuple[str, int, Encoded]) -> bool:
+    def fits(pack: Sequence[tuple[Context, int, Encoded]], entry: tuple[Context, int, Encoded]) -> bool:
         alike = (pack[0][0], pack[0][2].shared) == (entry[0], entry[2].shared)
         return alike and sum(encoded.size for _, _, encoded in (*pack, entry)) <= token_budget
 

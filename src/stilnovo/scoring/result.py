@@ -201,6 +201,7 @@ class EvaluationResult:
         tasks = {name: _task_figures(task) for name, task in self.tasks.items()}
         figures: dict[str, Any] = {
             "model": self.model, "quantization": self.quantization, "adapter": self.adapter, "tasks": tasks,
+            "chat_template": self.settings.get("chat_template"),
         }  # fmt: skip
         if self.text is not None:
             bits = self.text.bits_per_byte()

@@ -1,26 +1,33 @@
 """Generate written answers; the task grades the text later.
 
-The prompt is plain text, as for multiple choice: no chat template, the opening token where the model has one. Several
-answers are written side by side, each as if it were alone: whatever the batch, greedy answers are the same up to
+The prompt is plain text after the opening token where the model has one, or rendered by its chat template, whose end of turn ends an
+answer. Several answers are written side by side, each as if it were alone: whatever the batch, greedy answers are the same up to
 rounding, and drawn ones take their random numbers from the seed and the item's own name.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from stilnovo.benchmarks.task import SEED, Decoding, Generation, Selection
 from stilnovo.errors import InputError, NonFiniteScore
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.model.llama import Llama, evaluating
-from stilnovo.scoring.encode import filled
+from stilnovo.scoring.encode import Context, filled
 from stilnovo.scoring.packed import TOKEN_BUDGET, ModelAnswer
+from stilnovo.text.template import RenderedChat
 from stilnovo.text.tokenizer import Tokenizer
 
 Prompted = tuple[Generation, list[int], bool]  # its prompt's tokens, and whether they were cut
 _BATCH = 2  # prompts and answers written at once hold this many times the token budget
 _MOST_TOGETHER = 16
+
+
+def plain_prompt(item: Generation) -> Context:
+    """The prompt as plain text."""
+    return item.context
 
 
 def write(
@@ -30,6 +37,7 @@ def write(
     *,
     seed: int = SEED,
     token_budget: int = TOKEN_BUDGET,
+    prompt: Callable[[Generation], Context] = plain_prompt,
 ) -> Iterator[list[tuple[int, ModelAnswer]]]:
     """Generate an answer to every item; yields (index, answer) lists after every batch, in order.
 
@@ -39,15 +47,17 @@ def write(
         items: The questions.
         seed: For answers that are drawn.
         token_budget: Half the most tokens held in the cache at once; a longer prompt is written to alone.
+        prompt: From an item to what stands before its answer.
 
     Raises:
         InputError: an answer is allowed to be as long as the whole context of the model.
         NonFiniteScore: the model's logits are no finite numbers.
     """
     engine = Generator(model, tokenizer, products="fp32")  # scores are the same on every processor
+    prompted = ((item, *encode_prompt(tokenizer, item, engine.context_tokens, prompt(item))) for item in items)
     done = 0
     with evaluating(model):
-        for batch in _batches(items, tokenizer, engine.context_tokens, _BATCH * token_budget):
+        for batch in filled(prompted, partial(_fits, _BATCH * token_budget)):
             prompts, samplings = [tokens for _, tokens, _ in batch], [_sampling(item, seed) for item, _, _ in batch]
             try:
                 completions = engine.continue_tokens(prompts, samplings)
@@ -62,12 +72,17 @@ def write(
             done += len(batch)
 
 
-def encode_prompt(tokenizer: Tokenizer, item: Generation, max_positions: int) -> tuple[list[int], bool]:
+def encode_prompt(
+    tokenizer: Tokenizer, item: Generation, max_positions: int, context: Context | None = None
+) -> tuple[list[int], bool]:
     """Tokenise the prompt, truncated on the left to leave room for the answer; also whether it was.
 
     The opening token stays at the front, where lm-evaluation-harness would cut it off with the rest.
     """
-    tokens = tokenizer.encode(item.context)
+    if isinstance(context, RenderedChat):
+        tokens = tokenizer.encode_rendered(context)[len(tokenizer.opening) :]
+    else:
+        tokens = tokenizer.encode(item.context if context is None else context)
     room = _room(tokenizer, item.decoding, max_positions)
     return tokenizer.opening + tokens[-room:], len(tokens) > room
 
@@ -94,16 +109,10 @@ def _room(tokenizer: Tokenizer, decoding: Decoding, max_positions: int) -> int:
     return room
 
 
-def _batches(
-    items: Sequence[Generation], tokenizer: Tokenizer, max_positions: int, tokens_held: int
-) -> Iterator[list[Prompted]]:
-    """Batch items in order; the KV cache is as wide as the longest of a batch."""
-
-    def fits(batch: Sequence[Prompted], entry: Prompted) -> bool:
-        longest = max(len(tokens) + item.decoding.max_tokens for item, tokens, _ in (*batch, entry))
-        return len(batch) < _MOST_TOGETHER and longest * (len(batch) + 1) <= tokens_held
-
-    return filled(((item, *encode_prompt(tokenizer, item, max_positions)) for item in items), fits)
+def _fits(tokens_held: int, batch: Sequence[Prompted], entry: Prompted) -> bool:
+    """Whether a batch can take one more; the KV cache is as wide as the longest of a batch."""
+    longest = max(len(tokens) + item.decoding.max_tokens for item, tokens, _ in (*batch, entry))
+    return len(batch) < _MOST_TOGETHER and longest * (len(batch) + 1) <= tokens_held
 
 
 def _sampling(item: Generation, seed: int) -> Sampling:

@@ -158,6 +158,18 @@ class Tokenizer:
         rendered = self.chat.prompt(messages) if generation else self.chat.conversation(messages)
         return [token for _, ids in self._sections.encode(rendered.text, rendered.inert) for token in ids]
 
+    def encode_rendered(self, rendered: RenderedChat, ending: str = "") -> list[int]:
+        """Encode a rendered prompt and, as one text with it, an ending, in which no special token is recognised.
+
+        The opening token stands before it where the model has one and its template has not written it.
+        """
+        text = rendered.text + ending
+        inert = [(start, min(end, len(rendered.text))) for start, end in rendered.inert if start < len(rendered.text)]
+        if ending:
+            inert.append((len(rendered.text), len(text)))
+        ids = [token for _, part in self._sections.encode(text, inert) for token in part]
+        return ids if ids[:1] == self.opening else self.opening + ids
+
     def rendered(self, messages: Sequence[Message]) -> RenderedChat:
         """Render a whole conversation as text, with the place of every turn.
 
