@@ -51,6 +51,21 @@ def positive_f1(sums: Floats, classes: int) -> Floats:
     return found
 
 
+def polarity_f1(sums: Floats, classes: int) -> Floats:
+    """SENTIPOLC's F1 of four sentiments (positive, negative, neither, both): mean over yes and no of either polarity.
+
+    Each polarity is a question of its own, whose table adds up cells of the four: who answers "both" to a positive text is
+    right about the positive side.
+    """
+    if classes != 4:
+        raise ValueError(f"sentiments are four, found {classes}")
+    sides = np.array([[1, 0, 0, 1], [0, 1, 0, 1]])  # whether a sentiment has that side: positive, negative
+    to_sides = np.stack([sides == answer for answer in (0, 1)], axis=1).astype(np.float64)  # (side, answer, sentiment)
+    tables = np.einsum("...tg,sat,sbg->...sab", _table(sums, 4), to_sides, to_sides)
+    found: Floats = np.mean(class_f1(tables.reshape(*tables.shape[:-2], 4), 2), axis=(-1, -2))
+    return found
+
+
 def share(sums: Floats) -> Floats:
     """First column over the second: of all that was asked, what was done."""
     return _quotient(sums[..., 0], sums[..., 1])
@@ -76,6 +91,7 @@ TABLES: dict[Metric, tuple[Callable[[Floats, int], Floats], float]] = {
     "mcc": (matthews, -1.0),
     "macro_f1": (macro_f1, 0.0),
     "f1_positive": (positive_f1, 0.0),
+    "polarity_f1": (polarity_f1, 0.0),
 }
 COUNTS: dict[Metric, CorpusMeasure] = {}
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 Metric = Literal[
     "acc", "acc_norm", "mc1", "mc2", "exact_match", "exact_match_flexible", "number_match", "f1", "rouge1_precision",
-    "mcc", "macro_f1", "f1_positive",
+    "mcc", "macro_f1", "f1_positive", "polarity_f1",
 ]  # fmt: skip
 METRIC_NAMES: dict[Metric, str] = {
     "acc": "accuracy",
@@ -30,6 +30,7 @@ METRIC_NAMES: dict[Metric, str] = {
     "mcc": "Matthews correlation (MCC)",
     "macro_f1": "F1, mean over the classes",
     "f1_positive": "F1 of the positive class",
+    "polarity_f1": "F1, mean over both polarities",
 }
 
 

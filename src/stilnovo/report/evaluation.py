@@ -16,7 +16,7 @@ from stilnovo.scoring.perplexity import SHORT_WINDOW, documents_text
 from stilnovo.scoring.result import EvaluationResult, TaskResult
 from stilnovo.statistics.estimates import FEWEST_UNITS, Estimate
 from stilnovo.statistics.power import ASSUMED_DISCORDANCE
-from stilnovo.statistics.spread import spread_of
+from stilnovo.statistics.spread import combined_performance, spread_of
 
 TERMS = (
     "Guessing: the score of answers at random. Smallest visible: the smallest difference that a paired test with another "
@@ -109,6 +109,8 @@ def spread_lines(tasks: Sequence[TaskResult]) -> list[str]:
             lines.append(
                 f"{task.label}: the score is the mean over {counted(len(scores), noun)}; with each, {100 * spread.lowest:.1f} to "
                 f"{100 * spread.highest:.1f} %, standard deviation {100 * spread.standard_deviation:.1f} points"
+                + f", combined performance score {100 * combined_performance(scores):.1f} %"
+                * (noun == "prompt")
             )
         if again := task.right_again():
             shares = (

@@ -26,7 +26,7 @@ from stilnovo.scoring.rounds import Round, averaged, one_repeat
 from stilnovo.statistics.corpus_level import CorpusMeasure, change_error, estimate
 from stilnovo.statistics.estimates import Estimate, Floats, cluster_sums, mean
 from stilnovo.statistics.power import ASSUMED_DISCORDANCE, smallest_visible_difference, smallest_visible_shift
-from stilnovo.statistics.spread import spread_of
+from stilnovo.statistics.spread import combined_performance, spread_of
 
 FILE_NAME = "evaluation.json"
 FORMAT = 2
@@ -273,7 +273,11 @@ def _round_figures(task: TaskResult) -> dict[str, Any]:
         figures["prompts"] = {
             name: {task.metric: score.value, "interval": [score.low, score.high]} for name, score in by_prompt.items()
         }
-        figures["prompt_spread"] = asdict(spread_of([score.value for score in by_prompt.values()]))
+        scores = [score.value for score in by_prompt.values()]
+        figures |= {
+            "prompt_spread": asdict(spread_of(scores)),
+            "combined_performance_score": combined_performance(scores),
+        }
     if by_repeat := [part.score().value for part in task.by_repeat()]:
         figures |= {"repeats": task.repeats, "repeat_spread": asdict(spread_of(by_repeat)), **task.right_again()}
     return figures

@@ -11,6 +11,7 @@ from stilnovo.benchmarks.tasks import (
     arc_challenge,
     arc_it,
     belebele_it,
+    evalita_llm,
     exams_it,
     global_mmlu_it,
     gsm8k,
@@ -19,14 +20,17 @@ from stilnovo.benchmarks.tasks import (
     include_it,
     invalsi,
     invalsi_report,
+    itacola,
     italic,
     mmlu,
     mmlu_it,
+    multiblimp_it,
     sample_completions,
     sample_questions,
     squad_it,
     truthfulqa,
     truthfulqa_it,
+    wic_ita,
     winogrande,
     xcopa_it,
 )
@@ -34,10 +38,13 @@ from stilnovo.errors import InputError, did_you_mean
 
 _ITALIAN = (
     arc_it, hellaswag_it, mmlu_it, truthfulqa_it, xcopa_it, exams_it, invalsi, invalsi_report, squad_it, italic, include_it,
-    global_mmlu_it, belebele_it,
+    global_mmlu_it, belebele_it, itacola, wic_ita, multiblimp_it, evalita_llm,
 )  # fmt: skip
 _ENGLISH = (arc_challenge, hellaswag, mmlu, truthfulqa, winogrande, gsm8k)
-_MORE = {invalsi_report: (invalsi_report.TASK_WRITTEN,), global_mmlu_it: (global_mmlu_it.TASK_LITE,)}  # of one file
+_MORE = {  # of one file
+    invalsi_report: (invalsi_report.TASK_WRITTEN,), global_mmlu_it: (global_mmlu_it.TASK_LITE,),
+    multiblimp_it: (multiblimp_it.TASK_BLIMP,), evalita_llm: evalita_llm.MORE,
+}  # fmt: skip
 _SAMPLES = (sample_questions, sample_completions)
 TASKS: dict[str, Task] = {
     task.name: task for module in (*_ITALIAN, *_ENGLISH, *_SAMPLES) for task in (module.TASK, *_MORE.get(module, ()))
