@@ -29,7 +29,7 @@ import numpy as np
 
 from stilnovo.benchmarks.corpus_metrics import corpus_measure
 from stilnovo.runlog import environment, write_atomic
-from stilnovo.statistics import estimates, power
+from stilnovo.statistics import estimates, macro, power
 from stilnovo.statistics.corpus_level import CorpusMeasure, change_error, difference, estimate, swap_test
 from stilnovo.statistics.sequential import bound
 
@@ -260,6 +260,26 @@ def truth_of_change(measure: CorpusMeasure, classes: np.ndarray, right: np.ndarr
     return table(estimates.root(lambda lean: shift - change(lean), 0.0, power.ASSUMED_DISCORDANCE / 2))
 
 
+def macros(draws: int) -> list[Row]:
+    """Coverage of macro averages of five tasks of mixed sizes, and of their paired differences; beside: of the standard errors'."""
+    rng, held = np.random.default_rng(8), np.zeros((2, 2), dtype=int)
+    for _ in range(draws):
+        index = groups_of(rng, 12)
+        rates, lean, draw = rng.beta(2, 2, size=12)[index], rng.beta(2, 2, size=12)[index], rng.random(len(index))
+        scores = [estimates.mean((rng.random(n) < p).astype(float)) for n, p in ((20, 0.95), (60, 0.55), (234, 0.75))]
+        scores.append(estimates.mean((rng.random(len(index)) < rates).astype(float), index.tolist()))
+        scores.append(estimates.mean(rng.beta(0.5, 2, size=30), shares=True))
+        pairs = [(rng.random(n) < 0.5, rng.random(n) < 0.55) for n in (20, 60, 234, 600)]
+        changed = [estimates.paired_difference(*pair) for pair in pairs]
+        changed.append(estimates.paired_difference(draw > 1 - 0.1 * (1 - lean), draw < 0.2 * lean, index.tolist()))
+        sides = ((scores, macro.SCORES, (0.95 + 0.55 + 0.75 + 0.5 + 0.2) / 5), (changed, macro.DIFFERENCES, 0.05))
+        for row, (parts, least, truth) in enumerate(sides):
+            ends = [macro.macro_average(parts, part).estimate for part in (least, 0.0)]
+            held[row] += [end.low <= truth <= end.high for end in ends]
+    names = ("macro average of 5 tasks, 20 to 234 items", "paired difference of it, 20 to 600 items")
+    return [Row("share", name, draws, 0.95, *(row / draws).tolist()) for name, row in zip(names, held, strict=True)]
+
+
 def changes(rng: np.random.Generator, groups: np.ndarray, gain: float, loss: float) -> np.ndarray:
     """-1, 0 or 1 an item (N,): answers lost, kept and gained, leaning one way or the other group by group."""
     lean = rng.beta(2, 2, size=groups.max() + 1)[groups]  # mean 1/2
@@ -335,9 +355,8 @@ def powers(draws: int) -> list[Row]:
         def bits(rng: np.random.Generator, units: int = units, shift: float = shift) -> np.ndarray:
             return rng.standard_normal(units) + shift
 
-        rows.append(
-            Row("power", f"{units} documents of one size", draws, 0.8, _seen(draws, bits, np.ones(units), None))
-        )
+        seen = _seen(draws, bits, np.ones(units), None)
+        rows.append(Row("power", f"{units} documents of one size", draws, 0.8, seen))
     return rows
 
 
@@ -359,7 +378,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a file for the JSON record")
     options = parser.parse_args()
     began, rows = time.perf_counter(), list[Row]()
-    for part in (measures, shares, tests, powers, lambda draws: corpus(max(20, draws // 3))):
+    for part in (measures, shares, macros, tests, powers, lambda draws: corpus(max(20, draws // 3))):
         for row in part(options.draws):
             print(row)
             rows.append(row)

@@ -20,7 +20,7 @@ from stilnovo.benchmarks.chat_form import ChatForm
 from stilnovo.benchmarks.prompting import Prompting
 from stilnovo.benchmarks.protocol import Protocol, differences, find_protocol
 from stilnovo.benchmarks.task import Draw, Selection
-from stilnovo.benchmarks.tasks import SAMPLES, find_tasks
+from stilnovo.benchmarks.tasks import SAMPLES, Wanted
 from stilnovo.compare.paired import Comparison, compare
 from stilnovo.data.inputs import input_files
 from stilnovo.errors import InputError, check_types
@@ -37,6 +37,7 @@ from stilnovo.scoring.answer_cache import AnswerCache, ModelCache
 from stilnovo.scoring.chat_prompts import ChatPrompts, chat_prompts
 from stilnovo.scoring.evaluate import evaluate as score
 from stilnovo.scoring.evaluate import expectation, scoring_use, speed_setting
+from stilnovo.scoring.group_scores import chosen_notes
 from stilnovo.scoring.identity import Identity, adapter_sha256, hub_origin, identify, model_origin, model_sha256
 from stilnovo.scoring.perplexity import SHORT, TEXT, HeldOutTexts, held_out_texts, what_text_can_show
 from stilnovo.scoring.reading import ReadOptions
@@ -195,7 +196,7 @@ def evaluate_model(
 
     Args:
         spec: The model; a name alone is opened with the protocol's quantization (`evaluation_spec`).
-        tasks: Benchmarks or task files (YAML, Python), or one; default: the protocol's, or our samples unless `texts` are given.
+        tasks: Benchmarks, groups, task files (YAML, Python), or one; default: the protocol's, or our samples unless `texts` are given.
         texts: Files or folders of held-out text, or one, for bits per byte.
         draw: How many items and documents, the seed, and the protocol.
         split: Instead of each task's own.
@@ -215,25 +216,24 @@ def evaluate_model(
     check_types(ModelSpec, Path, str, spec=spec)
     check_types(Sequence, Path, type(None), tasks=tasks, texts=texts)
     protocol = find_protocol(draw.protocol)
-    spec = (
-        spec
-        if isinstance(spec, ModelSpec)
-        else evaluation_spec(str(spec), None, None, protocol=protocol.name, note=note)
-    )
+    if not isinstance(spec, ModelSpec):
+        spec = evaluation_spec(str(spec), None, None, protocol=protocol.name, note=note)
     texts = [texts] if isinstance(texts, Path | str) else texts or ()
     named = tasks if tasks is not None else () if texts else protocol.tasks or SAMPLES
     names = [str(named)] if isinstance(named, Path | str) else [*map(str, named)]
     if not names and not texts:
         raise InputError("Nothing is to be evaluated.", "No task and no text was named.", "Give tasks or texts.")
-    how = prompting if shots is None else replace(prompting, shots=shots)
-    folder, wanted = Path(data_dir) if data_dir else None, find_tasks(names) if names else []
-    selections = how.selections(wanted, protocol, draw, folder, split, download=download)
+    how, folder = prompting if shots is None else replace(prompting, shots=shots), Path(data_dir) if data_dir else None
+    wanted = Wanted.of(names)
+    selections = how.selections(wanted.tasks, protocol, draw, folder, split, download=download, absent=wanted.absent)
     documents = held_out_texts(texts, draw) if texts else HeldOutTexts((), ())
     checkpoint = load.ModelCheckpoint(spec)
     chat = chat_prompts(protocol.tokenizer(checkpoint.tokenizer), how, note if selections else _silent)
     for selection in selections:
         check_context(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
     admitted = budget.admit(scoring_use("evaluate", checkpoint, selections, chat), spec)
+    for line in chosen_notes(wanted, selections):
+        note(line)
     settings = {
         "shots": how.shots, **how.settings(), "tasks": list(dict.fromkeys(part.task.name for part in selections)),
         "split": split, "limit": draw.limit,
@@ -246,7 +246,7 @@ def evaluate_model(
         result = _scored(checkpoint, protocol, selections, documents, settings, answers, note, progress, chat)
     dist.stop()
     inputs = [{"use": "model", **hub_origin(spec.model)}, *input_files(texts, "held-out text")]
-    return replace(result, memory=admitted.figures(), inputs=inputs)
+    return replace(result, memory=admitted.figures(), inputs=inputs, groups=wanted.groups)
 
 
 def evaluation_spec(

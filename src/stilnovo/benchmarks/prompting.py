@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from stilnovo.benchmarks.chat_form import USUAL_FORM, ChatForm
 from stilnovo.benchmarks.draw import Draw
 from stilnovo.benchmarks.items import Generation, Item
 from stilnovo.benchmarks.protocol import Protocol
-from stilnovo.benchmarks.task import Selection, Task
+from stilnovo.benchmarks.task import MissingData, Selection, Task
 from stilnovo.errors import InputError, check_types
 
 
@@ -57,17 +57,24 @@ class Prompting:
         split: str | None = None,
         *,
         download: bool = False,
+        absent: Callable[[Task, MissingData], None] | None = None,
     ) -> list[Selection]:
-        """Load and sample tasks, one selection a prompt.
+        """Load and sample tasks, one selection a prompt; one whose data are missing is left out if `absent` returns.
 
         Raises:
             InputError: one cannot be asked so.
         """
-        chosen = [
-            protocol.select(task, data_dir, split, draw, shots=self.shots, download=download, prompt=name)
-            for task in tasks
-            for name in task.prompts_of(self.prompts)
-        ]
+        chosen: list[Selection] = []
+        for task in tasks:
+            try:
+                chosen += [
+                    protocol.select(task, data_dir, split, draw, shots=self.shots, download=download, prompt=name)
+                    for name in task.prompts_of(self.prompts)
+                ]
+            except MissingData as error:
+                if absent is None:
+                    raise
+                absent(task, error)
         if chosen and (self.repeats > 1 or self.temperature is not None) and not any(map(_writes, chosen)):
             option = "--repeats" if self.repeats > 1 else "--temperature"
             raise InputError(

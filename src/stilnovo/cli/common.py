@@ -77,7 +77,9 @@ ShownRows = Annotated[
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps (default: the recipe's).")]
 
-Tasks = Annotated[str | None, typer.Option(metavar="NAMES", help="Benchmarks, comma-separated; `list` shows them.")]
+Tasks = Annotated[
+    str | None, typer.Option(metavar="NAMES", help="Benchmarks or groups of them, comma-separated; `list` shows them.")
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Benchmark files, such as DIR/arc_it/it_test.json.", rich_help_panel=BENCHMARKS),

@@ -144,6 +144,7 @@ def evaluate(
 
 
 def _list_tasks(as_json: bool) -> None:
+    from stilnovo.benchmarks.groups import GROUPS
     from stilnovo.benchmarks.tasks import OLDER, TASKS
     from stilnovo.report.page import text_table
 
@@ -162,7 +163,11 @@ def _list_tasks(as_json: bool) -> None:
             "were not at hand: run on made-up rows in their form",
             headings, rows,
             left=headings,
-        )
+        ),
+        text_table(
+            "groups, with a macro average: every task weighs the same; one's own is NAME=TASK+TASK", ("group", "tasks"),
+            [(name, ", ".join(members)) for name, members in GROUPS.items()], left=("group", "tasks"),
+        ),
     ])  # fmt: skip
     emit(
         {
@@ -170,6 +175,7 @@ def _list_tasks(as_json: bool) -> None:
                 "version": task.version, "splits": task.splits, "metrics": task.metrics, "shots": task.shots,
                 "shots_rule": task.shots_rule, "licence": task.licence, "source": task.source,
                 "reference": task.reference, "prompts": task.prompts, "untried": task.untried,
+                "groups": [group for group, members in GROUPS.items() if name in members],
             }
             for name, task in named.items()
         },

@@ -10,16 +10,27 @@ from __future__ import annotations
 import json
 import math
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from stilnovo.benchmarks.corpus_metrics import is_corpus_metric, item_metric
 from stilnovo.benchmarks.task import METRIC_NAMES, cluster_names
-from stilnovo.compare.verdict import Verdict, bits_per_byte_verdict, corpus_verdict, corrected, score_verdict
+from stilnovo.compare.verdict import (
+    Verdict,
+    bits_per_byte_verdict,
+    corpus_verdict,
+    corrected,
+    macro_verdict,
+    score_verdict,
+)
 from stilnovo.errors import InputError
 from stilnovo.progress import counted
+from stilnovo.scoring.group_scores import extent
 from stilnovo.scoring.packed import ItemScore
-from stilnovo.scoring.perplexity import HeldOutScore
+from stilnovo.scoring.perplexity import HeldOutScore, documents_text
 from stilnovo.scoring.result import EvaluationResult, TaskResult, counted_by
+from stilnovo.statistics.estimates import Estimate
+from stilnovo.statistics.macro import DIFFERENCES, macro_average
 
 TEXT = "bits_per_byte"
 
@@ -82,13 +93,22 @@ class Pairs:
 class Comparison:
     """Verdicts by task (and `bits_per_byte`), the pairs they rest on, and why a task was refused.
 
-    `differences` are what else differs between the runs: (what, before, after).
+    `differences` are what else differs between the runs: (what, before, after). `groups` are the verdicts on macro averages
+    of groups of tasks, `above_chance` the differences of the same averages counted from guessing. All verdicts, groups'
+    included, are corrected together.
     """
 
     verdicts: dict[str, Verdict]
     pairs: dict[str, Pairs] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     differences: tuple[tuple[str, str, str], ...] = ()
+    groups: dict[str, Verdict] = field(default_factory=dict)
+    above_chance: dict[str, Estimate] = field(default_factory=dict)
+
+    @property
+    def all(self) -> dict[str, Verdict]:
+        """The verdicts on tasks and on groups, as they are shown."""
+        return self.verdicts | self.groups
 
 
 def compare(before: EvaluationResult, after: EvaluationResult) -> Comparison:
@@ -123,7 +143,29 @@ def compare(before: EvaluationResult, after: EvaluationResult) -> Comparison:
             "Evaluate both with the same --tasks and --text.",
         )
     reasons = {name: f"{error.what} {error.found}" for name, error in refused.items()}
-    return Comparison(corrected(verdicts), pairs, reasons, differences(before, after))
+    groups, above = _groups(before, after, verdicts)
+    both = corrected(verdicts | groups)
+    return Comparison(
+        {name: both[name] for name in verdicts}, pairs, reasons, differences(before, after),
+        {name: both[name] for name in groups}, above,
+    )  # fmt: skip
+
+
+def _groups(
+    before: EvaluationResult, after: EvaluationResult, verdicts: Mapping[str, Verdict]
+) -> tuple[dict[str, Verdict], dict[str, Estimate]]:
+    """Verdicts on the groups that either run was asked for, over those of their tasks that were compared, if two or more.
+
+    Also the differences of the averages counted from guessing.
+    """
+    groups: dict[str, Verdict] = {}
+    above: dict[str, Estimate] = {}
+    for name, members in (dict(after.groups) | dict(before.groups)).items():
+        if len(asked := [member for member in members if member in verdicts]) > 1:
+            groups[name] = macro_verdict([verdicts[member] for member in asked], extent(len(asked), len(members)))
+            parts = [verdicts[member].difference.times(1 / (1 - before.tasks[member].chance)) for member in asked]
+            above[name] = macro_average(parts, DIFFERENCES).estimate
+    return groups, above
 
 
 def text_verdict(before: HeldOutScore, after: HeldOutScore) -> Verdict:
@@ -196,8 +238,7 @@ def _check_same_texts(before: HeldOutScore, after: HeldOutScore) -> None:
     if before.texts_sha256 != after.texts_sha256:
         raise InputError(
             "The two evaluations read different held-out texts; their bits per byte cannot be compared.",
-            f"Before: {counted(len(before.sizes), 'document')}, sha256 {before.texts_sha256[:12]}; "
-            f"after: {len(after.sizes)}, {after.texts_sha256[:12]}.",
+            f"Before: {_documents(before)}; after: {_documents(after)}.",
             "Evaluate both with the same --text.",
         )
     if (before.window, before.stride) != (after.window, after.stride):
@@ -206,6 +247,11 @@ def _check_same_texts(before: HeldOutScore, after: HeldOutScore) -> None:
             f"Before: {before.window} tokens, stride {before.stride}; after: {after.window}, {after.stride}.",
             "Evaluate both with the same version.",
         )
+
+
+def _documents(text: HeldOutScore) -> str:
+    units = len(set(text.clusters)) if text.clusters else len(text.sizes)
+    return f"{documents_text(len(text.sizes), units)}, sha256 {text.texts_sha256[:12]}"
 
 
 def _describe(task: TaskResult) -> str:

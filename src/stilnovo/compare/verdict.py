@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike
 
 from stilnovo.progress import counted
 from stilnovo.scoring.boundary import check_finite
+from stilnovo.scoring.group_scores import macro_score
+from stilnovo.scoring.perplexity import documents_text
 from stilnovo.statistics import corpus_level
 from stilnovo.statistics.corpus_level import CorpusMeasure
 from stilnovo.statistics.estimates import (
@@ -33,6 +35,7 @@ from stilnovo.statistics.estimates import (
     ratios,
     sign_flip,
 )
+from stilnovo.statistics.macro import DIFFERENCES, macro_average
 from stilnovo.statistics.power import smallest_visible_difference, smallest_visible_shift
 
 ALPHA = 0.05
@@ -112,17 +115,18 @@ class Verdict:
         return f"{outcome.capitalize()}: {figures}{f'; {self.limit}' if outcome == 'inconclusive' else ''}."
 
     def _figures(self) -> str:
-        mark, points, noun = ("", "", "document") if self.lower_is_better else (" %", " points", "item")
+        mark, points = ("", "") if self.lower_is_better else (" %", " points")
         before, after = (f"{self.scale * end.value:.{self.digits}f}{mark}" for end in (self.before, self.after))
         change = self.difference.times(self.scale)
         value, low, high = (_signed(end, self.digits) for end in (change.value, change.low, change.high))
         interval = f"95 % interval {low} to {high}" if change.has_interval else "no interval"
         middle = "" if self.mid_p is None else f" (mid-p {_p(self.mid_p).removeprefix('p ').removeprefix('= ')})"
-        groups = "" if change.clusters == change.n else f" in {counted(change.clusters, 'group')}"
-        return (
-            f"{self.metric} {before} → {after} ({value}{points}, {interval}, {self.test} {_p(self.p)}{middle}, "
-            f"{counted(change.n, noun)}{groups})"
-        )
+        of_items = counted(change.n, "item")
+        if self.lower_is_better:
+            of_items = documents_text(change.n, change.clusters)
+        elif change.clusters < change.n:
+            of_items += f" in {counted(change.clusters, 'group')}"
+        return f"{self.metric} {before} → {after} ({value}{points}, {interval}, {self.test} {_p(self.p)}{middle}, {of_items})"
 
     def _outcome(self, p: float) -> Outcome:
         if p >= ALPHA or self.difference.low <= 0 <= self.difference.high:
@@ -242,6 +246,20 @@ def bits_per_byte_verdict(
         limit = f"this text could only have shown changes of {math.ceil(visible * 1000 - 1e-9) / 1000:.3f} or more"
     p = sign_flip(second - first, clusters)
     return Verdict(BITS, before, after, difference, p, "sign-flip", visible, limit)
+
+
+def macro_verdict(verdicts: Sequence[Verdict], extent: str) -> Verdict:
+    """The paired verdict on a macro average, from those on its tasks; `extent` says of how many tasks it is.
+
+    Welch's t-test and the interval of the same error (`statistics/macro.py`) on the mean of the tasks' paired differences.
+    """
+    before, after = (macro_score([getattr(verdict, side) for verdict in verdicts]) for side in ("before", "after"))
+    change = macro_average([verdict.difference for verdict in verdicts], DIFFERENCES)
+    visible = min(1.0, change.smallest_visible)
+    limit = f"this average could only have seen changes of {visible * 100:.1f} points or more"
+    if visible >= 1:
+        limit = "no verdict can be reached: one of its tasks has too few groups for an interval"
+    return Verdict(f"macro average of {extent}", before, after, change.estimate, change.p, "Welch", visible, limit)
 
 
 def too_few(units: int, noun: str) -> str:

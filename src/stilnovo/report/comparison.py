@@ -40,7 +40,7 @@ def comparison_page(
     before: EvaluationResult, after: EvaluationResult, comparison: Comparison, find: Find, command: Sequence[str] = ()
 ) -> str:
     """Render the page of two evaluations; `find` gives a task's items by id, none where its data are missing."""
-    verdicts = {"Held-out text" if name == TEXT else name: verdict for name, verdict in comparison.verdicts.items()}
+    verdicts = {"Held-out text" if name == TEXT else name: verdict for name, verdict in comparison.all.items()}
     sections: list[Section] = [
         ("differences", "The difference", "After minus before on the same items, with its 95 % interval. An interval that "
          "contains the dashed zero is inconclusive.", bool(verdicts)),
@@ -63,11 +63,11 @@ def comparison_page(
 def comparison_text(before: EvaluationResult, after: EvaluationResult, comparison: Comparison) -> Iterator[str | Table]:
     """Render a comparison for the terminal."""
     yield f"before: {run_name(before)}\nafter:  {run_name(after)}\n"
-    yield from (f"{name}: {verdict.sentence}" for name, verdict in comparison.verdicts.items())
+    yield from (f"{name}: {verdict.sentence}" for name, verdict in comparison.all.items())
     yield from (pairs.note for pairs in comparison.pairs.values() if pairs.note)
     yield from (f"{name}: not compared. {reason}" for name, reason in comparison.refused.items())
     rows = []
-    for name, verdict in comparison.verdicts.items():
+    for name, verdict in comparison.all.items():
         scale, digits = verdict.scale, 4 if verdict.lower_is_better else 1
         change = verdict.difference.times(scale)
         rows.append(
@@ -102,7 +102,7 @@ def comparison_text(before: EvaluationResult, after: EvaluationResult, compariso
 
 def comparison_figures(comparison: Comparison) -> dict[str, Any]:
     """Collect the figures of a comparison for `--json`."""
-    tasks = {
+    figures = {
         name: {
             "n": verdict.difference.n, "metric": verdict.metric, "before": verdict.before.value,
             "after": verdict.after.value, "difference": verdict.difference.value,
@@ -112,11 +112,15 @@ def comparison_figures(comparison: Comparison) -> dict[str, Any]:
             "lost": verdict.lost, "outcome": verdict.outcome, "verdict": verdict.sentence,
             "smallest_visible_difference": verdict.smallest_visible,
         }
-        for name, verdict in comparison.verdicts.items()
+        for name, verdict in comparison.all.items()
     }  # fmt: skip
     for name, pairs in comparison.pairs.items():
-        tasks[name] |= {"only_before": pairs.only_before, "only_after": pairs.only_after}
-    return {"tasks": tasks, "refused": comparison.refused, "differences": [list(row) for row in comparison.differences]}
+        figures[name] |= {"only_before": pairs.only_before, "only_after": pairs.only_after}
+    for name, above in comparison.above_chance.items():
+        figures[name] |= {"difference_above_chance": above.value, "above_chance_interval": [above.low, above.high]}
+    tasks, groups = ({name: figures[name] for name in part} for part in (comparison.verdicts, comparison.groups))
+    differences = [list(row) for row in comparison.differences]
+    return {"tasks": tasks, "task_groups": groups, "refused": comparison.refused, "differences": differences}
 
 
 def run_name(result: EvaluationResult) -> str:

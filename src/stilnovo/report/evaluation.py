@@ -12,6 +12,7 @@ from stilnovo.progress import counted
 from stilnovo.report.charts import IntervalRow, interval_plot
 from stilnovo.report.page import both_widths, command_text, compose, text_table
 from stilnovo.report.report2024 import published_tables
+from stilnovo.scoring.group_scores import GroupScore
 from stilnovo.scoring.perplexity import SHORT_WINDOW, documents_text
 from stilnovo.scoring.result import EvaluationResult, TaskResult
 from stilnovo.statistics.estimates import FEWEST_UNITS, Estimate
@@ -41,11 +42,11 @@ def evaluation_page(result: EvaluationResult) -> str:
              "chance always exists.", bool(categories)),
         ],
         prose="evaluation", discordance=ASSUMED_DISCORDANCE, terms=TERMS, facts=_facts(result),
-        result=result, tasks=tasks, counts=_counts, spreads=spread_lines(tasks),
+        result=result, tasks=tasks, groups=result.group_scores, counts=_counts, spreads=spread_lines(tasks),
         metric_names=METRIC_NAMES, documents=documents_text, fewest=FEWEST_UNITS, short=short_perplexity(result), categories=categories,
         unfolded=UNFOLDED,
         plot=both_widths(
-            interval_plot, [IntervalRow(task.label, task.score().times(100), chance=100 * task.chance or None) for task in tasks],
+            interval_plot, _score_rows(result),
             "%", 1, caption="%, higher is better", key="scores", title="Scores with their 95 % intervals",
         ),
         category_plots=[
@@ -86,6 +87,7 @@ def evaluation_text(result: EvaluationResult, published_beside: str | None = Non
             ],
         )  # fmt: skip
     yield from spread_lines(tasks)
+    yield from map(group_text, result.group_scores)
     yield from _counts(sum(task.cached for task in tasks), sum(task.truncated for task in tasks))
     if result.text is not None:
         bits = result.text.bits_per_byte()
@@ -122,6 +124,26 @@ def spread_lines(tasks: Sequence[TaskResult]) -> list[str]:
     return lines
 
 
+def group_text(group: GroupScore) -> str:
+    """One line on a group of tasks: its macro average with its interval, and what is missing."""
+    missing = f" Without {', '.join(group.missing)}, of which there were no data." if group.missing else ""
+    if group.average is None or group.corrected is None:
+        return f"{group.name}: no macro average, only {group.tasks[0].label} was asked.{missing}"
+    return (
+        f"{group.name}: macro average of {group.extent} {_share(group.average)}, guessing {100 * group.chance:.1f} %; above chance "
+        f"{_share(group.corrected)}; smallest visible {visible_text(group.smallest_visible)}.{missing}"
+    )
+
+
+def _score_rows(result: EvaluationResult) -> list[IntervalRow]:
+    """Scores of tasks, and below them the macro averages of groups, in %."""
+    scores = [(task.label, task.score(), task.chance) for task in result.tasks.values()]
+    scores += [
+        (f"{group.name}, macro average", group.average, group.chance) for group in result.group_scores if group.average
+    ]
+    return [IntervalRow(name, score.times(100), chance=100 * chance or None) for name, score, chance in scores]
+
+
 def visible_text(share: float) -> str:
     """Format the smallest visible difference."""
     return f"{100 * share:.1f} points" if share < 1 else "none"
@@ -139,7 +161,8 @@ def short_perplexity(result: EvaluationResult) -> str:
 
 
 def _share(estimate: Estimate, remark: str = "") -> str:
-    return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f}–{100 * estimate.high:.1f}{remark})"
+    value, low, high = (f"{100 * end:.1f}".replace("-", "−") for end in (estimate.value, estimate.low, estimate.high))
+    return f"{value} % ({low}–{high}{remark})"
 
 
 def _headline(result: EvaluationResult) -> str:

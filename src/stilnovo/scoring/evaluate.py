@@ -33,8 +33,8 @@ from stilnovo.scoring.reading import DEFAULTS, ReadOptions
 from stilnovo.scoring.result import EvaluationResult, TaskResult
 from stilnovo.scoring.written import plain_prompt, write
 from stilnovo.spec import ModelSpec
-from stilnovo.statistics.estimates import FEWEST_UNITS, normal_quantile, wilson
-from stilnovo.statistics.power import ASSUMED_DISCORDANCE, smallest_visible_difference
+from stilnovo.statistics.estimates import FEWEST_UNITS
+from stilnovo.statistics.power import ASSUMED_DISCORDANCE, expected_reach, smallest_visible_difference
 from stilnovo.text.tokenizer import Tokenizer
 
 #: From items, and a seed for answers that are drawn, to (index, answer) lists, in any order.
@@ -130,7 +130,10 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
     how = "simply the first ones" if selection.first else f"drawn at random, seed {selection.seed}"
     share = f"{n:,} of {counted(selection.available, 'item')} ({100 * n / selection.available:.0f} %, {how})"
     part = f"all {counted(n, 'item')}" if n == selection.available else share
-    low, high = wilson(0.5, n, normal_quantile(0.975))
+    apart, alike = (100 * reach for reach in expected_reach(n, selection.clusters))
+    known = f"±{apart:.1f} points" + (
+        f", ±{alike:.1f} if the items of a group are answered alike" if alike > apart else ""
+    )
     graded = ", if each were right or wrong" if task.metric in _GRADED else ""
     graded += (
         f", for {METRIC_NAMES[item_metric(task.metrics)]}; that of {METRIC_NAMES[task.metric]} stands beside the score"
@@ -143,7 +146,7 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
     grouped = f", at best: the items lie in {groups:,} group{'' if groups == 1 else 's'} that may change together"
     return "".join([
         f"{task.name} {task.version}, split {selection.split}: {part}. The score will be known to about ",
-        f"±{50 * (high - low):.1f} points; against another run on the same items, {_visible(n, clusters)} can be seen ",
+        f"{known}; against another run on the same items, {_visible(n, clusters)} can be seen ",
         f"(80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing{graded})",
         grouped if groups else "",
         f", and fewer than {FEWEST_UNITS} can show no change at all" if 0 < groups < FEWEST_UNITS else "",

@@ -20,6 +20,7 @@ from stilnovo.benchmarks.corpus_metrics import corpus_measure, is_corpus_metric,
 from stilnovo.benchmarks.task import Metric, TaskFacts, cluster_names, joined_sha256
 from stilnovo.errors import InputError, NonFiniteScore
 from stilnovo.runlog import finite, json_text, write_atomic
+from stilnovo.scoring.group_scores import GroupScore, group_scores
 from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
 from stilnovo.scoring.rounds import Round, averaged, one_repeat
@@ -179,7 +180,8 @@ class EvaluationResult:
     `identity` holds the hashes of weights, adapter and code (None for a model that lives in memory only); `environment`
     is commit, versions, hardware and date. `memory` is in bytes, as predicted and as measured (`predicted_peak_bytes`,
     `peak_memory_bytes`); empty for a model that was open before. `inputs`: where others find the model, and the files of the
-    held-out text by size and hash.
+    held-out text by size and hash. `groups` are groups of tasks that were asked for (name → all their tasks, those without
+    data too).
     """
 
     model: str
@@ -195,6 +197,12 @@ class EvaluationResult:
     command: list[str] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
     inputs: list[dict[str, Any]] = field(default_factory=list)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def group_scores(self) -> list[GroupScore]:
+        """Macro averages of the groups that were asked for."""
+        return group_scores(self.groups, self.tasks)
 
     def summary(self) -> dict[str, Any]:
         """The figures without the items, as `--json` prints them."""
@@ -203,6 +211,8 @@ class EvaluationResult:
             "model": self.model, "quantization": self.quantization, "adapter": self.adapter, "tasks": tasks,
             "chat_template": self.settings.get("chat_template"),
         }  # fmt: skip
+        if self.groups:
+            figures["task_groups"] = {group.name: group.figures() for group in self.group_scores}
         if self.text is not None:
             bits = self.text.bits_per_byte()
             figures["text"] = {

@@ -155,7 +155,7 @@ def mean(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, share
         low, high = 0.0, 1.0
     else:
         # all alike shows no variance: then only the clusters count as evidence
-        exact, alike = _leveraged_error(sums, sizes), _effective(sizes)
+        exact, alike = _leveraged_error(sums, sizes), effective_units(sizes)
         square, more = exact**2, 0.0 if binary else SHARES_ALONE if groups == n else SHARES_GROUPED
         square = ((alike - 1) * square + more * centre * (1 - centre) / alike) / (alike - 1 + more)
         effective = centre * (1 - centre) / square if exact > 0 else alike
@@ -204,7 +204,7 @@ def ratios(
     return found
 
 
-def _effective(sizes: Floats, power: int = 1) -> float:
+def effective_units(sizes: Floats, power: int = 1) -> float:
     """Number of units of one size that weigh as much as those of `sizes` (G,) (Kish 1965); with 2 for their squares."""
     weights = np.abs(sizes) ** power
     return float(weights.sum() ** 2 / (weights @ weights))
@@ -221,13 +221,13 @@ def _moved(plain: tuple[float, float], residuals: Floats, sizes: Floats) -> tupl
 
     Hall's, given the units' residuals and sizes, (G,) both: all of it outwards, `NEARER` of it inwards.
     T + a T^2 / 3 + a^2 T^3 / 27 + a / 6 with a = skewness / sqrt(G) is far less skewed than T, the distance in standard
-    errors; solved for T at plus and minus Student's quantile. Units of different sizes count as fewer (`_effective`) and
+    errors; solved for T at plus and minus Student's quantile. Units of different sizes count as fewer (`effective_units`) and
     leave the quantile fewer degrees (Satterthwaite), as if a unit's items moved together.
     """
-    units = _effective(sizes)
+    units = effective_units(sizes)
     if units <= 2.5 or not residuals.any():
         return plain
-    quantile = student_quantile(UPPER, max(1.0, _effective(sizes, 2) - 1))
+    quantile = student_quantile(UPPER, max(1.0, effective_units(sizes, 2) - 1))
     quantile *= 1 + MORE * (1 - units / len(sizes)) / len(sizes)
     error = _leveraged_error(residuals, sizes)
     ends = (error * end for end in hall(residuals, quantile, units))

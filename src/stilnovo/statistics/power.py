@@ -22,11 +22,13 @@ from stilnovo.statistics.estimates import (
     UPPER,
     Floats,
     cluster_sums,
+    effective_units,
     normal_quantile,
     ratio,
     root,
     sign_flip,
     student_quantile,
+    wilson,
 )
 
 POWER, ALPHA = 0.80, 0.05
@@ -52,6 +54,28 @@ def smallest_visible_difference(
     if sizes is not None and len(sizes) < n:
         return _visible_in_groups(tuple(sorted(sizes.tolist())), discordance)
     return _visible_alone(n, discordance)
+
+
+def expected_reach(n: int, clusters: Sequence[Hashable] | None = None) -> tuple[float, float]:
+    """How far the interval of an accuracy of one half reaches on either side, with `n` items.
+
+    Where the items of a cluster are answered independently, and where they are answered alike: then the clusters count, as
+    many of one size as weigh as much. Both are the same for items on their own.
+    """
+    sizes = np.ones(n) if clusters is None else cluster_sums(np.ones(n), clusters)
+    if len(sizes) == n:
+        low, high = wilson(0.5, n, normal_quantile(UPPER))
+        return (high - low) / 2, (high - low) / 2
+    if len(sizes) < 2:
+        return 0.5, 0.5
+    alike, degrees = effective_units(sizes), max(1.0, effective_units(sizes, 2) - 1)
+    quantile = student_quantile(UPPER, max(1.0, alike - 1)) * (1 + 0.5 / len(sizes))
+    reaches = []
+    for count in (n * (len(sizes) - 1) / len(sizes), max(1.0, alike - 1)):
+        # as `estimates.mean` has it: Wilson's, or Student's where that is farther
+        low, high = wilson(0.5, count, quantile)
+        reaches.append(min(0.5, max((high - low) / 2, student_quantile(UPPER, degrees) * 0.5 / math.sqrt(count))))
+    return reaches[0], reaches[1]
 
 
 @lru_cache(maxsize=256)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
 from stilnovo.benchmarks.items import NO_EXAMPLES
-from stilnovo.benchmarks.task import FewShot, MultipleChoice, Request, Task
+from stilnovo.benchmarks.task import FewShot, MissingData, MultipleChoice, Request, Task
 from stilnovo.benchmarks.tasks.mmlu import first_examples, letter_item, lettered
 
 _PROMPT = (
@@ -33,9 +33,13 @@ EXAMPLES = Dataset(folder="italic", files={"5_shots": ("5_shots.jsonl",)})
 
 def load(request: Request) -> list[MultipleChoice]:
     """Load the items, each after the same examples."""
-    shots, where = EXAMPLES.rows(request, "5_shots") if request.shots else ([], "")
+    rows, origin = DATA.rows(request)
+    try:
+        shots, where = EXAMPLES.rows(request, "5_shots") if request.shots else ([], "")
+    except MissingData as error:
+        raise MissingData(error.what, error.found, f"{error.next} Or ask without examples: --shots 0.") from error
     before = first_examples(build(shots[: request.shots], where, make_item, "5_shots"), request.shots, where)
-    return build(*DATA.rows(request), lambda row, place: make_item(row, place, before), request.split)
+    return build(rows, origin, lambda row, place: make_item(row, place, before), request.split)
 
 
 def make_item(row: Row, place: str, before: FewShot = NO_EXAMPLES) -> MultipleChoice:
