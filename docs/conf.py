@@ -30,6 +30,7 @@ CONTENTS = """
 docs/install
 docs/training
 docs/travel
+docs/benchmarks
 docs/own_benchmarks
 docs/bundles
 docs/library

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import REAL_DATA
+from stilnovo.benchmarks.chat_form import ChatForm, choices
 from stilnovo.benchmarks.dataset_files import Row
 from stilnovo.benchmarks.task import Generation, MultipleChoice, select
 from stilnovo.benchmarks.tasks import find_tasks, gsm8k, hellaswag, winogrande
@@ -318,6 +319,13 @@ def test_italic_asks_as_its_authors_do(tmp_path: Path) -> None:
             assert item.endings == tuple(f" {key}" for option in row["options"] for key in option)
             assert item.endings[item.answer].strip() == row["answer"]
             assert item.chance == 1 / len(row["options"])
+            # under a chat template with their system prompt the very turns of their program, answered by bare letters
+            turns = ChatForm("Sei un assistente utile.").conversation(item)
+            theirs = [("system", "Sei un assistente utile.")]
+            for example in ITALIC[:5] if shots is None else []:
+                theirs += [("user", words(example)), ("assistant", str(example["answer"]))]
+            assert [(turn.role, turn.content) for turn in turns] == [*theirs, ("user", words(row))]
+            assert choices(item) == [key for option in row["options"] for key in option]
 
 
 def test_hellaswag_as_text_is_the_references(tmp_path: Path) -> None:

@@ -58,8 +58,20 @@ def test_a_group_names_tasks_once_and_in_one_form() -> None:
     for members in GROUPS.values():
         assert set(members) <= set(TASKS) and len(set(members)) == len(members) > 1
         assert all(len(one & set(members)) <= 1 for one in same)
-    assert set(GROUPS["italian"]) > set(GROUPS["knowledge"]) | set(GROUPS["understanding"])
-    assert not {"italian", "knowledge"} & set(TASKS)
+    parts = ("knowledge", "understanding", "language")
+    assert set(GROUPS["italian"]) > {name for part in parts for name in GROUPS[part]}
+    assert sum(len(GROUPS[part]) for part in parts) + 1 == len(GROUPS["italian"]), "each in one part"
+    assert not set(GROUPS) & set(TASKS)
+
+
+def test_the_page_of_benchmarks_is_whole() -> None:
+    """Every Italian benchmark has a row, and every group the tasks that it has."""
+    page = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for name, members in GROUPS.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        named = [part.strip(" `") for part in row.split("|")[2].split(":")[-1].split(",")]
+        assert named == list(members) or name == "italian"
+    assert not [name for name in TASKS if name.endswith(("_it", "_ita")) and f"`{name}`" not in page]
 
 
 def test_names_of_groups_mean_their_tasks() -> None:
@@ -86,7 +98,7 @@ def test_tasks_without_data_are_named_not_dropped() -> None:
     wanted, asked = chosen(["knowledge", "squad_it"], "arc_it", "exams_it", "squad_it")
     assert asked == ["exams_it", "arc_it", "squad_it"]
     (note,) = wanted.notes
-    assert "2 of its 5 tasks" in note and "italic, include_it, global_mmlu_full_it" in note
+    assert "2 of its 6 tasks" in note and "italic, include_it, global_mmlu_full_it, evalita_at" in note
     with pytest.raises(MissingData, match=r"No data of group knowledge[^$]*--data-dir"):
         chosen(["knowledge", "squad_it"], "squad_it")
     with pytest.raises(MissingData, match="benchmark italic"):
@@ -106,10 +118,10 @@ def test_a_group_is_selected_as_its_tasks_are(tmp_path: Path) -> None:
     wanted = Wanted.of(["knowledge"])
     selections = Prompting().selections(wanted.tasks, STILNOVO, Draw(), tmp_path, absent=wanted.absent)
     assert [selection.task.name for selection in selections] == ["include_it", "arc_it"]
-    assert set(wanted.missing) == {"italic", "global_mmlu_full_it", "exams_it"}
+    assert set(wanted.missing) == {"italic", "global_mmlu_full_it", "exams_it", "evalita_at"}
     incomplete, licence, shown = chosen_notes(wanted, selections)
-    assert "incomplete, 2 of its 5" in incomplete and "arc_it (if these rows are its own)" in licence
-    assert shown.startswith("knowledge: of the macro average of 2 of 5 tasks, nothing under")
+    assert "incomplete, 2 of its 6" in incomplete and "arc_it (if these rows are its own)" in licence
+    assert shown.startswith("knowledge: of the macro average of 2 of 6 tasks, nothing under")
     with pytest.raises(MissingData):
         Prompting().selections(wanted.tasks, STILNOVO, Draw(), tmp_path)
 
@@ -129,11 +141,13 @@ def test_forbidding_licences_are_said(tmp_path: Path) -> None:
     assert licence_limits([questions]) == ""
     names = ("arc_it", "mmlu_it", "exams_it", "belebele_it")
     known = [replace(questions, task=TASKS[name]) for name in names]
-    assert licence_limits(known) == "LICENCE: arc_it, mmlu_it: CC BY-NC 4.0, no commercial use."
+    assert licence_limits(known) == "LICENCE: arc_it, mmlu_it: CC BY-NC 4.0 (no commercial use)."
     theirs = replace(questions, task=replace(TASKS["arc_it"], licence="not known"), known=False)
     assert "arc_it (if these rows are its own): CC BY-NC 4.0" in licence_limits([theirs])
     mine = replace(questions, task=replace(TASKS["arc_it"], name="mine", licence="CC-BY-NC-ND"))
-    assert licence_limits([mine]).endswith("CC-BY-NC-ND, no commercial use and no adapted copies may be passed on.")
+    assert licence_limits([mine]).endswith("CC-BY-NC-ND (no commercial use and no adapted copies may be passed on).")
+    some = replace(questions, task=replace(TASKS["arc_it"], name="mine", licence="theirs, some not commercial"))
+    assert "no commercial use" in licence_limits([some])
 
 
 def test_every_task_weighs_the_same() -> None:

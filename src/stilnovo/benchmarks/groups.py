@@ -2,7 +2,7 @@
 
 A group names its tasks once each and in one form: two translations of the same questions would not be two witnesses, and an
 average of both would count them twice. So MMLU stands here as Global-MMLU, whose translation was revised, not as Okapi's
-`mmlu_it`, and INVALSI as the whole suite. English benchmarks are in none.
+`mmlu_it`, INVALSI as the whole suite, WiC-ITA once; `evalita` is Evalita-LLM's own set. English benchmarks are in none.
 
 One's own group is `NAME=TASK+TASK` among the names of `--tasks`; a task file may be one of its tasks.
 """
@@ -14,12 +14,17 @@ from pathlib import Path
 
 from stilnovo.errors import InputError
 
-_KNOWLEDGE = ("italic", "include_it", "global_mmlu_full_it", "exams_it", "arc_it")
-_UNDERSTANDING = ("belebele_it", "squad_it", "invalsi", "hellaswag_it", "xcopa_it")
+_KNOWLEDGE = ("italic", "include_it", "global_mmlu_full_it", "exams_it", "arc_it", "evalita_at")
+_UNDERSTANDING = (
+    "belebele_it", "squad_it", "invalsi", "hellaswag_it", "xcopa_it", "evalita_te", "evalita_sa", "evalita_hs", "evalita_faq",
+)  # fmt: skip
+_LANGUAGE = ("itacola", "multiblimp_it", "blimp_it", "wic_ita")
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "knowledge": _KNOWLEDGE,
     "understanding": _UNDERSTANDING,
-    "italian": (*_KNOWLEDGE, *_UNDERSTANDING, "truthfulqa_it"),
+    "language": _LANGUAGE,
+    "italian": (*_KNOWLEDGE, *_UNDERSTANDING, *_LANGUAGE, "truthfulqa_it"),
+    "evalita": ("evalita_te", "evalita_sa", "evalita_hs", "evalita_at", "evalita_wic", "evalita_faq"),
 }
 
 

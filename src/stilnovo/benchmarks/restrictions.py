@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from stilnovo.benchmarks.task import Selection
 from stilnovo.benchmarks.tasks import TASKS
 
-_FORBIDDEN = {r"\bNC\b|non-?commercial": "no commercial use", r"\bND\b|no-?deriv": "no adapted copies may be passed on"}
+_FORBIDDEN = {
+    r"\bNC\b|no[nt][- ]?commercial": "no commercial use",
+    r"\bND\b|no-?deriv": "no adapted copies may be passed on",
+}
 
 
 def licence_limits(selections: Sequence[Selection]) -> str:
@@ -24,5 +27,5 @@ def licence_limits(selections: Sequence[Selection]) -> str:
         if limits:
             names = found.setdefault((licence, " and ".join(limits)), [])
             names.append(task.name if selection.known else f"{task.name} (if these rows are its own)")
-    said = [f"{', '.join(names)}: {licence}, {limits}" for (licence, limits), names in found.items()]
+    said = [f"{', '.join(names)}: {licence} ({limits})" for (licence, limits), names in found.items()]
     return f"LICENCE: {'; '.join(said)}." if said else ""
