@@ -93,7 +93,11 @@ TABLES: dict[Metric, tuple[Callable[[Floats, int], Floats], float]] = {
     "f1_positive": (positive_f1, 0.0),
     "polarity_f1": (polarity_f1, 0.0),
 }
-COUNTS: dict[Metric, CorpusMeasure] = {}
+_PARTS = np.array([[0.0, 0, 1], [0, 1, 1], [1, 1, 1]])  # of one instruction: followed strictly, loosely, asked
+COUNTS: dict[Metric, CorpusMeasure] = {
+    "inst_level_strict_acc": CorpusMeasure(lambda sums: share(sums[..., [0, 2]]), _PARTS, 1 / 3),
+    "inst_level_loose_acc": CorpusMeasure(lambda sums: share(sums[..., [1, 2]]), _PARTS, 1 / 3),
+}
 
 
 def is_corpus_metric(metric: Metric) -> bool:

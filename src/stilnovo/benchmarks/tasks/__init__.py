@@ -19,6 +19,7 @@ from stilnovo.benchmarks.tasks import (
     gsm8k,
     hellaswag,
     hellaswag_it,
+    ifeval_it,
     include_it,
     invalsi,
     invalsi_report,
@@ -40,7 +41,7 @@ from stilnovo.errors import InputError, did_you_mean
 
 _ITALIAN = (
     arc_it, hellaswag_it, mmlu_it, truthfulqa_it, xcopa_it, exams_it, invalsi, invalsi_report, squad_it, italic, include_it,
-    global_mmlu_it, belebele_it, itacola, wic_ita, multiblimp_it, evalita_llm,
+    global_mmlu_it, belebele_it, itacola, wic_ita, multiblimp_it, evalita_llm, ifeval_it,
 )  # fmt: skip
 _ENGLISH = (arc_challenge, hellaswag, mmlu, truthfulqa, winogrande, gsm8k)
 _MORE = {  # of one file
