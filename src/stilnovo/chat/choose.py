@@ -96,17 +96,6 @@ class Choice:
         return self.passage.text[self.start : self.end]
 
 
-def named_works(question: Question, library: Library) -> list[Work]:
-    """The works whose title a question names: *nei Promessi sposi*, *in Malombra*."""
-    asked = {stem(token.form) for token in tokens(question.text)}
-    named = []
-    for work in library.works():
-        title = [token.form for token in tokens(work.title) if len(token.form) > 2]
-        if title and {stem(form) for form in title} <= asked and (len(title) > 1 or title[0] in question.names):
-            named.append(work)
-    return named
-
-
 def unknown_names(question: Question, library: Library) -> list[str]:
     """Names and numbers of the question that occur nowhere in the library, as the question writes them."""
     index = library.index
@@ -293,14 +282,16 @@ class Chooser:
         return True
 
 
-def choose(question: Question, library: Library, limit: int = 3, sections: Sequence[Chapter] = ()) -> list[Choice]:
+def choose(
+    question: Question, library: Library, limit: int = 3, works: Sequence[Work] = (), sections: Sequence[Chapter] = ()
+) -> list[Choice]:
     """Select the best quotations, best first, at most one per passage, without duplicates; empty when nothing is relevant.
 
-    Within some sections, if given; else in the works that the question names, or in all.
+    Within some sections, if given; else in some works, or in all.
 
     A passage is relevant when it covers at least `RELEVANT` of the question's weight and has one of its names.
     """
-    chooser = Chooser(question, library, named_works(question, library), sections)
+    chooser = Chooser(question, library, works, sections)
     relevant = [choice for passage, bonus in chooser.candidates if (choice := chooser.best(passage, bonus))]
     best = sorted(relevant, key=lambda choice: (-choice.score, choice.passage.id))
     once = {flat(choice.text): choice for choice in reversed(best)}  # the best of those that say the same

@@ -24,6 +24,7 @@ from stilnovo.chat.extracted import Extract
 from stilnovo.chat.followup import self_contained
 from stilnovo.chat.question import Question
 from stilnovo.chat.quotes import Quote
+from stilnovo.chat.understanding import same_again
 from stilnovo.chat.writing import INSTRUCTIONS, SUMMARY, SYSTEM, AnswerWriter, Checker, checked, fitted
 from stilnovo.errors import InputError, StilnovoError, check_types
 from stilnovo.generate.sampling import Sampling
@@ -129,6 +130,8 @@ class ChatSession:
         if scope.named_section(message) is not None:
             # A chapter is found by its number; the work last quoted is preferred without being named.
             return scope.follow_up(message, self._asked)
+        if self.library is not None and (again := same_again(message, self._asked, self.library)) is not None:
+            return again
         work = self._last_work() if followup.leans(message) else None
         return self_contained(message, self._asked, work.title if work else "")
 
@@ -214,9 +217,13 @@ class _Reply:
                 yield self._add_extract(FROM_THE_TEXT if self.text else "")
             yield from self._end("failed")
         else:
-            turn = Turn(self.message, self.text, tuple(self.quotes), self.searched, _work_of(self.quotes))
+            turn = Turn(self.message, self.text, tuple(self.quotes), self.searched, self._work())
             self.talk._keep(turn, self.dropped)
             yield from self._end("length" if self.cut else "stop")
+
+    def _work(self) -> Work | None:
+        """The work spoken of: the one quoted last, or the only one whose record answers."""
+        return _work_of(self.quotes) or (self.extract.records[0] if len(self.extract.records) == 1 else None)
 
     def _end(self, finish: Finish) -> Iterator[Event]:
         yield from self._warned()
@@ -225,6 +232,7 @@ class _Reply:
         yield Answer(
             self.message, self.text, self.kind, self.mode, tuple(self.quotes), self.extract.passages, tuple(self.notices),
             self.searched, self.extract.sure, finish, self.failure, self.prompt_tokens, self.completion_tokens,
+            self.extract.records,
         )  # fmt: skip
 
     def _warned(self) -> Iterator[Notice]:
@@ -260,11 +268,13 @@ class _Reply:
         plus = self.mode == "library_plus"
         if plus and asking:
             yield self._add(FROM_THE_LIBRARY)
-        if talk.writer is None or extracted.asks_back or (asking and not extracted.passages):
+        if extracted.final and not extracted.quotes:
+            self.kind = "records"
+        if talk.writer is None or extracted.final or (asking and not extracted.passages):
             yield self._add_extract()
         else:
             yield from self._written()
-        if plus and asking and not extracted.asks_back:
+        if plus and asking and not (extracted.asks_back or (extracted.final and extracted.records)):
             yield self._add(FROM_THE_MODEL)
             # What the model knows by itself: it does not see the passages; its quotations are looked up all the same.
             yield from self._streamed(f"{talk.system}\n\n{ALONE}", more=_nearest(library))
@@ -273,11 +283,11 @@ class _Reply:
         """Generate the model's answer from the retrieved passages; append the extract where no quotation is verified."""
         extracted, system = self.extract, self.talk.system
         if extracted.passages:
-            system += f"\n\n{SUMMARY if extracted.section else INSTRUCTIONS}"
+            system += f"\n\n{SUMMARY if extracted.whole else INSTRUCTIONS}"
         yield from self._streamed(
-            system, extracted.passages if extracted.section else extracted.passages[: writing.GIVEN]
+            system, extracted.passages if extracted.whole else extracted.passages[: writing.GIVEN]
         )
-        if extracted.quotes and not any(quote.sound for quote in self.quotes):
+        if extracted.quotes and not extracted.records and not any(quote.sound for quote in self.quotes):
             yield self._add_extract(FROM_THE_TEXT)
 
     def _streamed(
@@ -288,11 +298,11 @@ class _Reply:
         However it ends, the stream is closed and its tokens are counted: the pieces, or the text counted again where a
         piece held several.
         """
-        talk, writer, section = self.talk, self.talk.writer, self.extract.section
+        talk, writer, whole = self.talk, self.talk.writer, self.extract.whole
         assert writer is not None
         self.kind = "written"
         messages, given, dropped = fitted(
-            system, [] if section and passages else talk.turns, self.message, passages, writer,
+            system, [] if whole and passages else talk.turns, self.message, passages, writer,
             talk.reserve or self.sampling.max_new_tokens,
         )  # fmt: skip
         if dropped > self.dropped:
@@ -300,7 +310,7 @@ class _Reply:
             yield self._notice("history", dropped)
             self.dropped = dropped
         if left := len(passages) - len(given):
-            yield self._notice("section" if section else "passages", left)
+            yield self._notice("section" if whole else "passages", left)
         library = talk.library if self.mode != "chat" else None
         checker = Checker(given, library, more, len(self.text), self.quotes) if library is not None else None
         pieces, count, text = writer.stream(messages, self.sampling), 0, ""

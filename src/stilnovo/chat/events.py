@@ -16,8 +16,9 @@ from stilnovo.library.records import Passage, Work
 #: `library`: passages only; `library_plus`: what the model knows follows, told apart; `chat`: the model alone.
 Mode = Literal["library", "library_plus", "chat"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-#: How an answer was made: sentences found, words of a model over passages, a model alone.
-Kind = Literal["extractive", "written"]
+#: How an answer was made: sentences found; a model's words; from the library's records (authors, titles, years, sections), or that
+#: something is not in them.
+Kind = Literal["extractive", "written", "records"]
 #: How an answer ended: complete, cut at the largest number of tokens, stopped by the person, or broken off by the model.
 Finish = Literal["stop", "length", "cancelled", "failed"]
 Code = Literal[
@@ -78,6 +79,7 @@ class Answer:
         failure: The error message of a model that failed.
         prompt_tokens: Tokens that the model read.
         completion_tokens: Tokens that the model wrote.
+        records: The works whose records the answer is from.
     """
 
     question: str
@@ -93,11 +95,12 @@ class Answer:
     failure: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    records: tuple[Work, ...] = ()
 
     @property
     def found(self) -> bool:
         """Whether the library had something to say."""
-        return any(quote.sound for quote in self.quotes)
+        return bool(self.records) or any(quote.sound for quote in self.quotes)
 
     @property
     def complete(self) -> bool:
@@ -119,8 +122,14 @@ class Answer:
             "quote_verified": first is not None and first.status == "verified",
             "citation": first.citation if first else None,
             "citations": [quote.as_dict() for quote in self.quotes],
+            "records": [record_of(work) for work in self.records],
             "notices": [notice.as_dict() for notice in self.notices],
         }
+
+
+def record_of(work: Work) -> dict[str, object]:
+    """A work's record as a JSON object."""
+    return {"title": work.title, "author": work.author, "year": work.year, "sha256": work.sha256}
 
 
 Event = TextToken | Notice | Answer

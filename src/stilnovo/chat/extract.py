@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stilnovo.chat.choose import Choice, choose, named_works, unknown_names
+from stilnovo.chat.choose import Choice, choose, unknown_names
 from stilnovo.chat.extracted import Extract, quoted
 from stilnovo.chat.question import Question
 from stilnovo.chat.quotes import Quote
-from stilnovo.chat.scope import heading, scope, without_section
-from stilnovo.chat.units import central
-from stilnovo.library.records import Chapter, Work
+from stilnovo.chat.understanding import understood
+from stilnovo.library.records import Work
 from stilnovo.library.store import Library
 
 NOTHING_FOUND = "Nella biblioteca non trovo nulla che risponda a questa domanda."
@@ -25,8 +24,6 @@ OFFERED = 5
 #: that has half of any question's words is found by chance. (On the dev half of bench/questions every right answer has
 #: .60 or more, and half of the unanswerable questions less; in a single novella the words decide nothing.)
 SHOWN, SHELF = 0.58, 1000
-#: Sections named when a question fits several.
-NAMED = 12
 
 
 def extract(library: Library, question: str, limit: int = 1, before: Work | None = None) -> Extract:
@@ -38,20 +35,13 @@ def extract(library: Library, question: str, limit: int = 1, before: Work | None
         limit: How many quotations an answer has at most; a chapter has its own number.
         before: The work last spoken of; it decides between chapters of the same name.
     """
-    asked = Question(question.strip())
-    confined = scope(asked, library, named_works(asked, library), before)
-    if confined is not None:
-        if len(confined.sections) > 1:
-            names = list(dict.fromkeys(map(heading, confined.sections)))
-            more = f" e altri {len(names) - NAMED}" if len(names) > NAMED else ""
-            which = f"Di quale? La biblioteca ne ha più d'uno: {'; '.join(names[:NAMED])}{more}."
-            return Extract(which, asks_back=True)
-        if confined.whole:
-            return _told(confined.sections[0], library)
-        asked = Question(without_section(asked.text))
+    about = understood(question.strip(), library, before)
+    if about.answer is not None:
+        return about.answer
+    asked = Question(about.rest)
     if unknown := unknown_names(asked, library):
         return Extract(f"{NOTHING_FOUND} Non vi compare {' né '.join(f'«{name}»' for name in unknown)}.")
-    chosen = choose(asked, library, max(limit, OFFERED), confined.sections if confined else ())
+    chosen = choose(asked, library, max(limit, OFFERED), about.works, about.sections)
     if not chosen:
         return Extract(NOTHING_FOUND)
     passages = tuple(choice.passage for choice in chosen)
@@ -64,12 +54,3 @@ def extract(library: Library, question: str, limit: int = 1, before: Work | None
 
 def _answered(opening: str, choices: Sequence[Choice], library: Library) -> tuple[str, tuple[Quote, ...]]:
     return quoted(opening, [(choice.passage.section, choice.text) for choice in choices], library)
-
-
-def _told(section: Chapter, library: Library) -> Extract:
-    passages = library.passages_of(section)
-    chosen = [Choice(passage, start, end, 0.0, True) for passage, start, end in central(passages)]
-    if not chosen:
-        return Extract(NOTHING_FOUND)
-    opening = f"{heading(section)}, nelle sue frasi più centrali, nell'ordine del testo:\n"
-    return Extract(*_answered(opening, chosen, library), tuple(passages), True, section)

@@ -35,6 +35,11 @@ class Extract:
     records: tuple[Work, ...] = ()
     final: bool = False
 
+    @property
+    def whole(self) -> bool:
+        """Whether the passages are those of a whole section or work, in its order."""
+        return self.section is not None or bool(self.records)
+
 
 def quoted(opening: str, spans: Sequence[tuple[Chapter, str]], library: Library) -> tuple[str, tuple[Quote, ...]]:
     """The opening and the verified quotations, a line each; an ellipsis shows where a sentence was entered midway.

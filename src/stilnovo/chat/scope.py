@@ -25,7 +25,11 @@ _KINDS = {
 _WORD = "|".join(_KINDS)
 _NUMERAL = rf"(?:\d{{1,3}}|(?i:(?!di\b|mi\b)[ivxlcdm]{{1,15}})|(?i:{numerals.ORDINAL}(?:\s+{numerals.ORDINAL})?))"
 _AFTER = re.compile(rf"\b(?P<kind>(?i:{_WORD}))\b\.?\s+(?:n\.?\s*)?(?P<number>{_NUMERAL})\b")
-_BEFORE = re.compile(rf"\b(?P<number>(?i:{numerals.ORDINAL}(?:\s+{numerals.ORDINAL})?))\s+(?P<kind>(?i:{_WORD}))\b")
+#: *L'ultimo capitolo*: counted from the end.
+_LAST = {"ultim": -1, "penultim": -2}
+_BEFORE = re.compile(
+    rf"\b(?P<number>(?i:(?:pen)?ultim[oa]|{numerals.ORDINAL}(?:\s+{numerals.ORDINAL})?))\s+(?P<kind>(?i:{_WORD}))\b"
+)
 _OPENING = ("introduzione", "prefazione", "prologo", "epilogo", "conclusione", "proemio")
 _CANTICHE = ("inferno", "purgatorio", "paradiso")
 #: Words that such a question is made of; what is left beside them is asked about in particular.
@@ -59,20 +63,20 @@ class Scope(NamedTuple):
     whole: bool
 
 
-def _places(text: str) -> list[re.Match[str]]:
+def places(text: str) -> list[re.Match[str]]:
     """Find where a text names sections by number."""
     return [*_AFTER.finditer(text), *_BEFORE.finditer(text)]
 
 
 def _number(numeral: str) -> int | None:
-    return numerals.value(numeral.upper()) or numerals.value(numeral.lower())
+    return _LAST.get(numeral[:-1].lower()) or numerals.value(numeral.upper()) or numerals.value(numeral.lower())
 
 
 def named_section(text: str) -> NamedSection | None:
     """The section a question names; None when it names none."""
     folded = fold(text)
     within = tuple(word for word in _CANTICHE if re.search(rf"\b{word}\b", folded))
-    numbers = [(_KINDS[place["kind"].lower()], _number(place["number"])) for place in _places(text)]
+    numbers = [(_KINDS[place["kind"].lower()], _number(place["number"])) for place in places(text)]
     if parts := [(kind, number) for kind, number in numbers if number]:
         # The smallest kind is meant; a book or part beside it narrows it down: "capitolo II del libro primo".
         inner = [part for part in parts if part[0] not in ("libro", "parte", "atto", "giornata")] or parts
@@ -92,6 +96,19 @@ def _is_meant(section: Chapter, named: NamedSection) -> bool:
     return bool(section.label) and parts[-1] == named[:2] and around.issuperset(named.within)
 
 
+def numbered(named: NamedSection, sections: Sequence[Chapter]) -> list[Chapter]:
+    """The sections of one work that have this number; a negative one counts from the end."""
+    if named.number is None or named.number > 0:
+        return [section for section in sections if _is_meant(section, named)]
+    of_kind = [s for s in sections if any(_is_meant(s, named._replace(number=n)) for n in _numbers(s))]
+    return of_kind[named.number :][:1]
+
+
+def _numbers(section: Chapter) -> list[int]:
+    number = _number(section.label.split(" ")[-1])
+    return [number] if number else []
+
+
 def scope(question: Question, library: Library, works: Sequence[Work], before: Work | None = None) -> Scope | None:
     """The section that a question is about; None when it names none that the library has.
 
@@ -105,9 +122,14 @@ def scope(question: Question, library: Library, works: Sequence[Work], before: W
     if named is None and _ASKING.isdisjoint(map(stem, content_words(question.text))):
         return None
     meant = [
-        section for work in list(works) or library.works() for section in library.sections(work)
-        if (_is_meant(section, named) if named else _is_titled(section, question))
-    ]  # fmt: skip
+        section
+        for work in list(works) or library.works()
+        for section in (
+            numbered(named, library.sections(work))
+            if named
+            else [section for section in library.sections(work) if _is_titled(section, question)]
+        )
+    ]
     sections = _once([section for section in meant if section.work == before] or meant, library)
     return Scope(tuple(sections), named is None or _whole(question, sections[0].work)) if sections else None
 
@@ -157,7 +179,7 @@ def without_section(text: str) -> str:
 
 def follow_up(message: str, before: str) -> str:
     """Resolve *E nel canto VI?* after a question about canto V: that question, with the new section in its place."""
-    earlier, mine = _places(before), _places(message)
+    earlier, mine = places(before), places(message)
     if not earlier or not mine or len(tokens(message)) > 6:
         return message
     return before[: earlier[0].start()] + mine[0].group() + before[earlier[0].end() :]

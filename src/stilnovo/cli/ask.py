@@ -70,11 +70,15 @@ def ask(
             note(notice.text)
     print(answer.text)
     by = model or server_model
-    shown = {"extractive": "found in the library, word for word", "written": f"written by {by}"}[answer.kind]
+    shown = {"extractive": "found in the library, word for word", "written": f"written by {by}", "records": ""}[
+        answer.kind
+    ]
     if answer.quotes:
         print(f"[{shown}; {', '.join(quote.status for quote in answer.quotes)}]")
+    elif answer.records:
+        print("[from the library's records; nothing quoted]")
     else:
-        print("[nothing found, nothing quoted]" if answer.kind == "extractive" else f"[{shown}; nothing quoted]")
+        print("[nothing found, nothing quoted]" if answer.kind != "written" else f"[{shown}; nothing quoted]")
     emit(
         {
             **answer.as_dict(),

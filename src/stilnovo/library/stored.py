@@ -33,6 +33,8 @@ class StoredWorks:
         self._works: dict[int, Work] = {}
         self._texts: dict[int, str] = {}
         self._listed: list[Work] | None = None
+        self._first_lines: list[tuple[int, str]] | None = None
+        self._headings: list[tuple[int, int, str, str, bool]] | None = None
 
     def _guarded(self) -> AbstractContextManager[None]:
         return guard(self.path)
@@ -45,7 +47,8 @@ class StoredWorks:
         with self._guarded():
             revision = int(self._fact("revision"))
         if revision != self._seen:
-            self._works, self._texts, self._listed, self._seen = {}, {}, None, revision
+            self._works, self._texts, self._seen = {}, {}, revision
+            self._listed, self._headings, self._first_lines = None, None, None
         return revision
 
     def _digests(self) -> dict[int, str]:
@@ -118,6 +121,31 @@ class StoredWorks:
         """The sections of a work, in order."""
         rows = self.connection.execute(f"{_SECTION} WHERE work = ? ORDER BY position", (work.id,))
         return [self._chapter(row) for row in rows.fetchall()]
+
+    def headings(self) -> list[tuple[int, int, str, str, bool]]:
+        """Every section without its text, quickly: work, id, label, title, whether it is verse; in order."""
+        with self._guarded():
+            self._revision()
+            if self._headings is None:
+                rows = self.connection.execute(
+                    "SELECT work, id, label, title, verse FROM sections ORDER BY work, position"
+                ).fetchall()
+                self._headings = [
+                    (work, section, label, title, bool(verse)) for work, section, label, title, verse in rows
+                ]
+            return list(self._headings)
+
+    def first_lines(self) -> list[tuple[int, str]]:
+        """The first line of every section in verse: id of the section, line."""
+        with self._guarded():
+            self._revision()
+            if self._first_lines is None:
+                rows = self.connection.execute(
+                    "SELECT s.id, p.text, min(p.start) FROM sections s JOIN passages p ON p.section = s.id "
+                    "WHERE s.verse GROUP BY s.id ORDER BY s.id"
+                ).fetchall()
+                self._first_lines = [(section, text.strip().partition("\n")[0]) for section, text, _ in rows]
+            return list(self._first_lines)
 
     def _chapter(self, row: Sequence[object]) -> Chapter:
         section, work, position, label, title, verse, start, end, body, lines = row

@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 
 from stilnovo.chat.conversation import SYSTEM, ChatSession
-from stilnovo.chat.events import MODES, Answer, Event, Mode, Notice, TextToken, Turn
+from stilnovo.chat.events import MODES, Answer, Event, Mode, Notice, TextToken, Turn, record_of
 from stilnovo.chat.writing import AnswerWriter
 from stilnovo.errors import StilnovoError
 from stilnovo.generate.sampling import Sampling
@@ -79,7 +79,7 @@ class Answering:
                         metrics.time("stilnovo_first_token_seconds", time.monotonic() - begun)
                         first = False
                     if isinstance(event, Answer):
-                        if event.kind == "extractive":
+                        if event.kind != "written":
                             # Words stand for tokens where no model reads.
                             read = " ".join([ask.message, *(text for turn in ask.history for text in turn[:2])])
                             event = replace(
@@ -126,6 +126,7 @@ class Answering:
                             details["error"] = Fault(502, "model_failed", event.failure).error
                         details |= {
                             "citations": [quote.as_dict() for quote in event.quotes], "kind": event.kind,
+                            "records": [record_of(work) for work in event.records],
                             "finish_reason": "length" if event.finish == "length" else "stop", "searched": event.searched,
                             "tokens": event.completion_tokens, "seconds": round(time.monotonic() - begun, 3),
                         }  # fmt: skip

@@ -238,7 +238,10 @@ def turns(messages: Sequence[Stored], library: Library) -> tuple[Turn, ...]:
 
     def work_of(details: dict[str, Any]) -> Work | None:
         quoted = [citation for citation in details.get("citations", ()) if citation["sha256"] in works]
-        return works[max(quoted, key=lambda citation: citation["answer_start"])["sha256"]] if quoted else None
+        if quoted:
+            return works[max(quoted, key=lambda citation: citation["answer_start"])["sha256"]]
+        records = [record for record in details.get("records", ()) if record["sha256"] in works]
+        return works[records[0]["sha256"]] if len(records) == 1 else None
 
     return tuple(
         Turn(question.text, answer.text, (), answer.details.get("searched") or None, work_of(answer.details))

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from stilnovo.chat.events import Answer, Event, Mode, Notice, Turn
+from stilnovo.chat.events import Answer, Event, Mode, Notice, Turn, record_of
 from stilnovo.generate.sampling import Sampling, stop_at
 from stilnovo.serve.answering import MODEL_OF, Ask
 from stilnovo.serve.faults import Fault
@@ -180,7 +180,11 @@ class Answered:
             raise Fault(502, "model_failed", done.failure)
         return {
             "reason": "length" if done.finish == "length" and not self._cut.ended else "stop",
-            "stilnovo": {"kind": done.kind, "citations": [quote.as_dict() for quote in done.quotes]},
+            "stilnovo": {
+                "kind": done.kind,
+                "citations": [quote.as_dict() for quote in done.quotes],
+                "records": [record_of(work) for work in done.records],
+            },
         }
 
 
