@@ -33,7 +33,7 @@ NOT_HERE = "Nella biblioteca non c'è {}."
 LISTED = 60
 
 
-class Asked(NamedTuple):
+class Inquiry(NamedTuple):
     """A question in its library; `absent` is a name that the library lacks, masked as if it had it."""
 
     read: Read
@@ -96,7 +96,7 @@ def which(names: Sequence[str]) -> Extract:
     return Extract(f"Di quale? La biblioteca ne ha più d'uno: {'; '.join(names)}.", asks_back=True, final=True)
 
 
-def of_one_work(asked: Asked, answer: Callable[[Work], Extract]) -> Extract | None:
+def of_one_work(asked: Inquiry, answer: Callable[[Work], Extract]) -> Extract | None:
     """The answer for the work named; where several are, a question back."""
     works = asked.works()
     if not works:
@@ -107,7 +107,7 @@ def of_one_work(asked: Asked, answer: Callable[[Work], Extract]) -> Extract | No
 # Authors and years
 
 
-def who_wrote(asked: Asked) -> Extract | None:
+def who_wrote(asked: Inquiry) -> Extract | None:
     """Whose a work is; where an author is named too, whether it is that author's."""
     works = asked.works()
     if not works:
@@ -129,7 +129,7 @@ def _by(work: Work) -> str:
     return f"«{work.title}» è di {work.author}"
 
 
-def of_what_year(asked: Asked) -> Extract | None:
+def of_what_year(asked: Inquiry) -> Extract | None:
     """Of what year a work is."""
     works = asked.works()
     if not works:
@@ -142,7 +142,7 @@ def of_what_year(asked: Asked) -> Extract | None:
     return from_records("; ".join(said).capitalize() + "." if said[0][0] == "d" else "; ".join(said) + ".", works)
 
 
-def all_authors(asked: Asked) -> Extract:
+def all_authors(asked: Inquiry) -> Extract:
     """The authors, and how many they are."""
     works = asked.library.works()
     names = sorted({work.author for work in works if work.author}, key=lambda name: name.split()[-1])
@@ -156,7 +156,7 @@ def all_authors(asked: Asked) -> Extract:
     )
 
 
-def most_represented(asked: Asked) -> Extract | None:
+def most_represented(asked: Inquiry) -> Extract | None:
     """The authors of most works."""
     counts = Counter(work.author for work in asked.library.works() if work.author)
     if not counts:
@@ -170,7 +170,7 @@ def most_represented(asked: Asked) -> Extract | None:
     return from_records(f"Sono {joined(names)}, con {said} ciascuno.", works)
 
 
-def who_is(asked: Asked) -> Extract:
+def who_is(asked: Inquiry) -> Extract:
     """What the records know of an author: which works there are."""
     works, names = asked.by_author(), joined(asked.read.authors)
     there = "c'è" if len(works) == 1 else "ci sono"
@@ -209,7 +209,7 @@ def roman_century(century: int) -> str:
     return f"{numerals.roman(century + 1)} secolo"
 
 
-def which_works(asked: Asked) -> Extract:
+def which_works(asked: Inquiry) -> Extract:
     """The works of an author, of a time, or all, and how many they are."""
     read = asked.read
     years = [int(read.text[mention.start : mention.end]) for mention in read.of("Y")]
@@ -227,7 +227,7 @@ def which_works(asked: Asked) -> Extract:
     )
 
 
-def how_long(asked: Asked) -> Extract | None:
+def how_long(asked: Inquiry) -> Extract | None:
     """How long a work is."""
     works = asked.works()
     return (
@@ -242,7 +242,7 @@ def grouped(number: int) -> str:
     return f"{number:,}".replace(",", ".")
 
 
-def extreme_work(asked: Asked) -> Extract | None:
+def extreme_work(asked: Inquiry) -> Extract | None:
     """The longest, shortest, oldest or newest work, of an author or of all."""
     masked = asked.read.masked
     longest = re.search(r"piu (lung|grand|estes)|maggior", masked)
@@ -264,7 +264,7 @@ def extreme_work(asked: Asked) -> Extract | None:
     )
 
 
-def is_there(asked: Asked) -> Extract | None:
+def is_there(asked: Inquiry) -> Extract | None:
     """Whether a work is in the library."""
     works = asked.works()
     if not works:

@@ -7,7 +7,7 @@ from collections import Counter
 
 from stilnovo.chat import readings
 from stilnovo.chat.extracted import Extract
-from stilnovo.chat.from_records import Asked, from_records, grouped, in_words, joined, of_one_work, titled, which
+from stilnovo.chat.from_records import Inquiry, from_records, grouped, in_words, joined, of_one_work, titled, which
 from stilnovo.chat.mentions import same_work
 from stilnovo.chat.scope import named_section, numbered
 from stilnovo.library.records import Chapter, Work
@@ -43,13 +43,13 @@ def _counted(kind: str, count: int) -> str:
     )
 
 
-def how_many(asked: Asked) -> Extract | None:
+def how_many(asked: Inquiry) -> Extract | None:
     """How many chapters, cantos or parts a work has."""
 
     return of_one_work(asked, lambda work: from_records(f"{_divided(asked, work)}.", [work]))
 
 
-def _divided(asked: Asked, work: Work) -> str:
+def _divided(asked: Inquiry, work: Work) -> str:
     """How a work, or the part of it that is named, is divided: *«Piccolo mondo antico» ha 21 capitoli, in tre parti*."""
     sections = [section for section in readings.body_of(work, asked.library) if section.label != "INDICE"]
     within = {fold(asked.read.text[m.start : m.end]) for m in asked.read.of("P")}
@@ -84,7 +84,7 @@ def _divided(asked: Asked, work: Work) -> str:
     return f"{name} ha {_counted(kind, inner[kind])}{where}{beside}"
 
 
-def index_of(asked: Asked) -> Extract | None:
+def index_of(asked: Inquiry) -> Extract | None:
     """The sections of a work with their titles."""
 
     def told(work: Work) -> Extract:
@@ -96,7 +96,7 @@ def index_of(asked: Asked) -> Extract | None:
     return of_one_work(asked, told)
 
 
-def sections_meant(asked: Asked) -> list[Chapter]:
+def sections_meant(asked: Inquiry) -> list[Chapter]:
     """The sections that the question names by number or by a name of their own, in the works that it names, or in all."""
     named = named_section(asked.read.text)
     own = asked.namer.sections(asked.read)
@@ -106,7 +106,7 @@ def sections_meant(asked: Asked) -> list[Chapter]:
     return [section for work in works for section in numbered(named, asked.library.sections(work))]
 
 
-def title_of(asked: Asked) -> Extract | None:
+def title_of(asked: Inquiry) -> Extract | None:
     """The title of a section that is named by its number."""
 
     meant = sections_meant(asked)
@@ -119,7 +119,7 @@ def title_of(asked: Asked) -> Extract | None:
     return from_records("; ".join(said) + ".", works)
 
 
-def where_is(asked: Asked) -> Extract | None:
+def where_is(asked: Inquiry) -> Extract | None:
     """In which work, and at which number, a section of this title is."""
 
     meant = asked.namer.sections(asked.read)
@@ -129,7 +129,7 @@ def where_is(asked: Asked) -> Extract | None:
     return from_records("; ".join(said) + ".", list(dict.fromkeys(section.work for section in meant)))
 
 
-def extreme_section(asked: Asked) -> Extract | None:
+def extreme_section(asked: Inquiry) -> Extract | None:
     """The longest or shortest section of a work."""
 
     def told(work: Work) -> Extract:
@@ -143,7 +143,7 @@ def extreme_section(asked: Asked) -> Extract | None:
     return of_one_work(asked, told)
 
 
-def places(asked: Asked, last: bool) -> list[Chapter] | Extract | None:
+def places(asked: Inquiry, last: bool) -> list[Chapter] | Extract | None:
     """The section whose beginning or end is asked for: the one named, or that of the work or the part named; or a question back."""
     meant = sections_meant(asked) if asked.read.of("S") or asked.read.of("T") else []
     works = asked.works()
@@ -168,25 +168,25 @@ def places(asked: Asked, last: bool) -> list[Chapter] | Extract | None:
     return once[:1] if first or len(once) == 1 else which([readings.told_name(section) for section in once[:12]])
 
 
-def beginning(asked: Asked) -> Extract | None:
+def beginning(asked: Inquiry) -> Extract | None:
     """How a work or a section begins."""
     found = places(asked, last=False)
     return readings.begins(found, asked.library) if isinstance(found, list) else found
 
 
-def end(asked: Asked) -> Extract | None:
+def end(asked: Inquiry) -> Extract | None:
     """How a work or a section ends."""
     found = places(asked, last=True)
     return readings.ends(found, asked.library) if isinstance(found, list) else found
 
 
-def reading(asked: Asked) -> Extract | None:
+def reading(asked: Inquiry) -> Extract | None:
     """A section read out, a work from its beginning."""
     found = places(asked, last=False)
     return readings.read_out(found[-1], asked.library) if isinstance(found, list) else found
 
 
-def content(asked: Asked) -> Extract | None:
+def content(asked: Inquiry) -> Extract | None:
     """What the records tell of a work as a whole; a section that is called by its own name is told."""
     if asked.read.of("S") or asked.read.of("P"):
         return None

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from stilnovo.chat import from_records, from_sections
 from stilnovo.chat.extracted import Extract
-from stilnovo.chat.from_records import Asked
+from stilnovo.chat.from_records import Inquiry
 from stilnovo.chat.from_sections import PART
 from stilnovo.text.italian import listed, stem
 
@@ -46,7 +46,7 @@ OPENER = re.compile(
 )
 
 
-Answerer = Callable[[Asked], Extract | None]
+Answerer = Callable[[Inquiry], Extract | None]
 
 
 class Intent(NamedTuple):

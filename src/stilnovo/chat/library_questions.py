@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from stilnovo.chat import from_records, from_sections, readings
 from stilnovo.chat.extracted import Extract
-from stilnovo.chat.from_records import NOT_HERE, Asked
+from stilnovo.chat.from_records import NOT_HERE, Inquiry
 from stilnovo.chat.intents import BOOK, FILLER, INTENTS, OPENER, Answerer, Intent
 from stilnovo.chat.mentions import PARTICLES, Mention, Namer, Read
 from stilnovo.library.catalogue import catalogue
@@ -79,7 +79,7 @@ def answered(text: str, namer: Namer) -> Extract | None:
     is said to be missing.
     """
     for unsure, lines in ((False, False), (False, True), (True, True)):
-        asked = Asked(namer.read(text, unsure, lines), namer)
+        asked = Inquiry(namer.read(text, unsure, lines), namer)
         for intent in INTENTS:
             if _fits(asked.read, intent) and (answer := intent.answer(asked)) is not None:
                 return answer
@@ -88,7 +88,7 @@ def answered(text: str, namer: Namer) -> Extract | None:
     return absent(text, namer)
 
 
-def said_by(asked: Asked) -> Extract | None:
+def said_by(asked: Inquiry) -> Extract | None:
     """What an author or a work says of something: *Cosa dice Leopardi della luna?*, *Un brano dei Malavoglia sulla tempesta*."""
     read, match = asked.read, _SAYS.search(asked.read.masked)
     who = [mention for mention in read.mentions if mention.kind in "AW"]
@@ -124,7 +124,7 @@ def absent(text: str, namer: Namer) -> Extract | None:
         as_author, as_work = (_with(text, others, unknown._replace(kind=kind)) for kind in ("A", "W"))
         intent = _first(as_author, _OF_AN_AUTHOR)
         if intent is not None and intent.answer is from_records.who_wrote:
-            return from_records.who_wrote(Asked(as_author, namer, name))
+            return from_records.who_wrote(Inquiry(as_author, namer, name))
         says = _SAYS.search(as_author.masked)
         wanted = intent is not None or (says is not None and 0 < len(_topic(as_author, says)) <= _TOPIC)
         alone = not any(m.kind in "AW" for m in others)
