@@ -15,7 +15,7 @@ from conftest import REAL_DATA
 from stilnovo.benchmarks.chat_form import ChatForm, choices
 from stilnovo.benchmarks.dataset_files import Row
 from stilnovo.benchmarks.task import Generation, MultipleChoice, select
-from stilnovo.benchmarks.tasks import find_tasks, gsm8k, hellaswag, winogrande
+from stilnovo.benchmarks.tasks import find_tasks, gsm8k, hellaswag, italic, winogrande
 from stilnovo.io.rows import read_rows
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.filterwarnings("default::UserWarning:stilnovo")]
@@ -326,6 +326,21 @@ def test_italic_asks_as_its_authors_do(tmp_path: Path) -> None:
                 theirs += [("user", words(example)), ("assistant", str(example["answer"]))]
             assert [(turn.role, turn.content) for turn in turns] == [*theirs, ("user", words(row))]
             assert choices(item) == [key for option in row["options"] for key in option]
+
+
+def test_italic_is_answered_in_writing_too(tmp_path: Path) -> None:
+    """The same prompts; the authors take the first capital of what was written, whatever word it begins."""
+    (tmp_path / "italic").mkdir()
+    (tmp_path / "italic/italic.jsonl").write_text("\n".join(map(json.dumps, ITALIC)), encoding="utf-8")
+    letters, written = (select(task, tmp_path, shots=0).items for task in find_tasks(["italic", "italic_written"]))
+    assert [item.context for item in written] == [item.context for item in letters]
+    item = written[1]
+    assert isinstance(item, Generation) and item.references == ("B",)
+    for answer, exact, first in (
+        ("B", 1, 1), ("B) {albero}", 1, 1), ("la risposta è B", 1, 1), ("La risposta corretta è B.", 1, 0), ("{albero}", 1, 0),
+        ("Boh, direi A", 0, 1), ("A", 0, 0), ("non so", 0, 0), ("", 0, 0), ("C", 0, 0),
+    ):  # fmt: skip
+        assert italic.grade(answer, item) == {"exact_match": exact, "first_capital": first}, answer
 
 
 def test_hellaswag_as_text_is_the_references(tmp_path: Path) -> None:

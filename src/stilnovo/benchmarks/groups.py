@@ -23,7 +23,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "knowledge": _KNOWLEDGE,
     "understanding": _UNDERSTANDING,
     "language": _LANGUAGE,
-    "italian": (*_KNOWLEDGE, *_UNDERSTANDING, *_LANGUAGE, "truthfulqa_it"),
+    "italian": (*_KNOWLEDGE, *_UNDERSTANDING, *_LANGUAGE, "truthfulqa_it", "ifeval_it"),
     "evalita": ("evalita_te", "evalita_sa", "evalita_hs", "evalita_at", "evalita_wic", "evalita_faq"),
 }
 

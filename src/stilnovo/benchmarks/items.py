@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 Metric = Literal[
     "acc", "acc_norm", "mc1", "mc2", "exact_match", "exact_match_flexible", "number_match", "f1", "rouge1_precision",
-    "mcc", "macro_f1", "f1_positive", "polarity_f1", "prompt_level_strict_acc", "inst_level_strict_acc",
+    "first_capital", "mcc", "macro_f1", "f1_positive", "polarity_f1", "prompt_level_strict_acc", "inst_level_strict_acc",
     "prompt_level_loose_acc", "inst_level_loose_acc",
 ]  # fmt: skip
 METRIC_NAMES: dict[Metric, str] = {
@@ -28,6 +28,7 @@ METRIC_NAMES: dict[Metric, str] = {
     "number_match": "the number given, by value",
     "f1": "F1 over words",
     "rouge1_precision": "ROUGE-1 precision",
+    "first_capital": "first capital of the answer",
     "mcc": "Matthews correlation (MCC)",
     "macro_f1": "F1, mean over the classes",
     "f1_positive": "F1 of the positive class",

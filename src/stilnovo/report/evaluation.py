@@ -174,10 +174,14 @@ def _headline(result: EvaluationResult) -> str:
         bits = result.text.bits_per_byte()
         parts.append(f"{bits.value:.3f} bits per byte {bits.between(3)}")
     if len(parts) > 4:
-        return (
-            f"{counted(len(result.tasks), 'task')}, {counted(sum(task.n for task in result.tasks.values()), 'item')}."
-        )
-    return "; ".join(parts) + "."
+        items = sum(task.n for task in result.tasks.values())
+        parts = [f"{counted(len(result.tasks), 'task')}, {counted(items, 'item')}"]
+    averages = [
+        f"{group.name} {_share(group.average)}, macro average of {group.extent}"
+        for group in result.group_scores
+        if group.average
+    ]
+    return "; ".join([*averages, *parts]) + "."
 
 
 def _counts(cached: int, truncated: int) -> list[str]:

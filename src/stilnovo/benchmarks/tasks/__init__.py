@@ -47,6 +47,7 @@ _ENGLISH = (arc_challenge, hellaswag, mmlu, truthfulqa, winogrande, gsm8k)
 _MORE = {  # of one file
     invalsi_report: (invalsi_report.TASK_WRITTEN,), global_mmlu_it: (global_mmlu_it.TASK_LITE,),
     multiblimp_it: (multiblimp_it.TASK_BLIMP,), evalita_llm: evalita_llm.MORE,
+    italic: (italic.TASK_WRITTEN,),
 }  # fmt: skip
 _SAMPLES = (sample_questions, sample_completions)
 TASKS: dict[str, Task] = {

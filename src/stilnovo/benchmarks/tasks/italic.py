@@ -7,17 +7,32 @@ A row (our own words): {"question": "Chi scrisse il «Cuore»?", "options": [{"A
 "answer": "A", "category": "literature", "macro_category": …}; Parquet makes every option a mapping of all letters, of which one has a text.
 
 Protocol: the authors' own prompt for a bare letter ("fast"), 5-shot with the rows of their `5_shots.jsonl`, the same for all
-questions. They write an answer in a chat and take its first capital; here the letters' log-likelihoods follow the same words
-as plain text, without their system prompt ("Sei un assistente utile."); accuracy (`acc`). The breakdown is by category.
+questions, as plain text; `--chat-template --system "Sei un assistente utile."` gives their very turns. Two tasks. `italic`: the
+letters' log-likelihoods; accuracy (`acc`). `italic_written`: as the authors do, an answer is written, greedily, of at most 350
+tokens. They take the first capital A to Z of it (`first_capital`), which "Dante" gives too, for D; the verdict is about the
+option that the answer settles on (`exact_match`, `option_letters.py`). The breakdown is by category.
 Checked: the prompt against the authors' template, on rows of this form (tests/test_evaluate_reference.py). Untried on real
 rows, which were not at hand.
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
 from stilnovo.benchmarks.items import NO_EXAMPLES
-from stilnovo.benchmarks.task import FewShot, MissingData, MultipleChoice, Request, Task
+from stilnovo.benchmarks.option_letters import LETTERS, options_in, settled_letter
+from stilnovo.benchmarks.task import (
+    Decoding,
+    FewShot,
+    Generation,
+    Metric,
+    MissingData,
+    MultipleChoice,
+    Request,
+    Task,
+)
 from stilnovo.benchmarks.tasks.mmlu import first_examples, letter_item, lettered
 
 _PROMPT = (
@@ -25,6 +40,7 @@ _PROMPT = (
     "formato: 'LETTERA' (senza virgolette) dove LETTERA è una tra {letters}. Scrivi solo la lettera corrispondente alla tua "
     "risposta senza spiegazioni.\n\n{question}\n\n{options}\n\nRisposta:"
 )
+DECODING = Decoding(max_tokens=350)
 DATA = Dataset(
     folder="italic", hub="Crisp-Unimib/ITALIC", names={"test": ("train",)}, files={"test": ("italic.jsonl",)}
 )
@@ -42,6 +58,17 @@ def load(request: Request) -> list[MultipleChoice]:
     return build(rows, origin, lambda row, place: make_item(row, place, before), request.split)
 
 
+def load_written(request: Request) -> list[Generation]:
+    """Load the same questions, answered in writing."""
+    return [
+        Generation(
+            item.id, item.context, (item.endings[item.answer].strip(),), DECODING, item.cluster, item.category, item.header,
+            item.few_shot,
+        )
+        for item in load(request)
+    ]  # fmt: skip
+
+
 def make_item(row: Row, place: str, before: FewShot = NO_EXAMPLES) -> MultipleChoice:
     """Convert a row to a question after its examples."""
     given = [pair for option in row["options"] for pair in option.items() if pair[1] is not None]
@@ -53,6 +80,16 @@ def make_item(row: Row, place: str, before: FewShot = NO_EXAMPLES) -> MultipleCh
         topic=category, letters=letters, question=text(row, "question"), options="\n".join(lettered(options, "{}) {}"))
     )
     return letter_item(place, before, asked, len(letters), letter_index(row["answer"], letters), category=category)
+
+
+def grade(written: str, item: Generation) -> dict[Metric, float]:
+    """Whether the right option was given, and whether the first capital letter is its."""
+    options = options_in(item.question)
+    first = re.search("[A-Z]", written)
+    return {
+        "exact_match": float(settled_letter(written, options, LETTERS[: len(options)]) == item.references[0]),
+        "first_capital": float(first is not None and first.group() == item.references[0]),
+    }
 
 
 TASK = Task(
@@ -67,4 +104,7 @@ TASK = Task(
     shots_rule="the first rows of the authors' 5_shots.jsonl, the same for all questions",
     categories="category",
     untried=True,
+)
+TASK_WRITTEN = replace(
+    TASK, name="italic_written", metrics=("exact_match", "first_capital"), load=load_written, grade=grade
 )
