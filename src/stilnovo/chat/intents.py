@@ -19,7 +19,7 @@ from stilnovo.text.italian import listed, stem
 BOOK = "(?:oper[ae]|libr[oi]|romanz[oi]|test[oi]|titol[oi]|volum[ei]|novell[ae]|raccont[oi]|poesi[ae]|poem[ai]|commedi[ae]|tragedi[ae])"
 WRITER = "(?:autor[ei]|autric[ei]|scrittor[ei]|scrittric[ei]|poet[ai]|poetess[ae]|narrator[ei]|romanzier[ei])"
 _PLACE = "(?:biblioteca|catalogo|scaffale|collezione)"
-_LINES = "(?:fras[ei]|parol[ae]|righ[ae]|vers[oi]|period[oi])"
+_LINES = "(?:pagin[ae]|fras[ei]|parol[ae]|righ[ae]|vers[oi]|period[oi])"
 _CENTURY = "(?:duecento|trecento|quattrocento|cinquecento|seicento|settecento|ottocento|novecento|secolo)"
 _MEASURED = r"piu (?:lung|brev|cort|grand|piccol)\w*"
 _AGED = r"piu (?:antic|vecchi|recent|nuov|modern|lontan)\w*"
@@ -36,7 +36,7 @@ FILLER = frozenset(
         sapere puoi potresti potete favore grazie prego conosci ricordi avete possiedi possiede possedete contiene conservi tieni
         presente presenti disponibile disponibili leggere letto trovo trovare trova trovano consultare totale complessivamente numero
         italiano italiana italiani famoso famosa celebre intitolato intitolata chiamato chiamata qualcosa qualche nulla niente scritto
-        scritta scritti scrisse scritte ha esiste esistono ebbe
+        scritta scritti scrisse scritte fammi dammi fai ha esiste esistono ebbe
         """
     )
 )
@@ -67,8 +67,8 @@ _SHOWS = "inizio fine frase frasi parola parole riga righe verso versi incipit f
 #: The first that fits answers.
 INTENTS = (
     _row(
-        "WP", from_sections.how_many, "diviso divisa composto composta suddiviso suddivisa conta comprende formata",
-        rf"\bquant[eioa] {PART}\b", r"\bquanto e divis",
+        "WP", from_sections.how_many, "diviso divisa divide composto composta suddiviso suddivisa conta comprende formato formata articola",
+        rf"\bquant[eioa] (?:sono |ci sono )?(?:i |le |gli )?{PART}\b", r"\bquanto e divis",
     ),
     _row("W", from_sections.extreme_section, "", rf"\b{PART} {_MEASURED}"),
     _row(
@@ -80,29 +80,36 @@ INTENTS = (
         r"\bcome si (?:intitol|chiam)\w+", r"\btitol[oi]\b", r"\bche nome ha\b", r"\bintitolat[oa]\b", r"^(?:qual|quale) e S\b",
     ),
     _row(
+        "T", from_sections.where_is, "contenuto contenuta compare sta parte intitola intitolato",
+        rf"\b(?:in|a) (?:che|quale|quali) (?:{BOOK}|{PART}|raccolta)\b", r"\bdove (?:si trova|sta|e|leggo|posso leggere)\b",
+        rf"\b(?:quale|che|qual e|quale e) (?:il )?(?:{PART}|numero)\b",
+    ),
+    _row(
         "W", from_sections.index_of, "fammi mostrami dammi",
-        r"\b(?:titoli|elenc\w*|lista|come si (?:intitolano|chiamano)|quali sono|che) (?:titoli |i |le |gli )*"
+        r"\b(?:titoli|elenc\w*|lista|come si (?:intitolano|chiamano)|quali sono) (?:titoli |i |le |gli )*"
         rf"(?:de[il] |delle |degli |di )*{PART}\b",
         r"\bindice\b", r"\bsommario\b",
     ),
     _row(
         "W", from_records.who_wrote, "",
         r"^(?:e |ma )?W (?:e|sono|fu|furono|sarebbe)(?: stat[oaie])?(?: scritt[oaie]| un \w+| oper[ae])* (?:di|da) A\b",
-        r"^(?:e|sono|e vero che)\b(?=.*\b(?:di|da) A\b)", r"\bA (?:ha scritto|scrisse|e l autore di|e l autrice di) W",
+        r"^(?:e vero che|e|sono)\b(?=.*\b(?:di|da) A\b)",
+        r"\bA (?:ha scritto|scrisse|e l autore di|e l autrice di) W",
+        r"\bA (?:a scrivere|ad aver scritto|a comporre) W",
     ),
     _row(
-        "WT", from_records.who_wrote, "attribuito attribuita appartiene composto deve",
-        r"\bchi (?:l |lo |la )?(?:ha |abbia |aveva )?(?:scritt|scriss|scriv|compos|pubblic)\w*", rf"\b{WRITER}\b", r"\bdi chi\b",
+        "WT", from_records.who_wrote, "nome attribuito attribuita appartiene composto deve",
+        r"\bchi (?:l |lo |la )?(?:ha |abbia |aveva )?(?:scritt|scriss|scriv|compos|pubblic|firm)\w*", rf"\b{WRITER}\b", r"\bdi chi\b",
         r"\b(?:da|a) chi (?:e|fu|si deve|dobbiamo|va|appartiene)\b",
     ),
     _row(
         "W", from_records.of_what_year,
         "anno uscito uscita usci pubblicato pubblicata pubblico pubblicazione stampato stampata apparve apparso edito edita composto "
-        "composta compose risale luce prima volta edizione uscirono",
+        "composta compose risale luce vide venne prima volta edizione uscirono",
         r"\b(?:che|quale|qual|l) ?anno\b", r"\bquando\b", r"\bdata di\b", r"\bche data\b", r"\bquanti anni ha\b",
     ),
     _row(
-        "-", from_records.most_represented, "rappresentato rappresentata hai opere",
+        "-", from_records.most_represented, "rappresentato rappresentata maggior maggiore",
         rf"\b{WRITER}\b(?=.*\b(?:piu|maggior\w*|soprattutto)\b)", rf"\bchi\b(?=.*\bpiu {BOOK})",
     ),
     _row(
@@ -116,12 +123,17 @@ INTENTS = (
     _row(
         "WTSP", from_sections.beginning, _SHOWS,
         r"\bcome (?:comincia|inizia|si apr|attacca|principia|parte)\w*", rf"\bprim[aeio] (?:\w+ )?{_LINES}\b",
+        rf"\bcon (?:quale|quali|che) {_LINES} (?:si apr|comincia|inizia|attacca)\w*",
         rf"\b(?:inizial[ei] {_LINES}|{_LINES} inizial[ei])\b", r"\bincipit\b", r"\binizio\b", r"\bprincipio\b",
     ),
     _row(
         "WTSP", from_sections.end, _SHOWS,
         r"\bcome (?:finisc|termina|si conclud|si chiud|va a fini|conclud)\w*", rf"\b(?:ultim[aeio]|final[ei]) (?:\w+ )?{_LINES}\b",
-        rf"\b{_LINES} final[ei]\b", r"\bfinale\b", r"\bexplicit\b", r"\b(?:fine|conclusione) di\b",
+        rf"\bcon (?:quale|quali|che) {_LINES} (?:si chiud|finisc|termina|si conclud)\w*",
+        rf"\b{_LINES} final[ei]\b",
+        r"\bfinale\b",
+        r"\bexplicit\b",
+        r"\b(?:fine|conclusione) di\b",
     ),
     _row(
         "WTS", from_sections.reading, _SHOWS + " intero intera completo sonetto lettera canto capitolo",
@@ -131,12 +143,7 @@ INTENTS = (
     _row(
         "WT", from_sections.content, "parla parlano tratta racconta narra storia spiegami breve",
         r"\b(?:che cosa|cosa|che) (?:parla|tratta|racconta|narra|succed|accad)\w*", r"\b(?:riassum|riassunt|sintetizz)\w+",
-        r"\b(?:trama|sintesi|argomento|contenuto|parlami|raccontami|che storia)\b",
-    ),
-    _row(
-        "T", from_sections.where_is, "contenuto contenuta compare sta parte intitola intitolato",
-        rf"\b(?:in|a) (?:che|quale|quali) (?:{BOOK}|{PART}|raccolta)\b", r"\bdove (?:si trova|sta|e|leggo|posso leggere)\b",
-        rf"\b(?:quale|che|qual e|quale e) (?:il )?(?:{PART}|numero)\b",
+        r"\bche (?:libro|romanzo|opera|novella|poesia) e\b", r"\b(?:trama|sintesi|argomento|contenuto|parlami|raccontami|che storia)\b",
     ),
     _row("A", from_records.who_is, "", r"^(?:e )?(?:mi )?(?:sai |puoi )?(?:dirmi |dire )?chi (?:e|era|fu|sono|e stat[oa])\b"),
     _row(
@@ -147,9 +154,10 @@ INTENTS = (
     _row(
         "AY", from_records.which_works,
         "uscite usciti uscirono pubblicate pubblicati pubblicato apparsi stampati prima dopo anno secolo composti cosa altro altri "
-        "risalgono data datate fammi oltre ottocento novecento settecento seicento cinquecento quattrocento trecento duecento",
+        "risalgono data datate anni fammi oltre ottocento novecento settecento seicento cinquecento quattrocento trecento duecento",
         rf"\b(?:{_LIST}|{_THERE})\b(?=.*\b(?:{BOOK}|di)\b)", r"\b(?:cosa|qualcosa|qualche cosa|nulla|niente|altro)\b",
-        rf"\b{BOOK} (?:di|da|del)\b", r"\bbibliografia\b",
+        rf"\b{BOOK} (?:di|da|del)\b",
+        r"\bbibliografia\b", r"\b(?:che|cosa) (?:ha|abbia|aveva) (?:scritto|pubblicato)\b",
     ),
     _row(
         "-", from_records.which_works,

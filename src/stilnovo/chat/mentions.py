@@ -246,9 +246,9 @@ class Namer:
             last = _end(every, at, name.forms, unsure)
             if last is None:
                 continue
-            first = _with_article(text, every, at)
+            first = _with_article(text, every, at, name)
             sure = not guessed and _is_sure(text, every, at, first, last, name, quoted)
-            if sure or unsure:
+            if sure or (unsure and _may_be(text, every[at], name)):
                 together.setdefault((name.kind, every[first].start, every[last].end, sure), []).append(name.value)
         for (kind, start, end, sure), values in together.items():
             yield self._mention(kind, start, end, values, sure)
@@ -310,8 +310,10 @@ def _end(every: list[Word], at: int, forms: tuple[str, ...], unsure: bool) -> in
     return at
 
 
-def _with_article(text: str, every: list[Word], at: int) -> int:
-    """The word with which a name begins: an article with a capital before it (*Il piacere*), or an initial (*G. Verga*)."""
+def _with_article(text: str, every: list[Word], at: int, name: _Name) -> int:
+    """The word with which a name begins: an article with a capital (*Il piacere*), an initial (*G. Verga*), *D'* of *D'Annunzio*."""
+    if at and every[at - 1].elided and name.kind == "A" and re.search(r"\b[dD]['’]", str(name.value)):
+        return at - 1 if every[at - 1].form == "d" else at
     if at and every[at - 1].form in _ARTICLES and text[every[at - 1].start].isupper():
         return at - 1
     if (
@@ -337,6 +339,13 @@ def _is_sure(
         long = len(name.forms) > 2 or (len(name.forms) > 1 and capital)
         return whole or (name.kind == "T" and (long or (first < at and first > 0)))
     return whole or capital or len(name.forms) > 1
+
+
+def _may_be(text: str, word: Word, name: _Name) -> bool:
+    """Whether a name that is not sure may be meant: a part of a title, or one word that titles a section, needs its capital, but of
+    somebody who writes none."""
+    partial = name.short or (name.kind == "T" and len(name.forms) == 1)
+    return not partial or text[word.start].isupper() or text[1:].islower()
 
 
 def _longest(found: Iterable[Mention]) -> list[Mention]:
