@@ -221,19 +221,27 @@ def test_coverage_of_the_macro_average(parts: tuple[tuple[int, float], ...]) -> 
     assert held / draws > 0.93 - 2.5 * math.sqrt(0.93 * 0.07 / draws)
 
 
+def visible(*tasks: tuple[int, list[str] | None]) -> float:
+    return visible_average([(n, clusters, None) for n, clusters in tasks])
+
+
 def test_what_an_average_can_show() -> None:
-    assert visible_average([(100, None)] * 4) < visible_average([(100, None)]) < visible_average([(20, None)])
+    assert visible(*[(100, None)] * 4) < visible((100, None)) < visible((20, None))
     groups = [str(number % 6) for number in range(60)]
-    assert visible_average([(100, None), (60, groups)]) == 1.0, "six groups have no interval"
-    assert visible_average([(100, None), (60, [str(number % 12) for number in range(60)])]) < 0.2
+    assert visible((100, None), (60, groups)) == 1.0, "six groups have no interval"
+    assert visible((100, None), (60, [str(number % 12) for number in range(60)])) < 0.2
+    known = visible_average([(100, None, 0.1), (100, None, 0.1)])
+    assert known == pytest.approx(2.8 * 0.1 / math.sqrt(2), rel=0.01), (
+        "a metric of all items together has its own error"
+    )
 
 
 def test_what_is_said_to_be_visible_is_seen_four_times_of_five() -> None:
     sizes, draws, seen, rng = (30, 60, 200), 400, 0, np.random.default_rng(7)
-    visible = visible_average([(n, None) for n in sizes])
+    shift = visible(*[(n, None) for n in sizes])
     for _ in range(draws):
         drawn = [rng.random(n) for n in sizes]
-        parts = [paired_difference(part > 0.9 + visible / 2, part < 0.1 + visible / 2) for part in drawn]
+        parts = [paired_difference(part > 0.9 + shift / 2, part < 0.1 + shift / 2) for part in drawn]
         average = macro_average(parts, DIFFERENCES)
         seen += average.estimate.low > 0 and average.p < 0.05
     assert abs(seen / draws - 0.8) < 0.07
@@ -323,4 +331,6 @@ def test_pieces_are_called_alike_before_and_after() -> None:
     assert result.text is not None
     pieces = replace(result, text=replace(result.text, groups=("uno", "uno", *"abcdef")))
     assert "8 pieces of 7 documents" in compare(pieces, pieces).verdicts["bits_per_byte"].sentence
+    assert compare(pieces, pieces).verdicts["bits_per_byte"].sample == "8 pieces of 7 documents"
+    assert "pieces of 7 documents</span>" in comparison_page(pieces, pieces, compare(pieces, pieces), lambda task: {})
     assert "8 documents)" in compare(result, result).verdicts["bits_per_byte"].sentence

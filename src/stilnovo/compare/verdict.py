@@ -105,6 +105,14 @@ class Verdict:
         return self._outcome(self.decisive_p)
 
     @property
+    def sample(self) -> str:
+        """What was measured: "76 items in 6 groups", "36 pieces of 6 documents"."""
+        n, units = self.difference.n, self.difference.clusters
+        if self.lower_is_better:
+            return documents_text(n, units)
+        return counted(n, "item") + (f" in {counted(units, 'group')}" if units < n else "")
+
+    @property
     def sentence(self) -> str:
         """The verdict in one sentence, with its figures."""
         many, figures, outcome = self.comparisons > 1 and self.p_corrected is not None, self._figures(), self.outcome
@@ -121,12 +129,7 @@ class Verdict:
         value, low, high = (_signed(end, self.digits) for end in (change.value, change.low, change.high))
         interval = f"95 % interval {low} to {high}" if change.has_interval else "no interval"
         middle = "" if self.mid_p is None else f" (mid-p {_p(self.mid_p).removeprefix('p ').removeprefix('= ')})"
-        of_items = counted(change.n, "item")
-        if self.lower_is_better:
-            of_items = documents_text(change.n, change.clusters)
-        elif change.clusters < change.n:
-            of_items += f" in {counted(change.clusters, 'group')}"
-        return f"{self.metric} {before} → {after} ({value}{points}, {interval}, {self.test} {_p(self.p)}{middle}, {of_items})"
+        return f"{self.metric} {before} → {after} ({value}{points}, {interval}, {self.test} {_p(self.p)}{middle}, {self.sample})"
 
     def _outcome(self, p: float) -> Outcome:
         if p >= ALPHA or self.difference.low <= 0 <= self.difference.high:

@@ -8,17 +8,19 @@ that were asked, and is called so; one task alone has no average.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from stilnovo.benchmarks.corpus_metrics import is_corpus_metric
 from stilnovo.benchmarks.restrictions import licence_limits
-from stilnovo.benchmarks.task import Selection
+from stilnovo.benchmarks.task import Metric, Selection
 from stilnovo.benchmarks.tasks import Wanted
 from stilnovo.statistics.estimates import FEWEST_UNITS, Estimate
 from stilnovo.statistics.macro import chance_corrected, macro_average
 from stilnovo.statistics.power import ASSUMED_DISCORDANCE
 
+VISIBLE_ERRORS = 2.8  # standard errors of a difference that is seen four times of five
 _ROUNDS = 20  # after which the difference that is visible at its own spread no longer moves
 
 
@@ -44,6 +46,14 @@ class ScoredTask(Protocol):
     @property
     def clusters(self) -> list[str] | None:
         """A cluster name for each item, or None where all stand alone."""
+
+    @property
+    def metric(self) -> Metric:
+        """The main metric."""
+
+    @property
+    def smallest_visible(self) -> float:
+        """The smallest difference that a paired test would show (80 % power)."""
 
     def score(self) -> Estimate:
         """Main metric with its interval."""
@@ -81,7 +91,7 @@ class GroupScore:
     @property
     def smallest_visible(self) -> float:
         """The smallest difference of averages that a comparison over these items shows (80 % power); 1 where none."""
-        return visible_average((task.n, task.clusters) for task in self.tasks)
+        return visible_average([(task.n, task.clusters, _change_error(task)) for task in self.tasks])
 
     def figures(self) -> dict[str, Any]:
         """The figures for `--json`."""
@@ -119,19 +129,27 @@ def macro_score(parts: Sequence[Estimate]) -> Estimate:
     return replace(average, low=low, high=min(average.high, 1.0))
 
 
-def visible_average(tasks: Iterable[tuple[int, Sequence[str] | None]]) -> float:
-    """The smallest paired difference of averages that tasks with so many items, in these clusters, show with 80 % power.
+def _change_error(task: ScoredTask) -> float | None:
+    """Error of a difference, of a metric of all items together; None for others, of which the items say it."""
+    return task.smallest_visible / VISIBLE_ERRORS if is_corpus_metric(task.metric) else None
 
-    As of one task: a fifth of the answers change, or more where the difference is larger; items of a cluster independently. A
-    task in fewer than eight clusters has no interval, and so shows none: 1.
+
+def visible_average(tasks: Sequence[tuple[int, Sequence[str] | None, float | None]]) -> float:
+    """The smallest paired difference of averages that tasks show with 80 % power: (items, clusters, error of a difference).
+
+    As of one task: where no error is given, a fifth of the answers change, or more where the difference is larger; items of a
+    cluster independently. A task in fewer than eight clusters has no interval, and so shows none: 1.
     """
-    sizes = [(n, n if clusters is None else len(set(clusters))) for n, clusters in tasks]
-    if any(units < min(n, FEWEST_UNITS) for n, units in sizes):
+    sizes = [(n, n if clusters is None else len(set(clusters)), error) for n, clusters, error in tasks]
+    if any(units < min(n, FEWEST_UNITS) for n, units, _ in sizes):
         return 1.0
     changing = visible = ASSUMED_DISCORDANCE
     for _ in range(_ROUNDS):
-        errors = [math.sqrt(max(changing - visible**2, 0.0) / n) for n, _ in sizes]
-        parts = [Estimate(0.0, 0.0, 0.0, error, n, units) for error, (n, units) in zip(errors, sizes, strict=True)]
+        usual = max(changing - visible**2, 0.0)
+        parts = [
+            Estimate(0.0, 0.0, 0.0, math.sqrt(usual / n) if error is None else error, n, units)
+            for n, units, error in sizes
+        ]
         visible = min(1.0, macro_average(parts).smallest_visible)
         changing = max(ASSUMED_DISCORDANCE, visible)
     return visible
@@ -140,7 +158,7 @@ def visible_average(tasks: Iterable[tuple[int, Sequence[str] | None]]) -> float:
 def chosen_notes(wanted: Wanted, selections: Sequence[Selection]) -> list[str]:
     """What is said of all that was chosen, before a run: incomplete groups, licences, what a group's average can show."""
     lines = [*wanted.notes, *filter(None, [licence_limits(selections)])]
-    by_task = {selection.task.name: (len(selection.items), selection.clusters) for selection in selections}
+    by_task = {selection.task.name: (len(selection.items), selection.clusters, None) for selection in selections}
     for name, members in wanted.groups.items():
         asked = [by_task[member] for member in members if member in by_task]
         if len(asked) > 1:
