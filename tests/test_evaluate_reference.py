@@ -189,6 +189,7 @@ CASES = {
     ),
     "global_mmlu_it": Case("global_mmlu_it", "global_mmlu/default/it/global_mmlu_it_stem.yaml", GLOBAL_MMLU, "test"),
     "belebele_it": Case("belebele_it", "belebele/belebele_ita_Latn.yaml", BELEBELE, "test"),
+    "belebele_it, 2 shots": Case("belebele_it", "belebele/belebele_ita_Latn.yaml", BELEBELE, "test", shots=2),
     "winogrande": Case("winogrande", "winogrande/default.yaml", "winogrande_en/test.json", "validation", winogrande.plain),
 }  # fmt: skip
 TRUE_CASES = {

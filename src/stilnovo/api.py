@@ -184,7 +184,7 @@ def evaluate_model(
     draw: Draw = Draw(),  # noqa: B008 - frozen
     split: str | None = None,
     shots: int | None = None,
-    prompting: Prompting = Prompting(),  # noqa: B008 - frozen
+    prompting: Prompting | Mapping[str, Any] = Prompting(),  # noqa: B008 - frozen
     data_dir: Path | str | None = None,
     download: bool = False,
     cache: Path | str | None = None,
@@ -201,7 +201,7 @@ def evaluate_model(
         draw: How many items and documents, the seed, and the protocol.
         split: Instead of each task's own.
         shots: Few-shot examples, instead of each task's own (also `prompting.shots`).
-        prompting: Prompts, repeats and temperature.
+        prompting: Prompts, repeats, temperature, chat template; or its `settings`, which a result has.
         data_dir: Folder with the benchmarks' files.
         download: Whether missing benchmarks may be downloaded.
         cache: Folder of the cache of scored items; by default the user's.
@@ -223,7 +223,8 @@ def evaluate_model(
     names = [str(named)] if isinstance(named, Path | str) else [*map(str, named)]
     if not names and not texts:
         raise InputError("Nothing is to be evaluated.", "No task and no text was named.", "Give tasks or texts.")
-    how, folder = prompting if shots is None else replace(prompting, shots=shots), Path(data_dir) if data_dir else None
+    how = prompting if isinstance(prompting, Prompting) else Prompting.of(prompting or {})
+    how, folder = how if shots is None else replace(how, shots=shots), Path(data_dir) if data_dir else None
     wanted = Wanted.of(names)
     selections = how.selections(wanted.tasks, protocol, draw, folder, split, download=download, absent=wanted.absent)
     documents = held_out_texts(texts, draw) if texts else HeldOutTexts((), ())
@@ -235,7 +236,7 @@ def evaluate_model(
     for line in chosen_notes(wanted, selections):
         note(line)
     settings = {
-        "shots": how.shots, **how.settings(), "tasks": list(dict.fromkeys(part.task.name for part in selections)),
+        "shots": how.shots, "prompting": how.settings() or None, "tasks": list(dict.fromkeys(part.task.name for part in selections)),
         "split": split, "limit": draw.limit,
         "data_dir": str(data_dir) if data_dir else None, "seed": draw.seed, "text": [str(path) for path in texts],
         "task_files": {

@@ -10,9 +10,11 @@ them out without a word.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 
-from stilnovo.benchmarks.items import Item, MultipleChoice
+from stilnovo.benchmarks.items import Item, MultipleChoice, item_sha256
 from stilnovo.text.template import Message
 
 
@@ -50,6 +52,14 @@ class ChatForm:
         if system:
             turns[0] = Message("user", f"{system}\n\n{turns[0].content}")
         return turns
+
+    def sha256(self, item: Item, *, takes_system: bool = True) -> str:
+        """Hash of an item and of all that it becomes here: what a cached answer is found by."""
+        contexts = dict.fromkeys(text for text, _ in item.pairs) if isinstance(item, MultipleChoice) else [item.context]
+        talks = [self.conversation(item, text, takes_system=takes_system) for text in contexts]
+        asked = [[(turn.role, turn.content) for turn in talk] for talk in talks]
+        parts = [item_sha256(item), asked, choices(item) if isinstance(item, MultipleChoice) else []]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 USUAL_FORM = ChatForm()

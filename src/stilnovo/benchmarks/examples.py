@@ -10,11 +10,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
-from stilnovo.benchmarks.items import FewShot, Generation, Item
+from stilnovo.benchmarks.items import FewShot, Generation, Item, MultipleChoice
 from stilnovo.errors import InputError
 
+T = TypeVar("T", bound=Item)
 SPLITS = ("train", "dev", "validation")  # that may give examples, in the order in which they are looked for
 
 
@@ -32,17 +34,30 @@ def few_shot(items: Sequence[Item], description: str = "") -> FewShot:
     return FewShot(description, tuple(map(shown, items)), delimiter)
 
 
-def behind(item: Item, examples: FewShot) -> Item:
-    """The same item with examples before it."""
-    begin = examples.text
-    changed: dict[str, Any] = {
-        "context": begin + item.context,
-        "header": begin + item.header,
-        "few_shot": examples,
-    }
-    if not isinstance(item, Generation) and item.contexts:
-        changed["contexts"] = tuple(begin + context for context in item.contexts)
+def behind(item: T, examples: Sequence[Item]) -> T:
+    """The same item with examples before it, after its own description."""
+    own, before = item.few_shot.text, replace(item.few_shot, examples=tuple(map(shown, examples)))
+
+    def moved(text: str) -> str:
+        return before.text + text.removeprefix(own)
+
+    changed: dict[str, Any] = {"context": moved(item.context), "header": moved(item.header), "few_shot": before}
+    if isinstance(item, MultipleChoice) and item.contexts:
+        changed["contexts"] = tuple(map(moved, item.contexts))
     return replace(item, **changed)
+
+
+def first_others(pool: Sequence[Item], item: Item, count: int) -> list[Item]:
+    """The first questions of a pool but the item itself: the harness's rule where the evaluated split gives the examples.
+
+    Raises:
+        InputError: there are fewer than `count`.
+    """
+    own = _content(item)
+    others = list(islice((other for other in pool if _content(other) != own), count))
+    if len(others) < count:
+        raise InputError(f"There are only {len(others)} examples for {count} shots.", next="Lower --shots.")
+    return others
 
 
 def draw_examples(pool: Sequence[Item], asked: Sequence[Item], count: int, seed: int, task: str) -> list[Item]:

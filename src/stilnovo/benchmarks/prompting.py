@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +84,21 @@ class Prompting:
         return [self._sampled(selection) for selection in chosen]
 
     def settings(self) -> dict[str, Any]:
-        """What differs from the defaults, for a result."""
-        usual = Prompting()
-        given = {key: getattr(self, key) for key in ("prompts", "repeats", "temperature")}
-        return {key: value for key, value in given.items() if value != getattr(usual, key)}
+        """What differs from the defaults, as plain values for a result; `of` reads them."""
+        usual, given = asdict(Prompting()), asdict(self)
+        return {key: value for key, value in given.items() if value != usual[key]}
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Prompting:
+        """From the plain values of `settings`.
+
+        Raises:
+            InputError: one is not known.
+        """
+        try:
+            return cls(**{**settings, "chat": ChatForm(**settings.get("chat", {}))})
+        except TypeError as error:
+            raise InputError("The way of asking cannot be read.", str(error)) from error
 
     def _sampled(self, selection: Selection) -> Selection:
         if not _writes(selection):

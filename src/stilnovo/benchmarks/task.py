@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stilnovo.benchmarks.draw import SEED as SEED
 from stilnovo.benchmarks.draw import Draw as Draw
-from stilnovo.benchmarks.examples import SPLITS, behind, draw_examples, few_shot
+from stilnovo.benchmarks.examples import SPLITS, behind, draw_examples
 from stilnovo.benchmarks.items import METRIC_NAMES as METRIC_NAMES
 from stilnovo.benchmarks.items import Decoding as Decoding
 from stilnovo.benchmarks.items import FewShot as FewShot
@@ -241,9 +241,8 @@ def _with_examples(
             asked = replace(request, split=source, read=FilesRead())
             pool = task.load(asked)
             chosen = draw_examples(pool, items, count, seed, task.name)
-            before = few_shot(chosen)
             names = tuple(f"{source}:{item.id}" for item in chosen)
-            return [behind(item, before) for item in items], names, asked.read.provenance()[0]
+            return [behind(item, chosen) for item in items], names, asked.read.provenance()[0]
         except MissingData as error:
             missing = missing or error
     only = f"It has no split to take them from, only {request.split}, which is measured."

@@ -149,11 +149,11 @@ def _list_tasks(as_json: bool) -> None:
     from stilnovo.report.page import text_table
 
     named = TASKS | OLDER
-    headings = ("task", "version", "splits", "metrics", "shots", "licence", "reference")
+    headings = ("task", "version", "splits", "metrics", "shots", "prompts", "licence", "reference")
     rows = [
         (
-            name + " *" * task.untried, task.version, ", ".join(task.splits), ", ".join(task.metrics), str(task.shots), task.licence,
-            task.reference or "—",
+            name + " *" * task.untried, task.version, ", ".join(task.splits), ", ".join(task.metrics), str(task.shots),
+            ", ".join(task.prompts) or "—", task.licence, task.reference or "—",
         )
         for name, task in named.items()
     ]  # fmt: skip

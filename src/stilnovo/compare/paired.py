@@ -180,11 +180,12 @@ def pair(before: TaskResult, after: TaskResult) -> Pairs:
         InputError: another version or number of examples, the same id with another content, or no common item.
     """
     prompts = before.prompts != after.prompts and bool(before.prompts and after.prompts)
-    if prompts or (before.version, before.shots, before.metrics) != (after.version, after.shots, after.metrics):
+    ways = [(task.version, task.shots, task.examples, task.metrics) for task in (before, after)]
+    if prompts or ways[0] != ways[1]:
         raise InputError(
             f"The two evaluations asked {before.name} in different ways; they cannot be compared item by item.",
             f"Before: {_describe(before)}; after: {_describe(after)}.",
-            "Evaluate both with the same version, --protocol, --shots and --prompts.",
+            "Evaluate both with the same version, --protocol, --shots, --seed and --prompts.",
         )
     first, second = (
         {item.id: (item, digest) for item, digest in zip(r.items, r.hashes, strict=True)} for r in (before, after)
@@ -197,7 +198,7 @@ def pair(before: TaskResult, after: TaskResult) -> Pairs:
             f"{len(changed):,} of {len(common):,} common items have another content, {changed[0]!r} for one.",
             f"Between the runs {' and '.join(files)} changed; evaluate both with the same data."
             if files
-            else "Evaluate both with the same --data-dir.",
+            else "Evaluate both with the same --data-dir and --temperature.",
         )
     if not common:
         raise InputError(
@@ -215,6 +216,11 @@ def differences(before: EvaluationResult, after: EvaluationResult) -> tuple[tupl
     rows = list(zip(("model", "quantization", "adapter"), *inputs, strict=True))
     templates = [json.dumps(result.settings.get("chat_template"), ensure_ascii=False) for result in (before, after)]
     rows.append(("chat template", *(text if text != "null" else "none" for text in templates)))
+    rows += [
+        (f"repeats of {name}", str(task.repeats), str(after.tasks[name].repeats))
+        for name, task in before.tasks.items()
+        if name in after.tasks
+    ]
     rows += [
         (f"{name}: {file}, sha256", task.files.get(file, "none")[:12], after.tasks[name].files.get(file, "none")[:12])
         for name, task in before.tasks.items()
@@ -256,5 +262,6 @@ def _documents(text: HeldOutScore) -> str:
 
 def _describe(task: TaskResult) -> str:
     shots = f", {task.shots} examples" if task.shots else ""
+    examples = f" ({', '.join(task.examples)})" if task.examples else ""
     prompts = f", prompt{'s' * (len(task.prompts) > 1)} {', '.join(task.prompts)}" if task.prompts else ""
-    return f"version {task.version}{shots}{prompts}, {task.split}, {counted(task.n, 'item')}, sha256 {task.items_sha256[:12]}"
+    return f"version {task.version}{shots}{examples}{prompts}, {task.split}, {counted(task.n, 'item')}, sha256 {task.items_sha256[:12]}"

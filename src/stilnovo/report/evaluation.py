@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.table import Table
 
@@ -14,7 +14,7 @@ from stilnovo.report.page import both_widths, command_text, compose, text_table
 from stilnovo.report.report2024 import published_tables
 from stilnovo.scoring.group_scores import GroupScore
 from stilnovo.scoring.perplexity import SHORT_WINDOW, documents_text
-from stilnovo.scoring.result import EvaluationResult, TaskResult
+from stilnovo.scoring.result import EvaluationResult
 from stilnovo.statistics.estimates import FEWEST_UNITS, Estimate
 from stilnovo.statistics.power import ASSUMED_DISCORDANCE
 from stilnovo.statistics.spread import combined_performance, spread_of
@@ -42,7 +42,7 @@ def evaluation_page(result: EvaluationResult) -> str:
              "chance always exists.", bool(categories)),
         ],
         prose="evaluation", discordance=ASSUMED_DISCORDANCE, terms=TERMS, facts=_facts(result),
-        result=result, tasks=tasks, groups=result.group_scores, counts=_counts, spreads=spread_lines(tasks),
+        result=result, tasks=tasks, groups=result.group_scores, counts=_counts, asked=asked_lines(result),
         metric_names=METRIC_NAMES, documents=documents_text, fewest=FEWEST_UNITS, short=short_perplexity(result), categories=categories,
         unfolded=UNFOLDED,
         plot=both_widths(
@@ -86,7 +86,7 @@ def evaluation_text(result: EvaluationResult, published_beside: str | None = Non
                 )
             ],
         )  # fmt: skip
-    yield from spread_lines(tasks)
+    yield from asked_lines(result)
     yield from map(group_text, result.group_scores)
     yield from _counts(sum(task.cached for task in tasks), sum(task.truncated for task in tasks))
     if result.text is not None:
@@ -101,10 +101,18 @@ def evaluation_text(result: EvaluationResult, published_beside: str | None = Non
         yield published_tables(result, published_beside)
 
 
-def spread_lines(tasks: Sequence[TaskResult]) -> list[str]:
-    """Describe what several prompts, repeats and drawn examples of the tasks were, and how far apart their scores lie."""
+def asked_lines(result: EvaluationResult) -> list[str]:
+    """Describe how the tasks were asked where that is not plain: chat template, prompts and repeats with their spread, examples."""
     lines = []
-    for task in tasks:
+    if chat := result.settings.get("chat_template"):
+        system = f'system prompt "{chat["system"]}"' if chat["system"] else "no system prompt of ours"
+        examples = (
+            f", few-shot examples {chat['examples']}" if any(task.shots for task in result.tasks.values()) else ""
+        )
+        lines.append(
+            f"Asked through the model's chat template ({chat['template']}, sha256 {chat['sha256'][:12]}), {system}{examples}"
+        )
+    for task in result.tasks.values():
         parts = (("prompt", list(task.by_prompt().values())), ("repeat", task.by_repeat()))
         for noun, scores in ((noun, [part.score().value for part in parts]) for noun, parts in parts if parts):
             spread = spread_of(scores)

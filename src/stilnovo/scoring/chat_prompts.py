@@ -66,6 +66,10 @@ class ChatPrompts:
         """Render an item up to where its answer begins; `context` as in `ChatForm.conversation`."""
         return self._chat.prompt(self.form.conversation(item, context, takes_system=self.tokenizer.takes_system))
 
+    def sha256(self, item: Item) -> str:
+        """Hash of an item as it is asked."""
+        return self.form.sha256(item, takes_system=self.tokenizer.takes_system)
+
     def endings(self, item: MultipleChoice) -> Endings:
         """The rendered context and ending of every choice, and what other items may begin with too."""
         contexts = {text: self.prompt(item, text) for text, _ in item.pairs}

@@ -81,7 +81,7 @@ def evaluate(
     """
     began = time.perf_counter()
     scorer = partial(_answers, model, tokenizer, token_budget=options.token_budget, chat=chat)
-    tasks = run_tasks(scorer, selections, options, note)
+    tasks = run_tasks(scorer, selections, options, note, chat.sha256 if chat else item_sha256)
     reads = bool(texts) and dist.is_first()
     text = score_texts(model, tokenizer, texts, short_windows=short_windows, options=options) if reads else None
     return EvaluationResult(
@@ -164,17 +164,25 @@ def _visible(n: int, clusters: Sequence[str] | None = None) -> str:
 
 
 def run_tasks(
-    scorer: Scorer, selections: Sequence[Selection], options: ReadOptions, note: Callable[[str], None] | None = None
+    scorer: Scorer,
+    selections: Sequence[Selection],
+    options: ReadOptions,
+    note: Callable[[str], None] | None = None,
+    key: Callable[[Item], str] = item_sha256,
 ) -> dict[str, TaskResult]:
     """Answer and score selections (`run_task`), one result a task: several prompts of one task are joined."""
     prompts: dict[str, list[TaskResult]] = {}
     for selection in selections:
-        prompts.setdefault(selection.task.name, []).append(run_task(scorer, selection, options, note))
+        prompts.setdefault(selection.task.name, []).append(run_task(scorer, selection, options, note, key))
     return {name: joined(results) for name, results in prompts.items()}
 
 
 def run_task(
-    scorer: Scorer, selection: Selection, options: ReadOptions, note: Callable[[str], None] | None = None
+    scorer: Scorer,
+    selection: Selection,
+    options: ReadOptions,
+    note: Callable[[str], None] | None = None,
+    key: Callable[[Item], str] = item_sha256,
 ) -> TaskResult:
     """Answer and score what is asked of a selection, through the answer cache; `run_tasks` joins several prompts of a task.
 
@@ -183,6 +191,7 @@ def run_task(
         selection: The items.
         options: Progress (by task name) and cache.
         note: Called with a line about what the whole set would take, once the speed is known.
+        key: Hash of an item as it is asked, by which its answer is found again.
     """
     task, asked, cache = selection.task, askings(selection), options.cache
     began = time.perf_counter()
@@ -211,7 +220,7 @@ def run_task(
     def place(index: int) -> str:
         return item_place(asked[index].item.id, task.name)
 
-    hashes = [item_sha256(asking.item) for asking in asked]
+    hashes = [key(asking.item) for asking in asked]
     rows = answered(cache, task.name, version, hashes, place, ask, progress, shared=True)
     given = [
         ModelAnswer(tuple(row["loglikelihoods"]), row["truncated"], row["text"], remark=row.get("remark", ""))

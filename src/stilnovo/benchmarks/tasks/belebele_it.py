@@ -13,8 +13,9 @@ rows, which were not at hand.
 
 from __future__ import annotations
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, letter_index, text
-from stilnovo.benchmarks.task import MultipleChoice, Task
+from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
+from stilnovo.benchmarks.examples import behind, first_others
+from stilnovo.benchmarks.task import MultipleChoice, Request, Task
 from stilnovo.benchmarks.tasks.mmlu import letter_item, lettered
 
 DATA = Dataset(
@@ -23,6 +24,12 @@ DATA = Dataset(
     config="ita_Latn",
     files={"test": ("ita_Latn.jsonl", "data/ita_Latn.jsonl", "test/ita_Latn.jsonl")},
 )
+
+
+def load(request: Request) -> list[MultipleChoice]:
+    """Load the items of the split, each after its first other rows if any are wanted."""
+    items = build(*DATA.rows(request), make_item, request.split)
+    return [behind(item, first_others(items, item, request.shots)) for item in items] if request.shots else items
 
 
 def make_item(row: Row, place: str) -> MultipleChoice:
@@ -46,7 +53,8 @@ TASK = Task(
     licence="CC BY-SA 4.0",
     metrics=("acc", "acc_norm"),
     splits=("test",),
-    load=DATA.loader(make_item),
+    load=load,
+    shots_rule="the first other rows of the evaluated split, as lm-evaluation-harness has it",
     reference="belebele_ita_Latn",
     untried=True,
 )

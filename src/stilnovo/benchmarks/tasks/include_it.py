@@ -45,6 +45,7 @@ TASK = Task(
     licence="Apache 2.0",
     metrics=("acc", "acc_norm"),
     splits=("test",),
+    example_splits=("validation",),
     load=DATA.loader(make_item),
     reference="include_base_44_italian",
     categories="domain",
