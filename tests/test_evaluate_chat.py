@@ -150,3 +150,28 @@ def test_what_cannot_be_asked_is_refused(tmp_path: Path, tiny_folder: Path) -> N
     write_byte_tokenizer(tmp_path, ("</s>",), eos_token="</s>", chat_template=strict)
     chat = ChatPrompts(from_folder(tmp_path), ChatForm("Sii breve."))
     assert chat.prompt(ITEM).text.startswith("user: Sii breve.\n\nUn esame.")
+
+
+def test_an_answer_is_found_again_only_for_what_was_asked() -> None:
+    """Two items may be the same as plain text and other conversations."""
+    form, context = ChatForm(), SHOTS.text + "Tre?"
+    other = replace(ITEM, few_shot=FewShot(SHOTS.text))
+    assert (other.context, other.identity()) == (context, ITEM.identity())
+    delimited = replace(ITEM, few_shot=replace(SHOTS, delimiter=" ", between="\n\n"), endings=(" A", " B"))
+    assert form.sha256(delimited) == form.sha256(ITEM) != form.sha256(other)
+    assert len({form.sha256(ITEM), ChatForm("x").sha256(ITEM), ChatForm(single_turn=True).sha256(ITEM)}) == 3
+    bare = MultipleChoice("y", "Tre?", (" A", " B"), 0)
+    assert form.sha256(bare) != form.sha256(replace(bare, few_shot=FewShot(delimiter="")))
+
+
+def test_the_settings_of_a_result_ask_the_same_again(tiny_folder: Path, tmp_path: Path) -> None:
+    how = Prompting(chat_template=True, chat=ChatForm("Sii breve.", single_turn=True))
+    run(tiny_folder, tmp_path, how).save(tmp_path)
+    settings = load_result(tmp_path).settings
+    assert settings["prompting"] == {"chat_template": True, "chat": {"system": "Sii breve.", "single_turn": True}}
+    assert Prompting.of(settings["prompting"]) == how
+    again = run(tiny_folder, tmp_path, settings["prompting"])
+    assert again.tasks["sample_questions"].cached == 6
+    assert Prompting.of({}) == Prompting()
+    with pytest.raises(InputError, match="cannot be read"):
+        Prompting.of({"promts": "all"})

@@ -10,6 +10,8 @@ from statistics import mean, stdev
 
 import pytest
 
+from stilnovo.benchmarks.examples import behind, first_others
+from stilnovo.benchmarks.items import FewShot
 from stilnovo.benchmarks.prompting import Prompting
 from stilnovo.benchmarks.protocol import STILNOVO
 from stilnovo.benchmarks.task import (
@@ -150,6 +152,32 @@ def test_examples_are_drawn_once_and_never_the_question_itself() -> None:
         chosen(Prompting(shots=1), replace(TASK, example_splits=()))
     figures = run(Prompting(shots=2)).summary()["tasks"]["colori"]
     assert figures["shots"] == len(figures["examples"]) == 2
+
+
+def test_examples_stand_behind_a_description_and_before_a_passage() -> None:
+    own = MultipleChoice(
+        "x", "Titolo. Un brano. Chi?", (" io", " tu"), 0, header="Titolo. Un brano. ", few_shot=FewShot("Titolo. ")
+    )
+    rows = [replace(own, id=str(number), context=f"Titolo. Un altro. Come {number}?", header="") for number in range(3)]
+    item = behind(own, first_others([own, *rows], own, 2))
+    before = "Titolo. Un altro. Come 0? io\n\nUn altro. Come 1? io\n\n"
+    assert item.context == f"{before}Un brano. Chi?"
+    assert item.header == f"{before}Un brano. "
+    assert (item.few_shot.description, item.question) == ("Titolo. ", "Un brano. Chi?")
+    choice = MultipleChoice("w", "", (" va", " va"), 1, contexts=("Anna", "Maria"))
+    assert behind(choice, [choice]).contexts == ("Maria va\n\nAnna", "Maria va\n\nMaria")
+    with pytest.raises(InputError, match="only 2 examples for 3 shots"):
+        first_others(rows, rows[1], 3)
+
+
+def test_another_seed_draws_other_examples_and_is_not_compared() -> None:
+    first, second = (
+        evaluate(tiny_llama(), byte_tokenizer(True), chosen(Prompting(shots=3), draw=Draw(seed=seed)), model_name="t")
+        for seed in (1, 2)
+    )
+    with pytest.raises(InputError, match="in different ways") as caught:
+        compare(first, second)
+    assert "train:train" in str(caught.value) and "--seed" in str(caught.value)
 
 
 def repeated(count: int, options: ReadOptions = ReadOptions()) -> EvaluationResult:  # noqa: B008 - frozen

@@ -153,7 +153,7 @@ def _list_tasks(as_json: bool) -> None:
     rows = [
         (
             name + " *" * task.untried, task.version, ", ".join(task.splits), ", ".join(task.metrics), str(task.shots),
-            ", ".join(task.prompts) or "—", task.licence, task.reference or "—",
+            str(len(task.prompts) or 1), task.licence, task.reference or "—",
         )
         for name, task in named.items()
     ]  # fmt: skip
