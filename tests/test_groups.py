@@ -20,10 +20,10 @@ from stilnovo.benchmarks.tasks import SAMPLES, TASKS, Wanted, find_tasks
 from stilnovo.compare.paired import compare
 from stilnovo.errors import InputError
 from stilnovo.report.comparison import comparison_figures, comparison_page
-from stilnovo.report.evaluation import evaluation_page, group_text
+from stilnovo.report.evaluation import evaluation_page, evaluation_text, group_text
 from stilnovo.scoring.evaluate import expectation
-from stilnovo.scoring.group_scores import chosen_notes, group_scores, visible_average
-from stilnovo.scoring.result import load_result
+from stilnovo.scoring.group_scores import chosen_notes, group_scores, macro_score, visible_average
+from stilnovo.scoring.result import EvaluationResult, load_result
 from stilnovo.statistics.estimates import Estimate, holm, mean, paired_difference
 from stilnovo.statistics.macro import DIFFERENCES, SCORES, MacroAverage, chance_corrected, macro_average
 from stilnovo.statistics.power import expected_reach
@@ -197,10 +197,12 @@ def test_a_task_without_spread_still_has_an_error() -> None:
     same = paired_difference([1.0, 0.0] * 10, [1.0, 0.0] * 10)
     unchanged = macro_average([same, same], DIFFERENCES)
     assert unchanged.estimate.low < 0 < unchanged.estimate.high and unchanged.p == 1.0
-    few = mean([0.2, 0.3, 0.9], shares=False)
-    assert not few.has_interval
-    nothing = macro_average([right, few])
-    assert not nothing.estimate.has_interval and nothing.p == 1.0 and nothing.smallest_visible == math.inf
+    few, one_subject = mean([0.2, 0.3, 0.9], shares=False), mean([1.0, 0.0, 1.0], ["anatomy"] * 3)
+    assert not few.has_interval and (one_subject.low, one_subject.high) == (0.0, 1.0)
+    for part in (few, one_subject):
+        nothing = macro_average([right, part])
+        assert not nothing.estimate.has_interval and nothing.p == 1.0 and nothing.smallest_visible == math.inf
+        assert not macro_score([right, part]).has_interval
 
 
 def test_scores_counted_from_guessing() -> None:
@@ -264,6 +266,22 @@ def test_a_runs_groups_are_kept_shown_and_for_machines(tmp_path: Path) -> None:
     page = evaluation_page(result)
     assert "macro average of 2 of 3 tasks" in page and "Without absent_it" in page
     assert "task_groups" not in run(texts=[]).summary()
+
+
+def test_an_average_without_an_interval_is_shown_as_one() -> None:
+    result = run(texts=[])
+    items = tuple(replace(item, cluster="all") for item in result.tasks[SAMPLES[0]].items)
+    tasks = {**result.tasks, SAMPLES[0]: replace(result.tasks[SAMPLES[0]], items=items)}
+    found = replace(result, tasks=tasks, groups={"mine": SAMPLES})
+    (mine,) = found.group_scores
+    assert "(no interval)" in group_text(mine) and "visible none" in group_text(mine)
+    assert found.summary()["task_groups"]["mine"]["macro_average_interval"] == [None, None]
+    assert "macro average of 2 tasks" in evaluation_page(found) and "inf" not in "".join(evaluation_text_of(found))
+    assert compare(found, found).groups["mine"].outcome == "inconclusive"
+
+
+def evaluation_text_of(result: EvaluationResult) -> list[str]:
+    return [line for line in evaluation_text(result) if isinstance(line, str)]
 
 
 def test_two_runs_are_compared_by_their_averages() -> None:

@@ -170,6 +170,8 @@ def short_perplexity(result: EvaluationResult) -> str:
 
 def _share(estimate: Estimate, remark: str = "") -> str:
     value, low, high = (f"{100 * end:.1f}".replace("-", "−") for end in (estimate.value, estimate.low, estimate.high))
+    if not estimate.has_interval:
+        return f"{value} % (no interval{remark})"
     return f"{value} % ({low}–{high}{remark})"
 
 

@@ -125,6 +125,8 @@ def group_scores(groups: Mapping[str, tuple[str, ...]], results: Mapping[str, Sc
 def macro_score(parts: Sequence[Estimate]) -> Estimate:
     """Macro average of scores; its interval ends at 1, and at 0 where none of them can be less."""
     average = macro_average(parts).estimate
+    if not average.has_interval:
+        return average
     low = max(average.low, 0.0) if all(part.low >= 0 for part in parts) else average.low
     return replace(average, low=low, high=min(average.high, 1.0))
 

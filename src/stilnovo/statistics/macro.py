@@ -30,7 +30,7 @@ FEWEST_DEGREES = 3  # below, Student's quantile is exact at 1 and 2 only
 class MacroAverage:
     """Mean of `tasks` estimates: `estimate` with its interval, of which `degrees` are the degrees of freedom.
 
-    `estimate.n` counts all items, `estimate.clusters` all units. Without an interval where a task has none.
+    `estimate.n` counts all items, `estimate.clusters` all units. Without an interval where a task has none, or only one unit.
     """
 
     estimate: Estimate
@@ -67,7 +67,7 @@ def macro_average(parts: Sequence[Estimate], least: float = SCORES) -> MacroAver
         raise ValueError("the macro average of no tasks")
     count, value = len(parts), sum(part.value for part in parts) / len(parts)
     items, units = sum(part.n for part in parts), sum(part.clusters for part in parts)
-    if not all(part.has_interval for part in parts):
+    if not all(part.has_interval and math.isfinite(part.standard_error) for part in parts):
         return MacroAverage(Estimate(value, -math.inf, math.inf, math.inf, items, units), 1.0, count)
     degrees = [max(1, part.clusters - 1) for part in parts]
     squares = [_error(part, own, least) ** 2 for part, own in zip(parts, degrees, strict=True)]
@@ -81,9 +81,7 @@ def macro_average(parts: Sequence[Estimate], least: float = SCORES) -> MacroAver
 
 def _error(part: Estimate, degrees: float, least: float) -> float:
     """Error of one task: its standard error, or `least` of what its interval implies."""
-    implied = (part.high - part.low) / 2 / student_quantile(UPPER, degrees)
-    error = part.standard_error if math.isfinite(part.standard_error) else implied
-    return max(error, least * implied)
+    return max(part.standard_error, least * (part.high - part.low) / 2 / student_quantile(UPPER, degrees))
 
 
 def chance_corrected(part: Estimate, chance: float) -> Estimate:
