@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import tantivy
 
@@ -250,11 +251,11 @@ class Index:
         ids = self._searcher.fast_field_values("id", [address for _, address in hits])
         return {int(passage): float(hit[0]) for passage, hit in zip(ids, hits, strict=True) if passage is not None}
 
-    def mentions(self, form: str) -> dict[int, list[int]]:
-        """Passages that contain a folded word, in reading order, by work."""
-        count = max(1, int(self._searcher.doc_freq("surface", form)))
-        hits = self._searcher.search(self._term("surface", form)[1], count, count=False).hits
-        fields = (self._searcher.fast_field_values(field, [at for _, at in hits]) for field in ("id", "work"))
+    def mentions(self, form: str, field: Literal["surface", "stem"] = "surface") -> dict[int, list[int]]:
+        """Passages that contain a folded word, or a stem, in reading order, by work."""
+        count = max(1, int(self._searcher.doc_freq(field, form)))
+        hits = self._searcher.search(self._term(field, form)[1], count, count=False).hits
+        fields = (self._searcher.fast_field_values(name, [at for _, at in hits]) for name in ("id", "work"))
         passages: dict[int, list[int]] = {}
         for passage, work in sorted((int(passage or 0), int(work or 0)) for passage, work in zip(*fields, strict=True)):
             passages.setdefault(work, []).append(passage)

@@ -26,7 +26,7 @@ from stilnovo.library import embedding
 from stilnovo.library.embedders import Embedder, Reranker
 from stilnovo.library.read import SUFFIXES
 from stilnovo.library.store import Library
-from stilnovo.serve import library_api, openai_api, quotes_api, talk_api
+from stilnovo.serve import library_api, openai_api, quotes_api, study_api, talk_api
 from stilnovo.serve.answering import Answering, LibraryResponder
 from stilnovo.serve.faults import Fault, fault_of
 from stilnovo.serve.history import Conversations
@@ -82,6 +82,7 @@ def create_app(
     app.include_router(talk_api.router(workers, answering))
     app.include_router(library_api.router(workers, uploads))
     app.include_router(quotes_api.router(workers, settings))
+    app.include_router(study_api.router(workers))
     _own_routes(app, settings, responder, workers, metrics)
     for kind in (Fault, RequestValidationError, HTTPException, StilnovoError, OSError, MemoryError, Exception):
         app.add_exception_handler(kind, _shown)

@@ -40,7 +40,12 @@ class Confirmation(UploadName):
     keep_both: bool = False
 
 
-def _work(library: Library, sha256: str) -> Work:
+def work_of(library: Library, sha256: str) -> Work:
+    """The work with this text.
+
+    Raises:
+        Fault: 404.
+    """
     work = next((work for work in library.works() if work.sha256 == sha256), None)
     if work is None:
         raise not_found("This work")
@@ -112,14 +117,14 @@ def router(workers: Workers, uploads: Uploads) -> APIRouter:
     @routes.get("/works/{sha256}")
     @workers.endpoint
     def one_work(library: Library, sha256: Sha) -> dict[str, Any]:
-        work = _work(library, sha256)
+        work = work_of(library, sha256)
         return {**work_dict(work), "contents": [_section_dict(section) for section in library.sections(work)]}
 
     @routes.get("/works/{sha256}/section")
     @workers.endpoint
     def section(library: Library, sha256: Sha, at: Annotated[int, Query(ge=0)]) -> dict[str, Any]:
         """The section that holds character `at` of the work's text."""
-        work = _work(library, sha256)
+        work = work_of(library, sha256)
         contents = library.sections(work)
         here = next((section for section in contents if section.start <= at < section.end), None)
         if here is None:
@@ -138,7 +143,7 @@ def router(workers: Workers, uploads: Uploads) -> APIRouter:
     @workers.endpoint
     def apparatus(library: Library, sha256: Sha, kind: str = "") -> dict[str, Any]:
         """What is not the author's running text: notes, speakers and the like, of one kind or of all."""
-        work = _work(library, sha256)
+        work = work_of(library, sha256)
         items = placed(library, work)
         return {
             "work": work_dict(work),
@@ -150,7 +155,7 @@ def router(workers: Workers, uploads: Uploads) -> APIRouter:
     @routes.delete("/works/{sha256}", status_code=204)
     @workers.endpoint
     def remove(library: Library, sha256: Sha) -> None:
-        library.remove(_work(library, sha256))
+        library.remove(work_of(library, sha256))
 
     @routes.post("/works/sample", status_code=201)
     @workers.endpoint
