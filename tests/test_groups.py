@@ -303,6 +303,9 @@ def test_two_runs_are_compared_by_their_averages() -> None:
     assert figures["task_groups"]["mine"]["difference_above_chance"] == pytest.approx(above)
     assert "macro average of 2 of 3 tasks" in comparison_page(before, after, found, lambda task: {})
     assert compare(before, before).groups["mine"].outcome == "inconclusive"
+    other = compare(before, replace(after, groups={"mine": SAMPLES}))
+    assert not other.groups and "different groups" in other.refused["mine"]
+    assert comparison_figures(other)["task_groups"] == {}
     one_task = compare(before, replace(run(1, limit=30, names=SAMPLES[:1]), groups=groups))
     assert not one_task.groups and SAMPLES[0] in one_task.verdicts
 

@@ -143,7 +143,7 @@ def compare(before: EvaluationResult, after: EvaluationResult) -> Comparison:
             "Evaluate both with the same --tasks and --text.",
         )
     reasons = {name: f"{error.what} {error.found}" for name, error in refused.items()}
-    groups, above = _groups(before, after, verdicts)
+    groups, above = _groups(before, after, verdicts, reasons)
     both = corrected(verdicts | groups)
     return Comparison(
         {name: both[name] for name in verdicts}, pairs, reasons, differences(before, after),
@@ -152,16 +152,18 @@ def compare(before: EvaluationResult, after: EvaluationResult) -> Comparison:
 
 
 def _groups(
-    before: EvaluationResult, after: EvaluationResult, verdicts: Mapping[str, Verdict]
+    before: EvaluationResult, after: EvaluationResult, verdicts: Mapping[str, Verdict], refused: dict[str, str]
 ) -> tuple[dict[str, Verdict], dict[str, Estimate]]:
     """Verdicts on the groups that either run was asked for, over those of their tasks that were compared, if two or more.
 
-    Also the differences of the averages counted from guessing.
+    Also the differences of the averages counted from guessing; a name that means two groups is added to `refused`.
     """
     groups: dict[str, Verdict] = {}
     above: dict[str, Estimate] = {}
     for name, members in (dict(after.groups) | dict(before.groups)).items():
-        if len(asked := [member for member in members if member in verdicts]) > 1:
+        if set(members) != set(after.groups.get(name, members)):
+            refused[name] = "The two evaluations mean different groups by this name."
+        elif len(asked := [member for member in members if member in verdicts]) > 1:
             groups[name] = macro_verdict([verdicts[member] for member in asked], extent(len(asked), len(members)))
             parts = [verdicts[member].difference.times(1 / (1 - before.tasks[member].chance)) for member in asked]
             above[name] = macro_average(parts, DIFFERENCES).estimate
