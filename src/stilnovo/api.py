@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from itertools import accumulate
 from pathlib import Path
 from pkgutil import resolve_name
 from types import MappingProxyType
@@ -35,13 +34,14 @@ from stilnovo.recipe import load as load_recipe
 from stilnovo.runlog import cache_folder
 from stilnovo.scoring.answer_cache import AnswerCache, ModelCache
 from stilnovo.scoring.chat_prompts import ChatPrompts, chat_prompts
+from stilnovo.scoring.evaluate import announcements, over_all, scoring_use, speed_setting
 from stilnovo.scoring.evaluate import evaluate as score
-from stilnovo.scoring.evaluate import expectation, scoring_use, speed_setting
 from stilnovo.scoring.group_scores import chosen_notes
 from stilnovo.scoring.identity import Identity, adapter_sha256, hub_origin, identify, model_origin, model_sha256
 from stilnovo.scoring.perplexity import SHORT, TEXT, HeldOutTexts, held_out_texts, what_text_can_show
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult, load_result
+from stilnovo.scoring.served import Served, evaluate_served
 from stilnovo.scoring.written import check_context
 from stilnovo.spec import ModelSpec, spec_of
 from stilnovo.text.template import Message
@@ -54,7 +54,7 @@ from stilnovo.train.stage import FOLDER as FROZEN
 
 __all__ = [
     "ChatForm", "CheckedQuotation", "Comparison", "Draw", "EvaluationResult", "Generator", "Library", "Message", "ModelSpec",
-    "Prompting", "Quote", "Recipe", "Sampling", "TrainResult", "ask_library", "check_quotes", "check_text", "compare_runs",
+    "Prompting", "Quote", "Recipe", "Sampling", "Served", "TrainResult", "ask_library", "check_quotes", "check_text", "compare_runs",
     "evaluate_model", "generate_text", "load_recipe", "open_library", "open_model", "read_work", "search_library", "train_recipe",
 ]  # fmt: skip
 
@@ -177,7 +177,7 @@ def train_recipe(
 
 
 def evaluate_model(
-    spec: ModelSpec | Path | str = "smollm2",
+    spec: ModelSpec | Served | Path | str = "smollm2",
     tasks: Sequence[Path | str] | Path | str | None = None,
     texts: Sequence[Path | str] | Path | str = (),
     *,
@@ -195,7 +195,7 @@ def evaluate_model(
     """Score a model on benchmarks and held-out text; everything given is checked before the model is loaded.
 
     Args:
-        spec: The model; a name alone is opened with the protocol's quantization (`evaluation_spec`).
+        spec: The model; a name alone is opened with the protocol's quantization (`evaluation_spec`); `Served`: on a server.
         tasks: Benchmarks, groups, task files (YAML, Python), or one; default: the protocol's, or our samples unless `texts` are given.
         texts: Files or folders of held-out text, or one, for bits per byte.
         draw: How many items and documents, the seed, and the protocol.
@@ -213,10 +213,10 @@ def evaluate_model(
         InputError: when nothing is to be evaluated, or the model, a task or a text cannot be used.
     """
     check_types(Draw, draw=draw)
-    check_types(ModelSpec, Path, str, spec=spec)
+    check_types(ModelSpec, Served, Path, str, spec=spec)
     check_types(Sequence, Path, type(None), tasks=tasks, texts=texts)
     protocol = find_protocol(draw.protocol)
-    if not isinstance(spec, ModelSpec):
+    if not isinstance(spec, ModelSpec | Served):
         spec = evaluation_spec(str(spec), None, None, protocol=protocol.name, note=note)
     texts = [texts] if isinstance(texts, Path | str) else texts or ()
     named = tasks if tasks is not None else () if texts else protocol.tasks or SAMPLES
@@ -228,13 +228,6 @@ def evaluate_model(
     wanted = Wanted.of(names)
     selections = how.selections(wanted.tasks, protocol, draw, folder, split, download=download, absent=wanted.absent)
     documents = held_out_texts(texts, draw) if texts else HeldOutTexts((), ())
-    checkpoint = load.ModelCheckpoint(spec)
-    chat = chat_prompts(protocol.tokenizer(checkpoint.tokenizer), how, note if selections else _silent)
-    for selection in selections:
-        check_context(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
-    admitted = budget.admit(scoring_use("evaluate", checkpoint, selections, chat), spec)
-    for line in chosen_notes(wanted, selections):
-        note(line)
     settings = {
         "shots": how.shots, "prompting": how.settings() or None, "tasks": list(dict.fromkeys(part.task.name for part in selections)),
         "split": split, "limit": draw.limit,
@@ -243,7 +236,19 @@ def evaluate_model(
             part.task.name: next(iter(part.task.files)) for part in selections if part.task.files
         } or None,
     }  # fmt: skip
-    with AnswerCache(Path(cache or cache_folder()) if use_cache else None, note) as answers:
+    kept_in = Path(cache or cache_folder()) if use_cache else None
+    for line in chosen_notes(wanted, selections):
+        note(line)
+    if isinstance(spec, Served):
+        with AnswerCache(kept_in, note) as answers, resumable(answers, note):
+            result = evaluate_served(spec, protocol, how, selections, documents, settings, answers, note, progress)
+        return replace(result, inputs=input_files(texts, "held-out text"), groups=wanted.groups)
+    checkpoint = load.ModelCheckpoint(spec)
+    chat = chat_prompts(protocol.tokenizer(checkpoint.tokenizer), how, note if selections else _silent)
+    for selection in selections:
+        check_context(selection, checkpoint.tokenizer, checkpoint.config.max_positions)
+    admitted = budget.admit(scoring_use("evaluate", checkpoint, selections, chat), spec)
+    with AnswerCache(kept_in, note) as answers:
         result = _scored(checkpoint, protocol, selections, documents, settings, answers, note, progress, chat)
     dist.stop()
     inputs = [{"use": "model", **hub_origin(spec.model)}, *input_files(texts, "held-out text")]
@@ -281,12 +286,8 @@ def _scored(
     spec = checkpoint.spec
     adapter_hash = adapter_sha256(spec.adapter) if spec.adapter else None
     setting, text_name = speed_setting(spec), ", ".join(settings["text"]) or None
-    for selection in {part.task.name: part for part in reversed(selections)}.values():
-        if selection.instead_of:
-            note(f"{selection.task.name}: no split {selection.instead_of} here; evaluating {selection.split}.")
-        if not selection.known:
-            note(f"{selection.task.name}: {selection.task.source}.")
-        note(expectation(selection, answers.speed(setting, selection.task.name)))
+    for line in announcements(selections, answers, setting):
+        note(line)
     if documents:
         note(f"{text_name}: {what_text_can_show(documents)}.")
     dist.start()  # under torchrun
@@ -305,17 +306,11 @@ def _scored(
     }
     sizes = {selection.label: len(selection.items) * selection.repeats for selection in selections}
     sizes |= {TEXT: len(documents), SHORT: len(documents)} if documents else {}
-    before = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
-
-    def report(name: str, done: int, total: int) -> None:
-        if dist.is_first():
-            progress(f"{name} {done:,}/{total:,}", before[name] + done, sum(sizes.values()))
-
     with resumable(answers, note):
         return score(
             model, protocol.tokenizer(tokenizer), selections, texts=documents, text_name=text_name, model_name=spec.model,
             quantization=spec.quantization, adapter=str(spec.adapter) if spec.adapter else None, note=note,
-            short_windows=True, options=ReadOptions(progress=report, cache=cache),
+            short_windows=True, options=ReadOptions(progress=over_all(sizes, progress), cache=cache),
             settings=settings, chat=chat,
         )  # fmt: skip
 

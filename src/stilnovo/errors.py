@@ -50,15 +50,20 @@ class NonFiniteScore(InputError):
     Args:
         where: The item or document, as a person finds it again.
         value: What was found instead of a number; None for a gap in a file.
+        served: Whether the model is behind a server.
     """
 
-    def __init__(self, where: str, value: float | None = math.nan) -> None:
+    def __init__(self, where: str, value: float | None = math.nan, *, served: bool = False) -> None:
         self.where = where
         found = "no number" if value is None or math.isnan(value) else "an infinite number"
         super().__init__(
             f"The model's scores are no numbers: {where} gave {found}.",
-            "Its weights or its adapter hold such values, or a product overflows.",
-            "Leave --adapter out to see whether the base is sound; should it overflow, try another --device or --quantization.",
+            "The server left a log-probability out, or its model's weights hold such values."
+            if served
+            else "Its weights or its adapter hold such values, or a product overflows.",
+            "Look at the server's own messages; another kind of weights, or another version of it, may do better."
+            if served
+            else "Leave --adapter out to see whether the base is sound; should it overflow, try another --device or --quantization.",
         )
 
 

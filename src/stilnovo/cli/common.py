@@ -27,6 +27,12 @@ Model = Annotated[str, typer.Option(metavar="NAME", help="Short name, path or Hu
 OptionalModel = Annotated[
     str | None, typer.Option(metavar="NAME", help="Short name, path or Hugging Face id (default: the recipe's).")
 ]
+ScoredModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Short name, path or Hugging Face id (default: smollm2); with --server its name there."
+    ),
+]
 WritingModel = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Model that writes the answers; `none`: quotations from the library only."),
@@ -113,6 +119,15 @@ Server = Annotated[
         metavar="URL", help="OpenAI-compatible server that writes the answers, http://HOST:PORT/v1.", rich_help_panel=SERVER
     ),
 ]  # fmt: skip
+ScoredServer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="OpenAI-compatible server whose model is evaluated, http://HOST:PORT/v1.", rich_help_panel=SERVER
+    ),
+]  # fmt: skip
+Concurrency = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Requests at once (default: 4).", rich_help_panel=SERVER)
+]
 ServerModel = Annotated[
     str | None, typer.Option(metavar="NAME", help="Model name on that server.", rich_help_panel=SERVER)
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,13 +14,16 @@ from stilnovo.cli.common import (
     Adapter,
     AsJson,
     Cache,
+    Concurrency,
     DataDir,
     Device,
     Limit,
-    Model,
     NoCache,
     ProtocolQuantization,
+    ScoredModel,
+    ScoredServer,
     Seed,
+    ServerContext,
     Split,
     System,
     SystemFile,
@@ -31,10 +34,16 @@ from stilnovo.cli.common import (
     show,
     system_of,
 )
+from stilnovo.errors import InputError
+
+if TYPE_CHECKING:
+    from stilnovo.scoring.served import Served
+
+SMALLEST = "smollm2"  # the model that is evaluated where none is named
 
 
 def evaluate(
-    model: Model = "smollm2",
+    model: ScoredModel = None,
     adapter: Adapter = None,
     quantization: ProtocolQuantization = None,
     tasks: Tasks = None,
@@ -108,6 +117,9 @@ def evaluate(
     seed: Seed = 42,
     cache: Cache = None,
     no_cache: NoCache = False,
+    server: ScoredServer = None,
+    server_context: ServerContext = None,
+    concurrency: Concurrency = None,
 ) -> None:
     """Evaluate a model on Italian benchmarks and held-out text.
 
@@ -122,10 +134,12 @@ def evaluate(
     from stilnovo.runlog import write_atomic
 
     form = api.ChatForm(system_of(system, system_file) if system or system_file else "", single_turn)
-    spec = api.evaluation_spec(model, adapter, quantization, device, protocol=protocol, note=note)
+    served = _served(server, model, server_context, concurrency, adapter, quantization, device)
+    spec = served or api.evaluation_spec(model or SMALLEST, adapter, quantization, device, protocol=protocol, note=note)
     files = [str(path) for path in task_file or []]
     names = None if tasks is None and not files else [*(tasks.split(",") if tasks is not None else []), *files]
-    folder = out or Path("runs") / f"evaluate-{Path(model).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    name = Path(model or ("server" if served else SMALLEST)).stem
+    folder = out or Path("runs") / f"evaluate-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     # Of several processes all have the result, one writes it.
     with locked(folder, "an evaluation") if dist.is_first() else nullcontext(), Progress("evaluate", 1) as bar:
         result = api.evaluate_model(
@@ -138,9 +152,38 @@ def evaluate(
             return
         path, page = str(result.save(folder)), str(folder / "report.html")
         write_atomic(folder / "report.html", evaluation_page(result))
-    beside_report = f"{model} in {spec.quantization}, this run" if protocol == "report2024" else None
-    show([*evaluation_text(result, beside_report), f"{memory_text(result.memory)}\nResult: {path}\nReport: {page}"])
-    emit({**result.summary(), "protocol": result.settings["protocol"], "result": path, "report": page}, as_json)
+    beside_report = f"{result.model} in {result.quantization}, this run" if protocol == "report2024" else None
+    memory = f"{memory_text(result.memory)}\n" if result.memory else ""
+    show([*evaluation_text(result, beside_report), f"{memory}Result: {path}\nReport: {page}"])
+    asked = {"server": result.settings["server"]} if server is not None else {}
+    emit(
+        {**result.summary(), **asked, "protocol": result.settings["protocol"], "result": path, "report": page}, as_json
+    )
+
+
+def _served(
+    server: str | None, model: str | None, context: int | None, concurrency: int | None, adapter: Path | None,
+    quantization: str | None, device: str,
+) -> Served | None:  # fmt: skip
+    """The model on a server that the options name; None where they name no server.
+
+    Raises:
+        InputError: an option makes no sense with a server, or only with one.
+    """
+    if server is None:
+        if context is not None or concurrency is not None:
+            raise InputError("--server-context and --concurrency need a server.", next="Add --server URL.")
+        return None
+    own = {"--adapter": adapter, "--quantization": quantization, "--device": None if device == "auto" else device}
+    if given := [name for name, value in own.items() if value is not None]:
+        raise InputError(
+            f"{given[0]} makes no sense with --server.",
+            "The server decides how its model is loaded and where it runs.",
+            f"Leave {given[0]} out, or load the model so in the server.",
+        )
+    from stilnovo.scoring.served import Served
+
+    return Served(server, model, context, concurrency or 4)
 
 
 def _list_tasks(as_json: bool) -> None:

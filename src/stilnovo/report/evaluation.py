@@ -15,6 +15,7 @@ from stilnovo.report.report2024 import published_tables
 from stilnovo.scoring.group_scores import GroupScore
 from stilnovo.scoring.perplexity import SHORT_WINDOW, documents_text
 from stilnovo.scoring.result import EvaluationResult
+from stilnovo.scoring.served import remark_lines, server_lines
 from stilnovo.statistics.estimates import FEWEST_UNITS, Estimate
 from stilnovo.statistics.power import ASSUMED_DISCORDANCE
 from stilnovo.statistics.spread import combined_performance, spread_of
@@ -38,10 +39,11 @@ def evaluation_page(result: EvaluationResult) -> str:
             ("scores", "Scores", "Dots are scores, bars their 95 % intervals, dotted marks what guessing scores. Two runs "
              "are told apart by comparing them item by item, not by whether their bars overlap.", bool(tasks)),
             ("held_out", "Held-out text", "Lower is better.", result.text is not None),
+            ("server", "How the server was asked", "Numbers made in another way are another measurement.", "server" in result.settings),
             ("categories", "By category", "The intervals of small categories are wide; a category that looks best by "
              "chance always exists.", bool(categories)),
         ],
-        prose="evaluation", discordance=ASSUMED_DISCORDANCE, terms=TERMS, facts=_facts(result),
+        prose="evaluation", server=_served(result), discordance=ASSUMED_DISCORDANCE, terms=TERMS, facts=_facts(result),
         result=result, tasks=tasks, groups=result.group_scores, counts=_counts, asked=asked_lines(result),
         metric_names=METRIC_NAMES, documents=documents_text, fewest=FEWEST_UNITS, short=short_perplexity(result), categories=categories,
         unfolded=UNFOLDED,
@@ -89,6 +91,7 @@ def evaluation_text(result: EvaluationResult, published_beside: str | None = Non
     yield from asked_lines(result)
     yield from map(group_text, result.group_scores)
     yield from _counts(sum(task.cached for task in tasks), sum(task.truncated for task in tasks))
+    yield from _served(result)
     if result.text is not None:
         bits = result.text.bits_per_byte()
         yield (
@@ -150,6 +153,12 @@ def _score_rows(result: EvaluationResult) -> list[IntervalRow]:
         (f"{group.name}, macro average", group.average, group.chance) for group in result.group_scores if group.average
     ]
     return [IntervalRow(name, score.times(100), chance=100 * chance or None) for name, score, chance in scores]
+
+
+def _served(result: EvaluationResult) -> list[str]:
+    """Describe how a server was asked, and the answers of which something must be said; nothing for a model of our own."""
+    about = result.settings.get("server")
+    return [*server_lines(about), *remark_lines(result.tasks.values())] if about else []
 
 
 def visible_text(share: float) -> str:

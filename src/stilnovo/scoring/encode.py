@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby, pairwise
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -115,7 +115,33 @@ class Encoded:
         return sum(map(len, self.trees))
 
 
-def encode_endings(tokenizer: Tokenizer, context: Context, endings: Sequence[str]) -> list[tuple[list[int], int]]:
+class PromptTokenizer(Protocol):
+    """What encoding a question asks of a tokeniser: ours, or a server's."""
+
+    @property
+    def opening(self) -> list[int]:
+        """The opening token, or none where the model has none."""
+
+    @property
+    def end_of_text_id(self) -> int:
+        """Token that closes a document."""
+
+    def encode(self, text: str, /) -> list[int]:
+        """Encode a text, without any special token."""
+
+    def encode_rendered(self, rendered: RenderedChat, more: str = "", /) -> list[int]:
+        """Encode what a chat template wrote, and a text after it; the opening token first where the model has one."""
+
+
+def question_tokens(tokenizer: PromptTokenizer, pairs: Sequence[tuple[Context, str]]) -> list[tuple[list[int], int]]:
+    """Tokenise every (context, ending) with `encode_endings`, equal contexts beside one another once."""
+    sequences: list[tuple[list[int], int]] = []
+    for context, same in groupby(pairs, key=lambda pair: pair[0]):
+        sequences += encode_endings(tokenizer, context, [ending for _, ending in same])
+    return sequences
+
+
+def encode_endings(tokenizer: PromptTokenizer, context: Context, endings: Sequence[str]) -> list[tuple[list[int], int]]:
     """Tokenise context + ending for each ending, with the index at which the ending begins.
 
     An empty context becomes the opening token, or the end-of-text token where the model has none. Tokenising both
@@ -137,10 +163,7 @@ def encode(
     tokenizer: Tokenizer, question: MultipleChoice | Endings, max_positions: int, header: Sequence[int] = ()
 ) -> Encoded:
     """Tokenise a question as a tree; `header` is its header's tokens if they are cached."""
-    sequences: list[tuple[list[int], int]] = []
-    listed: Sequence[tuple[Context, str]] = question.pairs
-    for context, pairs in groupby(listed, key=lambda pair: pair[0]):
-        sequences += encode_endings(tokenizer, context, [ending for _, ending in pairs])
+    sequences = question_tokens(tokenizer, question.pairs)
     longest = max(len(tokens) - 1 for tokens, _ in sequences)  # the last token is only predicted, never read
     shared = 0 if longest > max_positions else _shared(sequences, list(header))
     trees: list[TokenTree] = [TokenTree(shared)]
@@ -153,7 +176,7 @@ def encode(
             paths.append([(0, trees[0].add(tokens[shared:-1])[first - 1 - shared :])])
             continue
         paths.append([])
-        for begin, stop, predicted in _windows(len(tokens), first, max_positions):
+        for begin, stop, predicted in ending_windows(len(tokens), first, max_positions):
             trees.append(TokenTree())  # of its own: nothing is shared where the beginnings differ
             paths[-1].append((len(trees) - 1, trees[-1].add(tokens[begin:stop])[predicted - 1 - begin :]))
     offsets = list(accumulate(map(len, trees), initial=0))
@@ -162,7 +185,7 @@ def encode(
     return Encoded(read, rows, tuple(targets), longest > max_positions, shared)
 
 
-def _windows(tokens: int, first: int, limit: int) -> list[tuple[int, int, int]]:
+def ending_windows(tokens: int, first: int, limit: int) -> list[tuple[int, int, int]]:
     """What is read for the tokens from `first` on, one window where they fit into one, as (begin, stop, first predicted).
 
     A window reads begin … stop - 1, `limit` tokens, and predicts up to stop.

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 from stilnovo import dist
@@ -24,7 +25,7 @@ from stilnovo.model.load import ModelCheckpoint, choose_device
 from stilnovo.plan.account import SCORED_TOKENS, Command, ModelUse
 from stilnovo.progress import counted, seconds_text
 from stilnovo.runlog import environment
-from stilnovo.scoring.answer_cache import Answer, answered
+from stilnovo.scoring.answer_cache import Answer, AnswerCache, Progress, answered
 from stilnovo.scoring.asking import askings, is_drawn, joined, task_result
 from stilnovo.scoring.chat_prompts import ChatPrompts
 from stilnovo.scoring.packed import ModelAnswer, answers, item_place
@@ -122,6 +123,27 @@ def scoring_use(
     tokens = 2 * SCORED_TOKENS if writes else SCORED_TOKENS
     cached = max(tokens if writes else 0, min(most, checkpoint.config.max_positions))
     return use_of(command, checkpoint.spec, checkpoint.config, choose_device(checkpoint.spec.device), tokens, cached)
+
+
+def announcements(selections: Sequence[Selection], answers: AnswerCache, setting: str) -> Iterator[str]:
+    """Describe what is evaluated in place of what was meant, and what each selection can show at the speed of the `setting`."""
+    for selection in {part.task.name: part for part in reversed(selections)}.values():
+        if selection.instead_of:
+            yield f"{selection.task.name}: no split {selection.instead_of} here; evaluating {selection.split}."
+        if not selection.known:
+            yield f"{selection.task.name}: {selection.task.source}."
+        yield expectation(selection, answers.speed(setting, selection.task.name))
+
+
+def over_all(sizes: Mapping[str, int], progress: Progress) -> Progress:
+    """Progress over everything that is scored (name → items), from that of each part; of several processes the first one's."""
+    before = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
+
+    def report(name: str, done: int, total: int) -> None:
+        if dist.is_first():
+            progress(f"{name} {done:,}/{total:,}", before[name] + done, sum(sizes.values()))
+
+    return report
 
 
 def expectation(selection: Selection, items_per_second: float | None = None) -> str:

@@ -20,7 +20,7 @@ from stilnovo.generate.generator import dense_weights
 from stilnovo.model.attention import Blocks, positions_of
 from stilnovo.model.llama import Llama, evaluating
 from stilnovo.scoring.answer_cache import Answer, ModelCache, Progress, answered
-from stilnovo.scoring.encode import filled
+from stilnovo.scoring.encode import PromptTokenizer, filled
 from stilnovo.scoring.likelihood import token_scores
 from stilnovo.scoring.packed import TOKEN_BUDGET
 from stilnovo.text.tokenizer import Tokenizer
@@ -80,7 +80,7 @@ def of_answers(index: int, conversation: Conversation, tokenizer: Tokenizer, lon
     return Reading(index, tokens[:end], [place for place, counts in enumerate(learnt[:end]) if counts and place])
 
 
-def opened(tokenizer: Tokenizer, text: str) -> list[int]:
+def opened(tokenizer: PromptTokenizer, text: str) -> list[int]:
     """Tokenise a text after BOS, or after end-of-text if the model has no BOS."""
     return [*(tokenizer.opening or [tokenizer.end_of_text_id]), *tokenizer.encode(text)]
 

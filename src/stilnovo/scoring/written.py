@@ -15,7 +15,7 @@ from stilnovo.benchmarks.task import SEED, Decoding, Generation, Selection
 from stilnovo.errors import InputError, NonFiniteScore
 from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.model.llama import Llama, evaluating
-from stilnovo.scoring.encode import Context, filled
+from stilnovo.scoring.encode import Context, PromptTokenizer, filled
 from stilnovo.scoring.packed import TOKEN_BUDGET, ModelAnswer
 from stilnovo.text.template import RenderedChat
 from stilnovo.text.tokenizer import Tokenizer
@@ -58,7 +58,7 @@ def write(
     done = 0
     with evaluating(model):
         for batch in filled(prompted, partial(_fits, _BATCH * token_budget)):
-            prompts, samplings = [tokens for _, tokens, _ in batch], [_sampling(item, seed) for item, _, _ in batch]
+            prompts, samplings = [tokens for _, tokens, _ in batch], [sampling_of(item, seed) for item, _, _ in batch]
             try:
                 completions = engine.continue_tokens(prompts, samplings)
             except NonFiniteScore as error:
@@ -73,7 +73,7 @@ def write(
 
 
 def encode_prompt(
-    tokenizer: Tokenizer, item: Generation, max_positions: int, context: Context | None = None
+    tokenizer: PromptTokenizer, item: Generation, max_positions: int, context: Context | None = None
 ) -> tuple[list[int], bool]:
     """Tokenise the prompt, truncated on the left to leave room for the answer; also whether it was.
 
@@ -87,7 +87,7 @@ def encode_prompt(
     return tokenizer.opening + tokens[-room:], len(tokens) > room
 
 
-def check_context(selection: Selection, tokenizer: Tokenizer, max_positions: int) -> None:
+def check_context(selection: Selection, tokenizer: PromptTokenizer, max_positions: int) -> None:
     """Check that the answers of a task fit into a model's context.
 
     Raises:
@@ -97,7 +97,7 @@ def check_context(selection: Selection, tokenizer: Tokenizer, max_positions: int
         _room(tokenizer, decoding, max_positions)
 
 
-def _room(tokenizer: Tokenizer, decoding: Decoding, max_positions: int) -> int:
+def _room(tokenizer: PromptTokenizer, decoding: Decoding, max_positions: int) -> int:
     """Tokens of a prompt that the model can read before an answer."""
     room = max_positions - decoding.max_tokens - len(tokenizer.opening)
     if room < 1:
@@ -115,7 +115,8 @@ def _fits(tokens_held: int, batch: Sequence[Prompted], entry: Prompted) -> bool:
     return len(batch) < _MOST_TOGETHER and longest * (len(batch) + 1) <= tokens_held
 
 
-def _sampling(item: Generation, seed: int) -> Sampling:
+def sampling_of(item: Generation, seed: int) -> Sampling:
+    """How an item's answer is drawn: its random numbers come from the seed and its own name."""
     own = int.from_bytes(hashlib.sha256(f"{seed}/{item.id}".encode()).digest()[:4], "big")
     how = item.decoding
     return Sampling(how.temperature, how.top_p, how.max_tokens, own, how.stop)

@@ -1,0 +1,163 @@
+"""Read the replies of OpenAI-compatible servers: answers, the likeliest first tokens, log-probabilities of a prompt.
+
+Log-probabilities come in three forms: the old one of completions (lists beside one another), that of chats (a list of
+tokens, each with its rivals), and vLLM's `prompt_logprobs`. Whatever has another shape is refused; nothing is guessed.
+Unusual: what a thinking model writes before its answer is no part of it, whether the server separates it or leaves it in
+`<think>` blocks. OpenAI writes -9999 for a probability that it does not tell: that is none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stilnovo.errors import StilnovoError
+
+#: What servers write in place of a log-probability that they do not tell lies at or under this.
+UNTOLD = -9999.0
+#: A log-probability above this is none; rounding may put a certain token a little above 0.
+CERTAIN = 0.01
+
+_THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL)
+_THINKING = re.compile(r"^\s*<think(?:ing)?>")
+
+
+@dataclass(frozen=True)
+class ServedText:
+    """An answer: its `text` without thinking, why it `finish`ed, whether the model `thinks`, and whether it was cut while it did."""
+
+    text: str
+    finish: str
+    thinks: bool
+    unfinished: bool
+
+
+def odd_reply(why: str, reply: Any) -> StilnovoError:
+    """The error for a reply that cannot be read."""
+    return StilnovoError(
+        f"The model server's reply cannot be used: {why}.",
+        " ".join(str(reply).split())[:120],
+        "Is it OpenAI-compatible?",
+    )
+
+
+def served_text(reply: Mapping[str, Any]) -> ServedText:
+    """Read a whole answer, of a completion or of a chat.
+
+    Raises:
+        StilnovoError: the reply holds none.
+    """
+    choice = _choice(reply)
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {}
+    raw = message.get("content") if message else choice.get("text")
+    beside = next((str(message[key]) for key in ("reasoning_content", "reasoning", "thinking") if message.get(key)), "")
+    if not isinstance(raw, str):
+        if raw is not None or not (message or beside):
+            raise odd_reply("it holds no text", reply)
+        raw = ""
+    inside = _THOUGHT.search(raw)
+    text = raw[inside.end() :].lstrip() if inside else raw
+    open_ended = inside is None and _THINKING.search(raw) is not None
+    return ServedText(
+        "" if open_ended else text,
+        str(choice.get("finish_reason") or ""),
+        bool(beside) or inside is not None or open_ended,
+        open_ended or (bool(beside) and not text.strip()),
+    )
+
+
+def first_token(reply: Mapping[str, Any]) -> dict[str, float]:
+    """The likeliest first tokens of an answer with their log-probabilities in nats, likeliest first; empty where none are told."""
+    told = _choice(reply).get("logprobs")
+    if not isinstance(told, dict):
+        return {}
+    if isinstance(content := told.get("content"), list):
+        first = content[0] if content and isinstance(content[0], dict) else {}
+        listed = [
+            (entry.get("token"), entry.get("logprob"))
+            for entry in first.get("top_logprobs") or ()
+            if isinstance(entry, dict)
+        ]
+    else:
+        tops = told.get("top_logprobs")
+        first = tops[0] if isinstance(tops, list) and tops and isinstance(tops[0], dict) else {}
+        listed = list(first.items())
+    found: dict[str, float] = {}
+    for token, log in listed:
+        if isinstance(token, str) and log is not None and (value := _log(log, reply)) > UNTOLD:
+            found.setdefault(token.replace("\u2581", " "), value)
+    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+
+
+def echoed(reply: Mapping[str, Any], tokens: int | None) -> list[float] | None:
+    """Log-probabilities of a prompt's tokens from a completion that echoes it and goes on with one token.
+
+    Args:
+        reply: As it came.
+        tokens: How many the prompt has; None where the server alone knows.
+
+    Returns:
+        One a token; the first, which follows nothing, is 0. None where the server did not echo.
+
+    Raises:
+        StilnovoError: a log-probability is missing or is none.
+    """
+    told = _choice(reply).get("logprobs")
+    if not isinstance(told, dict):
+        return None
+    if isinstance(content := told.get("content"), list):
+        logs = [entry.get("logprob") if isinstance(entry, dict) else None for entry in content]
+    else:
+        logs = list(told.get("token_logprobs") or ())
+    usage = reply.get("usage")
+    asked = tokens if tokens is not None else usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    if not isinstance(asked, int):
+        asked = len(logs) - 1
+    if asked < 1 or len(logs) not in (asked, asked + 1) or (tokens is None and len(logs) < 2):
+        return None
+    return [0.0, *(_log(log, reply) for log in logs[1:asked])]
+
+
+def prompt_logprobs(reply: Mapping[str, Any], tokens: Sequence[int]) -> list[float] | None:
+    """The same from vLLM's `prompt_logprobs`: one mapping a token, from token ids to what is known of them.
+
+    Raises:
+        StilnovoError: a log-probability is missing or is none.
+    """
+    listed = _choice(reply).get("prompt_logprobs") or reply.get("prompt_logprobs")
+    if not isinstance(listed, list) or len(listed) != len(tokens):
+        return None
+    own = [
+        entry.get(str(token)) if isinstance(entry, dict) else None for token, entry in zip(tokens, listed, strict=True)
+    ]
+    return [0.0, *(_log(entry.get("logprob") if isinstance(entry, dict) else None, reply) for entry in own[1:])]
+
+
+def step_logprobs(reply: Mapping[str, Any]) -> dict[int, float]:
+    """Log-probabilities of next tokens by id, from llama.cpp's own `/completion`; empty where it tells none."""
+    steps = reply.get("completion_probabilities")
+    step = steps[0] if isinstance(steps, list) and steps and isinstance(steps[0], dict) else {}
+    entries = [*(step.get("top_logprobs") or ()), step]
+    return {
+        entry["id"]: _log(entry["logprob"], reply) for entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get("id"), int) and "logprob" in entry
+    }  # fmt: skip
+
+
+def _choice(reply: Mapping[str, Any]) -> dict[str, Any]:
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise odd_reply("it holds no choices", reply)
+    return choices[0]
+
+
+def _log(value: Any, reply: Mapping[str, Any]) -> float:
+    """A log-probability as it is, NaN and infinity too: they are refused by the item's name."""
+    if value is None:
+        return float("nan")
+    if isinstance(value, bool) or not isinstance(value, int | float) or value > CERTAIN:
+        raise odd_reply(f"{value!r} is no log-probability", reply)
+    return float(value)
