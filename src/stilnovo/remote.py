@@ -31,6 +31,8 @@ BYTES_A_TOKEN, FRAME_TOKENS = 2.6, 8
 UNTOLD_CONTEXT = 4096
 #: Seconds to connect, to wait for the next piece, and to wait for what a server tells of itself.
 CONNECT, SILENCE, ABOUT = 10.0, 120.0, 5.0
+#: The same for a reply that comes whole, after its last token is written.
+REPLY_SILENCE = 600.0
 #: Characters of one line of a stream, and of an answer to a question about the server; beyond, it is no such server.
 LONGEST_LINE, LONGEST_BODY = 2**20, 2**22
 #: Characters of a scored answer: the log-probabilities of a whole vocabulary fit.
@@ -64,13 +66,11 @@ class ServerConnection(AbstractContextManager["ServerConnection"]):
         url: As it was given.
     """
 
-    def __init__(self, url: str, silence: float = SILENCE, *, first_wait: float = FIRST_WAIT) -> None:
+    def __init__(self, url: str) -> None:
         """Check the address; nothing is sent yet.
 
         Args:
             url: Such as http://127.0.0.1:8080/v1.
-            silence: Seconds without a piece after which the server counts as dead.
-            first_wait: Seconds before a failed request is repeated for the first time.
 
         Raises:
             InputError: this is not a server's address.
@@ -82,7 +82,7 @@ class ServerConnection(AbstractContextManager["ServerConnection"]):
         if address.scheme not in ("http", "https") or not address.host or address.query or address.userinfo:
             raise InputError(f"{url} is no server's address.", "Wanted: http://HOST:PORT/v1", "Give it with --server.")
         self._root = str(address).rstrip("/").removesuffix("/v1")
-        self.url, self._silence, self._first_wait = url, silence, first_wait
+        self.url = url
         self._client: httpx.Client | None = None
         self._ended = threading.Event()
 
@@ -115,8 +115,9 @@ class ServerConnection(AbstractContextManager["ServerConnection"]):
                     what, why = f"The model server refused: {status}.", _secret(_reason(_loose(text) or text))
                     if response.status_code in RETRIED:
                         raise ServerTrouble(what, why, wait=_named_wait(response.headers.get("retry-after", "")))
-                    locked = response.status_code in (401, 403)
-                    raise StilnovoError(what, why, f"Put its key into the variable {KEY_VARIABLE}." if locked else "")
+                    if response.status_code in (401, 403):
+                        raise InputError(what, why, f"Put its key into the environment variable {KEY_VARIABLE}.")
+                    raise StilnovoError(what, why)
                 yield response
         except httpx.ReadTimeout as error:
             raise ServerTrouble(
@@ -149,7 +150,7 @@ class ServerConnection(AbstractContextManager["ServerConnection"]):
         """
         for attempt in range(retries + 1):
             try:
-                with self.asked("POST", path, body, self._silence) as response:
+                with self.asked("POST", path, body, REPLY_SILENCE) as response:
                     text = _read(response, LONGEST_REPLY)
                 if not isinstance(reply := _loose(text), dict):
                     raise ServerTrouble("The model server sent something that is no answer.", text[-80:])
@@ -157,7 +158,7 @@ class ServerConnection(AbstractContextManager["ServerConnection"]):
                     raise StilnovoError("The model server refused.", _secret(_reason(reply["error"])))
                 return reply
             except ServerTrouble as trouble:
-                seconds = trouble.wait if trouble.wait is not None else self._first_wait * 2**attempt
+                seconds = trouble.wait if trouble.wait is not None else FIRST_WAIT * 2**attempt
                 if attempt == retries or seconds > LONGEST_WAIT or self._ended.wait(seconds):
                     tries = f" (asked {attempt + 1} times)" if attempt else ""
                     raise StilnovoError(trouble.what, trouble.found + tries, trouble.next) from trouble
@@ -203,7 +204,7 @@ class ServerWriter:
             InputError: this is not a server's address.
             StilnovoError: nobody answers there.
         """
-        self._server = ServerConnection(url, silence)
+        self._server = ServerConnection(url)
         self.url, self.model, self._silence = url, model, silence
         self.warnings: list[tuple[str, int, str]] = []
         self.finish = "stop"

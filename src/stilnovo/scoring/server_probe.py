@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stilnovo.errors import StilnovoError
+from stilnovo.errors import InputError, StilnovoError
 from stilnovo.scoring.server_model import CHAT, COMPLETIONS, ServedModel
 from stilnovo.scoring.server_reply import first_token, served_text
 from stilnovo.text.template import Message
@@ -25,7 +25,7 @@ from stilnovo.text.template import Message
 TEXT = (
     "Nel mezzo del cammin di nostra vita mi ritrovai per una selva oscura. Uno, due, tre, quattro, cinque, sei, sette,"
 )
-MORE = " otto, nove, dieci."
+MORE = (" otto, nove, dieci.", " nove, dieci, otto.")
 #: What a model goes on with, or answers, in so many tokens.
 PROMPTS, PROMPT_TOKENS = (TEXT, "La capitale d'Italia è", "The capital of France is"), 8
 QUESTION = [Message("user", "Rispondi con una parola sola: qual è la capitale d'Italia?")]
@@ -66,15 +66,18 @@ def probe(model: ServedModel) -> tuple[Abilities, dict[str, Any]]:
     """Ask what the server can, and for the model's fingerprint.
 
     Raises:
+        InputError: the server wants a key.
         StilnovoError: the model neither goes on with a text nor answers a chat.
     """
     why: dict[str, str] = {}
+    locked: list[StilnovoError] = []
     marks: dict[str, Any] = {}
 
     def tried(what: str, ask: Callable[[], Any]) -> Any:
         try:
             return ask()
         except StilnovoError as error:
+            locked.extend([error] * isinstance(error, InputError))
             why.setdefault(what, " ".join(f"{error.what} {error.found}".split()))
             return None
 
@@ -96,6 +99,8 @@ def probe(model: ServedModel) -> tuple[Abilities, dict[str, Any]]:
     if chat is not None:
         counted = _likeliest(lambda count: model.converse(QUESTION, 1, logprobs=True, top_logprobs=count))
     if texts is None and chat is None:
+        if locked:
+            raise locked[0]
         raise StilnovoError(
             "The served model cannot be asked.",
             f"{why.get('plain')}; {why.get('chat')}.",
@@ -172,13 +177,12 @@ def _checked(model: ServedModel, way: str, tops: dict[str, float]) -> tuple[str,
         ids = model.tokenizer.opening + model.tokenizer.encode(text) if model.tokenizer is not None else None
         return model.prompt_logs(text if ids is None else ids, way)
 
-    own, longer = logs(TEXT), logs(TEXT + MORE)
-    shared = len(own) - 1  # the last token may merge with what follows
+    own, longer, other = logs(TEXT), *(logs(TEXT + more) for more in MORE)
+    shared = len(own) - 1  # the last token may merge with what follows; it does so alike in both
     if not all(map(math.isfinite, own)) or len(set(own[1:])) < 2:
         return "its log-probabilities are no measurements", []
-    if len(longer) <= len(own) or any(
-        abs(a - b) > SAME_LOGS for a, b in zip(own[:shared], longer[:shared], strict=True)
-    ):
+    pairs = [*zip(own[:shared], longer, strict=False), *zip(longer[: len(own)], other, strict=False)]
+    if min(len(longer), len(other)) <= len(own) or any(abs(a - b) > SAME_LOGS for a, b in pairs):
         return "what follows a text changes the log-probabilities of the text", []
     for token, log in list(tops.items())[:1]:
         following = logs(TEXT + token)
