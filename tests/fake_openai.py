@@ -113,6 +113,7 @@ class FakeServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # a reply is sent at once, not in two parts of which the second waits
 
             def log_message(self, *_: Any) -> None: ...
 
@@ -171,12 +172,16 @@ class FakeServer:
             return {"tokens": opened + model.encode(text, special=body["parse_special"])}
         if path == "/completion" and "step" in self.can:
             return self.step(body)
+        if path == "/apply-template" and "step" in self.can:
+            return {
+                "prompt": "\n".join(f"{turn['role']}: {turn['content']}" for turn in body["messages"]) + "\nassistant:"
+            }
         if path == "/v1/completions" and "completions" in self.can:
             return self.completion(body)
         if path == "/v1/chat/completions" and "chat" in self.can:
-            tokens = model.encode(body["messages"][0]["content"] + "\n")
+            tokens = model.encode(body["messages"][-1]["content"] + "\n")
             written = model.greedy(tokens, body["max_tokens"])
-            message = {"role": "assistant", **self.said(body["messages"][0]["content"], model.text(written))}
+            message = {"role": "assistant", **self.said(body["messages"][-1]["content"], model.text(written))}
             choice = {"message": message, "finish_reason": "length"}
             if body.get("logprobs") and "chat_top" in self.can:
                 choice["logprobs"] = {"content": [{"token": "x", "logprob": -1.0, "top_logprobs": [

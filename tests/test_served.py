@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 
 from fake_openai import EOT, FakeModel, FakeServer
 from stilnovo import remote
-from stilnovo.benchmarks.items import Decoding, Generation, Item, MultipleChoice, item_sha256
+from stilnovo.benchmarks.chat_form import ChatForm, choices
+from stilnovo.benchmarks.items import Decoding, FewShot, Generation, Item, MultipleChoice, item_sha256
+from stilnovo.benchmarks.prompting import Prompting
 from stilnovo.benchmarks.protocol import REPORT2024, STILNOVO
 from stilnovo.benchmarks.task import Selection, Task
 from stilnovo.cli.main import app
@@ -45,7 +47,7 @@ WRITING = [
     Generation(f"w{n}", f"Scrivi {n}:", ("x",), Decoding(max_tokens=12, stop=("q", "\n", "z", "ù", "ò")))
     for n in range(4)
 ]
-TEXTS = [f"Documento {n}: la casa di Ugo. " + "Passa il tempo. " * n for n in range(9)]
+TEXTS = [f"Documento {n}: la casa." + " Passa il tempo." * (n % 5) for n in range(8)]
 IDS = frozenset({"completions", "chat", "tokenize"})
 WAYS = {
     "echo of ids": IDS | {"echo", "top"},
@@ -70,6 +72,9 @@ def task(items: list[Item], name: str = "prova") -> Selection:
     return Selection(graded, "test", tuple(items), len(items), 42)
 
 
+PLAIN = Prompting()
+
+
 class Run:
     """Evaluations with one cache and what they noted."""
 
@@ -78,14 +83,14 @@ class Run:
 
     def __call__(
         self, server: FakeServer, *parts: Selection, texts: list[str] | None = None, context: int | None = None,
-        model: str | None = None, concurrency: int = 3,
+        model: str | None = None, concurrency: int = 3, how: Prompting = PLAIN,
     ) -> EvaluationResult:  # fmt: skip
         documents = HeldOutTexts(texts or (), map(str, range(len(texts or ()))))
         settings = {"text": ["testi"] if texts else []}
         served = Served(server.url, model, context, concurrency)
         with AnswerCache(self.folder, self.notes.append) as answers:
             return evaluate_served(
-                served, STILNOVO, parts, documents, settings, answers, self.notes.append, lambda *_: None
+                served, STILNOVO, how, parts, documents, settings, answers, self.notes.append, lambda *_: None
             )
 
 
@@ -428,7 +433,7 @@ def test_a_server_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(StilnovoError, match="No model server answers"):
         Run()(server, task(WRITING))
     with pytest.raises(InputError, match="--protocol report2024 cannot be kept"):
-        evaluate_served(Served(server.url), REPORT2024, [], HeldOutTexts((), ()), {}, None, print, print)  # type: ignore[arg-type]
+        evaluate_served(Served(server.url), REPORT2024, Prompting(), [], HeldOutTexts((), ()), {}, None, print, print)  # type: ignore[arg-type]
 
 
 def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -468,6 +473,38 @@ def test_repeats_and_drawn_answers(tmp_path: Path) -> None:
     seeds = [body["seed"] for _, body, _ in server.asked if body.get("temperature") == 0.7]
     assert len(seeds) == len(set(seeds)) == 8
     assert all(body["top_p"] == 0.9 for _, body, _ in server.asked if body.get("temperature") == 0.7)
+
+
+def test_a_chat_template_is_the_servers(tmp_path: Path) -> None:
+    shots = FewShot("Sii breve.\n", (("Due?", "B"),))
+    items = [replace(item, context=shots.text + item.context, header=shots.text, few_shot=shots) for item in LETTERS]
+    how = Prompting(chat_template=True, chat=ChatForm("Sei un esame.", False))
+    with FakeServer(FakeModel(letters=12.0), frozenset({"completions", "chat", "top", "chat_top"})) as server:
+        result = Run(tmp_path)(server, task(items), task(WRITING, "scritti"), how=how)
+        assert "chat answer" in result.settings["server"]["methods"]["prova"]
+        assert "under the server's template" in result.settings["server"]["methods"]["scritti"]
+        asked = [body["messages"] for path, body, _ in server.asked if path == "/v1/chat/completions"]
+        assert [
+            ("system", "Sei un esame.\n\nSii breve.\n"), ("user", "Due?"), ("assistant", "B"), ("user", LETTERS[0].context),
+        ] in [[(turn["role"], turn["content"]) for turn in turns] for turns in asked]  # fmt: skip
+        assert Run(tmp_path)(server, task(items)).tasks["prova"].cached == 0, "the plain prompt is another question"
+    told = "cannot be asked under a chat template"
+    with FakeServer(can=frozenset({"completions", "echo"})) as server, pytest.raises(InputError, match=told):
+        Run()(server, task(items), how=how)
+
+
+def test_endings_after_llama_cpps_template() -> None:
+    model = FakeModel()
+    with FakeServer(model, WAYS["step"]) as server:
+        result = Run()(server, task(ENDINGS), how=Prompting(chat_template=True))
+    assert "after the server's template" in result.settings["server"]["methods"]["prova"]
+    for item, score in zip(ENDINGS, result.tasks["prova"].items, strict=True):
+        sums = []
+        for (context, _), ending in zip(item.pairs, choices(item), strict=True):
+            rendered = f"user: {context}\nassistant:"
+            whole, stem = model.encode(rendered + ending), model.encode(rendered)
+            sums.append(sum(model.logs(whole)[min(len(stem), len(whole) - 1) - 1 :]))
+        assert score.loglikelihoods == pytest.approx(sums)
 
 
 def test_work_is_done_at_once_and_an_error_waits_for_what_was_begun() -> None:
