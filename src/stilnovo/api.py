@@ -213,7 +213,7 @@ def evaluate_model(
         InputError: when nothing is to be evaluated, or the model, a task or a text cannot be used.
     """
     check_types(Draw, draw=draw)
-    check_types(ModelSpec, Served, Path, str, spec=spec)
+    check_types(ModelSpec, Path, str, Served, spec=spec)
     check_types(Sequence, Path, type(None), tasks=tasks, texts=texts)
     protocol = find_protocol(draw.protocol)
     if not isinstance(spec, ModelSpec | Served):
@@ -230,11 +230,9 @@ def evaluate_model(
     documents = held_out_texts(texts, draw) if texts else HeldOutTexts((), ())
     settings = {
         "shots": how.shots, "prompting": how.settings() or None, "tasks": list(dict.fromkeys(part.task.name for part in selections)),
-        "split": split, "limit": draw.limit,
-        "data_dir": str(data_dir) if data_dir else None, "seed": draw.seed, "text": [str(path) for path in texts],
-        "task_files": {
-            part.task.name: next(iter(part.task.files)) for part in selections if part.task.files
-        } or None,
+        "split": split, "limit": draw.limit, "data_dir": str(data_dir) if data_dir else None, "seed": draw.seed,
+        "text": [str(path) for path in texts],
+        "task_files": {part.task.name: next(iter(part.task.files)) for part in selections if part.task.files} or None,
     }  # fmt: skip
     kept_in = Path(cache or cache_folder()) if use_cache else None
     for line in chosen_notes(wanted, selections):
