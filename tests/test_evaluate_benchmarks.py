@@ -14,9 +14,10 @@ import pytest
 
 from conftest import REAL_DATA
 from stilnovo.benchmarks import grading
-from stilnovo.benchmarks.dataset_files import Dataset
+from stilnovo.benchmarks.dataset_files import Dataset, build
 from stilnovo.benchmarks.task import Draw, Generation, MissingData, MultipleChoice, Request, select
 from stilnovo.benchmarks.tasks import OLDER, TASKS, find_tasks, invalsi, invalsi_report, squad_it, winogrande
+from stilnovo.benchmarks.tasks import italic as italic_task
 from stilnovo.errors import InputError
 from stilnovo.io.rows import read_rows
 from test_evaluate_reference import (
@@ -286,6 +287,10 @@ def test_knowledge_benchmarks_in_their_other_forms(tmp_path: Path) -> None:
     assert [len(item.endings) for item in italic if isinstance(item, MultipleChoice)] == [2, 2, 3, 2, 2, 3, 2]
     assert "\nA. a\nB. b\nC. c\n D. d\nAnswer:" in chosen["include_it"].items[0].context
     assert {item.category for item in chosen["include_it"].items} == {"Arts & Humanities"}
+    (mapping,) = build(
+        [{**ITALIC[0], "options": {"A": "x", "B": "y"}}], "", lambda row, place: italic_task.make_item(row, place)
+    )
+    assert "A) x\nB) y\n" in mapping.context
     passages = chosen["belebele_it"]
     assert len(set(passages.clusters or ())) == 3 and len({item.header for item in passages.items}) == 3
     assert set(chosen["global_mmlu_it"].clusters or ()) == {"anatomy"}

@@ -71,7 +71,8 @@ def load_written(request: Request) -> list[Generation]:
 
 def make_item(row: Row, place: str, before: FewShot = NO_EXAMPLES) -> MultipleChoice:
     """Convert a row to a question after its examples."""
-    given = [pair for option in row["options"] for pair in option.items() if pair[1] is not None]
+    listed = [row["options"]] if isinstance(row["options"], dict) else row["options"]
+    given = [pair for option in listed for pair in option.items() if pair[1] is not None]
     letters, options = "".join(letter for letter, _ in given), [option for _, option in given]
     if letters != "ABCDEFGHI"[: len(letters)]:
         raise ValueError(f"the options are {letters or 'none'}, not letters from A on")
