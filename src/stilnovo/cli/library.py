@@ -7,6 +7,7 @@ from stilnovo.cli.library_add import add, fetch_work, list_catalogue, reread
 from stilnovo.cli.library_backup import backup, restore
 from stilnovo.cli.library_show import list_works, search, show
 from stilnovo.cli.library_study import cite, concordance, parallels
+from stilnovo.cli.library_talks import cards, conversations
 from stilnovo.cli.library_upkeep import check, embed, rebuild, remove
 
 app = command_group("Manage a library of texts: add, list, search, check and more.")
@@ -19,6 +20,8 @@ app.command("show")(show)
 app.command("concordance")(concordance)
 app.command("parallels")(parallels)
 app.command("cite")(cite)
+app.command("cards")(cards)
+app.command("conversations")(conversations)
 app.command("embed")(embed)
 app.command("rebuild")(rebuild)
 app.command("check")(check)

@@ -35,17 +35,8 @@ _TABLES = (
 #: Where an answer that is being regenerated keeps the one it is to replace.
 PREVIOUS = "previous"
 TITLE_CHARACTERS, LONGEST_TITLE = 60, 200
-_STATES = ("stopped", "failed", "interrupted")
-_WORDS = {
-    "it": {
-        "quotes": "Citazioni", "stopped": "interrotta", "failed": "non conclusa", "interrupted": "interrotta",
-        "verified": "verificata", "repaired": "corretta sulla fonte", "unverified": "non verificata",
-    },
-    "en": {
-        "quotes": "Quotations", "stopped": "stopped", "failed": "not finished", "interrupted": "interrupted",
-        "verified": "verified", "repaired": "corrected from the source", "unverified": "unverified",
-    },
-}  # fmt: skip
+#: States of an answer that was not finished.
+STATES = ("stopped", "failed", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -269,20 +260,3 @@ def _upgraded(message: Stored) -> Stored:
 def as_dict(heading: ConversationSummary, messages: Sequence[Stored]) -> dict[str, Any]:
     """A conversation with its messages, as a JSON object."""
     return {**asdict(heading), "messages": [asdict(message) for message in messages]}
-
-
-def as_markdown(heading: ConversationSummary, messages: Sequence[Stored], language: str = "it") -> str:
-    """Export a conversation: questions as headings, answers as text, quotations as footnotes with their status."""
-    words = _WORDS[language]
-    parts = [f"# {' '.join(heading.title.split()) or 'stilnovo'}", f"*{heading.created[:10]}*"]
-    for message in messages:
-        if message.role == "user":
-            parts.append("\n".join(f"> **{line}**" if line else ">" for line in message.text.splitlines()))
-            continue
-        parts.append(message.text)
-        if message.status in _STATES:
-            parts.append(f"*({words[message.status]})*")
-        if citations := message.details.get("citations"):
-            lines = dict.fromkeys(f"- «{c['shown']}» {c['citation']} [{words[c['status']]}]" for c in citations)
-            parts.append(f"{words['quotes']}:\n\n" + "\n".join(lines))
-    return "\n\n".join(parts) + "\n"

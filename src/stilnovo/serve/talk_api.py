@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -10,14 +9,15 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Body, Path, Response
+from fastapi import APIRouter, Body, Path, Request, Response
 from pydantic import BaseModel, Field
 
 from stilnovo.chat.events import Mode, Notice, TextToken
 from stilnovo.library.store import Library
 from stilnovo.serve.answering import Answering, Ask
+from stilnovo.serve.exporting import KINDS, Format, exported
 from stilnovo.serve.faults import Fault, fault_of
-from stilnovo.serve.history import LONGEST_TITLE, Conversations, ConversationSummary, Stored, as_dict, as_markdown
+from stilnovo.serve.history import LONGEST_TITLE, Conversations, ConversationSummary, Stored, as_dict
 from stilnovo.serve.streaming import EventStream, sse
 from stilnovo.serve.wire import SamplingFields
 from stilnovo.serve.workers import Workers
@@ -78,17 +78,16 @@ def router(workers: Workers, answering: Answering) -> APIRouter:
     def export(
         library: Library,
         conversation_id: Id,
-        format: Literal["markdown", "json"] = "markdown",
+        request: Request,
+        format: Format = "markdown",
         language: Literal["it", "en"] = "it",
     ) -> Response:
         heading, messages = Conversations(library).whole(conversation_id)
-        text, suffix, kind = (
-            (json.dumps(as_dict(heading, messages), ensure_ascii=False, indent=2) + "\n", "json", "application/json")
-            if format == "json" else (as_markdown(heading, messages, language), "md", "text/markdown; charset=utf-8")
-        )  # fmt: skip
+        suffix, kind = KINDS[format]
+        content = exported(heading, messages, format, language, str(request.base_url))
         name = "".join(c if c.isalnum() or c in " -_" else "_" for c in heading.title).strip()[:80] or "stilnovo"
         disposition = f"attachment; filename=\"conversation.{suffix}\"; filename*=UTF-8''{quote(name)}.{suffix}"
-        return Response(text, media_type=kind, headers={"Content-Disposition": disposition})
+        return Response(content, media_type=kind, headers={"Content-Disposition": disposition})
 
     @routes.post("/{conversation_id}/messages")
     async def say(conversation_id: Id, body: Said) -> EventStream:

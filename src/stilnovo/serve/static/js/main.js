@@ -119,8 +119,9 @@ async function route() {
 }
 
 function links(id) {
-  $("export-markdown").href = `/api/conversations/${id}/export?format=markdown&language=${language()}`;
-  $("export-json").href = `/api/conversations/${id}/export?format=json`;
+  for (const format of ["markdown", "html", "docx", "anki", "csv", "json"]) {
+    $(`export-${format}`).href = `/api/conversations/${id}/export?format=${format}&language=${language()}`;
+  }
 }
 
 async function rename() {

@@ -4,7 +4,7 @@ export const WORDS = {
   it: {
     skip: "Vai al messaggio", home: "stilnovo, pagina iniziale", conversations: "Conversazioni", conversation: "Conversazione",
     new: "Nuova conversazione", library: "Biblioteca", close: "Chiudi", menu: "Apri le conversazioni", actions: "Azioni sulla conversazione",
-    rename: "Rinomina", export_markdown: "Esporta in Markdown", export_json: "Esporta in JSON", delete: "Elimina", cancel: "Annulla", save: "Salva",
+    rename: "Rinomina", export_markdown: "Esporta in Markdown", export_html: "Esporta in HTML", export_docx: "Esporta per Word", export_anki: "Schede per Anki", export_csv: "Schede in CSV", export_json: "Esporta in JSON", delete: "Elimina", cancel: "Annulla", save: "Salva",
     message: "Messaggio", placeholder: "Chiedi alla biblioteca …", placeholder_chat: "Scrivi un messaggio …", send: "Invia", stop: "Ferma la risposta",
     hint: "Invio manda, Maiusc+Invio va a capo", settings: "Impostazioni", sampling: "Campionamento",
     mode: "Da dove vengono le risposte", mode_library: "Biblioteca", mode_library_plus: "Biblioteca e modello", mode_chat: "Solo modello",
@@ -44,7 +44,7 @@ export const WORDS = {
   en: {
     skip: "Skip to the message", home: "stilnovo, start page", conversations: "Conversations", conversation: "Conversation",
     new: "New conversation", library: "Library", close: "Close", menu: "Open the conversations", actions: "Actions on the conversation",
-    rename: "Rename", export_markdown: "Export as Markdown", export_json: "Export as JSON", delete: "Delete", cancel: "Cancel", save: "Save",
+    rename: "Rename", export_markdown: "Export as Markdown", export_html: "Export as HTML", export_docx: "Export for Word", export_anki: "Cards for Anki", export_csv: "Cards as CSV", export_json: "Export as JSON", delete: "Delete", cancel: "Cancel", save: "Save",
     message: "Message", placeholder: "Ask the library …", placeholder_chat: "Write a message …", send: "Send", stop: "Stop the answer",
     hint: "Enter sends, Shift+Enter breaks the line", settings: "Settings", sampling: "Sampling",
     mode: "Answer source", mode_library: "Library", mode_library_plus: "Library and model", mode_chat: "Model only",
