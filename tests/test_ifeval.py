@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stilnovo.benchmarks import instructions
 from stilnovo.benchmarks.corpus_metrics import corpus_measure
 from stilnovo.benchmarks.instructions import INSTRUCTIONS, follows, follows_loosely, sentence_count, variants
 from stilnovo.benchmarks.task import Generation, select
@@ -167,3 +168,12 @@ def test_differences_from_lm_evaluation_harness_are_the_listed_ones(monkeypatch:
         if verdicts != [True] * len(right) + [False] * len(wrong):
             differing.add(name)
     assert differing == OTHERWISE | {"keywords:forbidden_words"}
+
+
+def test_the_shipped_samples_are_italian_throughout() -> None:
+    folder = Path(instructions.__file__).parents[1] / "sample"
+    rows = [json.loads(line) for path in folder.glob("encyclopaedia_*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
+    texts = [paragraph for row in rows for paragraph in row["text"].split("\n") if paragraph.strip()]
+    assert len(texts) > 50
+    assert [text for text in texts if not is_written_in(text, "it")] == []
+    assert not any(is_written_in(text, code) for text in texts for code in ("en", "es", "fr", "de", "ru"))

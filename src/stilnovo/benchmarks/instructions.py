@@ -55,6 +55,8 @@ _HEADING = re.compile(r"^[ \t]*(?:#+[ \t].*|[*_-]{3,}[ \t]*)$", re.MULTILINE)
 _AFTER_STOP = re.compile(r"([.!?…]['\")»”]*\s+)([^\W\d_])")
 _FENCED = re.compile(r"```(?:json)?\s*\n?(.*?)\n?\s*```", re.DOTALL | re.IGNORECASE)
 _FURTHER = re.compile(r"\W*p\.\s?p\.\s?s\b", re.IGNORECASE)
+_BARE = dict(zip("àèéìòùÀÈÉÌÒÙ", "aeeiouAEEIOU", strict=True))
+_ACCENTED = re.compile("[àèéìòùÀÈÉÌÒÙ]$")
 _CLOSES = re.compile(r"[\s.,;:!?)]")
 
 
@@ -72,9 +74,13 @@ def sentence_count(text: str) -> int:
 
 
 def _occurrences(phrase: str, text: str) -> int:
-    """How often a word or phrase occurs, whole, in any case."""
-    parts = r"\s+".join(map(re.escape, phrase.split()))
+    """How often a word or phrase occurs, whole, in any case; an apostrophe may stand for a last letter's accent."""
+    parts = r"\s+".join(_ACCENTED.sub(_either, re.escape(part)) for part in phrase.split())
     return len(re.findall(rf"(?<!\w){parts}(?!\w)", text, re.IGNORECASE)) if parts else 0
+
+
+def _either(letter: re.Match[str]) -> str:
+    return f"(?:{letter[0]}|{_BARE[letter[0]]}')"
 
 
 def _compared(count: int, relation: str, threshold: int) -> bool:

@@ -49,10 +49,22 @@ _LANGUAGES = {
     "HEBREW": {"he": ""}, "KANNADA": {"kn": ""}, "GUJARATI": {"gu": ""}, "GURMUKHI": {"pa": ""}, "MALAYALAM": {"ml": ""},
     "HIRAGANA": {"ja": ""}, "CJK": {"zh": ""}, "GREEK": {"el": ""},
 }  # fmt: skip
+# Common words besides, by which short answers are told apart; not those by which `language` counts.
+_COMMON = {
+    "it": "la i e o a in per ciao sì no grazie prego buongiorno oggi ieri domani casa cosa ecco bene tutto tutti ogni sempre mai"
+    " ancora così poi sei siamo siete era erano stato fa fare dire vita giorno anno tempo grande buono nuovo ho io tu noi voi",
+    "en": "hello hi yes no thanks thank please good morning day today yesterday tomorrow house thing here well all every always"
+    " never still so then i he she we do does did make say life year time big new my our a in or if on",
+    "es": "la hola sí no gracias buenos días hoy ayer mañana casa cosa aquí bien todo todos siempre nunca entonces yo tú él ella a",
+    "pt": "a e olá sim obrigado bom dia hoje ontem amanhã casa coisa aqui bem tudo todos sempre nunca então eu ele ela nós",
+    "fr": "la bonjour oui non merci jour hier demain maison chose ici bien tout tous toujours jamais encore alors suis es avez à",
+    "de": "hallo ja nein danke bitte guten tag heute gestern morgen haus hier gut alle immer nie noch dann du er bin war",
+}
 _SCRIPTS = {code: script for script, languages in _LANGUAGES.items() for code in languages}
 _FUNCTION_WORDS = {
     code: frozenset(words.split()) for languages in _LANGUAGES.values() for code, words in languages.items()
 }
+_KNOWN_WORDS = {code: words | set(_COMMON.get(code, "").split()) for code, words in _FUNCTION_WORDS.items()}
 LANGUAGES = tuple(_SCRIPTS)  # codes that `is_written_in` knows
 _WORD = re.compile(r"[^\W\d_]+(?:[\u0300-\u036f\u0900-\u0dff]+[^\W\d_]*)*")
 _ALL_OF_IT = 0.8  # share of letters in one script; names and borrowed words are the rest
@@ -89,16 +101,22 @@ def is_written_in(text: str, code: str) -> bool:
         return False
     paragraphs = [part for part in map(_WORD.findall, text.split("\n")) if len(part) >= _LONG]
     own, rival = _hits(words, code)
-    missing = len(words) >= _LONG and own == 0 and rival >= 0
-    return (
-        own >= rival and not missing and all(there <= here + 1 for here, there in (_hits(p, code) for p in paragraphs))
-    )
+    if own == 0 and rival >= 0 and (len(words) >= _LONG or not _may_be(words, code)):
+        return False
+    return own >= rival and all(there <= here + 1 for here, there in (_hits(part, code) for part in paragraphs))
+
+
+def _may_be(words: Iterable[str], code: str) -> bool:
+    """Whether words of which none is known may be of a language: Italian ones end in vowels, those of its northern neighbours not."""
+    long = [word for word in words if len(word) > 2]
+    vowels = sum(word[-1] in "aeiouàèéìòù" for word in long) / max(1, len(long))
+    return vowels >= 0.6 if code == "it" else vowels < 0.8 or code not in ("en", "de", "fr", "pl")
 
 
 def _hits(words: Iterable[str], code: str) -> tuple[int, int]:
     """Function words of a language among `words`, and the most of another one of its script; -1 where there is none."""
     listed = list(words)
-    counts = {other: sum(word in _FUNCTION_WORDS[other] for word in listed) for other in _LANGUAGES[_SCRIPTS[code]]}
+    counts = {other: sum(word in _KNOWN_WORDS[other] for word in listed) for other in _LANGUAGES[_SCRIPTS[code]]}
     own = counts.pop(code)
     return own, max(counts.values(), default=-1)
 
