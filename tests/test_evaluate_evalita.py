@@ -15,9 +15,10 @@ import pytest
 
 from stilnovo.benchmarks.corpus_metrics import corpus_measure, is_corpus_metric, item_metric, polarity_f1, table_row
 from stilnovo.benchmarks.dataset_files import Row
-from stilnovo.benchmarks.task import MultipleChoice, select
+from stilnovo.benchmarks.task import Generation, MultipleChoice, select
 from stilnovo.benchmarks.tasks import TASKS
 from stilnovo.errors import InputError
+from stilnovo.scoring.packed import ModelAnswer, item_score
 from stilnovo.statistics.spread import combined_performance
 from test_evaluate_reference import offline as offline
 from test_evaluate_reference import reference, requests
@@ -173,3 +174,83 @@ def test_tasks_of_all_items_together_have_a_metric_of_single_ones() -> None:
 def test_the_summary_of_several_prompts() -> None:
     assert combined_performance([0.6]) == pytest.approx(0.6)
     assert combined_performance([0.2, 0.4, 0.6]) == pytest.approx((1 - 0.2) * 0.6)
+
+
+WRITTEN: dict[str, tuple[str, list[Row], list[str]]] = {
+    "evalita_ls": (
+        "evalita_llm/_evalita-mp_ls_p{}.yaml",
+        [
+            {"context": "Un <head>bel</head> gatto.", "answers": [{"word": "carino", "count": 3}, {"word": "grazioso", "count": 1}]},
+            {"context": "La <head>via</head>.", "answers": []},
+            {"context": "Un {x} <head>forte</head>.", "answers": [{"word": "robusto", "count": 2}]},
+        ],
+        ["carino, grazioso.", "", 'bello, "carino"\ngrazioso', "robusto", ",,", "a,b,c,d,e,f,g,h,i,l,robusto", "carino, carino", "via"],
+    ),
+    "evalita_ner_adg": (
+        "evalita_llm/_evalita-mp_ner_adg_p{}.yaml",
+        [
+            {"text": "Anna va a Roma.", "entities": [{"entity_text": "Anna", "type": "PER"}, {"entity_text": "Roma", "type": "LOC"}]},
+            {"text": "Piove.", "entities": []},
+            {"text": "Il {PCI}.", "entities": [{"entity_text": "PCI", "type": "ORG"}]},
+        ],
+        ["Anna$PER,Roma$LOC", "Anna$per, Roma", "&&NOENT&&", "", "PCI$ORG,Anna$PER,Roma$LOC", "Roma$ORG", ",", "PCI$ORG$PER", "niente"],
+    ),
+    "evalita_re": (
+        "evalita_llm/_evalita-mp_re_p{}.yaml",
+        [
+            {"text": "Emoglobina 12 g.", "relations": [["12 g", "emoglobina"], ["3", "urea"]]},
+            {"text": "Nulla.", "relations": []},
+            {"text": "Urea {3}.", "relations": [["3", "urea"]]},
+        ],
+        [
+            "12 g$emoglobina%3$urea", " 12 g $ emoglobina ", "&&NOREL&&", "3$urea%3$urea%1$x", "niente", "1$x%2$y%3$urea",
+            "1$x%12 g$emoglobina",
+        ],
+    ),
+    "evalita_sum_fp": (
+        "evalita_llm/_evalita-mp_sum_fp_p{}.yaml",
+        [{"source": "È successo di tutto {oggi}.", "target": "Oggi è successo di tutto: perché?"}],
+        ["Oggi è successo", "", "Perché?", "tutto tutto tutto"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("prompt", ["1", "2"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_written_answers_are_asked_and_scored_as_the_reference_does(name: str, prompt: str, tmp_path: Path) -> None:
+    file, rows, answers = WRITTEN[name]
+    kinds = ("test", "dev", "trial", "reduced_test")
+    theirs = reference(file.format(prompt), tmp_path / "reference", dict.fromkeys(kinds, rows))
+    task = TASKS[name]
+    items = [
+        item for item in select(task, laid(tmp_path, name, rows), prompt=prompt).items if isinstance(item, Generation)
+    ]
+    docs = list(theirs.eval_docs)
+    assert [item.context for item in items] == [theirs.doc_to_text(doc) for doc in docs]
+    assert [item.references[0] for item in items] == [theirs.doc_to_target(doc) for doc in docs]
+    wanted = theirs.config.generation_kwargs
+    assert all(list(item.decoding.stop) == wanted["until"] for item in items)
+    if name == "evalita_sum_fp":
+        return
+    rng, aggregate = random.Random(2), theirs.aggregation()["f1"]
+    for _ in range(30):
+        given = [(item, doc, rng.choice(answers)) for item, doc in zip(items, docs, strict=True)]
+        given = given * 2 if rng.random() < 0.3 else given
+        results = [theirs.process_results(doc, [answer])["f1"] for _, doc, answer in given]
+        scores = [item_score(item, ModelAnswer(text=answer), task) for item, _, answer in given]
+        sums = np.sum([score.counts[0] for score in scores], axis=0)
+        mine = float(corpus_measure(task.metric, len(sums)).of(sums))
+        assert mine == pytest.approx(aggregate(results)), [answer for *_, answer in given]
+        assert all(0 <= score.values["found"] <= 1 for score in scores)
+
+
+def test_summaries_are_scored_by_rouge(tmp_path: Path) -> None:
+    scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rouge1"])
+    _, rows, answers = WRITTEN["evalita_sum_fp"]
+    (item,) = select(TASKS["evalita_sum_fp"], laid(tmp_path, "evalita_sum_fp", rows)).items
+    assert isinstance(item, Generation)
+    for answer in answers:
+        theirs = scorer.score(item.references[0], answer)["rouge1"].fmeasure
+        assert item_score(item, ModelAnswer(text=answer), TASKS["evalita_sum_fp"]).values["rouge1"] == pytest.approx(
+            theirs
+        )

@@ -172,7 +172,11 @@ def test_differences_from_lm_evaluation_harness_are_the_listed_ones(monkeypatch:
 
 def test_the_shipped_samples_are_italian_throughout() -> None:
     folder = Path(instructions.__file__).parents[1] / "sample"
-    rows = [json.loads(line) for path in folder.glob("encyclopaedia_*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for path in folder.glob("encyclopaedia_*.jsonl")
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     texts = [paragraph for row in rows for paragraph in row["text"].split("\n") if paragraph.strip()]
     assert len(texts) > 50
     assert [text for text in texts if not is_written_in(text, "it")] == []

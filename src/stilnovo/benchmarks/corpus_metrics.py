@@ -66,6 +66,23 @@ def polarity_f1(sums: Floats, classes: int) -> Floats:
     return found
 
 
+def entity_f1(sums: Floats, classes: int) -> Floats:
+    """Mean F1 over the classes that were asked or given, the last of them left out where there are several (Evalita-LLM)."""
+    table = _table(sums, classes)
+    present = table.sum(-1) + table.sum(-2) > 0
+    number, each = present.sum(-1), class_f1(sums, classes)
+    last = classes - 1 - np.argmax(present[..., ::-1], axis=-1)
+    of_last = np.take_along_axis(each, last[..., None], axis=-1)[..., 0]
+    found: Floats = np.where(number > 1, _quotient(each.sum(-1) - of_last, number - 1), of_last)
+    return found
+
+
+def substitution_f1(sums: Floats) -> Floats:
+    """F1 of the votes found per answer and per question that has votes, of columns found, answered, voted (EVALITA 2009)."""
+    precision, recall = sums[..., 0] / np.maximum(sums[..., 1], 1), sums[..., 0] / np.maximum(sums[..., 2], 1)
+    return _quotient(2 * precision * recall, precision + recall)
+
+
 def share(sums: Floats) -> Floats:
     """First column over the second: of all that was asked, what was done."""
     return _quotient(sums[..., 0], sums[..., 1])
@@ -92,9 +109,11 @@ TABLES: dict[Metric, tuple[Callable[[Floats, int], Floats], float]] = {
     "macro_f1": (macro_f1, 0.0),
     "f1_positive": (positive_f1, 0.0),
     "polarity_f1": (polarity_f1, 0.0),
+    "entity_f1": (entity_f1, 0.0),
 }
 _PARTS = np.array([[0.0, 0, 1], [0, 1, 1], [1, 1, 1]])  # of one instruction: followed strictly, loosely, asked
 COUNTS: dict[Metric, CorpusMeasure] = {
+    "substitution_f1": CorpusMeasure(substitution_f1, np.array([[0.0, 1, 1], [1, 1, 1]]), 1 / 2),
     "inst_level_strict_acc": CorpusMeasure(lambda sums: share(sums[..., [0, 2]]), _PARTS, 1 / 3),
     "inst_level_loose_acc": CorpusMeasure(lambda sums: share(sums[..., [1, 2]]), _PARTS, 1 / 3),
 }

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 Metric = Literal[
     "acc", "acc_norm", "mc1", "mc2", "exact_match", "exact_match_flexible", "number_match", "f1", "rouge1_precision",
-    "first_capital", "mcc", "macro_f1", "f1_positive", "polarity_f1", "prompt_level_strict_acc", "inst_level_strict_acc",
-    "prompt_level_loose_acc", "inst_level_loose_acc",
+    "first_capital", "mcc", "macro_f1", "f1_positive", "polarity_f1", "entity_f1", "substitution_f1", "found", "rouge1",
+    "prompt_level_strict_acc", "inst_level_strict_acc", "prompt_level_loose_acc", "inst_level_loose_acc",
 ]  # fmt: skip
 METRIC_NAMES: dict[Metric, str] = {
     "acc": "accuracy",
@@ -33,6 +33,10 @@ METRIC_NAMES: dict[Metric, str] = {
     "macro_f1": "F1, mean over the classes",
     "f1_positive": "F1 of the positive class",
     "polarity_f1": "F1, mean over both polarities",
+    "entity_f1": "F1, mean over the kinds of entity",
+    "substitution_f1": "F1 over the annotators' votes",
+    "found": "share of what was to be found",
+    "rouge1": "ROUGE-1, F1",
     "prompt_level_strict_acc": "requests followed in all",
     "inst_level_strict_acc": "instructions followed",
     "prompt_level_loose_acc": "requests followed in all, loosely",

@@ -14,6 +14,7 @@ from stilnovo.benchmarks.tasks import (
     arc_it,
     belebele_it,
     evalita_llm,
+    evalita_written,
     exams_it,
     global_mmlu_it,
     gsm8k,
@@ -41,12 +42,13 @@ from stilnovo.errors import InputError, did_you_mean
 
 _ITALIAN = (
     arc_it, hellaswag_it, mmlu_it, truthfulqa_it, xcopa_it, exams_it, invalsi, invalsi_report, squad_it, italic, include_it,
-    global_mmlu_it, belebele_it, itacola, wic_ita, multiblimp_it, evalita_llm, ifeval_it,
+    global_mmlu_it, belebele_it, itacola, wic_ita, multiblimp_it, evalita_llm, evalita_written, ifeval_it,
 )  # fmt: skip
 _ENGLISH = (arc_challenge, hellaswag, mmlu, truthfulqa, winogrande, gsm8k)
 _MORE = {  # of one file
     invalsi_report: (invalsi_report.TASK_WRITTEN,), global_mmlu_it: (global_mmlu_it.TASK_LITE,),
     multiblimp_it: (multiblimp_it.TASK_BLIMP,), evalita_llm: evalita_llm.MORE,
+    evalita_written: evalita_written.MORE,
     italic: (italic.TASK_WRITTEN,),
 }  # fmt: skip
 _SAMPLES = (sample_questions, sample_completions)

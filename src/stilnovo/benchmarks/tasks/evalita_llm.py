@@ -12,7 +12,7 @@ Protocol: tasks `evalita-mp_te` to `evalita-mp_faq` of lm-evaluation-harness: th
 stand here as they are there. All six are asked with `--prompts all`, the first alone without. Metrics are theirs: accuracy;
 F1 of "yes" for word in context and hate speech (though its files say macro); of sentiment the mean F1 over having or not having a
 positive and a negative side (SENTIPOLC's). The summary of several prompts, the combined performance score, is printed beside
-their spread. Its four tasks with written answers are not among these.
+their spread. Its tasks with written answers are in `evalita_written.py`.
 Checked: contexts, options and metrics equal the harness's on rows of this form (tests/test_evaluate_reference.py). Untried on
 real rows, which were not at hand.
 """
