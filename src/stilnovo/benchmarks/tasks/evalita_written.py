@@ -59,7 +59,7 @@ _PROMPTS = {
 
 
 def _substitutes(row: Row) -> tuple[str, list[Any]]:
-    gold = [[str(answer["word"]), int(answer["count"])] for answer in row["answers"]]
+    gold = [(str(answer["word"]), int(answer["count"])) for answer in row["answers"]]
     return ", ".join(word for word, _ in gold) or _NO_SUBSTITUTE, gold
 
 
