@@ -30,12 +30,12 @@ KINDS: dict[Format, tuple[str, str]] = {
 }  # fmt: skip
 _WORDS = {
     "it": {
-        "notes": "Note", "stopped": "interrotta", "failed": "non conclusa", "interrupted": "interrotta", "record": "dalla scheda dell'opera",
-        "verified": "verificata", "repaired": "corretta sulla fonte", "unverified": "non verificata",
+        "notes": "Note", "stopped": "interrotta", "failed": "non conclusa", "interrupted": "interrotta",
+        "record": "dalla scheda dell'opera", "verified": "verificata", "repaired": "corretta sulla fonte", "unverified": "non verificata",
     },
     "en": {
-        "notes": "Notes", "stopped": "stopped", "failed": "not finished", "interrupted": "interrupted", "record": "from the work's record",
-        "verified": "verified", "repaired": "corrected from the source", "unverified": "unverified",
+        "notes": "Notes", "stopped": "stopped", "failed": "not finished", "interrupted": "interrupted",
+        "record": "from the work's record", "verified": "verified", "repaired": "corrected from the source", "unverified": "unverified",
     },
 }  # fmt: skip
 _XML = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
