@@ -31,7 +31,7 @@ from stilnovo.compare.paired import compare
 from stilnovo.errors import InputError
 from stilnovo.report.evaluation import evaluation_page, evaluation_text
 from stilnovo.scoring.answer_cache import AnswerCache, ModelCache
-from stilnovo.scoring.evaluate import evaluate
+from stilnovo.scoring.evaluate import evaluate, expectation
 from stilnovo.scoring.identity import Identity
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.result import EvaluationResult, load_result
@@ -97,6 +97,7 @@ def test_an_items_value_is_its_mean_over_the_prompts(tmp_path: Path) -> None:
         both.summary()["tasks"]["colori"],
         [result.tasks["colori"].score().value for result in alone.values()],
     )
+    assert set(figures["prompts"]["lunga"]) == {"acc", "acc_interval", "acc_norm", "acc_norm_interval"}
     assert figures["prompt_spread"] == {
         "lowest": min(scores), "highest": max(scores), "standard_deviation": pytest.approx(stdev(scores)),
     }  # fmt: skip
@@ -293,3 +294,11 @@ def test_every_wording_of_our_own_tasks_asks_the_same(name: str, rows: list[obje
             if isinstance(other, Generation) and task.grade is not None:
                 assert max(task.grade(item.references[0], other).values()) == 1  # type: ignore[union-attr]
                 assert max(task.grade("il riccio", other).values()) == 0
+
+
+def test_how_often_is_said_and_counted_before_the_run() -> None:
+    once, often = (chosen(how)[0] for how in (Prompting(), Prompting(prompts="all", repeats=3, temperature=1.0)))
+    assert "all 10 items, with 2 prompts, with 3 repeats of written answers. The score" in expectation(often)
+    assert "all 10 items. The score" in expectation(once)
+    assert expectation(once, 1.0).split("at most about ")[1].startswith("10s")
+    assert expectation(often, 1.0).split("at most about ")[1].startswith("1m 00s")

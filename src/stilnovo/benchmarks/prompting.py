@@ -67,9 +67,13 @@ class Prompting:
         chosen: list[Selection] = []
         for task in tasks:
             try:
+                names = task.prompts_of(self.prompts)
                 chosen += [
-                    protocol.select(task, data_dir, split, draw, shots=self.shots, download=download, prompt=name)
-                    for name in task.prompts_of(self.prompts)
+                    replace(
+                        protocol.select(task, data_dir, split, draw, shots=self.shots, download=download, prompt=name),
+                        prompts_asked=len(names),
+                    )
+                    for name in names
                 ]
             except MissingData as error:
                 if absent is None:

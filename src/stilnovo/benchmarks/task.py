@@ -133,6 +133,7 @@ class Selection:
     `files` hold the rows (name → sha256), `known` if they are the benchmark's; else source and licence of `task` say so.
     `instead_of` is the task's own split, where that is not here and another is. `prompt` is the name of the prompt, empty
     for a task that has one only; `examples` are the drawn examples, SPLIT:ID; written answers are drawn `repeats` times.
+    The run asks the task with `prompts_asked` prompts, each a selection.
     """
 
     task: Task
@@ -148,6 +149,7 @@ class Selection:
     prompt: str = ""
     examples: tuple[str, ...] = ()
     repeats: int = 1
+    prompts_asked: int = 1
 
     @property
     def label(self) -> str:

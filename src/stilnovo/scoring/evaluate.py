@@ -163,11 +163,13 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
     )
     clusters, left = selection.clusters, selection.available - n
     groups = len(set(clusters or ()))
-    repeats = sum(isinstance(item, MultipleChoice) and item.repeats_an_option for item in selection.items)
-    seconds = seconds_text((left or n) / items_per_second) if items_per_second else ""
+    never = sum(isinstance(item, MultipleChoice) and item.repeats_an_option for item in selection.items)
+    prompts, repeats = selection.prompts_asked, selection.repeats
+    seconds = seconds_text((left or n) * prompts * repeats / items_per_second) if items_per_second else ""
+    rounds = [f"{prompts} prompts"] * (prompts > 1) + [f"{repeats} repeats of written answers"] * (repeats > 1)
     grouped = f", at best: the items lie in {groups:,} group{'' if groups == 1 else 's'} that may change together"
     return "".join([
-        f"{task.name} {task.version}, split {selection.split}: {part}. The score will be known to about ",
+        f"{task.name} {task.version}, split {selection.split}: {part}{', with '.join(['', *rounds])}. The score will be known to about ",
         f"{known}; against another run on the same items, {_visible(n, clusters)} can be seen ",
         f"(80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing{graded})",
         grouped if groups else "",
@@ -175,7 +177,7 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
         f". With all {counted(selection.available, 'item')}, {_visible(selection.available)}" if left and not groups else "",
         f"{'. All items' if groups else '; they'} take {seconds} more" if left and seconds else "",
         f". It takes at most about {seconds}" if seconds and not left else "",
-        f". {counted(repeats, 'item')} can never be right: the answer repeats an option before it" if repeats else "",
+        f". {counted(never, 'item')} can never be right: the answer repeats an option before it" if never else "",
         ".",
     ])  # fmt: skip
 

@@ -278,12 +278,14 @@ def _round_figures(task: TaskResult) -> dict[str, Any]:
     figures: dict[str, Any] = {"prompt": task.prompts[0]} if len(task.prompts) == 1 else {}
     if task.examples:
         figures["examples"] = list(task.examples)
-    by_prompt = {name: part.score() for name, part in task.by_prompt().items()}
+    by_prompt = {name: {key: part.score(key) for key in task.metrics} for name, part in task.by_prompt().items()}
     if by_prompt:
         figures["prompts"] = {
-            name: {task.metric: score.value, "interval": [score.low, score.high]} for name, score in by_prompt.items()
+            name: {key: score.value for key, score in scores.items()}
+            | {f"{key}_interval": [score.low, score.high] for key, score in scores.items()}
+            for name, scores in by_prompt.items()
         }
-        scores = [score.value for score in by_prompt.values()]
+        scores = [each[task.metric].value for each in by_prompt.values()]
         figures |= {
             "prompt_spread": asdict(spread_of(scores)),
             "combined_performance_score": combined_performance(scores),
