@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from stilnovo.benchmarks.task import Decoding, Draw, MultipleChoice, select
-from stilnovo.benchmarks.task_file import open_task_file
+from stilnovo.benchmarks.task_file import open_task_file, reopen_task_file
 from stilnovo.benchmarks.tasks import find_tasks
 from stilnovo.cli.main import app
 from stilnovo.errors import InputError
@@ -158,6 +158,35 @@ def test_python_files(tmp_path: Path) -> None:
             open_task_file(path)
 
 
+def test_a_quiz_may_have_examples_and_several_prompts(tmp_path: Path) -> None:
+    rows = [{**ROWS[0], "id": f"e{number}", "domanda": f"Esempio {number}?"} for number in range(3)]
+    (tmp_path / "esempi.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    task = open_task_file(
+        quiz(tmp_path, examples="esempi.jsonl", prompt={"breve": "{{domanda}}", "lunga": "Di' bene. {{domanda}}"})
+    )
+    assert (task.prompts, task.example_splits) == (("breve", "lunga"), ("train",))
+    assert "esempi.jsonl (sha256 " in task.source
+    asked = {name: select(task, shots=2, prompt=name).items for name in task.prompts}
+    assert {name: items[0].question for name, items in asked.items()} == {
+        "breve": ROWS[0]["domanda"], "lunga": f"Di' bene. {ROWS[0]['domanda']}",
+    }  # fmt: skip
+    assert asked["lunga"][0].few_shot.examples[0][0].startswith("Di' bene. Esempio ")
+    assert select(task).items == select(task, prompt="breve").items
+    written = open_task_file(quiz(
+        tmp_path, question=None, choices=None, answer=None, prompt={"x": "domanda", "y": "Rispondi: {{domanda}}"}, target="risposta",
+    ))  # fmt: skip
+    assert [select(written, prompt=name).items[0].context for name in written.prompts] == [
+        ROWS[0]["domanda"], f"Rispondi: {ROWS[0]['domanda']}",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="cannot be asked with 1 examples"):
+        select(open_task_file(quiz(tmp_path)), shots=1)
+    reopened = reopen_task_file(
+        tmp_path / "quiz.yaml",
+        {Path(file).name: digest for file, digest in open_task_file(tmp_path / "quiz.yaml").files.items()},
+    )
+    assert reopened.name == "quiz"
+
+
 BAD_ROWS = {
     "a missing column": ([{"opzioni": ["a", "b"], "risposta": "A"}], "Row 1 .*question: there is no column 'domanda'"),
     "an answer out of range": ([{**ROWS[0], "risposta": "E"}], "Row 1 .*answer: 'E' is none of the 3 choices"),
@@ -177,6 +206,9 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "a column that is misspelt": ({"answer": "rispota"}, "there is no column 'rispota' .did you mean risposta"),
     "a broken template": ({"prompt": "{{domanda"}, "prompt: .*unexpected end of template"),
     "a template that reaches out": ({"prompt": "{{''.__class__.__mro__}}"}, "prompt: .*unsafe"),
+    "prompts that are no texts": ({"prompt": {"a": 3}}, "neither a text nor texts by name"),
+    "a list of prompts": ({"prompt": ["domanda"]}, "neither a text nor texts by name"),
+    "examples that are not there": ({"examples": "nessuno.jsonl"}, "nessuno.jsonl"),
     "a language": ({"language": "de"}, "language 'de' is not supported"),
     "the harness's: an unknown key": ({**HARNESS, "doc_to_txt": "x"}, "'doc_to_txt' is not supported.\nDid you mean doc_to_text"),
     "the harness's: filters": ({**HARNESS, "filter_list": []}, "'filter_list' is not supported"),

@@ -175,4 +175,6 @@ def differences(
             (f"examples of {task.name}", str(selection.shots), str(task.shots), "Examples change what is measured."),
         ]  # fmt: skip
     effects, keys = measured_effects(), {"quantization": f"quantization {quantization}"}
-    return [Difference(*row, effects.get(keys.get(row[0], row[0]), "")) for row in rows if row[1] != row[2]]
+    return [
+        Difference(*row, effects.get(keys.get(row[0], row[0]), "")) for row in dict.fromkeys(rows) if row[1] != row[2]
+    ]

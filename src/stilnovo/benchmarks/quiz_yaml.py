@@ -9,7 +9,7 @@
 or, for written answers, `prompt` (a column or a template such as "Traduci: {{frase}}") and `target` (a text, or a list
 of right ones). Optional: id, group (what questions share, such as a passage), category, prompt (of a question with
 choices), answer_is (letter, index or text, where a row could mean two), language (it, en), licence, source, version,
-stop and max_tokens.
+stop and max_tokens; examples (another file of such rows, for few-shot examples). `prompt` may hold several by name, the default first.
 
 Protocol: 0-shot. Choices follow `Domanda: …\\nRisposta:` (`Question: …\\nAnswer:` in English) and a space, scored by
 log-likelihood; accuracy by characters (`acc_norm`) and `acc`. Written answers are one line of at most 64 tokens, greedy;
@@ -18,7 +18,7 @@ exact match and F1 over words after SQuAD's normalisation (`stilnovo.benchmarks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 from stilnovo.benchmarks.dataset_files import Row, build
 from stilnovo.benchmarks.grading import grade
 from stilnovo.benchmarks.harness_yaml import beside, check_keys, one_of, value_of
-from stilnovo.benchmarks.task import Decoding, Generation, MultipleChoice, Task
+from stilnovo.benchmarks.task import Decoding, Generation, Item, MultipleChoice, Request, Task
 from stilnovo.errors import InputError
 from stilnovo.io.rows import read_rows
 from stilnovo.runlog import sha256_file
@@ -35,7 +35,7 @@ _CHOICE = ("question", "choices", "answer")
 _WRITTEN = ("prompt", "target")
 _KEYS = (
     "name", "file", *_CHOICE, *_WRITTEN, "group", "category", "id", "language", "licence", "license", "source",
-    "version", "answer_is", "first_index", "stop", "max_tokens",
+    "version", "answer_is", "first_index", "stop", "max_tokens", "examples",
 )  # fmt: skip
 _PROMPTS = {"it": "Domanda: {}\nRisposta:", "en": "Question: {}\nAnswer:"}
 _KINDS = ("letter", "index", "text")
@@ -66,9 +66,17 @@ def quiz_task(path: Path, settings: Mapping[str, Any]) -> Task:
         )  # fmt: skip
     for key, allowed in (("language", tuple(_PROMPTS)), ("answer_is", _KINDS), ("first_index", (0, 1))):
         one_of(path, settings, key, allowed, allowed[0])
-    file = beside(path, str(settings["file"]))
+    files = {"test": beside(path, str(settings["file"]))}
+    if settings.get("examples"):
+        files["train"] = beside(path, str(settings["examples"]))
+    prompts = _prompts(path, settings.get("prompt"))
 
-    make = partial(_written if written else _choice, settings)
+    def load(request: Request) -> Sequence[Item]:
+        wording = {**settings, "prompt": prompts.get(request.prompt) or next(iter(prompts.values()), None)}
+        file = files[request.split]
+        make = partial(_written if written else _choice, wording)
+        return build(read_rows(file), str(file), make, request.split)
+
     return Task(
         name=str(settings.get("name") or path.stem),
         version=str(settings.get("version", "1")),
@@ -76,11 +84,25 @@ def quiz_task(path: Path, settings: Mapping[str, Any]) -> Task:
         licence=str(settings.get("licence") or settings.get("license") or ""),
         metrics=("exact_match", "f1") if written else ("acc_norm", "acc"),
         splits=("test",),
-        load=lambda request: build(read_rows(file), str(file), make, request.split),
+        load=load,
         grade=grade if written else None,
         categories=str(settings.get("category") or ""),
-        files={str(file): sha256_file(file)},
+        files={str(file): sha256_file(file) for file in files.values()},
+        prompts=tuple(prompts) if len(prompts) > 1 else (),
+        example_splits=("train",) if "train" in files else (),
     )
+
+
+def _prompts(path: Path, given: Any) -> dict[str, str]:
+    """The prompts of a quiz by name, the default first; a single one has no name.
+
+    Raises:
+        InputError: they are neither a text nor texts by name.
+    """
+    prompts = given if isinstance(given, dict) else {"": given} if given else {}
+    if isinstance(given, list) or not all(isinstance(text, str) and text for text in prompts.values()):
+        raise InputError(f"{path.name}: prompt: {given!r} is neither a text nor texts by name.")
+    return {str(name): text for name, text in prompts.items()}
 
 
 def _choice(settings: Mapping[str, Any], row: Row, place: str) -> MultipleChoice:
