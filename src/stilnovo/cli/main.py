@@ -37,6 +37,7 @@ COMMANDS = {
         "evaluate": "Evaluate a model on Italian benchmarks and held-out text.",
         "compare": "Compare two evaluations item by item, with paired tests.",
         "sweep": "Evaluate adapters at several scales, and recommend one.",
+        "report": "Write tables and figures of a run's page as files for papers.",
         "bundle": "Pack a run into one file that others can check and repeat.",
     },
     "Use": {

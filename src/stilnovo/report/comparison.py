@@ -20,6 +20,7 @@ from stilnovo.compare.verdict import Outcome, Verdict
 from stilnovo.report.charts import IntervalRow, interval_plot
 from stilnovo.report.page import Section, both_widths, compose, text_table
 from stilnovo.report.plot import interval_text, numbers_of
+from stilnovo.report.result_tables import verdict_table
 from stilnovo.runlog import environment
 from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.result import EvaluationResult, TaskResult, units_of
@@ -51,9 +52,10 @@ def comparison_page(
          "right or as wrong as before. Figures are log-likelihoods in nats, and per character where that decides; the "
          "filled one was chosen, the right answer has a tick.", bool(comparison.pairs)),
     ]  # fmt: skip
+    title, made = f"{run_name(before)} → {run_name(after)}", environment()
     return compose(
-        f"{run_name(before)} → {run_name(after)}", _headline(verdicts), environment(), command, sections,
-        prose="comparison",
+        title, _headline(verdicts), made, command, sections,
+        prose="comparison", tables=[verdict_table(verdicts, f"{title}, with 95 % intervals", made)],
         comparison=comparison, difference_plots=_difference_plots(verdicts),
         tasks=[differing(pairs, find(pairs.before)) for pairs in comparison.pairs.values()],
         **verdict_values(verdicts, {name: pairs.before.chance for name, pairs in comparison.pairs.items()}),

@@ -20,6 +20,7 @@ from stilnovo.report.comparison import VERDICTS_NOTE, verdict_values
 from stilnovo.report.numbers import byte_size, decimal, duration, p_value, per_second, percent
 from stilnovo.report.page import Section, both_widths, compose, text_table
 from stilnovo.report.plot import interval_text
+from stilnovo.report.result_tables import verdict_table
 from stilnovo.scoring.result import EvaluationResult
 from stilnovo.train.outcome import TrainResult
 
@@ -106,8 +107,10 @@ def demo_page(result: DemoResult) -> str:
     ]  # fmt: skip
     costs, tasks = result.quantisation, result.before.tasks if result.before else {}
     schemes = [IntervalRow(cost.scheme, cost.bits_per_byte, filled=index > 0) for index, cost in enumerate(costs)]
+    named = _named(result.verdicts)
     return compose(
         result.title, result.headline, result.manifest, result.manifest.get("command", []), sections,
+        tables=[verdict_table(named, result.title, result.manifest)] if named else [],
         prose="demo", names=NAMES, small=_SMALL, recipe=result.recipe.to_yaml() if result.total else "",
         result=result, tiles=tiles(result),
         peak_memory=result.train.peak_memory_bytes if result.train else None,
@@ -118,7 +121,7 @@ def demo_page(result: DemoResult) -> str:
             caption=f"{BITS}, lower is better",
         ),
         **loss_values(result.metrics),
-        **verdict_values(_named(result.verdicts), {NAMES.get(name, name): task.chance for name, task in tasks.items()}),
+        **verdict_values(named, {NAMES.get(name, name): task.chance for name, task in tasks.items()}),
     )  # fmt: skip
 
 

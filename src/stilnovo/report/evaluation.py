@@ -12,6 +12,7 @@ from stilnovo.progress import counted
 from stilnovo.report.charts import IntervalRow, interval_plot
 from stilnovo.report.page import both_widths, command_text, compose, text_table
 from stilnovo.report.report2024 import published_tables
+from stilnovo.report.result_tables import evaluation_tables
 from stilnovo.scoring.group_scores import GroupScore
 from stilnovo.scoring.perplexity import SHORT_WINDOW, documents_text
 from stilnovo.scoring.result import EvaluationResult
@@ -43,6 +44,7 @@ def evaluation_page(result: EvaluationResult) -> str:
             ("categories", "By category", "The intervals of small categories are wide; a category that looks best by "
              "chance always exists.", bool(categories)),
         ],
+        tables=evaluation_tables(result),
         prose="evaluation", server=_served(result), discordance=ASSUMED_DISCORDANCE, terms=TERMS, facts=_facts(result),
         result=result, tasks=tasks, groups=result.group_scores, counts=_counts, asked=asked_lines(result),
         metric_names=METRIC_NAMES, documents=documents_text, fewest=FEWEST_UNITS, short=short_perplexity(result), categories=categories,

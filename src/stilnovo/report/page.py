@@ -23,6 +23,8 @@ from rich.text import Text
 
 from stilnovo.progress import counted
 from stilnovo.report import numbers
+from stilnovo.report.exports import exports_block
+from stilnovo.report.paper import PaperTable
 from stilnovo.report.plot import ends_text
 from stilnovo.text.language import language
 
@@ -43,6 +45,7 @@ def compose(
     prose: str = "",
     recipe: str = "",
     facts: Sequence[tuple[str, str]] = (),
+    tables: Sequence[PaperTable] = (),
     **values: object,
 ) -> str:
     """Compose the whole page as HTML text; write it as UTF-8. Empty sections are left out.
@@ -57,6 +60,7 @@ def compose(
             and how it was measured; every sentence is made from `values`.
         recipe: The run's recipe as YAML.
         facts: (what, value) pairs with which the run can be repeated.
+        tables: What the page offers as CSV, LaTeX and Markdown, each below the section that its key names.
         values: What the templates name.
     """
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
@@ -76,7 +80,7 @@ def compose(
         title=title, headline=headline, made={"date": "", "commit": "", "hardware": {}, "versions": {}, **environment},
         command=command_text(command), limits=limits, method=method,
         recipe=recipe.strip(), facts=facts, sections=[section for section in (*sections, *common) if section[3]],
-        script=script, script_hash=f"sha256-{digest}", **values,
+        exports=exports_block(tables), script=script, script_hash=f"sha256-{digest}", **values,
     )  # fmt: skip
     return numbers.clean(page)
 

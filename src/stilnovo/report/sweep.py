@@ -15,6 +15,7 @@ from stilnovo.forgetting.scales import Probes, ScaleAnswers
 from stilnovo.forgetting.tradeoff import ALL_TASKS, CHAT, FORM, LANGUAGE, Point, Tradeoff
 from stilnovo.report.page import Section, both_widths, compose, text_table
 from stilnovo.report.pareto import PANELS, pareto_chart, position_chart
+from stilnovo.report.result_tables import settings_table
 from stilnovo.runlog import environment
 from stilnovo.scoring.perplexity import texts_sha256
 from stilnovo.scoring.positions import differences
@@ -39,10 +40,11 @@ def sweep_page(tradeoff: Tradeoff, *, title: str, command: Sequence[str], facts:
         ("measures", "Measure by measure", "Each verdict stands alone at 5 %, uncorrected: a false alarm is preferred to "
          "a missed loss.", True),
     ]  # fmt: skip
+    made, measures = environment(), _measures(tradeoff)
     return compose(
-        title, headline(tradeoff), environment(), command, sections, prose="sweep", facts=facts,
-        tradeoff=tradeoff, settings=[base, *tradeoff.points],
-        measures=_measures(tradeoff), form_share=form_share, form_parts=_FORM_PARTS,
+        title, headline(tradeoff), made, command, sections, prose="sweep", facts=facts,
+        tables=[settings_table(measures, base.name, made)] if tradeoff.points else [],
+        tradeoff=tradeoff, settings=[base, *tradeoff.points], measures=measures, form_share=form_share, form_parts=_FORM_PARTS,
         panels={PANELS[panel][0]: both_widths(pareto_chart, tradeoff, panel, key=f"pareto-{panel}") for panel in panels},
         position_plot=both_widths(
             position_chart, base.measured.positions.names if base.measured.positions else [], positions, key="positions"

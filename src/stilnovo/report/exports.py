@@ -1,0 +1,96 @@
+"""What a page offers to download, and how a command takes the same out of the page: tables as text, figures as SVG.
+
+Tables are written in every format when the page is made, and lie in it as one block of JSON, so that the page's script and
+`stilnovo report` give the same files. A figure stands alone: its own style sheet, in the light colours, is a part of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from stilnovo.errors import InputError
+from stilnovo.report.paper import PaperTable
+
+BLOCK = "exports"
+_STYLE = Path(__file__).with_name("templates") / "style.css"
+_FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
+_SVG = re.compile(r'<svg [^>]*class="chart"[^>]*aria-labelledby="([^" ]+)-title[^>]*>.*?</svg>', re.DOTALL)
+_WIDE = "-736"  # of the two widths in which a chart is drawn
+
+
+@dataclass(frozen=True)
+class PageExports:
+    """What a page holds: tables by section and format, and whole SVG files by name."""
+
+    tables: dict[str, dict[str, str]]
+    figures: dict[str, str]
+
+
+def exports_block(tables: Sequence[PaperTable]) -> str:
+    """The block of JSON for a page's script; nothing in it can end the element that holds it."""
+    content: dict[str, Any] = {"tables": {table.key: table.texts() for table in tables}, "css": chart_style()}
+    return (
+        json.dumps(content, ensure_ascii=False)
+        .replace("<", "\\u003c")
+        .replace("\u2028", "\\u2028")
+        .replace("\u2029", "\\u2029")
+    )
+
+
+def read_exports(page: str) -> PageExports:
+    """Take tables and figures out of a page.
+
+    Raises:
+        InputError: the page was made by a version that did not offer them.
+    """
+    found = re.search(rf'<script type="application/json" id="{BLOCK}">(.*?)</script>', page, re.DOTALL)
+    if found is None:
+        raise InputError(
+            "The page offers nothing to take out.", "An older version made it, or it is no page of a run.",
+            "Make it again with the command that wrote it.",
+        )  # fmt: skip
+    content = json.loads(found[1])
+    figures = {
+        key.removesuffix(_WIDE): standalone(svg, content["css"])
+        for key, svg in ((match[1], match[0]) for match in _SVG.finditer(page))
+        if key.endswith(_WIDE)
+    }
+    return PageExports(content["tables"], figures)
+
+
+def standalone(svg: str, css: str) -> str:
+    """An `<svg>` element of a page as a file of its own, on white."""
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    width, height = (box[1], box[2]) if box else ("736", "400")
+    opened = svg.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" ', 1)
+    head, sign, rest = opened.partition(">")
+    ground = f'<style>{css}</style><rect width="{width}" height="{height}" fill="#fff"/>'
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{head}{sign}{ground}{rest}\n'
+
+
+@cache
+def chart_style() -> str:
+    """The charts' part of the style sheet with its colours written out, since few programs know CSS variables."""
+    text = _STYLE.read_text(encoding="utf-8")
+    colours = dict(re.findall(r"(--[\w-]+):\s*([^;}]+)[;}]", text[: text.index("@media")]))
+    rules = re.findall(r"^((?:svg)?\.chart[^{]*)\{([^}]*)\}", text, re.MULTILINE)
+    lines = []
+    for selector, body in rules:
+        if "--curve:" in body or ":hover" in selector:
+            continue
+        for name in [f"--curve-{index}" for index in range(6)] if "var(--curve)" in body else [""]:
+            known = colours | ({"--curve": colours[name]} if name else {})
+            where = f"{selector.strip()}{name.replace('--', '.')}"
+            lines.append(f"{where}{{{_written_out(body, known).strip()}}}")
+    return "".join(lines)
+
+
+def _written_out(body: str, colours: Mapping[str, str]) -> str:
+    known = {**colours, "--sans": _FONT}
+    return re.sub(r"var\((--[\w-]+)\)", lambda found: known[found[1]], body)
