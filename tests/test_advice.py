@@ -21,6 +21,8 @@ OTHERS = {
     "--no-deps": "pip", "--nproc-per-node": "torchrun", "--standalone": "torchrun", "--query-gpu": "nvidia-smi",
     "--abbrev": "git", "--always": "git", "--dirty": "git", "--build-arg": "docker",
     "--gpus": "docker", "--repo-type": "hf download", "--rm": "docker", "--pip-args": "pipx", "--python": "uv tool",
+    "--headless": "chromium", "--no-sandbox": "chromium", "--disable-gpu": "chromium", "--virtual-time-budget": "chromium",
+    "--dump-dom": "chromium", "--user-data-dir": "chromium", "--export-filename": "inkscape", "--export-width": "inkscape",
     "--lora": "llama-cli", "--llama-cpp": "bench/travel.py", "--show": "bench/graders.py", "--kernels": "bench/memory.py",
 }  # fmt: skip
 GROUPS = {"data", "library"}

@@ -106,7 +106,7 @@ def test_the_page_of_one_evaluation() -> None:
     ):  # fmt: skip
         assert words in text, words
     sections = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
-    assert sections == ["scores", "held_out", "categories", "limits", "method", "repeat", "colophon"]
+    assert sections == ["scores", "held_out", "categories", "answers", "limits", "method", "repeat", "colophon"]
     bare = Page(evaluation_page(replace(result(), text=None)))
     assert [attributes["id"] for tag, attributes in bare.elements if tag == "section"] == ["repeat", "colophon"]
 

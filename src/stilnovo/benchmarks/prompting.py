@@ -85,7 +85,7 @@ class Prompting:
                 f"{option} is about written answers.", "The tasks are scored by log-likelihood, which is always the same.",
                 f"Leave {option} out.",
             )  # fmt: skip
-        return [self._sampled(selection) for selection in chosen]
+        return [self.sampled(selection) for selection in chosen]
 
     def settings(self) -> dict[str, Any]:
         """What differs from the defaults, as plain values for a result; `of` reads them."""
@@ -104,7 +104,12 @@ class Prompting:
         except TypeError as error:
             raise InputError("The way of asking cannot be read.", str(error)) from error
 
-    def _sampled(self, selection: Selection) -> Selection:
+    def sampled(self, selection: Selection) -> Selection:
+        """A selection with this temperature and these repeats.
+
+        Raises:
+            InputError: repeats of answers that are written greedily.
+        """
         if not _writes(selection):
             return selection  # log-likelihoods come out the same again
         items: tuple[Item, ...] = selection.items

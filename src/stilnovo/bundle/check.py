@@ -100,7 +100,9 @@ def check_bundle(
     facts = facts_of(bundle)
     lines = [*_machine_lines(facts, environment())]
     name = None
-    if facts.get("model") and facts["kind"] != "sweep":
+    if (facts.get("model") or {}).get("served"):
+        lines.append(CheckLine("model", f"{facts['model']['name']}, on a server", "cannot be told", "not recorded"))
+    elif facts.get("model") and facts["kind"] != "sweep":
         name, line = _model_line(facts["model"], model, file_hash)
         lines.append(line)
     lines += [_data_line(entry, found, bundle) for entry in facts["data"] if entry["use"] != TRAINED]

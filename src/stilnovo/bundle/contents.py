@@ -230,6 +230,7 @@ def _evaluation(run: Path, scrub: Scrubber) -> Contents:
         **_common(result.environment, result.command, scrub),
         "model": {
             "name": result.model, "quantization": result.quantization, "device": settings.get("device"),
+            "served": bool(settings.get("server")),
             "computes_in": settings.get("dtype"), "weights_sha256": identity.get("weights_sha256"),
             "code_sha256": identity.get("code_sha256"), "model_id": model.get("model_id"),
             "model_revision": model.get("model_revision"), "adapter_sha256": identity.get("adapter_sha256"),

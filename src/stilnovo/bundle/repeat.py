@@ -16,7 +16,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,12 +103,11 @@ def repeat(
     kind = checked.facts["kind"]
     if steps is not None and kind != "training":
         raise InputError("--steps is for a training.", f"The bundle holds: {kind}.", "Leave --steps out.")
-    if kind == "sweep":
-        raise InputError(
-            "A sweep is not repeated by --run.",
-            f"Its command: {' '.join(checked.facts['command'])}",
-            "Run that command.",
-        )
+    served = (checked.facts.get("model") or {}).get("served")
+    if kind == "sweep" or served:
+        what = "An evaluation of a served model" if served else "A sweep"
+        command = " ".join(checked.facts["command"])
+        raise InputError(f"{what} is not repeated by --run.", f"Its command: {command}", "Run that command.")
     with tempfile.TemporaryDirectory(prefix="stilnovo-bundle-") as name, _as_recorded(checked.facts) as notes:
         folder = Path(name)
         if kind == "comparison":
@@ -215,13 +214,13 @@ def _evaluation(
         checked.model, Path(adapters[0]) if adapters else None, recorded.quantization, _device(settings.get("device"), notes)  # type: ignore[arg-type]
     )  # fmt: skip
     chosen = {name: settings[name] for name in _free_parameters() if name in settings}
-    asked = {part.name: settings[part.name] for part in fields(Prompting) if part.name in settings}
+    how = Prompting.of(settings.get("prompting") or {})
     here = api.evaluate_model(
         spec, [own.get(name, name) for name in settings["tasks"]],
         _laid(_entries(facts, "held-out text"), found, bundle, folder / "text"),
         draw=api.Draw(settings.get("limit"), settings["seed"], settings["protocol"]["name"]),
         data_dir=benchmarks if benchmarks.is_dir() else None, use_cache=False, note=note, progress=progress,
-        **{**chosen, "prompting": Prompting(**asked)},
+        **{**chosen, "prompting": how},
     )  # fmt: skip
     return BundleRepetition(tuple(_scores(recorded, here)), tuple(notes), here.settings)
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from stilnovo.cli.common import AsJson, DataDir, emit, note, show
-
-if TYPE_CHECKING:
-    from stilnovo.benchmarks.task import Item
-    from stilnovo.scoring.result import TaskResult
 
 
 def compare(
@@ -36,6 +31,7 @@ def compare(
     from stilnovo.folderlock import locked
     from stilnovo.report.comparison import comparison_figures, comparison_page, comparison_text
     from stilnovo.runlog import RunFolder, environment, write_atomic
+    from stilnovo.scoring.questions import questions_of
     from stilnovo.scoring.result import load_result
 
     if data_dir is not None and not data_dir.is_dir():
@@ -48,32 +44,11 @@ def compare(
     with nullcontext() if out is None else locked(out, "a comparison"):
         show(comparison_text(first, second, comparison))
         if out is not None:
-            folder = data_dir or (Path(first.settings["data_dir"]) if first.settings.get("data_dir") else None)
-            own_files = first.settings.get("task_files") or {}
-            page = comparison_page(first, second, comparison, lambda task: _texts(task, folder, own_files), sys.argv)
+            page = comparison_page(
+                first, second, comparison, lambda task: questions_of(task, first.settings, data_dir, note), sys.argv
+            )
             write_atomic(out / "report.html", page)
             RunFolder(out).write_json("comparison.json", {"command": sys.argv, **environment(), **result})
             result["report"] = str(out / "report.html")
             print(f"Report: {result['report']}")
     emit(result, as_json)
-
-
-def _texts(task: TaskResult, data_dir: Path | None, own_files: Mapping[str, str]) -> Mapping[str, Item]:
-    """Load the questions of a task by id, from its data; empty where the data are missing."""
-    from stilnovo.benchmarks.task import Draw, select
-    from stilnovo.benchmarks.task_file import reopen_task_file
-    from stilnovo.benchmarks.tasks import OLDER, TASKS
-    from stilnovo.errors import InputError
-
-    known = OLDER.get(f"{task.name}@{task.version}") or TASKS.get(task.name)
-    try:
-        if task.name in own_files:
-            known = reopen_task_file(Path(own_files.get(task.name, "")), task.files)
-        if known is None:
-            return {}
-        prompt = next(iter(task.prompts), "")
-        selection = select(known, data_dir, task.split, Draw(seed=task.seed), shots=task.shots, prompt=prompt)
-    except InputError as error:
-        note(f"{task.name}: the page shows no texts. {error.what} {error.found}")
-        return {}
-    return {item.id: item for item in selection.items}

@@ -132,6 +132,7 @@ def evaluate(
     from stilnovo.progress import Progress
     from stilnovo.report.evaluation import evaluation_page, evaluation_text
     from stilnovo.runlog import write_atomic
+    from stilnovo.scoring.questions import questions_of
 
     form = api.ChatForm(system_of(system, system_file) if system or system_file else "", single_turn)
     served = _served(server, model, server_context, concurrency, adapter, quantization, device)
@@ -151,7 +152,8 @@ def evaluate(
         if not dist.is_first():
             return
         path, page = str(result.save(folder)), str(folder / "report.html")
-        write_atomic(folder / "report.html", evaluation_page(result))
+        html = evaluation_page(result, lambda task: questions_of(task, result.settings, None, note))
+        write_atomic(folder / "report.html", html)
     beside_report = f"{result.model} in {result.quantization}, this run" if protocol == "report2024" else None
     memory = f"{memory_text(result.memory)}\n" if result.memory else ""
     show([*evaluation_text(result, beside_report), f"{memory}Result: {path}\nReport: {page}"])

@@ -8,13 +8,13 @@ script to be browsed; the script adds a search.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from rich.table import Table
 
 from stilnovo.benchmarks.corpus_metrics import item_metric
-from stilnovo.benchmarks.task import Item, Metric, MultipleChoice, item_sha256
+from stilnovo.benchmarks.task import Item, Metric, MultipleChoice
 from stilnovo.compare.paired import TEXT, Comparison, Pairs
 from stilnovo.compare.verdict import Outcome, Verdict
 from stilnovo.report.charts import IntervalRow, interval_plot
@@ -23,13 +23,13 @@ from stilnovo.report.plot import interval_text, numbers_of
 from stilnovo.report.result_tables import verdict_table
 from stilnovo.runlog import environment
 from stilnovo.scoring.packed import ItemScore
-from stilnovo.scoring.result import EvaluationResult, TaskResult, units_of
+from stilnovo.scoring.questions import FindQuestions, same_questions
+from stilnovo.scoring.result import EvaluationResult, units_of
 
 MOST_ITEMS = 1000  # of one task on the page; a browser scrolls through them without effort
 RIGHT = 0.5  # from which score on an item counts as right, where scores lie between 0 and 1
 
 Change = Literal["gained", "lost", "other"]
-Find = Callable[[TaskResult], Mapping[str, Item]]
 
 VERDICTS_NOTE = (
     "Hollow dot and dashed line: before. Filled dot: after. Bars are 95 % intervals. The verdict rests on the paired "
@@ -38,7 +38,11 @@ VERDICTS_NOTE = (
 
 
 def comparison_page(
-    before: EvaluationResult, after: EvaluationResult, comparison: Comparison, find: Find, command: Sequence[str] = ()
+    before: EvaluationResult,
+    after: EvaluationResult,
+    comparison: Comparison,
+    find: FindQuestions,
+    command: Sequence[str] = (),
 ) -> str:
     """Render the page of two evaluations; `find` gives a task's items by id, none where its data are missing."""
     verdicts = {"Held-out text" if name == TEXT else name: verdict for name, verdict in comparison.all.items()}
@@ -185,9 +189,8 @@ def differing(pairs: Pairs, texts: Mapping[str, Item]) -> dict[str, Any]:
     changed = [(*both, change) for both in pairs.items if (change := _change(*both, metric)) is not None]
     step = max(1.0, len(changed) / MOST_ITEMS)
     shown = [changed[int(index * step)] for index in range(min(len(changed), MOST_ITEMS))]
-    hashes = dict(zip((item.id for item in task.items), task.hashes, strict=True))
-    questions = ((answer.id, texts.get(answer.id)) for answer, *_ in shown)
-    asked = {name: item for name, item in questions if item is not None and item_sha256(item) == hashes[name]}
+    known = same_questions(task, texts)
+    asked = {answer.id: known[answer.id] for answer, *_ in shown if answer.id in known}
     return {
         "task": task, "unknown": len(shown) - len(asked), "n": len(pairs.items), "counts": Counter(change for *_, change in changed),
         "all": len(changed),

@@ -9,12 +9,14 @@ from rich.table import Table
 
 from stilnovo.benchmarks.task import METRIC_NAMES
 from stilnovo.progress import counted
+from stilnovo.report.answers import browsed, question_terms
 from stilnovo.report.charts import IntervalRow, interval_plot
 from stilnovo.report.page import both_widths, command_text, compose, text_table
 from stilnovo.report.report2024 import published_tables
 from stilnovo.report.result_tables import evaluation_tables
 from stilnovo.scoring.group_scores import GroupScore
 from stilnovo.scoring.perplexity import SHORT_WINDOW, documents_text
+from stilnovo.scoring.questions import FindQuestions
 from stilnovo.scoring.result import EvaluationResult
 from stilnovo.scoring.served import remark_lines, server_lines
 from stilnovo.statistics.estimates import FEWEST_UNITS, Estimate
@@ -30,9 +32,13 @@ TERMS = (
 UNFOLDED = 12  # categories of a task that are shown without being asked for
 
 
-def evaluation_page(result: EvaluationResult) -> str:
-    """Render the page of one evaluation: scores with intervals, categories, limits, how to reproduce it."""
+def evaluation_page(result: EvaluationResult, find: FindQuestions | None = None) -> str:
+    """Render the page of one evaluation: scores with intervals, categories, every item, limits, how to reproduce it.
+
+    `find` gives a task's questions by id; without it the page shows no texts of questions.
+    """
     tasks = list(result.tasks.values())
+    items = browsed(result, find)
     categories = {task.name: scores for task in tasks if (scores := task.by_category())}
     return compose(
         f"{result.model}, evaluated", _headline(result), result.environment, result.command,
@@ -43,8 +49,11 @@ def evaluation_page(result: EvaluationResult) -> str:
             ("server", "How the server was asked", "Numbers made in another way are another measurement.", "server" in result.settings),
             ("categories", "By category", "The intervals of small categories are wide; a category that looks best by "
              "chance always exists.", bool(categories)),
+            ("answers", "Every item", "Question, right answer and the model's own. Probabilities are shares among an item's options; the "
+             "filled one was chosen (normalised accuracy chooses by the probability of a character), the right one has a tick.",
+             bool(tasks)),
         ],
-        tables=evaluation_tables(result),
+        tables=evaluation_tables(result), scripts=("browser.js",), browsed=items, question_terms=question_terms(items["told"]),
         prose="evaluation", server=_served(result), discordance=ASSUMED_DISCORDANCE, terms=TERMS, facts=_facts(result),
         result=result, tasks=tasks, groups=result.group_scores, counts=_counts, asked=asked_lines(result),
         metric_names=METRIC_NAMES, documents=documents_text, fewest=FEWEST_UNITS, short=short_perplexity(result), categories=categories,

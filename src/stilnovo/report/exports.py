@@ -1,11 +1,12 @@
 """What a page offers to download, and how a command takes the same out of the page: tables as text, figures as SVG.
 
-Tables are written in every format when the page is made, and lie in it as one block of JSON, so that the page's script and
+Tables are written in every format when the page is made, and lie in it as JSON, so that the page's script and
 `stilnovo report` give the same files. A figure stands alone: its own style sheet, in the light colours, is a part of it.
 """
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -33,14 +34,9 @@ class PageExports:
 
 
 def exports_block(tables: Sequence[PaperTable]) -> str:
-    """The block of JSON for a page's script; nothing in it can end the element that holds it."""
+    """The JSON for a page's script, which an attribute of the page holds."""
     content: dict[str, Any] = {"tables": {table.key: table.texts() for table in tables}, "css": chart_style()}
-    return (
-        json.dumps(content, ensure_ascii=False)
-        .replace("<", "\\u003c")
-        .replace("\u2028", "\\u2028")
-        .replace("\u2029", "\\u2029")
-    )
+    return json.dumps(content, ensure_ascii=False)
 
 
 def read_exports(page: str) -> PageExports:
@@ -49,13 +45,13 @@ def read_exports(page: str) -> PageExports:
     Raises:
         InputError: the page was made by a version that did not offer them.
     """
-    found = re.search(rf'<script type="application/json" id="{BLOCK}">(.*?)</script>', page, re.DOTALL)
+    found = re.search(rf'<div id="{BLOCK}" data-content="([^"]*)"', page)
     if found is None:
         raise InputError(
             "The page offers nothing to take out.", "An older version made it, or it is no page of a run.",
             "Make it again with the command that wrote it.",
         )  # fmt: skip
-    content = json.loads(found[1])
+    content = json.loads(html.unescape(found[1]))
     figures = {
         key.removesuffix(_WIDE): standalone(svg, content["css"])
         for key, svg in ((match[1], match[0]) for match in _SVG.finditer(page))
@@ -78,19 +74,19 @@ def standalone(svg: str, css: str) -> str:
 def chart_style() -> str:
     """The charts' part of the style sheet with its colours written out, since few programs know CSS variables."""
     text = _STYLE.read_text(encoding="utf-8")
-    colours = dict(re.findall(r"(--[\w-]+):\s*([^;}]+)[;}]", text[: text.index("@media")]))
+    colours = dict(re.findall(r"--([\w-]+):\s*([^;}]+)[;}]", text[: text.index("@media")]))
     rules = re.findall(r"^((?:svg)?\.chart[^{]*)\{([^}]*)\}", text, re.MULTILINE)
     lines = []
     for selector, body in rules:
-        if "--curve:" in body or ":hover" in selector:
+        if re.match(r"\s*--(curve):", body) or ":hover" in selector:
             continue
-        for name in [f"--curve-{index}" for index in range(6)] if "var(--curve)" in body else [""]:
-            known = colours | ({"--curve": colours[name]} if name else {})
-            where = f"{selector.strip()}{name.replace('--', '.')}"
+        for name in [f"curve-{index}" for index in range(6)] if re.search(r"--(curve)\)", body) else [""]:
+            known = colours | ({"curve": colours[name]} if name else {})
+            where = f"{selector.strip()}{f'.{name}' if name else ''}"
             lines.append(f"{where}{{{_written_out(body, known).strip()}}}")
     return "".join(lines)
 
 
 def _written_out(body: str, colours: Mapping[str, str]) -> str:
-    known = {**colours, "--sans": _FONT}
-    return re.sub(r"var\((--[\w-]+)\)", lambda found: known[found[1]], body)
+    known = {**colours, "sans": _FONT}
+    return re.sub(r"var\(--([\w-]+)\)", lambda found: known[found[1]], body)

@@ -46,6 +46,7 @@ def compose(
     recipe: str = "",
     facts: Sequence[tuple[str, str]] = (),
     tables: Sequence[PaperTable] = (),
+    scripts: Sequence[str] = (),
     **values: object,
 ) -> str:
     """Compose the whole page as HTML text; write it as UTF-8. Empty sections are left out.
@@ -61,9 +62,10 @@ def compose(
         recipe: The run's recipe as YAML.
         facts: (what, value) pairs with which the run can be repeated.
         tables: What the page offers as CSV, LaTeX and Markdown, each below the section that its key names.
+        scripts: Files of the templates' folder that go on from `page.js`.
         values: What the templates name.
     """
-    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    script = "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.js", *scripts))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     limits, method = (  # escaped when they are rendered
         Markup(_environment().get_template(f"prose/{prose}-{part}.html").render(**values) if prose else "").strip()

@@ -33,7 +33,7 @@ def evaluation_tables(result: EvaluationResult) -> list[PaperTable]:
             PaperColumn("metric"), _N, _UNITS, score, PaperColumn("guessing", "%", 1, "the score of answers at random"),
             PaperColumn("smallest visible", "points", 1, "difference to another run on the same items that can be seen, 80 % power"),
         )  # fmt: skip
-        rows = tuple(row for task in tasks for row in _score_rows(task))
+        rows = (*(row for task in tasks for row in _score_rows(task)), *_group_rows(result))
         tables.append(PaperTable("scores", f"Scores of {name}, with 95 % intervals", columns, rows, said))
     if categories := [(task, part, value) for task in tasks for part, value in task.by_category().items()]:
         columns = (PaperColumn("task"), PaperColumn("category"), PaperColumn("metric"), _N, _UNITS, score)
@@ -74,6 +74,14 @@ def _score_rows(task: TaskResult) -> Iterator[tuple[PaperCell, ...]]:
                 task.label, prompt, task.version, task.split, task.shots, METRIC_NAMES[metric], estimate.n, estimate.clusters,
                 estimate.times(100), 100 * task.chance if first and task.chance else None, visible,
             )  # fmt: skip
+
+
+def _group_rows(result: EvaluationResult) -> Iterator[tuple[PaperCell, ...]]:
+    for group in result.group_scores:
+        if group.average is not None:
+            what = f"macro average of {group.extent}"
+            counts = (group.average.n, group.average.clusters)
+            yield group.name, "", "", "", None, what, *counts, group.average.times(100), None, None
 
 
 def verdict_table(verdicts: Mapping[str, Verdict], caption: str, environment: Mapping[str, Any]) -> PaperTable:

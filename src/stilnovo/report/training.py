@@ -34,7 +34,7 @@ _COURSE_NOTE = (
 )
 _PATIENCE = 100  # a renewal waits at least so many times as long as the last one took
 _EVALUATIONS, _SAMPLES, _PROMPTS, _LETTERS, _REMARKS, _OWN = 24, 8, 20, 1500, 50, 6
-_COURSE = 500  # steps of a table that is downloaded; all are in metrics.jsonl
+_COURSE = 100  # steps of a table that is downloaded; all are in metrics.jsonl
 
 
 class TrainingReport(Observer):
@@ -148,7 +148,7 @@ def training_page(record: TrainingRecord) -> str:
     ]  # fmt: skip
     return compose(
         f"Training of {_model(recipe)}", _headline(record), manifest, manifest.get("command", []), sections,
-        tables=course_tables(evenly(metrics, _COURSE), record.evaluations, f"a training of {_model(recipe)}", manifest),
+        tables=course_tables(evenly(metrics, _COURSE), evenly(record.evaluations, _COURSE), f"a training of {_model(recipe)}", manifest),
         prose="training", recipe=_yaml(recipe), facts=_facts(record), tiles=_tiles(record), record=record,
         result=record, run=record.folder, resume=f"stilnovo train --resume --out {shlex.quote(str(record.folder))}",
         evaluations=evenly(record.evaluations, _EVALUATIONS), samples=samples, guard=evenly(record.guard, _EVALUATIONS),

@@ -22,7 +22,7 @@ addEventListener("beforeprint", () => folds().forEach((fold) => { fold.dataset.w
 addEventListener("afterprint", () => folds().forEach((fold) => { fold.open = fold.dataset.was === "true"; }));
 
 // Files are made here and nothing is asked of a network.
-const exported = JSON.parse(document.getElementById("exports").textContent);
+const exported = JSON.parse(document.getElementById("exports").dataset.content);
 const slug = (text) => text.normalize("NFKD").toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 60);
 const save = (name, blob) => {
   const link = document.createElement("a");
