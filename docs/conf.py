@@ -32,6 +32,7 @@ docs/training
 docs/travel
 docs/benchmarks
 docs/own_benchmarks
+docs/servers
 docs/bundles
 docs/library
 docs/results

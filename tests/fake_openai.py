@@ -198,21 +198,27 @@ class FakeServer:
         model, tokens = self.model, self.model.prompt(body["prompt"])
         written = model.greedy(tokens, body["max_tokens"])
         for_echo = tokens if body.get("echo") and "echo" in self.can else []
-        choice: dict[str, Any] = {"text": model.text(for_echo) + model.text(written), "finish_reason": "length"}
+        choice: dict[str, Any] = {
+            "index": 0,
+            "text": model.text(for_echo) + model.text(written),
+            "finish_reason": "length",
+        }
         if body.get("logprobs") and ("top" in self.can or for_echo):
             shown = [*for_echo, *written]
             logs = model.logs([*tokens, *written])[len(tokens) - 1 - len(for_echo[1:]) :]
             listed = self.spoil([None, *logs] if for_echo else logs)
-            tops = [self.likeliest([*tokens, *written[:at]], body["logprobs"]) for at in range(len(written))]
+            whole = [*tokens, *written]
+            tops = [self.likeliest(whole[:at], body["logprobs"]) for at in range(len(whole) - len(shown), len(whole))]
+            tops[: bool(for_echo)] = [{}] * bool(for_echo)  # nothing stands before the first
             if "new" in self.can:
                 choice["logprobs"] = {"content": [
                     {"token": word, "logprob": log, "top_logprobs": [{"token": t, "logprob": v} for t, v in top.items()]}
-                    for word, log, top in zip(map(model.vocabulary.__getitem__, shown), listed, [{}] * len(for_echo) + tops, strict=False)
+                    for word, log, top in zip(map(model.vocabulary.__getitem__, shown), listed, tops, strict=False)
                 ]}  # fmt: skip
             else:
                 choice["logprobs"] = {
                     "tokens": [model.vocabulary[token] for token in shown], "token_logprobs": listed,
-                    "top_logprobs": [None] * len(for_echo) + tops,
+                    "top_logprobs": [top or None for top in tops],
                 }  # fmt: skip
         if body.get("prompt_logprobs") and "prompt_logprobs" in self.can:
             logs = self.spoil([None, *model.logs(tokens)])
